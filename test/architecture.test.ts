@@ -1,0 +1,153 @@
+import t from 'tap'
+import { readdirSync, readFileSync } from 'node:fs'
+import { posix, join } from 'node:path'
+import ts from 'typescript'
+
+// A file imports from its own layer and from those below it, in types too: what a type names is a dependency.
+const LAYERS: ReadonlyArray<readonly string[]> = [
+  ['lib/types.ts', 'lib/errors.ts', 'lib/close-codes.ts'],
+  ['lib/options.ts', 'lib/group-name.ts', 'lib/logging.ts', 'lib/metrics.ts'],
+  ['lib/hub.ts', 'lib/connection.ts', 'lib/fan-out.ts', 'lib/heartbeat.ts', 'lib/expiry.ts', 'lib/backplane/backplane.ts'],
+  ['lib/backplane/memory.ts', 'lib/backplane/redis/'],
+  ['lib/registry.ts', 'lib/requests.ts', 'lib/publisher.ts', 'lib/broadcaster.ts', 'lib/local-delivery.ts', 'lib/membership.ts', 'lib/readings.ts',
+    'lib/sender.ts', 'lib/shutdown.ts'],
+  ['lib/http/'],
+  ['plugin.ts']
+]
+
+/** Packages that only some files may import. */
+const RESERVED: Record<string, (file: string, typeOnly: boolean) => boolean> = {
+  ioredis: (file, typeOnly) => file.startsWith('lib/backplane/redis/') || (file === 'lib/types.ts' && typeOnly),
+  '@fastify/websocket': file => file === 'plugin.ts' || file.startsWith('lib/http/')
+}
+
+const MAX_LINES = 300
+
+type Sources = ReadonlyMap<string, string>
+interface Import { readonly from: string, readonly typeOnly: boolean }
+
+function imports (file: string, text: string): Import[] {
+  const found: Import[] = []
+  const visit = (node: ts.Node): void => {
+    if (ts.isImportDeclaration(node) && ts.isStringLiteral(node.moduleSpecifier)) {
+      const clause = node.importClause
+      const named = clause?.namedBindings && ts.isNamedImports(clause.namedBindings) ? clause.namedBindings.elements : undefined
+      const typeOnly = clause !== undefined &&
+        (clause.phaseModifier === ts.SyntaxKind.TypeKeyword || (!clause.name && named !== undefined && named.every(element => element.isTypeOnly)))
+      found.push({ from: node.moduleSpecifier.text, typeOnly })
+    } else if (ts.isExportDeclaration(node) && node.moduleSpecifier && ts.isStringLiteral(node.moduleSpecifier)) {
+      found.push({ from: node.moduleSpecifier.text, typeOnly: node.isTypeOnly })
+    } else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument) && ts.isStringLiteral(node.argument.literal)) {
+      found.push({ from: node.argument.literal.text, typeOnly: true })
+    } else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
+      const [argument] = node.arguments
+      found.push({ from: argument && ts.isStringLiteral(argument) ? argument.text : '(computed)', typeOnly: false })
+    }
+    ts.forEachChild(node, visit)
+  }
+  visit(ts.createSourceFile(file, text, ts.ScriptTarget.Latest))
+  return found
+}
+
+function layerOf (file: string): number {
+  return LAYERS.findIndex(entries => entries.some(entry => entry.endsWith('/') ? file.startsWith(entry) : file === entry))
+}
+
+const resolve = (file: string, { from }: Import): string => posix.join(posix.dirname(file), from)
+
+function layering (sources: Sources): string[] {
+  const problems: string[] = []
+  for (const [file, text] of sources) {
+    const own = layerOf(file)
+    if (own === -1) {
+      problems.push(`${file}: add it to the table of layers`)
+      continue
+    }
+    for (const one of imports(file, text).filter(one => one.from.startsWith('.'))) {
+      const target = resolve(file, one)
+      if (!sources.has(target)) problems.push(`${file} imports ${target}, which is not a source of the plugin`)
+      else if (layerOf(target) > own) problems.push(`${file} (layer ${own}) imports ${target} (layer ${layerOf(target)})`)
+    }
+  }
+  return problems
+}
+
+function cycles (sources: Sources): string[] {
+  const problems = new Set<string>()
+  const done = new Set<string>()
+  const walk = (file: string, path: readonly string[]): void => {
+    const start = path.indexOf(file)
+    if (start !== -1) problems.add([...path.slice(start), file].join(' -> '))
+    if (start !== -1 || done.has(file)) return
+    for (const one of imports(file, sources.get(file) ?? '')) if (one.from.startsWith('.')) walk(resolve(file, one), [...path, file])
+    done.add(file)
+  }
+  for (const file of sources.keys()) walk(file, [])
+  return [...problems]
+}
+
+interface Manifest { readonly dependencies: Record<string, string>, readonly peerDependencies: Record<string, string> }
+
+function packages (sources: Sources, { dependencies, peerDependencies }: Manifest): string[] {
+  const declared = { ...dependencies, ...peerDependencies }
+  const problems: string[] = []
+  for (const [file, text] of sources) {
+    for (const { from, typeOnly } of imports(file, text)) {
+      if (from.startsWith('.') || from.startsWith('node:')) continue
+      const name = from.split('/').slice(0, from.startsWith('@') ? 2 : 1).join('/')
+      const typesName = `@types/${name.replace(/^@(.*)\//, '$1__')}`
+      if (!(name in declared) && !(typeOnly && typesName in declared)) problems.push(`${file} imports ${name}, which is no dependency`)
+      if (RESERVED[name]?.(file, typeOnly) === false) problems.push(`${file} may not import ${name}`)
+    }
+  }
+  return problems
+}
+
+function sizes (sources: Sources): string[] {
+  return [...sources]
+    .map(([file, text]) => [file, text.trimEnd().split('\n').length] as const)
+    .filter(([, lines]) => lines > MAX_LINES)
+    .map(([file, lines]) => `${file} has ${lines} lines, more than ${MAX_LINES}`)
+}
+
+const root = join(import.meta.dirname, '..')
+const read = (file: string): string => readFileSync(join(root, file), 'utf8')
+const library = readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' })
+  .map(name => posix.join('lib', name.replaceAll('\\', '/'))).filter(name => /\.[cm]?[jt]s$/.test(name))
+const plugin: Sources = new Map(['plugin.ts', ...library.sort()].map(file => [file, read(file)]))
+
+t.test('a lower layer never imports a higher one, and every file has a layer', async (t) => {
+  t.strictSame(layering(plugin), [])
+})
+
+t.test('imports make no cycles', async (t) => {
+  t.strictSame(cycles(plugin), [])
+})
+
+t.test('ioredis is the business of the Redis backplane, @fastify/websocket that of the Fastify side, and nothing undeclared is imported', async (t) => {
+  t.strictSame(packages(plugin, JSON.parse(read('package.json')) as Manifest), [])
+})
+
+t.test(`no file has more than ${MAX_LINES} lines`, async (t) => {
+  t.strictSame(sizes(plugin), [])
+})
+
+t.test('the checks above find what they look for', async (t) => {
+  const bad = new Map([
+    ['lib/types.ts', "import type { Hub } from './hub.ts'\nimport { Redis, type RedisOptions } from 'ioredis'\nimport type { WebSocket } from 'ws'"],
+    ['lib/hub.ts', "export * from './types.ts'\nimport 'ws'\nexport type A = import('@fastify/websocket').Foo\n" + '\n'.repeat(300) + 'void import("../test/x.ts")'],
+    ['lib/unheard-of.ts', '']
+  ])
+  t.strictSame(layering(bad), [
+    'lib/types.ts (layer 0) imports lib/hub.ts (layer 2)',
+    'lib/hub.ts imports test/x.ts, which is not a source of the plugin',
+    'lib/unheard-of.ts: add it to the table of layers'
+  ])
+  t.strictSame(cycles(bad), ['lib/types.ts -> lib/hub.ts -> lib/types.ts'])
+  t.strictSame(packages(bad, { dependencies: { ioredis: '6', '@fastify/websocket': '11', '@types/ws': '8' }, peerDependencies: {} }), [
+    'lib/types.ts may not import ioredis',
+    'lib/hub.ts imports ws, which is no dependency',
+    'lib/hub.ts may not import @fastify/websocket'
+  ])
+  t.strictSame(sizes(bad), ['lib/hub.ts has 304 lines, more than 300'])
+})

@@ -1,0 +1,115 @@
+import type { Test } from 'tap'
+import { connect, createServer, type Socket } from 'node:net'
+import { freePort } from './ports.ts'
+
+export interface TcpProxy {
+  readonly port: number
+  /** As a Redis would be addressed behind this proxy. */
+  readonly url: string
+  /** Connections through the proxy now. */
+  readonly links: number
+  /** Resets every connection there is; new ones are let in. */
+  cut (): void
+  /**
+   * A network that eats packets: bytes vanish both ways, nothing is closed, new connections open and stay silent.
+   * When it is lifted, connections that lost bytes are reset: TCP never goes on after a hole in its stream.
+   */
+  blackhole (on: boolean): void
+  /** Nobody listens on the port: new connections are refused. Those there are go on. */
+  refuse (on: boolean): Promise<void>
+  /** Holds every chunk, both ways, for this long. 0 ends it. */
+  delay (ms: number): void
+}
+
+interface Link {
+  readonly sides: readonly [Socket, Socket]
+  lostBytes: boolean
+}
+
+/** A TCP proxy in front of a port of this machine, that can be made to misbehave. Ends with the test. */
+export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy> {
+  const links = new Set<Link>()
+  let swallowing = false
+  let delayMs = 0
+
+  const reset = (link: Link): void => {
+    links.delete(link)
+    for (const socket of link.sides) if (!socket.destroyed) socket.resetAndDestroy()
+  }
+
+  const relay = (link: Link, from: Socket, to: Socket): void => {
+    let lastAt = 0 // a chunk never overtakes the one before it, even when the delay is shortened
+    const pass = (action: () => void): void => {
+      const now = performance.now()
+      lastAt = Math.max(now + delayMs, lastAt)
+      if (lastAt - now < 1) action()
+      else setTimeout(action, lastAt - now)
+    }
+    from.on('data', (chunk) => {
+      if (swallowing) {
+        link.lostBytes = true
+        return
+      }
+      pass(() => {
+        // Back pressure goes through, so that a reader that stops is felt by the server.
+        if (to.writable && !to.write(chunk)) {
+          from.pause()
+          to.once('drain', () => from.resume())
+        }
+      })
+    })
+    from.on('end', () => {
+      if (swallowing) link.lostBytes = true
+      else pass(() => to.end())
+    })
+    from.on('error', () => {}) // 'close' follows
+    from.on('close', (hadError) => {
+      if (swallowing) {
+        link.lostBytes = true // a reset does not get through either
+        return
+      }
+      if (hadError) reset(link)
+      if (link.sides.every(socket => socket.destroyed)) links.delete(link)
+    })
+  }
+
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
+    const upstream = connect({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
+    const link: Link = { sides: [client, upstream], lostBytes: swallowing }
+    links.add(link)
+    relay(link, client, upstream)
+    relay(link, upstream, client)
+  })
+
+  const port = await freePort()
+  const listen = (): Promise<void> => new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, '127.0.0.1', () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+  await listen()
+
+  const proxy: TcpProxy = {
+    port,
+    url: `redis://127.0.0.1:${port}`,
+    get links () { return links.size },
+    cut () { for (const link of links) reset(link) },
+    blackhole (on) {
+      swallowing = on
+      if (!on) for (const link of links) if (link.lostBytes) reset(link)
+    },
+    async refuse (on) {
+      // close() stops listening at once; its callback would wait for the connections that are still up
+      if (on && server.listening) server.close()
+      if (!on && !server.listening) await listen()
+    },
+    delay (ms) { delayMs = ms }
+  }
+  t.teardown(() => {
+    if (server.listening) server.close()
+    for (const link of links) reset(link)
+  })
+  return proxy
+}
