@@ -1,0 +1,102 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { BackplaneState, Member } from '../types.ts'
+
+/** Where an envelope goes. A connection's id starts with its instance's id, so one connection is reached through its instance. */
+export interface Target {
+  readonly kind: 'group' | 'user' | 'instance' | 'all'
+  /** Group name, user id or instance id; '' for `all`. */
+  readonly name: string
+}
+
+/** A message between instances. */
+export interface Envelope {
+  /** The instance (or publisher) that made it. */
+  readonly origin: string
+  /** Unique and increasing per origin. */
+  readonly sequence: number
+  readonly kind: 'message' | 'request' | 'reply'
+  /** The target this copy was published to. */
+  readonly target: Target
+  /** It was published to several targets at once: a connection in more than one of them gets it once. */
+  readonly shared: boolean
+  /** Ids of connections that do not get it; applied by the receiving instance, never by the backplane. */
+  readonly except: readonly string[]
+  /** JSON of a request or a reply; '' in messages. */
+  readonly command: string
+  /** Whether the payload is a binary frame; else UTF-8 text. */
+  readonly binary: boolean
+  readonly payload: Buffer
+}
+
+/** What a backplane may ask of the instance it serves. */
+export interface LocalInstance {
+  readonly instanceId: string
+  readonly label: string
+  readonly log: FastifyBaseLogger
+  /** Hands over an envelope that arrived; never throws. */
+  deliver (envelope: Envelope): void
+  /** The membership as it is now; `undefined` when the connection is not in the group. */
+  member (group: string, connectionId: string): Member | undefined
+  /** Ids of the connections that are in the group now. */
+  memberIds (group: string): Iterable<string>
+  /** The groups that have members here now. */
+  groups (): Iterable<string>
+  /** Called on every change of `state`, after it changed. */
+  stateChanged (): void
+}
+
+/**
+ * Carries envelopes between instances and keeps the memberships. Memory and Redis ship with this package;
+ * yours must pass the suite in `fastify-websocket-groups/contract`.
+ *
+ * The contract:
+ * - An envelope published after `subscribe(target)` resolved reaches this instance, the publisher's own included, unless the backplane breaks.
+ * - All instances see the envelopes of one target in the same order.
+ * - An instance gets nothing for targets it is not subscribed to (it may still for a while after `unsubscribe`).
+ * - Copies of one envelope published to several targets arrive one after another, with nothing between them.
+ * - An envelope arrives at most once per target.
+ * - Memberships are absolute state, pulled from the instance: nothing is lost by an outage, nothing queues up during one.
+ * - The memberships of an instance that dies vanish without its help.
+ * - Every promise settles within a deadline; while the backplane is out, at once.
+ */
+export interface Backplane {
+  /** For logs and health: 'memory', 'redis', … */
+  readonly name: string
+  readonly state: BackplaneState
+  /** What is wrong now, one sentence each. */
+  readonly problems: readonly string[]
+  /**
+   * Called once, before anything else. Resolves when the backplane works, or when its boot deadline is over: then `state` is `down` and it goes on trying.
+   * @throws WSG_INSTANCE_ID_TAKEN (called again with another id), WSG_REDIS_UNSUPPORTED or any other error that waiting cannot heal
+   */
+  start (local: LocalInstance): Promise<void>
+  /**
+   * Resolves once envelopes for the target reach this instance. Idempotent; cancels a pending `unsubscribe`.
+   * A rejection means "not yet": the target stays wanted until `unsubscribe`, and is subscribed as soon as that is possible.
+   * @throws WSG_BACKPLANE_UNAVAILABLE
+   */
+  subscribe (target: Target): Promise<void>
+  /** The target is no longer needed. It may stay subscribed for a while, in case it is wanted again. */
+  unsubscribe (target: Target): void
+  /** Whether the target is wanted but, because the backplane broke, envelopes for it do not reach this instance now. */
+  interrupted (target: Target): boolean
+  /**
+   * Resolves with how many instances took the envelope (undefined: unknown). One copy goes to each target; `envelope.target` is replaced.
+   * @throws WSG_BACKPLANE_UNAVAILABLE (surely not sent), WSG_TIMEOUT (may have been sent, or may still be)
+   */
+  publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined>
+  /**
+   * This membership changed: stores what `LocalInstance.member` says. Resolves when it is stored.
+   * A rejection means "not yet": it is stored as soon as that is possible.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  syncMember (group: string, connectionId: string): Promise<void>
+  /** @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  count (group: string): Promise<number>
+  /** @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  members (group: string): Promise<Member[]>
+  /** Counters and gauges for `registry.stats()`. */
+  stats (): Readonly<Record<string, number>>
+  /** Gives back all memberships and subscriptions, then the resources. Idempotent, settles within two seconds. */
+  close (): Promise<void>
+}

@@ -1,0 +1,41 @@
+/** Every error this package throws: its code, the HTTP status it has when a route lets it through, and its text. Codes are never renamed or reused. */
+export const errorCodes = {
+  WSG_OPTION_INVALID: { statusCode: 500, text: 'an option of fastify-websocket-groups is wrong' },
+  WSG_ALREADY_REGISTERED: { statusCode: 500, text: 'fastify-websocket-groups is already registered on this server' },
+  WSG_GROUP_NAME_INVALID: { statusCode: 400, text: 'a group name is a non-empty string of at most 255 bytes of well-formed UTF-8 without control characters' },
+  WSG_USER_ID_INVALID: { statusCode: 400, text: 'a user id is a non-empty string of at most 255 bytes of well-formed UTF-8 without control characters' },
+  WSG_DATA_INVALID: { statusCode: 400, text: 'data must be a string or a Uint8Array' },
+  WSG_CLOSE_CODE_INVALID: { statusCode: 400, text: 'a close code is 1000-1003, 1007-1014 or 3000-4999, its reason at most 123 bytes' },
+  WSG_TOO_MANY_GROUPS: { statusCode: 429, text: 'the connection is in as many groups as maxGroupsPerConnection allows' },
+  WSG_MEMBER_INFO_TOO_LARGE: { statusCode: 500, text: 'memberInfo returned more than 1,024 bytes of JSON' },
+  WSG_CONNECTION_GONE: { statusCode: 410, text: 'the connection is closed or was never here' },
+  WSG_UNAUTHORIZED: { statusCode: 401, text: 'a valid token is required' },
+  WSG_FORBIDDEN: { statusCode: 403, text: 'not allowed' },
+  WSG_BACKPLANE_UNAVAILABLE: { statusCode: 503, text: 'the backplane cannot be reached; nothing was sent' },
+  WSG_TIMEOUT: { statusCode: 504, text: 'no answer in time; it may or may not have happened' },
+  WSG_REFUSED: { statusCode: 503, text: 'this instance takes no new connections now' },
+  WSG_REDIS_UNSUPPORTED: { statusCode: 500, text: 'this Redis server cannot be used' },
+  WSG_INSTANCE_ID_TAKEN: { statusCode: 500, text: 'another instance uses this id' },
+  WSG_CLOSED: { statusCode: 503, text: 'the plugin is closed' }
+} as const
+export type ErrorCode = keyof typeof errorCodes
+
+/** Test `error.code`, not `instanceof`: an ESM and a CommonJS copy of this class may live in one process. */
+export class WebsocketGroupsError extends Error {
+  override readonly name = 'WebsocketGroupsError'
+  readonly code: ErrorCode
+  readonly statusCode: number
+  /** What was wrong in this case. */
+  readonly detail: string | undefined
+
+  constructor (code: ErrorCode, detail?: string, options?: { cause?: unknown }) {
+    super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
+    this.code = code
+    this.detail = detail
+    this.statusCode = errorCodes[code].statusCode
+  }
+}
+
+export function hasCode (error: unknown, ...codes: ErrorCode[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(error.code as ErrorCode)
+}

@@ -1,0 +1,35 @@
+import { WebsocketGroupsError } from './errors.ts'
+
+const maxNameBytes = 255
+const shortAscii = /^[\x20-\x7e]{1,255}$/
+// Control characters and lone surrogates: the first break logs and tools, the second cannot be written as UTF-8.
+const forbidden = /[\0-\x1f\x7f]|\p{Surrogate}/u
+
+/** @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID */
+export function assertGroupName (name: unknown): asserts name is string {
+  if (!isName(name)) throw new WebsocketGroupsError('WSG_GROUP_NAME_INVALID', describe(name))
+}
+
+/** @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */
+export function assertUserId (userId: unknown): asserts userId is string {
+  if (!isUserId(userId)) throw new WebsocketGroupsError('WSG_USER_ID_INVALID', describe(userId))
+}
+
+export function isUserId (userId: unknown): userId is string {
+  return isName(userId)
+}
+
+function isName (name: unknown): name is string {
+  if (typeof name !== 'string') return false
+  // Nearly all names are short ASCII; one regular expression settles those.
+  if (shortAscii.test(name)) return true
+  return name.length > 0 && name.length <= maxNameBytes && !forbidden.test(name) && Buffer.byteLength(name) <= maxNameBytes
+}
+
+/** Says what is wrong without repeating the name: it came from outside, and is long or unprintable. */
+function describe (name: unknown): string {
+  if (typeof name !== 'string') return `got ${name === null ? 'null' : typeof name}`
+  if (name === '') return 'got an empty string'
+  if (forbidden.test(name)) return 'got one with control characters or lone surrogates'
+  return `got ${Buffer.byteLength(name)} bytes`
+}

@@ -1,0 +1,344 @@
+import assert from 'node:assert/strict'
+import type { Backplane, Envelope, LocalInstance, Target } from '../../lib/backplane/backplane.ts'
+import { drawId } from '../../lib/sender.ts'
+import type { Member } from '../../lib/types.ts'
+
+/** One empty cluster: every backplane it makes is another instance of it. */
+export interface ContractCluster {
+  backplane (): Backplane
+  close? (): Promise<void>
+}
+
+export interface ContractOptions {
+  /** In the names of the tests. */
+  readonly name: string
+  /** Runs one test: `test` of tap, of node:test, or any other runner that takes a name and an async function. */
+  readonly test: (name: string, run: () => Promise<void>) => unknown
+  /** Makes an empty cluster, for each test anew. */
+  readonly create: () => ContractCluster | Promise<ContractCluster>
+}
+
+const log = new Proxy({}, { get: (_, key) => key === 'child' ? () => log : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
+
+/** What a backplane serves, reduced to its tables. */
+class Instance implements LocalInstance {
+  readonly instanceId: string
+  readonly label = ''
+  readonly log = log
+  readonly backplane: Backplane
+  readonly received: Envelope[] = []
+  readonly #groups = new Map<string, Map<string, Member>>()
+  #sequence = 0
+  #connections = 0
+
+  constructor (backplane: Backplane, instanceId: string) {
+    this.backplane = backplane
+    this.instanceId = instanceId
+  }
+
+  deliver (envelope: Envelope): void { this.received.push(envelope) }
+  member (group: string, connectionId: string): Member | undefined { return this.#groups.get(group)?.get(connectionId) }
+  memberIds (group: string): Iterable<string> { return this.#groups.get(group)?.keys() ?? [] }
+  groups (): Iterable<string> { return this.#groups.keys() }
+  stateChanged (): void {}
+
+  get texts (): string[] { return this.received.map(({ payload }) => payload.toString()) }
+
+  publish (targets: Target | readonly Target[], text: string | Buffer, more: Partial<Envelope> = {}): Promise<number | undefined> {
+    const list = Array.isArray(targets) ? targets as readonly Target[] : [targets as Target]
+    const [target = group('')] = list
+    return this.backplane.publish(list, {
+      origin: this.instanceId,
+      sequence: ++this.#sequence,
+      kind: 'message',
+      target,
+      shared: list.length > 1,
+      except: [],
+      command: '',
+      binary: typeof text !== 'string',
+      payload: Buffer.from(text),
+      ...more
+    })
+  }
+
+  newId (): string { return `${this.instanceId}.${(++this.#connections).toString(36)}` }
+
+  async join (name: string, id = this.newId(), more: Partial<Member> = {}): Promise<string> {
+    const members = this.#groups.get(name) ?? new Map<string, Member>()
+    this.#groups.set(name, members.set(id, { connectionId: id, instanceId: this.instanceId, joinedAt: Date.now(), ...more }))
+    await this.backplane.syncMember(name, id)
+    return id
+  }
+
+  async leave (name: string, id: string): Promise<void> {
+    const members = this.#groups.get(name)
+    members?.delete(id)
+    if (members?.size === 0) this.#groups.delete(name)
+    await this.backplane.syncMember(name, id)
+  }
+}
+
+/** Checks that a backplane keeps the contract written in its interface. Needs nothing but an assertion-free `test` function. */
+export function backplaneContract ({ name, test, create }: ContractOptions): void {
+  function rule (title: string, run: (start: (instanceId?: string) => Promise<Instance>) => Promise<void>): void {
+    test(`${name}: ${title}`, async () => {
+      const cluster = await create()
+      const instances: Instance[] = []
+      try {
+        await run(async (instanceId = drawId()) => {
+          const instance = new Instance(cluster.backplane(), instanceId)
+          instances.push(instance)
+          await instance.backplane.start(instance)
+          return instance
+        })
+      } finally {
+        await Promise.all(instances.map(async ({ backplane }) => await backplane.close()))
+        await cluster.close?.()
+      }
+    })
+  }
+
+  rule('an envelope reaches every subscribed instance as it was sent, the publisher included', async start => {
+    const [a, b] = [await start(), await start()]
+    await Promise.all([a, b].map(async one => await one.backplane.subscribe(group('lobby'))))
+    await a.publish(group('lobby'), Buffer.from([0, 255, 10, 13]), { except: [a.newId(), b.newId()] })
+    await a.publish(group('lobby'), 'grüße')
+    for (const { received } of [a, b]) {
+      await until(() => received.length === 2)
+      assert.deepEqual(received.map(({ payload }) => [...payload]), [[0, 255, 10, 13], [...Buffer.from('grüße')]])
+      assert.deepEqual(received.map(({ binary }) => binary), [true, false])
+      assert.deepEqual(received.map(({ except }) => except), [[`${a.instanceId}.1`, `${b.instanceId}.1`], []])
+      assert.deepEqual(received.map(({ origin, sequence }) => [origin, sequence]), [[a.instanceId, 1], [a.instanceId, 2]])
+      assert.deepEqual(received[0]?.target, group('lobby'))
+      assert.deepEqual(received.map(({ kind, shared, command }) => [kind, shared, command]), [['message', false, ''], ['message', false, '']])
+    }
+  })
+
+  rule('requests and replies carry their command beside the payload', async start => {
+    const [a, b] = [await start(), await start()]
+    const inbox: Target = { kind: 'instance', name: b.instanceId }
+    await b.backplane.subscribe(inbox)
+    await a.publish(inbox, Buffer.alloc(70_000, 7), { kind: 'request', command: '{"id":1,"op":"ü"}' })
+    await a.publish(inbox, '', { kind: 'reply', command: '{"id":2}' })
+    await until(() => b.received.length === 2)
+    assert.deepEqual(b.received.map(({ kind, command, payload }) => [kind, command, payload.length]), [['request', '{"id":1,"op":"ü"}', 70_000], ['reply', '{"id":2}', 0]])
+  })
+
+  rule('an instance gets nothing for targets it did not subscribe to', async start => {
+    const [a, b] = [await start(), await start()]
+    await b.backplane.subscribe(group('other'))
+    await a.backplane.subscribe({ kind: 'user', name: 'lobby' })
+    await a.publish(group('lobby'), 'nobody')
+    await a.publish(group('other'), 'end')
+    await until(() => b.received.length > 0)
+    assert.deepEqual(b.texts, ['end'])
+    assert.deepEqual(a.texts, [])
+  })
+
+  rule('publish resolves with how many instances took it, when it says so at all', async start => {
+    const [a, b] = [await start(), await start()]
+    const none = await a.publish(group('lobby'), 'x')
+    await a.backplane.subscribe(group('lobby'))
+    await b.backplane.subscribe(group('lobby'))
+    const both = await a.publish(group('lobby'), 'x')
+    assert.ok(none === undefined || none === 0)
+    assert.ok(both === undefined || both === 2)
+  })
+
+  rule('what is published after subscribe resolved arrives', async start => {
+    const [a, b] = [await start(), await start()]
+    for (let round = 0; round < 300; round++) {
+      const target = group(`race-${round}`)
+      await b.backplane.subscribe(target)
+      await a.publish(target, String(round))
+    }
+    await until(() => b.received.length === 300)
+    assert.deepEqual(b.texts, Array.from({ length: 300 }, (_, round) => String(round)))
+  })
+
+  rule('a target wanted again right after it was given up still delivers, and nothing twice', async start => {
+    const [a, b] = [await start(), await start()]
+    for (let round = 0; round < 100; round++) {
+      const wanted = b.backplane.subscribe(group('flap'))
+      if (round % 3 === 0) b.backplane.unsubscribe(group('flap'))
+      await b.backplane.subscribe(group('flap'))
+      await wanted
+      await a.publish(group('flap'), String(round))
+      if (round % 2 === 0) {
+        await until(() => b.received.length === round + 1)
+        b.backplane.unsubscribe(group('flap'))
+      }
+    }
+    await until(() => b.received.length === 100)
+    assert.deepEqual(b.texts, Array.from({ length: 100 }, (_, round) => String(round)))
+  })
+
+  rule('all instances see the messages of a group in one order, whoever sends them', async start => {
+    const instances = [await start(), await start(), await start()]
+    for (const { backplane } of instances) await backplane.subscribe(group('order'))
+    await Promise.all(instances.map(async (one, index) => {
+      for (let n = 0; n < 200; n++) {
+        const sent = one.publish(group('order'), `${index}:${n}`)
+        if (n % 7 === 0) await sent
+      }
+    }))
+    await until(() => instances.every(({ received }) => received.length === 600))
+    const [first, ...others] = instances.map(({ texts }) => texts)
+    for (const other of others) assert.deepEqual(other, first)
+    for (const index of [0, 1, 2]) {
+      assert.deepEqual(first?.filter(text => text.startsWith(`${index}:`)), Array.from({ length: 200 }, (_, n) => `${index}:${n}`))
+    }
+  })
+
+  rule('copies of one envelope to several targets arrive one after another, with nothing between', async start => {
+    const [a, b] = [await start(), await start()]
+    const targets = [group('g1'), group('g2'), group('g3')]
+    for (const target of targets) await b.backplane.subscribe(target)
+    const noise = Promise.all(Array.from({ length: 300 }, async (_, n) => await a.publish(targets[n % 3] ?? group(''), 'noise')))
+    await Promise.all(Array.from({ length: 50 }, async () => await a.publish(targets, 'shared')))
+    await noise
+    await until(() => b.received.length === 450)
+    const shared = b.received.map((envelope, index) => ({ ...envelope, index })).filter(({ shared }) => shared)
+    for (let at = 0; at < shared.length; at += 3) {
+      const copies = shared.slice(at, at + 3)
+      assert.equal(new Set(copies.map(({ sequence }) => sequence)).size, 1)
+      assert.deepEqual(copies.map(({ target }) => target.name).sort(), ['g1', 'g2', 'g3'])
+      assert.equal((copies[2]?.index ?? 0) - (copies[0]?.index ?? 0), 2)
+    }
+  })
+
+  rule('names are taken as they are, and kinds of targets do not meet', async start => {
+    const [a, b] = [await start(), await start()]
+    const names = ['*', '?', '[ab]', '{x}', 'a:b', 'a:', '__proto__', 'constructor', '#', ' ', 'ü'.repeat(127), 'x'.repeat(255), '🦊']
+    for (const one of names) {
+      await b.backplane.subscribe(group(one))
+      await b.backplane.subscribe({ kind: 'user', name: one })
+      await b.join(one)
+    }
+    for (const one of names) await a.publish({ kind: 'user', name: one }, 'to user')
+    for (const one of names) await a.publish(group(one), 'to group')
+    await until(() => b.received.length === 2 * names.length)
+    assert.deepEqual(b.received.map(({ target }) => target.name), [...names, ...names])
+    assert.deepEqual(b.received.map(({ target }) => target.kind), [...names.map(() => 'user'), ...names.map(() => 'group')])
+    for (const one of names) assert.equal(await a.backplane.count(one), 1, `count of ${one}`)
+  })
+
+  rule('the caller may reuse its bytes once publish was called', async start => {
+    const a = await start()
+    await a.backplane.subscribe(group('lobby'))
+    const payload = Buffer.from('before')
+    const sent = a.publish(group('lobby'), '', { payload })
+    payload.fill('x')
+    await sent
+    await until(() => a.received.length === 1)
+    assert.deepEqual(a.texts, ['before'])
+  })
+
+  rule('memberships are seen by every instance, with what is known of the member', async start => {
+    const [a, b] = [await start(), await start()]
+    const [first, second] = [await a.join('lobby', undefined, { userId: 'u1', info: { name: 'Zoë', tags: [1, null] }, joinedAt: 42 }), await b.join('lobby')]
+    for (const { backplane } of [a, b]) {
+      assert.equal(await backplane.count('lobby'), 2)
+      const members = await backplane.members('lobby')
+      assert.deepEqual(members.map(({ connectionId }) => connectionId).sort(), [first, second].sort())
+      assert.deepEqual(members.find(({ connectionId }) => connectionId === first), {
+        connectionId: first, instanceId: a.instanceId, joinedAt: 42, userId: 'u1', info: { name: 'Zoë', tags: [1, null] }
+      })
+      assert.equal(members.find(({ connectionId }) => connectionId === second)?.userId, undefined)
+    }
+    await a.leave('lobby', first)
+    assert.equal(await b.backplane.count('lobby'), 1)
+    await b.leave('lobby', second)
+    assert.equal(await a.backplane.count('lobby'), 0)
+    assert.deepEqual(await a.backplane.members('lobby'), [])
+  })
+
+  rule('storing a membership again, or a leave of someone who is not there, changes nothing', async start => {
+    const a = await start()
+    const id = await a.join('lobby')
+    for (let n = 0; n < 5; n++) await a.backplane.syncMember('lobby', id)
+    await a.backplane.syncMember('lobby', a.newId())
+    await a.backplane.syncMember('nobody', a.newId())
+    assert.equal(await a.backplane.count('lobby'), 1)
+    assert.equal(await a.backplane.count('nobody'), 0)
+  })
+
+  rule('a group of 1,200 members joined at once counts 1,200, and none when they left', async start => {
+    const [a, b] = [await start(), await start()]
+    const ids = await Promise.all(Array.from({ length: 1200 }, async (_, n) => await (n % 2 === 0 ? a : b).join('big')))
+    assert.equal(await a.backplane.count('big'), 1200)
+    assert.equal((await b.backplane.members('big')).length, 1200)
+    await Promise.all(ids.map(async (id, n) => await (n % 2 === 0 ? a : b).leave('big', id)))
+    assert.equal(await b.backplane.count('big'), 0)
+  })
+
+  rule('after thousands of joins and leaves in any order the counts are exact', async start => {
+    const instances = [await start(), await start()]
+    const present = new Map<string, Set<string>>()
+    const pending: Array<Promise<unknown>> = []
+    let seed = 7
+    const random = (below: number): number => {
+      seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648
+      return Math.floor(seed / 65_536) % below
+    }
+    for (let n = 0; n < 3000; n++) {
+      const one = instances[random(2)] ?? instances[0] as Instance
+      const id = `${one.instanceId}.${random(20)}`
+      const name = `g${random(10)}`
+      const members = present.get(name) ?? new Set()
+      present.set(name, members)
+      if (members.delete(id)) {
+        pending.push(one.leave(name, id))
+      } else {
+        members.add(id)
+        pending.push(one.join(name, id))
+      }
+      if (n % 50 === 0) await Promise.all(pending.splice(0))
+    }
+    await Promise.all(pending)
+    for (const [name, members] of present) {
+      assert.equal(await instances[0]?.backplane.count(name), members.size)
+      assert.deepEqual((await instances[1]?.backplane.members(name) ?? []).map(({ connectionId }) => connectionId).sort(), [...members].sort())
+    }
+  })
+
+  rule('an instance that closes takes its memberships and subscriptions with it, and nobody else\'s', async start => {
+    const [a, b] = [await start(), await start()]
+    await Promise.all([a, b].map(async one => await one.backplane.subscribe(group('lobby'))))
+    await Promise.all([a, b].flatMap(one => ['lobby', 'den'].map(async name => await one.join(name))))
+    await a.backplane.close()
+    await a.backplane.close()
+    assert.equal(await b.backplane.count('lobby'), 1)
+    assert.equal(await b.backplane.count('den'), 1)
+    await b.publish(group('lobby'), 'still here')
+    await until(() => b.received.length === 1)
+    assert.deepEqual(a.texts, [])
+  })
+
+  rule('before start and after close it says that it is out, at once', async start => {
+    const a = await start()
+    assert.equal(a.backplane.state, 'up')
+    assert.deepEqual(a.backplane.problems, [])
+    await a.backplane.close()
+    assert.equal(a.backplane.state, 'down')
+    await assert.rejects(a.publish(group('lobby'), 'x'), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+  })
+
+  rule('an instance id that is taken is refused', async start => {
+    const a = await start()
+    await assert.rejects(start(a.instanceId), { code: 'WSG_INSTANCE_ID_TAKEN' })
+    assert.equal(a.backplane.state, 'up')
+  })
+}
+
+function group (name: string): Target {
+  return { kind: 'group', name }
+}
+
+async function until (condition: () => boolean, timeoutMs = 5_000): Promise<void> {
+  const deadline = performance.now() + timeoutMs
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${condition.toString()}`)
+    await new Promise(resolve => setTimeout(resolve, 2))
+  }
+}
