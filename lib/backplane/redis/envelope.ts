@@ -1,0 +1,122 @@
+import type { Envelope, Target } from '../backplane.ts'
+
+/*
+ * Layout, big endian, version 1:
+ *
+ *   0  u8   0xD1 magic                     \
+ *   1  u8   version                         |
+ *   2  8 B  epoch      0 without a log      |  written by the script that appends to a group's log,
+ *  10  u48  offset     0 without a log      |  zeros in a volatile message
+ *  16  u32  nonce      0 without a log      |
+ *  20  u32  prevNonce  0 without a log     /
+ *  24  u8   type       1 message, 4 request, 5 reply
+ *  25  u8   flags      1 binary payload, 2 except list, 16 shared, 0xC0 must be understood
+ *  26  u48  time       milliseconds since the epoch, by the clock of the origin
+ *  32  u48  sequence
+ *  38  u8   length, origin
+ *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
+ *      [u16 count, count x (u8 length, connection id)]     with flag 2
+ *      [u32 length, command]                               in requests and replies
+ *      payload to the end
+ *
+ * `version` changes only when a reader of this one could not skip what is new. Types and flags may be added, and are ignored by
+ * those that do not know them, unless one of the bits 0xC0 is set.
+ */
+const magic = 0xd1
+const version = 1
+const headerBytes = 38
+const flag = { binary: 1, except: 2, shared: 16, mustUnderstand: 0xc0 } as const
+const types: readonly Envelope['kind'][] = ['message', 'request', 'reply']
+const typeBytes: readonly number[] = [1, 4, 5]
+const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
+
+export function encode (envelope: Envelope, target: Target): Buffer {
+  const { origin, sequence, kind, shared, except, command, binary, payload } = envelope
+  const nameBytes = Buffer.byteLength(target.name)
+  const commandBytes = kind === 'message' ? 0 : 4 + Buffer.byteLength(command)
+  let exceptBytes = except.length > 0 ? 2 : 0
+  for (const id of except) exceptBytes += 1 + id.length
+  const bytes = Buffer.allocUnsafe(headerBytes + 1 + origin.length + 2 + nameBytes + exceptBytes + commandBytes + payload.length)
+  bytes.fill(0, 2, 24)
+  bytes[0] = magic
+  bytes[1] = version
+  bytes[24] = typeBytes[types.indexOf(kind)] ?? 0
+  bytes[25] = (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0)
+  bytes.writeUIntBE(Date.now(), 26, 6)
+  bytes.writeUIntBE(sequence, 32, 6)
+  let at = writeShort(bytes, origin, headerBytes)
+  bytes[at++] = kinds.indexOf(target.kind)
+  bytes[at] = nameBytes
+  at += 1 + bytes.write(target.name, at + 1)
+  if (except.length > 0) {
+    at = bytes.writeUInt16BE(except.length, at)
+    for (const id of except) at = writeShort(bytes, id, at)
+  }
+  if (kind !== 'message') {
+    at = bytes.writeUInt32BE(commandBytes - 4, at)
+    at += bytes.write(command, at)
+  }
+  payload.copy(bytes, at)
+  return bytes
+}
+
+/** Returns `undefined` for anything that is no envelope this version can act on; never throws. The payload is a slice of `bytes`. */
+export function decode (bytes: Buffer): Envelope | undefined {
+  if (bytes.length < headerBytes + 3 || bytes[0] !== magic || bytes[1] !== version) return undefined
+  const kind = types[typeBytes.indexOf(bytes[24] ?? 0)]
+  const flags = bytes[25] ?? 0
+  if (kind === undefined || (flags & flag.mustUnderstand) !== 0) return undefined
+  const reader = new Reader(bytes, headerBytes)
+  const origin = reader.text(reader.uint(1))
+  const targetKind = kinds[reader.uint(1)]
+  const name = reader.text(reader.uint(1))
+  const except: string[] = []
+  if ((flags & flag.except) !== 0) {
+    for (let left = reader.uint(2); left > 0 && !reader.failed; left--) except.push(reader.text(reader.uint(1)))
+  }
+  const command = kind === 'message' ? '' : reader.text(reader.uint(4))
+  if (reader.failed || targetKind === undefined) return undefined
+  return {
+    origin,
+    sequence: bytes.readUIntBE(32, 6),
+    kind,
+    target: { kind: targetKind, name },
+    shared: (flags & flag.shared) !== 0,
+    except,
+    command,
+    binary: (flags & flag.binary) !== 0,
+    payload: bytes.subarray(reader.at)
+  }
+}
+
+/** Reads forward and remembers a read beyond the end instead of throwing. */
+class Reader {
+  at: number
+  failed = false
+  readonly #bytes: Buffer
+
+  constructor (bytes: Buffer, at: number) {
+    this.#bytes = bytes
+    this.at = at
+  }
+
+  uint (size: number): number {
+    return this.#advance(size) ? this.#bytes.readUIntBE(this.at - size, size) : 0
+  }
+
+  text (size: number): string {
+    return this.#advance(size) ? this.#bytes.toString('utf8', this.at - size, this.at) : ''
+  }
+
+  #advance (size: number): boolean {
+    if (this.failed || this.at + size > this.#bytes.length) this.failed = true
+    else this.at += size
+    return !this.failed
+  }
+}
+
+/** Ids are ASCII: one byte a character. */
+function writeShort (bytes: Buffer, id: string, at: number): number {
+  bytes[at] = id.length
+  return at + 1 + bytes.write(id, at + 1, 'latin1')
+}

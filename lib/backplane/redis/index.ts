@@ -1,0 +1,87 @@
+import { WebsocketGroupsError } from '../../errors.ts'
+import type { BackplaneState, Member } from '../../types.ts'
+import type { Backplane, Envelope, LocalInstance, Target } from '../backplane.ts'
+import { Keys } from './keys.ts'
+import { publish } from './publish.ts'
+import { readCount, readMembers } from './read.ts'
+import { Session, type SessionOptions } from './session.ts'
+
+export interface RedisBackplaneOptions extends SessionOptions {
+  readonly keyPrefix: string
+  readonly bootTimeoutMs: number
+}
+
+/** Instances that share a Redis: envelopes by pub/sub, memberships in hashes, one lease per instance. */
+export class RedisBackplane implements Backplane {
+  readonly name = 'redis'
+  readonly #options: RedisBackplaneOptions
+  readonly #keys: Keys
+  #session: Session | undefined
+  #closed = false
+
+  constructor (options: RedisBackplaneOptions) {
+    this.#options = options
+    this.#keys = new Keys(options.keyPrefix)
+  }
+
+  get state (): BackplaneState {
+    return this.#session?.state ?? 'down'
+  }
+
+  get problems (): readonly string[] {
+    return this.#session?.problems ?? ['the backplane is not started']
+  }
+
+  async start (local: LocalInstance): Promise<void> {
+    const session = this.#session = new Session(this.#options, this.#keys, local)
+    try {
+      await session.boot(this.#options.bootTimeoutMs)
+    } catch (error) {
+      this.#session = undefined
+      await session.close()
+      throw error
+    }
+  }
+
+  async subscribe (target: Target): Promise<void> {
+    await this.#open.subscriptions.acquire(this.#keys.channel(target))
+  }
+
+  unsubscribe (target: Target): void {
+    this.#session?.subscriptions.release(this.#keys.channel(target))
+  }
+
+  interrupted (target: Target): boolean {
+    return this.#session?.subscriptions.interrupted(this.#keys.channel(target)) ?? false
+  }
+
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
+    return await publish(this.#open.command, this.#keys, targets, envelope)
+  }
+
+  async syncMember (group: string, connectionId: string): Promise<void> {
+    await this.#open.members.sync(group, connectionId)
+  }
+
+  async count (group: string): Promise<number> {
+    return await readCount(this.#open.command, this.#keys, group)
+  }
+
+  async members (group: string): Promise<Member[]> {
+    return await readMembers(this.#open.command, this.#keys, group)
+  }
+
+  stats (): Record<string, number> {
+    return this.#session?.stats() ?? {}
+  }
+
+  async close (): Promise<void> {
+    this.#closed = true
+    await this.#session?.close()
+  }
+
+  get #open (): Session {
+    if (this.#session === undefined || this.#closed) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    return this.#session
+  }
+}

@@ -1,0 +1,57 @@
+import type { Target } from '../backplane.ts'
+
+/**
+ * Every key and channel name. All carry the hash tag of their partition, so that a script's keys share a slot on a cluster;
+ * there is one partition today. The tag stands first and the instance id last with a fixed length, so a group may be named anything.
+ */
+export class Keys {
+  readonly #base: string
+
+  constructor (prefix: string) {
+    this.#base = `${prefix}{0}:`
+  }
+
+  /** Sorted set: instance id -> end of its lease (milliseconds by the clock of Redis). */
+  get leases (): string {
+    return `${this.#base}live`
+  }
+
+  /** Hash: instance id -> `<state><generation>:<boot nonce>`. */
+  get instances (): string {
+    return `${this.#base}inst`
+  }
+
+  /** Hash: instance id -> generation that may write memberships; the fence against late writers and reapers. */
+  get generations (): string {
+    return `${this.#base}gen`
+  }
+
+  /** Hash: connection id -> member record, of one group on one instance. */
+  members (group: string, instanceId: string): string {
+    return `${this.#base}m:${group}:${instanceId}`
+  }
+
+  /** Hash: instance id -> number of members there, and `#` -> their sum. */
+  counts (group: string): string {
+    return `${this.#base}r:${group}`
+  }
+
+  /** Set: the groups in which an instance has members; what is cleaned up when it dies. */
+  index (instanceId: string): string {
+    return `${this.#base}i:${instanceId}`
+  }
+
+  /** What the reap script puts before the names it builds itself. */
+  get base (): string {
+    return this.#base
+  }
+
+  channel ({ kind, name }: Target): string {
+    switch (kind) {
+      case 'group': return `${this.#base}c:g:${name}`
+      case 'user': return `${this.#base}c:u:${name}`
+      case 'instance': return `${this.#base}c:i:${name}`
+      case 'all': return `${this.#base}c:all`
+    }
+  }
+}

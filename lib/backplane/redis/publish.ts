@@ -1,0 +1,16 @@
+import type { Envelope, Target } from '../backplane.ts'
+import { encode } from './envelope.ts'
+import type { Keys } from './keys.ts'
+import type { Link } from './link.ts'
+import { publishShared } from './scripts.ts'
+
+/** Publishes a copy to each target, all or none. Resolves with how many subscribers took the most widely spread copy. */
+export async function publish (link: Link, keys: Keys, targets: readonly Target[], envelope: Envelope): Promise<number> {
+  const [only] = targets
+  if (only !== undefined && targets.length === 1) {
+    const bytes = encode(envelope, only)
+    return await link.run(async redis => await redis.publish(keys.channel(only), bytes))
+  }
+  const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
+  return Number(await link.script(publishShared, [], copies))
+}

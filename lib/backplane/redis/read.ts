@@ -1,0 +1,24 @@
+import type { Json, Member } from '../../types.ts'
+import type { Keys } from './keys.ts'
+import type { Link } from './link.ts'
+
+export async function readCount (link: Link, keys: Keys, group: string): Promise<number> {
+  return Number(await link.run(async redis => await redis.hget(keys.counts(group), '#')) ?? 0)
+}
+
+export async function readMembers (link: Link, keys: Keys, group: string): Promise<Member[]> {
+  const fields = await link.run(async redis => await redis.hkeys(keys.counts(group)))
+  const instances = fields.filter(field => field !== '#')
+  const hashes = await link.run(async redis => await Promise.all(instances.map(async id => await redis.hgetall(keys.members(group, id)))))
+  return hashes.flatMap((records, index) => Object.entries(records).map(([connectionId, record]) => unpack(connectionId, instances[index] ?? '', record)))
+}
+
+/** The field is the connection's id and the key ends with the instance's: the record holds the rest. */
+export function pack ({ joinedAt, userId, info }: Member): string {
+  return JSON.stringify([joinedAt, userId ?? null, info])
+}
+
+function unpack (connectionId: string, instanceId: string, record: string): Member {
+  const [joinedAt, userId, info] = JSON.parse(record) as [number, string | null, Json | undefined]
+  return { connectionId, instanceId, ...(userId === null ? {} : { userId }), joinedAt, ...(info === undefined || info === null ? {} : { info }) }
+}

@@ -1,0 +1,166 @@
+import { createHash } from 'node:crypto'
+
+/** A Lua script with its hash; called by EVALSHA, and by EVAL when Redis forgot it. */
+export class Script {
+  readonly lua: string
+  readonly sha: string
+
+  constructor (lua: string) {
+    this.lua = lua
+    this.sha = createHash('sha1').update(lua).digest('hex')
+  }
+}
+
+/** What lets keys of a cluster that died as a whole disappear; living instances refresh it long before. */
+export const safetyTtlMs = 86_400_000
+
+/**
+ * Publishes copies of one envelope to several channels, with nothing of anyone else between them.
+ * KEYS: none. ARGV: channel, bytes, channel, bytes, … Returns how many subscribers took the widest spread copy.
+ */
+export const publishShared = new Script(`
+local most = 0
+for i = 1, #ARGV, 2 do
+  local taken = redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
+  if taken > most then most = taken end
+end
+return most
+`)
+
+/**
+ * Stores changes of one group's members on one instance, and corrects the group's total by the difference. Idempotent: what it leaves behind depends on the
+ * members alone, not on how often or in which order it ran.
+ * KEYS 1 members  2 counts  3 index  4 generations
+ * ARGV 1 instance id  2 generation  3 group  4 safety TTL (ms)  5 number of additions, then connection id and record of each, then ids to remove
+ * Returns members here, or -1 when a newer generation of this instance writes already.
+ */
+export const syncMembers = new Script(`
+local newest = tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or '0')
+local mine = tonumber(ARGV[2])
+if newest > mine then return -1 end
+if newest < mine then redis.call('HSET', KEYS[4], ARGV[1], mine) end
+local additions, at = tonumber(ARGV[5]), 6
+if additions > 0 then
+  redis.call('HSET', KEYS[1], unpack(ARGV, at, at + 2 * additions - 1))
+  at = at + 2 * additions
+end
+if ARGV[at] then redis.call('HDEL', KEYS[1], unpack(ARGV, at)) end
+local now = redis.call('HLEN', KEYS[1])
+local before = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+local total = tonumber(redis.call('HGET', KEYS[2], '#') or '0')
+if now ~= before then total = redis.call('HINCRBY', KEYS[2], '#', now - before) end
+if now == 0 then
+  redis.call('HDEL', KEYS[2], ARGV[1])
+  redis.call('SREM', KEYS[3], ARGV[3])
+  if total <= 0 then redis.call('DEL', KEYS[2]) end
+else
+  redis.call('HSET', KEYS[2], ARGV[1], now)
+  redis.call('SADD', KEYS[3], ARGV[3])
+  if before == 0 or before == now then
+    for k = 1, 4 do redis.call('PEXPIRE', KEYS[k], ARGV[4]) end
+  end
+end
+return now
+`)
+
+/**
+ * Renews an instance's lease, and claims for it the instances whose lease ran out. A claim is itself a lease: if the claimer
+ * dies, the next beat of someone else hands the dead instance out again.
+ * KEYS 1 leases  2 instances
+ * ARGV 1 instance id  2 generation  3 boot nonce  4 lease (ms)  5 claim (ms)  6 how many claims at most  7 safety TTL (ms)
+ * Returns {status, then id and generation of each claim}; status 1 renewed, 2 registered (no record: first beat, or Redis lost its data),
+ * 0 declared dead meanwhile, -1 another process has this id.
+ */
+export const beat = new Script(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local record, status = redis.call('HGET', KEYS[2], ARGV[1]), 2
+if record then
+  local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
+  if nonce ~= ARGV[3] then status = -1
+  elseif tonumber(generation) == tonumber(ARGV[2]) then status = (state == 'A') and 1 or 0
+  elseif tonumber(generation) > tonumber(ARGV[2]) then status = 0 end
+end
+if status > 0 then
+  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[4]), ARGV[1])
+  if status == 2 then redis.call('HSET', KEYS[2], ARGV[1], 'A' .. ARGV[2] .. ':' .. ARGV[3]) end
+  redis.call('PEXPIRE', KEYS[1], ARGV[7])
+  redis.call('PEXPIRE', KEYS[2], ARGV[7])
+end
+local out = {status}
+if status <= 0 then return out end
+local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[6])
+for i = 1, #ended do
+  -- Without a record (evicted) there is nothing to fence with: whatever generation wrote the memberships, its lease is over.
+  local state, generation, nonce = string.match(redis.call('HGET', KEYS[2], ended[i]) or 'F9007199254740991:', '^(%u)(%d+):(.*)$')
+  if state == 'A' then redis.call('HSET', KEYS[2], ended[i], 'X' .. generation .. ':' .. nonce) end
+  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[5]), ended[i])
+  out[#out + 1] = ended[i]
+  out[#out + 1] = generation
+end
+return out
+`)
+
+/**
+ * Removes memberships of a dead (or leaving) instance, some groups per call.
+ * KEYS 1 its index  2 generations
+ * ARGV 1 instance id  2 its generation  3 groups per call  4 start of key names
+ * Returns {groups left, members removed, groups removed}; groups left is -1 when the instance came back with a newer generation.
+ */
+export const reap = new Script(`
+local generation = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+if generation > tonumber(ARGV[2]) then return {-1, 0, 0} end
+local groups, removed = redis.call('SPOP', KEYS[1], ARGV[3]), 0
+for i = 1, #groups do
+  local counts = ARGV[4] .. 'r:' .. groups[i]
+  local members = tonumber(redis.call('HGET', counts, ARGV[1]) or '0')
+  if members > 0 then
+    if redis.call('HINCRBY', counts, '#', -members) <= 0 then redis.call('DEL', counts) else redis.call('HDEL', counts, ARGV[1]) end
+    removed = removed + members
+  end
+  redis.call('UNLINK', ARGV[4] .. 'm:' .. groups[i] .. ':' .. ARGV[1])
+end
+local left = redis.call('SCARD', KEYS[1])
+if left == 0 then redis.call('HDEL', KEYS[2], ARGV[1]) end
+return {left, removed, #groups}
+`)
+
+/**
+ * A dead instance was reaped. The first time it is kept to be looked at once more, because a write it made before it noticed may still arrive; the second
+ * time it is forgotten.
+ * KEYS 1 leases  2 instances.  ARGV 1 dead instance's id  2 its generation  3 when to look again (ms)
+ * Returns 0 it is not dead (any more), 1 look again later, 2 forgotten.
+ */
+export const reaped = new Script(`
+local record = redis.call('HGET', KEYS[2], ARGV[1])
+if not record then redis.call('ZREM', KEYS[1], ARGV[1]) return 2 end
+local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
+if state == 'A' or generation ~= ARGV[2] then return 0 end
+if state == 'X' then
+  local time = redis.call('TIME')
+  redis.call('HSET', KEYS[2], ARGV[1], 'F' .. generation .. ':' .. nonce)
+  redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3]), ARGV[1])
+  return 1
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+return 2
+`)
+
+/**
+ * An instance leaves for good, its memberships are gone. When only reaped ones remain, nobody is left to forget them: they go too.
+ * KEYS 1 leases  2 instances.  ARGV 1 instance id  2 boot nonce
+ */
+export const goodbye = new Script(`
+local record = redis.call('HGET', KEYS[2], ARGV[1])
+if record and string.match(record, ':(.*)$') == ARGV[2] then
+  redis.call('ZREM', KEYS[1], ARGV[1])
+  redis.call('HDEL', KEYS[2], ARGV[1])
+end
+local records = redis.call('HVALS', KEYS[2])
+for i = 1, #records do
+  if string.sub(records[i], 1, 1) ~= 'F' then return 0 end
+end
+redis.call('DEL', KEYS[1], KEYS[2])
+return 1
+`)

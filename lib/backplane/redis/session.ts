@@ -1,0 +1,177 @@
+import { hasCode } from '../../errors.ts'
+import { oncePerMinute } from '../../logging.ts'
+import type { BackplaneState } from '../../types.ts'
+import type { LocalInstance } from '../backplane.ts'
+import { decode } from './envelope.ts'
+import type { Keys } from './keys.ts'
+import { Lease } from './lease.ts'
+import { Link, type RedisSource } from './link.ts'
+import { Members } from './members.ts'
+import { assertSupported, isFinal } from './server-check.ts'
+import { Subscriptions } from './subscriptions.ts'
+
+export interface SessionOptions {
+  readonly redis: RedisSource
+  readonly operationTimeoutMs: number
+  readonly joinTimeoutMs: number
+  readonly leaseMs: number
+  readonly lingerMs: number
+}
+
+/** How often all memberships are written anew, against evicted keys and the safety TTL. */
+const refreshMs = 3_600_000
+const retryMs = 1_000
+const closeMs = 2_000
+
+/** What one instance has in Redis between start and close: two links, its subscriptions, its members and its lease. */
+export class Session {
+  readonly command: Link
+  readonly subscriptions: Subscriptions
+  readonly members: Members
+  readonly #subscribe: Link
+  readonly #lease: Lease
+  readonly #local: LocalInstance
+  readonly #warnBadEnvelope: (fields: object) => void
+  readonly #refresher: NodeJS.Timeout
+  #reported: BackplaneState = 'down'
+  #badEnvelopes = 0
+  #supported = false
+  #closed = false
+  #settleBoot: ((error?: Error) => void) | undefined
+
+  constructor (options: SessionOptions, keys: Keys, local: LocalInstance) {
+    const { redis, operationTimeoutMs, joinTimeoutMs, leaseMs, lingerMs } = options
+    this.#local = local
+    this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
+    this.command = new Link(redis, 'command', operationTimeoutMs, {
+      up: () => { void this.#recover() },
+      down: () => { this.members.suspend(); this.#report() },
+      error: error => this.#failed(error)
+    })
+    this.#subscribe = new Link(redis, 'subscribe', operationTimeoutMs, {
+      up: () => { this.subscriptions.connected(); this.#report() },
+      down: () => {
+        // After a hang as after a break: only a new connection is sure to be subscribed to what we think.
+        this.#subscribe.reset()
+        this.subscriptions.disconnected()
+        this.#report()
+      },
+      error: error => this.#failed(error)
+    })
+    this.subscriptions = new Subscriptions(this.#subscribe, joinTimeoutMs, lingerMs, () => this.#report())
+    this.members = new Members(this.command, keys, local, () => this.#report(), () => { void this.#recover() })
+    this.#lease = new Lease(this.command, keys, local, this.members, leaseMs)
+    this.#subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
+    this.#refresher = setInterval(() => { void this.#refresh() }, refreshMs).unref()
+  }
+
+  get state (): BackplaneState {
+    if (!this.command.up || !this.#subscribe.up) return 'down'
+    return this.#lease.held && !this.members.repairing && this.subscriptions.missing === 0 ? 'up' : 'degraded'
+  }
+
+  get problems (): readonly string[] {
+    const problems = [this.command.problem, this.#subscribe.problem].filter(problem => problem !== undefined)
+    if (problems.length > 0) return problems
+    if (!this.#lease.held) problems.push('this instance holds no lease: the others may count its members as gone')
+    if (this.members.repairing) problems.push('not all members are stored yet')
+    if (this.subscriptions.missing > 0) problems.push(`${this.subscriptions.missing} channels are not subscribed yet`)
+    return problems
+  }
+
+  /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
+  async boot (deadlineMs: number): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => this.#settleBoot?.(), deadlineMs)
+      this.#settleBoot = error => {
+        this.#settleBoot = undefined
+        clearTimeout(timer)
+        if (error === undefined) resolve()
+        else reject(error)
+      }
+    })
+    this.#lease.schedule()
+  }
+
+  stats (): Record<string, number> {
+    const command = this.command.stats()
+    const subscribe = this.#subscribe.stats()
+    return {
+      ...this.#lease.stats(),
+      redisUp: Number(this.command.up && this.#subscribe.up),
+      redisTimeouts: command.timeouts + subscribe.timeouts,
+      redisReconnects: command.reconnects + subscribe.reconnects,
+      channelsWanted: this.subscriptions.wanted,
+      channelsSubscribed: this.subscriptions.acked,
+      envelopesUnknown: this.#badEnvelopes,
+      leaseAgeMs: Math.round(this.#lease.ageMs)
+    }
+  }
+
+  async close (): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    clearInterval(this.#refresher)
+    let timer: NodeJS.Timeout | undefined
+    const deadline = new Promise<void>(resolve => { timer = setTimeout(resolve, closeMs) })
+    await Promise.race([this.#giveBack(), deadline])
+    clearTimeout(timer)
+    await Promise.all([this.command.close(), this.#subscribe.close()])
+  }
+
+  async #giveBack (): Promise<void> {
+    try {
+      await this.subscriptions.close()
+      await this.members.close()
+      await this.#lease.close()
+    } catch (error) {
+      this.#local.log.warn({ err: error }, 'memberships were not given back: the other instances remove them when the lease is over')
+    }
+  }
+
+  /** The command link works (again), or this instance was fenced off. */
+  async #recover (): Promise<void> {
+    try {
+      if (!this.#supported) await assertSupported(this.command)
+      this.#supported = true
+      await this.#lease.renew(true)
+      this.#report()
+    } catch (error) {
+      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_INSTANCE_ID_TAKEN')) this.#settleBoot?.(error as Error)
+      this.#local.log.warn({ err: error }, 'Redis answers, but this instance could not register')
+      if (this.#settleBoot === undefined) this.#lease.schedule(retryMs)
+      else setTimeout(() => { if (this.command.up) void this.#recover() }, retryMs).unref()
+    }
+  }
+
+  async #refresh (): Promise<void> {
+    try {
+      await this.members.refresh()
+    } catch (error) {
+      this.#local.log.warn({ err: error }, 'memberships were not refreshed')
+    }
+  }
+
+  #failed (error: Error): void {
+    if (isFinal(error)) this.#settleBoot?.(error)
+    this.#local.log.debug({ err: error }, 'Redis link error')
+  }
+
+  #receive (channel: Buffer, bytes: Buffer): void {
+    const envelope = decode(bytes)
+    if (envelope === undefined) {
+      this.#badEnvelopes++
+      return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
+    }
+    this.#local.deliver(envelope)
+  }
+
+  /** Tells of a change of state once, whatever caused it. */
+  #report (): void {
+    const { state } = this
+    if (state === 'up') this.#settleBoot?.()
+    if (state === this.#reported || this.#closed) return
+    this.#reported = state
+    this.#local.stateChanged()
+  }
+}

@@ -1,0 +1,22 @@
+import t from 'tap'
+import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { backplaneContract } from './suite.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+backplaneContract({
+  name: 'redis',
+  test: async (name, run) => await t.test(name, async t => {
+    await run()
+    t.same(await redis.keys(), [], 'no key is left')
+    t.same(await redis.channels(), [], 'no channel is left')
+  }),
+  create: () => ({
+    backplane: () => new RedisBackplane({
+      redis: redis.url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 100
+    })
+  })
+})
