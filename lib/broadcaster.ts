@@ -1,0 +1,69 @@
+import type { Backplane, Envelope, Target } from './backplane/backplane.ts'
+import { hasCode } from './errors.ts'
+import type { Hub } from './hub.ts'
+import type { LocalDelivery } from './local-delivery.ts'
+import type { Metrics } from './metrics.ts'
+import { exceptIds, type Sender } from './sender.ts'
+import { everyone, groupTargets, userTarget } from './targets.ts'
+import type { BroadcastOptions, BroadcastResult, Data, OutagePolicy } from './types.ts'
+
+/** Sends messages to groups, users and everyone, and decides what happens to them while the backplane is out. */
+export class Broadcaster {
+  readonly #hub: Hub
+  readonly #backplane: Backplane
+  readonly #sender: Sender
+  readonly #delivery: LocalDelivery
+  readonly #policy: OutagePolicy['broadcast']
+  readonly #metrics: Metrics
+
+  constructor (hub: Hub, backplane: Backplane, sender: Sender, delivery: LocalDelivery, policy: OutagePolicy['broadcast'], metrics: Metrics) {
+    this.#hub = hub
+    this.#backplane = backplane
+    this.#sender = sender
+    this.#delivery = delivery
+    this.#policy = policy
+    this.#metrics = metrics
+  }
+
+  async toGroups (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcast(groupTargets(group), data, options)
+  }
+
+  async toUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcast([userTarget(userId)], data, options)
+  }
+
+  async toAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcast(everyone, data, options)
+  }
+
+  async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const envelope = this.#sender.message(targets, data, exceptIds(options.except))
+    const localRecipients = this.#hub.countRecipients(targets, envelope.except)
+    this.#metrics.messagesPublished++
+    if (targets.length === 0) return { scope: 'cluster', localRecipients, instances: 0 }
+    this.#delivery.publishing(envelope)
+    try {
+      const instances = await this.#backplane.publish(targets, envelope)
+      // The others got it; members here would not, while this instance's own subscription is being repaired.
+      const interrupted = targets.filter(target => this.#backplane.interrupted(target))
+      if (interrupted.length > 0) this.#delivery.deliverHere(envelope, interrupted)
+      return { scope: 'cluster', localRecipients, ...(instances === undefined ? {} : { instances }) }
+    } catch (error) {
+      return { ...this.#withoutBackplane(targets, envelope, error), localRecipients }
+    } finally {
+      this.#delivery.published(envelope)
+    }
+  }
+
+  #withoutBackplane (targets: readonly Target[], envelope: Envelope, error: unknown): { scope: 'local' | 'none' } {
+    if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+    if (this.#policy === 'drop') {
+      this.#metrics.publishesDropped++
+      return { scope: 'none' }
+    }
+    this.#metrics.publishedLocally++
+    this.#delivery.deliverHere(envelope, targets)
+    return { scope: 'local' }
+  }
+}

@@ -1,0 +1,110 @@
+import type { Backplane } from './backplane/backplane.ts'
+import type { LocalConnection } from './connection.ts'
+import { hasCode, WebsocketGroupsError } from './errors.ts'
+import { assertGroupName } from './group-name.ts'
+import type { Hub } from './hub.ts'
+import type { Metrics } from './metrics.ts'
+import { userTarget } from './targets.ts'
+import type { Connection, JoinResult, Json, Member, OutagePolicy } from './types.ts'
+
+const maxInfoBytes = 1024
+
+export interface MembershipOptions {
+  readonly policy: OutagePolicy['join']
+  readonly maxGroupsPerConnection: number
+  readonly memberInfo: ((connection: Connection) => Json | undefined) | undefined
+}
+
+/** Puts this instance's connections into groups and takes them out, here and in the backplane. */
+export class Membership {
+  readonly #hub: Hub
+  readonly #backplane: Backplane
+  readonly #options: MembershipOptions
+  readonly #metrics: Metrics
+
+  constructor (hub: Hub, backplane: Backplane, options: MembershipOptions, metrics: Metrics) {
+    this.#hub = hub
+    this.#backplane = backplane
+    this.#options = options
+    this.#metrics = metrics
+  }
+
+  async join (connection: LocalConnection, group: string, instanceId: string): Promise<JoinResult> {
+    assertGroupName(group)
+    this.#assertOpen(connection)
+    const added = this.#add(connection, group, instanceId)
+    let scope: JoinResult['scope'] = 'cluster'
+    try {
+      // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
+      await this.#backplane.subscribe({ kind: 'group', name: group })
+      await this.#backplane.syncMember(group, connection.id)
+    } catch (error) {
+      if (this.#options.policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) {
+        if (added) await this.leave(connection, group)
+        throw error
+      }
+      this.#metrics.joinsLocal++
+      scope = 'local'
+    }
+    // The socket may have closed meanwhile; its memberships are undone then, as they are read from the hub whenever they are stored.
+    this.#assertOpen(connection)
+    return { scope }
+  }
+
+  async leave (connection: LocalConnection, group: string): Promise<boolean> {
+    const last = this.#hub.leave(connection, group)
+    if (last === undefined) return false
+    if (last) this.#backplane.unsubscribe({ kind: 'group', name: group })
+    await this.#sync(group, connection.id)
+    return true
+  }
+
+  async leaveAll (connection: LocalConnection): Promise<number> {
+    const left = await Promise.all(connection.groups.map(group => this.leave(connection, group)))
+    return left.filter(Boolean).length
+  }
+
+  /** Subscribes the user's own target when this is the user's first connection here. */
+  enter (connection: LocalConnection): Promise<void> | undefined {
+    if (!this.#hub.add(connection)) return undefined
+    return this.#backplane.subscribe(userTarget(connection.userId ?? '')).catch(tolerate)
+  }
+
+  /** Forgets a connection whose socket closed. Never rejects. */
+  async release (connection: LocalConnection): Promise<void> {
+    if (this.#hub.remove(connection)) this.#backplane.unsubscribe(userTarget(connection.userId ?? ''))
+    await this.leaveAll(connection)
+  }
+
+  #add (connection: LocalConnection, group: string, instanceId: string): boolean {
+    if (connection.joined.has(group)) return false
+    if (connection.joined.size >= this.#options.maxGroupsPerConnection) {
+      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${connection.joined.size}`)
+    }
+    const info = this.#options.memberInfo?.(connection)
+    if (info !== undefined && Buffer.byteLength(JSON.stringify(info)) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
+    const member: Member = {
+      connectionId: connection.id,
+      instanceId,
+      ...(connection.userId === undefined ? {} : { userId: connection.userId }),
+      joinedAt: Date.now(),
+      ...(info === undefined ? {} : { info })
+    }
+    this.#hub.join(connection, group, member)
+    return true
+  }
+
+  #assertOpen (connection: LocalConnection): void {
+    if (connection.closed) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connection.id)
+  }
+
+  /** A leave counts at once; the backplane stores it as soon as it can. */
+  #sync (group: string, connectionId: string): Promise<void> {
+    return this.#backplane.syncMember(group, connectionId).catch(tolerate)
+  }
+}
+
+/** "Not yet" is no failure where the backplane goes on trying by itself. */
+function tolerate (error: unknown): void {
+  if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+}

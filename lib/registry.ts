@@ -1,0 +1,316 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.ts'
+import { Broadcaster } from './broadcaster.ts'
+import { CloseCode, assertClose } from './close-codes.ts'
+import { LocalConnection, type ConnectionInit } from './connection.ts'
+import { hasCode, WebsocketGroupsError } from './errors.ts'
+import { Expiry } from './expiry.ts'
+import { assertGroupName, isUserId } from './group-name.ts'
+import { Heartbeat } from './heartbeat.ts'
+import { Hub } from './hub.ts'
+import { LocalDelivery } from './local-delivery.ts'
+import { Membership } from './membership.ts'
+import { Metrics } from './metrics.ts'
+import type { ResolvedOptions } from './options.ts'
+import { Readings } from './readings.ts'
+import { Requests, type Command } from './requests.ts'
+import { Sender } from './sender.ts'
+import { closeAll } from './shutdown.ts'
+import { userTarget } from './targets.ts'
+import type {
+  BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, Identity, JoinResult, Json, MemberList, ReadOptions, Registry, Stats
+} from './types.ts'
+
+type AnyConnection = Connection<never, unknown>
+
+/** What a route knows of a socket it opens. */
+export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks'>
+
+const maxIdDraws = 3
+
+/** The public registry: this instance's hub joined to the other instances by a backplane. */
+export class GroupRegistry implements Registry {
+  readonly metrics = new Metrics()
+  readonly #options: ResolvedOptions
+  readonly #backplane: Backplane
+  readonly #log: FastifyBaseLogger
+  readonly #hub = new Hub()
+  readonly #sender = new Sender()
+  readonly #delivery = new LocalDelivery(this.#hub, this.#sender)
+  readonly #membership: Membership
+  readonly #broadcaster: Broadcaster
+  readonly #readings: Readings
+  readonly #requests: Requests
+  readonly #heartbeat: Heartbeat
+  readonly #expiry: Expiry
+  #opened = 0
+  #phase: 'booting' | 'open' | 'closing' = 'booting'
+  #drained: Promise<void> | undefined
+
+  constructor (options: ResolvedOptions, backplane: Backplane, log: FastifyBaseLogger) {
+    this.#options = options
+    this.#backplane = backplane
+    this.#log = log
+    this.#membership = new Membership(this.#hub, backplane, { ...options, policy: options.outage.join }, this.metrics)
+    this.#broadcaster = new Broadcaster(this.#hub, backplane, this.#sender, this.#delivery, options.outage.broadcast, this.metrics)
+    this.#readings = new Readings(this.#hub, backplane, options.outage.reads)
+    // A remote join may itself take `joinTimeoutMs` on the instance that is asked.
+    const requestTimeoutMs = options.joinTimeoutMs + options.operationTimeoutMs
+    this.#requests = new Requests(backplane, this.#sender, async (command, data) => await this.#serve(command, data), requestTimeoutMs, this.metrics)
+    this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => this.#hub.connections.values(), this.metrics)
+    this.#expiry = new Expiry(this.metrics)
+  }
+
+  get instanceId (): string {
+    return this.#sender.origin
+  }
+
+  /** Resolves when the backplane works, or when policy allows to go on without it. */
+  async start (): Promise<void> {
+    try {
+      await this.#startBackplane()
+      if (this.#backplane.state === 'down' && this.#options.outage.boot === 'fail') {
+        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${this.#backplane.problems.join('; ')}`)
+      }
+    } catch (error) {
+      await this.#backplane.close()
+      throw error
+    }
+    // Both stay wanted when the backplane is out now.
+    const wanted = [{ kind: 'instance', name: this.instanceId }, { kind: 'all', name: '' }] as const
+    await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
+    this.#heartbeat.start()
+    this.#phase = 'open'
+    this.#log.info({ backplane: this.#backplane.name, state: this.#backplane.state }, 'websocket groups ready')
+  }
+
+  /** A route upgraded a socket. */
+  open (init: OpenInit): LocalConnection {
+    const userId = this.#userIdOf(init.identity)
+    const connection = new LocalConnection({
+      ...init,
+      id: `${this.instanceId}.${(++this.#opened).toString(36)}`,
+      userId,
+      limits: this.#options,
+      metrics: this.metrics,
+      enter: connection => this.#membership.enter(connection),
+      release: async connection => {
+        this.#expiry.remove(connection)
+        await this.#membership.release(connection)
+      }
+    })
+    const expiresAt = init.identity === null ? undefined : this.#options.expiresAt(init.identity)
+    if (expiresAt !== undefined) this.#expiry.add(connection, expiresAt)
+    // It passed the guard before the shutdown began.
+    if (this.#phase === 'closing') connection.close(this.#options.shutdownCode)
+    return connection
+  }
+
+  async join (connection: AnyConnection | string, group: string): Promise<JoinResult> {
+    assertGroupName(group)
+    const local = this.#local(connection)
+    if (local !== undefined) return await this.#membership.join(local, group, this.instanceId)
+    const [answer] = await this.#askOwner({ op: 'join', connectionId: idOf(connection), group })
+    if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', idOf(connection))
+    return answer as unknown as JoinResult
+  }
+
+  async leave (connection: AnyConnection | string, group: string): Promise<boolean> {
+    assertGroupName(group)
+    const local = this.#local(connection)
+    if (local !== undefined) return await this.#membership.leave(local, group)
+    const [answer] = await this.#askOwner({ op: 'leave', connectionId: idOf(connection), group })
+    return answer === true
+  }
+
+  async leaveAll (connection: AnyConnection | string): Promise<number> {
+    const local = this.#local(connection)
+    if (local !== undefined) return await this.#membership.leaveAll(local)
+    const [answer] = await this.#askOwner({ op: 'leaveAll', connectionId: idOf(connection) })
+    return Number(answer ?? 0)
+  }
+
+  async groups (connection: AnyConnection | string): Promise<readonly string[]> {
+    const local = this.#local(connection)
+    if (local !== undefined) return local.groups
+    const [answer] = await this.#askOwner({ op: 'groups', connectionId: idOf(connection) })
+    if (!Array.isArray(answer)) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', idOf(connection))
+    return answer as string[]
+  }
+
+  async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcaster.toGroups(group, data, options)
+  }
+
+  async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcaster.toAll(data, options)
+  }
+
+  async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcaster.toUser(userId, data, options)
+  }
+
+  async sendTo (connectionId: string, data: Data): Promise<boolean> {
+    const local = this.#local(connectionId)
+    if (local !== undefined) return local.send(data)
+    const [answer] = await this.#askOwner({ op: 'send', connectionId }, data)
+    return answer === true
+  }
+
+  async disconnect (target: AnyConnection | string | { readonly userId: string }, options: CloseOptions = {}): Promise<number> {
+    const { code = CloseCode.Normal, reason = '' } = options
+    assertClose(code, reason)
+    if (typeof target === 'object' && !('id' in target)) {
+      const answers = await this.#requests.ask(userTarget(target.userId), { op: 'disconnectUser', userId: target.userId, code, reason })
+      return answers.reduce<number>((sum, closed) => sum + Number(closed), 0)
+    }
+    const local = this.#local(target)
+    if (local !== undefined) return closeOne(local, code, reason)
+    const [answer] = await this.#askOwner({ op: 'disconnect', connectionId: idOf(target), code, reason })
+    return Number(answer ?? 0)
+  }
+
+  get (connectionId: string): Connection | undefined {
+    return this.#hub.connections.get(connectionId)
+  }
+
+  all (): Connection[] {
+    return [...this.#hub.connections.values()]
+  }
+
+  filter (predicate: (connection: Connection) => boolean): Connection[] {
+    return this.all().filter(predicate)
+  }
+
+  count (): number {
+    return this.#hub.connections.size
+  }
+
+  async groupCount (group: string, options?: ReadOptions): Promise<number> {
+    return await this.#readings.count(group, options)
+  }
+
+  async members (group: string, options?: ReadOptions): Promise<MemberList> {
+    return await this.#readings.members(group, options)
+  }
+
+  health (): Health {
+    const { state, name, problems } = this.#backplane
+    return {
+      status: this.#phase === 'closing' ? 'closing' : state,
+      ready: this.#phase === 'open' && (state !== 'down' || this.#options.outage.upgrade === 'accept'),
+      instanceId: this.instanceId,
+      backplane: name,
+      problems: this.#phase === 'closing' ? ['the instance is shutting down', ...problems] : problems
+    }
+  }
+
+  stats (): Stats {
+    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), ...this.#backplane.stats() }
+  }
+
+  /** Takes no new connections and closes those there are. Idempotent. */
+  async drain (): Promise<void> {
+    this.#phase = 'closing'
+    this.#drained ??= closeAll([...this.#hub.connections.values()], this.#options.shutdownCode, this.#options.closeGraceMs)
+    await this.#drained
+  }
+
+  async close (): Promise<void> {
+    await this.drain()
+    this.#heartbeat.stop()
+    this.#expiry.stop()
+    this.#requests.close()
+    await this.#backplane.close()
+  }
+
+  async #startBackplane (): Promise<void> {
+    for (let draw = 1; ; draw++) {
+      try {
+        return await this.#backplane.start(this.#asLocalInstance())
+      } catch (error) {
+        if (!hasCode(error, 'WSG_INSTANCE_ID_TAKEN') || draw === maxIdDraws) throw error
+        this.#sender.redraw()
+      }
+    }
+  }
+
+  #asLocalInstance (): LocalInstance {
+    return {
+      instanceId: this.instanceId,
+      label: this.#options.instanceLabel ?? '',
+      log: this.#log,
+      deliver: envelope => this.#deliver(envelope),
+      member: (group, connectionId) => this.#hub.member(group, connectionId),
+      memberIds: group => this.#hub.memberIds(group),
+      groups: () => this.#hub.groups(),
+      stateChanged: () => {
+        const { state, problems } = this.#backplane
+        if (state === 'up') this.#log.info('backplane is up')
+        else this.#log.warn({ state, problems }, 'backplane trouble')
+      }
+    }
+  }
+
+  #deliver (envelope: Envelope): void {
+    if (envelope.kind !== 'message') return this.#requests.receive(envelope)
+    const recipients = this.#delivery.echo(envelope)
+    this.metrics.messagesDelivered++
+    this.metrics.framesSent += recipients
+    // The object is only worth making when someone reads it.
+    if (this.#log.level === 'debug' || this.#log.level === 'trace') {
+      this.#log.debug({ [envelope.target.kind]: envelope.target.name, recipients }, 'message delivered')
+    }
+  }
+
+  /** Another instance asks for something that only the owner of a connection can do. */
+  async #serve (command: Command, data: Data): Promise<Json> {
+    if (command.op === 'disconnectUser') {
+      return this.#hub.connectionsOf(command.userId).reduce((closed, connection) => closed + closeOne(connection, command.code, command.reason), 0)
+    }
+    const connection = this.#hub.connections.get(command.connectionId)
+    if (connection === undefined || connection.closed) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', command.connectionId)
+    switch (command.op) {
+      case 'send': return connection.send(data)
+      case 'join': return { ...await this.#membership.join(connection, command.group, this.instanceId) }
+      case 'leave': return await this.#membership.leave(connection, command.group)
+      case 'leaveAll': return await this.#membership.leaveAll(connection)
+      case 'groups': return connection.groups
+      case 'disconnect': return closeOne(connection, command.code, command.reason)
+    }
+  }
+
+  /** The connection, when this instance holds it; `undefined` when another may. */
+  #local (connection: AnyConnection | string): LocalConnection | undefined {
+    return connection instanceof LocalConnection ? connection : this.#hub.connections.get(idOf(connection))
+  }
+
+  /** Asks the instance that a connection's id names. Resolves with nothing when the connection is gone. */
+  async #askOwner (command: Command & { readonly connectionId: string }, data?: Data): Promise<readonly Json[]> {
+    const owner = command.connectionId.slice(0, Math.max(0, command.connectionId.indexOf('.')))
+    if (owner === '' || owner === this.instanceId) return []
+    try {
+      return await this.#requests.ask({ kind: 'instance', name: owner }, command, data)
+    } catch (error) {
+      if (hasCode(error, 'WSG_CONNECTION_GONE')) return []
+      throw error
+    }
+  }
+
+  #userIdOf (identity: Identity | null): string | undefined {
+    const userId = identity === null ? undefined : this.#options.userId(identity)
+    if (userId === undefined || isUserId(userId)) return userId
+    this.#log.warn('the identity has a user id that is no non-empty string of at most 255 bytes: sendToUser will not reach it')
+    return undefined
+  }
+}
+
+function idOf (connection: AnyConnection | string): string {
+  return typeof connection === 'string' ? connection : connection.id
+}
+
+function closeOne (connection: LocalConnection, code: number, reason: string): number {
+  if (connection.closed) return 0
+  connection.close(code, reason)
+  return 1
+}
