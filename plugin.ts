@@ -1,0 +1,66 @@
+import websocket from '@fastify/websocket'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import { MemoryBackplane } from './lib/backplane/memory.ts'
+import { RedisBackplane } from './lib/backplane/redis/index.ts'
+import { RedisPublisher } from './lib/backplane/redis/publisher.ts'
+import type { Backplane } from './lib/backplane/backplane.ts'
+import { WebsocketGroupsError } from './lib/errors.ts'
+import { makeWsAuth, selectProtocol } from './lib/http/auth.ts'
+import { makeWsHandler, upgradeGuard } from './lib/http/handler.ts'
+import { makeWsRoom } from './lib/http/routes.ts'
+import { resolveOptions, type ResolvedOptions } from './lib/options.ts'
+import { GroupRegistry } from './lib/registry.ts'
+import type { Publisher, PublisherOptions, WebsocketGroupsOptions } from './lib/types.ts'
+
+export type * from './lib/types.ts'
+export type { Backplane, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
+export type { MemoryCluster } from './lib/backplane/memory.ts'
+export { memoryCluster } from './lib/backplane/memory.ts'
+export { CloseCode } from './lib/close-codes.ts'
+export { errorCodes, WebsocketGroupsError, type ErrorCode } from './lib/errors.ts'
+
+const name = 'fastify-websocket-groups'
+
+/** HTTP servers that have the plugin: a second one would handle every upgrade twice. */
+const servers = new WeakSet<object>()
+
+/**
+ * Broadcasts from a process that holds no sockets: a worker, a cron job, a script. It connects at once; the first calls wait for that.
+ * Close it when done, or write `await using publisher = createPublisher({ redis })`.
+ */
+export function createPublisher (options: PublisherOptions): Publisher {
+  return new RedisPublisher(options)
+}
+
+async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOptions): Promise<void> {
+  if (app.hasDecorator('registry') || servers.has(app.server)) {
+    throw new WebsocketGroupsError('WSG_ALREADY_REGISTERED', 'register it once, in the scope that encloses all its routes')
+  }
+  const options = resolveOptions(raw)
+  servers.add(app.server)
+  const registry = new GroupRegistry(options, makeBackplane(options), app.log)
+
+  app.decorate('registry', registry)
+  app.decorateRequest('identity', null)
+  // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
+  app.addHook('preClose', async () => await registry.drain())
+  if (!app.hasDecorator('websocketServer')) {
+    await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
+  }
+  app.addHook('onRequest', upgradeGuard(registry))
+  app.addHook('onReady', async () => await registry.start())
+  app.addHook('onClose', async () => await registry.close())
+
+  app.decorate('wsAuth', makeWsAuth(options))
+  app.decorate('wsHandler', makeWsHandler(registry))
+  app.decorate('wsRoom', makeWsRoom(app, registry, options))
+  for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)
+}
+
+function makeBackplane (options: ResolvedOptions): Backplane {
+  if (options.backplane !== undefined) return options.backplane
+  return options.redis === undefined ? new MemoryBackplane() : new RedisBackplane({ ...options, redis: options.redis })
+}
+
+export default fp(websocketGroups, { fastify: '5.x', name })
