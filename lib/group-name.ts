@@ -3,7 +3,7 @@ import { WebsocketGroupsError } from './errors.ts'
 const maxNameBytes = 255
 const shortAscii = /^[\x20-\x7e]{1,255}$/
 // Control characters and lone surrogates: the first break logs and tools, the second cannot be written as UTF-8.
-const forbidden = /[\0-\x1f\x7f]|\p{Surrogate}/u
+const forbidden = /[\p{Cc}\p{Surrogate}]/u
 
 /** @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID */
 export function assertGroupName (name: unknown): asserts name is string {

@@ -58,6 +58,9 @@ export interface Connection<Params = Record<string, string>, Who = Identity | nu
   terminate (): void
 }
 
+/** A connection of whatever route. */
+export type AnyConnection = Connection<unknown, unknown>
+
 /** A connection in a group, as everyone in the cluster sees it. */
 export interface Member {
   readonly connectionId: string
@@ -74,7 +77,7 @@ export type MemberList = readonly Member[] & { readonly ageMs: number }
 
 export interface BroadcastOptions {
   /** Connections (or their ids) that do not get the message, wherever they are. */
-  readonly except?: Connection<never, unknown> | string | ReadonlyArray<Connection<never, unknown> | string>
+  readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string>
 }
 
 /** How far an operation reached: the whole cluster, this instance only (the backplane is out), or nobody (policy `drop`). */
@@ -114,13 +117,13 @@ export interface Registry {
    * A connection of another instance may be named by id: resolves when its instance has done it.
    * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_CONNECTION_GONE, WSG_TOO_MANY_GROUPS, WSG_MEMBER_INFO_TOO_LARGE, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT; nothing is left half joined
    */
-  join (connection: Connection<never, unknown> | string, group: string): Promise<JoinResult>
+  join (connection: AnyConnection | string, group: string): Promise<JoinResult>
   /** Resolves `true` when it was a member, `false` when it was not or is gone. */
-  leave (connection: Connection<never, unknown> | string, group: string): Promise<boolean>
+  leave (connection: AnyConnection | string, group: string): Promise<boolean>
   /** Resolves with how many groups it left. */
-  leaveAll (connection: Connection<never, unknown> | string): Promise<number>
+  leaveAll (connection: AnyConnection | string): Promise<number>
   /** @throws {WebsocketGroupsError} WSG_CONNECTION_GONE */
-  groups (connection: Connection<never, unknown> | string): Promise<readonly string[]>
+  groups (connection: AnyConnection | string): Promise<readonly string[]>
 
   /** To every member of the group (or groups: each connection gets it once), on every instance, in the same order for all. */
   broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
@@ -131,7 +134,7 @@ export interface Registry {
   /** To one connection, wherever it is. Resolves `true` when its instance handed it to the socket, `false` when the connection is gone. */
   sendTo (connectionId: string, data: Data): Promise<boolean>
   /** Closes one connection, or all of a user's, wherever they are. Resolves with how many were closed. */
-  disconnect (target: Connection<never, unknown> | string | { readonly userId: string }, options?: CloseOptions): Promise<number>
+  disconnect (target: AnyConnection | string | { readonly userId: string }, options?: CloseOptions): Promise<number>
 
   /** A connection of this instance. */
   get (connectionId: string): Connection | undefined
@@ -224,8 +227,8 @@ type Awaitable<T> = T | Promise<T>
 
 /** The life of one connection. Calls never overlap: `onConnect`, then one `onMessage` at a time in the order of arrival, then `onDisconnect`. */
 export interface ConnectionCallbacks<Params = Record<string, string>, Who = Identity | null> {
-  /** Before any message is handled; messages that arrive meanwhile wait. Throwing closes the connection (1011, or the error's `closeCode`) and undoes its memberships. */
-  onConnect?: (connection: Connection<Params, Who>, request: FastifyRequest) => Awaitable<unknown>
+  /** Before any message is handled; messages that arrive meanwhile wait. Throwing closes the connection (1011, 1013 while the backplane is out, or the error's `closeCode` and `closeReason`) and undoes its memberships. */
+  onConnect?: (connection: Connection<Params, Who>, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>
   /** `data` is a `string` for a text frame, a `Buffer` for a binary frame. */
   onMessage: (connection: Connection<Params, Who>, data: string | Buffer) => Awaitable<unknown>
   /** Exactly once for every connection that reached `onConnect`, also when the client vanished or `onConnect` threw. Its memberships are already gone. */
@@ -243,21 +246,28 @@ type ParamName<Path extends string> = Path extends `${string}:${infer Rest}`
   : never
 type CleanName<Segment extends string> = Segment extends `${infer Name}(${string}` ? Name : Segment extends `${infer Name}?` ? Name : Segment
 
+/** What `identity` is in a room, by its option `auth`. */
+export type RoomIdentity<Auth, Who> =
+  Auth extends false ? null
+    : Auth extends { readonly required: false } ? Who | null
+      : Auth extends true | object ? Who
+        : Who | null
+
 /** A ready-made room: connects, joins, relays each message to everyone in the room, leaves. Each callback replaces one step. */
-export interface RoomOptions<Params = Record<string, string>, Who = Identity> {
+export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> {
   /** `false` opens the room to everyone. @default true when the plugin has `authenticate`, else false */
-  readonly auth?: boolean | WsAuthOptions<Who>
+  readonly auth?: Auth & (boolean | WsAuthOptions<Who>)
   /** Which group a connection joins. @default the path's parameter `room`, or its only parameter */
-  readonly group?: (params: Params, identity: Who) => string
+  readonly group?: (params: Params, identity: RoomIdentity<Auth, Who>) => string
   readonly schema?: FastifySchema
   readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[]
   /** After the connection joined. */
-  readonly onJoin?: (connection: Connection<Params, Who>, group: string, request: FastifyRequest) => Awaitable<unknown>
+  readonly onJoin?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>
   /** @default broadcasts `data` as it is to the group, the sender included */
-  readonly onMessage?: (connection: Connection<Params, Who>, data: string | Buffer, group: string) => Awaitable<unknown>
+  readonly onMessage?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, data: string | Buffer, group: string) => Awaitable<unknown>
   /** After the connection left. */
-  readonly onLeave?: (connection: Connection<Params, Who>, group: string) => Awaitable<unknown>
-  readonly onError?: ConnectionCallbacks<Params, Who>['onError']
+  readonly onLeave?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string) => Awaitable<unknown>
+  readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError']
 }
 
 /** What a handler made by `app.wsHandler` needs of the request; names `params` so that TypeScript can infer them from the route. */
@@ -320,9 +330,9 @@ declare module 'fastify' {
     /** A preHandler that answers 401 or 403 before the upgrade, and sets `request.identity`. */
     wsAuth: <Who = Identity>(options?: WsAuthOptions<Who>) => preHandlerAsyncHookHandler
     /** A handler for a route with `websocket: true`. */
-    wsHandler: <Params, Who = Identity | null>(callbacks: ConnectionCallbacks<KnownParams<Params>, Who>) => (socket: WebSocket, request: HandlerRequest<Params>) => void
+    wsHandler: <Params, Who = Identity | null>(callbacks: ConnectionCallbacks<KnownParams<Params>, Who>) => (socket: WebSocket, request: HandlerRequest<Params> | HandlerRequest<unknown>) => void
     /** Adds a ready-made room route. */
-    wsRoom: <const Path extends string, Who = Identity>(path: Path, options?: RoomOptions<PathParams<Path>, Who>) => void
+    wsRoom: <const Path extends string, const Auth = unknown, Who = Identity>(path: Path, options?: RoomOptions<PathParams<Path>, Auth, Who>) => void
   }
   interface FastifyRequest {
     /** What `authenticate` returned; `null` where no auth ran. */

@@ -7,7 +7,7 @@ import ts from 'typescript'
 const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/types.ts', 'lib/errors.ts', 'lib/close-codes.ts'],
   ['lib/options.ts', 'lib/group-name.ts', 'lib/logging.ts', 'lib/metrics.ts'],
-  ['lib/hub.ts', 'lib/connection.ts', 'lib/fan-out.ts', 'lib/heartbeat.ts', 'lib/expiry.ts', 'lib/backplane/backplane.ts'],
+  ['lib/hub.ts', 'lib/connection.ts', 'lib/inbound.ts', 'lib/fan-out.ts', 'lib/heartbeat.ts', 'lib/expiry.ts', 'lib/backplane/backplane.ts'],
   ['lib/backplane/memory.ts', 'lib/backplane/redis/'],
   ['lib/registry.ts', 'lib/requests.ts', 'lib/publisher.ts', 'lib/broadcaster.ts', 'lib/local-delivery.ts', 'lib/membership.ts', 'lib/readings.ts',
     'lib/sender.ts', 'lib/shutdown.ts'],
