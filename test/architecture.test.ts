@@ -6,19 +6,20 @@ import ts from 'typescript'
 // A file imports from its own layer and from those below it, in types too: what a type names is a dependency.
 const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/types.ts', 'lib/errors.ts', 'lib/close-codes.ts'],
-  ['lib/options.ts', 'lib/group-name.ts', 'lib/logging.ts', 'lib/metrics.ts'],
-  ['lib/hub.ts', 'lib/connection.ts', 'lib/inbound.ts', 'lib/fan-out.ts', 'lib/heartbeat.ts', 'lib/expiry.ts', 'lib/backplane/backplane.ts'],
+  ['lib/options.ts', 'lib/group-name.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts'],
+  ['lib/hub.ts', 'lib/connection.ts', 'lib/inbound.ts', 'lib/fan-out.ts', 'lib/heartbeat.ts', 'lib/expiry.ts', 'lib/sender.ts', 'lib/targets.ts',
+    'lib/backplane/backplane.ts'],
   ['lib/backplane/memory.ts', 'lib/backplane/redis/'],
-  ['lib/registry.ts', 'lib/requests.ts', 'lib/publisher.ts', 'lib/broadcaster.ts', 'lib/local-delivery.ts', 'lib/membership.ts', 'lib/readings.ts',
-    'lib/sender.ts', 'lib/shutdown.ts'],
+  ['lib/registry.ts', 'lib/requests.ts', 'lib/publisher.ts', 'lib/broadcaster.ts', 'lib/local-delivery.ts', 'lib/membership.ts', 'lib/readings.ts', 'lib/remote-control.ts',
+    'lib/shutdown.ts'],
   ['lib/http/'],
   ['plugin.ts']
 ]
 
-/** Packages that only some files may import. */
+/** Packages that only some files may import; lib/types.ts may name the types of both, which are part of the options. */
 const RESERVED: Record<string, (file: string, typeOnly: boolean) => boolean> = {
   ioredis: (file, typeOnly) => file.startsWith('lib/backplane/redis/') || (file === 'lib/types.ts' && typeOnly),
-  '@fastify/websocket': file => file === 'plugin.ts' || file.startsWith('lib/http/')
+  '@fastify/websocket': (file, typeOnly) => file === 'plugin.ts' || file.startsWith('lib/http/') || (file === 'lib/types.ts' && typeOnly)
 }
 
 const MAX_LINES = 300
