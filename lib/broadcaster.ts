@@ -44,16 +44,20 @@ export class Broadcaster {
     if (targets.length === 0) return { scope: 'cluster', localRecipients, instances: 0 }
     this.#delivery.publishing(envelope)
     try {
+      const deaf = this.#isDeaf(targets)
       const instances = await this.#backplane.publish(targets, envelope)
-      // The others got it; members here would not, while this instance's own subscription is being repaired.
-      const interrupted = targets.filter(target => this.#backplane.interrupted(target))
-      if (interrupted.length > 0) this.#delivery.deliverHere(envelope, interrupted)
+      // The others got it; members here may not, while this instance's own subscription is being repaired.
+      if (deaf || this.#isDeaf(targets)) this.#delivery.deliverHere(envelope, targets, true)
       return { scope: 'cluster', localRecipients, ...(instances === undefined ? {} : { instances }) }
     } catch (error) {
       return { ...this.#withoutBackplane(targets, envelope, error), localRecipients }
     } finally {
       this.#delivery.published(envelope)
     }
+  }
+
+  #isDeaf (targets: readonly Target[]): boolean {
+    return targets.some(target => this.#backplane.interrupted(target))
   }
 
   #withoutBackplane (targets: readonly Target[], envelope: Envelope, error: unknown): { scope: 'local' | 'none' } {
@@ -63,7 +67,7 @@ export class Broadcaster {
       return { scope: 'none' }
     }
     this.#metrics.publishedLocally++
-    this.#delivery.deliverHere(envelope, targets)
+    this.#delivery.deliverHere(envelope, targets, hasCode(error, 'WSG_TIMEOUT'))
     return { scope: 'local' }
   }
 }

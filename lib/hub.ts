@@ -66,27 +66,34 @@ export class Hub {
     return [...this.#users.get(userId) ?? []]
   }
 
-  /** Whether anyone here is behind the target. */
-  holds (target: Target): boolean {
-    return this.#recipients(target) !== undefined
+  /** Whether the group has members here. */
+  has (group: string): boolean {
+    return this.#groups.has(group)
   }
 
   /** How many connections here a message to these targets is for. */
   countRecipients (targets: readonly Target[], except: readonly string[]): number {
     const [only] = targets
     if (targets.length === 1 && only !== undefined && except.length === 0) return this.#size(only)
-    const ids = new Set<string>()
-    for (const target of targets) {
-      for (const connection of this.#recipients(target) ?? []) ids.add(connection.id)
+    const recipients = this.#union(targets)
+    for (const id of new Set(except)) {
+      const excepted = this.connections.get(id)
+      if (excepted !== undefined) recipients.delete(excepted)
     }
-    for (const id of except) ids.delete(id)
-    return ids.size
+    return recipients.size
   }
 
   /** Writes a message to everyone here it is for. Returns how many took it. */
   deliver (envelope: Envelope): number {
     const recipients = this.#recipients(envelope.target)
     return recipients === undefined ? 0 : fanOut(recipients, envelope, envelope.shared ? this.#stampOf(envelope) : 0)
+  }
+
+  /** Writes a message, once, to everyone here behind any of the targets but behind none of `served`. Returns how many took it. */
+  deliverOnce (envelope: Envelope, targets: readonly Target[], served: readonly Target[]): number {
+    const recipients = this.#union(targets)
+    for (const connection of this.#union(served)) recipients.delete(connection)
+    return fanOut(recipients, envelope, 0)
   }
 
   /** Copies of one shared envelope arrive one after another, so remembering the last one is enough to give each connection a single copy. */
@@ -97,6 +104,14 @@ export class Hub {
       this.#stamp++
     }
     return this.#stamp
+  }
+
+  #union (targets: readonly Target[]): Set<LocalConnection> {
+    const union = new Set<LocalConnection>()
+    for (const target of targets) {
+      for (const connection of this.#recipients(target) ?? []) union.add(connection)
+    }
+    return union
   }
 
   #recipients ({ kind, name }: Target): Iterable<LocalConnection> | undefined {

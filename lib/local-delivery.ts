@@ -1,5 +1,7 @@
+import type { FastifyBaseLogger } from 'fastify'
 import type { Envelope, Target } from './backplane/backplane.ts'
 import type { Hub } from './hub.ts'
+import type { Metrics } from './metrics.ts'
 import type { Sender } from './sender.ts'
 
 /** How long a message that was delivered here may still come back from a backplane that hung. */
@@ -16,14 +18,19 @@ const maxRemembered = 10_000
 export class LocalDelivery {
   readonly #hub: Hub
   readonly #sender: Sender
-  /** Own messages that are being published, with the targets whose echo arrived already. */
+  readonly #metrics: Metrics
+  readonly #log: () => FastifyBaseLogger
+  /** Own messages that are being published, by sequence, with the targets whose echo arrived already. */
   readonly #publishing = new Map<number, Target[]>()
-  /** Own messages delivered without an echo: sequence to targets and time, oldest first. */
-  readonly #delivered = new Map<number, { readonly targets: readonly Target[], readonly at: number }>()
+  /** Own messages delivered without waiting for an echo that may still come: sequence and time, oldest first. */
+  readonly #delivered = new Map<number, number>()
 
-  constructor (hub: Hub, sender: Sender) {
+  /** The log is asked for anew each time, as it carries the instance's id. */
+  constructor (hub: Hub, sender: Sender, metrics: Metrics, log: () => FastifyBaseLogger) {
     this.#hub = hub
     this.#sender = sender
+    this.#metrics = metrics
+    this.#log = log
   }
 
   /** An own message is about to be published. */
@@ -36,35 +43,38 @@ export class LocalDelivery {
     this.#publishing.delete(sequence)
   }
 
-  /** Delivers an own message to the members here, for those targets whose echo did not arrive. Returns how many connections took it. */
-  deliverHere (envelope: Envelope, targets: readonly Target[]): number {
+  /** Delivers an own message to the members here that no echo reached yet. `mayEcho`: the backplane has it, or may have it. */
+  deliverHere (envelope: Envelope, targets: readonly Target[], mayEcho: boolean): void {
     const heard = this.#publishing.get(envelope.sequence) ?? []
-    const missing = targets.filter(target => !includes(heard, target) && this.#hub.holds(target))
-    if (missing.length === 0) return 0
-    this.#remember(envelope.sequence, missing)
-    return missing.reduce((taken, target) => taken + this.#hub.deliver({ ...envelope, target }), 0)
+    if (heard.length === targets.length) return
+    if (mayEcho) this.#remember(envelope.sequence)
+    this.#count(targets, this.#hub.deliverOnce(envelope, targets, heard))
   }
 
-  /** An envelope came from the backplane. Returns how many connections took it. */
-  echo (envelope: Envelope): number {
+  /** A message came from the backplane. */
+  echo (envelope: Envelope): void {
     if (envelope.origin === this.#sender.origin) {
-      const delivered = this.#delivered.get(envelope.sequence)
-      if (delivered !== undefined && includes(delivered.targets, envelope.target)) return 0
+      if (this.#delivered.has(envelope.sequence)) return
       this.#publishing.get(envelope.sequence)?.push(envelope.target)
     }
-    return this.#hub.deliver(envelope)
+    this.#metrics.messagesDelivered++
+    this.#count([envelope.target], this.#hub.deliver(envelope))
   }
 
-  #remember (sequence: number, targets: readonly Target[]): void {
+  #count (targets: readonly Target[], recipients: number): void {
+    this.#metrics.framesSent += recipients
+    const log = this.#log()
+    // The objects are only worth making when someone reads them.
+    if (log.level !== 'debug' && log.level !== 'trace') return
+    for (const { kind, name } of targets) log.debug({ [kind]: name, recipients }, 'message delivered')
+  }
+
+  #remember (sequence: number): void {
     const now = performance.now()
-    this.#delivered.set(sequence, { targets, at: now })
-    for (const [old, { at }] of this.#delivered) {
+    this.#delivered.set(sequence, now)
+    for (const [old, at] of this.#delivered) {
       if (this.#delivered.size <= maxRemembered && now - at < echoWindowMs) break
       this.#delivered.delete(old)
     }
   }
-}
-
-function includes (targets: readonly Target[], target: Target): boolean {
-  return targets.some(({ kind, name }) => kind === target.kind && name === target.name)
 }

@@ -3,6 +3,7 @@ import type { LocalConnection } from './connection.ts'
 import { hasCode, WebsocketGroupsError } from './errors.ts'
 import { assertGroupName } from './group-name.ts'
 import type { Hub } from './hub.ts'
+import { ownerOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
 import { userTarget } from './targets.ts'
 import type { Connection, JoinResult, Json, Member, OutagePolicy } from './types.ts'
@@ -21,6 +22,8 @@ export class Membership {
   readonly #backplane: Backplane
   readonly #options: MembershipOptions
   readonly #metrics: Metrics
+  /** Joins that wait for the backplane. */
+  readonly #joining = new Map<Member, Promise<JoinResult>>()
 
   constructor (hub: Hub, backplane: Backplane, options: MembershipOptions, metrics: Metrics) {
     this.#hub = hub
@@ -29,32 +32,22 @@ export class Membership {
     this.#metrics = metrics
   }
 
-  async join (connection: LocalConnection, group: string, instanceId: string): Promise<JoinResult> {
+  async join (connection: LocalConnection, group: string): Promise<JoinResult> {
     assertGroupName(group)
     this.#assertOpen(connection)
-    const added = this.#add(connection, group, instanceId)
-    let scope: JoinResult['scope'] = 'cluster'
-    try {
-      // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
-      await this.#backplane.subscribe({ kind: 'group', name: group })
-      await this.#backplane.syncMember(group, connection.id)
-    } catch (error) {
-      if (this.#options.policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) {
-        if (added) await this.leave(connection, group)
-        throw error
-      }
-      this.#metrics.joinsLocal++
-      scope = 'local'
+    const known = connection.joined.get(group)
+    const member = known ?? this.#add(connection, group)
+    // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
+    let joining = this.#joining.get(member)
+    if (joining === undefined) {
+      joining = this.#register(connection, group, member, known === undefined).finally(() => this.#joining.delete(member))
+      this.#joining.set(member, joining)
     }
-    // The socket may have closed meanwhile; its memberships are undone then, as they are read from the hub whenever they are stored.
-    this.#assertOpen(connection)
-    return { scope }
+    return await joining
   }
 
   async leave (connection: LocalConnection, group: string): Promise<boolean> {
-    const last = this.#hub.leave(connection, group)
-    if (last === undefined) return false
-    if (last) this.#backplane.unsubscribe({ kind: 'group', name: group })
+    if (!this.#takeOut(connection, group)) return false
     await this.#sync(group, connection.id)
     return true
   }
@@ -76,8 +69,40 @@ export class Membership {
     await this.leaveAll(connection)
   }
 
-  #add (connection: LocalConnection, group: string, instanceId: string): boolean {
-    if (connection.joined.has(group)) return false
+  async #register (connection: LocalConnection, group: string, member: Member, added: boolean): Promise<JoinResult> {
+    let scope: JoinResult['scope'] = 'cluster'
+    try {
+      // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
+      await this.#backplane.subscribe({ kind: 'group', name: group })
+      await this.#backplane.syncMember(group, connection.id)
+    } catch (error) {
+      if (this.#options.policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) {
+        if (added) this.#undo(connection, group, member)
+        throw error
+      }
+      this.#metrics.joinsLocal++
+      scope = 'local'
+    }
+    // The socket may have closed meanwhile; its memberships are undone then, as they are read from the hub whenever they are stored.
+    this.#assertOpen(connection)
+    return { scope }
+  }
+
+  /** Takes back what a failed join added, unless the connection left, or left and joined anew, meanwhile. */
+  #undo (connection: LocalConnection, group: string, member: Member): void {
+    if (connection.joined.get(group) !== member) return
+    this.#takeOut(connection, group)
+    // Nobody waits for it, as the caller is told of the failure that came first; the backplane goes on trying by itself.
+    void this.#backplane.syncMember(group, connection.id).catch(() => {})
+  }
+
+  #takeOut (connection: LocalConnection, group: string): boolean {
+    const last = this.#hub.leave(connection, group)
+    if (last === true) this.#backplane.unsubscribe({ kind: 'group', name: group })
+    return last !== undefined
+  }
+
+  #add (connection: LocalConnection, group: string): Member {
     if (connection.joined.size >= this.#options.maxGroupsPerConnection) {
       throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${connection.joined.size}`)
     }
@@ -85,13 +110,13 @@ export class Membership {
     if (info !== undefined && Buffer.byteLength(JSON.stringify(info)) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
     const member: Member = {
       connectionId: connection.id,
-      instanceId,
+      instanceId: ownerOf(connection.id) ?? '',
       ...(connection.userId === undefined ? {} : { userId: connection.userId }),
       joinedAt: Date.now(),
       ...(info === undefined ? {} : { info })
     }
     this.#hub.join(connection, group, member)
-    return true
+    return member
   }
 
   #assertOpen (connection: LocalConnection): void {

@@ -39,7 +39,7 @@ const outageRules = {
 const rules = {
   redis: {
     allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, or an ioredis client; leave it out for the in-memory backplane',
-    accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isPlainObject(value),
+    accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
     secret: true
   },
   backplane: {
@@ -172,7 +172,14 @@ function isPlainObject (value: unknown): boolean {
 
 /** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
 function isRedisClient (value: unknown): boolean {
-  return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'options') === 'object'
+  return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
+}
+
+/** No instance of a class: a client of another Redis package must not pass for connection options, and end up at localhost. */
+function isLiteral (value: unknown): boolean {
+  if (!isPlainObject(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
 }
 
 function property (value: unknown, name: string): unknown {

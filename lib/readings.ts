@@ -45,7 +45,7 @@ export class Readings {
       const last = known.get(group)
       if (last !== undefined && performance.now() - last.at <= maxAgeMs) return { value: last.value, ageMs: performance.now() - last.at }
       // Never asked before: what this instance holds is all it knows, and how old the rest would be nobody can tell.
-      if (last === undefined && maxAgeMs === Infinity && this.#hub.holds({ kind: 'group', name: group })) return { value: here(), ageMs: Infinity }
+      if (last === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
       throw error
     }
   }

@@ -1,27 +1,26 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.ts'
 import { Broadcaster } from './broadcaster.ts'
-import { CloseCode, assertClose } from './close-codes.ts'
+import { CloseCode } from './close-codes.ts'
 import { LocalConnection, type ConnectionInit } from './connection.ts'
 import { hasCode, WebsocketGroupsError } from './errors.ts'
 import { Expiry } from './expiry.ts'
-import { assertGroupName, isUserId } from './group-name.ts'
+import { isUserId } from './group-name.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { Hub } from './hub.ts'
+import { connectionIdOf } from './ids.ts'
 import { LocalDelivery } from './local-delivery.ts'
+import { instanceLog } from './logging.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
 import type { ResolvedOptions } from './options.ts'
 import { Readings } from './readings.ts'
-import { Requests, type Command } from './requests.ts'
+import { RemoteControl } from './remote-control.ts'
 import { Sender } from './sender.ts'
 import { closeAll } from './shutdown.ts'
-import { userTarget } from './targets.ts'
 import type {
-  BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, Identity, JoinResult, Json, MemberList, ReadOptions, Registry, Stats
+  AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, Identity, JoinResult, MemberList, ReadOptions, Registry, Stats
 } from './types.ts'
-
-type AnyConnection = Connection<never, unknown>
 
 /** What a route knows of a socket it opens. */
 export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks'>
@@ -33,16 +32,17 @@ export class GroupRegistry implements Registry {
   readonly metrics = new Metrics()
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
-  readonly #log: FastifyBaseLogger
+  readonly #appLog: FastifyBaseLogger
   readonly #hub = new Hub()
   readonly #sender = new Sender()
-  readonly #delivery = new LocalDelivery(this.#hub, this.#sender)
+  readonly #delivery = new LocalDelivery(this.#hub, this.#sender, this.metrics, () => this.#log)
   readonly #membership: Membership
   readonly #broadcaster: Broadcaster
   readonly #readings: Readings
-  readonly #requests: Requests
+  readonly #remote: RemoteControl
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
+  #log: FastifyBaseLogger
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -50,13 +50,14 @@ export class GroupRegistry implements Registry {
   constructor (options: ResolvedOptions, backplane: Backplane, log: FastifyBaseLogger) {
     this.#options = options
     this.#backplane = backplane
-    this.#log = log
+    this.#appLog = log
+    this.#log = instanceLog(log, this.instanceId, options.instanceLabel)
     this.#membership = new Membership(this.#hub, backplane, { ...options, policy: options.outage.join }, this.metrics)
     this.#broadcaster = new Broadcaster(this.#hub, backplane, this.#sender, this.#delivery, options.outage.broadcast, this.metrics)
     this.#readings = new Readings(this.#hub, backplane, options.outage.reads)
     // A remote join may itself take `joinTimeoutMs` on the instance that is asked.
     const requestTimeoutMs = options.joinTimeoutMs + options.operationTimeoutMs
-    this.#requests = new Requests(backplane, this.#sender, async (command, data) => await this.#serve(command, data), requestTimeoutMs, this.metrics)
+    this.#remote = new RemoteControl(this.#hub, this.#membership, backplane, this.#sender, requestTimeoutMs, this.metrics)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => this.#hub.connections.values(), this.metrics)
     this.#expiry = new Expiry(this.metrics)
   }
@@ -89,7 +90,7 @@ export class GroupRegistry implements Registry {
     const userId = this.#userIdOf(init.identity)
     const connection = new LocalConnection({
       ...init,
-      id: `${this.instanceId}.${(++this.#opened).toString(36)}`,
+      id: connectionIdOf(this.instanceId, ++this.#opened),
       userId,
       limits: this.#options,
       metrics: this.metrics,
@@ -107,35 +108,19 @@ export class GroupRegistry implements Registry {
   }
 
   async join (connection: AnyConnection | string, group: string): Promise<JoinResult> {
-    assertGroupName(group)
-    const local = this.#local(connection)
-    if (local !== undefined) return await this.#membership.join(local, group, this.instanceId)
-    const [answer] = await this.#askOwner({ op: 'join', connectionId: idOf(connection), group })
-    if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', idOf(connection))
-    return answer as unknown as JoinResult
+    return await this.#remote.join(connection, group)
   }
 
   async leave (connection: AnyConnection | string, group: string): Promise<boolean> {
-    assertGroupName(group)
-    const local = this.#local(connection)
-    if (local !== undefined) return await this.#membership.leave(local, group)
-    const [answer] = await this.#askOwner({ op: 'leave', connectionId: idOf(connection), group })
-    return answer === true
+    return await this.#remote.leave(connection, group)
   }
 
   async leaveAll (connection: AnyConnection | string): Promise<number> {
-    const local = this.#local(connection)
-    if (local !== undefined) return await this.#membership.leaveAll(local)
-    const [answer] = await this.#askOwner({ op: 'leaveAll', connectionId: idOf(connection) })
-    return Number(answer ?? 0)
+    return await this.#remote.leaveAll(connection)
   }
 
   async groups (connection: AnyConnection | string): Promise<readonly string[]> {
-    const local = this.#local(connection)
-    if (local !== undefined) return local.groups
-    const [answer] = await this.#askOwner({ op: 'groups', connectionId: idOf(connection) })
-    if (!Array.isArray(answer)) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', idOf(connection))
-    return answer as string[]
+    return await this.#remote.groups(connection)
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -151,23 +136,13 @@ export class GroupRegistry implements Registry {
   }
 
   async sendTo (connectionId: string, data: Data): Promise<boolean> {
-    const local = this.#local(connectionId)
-    if (local !== undefined) return local.send(data)
-    const [answer] = await this.#askOwner({ op: 'send', connectionId }, data)
-    return answer === true
+    return await this.#remote.send(connectionId, data)
   }
 
   async disconnect (target: AnyConnection | string | { readonly userId: string }, options: CloseOptions = {}): Promise<number> {
     const { code = CloseCode.Normal, reason = '' } = options
-    assertClose(code, reason)
-    if (typeof target === 'object' && !('id' in target)) {
-      const answers = await this.#requests.ask(userTarget(target.userId), { op: 'disconnectUser', userId: target.userId, code, reason })
-      return answers.reduce<number>((sum, closed) => sum + Number(closed), 0)
-    }
-    const local = this.#local(target)
-    if (local !== undefined) return closeOne(local, code, reason)
-    const [answer] = await this.#askOwner({ op: 'disconnect', connectionId: idOf(target), code, reason })
-    return Number(answer ?? 0)
+    if (typeof target === 'object' && !('id' in target)) return await this.#remote.disconnectUser(target.userId, code, reason)
+    return await this.#remote.disconnect(target, code, reason)
   }
 
   get (connectionId: string): Connection | undefined {
@@ -220,7 +195,7 @@ export class GroupRegistry implements Registry {
     await this.drain()
     this.#heartbeat.stop()
     this.#expiry.stop()
-    this.#requests.close()
+    this.#remote.close()
     await this.#backplane.close()
   }
 
@@ -231,6 +206,7 @@ export class GroupRegistry implements Registry {
       } catch (error) {
         if (!hasCode(error, 'WSG_INSTANCE_ID_TAKEN') || draw === maxIdDraws) throw error
         this.#sender.redraw()
+        this.#log = instanceLog(this.#appLog, this.instanceId, this.#options.instanceLabel)
       }
     }
   }
@@ -253,48 +229,8 @@ export class GroupRegistry implements Registry {
   }
 
   #deliver (envelope: Envelope): void {
-    if (envelope.kind !== 'message') return this.#requests.receive(envelope)
-    const recipients = this.#delivery.echo(envelope)
-    this.metrics.messagesDelivered++
-    this.metrics.framesSent += recipients
-    // The object is only worth making when someone reads it.
-    if (this.#log.level === 'debug' || this.#log.level === 'trace') {
-      this.#log.debug({ [envelope.target.kind]: envelope.target.name, recipients }, 'message delivered')
-    }
-  }
-
-  /** Another instance asks for something that only the owner of a connection can do. */
-  async #serve (command: Command, data: Data): Promise<Json> {
-    if (command.op === 'disconnectUser') {
-      return this.#hub.connectionsOf(command.userId).reduce((closed, connection) => closed + closeOne(connection, command.code, command.reason), 0)
-    }
-    const connection = this.#hub.connections.get(command.connectionId)
-    if (connection === undefined || connection.closed) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', command.connectionId)
-    switch (command.op) {
-      case 'send': return connection.send(data)
-      case 'join': return { ...await this.#membership.join(connection, command.group, this.instanceId) }
-      case 'leave': return await this.#membership.leave(connection, command.group)
-      case 'leaveAll': return await this.#membership.leaveAll(connection)
-      case 'groups': return connection.groups
-      case 'disconnect': return closeOne(connection, command.code, command.reason)
-    }
-  }
-
-  /** The connection, when this instance holds it; `undefined` when another may. */
-  #local (connection: AnyConnection | string): LocalConnection | undefined {
-    return connection instanceof LocalConnection ? connection : this.#hub.connections.get(idOf(connection))
-  }
-
-  /** Asks the instance that a connection's id names. Resolves with nothing when the connection is gone. */
-  async #askOwner (command: Command & { readonly connectionId: string }, data?: Data): Promise<readonly Json[]> {
-    const owner = command.connectionId.slice(0, Math.max(0, command.connectionId.indexOf('.')))
-    if (owner === '' || owner === this.instanceId) return []
-    try {
-      return await this.#requests.ask({ kind: 'instance', name: owner }, command, data)
-    } catch (error) {
-      if (hasCode(error, 'WSG_CONNECTION_GONE')) return []
-      throw error
-    }
+    if (envelope.kind === 'message') this.#delivery.echo(envelope)
+    else this.#remote.receive(envelope)
   }
 
   #userIdOf (identity: Identity | null): string | undefined {
@@ -303,14 +239,4 @@ export class GroupRegistry implements Registry {
     this.#log.warn('the identity has a user id that is no non-empty string of at most 255 bytes: sendToUser will not reach it')
     return undefined
   }
-}
-
-function idOf (connection: AnyConnection | string): string {
-  return typeof connection === 'string' ? connection : connection.id
-}
-
-function closeOne (connection: LocalConnection, code: number, reason: string): number {
-  if (connection.closed) return 0
-  connection.close(code, reason)
-  return 1
 }

@@ -6,10 +6,14 @@ import type { Data, Json } from './types.ts'
 
 /** What one instance may ask of another. The payload of `send` travels beside the command, as it is. */
 export type Command =
-  | { readonly op: 'send' | 'leaveAll' | 'groups', readonly connectionId: string }
-  | { readonly op: 'join' | 'leave', readonly connectionId: string, readonly group: string }
-  | { readonly op: 'disconnect', readonly connectionId: string, readonly code: number, readonly reason: string }
+  | ConnectionCommand & { readonly connectionId: string }
   | { readonly op: 'disconnectUser', readonly userId: string, readonly code: number, readonly reason: string }
+
+/** What can be done to one connection. */
+export type ConnectionCommand =
+  | { readonly op: 'send' | 'leaveAll' | 'groups' }
+  | { readonly op: 'join' | 'leave', readonly group: string }
+  | { readonly op: 'disconnect', readonly code: number, readonly reason: string }
 
 export type CommandHandler = (command: Command, data: Data) => Promise<Json>
 
@@ -42,7 +46,7 @@ export class Requests {
    * Asks every instance behind the target; resolves with one answer each, none when nobody is there.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, or what the other instance threw
    */
-  async ask (target: Target, command: Command, data: Data = ''): Promise<readonly Json[]> {
+  async ask (target: Target, command: Command, data?: Data): Promise<readonly Json[]> {
     const id = ++this.#lastId
     const envelope = this.#sender.command('request', target, JSON.stringify({ id, ...command }), data)
     return await new Promise<readonly Json[]>((resolve, reject) => {
@@ -66,8 +70,8 @@ export class Requests {
   /** A request or a reply came from the backplane. Never throws. */
   receive (envelope: Envelope): void {
     const message = parse(envelope.command)
-    if (message === undefined) return
-    if (envelope.kind === 'reply') this.#settle(message)
+    if (message === undefined) return                          // not ours: the asker, if there is one, runs into its deadline
+    if (envelope.kind === 'reply') this.#settle(message as unknown as Reply)
     else void this.#serve(message, envelope)
   }
 
@@ -75,22 +79,20 @@ export class Requests {
     for (const { settle } of [...this.#pending.values()]) settle(new WebsocketGroupsError('WSG_CLOSED'))
   }
 
-  #settle ({ id, answer, error }: Message): void {
+  #settle ({ id, answer, error }: Reply): void {
     const pending = this.#pending.get(id)
-    if (pending === undefined) return             // late, after the deadline
-    if (error !== undefined) return pending.settle(new WebsocketGroupsError(error.code, error.detail))
+    if (pending === undefined) return                          // late, after the deadline
+    if (error !== undefined) return pending.settle(revived(error))
     pending.answers.push(answer ?? null)
     if (pending.answers.length >= pending.expected) pending.settle()
   }
 
-  async #serve (message: Message, { origin, payload, binary }: Envelope): Promise<void> {
-    const { id, ...command } = message
-    let reply: Message
+  async #serve ({ id, ...command }: Message, { origin, payload, binary }: Envelope): Promise<void> {
+    let reply: Reply
     try {
-      const data = binary ? payload : payload.toString()
-      reply = { id, answer: await this.#handle(command as unknown as Command, data) }
+      reply = { id, answer: await this.#handle(command as unknown as Command, binary ? payload : payload.toString()) }
     } catch (error) {
-      reply = { id, error: { code: codeOf(error), detail: detailOf(error) } }
+      reply = { id, error: packed(error) }
     }
     if (origin === this.#sender.origin) return this.#settle(reply)
     const target: Target = { kind: 'instance', name: origin }
@@ -99,29 +101,35 @@ export class Requests {
   }
 }
 
-interface Message {
-  readonly id: number
+interface Message { readonly id: number }
+
+interface Reply extends Message {
   readonly answer?: Json
-  readonly error?: { readonly code: ErrorCode, readonly detail?: string }
+  readonly error?: PackedError
 }
+
+interface PackedError { readonly code: ErrorCode, readonly detail?: string }
 
 function parse (command: string): Message | undefined {
   try {
-    const message = JSON.parse(command) as Partial<Message> | null
-    if (typeof message?.id !== 'number') return undefined
-    const code = message.error?.code
-    return code === undefined || code in errorCodes ? message as Message : { id: message.id, error: { code: 'WSG_TIMEOUT', detail: `the other instance failed with ${code}` } }
+    const message = JSON.parse(command) as Message | null
+    return typeof message?.id === 'number' ? message : undefined
   } catch {
-    return undefined                             // not ours, or a newer version's: the asker runs into its deadline
+    return undefined
   }
 }
 
-function detailOf (error: unknown): string | undefined {
-  if (error instanceof Error) return 'detail' in error ? error.detail as string | undefined : error.message
-  return String(error)
+/** What the handler threw, for the way; an error without a code of ours is the other side's own, and says no more than that. */
+function packed (error: unknown): PackedError {
+  const code = (Object.keys(errorCodes) as ErrorCode[]).find(code => hasCode(error, code))
+  if (code !== undefined) return { code, detail: (error as { detail?: string }).detail }
+  return { code: 'WSG_TIMEOUT', detail: `the other instance failed: ${error instanceof Error ? error.message : String(error)}` }
 }
 
-function codeOf (error: unknown): ErrorCode {
-  const codes = Object.keys(errorCodes) as ErrorCode[]
-  return codes.find(code => hasCode(error, code)) ?? 'WSG_TIMEOUT'
+/** A newer version may know codes that this one does not. */
+function revived (error: unknown): WebsocketGroupsError {
+  const { code, detail } = (error ?? {}) as { code?: unknown, detail?: unknown }
+  const known = typeof code === 'string' && Object.hasOwn(errorCodes, code)
+  if (!known) return new WebsocketGroupsError('WSG_TIMEOUT', `the other instance failed with ${String(code)}`)
+  return new WebsocketGroupsError(code as ErrorCode, typeof detail === 'string' ? detail : undefined)
 }

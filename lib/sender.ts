@@ -1,21 +1,8 @@
-import { randomBytes } from 'node:crypto'
+import { types } from 'node:util'
 import type { Envelope, Target } from './backplane/backplane.ts'
 import { WebsocketGroupsError } from './errors.ts'
+import { drawId, ownerOf } from './ids.ts'
 import type { BroadcastOptions, Data } from './types.ts'
-
-const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
-
-/** Ten characters of base 62, drawn anew at every boot: 8 * 10^17 ids. */
-export function drawId (): string {
-  let id = ''
-  while (id.length < 10) {
-    for (const byte of randomBytes(16)) {
-      // 248 is the largest multiple of 62 in a byte: taking more would favour the first letters.
-      if (byte < 248 && id.length < 10) id += alphabet[byte % 62]
-    }
-  }
-  return id
-}
 
 /** Makes the envelopes of one origin, each with the next sequence number. */
 export class Sender {
@@ -54,16 +41,23 @@ export class Sender {
   }
 }
 
+/** The ids in `except`. What is no connection's id excludes nobody, and does not travel. */
 export function exceptIds (except: BroadcastOptions['except']): readonly string[] {
   if (except === undefined) return []
   const list = Array.isArray(except) ? except : [except]
-  return list.map((one: { id: string } | string) => typeof one === 'string' ? one : one.id)
+  return list.map((one: { id: string } | string) => typeof one === 'string' ? one : one.id).filter(id => ownerOf(id) !== undefined)
+}
+
+/**
+ * A copy: the caller may use its bytes again once the call returned, and a message may have to wait for its delivery.
+ * @throws {WebsocketGroupsError} WSG_DATA_INVALID
+ */
+export function toBuffer (data: Data): Buffer {
+  assertData(data)
+  return Buffer.from(data)
 }
 
 /** @throws {WebsocketGroupsError} WSG_DATA_INVALID */
-export function toBuffer (data: Data): Buffer {
-  if (typeof data === 'string') return Buffer.from(data)
-  if (Buffer.isBuffer(data)) return data
-  if (data instanceof Uint8Array) return Buffer.from(data.buffer, data.byteOffset, data.byteLength)
-  throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
+export function assertData (data: unknown): asserts data is Data {
+  if (typeof data !== 'string' && !types.isUint8Array(data)) throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
 }

@@ -5,8 +5,7 @@ export const everyone: readonly Target[] = [{ kind: 'all', name: '' }]
 
 /** @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID */
 export function groupTargets (group: string | readonly string[]): readonly Target[] {
-  const names = typeof group === 'string' ? [group] : new Set(group)
-  return Array.from(names, name => {
+  return Array.from(Array.isArray(group) ? new Set<unknown>(group) : [group], name => {
     assertGroupName(name)
     return { kind: 'group', name }
   })

@@ -241,10 +241,12 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
 export type PathParams<Path extends string> = string extends Path
   ? Record<string, string>
   : { readonly [Name in ParamName<Path>]: string }
-type ParamName<Path extends string> = Path extends `${string}:${infer Rest}`
-  ? Rest extends `${infer Segment}/${infer Tail}` ? CleanName<Segment> | ParamName<`/${Tail}`> : CleanName<Rest>
-  : never
-type CleanName<Segment extends string> = Segment extends `${infer Name}(${string}` ? Name : Segment extends `${infer Name}?` ? Name : Segment
+// As find-my-way reads a path: a name ends at a slash, a dash, a dot or a regular expression; two colons are a colon.
+type ParamName<Path extends string> = Path extends `${infer Before}(${string})${infer After}` ? ParamName<`${Before}/${After}`>
+  : Path extends `${infer Before}::${infer After}` ? ParamName<`${Before}/${After}`>
+    : Path extends `${string}:${infer Rest}` ? Cut<Cut<Cut<Cut<Rest, '/'>, '-'>, '.'>, '?'> | ParamName<Rest>
+      : never
+type Cut<Text extends string, End extends string> = Text extends `${infer Head}${End}${string}` ? Head : Text
 
 /** What `identity` is in a room, by its option `auth`. */
 export type RoomIdentity<Auth, Who> =

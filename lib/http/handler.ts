@@ -24,7 +24,7 @@ export function makeWsHandler (registry: Pick<GroupRegistry, 'open'>): FastifyIn
     return (socket, handlerRequest) => {
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)
-      dropResponse(request.raw.socket)
+      dropResponse(request.raw.socket as Socket | undefined)
       const connection = registry.open({
         socket,
         params: request.params,
@@ -61,7 +61,8 @@ function dropErrorListener (socket: WebSocket): void {
  * The network socket goes on pointing to the response that was never sent, and through its listeners to the request, its headers and
  * its logger: about 2.5 KB for as long as the connection lives.
  */
-function dropResponse (socket: Socket & { readonly _httpMessage?: unknown }): void {
-  const response = socket._httpMessage
-  if (response instanceof ServerResponse && response.socket === socket) response.detachSocket(socket)
+function dropResponse (socket: Socket & { readonly _httpMessage?: unknown } | undefined): void {
+  // Under @fastify/websocket's injectWS there is no network socket.
+  const response = socket?._httpMessage
+  if (socket !== undefined && response instanceof ServerResponse && response.socket === socket) response.detachSocket(socket)
 }
