@@ -8,11 +8,14 @@ import type { Backplane } from './lib/backplane/backplane.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/auth.ts'
 import { makeWsHandler, upgradeGuard } from './lib/http/handler.ts'
+import { endRefusedUpgrades } from './lib/http/refused-upgrades.ts'
 import { makeWsRoom } from './lib/http/routes.ts'
 import { resolveOptions, type ResolvedOptions } from './lib/options.ts'
 import { GroupRegistry } from './lib/registry.ts'
-import type { Publisher, PublisherOptions, WebsocketGroupsOptions } from './lib/types.ts'
+import type { PublisherOptions, WebsocketGroupsOptions } from './lib/plugin-options.ts'
+import type { Publisher } from './lib/types.ts'
 
+export type * from './lib/plugin-options.ts'
 export type * from './lib/types.ts'
 export type { Backplane, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
 export type { MemoryCluster } from './lib/backplane/memory.ts'
@@ -43,8 +46,12 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
 
   app.decorate('registry', registry)
   app.decorateRequest('identity', null)
+  const stopEnding = endRefusedUpgrades(app.server)
   // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
-  app.addHook('preClose', async () => await registry.drain())
+  app.addHook('preClose', async () => {
+    await registry.drain()
+    stopEnding()
+  })
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }

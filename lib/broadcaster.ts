@@ -5,7 +5,8 @@ import type { LocalDelivery } from './local-delivery.ts'
 import type { Metrics } from './metrics.ts'
 import { exceptIds, type Sender } from './sender.ts'
 import { everyone, groupTargets, userTarget } from './targets.ts'
-import type { BroadcastOptions, BroadcastResult, Data, OutagePolicy } from './types.ts'
+import type { OutagePolicy } from './plugin-options.ts'
+import type { BroadcastOptions, BroadcastResult, Data } from './types.ts'
 
 /** Sends messages to groups, users and everyone, and decides what happens to them while the backplane is out. */
 export class Broadcaster {

@@ -6,7 +6,8 @@ import type { Hub } from './hub.ts'
 import { ownerOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
 import { userTarget } from './targets.ts'
-import type { Connection, JoinResult, Json, Member, OutagePolicy } from './types.ts'
+import type { OutagePolicy } from './plugin-options.ts'
+import type { Connection, JoinResult, Json, Member } from './types.ts'
 
 const maxInfoBytes = 1024
 

@@ -1,5 +1,6 @@
 import { WebsocketGroupsError } from './errors.ts'
-import type { Identity, OutagePolicy, WebsocketGroupsOptions } from './types.ts'
+import type { OutagePolicy, WebsocketGroupsOptions } from './plugin-options.ts'
+import type { Identity } from './types.ts'
 
 export interface Rule {
   /** Ends the sentence "… must be". */

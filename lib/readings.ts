@@ -2,19 +2,19 @@ import type { Backplane } from './backplane/backplane.ts'
 import { hasCode } from './errors.ts'
 import { assertGroupName } from './group-name.ts'
 import type { Hub } from './hub.ts'
-import type { Member, MemberList, OutagePolicy, ReadOptions } from './types.ts'
+import type { OutagePolicy } from './plugin-options.ts'
+import type { Member, MemberList, ReadOptions } from './types.ts'
 
-const maxRemembered = 10_000
-
-interface Known<Value> { readonly value: Value, readonly at: number }
+const maxCounts = 10_000
+const maxMembers = 100_000
 
 /** Reads members and counts from the backplane; while it is out, answers with what was last known. */
 export class Readings {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #policy: OutagePolicy['reads']
-  readonly #counts = new Map<string, Known<number>>()
-  readonly #members = new Map<string, Known<readonly Member[]>>()
+  readonly #counts = new LastKnown<number>(maxCounts, () => 1)
+  readonly #members = new LastKnown<readonly Member[]>(maxMembers, members => 1 + members.length)
 
   constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads']) {
     this.#hub = hub
@@ -33,17 +33,17 @@ export class Readings {
   }
 
   async #read<Value> (
-    group: string, known: Map<string, Known<Value>>, ask: () => Promise<Value>, here: () => Value, { maxAgeMs = Infinity }: ReadOptions = {}
-  ): Promise<{ readonly value: Value, readonly ageMs: number }> {
+    group: string, known: LastKnown<Value>, ask: () => Promise<Value>, here: () => Value, { maxAgeMs = Infinity }: ReadOptions = {}
+  ): Promise<Reading<Value>> {
     assertGroupName(group)
     try {
       const value = await ask()
-      remember(known, group, value)
+      known.set(group, value)
       return { value, ageMs: 0 }
     } catch (error) {
       if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
       const last = known.get(group)
-      if (last !== undefined && performance.now() - last.at <= maxAgeMs) return { value: last.value, ageMs: performance.now() - last.at }
+      if (last !== undefined && last.ageMs <= maxAgeMs) return last
       // Never asked before: what this instance holds is all it knows, and how old the rest would be nobody can tell.
       if (last === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
       throw error
@@ -51,13 +51,39 @@ export class Readings {
   }
 }
 
-/** The entry that was not refreshed for the longest time makes room. */
-function remember<Value> (known: Map<string, Known<Value>>, group: string, value: Value): void {
-  known.delete(group)
-  known.set(group, { value, at: performance.now() })
-  if (known.size <= maxRemembered) return
-  for (const oldest of known.keys()) {
-    known.delete(oldest)
-    return
+interface Reading<Value> { readonly value: Value, readonly ageMs: number }
+
+/** The latest value of each group, as long as there is room: what was not refreshed for the longest time goes first. */
+class LastKnown<Value> {
+  readonly #maxWeight: number
+  readonly #weigh: (value: Value) => number
+  readonly #values = new Map<string, { readonly value: Value, readonly at: number }>()
+  #weight = 0
+
+  constructor (maxWeight: number, weigh: (value: Value) => number) {
+    this.#maxWeight = maxWeight
+    this.#weigh = weigh
+  }
+
+  get (group: string): Reading<Value> | undefined {
+    const last = this.#values.get(group)
+    return last === undefined ? undefined : { value: last.value, ageMs: performance.now() - last.at }
+  }
+
+  set (group: string, value: Value): void {
+    this.#delete(group)
+    this.#values.set(group, { value, at: performance.now() })
+    this.#weight += this.#weigh(value)
+    for (const oldest of this.#values.keys()) {
+      if (this.#weight <= this.#maxWeight) break
+      this.#delete(oldest)
+    }
+  }
+
+  #delete (group: string): void {
+    const last = this.#values.get(group)
+    if (last === undefined) return
+    this.#weight -= this.#weigh(last.value)
+    this.#values.delete(group)
   }
 }

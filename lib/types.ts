@@ -1,8 +1,6 @@
-import type { WebSocket, WebsocketPluginOptions } from '@fastify/websocket'
+import type { WebSocket } from '@fastify/websocket'
 import type { FastifyBaseLogger, FastifyRequest, FastifySchema, preHandlerAsyncHookHandler } from 'fastify'
-import type { Redis, RedisOptions } from 'ioredis'
 import type { IncomingMessage } from 'node:http'
-import type { Backplane } from './backplane/backplane.ts'
 
 /** A `string` travels as a text frame, a `Uint8Array` (so also a `Buffer`) as a binary frame. */
 export type Data = string | Uint8Array
@@ -14,7 +12,6 @@ export type Json = string | number | boolean | null | readonly Json[] | { readon
  * Augment this to tell the plugin your identity type once:
  * `declare module 'fastify-websocket-groups' { interface Register { identity: User } }`
  */
-// eslint-disable-next-line @typescript-eslint/no-empty-object-type
 export interface Register {}
 
 /** What an identity looks like when `Register` was not augmented. All fields are optional hints, see `userId` and `expiresAt` of the options. */
@@ -165,14 +162,6 @@ export interface Publisher extends AsyncDisposable {
   close (): Promise<void>
 }
 
-export interface PublisherOptions {
-  /** As the plugin's `redis`. */
-  readonly redis: string | RedisOptions | Redis
-  readonly keyPrefix?: string
-  readonly operationTimeoutMs?: number
-  readonly logger?: FastifyBaseLogger
-}
-
 export type BackplaneState = 'up' | 'degraded' | 'down'
 
 export interface Health {
@@ -187,20 +176,6 @@ export interface Health {
 }
 
 export type Stats = Readonly<Record<string, number>>
-
-/** What to do while the backplane is out; the first choice of each is the default. */
-export interface OutagePolicy {
-  /** `local`: member here, registered when the backplane is back. `reject`: WSG_BACKPLANE_UNAVAILABLE. */
-  readonly join: 'local' | 'reject'
-  /** `local`: this instance's members get it. `drop`: nobody. `reject`: WSG_BACKPLANE_UNAVAILABLE. */
-  readonly broadcast: 'local' | 'drop' | 'reject'
-  /** `stale`: last known members and counts. `reject`: WSG_BACKPLANE_UNAVAILABLE. */
-  readonly reads: 'stale' | 'reject'
-  /** `accept`: new sockets are served by this instance alone. `refuse`: 503 with Retry-After. */
-  readonly upgrade: 'accept' | 'refuse'
-  /** `degraded`: ready without the backplane once `bootTimeoutMs` is over. `fail`: the boot fails. */
-  readonly boot: 'degraded' | 'fail'
-}
 
 /** The part of a request that outlives nothing: callbacks get it, connections do not keep it. */
 export type UpgradeRequest = FastifyRequest
@@ -277,54 +252,6 @@ export interface HandlerRequest<Params> { readonly params: Params, readonly raw:
 
 /** Leaves the params that a route declared as they are; without a declaration they are strings by name. */
 export type KnownParams<Params> = unknown extends Params ? Record<string, string> : Params
-
-export interface WebsocketGroupsOptions {
-  /** Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit). Left out: everything stays in this process. */
-  readonly redis?: string | RedisOptions | Redis
-  /** Your own backplane, or one of a `memoryCluster()`; excludes `redis`. */
-  readonly backplane?: Backplane
-  /** Turns a token into an identity, for `app.wsAuth()` and rooms; throws, or returns nothing, when the token is no good. */
-  readonly authenticate?: Authenticate
-  /** Which user an identity stands for. @default its `userId`, else its `sub`, else its `id` */
-  readonly userId?: (identity: Identity) => string | undefined
-  /** When an identity ends, in milliseconds since the epoch; the connection is then closed with 4401. @default its `expiresAt`, else its `exp` (seconds) */
-  readonly expiresAt?: (identity: Identity) => number | undefined
-  /** What other members see of a connection; at most 1,024 bytes as JSON. @default nothing */
-  readonly memberInfo?: (connection: Connection) => Json | undefined
-  /** Ready-made room routes by path, added at register. */
-  readonly rooms?: Readonly<Record<string, RoomOptions | true>>
-  /** A name for this instance in logs; never used as an id. */
-  readonly instanceLabel?: string
-  /** Options of the `ws` server, handed to @fastify/websocket; `maxPayload` is 1 MiB unless set. */
-  readonly options?: NonNullable<WebsocketPluginOptions['options']>
-  /** Starts every key and channel in Redis. No braces. @default 'wsg:' */
-  readonly keyPrefix?: string
-  readonly outage?: Partial<OutagePolicy>
-  /** A connection that is this far behind is closed with 4008. @default 4_194_304 // 4 MiB */
-  readonly maxBufferedBytes?: number
-  /** Messages of one connection that may wait for its callbacks; more closes it with 1008 (1013 while `onConnect` runs). @default 1_024 */
-  readonly maxQueuedMessages?: number
-  /** The same in bytes. @default 4_194_304 // 4 MiB */
-  readonly maxQueuedBytes?: number
-  /** @default 1_000 */
-  readonly maxGroupsPerConnection?: number
-  /** Milliseconds between pings; a connection that answers none of two is terminated. 0 disables. @default 30_000 */
-  readonly heartbeatIntervalMs?: number
-  /** Milliseconds any call to the backplane may take. @default 500 */
-  readonly operationTimeoutMs?: number
-  /** Milliseconds a join, or a request to another instance, may take. @default 1_000 */
-  readonly joinTimeoutMs?: number
-  /** Milliseconds to wait for the backplane at boot. @default 5_000 */
-  readonly bootTimeoutMs?: number
-  /** Milliseconds after which the members of a silent instance are removed by the others. @default 15_000 */
-  readonly leaseMs?: number
-  /** Milliseconds a group without local members stays subscribed. @default 5_000 */
-  readonly lingerMs?: number
-  /** Milliseconds clients get to answer the close at shutdown before they are terminated. @default 1_000 */
-  readonly closeGraceMs?: number
-  /** Close code at shutdown. @default 1001 */
-  readonly shutdownCode?: 1001 | 1012
-}
 
 declare module 'fastify' {
   interface FastifyInstance {

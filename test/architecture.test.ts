@@ -6,9 +6,9 @@ import ts from 'typescript'
 // A file imports from its own layer and from those below it, in types too: what a type names is a dependency.
 const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/types.ts', 'lib/errors.ts', 'lib/close-codes.ts'],
-  ['lib/options.ts', 'lib/group-name.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts'],
-  ['lib/hub.ts', 'lib/connection.ts', 'lib/inbound.ts', 'lib/fan-out.ts', 'lib/heartbeat.ts', 'lib/expiry.ts', 'lib/sender.ts', 'lib/targets.ts',
-    'lib/backplane/backplane.ts'],
+  ['lib/backplane/backplane.ts', 'lib/group-name.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts'],
+  ['lib/plugin-options.ts', 'lib/options.ts', 'lib/hub.ts', 'lib/connection.ts', 'lib/inbound.ts', 'lib/fan-out.ts', 'lib/heartbeat.ts', 'lib/expiry.ts',
+    'lib/sender.ts', 'lib/targets.ts'],
   ['lib/backplane/memory.ts', 'lib/backplane/redis/'],
   ['lib/registry.ts', 'lib/requests.ts', 'lib/publisher.ts', 'lib/broadcaster.ts', 'lib/local-delivery.ts', 'lib/membership.ts', 'lib/readings.ts', 'lib/remote-control.ts',
     'lib/shutdown.ts'],
@@ -16,10 +16,12 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['plugin.ts']
 ]
 
-/** Packages that only some files may import; lib/types.ts may name the types of both, which are part of the options. */
+const TYPES = ['lib/types.ts', 'lib/plugin-options.ts']
+
+/** Packages that only some files may import; the public types may name the types of both. */
 const RESERVED: Record<string, (file: string, typeOnly: boolean) => boolean> = {
-  ioredis: (file, typeOnly) => file.startsWith('lib/backplane/redis/') || (file === 'lib/types.ts' && typeOnly),
-  '@fastify/websocket': (file, typeOnly) => file === 'plugin.ts' || file.startsWith('lib/http/') || (file === 'lib/types.ts' && typeOnly)
+  ioredis: (file, typeOnly) => file.startsWith('lib/backplane/redis/') || (TYPES.includes(file) && typeOnly),
+  '@fastify/websocket': (file, typeOnly) => file === 'plugin.ts' || file.startsWith('lib/http/') || (TYPES.includes(file) && typeOnly)
 }
 
 const MAX_LINES = 300

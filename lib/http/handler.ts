@@ -1,11 +1,11 @@
 import type { FastifyInstance, FastifyRequest, onRequestHookHandler } from 'fastify'
-import { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
 import { WebsocketGroupsError } from '../errors.ts'
 import { aFunction, checkOptions, invalid, type Rule } from '../options.ts'
 import type { GroupRegistry } from '../registry.ts'
 import type { Connection, ConnectionCallbacks } from '../types.ts'
+import { dropResponse } from './refused-upgrades.ts'
 
 const callbackRules = {
   onConnect: aFunction,
@@ -55,14 +55,4 @@ export function upgradeGuard (registry: Pick<GroupRegistry, 'health' | 'metrics'
 function dropErrorListener (socket: WebSocket): void {
   const latest = socket.listeners('error').at(-1)
   if (latest !== undefined) socket.off('error', latest as () => void)
-}
-
-/**
- * The network socket goes on pointing to the response that was never sent, and through its listeners to the request, its headers and
- * its logger: about 2.5 KB for as long as the connection lives.
- */
-function dropResponse (socket: Socket & { readonly _httpMessage?: unknown } | undefined): void {
-  // Under @fastify/websocket's injectWS there is no network socket.
-  const response = socket?._httpMessage
-  if (socket !== undefined && response instanceof ServerResponse && response.socket === socket) response.detachSocket(socket)
 }

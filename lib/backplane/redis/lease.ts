@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import { WebsocketGroupsError } from '../../errors.ts'
+import { oncePerMinute } from '../../logging.ts'
 import type { LocalInstance } from '../backplane.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link.ts'
@@ -26,25 +27,31 @@ export class Lease {
   readonly #members: Members
   readonly #leaseMs: number
   readonly #log: FastifyBaseLogger
+  readonly #changed: () => void
+  readonly #warnNotRenewed: (fields: object) => void
   readonly #nonce = randomUUID()
   #timer: NodeJS.Timeout | undefined
   #beating: Promise<void> | undefined
   #reaping: Promise<void> = Promise.resolve()
-  #verify = false
   #hadLease = false
+  /** The generation of the last renewal. */
+  #registered = 0
+  #failure: Error | undefined
   #renewedAt = -Infinity
   #closed = false
   #lost = 0
   #reapedInstances = 0
   #reapedMembers = 0
 
-  constructor (link: Link, keys: Keys, local: LocalInstance, members: Members, leaseMs: number) {
+  constructor (link: Link, keys: Keys, local: LocalInstance, members: Members, leaseMs: number, changed: () => void) {
     this.#link = link
     this.#keys = keys
     this.#local = local
     this.#members = members
     this.#leaseMs = leaseMs
     this.#log = local.log
+    this.#changed = changed
+    this.#warnNotRenewed = oncePerMinute(local.log, 'lease not renewed')
   }
 
   /** Milliseconds since the last renewal. */
@@ -56,18 +63,29 @@ export class Lease {
     return this.ageMs < this.#leaseMs
   }
 
+  get problem (): string | undefined {
+    if (this.held) return undefined
+    return `this instance holds no lease: the others may count its members as gone${this.#failure === undefined ? '' : ` (${this.#failure.message})`}`
+  }
+
   stats (): Record<string, number> {
     return { leasesLost: this.#lost, instancesReaped: this.#reapedInstances, membersReaped: this.#reapedMembers }
   }
 
   /**
-   * Renews the lease now and, when it was gone, everything that hangs on it; with `verify` it also compares what is stored. Calls at the same time share one beat.
+   * Renews the lease now and, when it was gone, everything that hangs on it. Calls at the same time share one beat.
    * @throws {WebsocketGroupsError} WSG_INSTANCE_ID_TAKEN, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
-  async renew (verify = false): Promise<void> {
-    this.#verify ||= verify
+  async renew (): Promise<void> {
     this.#beating ??= this.#beat().finally(() => { this.#beating = undefined })
-    await this.#beating
+    try {
+      await this.#beating
+      this.#failure = undefined
+    } catch (error) {
+      this.#failure = error as Error
+      this.#changed()                                           // that time runs out is no event
+      throw error
+    }
   }
 
   /** Renews from now on; a beat that fails is repeated soon. */
@@ -77,7 +95,7 @@ export class Lease {
     this.#timer = setTimeout(() => {
       if (!this.#link.up) return this.schedule()                // the link's return renews at once
       this.renew().then(() => this.schedule(), (error: Error) => {
-        this.#log.warn({ err: error }, 'lease not renewed')
+        this.#warnNotRenewed({ err: error })
         this.schedule(retryMs)
       })
     }, delayMs).unref()
@@ -88,32 +106,39 @@ export class Lease {
     clearTimeout(this.#timer)
     await this.#beating?.catch((error: Error) => this.#log.debug({ err: error }, 'last beat failed'))
     await this.#reaping
-    if (!this.#link.up) return
+    // Without a lease nothing was stored; and the members of another process with this id are not ours to remove.
+    if (!this.#link.up || !this.#hadLease) return
     await this.#members.removeAll(this.#local.instanceId, this.#members.generation)
     await this.#link.script(goodbye, [this.#keys.leases, this.#keys.instances], [this.#local.instanceId, this.#nonce])
   }
 
   async #beat (): Promise<void> {
     // A process that slept for longer than its lease may be dead to the others already: nothing is written before this beat tells.
-    const slept = this.#hadLease && !this.held
-    if (slept) this.#members.suspend()
+    if (this.#hadLease && !this.held) this.#members.suspend()
+    if (this.#members.needsFence) this.#members.nextGeneration()
+    const { generation } = this.#members
+    const sentAt = performance.now()
     const [status = Status.dead, ...claims] = await this.#link.script(
-      beat, [this.#keys.leases, this.#keys.instances],
-      [this.#local.instanceId, this.#members.generation, this.#nonce, this.#leaseMs, this.#leaseMs, maxClaims, safetyTtlMs]
+      beat, [this.#keys.leases, this.#keys.instances, this.#keys.generations],
+      [this.#local.instanceId, generation, this.#nonce, this.#leaseMs, this.#leaseMs, maxClaims, safetyTtlMs]
     ) as [number, ...string[]]
-    if (status === Status.taken) throw new WebsocketGroupsError('WSG_INSTANCE_ID_TAKEN', this.#local.instanceId)
+    if (status === Status.taken) {
+      this.#hadLease = false
+      throw new WebsocketGroupsError('WSG_INSTANCE_ID_TAKEN', this.#local.instanceId)
+    }
     if (status === Status.dead) {
       this.#lost++
       this.#members.suspend()
       this.#log.warn({ generation: this.#members.nextGeneration() }, 'this instance was declared dead; it registers anew')
       return await this.#beat()
     }
-    const registered = status === Status.registered
-    if (registered && this.#hadLease) this.#log.warn('Redis did not know this instance (any more): all memberships are written anew')
+    // A newer generation is registered anew because this instance wants it, the same one because Redis does not know it any more.
+    const lost = status === Status.registered && generation === this.#registered
+    if (lost) this.#log.warn('Redis did not know this instance any more: all memberships are written anew')
     this.#hadLease = true
-    this.#renewedAt = performance.now()
-    if (registered || slept || this.#verify) await this.#members.resume(registered)
-    this.#verify = false
+    this.#registered = generation
+    this.#renewedAt = sentAt
+    if (lost || !this.#members.active) this.#members.resume(lost)
     this.#reap(claims)
   }
 

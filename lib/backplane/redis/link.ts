@@ -9,7 +9,11 @@ const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
+/** A process that was busy past a deadline gets this long to read an answer that waits in the socket. */
+const graceMs = 25
 const maxRetryMs = 1_000
+/** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
+const demotedRetryMs = 2_000
 /** Replies that say "not now" rather than "no": the same call may work on the next master, or in a moment. */
 const passingErrors = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)/
 
@@ -35,6 +39,7 @@ export class Link {
   #lastSign = performance.now()
   #lastWatch = performance.now()
   #lastError: Error | undefined
+  #lastDemotion = -Infinity
   #pinger: NodeJS.Timeout | undefined
   #closed = false
   #timeouts = 0
@@ -62,6 +67,15 @@ export class Link {
     return this.#state === 'up'
   }
 
+  get deadlineMs (): number {
+    return this.#deadlineMs
+  }
+
+  /** Number of the present connection, or of the last one. */
+  get connection (): number {
+    return this.#connects
+  }
+
   get problem (): string | undefined {
     if (this.#state === 'up') return undefined
     const why = this.#state === 'tripped' ? 'Redis does not answer' : this.#lastError?.message ?? 'not connected'
@@ -83,18 +97,28 @@ export class Link {
 
   /** As `run`, for a script: by hash, and by text when Redis does not know it (any more). */
   async script (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
+    const sentAt = performance.now()
     return await this.run(async redis => {
       try {
         return await redis.evalsha(script.sha, keys.length, ...keys, ...args)
       } catch (error) {
         if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+        // The caller heard of a timeout and may have sent something newer since.
+        if (performance.now() - sentAt > this.#deadlineMs) throw error
         return await redis.eval(script.lua, keys.length, ...keys, ...args)
       }
     })
   }
 
-  /** Tears the connection down; ioredis makes a new one. */
+  /** A message arrived: with many of them in the socket, the answer to a ping may be a long way behind. */
+  heard (): void {
+    this.#lastSign = performance.now()
+    this.#misses = 0
+  }
+
+  /** Tears the connection down; ioredis makes a new one. What is in flight fails now, and nothing that still arrives brings this connection back. */
   reset (): void {
+    this.#down()
     this.redis.disconnect(true)
   }
 
@@ -120,9 +144,15 @@ export class Link {
         this.#calls.delete(fail)
         reject(error)
       }
-      const timer = setTimeout(() => {
+      const startedAt = performance.now()
+      const miss = (): void => {
         this.#missed()
         fail(new WebsocketGroupsError('WSG_TIMEOUT', `Redis did not answer within ${deadlineMs} ms`))
+      }
+      let timer = setTimeout(() => {
+        // Timers come before sockets: after a stall of this process the answer may be there already, unread.
+        if (performance.now() - startedAt > deadlineMs + graceMs) timer = setTimeout(miss, graceMs)
+        else miss()
       }, deadlineMs)
       this.#calls.add(fail)
       command(this.redis).then(value => {
@@ -138,12 +168,22 @@ export class Link {
     if (error.name === 'ReplyError') {
       this.#answered()
       this.#lastError = error
+      if (error.message.startsWith('READONLY')) this.#demoted()
       if (passingErrors.test(error.message)) return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', error.message, { cause: error })
       return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `Redis refused it: ${error.message}`, { cause: error })
     }
     // ioredis says this before it writes anything; all its other failures may come after the command left.
     const unsent = error.message.startsWith("Stream isn't writeable")
     return new WebsocketGroupsError(unsent ? 'WSG_BACKPLANE_UNAVAILABLE' : 'WSG_TIMEOUT', error.message, { cause: error })
+  }
+
+  /** This server became a replica. A new connection may lead to its successor: a failover moves names and addresses. */
+  #demoted (): void {
+    const now = performance.now()
+    if (now - this.#lastDemotion < demotedRetryMs) return
+    this.#lastDemotion = now
+    // Not at once: the reply that told of it settles first.
+    setImmediate(() => { if (!this.#closed) this.reset() })
   }
 
   #answered (): void {
@@ -201,8 +241,12 @@ function connect (source: RedisSource, role: 'command' | 'subscribe'): Redis {
     connectTimeout: 2_000,
     disconnectTimeout: 100,
     enableAutoPipelining: role === 'command',
+    maxLoadingRetryTime: 500,
+    // Replies as the scripts expect them, whatever the user's client is set to.
+    stringNumbers: false,
+    replyMapping: 'legacy',
     retryStrategy: attempt => Math.min(50 * 2 ** Math.min(attempt - 1, 10), maxRetryMs) * (0.8 + Math.random() * 0.2),
-    reconnectOnError: error => error.message.startsWith('READONLY')
+    reconnectOnError: undefined
   }
   if (typeof source === 'string') return new Redis(source, overrides)
   if (source instanceof Redis || 'duplicate' in source) return (source as Redis).duplicate({ ...overrides, ...sentinelOverrides((source as Redis).options) })

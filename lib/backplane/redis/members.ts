@@ -1,22 +1,25 @@
-import { WebsocketGroupsError } from '../../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { LocalInstance } from '../backplane.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link.ts'
 import { pack } from './read.ts'
 import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 
-const groupsPerFlush = 100
+const groupsPerStep = 100
 const changesPerCall = 500
 /** More groups than this are not remembered one by one while Redis is out: all are compared when it is back. */
 const maxRemembered = 10_000
 const groupsPerReap = 200
-const retryMs = 250
+const minRetryMs = 250
+const maxRetryMs = 2_000
 
-/** Connections of a group whose stored membership may be out of date; `all`: every one of them. */
-type Changes = Set<string> | 'all'
+/** How a group is compared with what is stored: by the number of its members, or one by one. */
+type Doubt = 'number' | 'members'
 
+/** Changes that callers wait for. */
 interface Batch {
-  readonly changes: Map<string, Changes>
+  /** Ids of connections whose membership changed, by group. */
+  readonly changes: Map<string, Set<string>>
   readonly done: Promise<void>
   resolve (): void
   reject (error: Error): void
@@ -24,23 +27,29 @@ interface Batch {
 
 /**
  * Stores this instance's memberships in Redis as absolute state: what is written is what the instance holds at that moment, so an outage
- * piles nothing up, a repeated write changes nothing, and lost data is written anew. One flush is in flight at a time; what changes meanwhile goes together in
- * the next one.
+ * piles nothing up, a repeated write changes nothing, and lost data is written anew. One step is under way at a time; what changes meanwhile
+ * goes together in the next one. What could not be written, or may have been lost, is in doubt, and repaired between the changes that callers wait for.
  */
 export class Members {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #changed: () => void
+  readonly #fenced: () => void
   #generation = 1
   #batch = newBatch()
+  readonly #doubtful = new Map<string, Doubt>()
+  /** All groups are in this doubt; which they are is looked up first. */
+  #allDoubtful: Doubt | undefined
   #flushing: Promise<void> | undefined
   #retryTimer: NodeJS.Timeout | undefined
-  #registered = false
+  #retryMs = minRetryMs
+  #active = false
   #repairing = false
-  #overflowed = false
+  #failure: Error | undefined
+  /** The connection on which a write may still be on its way, although its deadline is over. */
+  #unsettledOn: number | undefined
   #closed = false
-  readonly #fenced: () => void
 
   /** `fenced` is called when a newer generation of this instance is known: the lease finds out what happened. */
   constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void, fenced: () => void) {
@@ -55,51 +64,63 @@ export class Members {
     return this.#generation
   }
 
-  /** Whether something that should be stored by now is not, because of a failure. */
-  get repairing (): boolean {
-    return this.#repairing
+  /** Whether writing is allowed: from `resume` to `suspend`. */
+  get active (): boolean {
+    return this.#active
+  }
+
+  /** What should be stored by now and is not. */
+  get problem (): string | undefined {
+    return this.#repairing ? `not all members are stored yet${this.#failure === undefined ? '' : ` (${this.#failure.message})`}` : undefined
+  }
+
+  /**
+   * Whether a write may arrive late, out of a connection that was given up: this connection's writes could be undone by it, unless they come
+   * from a newer generation.
+   */
+  get needsFence (): boolean {
+    return this.#unsettledOn !== undefined && this.#unsettledOn !== this.#link.connection
   }
 
   /** Resolves when the membership is stored as it is by then. */
   async sync (group: string, connectionId: string): Promise<void> {
     if (this.#closed) return
-    const { changes, done } = this.#batch
-    if (!this.#link.up || !this.#registered) {
-      this.#repair(group)
-      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance has no lease yet')
+    if (!this.#link.up || !this.#active) {
+      this.#doubt(group)
+      throw this.#suspended()
     }
+    const { changes, done } = this.#batch
     const known = changes.get(group)
     if (known === undefined) changes.set(group, new Set([connectionId]))
-    else if (known !== 'all') known.add(connectionId)
+    else known.add(connectionId)
     this.#flushSoon()
-    await done
+    await within(done, this.#link.deadlineMs)
   }
 
   /** The lease is renewed: writing may go on. `lost`: nothing of what was stored can be relied on. */
-  async resume (lost: boolean): Promise<void> {
-    this.#registered = true
-    if (lost || this.#overflowed) await this.#markEverything()
-    else await this.#markDifferent()
-    this.#repairing = this.#batch.changes.size > 0
-    this.#flushSoon()
-    await this.#flushing
+  resume (lost: boolean): void {
+    this.#active = true
+    this.#setRepairing(true)
+    this.#doubtAll(lost ? 'members' : 'number')
   }
 
   /** No lease, no writing: others may have removed this instance's members. */
   suspend (): void {
-    this.#registered = false
+    this.#active = false
+    const batch = this.#batch
+    this.#batch = newBatch()
+    this.#failed(batch, this.#suspended())
   }
 
-  /** This instance was declared dead: it comes back as a newer generation, which fences off whoever still cleans up after the old one. */
+  /** Everything written from now on fences off late writes of the generations before, and whoever cleans up after them. */
   nextGeneration (): number {
+    this.#unsettledOn = undefined
     return ++this.#generation
   }
 
   /** Rewrites all memberships, which also renews the safety TTL of their keys. */
-  async refresh (): Promise<void> {
-    if (!this.#registered) return
-    await this.#markEverything()
-    this.#flushSoon()
+  refresh (): void {
+    if (this.#active) this.#doubtAll('members')
   }
 
   /** Removes all memberships of an instance, this one or a dead one. Resolves `undefined` when that instance is alive again. */
@@ -124,68 +145,134 @@ export class Members {
     await this.#flushing
   }
 
-  #repair (group: string): void {
-    const { changes } = this.#batch
-    this.#repairing = true
-    if (changes.size < maxRemembered) changes.set(group, 'all')
-    else this.#overflowed = true
+  #suspended (): WebsocketGroupsError {
+    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance has no lease now')
   }
 
-  async #markEverything (): Promise<void> {
-    this.#overflowed = false
-    for (const group of new Set([...this.#local.groups(), ...await this.#stored()])) this.#batch.changes.set(group, 'all')
+  #doubt (group: string): void {
+    this.#setRepairing(true)
+    if (this.#doubtful.size < maxRemembered || this.#doubtful.has(group)) this.#doubtful.set(group, 'members')
+    else this.#allDoubtful = 'members'
   }
 
-  /** Finds groups whose stored number differs from ours: an outage may have cost Redis its latest writes. */
-  async #markDifferent (): Promise<void> {
-    const groups = [...new Set([...this.#local.groups(), ...await this.#stored()])]
-    for (let start = 0; start < groups.length; start += groupsPerFlush) {
-      const some = groups.slice(start, start + groupsPerFlush)
-      const stored = await this.#link.run(async redis => await Promise.all(some.map(async group => await redis.hget(this.#keys.counts(group), this.#local.instanceId))))
-      for (const [index, group] of some.entries()) {
-        if (Number(stored[index] ?? 0) !== [...this.#local.memberIds(group)].length) this.#batch.changes.set(group, 'all')
+  #doubtAll (doubt: Doubt): void {
+    if (this.#allDoubtful !== 'members') this.#allDoubtful = doubt
+    this.#flushSoon()
+  }
+
+  #setRepairing (repairing: boolean): void {
+    if (this.#repairing === repairing) return
+    this.#repairing = repairing
+    this.#changed()
+  }
+
+  #flushSoon (): void {
+    if (this.#closed) return
+    this.#flushing ??= this.#flush().finally(() => { this.#flushing = undefined })
+  }
+
+  /** Works until nothing is left to do, or nothing can be done now. Never rejects. */
+  async #flush (): Promise<void> {
+    await Promise.resolve()                                     // the rest of this tick's changes come along
+    while (this.#active && !this.#closed && (this.#batch.changes.size > 0 || this.#mayRepair())) {
+      try {
+        if (this.#batch.changes.size > 0) {
+          await this.#storeBatch()
+          this.#endPause()
+        }
+        if (this.#mayRepair()) await this.#repairSome()
+        this.#retryMs = minRetryMs
+        this.#failure = undefined
+      } catch (error) {
+        this.#failure = error as Error
+        this.#setRepairing(true)
+        this.#pause()
       }
     }
+    if (!this.#isDoubtful()) this.#setRepairing(false)
+  }
+
+  #isDoubtful (): boolean {
+    return this.#allDoubtful !== undefined || this.#doubtful.size > 0
+  }
+
+  #mayRepair (): boolean {
+    return this.#retryTimer === undefined && this.#isDoubtful()
+  }
+
+  /** A server that refuses is asked again later and later. */
+  #pause (): void {
+    this.#retryTimer ??= setTimeout(() => {
+      this.#retryTimer = undefined
+      this.#flushSoon()
+    }, this.#retryMs).unref()
+    this.#retryMs = Math.min(2 * this.#retryMs, maxRetryMs)
+  }
+
+  #endPause (): void {
+    clearTimeout(this.#retryTimer)
+    this.#retryTimer = undefined
+  }
+
+  async #storeBatch (): Promise<void> {
+    const batch = this.#batch
+    this.#batch = newBatch()
+    const groups = [...batch.changes]
+    try {
+      for (let start = 0; start < groups.length; start += groupsPerStep) {
+        await allDone(groups.slice(start, start + groupsPerStep).map(async ([group, ids]) => await this.#store(group, ids)))
+      }
+      batch.resolve()
+    } catch (error) {
+      this.#failed(batch, error as Error)
+      throw error
+    }
+  }
+
+  /** How far it came is unknown. */
+  #failed (batch: Batch, error: Error): void {
+    for (const group of batch.changes.keys()) this.#doubt(group)
+    batch.reject(error)
+  }
+
+  /** One step at a time, so that callers need not wait for the repair of thousands of groups. */
+  async #repairSome (): Promise<void> {
+    const all = this.#allDoubtful
+    if (all !== undefined) {
+      this.#allDoubtful = undefined
+      try {
+        for (const group of [...await this.#stored(), ...this.#local.groups()]) {
+          if (this.#doubtful.get(group) !== 'members') this.#doubtful.set(group, all)
+        }
+      } catch (error) {
+        if (this.#allDoubtful !== 'members') this.#allDoubtful = all
+        throw error
+      }
+    }
+    const groups = [...firstOf(this.#doubtful, groupsPerStep)]
+    for (const [group] of groups) this.#doubtful.delete(group)
+    try {
+      const different = await this.#different(groups.filter(([, doubt]) => doubt === 'number').map(([group]) => group))
+      const repaired = groups.filter(([group, doubt]) => doubt === 'members' || different.has(group))
+      await allDone(repaired.map(async ([group]) => await this.#store(group, await this.#allIds(group))))
+    } catch (error) {
+      for (const [group] of groups) this.#doubtful.set(group, 'members')
+      throw error
+    }
+  }
+
+  /** Those of the groups of which Redis has another number of members. */
+  async #different (groups: string[]): Promise<Set<string>> {
+    if (groups.length === 0) return new Set()
+    const stored = await this.#link.run(async redis => await Promise.all(groups.map(async group => await redis.hget(this.#keys.counts(group), this.#local.instanceId))))
+    return new Set(groups.filter((group, index) => Number(stored[index] ?? 0) !== [...this.#local.memberIds(group)].length))
   }
 
   async #stored (): Promise<string[]> {
     return await this.#link.run(async redis => await redis.smembers(this.#keys.index(this.#local.instanceId)))
   }
 
-  #flushSoon (): void {
-    if (this.#flushing !== undefined || this.#closed) return
-    this.#flushing = this.#flush().then(stored => {
-      this.#flushing = undefined
-      this.#changed()
-      if (this.#batch.changes.size === 0 || !this.#link.up || !this.#registered) return
-      if (stored) return this.#flushSoon()
-      clearTimeout(this.#retryTimer)
-      this.#retryTimer = setTimeout(() => this.#flushSoon(), retryMs).unref()
-    })
-  }
-
-  /** Resolves `false` when something could not be stored; never rejects. */
-  async #flush (): Promise<boolean> {
-    await Promise.resolve()                                     // the rest of this tick's changes come along
-    const batch = this.#batch
-    this.#batch = newBatch()
-    const groups = [...batch.changes]
-    try {
-      for (let start = 0; start < groups.length; start += groupsPerFlush) {
-        await Promise.all(groups.slice(start, start + groupsPerFlush).map(async ([group, changes]) => await this.#store(group, changes)))
-      }
-      this.#repairing &&= [...this.#batch.changes.values()].includes('all')
-      batch.resolve()
-      return true
-    } catch (error) {
-      for (const [group] of groups) this.#repair(group)        // how far it came is unknown
-      batch.reject(error as Error)
-      return false
-    }
-  }
-
-  async #store (group: string, changes: Changes): Promise<void> {
-    const ids = changes === 'all' ? await this.#allIds(group) : changes
+  async #store (group: string, ids: Iterable<string>): Promise<void> {
     const additions: string[] = []
     const removals: string[] = []
     for (const id of ids) {
@@ -203,9 +290,17 @@ export class Members {
   async #write (group: string, additions: string[], removals: string[]): Promise<void> {
     const { instanceId } = this.#local
     const keys = [this.#keys.members(group, instanceId), this.#keys.counts(group), this.#keys.index(instanceId), this.#keys.generations]
-    const stored = await this.#link.script(
-      syncMembers, keys, [instanceId, this.#generation, group, safetyTtlMs, additions.length / 2, ...additions, ...removals]
-    )
+    const args = [instanceId, this.#generation, group, safetyTtlMs, additions.length / 2, ...additions, ...removals]
+    const { connection } = this.#link
+    let stored: unknown
+    try {
+      stored = await this.#link.script(syncMembers, keys, args)
+    } catch (error) {
+      if (hasCode(error, 'WSG_TIMEOUT')) this.#unsettledOn = connection
+      throw error
+    }
+    // What was sent before it on the same connection was done before it.
+    if (this.#unsettledOn === connection) this.#unsettledOn = undefined
     if (stored !== -1) return
     this.suspend()
     this.#fenced()
@@ -223,6 +318,33 @@ function newBatch (): Batch {
   let resolve = (): void => {}
   let reject: Batch['reject'] = () => {}
   const done = new Promise<void>((_resolve, _reject) => { resolve = _resolve; reject = _reject })
-  done.catch(() => {})                                          // a batch that nobody waits for may fail: its groups stay marked
+  done.catch(() => {})                                          // a batch that nobody waits for may fail: its groups are in doubt
   return { changes: new Map(), done, resolve, reject }
+}
+
+/** Rejects as Promise.all does, but not before all are settled: a write that is left behind could overtake the one that repairs it. */
+async function allDone (work: Array<Promise<void>>): Promise<void> {
+  for (const result of await Promise.allSettled(work)) {
+    if (result.status === 'rejected') throw result.reason
+  }
+}
+
+async function within (done: Promise<void>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new WebsocketGroupsError('WSG_TIMEOUT', `not stored within ${ms} ms`)), ms)
+  })
+  try {
+    await Promise.race([done, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function * firstOf<Value> (values: Iterable<Value>, count: number): Iterable<Value> {
+  if (count === 0) return
+  for (const value of values) {
+    yield value
+    if (--count === 0) return
+  }
 }

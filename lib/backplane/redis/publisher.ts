@@ -1,13 +1,14 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import { exceptIds, Sender } from '../../sender.ts'
 import { everyone, groupTargets, userTarget } from '../../targets.ts'
-import type { BroadcastOptions, BroadcastResult, Data, Member, Publisher, PublisherOptions } from '../../types.ts'
+import type { PublisherOptions } from '../../plugin-options.ts'
+import type { BroadcastOptions, BroadcastResult, Data, Member, Publisher } from '../../types.ts'
 import type { Target } from '../backplane.ts'
 import { Keys } from './keys.ts'
 import { Link } from './link.ts'
 import { publish } from './publish.ts'
 import { readCount, readMembers } from './read.ts'
-import { assertSupported, isFinal } from './server-check.ts'
+import { inspect, isFinal } from './server-check.ts'
 
 const connectMs = 5_000
 
@@ -32,7 +33,7 @@ export class RedisPublisher implements Publisher {
     })
     this.#connected.catch((error: Error) => logger?.warn({ err: error }, 'publisher could not connect'))
     this.#link = new Link(redis, 'command', operationTimeoutMs, {
-      up: () => { assertSupported(this.#link).then(() => this.#settle?.(), (error: Error) => this.#settle?.(error)) },
+      up: () => { inspect(this.#link).then(() => this.#settle?.(), (error: Error) => this.#settle?.(error)) },
       down: () => logger?.warn('publisher lost Redis'),
       error: error => {
         logger?.debug({ err: error }, 'publisher: Redis link error')

@@ -7,9 +7,12 @@ export async function readCount (link: Link, keys: Keys, group: string): Promise
 }
 
 export async function readMembers (link: Link, keys: Keys, group: string): Promise<Member[]> {
-  const fields = await link.run(async redis => await redis.hkeys(keys.counts(group)))
-  const instances = fields.filter(field => field !== '#')
-  const hashes = await link.run(async redis => await Promise.all(instances.map(async id => await redis.hgetall(keys.members(group, id)))))
+  // One deadline for both steps.
+  const [instances, hashes] = await link.run(async redis => {
+    const fields = await redis.hkeys(keys.counts(group))
+    const instances = fields.filter(field => field !== '#')
+    return [instances, await Promise.all(instances.map(async id => await redis.hgetall(keys.members(group, id))))] as const
+  })
   return hashes.flatMap((records, index) => Object.entries(records).map(([connectionId, record]) => unpack(connectionId, instances[index] ?? '', record)))
 }
 

@@ -66,7 +66,7 @@ return now
 /**
  * Renews an instance's lease, and claims for it the instances whose lease ran out. A claim is itself a lease: if the claimer
  * dies, the next beat of someone else hands the dead instance out again.
- * KEYS 1 leases  2 instances
+ * KEYS 1 leases  2 instances  3 generations
  * ARGV 1 instance id  2 generation  3 boot nonce  4 lease (ms)  5 claim (ms)  6 how many claims at most  7 safety TTL (ms)
  * Returns {status, then id and generation of each claim}; status 1 renewed, 2 registered (no record: first beat, or Redis lost its data),
  * 0 declared dead meanwhile, -1 another process has this id.
@@ -83,9 +83,12 @@ if record then
 end
 if status > 0 then
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[4]), ARGV[1])
-  if status == 2 then redis.call('HSET', KEYS[2], ARGV[1], 'A' .. ARGV[2] .. ':' .. ARGV[3]) end
-  redis.call('PEXPIRE', KEYS[1], ARGV[7])
-  redis.call('PEXPIRE', KEYS[2], ARGV[7])
+  if status == 2 then
+    redis.call('HSET', KEYS[2], ARGV[1], 'A' .. ARGV[2] .. ':' .. ARGV[3])
+    -- Raised before anything is written, as there may be nothing to write: a late write of an older generation must not get in.
+    redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+  end
+  for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ARGV[7]) end
 end
 local out = {status}
 if status <= 0 then return out end

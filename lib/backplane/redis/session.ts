@@ -1,4 +1,4 @@
-import { hasCode } from '../../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import { oncePerMinute } from '../../logging.ts'
 import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance } from '../backplane.ts'
@@ -7,7 +7,7 @@ import type { Keys } from './keys.ts'
 import { Lease } from './lease.ts'
 import { Link, type RedisSource } from './link.ts'
 import { Members } from './members.ts'
-import { assertSupported, isFinal } from './server-check.ts'
+import { inspect, isFinal } from './server-check.ts'
 import { Subscriptions } from './subscriptions.ts'
 
 export interface SessionOptions {
@@ -32,10 +32,13 @@ export class Session {
   readonly #lease: Lease
   readonly #local: LocalInstance
   readonly #warnBadEnvelope: (fields: object) => void
+  readonly #warnNotRegistered: (fields: object) => void
   readonly #refresher: NodeJS.Timeout
   #reported: BackplaneState = 'down'
   #badEnvelopes = 0
-  #supported = false
+  /** The server that the memberships were last compared with. */
+  #server: string | undefined
+  #recoverTimer: NodeJS.Timeout | undefined
   #closed = false
   #settleBoot: ((error?: Error) => void) | undefined
 
@@ -43,6 +46,7 @@ export class Session {
     const { redis, operationTimeoutMs, joinTimeoutMs, leaseMs, lingerMs } = options
     this.#local = local
     this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
+    this.#warnNotRegistered = oncePerMinute(local.log, 'Redis answers, but this instance could not register')
     this.command = new Link(redis, 'command', operationTimeoutMs, {
       up: () => { void this.#recover() },
       down: () => { this.members.suspend(); this.#report() },
@@ -60,23 +64,19 @@ export class Session {
     })
     this.subscriptions = new Subscriptions(this.#subscribe, joinTimeoutMs, lingerMs, () => this.#report())
     this.members = new Members(this.command, keys, local, () => this.#report(), () => { void this.#recover() })
-    this.#lease = new Lease(this.command, keys, local, this.members, leaseMs)
+    this.#lease = new Lease(this.command, keys, local, this.members, leaseMs, () => this.#report())
     this.#subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
-    this.#refresher = setInterval(() => { void this.#refresh() }, refreshMs).unref()
+    this.#refresher = setInterval(() => this.members.refresh(), refreshMs).unref()
   }
 
   get state (): BackplaneState {
     if (!this.command.up || !this.#subscribe.up) return 'down'
-    return this.#lease.held && !this.members.repairing && this.subscriptions.missing === 0 ? 'up' : 'degraded'
+    return this.problems.length === 0 ? 'up' : 'degraded'
   }
 
   get problems (): readonly string[] {
-    const problems = [this.command.problem, this.#subscribe.problem].filter(problem => problem !== undefined)
-    if (problems.length > 0) return problems
-    if (!this.#lease.held) problems.push('this instance holds no lease: the others may count its members as gone')
-    if (this.members.repairing) problems.push('not all members are stored yet')
-    if (this.subscriptions.missing > 0) problems.push(`${this.subscriptions.missing} channels are not subscribed yet`)
-    return problems
+    const down = [this.command.problem, this.#subscribe.problem].filter(isDefined)
+    return down.length > 0 ? down : [this.#lease.problem, this.members.problem, this.subscriptions.problem].filter(isDefined)
   }
 
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
@@ -91,6 +91,7 @@ export class Session {
       }
     })
     this.#lease.schedule()
+    this.#report()
   }
 
   stats (): Record<string, number> {
@@ -111,7 +112,9 @@ export class Session {
   async close (): Promise<void> {
     if (this.#closed) return
     this.#closed = true
+    this.#settleBoot?.(new WebsocketGroupsError('WSG_CLOSED'))
     clearInterval(this.#refresher)
+    clearTimeout(this.#recoverTimer)
     let timer: NodeJS.Timeout | undefined
     const deadline = new Promise<void>(resolve => { timer = setTimeout(resolve, closeMs) })
     await Promise.race([this.#giveBack(), deadline])
@@ -129,26 +132,22 @@ export class Session {
     }
   }
 
-  /** The command link works (again), or this instance was fenced off. */
+  /** The command link works (again), or this instance was fenced off. Tries until it succeeds or the link breaks. */
   async #recover (): Promise<void> {
+    clearTimeout(this.#recoverTimer)
     try {
-      if (!this.#supported) await assertSupported(this.command)
-      this.#supported = true
-      await this.#lease.renew(true)
+      const server = await inspect(this.command)
+      await this.#lease.renew()
+      // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them.
+      this.members.resume(server !== this.#server)
+      this.#server = server
       this.#report()
     } catch (error) {
       if (hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_INSTANCE_ID_TAKEN')) this.#settleBoot?.(error as Error)
-      this.#local.log.warn({ err: error }, 'Redis answers, but this instance could not register')
-      if (this.#settleBoot === undefined) this.#lease.schedule(retryMs)
-      else setTimeout(() => { if (this.command.up) void this.#recover() }, retryMs).unref()
-    }
-  }
-
-  async #refresh (): Promise<void> {
-    try {
-      await this.members.refresh()
-    } catch (error) {
-      this.#local.log.warn({ err: error }, 'memberships were not refreshed')
+      if (this.#closed || !this.command.up) return              // the link's return starts over
+      this.#warnNotRegistered({ err: error })
+      clearTimeout(this.#recoverTimer)
+      this.#recoverTimer = setTimeout(() => { if (this.command.up) void this.#recover() }, retryMs).unref()
     }
   }
 
@@ -158,6 +157,7 @@ export class Session {
   }
 
   #receive (channel: Buffer, bytes: Buffer): void {
+    this.#subscribe.heard()
     const envelope = decode(bytes)
     if (envelope === undefined) {
       this.#badEnvelopes++
@@ -170,8 +170,13 @@ export class Session {
   #report (): void {
     const { state } = this
     if (state === 'up') this.#settleBoot?.()
-    if (state === this.#reported || this.#closed) return
+    // What is not complete yet at boot is no trouble.
+    if (state === this.#reported || this.#closed || this.#settleBoot !== undefined) return
     this.#reported = state
     this.#local.stateChanged()
   }
+}
+
+function isDefined (problem: string | undefined): problem is string {
+  return problem !== undefined
 }

@@ -8,8 +8,8 @@ const retryMs = 1_000
 
 interface Channel {
   wanted: boolean
-  /** The last command sent for it on the present connection was SUBSCRIBE. */
-  sent: boolean
+  /** Number of the SUBSCRIBE that was the last command sent for it on the present connection; 0 when that was UNSUBSCRIBE, or nothing was sent. */
+  sent: number
   acked: boolean
   /** It worked or was promised, and does not reach us now. */
   interrupted: boolean
@@ -28,11 +28,16 @@ export class Subscriptions {
   readonly #channels = new Map<string, Channel>()
   /** Channels whose state may differ from what is wanted. */
   readonly #dirty = new Set<string>()
+  /** Channels whose SUBSCRIBE failed: they wait for the next try, whatever else is subscribed meanwhile. */
+  readonly #refused = new Set<string>()
+  #refusal: Error | undefined
+  #retryTimer: NodeJS.Timeout | undefined
   /** Channels nobody needs any more, in the order they will be dropped, with the time for it. */
   readonly #lingering = new Map<string, number>()
   #lingerTimer: NodeJS.Timeout | undefined
   #flushing = false
   #connection = 0
+  #subscribes = 0
   #interrupted = 0
   #acked = 0
 
@@ -51,9 +56,10 @@ export class Subscriptions {
     return this.#channels.size - this.#lingering.size
   }
 
-  /** Channels that are wanted but do not reach us. */
-  get missing (): number {
-    return this.#interrupted
+  /** What should be subscribed by now and is not. */
+  get problem (): string | undefined {
+    if (this.#interrupted === 0) return undefined
+    return `${this.#interrupted} channels are not subscribed yet${this.#refusal === undefined ? '' : ` (${this.#refusal.message})`}`
   }
 
   /** Resolves once Redis acknowledged the channel. A rejection means "not yet": it stays wanted. */
@@ -96,7 +102,8 @@ export class Subscriptions {
     this.#acked = 0
     for (const [name, channel] of this.#channels) {
       if (channel.wanted) this.#setInterrupted(channel, true)
-      channel.sent = channel.acked = false
+      channel.sent = 0
+      channel.acked = false
       // Nothing of it is left in Redis.
       if (!channel.wanted) this.#forget(name)
     }
@@ -105,18 +112,19 @@ export class Subscriptions {
   /** Drops everything at once, without lingering. */
   async close (): Promise<void> {
     clearTimeout(this.#lingerTimer)
-    const subscribed = [...this.#channels].filter(([, channel]) => channel.sent).map(([name]) => name)
+    clearTimeout(this.#retryTimer)
+    const subscribed = [...this.#channels].filter(([, channel]) => channel.sent > 0).map(([name]) => name)
     for (const { waiters } of this.#channels.values()) {
       for (const { reject } of waiters) reject(new WebsocketGroupsError('WSG_CLOSED'))
     }
     this.#channels.clear()
     this.#dirty.clear()
     this.#lingering.clear()
-    if (this.#link.up && subscribed.length > 0) await this.#command('unsubscribe', subscribed)
+    await Promise.all([...chunks(subscribed)].map(async names => await this.#command('unsubscribe', names)))
   }
 
   #add (name: string): Channel {
-    const channel: Channel = { wanted: true, sent: false, acked: false, interrupted: false, waiters: [] }
+    const channel: Channel = { wanted: true, sent: 0, acked: false, interrupted: false, waiters: [] }
     this.#channels.set(name, channel)
     return channel
   }
@@ -124,6 +132,7 @@ export class Subscriptions {
   #forget (name: string): void {
     this.#channels.delete(name)
     this.#dirty.delete(name)
+    this.#refused.delete(name)
     this.#lingering.delete(name)
   }
 
@@ -156,10 +165,11 @@ export class Subscriptions {
     if (!this.#link.up) return
     const subscribe: string[] = []
     const unsubscribe: string[] = []
+    const number = ++this.#subscribes
     for (const name of this.#dirty) {
       const channel = this.#channels.get(name)
-      if (channel === undefined || channel.sent === channel.wanted) continue
-      channel.sent = channel.wanted
+      if (channel === undefined || (channel.sent > 0) === channel.wanted) continue
+      channel.sent = channel.wanted ? number : 0
       if (channel.wanted) {
         subscribe.push(name)
       } else {
@@ -170,17 +180,18 @@ export class Subscriptions {
       }
     }
     this.#dirty.clear()
-    for (const names of chunks(subscribe)) void this.#subscribe(names)
+    for (const names of chunks(subscribe)) void this.#subscribe(names, number)
     for (const names of chunks(unsubscribe)) void this.#unsubscribe(names)
   }
 
-  async #subscribe (names: string[]): Promise<void> {
+  async #subscribe (names: string[], number: number): Promise<void> {
     const connection = this.#connection
     const error = await this.#command('subscribe', names)
     if (connection !== this.#connection) return                // the next connection started over
     for (const name of names) {
       const channel = this.#channels.get(name)
-      if (channel === undefined || !channel.sent) continue       // no longer wanted, UNSUBSCRIBE follows on the same connection
+      // UNSUBSCRIBE follows on the same connection, and maybe a later SUBSCRIBE: only that one's acknowledgement counts.
+      if (channel?.sent !== number) continue
       const { waiters } = channel
       channel.waiters = []
       if (error === undefined) {
@@ -189,14 +200,24 @@ export class Subscriptions {
         this.#setInterrupted(channel, false)
         for (const { resolve } of waiters) resolve()
       } else {
-        channel.sent = false
+        channel.sent = 0
         if (channel.wanted) this.#setInterrupted(channel, true)
-        this.#dirty.add(name)
+        this.#refused.add(name)
         for (const { reject } of waiters) reject(error)
       }
     }
-    if (error !== undefined) setTimeout(() => this.#flushSoon(), retryMs).unref()
+    this.#refusal = error
+    if (error !== undefined) this.#retryRefused()
     this.#changed()
+  }
+
+  #retryRefused (): void {
+    this.#retryTimer ??= setTimeout(() => {
+      this.#retryTimer = undefined
+      for (const name of this.#refused) this.#dirty.add(name)
+      this.#refused.clear()
+      this.#flushSoon()
+    }, retryMs).unref()
   }
 
   async #unsubscribe (names: string[]): Promise<void> {
@@ -205,7 +226,7 @@ export class Subscriptions {
     if (connection !== this.#connection) return
     if (error !== undefined) return this.#link.reset()
     for (const name of names) {
-      if (this.#channels.get(name)?.sent === false && this.#channels.get(name)?.wanted === false) this.#forget(name)
+      if (this.#channels.get(name)?.sent === 0 && this.#channels.get(name)?.wanted === false) this.#forget(name)
     }
   }
 
@@ -236,7 +257,7 @@ export class Subscriptions {
           break
         }
         this.#lingering.delete(name)
-        if (this.#channels.get(name)?.sent === false) this.#forget(name)
+        if (this.#channels.get(name)?.sent === 0) this.#forget(name)
         else this.#dirty.add(name)
       }
       this.#flushSoon()
