@@ -15,9 +15,13 @@ export const errorCodes = {
   WSG_TIMEOUT: { statusCode: 504, text: 'no answer in time; it may or may not have happened' },
   WSG_REFUSED: { statusCode: 503, text: 'this instance takes no new connections now' },
   WSG_REDIS_UNSUPPORTED: { statusCode: 500, text: 'this Redis server cannot be used' },
+  WSG_REDIS_REFUSED: { statusCode: 500, text: 'Redis refuses this client' },
   WSG_INSTANCE_ID_TAKEN: { statusCode: 500, text: 'another instance uses this id' },
   WSG_CLOSED: { statusCode: 503, text: 'the plugin is closed' }
 } as const
+/** Anyone can cause these at will: Fastify logs them, and a stack would only fill the log. */
+const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_REFUSED']
+
 export type ErrorCode = keyof typeof errorCodes
 
 /** Test `error.code`, not `instanceof`: an ESM and a CommonJS copy of this class may live in one process. */
@@ -33,6 +37,7 @@ export class WebsocketGroupsError extends Error {
     this.code = code
     this.detail = detail
     this.statusCode = errorCodes[code].statusCode
+    if (withoutStack.includes(code)) this.stack = `${this.name}: ${this.message}`
   }
 }
 

@@ -36,7 +36,7 @@ export class Inbound {
   #socketError: Error | undefined
   #ended: Closed | undefined
   #released: Promise<void> | undefined
-  #phase: 'live' | 'finishing' | 'finished' = 'live'
+  #done = false
   #finished: Promise<void> | undefined
   #resolveFinished: (() => void) | undefined
 
@@ -49,7 +49,7 @@ export class Inbound {
 
   /** Resolves when `onDisconnect` is done; never rejects. */
   get finished (): Promise<void> {
-    this.#finished ??= this.#phase === 'finished' ? Promise.resolve() : new Promise(resolve => { this.#resolveFinished = resolve })
+    this.#finished ??= this.#done ? Promise.resolve() : new Promise(resolve => { this.#resolveFinished = resolve })
     return this.#finished
   }
 
@@ -68,7 +68,7 @@ export class Inbound {
   }
 
   receive (data: Buffer, isBinary: boolean): void {
-    if (this.#stopped) return
+    if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) return this.#enqueue(data, isBinary)
     this.#busy = true
     let result: unknown
@@ -168,9 +168,7 @@ export class Inbound {
 
   #idle (): void {
     this.#busy = false
-    if (this.#ended === undefined || this.#phase !== 'live') return
-    this.#phase = 'finishing'
-    void this.#finish(this.#ended)
+    if (this.#ended !== undefined) void this.#finish(this.#ended)
   }
 
   async #finish (closed: Closed): Promise<void> {
@@ -182,7 +180,7 @@ export class Inbound {
       this.#logFailure(toError(error), 'onDisconnect failed')
     }
     this.#metrics.connectionsClosed++
-    this.#phase = 'finished'
+    this.#done = true
     this.#resolveFinished?.()
   }
 

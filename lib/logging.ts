@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 
 /** The logger of this instance: every line says which instance wrote it. */
 export function instanceLog (log: FastifyBaseLogger, instanceId: string, label: string | undefined): FastifyBaseLogger {
-  return log.child(label === undefined ? { instanceId } : { instanceId, instance: label })
+  return log.child(label === undefined ? { instanceId } : { instanceId, instanceLabel: label })
 }
 
 /** The logger of one connection. */

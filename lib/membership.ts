@@ -81,6 +81,8 @@ export class Membership {
         if (added) this.#undo(connection, group, member)
         throw error
       }
+      // It is a member all the same: without this, nobody would store what failed at its subscription.
+      void this.#backplane.syncMember(group, connection.id).catch(() => {})
       this.#metrics.joinsLocal++
       scope = 'local'
     }

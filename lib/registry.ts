@@ -82,7 +82,9 @@ export class GroupRegistry implements Registry {
     await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
     this.#heartbeat.start()
     this.#phase = 'open'
-    this.#log.info({ backplane: this.#backplane.name, state: this.#backplane.state }, 'websocket groups ready')
+    const { name: backplane, state, problems } = this.#backplane
+    if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
+    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
   }
 
   /** A route upgraded a socket. */

@@ -8,7 +8,7 @@ import { Keys } from './keys.ts'
 import { Link } from './link.ts'
 import { publish } from './publish.ts'
 import { readCount, readMembers } from './read.ts'
-import { inspect, isFinal } from './server-check.ts'
+import { inspect, isFinal, refused } from './server-check.ts'
 
 const connectMs = 5_000
 
@@ -37,7 +37,7 @@ export class RedisPublisher implements Publisher {
       down: () => logger?.warn('publisher lost Redis'),
       error: error => {
         logger?.debug({ err: error }, 'publisher: Redis link error')
-        if (isFinal(error)) this.#settle?.(error)
+        if (isFinal(error)) this.#settle?.(refused(error))
       }
     })
   }

@@ -32,3 +32,8 @@ async function serverInfo (link: Link): Promise<string | undefined> {
 export function isFinal (error: Error): boolean {
   return finalErrors.test(error.message)
 }
+
+/** Wrong password, missing right: the same for every connection of these options. */
+export function refused (error: Error): WebsocketGroupsError {
+  return new WebsocketGroupsError('WSG_REDIS_REFUSED', error.message, { cause: error })
+}

@@ -7,7 +7,7 @@ import type { Keys } from './keys.ts'
 import { Lease } from './lease.ts'
 import { Link, type RedisSource } from './link.ts'
 import { Members } from './members.ts'
-import { inspect, isFinal } from './server-check.ts'
+import { inspect, isFinal, refused } from './server-check.ts'
 import { Subscriptions } from './subscriptions.ts'
 
 export interface SessionOptions {
@@ -152,7 +152,7 @@ export class Session {
   }
 
   #failed (error: Error): void {
-    if (isFinal(error)) this.#settleBoot?.(error)
+    if (isFinal(error)) this.#settleBoot?.(refused(error))
     this.#local.log.debug({ err: error }, 'Redis link error')
   }
 

@@ -1,0 +1,40 @@
+import Fastify, { type FastifyInstance } from 'fastify'
+import websocketGroups, { type Backplane } from 'fastify-websocket-groups'
+import { chat } from './chat.ts'
+import { groups, type MemberInfo } from './groups.ts'
+import { health } from './health.ts'
+import { page } from './page.ts'
+import { authenticate } from './tokens.ts'
+
+export interface AppOptions {
+  /** A name for this instance, in logs and in lists of members. */
+  readonly instanceId: string
+  /** URL of the Redis that joins the instances. */
+  readonly redis?: string
+  /** Joins instances in some other way, see `memoryCluster`. Without either, the instance is on its own. */
+  readonly backplane?: Backplane
+  readonly logLevel?: string
+}
+
+/** One instance of the chat, ready to listen. */
+export function buildApp ({ instanceId, redis, backplane, logLevel = 'info' }: AppOptions): FastifyInstance {
+  const app = Fastify({
+    // Every line says which instance wrote it.
+    logger: { level: logLevel, base: { instance: instanceId } },
+    // Believes the X-Forwarded-* headers of a proxy on this machine, see nginx.conf.
+    trustProxy: 'loopback'
+  })
+
+  app.register(websocketGroups, {
+    redis,
+    backplane,
+    authenticate,
+    memberInfo: ({ identity }): MemberInfo | undefined => identity === null ? undefined : { name: identity.name, instance: instanceId }
+  })
+  app.register(chat)
+  app.register(groups)
+  app.register(health, { instanceId })
+  app.register(page)
+
+  return app
+}

@@ -1,0 +1,29 @@
+import { Type, type FastifyPluginAsyncTypebox, type Static } from '@fastify/type-provider-typebox'
+import type { Member } from 'fastify-websocket-groups'
+import { Value } from 'typebox/value'
+import { broadcast } from './broadcast.ts'
+import { GroupParams } from './rooms.ts'
+
+/** What the option `memberInfo` tells the others about a member, see app.ts. */
+export const MemberInfo = Type.Object({ name: Type.String(), instance: Type.String() })
+export type MemberInfo = Static<typeof MemberInfo>
+
+const Message = Type.Object({ text: Type.String({ minLength: 1, maxLength: 4096 }) }, { additionalProperties: false })
+
+/** Groups over plain HTTP. */
+export const groups: FastifyPluginAsyncTypebox = async app => {
+  app.get('/groups/:group', { schema: { params: GroupParams } }, async ({ params: { group } }) => {
+    const members = await app.registry.members(group)
+    return { group, count: members.length, members: members.map(describe) }
+  })
+
+  app.post('/groups/:group/messages', { schema: { params: GroupParams, body: Message }, preHandler: app.wsAuth() }, async (request, reply) => {
+    reply.code(202)
+    return await broadcast(app, request.params.group, request.body.text)
+  })
+}
+
+/** Another instance may run another version of this service: what it says about its members is checked like any input. */
+function describe ({ info, ...member }: Member): Omit<Member, 'info'> & Partial<MemberInfo> {
+  return Value.Check(MemberInfo, info) ? { ...member, ...info } : member
+}

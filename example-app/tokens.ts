@@ -1,0 +1,25 @@
+/** Who is behind a connection. */
+export interface User {
+  readonly userId: string
+  readonly name: string
+}
+
+// From here on `connection.identity` and `request.identity` are a User everywhere.
+declare module 'fastify-websocket-groups' {
+  interface Register { identity: User }
+}
+
+// For the demonstration only. A real service verifies a signed token here, with @fastify/jwt for example.
+const users = new Map<string, User>([
+  ['valid-token', { userId: 'john', name: 'John Doe' }],
+  ['jane-token', { userId: 'jane', name: 'Jane Roe' }],
+  ['alex-token', { userId: 'alex', name: 'Alex Kim' }],
+  ['maria-token', { userId: 'maria', name: 'Maria Silva' }]
+])
+
+export const demoTokens: ReadonlyMap<string, User> = users
+
+/** No user: the plugin answers 401, before anything is upgraded. */
+export function authenticate (token: string): User | undefined {
+  return users.get(token)
+}

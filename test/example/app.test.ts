@@ -1,0 +1,184 @@
+import t, { type Test } from 'tap'
+import Fastify from 'fastify'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import websocketGroups from 'fastify-websocket-groups'
+import { demoTokens } from '../../example-app/tokens.ts'
+import { health } from '../../example-app/health.ts'
+import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
+import { freePort } from '../helpers/ports.ts'
+import { until } from '../helpers/until.ts'
+import { bearer, getJson, postJson, startInstances } from './instances.ts'
+
+/** A client in a room that has read its own welcome. */
+async function enter (t: Test, url: string, room: string, token: string): Promise<TestClient> {
+  const client = connect(t, `${url}/ws/chat/${room}`, { headers: bearer(token) })
+  const name = demoTokens.get(token)?.name
+  t.equal(await client.next(), `Welcome ${name} to ${room}!`)
+  t.equal(await client.next(), `${name} joined the room`)
+  return client
+}
+
+t.test('a room spans the instances: welcome, joined, said, left', async t => {
+  const [one, two] = await startInstances(t, 'inst1', 'inst2')
+  const john = await enter(t, one.url, 'lobby', 'valid-token')
+  const elsewhere = await enter(t, two.url, 'other', 'alex-token')
+  const jane = await enter(t, two.url, 'lobby', 'jane-token')
+  t.equal(await john.next(), 'Jane Roe joined the room')
+
+  john.send('hi')
+  t.equal(await jane.next(), '[John Doe]: hi')
+  t.equal(await john.next(), '[John Doe]: hi', 'the sender too')
+  jane.send(Buffer.from('Grüße'))
+  t.equal(await john.next(), '[Jane Roe]: Grüße', 'as text, whatever frame it came in')
+
+  await jane.close()
+  t.equal(await john.next(), 'Jane Roe left the room')
+  const again = await enter(t, two.url, 'lobby', 'jane-token')
+  t.equal(await john.next(), 'Jane Roe joined the room')
+  again.terminate()
+  t.equal(await john.next(), 'Jane Roe left the room', 'also when the client vanished')
+
+  elsewhere.send('still here')
+  t.equal(await elsewhere.next(), '[Alex Kim]: still here', 'and another room heard nothing of all this')
+})
+
+t.test('a browser, which can set no header, brings the token as a subprotocol', async t => {
+  const [one] = await startInstances(t, 'inst1')
+  const client = connect(t, `${one.url}/ws/chat/lobby`, { protocols: ['bearer', 'maria-token'] })
+  t.equal(await client.next(), 'Welcome Maria Silva to lobby!')
+  t.equal(client.ws.protocol, 'bearer')
+})
+
+t.test('the welcome comes first, however many come at once', async t => {
+  const [one, two] = await startInstances(t, 'inst1', 'inst2')
+  const clients = Array.from({ length: 60 }, (_, at) => connect(t, `${at % 2 === 0 ? one.url : two.url}/ws/chat/busy`, { headers: bearer('valid-token') }))
+  const firsts = await Promise.all(clients.map(async client => await client.next()))
+  t.ok(firsts.every(first => first === 'Welcome John Doe to busy!'))
+  await Promise.all(clients.map(async client => await client.nextWhere(message => message === 'John Doe joined the room')))
+})
+
+t.test('nobody leaves who was not announced', async t => {
+  const [one, two] = await startInstances(t, 'inst1', 'inst2')
+  const watcher = await enter(t, one.url, 'lobby', 'jane-token')
+  const fleeting = Array.from({ length: 50 }, () => connect(t, `${two.url}/ws/chat/lobby`, { headers: bearer('valid-token') }))
+  await Promise.all(fleeting.map(async client => {
+    await client.opened
+    client.terminate()
+  }))
+  await until(async () => two.app.registry.count() === 0)
+  await until(async () => await one.app.registry.groupCount('lobby') === 1)
+  await postJson(`${two.url}/groups/lobby/messages`, { text: 'that was all' }, bearer('valid-token'))
+  await watcher.nextWhere(message => message === 'that was all')
+
+  const count = (line: string): number => watcher.messages.filter(message => message === line).length
+  t.equal(count('John Doe joined the room'), count('John Doe left the room'))
+})
+
+t.test('without a good token there is no upgrade, but a 401 in JSON', async t => {
+  const [one] = await startInstances(t, 'inst1')
+  for (const headers of [{}, bearer('wrong-token'), { authorization: 'valid-token' }]) {
+    const refused = await upgradeStatus(`${one.url}/ws/chat/lobby`, { headers })
+    t.equal(refused.statusCode, 401)
+    t.match(JSON.parse(refused.body), { statusCode: 401, code: 'WSG_UNAUTHORIZED', error: 'Unauthorized' })
+  }
+  t.equal(one.app.registry.count(), 0)
+})
+
+t.test('a room that cannot be is a 400, before the upgrade', async t => {
+  const [one] = await startInstances(t, 'inst1')
+  const status = async (room: string): Promise<number> => (await upgradeStatus(`${one.url}/ws/chat/${room}`, { headers: bearer('valid-token') })).statusCode
+  t.equal(await status('a%0Ab'), 400)
+  t.equal(await status('x'.repeat(61)), 400)
+  t.equal(await status(encodeURIComponent('日本語 & Café'.padEnd(60, '字'))), 101)
+})
+
+t.test('/ws/simple answers whoever asks', async t => {
+  const [one] = await startInstances(t, 'inst1')
+  const client = connect(t, `${one.url}/ws/simple`)
+  t.equal(await client.next(), 'Connected! Send me messages.')
+  client.send('hi')
+  t.equal(await client.next(), 'You said: hi')
+})
+
+t.test('a group over HTTP: its members on all instances', async t => {
+  const [one, two] = await startInstances(t, 'inst1', 'inst2')
+  t.strictSame(await getJson(`${one.url}/groups/lobby`), { status: 200, body: { group: 'lobby', count: 0, members: [] } })
+
+  await enter(t, one.url, 'lobby', 'valid-token')
+  await enter(t, two.url, 'lobby', 'jane-token')
+  for (const { url } of [one, two]) {
+    const { body } = await getJson(`${url}/groups/lobby`)
+    t.match(body, { group: 'lobby', count: 2 })
+    const { members } = body as { members: Array<{ userId: string }> }
+    t.match(members.sort((a, b) => b.userId.localeCompare(a.userId)), [
+      { userId: 'john', name: 'John Doe', instance: 'inst1', instanceId: one.app.registry.instanceId, connectionId: String, joinedAt: Number },
+      { userId: 'jane', name: 'Jane Roe', instance: 'inst2', instanceId: two.app.registry.instanceId }
+    ])
+  }
+  t.equal((await getJson(`${one.url}/groups/${'x'.repeat(61)}`)).status, 400)
+})
+
+t.test('a message over HTTP reaches the group as it is', async t => {
+  const [one, two] = await startInstances(t, 'inst1', 'inst2')
+  const john = await enter(t, one.url, 'lobby', 'valid-token')
+  const jane = await enter(t, two.url, 'lobby', 'jane-token')
+  const post = async (body: unknown, token = 'valid-token'): Promise<{ status: number, body: unknown }> => await postJson(`${two.url}/groups/lobby/messages`, body, bearer(token))
+
+  t.strictSame(await post({ text: 'Lunch is ready' }), { status: 202, body: { scope: 'cluster', localRecipients: 1, instances: 2 } })
+  t.equal(await jane.next(), 'Lunch is ready')
+  t.equal(await john.nextWhere(message => message !== 'Jane Roe joined the room'), 'Lunch is ready')
+
+  t.match(await post({ text: 'x' }, 'wrong-token'), { status: 401, body: { code: 'WSG_UNAUTHORIZED' } })
+  for (const bad of [{}, { text: '' }, { text: 'x'.repeat(4097) }, [], 'text']) {
+    t.match(await post(bad), { status: 400, body: { statusCode: 400, error: 'Bad Request' } }, JSON.stringify(bad).slice(0, 20))
+  }
+})
+
+t.test('health: alive and ready', async t => {
+  const [one] = await startInstances(t, 'inst1')
+  t.strictSame(await getJson(`${one.url}/healthz`), { status: 200, body: { status: 'ok', instance: 'inst1' } })
+  t.strictSame(await getJson(`${one.url}/readyz`), { status: 200, body: { ready: true, status: 'up', instance: 'inst1', backplane: 'memory', problems: [] } })
+})
+
+t.test('health without Redis: alive, but not ready where policy refuses new connections', async t => {
+  const app = Fastify()
+  t.teardown(async () => await app.close())
+  app.register(websocketGroups, { redis: `redis://127.0.0.1:${await freePort()}`, bootTimeoutMs: 100, outage: { upgrade: 'refuse' } })
+  app.register(health, { instanceId: 'inst1' })
+  const url = await app.listen({ port: 0, host: '127.0.0.1' })
+
+  t.equal((await getJson(`${url}/healthz`)).status, 200)
+  const ready = await getJson(`${url}/readyz`)
+  t.match(ready, { status: 503, body: { ready: false, status: 'down', instance: 'inst1', backplane: 'redis' } })
+  t.ok((ready.body as { problems: string[] }).problems.length > 0, 'and it says why')
+})
+
+t.test('the page is served, and asks for nothing from elsewhere', async t => {
+  const [one] = await startInstances(t, 'inst1')
+  const response = await fetch(one.url)
+  t.equal(response.status, 200)
+  t.match(response.headers.get('content-type'), /^text\/html/)
+  t.match(response.headers.get('content-security-policy'), /default-src 'none'/)
+  const html = await response.text()
+  const files = Array.from(html.matchAll(/(?:src|href)="(?!data:)([^"]+)"/g), ([, file]) => file ?? '')
+  t.strictSame(files, ['chat.css', 'chat.js'])
+  for (const file of [...files, 'view.js', 'reconnecting-socket.js']) t.equal((await fetch(`${one.url}/${file}`)).status, 200, file)
+})
+
+t.test('the users that the page offers are those that the server knows', async t => {
+  const script = readFileSync(new URL('../../example-app/public/chat.js', import.meta.url), 'utf8')
+  const offered = Array.from(script.matchAll(/(\w+): \{ name: '(.+?)', token: '(.+?)' \}/g), ([, userId, name, token]) => [token, { userId, name }])
+  t.strictSame(offered, [...demoTokens])
+})
+
+t.test('an instance that closes sends its clients away, and the others hear of it', async t => {
+  const [one, two] = await startInstances(t, 'inst1', 'inst2')
+  const john = await enter(t, one.url, 'lobby', 'valid-token')
+  const jane = await enter(t, two.url, 'lobby', 'jane-token')
+  const closed = once(john.ws, 'close')
+  await one.app.close()
+  t.equal((await closed)[0], 1001)
+  t.equal(await jane.nextWhere(message => message !== 'Jane Roe joined the room'), 'John Doe left the room')
+  t.match(await getJson(`${two.url}/groups/lobby`), { body: { count: 1 } })
+})
