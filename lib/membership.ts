@@ -109,8 +109,7 @@ export class Membership {
     if (connection.joined.size >= this.#options.maxGroupsPerConnection) {
       throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${connection.joined.size}`)
     }
-    const info = this.#options.memberInfo?.(connection)
-    if (info !== undefined && Buffer.byteLength(JSON.stringify(info)) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
+    const info = this.#infoOf(connection)
     const member: Member = {
       connectionId: connection.id,
       instanceId: ownerOf(connection.id) ?? '',
@@ -120,6 +119,14 @@ export class Membership {
     }
     this.#hub.join(connection, group, member)
     return member
+  }
+
+  /** As JSON keeps it, so that members here and elsewhere look alike. */
+  #infoOf (connection: LocalConnection): Json | undefined {
+    const text = JSON.stringify(this.#options.memberInfo?.(connection)) as string | undefined
+    if (text === undefined) return undefined
+    if (Buffer.byteLength(text) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
+    return JSON.parse(text) as Json
   }
 
   #assertOpen (connection: LocalConnection): void {

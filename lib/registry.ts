@@ -104,8 +104,8 @@ export class GroupRegistry implements Registry {
     })
     const expiresAt = init.identity === null ? undefined : this.#options.expiresAt(init.identity)
     if (expiresAt !== undefined) this.#expiry.add(connection, expiresAt)
-    // It passed the guard before the shutdown began.
-    if (this.#phase === 'closing') connection.close(this.#options.shutdownCode)
+    // It passed the guard before the shutdown began, and is in no batch of it.
+    if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
     return connection
   }
 
