@@ -50,7 +50,7 @@ export class MemoryBackplane implements Backplane {
   }
 
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    if (this.state === 'down') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    this.#assertUp()
     const payload = Buffer.from(envelope.payload)     // a copy: the caller may reuse its bytes once this call returned
     const copies = targets.map(target => ({ ...envelope, target, payload }))
     const takers = new Set<MemoryBackplane>()
@@ -75,6 +75,7 @@ export class MemoryBackplane implements Backplane {
   }
 
   async members (group: string): Promise<Member[]> {
+    this.#assertUp()
     const members: Member[] = []
     for (const local of this.#locals()) {
       for (const id of local.memberIds(group)) {
@@ -92,6 +93,10 @@ export class MemoryBackplane implements Backplane {
   async close (): Promise<void> {
     this.#instances.delete(this)
     this.#wanted.clear()
+  }
+
+  #assertUp (): void {
+    if (this.state === 'down') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
   }
 
   * #locals (): Iterable<LocalInstance> {

@@ -25,13 +25,15 @@ import type { Envelope, Target } from '../backplane.ts'
 const magic = 0xd1
 const version = 1
 const headerBytes = 38
+const maxIdLength = 255
 const flag = { binary: 1, except: 2, shared: 16, mustUnderstand: 0xc0 } as const
 const types: readonly Envelope['kind'][] = ['message', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 4, 5]
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
 
 export function encode (envelope: Envelope, target: Target): Buffer {
-  const { origin, sequence, kind, shared, except, command, binary, payload } = envelope
+  const { origin, sequence, kind, shared, command, binary, payload } = envelope
+  const except = envelope.except.length === 0 ? envelope.except : envelope.except.filter(isPossible)
   const nameBytes = Buffer.byteLength(target.name)
   const commandBytes = kind === 'message' ? 0 : 4 + Buffer.byteLength(command)
   let exceptBytes = except.length > 0 ? 2 : 0
@@ -113,6 +115,11 @@ class Reader {
     else this.at += size
     return !this.failed
   }
+}
+
+/** What a caller gives as the id of a connection may be anything; what cannot be one excludes nobody, and would not fit. */
+function isPossible (id: string): boolean {
+  return id.length <= maxIdLength
 }
 
 /** Ids are ASCII: one byte a character. */

@@ -5,6 +5,7 @@ import { oncePerMinute } from '../../logging.ts'
 import type { LocalInstance } from '../backplane.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link.ts'
+import type { MemberStore } from './member-store.ts'
 import type { Members } from './members.ts'
 import { beat, goodbye, reaped, safetyTtlMs } from './scripts.ts'
 
@@ -25,6 +26,7 @@ export class Lease {
   readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #members: Members
+  readonly #store: MemberStore
   readonly #leaseMs: number
   readonly #log: FastifyBaseLogger
   readonly #changed: () => void
@@ -43,11 +45,12 @@ export class Lease {
   #reapedInstances = 0
   #reapedMembers = 0
 
-  constructor (link: Link, keys: Keys, local: LocalInstance, members: Members, leaseMs: number, changed: () => void) {
+  constructor (link: Link, keys: Keys, local: LocalInstance, members: Members, store: MemberStore, leaseMs: number, changed: () => void) {
     this.#link = link
     this.#keys = keys
     this.#local = local
     this.#members = members
+    this.#store = store
     this.#leaseMs = leaseMs
     this.#log = local.log
     this.#changed = changed
@@ -108,15 +111,15 @@ export class Lease {
     await this.#reaping
     // Without a lease nothing was stored; and the members of another process with this id are not ours to remove.
     if (!this.#link.up || !this.#hadLease) return
-    await this.#members.removeAll(this.#local.instanceId, this.#members.generation)
+    await this.#store.removeAll(this.#local.instanceId, this.#store.generation)
     await this.#link.script(goodbye, [this.#keys.leases, this.#keys.instances], [this.#local.instanceId, this.#nonce])
   }
 
   async #beat (): Promise<void> {
     // A process that slept for longer than its lease may be dead to the others already: nothing is written before this beat tells.
     if (this.#hadLease && !this.held) this.#members.suspend()
-    if (this.#members.needsFence) this.#members.nextGeneration()
-    const { generation } = this.#members
+    if (this.#store.needsFence) this.#store.nextGeneration()
+    const { generation } = this.#store
     const sentAt = performance.now()
     const [status = Status.dead, ...claims] = await this.#link.script(
       beat, [this.#keys.leases, this.#keys.instances, this.#keys.generations],
@@ -129,7 +132,7 @@ export class Lease {
     if (status === Status.dead) {
       this.#lost++
       this.#members.suspend()
-      this.#log.warn({ generation: this.#members.nextGeneration() }, 'this instance was declared dead; it registers anew')
+      this.#log.warn({ generation: this.#store.nextGeneration() }, 'this instance was declared dead; it registers anew')
       return await this.#beat()
     }
     // A newer generation is registered anew because this instance wants it, the same one because Redis does not know it any more.
@@ -154,7 +157,7 @@ export class Lease {
   async #reapOne (instanceId: string, generation: number): Promise<void> {
     if (this.#closed) return
     try {
-      const removed = await this.#members.removeAll(instanceId, generation)
+      const removed = await this.#store.removeAll(instanceId, generation)
       if (removed === undefined) return
       const first = await this.#link.script(reaped, [this.#keys.leases, this.#keys.instances], [instanceId, generation, secondLookMs]) === 1
       if (first) this.#reapedInstances++

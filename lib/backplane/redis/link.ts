@@ -11,7 +11,8 @@ const silenceMs = 4_000
 const missesToTrip = 3
 /** A process that was busy past a deadline gets this long to read an answer that waits in the socket. */
 const graceMs = 25
-const maxRetryMs = 1_000
+/** Short, as memberships are to be back within two seconds of the return of Redis. */
+const maxRetryMs = 500
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
 const demotedRetryMs = 2_000
 /** Replies that say "not now" rather than "no": the same call may work on the next master, or in a moment. */

@@ -1,4 +1,4 @@
-import { WebsocketGroupsError } from '../../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import { exceptIds, Sender } from '../../sender.ts'
 import { everyone, groupTargets, userTarget } from '../../targets.ts'
 import type { PublisherOptions } from '../../plugin-options.ts'
@@ -17,27 +17,31 @@ export class RedisPublisher implements Publisher {
   readonly #sender = new Sender()
   readonly #keys: Keys
   readonly #link: Link
-  readonly #connected: Promise<void>
-  #settle: ((error?: Error) => void) | undefined
+  /** Resolves when it is known whether there is a Redis; the first calls wait for that. */
+  readonly #tried: Promise<void>
+  #refusal: Error | undefined
+  #decide: (refusal?: Error) => void
 
   constructor ({ redis, keyPrefix = 'wsg:', operationTimeoutMs = 500, logger }: PublisherOptions) {
     this.#keys = new Keys(keyPrefix)
-    this.#connected = new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#settle?.(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no Redis within ${connectMs} ms`)), connectMs)
-      this.#settle = error => {
-        clearTimeout(timer)
-        this.#settle = undefined
-        if (error === undefined) resolve()
-        else reject(error)
-      }
-    })
-    this.#connected.catch((error: Error) => logger?.warn({ err: error }, 'publisher could not connect'))
+    let tried = (): void => {}
+    this.#tried = new Promise(resolve => { tried = resolve })
+    const timer = setTimeout(() => this.#decide(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no Redis within ${connectMs} ms`)), connectMs)
+    this.#decide = refusal => {
+      clearTimeout(timer)
+      this.#refusal = refusal
+      if (refusal !== undefined) logger?.warn({ err: refusal }, 'publisher cannot use Redis')
+      tried()
+    }
     this.#link = new Link(redis, 'command', operationTimeoutMs, {
-      up: () => { inspect(this.#link).then(() => this.#settle?.(), (error: Error) => this.#settle?.(error)) },
+      up: () => {
+        // Only a server that cannot be used is refused: after any other failure the calls find out for themselves.
+        inspect(this.#link).then(() => this.#decide(), (error: Error) => this.#decide(hasCode(error, 'WSG_REDIS_UNSUPPORTED') ? error : undefined))
+      },
       down: () => logger?.warn('publisher lost Redis'),
       error: error => {
         logger?.debug({ err: error }, 'publisher: Redis link error')
-        if (isFinal(error)) this.#settle?.(refused(error))
+        if (isFinal(error)) this.#decide(refused(error))
       }
     })
   }
@@ -55,28 +59,33 @@ export class RedisPublisher implements Publisher {
   }
 
   async groupCount (group: string): Promise<number> {
-    await this.#connected
+    await this.#ready()
     return await readCount(this.#link, this.#keys, group)
   }
 
   async members (group: string): Promise<readonly Member[]> {
-    await this.#connected
+    await this.#ready()
     return await readMembers(this.#link, this.#keys, group)
   }
 
   async close (): Promise<void> {
-    this.#settle?.(new WebsocketGroupsError('WSG_CLOSED'))
     await this.#link.close()
+    this.#decide(new WebsocketGroupsError('WSG_CLOSED'))
   }
 
   async [Symbol.asyncDispose] (): Promise<void> {
     await this.close()
   }
 
+  async #ready (): Promise<void> {
+    await this.#tried
+    if (this.#refusal !== undefined) throw this.#refusal
+  }
+
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#sender.message(targets, data, exceptIds(options.except))
     const payload = Buffer.from(envelope.payload)             // the caller may reuse its bytes while the link is awaited
-    await this.#connected
+    await this.#ready()
     const instances = targets.length === 0 ? 0 : await publish(this.#link, this.#keys, targets, { ...envelope, payload })
     return { scope: 'cluster', localRecipients: 0, instances }
   }

@@ -16,12 +16,13 @@ export async function readMembers (link: Link, keys: Keys, group: string): Promi
   return hashes.flatMap((records, index) => Object.entries(records).map(([connectionId, record]) => unpack(connectionId, instances[index] ?? '', record)))
 }
 
-/** The field is the connection's id and the key ends with the instance's: the record holds the rest. */
+/** The field is the connection's id and the key ends with the instance's: the record holds the rest. `null` is an info like any other. */
 export function pack ({ joinedAt, userId, info }: Member): string {
-  return JSON.stringify([joinedAt, userId ?? null, info])
+  return JSON.stringify(info === undefined ? [joinedAt, userId ?? null] : [joinedAt, userId ?? null, info])
 }
 
 function unpack (connectionId: string, instanceId: string, record: string): Member {
-  const [joinedAt, userId, info] = JSON.parse(record) as [number, string | null, Json | undefined]
-  return { connectionId, instanceId, ...(userId === null ? {} : { userId }), joinedAt, ...(info === undefined || info === null ? {} : { info }) }
+  const [joinedAt, userId, ...rest] = JSON.parse(record) as [number, string | null, Json?]
+  const [info] = rest
+  return { connectionId, instanceId, ...(userId === null ? {} : { userId }), joinedAt, ...(info === undefined ? {} : { info }) }
 }

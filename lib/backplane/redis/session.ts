@@ -6,6 +6,7 @@ import { decode } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import { Lease } from './lease.ts'
 import { Link, type RedisSource } from './link.ts'
+import { MemberStore } from './member-store.ts'
 import { Members } from './members.ts'
 import { inspect, isFinal, refused } from './server-check.ts'
 import { Subscriptions } from './subscriptions.ts'
@@ -21,7 +22,8 @@ export interface SessionOptions {
 /** How often all memberships are written anew, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
 const retryMs = 1_000
-const closeMs = 2_000
+/** Then the links have half a second to say goodbye. */
+const closeMs = 1_500
 
 /** What one instance has in Redis between start and close: two links, its subscriptions, its members and its lease. */
 export class Session {
@@ -63,8 +65,12 @@ export class Session {
       error: error => this.#failed(error)
     })
     this.subscriptions = new Subscriptions(this.#subscribe, joinTimeoutMs, lingerMs, () => this.#report())
-    this.members = new Members(this.command, keys, local, () => this.#report(), () => { void this.#recover() })
-    this.#lease = new Lease(this.command, keys, local, this.members, leaseMs, () => this.#report())
+    const store = new MemberStore(this.command, keys, local, () => {
+      this.members.suspend()
+      void this.#recover()
+    })
+    this.members = new Members(this.command, store, local, () => this.#report())
+    this.#lease = new Lease(this.command, keys, local, this.members, store, leaseMs, () => this.#report())
     this.#subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
     this.#refresher = setInterval(() => this.members.refresh(), refreshMs).unref()
   }

@@ -82,6 +82,8 @@ export class Subscriptions {
     if (channel === undefined || !channel.wanted) return
     channel.wanted = false
     this.#setInterrupted(channel, false)
+    // Whoever still waits for it gave it up: an answer that may never come is of no use to them.
+    for (const { resolve } of channel.waiters.splice(0)) resolve()
     this.#lingering.set(name, performance.now() + this.#lingerMs)
     this.#armLinger(this.#lingerMs)
   }
