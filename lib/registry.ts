@@ -75,11 +75,14 @@ export class GroupRegistry implements Registry {
       }
     } catch (error) {
       await this.#backplane.close()
+      // Closed while it booted: that is no failure, and would make app.close() reject.
+      if (this.#phase === 'closing') return
       throw error
     }
     // Both stay wanted when the backplane is out now.
     const wanted = [{ kind: 'instance', name: this.instanceId }, { kind: 'all', name: '' }] as const
     await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
+    if (this.#phase === 'closing') return
     this.#heartbeat.start()
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import type { Backplane, Envelope, LocalInstance, Target } from '../../lib/backplane/backplane.ts'
-import { drawId } from '../../lib/sender.ts'
+import { drawId } from '../../lib/ids.ts'
 import type { Member } from '../../lib/types.ts'
 
 /** One empty cluster: every backplane it makes is another instance of it. */

@@ -34,7 +34,11 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
 
   const reset = (link: Link): void => {
     links.delete(link)
-    for (const socket of link.sides) if (!socket.destroyed) socket.resetAndDestroy()
+    for (const socket of link.sides) {
+      // A reset while the socket is being ended is refused by libuv, and Node 20 then spins for ever when the process exits.
+      if (socket.writableEnded) socket.destroy()
+      else if (!socket.destroyed) socket.resetAndDestroy()
+    }
   }
 
   const relay = (link: Link, from: Socket, to: Socket): void => {

@@ -1,0 +1,32 @@
+import t from 'tap'
+import { byRoom, crowd, everyoneHears, spread } from '../helpers/crowd.ts'
+import { closeClean, differences, exact, startInstances, sum, type Instance } from '../helpers/instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+
+t.test('a killed instance with 1,000 connections is gone from all counts within 21 s, cleaned up by exactly one survivor', async t => {
+  const redis = await startRedis(t)
+  const [victim, ...survivors] = await startInstances(t, 3, { redisUrl: redis.url }) as [Instance, Instance, Instance]
+  const rooms = spread(1_000, 300)
+  await crowd(t, victim.port, rooms)
+  const fewer = spread(30, 30)
+  const guests = (await Promise.all(survivors.map(async ({ port }) => await crowd(t, port, fewer)))).flat()
+  await exact([victim, ...survivors])
+
+  await victim.kill()
+  const began = performance.now()
+  t.not((await differences(survivors, rooms)).length, 0, 'its members are still counted')
+  await exact(survivors, { groups: rooms, timeoutMs: 21_000 })
+  t.pass(`exact ${Math.round(performance.now() - began)} ms after the kill`)
+  await until(async () => await sum(survivors, 'instancesReaped') === 1)
+  t.equal(await sum(survivors, 'membersReaped'), 1_000)
+
+  await everyoneHears(t, survivors, byRoom([...fewer, ...fewer], guests), 'after')
+  t.equal(await sum(survivors, 'instancesReaped'), 1)
+  for (const guest of guests) guest.close()
+  await exact(survivors, { groups: rooms })
+  await closeClean(t, redis, survivors)
+})

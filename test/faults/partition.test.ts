@@ -1,0 +1,99 @@
+import t from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { byRoom, crowd, doubled, everyoneHears, spread } from '../helpers/crowd.ts'
+import { closeClean, exact, startInstance, startInstances, type Instance } from '../helpers/instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+
+t.test('a black hole of 6 s is noticed within 5 s, healed within 2 s of its end, and doubles nothing', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const instances = await startInstances(t, 2, { redisUrl: proxy.url, options: { leaseMs: 15_000 } })
+  const [a, b] = instances as [Instance, Instance]
+  const rooms = spread(100, 20)
+  const guests = (await Promise.all(instances.map(async ({ port }) => await crowd(t, port, rooms)))).flat()
+  await exact(instances)
+
+  proxy.blackhole(true)
+  const beganAt = performance.now()
+  const noticed = Promise.all(instances.map(async one => await until(async () => (await one.ask('health')).status === 'down', { timeoutMs: 6_000 })))
+  // One busy, one idle: an idle instance has to notice by itself.
+  const stream = a.ask('stream', 'room-3', 'a', 10, 5_500)
+  await noticed
+  const noticedMs = performance.now() - beganAt
+  t.ok(noticedMs < 5_000, `both noticed after ${Math.round(noticedMs)} ms`)
+  t.not((await b.ask('health')).problems[0], undefined)
+  const { count, scopes, slowestMs } = await stream
+  t.same(scopes, { local: count })
+  t.ok(slowestMs < 550, `the slowest broadcast decided after ${Math.round(slowestMs)} ms`)
+  for (const guest of guests.splice(0, 20)) guest.close()
+  await sleep(Math.max(0, 6_000 - (performance.now() - beganAt)))
+  proxy.blackhole(false)
+
+  const tookMs = await exact(instances)
+  t.ok(tookMs < 2_000, `healed after ${Math.round(tookMs)} ms`)
+  await everyoneHears(t, instances, byRoom([...rooms, ...rooms].slice(20), guests), 'after')
+  t.strictSame(doubled(guests), [])
+  await closeClean(t, redis, instances)
+})
+
+t.test('an instance that alone is cut off for longer than its lease is reaped by the others, and comes back exact', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const options = { leaseMs: 2_000 }
+  const cutOff = await startInstance(t, { redisUrl: proxy.url, options })
+  const others = await startInstances(t, 2, { redisUrl: redis.url, options })
+  const instances = [cutOff, ...others]
+  const rooms = spread(120, 30)
+  const guests = (await Promise.all(instances.map(async ({ port }) => await crowd(t, port, rooms)))).flat()
+  await exact(instances)
+
+  proxy.blackhole(true)
+  const began = performance.now()
+  await exact(others, { groups: rooms, timeoutMs: 8_000 })
+  t.pass(`the others count without it after ${Math.round(performance.now() - began)} ms`)
+  const reaped = async (): Promise<number[]> => await Promise.all(others.map(async one => (await one.ask('stats')).instancesReaped ?? 0))
+  await until(async () => (await reaped()).reduce((sum, n) => sum + n) === 1, { what: 'exactly one of them to have done it' })
+  const [stays] = guests.splice(0, 1)
+  stays?.close()
+  await until(async () => (await cutOff.ask('health')).status === 'down')
+  proxy.blackhole(false)
+
+  const tookMs = await exact(instances)
+  t.ok(tookMs < 2_000, `exact ${Math.round(tookMs)} ms after it was let back`)
+  t.ok(((await cutOff.ask('stats')).leasesLost ?? 0) >= 1, 'it knows that it was declared dead')
+  t.same((await reaped()).reduce((sum, n) => sum + n), 1)
+  await everyoneHears(t, instances, byRoom([...rooms, ...rooms, ...rooms].slice(1), guests), 'after')
+  t.strictSame(doubled(guests), [])
+  await closeClean(t, redis, instances)
+})
+
+t.test('a write that comes late, out of a connection that was given up, does not bring back a member that left meanwhile', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const instances = await Promise.all([proxy.url, redis.url].map(async redisUrl => await startInstance(t, { redisUrl })))
+  const [late] = instances as [Instance, Instance]
+  const [guest, stays] = await crowd(t, late.port, ['-', 'lobby'])
+  await exact(instances)
+
+  // From here on everything takes 6 s, which is longer than a silent connection is kept.
+  proxy.delay(6_000)
+  const [joined] = await late.ask('time', 'join', [guest?.id ?? '', 'lobby'])
+  t.same(joined?.value, { scope: 'local' })
+  const sentAt = performance.now()
+  proxy.delay(0)
+  await until(async () => (await late.ask('health')).status === 'down', { timeoutMs: 6_000 })
+  await late.ask('leave', guest?.id ?? '', 'lobby')
+  await exact(instances, { groups: ['lobby'] })
+  t.ok(performance.now() - sentAt < 5_900, 'the instance is back before the write arrives')
+
+  await sleep(Math.max(0, 7_000 - (performance.now() - sentAt)))
+  t.ok(await exact(instances, { groups: ['lobby'] }) < 1_000, 'it changed nothing')
+  stays?.close()
+  await exact(instances, { groups: ['lobby'] })
+  await closeClean(t, redis, instances)
+})

@@ -1,0 +1,102 @@
+import t from 'tap'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
+import { beat, reap, type Script } from '../../lib/backplane/redis/scripts.ts'
+import { crowd, spread } from '../helpers/crowd.ts'
+import { closeClean, exact, startInstance, startInstances, sum, type Instance } from '../helpers/instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis, type TestRedis } from '../helpers/redis.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+
+const keys = new Keys('wsg:')
+
+async function run (redis: TestRedis, script: Script, names: string[], args: Array<string | number>): Promise<unknown> {
+  return await redis.admin.eval(script.lua, names.length, ...names, ...args)
+}
+
+t.test('a survivor that dies while it holds the claim, with part of the groups removed, is followed by another', async t => {
+  const redis = await startRedis(t)
+  const options = { leaseMs: 2_000 }
+  const [victim, ...survivors] = await startInstances(t, 3, { redisUrl: redis.url, options }) as [Instance, Instance, Instance]
+  const rooms = spread(500, 500)
+  await crowd(t, victim.port, rooms)
+  const guests = await crowd(t, survivors[0].port, spread(50, 50))
+  await exact([victim, ...survivors])
+
+  // Two survivors at once are stopped, so that the claim goes to a process of the test's own, which does what an instance does, and no more.
+  for (const { pid } of survivors) process.kill(pid, 'SIGSTOP')
+  await victim.kill()
+  const claim = async (): Promise<unknown> => await run(redis, beat, [keys.leases, keys.instances, keys.generations], ['ByHandDies', 1, 'nonce', 2_000, 2_000, 8, 60_000])
+  const claims = await until(async () => {
+    const [, ...claims] = await claim() as [number, ...string[]]
+    return claims.includes(victim.id) ? claims : undefined
+  }, { timeoutMs: 6_000, everyMs: 50 })
+  const generation = claims[claims.indexOf(victim.id) + 1] ?? ''
+  const [left] = await run(redis, reap, [keys.index(victim.id), keys.generations], [victim.id, generation, 200, keys.base]) as number[]
+  t.equal(left, 300, 'it removed 200 groups of 500 and is heard of no more')
+  for (const { pid } of survivors) process.kill(pid, 'SIGCONT')
+
+  const tookMs = await exact(survivors, { groups: rooms, timeoutMs: 8_000 })
+  t.ok(tookMs < 6_000, `another took over and was done after ${Math.round(tookMs)} ms`)
+  // Whoever was stopped beyond its lease may have been claimed too; it is back, and nobody counts it as removed.
+  await until(async () => await sum(survivors, 'instancesReaped') >= 2, { timeoutMs: 6_000, what: 'the victim and its first reaper to be cleaned up' })
+  t.equal(await redis.admin.exists(keys.index(victim.id)), 0)
+  for (const guest of guests) guest.close()
+  await exact(survivors, { groups: rooms })
+  await closeClean(t, redis, survivors)
+})
+
+t.test('a survivor that is killed between two steps of cleaning up is followed by one that starts later', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const options = { leaseMs: 2_000, operationTimeoutMs: 2_000 }
+  const victim = await startInstance(t, { redisUrl: redis.url, options })
+  const reaper = await startInstance(t, { redisUrl: proxy.url, options })
+  const rooms = spread(1_500, 1_500)
+  await crowd(t, victim.port, rooms)
+  await crowd(t, reaper.port, spread(20, 20))
+  await exact([victim, reaper])
+  // Each step takes 100 ms there and as long back.
+  proxy.delay(100)
+  await victim.kill()
+  const left = await until(async () => {
+    const left = await redis.admin.scard(keys.index(victim.id))
+    return left > 0 && left < 1_500 ? left : undefined
+  }, { timeoutMs: 8_000, everyMs: 5, what: 'the reaper to be at work' })
+  await reaper.kill()
+  t.pass(`killed with about ${left} of 1,500 groups left to remove`)
+
+  const late = await startInstance(t, { redisUrl: redis.url, options })
+  const guests = await crowd(t, late.port, ['room-0', 'room-1499'])
+  await exact([late], { groups: rooms, timeoutMs: 8_000 })
+  await until(async () => await sum([late], 'instancesReaped') === 2, { timeoutMs: 6_000 })
+  const removed = await sum([late], 'membersReaped')
+  t.ok(removed > 20 && removed <= left + 20, `it removed ${removed} members: the rest of one and those of the other`)
+  for (const guest of guests) guest.close()
+  await exact([late], { groups: rooms })
+  await closeClean(t, redis, [late])
+})
+
+t.test('a write of a dead instance that arrives after it was cleaned up is found at the second look', async t => {
+  const redis = await startRedis(t)
+  const [victim, survivor] = await startInstances(t, 2, { redisUrl: redis.url, options: { leaseMs: 1_000 } }) as [Instance, Instance]
+  await crowd(t, victim.port, ['lobby'])
+  await exact([victim, survivor])
+  const members = keys.members('lobby', victim.id)
+  const late = await redis.admin.hgetall(members)
+  await victim.kill()
+  await exact([survivor], { groups: ['lobby'] })
+  await until(async () => /^F/.test(await redis.admin.hget(keys.instances, victim.id) ?? ''), { what: 'it to be remembered for a second look' })
+
+  await redis.admin.hset(members, late)
+  await redis.admin.hset(keys.counts('lobby'), { [victim.id]: 1, '#': 1 })
+  await redis.admin.sadd(keys.index(victim.id), 'lobby')
+  t.equal(await survivor.ask('groupCount', 'lobby'), 1)
+  await redis.admin.zadd(keys.leases, 0, victim.id)             // a minute later
+  await exact([survivor], { groups: ['lobby'] })
+  await until(async () => await redis.admin.hexists(keys.instances, victim.id) === 0)
+  t.equal(await redis.admin.zscore(keys.leases, victim.id), null, 'then it is forgotten')
+  await closeClean(t, redis, [survivor])
+})

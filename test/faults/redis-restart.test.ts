@@ -1,0 +1,80 @@
+import t from 'tap'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { byRoom, crowd, everyoneHears, spread } from '../helpers/crowd.ts'
+import { closeClean, exact, startInstances } from '../helpers/instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
+import { until } from '../helpers/until.ts'
+
+const perInstance = 150
+const groups = 30
+const backWithinMs = 2_000
+const rooms = spread(perInstance, groups)
+
+noUnhandled(t)
+
+for (const kept of [false, true]) {
+  t.test(`after a SIGKILL and a restart ${kept ? 'with its data' : 'without any data'}, members are back within 2 s, exact on every instance`, async t => {
+    const folder = mkdtempSync(join(tmpdir(), 'redis-aof-'))
+    t.teardown(() => rmSync(folder, { recursive: true }))
+    const redis = await startRedis(t, kept ? { appendonly: folder } : {})
+    const instances = await startInstances(t, 3, { redisUrl: redis.url })
+    const guests = (await Promise.all(instances.map(async ({ port }) => await crowd(t, port, rooms)))).flat()
+    await exact(instances)
+    await everyoneHears(t, instances, byRoom([...rooms, ...rooms, ...rooms], guests), 'before')
+
+    await redis.kill()
+    await until(async () => (await Promise.all(instances.map(async one => await one.ask('health')))).every(({ status }) => status === 'down'))
+
+    // Life goes on meanwhile: some leave, some vanish, some come, some of them into groups that did not exist.
+    for (const guest of guests.splice(0, 20)) guest.close()
+    for (const guest of guests.splice(0, 20)) guest.terminate()
+    const late = [...spread(30, 15), ...spread(10, 5, 'new')]
+    const arrived = (await Promise.all(instances.map(async ({ port }) => await crowd(t, port, late)))).flat()
+    t.ok(arrived.every(({ scope }) => scope === 'local'), 'who joins meanwhile is told that it counts here only')
+
+    await redis.restart()
+    const tookMs = await exact(instances)
+    t.ok(tookMs < backWithinMs, `exact after ${Math.round(tookMs)} ms`)
+    const everyone = byRoom([...rooms, ...rooms, ...rooms, ...late, ...late, ...late].slice(40), [...guests, ...arrived])
+    await everyoneHears(t, instances, everyone, 'after')
+
+    for (const guest of [...guests, ...arrived]) guest.close()
+    await exact(instances, { groups: [...rooms, ...late] })
+    await closeClean(t, redis, instances)
+  })
+}
+
+t.test('a Redis that comes back with older data than it had is corrected, also where the number of members is the same', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'redis-aof-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const redis = await startRedis(t, { appendonly: folder })
+  const proxy = await startProxy(t, redis.port)
+  const instances = await startInstances(t, 2, { redisUrl: proxy.url })
+  const [first] = instances
+  const [old, stays] = await crowd(t, first?.port ?? 0, ['lobby', 'lobby'])
+  await exact(instances)
+  const key = (await redis.keys()).find(key => key.endsWith(`m:lobby:${first?.id ?? ''}`)) ?? ''
+  const before = await redis.admin.hgetall(key)
+
+  old?.close()
+  const [replacement] = await crowd(t, first?.port ?? 0, ['lobby'])
+  await exact(instances)
+
+  // What a replica without the latest writes, or an append-only file that was not synced, would have.
+  await redis.kill()
+  await proxy.refuse(true)
+  await redis.restart()
+  await redis.admin.del(key)
+  await redis.admin.hset(key, before)
+  await proxy.refuse(false)
+
+  const tookMs = await exact(instances)
+  t.ok(tookMs < backWithinMs, `exact after ${Math.round(tookMs)} ms`)
+  for (const guest of [stays, replacement]) guest?.close()
+  await exact(instances, { groups: ['lobby'] })
+  await closeClean(t, redis, instances)
+})

@@ -1,0 +1,136 @@
+import t from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { byRoom, crowd, everyoneHears, spread } from '../helpers/crowd.ts'
+import { closeClean, exact, startInstances, type Instance } from '../helpers/instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis, type TestRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+
+const rooms = spread(100, 20)
+
+/** Commands and connections that Redis saw within the next second. */
+async function load (redis: TestRedis): Promise<{ commands: number, connections: number }> {
+  const read = async (): Promise<{ commands: number, connections: number }> => {
+    const info = await redis.admin.info('stats')
+    const field = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1])
+    return { commands: field('total_commands_processed'), connections: field('total_connections_received') + field('rejected_connections') }
+  }
+  const before = await read()
+  await sleep(1_000)
+  const after = await read()
+  return { commands: after.commands - before.commands, connections: after.connections - before.connections }
+}
+
+const states = async (instances: readonly Instance[]): Promise<string[]> => await Promise.all(instances.map(async one => (await one.ask('health')).status))
+
+t.test('a user that may not subscribe: joins count, the state says why, few retries, and all is well once it may', async t => {
+  const redis = await startRedis(t)
+  await redis.admin.call('ACL', 'SETUSER', 'app', 'on', '>secret', '~*', '&*', '+@all')
+  const instances = await startInstances(t, 2, { redisUrl: redis.url.replace('redis://', 'redis://app:secret@') })
+  const [a] = instances as [Instance]
+  const before = await crowd(t, a.port, rooms)
+  await exact(instances)
+
+  await redis.admin.call('ACL', 'SETUSER', 'app', '-subscribe')
+  const during = await crowd(t, a.port, spread(300, 300, 'new'))
+  t.ok(during.every(({ scope }) => scope === 'local'), 'joins to new groups say that they count here only')
+  const health = await a.ask('health')
+  t.equal(health.status, 'degraded')
+  t.match(health.problems, [/^300 channels are not subscribed yet \(.*NOPERM/], 'and the reason is given')
+  const { scope } = await a.ask('broadcast', 'new-7', 'hello')
+  t.equal(scope, 'cluster')
+  await until(() => during[7]?.messages.includes('hello'), { what: 'members here to hear it all the same' })
+  t.equal(during[7]?.messages.length, 1)
+  const { commands, connections } = await load(redis)
+  t.ok(commands < 60 && connections === 0, `${commands} commands in a second`)
+  await crowd(t, a.port, spread(100, 100, 'more'))
+  t.ok((await load(redis)).commands < 60)
+
+  await redis.admin.call('ACL', 'SETUSER', 'app', '+subscribe')
+  t.ok(await exact(instances) < 2_000)
+  await everyoneHears(t, instances, byRoom(rooms, before), 'after')
+  await everyoneHears(t, instances, new Map([['new-7', during.slice(7, 8)]]), 'after')
+  await closeClean(t, redis, instances)
+})
+
+t.test('a user that may not ask INFO can be used', async t => {
+  const redis = await startRedis(t)
+  await redis.admin.call('ACL', 'SETUSER', 'app', 'on', '>secret', '~*', '&*', '+@all', '-info')
+  const instances = await startInstances(t, 2, { redisUrl: redis.url.replace('redis://', 'redis://app:secret@') })
+  t.strictSame(await states(instances), ['up', 'up'])
+  const guests = await crowd(t, instances[0]?.port ?? 0, rooms)
+  await exact(instances)
+  await everyoneHears(t, instances, byRoom(rooms, guests), 'without INFO')
+  await closeClean(t, redis, instances)
+})
+
+t.test('a Redis that is out of memory refuses memberships: messages go on, the state says why, few retries, and exact once there is room', async t => {
+  const redis = await startRedis(t, { args: ['--maxmemory-policy', 'noeviction'] })
+  const instances = await startInstances(t, 2, { redisUrl: redis.url, options: { leaseMs: 3_000 } })
+  const [a, b] = instances as [Instance, Instance]
+  const before = await crowd(t, a.port, rooms)
+  await exact(instances)
+
+  await redis.admin.config('SET', 'maxmemory', '1mb')
+  const during = await crowd(t, a.port, [...rooms, ...spread(300, 300, 'new')])
+  for (const guest of before.splice(0, 20)) guest.close()
+  t.ok(during.every(({ scope }) => scope === 'local'))
+  const health = await a.ask('health')
+  t.equal(health.status, 'degraded')
+  t.match(health.problems.join(), /not all members are stored yet \(.*OOM/, 'and the reason is given')
+  await everyoneHears(t, instances, byRoom(rooms.slice(20), before), 'meanwhile')
+  await sleep(1_000)                                            // retries come at growing intervals
+  const { commands, connections } = await load(redis)
+  t.ok(commands < 600 && connections === 0, `${commands} commands in a second`)
+  await until(async () => (await a.ask('health')).problems.join().includes('holds no lease'), { timeoutMs: 6_000, what: 'the lease to run out' })
+  t.match((await a.ask('health')).problems.join(), /holds no lease.*OOM/)
+  t.ok(Object.values(await b.ask('warnings')).every(count => count < 5), 'the log is not flooded')
+
+  await redis.admin.config('SET', 'maxmemory', '0')
+  const tookMs = await exact(instances)
+  t.ok(tookMs < 3_000, `exact ${Math.round(tookMs)} ms after there was room`)
+  await closeClean(t, redis, instances)
+})
+
+t.test('a master that becomes a replica refuses memberships: few retries and reconnects, and exact once it is master again', async t => {
+  const redis = await startRedis(t)
+  const instances = await startInstances(t, 2, { redisUrl: redis.url, options: { leaseMs: 3_000 } })
+  const [a] = instances as [Instance]
+  const before = await crowd(t, a.port, rooms)
+  await exact(instances)
+
+  await redis.admin.config('SET', 'replica-serve-stale-data', 'yes')
+  await redis.admin.call('REPLICAOF', '127.0.0.1', '1')         // nobody is there
+  const during = await crowd(t, a.port, [...rooms, ...spread(50, 50, 'new')])
+  t.ok(during.every(({ scope }) => scope === 'local'))
+  for (const guest of before.splice(0, 20)) guest.close()
+  await until(async () => /READONLY/.test((await a.ask('health')).problems.join()), { what: 'the reason to be given' })
+  await sleep(1_000)
+  const { commands, connections } = await load(redis)
+  t.ok(commands < 400, `${commands} commands in a second`)
+  t.ok(connections <= 4, `${connections} new connections in a second`)
+
+  await redis.admin.call('REPLICAOF', 'NO', 'ONE')
+  const tookMs = await exact(instances)
+  t.ok(tookMs < 3_000, `exact ${Math.round(tookMs)} ms after it was master again`)
+  await everyoneHears(t, instances, byRoom([...rooms, ...spread(50, 50, 'new')], during), 'after')
+  await closeClean(t, redis, instances)
+})
+
+t.test('a Redis that lets nobody in any more is called at growing intervals, and found again', async t => {
+  const redis = await startRedis(t)
+  const instances = await startInstances(t, 2, { redisUrl: redis.url })
+  await crowd(t, instances[0]?.port ?? 0, rooms)
+  await redis.admin.config('SET', 'maxclients', '1')
+  await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+  await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub', 'SKIPME', 'yes')
+  await until(async () => (await states(instances)).every(state => state === 'down'))
+  await sleep(2_000)
+  const { connections } = await load(redis)
+  t.ok(connections > 0 && connections <= 10, `four links made ${connections} attempts in a second`)
+  await redis.admin.config('SET', 'maxclients', '100')
+  t.ok(await exact(instances) < 2_000)
+  await closeClean(t, redis, instances)
+})

@@ -1,0 +1,118 @@
+import t from 'tap'
+import type { Envelope } from '../../lib/backplane/backplane.ts'
+import { encode } from '../../lib/backplane/redis/envelope.ts'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
+import { syncMembers } from '../../lib/backplane/redis/scripts.ts'
+import { byRoom, crowd, doubled, everyoneHears, spread } from '../helpers/crowd.ts'
+import { closeClean, exact, startInstances, type Instance } from '../helpers/instance.ts'
+import { group, Local } from '../helpers/local-instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+
+const keys = new Keys('wsg:')
+
+t.test('an instance that stalls for longer than its lease is reaped; when it wakes it registers anew and all is exact', async t => {
+  const redis = await startRedis(t)
+  const options = { leaseMs: 2_000 }
+  const [stalled, ...others] = await startInstances(t, 3, { redisUrl: redis.url, options }) as [Instance, Instance, Instance]
+  const instances = [stalled, ...others]
+  const rooms = spread(150, 30)
+  const guests = (await Promise.all(instances.map(async ({ port }) => await crowd(t, port, rooms)))).flat()
+  await exact(instances)
+
+  const stall = stalled.ask('stall', 7_000)
+  await exact(others, { groups: rooms, timeoutMs: 6_500 })
+  t.pass('the others count without it')
+  const reaped = await Promise.all(others.map(async one => (await one.ask('stats')).instancesReaped ?? 0))
+  t.equal(reaped.reduce((sum, count) => sum + count), 1, 'one of them did it')
+  for (const guest of guests.splice(0, 10)) guest.terminate()   // it learns of these when it wakes
+
+  await stall
+  const tookMs = await exact(instances)
+  t.ok(tookMs < 2_000, `exact ${Math.round(tookMs)} ms after it woke`)
+  t.equal((await stalled.ask('stats')).leasesLost, 1)
+  const record = await redis.admin.hget(keys.instances, stalled.id) ?? ''
+  t.match(record, /^A2:/, 'alive, in its second generation')
+  await everyoneHears(t, instances, byRoom([...rooms, ...rooms, ...rooms].slice(10), guests), 'after')
+  t.strictSame(doubled(guests), [])
+
+  // What the first generation may still have had on the way.
+  const late = async (generation: number): Promise<unknown> => await redis.admin.eval(
+    syncMembers.lua, 4, keys.members('room-0', stalled.id), keys.counts('room-0'), keys.index(stalled.id), keys.generations,
+    stalled.id, generation, 'room-0', 60_000, 1, `${stalled.id}.ghost`, '[0,null]'
+  )
+  t.equal(await late(1), -1, 'a late write of the old generation is refused')
+  await exact(instances)
+  for (const guest of guests) guest.close()
+  await exact(instances, { groups: rooms })
+  t.equal(await late(1), -1, 'also when the instance has no members any more')
+  await exact(instances, { groups: rooms })
+  await closeClean(t, redis, instances)
+})
+
+t.test('an instance that had no members when it was declared dead is fenced all the same', async t => {
+  const redis = await startRedis(t)
+  const [stalled, other] = await startInstances(t, 2, { redisUrl: redis.url, options: { leaseMs: 1_000 } }) as [Instance, Instance]
+  await stalled.ask('stall', 3_500)
+  await until(async () => (await stalled.ask('stats')).leasesLost === 1)
+  await exact([stalled, other])
+  const late = await redis.admin.eval(
+    syncMembers.lua, 4, keys.members('lobby', stalled.id), keys.counts('lobby'), keys.index(stalled.id), keys.generations,
+    stalled.id, 1, 'lobby', 60_000, 1, `${stalled.id}.1`, '[0,null]'
+  )
+  t.equal(late, -1)
+  await exact([stalled, other], { groups: ['lobby'] })
+  await closeClean(t, redis, [stalled, other])
+})
+
+t.test('a stall that is shorter than the lease costs nothing: no timeout, no reconnect, calls under way succeed', async t => {
+  const redis = await startRedis(t)
+  const instances = await startInstances(t, 2, { redisUrl: redis.url })
+  const [stalled] = instances as [Instance]
+  const guests = (await Promise.all(instances.map(async ({ port }) => await crowd(t, port, spread(20, 4))))).flat()
+  await exact(instances)
+  for (let round = 0; round < 3; round++) {
+    const calls = [
+      ...Array.from({ length: 10 }, async (_, index) => await stalled.ask('time', 'broadcast', ['room-1', `${round} ${index}`])),
+      stalled.ask('time', 'members', ['room-1']),
+      stalled.ask('time', 'join', [guests[0]?.id ?? '', `new-${round}`])
+    ]
+    const stall = stalled.ask('stall', 900)
+    const outcomes = (await Promise.all(calls)).flat()
+    await stall
+    t.strictSame(outcomes.filter(({ code }) => code !== undefined), [])
+    t.ok(outcomes.every(({ value }) => Array.isArray(value) || (value as { scope: string }).scope === 'cluster'), 'all reached the cluster')
+  }
+  const { redisTimeouts, redisReconnects } = await stalled.ask('stats')
+  t.strictSame({ redisTimeouts, redisReconnects }, { redisTimeouts: 0, redisReconnects: 0 })
+  t.strictSame(doubled(guests), [])
+  await closeClean(t, redis, instances)
+})
+
+t.test('a flood of messages that takes seconds to deliver does not make an instance give up the connection that it comes by', async t => {
+  const redis = await startRedis(t)
+  const count = 50_000
+  const slow = new class extends Local {
+    override deliver (envelope: Envelope): void {
+      super.deliver(envelope)
+      const until = performance.now() + 0.1
+      while (performance.now() < until) { /* a tenth of a millisecond's work */ }
+    }
+  }({ redis: redis.url })
+  await slow.start(t)
+  await slow.backplane.subscribe(group('flooded'))
+  const target = group('flooded')
+  const bytes = encode({ origin: 'TheFlooder', sequence: 1, kind: 'message', target, shared: false, except: [], command: '', binary: false, payload: Buffer.of() }, target)
+  const began = performance.now()
+  // By Redis itself, so that all of them are on the way at once.
+  await redis.admin.eval("for i = 1, ARGV[3] do redis.call('PUBLISH', ARGV[1], ARGV[2] .. i) end", 0, keys.channel(target), bytes, count)
+  await until(() => slow.received.length === count, { timeoutMs: 20_000, everyMs: 100 })
+  t.ok(performance.now() - began > 4_000, 'it took longer than a silent connection is kept')
+  t.ok(slow.received.every(({ payload }, index) => payload.toString() === String(index + 1)), 'all of them arrived, in order')
+  t.equal(slow.backplane.stats().redisReconnects, 0)
+  await slow.backplane.close()
+  t.strictSame([...await redis.keys(), ...await redis.channels()], [])
+})

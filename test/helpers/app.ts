@@ -1,0 +1,138 @@
+import type { AddressInfo } from 'node:net'
+import Fastify, { type FastifyInstance } from 'fastify'
+import type { Test } from 'tap'
+import websocketGroups, { memoryCluster, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
+import { connect, type ConnectOptions, type TestClient } from './client.ts'
+import { startRedis, type TestRedis } from './redis.ts'
+import { until } from './until.ts'
+
+export interface InstanceOptions extends WebsocketGroupsOptions {
+  /** Adds routes of the test's own, after the plugin. */
+  readonly routes?: (app: FastifyInstance) => void
+  /** @default true */
+  readonly listen?: boolean
+}
+
+export interface OpenOptions extends ConnectOptions {
+  /** Connects as this user; anonymous without it. */
+  readonly user?: string
+}
+
+/** A client beside the connection that the instance made of it. */
+export interface Opened {
+  readonly client: TestClient
+  readonly connection: Connection
+  readonly id: string
+}
+
+/** One application with the plugin, listening on a port of its own. */
+export interface TestInstance {
+  readonly app: FastifyInstance
+  readonly registry: FastifyInstance['registry']
+  readonly id: string
+  /** `ws://127.0.0.1:<port>` */
+  readonly url: string
+  /** A connection in no group. */
+  open (options?: OpenOptions): Promise<Opened>
+  /** A connection in the room, as a member already. */
+  enter (room: string, options?: OpenOptions): Promise<Opened>
+  close (): Promise<void>
+}
+
+/** Where instances meet: a Redis, or this process. */
+export interface Cluster {
+  readonly name: string
+  start (options?: InstanceOptions): Promise<TestInstance>
+  /** Closes all instances, and resolves with what they left behind in the backplane. */
+  close (): Promise<readonly string[]>
+}
+
+export interface RedisCluster extends Cluster {
+  readonly redis: TestRedis
+}
+
+/** The token of a user is the user's id, escaped; whoever has none is anonymous. */
+const authenticate = async (token: string): Promise<{ userId: string }> => ({ userId: decodeURIComponent(token) })
+
+/** What `open` and `enter` wait for: the callbacks are done, and the test knows which connection is its client's. */
+function sendId (connection: Pick<Connection, 'id' | 'send'>): void {
+  connection.send(connection.id)
+}
+
+export async function startInstance (t: Test, { routes, listen = true, ...options }: InstanceOptions): Promise<TestInstance> {
+  const app = Fastify()
+  t.teardown(async () => await app.close())
+  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, ...options })
+  app.get('/ws', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({ onConnect: sendId, onMessage () {} }))
+  app.wsRoom('/ws/:room', { auth: { required: false }, onJoin: sendId })
+  routes?.(app)
+  if (listen) await app.listen({ port: 0 })
+  else await app.ready()
+
+  const open = async (path: string, { user, headers, ...rest }: OpenOptions = {}): Promise<Opened> => {
+    const authorization = user === undefined ? {} : { authorization: `Bearer ${encodeURIComponent(user)}` }
+    const client = connect(t, instance.url + path, { ...rest, headers: { ...authorization, ...headers } })
+    const id = String(await client.next())
+    const connection = app.registry.get(id)
+    if (connection === undefined) throw new Error(`${id} is no connection of this instance`)
+    return { client, connection, id }
+  }
+  const instance: TestInstance = {
+    app,
+    registry: app.registry,
+    id: app.registry.instanceId,
+    url: `ws://127.0.0.1:${(app.server.address() as AddressInfo | null)?.port ?? 0}`,
+    async open (options) { return await open('/ws', options) },
+    async enter (room, options) { return await open(`/ws/${encodeURIComponent(room)}`, options) },
+    async close () { await app.close() }
+  }
+  return instance
+}
+
+/** Instances on a Redis, by default one of the test's own. They go in the order they came. */
+export async function redisCluster (t: Test, redis?: TestRedis, defaults: InstanceOptions = {}): Promise<RedisCluster> {
+  const server = redis ?? await startRedis(t)
+  return { ...cluster(t, 'redis', () => ({ redis: server.url, ...defaults }), async () => [...await server.keys(), ...await server.channels()]), redis: server }
+}
+
+export function memoryInstances (t: Test, defaults: InstanceOptions = {}): Cluster {
+  const shared = memoryCluster()
+  return cluster(t, 'memory', () => ({ backplane: shared.backplane(), ...defaults }), async () => [])
+}
+
+function cluster (t: Test, name: string, options: () => InstanceOptions, leftovers: () => Promise<string[]>): Cluster {
+  const instances: TestInstance[] = []
+  return {
+    name,
+    async start (more) {
+      const instance = await startInstance(t, { ...options(), ...more })
+      instances.push(instance)
+      return instance
+    },
+    async close () {
+      for (const { app } of instances) await app.close()
+      // Redis notices the end of a connection a moment after its client is done with it.
+      await until(async () => (await leftovers()).length === 0, { timeoutMs: 500 }).catch(() => {})
+      return await leftovers()
+    }
+  }
+}
+
+/** Runs a test on every kind of cluster; at its end nothing may be left behind. */
+export function onEveryCluster (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: Cluster) => Promise<void>): void {
+  onCluster(t, memoryInstances, name, run)
+  onCluster(t, async t => await redisCluster(t, redis), name, run)
+}
+
+/** The same on Redis alone. */
+export function onRedis (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: RedisCluster) => Promise<void>): void {
+  onCluster(t, async t => await redisCluster(t, redis), name, run)
+}
+
+function onCluster<Kind extends Cluster> (t: Test, make: (t: Test) => Kind | Promise<Kind>, name: string, run: (t: Test, cluster: Kind) => Promise<void>): void {
+  void t.test(`${name} (${make === memoryInstances ? 'memory' : 'redis'})`, async t => {
+    const cluster = await make(t)
+    await run(t, cluster)
+    t.strictSame(await cluster.close(), [], 'nothing is left behind')
+  })
+}

@@ -1,0 +1,89 @@
+import type { Backplane, Envelope, LocalInstance, Target } from '../../lib/backplane/backplane.ts'
+import type { LocalConnection } from '../../lib/connection.ts'
+import type { Member } from '../../lib/types.ts'
+
+/** A logger that says nothing. */
+export const silentLog = new Proxy({}, { get: (_, key) => key === 'child' ? () => silentLog : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
+
+/** A connection without a socket: it remembers what was written to it. */
+export interface FakeConnection extends LocalConnection { readonly written: string[] }
+
+export function fakeConnection (id: string, userId?: string): FakeConnection {
+  const joined = new Map<string, Member>()
+  const written: string[] = []
+  const connection = {
+    id,
+    userId,
+    joined,
+    written,
+    multiStamp: 0,
+    closed: false,
+    get groups () { return [...joined.keys()] },
+    write (payload: Buffer) {
+      if (connection.closed) return false
+      written.push(payload.toString())
+      return true
+    }
+  }
+  return connection as unknown as FakeConnection
+}
+
+export function member (connection: { readonly id: string }): Member {
+  return { connectionId: connection.id, instanceId: 'instance00', joinedAt: 0 }
+}
+
+/** A backplane whose answers are the test's to give: each method does what the test put in its place, and else succeeds at once. */
+export class FakeBackplane implements Backplane {
+  readonly name = 'fake'
+  readonly state = 'up'
+  readonly problems: readonly string[] = []
+  readonly published: Envelope[] = []
+  readonly unsubscribed: Target[] = []
+  onPublish: (envelope: Envelope) => Promise<number | undefined> = async () => 1
+  onSubscribe: (target: Target) => Promise<void> = async () => {}
+  onSync: (group: string, connectionId: string) => Promise<void> = async () => {}
+  onRead: (group: string) => Promise<Member[]> = async () => []
+  deaf = false
+
+  async start (): Promise<void> {}
+  async subscribe (target: Target): Promise<void> { await this.onSubscribe(target) }
+  unsubscribe (target: Target): void { this.unsubscribed.push(target) }
+  interrupted (): boolean { return this.deaf }
+
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined> {
+    this.published.push(envelope)
+    return await this.onPublish(envelope)
+  }
+
+  async syncMember (group: string, connectionId: string): Promise<void> { await this.onSync(group, connectionId) }
+  async count (group: string): Promise<number> { return (await this.onRead(group)).length }
+  async members (group: string): Promise<Member[]> { return await this.onRead(group) }
+  stats (): Record<string, number> { return {} }
+  async close (): Promise<void> {}
+}
+
+/** A promise that the test settles. */
+export interface Deferred<Value> {
+  readonly promise: Promise<Value>
+  resolve (value: Value): void
+  reject (error: unknown): void
+}
+
+export function deferred<Value = void> (): Deferred<Value> {
+  let resolve: Deferred<Value>['resolve'] = () => {}
+  let reject: Deferred<Value>['reject'] = () => {}
+  const promise = new Promise<Value>((_resolve, _reject) => { resolve = _resolve; reject = _reject })
+  return { promise, resolve, reject }
+}
+
+/** The same numbers at every run: integers from 0 to below `limit`. */
+export function seededRandom (seed: number): (limit: number) => number {
+  let state = seed >>> 0
+  // mulberry32
+  return limit => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % limit
+  }
+}

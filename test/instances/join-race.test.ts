@@ -1,0 +1,83 @@
+import t from 'tap'
+import { onEveryCluster, onRedis, type Opened, type TestInstance } from '../helpers/app.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+const races = 2_500
+const lanes = 25
+
+interface Side { readonly instance: TestInstance, readonly connections: Opened[] }
+
+async function side (instance: TestInstance, connections = lanes): Promise<Side> {
+  return { instance, connections: await Promise.all(Array.from({ length: connections }, async () => await instance.open())) }
+}
+
+/** Joins groups that are new to the cluster, publishing from the other instance the moment each join resolves. Resolves with what did not arrive. */
+async function race (joining: Side, publisher: TestInstance, count: number, label: string): Promise<string[]> {
+  await Promise.all(joining.connections.map(async ({ connection }, lane) => {
+    for (let n = lane; n < count; n += joining.connections.length) {
+      const group = `${label}-${n}`
+      await joining.instance.registry.join(connection, group)
+      await publisher.registry.broadcastToGroup(group, group)
+    }
+  }))
+  const received = (): Set<unknown> => new Set(joining.connections.flatMap(({ client }) => client.messages))
+  const all = Array.from({ length: count }, (_, n) => `${label}-${n}`)
+  await until(() => all.every(text => received().has(text)), { timeoutMs: 2_000 }).catch(() => {})
+  const got = received()
+  return all.filter(text => !got.has(text))
+}
+
+onEveryCluster(t, redis, `of ${2 * races} messages published the moment a join on the other instance resolved, none is missed`, async (t, cluster) => {
+  const [a, b] = [await side(await cluster.start()), await side(await cluster.start())]
+  const missed = await Promise.all([race(b, a.instance, races, 'b'), race(a, b.instance, races, 'a')])
+  t.strictSame(missed, [[], []])
+})
+
+onRedis(t, redis, 'none is missed when the instance that joins is far from Redis', async (t, cluster) => {
+  const proxy = await startProxy(t, redis.port)
+  const near = await cluster.start()
+  const far = await side(await cluster.start({ redis: proxy.url }), 100)
+  proxy.delay(20)
+  t.strictSame(await race(far, near, 400, 'far'), [])
+})
+
+onRedis(t, redis, 'none is missed when the instance that publishes is far from Redis', async (t, cluster) => {
+  const proxy = await startProxy(t, redis.port)
+  const near = await side(await cluster.start(), 100)
+  const far = await cluster.start({ redis: proxy.url })
+  proxy.delay(20)
+  t.strictSame(await race(near, far, 200, 'near'), [])
+})
+
+onRedis(t, redis, 'none is missed when a group is joined again while its channel is being given up', async (t, cluster) => {
+  const a = await cluster.start({ lingerMs: 0 })
+  const b = await cluster.start({ lingerMs: 0 })
+  const { client, connection } = await b.open()
+  for (let round = 0; round < 1_000; round++) {
+    await b.registry.join(connection, 'revolving')
+    await a.registry.broadcastToGroup('revolving', String(round))
+    const got = await client.next()
+    if (got !== String(round)) throw new Error(`round ${round} got ${String(got)}`)
+    // The pauses differ so that the next join meets the UNSUBSCRIBE before, on and after its way.
+    void b.registry.leave(connection, 'revolving')
+    for (let turn = 0; turn < round % 7; turn++) await new Promise(resolve => setImmediate(resolve))
+  }
+})
+
+onEveryCluster(t, redis, 'whoever is a member for the others also gets what is sent to the group', async (t, cluster) => {
+  const [a, b] = [await cluster.start(), await side(await cluster.start())]
+  for (const [n, { connection, client }] of b.connections.entries()) {
+    const group = `seen-${n}`
+    const joined = b.instance.registry.join(connection, group)
+    while (await a.registry.groupCount(group) === 0);
+    await a.registry.broadcastToGroup(group, group)
+    t.equal(await client.next(), group)
+    await joined
+  }
+})

@@ -1,0 +1,151 @@
+import t from 'tap'
+import type { Redis } from 'ioredis'
+import { onEveryCluster, onRedis, redisCluster, type Opened, type TestInstance } from '../helpers/app.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+/** All bytes that Redis sent to anyone so far. */
+async function bytesOut (admin: Redis): Promise<number> {
+  return Number(/^total_net_output_bytes:(\d+)/m.exec(await admin.info('stats'))?.[1])
+}
+
+/** How often a command was called since the counters were reset. */
+async function calls (admin: Redis): Promise<Record<string, number>> {
+  const stats = await admin.info('commandstats')
+  return Object.fromEntries([...stats.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)].map(([, command = '', count]) => [command, Number(count)]))
+}
+
+async function subscribed (admin: Redis, channel: string): Promise<number> {
+  const [, count] = await admin.pubsub('NUMSUB', `wsg:{0}:c:${channel}`) as [string, number]
+  return count
+}
+
+const groups = Array.from({ length: 100 }, (_, n) => `group-${n}`)
+
+onRedis(t, redis, 'of 100 groups spread over 3 instances, each message goes to the instances with a member and to no other', async (t, cluster) => {
+  const instances = [await cluster.start(), await cluster.start(), await cluster.start()]
+  const publisher = await cluster.start()
+  const members = new Map<TestInstance, Opened>()
+  for (const instance of instances) members.set(instance, await instance.open())
+  const holders = groups.map((_, n) => instances.filter((_, index) => n % 3 === index || n % 5 === index))
+  await Promise.all(groups.flatMap((group, n) => (holders[n] ?? []).map(async instance => await instance.registry.join(members.get(instance)?.id ?? '', group))))
+
+  t.strictSame(await Promise.all(groups.map(async group => await subscribed(redis.admin, `g:${group}`))), holders.map(({ length }) => length), 'PUBSUB NUMSUB')
+  const before = new Map(instances.map(instance => [instance, Number(instance.registry.stats().messagesDelivered)]))
+  const results = await Promise.all(groups.map(async group => await publisher.registry.broadcastToGroup(group, group)))
+  t.strictSame(results.map(({ instances }) => instances), holders.map(({ length }) => length), 'what PUBLISH answered')
+  for (const instance of instances) {
+    const expected = groups.filter((_, n) => holders[n]?.includes(instance))
+    const client = members.get(instance)?.client
+    await until(() => client?.messages.length === 1 + expected.length)
+    t.strictSame(client?.messages.slice(1).sort(), [...expected].sort())
+    t.equal(Number(instance.registry.stats().messagesDelivered) - (before.get(instance) ?? 0), expected.length)
+  }
+  t.equal(publisher.registry.stats().messagesDelivered, 0, 'the publisher is no member')
+})
+
+t.test('Redis sends the bytes of a message once to each instance with a member, and to nobody else', async (t) => {
+  const own = await startRedis(t)
+  const cluster = await redisCluster(t, own)
+  const [publisher, idle, busy] = [await cluster.start(), await cluster.start(), await cluster.start()]
+  const quiet = await idle.enter('quiet')
+  const loud = await busy.enter('loud')
+  const payload = 'x'.repeat(10_000)
+  const sentBy = async (send: () => Promise<unknown>): Promise<number> => {
+    const before = await bytesOut(own.admin)
+    for (let n = 0; n < 200; n++) await send()
+    return await bytesOut(own.admin) - before
+  }
+  const nowhere = await sentBy(async () => await publisher.registry.broadcastToGroup('nobody', payload))
+  t.ok(nowhere < 50_000, `${nowhere} bytes for 2 MB to a group without members`)
+  const once = await sentBy(async () => await publisher.registry.broadcastToGroup('loud', payload))
+  t.ok(once > 2_000_000 && once < 2_100_000, `${once} bytes for 2 MB to a group with members on one of three instances`)
+  await busy.enter('loud')
+  const still = await sentBy(async () => await publisher.registry.broadcastToGroup('loud', payload))
+  t.ok(still < 2_100_000, `${still} bytes for 2 MB when that instance has two members`)
+  await until(() => loud.client.messages.length === 401)
+  await publisher.registry.broadcastToGroup('quiet', 'y')
+  t.equal(await quiet.client.next(), 'y', 'and the others are reached when there is something for them')
+  t.strictSame(await cluster.close(), [])
+})
+
+onRedis(t, redis, 'a channel goes when the last local member left and the linger is over, and not before', async (t, cluster) => {
+  const a = await cluster.start({ lingerMs: 300 })
+  const [first, second] = [await a.enter('lingering'), await a.enter('lingering')]
+  await a.registry.leave(first.id, 'lingering')
+  await a.registry.leave(second.id, 'lingering')
+  const left = performance.now()
+  t.equal(await subscribed(redis.admin, 'g:lingering'), 1, 'it lingers')
+  await until(async () => await subscribed(redis.admin, 'g:lingering') === 0)
+  t.ok(performance.now() - left > 290)
+  t.strictSame((await redis.channels()).filter(channel => channel.includes(':g:')), [])
+  t.strictSame(await redis.admin.keys('*lingering*'), [])
+})
+
+onRedis(t, redis, 'a group that is wanted again within the linger is not subscribed anew', async (t, cluster) => {
+  const a = await cluster.start({ lingerMs: 2_000 })
+  const { id, client } = await a.open()
+  await a.registry.join(id, 'back')
+  await redis.admin.config('RESETSTAT')
+  for (let n = 0; n < 20; n++) {
+    await a.registry.leave(id, 'back')
+    await a.registry.join(id, 'back')
+  }
+  const { subscribe = 0, unsubscribe = 0 } = await calls(redis.admin)
+  t.strictSame({ subscribe, unsubscribe }, { subscribe: 0, unsubscribe: 0 })
+  await a.registry.broadcastToGroup('back', 'x')
+  t.equal(await client.next(), 'x')
+})
+
+onRedis(t, redis, 'a broadcast is one command, whatever the number of members and groups', async (t, cluster) => {
+  const [a, b] = [await cluster.start(), await cluster.start()]
+  const members = await Promise.all([a, b].flatMap(instance => Array.from({ length: 10 }, async () => await instance.enter('many'))))
+  await redis.admin.config('RESETSTAT')
+  for (let n = 0; n < 10; n++) await a.registry.broadcastToGroup('many', String(n))
+  for (const { client } of members) await client.nextWhere(message => message === '9')
+  const { publish, ping: _ping, config: _config, info: _info, 'config|resetstat': _reset, ...others } = await calls(redis.admin)
+  t.equal(publish, 10)
+  t.strictSame(others, {}, 'and nothing else was asked of Redis')
+  await redis.admin.config('RESETSTAT')
+  await a.registry.broadcastToGroup(['many', ...groups], 'several')
+  for (const { client } of members) t.equal(await client.next(), 'several')
+  const several = await calls(redis.admin)
+  t.equal((several.eval ?? 0) + (several.evalsha ?? 0), 1)
+})
+
+onRedis(t, redis, 'connections that come and go leave no subscription and no key behind', async (t, cluster) => {
+  const a = await cluster.start({ lingerMs: 0 })
+  for (let round = 0; round < 5; round++) {
+    const opened = await Promise.all(Array.from({ length: 20 }, async (_, n) => await a.enter(`room-${n % 7}`, { user: `user-${n % 5}` })))
+    await Promise.all(opened.map(async ({ client }, n) => n % 2 === 0 ? await client.close() : client.terminate()))
+  }
+  await until(() => a.registry.count() === 0)
+  await until(async () => (await redis.channels()).length === 2, { what: 'only the instance\'s inbox and the channel for all to remain' })
+  t.strictSame(await redis.channels(), ['wsg:{0}:c:all', `wsg:{0}:c:i:${a.id}`])
+  await until(async () => (await redis.keys()).length === 3, { what: 'only what says that the instance lives to remain' })
+  t.strictSame(await redis.keys(), ['wsg:{0}:gen', 'wsg:{0}:inst', 'wsg:{0}:live'])
+  t.equal(a.registry.stats().groups, 0)
+})
+
+onEveryCluster(t, redis, 'two clusters do not hear each other', async (t, cluster) => {
+  const other = cluster.name === 'redis' ? { keyPrefix: 'other:' } : { backplane: undefined }
+  const [a, b] = [await cluster.start(), await cluster.start(other)]
+  const [x, y] = [await a.enter('same', { user: 'ann' }), await b.enter('same', { user: 'ann' })]
+  t.equal(await a.registry.groupCount('same'), 1)
+  t.strictSame((await b.registry.members('same')).map(({ connectionId }) => connectionId), [y.id])
+  t.strictSame(await a.registry.broadcastToAll('all'), { scope: 'cluster', localRecipients: 1, instances: 1 })
+  await a.registry.broadcastToGroup(['same', 'more'], 'group')
+  await a.registry.sendToUser('ann', 'user')
+  t.equal(await a.registry.sendTo(y.id, 'direct'), false)
+  t.equal(await a.registry.disconnect(y.id), 0)
+  t.equal(await b.registry.disconnect({ userId: 'ann' }, { code: 4000 }), 1)
+  t.equal((await y.client.closed).code, 4000)
+  t.strictSame(y.client.messages, [y.id])
+  t.strictSame([await x.client.next(), await x.client.next(), await x.client.next()], ['all', 'group', 'user'])
+  await b.close()
+  t.equal(await a.registry.groupCount('same'), 1, 'nor does the end of one touch the other')
+})
