@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import type { WebsocketGroupsOptions } from '../../plugin.ts'
 import type { Answer, Arguments, Question, Ready } from './instance-process.ts'
 import type { TestRedis } from './redis.ts'
+import type { Machine } from './machine.ts'
 import { until } from './until.ts'
 
 export interface InstanceOptions {
@@ -111,14 +112,14 @@ export async function sum (instances: readonly Instance[], name: string): Promis
   return values.reduce((sum, value) => sum + value, 0)
 }
 
-/** Where what an instance says of the cluster differs from who really holds a connection, one line each. */
-export async function differences (instances: readonly Instance[], groups: readonly string[] = []): Promise<string[]> {
+/** Where what an instance says of the cluster differs from who really holds a connection, one line each. Looks at every n-th group. */
+export async function differences (instances: readonly Instance[], groups: readonly string[] = [], every = 1): Promise<string[]> {
   const held = await Promise.all(instances.map(async one => await one.ask('local')))
   const truth = new Map<string, string[]>(groups.map(group => [group, []]))
   for (const local of held) {
     for (const [group, ids] of Object.entries(local)) truth.set(group, [...truth.get(group) ?? [], ...ids])
   }
-  const names = [...truth.keys()]
+  const names = [...truth.keys()].filter((_, index) => index % every === 0)
   const found: string[] = []
   await Promise.all(instances.map(async one => {
     for (const { group, count, members } of await one.ask('view', names)) {
@@ -133,21 +134,35 @@ export async function differences (instances: readonly Instance[], groups: reado
   return found
 }
 
-/** Resolves when all instances are up and what they say of all groups is the truth. `groups`: names that may be empty by now. Returns how long it took. */
-export async function exact (instances: readonly Instance[], { groups = [], timeoutMs = 5_000 }: { groups?: readonly string[], timeoutMs?: number } = {}): Promise<number> {
+export interface ExactOptions {
+  /** Names that may be empty by now. */
+  readonly groups?: readonly string[]
+  /** Looks at every n-th group only. */
+  readonly every?: number
+  readonly timeoutMs?: number
+}
+
+/** Resolves when all instances are up and what they say of all groups is the truth. Returns how long it took. */
+export async function exact (instances: readonly Instance[], { groups = [], every, timeoutMs = 15_000 }: ExactOptions = {}): Promise<number> {
   const began = performance.now()
   const last: { states: string[], wrong: string[] } = { states: [], wrong: [] }
   try {
     await until(async () => {
       last.states = await Promise.all(instances.map(async one => (await one.ask('health')).status))
       if (last.states.some(state => state !== 'up')) return false
-      last.wrong = await differences(instances, groups)
+      last.wrong = await differences(instances, groups, every)
       return last.wrong.length === 0
     }, { timeoutMs, everyMs: 20 })
   } catch (error) {
     throw new Error(`not exact within ${timeoutMs} ms: ${JSON.stringify(last)}`, { cause: error })
   }
   return performance.now() - began
+}
+
+/** The same, within a limit. */
+export async function exactWithin (t: Test, machine: Machine, limitMs: number, what: string, instances: readonly Instance[], options?: ExactOptions): Promise<void> {
+  machine.restart()
+  machine.within(t, await exact(instances, options), limitMs, `${what} all is exact`)
 }
 
 /** The end of every fault test: all instances close without an unhandled error, and nothing of them stays in Redis. */

@@ -137,6 +137,23 @@ t.test('an instance that closes while its Redis hangs, or is cut off, or is gone
   }))
 })
 
+t.test('an instance that closes in the moment Redis comes back leaves nothing in it', async (t) => {
+  const own = await startRedis(t)
+  for (let turns = 0; turns < 20; turns++) {
+    const a = await startInstance(t, { redis: own.url })
+    await a.enter('room')
+    await own.kill()
+    await until(() => a.registry.health().status === 'down')
+    const back = own.restart()
+    const nextTurn = async (): Promise<void> => { await new Promise(resolve => setImmediate(resolve)) }
+    while (a.registry.health().problems.some(problem => problem.includes('command link'))) await nextTurn()
+    for (let turn = 0; turn < turns; turn++) await nextTurn()
+    await a.close()
+    await back
+    t.strictSame([...await own.keys(), ...await own.channels()], [], `closed ${turns} turns of the event loop after the link came back`)
+  }
+})
+
 t.test('an application that is closed before it is ready, or while it boots without Redis, is closed and leaves nothing', async (t) => {
   const unready = Fastify()
   await unready.register(websocketGroups, { redis: redis.url })

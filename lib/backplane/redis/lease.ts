@@ -77,9 +77,11 @@ export class Lease {
 
   /**
    * Renews the lease now and, when it was gone, everything that hangs on it. Calls at the same time share one beat.
-   * @throws {WebsocketGroupsError} WSG_INSTANCE_ID_TAKEN, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   * @throws {WebsocketGroupsError} WSG_INSTANCE_ID_TAKEN, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_CLOSED
    */
   async renew (): Promise<void> {
+    // Someone may have been about to ask when the lease was given back: it must not come to life again.
+    if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
     this.#beating ??= this.#beat().finally(() => { this.#beating = undefined })
     try {
       await this.#beating

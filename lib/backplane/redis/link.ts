@@ -9,8 +9,9 @@ const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
-/** A process that was busy past a deadline gets this long to read an answer that waits in the socket. */
-const graceMs = 25
+/** A timer that is later than this tells of a process that was busy, which gets as long again, up to a limit, to read what came meanwhile. */
+const lateMs = 10
+const maxGraceMs = 100
 /** Short, as memberships are to be back within two seconds of the return of Redis. */
 const maxRetryMs = 500
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
@@ -152,7 +153,8 @@ export class Link {
       }
       let timer = setTimeout(() => {
         // Timers come before sockets: after a stall of this process the answer may be there already, unread.
-        if (performance.now() - startedAt > deadlineMs + graceMs) timer = setTimeout(miss, graceMs)
+        const late = performance.now() - startedAt - deadlineMs
+        if (late > lateMs) timer = setTimeout(miss, Math.min(late, maxGraceMs))
         else miss()
       }, deadlineMs)
       this.#calls.add(fail)

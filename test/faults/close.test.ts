@@ -1,0 +1,67 @@
+import t from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { crowd, spread } from '../helpers/crowd.ts'
+import { startInstance } from '../helpers/instance.ts'
+import { group, Local } from '../helpers/local-instance.ts'
+import { watchMachine } from '../helpers/machine.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { freePort } from '../helpers/ports.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+const machine = watchMachine(t)
+
+const slackMs = 500
+
+t.test('an instance that is closed while it still waits for Redis ends at once', async t => {
+  const local = new Local({ redis: `redis://127.0.0.1:${await freePort()}`, bootTimeoutMs: 10_000 })
+  const began = performance.now()
+  const started = local.start(t).then(() => 'started', (error: { code?: string }) => error.code)
+  await local.backplane.close()
+  t.equal(await started, 'WSG_CLOSED')
+  t.ok(performance.now() - began < 1_000)
+})
+
+t.test('an instance that closes while Redis hangs does so within its time', async t => {
+  const redis = await startRedis(t)
+  const local = await new Local({ redis: redis.url }).start(t)
+  await local.join('lobby', `${local.instanceId}.1`)
+  await local.backplane.subscribe(group('lobby'))
+  const instance = await startInstance(t, { redisUrl: redis.url })
+  await crowd(t, instance.port, spread(60, 20))
+  redis.stop()
+  machine.restart()
+  const began = performance.now()
+  const whole = instance.close().then(() => performance.now() - began)
+  await local.backplane.close()
+  machine.within(t, performance.now() - began, 2_000 + slackMs, 'the backplane closed')
+  machine.within(t, await whole, 5_000, 'a whole application closed')
+  redis.cont()
+})
+
+t.test('an instance that closes in the middle of a reconnect leaves nothing in Redis, and nothing running here', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const running = (): string[] => process.getActiveResourcesInfo().filter(kind => kind === 'Timeout' || kind === 'TCPSocketWrap').sort()
+  const before = running()
+  // Each step of coming back takes 40 ms: the handshake, INFO, the beat, the memberships.
+  for (let afterMs = 0; afterMs <= 400; afterMs += 40) {
+    const local = await new Local({ redis: proxy.url }).start(t)
+    await local.join('lobby', `${local.instanceId}.1`)
+    await local.backplane.subscribe(group('lobby'))
+    proxy.delay(20)
+    proxy.cut()
+    await until(() => local.backplane.state === 'down')
+    // At once when it is connected again, or a little later.
+    await until(() => local.backplane.stats().redisUp === 1, { everyMs: 1 })
+    await sleep(afterMs)
+    await local.backplane.close()
+    proxy.delay(0)
+    await until(async () => (await redis.channels()).length === 0)
+    await sleep(60)                                             // what is still on its way
+    t.strictSame(await redis.keys(), [], `closed ${afterMs} ms after the link was back`)
+  }
+  await until(() => running().length <= before.length, { what: 'timers and sockets to be gone' })
+})
