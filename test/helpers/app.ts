@@ -2,9 +2,8 @@ import type { AddressInfo } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import websocketGroups, { memoryCluster, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
-import { connect, type ConnectOptions, type TestClient } from './client.ts'
+import { connect, type ConnectOptions, type Message, type TestClient } from './client.ts'
 import { startRedis, type TestRedis } from './redis.ts'
-import { until } from './until.ts'
 
 export interface InstanceOptions extends WebsocketGroupsOptions {
   /** Adds routes of the test's own, after the plugin. */
@@ -23,6 +22,11 @@ export interface Opened {
   readonly client: TestClient
   readonly connection: Connection
   readonly id: string
+}
+
+/** What the client got after the message that told it its id. */
+export function heard ({ client }: Opened): Message[] {
+  return client.messages.slice(1)
 }
 
 /** One application with the plugin, listening on a port of its own. */
@@ -111,8 +115,6 @@ function cluster (t: Test, name: string, options: () => InstanceOptions, leftove
     },
     async close () {
       for (const { app } of instances) await app.close()
-      // Redis notices the end of a connection a moment after its client is done with it.
-      await until(async () => (await leftovers()).length === 0, { timeoutMs: 500 }).catch(() => {})
       return await leftovers()
     }
   }

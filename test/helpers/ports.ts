@@ -1,15 +1,20 @@
 import { createServer } from 'node:net'
 
+/** Test files run beside each other: each process draws from a part of its own, and so not what a server of another one will need again. */
+const parts = 200
+const perPart = 100
+const first = 10_000 + (process.pid % parts) * perPart
+
 /**
  * A free port below the range that systems hand out by themselves (from 32768 on Linux): a server that is killed and
  * started again on its port would otherwise find it taken by somebody's outgoing connection.
  */
 export async function freePort (): Promise<number> {
   for (let attempt = 0; attempt < 200; attempt++) {
-    const port = 10_000 + Math.floor(Math.random() * 20_000)
+    const port = first + Math.floor(Math.random() * perPart)
     if (await isFree(port)) return port
   }
-  throw new Error('found no free port between 10000 and 30000')
+  throw new Error(`found no free port between ${first} and ${first + perPart}`)
 }
 
 function isFree (port: number): Promise<boolean> {

@@ -17,13 +17,14 @@ export interface TcpProxy {
   blackhole (on: boolean): void
   /** Nobody listens on the port: new connections are refused. Those there are go on. */
   refuse (on: boolean): Promise<void>
-  /** Holds every chunk, both ways, for this long. 0 ends it. */
-  delay (ms: number): void
+  /** Holds every chunk, both ways, for this long; of `subscribers` only on connections that sent a SUBSCRIBE before. 0 ends it. */
+  delay (ms: number, which?: 'all' | 'subscribers'): void
 }
 
 interface Link {
   readonly sides: readonly [Socket, Socket]
   lostBytes: boolean
+  subscriber: boolean
 }
 
 /** A TCP proxy in front of a port of this machine, that can be made to misbehave. Ends with the test. */
@@ -31,6 +32,7 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   const links = new Set<Link>()
   let swallowing = false
   let delayMs = 0
+  let delayed: 'all' | 'subscribers' = 'all'
 
   const reset = (link: Link): void => {
     links.delete(link)
@@ -45,11 +47,12 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
     let lastAt = 0 // a chunk never overtakes the one before it, even when the delay is shortened
     const pass = (action: () => void): void => {
       const now = performance.now()
-      lastAt = Math.max(now + delayMs, lastAt)
+      lastAt = Math.max(delayed === 'all' || link.subscriber ? now + delayMs : now, lastAt)
       if (lastAt - now < 1) action()
       else setTimeout(action, lastAt - now)
     }
     from.on('data', (chunk) => {
+      link.subscriber ||= from === link.sides[0] && /\bsubscribe\b/i.test(chunk.toString('latin1'))
       if (swallowing) {
         link.lostBytes = true
         return
@@ -79,7 +82,7 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
 
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
     const upstream = connect({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
-    const link: Link = { sides: [client, upstream], lostBytes: swallowing }
+    const link: Link = { sides: [client, upstream], lostBytes: swallowing, subscriber: false }
     links.add(link)
     relay(link, client, upstream)
     relay(link, upstream, client)
@@ -109,7 +112,10 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
       if (on && server.listening) server.close()
       if (!on && !server.listening) await listen()
     },
-    delay (ms) { delayMs = ms }
+    delay (ms, which = 'all') {
+      delayMs = ms
+      delayed = which
+    }
   }
   t.teardown(() => {
     if (server.listening) server.close()

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { redisCluster, type Opened, type RedisCluster } from '../helpers/app.ts'
+import { heard, redisCluster, type RedisCluster } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
@@ -17,9 +17,6 @@ function hung (name: string, run: (t: Parameters<typeof startRedis>[0], cluster:
     t.strictSame(await cluster.close(), [], 'nothing is left behind')
   })
 }
-
-/** What the client got after the message that told it its id. */
-const heard = ({ client }: Opened): unknown[] => client.messages.slice(1)
 
 hung('a message whose publish timed out and that was delivered here does not come again when Redis wakes', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]

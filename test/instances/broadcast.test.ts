@@ -1,15 +1,12 @@
 import t from 'tap'
 import type { Data } from '../../plugin.ts'
-import { onEveryCluster, onRedis, type Opened } from '../helpers/app.ts'
+import { heard, onEveryCluster, onRedis, type Opened } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)
-
-/** What the client got after the message that told it its id. */
-const heard = ({ client }: Opened): unknown[] => client.messages.slice(1)
 
 onEveryCluster(t, redis, 'a string travels as a text frame, a Uint8Array as a binary frame with the same bytes', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]

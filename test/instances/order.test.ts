@@ -1,5 +1,5 @@
 import t from 'tap'
-import { onEveryCluster, type Opened } from '../helpers/app.ts'
+import { heard, onEveryCluster } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
@@ -8,9 +8,6 @@ noUnhandled(t)
 const redis = await startRedis(t)
 
 const perPublisher = 300
-
-/** What the client got after the message that told it its id. */
-const heard = ({ client }: Opened): string[] => client.messages.slice(1).map(String)
 
 const numbered = (label: string, count: number): string[] => Array.from({ length: count }, (_, n) => `${label}:${n}`)
 
@@ -31,7 +28,7 @@ onEveryCluster(t, redis, 'every member on every instance, the sender too, sees o
   await until(() => members.every(member => heard(member).length === 3 * perPublisher), { what: 'all messages at all members' })
   const [first, ...others] = members.map(heard)
   for (const other of others) t.strictSame(other, first)
-  for (const index of [0, 1, 2]) t.strictSame(first?.filter(text => text.startsWith(`${index}:`)), numbered(String(index), perPublisher))
+  for (const index of [0, 1, 2]) t.strictSame(first?.filter(text => String(text).startsWith(`${index}:`)), numbered(String(index), perPublisher))
 })
 
 onEveryCluster(t, redis, 'messages that clients send to their room come to all of them in one order', async (t, cluster) => {
@@ -41,7 +38,7 @@ onEveryCluster(t, redis, 'messages that clients send to their room come to all o
   await until(() => members.every(member => heard(member).length === 400))
   const [first, ...others] = members.map(heard)
   for (const other of others) t.strictSame(other, first)
-  for (const index of [0, 1, 2, 3]) t.strictSame(first?.filter(text => text.startsWith(`${index}:`)), numbered(String(index), 100))
+  for (const index of [0, 1, 2, 3]) t.strictSame(first?.filter(text => String(text).startsWith(`${index}:`)), numbered(String(index), 100))
 })
 
 onEveryCluster(t, redis, 'direct sends of one sender arrive in the order of its calls, from here and from another instance', async (t, cluster) => {
@@ -51,7 +48,7 @@ onEveryCluster(t, redis, 'direct sends of one sender arrive in the order of its 
     t.ok((await Promise.all(numbered(String(index), 200).map(async text => await registry.sendTo(target.id, text)))).every(Boolean))
   }))
   await until(() => heard(target).length === 400)
-  for (const index of [0, 1]) t.strictSame(heard(target).filter(text => text.startsWith(`${index}:`)), numbered(String(index), 200))
+  for (const index of [0, 1]) t.strictSame(heard(target).filter(text => String(text).startsWith(`${index}:`)), numbered(String(index), 200))
 })
 
 onEveryCluster(t, redis, 'messages to one user keep one order on all devices', async (t, cluster) => {
@@ -63,7 +60,7 @@ onEveryCluster(t, redis, 'messages to one user keep one order on all devices', a
   await until(() => devices.every(device => heard(device).length === 400))
   const [first, second] = devices.map(heard)
   t.strictSame(first, second)
-  for (const index of [0, 1]) t.strictSame(first?.filter(text => text.startsWith(`${index}:`)), numbered(String(index), 200))
+  for (const index of [0, 1]) t.strictSame(first?.filter(text => String(text).startsWith(`${index}:`)), numbered(String(index), 200))
 })
 
 onEveryCluster(t, redis, 'large and small messages, text and binary, keep their order', async (t, cluster) => {

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { createPublisher, type BroadcastResult } from '../../plugin.ts'
-import { onEveryCluster, onRedis, type Opened } from '../helpers/app.ts'
+import { heard, onEveryCluster, onRedis } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -13,9 +13,6 @@ import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)
-
-/** What the client got after the message that told it its id. */
-const heard = ({ client }: Opened): unknown[] => client.messages.slice(1)
 
 const numbers = (count: number): string[] => Array.from({ length: count }, (_, n) => String(n))
 

@@ -4,7 +4,7 @@ import { Redis } from 'ioredis'
 import { decode, encode } from '../../lib/backplane/redis/envelope.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { Sender } from '../../lib/sender.ts'
-import { onEveryCluster, onRedis, type Opened } from '../helpers/app.ts'
+import { heard, onEveryCluster, onRedis } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
@@ -12,9 +12,6 @@ import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)
-
-/** What the client got after the message that told it its id. */
-const heard = ({ client }: Opened): unknown[] => client.messages.slice(1)
 
 onEveryCluster(t, redis, 'sendTo reaches a connection wherever it is, as it was sent', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import Fastify from 'fastify'
 import websocketGroups from '../../plugin.ts'
-import { onEveryCluster, onRedis, redisCluster, startInstance, type InstanceOptions, type Opened } from '../helpers/app.ts'
+import { heard, onEveryCluster, onRedis, redisCluster, startInstance, type InstanceOptions } from '../helpers/app.ts'
 import { connect } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
@@ -14,9 +14,6 @@ import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)
-
-/** What the client got after the message that told it its id. */
-const heard = ({ client }: Opened): unknown[] => client.messages.slice(1)
 
 onEveryCluster(t, redis, 'an instance that closes under traffic takes its members with it, and the others notice nothing else', async (t, cluster) => {
   const [a, b, c] = [await cluster.start(), await cluster.start(), await cluster.start()]

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { onEveryCluster, onRedis, type Opened } from '../helpers/app.ts'
+import { heard, onEveryCluster, onRedis } from '../helpers/app.ts'
 import { connect } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -8,9 +8,6 @@ import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)
-
-/** What the client got after the message that told it its id. */
-const heard = ({ client }: Opened): unknown[] => client.messages.slice(1)
 
 onEveryCluster(t, redis, 'sendToUser reaches all devices of the user on all instances, and nobody else', async (t, cluster) => {
   const instances = [await cluster.start(), await cluster.start(), await cluster.start()]

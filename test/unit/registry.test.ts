@@ -1,0 +1,91 @@
+import t from 'tap'
+import { Writable } from 'node:stream'
+import Fastify, { type FastifyInstance } from 'fastify'
+import websocketGroups, { memoryCluster, WebsocketGroupsError, type Backplane, type LocalInstance, type WebsocketGroupsOptions } from '../../plugin.ts'
+import { FakeBackplane } from '../helpers/fakes.ts'
+
+interface Line { readonly level: number, readonly msg: string, readonly [field: string]: unknown }
+
+/** An application that is not ready yet, and what it logs. */
+async function make (t: { teardown (run: () => unknown): void }, options: WebsocketGroupsOptions): Promise<{ readonly app: FastifyInstance, readonly lines: Line[] }> {
+  const lines: Line[] = []
+  const stream = new Writable({
+    write (chunk: Buffer, _encoding, done) {
+      for (const line of chunk.toString().trim().split('\n')) lines.push(JSON.parse(line) as Line)
+      done()
+    }
+  })
+  const app = Fastify({ logger: { level: 'debug', stream } })
+  t.teardown(async () => await app.close())
+  await app.register(websocketGroups, options)
+  return { app, lines }
+}
+
+/** A backplane that takes none of the first ids it is offered. */
+class Picky extends FakeBackplane {
+  readonly offered: string[] = []
+  readonly #refusals: number
+
+  constructor (refusals: number) {
+    super()
+    this.#refusals = refusals
+  }
+
+  override async start (local?: LocalInstance): Promise<void> {
+    this.offered.push(local?.instanceId ?? '')
+    if (this.offered.length <= this.#refusals) throw new WebsocketGroupsError('WSG_INSTANCE_ID_TAKEN')
+  }
+}
+
+t.test('an instance whose id is taken draws another one', async (t) => {
+  const backplane = new Picky(2)
+  const { app, lines } = await make(t, { backplane })
+  await app.ready()
+  t.equal(new Set(backplane.offered).size, 3)
+  t.equal(app.registry.instanceId, backplane.offered[2])
+  t.match(lines.find(({ msg }) => msg === 'websocket groups ready'), { instanceId: app.registry.instanceId })
+})
+
+t.test('an instance that finds no free id does not start', async (t) => {
+  const backplane = new Picky(99)
+  const { app } = await make(t, { backplane })
+  await t.rejects(Promise.resolve(app.ready()), { code: 'WSG_INSTANCE_ID_TAKEN' })
+  t.equal(backplane.offered.length, 3)
+})
+
+t.test('any other error at the start of the backplane is the error of the boot, whatever the policy', async (t) => {
+  const backplane: Backplane = Object.assign(new FakeBackplane(), { start: async () => { throw new TypeError('a bug') } })
+  const { app } = await make(t, { backplane, outage: { boot: 'degraded' } })
+  await t.rejects(Promise.resolve(app.ready()), TypeError)
+})
+
+t.test('every line says which instance wrote it, and a delivery how many connections of it got the message', async (t) => {
+  const cluster = memoryCluster()
+  const { app, lines } = await make(t, { backplane: cluster.backplane(), instanceLabel: 'inst1' })
+  await app.ready()
+  const { registry } = app
+  await registry.broadcastToGroup('lobby', 'nobody')
+  await registry.broadcastToAll('x')
+  // In memory as elsewhere a message comes back a moment after it was sent.
+  await new Promise(resolve => setImmediate(resolve))
+  t.match(lines.find(({ msg }) => msg === 'websocket groups ready'), { level: 30, instanceId: registry.instanceId, instanceLabel: 'inst1', backplane: 'memory' })
+  t.match(lines.filter(({ msg }) => msg === 'message delivered'), [{ level: 20, instanceId: registry.instanceId, instanceLabel: 'inst1', all: '', recipients: 0 }])
+})
+
+t.test('a message that is delivered without the backplane is logged as any other', async (t) => {
+  const backplane = new FakeBackplane()
+  backplane.onPublish = async () => { throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE') }
+  const { app, lines } = await make(t, { backplane })
+  await app.ready()
+  t.strictSame(await app.registry.broadcastToGroup(['lobby', 'den'], 'x'), { scope: 'local', localRecipients: 0 })
+  t.match(lines.filter(({ msg }) => msg === 'message delivered'), [{ group: 'lobby', recipients: 0 }, { group: 'den', recipients: 0 }])
+})
+
+t.test('stats are numbers, with those of the backplane among them', async (t) => {
+  const backplane = Object.assign(new FakeBackplane(), { stats: () => ({ ofTheBackplane: 7 }) })
+  const { app } = await make(t, { backplane })
+  await app.ready()
+  const stats = app.registry.stats()
+  for (const [name, value] of Object.entries(stats)) t.type(value, 'number', name)
+  t.match(stats, { connections: 0, groups: 0, messagesPublished: 0, ofTheBackplane: 7 })
+})

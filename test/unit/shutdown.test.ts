@@ -1,0 +1,50 @@
+import t from 'tap'
+import type { LocalConnection } from '../../lib/connection.ts'
+import { closeAll } from '../../lib/shutdown.ts'
+import { deferred } from '../helpers/fakes.ts'
+
+interface Closing { readonly connection: LocalConnection, readonly calls: string[] }
+
+/** Finishes when closed, when forced, or never. */
+function closing (finishes: 'when closed' | 'when forced' | 'never'): Closing {
+  const calls: string[] = []
+  const finished = deferred()
+  const connection = {
+    finished: finished.promise,
+    close (code: number, reason: string) {
+      calls.push(`close ${code} ${reason}`)
+      if (finishes === 'when closed') finished.resolve()
+    },
+    forceClosed (code: number) {
+      calls.push(`force ${code}`)
+      if (finishes === 'when forced') finished.resolve()
+    }
+  }
+  return { connection: connection as unknown as LocalConnection, calls }
+}
+
+t.test('thousands are closed with the code and its reason, in batches, and nobody is forced who answers', async (t) => {
+  const all = Array.from({ length: 1_000 }, () => closing('when closed'))
+  const done = closeAll(all.map(({ connection }) => connection), 1001, 5_000)
+  t.equal(all.filter(({ calls }) => calls.length > 0).length, 256, 'the first batch at once')
+  await done
+  t.ok(all.every(({ calls }) => calls.join() === 'close 1001 server is going away'))
+})
+
+t.test('who does not answer within the grace is forced, and gets one more grace for its onDisconnect', async (t) => {
+  const [polite, deaf, stuck] = [closing('when closed'), closing('when forced'), closing('never')]
+  const started = performance.now()
+  await closeAll([polite, deaf].map(({ connection }) => connection), 1012, 50)
+  const one = performance.now() - started
+  t.ok(one >= 45 && one < 95, `${one.toFixed()} ms`)
+  t.strictSame(deaf.calls, ['close 1012 server restarts', 'force 1012'])
+  await closeAll([stuck.connection], 1012, 50)
+  const two = performance.now() - started - one
+  t.ok(two >= 90 && two < 1_000, `${two.toFixed()} ms`)
+})
+
+t.test('no connections, no wait', async (t) => {
+  const started = performance.now()
+  await closeAll([], 1001, 60_000)
+  t.ok(performance.now() - started < 50)
+})
