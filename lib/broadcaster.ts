@@ -1,3 +1,4 @@
+import type { Appender } from './appender.ts'
 import type { Backplane, Envelope, Target } from './backplane/backplane.ts'
 import { hasCode } from './errors.ts'
 import type { Hub } from './hub.ts'
@@ -12,22 +13,29 @@ import type { BroadcastOptions, BroadcastResult, Data } from './types.ts'
 export class Broadcaster {
   readonly #hub: Hub
   readonly #backplane: Backplane
+  readonly #appender: Appender
   readonly #sender: Sender
   readonly #delivery: LocalDelivery
   readonly #policy: OutagePolicy['broadcast']
   readonly #metrics: Metrics
 
-  constructor (hub: Hub, backplane: Backplane, sender: Sender, delivery: LocalDelivery, policy: OutagePolicy['broadcast'], metrics: Metrics) {
+  constructor (hub: Hub, backplane: Backplane, appender: Appender, sender: Sender, delivery: LocalDelivery, policy: OutagePolicy['broadcast'], metrics: Metrics) {
     this.#hub = hub
     this.#backplane = backplane
+    this.#appender = appender
     this.#sender = sender
     this.#delivery = delivery
     this.#policy = policy
     this.#metrics = metrics
   }
 
-  async toGroups (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#broadcast(groupTargets(group), data, options)
+  async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const targets = groupTargets(group)
+    if (!this.#appender.takes(targets, options)) return await this.#broadcast(targets, data, options)
+    const envelope = this.#sender.message(targets, data, exceptIds(options.except))
+    const localRecipients = this.#hub.countRecipients(targets, envelope.except)
+    this.#metrics.messagesPublished++
+    return { ...await this.#appender.append(targets, envelope, options), localRecipients }
   }
 
   async toUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {

@@ -1,4 +1,6 @@
+import type { LogSettings } from './backplane/backplane.ts'
 import { WebsocketGroupsError } from './errors.ts'
+import { standardLog } from './log-settings.ts'
 import type { OutagePolicy, WebsocketGroupsOptions } from './plugin-options.ts'
 import type { Identity } from './types.ts'
 
@@ -32,6 +34,7 @@ export function integer (min: number, max: number, unit: string): Rule {
 const outageRules = {
   join: oneOf('local', 'reject'),
   broadcast: oneOf('local', 'drop', 'reject'),
+  loggedBroadcast: oneOf('reject', 'queue'),
   reads: oneOf('stale', 'reject'),
   upgrade: oneOf('accept', 'refuse'),
   boot: oneOf('degraded', 'fail')
@@ -58,11 +61,14 @@ const rules = {
     allowed: 'a string of 1 to 100 characters without braces, spaces and control characters',
     accepts: value => typeof value === 'string' && /^[^{}\s\p{Cc}]{1,100}$/u.test(value)
   },
+  log: { allowed: 'false or { maxMessages, ttlMs }', accepts: value => value === false || isPlainObject(value) },
+  logs: { allowed: 'an object of log settings by group name or prefix*, or a function', accepts: value => typeof value === 'function' || isPlainObject(value) },
   outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
   maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   maxQueuedMessages: integer(1, Number.MAX_SAFE_INTEGER, 'messages'),
   maxQueuedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   maxGroupsPerConnection: integer(1, Number.MAX_SAFE_INTEGER, 'groups'),
+  presenceGraceMs: integer(0, 600_000, 'ms'),
   heartbeatIntervalMs: integer(0, maxTimerMs, 'ms, 0 disables'),
   operationTimeoutMs: integer(1, maxTimerMs, 'ms'),
   joinTimeoutMs: integer(1, maxTimerMs, 'ms'),
@@ -80,11 +86,13 @@ const defaults = {
   userId: defaultUserId,
   expiresAt: defaultExpiresAt,
   rooms: {},
+  log: standardLog,
   keyPrefix: 'wsg:',
   maxBufferedBytes: 4_194_304,
   maxQueuedMessages: 1_024,
   maxQueuedBytes: 4_194_304,
   maxGroupsPerConnection: 1_000,
+  presenceGraceMs: 10_000,
   heartbeatIntervalMs: 30_000,
   operationTimeoutMs: 500,
   joinTimeoutMs: 1_000,
@@ -95,10 +103,10 @@ const defaults = {
   shutdownCode: 1001
 } as const satisfies Partial<WebsocketGroupsOptions>
 
-const outageDefaults: OutagePolicy = { join: 'local', broadcast: 'local', reads: 'stale', upgrade: 'accept', boot: 'degraded' }
+const outageDefaults: OutagePolicy = { join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded' }
 const defaultMaxPayload = 1_048_576
 
-type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'memberInfo' | 'instanceLabel'
+type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'memberInfo' | 'instanceLabel' | 'logs'
 type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage'>
 
 export type ResolvedOptions =
@@ -113,6 +121,8 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   if (given.redis !== undefined && given.backplane !== undefined) throw invalid('redis and backplane exclude each other: give one of them')
   if (property(given.redis, 'isCluster') === true) throw invalid('redis got an ioredis Cluster: Redis Cluster is not supported yet')
   checkOptions(given.outage ?? {}, outageRules, 'outage.')
+  checkLog(given.log, 'log')
+  if (typeof given.logs === 'object') for (const [name, log] of Object.entries(given.logs)) checkLog(log, `logs[${show(name)}]`)
   const maxPayload = given.options?.maxPayload
   if (maxPayload !== undefined) check('options.maxPayload', maxPayload, integer(0, Number.MAX_SAFE_INTEGER, 'bytes, 0 for no limit'))
   for (const [path, room] of Object.entries(given.rooms ?? {})) {
@@ -125,6 +135,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     authenticate: undefined,
     memberInfo: undefined,
     instanceLabel: undefined,
+    logs: undefined,
     ...defaults,
     ...given,
     options: { maxPayload: defaultMaxPayload, ...withoutUndefined(given.options ?? {}) },
@@ -144,6 +155,18 @@ export function checkOptions (raw: unknown, rules: Rules, where: string, ignored
     if (rule === undefined) throw invalid(`there is no option ${where}${name} (it got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
     check(where + name, value, rule)
   }
+}
+
+const logRules = {
+  maxMessages: integer(1, 10_000, 'messages'),
+  ttlMs: integer(1_000, 2_592_000_000, 'ms')
+} as const satisfies Record<keyof LogSettings, Rule>
+
+function checkLog (log: unknown, name: string): void {
+  if (log === undefined || log === false) return
+  check(name, log, rules.log)
+  for (const [field, rule] of Object.entries(logRules)) check(`${name}.${field}`, property(log, field), rule)
+  checkOptions(log, logRules, `${name}.`)
 }
 
 function check (name: string, value: unknown, rule: Rule): void {

@@ -2,7 +2,8 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis, RedisOptions } from 'ioredis'
 import type { Backplane } from './backplane/backplane.ts'
-import type { Authenticate, Connection, Identity, Json, RoomOptions } from './types.ts'
+import type { Authenticate, RoomOptions } from './route-types.ts'
+import type { Connection, Identity, Json, LogSettings } from './types.ts'
 
 /** What to do while the backplane is out; the first choice of each is the default. */
 export interface OutagePolicy {
@@ -10,6 +11,8 @@ export interface OutagePolicy {
   readonly join: 'local' | 'reject'
   /** `local`: this instance's members get it. `drop`: nobody. `reject`: WSG_BACKPLANE_UNAVAILABLE. */
   readonly broadcast: 'local' | 'drop' | 'reject'
+  /** Broadcasts to groups with a log. `reject`: WSG_BACKPLANE_UNAVAILABLE. `queue`: they wait, in order, up to 1,000 messages, 1 MiB and 5 seconds. */
+  readonly loggedBroadcast: 'reject' | 'queue'
   /** `stale`: last known members and counts. `reject`: WSG_BACKPLANE_UNAVAILABLE. */
   readonly reads: 'stale' | 'reject'
   /** `accept`: new sockets are served by this instance alone. `refuse`: 503 with Retry-After. */
@@ -40,6 +43,10 @@ export interface WebsocketGroupsOptions {
   /** Starts every key and channel in Redis. No braces. @default 'wsg:' */
   readonly keyPrefix?: string
   readonly outage?: Partial<OutagePolicy>
+  /** What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile. @default { maxMessages: 100, ttlMs: 300_000 } */
+  readonly log?: LogSettings | false
+  /** Exceptions from `log`, by group name, by prefix (`'chat:*'`, the longest counts), or as a function (`undefined`: as `log` says). */
+  readonly logs?: Readonly<Record<string, LogSettings | false>> | ((group: string) => LogSettings | false | undefined)
   /** A connection that is this far behind is closed with 4008. @default 4_194_304 // 4 MiB */
   readonly maxBufferedBytes?: number
   /** Messages of one connection that may wait for its callbacks; more closes it with 1008 (1013 while `onConnect` runs). @default 1_024 */
@@ -48,6 +55,8 @@ export interface WebsocketGroupsOptions {
   readonly maxQueuedBytes?: number
   /** @default 1_000 */
   readonly maxGroupsPerConnection?: number
+  /** Milliseconds a client of the framed protocol has to come back before the others are told that it left; where the route has `presence`. @default 10_000 */
+  readonly presenceGraceMs?: number
   /** Milliseconds between pings; a connection that answers none of two is terminated. 0 disables. @default 30_000 */
   readonly heartbeatIntervalMs?: number
   /** Milliseconds any call to the backplane may take. @default 500 */
@@ -71,5 +80,8 @@ export interface PublisherOptions {
   readonly redis: string | RedisOptions | Redis
   readonly keyPrefix?: string
   readonly operationTimeoutMs?: number
+  /** As the plugin's; must be the same, or what this process publishes is not what the instances repair from. */
+  readonly log?: WebsocketGroupsOptions['log']
+  readonly logs?: WebsocketGroupsOptions['logs']
   readonly logger?: FastifyBaseLogger
 }

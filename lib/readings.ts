@@ -3,10 +3,14 @@ import { hasCode } from './errors.ts'
 import { assertGroupName } from './group-name.ts'
 import type { Hub } from './hub.ts'
 import type { OutagePolicy } from './plugin-options.ts'
-import type { Member, MemberList, ReadOptions } from './types.ts'
+import { formatPosition } from './position.ts'
+import { assertPosition } from './resume.ts'
+import type { History, HistoryOptions, Member, MemberList, ReadOptions } from './types.ts'
 
 const maxCounts = 10_000
 const maxMembers = 100_000
+const defaultLimit = 100
+const maxLimit = 10_000
 
 /** Reads members and counts from the backplane; while it is out, answers with what was last known. */
 export class Readings {
@@ -30,6 +34,13 @@ export class Readings {
   async members (group: string, options?: ReadOptions): Promise<MemberList> {
     const { value, ageMs } = await this.#read(group, this.#members, () => this.#backplane.members(group), () => this.#hub.members(group), options)
     return Object.assign([...value], { ageMs })
+  }
+
+  async history (group: string, { since, limit = defaultLimit, reverse = false }: HistoryOptions = {}): Promise<History> {
+    assertGroupName(group)
+    const { gap, messages, top, more } = await this.#backplane.history(group, since === undefined ? undefined : assertPosition(since), Math.min(limit, maxLimit))
+    const read = messages.map(({ payload, binary, position = top }) => ({ data: binary ? payload : payload.toString(), position: formatPosition(position) }))
+    return { messages: reverse ? read.reverse() : read, position: formatPosition(top), ...(gap === undefined ? {} : { gap }), more }
   }
 
   async #read<Value> (

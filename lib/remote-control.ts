@@ -10,7 +10,7 @@ import type { Metrics } from './metrics.ts'
 import { Requests, type Command, type ConnectionCommand } from './requests.ts'
 import { assertData, type Sender } from './sender.ts'
 import { userTarget } from './targets.ts'
-import type { AnyConnection, Data, JoinResult, Json } from './types.ts'
+import type { AnyConnection, Data, JoinOptions, JoinResult, Json } from './types.ts'
 
 type Named = AnyConnection | string
 
@@ -30,9 +30,9 @@ export class RemoteControl {
     this.#metrics = metrics
   }
 
-  async join (connection: Named, group: string): Promise<JoinResult> {
+  async join (connection: Named, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
-    return await this.#act(connection, { op: 'join', group }) as unknown as JoinResult
+    return await this.#act(connection, { op: 'join', group, options: { ...options } }) as unknown as JoinResult
   }
 
   async leave (connection: Named, group: string): Promise<boolean> {
@@ -91,7 +91,7 @@ export class RemoteControl {
   async #actHere (connection: LocalConnection, command: ConnectionCommand, data: Data = ''): Promise<Json> {
     switch (command.op) {
       case 'send': return connection.send(data)
-      case 'join': return { ...await this.#membership.join(connection, command.group) }
+      case 'join': return { ...await this.#membership.join(connection, command.group, command.options) }
       case 'leave': return await this.#membership.leave(connection, command.group)
       case 'leaveAll': return await this.#membership.leaveAll(connection)
       case 'groups': return groupsOf(connection)

@@ -2,7 +2,7 @@ import type { Backplane, Envelope, Target } from './backplane/backplane.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from './errors.ts'
 import type { Metrics } from './metrics.ts'
 import type { Sender } from './sender.ts'
-import type { Data, Json } from './types.ts'
+import type { Data, JoinOptions, Json } from './types.ts'
 
 /** What one instance may ask of another. The payload of `send` travels beside the command, as it is. */
 export type Command =
@@ -12,7 +12,8 @@ export type Command =
 /** What can be done to one connection. */
 export type ConnectionCommand =
   | { readonly op: 'send' | 'leaveAll' | 'groups' }
-  | { readonly op: 'join' | 'leave', readonly group: string }
+  | { readonly op: 'join', readonly group: string, readonly options?: JoinOptions }
+  | { readonly op: 'leave', readonly group: string }
   | { readonly op: 'disconnect', readonly code: number, readonly reason: string }
 
 export type CommandHandler = (command: Command, data: Data) => Promise<Json>

@@ -1,6 +1,4 @@
-import type { WebSocket } from '@fastify/websocket'
-import type { FastifyBaseLogger, FastifyRequest, FastifySchema, preHandlerAsyncHookHandler } from 'fastify'
-import type { IncomingMessage } from 'node:http'
+import type { FastifyBaseLogger } from 'fastify'
 
 /** A `string` travels as a text frame, a `Uint8Array` (so also a `Buffer`) as a binary frame. */
 export type Data = string | Uint8Array
@@ -35,6 +33,8 @@ export interface Connection<Params = Record<string, string>, Who = Identity | nu
   readonly identity: Who
   /** Set when the identity names a user, see the option `userId`. */
   readonly userId: string | undefined
+  /** Its client speaks the framed protocol, see docs/protocol.md. */
+  readonly framed: boolean
   /** The groups it is in; after the socket closed: those it was in. */
   readonly groups: readonly string[]
   /** Aborts when the socket closes, so that work done for this connection can stop. */
@@ -67,6 +67,8 @@ export interface Member {
   readonly joinedAt: number
   /** What the option `memberInfo` returned. */
   readonly info?: Json
+  /** The public name of the client's session, which stays the same when it reconnects; clients of the framed protocol alone have one. */
+  readonly session?: string
 }
 
 /** The members of a group, with the age of the reading in milliseconds: 0 when the backplane answered, more under the `stale` policy. */
@@ -75,6 +77,10 @@ export type MemberList = readonly Member[] & { readonly ageMs: number }
 export interface BroadcastOptions {
   /** Connections (or their ids) that do not get the message, wherever they are. */
   readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string>
+  /** `true`: at most once and without the group's log, as typing indicators and cursors want it. */
+  readonly volatile?: boolean
+  /** A second broadcast with this key to the group within five minutes does nothing, so that a caller may retry. At most 255 bytes. */
+  readonly idempotencyKey?: string
 }
 
 /** How far an operation reached: the whole cluster, this instance only (the backplane is out), or nobody (policy `drop`). */
@@ -86,11 +92,70 @@ export interface BroadcastResult {
   readonly localRecipients: number
   /** Instances that took the message, this one included; `undefined` when the backplane cannot tell. */
   readonly instances?: number
+  /** Where the message stands in the group's log; several groups: see `positions`. */
+  readonly position?: string
+  readonly positions?: Readonly<Record<string, string>>
+  /** It waited for the backplane to come back (policy `queue`). */
+  readonly queued?: boolean
+  /** A broadcast with this idempotency key was there already; `position` is its. */
+  readonly duplicate?: boolean
 }
+
+export interface LogSettings {
+  /** How many messages the log keeps. */
+  readonly maxMessages: number
+  /** Milliseconds after the latest message until the log is dropped. */
+  readonly ttlMs: number
+}
+
+/** Why messages between two positions cannot be had. */
+export type GapReason =
+  /** The log began anew: its data was lost. */
+  | 'epoch'
+  /** The log lost its latest messages, and went on from an older one. */
+  | 'rewound'
+  /** More messages came than the log keeps, or they became too old. */
+  | 'trimmed'
 
 export interface JoinResult {
   /** `local`: the backplane is out; the member is in the group here and gets registered as soon as it is back. */
   readonly scope: 'cluster' | 'local'
+  /** Asked for with `since`: whether everything after that position was delivered. */
+  readonly recovered?: boolean
+  /** Why not. */
+  readonly reason?: GapReason | 'unavailable'
+  /** Where the connection stands in the group's log now. */
+  readonly position?: string
+}
+
+export interface JoinOptions {
+  /** Delivers what came after this position, before anything newer. @throws WSG_POSITION_INVALID */
+  readonly since?: string
+  /** Without `since`: delivers up to this many of the latest messages first. @default 0 */
+  readonly history?: number
+}
+
+export interface HistoryOptions {
+  /** Messages after this position. Left out: the latest ones. */
+  readonly since?: string
+  /** @default 100 */
+  readonly limit?: number
+  /** Newest first. @default false */
+  readonly reverse?: boolean
+}
+
+export interface HistoryMessage {
+  readonly data: string | Buffer
+  readonly position: string
+}
+
+export interface History {
+  readonly messages: readonly HistoryMessage[]
+  /** The end of the log. */
+  readonly position: string
+  /** Messages right after `since` are missing, and why. */
+  readonly gap?: GapReason
+  readonly more: boolean
 }
 
 export interface CloseOptions {
@@ -114,7 +179,7 @@ export interface Registry {
    * A connection of another instance may be named by id: resolves when its instance has done it.
    * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_CONNECTION_GONE, WSG_TOO_MANY_GROUPS, WSG_MEMBER_INFO_TOO_LARGE, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT; nothing is left half joined
    */
-  join (connection: AnyConnection | string, group: string): Promise<JoinResult>
+  join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
   /** Resolves `true` when it was a member, `false` when it was not or is gone. */
   leave (connection: AnyConnection | string, group: string): Promise<boolean>
   /** Resolves with how many groups it left. */
@@ -147,6 +212,9 @@ export interface Registry {
   /** Who is in the group, in the whole cluster. */
   members (group: string, options?: ReadOptions): Promise<MemberList>
 
+  /** What was broadcast to a group with a log. */
+  history (group: string, options?: HistoryOptions): Promise<History>
+
   health (): Health
   /** Counters and gauges since boot; a plain object, cheap enough to call on every scrape. */
   stats (): Stats
@@ -176,95 +244,3 @@ export interface Health {
 }
 
 export type Stats = Readonly<Record<string, number>>
-
-/** The part of a request that outlives nothing: callbacks get it, connections do not keep it. */
-export type UpgradeRequest = FastifyRequest
-
-/** The part of an upgrade request that authentication may look at, with the token already taken out of it. */
-export type Authenticate<Who = Identity> = (token: string, request: FastifyRequest) => Who | null | undefined | Promise<Who | null | undefined>
-
-export interface WsAuthOptions<Who = Identity> {
-  /** Turns a token into an identity; throws, or returns nothing, when the token is no good (401). @default the plugin's `authenticate` */
-  readonly authenticate?: Authenticate<Who>
-  /** Whether this identity may open this route; `false` is a 403. */
-  readonly authorize?: (identity: Who, request: FastifyRequest) => boolean | Promise<boolean>
-  /** `false` lets requests without any token through, with `identity` null; a bad token is still a 401. @default true */
-  readonly required?: boolean
-  /** Also take the token from this cookie. Requests of foreign origins are then refused unless `allowedOrigins` names them. @default false */
-  readonly cookie?: string | false
-  /** Also take the token from this query parameter. It ends up in access logs: prefer the subprotocol. @default false */
-  readonly query?: string | false
-  /** Origins that may connect, exact (`https://example.com`), or a function. Left out: any, but only the own host when `cookie` is on. */
-  readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean)
-}
-
-type Awaitable<T> = T | Promise<T>
-
-/** The life of one connection. Calls never overlap: `onConnect`, then one `onMessage` at a time in the order of arrival, then `onDisconnect`. */
-export interface ConnectionCallbacks<Params = Record<string, string>, Who = Identity | null> {
-  /** Before any message is handled; messages that arrive meanwhile wait. Throwing closes the connection (1011, 1013 while the backplane is out, or the error's `closeCode` and `closeReason`) and undoes its memberships. */
-  onConnect?: (connection: Connection<Params, Who>, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>
-  /** `data` is a `string` for a text frame, a `Buffer` for a binary frame. */
-  onMessage: (connection: Connection<Params, Who>, data: string | Buffer) => Awaitable<unknown>
-  /** Exactly once for every connection that reached `onConnect`, also when the client vanished or `onConnect` threw. Its memberships are already gone. */
-  onDisconnect?: (connection: Connection<Params, Who>, closed: { readonly code: number, readonly reason: string }) => Awaitable<unknown>
-  /** An error thrown by `onMessage`, or a socket error. `true` keeps the connection, anything else closes it with 1011. */
-  onError?: (connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>
-}
-
-/** The names of the parameters in a path: `'/ws/:org/:room'` gives `{ org: string, room: string }`. */
-export type PathParams<Path extends string> = string extends Path
-  ? Record<string, string>
-  : { readonly [Name in ParamName<Path>]: string }
-// As find-my-way reads a path: a name ends at a slash, a dash, a dot or a regular expression; two colons are a colon.
-type ParamName<Path extends string> = Path extends `${infer Before}(${string})${infer After}` ? ParamName<`${Before}/${After}`>
-  : Path extends `${infer Before}::${infer After}` ? ParamName<`${Before}/${After}`>
-    : Path extends `${string}:${infer Rest}` ? Cut<Cut<Cut<Cut<Rest, '/'>, '-'>, '.'>, '?'> | ParamName<Rest>
-      : never
-type Cut<Text extends string, End extends string> = Text extends `${infer Head}${End}${string}` ? Head : Text
-
-/** What `identity` is in a room, by its option `auth`. */
-export type RoomIdentity<Auth, Who> =
-  Auth extends false ? null
-    : Auth extends { readonly required: false } ? Who | null
-      : Auth extends true | object ? Who
-        : Who | null
-
-/** A ready-made room: connects, joins, relays each message to everyone in the room, leaves. Each callback replaces one step. */
-export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> {
-  /** `false` opens the room to everyone. @default true when the plugin has `authenticate`, else false */
-  readonly auth?: Auth & (boolean | WsAuthOptions<Who>)
-  /** Which group a connection joins. @default the path's parameter `room`, or its only parameter */
-  readonly group?: (params: Params, identity: RoomIdentity<Auth, Who>) => string
-  readonly schema?: FastifySchema
-  readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[]
-  /** After the connection joined. */
-  readonly onJoin?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>
-  /** @default broadcasts `data` as it is to the group, the sender included */
-  readonly onMessage?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, data: string | Buffer, group: string) => Awaitable<unknown>
-  /** After the connection left. */
-  readonly onLeave?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string) => Awaitable<unknown>
-  readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError']
-}
-
-/** What a handler made by `app.wsHandler` needs of the request; names `params` so that TypeScript can infer them from the route. */
-export interface HandlerRequest<Params> { readonly params: Params, readonly raw: IncomingMessage }
-
-/** Leaves the params that a route declared as they are; without a declaration they are strings by name. */
-export type KnownParams<Params> = unknown extends Params ? Record<string, string> : Params
-
-declare module 'fastify' {
-  interface FastifyInstance {
-    registry: Registry
-    /** A preHandler that answers 401 or 403 before the upgrade, and sets `request.identity`. */
-    wsAuth: <Who = Identity>(options?: WsAuthOptions<Who>) => preHandlerAsyncHookHandler
-    /** A handler for a route with `websocket: true`. */
-    wsHandler: <Params, Who = Identity | null>(callbacks: ConnectionCallbacks<KnownParams<Params>, Who>) => (socket: WebSocket, request: HandlerRequest<Params> | HandlerRequest<unknown>) => void
-    /** Adds a ready-made room route. */
-    wsRoom: <const Path extends string, const Auth = unknown, Who = Identity>(path: Path, options?: RoomOptions<PathParams<Path>, Auth, Who>) => void
-  }
-  interface FastifyRequest {
-    /** What `authenticate` returned; `null` where no auth ran. */
-    identity: Identity | null
-  }
-}

@@ -1,5 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { BackplaneState, Member } from '../types.ts'
+import type { BackplaneState, GapReason, LogSettings, Member } from '../types.ts'
+
+export type { GapReason, LogSettings } from '../types.ts'
 
 /** Where an envelope goes. A connection's id starts with its instance's id, so one connection is reached through its instance. */
 export interface Target {
@@ -8,24 +10,58 @@ export interface Target {
   readonly name: string
 }
 
+/**
+ * Where a reader stands in a group's log. The epoch names one life of the log, the offset counts its messages from 1, and the nonce was drawn for
+ * that very message: after a failover that lost messages the same offset is handed out twice, and only the nonce tells the two apart.
+ */
+export interface LogPosition {
+  /** Eight bytes as latin1; '' before the first message of any log. */
+  readonly epoch: string
+  readonly offset: number
+  readonly nonce: number
+}
+
+/** Messages of a log after a position, oldest first. */
+export interface LogPage {
+  /** `undefined`: the messages follow the position without a gap. Else they are what the log still has, none of which was seen at that position. */
+  readonly gap: GapReason | undefined
+  readonly messages: readonly Envelope[]
+  /** The position right before the first of `messages`; without messages, the end of the log. */
+  readonly before: LogPosition
+  /** The end of the log; `beginning` when there is none. */
+  readonly top: LogPosition
+  /** There are more messages after these. */
+  readonly more: boolean
+}
+
 /** A message between instances. */
 export interface Envelope {
+  /** Where it stands in the log of its group; `undefined` for volatile messages. */
+  readonly position?: LogPosition
   /** The instance (or publisher) that made it. */
   readonly origin: string
   /** Unique and increasing per origin. */
   readonly sequence: number
-  readonly kind: 'message' | 'request' | 'reply'
+  readonly kind: 'message' | 'presence' | 'request' | 'reply'
   /** The target this copy was published to. */
   readonly target: Target
   /** It was published to several targets at once: a connection in more than one of them gets it once. */
   readonly shared: boolean
   /** Ids of connections that do not get it; applied by the receiving instance, never by the backplane. */
   readonly except: readonly string[]
-  /** JSON of a request or a reply; '' in messages. */
+  /** JSON of a presence event, a request or a reply; '' in messages. */
   readonly command: string
   /** Whether the payload is a binary frame; else UTF-8 text. */
   readonly binary: boolean
   readonly payload: Buffer
+}
+
+export interface Appended {
+  readonly position: LogPosition
+  /** It waited for the backplane to come back. */
+  readonly queued: boolean
+  /** It was there already, by its key. */
+  readonly duplicate: boolean
 }
 
 /** What a backplane may ask of the instance it serves. */
@@ -33,14 +69,20 @@ export interface LocalInstance {
   readonly instanceId: string
   readonly label: string
   readonly log: FastifyBaseLogger
-  /** Hands over an envelope that arrived; never throws. */
+  /** Hands over an envelope that arrived; never throws. Those of a group's log come in the order of the log, each once. */
   deliver (envelope: Envelope): void
+  /** Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. */
+  gap (group: string, reason: GapReason, position: LogPosition): void
   /** The membership as it is now; `undefined` when the connection is not in the group. */
   member (group: string, connectionId: string): Member | undefined
   /** Ids of the connections that are in the group now. */
   memberIds (group: string): Iterable<string>
   /** The groups that have members here now. */
   groups (): Iterable<string>
+  /** Whether broadcasts to the group go through a log, so that its subscribers have to keep up with it. */
+  logged (group: string): boolean
+  /** Memberships of an instance that died were removed by this one; the others do not know yet. */
+  membersLost? (): void
   /** Called on every change of `state`, after it changed. */
   stateChanged (): void
 }
@@ -55,6 +97,8 @@ export interface LocalInstance {
  * - An instance gets nothing for targets it is not subscribed to (it may still for a while after `unsubscribe`).
  * - Copies of one envelope published to several targets arrive one after another, with nothing between them.
  * - An envelope arrives at most once per target.
+ * - While an instance is subscribed to a group, it gets every message of its log, in order, each once: what the transport lost is read from the log before
+ *   anything newer is delivered. Where that is impossible, `LocalInstance.gap` is called once, before what is still there.
  * - Memberships are absolute state, pulled from the instance: nothing is lost by an outage, nothing queues up during one.
  * - The memberships of an instance that dies vanish without its help.
  * - Every promise settles within a deadline; while the backplane is out, at once.
@@ -85,6 +129,21 @@ export interface Backplane {
    * @throws WSG_BACKPLANE_UNAVAILABLE (surely not sent), WSG_TIMEOUT (may have been sent, or may still be)
    */
   publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined>
+  /**
+   * Stores the envelope at the end of the group's log and sends it to all subscribed instances, in one step. A retry with unknown outcome is the
+   * backplane's own business: one call stores it once. Calls for one group are carried out in their order.
+   * With `key`, a second call within five minutes stores nothing and resolves with the position of the first.
+   * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored, or may still be), WSG_QUEUE_FULL
+   */
+  append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended>
+  /**
+   * Reads a log, oldest first: what follows `since`, or without it the latest `limit` messages. With `beginning` it reads from the earliest message that is kept
+   * (`gap` is then 'trimmed' when that is not the very first).
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>
+  /** How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. */
+  position (group: string): LogPosition | undefined
   /**
    * This membership changed: stores what `LocalInstance.member` says. Resolves when it is stored.
    * A rejection means "not yet": it is stored as soon as that is possible.

@@ -11,12 +11,15 @@ backplaneContract({
   name: 'redis',
   test: async (name, run) => await t.test(name, async t => {
     await run()
-    t.same(await redis.keys(), [], 'no key is left')
+    const logs = await redis.keys()
+    t.same(logs.filter(key => !/^wsg:\{0\}:[hlk]:/.test(key)), [], 'no key is left but those of logs')
+    for (const key of logs) t.ok(await redis.admin.pttl(key) > 0, 'which expire')
+    await redis.admin.flushall()
     t.same(await redis.channels(), [], 'no channel is left')
   }),
   create: () => ({
     backplane: () => new RedisBackplane({
-      redis: redis.url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 100
+      redis: redis.url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 100, outage: { loggedBroadcast: 'reject' }
     })
   })
 })

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
-import type { Backplane, Envelope, LocalInstance, Target } from '../../lib/backplane/backplane.ts'
+import type { Appended, Backplane, Envelope, GapReason, LocalInstance, LogPosition, Target } from '../../lib/backplane/backplane.ts'
 import { drawId } from '../../lib/ids.ts'
+import { beginning } from '../../lib/position.ts'
 import type { Member } from '../../lib/types.ts'
 
 /** One empty cluster: every backplane it makes is another instance of it. */
@@ -27,6 +28,7 @@ class Instance implements LocalInstance {
   readonly log = log
   readonly backplane: Backplane
   readonly received: Envelope[] = []
+  readonly gaps: Array<{ readonly group: string, readonly reason: GapReason, readonly position: LogPosition }> = []
   readonly #groups = new Map<string, Map<string, Member>>()
   #sequence = 0
   #connections = 0
@@ -37,6 +39,8 @@ class Instance implements LocalInstance {
   }
 
   deliver (envelope: Envelope): void { this.received.push(envelope) }
+  gap (group: string, reason: GapReason, position: LogPosition): void { this.gaps.push({ group, reason, position }) }
+  logged (group: string): boolean { return group.startsWith('log') }
   member (group: string, connectionId: string): Member | undefined { return this.#groups.get(group)?.get(connectionId) }
   memberIds (group: string): Iterable<string> { return this.#groups.get(group)?.keys() ?? [] }
   groups (): Iterable<string> { return this.#groups.keys() }
@@ -47,18 +51,25 @@ class Instance implements LocalInstance {
   publish (targets: Target | readonly Target[], text: string | Buffer, more: Partial<Envelope> = {}): Promise<number | undefined> {
     const list = Array.isArray(targets) ? targets as readonly Target[] : [targets as Target]
     const [target = group('')] = list
-    return this.backplane.publish(list, {
+    return this.backplane.publish(list, { ...this.#envelope(target, text), shared: list.length > 1, ...more })
+  }
+
+  append (name: string, text: string, { maxMessages = 100, ttlMs = 60_000, key }: { maxMessages?: number, ttlMs?: number, key?: string } = {}): Promise<Appended> {
+    return this.backplane.append(name, this.#envelope(group(name), text), { maxMessages, ttlMs }, key)
+  }
+
+  #envelope (target: Target, text: string | Buffer): Envelope {
+    return {
       origin: this.instanceId,
       sequence: ++this.#sequence,
       kind: 'message',
       target,
-      shared: list.length > 1,
+      shared: false,
       except: [],
       command: '',
       binary: typeof text !== 'string',
-      payload: Buffer.from(text),
-      ...more
-    })
+      payload: Buffer.from(text)
+    }
   }
 
   newId (): string { return `${this.instanceId}.${(++this.#connections).toString(36)}` }
@@ -232,6 +243,90 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     await sent
     await until(() => a.received.length === 1)
     assert.deepEqual(a.texts, ['before'])
+  })
+
+  rule('a message of a log arrives with its position, on every instance, and can be read again', async start => {
+    const [a, b] = [await start(), await start()]
+    for (const { backplane } of [a, b]) await backplane.subscribe(group('log'))
+    assert.deepEqual(a.backplane.position('log'), beginning)
+    const first = await a.append('log', 'one')
+    const second = await b.append('log', 'two')
+    assert.deepEqual([first.position.offset, second.position.offset, first.duplicate, first.queued], [1, 2, false, false])
+    assert.equal(first.position.epoch, second.position.epoch)
+    for (const { received, backplane } of [a, b]) {
+      await until(() => received.length === 2)
+      assert.deepEqual(received.map(({ position }) => position), [first.position, second.position])
+      assert.deepEqual(backplane.position('log'), second.position)
+      const { messages, top, more, gap } = await backplane.history('log', first.position, 10)
+      assert.deepEqual(messages.map(({ payload, position, origin }) => [payload.toString(), position, origin]), [['two', second.position, b.instanceId]])
+      assert.deepEqual([top, more, gap], [second.position, false, undefined])
+    }
+  })
+
+  rule('concurrent appends of all instances have one order, without a hole, and none is doubled', async start => {
+    const instances = [await start(), await start(), await start()]
+    for (const { backplane } of instances) await backplane.subscribe(group('log'))
+    await Promise.all(instances.map(async (one, index) => {
+      await Promise.all(Array.from({ length: 200 }, async (_, n) => await one.append('log', `${index}:${n}`, { maxMessages: 1000 })))
+    }))
+    await until(() => instances.every(({ received }) => received.length === 600))
+    const [first, ...others] = instances.map(({ texts }) => texts)
+    for (const other of others) assert.deepEqual(other, first)
+    for (const { received, gaps } of instances) {
+      assert.deepEqual(received.map(({ position }) => position?.offset), Array.from({ length: 600 }, (_, n) => n + 1))
+      assert.deepEqual(gaps, [])
+    }
+    for (const index of [0, 1, 2]) assert.deepEqual(first?.filter(text => text.startsWith(`${index}:`)), Array.from({ length: 200 }, (_, n) => `${index}:${n}`))
+    const { messages } = await (instances[0] as Instance).backplane.history('log', beginning, 1000)
+    assert.deepEqual(messages.map(({ payload }) => payload.toString()), first)
+  })
+
+  rule('a log keeps its latest messages, and says when those after a position are gone', async start => {
+    const a = await start()
+    const appended: Appended[] = []
+    for (let n = 1; n <= 10; n++) appended.push(await a.append('log', String(n), { maxMessages: 4 }))
+    const at = (n: number): LogPosition => appended[n - 1]?.position ?? beginning
+    const read = async (since: LogPosition | undefined, limit = 100): Promise<unknown[]> => {
+      const { messages, gap, before, more } = await a.backplane.history('log', since, limit)
+      return [messages.map(({ payload }) => payload.toString()).join(), gap, before.offset, more]
+    }
+    assert.deepEqual(await read(at(8)), ['9,10', undefined, 8, false])
+    assert.deepEqual(await read(at(6)), ['7,8,9,10', undefined, 6, false])
+    assert.deepEqual(await read(at(6), 3), ['7,8,9', undefined, 6, true])
+    assert.deepEqual(await read(at(10)), ['', undefined, 10, false])
+    assert.deepEqual(await read(at(5)), ['7,8,9,10', 'trimmed', 6, false])
+    assert.deepEqual(await read(beginning), ['7,8,9,10', 'trimmed', 6, false])
+    assert.deepEqual(await read(undefined, 2), ['9,10', undefined, 8, false])
+    assert.deepEqual(await read(undefined), ['7,8,9,10', undefined, 6, false])
+    assert.deepEqual(await read({ ...at(8), epoch: '12345678' }), ['7,8,9,10', 'epoch', 6, false])
+    assert.deepEqual(await read({ ...at(8), nonce: at(8).nonce + 1 }), ['', 'rewound', 10, false])
+    assert.deepEqual(await read({ ...at(10), offset: 11 }), ['', 'rewound', 10, false])
+    assert.deepEqual((await a.backplane.history('log-none', undefined, 10)).messages, [])
+    assert.equal((await a.backplane.history('log-none', beginning, 10)).gap, undefined)
+    assert.equal((await a.backplane.history('log-none', at(1), 10)).gap, 'epoch')
+  })
+
+  rule('an idempotency key stores a message once, whoever repeats it', async start => {
+    const [a, b] = [await start(), await start()]
+    await b.backplane.subscribe(group('log'))
+    const first = await a.append('log', 'pay', { key: 'order 17' })
+    const again = await b.append('log', 'pay', { key: 'order 17' })
+    const other = await a.append('log', 'pay', { key: 'order 18' })
+    const elsewhere = await a.append('log-2', 'pay', { key: 'order 17' })
+    assert.deepEqual(again.position, first.position)
+    assert.deepEqual([first, again, other, elsewhere].map(({ duplicate }) => duplicate), [false, true, false, false])
+    assert.equal(other.position.offset, 2)
+    await until(() => b.received.length === 2)
+  })
+
+  rule('an instance that subscribes later starts at the end of the log', async start => {
+    const [a, b] = [await start(), await start()]
+    await a.append('log', 'before')
+    await b.backplane.subscribe(group('log'))
+    assert.equal(b.backplane.position('log')?.offset, 1)
+    await a.append('log', 'after')
+    await until(() => b.received.length === 1)
+    assert.deepEqual(b.texts, ['after'])
   })
 
   rule('memberships are seen by every instance, with what is known of the member', async start => {

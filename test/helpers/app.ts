@@ -66,7 +66,8 @@ function sendId (connection: Pick<Connection, 'id' | 'send'>): void {
 export async function startInstance (t: Test, { routes, listen = true, ...options }: InstanceOptions): Promise<TestInstance> {
   const app = Fastify()
   t.teardown(async () => await app.close())
-  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, ...options })
+  // Logs outlive the instances, and have tests of their own.
+  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, log: false, ...options })
   app.get('/ws', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({ onConnect: sendId, onMessage () {} }))
   app.wsRoom('/ws/:room', { auth: { required: false }, onJoin: sendId })
   routes?.(app)

@@ -1,5 +1,6 @@
-import type { Backplane, Envelope, LocalInstance, Target } from '../../lib/backplane/backplane.ts'
+import type { Appended, Backplane, Envelope, LocalInstance, LogPage, Target } from '../../lib/backplane/backplane.ts'
 import type { LocalConnection } from '../../lib/connection.ts'
+import { beginning } from '../../lib/position.ts'
 import type { Member } from '../../lib/types.ts'
 
 /** A logger that says nothing. */
@@ -19,6 +20,9 @@ export function fakeConnection (id: string, userId?: string): FakeConnection {
     multiStamp: 0,
     closed: false,
     get groups () { return [...joined.keys()] },
+    hold: () => false,
+    passOver: () => {},
+    announceLeft: () => {},
     write (payload: Buffer) {
       if (connection.closed) return false
       written.push(payload.toString())
@@ -54,6 +58,10 @@ export class FakeBackplane implements Backplane {
     this.published.push(envelope)
     return await this.onPublish(envelope)
   }
+
+  async append (): Promise<Appended> { return { position: beginning, queued: false, duplicate: false } }
+  async history (): Promise<LogPage> { return { gap: undefined, messages: [], before: beginning, top: beginning, more: false } }
+  position (): undefined {}
 
   async syncMember (group: string, connectionId: string): Promise<void> { await this.onSync(group, connectionId) }
   async count (group: string): Promise<number> { return (await this.onRead(group)).length }

@@ -19,11 +19,13 @@ export class Local implements LocalInstance {
   constructor (options: Partial<RedisBackplaneOptions> & Pick<RedisBackplaneOptions, 'redis'>, instanceId = drawId()) {
     this.instanceId = instanceId
     this.backplane = new RedisBackplane({
-      keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 100, ...options
+      keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 100, outage: { loggedBroadcast: 'reject' }, ...options
     })
   }
 
   deliver (envelope: Envelope): void { this.received.push(envelope) }
+  gap (): void {}
+  logged (): boolean { return false }
   member (group: string, connectionId: string): Member | undefined { return this.#groups.get(group)?.get(connectionId) }
   memberIds (group: string): Iterable<string> { return this.#groups.get(group)?.keys() ?? [] }
   groups (): Iterable<string> { return this.#groups.keys() }

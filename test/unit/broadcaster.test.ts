@@ -1,9 +1,11 @@
 import t from 'tap'
 import type { Envelope, Target } from '../../lib/backplane/backplane.ts'
+import { Appender } from '../../lib/appender.ts'
 import { Broadcaster } from '../../lib/broadcaster.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { Hub } from '../../lib/hub.ts'
 import { LocalDelivery } from '../../lib/local-delivery.ts'
+import { GroupLogs } from '../../lib/log-settings.ts'
 import { Metrics } from '../../lib/metrics.ts'
 import type { OutagePolicy } from '../../lib/plugin-options.ts'
 import { Sender } from '../../lib/sender.ts'
@@ -33,7 +35,7 @@ function parts (policy: OutagePolicy['broadcast'] = 'local'): Parts {
   const delivery = new LocalDelivery(hub, sender, metrics, () => silentLog)
   return {
     backplane,
-    broadcaster: new Broadcaster(hub, backplane, sender, delivery, policy, metrics),
+    broadcaster: new Broadcaster(hub, backplane, new Appender(backplane, new GroupLogs({ log: false, logs: undefined })), sender, delivery, policy, metrics),
     delivery,
     metrics,
     one,

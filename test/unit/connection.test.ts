@@ -4,7 +4,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
 import { LocalConnection, type ConnectionInit } from '../../lib/connection.ts'
 import { Metrics } from '../../lib/metrics.ts'
-import type { ConnectionCallbacks } from '../../lib/types.ts'
+import type { ConnectionCallbacks } from '../../lib/route-types.ts'
 import { until } from '../helpers/until.ts'
 
 /** A socket whose peer is dead: nothing happens to it by itself. */

@@ -3,7 +3,13 @@ import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { Hub } from '../../lib/hub.ts'
 import { connectionIdOf } from '../../lib/ids.ts'
 import { Membership, type MembershipOptions } from '../../lib/membership.ts'
+import { GroupLogs } from '../../lib/log-settings.ts'
 import { Metrics } from '../../lib/metrics.ts'
+import { Presence } from '../../lib/presence.ts'
+import { Recent } from '../../lib/recent.ts'
+import { Replays } from '../../lib/replays.ts'
+import { Resume } from '../../lib/resume.ts'
+import { Sender } from '../../lib/sender.ts'
 import { deferred, FakeBackplane, fakeConnection, type FakeConnection } from '../helpers/fakes.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 
@@ -13,7 +19,8 @@ interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly
 
 function parts (options: Partial<MembershipOptions> = {}): Parts {
   const [hub, backplane, metrics] = [new Hub(), new FakeBackplane(), new Metrics()]
-  const membership = new Membership(hub, backplane, { policy: 'local', maxGroupsPerConnection: 10, memberInfo: undefined, ...options }, metrics)
+  const replays = new Replays(backplane, new Resume(backplane, new Recent(), new GroupLogs({ log: false, logs: undefined })))
+  const membership = new Membership(hub, backplane, replays, new Presence(backplane, new Sender(), 0), { policy: 'local', maxGroupsPerConnection: 10, memberInfo: undefined, ...options }, metrics)
   const connection = fakeConnection(connectionIdOf('instance00', 1), 'ann')
   void membership.enter(connection)
   return { hub, backplane, membership, connection, metrics }

@@ -1,4 +1,4 @@
-import type { Envelope, Target } from '../backplane.ts'
+import type { Envelope, LogPosition, Target } from '../backplane.ts'
 
 /*
  * Layout, big endian, version 1:
@@ -9,14 +9,14 @@ import type { Envelope, Target } from '../backplane.ts'
  *  10  u48  offset     0 without a log      |  zeros in a volatile message
  *  16  u32  nonce      0 without a log      |
  *  20  u32  prevNonce  0 without a log     /
- *  24  u8   type       1 message, 4 request, 5 reply
+ *  24  u8   type       1 message, 3 presence, 4 request, 5 reply
  *  25  u8   flags      1 binary payload, 2 except list, 16 shared, 0xC0 must be understood
  *  26  u48  time       milliseconds since the epoch, by the clock of the origin
  *  32  u48  sequence
  *  38  u8   length, origin
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
  *      [u16 count, count x (u8 length, connection id)]     with flag 2
- *      [u32 length, command]                               in requests and replies
+ *      [u32 length, command]                               in all but messages
  *      payload to the end
  *
  * `version` changes only when a reader of this one could not skip what is new. Types and flags may be added, and are ignored by
@@ -25,10 +25,12 @@ import type { Envelope, Target } from '../backplane.ts'
 const magic = 0xd1
 const version = 1
 const headerBytes = 38
+const logHeaderBytes = 24
+const noEpoch = '\0'.repeat(8)
 const maxIdLength = 255
 const flag = { binary: 1, except: 2, shared: 16, mustUnderstand: 0xc0 } as const
-const types: readonly Envelope['kind'][] = ['message', 'request', 'reply']
-const typeBytes: readonly number[] = [1, 4, 5]
+const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
+const typeBytes: readonly number[] = [1, 3, 4, 5]
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
 
 export function encode (envelope: Envelope, target: Target): Buffer {
@@ -62,6 +64,21 @@ export function encode (envelope: Envelope, target: Target): Buffer {
   return bytes
 }
 
+/** What the script that appends to a log puts its header before. */
+export function encodeBody (envelope: Envelope, target: Target): Buffer {
+  return encode(envelope, target).subarray(logHeaderBytes)
+}
+
+/** The nonce of the message before this one in the log. */
+export function previousNonce (bytes: Buffer): number {
+  return bytes.readUInt32BE(20)
+}
+
+/** Where a message stands in its log, whatever else it is. */
+export function positionOf (bytes: Buffer): LogPosition {
+  return { epoch: bytes.toString('latin1', 2, 10), offset: bytes.readUIntBE(10, 6), nonce: bytes.readUInt32BE(16) }
+}
+
 /** Returns `undefined` for anything that is no envelope this version can act on; never throws. The payload is a slice of `bytes`. */
 export function decode (bytes: Buffer): Envelope | undefined {
   if (bytes.length < headerBytes + 3 || bytes[0] !== magic || bytes[1] !== version) return undefined
@@ -78,7 +95,10 @@ export function decode (bytes: Buffer): Envelope | undefined {
   }
   const command = kind === 'message' ? '' : reader.text(reader.uint(4))
   if (reader.failed || targetKind === undefined) return undefined
+  const epoch = bytes.toString('latin1', 2, 10)
+  const position: LogPosition | undefined = epoch === noEpoch ? undefined : { epoch, offset: bytes.readUIntBE(10, 6), nonce: bytes.readUInt32BE(16) }
   return {
+    ...(position === undefined ? {} : { position }),
     origin,
     sequence: bytes.readUIntBE(32, 6),
     kind,

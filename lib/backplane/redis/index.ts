@@ -1,7 +1,8 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
-import type { Backplane, Envelope, LocalInstance, Target } from '../backplane.ts'
+import type { Appended, Backplane, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
 import { Keys } from './keys.ts'
+import { readPage } from './log.ts'
 import { publish } from './publish.ts'
 import { readCount, readMembers } from './read.ts'
 import { Session, type SessionOptions } from './session.ts'
@@ -44,7 +45,7 @@ export class RedisBackplane implements Backplane {
   }
 
   async subscribe (target: Target): Promise<void> {
-    await this.#open.subscriptions.acquire(this.#keys.channel(target))
+    await this.#open.subscribe(target)
   }
 
   unsubscribe (target: Target): void {
@@ -57,6 +58,18 @@ export class RedisBackplane implements Backplane {
 
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
     return await publish(this.#open.command, this.#keys, targets, envelope)
+  }
+
+  async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
+    return await this.#open.lanes.append(group, envelope, log, key)
+  }
+
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    return await readPage(this.#open.command, this.#keys, group, since, limit)
+  }
+
+  position (group: string): LogPosition | undefined {
+    return this.#session?.position(group)
   }
 
   async syncMember (group: string, connectionId: string): Promise<void> {

@@ -41,6 +41,21 @@ export class Keys {
     return `${this.#base}i:${instanceId}`
   }
 
+  /** Hash: epoch `e`, last offset `s`, last nonce `n` of a group's log, and `p<id>`: what that publisher appended last. */
+  logMeta (group: string): string {
+    return `${this.#base}h:${group}`
+  }
+
+  /** List: the messages of a group's log, as they were published. */
+  log (group: string): string {
+    return `${this.#base}l:${group}`
+  }
+
+  /** String: the position of the message that was published with an idempotency key. */
+  idempotency (group: string, key: string): string {
+    return `${this.#base}k:${Buffer.byteLength(group)}:${group}:${key}`
+  }
+
   /** What the reap script puts before the names it builds itself. */
   get base (): string {
     return this.#base
@@ -53,5 +68,11 @@ export class Keys {
       case 'instance': return `${this.#base}c:i:${name}`
       case 'all': return `${this.#base}c:all`
     }
+  }
+
+  /** The group of a channel; `undefined` for channels of other kinds. */
+  groupOf (channel: string): string | undefined {
+    const start = `${this.#base}c:g:`
+    return channel.startsWith(start) ? channel.slice(start.length) : undefined
   }
 }

@@ -164,6 +164,7 @@ export class Lease {
       const first = await this.#link.script(reaped, [this.#keys.leases, this.#keys.instances], [instanceId, generation, secondLookMs]) === 1
       if (first) this.#reapedInstances++
       this.#reapedMembers += removed.members
+      if (removed.members > 0) this.#local.membersLost?.()
       if (first || removed.members > 0) this.#log.info({ instance: instanceId, ...removed }, 'cleaned up after a dead instance')
     } catch (error) {
       // The claim runs out like a lease: someone, maybe this instance, claims again.

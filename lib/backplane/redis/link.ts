@@ -1,4 +1,4 @@
-import { Redis, type RedisOptions } from 'ioredis'
+import { Command, Redis, type RedisOptions } from 'ioredis'
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Script } from './scripts.ts'
 
@@ -99,17 +99,20 @@ export class Link {
 
   /** As `run`, for a script: by hash, and by text when Redis does not know it (any more). */
   async script (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    const sentAt = performance.now()
-    return await this.run(async redis => {
-      try {
-        return await redis.evalsha(script.sha, keys.length, ...keys, ...args)
-      } catch (error) {
-        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
-        // The caller heard of a timeout and may have sent something newer since.
-        if (performance.now() - sentAt > this.#deadlineMs) throw error
-        return await redis.eval(script.lua, keys.length, ...keys, ...args)
-      }
-    })
+    const { sha, lua } = script
+    return await this.#byHash(
+      async redis => await redis.evalsha(sha, keys.length, ...keys, ...args),
+      async redis => await redis.eval(lua, keys.length, ...keys, ...args)
+    )
+  }
+
+  /** As `script`, with strings of the reply as bytes. */
+  async bytesScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
+    const { sha, lua } = script
+    return await this.#byHash(
+      async redis => await redis.sendCommand(new Command('evalsha', [sha, keys.length, ...keys, ...args])),
+      async redis => await redis.sendCommand(new Command('eval', [lua, keys.length, ...keys, ...args]))
+    )
   }
 
   /** A message arrived: with many of them in the socket, the answer to a ping may be a long way behind. */
@@ -137,6 +140,20 @@ export class Link {
       this.redis.disconnect()
       this.#down()
     }
+  }
+
+  async #byHash (evalsha: (redis: Redis) => Promise<unknown>, evaluate: (redis: Redis) => Promise<unknown>): Promise<unknown> {
+    const sentAt = performance.now()
+    return await this.run(async redis => {
+      try {
+        return await evalsha(redis)
+      } catch (error) {
+        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+        // The caller heard of a timeout and may have sent something newer since.
+        if (performance.now() - sentAt > this.#deadlineMs) throw error
+        return await evaluate(redis)
+      }
+    })
   }
 
   async #settle<T> (command: (redis: Redis) => Promise<T>, deadlineMs: number): Promise<T> {

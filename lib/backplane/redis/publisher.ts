@@ -1,10 +1,13 @@
+import { Appender } from '../../appender.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
+import { GroupLogs, standardLog } from '../../log-settings.ts'
 import { exceptIds, Sender } from '../../sender.ts'
 import { everyone, groupTargets, userTarget } from '../../targets.ts'
 import type { PublisherOptions } from '../../plugin-options.ts'
 import type { BroadcastOptions, BroadcastResult, Data, Member, Publisher } from '../../types.ts'
 import type { Target } from '../backplane.ts'
 import { Keys } from './keys.ts'
+import { Lanes } from './lanes.ts'
 import { Link } from './link.ts'
 import { publish } from './publish.ts'
 import { readCount, readMembers } from './read.ts'
@@ -17,12 +20,14 @@ export class RedisPublisher implements Publisher {
   readonly #sender = new Sender()
   readonly #keys: Keys
   readonly #link: Link
+  readonly #lanes: Lanes
+  readonly #appender: Appender
   /** Resolves when it is known whether there is a Redis; the first calls wait for that. */
   readonly #tried: Promise<void>
   #refusal: Error | undefined
   #decide: (refusal?: Error) => void
 
-  constructor ({ redis, keyPrefix = 'wsg:', operationTimeoutMs = 500, logger }: PublisherOptions) {
+  constructor ({ redis, keyPrefix = 'wsg:', operationTimeoutMs = 500, logger, log = standardLog, logs }: PublisherOptions) {
     this.#keys = new Keys(keyPrefix)
     let tried = (): void => {}
     this.#tried = new Promise(resolve => { tried = resolve })
@@ -35,6 +40,7 @@ export class RedisPublisher implements Publisher {
     }
     this.#link = new Link(redis, 'command', operationTimeoutMs, {
       up: () => {
+        this.#lanes.resume()
         // Only a server that cannot be used is refused: after any other failure the calls find out for themselves.
         inspect(this.#link).then(() => this.#decide(), (error: Error) => this.#decide(hasCode(error, 'WSG_REDIS_UNSUPPORTED') ? error : undefined))
       },
@@ -44,18 +50,23 @@ export class RedisPublisher implements Publisher {
         if (isFinal(error)) this.#decide(refused(error))
       }
     })
+    this.#lanes = new Lanes(this.#link, this.#keys, 'reject', operationTimeoutMs)
+    this.#appender = new Appender({
+      append: async (group, envelope, log, key) => await this.#lanes.append(group, envelope, log, key),
+      publish: async (targets, envelope) => await publish(this.#link, this.#keys, targets, envelope)
+    }, new GroupLogs({ log, logs }))
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#broadcast(groupTargets(group), data, options)
+    return await this.#broadcast('group', groupTargets(group), data, options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#broadcast(everyone, data, options)
+    return await this.#broadcast('all', everyone, data, options)
   }
 
   async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#broadcast([userTarget(userId)], data, options)
+    return await this.#broadcast('user', [userTarget(userId)], data, options)
   }
 
   async groupCount (group: string): Promise<number> {
@@ -69,6 +80,7 @@ export class RedisPublisher implements Publisher {
   }
 
   async close (): Promise<void> {
+    this.#lanes.close()
     await this.#link.close()
     this.#decide(new WebsocketGroupsError('WSG_CLOSED'))
   }
@@ -82,11 +94,12 @@ export class RedisPublisher implements Publisher {
     if (this.#refusal !== undefined) throw this.#refusal
   }
 
-  async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  async #broadcast (kind: Target['kind'], targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#sender.message(targets, data, exceptIds(options.except))
-    const payload = Buffer.from(envelope.payload)             // the caller may reuse its bytes while the link is awaited
+    const logged = kind === 'group' && this.#appender.takes(targets, options)
     await this.#ready()
-    const instances = targets.length === 0 ? 0 : await publish(this.#link, this.#keys, targets, { ...envelope, payload })
+    if (logged) return { localRecipients: 0, ...await this.#appender.append(targets, envelope, options) }
+    const instances = targets.length === 0 ? 0 : await publish(this.#link, this.#keys, targets, envelope)
     return { scope: 'cluster', localRecipients: 0, instances }
   }
 }

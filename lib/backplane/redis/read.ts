@@ -17,12 +17,18 @@ export async function readMembers (link: Link, keys: Keys, group: string): Promi
 }
 
 /** The field is the connection's id and the key ends with the instance's: the record holds the rest. `null` is an info like any other. */
-export function pack ({ joinedAt, userId, info }: Member): string {
-  return JSON.stringify(info === undefined ? [joinedAt, userId ?? null] : [joinedAt, userId ?? null, info])
+export function pack ({ joinedAt, userId, info, session }: Member): string {
+  return JSON.stringify([joinedAt, userId ?? null, session ?? null, ...(info === undefined ? [] : [info])])
 }
 
 function unpack (connectionId: string, instanceId: string, record: string): Member {
-  const [joinedAt, userId, ...rest] = JSON.parse(record) as [number, string | null, Json?]
-  const [info] = rest
-  return { connectionId, instanceId, ...(userId === null ? {} : { userId }), joinedAt, ...(info === undefined ? {} : { info }) }
+  const [joinedAt, userId, session, info] = JSON.parse(record) as [number, string | null, string | null, Json?]
+  return {
+    connectionId,
+    instanceId,
+    ...(userId === null ? {} : { userId }),
+    joinedAt,
+    ...(info === undefined ? {} : { info }),
+    ...(session === null ? {} : { session })
+  }
 }

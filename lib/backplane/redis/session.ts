@@ -1,13 +1,18 @@
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import { oncePerMinute } from '../../logging.ts'
+import type { OutagePolicy } from '../../plugin-options.ts'
 import type { BackplaneState } from '../../types.ts'
-import type { LocalInstance } from '../backplane.ts'
-import { decode } from './envelope.ts'
+import type { LocalInstance, LogPosition, Target } from '../backplane.ts'
+import { decode, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
+import { Lanes } from './lanes.ts'
 import { Lease } from './lease.ts'
 import { Link, type RedisSource } from './link.ts'
+import { isLogged } from './log.ts'
 import { MemberStore } from './member-store.ts'
 import { Members } from './members.ts'
+import { Probe } from './probe.ts'
+import { Readers } from './readers.ts'
 import { inspect, isFinal, refused } from './server-check.ts'
 import { Subscriptions } from './subscriptions.ts'
 
@@ -17,25 +22,33 @@ export interface SessionOptions {
   readonly joinTimeoutMs: number
   readonly leaseMs: number
   readonly lingerMs: number
+  readonly outage: Pick<OutagePolicy, 'loggedBroadcast'>
 }
 
 /** How often all memberships are written anew, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
+/** How often the ends of quiet logs are compared with what was delivered. */
+const sweepMs = 60_000
 const retryMs = 1_000
-/** Then the links have half a second to say goodbye. */
-const closeMs = 1_500
+/** With the half second that each link may take to say goodbye it is less than the two that close promises. */
+const closeMs = 1_400
 
 /** What one instance has in Redis between start and close: two links, its subscriptions, its members and its lease. */
 export class Session {
   readonly command: Link
   readonly subscriptions: Subscriptions
   readonly members: Members
+  readonly lanes: Lanes
+  readonly #keys: Keys
+  readonly #readers: Readers
+  readonly #probe: Probe
   readonly #subscribe: Link
   readonly #lease: Lease
   readonly #local: LocalInstance
   readonly #warnBadEnvelope: (fields: object) => void
   readonly #warnNotRegistered: (fields: object) => void
   readonly #refresher: NodeJS.Timeout
+  readonly #sweeper: NodeJS.Timeout
   #reported: BackplaneState = 'down'
   #badEnvelopes = 0
   /** The server that the memberships were last compared with. */
@@ -45,12 +58,19 @@ export class Session {
   #settleBoot: ((error?: Error) => void) | undefined
 
   constructor (options: SessionOptions, keys: Keys, local: LocalInstance) {
-    const { redis, operationTimeoutMs, joinTimeoutMs, leaseMs, lingerMs } = options
+    const { redis, operationTimeoutMs, joinTimeoutMs, leaseMs, lingerMs, outage } = options
     this.#local = local
+    this.#keys = keys
     this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
     this.#warnNotRegistered = oncePerMinute(local.log, 'Redis answers, but this instance could not register')
     this.command = new Link(redis, 'command', operationTimeoutMs, {
-      up: () => { void this.#recover() },
+      up: () => {
+        this.lanes.resume()
+        this.#readers.resume()
+        void this.#recover()
+        // The link may lead to another server now, with other logs.
+        void this.#sweep()
+      },
       down: () => { this.members.suspend(); this.#report() },
       error: error => this.#failed(error)
     })
@@ -64,7 +84,14 @@ export class Session {
       },
       error: error => this.#failed(error)
     })
-    this.subscriptions = new Subscriptions(this.#subscribe, joinTimeoutMs, lingerMs, () => this.#report())
+    this.subscriptions = new Subscriptions(this.#subscribe, joinTimeoutMs, lingerMs, {
+      acked: names => { void this.#readers.subscribed(this.#groupsOf(names)) },
+      dropped: name => { for (const group of this.#groupsOf([name])) this.#readers.forget(group) },
+      changed: () => this.#report()
+    })
+    this.lanes = new Lanes(this.command, keys, outage.loggedBroadcast, operationTimeoutMs)
+    this.#readers = new Readers(this.command, keys, local, () => this.#report())
+    this.#probe = new Probe(this.command, this.#subscribe, this.subscriptions, keys.channel({ kind: 'instance', name: local.instanceId }))
     const store = new MemberStore(this.command, keys, local, () => {
       this.members.suspend()
       void this.#recover()
@@ -73,6 +100,7 @@ export class Session {
     this.#lease = new Lease(this.command, keys, local, this.members, store, leaseMs, () => this.#report())
     this.#subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
     this.#refresher = setInterval(() => this.members.refresh(), refreshMs).unref()
+    this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
   }
 
   get state (): BackplaneState {
@@ -82,7 +110,17 @@ export class Session {
 
   get problems (): readonly string[] {
     const down = [this.command.problem, this.#subscribe.problem].filter(isDefined)
-    return down.length > 0 ? down : [this.#lease.problem, this.members.problem, this.subscriptions.problem].filter(isDefined)
+    return down.length > 0 ? down : [this.#lease.problem, this.members.problem, this.subscriptions.problem, this.#readers.problem].filter(isDefined)
+  }
+
+  /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
+  async subscribe (target: Target): Promise<void> {
+    await this.subscriptions.acquire(this.#keys.channel(target))
+    if (target.kind === 'group' && this.#local.logged(target.name)) await this.#readers.open(target.name)
+  }
+
+  position (group: string): LogPosition | undefined {
+    return this.#readers.position(group)
   }
 
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
@@ -105,6 +143,8 @@ export class Session {
     const subscribe = this.#subscribe.stats()
     return {
       ...this.#lease.stats(),
+      ...this.lanes.stats(),
+      ...this.#readers.stats(),
       redisUp: Number(this.command.up && this.#subscribe.up),
       redisTimeouts: command.timeouts + subscribe.timeouts,
       redisReconnects: command.reconnects + subscribe.reconnects,
@@ -120,6 +160,10 @@ export class Session {
     this.#closed = true
     this.#settleBoot?.(new WebsocketGroupsError('WSG_CLOSED'))
     clearInterval(this.#refresher)
+    clearInterval(this.#sweeper)
+    this.#probe.close()
+    this.#readers.close()
+    this.lanes.close()
     clearTimeout(this.#recoverTimer)
     let timer: NodeJS.Timeout | undefined
     const deadline = new Promise<void>(resolve => { timer = setTimeout(resolve, closeMs) })
@@ -157,19 +201,33 @@ export class Session {
     }
   }
 
+  async #sweep (): Promise<void> {
+    try {
+      await this.#readers.sweep()
+    } catch (error) {
+      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep will')
+    }
+  }
+
+  #groupsOf (channels: readonly string[]): string[] {
+    return channels.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)
+  }
+
   #failed (error: Error): void {
     if (isFinal(error)) this.#settleBoot?.(refused(error))
     this.#local.log.debug({ err: error }, 'Redis link error')
   }
 
   #receive (channel: Buffer, bytes: Buffer): void {
+    if (this.#probe.received(bytes)) return
     this.#subscribe.heard()
     const envelope = decode(bytes)
     if (envelope === undefined) {
       this.#badEnvelopes++
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }
-    this.#local.deliver(envelope)
+    if (isLogged(envelope)) this.#readers.receive(envelope, previousNonce(bytes))
+    else this.#local.deliver(envelope)
   }
 
   /** Tells of a change of state once, whatever caused it. */

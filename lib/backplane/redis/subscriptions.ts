@@ -6,6 +6,15 @@ const maxChannelsPerCommand = 512
 const ackDeadlineMs = 3_000
 const retryMs = 1_000
 
+export interface SubscriptionEvents {
+  /** These channels reach us from now on: for the first time, or again. */
+  acked (names: readonly string[]): void
+  /** This channel was given up. */
+  dropped (name: string): void
+  /** Something that `missing` counts may have changed. */
+  changed (): void
+}
+
 interface Channel {
   wanted: boolean
   /** Number of the SUBSCRIBE that was the last command sent for it on the present connection; 0 when that was UNSUBSCRIBE, or nothing was sent. */
@@ -24,7 +33,7 @@ export class Subscriptions {
   readonly #link: Link
   readonly #waitMs: number
   readonly #lingerMs: number
-  readonly #changed: () => void
+  readonly #events: SubscriptionEvents
   readonly #channels = new Map<string, Channel>()
   /** Channels whose state may differ from what is wanted. */
   readonly #dirty = new Set<string>()
@@ -41,11 +50,11 @@ export class Subscriptions {
   #interrupted = 0
   #acked = 0
 
-  constructor (link: Link, waitMs: number, lingerMs: number, changed: () => void) {
+  constructor (link: Link, waitMs: number, lingerMs: number, events: SubscriptionEvents) {
     this.#link = link
     this.#waitMs = waitMs
     this.#lingerMs = lingerMs
-    this.#changed = changed
+    this.#events = events
   }
 
   get acked (): number {
@@ -92,6 +101,11 @@ export class Subscriptions {
     return this.#channels.get(name)?.interrupted ?? false
   }
 
+  /** Whether the channel reaches us now. */
+  has (name: string): boolean {
+    return this.#channels.get(name)?.acked ?? false
+  }
+
   /** A new connection: nothing is subscribed on it yet. */
   connected (): void {
     this.disconnected()
@@ -107,7 +121,10 @@ export class Subscriptions {
       channel.sent = 0
       channel.acked = false
       // Nothing of it is left in Redis.
-      if (!channel.wanted) this.#forget(name)
+      if (!channel.wanted) {
+        this.#forget(name)
+        this.#events.dropped(name)
+      }
     }
   }
 
@@ -179,6 +196,7 @@ export class Subscriptions {
         if (channel.acked) this.#acked--
         channel.acked = false
         unsubscribe.push(name)
+        this.#events.dropped(name)
       }
     }
     this.#dirty.clear()
@@ -190,6 +208,7 @@ export class Subscriptions {
     const connection = this.#connection
     const error = await this.#command('subscribe', names)
     if (connection !== this.#connection) return                // the next connection started over
+    const acked: string[] = []
     for (const name of names) {
       const channel = this.#channels.get(name)
       // UNSUBSCRIBE follows on the same connection, and maybe a later SUBSCRIBE: only that one's acknowledgement counts.
@@ -199,6 +218,7 @@ export class Subscriptions {
       if (error === undefined) {
         channel.acked = true
         this.#acked++
+        acked.push(name)
         this.#setInterrupted(channel, false)
         for (const { resolve } of waiters) resolve()
       } else {
@@ -210,7 +230,8 @@ export class Subscriptions {
     }
     this.#refusal = error
     if (error !== undefined) this.#retryRefused()
-    this.#changed()
+    if (acked.length > 0) this.#events.acked(acked)
+    this.#events.changed()
   }
 
   #retryRefused (): void {

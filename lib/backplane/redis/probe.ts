@@ -1,0 +1,65 @@
+import type { Link } from './link.ts'
+import type { Subscriptions } from './subscriptions.ts'
+
+const intervalMs = 5_000
+const missesToReset = 2
+/** As an envelope of type 6, which no reader of envelopes acts on. */
+const probeBytes = Buffer.alloc(25)
+probeBytes[0] = 0xd1
+probeBytes[1] = 1
+probeBytes[24] = 6
+
+/**
+ * Finds out when the subscribe link is healthy but nothing comes through it, as when it hangs on to a master that was replaced: when nothing came for a while,
+ * a probe is published to this instance's own channel by the other link. It costs nothing under traffic.
+ */
+export class Probe {
+  readonly #command: Link
+  readonly #subscribe: Link
+  readonly #subscriptions: Pick<Subscriptions, 'has'>
+  readonly #channel: string
+  readonly #timer: NodeJS.Timeout
+  #heard = true
+  #misses = 0
+  /** Grows with every reset that did not help. */
+  #patience = missesToReset
+
+  constructor (command: Link, subscribe: Link, subscriptions: Pick<Subscriptions, 'has'>, channel: string, everyMs = intervalMs) {
+    this.#command = command
+    this.#subscribe = subscribe
+    this.#subscriptions = subscriptions
+    this.#channel = channel
+    this.#timer = setInterval(() => { void this.#tick() }, everyMs).unref()
+  }
+
+  /** Something came through the subscribe link. Returns whether it was a probe. */
+  received (bytes: Buffer): boolean {
+    this.#heard = true
+    this.#misses = 0
+    this.#patience = missesToReset
+    return bytes.length === probeBytes.length && bytes.equals(probeBytes)
+  }
+
+  close (): void {
+    clearInterval(this.#timer)
+  }
+
+  async #tick (): Promise<void> {
+    // Without the subscription nothing could come back, and that would say nothing about the link.
+    if (!this.#command.up || !this.#subscribe.up || !this.#subscriptions.has(this.#channel)) return
+    if (this.#heard) {
+      this.#heard = false
+      return
+    }
+    if (++this.#misses > this.#patience) {
+      this.#misses = 0
+      this.#patience *= 2
+      return this.#subscribe.reset()
+    }
+    try {
+      await this.#command.run(async redis => await redis.publish(this.#channel, probeBytes))
+    } catch {
+      this.#misses--                               // the command link has trouble of its own: that says nothing about the other
+    }
+  }
+}

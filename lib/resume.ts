@@ -1,0 +1,112 @@
+import type { Backplane, Envelope, LogPage, LogPosition } from './backplane/backplane.ts'
+import { hasCode, WebsocketGroupsError } from './errors.ts'
+import type { GroupLogs } from './log-settings.ts'
+import { beginning, parsePosition } from './position.ts'
+import { same, type Recent } from './recent.ts'
+import type { JoinOptions, JoinResult } from './types.ts'
+
+type Logged = Envelope & { readonly position: LogPosition }
+
+/** What a connection gets when it joins, before anything live. */
+export interface Replay extends Pick<JoinResult, 'recovered' | 'reason'> {
+  /** Where `messages` begin; `undefined` when nobody knows. */
+  readonly before: LogPosition | undefined
+  readonly messages: readonly Logged[]
+}
+
+const maxLogMessages = 10_000
+
+/** Finds what a connection missed: in memory where that reaches back far enough, else by one read per group for all who wait for it. */
+export class Resume {
+  readonly #backplane: Backplane
+  readonly #recent: Recent
+  readonly #logs: GroupLogs
+  readonly #reads = new Map<string, Promise<LogPage>>()
+  #count = 0
+
+  constructor (backplane: Backplane, recent: Recent, logs: GroupLogs) {
+    this.#backplane = backplane
+    this.#recent = recent
+    this.#logs = logs
+  }
+
+  /** Reads of logs so far. */
+  get reads (): number {
+    return this.#count
+  }
+
+  /** The instance is subscribed, and keeps back for the connection what comes live. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
+  async replay (group: string, { since, history = 0 }: JoinOptions): Promise<Replay> {
+    const position = since === undefined ? undefined : assertPosition(since)
+    const logged = this.#logs.of(group) !== undefined
+    this.#recent.enabled ||= logged
+    if (!logged) return { before: undefined, messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+    try {
+      if (position !== undefined) return await this.#since(group, position)
+      return history > 0 ? await this.#latest(group, history) : { before: this.#backplane.position(group), messages: [] }
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+      return { before: this.#backplane.position(group), messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+    }
+  }
+
+  async #since (group: string, since: LogPosition): Promise<Replay> {
+    const remembered = (): Replay | undefined => {
+      const messages = this.#recent.after(group, since, this.#backplane.position(group))
+      return messages === undefined ? undefined : { recovered: true, before: since, messages }
+    }
+    const known = remembered()
+    if (known !== undefined) return known
+    const reading = this.#reads.get(group)
+    if (reading !== undefined) await reading
+    return (reading === undefined ? undefined : remembered()) ?? locate(await this.#read(group), since)
+  }
+
+  async #latest (group: string, count: number): Promise<Replay> {
+    // What a read that is under way brings may lack messages of the moment between it and this call.
+    await this.#reads.get(group)
+    const { messages, before } = await this.#read(group)
+    const latest = messages.slice(-count) as readonly Logged[]
+    return { before: messages[messages.length - latest.length - 1]?.position ?? before, messages: latest }
+  }
+
+  /** One read for all who ask in the same moment. Whoever waits for a read that was under way before must have done so: this one is newer. */
+  #read (group: string): Promise<LogPage> {
+    return this.#reads.get(group) ?? this.#begin(group)
+  }
+
+  #begin (group: string): Promise<LogPage> {
+    this.#count++
+    this.#recent.expect(group)
+    const read = this.#backplane.history(group, beginning, maxLogMessages).then(page => {
+      this.#recent.seed(group, page.before, page.messages as readonly Logged[])
+      return page
+    }).finally(() => {
+      this.#recent.unexpect(group)
+      this.#reads.delete(group)
+    })
+    this.#reads.set(group, read)
+    return read
+  }
+}
+
+/** What follows `since` in a whole log. */
+function locate ({ messages, before, top }: LogPage, since: LogPosition): Replay {
+  const all = messages as readonly Logged[]
+  if (since.epoch === '') return { recovered: before.offset === 0, ...(before.offset === 0 ? {} : { reason: 'trimmed' }), before, messages: all }
+  if (since.epoch !== top.epoch) return { recovered: false, reason: 'epoch', before, messages: all }
+  if (same(since, before)) return { recovered: true, before, messages: all }
+  if (since.offset < before.offset) return { recovered: false, reason: 'trimmed', before, messages: all }
+  const index = since.offset - before.offset - 1
+  const there = all[index]?.position
+  if (there !== undefined && same(there, since)) return { recovered: true, before: since, messages: all.slice(index + 1) }
+  // The log lost what stood there: which of its messages the client has seen cannot be told, and none is sent twice.
+  return { recovered: false, reason: 'rewound', before: top, messages: [] }
+}
+
+/** @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
+export function assertPosition (text: string): LogPosition {
+  const position = parsePosition(text)
+  if (position === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
+  return position
+}

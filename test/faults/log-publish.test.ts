@@ -1,0 +1,202 @@
+import t from 'tap'
+import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
+import { append } from '../../lib/backplane/redis/scripts.ts'
+import { drawId } from '../../lib/ids.ts'
+import { Wire } from '../chaos/wire.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+import { envelope, logOf, Recorder, startInstance } from './log-rig.ts'
+
+noUnhandled(t)
+t.setTimeout(110_000)
+const keys = new Keys('wsg:')
+const settings = { maxMessages: 10_000, ttlMs: 60_000 }
+const texts = (count: number, prefix = ''): string[] => Array.from({ length: count }, (_, n) => `${prefix}${n}`)
+
+t.test('replies that are lost after the call was carried out: each message once, in order, and nobody hears of it', async t => {
+  const redis = await startRedis(t)
+  const wire = await Wire.start(redis.port)
+  t.teardown(() => wire.close())
+  // With the other policy those that come while the link is down would be refused.
+  const { append, local } = await startInstance(t, wire.url, { policy: 'queue' })
+  const results: Array<Promise<Array<number | string>>> = []
+  for (let n = 0; n < 20; n++) {
+    const lost = wire.loseReplyTo('evalsha')
+    results.push(append(texts(100, `${n}:`)))
+    await lost
+    results.push(append(texts(10, `${n}:after `)))
+    await until(() => wire.links('command') > 0)
+    if (n % 2 === 0) wire.cut('command')
+    await Promise.all(results)
+  }
+  const outcomes = (await Promise.all(results)).flat()
+  t.same(outcomes.filter(one => typeof one === 'string'), [], 'every call succeeded')
+  const expected = Array.from({ length: 20 }, (_, n) => [...texts(100, `${n}:`), ...texts(10, `${n}:after `)]).flat()
+  t.same(await logOf(redis), expected)
+  t.same(outcomes, expected.map((_, n) => n + 1), 'with the offsets they have')
+  await until(() => local.received.length === expected.length)
+  t.same(local.events, expected)
+})
+
+t.test('SCRIPT FLUSH under load: each message once, in order', async t => {
+  const redis = await startRedis(t)
+  const { append, local, backplane } = await startInstance(t, redis.url)
+  const flushing = new AbortController()
+  t.teardown(() => flushing.abort())
+  const flush = (async () => { while (!flushing.signal.aborted) await redis.admin.script('FLUSH', 'SYNC') })()
+  const expected = Array.from({ length: 100 }, (_, n) => texts(30, `${n}:`)).flat()
+  const results: Array<Promise<Array<number | string>>> = []
+  for (let start = 0; start < expected.length; start += 30) {
+    results.push(append(expected.slice(start, start + 30)))
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  t.same((await Promise.all(results)).flat(), expected.map((_, n) => n + 1))
+  await until(() => local.received.length === expected.length)
+  flushing.abort()
+  await flush
+  t.same(local.events, expected)
+  t.same(await logOf(redis), expected)
+  t.equal(backplane.stats().appendsWaiting, 0)
+})
+
+t.test('a message whose sender heard that it was not sent is never stored; a hang is over for all in time', async t => {
+  const redis = await startRedis(t)
+  const { append, local, backplane } = await startInstance(t, redis.url)
+  await append(['first'])
+  redis.stop()
+  const startedAt = performance.now()
+  const results: Array<Promise<Array<string | number>>> = []
+  const sent: string[] = []
+  for (let n = 0; n < 40; n++) {
+    const some = texts(100, `${n}:`)
+    sent.push(...some)
+    results.push(append(some))
+    await sleep(50)
+  }
+  const outcomes = (await Promise.all(results)).flat()
+  t.ok(performance.now() - startedAt < 4_000, `all settled within ${Math.round(performance.now() - startedAt)} ms`)
+  t.same([...new Set(outcomes)].sort(), ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT'])
+  redis.cont()
+  await until(() => backplane.state === 'up')
+  await append(['last'])
+  await until(() => local.events.at(-1) === 'last')
+  const stored = await logOf(redis)
+  t.same(stored, local.events, 'who was there got what is stored')
+  t.equal(new Set(stored).size, stored.length, 'nothing twice')
+  const refused = new Set(sent.filter((_, n) => outcomes[n] === 'WSG_BACKPLANE_UNAVAILABLE'))
+  t.same(stored.filter(text => refused.has(text)), [])
+  const order = new Map(sent.map((text, n) => [text, n]))
+  const numbers = stored.slice(1, -1).map(text => order.get(text) ?? -1)
+  t.same(numbers, [...numbers].sort((a, b) => a - b), 'in order')
+})
+
+t.test('the queue keeps the order through an outage, says so, and is bounded by count and bytes', async t => {
+  const redis = await startRedis(t)
+  const { append, local, backplane } = await startInstance(t, redis.url, { policy: 'queue' })
+  await append(['first'])
+  await redis.kill()
+  await until(() => backplane.state === 'down')
+  const queued = Promise.all(texts(1_000).map(async text => await backplane.append('log', envelope('log', text), settings)))
+  await t.rejects(backplane.append('log', envelope('log', 'one too many'), settings), { code: 'WSG_QUEUE_FULL' })
+  await t.rejects(backplane.append('log other', envelope('log other', 'in any group'), settings), { code: 'WSG_QUEUE_FULL' })
+  await redis.restart()
+  const results = await queued
+  t.ok(results.every(({ queued }) => queued))
+  t.same(results.map(({ position }) => position.offset), texts(1_000).map((_, n) => n + 1))
+  t.same(await logOf(redis), texts(1_000))
+  await until(() => local.received.length === 1_001)
+  t.same(local.events.slice(2), texts(1_000), 'after the gap that the empty Redis means')
+  t.same(local.events.slice(0, 2), ['first', 'gap: epoch to 0'])
+  await redis.kill()
+  await until(() => backplane.state === 'down')
+  const large = Promise.all(texts(3).map(async text => await backplane.append('log', envelope('log', text + 'x'.repeat(300_000)), settings)))
+  await t.rejects(backplane.append('log', envelope('log', 'x'.repeat(300_000)), settings), { code: 'WSG_QUEUE_FULL' })
+  await redis.restart()
+  t.equal((await large).length, 3)
+})
+
+t.test('the queue is bounded by age, each message by its own', async t => {
+  const redis = await startRedis(t)
+  const { append, backplane } = await startInstance(t, redis.url, { policy: 'queue' })
+  await redis.kill()
+  await until(() => backplane.state === 'down')
+  const startedAt = performance.now()
+  const early = append(['early 1', 'early 2'])
+  await sleep(1_500)
+  const late = append(['late 1', 'late 2'])
+  t.same(await early, ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_BACKPLANE_UNAVAILABLE'])
+  const waitedMs = performance.now() - startedAt
+  t.ok(waitedMs > 4_900 && waitedMs < 5_500, `given up after ${Math.round(waitedMs)} ms`)
+  await redis.restart()
+  t.same(await late, [1, 2])
+  t.same(await logOf(redis), ['late 1', 'late 2'])
+})
+
+t.test('a key stores a message once, also when the reply to the first call was lost', async t => {
+  const redis = await startRedis(t)
+  const wire = await Wire.start(redis.port)
+  t.teardown(() => wire.close())
+  const { backplane, append } = await startInstance(t, wire.url)
+  await append(['before'])
+  const lost = wire.loseReplyTo('evalsha')
+  const call = async () => await backplane.append('log', envelope('log', 'pay'), settings, 'order 17')
+  const first = call()
+  await lost
+  t.match(await first, { duplicate: false, position: { offset: 2 } }, 'a retry of its own is no duplicate')
+  t.match(await call(), { duplicate: true, position: (await first).position })
+  t.match(await Promise.all([call(), append(['after']), call()]), [{ duplicate: true }, [3], { duplicate: true }])
+  t.same(await logOf(redis), ['before', 'pay', 'after'])
+})
+
+t.test('an instance that comes back under its old id is not taken for a repetition of itself', async t => {
+  const redis = await startRedis(t)
+  const local = new Recorder()
+  const first = await startInstance(t, redis.url, { local })
+  await first.append(texts(5))
+  await first.backplane.close()
+  const second = await startInstance(t, redis.url, { local })
+  t.same(await second.append(['back', 'again']), [6, 7])
+  t.equal((await logOf(redis)).length, 7)
+})
+
+t.test('what a log knows of its publishers is pruned, and its keys expire, but not before it is idle', async t => {
+  const redis = await startRedis(t)
+  const { append: publish, backplane } = await startInstance(t, redis.url)
+  const now = Math.floor(Date.now() / 1000)
+  for (let n = 0; n < 200; n++) {
+    await redis.admin.eval(append.lua, 2, keys.logMeta('log'), keys.log('log'), 'c', 100, 60_000, 900_000, randomBytes(8), drawId(), 1, n < 190 ? now - 1_000 : now, 1, randomBytes(4), 'x')
+  }
+  t.equal(await redis.admin.hlen(keys.logMeta('log')), 203)
+  await publish(texts(300))
+  t.equal(await redis.admin.hlen(keys.logMeta('log')), 3 + 10 + 1, 'those of today stay')
+  const groups = Array.from({ length: 2_000 }, (_, n) => `log ${n}`)
+  await Promise.all(groups.map(async group => await publish(['x'], { group })))
+  t.equal(backplane.stats().appendsWaiting, 0)
+  const eternal: string[] = []
+  for (const key of await redis.keys()) if (/:[hl]:/.test(key)) eternal.push(...await redis.admin.pttl(key) > 0 ? [] : [key])
+  t.same(eternal, [])
+  // A message a day: the meta outlives the messages, or the next one would look like a loss.
+  const rare = async () => await backplane.append('log rare', envelope('log rare', 'x'), { maxMessages: 100, ttlMs: 20 })
+  await rare()
+  await until(async () => await redis.admin.exists(keys.log('log rare')) === 0)
+  await redis.admin.pexpire(keys.logMeta('log rare'), 60_000)
+  t.match(await rare(), { position: { offset: 2 } })
+  t.ok(await redis.admin.pttl(keys.logMeta('log rare')) > 600_000_000, 'it was prolonged')
+})
+
+t.test('close settles what waits', async t => {
+  const redis = await startRedis(t)
+  const { append, backplane } = await startInstance(t, redis.url, { policy: 'queue' })
+  redis.stop()
+  const results = append(texts(200))
+  await sleep(100)
+  const startedAt = performance.now()
+  await backplane.close()
+  const outcomes = await results
+  t.ok(performance.now() - startedAt < 2_050, 'within two seconds')
+  t.ok(outcomes.every(one => ['WSG_TIMEOUT', 'WSG_CLOSED'].includes(String(one))), [...new Set(outcomes)].join())
+  redis.cont()
+})

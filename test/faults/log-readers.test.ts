@@ -1,0 +1,331 @@
+import t from 'tap'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
+import { beginning } from '../../lib/position.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+import { readersRig } from './log-rig.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+const keys = new Keys('wsg:')
+t.beforeEach(async () => { await redis.admin.flushall() })
+
+/** The log's keys as they are now, to be put back later: what a failover to a lagging replica does. */
+async function snapshot (): Promise<() => Promise<void>> {
+  const names = [keys.logMeta('log'), keys.log('log')]
+  const dumps = await Promise.all(names.map(async name => await redis.admin.dumpBuffer(name)))
+  return async () => {
+    await redis.admin.del(...names)
+    for (const [index, name] of names.entries()) {
+      const dump = dumps[index]
+      if (dump) await redis.admin.restore(name, 0, dump)
+    }
+  }
+}
+
+t.test('a group whose log could not be read at first starts at its end later, not at its beginning', async t => {
+  const { readers, link, events, append } = readersRig(redis)
+  await append('before the join')
+  link.up = false
+  void readers.subscribed(['log'])
+  await t.rejects(readers.open('log'), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+  t.match(readers.problem, /1 groups/)
+  link.up = true
+  readers.resume()
+  await until(() => readers.position('log') !== undefined && readers.problem === undefined)
+  await append('swallowed')
+  await readers.sweep()
+  await until(() => events.length > 0)
+  t.same(events, ['swallowed'])
+})
+
+t.test('a group that was subscribed without a caller who waited is followed all the same', async t => {
+  const { readers, events, append } = readersRig(redis)
+  await append('before')
+  void readers.subscribed(['log', 'no log'])
+  await until(() => readers.position('log')?.offset === 1)
+  t.equal(readers.position('no log'), undefined)
+  await append('missed')
+  await readers.subscribed(['log'])
+  await until(() => events.length > 0)
+  t.same(events, ['missed'])
+})
+
+t.test('what comes before the subscription or after its end is nobody\'s, and nothing is resumed there', async t => {
+  const { readers, events, append, live } = readersRig(redis)
+  live(await append('before'))
+  t.equal(readers.position('log'), undefined)
+  await readers.open('log')
+  live(await append('one'))
+  readers.forget('log')
+  live(await append('late'))
+  await append('between')
+  void readers.subscribed(['log'])
+  await readers.open('log')
+  live(await append('two'))
+  t.same(events, ['one', 'two'])
+  readers.close()
+  live(await append('after close'))
+  t.same(events, ['one', 'two'])
+})
+
+t.test('a probe that finds the group in step does not end a repair that still reads', async t => {
+  const { readers, link, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  live(await append('1'))
+  link.holding = true
+  void readers.subscribed(['log'])                         // its probe sees 1
+  await until(() => link.held.length === 1)
+  const two = await append('2')
+  readers.resume()                                         // the repair sees 2
+  await until(() => link.held.length === 2)
+  live(two)
+  link.holding = false
+  link.held.shift()?.release()
+  await new Promise(resolve => setImmediate(resolve))
+  link.release()
+  await until(() => readers.problem === undefined)
+  live(await append('3'))
+  t.same(events, ['1', '2', '3'])
+})
+
+t.test('a repair that read the log before the subscription was back reads it once more', async t => {
+  const { readers, link, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  await append('1')
+  link.holding = true
+  live(await append('2'))                                  // 1 is missing
+  await until(() => link.held.length === 1)
+  await append('3')                                        // the link broke after the log was read
+  link.holding = false
+  void readers.subscribed(['log'])
+  link.release()
+  await until(() => readers.problem === undefined)
+  t.same(events, ['1', '2', '3'])
+})
+
+t.test('a message that waits for a probe and does not follow is not taken for an old one', async t => {
+  const { readers, link, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  for (let n = 1; n <= 150; n++) await append(String(n))
+  live(await append('151'), await append('152'))           // a repair of two pages, during which something waits
+  await until(() => readers.problem === undefined)
+  link.holding = true
+  const probed = readers.subscribed(['log'])
+  await until(() => link.held.length === 1)
+  await append('153')
+  live(await append('154'))
+  link.holding = false
+  link.release()
+  await probed
+  await until(() => readers.problem === undefined)
+  t.same(events, Array.from({ length: 154 }, (_, n) => String(n + 1)))
+})
+
+t.test('messages that this version cannot decode are passed over, however many', async t => {
+  const { readers, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  live(await append('1'))
+  for (let n = 0; n < 250; n++) await append('from the future', { kind: 99 })
+  live(await append('2'))
+  await until(() => readers.problem === undefined)
+  await append('from the future', { kind: 99 })
+  await readers.sweep()
+  await until(() => readers.problem === undefined)
+  t.equal(readers.position('log')?.offset, 253)
+  live(await append('3'))
+  t.same(events, ['1', '2', '3'])
+})
+
+t.test('more and larger messages may come during a repair than it keeps', async t => {
+  for (const { count, text } of [{ count: 2500, text: '' }, { count: 40, text: 'x'.repeat(100_000) }]) {
+    await redis.admin.flushall()
+    const { readers, link, events, append, live } = readersRig(redis)
+    await readers.open('log')
+    await append('first', { keep: 5000 })
+    link.holding = true
+    live(await append('second', { keep: 5000 }))
+    await until(() => link.held.length === 1)
+    const all: Buffer[] = []
+    for (let n = 0; n < count; n++) all.push(await append(`${n} ${text}`, { keep: 5000 }))
+    live(...all)
+    link.holding = false
+    link.release()
+    await until(() => readers.problem === undefined)
+    t.same(events.map(one => parseInt(one)), [NaN, NaN, ...all.keys()])
+    t.same(events.slice(0, 2), ['first', 'second'])
+    readers.close()
+  }
+})
+
+t.test('a log that lost its latest messages: one gap, then what follows the fork', async t => {
+  const { readers, local, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  for (const n of [1, 2, 3]) live(await append(String(n)))
+  const failover = await snapshot()
+  for (const n of [4, 5]) live(await append(String(n)))
+  await failover()
+  for (const n of [4, 5, 6]) await append(`${n}'`)
+  live(await append("7'"))
+  await until(() => readers.problem === undefined)
+  t.same(events, ['1', '2', '3', '4', '5', 'gap: rewound to 3', "4'", "5'", "6'", "7'"])
+  t.equal(local.gaps.length, 1)
+  live(await append("8'"))
+  t.equal(events.at(-1), "8'")
+})
+
+t.test('offsets handed out twice, as many as before: a probe notices by the nonce alone', async t => {
+  const { readers, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  for (const n of [1, 2, 3]) live(await append(String(n)))
+  const failover = await snapshot()
+  const lost = [await append('4'), await append('5')]
+  live(...lost)
+  await failover()
+  for (const n of [4, 5]) await append(`${n}'`)
+  await readers.subscribed(['log'])
+  await until(() => readers.problem === undefined)
+  live(...lost)                                            // an echo of the old master
+  await until(() => readers.problem === undefined)
+  live(await append("6'"))
+  t.same(events, ['1', '2', '3', '4', '5', 'gap: rewound to 3', "4'", "5'", "6'"])
+})
+
+t.test('rewound with nothing kept in common: what is surely new is delivered, nothing twice', async t => {
+  const { readers, events, append, live } = readersRig(redis)
+  await append('before the join', { keep: 3 })
+  await readers.open('log')
+  for (const n of [2, 3, 4]) live(await append(String(n), { keep: 3 }))
+  const failover = await snapshot()
+  live(await append('5', { keep: 3 }))
+  await failover()
+  for (const n of [5, 6, 7]) await append(`${n}'`, { keep: 3 })
+  live(await append("8'", { keep: 3 }))
+  await until(() => readers.problem === undefined)
+  // 5' is gone: the log begins at 6', which follows another 5 than ours.
+  t.same(events, ['2', '3', '4', '5', 'gap: rewound to 5', "6'", "7'", "8'"])
+
+  await redis.admin.flushall()
+  const other = readersRig(redis)
+  for (let n = 1; n <= 10; n++) await other.append(String(n))
+  const longAgo = await snapshot()
+  await other.readers.open('log')
+  for (let n = 11; n <= 100; n++) other.live(await other.append(String(n)))
+  await longAgo()
+  for (const n of [11, 12]) await other.append(`${n}'`)
+  await other.readers.sweep()
+  await until(() => other.readers.problem === undefined)
+  // 11' and 12' have offsets that were delivered before, too long ago to tell whether it was these.
+  t.same(other.events.slice(90), ['gap: rewound to 12'])
+  other.live(await other.append("13'"))
+  t.equal(other.events.at(-1), "13'")
+})
+
+t.test('a new epoch in the middle of a repair is one gap, and its stale messages are dropped', async t => {
+  const { readers, link, local, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  const first = await append('old 1')
+  for (let n = 2; n < 150; n++) await append(`old ${n}`)
+  link.holding = true
+  const stale = await append('old 150')
+  live(stale)
+  await until(() => link.held.length === 1)
+  await redis.admin.flushall()
+  const fresh = [await append('new 1'), await append('new 2')]
+  live(first, ...fresh)
+  link.holding = false
+  link.release()
+  await until(() => readers.problem === undefined)
+  live(stale, await append('new 3'))
+  await until(() => readers.problem === undefined)
+  t.same(local.gaps.map(({ reason }) => reason), ['epoch'])
+  t.same(events.slice(0, 100), Array.from({ length: 100 }, (_, n) => `old ${n + 1}`))
+  t.same(events.slice(100), ['gap: epoch to 0', 'new 1', 'new 2', 'new 3'])
+})
+
+t.test('data lost while nothing is published: one gap, and none for a log that was never used', async t => {
+  const { readers, local, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  await readers.open('log unused')
+  live(await append('1'))
+  await redis.admin.flushall()
+  for (let n = 0; n < 3; n++) {
+    await readers.subscribed(['log', 'log unused'])
+    await readers.sweep()
+    await until(() => readers.problem === undefined)
+  }
+  t.equal(local.gaps.length, 1)
+  t.same(readers.position('log'), beginning)
+  live(await append('2'))
+  t.same(events, ['1', 'gap: epoch to 0', '2'])
+})
+
+t.test('a group given up during its repair gets nothing more, subscribed again it starts at the end', async t => {
+  const { readers, link, events, append, live, changes } = readersRig(redis)
+  await readers.open('log')
+  await append('1')
+  link.holding = true
+  live(await append('2'))
+  await until(() => link.held.length === 1)
+  readers.forget('log')
+  t.equal(readers.problem, undefined)
+  t.ok(changes < 3, 'and the state is told')
+  void readers.subscribed(['log'])
+  const opened = readers.open('log')
+  await until(() => link.held.length === 2)
+  link.holding = false
+  link.release()
+  await opened
+  live(await append('3'))
+  t.same(events, ['3'])
+})
+
+t.test('repairs go on after errors and end with close; no timer outlives it', async t => {
+  const { readers, link, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  await append('1')
+  link.up = false
+  live(await append('2'))
+  await until(() => link.calls > 1)
+  link.up = true
+  await until(() => readers.problem === undefined)         // by its own retry
+  t.same(events, ['1', '2'])
+  link.up = false
+  await append('3')
+  live(await append('4'))
+  readers.close()
+  const { calls } = link
+  link.up = true
+  readers.resume()
+  await readers.sweep()
+  t.equal(link.calls, calls)
+  t.equal(process.getActiveResourcesInfo().filter(kind => kind === 'Timeout').length, 0)
+})
+
+t.test('a group that can never be caught up with does not keep the others waiting', async t => {
+  const { readers, link, local, append, live } = readersRig(redis)
+  const groups = Array.from({ length: 64 }, (_, n) => `log ${n}`)
+  for (const group of ['log', ...groups]) await readers.open(group)
+  // Messages of a master that was replaced: they follow nothing in the log we read, and every read finds new ones.
+  const stale = await append('stale')
+  await redis.admin.flushall()
+  let flooding = true
+  const flood = (): void => {
+    for (const group of groups) {
+      const bytes = Buffer.from(stale)
+      bytes.writeUIntBE(1_000_000 + link.calls, 10, 6)
+      const at = bytes.indexOf('log', 38)
+      const renamed = Buffer.concat([bytes.subarray(0, at - 1), Buffer.from([group.length]), Buffer.from(group), bytes.subarray(at + 3)])
+      live(renamed)
+    }
+    if (flooding) setImmediate(flood)
+  }
+  flood()
+  await append('1')
+  live(await append('2'))
+  await until(() => local.events.length === 2)
+  flooding = false
+  await until(() => readers.problem === undefined)
+  t.same(local.events, ['1', '2'])
+})

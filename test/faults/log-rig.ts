@@ -1,0 +1,164 @@
+import { randomBytes } from 'node:crypto'
+import { Command } from 'ioredis'
+import type { Test } from 'tap'
+import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../lib/backplane/backplane.ts'
+import { decode, encodeBody, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
+import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
+import type { Link } from '../../lib/backplane/redis/link.ts'
+import { isLogged } from '../../lib/backplane/redis/log.ts'
+import { Readers } from '../../lib/backplane/redis/readers.ts'
+import { append, type Script } from '../../lib/backplane/redis/scripts.ts'
+import { WebsocketGroupsError } from '../../lib/errors.ts'
+import { drawId } from '../../lib/ids.ts'
+import type { TestRedis } from '../helpers/redis.ts'
+
+export const silent = new Proxy({}, { get: (_, key) => key === 'child' ? () => silent : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
+
+/** An instance reduced to what it was given: texts of messages and gaps, in their order. */
+export class Recorder implements LocalInstance {
+  readonly instanceId = drawId()
+  readonly label = ''
+  readonly log = silent
+  readonly events: string[] = []
+  readonly received: Envelope[] = []
+  readonly gaps: Array<{ readonly group: string, readonly reason: GapReason, readonly position: LogPosition }> = []
+
+  deliver (envelope: Envelope): void {
+    this.received.push(envelope)
+    this.events.push(envelope.payload.length > 50 ? `${envelope.payload.toString('latin1', 0, 10)}…` : envelope.payload.toString())
+  }
+
+  gap (group: string, reason: GapReason, position: LogPosition): void {
+    this.gaps.push({ group, reason, position })
+    this.events.push(`gap: ${reason} to ${position.offset}`)
+  }
+
+  logged (group: string): boolean { return group.startsWith('log') }
+  member (): undefined {}
+  memberIds (): Iterable<string> { return [] }
+  groups (): Iterable<string> { return [] }
+  stateChanged (): void {}
+}
+
+export function envelope (group: string, text: string | Buffer): Envelope {
+  return { origin: drawId(), sequence: 1, kind: 'message', target: { kind: 'group', name: group }, shared: false, except: [], command: '', binary: false, payload: Buffer.from(text) }
+}
+
+const publisher = drawId()
+let sequence = 0
+
+/** Appends without telling anyone, as if the transport swallowed it. Returns what would have been published. */
+export async function appendQuietly (redis: TestRedis['admin'], group: string, text: string | Buffer, { keep = 1000, kind = 0, channel = 'nobody is here' } = {}): Promise<Buffer> {
+  const keys = new Keys('wsg:')
+  const nonce = randomBytes(4)
+  nonce[0] = (nonce[0] ?? 0) | 1
+  const body = Buffer.from(encodeBody(envelope(group, text), { kind: 'group', name: group }))
+  if (kind !== 0) body[0] = kind
+  await redis.eval(append.lua, 2, keys.logMeta(group), keys.log(group), channel, keep, 600_000, 900_000, randomBytes(8), publisher, ++sequence, 0, 1, nonce, body)
+  const [bytes] = await redis.lrangeBuffer(keys.log(group), -1, -1)
+  if (bytes === undefined) throw new Error('it is not in the log')
+  return bytes
+}
+
+export interface TestInstance {
+  readonly local: Recorder
+  readonly backplane: RedisBackplane
+  /** Appends some messages at once: what came of each, its offset or the code of its error. */
+  append (texts: readonly string[], options?: { readonly group?: string, readonly keep?: number, readonly key?: string }): Promise<Array<number | string>>
+}
+
+export async function startInstance (t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'] } = {}): Promise<TestInstance> {
+  const backplane = new RedisBackplane({
+    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, outage: { loggedBroadcast: policy }
+  })
+  t.teardown(async () => await backplane.close())
+  await backplane.start(local)
+  await backplane.subscribe({ kind: 'instance', name: local.instanceId })
+  for (let start = 0; start < groups.length; start += 1_000) {
+    await Promise.all(groups.slice(start, start + 1_000).map(async name => await backplane.subscribe({ kind: 'group', name })))
+  }
+  return {
+    local,
+    backplane,
+    async append (texts, { group = 'log', keep = 10_000, key } = {}) {
+      return await Promise.all(texts.map(async text => {
+        try {
+          return (await backplane.append(group, envelope(group, text), { maxMessages: keep, ttlMs: 60_000 }, key)).position.offset
+        } catch (error) {
+          return String((error as { code?: string }).code)
+        }
+      }))
+    }
+  }
+}
+
+/** All texts of the log, oldest first. */
+export async function logOf (redis: TestRedis, group = 'log'): Promise<string[]> {
+  const entries = await redis.admin.lrangeBuffer(new Keys('wsg:').log(group), 0, -1)
+  return entries.map(bytes => decode(bytes)?.payload.toString() ?? '?')
+}
+
+interface Held { readonly what: 'top' | 'page', release (): void }
+
+/** Stands in for a link: the call is carried out at once, its reply can be held back. */
+class HeldLink {
+  up = true
+  calls = 0
+  holding = false
+  readonly held: Held[] = []
+  readonly #redis: TestRedis['admin']
+
+  constructor (redis: TestRedis['admin']) {
+    this.#redis = redis
+  }
+
+  async run (command: (redis: TestRedis['admin']) => Promise<unknown>): Promise<unknown> {
+    this.#assertUp()
+    return await this.#reply('top', await command(this.#redis))
+  }
+
+  async bytesScript (script: Script, keys: string[], args: Array<string | number | Buffer>): Promise<unknown> {
+    this.#assertUp()
+    return await this.#reply('page', await this.#redis.sendCommand(new Command('eval', [script.lua, keys.length, ...keys, ...args])))
+  }
+
+  /** Lets the replies go that are held now, in their order. */
+  release (): void {
+    for (const { release } of this.held.splice(0)) release()
+  }
+
+  #assertUp (): void {
+    this.calls++
+    if (!this.up) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+  }
+
+  async #reply (what: Held['what'], reply: unknown): Promise<unknown> {
+    if (this.holding) await new Promise<void>(resolve => { this.held.push({ what, release: resolve }) })
+    return reply
+  }
+}
+
+/** Readers over a real log, whose replies and live messages arrive when the test says so. */
+export function readersRig (redis: TestRedis) {
+  const link = new HeldLink(redis.admin)
+  const local = new Recorder()
+  let changes = 0
+  const readers = new Readers(link as unknown as Link, new Keys('wsg:'), local, () => { changes++ })
+  return {
+    link,
+    local,
+    readers,
+    events: local.events,
+    get changes () { return changes },
+    /** Appends to the log; the live message arrives with `live`, or never. */
+    append: async (text: string, options?: Parameters<typeof appendQuietly>[3]) => await appendQuietly(redis.admin, 'log', text, options),
+    live (...messages: Buffer[]): void {
+      for (const bytes of messages) {
+        const one = decode(bytes)
+        if (isLogged(one)) readers.receive(one, previousNonce(bytes))
+      }
+    },
+    positionOf
+  }
+}

@@ -1,0 +1,69 @@
+import t from 'tap'
+import type { Backplane, Envelope, LogPage, LogPosition } from '../../lib/backplane/backplane.ts'
+import { GroupLogs, standardLog } from '../../lib/log-settings.ts'
+import { beginning, formatPosition } from '../../lib/position.ts'
+import { Recent } from '../../lib/recent.ts'
+import { Resume } from '../../lib/resume.ts'
+
+const at = (offset: number): LogPosition => ({ epoch: 'e'.repeat(8), offset, nonce: offset })
+const message = (offset: number): Envelope & { readonly position: LogPosition } => ({
+  kind: 'message', target: { kind: 'group', name: 'g' }, payload: Buffer.from(String(offset)), binary: false, except: [], origin: '', id: offset, position: at(offset)
+} as unknown as Envelope & { readonly position: LogPosition })
+
+/** A backplane whose log is read when the test says so, and answered later. */
+function setUp () {
+  const recent = new Recent()
+  let reached = at(3)
+  const reads: Array<(page: LogPage) => void> = []
+  const backplane = {
+    history: async () => await new Promise<LogPage>(resolve => reads.push(resolve)),
+    position: () => reached
+  } as unknown as Backplane
+  const resume = new Resume(backplane, recent, new GroupLogs({ log: standardLog, logs: undefined }))
+  return {
+    reads,
+    resume,
+    live (offset: number): void {
+      reached = at(offset)
+      recent.push(message(offset))
+    },
+    page: (top: number): LogPage => ({ before: beginning, top: at(top), messages: Array.from({ length: top }, (_, i) => message(i + 1)), more: false } as unknown as LogPage),
+    since: async (offset: number) => {
+      const { recovered, messages } = await resume.replay('g', { since: formatPosition(at(offset)) })
+      return { recovered, messages: messages.map(({ position }) => position.offset) }
+    }
+  }
+}
+
+const settled = async (): Promise<void> => await new Promise(resolve => setImmediate(resolve))
+
+t.test('a herd is served by one read, whenever its clients come', async t => {
+  const { reads, page, since } = setUp()
+  const herd = Array.from({ length: 50 }, async () => await since(1))
+  await settled()
+  herd.push(...Array.from({ length: 50 }, async () => await since(2)))
+  await settled()
+  reads[0]?.(page(3))
+  herd.push(since(1))
+  const got = await Promise.all(herd)
+  t.equal(reads.length, 1)
+  t.strictSame(got[0], { recovered: true, messages: [2, 3] })
+  t.strictSame(got[99], { recovered: true, messages: [3] })
+  t.strictSame(got[100], { recovered: true, messages: [2, 3] })
+})
+
+t.test('a message that overtakes the answer to a read is not missed by who comes after it', async t => {
+  const { reads, page, since, live } = setUp()
+  const first = since(1)
+  await settled()
+  live(4)
+  const second = since(1)
+  await settled()
+  reads[0]?.(page(3))
+  t.strictSame(await first, { recovered: true, messages: [2, 3] }, 'it gets the rest live, as it was there before')
+  t.strictSame(await second, { recovered: true, messages: [2, 3, 4] })
+  t.strictSame(await since(3), { recovered: true, messages: [4] })
+  live(5)
+  t.strictSame(await since(3), { recovered: true, messages: [4, 5] })
+  t.equal(reads.length, 1)
+})
