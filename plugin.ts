@@ -16,6 +16,7 @@ import type { PublisherOptions, WebsocketGroupsOptions } from './lib/plugin-opti
 import type { Publisher } from './lib/types.ts'
 
 export type * from './lib/plugin-options.ts'
+export type * from './lib/route-types.ts'
 export type * from './lib/types.ts'
 export type { Backplane, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
 export type { MemoryCluster } from './lib/backplane/memory.ts'
@@ -60,7 +61,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.addHook('onClose', async () => await registry.close())
 
   app.decorate('wsAuth', makeWsAuth(options))
-  app.decorate('wsHandler', makeWsHandler(registry))
+  app.decorate('wsHandler', makeWsHandler(registry, options))
   app.decorate('wsRoom', makeWsRoom(app, registry, options))
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)
 }

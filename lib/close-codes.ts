@@ -9,7 +9,10 @@ export const CloseCode = {
   ServiceRestart: 1012,
   TryAgainLater: 1013,
   SlowConsumer: 4008,
-  TokenExpired: 4401
+  BadFrame: 4400,
+  TokenExpired: 4401,
+  OtherUser: 4403,
+  NoHello: 4408
 } as const
 export type CloseCode = (typeof CloseCode)[keyof typeof CloseCode]
 
@@ -21,7 +24,10 @@ export const closeReasons: Readonly<Record<CloseCode, string>> = {
   [CloseCode.ServiceRestart]: 'server restarts',
   [CloseCode.TryAgainLater]: 'too many messages before the connection was ready',
   [CloseCode.SlowConsumer]: 'client reads too slowly',
-  [CloseCode.TokenExpired]: 'token expired'
+  [CloseCode.BadFrame]: 'no valid frame',
+  [CloseCode.TokenExpired]: 'token expired',
+  [CloseCode.OtherUser]: 'token of another user',
+  [CloseCode.NoHello]: 'no hello in time'
 }
 
 /** RFC 6455 7.4: what an endpoint may put into a close frame. */

@@ -3,10 +3,14 @@ import { types } from 'node:util'
 import type { RawData, WebSocket } from 'ws'
 import { assertClose, CloseCode, closeReasons } from './close-codes.ts'
 import { WebsocketGroupsError } from './errors.ts'
-import { Inbound, type Closed, type InboundConnection, type InboundLimits } from './inbound.ts'
+import { FramedSession, type FramedConnection, type FramedInit } from './framed/session.ts'
+import { encodeMessage } from './frames.ts'
+import { Inbound, type Closed, type InboundLimits } from './inbound.ts'
 import { connectionLog } from './logging.ts'
 import type { Metrics } from './metrics.ts'
-import type { Connection, ConnectionCallbacks, Data, Member } from './types.ts'
+import { Recipient } from './recipient.ts'
+import type { ConnectionCallbacks } from './route-types.ts'
+import type { Connection, Data, Member } from './types.ts'
 
 export interface ConnectionLimits extends InboundLimits {
   readonly maxBufferedBytes: number
@@ -22,6 +26,8 @@ export interface ConnectionInit {
   readonly callbacks: ConnectionCallbacks
   readonly limits: ConnectionLimits
   readonly metrics: Metrics
+  /** Set when the client speaks the framed protocol. */
+  readonly framed?: FramedInit | undefined
   /** Makes the connection known; `onConnect` waits for it. */
   readonly enter: (connection: LocalConnection) => Promise<void> | undefined
   /** Forgets the connection and its memberships; never rejects. */
@@ -39,11 +45,16 @@ const faultGraceMs = 2_000
 interface OwnedSocket extends WebSocket { [owner]: LocalConnection }
 
 /** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
-export class LocalConnection implements InboundConnection {
+export class LocalConnection extends Recipient implements FramedConnection {
   readonly id: string
   readonly params: Connection['params']
-  readonly identity: Connection['identity']
+  /** Written by the registry alone. */
+  identity: Connection['identity']
   readonly userId: string | undefined
+  /** Its route tells clients who is in their groups. */
+  readonly presence: boolean
+  /** Positions that the client offered, by group, and that no join has taken yet. */
+  resume: Map<string, string> | undefined
   /** The groups it is in; written by the hub alone. */
   readonly joined = new Map<string, Member>()
   /** The last message to several targets that it got; written by the fan-out alone. */
@@ -58,12 +69,14 @@ export class LocalConnection implements InboundConnection {
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: Inbound
+  protected readonly session: FramedSession | undefined
   #sent: Closed | undefined
   #ended: Closed | undefined
   #finalGroups: readonly string[] | undefined
   #abort: AbortController | undefined
 
   constructor (init: ConnectionInit) {
+    super()
     this.#socket = init.socket
     this.id = init.id
     this.params = init.params
@@ -72,7 +85,9 @@ export class LocalConnection implements InboundConnection {
     this.#log = init.log
     this.#maxBufferedBytes = init.limits.maxBufferedBytes
     this.#metrics = init.metrics
-    this.#inbound = new Inbound(this, init.callbacks, init.limits, init.metrics)
+    this.presence = init.callbacks.presence === true
+    if (init.framed !== undefined) this.session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
+    this.#inbound = new Inbound(this, init.callbacks, init.limits, init.metrics, this.session)
     this.#enter = init.enter
     this.#release = init.release
     this.#metrics.connectionsOpened++
@@ -88,7 +103,8 @@ export class LocalConnection implements InboundConnection {
   static #onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {
     const connection = (this as OwnedSocket)[owner]
     connection.unansweredPings = 0
-    connection.#inbound.receive(data as Buffer, isBinary)
+    if (connection.session === undefined) connection.#inbound.receive(data as Buffer, isBinary)
+    else connection.session.receive(data as Buffer, isBinary)
   }
 
   static #onPong (this: WebSocket): void {
@@ -111,6 +127,16 @@ export class LocalConnection implements InboundConnection {
 
   get closed (): boolean {
     return this.#ended !== undefined || this.#socket.readyState !== open
+  }
+
+  /** With which code it closed; `undefined` before that. */
+  get closeCode (): number | undefined {
+    return this.#ended?.code
+  }
+
+  /** What others know the client's session by. */
+  get sessionName (): string | undefined {
+    return this.session?.name
   }
 
   get bufferedBytes (): number {
@@ -142,7 +168,7 @@ export class LocalConnection implements InboundConnection {
   send (data: Data): boolean {
     const text = typeof data === 'string'
     if (!text && !types.isUint8Array(data)) throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
-    const taken = this.write(text ? data : data as Buffer, !text)
+    const taken = this.framed ? this.writeFrame(encodeMessage(data, !text)) : this.write(text ? data : data as Buffer, !text)
     if (taken) this.#metrics.framesSent++
     return taken
   }
@@ -153,7 +179,6 @@ export class LocalConnection implements InboundConnection {
     return this.send(text)
   }
 
-  /** Sends without looking at the data; for the fan-out. */
   write (payload: Buffer | string, binary: boolean): boolean {
     if (this.#socket.readyState !== open) return false
     // Looked at before the send: one message that is larger than the limit says nothing about the client.
@@ -194,7 +219,8 @@ export class LocalConnection implements InboundConnection {
 
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
-    void this.#inbound.start(this.#enter(this), request)
+    const entered = this.#enter(this)
+    void this.#inbound.start(this.session === undefined ? entered : this.session.opened(entered), request)
   }
 
   closeForFault (code: number, reason = closeReasons[code as CloseCode]): void {
@@ -209,6 +235,9 @@ export class LocalConnection implements InboundConnection {
     this.#ended = this.#sent ?? closed
     this.#finalGroups = Object.freeze([...this.joined.keys()])
     this.#abort?.abort()
+    // Without a hello the callbacks never hear of it.
+    if (this.session?.welcomed === false) this.#inbound.stop()
+    this.session?.ended()
     this.#inbound.end(this.#ended, this.#release(this))
   }
 }

@@ -23,7 +23,7 @@ export class Expiry {
 
   /** `expiresAt` is in milliseconds since the epoch; anything but a finite number never comes. */
   add (connection: LocalConnection, expiresAt: number): void {
-    if (!Number.isFinite(expiresAt)) return
+    if (!Number.isFinite(expiresAt)) return this.remove(connection)
     this.#expiring.set(connection, expiresAt)
     if (expiresAt < this.#nextAt) this.#arm(expiresAt)
   }

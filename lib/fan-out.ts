@@ -1,5 +1,6 @@
 import type { Envelope } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
+import { messageFrame } from './framed/envelope-frame.ts'
 
 /**
  * Writes one message to many connections; returns how many took it.
@@ -8,14 +9,18 @@ import type { LocalConnection } from './connection.ts'
 export function fanOut (recipients: Iterable<LocalConnection>, envelope: Envelope, stamp: number): number {
   const { payload, binary } = envelope
   const except = envelope.except.length > 0 ? new Set(envelope.except) : undefined
+  let frame: Buffer | undefined
   let taken = 0
   for (const connection of recipients) {
-    if (except?.has(connection.id)) continue
-    if (stamp > 0) {
+    const excepted = except?.has(connection.id) === true
+    if (stamp > 0 && !excepted) {
       if (connection.multiStamp === stamp) continue
       connection.multiStamp = stamp
     }
-    if (connection.write(payload, binary)) taken++
+    // What it missed comes first. An excepted one waits too: how far the log is must not be said before what came earlier.
+    if (connection.held !== undefined && connection.hold(envelope)) continue
+    if (excepted) connection.passOver(envelope)
+    else if (connection.framed ? connection.writeFrame(frame ??= messageFrame(envelope)) : connection.write(payload, binary)) taken++
   }
   return taken
 }

@@ -1,6 +1,7 @@
-import type { Envelope, Target } from './backplane/backplane.ts'
+import type { Envelope, GapReason, LogPosition, Target } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
 import { fanOut } from './fan-out.ts'
+import { Served } from './served.ts'
 import type { Member } from './types.ts'
 
 type Members = Set<LocalConnection>
@@ -10,6 +11,7 @@ export class Hub {
   readonly connections = new Map<string, LocalConnection>()
   readonly #groups = new Map<string, Members>()
   readonly #users = new Map<string, Members>()
+  readonly #served = new Served()
   #stamp = 0
   #stampOrigin = ''
   #stampSequence = -1
@@ -86,7 +88,14 @@ export class Hub {
   /** Writes a message to everyone here it is for. Returns how many took it. */
   deliver (envelope: Envelope): number {
     const recipients = this.#recipients(envelope.target)
-    return recipients === undefined ? 0 : fanOut(recipients, envelope, envelope.shared ? this.#stampOf(envelope) : 0)
+    if (recipients === undefined) return 0
+    if (!envelope.shared) return fanOut(recipients, envelope, 0)
+    if (envelope.position === undefined) return fanOut(recipients, envelope, this.#stampOf(envelope))
+    return fanOut(this.#served.fresh(recipients, envelope, envelope.position), envelope, 0)
+  }
+
+  announceGap (group: string, reason: GapReason, position: LogPosition): void {
+    for (const connection of this.#groups.get(group) ?? []) connection.announceGap(group, reason, position)
   }
 
   /** Writes a message, once, to everyone here behind any of the targets but behind none of `served`. Returns how many took it. */

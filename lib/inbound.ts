@@ -1,8 +1,10 @@
 import type { FastifyRequest } from 'fastify'
 import { CloseCode, isSendableClose } from './close-codes.ts'
 import { hasCode } from './errors.ts'
+import type { ClientRequest } from './frames.ts'
 import type { Metrics } from './metrics.ts'
-import type { Connection, ConnectionCallbacks } from './types.ts'
+import type { ConnectionCallbacks } from './route-types.ts'
+import type { Connection } from './types.ts'
 
 export interface InboundLimits {
   readonly maxQueuedMessages: number
@@ -15,8 +17,16 @@ export interface InboundConnection extends Connection {
   closeForFault (code: number, reason?: string): void
 }
 
+/** Handles what clients of the framed protocol ask for, in its turn. */
+export interface RequestHandler {
+  handle (request: ClientRequest): unknown
+  /** A callback failed for the request that was handled last, and `onError` keeps the connection. */
+  failed (error: Error): void
+}
+
 export interface Closed { readonly code: number, readonly reason: string }
-interface Queued { readonly message: string | Buffer, readonly bytes: number }
+type Message = string | Buffer | ClientRequest
+interface Queued { readonly message: Message, readonly bytes: number }
 
 /** Calls the callbacks of one connection, never two at once: onConnect, each message in order, onError, and onDisconnect exactly once. */
 export class Inbound {
@@ -24,6 +34,7 @@ export class Inbound {
   readonly #callbacks: ConnectionCallbacks
   readonly #limits: InboundLimits
   readonly #metrics: Metrics
+  readonly #requests: RequestHandler | undefined
   #queue: Queued[] = []
   #queuedBytes = 0
   /** A callback runs, or the first one did not yet. */
@@ -40,11 +51,12 @@ export class Inbound {
   #finished: Promise<void> | undefined
   #resolveFinished: (() => void) | undefined
 
-  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, metrics: Metrics) {
+  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, metrics: Metrics, requests?: RequestHandler) {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#limits = limits
     this.#metrics = metrics
+    this.#requests = requests
   }
 
   /** Resolves when `onDisconnect` is done; never rejects. */
@@ -69,11 +81,22 @@ export class Inbound {
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#stopped || this.#ended !== undefined) return
-    if (this.#busy) return this.#enqueue(data, isBinary)
+    if (this.#busy) this.#enqueue(isBinary ? detached(data) : data.toString(), data.length)
+    else this.#begin(isBinary ? data : data.toString())
+  }
+
+  /** The same for a request of the framed protocol, which was `bytes` long. */
+  receiveRequest (request: ClientRequest, bytes: number): void {
+    if (this.#stopped || this.#ended !== undefined) return
+    if (this.#busy) this.#enqueue(request, bytes)
+    else this.#begin(request)
+  }
+
+  #begin (message: Message): void {
     this.#busy = true
     let result: unknown
     try {
-      result = this.#handle(isBinary ? data : data.toString())
+      result = this.#handle(message)
     } catch (error) {
       result = this.#messageFailed(toError(error))
     }
@@ -112,8 +135,7 @@ export class Inbound {
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
-  #enqueue (data: Buffer, isBinary: boolean): void {
-    const bytes = data.length
+  #enqueue (message: Message, bytes: number): void {
     const { maxQueuedMessages, maxQueuedBytes } = this.#limits
     // A single message may be as large as maxPayload allows.
     if (this.#queue.length >= maxQueuedMessages || (this.#queue.length > 0 && this.#queuedBytes + bytes > maxQueuedBytes)) {
@@ -121,7 +143,7 @@ export class Inbound {
       this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queuedBytes }, 'too many messages waiting')
       return this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
     }
-    this.#queue.push({ message: isBinary ? detached(data) : data.toString(), bytes })
+    this.#queue.push({ message, bytes })
     this.#queuedBytes += bytes
   }
 
@@ -142,14 +164,16 @@ export class Inbound {
     this.#idle()
   }
 
-  #handle (message: string | Buffer): unknown {
+  #handle (message: Message): unknown {
     this.#metrics.messagesReceived++
+    if (typeof message === 'object' && 'type' in message) return this.#requests?.handle(message)
     return this.#callbacks.onMessage(this.#connection, message)
   }
 
   /** Never rejects. */
   async #messageFailed (error: Error): Promise<void> {
-    if (!await this.#survives(error, 'onMessage failed')) this.#connection.closeForFault(CloseCode.InternalError)
+    if (await this.#survives(error, 'onMessage failed')) this.#requests?.failed(error)
+    else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
   /** Whether `onError` wants to keep the connection. */
@@ -199,7 +223,7 @@ function detached (data: Buffer): Buffer {
   return copy
 }
 
-function isThenable (value: unknown): value is PromiseLike<unknown> {
+export function isThenable (value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && 'then' in value
 }
 

@@ -5,9 +5,11 @@ import { assertGroupName } from './group-name.ts'
 import type { Hub } from './hub.ts'
 import { ownerOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
+import type { Presence } from './presence.ts'
+import type { Held, Replays } from './replays.ts'
 import { userTarget } from './targets.ts'
 import type { OutagePolicy } from './plugin-options.ts'
-import type { Connection, JoinResult, Json, Member } from './types.ts'
+import type { Connection, JoinOptions, JoinResult, Json, Member } from './types.ts'
 
 const maxInfoBytes = 1024
 
@@ -23,25 +25,30 @@ export class Membership {
   readonly #backplane: Backplane
   readonly #options: MembershipOptions
   readonly #metrics: Metrics
+  readonly #replays: Replays
+  readonly #presence: Presence
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<Member, Promise<JoinResult>>()
 
-  constructor (hub: Hub, backplane: Backplane, options: MembershipOptions, metrics: Metrics) {
+  constructor (hub: Hub, backplane: Backplane, replays: Replays, presence: Presence, options: MembershipOptions, metrics: Metrics) {
     this.#hub = hub
     this.#backplane = backplane
     this.#options = options
     this.#metrics = metrics
+    this.#replays = replays
+    this.#presence = presence
   }
 
-  async join (connection: LocalConnection, group: string): Promise<JoinResult> {
+  async join (connection: LocalConnection, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
     this.#assertOpen(connection)
     const known = connection.joined.get(group)
+    const held = known === undefined ? this.#replays.hold(connection, group, options) : undefined
     const member = known ?? this.#add(connection, group)
     // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
     let joining = this.#joining.get(member)
     if (joining === undefined) {
-      joining = this.#register(connection, group, member, known === undefined).finally(() => this.#joining.delete(member))
+      joining = this.#register(connection, group, member, known === undefined, held).finally(() => this.#joining.delete(member))
       this.#joining.set(member, joining)
     }
     return await joining
@@ -49,7 +56,9 @@ export class Membership {
 
   async leave (connection: LocalConnection, group: string): Promise<boolean> {
     if (!this.#takeOut(connection, group)) return false
+    connection.announceLeft(group)
     await this.#sync(group, connection.id)
+    await this.#presence.left(connection, group)
     return true
   }
 
@@ -70,7 +79,7 @@ export class Membership {
     await this.leaveAll(connection)
   }
 
-  async #register (connection: LocalConnection, group: string, member: Member, added: boolean): Promise<JoinResult> {
+  async #register (connection: LocalConnection, group: string, member: Member, added: boolean, held: Held | undefined): Promise<JoinResult> {
     let scope: JoinResult['scope'] = 'cluster'
     try {
       // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
@@ -79,6 +88,7 @@ export class Membership {
     } catch (error) {
       if (this.#options.policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) {
         if (added) this.#undo(connection, group, member)
+        if (held !== undefined) this.#replays.drop(held)
         throw error
       }
       // It is a member all the same: without this, nobody would store what failed at its subscription.
@@ -88,7 +98,9 @@ export class Membership {
     }
     // The socket may have closed meanwhile; its memberships are undone then, as they are read from the hub whenever they are stored.
     this.#assertOpen(connection)
-    return { scope }
+    const result = held === undefined ? { scope } : await this.#replays.play(held, scope)
+    if (added && connection.joined.get(group) === member) this.#presence.joined(connection, group, member)
+    return result
   }
 
   /** Takes back what a failed join added, unless the connection left, or left and joined anew, meanwhile. */
@@ -101,6 +113,7 @@ export class Membership {
 
   #takeOut (connection: LocalConnection, group: string): boolean {
     const last = this.#hub.leave(connection, group)
+    connection.held?.delete(group)
     if (last === true) this.#backplane.unsubscribe({ kind: 'group', name: group })
     return last !== undefined
   }
@@ -115,7 +128,8 @@ export class Membership {
       instanceId: ownerOf(connection.id) ?? '',
       ...(connection.userId === undefined ? {} : { userId: connection.userId }),
       joinedAt: Date.now(),
-      ...(info === undefined ? {} : { info })
+      ...(info === undefined ? {} : { info }),
+      ...(connection.sessionName === undefined ? {} : { session: connection.sessionName })
     }
     this.#hub.join(connection, group, member)
     return member

@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.ts'
+import { Appender } from './appender.ts'
 import { Broadcaster } from './broadcaster.ts'
 import { CloseCode } from './close-codes.ts'
 import { LocalConnection, type ConnectionInit } from './connection.ts'
@@ -11,19 +12,24 @@ import { Hub } from './hub.ts'
 import { connectionIdOf } from './ids.ts'
 import { LocalDelivery } from './local-delivery.ts'
 import { instanceLog } from './logging.ts'
+import { GroupLogs } from './log-settings.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
 import type { ResolvedOptions } from './options.ts'
+import { Presence } from './presence.ts'
 import { Readings } from './readings.ts'
+import { Recent } from './recent.ts'
 import { RemoteControl } from './remote-control.ts'
+import { Replays } from './replays.ts'
+import { Resume } from './resume.ts'
 import { Sender } from './sender.ts'
 import { closeAll } from './shutdown.ts'
 import type {
-  AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, Identity, JoinResult, MemberList, ReadOptions, Registry, Stats
+  AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History, HistoryOptions, Identity, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
 } from './types.ts'
 
 /** What a route knows of a socket it opens. */
-export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks'>
+export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
 
 const maxIdDraws = 3
 
@@ -36,6 +42,9 @@ export class GroupRegistry implements Registry {
   readonly #hub = new Hub()
   readonly #sender = new Sender()
   readonly #delivery = new LocalDelivery(this.#hub, this.#sender, this.metrics, () => this.#log)
+  readonly #logs: GroupLogs
+  readonly #recent = new Recent()
+  readonly #presence: Presence
   readonly #membership: Membership
   readonly #broadcaster: Broadcaster
   readonly #readings: Readings
@@ -52,8 +61,11 @@ export class GroupRegistry implements Registry {
     this.#backplane = backplane
     this.#appLog = log
     this.#log = instanceLog(log, this.instanceId, options.instanceLabel)
-    this.#membership = new Membership(this.#hub, backplane, { ...options, policy: options.outage.join }, this.metrics)
-    this.#broadcaster = new Broadcaster(this.#hub, backplane, this.#sender, this.#delivery, options.outage.broadcast, this.metrics)
+    this.#logs = new GroupLogs(options)
+    this.#presence = new Presence(backplane, this.#sender, options.presenceGraceMs)
+    const replays = new Replays(backplane, new Resume(backplane, this.#recent, this.#logs))
+    this.#membership = new Membership(this.#hub, backplane, replays, this.#presence, { ...options, policy: options.outage.join }, this.metrics)
+    this.#broadcaster = new Broadcaster(this.#hub, backplane, new Appender(backplane, this.#logs), this.#sender, this.#delivery, options.outage.broadcast, this.metrics)
     this.#readings = new Readings(this.#hub, backplane, options.outage.reads)
     // A remote join may itself take `joinTimeoutMs` on the instance that is asked.
     const requestTimeoutMs = options.joinTimeoutMs + options.operationTimeoutMs
@@ -105,15 +117,23 @@ export class GroupRegistry implements Registry {
         await this.#membership.release(connection)
       }
     })
-    const expiresAt = init.identity === null ? undefined : this.#options.expiresAt(init.identity)
-    if (expiresAt !== undefined) this.#expiry.add(connection, expiresAt)
+    this.#expire(connection)
     // It passed the guard before the shutdown began, and is in no batch of it.
     if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
     return connection
   }
 
-  async join (connection: AnyConnection | string, group: string): Promise<JoinResult> {
-    return await this.#remote.join(connection, group)
+  /** A fresh token came on an open connection. `false` when it is another user's, and nothing changed. */
+  renew (connectionId: string, identity: Identity): boolean {
+    const connection = this.#hub.connections.get(connectionId)
+    if (connection === undefined || this.#userIdOf(identity) !== connection.userId) return false
+    connection.identity = identity
+    this.#expire(connection)
+    return true
+  }
+
+  async join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult> {
+    return await this.#remote.join(connection, group, options)
   }
 
   async leave (connection: AnyConnection | string, group: string): Promise<boolean> {
@@ -174,6 +194,10 @@ export class GroupRegistry implements Registry {
     return await this.#readings.members(group, options)
   }
 
+  async history (group: string, options?: HistoryOptions): Promise<History> {
+    return await this.#readings.history(group, options)
+  }
+
   health (): Health {
     const { state, name, problems } = this.#backplane
     return {
@@ -186,7 +210,7 @@ export class GroupRegistry implements Registry {
   }
 
   stats (): Stats {
-    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), ...this.#backplane.stats() }
+    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), ...this.#presence.stats(), ...this.#recent.stats(), ...this.#backplane.stats() }
   }
 
   /** Takes no new connections and closes those there are. Idempotent. */
@@ -201,6 +225,7 @@ export class GroupRegistry implements Registry {
     this.#heartbeat.stop()
     this.#expiry.stop()
     this.#remote.close()
+    this.#presence.close()
     await this.#backplane.close()
   }
 
@@ -222,20 +247,36 @@ export class GroupRegistry implements Registry {
       label: this.#options.instanceLabel ?? '',
       log: this.#log,
       deliver: envelope => this.#deliver(envelope),
+      gap: (group, reason, position) => {
+        this.#recent.forget(group)
+        this.#hub.announceGap(group, reason, position)
+      },
+      logged: group => this.#logs.of(group) !== undefined,
       member: (group, connectionId) => this.#hub.member(group, connectionId),
       memberIds: group => this.#hub.memberIds(group),
       groups: () => this.#hub.groups(),
+      membersLost: () => this.#presence.membersLost(),
       stateChanged: () => {
         const { state, problems } = this.#backplane
-        if (state === 'up') this.#log.info('backplane is up')
-        else this.#log.warn({ state, problems }, 'backplane trouble')
+        if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
+        this.#log.info('backplane is up')
+        // This instance's members are stored again, which those who read the lists before do not know.
+        this.#presence.membersLost()
       }
     }
   }
 
   #deliver (envelope: Envelope): void {
-    if (envelope.kind === 'message') this.#delivery.echo(envelope)
-    else this.#remote.receive(envelope)
+    if (envelope.kind === 'presence') return this.#presence.receive(envelope)
+    if (envelope.kind !== 'message') return this.#remote.receive(envelope)
+    this.#recent.push(envelope)
+    this.#delivery.echo(envelope)
+  }
+
+  #expire (connection: LocalConnection): void {
+    const expiresAt = connection.identity === null ? undefined : this.#options.expiresAt(connection.identity)
+    if (expiresAt === undefined) this.#expiry.remove(connection)
+    else this.#expiry.add(connection, expiresAt)
   }
 
   #userIdOf (identity: Identity | null): string | undefined {

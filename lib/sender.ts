@@ -22,7 +22,7 @@ export class Sender {
     return this.#envelope('message', targets, '', data, except)
   }
 
-  command (kind: 'request' | 'reply', target: Target, command: string, data: Data = ''): Envelope {
+  command (kind: Exclude<Envelope['kind'], 'message'>, target: Target, command: string, data: Data = ''): Envelope {
     return this.#envelope(kind, [target], command, data, [])
   }
 

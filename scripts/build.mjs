@@ -1,5 +1,6 @@
 // Builds dist/ as two packages side by side, because one file cannot be both:
 //   dist/esm  what `import` gets       dist/cjs  what `require` gets, marked by a package.json of its own
+// and beside them the browser client as single files.
 //
 //   node scripts/build.mjs             always builds
 //   node scripts/build.mjs --if-stale  builds only when a source has changed since the last build
@@ -14,7 +15,7 @@ import { fileURLToPath } from 'node:url'
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const dist = join(root, 'dist')
 const stamp = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', 'build.sha256')
-const outputs = ['esm/plugin.js', 'esm/plugin.d.ts', 'cjs/plugin.js', 'cjs/plugin.d.ts', 'cjs/package.json', 'esm/test/contract/suite.js']
+const outputs = ['esm/plugin.js', 'esm/plugin.d.ts', 'cjs/plugin.js', 'cjs/plugin.d.ts', 'cjs/package.json', 'esm/test/contract/suite.js', 'client.min.js', 'client.global.min.js']
 
 function typescript () {
   try {
@@ -30,7 +31,7 @@ function fingerprint (tsc) {
   const lib = existsSync(join(root, 'lib'))
     ? readdirSync(join(root, 'lib'), { recursive: true }).filter(name => name.endsWith('.ts')).sort().map(name => join('lib', name))
     : []
-  for (const name of ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs', 'plugin.ts', 'test/contract/suite.ts', ...lib]) {
+  for (const name of ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs', 'scripts/build-client.mjs', 'plugin.ts', 'test/contract/suite.ts', ...lib]) {
     const file = join(root, name)
     hash.update(`\0${name}\0`).update(existsSync(file) ? readFileSync(file) : 'absent')
   }
@@ -75,9 +76,12 @@ export async function build ({ ifStale = false } = {}) {
   // neighbour of dist/: the paths inside source maps are relative.
   const next = join(root, `.dist-${process.pid}`)
   try {
+    // Not imported above: an unpacked tarball has this script without that one, and nothing to build from.
+    const { buildClient } = await import('./build-client.mjs')
     const [esm, cjs] = await Promise.all([
       compile(tsc, ['--outDir', join(next, 'esm')]),
-      compile(tsc, ['--outDir', join(next, 'cjs'), '--module', 'commonjs', '--moduleResolution', 'bundler', '--verbatimModuleSyntax', 'false'])
+      compile(tsc, ['--outDir', join(next, 'cjs'), '--module', 'commonjs', '--moduleResolution', 'bundler', '--verbatimModuleSyntax', 'false']),
+      buildClient(root, next)
     ])
     if (esm || cjs) throw new Error(`${esm || cjs}the build failed; dist/ is as it was`)
     writeFileSync(join(next, 'cjs', 'package.json'), '{"type":"commonjs"}\n')

@@ -1,7 +1,8 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import { aBoolean, aFunction, checkOptions, invalid, type ResolvedOptions, type Rule } from '../options.ts'
-import type { Authenticate, Identity, WsAuthOptions } from '../types.ts'
+import type { Authenticate, WsAuthOptions } from '../route-types.ts'
+import type { Identity } from '../types.ts'
 import { originCheck } from './origin.ts'
 import { findToken } from './tokens.ts'
 
@@ -18,6 +19,16 @@ export const authRules = {
   allowedOrigins: { allowed: 'an array of origins or a function', accepts: value => Array.isArray(value) || typeof value === 'function' }
 } as const satisfies Record<keyof WsAuthOptions, Rule>
 
+/** Looks at a fresh token as the route looked at the first one; resolves with nothing when it is no good. */
+export type Reauthenticate = (token: string) => Promise<Identity | undefined>
+
+/** For the handler that comes after the preHandler. By request, so that nothing outlives it unless the connection has use for it. */
+const reauthenticators = new WeakMap<FastifyRequest, Reauthenticate>()
+
+export function reauthenticatorOf (request: FastifyRequest): Reauthenticate | undefined {
+  return reauthenticators.get(request)
+}
+
 /** Makes `app.wsAuth`: authentication in a preHandler, so that a refusal is a plain HTTP answer and nothing is upgraded. */
 export function makeWsAuth (plugin: Pick<ResolvedOptions, 'authenticate' | 'expiresAt'>): FastifyInstance['wsAuth'] {
   return function wsAuth<Who> (options: WsAuthOptions<Who> = {}) {
@@ -27,18 +38,25 @@ export function makeWsAuth (plugin: Pick<ResolvedOptions, 'authenticate' | 'expi
     if (authenticate === undefined) throw invalid('wsAuth() needs `authenticate`: give it to the plugin, or to wsAuth({ authenticate })')
     const allowsOrigin = originCheck(options.allowedOrigins, typeof options.cookie === 'string')
 
+    const admit = async (token: string, request: FastifyRequest): Promise<Identity | undefined> => {
+      const identity = await identify(authenticate, token, request)
+      const expiresAt = identity === undefined ? undefined : plugin.expiresAt(identity as Identity)
+      if (identity === undefined || (expiresAt !== undefined && expiresAt <= Date.now())) return undefined
+      if (authorize !== undefined && await authorize(identity, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN')
+      return identity as Identity
+    }
+
     return async function authenticateRequest (request: FastifyRequest, reply: FastifyReply): Promise<void> {
       if (!allowsOrigin(request)) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'the origin is not allowed')
+      reauthenticators.set(request, async token => await admit(token, request))
       const token = findToken(request, options)
       if (token === undefined) {
         if (!required) return
         throw unauthorized(reply, 'Bearer')
       }
-      const identity = await identify(authenticate, token, request)
-      const expiresAt = identity === undefined ? undefined : plugin.expiresAt(identity as Identity)
-      if (identity === undefined || (expiresAt !== undefined && expiresAt <= Date.now())) throw unauthorized(reply, 'Bearer error="invalid_token"')
-      if (authorize !== undefined && await authorize(identity, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN')
-      request.identity = identity as Identity
+      const identity = await admit(token, request)
+      if (identity === undefined) throw unauthorized(reply, 'Bearer error="invalid_token"')
+      request.identity = identity
     }
   }
 }

@@ -2,22 +2,40 @@ import type { FastifyInstance, FastifyRequest, onRequestHookHandler } from 'fast
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
 import { WebsocketGroupsError } from '../errors.ts'
-import { aFunction, checkOptions, invalid, type Rule } from '../options.ts'
+import type { FramedInit } from '../framed/session.ts'
+import { framedProtocol } from '../frames.ts'
+import { aBoolean, aFunction, checkOptions, invalid, type ResolvedOptions, type Rule } from '../options.ts'
 import type { GroupRegistry } from '../registry.ts'
-import type { Connection, ConnectionCallbacks } from '../types.ts'
+import type { ConnectionCallbacks } from '../route-types.ts'
+import type { Connection } from '../types.ts'
+import { reauthenticatorOf } from './auth.ts'
 import { dropResponse } from './refused-upgrades.ts'
 
 const callbackRules = {
   onConnect: aFunction,
   onMessage: aFunction,
   onDisconnect: aFunction,
-  onError: aFunction
+  onError: aFunction,
+  mayJoin: aFunction,
+  presence: aBoolean
 } as const satisfies Record<keyof ConnectionCallbacks, Rule>
 
 const retryAfterSeconds = 5
+const helloTimeoutMs = 10_000
+
+type HandlerRegistry = Pick<GroupRegistry, 'open' | 'join' | 'leave' | 'renew'>
 
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
-export function makeWsHandler (registry: Pick<GroupRegistry, 'open'>): FastifyInstance['wsHandler'] {
+export function makeWsHandler (registry: HandlerRegistry, plugin: Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs'>): FastifyInstance['wsHandler'] {
+  const framedInit = (request: FastifyRequest): FramedInit => ({
+    join: async (connection, group, options) => await registry.join(connection, group, options),
+    leave: async (connection, group) => await registry.leave(connection, group),
+    renew: (connectionId, identity) => registry.renew(connectionId, identity),
+    reauthenticate: reauthenticatorOf(request),
+    pingMs: plugin.heartbeatIntervalMs,
+    resumeMs: plugin.presenceGraceMs,
+    helloTimeoutMs
+  })
   return callbacks => {
     checkOptions(callbacks, callbackRules, 'wsHandler.')
     if (typeof callbacks.onMessage !== 'function') throw invalid('wsHandler needs `onMessage`: a function')
@@ -31,7 +49,8 @@ export function makeWsHandler (registry: Pick<GroupRegistry, 'open'>): FastifyIn
         identity: request.identity,
         log: request.log,
         // Which types a route's params and identity have is known to the route alone.
-        callbacks: callbacks as unknown as ConnectionCallbacks
+        callbacks: callbacks as unknown as ConnectionCallbacks,
+        framed: socket.protocol === framedProtocol ? framedInit(request) : undefined
       })
       connection.start(request)
     }

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { invalid, show } from '../options.ts'
-import type { WsAuthOptions } from '../types.ts'
+import type { WsAuthOptions } from '../route-types.ts'
 
 type AllowedOrigins = WsAuthOptions['allowedOrigins']
 export type OriginCheck = (request: FastifyRequest) => boolean

@@ -1,10 +1,15 @@
-import type { FastifyInstance, preHandlerAsyncHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyRequest, preHandlerAsyncHookHandler } from 'fastify'
+import { LocalConnection } from '../connection.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
-import { aFunction, anObject, checkOptions, invalid, show, type ResolvedOptions, type Rule } from '../options.ts'
+import { aBoolean, aFunction, anObject, checkOptions, integer, invalid, show, type ResolvedOptions, type Rule } from '../options.ts'
+import { parsePosition } from '../position.ts'
 import type { GroupRegistry } from '../registry.ts'
-import type { Connection, Registry, RoomOptions } from '../types.ts'
+import type { RoomOptions } from '../route-types.ts'
+import type { Connection, JoinOptions } from '../types.ts'
 import { makeWsHandler } from './handler.ts'
+
+const maxHistory = 10_000
 
 const roomRules = {
   auth: { allowed: 'true, false or an object of wsAuth options', accepts: value => typeof value === 'boolean' || anObject.accepts(value) },
@@ -14,12 +19,15 @@ const roomRules = {
   onJoin: aFunction,
   onMessage: aFunction,
   onLeave: aFunction,
-  onError: aFunction
+  onError: aFunction,
+  mayJoin: aFunction,
+  presence: aBoolean,
+  history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<keyof RoomOptions, Rule>
 
 /** Makes `app.wsRoom`: a route whose connections join a group, hear what each other says, and leave. */
-export function makeWsRoom (app: FastifyInstance, registry: Registry & Pick<GroupRegistry, 'open'>, plugin: Pick<ResolvedOptions, 'authenticate'>): FastifyInstance['wsRoom'] {
-  const wsHandler = makeWsHandler(registry)
+export function makeWsRoom (app: FastifyInstance, registry: GroupRegistry, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
+  const wsHandler = makeWsHandler(registry, plugin)
 
   function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions = {}): void {
     // Called as a method, `this` is the scope that the route belongs to, with its prefix and hooks.
@@ -35,6 +43,7 @@ export function makeWsRoom (app: FastifyInstance, registry: Registry & Pick<Grou
       const group: unknown = groupOf(request.params as Record<string, string>, request.identity)
       assertGroupName(group)
       groups.set(request, group)
+      assertSince(request)
     }
 
     const groupNamed = (key: object): string => {
@@ -51,7 +60,7 @@ export function makeWsRoom (app: FastifyInstance, registry: Registry & Pick<Grou
       async onConnect (connection, request) {
         const group = groupNamed(request)
         groups.set(connection, group)
-        await registry.join(connection, group)
+        await registry.join(connection, group, joinOptions(connection, request, room.history))
         joined.add(connection)
         await room.onJoin?.(connection, group, request)
       },
@@ -62,10 +71,31 @@ export function makeWsRoom (app: FastifyInstance, registry: Registry & Pick<Grou
       async onDisconnect (connection) {
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))
       },
-      ...(room.onError === undefined ? {} : { onError: room.onError })
+      ...(room.onError === undefined ? {} : { onError: room.onError }),
+      ...(room.mayJoin === undefined ? {} : { mayJoin: room.mayJoin }),
+      presence: room.presence === true
     }))
   }
   return wsRoom as FastifyInstance['wsRoom']
+}
+
+/** `?since=<position>`: how a client without the framed protocol resumes. */
+function sinceOf (request: FastifyRequest): unknown {
+  const { query } = request
+  return typeof query === 'object' && query !== null && 'since' in query ? query.since : undefined
+}
+
+/** Before the upgrade, so that a bad position is a 400. */
+function assertSince (request: FastifyRequest): void {
+  const since = sinceOf(request)
+  if (since !== undefined && parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
+}
+
+/** A client of the framed protocol says in its hello where it was, which is newer than the address it was given once. */
+function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
+  const framed = connection instanceof LocalConnection && connection.framed
+  const since = framed ? undefined : sinceOf(request)
+  return { history, ...(typeof since === 'string' ? { since } : {}) }
 }
 
 /** The path's parameter `room`, or its only one. */

@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { IncomingMessage } from 'node:http'
+import { framedProtocol } from '../frames.ts'
 
 /** `new WebSocket(url, ['bearer', token])`: the one header that a browser lets a page set. */
 const bearer = 'bearer'
@@ -19,13 +20,15 @@ export function findToken (request: FastifyRequest, { cookie = false, query = fa
 
 /**
  * Which of the offered subprotocols the server answers with, for the `handleProtocols` of ws. Never the token: it would come back in a
- * header that proxies log. A browser drops the connection when it offered some and gets none, so something is chosen where there is a choice.
+ * header that proxies log. A browser drops the connection when it offered some and gets none, so something is chosen where there is a choice: the framed
+ * protocol of this package if it is there, else what the client likes best.
  */
 export function selectProtocol (offered: ReadonlySet<string>, _request?: IncomingMessage): string | false {
   const protocols = [...offered]
   const at = protocols.indexOf(bearer)
-  if (at === -1) return protocols[0] ?? false
-  return protocols.find((_, index) => index !== at && index !== at + 1) ?? bearer
+  const choices = at === -1 ? protocols : protocols.toSpliced(at, 2)
+  if (choices.includes(framedProtocol)) return framedProtocol
+  return choices[0] ?? (at === -1 ? false : bearer)
 }
 
 function fromAuthorization (header: string | undefined): string | undefined {

@@ -1,0 +1,194 @@
+import { Connector } from './connector.ts'
+import { Emitter } from './emitter.ts'
+import { ClientError } from './errors.ts'
+import { toPayload, type ServerFrame } from './frames.ts'
+import { Inbox } from './inbox.ts'
+import { Memberships } from './memberships.ts'
+import { Positions } from './positions.ts'
+import { closed, Requests } from './requests.ts'
+import { Token } from './token.ts'
+import type { Ack, ClientEvents, ConnectOptions, Data, Member, SendOptions, State, WebSocketClass } from './types.ts'
+
+interface Saved { readonly session?: string, readonly positions?: Record<string, string> }
+
+/** A connection to a route for as long as it is wanted: through breaks, deploys and sleep. */
+export class Client extends Emitter<ClientEvents> {
+  readonly #connector: Connector
+  readonly #requests: Requests
+  readonly #positions: Positions
+  readonly #memberships: Memberships
+  readonly #inbox: Inbox
+  readonly #storage: ConnectOptions['storage']
+  readonly #storageKey: string
+  #connectionId: string | undefined
+  #session: string | undefined
+
+  /** @throws {TypeError} for a URL that is none, and where there is no WebSocket */
+  constructor (address: string | URL, options: ConnectOptions) {
+    super()
+    const { location, WebSocket: native } = globalThis as { location?: { readonly href: string }, WebSocket?: WebSocketClass }
+    const WebSocket = options.WebSocket ?? native
+    if (!WebSocket) throw new TypeError('there is no WebSocket here: give the option WebSocket')
+    const url = new URL(address, location?.href).href.replace(/^http/, 'ws')
+    this.#storage = options.storage
+    this.#storageKey = `wsg:${url}`
+    const saved = this.#load()
+    this.#session = options.session ?? saved.session
+    this.#positions = new Positions(options.positions ?? saved.positions)
+    this.#requests = new Requests(options.queue)
+
+    const failed = (error: ClientError): void => this.#fail(error)
+    this.#memberships = new Memberships(this.#requests, this.#positions, {
+      left: group => this.#inbox.forget(group),
+      unavailable: error => this.#connector.drop(1013, error.message),
+      failed
+    })
+    this.#inbox = new Inbox(this.#positions, {
+      tell: (name, event) => this.#tell(name, event),
+      left: group => this.#memberships.forget(group)
+    })
+    const token = new Token(options.token, {
+      refresh: (fresh, done) => this.#requests.ask({ type: 'token', token: fresh }, error => {
+        done()
+        if (error && error.code !== 'UNKNOWN_OUTCOME') failed(error)
+      }, true),
+      failed
+    })
+    this.#connector = new Connector({
+      url,
+      WebSocket,
+      protocols: options.protocols ?? [],
+      timeoutMs: options.connectTimeoutMs ?? 15_000,
+      reconnect: options.reconnect,
+      minMs: 1_000,
+      maxMs: 10_000,
+      ...options.backoff
+    }, token, {
+      hello: () => ({ session: this.#session, resume: this.#positions.resume(group => this.#memberships.has(group)) }),
+      welcomed: ({ connectionId, session }, link) => {
+        this.#connectionId = connectionId
+        this.#session = session
+        this.#inbox.joined.clear()
+        this.#requests.attach(link, () => this.#memberships.joinAgain())
+      },
+      received: frame => this.#received(frame),
+      broken: code => this.#requests.broken(code === 1008),
+      changed: change => this.#tell('state', change),
+      closed: end => {
+        this.#save()
+        this.#requests.close()
+        this.#memberships.close()
+        this.#tell('close', end)
+      },
+      failed,
+      hidden: () => this.#save()
+    })
+  }
+
+  get state (): State {
+    return this.#connector.state
+  }
+
+  /** Of the latest connection; another one after each break. */
+  get connectionId (): string | undefined {
+    return this.#connectionId
+  }
+
+  /** The same through all breaks. */
+  get session (): string | undefined {
+    return this.#session
+  }
+
+  /** The groups that the server said this connection is in. */
+  get groups (): string[] {
+    return [...this.#inbox.joined]
+  }
+
+  /** How far this client got in each group: what `connect(url, { positions })` goes on from, after a page was loaded again say. */
+  get positions (): Record<string, string> {
+    return this.#positions.all()
+  }
+
+  /** Who is in the group, where the route has presence on. */
+  members (group: string): Member[] {
+    return this.#inbox.roster.members(group)
+  }
+
+  /**
+   * Resolves when the route's `onMessage` is done with it. Waits, in order, while there is no connection. Rejects with a coded error: that
+   * of `onMessage`, `QUEUE_FULL`, `CLOSED`, or `UNKNOWN_OUTCOME` when the connection broke in between.
+   *
+   * With `ack: false` nothing is promised: the message may be lost with the connection, and nobody is told.
+   * @throws {TypeError} for data that cannot be sent
+   */
+  send (data: Data | ArrayBuffer, options: { readonly ack: false }): void
+  send (data: Data | ArrayBuffer, options?: SendOptions & { readonly ack?: true }): Promise<Ack>
+  send (data: Data | ArrayBuffer, options: SendOptions & { readonly ack?: boolean } = {}): Promise<Ack> | undefined {
+    const payload = toPayload(data)
+    if (options.ack !== false) return this.#requests.message(payload, options)
+    if (!this.#requests.post(payload)) {
+      this.#requests.message(payload, {}).catch((error: ClientError) => { if (error.code !== 'UNKNOWN_OUTCOME') this.#fail(error) })
+    }
+    return undefined
+  }
+
+  /** Joins the group, now and again after each break. Rejects with `WSG_FORBIDDEN` where the route does not allow it. */
+  join (group: string, { since }: { readonly since?: string } = {}): Promise<void> {
+    if (this.state === 'closed') return Promise.reject(closed())
+    if (since !== undefined) this.#positions.set(group, since)
+    return this.#memberships.join(group, this.state === 'open')
+  }
+
+  /** A group that the route joins is left for this connection alone: after a break the route joins it again. */
+  leave (group: string): Promise<void> {
+    return this.#memberships.leave(group, this.state === 'open')
+  }
+
+  /** For good: nothing is left behind. What waits is rejected with `CLOSED`. The code is 1000, or from 3000 to 4999. */
+  close (code = 1000, reason = ''): void {
+    this.#connector.close(code, reason)
+  }
+
+  #received (frame: ServerFrame): void {
+    if (frame.type === 'ack') {
+      this.#requests.answer(frame.id, frame)
+    } else if (frame.type === 'error') {
+      const error = new ClientError(frame.code, frame.message)
+      if (!this.#requests.answer(frame.id, {}, error)) this.#fail(error)
+    } else if (frame.type === 'reconnect') {
+      // What is sent now may not be handled any more; it waits for the next connection.
+      this.#requests.hold()
+      this.#connector.comeBack(frame.afterMs)
+    } else {
+      this.#inbox.receive(frame)
+    }
+  }
+
+  /** Returns whether anybody listens. */
+  #tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): boolean {
+    return this.emit(name, event, cause => {
+      // As with any event's handler that throws, the last resort of the page, or of the process, hears of it when nobody else does.
+      if (name === 'error' || !this.#tell('error', new ClientError('HANDLER_FAILED', `a handler of '${name}' threw`, { cause }))) queueMicrotask(() => { throw cause })
+    })
+  }
+
+  #fail (error: ClientError): void {
+    this.#tell('error', error)
+  }
+
+  #load (): Saved {
+    try {
+      return JSON.parse(this.#storage?.getItem(this.#storageKey) ?? 'null') as Saved | null ?? {}
+    } catch {
+      return {} // unreadable, or not allowed: as if there were none
+    }
+  }
+
+  #save (): void {
+    try {
+      this.#storage?.setItem(this.#storageKey, JSON.stringify({ session: this.#session, positions: this.positions }))
+    } catch {
+      // Full, or not allowed: a later page starts without.
+    }
+  }
+}

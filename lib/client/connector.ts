@@ -1,0 +1,168 @@
+import { backoffMs, maxTimerMs } from './backoff.ts'
+import { ClientError } from './errors.ts'
+import type { WelcomeFrame } from './frames.ts'
+import { Link, silence, type LinkHost, type LinkOptions } from './link.ts'
+import { online, watch } from './surroundings.ts'
+import type { Token } from './token.ts'
+import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
+
+/** A connection that held for this long starts the back-off anew. */
+const stableMs = 5_000
+
+export interface ConnectorOptions extends LinkOptions, Pick<ConnectOptions, 'reconnect'> {
+  readonly minMs: number
+  readonly maxMs: number
+}
+
+export interface ConnectorHost extends Pick<LinkHost, 'hello' | 'received' | 'failed'> {
+  /** The server answered; `changed` comes next. */
+  welcomed (frame: WelcomeFrame, link: Link): void
+  /** The connection, or the attempt, is over; `changed` comes next. */
+  broken (code: number): void
+  changed (change: StateChange): void
+  closed (closed: Closed): void
+  /** The page may be gone after this. */
+  hidden (): void
+}
+
+/**
+ * Keeps one link up, for as long as it is wanted.
+ *
+ *   connecting -> open       the server said welcome
+ *   connecting -> waiting    the attempt failed
+ *   open       -> waiting    the connection broke, was closed by the server or gave no sign of life
+ *   waiting    -> connecting the wait is over; or the network or the page is back
+ *   connecting, open, waiting -> offline   as waiting, where the browser says that there is no network
+ *   offline    -> connecting the browser says that there is one; or after `maxMs`, as it may be wrong
+ *   any        -> closed     `close()`, or a refusal for good
+ */
+export class Connector {
+  readonly #options: ConnectorOptions
+  readonly #host: ConnectorHost
+  readonly #linkHost: LinkHost
+  readonly #token: Token
+  readonly #unwatch: () => void
+  #state: State = 'connecting'
+  #link: Link | undefined
+  #timer: ReturnType<typeof setTimeout> | undefined
+  /** Since the last connection that held. */
+  #failures = 0
+  #openedAt = Infinity
+  /** What the server asked for in `reconnect`. */
+  #afterMs: number | undefined
+  #notBefore = 0
+
+  constructor (options: ConnectorOptions, token: Token, host: ConnectorHost) {
+    this.#options = options
+    this.#host = host
+    this.#token = token
+    this.#linkHost = {
+      ...host,
+      token: () => token.fetch(),
+      welcomed: frame => {
+        this.#openedAt = Date.now()
+        token.keepFresh()
+        if (this.#link) host.welcomed(frame, this.#link)
+        this.#enter('open')
+      },
+      lost: (code, reason, error) => this.#lost(code, reason, error)
+    }
+    this.#unwatch = watch({
+      wake: () => {
+        this.#link?.probe()
+        // Not before a server that shuts down wants its clients back: its herd would be awake too.
+        if (!this.#link && Date.now() >= this.#notBefore) this.#connect()
+      },
+      offline: () => {
+        // The browser may be wrong, or the network only changes: the connection itself is asked.
+        this.#link?.probe()
+        if (!this.#link) this.#wait(options.maxMs)
+      },
+      hide: gone => {
+        host.hidden()
+        // A page that keeps a socket open cannot enter the back/forward cache.
+        if (gone) this.#link?.drop(1001, 'the page is hidden')
+      }
+    })
+    this.#link = new Link(options, this.#linkHost)
+  }
+
+  get state (): State {
+    return this.#state
+  }
+
+  /** Gives the connection up, and tries again. */
+  drop (code: number, reason: string): void {
+    this.#link?.drop(code, reason)
+  }
+
+  /** The server is about to close, and says when to come back. */
+  comeBack (afterMs: number): void {
+    this.#afterMs = afterMs
+  }
+
+  close (code: number, reason: string): void {
+    this.#link?.close(code, reason)
+    this.#finish({ code, reason })
+  }
+
+  #connect (): void {
+    clearTimeout(this.#timer)
+    this.#link = new Link(this.#options, this.#linkHost)
+    this.#enter('connecting')
+  }
+
+  #lost (code: number, reason: string, error?: ClientError): void {
+    this.#link = undefined
+    if (Date.now() - this.#openedAt >= stableMs) this.#failures = 0
+    this.#openedAt = Infinity
+    this.#token.stop()
+    this.#host.broken(code)
+    const status = error?.status
+    if (this.#isFinal(code, reason, status)) {
+      return this.#finish({ code, reason, error: new ClientError('REFUSED', `refused for good: ${status ?? code} ${reason}`, { closeCode: code, status }) })
+    }
+    const { minMs, maxMs } = this.#options
+    // The server is fine, and no herd is to be feared: no wait, unless it happens again.
+    const atOnce = !this.#failures && (code === 4401 || reason === silence)
+    let delayMs = atOnce ? 0 : backoffMs(this.#failures, minMs, maxMs)
+    this.#failures++
+    if (this.#afterMs !== undefined) {
+      // The server spreads its clients over time; a little more of it does no harm.
+      delayMs = this.#afterMs * (1 + Math.random() / 4)
+      this.#notBefore = Date.now() + delayMs
+      this.#afterMs = undefined
+    }
+    this.#wait(online() ? delayMs : maxMs, code, reason)
+    if (error && this.state !== 'closed') this.#host.failed(error)
+  }
+
+  #wait (delayMs: number, code?: number, reason?: string): void {
+    clearTimeout(this.#timer)
+    const retryInMs = Math.min(Math.round(delayMs), maxTimerMs)
+    this.#timer = setTimeout(() => this.#connect(), retryInMs)
+    this.#enter(online() ? 'waiting' : 'offline', { retryInMs, code, reason })
+  }
+
+  #isFinal (code: number, reason: string, status: number | undefined): boolean {
+    return code === 4400 || code === 4403 || status === 400 || status === 403 ||
+      ((status === 401 || code === 4401) && !this.#token.renewable) ||
+      this.#options.reconnect?.({ code, reason }) === false
+  }
+
+  #finish (closed: Closed): void {
+    if (this.#state === 'closed') return
+    this.#link = undefined
+    clearTimeout(this.#timer)
+    this.#token.stop()
+    this.#unwatch()
+    this.#enter('closed', { code: closed.code, reason: closed.reason })
+    this.#host.closed(closed)
+  }
+
+  #enter (state: State, details?: Omit<StateChange, 'state' | 'previous'>): void {
+    const previous = this.#state
+    this.#state = state
+    this.#host.changed({ state, previous, ...details })
+  }
+}

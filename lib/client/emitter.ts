@@ -1,0 +1,27 @@
+type Handler<Event> = (event: Event) => void
+
+/** Typed events. A handler that throws is reported, and breaks neither the client nor the other handlers. */
+export class Emitter<Events extends object> {
+  readonly #handlers = new Map<keyof Events, Set<Handler<never>>>()
+
+  /** Returns a function that removes the handler again. */
+  on<Name extends keyof Events> (name: Name, handler: Handler<Events[Name]>): () => void {
+    const handlers = this.#handlers.get(name) ?? new Set()
+    this.#handlers.set(name, handlers.add(handler))
+    return () => { handlers.delete(handler) }
+  }
+
+  /** Returns whether anybody listens. `failed` hears of each handler that threw. */
+  emit<Name extends keyof Events> (name: Name, event: Events[Name], failed: (error: unknown) => void): boolean {
+    // A copy: a handler may remove itself, or add another one that must not run for this event.
+    const handlers = [...this.#handlers.get(name) ?? []] as Array<Handler<Events[Name]>>
+    for (const handler of handlers) {
+      try {
+        handler(event)
+      } catch (error) {
+        failed(error)
+      }
+    }
+    return handlers.length > 0
+  }
+}

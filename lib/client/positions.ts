@@ -1,0 +1,50 @@
+/** What one connection may offer in its `hello`. */
+const maxResumed = 100
+const remembered = 128
+
+interface Reader {
+  position: string
+  /** The latest positions, oldest first: what comes again after a break is known by them. Positions have no order that a client could compare. */
+  readonly recent: Set<string>
+}
+
+/** How far this client got in each group. */
+export class Positions {
+  readonly #readers = new Map<string, Reader>()
+
+  constructor (positions: Readonly<Record<string, string>> = {}) {
+    // The server closes for good (4400) on what is no position, and this may come from a storage.
+    for (const [group, position] of Object.entries(positions)) if (/^[\w-]{24}$/.test(position)) this.set(group, position)
+  }
+
+  get (group: string): string | undefined {
+    return this.#readers.get(group)?.position
+  }
+
+  has (group: string, position: string): boolean {
+    return this.#readers.get(group)?.recent.has(position) === true
+  }
+
+  set (group: string, position: string): void {
+    const reader = this.#readers.get(group) ?? { position, recent: new Set() }
+    this.#readers.set(group, reader)
+    reader.position = position
+    reader.recent.add(position)
+    const [oldest = ''] = reader.recent
+    if (reader.recent.size > remembered) reader.recent.delete(oldest)
+  }
+
+  delete (group: string): void {
+    this.#readers.delete(group)
+  }
+
+  all (): Record<string, string> {
+    return Object.fromEntries([...this.#readers].map(([group, { position }]) => [group, position]))
+  }
+
+  /** What `hello` offers. Groups that fit `last` come last, as they can be left out: their `join` says the position again. */
+  resume (last: (group: string) => boolean): Record<string, string> {
+    const entries = Object.entries(this.all())
+    return Object.fromEntries(entries.sort(([a], [b]) => Number(last(a)) - Number(last(b))).slice(0, maxResumed))
+  }
+}

@@ -1,0 +1,41 @@
+// What a page says about the network and about its own sleep. In Node and in workers some of it, or all, is missing.
+
+interface Target {
+  addEventListener (name: string, listener: (event: unknown) => void): void
+  removeEventListener (name: string, listener: (event: unknown) => void): void
+}
+interface Page extends Partial<Target> {
+  readonly navigator?: { readonly onLine?: boolean }
+  readonly document?: Target & { readonly visibilityState: string }
+}
+const page = globalThis as unknown as Page
+
+export interface Watcher {
+  /** The network is back, or the page is: it was hidden, frozen or in the back/forward cache. */
+  wake (): void
+  /** The browser lost the network, as far as it knows. */
+  offline (): void
+  /** The page may be gone after this. */
+  hide (gone: boolean): void
+}
+
+/** False only when the browser is sure. */
+export function online (): boolean {
+  return page.navigator?.onLine !== false
+}
+
+/** Returns a function that ends it. */
+export function watch (watcher: Watcher): () => void {
+  const wake = (): void => watcher.wake()
+  const listeners: Array<[Partial<Target> | undefined, string, () => void]> = [
+    [page, 'online', wake],
+    [page, 'offline', () => watcher.offline()],
+    [page, 'pageshow', wake],
+    [page, 'pagehide', () => watcher.hide(true)],
+    // Chromium freezes tabs, and thaws them without making them visible.
+    [page.document, 'resume', wake],
+    [page.document, 'visibilitychange', () => page.document?.visibilityState === 'hidden' ? watcher.hide(false) : wake()]
+  ]
+  for (const [target, name, listener] of listeners) target?.addEventListener?.(name, listener)
+  return () => { for (const [target, name, listener] of listeners) target?.removeEventListener?.(name, listener) }
+}

@@ -1,0 +1,137 @@
+import type { ClientError } from './errors.ts'
+
+/** As it came: text as a string, binary as bytes. */
+export type Data = string | Uint8Array
+
+export interface Message {
+  /** Missing in messages to this connection, or to its user, alone. */
+  readonly group: string | undefined
+  readonly data: Data
+  /** Missing in messages that no log keeps. */
+  readonly position: string | undefined
+}
+
+export interface Member {
+  readonly connectionId: string
+  /** The same for all connections of one client, before and after a break. */
+  readonly session: string
+  readonly userId?: string
+  readonly joinedAt: number
+  readonly info?: unknown
+}
+
+export interface PresenceChange {
+  readonly group: string
+  readonly event: 'join' | 'leave'
+  readonly member: Member
+  /** Members of the group in the whole cluster; -1 when not known. */
+  readonly count: number
+  /** A `join` of a session that was away for a moment: no leave of it was told. */
+  readonly back?: boolean
+}
+
+/** Why messages are lost: the log is another one now, went back, was cut before them, or could not be read. */
+export type GapReason = 'epoch' | 'rewound' | 'trimmed' | 'unavailable'
+
+export interface Joined {
+  readonly group: string
+  /** There when the client said how far it got: whether everything since then follows. */
+  readonly recovered?: boolean
+  readonly reason?: GapReason
+  readonly position?: string
+}
+
+/** Messages of the group are lost to this client. Once per loss, also when `joined` says `recovered: false`. */
+export interface Gap {
+  readonly group: string
+  readonly reason: GapReason
+  readonly position?: string
+}
+
+export type State = 'connecting' | 'open' | 'waiting' | 'offline' | 'closed'
+
+export interface StateChange {
+  readonly state: State
+  readonly previous: State
+  /** In `waiting`: when the next attempt comes. */
+  readonly retryInMs?: number
+  /** Why the connection ended, when it did. */
+  readonly code?: number
+  readonly reason?: string
+}
+
+export interface Closed {
+  readonly code: number
+  readonly reason: string
+  /** Missing when `close()` was called. */
+  readonly error?: ClientError
+}
+
+export interface ClientEvents {
+  message: Message
+  presence: PresenceChange
+  /** Who is in a group: after each `joined`, where the route has presence on. */
+  members: { readonly group: string, readonly members: readonly Member[] }
+  joined: Joined
+  left: { readonly group: string }
+  gap: Gap
+  state: StateChange
+  /** Nothing here ends the client; what does comes with `close`. */
+  error: ClientError
+  /** Once, last: the client does not come back. */
+  close: Closed
+}
+
+/** `expiresAt` in milliseconds since 1970: a fresh token is asked for, and sent, before that. */
+export interface ExpiringToken { readonly token: string, readonly expiresAt: number }
+export type TokenCallback = () => MaybeToken | Promise<MaybeToken>
+type MaybeToken = string | ExpiringToken | undefined | null
+
+/** What this client uses of a WebSocket: that of browsers, of Node 22 and of `ws` fit. */
+export interface WebSocketLike {
+  readonly protocol: string
+  readonly bufferedAmount: number
+  onopen: ((event: never) => void) | null
+  onmessage: ((event: never) => void) | null
+  onclose: ((event: never) => void) | null
+  onerror: ((event: never) => void) | null
+  send (data: string): void
+  close (code?: number, reason?: string): void
+}
+export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike
+
+/** `sessionStorage` fits. */
+export interface StorageLike {
+  getItem (key: string): string | null
+  setItem (key: string, value: string): void
+}
+
+export interface ConnectOptions {
+  /** A string, or a function that is called for every attempt to connect, and before a token expires that it gave with `expiresAt`. */
+  readonly token?: string | TokenCallback
+  /** Needed in Node before 22: `import { WebSocket } from 'ws'`. @default globalThis.WebSocket */
+  readonly WebSocket?: WebSocketClass
+  /** Further subprotocols to offer, behind `wsg.v1`. */
+  readonly protocols?: readonly string[]
+  /** An attempt waits a random time of at most `minMs` doubled with each failure, and never more than `maxMs`. @default { minMs: 1_000, maxMs: 10_000 } */
+  readonly backoff?: { readonly minMs?: number, readonly maxMs?: number }
+  /** How many messages, and characters in them, may wait or be unacknowledged. @default { maxMessages: 1_000, maxBytes: 1_048_576 } */
+  readonly queue?: { readonly maxMessages?: number, readonly maxBytes?: number }
+  /** How long an attempt may take, the token included. @default 15_000 */
+  readonly connectTimeoutMs?: number
+  /** Asked when a connection ended that this client would open again: `false` closes the client instead. */
+  readonly reconnect?: (closed: { readonly code: number, readonly reason: string }) => boolean
+  /** `positions` of an earlier client, to go on from there. */
+  readonly positions?: Readonly<Record<string, string>>
+  /** `session` of an earlier client: for others it then is the same one that came back. */
+  readonly session?: string
+  /** Where `positions` and `session` are kept when the page goes, and taken from at the start; the options of these names win. */
+  readonly storage?: StorageLike
+}
+
+export interface SendOptions {
+  /** Send it again when the connection broke before the server said that it is handled: for messages that may be handled twice. @default false */
+  readonly retry?: boolean
+}
+
+export interface Ack { readonly position?: string }

@@ -1,0 +1,76 @@
+import type { Envelope, LogPosition } from './backplane/backplane.ts'
+import { CloseCode } from './close-codes.ts'
+import { replayFrame } from './framed/envelope-frame.ts'
+import type { FramedSession } from './framed/session.ts'
+import { formatPosition } from './position.ts'
+import type { JoinResult } from './types.ts'
+
+/** Live messages that may wait, in one group, for those the client missed. */
+const maxHeld = 1_000
+
+/** How a connection is given messages of groups, and news of them: raw clients get the bytes that were sent, framed ones all the rest too. */
+export abstract class Recipient {
+  abstract readonly id: string
+  abstract readonly closed: boolean
+  /** Live messages that wait, by group, until what the client missed is sent. */
+  held: Map<string, Envelope[]> | undefined
+  /** Set when the client speaks the framed protocol. */
+  protected abstract readonly session: FramedSession | undefined
+
+  /** Its client speaks the framed protocol. */
+  get framed (): boolean {
+    return this.session !== undefined
+  }
+
+  /** Sends without looking at the data; for the fan-out. */
+  abstract write (payload: Buffer | string, binary: boolean): boolean
+  abstract closeForFault (code: number, reason?: string): void
+
+  /** Writes a frame of the framed protocol; nothing before the client said hello. */
+  writeFrame (frame: Buffer): boolean {
+    return this.session?.welcomed === true && this.write(frame, false)
+  }
+
+  /** One message to this connection alone. Returns whether it was taken. */
+  deliver (envelope: Envelope): boolean {
+    if (envelope.except.includes(this.id)) {
+      this.passOver(envelope)
+      return false
+    }
+    return this.framed ? this.writeFrame(replayFrame(envelope)) : this.write(envelope.payload, envelope.binary)
+  }
+
+  /** A message of a group's log that is not for this connection: its client learns how far the log is, or it would be given the message when it resumes. */
+  passOver ({ target, position }: Envelope): void {
+    if (target.kind === 'group' && position !== undefined) this.announcePosition(target.name, position)
+  }
+
+  /** Keeps a live message back while older ones of its group are still to be sent. Returns whether it did. */
+  hold (envelope: Envelope): boolean {
+    const held = envelope.target.kind === 'group' ? this.held?.get(envelope.target.name) : undefined
+    if (held === undefined) return false
+    if (held.length < maxHeld) held.push(envelope)
+    else if (!this.closed) this.closeForFault(CloseCode.TryAgainLater, 'too many messages while it resumed')
+    return true
+  }
+
+  announceJoined (group: string, { recovered, reason, position }: JoinResult): void {
+    this.session?.send({ type: 'joined', group, recovered, reason, position })
+  }
+
+  announceLeft (group: string): void {
+    this.session?.send({ type: 'left', group })
+  }
+
+  announceGap (group: string, reason: string, position: LogPosition): void {
+    this.session?.send({ type: 'gap', group, reason, position: formatPosition(position) })
+  }
+
+  announcePosition (group: string, position: LogPosition): void {
+    this.session?.send({ type: 'position', group, position: formatPosition(position) })
+  }
+
+  announceReconnect (afterMs: number): void {
+    this.session?.send({ type: 'reconnect', afterMs })
+  }
+}
