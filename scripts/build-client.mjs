@@ -1,0 +1,41 @@
+// Bundles the client into single files for pages without a bundler:
+//   client.min.js         an ES module, for <script type="module">
+//   client.global.min.js  sets the global `websocketGroups`, for a plain <script>
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { build } from 'esbuild'
+
+export const clientFiles = ['client.min.js', 'client.global.min.js']
+
+// Names that the files of the client use among themselves, and nobody else: a seventh of the small file is made of them.
+const internal = [
+  'answer', 'ask', 'attach', 'broken', 'changed', 'comeBack', 'control', 'done', 'drop', 'failed', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain',
+  'keepFresh', 'lost', 'post', 'probe', 'received', 'recent', 'refresh', 'renewable', 'roster', 'seen', 'sends', 'settled', 'tell', 'unavailable', 'welcomed'
+]
+
+/** A name that a user or the server sees must stay: it is a property of a public type, or of a frame. */
+function assertInternal (root) {
+  for (const file of ['types.ts', 'frames.ts', 'errors.ts']) {
+    const source = readFileSync(join(root, 'lib', 'client', file), 'utf8')
+    const seen = internal.filter(name => new RegExp(`(^|[{,]) *(readonly )?${name}\\??( \\(|:)`, 'm').test(source))
+    if (seen.length > 0) throw new Error(`scripts/build-client.mjs would rename ${seen.join(', ')}, which lib/client/${file} shows to others`)
+  }
+}
+
+export async function buildClient (root, outdir) {
+  assertInternal(root)
+  const common = {
+    entryPoints: [join(root, 'lib', 'client', 'index.ts')],
+    bundle: true,
+    minify: true,
+    target: 'es2022',
+    mangleProps: new RegExp(`^(${internal.join('|')})$`),
+    logLevel: 'warning',
+    legalComments: 'none'
+  }
+  const [esm, global] = clientFiles.map(file => join(outdir, file))
+  await Promise.all([
+    build({ ...common, format: 'esm', outfile: esm }),
+    build({ ...common, format: 'iife', globalName: 'websocketGroups', outfile: global })
+  ])
+}

@@ -1,0 +1,77 @@
+import t from 'tap'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { createContext, runInContext } from 'node:vm'
+import { gzipSync } from 'node:zlib'
+import { WebSocket } from 'ws'
+import type * as Api from '../../lib/client/index.ts'
+import { buildClient } from '../../scripts/build-client.mjs'
+import { until } from '../helpers/until.ts'
+import { message, position, scriptedServer } from './scripted-server.ts'
+
+const root = join(import.meta.dirname, '..', '..')
+const folder = mkdtempSync(join(tmpdir(), 'client-'))
+t.teardown(() => rmSync(folder, { recursive: true }))
+writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
+await buildClient(root, folder)
+const small = await import(pathToFileURL(join(folder, 'client.min.js')).href) as typeof Api
+
+t.test('the single file is smaller than 5 KB, compressed', async (t) => {
+  const source = readFileSync(join(folder, 'client.min.js'))
+  const bytes = gzipSync(source, { level: 9 }).length
+  t.comment(`${source.length} bytes, ${bytes} compressed`)
+  t.ok(bytes < 5_120, `${bytes} bytes`)
+  t.notMatch(source.toString(), /\b(import|require)\s*\(|from\s*["']/, 'it needs nothing else')
+})
+
+t.test('the sources import nothing but each other', async (t) => {
+  for (const file of readdirSync(join(root, 'lib', 'client'))) {
+    for (const [, from = ''] of readFileSync(join(root, 'lib', 'client', file), 'utf8').matchAll(/^(?:import|export) .* from '(.*)'/gm)) t.match(from, /^\.\/[\w-]+\.ts$/, `${file}: ${from}`)
+  }
+})
+
+t.test('the small file does what the sources do: its shortened names are its own', async (t) => {
+  const server = await scriptedServer(t, { welcome: { pingMs: 50 } })
+  const got: unknown[] = []
+  const client = small.connect(server.url, { WebSocket, token: () => ({ token: 'abc', expiresAt: Date.now() + 1_100 }), backoff: { minMs: 10 }, queue: { maxMessages: 10 }, positions: { old: position(9) } })
+  t.teardown(() => client.close())
+  for (const name of ['message', 'presence', 'members', 'joined', 'left', 'gap'] as const) client.on(name, (event: object) => got.push({ ...event, type: name }))
+  const joining = client.join('g')
+  const peer = await server.peer(0)
+  await joining
+  t.match(peer.frames, [{ type: 'hello', resume: { old: position(9) } }, { type: 'join', group: 'g' }])
+  const member = { connectionId: 'x', session: 'y', joinedAt: 1 }
+  const frames = [
+    { type: 'joined', group: 'g', position: position(1) },
+    { type: 'members', group: 'g', members: [member] },
+    { type: 'presence', group: 'g', event: 'leave', member, count: 1 },
+    message('g', 2),
+    { type: 'gap', group: 'g', reason: 'trimmed', position: position(5) }
+  ]
+  peer.send(...frames)
+  await until(() => got.length === frames.length)
+  t.strictSame(got, frames)
+  t.strictSame(client.positions, { old: position(9), g: position(5) })
+  t.strictSame([client.groups, client.members('g'), client.session, client.connectionId, client.state], [['g'], [], 's1', 'c1', 'open'])
+  await client.send(new Uint8Array([1, 2]))
+  client.send('x', { ack: false })
+  await peer.got('token')
+  await peer.got('ping')
+  await client.leave('g')
+  t.match(peer.frames.filter(({ type }) => type === 'message'), [{ data: 'AQI=', binary: true }, { data: 'x' }])
+  peer.send({ type: 'reconnect', afterMs: 5 })
+  peer.ws.close(1001)
+  t.match((await server.peer(1)).frames[0], { session: 's1' })
+  client.close()
+  await t.rejects(client.send('late'), { code: 'CLOSED', name: 'ClientError' })
+  t.equal(typeof small.ClientError, 'function')
+})
+
+t.test('the global build sets one global', async (t) => {
+  const context = createContext({ URL, setTimeout, clearTimeout })
+  runInContext(readFileSync(join(folder, 'client.global.min.js'), 'utf8'), context)
+  t.strictSame(Object.keys(context).filter(name => !['URL', 'setTimeout', 'clearTimeout'].includes(name)), ['websocketGroups'])
+  t.strictSame(Object.keys((context as unknown as { websocketGroups: object }).websocketGroups).sort(), ['ClientError', 'connect'])
+})

@@ -1,0 +1,68 @@
+import Fastify, { type FastifyInstance } from 'fastify'
+import type { AddressInfo } from 'node:net'
+import type { Test } from 'tap'
+import { WebSocket } from 'ws'
+import type { WebSocketClass } from '../../lib/client/index.ts'
+import websocketGroups, { type Registry, type RoomOptions, type WebsocketGroupsOptions } from '../../plugin.ts'
+
+type OpenRoom = RoomOptions<{ room: string }, { required: false }>
+/** What a test's route does differently. */
+export type Room = (registry: Registry) => Pick<OpenRoom, 'onMessage' | 'onError' | 'presence' | 'history'>
+
+export interface Instance {
+  readonly app: FastifyInstance
+  /** `ws://127.0.0.1:<port>/<group>` */
+  url (group: string): string
+  readonly port: number
+}
+
+/** The real plugin with a room route. The token of a user is the user's id; `ann~500` ends after 500 ms. */
+export async function startInstance (t: Test, options: WebsocketGroupsOptions, room: Room = () => ({})): Promise<Instance> {
+  const app = Fastify()
+  t.teardown(async () => await app.close())
+  await app.register(websocketGroups, {
+    closeGraceMs: 300,
+    lingerMs: 50,
+    authenticate: token => {
+      const [userId = '', ms] = token.split('~')
+      return userId === 'nobody' ? null : { userId, ...(ms === undefined ? {} : { expiresAt: Date.now() + Number(ms) }) }
+    },
+    ...options
+  })
+  app.wsRoom('/:room', { auth: { required: false }, mayJoin: (_connection, group) => group !== 'secret', ...room(app.registry) })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  return { app, port, url: group => `ws://127.0.0.1:${port}/${group}` }
+}
+
+export interface Line {
+  readonly WebSocket: WebSocketClass
+  /** Which instance the next attempt reaches. */
+  to (port: number): void
+  /** Breaks the connection as a network does. */
+  cut (): void
+  /** Attempts so far. */
+  readonly attempts: number
+}
+
+/** What a load balancer is to a client: one address, and any instance behind it. */
+export function line (port: number): Line {
+  let target = port
+  let attempts = 0
+  let latest: WebSocket | undefined
+  class Balanced extends WebSocket {
+    constructor (url: string, protocols: string[]) {
+      const address = new URL(url)
+      address.port = String(target)
+      super(address, protocols)
+      attempts++
+      latest = this
+    }
+  }
+  return {
+    WebSocket: Balanced,
+    to (port) { target = port },
+    cut () { latest?.terminate() },
+    get attempts () { return attempts }
+  }
+}

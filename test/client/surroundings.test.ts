@@ -1,0 +1,180 @@
+import t from 'tap'
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import { until } from '../helpers/until.ts'
+import { isOpen, message, position, recordedClient, scriptedServer } from './scripted-server.ts'
+
+// What a page is to the client, without a browser; test/client/browser.test.ts has one.
+class Listeners {
+  readonly all = new Map<string, Set<() => void>>()
+  addEventListener = (name: string, listener: () => void): void => { this.all.set(name, (this.all.get(name) ?? new Set()).add(listener)) }
+  removeEventListener = (name: string, listener: () => void): void => { this.all.get(name)?.delete(listener) }
+  fire (name: string): void { for (const listener of this.all.get(name) ?? []) listener() }
+  get count (): number { return [...this.all.values()].reduce((sum, { size }) => sum + size, 0) }
+}
+
+const page = new Listeners()
+const document = Object.assign(new Listeners(), { visibilityState: 'visible' })
+const navigator = { onLine: true }
+const { addEventListener, removeEventListener } = page
+for (const [name, value] of Object.entries({ addEventListener, removeEventListener, document, navigator })) Object.defineProperty(globalThis, name, { value, configurable: true })
+const { connect } = await import('../../lib/client/index.ts')
+
+t.beforeEach(() => {
+  navigator.onLine = true
+  document.visibilityState = 'visible'
+})
+
+t.test('after close() no listener is left', async (t) => {
+  const server = await scriptedServer(t)
+  t.equal(page.count + document.count, 0)
+  const { client } = recordedClient(t, server.url)
+  t.equal(page.count + document.count, 6)
+  client.close()
+  t.equal(page.count + document.count, 0)
+  const peer = connect(server.url, { WebSocket: (await import('ws')).WebSocket })
+  peer.close()
+  t.equal(page.count + document.count, 0)
+})
+
+t.test('offline: a connection that is dead is left, the client waits for the network and comes back with it', async (t) => {
+  const server = await scriptedServer(t, { welcome: { pingMs: 100 }, pong: false })
+  const { client } = recordedClient(t, server.url, { backoff: { minMs: 1, maxMs: 30_000 } })
+  await server.peer(0)
+  await isOpen(client)
+  navigator.onLine = false
+  page.fire('offline')
+  await until(() => client.state === 'offline')
+  await new Promise(resolve => setTimeout(resolve, 100))
+  t.equal(server.peers.length, 1, 'no attempts meanwhile')
+  navigator.onLine = true
+  page.fire('online')
+  t.equal(client.state, 'connecting')
+  await server.peer(1)
+})
+
+t.test('offline that is not true does not end a connection that works, nor keep the client away for ever', async (t) => {
+  const server = await scriptedServer(t)
+  const { client } = recordedClient(t, server.url, { backoff: { minMs: 1, maxMs: 100 } })
+  const peer = await server.peer(0)
+  await isOpen(client)
+  navigator.onLine = false
+  page.fire('offline')
+  await peer.got('ping')
+  await new Promise(resolve => setTimeout(resolve, 50))
+  t.equal(client.state, 'open')
+  peer.ws.terminate()
+  await until(() => client.state === 'offline')
+  await server.peer(1)
+  await isOpen(client)
+})
+
+t.test('a client that waits becomes offline, and goes on waiting for nothing but the network', async (t) => {
+  const server = await scriptedServer(t, { refuse: () => 503 })
+  const { client, events } = recordedClient(t, server.url, { backoff: { minMs: 20_000, maxMs: 25_000 } })
+  await until(() => client.state === 'waiting')
+  navigator.onLine = false
+  page.fire('offline')
+  t.match(events.state.at(-1), { state: 'offline', previous: 'waiting', retryInMs: 25_000 })
+  page.fire('online')
+  t.equal(client.state, 'connecting')
+})
+
+for (const [target, name] of [[page, 'pageshow'], [document, 'resume'], [document, 'visibilitychange']] as const) {
+  t.test(`on ${name} a client that waits tries at once, and one that is open is asked whether it lives`, async (t) => {
+    const server = await scriptedServer(t)
+    const { client } = recordedClient(t, server.url, { backoff: { minMs: 30_000 } })
+    const first = await server.peer(0)
+    await isOpen(client)
+    target.fire(name)
+    await first.got('ping')
+    first.ws.terminate()
+    await until(() => client.state === 'waiting')
+    target.fire(name)
+    await server.peer(1)
+  })
+}
+
+t.test('but not before the server wants it back', async (t) => {
+  const server = await scriptedServer(t)
+  const { client } = recordedClient(t, server.url)
+  const first = await server.peer(0)
+  await isOpen(client)
+  first.send({ type: 'reconnect', afterMs: 400 })
+  first.ws.close(1001)
+  await until(() => client.state === 'waiting')
+  page.fire('online')
+  t.equal(client.state, 'waiting')
+  await server.peer(1)
+})
+
+t.test('pagehide closes the connection for a while, so that the page may be cached', async (t) => {
+  const server = await scriptedServer(t)
+  const { client } = recordedClient(t, server.url, { backoff: { minMs: 30_000 } })
+  await server.peer(0)
+  await isOpen(client)
+  page.fire('pagehide')
+  t.equal(client.state, 'waiting')
+  page.fire('pageshow')
+  await server.peer(1)
+})
+
+t.test('positions and session are kept in the storage when the page may go, and taken from there', async (t) => {
+  const server = await scriptedServer(t)
+  const items = new Map<string, string>()
+  const storage = { getItem: (key: string) => items.get(key) ?? null, setItem: (key: string, value: string) => { items.set(key, value) } }
+  const first = recordedClient(t, server.url, { storage })
+  const peer = await server.peer(0)
+  peer.send({ type: 'joined', group: 'g', position: position(1) }, message('g', 2))
+  await until(() => first.events.message.length === 1)
+  t.equal(items.size, 0)
+  document.visibilityState = 'hidden'
+  document.fire('visibilitychange')
+  t.equal(items.size, 1)
+  peer.send(message('g', 3))
+  await until(() => first.events.message.length === 2)
+  first.client.close()
+
+  const second = recordedClient(t, server.url, { storage })
+  t.match((await server.peer(1)).frames[0], { session: 's1', resume: { g: position(3) } })
+  second.client.close()
+  const own = recordedClient(t, server.url, { storage, positions: {}, session: 'mine' })
+  t.match((await server.peer(2)).frames[0], { session: 'mine', resume: {} })
+  own.client.close()
+
+  for (const broken of ['{', null, 'null']) {
+    const throwing = { getItem: () => broken, setItem: () => { throw new Error('full') } }
+    const { client } = recordedClient(t, server.url, { storage: throwing })
+    await isOpen(client)
+    client.close()
+  }
+})
+
+t.test('after close() nothing holds the process: not in any state', async (t) => {
+  const server = await scriptedServer(t, { welcome: { pingMs: 60_000 } })
+  const refusing = await scriptedServer(t, { refuse: () => 503 })
+  const script = `
+    import { WebSocket } from 'ws'
+    import { connect } from ${JSON.stringify(join(import.meta.dirname, '..', '..', 'lib', 'client', 'index.ts'))}
+    const options = { WebSocket, backoff: { minMs: 60_000 }, token: () => ({ token: 'x', expiresAt: Date.now() + 3_600_000 }) }
+    const closing = []
+    for (const [url, state] of [['${server.url}', 'open'], ['${server.url}', 'connecting'], ['${refusing.url}', 'waiting']]) {
+      const client = connect(url, options)
+      const end = () => { client.close(); console.log('closed in ' + state) }
+      if (state === 'connecting') end()
+      else client.on('state', change => { if (change.state === state) end() })
+    }`
+  const { NODE_OPTIONS: _, ...env } = process.env
+  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { cwd: join(import.meta.dirname, '..', '..'), env, stdio: ['ignore', 'pipe', 'inherit'] })
+  t.teardown(() => child.kill('SIGKILL'))
+  let output = ''
+  let lastAt = 0
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output += text
+    lastAt = Date.now()
+  })
+  const code = await new Promise(resolve => child.on('close', resolve))
+  t.equal(code, 0)
+  t.strictSame(output.trim().split('\n').sort(), ['closed in connecting', 'closed in open', 'closed in waiting'])
+  t.ok(Date.now() - lastAt < 2_000)
+})

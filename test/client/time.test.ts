@@ -1,0 +1,181 @@
+import t from 'tap'
+import { backoffMs } from '../../lib/client/backoff.ts'
+import { Liveness } from '../../lib/client/liveness.ts'
+import { Token } from '../../lib/client/token.ts'
+import { until } from '../helpers/until.ts'
+import { isOpen, recordedClient, scriptedServer } from './scripted-server.ts'
+
+const later = async (ms: number): Promise<void> => await new Promise(resolve => setTimeout(resolve, ms))
+
+t.test('the wait is anywhere between nothing and the double of the last bound, up to the largest', async (t) => {
+  const waits = (failures: number): number[] => Array.from({ length: 2_000 }, () => backoffMs(failures, 1_000, 30_000))
+  for (const [failures, bound] of [[0, 1_000], [1, 2_000], [4, 16_000], [5, 30_000], [5_000, 30_000]] as const) {
+    const sorted = waits(failures).sort((a, b) => a - b)
+    t.ok((sorted[0] ?? -1) >= 0 && (sorted[0] ?? 0) < bound * 0.05, 'from nothing')
+    t.ok((sorted.at(-1) ?? 0) < bound && (sorted.at(-1) ?? 0) > bound * 0.95, `to ${bound}`)
+    const mean = sorted.reduce((sum, wait) => sum + wait, 0) / sorted.length
+    t.ok(mean > bound * 0.45 && mean < bound * 0.55, 'evenly')
+  }
+})
+
+t.test('failures make the waits longer', async (t) => {
+  const server = await scriptedServer(t, { refuse: () => 503 })
+  const { events } = recordedClient(t, server.url, { backoff: { minMs: 8, maxMs: 64 } })
+  await until(() => events.error.length >= 12)
+  for (const [index, { retryInMs }] of events.state.filter(({ state }) => state === 'waiting').entries()) {
+    t.ok((retryInMs ?? Infinity) <= Math.min(8 * 2 ** index, 64))
+  }
+})
+
+t.test('the server says when to come back, and nothing brings the client back before', async (t) => {
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url, { backoff: { minMs: 1, maxMs: 1 } })
+  const first = await server.peer(0)
+  await isOpen(client)
+  first.send({ type: 'reconnect', afterMs: 300 })
+  first.ws.close(1012, 'server restarts')
+  await until(() => client.state === 'waiting')
+  const leftAt = Date.now()
+  t.match(events.state.at(-1), { code: 1012, reason: 'server restarts' })
+  const { retryInMs = 0 } = events.state.at(-1) ?? {}
+  t.ok(retryInMs >= 300 && retryInMs <= 375, String(retryInMs))
+  await server.peer(1)
+  t.ok(Date.now() - leftAt >= 295)
+  server.peers[1]?.ws.terminate()
+  const waits = await until(() => {
+    const all = events.state.filter(({ state }) => state === 'waiting')
+    return all.length === 2 ? all : undefined
+  })
+  t.ok((waits[1]?.retryInMs ?? Infinity) <= 2, 'the hint was for once')
+})
+
+t.test('4401 fetches a token and comes back at once, and waits when that does not help', async (t) => {
+  const server = await scriptedServer(t, { onFrame: ({ ws }) => ws.close(4401, 'token expired') })
+  let calls = 0
+  const { events } = recordedClient(t, server.url, { token: () => `token${++calls}`, backoff: { minMs: 30_000 } })
+  await until(() => server.peers.length === 2)
+  t.match(server.peers[1]?.request.headers['sec-websocket-protocol'], 'token2')
+  await until(() => events.state.filter(({ state }) => state === 'waiting').length === 2)
+  t.equal(events.state.find(({ state }) => state === 'waiting')?.retryInMs, 0)
+  await later(50)
+  t.equal(server.peers.length, 2, 'the second time it waits')
+})
+
+t.test('4401 ends a client whose token is a string', async (t) => {
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url, { token: 'fixed' })
+  const peer = await server.peer(0)
+  await isOpen(client)
+  peer.ws.close(4401, 'token expired')
+  await until(() => events.close.length === 1)
+  t.match(events.close, [{ code: 4401, error: { code: 'REFUSED' } }])
+})
+
+t.test('a token that is about to expire is replaced on the connection', async (t) => {
+  const server = await scriptedServer(t)
+  let calls = 0
+  const { client, events } = recordedClient(t, server.url, { token: async () => ({ token: `token${++calls}`, expiresAt: Date.now() + 1_300 }) })
+  const peer = await server.peer(0)
+  t.match(peer.request.headers['sec-websocket-protocol'], 'token1')
+  await until(() => peer.frames.filter(({ type }) => type === 'token').length === 2)
+  t.match(peer.frames.filter(({ type }) => type === 'token'), [{ token: 'token2', id: Number }, { token: 'token3' }])
+  t.equal(server.peers.length, 1)
+  t.strictSame(events.error, [])
+  client.close()
+  await later(1_100)
+  t.equal(calls, 3)
+})
+
+t.test('a fresh token that the server does not take is told', async (t) => {
+  const server = await scriptedServer(t, { ack: false, onFrame: (peer, { type, id }) => { if (type === 'token') peer.send({ type: 'error', id, code: 'WSG_UNAUTHORIZED', message: 'no' }) } })
+  const { client, events } = recordedClient(t, server.url, { token: () => ({ token: 'x', expiresAt: Date.now() + 1_200 }) })
+  await until(() => events.error.length === 1)
+  t.match(events.error, [{ code: 'WSG_UNAUTHORIZED' }])
+  t.equal(client.state, 'open', 'the old one still counts')
+})
+
+t.test('a callback that fails to renew is asked again before the end', async (t) => {
+  const server = await scriptedServer(t)
+  let calls = 0
+  const { events } = recordedClient(t, server.url, {
+    token: () => {
+      if (++calls === 2) throw new Error('identity service down')
+      return { token: `token${calls}`, expiresAt: Date.now() + 2_400 }
+    }
+  })
+  const peer = await server.peer(0)
+  await peer.got('token').catch(() => {})
+  t.match(await peer.got('token'), { token: 'token3' })
+  t.match(events.error, [{ code: 'TOKEN_FAILED', cause: { message: 'identity service down' } }])
+})
+
+t.test('a token that is expired when it comes is no reason to ask in a loop', async (t) => {
+  let calls = 0
+  const token = new Token(() => { calls++; return { token: 'x', expiresAt: Date.now() - 3_600_000 } }, { refresh: () => t.fail(), failed: () => t.fail() })
+  t.equal(await token.fetch(), 'x')
+  token.keepFresh()
+  await later(50)
+  t.equal(calls, 1)
+})
+
+t.test('a token for a hundred years does not overflow the timer', async (t) => {
+  const token = new Token(() => ({ token: 'x', expiresAt: Date.now() + 100 * 365 * 86_400_000 }), { refresh: () => t.fail(), failed: () => t.fail() })
+  await token.fetch()
+  token.keepFresh()
+  await later(50)
+  token.stop()
+})
+
+t.test('what was asked for on an earlier connection is not sent on this one', async (t) => {
+  let answer: (token: string) => void = () => {}
+  let calls = 0
+  const refreshed: string[] = []
+  const token = new Token(() => ++calls === 1 ? { token: 'a', expiresAt: Date.now() + 1_000 } : new Promise(resolve => { answer = resolve }),
+    { refresh: fresh => refreshed.push(fresh), failed: () => t.fail() })
+  await token.fetch()
+  token.keepFresh()
+  await until(() => calls === 2)
+  token.stop()
+  answer('late')
+  await later(10)
+  t.strictSame(refreshed, [])
+})
+
+t.test('a quiet connection is asked, and is dead when it does not answer', async (t) => {
+  const calls: string[] = []
+  const liveness = new Liveness(50, () => calls.push('ping'), () => calls.push('dead'))
+  t.teardown(() => liveness.stop())
+  for (let n = 0; n < 10; n++) {
+    await later(10)
+    liveness.seen()
+  }
+  t.strictSame(calls, [], 'as long as something comes, nothing is asked')
+  await until(() => calls.length === 1)
+  liveness.probe()
+  liveness.seen()
+  await until(() => calls.length === 2)
+  t.strictSame(calls, ['ping', 'ping'])
+  await until(() => calls.length === 3)
+  t.equal(calls[2], 'dead')
+})
+
+t.test('a connection that gives no sign of life is left, and another one opened at once', async (t) => {
+  const server = await scriptedServer(t, { welcome: { pingMs: 50 }, pong: false })
+  const { client, events } = recordedClient(t, server.url, { backoff: { minMs: 30_000 } })
+  const first = await server.peer(0)
+  await isOpen(client)
+  const openAt = Date.now()
+  await server.peer(1)
+  t.ok(Date.now() - openAt < 1_000)
+  t.match(events.state.find(({ state }) => state === 'waiting'), { code: 1006, reason: 'no sign of life', retryInMs: 0 })
+  await first.closed
+})
+
+t.test('a connection that answers its pings lives', async (t) => {
+  const server = await scriptedServer(t, { welcome: { pingMs: 30 } })
+  const { client } = recordedClient(t, server.url)
+  const peer = await server.peer(0)
+  await until(() => peer.frames.filter(({ type }) => type === 'ping').length >= 5)
+  t.equal(client.state, 'open')
+  t.equal(server.peers.length, 1)
+})
