@@ -22,7 +22,9 @@ export function buildApp ({ instanceId, redis, backplane, logLevel = 'info' }: A
     // Every line says which instance wrote it.
     logger: { level: logLevel, base: { instance: instanceId } },
     // Believes the X-Forwarded-* headers of a proxy on this machine, see nginx.conf.
-    trustProxy: 'loopback'
+    trustProxy: 'loopback',
+    // Browsers connect ahead of requests that may never come: close() does not wait for those. WebSockets are closed properly before.
+    forceCloseConnections: true
   })
 
   app.register(websocketGroups, {

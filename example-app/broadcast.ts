@@ -1,9 +1,24 @@
 import type { FastifyInstance } from 'fastify'
-import type { BroadcastResult } from 'fastify-websocket-groups'
+import type { BroadcastOptions, BroadcastResult } from 'fastify-websocket-groups'
 
 /** Sends a line to everyone in the room, on every instance, and logs how many of them this instance has. */
-export async function broadcast (app: FastifyInstance, group: string, text: string): Promise<BroadcastResult> {
-  const result = await app.registry.broadcastToGroup(group, text)
+export async function broadcast (app: FastifyInstance, group: string, text: string, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  const result = await app.registry.broadcastToGroup(group, text, options)
   app.log.info({ group, localRecipients: result.localRecipients, instances: result.instances, scope: result.scope }, 'broadcast')
   return result
+}
+
+/** The same for those who could not be told that it failed: without Redis, at least those on this instance hear it. */
+export async function broadcastAnyway (app: FastifyInstance, group: string, text: string): Promise<BroadcastResult> {
+  try {
+    return await broadcast(app, group, text)
+  } catch (error) {
+    // With this code nobody has it yet. Volatile: the policy `outage.broadcast` applies, which is 'local'.
+    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE')) throw error
+    return await broadcast(app, group, text, { volatile: true })
+  }
+}
+
+export function hasCode (error: unknown, ...codes: string[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(String(error.code))
 }

@@ -1,7 +1,7 @@
 import { Type, type FastifyPluginAsyncTypebox, type Static } from '@fastify/type-provider-typebox'
 import type { Member } from 'fastify-websocket-groups'
 import { Value } from 'typebox/value'
-import { broadcast } from './broadcast.ts'
+import { broadcastAnyway } from './broadcast.ts'
 import { GroupParams } from './rooms.ts'
 
 /** What the option `memberInfo` tells the others about a member, see app.ts. */
@@ -19,7 +19,7 @@ export const groups: FastifyPluginAsyncTypebox = async app => {
 
   app.post('/groups/:group/messages', { schema: { params: GroupParams, body: Message }, preHandler: app.wsAuth() }, async (request, reply) => {
     reply.code(202)
-    return await broadcast(app, request.params.group, request.body.text)
+    return await broadcastAnyway(app, request.params.group, request.body.text)
   })
 }
 

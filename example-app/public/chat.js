@@ -1,6 +1,8 @@
-/* global addEventListener, document, fetch, FormData, history, location */
-import { reconnectingSocket } from './reconnecting-socket.js'
-import { addMessage, avatar, element, find, parse, showMembers } from './view.js'
+/* global addEventListener, document, FormData, history, location, sessionStorage */
+import { avatar, element, find } from './dom.js'
+import { Log } from './log.js'
+import { People } from './people.js'
+import { Visit } from './visit.js'
 
 // The demonstration's users, with their tokens on show. A real page gets its token from a login.
 const users = {
@@ -9,38 +11,40 @@ const users = {
   alex: { name: 'Alex Kim', token: 'alex-token' },
   maria: { name: 'Maria Silva', token: 'maria-token' }
 }
-const pollMs = 10_000
-const stateTexts = { connecting: 'Connecting…', open: 'Connected', waiting: 'Offline' }
+const stateTexts = { connecting: 'Connecting…', open: 'Connected', waiting: 'Reconnecting', offline: 'Offline', closed: 'Disconnected' }
+const placeholders = { open: 'Write a message', closed: 'Not connected' }
 
 /** The room on show, or nothing. */
-let visit
+let current
+let countdown
 
 function enter (userId, room) {
   const { name, token } = users[userId]
-  const url = new URL(`ws/chat/${encodeURIComponent(room)}`, location.href)
-  url.protocol = url.protocol.replace('http', 'ws')
-  url.search = ''
-
   show('chat')
   history.replaceState(null, '', `?${new URLSearchParams({ room, user: userId })}`)
   find('room-name').textContent = room
-  find('log').replaceChildren()
-  showMembers([], name)
-  const current = visit = { name, room, unread: 0, wasOpen: false, poll: setInterval(refreshMembers, pollMs) }
+  const key = `session ${userId} ${room}`
+  current = { name, room, key, unread: 0, wasOpen: false }
   title()
-  visit.socket = reconnectingSocket(url, token, {
-    onState (state) { if (visit === current) showState(state) },
-    onText (text) { if (visit === current) receive(parse(text)) }
+  const entered = current
+  const url = new URL(`ws/chat/${encodeURIComponent(room)}`, location.href)
+  url.search = ''
+  current.visit = new Visit({ url, token, session: takeSession(key), name, room }, new Log(find('log'), name), new People(name), {
+    onState (change) { if (current === entered) showState(change) },
+    onNews () {
+      if (current !== entered || !document.hidden) return
+      current.unread++
+      title()
+    }
   })
   find('text').focus()
 }
 
 function leave () {
-  const { socket, poll, countdown } = visit
-  visit = undefined
-  clearInterval(poll)
+  const { visit } = current
+  current = undefined
   clearInterval(countdown)
-  socket.close()
+  visit.leave()
   history.replaceState(null, '', location.pathname)
   title()
   show('door')
@@ -51,49 +55,41 @@ function show (id) {
 }
 
 function title () {
-  document.title = visit === undefined ? 'Rooms' : `${visit.unread > 0 ? `(${visit.unread}) ` : ''}#${visit.room} · ${visit.name}`
+  document.title = current === undefined ? 'Rooms' : `${current.unread > 0 ? `(${current.unread}) ` : ''}#${current.room} · ${current.name}`
 }
 
-function receive (message) {
-  addMessage(find('log'), message, visit.name)
-  if (message.kind === 'presence') refreshMembers()
-  if (document.hidden && message.kind !== 'note') {
-    visit.unread++
-    title()
-  }
-}
-
-function showState ({ name, retryAt }) {
-  clearInterval(visit.countdown)
-  find('chat').dataset.state = find('state').dataset.state = name
-  find('composer').querySelector('button').disabled = name !== 'open'
-  if (name === 'open') {
-    if (visit.wasOpen) addMessage(find('log'), { kind: 'note', text: 'Connected again. What was said meanwhile did not reach this page.' }, visit.name)
-    visit.wasOpen = true
-    refreshMembers()
-  }
-  find('state').replaceChildren(stateTexts[name])
-  if (name !== 'waiting') return
+function showState ({ state, retryInMs = 0 }) {
+  clearInterval(countdown)
+  find('chat').dataset.state = find('state').dataset.state = state
+  find('composer').querySelector('button').disabled = state === 'closed'
+  find('text').placeholder = placeholders[state] ?? (current.wasOpen ? 'Sent when you are back' : placeholders.open)
+  current.wasOpen ||= state === 'open'
+  find('state').textContent = state === 'connecting' && current.wasOpen ? 'Reconnecting…' : stateTexts[state]
+  if (state !== 'waiting') return
   // Not read out every second.
-  const countdown = element('span', { 'aria-hidden': 'true' })
-  const tick = () => { countdown.textContent = `, next try in ${Math.max(1, Math.ceil((retryAt - performance.now()) / 1000))} s` }
+  const seconds = element('span', { 'aria-hidden': 'true' })
+  const at = performance.now() + retryInMs
+  const tick = () => { seconds.textContent = ` in ${Math.max(1, Math.ceil((at - performance.now()) / 1000))} s` }
   tick()
-  find('state').append(countdown)
-  visit.countdown = setInterval(tick, 1000)
+  find('state').append(seconds)
+  countdown = setInterval(tick, 1000)
 }
 
-async function refreshMembers () {
-  const asking = visit
-  try {
-    // Behind a load balancer this may ask another instance than the WebSocket's: every instance knows the whole group.
-    const response = await fetch(`groups/${encodeURIComponent(asking.room)}`)
-    if (!response.ok) return
-    const { members } = await response.json()
-    if (visit === asking) showMembers(members, asking.name)
-  } catch {
-    // The server is away: the state of the WebSocket says so.
-  }
+// A page that is loaded again is the same one to the others. It is kept only while there is no page, as a tab that is duplicated gets a copy.
+function takeSession (key) {
+  const session = sessionStorage.getItem(key)
+  sessionStorage.removeItem(key)
+  return session ?? undefined
 }
+
+addEventListener('pagehide', () => {
+  const session = current?.visit.session
+  if (session) sessionStorage.setItem(current.key, session)
+})
+
+addEventListener('pageshow', () => {
+  if (current) takeSession(current.key)
+})
 
 find('choices').append(...Object.entries(users).map(([userId, { name }], at) => {
   const radio = element('input', { type: 'radio', name: 'user', value: userId, required: '' })
@@ -110,21 +106,20 @@ find('join').addEventListener('submit', event => {
 find('composer').addEventListener('submit', event => {
   event.preventDefault()
   const input = find('text')
-  if (input.value.trim() !== '' && visit.socket.send(input.value)) input.value = ''
+  if (input.value.trim() !== '') {
+    current.visit.send(input.value)
+    input.value = ''
+  }
   input.focus()
 })
 
 find('leave').addEventListener('click', leave)
 
 document.addEventListener('visibilitychange', () => {
-  if (document.hidden || visit === undefined) return
-  visit.unread = 0
+  if (document.hidden || current === undefined) return
+  current.unread = 0
   title()
-  visit.socket.retryNow()
-  refreshMembers()
 })
-
-addEventListener('online', () => visit?.socket.retryNow())
 
 // A reload, or a link such as ?room=lobby&user=jane, leads straight into the room.
 const asked = new URLSearchParams(location.search)

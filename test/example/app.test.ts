@@ -2,7 +2,10 @@ import t, { type Test } from 'tap'
 import Fastify from 'fastify'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { connect as connectTcp } from 'node:net'
 import websocketGroups from 'fastify-websocket-groups'
+import { connect as connectFramed } from 'fastify-websocket-groups/client'
+import { WebSocket } from 'ws'
 import { demoTokens } from '../../example-app/tokens.ts'
 import { health } from '../../example-app/health.ts'
 import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
@@ -93,6 +96,30 @@ t.test('a room that cannot be is a 400, before the upgrade', async t => {
   t.equal(await status(encodeURIComponent('日本語 & Café'.padEnd(60, '字'))), 101)
 })
 
+t.test('what was said before is for clients of the framed protocol alone', async t => {
+  const [one, two] = await startInstances(t, 'inst1', 'inst2')
+  const john = await enter(t, one.url, 'lobby', 'valid-token')
+  for (let n = 1; n <= 25; n++) john.send(String(n))
+  await john.nextWhere(message => message === '[John Doe]: 25')
+
+  const raw = await enter(t, two.url, 'lobby', 'jane-token')
+  john.send('now')
+  t.equal(await raw.next(), '[John Doe]: now', 'a raw client has its welcome, and goes on from there')
+
+  const framed = connectFramed(`${two.url}/ws/chat/lobby`, { token: 'alex-token', WebSocket })
+  t.teardown(() => framed.close())
+  const texts: unknown[] = []
+  const here: string[] = []
+  framed.on('message', ({ data }) => texts.push(data))
+  framed.on('members', ({ members }) => here.push(...members.map(({ info }) => (info as { name: string }).name)))
+  await until(() => texts.includes('Alex Kim joined the room') && here.length > 0)
+  const said = Array.from({ length: 19 }, (_, at) => `[John Doe]: ${at + 7}`)
+  t.strictSame(texts, ['Welcome Alex Kim to lobby!', ...said, '[John Doe]: now', 'Alex Kim joined the room'], 'without who came and went')
+  t.strictSame(here.sort(), ['Alex Kim', 'Jane Roe', 'John Doe'])
+  t.match(await framed.send('hi'), { position: /^[\w-]{24}$/ }, 'and is told where in the log its message stands')
+  t.equal(await raw.nextWhere(message => message !== 'Alex Kim joined the room'), '[Alex Kim]: hi')
+})
+
 t.test('/ws/simple answers whoever asks', async t => {
   const [one] = await startInstances(t, 'inst1')
   const client = connect(t, `${one.url}/ws/simple`)
@@ -125,7 +152,7 @@ t.test('a message over HTTP reaches the group as it is', async t => {
   const jane = await enter(t, two.url, 'lobby', 'jane-token')
   const post = async (body: unknown, token = 'valid-token'): Promise<{ status: number, body: unknown }> => await postJson(`${two.url}/groups/lobby/messages`, body, bearer(token))
 
-  t.strictSame(await post({ text: 'Lunch is ready' }), { status: 202, body: { scope: 'cluster', localRecipients: 1, instances: 2 } })
+  t.match(await post({ text: 'Lunch is ready' }), { status: 202, body: { scope: 'cluster', localRecipients: 1, position: /^[\w-]{24}$/ } })
   t.equal(await jane.next(), 'Lunch is ready')
   t.equal(await john.nextWhere(message => message !== 'Jane Roe joined the room'), 'Lunch is ready')
 
@@ -163,13 +190,33 @@ t.test('the page is served, and asks for nothing from elsewhere', async t => {
   const html = await response.text()
   const files = Array.from(html.matchAll(/(?:src|href)="(?!data:)([^"]+)"/g), ([, file]) => file ?? '')
   t.strictSame(files, ['chat.css', 'chat.js'])
-  for (const file of [...files, 'view.js', 'reconnecting-socket.js']) t.equal((await fetch(`${one.url}/${file}`)).status, 200, file)
+
+  const modules = new Set(['chat.js'])
+  for (const module of modules) {
+    const response = await fetch(`${one.url}/${module}`)
+    t.equal(response.status, 200, module)
+    t.match(response.headers.get('content-type'), /javascript/)
+    t.match(response.headers.get('content-security-policy'), /default-src 'none'/)
+    for (const [, imported = ''] of (await response.text()).matchAll(/from '\.\/([^']+)'/g)) modules.add(imported)
+  }
+  t.ok(modules.has('client.js'), 'the client comes with the package')
+  t.equal((await fetch(`${one.url}/chat.css`)).status, 200)
 })
 
 t.test('the users that the page offers are those that the server knows', async t => {
   const script = readFileSync(new URL('../../example-app/public/chat.js', import.meta.url), 'utf8')
   const offered = Array.from(script.matchAll(/(\w+): \{ name: '(.+?)', token: '(.+?)' \}/g), ([, userId, name, token]) => [token, { userId, name }])
   t.strictSame(offered, [...demoTokens])
+})
+
+t.test('an instance that closes does not wait for a browser that connected ahead of a request', async t => {
+  const [one] = await startInstances(t, 'inst1')
+  const ahead = connectTcp(Number(new URL(one.url).port), '127.0.0.1')
+  ahead.on('error', () => {})
+  await once(ahead, 'connect')
+  const closed = once(ahead, 'close')
+  await one.app.close()
+  await closed
 })
 
 t.test('an instance that closes sends its clients away, and the others hear of it', async t => {

@@ -1,7 +1,14 @@
 import t, { type Test } from 'tap'
 import { existsSync } from 'node:fs'
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core'
+import { buildApp } from '../../example-app/app.ts'
+import { freePort } from '../helpers/ports.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+import { startBalancer } from './balancer.ts'
 import { postJson, bearer, startInstances } from './instances.ts'
+import { noNginx, startNginx } from './nginx.ts'
+import { startServer, type ServerProcess } from './server-process.ts'
 
 // The test runner sets CHROMIUM_BIN, to nothing when there is none.
 const executablePath = process.env.CHROMIUM_BIN ?? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(file => existsSync(file)) ?? ''
@@ -30,7 +37,7 @@ async function open (t: Test, browser: Browser, url: string, options: BrowserCon
   return page
 }
 // What a browser itself says of a server that is away, which is what one of the tests is about.
-const expected = /WebSocket connection to .* failed|ERR_CONNECTION_REFUSED/
+const expected = /WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|ERR_INTERNET_DISCONNECTED/
 
 async function join (page: Page, name: string, room = 'lobby'): Promise<void> {
   await page.getByLabel(name).check()
@@ -45,6 +52,10 @@ async function say (page: Page, text: string): Promise<void> {
   await input.press('Enter')
 }
 
+const connected = (page: Page): Promise<void> => page.getByRole('status').getByText('Connected').waitFor()
+/** What was said, from top to bottom. */
+const said = (page: Page): Promise<string[]> => page.locator('#log .said p').allTextContents()
+const lines = (page: Page): Promise<string[]> => page.locator('#log > :not(.said)').allTextContents()
 const here = (page: Page): Promise<string[]> => page.locator('#members .name').allInnerTexts()
 const heard = (page: Page, text: string): Promise<void> => page.getByRole('log').getByText(text, { exact: true }).last().waitFor()
 const hereIs = async (page: Page, count: number): Promise<void> => await page.locator('#count').getByText(String(count), { exact: true }).waitFor()
@@ -72,39 +83,149 @@ t.test('the chat page', noBrowser, async t => {
     await heard(john, '<img src=x onerror=alert(1)> [John Doe]: not me')
     t.equal(await john.locator('#log img').count(), 0, 'text stays text')
     t.strictSame(await john.locator('#log .said .name').allTextContents(), ['John Doe:', 'Jane Roe:'], 'and nobody speaks for another')
-    t.equal(await john.locator('#log .said.own').count(), 1)
+    t.equal(await john.locator('#log .said.own[data-state=sent]').count(), 1)
+    t.equal(await john.locator('.pending').count(), 0)
     t.equal(await john.getByRole('textbox', { name: 'Message' }).inputValue(), '')
 
     await postJson(`${one.url}/groups/lobby/messages`, { text: 'Lunch is ready' }, bearer('valid-token'))
     await Promise.all([john, jane].map(async page => await heard(page, 'Lunch is ready')))
 
-    // A reload leads back into the room, as the same person.
+    // A reload leads back into the room, as the same person, whom nobody missed; and what was said is there.
     await jane.reload()
-    await jane.getByRole('status').getByText('Connected').waitFor()
+    await connected(jane)
     t.equal(await jane.title(), '#lobby · Jane Roe')
+    await heard(jane, 'Welcome Jane Roe to lobby!')
+    t.strictSame(await lines(jane), ['Earlier in this room', 'Lunch is ready', 'Welcome Jane Roe to lobby!'])
+    t.strictSame(await said(jane), ['Hello Jane', '<img src=x onerror=alert(1)> [John Doe]: not me'])
+    t.equal(await jane.locator('#log time').count(), 0, 'nobody knows when that was')
+    await say(jane, 'Still me')
+    await heard(john, 'Still me')
     await hereIs(john, 2)
     await jane.getByRole('button', { name: 'Leave' }).click()
     await hereIs(john, 1)
     await heard(john, 'Jane Roe left the room')
     t.ok(await jane.getByRole('heading', { name: 'Join a room' }).isVisible())
+    t.strictSame(await lines(john), ['Welcome John Doe to lobby!', 'Jane Roe joined the room', 'Lunch is ready', 'Jane Roe left the room'], 'each once')
   })
 
-  await t.test('a window that lost its connection comes back by itself, and says that it was away', async t => {
+  await t.test('a window that lost its connection comes back by itself, and misses nothing', async t => {
     const [one, two] = await startInstances(t, 'inst1', 'inst2')
     const page = await open(t, browser, `${one.url}/?room=lobby&user=john`)
-    await page.getByRole('status').getByText('Connected').waitFor()
+    const jane = await open(t, browser, `${two.url}/?room=lobby&user=jane`)
+    await hereIs(page, 2)
+    await say(page, 'Here')
+    await heard(page, 'Here')
     await two.app.registry.disconnect({ userId: 'john' }, { code: 1012 })
-    await page.getByText('What was said meanwhile did not reach this page.').waitFor()
-    await say(page, 'Here again')
-    await heard(page, 'Here again')
-    await hereIs(page, 1)
+    await heard(page, 'Back. Nothing missed.')
+
+    // The network goes, and the connection with it; the server notices.
+    await page.context().setOffline(true)
+    await two.app.registry.disconnect({ userId: 'john' }, { code: 1012 })
+    await page.getByRole('status').getByText('Offline', { exact: true }).waitFor()
+    await jane.locator('#members .away .name').getByText('John Doe').waitFor()
+    for (const text of ['one', 'two', 'three']) await say(jane, text)
+    await say(page, 'mine')
+    t.ok(await page.locator('.pending[data-state=sending]').getByText('mine').isVisible(), 'it waits')
+    await heard(jane, 'three')
+    await page.context().setOffline(false)
+    await heard(jane, 'mine')
+    await page.locator('[data-state=sent]').getByText('mine').waitFor()
+    t.strictSame(await said(page), ['Here', 'one', 'two', 'three', 'mine'])
+    t.ok(await page.getByText('Back. 3 missed messages:').isVisible())
+    t.equal(await page.locator('.pending').count(), 0)
+    t.strictSame(await said(jane), ['Here', 'one', 'two', 'three', 'mine'])
+    await until(async () => await jane.locator('#members .away').count() === 0)
+    t.notOk((await lines(jane)).some(line => line.startsWith('John Doe ')), 'to others he never left')
 
     await one.app.close()
-    await page.getByRole('status').getByText(/Offline, next try in \d+ s/).waitFor()
-    t.ok(await page.getByRole('button', { name: 'Send' }).isDisabled())
+    await page.getByRole('status').getByText(/Reconnecting in \d+ s/).waitFor()
+    await say(page, 'into the void')
     await page.getByRole('button', { name: 'Leave' }).click()
     t.ok(await page.getByRole('heading', { name: 'Join a room' }).isVisible())
   })
+
+  await t.test('who was away for too long is told that messages are lost, and gets the rest', async t => {
+    const [one] = await startInstances(t, 'inst1')
+    const page = await open(t, browser, `${one.url}/?room=lobby&user=john`)
+    await say(page, 'Here')
+    await heard(page, 'Here')
+    await page.context().setOffline(true)
+    await one.app.registry.disconnect({ userId: 'john' }, { code: 1012 })
+    await page.getByRole('status').getByText('Offline', { exact: true }).waitFor()
+    for (let n = 1; n <= 120; n++) await one.app.registry.broadcastToGroup('lobby', `[Jane Roe]: ${n}`)
+    await page.context().setOffline(false)
+    await heard(page, '120')
+    t.strictSame(await lines(page), ['Welcome John Doe to lobby!', 'Some messages are lost: there were more than the server keeps, or it was too long ago.'])
+    t.strictSame(await said(page), ['Here', ...Array.from({ length: 100 }, (_, at) => String(at + 21))])
+    t.strictSame(await tooFaint(page), [], 'and sees it')
+  })
+
+  await t.test('without Redis a message is not sent, says so, and can be tried again', async t => {
+    const redis = await startRedis(t)
+    const app = buildApp({ instanceId: 'inst1', redis: redis.url, logLevel: 'silent' })
+    t.teardown(async () => await app.close())
+    const page = await open(t, browser, `${await app.listen({ port: 0, host: '127.0.0.1' })}/?room=lobby&user=john`)
+    await say(page, 'first')
+    await page.locator('[data-state=sent]').getByText('first').waitFor()
+    await redis.kill()
+    await until(() => app.registry.health().status === 'down')
+    await say(page, 'second')
+    await say(page, 'third')
+    await until(async () => await page.locator('.pending[data-state=failed]').count() === 2)
+    t.strictSame(await page.locator('.failure span').allTextContents(), Array(2).fill('Not sent: the server is cut off'))
+    t.strictSame(await tooFaint(page), [])
+    await page.getByRole('button', { name: 'Discard' }).last().click()
+
+    await redis.restart()
+    await until(() => app.registry.health().status === 'up', { timeoutMs: 10_000 })
+    await page.getByRole('button', { name: 'Retry' }).click()
+    await page.locator('[data-state=sent]').getByText('second').waitFor()
+    t.strictSame(await said(page), ['first', 'second'])
+    t.equal(await page.locator('.pending').count(), 0)
+    await page.getByText('Some messages are lost: the server lost its record of this room').waitFor()
+    t.equal(await page.locator('.gap').count(), 1)
+  })
+
+  const doors = {
+    'a load balancer': { skip: false, open: startBalancer },
+    nginx: { ...noNginx, open: startNginx }
+  }
+  for (const [name, { skip, open: openDoor }] of Object.entries(doors)) {
+    await t.test(`an instance is killed: behind ${name} nothing is lost on the screen`, { skip }, async t => {
+      const redis = await startRedis(t)
+      const ports = [await freePort(), await freePort()] as const
+      const servers = new Map<string, ServerProcess>()
+      for (const [at, port] of ports.entries()) servers.set(`inst${at + 1}`, startServer(t, { INSTANCE_ID: `inst${at + 1}`, PORT: String(port), REDIS_URL: redis.url }))
+      await Promise.all([...servers.values()].map(async server => await server.greeted()))
+
+      const john = await open(t, browser, `${await openDoor(t, ports)}/?room=lobby&user=john`)
+      await hereIs(john, 1)
+      const [instance = ''] = await john.locator('#members .where').allInnerTexts()
+      const other = instance === 'inst1' ? 'inst2' : 'inst1'
+      const jane = await open(t, browser, `${servers.get(other)?.urls[0] ?? ''}/?room=lobby&user=jane`)
+      await hereIs(jane, 2)
+
+      const numbers = Array.from({ length: 60 }, (_, at) => String(at + 1))
+      for (const number of numbers) {
+        await say(jane, number)
+        if (number === '20') servers.get(instance)?.kill('SIGKILL')
+        if (number === '25') await say(john, 'from the other side')
+      }
+      await heard(john, '60')
+      await heard(jane, 'from the other side')
+      await Promise.all([john, jane].map(async page => await until(async () => await page.locator('.pending').count() === 0)))
+      for (const page of [john, jane]) {
+        const texts = await said(page)
+        t.strictSame(texts.filter(text => text !== 'from the other side'), numbers, 'each once, in order')
+        t.equal(texts.length, 61, 'also what was said meanwhile')
+      }
+      t.strictSame(await said(john), await said(jane), 'in one order for both')
+      t.equal((await lines(john)).filter(line => line.startsWith('Back.')).length, 1)
+      t.equal(await john.locator('.gap').count(), 0)
+      t.notOk((await lines(jane)).some(line => line === 'John Doe left the room'), 'and John never left')
+      await until(async () => (await jane.locator('#members .where').allInnerTexts()).join() === `${other},${other}`, { what: 'John to be seen where he is now' })
+    })
+  }
 
   await t.test('it works by keyboard alone', async t => {
     const [one] = await startInstances(t, 'inst1')

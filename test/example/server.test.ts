@@ -1,6 +1,8 @@
 import t, { type Test } from 'tap'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
+import { connect as connectFramed } from 'fastify-websocket-groups/client'
+import { WebSocket } from 'ws'
 import { ConfigError, readConfig } from '../../example-app/config.ts'
 import { connect, type TestClient } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
@@ -83,13 +85,17 @@ t.test('two processes and one Redis are a cluster, and leave nothing behind', as
   t.match(one.urls, [/^http:\/\/127\.0\.0\.1:\d+$/])
   const [first = '', second = ''] = [...one.urls, ...two.urls]
   await talk(t, first, second)
-  t.match(one.log.filter(({ msg }) => msg === 'broadcast'), [{ instance: 'inst1', group: 'lobby', localRecipients: 1 }])
+  const broadcast = await until(() => one.log.find(({ msg }) => msg === 'broadcast'), { what: 'the log to get here' })
+  t.match(broadcast, { instance: 'inst1', group: 'lobby', localRecipients: 1 })
 
   // Members on both, while both stop.
   await Promise.all([chat(t, first, 'valid-token'), chat(t, second, 'jane-token')].map(async client => await client.next()))
   await Promise.all([endsCleanly(t, one), endsCleanly(t, two, 'SIGINT')])
-  t.strictSame(await redis.keys(), [])
   t.strictSame(await redis.channels(), [])
+  const left = await redis.keys()
+  t.ok(left.length > 0)
+  t.strictSame(left.filter(key => !/:[hl]:lobby$/.test(key)), [], 'but the log of the room, for a while')
+  for (const key of left) t.ok(await redis.admin.ttl(key) > 0, key)
 })
 
 t.test('without Redis it is alive, says what is wrong, and the room goes on where it is', async t => {
@@ -106,6 +112,10 @@ t.test('without Redis it is alive, says what is wrong, and the room goes on wher
   t.match(await getJson(`${url}/readyz`), { status: 200, body: { ready: true, status: 'down', problems: [String] } })
   john.send('anybody?')
   t.equal(await john.next(), '[John Doe]: anybody?')
+  const page = connectFramed(`${url}/ws/chat/lobby`, { token: 'jane-token', WebSocket })
+  t.teardown(() => page.close())
+  await t.rejects(page.send('anybody?'), { code: 'WSG_BACKPLANE_UNAVAILABLE' }, 'who can be told is told that not all would get it')
+  t.equal(page.state, 'open')
   t.strictSame(server.log, [], 'LOG_LEVEL was heeded')
   await endsCleanly(t, server)
 })

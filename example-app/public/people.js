@@ -1,0 +1,74 @@
+import { avatar, element, find } from './dom.js'
+
+/** Who is here: one entry for each person, with the instances that hold their connections. */
+export class People {
+  #ownName
+  /** The instances that hold the connections of each, by name. */
+  #people = new Map()
+  #away = new Set()
+  /** Whom the messages tell of. */
+  #told
+
+  constructor (ownName) {
+    this.#ownName = ownName
+    this.#show()
+  }
+
+  /** Takes over the list. */
+  update (members) {
+    const people = new Map()
+    for (const member of members) {
+      const name = nameOf(member)
+      people.set(name, [...people.get(name) ?? [], member.info?.instance ?? '?'])
+    }
+    // Redis lost its data, and the instances are about to write it anew.
+    if (!people.has(this.#ownName)) return
+    this.#people = people
+    for (const name of this.#away) if (!people.has(name)) this.#away.delete(name)
+    this.#show()
+    // The first list is no news.
+    this.#told ??= new Set(people.keys())
+  }
+
+  /** Who came and who went since this was asked last: of all, or of one. */
+  news (only) {
+    const told = this.#told ?? new Set()
+    const isAsked = name => only === undefined || name === only
+    const came = [...this.#people.keys()].filter(name => isAsked(name) && !told.has(name))
+    const went = [...told].filter(name => isAsked(name) && !this.#people.has(name))
+    for (const name of came) told.add(name)
+    for (const name of went) told.delete(name)
+    return { came, went }
+  }
+
+  /** The connection of somebody broke; for a while it may come back. Of several connections nobody knows which one. */
+  away (name, isAway) {
+    if (isAway && this.#people.get(name)?.length !== 1) return
+    if (isAway) this.#away.add(name)
+    else if (!this.#away.delete(name)) return
+    this.#show()
+  }
+
+  #show () {
+    const people = this.#people
+    const names = [...people.keys()].sort((a, b) => Number(b === this.#ownName) - Number(a === this.#ownName) || a.localeCompare(b))
+    find('members').replaceChildren(...names.map(name => {
+      const isAway = this.#away.has(name)
+      return element('li', isAway ? { className: 'away' } : {}, avatar(name), element('div', {},
+        element('span', { className: 'name' }, name, ...(name === this.#ownName ? [element('span', { className: 'you' }, ' you')] : [])),
+        element('span', { className: 'where' }, isAway ? 'lost connection' : places(people.get(name)))
+      ))
+    }))
+    find('count').textContent = people.size
+  }
+}
+
+export function nameOf ({ info }) {
+  return info?.name ?? 'Somebody'
+}
+
+function places (instances) {
+  const times = new Map()
+  for (const instance of instances) times.set(instance, (times.get(instance) ?? 0) + 1)
+  return [...times].sort().map(([instance, count]) => count > 1 ? `${instance} ×${count}` : instance).join(', ')
+}
