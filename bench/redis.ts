@@ -1,0 +1,39 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createClient } from 'redis'
+import { redisBinary } from '../scripts/redis-binary.mjs'
+import { freePort } from '../test/helpers/ports.ts'
+import { endWithThis } from './child.ts'
+
+export interface BenchRedis {
+  readonly url: string
+  version (): Promise<string>
+  /** How often a command ran, also from scripts. */
+  calls (command: string): Promise<number>
+  close (): Promise<void>
+}
+
+/** A redis-server of this run's own, which keeps nothing. */
+export async function startRedis (): Promise<BenchRedis> {
+  const port = await freePort()
+  const server = spawn(redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], { stdio: 'ignore' })
+  endWithThis(server)
+  const url = `redis://127.0.0.1:${port}`
+  const client = createClient({ url })
+  client.on('error', () => {}) // until it listens
+  for (let i = 0; i < 100 && !client.isReady; i++) {
+    void client.connect().catch(() => {})
+    await sleep(50)
+  }
+  return {
+    url,
+    version: async () => /redis_version:(\S+)/.exec(await client.info('server'))?.[1] ?? 'unknown',
+    calls: async command => Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(await client.info('commandstats'))?.[1] ?? 0),
+    async close () {
+      client.destroy()
+      server.kill()
+      await once(server, 'exit')
+    }
+  }
+}

@@ -1,0 +1,72 @@
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpus, loadavg, totalmem } from 'node:os'
+import type { Report } from './cluster.ts'
+
+export type Row = Readonly<Record<string, string | number>>
+
+export interface Result {
+  readonly title: string
+  readonly rows: readonly Row[]
+  /** Kept in the file beside the rows. */
+  readonly raw: unknown
+}
+
+/** The part of a row that is the same in every scenario. */
+export function deliveries (report: Report): Row {
+  return {
+    sent: report.sent,
+    due: report.due,
+    'delivered %': Math.floor(report.delivered / report.due * 1e4) / 100,
+    lost: report.due - report.delivered,
+    doubled: report.doubled,
+    'out of order': report.outOfOrder,
+    'signals of loss': report.signals,
+    // By clients that were never told.
+    'lost silently': report.lostSilently,
+    breaks: report.breaks
+  }
+}
+
+export function machine (redis: string): object {
+  return {
+    cpu: cpus()[0]?.model,
+    cores: cpus().length,
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    node: process.version,
+    redis,
+    loadAverage: loadavg().map(load => Number(load.toFixed(1))),
+    commit: commit(),
+    packages: (JSON.parse(readFileSync(new URL('package.json', import.meta.url), 'utf8')) as { dependencies: object }).dependencies
+  }
+}
+
+function commit (): string | undefined {
+  const git = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
+  try {
+    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '..') === '' ? '' : ', changed')
+  } catch {
+    return undefined // not a checkout
+  }
+}
+
+/** As Markdown; columns of numbers to the right. */
+export function table (rows: readonly Row[]): string {
+  const names = [...new Set(rows.flatMap(row => Object.keys(row)))]
+  const columns = names.map(name => {
+    const cells = [name, ...rows.map(row => String(row[name] ?? ''))]
+    const width = Math.max(...cells.map(cell => cell.length), 4)
+    const right = rows.every(row => typeof row[name] === 'number')
+    const [head = '', ...rest] = cells.map(cell => right ? cell.padStart(width) : cell.padEnd(width))
+    return [head, right ? `${'-'.repeat(width - 1)}:` : '-'.repeat(width), ...rest]
+  })
+  return Array.from({ length: rows.length + 2 }, (_, i) => `| ${columns.map(column => column[i]).join(' | ')} |`).join('\n')
+}
+
+/** Returns the name of the file. */
+export function save (scenario: string, content: object): string {
+  const name = `results/${scenario}-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.json`
+  mkdirSync(new URL('results/', import.meta.url), { recursive: true })
+  writeFileSync(new URL(name, import.meta.url), `${JSON.stringify(content, undefined, 2)}\n`)
+  return name
+}
