@@ -41,7 +41,7 @@ onEveryCluster(t, redis, 'an HTTP route broadcasts to members on every instance,
 onRedis(t, redis, 'a publisher in this process does all that its interface says', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
   const [x, y] = [await a.enter('jobs', { user: 'ann' }), await b.enter('jobs')]
-  await using publisher = createPublisher({ redis: redis.url })
+  await using publisher = createPublisher({ log: false, redis: redis.url })
   t.strictSame(await publisher.broadcastToGroup('jobs', 'text'), { scope: 'cluster', localRecipients: 0, instances: 2 })
   await publisher.broadcastToGroup(['jobs', 'other'], Buffer.from([1, 2]), { except: y.id })
   await publisher.broadcastToAll('all')
@@ -63,7 +63,7 @@ onRedis(t, redis, 'a publisher\'s messages arrive in the order of its calls, tho
   const member = await a.enter('ordered')
   const proxy = await startProxy(t, redis.port)
   proxy.delay(5)
-  await using publisher = createPublisher({ redis: proxy.url })
+  await using publisher = createPublisher({ log: false, redis: proxy.url })
   const sent = numbers(100).map(async (text, n) => await publisher.broadcastToGroup(n % 3 === 0 ? ['ordered', 'other'] : 'ordered', text))
   await sent[50]
   sent.push(...numbers(200).slice(100).map(async text => await publisher.broadcastToGroup('ordered', text)))
@@ -75,7 +75,7 @@ onRedis(t, redis, 'a publisher\'s messages arrive in the order of its calls, tho
 onRedis(t, redis, 'bytes given to a publisher may be used again once the call returned', async (t, cluster) => {
   const a = await cluster.start()
   const member = await a.enter('reused')
-  await using publisher = createPublisher({ redis: redis.url })
+  await using publisher = createPublisher({ log: false, redis: redis.url })
   const bytes = Buffer.from([1])
   const sent = publisher.broadcastToGroup('reused', bytes)
   bytes[0] = 2
@@ -103,7 +103,7 @@ t.test('a publisher that finds no Redis says so within its deadline, and works a
   await proxy.refuse(true)
   const port = await freePort()
   const started = performance.now()
-  const [late, ...lost] = [proxy.url, `redis://127.0.0.1:${port}`, { host: '127.0.0.1', port }].map(redis => createPublisher({ redis }))
+  const [late, ...lost] = [proxy.url, `redis://127.0.0.1:${port}`, { host: '127.0.0.1', port }].map(redis => createPublisher({ log: false, redis }))
   if (late === undefined) throw new Error('three were made')
   t.teardown(async () => await late.close())
   await Promise.all([late, ...lost].flatMap(publisher => {
@@ -126,7 +126,7 @@ t.test('a publisher that finds no Redis says so within its deadline, and works a
 
 t.test('a publisher works again when Redis is back, and says at once that it is out until then', async (t) => {
   const own = await startRedis(t)
-  await using publisher = createPublisher({ redis: own.url })
+  await using publisher = createPublisher({ log: false, redis: own.url })
   await publisher.broadcastToGroup('g', 'x')
   await own.kill()
   await until(async () => await publisher.broadcastToGroup('g', 'x').then(() => false, () => true))
@@ -138,18 +138,18 @@ t.test('a publisher works again when Redis is back, and says at once that it is 
 })
 
 t.test('a publisher closed before it is connected settles its calls', async (t) => {
-  const publisher = createPublisher({ redis: `redis://127.0.0.1:${await freePort()}` })
+  const publisher = createPublisher({ log: false, redis: `redis://127.0.0.1:${await freePort()}` })
   const call = t.rejects(publisher.broadcastToGroup('g', 'x'), { code: 'WSG_CLOSED' })
   await publisher.close()
   await call
 })
 
 t.test('a publisher that nobody uses goes without a trace', async (t) => {
-  const idle = createPublisher({ redis: `redis://127.0.0.1:${await freePort()}` })
+  const idle = createPublisher({ log: false, redis: `redis://127.0.0.1:${await freePort()}` })
   await idle.close()
   const clients = async (): Promise<number> => Number(/connected_clients:(\d+)/.exec(await redis.admin.info('clients'))?.[1])
   const before = await clients()
-  const publisher = createPublisher({ redis: redis.url })
+  const publisher = createPublisher({ log: false, redis: redis.url })
   await publisher.groupCount('g')
   t.equal(await clients(), before + 1, 'one link')
   await publisher.close()
@@ -160,7 +160,7 @@ t.test('a publisher that nobody uses goes without a trace', async (t) => {
 t.test('a client that a publisher was given is neither changed nor closed', async (t) => {
   const client = new Redis(redis.url, { keyPrefix: 'mine:' })
   t.teardown(() => client.disconnect())
-  const publisher = createPublisher({ redis: client })
+  const publisher = createPublisher({ log: false, redis: client })
   t.equal((await publisher.broadcastToGroup('g', 'x')).instances, 0)
   await publisher.close()
   t.equal(client.status, 'ready')
