@@ -149,9 +149,7 @@ export class Wire {
 
   #reset (connection: Connection): void {
     this.#connections.delete(connection)
-    for (const socket of [connection.client, connection.server]) {
-      // Node leaks the handle of a socket that cannot be reset, because it is being shut down: the process must not wait for it.
-      if (!socket.destroyed) socket.unref().resetAndDestroy()
-    }
+    // Not resetAndDestroy(): on a socket that is being shut down it leaks the handle, and the event loop then spins on it for good.
+    for (const socket of [connection.client, connection.server]) socket.destroy()
   }
 }

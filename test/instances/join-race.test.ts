@@ -30,11 +30,12 @@ async function race (joining: Side, publisher: TestInstance, count: number, labe
       if (scope !== 'cluster' || result.scope !== 'cluster') throw new Error(`${group}: joined ${scope}, published ${result.scope}`)
     }
   }))
-  const received = (): Set<unknown> => new Set(joining.connections.flatMap(({ client }) => client.messages))
-  const all = Array.from({ length: count }, (_, n) => `${label}-${n}`)
-  await until(() => all.every(text => received().has(text)), { timeoutMs: 10_000 }).catch(() => {})
-  const got = received()
-  return all.filter(text => !got.has(text))
+  const missing = (): string[] => {
+    const received = new Set<unknown>(joining.connections.flatMap(({ client }) => client.messages))
+    return Array.from({ length: count }, (_, n) => `${label}-${n}`).filter(text => !received.has(text))
+  }
+  await until(() => missing().length === 0, { timeoutMs: 10_000 }).catch(() => {})
+  return missing()
 }
 
 onEveryCluster(t, redis, `of ${2 * races} messages published the moment a join on the other instance resolved, none is missed`, async (t, cluster) => {

@@ -17,7 +17,7 @@ async function make (t: { teardown (run: () => unknown): void }, options: Websoc
   })
   const app = Fastify({ logger: { level: 'debug', stream } })
   t.teardown(async () => await app.close())
-  await app.register(websocketGroups, options)
+  await app.register(websocketGroups, { log: false, ...options })
   return { app, lines }
 }
 

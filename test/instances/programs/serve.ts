@@ -6,7 +6,7 @@ import { WebSocket } from 'ws'
 import websocketGroups, { type Connection } from '../../../plugin.ts'
 
 const app = Fastify()
-await app.register(websocketGroups, { redis: process.argv[2] || undefined, bootTimeoutMs: 300, authenticate: () => ({ userId: 'ann' }) })
+await app.register(websocketGroups, { log: false, redis: process.argv[2] || undefined, bootTimeoutMs: 300, authenticate: () => ({ userId: 'ann' }) })
 app.wsRoom('/ws/:room', { onJoin: (connection: Pick<Connection, 'send'>) => connection.send('joined') })
 await app.listen({ port: 0 })
 
