@@ -11,6 +11,7 @@ function closing (finishes: 'when closed' | 'when forced' | 'never'): Closing {
   const finished = deferred()
   const connection = {
     finished: finished.promise,
+    announceReconnect () {},
     close (code: number, reason: string) {
       calls.push(`close ${code} ${reason}`)
       if (finishes === 'when closed') finished.resolve()
