@@ -16,10 +16,9 @@ export class Hub {
   #stampOrigin = ''
   #stampSequence = -1
 
-  /** Returns whether this is the user's first connection here. */
-  add (connection: LocalConnection): boolean {
+  add (connection: LocalConnection): void {
     this.connections.set(connection.id, connection)
-    return connection.userId !== undefined && enter(this.#users, connection.userId, connection)
+    if (connection.userId !== undefined) enter(this.#users, connection.userId, connection)
   }
 
   /** Returns whether this was the user's last connection here. */
@@ -138,11 +137,10 @@ export class Hub {
   }
 }
 
-function enter (table: Map<string, Members>, name: string, connection: LocalConnection): boolean {
+function enter (table: Map<string, Members>, name: string, connection: LocalConnection): void {
   const members = table.get(name)
   if (members === undefined) table.set(name, new Set([connection]))
   else members.add(connection)
-  return members === undefined
 }
 
 function exit (table: Map<string, Members>, name: string, connection: LocalConnection): boolean {

@@ -67,10 +67,10 @@ export class Membership {
     return left.filter(Boolean).length
   }
 
-  /** Subscribes the user's own target when this is the user's first connection here. */
+  /** Makes the connection known. Subscribes its user's own target: each time, as that of the user's first connection may still be on its way. */
   enter (connection: LocalConnection): Promise<void> | undefined {
-    if (!this.#hub.add(connection)) return undefined
-    return this.#backplane.subscribe(userTarget(connection.userId ?? '')).catch(tolerate)
+    this.#hub.add(connection)
+    return connection.userId === undefined ? undefined : this.#backplane.subscribe(userTarget(connection.userId)).catch(tolerate)
   }
 
   /** Forgets a connection whose socket closed. Never rejects. */

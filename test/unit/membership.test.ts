@@ -128,17 +128,19 @@ t.test('an outage keeps nobody from leaving or entering', async (t) => {
   t.equal(hub.has('g'), false)
 })
 
-t.test('only the first and the last connection of a user make a difference to the backplane', async (t) => {
+t.test('each connection of a user waits for the subscription, and only the last one ends it', async (t) => {
   const { backplane, membership, connection } = parts()
-  const second = fakeConnection(connectionIdOf('instance00', 2), 'ann')
-  let subscribed = 0
-  backplane.onSubscribe = async () => { subscribed++ }
-  await membership.enter(second)
-  t.equal(subscribed, 0)
+  const [second, subscribed] = [fakeConnection(connectionIdOf('instance00', 2), 'ann'), deferred()]
+  let entered = false
+  backplane.onSubscribe = async () => { await subscribed.promise }
+  const entering = membership.enter(second)?.then(() => { entered = true })
+  await new Promise(resolve => setImmediate(resolve))
+  t.equal(entered, false)
+  subscribed.resolve()
+  await entering
   await membership.release(connection)
   t.strictSame(backplane.unsubscribed, [])
   await membership.release(second)
   t.strictSame(backplane.unsubscribed, [{ kind: 'user', name: 'ann' }])
-  await membership.enter(fakeConnection(connectionIdOf('instance00', 3)))
-  t.equal(subscribed, 0, 'an anonymous connection has no channel of its own')
+  t.equal(membership.enter(fakeConnection(connectionIdOf('instance00', 3))), undefined, 'an anonymous connection has no channel of its own')
 })
