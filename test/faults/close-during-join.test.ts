@@ -1,5 +1,7 @@
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Link } from '../../lib/backplane/redis/link.ts'
+import { Subscriptions } from '../../lib/backplane/redis/subscriptions.ts'
 import { crowd, Guest, spread } from '../helpers/crowd.ts'
 import { closeClean, exact, startInstance, type Instance } from '../helpers/instance.ts'
 import { group, Local } from '../helpers/local-instance.ts'
@@ -88,4 +90,18 @@ t.test('a channel that is given up and wanted again before it was acknowledged i
   proxy.delay(0)
   await Promise.all([slow, fast].map(async ({ backplane }) => await backplane.close()))
   t.strictSame([...await redis.keys(), ...await redis.channels()], [])
+})
+
+t.test('a channel that is given up while the connection for subscriptions is broken is dropped like any other', async t => {
+  // A link that never answers; the session would do the rest.
+  const link = { up: true, problem: undefined, run: async () => await new Promise<never>(() => {}), reset () {} } as unknown as Link
+  const dropped: string[] = []
+  const subscriptions = new Subscriptions(link, 1_000, 5, { acked () {}, dropped (name) { dropped.push(name) }, changed () {} })
+  const waiting = subscriptions.acquire('lobby')
+  await sleep(1)                                                // SUBSCRIBE is on its way
+  subscriptions.disconnected()
+  subscriptions.release('lobby')
+  await t.resolves(waiting, 'whoever gave it up does not wait for it')
+  await until(() => dropped.includes('lobby'))
+  t.equal(subscriptions.wanted, 0)
 })

@@ -280,8 +280,12 @@ export class Subscriptions {
           break
         }
         this.#lingering.delete(name)
-        if (this.#channels.get(name)?.sent === 0) this.#forget(name)
-        else this.#dirty.add(name)
+        if (this.#channels.get(name)?.sent === 0) {
+          this.#forget(name)
+          this.#events.dropped(name)
+        } else {
+          this.#dirty.add(name)
+        }
       }
       this.#flushSoon()
     }, delayMs).unref()
