@@ -19,14 +19,14 @@ export class Appender {
   }
 
   /** Whether a broadcast with these options goes through a log. @throws {WebsocketGroupsError} WSG_IDEMPOTENCY_INVALID */
-  takes (targets: readonly Target[], { volatile = false, idempotencyKey }: BroadcastOptions): boolean {
+  takes (targets: readonly Target[], { conflationKey, volatile = conflationKey !== undefined, idempotencyKey }: BroadcastOptions): boolean {
     const logged = targets.filter(({ name }) => this.#logs.of(name) !== undefined).length
     if (idempotencyKey !== undefined) assertKey(idempotencyKey, !volatile && logged === targets.length)
     return !volatile && logged > 0
   }
 
   /** Resolves when every group's log has it; groups without a log get it as a volatile message. @throws what `Backplane.append` throws */
-  async append (targets: readonly Target[], envelope: Envelope, { idempotencyKey }: BroadcastOptions): Promise<Omit<BroadcastResult, 'localRecipients'>> {
+  async append (targets: readonly Target[], envelope: Envelope, { idempotencyKey }: BroadcastOptions): Promise<Omit<BroadcastResult, 'localRecipients' | 'slowRecipients'>> {
     const appended = await Promise.all(targets.map(async target => {
       const log = this.#logs.of(target.name)
       if (log !== undefined) return await this.#appendOne(target, envelope, log, idempotencyKey)

@@ -4,7 +4,8 @@ import { hasCode } from './errors.ts'
 import type { Hub } from './hub.ts'
 import type { LocalDelivery } from './local-delivery.ts'
 import type { Metrics } from './metrics.ts'
-import { exceptIds, type Sender } from './sender.ts'
+import type { Outbox } from './outbound/outbox.ts'
+import type { Sender } from './sender.ts'
 import { everyone, groupTargets, userTarget } from './targets.ts'
 import type { OutagePolicy } from './plugin-options.ts'
 import type { BroadcastOptions, BroadcastResult, Data } from './types.ts'
@@ -17,25 +18,27 @@ export class Broadcaster {
   readonly #sender: Sender
   readonly #delivery: LocalDelivery
   readonly #policy: OutagePolicy['broadcast']
+  readonly #outbox: Pick<Outbox, 'slow'>
   readonly #metrics: Metrics
 
-  constructor (hub: Hub, backplane: Backplane, appender: Appender, sender: Sender, delivery: LocalDelivery, policy: OutagePolicy['broadcast'], metrics: Metrics) {
+  constructor (hub: Hub, backplane: Backplane, appender: Appender, sender: Sender, delivery: LocalDelivery, policy: OutagePolicy['broadcast'], outbox: Pick<Outbox, 'slow'>, metrics: Metrics) {
     this.#hub = hub
     this.#backplane = backplane
     this.#appender = appender
     this.#sender = sender
     this.#delivery = delivery
     this.#policy = policy
+    this.#outbox = outbox
     this.#metrics = metrics
   }
 
   async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
     if (!this.#appender.takes(targets, options)) return await this.#broadcast(targets, data, options)
-    const envelope = this.#sender.message(targets, data, exceptIds(options.except))
-    const localRecipients = this.#hub.countRecipients(targets, envelope.except)
+    const envelope = this.#sender.message(targets, data, options)
+    const audience = this.#audience(targets, envelope)
     this.#metrics.messagesPublished++
-    return { ...await this.#appender.append(targets, envelope, options), localRecipients }
+    return { ...await this.#appender.append(targets, envelope, options), ...audience }
   }
 
   async toUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -47,22 +50,29 @@ export class Broadcaster {
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
-    const envelope = this.#sender.message(targets, data, exceptIds(options.except))
-    const localRecipients = this.#hub.countRecipients(targets, envelope.except)
+    const envelope = this.#sender.message(targets, data, options)
+    const audience = this.#audience(targets, envelope)
     this.#metrics.messagesPublished++
-    if (targets.length === 0) return { scope: 'cluster', localRecipients, instances: 0 }
+    if (targets.length === 0) return { scope: 'cluster', ...audience, instances: 0 }
     this.#delivery.publishing(envelope)
     try {
       const deaf = this.#isDeaf(targets)
       const instances = await this.#backplane.publish(targets, envelope)
       // The others got it; members here may not, while this instance's own subscription is being repaired.
       if (deaf || this.#isDeaf(targets)) this.#delivery.deliverHere(envelope, targets, true)
-      return { scope: 'cluster', localRecipients, ...(instances === undefined ? {} : { instances }) }
+      return { scope: 'cluster', ...audience, ...(instances === undefined ? {} : { instances }) }
     } catch (error) {
-      return { ...this.#withoutBackplane(targets, envelope, error), localRecipients }
+      return { ...this.#withoutBackplane(targets, envelope, error), ...audience }
     } finally {
       this.#delivery.published(envelope)
     }
+  }
+
+  /** As it is before the message is on its way. */
+  #audience (targets: readonly Target[], { except }: Envelope): Pick<BroadcastResult, 'localRecipients' | 'slowRecipients'> {
+    const localRecipients = this.#hub.countRecipients(targets, except)
+    const slowRecipients = this.#outbox.slow.size === 0 ? 0 : this.#hub.countSlow(targets, except)
+    return { localRecipients, ...(slowRecipients === 0 ? {} : { slowRecipients }) }
   }
 
   #isDeaf (targets: readonly Target[]): boolean {

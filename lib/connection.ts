@@ -8,13 +8,11 @@ import { encodeMessage } from './frames.ts'
 import { Inbound, type Closed, type InboundLimits } from './inbound.ts'
 import { connectionLog } from './logging.ts'
 import type { Metrics } from './metrics.ts'
+import { Outbound } from './outbound/outbound.ts'
+import type { Outbox } from './outbound/outbox.ts'
 import { Recipient } from './recipient.ts'
 import type { ConnectionCallbacks } from './route-types.ts'
 import type { Connection, Data, Member } from './types.ts'
-
-export interface ConnectionLimits extends InboundLimits {
-  readonly maxBufferedBytes: number
-}
 
 export interface ConnectionInit {
   readonly socket: WebSocket
@@ -24,7 +22,8 @@ export interface ConnectionInit {
   readonly userId: string | undefined
   readonly log: FastifyBaseLogger
   readonly callbacks: ConnectionCallbacks
-  readonly limits: ConnectionLimits
+  readonly limits: InboundLimits
+  readonly outbox: Outbox
   readonly metrics: Metrics
   /** Set when the client speaks the framed protocol. */
   readonly framed?: FramedInit | undefined
@@ -36,9 +35,6 @@ export interface ConnectionInit {
 
 const owner = Symbol('connection')
 const open = 1
-// Shared by all sends: ws copies from them.
-const textFrame = { binary: false }
-const binaryFrame = { binary: true }
 /** How long a client that is closed for a fault of its own, or of ours, may take to answer; ws itself would wait 30 s. */
 const faultGraceMs = 2_000
 
@@ -61,8 +57,8 @@ export class LocalConnection extends Recipient implements FramedConnection {
   multiStamp = 0
   /** Pings since the client last gave a sign of life. */
   unansweredPings = 0
+  readonly outbound: Outbound
   readonly #socket: WebSocket
-  readonly #maxBufferedBytes: number
   readonly #metrics: Metrics
   readonly #enter: ConnectionInit['enter']
   readonly #release: ConnectionInit['release']
@@ -83,7 +79,7 @@ export class LocalConnection extends Recipient implements FramedConnection {
     this.identity = init.identity
     this.userId = init.userId
     this.#log = init.log
-    this.#maxBufferedBytes = init.limits.maxBufferedBytes
+    this.outbound = new Outbound(this, init.socket, init.framed !== undefined, init.outbox)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
     if (init.framed !== undefined) this.session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
@@ -140,7 +136,7 @@ export class LocalConnection extends Recipient implements FramedConnection {
   }
 
   get bufferedBytes (): number {
-    return this.#socket.bufferedAmount
+    return this.outbound.bufferedBytes
   }
 
   /** Made when first asked for, as is `log`: most connections need neither, and they are what an idle connection costs. */
@@ -168,7 +164,7 @@ export class LocalConnection extends Recipient implements FramedConnection {
   send (data: Data): boolean {
     const text = typeof data === 'string'
     if (!text && !types.isUint8Array(data)) throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
-    const taken = this.framed ? this.writeFrame(encodeMessage(data, !text)) : this.write(text ? data : data as Buffer, !text)
+    const taken = this.framed ? this.outbound.ready && this.write(encodeMessage(data, !text), false) : this.write(data, !text)
     if (taken) this.#metrics.framesSent++
     return taken
   }
@@ -179,17 +175,15 @@ export class LocalConnection extends Recipient implements FramedConnection {
     return this.send(text)
   }
 
-  write (payload: Buffer | string, binary: boolean): boolean {
-    if (this.#socket.readyState !== open) return false
-    // Looked at before the send: one message that is larger than the limit says nothing about the client.
-    if (this.#socket.bufferedAmount > this.#maxBufferedBytes) {
-      this.#metrics.slowConsumersClosed++
-      this.log.warn({ bufferedBytes: this.bufferedBytes }, 'slow consumer closed')
-      this.closeForFault(CloseCode.SlowConsumer)
-      return false
-    }
-    this.#socket.send(payload, binary ? binaryFrame : textFrame)
-    return true
+  /** Sends without looking at the data; in the framed protocol, a frame of it. */
+  write (payload: Uint8Array | string, binary: boolean): boolean {
+    return this.outbound.write(payload, binary)
+  }
+
+  tooSlow (bufferedBytes: number): void {
+    this.#metrics.slowConsumersClosed++
+    this.log.warn({ bufferedBytes }, 'slow consumer closed')
+    this.closeForFault(CloseCode.SlowConsumer)
   }
 
   close (code: number = CloseCode.Normal, reason = ''): void {
@@ -203,6 +197,7 @@ export class LocalConnection extends Recipient implements FramedConnection {
 
   terminate (): void {
     this.#inbound.stop()
+    this.outbound.closing()
     this.#socket.terminate()
   }
 
@@ -235,6 +230,7 @@ export class LocalConnection extends Recipient implements FramedConnection {
     this.#ended = this.#sent ?? closed
     this.#finalGroups = Object.freeze([...this.joined.keys()])
     this.#abort?.abort()
+    this.outbound.ended()
     // Without a hello the callbacks never hear of it.
     if (this.session?.welcomed === false) this.#inbound.stop()
     this.session?.ended()

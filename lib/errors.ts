@@ -15,6 +15,7 @@ export const errorCodes = {
   WSG_TIMEOUT: { statusCode: 504, text: 'no answer in time; it may or may not have happened' },
   WSG_QUEUE_FULL: { statusCode: 503, text: 'too much waits for the backplane; nothing was sent' },
   WSG_IDEMPOTENCY_INVALID: { statusCode: 400, text: 'the idempotency key cannot be used' },
+  WSG_CONFLATION_KEY_INVALID: { statusCode: 400, text: 'a conflation key is a non-empty string of at most 255 bytes' },
   WSG_POSITION_INVALID: { statusCode: 400, text: 'a position is what a message, a join or a broadcast came with' },
   WSG_HANDLER_FAILED: { statusCode: 500, text: 'the server could not handle it' },
   WSG_REFUSED: { statusCode: 503, text: 'this instance takes no new connections now' },

@@ -1,15 +1,14 @@
 import type { Envelope } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
-import { messageFrame } from './framed/envelope-frame.ts'
+import { Outgoing } from './outbound/outgoing.ts'
 
 /**
- * Writes one message to many connections; returns how many took it.
+ * Gives one message to many connections; returns how many took it. It is written with all else that comes for them in this turn of the event loop.
  * `stamp` is the same for all copies of a message that went to several targets, 0 for a message that went to one.
  */
 export function fanOut (recipients: Iterable<LocalConnection>, envelope: Envelope, stamp: number): number {
-  const { payload, binary } = envelope
   const except = envelope.except.length > 0 ? new Set(envelope.except) : undefined
-  let frame: Buffer | undefined
+  const outgoing = Outgoing.ofEnvelope(envelope)
   let taken = 0
   for (const connection of recipients) {
     const excepted = except?.has(connection.id) === true
@@ -20,7 +19,7 @@ export function fanOut (recipients: Iterable<LocalConnection>, envelope: Envelop
     // What it missed comes first. An excepted one waits too: how far the log is must not be said before what came earlier.
     if (connection.held !== undefined && connection.hold(envelope)) continue
     if (excepted) connection.passOver(envelope)
-    else if (connection.framed ? connection.writeFrame(frame ??= messageFrame(envelope)) : connection.write(payload, binary)) taken++
+    else if (connection.outbound.take(outgoing)) taken++
   }
   return taken
 }

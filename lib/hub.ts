@@ -76,12 +76,14 @@ export class Hub {
   countRecipients (targets: readonly Target[], except: readonly string[]): number {
     const [only] = targets
     if (targets.length === 1 && only !== undefined && except.length === 0) return this.#size(only)
-    const recipients = this.#union(targets)
-    for (const id of new Set(except)) {
-      const excepted = this.connections.get(id)
-      if (excepted !== undefined) recipients.delete(excepted)
-    }
-    return recipients.size
+    return this.#union(targets, except).size
+  }
+
+  /** How many of them are slow. */
+  countSlow (targets: readonly Target[], except: readonly string[]): number {
+    let slow = 0
+    for (const { outbound } of this.#union(targets, except)) if (outbound.slow) slow++
+    return slow
   }
 
   /** Writes a message to everyone here it is for. Returns how many took it. */
@@ -114,10 +116,14 @@ export class Hub {
     return this.#stamp
   }
 
-  #union (targets: readonly Target[]): Set<LocalConnection> {
+  #union (targets: readonly Target[], except: readonly string[] = []): Set<LocalConnection> {
     const union = new Set<LocalConnection>()
     for (const target of targets) {
       for (const connection of this.#recipients(target) ?? []) union.add(connection)
+    }
+    for (const id of except) {
+      const excepted = this.connections.get(id)
+      if (excepted !== undefined) union.delete(excepted)
     }
     return union
   }

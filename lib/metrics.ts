@@ -17,6 +17,10 @@ export class Metrics {
   joinsLocal = 0
   queueOverflows = 0
   slowConsumersClosed = 0
+  /** Volatile messages that slow connections did not get. */
+  framesDropped = 0
+  /** Messages that were replaced by a newer one of their key before a slow connection got them. */
+  framesConflated = 0
   heartbeatTimeouts = 0
   tokensExpired = 0
   /** Answers to other instances that could not be sent. */

@@ -49,6 +49,10 @@ export interface WebsocketGroupsOptions {
   readonly logs?: Readonly<Record<string, LogSettings | false>> | ((group: string) => LogSettings | false | undefined)
   /** A connection that is this far behind is closed with 4008. @default 4_194_304 // 4 MiB */
   readonly maxBufferedBytes?: number
+  /** A connection that is this far behind gets no volatile messages, and of those with a conflation key only the latest. @default 65_536 // 64 KiB */
+  readonly slowBufferedBytes?: number
+  /** Milliseconds (0 to 10) that messages wait for others that can go out in the same write. 0: only for those that are there already. @default 0 */
+  readonly flushIntervalMs?: number
   /** Messages of one connection that may wait for its callbacks; more closes it with 1008 (1013 while `onConnect` runs). @default 1_024 */
   readonly maxQueuedMessages?: number
   /** The same in bytes. @default 4_194_304 // 4 MiB */

@@ -1,7 +1,8 @@
 import { Absences } from './absences.ts'
 import type { Backplane, Envelope, Target } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
-import { encodeFrame, type FramedMember } from './frames.ts'
+import type { FramedMember } from './frames.ts'
+import { Outgoing } from './outbound/outgoing.ts'
 import { Roll, type Change } from './roll.ts'
 import type { Sender } from './sender.ts'
 import type { Member } from './types.ts'
@@ -155,9 +156,9 @@ export class Presence {
     const { event, member } = change
     // Who is away still counts: to the others it never left.
     const shown = count < 0 ? -1 : count + this.#absences.count(group)
-    const frame = Buffer.from(encodeFrame({ type: 'presence', group, event, member, count: shown, ...(back && event === 'join' ? { back } : {}) }))
+    const outgoing = Outgoing.ofFrame({ type: 'presence', group, event, member, count: shown, ...(back && event === 'join' ? { back } : {}) })
     for (const connection of this.#watchers(group)) {
-      if (connection.id !== member.connectionId && !this.#roll.awaits(group, connection)) connection.writeFrame(frame)
+      if (connection.id !== member.connectionId && !this.#roll.awaits(group, connection)) connection.outbound.take(outgoing)
     }
   }
 

@@ -1,12 +1,16 @@
 import type { Envelope, LogPosition } from './backplane/backplane.ts'
 import { CloseCode } from './close-codes.ts'
-import { replayFrame } from './framed/envelope-frame.ts'
 import type { FramedSession } from './framed/session.ts'
+import type { Outbound } from './outbound/outbound.ts'
+import { Outgoing } from './outbound/outgoing.ts'
 import { formatPosition } from './position.ts'
 import type { JoinResult } from './types.ts'
 
 /** Live messages that may wait, in one group, for those the client missed. */
 const maxHeld = 1_000
+
+/** Of envelopes that are replayed: after the crash of an instance thousands of clients are given the same ones. */
+const replayed = new WeakMap<Envelope, Outgoing>()
 
 /** How a connection is given messages of groups, and news of them: raw clients get the bytes that were sent, framed ones all the rest too. */
 export abstract class Recipient {
@@ -14,6 +18,7 @@ export abstract class Recipient {
   abstract readonly closed: boolean
   /** Live messages that wait, by group, until what the client missed is sent. */
   held: Map<string, Envelope[]> | undefined
+  abstract readonly outbound: Outbound
   /** Set when the client speaks the framed protocol. */
   protected abstract readonly session: FramedSession | undefined
 
@@ -22,14 +27,7 @@ export abstract class Recipient {
     return this.session !== undefined
   }
 
-  /** Sends without looking at the data; for the fan-out. */
-  abstract write (payload: Buffer | string, binary: boolean): boolean
   abstract closeForFault (code: number, reason?: string): void
-
-  /** Writes a frame of the framed protocol; nothing before the client said hello. */
-  writeFrame (frame: Buffer): boolean {
-    return this.session?.welcomed === true && this.write(frame, false)
-  }
 
   /** One message to this connection alone. Returns whether it was taken. */
   deliver (envelope: Envelope): boolean {
@@ -37,7 +35,9 @@ export abstract class Recipient {
       this.passOver(envelope)
       return false
     }
-    return this.framed ? this.writeFrame(replayFrame(envelope)) : this.write(envelope.payload, envelope.binary)
+    let outgoing = replayed.get(envelope)
+    if (outgoing === undefined) replayed.set(envelope, outgoing = Outgoing.ofEnvelope(envelope))
+    return this.outbound.replay(outgoing)
   }
 
   /** A message of a group's log that is not for this connection: its client learns how far the log is, or it would be given the message when it resumes. */

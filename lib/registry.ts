@@ -16,6 +16,7 @@ import { GroupLogs } from './log-settings.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
 import type { ResolvedOptions } from './options.ts'
+import { Outbox } from './outbound/outbox.ts'
 import { Presence } from './presence.ts'
 import { Readings } from './readings.ts'
 import { Recent } from './recent.ts'
@@ -42,6 +43,7 @@ export class GroupRegistry implements Registry {
   readonly #hub = new Hub()
   readonly #sender = new Sender()
   readonly #delivery = new LocalDelivery(this.#hub, this.#sender, this.metrics, () => this.#log)
+  readonly #outbox: Outbox
   readonly #logs: GroupLogs
   readonly #recent = new Recent()
   readonly #presence: Presence
@@ -61,11 +63,12 @@ export class GroupRegistry implements Registry {
     this.#backplane = backplane
     this.#appLog = log
     this.#log = instanceLog(log, this.instanceId, options.instanceLabel)
+    this.#outbox = new Outbox(options, this.metrics, () => this.#log)
     this.#logs = new GroupLogs(options)
     this.#presence = new Presence(backplane, this.#sender, options.presenceGraceMs)
     const replays = new Replays(backplane, new Resume(backplane, this.#recent, this.#logs))
     this.#membership = new Membership(this.#hub, backplane, replays, this.#presence, { ...options, policy: options.outage.join }, this.metrics)
-    this.#broadcaster = new Broadcaster(this.#hub, backplane, new Appender(backplane, this.#logs), this.#sender, this.#delivery, options.outage.broadcast, this.metrics)
+    this.#broadcaster = new Broadcaster(this.#hub, backplane, new Appender(backplane, this.#logs), this.#sender, this.#delivery, options.outage.broadcast, this.#outbox, this.metrics)
     this.#readings = new Readings(this.#hub, backplane, options.outage.reads)
     // A remote join may itself take `joinTimeoutMs` on the instance that is asked.
     const requestTimeoutMs = options.joinTimeoutMs + options.operationTimeoutMs
@@ -110,6 +113,7 @@ export class GroupRegistry implements Registry {
       id: connectionIdOf(this.instanceId, ++this.#opened),
       userId,
       limits: this.#options,
+      outbox: this.#outbox,
       metrics: this.metrics,
       enter: connection => this.#membership.enter(connection),
       release: async connection => {
@@ -210,7 +214,7 @@ export class GroupRegistry implements Registry {
   }
 
   stats (): Stats {
-    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), ...this.#presence.stats(), ...this.#recent.stats(), ...this.#backplane.stats() }
+    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), slowConnections: this.#outbox.slow.size, ...this.#presence.stats(), ...this.#recent.stats(), ...this.#backplane.stats() }
   }
 
   /** Takes no new connections and closes those there are. Idempotent. */

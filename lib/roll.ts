@@ -1,5 +1,6 @@
 import type { LocalConnection } from './connection.ts'
-import { encodeFrame, type FramedMember } from './frames.ts'
+import type { FramedMember } from './frames.ts'
+import { Outgoing } from './outbound/outgoing.ts'
 
 /** What a `members` frame lists at most; `count` of later events tells the true number. */
 const maxListed = 1_000
@@ -73,6 +74,6 @@ function call (group: string, members: readonly FramedMember[], { waiting, chang
     else if (bySession.get(member.session)?.connectionId === member.connectionId) bySession.delete(member.session)
   }
   const listed = [...bySession.values()].slice(0, maxListed)
-  const frame = Buffer.from(encodeFrame({ type: 'members', group, members: listed }))
-  for (const connection of waiting) connection.writeFrame(frame)
+  const outgoing = Outgoing.ofFrame({ type: 'members', group, members: listed })
+  for (const connection of waiting) connection.outbound.take(outgoing)
 }

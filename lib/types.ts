@@ -77,8 +77,10 @@ export type MemberList = readonly Member[] & { readonly ageMs: number }
 export interface BroadcastOptions {
   /** Connections (or their ids) that do not get the message, wherever they are. */
   readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string>
-  /** `true`: at most once and without the group's log, as typing indicators and cursors want it. */
+  /** `true`: at most once and without the group's log, and not at all to clients that read too slowly (see `slowBufferedBytes`), as typing indicators want it. */
   readonly volatile?: boolean
+  /** As `volatile`, but a client that reads too slowly gets the latest message of each key once it can, as cursors and prices want it. At most 255 bytes. */
+  readonly conflationKey?: string
   /** A second broadcast with this key to the group within five minutes does nothing, so that a caller may retry. At most 255 bytes. */
   readonly idempotencyKey?: string
 }
@@ -90,6 +92,8 @@ export interface BroadcastResult {
   readonly scope: Scope
   /** Connections of this instance that the message is for. */
   readonly localRecipients: number
+  /** How many of these read so slowly that more than `slowBufferedBytes` waited for them; left out when none does. */
+  readonly slowRecipients?: number
   /** Instances that took the message, this one included; `undefined` when the backplane cannot tell. */
   readonly instances?: number
   /** Where the message stands in the group's log; several groups: see `positions`. */

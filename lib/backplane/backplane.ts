@@ -49,6 +49,10 @@ export interface Envelope {
   readonly shared: boolean
   /** Ids of connections that do not get it; applied by the receiving instance, never by the backplane. */
   readonly except: readonly string[]
+  /** A slow client may miss it. */
+  readonly volatile?: boolean
+  /** A slow client gets only the latest message with this key. */
+  readonly conflationKey?: string
   /** JSON of a presence event, a request or a reply; '' in messages. */
   readonly command: string
   /** Whether the payload is a binary frame; else UTF-8 text. */

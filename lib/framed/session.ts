@@ -4,6 +4,7 @@ import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { encodeFrame, parseFrame, type ClientFrame, type ClientRequest, type ServerFrame } from '../frames.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable, type InboundConnection, type RequestHandler } from '../inbound.ts'
+import type { Outbound } from '../outbound/outbound.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, Identity, JoinOptions, JoinResult } from '../types.ts'
 import { describeError } from './error-frame.ts'
@@ -12,6 +13,7 @@ import { describeError } from './error-frame.ts'
 export interface FramedConnection extends InboundConnection {
   /** Positions that the client offered and that no join has taken yet. */
   resume: Map<string, string> | undefined
+  readonly outbound: Pick<Outbound, 'ready'>
   write (payload: Buffer | string, binary: boolean): boolean
 }
 
@@ -119,6 +121,7 @@ export class FramedSession implements RequestHandler {
     this.#name = createHash('sha256').update(id).digest('base64url').slice(0, 16)
     if (resume.size > 0) this.#connection.resume = new Map(resume)
     this.#welcomed = true
+    this.#connection.outbound.ready = true
     const { pingMs, resumeMs } = this.#init
     this.send({ type: 'welcome', connectionId: this.#connection.id, session: id, pingMs, resumeMs })
     this.#resolveGreeted?.()

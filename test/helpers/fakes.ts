@@ -1,5 +1,6 @@
 import type { Appended, Backplane, Envelope, LocalInstance, LogPage, Target } from '../../lib/backplane/backplane.ts'
 import type { LocalConnection } from '../../lib/connection.ts'
+import type { Outgoing } from '../../lib/outbound/outgoing.ts'
 import { beginning } from '../../lib/position.ts'
 import type { Member } from '../../lib/types.ts'
 
@@ -23,10 +24,12 @@ export function fakeConnection (id: string, userId?: string): FakeConnection {
     hold: () => false,
     passOver: () => {},
     announceLeft: () => {},
-    write (payload: Buffer) {
-      if (connection.closed) return false
-      written.push(payload.toString())
-      return true
+    outbound: {
+      take (outgoing: Outgoing) {
+        if (connection.closed) return false
+        written.push(outgoing.message(false).payload.toString())
+        return true
+      }
     }
   }
   return connection as unknown as FakeConnection

@@ -35,7 +35,7 @@ function parts (policy: OutagePolicy['broadcast'] = 'local'): Parts {
   const delivery = new LocalDelivery(hub, sender, metrics, () => silentLog)
   return {
     backplane,
-    broadcaster: new Broadcaster(hub, backplane, new Appender(backplane, new GroupLogs({ log: false, logs: undefined })), sender, delivery, policy, metrics),
+    broadcaster: new Broadcaster(hub, backplane, new Appender(backplane, new GroupLogs({ log: false, logs: undefined })), sender, delivery, policy, { slow: new Set() }, metrics),
     delivery,
     metrics,
     one,

@@ -4,6 +4,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
 import { LocalConnection, type ConnectionInit } from '../../lib/connection.ts'
 import { Metrics } from '../../lib/metrics.ts'
+import { Outbox } from '../../lib/outbound/outbox.ts'
 import type { ConnectionCallbacks } from '../../lib/route-types.ts'
 import { until } from '../helpers/until.ts'
 
@@ -39,7 +40,8 @@ function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<Conn
     userId: undefined,
     log,
     callbacks: { onMessage () {}, ...callbacks },
-    limits: { maxBufferedBytes: 1_000, maxQueuedMessages: 10, maxQueuedBytes: 1_000_000 },
+    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000 },
+    outbox: new Outbox({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0 }, metrics, () => log),
     metrics,
     enter: () => undefined,
     release: async () => {},
@@ -176,7 +178,7 @@ t.test('what was handled no longer counts as waiting', async t => {
       await new Promise<void>(resolve => { next = resolve })
       seen.push(data.length)
     }
-  }, { limits: { maxBufferedBytes: 1, maxQueuedMessages: 10, maxQueuedBytes: 100 } })
+  }, { limits: { maxQueuedMessages: 10, maxQueuedBytes: 100 } })
   start()
   await new Promise(resolve => setImmediate(resolve))
   for (let i = 0; i < 3; i++) socket.emit('message', Buffer.alloc(40), true)

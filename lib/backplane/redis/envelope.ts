@@ -10,12 +10,13 @@ import type { Envelope, LogPosition, Target } from '../backplane.ts'
  *  16  u32  nonce      0 without a log      |
  *  20  u32  prevNonce  0 without a log     /
  *  24  u8   type       1 message, 3 presence, 4 request, 5 reply
- *  25  u8   flags      1 binary payload, 2 except list, 16 shared, 0xC0 must be understood
+ *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 0xC0 must be understood
  *  26  u48  time       milliseconds since the epoch, by the clock of the origin
  *  32  u48  sequence
  *  38  u8   length, origin
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
  *      [u16 count, count x (u8 length, connection id)]     with flag 2
+ *      [u8 length, conflation key]                         with flag 8
  *      [u32 length, command]                               in all but messages
  *      payload to the end
  *
@@ -28,24 +29,26 @@ const headerBytes = 38
 const logHeaderBytes = 24
 const noEpoch = '\0'.repeat(8)
 const maxIdLength = 255
-const flag = { binary: 1, except: 2, shared: 16, mustUnderstand: 0xc0 } as const
+const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, mustUnderstand: 0xc0 } as const
 const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 3, 4, 5]
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
 
 export function encode (envelope: Envelope, target: Target): Buffer {
-  const { origin, sequence, kind, shared, command, binary, payload } = envelope
+  const { origin, sequence, kind, shared, volatile, conflationKey, command, binary, payload } = envelope
   const except = envelope.except.length === 0 ? envelope.except : envelope.except.filter(isPossible)
   const nameBytes = Buffer.byteLength(target.name)
+  const keyBytes = conflationKey === undefined ? 0 : 1 + Buffer.byteLength(conflationKey)
   const commandBytes = kind === 'message' ? 0 : 4 + Buffer.byteLength(command)
   let exceptBytes = except.length > 0 ? 2 : 0
   for (const id of except) exceptBytes += 1 + id.length
-  const bytes = Buffer.allocUnsafe(headerBytes + 1 + origin.length + 2 + nameBytes + exceptBytes + commandBytes + payload.length)
+  const bytes = Buffer.allocUnsafe(headerBytes + 1 + origin.length + 2 + nameBytes + exceptBytes + keyBytes + commandBytes + payload.length)
   bytes.fill(0, 2, 24)
   bytes[0] = magic
   bytes[1] = version
   bytes[24] = typeBytes[types.indexOf(kind)] ?? 0
-  bytes[25] = (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0)
+  bytes[25] = (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0) |
+    (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey)
   bytes.writeUIntBE(Date.now(), 26, 6)
   bytes.writeUIntBE(sequence, 32, 6)
   let at = writeShort(bytes, origin, headerBytes)
@@ -55,6 +58,10 @@ export function encode (envelope: Envelope, target: Target): Buffer {
   if (except.length > 0) {
     at = bytes.writeUInt16BE(except.length, at)
     for (const id of except) at = writeShort(bytes, id, at)
+  }
+  if (conflationKey !== undefined) {
+    bytes[at] = keyBytes - 1
+    at += 1 + bytes.write(conflationKey, at + 1)
   }
   if (kind !== 'message') {
     at = bytes.writeUInt32BE(commandBytes - 4, at)
@@ -93,6 +100,7 @@ export function decode (bytes: Buffer): Envelope | undefined {
   if ((flags & flag.except) !== 0) {
     for (let left = reader.uint(2); left > 0 && !reader.failed; left--) except.push(reader.text(reader.uint(1)))
   }
+  const conflationKey = (flags & flag.conflationKey) === 0 ? undefined : reader.text(reader.uint(1))
   const command = kind === 'message' ? '' : reader.text(reader.uint(4))
   if (reader.failed || targetKind === undefined) return undefined
   const epoch = bytes.toString('latin1', 2, 10)
@@ -104,6 +112,8 @@ export function decode (bytes: Buffer): Envelope | undefined {
     kind,
     target: { kind: targetKind, name },
     shared: (flags & flag.shared) !== 0,
+    ...((flags & flag.volatile) === 0 ? {} : { volatile: true }),
+    ...(conflationKey === undefined ? {} : { conflationKey }),
     except,
     command,
     binary: (flags & flag.binary) !== 0,

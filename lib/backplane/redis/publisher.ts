@@ -1,7 +1,7 @@
 import { Appender } from '../../appender.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import { GroupLogs, standardLog } from '../../log-settings.ts'
-import { exceptIds, Sender } from '../../sender.ts'
+import { Sender } from '../../sender.ts'
 import { everyone, groupTargets, userTarget } from '../../targets.ts'
 import type { PublisherOptions } from '../../plugin-options.ts'
 import type { BroadcastOptions, BroadcastResult, Data, Member, Publisher } from '../../types.ts'
@@ -95,7 +95,7 @@ export class RedisPublisher implements Publisher {
   }
 
   async #broadcast (kind: Target['kind'], targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
-    const envelope = this.#sender.message(targets, data, exceptIds(options.except))
+    const envelope = this.#sender.message(targets, data, options)
     const logged = kind === 'group' && this.#appender.takes(targets, options)
     await this.#ready()
     if (logged) return { localRecipients: 0, ...await this.#appender.append(targets, envelope, options) }
