@@ -7,7 +7,8 @@ import { RedisPublisher } from './lib/backplane/redis/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/auth.ts'
-import { makeWsHandler, upgradeGuard } from './lib/http/handler.ts'
+import { upgradeGuard } from './lib/http/admission.ts'
+import { makeWsHandler } from './lib/http/handler.ts'
 import { endRefusedUpgrades } from './lib/http/refused-upgrades.ts'
 import { makeWsRoom } from './lib/http/routes.ts'
 import { resolveOptions, type ResolvedOptions } from './lib/options.ts'
@@ -56,7 +57,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }
-  app.addHook('onRequest', upgradeGuard(registry))
+  app.addHook('onRequest', upgradeGuard(registry, options))
   app.addHook('onReady', async () => await registry.start())
   app.addHook('onClose', async () => await registry.close())
 

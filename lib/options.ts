@@ -1,7 +1,7 @@
 import type { LogSettings } from './backplane/backplane.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import { standardLog } from './log-settings.ts'
-import type { OutagePolicy, WebsocketGroupsOptions } from './plugin-options.ts'
+import type { OutagePolicy, UpgradeLimit, WebsocketGroupsOptions } from './plugin-options.ts'
 import type { Identity } from './types.ts'
 
 export interface Rule {
@@ -64,6 +64,7 @@ const rules = {
   log: { allowed: 'false or { maxMessages, ttlMs }', accepts: value => value === false || isPlainObject(value) },
   logs: { allowed: 'an object of log settings by group name or prefix*, or a function', accepts: value => typeof value === 'function' || isPlainObject(value) },
   outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
+  upgradeLimit: { allowed: '{ perSecond, burst? }', accepts: isPlainObject },
   maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   slowBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   flushIntervalMs: integer(0, 10, 'ms'),
@@ -110,7 +111,7 @@ const defaults = {
 const outageDefaults: OutagePolicy = { join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded' }
 const defaultMaxPayload = 1_048_576
 
-type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'memberInfo' | 'instanceLabel' | 'logs'
+type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'memberInfo' | 'instanceLabel' | 'logs' | 'upgradeLimit'
 type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage'>
 
 export type ResolvedOptions =
@@ -125,6 +126,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   if (given.redis !== undefined && given.backplane !== undefined) throw invalid('redis and backplane exclude each other: give one of them')
   if (property(given.redis, 'isCluster') === true) throw invalid('redis got an ioredis Cluster: Redis Cluster is not supported yet')
   checkOptions(given.outage ?? {}, outageRules, 'outage.')
+  if (given.upgradeLimit !== undefined) checkUpgradeLimit(given.upgradeLimit)
   checkLog(given.log, 'log')
   if (typeof given.logs === 'object') for (const [name, log] of Object.entries(given.logs)) checkLog(log, `logs[${show(name)}]`)
   const maxPayload = given.options?.maxPayload
@@ -140,6 +142,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     memberInfo: undefined,
     instanceLabel: undefined,
     logs: undefined,
+    upgradeLimit: undefined,
     ...defaults,
     ...given,
     options: { maxPayload: defaultMaxPayload, ...withoutUndefined(given.options ?? {}) },
@@ -165,6 +168,16 @@ const logRules = {
   maxMessages: integer(1, 10_000, 'messages'),
   ttlMs: integer(1_000, 2_592_000_000, 'ms')
 } as const satisfies Record<keyof LogSettings, Rule>
+
+const upgradeLimitRules = {
+  perSecond: integer(1, 1_000_000, 'upgrades per second'),
+  burst: integer(1, 1_000_000, 'upgrades')
+} as const satisfies Record<keyof UpgradeLimit, Rule>
+
+function checkUpgradeLimit (limit: UpgradeLimit): void {
+  checkOptions(limit, upgradeLimitRules, 'upgradeLimit.')
+  check('upgradeLimit.perSecond', limit.perSecond, upgradeLimitRules.perSecond)
+}
 
 function checkLog (log: unknown, name: string): void {
   if (log === undefined || log === false) return

@@ -21,6 +21,11 @@ export interface OutagePolicy {
   readonly boot: 'degraded' | 'fail'
 }
 
+export interface UpgradeLimit {
+  readonly perSecond: number
+  readonly burst?: number
+}
+
 export interface WebsocketGroupsOptions {
   /** Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit). Left out: everything stays in this process. */
   readonly redis?: string | RedisOptions | Redis
@@ -43,6 +48,8 @@ export interface WebsocketGroupsOptions {
   /** Starts every key and channel in Redis. No braces. @default 'wsg:' */
   readonly keyPrefix?: string
   readonly outage?: Partial<OutagePolicy>
+  /** How many upgrades per second this instance takes, after a burst of as many as `burst` (default: those of one second); more get 503 with Retry-After. @default no limit */
+  readonly upgradeLimit?: UpgradeLimit
   /** What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile. @default { maxMessages: 100, ttlMs: 300_000 } */
   readonly log?: LogSettings | false
   /** Exceptions from `log`, by group name, by prefix (`'chat:*'`, the longest counts), or as a function (`undefined`: as `log` says). */

@@ -1,7 +1,6 @@
-import type { FastifyInstance, FastifyRequest, onRequestHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
-import { WebsocketGroupsError } from '../errors.ts'
 import type { FramedInit } from '../framed/session.ts'
 import { framedProtocol } from '../frames.ts'
 import { aBoolean, aFunction, checkOptions, invalid, type ResolvedOptions, type Rule } from '../options.ts'
@@ -20,7 +19,6 @@ const callbackRules = {
   presence: aBoolean
 } as const satisfies Record<keyof ConnectionCallbacks, Rule>
 
-const retryAfterSeconds = 5
 const helloTimeoutMs = 10_000
 
 type HandlerRegistry = Pick<GroupRegistry, 'open' | 'join' | 'leave' | 'renew'>
@@ -54,16 +52,6 @@ export function makeWsHandler (registry: HandlerRegistry, plugin: Pick<ResolvedO
       })
       connection.start(request)
     }
-  }
-}
-
-/** Makes the hook that refuses upgrades which the registry could not serve, before anything else looks at them. */
-export function upgradeGuard (registry: Pick<GroupRegistry, 'health' | 'metrics'>): onRequestHookHandler {
-  return (request, reply, done) => {
-    if (request.headers.upgrade?.toLowerCase() !== 'websocket' || registry.health().ready) return done()
-    registry.metrics.upgradesRefused++
-    reply.header('retry-after', retryAfterSeconds)
-    done(new WebsocketGroupsError('WSG_REFUSED'))
   }
 }
 

@@ -36,6 +36,7 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['logs', 'chat:*', "'chat:*'", 'by group name or prefix*'],
   ['presenceGraceMs', -1, '-1', 'from 0'],
   ['maxBufferedBytes', 0, '0', 'an integer from 1'],
+  ['upgradeLimit', 5, '5', '{ perSecond, burst? }'],
   ['slowBufferedBytes', 0, '0', 'an integer from 1'],
   ['flushIntervalMs', 11, '11', 'an integer from 0 to 10 (ms)'],
   ['maxQueuedMessages', 1.5, '1.5', 'an integer'],
