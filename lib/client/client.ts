@@ -1,3 +1,4 @@
+import { defaultBackoff } from './backoff.ts'
 import { Connector } from './connector.ts'
 import { Emitter } from './emitter.ts'
 import { ClientError } from './errors.ts'
@@ -60,8 +61,7 @@ export class Client extends Emitter<ClientEvents> {
       protocols: options.protocols ?? [],
       timeoutMs: options.connectTimeoutMs ?? 15_000,
       reconnect: options.reconnect,
-      minMs: 1_000,
-      maxMs: 10_000,
+      ...defaultBackoff,
       ...options.backoff
     }, token, {
       hello: () => ({ session: this.#session, resume: this.#positions.resume(group => this.#memberships.has(group)) }),

@@ -113,7 +113,7 @@ export interface ConnectOptions {
   readonly WebSocket?: WebSocketClass
   /** Further subprotocols to offer, behind `wsg.v1`. */
   readonly protocols?: readonly string[]
-  /** An attempt waits a random time of at most `minMs` doubled with each failure, and never more than `maxMs`. @default { minMs: 1_000, maxMs: 10_000 } */
+  /** An attempt waits a random time of at most `minMs`, half as much again with each failure, and never more than `maxMs`. @default { minMs: 1_000, maxMs: 10_000 } */
   readonly backoff?: { readonly minMs?: number, readonly maxMs?: number }
   /** How many messages, and characters in them, may wait or be unacknowledged. @default { maxMessages: 1_000, maxBytes: 1_048_576 } */
   readonly queue?: { readonly maxMessages?: number, readonly maxBytes?: number }
