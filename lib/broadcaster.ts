@@ -32,7 +32,7 @@ export class Broadcaster {
   async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
     if (!this.#appender.takes(targets, options)) return await this.#broadcast(targets, data, options)
-    const envelope = this.#sender.message(targets, data, exceptIds(options.except))
+    const envelope = this.#sender.message(targets, data, exceptIds(options.except, id => this.#hub.connections.get(id)))
     const localRecipients = this.#hub.countRecipients(targets, envelope.except)
     this.#metrics.messagesPublished++
     return { ...await this.#appender.append(targets, envelope, options), localRecipients }
@@ -47,7 +47,7 @@ export class Broadcaster {
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
-    const envelope = this.#sender.message(targets, data, exceptIds(options.except))
+    const envelope = this.#sender.message(targets, data, exceptIds(options.except, id => this.#hub.connections.get(id)))
     const localRecipients = this.#hub.countRecipients(targets, envelope.except)
     this.#metrics.messagesPublished++
     if (targets.length === 0) return { scope: 'cluster', localRecipients, instances: 0 }

@@ -1,6 +1,7 @@
 import type { Envelope } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
 import { messageFrame } from './framed/envelope-frame.ts'
+import { isExcepted } from './sender.ts'
 
 /**
  * Writes one message to many connections; returns how many took it.
@@ -12,7 +13,7 @@ export function fanOut (recipients: Iterable<LocalConnection>, envelope: Envelop
   let frame: Buffer | undefined
   let taken = 0
   for (const connection of recipients) {
-    const excepted = except?.has(connection.id) === true
+    const excepted = except !== undefined && isExcepted(connection, except)
     if (stamp > 0 && !excepted) {
       if (connection.multiStamp === stamp) continue
       connection.multiStamp = stamp

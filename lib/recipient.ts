@@ -17,6 +17,9 @@ export abstract class Recipient {
   /** Set when the client speaks the framed protocol. */
   protected abstract readonly session: FramedSession | undefined
 
+  /** What others know the client's session by. */
+  abstract readonly sessionName: string | undefined
+
   /** Its client speaks the framed protocol. */
   get framed (): boolean {
     return this.session !== undefined
@@ -33,7 +36,8 @@ export abstract class Recipient {
 
   /** One message to this connection alone. Returns whether it was taken. */
   deliver (envelope: Envelope): boolean {
-    if (envelope.except.includes(this.id)) {
+    const { except } = envelope
+    if (except.includes(this.id) || (this.sessionName !== undefined && except.includes(this.sessionName))) {
       this.passOver(envelope)
       return false
     }

@@ -41,11 +41,30 @@ export class Sender {
   }
 }
 
-/** The ids in `except`. What is no connection's id excludes nobody, and does not travel. */
-export function exceptIds (except: BroadcastOptions['except']): readonly string[] {
+/** A connection, as far as it can be excepted. */
+interface Named { readonly id: string, readonly sessionName?: string | undefined }
+
+/**
+ * The ids in `except`, and the names of the sessions behind them: a client that is back with another connection is the same one. What is no connection's
+ * id excludes nobody, and does not travel. `find` knows the connections of this instance.
+ */
+export function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Named | undefined = () => undefined): readonly string[] {
   if (except === undefined) return []
-  const list = Array.isArray(except) ? except : [except]
-  return list.map((one: { id: string } | string) => typeof one === 'string' ? one : one.id).filter(id => ownerOf(id) !== undefined)
+  const ids: string[] = []
+  for (const one of (Array.isArray(except) ? except : [except]) as ReadonlyArray<Named | string>) {
+    const id = typeof one === 'string' ? one : one.id
+    if (ownerOf(id) === undefined) continue
+    ids.push(id)
+    // Of the object first: it knows its session also when its socket is closed.
+    const { sessionName } = typeof one === 'object' && one.sessionName !== undefined ? one : find(id) ?? {}
+    if (sessionName !== undefined) ids.push(sessionName)
+  }
+  return ids
+}
+
+/** Names of sessions have no dot in them, and ids of connections do: they cannot be mistaken for one another. */
+export function isExcepted ({ id, sessionName }: Named, except: ReadonlySet<string>): boolean {
+  return except.has(id) || (sessionName !== undefined && except.has(sessionName))
 }
 
 /**

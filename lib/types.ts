@@ -75,7 +75,10 @@ export interface Member {
 export type MemberList = readonly Member[] & { readonly ageMs: number }
 
 export interface BroadcastOptions {
-  /** Connections (or their ids) that do not get the message, wherever they are. */
+  /**
+   * Connections (or their ids) that do not get the message, wherever they are. A client of the framed protocol does not get it later either, when it comes
+   * back with another connection; of one that is named by id this is known where the connection is, so give the connection itself.
+   */
   readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string>
   /** `true`: at most once and without the group's log, as typing indicators and cursors want it. */
   readonly volatile?: boolean
