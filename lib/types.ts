@@ -162,7 +162,7 @@ export interface History {
 }
 
 export interface CloseOptions {
-  /** @default 1000 */
+  /** After 1000 the client of this package stays closed, and others are told at once that it left; after 1012 or 1013 it comes back. @default 1000 */
   readonly code?: number
   readonly reason?: string
 }

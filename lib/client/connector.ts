@@ -8,6 +8,8 @@ import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
 /** A connection that held for this long starts the back-off anew. */
 const stableMs = 5_000
+/** The server is done with this client. */
+const normal = 1000
 
 export interface ConnectorOptions extends LinkOptions, Pick<ConnectOptions, 'reconnect'> {
   readonly minMs: number
@@ -34,7 +36,7 @@ export interface ConnectorHost extends Pick<LinkHost, 'hello' | 'received' | 'fa
  *   waiting    -> connecting the wait is over; or the network or the page is back
  *   connecting, open, waiting -> offline   as waiting, where the browser says that there is no network
  *   offline    -> connecting the browser says that there is one; or after `maxMs`, as it may be wrong
- *   any        -> closed     `close()`, or a refusal for good
+ *   any        -> closed     `close()`, by this side or the server's, or a refusal for good
  */
 export class Connector {
   readonly #options: ConnectorOptions
@@ -119,8 +121,9 @@ export class Connector {
     this.#token.stop()
     this.#host.broken(code)
     const status = error?.status
-    if (this.#isFinal(code, reason, status)) {
-      return this.#finish({ code, reason, error: new ClientError('REFUSED', `refused for good: ${status ?? code} ${reason}`, { closeCode: code, status }) })
+    if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== normal)) {
+      // Said good-bye to is not refused.
+      return this.#finish(code === normal ? { code, reason } : { code, reason, error: new ClientError('REFUSED', `refused for good: ${status ?? code} ${reason}`, { closeCode: code, status }) })
     }
     const { minMs, maxMs } = this.#options
     // The server is fine, and no herd is to be feared: no wait, unless it happens again.
@@ -144,10 +147,9 @@ export class Connector {
     this.#enter(online() ? 'waiting' : 'offline', { retryInMs, code, reason })
   }
 
-  #isFinal (code: number, reason: string, status: number | undefined): boolean {
+  #isRefused (code: number, status: number | undefined): boolean {
     return code === 4400 || code === 4403 || status === 400 || status === 403 ||
-      ((status === 401 || code === 4401) && !this.#token.renewable) ||
-      this.#options.reconnect?.({ code, reason }) === false
+      ((status === 401 || code === 4401) && !this.#token.renewable)
   }
 
   #finish (closed: Closed): void {

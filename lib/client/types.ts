@@ -63,7 +63,7 @@ export interface StateChange {
 export interface Closed {
   readonly code: number
   readonly reason: string
-  /** Missing when `close()` was called. */
+  /** Missing when `close()` was called, by this side or, with 1000, by the server's. */
   readonly error?: ClientError
 }
 
@@ -119,8 +119,11 @@ export interface ConnectOptions {
   readonly queue?: { readonly maxMessages?: number, readonly maxBytes?: number }
   /** How long an attempt may take, the token included. @default 15_000 */
   readonly connectTimeoutMs?: number
-  /** Asked when a connection ended that this client would open again: `false` closes the client instead. */
-  readonly reconnect?: (closed: { readonly code: number, readonly reason: string }) => boolean
+  /**
+   * Asked when a connection ended, unless it was refused for good: `false` closes the client, `true` has it come back.
+   * @default it comes back, except after 1000
+   */
+  readonly reconnect?: (closed: { readonly code: number, readonly reason: string }) => boolean | undefined
   /** `positions` of an earlier client, to go on from there. */
   readonly positions?: Readonly<Record<string, string>>
   /** `session` of an earlier client: for others it then is the same one that came back. */

@@ -131,9 +131,29 @@ t.test('401 ends it when there is no other token to be had, and only then', asyn
   await isOpen(renewing.client)
 })
 
-t.test('a close by the server with 1000, or a code of the application, is followed by another attempt unless `reconnect` says no', async (t) => {
+t.test('a close by the server with 1000 ends it, and is no error', async (t) => {
   const server = await scriptedServer(t)
-  const { client, events } = recordedClient(t, server.url, { reconnect: ({ code }) => code !== 4123 })
+  const { client, events } = recordedClient(t, server.url, { reconnect: () => undefined })
+  const peer = await server.peer(0)
+  await isOpen(client)
+  peer.ws.close(1000, 'enough')
+  await until(() => events.close.length > 0)
+  t.strictSame(events.close, [{ code: 1000, reason: 'enough' }])
+  t.match(events.state.at(-1), { state: 'closed', previous: 'open', code: 1000, reason: 'enough' })
+  t.strictSame(events.error, [])
+  await t.rejects(client.send('late'), { code: 'CLOSED' })
+})
+
+t.test('`reconnect` says what follows a close: also an attempt after 1000, or the end after a code of the application; not after a refusal', async (t) => {
+  const refusing = await scriptedServer(t)
+  const refused = recordedClient(t, refusing.url, { reconnect: () => true })
+  const peer = await refusing.peer(0)
+  await isOpen(refused.client)
+  peer.ws.close(4400)
+  await until(() => refused.events.close.length > 0)
+
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url, { reconnect: ({ code }) => code === 4001 ? undefined : code !== 4123 })
   for (const [index, code] of [1000, 4001, 4123].entries()) {
     const peer = await server.peer(index)
     await isOpen(client)

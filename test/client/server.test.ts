@@ -200,6 +200,23 @@ onBoth('the others do not see a client that is back in time, and see one that cl
   t.match(watching.events.presence[1], { event: 'leave', member: { userId: 'ann' } })
 }, () => ({ presence: true }), { presenceGraceMs: 500 })
 
+onBoth('a client that is disconnected stays away, and one that is sent away with 1012 comes back, as the others see', async (t, a, b) => {
+  const watching = recordedClient(t, b.url('lobby'), { WebSocket, token: 'watcher' })
+  await until(() => watching.events.members.length > 0)
+  const { client, events } = recordedClient(t, a.url('lobby'), { WebSocket, token: 'ann' })
+  await until(() => watching.events.presence.length === 1 && events.members.length > 0)
+  t.equal(await b.app.registry.disconnect(String(client.connectionId), { code: 1012, reason: 'move' }), 1)
+  await until(() => events.joined.length === 2)
+  await until(() => watching.client.members('lobby').some(({ connectionId }) => connectionId === client.connectionId))
+  t.equal(watching.events.presence.length, 1, 'nothing happened')
+  t.equal(await b.app.registry.disconnect({ userId: 'ann' }, { reason: 'out' }), 1)
+  await until(() => watching.events.presence.length === 2, { timeoutMs: 300 })
+  t.match(watching.events.presence[1], { event: 'leave', member: { userId: 'ann' } })
+  await until(() => events.close.length > 0)
+  t.strictSame(events.close, [{ code: 1000, reason: 'out' }])
+  t.equal(client.state, 'closed')
+}, () => ({ presence: true }), { presenceGraceMs: 500 })
+
 onBoth('a token is replaced before it expires; one that is not ends the connection, and the next brings a fresh one', async (t, a) => {
   const renewing = recordedClient(t, a.url('lobby'), { WebSocket, token: () => ({ token: 'ann~1500', expiresAt: Date.now() + 1_500 }) })
   const plain = recordedClient(t, a.url('lobby'), { WebSocket, token: async () => 'bob~1000' })
