@@ -25,6 +25,11 @@ export abstract class Recipient {
     return this.session !== undefined
   }
 
+  /** Its client waits for an answer. */
+  get pending (): boolean {
+    return this.session?.pending === true
+  }
+
   /** Sends without looking at the data; for the fan-out. */
   abstract write (payload: Buffer | string, binary: boolean): boolean
   abstract closeForFault (code: number, reason?: string): void

@@ -24,6 +24,8 @@ function onBoth (name: string, run: (t: Test, a: Instance, b: Instance) => Promi
   })
 }
 
+/** What onMessage is at. */
+let handling = ''
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, index) => index + 1)
 
 onBoth('a client that breaks and comes back to the other instance misses nothing', async (t, a, b) => {
@@ -92,6 +94,57 @@ onBoth('an instance shuts down: the client is told when to come back, goes to th
   t.match(events.state.find(({ state }) => state === 'waiting'), { code: 1001 })
   t.strictSame([...client.groups].sort(), ['lobby', 'news'])
   t.strictSame(events.left, [], 'a shutdown is no leave')
+})
+
+let ended = 0
+onBoth('an instance shuts down: what was sent is acknowledged, what is sent later is handled by the next one, once', async (t, a, b) => {
+  const wire = line(a.port)
+  const { client, events } = recordedClient(t, a.url('lobby'), { WebSocket: wire.WebSocket })
+  const idle = recordedClient(t, a.url('lobby'), { WebSocket })
+  await until(() => events.joined.length === 1 && idle.events.joined.length === 1)
+  const { id } = a.app.registry.get(String(client.connectionId)) ?? {}
+  ended = 0
+  const sent = ['slow 1', 'slow 2'].map(async text => await client.send(text))
+  await until(() => handling === 'slow 1')
+  wire.to(b.port)
+  const closing = a.app.close()
+  await until(() => idle.client.state === 'waiting')
+  t.equal(a.app.registry.get(String(id))?.closed, false, 'one that has nothing to wait for does not wait for the others')
+  const later = client.send('later')
+  await Promise.all(sent)
+  t.equal(ended, 2)
+  t.equal(client.connectionId, id)
+  await closing
+  await later
+  t.not(client.connectionId, id)
+  t.strictSame(events.error, [])
+  t.match(events.state.find(({ state }) => state === 'waiting'), { code: 1001 })
+}, () => ({
+  async onMessage (_, data) {
+    handling = String(data)
+    if (handling.startsWith('slow')) await sleep(150)
+    ended++
+  }
+}), { closeGraceMs: 3_000 })
+
+t.test('a callback that does not end holds up the shutdown no longer than a grace, and its request is of unknown outcome', async (t) => {
+  const a = await startInstance(t, { closeGraceMs: 400 }, () => ({
+    async onMessage (_, data) {
+      handling = String(data)
+      await sleep(10_000, undefined, { ref: false })
+    }
+  }))
+  const { client } = recordedClient(t, a.url('lobby'), { WebSocket })
+  await isOpen(client)
+  const sending = client.send('for ever')
+  await until(() => handling === 'for ever')
+  const started = performance.now()
+  const closing = a.app.close()
+  await t.rejects(sending, { code: 'UNKNOWN_OUTCOME' })
+  const broke = performance.now() - started
+  t.ok(broke >= 290 && broke < 390, `${broke.toFixed()} ms`)
+  await closing
+  t.ok(performance.now() - started < 1_200, 'two graces, as onDisconnect waits for the callback')
 })
 
 onBoth('what the log does not hold any more is one gap, then comes what it holds', async (t, a, b) => {
