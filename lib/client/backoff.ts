@@ -14,6 +14,6 @@ const growth = 1.5
  * How long to wait before the next attempt: exponential, with full jitter. With a part of the wait alone at random, the clients of an
  * instance that died would come back as one herd.
  */
-export function backoffMs (failures: number, minMs: number, maxMs: number): number {
+export function backoffMs (failures: number, { minMs, maxMs }: typeof defaultBackoff): number {
   return Math.random() * Math.min(maxMs, minMs * growth ** failures)
 }

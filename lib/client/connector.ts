@@ -12,6 +12,7 @@ const stableMs = 5_000
 const normal = 1000
 
 export interface ConnectorOptions extends LinkOptions, Pick<ConnectOptions, 'reconnect'> {
+  readonly urls: readonly string[]
   readonly minMs: number
   readonly maxMs: number
 }
@@ -47,6 +48,8 @@ export class Connector {
   #state: State = 'connecting'
   #link: Link | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
+  /** Which address is next. */
+  #turn: number
   /** Since the last connection that held. */
   #failures = 0
   #openedAt = Infinity
@@ -83,10 +86,11 @@ export class Connector {
       hide: gone => {
         host.hidden()
         // A page that keeps a socket open cannot enter the back/forward cache.
-        if (gone) this.#link?.drop(1001, 'the page is hidden')
+        if (gone) this.#link?.drop(1001, 'hidden')
       }
     })
-    this.#link = new Link(options, this.#linkHost)
+    this.#turn = Math.floor(Math.random() * options.urls.length)
+    this.#link = this.#dial()
   }
 
   get state (): State {
@@ -110,8 +114,13 @@ export class Connector {
 
   #connect (): void {
     clearTimeout(this.#timer)
-    this.#link = new Link(this.#options, this.#linkHost)
+    this.#link = this.#dial()
     this.#enter('connecting')
+  }
+
+  #dial (): Link {
+    const { urls } = this.#options
+    return new Link(urls[this.#turn++ % urls.length] as string, this.#options, this.#linkHost)
   }
 
   #lost (code: number, reason: string, error?: ClientError): void {
@@ -123,12 +132,12 @@ export class Connector {
     const status = error?.status
     if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== normal)) {
       // Said good-bye to is not refused.
-      return this.#finish(code === normal ? { code, reason } : { code, reason, error: new ClientError('REFUSED', `refused for good: ${status ?? code} ${reason}`, { closeCode: code, status }) })
+      return this.#finish({ code, reason, ...(code !== normal && { error: new ClientError('REFUSED', `refused: ${status ?? code} ${reason}`, { closeCode: code, status }) }) })
     }
-    const { minMs, maxMs } = this.#options
+    const { maxMs } = this.#options
     // The server is fine, and no herd is to be feared: no wait, unless it happens again.
     const atOnce = !this.#failures && (code === 4401 || reason === silence)
-    let delayMs = atOnce ? 0 : backoffMs(this.#failures, minMs, maxMs)
+    let delayMs = atOnce ? 0 : backoffMs(this.#failures, this.#options)
     this.#failures++
     if (this.#afterMs !== undefined) {
       // The server spreads its clients over time; a little more of it does no harm.

@@ -106,6 +106,9 @@ export interface StorageLike {
   setItem (key: string, value: string): void
 }
 
+/** Where a route is. Of several, each attempt takes the next one, the first of them any: instances without a balancer before them. */
+export type Address = string | URL | ReadonlyArray<string | URL>
+
 export interface ConnectOptions {
   /** A string, or a function that is called for every attempt to connect, and before a token expires that it gave with `expiresAt`. */
   readonly token?: string | TokenCallback

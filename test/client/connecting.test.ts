@@ -31,6 +31,33 @@ t.test('http addresses become ws addresses; what is no address is refused at onc
   if (!('WebSocket' in globalThis)) t.throws(() => connect('ws://localhost'), /give the option WebSocket/)
 })
 
+t.test('of several addresses the first is any of them, and each attempt takes the next', async (t) => {
+  const [a, b] = [await scriptedServer(t), await scriptedServer(t)]
+  const gone = await scriptedServer(t)
+  await gone.close()
+  const urls = [a.url, new URL(gone.url), b.url.replace('ws:', 'http:')]
+  const { client, events } = recordedClient(t, urls)
+  for (const turn of [0, 1]) {
+    await Promise.all([a, b].map(async server => (await server.peer(turn)).ws.terminate()))
+  }
+  client.close()
+  t.ok(events.error.length >= 1, 'one of them is not there')
+  t.equal(Math.abs(a.peers.length - b.peers.length) <= 1, true, 'in turn')
+
+  const starts = new Set<number>()
+  for (let n = 0; n < 60; n++) {
+    const before = [a.peers.length, b.peers.length]
+    const { client } = recordedClient(t, [a.url, b.url])
+    await isOpen(client)
+    client.close()
+    starts.add([a.peers.length, b.peers.length].findIndex((count, i) => count > (before[i] ?? 0)))
+    if (starts.size === 2) break
+  }
+  t.strictSame([...starts].sort(), [0, 1])
+  t.throws(() => connect([], { WebSocket }), TypeError)
+  t.throws(() => connect([a.url, '/relative'], { WebSocket }), TypeError)
+})
+
 t.test('a broken connection comes back, says which session it is, and keeps its handlers', async (t) => {
   const server = await scriptedServer(t)
   const { client, events } = recordedClient(t, server.url)
