@@ -7,8 +7,8 @@ export type Data = string | Uint8Array
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined }
 
 /**
- * Augment this to tell the plugin your identity type once:
- * `declare module 'fastify-websocket-groups' { interface Register { identity: User } }`
+ * Augment this to tell the plugin your types once: that of identities, and that of what members show of themselves.
+ * `declare module 'fastify-websocket-groups' { interface Register { identity: User, memberInfo: { name: string } } }`
  */
 export interface Register {}
 
@@ -23,6 +23,9 @@ export interface DefaultIdentity {
 
 /** What `authenticate` returned. */
 export type Identity = Register extends { identity: infer Registered } ? Registered : DefaultIdentity
+
+/** What the option `memberInfo` returns, as members of a group see it: after a trip through JSON. */
+export type MemberInfo = Register extends { memberInfo: infer Registered } ? Registered : Json
 
 /** One live socket of this instance. */
 export interface Connection<Params = Record<string, string>, Who = Identity | null> {
@@ -66,7 +69,7 @@ export interface Member {
   /** Milliseconds since the epoch, by the clock of the instance that holds the connection. */
   readonly joinedAt: number
   /** What the option `memberInfo` returned. */
-  readonly info?: Json
+  readonly info?: MemberInfo
   /** The public name of the client's session, which stays the same when it reconnects; clients of the framed protocol alone have one. */
   readonly session?: string
 }

@@ -11,13 +11,21 @@ export interface Message {
   readonly position: string | undefined
 }
 
+/**
+ * Augment this to say once what the server's option `memberInfo` returns:
+ * `declare module 'fastify-websocket-groups/client' { interface Register { memberInfo: { name: string } } }`
+ */
+export interface Register {}
+
+export type MemberInfo = Register extends { memberInfo: infer Registered } ? Registered : unknown
+
 export interface Member {
   readonly connectionId: string
   /** The same for all connections of one client, before and after a break. */
   readonly session: string
   readonly userId?: string
   readonly joinedAt: number
-  readonly info?: unknown
+  readonly info?: MemberInfo
 }
 
 export interface PresenceChange {
