@@ -97,6 +97,7 @@ onBoth('an instance shuts down: the client is told when to come back, goes to th
 })
 
 let ended = 0
+let released = false
 onBoth('an instance shuts down: what was sent is acknowledged, what is sent later is handled by the next one, once', async (t, a, b) => {
   const wire = line(a.port)
   const { client, events } = recordedClient(t, a.url('lobby'), { WebSocket: wire.WebSocket })
@@ -104,6 +105,7 @@ onBoth('an instance shuts down: what was sent is acknowledged, what is sent late
   await until(() => events.joined.length === 1 && idle.events.joined.length === 1)
   const { id } = a.app.registry.get(String(client.connectionId)) ?? {}
   ended = 0
+  released = false
   const sent = ['slow 1', 'slow 2'].map(async text => await client.send(text))
   await until(() => handling === 'slow 1')
   wire.to(b.port)
@@ -111,6 +113,7 @@ onBoth('an instance shuts down: what was sent is acknowledged, what is sent late
   await until(() => idle.client.state === 'waiting')
   t.equal(a.app.registry.get(String(id))?.closed, false, 'one that has nothing to wait for does not wait for the others')
   const later = client.send('later')
+  released = true
   await Promise.all(sent)
   t.equal(ended, 2)
   t.equal(client.connectionId, id)
@@ -122,7 +125,7 @@ onBoth('an instance shuts down: what was sent is acknowledged, what is sent late
 }, () => ({
   async onMessage (_, data) {
     handling = String(data)
-    if (handling.startsWith('slow')) await sleep(150)
+    if (handling.startsWith('slow')) await until(() => released)
     ended++
   }
 }), { closeGraceMs: 3_000 })
@@ -142,9 +145,9 @@ t.test('a callback that does not end holds up the shutdown no longer than a grac
   const closing = a.app.close()
   await t.rejects(sending, { code: 'UNKNOWN_OUTCOME' })
   const broke = performance.now() - started
-  t.ok(broke >= 290 && broke < 390, `${broke.toFixed()} ms`)
+  t.ok(broke >= 290 && broke < 790, `${broke.toFixed()} ms`)
   await closing
-  t.ok(performance.now() - started < 1_200, 'two graces, as onDisconnect waits for the callback')
+  t.ok(performance.now() - started < 1_500, 'two graces, as onDisconnect waits for the callback')
 })
 
 onBoth('what the log does not hold any more is one gap, then comes what it holds', async (t, a, b) => {
@@ -263,12 +266,12 @@ onBoth('a client that is disconnected stays away, and one that is sent away with
   await until(() => watching.client.members('lobby').some(({ connectionId }) => connectionId === client.connectionId))
   t.equal(watching.events.presence.length, 1, 'nothing happened')
   t.equal(await b.app.registry.disconnect({ userId: 'ann' }, { reason: 'out' }), 1)
-  await until(() => watching.events.presence.length === 2, { timeoutMs: 300 })
+  await until(() => watching.events.presence.length === 2, { timeoutMs: 1_500 })
   t.match(watching.events.presence[1], { event: 'leave', member: { userId: 'ann' } })
   await until(() => events.close.length > 0)
   t.strictSame(events.close, [{ code: 1000, reason: 'out' }])
   t.equal(client.state, 'closed')
-}, () => ({ presence: true }), { presenceGraceMs: 500 })
+}, () => ({ presence: true }), { presenceGraceMs: 2_000 })
 
 onBoth('a token is replaced before it expires; one that is not ends the connection, and the next brings a fresh one', async (t, a) => {
   const renewing = recordedClient(t, a.url('lobby'), { WebSocket, token: () => ({ token: 'ann~1500', expiresAt: Date.now() + 1_500 }) })

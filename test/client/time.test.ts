@@ -10,7 +10,7 @@ const later = async (ms: number): Promise<void> => await new Promise(resolve => 
 
 t.test('the wait is anywhere between nothing and half as much again as the last bound, up to the largest', async (t) => {
   const waits = (failures: number): number[] => Array.from({ length: 2_000 }, () => backoffMs(failures, { minMs: 1_000, maxMs: 30_000 }))
-  for (const [failures, bound] of [[0, 1_000], [1, 1_500], [4, 5_062], [9, 30_000], [5_000, 30_000]] as const) {
+  for (const [failures, bound] of [[0, 1_000], [1, 1_500], [4, 5_062.5], [9, 30_000], [5_000, 30_000]] as const) {
     const sorted = waits(failures).sort((a, b) => a - b)
     t.ok((sorted[0] ?? -1) >= 0 && (sorted[0] ?? 0) < bound * 0.05, 'from nothing')
     t.ok((sorted.at(-1) ?? 0) < bound && (sorted.at(-1) ?? 0) > bound * 0.95, `to ${bound}`)
