@@ -1,6 +1,7 @@
 import type { Envelope } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
 import { Outgoing } from './outbound/outgoing.ts'
+import { isExcepted } from './sender.ts'
 
 /**
  * Gives one message to many connections; returns how many took it. It is written with all else that comes for them in this turn of the event loop.
@@ -11,7 +12,7 @@ export function fanOut (recipients: Iterable<LocalConnection>, envelope: Envelop
   const outgoing = Outgoing.ofEnvelope(envelope)
   let taken = 0
   for (const connection of recipients) {
-    const excepted = except?.has(connection.id) === true
+    const excepted = except !== undefined && isExcepted(connection, except)
     if (stamp > 0 && !excepted) {
       if (connection.multiStamp === stamp) continue
       connection.multiStamp = stamp

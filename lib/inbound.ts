@@ -22,6 +22,8 @@ export interface RequestHandler {
   handle (request: ClientRequest): unknown
   /** A callback failed for the request that was handled last, and `onError` keeps the connection. */
   failed (error: Error): void
+  /** All that came is handled. */
+  idle (): void
 }
 
 export interface Closed { readonly code: number, readonly reason: string }
@@ -192,6 +194,7 @@ export class Inbound {
 
   #idle (): void {
     this.#busy = false
+    this.#requests?.idle()
     if (this.#ended !== undefined) void this.#finish(this.#ended)
   }
 

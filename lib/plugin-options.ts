@@ -3,7 +3,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Redis, RedisOptions } from 'ioredis'
 import type { Backplane } from './backplane/backplane.ts'
 import type { Authenticate, RoomOptions } from './route-types.ts'
-import type { Connection, Identity, Json, LogSettings } from './types.ts'
+import type { Connection, Identity, LogSettings, MemberInfo } from './types.ts'
 
 /** What to do while the backplane is out; the first choice of each is the default. */
 export interface OutagePolicy {
@@ -38,7 +38,7 @@ export interface WebsocketGroupsOptions {
   /** When an identity ends, in milliseconds since the epoch; the connection is then closed with 4401. @default its `expiresAt`, else its `exp` (seconds) */
   readonly expiresAt?: (identity: Identity) => number | undefined
   /** What other members see of a connection; at most 1,024 bytes as JSON. @default nothing */
-  readonly memberInfo?: (connection: Connection) => Json | undefined
+  readonly memberInfo?: (connection: Connection) => MemberInfo | undefined
   /** Ready-made room routes by path, added at register. */
   readonly rooms?: Readonly<Record<string, RoomOptions | true>>
   /** A name for this instance in logs; never used as an id. */

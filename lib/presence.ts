@@ -1,5 +1,6 @@
 import { Absences } from './absences.ts'
 import type { Backplane, Envelope, Target } from './backplane/backplane.ts'
+import { CloseCode } from './close-codes.ts'
 import type { LocalConnection } from './connection.ts'
 import type { FramedMember } from './frames.ts'
 import { Outgoing } from './outbound/outgoing.ts'
@@ -12,7 +13,8 @@ import type { Member } from './types.ts'
  * stored; envelopes of the kind `presence` go to `receive`; `resync` is for when the backplane is back, or lost members of an instance that died.
  */
 
-const normalClosure = 1000
+/** After these a client does not come back: one of the two is done, or the client is wrong, or somebody else's. */
+const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, CloseCode.BadFrame, CloseCode.OtherUser])
 /** Groups whose members are read at the same time after an outage. */
 const resyncBatch = 8
 const maxResyncDelayMs = 1_000
@@ -76,7 +78,7 @@ export class Presence {
       this.#absences.drop(group)
     }
     const { closeCode, sessionName } = connection
-    const mayComeBack = closeCode !== undefined && closeCode !== normalClosure && sessionName !== undefined
+    const mayComeBack = closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
     const key = `${connection.id} ${group}`
     const leaving = gone.announced.then(async () => {
       if (!gone.superseded) await this.#announce(group, mayComeBack ? 'away' : 'leave', gone.member)

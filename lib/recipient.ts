@@ -22,16 +22,25 @@ export abstract class Recipient {
   /** Set when the client speaks the framed protocol. */
   protected abstract readonly session: FramedSession | undefined
 
+  /** What others know the client's session by. */
+  abstract readonly sessionName: string | undefined
+
   /** Its client speaks the framed protocol. */
   get framed (): boolean {
     return this.session !== undefined
+  }
+
+  /** Its client waits for an answer. */
+  get pending (): boolean {
+    return this.session?.pending === true
   }
 
   abstract closeForFault (code: number, reason?: string): void
 
   /** One message to this connection alone. Returns whether it was taken. */
   deliver (envelope: Envelope): boolean {
-    if (envelope.except.includes(this.id)) {
+    const { except } = envelope
+    if (except.includes(this.id) || (this.sessionName !== undefined && except.includes(this.sessionName))) {
       this.passOver(envelope)
       return false
     }

@@ -41,7 +41,7 @@ export class GroupRegistry implements Registry {
   readonly #backplane: Backplane
   readonly #appLog: FastifyBaseLogger
   readonly #hub = new Hub()
-  readonly #sender = new Sender()
+  readonly #sender = new Sender(id => this.#hub.connections.get(id))
   readonly #delivery = new LocalDelivery(this.#hub, this.#sender, this.metrics, () => this.#log)
   readonly #outbox: Outbox
   readonly #logs: GroupLogs

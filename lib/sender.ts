@@ -4,10 +4,19 @@ import { WebsocketGroupsError } from './errors.ts'
 import { drawId, ownerOf } from './ids.ts'
 import type { BroadcastOptions, Data } from './types.ts'
 
+/** A connection, as far as it can be excepted. */
+interface Named { readonly id: string, readonly sessionName?: string | undefined }
+
 /** Makes the envelopes of one origin, each with the next sequence number. */
 export class Sender {
   #origin = drawId()
   #sequence = 0
+  readonly #find: (id: string) => Named | undefined
+
+  /** `find` knows the connections of this instance. */
+  constructor (find: (id: string) => Named | undefined = () => undefined) {
+    this.#find = find
+  }
 
   get origin (): string {
     return this.#origin
@@ -21,7 +30,7 @@ export class Sender {
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID */
   message (targets: readonly Target[], data: Data, { except, volatile = false, conflationKey }: BroadcastOptions): Envelope {
     if (conflationKey !== undefined) assertConflationKey(conflationKey)
-    return { ...this.#envelope('message', targets, '', data), except: exceptIds(except), volatile: volatile || conflationKey !== undefined, ...(conflationKey === undefined ? {} : { conflationKey }) }
+    return { ...this.#envelope('message', targets, '', data), except: exceptIds(except, this.#find), volatile: volatile || conflationKey !== undefined, ...(conflationKey === undefined ? {} : { conflationKey }) }
   }
 
   command (kind: Exclude<Envelope['kind'], 'message'>, target: Target, command: string, data: Data = ''): Envelope {
@@ -43,11 +52,27 @@ export class Sender {
   }
 }
 
-/** The ids in `except`. What is no connection's id excludes nobody, and does not travel. */
-function exceptIds (except: BroadcastOptions['except']): readonly string[] {
+/**
+ * The ids in `except`, and the names of the sessions behind them: a client that is back with another connection is the same one. What is no connection's
+ * id excludes nobody, and does not travel.
+ */
+function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Named | undefined): readonly string[] {
   if (except === undefined) return []
-  const list = Array.isArray(except) ? except : [except]
-  return list.map((one: { id: string } | string) => typeof one === 'string' ? one : one.id).filter(id => ownerOf(id) !== undefined)
+  const ids: string[] = []
+  for (const one of (Array.isArray(except) ? except : [except]) as ReadonlyArray<Named | string>) {
+    const id = typeof one === 'string' ? one : one.id
+    if (ownerOf(id) === undefined) continue
+    ids.push(id)
+    // Of the object first: it knows its session also when its socket is closed.
+    const { sessionName } = typeof one === 'object' && one.sessionName !== undefined ? one : find(id) ?? {}
+    if (sessionName !== undefined) ids.push(sessionName)
+  }
+  return ids
+}
+
+/** Names of sessions have no dot in them, and ids of connections do: they cannot be mistaken for one another. */
+export function isExcepted ({ id, sessionName }: Named, except: ReadonlySet<string>): boolean {
+  return except.has(id) || (sessionName !== undefined && except.has(sessionName))
 }
 
 /**

@@ -7,8 +7,8 @@ export type Data = string | Uint8Array
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined }
 
 /**
- * Augment this to tell the plugin your identity type once:
- * `declare module 'fastify-websocket-groups' { interface Register { identity: User } }`
+ * Augment this to tell the plugin your types once: that of identities, and that of what members show of themselves.
+ * `declare module 'fastify-websocket-groups' { interface Register { identity: User, memberInfo: { name: string } } }`
  */
 export interface Register {}
 
@@ -23,6 +23,9 @@ export interface DefaultIdentity {
 
 /** What `authenticate` returned. */
 export type Identity = Register extends { identity: infer Registered } ? Registered : DefaultIdentity
+
+/** What the option `memberInfo` returns, as members of a group see it: after a trip through JSON. */
+export type MemberInfo = Register extends { memberInfo: infer Registered } ? Registered : Json
 
 /** One live socket of this instance. */
 export interface Connection<Params = Record<string, string>, Who = Identity | null> {
@@ -66,7 +69,7 @@ export interface Member {
   /** Milliseconds since the epoch, by the clock of the instance that holds the connection. */
   readonly joinedAt: number
   /** What the option `memberInfo` returned. */
-  readonly info?: Json
+  readonly info?: MemberInfo
   /** The public name of the client's session, which stays the same when it reconnects; clients of the framed protocol alone have one. */
   readonly session?: string
 }
@@ -75,7 +78,10 @@ export interface Member {
 export type MemberList = readonly Member[] & { readonly ageMs: number }
 
 export interface BroadcastOptions {
-  /** Connections (or their ids) that do not get the message, wherever they are. */
+  /**
+   * Connections (or their ids) that do not get the message, wherever they are. A client of the framed protocol does not get it later either, when it comes
+   * back with another connection; of one that is named by id this is known where the connection is, so give the connection itself.
+   */
   readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string>
   /** `true`: at most once and without the group's log, and not at all to clients that read too slowly (see `slowBufferedBytes`), as typing indicators want it. */
   readonly volatile?: boolean
@@ -163,7 +169,7 @@ export interface History {
 }
 
 export interface CloseOptions {
-  /** @default 1000 */
+  /** After 1000 the client of this package stays closed, and others are told at once that it left; after 1012 or 1013 it comes back. @default 1000 */
   readonly code?: number
   readonly reason?: string
 }

@@ -1,3 +1,4 @@
+import { defaultBackoff } from './backoff.ts'
 import { Connector } from './connector.ts'
 import { Emitter } from './emitter.ts'
 import { ClientError } from './errors.ts'
@@ -7,7 +8,7 @@ import { Memberships } from './memberships.ts'
 import { Positions } from './positions.ts'
 import { closed, Requests } from './requests.ts'
 import { Token } from './token.ts'
-import type { Ack, ClientEvents, ConnectOptions, Data, Member, SendOptions, State, WebSocketClass } from './types.ts'
+import type { Ack, Address, ClientEvents, ConnectOptions, Data, Member, SendOptions, State, WebSocketClass } from './types.ts'
 
 interface Saved { readonly session?: string, readonly positions?: Record<string, string> }
 
@@ -23,15 +24,15 @@ export class Client extends Emitter<ClientEvents> {
   #connectionId: string | undefined
   #session: string | undefined
 
-  /** @throws {TypeError} for a URL that is none, and where there is no WebSocket */
-  constructor (address: string | URL, options: ConnectOptions) {
+  /** @throws {TypeError} for a URL that is none, for none at all, and where there is no WebSocket */
+  constructor (address: Address, options: ConnectOptions) {
     super()
     const { location, WebSocket: native } = globalThis as { location?: { readonly href: string }, WebSocket?: WebSocketClass }
     const WebSocket = options.WebSocket ?? native
-    if (!WebSocket) throw new TypeError('there is no WebSocket here: give the option WebSocket')
-    const url = new URL(address, location?.href).href.replace(/^http/, 'ws')
+    const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws'))
+    if (!urls[0] || !WebSocket) throw new TypeError('no address, or no WebSocket: give the option WebSocket')
     this.#storage = options.storage
-    this.#storageKey = `wsg:${url}`
+    this.#storageKey = `wsg:${urls[0]}`
     const saved = this.#load()
     this.#session = options.session ?? saved.session
     this.#positions = new Positions(options.positions ?? saved.positions)
@@ -55,13 +56,12 @@ export class Client extends Emitter<ClientEvents> {
       failed
     })
     this.#connector = new Connector({
-      url,
+      urls,
       WebSocket,
       protocols: options.protocols ?? [],
       timeoutMs: options.connectTimeoutMs ?? 15_000,
       reconnect: options.reconnect,
-      minMs: 1_000,
-      maxMs: 10_000,
+      ...defaultBackoff,
       ...options.backoff
     }, token, {
       hello: () => ({ session: this.#session, resume: this.#positions.resume(group => this.#memberships.has(group)) }),

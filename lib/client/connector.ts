@@ -8,8 +8,11 @@ import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
 /** A connection that held for this long starts the back-off anew. */
 const stableMs = 5_000
+/** The server is done with this client. */
+const normal = 1000
 
 export interface ConnectorOptions extends LinkOptions, Pick<ConnectOptions, 'reconnect'> {
+  readonly urls: readonly string[]
   readonly minMs: number
   readonly maxMs: number
 }
@@ -34,7 +37,7 @@ export interface ConnectorHost extends Pick<LinkHost, 'hello' | 'received' | 'fa
  *   waiting    -> connecting the wait is over; or the network or the page is back
  *   connecting, open, waiting -> offline   as waiting, where the browser says that there is no network
  *   offline    -> connecting the browser says that there is one; or after `maxMs`, as it may be wrong
- *   any        -> closed     `close()`, or a refusal for good
+ *   any        -> closed     `close()`, by this side or the server's, or a refusal for good
  */
 export class Connector {
   readonly #options: ConnectorOptions
@@ -45,6 +48,8 @@ export class Connector {
   #state: State = 'connecting'
   #link: Link | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
+  /** Which address is next. */
+  #turn: number
   /** Since the last connection that held. */
   #failures = 0
   #openedAt = Infinity
@@ -81,10 +86,11 @@ export class Connector {
       hide: gone => {
         host.hidden()
         // A page that keeps a socket open cannot enter the back/forward cache.
-        if (gone) this.#link?.drop(1001, 'the page is hidden')
+        if (gone) this.#link?.drop(1001, 'hidden')
       }
     })
-    this.#link = new Link(options, this.#linkHost)
+    this.#turn = Math.floor(Math.random() * options.urls.length)
+    this.#link = this.#dial()
   }
 
   get state (): State {
@@ -108,8 +114,13 @@ export class Connector {
 
   #connect (): void {
     clearTimeout(this.#timer)
-    this.#link = new Link(this.#options, this.#linkHost)
+    this.#link = this.#dial()
     this.#enter('connecting')
+  }
+
+  #dial (): Link {
+    const { urls } = this.#options
+    return new Link(urls[this.#turn++ % urls.length] as string, this.#options, this.#linkHost)
   }
 
   #lost (code: number, reason: string, error?: ClientError): void {
@@ -119,13 +130,14 @@ export class Connector {
     this.#token.stop()
     this.#host.broken(code)
     const status = error?.status
-    if (this.#isFinal(code, reason, status)) {
-      return this.#finish({ code, reason, error: new ClientError('REFUSED', `refused for good: ${status ?? code} ${reason}`, { closeCode: code, status }) })
+    if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== normal)) {
+      // Said good-bye to is not refused.
+      return this.#finish({ code, reason, ...(code !== normal && { error: new ClientError('REFUSED', `refused: ${status ?? code} ${reason}`, { closeCode: code, status }) }) })
     }
-    const { minMs, maxMs } = this.#options
+    const { maxMs } = this.#options
     // The server is fine, and no herd is to be feared: no wait, unless it happens again.
     const atOnce = !this.#failures && (code === 4401 || reason === silence)
-    let delayMs = atOnce ? 0 : backoffMs(this.#failures, minMs, maxMs)
+    let delayMs = atOnce ? 0 : backoffMs(this.#failures, this.#options)
     this.#failures++
     if (this.#afterMs !== undefined) {
       // The server spreads its clients over time; a little more of it does no harm.
@@ -144,10 +156,9 @@ export class Connector {
     this.#enter(online() ? 'waiting' : 'offline', { retryInMs, code, reason })
   }
 
-  #isFinal (code: number, reason: string, status: number | undefined): boolean {
+  #isRefused (code: number, status: number | undefined): boolean {
     return code === 4400 || code === 4403 || status === 400 || status === 403 ||
-      ((status === 401 || code === 4401) && !this.#token.renewable) ||
-      this.#options.reconnect?.({ code, reason }) === false
+      ((status === 401 || code === 4401) && !this.#token.renewable)
   }
 
   #finish (closed: Closed): void {

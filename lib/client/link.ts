@@ -20,7 +20,6 @@ export interface LinkHost {
 }
 
 export interface LinkOptions {
-  readonly url: string
   readonly protocols: readonly string[]
   readonly WebSocket: WebSocketClass
   readonly timeoutMs: number
@@ -36,11 +35,11 @@ export class Link {
   #refusal: ErrorDetails = {}
   #over = false
 
-  constructor (options: LinkOptions, host: LinkHost) {
+  constructor (url: string, options: LinkOptions, host: LinkHost) {
     this.#options = options
     this.#host = host
     this.#timer = setTimeout(() => this.drop(1006, 'no answer in time'), options.timeoutMs)
-    void this.#open()
+    void this.#open(url)
   }
 
   get bufferedAmount (): number {
@@ -71,8 +70,8 @@ export class Link {
     this.#end(code, reason, error)
   }
 
-  async #open (): Promise<void> {
-    const { WebSocket, url, protocols } = this.#options
+  async #open (url: string): Promise<void> {
+    const { WebSocket, protocols } = this.#options
     try {
       const token = await this.#host.token()
       if (!this.#over) this.#listen(this.#socket = new WebSocket(url, [subprotocol, ...protocols, ...token ? ['bearer', token] : []]))

@@ -45,6 +45,6 @@ export class Positions {
   /** What `hello` offers. Groups that fit `last` come last, as they can be left out: their `join` says the position again. */
   resume (last: (group: string) => boolean): Record<string, string> {
     const entries = Object.entries(this.all())
-    return Object.fromEntries(entries.sort(([a], [b]) => Number(last(a)) - Number(last(b))).slice(0, maxResumed))
+    return Object.fromEntries(entries.sort(([a], [b]) => +last(a) - +last(b)).slice(0, maxResumed))
   }
 }

@@ -12,7 +12,7 @@ type Done = (error: ClientError | undefined, ack: Ack) => void
 
 interface Request {
   readonly id: number
-  readonly text: string
+  readonly encoded: string
   /** Belongs to one connection: not kept over a break. */
   readonly control: boolean
   readonly done: Done
@@ -122,7 +122,7 @@ export class Requests {
 
   #request (frame: object, control: boolean, done: Done, retry = false): Request {
     const id = ++this.#lastId
-    return { id, text: JSON.stringify({ ...frame, id }), control, done, retry, sends: 0 }
+    return { id, encoded: JSON.stringify({ ...frame, id }), control, done, retry, sends: 0 }
   }
 
   #add (request: Request): void {
@@ -141,7 +141,7 @@ export class Requests {
   #send (request: Request, wire: Wire): void {
     request.sends++
     this.#sent.set(request.id, request)
-    wire.send(request.text)
+    wire.send(request.encoded)
   }
 }
 
@@ -150,5 +150,5 @@ export function closed (): ClientError {
 }
 
 function unknownOutcome (): ClientError {
-  return new ClientError('UNKNOWN_OUTCOME', 'sent, but not acknowledged')
+  return new ClientError('UNKNOWN_OUTCOME', 'not acknowledged')
 }

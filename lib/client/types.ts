@@ -11,13 +11,21 @@ export interface Message {
   readonly position: string | undefined
 }
 
+/**
+ * Augment this to say once what the server's option `memberInfo` returns:
+ * `declare module 'fastify-websocket-groups/client' { interface Register { memberInfo: { name: string } } }`
+ */
+export interface Register {}
+
+export type MemberInfo = Register extends { memberInfo: infer Registered } ? Registered : unknown
+
 export interface Member {
   readonly connectionId: string
   /** The same for all connections of one client, before and after a break. */
   readonly session: string
   readonly userId?: string
   readonly joinedAt: number
-  readonly info?: unknown
+  readonly info?: MemberInfo
 }
 
 export interface PresenceChange {
@@ -63,7 +71,7 @@ export interface StateChange {
 export interface Closed {
   readonly code: number
   readonly reason: string
-  /** Missing when `close()` was called. */
+  /** Missing when `close()` was called, by this side or, with 1000, by the server's. */
   readonly error?: ClientError
 }
 
@@ -106,6 +114,9 @@ export interface StorageLike {
   setItem (key: string, value: string): void
 }
 
+/** Where a route is. Of several, each attempt takes the next one, the first of them any: instances without a balancer before them. */
+export type Address = string | URL | ReadonlyArray<string | URL>
+
 export interface ConnectOptions {
   /** A string, or a function that is called for every attempt to connect, and before a token expires that it gave with `expiresAt`. */
   readonly token?: string | TokenCallback
@@ -113,14 +124,17 @@ export interface ConnectOptions {
   readonly WebSocket?: WebSocketClass
   /** Further subprotocols to offer, behind `wsg.v1`. */
   readonly protocols?: readonly string[]
-  /** An attempt waits a random time of at most `minMs` doubled with each failure, and never more than `maxMs`. @default { minMs: 1_000, maxMs: 10_000 } */
+  /** An attempt waits a random time of at most `minMs`, half as much again with each failure, and never more than `maxMs`. @default { minMs: 1_000, maxMs: 10_000 } */
   readonly backoff?: { readonly minMs?: number, readonly maxMs?: number }
   /** How many messages, and characters in them, may wait or be unacknowledged. @default { maxMessages: 1_000, maxBytes: 1_048_576 } */
   readonly queue?: { readonly maxMessages?: number, readonly maxBytes?: number }
   /** How long an attempt may take, the token included. @default 15_000 */
   readonly connectTimeoutMs?: number
-  /** Asked when a connection ended that this client would open again: `false` closes the client instead. */
-  readonly reconnect?: (closed: { readonly code: number, readonly reason: string }) => boolean
+  /**
+   * Asked when a connection ended, unless it was refused for good: `false` closes the client, `true` has it come back.
+   * @default it comes back, except after 1000
+   */
+  readonly reconnect?: (closed: { readonly code: number, readonly reason: string }) => boolean | undefined
   /** `positions` of an earlier client, to go on from there. */
   readonly positions?: Readonly<Record<string, string>>
   /** `session` of an earlier client: for others it then is the same one that came back. */

@@ -49,6 +49,7 @@ export class FramedSession implements RequestHandler {
   #welcomed = false
   #name: string | undefined
   #current: ClientRequest | undefined
+  #pending = false
 
   constructor (connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, accept: (request: ClientRequest, bytes: number) => void) {
     this.#connection = connection
@@ -69,6 +70,11 @@ export class FramedSession implements RequestHandler {
     return this.#name
   }
 
+  /** Something that the client asked for is not answered yet. */
+  get pending (): boolean {
+    return this.#pending
+  }
+
   /** Resolves when the callbacks may run: the client said hello (or is gone) and the connection is known. */
   async opened (entered: Promise<void> | undefined): Promise<void> {
     await this.#greeted
@@ -85,7 +91,10 @@ export class FramedSession implements RequestHandler {
     if (frame?.type === 'ping') this.#connection.write(pong, false)
     else if (frame?.type === 'hello') this.#hello(frame)
     else if (!this.#welcomed) this.#violation('hello must come first')
-    else if (frame !== undefined) this.#accept(frame, data.length)
+    else if (frame !== undefined) {
+      this.#pending = true
+      this.#accept(frame, data.length)
+    }
   }
 
   handle (request: ClientRequest): unknown {
@@ -103,8 +112,13 @@ export class FramedSession implements RequestHandler {
     this.#refuse(this.#current?.id, error)
   }
 
+  idle (): void {
+    this.#pending = false
+  }
+
   /** The socket is closed. */
   ended (): void {
+    this.#pending = false
     clearTimeout(this.#deadline)
     this.#resolveGreeted?.()
   }

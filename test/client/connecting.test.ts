@@ -31,6 +31,33 @@ t.test('http addresses become ws addresses; what is no address is refused at onc
   if (!('WebSocket' in globalThis)) t.throws(() => connect('ws://localhost'), /give the option WebSocket/)
 })
 
+t.test('of several addresses the first is any of them, and each attempt takes the next', async (t) => {
+  const [a, b] = [await scriptedServer(t), await scriptedServer(t)]
+  const gone = await scriptedServer(t)
+  await gone.close()
+  const urls = [a.url, new URL(gone.url), b.url.replace('ws:', 'http:')]
+  const { client, events } = recordedClient(t, urls)
+  for (const turn of [0, 1]) {
+    await Promise.all([a, b].map(async server => (await server.peer(turn)).ws.terminate()))
+  }
+  client.close()
+  t.ok(events.error.length >= 1, 'one of them is not there')
+  t.equal(Math.abs(a.peers.length - b.peers.length) <= 1, true, 'in turn')
+
+  const starts = new Set<number>()
+  for (let n = 0; n < 60; n++) {
+    const before = [a.peers.length, b.peers.length]
+    const { client } = recordedClient(t, [a.url, b.url])
+    await isOpen(client)
+    client.close()
+    starts.add([a.peers.length, b.peers.length].findIndex((count, i) => count > (before[i] ?? 0)))
+    if (starts.size === 2) break
+  }
+  t.strictSame([...starts].sort(), [0, 1])
+  t.throws(() => connect([], { WebSocket }), TypeError)
+  t.throws(() => connect([a.url, '/relative'], { WebSocket }), TypeError)
+})
+
 t.test('a broken connection comes back, says which session it is, and keeps its handlers', async (t) => {
   const server = await scriptedServer(t)
   const { client, events } = recordedClient(t, server.url)
@@ -131,9 +158,29 @@ t.test('401 ends it when there is no other token to be had, and only then', asyn
   await isOpen(renewing.client)
 })
 
-t.test('a close by the server with 1000, or a code of the application, is followed by another attempt unless `reconnect` says no', async (t) => {
+t.test('a close by the server with 1000 ends it, and is no error', async (t) => {
   const server = await scriptedServer(t)
-  const { client, events } = recordedClient(t, server.url, { reconnect: ({ code }) => code !== 4123 })
+  const { client, events } = recordedClient(t, server.url, { reconnect: () => undefined })
+  const peer = await server.peer(0)
+  await isOpen(client)
+  peer.ws.close(1000, 'enough')
+  await until(() => events.close.length > 0)
+  t.strictSame(events.close, [{ code: 1000, reason: 'enough' }])
+  t.match(events.state.at(-1), { state: 'closed', previous: 'open', code: 1000, reason: 'enough' })
+  t.strictSame(events.error, [])
+  await t.rejects(client.send('late'), { code: 'CLOSED' })
+})
+
+t.test('`reconnect` says what follows a close: also an attempt after 1000, or the end after a code of the application; not after a refusal', async (t) => {
+  const refusing = await scriptedServer(t)
+  const refused = recordedClient(t, refusing.url, { reconnect: () => true })
+  const peer = await refusing.peer(0)
+  await isOpen(refused.client)
+  peer.ws.close(4400)
+  await until(() => refused.events.close.length > 0)
+
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url, { reconnect: ({ code }) => code === 4001 ? undefined : code !== 4123 })
   for (const [index, code] of [1000, 4001, 4123].entries()) {
     const peer = await server.peer(index)
     await isOpen(client)

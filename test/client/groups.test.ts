@@ -272,11 +272,14 @@ t.test('presence: a leave that is out of date, and a join of a session that is t
     presence('join', member('bob', 2)), // bob is back on another connection
     presence('leave', member('bob', 1)), // of the connection before
     presence('leave', member('cid')),
-    presence('leave', member('dan')) // never seen; the list may have been cut
+    presence('leave', member('dan')), // never seen; the list may have been cut
+    { ...presence('join', member('eve')), back: true }, // the same
+    { ...presence('join', member('eve', 2)), back: true }
   )
-  await until(() => events.presence.length === 3)
+  await until(() => client.members('g').some(({ connectionId }) => connectionId === 'eve-2'))
   t.match(events.members, [{ group: 'g', members: [{ session: 'ann' }, { session: 'ann' }, { session: 'bob' }] }])
-  t.strictSame(events.presence.map(({ event, member: { session } }) => `${event} ${session}`), ['join cid', 'leave cid', 'leave dan'])
-  t.strictSame(client.members('g').map(({ connectionId }) => connectionId).sort(), ['ann-2', 'bob-2'])
+  t.strictSame(events.presence.map(({ event, member: { session } }) => `${event} ${session}`), ['join cid', 'leave cid', 'leave dan', 'join eve'])
+  t.match(events.presence.at(-1), { back: true, member: { connectionId: 'eve-1' } })
+  t.strictSame(client.members('g').map(({ connectionId }) => connectionId).sort(), ['ann-2', 'bob-2', 'eve-2'])
   t.strictSame(client.members('unheard of'), [])
 })

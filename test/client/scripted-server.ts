@@ -4,7 +4,7 @@ import type { IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
 import { until } from '../helpers/until.ts'
-import { connect, type Client, type ClientEvents, type ConnectOptions } from '../../lib/client/index.ts'
+import { connect, type Address, type Client, type ClientEvents, type ConnectOptions } from '../../lib/client/index.ts'
 
 export type Frame = Readonly<Record<string, unknown>> & { readonly type: string }
 
@@ -106,7 +106,7 @@ export interface Recording {
 }
 
 /** A client that retries fast and whose events are recorded. Closed at the end of the test. */
-export function recordedClient (t: Test, url: string, options: ConnectOptions = {}): Recording {
+export function recordedClient (t: Test, url: Address, options: ConnectOptions = {}): Recording {
   const client = connect(url, { WebSocket, backoff: { minMs: 20, maxMs: 100 }, ...options })
   t.teardown(() => client.close())
   const events: Recorded = { message: [], presence: [], members: [], joined: [], left: [], gap: [], state: [], error: [], close: [] }

@@ -24,6 +24,8 @@ function onBoth (name: string, run: (t: Test, a: Instance, b: Instance) => Promi
   })
 }
 
+/** What onMessage is at. */
+let handling = ''
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, index) => index + 1)
 
 onBoth('a client that breaks and comes back to the other instance misses nothing', async (t, a, b) => {
@@ -92,6 +94,60 @@ onBoth('an instance shuts down: the client is told when to come back, goes to th
   t.match(events.state.find(({ state }) => state === 'waiting'), { code: 1001 })
   t.strictSame([...client.groups].sort(), ['lobby', 'news'])
   t.strictSame(events.left, [], 'a shutdown is no leave')
+})
+
+let ended = 0
+let released = false
+onBoth('an instance shuts down: what was sent is acknowledged, what is sent later is handled by the next one, once', async (t, a, b) => {
+  const wire = line(a.port)
+  const { client, events } = recordedClient(t, a.url('lobby'), { WebSocket: wire.WebSocket })
+  const idle = recordedClient(t, a.url('lobby'), { WebSocket })
+  await until(() => events.joined.length === 1 && idle.events.joined.length === 1)
+  const { id } = a.app.registry.get(String(client.connectionId)) ?? {}
+  ended = 0
+  released = false
+  const sent = ['slow 1', 'slow 2'].map(async text => await client.send(text))
+  await until(() => handling === 'slow 1')
+  wire.to(b.port)
+  const closing = a.app.close()
+  await until(() => idle.client.state === 'waiting')
+  t.equal(a.app.registry.get(String(id))?.closed, false, 'one that has nothing to wait for does not wait for the others')
+  const later = client.send('later')
+  released = true
+  await Promise.all(sent)
+  t.equal(ended, 2)
+  t.equal(client.connectionId, id)
+  await closing
+  await later
+  t.not(client.connectionId, id)
+  t.strictSame(events.error, [])
+  t.match(events.state.find(({ state }) => state === 'waiting'), { code: 1001 })
+}, () => ({
+  async onMessage (_, data) {
+    handling = String(data)
+    if (handling.startsWith('slow')) await until(() => released)
+    ended++
+  }
+}), { closeGraceMs: 3_000 })
+
+t.test('a callback that does not end holds up the shutdown no longer than a grace, and its request is of unknown outcome', async (t) => {
+  const a = await startInstance(t, { closeGraceMs: 400 }, () => ({
+    async onMessage (_, data) {
+      handling = String(data)
+      await sleep(10_000, undefined, { ref: false })
+    }
+  }))
+  const { client } = recordedClient(t, a.url('lobby'), { WebSocket })
+  await isOpen(client)
+  const sending = client.send('for ever')
+  await until(() => handling === 'for ever')
+  const started = performance.now()
+  const closing = a.app.close()
+  await t.rejects(sending, { code: 'UNKNOWN_OUTCOME' })
+  const broke = performance.now() - started
+  t.ok(broke >= 290 && broke < 790, `${broke.toFixed()} ms`)
+  await closing
+  t.ok(performance.now() - started < 1_500, 'two graces, as onDisconnect waits for the callback')
 })
 
 onBoth('what the log does not hold any more is one gap, then comes what it holds', async (t, a, b) => {
@@ -199,6 +255,23 @@ onBoth('the others do not see a client that is back in time, and see one that cl
   await until(() => watching.events.presence.length === 2, { timeoutMs: 300 })
   t.match(watching.events.presence[1], { event: 'leave', member: { userId: 'ann' } })
 }, () => ({ presence: true }), { presenceGraceMs: 500 })
+
+onBoth('a client that is disconnected stays away, and one that is sent away with 1012 comes back, as the others see', async (t, a, b) => {
+  const watching = recordedClient(t, b.url('lobby'), { WebSocket, token: 'watcher' })
+  await until(() => watching.events.members.length > 0)
+  const { client, events } = recordedClient(t, a.url('lobby'), { WebSocket, token: 'ann' })
+  await until(() => watching.events.presence.length === 1 && events.members.length > 0)
+  t.equal(await b.app.registry.disconnect(String(client.connectionId), { code: 1012, reason: 'move' }), 1)
+  await until(() => events.joined.length === 2)
+  await until(() => watching.client.members('lobby').some(({ connectionId }) => connectionId === client.connectionId))
+  t.equal(watching.events.presence.length, 1, 'nothing happened')
+  t.equal(await b.app.registry.disconnect({ userId: 'ann' }, { reason: 'out' }), 1)
+  await until(() => watching.events.presence.length === 2, { timeoutMs: 1_500 })
+  t.match(watching.events.presence[1], { event: 'leave', member: { userId: 'ann' } })
+  await until(() => events.close.length > 0)
+  t.strictSame(events.close, [{ code: 1000, reason: 'out' }])
+  t.equal(client.state, 'closed')
+}, () => ({ presence: true }), { presenceGraceMs: 2_000 })
 
 onBoth('a token is replaced before it expires; one that is not ends the connection, and the next brings a fresh one', async (t, a) => {
   const renewing = recordedClient(t, a.url('lobby'), { WebSocket, token: () => ({ token: 'ann~1500', expiresAt: Date.now() + 1_500 }) })

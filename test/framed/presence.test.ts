@@ -95,6 +95,26 @@ onBoth('a client whose link breaks is told to have left only when it does not co
   t.ok(performance.now() - broke >= graceMs)
 })
 
+onBoth('a client that the server closes for good is gone at once, one that it sends away to come back is not', async (t, a, b) => {
+  const ann = await enter(t, `${a.url}/lobby`, 'ann')
+  for (const code of [undefined, 4400, 4403]) {
+    const bob = await enter(t, `${b.url}/lobby`, 'bob')
+    await ann.nextOf('presence', { event: 'join' })
+    const before = performance.now()
+    t.equal(await a.app.registry.disconnect(String(bob.welcome.connectionId), code === undefined ? {} : { code }), 1)
+    await ann.nextOf('presence', { event: 'leave', count: 1 })
+    t.ok(performance.now() - before < graceMs, `${code ?? 'the default'}`)
+  }
+  for (const code of [1012, 1013]) {
+    const bob = await enter(t, `${b.url}/lobby`, `${code}`)
+    await ann.nextOf('presence', { event: 'join' })
+    const before = performance.now()
+    await a.app.registry.disconnect(String(bob.welcome.connectionId), { code })
+    await ann.nextOf('presence', { event: 'leave', count: 1 })
+    t.ok(performance.now() - before >= graceMs, `${code}`)
+  }
+})
+
 onBoth('a client that comes back in time, on any instance, never left', async (t, a, b) => {
   const ann = await enter(t, `${a.url}/lobby`, 'ann')
   const cat = await enter(t, `${b.url}/lobby`, 'cat')

@@ -4,15 +4,32 @@ import { memoryCluster } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
 import { openFramed, serve, type Served } from './framed-client.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)
+/** Lets `/slow` go on. */
+let release: (() => void) | undefined
 const nowhere = 'B'.repeat(24)
 
 function routes (app: FastifyInstance): void {
   app.wsRoom('/:room', { auth: false, mayJoin: () => true })
   app.wsRoom('/past/:room', { auth: false, history: 2 })
+  app.wsRoom('/broken/:room', {
+    auth: false,
+    async onMessage (connection, data, group) {
+      connection.terminate()
+      await app.registry.broadcastToGroup(group, data, { except: connection })
+    }
+  })
+  app.wsRoom('/slow/:room', {
+    auth: false,
+    async onMessage (connection, data, group) {
+      await new Promise<void>(resolve => { release = resolve })
+      await app.registry.broadcastToGroup(group, data, { except: connection })
+    }
+  })
   app.wsRoom('/others/:room', { auth: false, onMessage: async (connection, data, group) => await app.registry.broadcastToGroup(group, data, { except: connection }) })
 }
 
@@ -90,6 +107,47 @@ onBoth('a message that is not for a client still moves its position, and is not 
   const back = await openFramed(t, `${b.url}/others/lobby`, { hello: { resume: { lobby: position } } })
   t.match(await back.next(), { type: 'joined', recovered: true })
   t.match(await back.next(), { type: 'message', data: 'theirs' })
+})
+
+onBoth('a sender is not given the message that it is excepted from when its link broke before it knew of it', async (t, a, b) => {
+  const sender = await openFramed(t, `${a.url}/broken/lobby`)
+  const { position } = await sender.nextOf('joined')
+  const other = await openFramed(t, `${b.url}/others/lobby`)
+  await other.nextOf('joined')
+  sender.send({ type: 'message', data: 'mine' })
+  const { position: passed } = await other.nextOf('message', { data: 'mine' })
+  await a.app.registry.broadcastToGroup('lobby', 'theirs')
+  t.notMatch(sender.frames, [{ type: 'position' }])
+
+  for (const { url } of [b, a]) {
+    const back = await openFramed(t, `${url}/others/lobby`, { hello: { session: sender.welcome.session, resume: { lobby: position } } })
+    t.match(await back.next(), { type: 'joined', recovered: true })
+    t.strictSame(await back.next(), { type: 'position', group: 'lobby', position: passed })
+    t.match(await back.next(), { type: 'message', data: 'theirs' })
+    back.raw.terminate()
+  }
+  const stranger = await openFramed(t, `${b.url}/others/lobby`, { hello: { resume: { lobby: position } } })
+  t.match(await stranger.nextOf('message'), { data: 'mine' }, 'another session gets it')
+})
+
+onBoth('a sender that is back before its message is broadcast does not get it either', async (t, a, b) => {
+  release = undefined
+  const sender = await openFramed(t, `${a.url}/slow/lobby`)
+  await sender.nextOf('joined')
+  sender.send({ type: 'message', data: 'mine' })
+  sender.raw.terminate()
+  const back = await openFramed(t, `${b.url}/others/lobby`, { hello: { session: sender.welcome.session } })
+  await back.nextOf('joined')
+  const here = await openFramed(t, `${a.url}/others/lobby`, { hello: { session: sender.welcome.session } })
+  await here.nextOf('joined')
+  const other = await openFramed(t, `${a.url}/others/lobby`)
+  await other.nextOf('joined')
+  ;(await until(() => release))()
+  const { position } = await other.nextOf('message', { data: 'mine' })
+  for (const client of [back, here]) t.strictSame(await client.next(), { type: 'position', group: 'lobby', position })
+  await a.app.registry.broadcastToGroup('lobby', 'volatile', { volatile: true, except: String(here.welcome.connectionId) })
+  await b.app.registry.broadcastToGroup('lobby', 'last')
+  for (const client of [back, here]) t.match(await client.next(), { data: 'last' }, 'nor one that excepts it by id')
 })
 
 onBoth('a message to two groups comes once, with the positions of both', async (t, a) => {

@@ -2,8 +2,9 @@ import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { describe, expect, test } from 'tstyche'
+import type { Member as ClientMember } from '../../lib/client/index.ts'
 import websocketGroups, {
-  type AnyConnection, type Connection, type DefaultIdentity, type Identity, type Member, type PathParams, type Registry, type RoomOptions, type WebsocketGroupsOptions
+  type AnyConnection, type Connection, type DefaultIdentity, type Identity, type Json, type Member, type PathParams, type Registry, type RoomOptions, type WebsocketGroupsOptions
 } from '../../plugin.ts'
 
 interface User { readonly id: string, readonly admin: boolean }
@@ -17,6 +18,13 @@ test('register takes the options, all of them optional', () => {
   expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ redis: 6379 })
   expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ outage: { join: 'queue' } })
   expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ shutdownCode: 1000 })
+})
+
+test('without Register, what members show of themselves is any JSON, and unknown to clients', () => {
+  expect<Member['info']>().type.toBe<Json | undefined>()
+  expect<ClientMember['info']>().type.toBe<unknown>()
+  expect<WebsocketGroupsOptions>().type.toBeAssignableFrom({ memberInfo: () => 'a name' })
+  expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ memberInfo: () => new Date() })
 })
 
 test('without Register, an identity has the fields that the plugin understands', () => {

@@ -1,11 +1,17 @@
 import Fastify, { type FastifyRequest } from 'fastify'
 import { expect, test } from 'tstyche'
-import websocketGroups, { type Connection, type Identity } from '../../plugin.ts'
+import { connect } from '../../lib/client/index.ts'
+import websocketGroups, { type Connection, type Identity, type Member, type WebsocketGroupsOptions } from '../../plugin.ts'
 
+interface Info { readonly name: string, readonly avatar?: string }
 interface User { readonly id: string, readonly admin: boolean }
 
 declare module '../../plugin.ts' {
-  interface Register { identity: User }
+  interface Register { identity: User, memberInfo: Info }
+}
+
+declare module '../../lib/client/index.ts' {
+  interface Register { memberInfo: Info }
 }
 
 declare const user: User
@@ -15,10 +21,20 @@ test('an augmented Register is the identity everywhere', () => {
   expect<Identity>().type.toBe<User>()
   expect<FastifyRequest['identity']>().type.toBe<User | null>()
   expect<Connection['identity']>().type.toBe<User | null>()
-  void app.register(websocketGroups, { authenticate: async () => user, userId: identity => identity.id, memberInfo: connection => connection.identity?.id })
+  void app.register(websocketGroups, { authenticate: async () => user, userId: identity => identity.id, memberInfo: ({ identity }) => identity === null ? undefined : { name: identity.id } })
   app.wsAuth({ authorize: identity => identity.admin })
   app.wsRoom('/:room', { auth: true, onJoin ({ identity }) { expect(identity).type.toBe<User>() } })
   app.get('/a', { websocket: true }, app.wsHandler({ onMessage ({ identity }) { expect(identity).type.toBe<User | null>() } }))
+})
+
+test('what members show of themselves is what Register says, on both sides', async () => {
+  expect<Member['info']>().type.toBe<Info | undefined>()
+  const [member] = await app.registry.members('g')
+  expect(member?.info?.name).type.toBe<string | undefined>()
+  expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ memberInfo: () => 'a name' })
+  const client = connect('ws://localhost')
+  expect(client.members('g')[0]?.info).type.toBe<Info | undefined>()
+  client.on('presence', ({ member }) => expect(member.info).type.toBe<Info | undefined>())
 })
 
 test('authenticate must return what Register says', () => {

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { connectionIdOf, drawId, ownerOf } from '../../lib/ids.ts'
-import { Sender, toBuffer } from '../../lib/sender.ts'
+import { isExcepted, Sender, toBuffer } from '../../lib/sender.ts'
 import { everyone, groupTargets, userTarget } from '../../lib/targets.ts'
 import type { AnyConnection, BroadcastOptions, Data } from '../../lib/types.ts'
 
@@ -57,13 +57,28 @@ t.test('data is copied, from whatever kind of Uint8Array', async (t) => {
   }
 })
 
+type Except = NonNullable<BroadcastOptions['except']>
+
+const exceptIds = (except: Except, find?: (id: string) => { id: string, sessionName?: string }): readonly string[] => new Sender(find).message(everyone, '', { except }).except
+
 t.test('except takes one or many, and what is no connection\'s id excludes nobody', async (t) => {
   const id = connectionIdOf(drawId(), 7)
   const connection = { id } as AnyConnection
-  const exceptIds = (except: NonNullable<BroadcastOptions['except']>): readonly string[] => new Sender().message(everyone, '', { except }).except
   t.strictSame(exceptIds(id), [id])
   t.strictSame(exceptIds(connection), [id])
   t.strictSame(exceptIds([connection, id, 'nobody', '', 'ü'.repeat(300)]), [id, id])
+})
+
+t.test('except names the session of a connection too, also of one that is known by its id alone', async (t) => {
+  const id = connectionIdOf(drawId(), 7)
+  const closed = { id, sessionName: 'session' } as unknown as AnyConnection
+  t.strictSame(exceptIds(closed), [id, 'session'])
+  t.strictSame(exceptIds(id, () => ({ id, sessionName: 'session' })), [id, 'session'])
+  t.strictSame(exceptIds([id, 'nobody'], () => ({ id })), [id], 'a raw one has none')
+  const except = new Set([id, 'session'])
+  t.ok(isExcepted({ id }, except))
+  t.ok(isExcepted({ id: 'other', sessionName: 'session' }, except))
+  t.notOk(isExcepted({ id: 'other' }, except))
 })
 
 t.test('targets are checked names, each once', async (t) => {

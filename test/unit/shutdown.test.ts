@@ -2,6 +2,7 @@ import t from 'tap'
 import type { LocalConnection } from '../../lib/connection.ts'
 import { closeAll } from '../../lib/shutdown.ts'
 import { deferred } from '../helpers/fakes.ts'
+import { until } from '../helpers/until.ts'
 
 interface Closing { readonly connection: LocalConnection, readonly calls: string[] }
 
@@ -42,6 +43,35 @@ t.test('who does not answer within the grace is forced, and gets one more grace 
   await closeAll([stuck.connection], 1012, 50)
   const two = performance.now() - started - one
   t.ok(two >= 90 && two < 1_000, `${two.toFixed()} ms`)
+})
+
+t.test('framed clients are all told when to come back before the first is closed, and closed when they have their answers', async (t) => {
+  const told: number[] = []
+  const framed = Array.from({ length: 600 }, (_, n) => {
+    const one = closing('when closed')
+    const state = { framed: true, pending: n < 3, unansweredPings: 0 }
+    const connection = Object.assign(one.connection, {
+      ping () { state.unansweredPings++ },
+      announceReconnect (afterMs: number) {
+        one.calls.push('told')
+        told.push(afterMs)
+      }
+    })
+    Object.defineProperties(connection, { framed: { get: () => state.framed }, pending: { get: () => state.pending }, unansweredPings: { get: () => state.unansweredPings } })
+    return { ...one, state }
+  })
+  const raw = closing('when closed')
+  const done = closeAll([...framed, raw].map(({ connection }) => connection), 1001, 2_000)
+  await until(() => told.length === 600)
+  t.ok(framed.every(({ calls }) => calls.join() === 'told'))
+  t.ok(new Set(told).size > 100 && Math.max(...told) < 1_300, 'each its own time')
+  await until(() => raw.calls.length === 1)
+  for (const { state } of framed) state.unansweredPings = 0
+  await until(() => framed.filter(({ calls }) => calls.length === 2).length === 597)
+  t.ok(framed.slice(0, 3).every(({ calls }) => calls.length === 1), 'not while a callback runs')
+  for (const { state } of framed) state.pending = false
+  await done
+  t.ok(framed.every(({ calls }) => calls.join() === 'told,close 1001 server is going away'))
 })
 
 t.test('no connections, no wait', async (t) => {
