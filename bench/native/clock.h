@@ -1,0 +1,23 @@
+// Time and CPU of this process, shared by the native programs.
+#ifndef CLOCK_H
+#define CLOCK_H
+
+#include <stdint.h>
+#include <sys/resource.h>
+#include <time.h>
+
+// Microseconds of CLOCK_MONOTONIC, which is what process.hrtime() of Node.js reads, too.
+static inline int64_t now_us (void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t) time.tv_sec * 1000000 + time.tv_nsec / 1000;
+}
+
+// Microseconds of CPU that this process has used.
+static inline int64_t cpu_us (void) {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return ((int64_t) usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
+}
+
+#endif
