@@ -14,6 +14,7 @@ export interface BenchRedis {
   calls (command: string): Promise<number>
   /** How many commands of clients ran, but for those that the bench itself asks. */
   commands (): Promise<number>
+  memoryBytes (): Promise<number>
   close (): Promise<void>
 }
 
@@ -41,6 +42,7 @@ export async function startRedis (): Promise<BenchRedis> {
     calls: async command => Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(await ask('commandstats'))?.[1] ?? 0),
     // Counts what is done: the INFO that asks is not among them yet.
     commands: async () => Number(/total_commands_processed:(\d+)/.exec(await ask('stats'))?.[1]) - asked + 1,
+    memoryBytes: async () => Number(/^used_memory:(\d+)/m.exec(await ask('memory'))?.[1]),
     async close () {
       client.destroy()
       server.kill()

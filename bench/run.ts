@@ -10,12 +10,19 @@ import { compile } from './rig/native.ts'
 import { rowsOf } from './report/rows.ts'
 import { drill } from './scenarios/drill.ts'
 import { fanOut } from './scenarios/fan-out.ts'
+import { idle } from './scenarios/idle.ts'
+import { joinStorm } from './scenarios/join-storm.ts'
 import { resumeHerd } from './scenarios/resume-herd.ts'
 import { rolling } from './scenarios/rolling.ts'
+import { sizes } from './scenarios/sizes.ts'
+import { slowClient } from './scenarios/slow-client.ts'
+import { smallGroups } from './scenarios/small-groups.ts'
 import { drillNames, names, parseNames } from './systems/system.ts'
 
 const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>>> = { drill, rolling, 'resume-herd': resumeHerd }
-const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Measured>>> = { 'fan-out': fanOut }
+const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Measured>>> = {
+  'fan-out': fanOut, idle, 'join-storm': joinStorm, 'small-groups': smallGroups, 'slow-client': slowClient, sizes
+}
 
 const [, , scenario = '', ...args] = process.argv
 const given = new Arguments(args)

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "clock.h"
+#include "process.h"
 
 #define READ_SIZE (256 * 1024)
 #define LARGEST_FRAME (1024 * 1024)

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "clock.h"
+#include "process.h"
 
 #define LARGEST 65000
 
@@ -100,6 +100,7 @@ static void read_command (void) {
 }
 
 int main (void) {
+  raise_file_limit();
   signal(SIGPIPE, SIG_IGN);
   setvbuf(stdin, NULL, _IONBF, 0); // so that poll() sees what is there
   for (;;) {

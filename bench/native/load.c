@@ -16,9 +16,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "client.h"
-#include "clock.h"
+#include "process.h"
 
-#define AT_ONCE 64
+#define AT_ONCE 256 // handshakes
 #define EVENTS 256
 #define PORTS 32
 
@@ -160,6 +160,7 @@ static void read_commands (void) {
 }
 
 int main (void) {
+  raise_file_limit();
   epoll = epoll_create1(EPOLL_CLOEXEC);
   fcntl(STDIN_FILENO, F_SETFL, fcntl(STDIN_FILENO, F_GETFL) | O_NONBLOCK);
   struct epoll_event commands = { .events = EPOLLIN, .data.ptr = NULL };

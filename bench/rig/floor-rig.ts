@@ -47,8 +47,7 @@ export class FloorRig implements Rig {
 
   async lags (): Promise<[]> { return [] }
   async fromRedis (): Promise<[]> { return [] }
-  async stats (): Promise<[]> { return [] }
-  async collect (): Promise<void> {}
+  async heapBytes (): Promise<[]> { return [] }
 
   async close (): Promise<void> {
     await this.load.end()

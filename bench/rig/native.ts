@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url'
 import { endWithThis } from '../child.ts'
 
 const sources = {
-  load: ['load.c', 'client.c', 'client.h', 'clock.h', 'histogram.h'],
-  floor: ['floor.c', 'clock.h']
+  load: ['load.c', 'client.c', 'client.h', 'histogram.h', 'process.h'],
+  floor: ['floor.c', 'process.h']
 } as const
 export type NativeName = keyof typeof sources
 

@@ -17,17 +17,18 @@ export interface Rig {
   readonly publisherPid: number | undefined
   readonly load: LoadGenerator
   readonly redis: BenchRedis | undefined
-  /** Resolves when all are in their groups, with how many ms that took. */
-  open (members: Members): Promise<number>
+  /** Resolves when all are in their groups, with how many ms that took. `load`: others than the rig's own. */
+  open (members: Members, load?: LoadGenerator): Promise<number>
   publish (plan: Plan): Promise<void>
   /** How many messages were published. */
   sent (): Promise<number>
   stop (): Promise<Sent>
   /** Of each instance, since the last call. */
   lags (): Promise<readonly Lag[]>
+  /** Bytes that each instance has got from Redis; -1 where that is not known. */
   fromRedis (): Promise<readonly number[]>
-  stats (): Promise<ReadonlyArray<Readonly<Record<string, number>>>>
-  collect (): Promise<void>
+  /** What the heap of each instance holds, after garbage is collected. */
+  heapBytes (): Promise<readonly number[]>
   close (): Promise<void>
 }
 
@@ -80,14 +81,13 @@ class SystemRig implements Rig {
   get redisPid (): number { return this.redis.pid }
   get publisherPid (): number { return this.#publisher.pid }
 
-  async open (members: Members): Promise<number> { return await this.load.open(await load(this.#system), this.#ports, members) }
+  async open (members: Members, generator = this.load): Promise<number> { return await generator.open(await load(this.#system), this.#ports, members) }
   async publish (plan: Plan): Promise<void> { await this.#publisher.call.start(plan) }
   async sent (): Promise<number> { return await this.#publisher.call.total() }
   async stop (): Promise<Sent> { return await this.#publisher.call.stop() }
   async lags (): Promise<Lag[]> { return await Promise.all(this.#servers.map(async ({ call }) => await call.lag())) }
   async fromRedis (): Promise<number[]> { return await Promise.all(this.#servers.map(async ({ call }) => await call.fromRedis())) }
-  async stats (): Promise<Array<Readonly<Record<string, number>>>> { return await Promise.all(this.#servers.map(async ({ call }) => await call.stats())) }
-  async collect (): Promise<void> { await Promise.all(this.#servers.map(async ({ call }) => await call.collect())) }
+  async heapBytes (): Promise<number[]> { return await Promise.all(this.#servers.map(async ({ call }) => await call.heapBytes())) }
 
   async close (): Promise<void> {
     await this.load.end()

@@ -3,6 +3,9 @@ import type { Ages } from './load-generator.ts'
 
 export type Figures = Readonly<Record<string, number>>
 
+/** What was the same in all runs of a cell, as far as it differs between cells. */
+export type Conditions = Readonly<Record<string, string | number | boolean>>
+
 export interface Run {
   readonly figures: Figures
   readonly buckets?: Ages['buckets']
@@ -13,24 +16,22 @@ export interface Run {
 export interface Cell {
   readonly system: Name
   readonly title: string
-  readonly conditions: object
+  readonly conditions: Conditions
   /** Of each figure by itself. */
   readonly median: Figures
   readonly runs: readonly Run[]
 }
 
-export interface Experiment<Conditions extends object> {
+export interface Experiment<Given extends object> {
   readonly systems: readonly Name[]
-  readonly conditions: readonly Conditions[]
+  readonly conditions: readonly Given[]
   readonly runs: number
-  readonly run: (system: Name, conditions: Conditions) => Promise<Run>
-  /** @default all can all */
-  readonly can?: (system: Name, conditions: Conditions) => boolean
+  readonly run: (system: Name, conditions: Given) => Promise<Run>
 }
 
 /** Side by side: each round has each system once under each set of conditions, so that other work on the machine hits all alike. */
-export async function perform<Conditions extends object> ({ systems, conditions, runs, run, can = () => true }: Experiment<Conditions>): Promise<Cell[]> {
-  const cells = conditions.flatMap(conditions => systems.filter(system => can(system, conditions)).map(system => ({ system, conditions, runs: new Array<Run>() })))
+export async function perform<Given extends object> ({ systems, conditions, runs, run }: Experiment<Given>): Promise<Cell[]> {
+  const cells = conditions.flatMap(conditions => systems.map(system => ({ system, conditions, runs: new Array<Run>() })))
   for (let round = 1; round <= runs; round++) {
     for (const [i, { system, conditions, runs }] of cells.entries()) {
       const label = `round ${round}, ${i + 1} of ${cells.length}: ${system} ${JSON.stringify(conditions)}`
@@ -42,7 +43,9 @@ export async function perform<Conditions extends object> ({ systems, conditions,
       }
     }
   }
-  return await Promise.all(cells.filter(({ runs }) => runs.length > 0).map(async cell => ({ ...cell, title: await title(cell.system), median: medians(cell.runs) })))
+  return await Promise.all(cells.filter(({ runs }) => runs.length > 0).map(async ({ system, conditions, runs }) => (
+    { system, title: await title(system), conditions: { ...conditions } as Conditions, median: medians(runs), runs })
+  ))
 }
 
 async function title (name: Name): Promise<string> {

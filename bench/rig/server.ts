@@ -7,25 +7,25 @@ import { LagMeter } from './lag.ts'
 
 const [, , name = 'ours', port = '0', redisUrl = '', kind = 'text'] = process.argv
 
+const { Bun: bun } = globalThis as { Bun?: { gc (synchronous: boolean): void } }
 const outgoing: Socket[] = []
 subscribe('net.client.socket', message => outgoing.push((message as { socket: Socket }).socket))
 const lag = new LagMeter()
 const system = await load(name as SystemName)
-const instance = await system.serve(Number(port), redisUrl, { announce: true, binary: kind === 'binary' })
+await system.serve(Number(port), redisUrl, { announce: true, binary: kind === 'binary' })
 
 const api = {
   lag: () => lag.read(),
-  stats: () => instance.stats(),
   /** Collects garbage, so that what is measured is what is needed. */
-  collect (): void {
-    const { Bun } = globalThis as { Bun?: { gc (synchronous: boolean): void } }
-    if (Bun === undefined) globalThis.gc?.()
-    else Bun.gc(true)
+  heapBytes (): number {
+    if (bun === undefined) globalThis.gc?.()
+    else bun.gc(true)
+    return process.memoryUsage().heapUsed
   },
   /** Bytes that came from Redis; Bun does not tell. */
   fromRedis (): number {
     const { port } = new URL(redisUrl)
-    return outgoing.reduce((sum, socket) => socket.remotePort === Number(port) ? sum + socket.bytesRead : sum, 0)
+    return bun === undefined ? outgoing.reduce((sum, socket) => socket.remotePort === Number(port) ? sum + socket.bytesRead : sum, 0) : -1
   }
 }
 export type ServerApi = typeof api

@@ -2,7 +2,7 @@ import type { MeasureOptions } from '../options.ts'
 import { measure } from '../rig/measure.ts'
 import { perform } from '../rig/runs.ts'
 import type { Measured } from '../results.ts'
-import { names } from '../systems/system.ts'
+import { groupNames } from '../systems/system.ts'
 
 /** One group, published to from another process: how cost grows with the rate, and with the number of members. */
 export async function fanOut ({ systems, runs, number, numbers }: MeasureOptions): Promise<Measured> {
@@ -15,7 +15,7 @@ export async function fanOut ({ systems, runs, number, numbers }: MeasureOptions
     ...numbers('curve', [10, 100, 1_000, 4_000]).map(clients => ({ clients, perSecond: memberCurveRate }))
   ]
   const cells = await perform({
-    systems: systems(names),
+    systems: systems([...groupNames, 'floor']),
     conditions: points,
     runs,
     run: async (system, { clients, perSecond }) =>
