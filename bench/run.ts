@@ -7,7 +7,7 @@ import { startRedis } from './redis.ts'
 import { machine, save, saveMeasured, table, type Measured, type Result, type Row } from './results.ts'
 import { assertLinux } from './rig/proc.ts'
 import { compile } from './rig/native.ts'
-import { rowsOf } from './report/rows.ts'
+import { tablesOf } from './report/rows.ts'
 import { drill } from './scenarios/drill.ts'
 import { fanOut } from './scenarios/fan-out.ts'
 import { idle } from './scenarios/idle.ts'
@@ -50,7 +50,7 @@ async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, 
   const measured = await run({ ...given, runs, systems: standard => asked === undefined ? standard : parseNames(asked, names) })
   const content = { scenario, args, at: new Date().toISOString(), runs, machine: about, ...measured }
   const file = saveMeasured(content)
-  console.log(`\n${measured.title}; medians of ${runs}\n\n${table(rowsOf(content))}\n\n${file}`)
+  console.log(`\n${measured.title}; medians of ${runs}\n\n${tablesOf(content).map(table).join('\n\n')}\n\n${file}`)
 }
 
 const [runOne, runMany] = [drills[scenario], measures[scenario]]

@@ -65,7 +65,12 @@ function varying (cells: readonly Cell[]): string[] {
   return Object.keys(all[0] ?? {}).filter(key => new Set(all.map(conditions => conditions[key])).size > 1)
 }
 
-export function rowsOf ({ scenario, cells }: Pick<MeasuredFile, 'scenario' | 'cells'>): Row[] {
+/** One for each curve. */
+export function tablesOf ({ scenario, cells }: Pick<MeasuredFile, 'scenario' | 'cells'>): Row[][] {
+  return [...new Set(cells.map(({ conditions }) => conditions.curve))].map(curve => rowsOf(scenario, cells.filter(({ conditions }) => conditions.curve === curve)))
+}
+
+function rowsOf (scenario: string, cells: readonly Cell[]): Row[] {
   const keys = varying(cells)
   return cells.map(({ title, conditions, median }) => ({
     ...Object.fromEntries(keys.map(key => [words[key] ?? key, conditions[key] ?? ''])),

@@ -32,7 +32,7 @@ export async function measure (name: Name, conditions: Conditions): Promise<Run>
     await rig.load.start()
     await sleep(conditions.seconds * 1_000)
     const [after, window] = await Promise.all([reading(rig), rig.load.mark()])
-    const rss = rig.pids.reduce((sum, pid) => sum + rssBytes(pid), 0)
+    const rss = sum(rig.pids.slice(0, conditions.instances).map(rssBytes))
     const sent = await rig.stop()
     const receivers = conditions.clients - (conditions.slow ?? 0)
     const messages = after.sent - before.sent
@@ -41,13 +41,14 @@ export async function measure (name: Name, conditions: Conditions): Promise<Run>
     const arrived = await rig.load.report()
     const tells = await answers(rig)
     const share = (us: number): number => us / window.us * 100
+    const bystanders = after.servers.length - conditions.instances
+    const busy = (values: readonly number[]): number => sum(values.slice(0, conditions.instances))
+    const idle = (values: readonly number[]): number => sum(values.slice(conditions.instances))
     const used = {
-      servers: sum(after.servers) - sum(before.servers),
+      servers: busy(after.servers) - busy(before.servers),
       redis: after.redis - before.redis,
       publisher: after.publisher - before.publisher
     }
-    const bystanders = after.servers.length - conditions.instances
-    const idle = (values: readonly number[]): number => sum(values.slice(conditions.instances))
     return {
       figures: {
         publishedPerSecond: messages / window.us * 1e6,

@@ -11,8 +11,8 @@ export async function fanOut ({ systems, runs, number, numbers }: MeasureOptions
   const seconds = number('seconds', 10)
   const memberCurveRate = number('curve-rate', 50)
   const points = [
-    ...numbers('rates', [10, 100, 1_000, 2_000]).map(perSecond => ({ clients: members, perSecond })),
-    ...numbers('curve', [10, 100, 1_000, 4_000]).map(clients => ({ clients, perSecond: memberCurveRate }))
+    ...numbers('rates', [10, 100, 1_000, 2_000]).map(perSecond => ({ curve: 'rate', clients: members, perSecond })),
+    ...numbers('curve', [10, 100, 1_000, 4_000]).map(clients => ({ curve: 'members', clients, perSecond: memberCurveRate }))
   ]
   const cells = await perform({
     systems: systems([...groupNames, 'floor']),

@@ -11,8 +11,8 @@ export async function smallGroups ({ systems, runs, number, numbers, text }: Mea
   const bytes = number('bytes', 120)
   const seconds = number('seconds', 10)
   const placement = text('placement', 'spread') === 'together' ? 'together' : 'spread'
-  const standard = numbers('groups', [1_000]).flatMap(groups => numbers('instances', [1, 2, 4]).map(instances => ({ groups, instances })))
-  const curve = numbers('curve', [10, 100]).map(groups => ({ groups, instances: 2 }))
+  const standard = numbers('groups', [1_000]).flatMap(groups => numbers('instances', [1, 2, 4]).map(instances => ({ curve: 'instances', groups, instances })))
+  const curve = numbers('curve', [10, 100, 1_000]).map(groups => ({ curve: 'groups', groups, instances: 2 }))
   const cells = await perform({
     systems: systems(groupNames),
     conditions: [...standard, ...curve],
