@@ -1,4 +1,4 @@
-import { fork, type ChildProcess, type Serializable } from 'node:child_process'
+import { fork, type ChildProcess, type ForkOptions, type Serializable } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 
@@ -7,6 +7,7 @@ interface Request { readonly id: number, readonly name: string, readonly args: r
 interface Answer { readonly id: number, readonly result?: unknown, readonly error?: string }
 
 export interface Child<Api> {
+  readonly pid: number
   /** The functions that the process exposes. */
   readonly call: Calls<Api>
   /** Resolves when it is gone. */
@@ -21,11 +22,13 @@ export function endWithThis (child: ChildProcess): void {
 }
 
 /** Starts a process that calls `expose`. It ends with this one. */
-export async function start<Api> (file: string, args: readonly string[] = []): Promise<Child<Api>> {
-  const child = fork(fileURLToPath(new URL(file, import.meta.url)), args, { execArgv: ['--import', 'tsx'], serialization: 'advanced' })
+export async function start<Api> (file: string, args: readonly string[] = [], options: ForkOptions = {}): Promise<Child<Api>> {
+  const child = fork(fileURLToPath(new URL(file, import.meta.url)), args, { execArgv: ['--import', 'tsx'], serialization: 'advanced', ...options })
   endWithThis(child)
   const waiting = new Map<number, (answer: Answer) => void>()
-  await once(child, 'message')
+  const early = new AbortController()
+  child.once('exit', code => early.abort(new Error(`${file} ${args.join(' ')} ended at once with ${code}`)))
+  await once(child, 'message', { signal: early.signal }).catch(() => early.signal.throwIfAborted())
   child.on('message', (answer: Answer) => waiting.get(answer.id)?.(answer))
   child.once('exit', (code, signal) => {
     for (const [id, settle] of waiting) settle({ id, error: `${file} ended with ${code ?? signal}` })
@@ -42,8 +45,10 @@ export async function start<Api> (file: string, args: readonly string[] = []): P
     return result
   }
   return {
+    pid: child.pid ?? 0,
     call: new Proxy({} as Calls<Api>, { get: (_, name: string) => async (...args: unknown[]) => await call(name, args) }),
     async end (signal) {
+      if (child.exitCode !== null || child.signalCode !== null) return
       const gone = once(child, 'exit')
       child.kill(signal)
       await gone

@@ -4,7 +4,7 @@ import type { InstanceApi } from './instance.ts'
 import type { LoadApi, OpenOptions } from './load.ts'
 import { startRedis, type BenchRedis } from './redis.ts'
 import { Spread } from './spread.ts'
-import type { SystemName } from './systems/system.ts'
+import type { DrillName } from './systems/system.ts'
 import { until } from './until.ts'
 
 export interface ClusterOptions {
@@ -20,13 +20,13 @@ export type Report = Awaited<ReturnType<Cluster['report']>>
 export class Cluster {
   readonly ports: number[] = []
   readonly instances: Array<Child<InstanceApi>> = []
-  readonly #system: SystemName
+  readonly #system: DrillName
   readonly #options: ClusterOptions
   readonly #publisher: Child<InstanceApi>
   readonly #workers: Array<Child<LoadApi>>
   readonly redis: BenchRedis
 
-  private constructor (system: SystemName, options: ClusterOptions, redis: BenchRedis, publisher: Child<InstanceApi>, workers: Array<Child<LoadApi>>) {
+  private constructor (system: DrillName, options: ClusterOptions, redis: BenchRedis, publisher: Child<InstanceApi>, workers: Array<Child<LoadApi>>) {
     this.#system = system
     this.#options = options
     this.redis = redis
@@ -34,7 +34,7 @@ export class Cluster {
     this.#workers = workers
   }
 
-  static async start (system: SystemName, options: ClusterOptions): Promise<Cluster> {
+  static async start (system: DrillName, options: ClusterOptions): Promise<Cluster> {
     const redis = await startRedis()
     const publisher = await start<InstanceApi>('instance.ts', [system, String(await freePort()), redis.url])
     const workers = await Promise.all(Array.from({ length: options.workers }, async () => await start<LoadApi>('load.ts', [system])))

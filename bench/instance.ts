@@ -1,11 +1,11 @@
 // One instance of a system, as a process: instance.ts <system> <port> <redis URL>
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expose } from './child.ts'
-import { load, type SystemName } from './systems/system.ts'
+import { loadForDrill, type DrillName } from './systems/system.ts'
 import { usage } from './usage.ts'
 
 const [, , name = 'ours', port = '0', redisUrl = ''] = process.argv
-const system = await load(name as SystemName)
+const system = await loadForDrill(name as DrillName)
 const instance = await system.serve(Number(port), redisUrl)
 const filler = 'x'.repeat(96)
 const sent: Record<string, number> = {}

@@ -4,7 +4,7 @@ import { Ledger } from '../test/drill/ledger.ts'
 import { Line } from '../test/drill/line.ts'
 import { expose } from './child.ts'
 import { Spread } from './spread.ts'
-import { load, type Client, type SystemName } from './systems/system.ts'
+import { loadForDrill, type Client, type DrillName } from './systems/system.ts'
 import { usage } from './usage.ts'
 
 interface Reader { readonly group: string, readonly line: Line, readonly ledger: Ledger, readonly client: Client, open: boolean, signals: number }
@@ -16,7 +16,7 @@ export interface OpenOptions {
   readonly backoffMs: number | undefined
 }
 
-const system = await load((process.argv[2] ?? 'ours') as SystemName)
+const system = await loadForDrill((process.argv[2] ?? 'ours') as DrillName)
 const readers: Reader[] = []
 const timers = new Set<NodeJS.Timeout>()
 const ages = new Spread()

@@ -7,10 +7,14 @@ import { freePort } from '../test/helpers/ports.ts'
 import { endWithThis } from './child.ts'
 
 export interface BenchRedis {
+  readonly pid: number
   readonly url: string
   version (): Promise<string>
   /** How often a command ran, also from scripts. */
   calls (command: string): Promise<number>
+  /** How many commands of clients ran, but for those that the bench itself asks. */
+  commands (): Promise<number>
+  memoryBytes (): Promise<number>
   close (): Promise<void>
 }
 
@@ -26,10 +30,19 @@ export async function startRedis (): Promise<BenchRedis> {
     void client.connect().catch(() => {})
     await sleep(50)
   }
+  let asked = 0
+  const ask = async (section: string): Promise<string> => {
+    asked++
+    return await client.info(section)
+  }
   return {
+    pid: server.pid ?? 0,
     url,
-    version: async () => /redis_version:(\S+)/.exec(await client.info('server'))?.[1] ?? 'unknown',
-    calls: async command => Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(await client.info('commandstats'))?.[1] ?? 0),
+    version: async () => /redis_version:(\S+)/.exec(await ask('server'))?.[1] ?? 'unknown',
+    calls: async command => Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(await ask('commandstats'))?.[1] ?? 0),
+    // Counts what is done: the INFO that asks is not among them yet.
+    commands: async () => Number(/total_commands_processed:(\d+)/.exec(await ask('stats'))?.[1]) - asked + 1,
+    memoryBytes: async () => Number(/^used_memory:(\d+)/m.exec(await ask('memory'))?.[1]),
     async close () {
       client.destroy()
       server.kill()

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, loadavg, totalmem } from 'node:os'
 import type { Report } from './cluster.ts'
+import type { Cell } from './rig/runs.ts'
 
 export type Row = Readonly<Record<string, string | number>>
 
@@ -10,6 +11,20 @@ export interface Result {
   readonly rows: readonly Row[]
   /** Kept in the file beside the rows. */
   readonly raw: unknown
+}
+
+export interface Measured {
+  readonly title: string
+  readonly cells: readonly Cell[]
+}
+
+/** What is in the file of a scenario that measures costs. */
+export interface MeasuredFile extends Measured {
+  readonly scenario: string
+  readonly args: readonly string[]
+  readonly at: string
+  readonly runs: number
+  readonly machine: Machine
 }
 
 /** The part of a row that is the same in every scenario. */
@@ -28,7 +43,9 @@ export function deliveries (report: Report): Row {
   }
 }
 
-export function machine (redis: string): object {
+export type Machine = ReturnType<typeof machine>
+
+export function machine (redis: string) {
   return {
     cpu: cpus()[0]?.model,
     cores: cpus().length,
@@ -65,8 +82,23 @@ export function table (rows: readonly Row[]): string {
 
 /** Returns the name of the file. */
 export function save (scenario: string, content: object): string {
+  return write(scenario, JSON.stringify(content, undefined, 2))
+}
+
+/** The same, with a line for each median and each run. */
+export function saveMeasured ({ cells, ...about }: MeasuredFile): string {
+  const lines = cells.map(({ runs, ...cell }) => `${JSON.stringify(cell, rounded).slice(0, -1)},"runs":[\n${runs.map(run => JSON.stringify(run, rounded)).join(',\n')}\n]}`)
+  return write(about.scenario, `${JSON.stringify(about).slice(0, -1)},"cells":[\n${lines.join(',\n')}\n]}`)
+}
+
+function write (scenario: string, json: string): string {
   const name = `results/${scenario}-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.json`
   mkdirSync(new URL('results/', import.meta.url), { recursive: true })
-  writeFileSync(new URL(name, import.meta.url), `${JSON.stringify(content, undefined, 2)}\n`)
+  writeFileSync(new URL(name, import.meta.url), `${json}\n`)
   return name
+}
+
+/** Five digits are more than any of this is exact to; whole numbers stay as they are. */
+function rounded (_: string, value: unknown): unknown {
+  return typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value
 }

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster } from '../cluster.ts'
 import { deliveries, type Result, type Row } from '../results.ts'
-import type { Options } from '../run.ts'
+import type { DrillOptions } from '../options.ts'
 import { load } from '../systems/system.ts'
 
 /** Broadcasts to clients whose connections are cut again and again: who gets all of them? */
-export async function drill ({ systems, number }: Options): Promise<Result> {
+export async function drill ({ systems, number }: DrillOptions): Promise<Result> {
   const clients = number('clients', 2_000)
   const seconds = number('seconds', 60)
   const instances = number('instances', 2)

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster } from '../cluster.ts'
 import { deliveries, type Result, type Row } from '../results.ts'
-import type { Options } from '../run.ts'
+import type { DrillOptions } from '../options.ts'
 import { load } from '../systems/system.ts'
 
 /** All clients are on one instance, which is killed; all come back at once, to another that knew none of their groups. */
-export async function resumeHerd ({ systems, number }: Options): Promise<Result> {
+export async function resumeHerd ({ systems, number }: DrillOptions): Promise<Result> {
   const clients = number('clients', 2_000)
   const perSecond = number('per-second', 40)
   const backoffMs = number('backoff', 25)

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster } from '../cluster.ts'
 import { deliveries, type Result, type Row } from '../results.ts'
-import type { Options } from '../run.ts'
+import type { DrillOptions } from '../options.ts'
 import { load } from '../systems/system.ts'
 
 /** Each of three instances is ended and started again, in turn, while messages pour in. */
-export async function rolling ({ systems, number, text }: Options): Promise<Result> {
+export async function rolling ({ systems, number, text }: DrillOptions): Promise<Result> {
   const clients = number('clients', 2_000)
   const instances = number('instances', 3)
   const perSecond = number('per-second', 50)

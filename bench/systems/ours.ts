@@ -1,26 +1,18 @@
 import Fastify from 'fastify'
 import { setTimeout as sleep } from 'node:timers/promises'
-import websocketGroups, { WebsocketGroupsError } from 'fastify-websocket-groups'
+import websocketGroups, { createPublisher, WebsocketGroupsError, type WebsocketGroupsOptions } from 'fastify-websocket-groups'
 import { connect } from 'fastify-websocket-groups/client'
 import { WebSocket } from 'ws'
-import type { System } from './system.ts'
+import type { DrillInstance, DrillSystem, Publisher, ServeOptions } from './system.ts'
 
-export const system: System = {
+type Settings = Pick<WebsocketGroupsOptions, 'log'>
+
+export const system: DrillSystem = {
   name: 'fastify-websocket-groups',
-
-  async serve (port, redis) {
-    const app = Fastify()
-    await app.register(websocketGroups, { redis, rooms: { '/ws/:room': { auth: false } } })
-    await app.listen({ port, host: '127.0.0.1' })
-    return {
-      async publish (group, text) {
-        // With a key it may be sent again when Redis did not answer in time.
-        while (!await sent(app.registry.broadcastToGroup(group, text, { idempotencyKey: text }))) await sleep(50)
-      },
-      stats: () => app.registry.stats(),
-      async close () { await app.close() }
-    }
-  },
+  protocol: 'ws',
+  path: '/ws/room%u',
+  serve: async (port, redis, options) => await serve(port, redis, options),
+  publisher: async redis => publisher(redis),
 
   connect ({ group, agent, backoffMs }, events) {
     class AgentWebSocket extends WebSocket {
@@ -38,6 +30,26 @@ export const system: System = {
     client.on('state', ({ previous }) => { if (previous === 'open') events.broken() })
     return client
   }
+}
+
+export async function serve (port: number, redis: string, { announce = false }: ServeOptions = {}, settings: Settings = {}): Promise<DrillInstance> {
+  const app = Fastify()
+  await app.register(websocketGroups, { redis, ...settings })
+  app.wsRoom('/ws/:room', { auth: false, ...(announce ? { onJoin: connection => { connection.send('joined') } } : {}) })
+  await app.listen({ port, host: '127.0.0.1' })
+  return {
+    async publish (group, text) {
+      // With a key it may be sent again when Redis did not answer in time.
+      while (!await sent(app.registry.broadcastToGroup(group, text, { idempotencyKey: text }))) await sleep(50)
+    },
+    stats: () => app.registry.stats(),
+    async close () { await app.close() }
+  }
+}
+
+export function publisher (redis: string, settings: Settings = {}): Publisher {
+  const publisher = createPublisher({ redis, ...settings })
+  return { publish: async (group, data) => await publisher.broadcastToGroup(group, data) }
 }
 
 async function sent (broadcast: Promise<unknown>): Promise<boolean> {

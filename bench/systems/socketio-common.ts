@@ -2,14 +2,18 @@ import { once } from 'node:events'
 import { createServer, type Agent } from 'node:http'
 import { Server, type ServerOptions } from 'socket.io'
 import { io } from 'socket.io-client'
-import type { ClientEvents, ClientOptions, Client, Instance } from './system.ts'
+import type { ClientEvents, ClientOptions, Client, DrillInstance, Publisher, ServeOptions } from './system.ts'
+
+export const protocol = 'socketio'
+export const path = '/socket.io/?EIO=4&transport=websocket&group=room%u'
 
 /** One instance of the application on socket.io. */
-export async function serve (port: number, options: Partial<ServerOptions>, disconnect: () => unknown): Promise<Instance> {
+export async function serve (port: number, options: Partial<ServerOptions>, disconnect: () => unknown, { announce = false }: ServeOptions = {}): Promise<DrillInstance> {
   const http = createServer()
   const server = new Server(http, options)
   server.on('connection', async socket => {
     if (!socket.recovered) await socket.join(String(socket.handshake.query.group))
+    if (announce) socket.emit('text', 'joined')
   })
   http.listen(port, '127.0.0.1')
   await once(http, 'listening')
@@ -21,6 +25,12 @@ export async function serve (port: number, options: Partial<ServerOptions>, disc
       await disconnect()
     }
   }
+}
+
+/** An instance that does not listen. */
+export function publisher (options: Partial<ServerOptions>): Publisher {
+  const server = new Server(options)
+  return { publish: (group, data) => server.to(group).emit('text', data) }
 }
 
 /** `tells`: the server has state recovery on, so that a client that comes back learns whether it worked. */

@@ -1,0 +1,65 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { MeasureOptions } from '../options.ts'
+import { LoadGenerator } from '../rig/load-generator.ts'
+import { cpuUs, rssBytes } from '../rig/proc.ts'
+import { startRig, type Rig } from '../rig/rig.ts'
+import { perform, type Run } from '../rig/runs.ts'
+import type { Measured } from '../results.ts'
+import { systemNames, type Name } from '../systems/system.ts'
+
+interface Conditions { readonly clients: number, readonly seconds: number }
+
+/** Connections that do nothing, each in a group of its own: what they take of memory, and of CPU. */
+export async function idle ({ systems, runs, number, numbers }: MeasureOptions): Promise<Measured> {
+  const seconds = number('seconds', 10)
+  const cells = await perform({
+    systems: systems(systemNames),
+    conditions: numbers('clients', [1_000, 3_000, 9_000]).map(clients => ({ clients, seconds })),
+    runs,
+    run
+  })
+  return { title: `idle connections, each in a group of its own, ${seconds} s`, cells }
+}
+
+async function run (system: Name, { clients, seconds }: Conditions): Promise<Run> {
+  const rig = await startRig(system)
+  try {
+    await warmUp(rig)
+    const before = await memory(rig)
+    const ms = await rig.open({ clients, groups: clients })
+    const after = await memory(rig)
+    const [server = 0] = rig.pids
+    const [serverBefore, redisBefore, startedAt] = [cpuUs(server), cpuUs(rig.redisPid ?? 0), performance.now()]
+    await sleep(seconds * 1_000)
+    const us = (performance.now() - startedAt) * 1e3
+    return {
+      figures: {
+        openedPerSecond: clients / ms * 1e3,
+        rssKb: (after.rss - before.rss) / clients / 1_024,
+        heapKb: (after.heap - before.heap) / clients / 1_024,
+        redisKb: (after.redis - before.redis) / clients / 1_024,
+        rssMb: after.rss / 1e6,
+        serverCpu: (cpuUs(server) - serverBefore) / us * 100,
+        redisCpu: (cpuUs(rig.redisPid ?? 0) - redisBefore) / us * 100
+      }
+    }
+  } finally {
+    await rig.close()
+  }
+}
+
+/** Some connections come and go, so that what the first one costs is not counted. */
+async function warmUp (rig: Rig): Promise<void> {
+  const load = new LoadGenerator()
+  await rig.open({ clients: 200, groups: 200 }, load)
+  await load.end()
+  await sleep(500)
+}
+
+async function memory (rig: Rig) {
+  await sleep(1_500)
+  await rig.heapBytes()
+  await sleep(500)
+  const [heap = 0] = await rig.heapBytes()
+  return { heap, rss: rssBytes(rig.pids[0] ?? 0), redis: await rig.redis?.memoryBytes() ?? 0 }
+}

@@ -1,0 +1,48 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { MeasureOptions } from '../options.ts'
+import { cpuUs } from '../rig/proc.ts'
+import { startRig } from '../rig/rig.ts'
+import { perform, type Run } from '../rig/runs.ts'
+import type { Measured } from '../results.ts'
+import { groupNames, type Name } from '../systems/system.ts'
+
+interface Conditions { readonly joins: number, readonly groups: number, readonly instances: number }
+
+/** All come at once: what a join costs, from the handshake to the moment when the client is told that it is in its group. */
+export async function joinStorm ({ systems, runs, number, numbers }: MeasureOptions): Promise<Measured> {
+  const joins = number('joins', 10_000)
+  const instances = number('instances', 2)
+  const cells = await perform({
+    systems: systems(groupNames),
+    conditions: numbers('groups', [1, 1_000, 10_000]).map(groups => ({ joins, groups, instances })),
+    runs,
+    run
+  })
+  return { title: `${joins} clients connect, 256 at a time, and join a group each, on ${instances} instances`, cells }
+}
+
+async function run (system: Name, { joins, groups, instances }: Conditions): Promise<Run> {
+  const rig = await startRig(system, { instances })
+  try {
+    await sleep(500) // what it does at its start is done
+    await rig.lags()
+    const used = (): number => rig.pids.reduce((sum, pid) => sum + cpuUs(pid), 0)
+    const [commandsBefore, redisBefore, serversBefore] = [await rig.redis?.commands() ?? 0, cpuUs(rig.redisPid ?? 0), used()]
+    const ms = await rig.open({ clients: joins, groups })
+    const lags = await rig.lags()
+    return {
+      figures: {
+        joinsPerSecond: joins / ms * 1e3,
+        ms,
+        commandsPerJoin: ((await rig.redis?.commands() ?? 0) - commandsBefore) / joins,
+        redisUs: (cpuUs(rig.redisPid ?? 0) - redisBefore) / joins,
+        serverUs: (used() - serversBefore) / joins,
+        loadCpu: cpuUs(rig.load.pid) / ms / 10,
+        lagP99Ms: Math.max(0, ...lags.map(({ p99 }) => p99)),
+        lagMaxMs: Math.max(0, ...lags.map(({ max }) => max))
+      }
+    }
+  } finally {
+    await rig.close()
+  }
+}
