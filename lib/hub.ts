@@ -1,6 +1,7 @@
 import type { Envelope, GapReason, LogPosition, Target } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
 import { fanOut } from './fan-out.ts'
+import { isExcepted } from './sender.ts'
 import { Served } from './served.ts'
 import type { Member } from './types.ts'
 
@@ -76,14 +77,12 @@ export class Hub {
   countRecipients (targets: readonly Target[], except: readonly string[]): number {
     const [only] = targets
     if (targets.length === 1 && only !== undefined && except.length === 0) return this.#size(only)
-    return this.#union(targets, except).size
+    return this.#count(targets, except, () => true)
   }
 
   /** How many of them are slow. */
   countSlow (targets: readonly Target[], except: readonly string[]): number {
-    let slow = 0
-    for (const { outbound } of this.#union(targets, except)) if (outbound.slow) slow++
-    return slow
+    return this.#count(targets, except, ({ outbound }) => outbound.slow)
   }
 
   /** Writes a message to everyone here it is for. Returns how many took it. */
@@ -116,14 +115,20 @@ export class Hub {
     return this.#stamp
   }
 
-  #union (targets: readonly Target[], except: readonly string[] = []): Set<LocalConnection> {
+  #count (targets: readonly Target[], except: readonly string[], counts: (connection: LocalConnection) => boolean): number {
+    const [only] = targets
+    const excepted = new Set(except)
+    let count = 0
+    for (const connection of targets.length === 1 && only !== undefined ? this.#recipients(only) ?? [] : this.#union(targets)) {
+      if (!isExcepted(connection, excepted) && counts(connection)) count++
+    }
+    return count
+  }
+
+  #union (targets: readonly Target[]): Set<LocalConnection> {
     const union = new Set<LocalConnection>()
     for (const target of targets) {
       for (const connection of this.#recipients(target) ?? []) union.add(connection)
-    }
-    for (const id of except) {
-      const excepted = this.connections.get(id)
-      if (excepted !== undefined) union.delete(excepted)
     }
     return union
   }

@@ -47,7 +47,7 @@ export interface Envelope {
   readonly target: Target
   /** It was published to several targets at once: a connection in more than one of them gets it once. */
   readonly shared: boolean
-  /** Ids of connections that do not get it; applied by the receiving instance, never by the backplane. */
+  /** Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the backplane. */
   readonly except: readonly string[]
   /** A slow client may miss it. */
   readonly volatile?: boolean

@@ -31,6 +31,7 @@ function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<Conn
   const logs: string[] = []
   const metrics = new Metrics()
   const line = (_: object, message: string): void => { logs.push(message) }
+  const quiet = { warn () {} } as unknown as FastifyBaseLogger
   const log = { debug () {}, info: line, warn: line, error: line, child: () => log } as unknown as FastifyBaseLogger
   const connection = new LocalConnection({
     socket: socket as unknown as WebSocket,
@@ -41,7 +42,7 @@ function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<Conn
     log,
     callbacks: { onMessage () {}, ...callbacks },
     limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000 },
-    outbox: new Outbox({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0 }, metrics, () => log),
+    outbox: new Outbox({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0 }, metrics, () => quiet),
     metrics,
     enter: () => undefined,
     release: async () => {},

@@ -15,7 +15,7 @@ import type { Envelope, LogPosition, Target } from '../backplane.ts'
  *  32  u48  sequence
  *  38  u8   length, origin
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
- *      [u16 count, count x (u8 length, connection id)]     with flag 2
+ *      [u16 count, count x (u8 length, id of connection or session)] with flag 2
  *      [u8 length, conflation key]                         with flag 8
  *      [u32 length, command]                               in all but messages
  *      payload to the end
