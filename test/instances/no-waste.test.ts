@@ -1,4 +1,5 @@
 import t from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
 import { onEveryCluster, onRedis, redisCluster, type Opened, type TestInstance } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -115,6 +116,27 @@ onRedis(t, redis, 'a broadcast is one command, whatever the number of members an
   for (const { client } of members) t.equal(await client.next(), 'several')
   const several = await calls(redis.admin)
   t.equal((several.eval ?? 0) + (several.evalsha ?? 0), 1)
+})
+
+onRedis(t, redis, 'a storm of joins reaches Redis as few commands, and is stored exactly', async (t, cluster) => {
+  const [a, b] = [await cluster.start(), await cluster.start()]
+  const opened = await Promise.all(Array.from({ length: 10 }, async () => await a.open()))
+  await b.open()
+  await redis.admin.config('RESETSTAT')
+  const joins = groups.flatMap((group, n) => opened.slice(n % 10).map(({ id }) => ({ group, id })))
+  // A few at a time, as real clients come.
+  await Promise.all(joins.map(async ({ group, id }, n) => {
+    await sleep(n / 10)
+    await a.registry.join(id, group)
+  }))
+  const { subscribe = 0, evalsha = 0, hset = 0 } = await calls(redis.admin)
+  t.ok(subscribe < 60 && evalsha < 120, `${joins.length} joins: ${subscribe} SUBSCRIBE, ${evalsha} scripts`)
+  t.ok(hset >= groups.length, 'what a script does inside is counted')
+  const members = async (): Promise<number[]> => await Promise.all(groups.map(async group => await b.registry.groupCount(group)))
+  t.strictSame(await members(), groups.map((_, n) => 10 - n % 10))
+  await Promise.all(opened.slice(1).map(async ({ id }) => await a.registry.leaveAll(id)))
+  t.strictSame(await members(), groups.map((_, n) => n % 10 === 0 ? 1 : 0), 'also when some of the groups of a call end with it')
+  t.strictSame((await redis.admin.smembers(`wsg:{0}:i:${a.id}`)).sort(), groups.filter((_, n) => n % 10 === 0).sort(), 'the index of the instance')
 })
 
 onRedis(t, redis, 'connections that come and go leave no subscription and no key behind', async (t, cluster) => {

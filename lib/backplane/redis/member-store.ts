@@ -8,6 +8,13 @@ import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 const changesPerCall = 500
 const groupsPerReap = 200
 
+interface GroupChange {
+  readonly group: string
+  /** Id and record of each. */
+  readonly additions: string[]
+  readonly removals: string[]
+}
+
 /** The memberships of this instance as Redis has them: written as absolute state, under a generation that fences off late writes. */
 export class MemberStore {
   readonly #link: Link
@@ -56,24 +63,15 @@ export class MemberStore {
     return new Set(groups.filter((group, index) => Number(stored[index] ?? 0) !== [...this.#local.memberIds(group)].length))
   }
 
-  /** Writes what the instance says now of these connections in the group. */
-  async write (group: string, ids: Iterable<string>): Promise<void> {
-    const additions: string[] = []
-    const removals: string[] = []
-    for (const id of ids) {
-      const member = this.#local.member(group, id)
-      if (member === undefined) removals.push(id)
-      else additions.push(id, pack(member))
-    }
-    do {
-      await this.#call(group, additions.splice(0, 2 * changesPerCall), removals.splice(0, changesPerCall))
-    } while (additions.length > 0 || removals.length > 0)
+  /** Writes what the instance says now of these connections in their groups. */
+  async write (changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Promise<void> {
+    await allDone([...this.#calls(changes)].map(async groups => await this.#call(groups)))
   }
 
-  /** The same of all connections: ours, and those that Redis holds although they are no longer ours. */
-  async rewrite (group: string): Promise<void> {
-    const stored = await this.#link.run(async redis => await redis.hkeys(this.#keys.members(group, this.#local.instanceId)))
-    await this.write(group, new Set([...stored, ...this.#local.memberIds(group)]))
+  /** The same of all connections of these groups: ours, and those that Redis holds although they are no longer ours. */
+  async rewrite (groups: readonly string[]): Promise<void> {
+    const stored = await this.#link.run(async redis => await Promise.all(groups.map(async group => await redis.hkeys(this.#keys.members(group, this.#local.instanceId)))))
+    await this.write(groups.map((group, index) => [group, new Set([...stored[index] ?? [], ...this.#local.memberIds(group)])]))
   }
 
   /** Removes all memberships of an instance, this one or a dead one. Resolves `undefined` when that instance is alive again. */
@@ -90,10 +88,31 @@ export class MemberStore {
     }
   }
 
-  async #call (group: string, additions: string[], removals: string[]): Promise<void> {
+  /** Divides changes into calls that do not hold up Redis for long. */
+  * #calls (changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Iterable<GroupChange[]> {
+    let call: GroupChange[] = []
+    let left = changesPerCall
+    for (const [group, ids] of changes) {
+      let change = newGroupChange(group)
+      call.push(change)
+      for (const id of ids) {
+        if (left-- === 0) {
+          yield call
+          call = [change = newGroupChange(group)]
+          left = changesPerCall - 1
+        }
+        const member = this.#local.member(group, id)
+        if (member === undefined) change.removals.push(id)
+        else change.additions.push(id, pack(member))
+      }
+    }
+    if (call.length > 0) yield call
+  }
+
+  async #call (groups: readonly GroupChange[]): Promise<void> {
     const { instanceId } = this.#local
-    const keys = [this.#keys.members(group, instanceId), this.#keys.counts(group), this.#keys.index(instanceId), this.#keys.generations]
-    const args = [instanceId, this.#generation, group, safetyTtlMs, additions.length / 2, ...additions, ...removals]
+    const keys = [this.#keys.index(instanceId), this.#keys.generations, ...groups.flatMap(({ group }) => [this.#keys.members(group, instanceId), this.#keys.counts(group)])]
+    const args = [instanceId, this.#generation, safetyTtlMs, ...groups.flatMap(({ group, additions, removals }) => [group, additions.length / 2, removals.length, ...additions, ...removals])]
     const { connection } = this.#link
     let stored: unknown
     try {
@@ -107,5 +126,16 @@ export class MemberStore {
     if (stored !== -1) return
     this.#fenced()
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and registers anew')
+  }
+}
+
+function newGroupChange (group: string): GroupChange {
+  return { group, additions: [], removals: [] }
+}
+
+/** Rejects as Promise.all does, but not before all are settled: a write that is left behind could overtake the one that repairs it. */
+async function allDone (work: Array<Promise<void>>): Promise<void> {
+  for (const result of await Promise.allSettled(work)) {
+    if (result.status === 'rejected') throw result.reason
   }
 }

@@ -174,15 +174,13 @@ export class Members {
   async #storeSome (): Promise<void> {
     const some = [...firstOf(this.#changes, groupsPerStep)]
     for (const [group] of some) this.#changes.delete(group)
-    await allDone(some.map(async ([group, change]) => {
-      try {
-        await this.#store.write(group, change.ids)
-        change.resolve()
-      } catch (error) {
-        this.#failed(group, change, error as Error)
-        throw error
-      }
-    }))
+    try {
+      await this.#store.write(some.map(([group, { ids }]) => [group, ids]))
+    } catch (error) {
+      for (const [group, change] of some) this.#failed(group, change, error as Error)
+      throw error
+    }
+    for (const [, { resolve }] of some) resolve()
   }
 
   /** How far it came is unknown. */
@@ -210,7 +208,7 @@ export class Members {
     try {
       const different = await this.#store.different(groups.filter(([, doubt]) => doubt === 'number').map(([group]) => group))
       const repaired = groups.filter(([group, doubt]) => doubt === 'members' || different.has(group))
-      await allDone(repaired.map(async ([group]) => await this.#store.rewrite(group)))
+      await this.#store.rewrite(repaired.map(([group]) => group))
     } catch (error) {
       for (const [group] of groups) this.#doubtful.set(group, 'members')
       throw error
@@ -224,13 +222,6 @@ function newChange (): Change {
   const done = new Promise<void>((_resolve, _reject) => { resolve = _resolve; reject = _reject })
   done.catch(() => {})                                          // it may fail when nobody waits any more: the group is in doubt then
   return { ids: new Set(), done, resolve, reject }
-}
-
-/** Rejects as Promise.all does, but not before all are settled: a write that is left behind could overtake the one that repairs it. */
-async function allDone (work: Array<Promise<void>>): Promise<void> {
-  for (const result of await Promise.allSettled(work)) {
-    if (result.status === 'rejected') throw result.reason
-  }
 }
 
 async function within (done: Promise<void>, ms: number): Promise<void> {

@@ -28,39 +28,56 @@ return most
 `)
 
 /**
- * Stores changes of one group's members on one instance, and corrects the group's total by the difference. Idempotent: what it leaves behind depends on the
- * members alone, not on how often or in which order it ran.
- * KEYS 1 members  2 counts  3 index  4 generations
- * ARGV 1 instance id  2 generation  3 group  4 safety TTL (ms)  5 number of additions, then connection id and record of each, then ids to remove
- * Returns members here, or -1 when a newer generation of this instance writes already.
+ * Stores changes of the members that one instance has in some groups, and corrects the total of each group by the difference. Idempotent: what it leaves behind
+ * depends on the members alone, not on how often or in which order it ran.
+ * KEYS 1 index  2 generations, then members and counts of each group
+ * ARGV 1 instance id  2 generation  3 safety TTL (ms), then of each group: its name, number of additions, number of removals, connection id and record of each addition,
+ *      connection id of each removal
+ * Returns -1 when a newer generation of this instance writes already, else 0.
  */
 export const syncMembers = new Script(`
-local newest = tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or '0')
+local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
 local mine = tonumber(ARGV[2])
 if newest > mine then return -1 end
-if newest < mine then redis.call('HSET', KEYS[4], ARGV[1], mine) end
-local additions, at = tonumber(ARGV[5]), 6
-if additions > 0 then
-  redis.call('HSET', KEYS[1], unpack(ARGV, at, at + 2 * additions - 1))
+if newest < mine then redis.call('HSET', KEYS[2], ARGV[1], mine) end
+local at, present, absent, extended = 4, {}, {}, false
+for k = 3, #KEYS, 2 do
+  local members, counts = KEYS[k], KEYS[k + 1]
+  local group, additions, removals = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  at = at + 3
+  if additions > 0 then redis.call('HSET', members, unpack(ARGV, at, at + 2 * additions - 1)) end
   at = at + 2 * additions
-end
-if ARGV[at] then redis.call('HDEL', KEYS[1], unpack(ARGV, at)) end
-local now = redis.call('HLEN', KEYS[1])
-local before = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
-local total = tonumber(redis.call('HGET', KEYS[2], '#') or '0')
-if now ~= before then total = redis.call('HINCRBY', KEYS[2], '#', now - before) end
-if now == 0 then
-  redis.call('HDEL', KEYS[2], ARGV[1])
-  redis.call('SREM', KEYS[3], ARGV[3])
-  if total <= 0 then redis.call('DEL', KEYS[2]) end
-else
-  redis.call('HSET', KEYS[2], ARGV[1], now)
-  redis.call('SADD', KEYS[3], ARGV[3])
-  if before == 0 or before == now then
-    for k = 1, 4 do redis.call('PEXPIRE', KEYS[k], ARGV[4]) end
+  if removals > 0 then redis.call('HDEL', members, unpack(ARGV, at, at + removals - 1)) end
+  at = at + removals
+  local now = redis.call('HLEN', members)
+  local stored = redis.call('HMGET', counts, ARGV[1], '#')
+  local before = tonumber(stored[1] or '0')
+  local total = tonumber(stored[2] or '0') + now - before
+  if now > 0 then
+    present[#present + 1] = group
+    if now ~= before then redis.call('HSET', counts, ARGV[1], now, '#', total) end
+    if before == 0 or before == now then
+      redis.call('PEXPIRE', members, ARGV[3])
+      redis.call('PEXPIRE', counts, ARGV[3])
+      extended = true
+    end
+  else
+    absent[#absent + 1] = group
+    if total > 0 then
+      redis.call('HSET', counts, '#', total)
+      redis.call('HDEL', counts, ARGV[1])
+    else
+      redis.call('DEL', counts)
+    end
   end
 end
-return now
+if #present > 0 then redis.call('SADD', KEYS[1], unpack(present)) end
+if #absent > 0 then redis.call('SREM', KEYS[1], unpack(absent)) end
+if extended then
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+end
+return 0
 `)
 
 /**

@@ -17,8 +17,8 @@ export interface SubscriptionEvents {
 
 interface Channel {
   wanted: boolean
-  /** Number of the SUBSCRIBE that was the last command sent for it on the present connection; 0 when that was UNSUBSCRIBE, or nothing was sent. */
-  sent: number
+  /** The last command sent for it on the present connection was SUBSCRIBE. */
+  sent: boolean
   acked: boolean
   /** It worked or was promised, and does not reach us now. */
   interrupted: boolean
@@ -45,8 +45,9 @@ export class Subscriptions {
   readonly #lingering = new Map<string, number>()
   #lingerTimer: NodeJS.Timeout | undefined
   #flushing = false
+  /** Commands sent on the present connection that are not answered. What changes meanwhile travels together after them. */
+  #inFlight = 0
   #connection = 0
-  #subscribes = 0
   #interrupted = 0
   #acked = 0
 
@@ -115,10 +116,11 @@ export class Subscriptions {
 
   disconnected (): void {
     this.#connection++
+    this.#inFlight = 0
     this.#acked = 0
     for (const [name, channel] of this.#channels) {
       if (channel.wanted) this.#setInterrupted(channel, true)
-      channel.sent = 0
+      channel.sent = false
       channel.acked = false
       // Nothing of it is left in Redis.
       if (!channel.wanted) {
@@ -132,7 +134,7 @@ export class Subscriptions {
   async close (): Promise<void> {
     clearTimeout(this.#lingerTimer)
     clearTimeout(this.#retryTimer)
-    const subscribed = [...this.#channels].filter(([, channel]) => channel.sent > 0).map(([name]) => name)
+    const subscribed = [...this.#channels].filter(([, channel]) => channel.sent).map(([name]) => name)
     for (const { waiters } of this.#channels.values()) {
       for (const { reject } of waiters) reject(new WebsocketGroupsError('WSG_CLOSED'))
     }
@@ -143,7 +145,7 @@ export class Subscriptions {
   }
 
   #add (name: string): Channel {
-    const channel: Channel = { wanted: true, sent: 0, acked: false, interrupted: false, waiters: [] }
+    const channel: Channel = { wanted: true, sent: false, acked: false, interrupted: false, waiters: [] }
     this.#channels.set(name, channel)
     return channel
   }
@@ -181,14 +183,13 @@ export class Subscriptions {
   }
 
   #flush (): void {
-    if (!this.#link.up) return
+    if (!this.#link.up || this.#inFlight > 0) return
     const subscribe: string[] = []
     const unsubscribe: string[] = []
-    const number = ++this.#subscribes
     for (const name of this.#dirty) {
       const channel = this.#channels.get(name)
-      if (channel === undefined || (channel.sent > 0) === channel.wanted) continue
-      channel.sent = channel.wanted ? number : 0
+      if (channel === undefined || channel.sent === channel.wanted) continue
+      channel.sent = channel.wanted
       if (channel.wanted) {
         subscribe.push(name)
       } else {
@@ -200,19 +201,18 @@ export class Subscriptions {
       }
     }
     this.#dirty.clear()
-    for (const names of chunks(subscribe)) void this.#subscribe(names, number)
+    for (const names of chunks(subscribe)) void this.#subscribe(names)
     for (const names of chunks(unsubscribe)) void this.#unsubscribe(names)
   }
 
-  async #subscribe (names: string[], number: number): Promise<void> {
+  async #subscribe (names: string[]): Promise<void> {
     const connection = this.#connection
     const error = await this.#command('subscribe', names)
     if (connection !== this.#connection) return                // the next connection started over
     const acked: string[] = []
     for (const name of names) {
       const channel = this.#channels.get(name)
-      // UNSUBSCRIBE follows on the same connection, and maybe a later SUBSCRIBE: only that one's acknowledgement counts.
-      if (channel?.sent !== number) continue
+      if (channel === undefined) continue                      // closed meanwhile
       const { waiters } = channel
       channel.waiters = []
       if (error === undefined) {
@@ -222,7 +222,7 @@ export class Subscriptions {
         this.#setInterrupted(channel, false)
         for (const { resolve } of waiters) resolve()
       } else {
-        channel.sent = 0
+        channel.sent = false
         if (channel.wanted) this.#setInterrupted(channel, true)
         this.#refused.add(name)
         for (const { reject } of waiters) reject(error)
@@ -232,6 +232,12 @@ export class Subscriptions {
     if (error !== undefined) this.#retryRefused()
     if (acked.length > 0) this.#events.acked(acked)
     this.#events.changed()
+    this.#answered()
+  }
+
+  #answered (): void {
+    this.#inFlight--
+    this.#flush()
   }
 
   #retryRefused (): void {
@@ -249,11 +255,13 @@ export class Subscriptions {
     if (connection !== this.#connection) return
     if (error !== undefined) return this.#link.reset()
     for (const name of names) {
-      if (this.#channels.get(name)?.sent === 0 && this.#channels.get(name)?.wanted === false) this.#forget(name)
+      if (this.#channels.get(name)?.wanted === false) this.#forget(name)
     }
+    this.#answered()
   }
 
   async #command (verb: 'subscribe' | 'unsubscribe', names: string[]): Promise<Error | undefined> {
+    this.#inFlight++
     try {
       await this.#link.run(async redis => await redis[verb](...names), ackDeadlineMs)
       return undefined
@@ -280,7 +288,7 @@ export class Subscriptions {
           break
         }
         this.#lingering.delete(name)
-        if (this.#channels.get(name)?.sent === 0) {
+        if (this.#channels.get(name)?.sent === false) {
           this.#forget(name)
           this.#events.dropped(name)
         } else {
