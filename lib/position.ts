@@ -21,3 +21,7 @@ export function parsePosition (text: unknown): LogPosition | undefined {
   const epoch = bytes.toString('latin1', 0, 8)
   return { epoch: epoch === '\0'.repeat(8) ? '' : epoch, offset: bytes.readUIntBE(8, 6), nonce: bytes.readUInt32BE(14) }
 }
+
+export function same (a: LogPosition, b: LogPosition): boolean {
+  return a.offset === b.offset && a.nonce === b.nonce && a.epoch === b.epoch
+}

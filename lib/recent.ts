@@ -1,5 +1,5 @@
 import type { Envelope, LogPosition } from './backplane/backplane.ts'
-import { beginning } from './position.ts'
+import { beginning, same } from './position.ts'
 
 const maxMessagesPerGroup = 128
 const maxBytesPerGroup = 262_144
@@ -122,8 +122,4 @@ function follows (position: LogPosition, last: LogPosition): boolean {
 
 function endOf ({ messages, before }: Ring): LogPosition {
   return messages.at(-1)?.position ?? before
-}
-
-export function same (a: LogPosition, b: LogPosition): boolean {
-  return a.offset === b.offset && a.nonce === b.nonce && a.epoch === b.epoch
 }

@@ -1,8 +1,8 @@
 import type { Backplane, Envelope, LogPage, LogPosition } from './backplane/backplane.ts'
 import { hasCode, WebsocketGroupsError } from './errors.ts'
 import type { GroupLogs } from './log-settings.ts'
-import { beginning, parsePosition } from './position.ts'
-import { same, type Recent } from './recent.ts'
+import { beginning, parsePosition, same } from './position.ts'
+import type { Recent } from './recent.ts'
 import type { JoinOptions, JoinResult } from './types.ts'
 
 type Logged = Envelope & { readonly position: LogPosition }

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Absences } from '../../lib/absences.ts'
 import type { LocalConnection } from '../../lib/connection.ts'
 import type { FramedMember } from '../../lib/frames.ts'
+import type { Outgoing } from '../../lib/outbound/outgoing.ts'
 import { Roll } from '../../lib/roll.ts'
 import { until } from '../helpers/until.ts'
 
@@ -55,8 +56,11 @@ t.test('a list is read once for all who ask, holds what changed meanwhile, and h
   const roll = new Roll(async () => await new Promise(resolve => { reads.push(resolve) }))
   const told: Array<{ who: string, sessions: string[] }> = []
   const watcher = (who: string): LocalConnection => ({
-    writeFrame (frame: Buffer) {
-      told.push({ who, sessions: (JSON.parse(frame.toString()) as { members: FramedMember[] }).members.map(({ session }) => session) })
+    outbound: {
+      take (outgoing: Outgoing) {
+        const { payload } = outgoing.message(true)
+        told.push({ who, sessions: (JSON.parse(payload.toString()) as { members: FramedMember[] }).members.map(({ session }) => session) })
+      }
     }
   }) as unknown as LocalConnection
   const [a, b, c, d] = [watcher('a'), watcher('b'), watcher('c'), watcher('d')]

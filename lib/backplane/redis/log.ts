@@ -39,12 +39,6 @@ export async function readPage (link: Link, keys: Keys, group: string, since: Lo
   return { gap: reasons[status], messages, before: before.offset === 0 ? beginning : before, top, end, more: end.offset < offset }
 }
 
-export async function readTop (link: Link, keys: Keys, group: string): Promise<LogPosition> {
-  const [epoch, offset, nonce] = await link.run(async redis => await redis.hmgetBuffer(keys.logMeta(group), 'e', 's', 'n'))
-  if (epoch === null || epoch === undefined) return beginning
-  return { epoch: epoch.toString('latin1'), offset: Number(offset), nonce: (nonce ?? noNonce).readUInt32BE() }
-}
-
 export function packNonce (nonce: number): Buffer {
   const bytes = Buffer.allocUnsafe(4)
   bytes.writeUInt32BE(nonce)
@@ -55,4 +49,4 @@ export function isLogged (envelope: Envelope | undefined): envelope is LoggedEnv
   return envelope?.position !== undefined
 }
 
-const noNonce = Buffer.alloc(4)
+export const noNonce = Buffer.alloc(4)

@@ -12,8 +12,8 @@ export class Reader {
   /** Something may be missing that neither the latest read of the log saw nor `waiting` holds: it has to be read once more. */
   again = false
   #last: LogPosition | undefined
-  /** By offset modulo its length, of the messages up to `last`. 0, which is no message's nonce: not known. */
-  readonly #nonces = new Uint32Array(remembered)
+  /** By offset modulo its length, of the messages up to `last`. 0, which is no message's nonce: not known. Not before there is more to know than `last`: most groups are quiet. */
+  #nonces: Uint32Array | undefined
   #waiting: LoggedEnvelope[] | undefined
   #waitingBytes = 0
   /** How many of `waiting` had come when the log was read last. */
@@ -41,20 +41,24 @@ export class Reader {
   /** The message was delivered: it comes after `last`, and what is between is none of our business. */
   advance (position: LogPosition): void {
     if (this.#last === undefined) return this.jump(position)
-    for (let skipped = this.#last.offset + 1; skipped < position.offset; skipped++) this.#nonces[skipped % remembered] = 0
+    const nonces = this.#nonces ??= noncesOf(this.#last)
+    for (let skipped = this.#last.offset + 1; skipped < position.offset; skipped++) nonces[skipped % remembered] = 0
     this.#last = position
-    this.#nonces[position.offset % remembered] = position.nonce
+    nonces[position.offset % remembered] = position.nonce
   }
 
   /** Goes on from a position that does not follow the last one: the first, or one beyond a gap, or one further back. */
   jump (position: LogPosition): void {
-    const last = this.#last
+    const [last, nonces] = [this.#last, this.#nonces]
     const back = last?.epoch === position.epoch ? last.offset - position.offset : -1
-    if (last === undefined || back < 0 || back >= remembered) this.#nonces.fill(0)
-    // What is further back stays known; its successors are no part of the log any more.
-    else for (let offset = position.offset + 1; offset <= last.offset; offset++) this.#nonces[offset % remembered] = 0
+    if (last === undefined || nonces === undefined || back < 0 || back >= remembered) {
+      this.#nonces = undefined
+    } else {
+      // What is further back stays known; its successors are no part of the log any more.
+      for (let offset = position.offset + 1; offset <= last.offset; offset++) nonces[offset % remembered] = 0
+      nonces[position.offset % remembered] = position.nonce
+    }
     this.#last = position
-    this.#nonces[position.offset % remembered] = position.nonce
   }
 
   follows ({ epoch, offset }: LogPosition, previousNonce: number): boolean {
@@ -66,7 +70,7 @@ export class Reader {
   /** Whether this message was delivered already. `false` also for those too long ago to tell. */
   knows ({ epoch, offset, nonce }: LogPosition): boolean {
     const last = this.#last
-    return last !== undefined && epoch === last.epoch && offset <= last.offset && last.offset - offset < remembered && this.#nonces[offset % remembered] === nonce
+    return last !== undefined && epoch === last.epoch && offset <= last.offset && last.offset - offset < remembered && this.#nonceOf(offset) === nonce
   }
 
   /**
@@ -78,7 +82,7 @@ export class Reader {
     if (common !== -1) return common + 1
     // What we know of all offsets after this one is something else.
     let known = this.#last?.offset ?? 0
-    for (let n = 0; n < remembered && this.#nonces[known % remembered] !== 0; n++) known--
+    for (let n = 0; n < remembered && this.#nonceOf(known) !== 0; n++) known--
     const first = positions.findIndex(({ offset }) => offset > known)
     return first === -1 ? positions.length : first
   }
@@ -125,10 +129,22 @@ export class Reader {
     this.#waitingBytes = 0
   }
 
+  /** Of an offset up to that of `last`, and less than `remembered` before it. */
+  #nonceOf (offset: number): number {
+    if (this.#nonces !== undefined) return this.#nonces[offset % remembered] ?? 0
+    return this.#last?.offset === offset ? this.#last.nonce : 0
+  }
+
   #hold (): void {
     this.#waiting = []
     this.#waitingBytes = 0
     this.#covered = 0
     this.again = false
   }
+}
+
+function noncesOf ({ offset, nonce }: LogPosition): Uint32Array {
+  const nonces = new Uint32Array(remembered)
+  nonces[offset % remembered] = nonce
+  return nonces
 }

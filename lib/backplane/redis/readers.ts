@@ -1,11 +1,13 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { hasCode } from '../../errors.ts'
-import { beginning } from '../../position.ts'
+import { beginning, same } from '../../position.ts'
 import type { GapReason, LocalInstance, LogPosition } from '../backplane.ts'
+import { chunks } from './chunks.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link.ts'
-import { readPage, readTop, type LoggedEnvelope, type RedisLogPage } from './log.ts'
+import { readPage, type LoggedEnvelope, type RedisLogPage } from './log.ts'
 import { Reader, remembered } from './reader.ts'
+import { Tops } from './tops.ts'
 import { Turns } from './turns.ts'
 
 const pageSize = 100
@@ -14,7 +16,7 @@ const retryMs = 200
 const concurrentRepairs = 64
 /** A repair that is not done by then lets the others go first. */
 const roundsPerRepair = 5
-const probesPerPipeline = 200
+const probesAtOnce = 200
 
 type Logged = LoggedEnvelope['envelope']
 
@@ -28,6 +30,7 @@ export class Readers {
   readonly #local: LocalInstance
   readonly #log: FastifyBaseLogger
   readonly #changed: () => void
+  readonly #tops: Tops
   /** Of the groups with a log that are subscribed, from the acknowledgement on. */
   readonly #readers = new Map<string, Reader>()
   readonly #repairs = new Set<Reader>()
@@ -46,6 +49,7 @@ export class Readers {
     this.#local = local
     this.#log = local.log
     this.#changed = changed
+    this.#tops = new Tops(link, keys)
   }
 
   /** Messages are missing that will be delivered, or of some logs nothing is known yet. */
@@ -112,7 +116,7 @@ export class Readers {
         readers.push(reader)
       }
     }
-    for (let start = 0; start < readers.length; start += probesPerPipeline) await this.#probe(readers.slice(start, start + probesPerPipeline))
+    for (const some of chunks(readers, probesAtOnce)) await this.#probe(some)
   }
 
   /** The command link is back: repairs go on. */
@@ -126,8 +130,7 @@ export class Readers {
     this.#sweeping = true
     try {
       const quiet = [...this.#readers.values()].filter(({ last, suspended }) => last !== undefined && !suspended)
-      for (let start = 0; start < quiet.length; start += probesPerPipeline) {
-        const some = quiet.slice(start, start + probesPerPipeline)
+      for (const some of chunks(quiet, probesAtOnce)) {
         const before = some.map(({ last }) => last)
         const tops = await this.#readTops(some)
         for (const [index, reader] of some.entries()) {
@@ -161,7 +164,7 @@ export class Readers {
   }
 
   async #open (reader: Reader): Promise<void> {
-    reader.opening ??= readTop(this.#link, this.#keys, reader.group).then(top => {
+    reader.opening ??= this.#tops.read(reader.group).then(top => {
       // A message that came first is nearer to the truth. One that is on its way was published before the join was done, and is not owed to it.
       if (reader.last === undefined) reader.jump(top)
     }).finally(() => { reader.opening = undefined })
@@ -169,7 +172,7 @@ export class Readers {
   }
 
   async #readTops (readers: readonly Reader[]): Promise<LogPosition[]> {
-    return await Promise.all(readers.map(async ({ group }) => await readTop(this.#link, this.#keys, group)))
+    return await Promise.all(readers.map(async ({ group }) => await this.#tops.read(group)))
   }
 
   /** Delivers a message that follows the last one, drops one that was delivered before. Returns `false` for anything else. */
@@ -292,8 +295,4 @@ export class Readers {
       if (this.#link.up) this.resume()
     }, retryMs).unref()
   }
-}
-
-function same (a: LogPosition, b: LogPosition): boolean {
-  return a.offset === b.offset && a.nonce === b.nonce && a.epoch === b.epoch
 }

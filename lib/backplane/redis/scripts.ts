@@ -239,6 +239,19 @@ return {epoch, offset, previous, 0}
 `)
 
 /**
+ * Reads where logs end.
+ * KEYS the meta of each log. Returns epoch, last offset, last nonce of each, one after another; nulls where there is no log.
+ */
+export const readTops = new Script(`
+local tops = {}
+for k = 1, #KEYS do
+  local meta = redis.call('HMGET', KEYS[k], 'e', 's', 'n')
+  tops[3 * k - 2], tops[3 * k - 1], tops[3 * k] = meta[1], meta[2], meta[3]
+end
+return tops
+`)
+
+/**
  * Reads a group's log after a position.
  * KEYS 1 log meta  2 log
  * ARGV 1 epoch ('' from the earliest kept, '$' the latest ones)  2 offset  3 nonce (4 bytes)  4 how many at most

@@ -1,4 +1,5 @@
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
+import { chunks } from './chunks.ts'
 import type { Link } from './link.ts'
 
 const maxChannelsPerCommand = 512
@@ -141,7 +142,7 @@ export class Subscriptions {
     this.#channels.clear()
     this.#dirty.clear()
     this.#lingering.clear()
-    await Promise.all([...chunks(subscribed)].map(async names => await this.#command('unsubscribe', names)))
+    await Promise.all([...chunks(subscribed, maxChannelsPerCommand)].map(async names => await this.#command('unsubscribe', names)))
   }
 
   #add (name: string): Channel {
@@ -174,15 +175,12 @@ export class Subscriptions {
 
   /** One tick later, so that all changes of this tick travel in one command. */
   #flushSoon (): void {
-    if (this.#flushing) return
+    if (!this.#flushing) queueMicrotask(() => this.#flush())
     this.#flushing = true
-    queueMicrotask(() => {
-      this.#flushing = false
-      this.#flush()
-    })
   }
 
   #flush (): void {
+    this.#flushing = false
     if (!this.#link.up || this.#inFlight > 0) return
     const subscribe: string[] = []
     const unsubscribe: string[] = []
@@ -201,8 +199,8 @@ export class Subscriptions {
       }
     }
     this.#dirty.clear()
-    for (const names of chunks(subscribe)) void this.#subscribe(names)
-    for (const names of chunks(unsubscribe)) void this.#unsubscribe(names)
+    for (const names of chunks(subscribe, maxChannelsPerCommand)) void this.#subscribe(names)
+    for (const names of chunks(unsubscribe, maxChannelsPerCommand)) void this.#unsubscribe(names)
   }
 
   async #subscribe (names: string[]): Promise<void> {
@@ -213,8 +211,7 @@ export class Subscriptions {
     for (const name of names) {
       const channel = this.#channels.get(name)
       if (channel === undefined) continue                      // closed meanwhile
-      const { waiters } = channel
-      channel.waiters = []
+      const waiters = channel.waiters.splice(0)
       if (error === undefined) {
         channel.acked = true
         this.#acked++
@@ -298,8 +295,4 @@ export class Subscriptions {
       this.#flushSoon()
     }, delayMs).unref()
   }
-}
-
-function * chunks (names: string[]): Iterable<string[]> {
-  for (let start = 0; start < names.length; start += maxChannelsPerCommand) yield names.slice(start, start + maxChannelsPerCommand)
 }
