@@ -202,11 +202,16 @@ export class GroupRegistry implements Registry {
     return await this.#readings.history(group, options)
   }
 
+  /** As `health().ready`, without the rest of it. */
+  get ready (): boolean {
+    return this.#phase === 'open' && (this.#options.outage.upgrade === 'accept' || this.#backplane.state !== 'down')
+  }
+
   health (): Health {
     const { state, name, problems } = this.#backplane
     return {
       status: this.#phase === 'closing' ? 'closing' : state,
-      ready: this.#phase === 'open' && (state !== 'down' || this.#options.outage.upgrade === 'accept'),
+      ready: this.ready,
       instanceId: this.instanceId,
       backplane: name,
       problems: this.#phase === 'closing' ? ['the instance is shutting down', ...problems] : problems

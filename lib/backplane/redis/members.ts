@@ -2,6 +2,7 @@ import { WebsocketGroupsError } from '../../errors.ts'
 import type { LocalInstance } from '../backplane.ts'
 import type { Link } from './link.ts'
 import type { MemberStore } from './member-store.ts'
+import { Pace } from './pace.ts'
 
 const groupsPerStep = 100
 /** More groups than this are not remembered one by one while Redis is out: all are compared when it is back. */
@@ -35,6 +36,7 @@ export class Members {
   readonly #doubtful = new Map<string, Doubt>()
   /** All groups are in this doubt; which they are is looked up first. */
   #allDoubtful: Doubt | undefined
+  readonly #pace = new Pace()
   #flushing: Promise<void> | undefined
   #retryTimer: NodeJS.Timeout | undefined
   #retryMs = minRetryMs
@@ -98,6 +100,7 @@ export class Members {
   async close (): Promise<void> {
     this.#closed = true
     clearTimeout(this.#retryTimer)
+    this.#pace.close()
     for (const { resolve } of this.#changes.values()) resolve()
     await this.#flushing
   }
@@ -124,13 +127,14 @@ export class Members {
   }
 
   #flushSoon (): void {
-    if (!this.#closed) this.#flushing ??= this.#flush()
+    if (this.#mayWork()) this.#flushing ??= this.#flush()
   }
 
   /** Works until nothing is left to do, or nothing can be done now. Never rejects. */
   async #flush (): Promise<void> {
-    await Promise.resolve()                                     // the rest of this tick's changes come along
-    while (this.#active && !this.#closed && (this.#changes.size > 0 || this.#mayRepair())) {
+    while (this.#mayWork()) {
+      await new Promise<void>(resolve => this.#pace.soon(resolve, this.#changes.size >= groupsPerStep || this.#mayRepair()))
+      if (!this.#mayWork()) break
       try {
         if (this.#changes.size > 0) {
           await this.#storeSome()
@@ -147,6 +151,10 @@ export class Members {
     }
     this.#flushing = undefined                                  // in the same turn as the look at what is left: a change a moment later starts anew
     if (!this.#isDoubtful()) this.#setRepairing(false)
+  }
+
+  #mayWork (): boolean {
+    return this.#active && !this.#closed && (this.#changes.size > 0 || this.#mayRepair())
   }
 
   #isDoubtful (): boolean {

@@ -40,6 +40,8 @@ export class Session {
   readonly members: Members
   readonly lanes: Lanes
   readonly #keys: Keys
+  /** What may be in trouble while both links work. */
+  readonly #parts: ReadonlyArray<{ readonly problem: string | undefined }>
   readonly #readers: Readers
   readonly #probe: Probe
   readonly #subscribe: Link
@@ -99,18 +101,19 @@ export class Session {
     this.members = new Members(this.command, store, local, () => this.#report())
     this.#lease = new Lease(this.command, keys, local, this.members, store, leaseMs, () => this.#report())
     this.#subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
+    this.#parts = [this.#lease, this.members, this.subscriptions, this.#readers]
     this.#refresher = setInterval(() => this.members.refresh(), refreshMs).unref()
     this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
   }
 
   get state (): BackplaneState {
     if (!this.command.up || !this.#subscribe.up) return 'down'
-    return this.problems.length === 0 ? 'up' : 'degraded'
+    return this.#parts.every(({ problem }) => problem === undefined) ? 'up' : 'degraded'
   }
 
   get problems (): readonly string[] {
     const down = [this.command.problem, this.#subscribe.problem].filter(isDefined)
-    return down.length > 0 ? down : [this.#lease.problem, this.members.problem, this.subscriptions.problem, this.#readers.problem].filter(isDefined)
+    return down.length > 0 ? down : this.#parts.map(({ problem }) => problem).filter(isDefined)
   }
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */

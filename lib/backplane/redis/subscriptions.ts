@@ -1,6 +1,7 @@
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import { chunks } from './chunks.ts'
 import type { Link } from './link.ts'
+import { Pace } from './pace.ts'
 
 const maxChannelsPerCommand = 512
 /** A SUBSCRIBE that is not acknowledged by then leaves the state of the connection unknown: it is torn down. */
@@ -45,6 +46,7 @@ export class Subscriptions {
   /** Channels nobody needs any more, in the order they will be dropped, with the time for it. */
   readonly #lingering = new Map<string, number>()
   #lingerTimer: NodeJS.Timeout | undefined
+  readonly #pace = new Pace()
   #flushing = false
   /** Commands sent on the present connection that are not answered. What changes meanwhile travels together after them. */
   #inFlight = 0
@@ -142,6 +144,7 @@ export class Subscriptions {
     this.#channels.clear()
     this.#dirty.clear()
     this.#lingering.clear()
+    this.#pace.close()
     await Promise.all([...chunks(subscribed, maxChannelsPerCommand)].map(async names => await this.#command('unsubscribe', names)))
   }
 
@@ -173,9 +176,8 @@ export class Subscriptions {
     })
   }
 
-  /** One tick later, so that all changes of this tick travel in one command. */
   #flushSoon (): void {
-    if (!this.#flushing) queueMicrotask(() => this.#flush())
+    if (!this.#flushing) this.#pace.soon(() => this.#flush())
     this.#flushing = true
   }
 
@@ -234,7 +236,7 @@ export class Subscriptions {
 
   #answered (): void {
     this.#inFlight--
-    this.#flush()
+    if (this.#dirty.size > 0) this.#flushSoon()
   }
 
   #retryRefused (): void {
