@@ -38,7 +38,7 @@ const delivery = [delivered, percent('of what is due %', 'keptUp'), latency, ...
 const columns: Readonly<Record<string, readonly Column[]>> = {
   'fan-out': delivery,
   sizes: delivery,
-  'slow-client': [...delivery.slice(0, -1), of('slow ones closed', 'slowBroken'), wrong],
+  'slow-client': [...delivery.slice(0, -1), of('slow ones kept', 'slowKept'), wrong],
   'small-groups': [...delivery.slice(0, -1), of('waste: bytes per message', 'wasteBytes'), of('waste: CPU us per message', 'wasteUs'), wrong],
   idle: [
     of('RSS, KB per connection', 'rssKb'),

@@ -46,6 +46,7 @@ export class FloorRig implements Rig {
   }
 
   async lags (): Promise<[]> { return [] }
+  async connections (): Promise<number> { return 0 }
   async fromRedis (): Promise<[]> { return [] }
   async heapBytes (): Promise<[]> { return [] }
 

@@ -76,6 +76,7 @@ export async function measure (name: Name, conditions: Conditions): Promise<Run>
         misled: arrived.misled,
         broken: arrived.broken,
         slowBroken: arrived.slowBroken,
+        ...(conditions.slow === undefined ? {} : { slowKept: await rig.connections() - receivers }),
         refused: sent.refused,
         ...(bystanders === 0
           ? {}

@@ -25,6 +25,8 @@ export interface Rig {
   stop (): Promise<Sent>
   /** Of each instance, since the last call. */
   lags (): Promise<readonly Lag[]>
+  /** How many clients are connected, by what the instances say. */
+  connections (): Promise<number>
   /** Bytes that each instance has got from Redis; -1 where that is not known. */
   fromRedis (): Promise<readonly number[]>
   /** What the heap of each instance holds, after garbage is collected. */
@@ -86,6 +88,7 @@ class SystemRig implements Rig {
   async sent (): Promise<number> { return await this.#publisher.call.total() }
   async stop (): Promise<Sent> { return await this.#publisher.call.stop() }
   async lags (): Promise<Lag[]> { return await Promise.all(this.#servers.map(async ({ call }) => await call.lag())) }
+  async connections (): Promise<number> { return (await Promise.all(this.#servers.map(async ({ call }) => await call.connections()))).reduce((a, b) => a + b, 0) }
   async fromRedis (): Promise<number[]> { return await Promise.all(this.#servers.map(async ({ call }) => await call.fromRedis())) }
   async heapBytes (): Promise<number[]> { return await Promise.all(this.#servers.map(async ({ call }) => await call.heapBytes())) }
 

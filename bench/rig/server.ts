@@ -12,10 +12,11 @@ const outgoing: Socket[] = []
 subscribe('net.client.socket', message => outgoing.push((message as { socket: Socket }).socket))
 const lag = new LagMeter()
 const system = await load(name as SystemName)
-await system.serve(Number(port), redisUrl, { announce: true, binary: kind === 'binary' })
+const instance = await system.serve(Number(port), redisUrl, { announce: true, binary: kind === 'binary' })
 
 const api = {
   lag: () => lag.read(),
+  connections: () => instance.stats().connections ?? 0,
   /** Collects garbage, so that what is measured is what is needed. */
   heapBytes (): number {
     if (bun === undefined) globalThis.gc?.()

@@ -8,7 +8,7 @@ import { groupNames } from '../systems/system.ts'
 export async function slowClient ({ systems, runs, number, numbers }: MeasureOptions): Promise<Measured> {
   const clients = number('members', 100)
   const perSecond = number('rate', 1_000)
-  const bytes = number('bytes', 1_024)
+  const bytes = number('bytes', 4_096)
   const seconds = number('seconds', 15)
   const cells = await perform({
     systems: systems(groupNames),
