@@ -16,6 +16,11 @@ export interface Writer { turn (): void }
 
 /** How long sockets are written to before the event loop may do something else. A write is a system call: 10,000 of them take 100 ms. */
 const sliceMs = 5
+/**
+ * After a round of writes the next one begins not sooner than the round took, or this many milliseconds: with messages coming all the time, half of the event loop
+ * is left to others, and twice as much goes out in one write. What comes singly does not wait.
+ */
+const maxRestMs = 5
 /** How often the clock is looked at. */
 const clockEvery = 16
 
@@ -30,8 +35,12 @@ export class Outbox {
   readonly #log: () => FastifyBaseLogger
   #warned = false
   #waiting: Writer[] = []
+  /** Those that are written to now; `#next` is the index of the one whose turn it is. */
+  #round: Writer[] = []
   #next = 0
-  #scheduled = false
+  #roundMs = 0
+  #restUntil = 0
+  #busy = false
   readonly #flush = (): void => this.#write()
 
   constructor (limits: OutboundLimits, metrics: Metrics, log: () => FastifyBaseLogger) {
@@ -59,27 +68,37 @@ export class Outbox {
   /** It has its first frame since its last write. */
   add (writer: Writer): void {
     this.#waiting.push(writer)
-    if (this.#scheduled) return
-    this.#scheduled = true
-    // After the sockets were read, Redis's too: what they brought goes out together.
-    if (this.limits.flushIntervalMs === 0) setImmediate(this.#flush)
-    else setTimeout(this.#flush, this.limits.flushIntervalMs)
+    if (!this.#busy) this.#begin()
   }
 
-  /** In slices. Whoever gets frames while others are written to queues up again, so the more there is to do, the more goes out in one write. */
+  #begin (): void {
+    this.#busy = true
+    const waitMs = Math.max(this.limits.flushIntervalMs, Math.round(this.#restUntil - performance.now()))
+    // Even without a wait after the sockets were read, Redis's too: what they brought goes out together.
+    if (waitMs > 0) setTimeout(this.#flush, waitMs)
+    else setImmediate(this.#flush)
+  }
+
+  /** Writes to all who wait, in slices. Whoever gets frames meanwhile is for the next round: the more there is to do, the more goes out in one write. */
   #write (): void {
-    const until = performance.now() + sliceMs
-    const waiting = this.#waiting
-    while (this.#next < waiting.length) {
-      waiting[this.#next++]?.turn()
-      if (this.#next % clockEvery === 0 && performance.now() > until) break
+    if (this.#round.length === 0) [this.#round, this.#waiting] = [this.#waiting, []]
+    const round = this.#round
+    const startedAt = performance.now()
+    while (this.#next < round.length) {
+      round[this.#next++]?.turn()
+      if (this.#next % clockEvery === 0 && performance.now() - startedAt > sliceMs) break
     }
-    if (this.#next < waiting.length) {
+    const now = performance.now()
+    this.#roundMs += now - startedAt
+    if (this.#next < round.length) {
       setImmediate(this.#flush)
-    } else {
-      this.#waiting = []
-      this.#next = 0
-      this.#scheduled = false
+      return
     }
+    this.#restUntil = now + Math.min(this.#roundMs, maxRestMs)
+    this.#round = []
+    this.#next = 0
+    this.#roundMs = 0
+    this.#busy = this.#waiting.length > 0
+    if (this.#busy) this.#begin()
   }
 }

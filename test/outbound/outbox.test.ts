@@ -44,6 +44,34 @@ t.test('who gets frames while others are written to comes after them', async t =
   t.strictSame(turns, ['first', 'second', 'busy'])
 })
 
+t.test('with frames coming all the time half of the event loop is left to others, and what comes singly goes out at once', async t => {
+  const outbox = new Outbox(limits, new Metrics(), () => silentLog)
+  let busyMs = 0
+  let rounds = 0
+  let going = true
+  const writers = Array.from({ length: 30 }, (_, n) => ({
+    turn () {
+      const before = performance.now()
+      work(0.1)
+      busyMs += performance.now() - before
+      if (n === 0) rounds++
+      if (going) outbox.add(this)
+    }
+  }))
+  const startedAt = performance.now()
+  for (const writer of writers) outbox.add(writer)
+  await sleep(500)
+  going = false
+  const share = busyMs / (performance.now() - startedAt)
+  t.ok(share < 0.7, `it was busy for ${Math.round(share * 100)} % of the time`)
+  t.ok(rounds > 20, `${rounds} rounds`)
+  await sleep(30)
+  let written = false
+  outbox.add({ turn () { written = true } })
+  await new Promise(resolve => setImmediate(resolve))
+  t.ok(written)
+})
+
 t.test('a batch puts its frames together once, also when others go on from it', async t => {
   const [a, b, c] = ['a', 'bb', 'ccc'].map(text => Buffer.from(text)) as [Buffer, Buffer, Buffer]
   const first = new Batch(undefined, a)
