@@ -5,7 +5,7 @@ import { cpuUs, rssBytes } from '../rig/proc.ts'
 import { startRig, type Rig } from '../rig/rig.ts'
 import { perform, type Run } from '../rig/runs.ts'
 import type { Measured } from '../results.ts'
-import { systemNames, type Name } from '../systems/system.ts'
+import { groupNames, type Name } from '../systems/system.ts'
 
 interface Conditions { readonly clients: number, readonly seconds: number }
 
@@ -13,7 +13,7 @@ interface Conditions { readonly clients: number, readonly seconds: number }
 export async function idle ({ systems, runs, number, numbers }: MeasureOptions): Promise<Measured> {
   const seconds = number('seconds', 10)
   const cells = await perform({
-    systems: systems(systemNames),
+    systems: systems([...groupNames, 'bare']),
     conditions: numbers('clients', [1_000, 3_000, 9_000]).map(clients => ({ clients, seconds })),
     runs,
     run

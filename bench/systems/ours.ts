@@ -5,7 +5,7 @@ import { connect } from 'fastify-websocket-groups/client'
 import { WebSocket } from 'ws'
 import type { DrillInstance, DrillSystem, Publisher, ServeOptions } from './system.ts'
 
-type Settings = Pick<WebsocketGroupsOptions, 'log'>
+type Settings = Pick<WebsocketGroupsOptions, 'log' | 'flushIntervalMs'>
 
 export const system: DrillSystem = {
   name: 'fastify-websocket-groups',
@@ -47,7 +47,7 @@ export async function serve (port: number, redis: string, { announce = false }: 
   }
 }
 
-export function publisher (redis: string, settings: Settings = {}): Publisher {
+export function publisher (redis: string, settings: Pick<Settings, 'log'> = {}): Publisher {
   const publisher = createPublisher({ redis, ...settings })
   return { publish: async (group, data) => await publisher.broadcastToGroup(group, data) }
 }
