@@ -7,6 +7,7 @@ export const looks: Readonly<Record<Name, Look>> = {
   ours: { label: 'this package', color: '#c2185b' },
   'ours-volatile': { label: 'this package, log: false', color: '#c2185b', dash: '5 3' },
   'ours-interval': { label: 'this package, flushIntervalMs: 10', color: '#c2185b', dash: '1.5 2.5' },
+  'ours-heartbeat': { label: 'this package, a ping each second', color: '#c2185b', dash: '1.5 2.5' },
   socketio: { label: 'socket.io', color: '#1565c0' },
   'socketio-sharded': { label: 'socket.io, sharded', color: '#1565c0', dash: '5 3' },
   'socketio-streams': { label: 'socket.io, streams', color: '#1565c0', dash: '1.5 2.5' },

@@ -5,7 +5,7 @@ import { connect } from 'fastify-websocket-groups/client'
 import { WebSocket } from 'ws'
 import type { DrillInstance, DrillSystem, Publisher, ServeOptions } from './system.ts'
 
-type Settings = Pick<WebsocketGroupsOptions, 'log' | 'flushIntervalMs'>
+type Settings = Pick<WebsocketGroupsOptions, 'log' | 'flushIntervalMs' | 'heartbeatIntervalMs'>
 
 export const system: DrillSystem = {
   name: 'fastify-websocket-groups',

@@ -118,6 +118,19 @@ onRedis(t, redis, 'a broadcast is one command, whatever the number of members an
   t.equal((several.eval ?? 0) + (several.evalsha ?? 0), 1)
 })
 
+onRedis(t, redis, 'the publishes of one turn of the event loop travel together, logged and volatile ones', async (t, cluster) => {
+  const [a, b] = [await cluster.start(), await cluster.start()]
+  const { client } = await b.enter('together')
+  const reads = async (): Promise<number> => Number(/^total_reads_processed:(\d+)/m.exec(await redis.admin.info('stats'))?.[1])
+  for (const volatile of [true, false]) {
+    const before = await reads()
+    await Promise.all(Array.from({ length: 200 }, async (_, n) => await a.registry.broadcastToGroup(n % 2 === 0 ? 'together' : `nobody-${n}`, String(n), { volatile })))
+    const taken = await reads() - before
+    t.ok(taken < 15, `Redis read ${taken} times for 200 ${volatile ? 'volatile' : 'logged'} messages`)
+    await client.nextWhere(message => message === '198')
+  }
+})
+
 onRedis(t, redis, 'a storm of joins reaches Redis as few commands, and is stored exactly', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
   const opened = await Promise.all(Array.from({ length: 10 }, async () => await a.open()))
