@@ -42,8 +42,8 @@ t.test('an instance that stalls for longer than its lease is reaped; when it wak
 
   // What the first generation may still have had on the way.
   const late = async (generation: number): Promise<unknown> => await redis.admin.eval(
-    syncMembers.lua, 4, keys.members('room-0', stalled.id), keys.counts('room-0'), keys.index(stalled.id), keys.generations,
-    stalled.id, generation, 'room-0', 60_000, 1, `${stalled.id}.ghost`, '[0,null]'
+    syncMembers.lua, 4, keys.index(stalled.id), keys.generations, keys.members('room-0', stalled.id), keys.counts('room-0'),
+    stalled.id, generation, 60_000, 'room-0', 1, 0, `${stalled.id}.ghost`, '[0,null]'
   )
   t.equal(await late(1), -1, 'a late write of the old generation is refused')
   await exact(instances)
@@ -61,8 +61,8 @@ t.test('an instance that had no members when it was declared dead is fenced all 
   await until(async () => (await stalled.ask('stats')).leasesLost === 1)
   await exact([stalled, other])
   const late = await redis.admin.eval(
-    syncMembers.lua, 4, keys.members('lobby', stalled.id), keys.counts('lobby'), keys.index(stalled.id), keys.generations,
-    stalled.id, 1, 'lobby', 60_000, 1, `${stalled.id}.1`, '[0,null]'
+    syncMembers.lua, 4, keys.index(stalled.id), keys.generations, keys.members('lobby', stalled.id), keys.counts('lobby'),
+    stalled.id, 1, 60_000, 'lobby', 1, 0, `${stalled.id}.1`, '[0,null]'
   )
   t.equal(late, -1)
   await exact([stalled, other], { groups: ['lobby'] })
