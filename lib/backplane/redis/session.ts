@@ -177,9 +177,8 @@ export class Session {
 
   async #giveBack (): Promise<void> {
     try {
-      await this.subscriptions.close()
-      await this.members.close()
-      await this.#lease.close()
+      // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
+      await Promise.all([this.subscriptions.close(), this.members.close().then(async () => await this.#lease.close())])
     } catch (error) {
       this.#local.log.warn({ err: error }, 'memberships were not given back: the other instances remove them when the lease is over')
     }
