@@ -12,7 +12,7 @@ interface Ring {
   counted: number
   /** The position right before the first message. */
   before: LogPosition
-  messages: Logged[]
+  readonly messages: Logged[]
   bytes: number
 }
 
@@ -71,14 +71,20 @@ export class Recent {
    * is of no use when it ends before that, as when the group had no members here for a while.
    */
   after (group: string, since: LogPosition, reached: LogPosition | undefined): readonly Logged[] | undefined {
-    const ring = this.#rings.get(group)
-    if (ring === undefined || reached === undefined) return undefined
-    const end = endOf(ring)
-    if (end.epoch !== reached.epoch || end.offset < reached.offset) return undefined
+    const ring = this.all(group, reached)
+    if (ring === undefined) return undefined
     if (same(ring.before, since)) return ring.messages
     const index = since.offset - ring.before.offset - 1
     const there = ring.messages[index]?.position
     return there !== undefined && same(there, since) ? ring.messages.slice(index + 1) : undefined
+  }
+
+  /** All that is kept, and where it begins; `undefined` when it ends before `reached`. */
+  all (group: string, reached: LogPosition | undefined): Pick<Ring, 'before' | 'messages'> | undefined {
+    const ring = this.#rings.get(group)
+    if (ring === undefined || reached === undefined) return undefined
+    const end = endOf(ring)
+    return end.epoch !== reached.epoch || end.offset < reached.offset ? undefined : ring
   }
 
   /** The group has no members here any more, or its log lost messages. */

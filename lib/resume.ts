@@ -51,15 +51,22 @@ export class Resume {
   }
 
   async #since (group: string, since: LogPosition): Promise<Replay> {
-    const remembered = (): Replay | undefined => {
-      const messages = this.#recent.after(group, since, this.#backplane.position(group))
-      return messages === undefined ? undefined : { recovered: true, before: since, messages }
-    }
+    const remembered = (): Replay | undefined => this.#remembered(group, since)
     const known = remembered()
     if (known !== undefined) return known
     const reading = this.#reads.get(group)
     if (reading !== undefined) await reading
     return (reading === undefined ? undefined : remembered()) ?? locate(await this.#read(group), since)
+  }
+
+  #remembered (group: string, since: LogPosition): Replay | undefined {
+    const reached = this.#backplane.position(group)
+    const missed = this.#recent.after(group, since, reached)
+    if (missed !== undefined) return { recovered: true, before: since, messages: missed }
+    const all = this.#recent.all(group, reached)
+    // What is older than as many messages as the log keeps is in the log no more.
+    if (all === undefined || all.messages.length < (this.#logs.of(group)?.maxMessages ?? Infinity)) return undefined
+    return since.epoch === all.before.epoch && since.offset < all.before.offset ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages } : undefined
   }
 
   async #latest (group: string, count: number): Promise<Replay> {

@@ -67,3 +67,20 @@ t.test('a message that overtakes the answer to a read is not missed by who comes
   t.strictSame(await since(3), { recovered: true, messages: [4, 5] })
   t.equal(reads.length, 1)
 })
+
+t.test('who was away for longer than the log reaches is told so from memory, once that holds as much as the log', async t => {
+  const { reads, page, since, live } = setUp()
+  const first = since(1)
+  await settled()
+  reads[0]?.(page(3))
+  await first
+  for (let offset = 4; offset <= 128; offset++) live(offset)
+  t.equal((await since(1)).recovered, true, 'all 128 are kept')
+  live(129)
+  live(130)
+  const late = await since(1)
+  t.equal(late.recovered, false)
+  t.strictSame([late.messages[0], late.messages.at(-1)], [3, 130], 'what is still there follows')
+  t.strictSame(await since(2), { recovered: true, messages: Array.from({ length: 128 }, (_, n) => n + 3) })
+  t.equal(reads.length, 1)
+})
