@@ -41,6 +41,17 @@ t.test('an instance that closes while Redis hangs does so within its time', asyn
   redis.cont()
 })
 
+t.test('an instance whose subscribe link alone hangs gives its members back all the same', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const local = await new Local({ redis: proxy.url }).start(t)
+  await local.join('lobby', `${local.instanceId}.1`)
+  await local.backplane.subscribe(group('lobby'))
+  proxy.delay(60_000, 'subscribers')
+  await local.backplane.close()
+  t.strictSame(await redis.keys(), [])
+})
+
 t.test('an instance that closes in the middle of a reconnect leaves nothing in Redis, and nothing running here', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
