@@ -27,6 +27,14 @@ export interface MeasuredFile extends Measured {
   readonly machine: Machine
 }
 
+/** What is in the file of a drill. */
+export interface DrillFile extends Omit<Result, 'raw'> {
+  readonly scenario: string
+  readonly args: readonly string[]
+  readonly at: string
+  readonly machine: Machine
+}
+
 /** The part of a row that is the same in every scenario. */
 export function deliveries (report: Report): Row {
   return {

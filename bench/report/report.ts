@@ -1,37 +1,60 @@
-// Writes the tables between the markers of README.md, and the plots, from the latest results of each scenario: report.ts
+// Writes the tables between the markers of README.md, and the plots, from the latest results of each scenario and its arguments: report.ts
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { table, type MeasuredFile } from '../results.ts'
+import { table, type DrillFile, type MeasuredFile } from '../results.ts'
 import { plots } from './plots.ts'
 import { tablesOf } from './rows.ts'
 
 const readme = new URL('../README.md', import.meta.url)
 const results = new URL('../results/', import.meta.url)
-const scenarios = ['fan-out', 'small-groups', 'join-storm', 'idle', 'slow-client', 'sizes']
+const scenarios = ['fan-out', 'small-groups', 'join-storm', 'idle', 'slow-client', 'sizes', 'drill', 'rolling', 'resume-herd']
 
-/** The names end with the time. */
-function latest (scenario: string): string | undefined {
-  return readdirSync(results).filter(name => new RegExp(`^${scenario}-\\d{4}-.*\\.json$`).test(name)).sort().at(-1)
+interface ResultFile {
+  readonly name: string
+  readonly content: MeasuredFile | DrillFile
 }
 
-function about ({ title, runs, at, args, machine, scenario }: MeasuredFile, name: string): string {
+/** The latest of each set of arguments, that with the most rows first, or else the newest. The names end with the time. */
+function latest (scenario: string): ResultFile[] {
+  const byArguments = new Map<string, ResultFile>()
+  for (const name of readdirSync(results).filter(name => new RegExp(`^${scenario}-\\d{4}-.*\\.json$`).test(name)).sort()) {
+    const content = JSON.parse(readFileSync(new URL(name, results), 'utf8')) as MeasuredFile | DrillFile
+    byArguments.set(JSON.stringify(content.args), { name, content })
+  }
+  return [...byArguments.values()].sort((a, b) => rowsIn(b) - rowsIn(a) || b.name.localeCompare(a.name))
+}
+
+function rowsIn ({ content }: ResultFile): number {
+  return 'cells' in content ? content.cells.length : content.rows.length
+}
+
+function about ({ name, content }: ResultFile): string {
+  const { title, at, args, machine, scenario } = content
   const { cpu, cores, memoryGiB, node, redis, loadAverage, commit } = machine
+  const runs = 'cells' in content ? ` Medians of ${content.runs} ${content.runs === 1 ? 'run' : 'runs'},` : ''
+  const command = ['npm run', scenario, ...(args.length > 0 ? ['--', ...args.map(arg => arg === '' ? "''" : arg)] : [])].join(' ')
   return [
-    `${title[0]?.toUpperCase()}${title.slice(1)}. Medians of ${runs} ${runs === 1 ? 'run' : 'runs'}, ${at.slice(0, 10)}, commit ${commit}: \`npm run ${[scenario, ...(args.length > 0 ? ['--', ...args.map(arg => arg === '' ? "''" : arg)] : [])].join(' ')}\`.`,
-    `${cpu}, ${cores} cores shared with other work (load average ${loadAverage[0]} before it began), ${memoryGiB} GiB, Node.js ${node.slice(1)}, Redis ${redis}, all on one machine. All figures: [results/${name}](results/${name}).`
+    `${title[0]?.toUpperCase()}${title.slice(1)}.${runs} ${at.slice(0, 10)}, commit ${commit}: \`${command}\`.`,
+    `${cpu}, ${cores} cores (load average ${loadAverage[0]} before it began), ${memoryGiB} GiB, Node.js ${node.slice(1)}, Redis ${redis}, all on one machine. All figures: [results/${name}](results/${name}).`
   ].join('\n')
 }
 
-function section (scenario: string): string {
-  const name = latest(scenario)
-  if (name === undefined) return `Not measured yet: \`npm run ${scenario}\`.`
-  const file = JSON.parse(readFileSync(new URL(name, results), 'utf8')) as MeasuredFile
-  const drawn = Object.entries(plots[scenario] ?? {}).map(([plot, draw]) => {
+function drawn (scenario: string, file: MeasuredFile): string[] {
+  return Object.entries(plots[scenario] ?? {}).map(([plot, draw]) => {
     const path = `plots/${scenario}-${plot}.svg`
     const svg = draw(file)
     writeFileSync(new URL(`../${path}`, import.meta.url), svg)
     return `![${/<title>(.*)<\/title>/.exec(svg)?.[1] ?? plot}](${path})`
   })
-  return [about(file, name), ...drawn, ...tablesOf(file).map(table)].join('\n\n')
+}
+
+function section (scenario: string): string {
+  const files = latest(scenario)
+  if (files.length === 0) return `Not measured yet: \`npm run ${scenario}\`.`
+  return files.flatMap((file, i) => {
+    const { content } = file
+    if (!('cells' in content)) return [about(file), table(content.rows)]
+    return [about(file), ...(i === 0 ? drawn(scenario, content) : []), ...tablesOf(content).map(table)]
+  }).join('\n\n')
 }
 
 mkdirSync(new URL('../plots/', import.meta.url), { recursive: true })
