@@ -1,5 +1,5 @@
 // One application with the plugin in a process of its own; started by instance.ts, which says what to do over IPC.
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify, { LogController, type FastifyInstance } from 'fastify'
 import type { AddressInfo } from 'node:net'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
@@ -32,7 +32,7 @@ const userToken = async (token: string): Promise<{ userId: string }> => ({ userI
 async function start (options: WebsocketGroupsOptions) {
   const app = Fastify({
     logger: { level: 'info', stream: { write (line: string) { logLines.push(JSON.parse(line) as LogLine) } } },
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     routerOptions: { maxParamLength: 5_000 }
   })
   await app.register(websocketGroups, { authenticate: userToken, log: false, ...options })
