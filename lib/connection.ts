@@ -34,6 +34,8 @@ export interface ConnectionInit {
 }
 
 const owner = Symbol('connection')
+/** What a ping carries that nobody else sends. */
+const farewell = Buffer.from('farewell')
 const open = 1
 /** How long a client that is closed for a fault of its own, or of ours, may take to answer; ws itself would wait 30 s. */
 const faultGraceMs = 2_000
@@ -57,6 +59,8 @@ export class LocalConnection extends Recipient implements FramedConnection {
   multiStamp = 0
   /** Pings since the client last gave a sign of life. */
   unansweredPings = 0
+  /** Its client knows that this instance shuts down. */
+  informed = false
   readonly outbound: Outbound
   readonly #socket: WebSocket
   readonly #metrics: Metrics
@@ -103,8 +107,10 @@ export class LocalConnection extends Recipient implements FramedConnection {
     else connection.session.receive(data as Buffer, isBinary)
   }
 
-  static #onPong (this: WebSocket): void {
-    (this as OwnedSocket)[owner].unansweredPings = 0
+  static #onPong (this: WebSocket, data: Buffer): void {
+    const connection = (this as OwnedSocket)[owner]
+    connection.unansweredPings = 0
+    if (data.equals(farewell)) connection.informed = true
   }
 
   static #onError (this: WebSocket, error: Error): void {
@@ -204,6 +210,14 @@ export class LocalConnection extends Recipient implements FramedConnection {
   ping (): void {
     this.unansweredPings++
     if (!this.closed) this.#socket.ping()
+  }
+
+  /** Tells a framed client when to come back, upon which it sends no more. */
+  bidFarewell (afterMs: number): void {
+    this.announceReconnect(afterMs)
+    this.outbound.flush()
+    // Its pong comes behind all that the client sent before it read this.
+    if (!this.closed) this.#socket.ping(farewell)
   }
 
   /** Ends the connection now, without waiting for a 'close' event that a dead peer may delay beyond the end of the server. */

@@ -91,7 +91,13 @@ export class Hub {
     if (recipients === undefined) return 0
     if (!envelope.shared) return fanOut(recipients, envelope, 0)
     if (envelope.position === undefined) return fanOut(recipients, envelope, this.#stampOf(envelope))
-    return fanOut(this.#served.fresh(recipients, envelope, envelope.position), envelope, 0)
+    return fanOut(this.#served.fresh(recipients, envelope), envelope, 0)
+  }
+
+  /** A message that one connection missed, or that was kept back for it: from the log of one of the groups that it went to. */
+  replay (connection: LocalConnection, envelope: Envelope): void {
+    if (envelope.shared && envelope.position !== undefined && !this.#served.first(connection, envelope)) connection.passOver(envelope)
+    else connection.deliver(envelope)
   }
 
   announceGap (group: string, reason: GapReason, position: LogPosition): void {

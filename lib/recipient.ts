@@ -54,6 +54,11 @@ export abstract class Recipient {
     if (target.kind === 'group' && position !== undefined) this.announcePosition(target.name, position)
   }
 
+  /** Live messages of the group wait until older ones are sent. */
+  holds (group: string): boolean {
+    return this.held?.has(group) === true
+  }
+
   /** Keeps a live message back while older ones of its group are still to be sent. Returns whether it did. */
   hold (envelope: Envelope): boolean {
     const held = envelope.target.kind === 'group' ? this.held?.get(envelope.target.name) : undefined

@@ -66,7 +66,7 @@ export class GroupRegistry implements Registry {
     this.#outbox = new Outbox(options, this.metrics, () => this.#log)
     this.#logs = new GroupLogs(options)
     this.#presence = new Presence(backplane, this.#sender, options.presenceGraceMs)
-    const replays = new Replays(backplane, new Resume(backplane, this.#recent, this.#logs))
+    const replays = new Replays(this.#hub, backplane, new Resume(backplane, this.#recent, this.#logs))
     this.#membership = new Membership(this.#hub, backplane, replays, this.#presence, { ...options, policy: options.outage.join }, this.metrics)
     this.#broadcaster = new Broadcaster(this.#hub, backplane, new Appender(backplane, this.#logs), this.#sender, this.#delivery, options.outage.broadcast, this.#outbox, this.metrics)
     this.#readings = new Readings(this.#hub, backplane, options.outage.reads)

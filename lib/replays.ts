@@ -1,5 +1,6 @@
 import type { Backplane, Envelope, LogPosition } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
+import type { Hub } from './hub.ts'
 import { formatPosition } from './position.ts'
 import { assertPosition, type Resume } from './resume.ts'
 import type { JoinOptions, JoinResult } from './types.ts'
@@ -15,10 +16,12 @@ export interface Held {
 
 /** Hands a joining connection what it missed, then what came meanwhile, each message once and in order. */
 export class Replays {
+  readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #resume: Resume
 
-  constructor (backplane: Backplane, resume: Resume) {
+  constructor (hub: Hub, backplane: Backplane, resume: Resume) {
+    this.#hub = hub
     this.#backplane = backplane
     this.#resume = resume
   }
@@ -54,9 +57,9 @@ export class Replays {
       connection.announceJoined(group, result)
       // The log may be ahead of what this instance has delivered: the rest of it comes live.
       const due = messages.filter(({ position }) => isDelivered(position, this.#backplane.position(group)))
-      for (const envelope of due) connection.deliver(envelope)
+      for (const envelope of due) this.#hub.replay(connection, envelope)
       const last = due.at(-1)?.position ?? before
-      for (const envelope of live) if (isAfter(envelope, last)) connection.deliver(envelope)
+      for (const envelope of live) if (isAfter(envelope, last)) this.#hub.replay(connection, envelope)
       return result
     } finally {
       this.drop(held)

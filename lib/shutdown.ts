@@ -14,18 +14,14 @@ const answerShare = 0.75
 /**
  * Closes all connections of an instance: with a close code, in batches, so that their clients do not all come back in one instant. Framed clients are first
  * told when to come back, upon which they send no more, and get the answers that they wait for. Those that do not answer the close within `graceMs` of the
- * whole are terminated. Resolves when every `onDisconnect` is done, after two graces at most.
+ * whole are terminated. Resolves when every `onDisconnect` is done, after two graces and the pauses between batches at most.
  */
 export async function closeAll (connections: readonly LocalConnection[], code: CloseCode, graceMs: number): Promise<void> {
   const spreadMs = Math.min(Math.max(connections.length * msPerClient, minSpreadMs), maxSpreadMs)
   const finished = Promise.allSettled(connections.map(async connection => await connection.finished))
   const framed = connections.filter(connection => connection.framed)
   const end = (connection: LocalConnection): void => connection.close(code, closeReasons[code])
-  const inform = (connection: LocalConnection): void => {
-    connection.announceReconnect(Math.round(Math.random() * spreadMs))
-    // The pong comes behind all that the client sent before it was told.
-    connection.ping()
-  }
+  const inform = (connection: LocalConnection): void => connection.bidFarewell(Math.round(Math.random() * spreadMs))
   const started = performance.now()
   await Promise.all([
     inBatches(connections.filter(connection => !connection.framed), end, pauseABit),
@@ -44,7 +40,7 @@ async function endAnswered (framed: readonly LocalConnection[], end: (connection
   while (waiting.size > 0 && performance.now() < deadline) {
     let room = batchSize
     for (const connection of waiting) {
-      if (connection.pending || (connection.unansweredPings > 0 && !connection.closed)) continue
+      if (connection.pending || !(connection.informed || connection.closed)) continue
       waiting.delete(connection)
       end(connection)
       if (--room === 0) break

@@ -62,7 +62,7 @@ export class Outbound implements BeforeClose, Writer {
 
   /** Messages may be written still. Without our hands on the close frame ws alone knows. */
   get #open (): boolean {
-    return !this.#ended && (this.#stream !== undefined || this.#socket.readyState === open)
+    return !this.#ended && (this.#stream === undefined ? this.#socket.readyState === open : this.#stream.writable)
   }
 
   /** As one of many connections that are given the message now. Returns whether it takes it. */
@@ -91,13 +91,13 @@ export class Outbound implements BeforeClose, Writer {
   /** The outbox calls it once for each time it was added. */
   turn (): void {
     this.#queued = false
-    this.#flush()
+    this.flush()
   }
 
   closing (): void {
     if (this.#ended) return
     this.#pushLatest()
-    this.#flush()
+    this.flush()
     this.ended()
   }
 
@@ -118,18 +118,22 @@ export class Outbound implements BeforeClose, Writer {
 
   #push (batch: Batch): void {
     this.#batch = batch
-    if (batch.bytes >= maxBatchBytes) return this.#flush()
+    if (batch.bytes >= maxBatchBytes) return this.flush()
     if (this.#queued) return
     this.#queued = true
     this.#outbox.add(this)
   }
 
-  #flush (): void {
+  /** Writes what waits, ahead of its turn. */
+  flush (): void {
     const batch = this.#batch
     if (batch === undefined || this.#stream === undefined) return
+    // The client ended its side, and ws ours: a write now would take what is on its way with it.
+    if (!this.#stream.writable) return this.ended()
     this.#batch = undefined
     this.#stream.write(batch.buffer)
-    if (this.#slow || this.#stream.writableLength <= this.#outbox.slowBytes) return
+    // Below its high-water mark a stream tells nobody when it is empty again, and there is nothing to be told of yet.
+    if (this.#slow || this.#stream.writableLength <= this.#outbox.slowBytes || !this.#stream.writableNeedDrain) return
     this.#slow = true
     this.#outbox.slow.add(this)
     this.#stream.once('drain', () => this.#recovered())
@@ -141,8 +145,9 @@ export class Outbound implements BeforeClose, Writer {
     const behind = this.bufferedBytes > this.#outbox.slowBytes
     // One that waits must not come after this one, which is newer.
     if (conflationKey !== '' && ((behind && this.#stream?.writableNeedDrain === true) || this.#latest?.has(conflationKey) === true)) {
+      if (!this.#admits()) return false
       this.#keep(conflationKey, outgoing.frame(this.#encoding))
-      return this.#admits()
+      return true
     }
     if (behind && volatile) {
       this.#outbox.metrics.framesDropped++
@@ -158,7 +163,7 @@ export class Outbound implements BeforeClose, Writer {
     if (!this.#open) return false
     const { maxBufferedBytes } = this.#outbox.limits
     if (this.bufferedBytes <= maxBufferedBytes) return true
-    this.#flush()
+    this.flush()
     const { bufferedBytes } = this
     if (bufferedBytes > maxBufferedBytes) this.#connection.tooSlow(bufferedBytes)
     return bufferedBytes <= maxBufferedBytes

@@ -84,13 +84,21 @@ export class Outbox {
     if (this.#round.length === 0) [this.#round, this.#waiting] = [this.#waiting, []]
     const round = this.#round
     const startedAt = performance.now()
-    while (this.#next < round.length) {
-      round[this.#next++]?.turn()
-      if (this.#next % clockEvery === 0 && performance.now() - startedAt > sliceMs) break
+    try {
+      while (this.#next < round.length) {
+        round[this.#next++]?.turn()
+        if (this.#next % clockEvery === 0 && performance.now() - startedAt > sliceMs) break
+      }
+    } finally {
+      // Even when a stream throws: the others are still to be written to.
+      this.#goOn(startedAt)
     }
+  }
+
+  #goOn (startedAt: number): void {
     const now = performance.now()
     this.#roundMs += now - startedAt
-    if (this.#next < round.length) {
+    if (this.#next < this.#round.length) {
       setImmediate(this.#flush)
       return
     }

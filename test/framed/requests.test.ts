@@ -1,7 +1,9 @@
 import t from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Connection } from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
 import { openFramed, serve } from './framed-client.ts'
 
 noUnhandled(t)
@@ -221,4 +223,22 @@ t.test('a shutdown tells clients when to come back before it closes', async t =>
     t.ok(Number.isInteger(frame.afterMs) && Number(frame.afterMs) >= 0 && Number(frame.afterMs) <= 500)
     t.equal((await client.raw.closed).code, shutdownCode)
   }
+})
+
+t.test('before a shutdown closes a client, all that it sent before it was told is handled and answered, however far away it is', async t => {
+  const served = await serve(t, { log: false, closeGraceMs: 1_000 }, app => app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} })))
+  const far = await startProxy(t, Number(new URL(served.url).port))
+  far.delay(25)
+  const client = await openFramed(t, `ws://127.0.0.1:${far.port}/ws`)
+  let sent = 0
+  const sending = setInterval(() => {
+    if (client.frames.some(({ type }) => type === 'reconnect')) clearInterval(sending)
+    else client.send({ type: 'message', id: ++sent, data: 'x' })
+  }, 2)
+  await sleep(100)
+  await served.app.close()
+  clearInterval(sending)
+  t.equal((await client.raw.closed).code, 1001)
+  t.ok(sent > 40)
+  t.equal(client.frames.filter(({ type }) => type === 'ack').length, sent)
 })

@@ -160,6 +160,25 @@ onBoth('a message to two groups comes once, with the positions of both', async (
   t.strictSame(Object.fromEntries(frames.map(({ group, position }) => [group, position])), positions)
 })
 
+onBoth('a client that missed a message to two groups gets it once, with the positions of both', async (t, a, b) => {
+  const client = await openFramed(t, `${a.url}/one`)
+  client.send({ type: 'join', group: 'two', id: 1 })
+  await client.nextOf('ack')
+  const resume: Record<string, string | undefined> = {}
+  for (const group of ['one', 'two']) resume[group] = (await a.app.registry.broadcastToGroup(group, 'seen')).position
+  await client.nextOf('message', { group: 'two' })
+  client.raw.terminate()
+  const { positions } = await a.app.registry.broadcastToGroup(['one', 'two'], 'missed')
+  const back = await openFramed(t, `${b.url}/one`, { hello: { session: client.welcome.session, resume } })
+  back.send({ type: 'join', group: 'two', id: 1 })
+  await back.nextOf('ack')
+  await a.app.registry.broadcastToGroup('two', 'last')
+  await back.nextOf('message', { data: 'last' })
+  const news = back.frames.filter(({ type, data }) => type === 'position' || data === 'missed')
+  t.strictSame(news.map(({ type }) => type), ['message', 'position'])
+  t.strictSame(Object.fromEntries(news.map(({ group, position }) => [group, position])), positions)
+})
+
 onBoth('volatile messages have no position', async (t, a) => {
   const client = await openFramed(t, `${a.url}/lobby`)
   await client.nextOf('joined')

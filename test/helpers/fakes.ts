@@ -21,7 +21,13 @@ export function fakeConnection (id: string, userId?: string): FakeConnection {
     multiStamp: 0,
     closed: false,
     get groups () { return [...joined.keys()] },
-    hold: () => false,
+    held: undefined as Map<string, Envelope[]> | undefined,
+    holds: (group: string) => connection.held?.has(group) === true,
+    hold (envelope: Envelope) {
+      connection.held?.get(envelope.target.name)?.push(envelope)
+      return connection.holds(envelope.target.name)
+    },
+    deliver (envelope: Envelope) { written.push(envelope.payload.toString()) },
     passOver: () => {},
     announceLeft: () => {},
     outbound: {

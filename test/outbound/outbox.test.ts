@@ -34,6 +34,19 @@ t.test('thousands of sockets are written to in slices, between which the event l
   t.ok(longest < 150, `${Math.round(longest)} ms of 300 ms at a time`)
 })
 
+t.test('a stream that throws does not keep the others from being written to', async t => {
+  const outbox = new Outbox(limits, new Metrics(), () => silentLog)
+  const turns: string[] = []
+  const thrown = new Promise<Error>(resolve => process.once('uncaughtException', resolve))
+  outbox.add({ turn () { throw new Error('broken stream') } })
+  outbox.add({ turn () { turns.push('same round') } })
+  t.match(await thrown, { message: 'broken stream' })
+  await until(() => turns.length === 1)
+  outbox.add({ turn () { turns.push('later') } })
+  await until(() => turns.length === 2)
+  t.strictSame(turns, ['same round', 'later'])
+})
+
 t.test('who gets frames while others are written to comes after them', async t => {
   const outbox = new Outbox(limits, new Metrics(), () => silentLog)
   const turns: string[] = []

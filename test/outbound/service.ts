@@ -57,7 +57,7 @@ export function watchWrites ({ app }: Service): Map<WebSocket, Buffer[]> {
 
 /** A client that does not read, until it is told to. */
 export async function lazyClient (t: Test, service: Service, path: string): Promise<Socket> {
-  const socket = connectSocket(service.port, '127.0.0.1')
+  const socket = connectSocket({ port: service.port, host: '127.0.0.1', allowHalfOpen: true })
   t.teardown(() => socket.destroy())
   socket.on('error', () => {})
   socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`)

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { connect } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { until } from '../helpers/until.ts'
-import { lazyClient, serve, type Service } from './service.ts'
+import { lazyClient, serve, streamOf, type Service } from './service.ts'
 
 noUnhandled(t)
 
@@ -77,6 +77,43 @@ t.test('of messages with a conflation key a slow client gets the latest of each'
   void service.registry.broadcastToGroup('g', 'euro 51', { conflationKey: 'euro' })
   void service.registry.broadcastToGroup('g', 'euro 52', { conflationKey: 'euro' })
   t.strictSame(await readAll(lazy), ['euro 51', 'euro 52'], 'who reads gets all')
+})
+
+t.test('with a low mark, too, a slow client gets the latest, and leaves no listeners behind', async t => {
+  const service = await serve(t, { slowBufferedBytes: 1 })
+  const lazy = await lazyClient(t, service, '/ws?groups=g')
+  const stream = streamOf([...service.app.websocketServer.clients][0])
+  const before = stream.listenerCount('drain')
+  let latest = ''
+  lazy.on('data', (chunk: Buffer) => { latest = chunk.toString('latin1').slice(-20) })
+  lazy.pause()
+  for (let n = 0; n < 12; n++) {
+    await clog(service, 'g')
+    await service.registry.broadcastToGroup('g', `price ${n} old`, { conflationKey: 'price' })
+    await service.registry.broadcastToGroup('g', `price ${n} new`, { conflationKey: 'price' })
+    lazy.resume()
+    await until(() => latest.endsWith(`price ${n} new`))
+    t.equal(service.registry.stats().slowConnections, 0)
+    lazy.pause()
+  }
+  t.equal(stream.listenerCount('drain'), before)
+})
+
+t.test('a client that ends its side gets what is on its way', async t => {
+  const service = await serve(t, { maxBufferedBytes: 64_000_000 })
+  const lazy = await lazyClient(t, service, '/ws?groups=g')
+  const [connection] = service.registry.all()
+  for (let n = 0; n < 1_000; n++) void service.registry.broadcastToGroup('g', filler)
+  await until(() => (connection?.bufferedBytes ?? 0) > 1_000_000)
+  await sleep(20)
+  lazy.end()
+  await until(() => connection?.closed === true)
+  t.equal(connection?.send('too late'), false)
+  await service.registry.broadcastToGroup('g', 'too late')
+  await sleep(20)
+  const texts = await readAll(lazy)
+  t.equal(texts.length, 1_000)
+  t.notOk(texts.includes('too late'))
 })
 
 t.test('a conflation key is a short string', async t => {

@@ -77,6 +77,23 @@ t.test('copies of a shared message reach a connection once, and one message afte
   t.strictSame(a.written.slice(3), ['not shared', 'not shared'])
 })
 
+t.test('a message to several groups is not lost with the one that keeps it back, and not given again out of its log', async (t) => {
+  const a = fakeConnection('a')
+  const hub = hubOf(a)
+  for (const name of ['g', 'h']) hub.join(a, name, member(a))
+  const held: Envelope[] = []
+  const copy = (name: string, offset: number): Envelope => envelope('both', group(name), { shared: true, sequence: 1_000_000, position: { epoch: 'e', offset, nonce: 1 } })
+  Object.assign(a, { held: new Map([['g', held]]) })
+  hub.deliver(copy('g', 1))
+  t.equal(hub.deliver(copy('h', 1)), 1)
+  t.strictSame(a.written, ['both'])
+  Object.assign(a, { held: undefined })
+  for (const envelope of held) hub.replay(a, envelope)
+  hub.replay(a, copy('h', 1))
+  t.equal(held.length, 1)
+  t.strictSame(a.written, ['both'])
+})
+
 t.test('a delivery leaves out the excepted and does not count the closed', async (t) => {
   const [a, b, c] = [fakeConnection('a', 'ann'), fakeConnection('b', 'ann'), fakeConnection('c')]
   const hub = hubOf(a, b, c)

@@ -19,7 +19,7 @@ interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly
 
 function parts (options: Partial<MembershipOptions> = {}): Parts {
   const [hub, backplane, metrics] = [new Hub(), new FakeBackplane(), new Metrics()]
-  const replays = new Replays(backplane, new Resume(backplane, new Recent(), new GroupLogs({ log: false, logs: undefined })))
+  const replays = new Replays(hub, backplane, new Resume(backplane, new Recent(), new GroupLogs({ log: false, logs: undefined })))
   const membership = new Membership(hub, backplane, replays, new Presence(backplane, new Sender(), 0), { policy: 'local', maxGroupsPerConnection: 10, memberInfo: undefined, ...options }, metrics)
   const connection = fakeConnection(connectionIdOf('instance00', 1), 'ann')
   void membership.enter(connection)
