@@ -1,6 +1,7 @@
-import type { Envelope, GapReason, LogPosition, Target } from './backplane/backplane.ts'
+import type { Envelope, Target } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
 import { fanOut } from './fan-out.ts'
+import type { Gap } from './holdback.ts'
 import { isExcepted } from './sender.ts'
 import { Served } from './served.ts'
 import type { Member } from './types.ts'
@@ -100,8 +101,8 @@ export class Hub {
     else connection.deliver(envelope)
   }
 
-  announceGap (group: string, reason: GapReason, position: LogPosition): void {
-    for (const connection of this.#groups.get(group) ?? []) connection.announceGap(group, reason, position)
+  announceGap (group: string, gap: Gap): void {
+    for (const connection of this.#groups.get(group) ?? []) connection.announceGap(group, gap)
   }
 
   /** Writes a message, once, to everyone here behind any of the targets but behind none of `served`. Returns how many took it. */

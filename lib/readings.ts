@@ -1,5 +1,5 @@
 import type { Backplane } from './backplane/backplane.ts'
-import { hasCode } from './errors.ts'
+import { hasCode, WebsocketGroupsError } from './errors.ts'
 import { assertGroupName } from './group-name.ts'
 import type { Hub } from './hub.ts'
 import type { OutagePolicy } from './plugin-options.ts'
@@ -38,6 +38,7 @@ export class Readings {
 
   async history (group: string, { since, limit = defaultLimit, reverse = false }: HistoryOptions = {}): Promise<History> {
     assertGroupName(group)
+    if (!Number.isInteger(limit) || limit < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit is a positive integer, got ${String(limit)}`)
     const { gap, messages, top, more } = await this.#backplane.history(group, since === undefined ? undefined : assertPosition(since), Math.min(limit, maxLimit))
     const read = messages.map(({ payload, binary, position = top }) => ({ data: binary ? payload : payload.toString(), position: formatPosition(position) }))
     return { messages: reverse ? read.reverse() : read, position: formatPosition(top), ...(gap === undefined ? {} : { gap }), more }

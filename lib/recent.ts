@@ -74,17 +74,17 @@ export class Recent {
     const ring = this.all(group, reached)
     if (ring === undefined) return undefined
     if (same(ring.before, since)) return ring.messages
-    const index = since.offset - ring.before.offset - 1
+    const index = indexUpTo(ring.messages, since)
     const there = ring.messages[index]?.position
     return there !== undefined && same(there, since) ? ring.messages.slice(index + 1) : undefined
   }
 
-  /** All that is kept, and where it begins; `undefined` when it ends before `reached`. */
+  /** All that is kept, and where it begins; `undefined` when it ends before `reached`, or went another way. */
   all (group: string, reached: LogPosition | undefined): Pick<Ring, 'before' | 'messages'> | undefined {
     const ring = this.#rings.get(group)
     if (ring === undefined || reached === undefined) return undefined
-    const end = endOf(ring)
-    return end.epoch !== reached.epoch || end.offset < reached.offset ? undefined : ring
+    const there = ring.messages[indexUpTo(ring.messages, reached)]?.position ?? ring.before
+    return same(there, reached) ? ring : undefined
   }
 
   /** The group has no members here any more, or its log lost messages. */
@@ -124,6 +124,11 @@ function append (ring: Ring, message: Ring['messages'][number]): void {
 
 function follows (position: LogPosition, last: LogPosition): boolean {
   return position.offset === last.offset + 1 && (last.epoch === position.epoch || last.epoch === '')
+}
+
+/** Of the last message that is not after the position. */
+function indexUpTo (messages: Ring['messages'], { offset }: LogPosition): number {
+  return messages.findLastIndex(({ position }) => position.offset <= offset)
 }
 
 function endOf ({ messages, before }: Ring): LogPosition {

@@ -2,12 +2,10 @@ import type { Envelope, LogPosition } from './backplane/backplane.ts'
 import { CloseCode } from './close-codes.ts'
 import type { FramedSession } from './framed/session.ts'
 import type { Outbound } from './outbound/outbound.ts'
+import type { Gap, Holdback } from './holdback.ts'
 import { Outgoing } from './outbound/outgoing.ts'
 import { formatPosition } from './position.ts'
 import type { JoinResult } from './types.ts'
-
-/** Live messages that may wait, in one group, for those the client missed. */
-const maxHeld = 1_000
 
 /** Of envelopes that are replayed: after the crash of an instance thousands of clients are given the same ones. */
 const replayed = new WeakMap<Envelope, Outgoing>()
@@ -16,8 +14,8 @@ const replayed = new WeakMap<Envelope, Outgoing>()
 export abstract class Recipient {
   abstract readonly id: string
   abstract readonly closed: boolean
-  /** Live messages that wait, by group, until what the client missed is sent. */
-  held: Map<string, Envelope[]> | undefined
+  /** By group, what is not given to the connection as it comes. */
+  held: Map<string, Holdback> | undefined
   abstract readonly outbound: Outbound
   /** Set when the client speaks the framed protocol. */
   protected abstract readonly session: FramedSession | undefined
@@ -56,16 +54,23 @@ export abstract class Recipient {
 
   /** Live messages of the group wait until older ones are sent. */
   holds (group: string): boolean {
-    return this.held?.has(group) === true
+    return this.held?.get(group)?.holding === true
   }
 
-  /** Keeps a live message back while older ones of its group are still to be sent. Returns whether it did. */
+  /** Keeps a live message back while older ones of its group are still to be sent, and one that the client has already. Returns whether it did. */
   hold (envelope: Envelope): boolean {
-    const held = envelope.target.kind === 'group' ? this.held?.get(envelope.target.name) : undefined
-    if (held === undefined) return false
-    if (held.length < maxHeld) held.push(envelope)
-    else if (!this.closed) this.closeForFault(CloseCode.TryAgainLater, 'too many messages while it resumed')
-    return true
+    const { target: { kind, name }, position } = envelope
+    const holdback = kind === 'group' ? this.held?.get(name) : undefined
+    if (holdback === undefined) return false
+    if (holdback.holding) {
+      this.#keep(holdback, envelope)
+      return true
+    }
+    if (position === undefined) return false
+    if (holdback.has(position)) return true
+    // This instance has come to where the client is.
+    this.held?.delete(name)
+    return false
   }
 
   announceJoined (group: string, { recovered, reason, position }: JoinResult): void {
@@ -76,8 +81,13 @@ export abstract class Recipient {
     this.session?.send({ type: 'left', group })
   }
 
-  announceGap (group: string, reason: string, position: LogPosition): void {
-    this.session?.send({ type: 'gap', group, reason, position: formatPosition(position) })
+  /** Once: a loss that the join told already, or that is before what the client has, is no news. */
+  announceGap (group: string, gap: Gap): void {
+    const holdback = this.held?.get(group)
+    if (holdback?.holding === true) return this.#keep(holdback, gap)
+    if (holdback?.knows(gap) === true) return
+    this.held?.delete(group)
+    this.session?.send({ type: 'gap', group, reason: gap.reason, position: formatPosition(gap.position) })
   }
 
   announcePosition (group: string, position: LogPosition): void {
@@ -86,5 +96,9 @@ export abstract class Recipient {
 
   announceReconnect (afterMs: number): void {
     this.session?.send({ type: 'reconnect', afterMs })
+  }
+
+  #keep (holdback: Holdback, news: Envelope | Gap): void {
+    if (!holdback.push(news) && !this.closed) this.closeForFault(CloseCode.TryAgainLater, 'too many messages while it resumed')
   }
 }

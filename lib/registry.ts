@@ -256,9 +256,9 @@ export class GroupRegistry implements Registry {
       label: this.#options.instanceLabel ?? '',
       log: this.#log,
       deliver: envelope => this.#deliver(envelope),
-      gap: (group, reason, position) => {
+      gap: (group, reason, position, epoch) => {
         this.#recent.forget(group)
-        this.#hub.announceGap(group, reason, position)
+        this.#hub.announceGap(group, { reason, position, epoch })
       },
       logged: group => this.#logs.of(group) !== undefined,
       member: (group, connectionId) => this.#hub.member(group, connectionId),

@@ -1,7 +1,8 @@
-import type { Backplane, Envelope, LogPosition } from './backplane/backplane.ts'
+import type { Backplane, LogPosition } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
+import { has, Holdback, knows, type Reach } from './holdback.ts'
 import type { Hub } from './hub.ts'
-import { formatPosition } from './position.ts'
+import { formatPosition, same } from './position.ts'
 import { assertPosition, type Resume } from './resume.ts'
 import type { JoinOptions, JoinResult } from './types.ts'
 
@@ -10,8 +11,7 @@ export interface Held {
   readonly connection: LocalConnection
   readonly group: string
   readonly options: JoinOptions
-  /** What came live meanwhile. */
-  readonly live: readonly Envelope[]
+  readonly holdback: Holdback
 }
 
 /** Hands a joining connection what it missed, then what came meanwhile, each message once and in order. */
@@ -31,13 +31,14 @@ export class Replays {
    * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
    */
   hold (connection: LocalConnection, group: string, { since = connection.resume?.get(group), history = 0 }: JoinOptions): Held | undefined {
+    if (this.#backplane.position(group) === undefined) this.#resume.forget(group)
     if (since === undefined && history === 0 && !connection.framed) return undefined
     if (since !== undefined) assertPosition(since)
     connection.resume?.delete(group)
     connection.held ??= new Map()
-    const live: Envelope[] = []
-    connection.held.set(group, live)
-    return { connection, group, options: { history, ...(since === undefined ? {} : { since }) }, live }
+    const holdback = new Holdback()
+    connection.held.set(group, holdback)
+    return { connection, group, options: { history, ...(since === undefined ? {} : { since }) }, holdback }
   }
 
   /** The join failed. */
@@ -47,35 +48,54 @@ export class Replays {
 
   /** The instance is subscribed. Resolves with what the join's result says of it. */
   async play (held: Held, scope: JoinResult['scope']): Promise<JoinResult> {
-    const { connection, group, options, live } = held
+    const { connection, group, options } = held
     try {
-      const { before, messages, ...recovery } = await this.#resume.replay(group, options)
+      const { before, messages, epoch, ...recovery } = await this.#resume.replay(group, options)
       const result: JoinResult = { scope, ...recovery, ...(before === undefined ? {} : { position: formatPosition(before) }) }
       // It left the group meanwhile, and may even have joined anew.
       if (!isCurrent(held)) return result
       connection.held?.delete(group)
       connection.announceJoined(group, result)
+      const reached = this.#backplane.position(group)
       // The log may be ahead of what this instance has delivered: the rest of it comes live.
-      const due = messages.filter(({ position }) => isDelivered(position, this.#backplane.position(group)))
+      const due = messages.filter(({ position }) => isDelivered(position, reached))
       for (const envelope of due) this.#hub.replay(connection, envelope)
       const last = due.at(-1)?.position ?? before
-      for (const envelope of live) if (isAfter(envelope, last)) this.#hub.replay(connection, envelope)
+      this.#goLive(held, reached, last === undefined ? undefined : { position: last, epoch: last.epoch === '' ? epoch : last.epoch, told: recovery.recovered === false })
       return result
     } finally {
       this.drop(held)
     }
   }
+
+  /** Gives it what came meanwhile and it does not have yet, and sees to it that what comes next begins where it is. */
+  #goLive ({ connection, group, holdback }: Held, reached: LogPosition | undefined, start: Reach | undefined): void {
+    let reach = start
+    for (const news of holdback.waiting) {
+      if ('reason' in news) {
+        if (reach !== undefined && knows(reach, news)) continue
+        connection.announceGap(group, news)
+        reach = { ...news, told: true }
+      } else if (news.position === undefined || reach === undefined || !has(reach, news.position)) {
+        this.#hub.replay(connection, news)
+        // Volatile messages are not in the log.
+        if (news.position !== undefined) reach = { position: news.position, epoch: news.position.epoch, told: reach?.told === true }
+      }
+    }
+    if (reach === undefined) return
+    if (reached === undefined) {
+      this.#backplane.follow?.(group, reach.position)
+    } else if (!same(reach.position, reached)) {
+      holdback.settle(reach)
+      connection.held?.set(group, holdback)
+    }
+  }
 }
 
-function isCurrent ({ connection, group, live }: Held): boolean {
-  return connection.held?.get(group) === live
+function isCurrent ({ connection, group, holdback }: Held): boolean {
+  return holdback.holding && connection.held?.get(group) === holdback
 }
 
 function isDelivered (position: LogPosition, reached: LogPosition | undefined): boolean {
   return reached === undefined || (position.epoch === reached.epoch && position.offset <= reached.offset)
-}
-
-/** Volatile messages are not in the log, and so were not replayed. */
-function isAfter ({ position }: Envelope, last: LogPosition | undefined): boolean {
-  return position === undefined || last === undefined || position.epoch !== last.epoch || position.offset > last.offset
 }

@@ -12,6 +12,8 @@ export interface Replay extends Pick<JoinResult, 'recovered' | 'reason'> {
   /** Where `messages` begin; `undefined` when nobody knows. */
   readonly before: LogPosition | undefined
   readonly messages: readonly Logged[]
+  /** Of the log that they are from; '' when there is none, or nobody knows. */
+  readonly epoch: string
 }
 
 const maxLogMessages = 10_000
@@ -35,18 +37,23 @@ export class Resume {
     return this.#count
   }
 
+  /** This instance does not follow the log now: what is remembered of it may have been lost since. */
+  forget (group: string): void {
+    this.#recent.forget(group)
+  }
+
   /** The instance is subscribed, and keeps back for the connection what comes live. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
   async replay (group: string, { since, history = 0 }: JoinOptions): Promise<Replay> {
     const position = since === undefined ? undefined : assertPosition(since)
     const logged = this.#logs.of(group) !== undefined
     this.#recent.enabled ||= logged
-    if (!logged) return { before: undefined, messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+    if (!logged) return { before: undefined, messages: [], epoch: '', ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
     try {
       if (position !== undefined) return await this.#since(group, position)
-      return history > 0 ? await this.#latest(group, history) : { before: this.#backplane.position(group), messages: [] }
+      return history > 0 ? await this.#latest(group, history) : { before: this.#backplane.position(group), messages: [], epoch: '' }
     } catch (error) {
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
-      return { before: this.#backplane.position(group), messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+      return { before: this.#backplane.position(group), messages: [], epoch: '', ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
     }
   }
 
@@ -62,19 +69,19 @@ export class Resume {
   #remembered (group: string, since: LogPosition): Replay | undefined {
     const reached = this.#backplane.position(group)
     const missed = this.#recent.after(group, since, reached)
-    if (missed !== undefined) return { recovered: true, before: since, messages: missed }
+    if (missed !== undefined) return { recovered: true, before: since, messages: missed, epoch: reached?.epoch ?? '' }
     const all = this.#recent.all(group, reached)
     // What is older than as many messages as the log keeps is in the log no more.
     if (all === undefined || all.messages.length < (this.#logs.of(group)?.maxMessages ?? Infinity)) return undefined
-    return since.epoch === all.before.epoch && since.offset < all.before.offset ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages } : undefined
+    return since.epoch === all.before.epoch && since.offset < all.before.offset ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages, epoch: since.epoch } : undefined
   }
 
   async #latest (group: string, count: number): Promise<Replay> {
     // What a read that is under way brings may lack messages of the moment between it and this call.
     await this.#reads.get(group)
-    const { messages, before } = await this.#read(group)
+    const { messages, before, top: { epoch } } = await this.#read(group)
     const latest = messages.slice(-count) as readonly Logged[]
-    return { before: messages[messages.length - latest.length - 1]?.position ?? before, messages: latest }
+    return { before: messages[messages.length - latest.length - 1]?.position ?? before, messages: latest, epoch }
   }
 
   /** One read for all who ask in the same moment. Whoever waits for a read that was under way before must have done so: this one is newer. */
@@ -100,15 +107,16 @@ export class Resume {
 /** What follows `since` in a whole log. */
 function locate ({ messages, before, top }: LogPage, since: LogPosition): Replay {
   const all = messages as readonly Logged[]
-  if (since.epoch === '') return { recovered: before.offset === 0, ...(before.offset === 0 ? {} : { reason: 'trimmed' }), before, messages: all }
-  if (since.epoch !== top.epoch) return { recovered: false, reason: 'epoch', before, messages: all }
-  if (same(since, before)) return { recovered: true, before, messages: all }
-  if (since.offset < before.offset) return { recovered: false, reason: 'trimmed', before, messages: all }
-  const index = since.offset - before.offset - 1
+  const { epoch } = top
+  if (since.epoch === '') return { recovered: before.offset === 0, ...(before.offset === 0 ? {} : { reason: 'trimmed' }), before, messages: all, epoch }
+  if (since.epoch !== epoch) return { recovered: false, reason: 'epoch', before, messages: all, epoch }
+  if (same(since, before)) return { recovered: true, before, messages: all, epoch }
+  if (since.offset < before.offset) return { recovered: false, reason: 'trimmed', before, messages: all, epoch }
+  const index = all.findLastIndex(({ position }) => position.offset <= since.offset)
   const there = all[index]?.position
-  if (there !== undefined && same(there, since)) return { recovered: true, before: since, messages: all.slice(index + 1) }
+  if (there !== undefined && same(there, since)) return { recovered: true, before: since, messages: all.slice(index + 1), epoch }
   // The log lost what stood there: which of its messages the client has seen cannot be told, and none is sent twice.
-  return { recovered: false, reason: 'rewound', before: top, messages: [] }
+  return { recovered: false, reason: 'rewound', before: top, messages: [], epoch }
 }
 
 /** @throws {WebsocketGroupsError} WSG_POSITION_INVALID */

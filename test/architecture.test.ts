@@ -8,7 +8,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/types.ts', 'lib/route-types.ts', 'lib/errors.ts', 'lib/close-codes.ts'],
   ['lib/backplane/backplane.ts', 'lib/group-name.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/position.ts', 'lib/frames.ts'],
   ['lib/plugin-options.ts', 'lib/options.ts', 'lib/hub.ts', 'lib/connection.ts', 'lib/inbound.ts', 'lib/fan-out.ts', 'lib/heartbeat.ts', 'lib/expiry.ts',
-    'lib/sender.ts', 'lib/targets.ts', 'lib/recipient.ts', 'lib/outbound/', 'lib/framed/', 'lib/served.ts', 'lib/recent.ts', 'lib/log-settings.ts', 'lib/appender.ts'],
+    'lib/sender.ts', 'lib/targets.ts', 'lib/recipient.ts', 'lib/outbound/', 'lib/framed/', 'lib/served.ts', 'lib/holdback.ts', 'lib/recent.ts', 'lib/log-settings.ts', 'lib/appender.ts'],
   ['lib/backplane/memory.ts', 'lib/backplane/memory-log.ts', 'lib/backplane/redis/'],
   ['lib/registry.ts', 'lib/requests.ts', 'lib/publisher.ts', 'lib/broadcaster.ts', 'lib/local-delivery.ts', 'lib/membership.ts', 'lib/readings.ts', 'lib/remote-control.ts',
     'lib/shutdown.ts', 'lib/resume.ts', 'lib/replays.ts', 'lib/presence.ts', 'lib/absences.ts', 'lib/roll.ts'],

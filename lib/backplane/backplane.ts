@@ -75,8 +75,11 @@ export interface LocalInstance {
   readonly log: FastifyBaseLogger
   /** Hands over an envelope that arrived; never throws. Those of a group's log come in the order of the log, each once. */
   deliver (envelope: Envelope): void
-  /** Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. */
-  gap (group: string, reason: GapReason, position: LogPosition): void
+  /**
+   * Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. `epoch` is that of the log that goes on
+   * ('' for none), which a position at its beginning does not tell.
+   */
+  gap (group: string, reason: GapReason, position: LogPosition, epoch: string): void
   /** The membership as it is now; `undefined` when the connection is not in the group. */
   member (group: string, connectionId: string): Member | undefined
   /** Ids of the connections that are in the group now. */
@@ -148,6 +151,11 @@ export interface Backplane {
   history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>
   /** How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. */
   position (group: string): LogPosition | undefined
+  /**
+   * `subscribe` failed for this group, `position` is not known, and members here were given its log up to there out of `history`: once it is subscribed they are
+   * owed what follows. For backplanes whose subscriptions can fail while their logs can be read.
+   */
+  follow? (group: string, position: LogPosition): void
   /**
    * This membership changed: stores what `LocalInstance.member` says. Resolves when it is stored.
    * A rejection means "not yet": it is stored as soon as that is possible.

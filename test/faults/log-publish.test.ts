@@ -162,12 +162,21 @@ t.test('an instance that comes back under its old id is not taken for a repetiti
   t.equal((await logOf(redis)).length, 7)
 })
 
+/** What the script keeps of a publisher: the sequence of its last message, the offset of that, the time in seconds. */
+function record (sequence: number, offset: number, at: number): Buffer {
+  const bytes = Buffer.alloc(18)
+  for (const [n, value] of [sequence, offset, at].entries()) bytes.writeUIntBE(value, 6 * n, 6)
+  return bytes
+}
+
 t.test('what a log knows of its publishers is pruned, and its keys expire, but not before it is idle', async t => {
   const redis = await startRedis(t)
   const { append: publish, backplane } = await startInstance(t, redis.url)
   const now = Math.floor(Date.now() / 1000)
   for (let n = 0; n < 200; n++) {
-    await redis.admin.eval(append.lua, 2, keys.logMeta('log'), keys.log('log'), 'c', 100, 60_000, 900_000, randomBytes(8), drawId(), 1, n < 190 ? now - 1_000 : now, 1, randomBytes(4), 'x')
+    const publisher = drawId()
+    await redis.admin.eval(append.lua, 2, keys.logMeta('log'), keys.log('log'), 'c', 100, 60_000, 900_000, randomBytes(8), publisher, 1, 1, randomBytes(4), 'x')
+    if (n < 190) await redis.admin.hset(keys.logMeta('log'), `p${publisher}`, record(1, n + 1, now - 1_000))
   }
   t.equal(await redis.admin.hlen(keys.logMeta('log')), 203)
   await publish(texts(300))
@@ -199,4 +208,19 @@ t.test('close settles what waits', async t => {
   t.ok(performance.now() - startedAt < 2_050, 'within two seconds')
   t.ok(outcomes.every(one => ['WSG_TIMEOUT', 'WSG_CLOSED'].includes(String(one))), [...new Set(outcomes)].join())
   redis.cont()
+})
+
+t.test('the log of a group whose messages are rare, but kept for long, does not lose its meta', async t => {
+  const redis = await startRedis(t)
+  const { backplane } = await startInstance(t, redis.url)
+  const left = async (group: string, ttlMs: number): Promise<number> => {
+    const append = async () => await backplane.append(group, envelope(group, 'x'), { maxMessages: 100, ttlMs })
+    await append()
+    await append()
+    await redis.admin.pexpire(keys.logMeta(group), 1_000)
+    await append()
+    return await redis.admin.pttl(keys.logMeta(group))
+  }
+  t.ok(await left('rare', 86_400_000) > 86_400_000)
+  t.ok(await left('busy', 60_000) <= 1_000, 'it is not prolonged by each message where sixteen of them fit into its time')
 })

@@ -55,7 +55,7 @@ export async function appendQuietly (redis: TestRedis['admin'], group: string, t
   nonce[0] = (nonce[0] ?? 0) | 1
   const body = Buffer.from(encodeBody(envelope(group, text), { kind: 'group', name: group }))
   if (kind !== 0) body[0] = kind
-  await redis.eval(append.lua, 2, keys.logMeta(group), keys.log(group), channel, keep, 600_000, 900_000, randomBytes(8), publisher, ++sequence, 0, 1, nonce, body)
+  await redis.eval(append.lua, 2, keys.logMeta(group), keys.log(group), channel, keep, 600_000, 900_000, randomBytes(8), publisher, ++sequence, 1, nonce, body)
   const [bytes] = await redis.lrangeBuffer(keys.log(group), -1, -1)
   if (bytes === undefined) throw new Error('it is not in the log')
   return bytes

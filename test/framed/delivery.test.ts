@@ -1,6 +1,7 @@
 import t from 'tap'
 import type { Envelope } from '../../lib/backplane/backplane.ts'
 import { LocalConnection } from '../../lib/connection.ts'
+import { Holdback } from '../../lib/holdback.ts'
 import { formatPosition } from '../../lib/position.ts'
 import { connect } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -29,7 +30,7 @@ t.test('what is announced is a frame to those who speak the protocol, and nothin
   for (const connection of [find(served, framed.welcome.connectionId), find(served, rawId)]) {
     connection.announceJoined('g', { scope: 'cluster', recovered: false, reason: 'trimmed', position: 'p' })
     connection.announceLeft('g')
-    connection.announceGap('g', 'rewound', position)
+    connection.announceGap('g', { reason: 'rewound', position, epoch: position.epoch })
     connection.announcePosition('g', position)
     connection.announceReconnect(5)
     t.ok(connection.deliver(envelope))
@@ -59,20 +60,20 @@ t.test('live messages are kept back while older ones are sent, up to a limit', a
   client.send({ type: 'join', group: 'other', id: 1 })
   await client.nextOf('ack')
   const connection = find(served, client.welcome.connectionId)
-  const held: Envelope[] = []
-  connection.held = new Map([['lobby', held]])
+  const holdback = new Holdback()
+  connection.held = new Map([['lobby', holdback]])
   await registry.broadcastToGroup('lobby', '1')
   await registry.broadcastToGroup('lobby', '2', { except: connection })
   await registry.broadcastToGroup('other', '3')
   await registry.broadcastToAll('4')
   t.match([await client.next(), await client.next()], [{ group: 'other', data: '3' }, { data: '4' }])
-  t.strictSame(held.map(({ payload }) => payload.toString()), ['1', '2'], 'what is not for it waits too: it moves the position')
+  t.strictSame(holdback.waiting.map(news => 'payload' in news && news.payload.toString()), ['1', '2'], 'what is not for it waits too: it moves the position')
   for (let n = 3; n <= 1_000; n++) await registry.broadcastToGroup('lobby', String(n))
-  await until(() => held.length === 1_000)
+  await until(() => holdback.waiting.length === 1_000)
   t.equal(connection.closed, false)
   await registry.broadcastToGroup('lobby', 'one too many')
   t.strictSame(await client.raw.closed, { code: 1013, reason: 'too many messages while it resumed' })
-  t.equal(held.length, 1_000)
+  t.equal(holdback.waiting.length, 1_000)
 })
 
 t.test('a client that reads too slowly is closed with 4008', async t => {

@@ -119,6 +119,10 @@ for (const [kind, makeKind] of Object.entries(kinds)) {
       for (let n = 0; n < 20; n++) t.equal(await client.next(), String(n))
     })
 
+    await t.test('a limit of history is a positive integer', async t => {
+      for (const limit of [0, -1, 1.5, NaN, '5' as unknown as number]) await t.rejects(a.app.registry.history('v', { limit }), { code: 'WSG_OPTION_INVALID' })
+    })
+
     await t.test('volatile broadcasts have no position and are not kept; an idempotency key stores once', async t => {
       t.equal((await a.app.registry.broadcastToGroup('v', 'x', { volatile: true })).position, undefined)
       const first = await a.app.registry.broadcastToGroup('v', 'pay', { idempotencyKey: 'k' })

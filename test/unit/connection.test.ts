@@ -236,7 +236,7 @@ t.test('signs of life reset the count of unanswered pings', async t => {
   connection.ping()
   connection.ping()
   t.equal(connection.unansweredPings, 2)
-  socket.emit('pong')
+  socket.emit('pong', Buffer.alloc(0))
   t.equal(connection.unansweredPings, 0)
   connection.ping()
   socket.emit('message', Buffer.from('x'), false)

@@ -84,3 +84,17 @@ t.test('who was away for longer than the log reaches is told so from memory, onc
   t.strictSame(await since(2), { recovered: true, messages: Array.from({ length: 128 }, (_, n) => n + 3) })
   t.equal(reads.length, 1)
 })
+
+t.test('what is remembered of a log that went another way since is of no use', t => {
+  const recent = new Recent()
+  recent.enabled = true
+  for (let offset = 1; offset <= 10; offset++) recent.push(message(offset))
+  const other = { ...at(10), nonce: 999 }
+  t.same(recent.after('g', at(8), at(10))?.map(({ position }) => position.offset), [9, 10])
+  t.same(recent.after('g', at(8), at(9))?.map(({ position }) => position.offset), [9, 10], 'more than this instance has delivered is told apart later')
+  t.equal(recent.after('g', at(8), other), undefined)
+  t.equal(recent.after('g', at(10), other), undefined)
+  t.equal(recent.after('g', other, at(10)), undefined)
+  t.equal(recent.after('g', at(8), at(11)), undefined)
+  t.end()
+})

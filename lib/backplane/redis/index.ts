@@ -72,6 +72,10 @@ export class RedisBackplane implements Backplane {
     return this.#session?.position(group)
   }
 
+  follow (group: string, position: LogPosition): void {
+    this.#session?.follow(group, position)
+  }
+
   async syncMember (group: string, connectionId: string): Promise<void> {
     await this.#open.members.sync(group, connectionId)
   }

@@ -153,7 +153,7 @@ export class Lanes {
     this.#batches++
     const [epoch, offset, nonce, duplicate] = await this.#link.bytesScript(append, keys, [
       this.#keys.channel({ kind: 'group', name: group }), log.maxMessages, log.ttlMs, Math.max(minMetaTtlMs, 2 * log.ttlMs), random(8), this.#publisher,
-      last.sequence, Math.floor(Date.now() / 1000), idempotencyMs, ...batch.flatMap(({ nonce, body }) => [nonce, body])
+      last.sequence, idempotencyMs, ...batch.flatMap(({ nonce, body }) => [nonce, body])
     ]) as [Buffer, number, Buffer, number]
     return { last: { epoch: epoch.toString('latin1'), offset, nonce: nonce.readUInt32BE() }, duplicate: duplicate === 1 }
   }

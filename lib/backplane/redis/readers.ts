@@ -5,13 +5,12 @@ import type { GapReason, LocalInstance, LogPosition } from '../backplane.ts'
 import { chunks } from './chunks.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link.ts'
-import { readPage, type LoggedEnvelope, type RedisLogPage } from './log.ts'
-import { Reader, remembered } from './reader.ts'
+import type { LoggedEnvelope } from './log.ts'
+import { readAfter } from './read-after.ts'
+import { Reader } from './reader.ts'
 import { Tops } from './tops.ts'
 import { Turns } from './turns.ts'
 
-const pageSize = 100
-const maxForkSize = 10_000
 const retryMs = 200
 const concurrentRepairs = 64
 /** A repair that is not done by then lets the others go first. */
@@ -69,6 +68,14 @@ export class Readers {
 
   position (group: string): LogPosition | undefined {
     return this.#readers.get(group)?.last
+  }
+
+  /** The group is not subscribed yet, and members here have its log up to this position already: it is followed from there, not from its end at that time. */
+  follow (group: string, position: LogPosition): void {
+    const reader = this.#readers.get(group) ?? this.#add(group)
+    if (reader.last !== undefined || this.#closed) return
+    reader.jump(position)
+    this.#startRepair(reader)
   }
 
   /** No longer subscribed: what comes later is not ours to follow. */
@@ -228,10 +235,10 @@ export class Readers {
   async #catchUp (reader: Reader): Promise<void> {
     while (!this.#gone(reader)) {
       reader.cover()
-      const page = await this.#readAfter(reader, reader.last ?? beginning)
+      const page = await readAfter(this.#link, this.#keys, reader, reader.last ?? beginning)
       if (this.#gone(reader)) return
       if (page === undefined) continue
-      if (page.gap !== undefined) this.#signal(reader, page.gap, page.before)
+      if (page.gap !== undefined) this.#signal(reader, page.gap, page.before, page.top.epoch)
       for (const message of page.messages) {
         reader.advance(message.position)
         this.#repairedMessages++
@@ -243,24 +250,11 @@ export class Readers {
     }
   }
 
-  /** `undefined`: the log changed between two readings of it. */
-  async #readAfter (reader: Reader, since: LogPosition): Promise<RedisLogPage | undefined> {
-    const page = await readPage(this.#link, this.#keys, reader.group, since, pageSize)
-    if (page.gap !== 'rewound') return page
-    // The log lost its latest messages and went on from an earlier one: what follows the newest message that we and the log have in common.
-    const limit = Math.min(maxForkSize, remembered + Math.max(0, page.top.offset - since.offset))
-    const latest = await readPage(this.#link, this.#keys, reader.group, undefined, limit)
-    if (latest.top.epoch !== since.epoch) return undefined
-    const { messages, before, end } = latest
-    const first = reader.firstUnknown(messages.map(({ position }) => position))
-    return { ...latest, gap: 'rewound', messages: messages.slice(first), before: first === 0 ? before : messages[first - 1]?.position ?? end, end, more: false }
-  }
-
-  #signal (reader: Reader, reason: GapReason, position: LogPosition): void {
+  #signal (reader: Reader, reason: GapReason, position: LogPosition, epoch: string): void {
     this.#gaps++
     this.#log.warn({ group: reader.group, reason }, 'messages of a log are lost')
     reader.jump(position)
-    this.#local.gap(reader.group, reason, position)
+    this.#local.gap(reader.group, reason, position, epoch)
   }
 
   /** Delivers what came during the repair. Returns `false` when something between is missing again. */

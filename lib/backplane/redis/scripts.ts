@@ -190,7 +190,7 @@ return 1
  * so the sequence of its last message tells whether a batch that is sent again is in the log already.
  * KEYS 1 log meta  2 log  [3 idempotency record]
  * ARGV 1 channel  2 messages to keep  3 TTL of the log (ms)  4 TTL of the meta (ms)  5 epoch if the log is new (8 bytes)  6 publisher
- *      7 sequence of the last message  8 now (s, clock of the publisher)  9 TTL of the idempotency record (ms), then nonce (4 bytes) and body of each
+ *      7 sequence of the last message  8 TTL of the idempotency record (ms), then nonce (4 bytes) and body of each
  * Returns {epoch, offset of the last message, nonce of the last message, 1 if it was there already by its key}.
  */
 export const append = new Script(`
@@ -211,29 +211,29 @@ if not epoch then
   redis.call('DEL', KEYS[2])
 end
 local messages = {}
-for i = 10, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   offset = offset + 1
   messages[#messages + 1] = '\\209\\1' .. epoch .. struct.pack('>I6', offset) .. ARGV[i] .. previous .. ARGV[i + 1]
   previous = ARGV[i]
 end
 local length = redis.call('RPUSH', KEYS[2], unpack(messages))
-local keep = tonumber(ARGV[2])
+local keep, now = tonumber(ARGV[2]), tonumber(redis.call('TIME')[1])
 if length > keep then redis.call('LTRIM', KEYS[2], -keep, -1) end
-redis.call('HSET', KEYS[1], 'e', epoch, 's', offset, 'n', previous, publisher, struct.pack('>I6I6I6', tonumber(ARGV[7]), offset, tonumber(ARGV[8])))
+redis.call('HSET', KEYS[1], 'e', epoch, 's', offset, 'n', previous, publisher, struct.pack('>I6I6I6', tonumber(ARGV[7]), offset, now))
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
--- Now and then in a busy group, always in one where messages are rarer than the log's TTL.
-if offset % 16 < #messages or length == #messages then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+-- Now and then in a busy group; always in one where messages are rarer than the log's TTL, or where 16 of them may take longer than the meta lasts.
+if offset % 16 < #messages or length == #messages or 16 * tonumber(ARGV[3]) > tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 if offset % 256 < #messages then
   -- Publishers that are long gone: no retry of theirs can still be under way.
   local fields = redis.call('HGETALL', KEYS[1])
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 1) == 'p' then
       local _, _, at = struct.unpack('>I6I6I6', fields[i + 1])
-      if at < tonumber(ARGV[8]) - 600 then redis.call('HDEL', KEYS[1], fields[i]) end
+      if at < now - 600 then redis.call('HDEL', KEYS[1], fields[i]) end
     end
   end
 end
-if KEYS[3] then redis.call('SET', KEYS[3], epoch .. struct.pack('>I6', offset) .. previous, 'PX', ARGV[9]) end
+if KEYS[3] then redis.call('SET', KEYS[3], epoch .. struct.pack('>I6', offset) .. previous, 'PX', ARGV[8]) end
 for i = 1, #messages do redis.call('PUBLISH', ARGV[1], messages[i]) end
 return {epoch, offset, previous, 0}
 `)
@@ -287,6 +287,6 @@ elseif offset == top then
   return {0, meta[1], top, meta[3], {}}
 elseif offset + 1 < first then offset = first - 1; status = 4 end
 local messages = redis.call('LRANGE', KEYS[2], offset + 1 - first, offset - first + tonumber(ARGV[4]))
-if status == 0 and ARGV[1] ~= '' and ARGV[1] ~= '$' and offset > 0 and string.sub(messages[1], 21, 24) ~= ARGV[3] then return rewound() end
+if status == 0 and ARGV[1] ~= '' and ARGV[1] ~= '$' and offset > 0 and messages[1] and string.sub(messages[1], 21, 24) ~= ARGV[3] then return rewound() end
 return {status, meta[1], top, meta[3], messages}
 `)

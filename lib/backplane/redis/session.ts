@@ -126,6 +126,10 @@ export class Session {
     return this.#readers.position(group)
   }
 
+  follow (group: string, position: LogPosition): void {
+    this.#readers.follow(group, position)
+  }
+
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
   async boot (deadlineMs: number): Promise<void> {
     await new Promise<void>((resolve, reject) => {

@@ -1,0 +1,108 @@
+import t, { type Test } from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+import { openFramed, serve, type FramedClient, type Served } from '../framed/framed-client.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+/** Where messages are sent, and where clients come to whose instance cannot subscribe to anything for a while. */
+async function instances (t: Test): Promise<{ sending: Served, deaf: Served }> {
+  const options = { redis: redis.url, keyPrefix: `${process.hrtime.bigint()}:`, joinTimeoutMs: 300 }
+  const routes = (app: Served['app']): void => app.wsRoom('/:room', { auth: false })
+  return { sending: await serve(t, options, routes), deaf: await serve(t, options, routes) }
+}
+
+/** The subscribe links break, and cannot subscribe again. */
+async function deafen ({ deaf }: { readonly deaf: Served }): Promise<void> {
+  await redis.admin.call('ACL', 'SETUSER', 'default', '-subscribe')
+  await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  await until(() => deaf.app.registry.health().status !== 'up')
+}
+
+async function hearAgain ({ sending, deaf }: { readonly sending: Served, readonly deaf: Served }): Promise<void> {
+  await redis.admin.call('ACL', 'SETUSER', 'default', '+subscribe')
+  await until(() => [sending, deaf].every(({ app }) => app.registry.health().status === 'up'), { timeoutMs: 10_000 })
+}
+
+async function send ({ app }: Served, group: string, ...texts: readonly string[]): Promise<string | undefined> {
+  let position: string | undefined
+  for (const text of texts) position = (await app.registry.broadcastToGroup(group, text)).position
+  return position
+}
+
+const news = ({ frames }: FramedClient): unknown[] => frames.flatMap(({ type, data, recovered, reason }) =>
+  type === 'message' ? [data] : type === 'gap' ? [`gap ${String(reason)}`] : type === 'joined' ? [`joined ${String(recovered)}`] : [])
+
+async function arrived (client: FramedClient, text: string): Promise<void> {
+  await until(() => news(client).includes(text))
+  await sleep(100) // what is too much comes, too
+}
+
+t.test('what is sent between a resume and the subscription is not lost', async t => {
+  const both = await instances(t)
+  const since = await send(both.sending, 'lobby', '1')
+  await send(both.sending, 'lobby', '2', '3')
+  await deafen(both)
+  const client = await openFramed(t, `${both.deaf.url}/lobby`, { hello: { resume: { lobby: since } } })
+  await client.nextOf('message', { data: '3' })
+  await send(both.sending, 'lobby', '4', '5')
+  await hearAgain(both)
+  await send(both.sending, 'lobby', '6')
+  await arrived(client, '6')
+  t.strictSame(news(client), ['joined true', '2', '3', '4', '5', '6'])
+})
+
+t.test('a client that is further than its instance gets nothing twice', async t => {
+  const both = await instances(t)
+  const older = await openFramed(t, `${both.deaf.url}/lobby`)
+  await older.nextOf('joined')
+  await send(both.sending, 'lobby', '1')
+  await arrived(older, '1')
+  await deafen(both)
+  const since = await send(both.sending, 'lobby', '2', '3')
+  const client = await openFramed(t, `${both.deaf.url}/lobby`, { hello: { resume: { lobby: since } } })
+  await client.nextOf('joined')
+  await hearAgain(both)
+  await send(both.sending, 'lobby', '4')
+  await Promise.all([older, client].map(async one => await arrived(one, '4')))
+  t.strictSame(news(client), ['joined true', '4'])
+  t.strictSame(news(older), ['joined undefined', '1', '2', '3', '4'])
+})
+
+t.test('nor is it told of a loss that was before it', async t => {
+  const both = await instances(t)
+  const older = await openFramed(t, `${both.deaf.url}/lobby`)
+  await older.nextOf('joined')
+  await send(both.sending, 'lobby', '1')
+  await arrived(older, '1')
+  await deafen(both)
+  await redis.admin.del(...await redis.admin.keys('*:[hl]:lobby'))
+  const since = await send(both.sending, 'lobby', '2', '3')
+  const client = await openFramed(t, `${both.deaf.url}/lobby`, { hello: { resume: { lobby: since } } })
+  await client.nextOf('joined')
+  await hearAgain(both)
+  await send(both.sending, 'lobby', '4')
+  await Promise.all([older, client].map(async one => await arrived(one, '4')))
+  t.strictSame(news(client), ['joined true', '4'])
+  t.strictSame(news(older), ['joined undefined', '1', 'gap epoch', '2', '3', '4'])
+})
+
+t.test('a loss that its join told is not told again', async t => {
+  const both = await instances(t)
+  const since = await send(both.sending, 'lobby', '1')
+  const older = await openFramed(t, `${both.deaf.url}/lobby`)
+  await older.nextOf('joined')
+  await send(both.sending, 'lobby', '2')
+  await arrived(older, '2')
+  await redis.admin.del(...await redis.admin.keys('*:[hl]:lobby'))
+  const client = await openFramed(t, `${both.deaf.url}/lobby`, { hello: { resume: { lobby: since } } })
+  await client.nextOf('joined')
+  await send(both.sending, 'lobby', '3')
+  await Promise.all([older, client].map(async one => await arrived(one, '3')))
+  t.equal(news(client).filter(text => text === 'joined false' || String(text).startsWith('gap')).length, 1, news(client).join())
+  t.equal(news(client).at(-1), '3')
+  t.strictSame(news(older), ['joined undefined', '2', 'gap epoch', '3'])
+})
