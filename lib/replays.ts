@@ -31,6 +31,7 @@ export class Replays {
    * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
    */
   hold (connection: LocalConnection, group: string, { since = connection.resume?.get(group), history = 0 }: JoinOptions): Held | undefined {
+    // What is remembered ends where this instance stopped to follow the log.
     if (this.#backplane.position(group) === undefined) this.#resume.forget(group)
     if (since === undefined && history === 0 && !connection.framed) return undefined
     if (since !== undefined) assertPosition(since)
