@@ -46,7 +46,7 @@ export class Client extends Emitter<ClientEvents> {
     })
     this.#inbox = new Inbox(this.#positions, {
       tell: (name, event) => this.#tell(name, event),
-      left: group => this.#memberships.forget(group)
+      left: group => this.#memberships.lost(group)
     })
     const token = new Token(options.token, {
       refresh: (fresh, done) => this.#requests.ask({ type: 'token', token: fresh }, error => {
@@ -135,8 +135,7 @@ export class Client extends Emitter<ClientEvents> {
   /** Joins the group, now and again after each break. Rejects with `WSG_FORBIDDEN` where the route does not allow it. */
   join (group: string, { since }: { readonly since?: string } = {}): Promise<void> {
     if (this.state === 'closed') return Promise.reject(closed())
-    if (since !== undefined) this.#positions.set(group, since)
-    return this.#memberships.join(group, this.state === 'open')
+    return this.#memberships.join(group, this.state === 'open', since)
   }
 
   /** A group that the route joins is left for this connection alone: after a break the route joins it again. */

@@ -109,7 +109,7 @@ export class Connector {
 
   close (code: number, reason: string): void {
     this.#link?.close(code, reason)
-    this.#finish({ code, reason })
+    this.#finish(code, reason)
   }
 
   #connect (): void {
@@ -132,8 +132,10 @@ export class Connector {
     const status = error?.status
     if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== normal)) {
       // Said good-bye to is not refused.
-      return this.#finish({ code, reason, ...(code !== normal && { error: new ClientError('REFUSED', `refused: ${status ?? code} ${reason}`, { closeCode: code, status }) }) })
+      return this.#finish(code, reason, code !== normal && { error: new ClientError('REFUSED', `refused: ${status ?? code} ${reason}`, { closeCode: code, status }) })
     }
+    // By `reconnect` itself.
+    if (this.#state === 'closed') return
     const { maxMs } = this.#options
     // The server is fine, and no herd is to be feared: no wait, unless it happens again.
     const atOnce = !this.#failures && (code === 4401 || reason === silence)
@@ -161,14 +163,14 @@ export class Connector {
       ((status === 401 || code === 4401) && !this.#token.renewable)
   }
 
-  #finish (closed: Closed): void {
+  #finish (code: number, reason: string, error?: Pick<Closed, 'error'> | false): void {
     if (this.#state === 'closed') return
     this.#link = undefined
     clearTimeout(this.#timer)
     this.#token.stop()
     this.#unwatch()
-    this.#enter('closed', { code: closed.code, reason: closed.reason })
-    this.#host.closed(closed)
+    this.#enter('closed', { code, reason })
+    this.#host.closed({ code, reason, ...error })
   }
 
   #enter (state: State, details?: Omit<StateChange, 'state' | 'previous'>): void {

@@ -84,7 +84,7 @@ export class Link {
   #listen (socket: WebSocketLike): void {
     socket.onopen = () => {
       if (socket.protocol === subprotocol) this.send(JSON.stringify({ type: 'hello', ...this.#host.hello() }))
-      else this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `the server does not speak ${subprotocol}`))
+      else this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `no ${subprotocol} server`))
     }
     socket.onmessage = ({ data }: { data: unknown }) => this.#receive(data)
     socket.onerror = ({ message, error }: { message?: string, error?: unknown }) => {
@@ -102,7 +102,7 @@ export class Link {
       if (frame.type === 'welcome' && !this.#liveness) this.#welcome(frame)
       else this.#host.received(frame)
     } catch (cause) {
-      this.#host.failed(new ClientError('BAD_FRAME', 'a frame made no sense', { cause }))
+      this.#host.failed(new ClientError('BAD_FRAME', 'not a frame', { cause }))
     }
   }
 

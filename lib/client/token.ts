@@ -32,12 +32,14 @@ export class Token {
   /** @throws {ClientError} TOKEN_FAILED */
   async fetch (): Promise<string | undefined> {
     try {
+      // The callback may close the client, which has to know of this attempt then.
+      await null
       const given = typeof this.#source === 'function' ? await this.#source() : this.#source
       const { token, expiresAt = 0 }: Partial<ExpiringToken> = typeof given === 'string' ? { token: given } : given ?? {}
       this.#expiresAt = expiresAt
       return token
     } catch (cause) {
-      throw new ClientError('TOKEN_FAILED', 'the token callback failed', { cause })
+      throw new ClientError('TOKEN_FAILED', 'no token', { cause })
     }
   }
 
