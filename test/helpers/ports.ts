@@ -4,6 +4,8 @@ import { createServer } from 'node:net'
 const parts = 200
 const perPart = 100
 const first = 10_000 + (process.pid % parts) * perPart
+/** Handed out before: whoever asked for several may not listen on the first yet. */
+const given = new Set<number>()
 
 /**
  * A free port below the range that systems hand out by themselves (from 32768 on Linux): a server that is killed and
@@ -12,6 +14,8 @@ const first = 10_000 + (process.pid % parts) * perPart
 export async function freePort (): Promise<number> {
   for (let attempt = 0; attempt < 200; attempt++) {
     const port = first + Math.floor(Math.random() * perPart)
+    if (given.has(port)) continue
+    given.add(port)
     if (await isFree(port)) return port
   }
   throw new Error(`found no free port between ${first} and ${first + perPart}`)
