@@ -31,7 +31,7 @@ function appendTo (pipeline: ReturnType<Redis['pipeline']>, group: string, count
   const batch = Array.from({ length: count }, () => [randomBytes(4), body]).flat()
   sequence += count
   const names = [keys.logMeta(group), keys.log(group), ...(key === undefined ? [] : [keys.idempotency(group, key)])]
-  pipeline.evalsha(append.sha, names.length, ...names, keys.channel({ kind: 'group', name: group }), keep, 300_000, 604_800_000, randomBytes(8), publisher, sequence, 1, 300_000, ...batch)
+  pipeline.evalsha(append.sha, names.length, ...names, keys.channel({ kind: 'group', name: group }), keep, 300_000, 604_800_000, randomBytes(8), publisher, sequence, 300_000, ...batch)
 }
 
 /** CPU seconds of the main thread, and microseconds that commands took. */
