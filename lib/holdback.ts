@@ -44,28 +44,24 @@ export class Holdback {
     return true
   }
 
-  /** Nothing waits any more, but what is not beyond this is not for the connection. */
-  settle (reach: Reach): void {
+  /** Nothing waits any more, but what is not beyond `reach` is not for the connection. Returns what waited. */
+  settle (reach: Reach | undefined): ReadonlyArray<Envelope | Gap> {
+    const { waiting } = this
     this.#waiting = undefined
     this.#reach = reach
+    return waiting
   }
 
   has (position: LogPosition): boolean {
-    return this.#reach !== undefined && has(this.#reach, position)
+    return this.#reach !== undefined && position.epoch === this.#reach.epoch && position.offset <= this.#reach.position.offset
   }
 
+  /** Whether the loss is before what the connection has. Of a log that was rewound only one who was told so is surely on the branch that goes on. */
   knows (gap: Gap): boolean {
-    return this.#reach !== undefined && knows(this.#reach, gap)
+    if (this.#reach === undefined) return false
+    const { position: { offset }, epoch, told } = this.#reach
+    // Told that there is no log any more, it is owed the next one from its beginning.
+    const sameLog = epoch === gap.epoch || (told && epoch === '')
+    return sameLog && (told || gap.reason !== 'rewound') && gap.position.offset <= offset
   }
-}
-
-export function has ({ position: { offset }, epoch }: Reach, position: LogPosition): boolean {
-  return position.epoch === epoch && position.offset <= offset
-}
-
-/** Whether the loss is before what the connection has. Of a log that was rewound only one who was told so is surely on the branch that goes on. */
-export function knows ({ position: { offset }, epoch, told }: Reach, gap: Gap): boolean {
-  // Told that there is no log any more, it is owed the next one from its beginning.
-  const sameLog = epoch === gap.epoch || (told && epoch === '')
-  return sameLog && (told || gap.reason !== 'rewound') && gap.position.offset <= offset
 }

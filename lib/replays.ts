@@ -1,6 +1,6 @@
 import type { Backplane, LogPosition } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection.ts'
-import { has, Holdback, knows, type Reach } from './holdback.ts'
+import { Holdback } from './holdback.ts'
 import type { Hub } from './hub.ts'
 import { formatPosition, same } from './position.ts'
 import { assertPosition, type Resume } from './resume.ts'
@@ -49,46 +49,29 @@ export class Replays {
 
   /** The instance is subscribed. Resolves with what the join's result says of it. */
   async play (held: Held, scope: JoinResult['scope']): Promise<JoinResult> {
-    const { connection, group, options } = held
+    const { connection, group, options, holdback } = held
     try {
       const { before, messages, epoch, ...recovery } = await this.#resume.replay(group, options)
       const result: JoinResult = { scope, ...recovery, ...(before === undefined ? {} : { position: formatPosition(before) }) }
       // It left the group meanwhile, and may even have joined anew.
       if (!isCurrent(held)) return result
-      connection.held?.delete(group)
       connection.announceJoined(group, result)
       const reached = this.#backplane.position(group)
       // The log may be ahead of what this instance has delivered: the rest of it comes live.
       const due = messages.filter(({ position }) => isDelivered(position, reached))
       for (const envelope of due) this.#hub.replay(connection, envelope)
       const last = due.at(-1)?.position ?? before
-      this.#goLive(held, reached, last === undefined ? undefined : { position: last, epoch: last.epoch === '' ? epoch : last.epoch, told: recovery.recovered === false })
+      const waited = holdback.settle(last === undefined ? undefined : { position: last, epoch: last.epoch === '' ? epoch ?? '' : last.epoch, told: recovery.recovered === false })
+      for (const news of waited) {
+        if ('reason' in news) connection.announceGap(group, news)
+        else if (!connection.hold(news)) this.#hub.replay(connection, news)
+      }
+      // What comes next begins where the connection is: there is nothing more to hold back, unless this instance is somewhere else.
+      if (reached === undefined || last === undefined || same(last, reached)) connection.held?.delete(group)
+      if (reached === undefined && last !== undefined) this.#backplane.follow?.(group, last)
       return result
     } finally {
       this.drop(held)
-    }
-  }
-
-  /** Gives it what came meanwhile and it does not have yet, and sees to it that what comes next begins where it is. */
-  #goLive ({ connection, group, holdback }: Held, reached: LogPosition | undefined, start: Reach | undefined): void {
-    let reach = start
-    for (const news of holdback.waiting) {
-      if ('reason' in news) {
-        if (reach !== undefined && knows(reach, news)) continue
-        connection.announceGap(group, news)
-        reach = { ...news, told: true }
-      } else if (news.position === undefined || reach === undefined || !has(reach, news.position)) {
-        this.#hub.replay(connection, news)
-        // Volatile messages are not in the log.
-        if (news.position !== undefined) reach = { position: news.position, epoch: news.position.epoch, told: reach?.told === true }
-      }
-    }
-    if (reach === undefined) return
-    if (reached === undefined) {
-      this.#backplane.follow?.(group, reach.position)
-    } else if (!same(reach.position, reached)) {
-      holdback.settle(reach)
-      connection.held?.set(group, holdback)
     }
   }
 }

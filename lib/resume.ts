@@ -12,8 +12,8 @@ export interface Replay extends Pick<JoinResult, 'recovered' | 'reason'> {
   /** Where `messages` begin; `undefined` when nobody knows. */
   readonly before: LogPosition | undefined
   readonly messages: readonly Logged[]
-  /** Of the log that they are from; '' when there is none, or nobody knows. */
-  readonly epoch: string
+  /** Of the log that they are from, where it was read. A position at its beginning does not tell. */
+  readonly epoch?: string
 }
 
 const maxLogMessages = 10_000
@@ -47,13 +47,13 @@ export class Resume {
     const position = since === undefined ? undefined : assertPosition(since)
     const logged = this.#logs.of(group) !== undefined
     this.#recent.enabled ||= logged
-    if (!logged) return { before: undefined, messages: [], epoch: '', ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+    if (!logged) return { before: undefined, messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
     try {
       if (position !== undefined) return await this.#since(group, position)
-      return history > 0 ? await this.#latest(group, history) : { before: this.#backplane.position(group), messages: [], epoch: '' }
+      return history > 0 ? await this.#latest(group, history) : { before: this.#backplane.position(group), messages: [] }
     } catch (error) {
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
-      return { before: this.#backplane.position(group), messages: [], epoch: '', ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+      return { before: this.#backplane.position(group), messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
     }
   }
 
@@ -63,17 +63,20 @@ export class Resume {
     if (known !== undefined) return known
     const reading = this.#reads.get(group)
     if (reading !== undefined) await reading
-    return (reading === undefined ? undefined : remembered()) ?? locate(await this.#read(group), since)
+    const meanwhile = reading === undefined ? undefined : remembered()
+    if (meanwhile !== undefined) return meanwhile
+    const page = await this.#read(group)
+    return { ...locate(page, since), epoch: page.top.epoch }
   }
 
   #remembered (group: string, since: LogPosition): Replay | undefined {
     const reached = this.#backplane.position(group)
     const missed = this.#recent.after(group, since, reached)
-    if (missed !== undefined) return { recovered: true, before: since, messages: missed, epoch: reached?.epoch ?? '' }
+    if (missed !== undefined) return { recovered: true, before: since, messages: missed }
     const all = this.#recent.all(group, reached)
     // What is older than as many messages as the log keeps is in the log no more.
     if (all === undefined || all.messages.length < (this.#logs.of(group)?.maxMessages ?? Infinity)) return undefined
-    return since.epoch === all.before.epoch && since.offset < all.before.offset ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages, epoch: since.epoch } : undefined
+    return since.epoch === all.before.epoch && since.offset < all.before.offset ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages } : undefined
   }
 
   async #latest (group: string, count: number): Promise<Replay> {
@@ -107,16 +110,15 @@ export class Resume {
 /** What follows `since` in a whole log. */
 function locate ({ messages, before, top }: LogPage, since: LogPosition): Replay {
   const all = messages as readonly Logged[]
-  const { epoch } = top
-  if (since.epoch === '') return { recovered: before.offset === 0, ...(before.offset === 0 ? {} : { reason: 'trimmed' }), before, messages: all, epoch }
-  if (since.epoch !== epoch) return { recovered: false, reason: 'epoch', before, messages: all, epoch }
-  if (same(since, before)) return { recovered: true, before, messages: all, epoch }
-  if (since.offset < before.offset) return { recovered: false, reason: 'trimmed', before, messages: all, epoch }
+  if (since.epoch === '') return { recovered: before.offset === 0, ...(before.offset === 0 ? {} : { reason: 'trimmed' }), before, messages: all }
+  if (since.epoch !== top.epoch) return { recovered: false, reason: 'epoch', before, messages: all }
+  if (same(since, before)) return { recovered: true, before, messages: all }
+  if (since.offset < before.offset) return { recovered: false, reason: 'trimmed', before, messages: all }
   const index = all.findLastIndex(({ position }) => position.offset <= since.offset)
   const there = all[index]?.position
-  if (there !== undefined && same(there, since)) return { recovered: true, before: since, messages: all.slice(index + 1), epoch }
+  if (there !== undefined && same(there, since)) return { recovered: true, before: since, messages: all.slice(index + 1) }
   // The log lost what stood there: which of its messages the client has seen cannot be told, and none is sent twice.
-  return { recovered: false, reason: 'rewound', before: top, messages: [], epoch }
+  return { recovered: false, reason: 'rewound', before: top, messages: [] }
 }
 
 /** @throws {WebsocketGroupsError} WSG_POSITION_INVALID */

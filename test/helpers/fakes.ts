@@ -1,7 +1,9 @@
 import type { Appended, Backplane, Envelope, LocalInstance, LogPage, Target } from '../../lib/backplane/backplane.ts'
 import type { LocalConnection } from '../../lib/connection.ts'
+import type { Outbound } from '../../lib/outbound/outbound.ts'
 import type { Outgoing } from '../../lib/outbound/outgoing.ts'
 import { beginning } from '../../lib/position.ts'
+import { Recipient } from '../../lib/recipient.ts'
 import type { Member } from '../../lib/types.ts'
 
 /** A logger that says nothing. */
@@ -10,35 +12,39 @@ export const silentLog = new Proxy({}, { get: (_, key) => key === 'child' ? () =
 /** A connection without a socket: it remembers what was written to it. */
 export interface FakeConnection extends LocalConnection { readonly written: string[] }
 
-export function fakeConnection (id: string, userId?: string): FakeConnection {
-  const joined = new Map<string, Member>()
-  const written: string[] = []
-  const connection = {
-    id,
-    userId,
-    joined,
-    written,
-    multiStamp: 0,
-    closed: false,
-    get groups () { return [...joined.keys()] },
-    held: undefined as Map<string, Envelope[]> | undefined,
-    holds: (group: string) => connection.held?.has(group) === true,
-    hold (envelope: Envelope) {
-      connection.held?.get(envelope.target.name)?.push(envelope)
-      return connection.holds(envelope.target.name)
-    },
-    deliver (envelope: Envelope) { written.push(envelope.payload.toString()) },
-    passOver: () => {},
-    announceLeft: () => {},
-    outbound: {
-      take (outgoing: Outgoing) {
-        if (connection.closed) return false
-        written.push(outgoing.message(false).payload.toString())
-        return true
-      }
-    }
+class WithoutSocket extends Recipient {
+  readonly id: string
+  readonly userId: string | undefined
+  readonly joined = new Map<string, Member>()
+  readonly written: string[] = []
+  readonly sessionName = undefined
+  protected readonly session = undefined
+  multiStamp = 0
+  closed = false
+  readonly outbound = { take: (outgoing: Outgoing) => this.#write(outgoing), replay: (outgoing: Outgoing) => this.#write(outgoing) } as unknown as Outbound
+
+  constructor (id: string, userId: string | undefined) {
+    super()
+    this.id = id
+    this.userId = userId
   }
-  return connection as unknown as FakeConnection
+
+  get groups (): string[] {
+    return [...this.joined.keys()]
+  }
+
+  closeForFault (): void {
+    this.closed = true
+  }
+
+  #write (outgoing: Outgoing): boolean {
+    if (!this.closed) this.written.push(outgoing.message(false).payload.toString())
+    return !this.closed
+  }
+}
+
+export function fakeConnection (id: string, userId?: string): FakeConnection {
+  return new WithoutSocket(id, userId) as unknown as FakeConnection
 }
 
 export function member (connection: { readonly id: string }): Member {
