@@ -27,6 +27,10 @@ async function hearAgain ({ sending, deaf }: { readonly sending: Served, readonl
   await until(() => [sending, deaf].every(({ app }) => app.registry.health().status === 'up'), { timeoutMs: 10_000 })
 }
 
+async function loseLog (): Promise<void> {
+  await redis.admin.del(...await redis.admin.keys('*:[hl]:lobby'))
+}
+
 async function send ({ app }: Served, group: string, ...texts: readonly string[]): Promise<string | undefined> {
   let position: string | undefined
   for (const text of texts) position = (await app.registry.broadcastToGroup(group, text)).position
@@ -55,39 +59,34 @@ t.test('what is sent between a resume and the subscription is not lost', async t
   t.strictSame(news(client), ['joined true', '2', '3', '4', '5', '6'])
 })
 
-t.test('a client that is further than its instance gets nothing twice', async t => {
+/** A client comes that is further than its new instance, where another one is already: what each of them was told in the end. */
+async function comeFurther (t: Test, meanwhile = async (): Promise<void> => {}): Promise<{ client: unknown[], older: unknown[] }> {
   const both = await instances(t)
   const older = await openFramed(t, `${both.deaf.url}/lobby`)
   await older.nextOf('joined')
   await send(both.sending, 'lobby', '1')
   await arrived(older, '1')
   await deafen(both)
+  await meanwhile()
   const since = await send(both.sending, 'lobby', '2', '3')
   const client = await openFramed(t, `${both.deaf.url}/lobby`, { hello: { resume: { lobby: since } } })
   await client.nextOf('joined')
   await hearAgain(both)
   await send(both.sending, 'lobby', '4')
   await Promise.all([older, client].map(async one => await arrived(one, '4')))
-  t.strictSame(news(client), ['joined true', '4'])
-  t.strictSame(news(older), ['joined undefined', '1', '2', '3', '4'])
+  return { client: news(client), older: news(older) }
+}
+
+t.test('a client that is further than its instance gets nothing twice', async t => {
+  const { client, older } = await comeFurther(t)
+  t.strictSame(client, ['joined true', '4'])
+  t.strictSame(older, ['joined undefined', '1', '2', '3', '4'])
 })
 
 t.test('nor is it told of a loss that was before it', async t => {
-  const both = await instances(t)
-  const older = await openFramed(t, `${both.deaf.url}/lobby`)
-  await older.nextOf('joined')
-  await send(both.sending, 'lobby', '1')
-  await arrived(older, '1')
-  await deafen(both)
-  await redis.admin.del(...await redis.admin.keys('*:[hl]:lobby'))
-  const since = await send(both.sending, 'lobby', '2', '3')
-  const client = await openFramed(t, `${both.deaf.url}/lobby`, { hello: { resume: { lobby: since } } })
-  await client.nextOf('joined')
-  await hearAgain(both)
-  await send(both.sending, 'lobby', '4')
-  await Promise.all([older, client].map(async one => await arrived(one, '4')))
-  t.strictSame(news(client), ['joined true', '4'])
-  t.strictSame(news(older), ['joined undefined', '1', 'gap epoch', '2', '3', '4'])
+  const { client, older } = await comeFurther(t, loseLog)
+  t.strictSame(client, ['joined true', '4'])
+  t.strictSame(older, ['joined undefined', '1', 'gap epoch', '2', '3', '4'])
 })
 
 t.test('a loss that its join told is not told again', async t => {
@@ -97,7 +96,7 @@ t.test('a loss that its join told is not told again', async t => {
   await older.nextOf('joined')
   await send(both.sending, 'lobby', '2')
   await arrived(older, '2')
-  await redis.admin.del(...await redis.admin.keys('*:[hl]:lobby'))
+  await loseLog()
   const client = await openFramed(t, `${both.deaf.url}/lobby`, { hello: { resume: { lobby: since } } })
   await client.nextOf('joined')
   await send(both.sending, 'lobby', '3')
