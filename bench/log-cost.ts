@@ -34,6 +34,11 @@ function appendTo (pipeline: ReturnType<Redis['pipeline']>, group: string, count
   pipeline.evalsha(append.sha, names.length, ...names, keys.channel({ kind: 'group', name: group }), keep, 300_000, 604_800_000, randomBytes(8), publisher, sequence, 300_000, ...batch)
 }
 
+/** A call that Redis refuses costs nothing that is worth knowing. */
+async function carryOut (pipeline: ReturnType<Redis['pipeline']>): Promise<void> {
+  for (const [error] of await pipeline.exec() ?? []) if (error !== null) throw error
+}
+
 /** CPU seconds of the main thread, and microseconds that commands took. */
 async function used (): Promise<{ readonly cpuUs: number, readonly commandUs: number }> {
   const cpu = [...(await redis.info('cpu')).matchAll(/^used_cpu_(?:sys|user)_main_thread:(\S+)/gm)].reduce((sum, [, seconds]) => sum + Number(seconds), 0)
@@ -49,7 +54,7 @@ async function measure (what: string, calls: number, perCall: number, queue: (pi
   for (let start = 0; start < calls; start += 500) {
     const pipeline = redis.pipeline()
     for (let n = start; n < Math.min(calls, start + 500); n++) queue(pipeline, n)
-    await pipeline.exec()
+    await carryOut(pipeline)
   }
   const after = await used()
   const each = (us: number): string => (us / calls / perCall).toFixed(2).padStart(8)
@@ -59,7 +64,7 @@ async function measure (what: string, calls: number, perCall: number, queue: (pi
 for (const { lua } of [append, readLog]) await redis.script('LOAD', lua)
 const warmUp = redis.pipeline()
 for (let n = 0; n < 2_000; n++) appendTo(warmUp, 'group', 1, 100)
-await warmUp.exec()
+await carryOut(warmUp)
 
 for (const subscribers of [0, 3]) {
   const others = await Promise.all(Array.from({ length: subscribers }, async () => {
@@ -90,7 +95,7 @@ for (const count of [1, 5, 20, 100]) {
   for (let group = 0; group < groups; group++) {
     const pipeline = redis.pipeline()
     for (let n = 0; n < count; n++) appendTo(pipeline, `group ${group}`, 1, 100)
-    await pipeline.exec()
+    await carryOut(pipeline)
   }
   // With the entry in the keyspace; Redis's own total moves by more than this with the buffers of its clients.
   const [meta, log] = [await redis.memory('USAGE', keys.logMeta('group 0'), 'SAMPLES', 0) ?? 0, await redis.memory('USAGE', keys.log('group 0'), 'SAMPLES', 0) ?? 0]
