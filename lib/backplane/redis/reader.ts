@@ -2,7 +2,7 @@ import type { LogPosition } from '../backplane.ts'
 import type { LoggedEnvelope } from './log.ts'
 
 /** Nonces of the latest messages, by which a repeated message is told from another one with its offset. */
-export const remembered = 64
+export const remembered = 256
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
 
 /** One group's log, as far as this instance has delivered it. */
