@@ -1,7 +1,7 @@
 import type { Envelope } from './backplane/backplane.ts'
-import type { LocalConnection } from './connection.ts'
-import { Outgoing } from './outbound/outgoing.ts'
-import { isExcepted } from './sender.ts'
+import type { LocalConnection } from './connection/connection.ts'
+import { Outgoing } from './connection/outbound/message.ts'
+import { isExcepted } from './delivery/envelopes.ts'
 
 /**
  * Gives one message to many connections; returns how many took it. It is written with all else that comes for them in this turn of the event loop.

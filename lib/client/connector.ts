@@ -1,8 +1,8 @@
 import { backoffMs, maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
-import type { WelcomeFrame } from './frames.ts'
-import { Link, silence, type LinkHost, type LinkOptions } from './link.ts'
-import { online, watch } from './surroundings.ts'
+import type { WelcomeFrame } from './payload.ts'
+import { Link, silence, type LinkHost, type LinkOptions } from './attempt.ts'
+import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
 import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 

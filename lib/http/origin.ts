@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import { invalid, show } from '../options.ts'
+import { invalid, show } from '../options/resolve.ts'
 import type { WsAuthOptions } from '../route-types.ts'
 
 type AllowedOrigins = WsAuthOptions['allowedOrigins']

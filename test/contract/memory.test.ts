@@ -1,5 +1,5 @@
 import t from 'tap'
-import { memoryCluster } from '../../lib/backplane/memory.ts'
+import { memoryCluster } from '../../lib/backplane/memory/index.ts'
 import { backplaneContract } from './suite.ts'
 
 backplaneContract({

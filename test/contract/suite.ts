@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Appended, Backplane, Envelope, GapReason, LocalInstance, LogPosition, Target } from '../../lib/backplane/backplane.ts'
 import { drawId } from '../../lib/ids.ts'
-import { beginning } from '../../lib/position.ts'
+import { beginning } from '../../lib/backplane/position.ts'
 import type { Member } from '../../lib/types.ts'
 
 /** One empty cluster: every backplane it makes is another instance of it. */

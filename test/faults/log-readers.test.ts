@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
-import { beginning } from '../../lib/position.ts'
+import { beginning } from '../../lib/backplane/position.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'

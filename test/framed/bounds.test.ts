@@ -1,10 +1,10 @@
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Absences } from '../../lib/absences.ts'
-import type { LocalConnection } from '../../lib/connection.ts'
-import type { FramedMember } from '../../lib/frames.ts'
-import type { Outgoing } from '../../lib/outbound/outgoing.ts'
-import { Roll } from '../../lib/roll.ts'
+import { Absences } from '../../lib/presence/away.ts'
+import type { LocalConnection } from '../../lib/connection/connection.ts'
+import type { FramedMember } from '../../lib/connection/frame-codec.ts'
+import type { Outgoing } from '../../lib/connection/outbound/message.ts'
+import { Roll } from '../../lib/presence/member-lists.ts'
 import { until } from '../helpers/until.ts'
 
 const member = (n: number, connectionId = `c${n}`): FramedMember => ({ connectionId, session: `s${n}`, joinedAt: n })

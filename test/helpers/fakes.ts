@@ -1,9 +1,9 @@
 import type { Appended, Backplane, Envelope, LocalInstance, LogPage, Target } from '../../lib/backplane/backplane.ts'
-import type { LocalConnection } from '../../lib/connection.ts'
-import type { Outbound } from '../../lib/outbound/outbound.ts'
-import type { Outgoing } from '../../lib/outbound/outgoing.ts'
-import { beginning } from '../../lib/position.ts'
-import { Recipient } from '../../lib/recipient.ts'
+import type { LocalConnection } from '../../lib/connection/connection.ts'
+import type { Outbound } from '../../lib/connection/outbound/writer.ts'
+import type { Outgoing } from '../../lib/connection/outbound/message.ts'
+import { beginning } from '../../lib/backplane/position.ts'
+import { Recipient } from '../../lib/hub/local-member.ts'
 import type { Member } from '../../lib/types.ts'
 
 /** A logger that says nothing. */

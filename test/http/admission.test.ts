@@ -1,6 +1,6 @@
 import t from 'tap'
-import { TokenBucket } from '../../lib/http/admission.ts'
-import { resolveOptions } from '../../lib/options.ts'
+import { TokenBucket } from '../../lib/http/upgrade-guard.ts'
+import { resolveOptions } from '../../lib/options/resolve.ts'
 import { upgradeStatus } from '../helpers/client.ts'
 import { service } from './service.ts'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { MemoryBackplane } from '../../lib/backplane/memory.ts'
+import { MemoryBackplane } from '../../lib/backplane/memory/index.ts'
 import { WebsocketGroupsError, type Identity, type RoomOptions } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'

@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import type * as Ws from 'ws'
-import { encode } from '../../lib/outbound/encode.ts'
-import { openWire } from '../../lib/outbound/ws-internals.ts'
+import { encode } from '../../lib/connection/outbound/ws-frame.ts'
+import { openWire } from '../../lib/connection/outbound/ws-internals.ts'
 
 const require = createRequire(import.meta.url)
 const ofFastifyWebsocket = createRequire(require.resolve('@fastify/websocket'))

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { assertClose, CloseCode, closeReasons, isSendableClose, isSendableCloseCode, maxCloseReasonBytes } from '../../lib/close-codes.ts'
+import { assertClose, CloseCode, closeReasons, isSendableClose, isSendableCloseCode, maxCloseReasonBytes } from '../../lib/protocol/close-codes.ts'
 
 t.test('every code of this package may be sent, and its reason fits into a close frame', async t => {
   for (const code of Object.values(CloseCode)) {

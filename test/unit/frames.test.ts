@@ -1,5 +1,5 @@
 import t from 'tap'
-import { encodeFrame, encodeMessage, parseFrame, type ClientFrame } from '../../lib/frames.ts'
+import { encodeFrame, encodeMessage, parseFrame, type ClientFrame } from '../../lib/connection/frame-codec.ts'
 
 const position = 'AAAAAAAAAAAAAAAAAAAAAAAA'
 

@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { Envelope, Target } from '../../lib/backplane/backplane.ts'
-import { Holdback } from '../../lib/holdback.ts'
-import { Hub } from '../../lib/hub.ts'
+import { Holdback } from '../../lib/hub/holdback.ts'
+import { Hub } from '../../lib/hub/hub.ts'
 import { fakeConnection, member, type FakeConnection } from '../helpers/fakes.ts'
 
 const group = (name: string): Target => ({ kind: 'group', name })

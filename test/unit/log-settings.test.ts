@@ -1,5 +1,5 @@
 import t from 'tap'
-import { GroupLogs } from '../../lib/log-settings.ts'
+import { GroupLogs } from '../../lib/options/group-logs.ts'
 
 const standard = { maxMessages: 100, ttlMs: 1_000 }
 const long = { maxMessages: 500, ttlMs: 1_000 }

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Cluster, Redis } from 'ioredis'
-import { MemoryBackplane } from '../../lib/backplane/memory.ts'
-import { resolveOptions } from '../../lib/options.ts'
+import { MemoryBackplane } from '../../lib/backplane/memory/index.ts'
+import { resolveOptions } from '../../lib/options/resolve.ts'
 import type { Identity } from '../../lib/types.ts'
 
 function refusal (options: unknown): string {

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
-import { Hub } from '../../lib/hub.ts'
-import { Readings } from '../../lib/readings.ts'
+import { Hub } from '../../lib/hub/hub.ts'
+import { Readings } from '../../lib/groups/reads.ts'
 import type { Member } from '../../lib/types.ts'
 import { FakeBackplane, fakeConnection, member } from '../helpers/fakes.ts'
 

@@ -1,9 +1,9 @@
 import t from 'tap'
 import type { Backplane, Envelope, LogPage, LogPosition } from '../../lib/backplane/backplane.ts'
-import { GroupLogs, standardLog } from '../../lib/log-settings.ts'
-import { beginning, formatPosition } from '../../lib/position.ts'
-import { Recent } from '../../lib/recent.ts'
-import { Resume } from '../../lib/resume.ts'
+import { GroupLogs, standardLog } from '../../lib/options/group-logs.ts'
+import { beginning, formatPosition } from '../../lib/backplane/position.ts'
+import { Recent } from '../../lib/delivery/log-cache.ts'
+import { Resume } from '../../lib/delivery/backlog.ts'
 
 const at = (offset: number): LogPosition => ({ epoch: 'e'.repeat(8), offset, nonce: offset })
 const message = (offset: number): Envelope & { readonly position: LogPosition } => ({

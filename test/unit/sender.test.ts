@@ -1,6 +1,6 @@
 import t from 'tap'
 import { connectionIdOf, drawId, ownerOf } from '../../lib/ids.ts'
-import { isExcepted, Sender, toBuffer } from '../../lib/sender.ts'
+import { isExcepted, Sender, toBuffer } from '../../lib/delivery/envelopes.ts'
 import { everyone, groupTargets, userTarget } from '../../lib/targets.ts'
 import type { AnyConnection, BroadcastOptions, Data } from '../../lib/types.ts'
 

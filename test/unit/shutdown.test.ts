@@ -1,6 +1,6 @@
 import t from 'tap'
-import type { LocalConnection } from '../../lib/connection.ts'
-import { closeAll } from '../../lib/shutdown.ts'
+import type { LocalConnection } from '../../lib/connection/connection.ts'
+import { closeAll } from '../../lib/connection/drain.ts'
 import { deferred } from '../helpers/fakes.ts'
 import { until } from '../helpers/until.ts'
 

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
-import type { LocalConnection } from '../../lib/connection.ts'
-import { Expiry } from '../../lib/expiry.ts'
-import { Heartbeat } from '../../lib/heartbeat.ts'
+import type { LocalConnection } from '../../lib/connection/connection.ts'
+import { Expiry } from '../../lib/connection/expiry.ts'
+import { Heartbeat } from '../../lib/connection/heartbeat.ts'
 import { Metrics } from '../../lib/metrics.ts'
 import { until } from '../helpers/until.ts'
 

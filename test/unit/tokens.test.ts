@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { FastifyRequest } from 'fastify'
 import { originCheck } from '../../lib/http/origin.ts'
-import { findToken, selectProtocol, type TokenSources } from '../../lib/http/tokens.ts'
+import { findToken, selectProtocol, type TokenSources } from '../../lib/http/token-sources.ts'
 
 function request (headers: Record<string, string>, more: object = {}): FastifyRequest {
   return { headers, query: {}, host: headers.host, ...more } as unknown as FastifyRequest

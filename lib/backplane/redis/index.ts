@@ -2,10 +2,10 @@ import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type { Appended, Backplane, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
 import { Keys } from './keys.ts'
-import { readPage } from './log.ts'
+import { readPage } from './log/page.ts'
 import { publish } from './publish.ts'
-import { readCount, readMembers } from './read.ts'
-import { Session, type SessionOptions } from './session.ts'
+import { readCount, readMembers } from './membership/records.ts'
+import { Session, type SessionOptions } from './partition.ts'
 
 export interface RedisBackplaneOptions extends SessionOptions {
   readonly keyPrefix: string

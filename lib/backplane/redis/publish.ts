@@ -1,8 +1,8 @@
 import type { Envelope, Target } from '../backplane.ts'
 import { encode } from './envelope.ts'
 import type { Keys } from './keys.ts'
-import type { Link } from './link.ts'
-import { publishShared } from './scripts.ts'
+import type { Link } from './link/link.ts'
+import { publishShared } from './membership/scripts.ts'
 
 /** Publishes a copy to each target, all or none. Resolves with how many subscribers took the most widely spread copy. */
 export async function publish (link: Link, keys: Keys, targets: readonly Target[], envelope: Envelope): Promise<number> {

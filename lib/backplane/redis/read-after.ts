@@ -1,8 +1,8 @@
 import type { LogPosition } from '../backplane.ts'
 import type { Keys } from './keys.ts'
-import type { Link } from './link.ts'
-import { readPage, type RedisLogPage } from './log.ts'
-import { remembered, type Reader } from './reader.ts'
+import type { Link } from './link/link.ts'
+import { readPage, type RedisLogPage } from './log/page.ts'
+import { remembered, type Reader } from './log/follower.ts'
 
 const pageSize = 100
 const maxForkSize = 10_000

@@ -1,0 +1,161 @@
+import { WebsocketGroupsError } from '../../errors.ts'
+import type { Member } from '../../types.ts'
+import type { Appended, Backplane, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
+import { MemoryLogs } from './log.ts'
+
+/** Joins several instances of one process, as a Redis would join several processes. */
+export interface MemoryCluster {
+  /** A backplane for one more instance: `app.register(websocketGroups, { backplane: cluster.backplane() })`. */
+  backplane (): Backplane
+}
+
+export function memoryCluster (): MemoryCluster {
+  const bus = newBus()
+  return { backplane: () => new MemoryBackplane(bus) }
+}
+
+interface Bus {
+  readonly instances: Set<MemoryBackplane>
+  readonly logs: MemoryLogs
+}
+
+function newBus (): Bus {
+  return { instances: new Set(), logs: new MemoryLogs() }
+}
+
+/** The contract of a backplane inside one process; also what runs when no Redis is configured. */
+export class MemoryBackplane implements Backplane {
+  readonly name = 'memory'
+  readonly problems: readonly string[] = []
+  readonly #instances: Set<MemoryBackplane>
+  readonly #logs: MemoryLogs
+  readonly #wanted = new Set<string>()
+  /** How far the log of each subscribed group was delivered. */
+  readonly #delivered = new Map<string, LogPosition>()
+  #local: LocalInstance | undefined
+
+  constructor ({ instances, logs }: Bus = newBus()) {
+    this.#instances = instances
+    this.#logs = logs
+  }
+
+  get state (): 'up' | 'down' {
+    return this.#instances.has(this) ? 'up' : 'down'
+  }
+
+  async start (local: LocalInstance): Promise<void> {
+    for (const { instanceId } of this.#locals()) {
+      if (instanceId === local.instanceId) throw new WebsocketGroupsError('WSG_INSTANCE_ID_TAKEN', instanceId)
+    }
+    this.#local = local
+    this.#instances.add(this)
+  }
+
+  async subscribe (target: Target): Promise<void> {
+    if (this.#wanted.has(key(target))) return
+    this.#wanted.add(key(target))
+    if (target.kind === 'group') this.#delivered.set(target.name, this.#logs.end(target.name))
+  }
+
+  unsubscribe (target: Target): void {
+    this.#wanted.delete(key(target))
+    if (target.kind === 'group') this.#delivered.delete(target.name)
+  }
+
+  interrupted (): boolean {
+    return false
+  }
+
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
+    this.#assertUp()
+    const payload = Buffer.from(envelope.payload)     // a copy: the caller may reuse its bytes once this call returned
+    return this.#send(targets.map(target => ({ ...envelope, target, payload })))
+  }
+
+  async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
+    this.#assertStarted()
+    const { logged, ...appended } = this.#logs.append(group, { ...envelope, target: { kind: 'group', name: group }, payload: Buffer.from(envelope.payload) }, log, key)
+    if (logged !== undefined) this.#send([logged])
+    return appended
+  }
+
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    this.#assertStarted()
+    return this.#logs.read(group, since, limit)
+  }
+
+  position (group: string): LogPosition | undefined {
+    return this.#delivered.get(group)
+  }
+
+  async syncMember (): Promise<void> {
+    // Nothing to store: reads pull the memberships from the instances themselves.
+  }
+
+  async count (group: string): Promise<number> {
+    return (await this.members(group)).length
+  }
+
+  async members (group: string): Promise<Member[]> {
+    this.#assertUp()
+    const members: Member[] = []
+    for (const local of this.#locals()) {
+      for (const id of local.memberIds(group)) {
+        const member = local.member(group, id)
+        if (member !== undefined) members.push(member)
+      }
+    }
+    return members
+  }
+
+  stats (): Record<string, number> {
+    return { backplaneSubscriptions: this.#wanted.size }
+  }
+
+  async close (): Promise<void> {
+    this.#instances.delete(this)
+    this.#wanted.clear()
+    this.#delivered.clear()
+  }
+
+  #assertStarted (): void {
+    if (this.state === 'down') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+  }
+
+  /** Returns how many instances take the copies. */
+  #send (copies: readonly Envelope[]): number {
+    const takers = new Set<MemoryBackplane>()
+    for (const { target } of copies) {
+      for (const instance of this.#instances) if (instance.#wanted.has(key(target))) takers.add(instance)
+    }
+    // Never within the call: the sender sees its own message when the others do, as with any backplane.
+    queueMicrotask(() => {
+      for (const copy of copies) {
+        for (const instance of this.#instances) instance.#receive(copy)
+      }
+    })
+    return takers.size
+  }
+
+  #assertUp (): void {
+    if (this.state === 'down') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+  }
+
+  * #locals (): Iterable<LocalInstance> {
+    for (const instance of this.#instances) if (instance.#local !== undefined) yield instance.#local
+  }
+
+  #receive (envelope: Envelope): void {
+    const { target, position } = envelope
+    if (!this.#wanted.has(key(target))) return
+    const delivered = this.#delivered.get(target.name)
+    // Appended before this instance subscribed.
+    if (position !== undefined && position.epoch === delivered?.epoch && position.offset <= delivered.offset) return
+    if (position !== undefined) this.#delivered.set(target.name, position)
+    this.#local?.deliver(envelope)
+  }
+}
+
+function key ({ kind, name }: Target): string {
+  return `${kind}:${name}`
+}

@@ -1,0 +1,300 @@
+import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
+import { chunks } from '../chunks.ts'
+import type { Link } from './link.ts'
+import { Pace } from '../pace.ts'
+
+const maxChannelsPerCommand = 512
+/** A SUBSCRIBE that is not acknowledged by then leaves the state of the connection unknown: it is torn down. */
+const ackDeadlineMs = 3_000
+const retryMs = 1_000
+
+export interface SubscriptionEvents {
+  /** These channels reach us from now on: for the first time, or again. */
+  acked (names: readonly string[]): void
+  /** This channel was given up. */
+  dropped (name: string): void
+  /** Something that `missing` counts may have changed. */
+  changed (): void
+}
+
+interface Channel {
+  wanted: boolean
+  /** The last command sent for it on the present connection was SUBSCRIBE. */
+  sent: boolean
+  acked: boolean
+  /** It worked or was promised, and does not reach us now. */
+  interrupted: boolean
+  waiters: Array<{ resolve (): void, reject (error: Error): void }>
+}
+
+/**
+ * Keeps Redis subscribed to exactly the wanted channels: a desired set beside an acknowledged set, reconciled on every change and every new
+ * connection. ioredis's own resubscription is off: cut twice in a row it ended with a third of the channels and no error.
+ */
+export class Subscriptions {
+  readonly #link: Link
+  readonly #waitMs: number
+  readonly #lingerMs: number
+  readonly #events: SubscriptionEvents
+  readonly #channels = new Map<string, Channel>()
+  /** Channels whose state may differ from what is wanted. */
+  readonly #dirty = new Set<string>()
+  /** Channels whose SUBSCRIBE failed: they wait for the next try, whatever else is subscribed meanwhile. */
+  readonly #refused = new Set<string>()
+  #refusal: Error | undefined
+  #retryTimer: NodeJS.Timeout | undefined
+  /** Channels nobody needs any more, in the order they will be dropped, with the time for it. */
+  readonly #lingering = new Map<string, number>()
+  #lingerTimer: NodeJS.Timeout | undefined
+  readonly #pace = new Pace()
+  #flushing = false
+  /** Commands sent on the present connection that are not answered. What changes meanwhile travels together after them. */
+  #inFlight = 0
+  #connection = 0
+  #interrupted = 0
+  #acked = 0
+
+  constructor (link: Link, waitMs: number, lingerMs: number, events: SubscriptionEvents) {
+    this.#link = link
+    this.#waitMs = waitMs
+    this.#lingerMs = lingerMs
+    this.#events = events
+  }
+
+  get acked (): number {
+    return this.#acked
+  }
+
+  get wanted (): number {
+    return this.#channels.size - this.#lingering.size
+  }
+
+  /** What should be subscribed by now and is not. */
+  get problem (): string | undefined {
+    if (this.#interrupted === 0) return undefined
+    return `${this.#interrupted} channels are not subscribed yet${this.#refusal === undefined ? '' : ` (${this.#refusal.message})`}`
+  }
+
+  /** Resolves once Redis acknowledged the channel. A rejection means "not yet": it stays wanted. */
+  async acquire (name: string): Promise<void> {
+    const channel = this.#channels.get(name) ?? this.#add(name)
+    channel.wanted = true
+    this.#lingering.delete(name)
+    if (channel.acked) return
+    this.#dirty.add(name)
+    if (!this.#link.up) {
+      this.#setInterrupted(channel, true)
+      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem)
+    }
+    this.#flushSoon()
+    await this.#wait(channel, name)
+  }
+
+  release (name: string): void {
+    const channel = this.#channels.get(name)
+    if (channel === undefined || !channel.wanted) return
+    channel.wanted = false
+    this.#setInterrupted(channel, false)
+    // Whoever still waits for it gave it up: an answer that may never come is of no use to them.
+    for (const { resolve } of channel.waiters.splice(0)) resolve()
+    this.#lingering.set(name, performance.now() + this.#lingerMs)
+    this.#armLinger(this.#lingerMs)
+  }
+
+  interrupted (name: string): boolean {
+    return this.#channels.get(name)?.interrupted ?? false
+  }
+
+  /** Whether the channel reaches us now. */
+  has (name: string): boolean {
+    return this.#channels.get(name)?.acked ?? false
+  }
+
+  /** A new connection: nothing is subscribed on it yet. */
+  connected (): void {
+    this.disconnected()
+    for (const name of this.#channels.keys()) this.#dirty.add(name)
+    this.#flushSoon()
+  }
+
+  disconnected (): void {
+    this.#connection++
+    this.#inFlight = 0
+    this.#acked = 0
+    for (const [name, channel] of this.#channels) {
+      if (channel.wanted) this.#setInterrupted(channel, true)
+      channel.sent = false
+      channel.acked = false
+      // Nothing of it is left in Redis.
+      if (!channel.wanted) {
+        this.#forget(name)
+        this.#events.dropped(name)
+      }
+    }
+  }
+
+  /** Drops everything at once, without lingering. */
+  async close (): Promise<void> {
+    clearTimeout(this.#lingerTimer)
+    clearTimeout(this.#retryTimer)
+    const subscribed = [...this.#channels].filter(([, channel]) => channel.sent).map(([name]) => name)
+    for (const { waiters } of this.#channels.values()) {
+      for (const { reject } of waiters) reject(new WebsocketGroupsError('WSG_CLOSED'))
+    }
+    this.#channels.clear()
+    this.#dirty.clear()
+    this.#lingering.clear()
+    this.#pace.close()
+    await Promise.all([...chunks(subscribed, maxChannelsPerCommand)].map(async names => await this.#command('unsubscribe', names)))
+  }
+
+  #add (name: string): Channel {
+    const channel: Channel = { wanted: true, sent: false, acked: false, interrupted: false, waiters: [] }
+    this.#channels.set(name, channel)
+    return channel
+  }
+
+  #forget (name: string): void {
+    this.#channels.delete(name)
+    this.#dirty.delete(name)
+    this.#refused.delete(name)
+    this.#lingering.delete(name)
+  }
+
+  async #wait (channel: Channel, name: string): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        channel.waiters = channel.waiters.filter(one => one !== waiter)
+        if (channel.wanted && !channel.acked) this.#setInterrupted(channel, true)
+        reject(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no acknowledged subscription to ${name} within ${this.#waitMs} ms`))
+      }, this.#waitMs)
+      const waiter = {
+        resolve: () => { clearTimeout(timer); resolve() },
+        reject: (error: Error) => { clearTimeout(timer); reject(error) }
+      }
+      channel.waiters.push(waiter)
+    })
+  }
+
+  #flushSoon (): void {
+    if (!this.#flushing) this.#pace.soon(() => this.#flush())
+    this.#flushing = true
+  }
+
+  #flush (): void {
+    this.#flushing = false
+    if (!this.#link.up || this.#inFlight > 0) return
+    const subscribe: string[] = []
+    const unsubscribe: string[] = []
+    for (const name of this.#dirty) {
+      const channel = this.#channels.get(name)
+      if (channel === undefined || channel.sent === channel.wanted) continue
+      channel.sent = channel.wanted
+      if (channel.wanted) {
+        subscribe.push(name)
+      } else {
+        // From here on it counts as gone: whoever wants it again has to wait for a new acknowledgement.
+        if (channel.acked) this.#acked--
+        channel.acked = false
+        unsubscribe.push(name)
+        this.#events.dropped(name)
+      }
+    }
+    this.#dirty.clear()
+    for (const names of chunks(subscribe, maxChannelsPerCommand)) void this.#subscribe(names)
+    for (const names of chunks(unsubscribe, maxChannelsPerCommand)) void this.#unsubscribe(names)
+  }
+
+  async #subscribe (names: string[]): Promise<void> {
+    const connection = this.#connection
+    const error = await this.#command('subscribe', names)
+    if (connection !== this.#connection) return                // the next connection started over
+    const acked: string[] = []
+    for (const name of names) {
+      const channel = this.#channels.get(name)
+      if (channel === undefined) continue                      // closed meanwhile
+      const waiters = channel.waiters.splice(0)
+      if (error === undefined) {
+        channel.acked = true
+        this.#acked++
+        acked.push(name)
+        this.#setInterrupted(channel, false)
+        for (const { resolve } of waiters) resolve()
+      } else {
+        channel.sent = false
+        if (channel.wanted) this.#setInterrupted(channel, true)
+        this.#refused.add(name)
+        for (const { reject } of waiters) reject(error)
+      }
+    }
+    this.#refusal = error
+    if (error !== undefined) this.#retryRefused()
+    if (acked.length > 0) this.#events.acked(acked)
+    this.#events.changed()
+    this.#answered()
+  }
+
+  #answered (): void {
+    this.#inFlight--
+    if (this.#dirty.size > 0) this.#flushSoon()
+  }
+
+  #retryRefused (): void {
+    this.#retryTimer ??= setTimeout(() => {
+      this.#retryTimer = undefined
+      for (const name of this.#refused) this.#dirty.add(name)
+      this.#refused.clear()
+      this.#flushSoon()
+    }, retryMs).unref()
+  }
+
+  async #unsubscribe (names: string[]): Promise<void> {
+    const connection = this.#connection
+    const error = await this.#command('unsubscribe', names)
+    if (connection !== this.#connection) return
+    if (error !== undefined) return this.#link.reset()
+    for (const name of names) {
+      if (this.#channels.get(name)?.wanted === false) this.#forget(name)
+    }
+    this.#answered()
+  }
+
+  async #command (verb: 'subscribe' | 'unsubscribe', names: string[]): Promise<Error | undefined> {
+    this.#inFlight++
+    try {
+      await this.#link.run(async redis => await redis[verb](...names), ackDeadlineMs)
+      return undefined
+    } catch (error) {
+      // Whether it was done is unknown, and so is the state of the connection.
+      if (hasCode(error, 'WSG_TIMEOUT')) this.#link.reset()
+      return error as Error
+    }
+  }
+
+  #setInterrupted (channel: Channel, interrupted: boolean): void {
+    if (channel.interrupted === interrupted) return
+    channel.interrupted = interrupted
+    this.#interrupted += interrupted ? 1 : -1
+  }
+
+  #armLinger (delayMs: number): void {
+    this.#lingerTimer ??= setTimeout(() => {
+      this.#lingerTimer = undefined
+      const now = performance.now()
+      for (const [name, dueAt] of this.#lingering) {
+        if (dueAt > now) {
+          this.#armLinger(dueAt - now)
+          break
+        }
+        this.#lingering.delete(name)
+        if (this.#channels.get(name)?.sent === false) {
+          this.#forget(name)
+          this.#events.dropped(name)
+        } else {
+          this.#dirty.add(name)
+        }
+      }
+      this.#flushSoon()
+    }, delayMs).unref()
+  }
+}

@@ -1,0 +1,55 @@
+import { beginning } from '../../position.ts'
+import type { LogPosition } from '../../backplane.ts'
+import { chunks } from '../chunks.ts'
+import type { Keys } from '../keys.ts'
+import type { Link } from '../link/link.ts'
+import { noNonce } from './page.ts'
+import { readTops } from '../membership/scripts.ts'
+
+const groupsPerCall = 200
+
+interface Waiter {
+  readonly group: string
+  resolve (top: LogPosition): void
+  reject (error: unknown): void
+}
+
+/** Reads where the logs of groups end: of all groups that are asked for in one turn of the event loop together. */
+export class Tops {
+  readonly #link: Link
+  readonly #keys: Keys
+  #waiters: Waiter[] = []
+
+  constructor (link: Link, keys: Keys) {
+    this.#link = link
+    this.#keys = keys
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  async read (group: string): Promise<LogPosition> {
+    return await new Promise((resolve, reject) => {
+      if (this.#waiters.push({ group, resolve, reject }) === 1) queueMicrotask(() => this.#flush())
+    })
+  }
+
+  #flush (): void {
+    const waiters = this.#waiters
+    this.#waiters = []
+    for (const some of chunks(waiters, groupsPerCall)) void this.#call(some)
+  }
+
+  /** Never rejects. */
+  async #call (waiters: readonly Waiter[]): Promise<void> {
+    try {
+      const fields = await this.#link.bytesScript(readTops, waiters.map(({ group }) => this.#keys.logMeta(group)), []) as Array<Buffer | null>
+      for (const [index, { resolve }] of waiters.entries()) resolve(topOf(fields[3 * index], fields[3 * index + 1], fields[3 * index + 2]))
+    } catch (error) {
+      for (const { reject } of waiters) reject(error)
+    }
+  }
+}
+
+function topOf (epoch: Buffer | null | undefined, offset: Buffer | null | undefined, nonce: Buffer | null | undefined): LogPosition {
+  if (epoch === null || epoch === undefined) return beginning
+  return { epoch: epoch.toString('latin1'), offset: Number(offset), nonce: (nonce ?? noNonce).readUInt32BE() }
+}

@@ -1,0 +1,150 @@
+import type { LogPosition } from '../../backplane.ts'
+import type { LoggedEnvelope } from './page.ts'
+
+/** Nonces of the latest messages, by which a repeated message is told from another one with its offset. */
+export const remembered = 256
+const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
+
+/** One group's log, as far as this instance has delivered it. */
+export class Reader {
+  readonly group: string
+  opening: Promise<void> | undefined
+  /** Something may be missing that neither the latest read of the log saw nor `waiting` holds: it has to be read once more. */
+  again = false
+  #last: LogPosition | undefined
+  /** By offset modulo its length, of the messages up to `last`. 0, which is no message's nonce: not known. Not before there is more to know than `last`: most groups are quiet. */
+  #nonces: Uint32Array | undefined
+  #waiting: LoggedEnvelope[] | undefined
+  #waitingBytes = 0
+  /** How many of `waiting` had come when the log was read last. */
+  #covered = 0
+
+  constructor (group: string) {
+    this.group = group
+  }
+
+  /** `undefined` until the log's end was read, or its first message came. */
+  get last (): LogPosition | undefined {
+    return this.#last
+  }
+
+  /** Live messages wait, because messages before them are missing. */
+  get suspended (): boolean {
+    return this.#waiting !== undefined
+  }
+
+  /** Live messages that came while missing ones are read, oldest first. */
+  get waiting (): readonly LoggedEnvelope[] {
+    return this.#waiting ?? []
+  }
+
+  /** The message was delivered: it comes after `last`, and what is between is none of our business. */
+  advance (position: LogPosition): void {
+    if (this.#last === undefined) return this.jump(position)
+    const nonces = this.#nonces ??= noncesOf(this.#last)
+    for (let skipped = this.#last.offset + 1; skipped < position.offset; skipped++) nonces[skipped % remembered] = 0
+    this.#last = position
+    nonces[position.offset % remembered] = position.nonce
+  }
+
+  /** Goes on from a position that does not follow the last one: the first, or one beyond a gap, or one further back. */
+  jump (position: LogPosition): void {
+    const [last, nonces] = [this.#last, this.#nonces]
+    const back = last?.epoch === position.epoch ? last.offset - position.offset : -1
+    if (last === undefined || nonces === undefined || back < 0 || back >= remembered) {
+      this.#nonces = undefined
+    } else {
+      // What is further back stays known; its successors are no part of the log any more.
+      for (let offset = position.offset + 1; offset <= last.offset; offset++) nonces[offset % remembered] = 0
+      nonces[position.offset % remembered] = position.nonce
+    }
+    this.#last = position
+  }
+
+  follows ({ epoch, offset }: LogPosition, previousNonce: number): boolean {
+    const last = this.#last
+    if (last === undefined) return true
+    return offset === last.offset + 1 && previousNonce === last.nonce && (last.epoch === epoch || (last.epoch === '' && last.offset === 0))
+  }
+
+  /** Whether this message was delivered already. `false` also for those too long ago to tell. */
+  knows ({ epoch, offset, nonce }: LogPosition): boolean {
+    const last = this.#last
+    return last !== undefined && epoch === last.epoch && offset <= last.offset && last.offset - offset < remembered && this.#nonceOf(offset) === nonce
+  }
+
+  /**
+   * The log of this epoch lost its latest messages, and went on from an older one: the index of the first of `positions`, its end, that was surely never
+   * delivered here and comes after all that were.
+   */
+  firstUnknown (positions: readonly LogPosition[]): number {
+    const common = positions.findLastIndex(position => this.knows(position))
+    if (common !== -1) return common + 1
+    // What we know of all offsets after this one is something else.
+    let known = this.#last?.offset ?? 0
+    for (let n = 0; n < remembered && this.#nonceOf(known) !== 0; n++) known--
+    const first = positions.findIndex(({ offset }) => offset > known)
+    return first === -1 ? positions.length : first
+  }
+
+  /** From now on live messages wait. When they do already, a repair may have read the log before what this call is about. */
+  suspend (): void {
+    if (this.#waiting === undefined) this.#hold()
+    else this.again = true
+  }
+
+  buffer (message: LoggedEnvelope): void {
+    const bytes = message.envelope.payload.length
+    if (this.#waiting === undefined || this.#waiting.length >= maxWaiting.messages || this.#waitingBytes + bytes > maxWaiting.bytes) {
+      // The log has them all: what is read from now on covers them.
+      this.#hold()
+      this.again = true
+    } else {
+      this.#waiting.push(message)
+      this.#waitingBytes += bytes
+    }
+  }
+
+  /** The log is about to be read: what came before is in it, or in no log. */
+  cover (): void {
+    this.again = false
+    this.#covered = this.waiting.length
+  }
+
+  /** Whether the nth of `waiting` came before the log was read. */
+  covers (index: number): boolean {
+    return index < this.#covered
+  }
+
+  /** These of `waiting` are delivered or dropped. */
+  shift (count: number): void {
+    this.#waiting = this.waiting.slice(count)
+    this.#covered = Math.max(0, this.#covered - count)
+    this.#waitingBytes = this.#waiting.reduce((sum, { envelope: { payload } }) => sum + payload.length, 0)
+  }
+
+  /** In step: live messages are delivered as they come. */
+  release (): void {
+    this.#waiting = undefined
+    this.#waitingBytes = 0
+  }
+
+  /** Of an offset up to that of `last`, and less than `remembered` before it. */
+  #nonceOf (offset: number): number {
+    if (this.#nonces !== undefined) return this.#nonces[offset % remembered] ?? 0
+    return this.#last?.offset === offset ? this.#last.nonce : 0
+  }
+
+  #hold (): void {
+    this.#waiting = []
+    this.#waitingBytes = 0
+    this.#covered = 0
+    this.again = false
+  }
+}
+
+function noncesOf ({ offset, nonce }: LogPosition): Uint32Array {
+  const nonces = new Uint32Array(remembered)
+  nonces[offset % remembered] = nonce
+  return nonces
+}

@@ -1,0 +1,292 @@
+import type { FastifyBaseLogger } from 'fastify'
+import { hasCode } from '../../../errors.ts'
+import { beginning, same } from '../../position.ts'
+import type { GapReason, LocalInstance, LogPosition } from '../../backplane.ts'
+import { chunks } from '../chunks.ts'
+import type { Keys } from '../keys.ts'
+import type { Link } from '../link/link.ts'
+import type { LoggedEnvelope } from './page.ts'
+import { readAfter } from '../read-after.ts'
+import { Reader } from './follower.ts'
+import { Tops } from './ends.ts'
+import { Turns } from '../batching.ts'
+
+const retryMs = 200
+const concurrentRepairs = 64
+/** A repair that is not done by then lets the others go first. */
+const roundsPerRepair = 5
+const probesAtOnce = 200
+
+type Logged = LoggedEnvelope['envelope']
+
+/**
+ * Keeps this instance in step with the logs of its groups: a message is delivered when it follows the last one, by offset and nonce; otherwise what is between is
+ * read from the log first. Clients notice nothing, except when the log itself lost messages: then they are told once.
+ */
+export class Readers {
+  readonly #link: Link
+  readonly #keys: Keys
+  readonly #local: LocalInstance
+  readonly #log: FastifyBaseLogger
+  readonly #changed: () => void
+  readonly #tops: Tops
+  /** Of the groups with a log that are subscribed, from the acknowledgement on. */
+  readonly #readers = new Map<string, Reader>()
+  readonly #repairs = new Set<Reader>()
+  readonly #turns = new Turns<Reader>(concurrentRepairs, async reader => await this.#repair(reader))
+  #retryTimer: NodeJS.Timeout | undefined
+  #sweeping = false
+  #closed = false
+  #repaired = 0
+  #repairedMessages = 0
+  #gaps = 0
+  #duplicates = 0
+
+  constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void) {
+    this.#link = link
+    this.#keys = keys
+    this.#local = local
+    this.#log = local.log
+    this.#changed = changed
+    this.#tops = new Tops(link, keys)
+  }
+
+  /** Messages are missing that will be delivered, or of some logs nothing is known yet. */
+  get problem (): string | undefined {
+    return this.#repairs.size === 0 ? undefined : `the logs of ${this.#repairs.size} groups are being caught up with`
+  }
+
+  stats (): Record<string, number> {
+    return { repairs: this.#repaired, repairedMessages: this.#repairedMessages, gaps: this.#gaps, duplicatesDropped: this.#duplicates, repairsPending: this.#repairs.size }
+  }
+
+  /** The group is subscribed: resolves when this instance knows where its log ends. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  async open (group: string): Promise<void> {
+    const reader = this.#readers.get(group) ?? this.#add(group)
+    if (reader.last === undefined) await this.#open(reader)
+  }
+
+  position (group: string): LogPosition | undefined {
+    return this.#readers.get(group)?.last
+  }
+
+  /** The group is not subscribed yet, and members here have its log up to this position already: it is followed from there, not from its end at that time. */
+  follow (group: string, position: LogPosition): void {
+    const reader = this.#readers.get(group) ?? this.#add(group)
+    if (reader.last !== undefined || this.#closed) return
+    reader.jump(position)
+    this.#startRepair(reader)
+  }
+
+  /** No longer subscribed: what comes later is not ours to follow. */
+  forget (group: string): void {
+    const reader = this.#readers.get(group)
+    if (reader === undefined) return
+    this.#readers.delete(group)
+    this.#turns.delete(reader)
+    this.#settled(reader)
+  }
+
+  receive (envelope: Logged, previousNonce: number): void {
+    const reader = this.#readers.get(envelope.target.name)
+    if (reader === undefined) {
+      // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is subscribed again.
+      // Only a group that has no log by our settings is served without keeping up with it.
+      if (!this.#closed && !this.#local.logged(envelope.target.name)) this.#local.deliver(envelope)
+    } else if (reader.suspended) {
+      reader.buffer({ envelope, previousNonce })
+    } else if (!this.#accept(reader, envelope, previousNonce)) {
+      this.#startRepair(reader)
+      reader.buffer({ envelope, previousNonce })
+    }
+  }
+
+  /**
+   * These groups are subscribed, for the first time or again after a break: reads what they missed. Most missed nothing, which a cheap probe tells. Never
+   * rejects.
+   */
+  async subscribed (groups: readonly string[]): Promise<void> {
+    const readers: Reader[] = []
+    for (const group of groups) {
+      const reader = this.#readers.get(group) ?? (this.#local.logged(group) ? this.#add(group) : undefined)
+      if (reader === undefined) continue
+      if (reader.last === undefined && reader.opening === undefined) {
+        this.#open(reader).catch((error: unknown) => {
+          if (this.#gone(reader)) return
+          this.#unsettled(reader)
+          this.#retryLater(error)
+        })
+      } else {
+        // It may be in repair, too: the log may have been read before the break was over.
+        reader.suspend()
+        this.#unsettled(reader)
+        readers.push(reader)
+      }
+    }
+    for (const some of chunks(readers, probesAtOnce)) await this.#probe(some)
+  }
+
+  /** The command link is back: repairs go on. */
+  resume (): void {
+    for (const reader of this.#repairs) this.#turns.add(reader)
+  }
+
+  /** Compares the ends of quiet logs with what was delivered, against losses that no link noticed. */
+  async sweep (): Promise<void> {
+    if (!this.#link.up || this.#sweeping) return
+    this.#sweeping = true
+    try {
+      const quiet = [...this.#readers.values()].filter(({ last, suspended }) => last !== undefined && !suspended)
+      for (const some of chunks(quiet, probesAtOnce)) {
+        const before = some.map(({ last }) => last)
+        const tops = await this.#readTops(some)
+        for (const [index, reader] of some.entries()) {
+          const moved = this.#gone(reader) || reader.last !== before[index] || reader.suspended
+          // The message may be on its way on the other link: then the repair finds it first, and drops it when it comes.
+          if (!moved && !same(tops[index] ?? beginning, reader.last ?? beginning)) this.#startRepair(reader)
+        }
+      }
+    } finally {
+      this.#sweeping = false
+    }
+  }
+
+  close (): void {
+    this.#closed = true
+    clearTimeout(this.#retryTimer)
+    this.#readers.clear()
+    this.#repairs.clear()
+    this.#turns.clear()
+  }
+
+  #add (group: string): Reader {
+    const reader = new Reader(group)
+    if (!this.#closed) this.#readers.set(group, reader)
+    return reader
+  }
+
+  /** Its group was given up since, or all were. */
+  #gone (reader: Reader): boolean {
+    return this.#readers.get(reader.group) !== reader
+  }
+
+  async #open (reader: Reader): Promise<void> {
+    reader.opening ??= this.#tops.read(reader.group).then(top => {
+      // A message that came first is nearer to the truth. One that is on its way was published before the join was done, and is not owed to it.
+      if (reader.last === undefined) reader.jump(top)
+    }).finally(() => { reader.opening = undefined })
+    await reader.opening
+  }
+
+  async #readTops (readers: readonly Reader[]): Promise<LogPosition[]> {
+    return await Promise.all(readers.map(async ({ group }) => await this.#tops.read(group)))
+  }
+
+  /** Delivers a message that follows the last one, drops one that was delivered before. Returns `false` for anything else. */
+  #accept (reader: Reader, envelope: Logged, previousNonce: number): boolean {
+    if (reader.follows(envelope.position, previousNonce)) {
+      reader.advance(envelope.position)
+      this.#local.deliver(envelope)
+      return true
+    }
+    if (!reader.knows(envelope.position)) return false
+    this.#duplicates++
+    return true
+  }
+
+  #startRepair (reader: Reader): void {
+    reader.suspend()
+    this.#unsettled(reader)
+    this.#turns.add(reader)
+  }
+
+  async #probe (readers: readonly Reader[]): Promise<void> {
+    try {
+      const tops = await this.#readTops(readers)
+      for (const [index, reader] of readers.entries()) {
+        // A repair that is under way began after the suspension, or was told to read again.
+        if (!reader.suspended || this.#turns.runs(reader) || this.#gone(reader)) continue
+        const inStep = reader.last !== undefined && same(tops[index] ?? beginning, reader.last)
+        if (!inStep || !this.#drain(reader)) this.#turns.add(reader)
+      }
+    } catch (error) {
+      this.#retryLater(error)
+    }
+  }
+
+  /** Returns whether it is over, done or put off; `false`: it wants another turn. Never rejects. */
+  async #repair (reader: Reader): Promise<boolean> {
+    try {
+      for (let round = 0; round < roundsPerRepair; round++) {
+        if (reader.last === undefined) await this.#open(reader)
+        if (reader.suspended) await this.#catchUp(reader)
+        if (!this.#drain(reader)) continue
+        this.#repaired++
+        return true
+      }
+      return false
+    } catch (error) {
+      this.#retryLater(error)
+      return true
+    }
+  }
+
+  /** Reads and delivers what follows the last message, to the end of the log. */
+  async #catchUp (reader: Reader): Promise<void> {
+    while (!this.#gone(reader)) {
+      reader.cover()
+      const page = await readAfter(this.#link, this.#keys, reader, reader.last ?? beginning)
+      if (this.#gone(reader)) return
+      if (page === undefined) continue
+      if (page.gap !== undefined) this.#signal(reader, page.gap, page.before, page.top.epoch)
+      for (const message of page.messages) {
+        reader.advance(message.position)
+        this.#repairedMessages++
+        this.#local.deliver(message)
+      }
+      // What cannot be decoded has its place, too.
+      if (!same(page.end, reader.last ?? beginning)) reader.advance(page.end)
+      if (!page.more) return
+    }
+  }
+
+  #signal (reader: Reader, reason: GapReason, position: LogPosition, epoch: string): void {
+    this.#gaps++
+    this.#log.warn({ group: reader.group, reason }, 'messages of a log are lost')
+    reader.jump(position)
+    this.#local.gap(reader.group, reason, position, epoch)
+  }
+
+  /** Delivers what came during the repair. Returns `false` when something between is missing again. */
+  #drain (reader: Reader): boolean {
+    if (this.#gone(reader)) return true
+    if (reader.again) return false
+    for (const [index, { envelope, previousNonce }] of reader.waiting.entries()) {
+      // What came before the log was read, and is not in it, belongs to a part of the log that is lost.
+      if (this.#accept(reader, envelope, previousNonce) || reader.covers(index)) continue
+      reader.shift(index)
+      return false
+    }
+    reader.release()
+    this.#settled(reader)
+    return true
+  }
+
+  #unsettled (reader: Reader): void {
+    this.#repairs.add(reader)
+    if (this.#repairs.size === 1) this.#changed()
+  }
+
+  #settled (reader: Reader): void {
+    if (this.#repairs.delete(reader) && this.#repairs.size === 0) this.#changed()
+  }
+
+  #retryLater (error: unknown): void {
+    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#log.error({ err: error }, 'a log could not be read')
+    if (this.#closed || this.#retryTimer !== undefined) return
+    this.#retryTimer = setTimeout(() => {
+      this.#retryTimer = undefined
+      if (this.#link.up) this.resume()
+    }, retryMs).unref()
+  }
+}

@@ -1,0 +1,107 @@
+import { ClientError } from './errors.ts'
+import type { Positions } from './positions.ts'
+import { closed, type Requests } from './send-queue.ts'
+
+interface Wanted {
+  readonly resolve: () => void
+  readonly reject: (error: ClientError) => void
+  /** What the caller says how far it got; it outlives the leave of an earlier membership. */
+  readonly since: string | undefined
+  promise?: Promise<void>
+  /** The promise is settled: what comes now is joined again after a break. */
+  settled?: boolean
+}
+
+export interface MembershipsHost {
+  /** The server took this client out of the group, or the client is in no group any more. */
+  left (group: string): void
+  /** Joining again is not possible now. */
+  unavailable (error: ClientError): void
+  failed (error: ClientError): void
+}
+
+/** The groups that this client joined by itself, and joins again on each connection. Those that the route joined are the route's. */
+export class Memberships {
+  readonly #wanted = new Map<string, Wanted>()
+  /** The latest leave of each group that is not answered yet. */
+  readonly #leaving = new Map<string, unknown>()
+  readonly #requests: Requests
+  readonly #positions: Positions
+  readonly #host: MembershipsHost
+
+  constructor (requests: Requests, positions: Positions, host: MembershipsHost) {
+    this.#requests = requests
+    this.#positions = positions
+    this.#host = host
+  }
+
+  has (group: string): boolean {
+    return this.#wanted.has(group)
+  }
+
+  join (group: string, open: boolean, since?: string): Promise<void> {
+    // Else it would be taken for a position in the membership that ends.
+    if (since && !this.#leaving.has(group)) this.#positions.set(group, since)
+    const known = this.#wanted.get(group)?.promise
+    if (known) return known
+    const wanted = { since } as Wanted
+    this.#wanted.set(group, wanted)
+    wanted.promise = new Promise((resolve, reject) => Object.assign(wanted, { resolve, reject }))
+    if (open) this.#ask(group, wanted)
+    return wanted.promise
+  }
+
+  leave (group: string, open: boolean): Promise<void> {
+    this.forget(group)
+    return new Promise((resolve, reject) => {
+      const left = (error?: ClientError): void => {
+        const last = this.#leaving.get(group) === left && this.#leaving.delete(group)
+        // A connection that is gone is in no group.
+        if (error && error.code !== 'UNKNOWN_OUTCOME') return reject(error)
+        this.#host.left(group)
+        // What was joined meanwhile starts from what its caller said, or afresh.
+        const since = last && this.#wanted.get(group)?.since
+        if (since) this.#positions.set(group, since)
+        resolve()
+      }
+      this.#leaving.set(group, left)
+      if (open) this.#requests.ask({ type: 'leave', group }, left)
+      else left()
+    })
+  }
+
+  /** The server says that the client is out: not of what was joined after a leave that it has not answered yet. */
+  lost (group: string): void {
+    if (!this.#leaving.has(group)) this.forget(group)
+  }
+
+  forget (group: string, error = new ClientError('LEFT', 'left before joined', { group })): void {
+    const wanted = this.#wanted.get(group)
+    this.#wanted.delete(group)
+    // The caller did it: a `join` that nobody awaits is no unhandled rejection then.
+    wanted?.promise?.catch(() => {})
+    wanted?.reject(error)
+  }
+
+  /** There is a new connection. */
+  joinAgain (): void {
+    for (const [group, wanted] of this.#wanted) this.#ask(group, wanted)
+  }
+
+  close (): void {
+    for (const group of this.#wanted.keys()) this.forget(group, closed())
+  }
+
+  #ask (group: string, wanted: Wanted): void {
+    this.#requests.ask({ type: 'join', group, since: this.#leaving.has(group) ? wanted.since : this.#positions.get(group) }, error => {
+      const code = error?.code ?? ''
+      if (this.#wanted.get(group) !== wanted || code === 'UNKNOWN_OUTCOME') return
+      if (error && wanted.settled && /UNAVAILABLE|TIMEOUT/.test(code)) return this.#host.unavailable(error)
+      if (error) this.#wanted.delete(group)
+      if (error && wanted.settled) this.#host.failed(new ClientError(code, error.message, { group }))
+      else if (error) wanted.reject(error)
+      else wanted.resolve()
+      wanted.settled = true
+    })
+  }
+}

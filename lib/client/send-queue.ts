@@ -1,0 +1,154 @@
+import { ClientError } from './errors.ts'
+import type { Payload } from './payload.ts'
+import type { Ack, ConnectOptions, SendOptions } from './types.ts'
+
+/** How many may be unanswered on the wire: a queue that is sent at once would overflow that of the server (1008). */
+const maxWindow = 100
+/** A message that breaks the connection each time must not do so for ever. */
+const maxSends = 5
+
+/** `error` is there when it failed; UNKNOWN_OUTCOME when the connection broke. */
+type Done = (error: ClientError | undefined, ack: Ack) => void
+
+interface Request {
+  readonly id: number
+  readonly encoded: string
+  /** Belongs to one connection: not kept over a break. */
+  readonly control: boolean
+  readonly done: Done
+  readonly retry: boolean
+  sends: number
+}
+
+/** A link. */
+export interface Wire {
+  readonly bufferedAmount: number
+  send (text: string): void
+}
+
+/** What this client asked for and has no answer to: bounded, in order, on the wire or waiting for one. */
+export class Requests {
+  readonly #limits: Required<NonNullable<ConnectOptions['queue']>>
+  readonly #sent = new Map<number, Request>()
+  #waiting: Request[] = []
+  #bytes = 0
+  #lastId = 0
+  #window = maxWindow
+  #wire: Wire | undefined
+  #closed = false
+
+  constructor (limits: ConnectOptions['queue']) {
+    this.#limits = { maxMessages: 1_000, maxBytes: 1_048_576, ...limits }
+  }
+
+  message (payload: Payload, { retry = false }: SendOptions): Promise<Ack> {
+    return new Promise((resolve, reject) => {
+      const { maxMessages, maxBytes } = this.#limits
+      const pending = this.#waiting.length + this.#sent.size
+      const bytes = payload.data.length
+      if (this.#closed) throw closed()
+      // A single message may be as large as the server takes.
+      if (pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)) throw new ClientError('QUEUE_FULL', 'too much waits')
+      this.#bytes += bytes
+      this.#add(this.#request({ type: 'message', ...payload }, false, (error, ack) => {
+        this.#bytes -= bytes
+        if (error) reject(error)
+        else resolve(ack)
+      }, retry))
+    })
+  }
+
+  /** Sends without asking for an answer; returns false when it has to wait its turn as a `message`. */
+  post (payload: Payload): boolean {
+    if (!this.#wire || this.#waiting.length > 0 || this.#wire.bufferedAmount > this.#limits.maxBytes) return false
+    this.#wire.send(JSON.stringify({ type: 'message', ...payload }))
+    return true
+  }
+
+  /** Asks for something else than handling a message: in turn with the messages, or at once. */
+  ask (frame: object, done: Done, atOnce = false): void {
+    const request = this.#request(frame, true, done)
+    if (atOnce && this.#wire) this.#send(request, this.#wire)
+    else this.#add(request)
+  }
+
+  /** There is a connection. What `first` asks for goes before what waits. */
+  attach (wire: Wire, first: () => void): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    first()
+    this.#waiting.push(...waiting)
+    this.#wire = wire
+    this.#pump()
+  }
+
+  /** Sends nothing more on this connection; answers still come. */
+  hold (): void {
+    this.#wire = undefined
+  }
+
+  /** Returns whether the answer was waited for. */
+  answer (id: number | undefined, { position }: Ack, error?: ClientError): boolean {
+    const request = this.#sent.get(id ?? 0)
+    if (!request) return false
+    this.#sent.delete(request.id)
+    request.done(error, { position })
+    this.#pump()
+    return true
+  }
+
+  /** The connection is gone. What was sent may have been handled: only who said `retry` has it sent again. */
+  broken (tooFast: boolean): void {
+    if (tooFast) this.#window = Math.max(this.#window >> 1, 1)
+    const all = this.#takeAll()
+    const isKept = ({ control, sends, retry }: Request): boolean => !control && (!sends || (retry && sends < maxSends))
+    this.#waiting = all.filter(isKept)
+    for (const request of all) if (!isKept(request)) request.done(unknownOutcome(), {})
+  }
+
+  /** The client is gone. */
+  close (): void {
+    this.#closed = true
+    for (const { done, control, sends } of this.#takeAll()) done(control || sends ? unknownOutcome() : closed(), {})
+  }
+
+  #takeAll (): Request[] {
+    const all = [...this.#sent.values(), ...this.#waiting]
+    this.#sent.clear()
+    this.#waiting = []
+    this.#wire = undefined
+    return all
+  }
+
+  #request (frame: object, control: boolean, done: Done, retry = false): Request {
+    const id = ++this.#lastId
+    return { id, encoded: JSON.stringify({ ...frame, id }), control, done, retry, sends: 0 }
+  }
+
+  #add (request: Request): void {
+    this.#waiting.push(request)
+    this.#pump()
+  }
+
+  #pump (): void {
+    while (this.#wire && this.#sent.size < this.#window) {
+      const request = this.#waiting.shift()
+      if (!request) return
+      this.#send(request, this.#wire)
+    }
+  }
+
+  #send (request: Request, wire: Wire): void {
+    request.sends++
+    this.#sent.set(request.id, request)
+    wire.send(request.encoded)
+  }
+}
+
+export function closed (): ClientError {
+  return new ClientError('CLOSED', 'the client is closed')
+}
+
+function unknownOutcome (): ClientError {
+  return new ClientError('UNKNOWN_OUTCOME', 'not acknowledged')
+}

@@ -1,0 +1,253 @@
+import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
+import { types } from 'node:util'
+import type { RawData, WebSocket } from 'ws'
+import { assertClose, CloseCode, closeReasons } from '../protocol/close-codes.ts'
+import { WebsocketGroupsError } from '../errors.ts'
+import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
+import { encodeMessage } from './frame-codec.ts'
+import { Inbound, type Closed, type InboundLimits } from './inbound.ts'
+import { connectionLog } from '../logging.ts'
+import type { Metrics } from '../metrics.ts'
+import { Outbound } from './outbound/writer.ts'
+import type { Outbox } from './outbound/flush-scheduler.ts'
+import { Recipient } from '../hub/local-member.ts'
+import type { ConnectionCallbacks } from '../route-types.ts'
+import type { Connection, Data, Member } from '../types.ts'
+
+export interface ConnectionInit {
+  readonly socket: WebSocket
+  readonly id: string
+  readonly params: Connection['params']
+  readonly identity: Connection['identity']
+  readonly userId: string | undefined
+  readonly log: FastifyBaseLogger
+  readonly callbacks: ConnectionCallbacks
+  readonly limits: InboundLimits
+  readonly outbox: Outbox
+  readonly metrics: Metrics
+  /** Set when the client speaks the framed protocol. */
+  readonly framed?: FramedInit | undefined
+  /** Makes the connection known; `onConnect` waits for it. */
+  readonly enter: (connection: LocalConnection) => Promise<void> | undefined
+  /** Forgets the connection and its memberships; never rejects. */
+  readonly release: (connection: LocalConnection) => Promise<void>
+}
+
+const owner = Symbol('connection')
+/** What a ping carries that nobody else sends. */
+const farewell = Buffer.from('farewell')
+const open = 1
+/** How long a client that is closed for a fault of its own, or of ours, may take to answer; ws itself would wait 30 s. */
+const faultGraceMs = 2_000
+
+interface OwnedSocket extends WebSocket { [owner]: LocalConnection }
+
+/** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
+export class LocalConnection extends Recipient implements FramedConnection {
+  readonly id: string
+  readonly params: Connection['params']
+  /** Written by the registry alone. */
+  identity: Connection['identity']
+  readonly userId: string | undefined
+  /** Its route tells clients who is in their groups. */
+  readonly presence: boolean
+  /** Positions that the client offered, by group, and that no join has taken yet. */
+  resume: Map<string, string> | undefined
+  /** The groups it is in; written by the hub alone. */
+  readonly joined = new Map<string, Member>()
+  /** The last message to several targets that it got; written by the fan-out alone. */
+  multiStamp = 0
+  /** Pings since the client last gave a sign of life. */
+  unansweredPings = 0
+  /** Its client knows that this instance shuts down. */
+  informed = false
+  readonly outbound: Outbound
+  readonly #socket: WebSocket
+  readonly #metrics: Metrics
+  readonly #enter: ConnectionInit['enter']
+  readonly #release: ConnectionInit['release']
+  #log: FastifyBaseLogger
+  #ownLog = false
+  readonly #inbound: Inbound
+  protected readonly session: FramedSession | undefined
+  #sent: Closed | undefined
+  #ended: Closed | undefined
+  #finalGroups: readonly string[] | undefined
+  #abort: AbortController | undefined
+
+  constructor (init: ConnectionInit) {
+    super()
+    this.#socket = init.socket
+    this.id = init.id
+    this.params = init.params
+    this.identity = init.identity
+    this.userId = init.userId
+    this.#log = init.log
+    this.outbound = new Outbound(this, init.socket, init.framed !== undefined, init.outbox)
+    this.#metrics = init.metrics
+    this.presence = init.callbacks.presence === true
+    if (init.framed !== undefined) this.session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
+    this.#inbound = new Inbound(this, init.callbacks, init.limits, init.metrics, this.session)
+    this.#enter = init.enter
+    this.#release = init.release
+    this.#metrics.connectionsOpened++
+    // The same four functions serve all sockets, which find their connection by the symbol: thousands of closures less.
+    const socket = init.socket as OwnedSocket
+    socket[owner] = this
+    socket.on('message', LocalConnection.#onMessage)
+    socket.on('pong', LocalConnection.#onPong)
+    socket.on('error', LocalConnection.#onError)
+    socket.on('close', LocalConnection.#onClose)
+  }
+
+  static #onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {
+    const connection = (this as OwnedSocket)[owner]
+    connection.unansweredPings = 0
+    if (connection.session === undefined) connection.#inbound.receive(data as Buffer, isBinary)
+    else connection.session.receive(data as Buffer, isBinary)
+  }
+
+  static #onPong (this: WebSocket, data: Buffer): void {
+    const connection = (this as OwnedSocket)[owner]
+    connection.unansweredPings = 0
+    if (data.equals(farewell)) connection.informed = true
+  }
+
+  static #onError (this: WebSocket, error: Error): void {
+    const connection = (this as OwnedSocket)[owner]
+    connection.#inbound.socketFailed(error)
+    connection.closeForFault(CloseCode.InternalError)
+  }
+
+  static #onClose (this: WebSocket, code: number, reason: Buffer): void {
+    (this as OwnedSocket)[owner].#end({ code, reason: reason.toString() })
+  }
+
+  get groups (): readonly string[] {
+    return this.#finalGroups ?? [...this.joined.keys()]
+  }
+
+  get closed (): boolean {
+    return this.#ended !== undefined || this.#socket.readyState !== open
+  }
+
+  /** With which code it closed; `undefined` before that. */
+  get closeCode (): number | undefined {
+    return this.#ended?.code
+  }
+
+  /** What others know the client's session by. */
+  get sessionName (): string | undefined {
+    return this.session?.name
+  }
+
+  get bufferedBytes (): number {
+    return this.outbound.bufferedBytes
+  }
+
+  /** Made when first asked for, as is `log`: most connections need neither, and they are what an idle connection costs. */
+  get signal (): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController()
+      if (this.#ended !== undefined) this.#abort.abort()
+    }
+    return this.#abort.signal
+  }
+
+  get log (): FastifyBaseLogger {
+    if (!this.#ownLog) {
+      this.#log = connectionLog(this.#log, this.id)
+      this.#ownLog = true
+    }
+    return this.#log
+  }
+
+  /** Resolves when `onDisconnect` is done; never rejects. */
+  get finished (): Promise<void> {
+    return this.#inbound.finished
+  }
+
+  send (data: Data): boolean {
+    const text = typeof data === 'string'
+    if (!text && !types.isUint8Array(data)) throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
+    const taken = this.framed ? this.outbound.ready && this.write(encodeMessage(data, !text), false) : this.write(data, !text)
+    if (taken) this.#metrics.framesSent++
+    return taken
+  }
+
+  sendJson (value: unknown): boolean {
+    const text = JSON.stringify(value) as string | undefined
+    if (text === undefined) throw new WebsocketGroupsError('WSG_DATA_INVALID', `JSON has no ${typeof value}`)
+    return this.send(text)
+  }
+
+  /** Sends without looking at the data; in the framed protocol, a frame of it. */
+  write (payload: Uint8Array | string, binary: boolean): boolean {
+    return this.outbound.write(payload, binary)
+  }
+
+  tooSlow (bufferedBytes: number): void {
+    this.#metrics.slowConsumersClosed++
+    this.log.warn({ bufferedBytes }, 'slow consumer closed')
+    this.closeForFault(CloseCode.SlowConsumer)
+  }
+
+  close (code: number = CloseCode.Normal, reason = ''): void {
+    assertClose(code, reason)
+    // A client that closes first has its last messages handled.
+    if (this.closed) return
+    this.#inbound.stop()
+    this.#sent = { code, reason }
+    this.#socket.close(code, reason)
+  }
+
+  terminate (): void {
+    this.#inbound.stop()
+    this.outbound.closing()
+    this.#socket.terminate()
+  }
+
+  ping (): void {
+    this.unansweredPings++
+    if (!this.closed) this.#socket.ping()
+  }
+
+  /** Tells a framed client when to come back, upon which it sends no more. */
+  bidFarewell (afterMs: number): void {
+    this.announceReconnect(afterMs)
+    this.outbound.flush()
+    // Its pong comes behind all that the client sent before it read this.
+    if (!this.closed) this.#socket.ping(farewell)
+  }
+
+  /** Ends the connection now, without waiting for a 'close' event that a dead peer may delay beyond the end of the server. */
+  forceClosed (code: number, reason: string): void {
+    this.terminate()
+    this.#end({ code, reason })
+  }
+
+  /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
+  start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
+    const entered = this.#enter(this)
+    void this.#inbound.start(this.session === undefined ? entered : this.session.opened(entered), request)
+  }
+
+  closeForFault (code: number, reason = closeReasons[code as CloseCode]): void {
+    this.close(code, reason)
+    this.#inbound.stop()
+    if (this.#ended === undefined) setTimeout(() => this.#socket.terminate(), faultGraceMs).unref()
+  }
+
+  #end (closed: Closed): void {
+    if (this.#ended !== undefined) return
+    // What this side said is why it closed, also when the client did not answer.
+    this.#ended = this.#sent ?? closed
+    this.#finalGroups = Object.freeze([...this.joined.keys()])
+    this.#abort?.abort()
+    this.outbound.ended()
+    // Without a hello the callbacks never hear of it.
+    if (this.session?.welcomed === false) this.#inbound.stop()
+    this.session?.ended()
+    this.#inbound.end(this.#ended, this.#release(this))
+  }
+}

@@ -1,0 +1,67 @@
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { LocalConnection } from './connection.ts'
+import type { Metrics } from '../metrics.ts'
+
+const minPauseMs = 1_000
+/** Far below where setTimeout overflows (2^31 ms), and soon enough to notice that the clock of the machine was set. */
+const maxPauseMs = 60_000
+
+/** Closes connections when their identity ends, on one timer for all: each within a second of its instant. */
+export class Expiry {
+  readonly #metrics: Metrics
+  readonly #now: () => number
+  readonly #expiring = new Map<LocalConnection, number>()
+  #timer: NodeJS.Timeout | undefined
+  #nextAt = Infinity
+  /** Sweeps look at every connection, so they keep a distance. */
+  #notBefore = 0
+
+  constructor (metrics: Metrics, now: () => number = Date.now) {
+    this.#metrics = metrics
+    this.#now = now
+  }
+
+  /** `expiresAt` is in milliseconds since the epoch; anything but a finite number never comes. */
+  add (connection: LocalConnection, expiresAt: number): void {
+    if (!Number.isFinite(expiresAt)) return this.remove(connection)
+    this.#expiring.set(connection, expiresAt)
+    if (expiresAt < this.#nextAt) this.#arm(expiresAt)
+  }
+
+  remove (connection: LocalConnection): void {
+    this.#expiring.delete(connection)
+  }
+
+  stop (): void {
+    clearTimeout(this.#timer)
+    this.#expiring.clear()
+    this.#nextAt = Infinity
+  }
+
+  #arm (nextAt: number): void {
+    clearTimeout(this.#timer)
+    this.#nextAt = nextAt
+    if (nextAt === Infinity) return
+    const now = this.#now()
+    // One millisecond more: a timer may fire just before the instant it was set for.
+    const pause = Math.max(nextAt - now + 1, this.#notBefore - now, 0)
+    this.#timer = setTimeout(() => this.#sweep(), Math.min(pause, maxPauseMs)).unref()
+  }
+
+  #sweep (): void {
+    const now = this.#now()
+    let nextAt = Infinity
+    for (const [connection, expiresAt] of this.#expiring) {
+      if (expiresAt > now) {
+        nextAt = Math.min(nextAt, expiresAt)
+        continue
+      }
+      this.#expiring.delete(connection)
+      if (connection.closed) continue
+      this.#metrics.tokensExpired++
+      connection.closeForFault(CloseCode.TokenExpired)
+    }
+    this.#notBefore = now + minPauseMs
+    this.#arm(nextAt)
+  }
+}

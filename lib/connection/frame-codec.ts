@@ -1,0 +1,146 @@
+import type { Json } from '../types.ts'
+
+/** The subprotocol of docs/protocol.md. */
+export const framedProtocol = 'wsg.v1'
+
+const maxResume = 100
+
+/** What a client sends, once it has been looked at: docs/protocol.md says what each means. */
+export type ClientFrame =
+  | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, string> }
+  | { readonly type: 'ping' }
+  | ClientRequest
+
+/** What waits its turn with the messages of its connection. */
+export type ClientRequest = { readonly id: number | undefined } & (
+  | { readonly type: 'message', readonly data: string | Buffer }
+  | { readonly type: 'join', readonly group: string, readonly since: string | undefined }
+  | { readonly type: 'leave', readonly group: string }
+  | { readonly type: 'token', readonly token: string }
+)
+
+/** A member as clients see it. */
+export interface FramedMember {
+  readonly connectionId: string
+  readonly session: string
+  readonly userId?: string
+  readonly joinedAt: number
+  readonly info?: Json
+}
+
+/** What the server sends; `message` has an encoder of its own. Fields that are `undefined` are left out. */
+export type ServerFrame =
+  | { readonly type: 'welcome', readonly connectionId: string, readonly session: string, readonly pingMs: number, readonly resumeMs: number }
+  | { readonly type: 'joined', readonly group: string, readonly recovered?: boolean | undefined, readonly reason?: string | undefined, readonly position?: string | undefined }
+  | { readonly type: 'left', readonly group: string }
+  | { readonly type: 'position', readonly group: string, readonly position: string }
+  | { readonly type: 'gap', readonly group: string, readonly reason: string, readonly position: string }
+  | { readonly type: 'presence', readonly group: string, readonly event: 'join' | 'leave', readonly member: FramedMember, readonly count: number, readonly back?: boolean | undefined }
+  | { readonly type: 'members', readonly group: string, readonly members: readonly FramedMember[] }
+  | { readonly type: 'ack', readonly id: number, readonly position?: string | undefined }
+  | { readonly type: 'error', readonly id?: number | undefined, readonly code: string, readonly message: string }
+  | { readonly type: 'pong' }
+  | { readonly type: 'reconnect', readonly afterMs: number }
+
+/** `frame` is `undefined` for a type that this version does not know. */
+export type Parsed =
+  | { readonly ok: true, readonly frame: ClientFrame | undefined }
+  | { readonly ok: false, readonly why: string }
+
+type Fields = Readonly<Record<string, unknown>>
+
+/** Never throws. `why` fits into the reason of a close frame. */
+export function parseFrame (text: string): Parsed {
+  let fields: unknown
+  try {
+    fields = JSON.parse(text)
+  } catch {
+    return wrong('not JSON')
+  }
+  if (!isObject(fields)) return wrong('not a JSON object')
+  if (typeof fields.type !== 'string') return wrong('no type')
+  if (fields.type === 'hello') return parseHello(fields)
+  if (fields.type === 'ping') return { ok: true, frame: { type: 'ping' } }
+  return parseRequest(fields.type, fields)
+}
+
+function parseHello ({ session, resume }: Fields): Parsed {
+  if (!isTextOrAbsent(session)) return wrong('hello: session must be a string')
+  if (resume !== undefined && !isObject(resume)) return wrong('hello: resume must be an object')
+  const entries = Object.entries(resume ?? {})
+  if (entries.length > maxResume) return wrong(`hello: resume holds more than ${maxResume} groups`)
+  for (const [, position] of entries) if (!isPosition(position)) return wrong('hello: resume holds what is no position')
+  return { ok: true, frame: { type: 'hello', session, resume: new Map(entries as Array<[string, string]>) } }
+}
+
+function parseRequest (type: string, fields: Fields): Parsed {
+  const { id } = fields
+  switch (type) {
+    case 'message':
+    case 'join':
+    case 'leave':
+    case 'token':
+      if (id !== undefined && !Number.isSafeInteger(id)) return wrong(`${type}: id must be an integer`)
+      return parseFields(type, id as number | undefined, fields)
+    default:
+      return { ok: true, frame: undefined }
+  }
+}
+
+function parseFields (type: ClientRequest['type'], id: number | undefined, { data, binary, group, since, token }: Fields): Parsed {
+  if (type === 'message') return parseMessage(id, data, binary)
+  if (type === 'token') return typeof token === 'string' ? { ok: true, frame: { type, id, token } } : wrong('token: token must be a string')
+  if (typeof group !== 'string') return wrong(`${type}: group must be a string`)
+  if (type === 'leave') return { ok: true, frame: { type, id, group } }
+  return isTextOrAbsent(since) ? { ok: true, frame: { type, id, group, since } } : wrong('join: since must be a string')
+}
+
+function parseMessage (id: number | undefined, text: unknown, binary: unknown): Parsed {
+  if (typeof text !== 'string') return wrong('message: data must be a string')
+  if (binary !== undefined && typeof binary !== 'boolean') return wrong('message: binary must be a boolean')
+  const data = binary === true ? fromBase64(text) : text
+  return data === undefined ? wrong('message: data is not base64') : { ok: true, frame: { type: 'message', id, data } }
+}
+
+/** Buffer.from skips what it does not know; then less comes out than the length of the text says. */
+function fromBase64 (text: string): Buffer | undefined {
+  const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0
+  const bytes = Buffer.from(text, 'base64')
+  return text.length % 4 === 0 && bytes.length === text.length / 4 * 3 - padding ? bytes : undefined
+}
+
+/** Clients that cannot know what a position means may still mangle one; whether it exists is for the log to say. */
+function isPosition (value: unknown): value is string {
+  return typeof value === 'string' && /^[\w-]{24}$/.test(value)
+}
+
+function isTextOrAbsent (value: unknown): value is string | undefined {
+  return value === undefined || typeof value === 'string'
+}
+
+function isObject (value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function wrong (why: string): Parsed {
+  return { ok: false, why }
+}
+
+export function encodeFrame (frame: ServerFrame): string {
+  return JSON.stringify(frame)
+}
+
+/** As bytes, since it may be written to thousands of sockets, each of which would encode a string anew. */
+export function encodeMessage (data: string | Uint8Array, binary: boolean, group?: string, position?: string): Buffer {
+  return Buffer.from(JSON.stringify({
+    type: 'message',
+    group,
+    position,
+    data: typeof data === 'string' ? data : asBuffer(data).toString(binary ? 'base64' : 'utf8'),
+    ...(binary ? { binary } : {})
+  }))
+}
+
+function asBuffer (bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}

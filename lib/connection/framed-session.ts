@@ -1,0 +1,212 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { CloseCode } from '../protocol/close-codes.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { encodeFrame, parseFrame, type ClientFrame, type ClientRequest, type ServerFrame } from './frame-codec.ts'
+import { assertGroupName } from '../group-name.ts'
+import { isThenable, type InboundConnection, type RequestHandler } from './inbound.ts'
+import type { Outbound } from './outbound/writer.ts'
+import type { ConnectionCallbacks } from '../route-types.ts'
+import type { Connection, Identity, JoinOptions, JoinResult } from '../types.ts'
+import { describeError } from '../framed/error-frame.ts'
+
+/** What the session needs of its connection. */
+export interface FramedConnection extends InboundConnection {
+  /** Positions that the client offered and that no join has taken yet. */
+  resume: Map<string, string> | undefined
+  readonly outbound: Pick<Outbound, 'ready'>
+  write (payload: Buffer | string, binary: boolean): boolean
+}
+
+/** What the route and the registry give to a framed connection. */
+export interface FramedInit {
+  join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
+  leave (connection: Connection, group: string): Promise<boolean>
+  /** Takes over a new identity; `false` when it is another user's. */
+  renew (connectionId: string, identity: Identity): boolean
+  /** Resolves with nothing when the token is no good; `undefined` on routes without auth. */
+  readonly reauthenticate: ((token: string) => Promise<Identity | undefined>) | undefined
+  readonly pingMs: number
+  readonly resumeMs: number
+  readonly helloTimeoutMs: number
+}
+
+type Hello = Extract<ClientFrame, { type: 'hello' }>
+
+const sessionBytes = 16
+const drawnSession = /^[\w-]{22}$/
+const pong = Buffer.from(encodeFrame({ type: 'pong' }))
+
+/** The client's side of one framed connection, as docs/protocol.md describes it: hello, then requests that take their turn with the messages. */
+export class FramedSession implements RequestHandler {
+  readonly #connection: FramedConnection
+  readonly #callbacks: ConnectionCallbacks
+  readonly #init: FramedInit
+  /** Puts a request behind those that wait for the callbacks. */
+  readonly #accept: (request: ClientRequest, bytes: number) => void
+  readonly #deadline: NodeJS.Timeout
+  readonly #greeted: Promise<void>
+  #resolveGreeted: (() => void) | undefined
+  #welcomed = false
+  #name: string | undefined
+  #current: ClientRequest | undefined
+  #pending = false
+
+  constructor (connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, accept: (request: ClientRequest, bytes: number) => void) {
+    this.#connection = connection
+    this.#callbacks = callbacks
+    this.#init = init
+    this.#accept = accept
+    this.#greeted = new Promise(resolve => { this.#resolveGreeted = resolve })
+    this.#deadline = setTimeout(() => connection.closeForFault(CloseCode.NoHello), init.helloTimeoutMs).unref()
+  }
+
+  /** Before that nothing but `pong` is sent. */
+  get welcomed (): boolean {
+    return this.#welcomed
+  }
+
+  /** What others know the session by. Not its id, which is what proves that a client is back. */
+  get name (): string | undefined {
+    return this.#name
+  }
+
+  /** Something that the client asked for is not answered yet. */
+  get pending (): boolean {
+    return this.#pending
+  }
+
+  /** Resolves when the callbacks may run: the client said hello (or is gone) and the connection is known. */
+  async opened (entered: Promise<void> | undefined): Promise<void> {
+    await this.#greeted
+    await entered
+  }
+
+  receive (data: Buffer, isBinary: boolean): void {
+    if (this.#connection.closed) return
+    if (isBinary) return this.#violation('a binary frame')
+    const parsed = parseFrame(data.toString())
+    if (!parsed.ok) return this.#violation(parsed.why)
+    const { frame } = parsed
+    // At once, also while a callback runs: it is about the link, not about the application.
+    if (frame?.type === 'ping') this.#connection.write(pong, false)
+    else if (frame?.type === 'hello') this.#hello(frame)
+    else if (!this.#welcomed) this.#violation('hello must come first')
+    else if (frame !== undefined) {
+      this.#pending = true
+      this.#accept(frame, data.length)
+    }
+  }
+
+  handle (request: ClientRequest): unknown {
+    this.#current = request
+    switch (request.type) {
+      case 'message': return this.#message(request.id, request.data)
+      case 'join': return this.#join(request.id, request.group, request.since)
+      case 'leave': return this.#leave(request.id, request.group)
+      case 'token': return this.#token(request.id, request.token)
+    }
+  }
+
+  /** A callback failed for the request that was handled last, and the connection goes on. */
+  failed (error: Error): void {
+    this.#refuse(this.#current?.id, error)
+  }
+
+  idle (): void {
+    this.#pending = false
+  }
+
+  /** The socket is closed. */
+  ended (): void {
+    this.#pending = false
+    clearTimeout(this.#deadline)
+    this.#resolveGreeted?.()
+  }
+
+  send (frame: ServerFrame): void {
+    if (this.#welcomed) this.#connection.write(encodeFrame(frame), false)
+  }
+
+  #hello ({ session, resume }: Hello): void {
+    if (this.#welcomed) return this.#violation('a second hello')
+    clearTimeout(this.#deadline)
+    // Whatever has another form was not drawn here: the client gets a new one, and is told so by the welcome.
+    const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
+    this.#name = createHash('sha256').update(id).digest('base64url').slice(0, 16)
+    if (resume.size > 0) this.#connection.resume = new Map(resume)
+    this.#welcomed = true
+    this.#connection.outbound.ready = true
+    const { pingMs, resumeMs } = this.#init
+    this.send({ type: 'welcome', connectionId: this.#connection.id, session: id, pingMs, resumeMs })
+    this.#resolveGreeted?.()
+  }
+
+  #violation (why: string): void {
+    this.#connection.log.debug({ why }, 'framed protocol violated')
+    this.#connection.closeForFault(CloseCode.BadFrame, why)
+  }
+
+  #message (id: number | undefined, data: string | Buffer): unknown {
+    const result = this.#callbacks.onMessage(this.#connection, data)
+    if (id === undefined) return result
+    if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
+    return this.#ack(id, result)
+  }
+
+  async #join (id: number | undefined, group: string, since: string | undefined): Promise<void> {
+    if (!await this.#mayJoin(id, group)) return
+    try {
+      this.#ack(id, await this.#init.join(this.#connection, group, since === undefined ? {} : { since }))
+    } catch (error) {
+      this.#refuse(id, error)
+    }
+  }
+
+  /** A callback that throws has failed as `onMessage` may: that is for `onError` to judge. */
+  async #mayJoin (id: number | undefined, group: string): Promise<boolean> {
+    try {
+      assertGroupName(group)
+    } catch (error) {
+      this.#refuse(id, error)
+      return false
+    }
+    const allowed = await this.#callbacks.mayJoin?.(this.#connection, group) === true
+    if (!allowed) this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN'))
+    return allowed
+  }
+
+  async #leave (id: number | undefined, group: string): Promise<void> {
+    if (this.#callbacks.mayJoin === undefined) return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN'))
+    try {
+      await this.#init.leave(this.#connection, group)
+      this.#ack(id)
+    } catch (error) {
+      this.#refuse(id, error)
+    }
+  }
+
+  async #token (id: number | undefined, token: string): Promise<void> {
+    try {
+      const identity = await this.#init.reauthenticate?.(token)
+      if (identity === undefined) throw new WebsocketGroupsError('WSG_UNAUTHORIZED')
+      if (this.#connection.closed) return
+      if (!this.#init.renew(this.#connection.id, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
+      this.#ack(id)
+    } catch (error) {
+      if (!hasCode(error, 'WSG_UNAUTHORIZED', 'WSG_FORBIDDEN')) this.#connection.log.error({ err: error }, 'authenticate failed')
+      this.#refuse(id, error)
+    }
+  }
+
+  /** A broadcast, and a join, say where in the log they stand. */
+  #ack (id: number | undefined, result?: unknown): void {
+    if (id === undefined) return
+    const position = typeof result === 'object' && result !== null && 'position' in result ? result.position : undefined
+    this.send({ type: 'ack', id, ...(typeof position === 'string' ? { position } : {}) })
+  }
+
+  /** Without an id there is no answer. */
+  #refuse (id: number | undefined, error: unknown): void {
+    if (id !== undefined) this.send({ type: 'error', id, ...describeError(error) })
+  }
+}

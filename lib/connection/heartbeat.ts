@@ -1,0 +1,54 @@
+import type { LocalConnection } from './connection.ts'
+import type { Metrics } from '../metrics.ts'
+
+const maxUnanswered = 2
+/** A ping is a system call: thousands in one turn of the event loop would hold up everything else. */
+const batchSize = 256
+
+/** Pings all connections of the instance on one timer, and terminates those that answered none of two. */
+export class Heartbeat {
+  readonly #intervalMs: number
+  readonly #connections: () => Iterable<LocalConnection>
+  readonly #metrics: Metrics
+  #timer: NodeJS.Timeout | undefined
+  #batch: NodeJS.Immediate | undefined
+
+  constructor (intervalMs: number, connections: () => Iterable<LocalConnection>, metrics: Metrics) {
+    this.#intervalMs = intervalMs
+    this.#connections = connections
+    this.#metrics = metrics
+  }
+
+  start (): void {
+    if (this.#intervalMs === 0) return
+    this.#timer ??= setInterval(() => {
+      // A sweep that takes longer than the interval is not overtaken by the next one.
+      if (this.#batch === undefined) this.#sweep(this.#connections()[Symbol.iterator]())
+    }, this.#intervalMs).unref()
+  }
+
+  stop (): void {
+    clearInterval(this.#timer)
+    clearImmediate(this.#batch)
+    this.#timer = undefined
+    this.#batch = undefined
+  }
+
+  /** The iterator of a Map goes on where it was, also when connections come and go between two batches. */
+  #sweep (connections: Iterator<LocalConnection>): void {
+    this.#batch = undefined
+    for (let done = 0; done < batchSize; done++) {
+      const next = connections.next()
+      if (next.done === true) return
+      this.#check(next.value)
+    }
+    this.#batch = setImmediate(() => this.#sweep(connections)).unref()
+  }
+
+  #check (connection: LocalConnection): void {
+    if (connection.unansweredPings < maxUnanswered) return connection.ping()
+    this.#metrics.heartbeatTimeouts++
+    connection.log.debug('no answer to pings, connection terminated')
+    connection.terminate()
+  }
+}

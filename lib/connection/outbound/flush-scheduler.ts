@@ -1,0 +1,112 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Metrics } from '../../metrics.ts'
+import type { Deflate, Encoding } from './ws-frame.ts'
+
+export interface OutboundLimits {
+  /** A connection with more than this waiting is slow: what may be left out is. */
+  readonly slowBufferedBytes: number
+  /** A connection with more than this waiting is closed. */
+  readonly maxBufferedBytes: number
+  /** Milliseconds that frames wait for more of them, 0 for none. */
+  readonly flushIntervalMs: number
+}
+
+/** Has frames for one socket. */
+export interface Writer { turn (): void }
+
+/** How long sockets are written to before the event loop may do something else. A write is a system call: 10,000 of them take 100 ms. */
+const sliceMs = 5
+/**
+ * After a round of writes the next one begins not sooner than the round took, or this many milliseconds: with messages coming all the time, half of the event loop
+ * is left to others, and twice as much goes out in one write. What comes singly does not wait.
+ */
+const maxRestMs = 5
+/** How often the clock is looked at. */
+const clockEvery = 16
+
+/** The connections of an instance that have frames to write. Each is written to once, with all that came for it meanwhile. */
+export class Outbox {
+  readonly limits: OutboundLimits
+  readonly slowBytes: number
+  readonly metrics: Metrics
+  /** Connections over `slowBufferedBytes`. */
+  readonly slow = new Set<Writer>()
+  readonly #encodings = new Map<string, Encoding>()
+  readonly #log: () => FastifyBaseLogger
+  #warned = false
+  #waiting: Writer[] = []
+  /** Those that are written to now; `#next` is the index of the one whose turn it is. */
+  #round: Writer[] = []
+  #next = 0
+  #roundMs = 0
+  #restUntil = 0
+  #busy = false
+  readonly #flush = (): void => this.#write()
+
+  constructor (limits: OutboundLimits, metrics: Metrics, log: () => FastifyBaseLogger) {
+    this.limits = limits
+    this.slowBytes = Math.min(limits.slowBufferedBytes, limits.maxBufferedBytes)
+    this.metrics = metrics
+    this.#log = log
+  }
+
+  /** A connection has to send each message by itself. */
+  unknownShape (): void {
+    if (this.#warned) return
+    this.#warned = true
+    this.#log().warn('this release of ws is not known to this package: each message is written by itself, which is slower')
+  }
+
+  /** The same object for the same arguments. */
+  encoding (framed: boolean, deflate: Deflate | undefined): Encoding {
+    const key = deflate === undefined ? String(framed) : `${framed} ${deflate.windowBits} ${deflate.threshold}`
+    let encoding = this.#encodings.get(key)
+    if (encoding === undefined) this.#encodings.set(key, encoding = { framed, deflate })
+    return encoding
+  }
+
+  /** It has its first frame since its last write. */
+  add (writer: Writer): void {
+    this.#waiting.push(writer)
+    if (!this.#busy) this.#begin()
+  }
+
+  #begin (): void {
+    this.#busy = true
+    const waitMs = Math.max(this.limits.flushIntervalMs, Math.round(this.#restUntil - performance.now()))
+    // Even without a wait after the sockets were read, Redis's too: what they brought goes out together.
+    if (waitMs > 0) setTimeout(this.#flush, waitMs)
+    else setImmediate(this.#flush)
+  }
+
+  /** Writes to all who wait, in slices. Whoever gets frames meanwhile is for the next round: the more there is to do, the more goes out in one write. */
+  #write (): void {
+    if (this.#round.length === 0) [this.#round, this.#waiting] = [this.#waiting, []]
+    const round = this.#round
+    const startedAt = performance.now()
+    try {
+      while (this.#next < round.length) {
+        round[this.#next++]?.turn()
+        if (this.#next % clockEvery === 0 && performance.now() - startedAt > sliceMs) break
+      }
+    } finally {
+      // Even when a stream throws: the others are still to be written to.
+      this.#goOn(startedAt)
+    }
+  }
+
+  #goOn (startedAt: number): void {
+    const now = performance.now()
+    this.#roundMs += now - startedAt
+    if (this.#next < this.#round.length) {
+      setImmediate(this.#flush)
+      return
+    }
+    this.#restUntil = now + Math.min(this.#roundMs, maxRestMs)
+    this.#round = []
+    this.#next = 0
+    this.#roundMs = 0
+    this.#busy = this.#waiting.length > 0
+    if (this.#busy) this.#begin()
+  }
+}

@@ -1,0 +1,71 @@
+import type { Envelope } from '../../backplane/backplane.ts'
+import { encodeFrame, encodeMessage, type ServerFrame } from '../frame-codec.ts'
+import { formatPosition } from '../../backplane/position.ts'
+import { Batch } from './batch.ts'
+import { encode, type Encoding } from './ws-frame.ts'
+
+/** The payload of a WebSocket message. */
+export interface Message {
+  readonly payload: Buffer | string
+  readonly binary: boolean
+}
+
+/** One message on its way to any number of connections: encoded once for each kind of connection. */
+export class Outgoing {
+  /** A slow client may miss it. */
+  readonly volatile: boolean
+  /** A slow client gets only the latest message with this key; '' for none. */
+  readonly conflationKey: string
+  readonly #message: (framed: boolean) => Message
+  readonly #frames = new Map<Encoding, Buffer>()
+  // Members of a group mostly got the same messages before: the last batch is right for the next connection too.
+  #encoding: Encoding | undefined
+  #previous: Batch | undefined
+  #batch: Batch | undefined
+  #batches: Map<Encoding, Map<Batch | undefined, Batch>> | undefined
+
+  private constructor (message: (framed: boolean) => Message, volatile = false, conflationKey = '') {
+    this.#message = message
+    this.volatile = volatile
+    this.conflationKey = conflationKey
+  }
+
+  /** Raw clients get the bytes that were sent, framed ones a `message` frame. */
+  static ofEnvelope ({ payload, binary, target, position, volatile, conflationKey }: Envelope): Outgoing {
+    return new Outgoing(framed => framed
+      ? { payload: encodeMessage(payload, binary, target.kind === 'group' ? target.name : undefined, position === undefined ? undefined : formatPosition(position)), binary: false }
+      : { payload, binary }, volatile, conflationKey)
+  }
+
+  /** For framed clients alone. */
+  static ofFrame (frame: ServerFrame): Outgoing {
+    const message = { payload: encodeFrame(frame), binary: false }
+    return new Outgoing(() => message)
+  }
+
+  message (framed: boolean): Message {
+    return this.#message(framed)
+  }
+
+  frame (encoding: Encoding): Buffer {
+    let frame = this.#frames.get(encoding)
+    if (frame === undefined) {
+      const { payload, binary } = this.#message(encoding.framed)
+      this.#frames.set(encoding, frame = encode(payload, binary, encoding.deflate))
+    }
+    return frame
+  }
+
+  /** The batch of all connections of a kind that have `previous` and now get this message. */
+  after (previous: Batch | undefined, encoding: Encoding): Batch {
+    if (this.#batch !== undefined && this.#previous === previous && this.#encoding === encoding) return this.#batch
+    this.#batches ??= new Map()
+    let ofKind = this.#batches.get(encoding)
+    if (ofKind === undefined) this.#batches.set(encoding, ofKind = new Map())
+    let batch = ofKind.get(previous)
+    if (batch === undefined) ofKind.set(previous, batch = new Batch(previous, this.frame(encoding)))
+    this.#encoding = encoding
+    this.#previous = previous
+    return (this.#batch = batch)
+  }
+}

@@ -1,0 +1,193 @@
+import type { Duplex } from 'node:stream'
+import type { WebSocket } from 'ws'
+import { Batch } from './batch.ts'
+import { encode, type Encoding } from './ws-frame.ts'
+import type { Outbox, Writer } from './flush-scheduler.ts'
+import type { Outgoing } from './message.ts'
+import { openWire, type BeforeClose } from './ws-internals.ts'
+
+/** More than this is written at once, so that what connections do not share is not copied more often than it has to be (bytes). */
+const maxBatchBytes = 65_536
+/** What a key costs beside its frame. */
+const keyBytes = 100
+
+/** `WebSocket.OPEN`. */
+const open = 1
+
+interface SlowConnection { tooSlow (bufferedBytes: number): void }
+
+// Shared by all sends: ws copies from them.
+const textMessage = { binary: false }
+const binaryMessage = { binary: true }
+
+/** What goes out to one socket: gathered, and written once per turn of the event loop, in the order it came. */
+export class Outbound implements BeforeClose, Writer {
+  /** The client may be given messages: at once, or after the hello of the framed protocol. */
+  ready: boolean
+  readonly #connection: SlowConnection
+  readonly #socket: WebSocket
+  readonly #outbox: Outbox
+  readonly #encoding: Encoding
+  /** `undefined`: ws does it all, with a write for each message. */
+  readonly #stream: Duplex | undefined
+  #ended = false
+  #batch: Batch | undefined
+  /** The outbox has it. */
+  #queued = false
+  /** It was over `slowBufferedBytes`, and what waited then is not all written. */
+  #slow = false
+  /** The latest frames by conflation key, while the client is slow. */
+  #latest: Map<string, Buffer> | undefined
+  #latestBytes = 0
+
+  constructor (connection: SlowConnection, socket: WebSocket, framed: boolean, outbox: Outbox) {
+    this.#connection = connection
+    this.#socket = socket
+    this.#outbox = outbox
+    this.ready = !framed
+    const wire = openWire(socket, this)
+    this.#stream = wire?.stream
+    this.#encoding = outbox.encoding(framed, wire?.deflate)
+    if (wire === undefined) outbox.unknownShape()
+  }
+
+  /** More waits than `slowBufferedBytes`. */
+  get slow (): boolean {
+    return this.#slow && this.bufferedBytes > this.#outbox.slowBytes
+  }
+
+  get bufferedBytes (): number {
+    return this.#socket.bufferedAmount + (this.#batch?.bytes ?? 0) + this.#latestBytes
+  }
+
+  /** Messages may be written still. Without our hands on the close frame ws alone knows. */
+  get #open (): boolean {
+    return !this.#ended && (this.#stream === undefined ? this.#socket.readyState === open : this.#stream.writable)
+  }
+
+  /** As one of many connections that are given the message now. Returns whether it takes it. */
+  take (outgoing: Outgoing): boolean {
+    if (!this.ready || this.#ended) return false
+    if (this.#slow || this.#stream === undefined) return this.#takeSlowly(outgoing)
+    this.#push(outgoing.after(this.#batch, this.#encoding))
+    return true
+  }
+
+  /** A message that others were given before, or will be later. */
+  replay (outgoing: Outgoing): boolean {
+    if (!this.ready || !this.#admits()) return false
+    this.#give(outgoing)
+    return true
+  }
+
+  /** A message for this connection alone. */
+  write (payload: Uint8Array | string, binary: boolean): boolean {
+    if (!this.#admits()) return false
+    if (this.#stream === undefined) this.#socket.send(payload, binary ? binaryMessage : textMessage)
+    else this.#push(new Batch(this.#batch, encode(payload, binary, this.#encoding.deflate)))
+    return true
+  }
+
+  /** The outbox calls it once for each time it was added. */
+  turn (): void {
+    this.#queued = false
+    this.flush()
+  }
+
+  closing (): void {
+    if (this.#ended) return
+    this.#pushLatest()
+    this.flush()
+    this.ended()
+  }
+
+  /** Nothing more is written. */
+  ended (): void {
+    this.#ended = true
+    this.#batch = undefined
+    this.#latest = undefined
+    this.#latestBytes = 0
+    this.#outbox.slow.delete(this)
+  }
+
+  #give (outgoing: Outgoing): void {
+    if (this.#stream !== undefined) return this.#push(new Batch(this.#batch, outgoing.frame(this.#encoding)))
+    const { payload, binary } = outgoing.message(this.#encoding.framed)
+    this.#socket.send(payload, binary ? binaryMessage : textMessage)
+  }
+
+  #push (batch: Batch): void {
+    this.#batch = batch
+    if (batch.bytes >= maxBatchBytes) return this.flush()
+    if (this.#queued) return
+    this.#queued = true
+    this.#outbox.add(this)
+  }
+
+  /** Writes what waits, ahead of its turn. */
+  flush (): void {
+    const batch = this.#batch
+    if (batch === undefined || this.#stream === undefined) return
+    // The client ended its side, and ws ours: a write now would take what is on its way with it.
+    if (!this.#stream.writable) return this.ended()
+    this.#batch = undefined
+    this.#stream.write(batch.buffer)
+    // Below its high-water mark a stream tells nobody when it is empty again, and there is nothing to be told of yet.
+    if (this.#slow || this.#stream.writableLength <= this.#outbox.slowBytes || !this.#stream.writableNeedDrain) return
+    this.#slow = true
+    this.#outbox.slow.add(this)
+    this.#stream.once('drain', () => this.#recovered())
+  }
+
+  #takeSlowly (outgoing: Outgoing): boolean {
+    if (this.#slow && this.#stream?.writableLength === 0) this.#recovered()
+    const { conflationKey, volatile } = outgoing
+    const behind = this.bufferedBytes > this.#outbox.slowBytes
+    // One that waits must not come after this one, which is newer.
+    if (conflationKey !== '' && ((behind && this.#stream?.writableNeedDrain === true) || this.#latest?.has(conflationKey) === true)) {
+      if (!this.#admits()) return false
+      this.#keep(conflationKey, outgoing.frame(this.#encoding))
+      return true
+    }
+    if (behind && volatile) {
+      this.#outbox.metrics.framesDropped++
+      return false
+    }
+    if (!this.#admits()) return false
+    this.#give(outgoing)
+    return true
+  }
+
+  /** Looked at before the message is added: one that is larger than the limit says nothing about the client. Nor does what only waits for its turn. */
+  #admits (): boolean {
+    if (!this.#open) return false
+    const { maxBufferedBytes } = this.#outbox.limits
+    if (this.bufferedBytes <= maxBufferedBytes) return true
+    this.flush()
+    const { bufferedBytes } = this
+    if (bufferedBytes > maxBufferedBytes) this.#connection.tooSlow(bufferedBytes)
+    return bufferedBytes <= maxBufferedBytes
+  }
+
+  #keep (key: string, frame: Buffer): void {
+    this.#latest ??= new Map()
+    const older = this.#latest.get(key)
+    this.#latestBytes += frame.length + (older === undefined ? keyBytes : -older.length)
+    if (older !== undefined) this.#outbox.metrics.framesConflated++
+    this.#latest.set(key, frame)
+  }
+
+  #recovered (): void {
+    if (!this.#slow) return
+    this.#slow = false
+    this.#outbox.slow.delete(this)
+    this.#pushLatest()
+  }
+
+  #pushLatest (): void {
+    const latest = this.#latest
+    this.#latest = undefined
+    this.#latestBytes = 0
+    for (const frame of latest?.values() ?? []) this.#push(new Batch(this.#batch, frame))
+  }
+}

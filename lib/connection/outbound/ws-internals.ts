@@ -1,0 +1,67 @@
+import type { Duplex } from 'node:stream'
+import type { ZlibOptions } from 'node:zlib'
+import type { WebSocket } from 'ws'
+import type { Deflate } from './ws-frame.ts'
+
+/*
+ * What this package needs of ws beyond its documented API: several messages in one write are not to be had otherwise. Everything is looked at before it is used;
+ * where a release of ws has another shape, connections use `WebSocket.send` and are slower, nothing else. test/outbound/ws-internals.test.ts pins it.
+ */
+
+const owner = Symbol('outbound')
+
+type CloseFrame = (code: unknown, reason: unknown, mask: unknown, done: unknown) => void
+
+interface Internals {
+  readonly _socket?: Partial<Duplex>
+  readonly _sender?: { _socket?: unknown, close?: CloseFrame, [owner]?: BeforeClose }
+  readonly _extensions?: Readonly<Record<string, DeflateExtension | undefined>>
+}
+
+interface DeflateExtension {
+  readonly params?: { readonly server_max_window_bits?: unknown }
+  readonly _threshold?: unknown
+  readonly _options?: { readonly zlibDeflateOptions?: ZlibOptions }
+}
+
+/** Told that ws is about to write the close frame, after which there must be no message: by this side, or as the answer to the client's. */
+export interface BeforeClose { closing (): void }
+
+export interface Wire {
+  readonly stream: Duplex
+  readonly deflate: Deflate | undefined
+}
+
+const defaultWindowBits = 15
+/** zlib makes 9 of 8, which the client could not read. */
+const minWindowBits = 9
+
+/** The stream to write frames to; `undefined` when this release of ws has another shape than is known here. */
+export function openWire (socket: WebSocket, beforeClose: BeforeClose): Wire | undefined {
+  const { _socket: stream, _sender: sender, _extensions: extensions } = socket as unknown as Internals
+  if (!isStream(stream) || sender?._socket !== stream || typeof sender.close !== 'function' || typeof extensions !== 'object') return undefined
+  const extension = extensions['permessage-deflate']
+  const deflate = extension === undefined ? undefined : deflateOf(extension)
+  if (extension !== undefined && deflate === undefined) return undefined
+  sender[owner] = beforeClose
+  sender.close = closeAfterMessages
+  return { stream, deflate }
+}
+
+/** One function for all senders; each knows its connection. */
+function closeAfterMessages (this: NonNullable<Internals['_sender']>, ...args: Parameters<CloseFrame>): void {
+  this[owner]?.closing()
+  const { close } = Object.getPrototypeOf(this) as { close: CloseFrame }
+  close.apply(this, args)
+}
+
+function isStream (stream: Partial<Duplex> | undefined): stream is Duplex {
+  return typeof stream?.write === 'function' && typeof stream.once === 'function' && typeof stream.writableLength === 'number'
+}
+
+/** With `threshold: Infinity` nothing is compressed, which a client that negotiated it must take too. */
+function deflateOf ({ params, _threshold: threshold, _options: options }: DeflateExtension): Deflate | undefined {
+  const bits = params?.server_max_window_bits ?? defaultWindowBits
+  if (typeof params !== 'object' || typeof bits !== 'number' || typeof threshold !== 'number') return undefined
+  return { windowBits: Math.max(bits, minWindowBits), threshold: bits < minWindowBits ? Infinity : threshold, options: options?.zlibDeflateOptions ?? {} }
+}

@@ -1,0 +1,129 @@
+import type { Backplane, Envelope, LogPage, LogPosition } from '../backplane/backplane.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import type { GroupLogs } from '../options/group-logs.ts'
+import { beginning, parsePosition, same } from '../backplane/position.ts'
+import type { Recent } from './log-cache.ts'
+import type { JoinOptions, JoinResult } from '../types.ts'
+
+type Logged = Envelope & { readonly position: LogPosition }
+
+/** What a connection gets when it joins, before anything live. */
+export interface Replay extends Pick<JoinResult, 'recovered' | 'reason'> {
+  /** Where `messages` begin; `undefined` when nobody knows. */
+  readonly before: LogPosition | undefined
+  readonly messages: readonly Logged[]
+  /** Of the log that they are from, where it was read. A position at its beginning does not tell. */
+  readonly epoch?: string
+}
+
+const maxLogMessages = 10_000
+
+/** Finds what a connection missed: in memory where that reaches back far enough, else by one read per group for all who wait for it. */
+export class Resume {
+  readonly #backplane: Backplane
+  readonly #recent: Recent
+  readonly #logs: GroupLogs
+  readonly #reads = new Map<string, Promise<LogPage>>()
+  #count = 0
+
+  constructor (backplane: Backplane, recent: Recent, logs: GroupLogs) {
+    this.#backplane = backplane
+    this.#recent = recent
+    this.#logs = logs
+  }
+
+  /** Reads of logs so far. */
+  get reads (): number {
+    return this.#count
+  }
+
+  /** This instance does not follow the log now: what is remembered of it may have been lost since. */
+  forget (group: string): void {
+    this.#recent.forget(group)
+  }
+
+  /** The instance is subscribed, and keeps back for the connection what comes live. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
+  async replay (group: string, { since, history = 0 }: JoinOptions): Promise<Replay> {
+    const position = since === undefined ? undefined : assertPosition(since)
+    const logged = this.#logs.of(group) !== undefined
+    this.#recent.enabled ||= logged
+    if (!logged) return { before: undefined, messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+    try {
+      if (position !== undefined) return await this.#since(group, position)
+      return history > 0 ? await this.#latest(group, history) : { before: this.#backplane.position(group), messages: [] }
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+      return { before: this.#backplane.position(group), messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+    }
+  }
+
+  async #since (group: string, since: LogPosition): Promise<Replay> {
+    const remembered = (): Replay | undefined => this.#remembered(group, since)
+    const known = remembered()
+    if (known !== undefined) return known
+    const reading = this.#reads.get(group)
+    if (reading !== undefined) await reading
+    const meanwhile = reading === undefined ? undefined : remembered()
+    if (meanwhile !== undefined) return meanwhile
+    const page = await this.#read(group)
+    return { ...locate(page, since), epoch: page.top.epoch }
+  }
+
+  #remembered (group: string, since: LogPosition): Replay | undefined {
+    const reached = this.#backplane.position(group)
+    const missed = this.#recent.after(group, since, reached)
+    if (missed !== undefined) return { recovered: true, before: since, messages: missed }
+    const all = this.#recent.all(group, reached)
+    // What is older than as many messages as the log keeps is in the log no more.
+    if (all === undefined || all.messages.length < (this.#logs.of(group)?.maxMessages ?? Infinity)) return undefined
+    return since.epoch === all.before.epoch && since.offset < all.before.offset ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages } : undefined
+  }
+
+  async #latest (group: string, count: number): Promise<Replay> {
+    // What a read that is under way brings may lack messages of the moment between it and this call.
+    await this.#reads.get(group)
+    const { messages, before, top: { epoch } } = await this.#read(group)
+    const latest = messages.slice(-count) as readonly Logged[]
+    return { before: messages[messages.length - latest.length - 1]?.position ?? before, messages: latest, epoch }
+  }
+
+  /** One read for all who ask in the same moment. Whoever waits for a read that was under way before must have done so: this one is newer. */
+  #read (group: string): Promise<LogPage> {
+    return this.#reads.get(group) ?? this.#begin(group)
+  }
+
+  #begin (group: string): Promise<LogPage> {
+    this.#count++
+    this.#recent.expect(group)
+    const read = this.#backplane.history(group, beginning, maxLogMessages).then(page => {
+      this.#recent.seed(group, page.before, page.messages as readonly Logged[])
+      return page
+    }).finally(() => {
+      this.#recent.unexpect(group)
+      this.#reads.delete(group)
+    })
+    this.#reads.set(group, read)
+    return read
+  }
+}
+
+/** What follows `since` in a whole log. */
+function locate ({ messages, before, top }: LogPage, since: LogPosition): Replay {
+  const all = messages as readonly Logged[]
+  if (since.epoch === '') return { recovered: before.offset === 0, ...(before.offset === 0 ? {} : { reason: 'trimmed' }), before, messages: all }
+  if (since.epoch !== top.epoch) return { recovered: false, reason: 'epoch', before, messages: all }
+  if (same(since, before)) return { recovered: true, before, messages: all }
+  if (since.offset < before.offset) return { recovered: false, reason: 'trimmed', before, messages: all }
+  const index = all.findLastIndex(({ position }) => position.offset <= since.offset)
+  const there = all[index]?.position
+  if (there !== undefined && same(there, since)) return { recovered: true, before: since, messages: all.slice(index + 1) }
+  // The log lost what stood there: which of its messages the client has seen cannot be told, and none is sent twice.
+  return { recovered: false, reason: 'rewound', before: top, messages: [] }
+}
+
+/** @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
+export function assertPosition (text: string): LogPosition {
+  const position = parsePosition(text)
+  if (position === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
+  return position
+}

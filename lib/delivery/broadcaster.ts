@@ -1,0 +1,92 @@
+import type { Appender } from './logged-publish.ts'
+import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
+import { hasCode } from '../errors.ts'
+import type { Hub } from '../hub/hub.ts'
+import type { LocalDelivery } from './echo.ts'
+import type { Metrics } from '../metrics.ts'
+import type { Outbox } from '../connection/outbound/flush-scheduler.ts'
+import type { Sender } from './envelopes.ts'
+import { everyone, groupTargets, userTarget } from '../targets.ts'
+import type { OutagePolicy } from '../options/types.ts'
+import type { BroadcastOptions, BroadcastResult, Data } from '../types.ts'
+
+/** Sends messages to groups, users and everyone, and decides what happens to them while the backplane is out. */
+export class Broadcaster {
+  readonly #hub: Hub
+  readonly #backplane: Backplane
+  readonly #appender: Appender
+  readonly #sender: Sender
+  readonly #delivery: LocalDelivery
+  readonly #policy: OutagePolicy['broadcast']
+  readonly #outbox: Pick<Outbox, 'slow'>
+  readonly #metrics: Metrics
+
+  constructor (hub: Hub, backplane: Backplane, appender: Appender, sender: Sender, delivery: LocalDelivery, policy: OutagePolicy['broadcast'], outbox: Pick<Outbox, 'slow'>, metrics: Metrics) {
+    this.#hub = hub
+    this.#backplane = backplane
+    this.#appender = appender
+    this.#sender = sender
+    this.#delivery = delivery
+    this.#policy = policy
+    this.#outbox = outbox
+    this.#metrics = metrics
+  }
+
+  async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const targets = groupTargets(group)
+    if (!this.#appender.takes(targets, options)) return await this.#broadcast(targets, data, options)
+    const envelope = this.#sender.message(targets, data, options)
+    const audience = this.#audience(targets, envelope)
+    this.#metrics.messagesPublished++
+    return { ...await this.#appender.append(targets, envelope, options), ...audience }
+  }
+
+  async toUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcast([userTarget(userId)], data, options)
+  }
+
+  async toAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcast(everyone, data, options)
+  }
+
+  async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const envelope = this.#sender.message(targets, data, options)
+    const audience = this.#audience(targets, envelope)
+    this.#metrics.messagesPublished++
+    if (targets.length === 0) return { scope: 'cluster', ...audience, instances: 0 }
+    this.#delivery.publishing(envelope)
+    try {
+      const deaf = this.#isDeaf(targets)
+      const instances = await this.#backplane.publish(targets, envelope)
+      // The others got it; members here may not, while this instance's own subscription is being repaired.
+      if (deaf || this.#isDeaf(targets)) this.#delivery.deliverHere(envelope, targets, true)
+      return { scope: 'cluster', ...audience, ...(instances === undefined ? {} : { instances }) }
+    } catch (error) {
+      return { ...this.#withoutBackplane(targets, envelope, error), ...audience }
+    } finally {
+      this.#delivery.published(envelope)
+    }
+  }
+
+  /** As it is before the message is on its way. */
+  #audience (targets: readonly Target[], { except }: Envelope): Pick<BroadcastResult, 'localRecipients' | 'slowRecipients'> {
+    const localRecipients = this.#hub.countRecipients(targets, except)
+    const slowRecipients = this.#outbox.slow.size === 0 ? 0 : this.#hub.countSlow(targets, except)
+    return { localRecipients, ...(slowRecipients === 0 ? {} : { slowRecipients }) }
+  }
+
+  #isDeaf (targets: readonly Target[]): boolean {
+    return targets.some(target => this.#backplane.interrupted(target))
+  }
+
+  #withoutBackplane (targets: readonly Target[], envelope: Envelope, error: unknown): { scope: 'local' | 'none' } {
+    if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+    if (this.#policy === 'drop') {
+      this.#metrics.publishesDropped++
+      return { scope: 'none' }
+    }
+    this.#metrics.publishedLocally++
+    this.#delivery.deliverHere(envelope, targets, hasCode(error, 'WSG_TIMEOUT'))
+    return { scope: 'local' }
+  }
+}

@@ -1,0 +1,97 @@
+import { types } from 'node:util'
+import type { Envelope, Target } from '../backplane/backplane.ts'
+import { WebsocketGroupsError } from '../errors.ts'
+import { drawId, ownerOf } from '../ids.ts'
+import type { BroadcastOptions, Data } from '../types.ts'
+
+/** A connection, as far as it can be excepted. */
+interface Named { readonly id: string, readonly sessionName?: string | undefined }
+
+/** Makes the envelopes of one origin, each with the next sequence number. */
+export class Sender {
+  #origin = drawId()
+  #sequence = 0
+  readonly #find: (id: string) => Named | undefined
+
+  /** `find` knows the connections of this instance. */
+  constructor (find: (id: string) => Named | undefined = () => undefined) {
+    this.#find = find
+  }
+
+  get origin (): string {
+    return this.#origin
+  }
+
+  /** Someone else has this id already. */
+  redraw (): void {
+    this.#origin = drawId()
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID */
+  message (targets: readonly Target[], data: Data, { except, volatile = false, conflationKey }: BroadcastOptions): Envelope {
+    if (conflationKey !== undefined) assertConflationKey(conflationKey)
+    return { ...this.#envelope('message', targets, '', data), except: exceptIds(except, this.#find), volatile: volatile || conflationKey !== undefined, ...(conflationKey === undefined ? {} : { conflationKey }) }
+  }
+
+  command (kind: Exclude<Envelope['kind'], 'message'>, target: Target, command: string, data: Data = ''): Envelope {
+    return this.#envelope(kind, [target], command, data)
+  }
+
+  #envelope (kind: Envelope['kind'], targets: readonly Target[], command: string, data: Data): Envelope {
+    return {
+      origin: this.origin,
+      sequence: ++this.#sequence,
+      kind,
+      target: targets[0] ?? { kind: 'all', name: '' },
+      shared: targets.length > 1,
+      except: [],
+      command,
+      binary: typeof data !== 'string',
+      payload: toBuffer(data)
+    }
+  }
+}
+
+/**
+ * The ids in `except`, and the names of the sessions behind them: a client that is back with another connection is the same one. What is no connection's
+ * id excludes nobody, and does not travel.
+ */
+function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Named | undefined): readonly string[] {
+  if (except === undefined) return []
+  const ids: string[] = []
+  for (const one of (Array.isArray(except) ? except : [except]) as ReadonlyArray<Named | string>) {
+    const id = typeof one === 'string' ? one : one.id
+    if (ownerOf(id) === undefined) continue
+    ids.push(id)
+    // Of the object first: it knows its session also when its socket is closed.
+    const { sessionName } = typeof one === 'object' && one.sessionName !== undefined ? one : find(id) ?? {}
+    if (sessionName !== undefined) ids.push(sessionName)
+  }
+  return ids
+}
+
+/** Names of sessions have no dot in them, and ids of connections do: they cannot be mistaken for one another. */
+export function isExcepted ({ id, sessionName }: Named, except: ReadonlySet<string>): boolean {
+  return except.has(id) || (sessionName !== undefined && except.has(sessionName))
+}
+
+/**
+ * A copy: the caller may use its bytes again once the call returned, and a message may have to wait for its delivery.
+ * @throws {WebsocketGroupsError} WSG_DATA_INVALID
+ */
+export function toBuffer (data: Data): Buffer {
+  assertData(data)
+  return Buffer.from(data)
+}
+
+/** @throws {WebsocketGroupsError} WSG_DATA_INVALID */
+export function assertData (data: unknown): asserts data is Data {
+  if (typeof data !== 'string' && !types.isUint8Array(data)) throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
+}
+
+const maxConflationKeyBytes = 255
+
+function assertConflationKey (key: unknown): void {
+  if (typeof key === 'string' && key !== '' && Buffer.byteLength(key) <= maxConflationKeyBytes) return
+  throw new WebsocketGroupsError('WSG_CONFLATION_KEY_INVALID')
+}

@@ -1,0 +1,138 @@
+import type { Backplane, Envelope } from '../backplane/backplane.ts'
+import { assertClose } from '../protocol/close-codes.ts'
+import type { LocalConnection } from '../connection/connection.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { assertGroupName } from '../group-name.ts'
+import type { Hub } from '../hub/hub.ts'
+import { ownerOf } from '../ids.ts'
+import type { Membership } from './membership.ts'
+import type { Metrics } from '../metrics.ts'
+import { Requests, type Command, type ConnectionCommand } from './rpc.ts'
+import { assertData, type Sender } from '../delivery/envelopes.ts'
+import { userTarget } from '../targets.ts'
+import type { AnyConnection, Data, JoinOptions, JoinResult, Json } from '../types.ts'
+
+type Named = AnyConnection | string
+
+/** Acts on a connection wherever it is: here at once, elsewhere by asking the instance that holds it. */
+export class RemoteControl {
+  readonly #hub: Hub
+  readonly #membership: Membership
+  readonly #sender: Sender
+  readonly #requests: Requests
+  readonly #metrics: Metrics
+
+  constructor (hub: Hub, membership: Membership, backplane: Backplane, sender: Sender, timeoutMs: number, metrics: Metrics) {
+    this.#hub = hub
+    this.#membership = membership
+    this.#sender = sender
+    this.#requests = new Requests(backplane, sender, async (command, data) => await this.#serve(command, data), timeoutMs, metrics)
+    this.#metrics = metrics
+  }
+
+  async join (connection: Named, group: string, options: JoinOptions = {}): Promise<JoinResult> {
+    assertGroupName(group)
+    return await this.#act(connection, { op: 'join', group, options: { ...options } }) as unknown as JoinResult
+  }
+
+  async leave (connection: Named, group: string): Promise<boolean> {
+    assertGroupName(group)
+    return await this.#act(connection, { op: 'leave', group }).catch(gone(false)) as boolean
+  }
+
+  async leaveAll (connection: Named): Promise<number> {
+    return await this.#act(connection, { op: 'leaveAll' }).catch(gone(0)) as number
+  }
+
+  async groups (connection: Named): Promise<readonly string[]> {
+    return await this.#act(connection, { op: 'groups' }) as string[]
+  }
+
+  async send (connection: Named, data: Data): Promise<boolean> {
+    assertData(data)
+    this.#metrics.messagesPublished++
+    return await this.#act(connection, { op: 'send' }, data).catch(gone(false)) as boolean
+  }
+
+  async disconnect (connection: Named, code: number, reason: string): Promise<number> {
+    assertClose(code, reason)
+    return await this.#act(connection, { op: 'disconnect', code, reason }).catch(gone(0)) as number
+  }
+
+  /** Those here are closed in any case, also when the backplane cannot say whether the others are. */
+  async disconnectUser (userId: string, code: number, reason: string): Promise<number> {
+    const target = userTarget(userId)
+    assertClose(code, reason)
+    const here = this.#closeUser(userId, code, reason)
+    const elsewhere = await this.#requests.ask(target, { op: 'disconnectUser', userId, code, reason })
+    return elsewhere.reduce<number>((sum, closed) => sum + Number(closed), here)
+  }
+
+  /** A request or a reply of another instance. Never throws. */
+  receive (envelope: Envelope): void {
+    this.#requests.receive(envelope)
+  }
+
+  close (): void {
+    this.#requests.close()
+  }
+
+  async #act (connection: Named, command: ConnectionCommand, data?: Data): Promise<Json> {
+    const connectionId = typeof connection === 'string' ? connection : connection.id
+    const owner = ownerOf(connectionId)
+    if (owner === this.#sender.origin) return await this.#actHere(this.#held(connectionId), command, data)
+    if (owner === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', 'the id is none')
+    const [answer] = await this.#requests.ask({ kind: 'instance', name: owner }, { ...command, connectionId }, data)
+    // Nobody listens there: the instance is gone, and its connections with it.
+    if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
+    return answer
+  }
+
+  async #actHere (connection: LocalConnection, command: ConnectionCommand, data: Data = ''): Promise<Json> {
+    switch (command.op) {
+      case 'send': return connection.send(data)
+      case 'join': return { ...await this.#membership.join(connection, command.group, command.options) }
+      case 'leave': return await this.#membership.leave(connection, command.group)
+      case 'leaveAll': return await this.#membership.leaveAll(connection)
+      case 'groups': return groupsOf(connection)
+      case 'disconnect': return closeOne(connection, command.code, command.reason)
+    }
+  }
+
+  /** Another instance asks. */
+  async #serve (command: Command, data: Data): Promise<Json> {
+    if (command.op === 'disconnectUser') return this.#closeUser(command.userId, command.code, command.reason)
+    const answer = await this.#actHere(this.#held(command.connectionId), command, data) as Json | undefined
+    if (answer === undefined) throw new Error(`it does not know the command ${String(command.op)}`)
+    return answer
+  }
+
+  #closeUser (userId: string, code: number, reason: string): number {
+    return this.#hub.connectionsOf(userId).reduce((closed, connection) => closed + closeOne(connection, code, reason), 0)
+  }
+
+  #held (connectionId: string): LocalConnection {
+    const connection = this.#hub.connections.get(connectionId)
+    if (connection === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
+    return connection
+  }
+}
+
+function groupsOf (connection: LocalConnection): readonly string[] {
+  if (connection.closed) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connection.id)
+  return connection.groups
+}
+
+function closeOne (connection: LocalConnection, code: number, reason: string): number {
+  if (connection.closed) return 0
+  connection.close(code, reason)
+  return 1
+}
+
+/** For calls that say so by their result. */
+function gone<Result extends Json> (result: Result): (error: unknown) => Result {
+  return error => {
+    if (hasCode(error, 'WSG_CONNECTION_GONE')) return result
+    throw error
+  }
+}

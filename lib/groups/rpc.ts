@@ -1,0 +1,136 @@
+import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
+import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
+import type { Metrics } from '../metrics.ts'
+import type { Sender } from '../delivery/envelopes.ts'
+import type { Data, JoinOptions, Json } from '../types.ts'
+
+/** What one instance may ask of another. The payload of `send` travels beside the command, as it is. */
+export type Command =
+  | ConnectionCommand & { readonly connectionId: string }
+  | { readonly op: 'disconnectUser', readonly userId: string, readonly code: number, readonly reason: string }
+
+/** What can be done to one connection. */
+export type ConnectionCommand =
+  | { readonly op: 'send' | 'leaveAll' | 'groups' }
+  | { readonly op: 'join', readonly group: string, readonly options?: JoinOptions }
+  | { readonly op: 'leave', readonly group: string }
+  | { readonly op: 'disconnect', readonly code: number, readonly reason: string }
+
+export type CommandHandler = (command: Command, data: Data) => Promise<Json>
+
+interface Pending {
+  readonly answers: Json[]
+  /** How many instances took the request; unknown until the publish is acknowledged. */
+  expected: number
+  settle (error?: unknown): void
+}
+
+/** Requests to other instances and their replies, over the backplane's `instance` and `user` targets. */
+export class Requests {
+  readonly #backplane: Backplane
+  readonly #sender: Sender
+  readonly #handle: CommandHandler
+  readonly #timeoutMs: number
+  readonly #metrics: Metrics
+  readonly #pending = new Map<number, Pending>()
+  #lastId = 0
+
+  constructor (backplane: Backplane, sender: Sender, handle: CommandHandler, timeoutMs: number, metrics: Metrics) {
+    this.#backplane = backplane
+    this.#sender = sender
+    this.#handle = handle
+    this.#timeoutMs = timeoutMs
+    this.#metrics = metrics
+  }
+
+  /**
+   * Asks every instance behind the target; resolves with one answer each, none when nobody is there.
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, or what the other instance threw
+   */
+  async ask (target: Target, command: Command, data?: Data): Promise<readonly Json[]> {
+    const id = ++this.#lastId
+    const envelope = this.#sender.command('request', target, JSON.stringify({ id, ...command }), data)
+    return await new Promise<readonly Json[]>((resolve, reject) => {
+      const answers: Json[] = []
+      const settle = (error?: unknown): void => {
+        clearTimeout(timer)
+        this.#pending.delete(id)
+        if (error === undefined) resolve(answers)
+        else reject(error)
+      }
+      const timer = setTimeout(() => settle(new WebsocketGroupsError('WSG_TIMEOUT', `${command.op} was not answered by ${target.kind} ${target.name}`)), this.#timeoutMs)
+      const pending: Pending = { answers, expected: Infinity, settle }
+      this.#pending.set(id, pending)
+      this.#backplane.publish([target], envelope).then(receivers => {
+        pending.expected = receivers ?? 1
+        if (answers.length >= pending.expected) settle()
+      }, settle)
+    })
+  }
+
+  /** A request or a reply came from the backplane. Never throws. */
+  receive (envelope: Envelope): void {
+    const message = parse(envelope.command)
+    if (message === undefined) return                          // not ours: the asker, if there is one, runs into its deadline
+    if (envelope.kind === 'reply') this.#settle(message as unknown as Reply)
+    else void this.#serve(message, envelope)
+  }
+
+  close (): void {
+    for (const { settle } of [...this.#pending.values()]) settle(new WebsocketGroupsError('WSG_CLOSED'))
+  }
+
+  #settle ({ id, answer, error }: Reply): void {
+    const pending = this.#pending.get(id)
+    if (pending === undefined) return                          // late, after the deadline
+    if (error !== undefined) return pending.settle(revived(error))
+    pending.answers.push(answer ?? null)
+    if (pending.answers.length >= pending.expected) pending.settle()
+  }
+
+  async #serve ({ id, ...command }: Message, { origin, payload, binary }: Envelope): Promise<void> {
+    let reply: Reply
+    try {
+      reply = { id, answer: await this.#handle(command as unknown as Command, binary ? payload : payload.toString()) }
+    } catch (error) {
+      reply = { id, error: packed(error) }
+    }
+    if (origin === this.#sender.origin) return this.#settle(reply)
+    const target: Target = { kind: 'instance', name: origin }
+    // Without a reply the asker runs into its deadline, which is the truth: this instance could not answer.
+    await this.#backplane.publish([target], this.#sender.command('reply', target, JSON.stringify(reply))).catch(() => { this.#metrics.repliesLost++ })
+  }
+}
+
+interface Message { readonly id: number }
+
+interface Reply extends Message {
+  readonly answer?: Json
+  readonly error?: PackedError
+}
+
+interface PackedError { readonly code: ErrorCode, readonly detail?: string }
+
+function parse (command: string): Message | undefined {
+  try {
+    const message = JSON.parse(command) as Message | null
+    return typeof message?.id === 'number' ? message : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** What the handler threw, for the way; an error without a code of ours is the other side's own, and says no more than that. */
+function packed (error: unknown): PackedError {
+  const code = (Object.keys(errorCodes) as ErrorCode[]).find(code => hasCode(error, code))
+  if (code !== undefined) return { code, detail: (error as { detail?: string }).detail }
+  return { code: 'WSG_TIMEOUT', detail: `the other instance failed: ${error instanceof Error ? error.message : String(error)}` }
+}
+
+/** A newer version may know codes that this one does not. */
+function revived (error: unknown): WebsocketGroupsError {
+  const { code, detail } = (error ?? {}) as { code?: unknown, detail?: unknown }
+  const known = typeof code === 'string' && Object.hasOwn(errorCodes, code)
+  if (!known) return new WebsocketGroupsError('WSG_TIMEOUT', `the other instance failed with ${String(code)}`)
+  return new WebsocketGroupsError(code as ErrorCode, typeof detail === 'string' ? detail : undefined)
+}

@@ -1,0 +1,72 @@
+import type { FastifyRequest } from 'fastify'
+import type { IncomingMessage } from 'node:http'
+import { framedProtocol } from '../connection/frame-codec.ts'
+
+/** `new WebSocket(url, ['bearer', token])`: the one header that a browser lets a page set. */
+const bearer = 'bearer'
+
+export interface TokenSources {
+  readonly cookie?: string | false
+  readonly query?: string | false
+}
+
+/** The token of a request, from the first place that has one. */
+export function findToken (request: FastifyRequest, { cookie = false, query = false }: TokenSources): string | undefined {
+  return fromAuthorization(request.headers.authorization) ??
+    fromProtocols(request.headers['sec-websocket-protocol']) ??
+    (cookie === false ? undefined : fromCookie(request, cookie)) ??
+    (query === false ? undefined : fromQuery(request.query, query))
+}
+
+/**
+ * Which of the offered subprotocols the server answers with, for the `handleProtocols` of ws. Never the token: it would come back in a
+ * header that proxies log. A browser drops the connection when it offered some and gets none, so something is chosen where there is a choice: the framed
+ * protocol of this package if it is there, else what the client likes best.
+ */
+export function selectProtocol (offered: ReadonlySet<string>, _request?: IncomingMessage): string | false {
+  const protocols = [...offered]
+  const at = protocols.indexOf(bearer)
+  const choices = at === -1 ? protocols : protocols.toSpliced(at, 2)
+  if (choices.includes(framedProtocol)) return framedProtocol
+  return choices[0] ?? (at === -1 ? false : bearer)
+}
+
+function fromAuthorization (header: string | undefined): string | undefined {
+  // RFC 9110 11.1: the scheme is case-insensitive.
+  return /^bearer +(\S+) *$/i.exec(header ?? '')?.[1]
+}
+
+function fromProtocols (header: string | undefined): string | undefined {
+  const protocols = (header ?? '').split(',').map(protocol => protocol.trim())
+  const at = protocols.indexOf(bearer)
+  return at === -1 ? undefined : nonEmpty(protocols[at + 1])
+}
+
+function fromCookie (request: FastifyRequest & { cookies?: unknown }, name: string): string | undefined {
+  // @fastify/cookie, where the service has it, knows more about cookies than this file.
+  if (typeof request.cookies === 'object' && request.cookies !== null) return fromQuery(request.cookies, name)
+  for (const pair of (request.headers.cookie ?? '').split(';')) {
+    const equals = pair.indexOf('=')
+    if (equals !== -1 && pair.slice(0, equals).trim() === name) return nonEmpty(decoded(pair.slice(equals + 1).trim()))
+  }
+  return undefined
+}
+
+function fromQuery (fields: unknown, name: string): string | undefined {
+  if (typeof fields !== 'object' || fields === null || !Object.hasOwn(fields, name)) return undefined
+  return nonEmpty((fields as Record<string, unknown>)[name])
+}
+
+/** RFC 6265 4.1.1 allows quotes; escapes are what browsers and @fastify/cookie write. */
+function decoded (value: string): string {
+  const bare = value.length > 1 && value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value
+  try {
+    return decodeURIComponent(bare)
+  } catch {
+    return bare                                  // a lone % is a valid cookie, just not an escaped one
+  }
+}
+
+function nonEmpty (value: unknown): string | undefined {
+  return typeof value === 'string' && value !== '' ? value : undefined
+}

@@ -1,0 +1,247 @@
+import type { LogSettings } from '../backplane/backplane.ts'
+import { WebsocketGroupsError } from '../errors.ts'
+import { standardLog } from './group-logs.ts'
+import type { OutagePolicy, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
+import type { Identity } from '../types.ts'
+
+export interface Rule {
+  /** Ends the sentence "… must be". */
+  readonly allowed: string
+  readonly accepts: (value: unknown) => boolean
+  /** The value may hold a password. */
+  readonly secret?: boolean
+}
+
+export type Rules = Readonly<Record<string, Rule>>
+
+const maxTimerMs = 2_147_483_647
+
+export const aFunction: Rule = { allowed: 'a function', accepts: value => typeof value === 'function' }
+export const anObject: Rule = { allowed: 'an object', accepts: isPlainObject }
+export const aBoolean: Rule = oneOf(true, false)
+
+export function oneOf (...values: ReadonlyArray<string | number | boolean>): Rule {
+  return { allowed: values.map(value => show(value)).join(' or '), accepts: value => values.includes(value as string) }
+}
+
+export function integer (min: number, max: number, unit: string): Rule {
+  return {
+    allowed: `an integer from ${min} to ${max} (${unit})`,
+    accepts: value => Number.isInteger(value) && (value as number) >= min && (value as number) <= max
+  }
+}
+
+const outageRules = {
+  join: oneOf('local', 'reject'),
+  broadcast: oneOf('local', 'drop', 'reject'),
+  loggedBroadcast: oneOf('reject', 'queue'),
+  reads: oneOf('stale', 'reject'),
+  upgrade: oneOf('accept', 'refuse'),
+  boot: oneOf('degraded', 'fail')
+} as const satisfies Record<keyof OutagePolicy, Rule>
+
+const rules = {
+  redis: {
+    allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, or an ioredis client; leave it out for the in-memory backplane',
+    accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
+    secret: true
+  },
+  backplane: {
+    allowed: 'an object with the methods of a Backplane',
+    accepts: value => ['start', 'subscribe', 'publish', 'syncMember', 'close'].every(name => typeof property(value, name) === 'function')
+  },
+  authenticate: aFunction,
+  userId: aFunction,
+  expiresAt: aFunction,
+  memberInfo: aFunction,
+  rooms: { allowed: 'an object of room options by path', accepts: isPlainObject },
+  instanceLabel: { allowed: 'a string of 1 to 100 characters', accepts: value => typeof value === 'string' && value.length >= 1 && value.length <= 100 },
+  options: { allowed: 'an object of ws server options', accepts: isPlainObject },
+  keyPrefix: {
+    allowed: 'a string of 1 to 100 characters without braces, spaces and control characters',
+    accepts: value => typeof value === 'string' && /^[^{}\s\p{Cc}]{1,100}$/u.test(value)
+  },
+  log: { allowed: 'false or { maxMessages, ttlMs }', accepts: value => value === false || isPlainObject(value) },
+  logs: { allowed: 'an object of log settings by group name or prefix*, or a function', accepts: value => typeof value === 'function' || isPlainObject(value) },
+  outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
+  upgradeLimit: { allowed: '{ perSecond, burst? }', accepts: isPlainObject },
+  maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
+  slowBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
+  flushIntervalMs: integer(0, 10, 'ms'),
+  maxQueuedMessages: integer(1, Number.MAX_SAFE_INTEGER, 'messages'),
+  maxQueuedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
+  maxGroupsPerConnection: integer(1, Number.MAX_SAFE_INTEGER, 'groups'),
+  presenceGraceMs: integer(0, 600_000, 'ms'),
+  heartbeatIntervalMs: integer(0, maxTimerMs, 'ms, 0 disables'),
+  operationTimeoutMs: integer(1, maxTimerMs, 'ms'),
+  joinTimeoutMs: integer(1, maxTimerMs, 'ms'),
+  bootTimeoutMs: integer(0, maxTimerMs, 'ms'),
+  leaseMs: integer(1_000, maxTimerMs, 'ms'),
+  lingerMs: integer(0, maxTimerMs, 'ms'),
+  closeGraceMs: integer(0, maxTimerMs, 'ms'),
+  shutdownCode: oneOf(1001, 1012)
+} as const satisfies Record<keyof WebsocketGroupsOptions, Rule>
+
+/** What Fastify and @fastify/autoload hand to every plugin. */
+const fastifyOptions = ['prefix', 'logLevel', 'logSerializers']
+
+const defaults = {
+  userId: defaultUserId,
+  expiresAt: defaultExpiresAt,
+  rooms: {},
+  log: standardLog,
+  keyPrefix: 'wsg:',
+  maxBufferedBytes: 4_194_304,
+  slowBufferedBytes: 65_536,
+  flushIntervalMs: 0,
+  maxQueuedMessages: 1_024,
+  maxQueuedBytes: 4_194_304,
+  maxGroupsPerConnection: 1_000,
+  presenceGraceMs: 10_000,
+  heartbeatIntervalMs: 30_000,
+  operationTimeoutMs: 500,
+  joinTimeoutMs: 1_000,
+  bootTimeoutMs: 5_000,
+  leaseMs: 15_000,
+  lingerMs: 5_000,
+  closeGraceMs: 1_000,
+  shutdownCode: 1001
+} as const satisfies Partial<WebsocketGroupsOptions>
+
+const outageDefaults: OutagePolicy = { join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded' }
+const defaultMaxPayload = 1_048_576
+
+type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'memberInfo' | 'instanceLabel' | 'logs' | 'upgradeLimit'
+type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage'>
+
+export type ResolvedOptions =
+  { readonly [Name in WithoutDefault]: WebsocketGroupsOptions[Name] } &
+  { readonly [Name in WithDefault]: NonNullable<WebsocketGroupsOptions[Name]> } &
+  { readonly outage: OutagePolicy }
+
+/** @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the option, the value and what is allowed */
+export function resolveOptions (raw: unknown = {}): ResolvedOptions {
+  checkOptions(raw, rules, '', fastifyOptions)
+  const given = withoutUndefined(raw as WebsocketGroupsOptions)
+  if (given.redis !== undefined && given.backplane !== undefined) throw invalid('redis and backplane exclude each other: give one of them')
+  if (property(given.redis, 'isCluster') === true) throw invalid('redis got an ioredis Cluster: Redis Cluster is not supported yet')
+  checkOptions(given.outage ?? {}, outageRules, 'outage.')
+  if (given.upgradeLimit !== undefined) checkUpgradeLimit(given.upgradeLimit)
+  checkLog(given.log, 'log')
+  if (typeof given.logs === 'object') for (const [name, log] of Object.entries(given.logs)) checkLog(log, `logs[${show(name)}]`)
+  const maxPayload = given.options?.maxPayload
+  if (maxPayload !== undefined) check('options.maxPayload', maxPayload, integer(0, Number.MAX_SAFE_INTEGER, 'bytes, 0 for no limit'))
+  for (const [path, room] of Object.entries(given.rooms ?? {})) {
+    if (!path.startsWith('/')) throw invalid(`the path of a room must begin with a slash, got ${show(path)}`)
+    check(`rooms[${show(path)}]`, room, { allowed: 'true or an object of room options', accepts: value => value === true || isPlainObject(value) })
+  }
+  return {
+    redis: undefined,
+    backplane: undefined,
+    authenticate: undefined,
+    memberInfo: undefined,
+    instanceLabel: undefined,
+    logs: undefined,
+    upgradeLimit: undefined,
+    ...defaults,
+    ...given,
+    options: { maxPayload: defaultMaxPayload, ...withoutUndefined(given.options ?? {}) },
+    outage: { ...outageDefaults, ...withoutUndefined(given.outage ?? {}) }
+  }
+}
+
+/**
+ * Checks each option that is there against its rule. An option that is `undefined` is left out, as an unset environment variable is.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+ */
+export function checkOptions (raw: unknown, rules: Rules, where: string, ignored: readonly string[] = []): void {
+  if (!isPlainObject(raw)) throw invalid(`${where === '' ? 'the options' : where.replace(/\W+$/, '')} must be an object, got ${show(raw)}`)
+  for (const [name, value] of Object.entries(raw as object)) {
+    if (ignored.includes(name) || value === undefined) continue
+    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
+    if (rule === undefined) throw invalid(`there is no option ${where}${name} (it got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
+    check(where + name, value, rule)
+  }
+}
+
+const logRules = {
+  maxMessages: integer(1, 10_000, 'messages'),
+  ttlMs: integer(1_000, 2_592_000_000, 'ms')
+} as const satisfies Record<keyof LogSettings, Rule>
+
+const upgradeLimitRules = {
+  perSecond: integer(1, 1_000_000, 'upgrades per second'),
+  burst: integer(1, 1_000_000, 'upgrades')
+} as const satisfies Record<keyof UpgradeLimit, Rule>
+
+function checkUpgradeLimit (limit: UpgradeLimit): void {
+  checkOptions(limit, upgradeLimitRules, 'upgradeLimit.')
+  check('upgradeLimit.perSecond', limit.perSecond, upgradeLimitRules.perSecond)
+}
+
+function checkLog (log: unknown, name: string): void {
+  if (log === undefined || log === false) return
+  check(name, log, rules.log)
+  for (const [field, rule] of Object.entries(logRules)) check(`${name}.${field}`, property(log, field), rule)
+  checkOptions(log, logRules, `${name}.`)
+}
+
+function check (name: string, value: unknown, rule: Rule): void {
+  if (!rule.accepts(value)) throw invalid(`${name} must be ${rule.allowed}, got ${rule.secret === true ? withoutPassword(value) : show(value)}`)
+}
+
+export function invalid (detail: string): WebsocketGroupsError {
+  return new WebsocketGroupsError('WSG_OPTION_INVALID', detail)
+}
+
+export function show (value: unknown): string {
+  if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`
+  if (typeof value === 'function') return 'a function'
+  if (Array.isArray(value)) return 'an array'
+  if (typeof value !== 'object' || value === null) return typeof value === 'bigint' ? `${value}n` : String(value)
+  const name: unknown = property(property(value, 'constructor'), 'name')
+  return typeof name === 'string' && name !== 'Object' ? `an object of class ${name}` : 'an object'
+}
+
+function withoutPassword (value: unknown): string {
+  return show(typeof value === 'string' ? value.replace(/^(.*?:\/\/)?.*@/, '$1***@') : value)
+}
+
+function isPlainObject (value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
+function isRedisClient (value: unknown): boolean {
+  return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
+}
+
+/** No instance of a class: a client of another Redis package must not pass for connection options, and end up at localhost. */
+function isLiteral (value: unknown): boolean {
+  if (!isPlainObject(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
+function property (value: unknown, name: string): unknown {
+  return (typeof value === 'object' && value !== null) || typeof value === 'function' ? (value as Record<string, unknown>)[name] : undefined
+}
+
+function withoutUndefined<Options extends object> (options: Options): Options {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Options
+}
+
+/** `userId`, `sub` or `id`; the last two are what tokens and databases call it. */
+function defaultUserId (identity: Identity): string | undefined {
+  const userId = property(identity, 'userId') ?? property(identity, 'sub') ?? property(identity, 'id')
+  if (typeof userId === 'number') return String(userId)
+  return typeof userId === 'string' ? userId : undefined
+}
+
+/** `expiresAt` in milliseconds, or `exp` in seconds as in a JWT (RFC 7519 4.1.4). */
+function defaultExpiresAt (identity: Identity): number | undefined {
+  const expiresAt = property(identity, 'expiresAt')
+  if (typeof expiresAt === 'number') return expiresAt
+  const exp = property(identity, 'exp')
+  return typeof exp === 'number' ? exp * 1000 : undefined
+}

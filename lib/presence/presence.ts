@@ -1,0 +1,204 @@
+import { Absences } from './away.ts'
+import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { LocalConnection } from '../connection/connection.ts'
+import type { FramedMember } from '../connection/frame-codec.ts'
+import { Outgoing } from '../connection/outbound/message.ts'
+import { Roll, type Change } from './member-lists.ts'
+import type { Sender } from '../delivery/envelopes.ts'
+import type { Member } from '../types.ts'
+
+/*
+ * How it is wired: the registry makes it from its backplane and its sender; `Membership` calls `joined` once a join is announced and `left` once a leave is
+ * stored; envelopes of the kind `presence` go to `receive`; `resync` is for when the backplane is back, or lost members of an instance that died.
+ */
+
+/** After these a client does not come back: one of the two is done, or the client is wrong, or somebody else's. */
+const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, CloseCode.BadFrame, CloseCode.OtherUser])
+/** Groups whose members are read at the same time after an outage. */
+const resyncBatch = 8
+const maxResyncDelayMs = 1_000
+
+/** What instances tell each other. `away`: its socket broke, it may come back. `resync`: events may have been missed. */
+type Event =
+  | { readonly event: 'join' | 'leave' | 'away', readonly member: FramedMember, readonly count: number }
+  | { readonly event: 'resync' }
+
+interface Here {
+  readonly member: FramedMember
+  /** The join is published; what comes later must not overtake it. */
+  readonly announced: Promise<void>
+  /** The same client is in the group with a newer connection. */
+  superseded: boolean
+}
+
+/**
+ * Tells clients of the framed protocol who is in their groups, who comes and who goes. A client whose socket breaks is `away` first: each instance that has
+ * somebody to tell waits by itself, so that nothing hangs on the instance that held the socket, which may just be shutting down.
+ */
+export class Presence {
+  readonly #backplane: Pick<Backplane, 'publish' | 'count' | 'members'>
+  readonly #sender: Sender
+  readonly #here = new Map<string, Map<LocalConnection, Here>>()
+  /** Leaves that are being announced, by connection and group: a join that follows must not overtake them. */
+  readonly #leaving = new Map<string, Promise<void>>()
+  readonly #absences: Absences
+  readonly #roll = new Roll(async group => await this.#members(group))
+  #resync: NodeJS.Timeout | undefined
+  #closed = false
+
+  constructor (backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, sender: Sender, graceMs: number) {
+    this.#backplane = backplane
+    this.#sender = sender
+    this.#absences = new Absences(graceMs, gone => {
+      for (const [group, members] of gone) void this.#giveUp(group, members)
+    })
+  }
+
+  /** The connection is in the group, and its client knows. */
+  joined (connection: LocalConnection, group: string, { instanceId, ...member }: Member): void {
+    if (!connection.presence || connection.closed) return
+    const shown: FramedMember = { ...member, session: member.session ?? connection.id }
+    let here = this.#here.get(group)
+    if (here === undefined) this.#here.set(group, here = new Map())
+    const leaving = this.#leaving.get(`${connection.id} ${group}`) ?? Promise.resolve()
+    here.set(connection, { member: shown, announced: leaving.then(async () => await this.#announce(group, 'join', shown)), superseded: false })
+    if (connection.framed) void this.#roll.ask(group, [connection])
+  }
+
+  /** The connection left the group, or its socket closed. Resolves when others were told; never rejects. */
+  async left (connection: LocalConnection, group: string): Promise<void> {
+    const here = this.#here.get(group)
+    const gone = here?.get(connection)
+    if (here === undefined || gone === undefined) return
+    here.delete(connection)
+    this.#roll.forget(group, connection)
+    if (here.size === 0) {
+      this.#here.delete(group)
+      this.#absences.drop(group)
+    }
+    const { closeCode, sessionName } = connection
+    const mayComeBack = closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
+    const key = `${connection.id} ${group}`
+    const leaving = gone.announced.then(async () => {
+      if (!gone.superseded) await this.#announce(group, mayComeBack ? 'away' : 'leave', gone.member)
+      if (this.#leaving.get(key) === leaving) this.#leaving.delete(key)
+    })
+    this.#leaving.set(key, leaving)
+    await leaving
+  }
+
+  /** From an instance, this one included. Never throws. */
+  receive ({ command, target }: Envelope): void {
+    const event = parse(command)
+    if (event?.event === 'resync') this.resync()
+    else if (event !== undefined) this.#apply(target.name, event)
+  }
+
+  /** Members of another instance vanished without a word of it: everyone reads the lists anew. */
+  membersLost (): void {
+    const target: Target = { kind: 'all', name: '' }
+    void this.#publish(target, { event: 'resync' }).catch(() => this.resync())
+  }
+
+  /** Events may have been missed: framed connections get the lists anew, soon. */
+  resync (): void {
+    if (this.#closed || this.#here.size === 0) return
+    // Not all instances in the same instant, and once for all reasons that come together.
+    this.#resync ??= setTimeout(() => {
+      this.#resync = undefined
+      void this.#resyncAll()
+    }, Math.random() * maxResyncDelayMs).unref()
+  }
+
+  stats (): Record<string, number> {
+    return { presenceGroups: this.#here.size, presenceAway: this.#absences.size }
+  }
+
+  close (): void {
+    this.#closed = true
+    clearTimeout(this.#resync)
+    this.#absences.close()
+  }
+
+  async #resyncAll (): Promise<void> {
+    const groups = [...this.#here.keys()]
+    for (let start = 0; start < groups.length; start += resyncBatch) {
+      await Promise.all(groups.slice(start, start + resyncBatch).map(async group => await this.#roll.ask(group, this.#watchers(group))))
+    }
+  }
+
+  /** Never rejects: without the backplane those who are here are told. */
+  async #announce (group: string, event: 'join' | 'leave' | 'away', member: FramedMember): Promise<void> {
+    const told = { event, member, count: event === 'away' ? -1 : await this.#count(group) }
+    await this.#publish({ kind: 'group', name: group }, told).catch(() => this.#apply(group, told))
+  }
+
+  async #publish (target: Target, event: Event): Promise<void> {
+    await this.#backplane.publish([target], this.#sender.command('presence', target, JSON.stringify(event)))
+  }
+
+  #apply (group: string, { event, member, count }: Exclude<Event, { event: 'resync' }>): void {
+    if (!this.#here.has(group)) return
+    if (event === 'away') return this.#absences.add(group, member)
+    const back = this.#absences.remove(group, member.session)
+    if (event === 'join') this.#supersede(group, member)
+    this.#tell(group, { event, member }, count, back)
+  }
+
+  /** A client may be back before this instance noticed that its old socket is dead. */
+  #supersede (group: string, { session, connectionId }: FramedMember): void {
+    for (const here of this.#here.get(group)?.values() ?? []) {
+      if (here.member.session === session && here.member.connectionId !== connectionId) here.superseded = true
+    }
+  }
+
+  #tell (group: string, change: Change, count: number, back: boolean): void {
+    this.#roll.note(group, change)
+    const { event, member } = change
+    // Who is away still counts: to the others it never left.
+    const shown = count < 0 ? -1 : count + this.#absences.count(group)
+    const outgoing = Outgoing.ofFrame({ type: 'presence', group, event, member, count: shown, ...(back && event === 'join' ? { back } : {}) })
+    for (const connection of this.#watchers(group)) {
+      if (connection.id !== member.connectionId && !this.#roll.awaits(group, connection)) connection.outbound.take(outgoing)
+    }
+  }
+
+  async #giveUp (group: string, members: readonly FramedMember[]): Promise<void> {
+    const count = await this.#count(group)
+    for (const member of members) this.#tell(group, { event: 'leave', member }, count, false)
+  }
+
+  * #watchers (group: string): Iterable<LocalConnection> {
+    for (const connection of this.#here.get(group)?.keys() ?? []) if (connection.framed) yield connection
+  }
+
+  async #count (group: string): Promise<number> {
+    return await this.#backplane.count(group).catch(() => -1)
+  }
+
+  /** Those here are in the list also when they are not stored, or not stored again, and those who are away, as everyone else still shows them. */
+  async #members (group: string): Promise<FramedMember[]> {
+    const stored = await this.#backplane.members(group).then(
+      members => members.map(({ instanceId, session, ...member }) => ({ ...member, session: session ?? member.connectionId })),
+      () => []
+    )
+    const ids = new Set(stored.map(({ connectionId }) => connectionId))
+    const here = Array.from(this.#here.get(group)?.values() ?? [], ({ member }) => member).filter(({ connectionId }) => !ids.has(connectionId))
+    const sessions = new Set([...stored, ...here].map(({ session }) => session))
+    return [...stored, ...here, ...this.#absences.of(group).filter(({ session }) => !sessions.has(session))]
+  }
+}
+
+/** Written by this package, maybe by a newer version of it. */
+function parse (command: string): Event | undefined {
+  try {
+    const event = JSON.parse(command) as Partial<Record<'event' | 'member' | 'count', unknown>> | null
+    if (event?.event === 'resync') return { event: 'resync' }
+    const known = event?.event === 'join' || event?.event === 'leave' || event?.event === 'away'
+    const member = event?.member as Partial<FramedMember> | undefined
+    return known && typeof member?.connectionId === 'string' && typeof member.session === 'string' ? event as Event : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,105 @@
+import { Appender } from './delivery/logged-publish.ts'
+import { hasCode, WebsocketGroupsError } from './errors.ts'
+import { GroupLogs, standardLog } from './options/group-logs.ts'
+import { Sender } from './delivery/envelopes.ts'
+import { everyone, groupTargets, userTarget } from './targets.ts'
+import type { PublisherOptions } from './options/types.ts'
+import type { BroadcastOptions, BroadcastResult, Data, Member, Publisher } from './types.ts'
+import type { Target } from './backplane/backplane.ts'
+import { Keys } from './backplane/redis/keys.ts'
+import { Lanes } from './backplane/redis/log/append-queue.ts'
+import { Link } from './backplane/redis/link/link.ts'
+import { publish } from './backplane/redis/publish.ts'
+import { readCount, readMembers } from './backplane/redis/membership/records.ts'
+import { inspect, isFinal, refused } from './backplane/redis/link/server.ts'
+
+const connectMs = 5_000
+
+/** Broadcasts from a process without sockets: one link, no subscription, no lease. The first calls wait for the link. */
+export class RedisPublisher implements Publisher {
+  readonly #sender = new Sender()
+  readonly #keys: Keys
+  readonly #link: Link
+  readonly #lanes: Lanes
+  readonly #appender: Appender
+  /** Resolves when it is known whether there is a Redis; the first calls wait for that. */
+  readonly #tried: Promise<void>
+  #refusal: Error | undefined
+  #decide: (refusal?: Error) => void
+
+  constructor ({ redis, keyPrefix = 'wsg:', operationTimeoutMs = 500, logger, log = standardLog, logs }: PublisherOptions) {
+    this.#keys = new Keys(keyPrefix)
+    let tried = (): void => {}
+    this.#tried = new Promise(resolve => { tried = resolve })
+    const timer = setTimeout(() => this.#decide(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no Redis within ${connectMs} ms`)), connectMs)
+    this.#decide = refusal => {
+      clearTimeout(timer)
+      this.#refusal = refusal
+      if (refusal !== undefined) logger?.warn({ err: refusal }, 'publisher cannot use Redis')
+      tried()
+    }
+    this.#link = new Link(redis, 'command', operationTimeoutMs, {
+      up: () => {
+        this.#lanes.resume()
+        // Only a server that cannot be used is refused: after any other failure the calls find out for themselves.
+        inspect(this.#link).then(() => this.#decide(), (error: Error) => this.#decide(hasCode(error, 'WSG_REDIS_UNSUPPORTED') ? error : undefined))
+      },
+      down: () => logger?.warn('publisher lost Redis'),
+      error: error => {
+        logger?.debug({ err: error }, 'publisher: Redis link error')
+        if (isFinal(error)) this.#decide(refused(error))
+      }
+    })
+    this.#lanes = new Lanes(this.#link, this.#keys, 'reject', operationTimeoutMs)
+    this.#appender = new Appender({
+      append: async (group, envelope, log, key) => await this.#lanes.append(group, envelope, log, key),
+      publish: async (targets, envelope) => await publish(this.#link, this.#keys, targets, envelope)
+    }, new GroupLogs({ log, logs }))
+  }
+
+  async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcast('group', groupTargets(group), data, options)
+  }
+
+  async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcast('all', everyone, data, options)
+  }
+
+  async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#broadcast('user', [userTarget(userId)], data, options)
+  }
+
+  async groupCount (group: string): Promise<number> {
+    await this.#ready()
+    return await readCount(this.#link, this.#keys, group)
+  }
+
+  async members (group: string): Promise<readonly Member[]> {
+    await this.#ready()
+    return await readMembers(this.#link, this.#keys, group)
+  }
+
+  async close (): Promise<void> {
+    this.#lanes.close()
+    await this.#link.close()
+    this.#decide(new WebsocketGroupsError('WSG_CLOSED'))
+  }
+
+  async [Symbol.asyncDispose] (): Promise<void> {
+    await this.close()
+  }
+
+  async #ready (): Promise<void> {
+    await this.#tried
+    if (this.#refusal !== undefined) throw this.#refusal
+  }
+
+  async #broadcast (kind: Target['kind'], targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const envelope = this.#sender.message(targets, data, options)
+    const logged = kind === 'group' && this.#appender.takes(targets, options)
+    await this.#ready()
+    if (logged) return { localRecipients: 0, ...await this.#appender.append(targets, envelope, options) }
+    const instances = targets.length === 0 ? 0 : await publish(this.#link, this.#keys, targets, envelope)
+    return { scope: 'cluster', localRecipients: 0, instances }
+  }
+}
