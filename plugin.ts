@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { MemoryBackplane } from './lib/backplane/memory/index.ts'
 import { RedisBackplane } from './lib/backplane/redis/index.ts'
-import { RedisPublisher } from './lib/publisher.ts'
+import { GroupPublisher } from './lib/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
@@ -35,7 +35,7 @@ const servers = new WeakSet<object>()
  * Close it when done, or write `await using publisher = createPublisher({ redis })`.
  */
 export function createPublisher (options: PublisherOptions): Publisher {
-  return new RedisPublisher(options)
+  return new GroupPublisher(options)
 }
 
 async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOptions): Promise<void> {

@@ -1,6 +1,6 @@
 import type { Envelope } from './backplane/backplane.ts'
 import type { LocalConnection } from './connection/connection.ts'
-import { Outgoing } from './connection/outbound/message.ts'
+import { OutboundMessage } from './connection/outbound/message.ts'
 import { isExcepted } from './delivery/envelopes.ts'
 
 /**
@@ -9,7 +9,7 @@ import { isExcepted } from './delivery/envelopes.ts'
  */
 export function fanOut (recipients: Iterable<LocalConnection>, envelope: Envelope, stamp: number): number {
   const except = envelope.except.length > 0 ? new Set(envelope.except) : undefined
-  const outgoing = Outgoing.ofEnvelope(envelope)
+  const outgoing = OutboundMessage.ofEnvelope(envelope)
   let taken = 0
   for (const connection of recipients) {
     const excepted = except !== undefined && isExcepted(connection, except)
@@ -20,7 +20,7 @@ export function fanOut (recipients: Iterable<LocalConnection>, envelope: Envelop
     // What it missed comes first. An excepted one waits too: how far the log is must not be said before what came earlier.
     if (connection.held !== undefined && connection.hold(envelope)) continue
     if (excepted) connection.passOver(envelope)
-    else if (connection.outbound.take(outgoing)) taken++
+    else if (connection.outbound.enqueueShared(outgoing)) taken++
   }
   return taken
 }

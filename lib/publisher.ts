@@ -1,33 +1,33 @@
-import { Appender } from './delivery/logged-publish.ts'
+import { LoggedPublish } from './delivery/logged-publish.ts'
 import { hasCode, WebsocketGroupsError } from './errors.ts'
-import { GroupLogs, standardLog } from './options/group-logs.ts'
-import { Sender } from './delivery/envelopes.ts'
+import { GroupLogs, defaultLog } from './options/group-logs.ts'
+import { EnvelopeFactory } from './delivery/envelopes.ts'
 import { everyone, groupTargets, userTarget } from './targets.ts'
 import type { PublisherOptions } from './options/types.ts'
 import type { BroadcastOptions, BroadcastResult, Data, Member, Publisher } from './types.ts'
 import type { Target } from './backplane/backplane.ts'
 import { Keys } from './backplane/redis/keys.ts'
-import { Lanes } from './backplane/redis/log/append-queue.ts'
+import { AppendQueue } from './backplane/redis/log/append-queue.ts'
 import { Link } from './backplane/redis/link/link.ts'
 import { publish } from './backplane/redis/publish.ts'
 import { readCount, readMembers } from './backplane/redis/membership/records.ts'
-import { inspect, isFinal, refused } from './backplane/redis/link/server.ts'
+import { checkServer, isFinal, refused } from './backplane/redis/link/server.ts'
 
 const connectMs = 5_000
 
 /** Broadcasts from a process without sockets: one link, no subscription, no lease. The first calls wait for the link. */
-export class RedisPublisher implements Publisher {
-  readonly #sender = new Sender()
+export class GroupPublisher implements Publisher {
+  readonly #envelopes = new EnvelopeFactory()
   readonly #keys: Keys
   readonly #link: Link
-  readonly #lanes: Lanes
-  readonly #appender: Appender
+  readonly #appends: AppendQueue
+  readonly #logged: LoggedPublish
   /** Resolves when it is known whether there is a Redis; the first calls wait for that. */
   readonly #tried: Promise<void>
   #refusal: Error | undefined
   #decide: (refusal?: Error) => void
 
-  constructor ({ redis, keyPrefix = 'wsg:', operationTimeoutMs = 500, logger, log = standardLog, logs }: PublisherOptions) {
+  constructor ({ redis, keyPrefix = 'wsg:', operationTimeoutMs = 500, logger, log = defaultLog, logs }: PublisherOptions) {
     this.#keys = new Keys(keyPrefix)
     let tried = (): void => {}
     this.#tried = new Promise(resolve => { tried = resolve })
@@ -40,9 +40,9 @@ export class RedisPublisher implements Publisher {
     }
     this.#link = new Link(redis, 'command', operationTimeoutMs, {
       up: () => {
-        this.#lanes.resume()
+        this.#appends.resume()
         // Only a server that cannot be used is refused: after any other failure the calls find out for themselves.
-        inspect(this.#link).then(() => this.#decide(), (error: Error) => this.#decide(hasCode(error, 'WSG_REDIS_UNSUPPORTED') ? error : undefined))
+        checkServer(this.#link).then(() => this.#decide(), (error: Error) => this.#decide(hasCode(error, 'WSG_REDIS_UNSUPPORTED') ? error : undefined))
       },
       down: () => logger?.warn('publisher lost Redis'),
       error: error => {
@@ -50,9 +50,9 @@ export class RedisPublisher implements Publisher {
         if (isFinal(error)) this.#decide(refused(error))
       }
     })
-    this.#lanes = new Lanes(this.#link, this.#keys, 'reject', operationTimeoutMs)
-    this.#appender = new Appender({
-      append: async (group, envelope, log, key) => await this.#lanes.append(group, envelope, log, key),
+    this.#appends = new AppendQueue(this.#link, this.#keys, 'reject', operationTimeoutMs)
+    this.#logged = new LoggedPublish({
+      append: async (group, envelope, log, key) => await this.#appends.append(group, envelope, log, key),
       publish: async (targets, envelope) => await publish(this.#link, this.#keys, targets, envelope)
     }, new GroupLogs({ log, logs }))
   }
@@ -80,7 +80,7 @@ export class RedisPublisher implements Publisher {
   }
 
   async close (): Promise<void> {
-    this.#lanes.close()
+    this.#appends.close()
     await this.#link.close()
     this.#decide(new WebsocketGroupsError('WSG_CLOSED'))
   }
@@ -95,10 +95,10 @@ export class RedisPublisher implements Publisher {
   }
 
   async #broadcast (kind: Target['kind'], targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
-    const envelope = this.#sender.message(targets, data, options)
-    const logged = kind === 'group' && this.#appender.takes(targets, options)
+    const envelope = this.#envelopes.message(targets, data, options)
+    const logged = kind === 'group' && this.#logged.usesLog(targets, options)
     await this.#ready()
-    if (logged) return { localRecipients: 0, ...await this.#appender.append(targets, envelope, options) }
+    if (logged) return { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
     const instances = targets.length === 0 ? 0 : await publish(this.#link, this.#keys, targets, envelope)
     return { scope: 'cluster', localRecipients: 0, instances }
   }

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.ts'
-import { Appender } from './delivery/logged-publish.ts'
+import { LoggedPublish } from './delivery/logged-publish.ts'
 import { Broadcaster } from './delivery/broadcaster.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { LocalConnection, type ConnectionInit } from './connection/connection.ts'
@@ -10,21 +10,21 @@ import { isUserId } from './group-name.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { Hub } from './hub/hub.ts'
 import { connectionIdOf } from './ids.ts'
-import { LocalDelivery } from './delivery/echo.ts'
+import { EchoFilter } from './delivery/echo.ts'
 import { instanceLog } from './logging.ts'
 import { GroupLogs } from './options/group-logs.ts'
 import { Membership } from './groups/membership.ts'
 import { Metrics } from './metrics.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
-import { Outbox } from './connection/outbound/flush-scheduler.ts'
+import { FlushScheduler } from './connection/outbound/flush-scheduler.ts'
 import { Presence } from './presence/presence.ts'
-import { Readings } from './groups/reads.ts'
-import { Recent } from './delivery/log-cache.ts'
-import { RemoteControl } from './groups/remote.ts'
-import { Replays } from './delivery/replay.ts'
-import { Resume } from './delivery/backlog.ts'
-import { Sender } from './delivery/envelopes.ts'
-import { closeAll } from './connection/drain.ts'
+import { GroupReads } from './groups/reads.ts'
+import { LogCache } from './delivery/log-cache.ts'
+import { ConnectionCommands } from './groups/remote.ts'
+import { Replay } from './delivery/replay.ts'
+import { Backlog } from './delivery/backlog.ts'
+import { EnvelopeFactory } from './delivery/envelopes.ts'
+import { drainConnections } from './connection/drain.ts'
 import type {
   AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History, HistoryOptions, Identity, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
 } from './types.ts'
@@ -41,16 +41,16 @@ export class GroupRegistry implements Registry {
   readonly #backplane: Backplane
   readonly #appLog: FastifyBaseLogger
   readonly #hub = new Hub()
-  readonly #sender = new Sender(id => this.#hub.connections.get(id))
-  readonly #delivery = new LocalDelivery(this.#hub, this.#sender, this.metrics, () => this.#log)
-  readonly #outbox: Outbox
+  readonly #envelopes = new EnvelopeFactory(id => this.#hub.connections.get(id))
+  readonly #echoes = new EchoFilter(this.#hub, this.#envelopes, this.metrics, () => this.#log)
+  readonly #scheduler: FlushScheduler
   readonly #logs: GroupLogs
-  readonly #recent = new Recent()
+  readonly #cache = new LogCache()
   readonly #presence: Presence
   readonly #membership: Membership
   readonly #broadcaster: Broadcaster
-  readonly #readings: Readings
-  readonly #remote: RemoteControl
+  readonly #reads: GroupReads
+  readonly #commands: ConnectionCommands
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
   #log: FastifyBaseLogger
@@ -63,22 +63,22 @@ export class GroupRegistry implements Registry {
     this.#backplane = backplane
     this.#appLog = log
     this.#log = instanceLog(log, this.instanceId, options.instanceLabel)
-    this.#outbox = new Outbox(options, this.metrics, () => this.#log)
+    this.#scheduler = new FlushScheduler(options, this.metrics, () => this.#log)
     this.#logs = new GroupLogs(options)
-    this.#presence = new Presence(backplane, this.#sender, options.presenceGraceMs)
-    const replays = new Replays(this.#hub, backplane, new Resume(backplane, this.#recent, this.#logs))
+    this.#presence = new Presence(backplane, this.#envelopes, options.presenceGraceMs)
+    const replays = new Replay(this.#hub, backplane, new Backlog(backplane, this.#cache, this.#logs))
     this.#membership = new Membership(this.#hub, backplane, replays, this.#presence, { ...options, policy: options.outage.join }, this.metrics)
-    this.#broadcaster = new Broadcaster(this.#hub, backplane, new Appender(backplane, this.#logs), this.#sender, this.#delivery, options.outage.broadcast, this.#outbox, this.metrics)
-    this.#readings = new Readings(this.#hub, backplane, options.outage.reads)
+    this.#broadcaster = new Broadcaster(this.#hub, backplane, new LoggedPublish(backplane, this.#logs), this.#envelopes, this.#echoes, options.outage.broadcast, this.#scheduler, this.metrics)
+    this.#reads = new GroupReads(this.#hub, backplane, options.outage.reads)
     // A remote join may itself take `joinTimeoutMs` on the instance that is asked.
     const requestTimeoutMs = options.joinTimeoutMs + options.operationTimeoutMs
-    this.#remote = new RemoteControl(this.#hub, this.#membership, backplane, this.#sender, requestTimeoutMs, this.metrics)
+    this.#commands = new ConnectionCommands(this.#hub, this.#membership, backplane, this.#envelopes, requestTimeoutMs, this.metrics)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => this.#hub.connections.values(), this.metrics)
     this.#expiry = new Expiry(this.metrics)
   }
 
   get instanceId (): string {
-    return this.#sender.origin
+    return this.#envelopes.origin
   }
 
   /** Resolves when the backplane works, or when policy allows to go on without it. */
@@ -113,12 +113,12 @@ export class GroupRegistry implements Registry {
       id: connectionIdOf(this.instanceId, ++this.#opened),
       userId,
       limits: this.#options,
-      outbox: this.#outbox,
+      scheduler: this.#scheduler,
       metrics: this.metrics,
-      enter: connection => this.#membership.enter(connection),
+      enter: connection => this.#membership.connectionOpened(connection),
       release: async connection => {
         this.#expiry.remove(connection)
-        await this.#membership.release(connection)
+        await this.#membership.connectionClosed(connection)
       }
     })
     this.#expire(connection)
@@ -137,19 +137,19 @@ export class GroupRegistry implements Registry {
   }
 
   async join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult> {
-    return await this.#remote.join(connection, group, options)
+    return await this.#commands.join(connection, group, options)
   }
 
   async leave (connection: AnyConnection | string, group: string): Promise<boolean> {
-    return await this.#remote.leave(connection, group)
+    return await this.#commands.leave(connection, group)
   }
 
   async leaveAll (connection: AnyConnection | string): Promise<number> {
-    return await this.#remote.leaveAll(connection)
+    return await this.#commands.leaveAll(connection)
   }
 
   async groups (connection: AnyConnection | string): Promise<readonly string[]> {
-    return await this.#remote.groups(connection)
+    return await this.#commands.groups(connection)
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -165,13 +165,13 @@ export class GroupRegistry implements Registry {
   }
 
   async sendTo (connectionId: string, data: Data): Promise<boolean> {
-    return await this.#remote.send(connectionId, data)
+    return await this.#commands.send(connectionId, data)
   }
 
   async disconnect (target: AnyConnection | string | { readonly userId: string }, options: CloseOptions = {}): Promise<number> {
     const { code = CloseCode.Normal, reason = '' } = options
-    if (typeof target === 'object' && !('id' in target)) return await this.#remote.disconnectUser(target.userId, code, reason)
-    return await this.#remote.disconnect(target, code, reason)
+    if (typeof target === 'object' && !('id' in target)) return await this.#commands.disconnectUser(target.userId, code, reason)
+    return await this.#commands.disconnect(target, code, reason)
   }
 
   get (connectionId: string): Connection | undefined {
@@ -191,15 +191,15 @@ export class GroupRegistry implements Registry {
   }
 
   async groupCount (group: string, options?: ReadOptions): Promise<number> {
-    return await this.#readings.count(group, options)
+    return await this.#reads.count(group, options)
   }
 
   async members (group: string, options?: ReadOptions): Promise<MemberList> {
-    return await this.#readings.members(group, options)
+    return await this.#reads.members(group, options)
   }
 
   async history (group: string, options?: HistoryOptions): Promise<History> {
-    return await this.#readings.history(group, options)
+    return await this.#reads.history(group, options)
   }
 
   /** As `health().ready`, without the rest of it. */
@@ -219,13 +219,13 @@ export class GroupRegistry implements Registry {
   }
 
   stats (): Stats {
-    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), slowConnections: this.#outbox.slow.size, ...this.#presence.stats(), ...this.#recent.stats(), ...this.#backplane.stats() }
+    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), slowConnections: this.#scheduler.slow.size, ...this.#presence.stats(), ...this.#cache.stats(), ...this.#backplane.stats() }
   }
 
   /** Takes no new connections and closes those there are. Idempotent. */
   async drain (): Promise<void> {
     this.#phase = 'closing'
-    this.#drained ??= closeAll([...this.#hub.connections.values()], this.#options.shutdownCode, this.#options.closeGraceMs)
+    this.#drained ??= drainConnections([...this.#hub.connections.values()], this.#options.shutdownCode, this.#options.closeGraceMs)
     await this.#drained
   }
 
@@ -233,7 +233,7 @@ export class GroupRegistry implements Registry {
     await this.drain()
     this.#heartbeat.stop()
     this.#expiry.stop()
-    this.#remote.close()
+    this.#commands.close()
     this.#presence.close()
     await this.#backplane.close()
   }
@@ -244,7 +244,7 @@ export class GroupRegistry implements Registry {
         return await this.#backplane.start(this.#asLocalInstance())
       } catch (error) {
         if (!hasCode(error, 'WSG_INSTANCE_ID_TAKEN') || draw === maxIdDraws) throw error
-        this.#sender.redraw()
+        this.#envelopes.redraw()
         this.#log = instanceLog(this.#appLog, this.instanceId, this.#options.instanceLabel)
       }
     }
@@ -257,29 +257,29 @@ export class GroupRegistry implements Registry {
       log: this.#log,
       deliver: envelope => this.#deliver(envelope),
       gap: (group, reason, position, epoch) => {
-        this.#recent.forget(group)
+        this.#cache.forget(group)
         this.#hub.announceGap(group, { reason, position, epoch })
       },
       logged: group => this.#logs.of(group) !== undefined,
       member: (group, connectionId) => this.#hub.member(group, connectionId),
       memberIds: group => this.#hub.memberIds(group),
       groups: () => this.#hub.groups(),
-      membersLost: () => this.#presence.membersLost(),
+      membersLost: () => this.#presence.announceResync(),
       stateChanged: () => {
         const { state, problems } = this.#backplane
         if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
         this.#log.info('backplane is up')
         // This instance's members are stored again, which those who read the lists before do not know.
-        this.#presence.membersLost()
+        this.#presence.announceResync()
       }
     }
   }
 
   #deliver (envelope: Envelope): void {
     if (envelope.kind === 'presence') return this.#presence.receive(envelope)
-    if (envelope.kind !== 'message') return this.#remote.receive(envelope)
-    this.#recent.push(envelope)
-    this.#delivery.echo(envelope)
+    if (envelope.kind !== 'message') return this.#commands.receive(envelope)
+    this.#cache.push(envelope)
+    this.#echoes.receive(envelope)
   }
 
   #expire (connection: LocalConnection): void {

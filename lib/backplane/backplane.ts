@@ -29,7 +29,7 @@ export interface LogPage {
   /** The position right before the first of `messages`; without messages, the end of the log. */
   readonly before: LogPosition
   /** The end of the log; `beginning` when there is none. */
-  readonly top: LogPosition
+  readonly end: LogPosition
   /** There are more messages after these. */
   readonly more: boolean
 }

@@ -4,7 +4,7 @@ import type { LogPosition } from './backplane.ts'
 const bytesPerPosition = 18
 
 /** Before the first message of whatever log comes: what a reader holds that has seen none. */
-export const beginning: LogPosition = { epoch: '', offset: 0, nonce: 0 }
+export const logStart: LogPosition = { epoch: '', offset: 0, nonce: 0 }
 
 export function formatPosition ({ epoch, offset, nonce }: LogPosition): string {
   const bytes = Buffer.alloc(bytesPerPosition)
@@ -22,6 +22,6 @@ export function parsePosition (text: unknown): LogPosition | undefined {
   return { epoch: epoch === '\0'.repeat(8) ? '' : epoch, offset: bytes.readUIntBE(8, 6), nonce: bytes.readUInt32BE(14) }
 }
 
-export function same (a: LogPosition, b: LogPosition): boolean {
+export function samePosition (a: LogPosition, b: LogPosition): boolean {
   return a.offset === b.offset && a.nonce === b.nonce && a.epoch === b.epoch
 }

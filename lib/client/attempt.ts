@@ -9,7 +9,7 @@ const givenUp = 4000
 /** The reason when nothing comes any more. */
 export const silence = 'no sign of life'
 
-export interface LinkHost {
+export interface AttemptHost {
   token (): Promise<string | undefined>
   hello (): object
   welcomed (frame: WelcomeFrame): void
@@ -19,23 +19,23 @@ export interface LinkHost {
   failed (error: ClientError): void
 }
 
-export interface LinkOptions {
+export interface AttemptOptions {
   readonly protocols: readonly string[]
   readonly WebSocket: WebSocketClass
   readonly timeoutMs: number
 }
 
 /** One attempt to connect and the connection that comes of it, with one socket. Once it is over nothing is heard of it any more. */
-export class Link {
-  readonly #options: LinkOptions
-  readonly #host: LinkHost
+export class ConnectionAttempt {
+  readonly #options: AttemptOptions
+  readonly #host: AttemptHost
   readonly #timer: ReturnType<typeof setTimeout>
   #socket: (WebSocketLike & { terminate?: () => void }) | undefined
   #liveness: Liveness | undefined
   #refusal: ErrorDetails = {}
   #over = false
 
-  constructor (url: string, options: LinkOptions, host: LinkHost) {
+  constructor (url: string, options: AttemptOptions, host: AttemptHost) {
     this.#options = options
     this.#host = host
     this.#timer = setTimeout(() => this.drop(1006, 'no answer in time'), options.timeoutMs)

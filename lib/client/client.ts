@@ -3,10 +3,10 @@ import { Connector } from './connector.ts'
 import { Emitter } from './emitter.ts'
 import { ClientError } from './errors.ts'
 import { toPayload, type ServerFrame } from './payload.ts'
-import { Inbox } from './dispatcher.ts'
-import { Memberships } from './joins.ts'
+import { Dispatcher } from './dispatcher.ts'
+import { Joins } from './joins.ts'
 import { Positions } from './positions.ts'
-import { closed, Requests } from './send-queue.ts'
+import { closed, SendQueue } from './send-queue.ts'
 import { Token } from './token.ts'
 import type { Ack, Address, ClientEvents, ConnectOptions, Data, Member, SendOptions, State, WebSocketClass } from './types.ts'
 
@@ -15,10 +15,10 @@ interface Saved { readonly session?: string, readonly positions?: Record<string,
 /** A connection to a route for as long as it is wanted: through breaks, deploys and sleep. */
 export class Client extends Emitter<ClientEvents> {
   readonly #connector: Connector
-  readonly #requests: Requests
+  readonly #requests: SendQueue
   readonly #positions: Positions
-  readonly #memberships: Memberships
-  readonly #inbox: Inbox
+  readonly #memberships: Joins
+  readonly #inbox: Dispatcher
   readonly #storage: ConnectOptions['storage']
   readonly #storageKey: string
   #connectionId: string | undefined
@@ -36,15 +36,15 @@ export class Client extends Emitter<ClientEvents> {
     const saved = this.#load()
     this.#session = options.session ?? saved.session
     this.#positions = new Positions(options.positions ?? saved.positions)
-    this.#requests = new Requests(options.queue)
+    this.#requests = new SendQueue(options.queue)
 
     const failed = (error: ClientError): void => this.#fail(error)
-    this.#memberships = new Memberships(this.#requests, this.#positions, {
+    this.#memberships = new Joins(this.#requests, this.#positions, {
       left: group => this.#inbox.forget(group),
       unavailable: error => this.#connector.drop(1013, error.message),
       failed
     })
-    this.#inbox = new Inbox(this.#positions, {
+    this.#inbox = new Dispatcher(this.#positions, {
       tell: (name, event) => this.#tell(name, event),
       left: group => this.#memberships.lost(group)
     })

@@ -1,7 +1,7 @@
 import { backoffMs, maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import type { WelcomeFrame } from './payload.ts'
-import { Link, silence, type LinkHost, type LinkOptions } from './attempt.ts'
+import { ConnectionAttempt, silence, type AttemptHost, type AttemptOptions } from './attempt.ts'
 import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
 import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
@@ -11,15 +11,15 @@ const stableMs = 5_000
 /** The server is done with this client. */
 const normal = 1000
 
-export interface ConnectorOptions extends LinkOptions, Pick<ConnectOptions, 'reconnect'> {
+export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, 'reconnect'> {
   readonly urls: readonly string[]
   readonly minMs: number
   readonly maxMs: number
 }
 
-export interface ConnectorHost extends Pick<LinkHost, 'hello' | 'received' | 'failed'> {
+export interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'received' | 'failed'> {
   /** The server answered; `changed` comes next. */
-  welcomed (frame: WelcomeFrame, link: Link): void
+  welcomed (frame: WelcomeFrame, link: ConnectionAttempt): void
   /** The connection, or the attempt, is over; `changed` comes next. */
   broken (code: number): void
   changed (change: StateChange): void
@@ -42,11 +42,11 @@ export interface ConnectorHost extends Pick<LinkHost, 'hello' | 'received' | 'fa
 export class Connector {
   readonly #options: ConnectorOptions
   readonly #host: ConnectorHost
-  readonly #linkHost: LinkHost
+  readonly #linkHost: AttemptHost
   readonly #token: Token
   readonly #unwatch: () => void
   #state: State = 'connecting'
-  #link: Link | undefined
+  #link: ConnectionAttempt | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
   /** Which address is next. */
   #turn: number
@@ -118,9 +118,9 @@ export class Connector {
     this.#enter('connecting')
   }
 
-  #dial (): Link {
+  #dial (): ConnectionAttempt {
     const { urls } = this.#options
-    return new Link(urls[this.#turn++ % urls.length] as string, this.#options, this.#linkHost)
+    return new ConnectionAttempt(urls[this.#turn++ % urls.length] as string, this.#options, this.#linkHost)
   }
 
   #lost (code: number, reason: string, error?: ClientError): void {

@@ -3,20 +3,20 @@ import type { Positions } from './positions.ts'
 import { Roster } from './roster.ts'
 import type { ClientEvents, Joined } from './types.ts'
 
-export interface InboxHost {
+export interface DispatcherHost {
   tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): void
   /** The server took this connection out of the group. */
   left (group: string): void
 }
 
 /** What comes from the groups: handed to the handlers, then counted. */
-export class Inbox {
+export class Dispatcher {
   readonly joined = new Set<string>()
   readonly roster = new Roster()
   readonly #positions: Positions
-  readonly #host: InboxHost
+  readonly #host: DispatcherHost
 
-  constructor (positions: Positions, host: InboxHost) {
+  constructor (positions: Positions, host: DispatcherHost) {
     this.#positions = positions
     this.#host = host
   }

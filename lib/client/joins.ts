@@ -1,6 +1,6 @@
 import { ClientError } from './errors.ts'
 import type { Positions } from './positions.ts'
-import { closed, type Requests } from './send-queue.ts'
+import { closed, type SendQueue } from './send-queue.ts'
 
 interface Wanted {
   readonly resolve: () => void
@@ -12,7 +12,7 @@ interface Wanted {
   settled?: boolean
 }
 
-export interface MembershipsHost {
+export interface JoinsHost {
   /** The server took this client out of the group, or the client is in no group any more. */
   left (group: string): void
   /** Joining again is not possible now. */
@@ -21,15 +21,15 @@ export interface MembershipsHost {
 }
 
 /** The groups that this client joined by itself, and joins again on each connection. Those that the route joined are the route's. */
-export class Memberships {
+export class Joins {
   readonly #wanted = new Map<string, Wanted>()
   /** The latest leave of each group that is not answered yet. */
   readonly #leaving = new Map<string, unknown>()
-  readonly #requests: Requests
+  readonly #requests: SendQueue
   readonly #positions: Positions
-  readonly #host: MembershipsHost
+  readonly #host: JoinsHost
 
-  constructor (requests: Requests, positions: Positions, host: MembershipsHost) {
+  constructor (requests: SendQueue, positions: Positions, host: JoinsHost) {
     this.#requests = requests
     this.#positions = positions
     this.#host = host

@@ -27,7 +27,7 @@ export interface Wire {
 }
 
 /** What this client asked for and has no answer to: bounded, in order, on the wire or waiting for one. */
-export class Requests {
+export class SendQueue {
   readonly #limits: Required<NonNullable<ConnectOptions['queue']>>
   readonly #sent = new Map<number, Request>()
   #waiting: Request[] = []

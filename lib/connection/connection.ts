@@ -5,12 +5,12 @@ import { assertClose, CloseCode, closeReasons } from '../protocol/close-codes.ts
 import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
 import { encodeMessage } from './frame-codec.ts'
-import { Inbound, type Closed, type InboundLimits } from './inbound.ts'
+import { MessageQueue, type Closed, type InboundLimits } from './inbound.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
-import { Outbound } from './outbound/writer.ts'
-import type { Outbox } from './outbound/flush-scheduler.ts'
-import { Recipient } from '../hub/local-member.ts'
+import { SocketWriter } from './outbound/writer.ts'
+import type { FlushScheduler } from './outbound/flush-scheduler.ts'
+import { ConnectionInGroups } from '../hub/local-member.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, Data, Member } from '../types.ts'
 
@@ -23,7 +23,7 @@ export interface ConnectionInit {
   readonly log: FastifyBaseLogger
   readonly callbacks: ConnectionCallbacks
   readonly limits: InboundLimits
-  readonly outbox: Outbox
+  readonly scheduler: FlushScheduler
   readonly metrics: Metrics
   /** Set when the client speaks the framed protocol. */
   readonly framed?: FramedInit | undefined
@@ -43,7 +43,7 @@ const faultGraceMs = 2_000
 interface OwnedSocket extends WebSocket { [owner]: LocalConnection }
 
 /** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
-export class LocalConnection extends Recipient implements FramedConnection {
+export class LocalConnection extends ConnectionInGroups implements FramedConnection {
   readonly id: string
   readonly params: Connection['params']
   /** Written by the registry alone. */
@@ -60,15 +60,15 @@ export class LocalConnection extends Recipient implements FramedConnection {
   /** Pings since the client last gave a sign of life. */
   unansweredPings = 0
   /** Its client knows that this instance shuts down. */
-  informed = false
-  readonly outbound: Outbound
+  shutdownAcked = false
+  readonly outbound: SocketWriter
   readonly #socket: WebSocket
   readonly #metrics: Metrics
   readonly #enter: ConnectionInit['enter']
   readonly #release: ConnectionInit['release']
   #log: FastifyBaseLogger
   #ownLog = false
-  readonly #inbound: Inbound
+  readonly #inbound: MessageQueue
   protected readonly session: FramedSession | undefined
   #sent: Closed | undefined
   #ended: Closed | undefined
@@ -83,11 +83,11 @@ export class LocalConnection extends Recipient implements FramedConnection {
     this.identity = init.identity
     this.userId = init.userId
     this.#log = init.log
-    this.outbound = new Outbound(this, init.socket, init.framed !== undefined, init.outbox)
+    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
     if (init.framed !== undefined) this.session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
-    this.#inbound = new Inbound(this, init.callbacks, init.limits, init.metrics, this.session)
+    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics, this.session)
     this.#enter = init.enter
     this.#release = init.release
     this.#metrics.connectionsOpened++
@@ -110,7 +110,7 @@ export class LocalConnection extends Recipient implements FramedConnection {
   static #onPong (this: WebSocket, data: Buffer): void {
     const connection = (this as OwnedSocket)[owner]
     connection.unansweredPings = 0
-    if (data.equals(farewell)) connection.informed = true
+    if (data.equals(farewell)) connection.shutdownAcked = true
   }
 
   static #onError (this: WebSocket, error: Error): void {
@@ -213,7 +213,7 @@ export class LocalConnection extends Recipient implements FramedConnection {
   }
 
   /** Tells a framed client when to come back, upon which it sends no more. */
-  bidFarewell (afterMs: number): void {
+  announceShutdown (afterMs: number): void {
     this.announceReconnect(afterMs)
     this.outbound.flush()
     // Its pong comes behind all that the client sent before it read this.
@@ -246,7 +246,7 @@ export class LocalConnection extends Recipient implements FramedConnection {
     this.#abort?.abort()
     this.outbound.ended()
     // Without a hello the callbacks never hear of it.
-    if (this.session?.welcomed === false) this.#inbound.stop()
+    if (this.session?.helloReceived === false) this.#inbound.stop()
     this.session?.ended()
     this.#inbound.end(this.#ended, this.#release(this))
   }

@@ -16,12 +16,12 @@ const answerShare = 0.75
  * told when to come back, upon which they send no more, and get the answers that they wait for. Those that do not answer the close within `graceMs` of the
  * whole are terminated. Resolves when every `onDisconnect` is done, after two graces and the pauses between batches at most.
  */
-export async function closeAll (connections: readonly LocalConnection[], code: CloseCode, graceMs: number): Promise<void> {
+export async function drainConnections (connections: readonly LocalConnection[], code: CloseCode, graceMs: number): Promise<void> {
   const spreadMs = Math.min(Math.max(connections.length * msPerClient, minSpreadMs), maxSpreadMs)
   const finished = Promise.allSettled(connections.map(async connection => await connection.finished))
   const framed = connections.filter(connection => connection.framed)
   const end = (connection: LocalConnection): void => connection.close(code, closeReasons[code])
-  const inform = (connection: LocalConnection): void => connection.bidFarewell(Math.round(Math.random() * spreadMs))
+  const inform = (connection: LocalConnection): void => connection.announceShutdown(Math.round(Math.random() * spreadMs))
   const started = performance.now()
   await Promise.all([
     inBatches(connections.filter(connection => !connection.framed), end, pauseABit),
@@ -40,7 +40,7 @@ async function endAnswered (framed: readonly LocalConnection[], end: (connection
   while (waiting.size > 0 && performance.now() < deadline) {
     let room = batchSize
     for (const connection of waiting) {
-      if (connection.pending || !(connection.informed || connection.closed)) continue
+      if (connection.pending || !(connection.shutdownAcked || connection.closed)) continue
       waiting.delete(connection)
       end(connection)
       if (--room === 0) break

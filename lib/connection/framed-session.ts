@@ -4,7 +4,7 @@ import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { encodeFrame, parseFrame, type ClientFrame, type ClientRequest, type ServerFrame } from './frame-codec.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable, type InboundConnection, type RequestHandler } from './inbound.ts'
-import type { Outbound } from './outbound/writer.ts'
+import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, Identity, JoinOptions, JoinResult } from '../types.ts'
 import { describeError } from '../framed/error-frame.ts'
@@ -13,7 +13,7 @@ import { describeError } from '../framed/error-frame.ts'
 export interface FramedConnection extends InboundConnection {
   /** Positions that the client offered and that no join has taken yet. */
   resume: Map<string, string> | undefined
-  readonly outbound: Pick<Outbound, 'ready'>
+  readonly outbound: Pick<SocketWriter, 'ready'>
   write (payload: Buffer | string, binary: boolean): boolean
 }
 
@@ -42,11 +42,11 @@ export class FramedSession implements RequestHandler {
   readonly #callbacks: ConnectionCallbacks
   readonly #init: FramedInit
   /** Puts a request behind those that wait for the callbacks. */
-  readonly #accept: (request: ClientRequest, bytes: number) => void
+  readonly #enqueue: (request: ClientRequest, bytes: number) => void
   readonly #deadline: NodeJS.Timeout
   readonly #greeted: Promise<void>
   #resolveGreeted: (() => void) | undefined
-  #welcomed = false
+  #helloReceived = false
   #name: string | undefined
   #current: ClientRequest | undefined
   #pending = false
@@ -55,14 +55,14 @@ export class FramedSession implements RequestHandler {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#init = init
-    this.#accept = accept
+    this.#enqueue = accept
     this.#greeted = new Promise(resolve => { this.#resolveGreeted = resolve })
     this.#deadline = setTimeout(() => connection.closeForFault(CloseCode.NoHello), init.helloTimeoutMs).unref()
   }
 
   /** Before that nothing but `pong` is sent. */
-  get welcomed (): boolean {
-    return this.#welcomed
+  get helloReceived (): boolean {
+    return this.#helloReceived
   }
 
   /** What others know the session by. Not its id, which is what proves that a client is back. */
@@ -90,10 +90,10 @@ export class FramedSession implements RequestHandler {
     // At once, also while a callback runs: it is about the link, not about the application.
     if (frame?.type === 'ping') this.#connection.write(pong, false)
     else if (frame?.type === 'hello') this.#hello(frame)
-    else if (!this.#welcomed) this.#violation('hello must come first')
+    else if (!this.#helloReceived) this.#violation('hello must come first')
     else if (frame !== undefined) {
       this.#pending = true
-      this.#accept(frame, data.length)
+      this.#enqueue(frame, data.length)
     }
   }
 
@@ -124,17 +124,17 @@ export class FramedSession implements RequestHandler {
   }
 
   send (frame: ServerFrame): void {
-    if (this.#welcomed) this.#connection.write(encodeFrame(frame), false)
+    if (this.#helloReceived) this.#connection.write(encodeFrame(frame), false)
   }
 
   #hello ({ session, resume }: Hello): void {
-    if (this.#welcomed) return this.#violation('a second hello')
+    if (this.#helloReceived) return this.#violation('a second hello')
     clearTimeout(this.#deadline)
     // Whatever has another form was not drawn here: the client gets a new one, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
     this.#name = createHash('sha256').update(id).digest('base64url').slice(0, 16)
     if (resume.size > 0) this.#connection.resume = new Map(resume)
-    this.#welcomed = true
+    this.#helloReceived = true
     this.#connection.outbound.ready = true
     const { pingMs, resumeMs } = this.#init
     this.send({ type: 'welcome', connectionId: this.#connection.id, session: id, pingMs, resumeMs })

@@ -31,7 +31,7 @@ type Message = string | Buffer | ClientRequest
 interface Queued { readonly message: Message, readonly bytes: number }
 
 /** Calls the callbacks of one connection, never two at once: onConnect, each message in order, onError, and onDisconnect exactly once. */
-export class Inbound {
+export class MessageQueue {
   readonly #connection: InboundConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #limits: InboundLimits

@@ -1,14 +1,14 @@
 import type { Backplane, Envelope, LogPage, LogPosition } from '../backplane/backplane.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
-import { beginning, parsePosition, same } from '../backplane/position.ts'
-import type { Recent } from './log-cache.ts'
+import { logStart, parsePosition, samePosition } from '../backplane/position.ts'
+import type { LogCache } from './log-cache.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 
 type Logged = Envelope & { readonly position: LogPosition }
 
 /** What a connection gets when it joins, before anything live. */
-export interface Replay extends Pick<JoinResult, 'recovered' | 'reason'> {
+export interface BacklogPage extends Pick<JoinResult, 'recovered' | 'reason'> {
   /** Where `messages` begin; `undefined` when nobody knows. */
   readonly before: LogPosition | undefined
   readonly messages: readonly Logged[]
@@ -19,16 +19,16 @@ export interface Replay extends Pick<JoinResult, 'recovered' | 'reason'> {
 const maxLogMessages = 10_000
 
 /** Finds what a connection missed: in memory where that reaches back far enough, else by one read per group for all who wait for it. */
-export class Resume {
+export class Backlog {
   readonly #backplane: Backplane
-  readonly #recent: Recent
+  readonly #cache: LogCache
   readonly #logs: GroupLogs
   readonly #reads = new Map<string, Promise<LogPage>>()
   #count = 0
 
-  constructor (backplane: Backplane, recent: Recent, logs: GroupLogs) {
+  constructor (backplane: Backplane, recent: LogCache, logs: GroupLogs) {
     this.#backplane = backplane
-    this.#recent = recent
+    this.#cache = recent
     this.#logs = logs
   }
 
@@ -39,14 +39,14 @@ export class Resume {
 
   /** This instance does not follow the log now: what is remembered of it may have been lost since. */
   forget (group: string): void {
-    this.#recent.forget(group)
+    this.#cache.forget(group)
   }
 
   /** The instance is subscribed, and keeps back for the connection what comes live. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
-  async replay (group: string, { since, history = 0 }: JoinOptions): Promise<Replay> {
+  async replay (group: string, { since, history = 0 }: JoinOptions): Promise<BacklogPage> {
     const position = since === undefined ? undefined : assertPosition(since)
     const logged = this.#logs.of(group) !== undefined
-    this.#recent.enabled ||= logged
+    this.#cache.enabled ||= logged
     if (!logged) return { before: undefined, messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
     try {
       if (position !== undefined) return await this.#since(group, position)
@@ -57,8 +57,8 @@ export class Resume {
     }
   }
 
-  async #since (group: string, since: LogPosition): Promise<Replay> {
-    const remembered = (): Replay | undefined => this.#remembered(group, since)
+  async #since (group: string, since: LogPosition): Promise<BacklogPage> {
+    const remembered = (): BacklogPage | undefined => this.#remembered(group, since)
     const known = remembered()
     if (known !== undefined) return known
     const reading = this.#reads.get(group)
@@ -66,23 +66,23 @@ export class Resume {
     const meanwhile = reading === undefined ? undefined : remembered()
     if (meanwhile !== undefined) return meanwhile
     const page = await this.#read(group)
-    return { ...locate(page, since), epoch: page.top.epoch }
+    return { ...sliceAfter(page, since), epoch: page.end.epoch }
   }
 
-  #remembered (group: string, since: LogPosition): Replay | undefined {
+  #remembered (group: string, since: LogPosition): BacklogPage | undefined {
     const reached = this.#backplane.position(group)
-    const missed = this.#recent.after(group, since, reached)
+    const missed = this.#cache.after(group, since, reached)
     if (missed !== undefined) return { recovered: true, before: since, messages: missed }
-    const all = this.#recent.all(group, reached)
+    const all = this.#cache.all(group, reached)
     // What is older than as many messages as the log keeps is in the log no more.
     if (all === undefined || all.messages.length < (this.#logs.of(group)?.maxMessages ?? Infinity)) return undefined
     return since.epoch === all.before.epoch && since.offset < all.before.offset ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages } : undefined
   }
 
-  async #latest (group: string, count: number): Promise<Replay> {
+  async #latest (group: string, count: number): Promise<BacklogPage> {
     // What a read that is under way brings may lack messages of the moment between it and this call.
     await this.#reads.get(group)
-    const { messages, before, top: { epoch } } = await this.#read(group)
+    const { messages, before, end: { epoch } } = await this.#read(group)
     const latest = messages.slice(-count) as readonly Logged[]
     return { before: messages[messages.length - latest.length - 1]?.position ?? before, messages: latest, epoch }
   }
@@ -94,12 +94,12 @@ export class Resume {
 
   #begin (group: string): Promise<LogPage> {
     this.#count++
-    this.#recent.expect(group)
-    const read = this.#backplane.history(group, beginning, maxLogMessages).then(page => {
-      this.#recent.seed(group, page.before, page.messages as readonly Logged[])
+    this.#cache.beginRead(group)
+    const read = this.#backplane.history(group, logStart, maxLogMessages).then(page => {
+      this.#cache.fill(group, page.before, page.messages as readonly Logged[])
       return page
     }).finally(() => {
-      this.#recent.unexpect(group)
+      this.#cache.endRead(group)
       this.#reads.delete(group)
     })
     this.#reads.set(group, read)
@@ -108,15 +108,15 @@ export class Resume {
 }
 
 /** What follows `since` in a whole log. */
-function locate ({ messages, before, top }: LogPage, since: LogPosition): Replay {
+function sliceAfter ({ messages, before, end: top }: LogPage, since: LogPosition): BacklogPage {
   const all = messages as readonly Logged[]
   if (since.epoch === '') return { recovered: before.offset === 0, ...(before.offset === 0 ? {} : { reason: 'trimmed' }), before, messages: all }
   if (since.epoch !== top.epoch) return { recovered: false, reason: 'epoch', before, messages: all }
-  if (same(since, before)) return { recovered: true, before, messages: all }
+  if (samePosition(since, before)) return { recovered: true, before, messages: all }
   if (since.offset < before.offset) return { recovered: false, reason: 'trimmed', before, messages: all }
   const index = all.findLastIndex(({ position }) => position.offset <= since.offset)
   const there = all[index]?.position
-  if (there !== undefined && same(there, since)) return { recovered: true, before: since, messages: all.slice(index + 1) }
+  if (there !== undefined && samePosition(there, since)) return { recovered: true, before: since, messages: all.slice(index + 1) }
   // The log lost what stood there: which of its messages the client has seen cannot be told, and none is sent twice.
   return { recovered: false, reason: 'rewound', before: top, messages: [] }
 }

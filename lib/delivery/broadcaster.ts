@@ -1,11 +1,11 @@
-import type { Appender } from './logged-publish.ts'
+import type { LoggedPublish } from './logged-publish.ts'
 import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { hasCode } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
-import type { LocalDelivery } from './echo.ts'
+import type { EchoFilter } from './echo.ts'
 import type { Metrics } from '../metrics.ts'
-import type { Outbox } from '../connection/outbound/flush-scheduler.ts'
-import type { Sender } from './envelopes.ts'
+import type { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
+import type { EnvelopeFactory } from './envelopes.ts'
 import { everyone, groupTargets, userTarget } from '../targets.ts'
 import type { OutagePolicy } from '../options/types.ts'
 import type { BroadcastOptions, BroadcastResult, Data } from '../types.ts'
@@ -14,19 +14,19 @@ import type { BroadcastOptions, BroadcastResult, Data } from '../types.ts'
 export class Broadcaster {
   readonly #hub: Hub
   readonly #backplane: Backplane
-  readonly #appender: Appender
-  readonly #sender: Sender
-  readonly #delivery: LocalDelivery
+  readonly #logged: LoggedPublish
+  readonly #envelopes: EnvelopeFactory
+  readonly #echoes: EchoFilter
   readonly #policy: OutagePolicy['broadcast']
-  readonly #outbox: Pick<Outbox, 'slow'>
+  readonly #outbox: Pick<FlushScheduler, 'slow'>
   readonly #metrics: Metrics
 
-  constructor (hub: Hub, backplane: Backplane, appender: Appender, sender: Sender, delivery: LocalDelivery, policy: OutagePolicy['broadcast'], outbox: Pick<Outbox, 'slow'>, metrics: Metrics) {
+  constructor (hub: Hub, backplane: Backplane, appender: LoggedPublish, sender: EnvelopeFactory, delivery: EchoFilter, policy: OutagePolicy['broadcast'], outbox: Pick<FlushScheduler, 'slow'>, metrics: Metrics) {
     this.#hub = hub
     this.#backplane = backplane
-    this.#appender = appender
-    this.#sender = sender
-    this.#delivery = delivery
+    this.#logged = appender
+    this.#envelopes = sender
+    this.#echoes = delivery
     this.#policy = policy
     this.#outbox = outbox
     this.#metrics = metrics
@@ -34,11 +34,11 @@ export class Broadcaster {
 
   async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
-    if (!this.#appender.takes(targets, options)) return await this.#broadcast(targets, data, options)
-    const envelope = this.#sender.message(targets, data, options)
+    if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
+    const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
     this.#metrics.messagesPublished++
-    return { ...await this.#appender.append(targets, envelope, options), ...audience }
+    return { ...await this.#logged.append(targets, envelope, options), ...audience }
   }
 
   async toUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -50,21 +50,21 @@ export class Broadcaster {
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
-    const envelope = this.#sender.message(targets, data, options)
+    const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
     this.#metrics.messagesPublished++
     if (targets.length === 0) return { scope: 'cluster', ...audience, instances: 0 }
-    this.#delivery.publishing(envelope)
+    this.#echoes.publishing(envelope)
     try {
-      const deaf = this.#isDeaf(targets)
+      const deaf = this.#isInterrupted(targets)
       const instances = await this.#backplane.publish(targets, envelope)
       // The others got it; members here may not, while this instance's own subscription is being repaired.
-      if (deaf || this.#isDeaf(targets)) this.#delivery.deliverHere(envelope, targets, true)
+      if (deaf || this.#isInterrupted(targets)) this.#echoes.deliverHere(envelope, targets, true)
       return { scope: 'cluster', ...audience, ...(instances === undefined ? {} : { instances }) }
     } catch (error) {
       return { ...this.#withoutBackplane(targets, envelope, error), ...audience }
     } finally {
-      this.#delivery.published(envelope)
+      this.#echoes.published(envelope)
     }
   }
 
@@ -75,7 +75,7 @@ export class Broadcaster {
     return { localRecipients, ...(slowRecipients === 0 ? {} : { slowRecipients }) }
   }
 
-  #isDeaf (targets: readonly Target[]): boolean {
+  #isInterrupted (targets: readonly Target[]): boolean {
     return targets.some(target => this.#backplane.interrupted(target))
   }
 
@@ -86,7 +86,7 @@ export class Broadcaster {
       return { scope: 'none' }
     }
     this.#metrics.publishedLocally++
-    this.#delivery.deliverHere(envelope, targets, hasCode(error, 'WSG_TIMEOUT'))
+    this.#echoes.deliverHere(envelope, targets, hasCode(error, 'WSG_TIMEOUT'))
     return { scope: 'local' }
   }
 }

@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Envelope, Target } from '../backplane/backplane.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { Metrics } from '../metrics.ts'
-import type { Sender } from './envelopes.ts'
+import type { EnvelopeFactory } from './envelopes.ts'
 
 /** How long a message that was delivered here may still come back from a backplane that hung. */
 const echoWindowMs = 300_000
@@ -15,9 +15,9 @@ const maxRemembered = 10_000
  * backplane fails under a message, the members here still get it, and an echo that turns up after all (a hung server wakes and works
  * off what was sent to it) must not be delivered again.
  */
-export class LocalDelivery {
+export class EchoFilter {
   readonly #hub: Hub
-  readonly #sender: Sender
+  readonly #envelopes: EnvelopeFactory
   readonly #metrics: Metrics
   readonly #log: () => FastifyBaseLogger
   /** Own messages that are being published, by sequence, with the targets whose echo arrived already. */
@@ -26,9 +26,9 @@ export class LocalDelivery {
   readonly #delivered = new Map<number, number>()
 
   /** The log is asked for anew each time, as it carries the instance's id. */
-  constructor (hub: Hub, sender: Sender, metrics: Metrics, log: () => FastifyBaseLogger) {
+  constructor (hub: Hub, sender: EnvelopeFactory, metrics: Metrics, log: () => FastifyBaseLogger) {
     this.#hub = hub
-    this.#sender = sender
+    this.#envelopes = sender
     this.#metrics = metrics
     this.#log = log
   }
@@ -48,12 +48,12 @@ export class LocalDelivery {
     const heard = this.#publishing.get(envelope.sequence) ?? []
     if (heard.length === targets.length) return
     if (mayEcho) this.#remember(envelope.sequence)
-    this.#count(targets, this.#hub.deliverOnce(envelope, targets, heard))
+    this.#count(targets, this.#hub.deliverExcept(envelope, targets, heard))
   }
 
   /** A message came from the backplane. */
-  echo (envelope: Envelope): void {
-    if (envelope.origin === this.#sender.origin) {
+  receive (envelope: Envelope): void {
+    if (envelope.origin === this.#envelopes.origin) {
       if (this.#delivered.has(envelope.sequence)) return
       this.#publishing.get(envelope.sequence)?.push(envelope.target)
     }

@@ -8,7 +8,7 @@ import type { BroadcastOptions, Data } from '../types.ts'
 interface Named { readonly id: string, readonly sessionName?: string | undefined }
 
 /** Makes the envelopes of one origin, each with the next sequence number. */
-export class Sender {
+export class EnvelopeFactory {
   #origin = drawId()
   #sequence = 0
   readonly #find: (id: string) => Named | undefined

@@ -1,5 +1,5 @@
 import type { Envelope, LogPosition } from '../backplane/backplane.ts'
-import { beginning, same } from '../backplane/position.ts'
+import { logStart, samePosition } from '../backplane/position.ts'
 
 const maxMessagesPerGroup = 128
 const maxBytesPerGroup = 262_144
@@ -20,7 +20,7 @@ interface Ring {
  * The latest messages of logged groups that have members here, so that clients that come back are served from memory: after the crash of one instance
  * thousands of them want the same messages at once. Bounded per group and in all; the group that was quiet for the longest time makes room.
  */
-export class Recent {
+export class LogCache {
   readonly #rings = new Map<string, Ring>()
   /** What came live while a log is read: it may be newer than what is read. */
   readonly #meanwhile = new Map<string, Logged[]>()
@@ -42,22 +42,22 @@ export class Recent {
     if (ring !== undefined && !next) this.forget(name)
     // What came before a first message is not known, except for the first one of all.
     if (!next && position.offset !== 1) return this.#add(name, { before: position, messages: [], bytes: 0, counted: 0 })
-    const kept = next && ring !== undefined ? ring : { before: beginning, messages: [], bytes: 0, counted: 0 }
+    const kept = next && ring !== undefined ? ring : { before: logStart, messages: [], bytes: 0, counted: 0 }
     append(kept, message)
     this.#add(name, kept)
   }
 
   /** The log is going to be read. */
-  expect (group: string): void {
+  beginRead (group: string): void {
     this.#meanwhile.set(group, [])
   }
 
-  unexpect (group: string): void {
+  endRead (group: string): void {
     this.#meanwhile.delete(group)
   }
 
   /** The whole log was read: what is delivered live goes on from there. */
-  seed (group: string, before: LogPosition, messages: readonly Logged[]): void {
+  fill (group: string, before: LogPosition, messages: readonly Logged[]): void {
     if (!this.enabled) return
     this.forget(group)
     const ring: Ring = { before, messages: [], bytes: 0, counted: 0 }
@@ -73,10 +73,10 @@ export class Recent {
   after (group: string, since: LogPosition, reached: LogPosition | undefined): readonly Logged[] | undefined {
     const ring = this.all(group, reached)
     if (ring === undefined) return undefined
-    if (same(ring.before, since)) return ring.messages
+    if (samePosition(ring.before, since)) return ring.messages
     const index = indexUpTo(ring.messages, since)
     const there = ring.messages[index]?.position
-    return there !== undefined && same(there, since) ? ring.messages.slice(index + 1) : undefined
+    return there !== undefined && samePosition(there, since) ? ring.messages.slice(index + 1) : undefined
   }
 
   /** All that is kept, and where it begins; `undefined` when it ends before `reached`, or went another way. */
@@ -84,7 +84,7 @@ export class Recent {
     const ring = this.#rings.get(group)
     if (ring === undefined || reached === undefined) return undefined
     const there = ring.messages[indexUpTo(ring.messages, reached)]?.position ?? ring.before
-    return same(there, reached) ? ring : undefined
+    return samePosition(there, reached) ? ring : undefined
   }
 
   /** The group has no members here any more, or its log lost messages. */

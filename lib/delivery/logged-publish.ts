@@ -9,7 +9,7 @@ const maxKeyBytes = 255
 type Publishing = Pick<Backplane, 'append' | 'publish'>
 
 /** Broadcasts to groups of which at least one has a log. */
-export class Appender {
+export class LoggedPublish {
   readonly #backplane: Publishing
   readonly #logs: GroupLogs
 
@@ -19,7 +19,7 @@ export class Appender {
   }
 
   /** Whether a broadcast with these options goes through a log. @throws {WebsocketGroupsError} WSG_IDEMPOTENCY_INVALID */
-  takes (targets: readonly Target[], { conflationKey, volatile = conflationKey !== undefined, idempotencyKey }: BroadcastOptions): boolean {
+  usesLog (targets: readonly Target[], { conflationKey, volatile = conflationKey !== undefined, idempotencyKey }: BroadcastOptions): boolean {
     const logged = targets.filter(({ name }) => this.#logs.of(name) !== undefined).length
     if (idempotencyKey !== undefined) assertKey(idempotencyKey, !volatile && logged === targets.length)
     return !volatile && logged > 0

@@ -2,12 +2,12 @@ import type { Backplane, LogPosition } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { Holdback } from '../hub/holdback.ts'
 import type { Hub } from '../hub/hub.ts'
-import { formatPosition, same } from '../backplane/position.ts'
-import { assertPosition, type Resume } from './backlog.ts'
+import { formatPosition, samePosition } from '../backplane/position.ts'
+import { assertPosition, type Backlog } from './backlog.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 
 /** A connection that joins a group and is first told what it missed; what comes live is kept back until then. */
-export interface Held {
+export interface PendingReplay {
   readonly connection: LocalConnection
   readonly group: string
   readonly options: JoinOptions
@@ -15,12 +15,12 @@ export interface Held {
 }
 
 /** Hands a joining connection what it missed, then what came meanwhile, each message once and in order. */
-export class Replays {
+export class Replay {
   readonly #hub: Hub
   readonly #backplane: Backplane
-  readonly #resume: Resume
+  readonly #resume: Backlog
 
-  constructor (hub: Hub, backplane: Backplane, resume: Resume) {
+  constructor (hub: Hub, backplane: Backplane, resume: Backlog) {
     this.#hub = hub
     this.#backplane = backplane
     this.#resume = resume
@@ -30,7 +30,7 @@ export class Replays {
    * Keeps live messages back from now on, if there is anything to tell first. Called before the connection is in the group.
    * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
    */
-  hold (connection: LocalConnection, group: string, { since = connection.resume?.get(group), history = 0 }: JoinOptions): Held | undefined {
+  hold (connection: LocalConnection, group: string, { since = connection.resume?.get(group), history = 0 }: JoinOptions): PendingReplay | undefined {
     // What is remembered ends where this instance stopped to follow the log.
     if (this.#backplane.position(group) === undefined) this.#resume.forget(group)
     if (since === undefined && history === 0 && !connection.framed) return undefined
@@ -43,12 +43,12 @@ export class Replays {
   }
 
   /** The join failed. */
-  drop (held: Held): void {
+  drop (held: PendingReplay): void {
     if (isCurrent(held)) held.connection.held?.delete(held.group)
   }
 
   /** The instance is subscribed. Resolves with what the join's result says of it. */
-  async play (held: Held, scope: JoinResult['scope']): Promise<JoinResult> {
+  async play (held: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
     const { connection, group, options, holdback } = held
     try {
       const { before, messages, epoch, ...recovery } = await this.#resume.replay(group, options)
@@ -61,13 +61,13 @@ export class Replays {
       const due = messages.filter(({ position }) => isDelivered(position, reached))
       for (const envelope of due) this.#hub.replay(connection, envelope)
       const last = due.at(-1)?.position ?? before
-      const waited = holdback.settle(last === undefined ? undefined : { position: last, epoch: last.epoch === '' ? epoch ?? '' : last.epoch, told: recovery.recovered === false })
+      const waited = holdback.release(last === undefined ? undefined : { position: last, epoch: last.epoch === '' ? epoch ?? '' : last.epoch, told: recovery.recovered === false })
       for (const news of waited) {
         if ('reason' in news) connection.announceGap(group, news)
         else if (!connection.hold(news)) this.#hub.replay(connection, news)
       }
       // What comes next begins where the connection is: there is nothing more to hold back, unless this instance is somewhere else.
-      if (reached === undefined || last === undefined || same(last, reached)) connection.held?.delete(group)
+      if (reached === undefined || last === undefined || samePosition(last, reached)) connection.held?.delete(group)
       if (reached === undefined && last !== undefined) this.#backplane.follow?.(group, last)
       return result
     } finally {
@@ -76,7 +76,7 @@ export class Replays {
   }
 }
 
-function isCurrent ({ connection, group, holdback }: Held): boolean {
+function isCurrent ({ connection, group, holdback }: PendingReplay): boolean {
   return holdback.holding && connection.held?.get(group) === holdback
 }
 

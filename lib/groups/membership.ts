@@ -6,7 +6,7 @@ import type { Hub } from '../hub/hub.ts'
 import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Presence } from '../presence/presence.ts'
-import type { Held, Replays } from '../delivery/replay.ts'
+import type { PendingReplay, Replay } from '../delivery/replay.ts'
 import { userTarget } from '../targets.ts'
 import type { OutagePolicy } from '../options/types.ts'
 import type { Connection, JoinOptions, JoinResult, Json, Member } from '../types.ts'
@@ -25,17 +25,17 @@ export class Membership {
   readonly #backplane: Backplane
   readonly #options: MembershipOptions
   readonly #metrics: Metrics
-  readonly #replays: Replays
+  readonly #replay: Replay
   readonly #presence: Presence
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<Member, Promise<JoinResult>>()
 
-  constructor (hub: Hub, backplane: Backplane, replays: Replays, presence: Presence, options: MembershipOptions, metrics: Metrics) {
+  constructor (hub: Hub, backplane: Backplane, replays: Replay, presence: Presence, options: MembershipOptions, metrics: Metrics) {
     this.#hub = hub
     this.#backplane = backplane
     this.#options = options
     this.#metrics = metrics
-    this.#replays = replays
+    this.#replay = replays
     this.#presence = presence
   }
 
@@ -43,7 +43,7 @@ export class Membership {
     assertGroupName(group)
     this.#assertOpen(connection)
     const known = connection.joined.get(group)
-    const held = known === undefined ? this.#replays.hold(connection, group, options) : undefined
+    const held = known === undefined ? this.#replay.hold(connection, group, options) : undefined
     const member = known ?? this.#add(connection, group)
     // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
     let joining = this.#joining.get(member)
@@ -68,18 +68,18 @@ export class Membership {
   }
 
   /** Makes the connection known. Subscribes its user's own target: each time, as that of the user's first connection may still be on its way. */
-  enter (connection: LocalConnection): Promise<void> | undefined {
+  connectionOpened (connection: LocalConnection): Promise<void> | undefined {
     this.#hub.add(connection)
-    return connection.userId === undefined ? undefined : this.#backplane.subscribe(userTarget(connection.userId)).catch(tolerate)
+    return connection.userId === undefined ? undefined : this.#backplane.subscribe(userTarget(connection.userId)).catch(ignoreUnavailable)
   }
 
   /** Forgets a connection whose socket closed. Never rejects. */
-  async release (connection: LocalConnection): Promise<void> {
+  async connectionClosed (connection: LocalConnection): Promise<void> {
     if (this.#hub.remove(connection)) this.#backplane.unsubscribe(userTarget(connection.userId ?? ''))
     await this.leaveAll(connection)
   }
 
-  async #register (connection: LocalConnection, group: string, member: Member, added: boolean, held: Held | undefined): Promise<JoinResult> {
+  async #register (connection: LocalConnection, group: string, member: Member, added: boolean, held: PendingReplay | undefined): Promise<JoinResult> {
     let scope: JoinResult['scope'] = 'cluster'
     try {
       // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
@@ -88,7 +88,7 @@ export class Membership {
     } catch (error) {
       if (this.#options.policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) {
         if (added) this.#undo(connection, group, member)
-        if (held !== undefined) this.#replays.drop(held)
+        if (held !== undefined) this.#replay.drop(held)
         throw error
       }
       // It is a member all the same: without this, nobody would store what failed at its subscription.
@@ -98,7 +98,7 @@ export class Membership {
     }
     // The socket may have closed meanwhile; its memberships are undone then, as they are read from the hub whenever they are stored.
     this.#assertOpen(connection)
-    const result = held === undefined ? { scope } : await this.#replays.play(held, scope)
+    const result = held === undefined ? { scope } : await this.#replay.play(held, scope)
     if (added && connection.joined.get(group) === member) this.#presence.joined(connection, group, member)
     return result
   }
@@ -149,11 +149,11 @@ export class Membership {
 
   /** A leave counts at once; the backplane stores it as soon as it can. */
   #sync (group: string, connectionId: string): Promise<void> {
-    return this.#backplane.syncMember(group, connectionId).catch(tolerate)
+    return this.#backplane.syncMember(group, connectionId).catch(ignoreUnavailable)
   }
 }
 
 /** "Not yet" is no failure where the backplane goes on trying by itself. */
-function tolerate (error: unknown): void {
+function ignoreUnavailable (error: unknown): void {
   if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
 }

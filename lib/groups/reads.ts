@@ -13,12 +13,12 @@ const defaultLimit = 100
 const maxLimit = 10_000
 
 /** Reads members and counts from the backplane; while it is out, answers with what was last known. */
-export class Readings {
+export class GroupReads {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #policy: OutagePolicy['reads']
-  readonly #counts = new LastKnown<number>(maxCounts, () => 1)
-  readonly #members = new LastKnown<readonly Member[]>(maxMembers, members => 1 + members.length)
+  readonly #counts = new StaleCache<number>(maxCounts, () => 1)
+  readonly #members = new StaleCache<readonly Member[]>(maxMembers, members => 1 + members.length)
 
   constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads']) {
     this.#hub = hub
@@ -39,13 +39,13 @@ export class Readings {
   async history (group: string, { since, limit = defaultLimit, reverse = false }: HistoryOptions = {}): Promise<History> {
     assertGroupName(group)
     if (!Number.isInteger(limit) || limit < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit is a positive integer, got ${String(limit)}`)
-    const { gap, messages, top, more } = await this.#backplane.history(group, since === undefined ? undefined : assertPosition(since), Math.min(limit, maxLimit))
+    const { gap, messages, end: top, more } = await this.#backplane.history(group, since === undefined ? undefined : assertPosition(since), Math.min(limit, maxLimit))
     const read = messages.map(({ payload, binary, position = top }) => ({ data: binary ? payload : payload.toString(), position: formatPosition(position) }))
     return { messages: reverse ? read.reverse() : read, position: formatPosition(top), ...(gap === undefined ? {} : { gap }), more }
   }
 
   async #read<Value> (
-    group: string, known: LastKnown<Value>, ask: () => Promise<Value>, here: () => Value, { maxAgeMs = Infinity }: ReadOptions = {}
+    group: string, known: StaleCache<Value>, ask: () => Promise<Value>, here: () => Value, { maxAgeMs = Infinity }: ReadOptions = {}
   ): Promise<Reading<Value>> {
     assertGroupName(group)
     try {
@@ -66,7 +66,7 @@ export class Readings {
 interface Reading<Value> { readonly value: Value, readonly ageMs: number }
 
 /** The latest value of each group, as long as there is room: what was not refreshed for the longest time goes first. */
-class LastKnown<Value> {
+class StaleCache<Value> {
   readonly #maxWeight: number
   readonly #weigh: (value: Value) => number
   readonly #values = new Map<string, { readonly value: Value, readonly at: number }>()

@@ -7,26 +7,26 @@ import type { Hub } from '../hub/hub.ts'
 import { ownerOf } from '../ids.ts'
 import type { Membership } from './membership.ts'
 import type { Metrics } from '../metrics.ts'
-import { Requests, type Command, type ConnectionCommand } from './rpc.ts'
-import { assertData, type Sender } from '../delivery/envelopes.ts'
+import { InstanceRpc, type Command, type ConnectionCommand } from './rpc.ts'
+import { assertData, type EnvelopeFactory } from '../delivery/envelopes.ts'
 import { userTarget } from '../targets.ts'
 import type { AnyConnection, Data, JoinOptions, JoinResult, Json } from '../types.ts'
 
 type Named = AnyConnection | string
 
 /** Acts on a connection wherever it is: here at once, elsewhere by asking the instance that holds it. */
-export class RemoteControl {
+export class ConnectionCommands {
   readonly #hub: Hub
   readonly #membership: Membership
-  readonly #sender: Sender
-  readonly #requests: Requests
+  readonly #envelopes: EnvelopeFactory
+  readonly #rpc: InstanceRpc
   readonly #metrics: Metrics
 
-  constructor (hub: Hub, membership: Membership, backplane: Backplane, sender: Sender, timeoutMs: number, metrics: Metrics) {
+  constructor (hub: Hub, membership: Membership, backplane: Backplane, sender: EnvelopeFactory, timeoutMs: number, metrics: Metrics) {
     this.#hub = hub
     this.#membership = membership
-    this.#sender = sender
-    this.#requests = new Requests(backplane, sender, async (command, data) => await this.#serve(command, data), timeoutMs, metrics)
+    this.#envelopes = sender
+    this.#rpc = new InstanceRpc(backplane, sender, async (command, data) => await this.#serve(command, data), timeoutMs, metrics)
     this.#metrics = metrics
   }
 
@@ -64,25 +64,25 @@ export class RemoteControl {
     const target = userTarget(userId)
     assertClose(code, reason)
     const here = this.#closeUser(userId, code, reason)
-    const elsewhere = await this.#requests.ask(target, { op: 'disconnectUser', userId, code, reason })
+    const elsewhere = await this.#rpc.ask(target, { op: 'disconnectUser', userId, code, reason })
     return elsewhere.reduce<number>((sum, closed) => sum + Number(closed), here)
   }
 
   /** A request or a reply of another instance. Never throws. */
   receive (envelope: Envelope): void {
-    this.#requests.receive(envelope)
+    this.#rpc.receive(envelope)
   }
 
   close (): void {
-    this.#requests.close()
+    this.#rpc.close()
   }
 
   async #act (connection: Named, command: ConnectionCommand, data?: Data): Promise<Json> {
     const connectionId = typeof connection === 'string' ? connection : connection.id
     const owner = ownerOf(connectionId)
-    if (owner === this.#sender.origin) return await this.#actHere(this.#held(connectionId), command, data)
+    if (owner === this.#envelopes.origin) return await this.#actHere(this.#held(connectionId), command, data)
     if (owner === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', 'the id is none')
-    const [answer] = await this.#requests.ask({ kind: 'instance', name: owner }, { ...command, connectionId }, data)
+    const [answer] = await this.#rpc.ask({ kind: 'instance', name: owner }, { ...command, connectionId }, data)
     // Nobody listens there: the instance is gone, and its connections with it.
     if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
     return answer

@@ -1,7 +1,7 @@
 import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
-import type { Sender } from '../delivery/envelopes.ts'
+import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 import type { Data, JoinOptions, Json } from '../types.ts'
 
 /** What one instance may ask of another. The payload of `send` travels beside the command, as it is. */
@@ -26,18 +26,18 @@ interface Pending {
 }
 
 /** Requests to other instances and their replies, over the backplane's `instance` and `user` targets. */
-export class Requests {
+export class InstanceRpc {
   readonly #backplane: Backplane
-  readonly #sender: Sender
+  readonly #envelopes: EnvelopeFactory
   readonly #handle: CommandHandler
   readonly #timeoutMs: number
   readonly #metrics: Metrics
   readonly #pending = new Map<number, Pending>()
   #lastId = 0
 
-  constructor (backplane: Backplane, sender: Sender, handle: CommandHandler, timeoutMs: number, metrics: Metrics) {
+  constructor (backplane: Backplane, sender: EnvelopeFactory, handle: CommandHandler, timeoutMs: number, metrics: Metrics) {
     this.#backplane = backplane
-    this.#sender = sender
+    this.#envelopes = sender
     this.#handle = handle
     this.#timeoutMs = timeoutMs
     this.#metrics = metrics
@@ -49,7 +49,7 @@ export class Requests {
    */
   async ask (target: Target, command: Command, data?: Data): Promise<readonly Json[]> {
     const id = ++this.#lastId
-    const envelope = this.#sender.command('request', target, JSON.stringify({ id, ...command }), data)
+    const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }), data)
     return await new Promise<readonly Json[]>((resolve, reject) => {
       const answers: Json[] = []
       const settle = (error?: unknown): void => {
@@ -83,7 +83,7 @@ export class Requests {
   #settle ({ id, answer, error }: Reply): void {
     const pending = this.#pending.get(id)
     if (pending === undefined) return                          // late, after the deadline
-    if (error !== undefined) return pending.settle(revived(error))
+    if (error !== undefined) return pending.settle(deserializeError(error))
     pending.answers.push(answer ?? null)
     if (pending.answers.length >= pending.expected) pending.settle()
   }
@@ -93,12 +93,12 @@ export class Requests {
     try {
       reply = { id, answer: await this.#handle(command as unknown as Command, binary ? payload : payload.toString()) }
     } catch (error) {
-      reply = { id, error: packed(error) }
+      reply = { id, error: serializeError(error) }
     }
-    if (origin === this.#sender.origin) return this.#settle(reply)
+    if (origin === this.#envelopes.origin) return this.#settle(reply)
     const target: Target = { kind: 'instance', name: origin }
     // Without a reply the asker runs into its deadline, which is the truth: this instance could not answer.
-    await this.#backplane.publish([target], this.#sender.command('reply', target, JSON.stringify(reply))).catch(() => { this.#metrics.repliesLost++ })
+    await this.#backplane.publish([target], this.#envelopes.command('reply', target, JSON.stringify(reply))).catch(() => { this.#metrics.repliesLost++ })
   }
 }
 
@@ -121,14 +121,14 @@ function parse (command: string): Message | undefined {
 }
 
 /** What the handler threw, for the way; an error without a code of ours is the other side's own, and says no more than that. */
-function packed (error: unknown): PackedError {
+function serializeError (error: unknown): PackedError {
   const code = (Object.keys(errorCodes) as ErrorCode[]).find(code => hasCode(error, code))
   if (code !== undefined) return { code, detail: (error as { detail?: string }).detail }
   return { code: 'WSG_TIMEOUT', detail: `the other instance failed: ${error instanceof Error ? error.message : String(error)}` }
 }
 
 /** A newer version may know codes that this one does not. */
-function revived (error: unknown): WebsocketGroupsError {
+function deserializeError (error: unknown): WebsocketGroupsError {
   const { code, detail } = (error ?? {}) as { code?: unknown, detail?: unknown }
   const known = typeof code === 'string' && Object.hasOwn(errorCodes, code)
   if (!known) return new WebsocketGroupsError('WSG_TIMEOUT', `the other instance failed with ${String(code)}`)

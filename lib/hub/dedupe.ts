@@ -14,7 +14,7 @@ interface Recipients {
  * Who got which of the messages that went to several groups with a log. Their copies stand in different logs and may arrive with others between them, or much
  * later, out of a repair; each connection gets one.
  */
-export class Served {
+export class MultiGroupDedupe {
   readonly #messages = new Map<string, Recipients>()
   #entries = 0
 
@@ -22,7 +22,7 @@ export class Served {
    * Those who are to be given it now. The others are told how far the group's log is. Who is still to be given older messages of the group keeps it back,
    * and may be given it through another group before that.
    */
-  fresh (recipients: Iterable<LocalConnection>, envelope: Envelope): LocalConnection[] {
+  selectNew (recipients: Iterable<LocalConnection>, envelope: Envelope): LocalConnection[] {
     const served = this.#servedOf(envelope)
     const fresh: LocalConnection[] = []
     for (const connection of recipients) {
@@ -33,7 +33,7 @@ export class Served {
   }
 
   /** Whether the connection did not get it yet. It counts as given from now on. */
-  first (connection: LocalConnection, envelope: Envelope): boolean {
+  markNew (connection: LocalConnection, envelope: Envelope): boolean {
     return this.#enter(this.#servedOf(envelope), connection)
   }
 

@@ -11,7 +11,7 @@ export interface Gap {
 }
 
 /** How far a connection has a group's log. */
-export interface Reach {
+export interface ReplayEnd {
   readonly position: LogPosition
   /** Of the log that goes on there. A position at the beginning of a log has none. */
   readonly epoch: string
@@ -25,7 +25,7 @@ export interface Reach {
  */
 export class Holdback {
   #waiting: Array<Envelope | Gap> | undefined = []
-  #reach: Reach | undefined
+  #reach: ReplayEnd | undefined
 
   /** Everything waits. */
   get holding (): boolean {
@@ -45,7 +45,7 @@ export class Holdback {
   }
 
   /** Nothing waits any more, but what is not beyond `reach` is not for the connection. Returns what waited. */
-  settle (reach: Reach | undefined): ReadonlyArray<Envelope | Gap> {
+  release (reach: ReplayEnd | undefined): ReadonlyArray<Envelope | Gap> {
     const { waiting } = this
     this.#waiting = undefined
     this.#reach = reach
@@ -57,7 +57,7 @@ export class Holdback {
   }
 
   /** Whether the loss is before what the connection has. Of a log that was rewound only one who was told so is surely on the branch that goes on. */
-  knows (gap: Gap): boolean {
+  covers (gap: Gap): boolean {
     if (this.#reach === undefined) return false
     const { position: { offset }, epoch, told } = this.#reach
     // Told that there is no log any more, it is owed the next one from its beginning.

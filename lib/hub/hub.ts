@@ -3,7 +3,7 @@ import type { LocalConnection } from '../connection/connection.ts'
 import { fanOut } from '../fan-out.ts'
 import type { Gap } from './holdback.ts'
 import { isExcepted } from '../delivery/envelopes.ts'
-import { Served } from './dedupe.ts'
+import { MultiGroupDedupe } from './dedupe.ts'
 import type { Member } from '../types.ts'
 
 type Members = Set<LocalConnection>
@@ -13,7 +13,7 @@ export class Hub {
   readonly connections = new Map<string, LocalConnection>()
   readonly #groups = new Map<string, Members>()
   readonly #users = new Map<string, Members>()
-  readonly #served = new Served()
+  readonly #dedupe = new MultiGroupDedupe()
   #stamp = 0
   #stampOrigin = ''
   #stampSequence = -1
@@ -92,12 +92,12 @@ export class Hub {
     if (recipients === undefined) return 0
     if (!envelope.shared) return fanOut(recipients, envelope, 0)
     if (envelope.position === undefined) return fanOut(recipients, envelope, this.#stampOf(envelope))
-    return fanOut(this.#served.fresh(recipients, envelope), envelope, 0)
+    return fanOut(this.#dedupe.selectNew(recipients, envelope), envelope, 0)
   }
 
   /** A message that one connection missed, or that was kept back for it: from the log of one of the groups that it went to. */
   replay (connection: LocalConnection, envelope: Envelope): void {
-    if (envelope.shared && envelope.position !== undefined && !this.#served.first(connection, envelope)) connection.passOver(envelope)
+    if (envelope.shared && envelope.position !== undefined && !this.#dedupe.markNew(connection, envelope)) connection.passOver(envelope)
     else connection.deliver(envelope)
   }
 
@@ -106,7 +106,7 @@ export class Hub {
   }
 
   /** Writes a message, once, to everyone here behind any of the targets but behind none of `served`. Returns how many took it. */
-  deliverOnce (envelope: Envelope, targets: readonly Target[], served: readonly Target[]): number {
+  deliverExcept (envelope: Envelope, targets: readonly Target[], served: readonly Target[]): number {
     const recipients = this.#union(targets)
     for (const connection of this.#union(served)) recipients.delete(connection)
     return fanOut(recipients, envelope, 0)

@@ -2,21 +2,21 @@ import type { Envelope, LogPosition } from '../backplane/backplane.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { FramedSession } from '../connection/framed-session.ts'
 import type { Gap, Holdback } from './holdback.ts'
-import type { Outbound } from '../connection/outbound/writer.ts'
-import { Outgoing } from '../connection/outbound/message.ts'
+import type { SocketWriter } from '../connection/outbound/writer.ts'
+import { OutboundMessage } from '../connection/outbound/message.ts'
 import { formatPosition } from '../backplane/position.ts'
 import type { JoinResult } from '../types.ts'
 
 /** Of envelopes that are replayed: after the crash of an instance thousands of clients are given the same ones. */
-const replayed = new WeakMap<Envelope, Outgoing>()
+const replayed = new WeakMap<Envelope, OutboundMessage>()
 
 /** How a connection is given messages of groups, and news of them: raw clients get the bytes that were sent, framed ones all the rest too. */
-export abstract class Recipient {
+export abstract class ConnectionInGroups {
   abstract readonly id: string
   abstract readonly closed: boolean
   /** By group, what is not given to the connection as it comes. */
   held: Map<string, Holdback> | undefined
-  abstract readonly outbound: Outbound
+  abstract readonly outbound: SocketWriter
   /** Set when the client speaks the framed protocol. */
   protected abstract readonly session: FramedSession | undefined
 
@@ -43,8 +43,8 @@ export abstract class Recipient {
       return false
     }
     let outgoing = replayed.get(envelope)
-    if (outgoing === undefined) replayed.set(envelope, outgoing = Outgoing.ofEnvelope(envelope))
-    return this.outbound.replay(outgoing)
+    if (outgoing === undefined) replayed.set(envelope, outgoing = OutboundMessage.ofEnvelope(envelope))
+    return this.outbound.enqueueOne(outgoing)
   }
 
   /** A message of a group's log that is not for this connection: its client learns how far the log is, or it would be given the message when it resumes. */
@@ -85,7 +85,7 @@ export abstract class Recipient {
   announceGap (group: string, gap: Gap): void {
     const holdback = this.held?.get(group)
     if (holdback?.holding === true) return this.#keep(holdback, gap)
-    if (holdback?.knows(gap) === true) return
+    if (holdback?.covers(gap) === true) return
     this.held?.delete(group)
     this.session?.send({ type: 'gap', group, reason: gap.reason, position: formatPosition(gap.position) })
   }

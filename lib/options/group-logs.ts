@@ -3,11 +3,11 @@ import type { LogSettings } from '../types.ts'
 
 const maxRemembered = 10_000
 
-export const standardLog: LogSettings = { maxMessages: 100, ttlMs: 300_000 }
+export const defaultLog: LogSettings = { maxMessages: 100, ttlMs: 300_000 }
 
 /** Which log each group has, by the options `log` and `logs`. */
 export class GroupLogs {
-  readonly #standard: LogSettings | undefined
+  readonly #default: LogSettings | undefined
   readonly #exact = new Map<string, LogSettings | undefined>()
   /** Longest first, so that the first one that fits is the most exact. */
   readonly #prefixes: ReadonlyArray<readonly [prefix: string, settings: LogSettings | undefined]>
@@ -16,7 +16,7 @@ export class GroupLogs {
   readonly #known = new Map<string, LogSettings | undefined>()
 
   constructor ({ log, logs }: { readonly log: NonNullable<WebsocketGroupsOptions['log']>, readonly logs: WebsocketGroupsOptions['logs'] }) {
-    this.#standard = orNone(log)
+    this.#default = orNone(log)
     this.#choose = typeof logs === 'function' ? logs : undefined
     const named = Object.entries(typeof logs === 'function' ? {} : logs ?? {})
     for (const [name, settings] of named) if (!name.endsWith('*')) this.#exact.set(name, orNone(settings))
@@ -29,16 +29,16 @@ export class GroupLogs {
   of (group: string): LogSettings | undefined {
     if (this.#choose !== undefined) {
       const chosen = this.#choose(group)
-      return chosen === undefined ? this.#standard : orNone(chosen)
+      return chosen === undefined ? this.#default : orNone(chosen)
     }
     if (this.#exact.has(group)) return this.#exact.get(group)
-    return this.#prefixes.length === 0 ? this.#standard : this.#byPrefix(group)
+    return this.#prefixes.length === 0 ? this.#default : this.#byPrefix(group)
   }
 
   #byPrefix (group: string): LogSettings | undefined {
     if (this.#known.has(group)) return this.#known.get(group)
     const fitting = this.#prefixes.find(([prefix]) => group.startsWith(prefix))
-    const settings = fitting === undefined ? this.#standard : fitting[1]
+    const settings = fitting === undefined ? this.#default : fitting[1]
     if (this.#known.size >= maxRemembered) this.#known.clear()
     this.#known.set(group, settings)
     return settings

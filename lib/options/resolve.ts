@@ -1,6 +1,6 @@
 import type { LogSettings } from '../backplane/backplane.ts'
 import { WebsocketGroupsError } from '../errors.ts'
-import { standardLog } from './group-logs.ts'
+import { defaultLog } from './group-logs.ts'
 import type { OutagePolicy, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
 import type { Identity } from '../types.ts'
 
@@ -89,7 +89,7 @@ const defaults = {
   userId: defaultUserId,
   expiresAt: defaultExpiresAt,
   rooms: {},
-  log: standardLog,
+  log: defaultLog,
   keyPrefix: 'wsg:',
   maxBufferedBytes: 4_194_304,
   slowBufferedBytes: 65_536,

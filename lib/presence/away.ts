@@ -5,7 +5,7 @@ const maxAbsent = 100_000
 interface Absent { readonly group: string, readonly member: FramedMember, readonly until: number }
 
 /** Members whose socket broke and who may still come back. All wait equally long, so the oldest is always the next to give up on: one timer serves all. */
-export class Absences {
+export class AwayMembers {
   readonly #graceMs: number
   readonly #ended: (gone: ReadonlyMap<string, readonly FramedMember[]>) => void
   readonly #groups = new Map<string, Map<string, Absent>>()

@@ -1,11 +1,11 @@
-import { Absences } from './away.ts'
+import { AwayMembers } from './away.ts'
 import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import type { FramedMember } from '../connection/frame-codec.ts'
-import { Outgoing } from '../connection/outbound/message.ts'
-import { Roll, type Change } from './member-lists.ts'
-import type { Sender } from '../delivery/envelopes.ts'
+import { OutboundMessage } from '../connection/outbound/message.ts'
+import { MemberLists, type Change } from './member-lists.ts'
+import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 import type { Member } from '../types.ts'
 
 /*
@@ -38,19 +38,19 @@ interface Here {
  */
 export class Presence {
   readonly #backplane: Pick<Backplane, 'publish' | 'count' | 'members'>
-  readonly #sender: Sender
+  readonly #envelopes: EnvelopeFactory
   readonly #here = new Map<string, Map<LocalConnection, Here>>()
   /** Leaves that are being announced, by connection and group: a join that follows must not overtake them. */
   readonly #leaving = new Map<string, Promise<void>>()
-  readonly #absences: Absences
-  readonly #roll = new Roll(async group => await this.#members(group))
-  #resync: NodeJS.Timeout | undefined
+  readonly #away: AwayMembers
+  readonly #lists = new MemberLists(async group => await this.#members(group))
+  #resyncTimer: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor (backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, sender: Sender, graceMs: number) {
+  constructor (backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, sender: EnvelopeFactory, graceMs: number) {
     this.#backplane = backplane
-    this.#sender = sender
-    this.#absences = new Absences(graceMs, gone => {
+    this.#envelopes = sender
+    this.#away = new AwayMembers(graceMs, gone => {
       for (const [group, members] of gone) void this.#giveUp(group, members)
     })
   }
@@ -63,7 +63,7 @@ export class Presence {
     if (here === undefined) this.#here.set(group, here = new Map())
     const leaving = this.#leaving.get(`${connection.id} ${group}`) ?? Promise.resolve()
     here.set(connection, { member: shown, announced: leaving.then(async () => await this.#announce(group, 'join', shown)), superseded: false })
-    if (connection.framed) void this.#roll.ask(group, [connection])
+    if (connection.framed) void this.#lists.send(group, [connection])
   }
 
   /** The connection left the group, or its socket closed. Resolves when others were told; never rejects. */
@@ -72,10 +72,10 @@ export class Presence {
     const gone = here?.get(connection)
     if (here === undefined || gone === undefined) return
     here.delete(connection)
-    this.#roll.forget(group, connection)
+    this.#lists.cancel(group, connection)
     if (here.size === 0) {
       this.#here.delete(group)
-      this.#absences.drop(group)
+      this.#away.drop(group)
     }
     const { closeCode, sessionName } = connection
     const mayComeBack = closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
@@ -91,40 +91,40 @@ export class Presence {
   /** From an instance, this one included. Never throws. */
   receive ({ command, target }: Envelope): void {
     const event = parse(command)
-    if (event?.event === 'resync') this.resync()
+    if (event?.event === 'resync') this.#resync()
     else if (event !== undefined) this.#apply(target.name, event)
   }
 
   /** Members of another instance vanished without a word of it: everyone reads the lists anew. */
-  membersLost (): void {
+  announceResync (): void {
     const target: Target = { kind: 'all', name: '' }
-    void this.#publish(target, { event: 'resync' }).catch(() => this.resync())
+    void this.#publish(target, { event: 'resync' }).catch(() => this.#resync())
   }
 
   /** Events may have been missed: framed connections get the lists anew, soon. */
-  resync (): void {
+  #resync (): void {
     if (this.#closed || this.#here.size === 0) return
     // Not all instances in the same instant, and once for all reasons that come together.
-    this.#resync ??= setTimeout(() => {
-      this.#resync = undefined
+    this.#resyncTimer ??= setTimeout(() => {
+      this.#resyncTimer = undefined
       void this.#resyncAll()
     }, Math.random() * maxResyncDelayMs).unref()
   }
 
   stats (): Record<string, number> {
-    return { presenceGroups: this.#here.size, presenceAway: this.#absences.size }
+    return { presenceGroups: this.#here.size, presenceAway: this.#away.size }
   }
 
   close (): void {
     this.#closed = true
-    clearTimeout(this.#resync)
-    this.#absences.close()
+    clearTimeout(this.#resyncTimer)
+    this.#away.close()
   }
 
   async #resyncAll (): Promise<void> {
     const groups = [...this.#here.keys()]
     for (let start = 0; start < groups.length; start += resyncBatch) {
-      await Promise.all(groups.slice(start, start + resyncBatch).map(async group => await this.#roll.ask(group, this.#watchers(group))))
+      await Promise.all(groups.slice(start, start + resyncBatch).map(async group => await this.#lists.send(group, this.#watchers(group))))
     }
   }
 
@@ -135,13 +135,13 @@ export class Presence {
   }
 
   async #publish (target: Target, event: Event): Promise<void> {
-    await this.#backplane.publish([target], this.#sender.command('presence', target, JSON.stringify(event)))
+    await this.#backplane.publish([target], this.#envelopes.command('presence', target, JSON.stringify(event)))
   }
 
   #apply (group: string, { event, member, count }: Exclude<Event, { event: 'resync' }>): void {
     if (!this.#here.has(group)) return
-    if (event === 'away') return this.#absences.add(group, member)
-    const back = this.#absences.remove(group, member.session)
+    if (event === 'away') return this.#away.add(group, member)
+    const back = this.#away.remove(group, member.session)
     if (event === 'join') this.#supersede(group, member)
     this.#tell(group, { event, member }, count, back)
   }
@@ -154,13 +154,13 @@ export class Presence {
   }
 
   #tell (group: string, change: Change, count: number, back: boolean): void {
-    this.#roll.note(group, change)
+    this.#lists.record(group, change)
     const { event, member } = change
     // Who is away still counts: to the others it never left.
-    const shown = count < 0 ? -1 : count + this.#absences.count(group)
-    const outgoing = Outgoing.ofFrame({ type: 'presence', group, event, member, count: shown, ...(back && event === 'join' ? { back } : {}) })
+    const shown = count < 0 ? -1 : count + this.#away.count(group)
+    const outgoing = OutboundMessage.ofFrame({ type: 'presence', group, event, member, count: shown, ...(back && event === 'join' ? { back } : {}) })
     for (const connection of this.#watchers(group)) {
-      if (connection.id !== member.connectionId && !this.#roll.awaits(group, connection)) connection.outbound.take(outgoing)
+      if (connection.id !== member.connectionId && !this.#lists.isPending(group, connection)) connection.outbound.enqueueShared(outgoing)
     }
   }
 
@@ -186,7 +186,7 @@ export class Presence {
     const ids = new Set(stored.map(({ connectionId }) => connectionId))
     const here = Array.from(this.#here.get(group)?.values() ?? [], ({ member }) => member).filter(({ connectionId }) => !ids.has(connectionId))
     const sessions = new Set([...stored, ...here].map(({ session }) => session))
-    return [...stored, ...here, ...this.#absences.of(group).filter(({ session }) => !sessions.has(session))]
+    return [...stored, ...here, ...this.#away.of(group).filter(({ session }) => !sessions.has(session))]
   }
 }
 

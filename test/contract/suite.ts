@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Appended, Backplane, Envelope, GapReason, LocalInstance, LogPosition, Target } from '../../lib/backplane/backplane.ts'
 import { drawId } from '../../lib/ids.ts'
-import { beginning } from '../../lib/backplane/position.ts'
+import { logStart } from '../../lib/backplane/position.ts'
 import type { Member } from '../../lib/types.ts'
 
 /** One empty cluster: every backplane it makes is another instance of it. */
@@ -248,7 +248,7 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
   rule('a message of a log arrives with its position, on every instance, and can be read again', async start => {
     const [a, b] = [await start(), await start()]
     for (const { backplane } of [a, b]) await backplane.subscribe(group('log'))
-    assert.deepEqual(a.backplane.position('log'), beginning)
+    assert.deepEqual(a.backplane.position('log'), logStart)
     const first = await a.append('log', 'one')
     const second = await b.append('log', 'two')
     assert.deepEqual([first.position.offset, second.position.offset, first.duplicate, first.queued], [1, 2, false, false])
@@ -257,7 +257,7 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
       await until(() => received.length === 2)
       assert.deepEqual(received.map(({ position }) => position), [first.position, second.position])
       assert.deepEqual(backplane.position('log'), second.position)
-      const { messages, top, more, gap } = await backplane.history('log', first.position, 10)
+      const { messages, end: top, more, gap } = await backplane.history('log', first.position, 10)
       assert.deepEqual(messages.map(({ payload, position, origin }) => [payload.toString(), position, origin]), [['two', second.position, b.instanceId]])
       assert.deepEqual([top, more, gap], [second.position, false, undefined])
     }
@@ -277,7 +277,7 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
       assert.deepEqual(gaps, [])
     }
     for (const index of [0, 1, 2]) assert.deepEqual(first?.filter(text => text.startsWith(`${index}:`)), Array.from({ length: 200 }, (_, n) => `${index}:${n}`))
-    const { messages } = await (instances[0] as Instance).backplane.history('log', beginning, 1000)
+    const { messages } = await (instances[0] as Instance).backplane.history('log', logStart, 1000)
     assert.deepEqual(messages.map(({ payload }) => payload.toString()), first)
   })
 
@@ -285,7 +285,7 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     const a = await start()
     const appended: Appended[] = []
     for (let n = 1; n <= 10; n++) appended.push(await a.append('log', String(n), { maxMessages: 4 }))
-    const at = (n: number): LogPosition => appended[n - 1]?.position ?? beginning
+    const at = (n: number): LogPosition => appended[n - 1]?.position ?? logStart
     const read = async (since: LogPosition | undefined, limit = 100): Promise<unknown[]> => {
       const { messages, gap, before, more } = await a.backplane.history('log', since, limit)
       return [messages.map(({ payload }) => payload.toString()).join(), gap, before.offset, more]
@@ -295,14 +295,14 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     assert.deepEqual(await read(at(6), 3), ['7,8,9', undefined, 6, true])
     assert.deepEqual(await read(at(10)), ['', undefined, 10, false])
     assert.deepEqual(await read(at(5)), ['7,8,9,10', 'trimmed', 6, false])
-    assert.deepEqual(await read(beginning), ['7,8,9,10', 'trimmed', 6, false])
+    assert.deepEqual(await read(logStart), ['7,8,9,10', 'trimmed', 6, false])
     assert.deepEqual(await read(undefined, 2), ['9,10', undefined, 8, false])
     assert.deepEqual(await read(undefined), ['7,8,9,10', undefined, 6, false])
     assert.deepEqual(await read({ ...at(8), epoch: '12345678' }), ['7,8,9,10', 'epoch', 6, false])
     assert.deepEqual(await read({ ...at(8), nonce: at(8).nonce + 1 }), ['', 'rewound', 10, false])
     assert.deepEqual(await read({ ...at(10), offset: 11 }), ['', 'rewound', 10, false])
     assert.deepEqual((await a.backplane.history('log-none', undefined, 10)).messages, [])
-    assert.equal((await a.backplane.history('log-none', beginning, 10)).gap, undefined)
+    assert.equal((await a.backplane.history('log-none', logStart, 10)).gap, undefined)
     assert.equal((await a.backplane.history('log-none', at(1), 10)).gap, 'epoch')
   })
 

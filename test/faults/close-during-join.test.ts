@@ -97,10 +97,10 @@ t.test('a channel that is given up while the connection for subscriptions is bro
   const link = { up: true, problem: undefined, run: async () => await new Promise<never>(() => {}), reset () {} } as unknown as Link
   const dropped: string[] = []
   const subscriptions = new Subscriptions(link, 1_000, 5, { acked () {}, dropped (name) { dropped.push(name) }, changed () {} })
-  const waiting = subscriptions.acquire('lobby')
+  const waiting = subscriptions.subscribe('lobby')
   await sleep(1)                                                // SUBSCRIBE is on its way
   subscriptions.disconnected()
-  subscriptions.release('lobby')
+  subscriptions.unsubscribe('lobby')
   await t.resolves(waiting, 'whoever gave it up does not wait for it')
   await until(() => dropped.includes('lobby'))
   t.equal(subscriptions.wanted, 0)

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
-import { beginning } from '../../lib/backplane/position.ts'
+import { logStart } from '../../lib/backplane/position.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
@@ -269,7 +269,7 @@ t.test('data lost while nothing is published: one gap, and none for a log that w
     await until(() => readers.problem === undefined)
   }
   t.equal(local.gaps.length, 1)
-  t.same(readers.position('log'), beginning)
+  t.same(readers.position('log'), logStart)
   live(await append('2'))
   t.same(events, ['1', 'gap: epoch to 0', '2'])
 })

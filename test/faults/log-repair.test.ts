@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { Link } from '../../lib/backplane/redis/link/link.ts'
-import { Probe } from '../../lib/backplane/redis/link/pubsub-probe.ts'
+import { PubSubProbe } from '../../lib/backplane/redis/link/pubsub-probe.ts'
 import { Wire } from '../chaos/wire.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
@@ -160,7 +160,7 @@ t.test('a subscribe link that answers and hears nothing is replaced', async t =>
   t.teardown(async () => await Promise.all([command.close(), subscribe.close()]))
   await until(() => command.up && subscribe.up)
   let subscribed = false
-  const probe = new Probe(command, subscribe, { has: () => subscribed }, 'own', 20)
+  const probe = new PubSubProbe(command, subscribe, { has: () => subscribed }, 'own', 20)
   t.teardown(() => probe.close())
   let heard = 0
   subscribe.redis.on('messageBuffer', (_, bytes: Buffer) => { if (probe.received(bytes)) heard++ })

@@ -7,7 +7,7 @@ import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Link } from '../../lib/backplane/redis/link/link.ts'
 import { isLogged } from '../../lib/backplane/redis/log/page.ts'
-import { Readers } from '../../lib/backplane/redis/log/followers.ts'
+import { LogFollowers } from '../../lib/backplane/redis/log/followers.ts'
 import { append, type Script } from '../../lib/backplane/redis/membership/scripts.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { drawId } from '../../lib/ids.ts'
@@ -144,7 +144,7 @@ export function readersRig (redis: TestRedis) {
   const link = new HeldLink(redis.admin)
   const local = new Recorder()
   let changes = 0
-  const readers = new Readers(link as unknown as Link, new Keys('wsg:'), local, () => { changes++ })
+  const readers = new LogFollowers(link as unknown as Link, new Keys('wsg:'), local, () => { changes++ })
   return {
     link,
     local,

@@ -1,9 +1,9 @@
 import type { Appended, Backplane, Envelope, LocalInstance, LogPage, Target } from '../../lib/backplane/backplane.ts'
 import type { LocalConnection } from '../../lib/connection/connection.ts'
-import type { Outbound } from '../../lib/connection/outbound/writer.ts'
-import type { Outgoing } from '../../lib/connection/outbound/message.ts'
-import { beginning } from '../../lib/backplane/position.ts'
-import { Recipient } from '../../lib/hub/local-member.ts'
+import type { SocketWriter } from '../../lib/connection/outbound/writer.ts'
+import type { OutboundMessage } from '../../lib/connection/outbound/message.ts'
+import { logStart } from '../../lib/backplane/position.ts'
+import { ConnectionInGroups } from '../../lib/hub/local-member.ts'
 import type { Member } from '../../lib/types.ts'
 
 /** A logger that says nothing. */
@@ -12,7 +12,7 @@ export const silentLog = new Proxy({}, { get: (_, key) => key === 'child' ? () =
 /** A connection without a socket: it remembers what was written to it. */
 export interface FakeConnection extends LocalConnection { readonly written: string[] }
 
-class WithoutSocket extends Recipient {
+class WithoutSocket extends ConnectionInGroups {
   readonly id: string
   readonly userId: string | undefined
   readonly joined = new Map<string, Member>()
@@ -21,7 +21,7 @@ class WithoutSocket extends Recipient {
   protected readonly session = undefined
   multiStamp = 0
   closed = false
-  readonly outbound = { take: (outgoing: Outgoing) => this.#write(outgoing), replay: (outgoing: Outgoing) => this.#write(outgoing) } as unknown as Outbound
+  readonly outbound = { take: (outgoing: OutboundMessage) => this.#write(outgoing), replay: (outgoing: OutboundMessage) => this.#write(outgoing) } as unknown as SocketWriter
 
   constructor (id: string, userId: string | undefined) {
     super()
@@ -37,7 +37,7 @@ class WithoutSocket extends Recipient {
     this.closed = true
   }
 
-  #write (outgoing: Outgoing): boolean {
+  #write (outgoing: OutboundMessage): boolean {
     if (!this.closed) this.written.push(outgoing.message(false).payload.toString())
     return !this.closed
   }
@@ -74,8 +74,8 @@ export class FakeBackplane implements Backplane {
     return await this.onPublish(envelope)
   }
 
-  async append (): Promise<Appended> { return { position: beginning, queued: false, duplicate: false } }
-  async history (): Promise<LogPage> { return { gap: undefined, messages: [], before: beginning, top: beginning, more: false } }
+  async append (): Promise<Appended> { return { position: logStart, queued: false, duplicate: false } }
+  async history (): Promise<LogPage> { return { gap: undefined, messages: [], before: logStart, end: logStart, more: false } }
   position (): undefined {}
 
   async syncMember (group: string, connectionId: string): Promise<void> { await this.onSync(group, connectionId) }

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { decode, encode } from '../../lib/backplane/redis/envelope.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
-import { Sender } from '../../lib/delivery/envelopes.ts'
+import { EnvelopeFactory } from '../../lib/delivery/envelopes.ts'
 import { heard, onEveryCluster, onRedis } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -192,7 +192,7 @@ onEveryCluster(t, redis, 'many requests at the same time each get their own answ
 onRedis(t, redis, 'requests that make no sense, or come from a newer version, are answered with an error and do no harm', async (t, cluster) => {
   const a = await cluster.start()
   const member = await a.enter('room', { user: 'ann' })
-  const [keys, sender] = [new Keys('wsg:'), new Sender()]
+  const [keys, sender] = [new Keys('wsg:'), new EnvelopeFactory()]
   const inbox = { kind: 'instance', name: a.id } as const
   const answers = new Redis(redis.url)
   t.teardown(() => answers.disconnect())

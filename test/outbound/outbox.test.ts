@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { WebSocket } from 'ws'
 import { Metrics } from '../../lib/metrics.ts'
 import { Batch } from '../../lib/connection/outbound/batch.ts'
-import { Outbox } from '../../lib/connection/outbound/flush-scheduler.ts'
+import { FlushScheduler } from '../../lib/connection/outbound/flush-scheduler.ts'
 import { openWire } from '../../lib/connection/outbound/ws-internals.ts'
 import { silentLog } from '../helpers/fakes.ts'
 import { until } from '../helpers/until.ts'
@@ -17,7 +17,7 @@ function work (ms: number): void {
 }
 
 t.test('thousands of sockets are written to in slices, between which the event loop goes on', async t => {
-  const outbox = new Outbox(limits, new Metrics(), () => silentLog)
+  const outbox = new FlushScheduler(limits, new Metrics(), () => silentLog)
   const turns: number[] = []
   let longest = 0
   let last = performance.now()
@@ -28,42 +28,42 @@ t.test('thousands of sockets are written to in slices, between which the event l
   t.teardown(() => clearInterval(beat))
   await sleep(20)
   longest = 0
-  for (let n = 0; n < 3_000; n++) outbox.add({ turn () { work(0.1); turns.push(n) } })
+  for (let n = 0; n < 3_000; n++) outbox.add({ flushScheduled () { work(0.1); turns.push(n) } })
   await until(() => turns.length === 3_000)
   t.strictSame(turns, Array.from({ length: 3_000 }, (_, n) => n), 'each once, in order')
   t.ok(longest < 150, `${Math.round(longest)} ms of 300 ms at a time`)
 })
 
 t.test('a stream that throws does not keep the others from being written to', async t => {
-  const outbox = new Outbox(limits, new Metrics(), () => silentLog)
+  const outbox = new FlushScheduler(limits, new Metrics(), () => silentLog)
   const turns: string[] = []
   const thrown = new Promise<Error>(resolve => process.once('uncaughtException', resolve))
-  outbox.add({ turn () { throw new Error('broken stream') } })
-  outbox.add({ turn () { turns.push('same round') } })
+  outbox.add({ flushScheduled () { throw new Error('broken stream') } })
+  outbox.add({ flushScheduled () { turns.push('same round') } })
   t.match(await thrown, { message: 'broken stream' })
   await until(() => turns.length === 1)
-  outbox.add({ turn () { turns.push('later') } })
+  outbox.add({ flushScheduled () { turns.push('later') } })
   await until(() => turns.length === 2)
   t.strictSame(turns, ['same round', 'later'])
 })
 
 t.test('who gets frames while others are written to comes after them', async t => {
-  const outbox = new Outbox(limits, new Metrics(), () => silentLog)
+  const outbox = new FlushScheduler(limits, new Metrics(), () => silentLog)
   const turns: string[] = []
-  const busy = { turn () { turns.push('busy') } }
-  outbox.add({ turn () { turns.push('first'); outbox.add(busy) } })
-  outbox.add({ turn () { turns.push('second') } })
+  const busy = { flushScheduled () { turns.push('busy') } }
+  outbox.add({ flushScheduled () { turns.push('first'); outbox.add(busy) } })
+  outbox.add({ flushScheduled () { turns.push('second') } })
   await until(() => turns.length === 3)
   t.strictSame(turns, ['first', 'second', 'busy'])
 })
 
 t.test('with frames coming all the time half of the event loop is left to others, and what comes singly goes out at once', async t => {
-  const outbox = new Outbox(limits, new Metrics(), () => silentLog)
+  const outbox = new FlushScheduler(limits, new Metrics(), () => silentLog)
   let busyMs = 0
   let rounds = 0
   let going = true
   const writers = Array.from({ length: 30 }, (_, n) => ({
-    turn () {
+    flushScheduled () {
       const before = performance.now()
       work(0.1)
       busyMs += performance.now() - before
@@ -80,7 +80,7 @@ t.test('with frames coming all the time half of the event loop is left to others
   t.ok(rounds > 20, `${rounds} rounds`)
   await sleep(30)
   let written = false
-  outbox.add({ turn () { written = true } })
+  outbox.add({ flushScheduled () { written = true } })
   await new Promise(resolve => setImmediate(resolve))
   t.ok(written)
 })

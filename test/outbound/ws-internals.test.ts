@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import type * as Ws from 'ws'
-import { encode } from '../../lib/connection/outbound/ws-frame.ts'
+import { encodeWsFrame } from '../../lib/connection/outbound/ws-frame.ts'
 import { openWire } from '../../lib/connection/outbound/ws-internals.ts'
 
 const require = createRequire(import.meta.url)
@@ -25,11 +25,11 @@ for (const [name, { WebSocketServer, WebSocket }] of Object.entries(releases)) {
       await once(server, 'listening')
       server.on('connection', socket => {
         const closing: string[] = []
-        const wire = openWire(socket, { closing () { closing.push('x'.repeat(100)); wire?.stream.write(encode(closing.join(), false, wire.deflate)) } })
+        const wire = openWire(socket, { closing () { closing.push('x'.repeat(100)); wire?.stream.write(encodeWsFrame(closing.join(), false, wire.deflate)) } })
         if (wire === undefined) return socket.close(4000, 'unknown shape')
         t.same(wire.deflate?.windowBits, perMessageDeflate === false ? undefined : 10)
-        wire.stream.write(encode('one', false, wire.deflate))
-        wire.stream.write(Buffer.concat([encode('two'.repeat(20), false, wire.deflate), encode(Buffer.alloc(70_000, 3), true, wire.deflate)]))
+        wire.stream.write(encodeWsFrame('one', false, wire.deflate))
+        wire.stream.write(Buffer.concat([encodeWsFrame('two'.repeat(20), false, wire.deflate), encodeWsFrame(Buffer.alloc(70_000, 3), true, wire.deflate)]))
         socket.ping('four') // as ws answers pings, at any time
         socket.close(4001, 'done')
         t.equal(closing.length, 1, 'asked for what is left, once')

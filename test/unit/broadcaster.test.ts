@@ -1,20 +1,20 @@
 import t from 'tap'
 import type { Envelope, Target } from '../../lib/backplane/backplane.ts'
-import { Appender } from '../../lib/delivery/logged-publish.ts'
+import { LoggedPublish } from '../../lib/delivery/logged-publish.ts'
 import { Broadcaster } from '../../lib/delivery/broadcaster.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { Hub } from '../../lib/hub/hub.ts'
-import { LocalDelivery } from '../../lib/delivery/echo.ts'
+import { EchoFilter } from '../../lib/delivery/echo.ts'
 import { GroupLogs } from '../../lib/options/group-logs.ts'
 import { Metrics } from '../../lib/metrics.ts'
 import type { OutagePolicy } from '../../lib/options/types.ts'
-import { Sender } from '../../lib/delivery/envelopes.ts'
+import { EnvelopeFactory } from '../../lib/delivery/envelopes.ts'
 import { deferred, FakeBackplane, fakeConnection, member, silentLog, type FakeConnection } from '../helpers/fakes.ts'
 
 interface Parts {
   readonly backplane: FakeBackplane
   readonly broadcaster: Broadcaster
-  readonly delivery: LocalDelivery
+  readonly delivery: EchoFilter
   readonly metrics: Metrics
   readonly one: FakeConnection
   readonly both: FakeConnection
@@ -31,18 +31,18 @@ function parts (policy: OutagePolicy['broadcast'] = 'local'): Parts {
     hub.join(connection, 'g', member(connection))
   }
   hub.join(both, 'h', member(both))
-  const [backplane, metrics, sender] = [new FakeBackplane(), new Metrics(), new Sender()]
-  const delivery = new LocalDelivery(hub, sender, metrics, () => silentLog)
+  const [backplane, metrics, sender] = [new FakeBackplane(), new Metrics(), new EnvelopeFactory()]
+  const delivery = new EchoFilter(hub, sender, metrics, () => silentLog)
   return {
     backplane,
-    broadcaster: new Broadcaster(hub, backplane, new Appender(backplane, new GroupLogs({ log: false, logs: undefined })), sender, delivery, policy, { slow: new Set() }, metrics),
+    broadcaster: new Broadcaster(hub, backplane, new LoggedPublish(backplane, new GroupLogs({ log: false, logs: undefined })), sender, delivery, policy, { slow: new Set() }, metrics),
     delivery,
     metrics,
     one,
     both,
     echo (name) {
       const target: Target = { kind: 'group', name }
-      delivery.echo({ ...backplane.published.at(-1) as Envelope, target })
+      delivery.receive({ ...backplane.published.at(-1) as Envelope, target })
     }
   }
 }
@@ -112,7 +112,7 @@ t.test('of messages that may come back the latest 10,000 are remembered', async 
   backplane.onPublish = async () => { throw timeout() }
   for (let n = 0; n < 10_002; n++) await broadcaster.toGroups('g', String(n))
   one.written.length = 0
-  for (const envelope of backplane.published.slice(-10_000)) delivery.echo(envelope)
+  for (const envelope of backplane.published.slice(-10_000)) delivery.receive(envelope)
   t.strictSame(one.written, [])
 })
 
@@ -146,7 +146,7 @@ t.test('messages of other origins are delivered whatever their number', async (t
   const { backplane, broadcaster, delivery, one } = parts()
   backplane.onPublish = async () => { throw timeout() }
   await broadcaster.toGroups('g', 'own')
-  delivery.echo({ ...backplane.published[0] as Envelope, origin: 'another', payload: Buffer.from('same sequence') })
+  delivery.receive({ ...backplane.published[0] as Envelope, origin: 'another', payload: Buffer.from('same sequence') })
   t.strictSame(one.written, ['own', 'same sequence'])
 })
 
@@ -156,7 +156,7 @@ t.test('two messages in flight do not mix up their echoes', async (t) => {
   const answers = [first.promise, second.promise]
   backplane.onPublish = async () => await (answers.shift() as Promise<number>)
   const sent = [broadcaster.toGroups('g', '1'), broadcaster.toGroups('g', '2')]
-  delivery.echo(backplane.published[1] as Envelope)
+  delivery.receive(backplane.published[1] as Envelope)
   second.reject(timeout())
   first.reject(timeout())
   t.strictSame((await Promise.all(sent)).map(({ scope }) => scope), ['local', 'local'])

@@ -4,7 +4,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
 import { LocalConnection, type ConnectionInit } from '../../lib/connection/connection.ts'
 import { Metrics } from '../../lib/metrics.ts'
-import { Outbox } from '../../lib/connection/outbound/flush-scheduler.ts'
+import { FlushScheduler } from '../../lib/connection/outbound/flush-scheduler.ts'
 import type { ConnectionCallbacks } from '../../lib/route-types.ts'
 import { until } from '../helpers/until.ts'
 
@@ -42,7 +42,7 @@ function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<Conn
     log,
     callbacks: { onMessage () {}, ...callbacks },
     limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000 },
-    outbox: new Outbox({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0 }, metrics, () => quiet),
+    scheduler: new FlushScheduler({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0 }, metrics, () => quiet),
     metrics,
     enter: () => undefined,
     release: async () => {},

@@ -6,10 +6,10 @@ import { Membership, type MembershipOptions } from '../../lib/groups/membership.
 import { GroupLogs } from '../../lib/options/group-logs.ts'
 import { Metrics } from '../../lib/metrics.ts'
 import { Presence } from '../../lib/presence/presence.ts'
-import { Recent } from '../../lib/delivery/log-cache.ts'
-import { Replays } from '../../lib/delivery/replay.ts'
-import { Resume } from '../../lib/delivery/backlog.ts'
-import { Sender } from '../../lib/delivery/envelopes.ts'
+import { LogCache } from '../../lib/delivery/log-cache.ts'
+import { Replay } from '../../lib/delivery/replay.ts'
+import { Backlog } from '../../lib/delivery/backlog.ts'
+import { EnvelopeFactory } from '../../lib/delivery/envelopes.ts'
 import { deferred, FakeBackplane, fakeConnection, type FakeConnection } from '../helpers/fakes.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 
@@ -19,10 +19,10 @@ interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly
 
 function parts (options: Partial<MembershipOptions> = {}): Parts {
   const [hub, backplane, metrics] = [new Hub(), new FakeBackplane(), new Metrics()]
-  const replays = new Replays(hub, backplane, new Resume(backplane, new Recent(), new GroupLogs({ log: false, logs: undefined })))
-  const membership = new Membership(hub, backplane, replays, new Presence(backplane, new Sender(), 0), { policy: 'local', maxGroupsPerConnection: 10, memberInfo: undefined, ...options }, metrics)
+  const replays = new Replay(hub, backplane, new Backlog(backplane, new LogCache(), new GroupLogs({ log: false, logs: undefined })))
+  const membership = new Membership(hub, backplane, replays, new Presence(backplane, new EnvelopeFactory(), 0), { policy: 'local', maxGroupsPerConnection: 10, memberInfo: undefined, ...options }, metrics)
   const connection = fakeConnection(connectionIdOf('instance00', 1), 'ann')
-  void membership.enter(connection)
+  void membership.connectionOpened(connection)
   return { hub, backplane, membership, connection, metrics }
 }
 
@@ -106,7 +106,7 @@ t.test('a connection that closes during its join is gone', async (t) => {
   backplane.onSync = async () => { await synced.promise }
   const joining = membership.join(connection, 'g')
   Object.assign(connection, { closed: true })
-  const released = membership.release(connection)
+  const released = membership.connectionClosed(connection)
   synced.resolve()
   await t.rejects(joining, { code: 'WSG_CONNECTION_GONE' })
   await released
@@ -122,9 +122,9 @@ t.test('an outage keeps nobody from leaving or entering', async (t) => {
     t.strictSame(await membership.join(connection, 'g'), { scope: 'local' })
     t.equal(await membership.leave(connection, 'g'), true)
     t.strictSame(await membership.join(connection, 'g'), { scope: 'local' })
-    await membership.enter(fakeConnection(connectionIdOf('instance00', 2), code))
+    await membership.connectionOpened(fakeConnection(connectionIdOf('instance00', 2), code))
   }
-  await membership.release(connection)
+  await membership.connectionClosed(connection)
   t.equal(hub.has('g'), false)
 })
 
@@ -133,14 +133,14 @@ t.test('each connection of a user waits for the subscription, and only the last 
   const [second, subscribed] = [fakeConnection(connectionIdOf('instance00', 2), 'ann'), deferred()]
   let entered = false
   backplane.onSubscribe = async () => { await subscribed.promise }
-  const entering = membership.enter(second)?.then(() => { entered = true })
+  const entering = membership.connectionOpened(second)?.then(() => { entered = true })
   await new Promise(resolve => setImmediate(resolve))
   t.equal(entered, false)
   subscribed.resolve()
   await entering
-  await membership.release(connection)
+  await membership.connectionClosed(connection)
   t.strictSame(backplane.unsubscribed, [])
-  await membership.release(second)
+  await membership.connectionClosed(second)
   t.strictSame(backplane.unsubscribed, [{ kind: 'user', name: 'ann' }])
-  t.equal(membership.enter(fakeConnection(connectionIdOf('instance00', 3))), undefined, 'an anonymous connection has no channel of its own')
+  t.equal(membership.connectionOpened(fakeConnection(connectionIdOf('instance00', 3))), undefined, 'an anonymous connection has no channel of its own')
 })

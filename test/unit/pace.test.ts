@@ -1,9 +1,9 @@
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Pace } from '../../lib/backplane/redis/pace.ts'
+import { Throttle } from '../../lib/backplane/redis/pace.ts'
 
 t.test('work begins after a quiet moment with the turn that asks for it, soon after other work a little later, and at once when there is plenty', async t => {
-  const pace = new Pace()
+  const pace = new Throttle()
   const begun: string[] = []
   pace.soon(() => begun.push('first'))
   t.strictSame(begun, [], 'what else this turn brings can come along')
@@ -23,7 +23,7 @@ t.test('work begins after a quiet moment with the turn that asks for it, soon af
 })
 
 t.test('when it closes, what waits begins, and no timer is left', async t => {
-  const pace = new Pace()
+  const pace = new Throttle()
   let begun = 0
   pace.close()
   pace.soon(() => { begun++ })

@@ -1,15 +1,15 @@
 import t from 'tap'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { Hub } from '../../lib/hub/hub.ts'
-import { Readings } from '../../lib/groups/reads.ts'
+import { GroupReads } from '../../lib/groups/reads.ts'
 import type { Member } from '../../lib/types.ts'
 import { FakeBackplane, fakeConnection, member } from '../helpers/fakes.ts'
 
-interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly readings: Readings }
+interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly readings: GroupReads }
 
 function parts (policy: 'stale' | 'reject' = 'stale'): Parts {
   const [hub, backplane] = [new Hub(), new FakeBackplane()]
-  return { hub, backplane, readings: new Readings(hub, backplane, policy) }
+  return { hub, backplane, readings: new GroupReads(hub, backplane, policy) }
 }
 
 const members = (count: number, label = 'm'): Member[] => Array.from({ length: count }, (_, n) => member({ id: `${label}${n}` }))

@@ -2,8 +2,8 @@ import t from 'tap'
 import type { Envelope, Target } from '../../lib/backplane/backplane.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { Metrics } from '../../lib/metrics.ts'
-import { Requests, type Command, type CommandHandler } from '../../lib/groups/rpc.ts'
-import { Sender } from '../../lib/delivery/envelopes.ts'
+import { InstanceRpc, type Command, type CommandHandler } from '../../lib/groups/rpc.ts'
+import { EnvelopeFactory } from '../../lib/delivery/envelopes.ts'
 import type { Data, Json } from '../../lib/types.ts'
 import { deferred, FakeBackplane, seededRandom } from '../helpers/fakes.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -14,17 +14,17 @@ const target: Target = { kind: 'instance', name: 'other' }
 const command: Command = { op: 'groups', connectionId: 'other.1' }
 
 interface Parts {
-  readonly requests: Requests
+  readonly requests: InstanceRpc
   readonly backplane: FakeBackplane
-  readonly sender: Sender
+  readonly sender: EnvelopeFactory
   readonly metrics: Metrics
   /** Something arrives. */
   receive (kind: 'request' | 'reply', command: unknown, more?: Partial<Envelope>): void
 }
 
 function parts (handle: CommandHandler = async () => null, timeoutMs = 50): Parts {
-  const [backplane, sender, metrics] = [new FakeBackplane(), new Sender(), new Metrics()]
-  const requests = new Requests(backplane, sender, handle, timeoutMs, metrics)
+  const [backplane, sender, metrics] = [new FakeBackplane(), new EnvelopeFactory(), new Metrics()]
+  const requests = new InstanceRpc(backplane, sender, handle, timeoutMs, metrics)
   return {
     requests,
     backplane,
@@ -32,7 +32,7 @@ function parts (handle: CommandHandler = async () => null, timeoutMs = 50): Part
     metrics,
     receive (kind, command, more = {}) {
       const text = typeof command === 'string' ? command : JSON.stringify(command)
-      requests.receive({ ...new Sender().command(kind, target, text), ...more })
+      requests.receive({ ...new EnvelopeFactory().command(kind, target, text), ...more })
     }
   }
 }

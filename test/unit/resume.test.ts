@@ -1,9 +1,9 @@
 import t from 'tap'
 import type { Backplane, Envelope, LogPage, LogPosition } from '../../lib/backplane/backplane.ts'
-import { GroupLogs, standardLog } from '../../lib/options/group-logs.ts'
-import { beginning, formatPosition } from '../../lib/backplane/position.ts'
-import { Recent } from '../../lib/delivery/log-cache.ts'
-import { Resume } from '../../lib/delivery/backlog.ts'
+import { GroupLogs, defaultLog } from '../../lib/options/group-logs.ts'
+import { logStart, formatPosition } from '../../lib/backplane/position.ts'
+import { LogCache } from '../../lib/delivery/log-cache.ts'
+import { Backlog } from '../../lib/delivery/backlog.ts'
 
 const at = (offset: number): LogPosition => ({ epoch: 'e'.repeat(8), offset, nonce: offset })
 const message = (offset: number): Envelope & { readonly position: LogPosition } => ({
@@ -12,14 +12,14 @@ const message = (offset: number): Envelope & { readonly position: LogPosition } 
 
 /** A backplane whose log is read when the test says so, and answered later. */
 function setUp () {
-  const recent = new Recent()
+  const recent = new LogCache()
   let reached = at(3)
   const reads: Array<(page: LogPage) => void> = []
   const backplane = {
     history: async () => await new Promise<LogPage>(resolve => reads.push(resolve)),
     position: () => reached
   } as unknown as Backplane
-  const resume = new Resume(backplane, recent, new GroupLogs({ log: standardLog, logs: undefined }))
+  const resume = new Backlog(backplane, recent, new GroupLogs({ log: defaultLog, logs: undefined }))
   return {
     reads,
     resume,
@@ -27,7 +27,7 @@ function setUp () {
       reached = at(offset)
       recent.push(message(offset))
     },
-    page: (top: number): LogPage => ({ before: beginning, top: at(top), messages: Array.from({ length: top }, (_, i) => message(i + 1)), more: false } as unknown as LogPage),
+    page: (top: number): LogPage => ({ before: logStart, top: at(top), messages: Array.from({ length: top }, (_, i) => message(i + 1)), more: false } as unknown as LogPage),
     since: async (offset: number) => {
       const { recovered, messages } = await resume.replay('g', { since: formatPosition(at(offset)) })
       return { recovered, messages: messages.map(({ position }) => position.offset) }
@@ -86,7 +86,7 @@ t.test('who was away for longer than the log reaches is told so from memory, onc
 })
 
 t.test('what is remembered of a log that went another way since is of no use', t => {
-  const recent = new Recent()
+  const recent = new LogCache()
   recent.enabled = true
   for (let offset = 1; offset <= 10; offset++) recent.push(message(offset))
   const other = { ...at(10), nonce: 999 }

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { connectionIdOf, drawId, ownerOf } from '../../lib/ids.ts'
-import { isExcepted, Sender, toBuffer } from '../../lib/delivery/envelopes.ts'
+import { isExcepted, EnvelopeFactory, toBuffer } from '../../lib/delivery/envelopes.ts'
 import { everyone, groupTargets, userTarget } from '../../lib/targets.ts'
 import type { AnyConnection, BroadcastOptions, Data } from '../../lib/types.ts'
 
@@ -26,7 +26,7 @@ t.test('a connection\'s id names its instance, and nothing else does', async (t)
 })
 
 t.test('a sender numbers its envelopes in the order they are made', async (t) => {
-  const sender = new Sender()
+  const sender = new EnvelopeFactory()
   const first = sender.message(everyone, 'a', {})
   const second = sender.command('request', { kind: 'instance', name: 'x' }, '{}')
   const third = sender.message(groupTargets(['g', 'h', 'g']), Buffer.from('b'), { except: `${sender.origin}.1` })
@@ -59,7 +59,7 @@ t.test('data is copied, from whatever kind of Uint8Array', async (t) => {
 
 type Except = NonNullable<BroadcastOptions['except']>
 
-const exceptIds = (except: Except, find?: (id: string) => { id: string, sessionName?: string }): readonly string[] => new Sender(find).message(everyone, '', { except }).except
+const exceptIds = (except: Except, find?: (id: string) => { id: string, sessionName?: string }): readonly string[] => new EnvelopeFactory(find).message(everyone, '', { except }).except
 
 t.test('except takes one or many, and what is no connection\'s id excludes nobody', async (t) => {
   const id = connectionIdOf(drawId(), 7)

@@ -1,6 +1,6 @@
 import t from 'tap'
 import type { LocalConnection } from '../../lib/connection/connection.ts'
-import { closeAll } from '../../lib/connection/drain.ts'
+import { drainConnections } from '../../lib/connection/drain.ts'
 import { deferred } from '../helpers/fakes.ts'
 import { until } from '../helpers/until.ts'
 
@@ -27,7 +27,7 @@ function closing (finishes: 'when closed' | 'when forced' | 'never'): Closing {
 
 t.test('thousands are closed with the code and its reason, in batches, and nobody is forced who answers', async (t) => {
   const all = Array.from({ length: 1_000 }, () => closing('when closed'))
-  const done = closeAll(all.map(({ connection }) => connection), 1001, 5_000)
+  const done = drainConnections(all.map(({ connection }) => connection), 1001, 5_000)
   t.equal(all.filter(({ calls }) => calls.length > 0).length, 256, 'the first batch at once')
   await done
   t.ok(all.every(({ calls }) => calls.join() === 'close 1001 server is going away'))
@@ -36,11 +36,11 @@ t.test('thousands are closed with the code and its reason, in batches, and nobod
 t.test('who does not answer within the grace is forced, and gets one more grace for its onDisconnect', async (t) => {
   const [polite, deaf, stuck] = [closing('when closed'), closing('when forced'), closing('never')]
   const started = performance.now()
-  await closeAll([polite, deaf].map(({ connection }) => connection), 1012, 50)
+  await drainConnections([polite, deaf].map(({ connection }) => connection), 1012, 50)
   const one = performance.now() - started
   t.ok(one >= 45 && one < 95, `${one.toFixed()} ms`)
   t.strictSame(deaf.calls, ['close 1012 server restarts', 'force 1012'])
-  await closeAll([stuck.connection], 1012, 50)
+  await drainConnections([stuck.connection], 1012, 50)
   const two = performance.now() - started - one
   t.ok(two >= 90 && two < 1_000, `${two.toFixed()} ms`)
 })
@@ -60,7 +60,7 @@ t.test('framed clients are all told when to come back before the first is closed
     return { ...one, state }
   })
   const raw = closing('when closed')
-  const done = closeAll([...framed, raw].map(({ connection }) => connection), 1001, 2_000)
+  const done = drainConnections([...framed, raw].map(({ connection }) => connection), 1001, 2_000)
   await until(() => told.length === 600)
   t.ok(framed.every(({ calls }) => calls.join() === 'told'))
   t.ok(new Set(told).size > 100 && Math.max(...told) < 1_300, 'each its own time')
@@ -75,6 +75,6 @@ t.test('framed clients are all told when to come back before the first is closed
 
 t.test('no connections, no wait', async (t) => {
   const started = performance.now()
-  await closeAll([], 1001, 60_000)
+  await drainConnections([], 1001, 60_000)
   t.ok(performance.now() - started < 50)
 })

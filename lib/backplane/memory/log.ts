@@ -1,5 +1,5 @@
 import { randomBytes, randomInt } from 'node:crypto'
-import { beginning } from '../position.ts'
+import { logStart } from '../position.ts'
 import type { Appended, Envelope, GapReason, LogPage, LogPosition, LogSettings } from '../backplane.ts'
 
 const idempotencyMs = 300_000
@@ -41,19 +41,19 @@ export class MemoryLogs {
   read (group: string, since: LogPosition | undefined, limit: number): LogPage {
     this.#expire(performance.now())
     const log = this.#logs.get(group)
-    if (log === undefined) return { gap: since === undefined || since.epoch === '' ? undefined : 'epoch', messages: [], before: beginning, top: beginning, more: false }
+    if (log === undefined) return { gap: since === undefined || since.epoch === '' ? undefined : 'epoch', messages: [], before: logStart, end: logStart, more: false }
     const top = topOf(log)
     const gap = since === undefined ? undefined : gapBetween(log, since)
-    if (gap === 'rewound') return { gap, messages: [], before: top, top, more: false }
+    if (gap === 'rewound') return { gap, messages: [], before: top, end: top, more: false }
     const start = since === undefined ? Math.max(0, log.messages.length - limit) : gap === undefined && since.epoch !== '' ? since.offset - log.before.offset : 0
     const messages = log.messages.slice(start, start + limit)
-    return { gap, messages, before: log.messages[start - 1]?.position ?? log.before, top, more: start + messages.length < log.messages.length }
+    return { gap, messages, before: log.messages[start - 1]?.position ?? log.before, end: top, more: start + messages.length < log.messages.length }
   }
 
   /** Where the log ends. */
   end (group: string): LogPosition {
     const log = this.#logs.get(group)
-    return log === undefined ? beginning : topOf(log)
+    return log === undefined ? logStart : topOf(log)
   }
 
   #expire (now: number): void {
@@ -65,7 +65,7 @@ export class MemoryLogs {
 }
 
 function newLog (): Log {
-  return { epoch: randomBytes(8).toString('latin1'), before: beginning, messages: [], keys: new Map(), expiresAt: 0 }
+  return { epoch: randomBytes(8).toString('latin1'), before: logStart, messages: [], keys: new Map(), expiresAt: 0 }
 }
 
 function topOf ({ messages, before }: Log): LogPosition {

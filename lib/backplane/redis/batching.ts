@@ -1,5 +1,5 @@
 /** Runs a task for each item that was added, some at once, each item once at a time and in the order they came. */
-export class Turns<Item extends object> {
+export class WorkQueue<Item extends object> {
   readonly #limit: number
   readonly #run: (item: Item) => Promise<boolean>
   readonly #waiting = new Set<Item>()

@@ -5,9 +5,9 @@ import { Keys } from './keys.ts'
 import { readPage } from './log/page.ts'
 import { publish } from './publish.ts'
 import { readCount, readMembers } from './membership/records.ts'
-import { Session, type SessionOptions } from './partition.ts'
+import { Partition, type PartitionOptions } from './partition.ts'
 
-export interface RedisBackplaneOptions extends SessionOptions {
+export interface RedisBackplaneOptions extends PartitionOptions {
   readonly keyPrefix: string
   readonly bootTimeoutMs: number
 }
@@ -17,7 +17,7 @@ export class RedisBackplane implements Backplane {
   readonly name = 'redis'
   readonly #options: RedisBackplaneOptions
   readonly #keys: Keys
-  #session: Session | undefined
+  #partition: Partition | undefined
   #closed = false
 
   constructor (options: RedisBackplaneOptions) {
@@ -26,19 +26,19 @@ export class RedisBackplane implements Backplane {
   }
 
   get state (): BackplaneState {
-    return this.#session?.state ?? 'down'
+    return this.#partition?.state ?? 'down'
   }
 
   get problems (): readonly string[] {
-    return this.#session?.problems ?? ['the backplane is not started']
+    return this.#partition?.problems ?? ['the backplane is not started']
   }
 
   async start (local: LocalInstance): Promise<void> {
-    const session = this.#session = new Session(this.#options, this.#keys, local)
+    const session = this.#partition = new Partition(this.#options, this.#keys, local)
     try {
       await session.boot(this.#options.bootTimeoutMs)
     } catch (error) {
-      this.#session = undefined
+      this.#partition = undefined
       await session.close()
       throw error
     }
@@ -49,11 +49,11 @@ export class RedisBackplane implements Backplane {
   }
 
   unsubscribe (target: Target): void {
-    this.#session?.subscriptions.release(this.#keys.channel(target))
+    this.#partition?.subscriptions.unsubscribe(this.#keys.channel(target))
   }
 
   interrupted (target: Target): boolean {
-    return this.#session?.subscriptions.interrupted(this.#keys.channel(target)) ?? false
+    return this.#partition?.subscriptions.interrupted(this.#keys.channel(target)) ?? false
   }
 
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
@@ -61,7 +61,7 @@ export class RedisBackplane implements Backplane {
   }
 
   async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
-    return await this.#open.lanes.append(group, envelope, log, key)
+    return await this.#open.appends.append(group, envelope, log, key)
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
@@ -69,11 +69,11 @@ export class RedisBackplane implements Backplane {
   }
 
   position (group: string): LogPosition | undefined {
-    return this.#session?.position(group)
+    return this.#partition?.position(group)
   }
 
   follow (group: string, position: LogPosition): void {
-    this.#session?.follow(group, position)
+    this.#partition?.follow(group, position)
   }
 
   async syncMember (group: string, connectionId: string): Promise<void> {
@@ -89,16 +89,16 @@ export class RedisBackplane implements Backplane {
   }
 
   stats (): Record<string, number> {
-    return this.#session?.stats() ?? {}
+    return this.#partition?.stats() ?? {}
   }
 
   async close (): Promise<void> {
     this.#closed = true
-    await this.#session?.close()
+    await this.#partition?.close()
   }
 
-  get #open (): Session {
-    if (this.#session === undefined || this.#closed) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
-    return this.#session
+  get #open (): Partition {
+    if (this.#partition === undefined || this.#closed) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    return this.#partition
   }
 }

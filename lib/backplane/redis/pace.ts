@@ -2,7 +2,7 @@
 const gapMs = 5
 
 /** Begins work at once after a quiet moment, and otherwise not sooner than some milliseconds after it began last: thousands of changes become few commands. */
-export class Pace {
+export class Throttle {
   #lastAt = -Infinity
   #timer: NodeJS.Timeout | undefined
   #waiting: (() => void) | undefined

@@ -5,18 +5,18 @@ import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPosition, Target } from '../backplane.ts'
 import { decode, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
-import { Lanes } from './log/append-queue.ts'
+import { AppendQueue } from './log/append-queue.ts'
 import { Lease } from './membership/lease.ts'
 import { Link, type RedisSource } from './link/link.ts'
 import { isLogged } from './log/page.ts'
 import { MemberStore } from './membership/store.ts'
-import { Members } from './membership/reconciler.ts'
-import { Probe } from './link/pubsub-probe.ts'
-import { Readers } from './log/followers.ts'
-import { inspect, isFinal, refused } from './link/server.ts'
+import { MemberReconciler } from './membership/reconciler.ts'
+import { PubSubProbe } from './link/pubsub-probe.ts'
+import { LogFollowers } from './log/followers.ts'
+import { checkServer, isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
 
-export interface SessionOptions {
+export interface PartitionOptions {
   readonly redis: RedisSource
   readonly operationTimeoutMs: number
   readonly joinTimeoutMs: number
@@ -34,16 +34,16 @@ const retryMs = 1_000
 const closeMs = 1_400
 
 /** What one instance has in Redis between start and close: two links, its subscriptions, its members and its lease. */
-export class Session {
+export class Partition {
   readonly command: Link
   readonly subscriptions: Subscriptions
-  readonly members: Members
-  readonly lanes: Lanes
+  readonly members: MemberReconciler
+  readonly appends: AppendQueue
   readonly #keys: Keys
   /** What may be in trouble while both links work. */
   readonly #parts: ReadonlyArray<{ readonly problem: string | undefined }>
-  readonly #readers: Readers
-  readonly #probe: Probe
+  readonly #followers: LogFollowers
+  readonly #probe: PubSubProbe
   readonly #subscribe: Link
   readonly #lease: Lease
   readonly #local: LocalInstance
@@ -59,7 +59,7 @@ export class Session {
   #closed = false
   #settleBoot: ((error?: Error) => void) | undefined
 
-  constructor (options: SessionOptions, keys: Keys, local: LocalInstance) {
+  constructor (options: PartitionOptions, keys: Keys, local: LocalInstance) {
     const { redis, operationTimeoutMs, joinTimeoutMs, leaseMs, lingerMs, outage } = options
     this.#local = local
     this.#keys = keys
@@ -67,8 +67,8 @@ export class Session {
     this.#warnNotRegistered = oncePerMinute(local.log, 'Redis answers, but this instance could not register')
     this.command = new Link(redis, 'command', operationTimeoutMs, {
       up: () => {
-        this.lanes.resume()
-        this.#readers.resume()
+        this.appends.resume()
+        this.#followers.resume()
         void this.#recover()
         // The link may lead to another server now, with other logs.
         void this.#sweep()
@@ -87,21 +87,21 @@ export class Session {
       error: error => this.#failed(error)
     })
     this.subscriptions = new Subscriptions(this.#subscribe, joinTimeoutMs, lingerMs, {
-      acked: names => { void this.#readers.subscribed(this.#groupsOf(names)) },
-      dropped: name => { for (const group of this.#groupsOf([name])) this.#readers.forget(group) },
+      acked: names => { void this.#followers.subscribed(this.#groupsOf(names)) },
+      dropped: name => { for (const group of this.#groupsOf([name])) this.#followers.forget(group) },
       changed: () => this.#report()
     })
-    this.lanes = new Lanes(this.command, keys, outage.loggedBroadcast, operationTimeoutMs)
-    this.#readers = new Readers(this.command, keys, local, () => this.#report())
-    this.#probe = new Probe(this.command, this.#subscribe, this.subscriptions, keys.channel({ kind: 'instance', name: local.instanceId }))
+    this.appends = new AppendQueue(this.command, keys, outage.loggedBroadcast, operationTimeoutMs)
+    this.#followers = new LogFollowers(this.command, keys, local, () => this.#report())
+    this.#probe = new PubSubProbe(this.command, this.#subscribe, this.subscriptions, keys.channel({ kind: 'instance', name: local.instanceId }))
     const store = new MemberStore(this.command, keys, local, () => {
       this.members.suspend()
       void this.#recover()
     })
-    this.members = new Members(this.command, store, local, () => this.#report())
+    this.members = new MemberReconciler(this.command, store, local, () => this.#report())
     this.#lease = new Lease(this.command, keys, local, this.members, store, leaseMs, () => this.#report())
     this.#subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
-    this.#parts = [this.#lease, this.members, this.subscriptions, this.#readers]
+    this.#parts = [this.#lease, this.members, this.subscriptions, this.#followers]
     this.#refresher = setInterval(() => this.members.refresh(), refreshMs).unref()
     this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
   }
@@ -118,16 +118,16 @@ export class Session {
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
   async subscribe (target: Target): Promise<void> {
-    await this.subscriptions.acquire(this.#keys.channel(target))
-    if (target.kind === 'group' && this.#local.logged(target.name)) await this.#readers.open(target.name)
+    await this.subscriptions.subscribe(this.#keys.channel(target))
+    if (target.kind === 'group' && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
   position (group: string): LogPosition | undefined {
-    return this.#readers.position(group)
+    return this.#followers.position(group)
   }
 
   follow (group: string, position: LogPosition): void {
-    this.#readers.follow(group, position)
+    this.#followers.follow(group, position)
   }
 
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
@@ -150,8 +150,8 @@ export class Session {
     const subscribe = this.#subscribe.stats()
     return {
       ...this.#lease.stats(),
-      ...this.lanes.stats(),
-      ...this.#readers.stats(),
+      ...this.appends.stats(),
+      ...this.#followers.stats(),
       redisUp: Number(this.command.up && this.#subscribe.up),
       redisTimeouts: command.timeouts + subscribe.timeouts,
       redisReconnects: command.reconnects + subscribe.reconnects,
@@ -169,8 +169,8 @@ export class Session {
     clearInterval(this.#refresher)
     clearInterval(this.#sweeper)
     this.#probe.close()
-    this.#readers.close()
-    this.lanes.close()
+    this.#followers.close()
+    this.appends.close()
     clearTimeout(this.#recoverTimer)
     let timer: NodeJS.Timeout | undefined
     const deadline = new Promise<void>(resolve => { timer = setTimeout(resolve, closeMs) })
@@ -192,7 +192,7 @@ export class Session {
   async #recover (): Promise<void> {
     clearTimeout(this.#recoverTimer)
     try {
-      const server = await inspect(this.command)
+      const server = await checkServer(this.command)
       await this.#lease.renew()
       // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them.
       this.members.resume(server !== this.#server)
@@ -209,7 +209,7 @@ export class Session {
 
   async #sweep (): Promise<void> {
     try {
-      await this.#readers.sweep()
+      await this.#followers.sweep()
     } catch (error) {
       this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep will')
     }
@@ -232,7 +232,7 @@ export class Session {
       this.#badEnvelopes++
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }
-    if (isLogged(envelope)) this.#readers.receive(envelope, previousNonce(bytes))
+    if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes))
     else this.#local.deliver(envelope)
   }
 

@@ -12,7 +12,7 @@ export interface OutboundLimits {
 }
 
 /** Has frames for one socket. */
-export interface Writer { turn (): void }
+export interface Flushable { flushScheduled (): void }
 
 /** How long sockets are written to before the event loop may do something else. A write is a system call: 10,000 of them take 100 ms. */
 const sliceMs = 5
@@ -20,26 +20,26 @@ const sliceMs = 5
  * After a round of writes the next one begins not sooner than the round took, or this many milliseconds: with messages coming all the time, half of the event loop
  * is left to others, and twice as much goes out in one write. What comes singly does not wait.
  */
-const maxRestMs = 5
+const maxPauseMs = 5
 /** How often the clock is looked at. */
 const clockEvery = 16
 
 /** The connections of an instance that have frames to write. Each is written to once, with all that came for it meanwhile. */
-export class Outbox {
+export class FlushScheduler {
   readonly limits: OutboundLimits
   readonly slowBytes: number
   readonly metrics: Metrics
   /** Connections over `slowBufferedBytes`. */
-  readonly slow = new Set<Writer>()
+  readonly slow = new Set<Flushable>()
   readonly #encodings = new Map<string, Encoding>()
   readonly #log: () => FastifyBaseLogger
   #warned = false
-  #waiting: Writer[] = []
+  #waiting: Flushable[] = []
   /** Those that are written to now; `#next` is the index of the one whose turn it is. */
-  #round: Writer[] = []
+  #pass: Flushable[] = []
   #next = 0
-  #roundMs = 0
-  #restUntil = 0
+  #passMs = 0
+  #pausedUntil = 0
   #busy = false
   readonly #flush = (): void => this.#write()
 
@@ -51,7 +51,7 @@ export class Outbox {
   }
 
   /** A connection has to send each message by itself. */
-  unknownShape (): void {
+  warnUnsupportedWs (): void {
     if (this.#warned) return
     this.#warned = true
     this.#log().warn('this release of ws is not known to this package: each message is written by itself, which is slower')
@@ -66,14 +66,14 @@ export class Outbox {
   }
 
   /** It has its first frame since its last write. */
-  add (writer: Writer): void {
+  add (writer: Flushable): void {
     this.#waiting.push(writer)
     if (!this.#busy) this.#begin()
   }
 
   #begin (): void {
     this.#busy = true
-    const waitMs = Math.max(this.limits.flushIntervalMs, Math.round(this.#restUntil - performance.now()))
+    const waitMs = Math.max(this.limits.flushIntervalMs, Math.round(this.#pausedUntil - performance.now()))
     // Even without a wait after the sockets were read, Redis's too: what they brought goes out together.
     if (waitMs > 0) setTimeout(this.#flush, waitMs)
     else setImmediate(this.#flush)
@@ -81,12 +81,12 @@ export class Outbox {
 
   /** Writes to all who wait, in slices. Whoever gets frames meanwhile is for the next round: the more there is to do, the more goes out in one write. */
   #write (): void {
-    if (this.#round.length === 0) [this.#round, this.#waiting] = [this.#waiting, []]
-    const round = this.#round
+    if (this.#pass.length === 0) [this.#pass, this.#waiting] = [this.#waiting, []]
+    const round = this.#pass
     const startedAt = performance.now()
     try {
       while (this.#next < round.length) {
-        round[this.#next++]?.turn()
+        round[this.#next++]?.flushScheduled()
         if (this.#next % clockEvery === 0 && performance.now() - startedAt > sliceMs) break
       }
     } finally {
@@ -97,15 +97,15 @@ export class Outbox {
 
   #goOn (startedAt: number): void {
     const now = performance.now()
-    this.#roundMs += now - startedAt
-    if (this.#next < this.#round.length) {
+    this.#passMs += now - startedAt
+    if (this.#next < this.#pass.length) {
       setImmediate(this.#flush)
       return
     }
-    this.#restUntil = now + Math.min(this.#roundMs, maxRestMs)
-    this.#round = []
+    this.#pausedUntil = now + Math.min(this.#passMs, maxPauseMs)
+    this.#pass = []
     this.#next = 0
-    this.#roundMs = 0
+    this.#passMs = 0
     this.#busy = this.#waiting.length > 0
     if (this.#busy) this.#begin()
   }

@@ -2,7 +2,7 @@ import type { Envelope } from '../../backplane/backplane.ts'
 import { encodeFrame, encodeMessage, type ServerFrame } from '../frame-codec.ts'
 import { formatPosition } from '../../backplane/position.ts'
 import { Batch } from './batch.ts'
-import { encode, type Encoding } from './ws-frame.ts'
+import { encodeWsFrame, type Encoding } from './ws-frame.ts'
 
 /** The payload of a WebSocket message. */
 export interface Message {
@@ -11,7 +11,7 @@ export interface Message {
 }
 
 /** One message on its way to any number of connections: encoded once for each kind of connection. */
-export class Outgoing {
+export class OutboundMessage {
   /** A slow client may miss it. */
   readonly volatile: boolean
   /** A slow client gets only the latest message with this key; '' for none. */
@@ -31,16 +31,16 @@ export class Outgoing {
   }
 
   /** Raw clients get the bytes that were sent, framed ones a `message` frame. */
-  static ofEnvelope ({ payload, binary, target, position, volatile, conflationKey }: Envelope): Outgoing {
-    return new Outgoing(framed => framed
+  static ofEnvelope ({ payload, binary, target, position, volatile, conflationKey }: Envelope): OutboundMessage {
+    return new OutboundMessage(framed => framed
       ? { payload: encodeMessage(payload, binary, target.kind === 'group' ? target.name : undefined, position === undefined ? undefined : formatPosition(position)), binary: false }
       : { payload, binary }, volatile, conflationKey)
   }
 
   /** For framed clients alone. */
-  static ofFrame (frame: ServerFrame): Outgoing {
+  static ofFrame (frame: ServerFrame): OutboundMessage {
     const message = { payload: encodeFrame(frame), binary: false }
-    return new Outgoing(() => message)
+    return new OutboundMessage(() => message)
   }
 
   message (framed: boolean): Message {
@@ -51,13 +51,13 @@ export class Outgoing {
     let frame = this.#frames.get(encoding)
     if (frame === undefined) {
       const { payload, binary } = this.#message(encoding.framed)
-      this.#frames.set(encoding, frame = encode(payload, binary, encoding.deflate))
+      this.#frames.set(encoding, frame = encodeWsFrame(payload, binary, encoding.deflate))
     }
     return frame
   }
 
   /** The batch of all connections of a kind that have `previous` and now get this message. */
-  after (previous: Batch | undefined, encoding: Encoding): Batch {
+  batchAfter (previous: Batch | undefined, encoding: Encoding): Batch {
     if (this.#batch !== undefined && this.#previous === previous && this.#encoding === encoding) return this.#batch
     this.#batches ??= new Map()
     let ofKind = this.#batches.get(encoding)

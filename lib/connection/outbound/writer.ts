@@ -1,9 +1,9 @@
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
 import { Batch } from './batch.ts'
-import { encode, type Encoding } from './ws-frame.ts'
-import type { Outbox, Writer } from './flush-scheduler.ts'
-import type { Outgoing } from './message.ts'
+import { encodeWsFrame, type Encoding } from './ws-frame.ts'
+import type { FlushScheduler, Flushable } from './flush-scheduler.ts'
+import type { OutboundMessage } from './message.ts'
 import { openWire, type BeforeClose } from './ws-internals.ts'
 
 /** More than this is written at once, so that what connections do not share is not copied more often than it has to be (bytes). */
@@ -21,12 +21,12 @@ const textMessage = { binary: false }
 const binaryMessage = { binary: true }
 
 /** What goes out to one socket: gathered, and written once per turn of the event loop, in the order it came. */
-export class Outbound implements BeforeClose, Writer {
+export class SocketWriter implements BeforeClose, Flushable {
   /** The client may be given messages: at once, or after the hello of the framed protocol. */
   ready: boolean
   readonly #connection: SlowConnection
   readonly #socket: WebSocket
-  readonly #outbox: Outbox
+  readonly #scheduler: FlushScheduler
   readonly #encoding: Encoding
   /** `undefined`: ws does it all, with a write for each message. */
   readonly #stream: Duplex | undefined
@@ -40,20 +40,20 @@ export class Outbound implements BeforeClose, Writer {
   #latest: Map<string, Buffer> | undefined
   #latestBytes = 0
 
-  constructor (connection: SlowConnection, socket: WebSocket, framed: boolean, outbox: Outbox) {
+  constructor (connection: SlowConnection, socket: WebSocket, framed: boolean, outbox: FlushScheduler) {
     this.#connection = connection
     this.#socket = socket
-    this.#outbox = outbox
+    this.#scheduler = outbox
     this.ready = !framed
     const wire = openWire(socket, this)
     this.#stream = wire?.stream
     this.#encoding = outbox.encoding(framed, wire?.deflate)
-    if (wire === undefined) outbox.unknownShape()
+    if (wire === undefined) outbox.warnUnsupportedWs()
   }
 
   /** More waits than `slowBufferedBytes`. */
   get slow (): boolean {
-    return this.#slow && this.bufferedBytes > this.#outbox.slowBytes
+    return this.#slow && this.bufferedBytes > this.#scheduler.slowBytes
   }
 
   get bufferedBytes (): number {
@@ -66,15 +66,15 @@ export class Outbound implements BeforeClose, Writer {
   }
 
   /** As one of many connections that are given the message now. Returns whether it takes it. */
-  take (outgoing: Outgoing): boolean {
+  enqueueShared (outgoing: OutboundMessage): boolean {
     if (!this.ready || this.#ended) return false
     if (this.#slow || this.#stream === undefined) return this.#takeSlowly(outgoing)
-    this.#push(outgoing.after(this.#batch, this.#encoding))
+    this.#push(outgoing.batchAfter(this.#batch, this.#encoding))
     return true
   }
 
   /** A message that others were given before, or will be later. */
-  replay (outgoing: Outgoing): boolean {
+  enqueueOne (outgoing: OutboundMessage): boolean {
     if (!this.ready || !this.#admits()) return false
     this.#give(outgoing)
     return true
@@ -84,12 +84,12 @@ export class Outbound implements BeforeClose, Writer {
   write (payload: Uint8Array | string, binary: boolean): boolean {
     if (!this.#admits()) return false
     if (this.#stream === undefined) this.#socket.send(payload, binary ? binaryMessage : textMessage)
-    else this.#push(new Batch(this.#batch, encode(payload, binary, this.#encoding.deflate)))
+    else this.#push(new Batch(this.#batch, encodeWsFrame(payload, binary, this.#encoding.deflate)))
     return true
   }
 
   /** The outbox calls it once for each time it was added. */
-  turn (): void {
+  flushScheduled (): void {
     this.#queued = false
     this.flush()
   }
@@ -107,10 +107,10 @@ export class Outbound implements BeforeClose, Writer {
     this.#batch = undefined
     this.#latest = undefined
     this.#latestBytes = 0
-    this.#outbox.slow.delete(this)
+    this.#scheduler.slow.delete(this)
   }
 
-  #give (outgoing: Outgoing): void {
+  #give (outgoing: OutboundMessage): void {
     if (this.#stream !== undefined) return this.#push(new Batch(this.#batch, outgoing.frame(this.#encoding)))
     const { payload, binary } = outgoing.message(this.#encoding.framed)
     this.#socket.send(payload, binary ? binaryMessage : textMessage)
@@ -121,7 +121,7 @@ export class Outbound implements BeforeClose, Writer {
     if (batch.bytes >= maxBatchBytes) return this.flush()
     if (this.#queued) return
     this.#queued = true
-    this.#outbox.add(this)
+    this.#scheduler.add(this)
   }
 
   /** Writes what waits, ahead of its turn. */
@@ -133,16 +133,16 @@ export class Outbound implements BeforeClose, Writer {
     this.#batch = undefined
     this.#stream.write(batch.buffer)
     // Below its high-water mark a stream tells nobody when it is empty again, and there is nothing to be told of yet.
-    if (this.#slow || this.#stream.writableLength <= this.#outbox.slowBytes || !this.#stream.writableNeedDrain) return
+    if (this.#slow || this.#stream.writableLength <= this.#scheduler.slowBytes || !this.#stream.writableNeedDrain) return
     this.#slow = true
-    this.#outbox.slow.add(this)
+    this.#scheduler.slow.add(this)
     this.#stream.once('drain', () => this.#recovered())
   }
 
-  #takeSlowly (outgoing: Outgoing): boolean {
+  #takeSlowly (outgoing: OutboundMessage): boolean {
     if (this.#slow && this.#stream?.writableLength === 0) this.#recovered()
     const { conflationKey, volatile } = outgoing
-    const behind = this.bufferedBytes > this.#outbox.slowBytes
+    const behind = this.bufferedBytes > this.#scheduler.slowBytes
     // One that waits must not come after this one, which is newer.
     if (conflationKey !== '' && ((behind && this.#stream?.writableNeedDrain === true) || this.#latest?.has(conflationKey) === true)) {
       if (!this.#admits()) return false
@@ -150,7 +150,7 @@ export class Outbound implements BeforeClose, Writer {
       return true
     }
     if (behind && volatile) {
-      this.#outbox.metrics.framesDropped++
+      this.#scheduler.metrics.framesDropped++
       return false
     }
     if (!this.#admits()) return false
@@ -161,7 +161,7 @@ export class Outbound implements BeforeClose, Writer {
   /** Looked at before the message is added: one that is larger than the limit says nothing about the client. Nor does what only waits for its turn. */
   #admits (): boolean {
     if (!this.#open) return false
-    const { maxBufferedBytes } = this.#outbox.limits
+    const { maxBufferedBytes } = this.#scheduler.limits
     if (this.bufferedBytes <= maxBufferedBytes) return true
     this.flush()
     const { bufferedBytes } = this
@@ -173,14 +173,14 @@ export class Outbound implements BeforeClose, Writer {
     this.#latest ??= new Map()
     const older = this.#latest.get(key)
     this.#latestBytes += frame.length + (older === undefined ? keyBytes : -older.length)
-    if (older !== undefined) this.#outbox.metrics.framesConflated++
+    if (older !== undefined) this.#scheduler.metrics.framesConflated++
     this.#latest.set(key, frame)
   }
 
   #recovered (): void {
     if (!this.#slow) return
     this.#slow = false
-    this.#outbox.slow.delete(this)
+    this.#scheduler.slow.delete(this)
     this.#pushLatest()
   }
 

@@ -23,7 +23,7 @@ const rsv1 = 0x40
 const flushTail = 4
 
 /** One whole, unmasked WebSocket message in one frame (RFC 6455 5.2). */
-export function encode (payload: Uint8Array | string, binary: boolean, deflate?: Deflate): Buffer {
+export function encodeWsFrame (payload: Uint8Array | string, binary: boolean, deflate?: Deflate): Buffer {
   const length = typeof payload === 'string' ? Buffer.byteLength(payload) : payload.length
   const opcode = binary ? 2 : 1
   if (deflate === undefined || length < deflate.threshold || length > maxDeflated) return frame(fin | opcode, payload, length)

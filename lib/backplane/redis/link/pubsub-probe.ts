@@ -13,7 +13,7 @@ probeBytes[24] = 6
  * Finds out when the subscribe link is healthy but nothing comes through it, as when it hangs on to a master that was replaced: when nothing came for a while,
  * a probe is published to this instance's own channel by the other link. It costs nothing under traffic.
  */
-export class Probe {
+export class PubSubProbe {
   readonly #command: Link
   readonly #subscribe: Link
   readonly #subscriptions: Pick<Subscriptions, 'has'>

@@ -8,7 +8,7 @@ const finalErrors = /WRONGPASS|NOAUTH|NOPERM|invalid password|invalid username-p
  * Resolves with what tells this server from another one, or from itself after a restart; with nothing when it does not say who it is.
  * @throws {WebsocketGroupsError} WSG_REDIS_UNSUPPORTED, and as `Link.run`
  */
-export async function inspect (link: Link): Promise<string | undefined> {
+export async function checkServer (link: Link): Promise<string | undefined> {
   const info = await serverInfo(link)
   if (info === undefined) return undefined
   const [, version = '', major = '0', minor = '0'] = /^redis_version:((\d+)\.(\d+)\S*)/m.exec(info) ?? []

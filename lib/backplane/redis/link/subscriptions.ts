@@ -1,7 +1,7 @@
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { chunks } from '../chunks.ts'
 import type { Link } from './link.ts'
-import { Pace } from '../pace.ts'
+import { Throttle } from '../pace.ts'
 
 const maxChannelsPerCommand = 512
 /** A SUBSCRIBE that is not acknowledged by then leaves the state of the connection unknown: it is torn down. */
@@ -46,7 +46,7 @@ export class Subscriptions {
   /** Channels nobody needs any more, in the order they will be dropped, with the time for it. */
   readonly #lingering = new Map<string, number>()
   #lingerTimer: NodeJS.Timeout | undefined
-  readonly #pace = new Pace()
+  readonly #pace = new Throttle()
   #flushing = false
   /** Commands sent on the present connection that are not answered. What changes meanwhile travels together after them. */
   #inFlight = 0
@@ -76,7 +76,7 @@ export class Subscriptions {
   }
 
   /** Resolves once Redis acknowledged the channel. A rejection means "not yet": it stays wanted. */
-  async acquire (name: string): Promise<void> {
+  async subscribe (name: string): Promise<void> {
     const channel = this.#channels.get(name) ?? this.#add(name)
     channel.wanted = true
     this.#lingering.delete(name)
@@ -90,7 +90,7 @@ export class Subscriptions {
     await this.#wait(channel, name)
   }
 
-  release (name: string): void {
+  unsubscribe (name: string): void {
     const channel = this.#channels.get(name)
     if (channel === undefined || !channel.wanted) return
     channel.wanted = false

@@ -39,7 +39,7 @@ interface Lane { readonly group: string, readonly items: Item[] }
  * Appends to logs, one lane per group: one script call under way, what is published meanwhile goes together in the next. That is group commit, it keeps a
  * publisher's order through retries, and it is what lets a batch be sent again after an unknown outcome: Redis knows the last sequence it stored.
  */
-export class Lanes {
+export class AppendQueue {
   readonly #link: Link
   readonly #keys: Keys
   /** Drawn here and not the instance's id: another lane's sequence under the same name, from before a restart say, would suppress messages of ours. */

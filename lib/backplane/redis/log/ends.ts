@@ -1,10 +1,10 @@
-import { beginning } from '../../position.ts'
+import { logStart } from '../../position.ts'
 import type { LogPosition } from '../../backplane.ts'
 import { chunks } from '../chunks.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import { noNonce } from './page.ts'
-import { readTops } from '../membership/scripts.ts'
+import { readEnds } from '../membership/scripts.ts'
 
 const groupsPerCall = 200
 
@@ -15,7 +15,7 @@ interface Waiter {
 }
 
 /** Reads where the logs of groups end: of all groups that are asked for in one turn of the event loop together. */
-export class Tops {
+export class LogEnds {
   readonly #link: Link
   readonly #keys: Keys
   #waiters: Waiter[] = []
@@ -41,15 +41,15 @@ export class Tops {
   /** Never rejects. */
   async #call (waiters: readonly Waiter[]): Promise<void> {
     try {
-      const fields = await this.#link.bytesScript(readTops, waiters.map(({ group }) => this.#keys.logMeta(group)), []) as Array<Buffer | null>
-      for (const [index, { resolve }] of waiters.entries()) resolve(topOf(fields[3 * index], fields[3 * index + 1], fields[3 * index + 2]))
+      const fields = await this.#link.bytesScript(readEnds, waiters.map(({ group }) => this.#keys.logMeta(group)), []) as Array<Buffer | null>
+      for (const [index, { resolve }] of waiters.entries()) resolve(endOf(fields[3 * index], fields[3 * index + 1], fields[3 * index + 2]))
     } catch (error) {
       for (const { reject } of waiters) reject(error)
     }
   }
 }
 
-function topOf (epoch: Buffer | null | undefined, offset: Buffer | null | undefined, nonce: Buffer | null | undefined): LogPosition {
-  if (epoch === null || epoch === undefined) return beginning
+function endOf (epoch: Buffer | null | undefined, offset: Buffer | null | undefined, nonce: Buffer | null | undefined): LogPosition {
+  if (epoch === null || epoch === undefined) return logStart
   return { epoch: epoch.toString('latin1'), offset: Number(offset), nonce: (nonce ?? noNonce).readUInt32BE() }
 }

@@ -6,12 +6,12 @@ export const remembered = 256
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
 
 /** One group's log, as far as this instance has delivered it. */
-export class Reader {
+export class LogFollower {
   readonly group: string
   opening: Promise<void> | undefined
   /** Something may be missing that neither the latest read of the log saw nor `waiting` holds: it has to be read once more. */
-  again = false
-  #last: LogPosition | undefined
+  rereadNeeded = false
+  #position: LogPosition | undefined
   /** By offset modulo its length, of the messages up to `last`. 0, which is no message's nonce: not known. Not before there is more to know than `last`: most groups are quiet. */
   #nonces: Uint32Array | undefined
   #waiting: LoggedEnvelope[] | undefined
@@ -24,12 +24,12 @@ export class Reader {
   }
 
   /** `undefined` until the log's end was read, or its first message came. */
-  get last (): LogPosition | undefined {
-    return this.#last
+  get position (): LogPosition | undefined {
+    return this.#position
   }
 
   /** Live messages wait, because messages before them are missing. */
-  get suspended (): boolean {
+  get buffering (): boolean {
     return this.#waiting !== undefined
   }
 
@@ -40,16 +40,16 @@ export class Reader {
 
   /** The message was delivered: it comes after `last`, and what is between is none of our business. */
   advance (position: LogPosition): void {
-    if (this.#last === undefined) return this.jump(position)
-    const nonces = this.#nonces ??= noncesOf(this.#last)
-    for (let skipped = this.#last.offset + 1; skipped < position.offset; skipped++) nonces[skipped % remembered] = 0
-    this.#last = position
+    if (this.#position === undefined) return this.seek(position)
+    const nonces = this.#nonces ??= noncesOf(this.#position)
+    for (let skipped = this.#position.offset + 1; skipped < position.offset; skipped++) nonces[skipped % remembered] = 0
+    this.#position = position
     nonces[position.offset % remembered] = position.nonce
   }
 
   /** Goes on from a position that does not follow the last one: the first, or one beyond a gap, or one further back. */
-  jump (position: LogPosition): void {
-    const [last, nonces] = [this.#last, this.#nonces]
+  seek (position: LogPosition): void {
+    const [last, nonces] = [this.#position, this.#nonces]
     const back = last?.epoch === position.epoch ? last.offset - position.offset : -1
     if (last === undefined || nonces === undefined || back < 0 || back >= remembered) {
       this.#nonces = undefined
@@ -58,18 +58,18 @@ export class Reader {
       for (let offset = position.offset + 1; offset <= last.offset; offset++) nonces[offset % remembered] = 0
       nonces[position.offset % remembered] = position.nonce
     }
-    this.#last = position
+    this.#position = position
   }
 
   follows ({ epoch, offset }: LogPosition, previousNonce: number): boolean {
-    const last = this.#last
+    const last = this.#position
     if (last === undefined) return true
     return offset === last.offset + 1 && previousNonce === last.nonce && (last.epoch === epoch || (last.epoch === '' && last.offset === 0))
   }
 
   /** Whether this message was delivered already. `false` also for those too long ago to tell. */
   knows ({ epoch, offset, nonce }: LogPosition): boolean {
-    const last = this.#last
+    const last = this.#position
     return last !== undefined && epoch === last.epoch && offset <= last.offset && last.offset - offset < remembered && this.#nonceOf(offset) === nonce
   }
 
@@ -81,7 +81,7 @@ export class Reader {
     const common = positions.findLastIndex(position => this.knows(position))
     if (common !== -1) return common + 1
     // What we know of all offsets after this one is something else.
-    let known = this.#last?.offset ?? 0
+    let known = this.#position?.offset ?? 0
     for (let n = 0; n < remembered && this.#nonceOf(known) !== 0; n++) known--
     const first = positions.findIndex(({ offset }) => offset > known)
     return first === -1 ? positions.length : first
@@ -90,7 +90,7 @@ export class Reader {
   /** From now on live messages wait. When they do already, a repair may have read the log before what this call is about. */
   suspend (): void {
     if (this.#waiting === undefined) this.#hold()
-    else this.again = true
+    else this.rereadNeeded = true
   }
 
   buffer (message: LoggedEnvelope): void {
@@ -98,7 +98,7 @@ export class Reader {
     if (this.#waiting === undefined || this.#waiting.length >= maxWaiting.messages || this.#waitingBytes + bytes > maxWaiting.bytes) {
       // The log has them all: what is read from now on covers them.
       this.#hold()
-      this.again = true
+      this.rereadNeeded = true
     } else {
       this.#waiting.push(message)
       this.#waitingBytes += bytes
@@ -107,7 +107,7 @@ export class Reader {
 
   /** The log is about to be read: what came before is in it, or in no log. */
   cover (): void {
-    this.again = false
+    this.rereadNeeded = false
     this.#covered = this.waiting.length
   }
 
@@ -132,14 +132,14 @@ export class Reader {
   /** Of an offset up to that of `last`, and less than `remembered` before it. */
   #nonceOf (offset: number): number {
     if (this.#nonces !== undefined) return this.#nonces[offset % remembered] ?? 0
-    return this.#last?.offset === offset ? this.#last.nonce : 0
+    return this.#position?.offset === offset ? this.#position.nonce : 0
   }
 
   #hold (): void {
     this.#waiting = []
     this.#waitingBytes = 0
     this.#covered = 0
-    this.again = false
+    this.rereadNeeded = false
   }
 }
 

@@ -1,15 +1,15 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { hasCode } from '../../../errors.ts'
-import { beginning, same } from '../../position.ts'
+import { logStart, samePosition } from '../../position.ts'
 import type { GapReason, LocalInstance, LogPosition } from '../../backplane.ts'
 import { chunks } from '../chunks.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import type { LoggedEnvelope } from './page.ts'
-import { readAfter } from '../read-after.ts'
-import { Reader } from './follower.ts'
-import { Tops } from './ends.ts'
-import { Turns } from '../batching.ts'
+import { readAfterFork } from '../read-after.ts'
+import { LogFollower } from './follower.ts'
+import { LogEnds } from './ends.ts'
+import { WorkQueue } from '../batching.ts'
 
 const retryMs = 200
 const concurrentRepairs = 64
@@ -23,17 +23,17 @@ type Logged = LoggedEnvelope['envelope']
  * Keeps this instance in step with the logs of its groups: a message is delivered when it follows the last one, by offset and nonce; otherwise what is between is
  * read from the log first. Clients notice nothing, except when the log itself lost messages: then they are told once.
  */
-export class Readers {
+export class LogFollowers {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #log: FastifyBaseLogger
   readonly #changed: () => void
-  readonly #tops: Tops
+  readonly #ends: LogEnds
   /** Of the groups with a log that are subscribed, from the acknowledgement on. */
-  readonly #readers = new Map<string, Reader>()
-  readonly #repairs = new Set<Reader>()
-  readonly #turns = new Turns<Reader>(concurrentRepairs, async reader => await this.#repair(reader))
+  readonly #followers = new Map<string, LogFollower>()
+  readonly #repairs = new Set<LogFollower>()
+  readonly #work = new WorkQueue<LogFollower>(concurrentRepairs, async reader => await this.#repair(reader))
   #retryTimer: NodeJS.Timeout | undefined
   #sweeping = false
   #closed = false
@@ -48,7 +48,7 @@ export class Readers {
     this.#local = local
     this.#log = local.log
     this.#changed = changed
-    this.#tops = new Tops(link, keys)
+    this.#ends = new LogEnds(link, keys)
   }
 
   /** Messages are missing that will be delivered, or of some logs nothing is known yet. */
@@ -62,38 +62,38 @@ export class Readers {
 
   /** The group is subscribed: resolves when this instance knows where its log ends. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   async open (group: string): Promise<void> {
-    const reader = this.#readers.get(group) ?? this.#add(group)
-    if (reader.last === undefined) await this.#open(reader)
+    const reader = this.#followers.get(group) ?? this.#add(group)
+    if (reader.position === undefined) await this.#open(reader)
   }
 
   position (group: string): LogPosition | undefined {
-    return this.#readers.get(group)?.last
+    return this.#followers.get(group)?.position
   }
 
   /** The group is not subscribed yet, and members here have its log up to this position already: it is followed from there, not from its end at that time. */
   follow (group: string, position: LogPosition): void {
-    const reader = this.#readers.get(group) ?? this.#add(group)
-    if (reader.last !== undefined || this.#closed) return
-    reader.jump(position)
+    const reader = this.#followers.get(group) ?? this.#add(group)
+    if (reader.position !== undefined || this.#closed) return
+    reader.seek(position)
     this.#startRepair(reader)
   }
 
   /** No longer subscribed: what comes later is not ours to follow. */
   forget (group: string): void {
-    const reader = this.#readers.get(group)
+    const reader = this.#followers.get(group)
     if (reader === undefined) return
-    this.#readers.delete(group)
-    this.#turns.delete(reader)
+    this.#followers.delete(group)
+    this.#work.delete(reader)
     this.#settled(reader)
   }
 
   receive (envelope: Logged, previousNonce: number): void {
-    const reader = this.#readers.get(envelope.target.name)
+    const reader = this.#followers.get(envelope.target.name)
     if (reader === undefined) {
       // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is subscribed again.
       // Only a group that has no log by our settings is served without keeping up with it.
       if (!this.#closed && !this.#local.logged(envelope.target.name)) this.#local.deliver(envelope)
-    } else if (reader.suspended) {
+    } else if (reader.buffering) {
       reader.buffer({ envelope, previousNonce })
     } else if (!this.#accept(reader, envelope, previousNonce)) {
       this.#startRepair(reader)
@@ -106,11 +106,11 @@ export class Readers {
    * rejects.
    */
   async subscribed (groups: readonly string[]): Promise<void> {
-    const readers: Reader[] = []
+    const readers: LogFollower[] = []
     for (const group of groups) {
-      const reader = this.#readers.get(group) ?? (this.#local.logged(group) ? this.#add(group) : undefined)
+      const reader = this.#followers.get(group) ?? (this.#local.logged(group) ? this.#add(group) : undefined)
       if (reader === undefined) continue
-      if (reader.last === undefined && reader.opening === undefined) {
+      if (reader.position === undefined && reader.opening === undefined) {
         this.#open(reader).catch((error: unknown) => {
           if (this.#gone(reader)) return
           this.#unsettled(reader)
@@ -128,7 +128,7 @@ export class Readers {
 
   /** The command link is back: repairs go on. */
   resume (): void {
-    for (const reader of this.#repairs) this.#turns.add(reader)
+    for (const reader of this.#repairs) this.#work.add(reader)
   }
 
   /** Compares the ends of quiet logs with what was delivered, against losses that no link noticed. */
@@ -136,14 +136,14 @@ export class Readers {
     if (!this.#link.up || this.#sweeping) return
     this.#sweeping = true
     try {
-      const quiet = [...this.#readers.values()].filter(({ last, suspended }) => last !== undefined && !suspended)
+      const quiet = [...this.#followers.values()].filter(({ position: last, buffering: suspended }) => last !== undefined && !suspended)
       for (const some of chunks(quiet, probesAtOnce)) {
-        const before = some.map(({ last }) => last)
-        const tops = await this.#readTops(some)
+        const before = some.map(({ position: last }) => last)
+        const tops = await this.#readEnds(some)
         for (const [index, reader] of some.entries()) {
-          const moved = this.#gone(reader) || reader.last !== before[index] || reader.suspended
+          const moved = this.#gone(reader) || reader.position !== before[index] || reader.buffering
           // The message may be on its way on the other link: then the repair finds it first, and drops it when it comes.
-          if (!moved && !same(tops[index] ?? beginning, reader.last ?? beginning)) this.#startRepair(reader)
+          if (!moved && !samePosition(tops[index] ?? logStart, reader.position ?? logStart)) this.#startRepair(reader)
         }
       }
     } finally {
@@ -154,36 +154,36 @@ export class Readers {
   close (): void {
     this.#closed = true
     clearTimeout(this.#retryTimer)
-    this.#readers.clear()
+    this.#followers.clear()
     this.#repairs.clear()
-    this.#turns.clear()
+    this.#work.clear()
   }
 
-  #add (group: string): Reader {
-    const reader = new Reader(group)
-    if (!this.#closed) this.#readers.set(group, reader)
+  #add (group: string): LogFollower {
+    const reader = new LogFollower(group)
+    if (!this.#closed) this.#followers.set(group, reader)
     return reader
   }
 
   /** Its group was given up since, or all were. */
-  #gone (reader: Reader): boolean {
-    return this.#readers.get(reader.group) !== reader
+  #gone (reader: LogFollower): boolean {
+    return this.#followers.get(reader.group) !== reader
   }
 
-  async #open (reader: Reader): Promise<void> {
-    reader.opening ??= this.#tops.read(reader.group).then(top => {
+  async #open (reader: LogFollower): Promise<void> {
+    reader.opening ??= this.#ends.read(reader.group).then(top => {
       // A message that came first is nearer to the truth. One that is on its way was published before the join was done, and is not owed to it.
-      if (reader.last === undefined) reader.jump(top)
+      if (reader.position === undefined) reader.seek(top)
     }).finally(() => { reader.opening = undefined })
     await reader.opening
   }
 
-  async #readTops (readers: readonly Reader[]): Promise<LogPosition[]> {
-    return await Promise.all(readers.map(async ({ group }) => await this.#tops.read(group)))
+  async #readEnds (readers: readonly LogFollower[]): Promise<LogPosition[]> {
+    return await Promise.all(readers.map(async ({ group }) => await this.#ends.read(group)))
   }
 
   /** Delivers a message that follows the last one, drops one that was delivered before. Returns `false` for anything else. */
-  #accept (reader: Reader, envelope: Logged, previousNonce: number): boolean {
+  #accept (reader: LogFollower, envelope: Logged, previousNonce: number): boolean {
     if (reader.follows(envelope.position, previousNonce)) {
       reader.advance(envelope.position)
       this.#local.deliver(envelope)
@@ -194,20 +194,20 @@ export class Readers {
     return true
   }
 
-  #startRepair (reader: Reader): void {
+  #startRepair (reader: LogFollower): void {
     reader.suspend()
     this.#unsettled(reader)
-    this.#turns.add(reader)
+    this.#work.add(reader)
   }
 
-  async #probe (readers: readonly Reader[]): Promise<void> {
+  async #probe (readers: readonly LogFollower[]): Promise<void> {
     try {
-      const tops = await this.#readTops(readers)
+      const tops = await this.#readEnds(readers)
       for (const [index, reader] of readers.entries()) {
         // A repair that is under way began after the suspension, or was told to read again.
-        if (!reader.suspended || this.#turns.runs(reader) || this.#gone(reader)) continue
-        const inStep = reader.last !== undefined && same(tops[index] ?? beginning, reader.last)
-        if (!inStep || !this.#drain(reader)) this.#turns.add(reader)
+        if (!reader.buffering || this.#work.runs(reader) || this.#gone(reader)) continue
+        const inStep = reader.position !== undefined && samePosition(tops[index] ?? logStart, reader.position)
+        if (!inStep || !this.#deliverBuffered(reader)) this.#work.add(reader)
       }
     } catch (error) {
       this.#retryLater(error)
@@ -215,12 +215,12 @@ export class Readers {
   }
 
   /** Returns whether it is over, done or put off; `false`: it wants another turn. Never rejects. */
-  async #repair (reader: Reader): Promise<boolean> {
+  async #repair (reader: LogFollower): Promise<boolean> {
     try {
       for (let round = 0; round < roundsPerRepair; round++) {
-        if (reader.last === undefined) await this.#open(reader)
-        if (reader.suspended) await this.#catchUp(reader)
-        if (!this.#drain(reader)) continue
+        if (reader.position === undefined) await this.#open(reader)
+        if (reader.buffering) await this.#catchUp(reader)
+        if (!this.#deliverBuffered(reader)) continue
         this.#repaired++
         return true
       }
@@ -232,35 +232,35 @@ export class Readers {
   }
 
   /** Reads and delivers what follows the last message, to the end of the log. */
-  async #catchUp (reader: Reader): Promise<void> {
+  async #catchUp (reader: LogFollower): Promise<void> {
     while (!this.#gone(reader)) {
       reader.cover()
-      const page = await readAfter(this.#link, this.#keys, reader, reader.last ?? beginning)
+      const page = await readAfterFork(this.#link, this.#keys, reader, reader.position ?? logStart)
       if (this.#gone(reader)) return
       if (page === undefined) continue
-      if (page.gap !== undefined) this.#signal(reader, page.gap, page.before, page.top.epoch)
+      if (page.gap !== undefined) this.#signal(reader, page.gap, page.before, page.end.epoch)
       for (const message of page.messages) {
         reader.advance(message.position)
         this.#repairedMessages++
         this.#local.deliver(message)
       }
       // What cannot be decoded has its place, too.
-      if (!same(page.end, reader.last ?? beginning)) reader.advance(page.end)
+      if (!samePosition(page.last, reader.position ?? logStart)) reader.advance(page.last)
       if (!page.more) return
     }
   }
 
-  #signal (reader: Reader, reason: GapReason, position: LogPosition, epoch: string): void {
+  #signal (reader: LogFollower, reason: GapReason, position: LogPosition, epoch: string): void {
     this.#gaps++
     this.#log.warn({ group: reader.group, reason }, 'messages of a log are lost')
-    reader.jump(position)
+    reader.seek(position)
     this.#local.gap(reader.group, reason, position, epoch)
   }
 
   /** Delivers what came during the repair. Returns `false` when something between is missing again. */
-  #drain (reader: Reader): boolean {
+  #deliverBuffered (reader: LogFollower): boolean {
     if (this.#gone(reader)) return true
-    if (reader.again) return false
+    if (reader.rereadNeeded) return false
     for (const [index, { envelope, previousNonce }] of reader.waiting.entries()) {
       // What came before the log was read, and is not in it, belongs to a part of the log that is lost.
       if (this.#accept(reader, envelope, previousNonce) || reader.covers(index)) continue
@@ -272,12 +272,12 @@ export class Readers {
     return true
   }
 
-  #unsettled (reader: Reader): void {
+  #unsettled (reader: LogFollower): void {
     this.#repairs.add(reader)
     if (this.#repairs.size === 1) this.#changed()
   }
 
-  #settled (reader: Reader): void {
+  #settled (reader: LogFollower): void {
     if (this.#repairs.delete(reader) && this.#repairs.size === 0) this.#changed()
   }
 

@@ -1,4 +1,4 @@
-import { beginning } from '../../position.ts'
+import { logStart } from '../../position.ts'
 import type { Envelope, GapReason, LogPage, LogPosition } from '../../backplane.ts'
 import { decode, positionOf, previousNonce } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
@@ -17,7 +17,7 @@ export interface LoggedEnvelope {
 export interface RedisLogPage extends LogPage {
   readonly messages: readonly LoggedEnvelope['envelope'][]
   /** The last position that was read, which may be after the last of `messages`: what this version cannot decode has a place in the log, too. */
-  readonly end: LogPosition
+  readonly last: LogPosition
 }
 
 /** `since`: a position; `beginning`: from the earliest message that is kept; `undefined`: the latest ones. */
@@ -28,7 +28,7 @@ export async function readPage (link: Link, keys: Keys, group: string, since: Lo
   if (status === Status.none) {
     // No trace of a log that we had seen: its data is gone.
     const gap = since === undefined || since.epoch === '' ? undefined : 'epoch'
-    return { gap, messages: [], before: beginning, top: beginning, end: beginning, more: false }
+    return { gap, messages: [], before: logStart, end: logStart, last: logStart, more: false }
   }
   const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: Buffer.from(nonce).readUInt32BE() }
   const messages = entries.map(bytes => decode(bytes)).filter(isLogged)
@@ -36,7 +36,7 @@ export async function readPage (link: Link, keys: Keys, group: string, since: Lo
   const latest = entries.at(-1)
   const end = latest === undefined ? top : positionOf(latest)
   const before = first === undefined ? top : { epoch: top.epoch, offset: positionOf(first).offset - 1, nonce: previousNonce(first) }
-  return { gap: reasons[status], messages, before: before.offset === 0 ? beginning : before, top, end, more: end.offset < offset }
+  return { gap: reasons[status], messages, before: before.offset === 0 ? logStart : before, end: top, last: end, more: end.offset < offset }
 }
 
 export function packNonce (nonce: number): Buffer {

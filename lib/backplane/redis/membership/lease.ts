@@ -6,8 +6,8 @@ import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import type { MemberStore } from './store.ts'
-import type { Members } from './reconciler.ts'
-import { beat, goodbye, reaped, safetyTtlMs } from './scripts.ts'
+import type { MemberReconciler } from './reconciler.ts'
+import { beat, unregister, markReaped, safetyTtlMs } from './scripts.ts'
 
 const beatsPerLease = 3
 const maxClaims = 8
@@ -25,7 +25,7 @@ export class Lease {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: LocalInstance
-  readonly #members: Members
+  readonly #members: MemberReconciler
   readonly #store: MemberStore
   readonly #leaseMs: number
   readonly #log: FastifyBaseLogger
@@ -45,7 +45,7 @@ export class Lease {
   #reapedInstances = 0
   #reapedMembers = 0
 
-  constructor (link: Link, keys: Keys, local: LocalInstance, members: Members, store: MemberStore, leaseMs: number, changed: () => void) {
+  constructor (link: Link, keys: Keys, local: LocalInstance, members: MemberReconciler, store: MemberStore, leaseMs: number, changed: () => void) {
     this.#link = link
     this.#keys = keys
     this.#local = local
@@ -114,7 +114,7 @@ export class Lease {
     // Without a lease nothing was stored; and the members of another process with this id are not ours to remove.
     if (!this.#link.up || !this.#hadLease) return
     await this.#store.removeAll(this.#local.instanceId, this.#store.generation)
-    await this.#link.script(goodbye, [this.#keys.leases, this.#keys.instances], [this.#local.instanceId, this.#nonce])
+    await this.#link.script(unregister, [this.#keys.leases, this.#keys.instances], [this.#local.instanceId, this.#nonce])
   }
 
   async #beat (): Promise<void> {
@@ -161,7 +161,7 @@ export class Lease {
     try {
       const removed = await this.#store.removeAll(instanceId, generation)
       if (removed === undefined) return
-      const first = await this.#link.script(reaped, [this.#keys.leases, this.#keys.instances], [instanceId, generation, secondLookMs]) === 1
+      const first = await this.#link.script(markReaped, [this.#keys.leases, this.#keys.instances], [instanceId, generation, secondLookMs]) === 1
       if (first) this.#reapedInstances++
       this.#reapedMembers += removed.members
       if (removed.members > 0) this.#local.membersLost?.()

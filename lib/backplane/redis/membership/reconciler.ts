@@ -2,7 +2,7 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Link } from '../link/link.ts'
 import type { MemberStore } from './store.ts'
-import { Pace } from '../pace.ts'
+import { Throttle } from '../pace.ts'
 
 const groupsPerStep = 100
 /** More groups than this are not remembered one by one while Redis is out: all are compared when it is back. */
@@ -11,7 +11,7 @@ const minRetryMs = 250
 const maxRetryMs = 2_000
 
 /** How a group is compared with what is stored: by the number of its members, or one by one. */
-type Doubt = 'number' | 'members'
+type Check = 'number' | 'members'
 
 /** Changes of one group that callers wait for. */
 interface Change {
@@ -27,16 +27,16 @@ interface Change {
  * piles nothing up, a repeated write changes nothing, and lost data is written anew. One step is under way at a time; what changes meanwhile
  * goes together in the next one. What could not be written, or may have been lost, is in doubt, and repaired between the changes that callers wait for.
  */
-export class Members {
+export class MemberReconciler {
   readonly #link: Link
   readonly #store: MemberStore
   readonly #local: LocalInstance
   readonly #changed: () => void
   #changes = new Map<string, Change>()
-  readonly #doubtful = new Map<string, Doubt>()
+  readonly #dirty = new Map<string, Check>()
   /** All groups are in this doubt; which they are is looked up first. */
-  #allDoubtful: Doubt | undefined
-  readonly #pace = new Pace()
+  #allDirty: Check | undefined
+  readonly #pace = new Throttle()
   #flushing: Promise<void> | undefined
   #retryTimer: NodeJS.Timeout | undefined
   #retryMs = minRetryMs
@@ -66,7 +66,7 @@ export class Members {
   async sync (group: string, connectionId: string): Promise<void> {
     if (this.#closed) return
     if (!this.#link.up || !this.#active) {
-      this.#doubt(group)
+      this.#markDirty(group)
       throw this.#suspended()
     }
     const change = this.#changes.get(group) ?? newChange()
@@ -80,7 +80,7 @@ export class Members {
   resume (lost: boolean): void {
     this.#active = true
     this.#setRepairing(true)
-    this.#doubtAll(lost ? 'members' : 'number')
+    this.#markAllDirty(lost ? 'members' : 'number')
   }
 
   /** No lease, no writing: others may have removed this instance's members. */
@@ -93,7 +93,7 @@ export class Members {
 
   /** Rewrites all memberships, which also renews the safety TTL of their keys. */
   refresh (): void {
-    if (this.#active) this.#doubtAll('members')
+    if (this.#active) this.#markAllDirty('members')
   }
 
   /** Stops writing; waits for a write in flight. */
@@ -109,14 +109,14 @@ export class Members {
     return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance has no lease now')
   }
 
-  #doubt (group: string): void {
+  #markDirty (group: string): void {
     this.#setRepairing(true)
-    if (this.#doubtful.size < maxRemembered || this.#doubtful.has(group)) this.#doubtful.set(group, 'members')
-    else this.#allDoubtful = 'members'
+    if (this.#dirty.size < maxRemembered || this.#dirty.has(group)) this.#dirty.set(group, 'members')
+    else this.#allDirty = 'members'
   }
 
-  #doubtAll (doubt: Doubt): void {
-    if (this.#allDoubtful !== 'members') this.#allDoubtful = doubt
+  #markAllDirty (doubt: Check): void {
+    if (this.#allDirty !== 'members') this.#allDirty = doubt
     this.#flushSoon()
   }
 
@@ -150,19 +150,19 @@ export class Members {
       }
     }
     this.#flushing = undefined                                  // in the same turn as the look at what is left: a change a moment later starts anew
-    if (!this.#isDoubtful()) this.#setRepairing(false)
+    if (!this.#isDirty()) this.#setRepairing(false)
   }
 
   #mayWork (): boolean {
     return this.#active && !this.#closed && (this.#changes.size > 0 || this.#mayRepair())
   }
 
-  #isDoubtful (): boolean {
-    return this.#allDoubtful !== undefined || this.#doubtful.size > 0
+  #isDirty (): boolean {
+    return this.#allDirty !== undefined || this.#dirty.size > 0
   }
 
   #mayRepair (): boolean {
-    return this.#retryTimer === undefined && this.#isDoubtful()
+    return this.#retryTimer === undefined && this.#isDirty()
   }
 
   /** A server that refuses is asked again later and later. */
@@ -193,32 +193,32 @@ export class Members {
 
   /** How far it came is unknown. */
   #failed (group: string, change: Change, error: Error): void {
-    this.#doubt(group)
+    this.#markDirty(group)
     change.reject(error)
   }
 
   /** One step at a time, so that callers need not wait for the repair of thousands of groups. */
   async #repairSome (): Promise<void> {
-    const all = this.#allDoubtful
+    const all = this.#allDirty
     if (all !== undefined) {
-      this.#allDoubtful = undefined
+      this.#allDirty = undefined
       try {
         for (const group of [...await this.#store.groups(), ...this.#local.groups()]) {
-          if (this.#doubtful.get(group) !== 'members') this.#doubtful.set(group, all)
+          if (this.#dirty.get(group) !== 'members') this.#dirty.set(group, all)
         }
       } catch (error) {
-        if (this.#allDoubtful !== 'members') this.#allDoubtful = all
+        if (this.#allDirty !== 'members') this.#allDirty = all
         throw error
       }
     }
-    const groups = [...firstOf(this.#doubtful, groupsPerStep)]
-    for (const [group] of groups) this.#doubtful.delete(group)
+    const groups = [...firstOf(this.#dirty, groupsPerStep)]
+    for (const [group] of groups) this.#dirty.delete(group)
     try {
-      const different = await this.#store.different(groups.filter(([, doubt]) => doubt === 'number').map(([group]) => group))
+      const different = await this.#store.groupsWithOtherCount(groups.filter(([, doubt]) => doubt === 'number').map(([group]) => group))
       const repaired = groups.filter(([group, doubt]) => doubt === 'members' || different.has(group))
       await this.#store.rewrite(repaired.map(([group]) => group))
     } catch (error) {
-      for (const [group] of groups) this.#doubtful.set(group, 'members')
+      for (const [group] of groups) this.#dirty.set(group, 'members')
       throw error
     }
   }

@@ -13,15 +13,15 @@ export async function readMembers (link: Link, keys: Keys, group: string): Promi
     const instances = fields.filter(field => field !== '#')
     return [instances, await Promise.all(instances.map(async id => await redis.hgetall(keys.members(group, id))))] as const
   })
-  return hashes.flatMap((records, index) => Object.entries(records).map(([connectionId, record]) => unpack(connectionId, instances[index] ?? '', record)))
+  return hashes.flatMap((records, index) => Object.entries(records).map(([connectionId, record]) => decodeMember(connectionId, instances[index] ?? '', record)))
 }
 
 /** The field is the connection's id and the key ends with the instance's: the record holds the rest. `null` is an info like any other. */
-export function pack ({ joinedAt, userId, info, session }: Member): string {
+export function encodeMember ({ joinedAt, userId, info, session }: Member): string {
   return JSON.stringify([joinedAt, userId ?? null, session ?? null, ...(info === undefined ? [] : [info])])
 }
 
-function unpack (connectionId: string, instanceId: string, record: string): Member {
+function decodeMember (connectionId: string, instanceId: string, record: string): Member {
   const [joinedAt, userId, session, info] = JSON.parse(record) as [number, string | null, string | null, Json?]
   return {
     connectionId,

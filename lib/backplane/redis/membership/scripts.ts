@@ -151,7 +151,7 @@ return {left, removed, #groups}
  * KEYS 1 leases  2 instances.  ARGV 1 dead instance's id  2 its generation  3 when to look again (ms)
  * Returns 0 it is not dead (any more), 1 look again later, 2 forgotten.
  */
-export const reaped = new Script(`
+export const markReaped = new Script(`
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if not record then redis.call('ZREM', KEYS[1], ARGV[1]) return 2 end
 local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
@@ -171,7 +171,7 @@ return 2
  * An instance leaves for good, its memberships are gone. When only reaped ones remain, nobody is left to forget them: they go too.
  * KEYS 1 leases  2 instances.  ARGV 1 instance id  2 boot nonce
  */
-export const goodbye = new Script(`
+export const unregister = new Script(`
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if record and string.match(record, ':(.*)$') == ARGV[2] then
   redis.call('ZREM', KEYS[1], ARGV[1])
@@ -242,7 +242,7 @@ return {epoch, offset, previous, 0}
  * Reads where logs end.
  * KEYS the meta of each log. Returns epoch, last offset, last nonce of each, one after another; nulls where there is no log.
  */
-export const readTops = new Script(`
+export const readEnds = new Script(`
 local tops = {}
 for k = 1, #KEYS do
   local meta = redis.call('HMGET', KEYS[k], 'e', 's', 'n')

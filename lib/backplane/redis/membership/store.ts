@@ -2,7 +2,7 @@ import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import { pack } from './records.ts'
+import { encodeMember } from './records.ts'
 import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 
 const changesPerCall = 500
@@ -57,7 +57,7 @@ export class MemberStore {
   }
 
   /** Those of the groups of which Redis has another number of members. */
-  async different (groups: readonly string[]): Promise<Set<string>> {
+  async groupsWithOtherCount (groups: readonly string[]): Promise<Set<string>> {
     if (groups.length === 0) return new Set()
     const stored = await this.#link.run(async redis => await Promise.all(groups.map(async group => await redis.hget(this.#keys.counts(group), this.#local.instanceId))))
     return new Set(groups.filter((group, index) => Number(stored[index] ?? 0) !== [...this.#local.memberIds(group)].length))
@@ -103,7 +103,7 @@ export class MemberStore {
         }
         const member = this.#local.member(group, id)
         if (member === undefined) change.removals.push(id)
-        else change.additions.push(id, pack(member))
+        else change.additions.push(id, encodeMember(member))
       }
     }
     if (call.length > 0) yield call
