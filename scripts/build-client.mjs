@@ -15,7 +15,7 @@ const internal = [
 
 /** A name that a user or the server sees must stay: it is a property of a public type, or of a frame. */
 function assertInternal (root) {
-  for (const file of ['types.ts', 'frames.ts', 'errors.ts']) {
+  for (const file of ['types.ts', 'payload.ts', 'errors.ts']) {
     const source = readFileSync(join(root, 'lib', 'client', file), 'utf8')
     const seen = internal.filter(name => new RegExp(`(^|[{,]) *(readonly )?${name}\\??( \\(|:)`, 'm').test(source))
     if (seen.length > 0) throw new Error(`scripts/build-client.mjs would rename ${seen.join(', ')}, which lib/client/${file} shows to others`)

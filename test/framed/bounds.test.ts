@@ -57,7 +57,7 @@ t.test('a list is read once for all who ask, holds what changed meanwhile, and h
   const told: Array<{ who: string, sessions: string[] }> = []
   const watcher = (who: string): LocalConnection => ({
     outbound: {
-      take (outgoing: OutboundMessage) {
+      enqueueShared (outgoing: OutboundMessage) {
         const { payload } = outgoing.message(true)
         told.push({ who, sessions: (JSON.parse(payload.toString()) as { members: FramedMember[] }).members.map(({ session }) => session) })
       }

@@ -21,7 +21,7 @@ class WithoutSocket extends ConnectionInGroups {
   protected readonly session = undefined
   multiStamp = 0
   closed = false
-  readonly outbound = { take: (outgoing: OutboundMessage) => this.#write(outgoing), replay: (outgoing: OutboundMessage) => this.#write(outgoing) } as unknown as SocketWriter
+  readonly outbound = { enqueueShared: (outgoing: OutboundMessage) => this.#write(outgoing), enqueueOne: (outgoing: OutboundMessage) => this.#write(outgoing) } as unknown as SocketWriter
 
   constructor (id: string, userId: string | undefined) {
     super()

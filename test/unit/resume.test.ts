@@ -27,7 +27,7 @@ function setUp () {
       reached = at(offset)
       recent.push(message(offset))
     },
-    page: (top: number): LogPage => ({ before: logStart, top: at(top), messages: Array.from({ length: top }, (_, i) => message(i + 1)), more: false } as unknown as LogPage),
+    page: (count: number): LogPage => ({ before: logStart, end: at(count), messages: Array.from({ length: count }, (_, i) => message(i + 1)), more: false } as unknown as LogPage),
     since: async (offset: number) => {
       const { recovered, messages } = await resume.replay('g', { since: formatPosition(at(offset)) })
       return { recovered, messages: messages.map(({ position }) => position.offset) }

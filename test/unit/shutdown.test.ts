@@ -49,14 +49,14 @@ t.test('framed clients are all told when to come back before the first is closed
   const told: number[] = []
   const framed = Array.from({ length: 600 }, (_, n) => {
     const one = closing('when closed')
-    const state = { framed: true, pending: n < 3, informed: false }
+    const state = { framed: true, pending: n < 3, shutdownAcked: false }
     const connection = Object.assign(one.connection, {
-      bidFarewell (afterMs: number) {
+      announceShutdown (afterMs: number) {
         one.calls.push('told')
         told.push(afterMs)
       }
     })
-    Object.defineProperties(connection, { framed: { get: () => state.framed }, pending: { get: () => state.pending }, informed: { get: () => state.informed } })
+    Object.defineProperties(connection, { framed: { get: () => state.framed }, pending: { get: () => state.pending }, shutdownAcked: { get: () => state.shutdownAcked } })
     return { ...one, state }
   })
   const raw = closing('when closed')
@@ -65,7 +65,7 @@ t.test('framed clients are all told when to come back before the first is closed
   t.ok(framed.every(({ calls }) => calls.join() === 'told'))
   t.ok(new Set(told).size > 100 && Math.max(...told) < 1_300, 'each its own time')
   await until(() => raw.calls.length === 1)
-  for (const { state } of framed) state.informed = true
+  for (const { state } of framed) state.shutdownAcked = true
   await until(() => framed.filter(({ calls }) => calls.length === 2).length === 597)
   t.ok(framed.slice(0, 3).every(({ calls }) => calls.length === 1), 'not while a callback runs')
   for (const { state } of framed) state.pending = false
