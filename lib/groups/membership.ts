@@ -7,7 +7,7 @@ import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Presence } from '../presence/presence.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
-import { userTarget } from '../targets.ts'
+import { userTarget } from '../delivery/envelopes.ts'
 import type { OutagePolicy } from '../options/types.ts'
 import type { Connection, JoinOptions, JoinResult, Json, Member } from '../types.ts'
 

@@ -102,3 +102,11 @@ export abstract class ConnectionInGroups {
     if (!holdback.push(news) && !this.closed) this.closeForFault(CloseCode.TryAgainLater, 'too many messages while it resumed')
   }
 }
+
+/**
+ * Whether a message with these exceptions is not for the connection. A connection id has a dot in it and the name of a session has none, so one list
+ * holds both.
+ */
+export function isExcepted ({ id, sessionName }: { readonly id: string, readonly sessionName?: string | undefined }, except: ReadonlySet<string>): boolean {
+  return except.has(id) || (sessionName !== undefined && except.has(sessionName))
+}
