@@ -1,35 +1,8 @@
 import type { LogSettings } from '../backplane/backplane.ts'
-import { WebsocketGroupsError } from '../errors.ts'
 import { defaultLog } from './group-logs.ts'
+import { aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule } from './rules.ts'
 import type { OutagePolicy, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
 import type { Identity } from '../types.ts'
-
-export interface Rule {
-  /** Ends the sentence "… must be". */
-  readonly allowed: string
-  readonly accepts: (value: unknown) => boolean
-  /** The value may hold a password. */
-  readonly secret?: boolean
-}
-
-export type Rules = Readonly<Record<string, Rule>>
-
-const maxTimerMs = 2_147_483_647
-
-export const aFunction: Rule = { allowed: 'a function', accepts: value => typeof value === 'function' }
-export const anObject: Rule = { allowed: 'an object', accepts: isPlainObject }
-export const aBoolean: Rule = oneOf(true, false)
-
-export function oneOf (...values: ReadonlyArray<string | number | boolean>): Rule {
-  return { allowed: values.map(value => show(value)).join(' or '), accepts: value => values.includes(value as string) }
-}
-
-export function integer (min: number, max: number, unit: string): Rule {
-  return {
-    allowed: `an integer from ${min} to ${max} (${unit})`,
-    accepts: value => Number.isInteger(value) && (value as number) >= min && (value as number) <= max
-  }
-}
 
 const outageRules = {
   join: oneOf('local', 'reject'),
@@ -150,20 +123,6 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   }
 }
 
-/**
- * Checks each option that is there against its rule. An option that is `undefined` is left out, as an unset environment variable is.
- * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
- */
-export function checkOptions (raw: unknown, rules: Rules, where: string, ignored: readonly string[] = []): void {
-  if (!isPlainObject(raw)) throw invalid(`${where === '' ? 'the options' : where.replace(/\W+$/, '')} must be an object, got ${show(raw)}`)
-  for (const [name, value] of Object.entries(raw as object)) {
-    if (ignored.includes(name) || value === undefined) continue
-    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
-    if (rule === undefined) throw invalid(`there is no option ${where}${name} (it got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
-    check(where + name, value, rule)
-  }
-}
-
 const logRules = {
   maxMessages: integer(1, 10_000, 'messages'),
   ttlMs: integer(1_000, 2_592_000_000, 'ms')
@@ -186,31 +145,6 @@ function checkLog (log: unknown, name: string): void {
   checkOptions(log, logRules, `${name}.`)
 }
 
-function check (name: string, value: unknown, rule: Rule): void {
-  if (!rule.accepts(value)) throw invalid(`${name} must be ${rule.allowed}, got ${rule.secret === true ? withoutPassword(value) : show(value)}`)
-}
-
-export function invalid (detail: string): WebsocketGroupsError {
-  return new WebsocketGroupsError('WSG_OPTION_INVALID', detail)
-}
-
-export function show (value: unknown): string {
-  if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`
-  if (typeof value === 'function') return 'a function'
-  if (Array.isArray(value)) return 'an array'
-  if (typeof value !== 'object' || value === null) return typeof value === 'bigint' ? `${value}n` : String(value)
-  const name: unknown = property(property(value, 'constructor'), 'name')
-  return typeof name === 'string' && name !== 'Object' ? `an object of class ${name}` : 'an object'
-}
-
-function withoutPassword (value: unknown): string {
-  return show(typeof value === 'string' ? value.replace(/^(.*?:\/\/)?.*@/, '$1***@') : value)
-}
-
-function isPlainObject (value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
 /** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
 function isRedisClient (value: unknown): boolean {
   return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
@@ -221,14 +155,6 @@ function isLiteral (value: unknown): boolean {
   if (!isPlainObject(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)
   return prototype === null || Object.getPrototypeOf(prototype) === null
-}
-
-function property (value: unknown, name: string): unknown {
-  return (typeof value === 'object' && value !== null) || typeof value === 'function' ? (value as Record<string, unknown>)[name] : undefined
-}
-
-function withoutUndefined<Options extends object> (options: Options): Options {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Options
 }
 
 /** `userId`, `sub` or `id`; the last two are what tokens and databases call it. */
