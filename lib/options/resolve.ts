@@ -1,7 +1,6 @@
-import type { LogSettings } from '../backplane/backplane.ts'
-import { defaultLog } from './group-logs.ts'
+import { checkLog, defaultLog, logRule } from './group-logs.ts'
 import { aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule } from './rules.ts'
-import type { OutagePolicy, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
+import type { OutagePolicy, PublisherOptions, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
 import type { Identity } from '../types.ts'
 
 const outageRules = {
@@ -15,7 +14,7 @@ const outageRules = {
 
 const rules = {
   redis: {
-    allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, or an ioredis client; leave it out for the in-memory backplane',
+    allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, or an ioredis client (the plugin alone may leave it out, and stays in memory then)',
     accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
     secret: true
   },
@@ -34,7 +33,7 @@ const rules = {
     allowed: 'a string of 1 to 100 characters without braces, spaces and control characters',
     accepts: value => typeof value === 'string' && /^[^{}\s\p{Cc}]{1,100}$/u.test(value)
   },
-  log: { allowed: 'false or { maxMessages, ttlMs }', accepts: value => value === false || isPlainObject(value) },
+  log: logRule,
   logs: { allowed: 'an object of log settings by group name or prefix*, or a function', accepts: value => typeof value === 'function' || isPlainObject(value) },
   outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
   upgradeLimit: { allowed: '{ perSecond, burst? }', accepts: isPlainObject },
@@ -97,11 +96,9 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   checkOptions(raw, rules, '', fastifyOptions)
   const given = withoutUndefined(raw as WebsocketGroupsOptions)
   if (given.redis !== undefined && given.backplane !== undefined) throw invalid('redis and backplane exclude each other: give one of them')
-  if (property(given.redis, 'isCluster') === true) throw invalid('redis got an ioredis Cluster: Redis Cluster is not supported yet')
+  checkShared(given)
   checkOptions(given.outage ?? {}, outageRules, 'outage.')
   if (given.upgradeLimit !== undefined) checkUpgradeLimit(given.upgradeLimit)
-  checkLog(given.log, 'log')
-  if (typeof given.logs === 'object') for (const [name, log] of Object.entries(given.logs)) checkLog(log, `logs[${show(name)}]`)
   const maxPayload = given.options?.maxPayload
   if (maxPayload !== undefined) check('options.maxPayload', maxPayload, integer(0, Number.MAX_SAFE_INTEGER, 'bytes, 0 for no limit'))
   for (const [path, room] of Object.entries(given.rooms ?? {})) {
@@ -123,10 +120,40 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   }
 }
 
-const logRules = {
-  maxMessages: integer(1, 10_000, 'messages'),
-  ttlMs: integer(1_000, 2_592_000_000, 'ms')
-} as const satisfies Record<keyof LogSettings, Rule>
+const { redis, keyPrefix, operationTimeoutMs, log, logs } = rules
+const publisherRules = {
+  redis,
+  keyPrefix,
+  operationTimeoutMs,
+  log,
+  logs,
+  logger: { allowed: 'a logger as that of Fastify', accepts: value => ['debug', 'warn'].every(level => typeof property(value, level) === 'function') }
+} as const satisfies Record<keyof PublisherOptions, Rule>
+
+export type ResolvedPublisherOptions =
+  Required<Pick<PublisherOptions, 'redis'>> &
+  Pick<PublisherOptions, 'logs' | 'logger'> &
+  Pick<ResolvedOptions, 'keyPrefix' | 'operationTimeoutMs' | 'log'>
+
+/**
+ * The options of `createPublisher`: what it shares with the plugin has the same rules and defaults there and here.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the option, the value and what is allowed
+ */
+export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions {
+  checkOptions(raw, publisherRules, '')
+  const given = withoutUndefined(raw as PublisherOptions)
+  check('redis', given.redis, redis)
+  checkShared(given)
+  return { keyPrefix: defaults.keyPrefix, operationTimeoutMs: defaults.operationTimeoutMs, log: defaults.log, ...given }
+}
+
+/** What the plugin and the publisher refuse beyond the type of a value. */
+function checkShared ({ redis, log, logs }: Pick<WebsocketGroupsOptions, 'redis' | 'log' | 'logs'>): void {
+  if (property(redis, 'isCluster') === true) throw invalid('redis got an ioredis Cluster: Redis Cluster is not supported yet')
+  if (log !== undefined) checkLog(log, 'log')
+  if (typeof logs !== 'object') return
+  for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
+}
 
 const upgradeLimitRules = {
   perSecond: integer(1, 1_000_000, 'upgrades per second'),
@@ -136,13 +163,6 @@ const upgradeLimitRules = {
 function checkUpgradeLimit (limit: UpgradeLimit): void {
   checkOptions(limit, upgradeLimitRules, 'upgradeLimit.')
   check('upgradeLimit.perSecond', limit.perSecond, upgradeLimitRules.perSecond)
-}
-
-function checkLog (log: unknown, name: string): void {
-  if (log === undefined || log === false) return
-  check(name, log, rules.log)
-  for (const [field, rule] of Object.entries(logRules)) check(`${name}.${field}`, property(log, field), rule)
-  checkOptions(log, logRules, `${name}.`)
 }
 
 /** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
