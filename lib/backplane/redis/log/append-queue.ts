@@ -7,7 +7,7 @@ import type { Appended, Envelope, LogPosition, LogSettings } from '../../backpla
 import { encodeBody } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import { append } from '../membership/scripts.ts'
+import { append } from './scripts.ts'
 
 const maxBatchMessages = 64
 const maxBatchBytes = 262_144
