@@ -70,7 +70,7 @@ export interface TestInstance {
 
 export async function startInstance (t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'] } = {}): Promise<TestInstance> {
   const backplane = new RedisBackplane({
-    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, outage: { loggedBroadcast: policy }
+    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
   })
   t.teardown(async () => await backplane.close())
   await backplane.start(local)
