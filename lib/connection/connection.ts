@@ -13,7 +13,7 @@ import type { Metrics } from '../metrics.ts'
 import { SocketWriter } from './outbound/writer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection, Data } from '../types.ts'
+import type { Connection, Data, Identity } from '../types.ts'
 
 export interface ConnectionInit {
   readonly socket: WebSocket
@@ -52,8 +52,6 @@ export class LocalConnection implements FramedConnection {
   /** No other connection of this process has the number: cheaper to remember than the id, or than the connection. */
   readonly number = ++made
   readonly params: Connection['params']
-  /** Written by the registry alone. */
-  identity: Connection['identity']
   readonly userId: string | undefined
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean
@@ -69,6 +67,7 @@ export class LocalConnection implements FramedConnection {
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
+  #identity: Connection['identity']
   readonly #session: FramedSession | undefined
   /** Made by the first join, as `#offered` is by the first offer: idle connections are to cost little. */
   #groups: Set<string> | undefined
@@ -83,7 +82,7 @@ export class LocalConnection implements FramedConnection {
     this.#socket = init.socket
     this.id = init.id
     this.params = init.params
-    this.identity = init.identity
+    this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
@@ -124,6 +123,10 @@ export class LocalConnection implements FramedConnection {
 
   static #onClose (this: WebSocket, code: number, reason: Buffer): void {
     (this as OwnedSocket)[owner].#end({ code, reason: reason.toString() })
+  }
+
+  get identity (): Connection['identity'] {
+    return this.#identity
   }
 
   get groups (): readonly string[] {
@@ -213,6 +216,11 @@ export class LocalConnection implements FramedConnection {
   /** The hub took the connection out of the group. */
   groupLeft (group: string): void {
     this.#groups?.delete(group)
+  }
+
+  /** The client sent a fresh token of the same user. */
+  renewIdentity (identity: Identity): void {
+    this.#identity = identity
   }
 
   /** The client says, by group, which position it has: a join takes it up there. */
