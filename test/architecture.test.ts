@@ -76,8 +76,9 @@ function layering (sources: Sources): string[] {
     }
     for (const one of imports(file, text).filter(one => one.from.startsWith('.'))) {
       const target = resolve(file, one)
-      if (file.startsWith(CLIENT.folder) && !CLIENT.mayImport.some(folder => target.startsWith(folder))) problems.push(`${file} imports ${target}, which browsers do not load`)
-      else if (!sources.has(target)) problems.push(`${file} imports ${target}, which is not a source of the plugin`)
+      if (file.startsWith(CLIENT.folder) && !CLIENT.mayImport.some(folder => target.startsWith(folder))) {
+        problems.push(`${file} imports ${target}, which browsers do not load`)
+      } else if (!sources.has(target)) problems.push(`${file} imports ${target}, which is not a source of the plugin`)
       else if (layerOf(target) > own) problems.push(`${file} (layer ${own}) imports ${target} (layer ${layerOf(target)})`)
     }
   }
