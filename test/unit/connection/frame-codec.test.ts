@@ -1,9 +1,9 @@
 import t from 'tap'
-import { encodeFrame, encodeMessage, parseFrame, type ClientFrame } from '../../../lib/connection/frame-codec.ts'
+import { encodeFrame, encodeMessage, parseFrame, type ParsedFrame } from '../../../lib/connection/frame-codec.ts'
 
 const position = 'AAAAAAAAAAAAAAAAAAAAAAAA'
 
-function frameOf (text: string): ClientFrame | undefined {
+function frameOf (text: string): ParsedFrame | undefined {
   const parsed = parseFrame(text)
   if (!parsed.ok) throw new Error(parsed.why)
   return parsed.frame

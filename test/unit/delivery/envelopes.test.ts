@@ -1,7 +1,7 @@
 import t from 'tap'
 import { connectionIdOf, drawId, ownerOf } from '../../../lib/ids.ts'
-import { isExcepted, EnvelopeFactory, toBuffer } from '../../../lib/delivery/envelopes.ts'
-import { everyone, groupTargets, userTarget } from '../../../lib/targets.ts'
+import { EnvelopeFactory, everyone, groupTargets, toBuffer, userTarget } from '../../../lib/delivery/envelopes.ts'
+import { isExcepted } from '../../../lib/hub/local-member.ts'
 import type { AnyConnection, BroadcastOptions, Data } from '../../../lib/types.ts'
 
 t.test('ids are drawn evenly from 62 characters, and never twice', async (t) => {

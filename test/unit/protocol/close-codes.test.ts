@@ -1,5 +1,6 @@
 import t from 'tap'
-import { assertClose, CloseCode, closeReasons, isSendableClose, isSendableCloseCode, maxCloseReasonBytes } from '../../../lib/protocol/close-codes.ts'
+import { assertClose, closeReasons, isSendableClose, isSendableCloseCode, maxCloseReasonBytes } from '../../../lib/connection/close.ts'
+import { CloseCode } from '../../../lib/protocol/close-codes.ts'
 
 t.test('every code of this package may be sent, and its reason fits into a close frame', async t => {
   for (const code of Object.values(CloseCode)) {
