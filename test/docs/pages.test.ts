@@ -64,6 +64,17 @@ t.test('docs/reference.md lists every option, every error code with its status, 
   t.strictSame(closeCodes.sort(), Object.values(CloseCode).sort())
 })
 
+t.test('docs/backplane.md lists every method of the contract', async (t) => {
+  const contract = read('lib/backplane/backplane.ts')
+  const page = read('docs/backplane.md')
+  const methods = ['Backplane', 'LocalInstance'].flatMap(name => {
+    const [, body = ''] = new RegExp(`^export interface ${name} {\n(.*?)^}`, 'ms').exec(contract) ?? []
+    return [...body.matchAll(/^ {2}(\w+)\?? \(/gm)].map(([, method]) => method)
+  })
+  t.ok(methods.length > 10, 'found the methods')
+  t.strictSame(methods.filter(method => !page.includes(`\`${method}(`)), [])
+})
+
 t.test('no page names an error code that there is not', async (t) => {
   const named = everyPage.flatMap(page => read(page).match(/WSG_[A-Z_]*[A-Z]/g) ?? [])
   t.strictSame([...new Set(named)].filter(code => !Object.hasOwn(errorCodes, code)), [])
