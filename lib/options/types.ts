@@ -47,7 +47,7 @@ export interface WebsocketGroupsOptions {
   readonly options?: NonNullable<WebsocketPluginOptions['options']> | undefined
   /** Starts every key and channel in Redis. No braces. @default 'wsg:' */
   readonly keyPrefix?: string | undefined
-  readonly outage?: { readonly [Name in keyof OutagePolicy]?: OutagePolicy[Name] | undefined } | undefined
+  readonly outage?: { readonly [Operation in keyof OutagePolicy]?: OutagePolicy[Operation] | undefined } | undefined
   /** How many upgrades per second this instance takes, after a burst of as many as `burst` (default: those of one second); more get 503 with Retry-After. @default no limit */
   readonly upgradeLimit?: UpgradeLimit | undefined
   /** What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile. @default { maxMessages: 100, ttlMs: 300_000 } */
