@@ -37,7 +37,7 @@ export interface LogPage {
 /** A message between instances. */
 export interface Envelope {
   /** Where it stands in the log of its group; `undefined` for volatile messages. */
-  readonly position?: LogPosition
+  readonly position?: LogPosition | undefined
   /** The instance (or publisher) that made it. */
   readonly origin: string
   /** Unique and increasing per origin. */
@@ -50,9 +50,9 @@ export interface Envelope {
   /** Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the backplane. */
   readonly except: readonly string[]
   /** A slow client may miss it. */
-  readonly volatile?: boolean
+  readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */
-  readonly conflationKey?: string
+  readonly conflationKey?: string | undefined
   /** JSON of a presence event, a request or a reply; '' in messages. */
   readonly command: string
   /** Whether the payload is a binary frame; else UTF-8 text. */
