@@ -8,7 +8,6 @@ import { FramedSession, type FramedConnection, type FramedInit } from './framed-
 import { encodeMessage } from './frame-codec.ts'
 import { assertClose, closeReasons } from './close.ts'
 import { MessageQueue, type Closed, type InboundLimits } from './inbound.ts'
-import type { ServerFrame } from '../protocol/frames.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import { SocketWriter } from './outbound/writer.ts'
