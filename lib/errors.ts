@@ -18,6 +18,7 @@ export const errorCodes = {
   WSG_CONFLATION_KEY_INVALID: { statusCode: 400, text: 'a conflation key is a non-empty string of at most 255 bytes' },
   WSG_POSITION_INVALID: { statusCode: 400, text: 'a position is what a message, a join or a broadcast came with' },
   WSG_HANDLER_FAILED: { statusCode: 500, text: 'the server could not handle it' },
+  WSG_NO_WEBSOCKET_ROUTE: { statusCode: 404, text: 'this route takes no WebSocket upgrade' },
   WSG_REFUSED: { statusCode: 503, text: 'this instance takes no new connections now' },
   WSG_REDIS_UNSUPPORTED: { statusCode: 500, text: 'this Redis server cannot be used' },
   WSG_REDIS_REFUSED: { statusCode: 500, text: 'Redis refuses this client' },
@@ -25,7 +26,7 @@ export const errorCodes = {
   WSG_CLOSED: { statusCode: 503, text: 'the plugin is closed' }
 } as const
 /** Anyone can cause these at will: Fastify logs them, and a stack would only fill the log. */
-const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_REFUSED']
+const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED']
 
 export type ErrorCode = keyof typeof errorCodes
 
