@@ -9,7 +9,7 @@ import type { Envelope, LocalInstance } from '../lib/backplane/backplane.ts'
 import { RedisBackplane } from '../lib/backplane/redis/index.ts'
 import { drawId } from '../lib/ids.ts'
 import { redisBinary } from '../scripts/redis-binary.mjs'
-import { Wire } from '../test/chaos/wire.ts'
+import { Wire } from '../test/faults/chaos/wire.ts'
 import { until } from '../test/helpers/until.ts'
 
 const { values } = parseArgs({ options: { groups: { type: 'string', default: '20000' } } })
@@ -27,7 +27,7 @@ let delivered = 0
 let gaps = 0
 async function start (url: string): Promise<RedisBackplane> {
   const backplane = new RedisBackplane({
-    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, outage: { loggedBroadcast: 'reject' }
+    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: 'reject'
   })
   await backplane.start({
     instanceId: drawId(),

@@ -1,18 +1,17 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { CloseCode } from '../protocol/close-codes.ts'
-import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import { encodeFrame, parseFrame, type ClientFrame, type ClientRequest, type ServerFrame } from './frame-codec.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable, type InboundConnection, type RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, Identity, JoinOptions, JoinResult } from '../types.ts'
-import { describeError } from '../framed/error-frame.ts'
 
 /** What the session needs of its connection. */
 export interface FramedConnection extends InboundConnection {
-  /** Positions that the client offered and that no join has taken yet. */
-  resume: Map<string, string> | undefined
+  /** The client says, by group, which position it has. */
+  offerPositions (positions: ReadonlyMap<string, string>): void
   readonly outbound: Pick<SocketWriter, 'ready'>
   write (payload: Buffer | string, binary: boolean): boolean
 }
@@ -30,10 +29,12 @@ export interface FramedInit {
   readonly helloTimeoutMs: number
 }
 
-type Hello = Extract<ClientFrame, { type: 'hello' }>
+type Hello = Extract<ParsedFrame, { type: 'hello' }>
 
 const sessionBytes = 16
 const drawnSession = /^[\w-]{22}$/
+/** What a client is told of an error without a code. */
+const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
 /** The client's side of one framed connection, as docs/protocol.md describes it: hello, then requests that take their turn with the messages. */
@@ -133,7 +134,7 @@ export class FramedSession implements RequestHandler {
     // Whatever has another form was not drawn here: the client gets a new one, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
     this.#name = createHash('sha256').update(id).digest('base64url').slice(0, 16)
-    if (resume.size > 0) this.#connection.resume = new Map(resume)
+    if (resume.size > 0) this.#connection.offerPositions(resume)
     this.#helloReceived = true
     this.#connection.outbound.ready = true
     const { pingMs, resumeMs } = this.#init
@@ -209,4 +210,15 @@ export class FramedSession implements RequestHandler {
   #refuse (id: number | undefined, error: unknown): void {
     if (id !== undefined) this.send({ type: 'error', id, ...describeError(error) })
   }
+}
+
+/**
+ * What a client is told of an error. The texts of errors that are the fault of the server (no status, or 500 and up) may name hosts, queries or files, so
+ * they stay here.
+ */
+function describeError (error: unknown): { readonly code: string, readonly message: string } {
+  const { code, statusCode, message } = (typeof error === 'object' && error !== null ? error : {}) as { code?: unknown, statusCode?: unknown, message?: unknown }
+  const known = typeof code === 'string' && code !== '' ? code : handlerFailed
+  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') return { code: known, message }
+  return { code: known, message: errorCodes[Object.hasOwn(errorCodes, known) ? known as ErrorCode : handlerFailed].text }
 }

@@ -1,6 +1,7 @@
 import { types } from 'node:util'
 import type { Envelope, Target } from '../backplane/backplane.ts'
 import { WebsocketGroupsError } from '../errors.ts'
+import { assertGroupName, assertUserId } from '../group-name.ts'
 import { drawId, ownerOf } from '../ids.ts'
 import type { BroadcastOptions, Data } from '../types.ts'
 
@@ -70,9 +71,20 @@ function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Na
   return ids
 }
 
-/** Names of sessions have no dot in them, and ids of connections do: they cannot be mistaken for one another. */
-export function isExcepted ({ id, sessionName }: Named, except: ReadonlySet<string>): boolean {
-  return except.has(id) || (sessionName !== undefined && except.has(sessionName))
+export const everyone: readonly Target[] = [{ kind: 'all', name: '' }]
+
+/** @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID */
+export function groupTargets (group: string | readonly string[]): readonly Target[] {
+  return Array.from(Array.isArray(group) ? new Set<unknown>(group) : [group], name => {
+    assertGroupName(name)
+    return { kind: 'group', name }
+  })
+}
+
+/** @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */
+export function userTarget (userId: string): Target {
+  assertUserId(userId)
+  return { kind: 'user', name: userId }
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { Backplane, Envelope } from '../backplane/backplane.ts'
-import { assertClose } from '../protocol/close-codes.ts'
+import { assertClose } from '../connection/close.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -8,8 +8,7 @@ import { ownerOf } from '../ids.ts'
 import type { Membership } from './membership.ts'
 import type { Metrics } from '../metrics.ts'
 import { InstanceRpc, type Command, type ConnectionCommand } from './rpc.ts'
-import { assertData, type EnvelopeFactory } from '../delivery/envelopes.ts'
-import { userTarget } from '../targets.ts'
+import { assertData, userTarget, type EnvelopeFactory } from '../delivery/envelopes.ts'
 import type { AnyConnection, Data, JoinOptions, JoinResult, Json } from '../types.ts'
 
 type Named = AnyConnection | string
