@@ -3,7 +3,8 @@ import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.t
 import { LoggedPublish } from './delivery/logged-publish.ts'
 import { Broadcaster } from './delivery/broadcaster.ts'
 import { CloseCode } from './protocol/close-codes.ts'
-import { LocalConnection, type ConnectionInit } from './connection/connection.ts'
+import { LocalConnection } from './connection/connection.ts'
+import type { ConnectionInit } from './connection/init.ts'
 import { hasCode, WebsocketGroupsError } from './errors.ts'
 import { Expiry } from './connection/expiry.ts'
 import { isUserId } from './group-name.ts'
@@ -24,13 +25,13 @@ import { ConnectionCommands } from './groups/remote.ts'
 import { Replay } from './delivery/replay.ts'
 import { Backlog } from './delivery/backlog.ts'
 import { EnvelopeFactory } from './delivery/envelopes.ts'
-import { drainConnections } from './connection/drain.ts'
+import { Departures, drainConnections } from './connection/drain.ts'
 import type {
   AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History, HistoryOptions, Identity, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
 } from './types.ts'
 
 /** What a route knows of a socket it opens. */
-export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
 
 const maxIdDraws = 3
 
@@ -53,6 +54,7 @@ export class GroupRegistry implements Registry {
   readonly #commands: ConnectionCommands
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
+  readonly #departures = new Departures()
   #log: FastifyBaseLogger
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
@@ -118,6 +120,7 @@ export class GroupRegistry implements Registry {
       enter: connection => this.#membership.connectionOpened(connection),
       release: async connection => {
         this.#expiry.remove(connection)
+        this.#departures.add(connection)
         await this.#membership.connectionClosed(connection)
       }
     })
@@ -225,7 +228,7 @@ export class GroupRegistry implements Registry {
   /** Takes no new connections and closes those there are. Idempotent. */
   async drain (): Promise<void> {
     this.#phase = 'closing'
-    this.#drained ??= drainConnections([...this.#hub.connections.values()], this.#options.shutdownCode, this.#options.closeGraceMs)
+    this.#drained ??= drainConnections([...this.#hub.connections.values(), ...this.#departures], this.#options.shutdownCode, this.#options.closeGraceMs)
     await this.#drained
   }
 
