@@ -1,7 +1,7 @@
 import type { EventEmitter } from 'node:events'
 import { ServerResponse, STATUS_CODES, type IncomingMessage } from 'node:http'
-import type { Duplex } from 'node:stream'
-import type { Socket } from 'node:net'
+import { finished, type Duplex } from 'node:stream'
+import { Socket } from 'node:net'
 import { WebsocketGroupsError } from '../errors.ts'
 
 interface Unanswered {
@@ -59,6 +59,8 @@ export class UpgradeSockets {
       socket.off('close', forget)
     }
     this.#unanswered.set(request, { socket, forget })
+    // What injectWS makes does not close by itself when both sides ended, as a network socket does.
+    if (!(socket instanceof Socket)) finished(socket, () => socket.destroy())
     socket.on('close', forget)
     // When all listeners ran: @fastify/websocket's gives the socket its response. An upgrade that succeeds never finishes it.
     queueMicrotask(() => {
