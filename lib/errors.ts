@@ -10,6 +10,8 @@ export const errorCodes = {
   WSG_MEMBER_INFO_TOO_LARGE: { statusCode: 500, text: 'memberInfo returned more than 1,024 bytes of JSON' },
   WSG_CONNECTION_GONE: { statusCode: 410, text: 'the connection is closed or was never here' },
   WSG_UNAUTHORIZED: { statusCode: 401, text: 'a valid token is required' },
+  WSG_IDENTITY_INVALID: { statusCode: 500, text: 'the identity cannot be used' },
+  WSG_AUTH_TIMEOUT: { statusCode: 503, text: 'the token could not be checked in time' },
   WSG_FORBIDDEN: { statusCode: 403, text: 'not allowed' },
   WSG_BACKPLANE_UNAVAILABLE: { statusCode: 503, text: 'the backplane cannot be reached; nothing was sent' },
   WSG_TIMEOUT: { statusCode: 504, text: 'no answer in time; it may or may not have happened' },
@@ -37,11 +39,11 @@ export class WebsocketGroupsError extends Error {
   /** What was wrong in this case. */
   readonly detail: string | undefined
 
-  constructor (code: ErrorCode, detail?: string, options?: { cause?: unknown }) {
+  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: { cause?: unknown, statusCode?: number } = {}) {
     super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
     this.code = code
     this.detail = detail
-    this.statusCode = errorCodes[code].statusCode
+    this.statusCode = statusCode
     if (withoutStack.includes(code)) this.stack = `${this.name}: ${this.message}`
   }
 }

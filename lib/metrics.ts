@@ -23,6 +23,10 @@ export class Metrics {
   framesConflated = 0
   heartbeatTimeouts = 0
   tokensExpired = 0
+  /** Fresh tokens that a framed client sent on its connection, and that were no good. */
+  tokensRefused = 0
+  /** Resumes from a position that the log does not hold, by clients that could not prove that they were in the group before. */
+  resumesRefused = 0
   /** Answers to other instances that could not be sent. */
   repliesLost = 0
 }

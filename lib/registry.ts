@@ -6,12 +6,12 @@ import { CloseCode } from './protocol/close-codes.ts'
 import { LocalConnection, type ConnectionInit } from './connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from './errors.ts'
 import { Expiry } from './connection/expiry.ts'
-import { isUserId } from './group-name.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { Hub } from './hub/hub.ts'
 import { connectionIdOf } from './ids.ts'
 import { EchoFilter } from './delivery/echo.ts'
 import { instanceLog } from './logging.ts'
+import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import { GroupLogs } from './options/group-logs.ts'
 import { Membership } from './groups/membership.ts'
 import { Metrics } from './metrics.ts'
@@ -23,6 +23,7 @@ import { LogCache } from './delivery/log-cache.ts'
 import { ConnectionCommands } from './groups/remote.ts'
 import { Replay } from './delivery/replay.ts'
 import { Backlog } from './delivery/backlog.ts'
+import { ProofKeys } from './delivery/resume-proofs.ts'
 import { EnvelopeFactory } from './delivery/envelopes.ts'
 import { drainConnections } from './connection/drain.ts'
 import type {
@@ -33,6 +34,7 @@ import type {
 export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
 
 const maxIdDraws = 3
+const nobody: IdentityFacts = { userId: undefined, expiresAt: undefined }
 
 /** The public registry: this instance's hub joined to the other instances by a backplane. */
 export class GroupRegistry implements Registry {
@@ -66,10 +68,11 @@ export class GroupRegistry implements Registry {
     this.#scheduler = new FlushScheduler(options, this.metrics, () => this.#log)
     this.#logs = new GroupLogs(options)
     this.#presence = new Presence(backplane, this.#envelopes, options.presenceGraceMs)
-    const replays = new Replay(this.#hub, backplane, new Backlog(backplane, this.#cache, this.#logs))
+    const proofKeys = new ProofKeys(backplane, options.secret, error => this.#log.warn({ err: error }, 'the key that all instances share cannot be had'))
+    const replays = new Replay(this.#hub, backplane, new Backlog(backplane, this.#cache, this.#logs, this.metrics), proofKeys)
     this.#membership = new Membership(this.#hub, backplane, replays, this.#presence, { ...options, policy: options.outage.join }, this.metrics)
     this.#broadcaster = new Broadcaster(this.#hub, backplane, new LoggedPublish(backplane, this.#logs), this.#envelopes, this.#echoes, options.outage.broadcast, this.#scheduler, this.metrics)
-    this.#reads = new GroupReads(this.#hub, backplane, options.outage.reads)
+    this.#reads = new GroupReads(this.#hub, backplane, options.outage.reads, proofKeys)
     // A remote join may itself take `joinTimeoutMs` on the instance that is asked.
     const requestTimeoutMs = options.joinTimeoutMs + options.operationTimeoutMs
     this.#commands = new ConnectionCommands(this.#hub, this.#membership, backplane, this.#envelopes, requestTimeoutMs, this.metrics)
@@ -105,9 +108,9 @@ export class GroupRegistry implements Registry {
     else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
   }
 
-  /** A route upgraded a socket. */
+  /** A route upgraded a socket. @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID */
   open (init: OpenInit): LocalConnection {
-    const userId = this.#userIdOf(init.identity)
+    const { userId, expiresAt } = init.identity === null ? nobody : readIdentity(init.identity, this.#options)
     const connection = new LocalConnection({
       ...init,
       id: connectionIdOf(this.instanceId, ++this.#opened),
@@ -121,19 +124,24 @@ export class GroupRegistry implements Registry {
         await this.#membership.connectionClosed(connection)
       }
     })
-    this.#expire(connection)
+    this.#expire(connection, expiresAt)
     // It passed the guard before the shutdown began, and is in no batch of it.
     if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
     return connection
   }
 
-  /** A fresh token came on an open connection. `false` when it is another user's, and nothing changed. */
-  renew (connectionId: string, identity: Identity): boolean {
+  /** Whether a fresh identity stands for the user of an open connection. */
+  isSameUser (connectionId: string, identity: Identity): boolean {
     const connection = this.#hub.connections.get(connectionId)
-    if (connection === undefined || this.#userIdOf(identity) !== connection.userId) return false
+    return connection !== undefined && isSameUser(connection.identity, identity, this.#options)
+  }
+
+  /** Takes over a fresh identity of the same user. */
+  renew (connectionId: string, identity: Identity): void {
+    const connection = this.#hub.connections.get(connectionId)
+    if (connection === undefined) return
     connection.identity = identity
-    this.#expire(connection)
-    return true
+    this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
 
   async join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult> {
@@ -282,16 +290,8 @@ export class GroupRegistry implements Registry {
     this.#echoes.receive(envelope)
   }
 
-  #expire (connection: LocalConnection): void {
-    const expiresAt = connection.identity === null ? undefined : this.#options.expiresAt(connection.identity)
+  #expire (connection: LocalConnection, expiresAt: number | undefined): void {
     if (expiresAt === undefined) this.#expiry.remove(connection)
     else this.#expiry.add(connection, expiresAt)
-  }
-
-  #userIdOf (identity: Identity | null): string | undefined {
-    const userId = identity === null ? undefined : this.#options.userId(identity)
-    if (userId === undefined || isUserId(userId)) return userId
-    this.#log.warn('the identity has a user id that is no non-empty string of at most 255 bytes: sendToUser will not reach it')
-    return undefined
   }
 }

@@ -3,7 +3,7 @@ import type { FastifyRequest, FastifySchema, preHandlerAsyncHookHandler } from '
 import type { IncomingMessage } from 'node:http'
 import type { Connection, Identity, Registry } from './types.ts'
 
-/** The part of an upgrade request that authentication may look at, with the token already taken out of it. */
+/** Turns a token into an identity. Throws, or returns anything but an object, when the token is no good. */
 export type Authenticate<Who = Identity> = (token: string, request: FastifyRequest) => Who | null | undefined | Promise<Who | null | undefined>
 
 export interface WsAuthOptions<Who = Identity> {
@@ -17,8 +17,11 @@ export interface WsAuthOptions<Who = Identity> {
   readonly cookie?: string | false
   /** Also take the token from this query parameter. It ends up in access logs: prefer the subprotocol. @default false */
   readonly query?: string | false
-  /** Origins that may connect, exact (`https://example.com`), or a function. Left out: any, but only the own host when `cookie` is on. */
-  readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean)
+  /**
+   * Origins that may connect (`https://example.com`; scheme, host and port are compared), or a function, which lets in with `true` alone. Left out: any,
+   * but only the own host when `cookie` is on.
+   */
+  readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean | Promise<boolean>)
 }
 
 type Awaitable<T> = T | Promise<T>
@@ -59,10 +62,13 @@ export type RoomIdentity<Auth, Who> =
 
 /** A ready-made room: connects, joins, relays each message to everyone in the room, leaves. Each callback replaces one step. */
 export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> {
-  /** `false` opens the room to everyone. @default true when the plugin has `authenticate`, else false */
+  /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
   readonly auth?: Auth & (boolean | WsAuthOptions<Who>)
-  /** Which group a connection joins. @default the path's parameter `room`, or its only parameter */
-  readonly group?: (params: Params, identity: RoomIdentity<Auth, Who>) => string
+  /**
+   * Which group a connection joins. Has to be given where the service has more than one room route: by default two of them could lead to the same group, and
+   * the `authorize` of neither would protect it. @default the path's parameter `room`, or its only parameter
+   */
+  readonly group?: (params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string>
   readonly schema?: FastifySchema
   readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[]
   /** After the connection joined. */
@@ -74,7 +80,7 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError']
   readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin']
   readonly presence?: boolean
-  /** How many of the group's latest messages a connection gets when it joins and gives no position. @default 0 */
+  /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
   readonly history?: number
 }
 

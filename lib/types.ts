@@ -16,8 +16,8 @@ export interface Register {}
 export interface DefaultIdentity {
   readonly userId?: string
   readonly name?: string
-  /** Milliseconds since the epoch. */
-  readonly expiresAt?: number
+  /** Milliseconds since the epoch, a Date or an ISO 8601 string. */
+  readonly expiresAt?: number | string | Date
   readonly [key: string]: unknown
 }
 

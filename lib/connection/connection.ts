@@ -4,7 +4,8 @@ import type { RawData, WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
-import { encodeMessage, type ServerFrame } from './frame-codec.ts'
+import { encodeMessage, type ResumePoint } from './frame-codec.ts'
+import type { ServerFrame } from '../protocol/frames.ts'
 import { assertClose, closeReasons } from './close.ts'
 import { MessageQueue, type Closed, type InboundLimits } from './inbound.ts'
 import { connectionLog } from '../logging.ts'
@@ -64,10 +65,8 @@ export class LocalConnection implements FramedConnection {
   #ownLog = false
   readonly #inbound: MessageQueue
   readonly #session: FramedSession | undefined
-  /** Made by the first join, as `#offered` is by the first offer: idle connections are to cost little. */
+  /** Made by the first join: idle connections are to cost little. */
   #groups: Set<string> | undefined
-  /** Positions that the client offered, by group, and that no join has taken yet. */
-  #offered: Map<string, string> | undefined
   #sent: Closed | undefined
   #ended: Closed | undefined
   #finalGroups: readonly string[] | undefined
@@ -122,6 +121,11 @@ export class LocalConnection implements FramedConnection {
 
   get groups (): readonly string[] {
     return this.#finalGroups ?? [...this.#groups ?? []]
+  }
+
+  /** Whether the connection is in the group; after the socket closed: whether it was, as its last messages are still handled then. */
+  isIn (group: string): boolean {
+    return this.#finalGroups?.includes(group) ?? this.#groups?.has(group) === true
   }
 
   /** How many groups the connection is in now. */
@@ -209,16 +213,9 @@ export class LocalConnection implements FramedConnection {
     this.#groups?.delete(group)
   }
 
-  /** The client says, by group, which position it has: a join takes it up there. */
-  offerPositions (positions: ReadonlyMap<string, string>): void {
-    this.#offered = new Map(positions)
-  }
-
-  /** The position that the client offered for the group. A second call returns nothing. */
-  takeOfferedPosition (group: string): string | undefined {
-    const position = this.#offered?.get(group)
-    if (position !== undefined) this.#offered?.delete(group)
-    return position
+  /** Where the client wants to go on in the group. A second call returns nothing. */
+  takeOffer (group: string): ResumePoint | undefined {
+    return this.#session?.takeOffer(group)
   }
 
   /** Sends without looking at the data; in the framed protocol, a frame of it. */

@@ -3,8 +3,9 @@ import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { OutagePolicy } from '../options/types.ts'
-import { formatPosition } from '../backplane/position.ts'
+import { formatPosition, isLogStart } from '../backplane/position.ts'
 import { assertPosition } from '../delivery/backlog.ts'
+import type { ProofKeys } from '../delivery/resume-proofs.ts'
 import type { History, HistoryOptions, Member, MemberList, ReadOptions } from '../types.ts'
 
 const maxCounts = 10_000
@@ -17,13 +18,15 @@ export class GroupReads {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #policy: OutagePolicy['reads']
+  readonly #proofKeys: ProofKeys
   readonly #counts = new StaleCache<number>(maxCounts, () => 1)
   readonly #members = new StaleCache<readonly Member[]>(maxMembers, members => 1 + members.length)
 
-  constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads']) {
+  constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads'], proofKeys: ProofKeys) {
     this.#hub = hub
     this.#backplane = backplane
     this.#policy = policy
+    this.#proofKeys = proofKeys
   }
 
   async count (group: string, options?: ReadOptions): Promise<number> {
@@ -41,7 +44,9 @@ export class GroupReads {
     if (!Number.isInteger(limit) || limit < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit is a positive integer, got ${String(limit)}`)
     const { gap, messages, end: top, more } = await this.#backplane.history(group, since === undefined ? undefined : assertPosition(since), Math.min(limit, maxLimit))
     const read = messages.map(({ payload, binary, position = top }) => ({ data: binary ? payload : payload.toString(), position: formatPosition(position) }))
-    return { messages: reverse ? read.reverse() : read, position: formatPosition(top), ...(gap === undefined ? {} : { gap }), more }
+    // The page of an empty group resumes from its beginning, which it has to prove.
+    const position = isLogStart(top) ? (await this.#proofKeys.proofs()).format(group, top) : formatPosition(top)
+    return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
   }
 
   async #read<Value> (

@@ -43,7 +43,7 @@ class WithoutSocket {
     this.#groups.delete(group)
   }
 
-  takeOfferedPosition (): undefined {}
+  takeOffer (): undefined {}
 
   announce (frame: object): void {
     if (this.framed) this.written.push(JSON.stringify(frame))

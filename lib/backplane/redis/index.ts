@@ -12,6 +12,9 @@ export interface RedisBackplaneOptions extends PartitionOptions {
   readonly bootTimeoutMs: number
 }
 
+/** Renewed by whoever asks, which instances do every minute. */
+const secretTtlSeconds = 86_400
+
 /** Instances that share a Redis: envelopes by pub/sub, memberships in hashes, one lease per instance. */
 export class RedisBackplane implements Backplane {
   readonly name = 'redis'
@@ -74,6 +77,16 @@ export class RedisBackplane implements Backplane {
 
   follow (group: string, position: LogPosition): void {
     this.#partition?.follow(group, position)
+  }
+
+  async secret (candidate: string): Promise<string> {
+    const { secret } = this.#keys
+    return await this.#open.command.run(async redis => {
+      if (await redis.set(secret, candidate, 'EX', secretTtlSeconds, 'NX') === 'OK') return candidate
+      const [value] = await Promise.all([redis.get(secret), redis.expire(secret, secretTtlSeconds)])
+      // It expired between the two calls: the next to ask stores this one.
+      return value ?? candidate
+    })
   }
 
   async syncMember (group: string, connectionId: string): Promise<void> {
