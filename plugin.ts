@@ -12,7 +12,7 @@ import { makeWsHandler } from './lib/http/ws-handler.ts'
 import { endRefusedUpgrades } from './lib/http/upgrade-sockets.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
-import { GroupRegistry } from './lib/registry.ts'
+import { Instance } from './lib/instance.ts'
 import type { PublisherOptions, WebsocketGroupsOptions } from './lib/options/types.ts'
 import type { Publisher } from './lib/types.ts'
 
@@ -45,26 +45,26 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   }
   const options = resolveOptions(raw)
   servers.add(app.server)
-  const registry = new GroupRegistry(options, makeBackplane(options), app.log)
+  const instance = new Instance(options, makeBackplane(options), app.log)
 
-  app.decorate('registry', registry)
+  app.decorate('registry', instance.registry)
   app.decorateRequest('identity', null)
   const stopEnding = endRefusedUpgrades(app.server)
   // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
   app.addHook('preClose', async () => {
-    await registry.drain()
+    await instance.drain()
     stopEnding()
   })
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }
-  app.addHook('onRequest', upgradeGuard(registry, options))
-  app.addHook('onReady', async () => await registry.start())
-  app.addHook('onClose', async () => await registry.close())
+  app.addHook('onRequest', upgradeGuard(instance, options))
+  app.addHook('onReady', async () => await instance.start())
+  app.addHook('onClose', async () => await instance.close())
 
   app.decorate('wsAuth', makeWsAuth(options))
-  app.decorate('wsHandler', makeWsHandler(registry, options))
-  app.decorate('wsRoom', makeWsRoom(app, registry, options))
+  app.decorate('wsHandler', makeWsHandler(instance, options))
+  app.decorate('wsRoom', makeWsRoom(app, instance, options))
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)
 }
 

@@ -8,20 +8,20 @@ export type Authenticate<Who = Identity> = (token: string, request: FastifyReque
 
 export interface WsAuthOptions<Who = Identity> {
   /** Turns a token into an identity; throws, or returns nothing, when the token is no good (401). @default the plugin's `authenticate` */
-  readonly authenticate?: Authenticate<Who>
+  readonly authenticate?: Authenticate<Who> | undefined
   /** Whether this identity may open this route; `false` is a 403. */
-  readonly authorize?: (identity: Who, request: FastifyRequest) => boolean | Promise<boolean>
+  readonly authorize?: ((identity: Who, request: FastifyRequest) => boolean | Promise<boolean>) | undefined
   /** `false` lets requests without any token through, with `identity` null; a bad token is still a 401. @default true */
-  readonly required?: boolean
+  readonly required?: boolean | undefined
   /** Also take the token from this cookie. Requests of foreign origins are then refused unless `allowedOrigins` names them. @default false */
-  readonly cookie?: string | false
+  readonly cookie?: string | false | undefined
   /** Also take the token from this query parameter. It ends up in access logs: prefer the subprotocol. @default false */
-  readonly query?: string | false
+  readonly query?: string | false | undefined
   /**
    * Origins that may connect (`https://example.com`; scheme, host and port are compared), or a function, which lets in with `true` alone. Left out: any,
    * but only the own host when `cookie` is on.
    */
-  readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean | Promise<boolean>)
+  readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean | Promise<boolean>) | undefined
 }
 
 type Awaitable<T> = T | Promise<T>
@@ -29,17 +29,17 @@ type Awaitable<T> = T | Promise<T>
 /** The life of one connection. Calls never overlap: `onConnect`, then one `onMessage` at a time in the order of arrival, then `onDisconnect`. */
 export interface ConnectionCallbacks<Params = Record<string, string>, Who = Identity | null> {
   /** Before any message is handled; messages that arrive meanwhile wait. Throwing closes the connection (1011, 1013 while the backplane is out, or the error's `closeCode` and `closeReason`) and undoes its memberships. */
-  onConnect?: (connection: Connection<Params, Who>, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>
+  onConnect?: ((connection: Connection<Params, Who>, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>) | undefined
   /** `data` is a `string` for a text frame, a `Buffer` for a binary frame. */
   onMessage: (connection: Connection<Params, Who>, data: string | Buffer) => Awaitable<unknown>
   /** Exactly once for every connection that reached `onConnect`, also when the client vanished or `onConnect` threw. Its memberships are already gone. */
-  onDisconnect?: (connection: Connection<Params, Who>, closed: { readonly code: number, readonly reason: string }) => Awaitable<unknown>
+  onDisconnect?: ((connection: Connection<Params, Who>, closed: { readonly code: number, readonly reason: string }) => Awaitable<unknown>) | undefined
   /** An error thrown by `onMessage`, or a socket error. `true` keeps the connection, anything else closes it with 1011. */
-  onError?: (connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>
+  onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /** Whether a client of the framed protocol may join this group by itself, beside those that it was put into; then it may also leave groups. @default none */
-  mayJoin?: (connection: Connection<Params, Who>, group: string) => Awaitable<boolean>
+  mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
   /** Tells clients of the framed protocol who is in their groups, who comes and who goes, see docs/presence.md. @default false */
-  presence?: boolean
+  presence?: boolean | undefined
 }
 
 /** The names of the parameters in a path: `'/ws/:org/:room'` gives `{ org: string, room: string }`. */
@@ -63,25 +63,25 @@ export type RoomIdentity<Auth, Who> =
 /** A ready-made room: connects, joins, relays each message to everyone in the room, leaves. Each callback replaces one step. */
 export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> {
   /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
-  readonly auth?: Auth & (boolean | WsAuthOptions<Who>)
+  readonly auth?: Auth & (boolean | WsAuthOptions<Who>) | undefined
   /**
    * Which group a connection joins. Has to be given where the service has more than one room route: by default two of them could lead to the same group, and
    * the `authorize` of neither would protect it. @default the path's parameter `room`, or its only parameter
    */
-  readonly group?: (params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string>
-  readonly schema?: FastifySchema
-  readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[]
+  readonly group?: ((params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string>) | undefined
+  readonly schema?: FastifySchema | undefined
+  readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[] | undefined
   /** After the connection joined. */
-  readonly onJoin?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>
+  readonly onJoin?: ((connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>) | undefined
   /** @default broadcasts `data` as it is to the group, the sender included */
-  readonly onMessage?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, data: string | Buffer, group: string) => Awaitable<unknown>
+  readonly onMessage?: ((connection: Connection<Params, RoomIdentity<Auth, Who>>, data: string | Buffer, group: string) => Awaitable<unknown>) | undefined
   /** After the connection left. */
-  readonly onLeave?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string) => Awaitable<unknown>
-  readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError']
-  readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin']
-  readonly presence?: boolean
+  readonly onLeave?: ((connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string) => Awaitable<unknown>) | undefined
+  readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError'] | undefined
+  readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin'] | undefined
+  readonly presence?: boolean | undefined
   /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
-  readonly history?: number
+  readonly history?: number | undefined
 }
 
 /** What a handler made by `app.wsHandler` needs of the request; names `params` so that TypeScript can infer them from the route. */

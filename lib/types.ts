@@ -14,10 +14,10 @@ export interface Register {}
 
 /** What an identity looks like when `Register` was not augmented. All fields are optional hints, see `userId` and `expiresAt` of the options. */
 export interface DefaultIdentity {
-  readonly userId?: string
-  readonly name?: string
+  readonly userId?: string | undefined
+  readonly name?: string | undefined
   /** Milliseconds since the epoch, a Date or an ISO 8601 string. */
-  readonly expiresAt?: number | string | Date
+  readonly expiresAt?: number | string | Date | undefined
   readonly [key: string]: unknown
 }
 
@@ -65,13 +65,13 @@ export type AnyConnection = Connection<unknown, unknown>
 export interface Member {
   readonly connectionId: string
   readonly instanceId: string
-  readonly userId?: string
+  readonly userId?: string | undefined
   /** Milliseconds since the epoch, by the clock of the instance that holds the connection. */
   readonly joinedAt: number
   /** What the option `memberInfo` returned. */
-  readonly info?: MemberInfo
+  readonly info?: MemberInfo | undefined
   /** The public name of the client's session, which stays the same when it reconnects; clients of the framed protocol alone have one. */
-  readonly session?: string
+  readonly session?: string | undefined
 }
 
 /** The members of a group, with the age of the reading in milliseconds: 0 when the backplane answered, more under the `stale` policy. */
@@ -82,13 +82,13 @@ export interface BroadcastOptions {
    * Connections (or their ids) that do not get the message, wherever they are. A client of the framed protocol does not get it later either, when it comes
    * back with another connection; of one that is named by id this is known where the connection is, so give the connection itself.
    */
-  readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string>
+  readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string> | undefined
   /** `true`: at most once and without the group's log, and not at all to clients that read too slowly (see `slowBufferedBytes`), as typing indicators want it. */
-  readonly volatile?: boolean
+  readonly volatile?: boolean | undefined
   /** As `volatile`, but a client that reads too slowly gets the latest message of each key once it can, as cursors and prices want it. At most 255 bytes. */
-  readonly conflationKey?: string
+  readonly conflationKey?: string | undefined
   /** A second broadcast with this key to the group within five minutes does nothing, so that a caller may retry. At most 255 bytes. */
-  readonly idempotencyKey?: string
+  readonly idempotencyKey?: string | undefined
 }
 
 /** How far an operation reached: the whole cluster, this instance only (the backplane is out), or nobody (policy `drop`). */
@@ -99,16 +99,16 @@ export interface BroadcastResult {
   /** Connections of this instance that the message is for. */
   readonly localRecipients: number
   /** How many of these read so slowly that more than `slowBufferedBytes` waited for them; left out when none does. */
-  readonly slowRecipients?: number
+  readonly slowRecipients?: number | undefined
   /** Instances that took the message, this one included; `undefined` when the backplane cannot tell. */
-  readonly instances?: number
+  readonly instances?: number | undefined
   /** Where the message stands in the group's log; several groups: see `positions`. */
-  readonly position?: string
-  readonly positions?: Readonly<Record<string, string>>
+  readonly position?: string | undefined
+  readonly positions?: Readonly<Record<string, string>> | undefined
   /** It waited for the backplane to come back (policy `queue`). */
-  readonly queued?: boolean
+  readonly queued?: boolean | undefined
   /** A broadcast with this idempotency key was there already; `position` is its. */
-  readonly duplicate?: boolean
+  readonly duplicate?: boolean | undefined
 }
 
 export interface LogSettings {
@@ -131,27 +131,27 @@ export interface JoinResult {
   /** `local`: the backplane is out; the member is in the group here and gets registered as soon as it is back. */
   readonly scope: 'cluster' | 'local'
   /** Asked for with `since`: whether everything after that position was delivered. */
-  readonly recovered?: boolean
+  readonly recovered?: boolean | undefined
   /** Why not. */
-  readonly reason?: GapReason | 'unavailable'
+  readonly reason?: GapReason | 'unavailable' | undefined
   /** Where the connection stands in the group's log now. */
-  readonly position?: string
+  readonly position?: string | undefined
 }
 
 export interface JoinOptions {
   /** Delivers what came after this position, before anything newer. @throws WSG_POSITION_INVALID */
-  readonly since?: string
+  readonly since?: string | undefined
   /** Without `since`: delivers up to this many of the latest messages first. @default 0 */
-  readonly history?: number
+  readonly history?: number | undefined
 }
 
 export interface HistoryOptions {
   /** Messages after this position. Left out: the latest ones. */
-  readonly since?: string
+  readonly since?: string | undefined
   /** @default 100 */
-  readonly limit?: number
+  readonly limit?: number | undefined
   /** Newest first. @default false */
-  readonly reverse?: boolean
+  readonly reverse?: boolean | undefined
 }
 
 export interface HistoryMessage {
@@ -164,19 +164,19 @@ export interface History {
   /** The end of the log. */
   readonly position: string
   /** Messages right after `since` are missing, and why. */
-  readonly gap?: GapReason
+  readonly gap?: GapReason | undefined
   readonly more: boolean
 }
 
 export interface CloseOptions {
   /** After 1000 the client of this package stays closed, and others are told at once that it left; after 1012 or 1013 it comes back. @default 1000 */
-  readonly code?: number
-  readonly reason?: string
+  readonly code?: number | undefined
+  readonly reason?: string | undefined
 }
 
 export interface ReadOptions {
   /** Refuses a last known value that is older than this (milliseconds). @default Infinity */
-  readonly maxAgeMs?: number
+  readonly maxAgeMs?: number | undefined
 }
 
 /** Groups across all instances; decorated as `app.registry`. */

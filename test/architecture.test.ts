@@ -28,7 +28,7 @@ const TYPES = ['lib/types.ts', 'lib/route-types.ts', 'lib/options/types.ts']
 
 /** Packages that only some files may import; the public types may name the types of both. */
 const RESERVED: Record<string, (file: string, typeOnly: boolean) => boolean> = {
-  ioredis: (file, typeOnly) => file.startsWith('lib/backplane/redis/') || (TYPES.includes(file) && typeOnly),
+  ioredis: (file, typeOnly) => file.startsWith('lib/backplane/redis/link/') || (TYPES.includes(file) && typeOnly),
   '@fastify/websocket': (file, typeOnly) => file === 'plugin.ts' || file.startsWith('lib/http/') || (TYPES.includes(file) && typeOnly)
 }
 
@@ -76,8 +76,9 @@ function layering (sources: Sources): string[] {
     }
     for (const one of imports(file, text).filter(one => one.from.startsWith('.'))) {
       const target = resolve(file, one)
-      if (file.startsWith(CLIENT.folder) && !CLIENT.mayImport.some(folder => target.startsWith(folder))) problems.push(`${file} imports ${target}, which browsers do not load`)
-      else if (!sources.has(target)) problems.push(`${file} imports ${target}, which is not a source of the plugin`)
+      if (file.startsWith(CLIENT.folder) && !CLIENT.mayImport.some(folder => target.startsWith(folder))) {
+        problems.push(`${file} imports ${target}, which browsers do not load`)
+      } else if (!sources.has(target)) problems.push(`${file} imports ${target}, which is not a source of the plugin`)
       else if (layerOf(target) > own) problems.push(`${file} (layer ${own}) imports ${target} (layer ${layerOf(target)})`)
     }
   }

@@ -2,10 +2,10 @@ import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { types } from 'node:util'
 import type { RawData, WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
+import type { ServerFrame } from '../protocol/frames.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
 import { encodeMessage, type ResumePoint } from './frame-codec.ts'
-import type { ServerFrame } from '../protocol/frames.ts'
 import { assertClose, closeReasons } from './close.ts'
 import { MessageQueue, type Closed, type InboundLimits } from './inbound.ts'
 import { connectionLog } from '../logging.ts'
@@ -13,7 +13,7 @@ import type { Metrics } from '../metrics.ts'
 import { SocketWriter } from './outbound/writer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection, Data } from '../types.ts'
+import type { Connection, Data, Identity } from '../types.ts'
 
 export interface ConnectionInit {
   readonly socket: WebSocket
@@ -41,14 +41,17 @@ const open = 1
 /** How long a client that is closed for a fault of its own, or of ours, may take to answer; ws itself would wait 30 s. */
 const faultGraceMs = 2_000
 
+/** Connections that this process made so far. */
+let made = 0
+
 interface OwnedSocket extends WebSocket { [owner]: LocalConnection }
 
 /** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
 export class LocalConnection implements FramedConnection {
   readonly id: string
+  /** No other connection of this process has the number: cheaper to remember than the id, or than the connection. */
+  readonly number = ++made
   readonly params: Connection['params']
-  /** Written by the registry alone. */
-  identity: Connection['identity']
   readonly userId: string | undefined
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean
@@ -64,6 +67,7 @@ export class LocalConnection implements FramedConnection {
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
+  #identity: Connection['identity']
   readonly #session: FramedSession | undefined
   /** Made by the first join: idle connections are to cost little. */
   #groups: Set<string> | undefined
@@ -76,7 +80,7 @@ export class LocalConnection implements FramedConnection {
     this.#socket = init.socket
     this.id = init.id
     this.params = init.params
-    this.identity = init.identity
+    this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
@@ -117,6 +121,10 @@ export class LocalConnection implements FramedConnection {
 
   static #onClose (this: WebSocket, code: number, reason: Buffer): void {
     (this as OwnedSocket)[owner].#end({ code, reason: reason.toString() })
+  }
+
+  get identity (): Connection['identity'] {
+    return this.#identity
   }
 
   get groups (): readonly string[] {
@@ -216,6 +224,11 @@ export class LocalConnection implements FramedConnection {
   /** Where the client wants to go on in the group. A second call returns nothing. */
   takeOffer (group: string): ResumePoint | undefined {
     return this.#session?.takeOffer(group)
+  }
+
+  /** The client sent a fresh token of the same user. */
+  renewIdentity (identity: Identity): void {
+    this.#identity = identity
   }
 
   /** Sends without looking at the data; in the framed protocol, a frame of it. */

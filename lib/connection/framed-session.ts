@@ -5,19 +5,19 @@ import type { ServerFrame } from '../protocol/frames.ts'
 import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { assertGroupName } from '../group-name.ts'
-import { isThenable, type InboundConnection, type RequestHandler } from './inbound.ts'
+import { isThenable, type RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, JoinOptions, JoinResult } from '../types.ts'
-import { TokenRefresh, type RefreshInit } from './token-refresh.ts'
+import { TokenRefresh, type RefreshedConnection, type RefreshInit } from './token-refresh.ts'
 
 /** What the session needs of its connection. */
-export interface FramedConnection extends InboundConnection {
+export interface FramedConnection extends RefreshedConnection {
   readonly outbound: Pick<SocketWriter, 'ready'>
   write (payload: Buffer | string, binary: boolean): boolean
 }
 
-/** What the route and the registry give to a framed connection. */
+/** What the route and the instance give to a framed connection. */
 export interface FramedInit extends RefreshInit {
   join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
   leave (connection: Connection, group: string): Promise<boolean>

@@ -13,12 +13,18 @@ export interface Reauthentication {
   authorize (identity: Identity): Promise<boolean>
 }
 
-/** What renewing the identity of a connection takes, of its route and of the registry. */
+/** What renewing its identity needs of a connection. */
+export interface RefreshedConnection extends InboundConnection {
+  renewIdentity (identity: Identity): void
+}
+
+/** What renewing the identity of a connection takes, of its route and of the instance. */
 export interface RefreshInit {
   /** `undefined` on routes without auth. */
   readonly reauthentication: Reauthentication | undefined
-  isSameUser (connectionId: string, identity: Identity): boolean
-  renew (connectionId: string, identity: Identity): void
+  /** Whether the identity stands for the user of the connection. */
+  isSameUser (connection: RefreshedConnection, identity: Identity): boolean
+  renew (connection: RefreshedConnection, identity: Identity): void
   leave (connection: InboundConnection, group: string): Promise<boolean>
   /** Whether the route would put the connection into this group, which it did once, with the identity that it has now; `undefined`: the route did not. */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
@@ -32,7 +38,7 @@ const maxRefused = 10
 
 /** Takes over fresh tokens of one connection: whatever the identity allowed before is judged again. */
 export class TokenRefresh {
-  readonly #connection: InboundConnection
+  readonly #connection: RefreshedConnection
   readonly #callbacks: Pick<ConnectionCallbacks, 'mayJoin'>
   readonly #init: RefreshInit
   /** Whether the client joined the group by itself. */
@@ -40,7 +46,7 @@ export class TokenRefresh {
   /** In a row. */
   #refused = 0
 
-  constructor (connection: InboundConnection, callbacks: Pick<ConnectionCallbacks, 'mayJoin'>, init: RefreshInit, joinedItself: (group: string) => boolean) {
+  constructor (connection: RefreshedConnection, callbacks: Pick<ConnectionCallbacks, 'mayJoin'>, init: RefreshInit, joinedItself: (group: string) => boolean) {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#init = init
@@ -66,14 +72,14 @@ export class TokenRefresh {
     const identity = token.length > maxTokenLength ? undefined : await reauthentication?.identify(token)
     if (reauthentication === undefined || identity === undefined) throw new WebsocketGroupsError('WSG_UNAUTHORIZED')
     if (this.#connection.closed) return
-    if (!this.#init.isSameUser(this.#connection.id, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
+    if (!this.#init.isSameUser(this.#connection, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
     if (!await reauthentication.authorize(identity)) {
       // The route is not for this user any more; the connection itself lives until its first token ends.
       await this.#leave(this.#connection.groups)
       throw new WebsocketGroupsError('WSG_FORBIDDEN')
     }
     if (this.#connection.closed) return
-    this.#init.renew(this.#connection.id, identity)
+    this.#init.renew(this.#connection, identity)
     const { groups } = this.#connection
     const fits = await Promise.all(groups.map(async group => await this.#fits(group)))
     await this.#leave(groups.filter((_, index) => fits[index] === false))

@@ -2,21 +2,21 @@ import type { onRequestHookHandler } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import type { UpgradeLimit } from '../options/types.ts'
-import type { GroupRegistry } from '../registry.ts'
+import type { Instance } from '../instance.ts'
 
 const notReadySeconds = 5
 const maxRetryAfterSeconds = 30
 
 /** Makes the hook that refuses upgrades which this instance cannot serve, or not now, before anything else looks at them. */
-export function upgradeGuard (registry: Pick<GroupRegistry, 'ready' | 'metrics'>, { upgradeLimit }: Pick<ResolvedOptions, 'upgradeLimit'>): onRequestHookHandler {
+export function upgradeGuard (instance: Pick<Instance, 'ready' | 'metrics'>, { upgradeLimit }: Pick<ResolvedOptions, 'upgradeLimit'>): onRequestHookHandler {
   const bucket = upgradeLimit === undefined ? undefined : new TokenBucket(upgradeLimit)
   return (request, reply, done) => {
     if (request.headers.upgrade?.toLowerCase() !== 'websocket') return done()
-    const waitSeconds = registry.ready ? bucket?.take() ?? 0 : notReadySeconds
+    const waitSeconds = instance.ready ? bucket?.take() ?? 0 : notReadySeconds
     if (waitSeconds === 0) return done()
-    registry.metrics.upgradesRefused++
+    instance.metrics.upgradesRefused++
     reply.header('retry-after', waitSeconds)
-    done(new WebsocketGroupsError('WSG_REFUSED', bucket !== undefined && registry.ready ? 'too many at once' : undefined))
+    done(new WebsocketGroupsError('WSG_REFUSED', bucket !== undefined && instance.ready ? 'too many at once' : undefined))
   }
 }
 

@@ -7,7 +7,7 @@ import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
-import type { GroupRegistry } from '../registry.ts'
+import type { Instance } from '../instance.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { reauthenticationOf } from './ws-auth.ts'
@@ -27,21 +27,21 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
-type HandlerRegistry = Pick<GroupRegistry, 'open' | 'join' | 'leave' | 'isSameUser' | 'renew' | 'metrics'>
+type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics'>
 type HandlerOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
 export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'>
 
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
-export function makeWsHandler (registry: HandlerRegistry, plugin: HandlerOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
+export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
   const framedInit = (request: FastifyRequest): FramedInit => ({
-    join: async (connection, group, options) => await registry.join(connection, group, options),
-    leave: async (connection, group) => await registry.leave(connection, group),
-    isSameUser: (connectionId, identity) => registry.isSameUser(connectionId, identity),
-    renew: (connectionId, identity) => registry.renew(connectionId, identity),
+    join: async (connection, group, options) => await instance.registry.join(connection, group, options),
+    leave: async (connection, group) => await instance.registry.leave(connection, group),
+    isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
+    renew: (connection, identity) => instance.renew(connection, identity),
     reauthentication: reauthenticationOf(request),
-    metrics: registry.metrics,
+    metrics: instance.metrics,
     ...groups,
     pingMs: plugin.heartbeatIntervalMs,
     resumeMs: plugin.presenceGraceMs,
@@ -55,7 +55,7 @@ export function makeWsHandler (registry: HandlerRegistry, plugin: HandlerOptions
       dropErrorListener(socket)
       dropResponse(request.raw.socket as Socket | undefined)
       try {
-        registry.open({
+        instance.open({
           socket,
           params: request.params,
           identity: request.identity,

@@ -6,7 +6,7 @@ import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, anObject, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
-import type { GroupRegistry } from '../registry.ts'
+import type { Instance } from '../instance.ts'
 import type { RoomOptions } from '../route-types.ts'
 import type { Connection, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
@@ -31,7 +31,8 @@ const roomRules = {
 type GroupOf = (params: Record<string, string>, identity: Identity | null) => unknown
 
 /** Makes `app.wsRoom`: a route whose connections join a group, hear what each other says, and leave. */
-export function makeWsRoom (app: FastifyInstance, registry: GroupRegistry, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
+export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
+  const { registry } = instance
   const names = new RoomNames()
 
   function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions = {}): void {
@@ -66,7 +67,7 @@ export function makeWsRoom (app: FastifyInstance, registry: GroupRegistry, plugi
 
     const isMember = (connection: Connection): boolean => connection instanceof LocalConnection && connection.isIn(groupNamed(connection))
 
-    const wsHandler = makeWsHandler(registry, plugin, {
+    const wsHandler = makeWsHandler(instance, plugin, {
       stillIn: async (connection, group) => {
         if (groups.get(connection) !== group) return undefined
         return await nameGroup(connection.params, connection.identity) === group

@@ -51,7 +51,7 @@ export interface WebsocketGroupsOptions {
    */
   readonly expiresAt?: ((identity: Identity) => number | string | Date | null | undefined) | undefined
   /** What other members see of a connection; at most 1,024 bytes as JSON. Cannot be async. @default nothing */
-  readonly memberInfo?: (connection: Connection) => MemberInfo | undefined
+  readonly memberInfo?: ((connection: Connection) => MemberInfo | undefined) | undefined
   /** Ready-made room routes by path, added at register. */
   readonly rooms?: Readonly<Record<string, RoomOptions | true>> | undefined
   /** A name for this instance in logs; never used as an id. */

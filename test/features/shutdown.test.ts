@@ -1,10 +1,10 @@
 import t from 'tap'
-import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import Fastify from 'fastify'
 import websocketGroups from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis, redisCluster, startInstance, type InstanceOptions } from '../helpers/app.ts'
+import { forkProgram } from '../helpers/child.ts'
 import { connect } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
@@ -208,7 +208,7 @@ t.test('a socket that is upgraded while the shutdown runs is closed with its cod
 
 for (const [name, url] of [['memory', async () => ''], ['Redis', async () => redis.url], ['a Redis that is not there', async () => `redis://127.0.0.1:${await freePort()}`]] as const) {
   t.test(`a process that served and closed ends by itself, with ${name}`, async (t) => {
-    const child = fork(join(import.meta.dirname, 'programs', 'serve.ts'), [await url()])
+    const child = forkProgram(join(import.meta.dirname, 'programs', 'serve.ts'), [await url()])
     t.teardown(() => child.kill('SIGKILL'))
     const exited = once(child, 'exit')
     const [report] = await once(child, 'message')

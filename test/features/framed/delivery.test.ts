@@ -7,7 +7,6 @@ import { formatPosition } from '../../../lib/backplane/position.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { until } from '../../helpers/until.ts'
-import { Holdback } from '../../../lib/hub/holdback.ts'
 import { openFramed, serve, type Served } from './framed-client.ts'
 
 noUnhandled(t)

@@ -3,7 +3,6 @@ import type { Envelope, Target } from '../../../lib/backplane/backplane.ts'
 import { Hub } from '../../../lib/hub/hub.ts'
 import type { LocalMember } from '../../../lib/hub/local-member.ts'
 import { fakeConnection, member, type FakeConnection } from '../../helpers/fakes.ts'
-import { Holdback } from '../../../lib/hub/holdback.ts'
 
 const group = (name: string): Target => ({ kind: 'group', name })
 
