@@ -62,7 +62,8 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const logs = new GroupLogs(options)
   const cache = new LogCache()
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs))
-  const broadcaster = new Broadcaster(hub, backplane, new LoggedPublish(backplane, logs), envelopes, echoes, outage.broadcast, scheduler, metrics)
+  const logged = new LoggedPublish(backplane, logs)
+  const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs)
   const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads)
@@ -111,7 +112,8 @@ export class Instance {
     try {
       await this.#backplane.start(this.#asLocalInstance())
       if (this.#backplane.state === 'down' && this.#options.outage.boot === 'fail') {
-        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${this.#backplane.problems.join('; ')}`)
+        const problems = this.#backplane.problems.join('; ')
+        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${problems}`)
       }
     } catch (error) {
       await this.#backplane.close()

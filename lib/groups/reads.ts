@@ -13,14 +13,16 @@ const maxMembers = 100_000
 const defaultLimit = 100
 const maxLimit = 10_000
 
-/** Reads members, counts and logs from the backplane. While the backplane is out, answers with the members and counts that were last known. */
+/**
+ * Reads members, counts and logs from the backplane. While the backplane is out, answers with the members and counts that were last known.
+ */
 export class GroupReads {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #policy: OutagePolicy['reads']
   /** The latest answers, by group, for when the backplane is out. */
   readonly #counts = new BoundedMap<string, number>({ maxWeight: maxCounts })
-  readonly #members = new BoundedMap<string, readonly Member[]>({ maxWeight: maxMembers, weigh: members => 1 + members.length })
+  readonly #members = new BoundedMap<string, readonly Member[]>({ maxWeight: maxMembers, weigh: ({ length }) => 1 + length })
 
   constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads']) {
     this.#hub = hub
@@ -29,12 +31,13 @@ export class GroupReads {
   }
 
   async count (group: string, options?: ReadOptions): Promise<number> {
-    const read = await this.#read(group, this.#counts, () => this.#backplane.count(group), () => this.#hub.members(group).length, options)
-    return read.value
+    const [ask, here] = [async () => await this.#backplane.count(group), () => this.#hub.members(group).length]
+    return (await this.#read(group, this.#counts, ask, here, options)).value
   }
 
   async members (group: string, options?: ReadOptions): Promise<MemberList> {
-    const { value, ageMs } = await this.#read(group, this.#members, () => this.#backplane.members(group), () => this.#hub.members(group), options)
+    const [ask, here] = [async () => await this.#backplane.members(group), () => this.#hub.members(group)]
+    const { value, ageMs } = await this.#read<readonly Member[]>(group, this.#members, ask, here, options)
     // A map keeps its newest entry however heavy that is.
     if (value.length >= maxMembers) this.#members.delete(group)
     return Object.assign([...value], { ageMs })
@@ -42,9 +45,14 @@ export class GroupReads {
 
   async history (group: string, { since, limit = defaultLimit, reverse = false }: HistoryOptions = {}): Promise<History> {
     assertGroupName(group)
-    if (!Number.isInteger(limit) || limit < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
-    const { gap, messages, end, more } = await this.#backplane.history(group, since === undefined ? undefined : assertPosition(since), Math.min(limit, maxLimit))
-    const read = messages.map(({ payload, binary, position = end }) => ({ data: binary ? payload : payload.toString(), position: formatPosition(position) }))
+    if (!Number.isInteger(limit) || limit < 1) {
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
+    }
+    const position = since === undefined ? undefined : assertPosition(since)
+    const { gap, messages, end, more } = await this.#backplane.history(group, position, Math.min(limit, maxLimit))
+    const read = messages.map(({ payload, binary, position }) => {
+      return { data: binary ? payload : payload.toString(), position: formatPosition(position) }
+    })
     return { messages: reverse ? read.reverse() : read, position: formatPosition(end), ...(gap === undefined ? {} : { gap }), more }
   }
 
