@@ -145,6 +145,24 @@ t.test(`no file has more than ${MAX_LINES} lines`, async (t) => {
   t.strictSame(sizes(plugin), [])
 })
 
+function benchSources (folder: string): string[] {
+  return readdirSync(join(root, folder), { withFileTypes: true }).filter(({ name }) => name !== 'node_modules').flatMap(entry => {
+    const path = posix.join(folder, entry.name)
+    return entry.isDirectory() ? benchSources(path) : path.endsWith('.ts') ? [path] : []
+  })
+}
+const bench: Sources = new Map(benchSources('bench').map(file => [file, read(file)]))
+
+t.test('the bench has no cycles, its rig knows no scenario, and it uses the package by its name', async (t) => {
+  t.ok(bench.size > 40, 'it finds the sources')
+  t.strictSame(cycles(bench), [])
+  for (const [file, text] of bench) {
+    const targets = imports(file, text).filter(({ from }) => from.startsWith('.')).map(one => resolve(file, one))
+    t.strictSame(targets.filter(target => /^(lib\/|plugin\.ts)/.test(target)), [], file)
+    if (file.startsWith('bench/rig/')) t.strictSame(targets.filter(target => !/^(bench\/(rig|systems)|test|scripts)\//.test(target)), [], file)
+  }
+})
+
 t.test('the checks above find what they look for', async (t) => {
   const hub = "export * from '../types.ts'\nimport 'ws'\nexport type A = import('@fastify/websocket').Foo\n" + '\n'.repeat(300) + 'void import("../../test/x.ts")'
   const bad = new Map([
