@@ -14,8 +14,10 @@ import type { EnvelopeFactory } from '../delivery/envelopes.ts'
  * instance.
  */
 
+/** What a close without a code counts as: RFC 6455 7.1.5. */
+const noStatus = 1005
 /** After these a client does not come back: one of the two is done, or the client is wrong, or somebody else's. */
-const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, CloseCode.BadFrame, CloseCode.OtherUser])
+const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, noStatus, CloseCode.BadFrame, CloseCode.OtherUser])
 /** How many groups are read at the same time after an outage. */
 const resyncBatch = 8
 const maxResyncDelayMs = 1_000
@@ -80,8 +82,8 @@ export class Presence {
       this.#here.delete(group)
       this.#away.drop(group)
     }
-    const { closeCode, sessionName } = connection
-    const mayComeBack = closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
+    const { closeCode, dismissed, sessionName } = connection
+    const mayComeBack = !dismissed && closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
     const key = `${connection.id} ${group}`
     const leaving = gone.announced.then(async () => {
       if (!gone.superseded) await this.#announce(group, mayComeBack ? 'away' : 'leave', gone.member)
