@@ -7,9 +7,9 @@ import { GroupPublisher } from './lib/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
-import { upgradeGuard } from './lib/http/upgrade-guard.ts'
+import { guardSockets } from './lib/http/shutdown.ts'
+import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { makeWsHandler } from './lib/http/ws-handler.ts'
-import { endRefusedUpgrades } from './lib/http/upgrade-sockets.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
 import { Instance } from './lib/instance.ts'
@@ -49,20 +49,22 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
 
   app.decorate('registry', instance.registry)
   app.decorateRequest('identity', null)
-  const stopEnding = endRefusedUpgrades(app.server)
+  const sockets = guardSockets(app)
   // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
-  app.addHook('preClose', async () => {
-    await instance.drain()
-    stopEnding()
-  })
+  app.addHook('preClose', async () => await sockets.shutDown(options.closeGraceMs, async () => await instance.drain()))
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }
-  app.addHook('onRequest', upgradeGuard(instance, options))
+  sockets.watchUpgrades()
+  app.addHook('onRoute', markRoute)
+  app.addHook('onRequest', upgradeGuard(instance, options, sockets.othersUpgrade))
   app.addHook('onReady', async () => await instance.start())
-  app.addHook('onClose', async () => await instance.close())
+  app.addHook('onClose', async () => {
+    sockets.closed()
+    await instance.close()
+  })
 
-  app.decorate('wsAuth', makeWsAuth(options))
+  app.decorate('wsAuth', sockets.refusable(makeWsAuth(options)))
   app.decorate('wsHandler', makeWsHandler(instance, options))
   app.decorate('wsRoom', makeWsRoom(app, instance, options))
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)

@@ -30,6 +30,7 @@ export const errorCodes = {
   WSG_CONFLATION_KEY_INVALID: { statusCode: 400, text: 'a conflation key must be a non-empty string of at most 255 bytes' },
   WSG_POSITION_INVALID: { statusCode: 400, text: 'not a position: pass one that came with a message, a join or a broadcast' },
   WSG_HANDLER_FAILED: { statusCode: 500, text: 'the server could not handle it' },
+  WSG_NO_WEBSOCKET_ROUTE: { statusCode: 404, text: 'this route takes no WebSocket upgrade' },
   WSG_REFUSED: { statusCode: 503, text: 'this instance takes no new connections now: try again later' },
   WSG_REDIS_UNSUPPORTED: { statusCode: 500, text: 'this Redis server is not supported' },
   WSG_REDIS_REFUSED: { statusCode: 500, text: 'Redis refuses this client' },
@@ -38,7 +39,7 @@ export const errorCodes = {
 } as const
 
 /** Any client can cause these at will, and Fastify logs them: a stack would only fill the log. */
-const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_REFUSED']
+const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED']
 
 export type ErrorCode = keyof typeof errorCodes
 

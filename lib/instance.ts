@@ -1,9 +1,10 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.ts'
-import { LocalConnection, type ConnectionInit } from './connection/connection.ts'
-import { drainConnections } from './connection/drain.ts'
+import { LocalConnection } from './connection/connection.ts'
+import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
 import type { FramedConnection } from './connection/framed-session.ts'
+import type { ConnectionInit } from './connection/init.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { FlushScheduler } from './connection/outbound/flush-scheduler.ts'
 import { Backlog } from './delivery/backlog.ts'
@@ -29,7 +30,7 @@ import { GroupRegistry } from './registry.ts'
 import type { Health, Identity, Stats } from './types.ts'
 
 /** What a route knows of a socket that it opens. */
-export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
 
 /** The parts of one instance, wired to each other. */
 export interface Parts {
@@ -81,6 +82,7 @@ export class Instance {
   readonly #log: FastifyBaseLogger
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
+  readonly #departures = new Departures()
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -143,6 +145,7 @@ export class Instance {
       enter: connection => membership.connectionOpened(connection),
       release: async connection => {
         this.#expiry.remove(connection)
+        this.#departures.add(connection)
         await membership.connectionClosed(connection)
       }
     })
@@ -164,7 +167,7 @@ export class Instance {
   async drain (): Promise<void> {
     const { shutdownCode, closeGraceMs } = this.#options
     this.#phase = 'closing'
-    this.#drained ??= drainConnections([...this.#parts.hub.connections.values()], shutdownCode, closeGraceMs)
+    this.#drained ??= drainConnections([...this.#parts.hub.connections.values(), ...this.#departures], shutdownCode, closeGraceMs)
     await this.#drained
   }
 
