@@ -48,7 +48,8 @@ export class SendQueue {
       const bytes = payload.data.length
       if (this.#closed) throw closed()
       // A message that is alone may be of any size: the server has a limit of its own.
-      if (pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)) throw new ClientError('QUEUE_FULL', 'too many messages wait')
+      const isFull = pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)
+      if (isFull) throw new ClientError('QUEUE_FULL', 'too many messages wait')
       this.#bytes += bytes
       this.#add(this.#request({ type: 'message', ...payload }, false, (error, ack) => {
         this.#bytes -= bytes
