@@ -4,7 +4,9 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Arguments, type DrillOptions, type MeasureOptions } from './options.ts'
 import { ratiosOf, tablesOf } from './report/rows.ts'
-import { checkout, machine, save, saveMeasured, table, type Checkout, type Machine, type Measured, type Result, type Row } from './results.ts'
+import {
+  checkout, machine, save, saveMeasured, table, type Checkout, type Machine, type Measured, type Result, type Row
+} from './results.ts'
 import { endAll } from './rig/child.ts'
 import { compile } from './rig/native.ts'
 import { assertLinux } from './rig/proc.ts'
