@@ -14,7 +14,7 @@ import { listen, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import { SocketWriter } from './outbound/writer.ts'
-import type { Connection, Data } from '../types.ts'
+import type { Connection, Data, Identity } from '../types.ts'
 
 /** What a ping carries that nobody else sends. */
 const farewell = Buffer.from('farewell')
@@ -31,8 +31,6 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** No other connection of this process has the number: cheaper to remember than the id, or than the connection. */
   readonly number = ++made
   readonly params: Connection['params']
-  /** Written by the registry alone. */
-  identity: Connection['identity']
   readonly userId: string | undefined
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean
@@ -48,6 +46,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
+  #identity: Connection['identity']
   readonly #session: FramedSession | undefined
   /** Made by the first join, as `#offered` is by the first offer: idle connections are to cost little. */
   #groups: Set<string> | undefined
@@ -60,7 +59,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#socket = init.socket
     this.id = init.id
     this.params = init.params
-    this.identity = init.identity
+    this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
@@ -72,6 +71,10 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#release = init.release
     this.#metrics.connectionsOpened++
     listen(init.socket, this)
+  }
+
+  get identity (): Connection['identity'] {
+    return this.#identity
   }
 
   get groups (): readonly string[] {
@@ -166,6 +169,11 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** The hub took the connection out of the group. */
   groupLeft (group: string): void {
     this.#groups?.delete(group)
+  }
+
+  /** The client sent a fresh token of the same user. */
+  renewIdentity (identity: Identity): void {
+    this.#identity = identity
   }
 
   /** The client says, by group, which position it has: a join takes it up there. */

@@ -13,16 +13,17 @@ import type { Connection, Identity, JoinOptions, JoinResult } from '../types.ts'
 export interface FramedConnection extends InboundConnection {
   /** The client says, by group, which position it has. */
   offerPositions (positions: ReadonlyMap<string, string>): void
+  renewIdentity (identity: Identity): void
   readonly outbound: Pick<SocketWriter, 'ready'>
   write (payload: Buffer | string, binary: boolean): boolean
 }
 
-/** What the route and the registry give to a framed connection. */
+/** What the route and the instance give to a framed connection. */
 export interface FramedInit {
   join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
   leave (connection: Connection, group: string): Promise<boolean>
   /** Takes over a new identity; `false` when it is another user's. */
-  renew (connectionId: string, identity: Identity): boolean
+  renew (connection: FramedConnection, identity: Identity): boolean
   /** Resolves with nothing when the token is no good; `undefined` on routes without auth. */
   readonly reauthenticate: ((token: string) => Promise<Identity | undefined>) | undefined
   readonly pingMs: number
@@ -192,7 +193,7 @@ export class FramedSession implements RequestHandler {
       const identity = await this.#init.reauthenticate?.(token)
       if (identity === undefined) throw new WebsocketGroupsError('WSG_UNAUTHORIZED')
       if (this.#connection.closed) return
-      if (!this.#init.renew(this.#connection.id, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
+      if (!this.#init.renew(this.#connection, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
       this.#ack(id)
     } catch (error) {
       if (!hasCode(error, 'WSG_UNAUTHORIZED', 'WSG_FORBIDDEN')) this.#connection.log.error({ err: error }, 'authenticate failed')

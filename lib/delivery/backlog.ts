@@ -46,7 +46,7 @@ export class Backlog {
   async replay (group: string, { since, history = 0 }: JoinOptions): Promise<BacklogPage> {
     const position = since === undefined ? undefined : assertPosition(since)
     const logged = this.#logs.of(group) !== undefined
-    this.#cache.enabled ||= logged
+    if (logged && this.#backplane.localHistory !== true) this.#cache.enable()
     if (!logged) return { before: undefined, messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
     try {
       if (position !== undefined) return await this.#since(group, position)

@@ -2,7 +2,7 @@ import type { FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import type { UpgradeLimit } from '../options/types.ts'
-import type { GroupRegistry } from '../registry.ts'
+import type { Instance } from '../instance.ts'
 
 const notReadySeconds = 5
 const maxRetryAfterSeconds = 30
@@ -22,7 +22,7 @@ export function markRoute (route: RouteOptions): void {
  * marked may take WebSockets all the same.
  */
 export function upgradeGuard (
-  registry: Pick<GroupRegistry, 'ready' | 'metrics'>,
+  instance: Pick<Instance, 'ready' | 'metrics'>,
   { upgradeLimit }: Pick<ResolvedOptions, 'upgradeLimit'>,
   othersUpgrade: () => boolean
 ): onRequestHookHandler {
@@ -30,11 +30,11 @@ export function upgradeGuard (
   return (request, reply, done) => {
     if (!request.ws) return done()
     if (!request.is404 && !mayUpgrade(request, othersUpgrade)) return done(new WebsocketGroupsError('WSG_NO_WEBSOCKET_ROUTE'))
-    const waitSeconds = registry.ready ? bucket?.take() ?? 0 : notReadySeconds
+    const waitSeconds = instance.ready ? bucket?.take() ?? 0 : notReadySeconds
     if (waitSeconds === 0) return done()
-    registry.metrics.upgradesRefused++
+    instance.metrics.upgradesRefused++
     reply.header('retry-after', waitSeconds)
-    done(new WebsocketGroupsError('WSG_REFUSED', bucket !== undefined && registry.ready ? 'too many at once' : undefined))
+    done(new WebsocketGroupsError('WSG_REFUSED', bucket !== undefined && instance.ready ? 'too many at once' : undefined))
   }
 }
 

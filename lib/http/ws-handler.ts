@@ -5,7 +5,7 @@ import type { FramedInit } from '../connection/framed-session.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
-import type { GroupRegistry } from '../registry.ts'
+import type { Instance } from '../instance.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { reauthenticatorOf } from './ws-auth.ts'
@@ -22,14 +22,12 @@ const callbackRules = {
 
 const helloTimeoutMs = 10_000
 
-type HandlerRegistry = Pick<GroupRegistry, 'open' | 'join' | 'leave' | 'renew'>
-
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
-export function makeWsHandler (registry: HandlerRegistry, plugin: Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs'>): FastifyInstance['wsHandler'] {
+export function makeWsHandler (instance: Pick<Instance, 'registry' | 'open' | 'renew'>, plugin: Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs'>): FastifyInstance['wsHandler'] {
   const framedInit = (request: FastifyRequest): FramedInit => ({
-    join: async (connection, group, options) => await registry.join(connection, group, options),
-    leave: async (connection, group) => await registry.leave(connection, group),
-    renew: (connectionId, identity) => registry.renew(connectionId, identity),
+    join: async (connection, group, options) => await instance.registry.join(connection, group, options),
+    leave: async (connection, group) => await instance.registry.leave(connection, group),
+    renew: (connection, identity) => instance.renew(connection, identity),
     reauthenticate: reauthenticatorOf(request),
     pingMs: plugin.heartbeatIntervalMs,
     resumeMs: plugin.presenceGraceMs,
@@ -42,7 +40,7 @@ export function makeWsHandler (registry: HandlerRegistry, plugin: Pick<ResolvedO
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)
       dropResponse(request.raw.socket as Socket | undefined)
-      const connection = registry.open({
+      const connection = instance.open({
         socket,
         params: request.params,
         identity: request.identity,

@@ -5,7 +5,7 @@ import { assertGroupName } from '../group-name.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, anObject, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
-import type { GroupRegistry } from '../registry.ts'
+import type { Instance } from '../instance.ts'
 import type { RoomOptions } from '../route-types.ts'
 import type { Connection, JoinOptions } from '../types.ts'
 import { makeWsHandler } from './ws-handler.ts'
@@ -27,8 +27,9 @@ const roomRules = {
 } as const satisfies Record<keyof RoomOptions, Rule>
 
 /** Makes `app.wsRoom`: a route whose connections join a group, hear what each other says, and leave. */
-export function makeWsRoom (app: FastifyInstance, registry: GroupRegistry, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
-  const wsHandler = makeWsHandler(registry, plugin)
+export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
+  const { registry } = instance
+  const wsHandler = makeWsHandler(instance, plugin)
 
   function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions = {}): void {
     // Called as a method, `this` is the scope that the route belongs to, with its prefix and hooks.

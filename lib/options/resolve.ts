@@ -131,9 +131,8 @@ const publisherRules = {
 } as const satisfies Record<keyof PublisherOptions, Rule>
 
 export type ResolvedPublisherOptions =
-  Required<Pick<PublisherOptions, 'redis'>> &
-  Pick<PublisherOptions, 'logs' | 'logger'> &
-  Pick<ResolvedOptions, 'keyPrefix' | 'operationTimeoutMs' | 'log'>
+  Pick<PublisherOptions, 'redis' | 'logger'> &
+  Pick<ResolvedOptions, 'keyPrefix' | 'operationTimeoutMs' | 'log' | 'logs'>
 
 /**
  * The options of `createPublisher`: what it shares with the plugin has the same rules and defaults there and here.
@@ -144,7 +143,7 @@ export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions
   const given = withoutUndefined(raw as PublisherOptions)
   check('redis', given.redis, redis)
   checkShared(given)
-  return { keyPrefix: defaults.keyPrefix, operationTimeoutMs: defaults.operationTimeoutMs, log: defaults.log, ...given }
+  return { keyPrefix: defaults.keyPrefix, operationTimeoutMs: defaults.operationTimeoutMs, log: defaults.log, logs: undefined, ...given }
 }
 
 /** What the plugin and the publisher refuse beyond the type of a value. */

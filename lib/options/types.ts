@@ -34,11 +34,11 @@ export interface WebsocketGroupsOptions {
   /** Turns a token into an identity, for `app.wsAuth()` and rooms; throws, or returns nothing, when the token is no good. */
   readonly authenticate?: Authenticate | undefined
   /** Which user an identity stands for. @default its `userId`, else its `sub`, else its `id` */
-  readonly userId?: (identity: Identity) => string | undefined
+  readonly userId?: ((identity: Identity) => string | undefined) | undefined
   /** When an identity ends, in milliseconds since the epoch; the connection is then closed with 4401. @default its `expiresAt`, else its `exp` (seconds) */
-  readonly expiresAt?: (identity: Identity) => number | undefined
+  readonly expiresAt?: ((identity: Identity) => number | undefined) | undefined
   /** What other members see of a connection; at most 1,024 bytes as JSON. @default nothing */
-  readonly memberInfo?: (connection: Connection) => MemberInfo | undefined
+  readonly memberInfo?: ((connection: Connection) => MemberInfo | undefined) | undefined
   /** Ready-made room routes by path, added at register. */
   readonly rooms?: Readonly<Record<string, RoomOptions | true>> | undefined
   /** A name for this instance in logs; never used as an id. */

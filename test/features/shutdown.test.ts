@@ -1,5 +1,4 @@
 import t from 'tap'
-import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import Fastify from 'fastify'
@@ -7,6 +6,7 @@ import websocketGroups from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis, redisCluster, startInstance, type InstanceOptions } from '../helpers/app.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { deferred } from '../helpers/fakes.ts'
+import { forkProgram } from '../helpers/child.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -209,7 +209,7 @@ t.test('an upgrade that waits still when the shutdown begins gets 503, and what 
 
 for (const [name, url] of [['memory', async () => ''], ['Redis', async () => redis.url], ['a Redis that is not there', async () => `redis://127.0.0.1:${await freePort()}`]] as const) {
   t.test(`a process that served and closed ends by itself, with ${name}`, async (t) => {
-    const child = fork(join(import.meta.dirname, 'programs', 'serve.ts'), [await url()])
+    const child = forkProgram(join(import.meta.dirname, 'programs', 'serve.ts'), [await url()])
     t.teardown(() => child.kill('SIGKILL'))
     const exited = once(child, 'exit')
     const [report] = await once(child, 'message')

@@ -27,6 +27,7 @@ function newBus (): Bus {
 export class MemoryBackplane implements Backplane {
   readonly name = 'memory'
   readonly problems: readonly string[] = []
+  readonly localHistory = true
   readonly #instances: Set<MemoryBackplane>
   readonly #logs: MemoryLogs
   readonly #wanted = new Set<string>()

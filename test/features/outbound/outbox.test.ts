@@ -17,7 +17,7 @@ function work (ms: number): void {
 }
 
 t.test('thousands of sockets are written to in slices, between which the event loop goes on', async t => {
-  const outbox = new FlushScheduler(limits, new Metrics(), () => silentLog)
+  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
   const turns: number[] = []
   let longest = 0
   let last = performance.now()
@@ -35,7 +35,7 @@ t.test('thousands of sockets are written to in slices, between which the event l
 })
 
 t.test('a stream that throws does not keep the others from being written to', async t => {
-  const outbox = new FlushScheduler(limits, new Metrics(), () => silentLog)
+  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
   const turns: string[] = []
   const thrown = new Promise<Error>(resolve => process.once('uncaughtException', resolve))
   outbox.add({ flushScheduled () { throw new Error('broken stream') } })
@@ -48,7 +48,7 @@ t.test('a stream that throws does not keep the others from being written to', as
 })
 
 t.test('who gets frames while others are written to comes after them', async t => {
-  const outbox = new FlushScheduler(limits, new Metrics(), () => silentLog)
+  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
   const turns: string[] = []
   const busy = { flushScheduled () { turns.push('busy') } }
   outbox.add({ flushScheduled () { turns.push('first'); outbox.add(busy) } })
@@ -58,7 +58,7 @@ t.test('who gets frames while others are written to comes after them', async t =
 })
 
 t.test('with frames coming all the time half of the event loop is left to others, and what comes singly goes out at once', async t => {
-  const outbox = new FlushScheduler(limits, new Metrics(), () => silentLog)
+  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
   let busyMs = 0
   let rounds = 0
   let going = true

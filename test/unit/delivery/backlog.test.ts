@@ -87,7 +87,7 @@ t.test('who was away for longer than the log reaches is told so from memory, onc
 
 t.test('what is remembered of a log that went another way since is of no use', t => {
   const recent = new LogCache()
-  recent.enabled = true
+  recent.enable()
   for (let offset = 1; offset <= 10; offset++) recent.push(message(offset))
   const other = { ...at(10), nonce: 999 }
   t.same(recent.after('g', at(8), at(10))?.map(({ position }) => position.offset), [9, 10])

@@ -32,7 +32,7 @@ function parts (policy: OutagePolicy['broadcast'] = 'local'): Parts {
   }
   hub.join(both, 'h', member(both))
   const [backplane, metrics, sender] = [new FakeBackplane(), new Metrics(), new EnvelopeFactory()]
-  const delivery = new EchoFilter(hub, sender, metrics, () => silentLog)
+  const delivery = new EchoFilter(hub, sender, metrics, silentLog)
   return {
     backplane,
     broadcaster: new Broadcaster(hub, backplane, new LoggedPublish(backplane, new GroupLogs({ log: false, logs: undefined })), sender, delivery, policy, { slow: new Set() }, metrics),

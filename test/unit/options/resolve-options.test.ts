@@ -78,7 +78,7 @@ function refusalOf (resolve: (options: unknown) => unknown, options: unknown): u
 t.test('a publisher refuses what the plugin refuses, with the same errors, and has the same defaults', async t => {
   const redis = 'redis://localhost'
   const { keyPrefix, operationTimeoutMs, log } = resolveOptions()
-  t.strictSame(resolvePublisherOptions({ redis }), { redis, keyPrefix, operationTimeoutMs, log })
+  t.strictSame(resolvePublisherOptions({ redis }), { redis, keyPrefix, operationTimeoutMs, log, logs: undefined })
   t.strictSame(resolvePublisherOptions({ redis, keyPrefix: undefined, log: undefined }), resolvePublisherOptions({ redis }))
   const shared = ['redis', 'keyPrefix', 'log', 'logs', 'operationTimeoutMs']
   const cluster = new Cluster([redis], { lazyConnect: true })
