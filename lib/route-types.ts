@@ -31,7 +31,7 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   onMessage: (connection: Connection<Params, Who>, data: string | Buffer) => Awaitable<unknown>
   /** Exactly once for every connection that reached `onConnect`, also when the client vanished or `onConnect` threw. Its memberships are already gone. */
   onDisconnect?: ((connection: Connection<Params, Who>, closed: { readonly code: number, readonly reason: string }) => Awaitable<unknown>) | undefined
-  /** An error thrown by `onMessage`, or a socket error. `true` keeps the connection, anything else closes it with 1011. */
+  /** An error thrown by `onMessage`, or a socket error. `true` keeps the connection, anything else closes it with 1011 (1013 while the backplane is out). */
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /** Whether a client of the framed protocol may join this group by itself, beside those that it was put into; then it may also leave groups. @default none */
   mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
