@@ -1,7 +1,8 @@
 import { fromPayload, type Frame } from './payload.ts'
 import type { Positions } from './positions.ts'
 import { Roster } from './roster.ts'
-import type { ClientEvents, Joined } from './types.ts'
+import type { JoinedFrame } from '../protocol/frames.ts'
+import type { ClientEvents } from './types.ts'
 
 export interface DispatcherHost {
   tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): void
@@ -56,7 +57,7 @@ export class Dispatcher {
     this.#positions.delete(group)
   }
 
-  #joined (frame: Joined): void {
+  #joined (frame: JoinedFrame): void {
     const { group, recovered, reason = 'unavailable', position } = frame
     const again = this.joined.has(group)
     const held = this.#positions.get(group)
@@ -67,11 +68,11 @@ export class Dispatcher {
     // Without an answer to the position that was offered, nothing is known of what came after it.
     if (recovered === false || (held && !recovered)) this.#host.tell('gap', { group, reason, position })
     if (!position) this.#positions.delete(group)
-    this.#reached(group, position)
+    this.#reached(group, position, frame.grant)
   }
 
-  #reached (group: string | undefined, position: string | undefined): void {
+  #reached (group: string | undefined, position: string | undefined, grant?: string): void {
     // Not after a leave: what was on the way then would be resumed from later.
-    if (group && position && this.joined.has(group)) this.#positions.set(group, position)
+    if (group && position && this.joined.has(group)) this.#positions.set(group, position, grant)
   }
 }

@@ -75,7 +75,7 @@ export class Joins {
     if (!this.#leaving.has(group)) this.forget(group)
   }
 
-  forget (group: string, error = new ClientError('LEFT', 'left before joined', { group })): void {
+  forget (group: string, error = new ClientError('LEFT', 'left', { group })): void {
     const wanted = this.#wanted.get(group)
     this.#wanted.delete(group)
     // The caller did it: a `join` that nobody awaits is no unhandled rejection then.

@@ -48,7 +48,7 @@ export class SendQueue {
       const bytes = payload.data.length
       if (this.#closed) throw closed()
       // A single message may be as large as the server takes.
-      if (pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)) throw new ClientError('QUEUE_FULL', 'too much waits')
+      if (pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)) throw new ClientError('QUEUE_FULL', 'too much')
       this.#bytes += bytes
       this.#add(this.#request({ type: 'message', ...payload }, false, (error, ack) => {
         this.#bytes -= bytes
@@ -146,7 +146,7 @@ export class SendQueue {
 }
 
 export function closed (): ClientError {
-  return new ClientError('CLOSED', 'the client is closed')
+  return new ClientError('CLOSED', 'closed')
 }
 
 function unknownOutcome (): ClientError {
