@@ -10,6 +10,10 @@ export function assertGroupName (name: unknown): asserts name is string {
   if (!isName(name)) throw new WebsocketGroupsError('WSG_GROUP_NAME_INVALID', describe(name))
 }
 
+export function isGroupName (name: unknown): name is string {
+  return isName(name)
+}
+
 /** @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */
 export function assertUserId (userId: unknown): asserts userId is string {
   if (!isUserId(userId)) throw new WebsocketGroupsError('WSG_USER_ID_INVALID', describe(userId))

@@ -28,6 +28,10 @@ export class Metrics {
   heartbeatTimeouts = 0
   /** Connections closed because their tokens expired. */
   tokensExpired = 0
+  /** Fresh tokens that clients of the framed protocol sent, and that were refused. */
+  tokensRefused = 0
+  /** Resumes from a position that the log no longer holds, by clients that could not prove that they were in the group before. */
+  resumesRefused = 0
   /** Replies to other instances that could not be sent. */
   repliesLost = 0
 }

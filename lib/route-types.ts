@@ -3,7 +3,7 @@ import type { FastifyRequest, FastifySchema, preHandlerAsyncHookHandler } from '
 import type { IncomingMessage } from 'node:http'
 import type { Connection, Identity, Registry } from './types.ts'
 
-/** Turns a token into an identity. Throws, or returns nothing, when the token is no good. */
+/** Turns a token into an identity. Throws, or returns anything but an object, when the token is no good. */
 export type Authenticate<Who = Identity> =
   (token: string, request: FastifyRequest) => Who | null | undefined | Promise<Who | null | undefined>
 
@@ -18,8 +18,11 @@ export interface WsAuthOptions<Who = Identity> {
   readonly cookie?: string | false | undefined
   /** Also takes the token from this query parameter. It ends up in access logs: prefer the subprotocol. @default false */
   readonly query?: string | false | undefined
-  /** Origins that may connect, exact (`https://example.com`), or a function. Left out: any, but only the own host when `cookie` is on. */
-  readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean) | undefined
+  /**
+   * Origins that may connect (`https://example.com`; scheme, host and port are compared), or a function, which lets in with `true` alone. Left out: any,
+   * but only the own host when `cookie` is on.
+   */
+  readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean | Promise<boolean>) | undefined
 }
 
 type Awaitable<T> = T | Promise<T>
@@ -71,10 +74,13 @@ export type RoomIdentity<Auth, Who> =
 
 /** A ready-made room: its connections join a group, and each message goes to everyone in it. Each callback replaces one step. */
 export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> {
-  /** `false` opens the room to everyone. @default true when the plugin has `authenticate`, else false */
+  /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
   readonly auth?: Auth & (boolean | WsAuthOptions<Who>) | undefined
-  /** Which group a connection joins. @default the path's parameter `room`, or its only parameter */
-  readonly group?: ((params: Params, identity: RoomIdentity<Auth, Who>) => string) | undefined
+  /**
+   * Which group a connection joins. Has to be given where the service has more than one room route: by default two of them could lead to the same group, and
+   * the `authorize` of neither would protect it. @default the path's parameter `room`, or its only parameter
+   */
+  readonly group?: ((params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string>) | undefined
   readonly schema?: FastifySchema | undefined
   readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[] | undefined
   /** Runs after the connection joined. */
@@ -90,7 +96,7 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError'] | undefined
   readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin'] | undefined
   readonly presence?: boolean | undefined
-  /** How many of the group's latest messages a connection gets when it joins and gives no position. @default 0 */
+  /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
   readonly history?: number | undefined
 }
 

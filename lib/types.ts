@@ -19,8 +19,8 @@ export interface Register {}
 export interface DefaultIdentity {
   readonly userId?: string | undefined
   readonly name?: string | undefined
-  /** Milliseconds since the epoch. */
-  readonly expiresAt?: number | undefined
+  /** Milliseconds since the epoch, a Date or an ISO 8601 string. */
+  readonly expiresAt?: number | string | Date | undefined
   readonly [key: string]: unknown
 }
 

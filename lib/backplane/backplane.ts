@@ -162,6 +162,12 @@ export interface Backplane {
    */
   follow? (group: string, position: LogPosition): void
   /**
+   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of whoever asked first. With it an instance accepts
+   * what another one signed for a client; without it, clients that come back to another instance may get less of what they missed.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  secret? (candidate: string): Promise<string>
+  /**
    * This membership changed: stores what `LocalInstance.member` says. Resolves when it is stored.
    * A rejection means "not yet": it is stored as soon as that is possible.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT

@@ -4,9 +4,9 @@ import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
 import { WebsocketGroupsError } from '../errors.ts'
+import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
+import { encodeMessage, type ResumePoint } from './frame-codec.ts'
 import { Ending } from './ending.ts'
-import { FramedSession, type FramedConnection } from './framed-session.ts'
-import { encodeMessage } from './frame-codec.ts'
 import { assertClose, closeReasons } from './close.ts'
 import { MessageQueue, type Closed } from './inbound.ts'
 import type { ConnectionInit } from './init.ts'
@@ -48,10 +48,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly #inbound: MessageQueue
   #identity: Connection['identity']
   readonly #session: FramedSession | undefined
-  /** Made by the first join, as `#offered` is by the first offer: idle connections are to cost little. */
+  /** Made by the first join: idle connections are to cost little. */
   #groups: Set<string> | undefined
-  /** Positions that the client offered, by group, and that no join has taken yet. */
-  #offered: Map<string, string> | undefined
   #ending: Ending | undefined
   #abort: AbortController | undefined
 
@@ -79,6 +77,11 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   get groups (): readonly string[] {
     return this.#ending?.groups ?? [...this.#groups ?? []]
+  }
+
+  /** Whether the connection is in the group; after the socket closed: whether it was, as its last messages are still handled then. */
+  isIn (group: string): boolean {
+    return this.#ending?.groups?.includes(group) ?? this.#groups?.has(group) === true
   }
 
   /** How many groups the connection is in now. */
@@ -171,21 +174,14 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#groups?.delete(group)
   }
 
+  /** Where the client wants to go on in the group. A second call returns nothing. */
+  takeOffer (group: string): ResumePoint | undefined {
+    return this.#session?.takeOffer(group)
+  }
+
   /** The client sent a fresh token of the same user. */
   renewIdentity (identity: Identity): void {
     this.#identity = identity
-  }
-
-  /** The client says, by group, which position it has: a join takes it up there. */
-  offerPositions (positions: ReadonlyMap<string, string>): void {
-    this.#offered = new Map(positions)
-  }
-
-  /** The position that the client offered for the group. A second call returns nothing. */
-  takeOfferedPosition (group: string): string | undefined {
-    const position = this.#offered?.get(group)
-    if (position !== undefined) this.#offered?.delete(group)
-    return position
   }
 
   /** Sends without looking at the data; in the framed protocol, a frame of it. */

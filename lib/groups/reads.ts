@@ -4,8 +4,9 @@ import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { OutagePolicy } from '../options/types.ts'
-import { formatPosition } from '../backplane/position.ts'
+import { formatPosition, isLogStart } from '../backplane/position.ts'
 import { assertPosition } from '../delivery/backlog.ts'
+import type { ProofKeys } from '../delivery/resume-proofs.ts'
 import type { History, HistoryOptions, Member, MemberList, ReadOptions } from '../types.ts'
 
 const maxCounts = 10_000
@@ -20,14 +21,16 @@ export class GroupReads {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #policy: OutagePolicy['reads']
+  readonly #proofKeys: ProofKeys
   /** The latest answers, by group, for when the backplane is out. */
   readonly #counts = new BoundedMap<string, number>({ maxWeight: maxCounts })
   readonly #members = new BoundedMap<string, readonly Member[]>({ maxWeight: maxMembers, weigh: ({ length }) => 1 + length })
 
-  constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads']) {
+  constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads'], proofKeys: ProofKeys) {
     this.#hub = hub
     this.#backplane = backplane
     this.#policy = policy
+    this.#proofKeys = proofKeys
   }
 
   async count (group: string, options?: ReadOptions): Promise<number> {
@@ -48,12 +51,14 @@ export class GroupReads {
     if (!Number.isInteger(limit) || limit < 1) {
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
     }
-    const position = since === undefined ? undefined : assertPosition(since)
-    const { gap, messages, end, more } = await this.#backplane.history(group, position, Math.min(limit, maxLimit))
+    const from = since === undefined ? undefined : assertPosition(since)
+    const { gap, messages, end, more } = await this.#backplane.history(group, from, Math.min(limit, maxLimit))
     const read = messages.map(({ payload, binary, position }) => {
       return { data: binary ? payload : payload.toString(), position: formatPosition(position) }
     })
-    return { messages: reverse ? read.reverse() : read, position: formatPosition(end), ...(gap === undefined ? {} : { gap }), more }
+    // The page of an empty group resumes from its beginning, which the reader has to prove.
+    const position = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
+    return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
   }
 
   async #read<Value> (

@@ -50,6 +50,7 @@ onEveryCluster(t, redis, 'an instance that closes under traffic takes its member
 onEveryCluster(t, redis, 'the last words of the connections of a closing instance reach the others', async (t, cluster) => {
   const routes: InstanceOptions['routes'] = app => app.wsRoom('/talkative/:room', {
     auth: false,
+    group: ({ room }) => room,
     onJoin: connection => connection.send(connection.id),
     async onLeave (connection, group) {
       await new Promise(resolve => setTimeout(resolve, 50))
@@ -71,7 +72,12 @@ onEveryCluster(t, redis, 'a client that does not answer the close holds up the s
   const [a, b] = [await cluster.start({
     closeGraceMs: 200,
     shutdownCode: 1012,
-    routes: app => app.wsRoom('/deaf/:room', { auth: false, onJoin: connection => connection.send(connection.id), onLeave: connection => { left.push(connection.id) } })
+    routes: app => app.wsRoom('/deaf/:room', {
+      auth: false,
+      group: ({ room }) => room,
+      onJoin: connection => connection.send(connection.id),
+      onLeave: connection => { left.push(connection.id) }
+    })
   }), await cluster.start()]
   const [deaf, polite] = [connect(t, `${a.url}/deaf/room`), connect(t, `${a.url}/deaf/room`)]
   const ids = [String(await deaf.next()), String(await polite.next())]
@@ -192,7 +198,7 @@ t.test('an upgrade that waits still when the shutdown begins gets 503, and what 
           await held.promise
         }
       }, app.wsHandler({ onConnect () { t.fail('nobody hears of it') }, onMessage () {} }))
-      app.wsRoom('/holding/:room', { auth: false, onLeave: async () => await new Promise(resolve => setTimeout(resolve, 300)) })
+      app.wsRoom('/holding/:room', { auth: false, group: ({ room }) => room, onLeave: async () => await new Promise(resolve => setTimeout(resolve, 300)) })
     }
   })
   const holding = connect(t, `${a.url}/holding/room`)

@@ -57,7 +57,7 @@ t.test('a backplane that has the logs in this process is asked, and nothing is k
         return { gap: undefined, messages: log, before: logStart, end: at(3), more: false }
       }
     } as unknown as Backplane
-    const backlog = new Backlog(backplane, cache, new GroupLogs({ log: defaultLog, logs: undefined }))
+    const backlog = new Backlog(backplane, cache, new GroupLogs({ log: defaultLog, logs: undefined }), { resumesRefused: 0 })
     for (let n = 0; n < 3; n++) {
       const { recovered, messages } = await backlog.replay('g', { since: formatPosition(at(1)) })
       t.strictSame([recovered, messages.map(({ position }) => position.offset)], [true, [2, 3]])
