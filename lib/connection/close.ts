@@ -27,10 +27,13 @@ export function isSendableCloseCode (code: number): boolean {
   )
 }
 
+/** After these the application wants its clients back: it, or this instance of it, has no use for them now. */
+export const comeBackCodes: readonly number[] = [CloseCode.GoingAway, CloseCode.ServiceRestart, CloseCode.TryAgainLater]
+
 /** Whether both fit into a close frame. */
 export function isSendableClose (code: unknown, reason: unknown): boolean {
-  return typeof code === 'number' && isSendableCloseCode(code) &&
-    typeof reason === 'string' && Buffer.byteLength(reason) <= maxCloseReasonBytes
+  if (typeof code !== 'number' || typeof reason !== 'string') return false
+  return isSendableCloseCode(code) && Buffer.byteLength(reason) <= maxCloseReasonBytes
 }
 
 /** @throws {WebsocketGroupsError} WSG_CLOSE_CODE_INVALID */

@@ -1,5 +1,4 @@
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
-import { types } from 'node:util'
 import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
@@ -7,21 +6,19 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection } from './framed-session.ts'
 import { encodeMessage, type ResumePoint } from './frame-codec.ts'
 import { Ending } from './ending.ts'
-import { assertClose, closeReasons } from './close.ts'
+import { assertClose, closeReasons, comeBackCodes } from './close.ts'
 import { MessageQueue, type Closed } from './inbound.ts'
 import type { ConnectionInit } from './init.ts'
 import { listen, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
+import { assertData } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
 import type { Connection, Data, Identity } from '../types.ts'
 
 /** What a ping carries that nobody else sends. */
 const farewell = Buffer.from('farewell')
 const open = 1
-/** After these the application wants its clients back: it, or this instance of it, has no use for them now. */
-const comeBackCodes: readonly number[] = [CloseCode.GoingAway, CloseCode.ServiceRestart, CloseCode.TryAgainLater]
-
 /** Connections that this process made so far. */
 let made = 0
 
@@ -63,8 +60,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
-    if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
-    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics, this.#session)
+    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics)
+    if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
     this.#enter = init.enter
     this.#release = init.release
     this.#metrics.connectionsOpened++
@@ -96,7 +93,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** The client waits for an answer. */
   get pending (): boolean {
-    return this.#session?.pending === true
+    return this.framed && this.#inbound.pending
   }
 
   get closed (): boolean {
@@ -145,17 +142,17 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   send (data: Data): boolean {
-    const text = typeof data === 'string'
-    if (!text && !types.isUint8Array(data)) throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
-    const taken = this.framed ? this.outbound.ready && this.write(encodeMessage(data, !text), false) : this.write(data, !text)
+    assertData(data)
+    const binary = typeof data !== 'string'
+    const taken = this.framed ? this.outbound.ready && this.write(encodeMessage(data, binary), false) : this.write(data, binary)
     if (taken) this.#metrics.framesSent++
     return taken
   }
 
   sendJson (value: unknown): boolean {
     const text = JSON.stringify(value) as string | undefined
-    if (text === undefined) throw new WebsocketGroupsError('WSG_DATA_INVALID', `JSON has no ${typeof value}`)
-    return this.send(text)
+    if (text !== undefined) return this.send(text)
+    throw new WebsocketGroupsError('WSG_DATA_INVALID', `JSON has no ${typeof value}`)
   }
 
   /** Tells a client of the framed protocol; others are told nothing. */
@@ -165,8 +162,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** The hub put the connection into the group. */
   groupJoined (group: string): void {
-    this.#groups ??= new Set()
-    this.#groups.add(group)
+    (this.#groups ??= new Set()).add(group)
   }
 
   /** The hub took the connection out of the group. */

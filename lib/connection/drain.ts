@@ -56,8 +56,10 @@ export async function drainConnections (connections: readonly LocalConnection[],
   await withDeadline(finished, lastCallbackMs, () => undefined)
 }
 
-/** Ends each as soon as all that its client sent is answered. Resolves with the rest at the deadline. */
-async function endAnswered (framed: readonly LocalConnection[], end: (connection: LocalConnection) => void, deadline: number): Promise<LocalConnection[]> {
+type Act = (connection: LocalConnection) => void
+
+/** Ends each connection as soon as all that its client sent is answered. Resolves with the rest at the deadline. */
+async function endAnswered (framed: readonly LocalConnection[], end: Act, deadline: number): Promise<LocalConnection[]> {
   const waiting = new Set(framed)
   while (waiting.size > 0 && performance.now() < deadline) {
     let room = batchSize
@@ -72,7 +74,7 @@ async function endAnswered (framed: readonly LocalConnection[], end: (connection
   return [...waiting]
 }
 
-async function inBatches (connections: readonly LocalConnection[], act: (connection: LocalConnection) => void, pause: () => Promise<unknown>): Promise<void> {
+async function inBatches (connections: readonly LocalConnection[], act: Act, pause: () => Promise<unknown>): Promise<void> {
   for (let start = 0; start < connections.length; start += batchSize) {
     if (start > 0) await pause()
     connections.slice(start, start + batchSize).forEach(act)

@@ -170,7 +170,10 @@ export class SocketWriter implements BeforeClose, Flushable {
     return true
   }
 
-  /** Looked at before the message is added: one that is larger than the limit says nothing about the client. Nor does what only waits for its turn. */
+  /**
+   * Whether the connection may have another message. Looked at before the message is added, as one that is larger than the limit says
+   * nothing about the client; nor does what only waits for its turn.
+   */
   #admits (): boolean {
     if (!this.#open) return false
     const { maxBufferedBytes } = this.#scheduler.limits
