@@ -22,6 +22,8 @@ export const errorCodes = {
   WSG_MEMBER_INFO_TOO_LARGE: { statusCode: 500, text: 'memberInfo must return at most 1,024 bytes of JSON' },
   WSG_CONNECTION_GONE: { statusCode: 410, text: 'there is no such connection, or it is closed' },
   WSG_UNAUTHORIZED: { statusCode: 401, text: 'a valid token is required' },
+  WSG_IDENTITY_INVALID: { statusCode: 500, text: 'the identity cannot be used' },
+  WSG_AUTH_TIMEOUT: { statusCode: 503, text: 'the token could not be checked in time' },
   WSG_FORBIDDEN: { statusCode: 403, text: 'not allowed' },
   WSG_BACKPLANE_UNAVAILABLE: { statusCode: 503, text: 'the backplane cannot be reached; nothing was sent' },
   WSG_TIMEOUT: { statusCode: 504, text: 'there was no answer in time; the operation may or may not have taken effect' },
@@ -30,6 +32,7 @@ export const errorCodes = {
   WSG_CONFLATION_KEY_INVALID: { statusCode: 400, text: 'a conflation key must be a non-empty string of at most 255 bytes' },
   WSG_POSITION_INVALID: { statusCode: 400, text: 'not a position: pass one that came with a message, a join or a broadcast' },
   WSG_HANDLER_FAILED: { statusCode: 500, text: 'the server could not handle it' },
+  WSG_NO_WEBSOCKET_ROUTE: { statusCode: 404, text: 'this route takes no WebSocket upgrade' },
   WSG_REFUSED: { statusCode: 503, text: 'this instance takes no new connections now: try again later' },
   WSG_REDIS_UNSUPPORTED: { statusCode: 500, text: 'this Redis server is not supported' },
   WSG_REDIS_REFUSED: { statusCode: 500, text: 'Redis refuses this client' },
@@ -38,7 +41,7 @@ export const errorCodes = {
 } as const
 
 /** Any client can cause these at will, and Fastify logs them: a stack would only fill the log. */
-const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_REFUSED']
+const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED']
 
 export type ErrorCode = keyof typeof errorCodes
 
@@ -50,11 +53,11 @@ export class WebsocketGroupsError extends Error {
   /** What was wrong this time, without the text that all errors with this code share. */
   readonly detail: string | undefined
 
-  constructor (code: ErrorCode, detail?: string, options?: { cause?: unknown }) {
+  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: { cause?: unknown, statusCode?: number } = {}) {
     super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
     this.code = code
     this.detail = detail
-    this.statusCode = errorCodes[code].statusCode
+    this.statusCode = statusCode
     if (withoutStack.includes(code)) this.stack = `${this.name}: ${this.message}`
   }
 }

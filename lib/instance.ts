@@ -1,9 +1,10 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.ts'
-import { LocalConnection, type ConnectionInit } from './connection/connection.ts'
-import { drainConnections } from './connection/drain.ts'
+import { LocalConnection } from './connection/connection.ts'
+import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
-import type { FramedConnection } from './connection/framed-session.ts'
+import type { RefreshedConnection } from './connection/token-refresh.ts'
+import type { ConnectionInit } from './connection/init.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { FlushScheduler } from './connection/outbound/flush-scheduler.ts'
 import { Backlog } from './delivery/backlog.ts'
@@ -13,8 +14,8 @@ import { EnvelopeFactory } from './delivery/envelopes.ts'
 import { LogCache } from './delivery/log-cache.ts'
 import { LoggedPublish } from './delivery/logged-publish.ts'
 import { Replay } from './delivery/replay.ts'
+import { ProofKeys } from './delivery/resume-proofs.ts'
 import { WebsocketGroupsError } from './errors.ts'
-import { isUserId } from './group-name.ts'
 import { Membership } from './groups/membership.ts'
 import { GroupReads } from './groups/reads.ts'
 import { ConnectionCommands } from './groups/remote.ts'
@@ -23,13 +24,16 @@ import { connectionIdOf } from './ids.ts'
 import { instanceLog } from './logging.ts'
 import { Metrics } from './metrics.ts'
 import { GroupLogs } from './options/group-logs.ts'
+import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
 import { Presence } from './presence/presence.ts'
 import { GroupRegistry } from './registry.ts'
 import type { Health, Identity, Stats } from './types.ts'
 
 /** What a route knows of a socket that it opens. */
-export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
+
+const nobody: IdentityFacts = { userId: undefined, expiresAt: undefined }
 
 /** The parts of one instance, wired to each other. */
 export interface Parts {
@@ -61,11 +65,15 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const echoes = new EchoFilter(hub, envelopes, metrics, log)
   const logs = new GroupLogs(options)
   const cache = new LogCache()
-  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs))
-  const broadcaster = new Broadcaster(hub, backplane, new LoggedPublish(backplane, logs), envelopes, echoes, outage.broadcast, scheduler, metrics)
+  const proofKeys = new ProofKeys(backplane, options.secret, error => {
+    log.warn({ err: error }, 'the key that all instances share cannot be had')
+  })
+  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
+  const logged = new LoggedPublish(backplane, logs)
+  const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs)
   const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
-  const reads = new GroupReads(hub, backplane, outage.reads)
+  const reads = new GroupReads(hub, backplane, outage.reads, proofKeys)
   // A join that another instance is asked for may itself take `joinTimeoutMs` there.
   const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, metrics)
   return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, presence, membership, broadcaster, reads, commands }
@@ -81,6 +89,7 @@ export class Instance {
   readonly #log: FastifyBaseLogger
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
+  readonly #departures = new Departures()
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -111,7 +120,8 @@ export class Instance {
     try {
       await this.#backplane.start(this.#asLocalInstance())
       if (this.#backplane.state === 'down' && this.#options.outage.boot === 'fail') {
-        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${this.#backplane.problems.join('; ')}`)
+        const problems = this.#backplane.problems.join('; ')
+        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${problems}`)
       }
     } catch (error) {
       await this.#backplane.close()
@@ -130,41 +140,49 @@ export class Instance {
     else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
   }
 
-  /** Makes a connection of a socket that a route upgraded. */
+  /**
+   * Makes a connection of a socket that a route upgraded.
+   * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
+   */
   open (init: OpenInit): LocalConnection {
     const { instanceId, scheduler, metrics, membership } = this.#parts
+    const { userId, expiresAt } = init.identity === null ? nobody : readIdentity(init.identity, this.#options)
     const connection = new LocalConnection({
       ...init,
       id: connectionIdOf(instanceId, ++this.#opened),
-      userId: this.#userIdOf(init.identity),
+      userId,
       limits: this.#options,
       scheduler,
       metrics,
       enter: connection => membership.connectionOpened(connection),
       release: async connection => {
         this.#expiry.remove(connection)
+        this.#departures.add(connection)
         await membership.connectionClosed(connection)
       }
     })
-    this.#expire(connection, init.identity)
+    this.#expire(connection, expiresAt)
     // The upgrade passed the guard before the shutdown began, so no batch of the shutdown has this connection.
     if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
     return connection
   }
 
-  /** Gives an open connection the identity behind a fresh token. Returns `false`, and changes nothing, when it is another user's. */
-  renew (connection: FramedConnection, identity: Identity): boolean {
-    if (this.#userIdOf(identity) !== connection.userId) return false
+  /** Whether a fresh identity stands for the user of an open connection. */
+  isSameUser ({ identity }: RefreshedConnection, fresh: Identity): boolean {
+    return isSameUser(identity, fresh, this.#options)
+  }
+
+  /** Gives an open connection the identity behind a fresh token of its user. */
+  renew (connection: RefreshedConnection, identity: Identity): void {
     connection.renewIdentity(identity)
-    this.#expire(connection, identity)
-    return true
+    this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
 
   /** Takes no new connections and closes those there are. Idempotent. */
   async drain (): Promise<void> {
     const { shutdownCode, closeGraceMs } = this.#options
     this.#phase = 'closing'
-    this.#drained ??= drainConnections([...this.#parts.hub.connections.values()], shutdownCode, closeGraceMs)
+    this.#drained ??= drainConnections([...this.#parts.hub.connections.values(), ...this.#departures], shutdownCode, closeGraceMs)
     await this.#drained
   }
 
@@ -238,16 +256,8 @@ export class Instance {
     echoes.receive(envelope)
   }
 
-  #expire (connection: FramedConnection, identity: Identity | null): void {
-    const expiresAt = identity === null ? undefined : this.#options.expiresAt(identity)
+  #expire (connection: RefreshedConnection, expiresAt: number | undefined): void {
     if (expiresAt === undefined) this.#expiry.remove(connection)
     else this.#expiry.add(connection, expiresAt)
-  }
-
-  #userIdOf (identity: Identity | null): string | undefined {
-    const userId = identity === null ? undefined : this.#options.userId(identity)
-    if (userId === undefined || isUserId(userId)) return userId
-    this.#log.warn('the user id of an identity must be a string of 1 to 255 bytes: sendToUser will not reach this connection')
-    return undefined
   }
 }

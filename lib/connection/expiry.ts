@@ -26,11 +26,12 @@ export class Expiry {
     this.#now = now
   }
 
-  /** `expiresAt` is in milliseconds since the epoch; anything but a finite number never comes. */
+  /** `expiresAt` is in milliseconds since the epoch: Infinity never comes, and NaN is over already, as nobody knows what it was to be. */
   add (connection: Expiring, expiresAt: number): void {
-    if (!Number.isFinite(expiresAt)) return this.remove(connection)
-    this.#expiring.set(connection, expiresAt)
-    if (expiresAt < this.#nextAt) this.#arm(expiresAt)
+    if (expiresAt === Infinity) return this.remove(connection)
+    const instant = Number.isNaN(expiresAt) ? -Infinity : expiresAt
+    this.#expiring.set(connection, instant)
+    if (instant < this.#nextAt) this.#arm(instant)
   }
 
   remove (connection: Expiring): void {

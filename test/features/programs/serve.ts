@@ -8,6 +8,7 @@ import websocketGroups, { type Connection } from '../../../plugin.ts'
 const app = Fastify()
 await app.register(websocketGroups, { redis: process.argv[2] || undefined, bootTimeoutMs: 300, authenticate: () => ({ userId: 'ann' }) })
 app.wsRoom('/ws/:room', {
+  auth: false,
   onJoin: (connection: Pick<Connection, 'send'>) => connection.send('joined'),
   // Volatile: without a Redis a message can be delivered, but not logged.
   onMessage: async (_, data, group) => await app.registry.broadcastToGroup(group, data, { volatile: true })
