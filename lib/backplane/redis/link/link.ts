@@ -92,9 +92,10 @@ export class Link {
 
   /**
    * Runs one command, or several that ioredis sends together. Settles within the deadline; while the link is down, at once.
+   * `settled` tells a command of two steps whether the caller was given an outcome before the second.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
-  async run<T> (command: (redis: Redis) => Promise<T>, deadlineMs = this.#deadlineMs): Promise<T> {
+  async run<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs = this.#deadlineMs): Promise<T> {
     if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
     return await this.#settle(command, deadlineMs)
   }
@@ -145,20 +146,19 @@ export class Link {
   }
 
   async #byHash (evalsha: (redis: Redis) => Promise<unknown>, evaluate: (redis: Redis) => Promise<unknown>): Promise<unknown> {
-    const sentAt = performance.now()
-    return await this.run(async redis => {
+    return await this.run(async (redis, settled) => {
       try {
         return await evalsha(redis)
       } catch (error) {
         if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
         // The caller heard of a timeout and may have sent something newer since.
-        if (performance.now() - sentAt > this.#deadlineMs) throw error
+        if (settled()) throw error
         return await evaluate(redis)
       }
     })
   }
 
-  async #settle<T> (command: (redis: Redis) => Promise<T>, deadlineMs: number): Promise<T> {
+  async #settle<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs: number): Promise<T> {
     return await new Promise<T>((resolve, reject) => {
       const fail = (error: Error): void => {
         clearTimeout(timer)
@@ -177,7 +177,7 @@ export class Link {
         else miss()
       }, deadlineMs)
       this.#calls.add(fail)
-      command(this.redis).then(value => {
+      command(this.redis, () => !this.#calls.has(fail)).then(value => {
         clearTimeout(timer)
         this.#calls.delete(fail)
         this.#answered()
