@@ -3,6 +3,7 @@ import type { WelcomeFrame } from '../protocol/frames.ts'
 import { backoffMs, maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import { ConnectionAttempt, silence, type AttemptHost, type AttemptOptions } from './attempt.ts'
+import { maxPatience } from './liveness.ts'
 import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
 import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
@@ -52,6 +53,7 @@ export class Connector {
   /** Since the last connection that held. */
   #failures = 0
   #openedAt = Infinity
+  #patience = 1
   /** What the server asked for in `reconnect`. */
   #afterMs: number | undefined
   #notBefore = 0
@@ -119,10 +121,12 @@ export class Connector {
 
   #dial (): ConnectionAttempt {
     const { urls } = this.#options
-    return new ConnectionAttempt(urls[this.#turn++ % urls.length] as string, this.#options, this.#linkHost)
+    return new ConnectionAttempt(urls[this.#turn++ % urls.length] as string, this.#options, this.#linkHost, this.#patience)
   }
 
   #lost (code: number, reason: string, error?: ClientError): void {
+    // Lost before it answered at all: it may have been busy with a large message, which comes again.
+    this.#patience = reason === silence && !this.#link?.answered ? Math.min(this.#patience * 2, maxPatience) : 1
     this.#link = undefined
     if (Date.now() - this.#openedAt >= stableMs) this.#failures = 0
     this.#openedAt = Infinity

@@ -4,23 +4,22 @@ import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
 import { WebsocketGroupsError } from '../errors.ts'
-import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
+import { FramedSession, type FramedConnection } from './framed-session.ts'
 import { encodeMessage, type ResumePoint } from './frame-codec.ts'
 import { Ending } from './ending.ts'
-import { assertClose, closeReasons } from './close.ts'
+import { assertClose, closeReasons, isForAWhile } from './close.ts'
 import { MessageQueue, type Closed } from './inbound.ts'
 import type { ConnectionInit } from './init.ts'
 import { listen, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import { SocketWriter } from './outbound/writer.ts'
+import { Pulse } from './pulse.ts'
 import type { Connection, Data, Identity } from '../types.ts'
 
 /** What a ping carries that nobody else sends. */
 const farewell = Buffer.from('farewell')
 const open = 1
-/** After these the application wants its clients back: it, or this instance of it, has no use for them now. */
-const comeBackCodes: readonly number[] = [CloseCode.GoingAway, CloseCode.ServiceRestart, CloseCode.TryAgainLater]
 
 /** Connections that this process made so far. */
 let made = 0
@@ -34,8 +33,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly userId: string | undefined
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean
-  /** Pings since the client last gave a sign of life. */
-  unansweredPings = 0
+  readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
   readonly outbound: SocketWriter
@@ -63,7 +61,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
-    if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
+    const enqueue: MessageQueue['receiveRequest'] = (request, bytes) => this.#inbound.receiveRequest(request, bytes)
+    if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, enqueue)
     this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics, this.#session)
     this.#enter = init.enter
     this.#release = init.release
@@ -84,12 +83,10 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.#ending?.groups?.includes(group) ?? this.#groups?.has(group) === true
   }
 
-  /** How many groups the connection is in now. */
   get groupCount (): number {
     return this.#groups?.size ?? 0
   }
 
-  /** The client speaks the framed protocol. */
   get framed (): boolean {
     return this.#session !== undefined
   }
@@ -196,7 +193,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   close (code: number = CloseCode.Normal, reason = ''): void {
-    this.#close({ code, reason }, !comeBackCodes.includes(code))
+    this.#close({ code, reason }, !isForAWhile(code))
   }
 
   /** One side says that it closes, or ended its half of the socket: from here on the connection is in no group, no count and no list. */
@@ -207,13 +204,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   received (data: Buffer, isBinary: boolean): void {
-    this.unansweredPings = 0
+    this.pulse.heard()
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)
     else this.#session.receive(data, isBinary)
   }
 
   ponged (data: Buffer): void {
-    this.unansweredPings = 0
+    this.pulse.ponged()
     if (data.equals(farewell)) this.shutdownAcked = true
   }
 
@@ -229,7 +226,6 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   ping (): void {
-    this.unansweredPings++
     if (!this.closed) this.#socket.ping()
   }
 
