@@ -65,9 +65,12 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const echoes = new EchoFilter(hub, envelopes, metrics, log)
   const logs = new GroupLogs(options)
   const cache = new LogCache()
-  const proofKeys = new ProofKeys(backplane, options.secret, error => log.warn({ err: error }, 'the key that all instances share cannot be had'))
+  const proofKeys = new ProofKeys(backplane, options.secret, error => {
+    log.warn({ err: error }, 'the key that all instances share cannot be had')
+  })
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
-  const broadcaster = new Broadcaster(hub, backplane, new LoggedPublish(backplane, logs), envelopes, echoes, outage.broadcast, scheduler, metrics)
+  const logged = new LoggedPublish(backplane, logs)
+  const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs)
   const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads, proofKeys)
@@ -117,7 +120,8 @@ export class Instance {
     try {
       await this.#backplane.start(this.#asLocalInstance())
       if (this.#backplane.state === 'down' && this.#options.outage.boot === 'fail') {
-        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${this.#backplane.problems.join('; ')}`)
+        const problems = this.#backplane.problems.join('; ')
+        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${problems}`)
       }
     } catch (error) {
       await this.#backplane.close()

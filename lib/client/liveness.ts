@@ -1,4 +1,4 @@
-/** While nobody says how often the server pings. */
+/** When the server does not say how often it pings. */
 const defaultIdleMs = 25_000
 const maxPongMs = 4_000
 
@@ -6,9 +6,9 @@ const maxPongMs = 4_000
 export const maxPatience = 32
 
 /**
- * Notices a dead connection, which TCP would take minutes for. A page sees no protocol pings, so a quiet connection is asked with a ping of
- * our own. Silence alone proves nothing: in a tab that slept, the clock ran and the frames wait. Nor does an answer that is late where
- * bytes are still coming, which ws tells: the answer waits behind a large message. Browsers do not tell, so there `patience` has to do.
+ * Notices a dead connection, for which TCP would take minutes. A page sees no protocol pings, so a ping of the framed protocol asks a
+ * connection that is quiet. Silence alone proves nothing: in a tab that slept, the clock went on and the frames wait. Nor does a late
+ * answer while bytes still come, as the answer waits behind a large message. ws tells the bytes; for browsers there is `patience`.
  */
 export class Liveness {
   readonly #idleMs: number
@@ -36,14 +36,14 @@ export class Liveness {
     return this.#answered
   }
 
-  /** Something came. Cheap, as it is called for every frame: the timer finds out later. */
+  /** Something came. Called for every frame, so it only notes the time: the timer looks at it later. */
   seen (): void {
     this.#seenAt = Date.now()
     if (this.#asked) this.#answered = true
     this.#asked = false
   }
 
-  /** Asks now. */
+  /** Asks now, unless an answer is due already. */
   probe (): void {
     if (this.#asked) return
     this.#asked = true
@@ -64,7 +64,7 @@ export class Liveness {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {
       if (this.#asked) return this.#bytesRead() === this.#bytes ? this.#dead() : this.#awaitPong()
-      // At most the whole time: the clock may have been set back.
+      // At most `#idleMs`: the clock may have been set back.
       const left = Math.min(this.#seenAt + this.#idleMs - Date.now(), this.#idleMs)
       if (left > 0) this.#arm(left)
       else this.probe()
