@@ -21,7 +21,10 @@ export interface LogPosition {
   readonly nonce: number
 }
 
-/** Messages of a log after a position, oldest first. */
+/** The messages of one page have no more bytes than this together, unless the first alone has. */
+export const maxPageBytes = 262_144
+
+/** One page of the messages of a log after a position, oldest first. */
 export interface LogPage {
   /** `undefined`: the messages follow the position without a gap. Else they are what the log still has, none of which was seen at that position. */
   readonly gap: GapReason | undefined
@@ -30,7 +33,7 @@ export interface LogPage {
   readonly before: LogPosition
   /** The end of the log; `beginning` when there is none. */
   readonly end: LogPosition
-  /** There are more messages after these. */
+  /** There are more messages after the last of these: read on from there. Never set on a page without messages. */
   readonly more: boolean
 }
 
@@ -149,8 +152,9 @@ export interface Backplane {
    */
   append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended>
   /**
-   * Reads a log, oldest first: what follows `since`, or without it the latest `limit` messages. With `beginning` it reads from the earliest message that is kept
-   * (`gap` is then 'trimmed' when that is not the very first).
+   * Reads one page of a log, oldest first: what follows `since`, or without it the latest `limit` messages of the log. From the beginning of the log, the
+   * position with epoch '', it reads from the earliest message that is kept (`gap` is then 'trimmed' when that is not the very first). A page has at most
+   * `limit` messages and `maxPageBytes`, but at least one message where there is one; what does not fit follows with `more`.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>

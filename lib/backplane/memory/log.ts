@@ -1,6 +1,7 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import { BoundedMap } from '../../bounded-map.ts'
 import { logStart } from '../position.ts'
+import { pageOf } from './page.ts'
 import type { Appended, Envelope, GapReason, LoggedEnvelope, LogPage, LogPosition, LogSettings } from '../backplane.ts'
 
 const idempotencyMs = 300_000
@@ -47,7 +48,7 @@ export class MemoryLogs {
     const gap = since === undefined ? undefined : gapBetween(log, since)
     if (gap === 'rewound') return { gap, messages: [], before: top, end: top, more: false }
     const start = since === undefined ? Math.max(0, log.messages.length - limit) : gap === undefined && since.epoch !== '' ? since.offset - log.before.offset : 0
-    const messages = log.messages.slice(start, start + limit)
+    const messages = pageOf(log.messages, start, limit)
     return { gap, messages, before: log.messages[start - 1]?.position ?? log.before, end: top, more: start + messages.length < log.messages.length }
   }
 

@@ -1,4 +1,7 @@
+import { Command, type Redis } from 'ioredis'
 import { createHash } from 'node:crypto'
+
+export type RedisCommand = (redis: Redis) => Promise<unknown>
 
 /** A Lua script with its hash; called by EVALSHA, and by EVAL when Redis forgot it. */
 export class Script {
@@ -30,3 +33,12 @@ export const luaPermit = `
 local function permit (...)
   if redis.acl_check_cmd and not redis.acl_check_cmd(...) then error('NOPERM this user may not run ' .. table.concat({...}, ' ', 1, math.min(2, #{...}))) end
 end`
+
+/** The call of a script, by hash and by text, with strings of the reply as bytes. */
+export function bytesCommands (
+  { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+): [byHash: RedisCommand, byText: RedisCommand] {
+  const command = (name: string, script: string): RedisCommand =>
+    async redis => await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
+  return [command('evalsha', sha), command('eval', lua)]
+}
