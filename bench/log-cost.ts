@@ -2,10 +2,11 @@
 //
 //   node --import tsx bench/log-cost.ts
 import { spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { Redis } from 'ioredis'
-import { encode, encodeBody } from '../lib/backplane/redis/envelope.ts'
+import { encode, encodeParts } from '../lib/backplane/redis/envelope.ts'
 import { Keys } from '../lib/backplane/redis/keys.ts'
+import { encodeAppend } from '../lib/backplane/redis/log/append-call.ts'
+import { randomNonce } from '../lib/backplane/redis/log/random.ts'
 import { append, readLog } from '../lib/backplane/redis/log/scripts.ts'
 import { drawId } from '../lib/ids.ts'
 import { redisBinary } from '../scripts/redis-binary.mjs'
@@ -24,14 +25,19 @@ const publisher = drawId()
 const target = { kind: 'group', name: 'group' } as const
 const message = { origin: publisher, sequence: 1, kind: 'message', target, shared: false, except: [], command: '', binary: false, payload: Buffer.alloc(200, 'x') } as const
 const bytes = encode(message, target)
-const body = encodeBody(message, target)
+const parts = encodeParts(message, false)
 let sequence = 0
 
 function appendTo (pipeline: ReturnType<Redis['pipeline']>, group: string, count: number, keep: number, key?: string): void {
-  const batch = Array.from({ length: count }, () => [randomBytes(4), body]).flat()
   sequence += count
-  const names = [keys.logMeta(group), keys.log(group), ...(key === undefined ? [] : [keys.idempotency(group, key)])]
-  pipeline.evalsha(append.sha, names.length, ...names, keys.channel({ kind: 'group', name: group }), keep, 300_000, 604_800_000, randomBytes(8), publisher, sequence, 300_000, ...batch)
+  const { keys: names, args } = encodeAppend(keys, {
+    targets: [{ group, log: { maxMessages: keep, maxBytes: 1_048_576, ttlMs: 300_000 } }],
+    publisher,
+    sequence,
+    key,
+    messages: Array.from({ length: count }, () => ({ ...parts, nonce: randomNonce() }))
+  })
+  pipeline.evalsha(append.sha, names.length, ...names, ...args)
 }
 
 /** A call that Redis refuses costs nothing that is worth knowing. */

@@ -48,9 +48,9 @@ const [near, far] = [await start(`redis://127.0.0.1:${port}`), await start(wire.
 const inParts = async (names: readonly string[], run: (name: string) => Promise<unknown>): Promise<void> => {
   for (let at = 0; at < names.length; at += 500) await Promise.all(names.slice(at, at + 500).map(run))
 }
-const publish = async (names: readonly string[]): Promise<void> => await inParts(names, async name => await near.append(name, {
+const publish = async (names: readonly string[]): Promise<void> => await inParts(names, async name => await near.append([{ group: name, log: { maxMessages: 100, maxBytes: 1_048_576, ttlMs: 300_000 } }], {
   origin: 'bench', sequence: 1, kind: 'message', target: { kind: 'group', name }, shared: false, except: [], command: '', binary: false, payload: Buffer.alloc(200, 'x')
-} satisfies Envelope, { maxMessages: 100, ttlMs: 300_000 }))
+} satisfies Envelope))
 const redisMs = async (): Promise<number> => [...(await admin.info('cpu')).matchAll(/^used_cpu_(?:sys|user)_main_thread:(\S+)/gm)].reduce((sum, [, seconds]) => sum + 1_000 * Number(seconds), 0)
 
 await inParts(groups, async name => await far.subscribe({ kind: 'group', name }))

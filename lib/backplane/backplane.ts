@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { BackplaneState, GapReason, LogSettings, Member } from '../types.ts'
+import type { BackplaneState, GapReason, Member } from '../types.ts'
 
-export type { GapReason, LogSettings } from '../types.ts'
+export type { GapReason } from '../types.ts'
 
 /** Where an envelope goes. A connection's id starts with its instance's id, so one connection is reached through its instance. */
 export interface Target {
@@ -63,11 +63,27 @@ export interface Envelope {
 /** A message that stands in the log of its group. */
 export type LoggedEnvelope = Envelope & { readonly position: LogPosition }
 
+/** What a log keeps: the settings of its group, with all defaults filled in. */
+export interface LogLimits {
+  readonly maxMessages: number
+  /** The latest message stays, however large it is. */
+  readonly maxBytes: number
+  readonly ttlMs: number
+}
+
+/** A group that a message is appended to. */
+export interface AppendTarget {
+  readonly group: string
+  /** `undefined`: the group keeps no log; it gets its copy as a volatile message, in the same step. */
+  readonly log: LogLimits | undefined
+}
+
 export interface Appended {
-  readonly position: LogPosition
+  /** Where the message stands in the log of each group that keeps one. */
+  readonly positions: ReadonlyMap<string, LogPosition>
   /** It waited for the backplane to come back. */
   readonly queued: boolean
-  /** It was there already, by its key. */
+  /** It was in all of the logs already, by its key. */
   readonly duplicate: boolean
 }
 
@@ -105,7 +121,8 @@ export interface LocalInstance {
  * - An envelope published after `subscribe(target)` resolved reaches this instance, the publisher's own included, unless the backplane breaks.
  * - All instances see the envelopes of one target in the same order.
  * - An instance gets nothing for targets it is not subscribed to (it may still for a while after `unsubscribe`).
- * - Copies of one envelope published to several targets arrive one after another, with nothing between them.
+ * - Copies of one envelope published or appended to several targets arrive one after another, with nothing between them. The order of such envelopes is
+ *   the same in all logs they stand in, and for an instance that is subscribed to several of them: what it missed is delivered where it belongs.
  * - An envelope arrives at most once per target.
  * - While an instance is subscribed to a group, it gets every message of its log, in order, each once: what the transport lost is read from the log before
  *   anything newer is delivered. Where that is impossible, `LocalInstance.gap` is called once, before what is still there.
@@ -140,12 +157,13 @@ export interface Backplane {
    */
   publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined>
   /**
-   * Stores the envelope at the end of the group's log and sends it to all subscribed instances, in one step. A retry with unknown outcome is the
-   * backplane's own business: one call stores it once. Calls for one group are carried out in their order.
-   * With `key`, a second call within five minutes stores nothing and resolves with the position of the first.
+   * Stores the envelope at the end of the log of each group and sends it to all subscribed instances, in one step: in all of the groups or in none, with
+   * nothing between its copies. `envelope.target` is replaced. At least one group keeps a log. A retry with unknown outcome is the backplane's own
+   * business: one call stores it once. Calls that have a group in common are carried out in their order.
+   * With `key`, a group that got a message with this key within five minutes is left out, and its position is that of the first.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored, or may still be), WSG_QUEUE_FULL
    */
-  append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended>
+  append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended>
   /**
    * Reads a log, oldest first: what follows `since`, or without it the latest `limit` messages. With `beginning` it reads from the earliest message that is kept
    * (`gap` is then 'trimmed' when that is not the very first).

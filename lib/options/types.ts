@@ -50,7 +50,7 @@ export interface WebsocketGroupsOptions {
   readonly outage?: { readonly [Operation in keyof OutagePolicy]?: OutagePolicy[Operation] | undefined } | undefined
   /** How many upgrades per second this instance takes, after a burst of as many as `burst` (default: those of one second); more get 503 with Retry-After. @default no limit */
   readonly upgradeLimit?: UpgradeLimit | undefined
-  /** What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile. @default { maxMessages: 100, ttlMs: 300_000 } */
+  /** What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile. @default { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 } */
   readonly log?: LogSettings | false | undefined
   /** Exceptions from `log`, by group name, by prefix (`'chat:*'`, the longest counts), or as a function (`undefined`: as `log` says). */
   readonly logs?: Readonly<Record<string, LogSettings | false>> | ((group: string) => LogSettings | false | undefined) | undefined
@@ -91,7 +91,7 @@ export interface PublisherOptions {
   readonly redis: string | RedisOptions | Redis
   readonly keyPrefix?: string | undefined
   readonly operationTimeoutMs?: number | undefined
-  /** As the plugin's; must be the same, or what this process publishes is not what the instances repair from. */
+  /** As the plugin's. Where it differs from that of the instances, the larger settings count; whether a group has a log at all must be the same. */
   readonly log?: WebsocketGroupsOptions['log'] | undefined
   readonly logs?: WebsocketGroupsOptions['logs'] | undefined
   readonly logger?: FastifyBaseLogger | undefined

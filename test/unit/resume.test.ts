@@ -1,6 +1,6 @@
 import t from 'tap'
 import type { Backplane, Envelope, LogPage, LogPosition } from '../../lib/backplane/backplane.ts'
-import { GroupLogs, defaultLog } from '../../lib/options/group-logs.ts'
+import { GroupLogs } from '../../lib/options/group-logs.ts'
 import { logStart, formatPosition } from '../../lib/backplane/position.ts'
 import { LogCache } from '../../lib/delivery/log-cache.ts'
 import { Backlog } from '../../lib/delivery/backlog.ts'
@@ -19,7 +19,7 @@ function setUp () {
     history: async () => await new Promise<LogPage>(resolve => reads.push(resolve)),
     position: () => reached
   } as unknown as Backplane
-  const resume = new Backlog(backplane, recent, new GroupLogs({ log: defaultLog, logs: undefined }))
+  const resume = new Backlog(backplane, recent, new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }))
   return {
     reads,
     resume,
