@@ -1,10 +1,9 @@
 import type { Target } from './backplane/backplane.ts'
 import { StandaloneWriter } from './backplane/redis/standalone-writer.ts'
-import { EnvelopeFactory } from './delivery/envelopes.ts'
+import { EnvelopeFactory, everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
 import { LoggedPublish } from './delivery/logged-publish.ts'
 import { GroupLogs } from './options/group-logs.ts'
 import type { ResolvedPublisherOptions } from './options/resolve.ts'
-import { everyone, groupTargets, userTarget } from './targets.ts'
 import type { BroadcastOptions, BroadcastResult, Data, Member, Publisher } from './types.ts'
 
 /** Broadcasts from a process without sockets. */

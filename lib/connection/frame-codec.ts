@@ -1,50 +1,29 @@
-import type { Json } from '../types.ts'
+import { isGroupName } from '../group-name.ts'
+import { maxResume, positionPattern, type ServerFrame } from '../protocol/frames.ts'
 
-/** The subprotocol of docs/protocol.md. */
-export const framedProtocol = 'wsg.v1'
+/** Where a client wants to go on in a group, and what the server gave it to prove that it was there. */
+export interface ResumePoint {
+  readonly since: string
+  readonly grant: string | undefined
+}
 
-const maxResume = 100
-
-/** What a client sends, once it has been looked at: docs/protocol.md says what each means. */
-export type ClientFrame =
-  | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, string> }
+/** A frame of a client, checked and decoded: docs/protocol.md says what each means. */
+export type ParsedFrame =
+  | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, ResumePoint> }
   | { readonly type: 'ping' }
   | ClientRequest
 
 /** What waits its turn with the messages of its connection. */
 export type ClientRequest = { readonly id: number | undefined } & (
   | { readonly type: 'message', readonly data: string | Buffer }
-  | { readonly type: 'join', readonly group: string, readonly since: string | undefined }
+  | { readonly type: 'join', readonly group: string, readonly since: string | undefined, readonly grant: string | undefined }
   | { readonly type: 'leave', readonly group: string }
   | { readonly type: 'token', readonly token: string }
 )
 
-/** A member as clients see it. */
-export interface FramedMember {
-  readonly connectionId: string
-  readonly session: string
-  readonly userId?: string
-  readonly joinedAt: number
-  readonly info?: Json
-}
-
-/** What the server sends; `message` has an encoder of its own. Fields that are `undefined` are left out. */
-export type ServerFrame =
-  | { readonly type: 'welcome', readonly connectionId: string, readonly session: string, readonly pingMs: number, readonly resumeMs: number }
-  | { readonly type: 'joined', readonly group: string, readonly recovered?: boolean | undefined, readonly reason?: string | undefined, readonly position?: string | undefined }
-  | { readonly type: 'left', readonly group: string }
-  | { readonly type: 'position', readonly group: string, readonly position: string }
-  | { readonly type: 'gap', readonly group: string, readonly reason: string, readonly position: string }
-  | { readonly type: 'presence', readonly group: string, readonly event: 'join' | 'leave', readonly member: FramedMember, readonly count: number, readonly back?: boolean | undefined }
-  | { readonly type: 'members', readonly group: string, readonly members: readonly FramedMember[] }
-  | { readonly type: 'ack', readonly id: number, readonly position?: string | undefined }
-  | { readonly type: 'error', readonly id?: number | undefined, readonly code: string, readonly message: string }
-  | { readonly type: 'pong' }
-  | { readonly type: 'reconnect', readonly afterMs: number }
-
 /** `frame` is `undefined` for a type that this version does not know. */
 export type Parsed =
-  | { readonly ok: true, readonly frame: ClientFrame | undefined }
+  | { readonly ok: true, readonly frame: ParsedFrame | undefined }
   | { readonly ok: false, readonly why: string }
 
 type Fields = Readonly<Record<string, unknown>>
@@ -64,13 +43,21 @@ export function parseFrame (text: string): Parsed {
   return parseRequest(fields.type, fields)
 }
 
-function parseHello ({ session, resume }: Fields): Parsed {
+function parseHello ({ session, resume = {}, grants = {} }: Fields): Parsed {
   if (!isTextOrAbsent(session)) return wrong('hello: session must be a string')
-  if (resume !== undefined && !isObject(resume)) return wrong('hello: resume must be an object')
-  const entries = Object.entries(resume ?? {})
+  if (!isObject(resume)) return wrong('hello: resume must be an object')
+  if (!isObject(grants)) return wrong('hello: grants must be an object')
+  const entries = Object.entries(resume)
   if (entries.length > maxResume) return wrong(`hello: resume holds more than ${maxResume} groups`)
-  for (const [, position] of entries) if (!isPosition(position)) return wrong('hello: resume holds what is no position')
-  return { ok: true, frame: { type: 'hello', session, resume: new Map(entries as Array<[string, string]>) } }
+  const points = new Map<string, ResumePoint>()
+  for (const [group, since] of entries) {
+    if (!isGroupName(group)) return wrong('hello: resume holds a name that no group can have')
+    if (!isPosition(since)) return wrong('hello: resume holds a value that is no position')
+    const grant = Object.hasOwn(grants, group) ? grants[group] : undefined
+    if (!isTextOrAbsent(grant)) return wrong('hello: grants holds a value that is no string')
+    points.set(group, { since, grant })
+  }
+  return { ok: true, frame: { type: 'hello', session, resume: points } }
 }
 
 function parseRequest (type: string, fields: Fields): Parsed {
@@ -87,12 +74,13 @@ function parseRequest (type: string, fields: Fields): Parsed {
   }
 }
 
-function parseFields (type: ClientRequest['type'], id: number | undefined, { data, binary, group, since, token }: Fields): Parsed {
+function parseFields (type: ClientRequest['type'], id: number | undefined, { data, binary, group, since, grant, token }: Fields): Parsed {
   if (type === 'message') return parseMessage(id, data, binary)
   if (type === 'token') return typeof token === 'string' ? { ok: true, frame: { type, id, token } } : wrong('token: token must be a string')
   if (typeof group !== 'string') return wrong(`${type}: group must be a string`)
   if (type === 'leave') return { ok: true, frame: { type, id, group } }
-  return isTextOrAbsent(since) ? { ok: true, frame: { type, id, group, since } } : wrong('join: since must be a string')
+  if (!isTextOrAbsent(since)) return wrong('join: since must be a string')
+  return isTextOrAbsent(grant) ? { ok: true, frame: { type, id, group, since, grant } } : wrong('join: grant must be a string')
 }
 
 function parseMessage (id: number | undefined, text: unknown, binary: unknown): Parsed {
@@ -102,16 +90,16 @@ function parseMessage (id: number | undefined, text: unknown, binary: unknown): 
   return data === undefined ? wrong('message: data is not base64') : { ok: true, frame: { type: 'message', id, data } }
 }
 
-/** Buffer.from skips what it does not know; then less comes out than the length of the text says. */
+/** Returns `undefined` for invalid base64: Buffer.from skips invalid characters, and then gives fewer bytes than the text is long for. */
 function fromBase64 (text: string): Buffer | undefined {
   const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0
   const bytes = Buffer.from(text, 'base64')
   return text.length % 4 === 0 && bytes.length === text.length / 4 * 3 - padding ? bytes : undefined
 }
 
-/** Clients that cannot know what a position means may still mangle one; whether it exists is for the log to say. */
+/** Tells positions from what no log ever made. Whether the position exists is for the log to say. */
 function isPosition (value: unknown): value is string {
-  return typeof value === 'string' && /^[\w-]{24}$/.test(value)
+  return typeof value === 'string' && positionPattern.test(value)
 }
 
 function isTextOrAbsent (value: unknown): value is string | undefined {
@@ -126,11 +114,12 @@ function wrong (why: string): Parsed {
   return { ok: false, why }
 }
 
+/** Encodes any other frame. */
 export function encodeFrame (frame: ServerFrame): string {
   return JSON.stringify(frame)
 }
 
-/** As bytes, since it may be written to thousands of sockets, each of which would encode a string anew. */
+/** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string anew. */
 export function encodeMessage (data: string | Uint8Array, binary: boolean, group?: string, position?: string): Buffer {
   return Buffer.from(JSON.stringify({
     type: 'message',

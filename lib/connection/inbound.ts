@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import { CloseCode, isSendableClose } from '../protocol/close-codes.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
+import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import type { Metrics } from '../metrics.ts'
@@ -120,7 +121,7 @@ export class MessageQueue {
   }
 
   /** The socket is closed; `released` settles when its memberships are gone. Called once. */
-  end (closed: Closed, released: Promise<void>): void {
+  end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
     this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })
     if (!this.#busy) this.#idle()
@@ -133,6 +134,11 @@ export class MessageQueue {
       return this.#connection.closeForFault(closeCode as number, closeReason as string)
     }
     this.#logFailure(error, 'onConnect failed')
+    this.#closeFor(error)
+  }
+
+  /** An outage of the backplane is no fault of the callback: the client is asked to try again later. */
+  #closeFor (error: Error): void {
     if (hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
@@ -175,7 +181,7 @@ export class MessageQueue {
   /** Never rejects. */
   async #messageFailed (error: Error): Promise<void> {
     if (await this.#survives(error, 'onMessage failed')) this.#requests?.failed(error)
-    else this.#connection.closeForFault(CloseCode.InternalError)
+    else this.#closeFor(error)
   }
 
   /** Whether `onError` wants to keep the connection. */

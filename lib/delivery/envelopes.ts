@@ -1,6 +1,7 @@
 import { types } from 'node:util'
 import type { Envelope, Target } from '../backplane/backplane.ts'
 import { WebsocketGroupsError } from '../errors.ts'
+import { assertGroupName, assertUserId } from '../group-name.ts'
 import { drawId, ownerOf } from '../ids.ts'
 import type { BroadcastOptions, Data } from '../types.ts'
 
@@ -9,7 +10,8 @@ interface Named { readonly id: string, readonly sessionName?: string | undefined
 
 /** Makes the envelopes of one origin, each with the next sequence number. */
 export class EnvelopeFactory {
-  #origin = drawId()
+  /** The id of the instance or publisher. */
+  readonly origin = drawId()
   #sequence = 0
   readonly #find: (id: string) => Named | undefined
 
@@ -18,19 +20,15 @@ export class EnvelopeFactory {
     this.#find = find
   }
 
-  get origin (): string {
-    return this.#origin
-  }
-
-  /** Someone else has this id already. */
-  redraw (): void {
-    this.#origin = drawId()
-  }
-
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID */
   message (targets: readonly Target[], data: Data, { except, volatile = false, conflationKey }: BroadcastOptions): Envelope {
     if (conflationKey !== undefined) assertConflationKey(conflationKey)
-    return { ...this.#envelope('message', targets, '', data), except: exceptIds(except, this.#find), volatile: volatile || conflationKey !== undefined, ...(conflationKey === undefined ? {} : { conflationKey }) }
+    return {
+      ...this.#envelope('message', targets, '', data),
+      except: exceptIds(except, this.#find),
+      volatile: volatile || conflationKey !== undefined,
+      ...(conflationKey === undefined ? {} : { conflationKey })
+    }
   }
 
   command (kind: Exclude<Envelope['kind'], 'message'>, target: Target, command: string, data: Data = ''): Envelope {
@@ -53,8 +51,8 @@ export class EnvelopeFactory {
 }
 
 /**
- * The ids in `except`, and the names of the sessions behind them: a client that is back with another connection is the same one. What is no connection's
- * id excludes nobody, and does not travel.
+ * The ids in `except`, and the names of the sessions behind them: a client that is back with another connection is still excluded. Text
+ * that is not a connection id excludes nobody, and does not travel.
  */
 function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Named | undefined): readonly string[] {
   if (except === undefined) return []
@@ -63,16 +61,27 @@ function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Na
     const id = typeof one === 'string' ? one : one.id
     if (ownerOf(id) === undefined) continue
     ids.push(id)
-    // Of the object first: it knows its session also when its socket is closed.
+    // The object comes first: it knows its session also when its socket is closed.
     const { sessionName } = typeof one === 'object' && one.sessionName !== undefined ? one : find(id) ?? {}
     if (sessionName !== undefined) ids.push(sessionName)
   }
   return ids
 }
 
-/** Names of sessions have no dot in them, and ids of connections do: they cannot be mistaken for one another. */
-export function isExcepted ({ id, sessionName }: Named, except: ReadonlySet<string>): boolean {
-  return except.has(id) || (sessionName !== undefined && except.has(sessionName))
+export const everyone: readonly Target[] = [{ kind: 'all', name: '' }]
+
+/** @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID */
+export function groupTargets (group: string | readonly string[]): readonly Target[] {
+  return Array.from(Array.isArray(group) ? new Set<unknown>(group) : [group], name => {
+    assertGroupName(name)
+    return { kind: 'group', name }
+  })
+}
+
+/** @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */
+export function userTarget (userId: string): Target {
+  assertUserId(userId)
+  return { kind: 'user', name: userId }
 }
 
 /**
@@ -86,7 +95,8 @@ export function toBuffer (data: Data): Buffer {
 
 /** @throws {WebsocketGroupsError} WSG_DATA_INVALID */
 export function assertData (data: unknown): asserts data is Data {
-  if (typeof data !== 'string' && !types.isUint8Array(data)) throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
+  if (typeof data === 'string' || types.isUint8Array(data)) return
+  throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
 }
 
 const maxConflationKeyBytes = 255

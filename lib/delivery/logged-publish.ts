@@ -6,20 +6,21 @@ import type { BroadcastOptions, BroadcastResult } from '../types.ts'
 
 const maxKeyBytes = 255
 
-type Publishing = Pick<Backplane, 'append'>
+type LoggedResult = Omit<BroadcastResult, 'localRecipients' | 'slowRecipients'>
 
 /** Broadcasts to groups of which at least one has a log. */
 export class LoggedPublish {
-  readonly #backplane: Publishing
+  readonly #backplane: Pick<Backplane, 'append'>
   readonly #logs: GroupLogs
 
-  constructor (backplane: Publishing, logs: GroupLogs) {
+  constructor (backplane: Pick<Backplane, 'append'>, logs: GroupLogs) {
     this.#backplane = backplane
     this.#logs = logs
   }
 
   /** Whether a broadcast with these options goes through a log. @throws {WebsocketGroupsError} WSG_IDEMPOTENCY_INVALID */
-  usesLog (targets: readonly Target[], { conflationKey, volatile = conflationKey !== undefined, idempotencyKey }: BroadcastOptions): boolean {
+  usesLog (targets: readonly Target[], options: BroadcastOptions): boolean {
+    const { conflationKey, volatile = conflationKey !== undefined, idempotencyKey } = options
     const logged = targets.filter(({ name }) => this.#logs.of(name) !== undefined).length
     if (idempotencyKey !== undefined) assertKey(idempotencyKey, !volatile && logged === targets.length)
     return !volatile && logged > 0
@@ -29,9 +30,7 @@ export class LoggedPublish {
    * Resolves when the logs of all groups have the message; groups without a log get it in the same step, as a volatile one.
    * @throws what `Backplane.append` throws
    */
-  async append (
-    targets: readonly Target[], envelope: Envelope, { idempotencyKey }: BroadcastOptions
-  ): Promise<Omit<BroadcastResult, 'localRecipients' | 'slowRecipients'>> {
+  async append (targets: readonly Target[], envelope: Envelope, { idempotencyKey }: BroadcastOptions): Promise<LoggedResult> {
     const groups = targets.map(({ name }) => ({ group: name, log: this.#logs.of(name) }))
     const { positions, queued, duplicate } = await this.#backplane.append(groups, envelope, idempotencyKey)
     const formatted = Array.from(positions, ([group, position]) => [group, formatPosition(position)] as const)
@@ -47,7 +46,7 @@ export class LoggedPublish {
 
 function assertKey (key: unknown, logged: boolean): void {
   if (typeof key !== 'string' || key === '' || Buffer.byteLength(key) > maxKeyBytes) {
-    throw new WebsocketGroupsError('WSG_IDEMPOTENCY_INVALID', `it must be a string of 1 to ${maxKeyBytes} bytes`)
+    throw new WebsocketGroupsError('WSG_IDEMPOTENCY_INVALID', `idempotencyKey must be a string of 1 to ${maxKeyBytes} bytes`)
   }
-  if (!logged) throw new WebsocketGroupsError('WSG_IDEMPOTENCY_INVALID', 'only a group with a log remembers it')
+  if (!logged) throw new WebsocketGroupsError('WSG_IDEMPOTENCY_INVALID', 'only a group with a log remembers an idempotencyKey')
 }

@@ -2,12 +2,23 @@ import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
-import type { Data, JoinOptions, Json } from '../types.ts'
+import type { Data, JoinOptions, JoinResult } from '../types.ts'
 
-/** What one instance may ask of another. The payload of `send` travels beside the command, as it is. */
+/** What one instance may ask of another. The payload of `send` travels beside the command, unchanged. */
 export type Command =
   | ConnectionCommand & { readonly connectionId: string }
   | { readonly op: 'disconnectUser', readonly userId: string, readonly code: number, readonly reason: string }
+
+/** What an instance answers, by command. */
+export interface Answers {
+  readonly send: boolean
+  readonly join: JoinResult
+  readonly leave: boolean
+  readonly leaveAll: number
+  readonly groups: readonly string[]
+  readonly disconnect: number
+  readonly disconnectUser: number
+}
 
 /** What can be done to one connection. */
 export type ConnectionCommand =
@@ -16,10 +27,11 @@ export type ConnectionCommand =
   | { readonly op: 'leave', readonly group: string }
   | { readonly op: 'disconnect', readonly code: number, readonly reason: string }
 
-export type CommandHandler = (command: Command, data: Data) => Promise<Json>
+/** Resolves with what JSON keeps. */
+export type CommandHandler = (command: Command, data: Data) => Promise<unknown>
 
 interface Pending {
-  readonly answers: Json[]
+  readonly answers: unknown[]
   /** How many instances took the request; unknown until the publish is acknowledged. */
   expected: number
   settle (error?: unknown): void
@@ -35,30 +47,31 @@ export class InstanceRpc {
   readonly #pending = new Map<number, Pending>()
   #lastId = 0
 
-  constructor (backplane: Backplane, sender: EnvelopeFactory, handle: CommandHandler, timeoutMs: number, metrics: Metrics) {
+  constructor (backplane: Backplane, envelopes: EnvelopeFactory, handle: CommandHandler, timeoutMs: number, metrics: Metrics) {
     this.#backplane = backplane
-    this.#envelopes = sender
+    this.#envelopes = envelopes
     this.#handle = handle
     this.#timeoutMs = timeoutMs
     this.#metrics = metrics
   }
 
   /**
-   * Asks every instance behind the target; resolves with one answer each, none when nobody is there.
+   * Asks every instance behind the target. Resolves with one answer of each, with none when nobody is there.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, or what the other instance threw
    */
-  async ask (target: Target, command: Command, data?: Data): Promise<readonly Json[]> {
+  async ask (target: Target, command: Command, data?: Data): Promise<readonly unknown[]> {
     const id = ++this.#lastId
     const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }), data)
-    return await new Promise<readonly Json[]>((resolve, reject) => {
-      const answers: Json[] = []
+    return await new Promise<readonly unknown[]>((resolve, reject) => {
+      const answers: unknown[] = []
       const settle = (error?: unknown): void => {
         clearTimeout(timer)
         this.#pending.delete(id)
         if (error === undefined) resolve(answers)
         else reject(error)
       }
-      const timer = setTimeout(() => settle(new WebsocketGroupsError('WSG_TIMEOUT', `${command.op} was not answered by ${target.kind} ${target.name}`)), this.#timeoutMs)
+      const late = `${command.op} was not answered by ${target.kind} ${target.name}`
+      const timer = setTimeout(() => settle(new WebsocketGroupsError('WSG_TIMEOUT', late)), this.#timeoutMs)
       const pending: Pending = { answers, expected: Infinity, settle }
       this.#pending.set(id, pending)
       this.#backplane.publish([target], envelope).then(receivers => {
@@ -68,10 +81,11 @@ export class InstanceRpc {
     })
   }
 
-  /** A request or a reply came from the backplane. Never throws. */
+  /** Takes a request or a reply that came from the backplane. Never throws. */
   receive (envelope: Envelope): void {
     const message = parse(envelope.command)
-    if (message === undefined) return                          // not ours: the asker, if there is one, runs into its deadline
+    // Not written by this package: whoever asked, if anybody did, runs into the deadline.
+    if (message === undefined) return
     if (envelope.kind === 'reply') this.#settle(message as unknown as Reply)
     else void this.#serve(message, envelope)
   }
@@ -82,7 +96,8 @@ export class InstanceRpc {
 
   #settle ({ id, answer, error }: Reply): void {
     const pending = this.#pending.get(id)
-    if (pending === undefined) return                          // late, after the deadline
+    // The reply is late: the deadline settled the request.
+    if (pending === undefined) return
     if (error !== undefined) return pending.settle(deserializeError(error))
     pending.answers.push(answer ?? null)
     if (pending.answers.length >= pending.expected) pending.settle()
@@ -97,15 +112,16 @@ export class InstanceRpc {
     }
     if (origin === this.#envelopes.origin) return this.#settle(reply)
     const target: Target = { kind: 'instance', name: origin }
+    const envelope = this.#envelopes.command('reply', target, JSON.stringify(reply))
     // Without a reply the asker runs into its deadline, which is the truth: this instance could not answer.
-    await this.#backplane.publish([target], this.#envelopes.command('reply', target, JSON.stringify(reply))).catch(() => { this.#metrics.repliesLost++ })
+    await this.#backplane.publish([target], envelope).catch(() => { this.#metrics.repliesLost++ })
   }
 }
 
 interface Message { readonly id: number }
 
 interface Reply extends Message {
-  readonly answer?: Json
+  readonly answer?: unknown
   readonly error?: PackedError
 }
 
@@ -120,14 +136,14 @@ function parse (command: string): Message | undefined {
   }
 }
 
-/** What the handler threw, for the way; an error without a code of ours is the other side's own, and says no more than that. */
+/** Writes down what the handler threw. An error without a code of this package is reduced to its message. */
 function serializeError (error: unknown): PackedError {
   const code = (Object.keys(errorCodes) as ErrorCode[]).find(code => hasCode(error, code))
   if (code !== undefined) return { code, detail: (error as { detail?: string }).detail }
   return { code: 'WSG_TIMEOUT', detail: `the other instance failed: ${error instanceof Error ? error.message : String(error)}` }
 }
 
-/** A newer version may know codes that this one does not. */
+/** Reads an error of another instance, which may be of a newer version and know codes that this version does not. */
 function deserializeError (error: unknown): WebsocketGroupsError {
   const { code, detail } = (error ?? {}) as { code?: unknown, detail?: unknown }
   const known = typeof code === 'string' && Object.hasOwn(errorCodes, code)

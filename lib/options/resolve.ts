@@ -1,7 +1,7 @@
 import { checkLog, defaultLog, logRule } from './group-logs.ts'
+import { defaultExpiresAt, defaultUserId } from './identity.ts'
 import { aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule } from './rules.ts'
 import type { OutagePolicy, PublisherOptions, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
-import type { Identity } from '../types.ts'
 
 const outageRules = {
   join: oneOf('local', 'reject'),
@@ -11,6 +11,8 @@ const outageRules = {
   upgrade: oneOf('accept', 'refuse'),
   boot: oneOf('degraded', 'fail')
 } as const satisfies Record<keyof OutagePolicy, Rule>
+
+const minSecretLength = 32
 
 const rules = {
   redis: {
@@ -23,6 +25,12 @@ const rules = {
     accepts: value => ['start', 'subscribe', 'publish', 'syncMember', 'close'].every(name => typeof property(value, name) === 'function')
   },
   authenticate: aFunction,
+  authTimeoutMs: integer(1, maxTimerMs, 'ms'),
+  secret: {
+    allowed: 'a string of at least 32 characters, or an array of them (the first one signs, all are accepted)',
+    accepts: value => [value].flat().length > 0 && [value].flat().every(one => typeof one === 'string' && one.length >= minSecretLength),
+    secret: 'all'
+  },
   userId: aFunction,
   expiresAt: aFunction,
   memberInfo: aFunction,
@@ -60,6 +68,7 @@ const fastifyOptions = ['prefix', 'logLevel', 'logSerializers']
 const defaults = {
   userId: defaultUserId,
   expiresAt: defaultExpiresAt,
+  authTimeoutMs: 10_000,
   rooms: {},
   log: defaultLog,
   keyPrefix: 'wsg:',
@@ -83,7 +92,7 @@ const defaults = {
 const outageDefaults: OutagePolicy = { join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded' }
 const defaultMaxPayload = 1_048_576
 
-type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'memberInfo' | 'instanceLabel' | 'logs' | 'upgradeLimit'
+type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs' | 'upgradeLimit'
 type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage'>
 
 export type ResolvedOptions =
@@ -109,6 +118,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     redis: undefined,
     backplane: undefined,
     authenticate: undefined,
+    secret: undefined,
     memberInfo: undefined,
     instanceLabel: undefined,
     logs: undefined,
@@ -174,19 +184,4 @@ function isLiteral (value: unknown): boolean {
   if (!isPlainObject(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)
   return prototype === null || Object.getPrototypeOf(prototype) === null
-}
-
-/** `userId`, `sub` or `id`; the last two are what tokens and databases call it. */
-function defaultUserId (identity: Identity): string | undefined {
-  const userId = property(identity, 'userId') ?? property(identity, 'sub') ?? property(identity, 'id')
-  if (typeof userId === 'number') return String(userId)
-  return typeof userId === 'string' ? userId : undefined
-}
-
-/** `expiresAt` in milliseconds, or `exp` in seconds as in a JWT (RFC 7519 4.1.4). */
-function defaultExpiresAt (identity: Identity): number | undefined {
-  const expiresAt = property(identity, 'expiresAt')
-  if (typeof expiresAt === 'number') return expiresAt
-  const exp = property(identity, 'exp')
-  return typeof exp === 'number' ? exp * 1000 : undefined
 }

@@ -17,16 +17,19 @@ export function memoryCluster (): MemoryCluster {
 interface Bus {
   readonly instances: Set<MemoryBackplane>
   readonly logs: MemoryLogs
+  secret: string | undefined
 }
 
 function newBus (): Bus {
-  return { instances: new Set(), logs: new MemoryLogs() }
+  return { instances: new Set(), logs: new MemoryLogs(), secret: undefined }
 }
 
 /** The contract of a backplane inside one process; also what runs when no Redis is configured. */
 export class MemoryBackplane implements Backplane {
   readonly name = 'memory'
   readonly problems: readonly string[] = []
+  readonly localHistory = true
+  readonly #bus: Bus
   readonly #instances: Set<MemoryBackplane>
   readonly #logs: MemoryLogs
   readonly #wanted = new Set<string>()
@@ -34,9 +37,10 @@ export class MemoryBackplane implements Backplane {
   readonly #delivered = new Map<string, LogPosition>()
   #local: LocalInstance | undefined
 
-  constructor ({ instances, logs }: Bus = newBus()) {
-    this.#instances = instances
-    this.#logs = logs
+  constructor (bus: Bus = newBus()) {
+    this.#bus = bus
+    this.#instances = bus.instances
+    this.#logs = bus.logs
   }
 
   get state (): 'up' | 'down' {
@@ -87,6 +91,10 @@ export class MemoryBackplane implements Backplane {
 
   position (group: string): LogPosition | undefined {
     return this.#delivered.get(group)
+  }
+
+  async secret (candidate: string): Promise<string> {
+    return (this.#bus.secret ??= candidate)
   }
 
   async syncMember (): Promise<void> {

@@ -79,6 +79,10 @@ export class RedisBackplane implements Backplane {
     this.#partition?.follow(group, position)
   }
 
+  async secret (candidate: string): Promise<string> {
+    return await this.#open.writer.secret(candidate)
+  }
+
   async syncMember (group: string, connectionId: string): Promise<void> {
     await this.#open.members.sync(group, connectionId)
   }

@@ -7,6 +7,9 @@ import { readPage } from './log/page.ts'
 import { readCount, readMembers } from './membership/records.ts'
 import { publish } from './publish.ts'
 
+/** Renewed by whoever asks, which each instance with framed clients does every minute. */
+const secretTtlSeconds = 86_400
+
 /** What callers ask of Redis over one link, whether their process holds sockets or not: to publish, to append to logs, to read. */
 export class RedisWriter {
   readonly #link: Link
@@ -32,6 +35,17 @@ export class RedisWriter {
   /** As `Backplane.history`. */
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     return await readPage(this.#link, this.#keys, group, since, limit)
+  }
+
+  /** As `Backplane.secret`. */
+  async secret (candidate: string): Promise<string> {
+    const { secret } = this.#keys
+    return await this.#link.run(async redis => {
+      if (await redis.set(secret, candidate, 'EX', secretTtlSeconds, 'NX') === 'OK') return candidate
+      const [value] = await Promise.all([redis.get(secret), redis.expire(secret, secretTtlSeconds)])
+      // The key expired between the two calls: whoever asks next stores a candidate again.
+      return value ?? candidate
+    })
   }
 
   /** As `Backplane.count`. */
