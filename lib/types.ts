@@ -131,14 +131,15 @@ export interface BroadcastResult {
 }
 
 /**
- * What a log keeps of its group's messages. Where processes that share a Redis have different settings for a group, the larger ones count, and `health()`
- * of those who notice names them.
+ * What a log keeps of its group's messages. Where processes that share a Redis have different settings for a group, the larger ones count,
+ * and `health()` of those who notice names them.
  */
 export interface LogSettings {
   /** How many messages the log keeps, from 1 to 10,000. */
   readonly maxMessages: number
   /**
-   * How many bytes of messages the log keeps; each message counts with about 100 bytes more than its data. The latest message stays, however large it is.
+   * How many bytes of messages the log keeps; each message counts with about 100 bytes more than its data. The latest message stays,
+   * however large it is.
    * @default 1_048_576 // 1 MiB
    */
   readonly maxBytes?: number | undefined

@@ -63,8 +63,8 @@ export class GroupLogs {
   }
 
   /**
-   * Whether the group has a log, for callers that nobody could tell of an error. Where the function `logs` gives no usable answer the group counts as one
-   * with a log: its messages are then never taken for volatile ones, and whoever joins it or sends to it gets the error.
+   * Whether the group has a log, for callers that nobody could tell of an error. Where the function `logs` gives no usable answer the group
+   * counts as one with a log: its messages are then never taken for volatile ones, and whoever joins it or sends to it gets the error.
    */
   has (group: string): boolean {
     try {
@@ -99,7 +99,9 @@ export class GroupLogs {
 }
 
 function withDefaults (settings: LogSettings | false): LogLimits | false {
-  return settings === false ? false : { maxMessages: settings.maxMessages, maxBytes: settings.maxBytes ?? defaultLog.maxBytes, ttlMs: settings.ttlMs }
+  if (settings === false) return false
+  const { maxMessages, maxBytes = defaultLog.maxBytes, ttlMs } = settings
+  return { maxMessages, maxBytes, ttlMs }
 }
 
 function call (choose: (group: string) => unknown, group: string): unknown {

@@ -135,7 +135,9 @@ export class MemoryLogs {
     this.#logs.delete(group)
   }
 
-  /** Logs may have different TTLs, so one that is not over can stand before one that is: that one goes when it is asked for, or makes room. */
+  /**
+   * Logs may have different TTLs, so one that is not over can stand before one that is: that one goes when it is asked for, or makes room.
+   */
   #expire (): void {
     const now = this.#now()
     for (const [group, log] of this.#logs) {
@@ -157,7 +159,11 @@ function newLog (limits: LogLimits): Log {
 }
 
 function larger (a: LogLimits, b: LogLimits): LogLimits {
-  return { maxMessages: Math.max(a.maxMessages, b.maxMessages), maxBytes: Math.max(a.maxBytes, b.maxBytes), ttlMs: Math.max(a.ttlMs, b.ttlMs) }
+  return {
+    maxMessages: Math.max(a.maxMessages, b.maxMessages),
+    maxBytes: Math.max(a.maxBytes, b.maxBytes),
+    ttlMs: Math.max(a.ttlMs, b.ttlMs)
+  }
 }
 
 function sizeOf ({ payload }: Envelope): number {

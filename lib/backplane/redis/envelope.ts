@@ -21,8 +21,8 @@ import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane
  *      [u32 length, command]                                                               in all but messages
  *      payload to the end
  *
- * `version` changes only when a reader of this one could not skip what is new. Types may be added, and flags too: readers ignore those they do not know,
- * unless one of the bits 0xC0 is set.
+ * `version` changes only when a reader of this one could not skip what is new. Types may be added, and flags too: readers ignore those they
+ * do not know, unless one of the bits 0xC0 is set.
  */
 const magic = 0xd1
 const version = 1

@@ -105,7 +105,7 @@ export class RedisBackplane implements Backplane {
   }
 
   get #open (): Partition {
-    if (this.#partition === undefined || this.#closed) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
-    return this.#partition
+    if (this.#partition !== undefined && !this.#closed) return this.#partition
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
   }
 }

@@ -18,7 +18,9 @@ export interface StandaloneWriterOptions {
   readonly logger?: FastifyBaseLogger | undefined
 }
 
-/** The part of the backplane that a process without sockets needs: one link, no subscription, no lease. The first calls wait for the link. */
+/**
+ * The part of the backplane that a process without sockets needs: one link, no subscription, no lease. The first calls wait for the link.
+ */
 export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 'count' | 'members' | 'close'> {
   readonly #link: Link
   readonly #writer: RedisWriter

@@ -8,7 +8,9 @@ const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
-/** A timer that is later than this tells of a process that was busy, which gets as long again, up to a limit, to read what came meanwhile. */
+/**
+ * A timer that is later than this tells of a process that was busy, which gets as long again, up to a limit, to read what came meanwhile.
+ */
 const lateMs = 10
 const maxGraceMs = 100
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
@@ -123,7 +125,10 @@ export class Link {
     this.#misses = 0
   }
 
-  /** Tears the connection down; ioredis makes a new one. What is in flight fails now, and nothing that still arrives brings this connection back. */
+  /**
+   * Tears the connection down; ioredis makes a new one. What is in flight fails now, and nothing that still arrives brings this connection
+   * back.
+   */
   reset (): void {
     this.#down()
     this.redis.disconnect(true)
@@ -240,7 +245,10 @@ export class Link {
     for (const listener of this.#listeners) listener.down?.()
   }
 
-  /** Once a second: ping, and give up on a connection that has been silent for too long. Also covers the handshake, which no option of ioredis does. */
+  /**
+   * Once a second: ping, and give up on a connection that has been silent for too long. Also covers the handshake, which no option of
+   * ioredis does.
+   */
   #watch (): void {
     const { status } = this.redis
     const now = performance.now()

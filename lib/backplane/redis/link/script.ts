@@ -12,8 +12,8 @@ export class Script {
 }
 
 /**
- * Lua: `integer(at, least)` is the argument at that place, or the script ends with an error. Redis does not undo what a script wrote before it failed, so a
- * script reads all its arguments before its first write.
+ * Lua: `integer(at, least)` is the argument at that place, or the script ends with an error. Redis does not undo what a script wrote before
+ * it failed, so a script reads all its arguments before its first write.
  */
 export const luaInteger = `
 local function integer (at, least)

@@ -42,7 +42,8 @@ export function carriesPlaces (targets: readonly AppendTarget[]): boolean {
 }
 
 /** Keys and arguments for the script `append`. */
-export function encodeAppend (keys: Keys, { targets, publisher, sequence, key, messages }: AppendBatch): { keys: string[], args: Array<string | number | Buffer> } {
+export function encodeAppend (keys: Keys, batch: AppendBatch): { readonly keys: string[], readonly args: Array<string | number | Buffer> } {
+  const { targets, publisher, sequence, key, messages } = batch
   const logs = targets.filter(isLogged)
   const others = targets.filter(target => !isLogged(target))
   const args: Array<string | number | Buffer> = [

@@ -34,16 +34,17 @@ interface Item extends LaneItem {
 }
 
 /**
- * Appends messages to logs, in the order of the calls: each group has a lane, and a message to several groups takes its turn in all of their lanes. One script
- * call per lane is under way; what is published meanwhile goes together in the next. That is group commit, it keeps a publisher's order through retries, and
- * it is what lets a batch be sent again after an unknown outcome: Redis knows the last sequence it stored.
+ * Appends messages to logs, in the order of the calls: each group has a lane, and a message to several groups takes its turn in all of
+ * their lanes. One script call per lane is under way; what is published meanwhile goes together in the next. That is group commit, it keeps
+ * a publisher's order through retries, and it is what lets a batch be sent again after an unknown outcome: Redis knows the last sequence it
+ * stored.
  */
 export class AppendQueue {
   readonly #link: Link
   readonly #keys: Keys
   /**
-   * Drawn here and not the instance's id: the sequence of another queue under the same name, from before a restart say, would make Redis take messages of
-   * this one for repetitions.
+   * Drawn here and not the instance's id: the sequence of another queue under the same name, from before a restart say, would make Redis
+   * take messages of this one for repetitions.
    */
   readonly #publisher = drawId()
   /** Of the last message, in all lanes. The envelope's own would do only if all callers appended in the order they made them. */
@@ -73,7 +74,12 @@ export class AppendQueue {
   }
 
   stats (): Record<string, number> {
-    return { appendBatches: this.#batches, appendRetries: this.#retries, appendsWaiting: this.#waiting, appendsWaitingBytes: this.#waitingBytes }
+    return {
+      appendBatches: this.#batches,
+      appendRetries: this.#retries,
+      appendsWaiting: this.#waiting,
+      appendsWaitingBytes: this.#waitingBytes
+    }
   }
 
   /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_QUEUE_FULL, WSG_CLOSED */
@@ -93,7 +99,17 @@ export class AppendQueue {
       return await new Promise<Appended>((resolve, reject) => {
         const ms = this.#whenDown === 'queue' ? queueMs : this.#budgetMs
         this.#lanes.add({
-          ...parts, targets, key, bytes, sequence: ++this.#sequence, nonce: randomNonce(), deadline: performance.now() + ms, queued: !up, sent: false, resolve, reject
+          ...parts,
+          targets,
+          key,
+          bytes,
+          sequence: ++this.#sequence,
+          nonce: randomNonce(),
+          deadline: performance.now() + ms,
+          queued: !up,
+          sent: false,
+          resolve,
+          reject
         })
       })
     } finally {
@@ -165,8 +181,8 @@ function resolveAll (items: readonly Item[], appended: readonly AppendedTo[]): v
 }
 
 /**
- * Gives up the messages whose time is over. They are the first ones, and that is what allows it after an unknown outcome: Redis knows a batch by its last
- * message, so a batch that was stored whole is still recognized, and of one that was not the rest is stored now.
+ * Gives up the messages whose time is over. They are the first ones, and that is what allows it after an unknown outcome: Redis knows a
+ * batch by its last message, so a batch that was stored whole is still recognized, and of one that was not the rest is stored now.
  */
 function expire (items: Item[], failure: Error | undefined): void {
   const now = performance.now()

@@ -24,8 +24,8 @@ export interface Batch<Item extends LaneItem> {
 }
 
 /**
- * One queue per group that keeps a log. An item for several groups stands in the queue of each, and goes when it is the first in all of them; so the order of
- * the calls holds in every group. A lane has one batch under way at a time.
+ * One queue per group that keeps a log. An item for several groups stands in the queue of each, and goes when it is the first in all of
+ * them; so the order of the calls holds in every group. A lane has one batch under way at a time.
  */
 export class Lanes<Item extends LaneItem> {
   readonly #run: (batch: Batch<Item>) => Promise<void>

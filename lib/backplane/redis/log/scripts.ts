@@ -10,16 +10,19 @@ const settingsHoldS = 86_400
 const publisherHoldS = 600
 
 /**
- * Appends messages to the logs of some groups and publishes them there, and as volatile copies to further channels, in one step: nothing of anyone else comes
- * between the copies of a message. A batch is stored whole or not at all, and a publisher has one batch under way per group, so the sequence of its last
- * message tells whether a batch that is sent again is in the logs already. Of two settings of one log the larger counts.
+ * Appends messages to the logs of some groups and publishes them there, and as volatile copies to further channels, in one step: nothing of
+ * anyone else comes between the copies of a message. A batch is stored whole or not at all, and a publisher has one batch under way per
+ * group, so the sequence of its last message tells whether a batch that is sent again is in the logs already. Of two settings of one log
+ * the larger counts.
  * KEYS of each log: meta, list[, idempotency record]
- * ARGV 1 number of logs  2 number of further channels  3 publisher  4 sequence of the last message  5 TTL of the idempotency records (ms), 0 without a key
+ * ARGV 1 number of logs  2 number of further channels  3 publisher  4 sequence of the last message
+ *      5 TTL of the idempotency records (ms), 0 without a key
  *      6 names of the places, '' where copies do not carry them, then
  *      of each log: channel, target, settings (u32 messages to keep, u48 bytes to keep, u48 TTL in ms), epoch if the log is new (8 bytes)
  *      of each further channel: channel, target
  *      of each message: nonce (4 bytes), prefix, rest
- * Returns of each log: epoch, offset and nonce of the last message, 1 if it was there already by its key, and '' or two settings that differ.
+ * Returns of each log: epoch, offset and nonce of the last message, 1 if it was there already by its key, and '' or two settings that
+ * differ.
  */
 export const append = new Script(`${luaInteger}
 local call, pack, unpacked, sub = redis.call, struct.pack, struct.unpack, string.sub
@@ -40,7 +43,8 @@ local logs, fresh, stored = {}, {}, false
 for g = 1, count do
   local at, key = 7 + 4 * (g - 1), perLog * (g - 1)
   local mine = ARGV[at + 2]
-  if #mine ~= 16 or #ARGV[at + 3] ~= 8 then error('arguments ' .. at + 2 .. ' and ' .. at + 3 .. ' must be settings of 16 and an epoch of 8 bytes') end
+  if #mine ~= 16 then error('argument ' .. at + 2 .. ' must be settings of 16 bytes') end
+  if #ARGV[at + 3] ~= 8 then error('argument ' .. at + 3 .. ' must be an epoch of 8 bytes') end
   local keep, most, ttl = unpacked('>I4I6I6', mine)
   if keep < 1 or most < 1 or ttl < 1 then error('settings must not be 0') end
   local meta = call('HMGET', KEYS[key + 1], 'e', 's', 'n', 'b', 'c', 'd', publisher)
@@ -68,7 +72,9 @@ for g = 1, count do
   -- Somebody would keep less: those with the larger settings learn it, too.
   local other = smaller or meta[6]
   local differ = ''
-  if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then differ = pack('>I4I6I6', keep, most, ttl) .. sub(other, 1, 16) end
+  if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then
+    differ = pack('>I4I6I6', keep, most, ttl) .. sub(other, 1, 16)
+  end
   local epoch, offset, nonce, record, there = meta[1], tonumber(meta[2]) or 0, meta[3], meta[7]
   if not epoch then
     offset, nonce = 0, '\\0\\0\\0\\0'
@@ -78,8 +84,9 @@ for g = 1, count do
   end
   local known = keyed and call('GET', KEYS[key + 3])
   local log = {
-    at = at, key = key, new = not epoch, epoch = epoch or ARGV[at + 3], offset = offset, nonce = nonce, size = tonumber(meta[4]), keep = keep, most = most, ttl = ttl,
-    settings = settings, smaller = smaller, differ = differ, unheard = not record, stored = there, known = known, batch = false
+    at = at, key = key, new = not epoch, epoch = epoch or ARGV[at + 3], offset = offset, nonce = nonce, size = tonumber(meta[4]),
+    keep = keep, most = most, ttl = ttl, settings = settings,
+    smaller = smaller, differ = differ, unheard = not record, stored = there, known = known, batch = false
   }
   if not known then fresh[#fresh + 1] = log end
   logs[g] = log
@@ -138,7 +145,8 @@ end
 -- The first write is one that a full Redis refuses.
 for g = 1, #fresh do
   local log, added, batch = fresh[g], 0, {}
-  local meta, list, head, offset, nonce, target = KEYS[log.key + 1], KEYS[log.key + 2], '\\209\\1' .. log.epoch, log.offset, log.nonce, ARGV[log.at + 1]
+  local meta, list, head, target = KEYS[log.key + 1], KEYS[log.key + 2], '\\209\\1' .. log.epoch, ARGV[log.at + 1]
+  local offset, nonce = log.offset, log.nonce
   for m = 1, messages do
     local at = start + 3 * (m - 1)
     local message = head .. pack('>I6', offset + m) .. ARGV[at] .. nonce .. ARGV[at + 1] .. target .. (places[m] or '') .. ARGV[at + 2]
@@ -172,11 +180,13 @@ for g = 1, #fresh do
   if log.settings then call('HSET', meta, 'c', log.settings .. pack('>I6', now)) end
   if log.smaller then call('HSET', meta, 'd', log.smaller) end
   call('PEXPIRE', list, log.ttl)
-  -- Without the meta the next message would look like a loss. In a busy log its end is put off now and then; always in one where messages are rarer than
-  -- the log's TTL, or where 16 of them may take longer than the meta lasts.
+  -- Without the meta the next message would look like a loss. In a busy log its end is put off now and then; always in one where messages
+  -- are rarer than the log's TTL, or where 16 of them may take longer than the meta lasts.
   local metaTtl = math.max(${longMetaMs}, 2 * log.ttl)
   if offset < ${longLog} then metaTtl = log.ttl + ${shortMetaMs} end
-  if offset < ${longLog} + messages or offset % 16 < messages or length == messages or 16 * log.ttl > metaTtl then call('PEXPIRE', meta, metaTtl) end
+  if offset < ${longLog} + messages or offset % 16 < messages or length == messages or 16 * log.ttl > metaTtl then
+    call('PEXPIRE', meta, metaTtl)
+  end
   if offset % 256 < messages then
     local fields = call('HGETALL', meta)
     for i = 1, #fields, 2 do
@@ -215,8 +225,8 @@ return tops
  * Reads a group's log after a position.
  * KEYS 1 log meta  2 log
  * ARGV 1 epoch ('' from the earliest kept, '$' the latest ones)  2 offset  3 nonce (4 bytes)  4 how many at most
- * Returns {status, epoch, last offset, last nonce, messages}; status 0 what follows the position, 2 another epoch, 4 trimmed (with 2 and 4: messages from the
- * earliest kept), 3 rewound (no messages), 5 there is no log.
+ * Returns {status, epoch, last offset, last nonce, messages}; status 0 what follows the position, 2 another epoch, 4 trimmed (with 2 and 4:
+ * messages from the earliest kept), 3 rewound (no messages), 5 there is no log.
  */
 export const readLog = new Script(`
 local meta = redis.call('HMGET', KEYS[1], 'e', 's', 'n')

@@ -60,7 +60,8 @@ export class SettingsDifferences {
     if (difference === undefined) return undefined
     const { used, smaller } = difference
     const others = this.#groups.size === 1 ? '' : ` (and those of ${this.#groups.size - 1} more groups)`
-    return `the log of group '${this.#latest}'${others} is published to with different settings: ${show(used)}, which counts, and ${show(smaller)}`
+    const both = `${show(used)}, which counts, and ${show(smaller)}`
+    return `the log of group '${this.#latest}'${others} is published to with different settings: ${both}`
   }
 }
 

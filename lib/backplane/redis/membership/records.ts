@@ -13,7 +13,9 @@ export async function readMembers (link: Link, keys: Keys, group: string): Promi
     const instances = fields.filter(field => field !== '#')
     return [instances, await Promise.all(instances.map(async id => await redis.hgetall(keys.members(group, id))))] as const
   })
-  return hashes.flatMap((records, index) => Object.entries(records).map(([connectionId, record]) => decodeMember(connectionId, instances[index] ?? '', record)))
+  return hashes.flatMap((records, index) => {
+    return Object.entries(records).map(([connectionId, record]) => decodeMember(connectionId, instances[index] ?? '', record))
+  })
 }
 
 /** The field is the connection's id and the key ends with the instance's: the record holds the rest. `null` is an info like any other. */
