@@ -143,7 +143,10 @@ export class Link {
     this.#misses = 0
   }
 
-  /** Tears the connection down; ioredis makes a new one. What is in flight fails now, and nothing that still arrives brings this connection back. */
+  /**
+   * Tears the connection down; ioredis makes a new one. What is in flight fails now, and nothing that still arrives brings this connection
+   * back.
+   */
   reset (): void {
     this.#down()
     this.redis.disconnect(true)
@@ -263,7 +266,10 @@ export class Link {
     for (const listener of this.#listeners) listener.down?.()
   }
 
-  /** Once a second: ping, and give up on a connection that has been silent for too long. Also covers the handshake, which no option of ioredis does. */
+  /**
+   * Once a second: ping, and give up on a connection that has been silent for too long. Also covers the handshake, which no option of
+   * ioredis does.
+   */
   #watch (): void {
     const { status } = this.redis
     const now = performance.now()
