@@ -40,7 +40,7 @@ export const errorCodes = {
   WSG_CLOSED: { statusCode: 503, text: 'the plugin is closed' }
 } as const
 
-/** Anyone can cause these at will: Fastify logs them, and a stack would only fill the log. */
+/** Any client can cause these at will, and Fastify logs them: a stack would only fill the log. */
 const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED']
 
 export type ErrorCode = keyof typeof errorCodes

@@ -140,6 +140,11 @@ export class MessageQueue {
       return this.#connection.closeForFault(closeCode as number, closeReason as string)
     }
     this.#logFailure(error, 'onConnect failed')
+    this.#closeFor(error)
+  }
+
+  /** An outage of the backplane is no fault of the callback: the client is asked to try again later. */
+  #closeFor (error: Error): void {
     const isOutage = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
     if (isOutage) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
     else this.#connection.closeForFault(CloseCode.InternalError)
@@ -183,7 +188,7 @@ export class MessageQueue {
 
   /** Never rejects. */
   async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
-    if (!await this.#survives(error, 'onMessage failed')) return this.#connection.closeForFault(CloseCode.InternalError)
+    if (!await this.#survives(error, 'onMessage failed')) return this.#closeFor(error)
     if (isFramed(message)) message.handler.failed(message.request, error)
   }
 
