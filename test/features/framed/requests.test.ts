@@ -1,9 +1,9 @@
 import t from 'tap'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Connection } from '../../../plugin.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startProxy } from '../../helpers/tcp-proxy.ts'
+import { until } from '../../helpers/until.ts'
 import { openFramed, serve } from './framed-client.ts'
 
 noUnhandled(t)
@@ -235,10 +235,9 @@ t.test('before a shutdown closes a client, all that it sent before it was told i
     if (client.frames.some(({ type }) => type === 'reconnect')) clearInterval(sending)
     else client.send({ type: 'message', id: ++sent, data: 'x' })
   }, 2)
-  await sleep(100)
+  await until(() => sent > 40)
   await served.app.close()
   clearInterval(sending)
   t.equal((await client.raw.closed).code, 1001)
-  t.ok(sent > 40)
   t.equal(client.frames.filter(({ type }) => type === 'ack').length, sent)
 })
