@@ -22,7 +22,10 @@ export interface LogPosition {
   readonly nonce: number
 }
 
-/** Messages of a log after a position, oldest first. */
+/** The messages of one page have no more bytes than this together, unless the first alone has. */
+export const maxPageBytes = 262_144
+
+/** One page of the messages of a log after a position, oldest first. */
 export interface LogPage {
   /**
    * `undefined`: the messages follow the position without a gap. Else they are what the log still has, none of which was seen at that
@@ -34,7 +37,7 @@ export interface LogPage {
   readonly before: LogPosition
   /** The end of the log; `beginning` when there is none. */
   readonly end: LogPosition
-  /** There are more messages after these. */
+  /** There are more messages after the last of these: read on from there. Never set on a page without messages. */
   readonly more: boolean
 }
 
@@ -134,7 +137,8 @@ export interface LocalInstance {
  *   delivered where it belongs.
  * - An envelope arrives at most once per target.
  * - While an instance is subscribed to a group, it gets every message of its log, in order, each once: what the transport lost is read
- *   from the log before anything newer is delivered. Where that is impossible, `LocalInstance.gap` is called once, before what is still there.
+ *   from the log before anything newer is delivered. Where that is impossible, `LocalInstance.gap` is called once, before what is still
+ * there.
  * - Memberships are absolute state, pulled from the instance: nothing is lost by an outage, nothing queues up during one.
  * - The memberships of an instance that dies vanish without its help.
  * - Every promise settles within a deadline; while the backplane is out, at once.
@@ -177,8 +181,10 @@ export interface Backplane {
    */
   append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended>
   /**
-   * Reads a log, oldest first: what follows `since`, or without it the latest `limit` messages. With `beginning` it reads from the earliest
-   * message that is kept (`gap` is then 'trimmed' when that is not the very first).
+   * Reads one page of a log, oldest first: what follows `since`, or without it the latest `limit` messages of the log. From the beginning
+   * of the log, the position with epoch '', it reads from the earliest message that is kept (`gap` is then 'trimmed' when that is not the
+   * very first). A page has at most `limit` messages and `maxPageBytes`, but at least one message where there is one; what does not fit
+   * follows with `more`.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>

@@ -4,6 +4,7 @@ import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../lib/
 import { decode, encodeParts, isLogged, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
 import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
+import { BulkReads } from '../../lib/backplane/redis/link/bulk.ts'
 import type { Link } from '../../lib/backplane/redis/link/link.ts'
 import { LogFollowers } from '../../lib/backplane/redis/log/followers.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
@@ -114,6 +115,7 @@ class HeldLink {
   calls = 0
   holding = false
   readonly held: Held[] = []
+  readonly bulk = new BulkReads()
   readonly #redis: TestRedis['admin']
 
   constructor (redis: TestRedis['admin']) {
@@ -128,6 +130,10 @@ class HeldLink {
   async bytesScript (script: Script, keys: string[], args: Array<string | number | Buffer>): Promise<unknown> {
     this.#assertUp()
     return await this.#reply('page', await this.#redis.sendCommand(new Command('eval', [script.lua, keys.length, ...keys, ...args])))
+  }
+
+  async bulkScript (script: Script, keys: string[], args: Array<string | number | Buffer>): Promise<unknown> {
+    return await this.bytesScript(script, keys, args)
   }
 
   /** Lets the replies go that are held now, in their order. */

@@ -2,6 +2,7 @@ import { randomBytes, randomInt } from 'node:crypto'
 import { BoundedMap } from '../../bounded-map.ts'
 import type { AppendTarget, Envelope, GapReason, LoggedEnvelope, LogLimits, LogPage, LogPosition } from '../backplane.ts'
 import { logStart } from '../position.ts'
+import { pageOf } from './page.ts'
 
 const idempotencyMs = 300_000
 const maxKeys = 100_000
@@ -83,7 +84,7 @@ export class MemoryLogs {
     const gap = since === undefined ? undefined : gapBetween(log, since)
     if (gap === 'rewound') return { gap, messages: [], before: end, end, more: false }
     const start = startOf(log, since, gap, limit)
-    const messages = log.messages.slice(start, start + limit)
+    const messages = pageOf(log.messages, start, limit)
     const before = log.messages[start - 1]?.position ?? log.before
     return { gap, messages, before, end, more: start + messages.length < log.messages.length }
   }

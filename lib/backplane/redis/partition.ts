@@ -141,6 +141,7 @@ export class Partition {
       ...this.#lease.stats(),
       ...this.writer.stats(),
       ...this.#followers.stats(),
+      ...this.#links.command.bulk.stats(),
       redisUp: Number(this.#links.command.up && this.#links.subscribe.up),
       redisTimeouts: command.timeouts + subscribe.timeouts,
       redisReconnects: command.reconnects + subscribe.reconnects,

@@ -1,4 +1,7 @@
+import { Command, type Redis } from 'ioredis'
 import { createHash } from 'node:crypto'
+
+export type RedisCommand = (redis: Redis) => Promise<unknown>
 
 /** A Lua script with its hash; called by EVALSHA, and by EVAL when Redis forgot it. */
 export class Script {
@@ -21,3 +24,12 @@ local function integer (at, least)
   if number and number >= least and number <= 9007199254740991 and number % 1 == 0 then return number end
   error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(ARGV[at]))
 end`
+
+/** The call of a script, by hash and by text, with strings of the reply as bytes. */
+export function bytesCommands (
+  { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+): [byHash: RedisCommand, byText: RedisCommand] {
+  const command = (name: string, script: string): RedisCommand =>
+    async redis => await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
+  return [command('evalsha', sha), command('eval', lua)]
+}

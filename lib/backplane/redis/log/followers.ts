@@ -15,8 +15,8 @@ const roundsPerRepair = 5
 const probesAtOnce = 200
 
 /**
- * Keeps this instance in step with the logs of its groups: it delivers a message that follows the last one, by offset and nonce, and reads what is missing
- * before any other. Clients notice nothing, except when the log itself lost messages: then they are told once.
+ * Keeps this instance in step with the logs of its groups: it delivers a message that follows the last one, by offset and nonce, and reads
+ * what is missing before any other. Clients notice nothing, except when the log itself lost messages: then they are told once.
  */
 export class LogFollowers {
   readonly #link: Link
@@ -63,7 +63,10 @@ export class LogFollowers {
     return this.#followers.get(group)?.position
   }
 
-  /** The group is not subscribed yet, and members here have its log up to this position already: it is followed from there, not from its end at that time. */
+  /**
+   * The group is not subscribed yet, and members here have its log up to this position already: it is followed from there, not from its end
+   * at that time.
+   */
   follow (group: string, position: LogPosition): void {
     const reader = this.#followers.get(group) ?? this.#add(group)
     if (reader.position !== undefined || this.#closed) return
@@ -83,8 +86,8 @@ export class LogFollowers {
   receive (envelope: LoggedEnvelope, previousNonce: number): void {
     const reader = this.#followers.get(envelope.target.name)
     if (reader === undefined) {
-      // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is subscribed again.
-      // Only a group that has no log by our settings is served without keeping up with it.
+      // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is
+      // subscribed again. Only a group that has no log by our settings is served without keeping up with it.
       if (!this.#closed && !this.#local.logged(envelope.target.name)) this.#local.deliver(envelope)
     } else if (reader.buffering) {
       reader.buffer({ envelope, previousNonce })
@@ -94,7 +97,9 @@ export class LogFollowers {
     }
   }
 
-  /** These groups are subscribed, for the first time or after a break: reads what they missed, if a probe says that they did. Never rejects. */
+  /**
+   * These groups are subscribed, for the first time or after a break: reads what they missed, if a probe says that they did. Never rejects.
+   */
   async subscribed (groups: readonly string[]): Promise<void> {
     const readers: LogFollower[] = []
     for (const group of groups) {
@@ -162,7 +167,8 @@ export class LogFollowers {
 
   async #open (reader: LogFollower): Promise<void> {
     reader.opening ??= this.#ends.read(reader.group).then(top => {
-      // A message that came first is nearer to the truth. One that is on its way was published before the join was done, and is not owed to it.
+      // A message that came first is nearer to the truth. One that is on its way was published before the join was done, and is not owed to
+      // it.
       if (reader.position === undefined) reader.seek(top)
     }).finally(() => { reader.opening = undefined })
     await reader.opening
