@@ -78,7 +78,8 @@ export class LogFollower {
   /** Whether this message was delivered already. `false` also for those too long ago to tell. */
   knows ({ epoch, offset, nonce }: LogPosition): boolean {
     const last = this.#position
-    return last !== undefined && epoch === last.epoch && offset <= last.offset && last.offset - offset < remembered && this.#nonceOf(offset) === nonce
+    if (last === undefined || epoch !== last.epoch || offset > last.offset || last.offset - offset >= remembered) return false
+    return this.#nonceOf(offset) === nonce
   }
 
   /**

@@ -33,7 +33,9 @@ interface Entries {
 }
 
 /** `since`: a position; `logStart`: from the earliest message that is kept; `undefined`: the latest ones. */
-export async function readPage (link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number): Promise<RedisLogPage> {
+export async function readPage (
+  link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number
+): Promise<RedisLogPage> {
   const read = await readEntries(link, keys, group, since, limit)
   if (read === undefined) {
     // No trace of a log that we had seen: its data is gone.

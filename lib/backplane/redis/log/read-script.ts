@@ -53,7 +53,8 @@ while at <= last and not full do
   -- As many as will fit if they are as large as those so far.
   piece = math.max(1, math.min(4 * piece, 64, math.floor((most - size) * #messages / size)))
 end
-if status == 0 and ARGV[1] ~= '' and ARGV[1] ~= '$' and offset > 0 and messages[1] and string.sub(messages[1], 21, 24) ~= ARGV[3] then return rewound() end
+local fromPosition = status == 0 and ARGV[1] ~= '' and ARGV[1] ~= '$' and offset > 0
+if fromPosition and messages[1] and string.sub(messages[1], 21, 24) ~= ARGV[3] then return rewound() end
 local more = offset + #messages < top and 1 or 0
 return {status, meta[1], top, meta[3], messages, more}
 `)
