@@ -5,11 +5,12 @@ import { MemoryBackplane } from './lib/backplane/memory/index.ts'
 import { RedisBackplane } from './lib/backplane/redis/index.ts'
 import { GroupPublisher } from './lib/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
+import { withDeadline } from './lib/deadline.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
-import { upgradeGuard } from './lib/http/upgrade-guard.ts'
+import { guardSockets } from './lib/http/shutdown.ts'
+import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { makeWsHandler } from './lib/http/ws-handler.ts'
-import { endRefusedUpgrades } from './lib/http/upgrade-sockets.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
 import { Instance } from './lib/instance.ts'
@@ -49,20 +50,20 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
 
   app.decorate('registry', instance.registry)
   app.decorateRequest('identity', null)
-  const stopEnding = endRefusedUpgrades(app.server)
+  const sockets = guardSockets(app, options.closeGraceMs)
   // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
-  app.addHook('preClose', async () => {
-    await instance.drain()
-    stopEnding()
-  })
+  app.addHook('preClose', async () => await sockets.shutDown(async () => await instance.drain()))
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }
-  app.addHook('onRequest', upgradeGuard(instance, options))
+  sockets.watchUpgrades()
+  app.addHook('onRoute', markRoute)
+  app.addHook('onRequest', upgradeGuard(instance, options, sockets.othersUpgrade))
   app.addHook('onReady', async () => await instance.start())
-  app.addHook('onClose', async () => await instance.close())
+  // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
+  app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))
 
-  app.decorate('wsAuth', makeWsAuth(options))
+  app.decorate('wsAuth', sockets.refusable(makeWsAuth(options)))
   app.decorate('wsHandler', makeWsHandler(instance, options))
   app.decorate('wsRoom', makeWsRoom(app, instance, options))
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)

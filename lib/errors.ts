@@ -32,6 +32,7 @@ export const errorCodes = {
   WSG_CONFLATION_KEY_INVALID: { statusCode: 400, text: 'a conflation key must be a non-empty string of at most 255 bytes' },
   WSG_POSITION_INVALID: { statusCode: 400, text: 'not a position: pass one that came with a message, a join or a broadcast' },
   WSG_HANDLER_FAILED: { statusCode: 500, text: 'the server could not handle it' },
+  WSG_NO_WEBSOCKET_ROUTE: { statusCode: 404, text: 'this route takes no WebSocket upgrade' },
   WSG_REFUSED: { statusCode: 503, text: 'this instance takes no new connections now: try again later' },
   WSG_REDIS_UNSUPPORTED: { statusCode: 500, text: 'this Redis server is not supported' },
   WSG_REDIS_REFUSED: { statusCode: 500, text: 'Redis refuses this client' },
@@ -40,9 +41,15 @@ export const errorCodes = {
 } as const
 
 /** Any client can cause these at will, and Fastify logs them: a stack would only fill the log. */
-const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_REFUSED']
+const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED']
 
 export type ErrorCode = keyof typeof errorCodes
+
+interface ErrorInit {
+  readonly cause?: unknown
+  /** Instead of the one that the code stands for. */
+  readonly statusCode?: number
+}
 
 /** Test `error.code`, not `instanceof`: an ESM and a CommonJS copy of this class may live in one process. */
 export class WebsocketGroupsError extends Error {
@@ -52,7 +59,7 @@ export class WebsocketGroupsError extends Error {
   /** What was wrong this time, without the text that all errors with this code share. */
   readonly detail: string | undefined
 
-  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: { cause?: unknown, statusCode?: number } = {}) {
+  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: ErrorInit = {}) {
     super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
     this.code = code
     this.detail = detail

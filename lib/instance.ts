@@ -1,9 +1,10 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.ts'
-import { LocalConnection, type ConnectionInit } from './connection/connection.ts'
-import { drainConnections } from './connection/drain.ts'
+import { LocalConnection } from './connection/connection.ts'
+import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
 import type { RefreshedConnection } from './connection/token-refresh.ts'
+import type { ConnectionInit } from './connection/init.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { FlushScheduler } from './connection/outbound/flush-scheduler.ts'
 import { Backlog } from './delivery/backlog.ts'
@@ -30,7 +31,7 @@ import { GroupRegistry } from './registry.ts'
 import type { Health, Identity, Stats } from './types.ts'
 
 /** What a route knows of a socket that it opens. */
-export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
 
 const nobody: IdentityFacts = { userId: undefined, expiresAt: undefined }
 
@@ -64,9 +65,12 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const echoes = new EchoFilter(hub, envelopes, metrics, log)
   const logs = new GroupLogs(options)
   const cache = new LogCache()
-  const proofKeys = new ProofKeys(backplane, options.secret, error => log.warn({ err: error }, 'the key that all instances share cannot be had'))
+  const proofKeys = new ProofKeys(backplane, options.secret, error => {
+    log.warn({ err: error }, 'the key that all instances share cannot be had')
+  })
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
-  const broadcaster = new Broadcaster(hub, backplane, new LoggedPublish(backplane, logs), envelopes, echoes, outage.broadcast, scheduler, metrics)
+  const logged = new LoggedPublish(backplane, logs)
+  const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs)
   const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads, proofKeys)
@@ -85,6 +89,7 @@ export class Instance {
   readonly #log: FastifyBaseLogger
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
+  readonly #departures = new Departures()
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -115,7 +120,8 @@ export class Instance {
     try {
       await this.#backplane.start(this.#asLocalInstance())
       if (this.#backplane.state === 'down' && this.#options.outage.boot === 'fail') {
-        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${this.#backplane.problems.join('; ')}`)
+        const problems = this.#backplane.problems.join('; ')
+        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${problems}`)
       }
     } catch (error) {
       await this.#backplane.close()
@@ -151,6 +157,7 @@ export class Instance {
       enter: connection => membership.connectionOpened(connection),
       release: async connection => {
         this.#expiry.remove(connection)
+        this.#departures.add(connection)
         await membership.connectionClosed(connection)
       }
     })
@@ -175,7 +182,7 @@ export class Instance {
   async drain (): Promise<void> {
     const { shutdownCode, closeGraceMs } = this.#options
     this.#phase = 'closing'
-    this.#drained ??= drainConnections([...this.#parts.hub.connections.values()], shutdownCode, closeGraceMs)
+    this.#drained ??= drainConnections([...this.#parts.hub.connections.values(), ...this.#departures], shutdownCode, closeGraceMs)
     await this.#drained
   }
 

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { MeasuredFile, Row } from '../results.ts'
 import type { Cell, Figures } from '../rig/runs.ts'
 
@@ -8,18 +9,23 @@ function digits (value: number | undefined): string | number {
   if (value === undefined || !Number.isFinite(value)) return '-'
   return Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3))
 }
-const of = (name: string, key: string, scale = 1): Column => [name, median => digits(median[key] === undefined ? undefined : median[key] / scale)]
+const of = (
+  name: string, key: string, scale = 1
+): Column => [name, median => digits(median[key] === undefined ? undefined : median[key] / scale)]
 const percent = (name: string, key: string): Column => [name, median => Math.round((median[key] ?? 0) * 10) / 10]
 const spread = (name: string, keys: readonly string[]): Column => [name, median => keys.map(key => digits(median[key])).join(' / ')]
 
 const complaints = ['missing', 'doubled', 'outOfOrder', 'misled', 'refused'] as const
-const words: Readonly<Record<string, string>> = { clients: 'members', perSecond: 'messages/s', outOfOrder: 'out of order', misled: 'for another group', broken: 'connections lost' }
+const words: Readonly<Record<string, string>> = {
+  clients: 'members', perSecond: 'messages/s', outOfOrder: 'out of order', misled: 'for another group', broken: 'connections lost'
+}
 
 const delivered = of('delivered, 1,000/s', 'deliveredPerSecond', 1_000)
 // The clients that never read are not meant.
 const wrong: Column = ['wrong', median => {
   const broken = (median.broken ?? 0) - (median.slowBroken ?? 0)
-  const found = [...complaints.map(name => [name, median[name] ?? 0] as const), ['broken', broken] as const].filter(([, count]) => count !== 0)
+  const found =
+    [...complaints.map(name => [name, median[name] ?? 0] as const), ['broken', broken] as const].filter(([, count]) => count !== 0)
   const unfinished = median.missing === undefined ? ['did not keep up'] : []
   return [...unfinished, ...found.map(([name, count]) => `${count} ${words[name] ?? name}`)].join(', ') || 'nothing'
 }]
@@ -39,7 +45,9 @@ const columns: Readonly<Record<string, readonly Column[]>> = {
   'fan-out': delivery,
   sizes: delivery,
   'slow-client': [...delivery.slice(0, -1), of('slow ones kept', 'slowKept'), wrong],
-  'small-groups': [...delivery.slice(0, -1), of('waste: bytes per message', 'wasteBytes'), of('waste: CPU us per message', 'wasteUs'), wrong],
+  'small-groups': [
+    ...delivery.slice(0, -1), of('waste: bytes per message', 'wasteBytes'), of('waste: CPU us per message', 'wasteUs'), wrong
+  ],
   idle: [
     of('RSS, KB per connection', 'rssKb'),
     of('heap of it, KB', 'heapKb'),
@@ -67,7 +75,9 @@ function varying (cells: readonly Cell[]): string[] {
 
 /** One for each curve. */
 export function tablesOf ({ scenario, cells }: Pick<MeasuredFile, 'scenario' | 'cells'>): Row[][] {
-  return [...new Set(cells.map(({ conditions }) => conditions.curve))].map(curve => rowsOf(scenario, cells.filter(({ conditions }) => conditions.curve === curve)))
+  return [...new Set(cells.map(({ conditions }) => conditions.curve))].map(
+    curve => rowsOf(scenario, cells.filter(({ conditions }) => conditions.curve === curve))
+  )
 }
 
 function rowsOf (scenario: string, cells: readonly Cell[]): Row[] {
@@ -77,4 +87,35 @@ function rowsOf (scenario: string, cells: readonly Cell[]): Row[] {
     system: title,
     ...Object.fromEntries((columns[scenario] ?? []).map(([name, value]) => [name, value(median)]))
   }))
+}
+
+/** What is compared between two commits: costs, of which less is better. */
+type Costs = ReadonlyArray<readonly [name: string, key: string]>
+const deliveryCosts: Costs = [
+  ['server CPU per delivery', 'serverUs'], ['Redis CPU per message', 'redisUsPerMessage'], ['latency p50', 'p50Ms']
+]
+const costs: Readonly<Record<string, Costs>> = {
+  idle: [['RSS per connection', 'rssKb'], ['heap per connection', 'heapKb'], ['in Redis', 'redisKb']],
+  'join-storm': [['server CPU per join', 'serverUs'], ['Redis CPU per join', 'redisUs'], ['Redis commands per join', 'commandsPerJoin']]
+}
+
+/** `ours` as a multiple of `ours-before`: of the medians, and in parentheses the least and the most of single rounds. */
+export function ratiosOf ({ scenario, cells }: Pick<MeasuredFile, 'scenario' | 'cells'>): Row[] {
+  const pairs = cells.filter(({ system }) => system === 'ours').flatMap(after => {
+    const before = cells.find(({ system, conditions }) => system === 'ours-before' && isDeepStrictEqual(conditions, after.conditions))
+    return before === undefined ? [] : [{ before, after }]
+  })
+  const keys = varying(cells)
+  return pairs.map(({ before, after }) => Object.fromEntries([
+    ...keys.map(key => [words[key] ?? key, String(after.conditions[key] ?? '')] as const),
+    ...(costs[scenario] ?? deliveryCosts).map(([name, key]) => [`after / before: ${name}`, ratio(before, after, key)] as const)
+  ]))
+}
+
+function ratio (before: Cell, after: Cell, key: string): string {
+  const of = (from: Figures | undefined, to: Figures | undefined): number => (to?.[key] ?? NaN) / (from?.[key] ?? NaN)
+  // A round that failed would put the others out of step.
+  const rounds = before.runs.length === after.runs.length ? after.runs.map(({ figures }, i) => of(before.runs[i]?.figures, figures)) : []
+  const whole = of(before.median, after.median).toFixed(3)
+  return rounds.length < 2 ? whole : `${whole} (${Math.min(...rounds).toFixed(3)} to ${Math.max(...rounds).toFixed(3)})`
 }

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Cluster } from '../cluster.ts'
+import { Cluster } from '../rig/cluster.ts'
 import { deliveries, type Result, type Row } from '../results.ts'
 import type { DrillOptions } from '../options.ts'
 import { load } from '../systems/system.ts'
@@ -49,5 +49,10 @@ export async function resumeHerd ({ systems, number }: DrillOptions): Promise<Re
     })
     raw.push({ system, ...report, backMs, reads, lag, stats })
   }
-  return { title: `${clients} clients in ${groups.length} groups come back at once (within some ${2 * backoffMs} ms), ${perSecond} messages/s in all`, rows, raw }
+  return {
+    title: `${clients} clients in ${groups.length} groups come back at once ` +
+      `(within some ${2 * backoffMs} ms), ${perSecond} messages/s in all`,
+    rows,
+    raw
+  }
 }

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Cluster } from '../cluster.ts'
+import { Cluster } from '../rig/cluster.ts'
 import { deliveries, type Result, type Row } from '../results.ts'
 import type { DrillOptions } from '../options.ts'
 import { load } from '../systems/system.ts'
@@ -42,5 +42,10 @@ export async function rolling ({ systems, number, text }: DrillOptions): Promise
     })
     raw.push({ system, ...report, backMs, usage })
   }
-  return { title: `rolling restart by ${signal} of ${instances} instances, ${clients} clients in ${groups.length} groups, ${perSecond} messages/s in all`, rows, raw }
+  return {
+    title: `rolling restart by ${signal} of ${instances} instances, ` +
+      `${clients} clients in ${groups.length} groups, ${perSecond} messages/s in all`,
+    rows,
+    raw
+  }
 }

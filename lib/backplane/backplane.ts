@@ -119,6 +119,8 @@ export interface Backplane {
   readonly state: BackplaneState
   /** What is wrong now, one sentence each. */
   readonly problems: readonly string[]
+  /** `history` reads the memory of this process: logs are not cached a second time. @default false */
+  readonly localHistory?: boolean | undefined
   /**
    * Called once, before anything else. Resolves when the backplane works, or when its boot deadline is over: then `state` is `down` and it goes on trying.
    * @throws WSG_INSTANCE_ID_TAKEN, WSG_REDIS_UNSUPPORTED or any other error that waiting cannot heal: the boot fails with it

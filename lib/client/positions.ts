@@ -7,7 +7,7 @@ interface Reader {
   position: string
   /** Proves to the server that this client was in the group before. */
   grant?: string | undefined
-  /** The latest positions, oldest first: what comes again after a break is known by them. Positions have no order that a client could compare. */
+  /** The latest positions, oldest first, to recognize what comes again after a break: positions have no order that a client knows. */
   readonly recent: Set<string>
 }
 
@@ -46,7 +46,7 @@ export class Positions {
     return Object.fromEntries([...this.#readers].map(([group, { position }]) => [group, position]))
   }
 
-  /** What `hello` offers. Groups that fit `last` come last, as they can be left out: their `join` says the position again. */
+  /** Returns what `hello` offers. Groups for which `last` holds come last and may be cut off: their `join` gives the position again. */
   offer (last: (group: string) => boolean): Pick<HelloFrame, 'resume' | 'grants'> {
     const readers = [...this.#readers].sort(([a], [b]) => +last(a) - +last(b)).slice(0, maxResume)
     return {

@@ -39,7 +39,10 @@ const maxHelloBytes = 65_536
 const resumeOfferMs = 10_000
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
-/** The client's side of one framed connection, as docs/protocol.md describes it: hello, then requests that take their turn with the messages. */
+/**
+ * The client's side of one framed connection, as docs/protocol.md describes it: hello, then requests that take their turn with the
+ * messages.
+ */
 export class FramedSession implements RequestHandler {
   readonly #connection: FramedConnection
   readonly #callbacks: ConnectionCallbacks
@@ -60,7 +63,9 @@ export class FramedSession implements RequestHandler {
   #offers: Map<string, ResumePoint> | undefined
   #offersTimer: NodeJS.Timeout | undefined
 
-  constructor (connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, accept: (request: ClientRequest, bytes: number) => void) {
+  constructor (
+    connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, accept: (request: ClientRequest, bytes: number) => void
+  ) {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#init = init
@@ -160,7 +165,9 @@ export class FramedSession implements RequestHandler {
     this.#resolveGreeted?.()
   }
 
-  /** Groups that the connection is not put into soon are dropped: their names are the client's, and would live as long as the connection. */
+  /**
+   * Groups that the connection is not put into soon are dropped: their names are the client's, and would live as long as the connection.
+   */
   #offer (resume: ReadonlyMap<string, ResumePoint>): void {
     this.#offers = new Map(resume)
     this.#offersTimer = setTimeout(() => { this.#offers = undefined }, resumeOfferMs).unref()
@@ -172,7 +179,9 @@ export class FramedSession implements RequestHandler {
   }
 
   #message (id: number | undefined, data: string | Buffer): unknown {
-    if (this.#init.mayPost?.(this.#connection) === false) return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
+    if (this.#init.mayPost?.(this.#connection) === false) {
+      return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
+    }
     const result = this.#callbacks.onMessage(this.#connection, data)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
@@ -247,11 +256,12 @@ export class FramedSession implements RequestHandler {
 }
 
 /**
- * What a client is told of an error. The texts of errors that are the fault of the server (no status, or 500 and up) may name hosts, queries or files, so
- * they stay here.
+ * What a client is told of an error. The texts of errors that are the fault of the server (no status, or 500 and up) may name hosts,
+ * queries or files, so they stay here.
  */
 function describeError (error: unknown): { readonly code: string, readonly message: string } {
-  const { code, statusCode, message } = (typeof error === 'object' && error !== null ? error : {}) as { code?: unknown, statusCode?: unknown, message?: unknown }
+  const fields = (typeof error === 'object' && error !== null ? error : {}) as { code?: unknown, statusCode?: unknown, message?: unknown }
+  const { code, statusCode, message } = fields
   // Some libraries put the name of what failed into their codes.
   const known = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
   if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') return { code: known, message }
@@ -259,8 +269,8 @@ function describeError (error: unknown): { readonly code: string, readonly messa
 }
 
 /**
- * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can neither pass
- * for that user nor end the memberships of that session.
+ * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can
+ * neither pass for that user nor end the memberships of that session.
  */
 function nameOf (id: string, userId: string | undefined): string {
   const hash = createHash('sha256').update(id)

@@ -121,7 +121,7 @@ export class MessageQueue {
   }
 
   /** The socket is closed; `released` settles when its memberships are gone. Called once. */
-  end (closed: Closed, released: Promise<void>): void {
+  end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
     this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })
     if (!this.#busy) this.#idle()

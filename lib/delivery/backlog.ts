@@ -46,14 +46,14 @@ export class Backlog {
   }
 
   /**
-   * Finds what a connection is given. The instance is subscribed, and holds back for the connection what comes live. `floor` is from where on the client can
-   * prove to have been in the group.
+   * Finds what a connection is given. The instance is subscribed, and holds back for the connection what comes live. `floor` is from where
+   * on the client can prove to have been in the group.
    * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
    */
   async replay (group: string, { since, history = 0 }: JoinOptions, floor?: LogPosition): Promise<BacklogPage> {
     const position = since === undefined ? undefined : assertPosition(since)
     const logged = this.#logs.of(group) !== undefined
-    this.#cache.enabled ||= logged
+    if (logged && this.#backplane.localHistory !== true) this.#cache.enable()
     if (!logged) return { before: undefined, messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
     try {
       if (position === undefined) return await this.#newest(group, history)
@@ -104,7 +104,9 @@ export class Backlog {
     return { before: messages[messages.length - latest.length - 1]?.position ?? before, messages: latest, epoch }
   }
 
-  /** One read for all who ask in the same moment. Whoever waits for a read that was under way before must have done so: this one is newer. */
+  /**
+   * One read for all who ask in the same moment. Whoever waits for a read that was under way before must have done so: this one is newer.
+   */
   #read (group: string): Promise<LogPage> {
     return this.#reads.get(group) ?? this.#begin(group)
   }
@@ -125,8 +127,8 @@ export class Backlog {
 }
 
 /**
- * Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed; or nothing is in the page, as the log holds
- * another message in its place.
+ * Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed; or nothing is in the page, as
+ * the log holds another message in its place.
  */
 function isProven ({ recovered, reason }: BacklogPage, since: LogPosition): boolean {
   return reason === 'rewound' || (recovered === true && !isLogStart(since))

@@ -38,7 +38,8 @@ export class Replay {
     const offer = connection.takeOffer(group)
     const from = since ?? offer?.since
     if (from === undefined && history === 0 && !connection.framed) return undefined
-    return { member, options: { history, ...(from === undefined ? {} : { since: from }) }, grant: offer?.grant, holdback: member.startHold() }
+    const options = { history, ...(from === undefined ? {} : { since: from }) }
+    return { member, options, grant: offer?.grant, holdback: member.startHold() }
   }
 
   /** Gives up: the join failed. */
@@ -58,7 +59,8 @@ export class Replay {
       // The connection left the group meanwhile, and may even have joined anew.
       if (!isCurrent(pending)) return result
       const { recovered, reason, position } = result
-      const proof = before === undefined || connection.sessionName === undefined ? undefined : proofs.grant(group, connection.sessionName, before)
+      const session = connection.sessionName
+      const proof = before === undefined || session === undefined ? undefined : proofs.grant(group, session, before)
       connection.announce({ type: 'joined', group, recovered, reason, position, grant: proof })
       const reached = this.#backplane.position(group)
       // The log may be ahead of what this instance has delivered: the rest of the log comes live.

@@ -29,7 +29,9 @@ function deadLinks (page: string, text: string): string[] {
 }
 
 function missingFiles (page: string, text: string): string[] {
-  const named = [...text.matchAll(/(?<![\w./-])(?:(?:lib|test|docs|scripts|bench|example-app)\/[\w./-]*|plugin\.ts)/g)].map(([path]) => path.replace(/\.$/, ''))
+  const named = [...text.matchAll(/(?<![\w./-])(?:(?:lib|test|docs|scripts|bench|example-app)\/[\w./-]*|plugin\.ts)/g)].map(
+    ([path]) => path.replace(/\.$/, '')
+  )
   return [...new Set(named)].filter(path => !existsSync(join(root, path))).map(path => `${page}: ${path}`)
 }
 
@@ -44,7 +46,9 @@ t.test('every file that a page names is there', async (t) => {
 t.test('ARCHITECTURE.md shows the layers that the test of imports enforces', async (t) => {
   const [, table = ''] = /const LAYERS[^=]*= \[\n(.*?)^\]/ms.exec(read('test/architecture.test.ts')) ?? []
   const enforced = [...table.matchAll(/^ *\[(.*?)\]/gms)].map(([, row = '']) => [...row.matchAll(/'([^']+)'/g)].map(([, entry]) => entry))
-  const shown = [...read('ARCHITECTURE.md').matchAll(/^\| \d+ \| (.*?) \|/gm)].map(([, row = '']) => [...row.matchAll(/`([^`]+)`/g)].map(([, entry]) => entry))
+  const shown = [...read('ARCHITECTURE.md').matchAll(/^\| \d+ \| (.*?) \|/gm)].map(
+    ([, row = '']) => [...row.matchAll(/`([^`]+)`/g)].map(([, entry]) => entry)
+  )
   t.ok(enforced.length > 5, 'found the table')
   t.strictSame(shown, enforced)
 })

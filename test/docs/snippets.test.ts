@@ -7,7 +7,9 @@ import { connect } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { complaints, isProgram, nameOf, optionalWithoutUndefined, project, readPage, snippetsOf, writeProgram, type Snippet } from './snippets.ts'
+import {
+  complaints, isProgram, nameOf, optionalWithoutUndefined, project, readPage, snippetsOf, writeProgram, type Snippet
+} from './snippets.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 const pages = [

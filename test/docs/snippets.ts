@@ -156,7 +156,9 @@ export function optionalWithoutUndefined (folder: string): string[] {
 /** Writes a program as JavaScript into the project; resolves with its file. */
 export function writeProgram (snippet: Snippet, folder: string, change: (code: string) => string = code => code): string {
   const file = join(folder, `program-${snippet.page.replaceAll(/\W/g, '-')}-${snippet.line}.js`)
-  writeFileSync(file, ts.transpileModule(change(snippet.code), { compilerOptions: { target: options.target, module: ts.ModuleKind.ESNext } }).outputText)
+  writeFileSync(
+    file, ts.transpileModule(change(snippet.code), { compilerOptions: { target: options.target, module: ts.ModuleKind.ESNext } }).outputText
+  )
   return file
 }
 

@@ -5,7 +5,8 @@ import Fastify from 'fastify'
 import websocketGroups from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis, redisCluster, startInstance, type InstanceOptions } from '../helpers/app.ts'
 import { forkProgram } from '../helpers/child.ts'
-import { connect } from '../helpers/client.ts'
+import { connect, upgradeStatus } from '../helpers/client.ts'
+import { deferred } from '../helpers/fakes.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -184,25 +185,31 @@ t.test('an application that is closed before it is ready, or while it boots with
   t.ok(performance.now() - closing < 500)
 })
 
-t.test('a socket that is upgraded while the shutdown runs is closed with its code', async (t) => {
-  let release = (): void => {}
-  const held = new Promise<void>(resolve => { release = resolve })
+t.test('an upgrade that waits still when the shutdown begins gets 503, and what it waits for may end later', async (t) => {
+  const held = deferred()
+  let reached = false
   const a = await startInstance(t, {
     closeGraceMs: 1_000,
     routes (app) {
-      app.get('/slow', { websocket: true, preHandler: async () => await held }, app.wsHandler({ onConnect () { t.fail('nobody hears of it') }, onMessage () {} }))
+      app.get('/slow', {
+        websocket: true,
+        async preHandler () {
+          reached = true
+          await held.promise
+        }
+      }, app.wsHandler({ onConnect () { t.fail('nobody hears of it') }, onMessage () {} }))
       app.wsRoom('/holding/:room', { auth: false, group: ({ room }) => room, onLeave: async () => await new Promise(resolve => setTimeout(resolve, 300)) })
     }
   })
   const holding = connect(t, `${a.url}/holding/room`)
   await holding.opened
-  const late = connect(t, `${a.url}/slow`)
-  await until(() => a.registry.count() === 1)
-  await new Promise(resolve => setTimeout(resolve, 50))
+  const late = upgradeStatus(`${a.url}/slow`)
+  await until(() => reached && a.registry.count() === 1)
   const closing = a.close()
-  await new Promise(resolve => setTimeout(resolve, 50))
-  release()
-  t.strictSame(await late.closed, { code: 1001, reason: 'server is going away' })
+  const { statusCode, body } = await late
+  t.equal(statusCode, 503)
+  t.match(JSON.parse(body), { code: 'WSG_REFUSED', error: 'Service Unavailable' })
+  held.resolve()
   await closing
 })
 

@@ -28,6 +28,7 @@ function newBus (): Bus {
 export class MemoryBackplane implements Backplane {
   readonly name = 'memory'
   readonly problems: readonly string[] = []
+  readonly localHistory = true
   readonly #bus: Bus
   readonly #instances: Set<MemoryBackplane>
   readonly #logs: MemoryLogs

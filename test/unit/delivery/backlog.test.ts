@@ -117,7 +117,7 @@ t.test('a position that the log does not hold is good for what came after the cl
 
 t.test('what is remembered of a log that went another way since is of no use', t => {
   const recent = new LogCache()
-  recent.enabled = true
+  recent.enable()
   for (let offset = 1; offset <= 10; offset++) recent.push(message(offset))
   const other = { ...at(10), nonce: 999 }
   t.same(recent.after('g', at(8), at(10))?.map(({ position }) => position.offset), [9, 10])

@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createClient } from 'redis'
-import { redisBinary } from '../scripts/redis-binary.mjs'
-import { freePort } from '../test/helpers/ports.ts'
+import { redisBinary } from '../../scripts/redis-binary.mjs'
+import { freePort } from '../../test/helpers/ports.ts'
 import { endWithThis } from './child.ts'
 
 export interface BenchRedis {
@@ -21,7 +21,9 @@ export interface BenchRedis {
 /** A redis-server of this run's own, which keeps nothing. */
 export async function startRedis (): Promise<BenchRedis> {
   const port = await freePort()
-  const server = spawn(redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], { stdio: 'ignore' })
+  const server = spawn(
+    redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], { stdio: 'ignore' }
+  )
   endWithThis(server)
   const url = `redis://127.0.0.1:${port}`
   const client = createClient({ url })
