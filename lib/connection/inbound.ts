@@ -18,26 +18,28 @@ export interface InboundConnection extends Connection {
   closeForFault (code: number, reason?: string): void
 }
 
-/** Handles what clients of the framed protocol ask for, in its turn. */
+/** Handles the requests of a client of the framed protocol, each in its turn. */
 export interface RequestHandler {
   handle (request: ClientRequest): unknown
-  /** A callback failed for the request that was handled last, and `onError` keeps the connection. */
-  failed (error: Error): void
-  /** All that came is handled. */
-  idle (): void
+  /** A callback failed for the request, and `onError` keeps the connection. */
+  failed (request: ClientRequest, error: Error): void
 }
 
+interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
+
 export interface Closed { readonly code: number, readonly reason: string }
-type Message = string | Buffer | ClientRequest
+type Message = string | Buffer | FramedRequest
 interface Queued { readonly message: Message, readonly bytes: number }
 
-/** Calls the callbacks of one connection, never two at once: onConnect, each message in order, onError, and onDisconnect exactly once. */
+/**
+ * The one queue of a connection: calls its callbacks, never two at once: onConnect, each message or framed request in order, onError, and
+ * onDisconnect exactly once.
+ */
 export class MessageQueue {
   readonly #connection: InboundConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #limits: InboundLimits
   readonly #metrics: Metrics
-  readonly #requests: RequestHandler | undefined
   #queue: Queued[] = []
   #queuedBytes = 0
   /** A callback runs, or the first one did not yet. */
@@ -54,12 +56,16 @@ export class MessageQueue {
   #finished: Promise<void> | undefined
   #resolveFinished: (() => void) | undefined
 
-  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, metrics: Metrics, requests?: RequestHandler) {
+  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, metrics: Metrics) {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#limits = limits
     this.#metrics = metrics
-    this.#requests = requests
+  }
+
+  /** A message waits, or its callback runs. */
+  get pending (): boolean {
+    return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue.length > 0)
   }
 
   /** Resolves when `onDisconnect` is done; never rejects. */
@@ -72,7 +78,7 @@ export class MessageQueue {
   async start (entered: Promise<void> | undefined, request: FastifyRequest<{ Params: Connection['params'] }>): Promise<void> {
     try {
       if (entered !== undefined) await entered
-      // Closed by this side before the callbacks heard of it: then they never do.
+      // When this side closes the connection before the callbacks heard of it, they never do.
       this.#announced = !this.#stopped
       if (this.#announced) await this.#callbacks.onConnect?.(this.#connection, request)
     } catch (error) {
@@ -89,10 +95,10 @@ export class MessageQueue {
   }
 
   /** The same for a request of the framed protocol, which was `bytes` long. */
-  receiveRequest (request: ClientRequest, bytes: number): void {
+  receiveRequest (handler: RequestHandler, request: ClientRequest, bytes: number): void {
     if (this.#stopped || this.#ended !== undefined) return
-    if (this.#busy) this.#enqueue(request, bytes)
-    else this.#begin(request)
+    if (this.#busy) this.#enqueue({ handler, request }, bytes)
+    else this.#begin({ handler, request })
   }
 
   #begin (message: Message): void {
@@ -101,10 +107,10 @@ export class MessageQueue {
     try {
       result = this.#handle(message)
     } catch (error) {
-      result = this.#messageFailed(toError(error))
+      result = this.#messageFailed(message, toError(error))
     }
     // A handler that is done at once needs no promise.
-    if (isThenable(result)) void this.#work(result)
+    if (isThenable(result)) void this.#work(message, result)
     else this.#idle()
   }
 
@@ -134,7 +140,13 @@ export class MessageQueue {
       return this.#connection.closeForFault(closeCode as number, closeReason as string)
     }
     this.#logFailure(error, 'onConnect failed')
-    if (hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    this.#closeFor(error)
+  }
+
+  /** An outage of the backplane is no fault of the callback: the client is asked to try again later. */
+  #closeFor (error: Error): void {
+    const isOutage = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
+    if (isOutage) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
@@ -150,18 +162,19 @@ export class MessageQueue {
     this.#queuedBytes += bytes
   }
 
-  /** Waits for a callback that runs, then handles the queue, one message at a time. Never rejects. */
-  async #work (running?: PromiseLike<unknown>): Promise<void> {
-    let pending: unknown = running
+  /** Waits for the callback that runs for a message, then handles the queue, one message at a time. Never rejects. */
+  async #work (message?: Message, running?: PromiseLike<unknown>): Promise<void> {
+    let [current, pending]: [Message | undefined, unknown] = [message, running]
     for (;;) {
       try {
         if (isThenable(pending)) await pending
         const next = this.#queue.shift()
         if (next === undefined) break
         this.#queuedBytes -= next.bytes
-        pending = this.#handle(next.message)
+        current = next.message
+        pending = this.#handle(current)
       } catch (error) {
-        pending = this.#messageFailed(toError(error))
+        pending = this.#messageFailed(current, toError(error))
       }
     }
     this.#idle()
@@ -169,14 +182,14 @@ export class MessageQueue {
 
   #handle (message: Message): unknown {
     this.#metrics.messagesReceived++
-    if (typeof message === 'object' && 'type' in message) return this.#requests?.handle(message)
+    if (isFramed(message)) return message.handler.handle(message.request)
     return this.#callbacks.onMessage(this.#connection, message)
   }
 
   /** Never rejects. */
-  async #messageFailed (error: Error): Promise<void> {
-    if (await this.#survives(error, 'onMessage failed')) this.#requests?.failed(error)
-    else this.#connection.closeForFault(CloseCode.InternalError)
+  async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
+    if (!await this.#survives(error, 'onMessage failed')) return this.#closeFor(error)
+    if (isFramed(message)) message.handler.failed(message.request, error)
   }
 
   /** Whether `onError` wants to keep the connection. */
@@ -195,7 +208,6 @@ export class MessageQueue {
 
   #idle (): void {
     this.#busy = false
-    this.#requests?.idle()
     if (this.#ended !== undefined) void this.#finish(this.#ended)
   }
 
@@ -227,10 +239,15 @@ function detached (data: Buffer): Buffer {
   return copy
 }
 
+function isFramed (message: Message | undefined): message is FramedRequest {
+  return typeof message === 'object' && 'handler' in message
+}
+
 export function isThenable (value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && 'then' in value
 }
 
 function toError (thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(`a callback threw ${typeof thrown === 'string' ? thrown : typeof thrown}, which is no Error`, { cause: thrown })
+  if (thrown instanceof Error) return thrown
+  return new Error(`a callback threw a non-Error value: ${typeof thrown === 'string' ? thrown : typeof thrown}`, { cause: thrown })
 }

@@ -27,8 +27,8 @@ export interface RefreshInit {
   renew (connection: RefreshedConnection, identity: Identity): void
   leave (connection: InboundConnection, group: string): Promise<boolean>
   /**
-   * Whether the route would put the connection into this group, which it did once, with the identity that it has now; `undefined`: the
-   * route did not.
+   * Whether the route, which put the connection into this group, would do so with the identity that the connection has now; `undefined`
+   * when the route did not put it there.
    */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
   readonly metrics: Pick<Metrics, 'tokensRefused'>
@@ -50,7 +50,8 @@ export class TokenRefresh {
   #refused = 0
 
   constructor (
-    connection: RefreshedConnection, callbacks: Pick<ConnectionCallbacks, 'mayJoin'>, init: RefreshInit, joinedItself: (group: string) => boolean
+    connection: RefreshedConnection, callbacks: Pick<ConnectionCallbacks, 'mayJoin'>, init: RefreshInit,
+    joinedItself: (group: string) => boolean
   ) {
     this.#connection = connection
     this.#callbacks = callbacks

@@ -48,8 +48,8 @@ export class ResumeProofs {
     const granted = session === undefined || grant === undefined ? undefined : this.#granted(group, session, grant)
     if (granted !== undefined) return granted
     const seal = sealOf(since)
-    const genuine = seal !== undefined && this.#keys.some(key => same(mac(key, 'start', group).subarray(0, seal.length), seal))
-    return genuine ? logStart : undefined
+    if (seal === undefined) return undefined
+    return this.#keys.some(key => same(mac(key, 'start', group).subarray(0, seal.length), seal)) ? logStart : undefined
   }
 
   #granted (group: string, session: string, grant: string): LogPosition | undefined {
@@ -60,9 +60,7 @@ export class ResumeProofs {
   }
 }
 
-/**
- * The key of the proofs: that of the option `secret`, else one that the instances share through the backplane, else one of this process.
- */
+/** The key of the proofs: the option `secret`, else a key that the instances share through the backplane, else one of this process. */
 export class ProofKeys {
   readonly #backplane: Pick<Backplane, 'secret'>
   readonly #failed: (error: unknown) => void
@@ -75,9 +73,7 @@ export class ProofKeys {
 
   /** `failed` hears of errors of the backplane that are no outage. */
   constructor (
-    backplane: Pick<Backplane, 'secret'>,
-    secret: string | readonly string[] | undefined,
-    failed: (error: unknown) => void,
+    backplane: Pick<Backplane, 'secret'>, secret: string | readonly string[] | undefined, failed: (error: unknown) => void,
     now: () => number = () => performance.now()
   ) {
     this.#backplane = backplane

@@ -81,6 +81,6 @@ function wrong (what: string, allowed: string, got: unknown): WebsocketGroupsErr
   const promise = typeof property(got, 'then') === 'function'
   // Refused here, so that its own failure is no news: without a handler it would end the process.
   if (promise) Promise.resolve(got).catch(() => undefined)
-  const shown = promise ? 'a promise: the option cannot be async' : show(got)
-  return new WebsocketGroupsError('WSG_IDENTITY_INVALID', `${what} must be ${allowed}, got ${shown}`)
+  const found = promise ? 'a promise: the option cannot be async' : show(got)
+  return new WebsocketGroupsError('WSG_IDENTITY_INVALID', `${what} must be ${allowed}, got ${found}`)
 }

@@ -77,7 +77,7 @@ export interface WebsocketGroupsOptions {
   readonly upgradeLimit?: UpgradeLimit | undefined
   /**
    * What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile.
-   * @default { maxMessages: 100, ttlMs: 300_000 }
+   * @default { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 }
    */
   readonly log?: LogSettings | false | undefined
   /** Exceptions from `log`, by group name, by prefix (`'chat:*'`, the longest counts), or as a function (`undefined`: as `log` says). */
@@ -128,7 +128,10 @@ export interface PublisherOptions {
   readonly redis: string | RedisOptions | Redis
   readonly keyPrefix?: string | undefined
   readonly operationTimeoutMs?: number | undefined
-  /** As the plugin's; must be the same, or what this process publishes is not what the instances repair from. */
+  /**
+   * As the plugin's. Where it differs from that of the instances, the larger settings count; whether a group has a log at all must be the
+   * same.
+   */
   readonly log?: WebsocketGroupsOptions['log'] | undefined
   readonly logs?: WebsocketGroupsOptions['logs'] | undefined
   readonly logger?: FastifyBaseLogger | undefined

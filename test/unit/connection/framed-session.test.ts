@@ -1,5 +1,6 @@
 import t from 'tap'
 import { FramedSession, type FramedConnection, type FramedInit } from '../../../lib/connection/framed-session.ts'
+import type { MessageQueue } from '../../../lib/connection/inbound.ts'
 import { until } from '../../helpers/until.ts'
 
 const position = 'A'.repeat(24)
@@ -16,7 +17,7 @@ function session (helloTimeoutMs: number): { readonly framed: FramedSession, rea
     closeForFault (code: number) { sent.push(String(code)) }
   }
   const init = { helloTimeoutMs, pingMs: 0, resumeMs: 0 }
-  return { framed: new FramedSession(connection as unknown as FramedConnection, { onMessage () {} }, init as FramedInit, () => {}), sent }
+  return { framed: new FramedSession(connection as unknown as FramedConnection, { onMessage () {} }, init as FramedInit, {} as MessageQueue), sent }
 }
 
 t.test('what a hello offers is taken once, and dropped when no join takes it soon', async t => {
