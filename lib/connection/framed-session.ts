@@ -26,6 +26,7 @@ export interface FramedInit extends RefreshInit {
   readonly mayPost?: ((connection: Connection) => boolean) | undefined
   readonly pingMs: number
   readonly resumeMs: number
+  /** How long the client may take to say hello, and the route after that to put the connection into the groups that the hello resumes. */
   readonly helloTimeoutMs: number
 }
 
@@ -36,8 +37,6 @@ const drawnSession = /^[\w-]{22}$/
 /** What a client is told of an error without a code. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
 const maxHelloBytes = 65_536
-/** How long after the hello a route may take to put the connection into a group that it resumes. */
-const resumeOfferMs = 10_000
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
 /** What one client of the framed protocol says (docs/protocol.md): a hello, then requests that take their turn in the queue. */
@@ -145,7 +144,7 @@ export class FramedSession implements RequestHandler {
   /** Keeps the offers for a while: the client chose the names of the groups, which must not live as long as the connection. */
   #offer (resume: ReadonlyMap<string, ResumePoint>): void {
     this.#offers = new Map(resume)
-    this.#offersTimer = setTimeout(() => { this.#offers = undefined }, resumeOfferMs).unref()
+    this.#offersTimer = setTimeout(() => { this.#offers = undefined }, this.#init.helloTimeoutMs).unref()
   }
 
   #violation (why: string): void {
