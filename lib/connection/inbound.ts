@@ -27,6 +27,11 @@ export interface RequestHandler {
   idle (): void
 }
 
+/** Errors that will pass by themselves. */
+const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL'] as const
+/** Status codes from here on are the server's fault. */
+const serverFault = 500
+
 export interface Closed { readonly code: number, readonly reason: string }
 type Message = string | Buffer | ClientRequest
 interface Queued { readonly message: Message, readonly bytes: number }
@@ -175,8 +180,24 @@ export class MessageQueue {
 
   /** Never rejects. */
   async #messageFailed (error: Error): Promise<void> {
-    if (await this.#survives(error, 'onMessage failed')) this.#requests?.failed(error)
-    else this.#connection.closeForFault(CloseCode.InternalError)
+    const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error) : await this.#survives(error, 'onMessage failed')
+    if (!stays) return this.#connection.closeForFault(CloseCode.InternalError)
+    this.#metrics.messagesFailed++
+    this.#requests?.failed(error)
+  }
+
+  /**
+   * Whether the error is an answer to the one message, and nothing is wrong with the connection: what passes, as an outage of the
+   * backplane does, and what the client did wrong. A client of the framed protocol is told of every failure, so a bug is an answer too.
+   */
+  #isAnswer (error: Error): boolean {
+    const { statusCode } = error as Error & { statusCode?: unknown }
+    if (hasCode(error, ...passing) || (typeof statusCode === 'number' && statusCode < serverFault)) {
+      this.#connection.log.debug({ err: error }, 'a message was not handled')
+      return true
+    }
+    this.#logFailure(error, 'onMessage failed')
+    return this.#requests !== undefined
   }
 
   /** Whether `onError` wants to keep the connection. */
