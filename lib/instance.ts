@@ -65,9 +65,8 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const echoes = new EchoFilter(hub, envelopes, metrics, log)
   const logs = new GroupLogs(options)
   const cache = new LogCache()
-  const proofKeys = new ProofKeys(backplane, options.secret, error => {
-    log.warn({ err: error }, 'the key that all instances share cannot be had')
-  })
+  const keyFailed = (err: unknown): void => log.warn({ err }, 'the key that all instances share cannot be had')
+  const proofKeys = new ProofKeys(backplane, options.secret, keyFailed)
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
   const logged = new LoggedPublish(backplane, logs)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)

@@ -19,6 +19,11 @@ export const closeReasons: Readonly<Record<CloseCode, string>> = {
   [CloseCode.NoHello]: 'no hello in time'
 }
 
+/** Whether the application wants a client back that it closes with the code: it, or this instance of it, has no use for it now. */
+export function isForAWhile (code: number): boolean {
+  return code === CloseCode.GoingAway || code === CloseCode.ServiceRestart || code === CloseCode.TryAgainLater
+}
+
 /** Whether an endpoint may put `code` into a close frame (RFC 6455 7.4). */
 export function isSendableCloseCode (code: number): boolean {
   return Number.isInteger(code) && (

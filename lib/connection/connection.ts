@@ -6,7 +6,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection } from './framed-session.ts'
 import { encodeMessage, type ResumePoint } from './frame-codec.ts'
 import { Ending } from './ending.ts'
-import { assertClose, closeReasons, comeBackCodes } from './close.ts'
+import { assertClose, closeReasons, isForAWhile } from './close.ts'
 import { MessageQueue, type Closed } from './inbound.ts'
 import type { ConnectionInit } from './init.ts'
 import { listen, type SocketOwner } from './listeners.ts'
@@ -14,11 +14,13 @@ import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import { assertData } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
+import { Pulse } from './pulse.ts'
 import type { Connection, Data, Identity } from '../types.ts'
 
 /** What a ping carries that nobody else sends. */
 const farewell = Buffer.from('farewell')
 const open = 1
+
 /** Connections that this process made so far. */
 let made = 0
 
@@ -31,8 +33,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly userId: string | undefined
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean
-  /** Pings since the client last gave a sign of life. */
-  unansweredPings = 0
+  readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
   readonly outbound: SocketWriter
@@ -81,12 +82,10 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.#ending?.groups?.includes(group) ?? this.#groups?.has(group) === true
   }
 
-  /** How many groups the connection is in now. */
   get groupCount (): number {
     return this.#groups?.size ?? 0
   }
 
-  /** The client speaks the framed protocol. */
   get framed (): boolean {
     return this.#session !== undefined
   }
@@ -192,7 +191,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   close (code: number = CloseCode.Normal, reason = ''): void {
-    this.#close({ code, reason }, !comeBackCodes.includes(code))
+    this.#close({ code, reason }, !isForAWhile(code))
   }
 
   /** One side says that it closes, or ended its half of the socket: from here on the connection is in no group, no count and no list. */
@@ -203,13 +202,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   received (data: Buffer, isBinary: boolean): void {
-    this.unansweredPings = 0
+    this.pulse.heard()
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)
     else this.#session.receive(data, isBinary)
   }
 
   ponged (data: Buffer): void {
-    this.unansweredPings = 0
+    this.pulse.ponged()
     if (data.equals(farewell)) this.shutdownAcked = true
   }
 
@@ -225,7 +224,6 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   ping (): void {
-    this.unansweredPings++
     if (!this.closed) this.#socket.ping()
   }
 

@@ -168,8 +168,9 @@ export class FramedSession implements RequestHandler {
     try {
       if (since !== undefined) {
         if (parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
-        // Beside what the hello offered, and instead of that.
-        ;(this.#offers ??= new Map()).set(group, { since, grant })
+        // Instead of what the hello offered, but for the grant, which need not be said twice.
+        const offers = this.#offers ??= new Map<string, ResumePoint>()
+        offers.set(group, { since, grant: grant ?? offers.get(group)?.grant })
       }
       const result = await this.#init.join(this.#connection, group)
       ;(this.#joined ??= new Set()).add(group)
@@ -236,7 +237,8 @@ export class FramedSession implements RequestHandler {
 function describeError (error: unknown): { readonly code: string, readonly message: string } {
   const fields = typeof error === 'object' && error !== null ? error : {}
   const { code, statusCode, message } = fields as { code?: unknown, statusCode?: unknown, message?: unknown }
-  const known = typeof code === 'string' && code !== '' ? code : handlerFailed
+  // Some libraries put the name of what failed into their codes.
+  const known = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
   if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') return { code: known, message }
   return { code: known, message: errorCodes[Object.hasOwn(errorCodes, known) ? known as ErrorCode : handlerFailed].text }
 }

@@ -53,7 +53,7 @@ export class GroupReads {
     }
     const from = since === undefined ? undefined : assertPosition(since)
     const { gap, messages, end, more } = await this.#backplane.history(group, from, Math.min(limit, maxLimit))
-    const read = messages.map(({ payload, binary, position }) => {
+    const read = messages.map(({ payload, binary, position = end }) => {
       return { data: binary ? payload : payload.toString(), position: formatPosition(position) }
     })
     // The page of an empty group resumes from its beginning, which the reader has to prove.

@@ -11,7 +11,10 @@ export interface OutagePolicy {
   readonly join: 'local' | 'reject'
   /** `local`: this instance's members get it. `drop`: nobody. `reject`: WSG_BACKPLANE_UNAVAILABLE. */
   readonly broadcast: 'local' | 'drop' | 'reject'
-  /** Broadcasts to groups with a log. `reject`: WSG_BACKPLANE_UNAVAILABLE. `queue`: they wait, in order, up to 1,000 messages, 1 MiB and 5 seconds. */
+  /**
+   * Broadcasts to groups with a log. `reject`: WSG_BACKPLANE_UNAVAILABLE. `queue`: they wait, in order, up to 1,000 messages, 1 MiB and 5
+   * seconds.
+   */
   readonly loggedBroadcast: 'reject' | 'queue'
   /** `stale`: last known members and counts. `reject`: WSG_BACKPLANE_UNAVAILABLE. */
   readonly reads: 'stale' | 'reject'
@@ -27,27 +30,33 @@ export interface UpgradeLimit {
 }
 
 export interface WebsocketGroupsOptions {
-  /** Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit). Left out: everything stays in this process. */
+  /**
+   * Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit). Left out: everything stays
+   * in this process.
+   */
   readonly redis?: string | RedisOptions | Redis | undefined
   /** Your own backplane, or one of a `memoryCluster()`; excludes `redis`. */
   readonly backplane?: Backplane | undefined
   /** Turns a token into an identity, for `app.wsAuth()` and rooms; throws, or returns nothing, when the token is no good. */
   readonly authenticate?: Authenticate | undefined
   /**
-   * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together. After that the answer is a 503.
+   * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together. After that the answer is a
+   * 503.
    * @default 10_000
    */
   readonly authTimeoutMs?: number | undefined
   /**
-   * Signs what proves to any instance that a client was in a group before, so that it may have what it missed; at least 32 characters. To rotate it, give an
-   * array: the first one signs, all are accepted. @default drawn by the first instance and kept in Redis; per process without Redis
+   * Signs what proves to any instance that a client was in a group before, so that it may have what it missed; at least 32 characters. To
+   * rotate it, give an array: the first one signs, all are accepted. @default drawn by the first instance and kept in Redis; per process
+   * without Redis
    */
   readonly secret?: string | readonly string[] | undefined
   /** Which user an identity stands for. Cannot be async. @default its `userId`, else its `sub`, else its `id` */
   readonly userId?: ((identity: Identity) => string | undefined) | undefined
   /**
-   * When an identity ends: milliseconds since the epoch (a number or a numeric string), a Date or an ISO 8601 string; the connection is then closed with 4401.
-   * Anything else but `undefined` and `null` refuses the identity. Cannot be async. @default its `expiresAt`, else its `exp` (seconds, as in a JWT)
+   * When an identity ends: milliseconds since the epoch (a number or a numeric string), a Date or an ISO 8601 string; the connection is
+   * then closed with 4401. Anything else but `undefined` and `null` refuses the identity. Cannot be async. @default its `expiresAt`, else
+   * its `exp` (seconds, as in a JWT)
    */
   readonly expiresAt?: ((identity: Identity) => number | string | Date | null | undefined) | undefined
   /** What other members see of a connection; at most 1,024 bytes as JSON. Cannot be async. @default nothing */
@@ -61,17 +70,29 @@ export interface WebsocketGroupsOptions {
   /** Starts every key and channel in Redis. No braces. @default 'wsg:' */
   readonly keyPrefix?: string | undefined
   readonly outage?: { readonly [Operation in keyof OutagePolicy]?: OutagePolicy[Operation] | undefined } | undefined
-  /** How many upgrades per second this instance takes, after a burst of as many as `burst` (default: those of one second); more get 503 with Retry-After. @default no limit */
+  /**
+   * How many upgrades per second this instance takes, after a burst of as many as `burst` (default: those of one second); more get 503 with
+   * Retry-After. @default no limit
+   */
   readonly upgradeLimit?: UpgradeLimit | undefined
-  /** What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile. @default { maxMessages: 100, ttlMs: 300_000 } */
+  /**
+   * What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile.
+   * @default { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 }
+   */
   readonly log?: LogSettings | false | undefined
   /** Exceptions from `log`, by group name, by prefix (`'chat:*'`, the longest counts), or as a function (`undefined`: as `log` says). */
   readonly logs?: Readonly<Record<string, LogSettings | false>> | ((group: string) => LogSettings | false | undefined) | undefined
   /** A connection that is this far behind is closed with 4008. @default 4_194_304 // 4 MiB */
   readonly maxBufferedBytes?: number | undefined
-  /** A connection that is this far behind gets no volatile messages, and of those with a conflation key only the latest. @default 65_536 // 64 KiB */
+  /**
+   * A connection that is this far behind gets no volatile messages, and of those with a conflation key only the latest. @default 65_536 //
+   * 64 KiB
+   */
   readonly slowBufferedBytes?: number | undefined
-  /** Milliseconds (0 to 10) that messages wait for others that can go out in the same write. 0: only for those that are there already. @default 0 */
+  /**
+   * Milliseconds (0 to 10) that messages wait for others that can go out in the same write. 0: only for those that are there already.
+   * @default 0
+   */
   readonly flushIntervalMs?: number | undefined
   /** Messages of one connection that may wait for its callbacks; more closes it with 1008 (1013 while `onConnect` runs). @default 1_024 */
   readonly maxQueuedMessages?: number | undefined
@@ -79,7 +100,10 @@ export interface WebsocketGroupsOptions {
   readonly maxQueuedBytes?: number | undefined
   /** @default 1_000 */
   readonly maxGroupsPerConnection?: number | undefined
-  /** Milliseconds a client of the framed protocol has to come back before the others are told that it left; where the route has `presence`. @default 10_000 */
+  /**
+   * Milliseconds a client of the framed protocol has to come back before the others are told that it left; where the route has `presence`.
+   * @default 10_000
+   */
   readonly presenceGraceMs?: number | undefined
   /** Milliseconds between pings; a connection that answers none of two is terminated. 0 disables. @default 30_000 */
   readonly heartbeatIntervalMs?: number | undefined
@@ -104,7 +128,10 @@ export interface PublisherOptions {
   readonly redis: string | RedisOptions | Redis
   readonly keyPrefix?: string | undefined
   readonly operationTimeoutMs?: number | undefined
-  /** As the plugin's; must be the same, or what this process publishes is not what the instances repair from. */
+  /**
+   * As the plugin's. Where it differs from that of the instances, the larger settings count; whether a group has a log at all must be the
+   * same.
+   */
   readonly log?: WebsocketGroupsOptions['log'] | undefined
   readonly logs?: WebsocketGroupsOptions['logs'] | undefined
   readonly logger?: FastifyBaseLogger | undefined

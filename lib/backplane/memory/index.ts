@@ -1,6 +1,6 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, Backplane, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Backplane, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { MemoryLogs } from './log.ts'
 
 /** Joins several instances of one process, as a Redis would join several processes. */
@@ -76,11 +76,12 @@ export class MemoryBackplane implements Backplane {
     return this.#send(targets.map(target => ({ ...envelope, target, payload })))
   }
 
-  async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
+  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
     this.#assertUp()
-    const { logged, ...appended } = this.#logs.append(group, { ...envelope, target: { kind: 'group', name: group }, payload: Buffer.from(envelope.payload) }, log, key)
-    if (logged !== undefined) this.#send([logged])
-    return appended
+    const payload = Buffer.from(envelope.payload)     // as in `publish`
+    const { copies, positions, duplicate } = this.#logs.append(targets, { ...envelope, payload }, key)
+    if (!duplicate) this.#send(copies)
+    return { positions, duplicate, queued: false }
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
@@ -117,7 +118,7 @@ export class MemoryBackplane implements Backplane {
   }
 
   stats (): Record<string, number> {
-    return { backplaneSubscriptions: this.#wanted.size }
+    return { backplaneSubscriptions: this.#wanted.size, ...this.#logs.stats() }
   }
 
   async close (): Promise<void> {
