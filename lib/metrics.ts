@@ -17,6 +17,8 @@ export class Metrics {
   /** Joins that succeeded on this instance alone, because the backplane was out. */
   joinsLocal = 0
   /** Connections closed because too many messages waited for their callbacks. */
+  /** Messages that failed while their connection stayed: in an outage of the backplane, by the client's fault, or because `onError` said so. */
+  messagesFailed = 0
   queueOverflows = 0
   /** Connections closed because their clients read too slowly. */
   slowConsumersClosed = 0

@@ -46,7 +46,11 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   onDisconnect?: ((
     connection: Connection<Params, Who>, closed: { readonly code: number, readonly reason: string }
   ) => Awaitable<unknown>) | undefined
-  /** `onMessage` threw, or the socket failed. `true` keeps the connection, anything else closes it with 1011. */
+  /**
+   * `onMessage` threw, or the socket failed. `true` keeps the connection, anything else closes it with 1011. Without `onError` a connection
+   * stays when the error will pass (WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_QUEUE_FULL) or has a `statusCode` below 500, and one of the
+   * framed protocol always does. A client of the framed protocol is told of the error when its connection stays.
+   */
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */
   mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined

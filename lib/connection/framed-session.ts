@@ -230,16 +230,21 @@ export class FramedSession implements RequestHandler {
 }
 
 /**
- * What a client is told of an error. The texts of errors that are the fault of the server (no status, or 500 and up) may name hosts,
- * queries or files, so they stay here.
+ * What a client is told of an error. The codes and texts of errors that are the fault of the server (no status, or 500 and up) may name
+ * hosts, queries or files, so they stay here unless they are this package's own.
  */
 function describeError (error: unknown): { readonly code: string, readonly message: string } {
-  const fields = typeof error === 'object' && error !== null ? error : {}
-  const { code, statusCode, message } = fields as { code?: unknown, statusCode?: unknown, message?: unknown }
-  // Some libraries put the name of what failed into their codes.
-  const known = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
-  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') return { code: known, message }
-  return { code: known, message: errorCodes[Object.hasOwn(errorCodes, known) ? known as ErrorCode : handlerFailed].text }
+  const { code, statusCode, message } = toObject(error)
+  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
+    // Some libraries put the name of what failed into their codes.
+    return { code: typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed, message }
+  }
+  const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
+  return { code: known, message: errorCodes[known].text }
+}
+
+function toObject (value: unknown): { readonly code?: unknown, readonly statusCode?: unknown, readonly message?: unknown } {
+  return typeof value === 'object' && value !== null ? value : {}
 }
 
 /**

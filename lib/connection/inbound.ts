@@ -27,6 +27,11 @@ export interface RequestHandler {
 
 interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
 
+/** Errors that will pass by themselves. */
+const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL'] as const
+/** Status codes from here on are the server's fault. */
+const serverFault = 500
+
 export interface Closed { readonly code: number, readonly reason: string }
 type Message = string | Buffer | FramedRequest
 interface Queued { readonly message: Message, readonly bytes: number }
@@ -188,8 +193,25 @@ export class MessageQueue {
 
   /** Never rejects. */
   async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
-    if (!await this.#survives(error, 'onMessage failed')) return this.#closeFor(error)
-    if (isFramed(message)) message.handler.failed(message.request, error)
+    const framed = isFramed(message)
+    const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'onMessage failed')
+    if (!stays) return this.#closeFor(error)
+    this.#metrics.messagesFailed++
+    if (framed) message.handler.failed(message.request, error)
+  }
+
+  /**
+   * Whether the error is an answer to the one message, and nothing is wrong with the connection: what passes, as an outage of the
+   * backplane does, and what the client did wrong. A client of the framed protocol is told of every failure, so a bug is an answer too.
+   */
+  #isAnswer (error: Error, framed: boolean): boolean {
+    const { statusCode } = error as Error & { statusCode?: unknown }
+    if (hasCode(error, ...passing) || (typeof statusCode === 'number' && statusCode < serverFault)) {
+      this.#connection.log.debug({ err: error }, 'a message was not handled')
+      return true
+    }
+    this.#logFailure(error, 'onMessage failed')
+    return framed
   }
 
   /** Whether `onError` wants to keep the connection. */

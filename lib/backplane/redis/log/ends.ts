@@ -46,7 +46,8 @@ export class LogEnds {
   /** Never rejects. */
   async #call (waiters: readonly Waiter[]): Promise<void> {
     try {
-      const fields = await this.#link.bytesScript(readEnds, waiters.map(({ group }) => this.#keys.logMeta(group)), []) as Array<Buffer | null>
+      const metas = waiters.map(({ group }) => this.#keys.logMeta(group))
+      const fields = await this.#link.bytesScript(readEnds, metas, []) as Array<Buffer | null>
       for (const [index, { resolve }] of waiters.entries()) resolve(endOf(fields[3 * index], fields[3 * index + 1], fields[3 * index + 2]))
     } catch (error) {
       for (const { reject } of waiters) reject(error)

@@ -17,7 +17,10 @@ const Status = { follows: 0, epoch: 2, rewound: 3, trimmed: 4, none: 5 } as cons
 const reasons: Readonly<Record<number, GapReason>> = { [Status.epoch]: 'epoch', [Status.rewound]: 'rewound', [Status.trimmed]: 'trimmed' }
 
 export interface RedisLogPage extends LogPage {
-  /** The last position that was read, which may be after the last of `messages`: what this version cannot decode has a place in the log, too. */
+  /**
+   * The last position that was read, which may be after the last of `messages`: what this version cannot decode has a place in the log,
+   * too.
+   */
   readonly last: LogPosition
 }
 
@@ -30,7 +33,9 @@ interface Entries {
 }
 
 /** `since`: a position; `logStart`: from the earliest message that is kept; `undefined`: the latest ones. */
-export async function readPage (link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number): Promise<RedisLogPage> {
+export async function readPage (
+  link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number
+): Promise<RedisLogPage> {
   const read = await readEntries(link, keys, group, since, limit)
   if (read === undefined) {
     // No trace of a log that we had seen: its data is gone.

@@ -137,7 +137,7 @@ local places = {}
 if ARGV[6] ~= '' then
   for m = 1, messages do
     local offsets = {ARGV[6]}
-    for g = 1, count do offsets[g + 1] = pack('>I6', logs[g].known and 0 or logs[g].offset + m) end
+    for g = 1, count do offsets[g + 1] = logs[g].epoch .. pack('>I6', logs[g].known and 0 or logs[g].offset + m) end
     places[m] = table.concat(offsets)
   end
 end
