@@ -43,7 +43,8 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
     const { auth = plugin.authenticate !== undefined || undefined } = room
     if (auth === undefined) {
       throw invalid(
-        `wsRoom(${show(path)}) does not say who may enter: give the plugin, or the room's \`auth\`, the option authenticate, or write auth: false`
+        `wsRoom(${show(path)}) does not say who may enter: give the plugin, or the room's \`auth\`, the option authenticate, ` +
+        'or write auth: false'
       )
     }
     const groups = new WeakMap<object, string>()
@@ -189,7 +190,9 @@ function groupFromParams (path: string): GroupOf {
   const names = paramNames(path)
   const name = names.includes('room') ? 'room' : names[0]
   if (name === undefined || (name !== 'room' && names.length > 1)) {
-    throw invalid(`wsRoom(${show(path)}) must have a parameter called room, or only one, or the option group; got ${names.length} parameters`)
+    throw invalid(
+      `wsRoom(${show(path)}) must have a parameter called room, or only one, or the option group; got ${names.length} parameters`
+    )
   }
   return params => {
     const value: unknown = params[name]

@@ -546,6 +546,18 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     await assert.rejects(a.publish(group('lobby'), 'x'), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
   })
 
+  rule('a secret, where there is one, is the same for all instances, whoever asks when', async start => {
+    const [a, b] = [await start(), await start()]
+    if (a.backplane.secret === undefined || b.backplane.secret === undefined) return
+    const [first, second] = await Promise.all([a.backplane.secret('one'), b.backplane.secret('another')])
+    assert.ok(first === 'one' || first === 'another')
+    assert.equal(second, first)
+    await a.backplane.close()
+    assert.equal(await b.backplane.secret('a third'), first)
+    const late = await start()
+    assert.equal(await late.backplane.secret?.('a fourth'), first)
+  })
+
   rule('an instance id that is taken is refused', async start => {
     const a = await start()
     await assert.rejects(start(a.instanceId), { code: 'WSG_INSTANCE_ID_TAKEN' })

@@ -105,7 +105,8 @@ onBoth('a client that is back too late gets what is still there with its grant, 
   await say(a, '2', '3', '4', '5', '6')
   const { session } = first.welcome
   const hello = { session, resume: { lobby: position } }
-  for (const [path, grants, expected] of [['lobby', { lobby: grant }, ['4', '5', '6']], ['lobby', {}, []], ['past/lobby', {}, ['6']]] as const) {
+  const cases = [['lobby', { lobby: grant }, ['4', '5', '6']], ['lobby', {}, []], ['past/lobby', {}, ['6']]] as const
+  for (const [path, grants, expected] of cases) {
     const back = await openFramed(t, `${b.url}/${path}`, { hello: { ...hello, grants } })
     t.match(await back.next(), { type: 'joined', recovered: false, reason: 'trimmed', grant: String })
     for (const data of expected) t.equal((await back.next()).data, data)
