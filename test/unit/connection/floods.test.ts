@@ -7,7 +7,7 @@ import type * as Ws from 'ws'
 import { LocalConnection } from '../../../lib/connection/connection.ts'
 import { FlushScheduler } from '../../../lib/connection/outbound/flush-scheduler.ts'
 import { Metrics } from '../../../lib/metrics.ts'
-import { silentLog } from '../../helpers/fakes.ts'
+import { silentLog } from '../../helpers/silent-log.ts'
 import { until } from '../../helpers/until.ts'
 import { clientFrame, rawConnection, upgradeHead, type RawConnection } from '../../http/raw.ts'
 
