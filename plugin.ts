@@ -11,7 +11,7 @@ import { upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { makeWsHandler } from './lib/http/ws-handler.ts'
 import { endRefusedUpgrades } from './lib/http/upgrade-sockets.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
-import { resolveOptions, type ResolvedOptions } from './lib/options/resolve.ts'
+import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
 import { GroupRegistry } from './lib/registry.ts'
 import type { PublisherOptions, WebsocketGroupsOptions } from './lib/options/types.ts'
 import type { Publisher } from './lib/types.ts'
@@ -33,9 +33,10 @@ const servers = new WeakSet<object>()
 /**
  * Broadcasts from a process that holds no sockets: a worker, a cron job, a script. It connects at once; the first calls wait for that.
  * Close it when done, or write `await using publisher = createPublisher({ redis })`.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID, where the plugin would refuse the same options, and when `redis` is not set
  */
 export function createPublisher (options: PublisherOptions): Publisher {
-  return new GroupPublisher(options)
+  return new GroupPublisher(resolvePublisherOptions(options))
 }
 
 async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOptions): Promise<void> {

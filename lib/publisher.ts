@@ -1,8 +1,8 @@
 import { LoggedPublish } from './delivery/logged-publish.ts'
 import { hasCode, WebsocketGroupsError } from './errors.ts'
-import { GroupLogs, defaultLog } from './options/group-logs.ts'
+import { GroupLogs } from './options/group-logs.ts'
 import { EnvelopeFactory, everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
-import type { PublisherOptions } from './options/types.ts'
+import type { ResolvedPublisherOptions } from './options/resolve.ts'
 import type { BroadcastOptions, BroadcastResult, Data, Member, Publisher } from './types.ts'
 import type { Target } from './backplane/backplane.ts'
 import { Keys } from './backplane/redis/keys.ts'
@@ -26,7 +26,7 @@ export class GroupPublisher implements Publisher {
   #refusal: Error | undefined
   #decide: (refusal?: Error) => void
 
-  constructor ({ redis, keyPrefix = 'wsg:', operationTimeoutMs = 500, logger, log = defaultLog, logs }: PublisherOptions) {
+  constructor ({ redis, keyPrefix, operationTimeoutMs, logger, log, logs }: ResolvedPublisherOptions) {
     this.#keys = new Keys(keyPrefix)
     let tried = (): void => {}
     this.#tried = new Promise(resolve => { tried = resolve })

@@ -260,7 +260,7 @@ export class GroupRegistry implements Registry {
         this.#cache.forget(group)
         this.#hub.announceGap(group, { reason, position, epoch })
       },
-      logged: group => this.#logs.of(group) !== undefined,
+      logged: group => this.#logs.has(group),
       member: (group, connectionId) => this.#hub.member(group, connectionId),
       memberIds: group => this.#hub.memberIds(group),
       groups: () => this.#hub.groups(),

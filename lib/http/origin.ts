@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import { invalid, show } from '../options/resolve.ts'
+import { invalid, show } from '../options/rules.ts'
 import type { WsAuthOptions } from '../route-types.ts'
 
 type AllowedOrigins = WsAuthOptions['allowedOrigins']

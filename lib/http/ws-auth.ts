@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
-import { aBoolean, aFunction, checkOptions, invalid, type ResolvedOptions, type Rule } from '../options/resolve.ts'
+import type { ResolvedOptions } from '../options/resolve.ts'
+import { aBoolean, aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
 import type { Authenticate, WsAuthOptions } from '../route-types.ts'
 import type { Identity } from '../types.ts'
 import { originCheck } from './origin.ts'

@@ -1,50 +1,108 @@
-import type { WebsocketGroupsOptions } from './types.ts'
+import { BoundedMap } from '../bounded-map.ts'
+import { WebsocketGroupsError } from '../errors.ts'
 import type { LogSettings } from '../types.ts'
+import { check, checkOptions, integer, isPlainObject, property, show, withoutUndefined, type Rule } from './rules.ts'
+import type { WebsocketGroupsOptions } from './types.ts'
 
 const maxRemembered = 10_000
 
 export const defaultLog: LogSettings = { maxMessages: 100, ttlMs: 300_000 }
 
+export const logRule: Rule = {
+  allowed: 'false or { maxMessages, ttlMs }',
+  accepts: value => value === false || (isPlainObject(value) && !isThenable(value))
+}
+
+const logRules = {
+  maxMessages: integer(1, 10_000, 'messages'),
+  ttlMs: integer(1_000, 2_592_000_000, 'ms')
+} as const satisfies Record<keyof LogSettings, Rule>
+
+/**
+ * Checks what an option says of a log.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+ */
+export function checkLog (log: unknown, name: string): asserts log is LogSettings | false {
+  check(name, log, logRule)
+  if (log === false) return
+  for (const [field, rule] of Object.entries(logRules)) check(`${name}.${field}`, property(log, field), rule)
+  checkOptions(log, logRules, `${name}.`)
+}
+
 /** Which log each group has, by the options `log` and `logs`. */
 export class GroupLogs {
-  readonly #default: LogSettings | undefined
-  readonly #exact = new Map<string, LogSettings | undefined>()
+  readonly #default: LogSettings | false
+  readonly #exact = new Map<string, LogSettings | false>()
   /** Longest first, so that the first one that fits is the most exact. */
-  readonly #prefixes: ReadonlyArray<readonly [prefix: string, settings: LogSettings | undefined]>
-  readonly #choose: ((group: string) => LogSettings | false | undefined) | undefined
+  readonly #prefixes: ReadonlyArray<readonly [prefix: string, settings: LogSettings | false]>
+  readonly #choose: ((group: string) => unknown) | undefined
   /** Answers by prefix, so that a broadcast does not walk the list. */
-  readonly #known = new Map<string, LogSettings | undefined>()
+  readonly #known = new BoundedMap<string, LogSettings | false>({ maxWeight: maxRemembered })
+  /** What the function answered and was found right: it usually returns the same few objects. */
+  readonly #checked = new WeakSet<object>()
 
   constructor ({ log, logs }: { readonly log: NonNullable<WebsocketGroupsOptions['log']>, readonly logs: WebsocketGroupsOptions['logs'] }) {
-    this.#default = orNone(log)
+    this.#default = log
     this.#choose = typeof logs === 'function' ? logs : undefined
-    const named = Object.entries(typeof logs === 'function' ? {} : logs ?? {})
-    for (const [name, settings] of named) if (!name.endsWith('*')) this.#exact.set(name, orNone(settings))
+    const named = Object.entries(withoutUndefined(typeof logs === 'function' ? {} : logs ?? {}))
+    for (const [name, settings] of named) if (!name.endsWith('*')) this.#exact.set(name, settings)
     this.#prefixes = named.filter(([name]) => name.endsWith('*'))
-      .map(([name, settings]) => [name.slice(0, -1), orNone(settings)] as const)
+      .map(([name, settings]) => [name.slice(0, -1), settings] as const)
       .sort(([a], [b]) => b.length - a.length)
   }
 
-  /** `undefined`: the group has no log. */
+  /**
+   * The settings of the group's log; `undefined`: the group has none.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID when the function `logs` throws, or returns what is no setting
+   */
   of (group: string): LogSettings | undefined {
-    if (this.#choose !== undefined) {
-      const chosen = this.#choose(group)
-      return chosen === undefined ? this.#default : orNone(chosen)
-    }
-    if (this.#exact.has(group)) return this.#exact.get(group)
-    return this.#prefixes.length === 0 ? this.#default : this.#byPrefix(group)
+    const settings = this.#choose === undefined ? this.#exact.get(group) ?? this.#byPrefix(group) : this.#chosen(this.#choose, group)
+    return settings === false ? undefined : settings
   }
 
-  #byPrefix (group: string): LogSettings | undefined {
-    if (this.#known.has(group)) return this.#known.get(group)
+  /**
+   * Whether the group has a log, for callers that nobody could tell of an error. Where the function `logs` gives no usable answer the group counts as one
+   * with a log: its messages are then never taken for volatile ones, and whoever joins it or sends to it gets the error.
+   */
+  has (group: string): boolean {
+    try {
+      return this.of(group) !== undefined
+    } catch {
+      return true
+    }
+  }
+
+  #chosen (choose: (group: string) => unknown, group: string): LogSettings | false {
+    const settings = call(choose, group)
+    if (settings === undefined) return this.#default
+    if (typeof settings === 'object' && settings !== null && this.#checked.has(settings)) return settings as LogSettings
+    // The promise is refused below; its own failure is no news then, and would end the process as an unhandled rejection.
+    if (isThenable(settings)) Promise.resolve(settings).catch(() => undefined)
+    checkLog(settings, `what logs(${show(group)}) returns`)
+    if (settings !== false) this.#checked.add(settings)
+    return settings
+  }
+
+  #byPrefix (group: string): LogSettings | false {
+    if (this.#prefixes.length === 0) return this.#default
+    const known = this.#known.get(group)
+    if (known !== undefined) return known
     const fitting = this.#prefixes.find(([prefix]) => group.startsWith(prefix))
     const settings = fitting === undefined ? this.#default : fitting[1]
-    if (this.#known.size >= maxRemembered) this.#known.clear()
     this.#known.set(group, settings)
     return settings
   }
 }
 
-function orNone (settings: LogSettings | false): LogSettings | undefined {
-  return settings === false ? undefined : settings
+function call (choose: (group: string) => unknown, group: string): unknown {
+  try {
+    return choose(group)
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new WebsocketGroupsError('WSG_OPTION_INVALID', `logs(${show(group)}) threw: ${reason}`, { cause: error })
+  }
+}
+
+function isThenable (value: unknown): value is PromiseLike<unknown> {
+  return typeof property(value, 'then') === 'function'
 }

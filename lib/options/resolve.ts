@@ -1,35 +1,7 @@
-import type { LogSettings } from '../backplane/backplane.ts'
-import { WebsocketGroupsError } from '../errors.ts'
-import { defaultLog } from './group-logs.ts'
-import type { OutagePolicy, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
+import { checkLog, defaultLog, logRule } from './group-logs.ts'
+import { aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule } from './rules.ts'
+import type { OutagePolicy, PublisherOptions, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
 import type { Identity } from '../types.ts'
-
-export interface Rule {
-  /** Ends the sentence "… must be". */
-  readonly allowed: string
-  readonly accepts: (value: unknown) => boolean
-  /** The value may hold a password. */
-  readonly secret?: boolean
-}
-
-export type Rules = Readonly<Record<string, Rule>>
-
-const maxTimerMs = 2_147_483_647
-
-export const aFunction: Rule = { allowed: 'a function', accepts: value => typeof value === 'function' }
-export const anObject: Rule = { allowed: 'an object', accepts: isPlainObject }
-export const aBoolean: Rule = oneOf(true, false)
-
-export function oneOf (...values: ReadonlyArray<string | number | boolean>): Rule {
-  return { allowed: values.map(value => show(value)).join(' or '), accepts: value => values.includes(value as string) }
-}
-
-export function integer (min: number, max: number, unit: string): Rule {
-  return {
-    allowed: `an integer from ${min} to ${max} (${unit})`,
-    accepts: value => Number.isInteger(value) && (value as number) >= min && (value as number) <= max
-  }
-}
 
 const outageRules = {
   join: oneOf('local', 'reject'),
@@ -42,7 +14,7 @@ const outageRules = {
 
 const rules = {
   redis: {
-    allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, or an ioredis client; leave it out for the in-memory backplane',
+    allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, or an ioredis client (the plugin alone may leave it out, and stays in memory then)',
     accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
     secret: true
   },
@@ -61,7 +33,7 @@ const rules = {
     allowed: 'a string of 1 to 100 characters without braces, spaces and control characters',
     accepts: value => typeof value === 'string' && /^[^{}\s\p{Cc}]{1,100}$/u.test(value)
   },
-  log: { allowed: 'false or { maxMessages, ttlMs }', accepts: value => value === false || isPlainObject(value) },
+  log: logRule,
   logs: { allowed: 'an object of log settings by group name or prefix*, or a function', accepts: value => typeof value === 'function' || isPlainObject(value) },
   outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
   upgradeLimit: { allowed: '{ perSecond, burst? }', accepts: isPlainObject },
@@ -124,11 +96,9 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   checkOptions(raw, rules, '', fastifyOptions)
   const given = withoutUndefined(raw as WebsocketGroupsOptions)
   if (given.redis !== undefined && given.backplane !== undefined) throw invalid('redis and backplane exclude each other: give one of them')
-  if (property(given.redis, 'isCluster') === true) throw invalid('redis got an ioredis Cluster: Redis Cluster is not supported yet')
+  checkShared(given)
   checkOptions(given.outage ?? {}, outageRules, 'outage.')
   if (given.upgradeLimit !== undefined) checkUpgradeLimit(given.upgradeLimit)
-  checkLog(given.log, 'log')
-  if (typeof given.logs === 'object') for (const [name, log] of Object.entries(given.logs)) checkLog(log, `logs[${show(name)}]`)
   const maxPayload = given.options?.maxPayload
   if (maxPayload !== undefined) check('options.maxPayload', maxPayload, integer(0, Number.MAX_SAFE_INTEGER, 'bytes, 0 for no limit'))
   for (const [path, room] of Object.entries(given.rooms ?? {})) {
@@ -150,24 +120,40 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   }
 }
 
+const { redis, keyPrefix, operationTimeoutMs, log, logs } = rules
+const publisherRules = {
+  redis,
+  keyPrefix,
+  operationTimeoutMs,
+  log,
+  logs,
+  logger: { allowed: 'a logger as that of Fastify', accepts: value => ['debug', 'warn'].every(level => typeof property(value, level) === 'function') }
+} as const satisfies Record<keyof PublisherOptions, Rule>
+
+export type ResolvedPublisherOptions =
+  Required<Pick<PublisherOptions, 'redis'>> &
+  Pick<PublisherOptions, 'logs' | 'logger'> &
+  Pick<ResolvedOptions, 'keyPrefix' | 'operationTimeoutMs' | 'log'>
+
 /**
- * Checks each option that is there against its rule. An option that is `undefined` is left out, as an unset environment variable is.
- * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+ * The options of `createPublisher`: what it shares with the plugin has the same rules and defaults there and here.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the option, the value and what is allowed
  */
-export function checkOptions (raw: unknown, rules: Rules, where: string, ignored: readonly string[] = []): void {
-  if (!isPlainObject(raw)) throw invalid(`${where === '' ? 'the options' : where.replace(/\W+$/, '')} must be an object, got ${show(raw)}`)
-  for (const [name, value] of Object.entries(raw as object)) {
-    if (ignored.includes(name) || value === undefined) continue
-    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
-    if (rule === undefined) throw invalid(`there is no option ${where}${name} (it got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
-    check(where + name, value, rule)
-  }
+export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions {
+  checkOptions(raw, publisherRules, '')
+  const given = withoutUndefined(raw as PublisherOptions)
+  check('redis', given.redis, redis)
+  checkShared(given)
+  return { keyPrefix: defaults.keyPrefix, operationTimeoutMs: defaults.operationTimeoutMs, log: defaults.log, ...given }
 }
 
-const logRules = {
-  maxMessages: integer(1, 10_000, 'messages'),
-  ttlMs: integer(1_000, 2_592_000_000, 'ms')
-} as const satisfies Record<keyof LogSettings, Rule>
+/** What the plugin and the publisher refuse beyond the type of a value. */
+function checkShared ({ redis, log, logs }: Pick<WebsocketGroupsOptions, 'redis' | 'log' | 'logs'>): void {
+  if (property(redis, 'isCluster') === true) throw invalid('redis got an ioredis Cluster: Redis Cluster is not supported yet')
+  if (log !== undefined) checkLog(log, 'log')
+  if (typeof logs !== 'object') return
+  for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
+}
 
 const upgradeLimitRules = {
   perSecond: integer(1, 1_000_000, 'upgrades per second'),
@@ -177,38 +163,6 @@ const upgradeLimitRules = {
 function checkUpgradeLimit (limit: UpgradeLimit): void {
   checkOptions(limit, upgradeLimitRules, 'upgradeLimit.')
   check('upgradeLimit.perSecond', limit.perSecond, upgradeLimitRules.perSecond)
-}
-
-function checkLog (log: unknown, name: string): void {
-  if (log === undefined || log === false) return
-  check(name, log, rules.log)
-  for (const [field, rule] of Object.entries(logRules)) check(`${name}.${field}`, property(log, field), rule)
-  checkOptions(log, logRules, `${name}.`)
-}
-
-function check (name: string, value: unknown, rule: Rule): void {
-  if (!rule.accepts(value)) throw invalid(`${name} must be ${rule.allowed}, got ${rule.secret === true ? withoutPassword(value) : show(value)}`)
-}
-
-export function invalid (detail: string): WebsocketGroupsError {
-  return new WebsocketGroupsError('WSG_OPTION_INVALID', detail)
-}
-
-export function show (value: unknown): string {
-  if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`
-  if (typeof value === 'function') return 'a function'
-  if (Array.isArray(value)) return 'an array'
-  if (typeof value !== 'object' || value === null) return typeof value === 'bigint' ? `${value}n` : String(value)
-  const name: unknown = property(property(value, 'constructor'), 'name')
-  return typeof name === 'string' && name !== 'Object' ? `an object of class ${name}` : 'an object'
-}
-
-function withoutPassword (value: unknown): string {
-  return show(typeof value === 'string' ? value.replace(/^(.*?:\/\/)?.*@/, '$1***@') : value)
-}
-
-function isPlainObject (value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
@@ -221,14 +175,6 @@ function isLiteral (value: unknown): boolean {
   if (!isPlainObject(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)
   return prototype === null || Object.getPrototypeOf(prototype) === null
-}
-
-function property (value: unknown, name: string): unknown {
-  return (typeof value === 'object' && value !== null) || typeof value === 'function' ? (value as Record<string, unknown>)[name] : undefined
-}
-
-function withoutUndefined<Options extends object> (options: Options): Options {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Options
 }
 
 /** `userId`, `sub` or `id`; the last two are what tokens and databases call it. */

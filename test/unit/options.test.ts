@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Cluster, Redis } from 'ioredis'
 import { MemoryBackplane } from '../../lib/backplane/memory/index.ts'
-import { resolveOptions } from '../../lib/options/resolve.ts'
+import { resolveOptions, resolvePublisherOptions } from '../../lib/options/resolve.ts'
 import type { Identity } from '../../lib/types.ts'
 
 function refusal (options: unknown): string {
@@ -64,6 +64,50 @@ t.test('a wrong value is refused with the option, the value and what is allowed'
 t.test('every option is in the table above or tested by name below', async t => {
   const tested = new Set(wrong.map(([name]) => name))
   t.strictSame(Object.keys(resolveOptions()).filter(name => !tested.has(name)), [])
+})
+
+function refusalOf (resolve: (options: unknown) => unknown, options: unknown): unknown {
+  try {
+    resolve(options)
+  } catch (error) {
+    return error
+  }
+  return 'none'
+}
+
+t.test('a publisher refuses what the plugin refuses, with the same errors, and has the same defaults', async t => {
+  const redis = 'redis://localhost'
+  const { keyPrefix, operationTimeoutMs, log } = resolveOptions()
+  t.strictSame(resolvePublisherOptions({ redis }), { redis, keyPrefix, operationTimeoutMs, log })
+  t.strictSame(resolvePublisherOptions({ redis, keyPrefix: undefined, log: undefined }), resolvePublisherOptions({ redis }))
+  const shared = ['redis', 'keyPrefix', 'log', 'logs', 'operationTimeoutMs']
+  const cluster = new Cluster([redis], { lazyConnect: true })
+  const bad: ReadonlyArray<readonly [string, unknown]> = [
+    ...wrong.filter(([name]) => shared.includes(name)).map(([name, value]) => [name, value] as const),
+    ['redis', cluster],
+    ['log', { maxMessages: 'ten', ttlMs: -1 }],
+    ['log', { maxMessages: 10 }],
+    ['log', { maxMessages: 10, ttlMs: 1_000, size: 1 }],
+    ['logs', { 'chat:*': { maxMessages: 10 } }],
+    ['logs', { lobby: null }]
+  ]
+  for (const [name, value] of bad) {
+    t.match(refusalOf(resolveOptions, { redis, [name]: value }), { code: 'WSG_OPTION_INVALID' })
+    t.strictSame(String(refusalOf(resolvePublisherOptions, { redis, [name]: value })), String(refusalOf(resolveOptions, { redis, [name]: value })))
+  }
+  cluster.disconnect()
+})
+
+t.test('a publisher needs a Redis, and refuses options it has not', async t => {
+  const unset = refusalOf(resolvePublisherOptions, {})
+  t.match(unset, { code: 'WSG_OPTION_INVALID', message: /redis must be a URL.*got undefined/ })
+  t.equal(String(refusalOf(resolvePublisherOptions, { redis: undefined })), String(unset), 'as from an unset environment variable')
+  t.equal(String(refusalOf(resolveOptions, { redis: null })), String(unset).replace('undefined', 'null'), 'the text is that of the plugin')
+  t.match(refusalOf(resolvePublisherOptions, undefined), { code: 'WSG_OPTION_INVALID', message: /the options must be an object, got undefined/ })
+  const misspelt = { redis: 'redis://localhost', keyPrfix: 'x' }
+  t.match(refusalOf(resolvePublisherOptions, misspelt), { code: 'WSG_OPTION_INVALID', message: /no option keyPrfix \(it got 'x'\).*keyPrefix/ })
+  t.match(refusalOf(resolvePublisherOptions, { redis: 'redis://localhost', logger: {} }), { message: /logger must be a logger/ })
+  t.doesNotThrow(() => resolvePublisherOptions({ redis: 'redis://localhost', logger: console }))
 })
 
 t.test('an unknown option is refused with the options there are', async t => {

@@ -1,0 +1,80 @@
+import { WebsocketGroupsError } from '../errors.ts'
+
+/** What values an option takes. */
+export interface Rule {
+  /** Ends the sentence "… must be". */
+  readonly allowed: string
+  readonly accepts: (value: unknown) => boolean
+  /** The value may hold a password. */
+  readonly secret?: boolean | undefined
+}
+
+export type Rules = Readonly<Record<string, Rule>>
+
+/** The longest time that a timer of Node.js can wait: a longer one would fire at once. */
+export const maxTimerMs = 2_147_483_647
+
+export const aFunction: Rule = { allowed: 'a function', accepts: value => typeof value === 'function' }
+export const anObject: Rule = { allowed: 'an object', accepts: isPlainObject }
+export const aBoolean: Rule = oneOf(true, false)
+
+export function oneOf (...values: ReadonlyArray<string | number | boolean>): Rule {
+  return { allowed: values.map(value => show(value)).join(' or '), accepts: value => values.includes(value as string) }
+}
+
+export function integer (min: number, max: number, unit: string): Rule {
+  return {
+    allowed: `an integer from ${min} to ${max} (${unit})`,
+    accepts: value => Number.isInteger(value) && (value as number) >= min && (value as number) <= max
+  }
+}
+
+/**
+ * Checks each option that is there against its rule. An option that is `undefined` counts as left out, as an unset environment variable does.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+ */
+export function checkOptions (raw: unknown, rules: Rules, where: string, ignored: readonly string[] = []): void {
+  if (!isPlainObject(raw)) throw invalid(`${where === '' ? 'the options' : where.replace(/\W+$/, '')} must be an object, got ${show(raw)}`)
+  for (const [name, value] of Object.entries(raw as object)) {
+    if (ignored.includes(name) || value === undefined) continue
+    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
+    if (rule === undefined) throw invalid(`there is no option ${where}${name} (it got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
+    check(where + name, value, rule)
+  }
+}
+
+/** @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the option, the value and what is allowed */
+export function check (name: string, value: unknown, rule: Rule): void {
+  if (!rule.accepts(value)) throw invalid(`${name} must be ${rule.allowed}, got ${rule.secret === true ? withoutPassword(value) : show(value)}`)
+}
+
+export function invalid (detail: string): WebsocketGroupsError {
+  return new WebsocketGroupsError('WSG_OPTION_INVALID', detail)
+}
+
+/** Describes a value in a few words, whatever it is: it ends up in an error message. */
+export function show (value: unknown): string {
+  if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`
+  if (typeof value === 'function') return 'a function'
+  if (Array.isArray(value)) return 'an array'
+  if (typeof value !== 'object' || value === null) return typeof value === 'bigint' ? `${value}n` : String(value)
+  const name: unknown = property(property(value, 'constructor'), 'name')
+  return typeof name === 'string' && name !== 'Object' ? `an object of class ${name}` : 'an object'
+}
+
+export function isPlainObject (value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** A property of a value that may have none. */
+export function property (value: unknown, name: string): unknown {
+  return (typeof value === 'object' && value !== null) || typeof value === 'function' ? (value as Record<string, unknown>)[name] : undefined
+}
+
+export function withoutUndefined<Options extends object> (options: Options): Options {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Options
+}
+
+function withoutPassword (value: unknown): string {
+  return show(typeof value === 'string' ? value.replace(/^(.*?:\/\/)?.*@/, '$1***@') : value)
+}
