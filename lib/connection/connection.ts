@@ -4,15 +4,14 @@ import type { RawData, WebSocket } from 'ws'
 import { assertClose, CloseCode, closeReasons } from '../protocol/close-codes.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
-import { encodeMessage } from './frame-codec.ts'
+import { encodeMessage, type ServerFrame } from './frame-codec.ts'
 import { MessageQueue, type Closed, type InboundLimits } from './inbound.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import { SocketWriter } from './outbound/writer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
-import { ConnectionInGroups } from '../hub/local-member.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection, Data, Member } from '../types.ts'
+import type { Connection, Data } from '../types.ts'
 
 export interface ConnectionInit {
   readonly socket: WebSocket
@@ -43,7 +42,7 @@ const faultGraceMs = 2_000
 interface OwnedSocket extends WebSocket { [owner]: LocalConnection }
 
 /** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
-export class LocalConnection extends ConnectionInGroups implements FramedConnection {
+export class LocalConnection implements FramedConnection {
   readonly id: string
   readonly params: Connection['params']
   /** Written by the registry alone. */
@@ -51,15 +50,9 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
   readonly userId: string | undefined
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean
-  /** Positions that the client offered, by group, and that no join has taken yet. */
-  resume: Map<string, string> | undefined
-  /** The groups it is in; written by the hub alone. */
-  readonly joined = new Map<string, Member>()
-  /** The last message to several targets that it got; written by the fan-out alone. */
-  multiStamp = 0
   /** Pings since the client last gave a sign of life. */
   unansweredPings = 0
-  /** Its client knows that this instance shuts down. */
+  /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
@@ -69,14 +62,17 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
-  protected readonly session: FramedSession | undefined
+  readonly #session: FramedSession | undefined
+  /** Made by the first join, as `#offered` is by the first offer: idle connections are to cost little. */
+  #groups: Set<string> | undefined
+  /** Positions that the client offered, by group, and that no join has taken yet. */
+  #offered: Map<string, string> | undefined
   #sent: Closed | undefined
   #ended: Closed | undefined
   #finalGroups: readonly string[] | undefined
   #abort: AbortController | undefined
 
   constructor (init: ConnectionInit) {
-    super()
     this.#socket = init.socket
     this.id = init.id
     this.params = init.params
@@ -86,8 +82,8 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
-    if (init.framed !== undefined) this.session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
-    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics, this.session)
+    if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
+    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics, this.#session)
     this.#enter = init.enter
     this.#release = init.release
     this.#metrics.connectionsOpened++
@@ -103,8 +99,8 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
   static #onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {
     const connection = (this as OwnedSocket)[owner]
     connection.unansweredPings = 0
-    if (connection.session === undefined) connection.#inbound.receive(data as Buffer, isBinary)
-    else connection.session.receive(data as Buffer, isBinary)
+    if (connection.#session === undefined) connection.#inbound.receive(data as Buffer, isBinary)
+    else connection.#session.receive(data as Buffer, isBinary)
   }
 
   static #onPong (this: WebSocket, data: Buffer): void {
@@ -124,7 +120,22 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
   }
 
   get groups (): readonly string[] {
-    return this.#finalGroups ?? [...this.joined.keys()]
+    return this.#finalGroups ?? [...this.#groups ?? []]
+  }
+
+  /** How many groups the connection is in now. */
+  get groupCount (): number {
+    return this.#groups?.size ?? 0
+  }
+
+  /** The client speaks the framed protocol. */
+  get framed (): boolean {
+    return this.#session !== undefined
+  }
+
+  /** The client waits for an answer. */
+  get pending (): boolean {
+    return this.#session?.pending === true
   }
 
   get closed (): boolean {
@@ -136,9 +147,9 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
     return this.#ended?.code
   }
 
-  /** What others know the client's session by. */
+  /** The public name of the client's session. */
   get sessionName (): string | undefined {
-    return this.session?.name
+    return this.#session?.name
   }
 
   get bufferedBytes (): number {
@@ -181,6 +192,34 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
     return this.send(text)
   }
 
+  /** Tells a client of the framed protocol; others are told nothing. */
+  announce (frame: ServerFrame): void {
+    this.#session?.send(frame)
+  }
+
+  /** The hub put the connection into the group. */
+  groupJoined (group: string): void {
+    this.#groups ??= new Set()
+    this.#groups.add(group)
+  }
+
+  /** The hub took the connection out of the group. */
+  groupLeft (group: string): void {
+    this.#groups?.delete(group)
+  }
+
+  /** The client says, by group, which position it has: a join takes it up there. */
+  offerPositions (positions: ReadonlyMap<string, string>): void {
+    this.#offered = new Map(positions)
+  }
+
+  /** The position that the client offered for the group. A second call returns nothing. */
+  takeOfferedPosition (group: string): string | undefined {
+    const position = this.#offered?.get(group)
+    if (position !== undefined) this.#offered?.delete(group)
+    return position
+  }
+
   /** Sends without looking at the data; in the framed protocol, a frame of it. */
   write (payload: Uint8Array | string, binary: boolean): boolean {
     return this.outbound.write(payload, binary)
@@ -214,7 +253,7 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
 
   /** Tells a framed client when to come back, upon which it sends no more. */
   announceShutdown (afterMs: number): void {
-    this.announceReconnect(afterMs)
+    this.announce({ type: 'reconnect', afterMs })
     this.outbound.flush()
     // Its pong comes behind all that the client sent before it read this.
     if (!this.closed) this.#socket.ping(farewell)
@@ -229,7 +268,7 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
     const entered = this.#enter(this)
-    void this.#inbound.start(this.session === undefined ? entered : this.session.opened(entered), request)
+    void this.#inbound.start(this.#session === undefined ? entered : this.#session.opened(entered), request)
   }
 
   closeForFault (code: number, reason = closeReasons[code as CloseCode]): void {
@@ -242,12 +281,12 @@ export class LocalConnection extends ConnectionInGroups implements FramedConnect
     if (this.#ended !== undefined) return
     // What this side said is why it closed, also when the client did not answer.
     this.#ended = this.#sent ?? closed
-    this.#finalGroups = Object.freeze([...this.joined.keys()])
+    this.#finalGroups = Object.freeze([...this.#groups ?? []])
     this.#abort?.abort()
     this.outbound.ended()
     // Without a hello the callbacks never hear of it.
-    if (this.session?.helloReceived === false) this.#inbound.stop()
-    this.session?.ended()
+    if (this.#session?.helloReceived === false) this.#inbound.stop()
+    this.#session?.ended()
     this.#inbound.end(this.#ended, this.#release(this))
   }
 }

@@ -10,8 +10,8 @@ import type { Connection, Identity, JoinOptions, JoinResult } from '../types.ts'
 
 /** What the session needs of its connection. */
 export interface FramedConnection extends InboundConnection {
-  /** Positions that the client offered and that no join has taken yet. */
-  resume: Map<string, string> | undefined
+  /** The client says, by group, which position it has. */
+  offerPositions (positions: ReadonlyMap<string, string>): void
   readonly outbound: Pick<SocketWriter, 'ready'>
   write (payload: Buffer | string, binary: boolean): boolean
 }
@@ -134,7 +134,7 @@ export class FramedSession implements RequestHandler {
     // Whatever has another form was not drawn here: the client gets a new one, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
     this.#name = createHash('sha256').update(id).digest('base64url').slice(0, 16)
-    if (resume.size > 0) this.#connection.resume = new Map(resume)
+    if (resume.size > 0) this.#connection.offerPositions(resume)
     this.#helloReceived = true
     this.#connection.outbound.ready = true
     const { pingMs, resumeMs } = this.#init

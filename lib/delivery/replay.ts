@@ -1,83 +1,78 @@
 import type { Backplane, LogPosition } from '../backplane/backplane.ts'
-import type { LocalConnection } from '../connection/connection.ts'
-import { Holdback } from '../hub/holdback.ts'
-import type { Hub } from '../hub/hub.ts'
 import { formatPosition, samePosition } from '../backplane/position.ts'
-import { assertPosition, type Backlog } from './backlog.ts'
+import type { Holdback } from '../hub/holdback.ts'
+import type { Hub } from '../hub/hub.ts'
+import type { LocalMember } from '../hub/local-member.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
+import type { Backlog } from './backlog.ts'
 
-/** A connection that joins a group and is first told what it missed; what comes live is kept back until then. */
+/** A member that is first told what it missed; live messages are held back until then. */
 export interface PendingReplay {
-  readonly connection: LocalConnection
-  readonly group: string
+  readonly member: LocalMember
   readonly options: JoinOptions
   readonly holdback: Holdback
 }
 
-/** Hands a joining connection what it missed, then what came meanwhile, each message once and in order. */
+/** Gives a joining connection what it missed, then what came meanwhile, each message once and in order. */
 export class Replay {
   readonly #hub: Hub
   readonly #backplane: Backplane
-  readonly #resume: Backlog
+  readonly #backlog: Backlog
 
-  constructor (hub: Hub, backplane: Backplane, resume: Backlog) {
+  constructor (hub: Hub, backplane: Backplane, backlog: Backlog) {
     this.#hub = hub
     this.#backplane = backplane
-    this.#resume = resume
+    this.#backlog = backlog
   }
 
-  /**
-   * Keeps live messages back from now on, if there is anything to tell first. Called before the connection is in the group.
-   * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
-   */
-  hold (connection: LocalConnection, group: string, { since = connection.resume?.get(group), history = 0 }: JoinOptions): PendingReplay | undefined {
-    // What is remembered ends where this instance stopped to follow the log.
-    if (this.#backplane.position(group) === undefined) this.#resume.forget(group)
-    if (since === undefined && history === 0 && !connection.framed) return undefined
-    if (since !== undefined) assertPosition(since)
-    connection.resume?.delete(group)
-    connection.held ??= new Map()
-    const holdback = new Holdback()
-    connection.held.set(group, holdback)
-    return { connection, group, options: { history, ...(since === undefined ? {} : { since }) }, holdback }
+  /** Holds live messages back from now on, if there is anything to tell first. Called in the turn in which the member was added. */
+  hold (member: LocalMember, { since, history = 0 }: JoinOptions): PendingReplay | undefined {
+    const { connection, group } = member
+    // The cache ends where this instance stopped to follow the log.
+    if (this.#backplane.position(group) === undefined) this.#backlog.forget(group)
+    const offered = connection.takeOfferedPosition(group)
+    const from = since ?? offered
+    if (from === undefined && history === 0 && !connection.framed) return undefined
+    return { member, options: { history, ...(from === undefined ? {} : { since: from }) }, holdback: member.startHold() }
   }
 
-  /** The join failed. */
-  drop (held: PendingReplay): void {
-    if (isCurrent(held)) held.connection.held?.delete(held.group)
+  /** Gives up: the join failed. */
+  drop (pending: PendingReplay): void {
+    if (isCurrent(pending)) pending.member.dropHold()
   }
 
-  /** The instance is subscribed. Resolves with what the join's result says of it. */
-  async play (held: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
-    const { connection, group, options, holdback } = held
+  /** Replays, once the instance is subscribed. Resolves with what the result of the join says of it. */
+  async play (pending: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
+    const { member, options } = pending
+    const { connection, group } = member
     try {
-      const { before, messages, epoch, ...recovery } = await this.#resume.replay(group, options)
+      const { before, messages, epoch, ...recovery } = await this.#backlog.replay(group, options)
       const result: JoinResult = { scope, ...recovery, ...(before === undefined ? {} : { position: formatPosition(before) }) }
-      // It left the group meanwhile, and may even have joined anew.
-      if (!isCurrent(held)) return result
-      connection.announceJoined(group, result)
+      // The connection left the group meanwhile, and may even have joined anew.
+      if (!isCurrent(pending)) return result
+      connection.announce({ type: 'joined', group, recovered: result.recovered, reason: result.reason, position: result.position })
       const reached = this.#backplane.position(group)
-      // The log may be ahead of what this instance has delivered: the rest of it comes live.
+      // The log may be ahead of what this instance has delivered: the rest of the log comes live.
       const due = messages.filter(({ position }) => isDelivered(position, reached))
-      for (const envelope of due) this.#hub.replay(connection, envelope)
+      for (const envelope of due) this.#hub.replay(member, envelope)
       const last = due.at(-1)?.position ?? before
-      const waited = holdback.release(last === undefined ? undefined : { position: last, epoch: last.epoch === '' ? epoch ?? '' : last.epoch, told: recovery.recovered === false })
-      for (const news of waited) {
-        if ('reason' in news) connection.announceGap(group, news)
-        else if (!connection.hold(news)) this.#hub.replay(connection, news)
+      const end = last === undefined ? undefined : { position: last, epoch: last.epoch === '' ? epoch ?? '' : last.epoch, told: recovery.recovered === false }
+      for (const news of member.releaseHold(end)) {
+        if ('reason' in news) member.gap(news)
+        else if (!member.hold(news)) this.#hub.replay(member, news)
       }
-      // What comes next begins where the connection is: there is nothing more to hold back, unless this instance is somewhere else.
-      if (reached === undefined || last === undefined || samePosition(last, reached)) connection.held?.delete(group)
+      // What comes next begins where the client is: nothing is left to drop, unless this instance is somewhere else.
+      if (reached === undefined || last === undefined || samePosition(last, reached)) member.dropHold()
       if (reached === undefined && last !== undefined) this.#backplane.follow?.(group, last)
       return result
     } finally {
-      this.drop(held)
+      this.drop(pending)
     }
   }
 }
 
-function isCurrent ({ connection, group, holdback }: PendingReplay): boolean {
-  return holdback.holding && connection.held?.get(group) === holdback
+function isCurrent ({ member, holdback }: PendingReplay): boolean {
+  return holdback.holding && member.holdback === holdback
 }
 
 function isDelivered (position: LogPosition, reached: LogPosition | undefined): boolean {

@@ -3,13 +3,15 @@ import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
+import type { LocalMember } from '../hub/local-member.ts'
 import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Presence } from '../presence/presence.ts'
+import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
 import { userTarget } from '../delivery/envelopes.ts'
 import type { OutagePolicy } from '../options/types.ts'
-import type { Connection, JoinOptions, JoinResult, Json, Member } from '../types.ts'
+import type { Connection, JoinOptions, JoinResult, Json } from '../types.ts'
 
 const maxInfoBytes = 1024
 
@@ -28,7 +30,7 @@ export class Membership {
   readonly #replay: Replay
   readonly #presence: Presence
   /** Joins that wait for the backplane. */
-  readonly #joining = new Map<Member, Promise<JoinResult>>()
+  readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
 
   constructor (hub: Hub, backplane: Backplane, replays: Replay, presence: Presence, options: MembershipOptions, metrics: Metrics) {
     this.#hub = hub
@@ -39,16 +41,17 @@ export class Membership {
     this.#presence = presence
   }
 
+  /** @throws what `Registry.join` throws */
   async join (connection: LocalConnection, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
     this.#assertOpen(connection)
-    const known = connection.joined.get(group)
-    const held = known === undefined ? this.#replay.hold(connection, group, options) : undefined
-    const member = known ?? this.#add(connection, group)
+    const known = this.#hub.find(connection, group)
+    const member = known ?? this.#add(connection, group, options)
     // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
     let joining = this.#joining.get(member)
     if (joining === undefined) {
-      joining = this.#register(connection, group, member, known === undefined, held).finally(() => this.#joining.delete(member))
+      const replay = known === undefined ? this.#replay.hold(member, options) : undefined
+      joining = this.#register(member, known === undefined, replay).finally(() => this.#joining.delete(member))
       this.#joining.set(member, joining)
     }
     return await joining
@@ -56,7 +59,7 @@ export class Membership {
 
   async leave (connection: LocalConnection, group: string): Promise<boolean> {
     if (!this.#takeOut(connection, group)) return false
-    connection.announceLeft(group)
+    connection.announce({ type: 'left', group })
     await this.#sync(group, connection.id)
     await this.#presence.left(connection, group)
     return true
@@ -79,7 +82,8 @@ export class Membership {
     await this.leaveAll(connection)
   }
 
-  async #register (connection: LocalConnection, group: string, member: Member, added: boolean, held: PendingReplay | undefined): Promise<JoinResult> {
+  async #register (member: LocalMember, added: boolean, replay: PendingReplay | undefined): Promise<JoinResult> {
+    const { connection, group } = member
     let scope: JoinResult['scope'] = 'cluster'
     try {
       // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
@@ -87,52 +91,50 @@ export class Membership {
       await this.#backplane.syncMember(group, connection.id)
     } catch (error) {
       if (this.#options.policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) {
-        if (added) this.#undo(connection, group, member)
-        if (held !== undefined) this.#replay.drop(held)
+        if (added) this.#undo(member)
+        if (replay !== undefined) this.#replay.drop(replay)
         throw error
       }
-      // It is a member all the same: without this, nobody would store what failed at its subscription.
-      void this.#backplane.syncMember(group, connection.id).catch(() => {})
+      // By policy the connection is a member here. Nobody stores it yet when the subscription failed, so ask for that.
+      this.#syncLater(group, connection.id)
       this.#metrics.joinsLocal++
       scope = 'local'
     }
-    // The socket may have closed meanwhile; its memberships are undone then, as they are read from the hub whenever they are stored.
+    // The socket may have closed meanwhile. Its memberships are undone then, as they are read from the hub whenever they are stored.
     this.#assertOpen(connection)
-    const result = held === undefined ? { scope } : await this.#replay.play(held, scope)
-    if (added && connection.joined.get(group) === member) this.#presence.joined(connection, group, member)
+    const result = replay === undefined ? { scope } : await this.#replay.play(replay, scope)
+    if (added && this.#hub.find(connection, group) === member) this.#presence.joined(member)
     return result
   }
 
   /** Takes back what a failed join added, unless the connection left, or left and joined anew, meanwhile. */
-  #undo (connection: LocalConnection, group: string, member: Member): void {
-    if (connection.joined.get(group) !== member) return
+  #undo (member: LocalMember): void {
+    const { connection, group } = member
+    if (this.#hub.find(connection, group) !== member) return
     this.#takeOut(connection, group)
-    // Nobody waits for it, as the caller is told of the failure that came first; the backplane goes on trying by itself.
-    void this.#backplane.syncMember(group, connection.id).catch(() => {})
+    // The caller is told of the failure that came first, and does not wait for this one.
+    this.#syncLater(group, connection.id)
   }
 
   #takeOut (connection: LocalConnection, group: string): boolean {
-    const last = this.#hub.leave(connection, group)
-    connection.held?.delete(group)
-    if (last === true) this.#backplane.unsubscribe({ kind: 'group', name: group })
-    return last !== undefined
+    if (this.#hub.leave(connection, group) === undefined) return false
+    if (!this.#hub.has(group)) this.#backplane.unsubscribe({ kind: 'group', name: group })
+    return true
   }
 
-  #add (connection: LocalConnection, group: string): Member {
-    if (connection.joined.size >= this.#options.maxGroupsPerConnection) {
-      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${connection.joined.size}`)
-    }
+  #add (connection: LocalConnection, group: string, { since }: JoinOptions): LocalMember {
+    if (since !== undefined) assertPosition(since)
+    const { groupCount } = connection
+    if (groupCount >= this.#options.maxGroupsPerConnection) throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount}`)
     const info = this.#infoOf(connection)
-    const member: Member = {
+    return this.#hub.join(connection, group, {
       connectionId: connection.id,
       instanceId: ownerOf(connection.id) ?? '',
       ...(connection.userId === undefined ? {} : { userId: connection.userId }),
       joinedAt: Date.now(),
       ...(info === undefined ? {} : { info }),
       ...(connection.sessionName === undefined ? {} : { session: connection.sessionName })
-    }
-    this.#hub.join(connection, group, member)
-    return member
+    })
   }
 
   /** As JSON keeps it, so that members here and elsewhere look alike. */
@@ -150,6 +152,11 @@ export class Membership {
   /** A leave counts at once; the backplane stores it as soon as it can. */
   #sync (group: string, connectionId: string): Promise<void> {
     return this.#backplane.syncMember(group, connectionId).catch(ignoreUnavailable)
+  }
+
+  /** The same where nobody waits: the backplane goes on trying by itself, and says so in its `problems`. */
+  #syncLater (group: string, connectionId: string): void {
+    this.#backplane.syncMember(group, connectionId).catch(() => {})
   }
 }
 

@@ -1,61 +1,50 @@
 import type { Envelope } from '../backplane/backplane.ts'
-import type { LocalConnection } from '../connection/connection.ts'
+import { BoundedMap } from '../bounded-map.ts'
 
-const maxMessages = 1_024
-const maxEntries = 100_000
+/** In connections that were given a message; each message counts as many as `messageWeight` on top. */
+const maxWeight = 200_000
+const messageWeight = 100
 
-/** Held weakly: a connection that closed is not kept for the messages it got. */
-interface Recipients {
-  readonly connections: WeakSet<LocalConnection>
-  size: number
-}
+type Recipients = Set<string>
 
 /**
- * Who got which of the messages that went to several groups with a log. Their copies stand in different logs and may arrive with others between them, or much
- * later, out of a repair; each connection gets one.
+ * Who was given which of the messages that went to several groups. The copies of such a message come by different channels: with other messages between
+ * them, from different servers, or much later, out of the repair of a log. Each connection gets one of them.
  */
 export class MultiGroupDedupe {
-  readonly #messages = new Map<string, Recipients>()
-  #entries = 0
+  /** Copies from logs may come late. They have a room of their own, so that volatile messages do not push them out. */
+  readonly #logged = newRoom()
+  readonly #volatile = newRoom()
 
-  /**
-   * Those who are to be given it now. The others are told how far the group's log is. Who is still to be given older messages of the group keeps it back,
-   * and may be given it through another group before that.
-   */
-  selectNew (recipients: Iterable<LocalConnection>, envelope: Envelope): LocalConnection[] {
-    const served = this.#servedOf(envelope)
-    const fresh: LocalConnection[] = []
-    for (const connection of recipients) {
-      if (connection.holds(envelope.target.name) || this.#enter(served, connection)) fresh.push(connection)
-      else connection.passOver(envelope)
-    }
-    return fresh
+  /** The ids of the connections that were given the message so far. Whoever adds to them calls `record`. */
+  recipientsOf (envelope: Envelope): Recipients {
+    const key = keyOf(envelope)
+    return this.#logged.get(key) ?? this.#volatile.get(key) ?? new Set()
   }
 
-  /** Whether the connection did not get it yet. It counts as given from now on. */
-  markNew (connection: LocalConnection, envelope: Envelope): boolean {
-    return this.#enter(this.#servedOf(envelope), connection)
+  /** Remembers who was given the message. */
+  record (envelope: Envelope, recipients: Recipients): void {
+    const key = keyOf(envelope)
+    // A message may go to groups with a log and to groups without one.
+    const logged = envelope.position !== undefined || this.#logged.has(key)
+    if (logged) this.#volatile.delete(key)
+    const room = logged ? this.#logged : this.#volatile
+    room.set(key, recipients)
   }
 
-  #enter (served: Recipients, connection: LocalConnection): boolean {
-    if (served.connections.has(connection)) return false
-    served.connections.add(connection)
-    served.size++
-    this.#entries++
+  /** Marks the message as given to the connection. Returns whether it is new to the connection. */
+  markNew (connection: { readonly id: string }, envelope: Envelope): boolean {
+    const recipients = this.recipientsOf(envelope)
+    if (recipients.has(connection.id)) return false
+    this.record(envelope, recipients.add(connection.id))
     return true
   }
+}
 
-  #servedOf ({ origin, sequence }: Envelope): Recipients {
-    const message = `${origin}:${sequence}`
-    const known = this.#messages.get(message)
-    if (known !== undefined) return known
-    for (const [oldest, { size }] of this.#messages) {
-      if (this.#messages.size < maxMessages && this.#entries <= maxEntries) break
-      this.#messages.delete(oldest)
-      this.#entries -= size
-    }
-    const served = { connections: new WeakSet<LocalConnection>(), size: 0 }
-    this.#messages.set(message, served)
-    return served
-  }
+function newRoom (): BoundedMap<string, Recipients> {
+  return new BoundedMap({ maxWeight, weigh: ({ size }) => messageWeight + size })
+}
+
+function keyOf ({ origin, sequence }: Envelope): string {
+  return `${origin}:${sequence}`
 }

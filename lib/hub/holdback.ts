@@ -2,32 +2,32 @@ import type { Envelope, GapReason, LogPosition } from '../backplane/backplane.ts
 
 const maxWaiting = 1_000
 
-/** Messages of a group's log are lost. It goes on after `position`. */
+/** Messages of a group's log are lost. The log goes on after `position`. */
 export interface Gap {
   readonly reason: GapReason
   readonly position: LogPosition
-  /** Of the log that goes on; '' when there is none. */
+  /** The epoch of the log that goes on; '' when there is none. */
   readonly epoch: string
 }
 
-/** How far a connection has a group's log. */
+/** Where in a group's log the replay to a connection ended. */
 export interface ReplayEnd {
   readonly position: LogPosition
-  /** Of the log that goes on there. A position at the beginning of a log has none. */
+  /** The epoch of the log that goes on there. A position at the beginning of a log has none. */
   readonly epoch: string
-  /** The connection was told that messages before it are lost, if there are any. */
+  /** The client was told that messages before the position are lost. */
   readonly told: boolean
 }
 
 /**
- * What a connection that joins a group is not given as it comes: first everything, until it has what it missed; then what it has already, where its client is
- * further than this instance, as it may be when it comes from another one.
+ * Hold-back queue of one connection in one group. While the connection replays the log it buffers live messages; afterwards it drops those that the client
+ * already got from another instance.
  */
 export class Holdback {
   #waiting: Array<Envelope | Gap> | undefined = []
-  #reach: ReplayEnd | undefined
+  #end: ReplayEnd | undefined
 
-  /** Everything waits. */
+  /** The replay is not over: everything waits. */
   get holding (): boolean {
     return this.#waiting !== undefined
   }
@@ -44,23 +44,27 @@ export class Holdback {
     return true
   }
 
-  /** Nothing waits any more, but what is not beyond `reach` is not for the connection. Returns what waited. */
-  release (reach: ReplayEnd | undefined): ReadonlyArray<Envelope | Gap> {
+  /** Ends the wait. Messages up to `end` are not for the connection from now on. Returns what waited. */
+  release (end: ReplayEnd | undefined): ReadonlyArray<Envelope | Gap> {
     const { waiting } = this
     this.#waiting = undefined
-    this.#reach = reach
+    this.#end = end
     return waiting
   }
 
+  /** Whether the client has the message at the position. */
   has (position: LogPosition): boolean {
-    return this.#reach !== undefined && position.epoch === this.#reach.epoch && position.offset <= this.#reach.position.offset
+    return this.#end !== undefined && position.epoch === this.#end.epoch && position.offset <= this.#end.position.offset
   }
 
-  /** Whether the loss is before what the connection has. Of a log that was rewound only one who was told so is surely on the branch that goes on. */
+  /**
+   * Whether the loss lies before what the client has. A log that was rewound goes on along another branch: only a client that was told of a loss is sure to
+   * be on that branch.
+   */
   covers (gap: Gap): boolean {
-    if (this.#reach === undefined) return false
-    const { position: { offset }, epoch, told } = this.#reach
-    // Told that there is no log any more, it is owed the next one from its beginning.
+    if (this.#end === undefined) return false
+    const { position: { offset }, epoch, told } = this.#end
+    // A client that was told that the log is gone is owed the next log from its beginning.
     const sameLog = epoch === gap.epoch || (told && epoch === '')
     return sameLog && (told || gap.reason !== 'rewound') && gap.position.offset <= offset
   }

@@ -1,43 +1,62 @@
 import type { Envelope, Target } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
-import type { Gap } from './holdback.ts'
-import { isExcepted } from './local-member.ts'
-import { MultiGroupDedupe } from './dedupe.ts'
 import type { Member } from '../types.ts'
-
-type Members = Set<LocalConnection>
+import { MultiGroupDedupe } from './dedupe.ts'
+import type { Gap } from './holdback.ts'
+import { isExcepted, LocalMember } from './local-member.ts'
 
 /** The tables of this instance: its connections, by id, by group and by user. Knows nothing of other instances. */
 export class Hub {
   readonly connections = new Map<string, LocalConnection>()
-  readonly #groups = new Map<string, Members>()
-  readonly #users = new Map<string, Members>()
+  /** Never an empty entry: a group or user without connections here is not in the table. */
+  readonly #groups = new Map<string, Map<LocalConnection, LocalMember>>()
+  readonly #users = new Map<string, Set<LocalConnection>>()
   readonly #dedupe = new MultiGroupDedupe()
-  #stamp = 0
-  #stampOrigin = ''
-  #stampSequence = -1
 
   add (connection: LocalConnection): void {
     this.connections.set(connection.id, connection)
-    if (connection.userId !== undefined) enter(this.#users, connection.userId, connection)
+    const { userId } = connection
+    if (userId === undefined) return
+    const others = this.#users.get(userId)
+    if (others === undefined) this.#users.set(userId, new Set([connection]))
+    else others.add(connection)
   }
 
   /** Returns whether this was the user's last connection here. */
   remove (connection: LocalConnection): boolean {
     this.connections.delete(connection.id)
-    return connection.userId !== undefined && exit(this.#users, connection.userId, connection)
+    const { userId } = connection
+    const others = userId === undefined ? undefined : this.#users.get(userId)
+    if (userId === undefined || others?.delete(connection) !== true || others.size > 0) return false
+    return this.#users.delete(userId)
   }
 
-  join (connection: LocalConnection, group: string, member: Member): void {
-    connection.joined.set(group, member)
-    enter(this.#groups, group, connection)
+  /** Puts the connection into the group. */
+  join (connection: LocalConnection, group: string, member: Member): LocalMember {
+    const added = new LocalMember(connection, group, member)
+    const members = this.#groups.get(group)
+    if (members === undefined) this.#groups.set(group, new Map([[connection, added]]))
+    else members.set(connection, added)
+    connection.groupJoined(group)
+    return added
   }
 
-  /** Returns whether this was the group's last member here; `undefined` when it was no member. */
-  leave (connection: LocalConnection, group: string): boolean | undefined {
-    if (!connection.joined.delete(group)) return undefined
-    return exit(this.#groups, group, connection)
+  /** Takes the connection out of the group. Returns what it was there; `undefined` when it was no member. */
+  leave (connection: LocalConnection, group: string): LocalMember | undefined {
+    const members = this.#groups.get(group)
+    const left = members?.get(connection)
+    if (members === undefined || left === undefined) return undefined
+    members.delete(connection)
+    if (members.size === 0) this.#groups.delete(group)
+    connection.groupLeft(group)
+    left.dropHold()
+    return left
+  }
+
+  /** The connection in the group; `undefined` when it is no member. */
+  find (connection: LocalConnection, group: string): LocalMember | undefined {
+    return this.#groups.get(group)?.get(connection)
   }
 
   groups (): Iterable<string> {
@@ -49,20 +68,16 @@ export class Hub {
   }
 
   * memberIds (group: string): Iterable<string> {
-    for (const connection of this.#groups.get(group) ?? []) yield connection.id
+    for (const { id } of this.#groups.get(group)?.keys() ?? []) yield id
   }
 
   members (group: string): Member[] {
-    const members: Member[] = []
-    for (const connection of this.#groups.get(group) ?? []) {
-      const member = connection.joined.get(group)
-      if (member !== undefined) members.push(member)
-    }
-    return members
+    return Array.from(this.#groups.get(group)?.values() ?? [], ({ member }) => member)
   }
 
   member (group: string, connectionId: string): Member | undefined {
-    return this.connections.get(connectionId)?.joined.get(group)
+    const connection = this.connections.get(connectionId)
+    return connection === undefined ? undefined : this.find(connection, group)?.member
   }
 
   connectionsOf (userId: string): LocalConnection[] {
@@ -81,52 +96,51 @@ export class Hub {
     return this.#count(targets, except, () => true)
   }
 
-  /** How many of them are slow. */
+  /** How many of these connections are slow. */
   countSlow (targets: readonly Target[], except: readonly string[]): number {
     return this.#count(targets, except, ({ outbound }) => outbound.slow)
   }
 
-  /** Writes a message to everyone here it is for. Returns how many took it. */
+  /** Gives a message to every connection here that it is for. Returns how many took it. */
   deliver (envelope: Envelope): number {
-    const recipients = this.#recipients(envelope.target)
-    if (recipients === undefined) return 0
-    if (!envelope.shared) return fanOut(recipients, envelope, 0)
-    if (envelope.position === undefined) return fanOut(recipients, envelope, this.#stampOf(envelope))
-    return fanOut(this.#dedupe.selectNew(recipients, envelope), envelope, 0)
+    if (!envelope.shared) return this.#deliver(envelope, undefined)
+    const given = this.#dedupe.recipientsOf(envelope)
+    const taken = this.#deliver(envelope, given)
+    this.#dedupe.record(envelope, given)
+    return taken
   }
 
-  /** A message that one connection missed, or that was kept back for it: from the log of one of the groups that it went to. */
-  replay (connection: LocalConnection, envelope: Envelope): void {
-    if (envelope.shared && envelope.position !== undefined && !this.#dedupe.markNew(connection, envelope)) connection.passOver(envelope)
-    else connection.deliver(envelope)
+  /** Gives a message, once, to every connection here behind any of the targets but behind none of `served`. Returns how many took it. */
+  deliverExcept (envelope: Envelope, targets: readonly Target[], served: readonly Target[]): number {
+    const given = envelope.shared ? this.#dedupe.recipientsOf(envelope) : new Set<string>()
+    for (const { id } of this.#union(served)) given.add(id)
+    const taken = targets.reduce((sum, target) => sum + this.#deliver({ ...envelope, target }, given), 0)
+    if (envelope.shared) this.#dedupe.record(envelope, given)
+    return taken
+  }
+
+  /** Gives a message that one member missed, or that was held back for it: from the log of one of the groups that it went to. */
+  replay (member: LocalMember, envelope: Envelope): void {
+    if (envelope.shared && !this.#dedupe.markNew(member.connection, envelope)) member.passOver(envelope)
+    else member.deliver(envelope)
   }
 
   announceGap (group: string, gap: Gap): void {
-    for (const connection of this.#groups.get(group) ?? []) connection.announceGap(group, gap)
+    for (const member of this.#groups.get(group)?.values() ?? []) member.gap(gap)
   }
 
-  /** Writes a message, once, to everyone here behind any of the targets but behind none of `served`. Returns how many took it. */
-  deliverExcept (envelope: Envelope, targets: readonly Target[], served: readonly Target[]): number {
-    const recipients = this.#union(targets)
-    for (const connection of this.#union(served)) recipients.delete(connection)
-    return fanOut(recipients, envelope, 0)
-  }
-
-  /** Copies of one shared envelope arrive one after another, so remembering the last one is enough to give each connection a single copy. */
-  #stampOf ({ origin, sequence }: Envelope): number {
-    if (sequence !== this.#stampSequence || origin !== this.#stampOrigin) {
-      this.#stampSequence = sequence
-      this.#stampOrigin = origin
-      this.#stamp++
-    }
-    return this.#stamp
+  #deliver (envelope: Envelope, given: Set<string> | undefined): number {
+    const { target } = envelope
+    if (target.kind !== 'group') return giveToConnections(this.#connections(target), envelope)
+    const members = this.#groups.get(target.name)
+    return members === undefined ? 0 : giveToMembers(members.values(), envelope, given)
   }
 
   #count (targets: readonly Target[], except: readonly string[], counts: (connection: LocalConnection) => boolean): number {
     const [only] = targets
     const excepted = new Set(except)
     let count = 0
-    for (const connection of targets.length === 1 && only !== undefined ? this.#recipients(only) ?? [] : this.#union(targets)) {
+    for (const connection of targets.length === 1 && only !== undefined ? this.#connections(only) : this.#union(targets)) {
       if (!isExcepted(connection, excepted) && counts(connection)) count++
     }
     return count
@@ -135,17 +149,17 @@ export class Hub {
   #union (targets: readonly Target[]): Set<LocalConnection> {
     const union = new Set<LocalConnection>()
     for (const target of targets) {
-      for (const connection of this.#recipients(target) ?? []) union.add(connection)
+      for (const connection of this.#connections(target)) union.add(connection)
     }
     return union
   }
 
-  #recipients ({ kind, name }: Target): Iterable<LocalConnection> | undefined {
+  #connections ({ kind, name }: Target): Iterable<LocalConnection> {
     switch (kind) {
-      case 'group': return this.#groups.get(name)
-      case 'user': return this.#users.get(name)
-      case 'all': return this.connections.size > 0 ? this.connections.values() : undefined
-      case 'instance': return undefined
+      case 'group': return this.#groups.get(name)?.keys() ?? []
+      case 'user': return this.#users.get(name) ?? []
+      case 'all': return this.connections.values()
+      case 'instance': return []
     }
   }
 
@@ -155,36 +169,45 @@ export class Hub {
   }
 }
 
-function enter (table: Map<string, Members>, name: string, connection: LocalConnection): void {
-  const members = table.get(name)
-  if (members === undefined) table.set(name, new Set([connection]))
-  else members.add(connection)
-}
-
-function exit (table: Map<string, Members>, name: string, connection: LocalConnection): boolean {
-  const members = table.get(name)
-  if (members === undefined || !members.delete(connection) || members.size > 0) return false
-  return table.delete(name)
-}
-
-/**
- * Gives one message to many connections; returns how many took it. It is written with all else that comes for them in this turn of the event loop.
- * `stamp` is the same for all copies of a message that went to several targets, 0 for a message that went to one.
+/*
+ * The fan-out: one message to many connections, encoded once for all of them and written with all else that comes for each in this turn of the event loop.
+ * Nothing is looked up and nothing is allocated per recipient.
  */
-function fanOut (recipients: Iterable<LocalConnection>, envelope: Envelope, stamp: number): number {
-  const except = envelope.except.length > 0 ? new Set(envelope.except) : undefined
+
+/** `given`: ids of the connections that got another copy of the message; those that get this one are added. */
+function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, given: Set<string> | undefined): number {
+  const except = exceptionsOf(envelope)
   const outgoing = OutboundMessage.ofEnvelope(envelope)
   let taken = 0
-  for (const connection of recipients) {
-    const excepted = except !== undefined && isExcepted(connection, except)
-    if (stamp > 0 && !excepted) {
-      if (connection.multiStamp === stamp) continue
-      connection.multiStamp = stamp
+  for (const member of members) {
+    const { connection } = member
+    // A member that holds the message back does not have it yet, and may get it sooner through another group.
+    if (given !== undefined && !member.holding) {
+      if (given.has(connection.id)) {
+        member.passOver(envelope)
+        continue
+      }
+      given.add(connection.id)
     }
-    // What it missed comes first. An excepted one waits too: how far the log is must not be said before what came earlier.
-    if (connection.held !== undefined && connection.hold(envelope)) continue
-    if (excepted) connection.passOver(envelope)
+    // For an excepted member too: its client must not be told how far the log is before it got what came earlier.
+    if (member.holdback !== undefined && member.hold(envelope)) continue
+    if (except !== undefined && isExcepted(connection, except)) member.passOver(envelope)
     else if (connection.outbound.enqueueShared(outgoing)) taken++
   }
   return taken
+}
+
+function giveToConnections (connections: Iterable<LocalConnection>, envelope: Envelope): number {
+  const except = exceptionsOf(envelope)
+  const outgoing = OutboundMessage.ofEnvelope(envelope)
+  let taken = 0
+  for (const connection of connections) {
+    if (except !== undefined && isExcepted(connection, except)) continue
+    if (connection.outbound.enqueueShared(outgoing)) taken++
+  }
+  return taken
+}
+
+function exceptionsOf ({ except }: Envelope): ReadonlySet<string> | undefined {
+  return except.length > 0 ? new Set(except) : undefined
 }

@@ -1,105 +1,100 @@
-import type { Envelope, LogPosition } from '../backplane/backplane.ts'
-import { CloseCode } from '../protocol/close-codes.ts'
-import type { FramedSession } from '../connection/framed-session.ts'
-import type { Gap, Holdback } from './holdback.ts'
-import type { SocketWriter } from '../connection/outbound/writer.ts'
-import { OutboundMessage } from '../connection/outbound/message.ts'
+import type { Envelope } from '../backplane/backplane.ts'
 import { formatPosition } from '../backplane/position.ts'
-import type { JoinResult } from '../types.ts'
+import type { LocalConnection } from '../connection/connection.ts'
+import { OutboundMessage } from '../connection/outbound/message.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { Member } from '../types.ts'
+import { Holdback, type Gap, type ReplayEnd } from './holdback.ts'
 
-/** Of envelopes that are replayed: after the crash of an instance thousands of clients are given the same ones. */
+/** Outbound messages by envelope, for replays: after the crash of an instance thousands of clients are given the same ones. */
 const replayed = new WeakMap<Envelope, OutboundMessage>()
 
-/** How a connection is given messages of groups, and news of them: raw clients get the bytes that were sent, framed ones all the rest too. */
-export abstract class ConnectionInGroups {
-  abstract readonly id: string
-  abstract readonly closed: boolean
-  /** By group, what is not given to the connection as it comes. */
-  held: Map<string, Holdback> | undefined
-  abstract readonly outbound: SocketWriter
-  /** Set when the client speaks the framed protocol. */
-  protected abstract readonly session: FramedSession | undefined
+/**
+ * One connection of this instance in one group: what it is given, held back and told there. Raw clients get the bytes that were sent; clients of the framed
+ * protocol are also told of gaps and positions.
+ */
+export class LocalMember {
+  readonly connection: LocalConnection
+  readonly group: string
+  /** The membership as everyone in the cluster sees it. */
+  readonly member: Member
+  #holdback: Holdback | undefined
 
-  /** What others know the client's session by. */
-  abstract readonly sessionName: string | undefined
-
-  /** Its client speaks the framed protocol. */
-  get framed (): boolean {
-    return this.session !== undefined
+  constructor (connection: LocalConnection, group: string, member: Member) {
+    this.connection = connection
+    this.group = group
+    this.member = member
   }
 
-  /** Its client waits for an answer. */
-  get pending (): boolean {
-    return this.session?.pending === true
+  /** Set while a replay runs, and after it until this instance has caught up with a client that was ahead. */
+  get holdback (): Holdback | undefined {
+    return this.#holdback
   }
 
-  abstract closeForFault (code: number, reason?: string): void
+  /** A replay runs: live messages of the group wait for its end. */
+  get holding (): boolean {
+    return this.#holdback?.holding === true
+  }
 
-  /** One message to this connection alone. Returns whether it was taken. */
+  /** Gives one message to this member alone. Returns whether the connection took it. */
   deliver (envelope: Envelope): boolean {
-    const { except } = envelope
-    if (except.includes(this.id) || (this.sessionName !== undefined && except.includes(this.sessionName))) {
+    if (envelope.except.length > 0 && isExcepted(this.connection, new Set(envelope.except))) {
       this.passOver(envelope)
       return false
     }
     let outgoing = replayed.get(envelope)
     if (outgoing === undefined) replayed.set(envelope, outgoing = OutboundMessage.ofEnvelope(envelope))
-    return this.outbound.enqueueOne(outgoing)
+    return this.connection.outbound.enqueueOne(outgoing)
   }
 
-  /** A message of a group's log that is not for this connection: its client learns how far the log is, or it would be given the message when it resumes. */
-  passOver ({ target, position }: Envelope): void {
-    if (target.kind === 'group' && position !== undefined) this.announcePosition(target.name, position)
+  /** Skips a message that is not for this member. Its client is told the position, or it would be given the message when it resumes. */
+  passOver ({ position }: Envelope): void {
+    if (position === undefined || !this.connection.framed) return
+    this.connection.announce({ type: 'position', group: this.group, position: formatPosition(position) })
   }
 
-  /** Live messages of the group wait until older ones are sent. */
-  holds (group: string): boolean {
-    return this.held?.get(group)?.holding === true
-  }
-
-  /** Keeps a live message back while older ones of its group are still to be sent, and one that the client has already. Returns whether it did. */
+  /** Holds a live message back while a replay runs, and drops one that the client already has. Returns whether it did either. */
   hold (envelope: Envelope): boolean {
-    const { target: { kind, name }, position } = envelope
-    const holdback = kind === 'group' ? this.held?.get(name) : undefined
+    const holdback = this.#holdback
     if (holdback === undefined) return false
     if (holdback.holding) {
       this.#keep(holdback, envelope)
       return true
     }
-    if (position === undefined) return false
-    if (holdback.has(position)) return true
-    // This instance has come to where the client is.
-    this.held?.delete(name)
+    if (envelope.position === undefined) return false
+    if (holdback.has(envelope.position)) return true
+    // This instance has caught up with the client.
+    this.#holdback = undefined
     return false
   }
 
-  announceJoined (group: string, { recovered, reason, position }: JoinResult): void {
-    this.session?.send({ type: 'joined', group, recovered, reason, position })
-  }
-
-  announceLeft (group: string): void {
-    this.session?.send({ type: 'left', group })
-  }
-
-  /** Once: a loss that the join told already, or that is before what the client has, is no news. */
-  announceGap (group: string, gap: Gap): void {
-    const holdback = this.held?.get(group)
+  /** Tells the client that messages are lost, unless its join told it so already or the client is past them. */
+  gap (gap: Gap): void {
+    const holdback = this.#holdback
     if (holdback?.holding === true) return this.#keep(holdback, gap)
     if (holdback?.covers(gap) === true) return
-    this.held?.delete(group)
-    this.session?.send({ type: 'gap', group, reason: gap.reason, position: formatPosition(gap.position) })
+    this.#holdback = undefined
+    if (this.connection.framed) this.connection.announce({ type: 'gap', group: this.group, reason: gap.reason, position: formatPosition(gap.position) })
   }
 
-  announcePosition (group: string, position: LogPosition): void {
-    this.session?.send({ type: 'position', group, position: formatPosition(position) })
+  /** Holds live messages back from now on. */
+  startHold (): Holdback {
+    return (this.#holdback = new Holdback())
   }
 
-  announceReconnect (afterMs: number): void {
-    this.session?.send({ type: 'reconnect', afterMs })
+  /** Ends the hold: what the client has up to `end` is dropped when it comes again. Returns what waited. */
+  releaseHold (end: ReplayEnd | undefined): ReadonlyArray<Envelope | Gap> {
+    return this.#holdback?.release(end) ?? []
+  }
+
+  /** Forgets the hold and what waits in it. */
+  dropHold (): void {
+    this.#holdback = undefined
   }
 
   #keep (holdback: Holdback, news: Envelope | Gap): void {
-    if (!holdback.push(news) && !this.closed) this.closeForFault(CloseCode.TryAgainLater, 'too many messages while it resumed')
+    if (holdback.push(news) || this.connection.closed) return
+    this.connection.closeForFault(CloseCode.TryAgainLater, 'too many messages while it resumed')
   }
 }
 

@@ -3,10 +3,10 @@ import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import type { FramedMember } from '../connection/frame-codec.ts'
+import type { LocalMember } from '../hub/local-member.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import { MemberLists, type Change } from './member-lists.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
-import type { Member } from '../types.ts'
 
 /*
  * How it is wired: the registry makes it from its backplane and its sender; `Membership` calls `joined` once a join is announced and `left` once a leave is
@@ -56,7 +56,7 @@ export class Presence {
   }
 
   /** The connection is in the group, and its client knows. */
-  joined (connection: LocalConnection, group: string, { instanceId, ...member }: Member): void {
+  joined ({ connection, group, member: { instanceId, ...member } }: LocalMember): void {
     if (!connection.presence || connection.closed) return
     const shown: FramedMember = { ...member, session: member.session ?? connection.id }
     let here = this.#here.get(group)

@@ -1,7 +1,8 @@
 import t from 'tap'
 import type { Envelope } from '../../lib/backplane/backplane.ts'
 import { LocalConnection } from '../../lib/connection/connection.ts'
-import { Holdback } from '../../lib/hub/holdback.ts'
+import { Hub } from '../../lib/hub/hub.ts'
+import { LocalMember } from '../../lib/hub/local-member.ts'
 import { formatPosition } from '../../lib/backplane/position.ts'
 import { connect } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -28,22 +29,23 @@ t.test('what is announced is a frame to those who speak the protocol, and nothin
   const rawId = await raw.next()
   await framed.nextOf('message')
   for (const connection of [find(served, framed.welcome.connectionId), find(served, rawId)]) {
-    connection.announceJoined('g', { scope: 'cluster', recovered: false, reason: 'trimmed', position: 'p' })
-    connection.announceLeft('g')
-    connection.announceGap('g', { reason: 'rewound', position, epoch: position.epoch })
-    connection.announcePosition('g', position)
-    connection.announceReconnect(5)
-    t.ok(connection.deliver(envelope))
-    t.ok(connection.deliver({ ...envelope, binary: true }))
-    t.notOk(connection.deliver({ ...envelope, except: [connection.id] }))
+    const member = new LocalMember(connection, 'lobby', { connectionId: connection.id, instanceId: '', joinedAt: 0 })
+    connection.announce({ type: 'joined', group: 'g', recovered: false, reason: 'trimmed', position: 'p' })
+    connection.announce({ type: 'left', group: 'g' })
+    member.gap({ reason: 'rewound', position, epoch: position.epoch })
+    member.passOver(envelope)
+    connection.announce({ type: 'reconnect', afterMs: 5 })
+    t.ok(member.deliver(envelope))
+    t.ok(member.deliver({ ...envelope, binary: true }))
+    t.notOk(member.deliver({ ...envelope, except: [connection.id] }))
     t.ok(connection.send('end'))
   }
   const at = formatPosition(position)
   for (const frame of [
     { type: 'joined', group: 'g', recovered: false, reason: 'trimmed', position: 'p' },
     { type: 'left', group: 'g' },
-    { type: 'gap', group: 'g', reason: 'rewound', position: at },
-    { type: 'position', group: 'g', position: at },
+    { type: 'gap', group: 'lobby', reason: 'rewound', position: at },
+    { type: 'position', group: 'lobby', position: at },
     { type: 'reconnect', afterMs: 5 },
     { type: 'message', group: 'lobby', position: at, data: 'text' },
     { type: 'message', group: 'lobby', position: at, data: 'dGV4dA==', binary: true },
@@ -54,14 +56,22 @@ t.test('what is announced is a frame to those who speak the protocol, and nothin
 })
 
 t.test('live messages are kept back while older ones are sent, up to a limit', async t => {
+  const joined: LocalMember[] = []
+  const { join } = Hub.prototype
+  t.capture(Hub.prototype, 'join', function (this: Hub, ...args: Parameters<typeof join>) {
+    const member = join.apply(this, args)
+    joined.push(member)
+    return member
+  })
   const served = await serve(t, { log: false }, app => app.wsRoom('/:room', { auth: false, mayJoin: () => true }))
   const { registry } = served.app
   const client = await openFramed(t, `${served.url}/lobby`)
   client.send({ type: 'join', group: 'other', id: 1 })
   await client.nextOf('ack')
   const connection = find(served, client.welcome.connectionId)
-  const holdback = new Holdback()
-  connection.held = new Map([['lobby', holdback]])
+  const inLobby = joined.find(({ group }) => group === 'lobby')
+  if (inLobby === undefined) throw new Error('not in the lobby')
+  const holdback = inLobby.startHold()
   await registry.broadcastToGroup('lobby', '1')
   await registry.broadcastToGroup('lobby', '2', { except: connection })
   await registry.broadcastToGroup('other', '3')

@@ -3,7 +3,6 @@ import type { LocalConnection } from '../../lib/connection/connection.ts'
 import type { SocketWriter } from '../../lib/connection/outbound/writer.ts'
 import type { OutboundMessage } from '../../lib/connection/outbound/message.ts'
 import { logStart } from '../../lib/backplane/position.ts'
-import { ConnectionInGroups } from '../../lib/hub/local-member.ts'
 import type { Member } from '../../lib/types.ts'
 
 /** A logger that says nothing. */
@@ -12,25 +11,42 @@ export const silentLog = new Proxy({}, { get: (_, key) => key === 'child' ? () =
 /** A connection without a socket: it remembers what was written to it. */
 export interface FakeConnection extends LocalConnection { readonly written: string[] }
 
-class WithoutSocket extends ConnectionInGroups {
+class WithoutSocket {
   readonly id: string
   readonly userId: string | undefined
-  readonly joined = new Map<string, Member>()
   readonly written: string[] = []
   readonly sessionName = undefined
-  protected readonly session = undefined
-  multiStamp = 0
+  readonly framed: boolean
+  readonly #groups = new Set<string>()
   closed = false
   readonly outbound = { enqueueShared: (outgoing: OutboundMessage) => this.#write(outgoing), enqueueOne: (outgoing: OutboundMessage) => this.#write(outgoing) } as unknown as SocketWriter
 
-  constructor (id: string, userId: string | undefined) {
-    super()
+  constructor (id: string, userId: string | undefined, framed: boolean) {
     this.id = id
     this.userId = userId
+    this.framed = framed
   }
 
   get groups (): string[] {
-    return [...this.joined.keys()]
+    return [...this.#groups]
+  }
+
+  get groupCount (): number {
+    return this.#groups.size
+  }
+
+  groupJoined (group: string): void {
+    this.#groups.add(group)
+  }
+
+  groupLeft (group: string): void {
+    this.#groups.delete(group)
+  }
+
+  takeOfferedPosition (): undefined {}
+
+  announce (frame: object): void {
+    if (this.framed) this.written.push(JSON.stringify(frame))
   }
 
   closeForFault (): void {
@@ -38,13 +54,13 @@ class WithoutSocket extends ConnectionInGroups {
   }
 
   #write (outgoing: OutboundMessage): boolean {
-    if (!this.closed) this.written.push(outgoing.message(false).payload.toString())
+    if (!this.closed) this.written.push(outgoing.message(this.framed).payload.toString())
     return !this.closed
   }
 }
 
-export function fakeConnection (id: string, userId?: string): FakeConnection {
-  return new WithoutSocket(id, userId) as unknown as FakeConnection
+export function fakeConnection (id: string, userId?: string, framed = false): FakeConnection {
+  return new WithoutSocket(id, userId, framed) as unknown as FakeConnection
 }
 
 export function member (connection: { readonly id: string }): Member {

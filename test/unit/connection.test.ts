@@ -248,10 +248,11 @@ t.test('signs of life reset the count of unanswered pings', async t => {
 
 t.test('groups are those it is in; after the close a frozen list of those it was in', async t => {
   const { connection, socket } = build()
-  connection.joined.set('a', { connectionId: 'i.1', instanceId: 'i', joinedAt: 0 })
+  connection.groupJoined('a')
   t.strictSame(connection.groups, ['a'])
   socket.emit('close', 1000, Buffer.alloc(0))
-  connection.joined.clear()
+  connection.groupLeft('a')
+  t.equal(connection.groupCount, 0)
   t.strictSame(connection.groups, ['a'])
   t.ok(Object.isFrozen(connection.groups))
 })

@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { Envelope, Target } from '../../lib/backplane/backplane.ts'
-import { Holdback } from '../../lib/hub/holdback.ts'
 import { Hub } from '../../lib/hub/hub.ts'
+import type { LocalMember } from '../../lib/hub/local-member.ts'
 import { fakeConnection, member, type FakeConnection } from '../helpers/fakes.ts'
 
 const group = (name: string): Target => ({ kind: 'group', name })
@@ -23,8 +23,12 @@ t.test('the last connection of a user and of a group is told apart from the othe
   t.strictSame(hub.connectionsOf('ann'), [a, b])
   for (const one of [a, b]) hub.join(one, 'g', member(one))
   t.equal(hub.has('g'), true)
-  t.strictSame([hub.leave(a, 'g'), hub.leave(a, 'g'), hub.leave(b, 'g'), hub.leave(b, 'g')], [false, undefined, true, undefined])
-  t.equal(hub.has('g'), false)
+  t.equal(hub.leave(a, 'g')?.connection, a)
+  t.equal(hub.leave(a, 'g'), undefined)
+  t.equal(hub.has('g'), true)
+  t.equal(hub.leave(b, 'g')?.connection, b)
+  t.equal(hub.leave(b, 'g'), undefined)
+  t.strictSame([hub.has('g'), a.groups, b.groups], [false, [], []])
   t.strictSame([hub.remove(a), hub.remove(a), hub.remove(anonymous), hub.remove(b)], [false, false, false, true])
   t.strictSame([hub.connectionsOf('ann'), hub.groupTotal(), hub.connections.size], [[], 0, 0])
 })
@@ -78,21 +82,49 @@ t.test('copies of a shared message reach a connection once, and one message afte
   t.strictSame(a.written.slice(3), ['not shared', 'not shared'])
 })
 
-t.test('a message to several groups is not lost with the one that keeps it back, and not given again out of its log', async (t) => {
+t.test('copies of a shared message reach a connection once, whatever comes between them', async (t) => {
   const a = fakeConnection('a')
   const hub = hubOf(a)
   for (const name of ['g', 'h']) hub.join(a, name, member(a))
-  const holdback = new Holdback()
+  const position = { epoch: 'e', offset: 1, nonce: 1 }
+  for (const [first, second] of [[{}, {}], [{ position }, { position }], [{ position }, {}], [{}, { position }]]) {
+    a.written.length = 0
+    const shared = { shared: true, sequence: ++sequence }
+    hub.deliver(envelope('both', group('g'), { ...shared, ...first }))
+    for (let n = 0; n < 100; n++) hub.deliver(envelope('between', group('h'), { shared: true }))
+    t.equal(hub.deliver(envelope('both', group('h'), { ...shared, ...second })), 0)
+    t.equal(a.written.filter(text => text === 'both').length, 1)
+  }
+})
+
+t.test('a message to several groups is not lost with the one that keeps it back, and not given again out of its log', async (t) => {
+  const a = fakeConnection('a')
+  const hub = hubOf(a)
+  const [inG, inH] = ['g', 'h'].map(name => hub.join(a, name, member(a))) as [LocalMember, LocalMember]
   const copy = (name: string, offset: number): Envelope => envelope('both', group(name), { shared: true, sequence: 1_000_000, position: { epoch: 'e', offset, nonce: 1 } })
-  a.held = new Map([['g', holdback]])
+  inG.startHold()
   hub.deliver(copy('g', 1))
   t.equal(hub.deliver(copy('h', 1)), 1)
   t.strictSame(a.written, ['both'])
-  a.held = undefined
-  t.strictSame(holdback.waiting, [copy('g', 1)])
-  hub.replay(a, copy('g', 1))
-  hub.replay(a, copy('h', 1))
+  t.strictSame(inG.releaseHold(undefined), [copy('g', 1)])
+  hub.replay(inG, copy('g', 1))
+  hub.replay(inH, copy('h', 1))
   t.strictSame(a.written, ['both'])
+})
+
+t.test('who leaves a group during its replay holds nothing back any more', async (t) => {
+  const a = fakeConnection('a')
+  const hub = hubOf(a)
+  const first = hub.join(a, 'g', member(a))
+  const holdback = first.startHold()
+  hub.deliver(envelope('held', group('g')))
+  t.strictSame([a.written, holdback.waiting.length], [[], 1])
+  t.equal(hub.leave(a, 'g'), first)
+  t.equal(first.holdback, undefined)
+  const second = hub.join(a, 'g', member(a))
+  t.not(second, first)
+  hub.deliver(envelope('live', group('g')))
+  t.strictSame(a.written, ['live'])
 })
 
 t.test('a delivery leaves out the excepted and does not count the closed', async (t) => {
@@ -115,4 +147,24 @@ t.test('a delivery without the backplane is once to everyone behind the targets,
   t.equal(hub.deliverExcept(envelope('h alone', group('g'), { shared: true }), targets, [group('g')]), 1)
   t.equal(hub.deliverExcept(envelope('excepted', group('g'), { except: ['b'] }), targets, []), 2)
   t.strictSame([a.written, b.written, c.written], [['both', 'excepted'], ['both'], ['both', 'h alone', 'excepted']])
+})
+
+t.test('without the backplane, too, a client of the framed protocol is told the group that it is in', async (t) => {
+  const [a, b] = [fakeConnection('a', undefined, true), fakeConnection('b', undefined, true)]
+  const hub = hubOf(a, b)
+  hub.join(a, 'g', member(a))
+  hub.join(b, 'h', member(b))
+  hub.deliverExcept(envelope('both', group('g'), { shared: true }), [group('g'), group('h')], [])
+  t.match([a, b].map(({ written }) => written.map(text => JSON.parse(text) as unknown)), [[{ group: 'g', data: 'both' }], [{ group: 'h', data: 'both' }]])
+})
+
+t.test('without the backplane, too, what a replay holds back waits for its end', async (t) => {
+  const a = fakeConnection('a')
+  const hub = hubOf(a)
+  const [inG, inH] = ['g', 'h'].map(name => hub.join(a, name, member(a))) as [LocalMember, LocalMember]
+  for (const one of [inG, inH]) one.startHold()
+  const both = envelope('both', group('g'), { shared: true })
+  t.equal(hub.deliverExcept(both, [group('g'), group('h')], []), 0)
+  for (const one of [inG, inH]) for (const news of one.releaseHold(undefined)) if ('payload' in news) hub.replay(one, news)
+  t.strictSame(a.written, ['both'])
 })

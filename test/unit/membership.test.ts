@@ -110,7 +110,7 @@ t.test('a connection that closes during its join is gone', async (t) => {
   synced.resolve()
   await t.rejects(joining, { code: 'WSG_CONNECTION_GONE' })
   await released
-  t.strictSame([hub.has('g'), hub.connections.size, connection.joined.size], [false, 0, 0])
+  t.strictSame([hub.has('g'), hub.connections.size, connection.groupCount], [false, 0, 0])
   t.strictSame(backplane.unsubscribed, [{ kind: 'user', name: 'ann' }, { kind: 'group', name: 'g' }])
 })
 
