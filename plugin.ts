@@ -70,7 +70,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
 
 function makeBackplane (options: ResolvedOptions): Backplane {
   if (options.backplane !== undefined) return options.backplane
-  return options.redis === undefined ? new MemoryBackplane() : new RedisBackplane({ ...options, redis: options.redis })
+  return options.redis === undefined ? new MemoryBackplane() : new RedisBackplane({ ...options, redis: options.redis, whenDown: options.outage.loggedBroadcast })
 }
 
 export default fp(websocketGroups, { fastify: '5.x', name })

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { Redis } from 'ioredis'
 import { encode, encodeBody } from '../lib/backplane/redis/envelope.ts'
 import { Keys } from '../lib/backplane/redis/keys.ts'
-import { append, readLog } from '../lib/backplane/redis/membership/scripts.ts'
+import { append, readLog } from '../lib/backplane/redis/log/scripts.ts'
 import { drawId } from '../lib/ids.ts'
 import { redisBinary } from '../scripts/redis-binary.mjs'
 

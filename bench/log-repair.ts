@@ -27,7 +27,7 @@ let delivered = 0
 let gaps = 0
 async function start (url: string): Promise<RedisBackplane> {
   const backplane = new RedisBackplane({
-    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, outage: { loggedBroadcast: 'reject' }
+    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: 'reject'
   })
   await backplane.start({
     instanceId: drawId(),

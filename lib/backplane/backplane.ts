@@ -25,7 +25,7 @@ export interface LogPosition {
 export interface LogPage {
   /** `undefined`: the messages follow the position without a gap. Else they are what the log still has, none of which was seen at that position. */
   readonly gap: GapReason | undefined
-  readonly messages: readonly Envelope[]
+  readonly messages: readonly LoggedEnvelope[]
   /** The position right before the first of `messages`; without messages, the end of the log. */
   readonly before: LogPosition
   /** The end of the log; `beginning` when there is none. */
@@ -59,6 +59,9 @@ export interface Envelope {
   readonly binary: boolean
   readonly payload: Buffer
 }
+
+/** A message that stands in the log of its group. */
+export type LoggedEnvelope = Envelope & { readonly position: LogPosition }
 
 export interface Appended {
   readonly position: LogPosition

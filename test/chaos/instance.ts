@@ -38,7 +38,7 @@ const local = {
 } satisfies LocalInstance
 
 const backplane = new RedisBackplane({
-  redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 20_000, leaseMs: 15_000, lingerMs: 1_000, outage: { loggedBroadcast: policy }
+  redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 20_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
 })
 
 async function publish (index: number): Promise<void> {

@@ -2,13 +2,13 @@ import { randomBytes } from 'node:crypto'
 import { Command } from 'ioredis'
 import type { Test } from 'tap'
 import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../lib/backplane/backplane.ts'
-import { decode, encodeBody, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
+import { decode, encodeBody, isLogged, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
 import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Link } from '../../lib/backplane/redis/link/link.ts'
-import { isLogged } from '../../lib/backplane/redis/log/page.ts'
 import { LogFollowers } from '../../lib/backplane/redis/log/followers.ts'
-import { append, type Script } from '../../lib/backplane/redis/membership/scripts.ts'
+import type { Script } from '../../lib/backplane/redis/link/script.ts'
+import { append } from '../../lib/backplane/redis/log/scripts.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { drawId } from '../../lib/ids.ts'
 import type { TestRedis } from '../helpers/redis.ts'
@@ -70,7 +70,7 @@ export interface TestInstance {
 
 export async function startInstance (t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'] } = {}): Promise<TestInstance> {
   const backplane = new RedisBackplane({
-    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, outage: { loggedBroadcast: policy }
+    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
   })
   t.teardown(async () => await backplane.close())
   await backplane.start(local)

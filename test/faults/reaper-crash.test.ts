@@ -1,6 +1,7 @@
 import t from 'tap'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
-import { beat, reap, type Script } from '../../lib/backplane/redis/membership/scripts.ts'
+import type { Script } from '../../lib/backplane/redis/link/script.ts'
+import { beat, reap } from '../../lib/backplane/redis/membership/scripts.ts'
 import { crowd, spread } from '../helpers/crowd.ts'
 import { closeClean, exact, startInstance, startInstances, sum, type Instance } from '../helpers/instance.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'

@@ -19,7 +19,7 @@ export class Local implements LocalInstance {
   constructor (options: Partial<RedisBackplaneOptions> & Pick<RedisBackplaneOptions, 'redis'>, instanceId = drawId()) {
     this.instanceId = instanceId
     this.backplane = new RedisBackplane({
-      keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 100, outage: { loggedBroadcast: 'reject' }, ...options
+      keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 100, whenDown: 'reject', ...options
     })
   }
 

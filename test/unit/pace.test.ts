@@ -1,6 +1,6 @@
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Throttle } from '../../lib/backplane/redis/pace.ts'
+import { Throttle } from '../../lib/backplane/redis/batching.ts'
 
 t.test('work begins after a quiet moment with the turn that asks for it, soon after other work a little later, and at once when there is plenty', async t => {
   const pace = new Throttle()

@@ -73,14 +73,14 @@ export class MemoryBackplane implements Backplane {
   }
 
   async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
-    this.#assertStarted()
+    this.#assertUp()
     const { logged, ...appended } = this.#logs.append(group, { ...envelope, target: { kind: 'group', name: group }, payload: Buffer.from(envelope.payload) }, log, key)
     if (logged !== undefined) this.#send([logged])
     return appended
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    this.#assertStarted()
+    this.#assertUp()
     return this.#logs.read(group, since, limit)
   }
 
@@ -116,10 +116,6 @@ export class MemoryBackplane implements Backplane {
     this.#instances.delete(this)
     this.#wanted.clear()
     this.#delivered.clear()
-  }
-
-  #assertStarted (): void {
-    if (this.state === 'down') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
   }
 
   /** Returns how many instances take the copies. */

@@ -1,16 +1,14 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import { logStart } from '../position.ts'
-import type { Appended, Envelope, GapReason, LogPage, LogPosition, LogSettings } from '../backplane.ts'
+import type { Appended, Envelope, GapReason, LoggedEnvelope, LogPage, LogPosition, LogSettings } from '../backplane.ts'
 
 const idempotencyMs = 300_000
-
-type Logged = Envelope & { readonly position: LogPosition }
 
 interface Log {
   readonly epoch: string
   /** The position before the first of `messages`. */
   before: LogPosition
-  readonly messages: Logged[]
+  readonly messages: LoggedEnvelope[]
   readonly keys: Map<string, { readonly position: LogPosition, readonly until: number }>
   expiresAt: number
 }

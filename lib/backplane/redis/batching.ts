@@ -1,21 +1,27 @@
-/** Runs a task for each item that was added, some at once, each item once at a time and in the order they came. */
+/** Divides a list into pieces of at most `size` items. */
+export function * chunks<Item> (items: readonly Item[], size: number): Iterable<Item[]> {
+  for (let start = 0; start < items.length; start += size) yield items.slice(start, start + size)
+}
+
+/** First-in, first-out work queue with a concurrency limit. An item never runs twice at the same time. */
 export class WorkQueue<Item extends object> {
   readonly #limit: number
   readonly #run: (item: Item) => Promise<boolean>
   readonly #waiting = new Set<Item>()
   readonly #running = new Set<Item>()
 
-  /** `run` never rejects; `false`: the item wants another turn, after those that wait now. */
+  /** `run` must never reject. When it resolves `false`, the item runs again after those that wait now. */
   constructor (limit: number, run: (item: Item) => Promise<boolean>) {
     this.#limit = limit
     this.#run = run
   }
 
+  /** Whether the item runs now. */
   runs (item: Item): boolean {
     return this.#running.has(item)
   }
 
-  /** Does nothing for an item that waits or runs. */
+  /** Does nothing for an item that already waits or runs. */
   add (item: Item): void {
     if (this.#running.has(item)) return
     this.#waiting.add(item)
@@ -42,5 +48,40 @@ export class WorkQueue<Item extends object> {
         this.#next()
       })
     }
+  }
+}
+
+/** How long work waits for more of its kind while much is going on (milliseconds). */
+const gapMs = 5
+
+/**
+ * Starts work at once after a quiet moment, and otherwise a few milliseconds after the last start, so that thousands of changes become few commands.
+ */
+export class Throttle {
+  #lastAt = -Infinity
+  #timer: NodeJS.Timeout | undefined
+  #waiting: (() => void) | undefined
+
+  /** Must not be called again before `begin` was called. `plenty`: there is so much work already that waiting for more is not worth it. */
+  soon (begin: () => void, plenty = false): void {
+    this.#waiting = begin
+    const left = plenty ? 0 : this.#lastAt + gapMs - performance.now()
+    // Either way the rest of this turn's changes come along.
+    if (left <= 0) queueMicrotask(() => this.#begin())
+    else this.#timer = setTimeout(() => this.#begin(), left)
+  }
+
+  /** Starts now what waits. */
+  close (): void {
+    clearTimeout(this.#timer)
+    this.#begin()
+  }
+
+  #begin (): void {
+    const begin = this.#waiting
+    if (begin === undefined) return
+    this.#waiting = undefined
+    this.#lastAt = performance.now()
+    begin()
   }
 }

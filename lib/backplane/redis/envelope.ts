@@ -1,4 +1,4 @@
-import type { Envelope, LogPosition, Target } from '../backplane.ts'
+import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane.ts'
 
 /*
  * Layout, big endian, version 1:
@@ -119,6 +119,11 @@ export function decode (bytes: Buffer): Envelope | undefined {
     binary: (flags & flag.binary) !== 0,
     payload: bytes.subarray(reader.at)
   }
+}
+
+/** Whether this is an envelope that stands in a log. */
+export function isLogged (envelope: Envelope | undefined): envelope is LoggedEnvelope {
+  return envelope?.position !== undefined
 }
 
 /** Reads forward and remembers a read beyond the end instead of throwing. */

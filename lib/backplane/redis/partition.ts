@@ -1,14 +1,12 @@
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import { oncePerMinute } from '../../logging.ts'
-import type { OutagePolicy } from '../../options/types.ts'
 import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPosition, Target } from '../backplane.ts'
-import { decode, previousNonce } from './envelope.ts'
+import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
-import { AppendQueue } from './log/append-queue.ts'
+import { AppendQueue, type WhenDown } from './log/append-queue.ts'
 import { Lease } from './membership/lease.ts'
 import { Link, type RedisSource } from './link/link.ts'
-import { isLogged } from './log/page.ts'
 import { MemberStore } from './membership/store.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
@@ -22,7 +20,8 @@ export interface PartitionOptions {
   readonly joinTimeoutMs: number
   readonly leaseMs: number
   readonly lingerMs: number
-  readonly outage: Pick<OutagePolicy, 'loggedBroadcast'>
+  /** What happens to an append while Redis is out. */
+  readonly whenDown: WhenDown
 }
 
 /** How often all memberships are written anew, against evicted keys and the safety TTL. */
@@ -60,7 +59,7 @@ export class Partition {
   #settleBoot: ((error?: Error) => void) | undefined
 
   constructor (options: PartitionOptions, keys: Keys, local: LocalInstance) {
-    const { redis, operationTimeoutMs, joinTimeoutMs, leaseMs, lingerMs, outage } = options
+    const { redis, operationTimeoutMs, joinTimeoutMs, leaseMs, lingerMs, whenDown } = options
     this.#local = local
     this.#keys = keys
     this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
@@ -91,7 +90,7 @@ export class Partition {
       dropped: name => { for (const group of this.#groupsOf([name])) this.#followers.forget(group) },
       changed: () => this.#report()
     })
-    this.appends = new AppendQueue(this.command, keys, outage.loggedBroadcast, operationTimeoutMs)
+    this.appends = new AppendQueue(this.command, keys, whenDown, operationTimeoutMs)
     this.#followers = new LogFollowers(this.command, keys, local, () => this.#report())
     this.#probe = new PubSubProbe(this.command, this.#subscribe, this.subscriptions, keys.channel({ kind: 'instance', name: local.instanceId }))
     const store = new MemberStore(this.command, keys, local, () => {

@@ -2,7 +2,20 @@ import type { Envelope, Target } from '../backplane.ts'
 import { encode } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/link.ts'
-import { publishShared } from './membership/scripts.ts'
+import { Script } from './link/script.ts'
+
+/**
+ * Publishes copies of one envelope to several channels, with nothing of anyone else between them.
+ * KEYS: none. ARGV: channel, bytes, channel, bytes, … Returns how many subscribers took the widest spread copy.
+ */
+const publishShared = new Script(`
+local most = 0
+for i = 1, #ARGV, 2 do
+  local taken = redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
+  if taken > most then most = taken end
+end
+return most
+`)
 
 /** Publishes a copy to each target, all or none. Resolves with how many subscribers took the most widely spread copy. */
 export async function publish (link: Link, keys: Keys, targets: readonly Target[], envelope: Envelope): Promise<number> {

@@ -1,6 +1,6 @@
 import { Command, Redis, type RedisOptions } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
-import type { Script } from '../membership/scripts.ts'
+import type { Script } from './script.ts'
 
 export type RedisSource = string | RedisOptions | Redis
 

@@ -1,7 +1,6 @@
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
-import { chunks } from '../chunks.ts'
+import { chunks, Throttle } from '../batching.ts'
 import type { Link } from './link.ts'
-import { Throttle } from '../pace.ts'
 
 const maxChannelsPerCommand = 512
 /** A SUBSCRIBE that is not acknowledged by then leaves the state of the connection unknown: it is torn down. */

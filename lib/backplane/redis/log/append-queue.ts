@@ -2,12 +2,11 @@ import { randomFillSync } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { drawId } from '../../../ids.ts'
-import type { OutagePolicy } from '../../../options/types.ts'
 import type { Appended, Envelope, LogPosition, LogSettings } from '../../backplane.ts'
 import { encodeBody } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import { append } from '../membership/scripts.ts'
+import { append } from './scripts.ts'
 
 const maxBatchMessages = 64
 const maxBatchBytes = 262_144
@@ -17,6 +16,9 @@ const queueMs = 5_000
 const idempotencyMs = 300_000
 /** The meta outlives the messages by far: without it the next message would look like a loss. */
 const minMetaTtlMs = 604_800_000
+
+/** What happens to an append while Redis is out: it fails at once, or waits for Redis for a few seconds. */
+export type WhenDown = 'reject' | 'queue'
 
 interface Item {
   readonly sequence: number
@@ -46,7 +48,7 @@ export class AppendQueue {
   readonly #publisher = drawId()
   /** Of the last message, in all lanes. The envelope's own would do only if all callers appended in the order they made them. */
   #sequence = 0
-  readonly #policy: OutagePolicy['loggedBroadcast']
+  readonly #whenDown: WhenDown
   readonly #budgetMs: number
   readonly #lanes = new Map<string, Lane>()
   #waiting = 0
@@ -56,10 +58,10 @@ export class AppendQueue {
   #batches = 0
   #retries = 0
 
-  constructor (link: Link, keys: Keys, policy: OutagePolicy['loggedBroadcast'], operationTimeoutMs: number) {
+  constructor (link: Link, keys: Keys, whenDown: WhenDown, operationTimeoutMs: number) {
     this.#link = link
     this.#keys = keys
-    this.#policy = policy
+    this.#whenDown = whenDown
     this.#budgetMs = 2 * operationTimeoutMs
   }
 
@@ -71,7 +73,7 @@ export class AppendQueue {
   async append (group: string, envelope: Envelope, log: LogSettings, key: string | undefined): Promise<Appended> {
     const { up } = this.#link
     if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
-    if (!up && this.#policy === 'reject') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem)
+    if (!up && this.#whenDown === 'reject') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem)
     const body = encodeBody(envelope, { kind: 'group', name: group })
     const limit = maxWaiting[up ? 'up' : 'queue']
     if (this.#waiting >= limit.messages || this.#waitingBytes + body.length > limit.bytes) {
@@ -81,7 +83,7 @@ export class AppendQueue {
     this.#waitingBytes += body.length
     try {
       return await new Promise<Appended>((resolve, reject) => {
-        const ms = this.#policy === 'queue' ? queueMs : this.#budgetMs
+        const ms = this.#whenDown === 'queue' ? queueMs : this.#budgetMs
         this.#enqueue(group, {
           sequence: ++this.#sequence, nonce: randomNonce(), body, log, key, deadline: performance.now() + ms, queued: !up, sent: false, resolve, reject
         })
@@ -136,7 +138,7 @@ export class AppendQueue {
       }
       const unknown = hasCode(failure, 'WSG_TIMEOUT')
       if (unknown) for (const item of batch) item.sent = true
-      const retry = (unknown || batch.some(({ sent }) => sent) || this.#policy === 'queue') && hasCode(failure, 'WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE')
+      const retry = (unknown || batch.some(({ sent }) => sent) || this.#whenDown === 'queue') && hasCode(failure, 'WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE')
       if (!retry || this.#closed) return rejectAll(batch, failure)
       this.#retries++
       if (!this.#link.up) for (const item of [...batch, ...lane.items]) item.queued = true

@@ -1,10 +1,10 @@
 import { logStart } from '../../position.ts'
 import type { LogPosition } from '../../backplane.ts'
-import { chunks } from '../chunks.ts'
+import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import { noNonce } from './page.ts'
-import { readEnds } from '../membership/scripts.ts'
+import { readEnds } from './scripts.ts'
 
 const groupsPerCall = 200
 

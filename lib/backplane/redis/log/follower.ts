@@ -1,9 +1,14 @@
-import type { LogPosition } from '../../backplane.ts'
-import type { LoggedEnvelope } from './page.ts'
+import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 
 /** Nonces of the latest messages, by which a repeated message is told from another one with its offset. */
 export const remembered = 256
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
+
+/** A live message, with the nonce of the message before it in the log. */
+export interface LiveMessage {
+  readonly envelope: LoggedEnvelope
+  readonly previousNonce: number
+}
 
 /** One group's log, as far as this instance has delivered it. */
 export class LogFollower {
@@ -14,7 +19,7 @@ export class LogFollower {
   #position: LogPosition | undefined
   /** By offset modulo its length, of the messages up to `last`. 0, which is no message's nonce: not known. Not before there is more to know than `last`: most groups are quiet. */
   #nonces: Uint32Array | undefined
-  #waiting: LoggedEnvelope[] | undefined
+  #waiting: LiveMessage[] | undefined
   #waitingBytes = 0
   /** How many of `waiting` had come when the log was read last. */
   #covered = 0
@@ -34,7 +39,7 @@ export class LogFollower {
   }
 
   /** Live messages that came while missing ones are read, oldest first. */
-  get waiting (): readonly LoggedEnvelope[] {
+  get waiting (): readonly LiveMessage[] {
     return this.#waiting ?? []
   }
 
@@ -93,7 +98,7 @@ export class LogFollower {
     else this.rereadNeeded = true
   }
 
-  buffer (message: LoggedEnvelope): void {
+  buffer (message: LiveMessage): void {
     const bytes = message.envelope.payload.length
     if (this.#waiting === undefined || this.#waiting.length >= maxWaiting.messages || this.#waitingBytes + bytes > maxWaiting.bytes) {
       // The log has them all: what is read from now on covers them.

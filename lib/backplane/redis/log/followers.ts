@@ -1,23 +1,19 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { hasCode } from '../../../errors.ts'
 import { logStart, samePosition } from '../../position.ts'
-import type { GapReason, LocalInstance, LogPosition } from '../../backplane.ts'
-import { chunks } from '../chunks.ts'
+import type { GapReason, LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
+import { chunks, WorkQueue } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import type { LoggedEnvelope } from './page.ts'
-import { readAfterFork } from '../read-after.ts'
-import { LogFollower } from './follower.ts'
 import { LogEnds } from './ends.ts'
-import { WorkQueue } from '../batching.ts'
+import { LogFollower } from './follower.ts'
+import { readAfterFork } from './page.ts'
 
 const retryMs = 200
 const concurrentRepairs = 64
 /** A repair that is not done by then lets the others go first. */
 const roundsPerRepair = 5
 const probesAtOnce = 200
-
-type Logged = LoggedEnvelope['envelope']
 
 /**
  * Keeps this instance in step with the logs of its groups: a message is delivered when it follows the last one, by offset and nonce; otherwise what is between is
@@ -87,7 +83,7 @@ export class LogFollowers {
     this.#settled(reader)
   }
 
-  receive (envelope: Logged, previousNonce: number): void {
+  receive (envelope: LoggedEnvelope, previousNonce: number): void {
     const reader = this.#followers.get(envelope.target.name)
     if (reader === undefined) {
       // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is subscribed again.
@@ -183,7 +179,7 @@ export class LogFollowers {
   }
 
   /** Delivers a message that follows the last one, drops one that was delivered before. Returns `false` for anything else. */
-  #accept (reader: LogFollower, envelope: Logged, previousNonce: number): boolean {
+  #accept (reader: LogFollower, envelope: LoggedEnvelope, previousNonce: number): boolean {
     if (reader.follows(envelope.position, previousNonce)) {
       reader.advance(envelope.position)
       this.#local.deliver(envelope)

@@ -1,21 +1,18 @@
 import { logStart } from '../../position.ts'
-import type { Envelope, GapReason, LogPage, LogPosition } from '../../backplane.ts'
-import { decode, positionOf, previousNonce } from '../envelope.ts'
+import type { GapReason, LogPage, LogPosition } from '../../backplane.ts'
+import { decode, isLogged, positionOf, previousNonce } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import { readLog } from '../membership/scripts.ts'
+import { remembered, type LogFollower } from './follower.ts'
+import { readLog } from './scripts.ts'
+
+const pageSize = 100
+const maxForkSize = 10_000
 
 const Status = { follows: 0, epoch: 2, rewound: 3, trimmed: 4, none: 5 } as const
 const reasons: Readonly<Record<number, GapReason>> = { [Status.epoch]: 'epoch', [Status.rewound]: 'rewound', [Status.trimmed]: 'trimmed' }
 
-/** A message as it is in the log, with the nonce of the one before it. */
-export interface LoggedEnvelope {
-  readonly envelope: Envelope & { readonly position: LogPosition }
-  readonly previousNonce: number
-}
-
 export interface RedisLogPage extends LogPage {
-  readonly messages: readonly LoggedEnvelope['envelope'][]
   /** The last position that was read, which may be after the last of `messages`: what this version cannot decode has a place in the log, too. */
   readonly last: LogPosition
 }
@@ -39,14 +36,23 @@ export async function readPage (link: Link, keys: Keys, group: string, since: Lo
   return { gap: reasons[status], messages, before: before.offset === 0 ? logStart : before, end: top, last: end, more: end.offset < offset }
 }
 
+/** A page of what follows the position in the reader's log; `undefined`: the log changed between two readings of it. */
+export async function readAfterFork (link: Link, keys: Keys, reader: LogFollower, since: LogPosition): Promise<RedisLogPage | undefined> {
+  const page = await readPage(link, keys, reader.group, since, pageSize)
+  if (page.gap !== 'rewound') return page
+  // The log lost its latest messages and went on from an earlier one: what follows the newest message that we and the log have in common.
+  const limit = Math.min(maxForkSize, remembered + Math.max(0, page.end.offset - since.offset))
+  const latest = await readPage(link, keys, reader.group, undefined, limit)
+  if (latest.end.epoch !== since.epoch) return undefined
+  const { messages, before, last: end } = latest
+  const first = reader.firstUnknown(messages.map(({ position }) => position))
+  return { ...latest, gap: 'rewound', messages: messages.slice(first), before: first === 0 ? before : messages[first - 1]?.position ?? end, last: end, more: false }
+}
+
 export function packNonce (nonce: number): Buffer {
   const bytes = Buffer.allocUnsafe(4)
   bytes.writeUInt32BE(nonce)
   return bytes
-}
-
-export function isLogged (envelope: Envelope | undefined): envelope is LoggedEnvelope['envelope'] {
-  return envelope?.position !== undefined
 }
 
 export const noNonce = Buffer.alloc(4)

@@ -1,8 +1,8 @@
 import { WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
+import { Throttle } from '../batching.ts'
 import type { Link } from '../link/link.ts'
 import type { MemberStore } from './store.ts'
-import { Throttle } from '../pace.ts'
 
 const groupsPerStep = 100
 /** More groups than this are not remembered one by one while Redis is out: all are compared when it is back. */
