@@ -6,6 +6,7 @@ import { RedisBackplane } from './lib/backplane/redis/index.ts'
 import { GroupPublisher } from './lib/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
+import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
 import { upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { makeWsHandler } from './lib/http/ws-handler.ts'
@@ -58,7 +59,9 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }
-  app.addHook('onRequest', upgradeGuard(registry, options))
+  app.addHook('onRequest', upgradeGuard(registry))
+  app.addHook('onRequest', greetUpgrades(registry.gate))
+  admitUpgrades(app, registry.gate)
   app.addHook('onReady', async () => await registry.start())
   app.addHook('onClose', async () => await registry.close())
 

@@ -7,6 +7,11 @@ export const errorCodes = {
   WSG_DATA_INVALID: { statusCode: 400, text: 'data must be a string or a Uint8Array' },
   WSG_CLOSE_CODE_INVALID: { statusCode: 400, text: 'a close code is 1000-1003, 1007-1014 or 3000-4999, its reason at most 123 bytes' },
   WSG_TOO_MANY_GROUPS: { statusCode: 429, text: 'the connection is in as many groups as maxGroupsPerConnection allows' },
+  WSG_TOO_MANY_CONNECTIONS: { statusCode: 429, text: 'too many connections are open' },
+  WSG_RATE_LIMITED: { statusCode: 429, text: 'too much at once' },
+  WSG_BLOCKED: { statusCode: 403, text: 'this user or token is blocked for now' },
+  WSG_BLOCK_INVALID: { statusCode: 400, text: 'a block names a userId or a tokenId of 1 to 255 bytes, and forMs from 1 to 2,592,000,000 (30 days)' },
+  WSG_BLOCKLIST_FULL: { statusCode: 503, text: 'as many users and tokens are blocked as can be; nothing was blocked' },
   WSG_MEMBER_INFO_TOO_LARGE: { statusCode: 500, text: 'memberInfo returned more than 1,024 bytes of JSON' },
   WSG_CONNECTION_GONE: { statusCode: 410, text: 'the connection is closed or was never here' },
   WSG_UNAUTHORIZED: { statusCode: 401, text: 'a valid token is required' },
@@ -25,7 +30,7 @@ export const errorCodes = {
   WSG_CLOSED: { statusCode: 503, text: 'the plugin is closed' }
 } as const
 /** Anyone can cause these at will: Fastify logs them, and a stack would only fill the log. */
-const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_REFUSED']
+const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_REFUSED', 'WSG_TOO_MANY_CONNECTIONS', 'WSG_RATE_LIMITED', 'WSG_BLOCKED']
 
 export type ErrorCode = keyof typeof errorCodes
 

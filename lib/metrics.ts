@@ -2,7 +2,26 @@
 export class Metrics {
   connectionsOpened = 0
   connectionsClosed = 0
+  /** Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance is not ready; the reasons follow. */
   upgradesRefused = 0
+  /** Refused: the address asked for more upgrades than `limits.upgradesPerAddress`. */
+  refusedAddressRate = 0
+  /** Refused: the address has `limits.connectionsPerAddress`. */
+  refusedAddressFull = 0
+  /** Refused: the user has `limits.connectionsPerUser`. */
+  refusedUserFull = 0
+  /** Refused: this instance has `limits.connections`. */
+  refusedInstanceFull = 0
+  /** Refused: more upgrades than `upgradeLimit`. */
+  refusedUpgradeRate = 0
+  /** Refused: the user or the token is blocked. */
+  refusedBlocked = 0
+  /** Closed by `registry.block`, of this instance. */
+  connectionsBlocked = 0
+  /** Limits per user that were decided by this instance's connections alone, because the backplane was out. */
+  userLimitsLocal = 0
+  /** Joins that failed because of `limits.newGroupsPerMinute`. */
+  newGroupsRefused = 0
   messagesReceived = 0
   /** Broadcasts and direct sends asked of this instance. */
   messagesPublished = 0

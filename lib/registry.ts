@@ -13,6 +13,9 @@ import { connectionIdOf } from './ids.ts'
 import { EchoFilter } from './delivery/echo.ts'
 import { instanceLog } from './logging.ts'
 import { GroupLogs } from './options/group-logs.ts'
+import { assertBlockMs, Blocklist } from './groups/blocklist.ts'
+import { Gate } from './groups/gate.ts'
+import type { Admission } from './hub/admissions.ts'
 import { Membership } from './groups/membership.ts'
 import { Metrics } from './metrics.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
@@ -26,11 +29,14 @@ import { Backlog } from './delivery/backlog.ts'
 import { EnvelopeFactory } from './delivery/envelopes.ts'
 import { drainConnections } from './connection/drain.ts'
 import type {
-  AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History, HistoryOptions, Identity, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
+  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History, HistoryOptions, Identity, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
 } from './types.ts'
 
 /** What a route knows of a socket it opens. */
-export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
+export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'> & {
+  /** What the upgrade was admitted with. */
+  readonly admission: Admission | undefined
+}
 
 const maxIdDraws = 3
 
@@ -51,6 +57,8 @@ export class GroupRegistry implements Registry {
   readonly #broadcaster: Broadcaster
   readonly #reads: GroupReads
   readonly #commands: ConnectionCommands
+  readonly #blocks: Blocklist
+  readonly gate: Gate
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
   #log: FastifyBaseLogger
@@ -66,13 +74,16 @@ export class GroupRegistry implements Registry {
     this.#scheduler = new FlushScheduler(options, this.metrics, () => this.#log)
     this.#logs = new GroupLogs(options)
     this.#presence = new Presence(backplane, this.#envelopes, options.presenceGraceMs)
+    const userId = (identity: Identity | null): string | undefined => this.#userIdOf(identity)
+    this.#blocks = new Blocklist(() => this.#hub.connections.values(), backplane, { userId, tokenId: options.tokenId }, this.metrics)
+    this.gate = new Gate(options, backplane, this.#blocks, userId, this.metrics)
     const replays = new Replay(this.#hub, backplane, new Backlog(backplane, this.#cache, this.#logs))
     this.#membership = new Membership(this.#hub, backplane, replays, this.#presence, { ...options, policy: options.outage.join }, this.metrics)
     this.#broadcaster = new Broadcaster(this.#hub, backplane, new LoggedPublish(backplane, this.#logs), this.#envelopes, this.#echoes, options.outage.broadcast, this.#scheduler, this.metrics)
     this.#reads = new GroupReads(this.#hub, backplane, options.outage.reads)
     // A remote join may itself take `joinTimeoutMs` on the instance that is asked.
     const requestTimeoutMs = options.joinTimeoutMs + options.operationTimeoutMs
-    this.#commands = new ConnectionCommands(this.#hub, this.#membership, backplane, this.#envelopes, requestTimeoutMs, this.metrics)
+    this.#commands = new ConnectionCommands(this.#hub, this.#membership, backplane, this.#envelopes, requestTimeoutMs, this.#blocks, this.metrics)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => this.#hub.connections.values(), this.metrics)
     this.#expiry = new Expiry(this.metrics)
   }
@@ -97,6 +108,7 @@ export class GroupRegistry implements Registry {
     // Both stay wanted when the backplane is out now.
     const wanted = [{ kind: 'instance', name: this.instanceId }, { kind: 'all', name: '' }] as const
     await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
+    await this.#blocks.load()
     if (this.#phase === 'closing') return
     this.#heartbeat.start()
     this.#phase = 'open'
@@ -106,8 +118,9 @@ export class GroupRegistry implements Registry {
   }
 
   /** A route upgraded a socket. */
-  open (init: OpenInit): LocalConnection {
-    const userId = this.#userIdOf(init.identity)
+  open ({ admission: admitted, ...init }: OpenInit): LocalConnection {
+    const admission = admitted ?? this.gate.admitUncounted(init.identity)
+    const { userId } = admission
     const connection = new LocalConnection({
       ...init,
       id: connectionIdOf(this.instanceId, ++this.#opened),
@@ -118,10 +131,13 @@ export class GroupRegistry implements Registry {
       enter: connection => this.#membership.connectionOpened(connection),
       release: async connection => {
         this.#expiry.remove(connection)
+        this.gate.leave(admission)
         await this.#membership.connectionClosed(connection)
       }
     })
     this.#expire(connection)
+    // Blocked since it was admitted.
+    if (init.identity !== null && this.#blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, 'access was revoked')
     // It passed the guard before the shutdown began, and is in no batch of it.
     if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
     return connection
@@ -131,6 +147,7 @@ export class GroupRegistry implements Registry {
   renew (connectionId: string, identity: Identity): boolean {
     const connection = this.#hub.connections.get(connectionId)
     if (connection === undefined || this.#userIdOf(identity) !== connection.userId) return false
+    if (this.#blocks.covers(identity)) throw new WebsocketGroupsError('WSG_BLOCKED')
     connection.identity = identity
     this.#expire(connection)
     return true
@@ -172,6 +189,15 @@ export class GroupRegistry implements Registry {
     const { code = CloseCode.Normal, reason = '' } = options
     if (typeof target === 'object' && !('id' in target)) return await this.#commands.disconnectUser(target.userId, code, reason)
     return await this.#commands.disconnect(target, code, reason)
+  }
+
+  async block (target: BlockTarget, { forMs }: BlockOptions): Promise<number> {
+    assertBlockMs(forMs)
+    return await this.#commands.block(target, forMs)
+  }
+
+  async unblock (target: BlockTarget): Promise<void> {
+    await this.#commands.block(target, 0)
   }
 
   get (connectionId: string): Connection | undefined {
@@ -219,7 +245,7 @@ export class GroupRegistry implements Registry {
   }
 
   stats (): Stats {
-    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), slowConnections: this.#scheduler.slow.size, ...this.#presence.stats(), ...this.#cache.stats(), ...this.#backplane.stats() }
+    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), slowConnections: this.#scheduler.slow.size, ...this.gate.stats(), blocked: this.#blocks.size, ...this.#presence.stats(), ...this.#cache.stats(), ...this.#backplane.stats() }
   }
 
   /** Takes no new connections and closes those there are. Idempotent. */
@@ -263,12 +289,15 @@ export class GroupRegistry implements Registry {
       logged: group => this.#logs.has(group),
       member: (group, connectionId) => this.#hub.member(group, connectionId),
       memberIds: group => this.#hub.memberIds(group),
+      connectionsOf: userId => this.gate.connectionsOf(userId),
       groups: () => this.#hub.groups(),
       membersLost: () => this.#presence.announceResync(),
       stateChanged: () => {
         const { state, problems } = this.#backplane
         if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
         this.#log.info('backplane is up')
+        // Blocks of others did not reach this instance meanwhile.
+        void this.#blocks.load()
         // This instance's members are stored again, which those who read the lists before do not know.
         this.#presence.announceResync()
       }

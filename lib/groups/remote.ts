@@ -1,3 +1,4 @@
+import { blockName, type Blocklist } from './blocklist.ts'
 import type { Backplane, Envelope } from '../backplane/backplane.ts'
 import { assertClose } from '../protocol/close-codes.ts'
 import type { LocalConnection } from '../connection/connection.ts'
@@ -9,7 +10,7 @@ import type { Membership } from './membership.ts'
 import type { Metrics } from '../metrics.ts'
 import { InstanceRpc, type Command, type ConnectionCommand } from './rpc.ts'
 import { assertData, userTarget, type EnvelopeFactory } from '../delivery/envelopes.ts'
-import type { AnyConnection, Data, JoinOptions, JoinResult, Json } from '../types.ts'
+import type { AnyConnection, BlockTarget, Data, JoinOptions, JoinResult, Json } from '../types.ts'
 
 type Named = AnyConnection | string
 
@@ -20,12 +21,16 @@ export class ConnectionCommands {
   readonly #envelopes: EnvelopeFactory
   readonly #rpc: InstanceRpc
   readonly #metrics: Metrics
+  readonly #blocks: Blocklist
 
-  constructor (hub: Hub, membership: Membership, backplane: Backplane, sender: EnvelopeFactory, timeoutMs: number, metrics: Metrics) {
+  constructor (
+    hub: Hub, membership: Membership, backplane: Backplane, sender: EnvelopeFactory, timeoutMs: number, blocks: Blocklist, metrics: Metrics
+  ) {
     this.#hub = hub
     this.#membership = membership
     this.#envelopes = sender
     this.#rpc = new InstanceRpc(backplane, sender, async (command, data) => await this.#serve(command, data), timeoutMs, metrics)
+    this.#blocks = blocks
     this.#metrics = metrics
   }
 
@@ -67,6 +72,16 @@ export class ConnectionCommands {
     return elsewhere.reduce<number>((sum, closed) => sum + Number(closed), here)
   }
 
+  /** Keeps a user or a token out of all instances, or with 0 lets it in again. Resolves with how many connections were closed. */
+  async block (target: BlockTarget, forMs: number): Promise<number> {
+    const name = blockName(target)
+    // Here in any case, also when the backplane is out.
+    const here = this.#blocks.apply(name, forMs)
+    await this.#blocks.store(name, forMs)
+    const closed = await this.#rpc.ask({ kind: 'all', name: '' }, { op: 'block', name, forMs })
+    return closed.reduce<number>((sum, count) => sum + Number(count), here)
+  }
+
   /** A request or a reply of another instance. Never throws. */
   receive (envelope: Envelope): void {
     this.#rpc.receive(envelope)
@@ -101,6 +116,7 @@ export class ConnectionCommands {
   /** Another instance asks. */
   async #serve (command: Command, data: Data): Promise<Json> {
     if (command.op === 'disconnectUser') return this.#closeUser(command.userId, command.code, command.reason)
+    if (command.op === 'block') return this.#blocks.apply(command.name, command.forMs)
     const answer = await this.#actHere(this.#held(command.connectionId), command, data) as Json | undefined
     if (answer === undefined) throw new Error(`it does not know the command ${String(command.op)}`)
     return answer

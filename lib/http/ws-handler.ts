@@ -8,6 +8,7 @@ import { aBoolean, aFunction, checkOptions, invalid, type Rule } from '../option
 import type { GroupRegistry } from '../registry.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
+import { takeAdmission } from './admission.ts'
 import { reauthenticatorOf } from './ws-auth.ts'
 import { dropResponse } from './upgrade-sockets.ts'
 
@@ -46,6 +47,7 @@ export function makeWsHandler (registry: HandlerRegistry, plugin: Pick<ResolvedO
         socket,
         params: request.params,
         identity: request.identity,
+        admission: takeAdmission(request),
         log: request.log,
         // Which types a route's params and identity have is known to the route alone.
         callbacks: callbacks as unknown as ConnectionCallbacks,

@@ -1,6 +1,7 @@
 import { checkLog, defaultLog, logRule } from './group-logs.ts'
 import { aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule } from './rules.ts'
-import type { OutagePolicy, PublisherOptions, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
+import { checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
+import type { OutagePolicy, PublisherOptions, WebsocketGroupsOptions } from './types.ts'
 import type { Identity } from '../types.ts'
 
 const outageRules = {
@@ -25,6 +26,7 @@ const rules = {
   authenticate: aFunction,
   userId: aFunction,
   expiresAt: aFunction,
+  tokenId: aFunction,
   memberInfo: aFunction,
   rooms: { allowed: 'an object of room options by path', accepts: isPlainObject },
   instanceLabel: { allowed: 'a string of 1 to 100 characters', accepts: value => typeof value === 'string' && value.length >= 1 && value.length <= 100 },
@@ -36,7 +38,8 @@ const rules = {
   log: logRule,
   logs: { allowed: 'an object of log settings by group name or prefix*, or a function', accepts: value => typeof value === 'function' || isPlainObject(value) },
   outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
-  upgradeLimit: { allowed: '{ perSecond, burst? }', accepts: isPlainObject },
+  limits: limitsRule,
+  upgradeLimit: { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isPlainObject(value) },
   maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   slowBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   flushIntervalMs: integer(0, 10, 'ms'),
@@ -60,6 +63,8 @@ const fastifyOptions = ['prefix', 'logLevel', 'logSerializers']
 const defaults = {
   userId: defaultUserId,
   expiresAt: defaultExpiresAt,
+  tokenId: defaultTokenId,
+  upgradeLimit: { perSecond: 2_000, burst: 20_000 },
   rooms: {},
   log: defaultLog,
   keyPrefix: 'wsg:',
@@ -83,13 +88,13 @@ const defaults = {
 const outageDefaults: OutagePolicy = { join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded' }
 const defaultMaxPayload = 1_048_576
 
-type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'memberInfo' | 'instanceLabel' | 'logs' | 'upgradeLimit'
-type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage'>
+type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'memberInfo' | 'instanceLabel' | 'logs'
+type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage' | 'limits'>
 
 export type ResolvedOptions =
   { readonly [Name in WithoutDefault]: WebsocketGroupsOptions[Name] } &
   { readonly [Name in WithDefault]: NonNullable<WebsocketGroupsOptions[Name]> } &
-  { readonly outage: OutagePolicy }
+  { readonly outage: OutagePolicy, readonly limits: ResolvedLimits }
 
 /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the option, the value and what is allowed */
 export function resolveOptions (raw: unknown = {}): ResolvedOptions {
@@ -98,7 +103,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   if (given.redis !== undefined && given.backplane !== undefined) throw invalid('redis and backplane exclude each other: give one of them')
   checkShared(given)
   checkOptions(given.outage ?? {}, outageRules, 'outage.')
-  if (given.upgradeLimit !== undefined) checkUpgradeLimit(given.upgradeLimit)
+  if (given.upgradeLimit !== undefined && given.upgradeLimit !== false) checkRate(given.upgradeLimit, 'upgradeLimit')
   const maxPayload = given.options?.maxPayload
   if (maxPayload !== undefined) check('options.maxPayload', maxPayload, integer(0, Number.MAX_SAFE_INTEGER, 'bytes, 0 for no limit'))
   for (const [path, room] of Object.entries(given.rooms ?? {})) {
@@ -112,10 +117,10 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     memberInfo: undefined,
     instanceLabel: undefined,
     logs: undefined,
-    upgradeLimit: undefined,
     ...defaults,
     ...given,
     options: { maxPayload: defaultMaxPayload, ...withoutUndefined(given.options ?? {}) },
+    limits: resolveLimits(given.limits),
     outage: { ...outageDefaults, ...withoutUndefined(given.outage ?? {}) }
   }
 }
@@ -155,16 +160,6 @@ function checkShared ({ redis, log, logs }: Pick<WebsocketGroupsOptions, 'redis'
   for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
 }
 
-const upgradeLimitRules = {
-  perSecond: integer(1, 1_000_000, 'upgrades per second'),
-  burst: integer(1, 1_000_000, 'upgrades')
-} as const satisfies Record<keyof UpgradeLimit, Rule>
-
-function checkUpgradeLimit (limit: UpgradeLimit): void {
-  checkOptions(limit, upgradeLimitRules, 'upgradeLimit.')
-  check('upgradeLimit.perSecond', limit.perSecond, upgradeLimitRules.perSecond)
-}
-
 /** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
 function isRedisClient (value: unknown): boolean {
   return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
@@ -182,6 +177,12 @@ function defaultUserId (identity: Identity): string | undefined {
   const userId = property(identity, 'userId') ?? property(identity, 'sub') ?? property(identity, 'id')
   if (typeof userId === 'number') return String(userId)
   return typeof userId === 'string' ? userId : undefined
+}
+
+/** `jti`, as JWTs have it (RFC 7519 4.1.7). */
+function defaultTokenId (identity: Identity): string | undefined {
+  const tokenId = property(identity, 'jti')
+  return typeof tokenId === 'string' ? tokenId : undefined
 }
 
 /** `expiresAt` in milliseconds, or `exp` in seconds as in a JWT (RFC 7519 4.1.4). */

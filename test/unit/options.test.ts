@@ -230,3 +230,24 @@ t.test('an identity ends at its expiresAt in milliseconds or its exp in seconds'
   t.equal(of({ exp: '7' }), undefined)
   t.equal(of(null), undefined)
 })
+
+t.test('limits are on by default, each can be changed or switched off, and a wrong one is refused', async t => {
+  const { limits } = resolveOptions()
+  t.equal(limits.connectionsPerUser, 100)
+  t.strictSame(limits.messages, { perSecond: 1_000, burst: 5_000 })
+  t.strictSame([...limits.explicit], [])
+  const own = resolveOptions({ limits: { connections: 5, messages: false, bytes: { perSecond: 7 }, tokens: undefined } }).limits
+  t.strictSame([own.connections, own.messages, own.bytes, own.tokens], [5, undefined, { perSecond: 7 }, { perSecond: 1, burst: 10 }])
+  t.strictSame([...own.explicit], ['connections', 'messages', 'bytes'])
+  const { explicit, ...none } = resolveOptions({ limits: false }).limits
+  t.ok(Object.values(none).every(limit => limit === undefined), 'all are off')
+  t.strictSame([resolveOptions().upgradeLimit, resolveOptions({ upgradeLimit: false }).upgradeLimit], [{ perSecond: 2_000, burst: 20_000 }, false])
+  for (const [wrong, message] of [
+    [{ connections: 0 }, /limits\.connections must be an integer from 1 to \d+ \(connections\) or false, got 0/],
+    [{ messages: 5 }, /limits\.messages must be \{ perSecond, burst\? \} or false, got 5/],
+    [{ messages: {} }, /limits\.messages\.perSecond must be an integer from 1/],
+    [{ bytes: { perSecond: 1, burst: 0 } }, /limits\.bytes\.burst must be an integer from 1/],
+    [{ users: 1 }, /there is no option limits\.users/],
+    [true, /limits must be an object of limits, or false for none, got true/]
+  ] as const) t.throws(() => resolveOptions({ limits: wrong }), { code: 'WSG_OPTION_INVALID', message })
+})

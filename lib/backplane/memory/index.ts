@@ -1,6 +1,7 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, Backplane, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
+import type { Appended, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
+import { MemoryBlocks } from './blocks.ts'
 import { MemoryLogs } from './log.ts'
 
 /** Joins several instances of one process, as a Redis would join several processes. */
@@ -17,10 +18,11 @@ export function memoryCluster (): MemoryCluster {
 interface Bus {
   readonly instances: Set<MemoryBackplane>
   readonly logs: MemoryLogs
+  readonly blocks: MemoryBlocks
 }
 
 function newBus (): Bus {
-  return { instances: new Set(), logs: new MemoryLogs() }
+  return { instances: new Set(), logs: new MemoryLogs(), blocks: new MemoryBlocks() }
 }
 
 /** The contract of a backplane inside one process; also what runs when no Redis is configured. */
@@ -29,14 +31,16 @@ export class MemoryBackplane implements Backplane {
   readonly problems: readonly string[] = []
   readonly #instances: Set<MemoryBackplane>
   readonly #logs: MemoryLogs
+  readonly #blocks: MemoryBlocks
   readonly #wanted = new Set<string>()
   /** How far the log of each subscribed group was delivered. */
   readonly #delivered = new Map<string, LogPosition>()
   #local: LocalInstance | undefined
 
-  constructor ({ instances, logs }: Bus = newBus()) {
+  constructor ({ instances, logs, blocks }: Bus = newBus()) {
     this.#instances = instances
     this.#logs = logs
+    this.#blocks = blocks
   }
 
   get state (): 'up' | 'down' {
@@ -90,6 +94,23 @@ export class MemoryBackplane implements Backplane {
 
   async syncMember (): Promise<void> {
     // Nothing to store: reads pull the memberships from the instances themselves.
+  }
+
+  async syncUser (userId: string): Promise<number> {
+    this.#assertUp()
+    let elsewhere = 0
+    for (const instance of this.#instances) if (instance !== this) elsewhere += instance.#local?.connectionsOf(userId) ?? 0
+    return elsewhere
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    this.#assertUp()
+    return this.#blocks.set(name, forMs)
+  }
+
+  async blocks (): Promise<readonly Block[]> {
+    this.#assertUp()
+    return this.#blocks.list()
   }
 
   async count (group: string): Promise<number> {

@@ -1,9 +1,10 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
-import type { Appended, Backplane, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
+import type { Appended, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
 import { Keys } from './keys.ts'
 import { readPage } from './log/page.ts'
 import { publish } from './publish.ts'
+import { listBlocks, storeBlock } from './membership/blocks.ts'
 import { readCount, readMembers } from './membership/records.ts'
 import { Partition, type PartitionOptions } from './partition.ts'
 
@@ -78,6 +79,18 @@ export class RedisBackplane implements Backplane {
 
   async syncMember (group: string, connectionId: string): Promise<void> {
     await this.#open.members.sync(group, connectionId)
+  }
+
+  async syncUser (userId: string): Promise<number> {
+    return await this.#open.users.sync(userId)
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await storeBlock(this.#open.command, this.#keys, name, forMs)
+  }
+
+  async blocks (): Promise<readonly Block[]> {
+    return await listBlocks(this.#open.command, this.#keys)
   }
 
   async count (group: string): Promise<number> {

@@ -10,6 +10,7 @@ import { Link, type RedisSource } from './link/link.ts'
 import { MemberStore } from './membership/store.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
+import { UserCounts } from './membership/users.ts'
 import { LogFollowers } from './log/followers.ts'
 import { checkServer, isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
@@ -37,6 +38,7 @@ export class Partition {
   readonly command: Link
   readonly subscriptions: Subscriptions
   readonly members: MemberReconciler
+  readonly users: UserCounts
   readonly appends: AppendQueue
   readonly #keys: Keys
   /** What may be in trouble while both links work. */
@@ -98,10 +100,14 @@ export class Partition {
       void this.#recover()
     })
     this.members = new MemberReconciler(this.command, store, local, () => this.#report())
+    this.users = new UserCounts(this.command, keys, local)
     this.#lease = new Lease(this.command, keys, local, this.members, store, leaseMs, () => this.#report())
     this.#subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
     this.#parts = [this.#lease, this.members, this.subscriptions, this.#followers]
-    this.#refresher = setInterval(() => this.members.refresh(), refreshMs).unref()
+    this.#refresher = setInterval(() => {
+      this.members.refresh()
+      this.users.refresh()
+    }, refreshMs).unref()
     this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
   }
 
@@ -181,7 +187,7 @@ export class Partition {
   async #giveBack (): Promise<void> {
     try {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
-      await Promise.all([this.subscriptions.close(), this.members.close().then(async () => await this.#lease.close())])
+      await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
     } catch (error) {
       this.#local.log.warn({ err: error }, 'memberships were not given back: the other instances remove them when the lease is over')
     }
@@ -195,6 +201,7 @@ export class Partition {
       await this.#lease.renew()
       // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them.
       this.members.resume(server !== this.#server)
+      this.users.resume(server !== this.#server)
       this.#server = server
       this.#report()
     } catch (error) {
