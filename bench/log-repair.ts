@@ -9,7 +9,7 @@ import type { Envelope, LocalInstance } from '../lib/backplane/backplane.ts'
 import { RedisBackplane } from '../lib/backplane/redis/index.ts'
 import { drawId } from '../lib/ids.ts'
 import { redisBinary } from '../scripts/redis-binary.mjs'
-import { Wire } from '../test/chaos/wire.ts'
+import { Wire } from '../test/faults/chaos/wire.ts'
 import { until } from '../test/helpers/until.ts'
 
 const { values } = parseArgs({ options: { groups: { type: 'string', default: '20000' } } })

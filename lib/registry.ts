@@ -4,7 +4,7 @@ import { LoggedPublish } from './delivery/logged-publish.ts'
 import { Broadcaster } from './delivery/broadcaster.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { LocalConnection, type ConnectionInit } from './connection/connection.ts'
-import { hasCode, WebsocketGroupsError } from './errors.ts'
+import { WebsocketGroupsError } from './errors.ts'
 import { Expiry } from './connection/expiry.ts'
 import { isUserId } from './group-name.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
@@ -38,17 +38,14 @@ export type OpenInit = Pick<ConnectionInit, 'socket' | 'params' | 'identity' | '
   readonly admission: Admission | undefined
 }
 
-const maxIdDraws = 3
-
 /** The public registry: this instance's hub joined to the other instances by a backplane. */
 export class GroupRegistry implements Registry {
   readonly metrics = new Metrics()
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
-  readonly #appLog: FastifyBaseLogger
   readonly #hub = new Hub()
   readonly #envelopes = new EnvelopeFactory(id => this.#hub.connections.get(id))
-  readonly #echoes = new EchoFilter(this.#hub, this.#envelopes, this.metrics, () => this.#log)
+  readonly #echoes: EchoFilter
   readonly #scheduler: FlushScheduler
   readonly #logs: GroupLogs
   readonly #cache = new LogCache()
@@ -61,7 +58,7 @@ export class GroupRegistry implements Registry {
   readonly gate: Gate
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
-  #log: FastifyBaseLogger
+  readonly #log: FastifyBaseLogger
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -69,9 +66,9 @@ export class GroupRegistry implements Registry {
   constructor (options: ResolvedOptions, backplane: Backplane, log: FastifyBaseLogger) {
     this.#options = options
     this.#backplane = backplane
-    this.#appLog = log
     this.#log = instanceLog(log, this.instanceId, options.instanceLabel)
-    this.#scheduler = new FlushScheduler(options, this.metrics, () => this.#log)
+    this.#echoes = new EchoFilter(this.#hub, this.#envelopes, this.metrics, this.#log)
+    this.#scheduler = new FlushScheduler(options, this.metrics, this.#log)
     this.#logs = new GroupLogs(options)
     this.#presence = new Presence(backplane, this.#envelopes, options.presenceGraceMs)
     const userId = (identity: Identity | null): string | undefined => this.#userIdOf(identity)
@@ -95,7 +92,7 @@ export class GroupRegistry implements Registry {
   /** Resolves when the backplane works, or when policy allows to go on without it. */
   async start (): Promise<void> {
     try {
-      await this.#startBackplane()
+      await this.#backplane.start(this.#asLocalInstance())
       if (this.#backplane.state === 'down' && this.#options.outage.boot === 'fail') {
         throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${this.#backplane.problems.join('; ')}`)
       }
@@ -262,18 +259,6 @@ export class GroupRegistry implements Registry {
     this.#commands.close()
     this.#presence.close()
     await this.#backplane.close()
-  }
-
-  async #startBackplane (): Promise<void> {
-    for (let draw = 1; ; draw++) {
-      try {
-        return await this.#backplane.start(this.#asLocalInstance())
-      } catch (error) {
-        if (!hasCode(error, 'WSG_INSTANCE_ID_TAKEN') || draw === maxIdDraws) throw error
-        this.#envelopes.redraw()
-        this.#log = instanceLog(this.#appLog, this.instanceId, this.#options.instanceLabel)
-      }
-    }
   }
 
   #asLocalInstance (): LocalInstance {

@@ -9,16 +9,29 @@ export const clientFiles = ['client.min.js', 'client.global.min.js']
 
 // Names that the files of the client use among themselves, and nobody else: a sixth of the small file is made of them.
 const internal = [
-  'answer', 'ask', 'attach', 'broken', 'change', 'changed', 'comeBack', 'control', 'done', 'drop', 'encoded', 'failed', 'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain',
+  'all', 'answer', 'ask', 'attach', 'broken', 'change', 'changed', 'closed', 'comeBack', 'control', 'done', 'drop', 'encoded', 'failed', 'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain',
   'keepFresh', 'lost', 'offline', 'post', 'probe', 'promise', 'receive', 'received', 'recent', 'refresh', 'renewable', 'roster', 'seen', 'sends', 'settled', 'stop', 'tell', 'timeoutMs', 'unavailable', 'urls', 'wake', 'welcomed'
 ]
 
 /** A name that a user or the server sees must stay: it is a property of a public type, or of a frame. */
 function assertInternal (root) {
-  for (const file of ['types.ts', 'payload.ts', 'errors.ts']) {
-    const source = readFileSync(join(root, 'lib', 'client', file), 'utf8')
+  for (const file of ['client/types.ts', 'client/errors.ts', 'protocol/frames.ts']) {
+    const source = readFileSync(join(root, 'lib', file), 'utf8')
     const seen = internal.filter(name => new RegExp(`(^|[{,]) *(readonly )?${name}\\??( \\(|:)`, 'm').test(source))
-    if (seen.length > 0) throw new Error(`scripts/build-client.mjs would rename ${seen.join(', ')}, which lib/client/${file} shows to others`)
+    if (seen.length > 0) throw new Error(`scripts/build-client.mjs would rename ${seen.join(', ')}, which lib/${file} shows to others`)
+  }
+}
+
+/** Hands the table of close codes to esbuild as an enum: esbuild then writes each code where it is used, and drops the table. */
+const inlineCloseCodes = {
+  name: 'inline-close-codes',
+  setup (bundle) {
+    bundle.onLoad({ filter: /[\\/]protocol[\\/]close-codes\.ts$/ }, ({ path }) => {
+      const source = readFileSync(path, 'utf8')
+      const contents = source.replace(/const CloseCode = (\{[^}]+\}) as const/, (_, table) => `enum CloseCode ${table.replaceAll(':', ' =')}`)
+      if (contents === source) throw new Error(`${path} has no table that scripts/build-client.mjs could inline`)
+      return { contents, loader: 'ts' }
+    })
   }
 }
 
@@ -30,6 +43,7 @@ export async function buildClient (root, outdir) {
     minify: true,
     target: 'es2022',
     mangleProps: new RegExp(`^(${internal.join('|')})$`),
+    plugins: [inlineCloseCodes],
     logLevel: 'warning',
     legalComments: 'none'
   }

@@ -14,7 +14,7 @@ const { values } = parseArgs({
   }
 })
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
-const test = spawn(process.execPath, ['--import', 'tsx', join(root, 'test', 'chaos', 'chaos.test.ts')], {
+const test = spawn(process.execPath, ['--import', 'tsx', join(root, 'test', 'faults', 'chaos', 'chaos.test.ts')], {
   cwd: root,
   stdio: 'inherit',
   env: {

@@ -133,7 +133,7 @@ export interface Backplane {
   readonly problems: readonly string[]
   /**
    * Called once, before anything else. Resolves when the backplane works, or when its boot deadline is over: then `state` is `down` and it goes on trying.
-   * @throws WSG_INSTANCE_ID_TAKEN (called again with another id), WSG_REDIS_UNSUPPORTED or any other error that waiting cannot heal
+   * @throws WSG_INSTANCE_ID_TAKEN, WSG_REDIS_UNSUPPORTED or any other error that waiting cannot heal: the boot fails with it
    */
   start (local: LocalInstance): Promise<void>
   /**

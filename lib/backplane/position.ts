@@ -1,3 +1,4 @@
+import { positionPattern } from '../protocol/frames.ts'
 import type { LogPosition } from './backplane.ts'
 
 /** Epoch (8 bytes), offset (6), nonce (4): 24 characters, opaque to everyone outside. */
@@ -16,7 +17,7 @@ export function formatPosition ({ epoch, offset, nonce }: LogPosition): string {
 
 /** Returns `undefined` for anything that `formatPosition` did not make. */
 export function parsePosition (text: unknown): LogPosition | undefined {
-  if (typeof text !== 'string' || !/^[\w-]{24}$/.test(text)) return undefined
+  if (typeof text !== 'string' || !positionPattern.test(text)) return undefined
   const bytes = Buffer.from(text, 'base64url')
   const epoch = bytes.toString('latin1', 0, 8)
   return { epoch: epoch === '\0'.repeat(8) ? '' : epoch, offset: bytes.readUIntBE(8, 6), nonce: bytes.readUInt32BE(14) }

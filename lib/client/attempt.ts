@@ -1,9 +1,9 @@
+import { framedProtocol, type ClientFrame, type HelloFrame, type WelcomeFrame } from '../protocol/frames.ts'
 import { ClientError, type ErrorDetails } from './errors.ts'
-import { parseFrame, type ServerFrame, type WelcomeFrame } from './payload.ts'
+import { parseFrame, type Frame } from './payload.ts'
 import { Liveness } from './liveness.ts'
 import type { WebSocketClass, WebSocketLike } from './types.ts'
 
-const subprotocol = 'wsg.v1'
 /** Says to the server: this connection is given up, the session is not. Browsers let a page send 1000 and 3000-4999 alone. */
 const givenUp = 4000
 /** The reason when nothing comes any more. */
@@ -11,9 +11,9 @@ export const silence = 'no sign of life'
 
 export interface AttemptHost {
   token (): Promise<string | undefined>
-  hello (): object
+  hello (): Omit<HelloFrame, 'type'>
   welcomed (frame: WelcomeFrame): void
-  received (frame: ServerFrame): void
+  received (frame: Frame): void
   /** Once, and last; not after `close()`. The error says why there was no welcome. */
   lost (code: number, reason: string, error?: ClientError): void
   failed (error: ClientError): void
@@ -74,7 +74,7 @@ export class ConnectionAttempt {
     const { WebSocket, protocols } = this.#options
     try {
       const token = await this.#host.token()
-      if (!this.#over) this.#listen(this.#socket = new WebSocket(url, [subprotocol, ...protocols, ...token ? ['bearer', token] : []]))
+      if (!this.#over) this.#listen(this.#socket = new WebSocket(url, [framedProtocol, ...protocols, ...token ? ['bearer', token] : []]))
     } catch (cause) {
       // Also what the constructor throws, for a token with characters that no header may hold.
       this.#end(1006, '', cause instanceof ClientError ? cause : new ClientError('CONNECT_FAILED', String(cause), { cause }))
@@ -83,8 +83,8 @@ export class ConnectionAttempt {
 
   #listen (socket: WebSocketLike): void {
     socket.onopen = () => {
-      if (socket.protocol === subprotocol) this.send(JSON.stringify({ type: 'hello', ...this.#host.hello() }))
-      else this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `no ${subprotocol} server`))
+      if (socket.protocol === framedProtocol) this.send(JSON.stringify({ type: 'hello', ...this.#host.hello() } satisfies ClientFrame))
+      else this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `no ${framedProtocol} server`))
     }
     socket.onmessage = ({ data }: { data: unknown }) => this.#receive(data)
     socket.onerror = ({ message, error }: { message?: string, error?: unknown }) => {

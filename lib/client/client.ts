@@ -1,8 +1,9 @@
+import { CloseCode } from '../protocol/close-codes.ts'
 import { defaultBackoff } from './backoff.ts'
 import { Connector } from './connector.ts'
 import { Emitter } from './emitter.ts'
 import { ClientError } from './errors.ts'
-import { toPayload, type ServerFrame } from './payload.ts'
+import { toPayload, type Frame } from './payload.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { Joins } from './joins.ts'
 import { Positions } from './positions.ts'
@@ -41,7 +42,7 @@ export class Client extends Emitter<ClientEvents> {
     const failed = (error: ClientError): void => this.#fail(error)
     this.#memberships = new Joins(this.#requests, this.#positions, {
       left: group => this.#inbox.forget(group),
-      unavailable: error => this.#connector.drop(1013, error.message),
+      unavailable: error => this.#connector.drop(CloseCode.TryAgainLater, error.message),
       failed
     })
     this.#inbox = new Dispatcher(this.#positions, {
@@ -72,7 +73,7 @@ export class Client extends Emitter<ClientEvents> {
         this.#requests.attach(link, () => this.#memberships.joinAgain())
       },
       received: frame => this.#received(frame),
-      broken: code => this.#requests.broken(code === 1008),
+      broken: code => this.#requests.broken(code === CloseCode.PolicyViolation),
       changed: change => this.#tell('state', change),
       closed: end => {
         this.#save()
@@ -144,11 +145,11 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   /** For good: nothing is left behind. What waits is rejected with `CLOSED`. The code is 1000, or from 3000 to 4999. */
-  close (code = 1000, reason = ''): void {
+  close (code: number = CloseCode.Normal, reason = ''): void {
     this.#connector.close(code, reason)
   }
 
-  #received (frame: ServerFrame): void {
+  #received (frame: Frame): void {
     if (frame.type === 'ack') {
       this.#requests.answer(frame.id, frame)
     } else if (frame.type === 'error') {

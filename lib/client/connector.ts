@@ -1,6 +1,7 @@
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { WelcomeFrame } from '../protocol/frames.ts'
 import { backoffMs, maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
-import type { WelcomeFrame } from './payload.ts'
 import { ConnectionAttempt, silence, type AttemptHost, type AttemptOptions } from './attempt.ts'
 import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
@@ -8,8 +9,6 @@ import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
 /** A connection that held for this long starts the back-off anew. */
 const stableMs = 5_000
-/** The server is done with this client. */
-const normal = 1000
 
 export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, 'reconnect'> {
   readonly urls: readonly string[]
@@ -86,7 +85,7 @@ export class Connector {
       hide: gone => {
         host.hidden()
         // A page that keeps a socket open cannot enter the back/forward cache.
-        if (gone) this.#link?.drop(1001, 'hidden')
+        if (gone) this.#link?.drop(CloseCode.GoingAway, 'hidden')
       }
     })
     this.#turn = Math.floor(Math.random() * options.urls.length)
@@ -130,15 +129,15 @@ export class Connector {
     this.#token.stop()
     this.#host.broken(code)
     const status = error?.status
-    if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== normal)) {
+    if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== CloseCode.Normal)) {
       // Said good-bye to is not refused.
-      return this.#finish(code, reason, code !== normal && { error: new ClientError('REFUSED', `refused: ${status ?? code} ${reason}`, { closeCode: code, status }) })
+      return this.#finish(code, reason, code !== CloseCode.Normal && { error: new ClientError('REFUSED', `refused: ${status ?? code} ${reason}`, { closeCode: code, status }) })
     }
     // By `reconnect` itself.
     if (this.#state === 'closed') return
     const { maxMs } = this.#options
     // The server is fine, and no herd is to be feared: no wait, unless it happens again.
-    const atOnce = !this.#failures && (code === 4401 || reason === silence)
+    const atOnce = !this.#failures && (code === CloseCode.TokenExpired || reason === silence)
     let delayMs = atOnce ? 0 : backoffMs(this.#failures, this.#options)
     this.#failures++
     if (this.#afterMs !== undefined) {
@@ -159,8 +158,8 @@ export class Connector {
   }
 
   #isRefused (code: number, status: number | undefined): boolean {
-    return code === 4400 || code === 4403 || status === 400 || status === 403 ||
-      ((status === 401 || code === 4401) && !this.#token.renewable)
+    return code === CloseCode.BadFrame || code === CloseCode.OtherUser || status === 400 || status === 403 ||
+      ((status === 401 || code === CloseCode.TokenExpired) && !this.#token.renewable)
   }
 
   #finish (code: number, reason: string, error?: Pick<Closed, 'error'> | false): void {

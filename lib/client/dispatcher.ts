@@ -1,4 +1,4 @@
-import { fromPayload, type ServerFrame } from './payload.ts'
+import { fromPayload, type Frame } from './payload.ts'
 import type { Positions } from './positions.ts'
 import { Roster } from './roster.ts'
 import type { ClientEvents, Joined } from './types.ts'
@@ -21,7 +21,7 @@ export class Dispatcher {
     this.#host = host
   }
 
-  receive (frame: ServerFrame): void {
+  receive (frame: Frame): void {
     const { tell } = this.#host
     switch (frame.type) {
       case 'message': {

@@ -31,12 +31,12 @@ export interface ErrorDetails {
 /** Test `error.code`; the text is for people. */
 export class ClientError extends Error {
   override readonly name = 'ClientError'
-  readonly code: ClientErrorCode | (string & {})
+  declare readonly code: ClientErrorCode | (string & {})
   /** The code that the connection was closed with. */
-  readonly closeCode: number | undefined
+  declare readonly closeCode: number | undefined
   /** The HTTP status of a refused upgrade, where it can be seen: not in browsers. */
-  readonly status: number | undefined
-  readonly group: string | undefined
+  declare readonly status: number | undefined
+  declare readonly group: string | undefined
 
   constructor (code: ClientErrorCode | (string & {}), text: string, details: ErrorDetails = {}) {
     super(text, { cause: details.cause })

@@ -1,5 +1,6 @@
-/** What one connection may offer in its `hello`. */
-const maxResumed = 100
+import { maxResume, positionPattern } from '../protocol/frames.ts'
+
+/** How many of its latest positions a group remembers. */
 const remembered = 128
 
 interface Reader {
@@ -13,8 +14,8 @@ export class Positions {
   readonly #readers = new Map<string, Reader>()
 
   constructor (positions: Readonly<Record<string, string>> = {}) {
-    // The server closes for good (4400) on what is no position, and this may come from a storage.
-    for (const [group, position] of Object.entries(positions)) if (/^[\w-]{24}$/.test(position)) this.set(group, position)
+    // They may come from a storage that others write to, and the server refuses for good a client that offers anything else.
+    for (const [group, position] of Object.entries(positions)) if (positionPattern.test(position)) this.set(group, position)
   }
 
   get (group: string): string | undefined {
@@ -45,6 +46,6 @@ export class Positions {
   /** What `hello` offers. Groups that fit `last` come last, as they can be left out: their `join` says the position again. */
   resume (last: (group: string) => boolean): Record<string, string> {
     const entries = Object.entries(this.all())
-    return Object.fromEntries(entries.sort(([a], [b]) => +last(a) - +last(b)).slice(0, maxResumed))
+    return Object.fromEntries(entries.sort(([a], [b]) => +last(a) - +last(b)).slice(0, maxResume))
   }
 }

@@ -1,5 +1,5 @@
+import type { ClientFrame, Payload, RequestFrame } from '../protocol/frames.ts'
 import { ClientError } from './errors.ts'
-import type { Payload } from './payload.ts'
 import type { Ack, ConnectOptions, SendOptions } from './types.ts'
 
 /** How many may be unanswered on the wire: a queue that is sent at once would overflow that of the server (1008). */
@@ -61,12 +61,12 @@ export class SendQueue {
   /** Sends without asking for an answer; returns false when it has to wait its turn as a `message`. */
   post (payload: Payload): boolean {
     if (!this.#wire || this.#waiting.length > 0 || this.#wire.bufferedAmount > this.#limits.maxBytes) return false
-    this.#wire.send(JSON.stringify({ type: 'message', ...payload }))
+    this.#wire.send(JSON.stringify({ type: 'message', ...payload } satisfies ClientFrame))
     return true
   }
 
   /** Asks for something else than handling a message: in turn with the messages, or at once. */
-  ask (frame: object, done: Done, atOnce = false): void {
+  ask (frame: RequestFrame, done: Done, atOnce = false): void {
     const request = this.#request(frame, true, done)
     if (atOnce && this.#wire) this.#send(request, this.#wire)
     else this.#add(request)
@@ -120,7 +120,7 @@ export class SendQueue {
     return all
   }
 
-  #request (frame: object, control: boolean, done: Done, retry = false): Request {
+  #request (frame: RequestFrame, control: boolean, done: Done, retry = false): Request {
     const id = ++this.#lastId
     return { id, encoded: JSON.stringify({ ...frame, id }), control, done, retry, sends: 0 }
   }

@@ -1,4 +1,7 @@
+import type { FramedMember, GapReason, JoinedFrame, MembersFrame, PresenceFrame } from '../protocol/frames.ts'
 import type { ClientError } from './errors.ts'
+
+export type { GapReason } from '../protocol/frames.ts'
 
 /** As it came: text as a string, binary as bytes. */
 export type Data = string | Uint8Array
@@ -19,35 +22,14 @@ export interface Register {}
 
 export type MemberInfo = Register extends { memberInfo: infer Registered } ? Registered : unknown
 
-export interface Member {
-  readonly connectionId: string
-  /** The same for all connections of one client, before and after a break. */
-  readonly session: string
-  readonly userId?: string
-  readonly joinedAt: number
-  readonly info?: MemberInfo
-}
+/** A member of a group: one connection in it. */
+export interface Member extends FramedMember<MemberInfo> {}
 
-export interface PresenceChange {
-  readonly group: string
-  readonly event: 'join' | 'leave'
-  readonly member: Member
-  /** Members of the group in the whole cluster; -1 when not known. */
-  readonly count: number
-  /** A `join` of a session that was away for a moment: no leave of it was told. */
-  readonly back?: boolean
-}
+/** Somebody came or went. */
+export interface PresenceChange extends Omit<PresenceFrame<MemberInfo>, 'type'> {}
 
-/** Why messages are lost: the log is another one now, went back, was cut before them, or could not be read. */
-export type GapReason = 'epoch' | 'rewound' | 'trimmed' | 'unavailable'
-
-export interface Joined {
-  readonly group: string
-  /** There when the client said how far it got: whether everything since then follows. */
-  readonly recovered?: boolean
-  readonly reason?: GapReason
-  readonly position?: string
-}
+/** This connection is in a group. */
+export interface Joined extends Omit<JoinedFrame, 'type'> {}
 
 /** Messages of the group are lost to this client. Once per loss, also when `joined` says `recovered: false`. */
 export interface Gap {
@@ -79,7 +61,7 @@ export interface ClientEvents {
   message: Message
   presence: PresenceChange
   /** Who is in a group: after each `joined`, where the route has presence on. */
-  members: { readonly group: string, readonly members: readonly Member[] }
+  members: Omit<MembersFrame<MemberInfo>, 'type'>
   joined: Joined
   left: { readonly group: string }
   gap: Gap

@@ -1,10 +1,12 @@
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { types } from 'node:util'
 import type { RawData, WebSocket } from 'ws'
-import { assertClose, CloseCode, closeReasons } from '../protocol/close-codes.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { ServerFrame } from '../protocol/frames.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
-import { encodeMessage, type ServerFrame } from './frame-codec.ts'
+import { encodeMessage } from './frame-codec.ts'
+import { assertClose, closeReasons } from './close.ts'
 import { MessageQueue, type Closed, type InboundLimits } from './inbound.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
@@ -39,11 +41,16 @@ const open = 1
 /** How long a client that is closed for a fault of its own, or of ours, may take to answer; ws itself would wait 30 s. */
 const faultGraceMs = 2_000
 
+/** Connections that this process made so far. */
+let made = 0
+
 interface OwnedSocket extends WebSocket { [owner]: LocalConnection }
 
 /** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
 export class LocalConnection implements FramedConnection {
   readonly id: string
+  /** No other connection of this process has the number: cheaper to remember than the id, or than the connection. */
+  readonly number = ++made
   readonly params: Connection['params']
   /** Written by the registry alone. */
   identity: Connection['identity']

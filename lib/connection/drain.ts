@@ -1,5 +1,6 @@
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises'
-import { closeReasons, type CloseCode } from '../protocol/close-codes.ts'
+import type { CloseCode } from '../protocol/close-codes.ts'
+import { closeReasons } from './close.ts'
 import type { LocalConnection } from './connection.ts'
 
 const batchSize = 256

@@ -1,12 +1,7 @@
-import type { Json } from '../types.ts'
+import { maxResume, positionPattern, type ServerFrame } from '../protocol/frames.ts'
 
-/** The subprotocol of docs/protocol.md. */
-export const framedProtocol = 'wsg.v1'
-
-const maxResume = 100
-
-/** What a client sends, once it has been looked at: docs/protocol.md says what each means. */
-export type ClientFrame =
+/** A frame of a client, checked and decoded: docs/protocol.md says what each means. */
+export type ParsedFrame =
   | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, string> }
   | { readonly type: 'ping' }
   | ClientRequest
@@ -19,32 +14,9 @@ export type ClientRequest = { readonly id: number | undefined } & (
   | { readonly type: 'token', readonly token: string }
 )
 
-/** A member as clients see it. */
-export interface FramedMember {
-  readonly connectionId: string
-  readonly session: string
-  readonly userId?: string
-  readonly joinedAt: number
-  readonly info?: Json
-}
-
-/** What the server sends; `message` has an encoder of its own. Fields that are `undefined` are left out. */
-export type ServerFrame =
-  | { readonly type: 'welcome', readonly connectionId: string, readonly session: string, readonly pingMs: number, readonly resumeMs: number }
-  | { readonly type: 'joined', readonly group: string, readonly recovered?: boolean | undefined, readonly reason?: string | undefined, readonly position?: string | undefined }
-  | { readonly type: 'left', readonly group: string }
-  | { readonly type: 'position', readonly group: string, readonly position: string }
-  | { readonly type: 'gap', readonly group: string, readonly reason: string, readonly position: string }
-  | { readonly type: 'presence', readonly group: string, readonly event: 'join' | 'leave', readonly member: FramedMember, readonly count: number, readonly back?: boolean | undefined }
-  | { readonly type: 'members', readonly group: string, readonly members: readonly FramedMember[] }
-  | { readonly type: 'ack', readonly id: number, readonly position?: string | undefined }
-  | { readonly type: 'error', readonly id?: number | undefined, readonly code: string, readonly message: string }
-  | { readonly type: 'pong' }
-  | { readonly type: 'reconnect', readonly afterMs: number }
-
 /** `frame` is `undefined` for a type that this version does not know. */
 export type Parsed =
-  | { readonly ok: true, readonly frame: ClientFrame | undefined }
+  | { readonly ok: true, readonly frame: ParsedFrame | undefined }
   | { readonly ok: false, readonly why: string }
 
 type Fields = Readonly<Record<string, unknown>>
@@ -69,7 +41,7 @@ function parseHello ({ session, resume }: Fields): Parsed {
   if (resume !== undefined && !isObject(resume)) return wrong('hello: resume must be an object')
   const entries = Object.entries(resume ?? {})
   if (entries.length > maxResume) return wrong(`hello: resume holds more than ${maxResume} groups`)
-  for (const [, position] of entries) if (!isPosition(position)) return wrong('hello: resume holds what is no position')
+  for (const [, position] of entries) if (!isPosition(position)) return wrong('hello: resume holds a value that is no position')
   return { ok: true, frame: { type: 'hello', session, resume: new Map(entries as Array<[string, string]>) } }
 }
 
@@ -102,16 +74,16 @@ function parseMessage (id: number | undefined, text: unknown, binary: unknown): 
   return data === undefined ? wrong('message: data is not base64') : { ok: true, frame: { type: 'message', id, data } }
 }
 
-/** Buffer.from skips what it does not know; then less comes out than the length of the text says. */
+/** Returns `undefined` for invalid base64: Buffer.from skips invalid characters, so fewer bytes come out than the length of the text promises. */
 function fromBase64 (text: string): Buffer | undefined {
   const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0
   const bytes = Buffer.from(text, 'base64')
   return text.length % 4 === 0 && bytes.length === text.length / 4 * 3 - padding ? bytes : undefined
 }
 
-/** Clients that cannot know what a position means may still mangle one; whether it exists is for the log to say. */
+/** Tells positions from what no log ever made. Whether the position exists is for the log to say. */
 function isPosition (value: unknown): value is string {
-  return typeof value === 'string' && /^[\w-]{24}$/.test(value)
+  return typeof value === 'string' && positionPattern.test(value)
 }
 
 function isTextOrAbsent (value: unknown): value is string | undefined {
@@ -126,11 +98,12 @@ function wrong (why: string): Parsed {
   return { ok: false, why }
 }
 
+/** Encodes any other frame. */
 export function encodeFrame (frame: ServerFrame): string {
   return JSON.stringify(frame)
 }
 
-/** As bytes, since it may be written to thousands of sockets, each of which would encode a string anew. */
+/** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string anew. */
 export function encodeMessage (data: string | Uint8Array, binary: boolean, group?: string, position?: string): Buffer {
   return Buffer.from(JSON.stringify({
     type: 'message',

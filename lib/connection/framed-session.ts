@@ -1,7 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
-import { encodeFrame, parseFrame, type ClientFrame, type ClientRequest, type ServerFrame } from './frame-codec.ts'
+import type { ServerFrame } from '../protocol/frames.ts'
+import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame } from './frame-codec.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable, type InboundConnection, type RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
@@ -29,7 +30,7 @@ export interface FramedInit {
   readonly helloTimeoutMs: number
 }
 
-type Hello = Extract<ClientFrame, { type: 'hello' }>
+type Hello = Extract<ParsedFrame, { type: 'hello' }>
 
 const sessionBytes = 16
 const drawnSession = /^[\w-]{22}$/

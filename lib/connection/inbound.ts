@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import { CloseCode, isSendableClose } from '../protocol/close-codes.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
+import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import type { Metrics } from '../metrics.ts'

@@ -19,16 +19,15 @@ export class EchoFilter {
   readonly #hub: Hub
   readonly #envelopes: EnvelopeFactory
   readonly #metrics: Metrics
-  readonly #log: () => FastifyBaseLogger
+  readonly #log: FastifyBaseLogger
   /** Own messages that are being published, by sequence, with the targets whose echo arrived already. */
   readonly #publishing = new Map<number, Target[]>()
   /** Own messages delivered without waiting for an echo that may still come: sequence and time, oldest first. */
   readonly #delivered = new Map<number, number>()
 
-  /** The log is asked for anew each time, as it carries the instance's id. */
-  constructor (hub: Hub, sender: EnvelopeFactory, metrics: Metrics, log: () => FastifyBaseLogger) {
+  constructor (hub: Hub, envelopes: EnvelopeFactory, metrics: Metrics, log: FastifyBaseLogger) {
     this.#hub = hub
-    this.#envelopes = sender
+    this.#envelopes = envelopes
     this.#metrics = metrics
     this.#log = log
   }
@@ -63,10 +62,9 @@ export class EchoFilter {
 
   #count (targets: readonly Target[], recipients: number): void {
     this.#metrics.framesSent += recipients
-    const log = this.#log()
     // The objects are only worth making when someone reads them.
-    if (log.level !== 'debug' && log.level !== 'trace') return
-    for (const { kind, name } of targets) log.debug({ [kind]: name, recipients }, 'message delivered')
+    if (this.#log.level !== 'debug' && this.#log.level !== 'trace') return
+    for (const { kind, name } of targets) this.#log.debug({ [kind]: name, recipients }, 'message delivered')
   }
 
   #remember (sequence: number): void {

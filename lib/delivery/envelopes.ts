@@ -10,22 +10,14 @@ interface Named { readonly id: string, readonly sessionName?: string | undefined
 
 /** Makes the envelopes of one origin, each with the next sequence number. */
 export class EnvelopeFactory {
-  #origin = drawId()
+  /** The id of the instance or publisher. */
+  readonly origin = drawId()
   #sequence = 0
   readonly #find: (id: string) => Named | undefined
 
   /** `find` knows the connections of this instance. */
   constructor (find: (id: string) => Named | undefined = () => undefined) {
     this.#find = find
-  }
-
-  get origin (): string {
-    return this.#origin
-  }
-
-  /** Someone else has this id already. */
-  redraw (): void {
-    this.#origin = drawId()
   }
 
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID */

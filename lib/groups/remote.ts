@@ -1,6 +1,6 @@
 import { blockName, type Blocklist } from './blocklist.ts'
 import type { Backplane, Envelope } from '../backplane/backplane.ts'
-import { assertClose } from '../protocol/close-codes.ts'
+import { assertClose } from '../connection/close.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'

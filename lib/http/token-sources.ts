@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { IncomingMessage } from 'node:http'
-import { framedProtocol } from '../connection/frame-codec.ts'
+import { framedProtocol } from '../protocol/frames.ts'
 
 /** `new WebSocket(url, ['bearer', token])`: the one header that a browser lets a page set. */
 const bearer = 'bearer'

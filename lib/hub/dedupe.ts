@@ -5,7 +5,8 @@ import { BoundedMap } from '../bounded-map.ts'
 const maxWeight = 200_000
 const messageWeight = 100
 
-type Recipients = Set<string>
+/** Numbers of connections: a connection that closed is not kept for the messages it got. */
+type Recipients = Set<number>
 
 /**
  * Who was given which of the messages that went to several groups. The copies of such a message come by different channels: with other messages between
@@ -16,7 +17,7 @@ export class MultiGroupDedupe {
   readonly #logged = newRoom()
   readonly #volatile = newRoom()
 
-  /** The ids of the connections that were given the message so far. Whoever adds to them calls `record`. */
+  /** The numbers of the connections that were given the message so far. Whoever adds to them calls `record`. */
   recipientsOf (envelope: Envelope): Recipients {
     const key = keyOf(envelope)
     return this.#logged.get(key) ?? this.#volatile.get(key) ?? new Set()
@@ -33,10 +34,10 @@ export class MultiGroupDedupe {
   }
 
   /** Marks the message as given to the connection. Returns whether it is new to the connection. */
-  markNew (connection: { readonly id: string }, envelope: Envelope): boolean {
+  markNew (connection: { readonly number: number }, envelope: Envelope): boolean {
     const recipients = this.recipientsOf(envelope)
-    if (recipients.has(connection.id)) return false
-    this.record(envelope, recipients.add(connection.id))
+    if (recipients.has(connection.number)) return false
+    this.record(envelope, recipients.add(connection.number))
     return true
   }
 }

@@ -112,8 +112,8 @@ export class Hub {
 
   /** Gives a message, once, to every connection here behind any of the targets but behind none of `served`. Returns how many took it. */
   deliverExcept (envelope: Envelope, targets: readonly Target[], served: readonly Target[]): number {
-    const given = envelope.shared ? this.#dedupe.recipientsOf(envelope) : new Set<string>()
-    for (const { id } of this.#union(served)) given.add(id)
+    const given = envelope.shared ? this.#dedupe.recipientsOf(envelope) : new Set<number>()
+    for (const { number } of this.#union(served)) given.add(number)
     const taken = targets.reduce((sum, target) => sum + this.#deliver({ ...envelope, target }, given), 0)
     if (envelope.shared) this.#dedupe.record(envelope, given)
     return taken
@@ -129,7 +129,7 @@ export class Hub {
     for (const member of this.#groups.get(group)?.values() ?? []) member.gap(gap)
   }
 
-  #deliver (envelope: Envelope, given: Set<string> | undefined): number {
+  #deliver (envelope: Envelope, given: Set<number> | undefined): number {
     const { target } = envelope
     if (target.kind !== 'group') return giveToConnections(this.#connections(target), envelope)
     const members = this.#groups.get(target.name)
@@ -174,8 +174,8 @@ export class Hub {
  * Nothing is looked up and nothing is allocated per recipient.
  */
 
-/** `given`: ids of the connections that got another copy of the message; those that get this one are added. */
-function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, given: Set<string> | undefined): number {
+/** `given`: numbers of the connections that got another copy of the message; those that get this one are added. */
+function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, given: Set<number> | undefined): number {
   const except = exceptionsOf(envelope)
   const outgoing = OutboundMessage.ofEnvelope(envelope)
   let taken = 0
@@ -183,11 +183,11 @@ function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, give
     const { connection } = member
     // A member that holds the message back does not have it yet, and may get it sooner through another group.
     if (given !== undefined && !member.holding) {
-      if (given.has(connection.id)) {
+      if (given.has(connection.number)) {
         member.passOver(envelope)
         continue
       }
-      given.add(connection.id)
+      given.add(connection.number)
     }
     // For an excepted member too: its client must not be told how far the log is before it got what came earlier.
     if (member.holdback !== undefined && member.hold(envelope)) continue

@@ -1,4 +1,4 @@
-import type { FramedMember } from '../connection/frame-codec.ts'
+import type { FramedMember } from '../protocol/frames.ts'
 
 const maxAbsent = 100_000
 

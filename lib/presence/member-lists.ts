@@ -1,5 +1,5 @@
 import type { LocalConnection } from '../connection/connection.ts'
-import type { FramedMember } from '../connection/frame-codec.ts'
+import type { FramedMember } from '../protocol/frames.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 
 /** What a `members` frame lists at most; `count` of later events tells the true number. */

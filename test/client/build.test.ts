@@ -26,10 +26,13 @@ t.test('the single file is smaller than 5 KB, compressed', async (t) => {
   t.notMatch(source.toString(), /\b(import|require)\s*\(|from\s*["']/, 'it needs nothing else')
 })
 
-t.test('the sources import nothing but each other', async (t) => {
-  for (const file of readdirSync(join(root, 'lib', 'client'))) {
-    for (const [, from = ''] of readFileSync(join(root, 'lib', 'client', file), 'utf8').matchAll(/^(?:import|export) .* from '(.*)'/gm)) t.match(from, /^\.\/[\w-]+\.ts$/, `${file}: ${from}`)
-  }
+t.test('the client imports itself and protocol/ alone, and protocol/ imports nothing', async (t) => {
+  const importsOf = (folder: string): string[] => readdirSync(join(root, 'lib', folder)).flatMap(file =>
+    [...readFileSync(join(root, 'lib', folder, file), 'utf8').matchAll(/^(?:import|export)\b.*\bfrom '(.*)'$|\bimport\('(.*)'\)/gm)].map(([, from, called = '']) => `${file}: ${from ?? called}`))
+  const client = importsOf('client')
+  t.ok(client.length > 30, 'it finds the imports')
+  t.strictSame(client.filter(line => !/: (\.|\.\.\/protocol)\/[\w-]+\.ts$/.test(line)), [])
+  t.strictSame(importsOf('protocol'), [])
 })
 
 t.test('the small file does what the sources do: its shortened names are its own', async (t) => {

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { openFramed, serve, type FramedClient, type Served } from '../framed/framed-client.ts'
+import { openFramed, serve, type FramedClient, type Served } from '../features/framed/framed-client.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)

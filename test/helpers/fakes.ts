@@ -11,8 +11,11 @@ export const silentLog = new Proxy({}, { get: (_, key) => key === 'child' ? () =
 /** A connection without a socket: it remembers what was written to it. */
 export interface FakeConnection extends LocalConnection { readonly written: string[] }
 
+let made = 0
+
 class WithoutSocket {
   readonly id: string
+  readonly number = ++made
   readonly userId: string | undefined
   readonly written: string[] = []
   readonly sessionName = undefined

@@ -32,7 +32,7 @@ export class FlushScheduler {
   /** Connections over `slowBufferedBytes`. */
   readonly slow = new Set<Flushable>()
   readonly #encodings = new Map<string, Encoding>()
-  readonly #log: () => FastifyBaseLogger
+  readonly #log: FastifyBaseLogger
   #warned = false
   #waiting: Flushable[] = []
   /** Those that are written to now; `#next` is the index of the one whose turn it is. */
@@ -43,7 +43,7 @@ export class FlushScheduler {
   #busy = false
   readonly #flush = (): void => this.#write()
 
-  constructor (limits: OutboundLimits, metrics: Metrics, log: () => FastifyBaseLogger) {
+  constructor (limits: OutboundLimits, metrics: Metrics, log: FastifyBaseLogger) {
     this.limits = limits
     this.slowBytes = Math.min(limits.slowBufferedBytes, limits.maxBufferedBytes)
     this.metrics = metrics
@@ -54,7 +54,7 @@ export class FlushScheduler {
   warnUnsupportedWs (): void {
     if (this.#warned) return
     this.#warned = true
-    this.#log().warn('this release of ws is not known to this package: each message is written by itself, which is slower')
+    this.#log.warn('this release of ws is not known to this package: each message is written by itself, which is slower')
   }
 
   /** The same object for the same arguments. */

@@ -1,5 +1,6 @@
 import type { Envelope } from '../../backplane/backplane.ts'
-import { encodeFrame, encodeMessage, type ServerFrame } from '../frame-codec.ts'
+import type { ServerFrame } from '../../protocol/frames.ts'
+import { encodeFrame, encodeMessage } from '../frame-codec.ts'
 import { formatPosition } from '../../backplane/position.ts'
 import { Batch } from './batch.ts'
 import { encodeWsFrame, type Encoding } from './ws-frame.ts'

@@ -5,7 +5,7 @@ import type { Deflate } from './ws-frame.ts'
 
 /*
  * What this package needs of ws beyond its documented API: several messages in one write are not to be had otherwise. Everything is looked at before it is used;
- * where a release of ws has another shape, connections use `WebSocket.send` and are slower, nothing else. test/outbound/ws-internals.test.ts pins it.
+ * where a release of ws has another shape, connections use `WebSocket.send` and are slower, nothing else. test/unit/connection/outbound/ws-internals.test.ts pins it.
  */
 
 const owner = Symbol('outbound')

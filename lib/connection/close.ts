@@ -1,0 +1,40 @@
+import { WebsocketGroupsError } from '../errors.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
+
+/** RFC 6455 5.5: a control frame carries 125 bytes, two of which are the code. */
+export const maxCloseReasonBytes = 123
+
+/** The reason that goes with each code of this package, unless a caller gives another one. */
+export const closeReasons: Readonly<Record<CloseCode, string>> = {
+  [CloseCode.Normal]: '',
+  [CloseCode.GoingAway]: 'server is going away',
+  [CloseCode.PolicyViolation]: 'too many messages waiting',
+  [CloseCode.InternalError]: 'internal error',
+  [CloseCode.ServiceRestart]: 'server restarts',
+  [CloseCode.TryAgainLater]: 'too many messages before the connection was ready',
+  [CloseCode.SlowConsumer]: 'client reads too slowly',
+  [CloseCode.BadFrame]: 'no valid frame',
+  [CloseCode.TokenExpired]: 'token expired',
+  [CloseCode.OtherUser]: 'token of another user',
+  [CloseCode.NoHello]: 'no hello in time'
+}
+
+/** Whether an endpoint may put `code` into a close frame (RFC 6455 7.4). */
+export function isSendableCloseCode (code: number): boolean {
+  return Number.isInteger(code) && (
+    (code >= 1000 && code <= 1014 && code !== 1004 && code !== 1005 && code !== 1006) ||
+    (code >= 3000 && code <= 4999)
+  )
+}
+
+/** Whether both fit into a close frame. */
+export function isSendableClose (code: unknown, reason: unknown): boolean {
+  return typeof code === 'number' && isSendableCloseCode(code) && typeof reason === 'string' && Buffer.byteLength(reason) <= maxCloseReasonBytes
+}
+
+/** @throws {WebsocketGroupsError} WSG_CLOSE_CODE_INVALID */
+export function assertClose (code: number, reason: string): void {
+  if (isSendableClose(code, reason)) return
+  const kind = typeof reason === 'string' ? `reason of ${Buffer.byteLength(reason)} bytes` : 'reason that is no string'
+  throw new WebsocketGroupsError('WSG_CLOSE_CODE_INVALID', `got code ${String(code)} with a ${kind}`)
+}

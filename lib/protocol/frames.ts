@@ -1,0 +1,116 @@
+// The frames of docs/protocol.md, as they travel: JSON objects with a `type`, one in each text message. The server and the
+// client of browsers share this file, so it imports nothing.
+
+/** The subprotocol that a client offers, and the server answers with. */
+export const framedProtocol = 'wsg.v1'
+
+/** How many groups a `hello` may offer positions for. */
+export const maxResume = 100
+
+/** The form of every position. Only the log it came from can tell whether it exists. */
+export const positionPattern = /^[\w-]{24}$/
+
+/** Why messages are lost: the log is another one now, went back, was cut before them, or could not be read. */
+export type GapReason = 'epoch' | 'rewound' | 'trimmed' | 'unavailable'
+
+/** The data of a message. With `binary: true`, `data` is base64. */
+export interface Payload {
+  readonly data: string
+  readonly binary?: boolean | undefined
+}
+
+/** A member of a group as clients see it. `Info` is what the server's option `memberInfo` returns. */
+export interface FramedMember<Info = unknown> {
+  readonly connectionId: string
+  /** The public name of the member's session: the same for all connections of one client, before and after a break. */
+  readonly session: string
+  readonly userId?: string | undefined
+  /** In milliseconds since 1970. */
+  readonly joinedAt: number
+  readonly info?: Info | undefined
+}
+
+/** Answers `hello`. */
+export interface WelcomeFrame {
+  readonly type: 'welcome'
+  readonly connectionId: string
+  /** The secret name of the session: proves in a later `hello` that the client is back. */
+  readonly session: string
+  /** A connection on which nothing came from the server for twice as long is dead; 0 when not known. */
+  readonly pingMs: number
+  /** How long after a break the server keeps the session's memberships from being announced as left. */
+  readonly resumeMs: number
+}
+
+/** The connection is in the group. */
+export interface JoinedFrame {
+  readonly type: 'joined'
+  readonly group: string
+  /** Present when the client gave a position: whether everything since then follows. */
+  readonly recovered?: boolean | undefined
+  /** Why not, when `recovered` is `false`. */
+  readonly reason?: GapReason | undefined
+  /** Where what follows begins. Missing when the group has no log. */
+  readonly position?: string | undefined
+}
+
+/** A member came or went. Never about the connection that gets the frame. */
+export interface PresenceFrame<Info = unknown> {
+  readonly type: 'presence'
+  readonly group: string
+  readonly event: 'join' | 'leave'
+  readonly member: FramedMember<Info>
+  /** Members of the group in the whole cluster; -1 when not known. */
+  readonly count: number
+  /** `true` for a `join` of a session that was away for a moment: its leave was never announced. */
+  readonly back?: boolean | undefined
+}
+
+/** All members of a group: replaces what was known of them. */
+export interface MembersFrame<Info = unknown> {
+  readonly type: 'members'
+  readonly group: string
+  readonly members: ReadonlyArray<FramedMember<Info>>
+}
+
+/** A request failed; without an `id`, something that nobody asked for did. */
+export interface ErrorFrame {
+  readonly type: 'error'
+  readonly id?: number | undefined
+  readonly code: string
+  readonly message: string
+}
+
+/** What the server sends. A field that is `undefined` is left out. */
+export type ServerFrame<Info = unknown> =
+  | WelcomeFrame
+  | JoinedFrame
+  | { readonly type: 'left', readonly group: string }
+  | { readonly type: 'message', readonly group?: string | undefined, readonly position?: string | undefined } & Payload
+  | { readonly type: 'position', readonly group: string, readonly position: string }
+  | { readonly type: 'gap', readonly group: string, readonly reason: GapReason, readonly position: string }
+  | PresenceFrame<Info>
+  | MembersFrame<Info>
+  | { readonly type: 'ack', readonly id: number, readonly position?: string | undefined }
+  | ErrorFrame
+  | { readonly type: 'pong' }
+  | { readonly type: 'reconnect', readonly afterMs: number }
+
+/** The first frame of a client. */
+export interface HelloFrame {
+  readonly type: 'hello'
+  readonly session?: string | undefined
+  /** The position that the client reached, by group. */
+  readonly resume?: Readonly<Record<string, string>> | undefined
+}
+
+/** What a client asks for; with an `id`, `ack` or `error` answers it. */
+export type RequestFrame = { readonly id?: number | undefined } & (
+  | { readonly type: 'message' } & Payload
+  | { readonly type: 'join', readonly group: string, readonly since?: string | undefined }
+  | { readonly type: 'leave', readonly group: string }
+  | { readonly type: 'token', readonly token: string }
+)
+
+/** What a client sends. */
+export type ClientFrame = HelloFrame | { readonly type: 'ping' } | RequestFrame

@@ -1,0 +1,103 @@
+// One instance of the chaos test, in a process of its own: it follows all groups, publishes, and reports what it was given.
+import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../../lib/backplane/backplane.ts'
+import { RedisBackplane } from '../../../lib/backplane/redis/index.ts'
+import { drawId } from '../../../lib/ids.ts'
+import type { Assignment, Order, Report } from './events.ts'
+import { Random } from './random.ts'
+
+const tickMs = 10
+const maxUnderWay = 3_000
+const { url, groups, policy, seed } = JSON.parse(process.argv[2] ?? '{}') as Assignment
+const random = new Random(seed)
+const indexes = new Map(groups.map(({ name }, index) => [name, index]))
+const numbers = groups.map(() => 0)
+const silent = new Proxy({}, { get: (_, key) => key === 'child' ? () => silent : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
+const reports: Report[] = []
+let rate = 0
+let due = 0
+let underWay = 0
+let sequence = 0
+
+function at ({ epoch, offset, nonce }: LogPosition): [epoch: string, offset: number, nonce: number] {
+  return [Buffer.from(epoch, 'latin1').toString('hex'), offset, nonce]
+}
+
+const local = {
+  instanceId: drawId(),
+  label: '',
+  log: silent,
+  deliver ({ position, target, payload }: Envelope) {
+    if (position !== undefined) reports.push(['got', indexes.get(target.name) ?? -1, ...at(position), payload.toString('latin1', 0, payload.indexOf(' '))])
+  },
+  gap (group: string, reason: GapReason, position: LogPosition) { reports.push(['gap', indexes.get(group) ?? -1, reason, ...at(position)]) },
+  logged: () => true,
+  member: () => undefined,
+  memberIds: () => [],
+  connectionsOf: () => 0,
+  groups: () => [],
+  stateChanged () {}
+} satisfies LocalInstance
+
+const backplane = new RedisBackplane({
+  redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 20_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
+})
+
+async function publish (index: number): Promise<void> {
+  const group = groups[index]
+  if (group === undefined) return
+  const id = `${local.instanceId}/${index}/${numbers[index]}`
+  numbers[index] = (numbers[index] ?? 0) + 1
+  underWay++
+  try {
+    const { position, queued } = await backplane.append(group.name, {
+      origin: local.instanceId,
+      sequence: ++sequence,
+      kind: 'message',
+      target: { kind: 'group', name: group.name },
+      shared: false,
+      except: [],
+      command: '',
+      binary: false,
+      payload: Buffer.from(`${id} ${'x'.repeat(random.between(1, 200))}`)
+    }, { maxMessages: group.keep, ttlMs: 300_000 })
+    reports.push(['stored', index, ...at(position), id, queued])
+  } catch (error) {
+    reports.push(['failed', (error as { code?: string }).code ?? String(error), id])
+  } finally {
+    underWay--
+    if (rate === 0 && underWay === 0) reports.push(['idle'])
+  }
+}
+
+process.on('message', (order: Order) => {
+  if ('stop' in order) {
+    void backplane.close().then(() => process.exit(0))
+    return
+  }
+  rate = order.publish
+  due = 0
+  if (rate === 0 && underWay === 0) reports.push(['idle'])
+})
+process.on('disconnect', () => process.exit(1))
+
+await backplane.start(local)
+await backplane.subscribe({ kind: 'instance', name: local.instanceId })
+for (const [index, { name }] of groups.entries()) {
+  while (backplane.position(name) === undefined) {
+    await backplane.subscribe({ kind: 'group', name }).catch(async () => await new Promise(resolve => setTimeout(resolve, 50)))
+  }
+  // What came while the others were subscribed comes after this.
+  const position = backplane.position(name)
+  if (position !== undefined && !reports.some(([kind, group]) => kind === 'got' && group === index)) reports.push(['open', index, ...at(position)])
+}
+
+setInterval(() => {
+  due += rate * tickMs / 1000
+  while (due >= 1 && underWay < maxUnderWay) {
+    // Several at once into one group: they share calls.
+    const index = random.between(0, groups.length - 1)
+    for (let burst = random.between(1, 6); burst > 0; burst--, due--) void publish(index)
+  }
+  if (reports.length > 0) process.send?.(reports.splice(0))
+}, tickMs)
+process.send?.([])

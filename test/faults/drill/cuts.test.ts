@@ -1,0 +1,55 @@
+import t from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { freePort } from '../../helpers/ports.ts'
+import { startRedis } from '../../helpers/redis.ts'
+import { until } from '../../helpers/until.ts'
+import { startInstance } from './instance.ts'
+import { fault, Reader } from './reader.ts'
+
+const clients = 100
+const messages = 150
+const everyMs = 100
+const cut = { everyMs: 3_000, forMs: 500 }
+
+// The short form of `npm run drill` in bench/, where 2,000 clients are cut every 15 s for 2 s.
+t.test('clients that are cut every 3 s for half a second get every message exactly once and in order', async t => {
+  noUnhandled(t)
+  const redis = await startRedis(t)
+  const ports = [await freePort(), await freePort()]
+  const apps = await Promise.all(ports.map(async port => await startInstance(port, redis.url)))
+  t.teardown(async () => await Promise.all(apps.map(async app => await app.close())))
+  // The usual back-off would keep a client away for longer than the next cut is off.
+  const readers = Array.from({ length: clients }, () => new Reader(t, ports, 'drill', { backoff: { minMs: 100, maxMs: 500 } }))
+  await until(() => readers.every(reader => reader.isIn(['drill'])), { what: 'all clients to be there', timeoutMs: 20_000 })
+
+  let cuts = 0
+  const cutters = readers.map(async ({ line }, i) => {
+    await sleep(cut.everyMs * i / clients)
+    const timer = setInterval(() => {
+      cuts++
+      line.cut(cut.forMs)
+    }, cut.everyMs)
+    return timer
+  })
+  t.teardown(async () => { for (const cutter of cutters) clearInterval(await cutter) })
+  for (let n = 1; n <= messages; n++) {
+    const pause = sleep(everyMs)
+    // One after the other, from either instance: the numbers say in which order they are in the log.
+    const send = async (): Promise<unknown> => await apps[n % 2]?.registry.broadcastToGroup('drill', String(n), { idempotencyKey: String(n) })
+    // With a key it may be sent again when Redis did not answer in time, as on a machine that is busy.
+    await send().catch(send)
+    await pause
+  }
+  for (const cutter of cutters) clearInterval(await cutter)
+
+  const delivered = (): number => readers.reduce((sum, reader) => sum + reader.ledger('drill').delivered, 0)
+  await until(() => delivered() === clients * messages, { timeoutMs: 15_000, what: 'the last messages' }).catch(error => t.comment(error))
+  await sleep(300) // for what comes twice
+  t.equal(delivered(), clients * messages)
+  t.equal(fault(readers, new Map([['drill', messages]]), () => ['drill']), undefined)
+  t.ok(readers.every(({ returns }) => returns >= 4), 'every client came back again and again')
+  t.equal(new Set(readers.map(({ client }) => client.positions.drill)).size, 1, 'all stand at the same position')
+  t.comment(`${clients} clients, ${messages} messages, ${cuts} cuts, ${readers.reduce((sum, { returns }) => sum + returns, -clients)} returns, ` +
+    `${delivered()} delivered, longest pause ${Math.max(...readers.map(reader => Math.round(reader.ledger('drill').longestPauseMs)))} ms`)
+})

@@ -1,0 +1,94 @@
+import t from 'tap'
+import type { Test } from 'tap'
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createPublisher } from '../../../plugin.ts'
+import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { freePort } from '../../helpers/ports.ts'
+import { startRedis } from '../../helpers/redis.ts'
+import { until } from '../../helpers/until.ts'
+import { forkInstance } from './instance.ts'
+import { fault, Reader } from './reader.ts'
+
+const clients = 100
+const rooms = Array.from({ length: 5 }, (_, i) => `room${i}`)
+/** Each client is in the room of its route, and joins this one by itself. */
+const shared = 'news'
+const everyMs = 120 // per group: 50 messages a second in all
+
+// The short form of `npm run rolling` in bench/, with 2,000 clients.
+for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+  t.test(`three instances are restarted in turn by ${signal}, under load: nothing lost, doubled or out of order`, async t => {
+    noUnhandled(t)
+    const redis = await startRedis(t)
+    const ports = [await freePort(), await freePort(), await freePort()]
+    const instances = await Promise.all(ports.map(async port => await forkInstance(port, redis.url)))
+    t.teardown(() => { for (const instance of instances) instance.kill('SIGKILL') })
+    const readers = Array.from({ length: clients }, (_, i) => new Reader(t, ports, roomOf(i)))
+    const groupsOf = (reader: Reader): string[] => [roomOf(readers.indexOf(reader)), shared]
+    const away = (): number => readers.filter(reader => !reader.isIn(groupsOf(reader))).length
+    await Promise.all(readers.map(async ({ client }) => await client.join(shared)))
+    await until(() => away() === 0, { timeoutMs: 20_000, what: 'all clients to be there' })
+
+    const load = publish(t, redis.url)
+    const backMs: number[] = []
+    for (const [i, instance] of instances.entries()) {
+      await sleep(500)
+      const start = performance.now()
+      await end(instance, signal)
+      instances[i] = await forkInstance(ports[i] ?? 0, redis.url)
+      await until(() => away() === 0, { timeoutMs: 20_000, what: 'all clients to be back' })
+      backMs.push(Math.round(performance.now() - start))
+    }
+    await sleep(500)
+    const sent = await load.stop()
+
+    const due = readers.flatMap((reader, i) => groupsOf(reader).map(group => ({ ledger: reader.ledger(group), count: sent.get(group) ?? 0, i })))
+    const missing = (): number => due.reduce((sum, { ledger, count }) => sum + count - ledger.delivered, 0)
+    await until(() => missing() === 0, { what: 'the last messages' }).catch(error => t.comment(error))
+    await sleep(300) // for what comes twice
+    t.equal(missing(), 0)
+    t.equal(fault(readers, sent, groupsOf), undefined)
+    t.equal(away(), 0)
+    t.ok(readers.some(({ returns }) => returns > 1), 'clients had to come back')
+    const pauses = due.map(({ ledger }) => Math.round(ledger.longestPauseMs)).sort((a, b) => a - b)
+    t.comment(`${signal}: ${[...sent.values()].reduce((a, b) => a + b)} messages, ${due.reduce((sum, { count }) => sum + count, 0)} deliveries; ` +
+      `all back after ${backMs.join(', ')} ms; longest pause: median ${pauses[pauses.length >> 1]} ms, worst ${pauses.at(-1)} ms`)
+  })
+}
+
+function roomOf (i: number): string {
+  return rooms[i % rooms.length] ?? ''
+}
+
+async function end (instance: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  const gone = once(instance, 'exit', { signal: AbortSignal.timeout(15_000) })
+  instance.kill(signal)
+  await gone
+}
+
+/** Numbers the messages of each group, one after the other, until told to stop. Resolves then with how many there are. */
+function publish (t: Test, redis: string): { stop: () => Promise<ReadonlyMap<string, number>> } {
+  const publisher = createPublisher({ redis })
+  t.teardown(async () => await publisher.close())
+  const stopping = new AbortController()
+  const sent = new Map<string, number>()
+  const series = [...rooms, shared].map(async group => {
+    for (let n = 1; !stopping.signal.aborted; n++) {
+      const pause = sleep(everyMs)
+      // With a key it may be sent again when Redis did not answer in time, as on a machine that is busy.
+      const send = async (): Promise<unknown> => await publisher.broadcastToGroup(group, String(n), { idempotencyKey: String(n) })
+      await send().catch(send)
+      sent.set(group, n)
+      await pause
+    }
+  })
+  return {
+    async stop () {
+      stopping.abort()
+      await Promise.all(series)
+      return sent
+    }
+  }
+}

@@ -1,0 +1,84 @@
+import t from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { AwayMembers } from '../../../lib/presence/away.ts'
+import type { LocalConnection } from '../../../lib/connection/connection.ts'
+import type { FramedMember } from '../../../lib/protocol/frames.ts'
+import type { OutboundMessage } from '../../../lib/connection/outbound/message.ts'
+import { MemberLists } from '../../../lib/presence/member-lists.ts'
+import { until } from '../../helpers/until.ts'
+
+const member = (n: number, connectionId = `c${n}`): FramedMember => ({ connectionId, session: `s${n}`, joinedAt: n })
+
+t.test('those who are away are given up after the grace, in groups', async t => {
+  const ended: string[] = []
+  const absences = new AwayMembers(50, gone => { for (const [group, members] of gone) ended.push(`${group}: ${members.map(({ session }) => session).join()}`) })
+  t.teardown(() => absences.close())
+  absences.add('a', member(1))
+  absences.add('a', member(2))
+  absences.add('b', member(1))
+  absences.add('b', member(3))
+  t.equal(absences.count('a'), 2)
+  t.ok(absences.remove('a', 's1'))
+  t.notOk(absences.remove('a', 's1'))
+  absences.drop('b')
+  t.strictSame(absences.of('b'), [])
+  await until(() => ended.length > 0)
+  t.strictSame(ended, ['a: s2'])
+  t.equal(absences.size, 0)
+})
+
+t.test('a session that breaks again waits anew', async t => {
+  const ended: FramedMember[] = []
+  const absences = new AwayMembers(200, gone => { ended.push(...gone.get('a') ?? []) })
+  t.teardown(() => absences.close())
+  absences.add('a', member(1, 'old'))
+  await sleep(120)
+  absences.add('a', member(1, 'new'))
+  t.equal(absences.size, 1)
+  await sleep(120)
+  t.equal(ended.length, 0)
+  await until(() => ended.length > 0)
+  t.strictSame(ended.map(({ connectionId }) => connectionId), ['new'])
+})
+
+t.test('at most 100,000 are waited for: who is away the longest is given up early', async t => {
+  let ended = 0
+  const absences = new AwayMembers(600_000, gone => { for (const members of gone.values()) ended += members.length })
+  t.teardown(() => absences.close())
+  for (let n = 0; n < 100_010; n++) absences.add(`g${n % 10}`, member(n))
+  await until(() => ended > 0)
+  t.equal(ended, 10)
+  t.equal(absences.size, 100_000)
+})
+
+t.test('a list is read once for all who ask, holds what changed meanwhile, and has an end', async t => {
+  const reads: Array<(members: FramedMember[]) => void> = []
+  const roll = new MemberLists(async () => await new Promise(resolve => { reads.push(resolve) }))
+  const told: Array<{ who: string, sessions: string[] }> = []
+  const watcher = (who: string): LocalConnection => ({
+    outbound: {
+      enqueueShared (outgoing: OutboundMessage) {
+        const { payload } = outgoing.message(true)
+        told.push({ who, sessions: (JSON.parse(payload.toString()) as { members: FramedMember[] }).members.map(({ session }) => session) })
+      }
+    }
+  }) as unknown as LocalConnection
+  const [a, b, c, d] = [watcher('a'), watcher('b'), watcher('c'), watcher('d')]
+  const first = roll.send('g', [a])
+  const second = Promise.all([roll.send('g', [b]), roll.send('g', [c]), roll.send('g', [d])])
+  t.equal(reads.length, 1)
+  t.ok(roll.isPending('g', a) && roll.isPending('g', b))
+  roll.cancel('g', d)
+  roll.record('g', { event: 'join', member: member(3) })
+  roll.record('g', { event: 'leave', member: member(1) })
+  roll.record('g', { event: 'leave', member: member(2, 'an older connection') })
+  reads[0]?.([member(1), member(2)])
+  await first
+  t.strictSame(told.splice(0), [{ who: 'a', sessions: ['s2', 's3'] }])
+  t.notOk(roll.isPending('g', a))
+  t.ok(roll.isPending('g', b))
+  t.equal(reads.length, 2, 'those who asked meanwhile share the next read')
+  reads[1]?.(Array.from({ length: 1_200 }, (_, n) => member(n)))
+  await second
+  t.strictSame(told.map(({ who, sessions }) => [who, sessions.length]), [['b', 1_000], ['c', 1_000]])
+})

@@ -1,0 +1,118 @@
+import t from 'tap'
+import type { Envelope } from '../../../lib/backplane/backplane.ts'
+import { LocalConnection } from '../../../lib/connection/connection.ts'
+import { Hub } from '../../../lib/hub/hub.ts'
+import { LocalMember } from '../../../lib/hub/local-member.ts'
+import { formatPosition } from '../../../lib/backplane/position.ts'
+import { connect } from '../../helpers/client.ts'
+import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { until } from '../../helpers/until.ts'
+import { openFramed, serve, type Served } from './framed-client.ts'
+
+noUnhandled(t)
+
+const position = { epoch: '12345678', offset: 7, nonce: 9 }
+const envelope: Envelope = {
+  origin: 'somewhere0', sequence: 1, kind: 'message', target: { kind: 'group', name: 'lobby' }, shared: false, except: [], command: '', binary: false, payload: Buffer.from('text'), position
+}
+
+function find ({ app }: Served, id: unknown): LocalConnection {
+  const connection = app.registry.get(String(id))
+  if (!(connection instanceof LocalConnection)) throw new Error(`no connection ${String(id)}`)
+  return connection
+}
+
+t.test('what is announced is a frame to those who speak the protocol, and nothing to others', async t => {
+  const served = await serve(t, {}, app => app.wsRoom('/:room', { auth: false, onJoin: connection => { connection.send(connection.id) } }))
+  const framed = await openFramed(t, `${served.url}/lobby`)
+  const raw = connect(t, `${served.url}/lobby`)
+  const rawId = await raw.next()
+  await framed.nextOf('message')
+  for (const connection of [find(served, framed.welcome.connectionId), find(served, rawId)]) {
+    const member = new LocalMember(connection, 'lobby', { connectionId: connection.id, instanceId: '', joinedAt: 0 })
+    connection.announce({ type: 'joined', group: 'g', recovered: false, reason: 'trimmed', position: 'p' })
+    connection.announce({ type: 'left', group: 'g' })
+    member.gap({ reason: 'rewound', position, epoch: position.epoch })
+    member.passOver(envelope)
+    connection.announce({ type: 'reconnect', afterMs: 5 })
+    t.ok(member.deliver(envelope))
+    t.ok(member.deliver({ ...envelope, binary: true }))
+    t.notOk(member.deliver({ ...envelope, except: [connection.id] }))
+    t.ok(connection.send('end'))
+  }
+  const at = formatPosition(position)
+  for (const frame of [
+    { type: 'joined', group: 'g', recovered: false, reason: 'trimmed', position: 'p' },
+    { type: 'left', group: 'g' },
+    { type: 'gap', group: 'lobby', reason: 'rewound', position: at },
+    { type: 'position', group: 'lobby', position: at },
+    { type: 'reconnect', afterMs: 5 },
+    { type: 'message', group: 'lobby', position: at, data: 'text' },
+    { type: 'message', group: 'lobby', position: at, data: 'dGV4dA==', binary: true },
+    { type: 'position', group: 'lobby', position: at },
+    { type: 'message', data: 'end' }
+  ]) t.strictSame(await framed.next(), frame)
+  t.strictSame([await raw.next(), await raw.next(), await raw.next()], ['text', Buffer.from('text'), 'end'])
+})
+
+t.test('live messages are kept back while older ones are sent, up to a limit', async t => {
+  const joined: LocalMember[] = []
+  const { join } = Hub.prototype
+  t.capture(Hub.prototype, 'join', function (this: Hub, ...args: Parameters<typeof join>) {
+    const member = join.apply(this, args)
+    joined.push(member)
+    return member
+  })
+  const served = await serve(t, { log: false }, app => app.wsRoom('/:room', { auth: false, mayJoin: () => true }))
+  const { registry } = served.app
+  const client = await openFramed(t, `${served.url}/lobby`)
+  client.send({ type: 'join', group: 'other', id: 1 })
+  await client.nextOf('ack')
+  const connection = find(served, client.welcome.connectionId)
+  const inLobby = joined.find(({ group }) => group === 'lobby')
+  if (inLobby === undefined) throw new Error('not in the lobby')
+  const holdback = inLobby.startHold()
+  await registry.broadcastToGroup('lobby', '1')
+  await registry.broadcastToGroup('lobby', '2', { except: connection })
+  await registry.broadcastToGroup('other', '3')
+  await registry.broadcastToAll('4')
+  t.match([await client.next(), await client.next()], [{ group: 'other', data: '3' }, { data: '4' }])
+  t.strictSame(holdback.waiting.map(news => 'payload' in news && news.payload.toString()), ['1', '2'], 'what is not for it waits too: it moves the position')
+  for (let n = 3; n <= 1_000; n++) await registry.broadcastToGroup('lobby', String(n))
+  await until(() => holdback.waiting.length === 1_000)
+  t.equal(connection.closed, false)
+  await registry.broadcastToGroup('lobby', 'one too many')
+  t.strictSame(await client.raw.closed, { code: 1013, reason: 'too many messages while it resumed' })
+  t.equal(holdback.waiting.length, 1_000)
+})
+
+t.test('a client that reads too slowly is closed with 4008', async t => {
+  const served = await serve(t, { maxBufferedBytes: 100_000 }, app => app.wsRoom('/:room', { auth: false }))
+  const client = await openFramed(t, `${served.url}/lobby`)
+  await client.nextOf('joined')
+  client.raw.ws.pause()
+  const connection = find(served, client.welcome.connectionId)
+  await until(async () => {
+    await served.app.registry.broadcastToGroup('lobby', 'x'.repeat(500_000))
+    return connection.closed
+  })
+  t.equal(served.app.registry.stats().slowConsumersClosed, 1)
+  client.raw.ws.resume()
+  t.equal((await client.raw.closed).code, 4008)
+})
+
+t.test('every message is encoded once, however many get it', async t => {
+  const served = await serve(t, {}, app => app.wsRoom('/:room', { auth: false }))
+  const clients = await Promise.all(Array.from({ length: 20 }, async () => await openFramed(t, `${served.url}/lobby`)))
+  for (const client of clients) await client.nextOf('joined')
+  const { stringify } = JSON
+  let encoded = 0
+  JSON.stringify = ((value: { type?: string }) => {
+    if (value?.type === 'message') encoded++
+    return stringify(value)
+  }) as typeof stringify
+  t.teardown(() => { JSON.stringify = stringify })
+  await served.app.registry.broadcastToGroup('lobby', 'x')
+  for (const client of clients) await client.nextOf('message')
+  t.equal(encoded, 1)
+})

@@ -1,0 +1,123 @@
+import t from 'tap'
+import { EventEmitter } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { WebSocket } from 'ws'
+import { Metrics } from '../../../lib/metrics.ts'
+import { Batch } from '../../../lib/connection/outbound/batch.ts'
+import { FlushScheduler } from '../../../lib/connection/outbound/flush-scheduler.ts'
+import { openWire } from '../../../lib/connection/outbound/ws-internals.ts'
+import { silentLog } from '../../helpers/fakes.ts'
+import { until } from '../../helpers/until.ts'
+
+const limits = { maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0 }
+
+function work (ms: number): void {
+  const end = performance.now() + ms
+  while (performance.now() < end);
+}
+
+t.test('thousands of sockets are written to in slices, between which the event loop goes on', async t => {
+  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
+  const turns: number[] = []
+  let longest = 0
+  let last = performance.now()
+  const beat = setInterval(() => {
+    longest = Math.max(longest, performance.now() - last)
+    last = performance.now()
+  }, 0)
+  t.teardown(() => clearInterval(beat))
+  await sleep(20)
+  longest = 0
+  for (let n = 0; n < 3_000; n++) outbox.add({ flushScheduled () { work(0.1); turns.push(n) } })
+  await until(() => turns.length === 3_000)
+  t.strictSame(turns, Array.from({ length: 3_000 }, (_, n) => n), 'each once, in order')
+  t.ok(longest < 150, `${Math.round(longest)} ms of 300 ms at a time`)
+})
+
+t.test('a stream that throws does not keep the others from being written to', async t => {
+  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
+  const turns: string[] = []
+  const thrown = new Promise<Error>(resolve => process.once('uncaughtException', resolve))
+  outbox.add({ flushScheduled () { throw new Error('broken stream') } })
+  outbox.add({ flushScheduled () { turns.push('same round') } })
+  t.match(await thrown, { message: 'broken stream' })
+  await until(() => turns.length === 1)
+  outbox.add({ flushScheduled () { turns.push('later') } })
+  await until(() => turns.length === 2)
+  t.strictSame(turns, ['same round', 'later'])
+})
+
+t.test('who gets frames while others are written to comes after them', async t => {
+  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
+  const turns: string[] = []
+  const busy = { flushScheduled () { turns.push('busy') } }
+  outbox.add({ flushScheduled () { turns.push('first'); outbox.add(busy) } })
+  outbox.add({ flushScheduled () { turns.push('second') } })
+  await until(() => turns.length === 3)
+  t.strictSame(turns, ['first', 'second', 'busy'])
+})
+
+t.test('with frames coming all the time half of the event loop is left to others, and what comes singly goes out at once', async t => {
+  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
+  let busyMs = 0
+  let rounds = 0
+  let going = true
+  const writers = Array.from({ length: 30 }, (_, n) => ({
+    flushScheduled () {
+      const before = performance.now()
+      work(0.1)
+      busyMs += performance.now() - before
+      if (n === 0) rounds++
+      if (going) outbox.add(this)
+    }
+  }))
+  const startedAt = performance.now()
+  for (const writer of writers) outbox.add(writer)
+  await sleep(500)
+  going = false
+  const share = busyMs / (performance.now() - startedAt)
+  t.ok(share < 0.7, `it was busy for ${Math.round(share * 100)} % of the time`)
+  t.ok(rounds > 20, `${rounds} rounds`)
+  await sleep(30)
+  let written = false
+  outbox.add({ flushScheduled () { written = true } })
+  await new Promise(resolve => setImmediate(resolve))
+  t.ok(written)
+})
+
+t.test('a batch puts its frames together once, also when others go on from it', async t => {
+  const [a, b, c] = ['a', 'bb', 'ccc'].map(text => Buffer.from(text)) as [Buffer, Buffer, Buffer]
+  const first = new Batch(undefined, a)
+  t.equal(first.buffer, a, 'one frame is not copied')
+  const second = new Batch(first, b)
+  const third = new Batch(second, c)
+  t.equal(second.buffer.toString(), 'abb')
+  t.equal(second.buffer, second.buffer)
+  t.equal(third.buffer.toString(), 'abbccc')
+  t.equal(new Batch(second, a).buffer.toString(), 'abba')
+  t.equal(third.bytes, 6)
+})
+
+t.test('a socket whose inside is not as it is known is left alone', async t => {
+  const stream = Object.assign(new EventEmitter(), { write () {}, writableLength: 0 })
+  const close = (): void => {}
+  const good = (): { [name: string]: unknown } => ({ _socket: stream, _sender: { _socket: stream, close }, _extensions: {} })
+  const open = (socket: object): unknown => openWire(socket as WebSocket, { closing () {} })
+  t.ok(open(good()))
+  const deflate = (extension: unknown): object => ({ ...good(), _extensions: { 'permessage-deflate': extension } })
+  t.match(open(deflate({ params: { server_max_window_bits: 12 }, _threshold: 100, _options: {} })), { deflate: { windowBits: 12, threshold: 100, options: {} } })
+  t.match(open(deflate({ params: {}, _threshold: 100 })), { deflate: { windowBits: 15 } })
+  const strange: object[] = [
+    {},
+    { ...good(), _socket: undefined },
+    { ...good(), _socket: {} },
+    { ...good(), _sender: undefined },
+    { ...good(), _sender: { _socket: {}, close } },
+    { ...good(), _sender: { _socket: stream } },
+    { ...good(), _extensions: undefined },
+    deflate({}),
+    deflate({ params: { server_max_window_bits: '12' }, _threshold: 100 }),
+    deflate({ params: {} })
+  ]
+  for (const [i, socket] of strange.entries()) t.equal(open(socket), undefined, `case ${i}`)
+})

@@ -1,0 +1,80 @@
+import t from 'tap'
+import type { LocalConnection } from '../../../lib/connection/connection.ts'
+import { drainConnections } from '../../../lib/connection/drain.ts'
+import { deferred } from '../../helpers/fakes.ts'
+import { until } from '../../helpers/until.ts'
+
+interface Closing { readonly connection: LocalConnection, readonly calls: string[] }
+
+/** Finishes when closed, when forced, or never. */
+function closing (finishes: 'when closed' | 'when forced' | 'never'): Closing {
+  const calls: string[] = []
+  const finished = deferred()
+  const connection = {
+    finished: finished.promise,
+    announceReconnect () {},
+    close (code: number, reason: string) {
+      calls.push(`close ${code} ${reason}`)
+      if (finishes === 'when closed') finished.resolve()
+    },
+    forceClosed (code: number) {
+      calls.push(`force ${code}`)
+      if (finishes === 'when forced') finished.resolve()
+    }
+  }
+  return { connection: connection as unknown as LocalConnection, calls }
+}
+
+t.test('thousands are closed with the code and its reason, in batches, and nobody is forced who answers', async (t) => {
+  const all = Array.from({ length: 1_000 }, () => closing('when closed'))
+  const done = drainConnections(all.map(({ connection }) => connection), 1001, 5_000)
+  t.equal(all.filter(({ calls }) => calls.length > 0).length, 256, 'the first batch at once')
+  await done
+  t.ok(all.every(({ calls }) => calls.join() === 'close 1001 server is going away'))
+})
+
+t.test('who does not answer within the grace is forced, and gets one more grace for its onDisconnect', async (t) => {
+  const [polite, deaf, stuck] = [closing('when closed'), closing('when forced'), closing('never')]
+  const started = performance.now()
+  await drainConnections([polite, deaf].map(({ connection }) => connection), 1012, 50)
+  const one = performance.now() - started
+  t.ok(one >= 45 && one < 95, `${one.toFixed()} ms`)
+  t.strictSame(deaf.calls, ['close 1012 server restarts', 'force 1012'])
+  await drainConnections([stuck.connection], 1012, 50)
+  const two = performance.now() - started - one
+  t.ok(two >= 90 && two < 1_000, `${two.toFixed()} ms`)
+})
+
+t.test('framed clients are all told when to come back before the first is closed, and closed when they have their answers', async (t) => {
+  const told: number[] = []
+  const framed = Array.from({ length: 600 }, (_, n) => {
+    const one = closing('when closed')
+    const state = { framed: true, pending: n < 3, shutdownAcked: false }
+    const connection = Object.assign(one.connection, {
+      announceShutdown (afterMs: number) {
+        one.calls.push('told')
+        told.push(afterMs)
+      }
+    })
+    Object.defineProperties(connection, { framed: { get: () => state.framed }, pending: { get: () => state.pending }, shutdownAcked: { get: () => state.shutdownAcked } })
+    return { ...one, state }
+  })
+  const raw = closing('when closed')
+  const done = drainConnections([...framed, raw].map(({ connection }) => connection), 1001, 2_000)
+  await until(() => told.length === 600)
+  t.ok(framed.every(({ calls }) => calls.join() === 'told'))
+  t.ok(new Set(told).size > 100 && Math.max(...told) < 1_300, 'each its own time')
+  await until(() => raw.calls.length === 1)
+  for (const { state } of framed) state.shutdownAcked = true
+  await until(() => framed.filter(({ calls }) => calls.length === 2).length === 597)
+  t.ok(framed.slice(0, 3).every(({ calls }) => calls.length === 1), 'not while a callback runs')
+  for (const { state } of framed) state.pending = false
+  await done
+  t.ok(framed.every(({ calls }) => calls.join() === 'told,close 1001 server is going away'))
+})
+
+t.test('no connections, no wait', async (t) => {
+  const started = performance.now()
+  await drainConnections([], 1001, 60_000)
+  t.ok(performance.now() - started < 50)
+})

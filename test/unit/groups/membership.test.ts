@@ -1,0 +1,146 @@
+import t from 'tap'
+import { WebsocketGroupsError } from '../../../lib/errors.ts'
+import { Hub } from '../../../lib/hub/hub.ts'
+import { connectionIdOf } from '../../../lib/ids.ts'
+import { Membership, type MembershipOptions } from '../../../lib/groups/membership.ts'
+import { GroupLogs } from '../../../lib/options/group-logs.ts'
+import { Metrics } from '../../../lib/metrics.ts'
+import { Presence } from '../../../lib/presence/presence.ts'
+import { LogCache } from '../../../lib/delivery/log-cache.ts'
+import { Replay } from '../../../lib/delivery/replay.ts'
+import { Backlog } from '../../../lib/delivery/backlog.ts'
+import { EnvelopeFactory } from '../../../lib/delivery/envelopes.ts'
+import { deferred, FakeBackplane, fakeConnection, type FakeConnection } from '../../helpers/fakes.ts'
+import { noUnhandled } from '../../helpers/no-unhandled.ts'
+
+noUnhandled(t)
+
+interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly membership: Membership, readonly connection: FakeConnection, readonly metrics: Metrics }
+
+function parts (options: Partial<MembershipOptions> = {}): Parts {
+  const [hub, backplane, metrics] = [new Hub(), new FakeBackplane(), new Metrics()]
+  const replays = new Replay(hub, backplane, new Backlog(backplane, new LogCache(), new GroupLogs({ log: false, logs: undefined })))
+  const membership = new Membership(hub, backplane, replays, new Presence(backplane, new EnvelopeFactory(), 0), { policy: 'local', maxGroupsPerConnection: 10, memberInfo: undefined, ...options }, metrics)
+  const connection = fakeConnection(connectionIdOf('instance00', 1), 'ann')
+  void membership.connectionOpened(connection)
+  return { hub, backplane, membership, connection, metrics }
+}
+
+const unavailable = new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+
+t.test('a join is a member here before the backplane knows, and resolves when it is subscribed, then registered', async (t) => {
+  const { hub, backplane, membership, connection } = parts()
+  const [subscribed, synced, steps] = [deferred(), deferred(), [] as string[]]
+  backplane.onSubscribe = async ({ kind, name }) => { steps.push(`subscribe ${kind} ${name}`); await subscribed.promise }
+  backplane.onSync = async (group, id) => { steps.push(`sync ${group} ${id}`); await synced.promise }
+  const joined = membership.join(connection, 'g').then(result => { steps.push('joined'); return result })
+  t.equal(hub.has('g'), true)
+  t.match(hub.member('g', connection.id), { connectionId: connection.id, instanceId: 'instance00', userId: 'ann' })
+  t.strictSame(steps, ['subscribe group g'])
+  subscribed.resolve()
+  await new Promise(resolve => setImmediate(resolve))
+  t.strictSame(steps, ['subscribe group g', `sync g ${connection.id}`])
+  synced.resolve()
+  t.strictSame(await joined, { scope: 'cluster' })
+})
+
+t.test('joins at the same time share one outcome', async (t) => {
+  const { hub, backplane, membership, connection } = parts({ policy: 'reject' })
+  const first = deferred()
+  let calls = 0
+  backplane.onSync = async () => { if (++calls === 1) await first.promise }
+  const joins = [membership.join(connection, 'g'), membership.join(connection, 'g')]
+  const outcomes = Promise.allSettled(joins)
+  await new Promise(resolve => setImmediate(resolve))
+  joins.push(membership.join(connection, 'g'))
+  first.reject(unavailable)
+  t.strictSame((await outcomes).map(({ status }) => status), ['rejected', 'rejected'])
+  await t.rejects(joins[2] as Promise<unknown>, unavailable)
+  t.equal(hub.has('g'), false, 'nobody was told that it joined')
+  t.strictSame(await membership.join(connection, 'g'), { scope: 'cluster' })
+})
+
+t.test('a failed join does not take back what came after it', async (t) => {
+  const { hub, backplane, membership, connection } = parts({ policy: 'reject' })
+  const first = deferred()
+  backplane.onSubscribe = async () => { await first.promise }
+  const failing = membership.join(connection, 'g')
+  await membership.leave(connection, 'g')
+  backplane.onSubscribe = async () => {}
+  t.strictSame(await membership.join(connection, 'g'), { scope: 'cluster' })
+  first.reject(unavailable)
+  await t.rejects(failing, unavailable)
+  t.equal(hub.has('g'), true)
+})
+
+t.test('a failed second join leaves the first one as it was', async (t) => {
+  const { hub, backplane, membership, connection } = parts({ policy: 'reject' })
+  await membership.join(connection, 'g')
+  backplane.onSync = async () => { throw unavailable }
+  await t.rejects(membership.join(connection, 'g'), unavailable)
+  t.equal(hub.has('g'), true)
+  t.strictSame(backplane.unsubscribed, [])
+})
+
+t.test('a failed join gives the subscription back, and does not wait for the backplane once more', async (t) => {
+  const { backplane, membership, connection } = parts({ policy: 'reject' })
+  let synced = 0
+  backplane.onSubscribe = async () => { throw unavailable }
+  backplane.onSync = async () => { synced++; await new Promise(() => {}) }
+  await t.rejects(membership.join(connection, 'g'), unavailable)
+  t.strictSame(backplane.unsubscribed, [{ kind: 'group', name: 'g' }])
+  t.equal(synced, 1)
+})
+
+t.test('whatever the policy, an error that is no outage undoes the join', async (t) => {
+  const { hub, backplane, membership, connection, metrics } = parts()
+  backplane.onSync = async () => { throw new TypeError('a bug') }
+  await t.rejects(membership.join(connection, 'g'), TypeError)
+  t.equal(hub.has('g'), false)
+  t.equal(metrics.joinsLocal, 0)
+})
+
+t.test('a connection that closes during its join is gone', async (t) => {
+  const { hub, backplane, membership, connection } = parts()
+  const synced = deferred()
+  backplane.onSync = async () => { await synced.promise }
+  const joining = membership.join(connection, 'g')
+  Object.assign(connection, { closed: true })
+  const released = membership.connectionClosed(connection)
+  synced.resolve()
+  await t.rejects(joining, { code: 'WSG_CONNECTION_GONE' })
+  await released
+  t.strictSame([hub.has('g'), hub.connections.size, connection.groupCount], [false, 0, 0])
+  t.strictSame(backplane.unsubscribed, [{ kind: 'user', name: 'ann' }, { kind: 'group', name: 'g' }])
+})
+
+t.test('an outage keeps nobody from leaving or entering', async (t) => {
+  const { hub, backplane, membership, connection } = parts()
+  await membership.join(connection, 'g')
+  for (const code of ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT'] as const) {
+    backplane.onSync = backplane.onSubscribe = async () => { throw new WebsocketGroupsError(code) }
+    t.strictSame(await membership.join(connection, 'g'), { scope: 'local' })
+    t.equal(await membership.leave(connection, 'g'), true)
+    t.strictSame(await membership.join(connection, 'g'), { scope: 'local' })
+    await membership.connectionOpened(fakeConnection(connectionIdOf('instance00', 2), code))
+  }
+  await membership.connectionClosed(connection)
+  t.equal(hub.has('g'), false)
+})
+
+t.test('each connection of a user waits for the subscription, and only the last one ends it', async (t) => {
+  const { backplane, membership, connection } = parts()
+  const [second, subscribed] = [fakeConnection(connectionIdOf('instance00', 2), 'ann'), deferred()]
+  let entered = false
+  backplane.onSubscribe = async () => { await subscribed.promise }
+  const entering = membership.connectionOpened(second)?.then(() => { entered = true })
+  await new Promise(resolve => setImmediate(resolve))
+  t.equal(entered, false)
+  subscribed.resolve()
+  await entering
+  await membership.connectionClosed(connection)
+  t.strictSame(backplane.unsubscribed, [])
+  await membership.connectionClosed(second)
+  t.strictSame(backplane.unsubscribed, [{ kind: 'user', name: 'ann' }])
+  t.equal(membership.connectionOpened(fakeConnection(connectionIdOf('instance00', 3))), undefined, 'an anonymous connection has no channel of its own')
+})

@@ -1,0 +1,170 @@
+import t from 'tap'
+import type { Envelope, Target } from '../../../lib/backplane/backplane.ts'
+import { Hub } from '../../../lib/hub/hub.ts'
+import type { LocalMember } from '../../../lib/hub/local-member.ts'
+import { fakeConnection, member, type FakeConnection } from '../../helpers/fakes.ts'
+
+const group = (name: string): Target => ({ kind: 'group', name })
+
+let sequence = 0
+function envelope (text: string, target: Target, more: Partial<Envelope> = {}): Envelope {
+  return { origin: 'o', sequence: ++sequence, kind: 'message', target, shared: false, except: [], command: '', binary: false, payload: Buffer.from(text), ...more }
+}
+
+function hubOf (...connections: FakeConnection[]): Hub {
+  const hub = new Hub()
+  for (const connection of connections) hub.add(connection)
+  return hub
+}
+
+t.test('the last connection of a user and of a group is told apart from the others', async (t) => {
+  const [a, b, anonymous] = [fakeConnection('a', 'ann'), fakeConnection('b', 'ann'), fakeConnection('c')]
+  const hub = hubOf(a, b, anonymous)
+  t.strictSame(hub.connectionsOf('ann'), [a, b])
+  for (const one of [a, b]) hub.join(one, 'g', member(one))
+  t.equal(hub.has('g'), true)
+  t.equal(hub.leave(a, 'g')?.connection, a)
+  t.equal(hub.leave(a, 'g'), undefined)
+  t.equal(hub.has('g'), true)
+  t.equal(hub.leave(b, 'g')?.connection, b)
+  t.equal(hub.leave(b, 'g'), undefined)
+  t.strictSame([hub.has('g'), a.groups, b.groups], [false, [], []])
+  t.strictSame([hub.remove(a), hub.remove(a), hub.remove(anonymous), hub.remove(b)], [false, false, false, true])
+  t.strictSame([hub.connectionsOf('ann'), hub.groupTotal(), hub.connections.size], [[], 0, 0])
+})
+
+t.test('the tables answer what the backplane asks of them', async (t) => {
+  const [a, b] = [fakeConnection('a'), fakeConnection('b')]
+  const hub = hubOf(a, b)
+  hub.join(a, 'g', member(a))
+  hub.join(a, 'h', member(a))
+  hub.join(b, 'g', member(b))
+  t.strictSame([...hub.groups()], ['g', 'h'])
+  t.strictSame([...hub.memberIds('g')], ['a', 'b'])
+  t.strictSame([...hub.memberIds('nowhere')], [])
+  t.strictSame(hub.members('g'), [member(a), member(b)])
+  t.strictSame(hub.member('h', 'a'), member(a))
+  t.strictSame([hub.member('h', 'b'), hub.member('g', 'nobody')], [undefined, undefined])
+})
+
+t.test('recipients are counted once each, without those excepted', async (t) => {
+  const [a, b, c] = [fakeConnection('a', 'ann'), fakeConnection('b', 'ann'), fakeConnection('c')]
+  const hub = hubOf(a, b, c)
+  for (const one of [a, b]) hub.join(one, 'g', member(one))
+  for (const one of [b, c]) hub.join(one, 'h', member(one))
+  const count = (targets: Target[], except: string[] = []): number => hub.countRecipients(targets, except)
+  t.equal(count([group('g')]), 2)
+  t.equal(count([group('g'), group('h')]), 3)
+  t.equal(count([group('g'), group('h')], ['b', 'b', 'nobody']), 2)
+  t.equal(count([group('g')], ['c']), 2, 'an exception that is no member changes nothing')
+  t.equal(count([{ kind: 'user', name: 'ann' }]), 2)
+  t.equal(count([{ kind: 'all', name: '' }]), 3)
+  t.equal(count([{ kind: 'all', name: '' }], ['a']), 2)
+  t.equal(count([{ kind: 'instance', name: 'x' }]), 0)
+  t.equal(count([]), 0)
+})
+
+t.test('copies of a shared message reach a connection once, and one message after another', async (t) => {
+  const [a, b] = [fakeConnection('a'), fakeConnection('b')]
+  const hub = hubOf(a, b)
+  for (const name of ['g', 'h']) hub.join(a, name, member(a))
+  hub.join(b, 'h', member(b))
+  for (const [text, origin] of [['1', 'x'], ['2', 'x'], ['2 as well', 'y']] as const) {
+    const shared = { shared: true, origin, sequence: text === '1' ? 1 : 2 }
+    t.equal(hub.deliver(envelope(text, group('g'), shared)), 1)
+    t.equal(hub.deliver(envelope(text, group('h'), shared)), 1)
+    t.equal(hub.deliver(envelope(text, group('nowhere'), shared)), 0)
+  }
+  t.strictSame(a.written, ['1', '2', '2 as well'])
+  t.strictSame(b.written, ['1', '2', '2 as well'])
+  hub.deliver(envelope('not shared', group('g')))
+  hub.deliver(envelope('not shared', group('h')))
+  t.strictSame(a.written.slice(3), ['not shared', 'not shared'])
+})
+
+t.test('copies of a shared message reach a connection once, whatever comes between them', async (t) => {
+  const a = fakeConnection('a')
+  const hub = hubOf(a)
+  for (const name of ['g', 'h']) hub.join(a, name, member(a))
+  const position = { epoch: 'e', offset: 1, nonce: 1 }
+  for (const [first, second] of [[{}, {}], [{ position }, { position }], [{ position }, {}], [{}, { position }]]) {
+    a.written.length = 0
+    const shared = { shared: true, sequence: ++sequence }
+    hub.deliver(envelope('both', group('g'), { ...shared, ...first }))
+    for (let n = 0; n < 100; n++) hub.deliver(envelope('between', group('h'), { shared: true }))
+    t.equal(hub.deliver(envelope('both', group('h'), { ...shared, ...second })), 0)
+    t.equal(a.written.filter(text => text === 'both').length, 1)
+  }
+})
+
+t.test('a message to several groups is not lost with the one that keeps it back, and not given again out of its log', async (t) => {
+  const a = fakeConnection('a')
+  const hub = hubOf(a)
+  const [inG, inH] = ['g', 'h'].map(name => hub.join(a, name, member(a))) as [LocalMember, LocalMember]
+  const copy = (name: string, offset: number): Envelope => envelope('both', group(name), { shared: true, sequence: 1_000_000, position: { epoch: 'e', offset, nonce: 1 } })
+  inG.startHold()
+  hub.deliver(copy('g', 1))
+  t.equal(hub.deliver(copy('h', 1)), 1)
+  t.strictSame(a.written, ['both'])
+  t.strictSame(inG.releaseHold(undefined), [copy('g', 1)])
+  hub.replay(inG, copy('g', 1))
+  hub.replay(inH, copy('h', 1))
+  t.strictSame(a.written, ['both'])
+})
+
+t.test('who leaves a group during its replay holds nothing back any more', async (t) => {
+  const a = fakeConnection('a')
+  const hub = hubOf(a)
+  const first = hub.join(a, 'g', member(a))
+  const holdback = first.startHold()
+  hub.deliver(envelope('held', group('g')))
+  t.strictSame([a.written, holdback.waiting.length], [[], 1])
+  t.equal(hub.leave(a, 'g'), first)
+  t.equal(first.holdback, undefined)
+  const second = hub.join(a, 'g', member(a))
+  t.not(second, first)
+  hub.deliver(envelope('live', group('g')))
+  t.strictSame(a.written, ['live'])
+})
+
+t.test('a delivery leaves out the excepted and does not count the closed', async (t) => {
+  const [a, b, c] = [fakeConnection('a', 'ann'), fakeConnection('b', 'ann'), fakeConnection('c')]
+  const hub = hubOf(a, b, c)
+  Object.assign(b, { closed: true })
+  t.equal(hub.deliver(envelope('all', { kind: 'all', name: '' }, { except: ['c', 'nobody'] })), 1)
+  t.equal(hub.deliver(envelope('user', { kind: 'user', name: 'ann' })), 1)
+  t.equal(hub.deliver(envelope('instance', { kind: 'instance', name: 'x' })), 0)
+  t.strictSame([a.written, b.written, c.written], [['all', 'user'], [], []])
+})
+
+t.test('a delivery without the backplane is once to everyone behind the targets, but not to those served', async (t) => {
+  const [a, b, c] = [fakeConnection('a'), fakeConnection('b'), fakeConnection('c')]
+  const hub = hubOf(a, b, c)
+  for (const one of [a, b]) hub.join(one, 'g', member(one))
+  for (const one of [b, c]) hub.join(one, 'h', member(one))
+  const targets = [group('g'), group('h')]
+  t.equal(hub.deliverExcept(envelope('both', group('g'), { shared: true }), targets, []), 3)
+  t.equal(hub.deliverExcept(envelope('h alone', group('g'), { shared: true }), targets, [group('g')]), 1)
+  t.equal(hub.deliverExcept(envelope('excepted', group('g'), { except: ['b'] }), targets, []), 2)
+  t.strictSame([a.written, b.written, c.written], [['both', 'excepted'], ['both'], ['both', 'h alone', 'excepted']])
+})
+
+t.test('without the backplane, too, a client of the framed protocol is told the group that it is in', async (t) => {
+  const [a, b] = [fakeConnection('a', undefined, true), fakeConnection('b', undefined, true)]
+  const hub = hubOf(a, b)
+  hub.join(a, 'g', member(a))
+  hub.join(b, 'h', member(b))
+  hub.deliverExcept(envelope('both', group('g'), { shared: true }), [group('g'), group('h')], [])
+  t.match([a, b].map(({ written }) => written.map(text => JSON.parse(text) as unknown)), [[{ group: 'g', data: 'both' }], [{ group: 'h', data: 'both' }]])
+})
+
+t.test('without the backplane, too, what a replay holds back waits for its end', async (t) => {
+  const a = fakeConnection('a')
+  const hub = hubOf(a)
+  const [inG, inH] = ['g', 'h'].map(name => hub.join(a, name, member(a))) as [LocalMember, LocalMember]
+  for (const one of [inG, inH]) one.startHold()
+  const both = envelope('both', group('g'), { shared: true })
+  t.equal(hub.deliverExcept(both, [group('g'), group('h')], []), 0)
+  for (const one of [inG, inH]) for (const news of one.releaseHold(undefined)) if ('payload' in news) hub.replay(one, news)
+  t.strictSame(a.written, ['both'])
+})

@@ -1,0 +1,253 @@
+import t from 'tap'
+import { Cluster, Redis } from 'ioredis'
+import { MemoryBackplane } from '../../../lib/backplane/memory/index.ts'
+import { resolveOptions, resolvePublisherOptions } from '../../../lib/options/resolve.ts'
+import type { Identity } from '../../../lib/types.ts'
+
+function refusal (options: unknown): string {
+  try {
+    resolveOptions(options)
+  } catch (error) {
+    return String(error)
+  }
+  return 'none'
+}
+
+/** Option, value, what the error says of the value, what it says is allowed. */
+const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
+  ['redis', 6379, '6379', 'a URL'],
+  ['redis', '', "''", 'a URL'],
+  ['redis', null, 'null', 'a URL'],
+  ['redis', 'localhost:6379', "'localhost:6379'", 'redis://'],
+  ['redis', 'http://localhost', "'http://localhost'", 'redis://'],
+  ['redis', new (class RedisClient { options = {}; duplicate (): void {} })(), 'an object of class RedisClient', 'an ioredis client'],
+  ['backplane', {}, 'an object', 'a Backplane'],
+  ['authenticate', 'secret', "'secret'", 'a function'],
+  ['userId', 1, '1', 'a function'],
+  ['expiresAt', 60, '60', 'a function'],
+  ['memberInfo', {}, 'an object', 'a function'],
+  ['rooms', ['/ws/:room'], 'an array', 'an object'],
+  ['instanceLabel', '', "''", '1 to 100 characters'],
+  ['options', 1024, '1024', 'an object'],
+  ['keyPrefix', '{x}:', "'{x}:'", 'without braces'],
+  ['keyPrefix', '', "''", '1 to 100'],
+  ['outage', 'local', "'local'", 'an object'],
+  ['log', true, 'true', 'false or { maxMessages, ttlMs }'],
+  ['logs', 'chat:*', "'chat:*'", 'by group name or prefix*'],
+  ['presenceGraceMs', -1, '-1', 'from 0'],
+  ['maxBufferedBytes', 0, '0', 'an integer from 1'],
+  ['upgradeLimit', 5, '5', '{ perSecond, burst? }'],
+  ['slowBufferedBytes', 0, '0', 'an integer from 1'],
+  ['flushIntervalMs', 11, '11', 'an integer from 0 to 10 (ms)'],
+  ['maxQueuedMessages', 1.5, '1.5', 'an integer'],
+  ['maxQueuedBytes', Infinity, 'Infinity', 'an integer'],
+  ['maxGroupsPerConnection', '10', "'10'", 'an integer'],
+  ['heartbeatIntervalMs', '30s', "'30s'", 'an integer from 0 to 2147483647 (ms, 0 disables)'],
+  ['heartbeatIntervalMs', 2 ** 31, '2147483648', '2147483647'],
+  ['operationTimeoutMs', 0, '0', 'from 1'],
+  ['joinTimeoutMs', -1, '-1', 'from 1'],
+  ['bootTimeoutMs', null, 'null', 'from 0'],
+  ['leaseMs', 10, '10', 'from 1000'],
+  ['lingerMs', NaN, 'NaN', 'from 0'],
+  ['closeGraceMs', true, 'true', 'from 0'],
+  ['shutdownCode', 1000, '1000', '1001 or 1012']
+]
+
+t.test('a wrong value is refused with the option, the value and what is allowed', async t => {
+  for (const [name, value, got, allowed] of wrong) {
+    t.throws(() => resolveOptions({ [name]: value }), { code: 'WSG_OPTION_INVALID' })
+    const message = refusal({ [name]: value })
+    for (const part of [`${name} must be`, `got ${got}`, allowed]) t.ok(message.includes(part), `${message} - ${part}`)
+  }
+})
+
+t.test('every option is in the table above or tested by name below', async t => {
+  const tested = new Set(wrong.map(([name]) => name))
+  t.strictSame(Object.keys(resolveOptions()).filter(name => !tested.has(name)), [])
+})
+
+function refusalOf (resolve: (options: unknown) => unknown, options: unknown): unknown {
+  try {
+    resolve(options)
+  } catch (error) {
+    return error
+  }
+  return 'none'
+}
+
+t.test('a publisher refuses what the plugin refuses, with the same errors, and has the same defaults', async t => {
+  const redis = 'redis://localhost'
+  const { keyPrefix, operationTimeoutMs, log } = resolveOptions()
+  t.strictSame(resolvePublisherOptions({ redis }), { redis, keyPrefix, operationTimeoutMs, log })
+  t.strictSame(resolvePublisherOptions({ redis, keyPrefix: undefined, log: undefined }), resolvePublisherOptions({ redis }))
+  const shared = ['redis', 'keyPrefix', 'log', 'logs', 'operationTimeoutMs']
+  const cluster = new Cluster([redis], { lazyConnect: true })
+  const bad: ReadonlyArray<readonly [string, unknown]> = [
+    ...wrong.filter(([name]) => shared.includes(name)).map(([name, value]) => [name, value] as const),
+    ['redis', cluster],
+    ['log', { maxMessages: 'ten', ttlMs: -1 }],
+    ['log', { maxMessages: 10 }],
+    ['log', { maxMessages: 10, ttlMs: 1_000, size: 1 }],
+    ['logs', { 'chat:*': { maxMessages: 10 } }],
+    ['logs', { lobby: null }]
+  ]
+  for (const [name, value] of bad) {
+    t.match(refusalOf(resolveOptions, { redis, [name]: value }), { code: 'WSG_OPTION_INVALID' })
+    t.strictSame(String(refusalOf(resolvePublisherOptions, { redis, [name]: value })), String(refusalOf(resolveOptions, { redis, [name]: value })))
+  }
+  cluster.disconnect()
+})
+
+t.test('a publisher needs a Redis, and refuses options it has not', async t => {
+  const unset = refusalOf(resolvePublisherOptions, {})
+  t.match(unset, { code: 'WSG_OPTION_INVALID', message: /redis must be a URL.*got undefined/ })
+  t.equal(String(refusalOf(resolvePublisherOptions, { redis: undefined })), String(unset), 'as from an unset environment variable')
+  t.equal(String(refusalOf(resolveOptions, { redis: null })), String(unset).replace('undefined', 'null'), 'the text is that of the plugin')
+  t.match(refusalOf(resolvePublisherOptions, undefined), { code: 'WSG_OPTION_INVALID', message: /the options must be an object, got undefined/ })
+  const misspelt = { redis: 'redis://localhost', keyPrfix: 'x' }
+  t.match(refusalOf(resolvePublisherOptions, misspelt), { code: 'WSG_OPTION_INVALID', message: /no option keyPrfix \(it got 'x'\).*keyPrefix/ })
+  t.match(refusalOf(resolvePublisherOptions, { redis: 'redis://localhost', logger: {} }), { message: /logger must be a logger/ })
+  t.doesNotThrow(() => resolvePublisherOptions({ redis: 'redis://localhost', logger: console }))
+})
+
+t.test('an unknown option is refused with the options there are', async t => {
+  t.throws(() => resolveOptions({ heartbeatInterval: 1 }), { code: 'WSG_OPTION_INVALID', message: /no option heartbeatInterval \(it got 1\).*heartbeatIntervalMs/ })
+  t.throws(() => resolveOptions({ outage: { joins: 'local' } }), { message: /no option outage\.joins \(it got 'local'\).*join, broadcast/ })
+  // Names that every object has are no options either.
+  t.throws(() => resolveOptions({ toString: 1 }), { message: /no option toString/ })
+  t.throws(() => resolveOptions('redis://localhost'), { message: /the options must be an object, got 'redis:\/\/localhost'/ })
+})
+
+t.test('nested options are named with their path', async t => {
+  t.throws(() => resolveOptions({ outage: { join: 'wait' } }), { message: /outage\.join must be 'local' or 'reject', got 'wait'/ })
+  t.throws(() => resolveOptions({ outage: { boot: 1 } }), { message: /outage\.boot must be 'degraded' or 'fail', got 1/ })
+  t.throws(() => resolveOptions({ options: { maxPayload: '1mb' } }), { message: /options\.maxPayload must be an integer.*got '1mb'/ })
+  t.throws(() => resolveOptions({ rooms: { 'ws/:room': true } }), { message: /begin with a slash, got 'ws\/:room'/ })
+  t.throws(() => resolveOptions({ rooms: { '/ws/:room': false } }), { message: /rooms\['\/ws\/:room'\] must be true or an object of room options, got false/ })
+})
+
+t.test('a value that cannot be shown is described', async t => {
+  t.throws(() => resolveOptions({ keyPrefix: () => {} }), { message: /got a function/ })
+  t.throws(() => resolveOptions({ keyPrefix: new Map() }), { message: /got an object of class Map/ })
+  t.throws(() => resolveOptions({ keyPrefix: Object.create(null) as object }), { message: /got an object/ })
+  t.throws(() => resolveOptions({ keyPrefix: 10n }), { message: /got 10n/ })
+  t.throws(() => resolveOptions({ keyPrefix: Symbol('x') }), { message: /got Symbol\(x\)/ })
+  t.ok(refusal({ keyPrefix: '{'.repeat(1000) }).length < 300)
+})
+
+t.test('the password of a Redis URL is not in the error', async t => {
+  for (const url of ['http://user:hunter2@host', 'user:hunter2@host', 'rediss:hunter2@host']) {
+    t.match(refusal({ redis: url }), /got .*\*\*\*@host/)
+    t.notMatch(refusal({ redis: url }), /hunter2/)
+  }
+})
+
+t.test('redis is a URL, a socket path, ioredis options or an ioredis client', async t => {
+  const client = new Redis({ lazyConnect: true })
+  for (const redis of ['redis://localhost:6379/1', 'rediss://u:p@host', '/run/redis.sock', { host: 'localhost' }, client]) {
+    t.equal(resolveOptions({ redis }).redis, redis)
+  }
+  client.disconnect()
+})
+
+t.test('a Redis Cluster is refused in so many words', async t => {
+  const cluster = new Cluster(['redis://localhost'], { lazyConnect: true })
+  t.throws(() => resolveOptions({ redis: cluster }), { code: 'WSG_OPTION_INVALID', message: /Redis Cluster is not supported yet/ })
+  cluster.disconnect()
+})
+
+t.test('redis and backplane exclude each other', async t => {
+  const backplane = new MemoryBackplane()
+  t.equal(resolveOptions({ backplane }).backplane, backplane)
+  t.throws(() => resolveOptions({ backplane, redis: 'redis://localhost' }), { message: /redis and backplane exclude each other/ })
+})
+
+t.test('an option that is undefined, as an unset environment variable is, counts as left out', async t => {
+  const nothing = Object.fromEntries(wrong.map(([name]) => [name, undefined]))
+  t.strictSame(resolveOptions(nothing), resolveOptions())
+  t.equal(resolveOptions({ options: { maxPayload: undefined }, outage: { join: undefined } }).options.maxPayload, 1_048_576)
+  t.equal(resolveOptions({ outage: { join: undefined, reads: 'reject' } }).outage.join, 'local')
+})
+
+t.test('the defaults are the documented ones', async t => {
+  t.match(resolveOptions(), {
+    redis: undefined,
+    options: { maxPayload: 1_048_576 },
+    rooms: {},
+    keyPrefix: 'wsg:',
+    log: { maxMessages: 100, ttlMs: 300_000 },
+    presenceGraceMs: 10_000,
+    outage: { join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded' },
+    maxBufferedBytes: 4_194_304,
+    maxQueuedMessages: 1_024,
+    maxQueuedBytes: 4_194_304,
+    maxGroupsPerConnection: 1_000,
+    heartbeatIntervalMs: 30_000,
+    operationTimeoutMs: 500,
+    joinTimeoutMs: 1_000,
+    bootTimeoutMs: 5_000,
+    leaseMs: 15_000,
+    lingerMs: 5_000,
+    closeGraceMs: 1_000,
+    shutdownCode: 1001
+  })
+})
+
+t.test('log settings are checked field by field, those of exceptions too', async t => {
+  t.match(refusal({ log: { maxMessages: 0, ttlMs: 1_000 } }), /log.maxMessages must be an integer from 1 to 10000 \(messages\), got 0/)
+  t.match(refusal({ log: { maxMessages: 10 } }), /log.ttlMs must be .*, got undefined/)
+  t.match(refusal({ logs: { 'chat:*': { maxMessages: 10, ttlMs: '5m' } } }), /logs\['chat:\*'\].ttlMs must be .*, got '5m'/)
+  t.match(refusal({ log: { maxMessages: 10, ttlMs: 1_000, epoch: 1 } }), /there is no option log.epoch/)
+  t.doesNotThrow(() => resolveOptions({ log: false, logs: { lobby: { maxMessages: 10, ttlMs: 1_000 }, 'cursor:*': false } }))
+  t.doesNotThrow(() => resolveOptions({ logs: () => false }))
+})
+
+t.test('options of ws are kept beside the default maxPayload', async t => {
+  t.strictSame(resolveOptions({ options: { perMessageDeflate: true } }).options, { maxPayload: 1_048_576, perMessageDeflate: true })
+  t.strictSame(resolveOptions({ options: { maxPayload: 10 } }).options, { maxPayload: 10 })
+})
+
+t.test('what Fastify hands to every plugin is accepted', async t => {
+  t.doesNotThrow(() => resolveOptions({ prefix: '/v1', logLevel: 'warn', logSerializers: {} }))
+})
+
+t.test('the user of an identity is its userId, sub or id', async t => {
+  const { userId } = resolveOptions()
+  const of = (identity: unknown): unknown => userId(identity as Identity)
+  t.equal(of({ userId: 'a', sub: 'b', id: 'c' }), 'a')
+  t.equal(of({ sub: 'b', id: 'c' }), 'b')
+  t.equal(of({ id: 7 }), '7')
+  t.equal(of({ userId: {} }), undefined)
+  t.equal(of('name'), undefined)
+  t.equal(of({}), undefined)
+})
+
+t.test('an identity ends at its expiresAt in milliseconds or its exp in seconds', async t => {
+  const { expiresAt } = resolveOptions()
+  const of = (identity: unknown): unknown => expiresAt(identity as Identity)
+  t.equal(of({ expiresAt: 5, exp: 7 }), 5)
+  t.equal(of({ exp: 7 }), 7_000)
+  t.equal(of({ exp: '7' }), undefined)
+  t.equal(of(null), undefined)
+})
+
+t.test('limits are on by default, each can be changed or switched off, and a wrong one is refused', async t => {
+  const { limits } = resolveOptions()
+  t.equal(limits.connectionsPerUser, 100)
+  t.strictSame(limits.messages, { perSecond: 1_000, burst: 5_000 })
+  t.strictSame([...limits.explicit], [])
+  const own = resolveOptions({ limits: { connections: 5, messages: false, bytes: { perSecond: 7 }, tokens: undefined } }).limits
+  t.strictSame([own.connections, own.messages, own.bytes, own.tokens], [5, undefined, { perSecond: 7 }, { perSecond: 1, burst: 10 }])
+  t.strictSame([...own.explicit], ['connections', 'messages', 'bytes'])
+  const { explicit, ...none } = resolveOptions({ limits: false }).limits
+  t.ok(Object.values(none).every(limit => limit === undefined), 'all are off')
+  t.strictSame([resolveOptions().upgradeLimit, resolveOptions({ upgradeLimit: false }).upgradeLimit], [{ perSecond: 2_000, burst: 20_000 }, false])
+  for (const [wrong, message] of [
+    [{ connections: 0 }, /limits\.connections must be an integer from 1 to \d+ \(connections\) or false, got 0/],
+    [{ messages: 5 }, /limits\.messages must be \{ perSecond, burst\? \} or false, got 5/],
+    [{ messages: {} }, /limits\.messages\.perSecond must be an integer from 1/],
+    [{ bytes: { perSecond: 1, burst: 0 } }, /limits\.bytes\.burst must be an integer from 1/],
+    [{ users: 1 }, /there is no option limits\.users/],
+    [true, /limits must be an object of limits, or false for none, got true/]
+  ] as const) t.throws(() => resolveOptions({ limits: wrong }), { code: 'WSG_OPTION_INVALID', message })
+})

@@ -1,0 +1,103 @@
+import t from 'tap'
+import type { Envelope, Target } from '../../../lib/backplane/backplane.ts'
+import { decode, encode } from '../../../lib/backplane/redis/envelope.ts'
+import { connectionIdOf, drawId } from '../../../lib/ids.ts'
+import { seededRandom } from '../../helpers/fakes.ts'
+
+const random = seededRandom(20_260_726)
+const oneOf = <Value>(...values: readonly Value[]): Value => values[random(values.length)] as Value
+const bytes = (length: number): Buffer => Buffer.from(Array.from({ length }, () => random(256)))
+const names = ['', 'lobby', ' ', 'grüße 🎉', '{0}:c:', 'x'.repeat(255), 'ü'.repeat(127), '\u0000'] as const
+
+function randomEnvelope (): Envelope {
+  const kind = oneOf<Envelope['kind']>('message', 'request', 'reply')
+  const target: Target = { kind: oneOf('group', 'user', 'instance', 'all'), name: oneOf(...names) }
+  return {
+    origin: drawId(),
+    sequence: oneOf(0, 1, 2 ** 32, 2 ** 48 - 1, random(2 ** 31)),
+    kind,
+    target,
+    shared: oneOf(true, false),
+    ...oneOf({}, { volatile: true }, { volatile: true, conflationKey: oneOf('k', 'grüße 🎉', 'x'.repeat(255)) }),
+    except: Array.from({ length: oneOf(0, 0, 1, 2, 300) }, () => connectionIdOf(drawId(), random(2 ** 31))),
+    command: kind === 'message' ? '' : oneOf('', '{"id":1}', '{"op":"ü🎉"}', 'x'.repeat(70_000)),
+    binary: oneOf(true, false),
+    payload: bytes(oneOf(0, 1, 125, 126, 5_000))
+  }
+}
+
+t.test('what is decoded is what was encoded', async (t) => {
+  for (let n = 0; n < 500; n++) {
+    const envelope = randomEnvelope()
+    const decoded = decode(encode(envelope, envelope.target))
+    if (!envelope.payload.equals(decoded?.payload ?? Buffer.alloc(1))) t.fail('the payload differs')
+    t.strictSame({ ...decoded, payload: '' }, { ...envelope, payload: '' })
+  }
+})
+
+t.test('the target is that of the copy, not that of the envelope', async (t) => {
+  const envelope = randomEnvelope()
+  t.strictSame(decode(encode(envelope, { kind: 'user', name: 'ann' }))?.target, { kind: 'user', name: 'ann' })
+})
+
+t.test('encoding copies the payload', async (t) => {
+  const envelope = { ...randomEnvelope(), payload: Buffer.from('before') }
+  const encoded = encode(envelope, envelope.target)
+  envelope.payload.write('after!')
+  t.equal(decode(encoded)?.payload.toString(), 'before')
+})
+
+t.test('a truncated envelope is none, or one with less payload; decoding never throws', async (t) => {
+  for (let n = 0; n < 20; n++) {
+    const envelope = { ...randomEnvelope(), payload: Buffer.from('payload') }
+    const encoded = encode(envelope, envelope.target)
+    const start = encoded.length - envelope.payload.length
+    for (let length = 0; length < encoded.length; length += length < 400 || length > start - 50 ? 1 : 97) {
+      const decoded = decode(encoded.subarray(0, length))
+      if (length < start) {
+        if (decoded !== undefined) t.fail(`${length} of ${encoded.length} bytes were taken for an envelope`)
+      } else {
+        t.equal(decoded?.payload.toString(), 'payload'.slice(0, length - start))
+      }
+    }
+  }
+})
+
+t.test('random bytes are no envelope, and flipped bits never throw', async (t) => {
+  let accepted = 0
+  for (let n = 0; n < 20_000; n++) if (decode(bytes(random(120))) !== undefined) accepted++
+  t.equal(accepted, 0)
+  for (let n = 0; n < 20_000; n++) {
+    const noise = bytes(41 + random(80))
+    noise[0] = 0xd1
+    noise[1] = 1
+    noise[24] = oneOf(1, 4, 5)
+    const decoded = decode(noise)
+    if (decoded !== undefined) t.match(decoded, { kind: /message|request|reply/, target: { kind: /all|group|user|instance/ } })
+  }
+  for (let n = 0; n < 2_000; n++) {
+    const envelope = randomEnvelope()
+    const encoded = encode({ ...envelope, command: envelope.command.slice(0, 50) }, envelope.target)
+    for (let flips = random(4); flips >= 0; flips--) {
+      const at = random(encoded.length)
+      encoded[at] = (encoded[at] ?? 0) ^ (1 << random(8))
+    }
+    decode(encoded)
+  }
+  t.pass('nothing was thrown')
+})
+
+t.test('what a newer version adds is skipped, unless it says that it must be understood', async (t) => {
+  const envelope = { ...randomEnvelope(), kind: 'message' as const, command: '' }
+  const change = (at: number, value: number): Envelope | undefined => {
+    const encoded = encode(envelope, envelope.target)
+    encoded[at] = value
+    return decode(encoded)
+  }
+  const flags = encode(envelope, envelope.target)[25] ?? 0
+  t.equal(change(0, 0xd2), undefined, 'another magic')
+  t.equal(change(1, 2), undefined, 'another version')
+  t.equal(change(24, 2), undefined, 'an unknown type')
+  for (const unknown of [32]) t.strictSame({ ...change(25, flags | unknown) }, { ...envelope }, `flag ${unknown}`)
+  for (const must of [64, 128]) t.equal(change(25, flags | must), undefined, `flag ${must}`)
+})
