@@ -34,6 +34,11 @@ export class Metrics {
   /** Broadcasts that policy dropped, because the backplane was out. */
   publishesDropped = 0
   joinsLocal = 0
+  /** How often a connection was not read for a while, because it, or the instance, had too much to handle. */
+  pauses = 0
+  /** Connections that were closed because others needed the memory that an unfinished message of theirs took. */
+  stalledMessages = 0
+  /** Connections that were closed because far more waited for their callbacks than the limits allow. */
   queueOverflows = 0
   slowConsumersClosed = 0
   /** Volatile messages that slow connections did not get. */

@@ -16,6 +16,7 @@ import { GroupLogs } from './options/group-logs.ts'
 import { assertBlockMs, Blocklist } from './groups/blocklist.ts'
 import { Gate } from './groups/gate.ts'
 import type { Admission } from './hub/admissions.ts'
+import { IntakeBudget } from './connection/intake-budget.ts'
 import { Membership } from './groups/membership.ts'
 import { Metrics } from './metrics.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
@@ -47,6 +48,7 @@ export class GroupRegistry implements Registry {
   readonly #envelopes = new EnvelopeFactory(id => this.#hub.connections.get(id))
   readonly #echoes: EchoFilter
   readonly #scheduler: FlushScheduler
+  readonly #intake: IntakeBudget
   readonly #logs: GroupLogs
   readonly #cache = new LogCache()
   readonly #presence: Presence
@@ -69,6 +71,7 @@ export class GroupRegistry implements Registry {
     this.#log = instanceLog(log, this.instanceId, options.instanceLabel)
     this.#echoes = new EchoFilter(this.#hub, this.#envelopes, this.metrics, this.#log)
     this.#scheduler = new FlushScheduler(options, this.metrics, this.#log)
+    this.#intake = new IntakeBudget(options.limits, this.metrics)
     this.#logs = new GroupLogs(options)
     this.#presence = new Presence(backplane, this.#envelopes, options.presenceGraceMs)
     const userId = (identity: Identity | null): string | undefined => this.#userIdOf(identity)
@@ -123,6 +126,7 @@ export class GroupRegistry implements Registry {
       id: connectionIdOf(this.instanceId, ++this.#opened),
       userId,
       limits: this.#options,
+      intake: this.#intake,
       scheduler: this.#scheduler,
       metrics: this.metrics,
       enter: connection => this.#membership.connectionOpened(connection),
@@ -242,7 +246,7 @@ export class GroupRegistry implements Registry {
   }
 
   stats (): Stats {
-    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), slowConnections: this.#scheduler.slow.size, ...this.gate.stats(), blocked: this.#blocks.size, ...this.#presence.stats(), ...this.#cache.stats(), ...this.#backplane.stats() }
+    return { ...this.metrics, connections: this.#hub.connections.size, groups: this.#hub.groupTotal(), slowConnections: this.#scheduler.slow.size, ...this.gate.stats(), ...this.#intake.stats(), blocked: this.#blocks.size, ...this.#presence.stats(), ...this.#cache.stats(), ...this.#backplane.stats() }
   }
 
   /** Takes no new connections and closes those there are. Idempotent. */

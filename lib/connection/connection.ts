@@ -7,7 +7,9 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
 import { encodeMessage } from './frame-codec.ts'
 import { assertClose, closeReasons } from './close.ts'
-import { MessageQueue, type Closed, type InboundLimits } from './inbound.ts'
+import { MessageQueue, type Closed } from './inbound.ts'
+import type { InboundLimits } from './message-buffer.ts'
+import type { IntakeBudget } from './intake-budget.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import { SocketWriter } from './outbound/writer.ts'
@@ -24,6 +26,8 @@ export interface ConnectionInit {
   readonly log: FastifyBaseLogger
   readonly callbacks: ConnectionCallbacks
   readonly limits: InboundLimits
+  /** What this instance has room for. */
+  readonly intake: IntakeBudget
   readonly scheduler: FlushScheduler
   readonly metrics: Metrics
   /** Set when the client speaks the framed protocol. */
@@ -90,7 +94,7 @@ export class LocalConnection implements FramedConnection {
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
-    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics, this.#session)
+    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init, init.metrics, this.#session)
     this.#enter = init.enter
     this.#release = init.release
     this.#metrics.connectionsOpened++
@@ -106,6 +110,7 @@ export class LocalConnection implements FramedConnection {
   static #onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {
     const connection = (this as OwnedSocket)[owner]
     connection.unansweredPings = 0
+    connection.#inbound.countMessage()
     if (connection.#session === undefined) connection.#inbound.receive(data as Buffer, isBinary)
     else connection.#session.receive(data as Buffer, isBinary)
   }
@@ -143,6 +148,11 @@ export class LocalConnection implements FramedConnection {
   /** The client waits for an answer. */
   get pending (): boolean {
     return this.#session?.pending === true
+  }
+
+  /** This side does not read the socket for now, so that no answer to a ping can be heard. */
+  get paused (): boolean {
+    return this.#inbound.paused
   }
 
   get closed (): boolean {

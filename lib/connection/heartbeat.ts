@@ -46,6 +46,8 @@ export class Heartbeat {
   }
 
   #check (connection: LocalConnection): void {
+    // Its answers wait in the network until this side reads them. A ping still finds out whether there is a peer at all.
+    if (connection.paused) connection.unansweredPings = 0
     if (connection.unansweredPings < maxUnanswered) return connection.ping()
     this.#metrics.heartbeatTimeouts++
     connection.log.debug('no answer to pings, connection terminated')

@@ -53,7 +53,7 @@ const defaults = {
   newGroupsPerMinute: 1_000,
   presenceEntriesPerUser: 20,
   presenceBytes: 262_144,
-  queuedBytes: 16_777_216,
+  queuedBytes: 8_388_608,
   bufferedBytes: 268_435_456
 } as const satisfies Limits
 

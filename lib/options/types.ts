@@ -62,7 +62,7 @@ export interface Limits {
   readonly presenceBytes?: number | false | undefined
   /**
    * Bytes of clients' messages that this instance holds: of those that wait for a callback, those whose callback runs, and unfinished ones.
-   * Over it connections that hold more than their share are not read until there is room. @default 16_777_216 // 16 MiB
+   * Over it connections that hold more than their share are not read until there is room. @default 8_388_608 // 8 MiB
    */
   readonly queuedBytes?: number | false | undefined
   /** Bytes that wait in this instance for slow clients. Over it those furthest behind are closed with 4008. @default 268_435_456 // 256 MiB */
@@ -114,7 +114,7 @@ export interface WebsocketGroupsOptions {
   readonly flushIntervalMs?: number | undefined
   /** Messages of one connection that may wait for its callbacks; while it has more, the connection is not read. @default 1_024 */
   readonly maxQueuedMessages?: number | undefined
-  /** The same in bytes. Only compressed messages can get past it; twice as much (and two messages) closes the connection with 1008. @default 4_194_304 // 4 MiB */
+  /** The same in bytes. A client whose compressed messages grow to far more than that before they can be stopped is closed with 1008. @default 4_194_304 // 4 MiB */
   readonly maxQueuedBytes?: number | undefined
   /** @default 1_000 */
   readonly maxGroupsPerConnection?: number | undefined

@@ -25,6 +25,8 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['authenticate', 'secret', "'secret'", 'a function'],
   ['userId', 1, '1', 'a function'],
   ['expiresAt', 60, '60', 'a function'],
+  ['tokenId', 'jti', "'jti'", 'a function'],
+  ['limits', true, 'true', 'an object of limits'],
   ['memberInfo', {}, 'an object', 'a function'],
   ['rooms', ['/ws/:room'], 'an array', 'an object'],
   ['instanceLabel', '', "''", '1 to 100 characters'],
