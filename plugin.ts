@@ -8,19 +8,19 @@ import type { Backplane } from './lib/backplane/backplane.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
 import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
-import { upgradeGuard } from './lib/http/upgrade-guard.ts'
+import { guardSockets } from './lib/http/shutdown.ts'
+import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { makeWsHandler } from './lib/http/ws-handler.ts'
-import { endRefusedUpgrades } from './lib/http/upgrade-sockets.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
-import { GroupRegistry } from './lib/registry.ts'
+import { Instance } from './lib/instance.ts'
 import type { PublisherOptions, WebsocketGroupsOptions } from './lib/options/types.ts'
 import type { Publisher } from './lib/types.ts'
 
 export type * from './lib/options/types.ts'
 export type * from './lib/route-types.ts'
 export type * from './lib/types.ts'
-export type { Backplane, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
+export type { Backplane, Block, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
 export type { MemoryCluster } from './lib/backplane/memory/index.ts'
 export { memoryCluster } from './lib/backplane/memory/index.ts'
 export { CloseCode } from './lib/protocol/close-codes.ts'
@@ -46,28 +46,30 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   }
   const options = resolveOptions(raw)
   servers.add(app.server)
-  const registry = new GroupRegistry(options, makeBackplane(options), app.log)
+  const instance = new Instance(options, makeBackplane(options), app.log)
 
-  app.decorate('registry', registry)
+  app.decorate('registry', instance.registry)
   app.decorateRequest('identity', null)
-  const stopEnding = endRefusedUpgrades(app.server)
+  const sockets = guardSockets(app)
   // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
-  app.addHook('preClose', async () => {
-    await registry.drain()
-    stopEnding()
-  })
+  app.addHook('preClose', async () => await sockets.shutDown(options.closeGraceMs, async () => await instance.drain()))
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }
-  app.addHook('onRequest', upgradeGuard(registry))
-  app.addHook('onRequest', greetUpgrades(registry.gate))
-  admitUpgrades(app, registry.gate)
-  app.addHook('onReady', async () => await registry.start())
-  app.addHook('onClose', async () => await registry.close())
+  sockets.watchUpgrades()
+  app.addHook('onRoute', markRoute)
+  app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))
+  app.addHook('onRequest', greetUpgrades(instance.gate))
+  admitUpgrades(app, instance.gate)
+  app.addHook('onReady', async () => await instance.start())
+  app.addHook('onClose', async () => {
+    sockets.closed()
+    await instance.close()
+  })
 
-  app.decorate('wsAuth', makeWsAuth(options))
-  app.decorate('wsHandler', makeWsHandler(registry, options))
-  app.decorate('wsRoom', makeWsRoom(app, registry, options))
+  app.decorate('wsAuth', sockets.refusable(makeWsAuth(options)))
+  app.decorate('wsHandler', makeWsHandler(instance, options))
+  app.decorate('wsRoom', makeWsRoom(app, instance, options))
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)
 }
 

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, loadavg, totalmem } from 'node:os'
-import type { Report } from './cluster.ts'
+import type { Report } from './rig/cluster.ts'
 import type { Cell } from './rig/runs.ts'
 
 export type Row = Readonly<Record<string, string | number>>
@@ -25,6 +25,8 @@ export interface MeasuredFile extends Measured {
   readonly at: string
   readonly runs: number
   readonly machine: Machine
+  /** The commit of the other checkout, when two were compared. */
+  readonly before?: string | undefined
 }
 
 /** What is in the file of a drill. */
@@ -51,9 +53,30 @@ export function deliveries (report: Report): Row {
   }
 }
 
+export interface Checkout {
+  readonly folder: string
+  /** `undefined` when the folder is no checkout. */
+  readonly commit: string | undefined
+  /** Nothing that is measured differs from the commit. */
+  readonly clean: boolean
+}
+
+/** What of this package lies in a folder. What the bench itself writes there does not count as a change. */
+export function checkout (folder: string): Checkout {
+  const git = (...args: string[]): string =>
+    execFileSync('git', ['-C', folder, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
+  try {
+    const clean = git('status', '--porcelain', '--', '.', ...written.map(path => `:!bench/${path}`)) === ''
+    return { folder, commit: git('rev-parse', '--short', 'HEAD') + (clean ? '' : ', changed'), clean }
+  } catch {
+    return { folder, commit: undefined, clean: false }
+  }
+}
+const written = ['results', 'plots', 'README.md']
+
 export type Machine = ReturnType<typeof machine>
 
-export function machine (redis: string) {
+export function machine (redis: string, { commit, clean }: Pick<Checkout, 'commit' | 'clean'> = { commit: undefined, clean: false }) {
   return {
     cpu: cpus()[0]?.model,
     cores: cpus().length,
@@ -61,17 +84,9 @@ export function machine (redis: string) {
     node: process.version,
     redis,
     loadAverage: loadavg().map(load => Number(load.toFixed(1))),
-    commit: commit(),
+    commit,
+    clean,
     packages: (JSON.parse(readFileSync(new URL('package.json', import.meta.url), 'utf8')) as { dependencies: object }).dependencies
-  }
-}
-
-function commit (): string | undefined {
-  const git = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
-  try {
-    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '..') === '' ? '' : ', changed')
-  } catch {
-    return undefined // not a checkout
   }
 }
 
@@ -95,7 +110,10 @@ export function save (scenario: string, content: object): string {
 
 /** The same, with a line for each median and each run. */
 export function saveMeasured ({ cells, ...about }: MeasuredFile): string {
-  const lines = cells.map(({ runs, ...cell }) => `${JSON.stringify(cell, rounded).slice(0, -1)},"runs":[\n${runs.map(run => JSON.stringify(run, rounded)).join(',\n')}\n]}`)
+  const lines = cells.map(({ runs, ...cell }) => {
+    const each = runs.map(run => JSON.stringify(run, rounded)).join(',\n')
+    return `${JSON.stringify(cell, rounded).slice(0, -1)},"runs":[\n${each}\n]}`
+  })
   return write(about.scenario, `${JSON.stringify(about).slice(0, -1)},"cells":[\n${lines.join(',\n')}\n]}`)
 }
 

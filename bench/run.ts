@@ -1,34 +1,60 @@
-// run.ts <scenario> [--clients 2000] [--systems ours,socketio] [--runs 3] …
+// run.ts <scenario> [--clients 2000] [--systems ours,socketio] [--runs 3] [--before ../../another-checkout] [--dirty keep] …
 import { execFileSync } from 'node:child_process'
+import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { endAll } from './child.ts'
 import { Arguments, type DrillOptions, type MeasureOptions } from './options.ts'
-import { startRedis } from './redis.ts'
-import { machine, save, saveMeasured, table, type Measured, type Result, type Row } from './results.ts'
-import { assertLinux } from './rig/proc.ts'
+import { ratiosOf, tablesOf } from './report/rows.ts'
+import { checkout, machine, save, saveMeasured, table, type Checkout, type Machine, type Measured, type Result, type Row } from './results.ts'
+import { endAll } from './rig/child.ts'
 import { compile } from './rig/native.ts'
-import { tablesOf } from './report/rows.ts'
+import { assertLinux } from './rig/proc.ts'
+import { startRedis } from './rig/redis.ts'
 import { drill } from './scenarios/drill.ts'
 import { fanOut } from './scenarios/fan-out.ts'
 import { idle } from './scenarios/idle.ts'
 import { joinStorm } from './scenarios/join-storm.ts'
+import { logCost } from './scenarios/log-cost.ts'
+import { logRepair } from './scenarios/log-repair.ts'
 import { resumeHerd } from './scenarios/resume-herd.ts'
 import { rolling } from './scenarios/rolling.ts'
 import { sizes } from './scenarios/sizes.ts'
 import { slowClient } from './scenarios/slow-client.ts'
 import { smallGroups } from './scenarios/small-groups.ts'
-import { drillNames, names, parseNames } from './systems/system.ts'
+import { drillNames, names, parseNames, type DrillName, type Name } from './systems/system.ts'
 
-const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>>> = { drill, rolling, 'resume-herd': resumeHerd }
+const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>>> = {
+  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair
+}
 const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Measured>>> = {
   'fan-out': fanOut, idle, 'join-storm': joinStorm, 'small-groups': smallGroups, 'slow-client': slowClient, sizes
 }
+/** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
+const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair']
 
+const root = fileURLToPath(new URL('..', import.meta.url))
 const [, , scenario = '', ...args] = process.argv
 const given = new Arguments(args)
+const before = given.get('before') === undefined ? undefined : resolve(given.text('before', ''))
 
-async function runDrill (run: (options: DrillOptions) => Promise<Result>, about: ReturnType<typeof machine>): Promise<void> {
-  const systems = parseNames(given.get('systems') ?? (scenario === 'resume-herd' ? 'ours' : undefined), drillNames)
+/** Figures are kept for what anybody can check out again. `--dirty print` keeps none, `--dirty keep` says it in the file. */
+function isKept (...checkouts: readonly Checkout[]): boolean {
+  const dirty = given.get('dirty')
+  if (dirty !== undefined && dirty !== 'keep' && dirty !== 'print') throw new Error(`--dirty is keep or print, not ${dirty}`)
+  const changed = checkouts.filter(({ clean }) => !clean)
+  if (changed.length > 0 && dirty === undefined) {
+    throw new Error(`${changed.map(({ folder }) => folder).join(' and ')}: not a commit, or changed since. Commit what is measured, ` +
+      'or pass --dirty print (keeps no results) or --dirty keep (keeps results that say so)')
+  }
+  return dirty !== 'print'
+}
+
+/** The package is imported by its name, as an application does, and so comes from dist/. */
+function build (folder: string): void {
+  execFileSync(process.execPath, [join(folder, 'scripts', 'build.mjs'), '--if-stale'], { stdio: 'inherit' })
+}
+
+async function runDrill (run: (options: DrillOptions) => Promise<Result>, about: object, keep: boolean): Promise<void> {
+  const systems: DrillName[] = parseNames(given.get('systems') ?? (alone.includes(scenario) ? 'ours' : undefined), drillNames)
   const rows: Row[] = []
   const raw = []
   let title = ''
@@ -38,31 +64,39 @@ async function runDrill (run: (options: DrillOptions) => Promise<Result>, about:
     rows.push(...result.rows.map(row => ({ run: n, ...row })))
     raw.push(result.raw)
   }
-  const file = save(scenario, { scenario, title, args, at: new Date().toISOString(), machine: about, rows, raw })
-  console.log(`\n${title}\n\n${table(rows)}\n\n${file}`)
+  const content = { scenario, title, args, at: new Date().toISOString(), ...about, rows, raw }
+  console.log(`\n${title}\n\n${table(rows)}\n\n${keep ? save(scenario, content) : 'not kept'}`)
 }
 
-async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, about: ReturnType<typeof machine>): Promise<void> {
+async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, about: { machine: Machine }, keep: boolean): Promise<void> {
   assertLinux()
   compile('load')
   const runs = given.number('runs', 5)
-  const asked = given.get('systems')
-  const measured = await run({ ...given, runs, systems: standard => asked === undefined ? standard : parseNames(asked, names) })
-  const content = { scenario, args, at: new Date().toISOString(), runs, machine: about, ...measured }
-  const file = saveMeasured(content)
-  console.log(`\n${measured.title}; medians of ${runs}\n\n${tablesOf(content).map(table).join('\n\n')}\n\n${file}`)
+  const asked = given.get('systems') ?? (before === undefined ? undefined : 'ours-before,ours')
+  const systems = (standard: readonly Name[]): readonly Name[] => asked === undefined ? standard : parseNames(asked, names)
+  if (before === undefined && systems([]).includes('ours-before')) throw new Error('ours-before needs --before <another checkout>')
+  const measured = await run({ ...given, runs, systems })
+  const content = { scenario, args, at: new Date().toISOString(), runs, ...about, ...measured }
+  const tables = [...tablesOf(content), ...(before === undefined ? [] : [ratiosOf(content)])]
+  const kept = keep ? saveMeasured(content) : 'not kept'
+  console.log(`\n${measured.title}; medians of ${runs}\n\n${tables.map(table).join('\n\n')}\n\n${kept}`)
 }
 
 const [runOne, runMany] = [drills[scenario], measures[scenario]]
-if (runOne === undefined && runMany === undefined) throw new Error(`which one? ${[...Object.keys(drills), ...Object.keys(measures)].join(', ')}`)
-// The package is imported by its name, as an application does, and so comes from dist/.
-execFileSync(process.execPath, [fileURLToPath(new URL('../scripts/build.mjs', import.meta.url)), '--if-stale'], { stdio: 'inherit' })
+if (runOne === undefined && runMany === undefined) {
+  throw new Error(`which one? ${[...Object.keys(drills), ...Object.keys(measures)].join(', ')}`)
+}
+const checkouts = [root, ...(before === undefined ? [] : [before])].map(checkout)
+const keep = isKept(...checkouts)
+for (const { folder } of checkouts) build(folder)
+if (before !== undefined) process.env.BENCH_BEFORE = before
 try {
   const redis = await startRedis()
-  const about = machine(await redis.version())
+  const [own, other] = checkouts
+  const about = { machine: machine(await redis.version(), own), ...(other === undefined ? {} : { before: other.commit }) }
   await redis.close()
-  if (runOne !== undefined) await runDrill(runOne, about)
-  if (runMany !== undefined) await runMeasure(runMany, about)
+  if (runOne !== undefined) await runDrill(runOne, about, keep)
+  if (runMany !== undefined) await runMeasure(runMany, about, keep)
 } finally {
   endAll()
 }

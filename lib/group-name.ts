@@ -2,12 +2,16 @@ import { WebsocketGroupsError } from './errors.ts'
 
 const maxNameBytes = 255
 const shortAscii = /^[\x20-\x7e]{1,255}$/
-// Control characters and lone surrogates: the first break logs and tools, the second cannot be written as UTF-8.
+// Control characters break logs and tools; lone surrogates cannot be written as UTF-8.
 const forbidden = /[\p{Cc}\p{Surrogate}]/u
 
 /** @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID */
 export function assertGroupName (name: unknown): asserts name is string {
   if (!isName(name)) throw new WebsocketGroupsError('WSG_GROUP_NAME_INVALID', describe(name))
+}
+
+export function isGroupName (name: unknown): name is string {
+  return isName(name)
 }
 
 /** @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */
@@ -21,15 +25,15 @@ export function isUserId (userId: unknown): userId is string {
 
 function isName (name: unknown): name is string {
   if (typeof name !== 'string') return false
-  // Nearly all names are short ASCII; one regular expression settles those.
+  // Nearly all names are short ASCII, which one regular expression accepts.
   if (shortAscii.test(name)) return true
   return name.length > 0 && name.length <= maxNameBytes && !forbidden.test(name) && Buffer.byteLength(name) <= maxNameBytes
 }
 
-/** Says what is wrong without repeating the name: it came from outside, and is long or unprintable. */
+/** Says what is wrong without repeating the name, which came from outside and may be long or unprintable. */
 function describe (name: unknown): string {
   if (typeof name !== 'string') return `got ${name === null ? 'null' : typeof name}`
   if (name === '') return 'got an empty string'
-  if (forbidden.test(name)) return 'got one with control characters or lone surrogates'
+  if (forbidden.test(name)) return 'got control characters or lone surrogates'
   return `got ${Buffer.byteLength(name)} bytes`
 }

@@ -1,4 +1,4 @@
-/** Counters since boot; names are part of the public `registry.stats()`. */
+/** Counters since boot. Their names are those of the public `registry.stats()`. */
 export class Metrics {
   connectionsOpened = 0
   connectionsClosed = 0
@@ -16,37 +16,45 @@ export class Metrics {
   refusedUpgradeRate = 0
   /** Refused: the user or the token is blocked. */
   refusedBlocked = 0
-  /** Closed by `registry.block`, of this instance. */
+  /** Connections of this instance that `registry.block` closed. */
   connectionsBlocked = 0
   /** Limits per user that were decided by this instance's connections alone, because the backplane was out. */
   userLimitsLocal = 0
   /** Joins that failed because of `limits.newGroupsPerMinute`. */
   newGroupsRefused = 0
   messagesReceived = 0
-  /** Broadcasts and direct sends asked of this instance. */
+  /** Broadcasts and direct sends that were called on this instance. */
   messagesPublished = 0
-  /** Envelopes that came from the backplane for connections here. */
+  /** Messages that came from the backplane for connections here. */
   messagesDelivered = 0
   /** Frames handed to sockets. */
   framesSent = 0
-  /** Broadcasts that reached this instance's members alone, because the backplane was out. */
+  /** Broadcasts that only this instance's members got, because the backplane was out. */
   publishedLocally = 0
-  /** Broadcasts that policy dropped, because the backplane was out. */
+  /** Broadcasts that nobody got, because the backplane was out and the policy is `drop`. */
   publishesDropped = 0
+  /** Joins that succeeded on this instance alone, because the backplane was out. */
   joinsLocal = 0
   /** How often a connection was not read for a while, because it, or the instance, had too much to handle. */
   pauses = 0
-  /** Connections that were closed because others needed the memory that an unfinished message of theirs took. */
+  /** Connections closed because others needed the memory that an unfinished message of theirs took. */
   stalledMessages = 0
-  /** Connections that were closed because far more waited for their callbacks than the limits allow. */
+  /** Connections closed because far more messages waited for their callbacks than the limits allow. */
   queueOverflows = 0
+  /** Connections closed because their clients read too slowly. */
   slowConsumersClosed = 0
   /** Volatile messages that slow connections did not get. */
   framesDropped = 0
-  /** Messages that were replaced by a newer one of their key before a slow connection got them. */
+  /** Messages that a newer one with the same key replaced before a slow connection got them. */
   framesConflated = 0
+  /** Connections terminated because their clients answered no ping. */
   heartbeatTimeouts = 0
+  /** Connections closed because their tokens expired. */
   tokensExpired = 0
-  /** Answers to other instances that could not be sent. */
+  /** Fresh tokens that clients of the framed protocol sent, and that were refused. */
+  tokensRefused = 0
+  /** Resumes from a position that the log no longer holds, by clients that could not prove that they were in the group before. */
+  resumesRefused = 0
+  /** Replies to other instances that could not be sent. */
   repliesLost = 0
 }

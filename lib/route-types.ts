@@ -3,96 +3,123 @@ import type { FastifyRequest, FastifySchema, preHandlerAsyncHookHandler } from '
 import type { IncomingMessage } from 'node:http'
 import type { Connection, Identity, Registry } from './types.ts'
 
-/** The part of an upgrade request that authentication may look at, with the token already taken out of it. */
-export type Authenticate<Who = Identity> = (token: string, request: FastifyRequest) => Who | null | undefined | Promise<Who | null | undefined>
+/** Turns a token into an identity. Throws, or returns anything but an object, when the token is no good. */
+export type Authenticate<Who = Identity> =
+  (token: string, request: FastifyRequest) => Who | null | undefined | Promise<Who | null | undefined>
 
 export interface WsAuthOptions<Who = Identity> {
-  /** Turns a token into an identity; throws, or returns nothing, when the token is no good (401). @default the plugin's `authenticate` */
-  readonly authenticate?: Authenticate<Who>
-  /** Whether this identity may open this route; `false` is a 403. */
-  readonly authorize?: (identity: Who, request: FastifyRequest) => boolean | Promise<boolean>
-  /** `false` lets requests without any token through, with `identity` null; a bad token is still a 401. @default true */
-  readonly required?: boolean
-  /** Also take the token from this cookie. Requests of foreign origins are then refused unless `allowedOrigins` names them. @default false */
-  readonly cookie?: string | false
-  /** Also take the token from this query parameter. It ends up in access logs: prefer the subprotocol. @default false */
-  readonly query?: string | false
-  /** Origins that may connect, exact (`https://example.com`), or a function. Left out: any, but only the own host when `cookie` is on. */
-  readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean)
+  /** Replaces the plugin's `authenticate` on this route. */
+  readonly authenticate?: Authenticate<Who> | undefined
+  /** Whether this identity may use the route. `false` is a 403. */
+  readonly authorize?: ((identity: Who, request: FastifyRequest) => boolean | Promise<boolean>) | undefined
+  /** `false` lets requests without a token through, with `identity` null. A bad token is still a 401. @default true */
+  readonly required?: boolean | undefined
+  /** Also takes the token from this cookie. Other origins are then refused unless `allowedOrigins` names them. @default false */
+  readonly cookie?: string | false | undefined
+  /** Also takes the token from this query parameter. It ends up in access logs: prefer the subprotocol. @default false */
+  readonly query?: string | false | undefined
+  /**
+   * Origins that may connect (`https://example.com`; scheme, host and port are compared), or a function, which lets in with `true` alone. Left out: any,
+   * but only the own host when `cookie` is on.
+   */
+  readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean | Promise<boolean>) | undefined
 }
 
 type Awaitable<T> = T | Promise<T>
 
-/** The life of one connection. Calls never overlap: `onConnect`, then one `onMessage` at a time in the order of arrival, then `onDisconnect`. */
+/**
+ * The life of one connection. Calls never overlap: `onConnect`, then one `onMessage` at a time in the order of arrival, then
+ * `onDisconnect`.
+ */
 export interface ConnectionCallbacks<Params = Record<string, string>, Who = Identity | null> {
-  /** Before any message is handled; messages that arrive meanwhile wait. Throwing closes the connection (1011, 1013 while the backplane is out, or the error's `closeCode` and `closeReason`) and undoes its memberships. */
-  onConnect?: (connection: Connection<Params, Who>, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>
-  /** `data` is a `string` for a text frame, a `Buffer` for a binary frame. */
+  /**
+   * Runs before any message is handled; messages that arrive meanwhile wait. Throwing undoes the memberships and closes the connection:
+   * with the error's `closeCode` and `closeReason`, else with 1013 while the backplane is out, else with 1011.
+   */
+  onConnect?: ((connection: Connection<Params, Who>, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>) | undefined
+  /** Handles one message. `data` is a `string` for a text frame, a `Buffer` for a binary frame. */
   onMessage: (connection: Connection<Params, Who>, data: string | Buffer) => Awaitable<unknown>
-  /** Exactly once for every connection that reached `onConnect`, also when the client vanished or `onConnect` threw. Its memberships are already gone. */
-  onDisconnect?: (connection: Connection<Params, Who>, closed: { readonly code: number, readonly reason: string }) => Awaitable<unknown>
-  /** An error thrown by `onMessage`, or a socket error. `true` keeps the connection, anything else closes it with 1011. */
-  onError?: (connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>
-  /** Whether a client of the framed protocol may join this group by itself, beside those that it was put into; then it may also leave groups. @default none */
-  mayJoin?: (connection: Connection<Params, Who>, group: string) => Awaitable<boolean>
-  /** Tells clients of the framed protocol who is in their groups, who comes and who goes, see docs/presence.md. @default false */
-  presence?: boolean
+  /**
+   * Runs exactly once for every connection that reached `onConnect`, also when the client vanished or `onConnect` threw. The memberships
+   * are gone by then; `connection.groups` still says which they were.
+   */
+  onDisconnect?: ((
+    connection: Connection<Params, Who>, closed: { readonly code: number, readonly reason: string }
+  ) => Awaitable<unknown>) | undefined
+  /** `onMessage` threw, or the socket failed. `true` keeps the connection, anything else closes it with 1011. */
+  onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
+  /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */
+  mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
+  /** Tells framed clients who is in their groups, who comes and who goes, see docs/presence.md. @default false */
+  presence?: boolean | undefined
 }
 
-/** The names of the parameters in a path: `'/ws/:org/:room'` gives `{ org: string, room: string }`. */
+/** The parameters of a path: `'/ws/:org/:room'` gives `{ org: string, room: string }`. */
 export type PathParams<Path extends string> = string extends Path
   ? Record<string, string>
   : { readonly [Name in ParamName<Path>]: string }
-// As find-my-way reads a path: a name ends at a slash, a dash, a dot or a regular expression; two colons are a colon.
+// find-my-way reads a path like this: a name ends at a slash, a dash, a dot or a regular expression; two colons stand for a colon.
 type ParamName<Path extends string> = Path extends `${infer Before}(${string})${infer After}` ? ParamName<`${Before}/${After}`>
   : Path extends `${infer Before}::${infer After}` ? ParamName<`${Before}/${After}`>
     : Path extends `${string}:${infer Rest}` ? Cut<Cut<Cut<Cut<Rest, '/'>, '-'>, '.'>, '?'> | ParamName<Rest>
       : never
 type Cut<Text extends string, End extends string> = Text extends `${infer Head}${End}${string}` ? Head : Text
 
-/** What `identity` is in a room, by its option `auth`. */
+/** The type of `identity` in a room, by the room's option `auth`. */
 export type RoomIdentity<Auth, Who> =
   Auth extends false ? null
     : Auth extends { readonly required: false } ? Who | null
       : Auth extends true | object ? Who
         : Who | null
 
-/** A ready-made room: connects, joins, relays each message to everyone in the room, leaves. Each callback replaces one step. */
+/** A ready-made room: its connections join a group, and each message goes to everyone in it. Each callback replaces one step. */
 export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> {
-  /** `false` opens the room to everyone. @default true when the plugin has `authenticate`, else false */
-  readonly auth?: Auth & (boolean | WsAuthOptions<Who>)
-  /** Which group a connection joins. @default the path's parameter `room`, or its only parameter */
-  readonly group?: (params: Params, identity: RoomIdentity<Auth, Who>) => string
-  readonly schema?: FastifySchema
-  readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[]
-  /** After the connection joined. */
-  readonly onJoin?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>) => Awaitable<unknown>
-  /** @default broadcasts `data` as it is to the group, the sender included */
-  readonly onMessage?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, data: string | Buffer, group: string) => Awaitable<unknown>
-  /** After the connection left. */
-  readonly onLeave?: (connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string) => Awaitable<unknown>
-  readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError']
-  readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin']
-  readonly presence?: boolean
-  /** How many of the group's latest messages a connection gets when it joins and gives no position. @default 0 */
-  readonly history?: number
+  /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
+  readonly auth?: Auth & (boolean | WsAuthOptions<Who>) | undefined
+  /**
+   * Which group a connection joins. Has to be given where the service has more than one room route: by default two of them could lead to the same group, and
+   * the `authorize` of neither would protect it. @default the path's parameter `room`, or its only parameter
+   */
+  readonly group?: ((params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string>) | undefined
+  readonly schema?: FastifySchema | undefined
+  readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[] | undefined
+  /** Runs after the connection joined. */
+  readonly onJoin?: ((
+    connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>
+  ) => Awaitable<unknown>) | undefined
+  /** Handles one message. @default broadcasts `data` as it is to the group, the sender included */
+  readonly onMessage?: ((
+    connection: Connection<Params, RoomIdentity<Auth, Who>>, data: string | Buffer, group: string
+  ) => Awaitable<unknown>) | undefined
+  /** Runs after the connection left. */
+  readonly onLeave?: ((connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string) => Awaitable<unknown>) | undefined
+  readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError'] | undefined
+  readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin'] | undefined
+  readonly presence?: boolean | undefined
+  /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
+  readonly history?: number | undefined
 }
 
-/** What a handler made by `app.wsHandler` needs of the request; names `params` so that TypeScript can infer them from the route. */
+/** What a handler of `app.wsHandler` needs of the request. It names `params`, so that TypeScript infers them from the route. */
 export interface HandlerRequest<Params> { readonly params: Params, readonly raw: IncomingMessage }
 
-/** Leaves the params that a route declared as they are; without a declaration they are strings by name. */
+/** The params that a route declared; without a declaration they are strings by name. */
 export type KnownParams<Params> = unknown extends Params ? Record<string, string> : Params
 
 declare module 'fastify' {
   interface FastifyInstance {
+    /** Groups across all instances. */
     registry: Registry
     /** A preHandler that answers 401 or 403 before the upgrade, and sets `request.identity`. */
     wsAuth: <Who = Identity>(options?: WsAuthOptions<Who>) => preHandlerAsyncHookHandler
     /** A handler for a route with `websocket: true`. */
-    wsHandler: <Params, Who = Identity | null>(callbacks: ConnectionCallbacks<KnownParams<Params>, Who>) => (socket: WebSocket, request: HandlerRequest<Params> | HandlerRequest<unknown>) => void
-    /** Adds a ready-made room route. */
-    wsRoom: <const Path extends string, const Auth = unknown, Who = Identity>(path: Path, options?: RoomOptions<PathParams<Path>, Auth, Who>) => void
+    wsHandler: <Params, Who = Identity | null>(
+      callbacks: ConnectionCallbacks<KnownParams<Params>, Who>
+    ) => (socket: WebSocket, request: HandlerRequest<Params> | HandlerRequest<unknown>) => void
+    /** Adds a route whose connections join a group and hear what each other says. */
+    wsRoom: <const Path extends string, const Auth = unknown, Who = Identity>(
+      path: Path, options?: RoomOptions<PathParams<Path>, Auth, Who>
+    ) => void
   }
   interface FastifyRequest {
     /** What `authenticate` returned; `null` where no auth ran. */

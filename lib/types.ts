@@ -3,155 +3,175 @@ import type { FastifyBaseLogger } from 'fastify'
 /** A `string` travels as a text frame, a `Uint8Array` (so also a `Buffer`) as a binary frame. */
 export type Data = string | Uint8Array
 
-/** Anything `JSON.stringify` keeps. */
+/** A value that survives `JSON.stringify`. */
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined }
 
 /**
- * Augment this to tell the plugin your types once: that of identities, and that of what members show of themselves.
+ * Augment this interface to tell the plugin your types once: the type of identities, and the type of what `memberInfo` returns.
  * `declare module 'fastify-websocket-groups' { interface Register { identity: User, memberInfo: { name: string } } }`
  */
 export interface Register {}
 
-/** What an identity looks like when `Register` was not augmented. All fields are optional hints, see `userId` and `expiresAt` of the options. */
+/**
+ * The type of an identity unless `Register` names another one. Every field is optional: the plugin options `userId` and `expiresAt`
+ * say which fields are read.
+ */
 export interface DefaultIdentity {
-  readonly userId?: string
-  readonly name?: string
-  /** Milliseconds since the epoch. */
-  readonly expiresAt?: number
+  readonly userId?: string | undefined
+  readonly name?: string | undefined
+  /** Milliseconds since the epoch, a Date or an ISO 8601 string. */
+  readonly expiresAt?: number | string | Date | undefined
   readonly [key: string]: unknown
 }
 
 /** What `authenticate` returned. */
 export type Identity = Register extends { identity: infer Registered } ? Registered : DefaultIdentity
 
-/** What the option `memberInfo` returns, as members of a group see it: after a trip through JSON. */
+/** What the option `memberInfo` returns, as other members see it: as JSON, parsed again. */
 export type MemberInfo = Register extends { memberInfo: infer Registered } ? Registered : Json
 
-/** One live socket of this instance. */
+/** One client that is connected to this instance. */
 export interface Connection<Params = Record<string, string>, Who = Identity | null> {
-  /** Unique in the cluster; starts with the id of the instance that holds the socket. */
+  /** Unique in the cluster. Starts with the id of the instance that holds the socket. */
   readonly id: string
+  /** The parameters of the route, validated by its schema. */
   readonly params: Params
   /** What `authenticate` returned; `null` on routes without auth. */
   readonly identity: Who
-  /** Set when the identity names a user, see the option `userId`. */
+  /** The user that the identity stands for, see the option `userId`; `undefined` when it stands for none. */
   readonly userId: string | undefined
-  /** Its client speaks the framed protocol, see docs/protocol.md. */
+  /** Whether the client speaks the framed protocol, see docs/protocol.md. */
   readonly framed: boolean
-  /** The groups it is in; after the socket closed: those it was in. */
+  /** The groups that the connection is in; after the socket closed, those it was in. */
   readonly groups: readonly string[]
   /** Aborts when the socket closes, so that work done for this connection can stop. */
   readonly signal: AbortSignal
+  /** Whether the socket is closed or closing. */
   readonly closed: boolean
+  /** Every line names the connection. */
   readonly log: FastifyBaseLogger
   /** Bytes waiting in this process for a slow client. */
   readonly bufferedBytes: number
-  /** `false` when the socket is closed or was closed now for being too slow. */
+  /**
+   * Sends to this client. `false` when the socket is closed, or is closed now because the client reads too slowly.
+   * @throws {WebsocketGroupsError} WSG_DATA_INVALID
+   */
   send (data: Data): boolean
+  /** Sends the value as JSON, in a text frame. @throws {WebsocketGroupsError} WSG_DATA_INVALID when JSON cannot express it */
   sendJson (value: unknown): boolean
   /**
    * Starts the closing handshake. Idempotent.
-   * @throws {WebsocketGroupsError} WSG_CLOSE_CODE_INVALID unless `code` is 1000-1003, 1007-1014 or 3000-4999 and `reason` is at most 123 bytes of UTF-8
+   * @throws {WebsocketGroupsError} WSG_CLOSE_CODE_INVALID unless `code` is 1000-1003, 1007-1014 or 3000-4999, and `reason` has at most
+   * 123 bytes
    */
   close (code?: number, reason?: string): void
   /** Destroys the socket without a closing handshake. */
   terminate (): void
 }
 
-/** A connection of whatever route. */
+/** A connection of any route. */
 export type AnyConnection = Connection<unknown, unknown>
 
 /** A connection in a group, as everyone in the cluster sees it. */
 export interface Member {
   readonly connectionId: string
   readonly instanceId: string
-  readonly userId?: string
-  /** Milliseconds since the epoch, by the clock of the instance that holds the connection. */
+  readonly userId?: string | undefined
+  /** In milliseconds since 1970, by the clock of the instance that holds the connection. */
   readonly joinedAt: number
   /** What the option `memberInfo` returned. */
-  readonly info?: MemberInfo
-  /** The public name of the client's session, which stays the same when it reconnects; clients of the framed protocol alone have one. */
-  readonly session?: string
+  readonly info?: MemberInfo | undefined
+  /** The public name of a framed client's session: it stays the same when the client reconnects. Raw clients have none. */
+  readonly session?: string | undefined
 }
 
-/** The members of a group, with the age of the reading in milliseconds: 0 when the backplane answered, more under the `stale` policy. */
+/** The members of a group. `ageMs` is 0 when the backplane answered, and the age of a remembered answer under the policy `stale`. */
 export type MemberList = readonly Member[] & { readonly ageMs: number }
 
 export interface BroadcastOptions {
   /**
-   * Connections (or their ids) that do not get the message, wherever they are. A client of the framed protocol does not get it later either, when it comes
-   * back with another connection; of one that is named by id this is known where the connection is, so give the connection itself.
+   * Connections, or their ids, that do not get the message, wherever they are. A framed client does not get it later either, when it
+   * comes back as another connection. Pass the connection object, not its id: only the instance that holds a connection knows the session
+   * behind its id.
    */
-  readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string>
-  /** `true`: at most once and without the group's log, and not at all to clients that read too slowly (see `slowBufferedBytes`), as typing indicators want it. */
-  readonly volatile?: boolean
-  /** As `volatile`, but a client that reads too slowly gets the latest message of each key once it can, as cursors and prices want it. At most 255 bytes. */
-  readonly conflationKey?: string
-  /** A second broadcast with this key to the group within five minutes does nothing, so that a caller may retry. At most 255 bytes. */
-  readonly idempotencyKey?: string
+  readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string> | undefined
+  /**
+   * `true` sends the message at most once, without the group's log, and not to clients that read too slowly (`slowBufferedBytes`): typing
+   * indicators, say.
+   */
+  readonly volatile?: boolean | undefined
+  /**
+   * As `volatile`, but a client that reads too slowly gets the latest message of each key once it can read again: cursors, prices. At most
+   * 255 bytes.
+   */
+  readonly conflationKey?: string | undefined
+  /** A second broadcast to the group with this key, within five minutes, does nothing, so that the caller may retry. At most 255 bytes. */
+  readonly idempotencyKey?: string | undefined
 }
 
-/** How far an operation reached: the whole cluster, this instance only (the backplane is out), or nobody (policy `drop`). */
+/** How far an operation reached: the whole cluster, this instance alone (the backplane is out), or nobody (policy `drop`). */
 export type Scope = 'cluster' | 'local' | 'none'
 
 export interface BroadcastResult {
   readonly scope: Scope
-  /** Connections of this instance that the message is for. */
+  /** How many connections of this instance the message is for. */
   readonly localRecipients: number
-  /** How many of these read so slowly that more than `slowBufferedBytes` waited for them; left out when none does. */
-  readonly slowRecipients?: number
-  /** Instances that took the message, this one included; `undefined` when the backplane cannot tell. */
-  readonly instances?: number
-  /** Where the message stands in the group's log; several groups: see `positions`. */
-  readonly position?: string
-  readonly positions?: Readonly<Record<string, string>>
-  /** It waited for the backplane to come back (policy `queue`). */
-  readonly queued?: boolean
-  /** A broadcast with this idempotency key was there already; `position` is its. */
-  readonly duplicate?: boolean
+  /** How many of these are slow: more than `slowBufferedBytes` wait for each. Missing when none is. */
+  readonly slowRecipients?: number | undefined
+  /** How many instances took the message, this one included. Missing when the backplane cannot tell. */
+  readonly instances?: number | undefined
+  /** Where the message stands in the group's log. For several groups, see `positions`. */
+  readonly position?: string | undefined
+  /** By group, for a message to several groups. */
+  readonly positions?: Readonly<Record<string, string>> | undefined
+  /** `true` when the message waited for the backplane to come back (policy `queue`). */
+  readonly queued?: boolean | undefined
+  /** `true` when there already was a broadcast with this idempotency key; `position` is the position of that one. */
+  readonly duplicate?: boolean | undefined
 }
 
+/** What a group's log keeps. */
 export interface LogSettings {
-  /** How many messages the log keeps. */
+  /** The log keeps this many of the latest messages. */
   readonly maxMessages: number
-  /** Milliseconds after the latest message until the log is dropped. */
+  /** The log is dropped this many milliseconds after the latest message. */
   readonly ttlMs: number
 }
 
-/** Why messages between two positions cannot be had. */
+/** Why messages between two positions are lost. */
 export type GapReason =
   /** The log began anew: its data was lost. */
   | 'epoch'
-  /** The log lost its latest messages, and went on from an older one. */
+  /** The log lost its latest messages and went on from an earlier one. */
   | 'rewound'
   /** More messages came than the log keeps, or they became too old. */
   | 'trimmed'
 
 export interface JoinResult {
-  /** `local`: the backplane is out; the member is in the group here and gets registered as soon as it is back. */
+  /** `local`: the backplane is out. The connection is a member on this instance, and is registered as soon as the backplane is back. */
   readonly scope: 'cluster' | 'local'
-  /** Asked for with `since`: whether everything after that position was delivered. */
-  readonly recovered?: boolean
-  /** Why not. */
-  readonly reason?: GapReason | 'unavailable'
-  /** Where the connection stands in the group's log now. */
-  readonly position?: string
+  /** Present when a position was given: whether everything after that position was delivered. */
+  readonly recovered?: boolean | undefined
+  /** Why not, when `recovered` is `false`. */
+  readonly reason?: GapReason | 'unavailable' | undefined
+  /** Where the connection stands in the group's log now, if that is known. */
+  readonly position?: string | undefined
 }
 
 export interface JoinOptions {
-  /** Delivers what came after this position, before anything newer. @throws WSG_POSITION_INVALID */
-  readonly since?: string
-  /** Without `since`: delivers up to this many of the latest messages first. @default 0 */
-  readonly history?: number
+  /** First delivers what came after this position. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
+  readonly since?: string | undefined
+  /** Without `since`: first delivers up to this many of the latest messages. @default 0 */
+  readonly history?: number | undefined
 }
 
 export interface HistoryOptions {
   /** Messages after this position. Left out: the latest ones. */
-  readonly since?: string
-  /** @default 100 */
-  readonly limit?: number
+  readonly since?: string | undefined
+  /** At most this many messages, up to 10,000. @default 100 */
+  readonly limit?: number | undefined
   /** Newest first. @default false */
-  readonly reverse?: boolean
+  readonly reverse?: boolean | undefined
 }
 
 export interface HistoryMessage {
@@ -163,20 +183,24 @@ export interface History {
   readonly messages: readonly HistoryMessage[]
   /** The end of the log. */
   readonly position: string
-  /** Messages right after `since` are missing, and why. */
-  readonly gap?: GapReason
+  /** Present when messages right after `since` are lost: why. */
+  readonly gap?: GapReason | undefined
+  /** Whether there are further messages. */
   readonly more: boolean
 }
 
 export interface CloseOptions {
-  /** After 1000 the client of this package stays closed, and others are told at once that it left; after 1012 or 1013 it comes back. @default 1000 */
-  readonly code?: number
-  readonly reason?: string
+  /**
+   * After 1000 the client of this package stays closed, and the others are told at once that it left. After 1012 or 1013 it comes back.
+   * @default 1000
+   */
+  readonly code?: number | undefined
+  readonly reason?: string | undefined
 }
 
 export interface ReadOptions {
-  /** Refuses a last known value that is older than this (milliseconds). @default Infinity */
-  readonly maxAgeMs?: number
+  /** Refuses a remembered answer that is older than this, in milliseconds. @default Infinity */
+  readonly maxAgeMs?: number | undefined
 }
 
 /** Who is kept out: a user, by the option `userId`, or one token of the user, by the option `tokenId`. */
@@ -189,31 +213,38 @@ export interface BlockOptions {
 
 /** Groups across all instances; decorated as `app.registry`. */
 export interface Registry {
-  /** Drawn at boot; the first part of the id of every connection held here. */
+  /** Drawn at boot. The id of every connection of this instance starts with it. */
   readonly instanceId: string
 
   /**
    * Adds the connection to the group. Resolves when every broadcast sent from now on, by any instance, will arrive. Idempotent.
-   * A connection of another instance may be named by id: resolves when its instance has done it.
-   * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_CONNECTION_GONE, WSG_TOO_MANY_GROUPS, WSG_MEMBER_INFO_TOO_LARGE, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT; nothing is left half joined
+   * Name a connection of another instance by its id: the call resolves when that instance has done the work.
+   * After a rejection the connection is not in the group.
+   * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_CONNECTION_GONE, WSG_TOO_MANY_GROUPS, WSG_MEMBER_INFO_TOO_LARGE,
+   * WSG_POSITION_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
-  /** Resolves `true` when it was a member, `false` when it was not or is gone. */
+  /** Takes the connection out of the group. Resolves with whether it was a member. */
   leave (connection: AnyConnection | string, group: string): Promise<boolean>
-  /** Resolves with how many groups it left. */
+  /** Takes the connection out of all its groups. Resolves with how many it left. */
   leaveAll (connection: AnyConnection | string): Promise<number>
-  /** @throws {WebsocketGroupsError} WSG_CONNECTION_GONE */
+  /** The groups that the connection is in. @throws {WebsocketGroupsError} WSG_CONNECTION_GONE */
   groups (connection: AnyConnection | string): Promise<readonly string[]>
 
-  /** To every member of the group (or groups: each connection gets it once), on every instance, in the same order for all. */
+  /**
+   * Sends to every member of the group, on every instance, in the same order for all. To several groups, each connection gets the message
+   * once. Resolves when the group's log has the message, if it has a log.
+   * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_DATA_INVALID, WSG_IDEMPOTENCY_INVALID, WSG_CONFLATION_KEY_INVALID,
+   * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (it may have been sent), WSG_QUEUE_FULL
+   */
   broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
-  /** To every connection of every instance. */
+  /** Sends to every connection of every instance. */
   broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
-  /** To every connection of a user, on every instance. */
+  /** Sends to every connection of a user, on every instance. @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */
   sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
-  /** To one connection, wherever it is. Resolves `true` when its instance handed it to the socket, `false` when the connection is gone. */
+  /** Sends to one connection, wherever it is. Resolves with whether its instance handed the data to the socket: `false` when it is gone. */
   sendTo (connectionId: string, data: Data): Promise<boolean>
-  /** Closes one connection, or all of a user's, wherever they are. Resolves with how many were closed. */
+  /** Closes one connection, or all connections of a user, wherever they are. Resolves with how many were closed. */
   disconnect (target: AnyConnection | string | { readonly userId: string }, options?: CloseOptions): Promise<number>
 
   /**
@@ -229,11 +260,11 @@ export interface Registry {
    */
   unblock (target: BlockTarget): Promise<void>
 
-  /** A connection of this instance. */
+  /** The connection of this instance with that id. */
   get (connectionId: string): Connection | undefined
   /** The connections of this instance. */
   all (): Connection[]
-  /** Those of this instance's connections for which `predicate` is true. */
+  /** The connections of this instance for which `predicate` is true. */
   filter (predicate: (connection: Connection) => boolean): Connection[]
   /** How many connections this instance holds. */
   count (): number
@@ -243,35 +274,42 @@ export interface Registry {
   /** Who is in the group, in the whole cluster. */
   members (group: string, options?: ReadOptions): Promise<MemberList>
 
-  /** What was broadcast to a group with a log. */
+  /** What was broadcast to a group, as far as its log reaches. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
   history (group: string, options?: HistoryOptions): Promise<History>
 
+  /** Whether all is well, and if not, what is wrong. */
   health (): Health
-  /** Counters and gauges since boot; a plain object, cheap enough to call on every scrape. */
+  /** Counters since boot, and gauges: a plain object, cheap enough for every scrape. */
   stats (): Stats
 }
 
-/** Broadcasts from a process that holds no sockets; made by `createPublisher`. */
+/** Broadcasts from a process that holds no sockets. Made by `createPublisher`. */
 export interface Publisher extends AsyncDisposable {
   broadcastToGroup: Registry['broadcastToGroup']
   broadcastToAll: Registry['broadcastToAll']
   sendToUser: Registry['sendToUser']
   groupCount (group: string): Promise<number>
   members (group: string): Promise<readonly Member[]>
+  /** Closes the connection to Redis. Await your calls first: one that still waits is rejected. */
   close (): Promise<void>
 }
 
 export type BackplaneState = 'up' | 'degraded' | 'down'
 
 export interface Health {
-  /** `up`: all is well. `degraded`: parts of the backplane are out or not yet repaired. `down`: this instance stands alone. `closing`: it is shutting down. */
+  /**
+   * `up`: all is well. `degraded`: parts of the backplane are out or not yet repaired. `down`: this instance stands alone. `closing`: the
+   * instance is shutting down.
+   */
   readonly status: BackplaneState | 'closing'
-  /** Whether policy lets this instance take new connections now. */
+  /** Whether this instance takes new connections now, by the policy `outage.upgrade`. */
   readonly ready: boolean
   readonly instanceId: string
+  /** The name of the backplane: 'redis', 'memory' or that of your own. */
   readonly backplane: string
-  /** What is wrong, one clear sentence each; empty when all is well. */
+  /** What is wrong, one sentence each. Empty when all is well. */
   readonly problems: readonly string[]
 }
 
+/** Numbers by name; counters never go down. */
 export type Stats = Readonly<Record<string, number>>

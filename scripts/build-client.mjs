@@ -9,8 +9,10 @@ export const clientFiles = ['client.min.js', 'client.global.min.js']
 
 // Names that the files of the client use among themselves, and nobody else: a sixth of the small file is made of them.
 const internal = [
-  'all', 'answer', 'ask', 'attach', 'broken', 'change', 'changed', 'closed', 'comeBack', 'control', 'done', 'drop', 'encoded', 'failed', 'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain',
-  'keepFresh', 'lost', 'offline', 'post', 'probe', 'promise', 'receive', 'received', 'recent', 'refresh', 'renewable', 'roster', 'seen', 'sends', 'settled', 'stop', 'tell', 'timeoutMs', 'unavailable', 'urls', 'wake', 'welcomed'
+  'all', 'answer', 'ask', 'attach', 'broken', 'change', 'changed', 'closed', 'comeBack', 'control', 'done', 'drop', 'encoded', 'failed',
+  'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'lost', 'offline', 'post', 'probe', 'promise', 'receive',
+  'received', 'recent', 'refresh', 'renewable', 'roster', 'seen', 'sends', 'settled', 'stop', 'tell', 'timeoutMs', 'unavailable', 'urls',
+  'wake', 'welcomed'
 ]
 
 /** A name that a user or the server sees must stay: it is a property of a public type, or of a frame. */
@@ -28,7 +30,8 @@ const inlineCloseCodes = {
   setup (bundle) {
     bundle.onLoad({ filter: /[\\/]protocol[\\/]close-codes\.ts$/ }, ({ path }) => {
       const source = readFileSync(path, 'utf8')
-      const contents = source.replace(/const CloseCode = (\{[^}]+\}) as const/, (_, table) => `enum CloseCode ${table.replaceAll(':', ' =')}`)
+      const asEnum = (_, table) => `enum CloseCode ${table.replaceAll(':', ' =')}`
+      const contents = source.replace(/const CloseCode = (\{[^}]+\}) as const/, asEnum)
       if (contents === source) throw new Error(`${path} has no table that scripts/build-client.mjs could inline`)
       return { contents, loader: 'ts' }
     })

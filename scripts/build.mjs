@@ -1,13 +1,14 @@
 // Builds dist/ as two packages side by side, because one file cannot be both:
-//   dist/esm  what `import` gets       dist/cjs  what `require` gets, marked by a package.json of its own
-// and beside them the browser client as single files.
+//   dist/esm  what `import` gets: a file for each source
+//   dist/cjs  what `require` gets: a file for each entry, marked by a package.json of its own
+// and beside them the browser client as single files. Only files that an entry leads to are kept.
 //
 //   node scripts/build.mjs             always builds
 //   node scripts/build.mjs --if-stale  builds only when a source has changed since the last build
-//   (as npm's "prepare")               does nothing where there is nothing to build from
+//   (as npm's "dependencies")          does nothing where there is nothing to build from
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,7 +16,15 @@ import { fileURLToPath } from 'node:url'
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const dist = join(root, 'dist')
 const stamp = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', 'build.sha256')
-const outputs = ['esm/plugin.js', 'esm/plugin.d.ts', 'cjs/plugin.js', 'cjs/plugin.d.ts', 'cjs/package.json', 'esm/test/contract/suite.js', 'client.min.js', 'client.global.min.js']
+/** What package.json exports, without extension. */
+const entries = ['plugin', 'lib/client/index', 'test/contract/suite']
+const outputs = [
+  ...['esm', 'cjs'].flatMap(half => entries.flatMap(entry => [`${half}/${entry}.js`, `${half}/${entry}.d.ts`])),
+  'cjs/package.json', 'client.min.js', 'client.global.min.js'
+]
+const inputs = [
+  'package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs', 'scripts/build-client.mjs', 'plugin.ts', 'test/contract/suite.ts'
+]
 
 function typescript () {
   try {
@@ -31,7 +40,7 @@ function fingerprint (tsc) {
   const lib = existsSync(join(root, 'lib'))
     ? readdirSync(join(root, 'lib'), { recursive: true }).filter(name => name.endsWith('.ts')).sort().map(name => join('lib', name))
     : []
-  for (const name of ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs', 'scripts/build-client.mjs', 'plugin.ts', 'test/contract/suite.ts', ...lib]) {
+  for (const name of [...inputs, ...lib]) {
     const file = join(root, name)
     hash.update(`\0${name}\0`).update(existsSync(file) ? readFileSync(file) : 'absent')
   }
@@ -43,14 +52,56 @@ function isFresh (print) {
 }
 
 /** Resolves with what the compiler complained about, '' when it did not. */
-function compile (tsc, args) {
+function compile (tsc, outDir) {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [tsc, '-p', join(root, 'tsconfig.build.json'), ...args], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
+    const args = [tsc, '-p', join(root, 'tsconfig.build.json'), '--outDir', outDir]
+    const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
     let output = ''
     child.stdout.setEncoding('utf8').on('data', text => { output += text })
     child.on('error', reject)
     child.on('close', code => resolve(code === 0 ? '' : output || `tsc ended with ${code}`))
   })
+}
+
+/** Deletes the files in `folder` that no entry leads to, by the imports of the code or those of the declarations. */
+async function prune (folder) {
+  const { default: { preProcessFile } } = await import('typescript')
+  const kept = new Set()
+  const keep = file => {
+    if (kept.has(file)) return
+    kept.add(file)
+    const extension = file.endsWith('.d.ts') ? '.d.ts' : '.js'
+    for (const { fileName } of preProcessFile(readFileSync(file, 'utf8')).importedFiles) {
+      if (fileName.startsWith('.')) keep(join(dirname(file), fileName.replace(/\.[jt]s$/, extension)))
+    }
+  }
+  for (const entry of entries) for (const extension of ['.js', '.d.ts']) keep(join(folder, entry + extension))
+  for (const file of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    const path = join(file.parentPath, file.name)
+    if (file.isFile() && !kept.has(path)) rmSync(path)
+  }
+}
+
+/** What `require` gets: one file for each entry, which loads the dependencies and nothing else. The declarations are those of dist/esm. */
+async function buildCommonJs (next) {
+  const { build: bundle } = await import('esbuild')
+  await bundle({
+    entryPoints: entries.map(entry => join(root, `${entry}.ts`)),
+    outbase: root,
+    outdir: join(next, 'cjs'),
+    bundle: true,
+    packages: 'external',
+    platform: 'node',
+    format: 'cjs',
+    target: 'es2022',
+    logLevel: 'warning'
+  })
+  writeFileSync(join(next, 'cjs', 'package.json'), '{"type":"commonjs"}\n')
+}
+
+function removeEmptyFolders (folder) {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) if (entry.isDirectory()) removeEmptyFolders(join(folder, entry.name))
+  if (readdirSync(folder).length === 0) rmdirSync(folder)
 }
 
 /** Moves `next` to `target`. A second build may put its own there between the two steps, hence the second try. */
@@ -72,19 +123,16 @@ export async function build ({ ifStale = false } = {}) {
   const print = fingerprint(tsc)
   if (ifStale && isFresh(print)) return false
 
-  // Built beside dist/ and moved there at the end, so that nobody ever imports half a build. The folder must be a
-  // neighbour of dist/: the paths inside source maps are relative.
+  // Built beside dist/ and moved there at the end, so that nobody ever imports half a build.
   const next = join(root, `.dist-${process.pid}`)
   try {
     // Not imported above: an unpacked tarball has this script without that one, and nothing to build from.
     const { buildClient } = await import('./build-client.mjs')
-    const [esm, cjs] = await Promise.all([
-      compile(tsc, ['--outDir', join(next, 'esm')]),
-      compile(tsc, ['--outDir', join(next, 'cjs'), '--module', 'commonjs', '--moduleResolution', 'bundler', '--verbatimModuleSyntax', 'false']),
-      buildClient(root, next)
-    ])
-    if (esm || cjs) throw new Error(`${esm || cjs}the build failed; dist/ is as it was`)
-    writeFileSync(join(next, 'cjs', 'package.json'), '{"type":"commonjs"}\n')
+    const [complaints] = await Promise.all([compile(tsc, join(next, 'esm')), buildCommonJs(next), buildClient(root, next)])
+    if (complaints) throw new Error(`${complaints}the build failed; dist/ is as it was`)
+    await prune(join(next, 'esm'))
+    cpSync(join(next, 'esm'), join(next, 'cjs'), { recursive: true, filter: path => !path.endsWith('.js') })
+    removeEmptyFolders(next)
     replace(dist, next)
   } finally {
     rmSync(next, { recursive: true, force: true })
@@ -95,8 +143,8 @@ export async function build ({ ifStale = false } = {}) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const prepare = process.env.npm_lifecycle_event === 'prepare'
-  if (prepare && (!typescript() || !existsSync(join(root, 'tsconfig.build.json')))) {
+  const installed = process.env.npm_lifecycle_event === 'dependencies'
+  if (installed && (!typescript() || !existsSync(join(root, 'tsconfig.build.json')))) {
     // `npm ci --omit=dev` in a checkout, or `npm install` in an unpacked tarball, which brings its own dist/.
     console.log('dist/ is left as it is: nothing to build from here')
   } else {

@@ -5,6 +5,7 @@ interface Look { readonly label: string, readonly color: string, readonly dash?:
 /** How each system looks in all plots: ours in front, what belongs together in one hue. */
 export const looks: Readonly<Record<Name, Look>> = {
   ours: { label: 'this package', color: '#c2185b' },
+  'ours-before': { label: 'this package, before', color: '#7b1fa2' },
   'ours-volatile': { label: 'this package, log: false', color: '#c2185b', dash: '5 3' },
   'ours-interval': { label: 'this package, flushIntervalMs: 10', color: '#c2185b', dash: '1.5 2.5' },
   'ours-heartbeat': { label: 'this package, a ping each second', color: '#c2185b', dash: '1.5 2.5' },

@@ -34,7 +34,7 @@ function about ({ name, content }: ResultFile): string {
   const command = ['npm run', scenario, ...(args.length > 0 ? ['--', ...args.map(arg => arg === '' ? "''" : arg)] : [])].join(' ')
   return [
     `${title[0]?.toUpperCase()}${title.slice(1)}.${runs} ${at.slice(0, 10)}, commit ${commit}: \`${command}\`.`,
-    `${cpu}, ${cores} cores (load average ${loadAverage[0]} before it began), ${memoryGiB} GiB, Node.js ${node.slice(1)}, Redis ${redis}, all on one machine. All figures: [results/${name}](results/${name}).`
+    `${cpu}, ${cores} cores (load average ${loadAverage[0]} before it began), ${memoryGiB} GiB, Node.js ${node.slice(1)}, Redis ${redis}, all on one machine. All figures: \`results/${name}\`.`
   ].join('\n')
 }
 

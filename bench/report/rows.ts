@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { MeasuredFile, Row } from '../results.ts'
 import type { Cell, Figures } from '../rig/runs.ts'
 
@@ -77,4 +78,33 @@ function rowsOf (scenario: string, cells: readonly Cell[]): Row[] {
     system: title,
     ...Object.fromEntries((columns[scenario] ?? []).map(([name, value]) => [name, value(median)]))
   }))
+}
+
+/** What is compared between two commits: costs, of which less is better. */
+type Costs = ReadonlyArray<readonly [name: string, key: string]>
+const deliveryCosts: Costs = [['server CPU per delivery', 'serverUs'], ['Redis CPU per message', 'redisUsPerMessage'], ['latency p50', 'p50Ms']]
+const costs: Readonly<Record<string, Costs>> = {
+  idle: [['RSS per connection', 'rssKb'], ['heap per connection', 'heapKb'], ['in Redis', 'redisKb']],
+  'join-storm': [['server CPU per join', 'serverUs'], ['Redis CPU per join', 'redisUs'], ['Redis commands per join', 'commandsPerJoin']]
+}
+
+/** `ours` as a multiple of `ours-before`: of the medians, and in parentheses the least and the most of single rounds. */
+export function ratiosOf ({ scenario, cells }: Pick<MeasuredFile, 'scenario' | 'cells'>): Row[] {
+  const pairs = cells.filter(({ system }) => system === 'ours').flatMap(after => {
+    const before = cells.find(({ system, conditions }) => system === 'ours-before' && isDeepStrictEqual(conditions, after.conditions))
+    return before === undefined ? [] : [{ before, after }]
+  })
+  const keys = varying(cells)
+  return pairs.map(({ before, after }) => Object.fromEntries([
+    ...keys.map(key => [words[key] ?? key, String(after.conditions[key] ?? '')] as const),
+    ...(costs[scenario] ?? deliveryCosts).map(([name, key]) => [`after / before: ${name}`, ratio(before, after, key)] as const)
+  ]))
+}
+
+function ratio (before: Cell, after: Cell, key: string): string {
+  const of = (from: Figures | undefined, to: Figures | undefined): number => (to?.[key] ?? NaN) / (from?.[key] ?? NaN)
+  // A round that failed would put the others out of step.
+  const rounds = before.runs.length === after.runs.length ? after.runs.map(({ figures }, i) => of(before.runs[i]?.figures, figures)) : []
+  const whole = of(before.median, after.median).toFixed(3)
+  return rounds.length < 2 ? whole : `${whole} (${Math.min(...rounds).toFixed(3)} to ${Math.max(...rounds).toFixed(3)})`
 }

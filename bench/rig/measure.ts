@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Name } from '../systems/system.ts'
-import { until } from '../until.ts'
 import { readers, type Members } from './load-generator.ts'
 import { cpuUs, rssBytes } from './proc.ts'
 import type { Plan, Sent } from './publisher.ts'
-import { startRig, type Rig, type RigOptions } from './rig.ts'
+import type { Rig, RigOptions } from './rig.ts'
 import type { Run } from './runs.ts'
+import { startRig } from './start.ts'
+import { until } from './until.ts'
 
 export interface Conditions extends Members, Plan, Required<RigOptions> {
   /** How long it counts. */

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import { endWithThis } from '../child.ts'
+import { endWithThis } from './child.ts'
 
 const sources = {
   load: ['load.c', 'client.c', 'client.h', 'histogram.h', 'process.h'],

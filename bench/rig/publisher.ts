@@ -1,5 +1,5 @@
 // The process that publishes: publisher.ts <system> <redis URL>
-import { expose } from '../child.ts'
+import { expose } from './child.ts'
 import { load, type SystemName } from '../systems/system.ts'
 import { Pace } from './pace.ts'
 

@@ -1,7 +1,7 @@
 // One instance of a system whose costs are measured, as a process: server.ts <system> <port> <redis URL> <text | binary>
 import { subscribe } from 'node:diagnostics_channel'
 import type { Socket } from 'node:net'
-import { expose } from '../child.ts'
+import { expose } from './child.ts'
 import { load, type SystemName } from '../systems/system.ts'
 import { LagMeter } from './lag.ts'
 

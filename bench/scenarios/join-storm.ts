@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MeasureOptions } from '../options.ts'
 import { cpuUs } from '../rig/proc.ts'
-import { startRig } from '../rig/rig.ts'
 import { perform, type Run } from '../rig/runs.ts'
+import { startRig } from '../rig/start.ts'
 import type { Measured } from '../results.ts'
 import { groupNames, type Name } from '../systems/system.ts'
 

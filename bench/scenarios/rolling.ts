@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Cluster } from '../cluster.ts'
+import { Cluster } from '../rig/cluster.ts'
 import { deliveries, type Result, type Row } from '../results.ts'
 import type { DrillOptions } from '../options.ts'
 import { load } from '../systems/system.ts'

@@ -1,4 +1,5 @@
-import { publisher, serve } from './ours.ts'
+import * as websocketGroups from 'fastify-websocket-groups'
+import { applicationOn } from './ours-common.ts'
 import type { System } from './system.ts'
 
 /** Messages wait up to 10 ms for others that can go out in the same write. */
@@ -6,6 +7,5 @@ export const system: System = {
   name: 'fastify-websocket-groups, flushIntervalMs: 10',
   protocol: 'ws',
   path: '/ws/room%u',
-  serve: async (port, redis, options) => await serve(port, redis, options, { flushIntervalMs: 10 }),
-  publisher: async redis => publisher(redis)
+  ...applicationOn(websocketGroups, { flushIntervalMs: 10 })
 }

@@ -1,4 +1,5 @@
-import { publisher, serve } from './ours.ts'
+import * as websocketGroups from 'fastify-websocket-groups'
+import { applicationOn } from './ours-common.ts'
 import type { System } from './system.ts'
 
 /** Without logs: every broadcast travels by PUBLISH alone, as those of the others do. */
@@ -6,6 +7,5 @@ export const system: System = {
   name: 'fastify-websocket-groups, log: false',
   protocol: 'ws',
   path: '/ws/room%u',
-  serve: async (port, redis, options) => await serve(port, redis, options, { log: false }),
-  publisher: async redis => publisher(redis, { log: false })
+  ...applicationOn(websocketGroups, { log: false })
 }

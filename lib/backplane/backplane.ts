@@ -37,7 +37,7 @@ export interface LogPage {
 /** A message between instances. */
 export interface Envelope {
   /** Where it stands in the log of its group; `undefined` for volatile messages. */
-  readonly position?: LogPosition
+  readonly position?: LogPosition | undefined
   /** The instance (or publisher) that made it. */
   readonly origin: string
   /** Unique and increasing per origin. */
@@ -50,9 +50,9 @@ export interface Envelope {
   /** Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the backplane. */
   readonly except: readonly string[]
   /** A slow client may miss it. */
-  readonly volatile?: boolean
+  readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */
-  readonly conflationKey?: string
+  readonly conflationKey?: string | undefined
   /** JSON of a presence event, a request or a reply; '' in messages. */
   readonly command: string
   /** Whether the payload is a binary frame; else UTF-8 text. */
@@ -131,6 +131,8 @@ export interface Backplane {
   readonly state: BackplaneState
   /** What is wrong now, one sentence each. */
   readonly problems: readonly string[]
+  /** `history` reads the memory of this process: logs are not cached a second time. @default false */
+  readonly localHistory?: boolean | undefined
   /**
    * Called once, before anything else. Resolves when the backplane works, or when its boot deadline is over: then `state` is `down` and it goes on trying.
    * @throws WSG_INSTANCE_ID_TAKEN, WSG_REDIS_UNSUPPORTED or any other error that waiting cannot heal: the boot fails with it
@@ -171,6 +173,12 @@ export interface Backplane {
    * owed what follows. For backplanes whose subscriptions can fail while their logs can be read.
    */
   follow? (group: string, position: LogPosition): void
+  /**
+   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of whoever asked first. With it an instance accepts
+   * what another one signed for a client; without it, clients that come back to another instance may get less of what they missed.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  secret? (candidate: string): Promise<string>
   /**
    * This membership changed: stores what `LocalInstance.member` says. Resolves when it is stored.
    * A rejection means "not yet": it is stored as soon as that is possible.

@@ -3,6 +3,7 @@ import type { LogPosition } from './backplane.ts'
 
 /** Epoch (8 bytes), offset (6), nonce (4): 24 characters, opaque to everyone outside. */
 const bytesPerPosition = 18
+const epochBytes = 8
 
 /** Before the first message of whatever log comes: what a reader holds that has seen none. */
 export const logStart: LogPosition = { epoch: '', offset: 0, nonce: 0 }
@@ -10,19 +11,39 @@ export const logStart: LogPosition = { epoch: '', offset: 0, nonce: 0 }
 export function formatPosition ({ epoch, offset, nonce }: LogPosition): string {
   const bytes = Buffer.alloc(bytesPerPosition)
   bytes.write(epoch, 'latin1')
-  bytes.writeUIntBE(offset, 8, 6)
+  bytes.writeUIntBE(offset, epochBytes, 6)
   bytes.writeUInt32BE(nonce, 14)
   return bytes.toString('base64url')
 }
 
-/** Returns `undefined` for anything that `formatPosition` did not make. */
+/** Returns `undefined` for anything that has not the form of a position. */
 export function parsePosition (text: unknown): LogPosition | undefined {
   if (typeof text !== 'string' || !positionPattern.test(text)) return undefined
   const bytes = Buffer.from(text, 'base64url')
-  const epoch = bytes.toString('latin1', 0, 8)
-  return { epoch: epoch === '\0'.repeat(8) ? '' : epoch, offset: bytes.readUIntBE(8, 6), nonce: bytes.readUInt32BE(14) }
+  const epoch = bytes.toString('latin1', 0, epochBytes)
+  // What else is there is a seal.
+  if (epoch === '\0'.repeat(epochBytes)) return logStart
+  return { epoch, offset: bytes.readUIntBE(epochBytes, 6), nonce: bytes.readUInt32BE(14) }
 }
 
 export function samePosition (a: LogPosition, b: LogPosition): boolean {
   return a.offset === b.offset && a.nonce === b.nonce && a.epoch === b.epoch
+}
+
+/** Whether nothing of a log is before the position. */
+export function isLogStart ({ epoch }: LogPosition): boolean {
+  return epoch === ''
+}
+
+/** The beginning of a log, with a seal in the bytes where other positions have offset and nonce. Readers that know nothing of seals ignore it. */
+export function formatSealedStart (seal: Buffer): string {
+  const bytes = Buffer.alloc(bytesPerPosition)
+  seal.copy(bytes, epochBytes, 0, bytesPerPosition - epochBytes)
+  return bytes.toString('base64url')
+}
+
+/** The seal of a beginning; `undefined` for other positions. */
+export function sealOf (text: string): Buffer | undefined {
+  const position = parsePosition(text)
+  return position === undefined || !isLogStart(position) ? undefined : Buffer.from(text, 'base64url').subarray(epochBytes)
 }

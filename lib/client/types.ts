@@ -35,7 +35,7 @@ export interface Joined extends Omit<JoinedFrame, 'type'> {}
 export interface Gap {
   readonly group: string
   readonly reason: GapReason
-  readonly position?: string
+  readonly position?: string | undefined
 }
 
 export type State = 'connecting' | 'open' | 'waiting' | 'offline' | 'closed'
@@ -44,17 +44,17 @@ export interface StateChange {
   readonly state: State
   readonly previous: State
   /** In `waiting`: when the next attempt comes. */
-  readonly retryInMs?: number
+  readonly retryInMs?: number | undefined
   /** Why the connection ended, when it did. */
-  readonly code?: number
-  readonly reason?: string
+  readonly code?: number | undefined
+  readonly reason?: string | undefined
 }
 
 export interface Closed {
   readonly code: number
   readonly reason: string
   /** Missing when `close()` was called, by this side or, with 1000, by the server's. */
-  readonly error?: ClientError
+  readonly error?: ClientError | undefined
 }
 
 export interface ClientEvents {
@@ -101,33 +101,33 @@ export type Address = string | URL | ReadonlyArray<string | URL>
 
 export interface ConnectOptions {
   /** A string, or a function that is called for every attempt to connect, and before a token expires that it gave with `expiresAt`. */
-  readonly token?: string | TokenCallback
+  readonly token?: string | TokenCallback | undefined
   /** Needed in Node before 22: `import { WebSocket } from 'ws'`. @default globalThis.WebSocket */
-  readonly WebSocket?: WebSocketClass
+  readonly WebSocket?: WebSocketClass | undefined
   /** Further subprotocols to offer, behind `wsg.v1`. */
-  readonly protocols?: readonly string[]
+  readonly protocols?: readonly string[] | undefined
   /** An attempt waits a random time of at most `minMs`, half as much again with each failure, and never more than `maxMs`. @default { minMs: 1_000, maxMs: 10_000 } */
-  readonly backoff?: { readonly minMs?: number, readonly maxMs?: number }
+  readonly backoff?: { readonly minMs?: number | undefined, readonly maxMs?: number | undefined } | undefined
   /** How many messages, and characters in them, may wait or be unacknowledged. @default { maxMessages: 1_000, maxBytes: 1_048_576 } */
-  readonly queue?: { readonly maxMessages?: number, readonly maxBytes?: number }
+  readonly queue?: { readonly maxMessages?: number | undefined, readonly maxBytes?: number | undefined } | undefined
   /** How long an attempt may take, the token included. @default 15_000 */
-  readonly connectTimeoutMs?: number
+  readonly connectTimeoutMs?: number | undefined
   /**
    * Asked when a connection ended, unless it was refused for good: `false` closes the client, `true` has it come back.
    * @default it comes back, except after 1000
    */
-  readonly reconnect?: (closed: { readonly code: number, readonly reason: string }) => boolean | undefined
+  readonly reconnect?: ((closed: { readonly code: number, readonly reason: string }) => boolean | undefined) | undefined
   /** `positions` of an earlier client, to go on from there. */
-  readonly positions?: Readonly<Record<string, string>>
+  readonly positions?: Readonly<Record<string, string>> | undefined
   /** `session` of an earlier client: for others it then is the same one that came back. */
-  readonly session?: string
+  readonly session?: string | undefined
   /** Where `positions` and `session` are kept when the page goes, and taken from at the start; the options of these names win. */
-  readonly storage?: StorageLike
+  readonly storage?: StorageLike | undefined
 }
 
 export interface SendOptions {
   /** Send it again when the connection broke before the server said that it is handled: for messages that may be handled twice. @default false */
-  readonly retry?: boolean
+  readonly retry?: boolean | undefined
 }
 
-export interface Ack { readonly position?: string }
+export interface Ack { readonly position?: string | undefined }

@@ -1,63 +1,36 @@
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { types } from 'node:util'
-import type { RawData, WebSocket } from 'ws'
+import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
-import { encodeMessage } from './frame-codec.ts'
+import { encodeMessage, type ResumePoint } from './frame-codec.ts'
+import { Ending } from './ending.ts'
 import { assertClose, closeReasons } from './close.ts'
 import { MessageQueue, type Closed } from './inbound.ts'
-import type { InboundLimits } from './message-buffer.ts'
-import type { IntakeBudget } from './intake-budget.ts'
+import type { ConnectionInit } from './init.ts'
+import { listen, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import { SocketWriter } from './outbound/writer.ts'
-import type { FlushScheduler } from './outbound/flush-scheduler.ts'
-import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection, Data } from '../types.ts'
+import type { Connection, Data, Identity } from '../types.ts'
 
-export interface ConnectionInit {
-  readonly socket: WebSocket
-  readonly id: string
-  readonly params: Connection['params']
-  readonly identity: Connection['identity']
-  readonly userId: string | undefined
-  readonly log: FastifyBaseLogger
-  readonly callbacks: ConnectionCallbacks
-  readonly limits: InboundLimits
-  /** What this instance has room for. */
-  readonly intake: IntakeBudget
-  readonly scheduler: FlushScheduler
-  readonly metrics: Metrics
-  /** Set when the client speaks the framed protocol. */
-  readonly framed?: FramedInit | undefined
-  /** Makes the connection known; `onConnect` waits for it. */
-  readonly enter: (connection: LocalConnection) => Promise<void> | undefined
-  /** Forgets the connection and its memberships; never rejects. */
-  readonly release: (connection: LocalConnection) => Promise<void>
-}
-
-const owner = Symbol('connection')
 /** What a ping carries that nobody else sends. */
 const farewell = Buffer.from('farewell')
 const open = 1
-/** How long a client that is closed for a fault of its own, or of ours, may take to answer; ws itself would wait 30 s. */
-const faultGraceMs = 2_000
+/** After these the application wants its clients back: it, or this instance of it, has no use for them now. */
+const comeBackCodes: readonly number[] = [CloseCode.GoingAway, CloseCode.ServiceRestart, CloseCode.TryAgainLater]
 
 /** Connections that this process made so far. */
 let made = 0
 
-interface OwnedSocket extends WebSocket { [owner]: LocalConnection }
-
 /** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
-export class LocalConnection implements FramedConnection {
+export class LocalConnection implements FramedConnection, SocketOwner {
   readonly id: string
   /** No other connection of this process has the number: cheaper to remember than the id, or than the connection. */
   readonly number = ++made
   readonly params: Connection['params']
-  /** Written by the registry alone. */
-  identity: Connection['identity']
   readonly userId: string | undefined
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean
@@ -68,26 +41,23 @@ export class LocalConnection implements FramedConnection {
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
   readonly #metrics: Metrics
-  readonly #enter: ConnectionInit['enter']
-  readonly #release: ConnectionInit['release']
+  readonly #enter: ConnectionInit<LocalConnection>['enter']
+  readonly #release: ConnectionInit<LocalConnection>['release']
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
+  #identity: Connection['identity']
   readonly #session: FramedSession | undefined
-  /** Made by the first join, as `#offered` is by the first offer: idle connections are to cost little. */
+  /** Made by the first join: idle connections are to cost little. */
   #groups: Set<string> | undefined
-  /** Positions that the client offered, by group, and that no join has taken yet. */
-  #offered: Map<string, string> | undefined
-  #sent: Closed | undefined
-  #ended: Closed | undefined
-  #finalGroups: readonly string[] | undefined
+  #ending: Ending | undefined
   #abort: AbortController | undefined
 
-  constructor (init: ConnectionInit) {
+  constructor (init: ConnectionInit<LocalConnection>) {
     this.#socket = init.socket
     this.id = init.id
     this.params = init.params
-    this.identity = init.identity
+    this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
@@ -98,41 +68,20 @@ export class LocalConnection implements FramedConnection {
     this.#enter = init.enter
     this.#release = init.release
     this.#metrics.connectionsOpened++
-    // The same four functions serve all sockets, which find their connection by the symbol: thousands of closures less.
-    const socket = init.socket as OwnedSocket
-    socket[owner] = this
-    socket.on('message', LocalConnection.#onMessage)
-    socket.on('pong', LocalConnection.#onPong)
-    socket.on('error', LocalConnection.#onError)
-    socket.on('close', LocalConnection.#onClose)
+    listen(init.socket, this)
   }
 
-  static #onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {
-    const connection = (this as OwnedSocket)[owner]
-    connection.unansweredPings = 0
-    connection.#inbound.countMessage()
-    if (connection.#session === undefined) connection.#inbound.receive(data as Buffer, isBinary)
-    else connection.#session.receive(data as Buffer, isBinary)
-  }
-
-  static #onPong (this: WebSocket, data: Buffer): void {
-    const connection = (this as OwnedSocket)[owner]
-    connection.unansweredPings = 0
-    if (data.equals(farewell)) connection.shutdownAcked = true
-  }
-
-  static #onError (this: WebSocket, error: Error): void {
-    const connection = (this as OwnedSocket)[owner]
-    connection.#inbound.socketFailed(error)
-    connection.closeForFault(CloseCode.InternalError)
-  }
-
-  static #onClose (this: WebSocket, code: number, reason: Buffer): void {
-    (this as OwnedSocket)[owner].#end({ code, reason: reason.toString() })
+  get identity (): Connection['identity'] {
+    return this.#identity
   }
 
   get groups (): readonly string[] {
-    return this.#finalGroups ?? [...this.#groups ?? []]
+    return this.#ending?.groups ?? [...this.#groups ?? []]
+  }
+
+  /** Whether the connection is in the group; after the socket closed: whether it was, as its last messages are still handled then. */
+  isIn (group: string): boolean {
+    return this.#ending?.groups?.includes(group) ?? this.#groups?.has(group) === true
   }
 
   /** How many groups the connection is in now. */
@@ -156,12 +105,17 @@ export class LocalConnection implements FramedConnection {
   }
 
   get closed (): boolean {
-    return this.#ended !== undefined || this.#socket.readyState !== open
+    return this.#ending !== undefined || this.#socket.readyState !== open
   }
 
-  /** With which code it closed; `undefined` before that. */
+  /** The code that the connection closes with; `undefined` before one is said. */
   get closeCode (): number | undefined {
-    return this.#ended?.code
+    return this.#ending?.said?.code
+  }
+
+  /** The application closed the connection, and not for a while. */
+  get dismissed (): boolean {
+    return this.#ending?.dismissed === true
   }
 
   /** The public name of the client's session. */
@@ -177,7 +131,7 @@ export class LocalConnection implements FramedConnection {
   get signal (): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController()
-      if (this.#ended !== undefined) this.#abort.abort()
+      if (this.#ending !== undefined) this.#abort.abort()
     }
     return this.#abort.signal
   }
@@ -225,16 +179,14 @@ export class LocalConnection implements FramedConnection {
     this.#groups?.delete(group)
   }
 
-  /** The client says, by group, which position it has: a join takes it up there. */
-  offerPositions (positions: ReadonlyMap<string, string>): void {
-    this.#offered = new Map(positions)
+  /** Where the client wants to go on in the group. A second call returns nothing. */
+  takeOffer (group: string): ResumePoint | undefined {
+    return this.#session?.takeOffer(group)
   }
 
-  /** The position that the client offered for the group. A second call returns nothing. */
-  takeOfferedPosition (group: string): string | undefined {
-    const position = this.#offered?.get(group)
-    if (position !== undefined) this.#offered?.delete(group)
-    return position
+  /** The client sent a fresh token of the same user. */
+  renewIdentity (identity: Identity): void {
+    this.#identity = identity
   }
 
   /** Sends without looking at the data; in the framed protocol, a frame of it. */
@@ -249,17 +201,36 @@ export class LocalConnection implements FramedConnection {
   }
 
   close (code: number = CloseCode.Normal, reason = ''): void {
-    assertClose(code, reason)
-    // A client that closes first has its last messages handled.
-    if (this.closed) return
-    this.#inbound.stop()
-    this.#sent = { code, reason }
-    this.#socket.close(code, reason)
+    this.#close({ code, reason }, !comeBackCodes.includes(code))
+  }
+
+  /** One side says that it closes, or ended its half of the socket: from here on the connection is in no group, no count and no list. */
+  leaving (said?: Closed): void {
+    this.#ending ??= new Ending(said, false)
+    if (this.#ending.begin([...this.#groups ?? []], this.#socket)) this.#ending.released = this.#release(this)
+    this.#abort?.abort()
+  }
+
+  received (data: Buffer, isBinary: boolean): void {
+    this.unansweredPings = 0
+    this.#inbound.countMessage()
+    if (this.#session === undefined) this.#inbound.receive(data, isBinary)
+    else this.#session.receive(data, isBinary)
+  }
+
+  ponged (data: Buffer): void {
+    this.unansweredPings = 0
+    if (data.equals(farewell)) this.shutdownAcked = true
+  }
+
+  socketFailed (error: Error): void {
+    this.#inbound.socketFailed(error)
+    this.closeForFault(CloseCode.InternalError)
   }
 
   terminate (): void {
     this.#inbound.stop()
-    this.outbound.closing()
+    this.outbound.finish()
     this.#socket.terminate()
   }
 
@@ -279,31 +250,41 @@ export class LocalConnection implements FramedConnection {
   /** Ends the connection now, without waiting for a 'close' event that a dead peer may delay beyond the end of the server. */
   forceClosed (code: number, reason: string): void {
     this.terminate()
-    this.#end({ code, reason })
+    this.socketClosed(code, reason)
   }
 
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
-    const entered = this.#enter(this)
+    // Closed already, as the instance shuts down: nothing would take it out again.
+    const entered = this.#ending === undefined ? this.#enter(this) : undefined
     void this.#inbound.start(this.#session === undefined ? entered : this.#session.opened(entered), request)
   }
 
   closeForFault (code: number, reason = closeReasons[code as CloseCode]): void {
-    this.close(code, reason)
+    this.#close({ code, reason }, false)
     this.#inbound.stop()
-    if (this.#ended === undefined) setTimeout(() => this.#socket.terminate(), faultGraceMs).unref()
+    this.leaving()
   }
 
-  #end (closed: Closed): void {
-    if (this.#ended !== undefined) return
-    // What this side said is why it closed, also when the client did not answer.
-    this.#ended = this.#sent ?? closed
-    this.#finalGroups = Object.freeze([...this.#groups ?? []])
-    this.#abort?.abort()
+  socketClosed (code: number, reason: string): void {
+    this.leaving()
+    const closed = this.#ending?.finish({ code, reason })
+    if (closed === undefined) return
     this.outbound.ended()
     // Without a hello the callbacks never hear of it.
     if (this.#session?.helloReceived === false) this.#inbound.stop()
     this.#session?.ended()
-    this.#inbound.end(this.#ended, this.#release(this))
+    this.#inbound.end(closed, this.#ending?.released)
+  }
+
+  #close (said: Closed, dismissed: boolean): void {
+    assertClose(said.code, said.reason)
+    // A client that closes first has its last messages handled.
+    if (this.closed) return
+    this.#inbound.stop()
+    this.#ending = new Ending(said, dismissed)
+    // What waits to be sent goes out ahead of the close frame.
+    this.#socket.close(said.code, said.reason)
+    this.leaving()
   }
 }

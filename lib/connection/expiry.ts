@@ -1,16 +1,21 @@
 import { CloseCode } from '../protocol/close-codes.ts'
-import type { LocalConnection } from './connection.ts'
 import type { Metrics } from '../metrics.ts'
 
 const minPauseMs = 1_000
 /** Far below where setTimeout overflows (2^31 ms), and soon enough to notice that the clock of the machine was set. */
 const maxPauseMs = 60_000
 
+/** What expires. */
+export interface Expiring {
+  readonly closed: boolean
+  closeForFault (code: number): void
+}
+
 /** Closes connections when their identity ends, on one timer for all: each within a second of its instant. */
 export class Expiry {
   readonly #metrics: Metrics
   readonly #now: () => number
-  readonly #expiring = new Map<LocalConnection, number>()
+  readonly #expiring = new Map<Expiring, number>()
   #timer: NodeJS.Timeout | undefined
   #nextAt = Infinity
   /** Sweeps look at every connection, so they keep a distance. */
@@ -21,14 +26,15 @@ export class Expiry {
     this.#now = now
   }
 
-  /** `expiresAt` is in milliseconds since the epoch; anything but a finite number never comes. */
-  add (connection: LocalConnection, expiresAt: number): void {
-    if (!Number.isFinite(expiresAt)) return this.remove(connection)
-    this.#expiring.set(connection, expiresAt)
-    if (expiresAt < this.#nextAt) this.#arm(expiresAt)
+  /** `expiresAt` is in milliseconds since the epoch: Infinity never comes, and NaN is over already, as nobody knows what it was to be. */
+  add (connection: Expiring, expiresAt: number): void {
+    if (expiresAt === Infinity) return this.remove(connection)
+    const instant = Number.isNaN(expiresAt) ? -Infinity : expiresAt
+    this.#expiring.set(connection, instant)
+    if (instant < this.#nextAt) this.#arm(instant)
   }
 
-  remove (connection: LocalConnection): void {
+  remove (connection: Expiring): void {
     this.#expiring.delete(connection)
   }
 

@@ -1,15 +1,22 @@
+import { isGroupName } from '../group-name.ts'
 import { maxResume, positionPattern, type ServerFrame } from '../protocol/frames.ts'
+
+/** Where a client wants to go on in a group, and what the server gave it to prove that it was there. */
+export interface ResumePoint {
+  readonly since: string
+  readonly grant: string | undefined
+}
 
 /** A frame of a client, checked and decoded: docs/protocol.md says what each means. */
 export type ParsedFrame =
-  | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, string> }
+  | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, ResumePoint> }
   | { readonly type: 'ping' }
   | ClientRequest
 
 /** What waits its turn with the messages of its connection. */
 export type ClientRequest = { readonly id: number | undefined } & (
   | { readonly type: 'message', readonly data: string | Buffer }
-  | { readonly type: 'join', readonly group: string, readonly since: string | undefined }
+  | { readonly type: 'join', readonly group: string, readonly since: string | undefined, readonly grant: string | undefined }
   | { readonly type: 'leave', readonly group: string }
   | { readonly type: 'token', readonly token: string }
 )
@@ -36,13 +43,21 @@ export function parseFrame (text: string): Parsed {
   return parseRequest(fields.type, fields)
 }
 
-function parseHello ({ session, resume }: Fields): Parsed {
+function parseHello ({ session, resume = {}, grants = {} }: Fields): Parsed {
   if (!isTextOrAbsent(session)) return wrong('hello: session must be a string')
-  if (resume !== undefined && !isObject(resume)) return wrong('hello: resume must be an object')
-  const entries = Object.entries(resume ?? {})
+  if (!isObject(resume)) return wrong('hello: resume must be an object')
+  if (!isObject(grants)) return wrong('hello: grants must be an object')
+  const entries = Object.entries(resume)
   if (entries.length > maxResume) return wrong(`hello: resume holds more than ${maxResume} groups`)
-  for (const [, position] of entries) if (!isPosition(position)) return wrong('hello: resume holds a value that is no position')
-  return { ok: true, frame: { type: 'hello', session, resume: new Map(entries as Array<[string, string]>) } }
+  const points = new Map<string, ResumePoint>()
+  for (const [group, since] of entries) {
+    if (!isGroupName(group)) return wrong('hello: resume holds a name that no group can have')
+    if (!isPosition(since)) return wrong('hello: resume holds a value that is no position')
+    const grant = Object.hasOwn(grants, group) ? grants[group] : undefined
+    if (!isTextOrAbsent(grant)) return wrong('hello: grants holds a value that is no string')
+    points.set(group, { since, grant })
+  }
+  return { ok: true, frame: { type: 'hello', session, resume: points } }
 }
 
 function parseRequest (type: string, fields: Fields): Parsed {
@@ -59,12 +74,13 @@ function parseRequest (type: string, fields: Fields): Parsed {
   }
 }
 
-function parseFields (type: ClientRequest['type'], id: number | undefined, { data, binary, group, since, token }: Fields): Parsed {
+function parseFields (type: ClientRequest['type'], id: number | undefined, { data, binary, group, since, grant, token }: Fields): Parsed {
   if (type === 'message') return parseMessage(id, data, binary)
   if (type === 'token') return typeof token === 'string' ? { ok: true, frame: { type, id, token } } : wrong('token: token must be a string')
   if (typeof group !== 'string') return wrong(`${type}: group must be a string`)
   if (type === 'leave') return { ok: true, frame: { type, id, group } }
-  return isTextOrAbsent(since) ? { ok: true, frame: { type, id, group, since } } : wrong('join: since must be a string')
+  if (!isTextOrAbsent(since)) return wrong('join: since must be a string')
+  return isTextOrAbsent(grant) ? { ok: true, frame: { type, id, group, since, grant } } : wrong('join: grant must be a string')
 }
 
 function parseMessage (id: number | undefined, text: unknown, binary: unknown): Parsed {

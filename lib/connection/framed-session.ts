@@ -1,30 +1,28 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { CloseCode } from '../protocol/close-codes.ts'
-import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
+import { errorCodes, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
-import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame } from './frame-codec.ts'
+import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
+import { parsePosition } from '../backplane/position.ts'
 import { assertGroupName } from '../group-name.ts'
-import { isThenable, type InboundConnection, type RequestHandler } from './inbound.ts'
+import { isThenable, type RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection, Identity, JoinOptions, JoinResult } from '../types.ts'
+import type { Connection, JoinOptions, JoinResult } from '../types.ts'
+import { TokenRefresh, type RefreshedConnection, type RefreshInit } from './token-refresh.ts'
 
 /** What the session needs of its connection. */
-export interface FramedConnection extends InboundConnection {
-  /** The client says, by group, which position it has. */
-  offerPositions (positions: ReadonlyMap<string, string>): void
+export interface FramedConnection extends RefreshedConnection {
   readonly outbound: Pick<SocketWriter, 'ready'>
   write (payload: Buffer | string, binary: boolean): boolean
 }
 
-/** What the route and the registry give to a framed connection. */
-export interface FramedInit {
+/** What the route and the instance give to a framed connection. */
+export interface FramedInit extends RefreshInit {
   join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
   leave (connection: Connection, group: string): Promise<boolean>
-  /** Takes over a new identity; `false` when it is another user's. */
-  renew (connectionId: string, identity: Identity): boolean
-  /** Resolves with nothing when the token is no good; `undefined` on routes without auth. */
-  readonly reauthenticate: ((token: string) => Promise<Identity | undefined>) | undefined
+  /** Whether the connection may still send messages to the route; without it, it always may. */
+  readonly mayPost?: ((connection: Connection) => boolean) | undefined
   readonly pingMs: number
   readonly resumeMs: number
   readonly helloTimeoutMs: number
@@ -36,6 +34,9 @@ const sessionBytes = 16
 const drawnSession = /^[\w-]{22}$/
 /** What a client is told of an error without a code. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
+const maxHelloBytes = 65_536
+/** How long after the hello a route may take to put the connection into a group that it resumes. */
+const resumeOfferMs = 10_000
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
 /** The client's side of one framed connection, as docs/protocol.md describes it: hello, then requests that take their turn with the messages. */
@@ -52,6 +53,12 @@ export class FramedSession implements RequestHandler {
   #name: string | undefined
   #current: ClientRequest | undefined
   #pending = false
+  /** Groups that the client joined by itself. */
+  #joined: Set<string> | undefined
+  #tokens: TokenRefresh | undefined
+  /** Where the client wants to go on, by group, as long as no join has taken it. */
+  #offers: Map<string, ResumePoint> | undefined
+  #offersTimer: NodeJS.Timeout | undefined
 
   constructor (connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, accept: (request: ClientRequest, bytes: number) => void) {
     this.#connection = connection
@@ -86,6 +93,8 @@ export class FramedSession implements RequestHandler {
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#connection.closed) return
     if (isBinary) return this.#violation('a binary frame')
+    // Anybody may send this one, before anything is known of him but his token.
+    if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`a hello of more than ${maxHelloBytes} bytes`)
     const parsed = parseFrame(data.toString())
     if (!parsed.ok) return this.#violation(parsed.why)
     const { frame } = parsed
@@ -103,7 +112,7 @@ export class FramedSession implements RequestHandler {
     this.#current = request
     switch (request.type) {
       case 'message': return this.#message(request.id, request.data)
-      case 'join': return this.#join(request.id, request.group, request.since)
+      case 'join': return this.#join(request)
       case 'leave': return this.#leave(request.id, request.group)
       case 'token': return this.#token(request.id, request.token)
     }
@@ -122,7 +131,15 @@ export class FramedSession implements RequestHandler {
   ended (): void {
     this.#pending = false
     clearTimeout(this.#deadline)
+    clearTimeout(this.#offersTimer)
     this.#resolveGreeted?.()
+  }
+
+  /** Where the client wants to go on in the group. A second call returns nothing. */
+  takeOffer (group: string): ResumePoint | undefined {
+    const offer = this.#offers?.get(group)
+    if (offer !== undefined) this.#offers?.delete(group)
+    return offer
   }
 
   send (frame: ServerFrame): void {
@@ -134,13 +151,19 @@ export class FramedSession implements RequestHandler {
     clearTimeout(this.#deadline)
     // Whatever has another form was not drawn here: the client gets a new one, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
-    this.#name = createHash('sha256').update(id).digest('base64url').slice(0, 16)
-    if (resume.size > 0) this.#connection.offerPositions(resume)
+    this.#name = nameOf(id, this.#connection.userId)
+    if (resume.size > 0) this.#offer(resume)
     this.#helloReceived = true
     this.#connection.outbound.ready = true
     const { pingMs, resumeMs } = this.#init
     this.send({ type: 'welcome', connectionId: this.#connection.id, session: id, pingMs, resumeMs })
     this.#resolveGreeted?.()
+  }
+
+  /** Groups that the connection is not put into soon are dropped: their names are the client's, and would live as long as the connection. */
+  #offer (resume: ReadonlyMap<string, ResumePoint>): void {
+    this.#offers = new Map(resume)
+    this.#offersTimer = setTimeout(() => { this.#offers = undefined }, resumeOfferMs).unref()
   }
 
   #violation (why: string): void {
@@ -149,18 +172,28 @@ export class FramedSession implements RequestHandler {
   }
 
   #message (id: number | undefined, data: string | Buffer): unknown {
+    if (this.#init.mayPost?.(this.#connection) === false) return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
     const result = this.#callbacks.onMessage(this.#connection, data)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
     return this.#ack(id, result)
   }
 
-  async #join (id: number | undefined, group: string, since: string | undefined): Promise<void> {
+  async #join ({ id, group, since, grant }: Extract<ClientRequest, { type: 'join' }>): Promise<void> {
     if (!await this.#mayJoin(id, group)) return
     try {
-      this.#ack(id, await this.#init.join(this.#connection, group, since === undefined ? {} : { since }))
+      if (since !== undefined) {
+        if (parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
+        // Beside what the hello offered, and instead of that.
+        ;(this.#offers ??= new Map()).set(group, { since, grant })
+      }
+      const result = await this.#init.join(this.#connection, group)
+      ;(this.#joined ??= new Set()).add(group)
+      this.#ack(id, result)
     } catch (error) {
       this.#refuse(id, error)
+    } finally {
+      this.#offers?.delete(group)
     }
   }
 
@@ -180,7 +213,9 @@ export class FramedSession implements RequestHandler {
   async #leave (id: number | undefined, group: string): Promise<void> {
     if (this.#callbacks.mayJoin === undefined) return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN'))
     try {
+      assertGroupName(group)
       await this.#init.leave(this.#connection, group)
+      this.#joined?.delete(group)
       this.#ack(id)
     } catch (error) {
       this.#refuse(id, error)
@@ -188,14 +223,11 @@ export class FramedSession implements RequestHandler {
   }
 
   async #token (id: number | undefined, token: string): Promise<void> {
+    this.#tokens ??= new TokenRefresh(this.#connection, this.#callbacks, this.#init, group => this.#joined?.has(group) === true)
     try {
-      const identity = await this.#init.reauthenticate?.(token)
-      if (identity === undefined) throw new WebsocketGroupsError('WSG_UNAUTHORIZED')
-      if (this.#connection.closed) return
-      if (!this.#init.renew(this.#connection.id, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
+      await this.#tokens.refresh(token)
       this.#ack(id)
     } catch (error) {
-      if (!hasCode(error, 'WSG_UNAUTHORIZED', 'WSG_FORBIDDEN')) this.#connection.log.error({ err: error }, 'authenticate failed')
       this.#refuse(id, error)
     }
   }
@@ -222,4 +254,14 @@ function describeError (error: unknown): { readonly code: string, readonly messa
   const known = typeof code === 'string' && code !== '' ? code : handlerFailed
   if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') return { code: known, message }
   return { code: known, message: errorCodes[Object.hasOwn(errorCodes, known) ? known as ErrorCode : handlerFailed].text }
+}
+
+/**
+ * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can neither pass
+ * for that user nor end the memberships of that session.
+ */
+function nameOf (id: string, userId: string | undefined): string {
+  const hash = createHash('sha256').update(id)
+  if (userId !== undefined) hash.update(`\0${userId}`)
+  return hash.digest('base64url').slice(0, 16)
 }

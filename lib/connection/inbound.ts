@@ -164,7 +164,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   }
 
   /** The socket is closed; `released` settles when its memberships are gone. Called once. */
-  end (closed: Closed, released: Promise<void>): void {
+  end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
     this.#intake?.close()
     this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })

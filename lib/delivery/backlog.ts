@@ -1,7 +1,8 @@
 import type { Backplane, Envelope, LogPage, LogPosition } from '../backplane/backplane.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
-import { logStart, parsePosition, samePosition } from '../backplane/position.ts'
+import { isLogStart, logStart, parsePosition, samePosition } from '../backplane/position.ts'
+import type { Metrics } from '../metrics.ts'
 import type { LogCache } from './log-cache.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 
@@ -23,13 +24,15 @@ export class Backlog {
   readonly #backplane: Backplane
   readonly #cache: LogCache
   readonly #logs: GroupLogs
+  readonly #metrics: Pick<Metrics, 'resumesRefused'>
   readonly #reads = new Map<string, Promise<LogPage>>()
   #count = 0
 
-  constructor (backplane: Backplane, recent: LogCache, logs: GroupLogs) {
+  constructor (backplane: Backplane, recent: LogCache, logs: GroupLogs, metrics: Pick<Metrics, 'resumesRefused'>) {
     this.#backplane = backplane
     this.#cache = recent
     this.#logs = logs
+    this.#metrics = metrics
   }
 
   /** Reads of logs so far. */
@@ -42,15 +45,24 @@ export class Backlog {
     this.#cache.forget(group)
   }
 
-  /** The instance is subscribed, and keeps back for the connection what comes live. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
-  async replay (group: string, { since, history = 0 }: JoinOptions): Promise<BacklogPage> {
+  /**
+   * Finds what a connection is given. The instance is subscribed, and holds back for the connection what comes live. `floor` is from where on the client can
+   * prove to have been in the group.
+   * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
+   */
+  async replay (group: string, { since, history = 0 }: JoinOptions, floor?: LogPosition): Promise<BacklogPage> {
     const position = since === undefined ? undefined : assertPosition(since)
     const logged = this.#logs.of(group) !== undefined
-    this.#cache.enabled ||= logged
+    if (logged && this.#backplane.localHistory !== true) this.#cache.enable()
     if (!logged) return { before: undefined, messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
     try {
-      if (position !== undefined) return await this.#since(group, position)
-      return history > 0 ? await this.#latest(group, history) : { before: this.#backplane.position(group), messages: [] }
+      if (position === undefined) return await this.#newest(group, history)
+      const page = await this.#since(group, position)
+      if (isProven(page, position)) return page
+      if (floor !== undefined) return from(floor, page)
+      // As for somebody who is new, but told that it is not what was asked for.
+      this.#metrics.resumesRefused++
+      return { ...await this.#newest(group, history), recovered: false, reason: page.reason ?? 'unavailable' }
     } catch (error) {
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
       return { before: this.#backplane.position(group), messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
@@ -79,6 +91,11 @@ export class Backlog {
     return since.epoch === all.before.epoch && since.offset < all.before.offset ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages } : undefined
   }
 
+  /** What somebody gets who was never in the group. */
+  async #newest (group: string, history: number): Promise<BacklogPage> {
+    return history > 0 ? await this.#latest(group, history) : { before: this.#backplane.position(group), messages: [] }
+  }
+
   async #latest (group: string, count: number): Promise<BacklogPage> {
     // What a read that is under way brings may lack messages of the moment between it and this call.
     await this.#reads.get(group)
@@ -105,6 +122,21 @@ export class Backlog {
     this.#reads.set(group, read)
     return read
   }
+}
+
+/**
+ * Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed; or nothing is in the page, as the log holds
+ * another message in its place.
+ */
+function isProven ({ recovered, reason }: BacklogPage, since: LogPosition): boolean {
+  return reason === 'rewound' || (recovered === true && !isLogStart(since))
+}
+
+/** Without what is before the floor. A log with another epoch than the floor's began after it. */
+function from (floor: LogPosition, page: BacklogPage): BacklogPage {
+  const isBefore = ({ position }: Logged): boolean => position.epoch === floor.epoch && position.offset <= floor.offset
+  const skipped = page.messages.findLast(isBefore)
+  return skipped === undefined ? page : { ...page, before: skipped.position, messages: page.messages.filter(message => !isBefore(message)) }
 }
 
 /** What follows `since` in a whole log. */

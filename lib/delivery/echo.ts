@@ -1,29 +1,29 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Envelope, Target } from '../backplane/backplane.ts'
+import { BoundedMap } from '../bounded-map.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from './envelopes.ts'
 
-/** How long a message that was delivered here may still come back from a backplane that hung. */
-const echoWindowMs = 300_000
-const maxRemembered = 10_000
+/** How long the echo of a message may be under way: a backplane that hung works off what it was sent when it wakes. */
+const maxAgeMs = 300_000
+const maxWeight = 10_000
 
 /**
  * Gives this instance's members a message exactly once, whether it comes back from the backplane or not.
  *
- * Normally the echo from the backplane is what is delivered, as only that gives all instances the same order. When the
- * backplane fails under a message, the members here still get it, and an echo that turns up after all (a hung server wakes and works
- * off what was sent to it) must not be delivered again.
+ * Normally the echo from the backplane is what is delivered, as only that gives all instances the same order. When the backplane fails
+ * under a message, the members here still get the message, and an echo that turns up after all must not be delivered again.
  */
 export class EchoFilter {
   readonly #hub: Hub
   readonly #envelopes: EnvelopeFactory
   readonly #metrics: Metrics
   readonly #log: FastifyBaseLogger
-  /** Own messages that are being published, by sequence, with the targets whose echo arrived already. */
+  /** The targets whose echo arrived already, by the sequence of an own message that is being published. */
   readonly #publishing = new Map<number, Target[]>()
-  /** Own messages delivered without waiting for an echo that may still come: sequence and time, oldest first. */
-  readonly #delivered = new Map<number, number>()
+  /** The sequences of own messages that were delivered without an echo that may still come. */
+  readonly #delivered = new BoundedMap<number, true>({ maxWeight, maxAgeMs })
 
   constructor (hub: Hub, envelopes: EnvelopeFactory, metrics: Metrics, log: FastifyBaseLogger) {
     this.#hub = hub
@@ -44,10 +44,10 @@ export class EchoFilter {
 
   /** Delivers an own message to the members here that no echo reached yet. `mayEcho`: the backplane has it, or may have it. */
   deliverHere (envelope: Envelope, targets: readonly Target[], mayEcho: boolean): void {
-    const heard = this.#publishing.get(envelope.sequence) ?? []
-    if (heard.length === targets.length) return
-    if (mayEcho) this.#remember(envelope.sequence)
-    this.#count(targets, this.#hub.deliverExcept(envelope, targets, heard))
+    const echoed = this.#publishing.get(envelope.sequence) ?? []
+    if (echoed.length === targets.length) return
+    if (mayEcho) this.#delivered.set(envelope.sequence, true)
+    this.#count(targets, this.#hub.deliverExcept(envelope, targets, echoed))
   }
 
   /** A message came from the backplane. */
@@ -65,14 +65,5 @@ export class EchoFilter {
     // The objects are only worth making when someone reads them.
     if (this.#log.level !== 'debug' && this.#log.level !== 'trace') return
     for (const { kind, name } of targets) this.#log.debug({ [kind]: name, recipients }, 'message delivered')
-  }
-
-  #remember (sequence: number): void {
-    const now = performance.now()
-    this.#delivered.set(sequence, now)
-    for (const [old, at] of this.#delivered) {
-      if (this.#delivered.size <= maxRemembered && now - at < echoWindowMs) break
-      this.#delivered.delete(old)
-    }
   }
 }

@@ -1,18 +1,18 @@
-import type { Envelope, LogPosition } from '../backplane/backplane.ts'
+import type { Envelope, LoggedEnvelope, LogPosition } from '../backplane/backplane.ts'
 import { logStart, samePosition } from '../backplane/position.ts'
+import { BoundedMap } from '../bounded-map.ts'
 
 const maxMessagesPerGroup = 128
 const maxBytesPerGroup = 262_144
 const maxBytes = 33_554_432
+/** What a message, and a group, takes beside its payload. */
+const overheadBytes = 256
 
-type Logged = Envelope & { readonly position: LogPosition }
-
+/** The latest messages of one group. */
 interface Ring {
-  /** Its share of the total. */
-  counted: number
   /** The position right before the first message. */
   before: LogPosition
-  readonly messages: Logged[]
+  readonly messages: LoggedEnvelope[]
   bytes: number
 }
 
@@ -21,30 +21,33 @@ interface Ring {
  * thousands of them want the same messages at once. Bounded per group and in all; the group that was quiet for the longest time makes room.
  */
 export class LogCache {
-  readonly #rings = new Map<string, Ring>()
-  /** What came live while a log is read: it may be newer than what is read. */
-  readonly #meanwhile = new Map<string, Logged[]>()
-  #bytes = 0
-  /** Nothing is kept until the first client turns up that could resume. */
-  enabled = false
+  readonly #rings = new BoundedMap<string, Ring>({ maxWeight: maxBytes, weigh: ({ bytes }) => overheadBytes + bytes })
+  /** What came live while a log is read: some of it may be newer than what is read. */
+  readonly #meanwhile = new Map<string, LoggedEnvelope[]>()
+  #enabled = false
 
-  /** A message of the group's log was delivered here. */
+  /** Keeps messages from now on. Called when the first client turns up that could resume. */
+  enable (): void {
+    this.#enabled = true
+  }
+
+  /** A message of a group's log was delivered here. */
   push (envelope: Envelope): void {
     const { position, target: { name } } = envelope
-    if (!this.enabled || position === undefined) return
+    if (!this.#enabled || position === undefined) return
     // A copy: the payload is a slice of what the network delivered at once.
     const message = { ...envelope, payload: Buffer.from(envelope.payload), position }
     this.#meanwhile.get(name)?.push(message)
     const ring = this.#rings.get(name)
     const last = ring === undefined ? undefined : endOf(ring)
-    if (ring !== undefined && last?.epoch === position.epoch && position.offset <= last.offset) return      // seeded already
+    if (last?.epoch === position.epoch && position.offset <= last.offset) return      // filled in already
     const next = last !== undefined && follows(position, last)
-    if (ring !== undefined && !next) this.forget(name)
-    // What came before a first message is not known, except for the first one of all.
-    if (!next && position.offset !== 1) return this.#add(name, { before: position, messages: [], bytes: 0, counted: 0 })
-    const kept = next && ring !== undefined ? ring : { before: logStart, messages: [], bytes: 0, counted: 0 }
+    // What came before a first message is not known, except before the first message of all.
+    if (!next && position.offset !== 1) return this.#rings.set(name, newRing(position))
+    const kept = next && ring !== undefined ? ring : newRing(logStart)
     append(kept, message)
-    this.#add(name, kept)
+    // The ring weighs more now, and is the newest one.
+    this.#rings.set(name, kept)
   }
 
   /** The log is going to be read. */
@@ -52,25 +55,25 @@ export class LogCache {
     this.#meanwhile.set(group, [])
   }
 
+  /** The log was read, or could not be. */
   endRead (group: string): void {
     this.#meanwhile.delete(group)
   }
 
   /** The whole log was read: what is delivered live goes on from there. */
-  fill (group: string, before: LogPosition, messages: readonly Logged[]): void {
-    if (!this.enabled) return
-    this.forget(group)
-    const ring: Ring = { before, messages: [], bytes: 0, counted: 0 }
+  fill (group: string, before: LogPosition, messages: readonly LoggedEnvelope[]): void {
+    if (!this.#enabled) return
+    const ring = newRing(before)
     for (const message of messages) append(ring, message)
     for (const message of this.#meanwhile.get(group) ?? []) if (follows(message.position, endOf(ring))) append(ring, message)
-    this.#add(group, ring)
+    this.#rings.set(group, ring)
   }
 
   /**
-   * What came after the position; `undefined` when that cannot be told from memory. `reached` is how far this instance has delivered the log: what is kept here
-   * is of no use when it ends before that, as when the group had no members here for a while.
+   * The messages after the position; `undefined` when memory cannot tell. `reached` is how far this instance has delivered the log: what is kept is of no use
+   * when it ends before that, as when the group had no members here for a while.
    */
-  after (group: string, since: LogPosition, reached: LogPosition | undefined): readonly Logged[] | undefined {
+  after (group: string, since: LogPosition, reached: LogPosition | undefined): readonly LoggedEnvelope[] | undefined {
     const ring = this.all(group, reached)
     if (ring === undefined) return undefined
     if (samePosition(ring.before, since)) return ring.messages
@@ -79,7 +82,7 @@ export class LogCache {
     return there !== undefined && samePosition(there, since) ? ring.messages.slice(index + 1) : undefined
   }
 
-  /** All that is kept, and where it begins; `undefined` when it ends before `reached`, or went another way. */
+  /** All messages that are kept, and where they begin; `undefined` when they end before `reached`, or went another way. */
   all (group: string, reached: LogPosition | undefined): Pick<Ring, 'before' | 'messages'> | undefined {
     const ring = this.#rings.get(group)
     if (ring === undefined || reached === undefined) return undefined
@@ -89,36 +92,30 @@ export class LogCache {
 
   /** The group has no members here any more, or its log lost messages. */
   forget (group: string): void {
-    const ring = this.#rings.get(group)
-    if (ring === undefined) return
-    this.#bytes -= ring.counted
     this.#rings.delete(group)
   }
 
   stats (): Record<string, number> {
-    return { recentGroups: this.#rings.size, recentBytes: this.#bytes }
-  }
-
-  #add (group: string, ring: Ring): void {
-    this.forget(group)
-    this.#rings.set(group, ring)
-    ring.counted = ring.bytes
-    this.#bytes += ring.counted
-    for (const oldest of this.#rings.keys()) {
-      if (this.#bytes <= maxBytes) return
-      this.forget(oldest)
-    }
+    return { recentGroups: this.#rings.size, recentBytes: this.#rings.weight }
   }
 }
 
-function append (ring: Ring, message: Ring['messages'][number]): void {
+function newRing (before: LogPosition): Ring {
+  return { before, messages: [], bytes: 0 }
+}
+
+function weigh ({ payload }: LoggedEnvelope): number {
+  return overheadBytes + payload.length
+}
+
+function append (ring: Ring, message: LoggedEnvelope): void {
   ring.messages.push(message)
-  ring.bytes += message.payload.length
+  ring.bytes += weigh(message)
   while (ring.messages.length > maxMessagesPerGroup || (ring.bytes > maxBytesPerGroup && ring.messages.length > 1)) {
     const [dropped] = ring.messages.splice(0, 1)
     if (dropped === undefined) return
     ring.before = dropped.position
-    ring.bytes -= dropped.payload.length
+    ring.bytes -= weigh(dropped)
   }
 }
 
@@ -126,7 +123,7 @@ function follows (position: LogPosition, last: LogPosition): boolean {
   return position.offset === last.offset + 1 && (last.epoch === position.epoch || last.epoch === '')
 }
 
-/** Of the last message that is not after the position. */
+/** The index of the last message that is not after the position. */
 function indexUpTo (messages: Ring['messages'], { offset }: LogPosition): number {
   return messages.findLastIndex(({ position }) => position.offset <= offset)
 }

@@ -1,15 +1,18 @@
 import type { Backplane, LogPosition } from '../backplane/backplane.ts'
-import { formatPosition, samePosition } from '../backplane/position.ts'
+import { samePosition } from '../backplane/position.ts'
 import type { Holdback } from '../hub/holdback.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
+import type { ProofKeys } from './resume-proofs.ts'
 
 /** A member that is first told what it missed; live messages are held back until then. */
 export interface PendingReplay {
   readonly member: LocalMember
   readonly options: JoinOptions
+  /** What the client sent to prove that it was in the group before. */
+  readonly grant: string | undefined
   readonly holdback: Holdback
 }
 
@@ -18,11 +21,13 @@ export class Replay {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #backlog: Backlog
+  readonly #proofKeys: ProofKeys
 
-  constructor (hub: Hub, backplane: Backplane, backlog: Backlog) {
+  constructor (hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys) {
     this.#hub = hub
     this.#backplane = backplane
     this.#backlog = backlog
+    this.#proofKeys = proofKeys
   }
 
   /** Holds live messages back from now on, if there is anything to tell first. Called in the turn in which the member was added. */
@@ -30,10 +35,10 @@ export class Replay {
     const { connection, group } = member
     // The cache ends where this instance stopped to follow the log.
     if (this.#backplane.position(group) === undefined) this.#backlog.forget(group)
-    const offered = connection.takeOfferedPosition(group)
-    const from = since ?? offered
+    const offer = connection.takeOffer(group)
+    const from = since ?? offer?.since
     if (from === undefined && history === 0 && !connection.framed) return undefined
-    return { member, options: { history, ...(from === undefined ? {} : { since: from }) }, holdback: member.startHold() }
+    return { member, options: { history, ...(from === undefined ? {} : { since: from }) }, grant: offer?.grant, holdback: member.startHold() }
   }
 
   /** Gives up: the join failed. */
@@ -43,14 +48,18 @@ export class Replay {
 
   /** Replays, once the instance is subscribed. Resolves with what the result of the join says of it. */
   async play (pending: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
-    const { member, options } = pending
+    const { member, options, grant } = pending
     const { connection, group } = member
     try {
-      const { before, messages, epoch, ...recovery } = await this.#backlog.replay(group, options)
-      const result: JoinResult = { scope, ...recovery, ...(before === undefined ? {} : { position: formatPosition(before) }) }
+      const proofs = await this.#proofKeys.proofs()
+      const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
+      const { before, messages, epoch, ...recovery } = await this.#backlog.replay(group, options, floor)
+      const result: JoinResult = { scope, ...recovery, ...(before === undefined ? {} : { position: proofs.format(group, before) }) }
       // The connection left the group meanwhile, and may even have joined anew.
       if (!isCurrent(pending)) return result
-      connection.announce({ type: 'joined', group, recovered: result.recovered, reason: result.reason, position: result.position })
+      const { recovered, reason, position } = result
+      const proof = before === undefined || connection.sessionName === undefined ? undefined : proofs.grant(group, connection.sessionName, before)
+      connection.announce({ type: 'joined', group, recovered, reason, position, grant: proof })
       const reached = this.#backplane.position(group)
       // The log may be ahead of what this instance has delivered: the rest of the log comes live.
       const due = messages.filter(({ position }) => isDelivered(position, reached))

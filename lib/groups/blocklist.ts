@@ -3,18 +3,16 @@ import { BoundedMap } from '../bounded-map.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { isUserId } from '../group-name.ts'
+import { readIdentity, readTokenId } from '../options/identity.ts'
+import type { ResolvedOptions } from '../options/resolve.ts'
 import type { Metrics } from '../metrics.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { BlockTarget, Identity } from '../types.ts'
 
-const maxBlockMs = 2_592_000_000
-const reason = 'access was revoked'
+type NameOptions = Required<Pick<ResolvedOptions, 'userId' | 'expiresAt' | 'tokenId'>>
 
-/** How identities are told apart. */
-export interface IdentityNames {
-  userId (identity: Identity | null): string | undefined
-  tokenId (identity: Identity): string | undefined
-}
+const maxBlockMs = 2_592_000_000
+export const blockedReason = 'access was revoked'
 
 /**
  * The users and tokens that are kept out for a while. Every instance has the whole list, so that no upgrade has to wait for an answer; the
@@ -23,16 +21,16 @@ export interface IdentityNames {
 export class Blocklist {
   readonly #connections: () => Iterable<LocalConnection>
   readonly #backplane: Pick<Backplane, 'block' | 'blocks'>
-  readonly #names: IdentityNames
+  readonly #options: NameOptions
   readonly #metrics: Metrics
   readonly #now: () => number
   /** When each block ends (on the clock of `now`). */
   readonly #ends = new BoundedMap<string, number>({ maxWeight: 2 * maxBlocks })
 
-  constructor (connections: () => Iterable<LocalConnection>, backplane: Pick<Backplane, 'block' | 'blocks'>, names: IdentityNames, metrics: Metrics, now: () => number = () => performance.now()) {
+  constructor (connections: () => Iterable<LocalConnection>, backplane: Pick<Backplane, 'block' | 'blocks'>, options: NameOptions, metrics: Metrics, now: () => number = () => performance.now()) {
     this.#connections = connections
     this.#backplane = backplane
-    this.#names = names
+    this.#options = options
     this.#metrics = metrics
     this.#now = now
   }
@@ -41,12 +39,15 @@ export class Blocklist {
     return this.#ends.size
   }
 
-  /** Whether the identity is kept out now. */
+  /**
+   * Whether the identity is kept out now.
+   * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
+   */
   covers (identity: Identity): boolean {
+    const { userId } = readIdentity(identity, this.#options)
+    const tokenId = readTokenId(identity, this.#options)
     if (this.#ends.size === 0) return false
-    const userId = this.#names.userId(identity)
     if (userId !== undefined && this.#isBlocked(`u:${userId}`)) return true
-    const tokenId = this.#names.tokenId(identity)
     return tokenId !== undefined && this.#isBlocked(`t:${tokenId}`)
   }
 
@@ -87,13 +88,22 @@ export class Blocklist {
     return false
   }
 
+  /** Options of the service that throw now, and did not before, must not keep anybody in. */
+  #mustGo (identity: Identity): boolean {
+    try {
+      return this.covers(identity)
+    } catch {
+      return true
+    }
+  }
+
   #closeCovered (): number {
     let closed = 0
     if (this.#ends.size === 0) return closed
     for (const connection of this.#connections()) {
       const { identity } = connection
-      if (identity === null || connection.closed || !this.covers(identity)) continue
-      connection.closeForFault(CloseCode.OtherUser, reason)
+      if (identity === null || connection.closed || !this.#mustGo(identity)) continue
+      connection.closeForFault(CloseCode.OtherUser, blockedReason)
       closed++
     }
     this.#metrics.connectionsBlocked += closed

@@ -2,6 +2,7 @@ import type { Backplane } from '../backplane/backplane.ts'
 import { hasCode, type ErrorCode } from '../errors.ts'
 import { Admissions, type Admission } from '../hub/admissions.ts'
 import type { Metrics } from '../metrics.ts'
+import { readIdentity } from '../options/identity.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../rate.ts'
@@ -27,24 +28,24 @@ export interface ClientAddress {
   readonly isPrivate: boolean
 }
 
-type GateOptions = Pick<ResolvedOptions, 'limits' | 'upgradeLimit'>
+type GateOptions = Pick<ResolvedOptions, 'limits' | 'upgradeLimit' | 'userId' | 'expiresAt'>
 
 /** Decides which upgrades become connections: what an address, a user and this instance may have, and who is blocked. */
 export class Gate {
   readonly #limits: ResolvedLimits
   readonly #backplane: Pick<Backplane, 'syncUser'>
   readonly #blocks: Pick<Blocklist, 'covers'>
-  readonly #userIdOf: (identity: Identity | null) => string | undefined
+  readonly #options: GateOptions
   readonly #metrics: Metrics
   readonly #admissions = new Admissions()
   readonly #addressRates: RateTable | undefined
   readonly #bucket: TokenBucket | undefined
 
-  constructor ({ limits, upgradeLimit }: GateOptions, backplane: Pick<Backplane, 'syncUser'>, blocks: Pick<Blocklist, 'covers'>, userIdOf: (identity: Identity | null) => string | undefined, metrics: Metrics) {
+  constructor (options: GateOptions, backplane: Pick<Backplane, 'syncUser'>, blocks: Pick<Blocklist, 'covers'>, metrics: Metrics) {
+    const { limits, upgradeLimit } = this.#options = options
     this.#limits = limits
     this.#backplane = backplane
     this.#blocks = blocks
-    this.#userIdOf = userIdOf
     this.#metrics = metrics
     this.#addressRates = limits.upgradesPerAddress === undefined ? undefined : new RateTable(limits.upgradesPerAddress, maxAddresses)
     this.#bucket = upgradeLimit === false ? undefined : new TokenBucket(upgradeLimit)
@@ -62,8 +63,12 @@ export class Gate {
     return this.#full(address)
   }
 
-  /** After authentication, as the last step before the upgrade. Every `Admission` has to be given back by `leave`. */
+  /**
+   * After authentication, as the last step before the upgrade. Every `Admission` has to be given back by `leave`.
+   * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
+   */
   async admit (address: ClientAddress | undefined, identity: Identity | null): Promise<Admission | Refusal> {
+    const userId = identity === null ? undefined : readIdentity(identity, this.#options).userId
     if (identity !== null && this.#blocks.covers(identity)) {
       this.#metrics.refusedBlocked++
       return this.#refuse('WSG_BLOCKED', '')
@@ -75,7 +80,6 @@ export class Gate {
       this.#metrics.refusedUpgradeRate++
       return this.#refuse('WSG_REFUSED', 'too many at once', waitSeconds)
     }
-    const userId = this.#userIdOf(identity)
     const counted = address !== undefined && this.#limited('connectionsPerAddress', address) ? address.key : ''
     const admission = this.#admissions.add(counted, userId)
     if (userId === undefined || await this.#hasRoom(userId)) return admission
@@ -85,9 +89,9 @@ export class Gate {
   }
 
   /** A connection that came without an upgrade request to look at. */
-  admitUncounted (identity: Identity | null): Admission {
-    const admission = this.#admissions.add('', this.#userIdOf(identity))
-    if (admission.userId !== undefined) this.#store(admission.userId)
+  admitUncounted (userId: string | undefined): Admission {
+    const admission = this.#admissions.add('', userId)
+    if (userId !== undefined) this.#store(userId)
     return admission
   }
 

@@ -1,10 +1,12 @@
 import type { Backplane } from '../backplane/backplane.ts'
+import { BoundedMap } from '../bounded-map.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { OutagePolicy } from '../options/types.ts'
-import { formatPosition } from '../backplane/position.ts'
+import { formatPosition, isLogStart } from '../backplane/position.ts'
 import { assertPosition } from '../delivery/backlog.ts'
+import type { ProofKeys } from '../delivery/resume-proofs.ts'
 import type { History, HistoryOptions, Member, MemberList, ReadOptions } from '../types.ts'
 
 const maxCounts = 10_000
@@ -12,18 +14,21 @@ const maxMembers = 100_000
 const defaultLimit = 100
 const maxLimit = 10_000
 
-/** Reads members and counts from the backplane; while it is out, answers with what was last known. */
+/** Reads members, counts and logs from the backplane. While the backplane is out, answers with the members and counts that were last known. */
 export class GroupReads {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #policy: OutagePolicy['reads']
-  readonly #counts = new StaleCache<number>(maxCounts, () => 1)
-  readonly #members = new StaleCache<readonly Member[]>(maxMembers, members => 1 + members.length)
+  readonly #proofKeys: ProofKeys
+  /** The latest answers, by group, for when the backplane is out. */
+  readonly #counts = new BoundedMap<string, number>({ maxWeight: maxCounts })
+  readonly #members = new BoundedMap<string, readonly Member[]>({ maxWeight: maxMembers, weigh: members => 1 + members.length })
 
-  constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads']) {
+  constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads'], proofKeys: ProofKeys) {
     this.#hub = hub
     this.#backplane = backplane
     this.#policy = policy
+    this.#proofKeys = proofKeys
   }
 
   async count (group: string, options?: ReadOptions): Promise<number> {
@@ -33,19 +38,23 @@ export class GroupReads {
 
   async members (group: string, options?: ReadOptions): Promise<MemberList> {
     const { value, ageMs } = await this.#read(group, this.#members, () => this.#backplane.members(group), () => this.#hub.members(group), options)
+    // A map keeps its newest entry however heavy that is.
+    if (value.length >= maxMembers) this.#members.delete(group)
     return Object.assign([...value], { ageMs })
   }
 
   async history (group: string, { since, limit = defaultLimit, reverse = false }: HistoryOptions = {}): Promise<History> {
     assertGroupName(group)
-    if (!Number.isInteger(limit) || limit < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit is a positive integer, got ${String(limit)}`)
-    const { gap, messages, end: top, more } = await this.#backplane.history(group, since === undefined ? undefined : assertPosition(since), Math.min(limit, maxLimit))
-    const read = messages.map(({ payload, binary, position = top }) => ({ data: binary ? payload : payload.toString(), position: formatPosition(position) }))
-    return { messages: reverse ? read.reverse() : read, position: formatPosition(top), ...(gap === undefined ? {} : { gap }), more }
+    if (!Number.isInteger(limit) || limit < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
+    const { gap, messages, end, more } = await this.#backplane.history(group, since === undefined ? undefined : assertPosition(since), Math.min(limit, maxLimit))
+    const read = messages.map(({ payload, binary, position = end }) => ({ data: binary ? payload : payload.toString(), position: formatPosition(position) }))
+    // The page of an empty group resumes from its beginning, which the reader has to prove.
+    const position = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
+    return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
   }
 
   async #read<Value> (
-    group: string, known: StaleCache<Value>, ask: () => Promise<Value>, here: () => Value, { maxAgeMs = Infinity }: ReadOptions = {}
+    group: string, known: BoundedMap<string, Value>, ask: () => Promise<Value>, here: () => Value, { maxAgeMs = Infinity }: ReadOptions = {}
   ): Promise<Reading<Value>> {
     assertGroupName(group)
     try {
@@ -54,48 +63,13 @@ export class GroupReads {
       return { value, ageMs: 0 }
     } catch (error) {
       if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
-      const last = known.get(group)
-      if (last !== undefined && last.ageMs <= maxAgeMs) return last
-      // Never asked before: what this instance holds is all it knows, and how old the rest would be nobody can tell.
-      if (last === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
+      const [value, ageMs] = [known.get(group), known.ageMs(group)]
+      if (value !== undefined && ageMs !== undefined && ageMs <= maxAgeMs) return { value, ageMs }
+      // Never asked before: what this instance holds is all that it knows, and nobody can tell how old the rest would be.
+      if (value === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
       throw error
     }
   }
 }
 
 interface Reading<Value> { readonly value: Value, readonly ageMs: number }
-
-/** The latest value of each group, as long as there is room: what was not refreshed for the longest time goes first. */
-class StaleCache<Value> {
-  readonly #maxWeight: number
-  readonly #weigh: (value: Value) => number
-  readonly #values = new Map<string, { readonly value: Value, readonly at: number }>()
-  #weight = 0
-
-  constructor (maxWeight: number, weigh: (value: Value) => number) {
-    this.#maxWeight = maxWeight
-    this.#weigh = weigh
-  }
-
-  get (group: string): Reading<Value> | undefined {
-    const last = this.#values.get(group)
-    return last === undefined ? undefined : { value: last.value, ageMs: performance.now() - last.at }
-  }
-
-  set (group: string, value: Value): void {
-    this.#delete(group)
-    this.#values.set(group, { value, at: performance.now() })
-    this.#weight += this.#weigh(value)
-    for (const oldest of this.#values.keys()) {
-      if (this.#weight <= this.#maxWeight) break
-      this.#delete(oldest)
-    }
-  }
-
-  #delete (group: string): void {
-    const last = this.#values.get(group)
-    if (last === undefined) return
-    this.#weight -= this.#weigh(last.value)
-    this.#values.delete(group)
-  }
-}

@@ -2,13 +2,25 @@ import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
-import type { Data, JoinOptions, Json } from '../types.ts'
+import type { Data, JoinOptions, JoinResult } from '../types.ts'
 
 /** What one instance may ask of another. The payload of `send` travels beside the command, as it is. */
 export type Command =
   | ConnectionCommand & { readonly connectionId: string }
   | { readonly op: 'disconnectUser', readonly userId: string, readonly code: number, readonly reason: string }
   | { readonly op: 'block', readonly name: string, readonly forMs: number }
+
+/** What an instance answers, by command. */
+export interface Answers {
+  readonly send: boolean
+  readonly join: JoinResult
+  readonly leave: boolean
+  readonly leaveAll: number
+  readonly groups: readonly string[]
+  readonly disconnect: number
+  readonly disconnectUser: number
+  readonly block: number
+}
 
 /** What can be done to one connection. */
 export type ConnectionCommand =
@@ -17,10 +29,11 @@ export type ConnectionCommand =
   | { readonly op: 'leave', readonly group: string }
   | { readonly op: 'disconnect', readonly code: number, readonly reason: string }
 
-export type CommandHandler = (command: Command, data: Data) => Promise<Json>
+/** Resolves with what JSON keeps. */
+export type CommandHandler = (command: Command, data: Data) => Promise<unknown>
 
 interface Pending {
-  readonly answers: Json[]
+  readonly answers: unknown[]
   /** How many instances took the request; unknown until the publish is acknowledged. */
   expected: number
   settle (error?: unknown): void
@@ -48,11 +61,11 @@ export class InstanceRpc {
    * Asks every instance behind the target; resolves with one answer each, none when nobody is there.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, or what the other instance threw
    */
-  async ask (target: Target, command: Command, data?: Data): Promise<readonly Json[]> {
+  async ask (target: Target, command: Command, data?: Data): Promise<readonly unknown[]> {
     const id = ++this.#lastId
     const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }), data)
-    return await new Promise<readonly Json[]>((resolve, reject) => {
-      const answers: Json[] = []
+    return await new Promise<readonly unknown[]>((resolve, reject) => {
+      const answers: unknown[] = []
       const settle = (error?: unknown): void => {
         clearTimeout(timer)
         this.#pending.delete(id)
@@ -106,7 +119,7 @@ export class InstanceRpc {
 interface Message { readonly id: number }
 
 interface Reply extends Message {
-  readonly answer?: Json
+  readonly answer?: unknown
   readonly error?: PackedError
 }
 

@@ -3,7 +3,6 @@ import { WebsocketGroupsError } from '../errors.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
 import type { Admission } from '../hub/admissions.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
-import { isUpgrade } from './upgrade-guard.ts'
 
 /** Admissions of upgrades that are about to become connections, for the handler that takes them over. */
 const admitted = new WeakMap<FastifyRequest, () => Admission>()
@@ -11,7 +10,7 @@ const admitted = new WeakMap<FastifyRequest, () => Admission>()
 /** Makes the hook that looks at upgrades before anything else does: how many of them their address asks for, and whether there is room at all. */
 export function greetUpgrades (gate: Gate): onRequestHookHandler {
   return (request, reply, done) => {
-    const refusal = isUpgrade(request) ? gate.greet(addressOf(request)) : undefined
+    const refusal = request.ws ? gate.greet(addressOf(request)) : undefined
     done(refusal === undefined ? undefined : refused(reply, refusal))
   }
 }
@@ -22,7 +21,7 @@ export function greetUpgrades (gate: Gate): onRequestHookHandler {
  */
 export function admitUpgrades (app: FastifyInstance, gate: Gate): void {
   const admit: preHandlerAsyncHookHandler = async (request, reply) => {
-    if (!isUpgrade(request)) return
+    if (!request.ws) return
     const admission = await gate.admit(addressOf(request), request.identity)
     if ('code' in admission) throw refused(reply, admission)
     const socket = reply.raw.socket

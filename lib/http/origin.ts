@@ -3,38 +3,63 @@ import { invalid, show } from '../options/rules.ts'
 import type { WsAuthOptions } from '../route-types.ts'
 
 type AllowedOrigins = WsAuthOptions['allowedOrigins']
-export type OriginCheck = (request: FastifyRequest) => boolean
+export type OriginCheck = (request: FastifyRequest) => boolean | Promise<boolean>
+
+/** Schemes whose origins browsers write without the default port. */
+const webSchemes = ['http:', 'https:']
+/** Schemes that a WebSocket's address has, but never the page that opens it. */
+const socketSchemes = ['ws:', 'wss:']
 
 /**
  * Browsers let any page open a WebSocket to any host, and send the cookies of that host along (cross-site WebSocket hijacking); there is
  * no CORS for it. They also always say which page it was, so that a request without an origin comes from no browser.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for an origin that no browser ever sends
  */
 export function originCheck (allowed: AllowedOrigins, withCookie: boolean): OriginCheck {
-  if (typeof allowed === 'function') return request => originOf(request) === undefined || allowed(originOf(request) ?? '', request)
+  if (typeof allowed === 'function') {
+    return async request => request.headers.origin === undefined || await allowed(request.headers.origin, request) === true
+  }
   if (allowed !== undefined) {
-    for (const origin of allowed) assertOrigin(origin)
-    const origins = new Set(allowed.map(origin => origin.toLowerCase()))
-    return request => origins.has(originOf(request)?.toLowerCase() ?? '') || originOf(request) === undefined
+    const origins = new Set(allowed.map(normalizeAllowed))
+    return ({ headers: { origin } }) => origin === undefined || origins.has(normalize(origin) ?? '')
   }
-  return withCookie ? request => originOf(request) === undefined || isOwnHost(request) : () => true
+  return withCookie ? request => request.headers.origin === undefined || isOwnHost(request.headers.origin, request) : () => true
 }
 
-function originOf (request: FastifyRequest): string | undefined {
-  return request.headers.origin
+/**
+ * `request.host` is what the browser asked for, also behind a proxy when `trustProxy` is set. A page that came without TLS is not of the own host where
+ * this one came with it; the other way round, TLS may end at a proxy that this process knows nothing of.
+ */
+function isOwnHost (origin: string, request: FastifyRequest): boolean {
+  const page = parse(origin)
+  if (page === undefined || !webSchemes.includes(page.protocol) || (request.protocol === 'https' && page.protocol !== 'https:')) return false
+  return parse(`${page.protocol}//${request.host}`)?.host === page.host
 }
 
-/** `request.host` is what the browser asked for, also behind a proxy when `trustProxy` is set. */
-function isOwnHost (request: FastifyRequest): boolean {
-  try {
-    return new URL(originOf(request) ?? '').host === request.host.toLowerCase()
-  } catch {
-    return false                                 // 'null', the origin of sandboxed frames and local files
-  }
+/** Scheme, host and port, with default ports left out and hosts as browsers write them; `undefined` for what is no origin ('null' of sandboxed frames). */
+function normalize (origin: string): string | undefined {
+  const url = parse(origin)
+  if (url === undefined || !isBare(origin)) return undefined
+  // Schemes of apps (`capacitor://localhost`) are origins too, but to URL they are opaque.
+  return webSchemes.includes(url.protocol) ? url.origin : origin.toLowerCase()
 }
 
-/** Schemes of apps (`capacitor://localhost`) are origins too, so this is no job for URL. */
-function assertOrigin (origin: unknown): void {
-  if (typeof origin !== 'string' || !/^[a-z][a-z0-9+.-]*:\/\/[^/?#\s]+$/i.test(origin)) {
-    throw invalid(`wsAuth.allowedOrigins must hold origins such as 'https://example.com' (no path, no slash at the end), got ${show(origin)}`)
+function normalizeAllowed (origin: unknown): string {
+  const normal = typeof origin === 'string' ? normalize(origin) : undefined
+  if (normal === undefined || normal.includes('*') || socketSchemes.some(scheme => normal.startsWith(scheme))) {
+    throw invalid(
+      'wsAuth.allowedOrigins must hold origins such as \'https://example.com\', as pages have them: a scheme (not ws or wss), a host and a port where it is not ' +
+      `the default, without a path, a slash at the end, a user or a wildcard; for anything else give a function. Got ${show(origin)}`
+    )
   }
+  return normal
+}
+
+/** Nothing but scheme, host and port. */
+function isBare (origin: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\\s]+$/i.test(origin)
+}
+
+function parse (text: string): URL | undefined {
+  return URL.canParse(text) ? new URL(text) : undefined
 }

@@ -10,12 +10,16 @@ export interface TokenSources {
   readonly query?: string | false
 }
 
-/** The token of a request, from the first place that has one. */
-export function findToken (request: FastifyRequest, { cookie = false, query = false }: TokenSources): string | undefined {
-  return fromAuthorization(request.headers.authorization) ??
-    fromProtocols(request.headers['sec-websocket-protocol']) ??
-    (cookie === false ? undefined : fromCookie(request, cookie)) ??
-    (query === false ? undefined : fromQuery(request.query, query))
+/** The token of a request, from the first place that has one. `null`: there is something in the place of a token, but it is none. */
+export function findToken (request: FastifyRequest, { cookie = false, query = false }: TokenSources): string | null | undefined {
+  const { authorization, 'sec-websocket-protocol': protocols } = request.headers
+  const inHeaders = firstOf(fromAuthorization(authorization), fromProtocols(protocols))
+  const inCookie = cookie === false ? undefined : fromCookie(request, cookie)
+  return firstOf(inHeaders, inCookie, query === false ? undefined : fromField(request.query, query))
+}
+
+function firstOf (...tokens: ReadonlyArray<string | null | undefined>): string | null | undefined {
+  return tokens.find(token => token !== undefined)
 }
 
 /**
@@ -31,9 +35,12 @@ export function selectProtocol (offered: ReadonlySet<string>, _request?: Incomin
   return choices[0] ?? (at === -1 ? false : bearer)
 }
 
-function fromAuthorization (header: string | undefined): string | undefined {
+function fromAuthorization (header: string | undefined): string | null | undefined {
   // RFC 9110 11.1: the scheme is case-insensitive.
-  return /^bearer +(\S+) *$/i.exec(header ?? '')?.[1]
+  const [scheme] = /^bearer +/i.exec(header ?? '') ?? []
+  if (scheme === undefined) return undefined
+  const token = nonEmpty(header?.slice(scheme.length).trim())
+  return token !== undefined && /\s/.test(token) ? null : token
 }
 
 function fromProtocols (header: string | undefined): string | undefined {
@@ -42,9 +49,9 @@ function fromProtocols (header: string | undefined): string | undefined {
   return at === -1 ? undefined : nonEmpty(protocols[at + 1])
 }
 
-function fromCookie (request: FastifyRequest & { cookies?: unknown }, name: string): string | undefined {
+function fromCookie (request: FastifyRequest & { cookies?: unknown }, name: string): string | null | undefined {
   // @fastify/cookie, where the service has it, knows more about cookies than this file.
-  if (typeof request.cookies === 'object' && request.cookies !== null) return fromQuery(request.cookies, name)
+  if (typeof request.cookies === 'object' && request.cookies !== null) return fromField(request.cookies, name)
   for (const pair of (request.headers.cookie ?? '').split(';')) {
     const equals = pair.indexOf('=')
     if (equals !== -1 && pair.slice(0, equals).trim() === name) return nonEmpty(decoded(pair.slice(equals + 1).trim()))
@@ -52,9 +59,11 @@ function fromCookie (request: FastifyRequest & { cookies?: unknown }, name: stri
   return undefined
 }
 
-function fromQuery (fields: unknown, name: string): string | undefined {
+function fromField (fields: unknown, name: string): string | null | undefined {
   if (typeof fields !== 'object' || fields === null || !Object.hasOwn(fields, name)) return undefined
-  return nonEmpty((fields as Record<string, unknown>)[name])
+  const value = (fields as Record<string, unknown>)[name]
+  // Given twice, nobody can tell which of them counts.
+  return value === '' || typeof value === 'string' ? nonEmpty(value) : null
 }
 
 /** RFC 6265 4.1.1 allows quotes; escapes are what browsers and @fastify/cookie write. */

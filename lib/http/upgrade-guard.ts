@@ -1,19 +1,37 @@
-import type { FastifyRequest, onRequestHookHandler } from 'fastify'
+import type { FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
-import type { GroupRegistry } from '../registry.ts'
+import type { Instance } from '../instance.ts'
 
 const notReadySeconds = 5
 
-/** Makes the hook that refuses upgrades while this instance takes none, before anything else looks at them. */
-export function upgradeGuard (registry: Pick<GroupRegistry, 'ready' | 'metrics'>): onRequestHookHandler {
+/** In a route's `config`: whether the route takes WebSockets. A symbol, as the object is the application's. */
+const takesWebsockets = Symbol('fastify-websocket-groups.takesWebsockets')
+
+/** The hook for `onRoute` that lets the guard know later which routes take WebSockets. */
+export function markRoute (route: RouteOptions): void {
+  const { websocket, wsHandler } = route as { websocket?: unknown, wsHandler?: unknown }
+  route.config = { ...route.config, [takesWebsockets]: websocket === true || typeof wsHandler === 'function' }
+}
+
+/**
+ * Makes the hook that refuses upgrades before anything else looks at them: those of routes that take none, which @fastify/websocket would
+ * open just to close them again, and those that this instance cannot serve now. `othersUpgrade` says whether routes that were not
+ * marked may take WebSockets all the same.
+ */
+export function upgradeGuard (
+  instance: Pick<Instance, 'ready' | 'metrics'>,
+  othersUpgrade: () => boolean
+): onRequestHookHandler {
   return (request, reply, done) => {
-    if (!isUpgrade(request) || registry.ready) return done()
-    registry.metrics.upgradesRefused++
+    if (!request.ws) return done()
+    if (!request.is404 && !mayUpgrade(request, othersUpgrade)) return done(new WebsocketGroupsError('WSG_NO_WEBSOCKET_ROUTE'))
+    if (instance.ready) return done()
+    instance.metrics.upgradesRefused++
     reply.header('retry-after', notReadySeconds)
     done(new WebsocketGroupsError('WSG_REFUSED'))
   }
 }
 
-export function isUpgrade (request: FastifyRequest): boolean {
-  return request.headers.upgrade?.toLowerCase() === 'websocket'
+function mayUpgrade ({ routeOptions }: FastifyRequest, othersUpgrade: () => boolean): boolean {
+  return (routeOptions.config as { readonly [takesWebsockets]?: boolean } | undefined)?.[takesWebsockets] ?? othersUpgrade()
 }

@@ -1,24 +1,74 @@
 import type { EventEmitter } from 'node:events'
-import { ServerResponse, type IncomingMessage } from 'node:http'
-import type { Socket } from 'node:net'
+import { ServerResponse, STATUS_CODES, type IncomingMessage } from 'node:http'
+import { finished, type Duplex } from 'node:stream'
+import { Socket } from 'node:net'
+import { WebsocketGroupsError } from '../errors.ts'
 
-/**
- * Ends the sockets of upgrades that were answered with plain HTTP. @fastify/websocket does that in a hook of the scope it is registered
- * in, which runs neither for a 404 outside of that scope nor for the 503 that Fastify answers while it closes: such a socket would stay half
- * open, and the server would wait for it when it closes. Returns what undoes it.
- */
-export function endRefusedUpgrades (server: EventEmitter): () => void {
-  server.on('upgrade', endWhenAnswered)
-  return () => { server.off('upgrade', endWhenAnswered) }
+interface Unanswered {
+  readonly socket: Duplex
+  readonly forget: () => void
 }
 
-function endWhenAnswered (_request: IncomingMessage, socket: Socket): void {
-  // When all listeners ran: @fastify/websocket's gives the socket its response. An upgrade that succeeds never finishes it.
-  queueMicrotask(() => {
-    const response = responseOf(socket)
-    if (response?.writableFinished === true) socket.destroy()
-    else response?.once('finish', () => socket.destroy())
-  })
+/**
+ * The sockets of upgrades that nobody answered yet, and the end of those that are answered with plain HTTP. @fastify/websocket ends the
+ * latter in a hook of the scope it is registered in, which runs neither for a 404 outside of that scope nor for the 503 that Fastify
+ * answers while it closes: such a socket would stay half open, and the server would wait for it when it closes.
+ */
+export class UpgradeSockets {
+  readonly #unanswered = new Map<IncomingMessage, Unanswered>()
+  readonly #listener = (request: IncomingMessage, socket: Duplex): void => this.#add(request, socket)
+
+  get size (): number {
+    return this.#unanswered.size
+  }
+
+  watch (server: EventEmitter): void {
+    server.on('upgrade', this.#listener)
+  }
+
+  /** Whether `listener` is this object's own. */
+  owns (listener: unknown): boolean {
+    return listener === this.#listener
+  }
+
+  /** The request became a WebSocket, and the socket is the WebSocket's from now on. */
+  upgraded (request: IncomingMessage): void {
+    this.#unanswered.get(request)?.forget()
+  }
+
+  /** Answers 503 to those that wait still, whatever they wait for. What Fastify answers to them later goes nowhere. */
+  refuse (): void {
+    for (const { socket, forget } of this.#unanswered.values()) {
+      const response = responseOf(socket)
+      // Begun, or taken by a listener of the application: not ours to write to.
+      if (response === undefined || response.headersSent) continue
+      forget()
+      response.detachSocket(socket as Socket)
+      socket.end(refusal(), () => socket.destroy())
+    }
+  }
+
+  /** Ends all there are. */
+  destroy (): void {
+    for (const { socket } of this.#unanswered.values()) socket.destroy()
+  }
+
+  #add (request: IncomingMessage, socket: Duplex): void {
+    const forget = (): void => {
+      this.#unanswered.delete(request)
+      socket.off('close', forget)
+    }
+    this.#unanswered.set(request, { socket, forget })
+    // What injectWS makes does not close by itself when both sides ended, as a network socket does.
+    if (!(socket instanceof Socket)) finished(socket, () => socket.destroy())
+    socket.on('close', forget)
+    // When all listeners ran: @fastify/websocket's gives the socket its response. An upgrade that succeeds never finishes it.
+    queueMicrotask(() => {
+      const response = responseOf(socket)
+      if (response?.writableFinished === true) socket.destroy()
+      else response?.once('finish', () => socket.destroy())
+    })
+  }
 }
 
 /**
@@ -30,7 +80,16 @@ export function dropResponse (socket: Socket | undefined): void {
   if (socket !== undefined) responseOf(socket)?.detachSocket(socket)
 }
 
-function responseOf (socket: Socket & { readonly _httpMessage?: unknown }): ServerResponse | undefined {
+/** The response that is being written to the socket, or will be. */
+export function responseOf (socket: Duplex & { readonly _httpMessage?: unknown }): ServerResponse | undefined {
   const response = socket._httpMessage
   return response instanceof ServerResponse && response.socket === socket ? response : undefined
+}
+
+/** As Fastify would have written it. */
+function refusal (): string {
+  const { code, statusCode, message } = new WebsocketGroupsError('WSG_REFUSED', 'it is shutting down')
+  const error = STATUS_CODES[statusCode]
+  const body = JSON.stringify({ statusCode, code, error, message })
+  return `HTTP/1.1 ${statusCode} ${error}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`
 }

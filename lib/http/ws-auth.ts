@@ -1,9 +1,13 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { WebsocketGroupsError } from '../errors.ts'
+import type { Reauthentication } from '../connection/token-refresh.ts'
+import { withDeadline } from '../deadline.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { readIdentity } from '../options/identity.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aBoolean, aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
+import { aBoolean, aFunction, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
 import type { Authenticate, WsAuthOptions } from '../route-types.ts'
 import type { Identity } from '../types.ts'
+import { statusOf, toAnswer } from './option-errors.ts'
 import { originCheck } from './origin.ts'
 import { findToken } from './token-sources.ts'
 
@@ -20,18 +24,17 @@ export const authRules = {
   allowedOrigins: { allowed: 'an array of origins or a function', accepts: value => Array.isArray(value) || typeof value === 'function' }
 } as const satisfies Record<keyof WsAuthOptions, Rule>
 
-/** Looks at a fresh token as the route looked at the first one; resolves with nothing when it is no good. */
-export type Reauthenticate = (token: string) => Promise<Identity | undefined>
+type AuthOptions = Pick<ResolvedOptions, 'authenticate' | 'authTimeoutMs' | 'userId' | 'expiresAt'>
 
 /** For the handler that comes after the preHandler. By request, so that nothing outlives it unless the connection has use for it. */
-const reauthenticators = new WeakMap<FastifyRequest, Reauthenticate>()
+const reauthentications = new WeakMap<FastifyRequest, Reauthentication>()
 
-export function reauthenticatorOf (request: FastifyRequest): Reauthenticate | undefined {
-  return reauthenticators.get(request)
+export function reauthenticationOf (request: FastifyRequest): Reauthentication | undefined {
+  return reauthentications.get(request)
 }
 
 /** Makes `app.wsAuth`: authentication in a preHandler, so that a refusal is a plain HTTP answer and nothing is upgraded. */
-export function makeWsAuth (plugin: Pick<ResolvedOptions, 'authenticate' | 'expiresAt'>): FastifyInstance['wsAuth'] {
+export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
   return function wsAuth<Who> (options: WsAuthOptions<Who> = {}) {
     checkOptions(options, authRules, 'wsAuth.')
     const { required = true, authorize } = options
@@ -39,51 +42,84 @@ export function makeWsAuth (plugin: Pick<ResolvedOptions, 'authenticate' | 'expi
     if (authenticate === undefined) throw invalid('wsAuth() needs `authenticate`: give it to the plugin, or to wsAuth({ authenticate })')
     const allowsOrigin = originCheck(options.allowedOrigins, typeof options.cookie === 'string')
 
-    const admit = async (token: string, request: FastifyRequest): Promise<Identity | undefined> => {
-      const identity = await identify(authenticate, token, request)
-      const expiresAt = identity === undefined ? undefined : plugin.expiresAt(identity as Identity)
-      if (identity === undefined || (expiresAt !== undefined && expiresAt <= Date.now())) return undefined
-      if (authorize !== undefined && await authorize(identity, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN')
-      return identity as Identity
+    const reauthenticationFor = (request: FastifyRequest): Reauthentication => {
+      const inTime = async <Value> (check: () => Promise<Value>): Promise<Value> => await settle(check, plugin.authTimeoutMs, request)
+      return {
+        identify: async token => await inTime(async () => await identify(authenticate as Authenticate<unknown>, token, request, plugin)),
+        authorize: async identity => await inTime(async () => authorize === undefined || await authorize(identity as Who, request) === true)
+      }
+    }
+
+    /** Resolves with nothing when there is no token and none is required. @throws {WebsocketGroupsError} WSG_UNAUTHORIZED, WSG_FORBIDDEN */
+    const admit = async (request: FastifyRequest, reply: FastifyReply, inTime: () => boolean): Promise<Identity | undefined> => {
+      if (!await allowsOrigin(request)) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'the origin is not allowed')
+      const token = findToken(request, options)
+      if (token === undefined && required) throw unauthorized(reply, 'Bearer')
+      if (token === undefined) return undefined
+      const identity = token === null ? undefined : await identify(authenticate as Authenticate<unknown>, token, request, plugin)
+      if (identity === undefined) throw unauthorized(reply, 'Bearer error="invalid_token"')
+      // After the deadline nobody waits for the rest.
+      if (inTime() && authorize !== undefined && await authorize(identity as Who, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN')
+      return identity
     }
 
     return async function authenticateRequest (request: FastifyRequest, reply: FastifyReply): Promise<void> {
-      if (!allowsOrigin(request)) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'the origin is not allowed')
-      reauthenticators.set(request, async token => await admit(token, request))
-      const token = findToken(request, options)
-      if (token === undefined) {
-        if (!required) return
-        throw unauthorized(reply, 'Bearer')
-      }
-      const identity = await admit(token, request)
-      if (identity === undefined) throw unauthorized(reply, 'Bearer error="invalid_token"')
-      request.identity = identity
+      const identity = await settle(async inTime => await admit(request, reply, inTime), plugin.authTimeoutMs, request)
+      reauthentications.set(request, reauthenticationFor(request))
+      if (identity !== undefined) request.identity = identity
     }
   }
 }
 
-/** Resolves with nothing when the token is no good. */
-async function identify<Who> (authenticate: Authenticate<Who>, token: string, request: FastifyRequest): Promise<Who | undefined> {
+/**
+ * Runs a check that consists of functions of the service, which may throw anything and take for ever.
+ * @throws what the client may be told; the rest goes to the log
+ */
+async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, ms: number, request: FastifyRequest): Promise<Value> {
+  const endsAt = performance.now() + ms
   try {
-    return await authenticate(token, request) ?? undefined
+    return await withDeadline(check(() => performance.now() < endsAt), ms, () => {
+      throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT', `it took longer than ${ms} ms`)
+    })
+  } catch (error) {
+    const answer = toAnswer(error)
+    if (answer !== error) request.log.error({ err: error }, 'a client could not be authenticated')
+    throw answer
+  }
+}
+
+/** Resolves with nothing when the token is no good. */
+async function identify (authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, options: AuthOptions): Promise<Identity | undefined> {
+  const identity = await verify(authenticate, token, request)
+  if (identity === undefined) return undefined
+  const { expiresAt } = readIdentity(identity, options)
+  return expiresAt !== undefined && expiresAt <= Date.now() ? undefined : identity
+}
+
+async function verify (authenticate: Authenticate<unknown>, token: string, request: FastifyRequest): Promise<Identity | undefined> {
+  let identity: unknown
+  try {
+    identity = await authenticate(token, request)
   } catch (error) {
     const status = statusOf(error)
     // The outage of a service behind `authenticate` is not the client's fault, and must not make clients drop good tokens.
     if (status >= 500) throw error
-    if (status === 403) throw new WebsocketGroupsError('WSG_FORBIDDEN', undefined, { cause: error })
+    if (status === 403 || hasCode(error, 'WSG_FORBIDDEN')) throw new WebsocketGroupsError('WSG_FORBIDDEN', undefined, { cause: error })
     request.log.info({ reason: String(error).replaceAll(token, '***') }, 'token refused')
     return undefined
   }
+  if (isIdentity(identity)) return identity
+  // `false`, '' and the like say no; `true`, a string or an error that was returned are mistakes, which must not let anybody in.
+  if (identity) request.log.warn(`token refused: authenticate must return an identity, which is an object, and returned ${show(identity)}`)
+  return undefined
+}
+
+function isIdentity (value: unknown): value is Identity {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Error)
 }
 
 /** RFC 6750 3: the challenge says whether a token was missing or bad. */
 function unauthorized (reply: FastifyReply, challenge: string): WebsocketGroupsError {
   reply.header('www-authenticate', challenge)
   return new WebsocketGroupsError('WSG_UNAUTHORIZED')
-}
-
-function statusOf (error: unknown): number {
-  if (typeof error !== 'object' || error === null) return 0
-  const { statusCode, status } = error as { statusCode?: unknown, status?: unknown }
-  return Number(statusCode ?? status ?? 0)
 }

@@ -5,11 +5,13 @@ import type { FramedInit } from '../connection/framed-session.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
-import type { GroupRegistry } from '../registry.ts'
+import { closeReasons } from '../connection/close.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { Instance } from '../instance.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { takeAdmission } from './admission.ts'
-import { reauthenticatorOf } from './ws-auth.ts'
+import { reauthenticationOf } from './ws-auth.ts'
 import { dropResponse } from './upgrade-sockets.ts'
 
 const callbackRules = {
@@ -23,15 +25,25 @@ const callbackRules = {
 
 const helloTimeoutMs = 10_000
 
-type HandlerRegistry = Pick<GroupRegistry, 'open' | 'join' | 'leave' | 'renew'>
+/** How long a client whose connection cannot be opened may take to answer the close. */
+const refusedGraceMs = 2_000
+
+type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics'>
+type HandlerOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs'>
+
+/** What a ready-made route knows of the groups it puts its connections into. */
+export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'>
 
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
-export function makeWsHandler (registry: HandlerRegistry, plugin: Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs'>): FastifyInstance['wsHandler'] {
+export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
   const framedInit = (request: FastifyRequest): FramedInit => ({
-    join: async (connection, group, options) => await registry.join(connection, group, options),
-    leave: async (connection, group) => await registry.leave(connection, group),
-    renew: (connectionId, identity) => registry.renew(connectionId, identity),
-    reauthenticate: reauthenticatorOf(request),
+    join: async (connection, group, options) => await instance.registry.join(connection, group, options),
+    leave: async (connection, group) => await instance.registry.leave(connection, group),
+    isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
+    renew: (connection, identity) => instance.renew(connection, identity),
+    reauthentication: reauthenticationOf(request),
+    metrics: instance.metrics,
+    ...groups,
     pingMs: plugin.heartbeatIntervalMs,
     resumeMs: plugin.presenceGraceMs,
     helloTimeoutMs
@@ -43,17 +55,22 @@ export function makeWsHandler (registry: HandlerRegistry, plugin: Pick<ResolvedO
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)
       dropResponse(request.raw.socket as Socket | undefined)
-      const connection = registry.open({
-        socket,
-        params: request.params,
-        identity: request.identity,
-        admission: takeAdmission(request),
-        log: request.log,
-        // Which types a route's params and identity have is known to the route alone.
-        callbacks: callbacks as unknown as ConnectionCallbacks,
-        framed: socket.protocol === framedProtocol ? framedInit(request) : undefined
-      })
-      connection.start(request)
+      try {
+        instance.open({
+          socket,
+          params: request.params,
+          identity: request.identity,
+          admission: takeAdmission(request),
+          log: request.log,
+          // Which types a route's params and identity have is known to the route alone.
+          callbacks: callbacks as unknown as ConnectionCallbacks,
+          framed: socket.protocol === framedProtocol ? framedInit(request) : undefined
+        }).start(request)
+      } catch (error) {
+        // `wsAuth` refuses such an identity before the upgrade; this one was set by a hook of the service.
+        request.log.error({ err: error }, 'a connection could not be opened')
+        refuse(socket)
+      }
     }
   }
 }
@@ -65,4 +82,11 @@ export function makeWsHandler (registry: HandlerRegistry, plugin: Pick<ResolvedO
 function dropErrorListener (socket: WebSocket): void {
   const latest = socket.listeners('error').at(-1)
   if (latest !== undefined) socket.off('error', latest as () => void)
+}
+
+function refuse (socket: WebSocket): void {
+  socket.on('error', () => socket.terminate())
+  socket.close(CloseCode.InternalError, closeReasons[CloseCode.InternalError])
+  const timer = setTimeout(() => socket.terminate(), refusedGraceMs).unref()
+  socket.once('close', () => clearTimeout(timer))
 }

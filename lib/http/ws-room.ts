@@ -1,13 +1,15 @@
-import type { FastifyInstance, FastifyRequest, preHandlerAsyncHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler } from 'fastify'
 import { LocalConnection } from '../connection/connection.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, anObject, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
-import type { GroupRegistry } from '../registry.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { Instance } from '../instance.ts'
 import type { RoomOptions } from '../route-types.ts'
-import type { Connection, JoinOptions } from '../types.ts'
+import type { Connection, Identity, JoinOptions } from '../types.ts'
+import { toAnswer } from './option-errors.ts'
 import { makeWsHandler } from './ws-handler.ts'
 
 const maxHistory = 10_000
@@ -26,24 +28,34 @@ const roomRules = {
   history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<keyof RoomOptions, Rule>
 
+type GroupOf = (params: Record<string, string>, identity: Identity | null) => unknown
+
 /** Makes `app.wsRoom`: a route whose connections join a group, hear what each other says, and leave. */
-export function makeWsRoom (app: FastifyInstance, registry: GroupRegistry, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
-  const wsHandler = makeWsHandler(registry, plugin)
+export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
+  const { registry } = instance
+  const names = new RoomNames()
 
   function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions = {}): void {
     // Called as a method, `this` is the scope that the route belongs to, with its prefix and hooks.
     const scope = this ?? app
     checkOptions(room, roomRules, `wsRoom(${show(path)}).`)
-    const groupOf = room.group ?? groupFromParams(scope.prefix + path)
-    const { auth = plugin.authenticate !== undefined } = room
+    const groupOf: GroupOf = room.group as GroupOf | undefined ?? groupFromParams(scope.prefix + path)
+    const { auth = plugin.authenticate !== undefined || undefined } = room
+    if (auth === undefined) {
+      throw invalid(`wsRoom(${show(path)}) does not say who may enter: give the plugin, or the room's \`auth\`, the option authenticate, or write auth: false`)
+    }
     const groups = new WeakMap<object, string>()
     const joined = new WeakSet<Connection>()
 
-    // The last preHandler, as those before it may set what the name is made of; still plain HTTP, so that a bad name is a 400.
-    const nameGroup: preHandlerAsyncHookHandler = async request => {
-      const group: unknown = groupOf(request.params as Record<string, string>, request.identity)
+    const nameGroup = async (params: unknown, identity: Identity | null): Promise<string> => {
+      const group = await groupOf(params as Record<string, string>, identity)
       assertGroupName(group)
-      groups.set(request, group)
+      return group
+    }
+
+    // The last preHandler, as those before it may set what the name is made of; still plain HTTP, so that a bad name is a 400.
+    const enterGroup: preHandlerAsyncHookHandler = async request => {
+      groups.set(request, await nameGroup(request.params, request.identity))
       assertSince(request)
     }
 
@@ -53,10 +65,23 @@ export function makeWsRoom (app: FastifyInstance, registry: GroupRegistry, plugi
       return group
     }
 
+    const isMember = (connection: Connection): boolean => connection instanceof LocalConnection && connection.isIn(groupNamed(connection))
+
+    const wsHandler = makeWsHandler(instance, plugin, {
+      stillIn: async (connection, group) => {
+        if (groups.get(connection) !== group) return undefined
+        return await nameGroup(connection.params, connection.identity) === group
+      },
+      // Its own onMessage decides for itself.
+      ...(room.onMessage === undefined ? { mayPost: isMember } : {})
+    })
+
+    const preHandler = [...(auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]), ...[room.preHandler ?? []].flat(), enterGroup].map(answering)
+    names.add(scope.prefix + path, room.group !== undefined)
     scope.get(path, {
       websocket: true,
       ...(room.schema === undefined ? {} : { schema: room.schema }),
-      preHandler: [...(auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]), ...[room.preHandler ?? []].flat(), nameGroup]
+      preHandler
     }, wsHandler({
       async onConnect (connection, request) {
         const group = groupNamed(request)
@@ -67,7 +92,10 @@ export function makeWsRoom (app: FastifyInstance, registry: GroupRegistry, plugi
       },
       onMessage (connection, data) {
         const group = groupNamed(connection)
-        return room.onMessage === undefined ? registry.broadcastToGroup(group, data) : room.onMessage(connection, data, group)
+        if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
+        if (isMember(connection)) return registry.broadcastToGroup(group, data)
+        // A framed client was answered already. Of a raw one nothing else can be made on this route.
+        connection.close(CloseCode.PolicyViolation, 'not in the group any more')
       },
       async onDisconnect (connection) {
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))
@@ -78,6 +106,51 @@ export function makeWsRoom (app: FastifyInstance, registry: GroupRegistry, plugi
     }))
   }
   return wsRoom as FastifyInstance['wsRoom']
+}
+
+/**
+ * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` name them by their parameter, who may enter the one
+ * may read the other, whatever its `authorize` says. So with more than one room route each has to say how it names its groups.
+ */
+class RoomNames {
+  readonly #paths: string[] = []
+  #unnamed: string | undefined
+
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  add (path: string, named: boolean): void {
+    const other = named ? this.#unnamed : this.#paths[0]
+    if (other !== undefined) {
+      throw invalid(
+        `wsRoom(${show(path)}) and wsRoom(${show(other)}) could lead to the same group, so that who may enter one could read the other: ` +
+        `give both the option group, such as group: params => \`${path.split('/').find(part => /^\w/.test(part)) ?? 'room'}:\${params.room}\``
+      )
+    }
+    this.#paths.push(path)
+    if (!named) this.#unnamed = path
+  }
+}
+
+/** A hook whose errors are answered without what is the server's own business. Fastify tells by the number of parameters whether a hook takes a callback. */
+function answering (hook: preHandlerAsyncHookHandler): preHandlerAsyncHookHandler {
+  if (hook.length > 2) {
+    return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
+      return (hook as unknown as preHandlerHookHandler).call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request)))
+    } as unknown as preHandlerAsyncHookHandler
+  }
+  return async function (this: FastifyInstance, request, reply) {
+    try {
+      return await hook.call(this, request, reply)
+    } catch (error) {
+      throw logged(error, request)
+    }
+  }
+}
+
+function logged (error: unknown, request: FastifyRequest): Error {
+  const answer = toAnswer(error)
+  // What `wsAuth` throws was looked at, and logged, there.
+  if (answer !== error) request.log.error({ err: error }, 'a client could not be let into a room')
+  return answer
 }
 
 /** `?since=<position>`: how a client without the framed protocol resumes. */
@@ -100,13 +173,17 @@ function joinOptions (connection: Connection, request: FastifyRequest, history =
 }
 
 /** The path's parameter `room`, or its only one. */
-function groupFromParams (path: string): (params: Record<string, string>) => unknown {
+function groupFromParams (path: string): GroupOf {
   const names = paramNames(path)
   const name = names.includes('room') ? 'room' : names[0]
   if (name === undefined || (name !== 'room' && names.length > 1)) {
     throw invalid(`wsRoom(${show(path)}) must have a parameter called room, or only one, or the option group; got ${names.length} parameters`)
   }
-  return params => params[name]
+  return params => {
+    const value: unknown = params[name]
+    // A schema may have made a number of it.
+    return typeof value === 'number' ? String(value) : value
+  }
 }
 
 /** As find-my-way reads a path: a name ends at a slash, a dash, a dot or a regular expression; two colons are a colon. */

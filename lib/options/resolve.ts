@@ -1,8 +1,8 @@
 import { checkLog, defaultLog, logRule } from './group-logs.ts'
+import { defaultExpiresAt, defaultTokenId, defaultUserId } from './identity.ts'
 import { aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule } from './rules.ts'
 import { checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
 import type { OutagePolicy, PublisherOptions, WebsocketGroupsOptions } from './types.ts'
-import type { Identity } from '../types.ts'
 
 const outageRules = {
   join: oneOf('local', 'reject'),
@@ -12,6 +12,8 @@ const outageRules = {
   upgrade: oneOf('accept', 'refuse'),
   boot: oneOf('degraded', 'fail')
 } as const satisfies Record<keyof OutagePolicy, Rule>
+
+const minSecretLength = 32
 
 const rules = {
   redis: {
@@ -24,6 +26,12 @@ const rules = {
     accepts: value => ['start', 'subscribe', 'publish', 'syncMember', 'close'].every(name => typeof property(value, name) === 'function')
   },
   authenticate: aFunction,
+  authTimeoutMs: integer(1, maxTimerMs, 'ms'),
+  secret: {
+    allowed: 'a string of at least 32 characters, or an array of them (the first one signs, all are accepted)',
+    accepts: value => [value].flat().length > 0 && [value].flat().every(one => typeof one === 'string' && one.length >= minSecretLength),
+    secret: 'all'
+  },
   userId: aFunction,
   expiresAt: aFunction,
   tokenId: aFunction,
@@ -65,6 +73,7 @@ const defaults = {
   expiresAt: defaultExpiresAt,
   tokenId: defaultTokenId,
   upgradeLimit: { perSecond: 2_000, burst: 20_000 },
+  authTimeoutMs: 10_000,
   rooms: {},
   log: defaultLog,
   keyPrefix: 'wsg:',
@@ -88,7 +97,7 @@ const defaults = {
 const outageDefaults: OutagePolicy = { join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded' }
 const defaultMaxPayload = 1_048_576
 
-type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'memberInfo' | 'instanceLabel' | 'logs'
+type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs'
 type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage' | 'limits'>
 
 export type ResolvedOptions =
@@ -114,6 +123,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     redis: undefined,
     backplane: undefined,
     authenticate: undefined,
+    secret: undefined,
     memberInfo: undefined,
     instanceLabel: undefined,
     logs: undefined,
@@ -136,9 +146,8 @@ const publisherRules = {
 } as const satisfies Record<keyof PublisherOptions, Rule>
 
 export type ResolvedPublisherOptions =
-  Required<Pick<PublisherOptions, 'redis'>> &
-  Pick<PublisherOptions, 'logs' | 'logger'> &
-  Pick<ResolvedOptions, 'keyPrefix' | 'operationTimeoutMs' | 'log'>
+  Pick<PublisherOptions, 'redis' | 'logger'> &
+  Pick<ResolvedOptions, 'keyPrefix' | 'operationTimeoutMs' | 'log' | 'logs'>
 
 /**
  * The options of `createPublisher`: what it shares with the plugin has the same rules and defaults there and here.
@@ -149,7 +158,7 @@ export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions
   const given = withoutUndefined(raw as PublisherOptions)
   check('redis', given.redis, redis)
   checkShared(given)
-  return { keyPrefix: defaults.keyPrefix, operationTimeoutMs: defaults.operationTimeoutMs, log: defaults.log, ...given }
+  return { keyPrefix: defaults.keyPrefix, operationTimeoutMs: defaults.operationTimeoutMs, log: defaults.log, logs: undefined, ...given }
 }
 
 /** What the plugin and the publisher refuse beyond the type of a value. */
@@ -170,25 +179,4 @@ function isLiteral (value: unknown): boolean {
   if (!isPlainObject(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)
   return prototype === null || Object.getPrototypeOf(prototype) === null
-}
-
-/** `userId`, `sub` or `id`; the last two are what tokens and databases call it. */
-function defaultUserId (identity: Identity): string | undefined {
-  const userId = property(identity, 'userId') ?? property(identity, 'sub') ?? property(identity, 'id')
-  if (typeof userId === 'number') return String(userId)
-  return typeof userId === 'string' ? userId : undefined
-}
-
-/** `jti`, as JWTs have it (RFC 7519 4.1.7). */
-function defaultTokenId (identity: Identity): string | undefined {
-  const tokenId = property(identity, 'jti')
-  return typeof tokenId === 'string' ? tokenId : undefined
-}
-
-/** `expiresAt` in milliseconds, or `exp` in seconds as in a JWT (RFC 7519 4.1.4). */
-function defaultExpiresAt (identity: Identity): number | undefined {
-  const expiresAt = property(identity, 'expiresAt')
-  if (typeof expiresAt === 'number') return expiresAt
-  const exp = property(identity, 'exp')
-  return typeof exp === 'number' ? exp * 1000 : undefined
 }

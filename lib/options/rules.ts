@@ -5,8 +5,8 @@ export interface Rule {
   /** Ends the sentence "… must be". */
   readonly allowed: string
   readonly accepts: (value: unknown) => boolean
-  /** The value may hold a password. */
-  readonly secret?: boolean | undefined
+  /** The value may hold a password; with `'all'` it is one. Neither is ever in an error message. */
+  readonly secret?: boolean | 'all' | undefined
 }
 
 export type Rules = Readonly<Record<string, Rule>>
@@ -45,7 +45,11 @@ export function checkOptions (raw: unknown, rules: Rules, where: string, ignored
 
 /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the option, the value and what is allowed */
 export function check (name: string, value: unknown, rule: Rule): void {
-  if (!rule.accepts(value)) throw invalid(`${name} must be ${rule.allowed}, got ${rule.secret === true ? withoutPassword(value) : show(value)}`)
+  if (!rule.accepts(value)) throw invalid(`${name} must be ${rule.allowed}, got ${describe(value, rule)}`)
+}
+
+function describe (value: unknown, { secret = false }: Rule): string {
+  return secret === false ? show(value) : withoutPassword(value, secret)
 }
 
 export function invalid (detail: string): WebsocketGroupsError {
@@ -75,6 +79,7 @@ export function withoutUndefined<Options extends object> (options: Options): Opt
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Options
 }
 
-function withoutPassword (value: unknown): string {
+function withoutPassword (value: unknown, secret: true | 'all'): string {
+  if (secret === 'all') return typeof value === 'string' ? `a string of ${value.length} characters` : 'something else'
   return show(typeof value === 'string' ? value.replace(/^(.*?:\/\/)?.*@/, '$1***@') : value)
 }

@@ -78,14 +78,27 @@ export interface WebsocketGroupsOptions {
   readonly backplane?: Backplane | undefined
   /** Turns a token into an identity, for `app.wsAuth()` and rooms; throws, or returns nothing, when the token is no good. */
   readonly authenticate?: Authenticate | undefined
-  /** Which user an identity stands for. @default its `userId`, else its `sub`, else its `id` */
-  readonly userId?: (identity: Identity) => string | undefined
-  /** What `registry.block({ tokenId })` knows the token of an identity by. @default its `jti` */
+  /**
+   * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together. After that the answer is a 503.
+   * @default 10_000
+   */
+  readonly authTimeoutMs?: number | undefined
+  /**
+   * Signs what proves to any instance that a client was in a group before, so that it may have what it missed; at least 32 characters. To rotate it, give an
+   * array: the first one signs, all are accepted. @default drawn by the first instance and kept in Redis; per process without Redis
+   */
+  readonly secret?: string | readonly string[] | undefined
+  /** Which user an identity stands for. Cannot be async. @default its `userId`, else its `sub`, else its `id` */
+  readonly userId?: ((identity: Identity) => string | undefined) | undefined
+  /**
+   * When an identity ends: milliseconds since the epoch (a number or a numeric string), a Date or an ISO 8601 string; the connection is then closed with 4401.
+   * Anything else but `undefined` and `null` refuses the identity. Cannot be async. @default its `expiresAt`, else its `exp` (seconds, as in a JWT)
+   */
+  readonly expiresAt?: ((identity: Identity) => number | string | Date | null | undefined) | undefined
+  /** What `registry.block({ tokenId })` knows the token of an identity by. Cannot be async. @default its `jti` */
   readonly tokenId?: ((identity: Identity) => string | undefined) | undefined
-  /** When an identity ends, in milliseconds since the epoch; the connection is then closed with 4401. @default its `expiresAt`, else its `exp` (seconds) */
-  readonly expiresAt?: (identity: Identity) => number | undefined
-  /** What other members see of a connection; at most 1,024 bytes as JSON. @default nothing */
-  readonly memberInfo?: (connection: Connection) => MemberInfo | undefined
+  /** What other members see of a connection; at most 1,024 bytes as JSON. Cannot be async. @default nothing */
+  readonly memberInfo?: ((connection: Connection) => MemberInfo | undefined) | undefined
   /** Ready-made room routes by path, added at register. */
   readonly rooms?: Readonly<Record<string, RoomOptions | true>> | undefined
   /** A name for this instance in logs; never used as an id. */

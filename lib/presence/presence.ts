@@ -13,8 +13,10 @@ import type { EnvelopeFactory } from '../delivery/envelopes.ts'
  * stored; envelopes of the kind `presence` go to `receive`; `resync` is for when the backplane is back, or lost members of an instance that died.
  */
 
+/** What a close without a code counts as: RFC 6455 7.1.5. */
+const noStatus = 1005
 /** After these a client does not come back: one of the two is done, or the client is wrong, or somebody else's. */
-const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, CloseCode.BadFrame, CloseCode.OtherUser])
+const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, noStatus, CloseCode.BadFrame, CloseCode.OtherUser])
 /** Groups whose members are read at the same time after an outage. */
 const resyncBatch = 8
 const maxResyncDelayMs = 1_000
@@ -77,8 +79,8 @@ export class Presence {
       this.#here.delete(group)
       this.#away.drop(group)
     }
-    const { closeCode, sessionName } = connection
-    const mayComeBack = closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
+    const { closeCode, dismissed, sessionName } = connection
+    const mayComeBack = !dismissed && closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
     const key = `${connection.id} ${group}`
     const leaving = gone.announced.then(async () => {
       if (!gone.superseded) await this.#announce(group, mayComeBack ? 'away' : 'leave', gone.member)

@@ -52,6 +52,8 @@ export interface JoinedFrame {
   readonly reason?: GapReason | undefined
   /** Where what follows begins. Missing when the group has no log. */
   readonly position?: string | undefined
+  /** Proves to any instance that this session was in the group at `position`. */
+  readonly grant?: string | undefined
 }
 
 /** A member came or went. Never about the connection that gets the frame. */
@@ -102,12 +104,14 @@ export interface HelloFrame {
   readonly session?: string | undefined
   /** The position that the client reached, by group. */
   readonly resume?: Readonly<Record<string, string>> | undefined
+  /** The latest grant of each of these groups, where there is one. */
+  readonly grants?: Readonly<Record<string, string>> | undefined
 }
 
 /** What a client asks for; with an `id`, `ack` or `error` answers it. */
 export type RequestFrame = { readonly id?: number | undefined } & (
   | { readonly type: 'message' } & Payload
-  | { readonly type: 'join', readonly group: string, readonly since?: string | undefined }
+  | { readonly type: 'join', readonly group: string, readonly since?: string | undefined, readonly grant?: string | undefined }
   | { readonly type: 'leave', readonly group: string }
   | { readonly type: 'token', readonly token: string }
 )

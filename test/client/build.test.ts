@@ -27,8 +27,11 @@ t.test('the single file is smaller than 5 KB, compressed', async (t) => {
 })
 
 t.test('the client imports itself and protocol/ alone, and protocol/ imports nothing', async (t) => {
-  const importsOf = (folder: string): string[] => readdirSync(join(root, 'lib', folder)).flatMap(file =>
-    [...readFileSync(join(root, 'lib', folder, file), 'utf8').matchAll(/^(?:import|export)\b.*\bfrom '(.*)'$|\bimport\('(.*)'\)/gm)].map(([, from, called = '']) => `${file}: ${from ?? called}`))
+  const importsOf = (folder: string): string[] => readdirSync(join(root, 'lib', folder)).flatMap(file => {
+    const source = readFileSync(join(root, 'lib', folder, file), 'utf8')
+    const found = source.matchAll(/^(?:import|export)\b.*\bfrom '(.*)'$|\bimport\('(.*)'\)/gm)
+    return [...found].map(([, from, called = '']) => `${file}: ${from ?? called}`)
+  })
   const client = importsOf('client')
   t.ok(client.length > 30, 'it finds the imports')
   t.strictSame(client.filter(line => !/: (\.|\.\.\/protocol)\/[\w-]+\.ts$/.test(line)), [])
@@ -38,9 +41,17 @@ t.test('the client imports itself and protocol/ alone, and protocol/ imports not
 t.test('the small file does what the sources do: its shortened names are its own', async (t) => {
   const server = await scriptedServer(t, { welcome: { pingMs: 50 } })
   const got: unknown[] = []
-  const client = small.connect(server.url, { WebSocket, token: () => ({ token: 'abc', expiresAt: Date.now() + 1_100 }), backoff: { minMs: 10 }, queue: { maxMessages: 10 }, positions: { old: position(9) } })
+  const client = small.connect(server.url, {
+    WebSocket,
+    token: () => ({ token: 'abc', expiresAt: Date.now() + 1_100 }),
+    backoff: { minMs: 10 },
+    queue: { maxMessages: 10 },
+    positions: { old: position(9) }
+  })
   t.teardown(() => client.close())
-  for (const name of ['message', 'presence', 'members', 'joined', 'left', 'gap'] as const) client.on(name, (event: object) => got.push({ ...event, type: name }))
+  for (const name of ['message', 'presence', 'members', 'joined', 'left', 'gap'] as const) {
+    client.on(name, (event: object) => got.push({ ...event, type: name }))
+  }
   const joining = client.join('g')
   const peer = await server.peer(0)
   await joining

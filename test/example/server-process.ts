@@ -2,6 +2,7 @@ import type { Test } from 'tap'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import { childEnvironment, nodeArguments } from '../helpers/child.ts'
 import { until } from '../helpers/until.ts'
 
 const file = fileURLToPath(new URL('../../example-app/server.ts', import.meta.url))
@@ -22,9 +23,8 @@ export interface ServerProcess {
 
 /** Runs server.ts as `npm start` does, with these settings and no others. */
 export function startServer (t: Test, settings: Readonly<Record<string, string>>): ServerProcess {
-  const inherited = Object.entries(process.env).filter(([name]) => !ours.includes(name))
-  // execArgv: the loader that lets this process run TypeScript.
-  const child = spawn(process.execPath, [...process.execArgv, file], { env: { ...Object.fromEntries(inherited), ...settings }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const inherited = Object.entries(childEnvironment()).filter(([name]) => !ours.includes(name))
+  const child = spawn(process.execPath, [...nodeArguments, file], { env: { ...Object.fromEntries(inherited), ...settings }, stdio: ['ignore', 'pipe', 'pipe'] })
   let stdout = ''
   let stderr = ''
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => { stdout += chunk })

@@ -1,10 +1,10 @@
 import t from 'tap'
-import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { createPublisher, type BroadcastResult } from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis } from '../helpers/app.ts'
+import { forkProgram } from '../helpers/child.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -86,7 +86,7 @@ onRedis(t, redis, 'bytes given to a publisher may be used again once the call re
 onRedis(t, redis, 'a process with no sockets publishes, in order, and ends by itself', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
   const members = [await a.enter('worker'), await b.enter('worker')]
-  const child = fork(join(import.meta.dirname, 'programs', 'publish.ts'), [redis.url, 'worker', '200'])
+  const child = forkProgram(join(import.meta.dirname, 'programs', 'publish.ts'), [redis.url, 'worker', '200'])
   t.teardown(() => child.kill('SIGKILL'))
   const [[report], [exitCode]] = await Promise.all([once(child, 'message'), once(child, 'exit')]) as [[{ results: BroadcastResult[], members: number }], [number]]
   t.equal(exitCode, 0)

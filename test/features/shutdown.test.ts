@@ -1,11 +1,12 @@
 import t from 'tap'
-import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import Fastify from 'fastify'
 import websocketGroups from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis, redisCluster, startInstance, type InstanceOptions } from '../helpers/app.ts'
-import { connect } from '../helpers/client.ts'
+import { connect, upgradeStatus } from '../helpers/client.ts'
+import { deferred } from '../helpers/fakes.ts'
+import { forkProgram } from '../helpers/child.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -49,6 +50,7 @@ onEveryCluster(t, redis, 'an instance that closes under traffic takes its member
 onEveryCluster(t, redis, 'the last words of the connections of a closing instance reach the others', async (t, cluster) => {
   const routes: InstanceOptions['routes'] = app => app.wsRoom('/talkative/:room', {
     auth: false,
+    group: ({ room }) => room,
     onJoin: connection => connection.send(connection.id),
     async onLeave (connection, group) {
       await new Promise(resolve => setTimeout(resolve, 50))
@@ -70,7 +72,12 @@ onEveryCluster(t, redis, 'a client that does not answer the close holds up the s
   const [a, b] = [await cluster.start({
     closeGraceMs: 200,
     shutdownCode: 1012,
-    routes: app => app.wsRoom('/deaf/:room', { auth: false, onJoin: connection => connection.send(connection.id), onLeave: connection => { left.push(connection.id) } })
+    routes: app => app.wsRoom('/deaf/:room', {
+      auth: false,
+      group: ({ room }) => room,
+      onJoin: connection => connection.send(connection.id),
+      onLeave: connection => { left.push(connection.id) }
+    })
   }), await cluster.start()]
   const [deaf, polite] = [connect(t, `${a.url}/deaf/room`), connect(t, `${a.url}/deaf/room`)]
   const ids = [String(await deaf.next()), String(await polite.next())]
@@ -178,31 +185,37 @@ t.test('an application that is closed before it is ready, or while it boots with
   t.ok(performance.now() - closing < 500)
 })
 
-t.test('a socket that is upgraded while the shutdown runs is closed with its code', async (t) => {
-  let release = (): void => {}
-  const held = new Promise<void>(resolve => { release = resolve })
+t.test('an upgrade that waits still when the shutdown begins gets 503, and what it waits for may end later', async (t) => {
+  const held = deferred()
+  let reached = false
   const a = await startInstance(t, {
     closeGraceMs: 1_000,
     routes (app) {
-      app.get('/slow', { websocket: true, preHandler: async () => await held }, app.wsHandler({ onConnect () { t.fail('nobody hears of it') }, onMessage () {} }))
-      app.wsRoom('/holding/:room', { auth: false, onLeave: async () => await new Promise(resolve => setTimeout(resolve, 300)) })
+      app.get('/slow', {
+        websocket: true,
+        async preHandler () {
+          reached = true
+          await held.promise
+        }
+      }, app.wsHandler({ onConnect () { t.fail('nobody hears of it') }, onMessage () {} }))
+      app.wsRoom('/holding/:room', { auth: false, group: ({ room }) => room, onLeave: async () => await new Promise(resolve => setTimeout(resolve, 300)) })
     }
   })
   const holding = connect(t, `${a.url}/holding/room`)
   await holding.opened
-  const late = connect(t, `${a.url}/slow`)
-  await until(() => a.registry.count() === 1)
-  await new Promise(resolve => setTimeout(resolve, 50))
+  const late = upgradeStatus(`${a.url}/slow`)
+  await until(() => reached && a.registry.count() === 1)
   const closing = a.close()
-  await new Promise(resolve => setTimeout(resolve, 50))
-  release()
-  t.strictSame(await late.closed, { code: 1001, reason: 'server is going away' })
+  const { statusCode, body } = await late
+  t.equal(statusCode, 503)
+  t.match(JSON.parse(body), { code: 'WSG_REFUSED', error: 'Service Unavailable' })
+  held.resolve()
   await closing
 })
 
 for (const [name, url] of [['memory', async () => ''], ['Redis', async () => redis.url], ['a Redis that is not there', async () => `redis://127.0.0.1:${await freePort()}`]] as const) {
   t.test(`a process that served and closed ends by itself, with ${name}`, async (t) => {
-    const child = fork(join(import.meta.dirname, 'programs', 'serve.ts'), [await url()])
+    const child = forkProgram(join(import.meta.dirname, 'programs', 'serve.ts'), [await url()])
     t.teardown(() => child.kill('SIGKILL'))
     const exited = once(child, 'exit')
     const [report] = await once(child, 'message')

@@ -69,7 +69,7 @@ export async function startInstance (t: Test, { routes, listen = true, ...option
   // Logs outlive the instances, and have tests of their own.
   await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, log: false, ...options })
   app.get('/ws', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({ onConnect: sendId, onMessage () {} }))
-  app.wsRoom('/ws/:room', { auth: { required: false }, onJoin: sendId })
+  app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room, onJoin: sendId })
   routes?.(app)
   if (listen) await app.listen({ port: 0 })
   else await app.ready()

@@ -46,7 +46,7 @@ class WithoutSocket {
     this.#groups.delete(group)
   }
 
-  takeOfferedPosition (): undefined {}
+  takeOffer (): undefined {}
 
   announce (frame: object): void {
     if (this.framed) this.written.push(JSON.stringify(frame))

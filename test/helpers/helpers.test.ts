@@ -10,6 +10,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { WebSocketServer } from 'ws'
+import { childEnvironment, nodeArguments } from './child.ts'
 import { connect, upgradeStatus } from './client.ts'
 import { startRedis } from './redis.ts'
 import { startProxy } from './tcp-proxy.ts'
@@ -88,7 +89,7 @@ t.test('a Redis dies with the process that started it, even by SIGKILL', async (
     import { startRedis } from ${JSON.stringify(new URL('redis.ts', import.meta.url).href)}
     console.error('pid ' + (await startRedis(t)).pid)
     setInterval(() => {}, 1000)`
-  const child = spawn(process.execPath, [...process.execArgv, '--input-type=module', '-e', source], { stdio: ['ignore', 'ignore', 'pipe'] })
+  const child = spawn(process.execPath, [...nodeArguments, '--input-type=module', '-e', source], { env: childEnvironment(), stdio: ['ignore', 'ignore', 'pipe'] })
   t.teardown(() => child.kill('SIGKILL'))
   let pid = 0
   for await (const line of createInterface({ input: child.stderr })) {

@@ -1,8 +1,9 @@
 import type { Test } from 'tap'
-import { fork, type ChildProcess } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { WebsocketGroupsOptions } from '../../plugin.ts'
+import { forkProgram } from './child.ts'
 import type { Answer, Arguments, Question, Ready } from './instance-process.ts'
 import type { TestRedis } from './redis.ts'
 import type { Machine } from './machine.ts'
@@ -34,7 +35,7 @@ const program = fileURLToPath(new URL('./instance-process.ts', import.meta.url))
 
 /** Starts an instance; it dies with the test's process, however that goes. Rejects with the code of the error that stopped its boot. */
 export async function startInstance (t: Test, { redisUrl, options = {} }: InstanceOptions): Promise<Instance> {
-  const child = fork(program, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const child = forkProgram(program)
   const gone = once(child, 'exit')
   t.teardown(async () => {
     child.kill('SIGKILL')

@@ -20,7 +20,7 @@ t.test('a bucket lets through its burst, then its rate, and sends each refused o
 
 t.test('more upgrades than upgradeLimit allows get 503 with Retry-After, other requests do not count', async t => {
   const { app, listen } = await service(t, { upgradeLimit: { perSecond: 1, burst: 3 } })
-  app.wsRoom('/ws/:room')
+  app.wsRoom('/ws/:room', { auth: false })
   app.get('/plain', async () => 'plain')
   const url = await listen()
   for (let n = 0; n < 5; n++) t.equal((await app.inject('/plain')).statusCode, 200)

@@ -11,7 +11,7 @@ t.test('close gives every client 1001, runs every onDisconnect, and empties the 
   const staying = await service(t, { backplane: cluster.backplane() })
   await staying.app.ready()
   let left = 0
-  leaving.app.wsRoom('/ws/:room', { onLeave () { left++ } })
+  leaving.app.wsRoom('/ws/:room', { auth: false, onLeave () { left++ } })
   const url = await leaving.listen()
   const clients = Array.from({ length: 300 }, () => connect(t, `${url}/ws/x`))
   await until(async () => await staying.app.registry.groupCount('x') === 300)
@@ -26,7 +26,7 @@ t.test('close gives every client 1001, runs every onDisconnect, and empties the 
 
 t.test('shutdownCode 1012 asks clients to come back', async t => {
   const { app, listen } = await service(t, { shutdownCode: 1012 })
-  app.wsRoom('/ws/:room')
+  app.wsRoom('/ws/:room', { auth: false })
   const client = connect(t, `${await listen()}/ws/x`)
   await client.opened
   await app.close()
@@ -61,7 +61,7 @@ t.test('an onDisconnect that hangs does not hold up the close for longer than tw
 
 t.test('while clients are being closed, upgrades are refused with 503', async t => {
   const { app, listen } = await service(t, { closeGraceMs: 500 })
-  app.wsRoom('/ws/:room')
+  app.wsRoom('/ws/:room', { auth: false })
   const url = await listen()
   const client = connect(t, `${url}/ws/x`)
   await client.opened
@@ -79,7 +79,7 @@ t.test('by policy, upgrades are refused with 503 and Retry-After while the backp
     override get state (): 'up' | 'down' { return state }
   }
   const { app, listen } = await service(t, { backplane: new FlakyBackplane(), outage: { upgrade: 'refuse' } })
-  app.wsRoom('/ws/:room')
+  app.wsRoom('/ws/:room', { auth: false })
   app.get('/plain', async () => 'plain')
   const url = await listen()
   t.equal((await upgradeStatus(`${url}/ws/x`)).statusCode, 101)

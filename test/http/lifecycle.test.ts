@@ -322,7 +322,7 @@ t.test('the end', async t => {
       },
       'onConnect throws': { ends () {}, callbacks: { onConnect () { throw new Error('no') } }, code: 1011 },
       'onMessage throws': { ends: ({ client }) => client.send('x'), callbacks: { onMessage () { throw new Error('no') } }, code: 1011 },
-      'the client breaks the protocol': { ends: ({ client }) => client.send('x'.repeat(200)), options: { options: { maxPayload: 100 } }, code: 1006 },
+      'the client breaks the protocol': { ends: ({ client }) => client.send('x'.repeat(200)), options: { options: { maxPayload: 100 } }, code: 1009 },
       'the instance shuts down': { ends: ({ app }) => { void app.close() }, code: 1001 }
     }
     for (const [name, { ends, callbacks = {}, options, code, reason }] of Object.entries(ways)) {
@@ -331,6 +331,7 @@ t.test('the end', async t => {
         await running.client.opened
         await until(() => running.connection())
         ends(running)
+        await until(() => running.ends.length > 0)
         await settled(running)
         await running.app.close()
         t.equal(running.ends.length, 1)
@@ -498,7 +499,7 @@ t.test('connection', async t => {
     }
     t.ok(connection.bufferedBytes < 3 * megabyte.length, `${connection.bufferedBytes} bytes`)
     t.equal(connection.closed, true)
-    await settled(running)
+    await until(() => running.ends.length > 0)
     t.match(running.ends, [{ code: 4008, reason: 'client reads too slowly' }])
     t.equal(running.app.registry.stats().slowConsumersClosed, 1)
   })

@@ -15,7 +15,10 @@ t.test('a wrong option fails the registration and names the option, the value an
     [{ hartbeat: 1 }, /there is no option hartbeat \(it got 1\); there are: .*heartbeatIntervalMs/],
     [{ outage: { join: 'x' } }, /outage\.join must be 'local' or 'reject', got 'x'/],
     [{ rooms: { '/ws/:room': { onOpen () {} } } }, /no option wsRoom\('\/ws\/:room'\)\.onOpen/],
-    [{ rooms: { '/ws': true } }, /wsRoom\('\/ws'\) must have a parameter/]
+    [{ rooms: { '/ws': true } }, /wsRoom\('\/ws'\) must have a parameter/],
+    [{ rooms: { '/ws/:room': true } }, /wsRoom\('\/ws\/:room'\) does not say who may enter: .* write auth: false/],
+    [{ authenticate: undefined, rooms: { '/ws/:room': { presence: true } } }, /does not say who may enter/],
+    [{ authenticate: () => null, rooms: { '/a/:room': true, '/b/:name': true } }, /'\/b\/:name'\) and wsRoom\('\/a\/:room'\) could lead to the same group/]
   ]
   for (const [options, message] of wrong) {
     const { app } = bareService(t)
@@ -36,10 +39,10 @@ t.test('in an encapsulated scope with a prefix, routes and decorators belong to 
   const { app, listen } = bareService(t)
   let scoped: FastifyInstance | undefined
   await app.register(async scope => {
-    await scope.register(websocketGroups, { rooms: { '/rooms/:room': true } })
+    await scope.register(websocketGroups, { rooms: { '/rooms/:room': { auth: false, group: ({ room = '' }) => room } } })
     scoped = scope
     scope.get('/echo', { websocket: true }, scope.wsHandler({ onMessage: (connection, data) => connection.send(data) }))
-    await scope.register(async child => { child.wsRoom('/deep/:room') }, { prefix: '/child' })
+    await scope.register(async child => { child.wsRoom('/deep/:room', { auth: false, group: ({ room }) => room }) }, { prefix: '/child' })
   }, { prefix: '/v1' })
   app.get('/plain', async () => 'plain')
   const url = await listen()
@@ -61,7 +64,7 @@ t.test('beside @fastify/autoload, which adds options of its own', async t => {
       'index.js': "export default async (app, options) => app.websocketGroupsTest(options)\nexport const autoConfig = { instanceLabel: 'auto' }\n"
     },
     chat: {
-      'index.js': "export default async app => { app.wsRoom('/:room') }\n"
+      'index.js': "export default async app => { app.wsRoom('/:room', { auth: false }) }\n"
     }
   })
   const { app, listen } = await service(t)
@@ -85,7 +88,7 @@ t.test('@fastify/websocket that the service registered itself is used, and keeps
   await app.register(websocket, { options: { maxPayload: 10 } })
   app.get('/raw', { websocket: true }, socket => { socket.send('raw') })
   await app.register(websocketGroups)
-  app.wsRoom('/ws/:room')
+  app.wsRoom('/ws/:room', { auth: false })
   const url = await listen()
   t.equal(await connect(t, `${url}/raw`).next(), 'raw')
   const client = connect(t, `${url}/ws/x`, { protocols: ['bearer', 'token'] })
@@ -154,7 +157,7 @@ t.test('a refused upgrade holds up the close of the server nowhere, also not out
 
 t.test('a plain GET of a websocket route is a 404, as @fastify/websocket has it', async t => {
   const { app } = await service(t)
-  app.wsRoom('/ws/:room')
+  app.wsRoom('/ws/:room', { auth: false })
   t.equal((await app.inject('/ws/x')).statusCode, 404)
   t.equal((await app.inject({ method: 'HEAD', url: '/ws/x' })).statusCode, 404)
 })

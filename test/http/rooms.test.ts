@@ -7,11 +7,12 @@ import { service } from './service.ts'
 
 const users: Record<string, Identity> = { 'john-token': { userId: 'john', name: 'John' } }
 const authenticate = (token: string): Identity | undefined => users[token]
+const group = ({ room = '' }: Readonly<Record<string, string>>): string => room
 const john = { protocols: ['bearer', 'john-token'] }
 
 t.test('a room relays each message as it is to everyone in it, the sender included, and to nobody else', async t => {
   const { app, listen } = await service(t)
-  app.wsRoom('/ws/:room')
+  app.wsRoom('/ws/:room', { auth: false })
   const url = await listen()
   const [a, b, other] = [connect(t, `${url}/ws/lobby`), connect(t, `${url}/ws/lobby`), connect(t, `${url}/ws/kitchen`)]
   await Promise.all([a, b, other].map(async client => await client.opened))
@@ -29,6 +30,7 @@ t.test('onJoin, onMessage and onLeave replace the steps, each with the group', a
   const seen: unknown[] = []
   const { app, listen } = await service(t)
   app.wsRoom('/ws/:org/:room', {
+    auth: false,
     group: params => `${params.org}:${params.room}`,
     async onJoin (connection, group, request) {
       seen.push(['join', group, connection.groups, request.params.room])
@@ -47,14 +49,13 @@ t.test('onJoin, onMessage and onLeave replace the steps, each with the group', a
 })
 
 t.test('the group is the parameter called room, or the only one, also one of the prefix', async t => {
-  const { app, listen } = await service(t)
-  app.wsRoom('/a/:org/:room')
-  app.wsRoom('/b/:name')
-  app.wsRoom('/c/:kind-:room(^\\w+$)/x')
-  await app.register(async scope => { scope.wsRoom('/live') }, { prefix: '/d/:match' })
-  const url = await listen()
-  for (const [path, group] of [['/a/acme/one', 'one'], ['/b/two', 'two'], ['/c/red-three/x', 'three'], ['/d/four/live', 'four']] as const) {
-    connect(t, url + path)
+  for (const [prefix, route, path, group] of [
+    ['', '/a/:org/:room', '/a/acme/one', 'one'], ['', '/b/:name', '/b/two', 'two'], ['', '/c/:kind-:room(^\\w+$)/x', '/c/red-three/x', 'three'],
+    ['/d/:match', '/live', '/d/four/live', 'four']
+  ] as const) {
+    const { app, listen } = await service(t)
+    await app.register(async scope => { scope.wsRoom(route, { auth: false }) }, { prefix })
+    connect(t, await listen() + path)
     await until(async () => await app.registry.groupCount(group) === 1, { what: path })
   }
 })
@@ -64,7 +65,7 @@ t.test('a path that names no group is refused when the room is added', async t =
   for (const path of ['/ws', '/ws/:a/:b', '/ws/::room', '/ws/*']) {
     t.throws(() => app.wsRoom(path), { code: 'WSG_OPTION_INVALID', message: /parameter called room, or only one, or the option group/ }, path)
   }
-  t.doesNotThrow(() => app.wsRoom('/fixed', { group: () => 'fixed' }))
+  t.doesNotThrow(() => app.wsRoom('/fixed', { auth: false, group: () => 'fixed' }))
 })
 
 t.test('wrong options are refused when the room is added', async t => {
@@ -83,9 +84,9 @@ t.test('wrong options are refused when the room is added', async t => {
 
 t.test('a group name or params that are no good are a plain HTTP 400', async t => {
   const { app, listen } = await service(t)
-  app.wsRoom('/ws/:room')
-  app.wsRoom('/numbered/:room', { schema: { params: { type: 'object', properties: { room: { type: 'string', pattern: '^[0-9]+$' } } } } })
-  app.wsRoom('/computed/:room', { group: () => undefined as unknown as string })
+  app.wsRoom('/ws/:room', { auth: false, group: ({ room }) => room })
+  app.wsRoom('/numbered/:room', { auth: false, group: ({ room }) => `n:${room}`, schema: { params: { type: 'object', properties: { room: { type: 'string', pattern: '^[0-9]+$' } } } } })
+  app.wsRoom('/computed/:room', { auth: false, group: () => undefined as unknown as string })
   const url = await listen()
   for (const path of ['/ws/a%00b', '/ws/%0a', '/computed/x']) {
     const { statusCode, headers, body } = await upgradeStatus(url + path)
@@ -101,9 +102,9 @@ t.test('a group name or params that are no good are a plain HTTP 400', async t =
 t.test('a room is guarded as soon as the plugin can authenticate, unless it says otherwise', async t => {
   const { app, listen } = await service(t, {
     authenticate,
-    rooms: { '/guarded/:room': true, '/open/:room': { auth: false }, '/own/:room': { auth: { query: 'token' } } }
+    rooms: { '/guarded/:room': { group }, '/open/:room': { auth: false, group }, '/own/:room': { auth: { query: 'token' }, group } }
   })
-  app.wsRoom('/strict/:room', { auth: { authorize: () => false } })
+  app.wsRoom('/strict/:room', { group, auth: { authorize: () => false } })
   app.wsRoom('/named/:room', { auth: true, group: (params, identity) => `${identity.userId ?? ''}:${params.room}` })
   const url = await listen()
   t.equal((await upgradeStatus(`${url}/guarded/x`)).statusCode, 401)
@@ -133,7 +134,7 @@ t.test('a connection whose join fails because the backplane is out is closed wit
   }
   let left = 0
   const { app, listen } = await service(t, { backplane: new BrokenBackplane(), outage: { join: 'reject' } })
-  app.wsRoom('/ws/:room', { onLeave () { left++ } })
+  app.wsRoom('/ws/:room', { auth: false, onLeave () { left++ } })
   const client = connect(t, `${await listen()}/ws/x`)
   t.strictSame(await client.closed, { code: 1013, reason: 'not available now' })
   await until(() => app.registry.count() === 0)
@@ -143,7 +144,7 @@ t.test('a connection whose join fails because the backplane is out is closed wit
 t.test('an onJoin that throws closes with 1011, and the room is left', async t => {
   let left = 0
   const { app, listen } = await service(t)
-  app.wsRoom('/ws/:room', { onJoin () { throw new Error('no') }, onLeave () { left++ } })
+  app.wsRoom('/ws/:room', { auth: false, onJoin () { throw new Error('no') }, onLeave () { left++ } })
   t.match(await connect(t, `${await listen()}/ws/x`).closed, { code: 1011 })
   await until(() => left === 1)
   t.equal(await app.registry.groupCount('x'), 0)
@@ -152,6 +153,7 @@ t.test('an onJoin that throws closes with 1011, and the room is left', async t =
 t.test('onError of a room decides as that of a handler does', async t => {
   const { app, listen } = await service(t)
   app.wsRoom('/ws/:room', {
+    auth: false,
     onMessage (connection, data) {
       if (data === 'bad') throw new Error('bad')
       connection.send(data)

@@ -2,7 +2,7 @@ import t from 'tap'
 import { spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, join, posix } from 'node:path'
 
 // What a user gets is the tarball, not the checkout: these tests use nothing else. They are offline.
 
@@ -58,18 +58,77 @@ async function consumer (name: string): Promise<string> {
   return folder
 }
 
-t.test('the tarball holds what is published, and no more', async (t) => {
-  const { output } = await run('tar', ['-tzf', tarball], work)
-  const files = output.trim().split('\n').map(file => file.replace(/^package\//, ''))
-  for (const file of ['LICENSE', 'README.md', 'package.json', 'plugin.ts', 'dist/esm/plugin.js', 'dist/cjs/plugin.js', 'dist/cjs/package.json']) {
-    t.ok(files.includes(file), file)
-  }
-  const expected = /^(dist|lib|docs)\/|^(plugin\.ts|test\/contract\/suite\.ts|scripts\/build\.mjs|package\.json|README\.md|LICENSE|CHANGELOG\.md)$/
-  t.strictSame(files.filter(file => !expected.test(file)), [])
+const listed = await run('tar', ['-tzf', tarball], work)
+const files = listed.output.trim().split('\n').map(file => file.replace(/^package\//, ''))
+const contents = (file: string): string => readFileSync(join(work, 'package', file), 'utf8')
 
-  // Both halves come from the same sources.
-  const half = (name: string): string[] => files.filter(file => file.startsWith(`dist/${name}/`)).map(file => file.slice(9)).sort()
-  t.strictSame(half('cjs').filter(file => file !== 'package.json'), half('esm'))
+t.test('the tarball holds what is published, and no more', async (t) => {
+  const needed = ['LICENSE', 'README.md', 'package.json', 'dist/esm/plugin.js', 'dist/cjs/plugin.js', 'dist/cjs/package.json', 'dist/client.global.min.js']
+  for (const file of needed) t.ok(files.includes(file), file)
+  const folders = /^(dist|docs|example-app|bench\/plots)\//
+  // Sources that a page refers to.
+  const named = ['lib/backplane/backplane.ts', 'lib/backplane/redis/envelope.ts']
+  const single = /^(package\.json|LICENSE|[A-Z]+\.md|bench\/README\.md|scripts\/build\.mjs)$/
+  t.strictSame(files.filter(file => !folders.test(file) && !single.test(file) && !named.includes(file)), [])
+  t.ok(files.length < 350, `${files.length} files`)
+})
+
+t.test('source maps come with their sources, or not at all', async (t) => {
+  const maps = files.filter(file => file.endsWith('.map'))
+  t.strictSame(maps.flatMap(map => (JSON.parse(contents(map)) as { sources: string[] }).sources
+    .map(source => posix.join(posix.dirname(map), source)).filter(source => !files.includes(source))), [])
+  for (const file of files.filter(file => /\.[cm]?[jt]s$/.test(file))) {
+    const [, map] = /^\/\/# sourceMappingURL=(.*)$/m.exec(contents(file)) ?? []
+    if (map) t.ok(files.includes(posix.join(posix.dirname(file), map)), `${file} names ${map}`)
+  }
+})
+
+/** As GitHub and npm make it of a heading. */
+function anchorOf (heading: string): string {
+  return heading.trim().toLowerCase().replace(/\]\([^)]*\)/g, ']').replace(/[^\p{L}\p{N}\s_-]/gu, '').replaceAll(' ', '-')
+}
+
+function deadLinks (names: readonly string[], read: (file: string) => string): string[] {
+  const withoutCode = (file: string): string =>
+    read(file).replace(/^```.*?^```/gms, '').replace(/`[^`\n]*`/g, code => code.replace(/[[\]()]/g, ''))
+  const anchors = (file: string): string[] => [...withoutCode(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => anchorOf(heading))
+  const isAlive = (file: string, link: string): boolean => {
+    if (/^[a-z]+:/.test(link)) return true
+    const [path = '', anchor] = link.split('#')
+    const target = path === '' ? file : posix.join(posix.dirname(file), path)
+    const found = names.some(name => name === target || name.startsWith(target.replace(/\/?$/, '/')))
+    return found && (anchor === undefined || !target.endsWith('.md') || anchors(target).includes(anchor))
+  }
+  return names.filter(file => file.endsWith('.md')).flatMap(file => [...withoutCode(file).matchAll(/\]\(([^)\s]+)\)/g)]
+    .filter(([, link = '']) => !isAlive(file, link)).map(([, link]) => `${file}: ${link}`))
+}
+
+t.test('every link of its pages leads to a page or a heading in the tarball', async (t) => {
+  t.strictSame(deadLinks(files, contents), [])
+  const pages: Record<string, string> = {
+    'a.md': '# A `b(c)`, d\n[1](docs/b.md#b) [2](docs/) [3](#a-bc-d) [4](https://x.org) `[5](none.md)`\n' +
+      '[6](none.md) [7](docs/b.md#a) [8](#b) [9](doc)',
+    'docs/b.md': '# B\n[1](../a.md) [2](b.md#b) [3](a.md)'
+  }
+  const dead = ['a.md: none.md', 'a.md: docs/b.md#a', 'a.md: #b', 'a.md: doc', 'docs/b.md: a.md']
+  t.strictSame(deadLinks(Object.keys(pages), file => pages[file] ?? ''), dead, 'the check finds dead ones')
+})
+
+t.test('npm and the page of the package know where it comes from, and nothing runs when it is installed', async (t) => {
+  const { repository, homepage, bugs, scripts } = JSON.parse(contents('package.json')) as Record<string, Record<string, string>>
+  t.match(repository, { type: 'git', url: /^git\+https:/ })
+  t.match({ homepage, bugs }, { homepage: /^https:/, bugs: { url: /^https:/ } })
+  t.strictSame(Object.keys(scripts ?? {}).filter(name => /^(pre|post)?(install|prepare)$/.test(name)), [])
+})
+
+t.test('no development dependency wants a newer Node than the package itself', async (t) => {
+  interface Lock { readonly packages: Readonly<Record<string, { readonly engines?: { readonly node?: string } }>> }
+  const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as Lock
+  // A range such as `^18.17 || >=20`: the first number of each part is the oldest release line that it admits.
+  const oldest = ({ engines }: Lock['packages'][string]): number =>
+    Math.min(...(engines?.node ?? '0').split('||').map(part => Number(/\d+/.exec(part)?.[0] ?? 0)))
+  t.ok(Object.values(packages).some(one => oldest(one) === 20), 'it reads the ranges')
+  t.strictSame(Object.keys(packages).filter(path => oldest(packages[path] ?? {}) > 20), [])
 })
 
 t.test('publint has nothing to say', async (t) => {
@@ -78,7 +137,9 @@ t.test('publint has nothing to say', async (t) => {
 })
 
 t.test('its types resolve for every kind of consumer', async (t) => {
-  const { code, output } = await run(process.execPath, [tool('@arethetypeswrong', 'cli', 'dist', 'index.js'), tarball], work)
+  // Pages load these files; nobody writes types for them.
+  const browserFiles = ['--exclude-entrypoints', 'client.min.js', 'client.global.min.js']
+  const { code, output } = await run(process.execPath, [tool('@arethetypeswrong', 'cli', 'dist', 'index.js'), tarball, ...browserFiles], work)
   t.equal(code, 0, { output })
 })
 
@@ -97,7 +158,12 @@ t.test('import and require give the same plugin, and a service runs with it', as
     import fastify from 'fastify'
     import plugin from '${manifest.name}'
     import * as contract from '${manifest.name}/contract'
+    import { connect } from '${manifest.name}/client'
+    import { connect as small } from '${manifest.name}/client.min.js'
     assert.ok(Object.keys(contract).length > 0)
+    assert.equal(typeof connect, 'function')
+    assert.equal(typeof small, 'function')
+    assert.match(import.meta.resolve('${manifest.name}/client.global.min.js'), /dist\\/client\\.global\\.min\\.js$/)
     ${body}`)
   writeFileSync(join(folder, 'cjs.cjs'), `
     const assert = require('node:assert/strict')
@@ -105,6 +171,12 @@ t.test('import and require give the same plugin, and a service runs with it', as
     const { default: plugin, ...named } = require('${manifest.name}')
     assert.ok(Object.keys(require('${manifest.name}/contract')).length > 0)
     assert.equal(require('${manifest.name}/package.json').name, '${manifest.name}')
+    assert.equal(typeof require('${manifest.name}/client').connect, 'function')
+    // Browsers get these files: they are the same ones however they are found.
+    for (const file of ['client.min.js', 'client.global.min.js']) {
+      const path = require('node:path').join(__dirname, 'node_modules', '${manifest.name}', 'dist', file)
+      assert.equal(require.resolve('${manifest.name}/' + file), path)
+    }
     async function main () {${body}
       // what people write who do not think of .default
       const short = fastify()
@@ -145,14 +217,17 @@ t.test('ESM and CommonJS consumers in TypeScript compile, with the types of the 
   // One program each: both halves of the package in one program would extend Fastify's types twice, and nobody writes that.
   await Promise.all(['mts', 'cts'].map(async (extension) => {
     writeFileSync(join(folder, `consumer.${extension}`), source)
-    writeFileSync(join(folder, `contract.${extension}`), `import * as contract from '${manifest.name}/contract'\nexport const names = Object.keys(contract)`)
+    const contract = `import * as contract from '${manifest.name}/contract'\nexport const names = Object.keys(contract)`
+    writeFileSync(join(folder, `contract.${extension}`), contract)
     const project = join(folder, `tsconfig.${extension}.json`)
     writeFileSync(project, JSON.stringify({
-      compilerOptions: { target: 'es2022', module: 'nodenext', strict: true, noEmit: true, skipLibCheck: false, types: ['node'] }, include: [`*.${extension}`]
+      compilerOptions: { target: 'es2022', module: 'nodenext', strict: true, noEmit: true, skipLibCheck: false, types: ['node'] },
+      include: [`*.${extension}`]
     }))
     const { output } = await run(process.execPath, [tool('typescript', 'bin', 'tsc'), '--pretty', 'false', '-p', project], folder)
     // Declarations are checked too, but only ours: what other packages publish is not for this test to judge.
-    const ours = output.split('\n').filter(line => /error TS/.test(line) && !/^[^(]*node_modules\/(?!fastify-websocket-groups\/)/.test(line))
+    const foreign = /^[^(]*node_modules\/(?!fastify-websocket-groups\/)/
+    const ours = output.split('\n').filter(line => /error TS/.test(line) && !foreign.test(line))
     t.strictSame(ours, [], `.${extension}`, { output })
   }))
 })

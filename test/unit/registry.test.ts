@@ -70,3 +70,17 @@ t.test('stats are numbers, with those of the backplane among them', async (t) =>
   for (const [name, value] of Object.entries(stats)) t.type(value, 'number', name)
   t.match(stats, { connections: 0, groups: 0, messagesPublished: 0, ofTheBackplane: 7 })
 })
+
+t.test('app.registry has the public methods and nothing else', async (t) => {
+  const { app } = await make(t, {})
+  await app.ready()
+  const registry: object = app.registry
+  const prototype: object = Object.getPrototypeOf(registry)
+  t.strictSame(Object.getPrototypeOf(prototype), Object.prototype)
+  t.strictSame(Reflect.ownKeys(registry), [])
+  t.strictSame(Reflect.ownKeys(prototype).map(String).sort(), [
+    'all', 'broadcastToAll', 'broadcastToGroup', 'constructor', 'count', 'disconnect', 'filter', 'get', 'groupCount', 'groups', 'health', 'history',
+    'instanceId', 'join', 'leave', 'leaveAll', 'members', 'sendTo', 'sendToUser', 'stats'
+  ])
+  for (const name of ['close', 'drain', 'open', 'renew', 'start', 'ready', 'metrics']) t.notOk(name in registry, name)
+})

@@ -19,28 +19,30 @@ interface Bus {
   readonly instances: Set<MemoryBackplane>
   readonly logs: MemoryLogs
   readonly blocks: MemoryBlocks
+  secret: string | undefined
 }
 
 function newBus (): Bus {
-  return { instances: new Set(), logs: new MemoryLogs(), blocks: new MemoryBlocks() }
+  return { instances: new Set(), logs: new MemoryLogs(), blocks: new MemoryBlocks(), secret: undefined }
 }
 
 /** The contract of a backplane inside one process; also what runs when no Redis is configured. */
 export class MemoryBackplane implements Backplane {
   readonly name = 'memory'
   readonly problems: readonly string[] = []
+  readonly localHistory = true
+  readonly #bus: Bus
   readonly #instances: Set<MemoryBackplane>
   readonly #logs: MemoryLogs
-  readonly #blocks: MemoryBlocks
   readonly #wanted = new Set<string>()
   /** How far the log of each subscribed group was delivered. */
   readonly #delivered = new Map<string, LogPosition>()
   #local: LocalInstance | undefined
 
-  constructor ({ instances, logs, blocks }: Bus = newBus()) {
-    this.#instances = instances
-    this.#logs = logs
-    this.#blocks = blocks
+  constructor (bus: Bus = newBus()) {
+    this.#bus = bus
+    this.#instances = bus.instances
+    this.#logs = bus.logs
   }
 
   get state (): 'up' | 'down' {
@@ -92,6 +94,10 @@ export class MemoryBackplane implements Backplane {
     return this.#delivered.get(group)
   }
 
+  async secret (candidate: string): Promise<string> {
+    return (this.#bus.secret ??= candidate)
+  }
+
   async syncMember (): Promise<void> {
     // Nothing to store: reads pull the memberships from the instances themselves.
   }
@@ -105,12 +111,12 @@ export class MemoryBackplane implements Backplane {
 
   async block (name: string, forMs: number): Promise<boolean> {
     this.#assertUp()
-    return this.#blocks.set(name, forMs)
+    return this.#bus.blocks.set(name, forMs)
   }
 
   async blocks (): Promise<readonly Block[]> {
     this.#assertUp()
-    return this.#blocks.list()
+    return this.#bus.blocks.list()
   }
 
   async count (group: string): Promise<number> {

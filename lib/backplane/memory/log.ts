@@ -1,15 +1,18 @@
 import { randomBytes, randomInt } from 'node:crypto'
+import { BoundedMap } from '../../bounded-map.ts'
 import { logStart } from '../position.ts'
 import type { Appended, Envelope, GapReason, LoggedEnvelope, LogPage, LogPosition, LogSettings } from '../backplane.ts'
 
 const idempotencyMs = 300_000
+const maxKeys = 100_000
 
 interface Log {
   readonly epoch: string
   /** The position before the first of `messages`. */
   before: LogPosition
   readonly messages: LoggedEnvelope[]
-  readonly keys: Map<string, { readonly position: LogPosition, readonly until: number }>
+  /** Positions by idempotency key. */
+  readonly keys: BoundedMap<string, LogPosition>
   expiresAt: number
 }
 
@@ -23,13 +26,13 @@ export class MemoryLogs {
     this.#expire(now)
     const log = this.#logs.get(group) ?? newLog()
     const known = key === undefined ? undefined : log.keys.get(key)
-    if (known !== undefined && known.until > now) return { position: known.position, queued: false, duplicate: true, logged: undefined }
+    if (known !== undefined) return { position: known, queued: false, duplicate: true, logged: undefined }
     const top = topOf(log)
     const position = { epoch: log.epoch, offset: top.offset + 1, nonce: randomInt(1, 2 ** 32) }
     const logged = { ...envelope, position }
     log.messages.push(logged)
     while (log.messages.length > maxMessages) log.before = log.messages.shift()?.position ?? log.before
-    if (key !== undefined) remember(log.keys, key, position, now)
+    if (key !== undefined) log.keys.set(key, position)
     log.expiresAt = now + ttlMs
     this.#logs.delete(group)
     this.#logs.set(group, log)
@@ -63,7 +66,7 @@ export class MemoryLogs {
 }
 
 function newLog (): Log {
-  return { epoch: randomBytes(8).toString('latin1'), before: logStart, messages: [], keys: new Map(), expiresAt: 0 }
+  return { epoch: randomBytes(8).toString('latin1'), before: logStart, messages: [], keys: new BoundedMap({ maxWeight: maxKeys, maxAgeMs: idempotencyMs }), expiresAt: 0 }
 }
 
 function topOf ({ messages, before }: Log): LogPosition {
@@ -76,13 +79,4 @@ function gapBetween (log: Log, since: LogPosition): GapReason | undefined {
   if (since.offset < log.before.offset) return 'trimmed'
   const there = since.offset === log.before.offset ? log.before : log.messages[since.offset - log.before.offset - 1]?.position
   return there?.nonce === since.nonce ? undefined : 'rewound'
-}
-
-/** Keys are in the order of their end, so the first are the first to go. */
-function remember (keys: Log['keys'], key: string, position: LogPosition, now: number): void {
-  for (const [old, { until }] of keys) {
-    if (until > now) break
-    keys.delete(old)
-  }
-  keys.set(key, { position, until: now + idempotencyMs })
 }

@@ -2,14 +2,14 @@ import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type { Appended, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
 import { Keys } from './keys.ts'
-import { readPage } from './log/page.ts'
-import { publish } from './publish.ts'
-import { listBlocks, storeBlock } from './membership/blocks.ts'
-import { readCount, readMembers } from './membership/records.ts'
+import type { RedisSource } from './link/connect.ts'
+import { Link } from './link/link.ts'
 import { Partition, type PartitionOptions } from './partition.ts'
 
 export interface RedisBackplaneOptions extends PartitionOptions {
+  readonly redis: RedisSource
   readonly keyPrefix: string
+  readonly operationTimeoutMs: number
   readonly bootTimeoutMs: number
 }
 
@@ -35,12 +35,14 @@ export class RedisBackplane implements Backplane {
   }
 
   async start (local: LocalInstance): Promise<void> {
-    const session = this.#partition = new Partition(this.#options, this.#keys, local)
+    const { redis, operationTimeoutMs, bootTimeoutMs } = this.#options
+    const links = { command: new Link(redis, 'command', operationTimeoutMs), subscribe: new Link(redis, 'subscribe', operationTimeoutMs) }
+    const partition = this.#partition = new Partition(links, this.#options, this.#keys, local)
     try {
-      await session.boot(this.#options.bootTimeoutMs)
+      await partition.boot(bootTimeoutMs)
     } catch (error) {
       this.#partition = undefined
-      await session.close()
+      await partition.close()
       throw error
     }
   }
@@ -58,15 +60,15 @@ export class RedisBackplane implements Backplane {
   }
 
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    return await publish(this.#open.command, this.#keys, targets, envelope)
+    return await this.#open.writer.publish(targets, envelope)
   }
 
   async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
-    return await this.#open.appends.append(group, envelope, log, key)
+    return await this.#open.writer.append(group, envelope, log, key)
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    return await readPage(this.#open.command, this.#keys, group, since, limit)
+    return await this.#open.writer.history(group, since, limit)
   }
 
   position (group: string): LogPosition | undefined {
@@ -75,6 +77,10 @@ export class RedisBackplane implements Backplane {
 
   follow (group: string, position: LogPosition): void {
     this.#partition?.follow(group, position)
+  }
+
+  async secret (candidate: string): Promise<string> {
+    return await this.#open.writer.secret(candidate)
   }
 
   async syncMember (group: string, connectionId: string): Promise<void> {
@@ -86,19 +92,19 @@ export class RedisBackplane implements Backplane {
   }
 
   async block (name: string, forMs: number): Promise<boolean> {
-    return await storeBlock(this.#open.command, this.#keys, name, forMs)
+    return await this.#open.blocks.set(name, forMs)
   }
 
   async blocks (): Promise<readonly Block[]> {
-    return await listBlocks(this.#open.command, this.#keys)
+    return await this.#open.blocks.list()
   }
 
   async count (group: string): Promise<number> {
-    return await readCount(this.#open.command, this.#keys, group)
+    return await this.#open.writer.count(group)
   }
 
   async members (group: string): Promise<Member[]> {
-    return await readMembers(this.#open.command, this.#keys, group)
+    return await this.#open.writer.members(group)
   }
 
   stats (): Record<string, number> {

@@ -41,6 +41,11 @@ export class Keys {
     return `${this.#base}i:${instanceId}`
   }
 
+  /** String: what all instances sign with. */
+  get secret (): string {
+    return `${this.#base}secret`
+  }
+
   /** Hash: epoch `e`, last offset `s`, last nonce `n` of a group's log, and `p<id>`: what that publisher appended last. */
   logMeta (group: string): string {
     return `${this.#base}h:${group}`

@@ -14,7 +14,13 @@ const keyBytes = 100
 /** `WebSocket.OPEN`. */
 const open = 1
 
-interface SlowConnection { tooSlow (bufferedBytes: number): void }
+/** What the writer tells its connection. */
+interface WriterOwner {
+  /** The client is further behind than it may be. */
+  tooSlow (bufferedBytes: number): void
+  /** ws writes the close frame: this side's own, or the answer to the client's. */
+  leaving (said: { readonly code: number, readonly reason: string }): void
+}
 
 // Shared by all sends: ws copies from them.
 const textMessage = { binary: false }
@@ -24,7 +30,7 @@ const binaryMessage = { binary: true }
 export class SocketWriter implements BeforeClose, Flushable {
   /** The client may be given messages: at once, or after the hello of the framed protocol. */
   ready: boolean
-  readonly #connection: SlowConnection
+  readonly #connection: WriterOwner
   readonly #socket: WebSocket
   readonly #scheduler: FlushScheduler
   readonly #encoding: Encoding
@@ -40,7 +46,7 @@ export class SocketWriter implements BeforeClose, Flushable {
   #latest: Map<string, Buffer> | undefined
   #latestBytes = 0
 
-  constructor (connection: SlowConnection, socket: WebSocket, framed: boolean, outbox: FlushScheduler) {
+  constructor (connection: WriterOwner, socket: WebSocket, framed: boolean, outbox: FlushScheduler) {
     this.#connection = connection
     this.#socket = socket
     this.#scheduler = outbox
@@ -94,7 +100,13 @@ export class SocketWriter implements BeforeClose, Flushable {
     this.flush()
   }
 
-  closing (): void {
+  beforeClose (code: number, reason: string): void {
+    this.finish()
+    this.#connection.leaving({ code, reason })
+  }
+
+  /** Writes what waits, and nothing after it. */
+  finish (): void {
     if (this.#ended) return
     this.#pushLatest()
     this.flush()

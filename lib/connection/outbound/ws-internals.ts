@@ -25,13 +25,15 @@ interface DeflateExtension {
 }
 
 /** Told that ws is about to write the close frame, after which there must be no message: by this side, or as the answer to the client's. */
-export interface BeforeClose { closing (): void }
+export interface BeforeClose { beforeClose (code: number, reason: string): void }
 
 export interface Wire {
   readonly stream: Duplex
   readonly deflate: Deflate | undefined
 }
 
+/** RFC 6455 7.1.5: what a close frame without a code stands for. */
+const noStatus = 1005
 const defaultWindowBits = 15
 /** zlib makes 9 of 8, which the client could not read. */
 const minWindowBits = 9
@@ -50,7 +52,8 @@ export function openWire (socket: WebSocket, beforeClose: BeforeClose): Wire | u
 
 /** One function for all senders; each knows its connection. */
 function closeAfterMessages (this: NonNullable<Internals['_sender']>, ...args: Parameters<CloseFrame>): void {
-  this[owner]?.closing()
+  const [code, reason] = args
+  this[owner]?.beforeClose(typeof code === 'number' ? code : noStatus, String(reason ?? ''))
   const { close } = Object.getPrototypeOf(this) as { close: CloseFrame }
   close.apply(this, args)
 }

@@ -1,10 +1,11 @@
 import type { Test } from 'tap'
-import { fork, type ChildProcess } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { forkProgram } from '../../helpers/child.ts'
 import { startRedis, type TestRedis } from '../../helpers/redis.ts'
 import { until } from '../../helpers/until.ts'
 import type { Assignment, Order, Report } from './events.ts'
@@ -76,7 +77,7 @@ export class Cluster {
   async spawn (instance: Instance, seed: number): Promise<void> {
     const life = `${this.instances.indexOf(instance)}.${++this.#lives}`
     const assignment: Assignment = { url: instance.wire.url, groups, policy: instance.policy, seed }
-    const child = fork(program, [JSON.stringify(assignment)], { execArgv: ['--import', 'tsx'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    const child = forkProgram(program, [JSON.stringify(assignment)])
     instance.process = child
     instance.life = life
     child.on('message', (reports: Report[]) => {

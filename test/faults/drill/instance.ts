@@ -1,9 +1,10 @@
-// One instance, for the drills: in this process, or as a process of its own: PORT=… REDIS=… node --import tsx test/faults/drill/instance.ts
+// One instance, for the drills: in this process, or as a process of its own: PORT=… REDIS=… node --import ./scripts/typescript.mjs test/faults/drill/instance.ts
 import Fastify, { type FastifyInstance } from 'fastify'
-import { fork, type ChildProcess } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import websocketGroups from '../../../plugin.ts'
+import { forkProgram } from '../../helpers/child.ts'
 
 const file = fileURLToPath(import.meta.url)
 
@@ -21,7 +22,7 @@ export async function startInstance (port: number, redis: string): Promise<Fasti
 
 /** Resolves when it listens. It ends with this process at the latest. */
 export async function forkInstance (port: number, redis: string): Promise<ChildProcess> {
-  const child = fork(file, { execArgv: ['--import', 'tsx'], env: { ...process.env, PORT: String(port), REDIS: redis } })
+  const child = forkProgram(file, [], { env: { PORT: String(port), REDIS: redis } })
   const [message] = await once(child, 'message', { signal: AbortSignal.timeout(30_000) })
   if (message !== 'listening') throw new Error(`the instance said ${String(message)}`)
   return child

@@ -15,8 +15,8 @@ const graceMs = 400
 
 function start (t: Test, options: WebsocketGroupsOptions): Promise<Served> {
   return serve(t, { presenceGraceMs: graceMs, memberInfo: ({ userId }) => userId === 'ann' ? { name: 'Ann' } : undefined, ...options }, app => {
-    app.wsRoom('/:room', { auth: { required: false }, presence: true, mayJoin: () => true })
-    app.wsRoom('/quiet/:room', { auth: false })
+    app.wsRoom('/:room', { auth: { required: false }, group: ({ room }) => room, presence: true, mayJoin: () => true })
+    app.wsRoom('/quiet/:room', { auth: false, group: ({ room }) => room })
   })
 }
 

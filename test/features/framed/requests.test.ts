@@ -150,8 +150,8 @@ t.test('an error that the connection survives is answered; what it says stays in
 t.test('a client may join and leave groups where the route lets it', async t => {
   const asked: string[] = []
   const { url, app } = await serve(t, { maxGroupsPerConnection: 3 }, app => {
-    app.wsRoom('/free/:room', { auth: false, mayJoin: async (_, group) => { asked.push(group); return group !== 'secret' } })
-    app.wsRoom('/closed/:room', { auth: false })
+    app.wsRoom('/free/:room', { auth: false, group: ({ room }) => room, mayJoin: async (_, group) => { asked.push(group); return group !== 'secret' } })
+    app.wsRoom('/closed/:room', { auth: false, group: ({ room }) => room })
   })
   const client = await openFramed(t, `${url}/free/lobby`)
   await client.nextOf('joined')
@@ -188,8 +188,8 @@ t.test('a client may join and leave groups where the route lets it', async t => 
 t.test('a mayJoin that throws is judged by onError', async t => {
   const { url } = await serve(t, {}, app => {
     const mayJoin = (): boolean => { throw new Error('no idea') }
-    app.wsRoom('/kept/:room', { auth: false, mayJoin, onError: () => true })
-    app.wsRoom('/:room', { auth: false, mayJoin })
+    app.wsRoom('/kept/:room', { auth: false, group: ({ room }) => room, mayJoin, onError: () => true })
+    app.wsRoom('/:room', { auth: false, group: ({ room }) => room, mayJoin })
   })
   const kept = await openFramed(t, `${url}/kept/lobby`)
   kept.send({ type: 'join', group: 'x', id: 1 })

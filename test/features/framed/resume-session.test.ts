@@ -13,11 +13,14 @@ const redis = await startRedis(t)
 let release: (() => void) | undefined
 const nowhere = 'B'.repeat(24)
 
+const group = ({ room }: { readonly room: string }): string => room
+
 function routes (app: FastifyInstance): void {
-  app.wsRoom('/:room', { auth: false, mayJoin: () => true })
-  app.wsRoom('/past/:room', { auth: false, history: 2 })
+  app.wsRoom('/:room', { auth: false, group, mayJoin: () => true })
+  app.wsRoom('/past/:room', { auth: false, group, history: 2 })
   app.wsRoom('/broken/:room', {
     auth: false,
+    group,
     async onMessage (connection, data, group) {
       connection.terminate()
       await app.registry.broadcastToGroup(group, data, { except: connection })
@@ -25,12 +28,13 @@ function routes (app: FastifyInstance): void {
   })
   app.wsRoom('/slow/:room', {
     auth: false,
+    group,
     async onMessage (connection, data, group) {
       await new Promise<void>(resolve => { release = resolve })
       await app.registry.broadcastToGroup(group, data, { except: connection })
     }
   })
-  app.wsRoom('/others/:room', { auth: false, onMessage: async (connection, data, group) => await app.registry.broadcastToGroup(group, data, { except: connection }) })
+  app.wsRoom('/others/:room', { auth: false, group, onMessage: async (connection, data, group) => await app.registry.broadcastToGroup(group, data, { except: connection }) })
 }
 
 function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>): void {

@@ -102,7 +102,7 @@ t.test('a socket whose inside is not as it is known is left alone', async t => {
   const stream = Object.assign(new EventEmitter(), { write () {}, writableLength: 0 })
   const close = (): void => {}
   const good = (): { [name: string]: unknown } => ({ _socket: stream, _sender: { _socket: stream, close }, _extensions: {} })
-  const open = (socket: object): unknown => openWire(socket as WebSocket, { closing () {} })
+  const open = (socket: object): unknown => openWire(socket as WebSocket, { beforeClose () {} })
   t.ok(open(good()))
   const deflate = (extension: unknown): object => ({ ...good(), _extensions: { 'permessage-deflate': extension } })
   t.match(open(deflate({ params: { server_max_window_bits: 12 }, _threshold: 100, _options: {} })), { deflate: { windowBits: 12, threshold: 100, options: {} } })

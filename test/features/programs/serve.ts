@@ -7,7 +7,7 @@ import websocketGroups, { type Connection } from '../../../plugin.ts'
 
 const app = Fastify()
 await app.register(websocketGroups, { log: false, redis: process.argv[2] || undefined, bootTimeoutMs: 300, authenticate: () => ({ userId: 'ann' }) })
-app.wsRoom('/ws/:room', { onJoin: (connection: Pick<Connection, 'send'>) => connection.send('joined') })
+app.wsRoom('/ws/:room', { auth: false, onJoin: (connection: Pick<Connection, 'send'>) => connection.send('joined') })
 await app.listen({ port: 0 })
 
 const client = new WebSocket(`ws://127.0.0.1:${(app.server.address() as AddressInfo).port}/ws/lobby`, ['bearer', 'token'])

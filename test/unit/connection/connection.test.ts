@@ -2,7 +2,8 @@ import t from 'tap'
 import { EventEmitter } from 'node:events'
 import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
-import { LocalConnection, type ConnectionInit } from '../../../lib/connection/connection.ts'
+import { LocalConnection } from '../../../lib/connection/connection.ts'
+import type { ConnectionInit } from '../../../lib/connection/init.ts'
 import { IntakeBudget } from '../../../lib/connection/intake-budget.ts'
 import { resolveLimits } from '../../../lib/options/limits.ts'
 import { Metrics } from '../../../lib/metrics.ts'
@@ -30,7 +31,7 @@ class DeadSocket extends EventEmitter {
 
 interface Built { readonly connection: LocalConnection, readonly socket: DeadSocket, readonly logs: string[], readonly metrics: Metrics, start (): void }
 
-function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<ConnectionInit> = {}): Built {
+function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<ConnectionInit<LocalConnection>> = {}): Built {
   const socket = new DeadSocket()
   const logs: string[] = []
   const metrics = new Metrics()

@@ -9,6 +9,7 @@ import { Presence } from '../../../lib/presence/presence.ts'
 import { LogCache } from '../../../lib/delivery/log-cache.ts'
 import { Replay } from '../../../lib/delivery/replay.ts'
 import { Backlog } from '../../../lib/delivery/backlog.ts'
+import { ProofKeys } from '../../../lib/delivery/resume-proofs.ts'
 import { EnvelopeFactory } from '../../../lib/delivery/envelopes.ts'
 import { deferred, FakeBackplane, fakeConnection, type FakeConnection } from '../../helpers/fakes.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
@@ -19,7 +20,7 @@ interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly
 
 function parts (options: Partial<MembershipOptions> = {}): Parts {
   const [hub, backplane, metrics] = [new Hub(), new FakeBackplane(), new Metrics()]
-  const replays = new Replay(hub, backplane, new Backlog(backplane, new LogCache(), new GroupLogs({ log: false, logs: undefined })))
+  const replays = new Replay(hub, backplane, new Backlog(backplane, new LogCache(), new GroupLogs({ log: false, logs: undefined }), metrics), new ProofKeys({}, undefined, () => {}))
   const membership = new Membership(hub, backplane, replays, new Presence(backplane, new EnvelopeFactory(), 0), { policy: 'local', maxGroupsPerConnection: 10, memberInfo: undefined, ...options }, metrics)
   const connection = fakeConnection(connectionIdOf('instance00', 1), 'ann')
   void membership.connectionOpened(connection)

@@ -2,7 +2,6 @@ import t from 'tap'
 import { Cluster, Redis } from 'ioredis'
 import { MemoryBackplane } from '../../../lib/backplane/memory/index.ts'
 import { resolveOptions, resolvePublisherOptions } from '../../../lib/options/resolve.ts'
-import type { Identity } from '../../../lib/types.ts'
 
 function refusal (options: unknown): string {
   try {
@@ -23,6 +22,8 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['redis', new (class RedisClient { options = {}; duplicate (): void {} })(), 'an object of class RedisClient', 'an ioredis client'],
   ['backplane', {}, 'an object', 'a Backplane'],
   ['authenticate', 'secret', "'secret'", 'a function'],
+  ['authTimeoutMs', 0, '0', 'from 1'],
+  ['secret', 'hunter2', 'a string of 7 characters', 'a string of at least 32 characters'],
   ['userId', 1, '1', 'a function'],
   ['expiresAt', 60, '60', 'a function'],
   ['tokenId', 'jti', "'jti'", 'a function'],
@@ -80,7 +81,7 @@ function refusalOf (resolve: (options: unknown) => unknown, options: unknown): u
 t.test('a publisher refuses what the plugin refuses, with the same errors, and has the same defaults', async t => {
   const redis = 'redis://localhost'
   const { keyPrefix, operationTimeoutMs, log } = resolveOptions()
-  t.strictSame(resolvePublisherOptions({ redis }), { redis, keyPrefix, operationTimeoutMs, log })
+  t.strictSame(resolvePublisherOptions({ redis }), { redis, keyPrefix, operationTimeoutMs, log, logs: undefined })
   t.strictSame(resolvePublisherOptions({ redis, keyPrefix: undefined, log: undefined }), resolvePublisherOptions({ redis }))
   const shared = ['redis', 'keyPrefix', 'log', 'logs', 'operationTimeoutMs']
   const cluster = new Cluster([redis], { lazyConnect: true })
@@ -213,24 +214,13 @@ t.test('what Fastify hands to every plugin is accepted', async t => {
   t.doesNotThrow(() => resolveOptions({ prefix: '/v1', logLevel: 'warn', logSerializers: {} }))
 })
 
-t.test('the user of an identity is its userId, sub or id', async t => {
-  const { userId } = resolveOptions()
-  const of = (identity: unknown): unknown => userId(identity as Identity)
-  t.equal(of({ userId: 'a', sub: 'b', id: 'c' }), 'a')
-  t.equal(of({ sub: 'b', id: 'c' }), 'b')
-  t.equal(of({ id: 7 }), '7')
-  t.equal(of({ userId: {} }), undefined)
-  t.equal(of('name'), undefined)
-  t.equal(of({}), undefined)
-})
-
-t.test('an identity ends at its expiresAt in milliseconds or its exp in seconds', async t => {
-  const { expiresAt } = resolveOptions()
-  const of = (identity: unknown): unknown => expiresAt(identity as Identity)
-  t.equal(of({ expiresAt: 5, exp: 7 }), 5)
-  t.equal(of({ exp: 7 }), 7_000)
-  t.equal(of({ exp: '7' }), undefined)
-  t.equal(of(null), undefined)
+t.test('a secret is long, and never in an error', async t => {
+  const secret = 'x'.repeat(32)
+  for (const good of [secret, [secret], [secret, 'y'.repeat(40)]]) t.equal(resolveOptions({ secret: good }).secret, good)
+  for (const bad of ['hunter2', [], [secret, 'hunter2'], 7, '']) {
+    t.match(refusal({ secret: bad }), /secret must be a string of at least 32 characters/)
+    t.notMatch(refusal({ secret: bad }), /hunter2/)
+  }
 })
 
 t.test('limits are on by default, each can be changed or switched off, and a wrong one is refused', async t => {

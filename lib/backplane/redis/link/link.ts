@@ -1,8 +1,7 @@
-import { Command, Redis, type RedisOptions } from 'ioredis'
+import { Command, type Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
+import { connect, type RedisSource } from './connect.ts'
 import type { Script } from './script.ts'
-
-export type RedisSource = string | RedisOptions | Redis
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
 const pingIntervalMs = 1_000
@@ -12,8 +11,6 @@ const missesToTrip = 3
 /** A timer that is later than this tells of a process that was busy, which gets as long again, up to a limit, to read what came meanwhile. */
 const lateMs = 10
 const maxGraceMs = 100
-/** Short, as memberships are to be back within two seconds of the return of Redis. */
-const maxRetryMs = 500
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
 const demotedRetryMs = 2_000
 /** Replies that say "not now" rather than "no": the same call may work on the next master, or in a moment. */
@@ -21,9 +18,10 @@ const passingErrors = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)/
 
 export interface LinkEvents {
   /** The link works now: after the first connect, a reconnect, or a hang. */
-  up (): void
-  down (): void
-  error (error: Error): void
+  readonly up?: (() => void) | undefined
+  /** The link broke, or Redis does not answer on it. */
+  readonly down?: (() => void) | undefined
+  readonly error?: ((error: Error) => void) | undefined
 }
 
 /**
@@ -34,7 +32,7 @@ export class Link {
   readonly redis: Redis
   readonly #role: string
   readonly #deadlineMs: number
-  readonly #events: LinkEvents
+  readonly #listeners: LinkEvents[] = []
   readonly #calls = new Set<(error: Error) => void>()
   #state: 'down' | 'up' | 'tripped' = 'down'
   #misses = 0
@@ -47,10 +45,9 @@ export class Link {
   #timeouts = 0
   #connects = 0
 
-  constructor (source: RedisSource, role: 'command' | 'subscribe', deadlineMs: number, events: LinkEvents) {
+  constructor (source: RedisSource, role: 'command' | 'subscribe', deadlineMs: number) {
     this.#role = role
     this.#deadlineMs = deadlineMs
-    this.#events = events
     this.redis = connect(source, role)
     this.redis.on('connect', () => { this.#lastSign = performance.now() })
     this.redis.on('ready', () => {
@@ -60,9 +57,14 @@ export class Link {
     this.redis.on('close', () => this.#down())
     this.redis.on('error', (error: Error) => {
       this.#lastError = error
-      events.error(error)
+      for (const listener of this.#listeners) listener.error?.(error)
     })
     this.#pinger = setInterval(() => this.#watch(), pingIntervalMs).unref()
+  }
+
+  /** Adds a listener; those of an event are called in the order they were added. */
+  on (listener: LinkEvents): void {
+    this.#listeners.push(listener)
   }
 
   get up (): boolean {
@@ -216,14 +218,14 @@ export class Link {
     this.#timeouts++
     if (++this.#misses < missesToTrip || this.#state !== 'up') return
     this.#state = 'tripped'
-    this.#events.down()
+    this.#announceDown()
   }
 
   #up (): void {
     this.#lastSign = performance.now()
     this.#misses = 0
     this.#state = 'up'
-    this.#events.up()
+    for (const listener of this.#listeners) listener.up?.()
   }
 
   #down (): void {
@@ -231,7 +233,11 @@ export class Link {
     this.#state = 'down'
     // With autoResendUnfulfilledCommands off ioredis forgets what was in flight and never settles it.
     for (const fail of [...this.#calls]) fail(new WebsocketGroupsError('WSG_TIMEOUT', 'the link to Redis broke'))
-    if (was === 'up') this.#events.down()
+    if (was === 'up') this.#announceDown()
+  }
+
+  #announceDown (): void {
+    for (const listener of this.#listeners) listener.down?.()
   }
 
   /** Once a second: ping, and give up on a connection that has been silent for too long. Also covers the handshake, which no option of ioredis does. */
@@ -246,34 +252,4 @@ export class Link {
     if (status !== 'ready') return
     this.#settle(async redis => await redis.ping(), this.#deadlineMs).catch((error: Error) => { this.#lastError = error })
   }
-}
-
-function connect (source: RedisSource, role: 'command' | 'subscribe'): Redis {
-  const overrides: RedisOptions = {
-    keyPrefix: '',                          // keys.ts names everything; ioredis would not prefix channels
-    lazyConnect: false,
-    enableOfflineQueue: false,
-    enableReadyCheck: true,
-    autoResubscribe: false,
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    commandTimeout: undefined,
-    connectTimeout: 2_000,
-    disconnectTimeout: 100,
-    enableAutoPipelining: role === 'command',
-    maxLoadingRetryTime: 500,
-    // Replies as the scripts expect them, whatever the user's client is set to.
-    stringNumbers: false,
-    replyMapping: 'legacy',
-    retryStrategy: attempt => Math.min(50 * 2 ** Math.min(attempt - 1, 10), maxRetryMs) * (0.8 + Math.random() * 0.2),
-    reconnectOnError: undefined
-  }
-  if (typeof source === 'string') return new Redis(source, overrides)
-  if (source instanceof Redis || 'duplicate' in source) return (source as Redis).duplicate({ ...overrides, ...sentinelOverrides((source as Redis).options) })
-  return new Redis({ ...source, ...overrides, ...sentinelOverrides(source) })
-}
-
-/** Without it a client stays on a demoted master that hangs, and reads stale messages from it when it wakes. */
-function sentinelOverrides ({ sentinels }: RedisOptions): RedisOptions {
-  return sentinels === undefined || sentinels === null ? {} : { failoverDetector: true }
 }

@@ -1,5 +1,8 @@
+import { deferred, withDeadline } from '../../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { chunks, Throttle } from '../batching.ts'
+import { newChannel, takeAnswer, type Channel } from './channel.ts'
+import { Linger } from './linger.ts'
 import type { Link } from './link.ts'
 
 const maxChannelsPerCommand = 512
@@ -16,16 +19,6 @@ export interface SubscriptionEvents {
   changed (): void
 }
 
-interface Channel {
-  wanted: boolean
-  /** The last command sent for it on the present connection was SUBSCRIBE. */
-  sent: boolean
-  acked: boolean
-  /** It worked or was promised, and does not reach us now. */
-  interrupted: boolean
-  waiters: Array<{ resolve (): void, reject (error: Error): void }>
-}
-
 /**
  * Keeps Redis subscribed to exactly the wanted channels: a desired set beside an acknowledged set, reconciled on every change and every new
  * connection. ioredis's own resubscription is off: cut twice in a row it ended with a third of the channels and no error.
@@ -33,7 +26,6 @@ interface Channel {
 export class Subscriptions {
   readonly #link: Link
   readonly #waitMs: number
-  readonly #lingerMs: number
   readonly #events: SubscriptionEvents
   readonly #channels = new Map<string, Channel>()
   /** Channels whose state may differ from what is wanted. */
@@ -42,9 +34,8 @@ export class Subscriptions {
   readonly #refused = new Set<string>()
   #refusal: Error | undefined
   #retryTimer: NodeJS.Timeout | undefined
-  /** Channels nobody needs any more, in the order they will be dropped, with the time for it. */
-  readonly #lingering = new Map<string, number>()
-  #lingerTimer: NodeJS.Timeout | undefined
+  /** Channels nobody needs any more. */
+  readonly #lingering: Linger
   readonly #pace = new Throttle()
   #flushing = false
   /** Commands sent on the present connection that are not answered. What changes meanwhile travels together after them. */
@@ -56,7 +47,7 @@ export class Subscriptions {
   constructor (link: Link, waitMs: number, lingerMs: number, events: SubscriptionEvents) {
     this.#link = link
     this.#waitMs = waitMs
-    this.#lingerMs = lingerMs
+    this.#lingering = new Linger(lingerMs, names => this.#drop(names))
     this.#events = events
   }
 
@@ -95,9 +86,8 @@ export class Subscriptions {
     channel.wanted = false
     this.#setInterrupted(channel, false)
     // Whoever still waits for it gave it up: an answer that may never come is of no use to them.
-    for (const { resolve } of channel.waiters.splice(0)) resolve()
-    this.#lingering.set(name, performance.now() + this.#lingerMs)
-    this.#armLinger(this.#lingerMs)
+    takeAnswer(channel)?.resolve()
+    this.#lingering.add(name)
   }
 
   interrupted (name: string): boolean {
@@ -134,21 +124,18 @@ export class Subscriptions {
 
   /** Drops everything at once, without lingering. */
   async close (): Promise<void> {
-    clearTimeout(this.#lingerTimer)
     clearTimeout(this.#retryTimer)
     const subscribed = [...this.#channels].filter(([, channel]) => channel.sent).map(([name]) => name)
-    for (const { waiters } of this.#channels.values()) {
-      for (const { reject } of waiters) reject(new WebsocketGroupsError('WSG_CLOSED'))
-    }
+    for (const { answer } of this.#channels.values()) answer?.reject(new WebsocketGroupsError('WSG_CLOSED'))
     this.#channels.clear()
     this.#dirty.clear()
-    this.#lingering.clear()
+    this.#lingering.close()
     this.#pace.close()
     await Promise.all([...chunks(subscribed, maxChannelsPerCommand)].map(async names => await this.#command('unsubscribe', names)))
   }
 
   #add (name: string): Channel {
-    const channel: Channel = { wanted: true, sent: false, acked: false, interrupted: false, waiters: [] }
+    const channel = newChannel()
     this.#channels.set(name, channel)
     return channel
   }
@@ -161,17 +148,10 @@ export class Subscriptions {
   }
 
   async #wait (channel: Channel, name: string): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        channel.waiters = channel.waiters.filter(one => one !== waiter)
-        if (channel.wanted && !channel.acked) this.#setInterrupted(channel, true)
-        reject(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no acknowledged subscription to ${name} within ${this.#waitMs} ms`))
-      }, this.#waitMs)
-      const waiter = {
-        resolve: () => { clearTimeout(timer); resolve() },
-        reject: (error: Error) => { clearTimeout(timer); reject(error) }
-      }
-      channel.waiters.push(waiter)
+    channel.answer ??= deferred()
+    await withDeadline(channel.answer.promise, this.#waitMs, () => {
+      if (channel.wanted && !channel.acked) this.#setInterrupted(channel, true)
+      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no acknowledged subscription to ${name} within ${this.#waitMs} ms`)
     })
   }
 
@@ -212,18 +192,18 @@ export class Subscriptions {
     for (const name of names) {
       const channel = this.#channels.get(name)
       if (channel === undefined) continue                      // closed meanwhile
-      const waiters = channel.waiters.splice(0)
+      const answer = takeAnswer(channel)
       if (error === undefined) {
         channel.acked = true
         this.#acked++
         acked.push(name)
         this.#setInterrupted(channel, false)
-        for (const { resolve } of waiters) resolve()
+        answer?.resolve()
       } else {
         channel.sent = false
         if (channel.wanted) this.#setInterrupted(channel, true)
         this.#refused.add(name)
-        for (const { reject } of waiters) reject(error)
+        answer?.reject(error)
       }
     }
     this.#refusal = error
@@ -276,24 +256,16 @@ export class Subscriptions {
     this.#interrupted += interrupted ? 1 : -1
   }
 
-  #armLinger (delayMs: number): void {
-    this.#lingerTimer ??= setTimeout(() => {
-      this.#lingerTimer = undefined
-      const now = performance.now()
-      for (const [name, dueAt] of this.#lingering) {
-        if (dueAt > now) {
-          this.#armLinger(dueAt - now)
-          break
-        }
-        this.#lingering.delete(name)
-        if (this.#channels.get(name)?.sent === false) {
-          this.#forget(name)
-          this.#events.dropped(name)
-        } else {
-          this.#dirty.add(name)
-        }
+  /** Nobody wanted these channels again. */
+  #drop (names: readonly string[]): void {
+    for (const name of names) {
+      if (this.#channels.get(name)?.sent === false) {
+        this.#forget(name)
+        this.#events.dropped(name)
+      } else {
+        this.#dirty.add(name)
       }
-      this.#flushSoon()
-    }, delayMs).unref()
+    }
+    this.#flushSoon()
   }
 }

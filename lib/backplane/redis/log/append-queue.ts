@@ -1,5 +1,5 @@
 import { randomFillSync } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { deferred, withDeadline } from '../../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { drawId } from '../../../ids.ts'
 import type { Appended, Envelope, LogPosition, LogSettings } from '../../backplane.ts'
@@ -58,11 +58,12 @@ export class AppendQueue {
   #batches = 0
   #retries = 0
 
-  constructor (link: Link, keys: Keys, whenDown: WhenDown, operationTimeoutMs: number) {
+  constructor (link: Link, keys: Keys, whenDown: WhenDown) {
     this.#link = link
     this.#keys = keys
     this.#whenDown = whenDown
-    this.#budgetMs = 2 * operationTimeoutMs
+    this.#budgetMs = 2 * link.deadlineMs
+    link.on({ up: () => this.#resume() })
   }
 
   stats (): Record<string, number> {
@@ -94,18 +95,18 @@ export class AppendQueue {
     }
   }
 
-  /** The link is back: what waits goes on. */
-  resume (): void {
-    this.#up.resolve()
-    this.#up = deferred()
-  }
-
   close (): void {
     this.#closed = true
-    this.resume()
+    this.#resume()
     for (const { items } of this.#lanes.values()) {
       for (const { reject, sent } of items.splice(0)) reject(new WebsocketGroupsError(sent ? 'WSG_TIMEOUT' : 'WSG_CLOSED'))
     }
+  }
+
+  /** The link is back, or the queue was closed: what waits goes on. */
+  #resume (): void {
+    this.#up.resolve()
+    this.#up = deferred()
   }
 
   #enqueue (group: string, item: Item): void {
@@ -162,10 +163,7 @@ export class AppendQueue {
 
   /** Until the link works, or for a moment when it does and Redis said no; `leftMs` at most. */
   async #whenUp (leftMs: number): Promise<void> {
-    const timer = new AbortController()
-    const waitMs = this.#link.up ? Math.min(leftMs, 50) : leftMs
-    await Promise.race([this.#up.promise, sleep(waitMs, undefined, { signal: timer.signal }).catch(() => undefined)])
-    timer.abort()
+    await withDeadline(this.#up.promise, this.#link.up ? Math.min(leftMs, 50) : leftMs, () => undefined)
   }
 }
 
@@ -230,10 +228,4 @@ function random (size: number): Buffer {
   }
   poolUsed += size
   return Buffer.from(pool.subarray(poolUsed - size, poolUsed))
-}
-
-function deferred (): { readonly promise: Promise<void>, resolve (): void } {
-  let resolve = (): void => {}
-  const promise = new Promise<void>(_resolve => { resolve = _resolve })
-  return { promise, resolve }
 }

@@ -14,7 +14,7 @@ interface Waiter {
   reject (error: unknown): void
 }
 
-/** Reads where the logs of groups end: of all groups that are asked for in one turn of the event loop together. */
+/** Batches reads of log ends: all requests of one turn of the event loop share one script call. */
 export class LogEnds {
   readonly #link: Link
   readonly #keys: Keys
@@ -30,6 +30,11 @@ export class LogEnds {
     return await new Promise((resolve, reject) => {
       if (this.#waiters.push({ group, resolve, reject }) === 1) queueMicrotask(() => this.#flush())
     })
+  }
+
+  /** Where the log of each group ends. @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  async readAll (groups: readonly string[]): Promise<LogPosition[]> {
+    return await Promise.all(groups.map(async group => await this.read(group)))
   }
 
   #flush (): void {

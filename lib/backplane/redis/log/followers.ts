@@ -1,4 +1,3 @@
-import type { FastifyBaseLogger } from 'fastify'
 import { hasCode } from '../../../errors.ts'
 import { logStart, samePosition } from '../../position.ts'
 import type { GapReason, LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
@@ -16,14 +15,13 @@ const roundsPerRepair = 5
 const probesAtOnce = 200
 
 /**
- * Keeps this instance in step with the logs of its groups: a message is delivered when it follows the last one, by offset and nonce; otherwise what is between is
- * read from the log first. Clients notice nothing, except when the log itself lost messages: then they are told once.
+ * Keeps this instance in step with the logs of its groups: it delivers a message that follows the last one, by offset and nonce, and reads what is missing
+ * before any other. Clients notice nothing, except when the log itself lost messages: then they are told once.
  */
 export class LogFollowers {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: LocalInstance
-  readonly #log: FastifyBaseLogger
   readonly #changed: () => void
   readonly #ends: LogEnds
   /** Of the groups with a log that are subscribed, from the acknowledgement on. */
@@ -42,7 +40,6 @@ export class LogFollowers {
     this.#link = link
     this.#keys = keys
     this.#local = local
-    this.#log = local.log
     this.#changed = changed
     this.#ends = new LogEnds(link, keys)
   }
@@ -97,10 +94,7 @@ export class LogFollowers {
     }
   }
 
-  /**
-   * These groups are subscribed, for the first time or again after a break: reads what they missed. Most missed nothing, which a cheap probe tells. Never
-   * rejects.
-   */
+  /** These groups are subscribed, for the first time or after a break: reads what they missed, if a probe says that they did. Never rejects. */
   async subscribed (groups: readonly string[]): Promise<void> {
     const readers: LogFollower[] = []
     for (const group of groups) {
@@ -135,11 +129,11 @@ export class LogFollowers {
       const quiet = [...this.#followers.values()].filter(({ position: last, buffering: suspended }) => last !== undefined && !suspended)
       for (const some of chunks(quiet, probesAtOnce)) {
         const before = some.map(({ position: last }) => last)
-        const tops = await this.#readEnds(some)
+        const tops = await this.#ends.readAll(some.map(({ group }) => group))
         for (const [index, reader] of some.entries()) {
-          const moved = this.#gone(reader) || reader.position !== before[index] || reader.buffering
+          if (this.#gone(reader) || reader.position !== before[index] || reader.buffering) continue
           // The message may be on its way on the other link: then the repair finds it first, and drops it when it comes.
-          if (!moved && !samePosition(tops[index] ?? logStart, reader.position ?? logStart)) this.#startRepair(reader)
+          if (!samePosition(tops[index] ?? logStart, reader.position ?? logStart)) this.#startRepair(reader)
         }
       }
     } finally {
@@ -174,10 +168,6 @@ export class LogFollowers {
     await reader.opening
   }
 
-  async #readEnds (readers: readonly LogFollower[]): Promise<LogPosition[]> {
-    return await Promise.all(readers.map(async ({ group }) => await this.#ends.read(group)))
-  }
-
   /** Delivers a message that follows the last one, drops one that was delivered before. Returns `false` for anything else. */
   #accept (reader: LogFollower, envelope: LoggedEnvelope, previousNonce: number): boolean {
     if (reader.follows(envelope.position, previousNonce)) {
@@ -198,7 +188,7 @@ export class LogFollowers {
 
   async #probe (readers: readonly LogFollower[]): Promise<void> {
     try {
-      const tops = await this.#readEnds(readers)
+      const tops = await this.#ends.readAll(readers.map(({ group }) => group))
       for (const [index, reader] of readers.entries()) {
         // A repair that is under way began after the suspension, or was told to read again.
         if (!reader.buffering || this.#work.runs(reader) || this.#gone(reader)) continue
@@ -210,7 +200,7 @@ export class LogFollowers {
     }
   }
 
-  /** Returns whether it is over, done or put off; `false`: it wants another turn. Never rejects. */
+  /** Resolves `false` when it wants another turn; else it is done or put off. Never rejects. */
   async #repair (reader: LogFollower): Promise<boolean> {
     try {
       for (let round = 0; round < roundsPerRepair; round++) {
@@ -248,7 +238,7 @@ export class LogFollowers {
 
   #signal (reader: LogFollower, reason: GapReason, position: LogPosition, epoch: string): void {
     this.#gaps++
-    this.#log.warn({ group: reader.group, reason }, 'messages of a log are lost')
+    this.#local.log.warn({ group: reader.group, reason }, 'messages of a log are lost')
     reader.seek(position)
     this.#local.gap(reader.group, reason, position, epoch)
   }
@@ -278,9 +268,9 @@ export class LogFollowers {
   }
 
   #retryLater (error: unknown): void {
-    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#log.error({ err: error }, 'a log could not be read')
-    if (this.#closed || this.#retryTimer !== undefined) return
-    this.#retryTimer = setTimeout(() => {
+    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#local.log.error({ err: error }, 'a log could not be read')
+    if (this.#closed) return
+    this.#retryTimer ??= setTimeout(() => {
       this.#retryTimer = undefined
       if (this.#link.up) this.resume()
     }, retryMs).unref()

@@ -1,4 +1,4 @@
-import { Script } from '../link/script.ts'
+import { luaInteger, luaPermit, Script } from '../link/script.ts'
 
 /**
  * Appends messages to a group's log and publishes them, in one step. A batch is stored whole or not at all, and a publisher has one batch under way per group,
@@ -8,19 +8,35 @@ import { Script } from '../link/script.ts'
  *      7 sequence of the last message  8 TTL of the idempotency record (ms), then nonce (4 bytes) and body of each
  * Returns {epoch, offset of the last message, nonce of the last message, 1 if it was there already by its key}.
  */
-export const append = new Script(`
+export const append = new Script(`${luaInteger}${luaPermit}
+local keep, ttl, metaTtl, last, keyTtl = integer(2, 1), integer(3, 1), integer(4, 1), integer(7, 1), integer(8, 1)
+if #ARGV < 10 or #ARGV % 2 == 1 then error('expected a nonce and a body of each message') end
+for i = 9, #ARGV, 2 do
+  if #ARGV[i] ~= 4 then error('argument ' .. i .. ' must be a nonce of 4 bytes') end
+end
+if #ARGV[5] ~= 8 then error('argument 5 must be an epoch of 8 bytes') end
+local now = tonumber(redis.call('TIME')[1])
 local publisher = 'p' .. ARGV[6]
 local meta = redis.call('HMGET', KEYS[1], 'e', 's', 'n', publisher)
 local epoch, offset, previous = meta[1], tonumber(meta[2] or '0'), meta[3] or '\\0\\0\\0\\0'
 if epoch and meta[4] then
   -- Before the idempotency record: that may be of this very batch, whose reply was lost.
   local sequence, stored = struct.unpack('>I6I6', meta[4])
-  if sequence >= tonumber(ARGV[7]) then return {epoch, stored, ARGV[#ARGV - 1], 0} end
+  if sequence >= last then return {epoch, stored, ARGV[#ARGV - 1], 0} end
 end
 if KEYS[3] then
   local known = redis.call('GET', KEYS[3])
   if known then return {string.sub(known, 1, 8), (struct.unpack('>I6', string.sub(known, 9, 14))), string.sub(known, 15, 18), 1} end
 end
+permit('PUBLISH', ARGV[1], '')
+permit('RPUSH', KEYS[2], '')
+permit('LTRIM', KEYS[2], 0, -1)
+permit('HSET', KEYS[1], 'e', '')
+permit('HDEL', KEYS[1], 'e')
+permit('HGETALL', KEYS[1])
+permit('PEXPIRE', KEYS[1], 1)
+permit('DEL', KEYS[2])
+if KEYS[3] then permit('SET', KEYS[3], '', 'PX', 1) end
 if not epoch then
   epoch, offset, previous = ARGV[5], 0, '\\0\\0\\0\\0'
   redis.call('DEL', KEYS[2])
@@ -32,23 +48,22 @@ for i = 9, #ARGV, 2 do
   previous = ARGV[i]
 end
 local length = redis.call('RPUSH', KEYS[2], unpack(messages))
-local keep, now = tonumber(ARGV[2]), tonumber(redis.call('TIME')[1])
 if length > keep then redis.call('LTRIM', KEYS[2], -keep, -1) end
-redis.call('HSET', KEYS[1], 'e', epoch, 's', offset, 'n', previous, publisher, struct.pack('>I6I6I6', tonumber(ARGV[7]), offset, now))
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('HSET', KEYS[1], 'e', epoch, 's', offset, 'n', previous, publisher, struct.pack('>I6I6I6', last, offset, now))
+redis.call('PEXPIRE', KEYS[2], ttl)
 -- Now and then in a busy group; always in one where messages are rarer than the log's TTL, or where 16 of them may take longer than the meta lasts.
-if offset % 16 < #messages or length == #messages or 16 * tonumber(ARGV[3]) > tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+if offset % 16 < #messages or length == #messages or 16 * ttl > metaTtl then redis.call('PEXPIRE', KEYS[1], metaTtl) end
 if offset % 256 < #messages then
   -- Publishers that are long gone: no retry of theirs can still be under way.
   local fields = redis.call('HGETALL', KEYS[1])
   for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 1) == 'p' then
+    if string.sub(fields[i], 1, 1) == 'p' and #fields[i + 1] == 18 then
       local _, _, at = struct.unpack('>I6I6I6', fields[i + 1])
       if at < now - 600 then redis.call('HDEL', KEYS[1], fields[i]) end
     end
   end
 end
-if KEYS[3] then redis.call('SET', KEYS[3], epoch .. struct.pack('>I6', offset) .. previous, 'PX', ARGV[8]) end
+if KEYS[3] then redis.call('SET', KEYS[3], epoch .. struct.pack('>I6', offset) .. previous, 'PX', keyTtl) end
 for i = 1, #messages do redis.call('PUBLISH', ARGV[1], messages[i]) end
 return {epoch, offset, previous, 0}
 `)

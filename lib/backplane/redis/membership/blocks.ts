@@ -33,13 +33,24 @@ for i = 2, #list, 2 do list[i] = tonumber(list[i]) - now end
 return list
 `)
 
-/** As `Backplane.block`. */
-export async function storeBlock (link: Link, keys: Keys, name: string, forMs: number): Promise<boolean> {
-  return await link.script(setBlock, [keys.blocks], [name, forMs, maxBlocks]) === 1
-}
+/** The users and tokens that all instances keep out. */
+export class BlockStore {
+  readonly #link: Link
+  readonly #keys: Keys
 
-/** As `Backplane.blocks`. */
-export async function listBlocks (link: Link, keys: Keys): Promise<Block[]> {
-  const list = await link.script(readBlocks, [keys.blocks], [maxBlocks]) as Array<string | number>
-  return Array.from({ length: list.length / 2 }, (_, index) => ({ name: String(list[2 * index]), leftMs: Number(list[2 * index + 1]) }))
+  constructor (link: Link, keys: Keys) {
+    this.#link = link
+    this.#keys = keys
+  }
+
+  /** As `Backplane.block`. */
+  async set (name: string, forMs: number): Promise<boolean> {
+    return await this.#link.script(setBlock, [this.#keys.blocks], [name, forMs, maxBlocks]) === 1
+  }
+
+  /** As `Backplane.blocks`. */
+  async list (): Promise<Block[]> {
+    const list = await this.#link.script(readBlocks, [this.#keys.blocks], [maxBlocks]) as Array<string | number>
+    return Array.from({ length: list.length / 2 }, (_, index) => ({ name: String(list[2 * index]), leftMs: Number(list[2 * index + 1]) }))
+  }
 }

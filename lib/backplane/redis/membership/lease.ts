@@ -1,60 +1,90 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
-import { WebsocketGroupsError } from '../../../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { oncePerMinute } from '../../../logging.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
+import { checkServer } from '../link/server.ts'
+import { Reaper } from './reaper.ts'
+import { beat, safetyTtlMs, unregister } from './scripts.ts'
 import type { MemberStore } from './store.ts'
-import type { MemberReconciler } from './reconciler.ts'
-import { beat, unregister, markReaped, safetyTtlMs } from './scripts.ts'
 
 const beatsPerLease = 3
 const maxClaims = 8
-/** A dead instance is looked at once more after this long, for a write it made before it noticed. */
-const secondLookMs = 60_000
 const retryMs = 1_000
 
 const Status = { taken: -1, dead: 0, renewed: 1, registered: 2 } as const
 
+export interface LeaseEvents {
+  /** This instance is registered: memberships may be written under `generation`. `lost`: nothing of what was stored before can be relied on. */
+  readonly resumed?: ((lost: boolean) => void) | undefined
+  /** Memberships may not be written: the others may count this instance as dead, and have removed them. */
+  readonly suspended?: (() => void) | undefined
+  /** `problem` may have changed. */
+  readonly changed?: (() => void) | undefined
+  /** Registering failed for a reason that waiting cannot heal. */
+  readonly refused?: ((error: Error) => void) | undefined
+}
+
 /**
- * This instance's claim on its members. One beat renews it, notices when the instance was declared dead or Redis lost its data, and claims
- * dead instances to clean up after. Everything is timed by the clock of Redis.
+ * This instance's claim on its members, and whether it is registered at all. One beat renews the lease, notices when the instance was declared dead or Redis
+ * lost its data, and claims dead instances to clean up after. The clock of Redis decides when a lease ends.
  */
 export class Lease {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: LocalInstance
-  readonly #members: MemberReconciler
   readonly #store: MemberStore
+  readonly #reaper: Reaper
   readonly #leaseMs: number
   readonly #log: FastifyBaseLogger
-  readonly #changed: () => void
+  readonly #listeners: LeaseEvents[] = []
   readonly #warnNotRenewed: (fields: object) => void
+  readonly #warnNotRegistered: (fields: object) => void
   readonly #nonce = randomUUID()
-  #timer: NodeJS.Timeout | undefined
-  #beating: Promise<void> | undefined
-  #reaping: Promise<void> = Promise.resolve()
-  #hadLease = false
-  /** The generation of the last renewal. */
-  #registered = 0
-  #failure: Error | undefined
+  #active = false
+  #generation = 1
+  /** The generation of the last renewal; 0: this process never had a lease. */
+  #renewed = 0
   #renewedAt = -Infinity
+  /** The server that the memberships were last compared with. */
+  #server: string | undefined
+  /** Redis may have lost memberships, whatever the next beat says. */
+  #otherServer = false
+  #timer: NodeJS.Timeout | undefined
+  #retryTimer: NodeJS.Timeout | undefined
+  #beating: Promise<void> | undefined
+  #failure: Error | undefined
   #closed = false
   #lost = 0
-  #reapedInstances = 0
-  #reapedMembers = 0
 
-  constructor (link: Link, keys: Keys, local: LocalInstance, members: MemberReconciler, store: MemberStore, leaseMs: number, changed: () => void) {
+  constructor (link: Link, keys: Keys, local: LocalInstance, store: MemberStore, leaseMs: number) {
     this.#link = link
     this.#keys = keys
     this.#local = local
-    this.#members = members
     this.#store = store
+    this.#reaper = new Reaper(link, keys, local, store)
     this.#leaseMs = leaseMs
     this.#log = local.log
-    this.#changed = changed
     this.#warnNotRenewed = oncePerMinute(local.log, 'lease not renewed')
+    this.#warnNotRegistered = oncePerMinute(local.log, 'Redis answers, but this instance could not register')
+    link.on({ up: () => { void this.#register() }, down: () => this.#suspend() })
+  }
+
+  /** Adds a listener; those of an event are called in the order they were added. */
+  on (listener: LeaseEvents): void {
+    this.#listeners.push(listener)
+  }
+
+  /** Whether this instance is registered, so that it may write memberships: from `resumed` to `suspended`. */
+  get active (): boolean {
+    return this.#active
+  }
+
+  /** What this instance writes memberships under: a newer generation fences off late writes of the older ones, and whoever cleans up after them. */
+  get generation (): number {
+    return this.#generation
   }
 
   /** Milliseconds since the last renewal. */
@@ -72,25 +102,13 @@ export class Lease {
   }
 
   stats (): Record<string, number> {
-    return { leasesLost: this.#lost, instancesReaped: this.#reapedInstances, membersReaped: this.#reapedMembers }
+    return { leasesLost: this.#lost, ...this.#reaper.stats(), leaseAgeMs: Math.round(this.ageMs) }
   }
 
-  /**
-   * Renews the lease now and, when it was gone, everything that hangs on it. Calls at the same time share one beat.
-   * @throws {WebsocketGroupsError} WSG_INSTANCE_ID_TAKEN, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_CLOSED
-   */
-  async renew (): Promise<void> {
-    // Someone may have been about to ask when the lease was given back: it must not come to life again.
-    if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
-    this.#beating ??= this.#beat().finally(() => { this.#beating = undefined })
-    try {
-      await this.#beating
-      this.#failure = undefined
-    } catch (error) {
-      this.#failure = error as Error
-      this.#changed()                                           // that time runs out is no event
-      throw error
-    }
+  /** A newer generation of this instance is known to Redis: it stops writing, and registers anew. */
+  fenced (): void {
+    this.#suspend()
+    void this.#register()
   }
 
   /** Renews from now on; a beat that fails is repeated soon. */
@@ -98,78 +116,104 @@ export class Lease {
     clearTimeout(this.#timer)
     if (this.#closed) return
     this.#timer = setTimeout(() => {
-      if (!this.#link.up) return this.schedule()                // the link's return renews at once
-      this.renew().then(() => this.schedule(), (error: Error) => {
+      if (!this.#link.up) return this.schedule()                // the link's return registers at once
+      this.#renew().then(() => this.schedule(), (error: Error) => {
         this.#warnNotRenewed({ err: error })
         this.schedule(retryMs)
       })
     }, delayMs).unref()
   }
 
+  /** Gives the lease and all memberships back. */
   async close (): Promise<void> {
     this.#closed = true
     clearTimeout(this.#timer)
+    clearTimeout(this.#retryTimer)
     await this.#beating?.catch((error: Error) => this.#log.debug({ err: error }, 'last beat failed'))
-    await this.#reaping
+    await this.#reaper.close()
     // Without a lease nothing was stored; and the members of another process with this id are not ours to remove.
-    if (!this.#link.up || !this.#hadLease) return
-    await this.#store.removeAll(this.#local.instanceId, this.#store.generation)
+    if (!this.#link.up || this.#renewed === 0) return
+    await this.#store.removeAll(this.#local.instanceId, this.#generation)
     await this.#link.script(unregister, [this.#keys.leases, this.#keys.instances], [this.#local.instanceId, this.#nonce])
+  }
+
+  /** The command link works (again), or this instance was fenced off. Tries until it succeeds or the link breaks. */
+  async #register (): Promise<void> {
+    clearTimeout(this.#retryTimer)
+    try {
+      const server = await checkServer(this.#link)
+      // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them.
+      if (server !== this.#server) this.#otherServer = true
+      await this.#renew()
+      this.#server = server
+      for (const { changed } of this.#listeners) changed?.()
+    } catch (error) {
+      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_INSTANCE_ID_TAKEN')) for (const { refused } of this.#listeners) refused?.(error as Error)
+      if (this.#closed || !this.#link.up) return                // the link's return starts over
+      this.#warnNotRegistered({ err: error })
+      clearTimeout(this.#retryTimer)
+      this.#retryTimer = setTimeout(() => { if (this.#link.up) void this.#register() }, retryMs).unref()
+    }
+  }
+
+  /**
+   * Renews the lease now and, when it was gone, everything that hangs on it. Calls at the same time share one beat.
+   * @throws {WebsocketGroupsError} WSG_INSTANCE_ID_TAKEN, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_CLOSED
+   */
+  async #renew (): Promise<void> {
+    // A caller may have been about to ask when the lease was given back: it must not come to life again.
+    if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
+    this.#beating ??= this.#beat().finally(() => { this.#beating = undefined })
+    try {
+      await this.#beating
+      this.#failure = undefined
+    } catch (error) {
+      this.#failure = error as Error
+      // No event tells that time runs out.
+      for (const { changed } of this.#listeners) changed?.()
+      throw error
+    }
   }
 
   async #beat (): Promise<void> {
     // A process that slept for longer than its lease may be dead to the others already: nothing is written before this beat tells.
-    if (this.#hadLease && !this.held) this.#members.suspend()
-    if (this.#store.needsFence) this.#store.nextGeneration()
-    const { generation } = this.#store
+    if (this.#renewed !== 0 && !this.held) this.#suspend()
+    if (this.#store.hasLateWrite(this.#generation)) this.#generation++
+    const generation = this.#generation
     const sentAt = performance.now()
     const [status = Status.dead, ...claims] = await this.#link.script(
       beat, [this.#keys.leases, this.#keys.instances, this.#keys.generations],
       [this.#local.instanceId, generation, this.#nonce, this.#leaseMs, this.#leaseMs, maxClaims, safetyTtlMs]
     ) as [number, ...string[]]
     if (status === Status.taken) {
-      this.#hadLease = false
+      this.#renewed = 0
       throw new WebsocketGroupsError('WSG_INSTANCE_ID_TAKEN', this.#local.instanceId)
     }
     if (status === Status.dead) {
       this.#lost++
-      this.#members.suspend()
-      this.#log.warn({ generation: this.#store.nextGeneration() }, 'this instance was declared dead; it registers anew')
+      this.#suspend()
+      this.#log.warn({ generation: ++this.#generation }, 'this instance was declared dead; it registers anew')
       return await this.#beat()
     }
     // A newer generation is registered anew because this instance wants it, the same one because Redis does not know it any more.
-    const lost = status === Status.registered && generation === this.#registered
-    if (lost) this.#log.warn('Redis did not know this instance any more: all memberships are written anew')
-    this.#hadLease = true
-    this.#registered = generation
+    const forgotten = status === Status.registered && generation === this.#renewed
+    if (forgotten) this.#log.warn('Redis did not know this instance any more: all memberships are written anew')
+    this.#renewed = generation
     this.#renewedAt = sentAt
-    if (lost || !this.#members.active) this.#members.resume(lost)
-    this.#reap(claims)
+    this.#resume(forgotten || this.#otherServer)
+    this.#reaper.add(claims)
   }
 
-  /** One after another, beside the beats. */
-  #reap (claims: string[]): void {
-    for (let at = 0; at + 1 < claims.length; at += 2) {
-      const [instanceId = '', generation = ''] = claims.slice(at, at + 2)
-      if (instanceId === this.#local.instanceId) continue       // it is alive again by now
-      this.#reaping = this.#reaping.then(async () => await this.#reapOne(instanceId, Number(generation)))
-    }
+  #resume (lost: boolean): void {
+    if (this.#active && !lost) return
+    this.#active = true
+    this.#otherServer = false
+    for (const { resumed } of this.#listeners) resumed?.(lost)
   }
 
-  async #reapOne (instanceId: string, generation: number): Promise<void> {
-    if (this.#closed) return
-    try {
-      const removed = await this.#store.removeAll(instanceId, generation)
-      if (removed === undefined) return
-      const first = await this.#link.script(markReaped, [this.#keys.leases, this.#keys.instances], [instanceId, generation, secondLookMs]) === 1
-      if (first) this.#reapedInstances++
-      this.#reapedMembers += removed.members
-      if (removed.members > 0) this.#local.membersLost?.()
-      if (first || removed.members > 0) this.#log.info({ instance: instanceId, ...removed }, 'cleaned up after a dead instance')
-    } catch (error) {
-      // The claim runs out like a lease: someone, maybe this instance, claims again.
-      this.#log.warn({ err: error, instance: instanceId }, 'cleaning up after a dead instance failed')
-    }
+  #suspend (): void {
+    this.#active = false
+    for (const { suspended } of this.#listeners) suspended?.()
   }
 
   /** A third of the lease, up to a fifth earlier, so that a thousand instances do not beat in one instant. */

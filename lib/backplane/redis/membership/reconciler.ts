@@ -1,7 +1,9 @@
+import { deferred, withDeadline, type Deferred } from '../../../deadline.ts'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import { Throttle } from '../batching.ts'
 import type { Link } from '../link/link.ts'
+import type { Lease } from './lease.ts'
 import type { MemberStore } from './store.ts'
 
 const groupsPerStep = 100
@@ -11,15 +13,13 @@ const minRetryMs = 250
 const maxRetryMs = 2_000
 
 /** How a group is compared with what is stored: by the number of its members, or one by one. */
-type Check = 'number' | 'members'
+type Check = 'count' | 'ids'
 
 /** Changes of one group that callers wait for. */
 interface Change {
   /** Ids of the connections whose membership changed. */
   readonly ids: Set<string>
-  readonly done: Promise<void>
-  resolve (): void
-  reject (error: Error): void
+  readonly stored: Deferred<void>
 }
 
 /**
@@ -30,6 +30,7 @@ interface Change {
 export class MemberReconciler {
   readonly #link: Link
   readonly #store: MemberStore
+  readonly #lease: Lease
   readonly #local: LocalInstance
   readonly #changed: () => void
   #changes = new Map<string, Change>()
@@ -40,21 +41,17 @@ export class MemberReconciler {
   #flushing: Promise<void> | undefined
   #retryTimer: NodeJS.Timeout | undefined
   #retryMs = minRetryMs
-  #active = false
   #repairing = false
   #failure: Error | undefined
   #closed = false
 
-  constructor (link: Link, store: MemberStore, local: LocalInstance, changed: () => void) {
+  constructor (link: Link, store: MemberStore, lease: Lease, local: LocalInstance, changed: () => void) {
     this.#link = link
     this.#store = store
+    this.#lease = lease
     this.#local = local
     this.#changed = changed
-  }
-
-  /** Whether writing is allowed: from `resume` to `suspend`. */
-  get active (): boolean {
-    return this.#active
+    lease.on({ resumed: lost => this.#resume(lost), suspended: () => this.#suspend() })
   }
 
   /** What should be stored by now and is not. */
@@ -65,35 +62,21 @@ export class MemberReconciler {
   /** Resolves when the membership is stored as it is by then. */
   async sync (group: string, connectionId: string): Promise<void> {
     if (this.#closed) return
-    if (!this.#link.up || !this.#active) {
+    if (!this.#link.up || !this.#lease.active) {
       this.#markDirty(group)
       throw this.#suspended()
     }
-    const change = this.#changes.get(group) ?? newChange()
+    const change = this.#changes.get(group) ?? { ids: new Set(), stored: deferred() }
     this.#changes.set(group, change)
     change.ids.add(connectionId)
     this.#flushSoon()
-    await within(change.done, this.#link.deadlineMs)
-  }
-
-  /** The lease is renewed: writing may go on. `lost`: nothing of what was stored can be relied on. */
-  resume (lost: boolean): void {
-    this.#active = true
-    this.#setRepairing(true)
-    this.#markAllDirty(lost ? 'members' : 'number')
-  }
-
-  /** No lease, no writing: others may have removed this instance's members. */
-  suspend (): void {
-    this.#active = false
-    const changes = this.#changes
-    this.#changes = new Map()
-    for (const [group, change] of changes) this.#failed(group, change, this.#suspended())
+    const { deadlineMs } = this.#link
+    await withDeadline(change.stored.promise, deadlineMs, () => { throw new WebsocketGroupsError('WSG_TIMEOUT', `not stored within ${deadlineMs} ms`) })
   }
 
   /** Rewrites all memberships, which also renews the safety TTL of their keys. */
   refresh (): void {
-    if (this.#active) this.#markAllDirty('members')
+    if (this.#lease.active) this.#markAllDirty('ids')
   }
 
   /** Stops writing; waits for a write in flight. */
@@ -101,8 +84,20 @@ export class MemberReconciler {
     this.#closed = true
     clearTimeout(this.#retryTimer)
     this.#pace.close()
-    for (const { resolve } of this.#changes.values()) resolve()
+    for (const { stored } of this.#changes.values()) stored.resolve()
     await this.#flushing
+  }
+
+  /** This instance is registered. `lost`: what was stored before cannot be relied on. */
+  #resume (lost: boolean): void {
+    this.#setRepairing(true)
+    this.#markAllDirty(lost ? 'ids' : 'count')
+  }
+
+  #suspend (): void {
+    const changes = this.#changes
+    this.#changes = new Map()
+    for (const [group, change] of changes) this.#failed(group, change, this.#suspended())
   }
 
   #suspended (): WebsocketGroupsError {
@@ -111,12 +106,12 @@ export class MemberReconciler {
 
   #markDirty (group: string): void {
     this.#setRepairing(true)
-    if (this.#dirty.size < maxRemembered || this.#dirty.has(group)) this.#dirty.set(group, 'members')
-    else this.#allDirty = 'members'
+    if (this.#dirty.size < maxRemembered || this.#dirty.has(group)) this.#dirty.set(group, 'ids')
+    else this.#allDirty = 'ids'
   }
 
   #markAllDirty (doubt: Check): void {
-    if (this.#allDirty !== 'members') this.#allDirty = doubt
+    if (this.#allDirty !== 'ids') this.#allDirty = doubt
     this.#flushSoon()
   }
 
@@ -154,7 +149,7 @@ export class MemberReconciler {
   }
 
   #mayWork (): boolean {
-    return this.#active && !this.#closed && (this.#changes.size > 0 || this.#mayRepair())
+    return this.#lease.active && !this.#closed && (this.#changes.size > 0 || this.#mayRepair())
   }
 
   #isDirty (): boolean {
@@ -183,18 +178,25 @@ export class MemberReconciler {
     const some = [...firstOf(this.#changes, groupsPerStep)]
     for (const [group] of some) this.#changes.delete(group)
     try {
-      await this.#store.write(some.map(([group, { ids }]) => [group, ids]))
+      await this.#assertStored(this.#store.write(this.#lease.generation, some.map(([group, { ids }]) => [group, ids])))
     } catch (error) {
       for (const [group, change] of some) this.#failed(group, change, error as Error)
       throw error
     }
-    for (const [, { resolve }] of some) resolve()
+    for (const [, { stored }] of some) stored.resolve()
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE when a newer generation of this instance is known, and what the write throws */
+  async #assertStored (write: Promise<boolean>): Promise<void> {
+    if (await write) return
+    this.#lease.fenced()
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and registers anew')
   }
 
   /** How far it came is unknown. */
   #failed (group: string, change: Change, error: Error): void {
     this.#markDirty(group)
-    change.reject(error)
+    change.stored.reject(error)
   }
 
   /** One step at a time, so that callers need not wait for the repair of thousands of groups. */
@@ -204,43 +206,23 @@ export class MemberReconciler {
       this.#allDirty = undefined
       try {
         for (const group of [...await this.#store.groups(), ...this.#local.groups()]) {
-          if (this.#dirty.get(group) !== 'members') this.#dirty.set(group, all)
+          if (this.#dirty.get(group) !== 'ids') this.#dirty.set(group, all)
         }
       } catch (error) {
-        if (this.#allDirty !== 'members') this.#allDirty = all
+        if (this.#allDirty !== 'ids') this.#allDirty = all
         throw error
       }
     }
     const groups = [...firstOf(this.#dirty, groupsPerStep)]
     for (const [group] of groups) this.#dirty.delete(group)
     try {
-      const different = await this.#store.groupsWithOtherCount(groups.filter(([, doubt]) => doubt === 'number').map(([group]) => group))
-      const repaired = groups.filter(([group, doubt]) => doubt === 'members' || different.has(group))
-      await this.#store.rewrite(repaired.map(([group]) => group))
+      const different = await this.#store.groupsWithOtherCount(groups.filter(([, doubt]) => doubt === 'count').map(([group]) => group))
+      const repaired = groups.filter(([group, doubt]) => doubt === 'ids' || different.has(group))
+      await this.#assertStored(this.#store.rewrite(this.#lease.generation, repaired.map(([group]) => group)))
     } catch (error) {
-      for (const [group] of groups) this.#dirty.set(group, 'members')
+      for (const [group] of groups) this.#dirty.set(group, 'ids')
       throw error
     }
-  }
-}
-
-function newChange (): Change {
-  let resolve = (): void => {}
-  let reject: Change['reject'] = () => {}
-  const done = new Promise<void>((_resolve, _reject) => { resolve = _resolve; reject = _reject })
-  done.catch(() => {})                                          // it may fail when nobody waits any more: the group is in doubt then
-  return { ids: new Set(), done, resolve, reject }
-}
-
-async function within (done: Promise<void>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new WebsocketGroupsError('WSG_TIMEOUT', `not stored within ${ms} ms`)), ms)
-  })
-  try {
-    await Promise.race([done, late])
-  } finally {
-    clearTimeout(timer)
   }
 }
 

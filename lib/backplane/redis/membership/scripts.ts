@@ -1,4 +1,4 @@
-import { Script } from '../link/script.ts'
+import { luaInteger, Script } from '../link/script.ts'
 
 /** What lets keys of a cluster that died as a whole disappear; living instances refresh it long before. */
 export const safetyTtlMs = 86_400_000
@@ -11,9 +11,12 @@ export const safetyTtlMs = 86_400_000
  *      connection id of each removal
  * Returns -1 when a newer generation of this instance writes already, else 0.
  */
-export const syncMembers = new Script(`
+export const syncMembers = new Script(`${luaInteger}
+local mine, ttl = integer(2, 1), integer(3, 1)
+local last = 3
+for _ = 3, #KEYS, 2 do last = last + 3 + 2 * integer(last + 2, 0) + integer(last + 3, 0) end
+if last ~= #ARGV then error('expected ' .. last .. ' arguments, got ' .. #ARGV) end
 local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
-local mine = tonumber(ARGV[2])
 if newest > mine then return -1 end
 if newest < mine then redis.call('HSET', KEYS[2], ARGV[1], mine) end
 local at, present, absent, extended = 4, {}, {}, false
@@ -27,14 +30,14 @@ for k = 3, #KEYS, 2 do
   at = at + removals
   local now = redis.call('HLEN', members)
   local stored = redis.call('HMGET', counts, ARGV[1], '#')
-  local before = tonumber(stored[1] or '0')
-  local total = tonumber(stored[2] or '0') + now - before
+  local before = tonumber(stored[1]) or 0
+  local total = (tonumber(stored[2]) or 0) + now - before
   if now > 0 then
     present[#present + 1] = group
     if now ~= before then redis.call('HSET', counts, ARGV[1], now, '#', total) end
     if before == 0 or before == now then
-      redis.call('PEXPIRE', members, ARGV[3])
-      redis.call('PEXPIRE', counts, ARGV[3])
+      redis.call('PEXPIRE', members, ttl)
+      redis.call('PEXPIRE', counts, ttl)
       extended = true
     end
   else
@@ -50,8 +53,8 @@ end
 if #present > 0 then redis.call('SADD', KEYS[1], unpack(present)) end
 if #absent > 0 then redis.call('SREM', KEYS[1], unpack(absent)) end
 if extended then
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+  redis.call('PEXPIRE', KEYS[1], ttl)
+  redis.call('PEXPIRE', KEYS[2], ttl)
 end
 return 0
 `)
@@ -64,33 +67,36 @@ return 0
  * Returns {status, then id and generation of each claim}; status 1 renewed, 2 registered (no record: first beat, or Redis lost its data),
  * 0 declared dead meanwhile, -1 another process has this id.
  */
-export const beat = new Script(`
+export const beat = new Script(`${luaInteger}
+if #ARGV ~= 7 then error('expected 7 arguments, got ' .. #ARGV) end
+local mine, lease, claim, most, ttl = integer(2, 1), integer(4, 1), integer(5, 1), integer(6, 0), integer(7, 1)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local record, status = redis.call('HGET', KEYS[2], ARGV[1]), 2
 if record then
   local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
   if nonce ~= ARGV[3] then status = -1
-  elseif tonumber(generation) == tonumber(ARGV[2]) then status = (state == 'A') and 1 or 0
-  elseif tonumber(generation) > tonumber(ARGV[2]) then status = 0 end
+  elseif tonumber(generation) == mine then status = (state == 'A') and 1 or 0
+  elseif tonumber(generation) > mine then status = 0 end
 end
 if status > 0 then
-  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[4]), ARGV[1])
+  redis.call('ZADD', KEYS[1], now + lease, ARGV[1])
   if status == 2 then
     redis.call('HSET', KEYS[2], ARGV[1], 'A' .. ARGV[2] .. ':' .. ARGV[3])
     -- Raised before anything is written, as there may be nothing to write: a late write of an older generation must not get in.
     redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
   end
-  for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ARGV[7]) end
+  for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ttl) end
 end
 local out = {status}
 if status <= 0 then return out end
-local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[6])
+local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, most)
 for i = 1, #ended do
   -- Without a record (evicted) there is nothing to fence with: whatever generation wrote the memberships, its lease is over.
-  local state, generation, nonce = string.match(redis.call('HGET', KEYS[2], ended[i]) or 'F9007199254740991:', '^(%u)(%d+):(.*)$')
+  local state, generation, nonce = string.match(redis.call('HGET', KEYS[2], ended[i]) or '', '^(%u)(%d+):(.*)$')
+  if not state then generation = '9007199254740991' end
   if state == 'A' then redis.call('HSET', KEYS[2], ended[i], 'X' .. generation .. ':' .. nonce) end
-  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[5]), ended[i])
+  redis.call('ZADD', KEYS[1], now + claim, ended[i])
   out[#out + 1] = ended[i]
   out[#out + 1] = generation
 end
@@ -103,13 +109,15 @@ return out
  * ARGV 1 instance id  2 its generation  3 groups per call  4 start of key names
  * Returns {groups left, members removed, groups removed}; groups left is -1 when the instance came back with a newer generation.
  */
-export const reap = new Script(`
+export const reap = new Script(`${luaInteger}
+if #ARGV ~= 4 then error('expected 4 arguments, got ' .. #ARGV) end
+local mine, most = integer(2, 0), integer(3, 1)
 local generation = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
-if generation > tonumber(ARGV[2]) then return {-1, 0, 0} end
-local groups, removed = redis.call('SPOP', KEYS[1], ARGV[3]), 0
+if generation > mine then return {-1, 0, 0} end
+local groups, removed = redis.call('SPOP', KEYS[1], most), 0
 for i = 1, #groups do
   local counts = ARGV[4] .. 'r:' .. groups[i]
-  local members = tonumber(redis.call('HGET', counts, ARGV[1]) or '0')
+  local members = tonumber(redis.call('HGET', counts, ARGV[1])) or 0
   if members > 0 then
     if redis.call('HINCRBY', counts, '#', -members) <= 0 then redis.call('DEL', counts) else redis.call('HDEL', counts, ARGV[1]) end
     removed = removed + members
@@ -127,15 +135,16 @@ return {left, removed, #groups}
  * KEYS 1 leases  2 instances.  ARGV 1 dead instance's id  2 its generation  3 when to look again (ms)
  * Returns 0 it is not dead (any more), 1 look again later, 2 forgotten.
  */
-export const markReaped = new Script(`
+export const markReaped = new Script(`${luaInteger}
+if #ARGV ~= 3 then error('expected 3 arguments, got ' .. #ARGV) end
+local again, time = integer(3, 1), redis.call('TIME')
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if not record then redis.call('ZREM', KEYS[1], ARGV[1]) return 2 end
 local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
 if state == 'A' or generation ~= ARGV[2] then return 0 end
 if state == 'X' then
-  local time = redis.call('TIME')
   redis.call('HSET', KEYS[2], ARGV[1], 'F' .. generation .. ':' .. nonce)
-  redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3]), ARGV[1])
+  redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + again, ARGV[1])
   return 1
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
@@ -148,6 +157,7 @@ return 2
  * KEYS 1 leases  2 instances.  ARGV 1 instance id  2 boot nonce
  */
 export const unregister = new Script(`
+if #ARGV ~= 2 then error('expected 2 arguments, got ' .. #ARGV) end
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if record and string.match(record, ':(.*)$') == ARGV[2] then
   redis.call('ZREM', KEYS[1], ARGV[1])

@@ -1,4 +1,4 @@
-import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
+import { hasCode } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
@@ -20,35 +20,21 @@ export class MemberStore {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: LocalInstance
-  readonly #fenced: () => void
-  #generation = 1
-  /** The connection on which a write may still be on its way, although its deadline is over. */
-  #unsettledOn: number | undefined
+  /** The write that may still be on its way, although its deadline is over. */
+  #unsettled: { readonly connection: number, readonly generation: number } | undefined
 
-  /** `fenced` is called when a newer generation of this instance is known. */
-  constructor (link: Link, keys: Keys, local: LocalInstance, fenced: () => void) {
+  constructor (link: Link, keys: Keys, local: LocalInstance) {
     this.#link = link
     this.#keys = keys
     this.#local = local
-    this.#fenced = fenced
-  }
-
-  get generation (): number {
-    return this.#generation
   }
 
   /**
-   * Whether a write may arrive late, out of a connection that was given up: this connection's writes could be undone by it, unless they come
-   * from a newer generation.
+   * Whether a write of this generation may still arrive out of a connection that was given up: what the present connection writes could be undone by it,
+   * unless that comes from a newer generation.
    */
-  get needsFence (): boolean {
-    return this.#unsettledOn !== undefined && this.#unsettledOn !== this.#link.connection
-  }
-
-  /** Everything written from now on fences off late writes of the generations before, and whoever cleans up after them. */
-  nextGeneration (): number {
-    this.#unsettledOn = undefined
-    return ++this.#generation
+  hasLateWrite (generation: number): boolean {
+    return this.#unsettled?.generation === generation && this.#unsettled.connection !== this.#link.connection
   }
 
   /** The groups in which Redis has members of this instance. */
@@ -63,15 +49,18 @@ export class MemberStore {
     return new Set(groups.filter((group, index) => Number(stored[index] ?? 0) !== [...this.#local.memberIds(group)].length))
   }
 
-  /** Writes what the instance says now of these connections in their groups. */
-  async write (changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Promise<void> {
-    await allDone([...this.#calls(changes)].map(async groups => await this.#call(groups)))
+  /**
+   * Writes what the instance says now of these connections in their groups. Resolves `false` when Redis knows a newer generation of this instance: then
+   * not everything was written.
+   */
+  async write (generation: number, changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Promise<boolean> {
+    return await allTrue([...this.#calls(changes)].map(async groups => await this.#call(generation, groups)))
   }
 
-  /** The same of all connections of these groups: ours, and those that Redis holds although they are no longer ours. */
-  async rewrite (groups: readonly string[]): Promise<void> {
+  /** As `write`, for all connections of these groups: those here, and those that Redis holds although they are no longer here. */
+  async rewrite (generation: number, groups: readonly string[]): Promise<boolean> {
     const stored = await this.#link.run(async redis => await Promise.all(groups.map(async group => await redis.hkeys(this.#keys.members(group, this.#local.instanceId)))))
-    await this.write(groups.map((group, index) => [group, new Set([...stored[index] ?? [], ...this.#local.memberIds(group)])]))
+    return await this.write(generation, groups.map((group, index) => [group, new Set([...stored[index] ?? [], ...this.#local.memberIds(group)])]))
   }
 
   /** Removes all memberships of an instance, this one or a dead one. Resolves `undefined` when that instance is alive again. */
@@ -109,23 +98,21 @@ export class MemberStore {
     if (call.length > 0) yield call
   }
 
-  async #call (groups: readonly GroupChange[]): Promise<void> {
+  async #call (generation: number, groups: readonly GroupChange[]): Promise<boolean> {
     const { instanceId } = this.#local
     const keys = [this.#keys.index(instanceId), this.#keys.generations, ...groups.flatMap(({ group }) => [this.#keys.members(group, instanceId), this.#keys.counts(group)])]
-    const args = [instanceId, this.#generation, safetyTtlMs, ...groups.flatMap(({ group, additions, removals }) => [group, additions.length / 2, removals.length, ...additions, ...removals])]
+    const changes = groups.flatMap(({ group, additions, removals }) => [group, additions.length / 2, removals.length, ...additions, ...removals])
     const { connection } = this.#link
     let stored: unknown
     try {
-      stored = await this.#link.script(syncMembers, keys, args)
+      stored = await this.#link.script(syncMembers, keys, [instanceId, generation, safetyTtlMs, ...changes])
     } catch (error) {
-      if (hasCode(error, 'WSG_TIMEOUT')) this.#unsettledOn = connection
+      if (hasCode(error, 'WSG_TIMEOUT')) this.#unsettled = { connection, generation }
       throw error
     }
     // What was sent before it on the same connection was done before it.
-    if (this.#unsettledOn === connection) this.#unsettledOn = undefined
-    if (stored !== -1) return
-    this.#fenced()
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and registers anew')
+    if (this.#unsettled?.connection === connection) this.#unsettled = undefined
+    return stored !== -1
   }
 }
 
@@ -134,8 +121,11 @@ function newGroupChange (group: string): GroupChange {
 }
 
 /** Rejects as Promise.all does, but not before all are settled: a write that is left behind could overtake the one that repairs it. */
-async function allDone (work: Array<Promise<void>>): Promise<void> {
+async function allTrue (work: Array<Promise<boolean>>): Promise<boolean> {
+  let all = true
   for (const result of await Promise.allSettled(work)) {
     if (result.status === 'rejected') throw result.reason
+    all &&= result.value
   }
+  return all
 }

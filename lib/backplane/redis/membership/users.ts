@@ -2,6 +2,7 @@ import { deferred, type Deferred } from '../../../deadline.ts'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
+import type { Lease } from './lease.ts'
 import type { Link } from '../link/link.ts'
 import { Script } from '../link/script.ts'
 
@@ -55,10 +56,11 @@ export class UserCounts {
   #flushing = false
   #closed = false
 
-  constructor (link: Link, keys: Keys, local: Pick<LocalInstance, 'instanceId' | 'connectionsOf'>) {
+  constructor (link: Link, keys: Keys, lease: Pick<Lease, 'on'>, local: Pick<LocalInstance, 'instanceId' | 'connectionsOf'>) {
     this.#link = link
     this.#keys = keys
     this.#local = local
+    lease.on({ resumed: lost => this.#resume(lost) })
   }
 
   /** As `Backplane.syncUser`. */
@@ -71,7 +73,7 @@ export class UserCounts {
   }
 
   /** The link works, and this instance is registered. With `lost` nothing of what was stored is sure to be there. */
-  resume (lost: boolean): void {
+  #resume (lost: boolean): void {
     if (lost) this.refresh()
     else this.#schedule()
   }
@@ -100,7 +102,7 @@ export class UserCounts {
     queueMicrotask(() => { void this.#flush() })
   }
 
-  /** Never rejects. What could not be stored stays dirty until `resume`; those who wait are told. */
+  /** Never rejects. What could not be stored stays dirty until the lease is held again; those who wait are told. */
   async #flush (): Promise<void> {
     while (this.#dirty.size > 0 && !this.#closed) {
       const batch = [...this.#dirty].slice(0, batchSize)

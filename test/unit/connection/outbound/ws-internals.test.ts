@@ -25,7 +25,13 @@ for (const [name, { WebSocketServer, WebSocket }] of Object.entries(releases)) {
       await once(server, 'listening')
       server.on('connection', socket => {
         const closing: string[] = []
-        const wire = openWire(socket, { closing () { closing.push('x'.repeat(100)); wire?.stream.write(encodeWsFrame(closing.join(), false, wire.deflate)) } })
+        const wire = openWire(socket, {
+          beforeClose (code, reason) {
+            t.strictSame([code, reason], [4001, 'done'])
+            closing.push('x'.repeat(100))
+            wire?.stream.write(encodeWsFrame(closing.join(), false, wire.deflate))
+          }
+        })
         if (wire === undefined) return socket.close(4000, 'unknown shape')
         t.same(wire.deflate?.windowBits, perMessageDeflate === false ? undefined : 10)
         wire.stream.write(encodeWsFrame('one', false, wire.deflate))

@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createClient } from 'redis'
-import { redisBinary } from '../scripts/redis-binary.mjs'
-import { freePort } from '../test/helpers/ports.ts'
+import { redisBinary } from '../../scripts/redis-binary.mjs'
+import { freePort } from '../../test/helpers/ports.ts'
 import { endWithThis } from './child.ts'
 
 export interface BenchRedis {

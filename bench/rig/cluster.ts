@@ -1,10 +1,10 @@
-import { freePort } from '../test/helpers/ports.ts'
+import { freePort } from '../../test/helpers/ports.ts'
 import { start, type Child } from './child.ts'
 import type { InstanceApi } from './instance.ts'
 import type { LoadApi, OpenOptions } from './load.ts'
 import { startRedis, type BenchRedis } from './redis.ts'
 import { Spread } from './spread.ts'
-import type { DrillName } from './systems/system.ts'
+import type { DrillName } from '../systems/system.ts'
 import { until } from './until.ts'
 
 export interface ClusterOptions {

@@ -1,10 +1,10 @@
 // Clients of a system, as a process: load.ts <system>
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Ledger } from '../test/faults/drill/ledger.ts'
-import { Line } from '../test/faults/drill/line.ts'
+import { Ledger } from '../../test/faults/drill/ledger.ts'
+import { Line } from '../../test/faults/drill/line.ts'
 import { expose } from './child.ts'
 import { Spread } from './spread.ts'
-import { loadForDrill, type Client, type DrillName } from './systems/system.ts'
+import { loadForDrill, type Client, type DrillName } from '../systems/system.ts'
 import { usage } from './usage.ts'
 
 interface Reader { readonly group: string, readonly line: Line, readonly ledger: Ledger, readonly client: Client, open: boolean, signals: number }

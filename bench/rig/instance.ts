@@ -1,7 +1,7 @@
 // One instance of a system, as a process: instance.ts <system> <port> <redis URL>
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expose } from './child.ts'
-import { loadForDrill, type DrillName } from './systems/system.ts'
+import { loadForDrill, type DrillName } from '../systems/system.ts'
 import { usage } from './usage.ts'
 
 const [, , name = 'ours', port = '0', redisUrl = ''] = process.argv

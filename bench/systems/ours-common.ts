@@ -1,0 +1,49 @@
+import Fastify from 'fastify'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type * as WebsocketGroups from 'fastify-websocket-groups'
+import type { DrillInstance, Publisher, ServeOptions } from './system.ts'
+
+export type Package = typeof WebsocketGroups
+type Settings = Pick<WebsocketGroups.WebsocketGroupsOptions, 'log' | 'flushIntervalMs' | 'heartbeatIntervalMs'>
+
+interface Application {
+  serve (port: number, redis: string, options?: ServeOptions): Promise<DrillInstance>
+  publisher (redis: string): Promise<Publisher>
+}
+
+/** The application that is measured, on this package or on another build of it. */
+export function applicationOn (wsg: Package, settings: Settings = {}): Application {
+  const { default: websocketGroups, createPublisher, WebsocketGroupsError } = wsg
+  const retried = ['WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE']
+
+  async function isSent (broadcast: Promise<unknown>): Promise<boolean> {
+    try {
+      await broadcast
+      return true
+    } catch (error) {
+      if (error instanceof WebsocketGroupsError && retried.includes(error.code)) return false
+      throw error
+    }
+  }
+
+  return {
+    async serve (port, redis, { announce = false } = {}) {
+      const app = Fastify()
+      await app.register(websocketGroups, { redis, ...settings })
+      app.wsRoom('/ws/:room', { auth: false, ...(announce ? { onJoin: connection => { connection.send('joined') } } : {}) })
+      await app.listen({ port, host: '127.0.0.1' })
+      return {
+        async publish (group, text) {
+          // With a key it may be sent again when Redis did not answer in time.
+          while (!await isSent(app.registry.broadcastToGroup(group, text, { idempotencyKey: text }))) await sleep(50)
+        },
+        stats: () => app.registry.stats(),
+        async close () { await app.close() }
+      }
+    },
+    async publisher (redis) {
+      const publisher = createPublisher({ redis, ...(settings.log === undefined ? {} : { log: settings.log }) })
+      return { publish: async (group, data) => await publisher.broadcastToGroup(group, data) }
+    }
+  }
+}

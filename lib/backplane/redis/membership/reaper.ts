@@ -1,0 +1,63 @@
+import type { LocalInstance } from '../../backplane.ts'
+import type { Keys } from '../keys.ts'
+import type { Link } from '../link/link.ts'
+import { markReaped } from './scripts.ts'
+import type { MemberStore } from './store.ts'
+
+/** A dead instance is looked at once more after this long, for a write it made before it noticed. */
+const secondLookMs = 60_000
+
+/** Removes the memberships of dead instances that this one claimed, one instance after another, beside the beats. */
+export class Reaper {
+  readonly #link: Link
+  readonly #keys: Keys
+  readonly #local: LocalInstance
+  readonly #store: MemberStore
+  #reaping: Promise<void> = Promise.resolve()
+  #closed = false
+  #instances = 0
+  #members = 0
+
+  constructor (link: Link, keys: Keys, local: LocalInstance, store: MemberStore) {
+    this.#link = link
+    this.#keys = keys
+    this.#local = local
+    this.#store = store
+  }
+
+  stats (): Record<string, number> {
+    return { instancesReaped: this.#instances, membersReaped: this.#members }
+  }
+
+  /** `claims`: id and generation of each dead instance, as the script `beat` returns them. */
+  add (claims: readonly string[]): void {
+    for (let at = 0; at + 1 < claims.length; at += 2) {
+      const [instanceId = '', generation = ''] = claims.slice(at, at + 2)
+      if (instanceId === this.#local.instanceId) continue       // it is alive again by now
+      this.#reaping = this.#reaping.then(async () => await this.#reap(instanceId, Number(generation)))
+    }
+  }
+
+  /** Starts no further instance; resolves when the present one is done. */
+  async close (): Promise<void> {
+    this.#closed = true
+    await this.#reaping
+  }
+
+  /** Never rejects. */
+  async #reap (instanceId: string, generation: number): Promise<void> {
+    if (this.#closed) return
+    try {
+      const removed = await this.#store.removeAll(instanceId, generation)
+      if (removed === undefined) return
+      const first = await this.#link.script(markReaped, [this.#keys.leases, this.#keys.instances], [instanceId, generation, secondLookMs]) === 1
+      if (first) this.#instances++
+      this.#members += removed.members
+      if (removed.members > 0) this.#local.membersLost?.()
+      if (first || removed.members > 0) this.#local.log.info({ instance: instanceId, ...removed }, 'cleaned up after a dead instance')
+    } catch (error) {
+      // The claim runs out like a lease: someone, maybe this instance, claims again.
+      this.#local.log.warn({ err: error, instance: instanceId }, 'cleaning up after a dead instance failed')
+    }
+  }
+}

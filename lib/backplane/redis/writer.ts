@@ -1,0 +1,69 @@
+import type { Member } from '../../types.ts'
+import type { Appended, Envelope, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
+import type { Keys } from './keys.ts'
+import type { Link } from './link/link.ts'
+import { AppendQueue, type WhenDown } from './log/append-queue.ts'
+import { readPage } from './log/page.ts'
+import { readCount, readMembers } from './membership/records.ts'
+import { publish } from './publish.ts'
+
+/** Renewed by whoever asks, which each instance with framed clients does every minute. */
+const secretTtlSeconds = 86_400
+
+/** What callers ask of Redis over one link, whether their process holds sockets or not: to publish, to append to logs, to read. */
+export class RedisWriter {
+  readonly #link: Link
+  readonly #keys: Keys
+  readonly #appends: AppendQueue
+
+  constructor (link: Link, keys: Keys, whenDown: WhenDown) {
+    this.#link = link
+    this.#keys = keys
+    this.#appends = new AppendQueue(link, keys, whenDown)
+  }
+
+  /** As `Backplane.publish`. */
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
+    return await publish(this.#link, this.#keys, targets, envelope)
+  }
+
+  /** As `Backplane.append`. */
+  async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
+    return await this.#appends.append(group, envelope, log, key)
+  }
+
+  /** As `Backplane.history`. */
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    return await readPage(this.#link, this.#keys, group, since, limit)
+  }
+
+  /** As `Backplane.secret`. */
+  async secret (candidate: string): Promise<string> {
+    const { secret } = this.#keys
+    return await this.#link.run(async redis => {
+      if (await redis.set(secret, candidate, 'EX', secretTtlSeconds, 'NX') === 'OK') return candidate
+      const [value] = await Promise.all([redis.get(secret), redis.expire(secret, secretTtlSeconds)])
+      // The key expired between the two calls: whoever asks next stores a candidate again.
+      return value ?? candidate
+    })
+  }
+
+  /** As `Backplane.count`. */
+  async count (group: string): Promise<number> {
+    return await readCount(this.#link, this.#keys, group)
+  }
+
+  /** As `Backplane.members`. */
+  async members (group: string): Promise<Member[]> {
+    return await readMembers(this.#link, this.#keys, group)
+  }
+
+  stats (): Record<string, number> {
+    return this.#appends.stats()
+  }
+
+  /** Rejects the appends that still wait; the link stays open. */
+  close (): void {
+    this.#appends.close()
+  }
+}

@@ -1,0 +1,49 @@
+import type { WebSocket } from 'ws'
+import type { Closed } from './inbound.ts'
+
+/** How long the other side may take to answer a close, and to end its socket; ws itself would wait 30 s. */
+const answerMs = 2_000
+
+/** The end of a connection: from the moment that one side says that it closes to the moment that its socket is gone. */
+export class Ending {
+  /** The application does not want the client back. */
+  readonly dismissed: boolean
+  /** Settles when the backplane knows that the memberships are gone; never rejects. */
+  released: Promise<void> = Promise.resolve()
+  #said: Closed | undefined
+  #groups: readonly string[] | undefined
+  #timer: NodeJS.Timeout | undefined
+  #over = false
+
+  constructor (said: Closed | undefined, dismissed: boolean) {
+    this.#said = said
+    this.dismissed = dismissed
+  }
+
+  /** What was said first; `undefined` when the socket broke without a word. */
+  get said (): Closed | undefined {
+    return this.#said
+  }
+
+  /** The groups that the connection was in when it left them. */
+  get groups (): readonly string[] | undefined {
+    return this.#groups
+  }
+
+  /** The connection leaves its groups; the socket is terminated unless it ends by itself. Returns whether this is news. */
+  begin (groups: readonly string[], socket: Pick<WebSocket, 'terminate'>): boolean {
+    if (this.#groups !== undefined) return false
+    this.#groups = Object.freeze(groups)
+    this.#timer = setTimeout(() => socket.terminate(), answerMs).unref()
+    return true
+  }
+
+  /** The socket is gone. Returns why, the first time: what was said first, also when nobody answered. */
+  finish (closed: Closed): Closed | undefined {
+    if (this.#over) return undefined
+    this.#over = true
+    this.#said ??= closed
+    clearTimeout(this.#timer)
+    return this.#said
+  }
+}

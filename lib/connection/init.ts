@@ -1,0 +1,31 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { WebSocket } from 'ws'
+import type { FramedInit } from './framed-session.ts'
+import type { IntakeBudget } from './intake-budget.ts'
+import type { InboundLimits } from './message-buffer.ts'
+import type { FlushScheduler } from './outbound/flush-scheduler.ts'
+import type { Metrics } from '../metrics.ts'
+import type { ConnectionCallbacks } from '../route-types.ts'
+import type { Connection } from '../types.ts'
+
+/** What a connection is made of; `Self` is the class of the connection. */
+export interface ConnectionInit<Self> {
+  readonly socket: WebSocket
+  readonly id: string
+  readonly params: Connection['params']
+  readonly identity: Connection['identity']
+  readonly userId: string | undefined
+  readonly log: FastifyBaseLogger
+  readonly callbacks: ConnectionCallbacks
+  readonly limits: InboundLimits
+  /** What the instance has room for. */
+  readonly intake: IntakeBudget
+  readonly scheduler: FlushScheduler
+  readonly metrics: Metrics
+  /** Set when the client speaks the framed protocol. */
+  readonly framed?: FramedInit | undefined
+  /** Makes the connection known; `onConnect` waits for it. */
+  readonly enter: (connection: Self) => Promise<void> | undefined
+  /** Forgets the connection and its memberships; never rejects. */
+  readonly release: (connection: Self) => Promise<void>
+}

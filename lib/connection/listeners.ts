@@ -1,0 +1,38 @@
+import type { RawData, WebSocket } from 'ws'
+
+const owner = Symbol('connection')
+
+/** Told what happens to its socket. */
+export interface SocketOwner {
+  received (data: Buffer, isBinary: boolean): void
+  ponged (data: Buffer): void
+  socketFailed (error: Error): void
+  socketClosed (code: number, reason: string): void
+}
+
+interface OwnedSocket extends WebSocket { [owner]: SocketOwner }
+
+/** Listens from now on. The same functions serve all sockets, and find the owner by a symbol: thousands of closures less. */
+export function listen (socket: WebSocket, connection: SocketOwner): void {
+  (socket as OwnedSocket)[owner] = connection
+  socket.on('message', onMessage)
+  socket.on('pong', onPong)
+  socket.on('error', onError)
+  socket.on('close', onClose)
+}
+
+function onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {
+  (this as OwnedSocket)[owner].received(data as Buffer, isBinary)
+}
+
+function onPong (this: WebSocket, data: Buffer): void {
+  (this as OwnedSocket)[owner].ponged(data)
+}
+
+function onError (this: WebSocket, error: Error): void {
+  (this as OwnedSocket)[owner].socketFailed(error)
+}
+
+function onClose (this: WebSocket, code: number, reason: Buffer): void {
+  (this as OwnedSocket)[owner].socketClosed(code, reason.toString())
+}

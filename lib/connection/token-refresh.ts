@@ -1,0 +1,111 @@
+import { CloseCode } from '../protocol/close-codes.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import type { Metrics } from '../metrics.ts'
+import type { ConnectionCallbacks } from '../route-types.ts'
+import type { Identity } from '../types.ts'
+import type { InboundConnection } from './inbound.ts'
+
+/** How the route looked at the first token, to look at the next ones. Both throw what a client may be told. */
+export interface Reauthentication {
+  /** Resolves with nothing when the token is no good. */
+  identify (token: string): Promise<Identity | undefined>
+  /** Whether this identity may be on the route. */
+  authorize (identity: Identity): Promise<boolean>
+}
+
+/** What renewing its identity needs of a connection. */
+export interface RefreshedConnection extends InboundConnection {
+  renewIdentity (identity: Identity): void
+}
+
+/** What renewing the identity of a connection takes, of its route and of the instance. */
+export interface RefreshInit {
+  /** `undefined` on routes without auth. */
+  readonly reauthentication: Reauthentication | undefined
+  /** Whether the identity stands for the user of the connection. */
+  isSameUser (connection: RefreshedConnection, identity: Identity): boolean
+  renew (connection: RefreshedConnection, identity: Identity): void
+  leave (connection: InboundConnection, group: string): Promise<boolean>
+  /** Whether the route would put the connection into this group, which it did once, with the identity that it has now; `undefined`: the route did not. */
+  readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
+  readonly metrics: Pick<Metrics, 'tokensRefused'>
+}
+
+/** Longer than what fits into the head of an HTTP request, where the first token came from. */
+const maxTokenLength = 16_384
+/** A client that asks its token service again gets there sooner; one that guesses does not. */
+const maxRefused = 10
+
+/** Takes over fresh tokens of one connection: whatever the identity allowed before is judged again. */
+export class TokenRefresh {
+  readonly #connection: RefreshedConnection
+  readonly #callbacks: Pick<ConnectionCallbacks, 'mayJoin'>
+  readonly #init: RefreshInit
+  /** Whether the client joined the group by itself. */
+  readonly #joinedItself: (group: string) => boolean
+  /** In a row. */
+  #refused = 0
+
+  constructor (connection: RefreshedConnection, callbacks: Pick<ConnectionCallbacks, 'mayJoin'>, init: RefreshInit, joinedItself: (group: string) => boolean) {
+    this.#connection = connection
+    this.#callbacks = callbacks
+    this.#init = init
+    this.#joinedItself = joinedItself
+  }
+
+  /**
+   * Resolves when the connection has the new identity, and has left the groups that it may not be in with it; also when the connection closed meanwhile.
+   * @throws what the client may be told
+   */
+  async refresh (token: string): Promise<void> {
+    try {
+      await this.#refresh(token)
+      this.#refused = 0
+    } catch (error) {
+      if (hasCode(error, 'WSG_UNAUTHORIZED', 'WSG_FORBIDDEN')) this.#countRefusal()
+      throw error
+    }
+  }
+
+  async #refresh (token: string): Promise<void> {
+    const { reauthentication } = this.#init
+    const identity = token.length > maxTokenLength ? undefined : await reauthentication?.identify(token)
+    if (reauthentication === undefined || identity === undefined) throw new WebsocketGroupsError('WSG_UNAUTHORIZED')
+    if (this.#connection.closed) return
+    if (!this.#init.isSameUser(this.#connection, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
+    if (!await reauthentication.authorize(identity)) {
+      // The route is not for this user any more; the connection itself lives until its first token ends.
+      await this.#leave(this.#connection.groups)
+      throw new WebsocketGroupsError('WSG_FORBIDDEN')
+    }
+    if (this.#connection.closed) return
+    this.#init.renew(this.#connection, identity)
+    const { groups } = this.#connection
+    const fits = await Promise.all(groups.map(async group => await this.#fits(group)))
+    await this.#leave(groups.filter((_, index) => fits[index] === false))
+  }
+
+  /** With the new identity. What cannot be told does not fit. */
+  async #fits (group: string): Promise<boolean> {
+    try {
+      const byRoute = await this.#init.stillIn?.(this.#connection, group)
+      if (byRoute !== undefined) return byRoute
+      return !this.#joinedItself(group) || await this.#callbacks.mayJoin?.(this.#connection, group) === true
+    } catch (error) {
+      this.#connection.log.error({ err: error, group }, 'a membership could not be judged with a fresh token: the group is left')
+      return false
+    }
+  }
+
+  async #leave (groups: readonly string[]): Promise<void> {
+    await Promise.all(groups.map(async group => await this.#init.leave(this.#connection, group)))
+  }
+
+  #countRefusal (): void {
+    this.#init.metrics.tokensRefused++
+    this.#refused++
+    if (this.#refused < maxRefused || this.#connection.closed) return
+    this.#connection.log.warn({ refused: this.#refused }, 'too many tokens refused')
+    this.#connection.closeForFault(CloseCode.TokenExpired, 'too many tokens refused')
+  }
+}

@@ -1,0 +1,122 @@
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import type { Backplane, LogPosition } from '../backplane/backplane.ts'
+import { formatPosition, formatSealedStart, isLogStart, logStart, parsePosition, sealOf } from '../backplane/position.ts'
+import { hasCode } from '../errors.ts'
+
+/*
+ * What a client may resume from. A position is a secret of the messages it came with: its nonce is random, so whoever names a position that the log holds was
+ * given it. Three things a position cannot prove by itself, as the log no longer holds, or never held, anything to compare it with: that it was the
+ * beginning of the log, that it was trimmed meanwhile, or that it stood in an earlier log of the group. For these there are
+ *
+ * - the seal: the beginning of a log is written with a MAC in the bytes that it leaves free, so that it is a secret of its group, too;
+ * - the grant: a MAC over the position at which a session joined a group. With it the client is owed whatever came after that position.
+ *
+ * Both are made once per join, and neither costs anything per message. All instances share the key.
+ */
+
+const positionLength = 24
+const grantMacBytes = 16
+/** Keys that were in use before the present one, which others may still sign with. */
+const maxKeys = 4
+/** How often the backplane is asked for the key: it may have lost the key, and another instance may have drawn a new one. */
+const refreshMs = 60_000
+
+/** Makes proofs with the key that was known when it was made, and accepts those of earlier keys. */
+export class ResumeProofs {
+  readonly #keys: readonly Buffer[]
+
+  constructor (keys: readonly Buffer[]) {
+    this.#keys = keys
+  }
+
+  /** A position as clients get it. */
+  format (group: string, position: LogPosition): string {
+    const [key] = this.#keys
+    return isLogStart(position) && key !== undefined ? formatSealedStart(mac(key, 'start', group)) : formatPosition(position)
+  }
+
+  /** Proves that the session was in the group at the position; `undefined` while no key is known. */
+  grant (group: string, session: string, position: LogPosition): string | undefined {
+    const [key] = this.#keys
+    const text = formatPosition(position)
+    return key === undefined ? undefined : text + mac(key, 'grant', group, session, text).toString('base64url', 0, grantMacBytes)
+  }
+
+  /** From which position on the client was in the group, as far as it can prove that; `undefined` when it cannot. */
+  floor (group: string, session: string | undefined, since: string, grant: string | undefined): LogPosition | undefined {
+    const granted = session === undefined || grant === undefined ? undefined : this.#granted(group, session, grant)
+    if (granted !== undefined) return granted
+    const seal = sealOf(since)
+    return seal !== undefined && this.#keys.some(key => same(mac(key, 'start', group).subarray(0, seal.length), seal)) ? logStart : undefined
+  }
+
+  #granted (group: string, session: string, grant: string): LogPosition | undefined {
+    const text = grant.slice(0, positionLength)
+    const given = Buffer.from(grant.slice(positionLength), 'base64url')
+    const genuine = this.#keys.some(key => same(mac(key, 'grant', group, session, text).subarray(0, grantMacBytes), given))
+    return genuine ? parsePosition(text) : undefined
+  }
+}
+
+/** The key of the proofs: that of the option `secret`, else one that the instances share through the backplane, else one of this process. */
+export class ProofKeys {
+  readonly #backplane: Pick<Backplane, 'secret'>
+  readonly #failed: (error: unknown) => void
+  readonly #now: () => number
+  #keys: readonly string[]
+  #proofs: ResumeProofs
+  readonly #fixed: boolean
+  #askedAt = -Infinity
+  #asking: Promise<void> | undefined
+
+  /** `failed` hears of errors of the backplane that are no outage. */
+  constructor (
+    backplane: Pick<Backplane, 'secret'>, secret: string | readonly string[] | undefined, failed: (error: unknown) => void, now: () => number = () => performance.now()
+  ) {
+    this.#backplane = backplane
+    this.#failed = failed
+    this.#now = now
+    this.#fixed = secret !== undefined || backplane.secret === undefined
+    this.#keys = secret === undefined ? (this.#fixed ? [drawKey()] : []) : [secret].flat()
+    this.#proofs = proofsOf(this.#keys)
+  }
+
+  /** Resolves with what can be proven now: nothing, while no key is known because the backplane is out. */
+  async proofs (): Promise<ResumeProofs> {
+    if (!this.#fixed && this.#now() - this.#askedAt >= refreshMs) this.#asking ??= this.#ask().finally(() => { this.#asking = undefined })
+    // Only the first ones wait: later the key that was known serves meanwhile.
+    if (this.#keys.length === 0) await this.#asking
+    return this.#proofs
+  }
+
+  /** Never rejects. A backplane that lost the key is given back the one that is in use here. */
+  async #ask (): Promise<void> {
+    try {
+      const key = await this.#backplane.secret?.(this.#keys[0] ?? drawKey())
+      this.#askedAt = this.#now()
+      if (key === undefined || key === this.#keys[0]) return
+      this.#keys = [key, ...this.#keys.filter(known => known !== key)].slice(0, maxKeys)
+      this.#proofs = proofsOf(this.#keys)
+    } catch (error) {
+      // The next join asks again, which is all there is to do in an outage.
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) this.#failed(error)
+    }
+  }
+}
+
+function proofsOf (keys: readonly string[]): ResumeProofs {
+  return new ResumeProofs(keys.map(key => Buffer.from(key)))
+}
+
+function drawKey (): string {
+  return randomBytes(32).toString('base64url')
+}
+
+/** Names of groups and sessions hold no control characters, so that a zero byte keeps the parts apart. */
+function mac (key: Buffer, ...parts: readonly string[]): Buffer {
+  return createHmac('sha256', key).update(parts.join('\0')).digest()
+}
+
+function same (a: Buffer, b: Buffer): boolean {
+  return a.length === b.length && timingSafeEqual(a, b)
+}

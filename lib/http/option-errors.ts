@@ -1,0 +1,26 @@
+import { errorCodes, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
+
+/**
+ * What a client is told of an error that an option of the service threw. An error with a `statusCode` below 500 was made for the client and stays as it is.
+ * The text of any other may name hosts, queries or passwords: it becomes the `cause` of an error that says nothing but its code, for the log alone.
+ */
+export function toAnswer (error: unknown): Error {
+  const status = statusOf(error, ['statusCode'])
+  if (error instanceof Error && status >= 400 && status < 500) return error
+  // Told without a detail, and logged, before.
+  if (error instanceof WebsocketGroupsError && error.detail === undefined) return error
+  const code = error instanceof WebsocketGroupsError && Object.hasOwn(errorCodes, error.code) ? error.code : 'WSG_HANDLER_FAILED' satisfies ErrorCode
+  return new WebsocketGroupsError(code, undefined, { cause: error, statusCode: serverStatus(statusOf(error)) })
+}
+
+/** The HTTP status that an error asks for; 0 for none. HTTP clients call it `status`, Fastify calls it `statusCode`. */
+export function statusOf (error: unknown, names: ReadonlyArray<'statusCode' | 'status'> = ['statusCode', 'status']): number {
+  if (typeof error !== 'object' || error === null) return 0
+  const fields = error as { readonly statusCode?: unknown, readonly status?: unknown }
+  const status = Number(names.map(name => fields[name]).find(value => value !== undefined) ?? 0)
+  return Number.isInteger(status) ? status : 0
+}
+
+function serverStatus (status: number): number {
+  return status >= 500 && status <= 599 ? status : 500
+}

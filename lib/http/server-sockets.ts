@@ -1,0 +1,97 @@
+import type { EventEmitter } from 'node:events'
+import type { Socket } from 'node:net'
+import type { WebSocketServer } from 'ws'
+import { divertOtherUpgrades } from './upgrade-requests.ts'
+import { responseOf, UpgradeSockets } from './upgrade-sockets.ts'
+
+/** How often is looked for sockets that only now wait for their client. */
+const sweepMs = 100
+/** What WebSockets that the application handles itself get at least to answer their close: theirs begins when ours are drained. */
+const minAnswerMs = 250
+
+/** A connection over TLS points to the TCP connection beneath it. */
+type Wrapped = Socket & { readonly _parent?: Socket | null }
+
+/**
+ * The sockets of an HTTP server, so that the server's end does not hang on what a client leaves undone: `server.close()` waits for half a
+ * request until Node's `headersTimeout` (60 s), for a WebSocket that does not answer until ws gives up (30 s), and for an upgrade that is
+ * not answered for ever.
+ */
+export class ServerSockets {
+  readonly upgrades = new UpgradeSockets()
+  readonly #http = new Set<Socket>()
+  readonly #webSockets: () => Pick<WebSocketServer, 'clients'> | undefined
+  #deadline = Infinity
+  #timer: NodeJS.Timeout | undefined
+  /** One function for all sockets. */
+  readonly #forget: (this: Socket) => void
+
+  constructor (webSockets: () => Pick<WebSocketServer, 'clients'> | undefined) {
+    this.#webSockets = webSockets
+    const sockets = this.#http
+    this.#forget = function () { sockets.delete(this) }
+  }
+
+  /** Called before the server takes connections. `othersListen`: see `divertOtherUpgrades`. */
+  watch (server: EventEmitter, othersListen: () => boolean): void {
+    divertOtherUpgrades(server, othersListen)
+    // HTTP/2 sessions carry many requests, and Fastify closes them itself.
+    if (!('closeIdleConnections' in server)) return
+    server.on('connection', (socket: Socket) => this.#add(socket))
+    server.on('secureConnection', (socket: Wrapped) => {
+      if (socket._parent !== null && socket._parent !== undefined) this.#remove(socket._parent)
+      this.#add(socket)
+    })
+    server.on('upgrade', (_request, socket: Socket) => this.#remove(socket))
+  }
+
+  /** The shutdown begins: what waits for an answer to its upgrade gets 503, and what waits for its client is ended in `graceMs`. */
+  closing (graceMs: number): void {
+    this.#deadline = performance.now() + graceMs
+    this.upgrades.refuse()
+  }
+
+  /** The plugin's own connections are closed; the server is about to be. */
+  drained (): void {
+    this.upgrades.refuse()
+    // Opened ahead of need, as browsers do: nothing is lost with them.
+    for (const socket of this.#http) if (socket.bytesRead === 0) socket.destroy()
+    const waitMs = Math.max(this.#deadline - performance.now(), minAnswerMs)
+    this.#timer ??= setTimeout(() => this.#sweep(), waitMs).unref()
+  }
+
+  /** The server is closed. */
+  closed (): void {
+    clearTimeout(this.#timer)
+    this.#sweepOnce()
+  }
+
+  #add (socket: Socket): void {
+    this.#http.add(socket)
+    socket.on('close', this.#forget)
+  }
+
+  #remove (socket: Socket): void {
+    this.#http.delete(socket)
+    socket.off('close', this.#forget)
+  }
+
+  #sweep (): void {
+    this.#sweepOnce()
+    this.#timer = setTimeout(() => this.#sweep(), sweepMs).unref()
+  }
+
+  #sweepOnce (): void {
+    for (const socket of this.#http) if (waitsForClient(socket)) socket.destroy()
+    for (const client of this.#webSockets()?.clients ?? []) client.terminate()
+    this.upgrades.destroy()
+  }
+}
+
+/** What waits for a handler of the application is the application's to end. */
+function waitsForClient (socket: Socket): boolean {
+  const response = responseOf(socket)
+  // Between two requests, or in the middle of one.
+  if (response?.req.complete !== true) return true
+  return socket.writableLength > 0 || response.writableLength > 0
+}

@@ -1,0 +1,85 @@
+import type { FastifyInstance } from 'fastify'
+import type { EventEmitter } from 'node:events'
+import type { IncomingMessage } from 'node:http'
+import { setImmediate as turn } from 'node:timers/promises'
+import { WebsocketGroupsError } from '../errors.ts'
+import { ServerSockets } from './server-sockets.ts'
+
+/** The listener of @fastify/websocket, where the application registered it before this plugin. */
+const theirListener = 'onUpgrade'
+/** Fastify's own symbol for the servers beside the first one: `localhost` is an IPv4 and an IPv6 address. */
+const bindings = 'fastify.serverBindings'
+
+export interface SocketGuard {
+  /** Called once @fastify/websocket is registered. */
+  watchUpgrades (): void
+  /** Whether routes that this plugin did not see being added may take WebSockets: added before it, or by somebody with an upgrade listener. */
+  readonly othersUpgrade: () => boolean
+  /** Lets who waits for `authenticate` be refused when the shutdown begins. */
+  refusable (wsAuth: FastifyInstance['wsAuth']): FastifyInstance['wsAuth']
+  /** Refuses what waits, then drains, then ends the sockets that would hold up the end of the server: `graceMs` after the begin. */
+  shutDown (graceMs: number, drain: () => Promise<void>): Promise<void>
+  /** The server is closed. */
+  closed (): void
+}
+
+/** Sees to it that the server of `app` can end, and that it takes only WebSocket upgrades for upgrades. */
+export function guardSockets (app: FastifyInstance): SocketGuard {
+  const { server } = app
+  const sockets = new ServerSockets(() => app.websocketServer)
+  const waiting = new Set<() => void>()
+  const cameFirst = app.hasDecorator('websocketServer')
+  const before: unknown[] = server.listeners('upgrade').filter(({ name }) => !cameFirst || name !== theirListener)
+  let known: readonly unknown[] = []
+  let closing = false
+  const othersListen = (): boolean => server.listeners('upgrade').some(listener => !known.includes(listener))
+
+  sockets.upgrades.watch(server)
+  sockets.watch(server, othersListen)
+  app.addHook('onListen', async () => {
+    for (const other of otherServers(app)) sockets.watch(other, othersListen)
+  })
+
+  return {
+    watchUpgrades () {
+      known = server.listeners('upgrade').filter(listener => !before.includes(listener))
+      app.websocketServer.on('connection', (_socket: unknown, request: IncomingMessage) => sockets.upgrades.upgraded(request))
+    },
+    othersUpgrade: () => cameFirst || othersListen(),
+    refusable: wsAuth => options => {
+      const authenticate = wsAuth(options)
+      return async function authenticateUntilClosing (request, reply) {
+        if (closing) throw refusal()
+        await new Promise<unknown>((resolve, reject) => {
+          const refuse = (): void => reject(refusal())
+          waiting.add(refuse)
+          // A promise that many waited for would keep something of each: so each is in the set while it waits.
+          void authenticate.call(app, request, reply).then(resolve, reject).finally(() => waiting.delete(refuse))
+        })
+      }
+    },
+    async shutDown (graceMs, drain) {
+      closing = true
+      for (const refuse of waiting) refuse()
+      // Fastify answers these in the application's own way.
+      await turn()
+      sockets.closing(graceMs)
+      await drain()
+      sockets.drained()
+    },
+    closed: () => sockets.closed()
+  }
+}
+
+function refusal (): WebsocketGroupsError {
+  return new WebsocketGroupsError('WSG_REFUSED', 'it is shutting down')
+}
+
+/** The servers that Fastify opened beside `app.server`; none where Fastify keeps them elsewhere. */
+function otherServers (app: object): readonly EventEmitter[] {
+  for (let scope: object | null = app; scope !== null; scope = Object.getPrototypeOf(scope) as object | null) {
+    const symbol = Object.getOwnPropertySymbols(scope).find(({ description }) => description === bindings)
+    if (symbol !== undefined) return (scope as Record<symbol, readonly EventEmitter[]>)[symbol] ?? []
+  }
+  return []
+}

@@ -1,0 +1,288 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.ts'
+import { LocalConnection } from './connection/connection.ts'
+import { Departures, drainConnections } from './connection/drain.ts'
+import { Expiry } from './connection/expiry.ts'
+import type { RefreshedConnection } from './connection/token-refresh.ts'
+import type { ConnectionInit } from './connection/init.ts'
+import { IntakeBudget } from './connection/intake-budget.ts'
+import { Heartbeat } from './connection/heartbeat.ts'
+import { FlushScheduler } from './connection/outbound/flush-scheduler.ts'
+import { Backlog } from './delivery/backlog.ts'
+import { Broadcaster } from './delivery/broadcaster.ts'
+import { EchoFilter } from './delivery/echo.ts'
+import { EnvelopeFactory } from './delivery/envelopes.ts'
+import { LogCache } from './delivery/log-cache.ts'
+import { LoggedPublish } from './delivery/logged-publish.ts'
+import { Replay } from './delivery/replay.ts'
+import { ProofKeys } from './delivery/resume-proofs.ts'
+import { WebsocketGroupsError } from './errors.ts'
+import { Blocklist, blockedReason } from './groups/blocklist.ts'
+import { Gate } from './groups/gate.ts'
+import { Membership } from './groups/membership.ts'
+import { GroupReads } from './groups/reads.ts'
+import { ConnectionCommands } from './groups/remote.ts'
+import type { Admission } from './hub/admissions.ts'
+import { Hub } from './hub/hub.ts'
+import { connectionIdOf } from './ids.ts'
+import { instanceLog } from './logging.ts'
+import { Metrics } from './metrics.ts'
+import { GroupLogs } from './options/group-logs.ts'
+import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
+import type { ResolvedOptions } from './options/resolve.ts'
+import { Presence } from './presence/presence.ts'
+import { CloseCode } from './protocol/close-codes.ts'
+import { GroupRegistry } from './registry.ts'
+import type { Health, Identity, Stats } from './types.ts'
+
+/** What a route knows of a socket that it opens. */
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'> & {
+  /** What the upgrade was admitted with; `undefined` where nobody looked at it. */
+  readonly admission: Admission | undefined
+}
+
+const nobody: IdentityFacts = { userId: undefined, expiresAt: undefined }
+
+/** The parts of one instance, wired to each other. */
+export interface Parts {
+  readonly instanceId: string
+  readonly log: FastifyBaseLogger
+  readonly metrics: Metrics
+  readonly hub: Hub
+  readonly envelopes: EnvelopeFactory
+  readonly scheduler: FlushScheduler
+  readonly echoes: EchoFilter
+  readonly logs: GroupLogs
+  readonly cache: LogCache
+  readonly presence: Presence
+  readonly membership: Membership
+  readonly broadcaster: Broadcaster
+  readonly reads: GroupReads
+  readonly commands: ConnectionCommands
+  readonly blocks: Blocklist
+  readonly gate: Gate
+  readonly intake: IntakeBudget
+}
+
+/** Builds the parts of an instance, lowest layer first. Nothing runs yet. */
+export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger): Parts {
+  const { outage, joinTimeoutMs, operationTimeoutMs } = options
+  const metrics = new Metrics()
+  const hub = new Hub()
+  const envelopes = new EnvelopeFactory(id => hub.connections.get(id))
+  const instanceId = envelopes.origin
+  const log = instanceLog(appLog, instanceId, options.instanceLabel)
+  const scheduler = new FlushScheduler(options, metrics, log)
+  const echoes = new EchoFilter(hub, envelopes, metrics, log)
+  const logs = new GroupLogs(options)
+  const cache = new LogCache()
+  const proofKeys = new ProofKeys(backplane, options.secret, error => log.warn({ err: error }, 'the key that all instances share cannot be had'))
+  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
+  const broadcaster = new Broadcaster(hub, backplane, new LoggedPublish(backplane, logs), envelopes, echoes, outage.broadcast, scheduler, metrics)
+  const presence = new Presence(backplane, envelopes, options.presenceGraceMs)
+  const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
+  const reads = new GroupReads(hub, backplane, outage.reads, proofKeys)
+  // A join that another instance is asked for may itself take `joinTimeoutMs` there.
+  const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
+  const gate = new Gate(options, backplane, blocks, metrics)
+  const intake = new IntakeBudget(options.limits, metrics)
+  const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, blocks, metrics)
+  return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, presence, membership, broadcaster, reads, commands, blocks, gate, intake }
+}
+
+/** One running plugin: starts and ends its parts, opens connections, and answers what the backplane asks. */
+export class Instance {
+  readonly registry: GroupRegistry
+  readonly metrics: Metrics
+  readonly gate: Gate
+  readonly #options: ResolvedOptions
+  readonly #backplane: Backplane
+  readonly #parts: Parts
+  readonly #log: FastifyBaseLogger
+  readonly #heartbeat: Heartbeat
+  readonly #expiry: Expiry
+  readonly #departures = new Departures()
+  #opened = 0
+  #phase: 'booting' | 'open' | 'closing' = 'booting'
+  #drained: Promise<void> | undefined
+
+  constructor (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger) {
+    const parts = partsOf(options, backplane, appLog)
+    this.#options = options
+    this.#backplane = backplane
+    this.#parts = parts
+    this.#log = parts.log
+    this.metrics = parts.metrics
+    this.gate = parts.gate
+    this.registry = new GroupRegistry({ ...parts, health: () => this.#health(), stats: () => this.#stats() })
+    this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
+    this.#expiry = new Expiry(parts.metrics)
+  }
+
+  /** Whether policy lets this instance take new connections now. */
+  get ready (): boolean {
+    return this.#phase === 'open' && (this.#options.outage.upgrade === 'accept' || this.#backplane.state !== 'down')
+  }
+
+  /**
+   * Resolves when the backplane works, or when policy allows to go on without it.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE where policy wants the boot to fail, and what `Backplane.start` throws
+   */
+  async start (): Promise<void> {
+    const { instanceId } = this.#parts
+    try {
+      await this.#backplane.start(this.#asLocalInstance())
+      if (this.#backplane.state === 'down' && this.#options.outage.boot === 'fail') {
+        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${this.#backplane.problems.join('; ')}`)
+      }
+    } catch (error) {
+      await this.#backplane.close()
+      // An app that is closed while it boots has not failed: `app.close()` must not reject.
+      if (this.#phase === 'closing') return
+      throw error
+    }
+    // Both stay wanted when the backplane is out now.
+    const wanted = [{ kind: 'instance', name: instanceId }, { kind: 'all', name: '' }] as const
+    await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
+    await this.#parts.blocks.load()
+    if (this.#phase === 'closing') return
+    this.#heartbeat.start()
+    this.#phase = 'open'
+    const { name: backplane, state, problems } = this.#backplane
+    if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
+    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
+  }
+
+  /**
+   * Makes a connection of a socket that a route upgraded.
+   * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
+   */
+  open ({ admission: admitted, ...init }: OpenInit): LocalConnection {
+    const { instanceId, scheduler, metrics, membership, gate, intake } = this.#parts
+    const { userId, expiresAt } = init.identity === null ? nobody : readIdentity(init.identity, this.#options)
+    const admission = admitted ?? gate.admitUncounted(userId)
+    const connection = new LocalConnection({
+      ...init,
+      id: connectionIdOf(instanceId, ++this.#opened),
+      userId,
+      limits: this.#options,
+      intake,
+      scheduler,
+      metrics,
+      enter: connection => membership.connectionOpened(connection),
+      release: async connection => {
+        this.#expiry.remove(connection)
+        this.#departures.add(connection)
+        gate.leave(admission)
+        await membership.connectionClosed(connection)
+      }
+    })
+    this.#expire(connection, expiresAt)
+    // Blocked since it was admitted.
+    if (init.identity !== null && this.#parts.blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, blockedReason)
+    // The upgrade passed the guard before the shutdown began, so no batch of the shutdown has this connection.
+    if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
+    return connection
+  }
+
+  /** Whether a fresh identity stands for the user of an open connection. */
+  isSameUser ({ identity }: RefreshedConnection, fresh: Identity): boolean {
+    return isSameUser(identity, fresh, this.#options)
+  }
+
+  /** Gives an open connection the identity behind a fresh token of its user. */
+  renew (connection: RefreshedConnection, identity: Identity): void {
+    if (this.#parts.blocks.covers(identity)) throw new WebsocketGroupsError('WSG_BLOCKED')
+    connection.renewIdentity(identity)
+    this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
+  }
+
+  /** Takes no new connections and closes those there are. Idempotent. */
+  async drain (): Promise<void> {
+    const { shutdownCode, closeGraceMs } = this.#options
+    this.#phase = 'closing'
+    this.#drained ??= drainConnections([...this.#parts.hub.connections.values(), ...this.#departures], shutdownCode, closeGraceMs)
+    await this.#drained
+  }
+
+  async close (): Promise<void> {
+    await this.drain()
+    this.#heartbeat.stop()
+    this.#expiry.stop()
+    this.#parts.commands.close()
+    this.#parts.presence.close()
+    await this.#backplane.close()
+  }
+
+  #health (): Health {
+    const { state, name, problems } = this.#backplane
+    const closing = this.#phase === 'closing'
+    return {
+      status: closing ? 'closing' : state,
+      ready: this.ready,
+      instanceId: this.#parts.instanceId,
+      backplane: name,
+      problems: closing ? ['the instance is shutting down', ...problems] : problems
+    }
+  }
+
+  #stats (): Stats {
+    const { metrics, hub, scheduler, presence, cache, gate, intake, blocks } = this.#parts
+    return {
+      ...metrics,
+      connections: hub.connections.size,
+      groups: hub.groupTotal(),
+      slowConnections: scheduler.slow.size,
+      ...gate.stats(),
+      ...intake.stats(),
+      blocked: blocks.size,
+      ...presence.stats(),
+      ...cache.stats(),
+      ...this.#backplane.stats()
+    }
+  }
+
+  #asLocalInstance (): LocalInstance {
+    const { instanceId, hub, logs, cache, presence, gate } = this.#parts
+    return {
+      instanceId,
+      label: this.#options.instanceLabel ?? '',
+      log: this.#log,
+      deliver: envelope => this.#deliver(envelope),
+      gap: (group, reason, position, epoch) => {
+        cache.forget(group)
+        hub.announceGap(group, { reason, position, epoch })
+      },
+      logged: group => logs.of(group) !== undefined,
+      member: (group, connectionId) => hub.member(group, connectionId),
+      memberIds: group => hub.memberIds(group),
+      connectionsOf: userId => gate.connectionsOf(userId),
+      groups: () => hub.groups(),
+      membersLost: () => presence.announceResync(),
+      stateChanged: () => this.#stateChanged()
+    }
+  }
+
+  #stateChanged (): void {
+    const { state, problems } = this.#backplane
+    if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
+    this.#log.info('backplane is up')
+    // Blocks that others made meanwhile did not reach this instance.
+    void this.#parts.blocks.load()
+    // The members of this instance are stored again. Whoever read a list before that lacks them.
+    this.#parts.presence.announceResync()
+  }
+
+  #deliver (envelope: Envelope): void {
+    const { presence, commands, cache, echoes } = this.#parts
+    if (envelope.kind === 'presence') return presence.receive(envelope)
+    if (envelope.kind !== 'message') return commands.receive(envelope)
+    cache.push(envelope)
+    echoes.receive(envelope)
+  }
+
+  #expire (connection: RefreshedConnection, expiresAt: number | undefined): void {
+    if (expiresAt === undefined) this.#expiry.remove(connection)
+    else this.#expiry.add(connection, expiresAt)
+  }
+}

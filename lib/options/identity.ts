@@ -1,0 +1,95 @@
+import { isDeepStrictEqual } from 'node:util'
+import { WebsocketGroupsError } from '../errors.ts'
+import { isUserId } from '../group-name.ts'
+import type { Identity } from '../types.ts'
+import { property, show } from './rules.ts'
+import type { WebsocketGroupsOptions } from './types.ts'
+
+/** What the plugin has to know of an identity: whom it stands for, and when it ends. */
+export interface IdentityFacts {
+  readonly userId: string | undefined
+  /** Milliseconds since the epoch; `undefined` for an identity that does not end by itself. */
+  readonly expiresAt: number | undefined
+}
+
+export type IdentityOptions = Required<Pick<WebsocketGroupsOptions, 'userId' | 'expiresAt'>>
+
+/**
+ * Reads an identity with the options `userId` and `expiresAt`. What is there but cannot be understood is an error and never counts as missing:
+ * an end that is ignored would keep a connection for ever, and a user id that is ignored would take it out of the reach of `disconnect`.
+ * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
+ */
+export function readIdentity (identity: Identity, options: IdentityOptions): IdentityFacts {
+  const userId: unknown = options.userId(identity)
+  if (!isAbsent(userId) && !isUserId(userId)) throw wrong('the user id', 'a non-empty string of at most 255 bytes', userId)
+  const expiresAt: unknown = options.expiresAt(identity)
+  const ends = isAbsent(expiresAt) ? undefined : instantOf(expiresAt, 1)
+  if (Number.isNaN(ends)) throw wrong('the end', 'milliseconds since the epoch, a Date or an ISO 8601 string', expiresAt)
+  return { userId: isAbsent(userId) ? undefined : userId, expiresAt: ends }
+}
+
+/**
+ * Which token an identity came from, by the option `tokenId`.
+ * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
+ */
+export function readTokenId (identity: Identity, options: Required<Pick<WebsocketGroupsOptions, 'tokenId'>>): string | undefined {
+  const tokenId: unknown = options.tokenId?.(identity)
+  if (isAbsent(tokenId)) return undefined
+  if (!isUserId(tokenId)) throw wrong('the token id', 'a non-empty string of at most 255 bytes', tokenId)
+  return tokenId
+}
+
+/**
+ * Whether a fresh identity stands for the same user as another one. Of identities without a user id nobody can tell, unless they are equal but for the times
+ * that every new token has.
+ */
+export function isSameUser (old: Identity | null, fresh: Identity, options: IdentityOptions): boolean {
+  if (old === null) return false
+  const { userId } = readIdentity(fresh, options)
+  return userId === readIdentity(old, options).userId && (userId !== undefined || isDeepStrictEqual(withoutTimes(old), withoutTimes(fresh)))
+}
+
+function withoutTimes (identity: Identity): object {
+  const { exp, iat, nbf, jti, expiresAt, ...rest } = identity as Record<string, unknown>
+  return rest
+}
+
+/** `userId`, `sub` or `id`; the last two are what tokens and databases call it. */
+export function defaultUserId (identity: Identity): string | undefined {
+  const userId = property(identity, 'userId') ?? property(identity, 'sub') ?? property(identity, 'id')
+  // Whatever else is there is for `readIdentity` to refuse.
+  return (Number.isFinite(userId) ? String(userId) : userId) as string | undefined
+}
+
+/** `jti`, as JWTs have it (RFC 7519 4.1.7). */
+export function defaultTokenId (identity: Identity): string | undefined {
+  return property(identity, 'jti') as string | undefined
+}
+
+/** `expiresAt` in milliseconds, or `exp` in seconds as in a JWT (RFC 7519 4.1.4). */
+export function defaultExpiresAt (identity: Identity): number | undefined {
+  const expiresAt = property(identity, 'expiresAt')
+  if (!isAbsent(expiresAt)) return expiresAt as number
+  const exp = property(identity, 'exp')
+  return isAbsent(exp) ? undefined : instantOf(exp, 1_000)
+}
+
+/** Milliseconds since the epoch, of a number or a numeric string in units of `unitMs`, a Date or an ISO 8601 string; NaN for anything else. */
+function instantOf (value: unknown, unitMs: number): number {
+  if (typeof value === 'number') return value * unitMs
+  if (value instanceof Date) return value.getTime()
+  if (typeof value !== 'string') return NaN
+  if (/^[+-]?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(value.trim())) return Number(value) * unitMs
+  return /^\d{4}-\d\d-\d\d(T|$)/.test(value) ? Date.parse(value) : NaN
+}
+
+function isAbsent (value: unknown): value is undefined | null {
+  return value === undefined || value === null
+}
+
+function wrong (what: string, allowed: string, got: unknown): WebsocketGroupsError {
+  const promise = typeof property(got, 'then') === 'function'
+  // Refused here, so that its own failure is no news: without a handler it would end the process.
+  if (promise) Promise.resolve(got).catch(() => undefined)
+  return new WebsocketGroupsError('WSG_IDENTITY_INVALID', `${what} must be ${allowed}, got ${promise ? 'a promise: the option cannot be async' : show(got)}`)
+}

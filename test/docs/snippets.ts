@@ -1,0 +1,165 @@
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import ts from 'typescript'
+
+/**
+ * How a snippet is to be read. An HTML comment on the line before its fence says so:
+ * - none: a module that compiles by itself
+ * - `<!-- snippet: run -->`: the same, and it is a program that runs to its end; `serve` is a program that goes on
+ * - `<!-- snippet: alone -->`: compiled without the others, as it changes the types of all
+ * - `<!-- snippet: in a service -->`: uses names that the surroundings of that name declare, see below
+ */
+export type Kind = 'module' | 'run' | 'serve' | 'alone' | `in ${string}`
+
+export interface Snippet {
+  /** Of the page, from the root of the repository. */
+  readonly page: string
+  /** Of its first line of code, from 1. */
+  readonly line: number
+  readonly kind: Kind
+  readonly code: string
+}
+
+/** What a fragment may take for granted. Stands behind the fragment, so that lines keep their numbers. */
+const surroundings: Readonly<Record<string, string>> = {
+  'a service': `
+    import type { FastifyInstance } from 'fastify'
+    import type { Data } from 'fastify-websocket-groups'
+    declare const app: FastifyInstance
+    declare const message: Data, cursor: Data, tick: Data`,
+  'a service with a backplane': `
+    declare const app: import('fastify').FastifyInstance
+    declare const MyBackplane: new (url: string) => import('fastify-websocket-groups').Backplane`,
+  'a test of a backplane': `
+    declare const MyBackplane: new (url: string) => import('fastify-websocket-groups').Backplane
+    declare function startMyServer (): Promise<{ readonly url: string, stop (): Promise<void> }>`,
+  'a page': `
+    declare const token: string
+    declare function getToken (): Promise<string>
+    declare function show (data: string | Uint8Array): void
+    declare function reload (reason: string): void
+    declare function badge (state: string): void`
+}
+
+const fence = /^```(ts|typescript|js|javascript)\n(.*?)^```$/gms
+const marker = /<!-- snippet: (.*) -->\n$/
+
+export function snippetsOf (page: string, text: string): Snippet[] {
+  return [...text.matchAll(fence)].map(({ index, 2: code = '' }) => {
+    const before = text.slice(0, index)
+    return { page, line: before.split('\n').length + 1, kind: (marker.exec(before)?.[1] ?? 'module') as Kind, code }
+  })
+}
+
+export const isProgram = ({ kind }: Snippet): boolean => kind === 'run' || kind === 'serve'
+
+export const nameOf = ({ page, line }: Snippet): string => `${page}:${line}`
+
+const root = join(import.meta.dirname, '..', '..')
+
+/** A project that has the package installed, with Fastify and the types of Node beside it. */
+export function project (): string {
+  const folder = realpathSync(mkdtempSync(join(tmpdir(), 'snippets-')))
+  const links = {
+    'fastify-websocket-groups': root,
+    fastify: join(root, 'node_modules', 'fastify'),
+    '@types/node': join(root, 'node_modules', '@types', 'node')
+  }
+  for (const [name, target] of Object.entries(links)) {
+    const link = join(folder, 'node_modules', name)
+    mkdirSync(dirname(link), { recursive: true })
+    symlinkSync(target, link, 'dir')
+  }
+  writeFileSync(join(folder, 'package.json'), '{ "type": "module", "private": true }')
+  return folder
+}
+
+const options: ts.CompilerOptions = {
+  target: ts.ScriptTarget.ES2022,
+  module: ts.ModuleKind.NodeNext,
+  moduleResolution: ts.ModuleResolutionKind.NodeNext,
+  lib: ['lib.es2023.d.ts', 'lib.esnext.disposable.d.ts', 'lib.dom.d.ts'],
+  types: ['node'],
+  strict: true,
+  noEmit: true,
+  skipLibCheck: true
+}
+
+// Each file is parsed once: the types of Node, of Fastify and of this package are most of the work.
+const parsed = new Map<string, ts.SourceFile | undefined>()
+const host = ts.createCompilerHost(options)
+const parse = host.getSourceFile.bind(host)
+host.getSourceFile = (name, ...rest) => {
+  if (!parsed.has(name)) parsed.set(name, parse(name, ...rest))
+  return parsed.get(name)
+}
+
+let written = 0
+
+/** What the compiler says to the snippets, each line with its page and line; strict, with and without exact optional properties. */
+export function complaints (snippets: readonly Snippet[], folder: string): string[] {
+  const problems: string[] = []
+  const files = new Map<string, Snippet>()
+  snippets.forEach(snippet => {
+    const around = snippet.kind.startsWith('in ') ? surroundings[snippet.kind.slice(3)] : ''
+    if (around === undefined || !/^(module|run|serve|alone|in .*)$/.test(snippet.kind)) {
+      problems.push(`${nameOf(snippet)}: there is no kind of snippet called '${snippet.kind}'`)
+      return
+    }
+    const file = join(folder, `snippet-${written++}.ts`)
+    writeFileSync(file, `${snippet.code}${around}\nexport {}`)
+    files.set(file, snippet)
+  })
+
+  const check = (names: readonly string[], exactOptionalPropertyTypes: boolean): void => {
+    const program = ts.createProgram(names, { ...options, exactOptionalPropertyTypes }, host)
+    for (const [name, { page, line }] of [...files].filter(([name]) => names.includes(name))) {
+      const source = program.getSourceFile(name)
+      for (const { start = 0, messageText } of [...program.getSyntacticDiagnostics(source), ...program.getSemanticDiagnostics(source)]) {
+        const at = source?.getLineAndCharacterOfPosition(start).line ?? 0
+        problems.push(`${page}:${line + at}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`)
+      }
+    }
+  }
+  const together = [...files].filter(([, { kind }]) => kind !== 'alone').map(([name]) => name)
+  check(together, false)
+  check(together, true)
+  for (const [name, { kind }] of files) if (kind === 'alone') check([name], true)
+  return [...new Set(problems)]
+}
+
+/** Optional properties of the package's exported types that do not say `| undefined`. */
+export function optionalWithoutUndefined (folder: string): string[] {
+  const file = join(folder, 'exports.ts')
+  writeFileSync(file, "import 'fastify-websocket-groups'\nimport 'fastify-websocket-groups/client'\n")
+  const program = ts.createProgram([file], { ...options, exactOptionalPropertyTypes: true }, host)
+  const checker = program.getTypeChecker()
+  const found: string[] = []
+  for (const statement of program.getSourceFile(file)?.statements.filter(ts.isImportDeclaration) ?? []) {
+    const module = checker.getSymbolAtLocation(statement.moduleSpecifier)
+    if (module === undefined) throw new Error(`${statement.getText()}: not found`)
+    for (const exported of checker.getExportsOfModule(module)) {
+      const symbol = (exported.flags & ts.SymbolFlags.Alias) === 0 ? exported : checker.getAliasedSymbol(exported)
+      for (const declaration of symbol.declarations?.filter(ts.isInterfaceDeclaration) ?? []) {
+        for (const member of declaration.members) {
+          if (!ts.isPropertySignature(member) || member.questionToken === undefined || member.type === undefined) continue
+          const type = checker.getTypeFromTypeNode(member.type)
+          if (!checker.isTypeAssignableTo(checker.getUndefinedType(), type)) found.push(`${exported.name}.${member.name.getText()}`)
+        }
+      }
+    }
+  }
+  return found
+}
+
+/** Writes a program as JavaScript into the project; resolves with its file. */
+export function writeProgram (snippet: Snippet, folder: string, change: (code: string) => string = code => code): string {
+  const file = join(folder, `program-${snippet.page.replaceAll(/\W/g, '-')}-${snippet.line}.js`)
+  writeFileSync(
+    file, ts.transpileModule(change(snippet.code), { compilerOptions: { target: options.target, module: ts.ModuleKind.ESNext } }).outputText
+  )
+  return file
+}
+
+export const readPage = (page: string): string => readFileSync(join(root, page), 'utf8')

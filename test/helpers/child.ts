@@ -1,0 +1,18 @@
+import { fork, type ChildProcess, type ForkOptions } from 'node:child_process'
+
+const loader = new URL('../../scripts/typescript.mjs', import.meta.url).href
+const coverage = process.env._TAPJS_PROCESSINFO_COVERAGE_ === '1'
+
+/** Arguments that let a node process run TypeScript. A process that is measured for coverage passes on what tap gave it. */
+export const nodeArguments: readonly string[] = coverage ? process.execArgv : ['--enable-source-maps', '--import', loader]
+
+/** The environment without what tap loads into its tests, which a program beside them has no use for. */
+export function childEnvironment (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+  const { NODE_OPTIONS, ...env } = process.env
+  return { ...env, ...(coverage ? { NODE_OPTIONS } : {}), ...more }
+}
+
+/** Forks a TypeScript program. It talks to the test over IPC. */
+export function forkProgram (file: string, args: readonly string[] = [], { env, ...options }: ForkOptions = {}): ChildProcess {
+  return fork(file, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], ...options, execArgv: [...nodeArguments], env: childEnvironment(env) })
+}

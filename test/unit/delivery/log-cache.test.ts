@@ -1,0 +1,68 @@
+import t from 'tap'
+import type { Backplane, Envelope, LoggedEnvelope, LogPage, LogPosition } from '../../../lib/backplane/backplane.ts'
+import { formatPosition, logStart } from '../../../lib/backplane/position.ts'
+import { Backlog } from '../../../lib/delivery/backlog.ts'
+import { LogCache } from '../../../lib/delivery/log-cache.ts'
+import { defaultLog, GroupLogs } from '../../../lib/options/group-logs.ts'
+
+const at = (offset: number): LogPosition => ({ epoch: 'e'.repeat(8), offset, nonce: offset })
+
+function message (group: string, offset: number, payload: Buffer): LoggedEnvelope {
+  const target: Envelope['target'] = { kind: 'group', name: group }
+  return { kind: 'message', target, payload, binary: false, shared: false, command: '', except: [], origin: '', sequence: offset, position: at(offset) }
+}
+
+t.test('the groups that were quiet for the longest time make room, also where all messages are empty', async t => {
+  const cache = new LogCache()
+  cache.enable()
+  let added = 0
+  while (cache.stats().recentGroups === added && added < 200_000) cache.push(message(`g${added++}`, 1, Buffer.alloc(0)))
+  t.equal(cache.stats().recentGroups, added - 1)
+  t.ok((cache.stats().recentBytes ?? 0) <= 33_554_432)
+  t.equal(cache.after('g0', logStart, at(1)), undefined)
+  t.equal(cache.after('g1', logStart, at(1))?.length, 1)
+})
+
+t.test('a group that gets messages stays, and only its latest messages do', async t => {
+  const cache = new LogCache()
+  cache.enable()
+  const payload = Buffer.alloc(60_000)
+  for (let offset = 1; offset <= 1_000; offset++) {
+    cache.push(message('busy', offset, payload))
+    cache.push(message(`quiet ${offset}`, 1, payload))
+  }
+  t.strictSame(cache.after('busy', at(998), at(1_000))?.map(({ position }) => position.offset), [999, 1_000])
+  t.equal(cache.after('busy', at(900), at(1_000)), undefined)
+  t.equal(cache.after('quiet 1', logStart, at(1)), undefined)
+  t.equal(cache.after('quiet 1000', logStart, at(1))?.length, 1)
+})
+
+t.test('nothing is kept before the first client turns up that could resume', async t => {
+  const cache = new LogCache()
+  cache.push(message('g', 1, Buffer.from('x')))
+  cache.fill('g', logStart, [message('g', 1, Buffer.from('x'))])
+  t.strictSame(cache.stats(), { recentGroups: 0, recentBytes: 0 })
+})
+
+t.test('a backplane that has the logs in this process is asked, and nothing is kept a second time', async t => {
+  for (const localHistory of [true, false]) {
+    const cache = new LogCache()
+    const log = [1, 2, 3].map(offset => message('g', offset, Buffer.from('x')))
+    let reads = 0
+    const backplane = {
+      localHistory,
+      position: () => at(3),
+      async history (): Promise<LogPage> {
+        reads++
+        return { gap: undefined, messages: log, before: logStart, end: at(3), more: false }
+      }
+    } as unknown as Backplane
+    const backlog = new Backlog(backplane, cache, new GroupLogs({ log: defaultLog, logs: undefined }), { resumesRefused: 0 })
+    for (let n = 0; n < 3; n++) {
+      const { recovered, messages } = await backlog.replay('g', { since: formatPosition(at(1)) })
+      t.strictSame([recovered, messages.map(({ position }) => position.offset)], [true, [2, 3]])
+    }
+    t.equal(reads, localHistory ? 3 : 1)
+    t.equal(cache.stats().recentGroups, localHistory ? 0 : 1)
+  }
+})
