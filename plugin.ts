@@ -5,6 +5,7 @@ import { MemoryBackplane } from './lib/backplane/memory/index.ts'
 import { RedisBackplane } from './lib/backplane/redis/index.ts'
 import { GroupPublisher } from './lib/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
+import { withDeadline } from './lib/deadline.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
 import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
@@ -50,9 +51,9 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
 
   app.decorate('registry', instance.registry)
   app.decorateRequest('identity', null)
-  const sockets = guardSockets(app)
+  const sockets = guardSockets(app, options.closeGraceMs)
   // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
-  app.addHook('preClose', async () => await sockets.shutDown(options.closeGraceMs, async () => await instance.drain()))
+  app.addHook('preClose', async () => await sockets.shutDown(async () => await instance.drain()))
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }
@@ -62,10 +63,8 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.addHook('onRequest', greetUpgrades(instance.gate))
   admitUpgrades(app, instance.gate)
   app.addHook('onReady', async () => await instance.start())
-  app.addHook('onClose', async () => {
-    sockets.closed()
-    await instance.close()
-  })
+  // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
+  app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))
 
   app.decorate('wsAuth', sockets.refusable(makeWsAuth(options)))
   app.decorate('wsHandler', makeWsHandler(instance, options))

@@ -8,5 +8,7 @@ const run = (...args: readonly string[]): void => {
   if (status !== 0) throw new Error(`${args.slice(0, 2).join(' ')} failed`)
 }
 
-for (const scenario of ['fan-out', 'small-groups', 'join-storm', 'idle', 'slow-client', 'sizes']) run(here('run.ts'), scenario, ...process.argv.slice(2))
+for (const scenario of ['fan-out', 'small-groups', 'join-storm', 'idle', 'slow-client', 'sizes']) {
+  run(here('run.ts'), scenario, ...process.argv.slice(2))
+}
 run(here('report/report.ts'))

@@ -7,7 +7,9 @@ export class Arguments {
   constructor (args: readonly string[]) {
     for (let i = 0; i < args.length; i += 2) {
       const [name = '', value] = args.slice(i, i + 2)
-      if (!name.startsWith('--') || value === undefined) throw new Error(`options are given as --name value, not as ${args.slice(i, i + 2).join(' ')}`)
+      if (!name.startsWith('--') || value === undefined) {
+        throw new Error(`options are given as --name value, not as ${args.slice(i, i + 2).join(' ')}`)
+      }
       this.#given.set(name.slice(2), value)
     }
   }
@@ -17,7 +19,9 @@ export class Arguments {
   readonly number = (name: string, standard: number): number => Number(this.get(name) ?? standard)
   readonly text = (name: string, standard: string): string => this.get(name) ?? standard
   /** Separated by commas. */
-  readonly numbers = (name: string, standard: readonly number[]): readonly number[] => this.get(name)?.split(',').filter(part => part !== '').map(Number) ?? standard
+  readonly numbers = (
+    name: string, standard: readonly number[]
+  ): readonly number[] => this.get(name)?.split(',').filter(part => part !== '').map(Number) ?? standard
 }
 
 export interface DrillOptions extends Pick<Arguments, 'number' | 'text'> {

@@ -4,7 +4,9 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Arguments, type DrillOptions, type MeasureOptions } from './options.ts'
 import { ratiosOf, tablesOf } from './report/rows.ts'
-import { checkout, machine, save, saveMeasured, table, type Checkout, type Machine, type Measured, type Result, type Row } from './results.ts'
+import {
+  checkout, machine, save, saveMeasured, table, type Checkout, type Machine, type Measured, type Result, type Row
+} from './results.ts'
 import { endAll } from './rig/child.ts'
 import { compile } from './rig/native.ts'
 import { assertLinux } from './rig/proc.ts'
@@ -68,7 +70,9 @@ async function runDrill (run: (options: DrillOptions) => Promise<Result>, about:
   console.log(`\n${title}\n\n${table(rows)}\n\n${keep ? save(scenario, content) : 'not kept'}`)
 }
 
-async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, about: { machine: Machine }, keep: boolean): Promise<void> {
+interface About { readonly machine: Machine, readonly before?: string | undefined }
+
+async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, about: About, keep: boolean): Promise<void> {
   assertLinux()
   compile('load')
   const runs = given.number('runs', 5)
@@ -76,7 +80,9 @@ async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, 
   const systems = (standard: readonly Name[]): readonly Name[] => asked === undefined ? standard : parseNames(asked, names)
   if (before === undefined && systems([]).includes('ours-before')) throw new Error('ours-before needs --before <another checkout>')
   const measured = await run({ ...given, runs, systems })
-  const content = { scenario, args, at: new Date().toISOString(), runs, ...about, ...measured }
+  // Where the other checkout lies says nothing; its commit does.
+  const named = args.map((arg, i) => args[i - 1] === '--before' ? about.before ?? 'no commit' : arg)
+  const content = { scenario, args: named, at: new Date().toISOString(), runs, ...about, ...measured }
   const tables = [...tablesOf(content), ...(before === undefined ? [] : [ratiosOf(content)])]
   const kept = keep ? saveMeasured(content) : 'not kept'
   console.log(`\n${measured.title}; medians of ${runs}\n\n${tables.map(table).join('\n\n')}\n\n${kept}`)

@@ -50,7 +50,8 @@ export const errorCodes = {
 
 /** Any client can cause these at will, and Fastify logs them: a stack would only fill the log. */
 const withoutStack: readonly string[] = [
-  'WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED', 'WSG_TOO_MANY_CONNECTIONS', 'WSG_RATE_LIMITED', 'WSG_BLOCKED'
+  'WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED', 'WSG_TOO_MANY_CONNECTIONS', 'WSG_RATE_LIMITED',
+  'WSG_BLOCKED'
 ]
 
 export type ErrorCode = keyof typeof errorCodes

@@ -63,7 +63,9 @@ export class RateTable {
   }
 }
 
-/** Lets through so many per second, and as many at once as were not used before. Who is refused is told when it is likely to get through. */
+/**
+ * Lets through so many per second, and as many at once as were not used before. Who is refused is told when it is likely to get through.
+ */
 export class TokenBucket {
   readonly #perSecond: number
   readonly #burst: number

@@ -5,8 +5,8 @@ import type { ConnectionCommands } from './groups/remote.ts'
 import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
-  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History, HistoryOptions,
-  JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
+  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History,
+  HistoryOptions, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */

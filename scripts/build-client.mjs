@@ -11,8 +11,8 @@ export const clientFiles = ['client.min.js', 'client.global.min.js']
 const internal = [
   'all', 'answer', 'ask', 'attach', 'broken', 'change', 'changed', 'closed', 'comeBack', 'control', 'done', 'drop', 'encoded', 'failed',
   'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'lost', 'offline', 'post', 'probe', 'promise', 'receive',
-  'received', 'recent', 'refresh', 'renewable', 'roster', 'seen', 'sends', 'settled', 'stop', 'tell', 'timeoutMs', 'unavailable', 'urls',
-  'wake', 'welcomed'
+  'received', 'recent', 'refresh', 'renewable', 'roster', 'seen', 'sends', 'settle', 'settled', 'stop', 'tell', 'timeoutMs', 'unavailable',
+  'urls', 'wake', 'welcomed'
 ]
 
 /** A name that a user or the server sees must stay: it is a property of a public type, or of a frame. */

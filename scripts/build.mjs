@@ -23,7 +23,8 @@ const outputs = [
   'cjs/package.json', 'client.min.js', 'client.global.min.js'
 ]
 const inputs = [
-  'package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs', 'scripts/build-client.mjs', 'plugin.ts', 'test/contract/suite.ts'
+  'package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs', 'scripts/build-client.mjs', 'plugin.ts',
+  'test/contract/suite.ts'
 ]
 
 function typescript () {

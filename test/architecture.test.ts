@@ -15,7 +15,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/presence/', 'lib/publisher.ts'],
   ['lib/groups/'],
   ['lib/registry.ts'],
-  ['lib/instance.ts'],
+  ['lib/parts.ts', 'lib/instance.ts'],
   ['lib/http/'],
   ['plugin.ts'],
   ['lib/client/']

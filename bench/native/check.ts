@@ -93,7 +93,9 @@ test('measures ages to 4 %, and only between start and mark', async () => {
   assert.equal(delivered, 102)
   assert.equal(ages.count, 100)
   assert.equal(ages.buckets.reduce((sum, [, count]) => sum + count, 0), 100)
-  for (const [us, wanted] of [[ages.p50, 5e6], [ages.p99, 9.9e6], [ages.max, 10e6]] as const) assert.ok(Math.abs(us - wanted) < wanted * 0.04, `${us} instead of ${wanted}`)
+  for (const [us, wanted] of [[ages.p50, 5e6], [ages.p99, 9.9e6], [ages.max, 10e6]] as const) {
+    assert.ok(Math.abs(us - wanted) < wanted * 0.04, `${us} instead of ${wanted}`)
+  }
 })
 
 test('answers pings, and counts a connection that ends', async () => {
@@ -108,7 +110,9 @@ test('answers pings, and counts a connection that ends', async () => {
 })
 
 test('speaks engine.io and socket.io', async () => {
-  const opened = await open('socketio', Buffer.concat([frame(1, '0{"sid":"a"}'), frame(1, '40{"sid":"b"}'), frame(1, '42["text","joined"]')]))
+  const opened = await open(
+    'socketio', Buffer.concat([frame(1, '0{"sid":"a"}'), frame(1, '40{"sid":"b"}'), frame(1, '42["text","joined"]')])
+  )
   opened.socket.write(Buffer.concat([
     frame(1, '2'),
     frame(1, `42["text","${message(1)}"]`),

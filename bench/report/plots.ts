@@ -15,11 +15,16 @@ function range (cell: Cell, figure: string): Omit<Point, 'x'> {
 function series (cells: readonly Cell[], condition: string, figure: string): Series[] {
   return [...new Set(cells.map(({ system }) => system))].map(system => ({
     ...looks[system],
-    points: cells.filter(cell => cell.system === system).map(cell => ({ x: Number(cell.conditions[condition]), ...range(cell, figure) })).sort((a, b) => a.x - b.x)
+    points: cells.filter(cell => cell.system === system).map(
+      cell => ({ x: Number(cell.conditions[condition]), ...range(cell, figure) })
+    ).sort((a, b) => a.x - b.x)
   }))
 }
 
-function lines (title: string, [condition, xTitle]: readonly [string, string], [figure, yTitle]: readonly [string, string], wanted: (cell: Cell) => boolean = () => true): Draw {
+function lines (
+  title: string, [condition, xTitle]: readonly [string, string], [figure, yTitle]: readonly [string, string],
+  wanted: (cell: Cell) => boolean = () => true
+): Draw {
   return ({ cells }) => lineChart({ title, xTitle, yTitle, series: series(cells.filter(wanted), condition, figure) })
 }
 
@@ -39,15 +44,25 @@ export const plots: Readonly<Record<string, Readonly<Record<string, Draw>>>> = {
     'latency-by-members': lines('Latency, 99 of 100 deliveries, by members', members, p99, curve('members'))
   },
   'small-groups': {
-    'cpu-by-instances': lines('CPU of a delivery in small groups, all instances together', ['instances', 'instances that share the members'], serverCpu, curve('instances')),
-    'redis-by-instances': lines('CPU of Redis for a message in small groups', ['instances', 'instances that share the members'], ['redisUsPerMessage', 'Redis CPU per message, µs'], curve('instances')),
-    'cpu-by-groups': lines('CPU of a delivery in small groups, by groups', ['groups', 'groups, on two instances'], serverCpu, curve('groups'))
+    'cpu-by-instances': lines(
+      'CPU of a delivery in small groups, all instances together', ['instances', 'instances that share the members'], serverCpu,
+      curve('instances')
+    ),
+    'redis-by-instances': lines(
+      'CPU of Redis for a message in small groups', ['instances', 'instances that share the members'],
+      ['redisUsPerMessage', 'Redis CPU per message, µs'], curve('instances')
+    ),
+    'cpu-by-groups': lines(
+      'CPU of a delivery in small groups, by groups', ['groups', 'groups, on two instances'], serverCpu, curve('groups')
+    )
   },
   'join-storm': {
     'redis-by-groups': lines('CPU of Redis for a join', ['groups', 'groups that are joined'], ['redisUs', 'Redis CPU per join, µs'])
   },
   sizes: {
-    'cpu-by-size': lines('CPU of a delivery by size, text', ['bytes', 'bytes of a message'], serverCpu, ({ conditions }) => conditions.binary === false)
+    'cpu-by-size': lines(
+      'CPU of a delivery by size, text', ['bytes', 'bytes of a message'], serverCpu, ({ conditions }) => conditions.binary === false
+    )
   },
   idle: {
     'memory-by-connections': lines('Memory of the server', ['clients', 'idle connections'], ['rssMb', 'resident memory, MB']),
@@ -57,7 +72,12 @@ export const plots: Readonly<Record<string, Readonly<Record<string, Draw>>>> = {
         const { y: value, low, high } = range(cell, 'rssKb')
         return { ...looks[cell.system], value, low, high, part: cell.median.heapKb ?? 0 }
       })
-      return barChart({ title: `Memory per connection, ${most.toLocaleString('en')} idle ones`, xTitle: 'resident memory, KB', partTitle: 'dark: in the JavaScript heap', bars })
+      return barChart({
+        title: `Memory per connection, ${most.toLocaleString('en')} idle ones`,
+        xTitle: 'resident memory, KB',
+        partTitle: 'dark: in the JavaScript heap',
+        bars
+      })
     }
   }
 }

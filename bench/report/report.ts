@@ -13,12 +13,15 @@ interface ResultFile {
   readonly content: MeasuredFile | DrillFile
 }
 
-/** The latest of each set of arguments, that with the most rows first, or else the newest. The names end with the time. */
+/**
+ * The latest of each set of arguments, that with the most rows first, or else the newest. The names end with the time.
+ * Comparisons of two commits are left out: they are about one change.
+ */
 function latest (scenario: string): ResultFile[] {
   const byArguments = new Map<string, ResultFile>()
   for (const name of readdirSync(results).filter(name => new RegExp(`^${scenario}-\\d{4}-.*\\.json$`).test(name)).sort()) {
     const content = JSON.parse(readFileSync(new URL(name, results), 'utf8')) as MeasuredFile | DrillFile
-    byArguments.set(JSON.stringify(content.args), { name, content })
+    if (!('before' in content)) byArguments.set(JSON.stringify(content.args), { name, content })
   }
   return [...byArguments.values()].sort((a, b) => rowsIn(b) - rowsIn(a) || b.name.localeCompare(a.name))
 }
@@ -34,7 +37,8 @@ function about ({ name, content }: ResultFile): string {
   const command = ['npm run', scenario, ...(args.length > 0 ? ['--', ...args.map(arg => arg === '' ? "''" : arg)] : [])].join(' ')
   return [
     `${title[0]?.toUpperCase()}${title.slice(1)}.${runs} ${at.slice(0, 10)}, commit ${commit}: \`${command}\`.`,
-    `${cpu}, ${cores} cores (load average ${loadAverage[0]} before it began), ${memoryGiB} GiB, Node.js ${node.slice(1)}, Redis ${redis}, all on one machine. All figures: \`results/${name}\`.`
+    `${cpu}, ${cores} cores (load average ${loadAverage[0]} before it began), ${memoryGiB} GiB, Node.js ${node.slice(1)}, ` +
+      `Redis ${redis}, all on one machine. All figures: \`results/${name}\`.`
   ].join('\n')
 }
 

@@ -9,18 +9,23 @@ function digits (value: number | undefined): string | number {
   if (value === undefined || !Number.isFinite(value)) return '-'
   return Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3))
 }
-const of = (name: string, key: string, scale = 1): Column => [name, median => digits(median[key] === undefined ? undefined : median[key] / scale)]
+const of = (
+  name: string, key: string, scale = 1
+): Column => [name, median => digits(median[key] === undefined ? undefined : median[key] / scale)]
 const percent = (name: string, key: string): Column => [name, median => Math.round((median[key] ?? 0) * 10) / 10]
 const spread = (name: string, keys: readonly string[]): Column => [name, median => keys.map(key => digits(median[key])).join(' / ')]
 
 const complaints = ['missing', 'doubled', 'outOfOrder', 'misled', 'refused'] as const
-const words: Readonly<Record<string, string>> = { clients: 'members', perSecond: 'messages/s', outOfOrder: 'out of order', misled: 'for another group', broken: 'connections lost' }
+const words: Readonly<Record<string, string>> = {
+  clients: 'members', perSecond: 'messages/s', outOfOrder: 'out of order', misled: 'for another group', broken: 'connections lost'
+}
 
 const delivered = of('delivered, 1,000/s', 'deliveredPerSecond', 1_000)
 // The clients that never read are not meant.
 const wrong: Column = ['wrong', median => {
   const broken = (median.broken ?? 0) - (median.slowBroken ?? 0)
-  const found = [...complaints.map(name => [name, median[name] ?? 0] as const), ['broken', broken] as const].filter(([, count]) => count !== 0)
+  const found =
+    [...complaints.map(name => [name, median[name] ?? 0] as const), ['broken', broken] as const].filter(([, count]) => count !== 0)
   const unfinished = median.missing === undefined ? ['did not keep up'] : []
   return [...unfinished, ...found.map(([name, count]) => `${count} ${words[name] ?? name}`)].join(', ') || 'nothing'
 }]
@@ -40,7 +45,9 @@ const columns: Readonly<Record<string, readonly Column[]>> = {
   'fan-out': delivery,
   sizes: delivery,
   'slow-client': [...delivery.slice(0, -1), of('slow ones kept', 'slowKept'), wrong],
-  'small-groups': [...delivery.slice(0, -1), of('waste: bytes per message', 'wasteBytes'), of('waste: CPU us per message', 'wasteUs'), wrong],
+  'small-groups': [
+    ...delivery.slice(0, -1), of('waste: bytes per message', 'wasteBytes'), of('waste: CPU us per message', 'wasteUs'), wrong
+  ],
   idle: [
     of('RSS, KB per connection', 'rssKb'),
     of('heap of it, KB', 'heapKb'),
@@ -68,7 +75,9 @@ function varying (cells: readonly Cell[]): string[] {
 
 /** One for each curve. */
 export function tablesOf ({ scenario, cells }: Pick<MeasuredFile, 'scenario' | 'cells'>): Row[][] {
-  return [...new Set(cells.map(({ conditions }) => conditions.curve))].map(curve => rowsOf(scenario, cells.filter(({ conditions }) => conditions.curve === curve)))
+  return [...new Set(cells.map(({ conditions }) => conditions.curve))].map(
+    curve => rowsOf(scenario, cells.filter(({ conditions }) => conditions.curve === curve))
+  )
 }
 
 function rowsOf (scenario: string, cells: readonly Cell[]): Row[] {
@@ -82,7 +91,9 @@ function rowsOf (scenario: string, cells: readonly Cell[]): Row[] {
 
 /** What is compared between two commits: costs, of which less is better. */
 type Costs = ReadonlyArray<readonly [name: string, key: string]>
-const deliveryCosts: Costs = [['server CPU per delivery', 'serverUs'], ['Redis CPU per message', 'redisUsPerMessage'], ['latency p50', 'p50Ms']]
+const deliveryCosts: Costs = [
+  ['server CPU per delivery', 'serverUs'], ['Redis CPU per message', 'redisUsPerMessage'], ['latency p50', 'p50Ms']
+]
 const costs: Readonly<Record<string, Costs>> = {
   idle: [['RSS per connection', 'rssKb'], ['heap per connection', 'heapKb'], ['in Redis', 'redisKb']],
   'join-storm': [['server CPU per join', 'serverUs'], ['Redis CPU per join', 'redisUs'], ['Redis commands per join', 'commandsPerJoin']]

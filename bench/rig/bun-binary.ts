@@ -11,7 +11,9 @@ export function bunBinary (): string {
   const { bin } = createRequire(import.meta.url)(manifest) as { bin: { bun: string } }
   const path = join(dirname(manifest), bin.bun)
   // Before its install script ran there is a placeholder.
-  if (spawnSync(path, ['--version']).status !== 0) throw new Error('Bun does not run here: try `npm rebuild bun`, or leave it out with --systems')
+  if (spawnSync(path, ['--version']).status !== 0) {
+    throw new Error('Bun does not run here: try `npm rebuild bun`, or leave it out with --systems')
+  }
   found = path
   return path
 }

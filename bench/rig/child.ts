@@ -2,7 +2,8 @@ import { fork, type ChildProcess, type ForkOptions, type Serializable } from 'no
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 
-type Calls<Api> = { [Name in keyof Api]: Api[Name] extends (...args: infer Args) => infer Result ? (...args: Args) => Promise<Awaited<Result>> : never }
+type Calls<Api> =
+  { [Name in keyof Api]: Api[Name] extends (...args: infer Args) => infer Result ? (...args: Args) => Promise<Awaited<Result>> : never }
 interface Request { readonly id: number, readonly name: string, readonly args: readonly unknown[] }
 interface Answer { readonly id: number, readonly result?: unknown, readonly error?: string }
 
@@ -23,7 +24,9 @@ export function endWithThis (child: ChildProcess): void {
 
 /** Starts a process that calls `expose`. It ends with this one. */
 export async function start<Api> (file: string, args: readonly string[] = [], options: ForkOptions = {}): Promise<Child<Api>> {
-  const child = fork(fileURLToPath(new URL(file, import.meta.url)), args, { execArgv: ['--import', 'tsx'], serialization: 'advanced', ...options })
+  const child = fork(
+    fileURLToPath(new URL(file, import.meta.url)), args, { execArgv: ['--import', 'tsx'], serialization: 'advanced', ...options }
+  )
   endWithThis(child)
   const waiting = new Map<number, (answer: Answer) => void>()
   const early = new AbortController()

@@ -26,7 +26,9 @@ export class Cluster {
   readonly #workers: Array<Child<LoadApi>>
   readonly redis: BenchRedis
 
-  private constructor (system: DrillName, options: ClusterOptions, redis: BenchRedis, publisher: Child<InstanceApi>, workers: Array<Child<LoadApi>>) {
+  private constructor (
+    system: DrillName, options: ClusterOptions, redis: BenchRedis, publisher: Child<InstanceApi>, workers: Array<Child<LoadApi>>
+  ) {
     this.#system = system
     this.#options = options
     this.redis = redis
@@ -53,7 +55,9 @@ export class Cluster {
   /** Resolves when all clients are there. */
   async open (options: Pick<OpenOptions, 'ports'> & Partial<OpenOptions> = { ports: this.ports }): Promise<void> {
     const { workers, clients, groups } = this.#options
-    await Promise.all(this.#workers.map(async ({ call }) => await call.open({ clients: Math.round(clients / workers), groups, backoffMs: undefined, ...options })))
+    await Promise.all(this.#workers.map(
+      async ({ call }) => await call.open({ clients: Math.round(clients / workers), groups, backoffMs: undefined, ...options })
+    ))
     await this.allBack()
     await this.usage() // counts from here on
   }
@@ -99,7 +103,9 @@ export class Cluster {
       await new Promise(resolve => setTimeout(resolve, 3_000))
     }
     const reports = await Promise.all(this.#workers.map(async ({ call }) => await call.report(sent)))
-    const total = (key: 'due' | 'delivered' | 'doubled' | 'outOfOrder' | 'breaks' | 'signals' | 'lostSilently'): number => reports.reduce((sum, report) => sum + report[key], 0)
+    const total = (
+      key: 'due' | 'delivered' | 'doubled' | 'outOfOrder' | 'breaks' | 'signals' | 'lostSilently'
+    ): number => reports.reduce((sum, report) => sum + report[key], 0)
     return {
       sent: Object.values(sent).reduce((a, b) => a + b, 0),
       due: total('due'),

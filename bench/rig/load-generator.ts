@@ -48,8 +48,13 @@ export class LoadGenerator {
   get pid (): number { return this.#native.pid }
 
   /** Resolves when all are in their groups, with how long that took. */
-  async open ({ protocol, path }: Pick<System, 'protocol' | 'path'>, ports: readonly number[], { clients, groups, slow = 0, placement = 'spread' }: Members): Promise<number> {
-    const { failed, ms } = await this.#native.ask<{ failed: number, ms: number }>(`open ${protocol} ${clients} ${slow} ${groups} ${placement} ${ports.join(',')} ${path}`)
+  async open (
+    { protocol, path }: Pick<System, 'protocol' | 'path'>, ports: readonly number[],
+    { clients, groups, slow = 0, placement = 'spread' }: Members
+  ): Promise<number> {
+    const { failed, ms } = await this.#native.ask<{ failed: number, ms: number }>(
+      `open ${protocol} ${clients} ${slow} ${groups} ${placement} ${ports.join(',')} ${path}`
+    )
     if (failed > 0) throw new Error(`${failed} of ${clients} clients could not connect`)
     return ms
   }

@@ -7,7 +7,14 @@ import { Spread } from './spread.ts'
 import { loadForDrill, type Client, type DrillName } from '../systems/system.ts'
 import { usage } from './usage.ts'
 
-interface Reader { readonly group: string, readonly line: Line, readonly ledger: Ledger, readonly client: Client, open: boolean, signals: number }
+interface Reader {
+  readonly group: string
+  readonly line: Line
+  readonly ledger: Ledger
+  readonly client: Client
+  open: boolean
+  signals: number
+}
 
 export interface OpenOptions {
   readonly clients: number

@@ -82,7 +82,9 @@ export async function measure (name: Name, conditions: Conditions): Promise<Run>
         ...(bystanders === 0
           ? {}
           : {
-              ...(tells.fromRedis.some(bytes => bytes < 0) ? {} : { wasteBytes: (idle(tells.fromRedis) - idle(told.fromRedis)) / sent.total / bystanders }),
+              ...(tells.fromRedis.some(bytes => bytes < 0)
+                ? {}
+                : { wasteBytes: (idle(tells.fromRedis) - idle(told.fromRedis)) / sent.total / bystanders }),
               wasteUs: (idle(after.servers) - idle(before.servers)) / messages / bystanders
             })
       },

@@ -28,7 +28,7 @@ export function compile (name: NativeName): string {
     execFileSync('cc', ['-O2', '-o', unfinished, ...files.filter(file => file.endsWith('.c'))], { stdio: ['ignore', 'inherit', 'inherit'] })
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    throw new Error('the load generator is written in C, and there is no compiler: install one that is called cc (apt-get install gcc, or build-essential)')
+    throw new Error('the load generator is written in C: install a compiler that is called cc (apt-get install gcc, or build-essential)')
   }
   renameSync(unfinished, program)
   return program

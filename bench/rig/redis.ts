@@ -21,7 +21,9 @@ export interface BenchRedis {
 /** A redis-server of this run's own, which keeps nothing. */
 export async function startRedis (): Promise<BenchRedis> {
   const port = await freePort()
-  const server = spawn(redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], { stdio: 'ignore' })
+  const server = spawn(
+    redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], { stdio: 'ignore' }
+  )
   endWithThis(server)
   const url = `redis://127.0.0.1:${port}`
   const client = createClient({ url })

@@ -18,7 +18,10 @@ export class SystemRig implements Rig {
   readonly #servers: ReadonlyArray<Child<ServerApi>>
   readonly #publisher: Child<PublisherApi>
 
-  private constructor (system: SystemName, redis: BenchRedis, ports: readonly number[], servers: ReadonlyArray<Child<ServerApi>>, publisher: Child<PublisherApi>) {
+  private constructor (
+    system: SystemName, redis: BenchRedis, ports: readonly number[], servers: ReadonlyArray<Child<ServerApi>>,
+    publisher: Child<PublisherApi>
+  ) {
     this.#system = system
     this.redis = redis
     this.#ports = ports
@@ -48,12 +51,20 @@ export class SystemRig implements Rig {
   get redisPid (): number { return this.redis.pid }
   get publisherPid (): number { return this.#publisher.pid }
 
-  async open (members: Members, generator = this.load): Promise<number> { return await generator.open(await load(this.#system), this.#ports, members) }
+  async open (
+    members: Members, generator = this.load
+  ): Promise<number> { return await generator.open(await load(this.#system), this.#ports, members) }
+
   async publish (plan: Plan): Promise<void> { await this.#publisher.call.start(plan) }
   async sent (): Promise<number> { return await this.#publisher.call.total() }
   async stop (): Promise<Sent> { return await this.#publisher.call.stop() }
   async lags (): Promise<Lag[]> { return await Promise.all(this.#servers.map(async ({ call }) => await call.lag())) }
-  async connections (): Promise<number> { return (await Promise.all(this.#servers.map(async ({ call }) => await call.connections()))).reduce((a, b) => a + b, 0) }
+  async connections (): Promise<number> {
+    return (await Promise.all(
+      this.#servers.map(async ({ call }) => await call.connections())
+    )).reduce((a, b) => a + b, 0)
+  }
+
   async fromRedis (): Promise<number[]> { return await Promise.all(this.#servers.map(async ({ call }) => await call.fromRedis())) }
   async heapBytes (): Promise<number[]> { return await Promise.all(this.#servers.map(async ({ call }) => await call.heapBytes())) }
 

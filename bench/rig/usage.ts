@@ -17,7 +17,9 @@ let at = performance.now()
 export function usage (): Usage {
   const { user, system } = process.cpuUsage(cpu)
   const ms = performance.now() - at
-  const result = { cpu: Math.round((user + system) / ms / 10), lagP99: Math.round(delay.percentile(99) / 1e6) - 5, lagMax: Math.round(delay.max / 1e6) - 5 }
+  const result = {
+    cpu: Math.round((user + system) / ms / 10), lagP99: Math.round(delay.percentile(99) / 1e6) - 5, lagMax: Math.round(delay.max / 1e6) - 5
+  }
   cpu = process.cpuUsage()
   at = performance.now()
   delay.reset()

@@ -38,5 +38,10 @@ export async function drill ({ systems, number }: DrillOptions): Promise<Result>
     })
     raw.push({ system, ...report, usage })
   }
-  return { title: `${clients} clients on ${instances} instances, ${perSecond} broadcasts/s for ${seconds} s, each client cut every ${everyMs / 1e3} s for ${forMs / 1e3} s`, rows, raw }
+  return {
+    title: `${clients} clients on ${instances} instances, ${perSecond} broadcasts/s for ${seconds} s, ` +
+      `each client cut every ${everyMs / 1e3} s for ${forMs / 1e3} s`,
+    rows,
+    raw
+  }
 }

@@ -19,7 +19,9 @@ export async function fanOut ({ systems, runs, number, numbers }: MeasureOptions
     conditions: points,
     runs,
     run: async (system, { clients, perSecond }) =>
-      await measure(system, { clients, groups: 1, slow: 0, placement: 'spread', instances: 1, bystanders: 0, perSecond, bytes, binary: false, seconds })
+      await measure(
+        system, { clients, groups: 1, slow: 0, placement: 'spread', instances: 1, bystanders: 0, perSecond, bytes, binary: false, seconds }
+      )
   })
   return { title: `one group, messages of ${bytes} bytes, published by another process, ${seconds} s`, cells }
 }

@@ -49,5 +49,10 @@ export async function resumeHerd ({ systems, number }: DrillOptions): Promise<Re
     })
     raw.push({ system, ...report, backMs, reads, lag, stats })
   }
-  return { title: `${clients} clients in ${groups.length} groups come back at once (within some ${2 * backoffMs} ms), ${perSecond} messages/s in all`, rows, raw }
+  return {
+    title: `${clients} clients in ${groups.length} groups come back at once ` +
+      `(within some ${2 * backoffMs} ms), ${perSecond} messages/s in all`,
+    rows,
+    raw
+  }
 }

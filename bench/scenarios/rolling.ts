@@ -42,5 +42,10 @@ export async function rolling ({ systems, number, text }: DrillOptions): Promise
     })
     raw.push({ system, ...report, backMs, usage })
   }
-  return { title: `rolling restart by ${signal} of ${instances} instances, ${clients} clients in ${groups.length} groups, ${perSecond} messages/s in all`, rows, raw }
+  return {
+    title: `rolling restart by ${signal} of ${instances} instances, ` +
+      `${clients} clients in ${groups.length} groups, ${perSecond} messages/s in all`,
+    rows,
+    raw
+  }
 }

@@ -14,7 +14,9 @@ export async function sizes ({ systems, runs, number, numbers }: MeasureOptions)
     conditions: numbers('bytes', [120, 1_024, 16_384]).flatMap(bytes => [{ bytes, binary: false }, { bytes, binary: true }]),
     runs,
     run: async (system, { bytes, binary }) =>
-      await measure(system, { clients, groups: 1, slow: 0, placement: 'spread', instances: 1, bystanders: 0, perSecond, bytes, binary, seconds })
+      await measure(
+        system, { clients, groups: 1, slow: 0, placement: 'spread', instances: 1, bystanders: 0, perSecond, bytes, binary, seconds }
+      )
   })
   return { title: `one group of ${clients}, ${perSecond} messages/s, ${seconds} s`, cells }
 }

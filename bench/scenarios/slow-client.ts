@@ -15,7 +15,11 @@ export async function slowClient ({ systems, runs, number, numbers }: MeasureOpt
     conditions: numbers('slow', [0, 1, 10]).map(slow => ({ slow })),
     runs,
     run: async (system, { slow }) =>
-      await measure(system, { clients: clients + slow, groups: 1, slow, placement: 'spread', instances: 1, bystanders: 0, perSecond, bytes, binary: false, seconds })
+      await measure(system, {
+        clients: clients + slow, groups: 1, slow, placement: 'spread', instances: 1, bystanders: 0, perSecond, bytes, binary: false, seconds
+      })
   })
-  return { title: `one group, ${clients} members that read and some that never do, ${perSecond} messages/s of ${bytes} bytes, ${seconds} s`, cells }
+  return {
+    title: `one group, ${clients} members that read and some that never do, ${perSecond} messages/s of ${bytes} bytes, ${seconds} s`, cells
+  }
 }

@@ -11,14 +11,18 @@ export async function smallGroups ({ systems, runs, number, numbers, text }: Mea
   const bytes = number('bytes', 120)
   const seconds = number('seconds', 10)
   const placement = text('placement', 'spread') === 'together' ? 'together' : 'spread'
-  const standard = numbers('groups', [1_000]).flatMap(groups => numbers('instances', [1, 2, 4]).map(instances => ({ curve: 'instances', groups, instances })))
+  const standard = numbers('groups', [1_000]).flatMap(
+    groups => numbers('instances', [1, 2, 4]).map(instances => ({ curve: 'instances', groups, instances }))
+  )
   const curve = numbers('curve', [10, 100, 1_000]).map(groups => ({ curve: 'groups', groups, instances: 2 }))
   const cells = await perform({
     systems: systems(groupNames),
     conditions: [...standard, ...curve],
     runs,
     run: async (system, { groups, instances }) =>
-      await measure(system, { clients: groups * perGroup, groups, slow: 0, placement, instances, bystanders: 1, perSecond, bytes, binary: false, seconds })
+      await measure(system, {
+        clients: groups * perGroup, groups, slow: 0, placement, instances, bystanders: 1, perSecond, bytes, binary: false, seconds
+      })
   })
   const where = placement === 'spread' ? 'over all instances' : 'on one instance each'
   return { title: `groups of ${perGroup} ${where}, ${perSecond} messages/s of ${bytes} bytes in all, ${seconds} s`, cells }

@@ -24,7 +24,10 @@ declare const Bun: {
   }
 }
 
-/** Bun's own server, whose topics are written in native code (uWebSockets), behind its own Redis client. Runs in Bun, published to from Node.js. */
+/**
+ * Bun's own server, whose topics are written in native code (uWebSockets), behind its own Redis client. Runs in Bun, published to from
+ * Node.js.
+ */
 export const system: System = {
   name: 'Bun, native server',
   protocol: 'ws',

@@ -8,7 +8,9 @@ export const protocol = 'socketio'
 export const path = '/socket.io/?EIO=4&transport=websocket&group=room%u'
 
 /** One instance of the application on socket.io. */
-export async function serve (port: number, options: Partial<ServerOptions>, disconnect: () => unknown, { announce = false }: ServeOptions = {}): Promise<DrillInstance> {
+export async function serve (
+  port: number, options: Partial<ServerOptions>, disconnect: () => unknown, { announce = false }: ServeOptions = {}
+): Promise<DrillInstance> {
   const http = createServer()
   const server = new Server(http, options)
   server.on('connection', async socket => {

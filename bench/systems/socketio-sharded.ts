@@ -17,7 +17,9 @@ export const system: System = {
 
   async serve (port, url, options) {
     const [publisher, subscriber] = await clients(url)
-    return await serve(port, { adapter: createShardedAdapter(publisher, subscriber) }, () => [publisher.destroy(), subscriber.destroy()], options)
+    return await serve(
+      port, { adapter: createShardedAdapter(publisher, subscriber) }, () => [publisher.destroy(), subscriber.destroy()], options
+    )
   },
 
   publisher: async url => publisher({ adapter: createShardedAdapter(...await clients(url)) })

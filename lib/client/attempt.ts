@@ -4,9 +4,9 @@ import { parseFrame, type Frame } from './payload.ts'
 import { Liveness } from './liveness.ts'
 import type { WebSocketClass, WebSocketLike } from './types.ts'
 
-/** Says to the server: this connection is given up, the session is not. Browsers let a page send 1000 and 3000-4999 alone. */
+/** Tells the server that the client gives up this connection and comes back. A page may close with 1000 and 3000 to 4999 alone. */
 const givenUp = 4000
-/** The reason when nothing comes any more. */
+/** The reason of a connection that nothing came on any more. */
 export const silence = 'no sign of life'
 
 export interface AttemptHost {
@@ -14,7 +14,7 @@ export interface AttemptHost {
   hello (): Omit<HelloFrame, 'type'>
   welcomed (frame: WelcomeFrame): void
   received (frame: Frame): void
-  /** Once, and last; not after `close()`. The error says why there was no welcome. */
+  /** Called once, as the last one, but not after `close()`. `error` says why there was no welcome. */
   lost (code: number, reason: string, error?: ClientError): void
   failed (error: ClientError): void
 }
@@ -25,7 +25,7 @@ export interface AttemptOptions {
   readonly timeoutMs: number
 }
 
-/** One attempt to connect and the connection that comes of it, with one socket. Once it is over nothing is heard of it any more. */
+/** One attempt to connect, and the connection that comes of it. Once it is over, its host hears nothing of its socket. */
 export class ConnectionAttempt {
   readonly #options: AttemptOptions
   readonly #host: AttemptHost
@@ -50,21 +50,21 @@ export class ConnectionAttempt {
     this.#socket?.send(text)
   }
 
-  /** Finds out whether the connection is alive. */
+  /** Asks the server for a sign of life. */
   probe (): void {
     this.#liveness?.probe()
   }
 
-  /** Ends it for good; `lost` is not called. */
+  /** Closes the connection for good, without calling `lost`. */
   close (code: number, reason: string): void {
     this.#socket?.close(code, reason)
     this.#release()
   }
 
-  /** Gives it up; `lost` is called. */
+  /** Gives the connection up and calls `lost`. */
   drop (code: number, reason: string, error?: ClientError): void {
     const socket = this.#socket
-    // ws would hold the process for 30 s, waiting for the answer of a peer that is dead.
+    // After close(), ws would wait 30 s for the answer of a dead peer, and hold the process.
     if (socket?.terminate) socket.terminate()
     else socket?.close(givenUp)
     this.#end(code, reason, error)
@@ -76,7 +76,7 @@ export class ConnectionAttempt {
       const token = await this.#host.token()
       if (!this.#over) this.#listen(this.#socket = new WebSocket(url, [framedProtocol, ...protocols, ...token ? ['bearer', token] : []]))
     } catch (cause) {
-      // Also what the constructor throws, for a token with characters that no header may hold.
+      // The constructor throws, too: for a token with characters that no header may hold, say.
       this.#end(1006, '', cause instanceof ClientError ? cause : new ClientError('CONNECT_FAILED', String(cause), { cause }))
     }
   }
@@ -88,7 +88,7 @@ export class ConnectionAttempt {
     }
     socket.onmessage = ({ data }: { data: unknown }) => this.#receive(data)
     socket.onerror = ({ message, error }: { message?: string, error?: unknown }) => {
-      // ws says it, browsers do not.
+      // ws tells the HTTP status, browsers do not.
       const [, status] = /response: (\d+)/.exec(message ?? '') ?? []
       this.#refusal = { status: status ? Number(status) : undefined, cause: error }
     }
@@ -116,7 +116,9 @@ export class ConnectionAttempt {
     if (this.#over) return
     this.#release()
     const { status } = this.#refusal
-    this.#host.lost(code, reason, error ?? (this.#liveness ? undefined : new ClientError('CONNECT_FAILED', `no connection: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
+    this.#host.lost(code, reason, error ?? (this.#liveness
+      ? undefined
+      : new ClientError('CONNECT_FAILED', `no connection: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
   }
 
   #release (): void {
@@ -124,7 +126,7 @@ export class ConnectionAttempt {
     clearTimeout(this.#timer)
     this.#liveness?.stop()
     const socket = this.#socket
-    // Not null: ws throws an error that nobody listens for, and one comes when a socket is closed before it opened.
+    // Functions instead of null: ws throws errors that nobody listens for, and emits one when a socket is closed before it opened.
     if (socket) socket.onopen = socket.onmessage = socket.onerror = socket.onclose = () => {}
     this.#socket = undefined
   }

@@ -1,18 +1,19 @@
-/** Longer ones fire at once (a 32-bit overflow in every JavaScript engine). */
+/** A longer timer would fire at once: every JavaScript engine keeps the delay in 32 bits. */
 export const maxTimerMs = 2_147_483_647
 
-/** The largest bound is what keeps a server that is out for long from being dialled by all its clients at once. */
+/** `maxMs` keeps a server that is out for long from being dialled by all its clients at once. */
 export const defaultBackoff = { minMs: 1_000, maxMs: 10_000 }
 
 /**
- * Not 2: a wait that is drawn just before a short outage ends would hold a client back for longer than the outage was. With 1.5 a client
- * that was cut for 2 s is back after 2.8 s (99 %: 5.9 s), with 2 after 3.2 s (9.1 s); what an outage of a minute sees of it is the same.
+ * Less than the usual 2: with 2, a wait that begins just before a short outage ends would often be longer than the outage. With 1.5,
+ * half of the clients that were cut off for 2 s are back after 2.8 s (99 % after 5.9 s), with 2 after 3.2 s (9.1 s). After an outage of
+ * a minute both come back alike.
  */
 const growth = 1.5
 
 /**
- * How long to wait before the next attempt: exponential, with full jitter. With a part of the wait alone at random, the clients of an
- * instance that died would come back as one herd.
+ * Returns how long to wait before the next attempt: exponential back-off with full jitter. If only a part of the wait were random, the
+ * clients of an instance that died would come back as one herd.
  */
 export function backoffMs (failures: number, { minMs, maxMs }: typeof defaultBackoff): number {
   return Math.random() * Math.min(maxMs, minMs * growth ** failures)

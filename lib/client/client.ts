@@ -13,19 +13,19 @@ import type { Ack, Address, ClientEvents, ConnectOptions, Data, Member, SendOpti
 
 interface Saved { readonly session?: string, readonly positions?: Record<string, string> }
 
-/** A connection to a route for as long as it is wanted: through breaks, deploys and sleep. */
+/** A connection to a route that lasts until `close()`, through breaks, deploys and sleep. */
 export class Client extends Emitter<ClientEvents> {
   readonly #connector: Connector
-  readonly #requests: SendQueue
+  readonly #sendQueue: SendQueue
   readonly #positions: Positions
-  readonly #memberships: Joins
-  readonly #inbox: Dispatcher
+  readonly #joins: Joins
+  readonly #dispatcher: Dispatcher
   readonly #storage: ConnectOptions['storage']
   readonly #storageKey: string
   #connectionId: string | undefined
   #session: string | undefined
 
-  /** @throws {TypeError} for a URL that is none, for none at all, and where there is no WebSocket */
+  /** @throws {TypeError} for an invalid URL or an empty list, and where there is no WebSocket */
   constructor (address: Address, options: ConnectOptions) {
     super()
     const { location, WebSocket: native } = globalThis as { location?: { readonly href: string }, WebSocket?: WebSocketClass }
@@ -37,20 +37,20 @@ export class Client extends Emitter<ClientEvents> {
     const saved = this.#load()
     this.#session = options.session ?? saved.session
     this.#positions = new Positions(options.positions ?? saved.positions)
-    this.#requests = new SendQueue(options.queue)
+    this.#sendQueue = new SendQueue(options.queue)
 
     const failed = (error: ClientError): void => this.#fail(error)
-    this.#memberships = new Joins(this.#requests, this.#positions, {
-      left: group => this.#inbox.forget(group),
+    this.#joins = new Joins(this.#sendQueue, this.#positions, {
+      left: group => this.#dispatcher.forget(group),
       unavailable: error => this.#connector.drop(CloseCode.TryAgainLater, error.message),
       failed
     })
-    this.#inbox = new Dispatcher(this.#positions, {
+    this.#dispatcher = new Dispatcher(this.#positions, {
       tell: (name, event) => this.#tell(name, event),
-      left: group => this.#memberships.lost(group)
+      left: group => this.#joins.lost(group)
     })
     const token = new Token(options.token, {
-      refresh: (fresh, done) => this.#requests.ask({ type: 'token', token: fresh }, error => {
+      refresh: (fresh, done) => this.#sendQueue.ask({ type: 'token', token: fresh }, error => {
         done()
         if (error && error.code !== 'UNKNOWN_OUTCOME') failed(error)
       }, true),
@@ -65,20 +65,20 @@ export class Client extends Emitter<ClientEvents> {
       ...defaultBackoff,
       ...options.backoff
     }, token, {
-      hello: () => ({ session: this.#session, resume: this.#positions.resume(group => this.#memberships.has(group)) }),
-      welcomed: ({ connectionId, session }, link) => {
+      hello: () => ({ session: this.#session, resume: this.#positions.resume(group => this.#joins.has(group)) }),
+      welcomed: ({ connectionId, session }, attempt) => {
         this.#connectionId = connectionId
         this.#session = session
-        this.#inbox.joined.clear()
-        this.#requests.attach(link, () => this.#memberships.joinAgain())
+        this.#dispatcher.joined.clear()
+        this.#sendQueue.attach(attempt, () => this.#joins.joinAgain())
       },
       received: frame => this.#received(frame),
-      broken: code => this.#requests.broken(code === CloseCode.PolicyViolation),
+      broken: code => this.#sendQueue.broken(code === CloseCode.PolicyViolation),
       changed: change => this.#tell('state', change),
       closed: end => {
         this.#save()
-        this.#requests.close()
-        this.#memberships.close()
+        this.#sendQueue.close()
+        this.#joins.close()
         this.#tell('close', end)
       },
       failed,
@@ -90,85 +90,93 @@ export class Client extends Emitter<ClientEvents> {
     return this.#connector.state
   }
 
-  /** Of the latest connection; another one after each break. */
+  /** The id of the latest connection: another one after each break. */
   get connectionId (): string | undefined {
     return this.#connectionId
   }
 
-  /** The same through all breaks. */
+  /** The secret name of the session: the same through all breaks. */
   get session (): string | undefined {
     return this.#session
   }
 
   /** The groups that the server said this connection is in. */
   get groups (): string[] {
-    return [...this.#inbox.joined]
+    return [...this.#dispatcher.joined]
   }
 
-  /** How far this client got in each group: what `connect(url, { positions })` goes on from, after a page was loaded again say. */
+  /** The position that this client reached in each group. `connect(url, { positions })` goes on from there, after a reload say. */
   get positions (): Record<string, string> {
     return this.#positions.all()
   }
 
-  /** Who is in the group, where the route has presence on. */
+  /** The members of the group, where the route has presence on. */
   members (group: string): Member[] {
-    return this.#inbox.roster.members(group)
+    return this.#dispatcher.roster.members(group)
   }
 
   /**
-   * Resolves when the route's `onMessage` is done with it. Waits, in order, while there is no connection. Rejects with a coded error: that
-   * of `onMessage`, `QUEUE_FULL`, `CLOSED`, or `UNKNOWN_OUTCOME` when the connection broke in between.
+   * Sends a message; resolves when the route's `onMessage` is done with it. While there is no connection the message waits its turn.
+   * Rejects with a `ClientError`: the code is that of the error of `onMessage`, `QUEUE_FULL`, `CLOSED`, or `UNKNOWN_OUTCOME` when the
+   * connection broke before the answer.
    *
-   * With `ack: false` nothing is promised: the message may be lost with the connection, and nobody is told.
-   * @throws {TypeError} for data that cannot be sent
+   * With `ack: false` it returns nothing: the message may be lost with the connection, and nobody is told.
+   * @throws {TypeError} for anything but a string, a Uint8Array or an ArrayBuffer
    */
   send (data: Data | ArrayBuffer, options: { readonly ack: false }): void
   send (data: Data | ArrayBuffer, options?: SendOptions & { readonly ack?: true }): Promise<Ack>
   send (data: Data | ArrayBuffer, options: SendOptions & { readonly ack?: boolean } = {}): Promise<Ack> | undefined {
     const payload = toPayload(data)
-    if (options.ack !== false) return this.#requests.message(payload, options)
-    if (!this.#requests.post(payload)) {
-      this.#requests.message(payload, {}).catch((error: ClientError) => { if (error.code !== 'UNKNOWN_OUTCOME') this.#fail(error) })
+    if (options.ack !== false) return this.#sendQueue.message(payload, options)
+    if (!this.#sendQueue.post(payload)) {
+      this.#sendQueue.message(payload, {}).catch((error: ClientError) => { if (error.code !== 'UNKNOWN_OUTCOME') this.#fail(error) })
     }
     return undefined
   }
 
-  /** Joins the group, now and again after each break. Rejects with `WSG_FORBIDDEN` where the route does not allow it. */
+  /**
+   * Joins the group, now and again after each break; `since` is the position to resume from. Rejects with `WSG_FORBIDDEN` where the route
+   * does not allow it, with `LEFT` when the group is left before the answer, and with `CLOSED`.
+   */
   join (group: string, { since }: { readonly since?: string } = {}): Promise<void> {
     if (this.state === 'closed') return Promise.reject(closed())
-    return this.#memberships.join(group, this.state === 'open', since)
+    return this.#joins.join(group, this.state === 'open', since)
   }
 
-  /** A group that the route joins is left for this connection alone: after a break the route joins it again. */
+  /**
+   * Leaves the group. A group that the route joined is joined again after a break. Rejects with `WSG_FORBIDDEN` where the route does not
+   * allow it.
+   */
   leave (group: string): Promise<void> {
-    return this.#memberships.leave(group, this.state === 'open')
+    return this.#joins.leave(group, this.state === 'open')
   }
 
-  /** For good: nothing is left behind. What waits is rejected with `CLOSED`. The code is 1000, or from 3000 to 4999. */
+  /** Closes the client for good. Messages that wait are rejected with `CLOSED`. The code is 1000, or from 3000 to 4999. */
   close (code: number = CloseCode.Normal, reason = ''): void {
     this.#connector.close(code, reason)
   }
 
   #received (frame: Frame): void {
     if (frame.type === 'ack') {
-      this.#requests.answer(frame.id, frame)
+      this.#sendQueue.answer(frame.id, frame)
     } else if (frame.type === 'error') {
       const error = new ClientError(frame.code, frame.message)
-      if (!this.#requests.answer(frame.id, {}, error)) this.#fail(error)
+      if (!this.#sendQueue.answer(frame.id, {}, error)) this.#fail(error)
     } else if (frame.type === 'reconnect') {
-      // What is sent now may not be handled any more; it waits for the next connection.
-      this.#requests.hold()
+      // The server may not handle what is sent now: messages wait for the next connection.
+      this.#sendQueue.hold()
       this.#connector.comeBack(frame.afterMs)
     } else {
-      this.#inbox.receive(frame)
+      this.#dispatcher.receive(frame)
     }
   }
 
   /** Returns whether anybody listens. */
   #tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): boolean {
     return this.emit(name, event, cause => {
-      // As with any event's handler that throws, the last resort of the page, or of the process, hears of it when nobody else does.
-      if (name === 'error' || !this.#tell('error', new ClientError('HANDLER_FAILED', `a handler of '${name}' threw`, { cause }))) queueMicrotask(() => { throw cause })
+      const isHeard = name !== 'error' && this.#tell('error', new ClientError('HANDLER_FAILED', `a handler of '${name}' threw`, { cause }))
+      // When nobody listens for errors it is an uncaught one, as with any event.
+      if (!isHeard) queueMicrotask(() => { throw cause })
     })
   }
 
@@ -180,7 +188,7 @@ export class Client extends Emitter<ClientEvents> {
     try {
       return JSON.parse(this.#storage?.getItem(this.#storageKey) ?? 'null') as Saved | null ?? {}
     } catch {
-      return {} // unreadable, or not allowed: as if there were none
+      return {} // unreadable, or the storage may not be used: start without
     }
   }
 
@@ -188,7 +196,7 @@ export class Client extends Emitter<ClientEvents> {
     try {
       this.#storage?.setItem(this.#storageKey, JSON.stringify({ session: this.#session, positions: this.positions }))
     } catch {
-      // Full, or not allowed: a later page starts without.
+      // The storage is full, or may not be used: a later page starts without.
     }
   }
 }

@@ -7,7 +7,7 @@ import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
 import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
-/** A connection that held for this long starts the back-off anew. */
+/** After a connection that held for this long, the back-off starts anew. */
 const stableMs = 5_000
 
 export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, 'reconnect'> {
@@ -17,9 +17,9 @@ export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, '
 }
 
 export interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'received' | 'failed'> {
-  /** The server answered; `changed` comes next. */
-  welcomed (frame: WelcomeFrame, link: ConnectionAttempt): void
-  /** The connection, or the attempt, is over; `changed` comes next. */
+  /** The server welcomed the client. `changed` is called next. */
+  welcomed (frame: WelcomeFrame, attempt: ConnectionAttempt): void
+  /** The connection, or the attempt, is over. `changed` is called next. */
   broken (code: number): void
   changed (change: StateChange): void
   closed (closed: Closed): void
@@ -28,31 +28,31 @@ export interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'received' | 
 }
 
 /**
- * Keeps one link up, for as long as it is wanted.
+ * Keeps one connection up until it is closed.
  *
  *   connecting -> open       the server said welcome
  *   connecting -> waiting    the attempt failed
  *   open       -> waiting    the connection broke, was closed by the server or gave no sign of life
  *   waiting    -> connecting the wait is over; or the network or the page is back
- *   connecting, open, waiting -> offline   as waiting, where the browser says that there is no network
- *   offline    -> connecting the browser says that there is one; or after `maxMs`, as it may be wrong
- *   any        -> closed     `close()`, by this side or the server's, or a refusal for good
+ *   connecting, open, waiting -> offline   as to waiting, when the browser says that there is no network
+ *   offline    -> connecting the browser says that there is one again, or after `maxMs`: browsers err
+ *   any        -> closed     `close()` on either side, or a refusal for good
  */
 export class Connector {
   readonly #options: ConnectorOptions
   readonly #host: ConnectorHost
-  readonly #linkHost: AttemptHost
+  readonly #attemptHost: AttemptHost
   readonly #token: Token
   readonly #unwatch: () => void
   #state: State = 'connecting'
-  #link: ConnectionAttempt | undefined
+  #attempt: ConnectionAttempt | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
-  /** Which address is next. */
-  #turn: number
-  /** Since the last connection that held. */
+  /** Index of the next address, counted on without end. */
+  #nextUrl: number
+  /** Attempts and connections that failed since the last one that held. */
   #failures = 0
   #openedAt = Infinity
-  /** What the server asked for in `reconnect`. */
+  /** The wait that the server asked for in its `reconnect` frame. */
   #afterMs: number | undefined
   #notBefore = 0
 
@@ -60,88 +60,90 @@ export class Connector {
     this.#options = options
     this.#host = host
     this.#token = token
-    this.#linkHost = {
+    this.#attemptHost = {
       ...host,
       token: () => token.fetch(),
       welcomed: frame => {
         this.#openedAt = Date.now()
         token.keepFresh()
-        if (this.#link) host.welcomed(frame, this.#link)
+        if (this.#attempt) host.welcomed(frame, this.#attempt)
         this.#enter('open')
       },
       lost: (code, reason, error) => this.#lost(code, reason, error)
     }
     this.#unwatch = watch({
       wake: () => {
-        this.#link?.probe()
-        // Not before a server that shuts down wants its clients back: its herd would be awake too.
-        if (!this.#link && Date.now() >= this.#notBefore) this.#connect()
+        this.#attempt?.probe()
+        // A server that shuts down spreads its clients over time, and all of them may wake at the same moment.
+        if (!this.#attempt && Date.now() >= this.#notBefore) this.#connect()
       },
       offline: () => {
-        // The browser may be wrong, or the network only changes: the connection itself is asked.
-        this.#link?.probe()
-        if (!this.#link) this.#wait(options.maxMs)
+        // The browser may err, or the network only changes: ask the connection itself.
+        this.#attempt?.probe()
+        if (!this.#attempt) this.#wait(options.maxMs)
       },
       hide: gone => {
         host.hidden()
-        // A page that keeps a socket open cannot enter the back/forward cache.
-        if (gone) this.#link?.drop(CloseCode.GoingAway, 'hidden')
+        // The back/forward cache takes no page that has an open socket.
+        if (gone) this.#attempt?.drop(CloseCode.GoingAway, 'hidden')
       }
     })
-    this.#turn = Math.floor(Math.random() * options.urls.length)
-    this.#link = this.#dial()
+    this.#nextUrl = Math.floor(Math.random() * options.urls.length)
+    this.#attempt = this.#dial()
   }
 
   get state (): State {
     return this.#state
   }
 
-  /** Gives the connection up, and tries again. */
+  /** Gives the connection up and tries again. */
   drop (code: number, reason: string): void {
-    this.#link?.drop(code, reason)
+    this.#attempt?.drop(code, reason)
   }
 
-  /** The server is about to close, and says when to come back. */
+  /** The server is about to close the connection: come back after this time. */
   comeBack (afterMs: number): void {
     this.#afterMs = afterMs
   }
 
   close (code: number, reason: string): void {
-    this.#link?.close(code, reason)
+    this.#attempt?.close(code, reason)
     this.#finish(code, reason)
   }
 
   #connect (): void {
     clearTimeout(this.#timer)
-    this.#link = this.#dial()
+    this.#attempt = this.#dial()
     this.#enter('connecting')
   }
 
   #dial (): ConnectionAttempt {
     const { urls } = this.#options
-    return new ConnectionAttempt(urls[this.#turn++ % urls.length] as string, this.#options, this.#linkHost)
+    return new ConnectionAttempt(urls[this.#nextUrl++ % urls.length] as string, this.#options, this.#attemptHost)
   }
 
   #lost (code: number, reason: string, error?: ClientError): void {
-    this.#link = undefined
+    this.#attempt = undefined
     if (Date.now() - this.#openedAt >= stableMs) this.#failures = 0
     this.#openedAt = Infinity
     this.#token.stop()
     this.#host.broken(code)
     const status = error?.status
     if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== CloseCode.Normal)) {
-      // Said good-bye to is not refused.
-      return this.#finish(code, reason, code !== CloseCode.Normal && { error: new ClientError('REFUSED', `refused: ${status ?? code} ${reason}`, { closeCode: code, status }) })
+      // After 1000 the server is done with this client: it refuses nothing.
+      return this.#finish(code, reason, code !== CloseCode.Normal && {
+        error: new ClientError('REFUSED', `refused: ${status ?? code} ${reason}`, { closeCode: code, status })
+      })
     }
-    // By `reconnect` itself.
+    // The option `reconnect` may have closed the client.
     if (this.#state === 'closed') return
     const { maxMs } = this.#options
-    // The server is fine, and no herd is to be feared: no wait, unless it happens again.
+    // The server is up, and only this client comes back: no wait, unless it happens again.
     const atOnce = !this.#failures && (code === CloseCode.TokenExpired || reason === silence)
     let delayMs = atOnce ? 0 : backoffMs(this.#failures, this.#options)
     this.#failures++
     if (this.#afterMs !== undefined) {
-      // The server spreads its clients over time; a little more of it does no harm.
+      // A little later than the server asked for: it spreads its clients, and this spreads them further.
       delayMs = this.#afterMs * (1 + Math.random() / 4)
       this.#notBefore = Date.now() + delayMs
       this.#afterMs = undefined
@@ -164,7 +166,7 @@ export class Connector {
 
   #finish (code: number, reason: string, error?: Pick<Closed, 'error'> | false): void {
     if (this.#state === 'closed') return
-    this.#link = undefined
+    this.#attempt = undefined
     clearTimeout(this.#timer)
     this.#token.stop()
     this.#unwatch()

@@ -9,8 +9,9 @@ export interface DispatcherHost {
   left (group: string): void
 }
 
-/** What comes from the groups: handed to the handlers, then counted. */
+/** Hands what comes from the groups to the handlers, then counts its position. */
 export class Dispatcher {
+  /** The groups that the server said this connection is in. */
   readonly joined = new Set<string>()
   readonly roster = new Roster()
   readonly #positions: Positions
@@ -62,16 +63,16 @@ export class Dispatcher {
     const held = this.#positions.get(group)
     this.joined.add(group)
     this.#host.tell('joined', frame)
-    // A second answer on one connection says nothing new about what was missed.
+    // A second `joined` on one connection says nothing new about what was missed.
     if (again && held) return
-    // Without an answer to the position that was offered, nothing is known of what came after it.
+    // The client offered a position and the server says nothing about it: messages after it may be lost.
     if (recovered === false || (held && !recovered)) this.#host.tell('gap', { group, reason, position })
     if (!position) this.#positions.delete(group)
     this.#reached(group, position)
   }
 
   #reached (group: string | undefined, position: string | undefined): void {
-    // Not after a leave: what was on the way then would be resumed from later.
+    // Messages that were under way during a leave do not count: a later join would resume from them.
     if (group && position && this.joined.has(group)) this.#positions.set(group, position)
   }
 }

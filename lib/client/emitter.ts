@@ -1,6 +1,6 @@
 type Handler<Event> = (event: Event) => void
 
-/** Typed events. A handler that throws is reported, and breaks neither the client nor the other handlers. */
+/** Typed events. A handler that throws is reported; it stops neither the client nor the other handlers. */
 export class Emitter<Events extends object> {
   readonly #handlers = new Map<keyof Events, Set<Handler<never>>>()
 
@@ -11,7 +11,7 @@ export class Emitter<Events extends object> {
     return () => { handlers.delete(handler) }
   }
 
-  /** Returns whether anybody listens. `failed` hears of each handler that threw. */
+  /** Returns whether anybody listens. Calls `failed` with what a handler throws. */
   emit<Name extends keyof Events> (name: Name, event: Events[Name], failed: (error: unknown) => void): boolean {
     // A copy: a handler may remove itself, or add another one that must not run for this event.
     const handlers = [...this.#handlers.get(name) ?? []] as Array<Handler<Events[Name]>>

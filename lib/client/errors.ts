@@ -1,22 +1,22 @@
-/** The codes of this client. Those of the server (`WSG_…`), and of the application, come through as they are. */
+/** The client's own codes. Codes of the server (`WSG_…`) and of the application come through as they are. */
 export type ClientErrorCode =
-  /** The connection broke after the message was sent and before it was acknowledged: it may or may not have been handled. */
+  /** The connection broke after the message was sent and before it was acknowledged: the server may or may not have handled it. */
   | 'UNKNOWN_OUTCOME'
-  /** Too much waits already; the message was not taken. */
+  /** Too many messages wait already; this one was not sent. */
   | 'QUEUE_FULL'
   /** The client is closed; the message was not sent. */
   | 'CLOSED'
-  /** An attempt to connect failed; there will be another one. */
+  /** An attempt to connect failed. The client tries again. */
   | 'CONNECT_FAILED'
   /** The server does not speak the framed protocol. */
   | 'PROTOCOL_UNSUPPORTED'
-  /** The token callback failed. */
+  /** The token callback threw. The client tries again. */
   | 'TOKEN_FAILED'
   /** The group was left before it was joined. */
   | 'LEFT'
   /** The server refuses this client for good. */
   | 'REFUSED'
-  /** A frame made no sense, and was dropped. */
+  /** The server sent something that is no frame; the client dropped it. */
   | 'BAD_FRAME'
   /** A handler of this client's events threw. */
   | 'HANDLER_FAILED'
@@ -28,13 +28,13 @@ export interface ErrorDetails {
   readonly group?: string
 }
 
-/** Test `error.code`; the text is for people. */
+/** What this client rejects with, and emits. Programs test `code`; the text is for people. */
 export class ClientError extends Error {
   override readonly name = 'ClientError'
   declare readonly code: ClientErrorCode | (string & {})
-  /** The code that the connection was closed with. */
+  /** The code that closed the connection. */
   declare readonly closeCode: number | undefined
-  /** The HTTP status of a refused upgrade, where it can be seen: not in browsers. */
+  /** The HTTP status of a refused upgrade. Browsers do not tell it. */
   declare readonly status: number | undefined
   declare readonly group: string | undefined
 

@@ -3,27 +3,27 @@ import type { Positions } from './positions.ts'
 import { closed, type SendQueue } from './send-queue.ts'
 
 interface Wanted {
-  readonly resolve: () => void
-  readonly reject: (error: ClientError) => void
-  /** What the caller says how far it got; it outlives the leave of an earlier membership. */
+  /** Settles the promise; later calls change nothing. */
+  settle: (error?: ClientError) => void
+  /** The position that the caller gave. It survives the leave of an earlier membership. */
   readonly since: string | undefined
   promise?: Promise<void>
-  /** The promise is settled: what comes now is joined again after a break. */
+  /** The promise is settled: later answers are to joins that follow a break. */
   settled?: boolean
 }
 
 export interface JoinsHost {
-  /** The server took this client out of the group, or the client is in no group any more. */
+  /** The client left the group, or has no connection that could be in it. */
   left (group: string): void
-  /** Joining again is not possible now. */
+  /** The server cannot join this client to its group now. */
   unavailable (error: ClientError): void
   failed (error: ClientError): void
 }
 
-/** The groups that this client joined by itself, and joins again on each connection. Those that the route joined are the route's. */
+/** The groups that this client joined by itself, and joins again on each connection. The route joins its own groups again. */
 export class Joins {
   readonly #wanted = new Map<string, Wanted>()
-  /** The latest leave of each group that is not answered yet. */
+  /** By group, the latest leave that the server has not answered yet. */
   readonly #leaving = new Map<string, unknown>()
   readonly #requests: SendQueue
   readonly #positions: Positions
@@ -40,13 +40,15 @@ export class Joins {
   }
 
   join (group: string, open: boolean, since?: string): Promise<void> {
-    // Else it would be taken for a position in the membership that ends.
+    // During a leave it would count as a position of the membership that ends.
     if (since && !this.#leaving.has(group)) this.#positions.set(group, since)
     const known = this.#wanted.get(group)?.promise
     if (known) return known
     const wanted = { since } as Wanted
     this.#wanted.set(group, wanted)
-    wanted.promise = new Promise((resolve, reject) => Object.assign(wanted, { resolve, reject }))
+    wanted.promise = new Promise((resolve, reject) => {
+      wanted.settle = error => error ? reject(error) : resolve()
+    })
     if (open) this.#ask(group, wanted)
     return wanted.promise
   }
@@ -59,7 +61,7 @@ export class Joins {
         // A connection that is gone is in no group.
         if (error && error.code !== 'UNKNOWN_OUTCOME') return reject(error)
         this.#host.left(group)
-        // What was joined meanwhile starts from what its caller said, or afresh.
+        // A join that was called meanwhile starts at the position that its caller gave, or afresh.
         const since = last && this.#wanted.get(group)?.since
         if (since) this.#positions.set(group, since)
         resolve()
@@ -70,7 +72,7 @@ export class Joins {
     })
   }
 
-  /** The server says that the client is out: not of what was joined after a leave that it has not answered yet. */
+  /** The server says that the client left. During a leave that is about the old membership, not about a join that followed. */
   lost (group: string): void {
     if (!this.#leaving.has(group)) this.forget(group)
   }
@@ -78,12 +80,12 @@ export class Joins {
   forget (group: string, error = new ClientError('LEFT', 'left before joined', { group })): void {
     const wanted = this.#wanted.get(group)
     this.#wanted.delete(group)
-    // The caller did it: a `join` that nobody awaits is no unhandled rejection then.
+    // The caller left by itself: a `join` that nobody awaits must not become an unhandled rejection.
     wanted?.promise?.catch(() => {})
-    wanted?.reject(error)
+    wanted?.settle(error)
   }
 
-  /** There is a new connection. */
+  /** Joins everything again, on a new connection. */
   joinAgain (): void {
     for (const [group, wanted] of this.#wanted) this.#ask(group, wanted)
   }
@@ -99,8 +101,7 @@ export class Joins {
       if (error && wanted.settled && /UNAVAILABLE|TIMEOUT/.test(code)) return this.#host.unavailable(error)
       if (error) this.#wanted.delete(group)
       if (error && wanted.settled) this.#host.failed(new ClientError(code, error.message, { group }))
-      else if (error) wanted.reject(error)
-      else wanted.resolve()
+      else wanted.settle(error)
       wanted.settled = true
     })
   }

@@ -1,10 +1,10 @@
-/** While nobody says how often the server pings. */
+/** When the server does not say how often it pings. */
 const defaultIdleMs = 25_000
 const maxPongMs = 4_000
 
 /**
- * Notices a dead connection, which TCP would take minutes for. A page sees no protocol pings, so a quiet connection is asked with a ping of
- * our own. Silence alone proves nothing: in a tab that slept, the clock ran and the frames wait.
+ * Notices a dead connection, for which TCP would take minutes. A page sees no protocol pings, so a ping of the framed protocol asks a
+ * connection that is quiet. Silence alone proves nothing: in a tab that slept, the clock went on and the frames wait.
  */
 export class Liveness {
   readonly #idleMs: number
@@ -21,13 +21,13 @@ export class Liveness {
     this.#arm(this.#idleMs)
   }
 
-  /** Something came. Cheap, as it is called for every frame: the timer finds out later. */
+  /** Something came. Called for every frame, so it only notes the time: the timer looks at it later. */
   seen (): void {
     this.#seenAt = Date.now()
     this.#asked = false
   }
 
-  /** Asks now. */
+  /** Asks now, unless an answer is due already. */
   probe (): void {
     if (this.#asked) return
     this.#asked = true
@@ -43,7 +43,7 @@ export class Liveness {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {
       if (this.#asked) return this.#dead()
-      // At most the whole time: the clock may have been set back.
+      // At most `#idleMs`: the clock may have been set back.
       const left = Math.min(this.#seenAt + this.#idleMs - Date.now(), this.#idleMs)
       if (left > 0) this.#arm(left)
       else this.probe()

@@ -1,4 +1,4 @@
-// What a page says about the network and about its own sleep. In Node and in workers some of it, or all, is missing.
+// What a page tells about the network and about its own sleep. In workers and in Node some or all of these events are missing.
 
 interface Target {
   addEventListener (name: string, listener: (event: unknown) => void): void
@@ -11,20 +11,20 @@ interface Page extends Partial<Target> {
 const page = globalThis as unknown as Page
 
 export interface Watcher {
-  /** The network is back, or the page is: it was hidden, frozen or in the back/forward cache. */
+  /** The network is back; or the page is, which was hidden, frozen or in the back/forward cache. */
   wake (): void
   /** The browser lost the network, as far as it knows. */
   offline (): void
-  /** The page may be gone after this. */
+  /** The page was hidden and may never come back; `gone` when a navigation leaves it. */
   hide (gone: boolean): void
 }
 
-/** False only when the browser is sure. */
+/** Returns `false` only when the browser is sure that there is no network. */
 export function online (): boolean {
   return page.navigator?.onLine !== false
 }
 
-/** Returns a function that ends it. */
+/** Returns a function that stops watching. */
 export function watch (watcher: Watcher): () => void {
   const wake = (): void => watcher.wake()
   const listeners: Array<[Partial<Target> | undefined, string, () => void]> = [

@@ -15,7 +15,7 @@ export function parseFrame (data: unknown): Frame {
 export function toPayload (data: unknown): Payload {
   if (typeof data === 'string') return { data }
   const bytes = data instanceof ArrayBuffer ? new Uint8Array(data) : data
-  if (!(bytes instanceof Uint8Array)) throw new TypeError('no string or bytes')
+  if (!(bytes instanceof Uint8Array)) throw new TypeError('neither a string nor bytes')
   let text = ''
   // In pieces: a call takes some ten thousand arguments at most.
   for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192))

@@ -5,7 +5,7 @@ const remembered = 128
 
 interface Reader {
   position: string
-  /** The latest positions, oldest first: what comes again after a break is known by them. Positions have no order that a client could compare. */
+  /** The latest positions, oldest first, to recognize what comes again after a break: positions have no order that a client knows. */
   readonly recent: Set<string>
 }
 
@@ -43,7 +43,7 @@ export class Positions {
     return Object.fromEntries([...this.#readers].map(([group, { position }]) => [group, position]))
   }
 
-  /** What `hello` offers. Groups that fit `last` come last, as they can be left out: their `join` says the position again. */
+  /** Returns what `hello` offers. Groups for which `last` holds come last and may be cut off: their `join` gives the position again. */
   resume (last: (group: string) => boolean): Record<string, string> {
     const entries = Object.entries(this.all())
     return Object.fromEntries(entries.sort(([a], [b]) => +last(a) - +last(b)).slice(0, maxResume))

@@ -2,31 +2,31 @@ import type { ClientFrame, Payload, RequestFrame } from '../protocol/frames.ts'
 import { ClientError } from './errors.ts'
 import type { Ack, ConnectOptions, SendOptions } from './types.ts'
 
-/** How many may be unanswered on the wire: a queue that is sent at once would overflow that of the server (1008). */
+/** How many requests may be on the wire without an answer. A long queue that is sent at once would overflow the server's (1008). */
 const maxWindow = 100
-/** A message that breaks the connection each time must not do so for ever. */
+/** How often a message is sent at most: one that breaks the connection each time must not do so for ever. */
 const maxSends = 5
 
-/** `error` is there when it failed; UNKNOWN_OUTCOME when the connection broke. */
+/** `error` says why the request failed: UNKNOWN_OUTCOME when the connection broke. */
 type Done = (error: ClientError | undefined, ack: Ack) => void
 
 interface Request {
   readonly id: number
   readonly encoded: string
-  /** Belongs to one connection: not kept over a break. */
+  /** The request is about one connection, and is dropped with it. */
   readonly control: boolean
   readonly done: Done
   readonly retry: boolean
   sends: number
 }
 
-/** A link. */
+/** The connection that requests go out on. */
 export interface Wire {
   readonly bufferedAmount: number
   send (text: string): void
 }
 
-/** What this client asked for and has no answer to: bounded, in order, on the wire or waiting for one. */
+/** The requests of this client that have no answer yet: in order, within limits, on the wire or waiting for a connection. */
 export class SendQueue {
   readonly #limits: Required<NonNullable<ConnectOptions['queue']>>
   readonly #sent = new Map<number, Request>()
@@ -47,8 +47,9 @@ export class SendQueue {
       const pending = this.#waiting.length + this.#sent.size
       const bytes = payload.data.length
       if (this.#closed) throw closed()
-      // A single message may be as large as the server takes.
-      if (pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)) throw new ClientError('QUEUE_FULL', 'too much waits')
+      // A message that is alone may be of any size: the server has a limit of its own.
+      const isFull = pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)
+      if (isFull) throw new ClientError('QUEUE_FULL', 'too many messages wait')
       this.#bytes += bytes
       this.#add(this.#request({ type: 'message', ...payload }, false, (error, ack) => {
         this.#bytes -= bytes
@@ -58,21 +59,21 @@ export class SendQueue {
     })
   }
 
-  /** Sends without asking for an answer; returns false when it has to wait its turn as a `message`. */
+  /** Sends without asking for an answer. Returns `false` when the message has to wait its turn: call `message` then. */
   post (payload: Payload): boolean {
     if (!this.#wire || this.#waiting.length > 0 || this.#wire.bufferedAmount > this.#limits.maxBytes) return false
     this.#wire.send(JSON.stringify({ type: 'message', ...payload } satisfies ClientFrame))
     return true
   }
 
-  /** Asks for something else than handling a message: in turn with the messages, or at once. */
+  /** Sends any other request, in turn with the messages or at once. */
   ask (frame: RequestFrame, done: Done, atOnce = false): void {
     const request = this.#request(frame, true, done)
     if (atOnce && this.#wire) this.#send(request, this.#wire)
     else this.#add(request)
   }
 
-  /** There is a connection. What `first` asks for goes before what waits. */
+  /** There is a connection. The requests that `first` makes go before those that wait. */
   attach (wire: Wire, first: () => void): void {
     const waiting = this.#waiting
     this.#waiting = []
@@ -82,12 +83,12 @@ export class SendQueue {
     this.#pump()
   }
 
-  /** Sends nothing more on this connection; answers still come. */
+  /** Sends nothing more on this connection, but takes its answers. */
   hold (): void {
     this.#wire = undefined
   }
 
-  /** Returns whether the answer was waited for. */
+  /** Settles a request. Returns `false` when no request has this id. */
   answer (id: number | undefined, { position }: Ack, error?: ClientError): boolean {
     const request = this.#sent.get(id ?? 0)
     if (!request) return false
@@ -97,7 +98,7 @@ export class SendQueue {
     return true
   }
 
-  /** The connection is gone. What was sent may have been handled: only who said `retry` has it sent again. */
+  /** The connection is gone. The server may have handled what was sent: only messages with `retry` are sent again. */
   broken (tooFast: boolean): void {
     if (tooFast) this.#window = Math.max(this.#window >> 1, 1)
     const all = this.#takeAll()
@@ -106,7 +107,7 @@ export class SendQueue {
     for (const request of all) if (!isKept(request)) request.done(unknownOutcome(), {})
   }
 
-  /** The client is gone. */
+  /** The client is closed: rejects everything that has no answer. */
   close (): void {
     this.#closed = true
     for (const { done, control, sends } of this.#takeAll()) done(control || sends ? unknownOutcome() : closed(), {})

@@ -2,25 +2,25 @@ import { maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import type { ConnectOptions, ExpiringToken } from './types.ts'
 
-/** A token is refreshed after four fifths of its time, and no earlier than this before its end. */
+/** A token is refreshed after four fifths of its time, but no earlier than this before its end. */
 const maxLeadMs = 30_000
 const minRefreshMs = 1_000
 
 export interface TokenHost {
-  /** Sends a fresh token on the connection that there is; `done` is called when the server answered. */
+  /** Sends a fresh token on the open connection, and calls `done` when the server answered. */
   refresh (token: string, done: () => void): void
   failed (error: ClientError): void
 }
 
-/** Where tokens come from, and when the next one is due. */
+/** Fetches tokens, and replaces the one of an open connection before it expires. */
 export class Token {
-  /** Another one can be had. */
+  /** There is a callback, so there may be another token. */
   readonly renewable: boolean
   readonly #source: ConnectOptions['token']
   readonly #host: TokenHost
   #expiresAt = 0
   #timer: ReturnType<typeof setTimeout> | undefined
-  /** Counts connections: what was asked for on an earlier one is not sent on this one. */
+  /** Counts connections: a token that was fetched for an earlier one is not sent on this one. */
   #round = 0
 
   constructor (source: ConnectOptions['token'], host: TokenHost) {
@@ -32,7 +32,7 @@ export class Token {
   /** @throws {ClientError} TOKEN_FAILED */
   async fetch (): Promise<string | undefined> {
     try {
-      // The callback may close the client, which has to know of this attempt then.
+      // Not at once: the callback may close the client, which knows this attempt only when its constructor is done.
       await null
       const given = typeof this.#source === 'function' ? await this.#source() : this.#source
       const { token, expiresAt = 0 }: Partial<ExpiringToken> = typeof given === 'string' ? { token: given } : given ?? {}
@@ -43,12 +43,14 @@ export class Token {
     }
   }
 
-  /** From now on there is a connection with the latest token, which is replaced before it expires. */
+  /** There is a connection with the latest token: replaces the token before it expires. */
   keepFresh (): void {
     this.stop()
     const leftMs = this.#expiresAt - Date.now()
-    // Over already: this clock is wrong, or the callback. The server will say when (4401).
-    if (leftMs > 0) this.#timer = setTimeout(() => { void this.#refresh(this.#round) }, Math.min(Math.max(leftMs * 0.8, leftMs - maxLeadMs, minRefreshMs), maxTimerMs))
+    // Expired already: this clock is wrong, or the callback is. The server will close with 4401 in time.
+    if (leftMs <= 0) return
+    const delayMs = Math.max(leftMs * 0.8, leftMs - maxLeadMs, minRefreshMs)
+    this.#timer = setTimeout(() => { void this.#refresh(this.#round) }, Math.min(delayMs, maxTimerMs))
   }
 
   stop (): void {
@@ -64,7 +66,7 @@ export class Token {
       this.#host.failed(error as ClientError)
     }
     if (round !== this.#round) return
-    // Also without a token, or when the server did not take it: the old one lives for a while, and what failed may pass.
+    // Tries again without a token, too, or when the server refused it: the old one is valid for a while, and the fault may pass.
     const again = (): void => { if (round === this.#round) this.keepFresh() }
     if (token) this.#host.refresh(token, again)
     else again()

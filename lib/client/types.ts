@@ -3,14 +3,14 @@ import type { ClientError } from './errors.ts'
 
 export type { GapReason } from '../protocol/frames.ts'
 
-/** As it came: text as a string, binary as bytes. */
+/** Text as a string, binary data as bytes. */
 export type Data = string | Uint8Array
 
 export interface Message {
-  /** Missing in messages to this connection, or to its user, alone. */
+  /** `undefined` in a message to this connection or to its user. */
   readonly group: string | undefined
   readonly data: Data
-  /** Missing in messages that no log keeps. */
+  /** `undefined` in a message that no log keeps. */
   readonly position: string | undefined
 }
 
@@ -31,21 +31,23 @@ export interface PresenceChange extends Omit<PresenceFrame<MemberInfo>, 'type'> 
 /** This connection is in a group. */
 export interface Joined extends Omit<JoinedFrame, 'type'> {}
 
-/** Messages of the group are lost to this client. Once per loss, also when `joined` says `recovered: false`. */
+/** This client lost messages of the group. Comes once per loss, also when `joined` says `recovered: false`. */
 export interface Gap {
   readonly group: string
   readonly reason: GapReason
+  /** Where what follows begins. Missing when the group has no log. */
   readonly position?: string | undefined
 }
 
+/** See the table in docs/client.md. */
 export type State = 'connecting' | 'open' | 'waiting' | 'offline' | 'closed'
 
 export interface StateChange {
   readonly state: State
   readonly previous: State
-  /** In `waiting`: when the next attempt comes. */
+  /** In `waiting` and `offline`: how long until the next attempt, in milliseconds. */
   readonly retryInMs?: number | undefined
-  /** Why the connection ended, when it did. */
+  /** The close code of the connection that ended. */
   readonly code?: number | undefined
   readonly reason?: string | undefined
 }
@@ -53,31 +55,31 @@ export interface StateChange {
 export interface Closed {
   readonly code: number
   readonly reason: string
-  /** Missing when `close()` was called, by this side or, with 1000, by the server's. */
+  /** Why the server refuses this client. Missing after `close()`, and after 1000 from the server. */
   readonly error?: ClientError | undefined
 }
 
 export interface ClientEvents {
   message: Message
   presence: PresenceChange
-  /** Who is in a group: after each `joined`, where the route has presence on. */
+  /** All members of a group. Comes after each `joined`, where the route has presence on. */
   members: Omit<MembersFrame<MemberInfo>, 'type'>
   joined: Joined
   left: { readonly group: string }
   gap: Gap
   state: StateChange
-  /** Nothing here ends the client; what does comes with `close`. */
+  /** Something failed, and the client goes on. */
   error: ClientError
-  /** Once, last: the client does not come back. */
+  /** The last event: the client does not come back. */
   close: Closed
 }
 
-/** `expiresAt` in milliseconds since 1970: a fresh token is asked for, and sent, before that. */
+/** `expiresAt` is in milliseconds since 1970: before that the client fetches a fresh token and sends it. */
 export interface ExpiringToken { readonly token: string, readonly expiresAt: number }
 export type TokenCallback = () => MaybeToken | Promise<MaybeToken>
 type MaybeToken = string | ExpiringToken | undefined | null
 
-/** What this client uses of a WebSocket: that of browsers, of Node 22 and of `ws` fit. */
+/** What this client uses of a WebSocket. Those of browsers, of Node 22 and of `ws` fit. */
 export interface WebSocketLike {
   readonly protocol: string
   readonly bufferedAmount: number
@@ -96,38 +98,45 @@ export interface StorageLike {
   setItem (key: string, value: string): void
 }
 
-/** Where a route is. Of several, each attempt takes the next one, the first of them any: instances without a balancer before them. */
+/** The URL of a route. Of a list (instances without a balancer), the first attempt takes any one, and each further attempt the next. */
 export type Address = string | URL | ReadonlyArray<string | URL>
 
 export interface ConnectOptions {
-  /** A string, or a function that is called for every attempt to connect, and before a token expires that it gave with `expiresAt`. */
+  /** A token, or a function that is called for every attempt to connect, and again before the `expiresAt` that it returned. */
   readonly token?: string | TokenCallback | undefined
-  /** Needed in Node before 22: `import { WebSocket } from 'ws'`. @default globalThis.WebSocket */
+  /** The class to use. Node before 22 has none: `import { WebSocket } from 'ws'`. @default globalThis.WebSocket */
   readonly WebSocket?: WebSocketClass | undefined
-  /** Further subprotocols to offer, behind `wsg.v1`. */
+  /** Further subprotocols to offer, behind `wsg.v1`. @default [] */
   readonly protocols?: readonly string[] | undefined
-  /** An attempt waits a random time of at most `minMs`, half as much again with each failure, and never more than `maxMs`. @default { minMs: 1_000, maxMs: 10_000 } */
+  /**
+   * An attempt waits for a random time of at most `minMs`. The bound grows by half with each failure, up to `maxMs`.
+   * @default { minMs: 1_000, maxMs: 10_000 }
+   */
   readonly backoff?: { readonly minMs?: number | undefined, readonly maxMs?: number | undefined } | undefined
-  /** How many messages, and characters in them, may wait or be unacknowledged. @default { maxMessages: 1_000, maxBytes: 1_048_576 } */
+  /**
+   * How many messages, and how many characters of data in them, may wait or be unacknowledged. One message alone may be larger.
+   * @default { maxMessages: 1_000, maxBytes: 1_048_576 }
+   */
   readonly queue?: { readonly maxMessages?: number | undefined, readonly maxBytes?: number | undefined } | undefined
-  /** How long an attempt may take, the token included. @default 15_000 */
+  /** How long an attempt may take, including the call of `token`, in milliseconds. @default 15_000 */
   readonly connectTimeoutMs?: number | undefined
   /**
-   * Asked when a connection ended, unless it was refused for good: `false` closes the client, `true` has it come back.
-   * @default it comes back, except after 1000
+   * Called when a connection ended, unless the server refused the client for good: `false` closes the client, `true` makes it come back.
+   * @default the client comes back, except after 1000
    */
   readonly reconnect?: ((closed: { readonly code: number, readonly reason: string }) => boolean | undefined) | undefined
-  /** `positions` of an earlier client, to go on from there. */
+  /** The `positions` of an earlier client, to go on from there. */
   readonly positions?: Readonly<Record<string, string>> | undefined
-  /** `session` of an earlier client: for others it then is the same one that came back. */
+  /** The `session` of an earlier client: others then see that client come back. */
   readonly session?: string | undefined
-  /** Where `positions` and `session` are kept when the page goes, and taken from at the start; the options of these names win. */
+  /** Keeps `positions` and `session` when the page is hidden, and gives them back at the start. The options of these names win. */
   readonly storage?: StorageLike | undefined
 }
 
 export interface SendOptions {
-  /** Send it again when the connection broke before the server said that it is handled: for messages that may be handled twice. @default false */
+  /** Send the message again when the connection broke before the acknowledgement: for messages that may be handled twice. @default false */
   readonly retry?: boolean | undefined
 }
 
+/** The answer to a message. `position` is set when `onMessage` returned what `broadcastToGroup` resolved with. */
 export interface Ack { readonly position?: string | undefined }

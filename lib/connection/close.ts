@@ -29,7 +29,8 @@ export function isSendableCloseCode (code: number): boolean {
 
 /** Whether both fit into a close frame. */
 export function isSendableClose (code: unknown, reason: unknown): boolean {
-  return typeof code === 'number' && isSendableCloseCode(code) && typeof reason === 'string' && Buffer.byteLength(reason) <= maxCloseReasonBytes
+  return typeof code === 'number' && isSendableCloseCode(code) &&
+    typeof reason === 'string' && Buffer.byteLength(reason) <= maxCloseReasonBytes
 }
 
 /** @throws {WebsocketGroupsError} WSG_CLOSE_CODE_INVALID */

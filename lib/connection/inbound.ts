@@ -178,6 +178,11 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
       return this.#connection.closeForFault(closeCode as number, closeReason as string)
     }
     this.#logFailure(error, 'onConnect failed')
+    this.#closeFor(error)
+  }
+
+  /** An outage of the backplane is no fault of the callback: the client is asked to try again later. */
+  #closeFor (error: Error): void {
     if (hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
@@ -218,7 +223,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   /** Never rejects. */
   async #messageFailed (error: Error): Promise<void> {
     if (await this.#survives(error, 'onMessage failed')) this.#requests?.failed(error)
-    else this.#connection.closeForFault(CloseCode.InternalError)
+    else this.#closeFor(error)
   }
 
   /** Whether `onError` wants to keep the connection. */

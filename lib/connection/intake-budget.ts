@@ -14,7 +14,8 @@ const minShareBytes = 16_384
 /** Connections are read again when this part of the limit is used, so that they do not stop again at once. */
 const roomShare = 0.75
 /**
- * So many unfinished messages go on without room at the same time, while complete ones take no more than this part of the limit: else all might
+ * So many unfinished messages go on without room at the same time, while complete ones take no more than this part of the limit: else all
+ * might
  * wait for each other, as what was read before they stopped may be more than the limit.
  */
 const maxRescued = 2

@@ -12,7 +12,9 @@ interface Waiting<Message> { readonly message: Message, readonly bytes: number }
 
 /** What a message costs beside its bytes while it is held. */
 const overheadBytes = 200
-/** What the network had brought before the socket was paused may hold so many more messages: two chunks full of empty ones, and a margin. */
+/**
+ * What the network had brought before the socket was paused may hold so many more messages: two chunks full of empty ones, and a margin.
+ */
 const maxLateMessages = 32_768
 const lateBytes = 2_097_152
 /** A connection is read again when its buffer is half empty. */
@@ -27,7 +29,8 @@ export function weigh (bytes: number): number {
 }
 
 /**
- * The messages of one connection that wait for its callbacks. When it is full the connection is not read until half of them are handled. What
+ * The messages of one connection that wait for its callbacks. When it is full the connection is not read until half of them are handled.
+ * What
  * ws had read before comes all the same: it is kept, up to a hard limit that only compressed messages can reach.
  */
 export class MessageBuffer<Message> {

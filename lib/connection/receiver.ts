@@ -3,7 +3,8 @@ import type { WebSocket } from 'ws'
 
 /*
  * What this package needs of the receiving half of ws beyond its documented API: how much of an unfinished message it holds. Everything is
- * looked at before it is used; where a release of ws has another shape, unfinished messages are not counted. test/outbound/ws-internals.test.ts
+ * looked at before it is used; where a release of ws has another shape, unfinished messages are not counted.
+ * test/outbound/ws-internals.test.ts
  * pins it.
  */
 
@@ -53,7 +54,9 @@ export function unfinishedBytes (socket: WebSocket): number {
   return bytes === 0 ? 0 : bytes + pieceBytes * (receiver._buffers.length + receiver._fragments.length)
 }
 
-type KnownReceiver = { readonly _bufferedBytes: number, readonly _messageLength: number } & Required<Pick<Receiver, '_buffers' | '_fragments'>>
+type KnownReceiver =
+  { readonly _bufferedBytes: number, readonly _messageLength: number } &
+  Required<Pick<Receiver, '_buffers' | '_fragments'>>
 
 function receiverOf (socket: WebSocket): KnownReceiver | undefined {
   const { _receiver: receiver } = socket as unknown as Internals

@@ -17,17 +17,20 @@ export class Broadcaster {
   readonly #envelopes: EnvelopeFactory
   readonly #echoes: EchoFilter
   readonly #policy: OutagePolicy['broadcast']
-  readonly #outbox: Pick<FlushScheduler, 'slow'>
+  readonly #scheduler: Pick<FlushScheduler, 'slow'>
   readonly #metrics: Metrics
 
-  constructor (hub: Hub, backplane: Backplane, appender: LoggedPublish, sender: EnvelopeFactory, delivery: EchoFilter, policy: OutagePolicy['broadcast'], outbox: Pick<FlushScheduler, 'slow'>, metrics: Metrics) {
+  constructor (
+    hub: Hub, backplane: Backplane, logged: LoggedPublish, envelopes: EnvelopeFactory, echoes: EchoFilter,
+    policy: OutagePolicy['broadcast'], scheduler: Pick<FlushScheduler, 'slow'>, metrics: Metrics
+  ) {
     this.#hub = hub
     this.#backplane = backplane
-    this.#logged = appender
-    this.#envelopes = sender
-    this.#echoes = delivery
+    this.#logged = logged
+    this.#envelopes = envelopes
+    this.#echoes = echoes
     this.#policy = policy
-    this.#outbox = outbox
+    this.#scheduler = scheduler
     this.#metrics = metrics
   }
 
@@ -55,10 +58,10 @@ export class Broadcaster {
     if (targets.length === 0) return { scope: 'cluster', ...audience, instances: 0 }
     this.#echoes.publishing(envelope)
     try {
-      const deaf = this.#isInterrupted(targets)
+      const wasInterrupted = this.#isInterrupted(targets)
       const instances = await this.#backplane.publish(targets, envelope)
-      // The others got it; members here may not, while this instance's own subscription is being repaired.
-      if (deaf || this.#isInterrupted(targets)) this.#echoes.deliverHere(envelope, targets, true)
+      // The other instances got the message. Members here may not have, while this instance's own subscription is being repaired.
+      if (wasInterrupted || this.#isInterrupted(targets)) this.#echoes.deliverHere(envelope, targets, true)
       return { scope: 'cluster', ...audience, ...(instances === undefined ? {} : { instances }) }
     } catch (error) {
       return { ...this.#withoutBackplane(targets, envelope, error), ...audience }
@@ -67,10 +70,10 @@ export class Broadcaster {
     }
   }
 
-  /** As it is before the message is on its way. */
+  /** Whom the message is for here, counted before the message is on its way. */
   #audience (targets: readonly Target[], { except }: Envelope): Pick<BroadcastResult, 'localRecipients' | 'slowRecipients'> {
     const localRecipients = this.#hub.countRecipients(targets, except)
-    const slowRecipients = this.#outbox.slow.size === 0 ? 0 : this.#hub.countSlow(targets, except)
+    const slowRecipients = this.#scheduler.slow.size === 0 ? 0 : this.#hub.countSlow(targets, except)
     return { localRecipients, ...(slowRecipients === 0 ? {} : { slowRecipients }) }
   }
 

@@ -23,7 +23,12 @@ export class EnvelopeFactory {
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID */
   message (targets: readonly Target[], data: Data, { except, volatile = false, conflationKey }: BroadcastOptions): Envelope {
     if (conflationKey !== undefined) assertConflationKey(conflationKey)
-    return { ...this.#envelope('message', targets, '', data), except: exceptIds(except, this.#find), volatile: volatile || conflationKey !== undefined, ...(conflationKey === undefined ? {} : { conflationKey }) }
+    return {
+      ...this.#envelope('message', targets, '', data),
+      except: exceptIds(except, this.#find),
+      volatile: volatile || conflationKey !== undefined,
+      ...(conflationKey === undefined ? {} : { conflationKey })
+    }
   }
 
   command (kind: Exclude<Envelope['kind'], 'message'>, target: Target, command: string, data: Data = ''): Envelope {
@@ -46,8 +51,8 @@ export class EnvelopeFactory {
 }
 
 /**
- * The ids in `except`, and the names of the sessions behind them: a client that is back with another connection is the same one. What is no connection's
- * id excludes nobody, and does not travel.
+ * The ids in `except`, and the names of the sessions behind them: a client that is back with another connection is still excluded. Text
+ * that is not a connection id excludes nobody, and does not travel.
  */
 function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Named | undefined): readonly string[] {
   if (except === undefined) return []
@@ -56,7 +61,7 @@ function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Na
     const id = typeof one === 'string' ? one : one.id
     if (ownerOf(id) === undefined) continue
     ids.push(id)
-    // Of the object first: it knows its session also when its socket is closed.
+    // The object comes first: it knows its session also when its socket is closed.
     const { sessionName } = typeof one === 'object' && one.sessionName !== undefined ? one : find(id) ?? {}
     if (sessionName !== undefined) ids.push(sessionName)
   }
@@ -90,7 +95,8 @@ export function toBuffer (data: Data): Buffer {
 
 /** @throws {WebsocketGroupsError} WSG_DATA_INVALID */
 export function assertData (data: unknown): asserts data is Data {
-  if (typeof data !== 'string' && !types.isUint8Array(data)) throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
+  if (typeof data === 'string' || types.isUint8Array(data)) return
+  throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
 }
 
 const maxConflationKeyBytes = 255

@@ -7,6 +7,14 @@ import type { BroadcastOptions, BroadcastResult } from '../types.ts'
 const maxKeyBytes = 255
 
 type Publishing = Pick<Backplane, 'append' | 'publish'>
+type LoggedResult = Omit<BroadcastResult, 'localRecipients' | 'slowRecipients'>
+
+interface StoredIn {
+  readonly group: string
+  readonly position: string
+  readonly queued: boolean
+  readonly duplicate: boolean
+}
 
 /** Broadcasts to groups of which at least one has a log. */
 export class LoggedPublish {
@@ -19,14 +27,18 @@ export class LoggedPublish {
   }
 
   /** Whether a broadcast with these options goes through a log. @throws {WebsocketGroupsError} WSG_IDEMPOTENCY_INVALID */
-  usesLog (targets: readonly Target[], { conflationKey, volatile = conflationKey !== undefined, idempotencyKey }: BroadcastOptions): boolean {
+  usesLog (targets: readonly Target[], options: BroadcastOptions): boolean {
+    const { conflationKey, volatile = conflationKey !== undefined, idempotencyKey } = options
     const logged = targets.filter(({ name }) => this.#logs.of(name) !== undefined).length
     if (idempotencyKey !== undefined) assertKey(idempotencyKey, !volatile && logged === targets.length)
     return !volatile && logged > 0
   }
 
-  /** Resolves when every group's log has it; groups without a log get it as a volatile message. @throws what `Backplane.append` throws */
-  async append (targets: readonly Target[], envelope: Envelope, { idempotencyKey }: BroadcastOptions): Promise<Omit<BroadcastResult, 'localRecipients' | 'slowRecipients'>> {
+  /**
+   * Resolves when every group's log has the message; groups without a log get a volatile one.
+   * @throws what `Backplane.append` and `Backplane.publish` throw
+   */
+  async append (targets: readonly Target[], envelope: Envelope, { idempotencyKey }: BroadcastOptions): Promise<LoggedResult> {
     const appended = await Promise.all(targets.map(async target => {
       const log = this.#logs.of(target.name)
       if (log !== undefined) return await this.#appendOne(target, envelope, log, idempotencyKey)
@@ -35,15 +47,16 @@ export class LoggedPublish {
     }))
     const stored = appended.filter(one => one !== undefined)
     const [first] = stored
+    const positions = (): Record<string, string> => Object.fromEntries(stored.map(({ group, position }) => [group, position]))
     return {
       scope: 'cluster',
-      ...(targets.length === 1 && first !== undefined ? { position: first.position } : { positions: Object.fromEntries(stored.map(({ group, position }) => [group, position])) }),
+      ...(targets.length === 1 && first !== undefined ? { position: first.position } : { positions: positions() }),
       ...(stored.some(({ queued }) => queued) ? { queued: true } : {}),
       ...(stored.length > 0 && stored.every(({ duplicate }) => duplicate) ? { duplicate: true } : {})
     }
   }
 
-  async #appendOne (target: Target, envelope: Envelope, log: LogSettings, key: string | undefined): Promise<{ group: string, position: string, queued: boolean, duplicate: boolean }> {
+  async #appendOne (target: Target, envelope: Envelope, log: LogSettings, key: string | undefined): Promise<StoredIn> {
     const { position, queued, duplicate } = await this.#backplane.append(target.name, { ...envelope, target }, log, key)
     return { group: target.name, position: formatPosition(position), queued, duplicate }
   }
@@ -51,7 +64,7 @@ export class LoggedPublish {
 
 function assertKey (key: unknown, logged: boolean): void {
   if (typeof key !== 'string' || key === '' || Buffer.byteLength(key) > maxKeyBytes) {
-    throw new WebsocketGroupsError('WSG_IDEMPOTENCY_INVALID', `it must be a string of 1 to ${maxKeyBytes} bytes`)
+    throw new WebsocketGroupsError('WSG_IDEMPOTENCY_INVALID', `idempotencyKey must be a string of 1 to ${maxKeyBytes} bytes`)
   }
-  if (!logged) throw new WebsocketGroupsError('WSG_IDEMPOTENCY_INVALID', 'only a group with a log remembers it')
+  if (!logged) throw new WebsocketGroupsError('WSG_IDEMPOTENCY_INVALID', 'only a group with a log remembers an idempotencyKey')
 }

@@ -27,7 +27,10 @@ export class Blocklist {
   /** When each block ends (on the clock of `now`). */
   readonly #ends = new BoundedMap<string, number>({ maxWeight: 2 * maxBlocks })
 
-  constructor (connections: () => Iterable<LocalConnection>, backplane: Pick<Backplane, 'block' | 'blocks'>, options: NameOptions, metrics: Metrics, now: () => number = () => performance.now()) {
+  constructor (
+    connections: () => Iterable<LocalConnection>, backplane: Pick<Backplane, 'block' | 'blocks'>, options: NameOptions, metrics: Metrics,
+    now: () => number = () => performance.now()
+  ) {
     this.#connections = connections
     this.#backplane = backplane
     this.#options = options
@@ -118,7 +121,9 @@ export class Blocklist {
 export function blockName (target: BlockTarget): string {
   const { userId, tokenId } = target as { userId?: unknown, tokenId?: unknown }
   const id = userId ?? tokenId
-  if ((userId !== undefined && tokenId !== undefined) || !isUserId(id)) throw new WebsocketGroupsError('WSG_BLOCK_INVALID', 'give either a userId or a tokenId')
+  if ((userId !== undefined && tokenId !== undefined) || !isUserId(id)) {
+    throw new WebsocketGroupsError('WSG_BLOCK_INVALID', 'give either a userId or a tokenId')
+  }
   return `${userId === undefined ? 't' : 'u'}:${id}`
 }
 

@@ -51,7 +51,9 @@ export class Gate {
     this.#bucket = upgradeLimit === false ? undefined : new TokenBucket(upgradeLimit)
   }
 
-  /** Before anything else looks at an upgrade. It is not counted among the connections yet, so a refused token costs nobody else a place. */
+  /**
+   * Before anything else looks at an upgrade. It is not counted among the connections yet, so a refused token costs nobody else a place.
+   */
   greet (address: ClientAddress | undefined): Refusal | undefined {
     if (address !== undefined && this.#addressRates !== undefined && this.#limited('upgradesPerAddress', address)) {
       const waitMs = this.#addressRates.take(address.key)
@@ -114,7 +116,8 @@ export class Gate {
       this.#metrics.refusedInstanceFull++
       return this.#refuse('WSG_REFUSED', 'this instance has as many connections as it may', fullRetrySeconds)
     }
-    if (connectionsPerAddress === undefined || address === undefined || this.#admissions.ofAddress(address.key) < connectionsPerAddress) return undefined
+    if (connectionsPerAddress === undefined || address === undefined) return undefined
+    if (this.#admissions.ofAddress(address.key) < connectionsPerAddress) return undefined
     this.#metrics.refusedAddressFull++
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this address', fullRetrySeconds)
   }

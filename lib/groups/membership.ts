@@ -32,12 +32,12 @@ export class Membership {
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
 
-  constructor (hub: Hub, backplane: Backplane, replays: Replay, presence: Presence, options: MembershipOptions, metrics: Metrics) {
+  constructor (hub: Hub, backplane: Backplane, replay: Replay, presence: Presence, options: MembershipOptions, metrics: Metrics) {
     this.#hub = hub
     this.#backplane = backplane
     this.#options = options
     this.#metrics = metrics
-    this.#replay = replays
+    this.#replay = replay
     this.#presence = presence
   }
 
@@ -70,10 +70,14 @@ export class Membership {
     return left.filter(Boolean).length
   }
 
-  /** Makes the connection known. Subscribes its user's own target: each time, as that of the user's first connection may still be on its way. */
+  /**
+   * Makes the connection known. Resolves when its user's own target is subscribed: each connection asks for that, as the subscription for
+   * the user's first connection may still be on its way.
+   */
   connectionOpened (connection: LocalConnection): Promise<void> | undefined {
     this.#hub.add(connection)
-    return connection.userId === undefined ? undefined : this.#backplane.subscribe(userTarget(connection.userId)).catch(ignoreUnavailable)
+    if (connection.userId === undefined) return undefined
+    return this.#backplane.subscribe(userTarget(connection.userId)).catch(ignoreUnavailable)
   }
 
   /** Forgets a connection whose socket closed. Never rejects. */
@@ -125,7 +129,9 @@ export class Membership {
   #add (connection: LocalConnection, group: string, { since }: JoinOptions): LocalMember {
     if (since !== undefined) assertPosition(since)
     const { groupCount } = connection
-    if (groupCount >= this.#options.maxGroupsPerConnection) throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount}`)
+    if (groupCount >= this.#options.maxGroupsPerConnection) {
+      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount}`)
+    }
     const info = this.#infoOf(connection)
     return this.#hub.join(connection, group, {
       connectionId: connection.id,
@@ -137,7 +143,7 @@ export class Membership {
     })
   }
 
-  /** As JSON keeps it, so that members here and elsewhere look alike. */
+  /** What the application shows of the member, as JSON keeps it: members here and elsewhere look alike. */
   #infoOf (connection: LocalConnection): Json | undefined {
     const text = JSON.stringify(this.#options.memberInfo?.(connection)) as string | undefined
     if (text === undefined) return undefined
@@ -149,7 +155,7 @@ export class Membership {
     if (connection.closed) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connection.id)
   }
 
-  /** A leave counts at once; the backplane stores it as soon as it can. */
+  /** Stores a leave. The leave counts at once; the backplane stores it as soon as it can. */
   #sync (group: string, connectionId: string): Promise<void> {
     return this.#backplane.syncMember(group, connectionId).catch(ignoreUnavailable)
   }

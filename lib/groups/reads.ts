@@ -14,7 +14,9 @@ const maxMembers = 100_000
 const defaultLimit = 100
 const maxLimit = 10_000
 
-/** Reads members, counts and logs from the backplane. While the backplane is out, answers with the members and counts that were last known. */
+/**
+ * Reads members, counts and logs from the backplane. While the backplane is out, answers with the members and counts that were last known.
+ */
 export class GroupReads {
   readonly #hub: Hub
   readonly #backplane: Backplane
@@ -22,7 +24,7 @@ export class GroupReads {
   readonly #proofKeys: ProofKeys
   /** The latest answers, by group, for when the backplane is out. */
   readonly #counts = new BoundedMap<string, number>({ maxWeight: maxCounts })
-  readonly #members = new BoundedMap<string, readonly Member[]>({ maxWeight: maxMembers, weigh: members => 1 + members.length })
+  readonly #members = new BoundedMap<string, readonly Member[]>({ maxWeight: maxMembers, weigh: ({ length }) => 1 + length })
 
   constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads'], proofKeys: ProofKeys) {
     this.#hub = hub
@@ -32,12 +34,13 @@ export class GroupReads {
   }
 
   async count (group: string, options?: ReadOptions): Promise<number> {
-    const read = await this.#read(group, this.#counts, () => this.#backplane.count(group), () => this.#hub.members(group).length, options)
-    return read.value
+    const [ask, here] = [async () => await this.#backplane.count(group), () => this.#hub.members(group).length]
+    return (await this.#read(group, this.#counts, ask, here, options)).value
   }
 
   async members (group: string, options?: ReadOptions): Promise<MemberList> {
-    const { value, ageMs } = await this.#read(group, this.#members, () => this.#backplane.members(group), () => this.#hub.members(group), options)
+    const [ask, here] = [async () => await this.#backplane.members(group), () => this.#hub.members(group)]
+    const { value, ageMs } = await this.#read<readonly Member[]>(group, this.#members, ask, here, options)
     // A map keeps its newest entry however heavy that is.
     if (value.length >= maxMembers) this.#members.delete(group)
     return Object.assign([...value], { ageMs })
@@ -45,12 +48,17 @@ export class GroupReads {
 
   async history (group: string, { since, limit = defaultLimit, reverse = false }: HistoryOptions = {}): Promise<History> {
     assertGroupName(group)
-    if (!Number.isInteger(limit) || limit < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
-    const { gap, messages, end, more } = await this.#backplane.history(group, since === undefined ? undefined : assertPosition(since), Math.min(limit, maxLimit))
-    const read = messages.map(({ payload, binary, position = end }) => ({ data: binary ? payload : payload.toString(), position: formatPosition(position) }))
+    if (!Number.isInteger(limit) || limit < 1) {
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
+    }
+    const position = since === undefined ? undefined : assertPosition(since)
+    const { gap, messages, end, more } = await this.#backplane.history(group, position, Math.min(limit, maxLimit))
+    const read = messages.map(({ payload, binary, position = end }) => {
+      return { data: binary ? payload : payload.toString(), position: formatPosition(position) }
+    })
     // The page of an empty group resumes from its beginning, which the reader has to prove.
-    const position = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
-    return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
+    const last = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
+    return { messages: reverse ? read.reverse() : read, position: last, ...(gap === undefined ? {} : { gap }), more }
   }
 
   async #read<Value> (

@@ -24,7 +24,8 @@ export class ConnectionCommands {
   readonly #metrics: Metrics
 
   constructor (
-    hub: Hub, membership: Membership, backplane: Backplane, envelopes: EnvelopeFactory, timeoutMs: number, blocks: Blocklist, metrics: Metrics
+    hub: Hub, membership: Membership, backplane: Backplane, envelopes: EnvelopeFactory, timeoutMs: number, blocks: Blocklist,
+    metrics: Metrics
   ) {
     this.#hub = hub
     this.#membership = membership
@@ -63,13 +64,15 @@ export class ConnectionCommands {
     assertData(data)
     this.#metrics.messagesPublished++
     const here = this.#find(connection)
-    return here === undefined ? await this.#ask(connection, { op: 'send' }, data).catch(gone(false)) : here.send(data)
+    if (here !== undefined) return here.send(data)
+    return await this.#ask(connection, { op: 'send' }, data).catch(gone(false))
   }
 
   async disconnect (connection: Named, code: number, reason: string): Promise<number> {
     assertClose(code, reason)
     const here = this.#find(connection)
-    return here === undefined ? await this.#ask(connection, { op: 'disconnect', code, reason }).catch(gone(0)) : closeOne(here, code, reason)
+    if (here !== undefined) return closeOne(here, code, reason)
+    return await this.#ask(connection, { op: 'disconnect', code, reason }).catch(gone(0))
   }
 
   /** Closes those here in any case, also when the backplane cannot say whether those elsewhere are closed. */

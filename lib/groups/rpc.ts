@@ -4,7 +4,7 @@ import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 import type { Data, JoinOptions, JoinResult } from '../types.ts'
 
-/** What one instance may ask of another. The payload of `send` travels beside the command, as it is. */
+/** What one instance may ask of another. The payload of `send` travels beside the command, unchanged. */
 export type Command =
   | ConnectionCommand & { readonly connectionId: string }
   | { readonly op: 'disconnectUser', readonly userId: string, readonly code: number, readonly reason: string }
@@ -49,16 +49,16 @@ export class InstanceRpc {
   readonly #pending = new Map<number, Pending>()
   #lastId = 0
 
-  constructor (backplane: Backplane, sender: EnvelopeFactory, handle: CommandHandler, timeoutMs: number, metrics: Metrics) {
+  constructor (backplane: Backplane, envelopes: EnvelopeFactory, handle: CommandHandler, timeoutMs: number, metrics: Metrics) {
     this.#backplane = backplane
-    this.#envelopes = sender
+    this.#envelopes = envelopes
     this.#handle = handle
     this.#timeoutMs = timeoutMs
     this.#metrics = metrics
   }
 
   /**
-   * Asks every instance behind the target; resolves with one answer each, none when nobody is there.
+   * Asks every instance behind the target. Resolves with one answer of each, with none when nobody is there.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, or what the other instance threw
    */
   async ask (target: Target, command: Command, data?: Data): Promise<readonly unknown[]> {
@@ -72,7 +72,8 @@ export class InstanceRpc {
         if (error === undefined) resolve(answers)
         else reject(error)
       }
-      const timer = setTimeout(() => settle(new WebsocketGroupsError('WSG_TIMEOUT', `${command.op} was not answered by ${target.kind} ${target.name}`)), this.#timeoutMs)
+      const late = `${command.op} was not answered by ${target.kind} ${target.name}`
+      const timer = setTimeout(() => settle(new WebsocketGroupsError('WSG_TIMEOUT', late)), this.#timeoutMs)
       const pending: Pending = { answers, expected: Infinity, settle }
       this.#pending.set(id, pending)
       this.#backplane.publish([target], envelope).then(receivers => {
@@ -82,10 +83,11 @@ export class InstanceRpc {
     })
   }
 
-  /** A request or a reply came from the backplane. Never throws. */
+  /** Takes a request or a reply that came from the backplane. Never throws. */
   receive (envelope: Envelope): void {
     const message = parse(envelope.command)
-    if (message === undefined) return                          // not ours: the asker, if there is one, runs into its deadline
+    // Not written by this package: whoever asked, if anybody did, runs into the deadline.
+    if (message === undefined) return
     if (envelope.kind === 'reply') this.#settle(message as unknown as Reply)
     else void this.#serve(message, envelope)
   }
@@ -96,7 +98,8 @@ export class InstanceRpc {
 
   #settle ({ id, answer, error }: Reply): void {
     const pending = this.#pending.get(id)
-    if (pending === undefined) return                          // late, after the deadline
+    // The reply is late: the deadline settled the request.
+    if (pending === undefined) return
     if (error !== undefined) return pending.settle(deserializeError(error))
     pending.answers.push(answer ?? null)
     if (pending.answers.length >= pending.expected) pending.settle()
@@ -111,8 +114,9 @@ export class InstanceRpc {
     }
     if (origin === this.#envelopes.origin) return this.#settle(reply)
     const target: Target = { kind: 'instance', name: origin }
+    const envelope = this.#envelopes.command('reply', target, JSON.stringify(reply))
     // Without a reply the asker runs into its deadline, which is the truth: this instance could not answer.
-    await this.#backplane.publish([target], this.#envelopes.command('reply', target, JSON.stringify(reply))).catch(() => { this.#metrics.repliesLost++ })
+    await this.#backplane.publish([target], envelope).catch(() => { this.#metrics.repliesLost++ })
   }
 }
 
@@ -134,14 +138,14 @@ function parse (command: string): Message | undefined {
   }
 }
 
-/** What the handler threw, for the way; an error without a code of ours is the other side's own, and says no more than that. */
+/** Writes down what the handler threw. An error without a code of this package is reduced to its message. */
 function serializeError (error: unknown): PackedError {
   const code = (Object.keys(errorCodes) as ErrorCode[]).find(code => hasCode(error, code))
   if (code !== undefined) return { code, detail: (error as { detail?: string }).detail }
   return { code: 'WSG_TIMEOUT', detail: `the other instance failed: ${error instanceof Error ? error.message : String(error)}` }
 }
 
-/** A newer version may know codes that this one does not. */
+/** Reads an error of another instance, which may be of a newer version and know codes that this version does not. */
 function deserializeError (error: unknown): WebsocketGroupsError {
   const { code, detail } = (error ?? {}) as { code?: unknown, detail?: unknown }
   const known = typeof code === 'string' && Object.hasOwn(errorCodes, code)

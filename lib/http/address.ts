@@ -1,14 +1,19 @@
 import { isIPv6 } from 'node:net'
 
-/** Private, loopback, link-local and shared (RFC 1918, 3927, 4193, 4291, 6598): a proxy, a container or this machine, but nobody on the Internet. */
-const privateAddress = /^(?:10\.|127\.|169\.254\.|172\.(?:1[6-9]|2\d|3[01])\.|192\.168\.|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.|::1$|f[cd]|fe[89ab])/
+/**
+ * Private, loopback, link-local and shared (RFC 1918, 3927, 4193, 4291, 6598): a proxy, a container or this machine, but nobody on the
+ * Internet.
+ */
+const privateV4 = /^(?:10|127|169\.254|172\.(?:1[6-9]|2\d|3[01])|192\.168|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7]))\./
+const privateV6 = /^(?:::1$|f[cd]|fe[89ab])/
 
 export function isPrivateAddress (address: string): boolean {
-  return privateAddress.test(address)
+  return privateV4.test(address) || privateV6.test(address)
 }
 
 /**
- * What limits per address count by: an IPv4 address, or the first 64 bits of an IPv6 address, as one host may use all of those that share them.
+ * What limits per address count by: an IPv4 address, or the first 64 bits of an IPv6 address, as one host may use all of those that share
+ * them.
  * Takes what Fastify calls `request.ip`.
  */
 export function addressKey (ip: string): string {

@@ -7,7 +7,10 @@ import { addressKey, isPrivateAddress } from './address.ts'
 /** Admissions of upgrades that are about to become connections, for the handler that takes them over. */
 const admitted = new WeakMap<FastifyRequest, () => Admission>()
 
-/** Makes the hook that looks at upgrades before anything else does: how many of them their address asks for, and whether there is room at all. */
+/**
+ * Makes the hook that looks at upgrades before anything else does: how many of them their address asks for, and whether there is room at
+ * all.
+ */
 export function greetUpgrades (gate: Gate): onRequestHookHandler {
   return (request, reply, done) => {
     const refusal = request.ws ? gate.greet(addressOf(request)) : undefined

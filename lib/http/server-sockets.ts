@@ -9,6 +9,10 @@ const sweepMs = 100
 /** What WebSockets that the application handles itself get at least to answer their close: theirs begins when ours are drained. */
 const minAnswerMs = 250
 
+/** What the rest of the shutdown gets beyond the grace, and what it gets at least. */
+const restMs = 1_000
+const minRestMs = 500
+
 /** A connection over TLS points to the TCP connection beneath it. */
 type Wrapped = Socket & { readonly _parent?: Socket | null }
 
@@ -21,13 +25,15 @@ export class ServerSockets {
   readonly upgrades = new UpgradeSockets()
   readonly #http = new Set<Socket>()
   readonly #webSockets: () => Pick<WebSocketServer, 'clients'> | undefined
-  #deadline = Infinity
+  readonly #graceMs: number
+  #deadline: number | undefined
   #timer: NodeJS.Timeout | undefined
   /** One function for all sockets. */
   readonly #forget: (this: Socket) => void
 
-  constructor (webSockets: () => Pick<WebSocketServer, 'clients'> | undefined) {
+  constructor (webSockets: () => Pick<WebSocketServer, 'clients'> | undefined, graceMs: number) {
     this.#webSockets = webSockets
+    this.#graceMs = graceMs
     const sockets = this.#http
     this.#forget = function () { sockets.delete(this) }
   }
@@ -45,9 +51,9 @@ export class ServerSockets {
     server.on('upgrade', (_request, socket: Socket) => this.#remove(socket))
   }
 
-  /** The shutdown begins: what waits for an answer to its upgrade gets 503, and what waits for its client is ended in `graceMs`. */
-  closing (graceMs: number): void {
-    this.#deadline = performance.now() + graceMs
+  /** The shutdown begins: what waits for an answer to its upgrade gets 503, and what waits for its client is ended after the grace. */
+  closing (): void {
+    this.#deadline = performance.now() + this.#graceMs
     this.upgrades.refuse()
   }
 
@@ -56,14 +62,20 @@ export class ServerSockets {
     this.upgrades.refuse()
     // Opened ahead of need, as browsers do: nothing is lost with them.
     for (const socket of this.#http) if (socket.bytesRead === 0) socket.destroy()
-    const waitMs = Math.max(this.#deadline - performance.now(), minAnswerMs)
+    const waitMs = Math.max(this.#leftMs(), minAnswerMs)
     this.#timer ??= setTimeout(() => this.#sweep(), waitMs).unref()
   }
 
-  /** The server is closed. */
-  closed (): void {
+  /** The server is closed. Returns how many milliseconds of the second after the grace are left. */
+  closed (): number {
     clearTimeout(this.#timer)
     this.#sweepOnce()
+    return Math.max(this.#leftMs() + restMs, minRestMs)
+  }
+
+  /** Of the grace; all of it when the application closes before it was ready. */
+  #leftMs (): number {
+    return this.#deadline === undefined ? this.#graceMs : this.#deadline - performance.now()
   }
 
   #add (socket: Socket): void {

@@ -17,16 +17,16 @@ export interface SocketGuard {
   readonly othersUpgrade: () => boolean
   /** Lets who waits for `authenticate` be refused when the shutdown begins. */
   refusable (wsAuth: FastifyInstance['wsAuth']): FastifyInstance['wsAuth']
-  /** Refuses what waits, then drains, then ends the sockets that would hold up the end of the server: `graceMs` after the begin. */
-  shutDown (graceMs: number, drain: () => Promise<void>): Promise<void>
-  /** The server is closed. */
-  closed (): void
+  /** Refuses what waits, then drains, then sees to it that sockets which would hold up the end of the server end after the grace. */
+  shutDown (drain: () => Promise<void>): Promise<void>
+  /** The server is closed. Returns how many milliseconds the rest of the shutdown may take. */
+  closed (): number
 }
 
-/** Sees to it that the server of `app` can end, and that it takes only WebSocket upgrades for upgrades. */
-export function guardSockets (app: FastifyInstance): SocketGuard {
+/** Sees to it that the server of `app` ends within `graceMs` and a second, and that it takes only WebSocket upgrades for upgrades. */
+export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuard {
   const { server } = app
-  const sockets = new ServerSockets(() => app.websocketServer)
+  const sockets = new ServerSockets(() => app.websocketServer, graceMs)
   const waiting = new Set<() => void>()
   const cameFirst = app.hasDecorator('websocketServer')
   const before: unknown[] = server.listeners('upgrade').filter(({ name }) => !cameFirst || name !== theirListener)
@@ -58,12 +58,12 @@ export function guardSockets (app: FastifyInstance): SocketGuard {
         })
       }
     },
-    async shutDown (graceMs, drain) {
+    async shutDown (drain) {
       closing = true
       for (const refuse of waiting) refuse()
       // Fastify answers these in the application's own way.
       await turn()
-      sockets.closing(graceMs)
+      sockets.closing()
       await drain()
       sockets.drained()
     },

@@ -1,7 +1,7 @@
 import type { Envelope } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
 
-/** In connections that were given a message; each message counts as many as `messageWeight` on top. */
+/** How many connections all remembered messages may have been given to; each message counts as `messageWeight` connections more. */
 const maxWeight = 200_000
 const messageWeight = 100
 
@@ -9,13 +9,13 @@ const messageWeight = 100
 type Recipients = Set<number>
 
 /**
- * Who was given which of the messages that went to several groups. The copies of such a message come by different channels: with other messages between
- * them, from different servers, or much later, out of the repair of a log. Each connection gets one of them.
+ * Remembers who was given which of the messages that went to several groups. The copies of such a message come by different channels: with
+ * other messages between them, from different servers, or much later, out of the repair of a log. Each connection gets one of them.
  */
 export class MultiGroupDedupe {
-  /** Copies from logs may come late. They have a room of their own, so that volatile messages do not push them out. */
-  readonly #logged = newRoom()
-  readonly #volatile = newRoom()
+  /** Copies from logs may come late. They have a map of their own, so that volatile messages do not push them out. */
+  readonly #logged = newRecipientsMap()
+  readonly #volatile = newRecipientsMap()
 
   /** The numbers of the connections that were given the message so far. Whoever adds to them calls `record`. */
   recipientsOf (envelope: Envelope): Recipients {
@@ -29,8 +29,8 @@ export class MultiGroupDedupe {
     // A message may go to groups with a log and to groups without one.
     const logged = envelope.position !== undefined || this.#logged.has(key)
     if (logged) this.#volatile.delete(key)
-    const room = logged ? this.#logged : this.#volatile
-    room.set(key, recipients)
+    const map = logged ? this.#logged : this.#volatile
+    map.set(key, recipients)
   }
 
   /** Marks the message as given to the connection. Returns whether it is new to the connection. */
@@ -42,7 +42,7 @@ export class MultiGroupDedupe {
   }
 }
 
-function newRoom (): BoundedMap<string, Recipients> {
+function newRecipientsMap (): BoundedMap<string, Recipients> {
   return new BoundedMap({ maxWeight, weigh: ({ size }) => messageWeight + size })
 }
 

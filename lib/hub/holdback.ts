@@ -20,8 +20,8 @@ export interface ReplayEnd {
 }
 
 /**
- * Hold-back queue of one connection in one group. While the connection replays the log it buffers live messages; afterwards it drops those that the client
- * already got from another instance.
+ * Hold-back queue of one connection in one group. While the connection replays the log it buffers live messages; afterwards it drops those
+ * that the client already got from another instance.
  */
 export class Holdback {
   #waiting: Array<Envelope | Gap> | undefined = []
@@ -58,8 +58,8 @@ export class Holdback {
   }
 
   /**
-   * Whether the loss lies before what the client has. A log that was rewound goes on along another branch: only a client that was told of a loss is sure to
-   * be on that branch.
+   * Whether the loss lies before what the client has. A log that was rewound goes on along another branch: only a client that was told of a
+   * loss is sure to be on that branch.
    */
   covers (gap: Gap): boolean {
     if (this.#end === undefined) return false

@@ -170,8 +170,8 @@ export class Hub {
 }
 
 /*
- * The fan-out: one message to many connections, encoded once for all of them and written with all else that comes for each in this turn of the event loop.
- * Nothing is looked up and nothing is allocated per recipient.
+ * The fan-out: one message to many connections, encoded once for all of them and written with all else that comes for each in this turn of
+ * the event loop. Nothing is looked up and nothing is allocated per recipient.
  */
 
 /** `given`: numbers of the connections that got another copy of the message; those that get this one are added. */

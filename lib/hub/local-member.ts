@@ -10,8 +10,8 @@ import { Holdback, type Gap, type ReplayEnd } from './holdback.ts'
 const replayed = new WeakMap<Envelope, OutboundMessage>()
 
 /**
- * One connection of this instance in one group: what it is given, held back and told there. Raw clients get the bytes that were sent; clients of the framed
- * protocol are also told of gaps and positions.
+ * One connection of this instance in one group: what the connection is given, what is held back and what it is told there. Raw clients get
+ * the bytes that were sent; clients of the framed protocol are also told of gaps and positions.
  */
 export class LocalMember {
   readonly connection: LocalConnection
@@ -74,7 +74,8 @@ export class LocalMember {
     if (holdback?.holding === true) return this.#keep(holdback, gap)
     if (holdback?.covers(gap) === true) return
     this.#holdback = undefined
-    if (this.connection.framed) this.connection.announce({ type: 'gap', group: this.group, reason: gap.reason, position: formatPosition(gap.position) })
+    if (!this.connection.framed) return
+    this.connection.announce({ type: 'gap', group: this.group, reason: gap.reason, position: formatPosition(gap.position) })
   }
 
   /** Holds live messages back from now on. */
@@ -98,10 +99,15 @@ export class LocalMember {
   }
 }
 
+interface Excludable {
+  readonly id: string
+  readonly sessionName?: string | undefined
+}
+
 /**
- * Whether a message with these exceptions is not for the connection. A connection id has a dot in it and the name of a session has none, so one list
- * holds both.
+ * Whether a message with these exceptions is not for the connection. A connection id has a dot in it and the name of a session has none, so
+ * one list holds both.
  */
-export function isExcepted ({ id, sessionName }: { readonly id: string, readonly sessionName?: string | undefined }, except: ReadonlySet<string>): boolean {
+export function isExcepted ({ id, sessionName }: Excludable, except: ReadonlySet<string>): boolean {
   return except.has(id) || (sessionName !== undefined && except.has(sessionName))
 }

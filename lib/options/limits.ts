@@ -38,7 +38,10 @@ const limitRules = {
   bufferedBytes: aCount('bytes')
 } as const satisfies Record<keyof Limits, Rule>
 
-export const limitsRule: Rule = { allowed: 'an object of limits, or false for none', accepts: value => value === false || isPlainObject(value) }
+export const limitsRule: Rule = {
+  allowed: 'an object of limits, or false for none',
+  accepts: value => value === false || isPlainObject(value)
+}
 
 const defaults = {
   connections: 50_000,

@@ -4,7 +4,10 @@ const maxAbsent = 100_000
 
 interface Absent { readonly group: string, readonly member: FramedMember, readonly until: number }
 
-/** Members whose socket broke and who may still come back. All wait equally long, so the oldest is always the next to give up on: one timer serves all. */
+/**
+ * Members whose socket broke and who may still come back. All are waited for equally long, so the oldest is always the next to give up on:
+ * one timer serves all of them.
+ */
 export class AwayMembers {
   readonly #graceMs: number
   readonly #ended: (gone: ReadonlyMap<string, readonly FramedMember[]>) => void
@@ -12,7 +15,7 @@ export class AwayMembers {
   readonly #queue = new Set<Absent>()
   #timer: NodeJS.Timeout | undefined
 
-  /** `ended` is called with the members, by group, who did not come back. */
+  /** Calls `ended` with the members, by group, who did not come back. */
   constructor (graceMs: number, ended: (gone: ReadonlyMap<string, readonly FramedMember[]>) => void) {
     this.#graceMs = graceMs
     this.#ended = ended
@@ -32,7 +35,7 @@ export class AwayMembers {
     this.#arm()
   }
 
-  /** The session is back, or gone for good. Returns whether it was absent. */
+  /** The session is back, or gone for good. Returns whether it was away. */
   remove (group: string, session: string): boolean {
     const absent = this.#groups.get(group)?.get(session)
     if (absent !== undefined) this.#delete(absent)
@@ -47,7 +50,7 @@ export class AwayMembers {
     return this.#groups.get(group)?.size ?? 0
   }
 
-  /** Nobody here is interested in the group any more. */
+  /** Nobody here is told of the group any more. */
   drop (group: string): void {
     for (const absent of this.#groups.get(group)?.values() ?? []) this.#queue.delete(absent)
     this.#groups.delete(group)
@@ -75,7 +78,7 @@ export class AwayMembers {
     const now = performance.now()
     const gone = new Map<string, FramedMember[]>()
     for (const absent of this.#queue) {
-      // Too many to wait for: those who are away the longest are given up early.
+      // With too many to wait for, those who are away the longest are given up early.
       if (absent.until > now && this.#queue.size <= maxAbsent) break
       this.#delete(absent)
       const members = gone.get(absent.group)

@@ -2,55 +2,58 @@ import type { LocalConnection } from '../connection/connection.ts'
 import type { FramedMember } from '../protocol/frames.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 
-/** What a `members` frame lists at most; `count` of later events tells the true number. */
+/** How many members a `members` frame lists at most. The `count` of later events tells the true number. */
 const maxListed = 1_000
 
 export interface Change { readonly event: 'join' | 'leave', readonly member: FramedMember }
 
-interface Reading { readonly waiting: Set<LocalConnection>, readonly changes: Change[] }
-interface Reads { readonly running: Reading, next: Set<LocalConnection> | undefined, readonly done: Promise<void> }
+/** One read of a group, for the connections that asked before the read began. */
+interface Read { readonly waiting: Set<LocalConnection>, readonly changes: Change[] }
+interface GroupReads { readonly running: Read, next: Set<LocalConnection> | undefined, readonly done: Promise<void> }
 
 /**
- * Tells connections who is in a group. One read at a time per group serves all who asked before it began; those who ask meanwhile share the next one. What
- * changes during a read is applied to what it brings, so that a list is never older than the events that a connection got before it.
+ * Sends member lists. Requests for one group share a read; changes that arrive during the read are applied to it before it is sent, so that
+ * a list is never older than the events that a connection got before it. Who asks during a read waits for the next one.
  */
 export class MemberLists {
   /** Never rejects. */
   readonly #read: (group: string) => Promise<readonly FramedMember[]>
-  readonly #groups = new Map<string, Reads>()
+  readonly #groups = new Map<string, GroupReads>()
 
   constructor (read: (group: string) => Promise<readonly FramedMember[]>) {
     this.#read = read
   }
 
-  /** Resolves when they were told; never rejects. */
+  /** Resolves when the connections were sent the list; never rejects. */
   async send (group: string, connections: Iterable<LocalConnection>): Promise<void> {
-    const rolls = this.#groups.get(group)
-    if (rolls === undefined) return await this.#begin(group, new Set(connections))
-    rolls.next ??= new Set()
-    for (const connection of connections) rolls.next.add(connection)
-    await rolls.done
+    const reads = this.#groups.get(group)
+    if (reads === undefined) return await this.#begin(group, new Set(connections))
+    reads.next ??= new Set()
+    for (const connection of connections) reads.next.add(connection)
+    await reads.done
     await this.#groups.get(group)?.done
   }
 
-  /** Whether the connection waits for a list, which will hold the changes until then. */
+  /** Whether the connection waits for a list, which will contain the changes up to then. */
   isPending (group: string, connection: LocalConnection): boolean {
-    const rolls = this.#groups.get(group)
-    return rolls !== undefined && (rolls.running.waiting.has(connection) || rolls.next?.has(connection) === true)
+    const reads = this.#groups.get(group)
+    return reads !== undefined && (reads.running.waiting.has(connection) || reads.next?.has(connection) === true)
   }
 
+  /** Applies a change to the list that is being read. */
   record (group: string, change: Change): void {
     this.#groups.get(group)?.running.changes.push(change)
   }
 
+  /** The connection left the group: it is sent no list. */
   cancel (group: string, connection: LocalConnection): void {
-    const rolls = this.#groups.get(group)
-    rolls?.running.waiting.delete(connection)
-    rolls?.next?.delete(connection)
+    const reads = this.#groups.get(group)
+    reads?.running.waiting.delete(connection)
+    reads?.next?.delete(connection)
   }
 
   #begin (group: string, waiting: Set<LocalConnection>): Promise<void> {
-    const running: Reading = { waiting, changes: [] }
+    const running: Read = { waiting, changes: [] }
     const done = this.#read(group).then(members => {
       const next = this.#groups.get(group)?.next
       this.#groups.delete(group)
@@ -62,11 +65,11 @@ export class MemberLists {
   }
 }
 
-function sendTo (group: string, members: readonly FramedMember[], { waiting, changes }: Reading): void {
+function sendTo (group: string, members: readonly FramedMember[], { waiting, changes }: Read): void {
   const bySession = new Map<string, FramedMember>()
   for (const member of members) {
     const other = bySession.get(member.session)
-    // A session that just came back may still be listed with its old connection too.
+    // A session that just came back may still be stored with its old connection too.
     if (other === undefined || member.joinedAt >= other.joinedAt) bySession.set(member.session, member)
   }
   for (const { event, member } of changes) {

@@ -9,15 +9,16 @@ import { MemberLists, type Change } from './member-lists.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 
 /*
- * How it is wired: the registry makes it from its backplane and its sender; `Membership` calls `joined` once a join is announced and `left` once a leave is
- * stored; envelopes of the kind `presence` go to `receive`; `resync` is for when the backplane is back, or lost members of an instance that died.
+ * How presence is wired: `Membership` calls `joined` once a join is announced and `left` once a leave is stored; the instance hands
+ * envelopes of the kind `presence` to `receive`, and calls `announceResync` when the backplane is back, or when it removed the members of a dead
+ * instance.
  */
 
 /** What a close without a code counts as: RFC 6455 7.1.5. */
 const noStatus = 1005
 /** After these a client does not come back: one of the two is done, or the client is wrong, or somebody else's. */
 const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, noStatus, CloseCode.BadFrame, CloseCode.OtherUser])
-/** Groups whose members are read at the same time after an outage. */
+/** How many groups are read at the same time after an outage. */
 const resyncBatch = 8
 const maxResyncDelayMs = 1_000
 
@@ -28,15 +29,16 @@ type Event =
 
 interface Here {
   readonly member: FramedMember
-  /** The join is published; what comes later must not overtake it. */
+  /** Resolves when the join is published: later events must not overtake it. */
   readonly announced: Promise<void>
-  /** The same client is in the group with a newer connection. */
+  /** The client is in the group with a newer connection. */
   superseded: boolean
 }
 
 /**
- * Tells clients of the framed protocol who is in their groups, who comes and who goes. A client whose socket breaks is `away` first: each instance that has
- * somebody to tell waits by itself, so that nothing hangs on the instance that held the socket, which may just be shutting down.
+ * Tells clients of the framed protocol who is in their groups, who comes and who goes. A client whose socket breaks is `away` first. Each
+ * instance that has somebody to tell waits for the client by itself: nothing depends on the instance that held the socket, which may be
+ * shutting down.
  */
 export class Presence {
   readonly #backplane: Pick<Backplane, 'publish' | 'count' | 'members'>
@@ -49,9 +51,9 @@ export class Presence {
   #resyncTimer: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor (backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, sender: EnvelopeFactory, graceMs: number) {
+  constructor (backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, envelopes: EnvelopeFactory, graceMs: number) {
     this.#backplane = backplane
-    this.#envelopes = sender
+    this.#envelopes = envelopes
     this.#away = new AwayMembers(graceMs, gone => {
       for (const [group, members] of gone) void this.#giveUp(group, members)
     })
@@ -64,7 +66,8 @@ export class Presence {
     let here = this.#here.get(group)
     if (here === undefined) this.#here.set(group, here = new Map())
     const leaving = this.#leaving.get(`${connection.id} ${group}`) ?? Promise.resolve()
-    here.set(connection, { member: shown, announced: leaving.then(async () => await this.#announce(group, 'join', shown)), superseded: false })
+    const announced = leaving.then(async () => await this.#announce(group, 'join', shown))
+    here.set(connection, { member: shown, announced, superseded: false })
     if (connection.framed) void this.#lists.send(group, [connection])
   }
 
@@ -90,23 +93,23 @@ export class Presence {
     await leaving
   }
 
-  /** From an instance, this one included. Never throws. */
+  /** Takes an event from an instance, this one included. Never throws. */
   receive ({ command, target }: Envelope): void {
     const event = parse(command)
     if (event?.event === 'resync') this.#resync()
     else if (event !== undefined) this.#apply(target.name, event)
   }
 
-  /** Members of another instance vanished without a word of it: everyone reads the lists anew. */
+  /** Memberships changed without events that tell so: every instance reads the lists of its groups anew. */
   announceResync (): void {
     const target: Target = { kind: 'all', name: '' }
     void this.#publish(target, { event: 'resync' }).catch(() => this.#resync())
   }
 
-  /** Events may have been missed: framed connections get the lists anew, soon. */
+  /** Events may have been missed: sends the lists anew, soon. */
   #resync (): void {
     if (this.#closed || this.#here.size === 0) return
-    // Not all instances in the same instant, and once for all reasons that come together.
+    // Not on all instances at the same moment, and once for all reasons that come together.
     this.#resyncTimer ??= setTimeout(() => {
       this.#resyncTimer = undefined
       void this.#resyncAll()
@@ -126,11 +129,12 @@ export class Presence {
   async #resyncAll (): Promise<void> {
     const groups = [...this.#here.keys()]
     for (let start = 0; start < groups.length; start += resyncBatch) {
-      await Promise.all(groups.slice(start, start + resyncBatch).map(async group => await this.#lists.send(group, this.#watchers(group))))
+      const batch = groups.slice(start, start + resyncBatch)
+      await Promise.all(batch.map(async group => await this.#lists.send(group, this.#watchers(group))))
     }
   }
 
-  /** Never rejects: without the backplane those who are here are told. */
+  /** Publishes the event. Never rejects: without the backplane the clients here are told. */
   async #announce (group: string, event: 'join' | 'leave' | 'away', member: FramedMember): Promise<void> {
     const told = { event, member, count: event === 'away' ? -1 : await this.#count(group) }
     await this.#publish({ kind: 'group', name: group }, told).catch(() => this.#apply(group, told))
@@ -158,9 +162,10 @@ export class Presence {
   #tell (group: string, change: Change, count: number, back: boolean): void {
     this.#lists.record(group, change)
     const { event, member } = change
-    // Who is away still counts: to the others it never left.
+    // A client that is away still counts: to the others it never left.
     const shown = count < 0 ? -1 : count + this.#away.count(group)
-    const outgoing = OutboundMessage.ofFrame({ type: 'presence', group, event, member, count: shown, ...(back && event === 'join' ? { back } : {}) })
+    const isBack = back && event === 'join'
+    const outgoing = OutboundMessage.ofFrame({ type: 'presence', group, event, member, count: shown, ...(isBack ? { back } : {}) })
     for (const connection of this.#watchers(group)) {
       if (connection.id !== member.connectionId && !this.#lists.isPending(group, connection)) connection.outbound.enqueueShared(outgoing)
     }
@@ -179,20 +184,21 @@ export class Presence {
     return await this.#backplane.count(group).catch(() => -1)
   }
 
-  /** Those here are in the list also when they are not stored, or not stored again, and those who are away, as everyone else still shows them. */
+  /** The stored members; those here that are not stored, or not stored again; and those who are away, whom everyone else still shows. */
   async #members (group: string): Promise<FramedMember[]> {
     const stored = await this.#backplane.members(group).then(
       members => members.map(({ instanceId, session, ...member }) => ({ ...member, session: session ?? member.connectionId })),
       () => []
     )
     const ids = new Set(stored.map(({ connectionId }) => connectionId))
-    const here = Array.from(this.#here.get(group)?.values() ?? [], ({ member }) => member).filter(({ connectionId }) => !ids.has(connectionId))
+    const allHere = Array.from(this.#here.get(group)?.values() ?? [], ({ member }) => member)
+    const here = allHere.filter(({ connectionId }) => !ids.has(connectionId))
     const sessions = new Set([...stored, ...here].map(({ session }) => session))
     return [...stored, ...here, ...this.#away.of(group).filter(({ session }) => !sessions.has(session))]
   }
 }
 
-/** Written by this package, maybe by a newer version of it. */
+/** The event was written by this package, maybe by a newer version of it. */
 function parse (command: string): Event | undefined {
   try {
     const event = JSON.parse(command) as Partial<Record<'event' | 'member' | 'count', unknown>> | null

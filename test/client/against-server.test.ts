@@ -13,10 +13,15 @@ noUnhandled(t)
 const redis = await startRedis(t)
 
 /** With two instances, on each kind of backplane. */
-function onBoth (name: string, run: (t: Test, a: Instance, b: Instance) => Promise<void>, room: Room = () => ({}), options: WebsocketGroupsOptions = {}): void {
+function onBoth (
+  name: string, run: (t: Test, a: Instance, b: Instance) => Promise<void>, room: Room = () => ({}), options: WebsocketGroupsOptions = {}
+): void {
   t.test(`${name} (memory)`, async t => {
     const cluster = memoryCluster()
-    await run(t, await startInstance(t, { backplane: cluster.backplane(), ...options }, room), await startInstance(t, { backplane: cluster.backplane(), ...options }, room))
+    await run(
+      t, await startInstance(t, { backplane: cluster.backplane(), ...options }, room),
+      await startInstance(t, { backplane: cluster.backplane(), ...options }, room)
+    )
   })
   t.test(`${name} (redis)`, async t => {
     const own = { redis: redis.url, keyPrefix: `${name.length}${process.hrtime.bigint()}:`, ...options }
@@ -290,7 +295,9 @@ t.test('a token of nobody, and one of somebody else', async (t) => {
   await until(() => nobody.events.close.length === 1)
   t.match(nobody.events.close, [{ error: { code: 'REFUSED', status: 401 } }])
   const users = ['ann', 'bob']
-  const changing = recordedClient(t, a.url('lobby'), { WebSocket, token: () => ({ token: users.shift() ?? 'x', expiresAt: Date.now() + 1_100 }) })
+  const changing = recordedClient(
+    t, a.url('lobby'), { WebSocket, token: () => ({ token: users.shift() ?? 'x', expiresAt: Date.now() + 1_100 }) }
+  )
   await until(() => changing.events.close.length === 1)
   t.match(changing.events.close, [{ code: 4403, error: { code: 'REFUSED' } }])
 })

@@ -45,7 +45,9 @@ const html = `<!doctype html><title>page</title><script type="module">
   import { connect } from '/client.min.js'
   const log = []
   const client = connect(new URLSearchParams(location.search).get('url'), { backoff: { minMs: 50, maxMs: 400 }, storage: sessionStorage })
-  for (const name of ['message', 'joined', 'gap', 'state', 'error', 'close']) client.on(name, event => log.push({ name, event: { ...event, code: event.code } }))
+  for (const name of ['message', 'joined', 'gap', 'state', 'error', 'close']) {
+    client.on(name, event => log.push({ name, event: { ...event, code: event.code } }))
+  }
   globalThis.seen = { client, log }
 </script>`
 
@@ -74,7 +76,9 @@ async function openPage (t: Test, through: Forwarder): Promise<{ page: Page, con
 
 const state = async (page: Page): Promise<string> => await page.evaluate(() => seen.client.state)
 const groups = async (page: Page): Promise<readonly string[]> => await page.evaluate(() => seen.client.groups)
-const events = async (page: Page, name: keyof ClientEvents): Promise<Array<Record<string, unknown>>> => await page.evaluate(name => seen.log.filter(one => one.name === name).map(({ event }) => event), name)
+const events = async (page: Page, name: keyof ClientEvents): Promise<Array<Record<string, unknown>>> => await page.evaluate(
+  name => seen.log.filter(one => one.name === name).map(({ event }) => event), name
+)
 const received = async (page: Page): Promise<number[]> => (await events(page, 'message')).map(({ data }) => Number(data))
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, index) => index + 1)
 
@@ -90,7 +94,10 @@ async function gotAll (t: Test, page: Page, count: number): Promise<void> {
 
 async function two (t: Test): Promise<readonly [Instance, Instance]> {
   const cluster = memoryCluster()
-  return [await startInstance(t, { backplane: cluster.backplane(), ...quick }), await startInstance(t, { backplane: cluster.backplane(), ...quick })]
+  return [
+    await startInstance(t, { backplane: cluster.backplane(), ...quick }),
+    await startInstance(t, { backplane: cluster.backplane(), ...quick })
+  ]
 }
 
 t.test('a page sends and receives', options, async (t) => {
@@ -101,7 +108,9 @@ t.test('a page sends and receives', options, async (t) => {
   await gotAll(t, page, 1)
   await page.evaluate(async () => await seen.client.send(new Uint8Array([0, 200, 255])))
   await until(async () => (await events(page, 'message')).length === 2)
-  t.strictSame(await page.evaluate(() => [...seen.log.filter(({ name }) => name === 'message').at(-1)?.event.data as Uint8Array]), [0, 200, 255])
+  t.strictSame(
+    await page.evaluate(() => [...seen.log.filter(({ name }) => name === 'message').at(-1)?.event.data as Uint8Array]), [0, 200, 255]
+  )
   t.strictSame(await events(page, 'error'), [])
 })
 

@@ -95,13 +95,18 @@ t.test('a token callback that fails, and a token that no header can hold, are fa
     }
   })
   await isOpen(client)
-  t.match(events.error, [{ code: 'TOKEN_FAILED', cause: { message: 'not logged in' } }, { code: 'CONNECT_FAILED', cause: { name: 'SyntaxError' } }])
+  t.match(
+    events.error,
+    [{ code: 'TOKEN_FAILED', cause: { message: 'not logged in' } }, { code: 'CONNECT_FAILED', cause: { name: 'SyntaxError' } }]
+  )
 })
 
 t.test('an attempt that hangs ends after connectTimeoutMs: in the token callback, in the upgrade, before the welcome', async (t) => {
   const server = await scriptedServer(t, { welcome: false })
   let calls = 0
-  const { client, events } = recordedClient(t, server.url, { connectTimeoutMs: 100, token: () => ++calls === 1 ? new Promise(() => {}) : undefined })
+  const { client, events } = recordedClient(
+    t, server.url, { connectTimeoutMs: 100, token: () => ++calls === 1 ? new Promise(() => {}) : undefined }
+  )
   await until(() => events.error.length >= 2)
   t.match(events.error, [{ code: 'CONNECT_FAILED', message: /no answer in time/ }, { code: 'CONNECT_FAILED' }])
   t.equal(server.peers[0]?.frames[0]?.type, 'hello')
@@ -111,7 +116,9 @@ t.test('an attempt that hangs ends after connectTimeoutMs: in the token callback
 t.test('a token that comes after its attempt was given up connects nothing', async (t) => {
   const server = await scriptedServer(t)
   const late: Array<(token: string) => void> = []
-  const { client } = recordedClient(t, server.url, { connectTimeoutMs: 50, token: () => late.length === 0 ? new Promise(resolve => late.push(resolve)) : 'second' })
+  const { client } = recordedClient(
+    t, server.url, { connectTimeoutMs: 50, token: () => late.length === 0 ? new Promise(resolve => late.push(resolve)) : 'second' }
+  )
   await isOpen(client)
   late[0]?.('first')
   await new Promise(resolve => setTimeout(resolve, 50))
@@ -149,7 +156,9 @@ for (const status of [400, 403]) {
 }
 
 t.test('401 ends it when there is no other token to be had, and only then', async (t) => {
-  const server = await scriptedServer(t, { refuse: ({ headers }) => /fresh/.test(headers['sec-websocket-protocol'] ?? '') ? undefined : 401 })
+  const server = await scriptedServer(
+    t, { refuse: ({ headers }) => /fresh/.test(headers['sec-websocket-protocol'] ?? '') ? undefined : 401 }
+  )
   const fixed = recordedClient(t, server.url, { token: 'old' })
   await until(() => fixed.events.close.length > 0)
   t.match(fixed.events.close, [{ error: { code: 'REFUSED', status: 401 } }])
@@ -289,7 +298,12 @@ t.test('frames that make no sense, and types that are not known, change nothing'
   const peer = await server.peer(0)
   await isOpen(client)
   peer.send({ type: 'from-the-future' })
-  for (const text of ['', '{', 'null', '7', '[]', '{"type":7}', '{"type":"members","group":"g"}', '{"type":"presence"}', '{"type":"message","binary":true,"data":"?"}']) peer.ws.send(text)
+  for (const text of [
+    '', '{', 'null', '7', '[]', '{"type":7}', '{"type":"members","group":"g"}', '{"type":"presence"}',
+    '{"type":"message","binary":true,"data":"?"}'
+  ]) {
+    peer.ws.send(text)
+  }
   await client.send('still there')
   t.equal(client.state, 'open')
   t.strictSame(events.error.map(({ code }) => code), Array(9).fill('BAD_FRAME'))

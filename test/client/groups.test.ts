@@ -2,14 +2,20 @@ import t from 'tap'
 import { until } from '../helpers/until.ts'
 import { isOpen, left, message, position, recordedClient, scriptedServer, type Frame } from './scripted-server.ts'
 
-const joined = (group: string, n?: number, more: object = {}): Frame => ({ type: 'joined', group, ...n === undefined ? {} : { position: position(n) }, ...more })
-const member = (name: string, connection = 1, joinedAt = connection): object => ({ connectionId: `${name}-${connection}`, session: name, joinedAt })
+const joined = (
+  group: string, n?: number, more: object = {}
+): Frame => ({ type: 'joined', group, ...n === undefined ? {} : { position: position(n) }, ...more })
+const member = (
+  name: string, connection = 1, joinedAt = connection
+): object => ({ connectionId: `${name}-${connection}`, session: name, joinedAt })
 
 t.test('messages come in order, with group and position, text and binary', async (t) => {
   const server = await scriptedServer(t)
   const { client, events } = recordedClient(t, server.url)
   const peer = await server.peer(0)
-  peer.send(joined('g', 0), message('g', 1), message('g', 2), { type: 'message', data: 'direct' }, { type: 'message', group: 'g', data: 'AP8Q', binary: true })
+  peer.send(joined('g', 0), message('g', 1), message('g', 2), { type: 'message', data: 'direct' }, {
+    type: 'message', group: 'g', data: 'AP8Q', binary: true
+  })
   await until(() => events.message.length === 4)
   t.strictSame(events.message, [
     { group: 'g', data: 'm1', position: position(1) },
@@ -25,8 +31,10 @@ t.test('after a break it resumes from what was handled last: message, position, 
   const server = await scriptedServer(t)
   const { events } = recordedClient(t, server.url)
   const first = await server.peer(0)
-  first.send(joined('a', 1), joined('b', 1), joined('c', 1), joined('d', 1), message('b', 2), { type: 'position', group: 'c', position: position(3) },
-    { type: 'gap', group: 'd', reason: 'epoch', position: position(4) }, { type: 'message', data: 'end' })
+  first.send(joined('a', 1), joined('b', 1), joined('c', 1), joined('d', 1), message('b', 2), {
+    type: 'position', group: 'c', position: position(3)
+  },
+  { type: 'gap', group: 'd', reason: 'epoch', position: position(4) }, { type: 'message', data: 'end' })
   await until(() => events.message.length === 2)
   t.strictSame(events.gap.map(({ group, reason }) => [group, reason]), [['d', 'epoch']])
   first.ws.terminate()
@@ -49,13 +57,19 @@ t.test('recovered: false is a gap, once, with its reason; true is none', async (
   const server = await scriptedServer(t)
   const { events } = recordedClient(t, server.url, { positions: { good: position(1), bad: position(1), silent: position(1) } })
   const peer = await server.peer(0)
-  peer.send(joined('good', 1, { recovered: true }), joined('bad', 7, { recovered: false, reason: 'trimmed' }), joined('silent', 9), joined('fresh', 3), message('bad', 8))
+  peer.send(
+    joined('good', 1, { recovered: true }), joined('bad', 7, { recovered: false, reason: 'trimmed' }), joined('silent', 9),
+    joined('fresh', 3), message('bad', 8)
+  )
   await until(() => events.message.length === 1)
   t.strictSame(events.gap, [
     { group: 'bad', reason: 'trimmed', position: position(7) },
     { group: 'silent', reason: 'unavailable', position: position(9) }
   ], 'a server that does not say what became of a position cannot have used it')
-  t.strictSame(events.joined.map(({ group, recovered }) => [group, recovered]), [['good', true], ['bad', false], ['silent', undefined], ['fresh', undefined]])
+  t.strictSame(
+    events.joined.map(({ group, recovered }) => [group, recovered]),
+    [['good', true], ['bad', false], ['silent', undefined], ['fresh', undefined]]
+  )
 })
 
 t.test('a second joined on one connection is not taken for another resume', async (t) => {
@@ -158,7 +172,14 @@ t.test('join resolves on the ack, is asked again on each connection, from where 
 
 t.test('a join that is not answered before the break is asked again, and resolves then', async (t) => {
   let answers = false
-  const server = await scriptedServer(t, { ack: false, onFrame: (peer, { type, id }) => { if (type === 'join' && answers) peer.send({ type: 'ack', id }) } })
+  const server = await scriptedServer(t, {
+    ack: false,
+    onFrame: (peer, { type, id }) => {
+      if (type === 'join' && answers) {
+        peer.send({ type: 'ack', id })
+      }
+    }
+  })
   const { client } = recordedClient(t, server.url)
   const joining = client.join('g')
   const first = await server.peer(0)
@@ -170,7 +191,14 @@ t.test('a join that is not answered before the break is asked again, and resolve
 })
 
 t.test('a join that is refused rejects with the code, and is not asked again', async (t) => {
-  const server = await scriptedServer(t, { ack: false, onFrame: (peer, { type, id }) => { if (type === 'join') peer.send({ type: 'error', id, code: 'WSG_FORBIDDEN', message: 'no' }) } })
+  const server = await scriptedServer(t, {
+    ack: false,
+    onFrame: (peer, { type, id }) => {
+      if (type === 'join') {
+        peer.send({ type: 'error', id, code: 'WSG_FORBIDDEN', message: 'no' })
+      }
+    }
+  })
   const { client } = recordedClient(t, server.url)
   await t.rejects(client.join('g'), { code: 'WSG_FORBIDDEN' })
   const first = await server.peer(0)
@@ -184,7 +212,11 @@ t.test('joining again that is not possible now is tried again; that is refused, 
   let answer: object = {}
   const server = await scriptedServer(t, {
     ack: false,
-    onFrame: (peer, { type, id }) => { if (type === 'join') peer.send('code' in answer ? { type: 'error', id, ...answer } : { type: 'ack', id }) }
+    onFrame: (peer, { type, id }) => {
+      if (type === 'join') {
+        peer.send('code' in answer ? { type: 'error', id, ...answer } : { type: 'ack', id })
+      }
+    }
   })
   const { client, events } = recordedClient(t, server.url)
   await client.join('g')
@@ -201,7 +233,13 @@ t.test('joining again that is not possible now is tried again; that is refused, 
 })
 
 t.test('leave: the group, its position and its members are forgotten, and not joined again', async (t) => {
-  const server = await scriptedServer(t, { onFrame: (peer, { type, group }) => { if (type === 'leave') peer.send({ type: 'left', group }) } })
+  const server = await scriptedServer(t, {
+    onFrame: (peer, { type, group }) => {
+      if (type === 'leave') {
+        peer.send({ type: 'left', group })
+      }
+    }
+  })
   const { client, events } = recordedClient(t, server.url)
   await client.join('g')
   const first = await server.peer(0)
@@ -220,7 +258,14 @@ t.test('leave: the group, its position and its members are forgotten, and not jo
 })
 
 t.test('a leave that is refused changes nothing', async (t) => {
-  const server = await scriptedServer(t, { ack: false, onFrame: (peer, { type, id }) => { if (type === 'leave') peer.send({ type: 'error', id, code: 'WSG_FORBIDDEN', message: 'no' }) } })
+  const server = await scriptedServer(t, {
+    ack: false,
+    onFrame: (peer, { type, id }) => {
+      if (type === 'leave') {
+        peer.send({ type: 'error', id, code: 'WSG_FORBIDDEN', message: 'no' })
+      }
+    }
+  })
   const { client, events } = recordedClient(t, server.url)
   const peer = await server.peer(0)
   peer.send(joined('g', 1))
@@ -278,7 +323,9 @@ t.test('presence: a leave that is out of date, and a join of a session that is t
   )
   await until(() => client.members('g').some(({ connectionId }) => connectionId === 'eve-2'))
   t.match(events.members, [{ group: 'g', members: [{ session: 'ann' }, { session: 'ann' }, { session: 'bob' }] }])
-  t.strictSame(events.presence.map(({ event, member: { session } }) => `${event} ${session}`), ['join cid', 'leave cid', 'leave dan', 'join eve'])
+  t.strictSame(
+    events.presence.map(({ event, member: { session } }) => `${event} ${session}`), ['join cid', 'leave cid', 'leave dan', 'join eve']
+  )
   t.match(events.presence.at(-1), { back: true, member: { connectionId: 'eve-1' } })
   t.strictSame(client.members('g').map(({ connectionId }) => connectionId).sort(), ['ann-2', 'bob-2', 'eve-2'])
   t.strictSame(client.members('unheard of'), [])

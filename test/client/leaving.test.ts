@@ -2,7 +2,9 @@ import t from 'tap'
 import { until } from '../helpers/until.ts'
 import { message, position, recordedClient, scriptedServer, type Frame } from './scripted-server.ts'
 
-const joined = (group: string, n?: number, more: object = {}): Frame => ({ type: 'joined', group, ...n === undefined ? {} : { position: position(n) }, ...more })
+const joined = (
+  group: string, n?: number, more: object = {}
+): Frame => ({ type: 'joined', group, ...n === undefined ? {} : { position: position(n) }, ...more })
 
 t.test('a leave and a join at once: what is left is the membership before, not the one that is joined', async (t) => {
   // As the server does it: one after the other, `left` before its ack.
@@ -36,7 +38,14 @@ t.test('a leave and a join at once: what is left is the membership before, not t
 })
 
 t.test('a leave and a join at once, and a break before the answers: joined on the next connection, from no earlier position', async (t) => {
-  const server = await scriptedServer(t, { ack: false, onFrame: (peer, { type, id }) => { if (type === 'join' && server.peers.length > 1) peer.send({ type: 'ack', id }) } })
+  const server = await scriptedServer(t, {
+    ack: false,
+    onFrame: (peer, { type, id }) => {
+      if (type === 'join' && server.peers.length > 1) {
+        peer.send({ type: 'ack', id })
+      }
+    }
+  })
   const { client, events } = recordedClient(t, server.url)
   const first = await server.peer(0)
   first.send(joined('g', 1), joined('h', 1))
@@ -47,5 +56,7 @@ t.test('a leave and a join at once, and a break before the answers: joined on th
   await Promise.all(all)
   const second = await server.peer(1)
   t.strictSame(second.frames[0]?.resume, { h: position(7) })
-  t.match(second.frames.slice(1).map(({ type, group, since }) => [type, group, since]), [['join', 'g', undefined], ['join', 'h', position(7)]])
+  t.match(
+    second.frames.slice(1).map(({ type, group, since }) => [type, group, since]), [['join', 'g', undefined], ['join', 'h', position(7)]]
+  )
 })

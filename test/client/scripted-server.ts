@@ -122,7 +122,9 @@ export function message (group: string, n: number, data = `m${n}`): Frame {
   return { type: 'message', group, position: position(n), data }
 }
 
-export const isOpen = async (client: Client): Promise<boolean> => await until(() => client.state === 'open', { what: 'the client to be open' })
+export const isOpen = async (client: Client): Promise<boolean> => await until(
+  () => client.state === 'open', { what: 'the client to be open' }
+)
 
 /** Resolves when the open client is no more, before it does anything about it. Called before that can be. */
 export function left (client: Client): Promise<void> {

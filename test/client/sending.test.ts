@@ -52,10 +52,19 @@ t.test('joins go before the messages that wait', async (t) => {
 
 t.test('sent and not acknowledged when the connection breaks: unknown, unless the caller says that it may come twice', async (t) => {
   let acks = false
-  const server = await scriptedServer(t, { ack: false, onFrame: (peer, { type, id }) => { if (acks && type === 'message') peer.send({ type: 'ack', id }) } })
+  const server = await scriptedServer(t, {
+    ack: false,
+    onFrame: (peer, { type, id }) => {
+      if (acks && type === 'message') {
+        peer.send({ type: 'ack', id })
+      }
+    }
+  })
   const { client } = recordedClient(t, server.url)
   await isOpen(client)
-  const outcomes = ['a', 'b', 'c'].map(async (text, index) => await client.send(text, { retry: index !== 1 }).then(() => 'acknowledged', error => String(error.code)))
+  const outcomes = ['a', 'b', 'c'].map(
+    async (text, index) => await client.send(text, { retry: index !== 1 }).then(() => 'acknowledged', error => String(error.code))
+  )
   const first = await server.peer(0)
   await until(() => texts(first.frames).length === 3)
   acks = true
@@ -91,7 +100,9 @@ t.test('the queue is bounded in messages and in bytes', async (t) => {
   await until(() => few.events.error.length === 1)
   t.match(few.events.error, [{ code: 'QUEUE_FULL' }])
   few.client.close()
-  for (const { status, reason } of await Promise.allSettled(waiting) as PromiseRejectedResult[]) t.match([status, reason.code], ['rejected', 'CLOSED'])
+  for (const { status, reason } of await Promise.allSettled(waiting) as PromiseRejectedResult[]) {
+    t.match([status, reason.code], ['rejected', 'CLOSED'])
+  }
 
   const small = recordedClient(t, server.url, { queue: { maxBytes: 100 } })
   const large = small.client.send('x'.repeat(1_000)).catch(() => {}) // alone it may be larger

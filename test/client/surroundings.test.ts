@@ -17,7 +17,9 @@ const page = new Listeners()
 const document = Object.assign(new Listeners(), { visibilityState: 'visible' })
 const navigator = { onLine: true }
 const { addEventListener, removeEventListener } = page
-for (const [name, value] of Object.entries({ addEventListener, removeEventListener, document, navigator })) Object.defineProperty(globalThis, name, { value, configurable: true })
+for (const [name, value] of Object.entries({ addEventListener, removeEventListener, document, navigator })) {
+  Object.defineProperty(globalThis, name, { value, configurable: true })
+}
 const { connect } = await import('../../lib/client/index.ts')
 
 t.beforeEach(() => {
@@ -165,7 +167,9 @@ t.test('after close() nothing holds the process: not in any state', async (t) =>
       else client.on('state', change => { if (change.state === state) end() })
     }`
   const { NODE_OPTIONS: _, ...env } = process.env
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { cwd: join(import.meta.dirname, '..', '..'), env, stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
+    cwd: join(import.meta.dirname, '..', '..'), env, stdio: ['ignore', 'pipe', 'inherit']
+  })
   t.teardown(() => child.kill('SIGKILL'))
   let output = ''
   let lastAt = 0

@@ -89,7 +89,9 @@ t.test('4401 ends a client whose token is a string', async (t) => {
 t.test('a token that is about to expire is replaced on the connection', async (t) => {
   const server = await scriptedServer(t)
   let calls = 0
-  const { client, events } = recordedClient(t, server.url, { token: async () => ({ token: `token${++calls}`, expiresAt: Date.now() + 1_300 }) })
+  const { client, events } = recordedClient(
+    t, server.url, { token: async () => ({ token: `token${++calls}`, expiresAt: Date.now() + 1_300 }) }
+  )
   const peer = await server.peer(0)
   t.match(peer.request.headers['sec-websocket-protocol'], 'token1')
   await until(() => peer.frames.filter(({ type }) => type === 'token').length === 2)
@@ -102,7 +104,14 @@ t.test('a token that is about to expire is replaced on the connection', async (t
 })
 
 t.test('a fresh token that the server does not take is told', async (t) => {
-  const server = await scriptedServer(t, { ack: false, onFrame: (peer, { type, id }) => { if (type === 'token') peer.send({ type: 'error', id, code: 'WSG_UNAUTHORIZED', message: 'no' }) } })
+  const server = await scriptedServer(t, {
+    ack: false,
+    onFrame: (peer, { type, id }) => {
+      if (type === 'token') {
+        peer.send({ type: 'error', id, code: 'WSG_UNAUTHORIZED', message: 'no' })
+      }
+    }
+  })
   const { client, events } = recordedClient(t, server.url, { token: () => ({ token: 'x', expiresAt: Date.now() + 1_200 }) })
   await until(() => events.error.length === 1)
   t.match(events.error, [{ code: 'WSG_UNAUTHORIZED' }])
@@ -126,7 +135,9 @@ t.test('a callback that fails to renew is asked again before the end', async (t)
 
 t.test('a token that is expired when it comes is no reason to ask in a loop', async (t) => {
   let calls = 0
-  const token = new Token(() => { calls++; return { token: 'x', expiresAt: Date.now() - 3_600_000 } }, { refresh: () => t.fail(), failed: () => t.fail() })
+  const token = new Token(
+    () => { calls++; return { token: 'x', expiresAt: Date.now() - 3_600_000 } }, { refresh: () => t.fail(), failed: () => t.fail() }
+  )
   t.equal(await token.fetch(), 'x')
   token.keepFresh()
   await later(50)
@@ -134,7 +145,9 @@ t.test('a token that is expired when it comes is no reason to ask in a loop', as
 })
 
 t.test('a token for a hundred years does not overflow the timer', async (t) => {
-  const token = new Token(() => ({ token: 'x', expiresAt: Date.now() + 100 * 365 * 86_400_000 }), { refresh: () => t.fail(), failed: () => t.fail() })
+  const token = new Token(
+    () => ({ token: 'x', expiresAt: Date.now() + 100 * 365 * 86_400_000 }), { refresh: () => t.fail(), failed: () => t.fail() }
+  )
   await token.fetch()
   token.keepFresh()
   await later(50)
@@ -145,8 +158,9 @@ t.test('what was asked for on an earlier connection is not sent on this one', as
   let answer: (token: string) => void = () => {}
   let calls = 0
   const refreshed: string[] = []
-  const token = new Token(() => ++calls === 1 ? { token: 'a', expiresAt: Date.now() + 1_000 } : new Promise(resolve => { answer = resolve }),
-    { refresh: fresh => refreshed.push(fresh), failed: () => t.fail() })
+  const token =
+    new Token(() => ++calls === 1 ? { token: 'a', expiresAt: Date.now() + 1_000 } : new Promise(resolve => { answer = resolve }),
+      { refresh: fresh => refreshed.push(fresh), failed: () => t.fail() })
   await token.fetch()
   token.keepFresh()
   await until(() => calls === 2)

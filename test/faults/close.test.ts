@@ -1,5 +1,6 @@
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { startInstance as startApp } from '../helpers/app.ts'
 import { crowd, spread } from '../helpers/crowd.ts'
 import { startInstance } from '../helpers/instance.ts'
 import { group, Local } from '../helpers/local-instance.ts'
@@ -38,6 +39,20 @@ t.test('an instance that closes while Redis hangs does so within its time', asyn
   await local.backplane.close()
   machine.within(t, performance.now() - began, 2_000 + slackMs, 'the backplane closed')
   machine.within(t, await whole, 5_000, 'a whole application closed')
+  redis.cont()
+})
+
+t.test('an application whose Redis hangs and whose clients are mute closes within its grace and a second', async t => {
+  const redis = await startRedis(t)
+  const closeGraceMs = 500
+  const instance = await startApp(t, { redis: redis.url, closeGraceMs })
+  const mute = [await instance.enter('room'), await instance.enter('room')]
+  for (const { client } of mute) client.ws.pause()
+  redis.stop()
+  machine.restart()
+  const began = performance.now()
+  await instance.app.close()
+  machine.within(t, performance.now() - began, closeGraceMs + 1_000 + slackMs, 'the application closed')
   redis.cont()
 })
 

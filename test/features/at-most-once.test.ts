@@ -1,5 +1,6 @@
 import t from 'tap'
-import { heard, redisCluster, type RedisCluster } from '../helpers/app.ts'
+import { heard, onRedis, redisCluster, type RedisCluster } from '../helpers/app.ts'
+import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
@@ -8,10 +9,12 @@ noUnhandled(t)
 const redis = await startRedis(t)
 
 const operationTimeoutMs = 200
+const machine = watchMachine(t)
 
+/** Volatile groups: only their members are served by their own instance while Redis hangs. A logged message is refused then; see log-publish.test.ts. */
 function hung (name: string, run: (t: Parameters<typeof startRedis>[0], cluster: RedisCluster) => Promise<void>): void {
-  void t.test(name, async t => {
-    const cluster = await redisCluster(t, redis, { operationTimeoutMs })
+  void t.test(`volatile groups: ${name}`, async t => {
+    const cluster = await redisCluster(t, redis, { operationTimeoutMs, joinTimeoutMs: 2_000, log: false })
     t.teardown(() => redis.cont())
     await run(t, cluster)
     t.strictSame(await cluster.close(), [], 'nothing is left behind')
@@ -22,9 +25,10 @@ hung('a message whose publish timed out and that was delivered here does not com
   const [a, b] = [await cluster.start(), await cluster.start()]
   const [here, there] = [await a.enter('room', { user: 'ann' }), await b.enter('room', { user: 'ann' })]
   redis.stop()
+  machine.restart()
   const started = performance.now()
   const results = await Promise.all([a.registry.broadcastToGroup('room', 'group'), a.registry.sendToUser('ann', 'user')])
-  t.ok(performance.now() - started < operationTimeoutMs + 100, 'decided within its deadline')
+  machine.within(t, performance.now() - started, operationTimeoutMs + 100, 'decided within its deadline')
   t.strictSame(results, Array(2).fill({ scope: 'local', localRecipients: 1 }))
   t.strictSame([await here.client.next(), await here.client.next()], ['group', 'user'])
   redis.cont()
@@ -106,11 +110,15 @@ hung('bytes that the caller used again meanwhile are delivered as they were', as
   await until(() => a.registry.health().status === 'up')
 })
 
-hung('while its subscriptions are cut again and again, an instance\'s own messages reach its members in order, none of them twice', async (t, cluster) => {
-  const [a, b] = [await cluster.start(), await cluster.start()]
+onRedis(t, redis, 'while its subscriptions are cut again and again, an instance\'s own messages reach its members in order, none of them twice', async (t, cluster, logged) => {
+  // As many as all of them: what a cut takes is never trimmed before it is read again.
+  const options = logged ? { log: { maxMessages: 5_000, ttlMs: 60_000 } } : {}
+  const [a, b] = [await cluster.start(options), await cluster.start(options)]
   const members = [await a.enter('cut'), await a.enter('cut')]
   await Promise.all(members.map(async ({ id }) => await a.registry.join(id, 'also')))
   const there = await b.enter('cut')
+  // Between groups with a log there is no order when one of them is repaired.
+  const targets = logged ? ['cut'] : [['cut', 'also'], 'cut', ['also', 'cut']]
   let cuts = 0
   const cutter = setInterval(() => {
     cuts++
@@ -119,17 +127,18 @@ hung('while its subscriptions are cut again and again, an instance\'s own messag
   t.teardown(() => clearInterval(cutter))
   const total = 3_000
   for (let n = 0; n < total; n++) {
-    await a.registry.broadcastToGroup(n % 3 === 0 ? ['cut', 'also'] : n % 3 === 1 ? 'cut' : ['also', 'cut'], String(n))
+    await a.registry.broadcastToGroup(targets[n % targets.length] ?? '', String(n))
     if (n % 10 === 0) await new Promise(resolve => setTimeout(resolve, 3))
   }
   clearInterval(cutter)
   t.ok(cuts > 3)
-  await until(() => [a, b].every(({ registry }) => registry.health().status === 'up'), { timeoutMs: 8_000 })
+  await until(() => [a, b].every(({ registry }) => registry.health().status === 'up'))
   await a.registry.broadcastToGroup('cut', String(total))
   for (const member of [...members, there]) {
     await member.client.nextWhere(message => message === String(total))
     const numbers = heard(member).map(Number)
     t.strictSame(numbers, [...new Set(numbers)].sort((one, other) => one - other), 'in order, none twice')
-    if (member !== there) t.ok(total + 1 - numbers.length < total / 100, `${total + 1 - numbers.length} of ${total} missed`)
+    if (logged) t.equal(numbers.length, total + 1, 'and none is missed, as the log repairs what a cut took')
+    else if (member !== there) t.ok(total + 1 - numbers.length < 3 * cuts, `${total + 1 - numbers.length} missed by ${cuts} cuts`)
   }
-})
+}, 'both')

@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import Fastify from 'fastify'
 import websocketGroups from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis, redisCluster, startInstance, type InstanceOptions } from '../helpers/app.ts'
+import { forkProgram } from '../helpers/child.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { deferred } from '../helpers/fakes.ts'
-import { forkProgram } from '../helpers/child.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -119,8 +119,7 @@ onRedis(t, redis, 'all that is in Redis goes when the last instance closes, whoe
   await Promise.all(opened.flatMap(({ id }, n) => Array.from({ length: 5 }, async (_, k) => await instances[n % 3]?.registry.join(id, `more-${n % 3}-${k}`))))
   for (const { client } of opened.slice(0, 20)) client.terminate()
   await Promise.all(instances.map(async instance => await instance.close()))
-  t.strictSame(await redis.keys(), [])
-  t.strictSame(await redis.channels(), [])
+  t.strictSame(await redis.leftovers(), [])
 })
 
 t.test('an instance that closes while its Redis hangs, or is cut off, or is gone, is done within two seconds and a grace', async (t) => {
@@ -154,7 +153,7 @@ t.test('an instance that closes in the moment Redis comes back leaves nothing in
     for (let turn = 0; turn < turns; turn++) await nextTurn()
     await a.close()
     await back
-    t.strictSame([...await own.keys(), ...await own.channels()], [], `closed ${turns} turns of the event loop after the link came back`)
+    t.strictSame(await own.leftovers(), [], `closed ${turns} turns of the event loop after the link came back`)
   }
 })
 
@@ -162,8 +161,7 @@ t.test('an application that is closed before it is ready, or while it boots with
   const unready = Fastify()
   await unready.register(websocketGroups, { redis: redis.url })
   await unready.close()
-  t.strictSame(await redis.keys(), [])
-  t.strictSame(await redis.channels(), [])
+  t.strictSame(await redis.leftovers(), [])
 
   const redisUrl = `redis://127.0.0.1:${await freePort()}`
   for (const pauseMs of [0, 50]) {

@@ -1,7 +1,7 @@
 import type { AddressInfo } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
-import websocketGroups, { memoryCluster, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
+import websocketGroups, { memoryCluster, type BroadcastResult, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect, type ConnectOptions, type Message, type TestClient } from './client.ts'
 import { startRedis, type TestRedis } from './redis.ts'
 
@@ -66,8 +66,7 @@ function sendId (connection: Pick<Connection, 'id' | 'send'>): void {
 export async function startInstance (t: Test, { routes, listen = true, ...options }: InstanceOptions): Promise<TestInstance> {
   const app = Fastify()
   t.teardown(async () => await app.close())
-  // Logs outlive the instances, and have tests of their own.
-  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, log: false, ...options })
+  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, ...options })
   app.get('/ws', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({ onConnect: sendId, onMessage () {} }))
   app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room, onJoin: sendId })
   routes?.(app)
@@ -97,7 +96,7 @@ export async function startInstance (t: Test, { routes, listen = true, ...option
 /** Instances on a Redis, by default one of the test's own. They go in the order they came. */
 export async function redisCluster (t: Test, redis?: TestRedis, defaults: InstanceOptions = {}): Promise<RedisCluster> {
   const server = redis ?? await startRedis(t)
-  return { ...cluster(t, 'redis', () => ({ redis: server.url, ...defaults }), async () => [...await server.keys(), ...await server.channels()]), redis: server }
+  return { ...cluster(t, 'redis', () => ({ redis: server.url, ...defaults }), async () => await server.leftovers()), redis: server }
 }
 
 export function memoryInstances (t: Test, defaults: InstanceOptions = {}): Cluster {
@@ -121,21 +120,35 @@ function cluster (t: Test, name: string, options: () => InstanceOptions, leftove
   }
 }
 
-/** Runs a test on every kind of cluster; at its end nothing may be left behind. */
-export function onEveryCluster (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: Cluster) => Promise<void>): void {
-  onCluster(t, memoryInstances, name, run)
-  onCluster(t, async t => await redisCluster(t, redis), name, run)
+/** Groups have a log, which is the default, or none, or the test is run for both. */
+export type Groups = 'logged' | 'volatile' | 'both'
+
+/** Runs a test on every kind of cluster; at its end nothing may be left behind. `run` is told whether groups have a log. */
+export function onEveryCluster (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: Cluster, logged: boolean) => Promise<void>, groups: Groups = 'logged'): void {
+  onCluster(t, 'memory', memoryInstances, name, run, groups)
+  onRedis(t, redis, name, run, groups)
 }
 
 /** The same on Redis alone. */
-export function onRedis (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: RedisCluster) => Promise<void>): void {
-  onCluster(t, async t => await redisCluster(t, redis), name, run)
+export function onRedis (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: RedisCluster, logged: boolean) => Promise<void>, groups: Groups = 'logged'): void {
+  onCluster(t, 'redis', async (t, defaults) => await redisCluster(t, redis, defaults), name, run, groups)
 }
 
-function onCluster<Kind extends Cluster> (t: Test, make: (t: Test) => Kind | Promise<Kind>, name: string, run: (t: Test, cluster: Kind) => Promise<void>): void {
-  void t.test(`${name} (${make === memoryInstances ? 'memory' : 'redis'})`, async t => {
-    const cluster = await make(t)
-    await run(t, cluster)
-    t.strictSame(await cluster.close(), [], 'nothing is left behind')
-  })
+function onCluster<Kind extends Cluster> (
+  t: Test, backplane: string, make: (t: Test, defaults: InstanceOptions) => Kind | Promise<Kind>,
+  name: string, run: (t: Test, cluster: Kind, logged: boolean) => Promise<void>, groups: Groups
+): void {
+  for (const logged of [true, false]) {
+    if (groups === (logged ? 'volatile' : 'logged')) continue
+    void t.test(`${name} (${backplane}${logged ? '' : ', volatile groups'})`, async t => {
+      const cluster = await make(t, logged ? {} : { log: false })
+      await run(t, cluster, logged)
+      t.strictSame(await cluster.close(), [], 'nothing is left behind')
+    })
+  }
+}
+
+/** How far a message went: the result without the positions, which differ from message to message. */
+export function reach ({ position, positions, ...reach }: BroadcastResult): Omit<BroadcastResult, 'position' | 'positions'> {
+  return reach
 }

@@ -19,7 +19,7 @@ export interface TestClient {
   readonly closed: Promise<{ readonly code: number, readonly reason: string }>
   /** Everything received so far, in order, also what `next` has handed out. */
   readonly messages: readonly Message[]
-  /** The next message that `next` has not handed out yet. Rejects after `timeoutMs` (5 s) or when the socket closes first. */
+  /** The next message that `next` has not handed out yet. Rejects after `timeoutMs` (20 s) or when the socket closes first. */
   next (timeoutMs?: number): Promise<Message>
   /** Hands out messages until one fits. */
   nextWhere (fits: (message: Message) => boolean, timeoutMs?: number): Promise<Message>
@@ -71,7 +71,7 @@ export function connect (t: Test, url: string, options: ConnectOptions = {}): Te
     opened,
     closed,
     messages,
-    next (timeoutMs = 5_000) {
+    next (timeoutMs = 20_000) {
       const ready = messages[handedOut]
       if (ready !== undefined) {
         handedOut++
@@ -90,7 +90,7 @@ export function connect (t: Test, url: string, options: ConnectOptions = {}): Te
         waiters.push(waiter)
       })
     },
-    async nextWhere (fits, timeoutMs = 5_000) {
+    async nextWhere (fits, timeoutMs = 20_000) {
       const deadline = performance.now() + timeoutMs
       for (;;) {
         const message = await client.next(Math.max(deadline - performance.now(), 0))

@@ -35,7 +35,7 @@ async function start (options: WebsocketGroupsOptions) {
     logController: new LogController({ disableRequestLogging: true }),
     routerOptions: { maxParamLength: 5_000 }
   })
-  await app.register(websocketGroups, { authenticate: userToken, log: false, ...options })
+  await app.register(websocketGroups, { authenticate: userToken, ...options })
 
   // `/ws/a,b` joins a and b, and says so: `joined <connection id> <scope>`. `/ws/-` joins nothing.
   app.get('/ws/:rooms', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler<{ rooms: string }>({

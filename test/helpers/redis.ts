@@ -34,8 +34,16 @@ export interface TestRedis {
   keys (): Promise<string[]>
   /** All channels that somebody is subscribed to, sorted; not those of sharded pub/sub. */
   channels (): Promise<string[]>
+  /**
+   * What instances that closed may not leave behind: keys and channels, sorted. A log, and the position that an idempotency key
+   * stands for, outlive the instances; they are named here only when they have no time to live.
+   */
+  leftovers (): Promise<string[]>
   close (): Promise<void>
 }
+
+/** The keys of a group's log and of its idempotency keys. */
+const ofLogs = /\{0\}:[hlk]:/
 
 /** Starts a redis-server of this test's own on a free port of 127.0.0.1, and ends it with the test. */
 export async function startRedis (t: Test, options: RedisOptions = {}): Promise<TestRedis> {
@@ -69,6 +77,13 @@ export async function startRedis (t: Test, options: RedisOptions = {}): Promise<
       return [...found].sort()
     },
     async channels () { return (await admin.pubsub('CHANNELS') as string[]).sort() },
+    async leftovers () {
+      const keys = await redis.keys()
+      const timesToLive = await Promise.all(keys.map(async key => ofLogs.test(key) ? await admin.pttl(key) : undefined))
+      // -2: the key expired meanwhile.
+      const left = keys.filter((_, index) => timesToLive[index] === undefined || timesToLive[index] === -1)
+      return [...left.map(key => ofLogs.test(key) ? `${key} (never expires)` : key), ...await redis.channels()]
+    },
     async close () {
       admin.disconnect()
       await end(server)

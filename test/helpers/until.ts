@@ -9,7 +9,7 @@ export interface UntilOptions {
 
 /** Resolves with the first truthy result of `predicate`. A predicate that throws is asked again; its last error becomes the cause. */
 export async function until<Result> (predicate: () => Result | Promise<Result>, options: UntilOptions = {}): Promise<NonNullable<Result>> {
-  const { timeoutMs = 5_000, everyMs = 10, what = predicate.toString() } = options
+  const { timeoutMs = 20_000, everyMs = 10, what = predicate.toString() } = options
   const deadline = performance.now() + timeoutMs
   let last: unknown
   let cause: unknown

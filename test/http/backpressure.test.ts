@@ -53,7 +53,10 @@ t.test('a client that sends more than may wait is not read until half of it is h
 t.test('what waits while onConnect runs is not read either, and is handled after it', async t => {
   const ready = gate()
   let bytes = 0
-  const running = await run(t, { onConnect: async () => await ready.opened, onMessage (_, data) { bytes += data.length } }, { maxQueuedBytes: 100_000 })
+  const running = await run(t, {
+    onConnect: async () => await ready.opened,
+    onMessage (_, data) { bytes += data.length }
+  }, { maxQueuedBytes: 100_000 })
   const client = await running.open()
   for (let n = 0; n < 300; n++) client.send(Buffer.alloc(10_000))
   await until(() => running.stats().socketsPaused === 1)

@@ -133,7 +133,7 @@ t.test('upgrades of routes that take none, and of nothing, leave no socket behin
 })
 
 t.test('clients of injectWS cost no time', async t => {
-  const { app, close } = await start(t, app => { app.wsRoom('/ws/:room') }, { closeGraceMs: 20_000 })
+  const { app, close } = await start(t, app => { app.wsRoom('/ws/:room', { auth: false }) }, { closeGraceMs: 20_000 })
   const clients = [await app.injectWS('/ws/a'), await app.injectWS('/ws/a')]
   await until(async () => await app.registry.groupCount('a') === 2)
   const closed = clients.map(async client => await new Promise(resolve => client.on('close', resolve)))

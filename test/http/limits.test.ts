@@ -9,7 +9,7 @@ interface Limited {
   stats (): Readonly<Record<string, number>>
   open (user?: string, options?: ConnectOptions): Promise<TestClient>
   /** Status, error code and Retry-After of an upgrade that is refused. */
-  refusal (path: string, user?: string, headers?: Record<string, string>): Promise<readonly [status: number, code: unknown, retryAfter: number]>
+  refusal (path: string, user?: string, headers?: Record<string, string>): Promise<readonly [status: number, code?: string, retryAfter?: number]>
 }
 
 async function limited (t: Test, options: WebsocketGroupsOptions, fastify: { readonly trustProxy?: boolean } = {}): Promise<Limited> {
@@ -75,7 +75,8 @@ t.test('an address has no more connections than limits.connectionsPerAddress: th
   await open('bob', from('203.0.113.2'))
   await open('bob', from('2001:db8::1'))
   await open('bob', from('2001:db8::2'))
-  t.strictSame(await refusal('/ws/room', 'bob', from('2001:db8::3').headers), [429, 'WSG_TOO_MANY_CONNECTIONS', 10], 'addresses of one network are one')
+  // Addresses of one network are one.
+  t.strictSame(await refusal('/ws/room', 'bob', from('2001:db8::3').headers), [429, 'WSG_TOO_MANY_CONNECTIONS', 10])
   t.match(stats(), { refusedAddressFull: 2, addresses: 3 })
 })
 
@@ -92,7 +93,9 @@ t.test('an address that asks for more upgrades than allowed is refused before au
   const from = (address: string): Record<string, string> => ({ 'x-forwarded-for': address })
   const { refusal, stats } = await limited(t, { limits: { upgradesPerAddress: { perSecond: 1, burst: 5 } } }, { trustProxy: true })
   const answers = []
-  for (const path of ['/nowhere', '/ws/room', '/ws/room', '/nowhere', '/raw', '/ws/room', '/nowhere']) answers.push(await refusal(path, 'bad', from('203.0.113.9')))
+  for (const path of ['/nowhere', '/ws/room', '/ws/room', '/nowhere', '/raw', '/ws/room', '/nowhere']) {
+    answers.push(await refusal(path, 'bad', from('203.0.113.9')))
+  }
   t.strictSame(answers.map(([status]) => status), [404, 401, 401, 404, 101, 429, 429])
   t.equal((await refusal('/ws/room', 'bad', from('203.0.113.10')))[0], 401)
   t.match(stats(), { refusedAddressRate: 2, addressesRemembered: 2 })

@@ -63,7 +63,9 @@ const files = listed.output.trim().split('\n').map(file => file.replace(/^packag
 const contents = (file: string): string => readFileSync(join(work, 'package', file), 'utf8')
 
 t.test('the tarball holds what is published, and no more', async (t) => {
-  const needed = ['LICENSE', 'README.md', 'package.json', 'dist/esm/plugin.js', 'dist/cjs/plugin.js', 'dist/cjs/package.json', 'dist/client.global.min.js']
+  const needed = [
+    'LICENSE', 'README.md', 'package.json', 'dist/esm/plugin.js', 'dist/cjs/plugin.js', 'dist/cjs/package.json', 'dist/client.global.min.js'
+  ]
   for (const file of needed) t.ok(files.includes(file), file)
   const folders = /^(dist|docs|example-app|bench\/plots)\//
   // Sources that a page refers to.
@@ -139,7 +141,9 @@ t.test('publint has nothing to say', async (t) => {
 t.test('its types resolve for every kind of consumer', async (t) => {
   // Pages load these files; nobody writes types for them.
   const browserFiles = ['--exclude-entrypoints', 'client.min.js', 'client.global.min.js']
-  const { code, output } = await run(process.execPath, [tool('@arethetypeswrong', 'cli', 'dist', 'index.js'), tarball, ...browserFiles], work)
+  const { code, output } = await run(
+    process.execPath, [tool('@arethetypeswrong', 'cli', 'dist', 'index.js'), tarball, ...browserFiles], work
+  )
   t.equal(code, 0, { output })
 })
 

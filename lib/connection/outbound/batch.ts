@@ -1,6 +1,6 @@
 /**
- * The frames that a connection got since its last write, told by the last of them and the batch before it. Connections that got the same frames in the same
- * order have the same batch, so its bytes are put together once for all of them, whatever groups the frames came from.
+ * The frames that a connection got since its last write: the latest frame, and the batch before it. Connections that got the same frames in
+ * the same order share the batch, so its bytes are put together once for all of them, whatever groups the frames came from.
  */
 export class Batch {
   readonly bytes: number

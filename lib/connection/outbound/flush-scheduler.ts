@@ -11,17 +11,17 @@ export interface OutboundLimits {
   readonly flushIntervalMs: number
 }
 
-/** Has frames for one socket. */
+/** A socket that has frames to be written. */
 export interface Flushable { flushScheduled (): void }
 
 /** How long sockets are written to before the event loop may do something else. A write is a system call: 10,000 of them take 100 ms. */
 const sliceMs = 5
 /**
- * After a round of writes the next one begins not sooner than the round took, or this many milliseconds: with messages coming all the time, half of the event loop
- * is left to others, and twice as much goes out in one write. What comes singly does not wait.
+ * After a pass over the sockets the next pass begins no sooner than the pass took, or this many milliseconds: with messages coming all the
+ * time, half of the event loop is left to others, and twice as much goes out in one write. Messages that come singly do not wait.
  */
 const maxPauseMs = 5
-/** How often the clock is looked at. */
+/** The clock is looked at after this many writes. */
 const clockEvery = 16
 
 /** The connections of an instance that have frames to write. Each is written to once, with all that came for it meanwhile. */
@@ -35,7 +35,7 @@ export class FlushScheduler {
   readonly #log: FastifyBaseLogger
   #warned = false
   #waiting: Flushable[] = []
-  /** Those that are written to now; `#next` is the index of the one whose turn it is. */
+  /** The sockets of the pass that runs; `#next` is the index of the next one. */
   #pass: Flushable[] = []
   #next = 0
   #passMs = 0
@@ -65,7 +65,7 @@ export class FlushScheduler {
     return encoding
   }
 
-  /** It has its first frame since its last write. */
+  /** The socket has its first frame since its last write. */
   add (writer: Flushable): void {
     this.#waiting.push(writer)
     if (!this.#busy) this.#begin()
@@ -79,14 +79,17 @@ export class FlushScheduler {
     else setImmediate(this.#flush)
   }
 
-  /** Writes to all who wait, in slices. Whoever gets frames meanwhile is for the next round: the more there is to do, the more goes out in one write. */
+  /**
+   * Writes to all that wait, in slices. A socket that gets frames meanwhile is for the next pass: the more there is to do, the more goes
+   * out in one write.
+   */
   #write (): void {
     if (this.#pass.length === 0) [this.#pass, this.#waiting] = [this.#waiting, []]
-    const round = this.#pass
+    const pass = this.#pass
     const startedAt = performance.now()
     try {
-      while (this.#next < round.length) {
-        round[this.#next++]?.flushScheduled()
+      while (this.#next < pass.length) {
+        pass[this.#next++]?.flushScheduled()
         if (this.#next % clockEvery === 0 && performance.now() - startedAt > sliceMs) break
       }
     } finally {

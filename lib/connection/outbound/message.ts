@@ -13,13 +13,13 @@ export interface Message {
 
 /** One message on its way to any number of connections: encoded once for each kind of connection. */
 export class OutboundMessage {
-  /** A slow client may miss it. */
+  /** A slow client may miss the message. */
   readonly volatile: boolean
   /** A slow client gets only the latest message with this key; '' for none. */
   readonly conflationKey: string
   readonly #message: (framed: boolean) => Message
   readonly #frames = new Map<Encoding, Buffer>()
-  // Members of a group mostly got the same messages before: the last batch is right for the next connection too.
+  // Members of a group mostly got the same messages before, so the latest batch is mostly right for the next connection too.
   #encoding: Encoding | undefined
   #previous: Batch | undefined
   #batch: Batch | undefined
@@ -33,12 +33,14 @@ export class OutboundMessage {
 
   /** Raw clients get the bytes that were sent, framed ones a `message` frame. */
   static ofEnvelope ({ payload, binary, target, position, volatile, conflationKey }: Envelope): OutboundMessage {
-    return new OutboundMessage(framed => framed
-      ? { payload: encodeMessage(payload, binary, target.kind === 'group' ? target.name : undefined, position === undefined ? undefined : formatPosition(position)), binary: false }
-      : { payload, binary }, volatile, conflationKey)
+    const framedPayload = (): Buffer => encodeMessage(
+      payload, binary, target.kind === 'group' ? target.name : undefined, position === undefined ? undefined : formatPosition(position)
+    )
+    const message = (framed: boolean): Message => framed ? { payload: framedPayload(), binary: false } : { payload, binary }
+    return new OutboundMessage(message, volatile, conflationKey)
   }
 
-  /** For framed clients alone. */
+  /** A frame of the protocol, for framed clients alone. */
   static ofFrame (frame: ServerFrame): OutboundMessage {
     const message = { payload: encodeFrame(frame), binary: false }
     return new OutboundMessage(() => message)

@@ -1,6 +1,9 @@
 import { constants, deflateRawSync, type ZlibOptions } from 'node:zlib'
 
-/** How messages are written for a kind of connection. All connections of a kind have the same object, so that what is encoded for one is right for all. */
+/**
+ * How messages are written for a kind of connection. All connections of a kind have the same object: a message that is encoded for one of
+ * them is right for all.
+ */
 export interface Encoding {
   /** The client speaks the framed protocol. */
   readonly framed: boolean
@@ -15,7 +18,7 @@ export interface Deflate {
   readonly options: ZlibOptions
 }
 
-/** Compressing holds up the event loop (some 10 ms per MiB), so what is larger goes as it is (bytes). */
+/** Larger payloads are not compressed, as compressing holds up the event loop: some 10 ms per MiB (bytes). */
 const maxDeflated = 131_072
 const fin = 0x80
 const rsv1 = 0x40
@@ -27,7 +30,7 @@ export function encodeWsFrame (payload: Uint8Array | string, binary: boolean, de
   const length = typeof payload === 'string' ? Buffer.byteLength(payload) : payload.length
   const opcode = binary ? 2 : 1
   if (deflate === undefined || length < deflate.threshold || length > maxDeflated) return frame(fin | opcode, payload, length)
-  // Begun anew for each message, so it is the same for all clients, whatever each got before; those that keep a context can read it too.
+  // Compressed without a context, so that the bytes are the same for all clients. Clients that keep a context can read them too.
   const deflated = deflateRawSync(payload, { ...deflate.options, windowBits: deflate.windowBits, finishFlush: constants.Z_SYNC_FLUSH })
   return frame(fin | rsv1 | opcode, deflated.subarray(0, -flushTail), deflated.length - flushTail)
 }

@@ -18,7 +18,7 @@ export interface Service {
 export async function serve (t: Test, options: WebsocketGroupsOptions = {}): Promise<Service> {
   const app = Fastify()
   const service = { app, onMessage: () => {} } as unknown as { -readonly [Name in keyof Service]: Service[Name] }
-  await app.register(websocketGroups, { log: false, ...options })
+  await app.register(websocketGroups, options)
   app.get('/ws', { websocket: true }, app.wsHandler({
     async onConnect (connection, request) {
       for (const group of (request.query as { groups: string }).groups.split(',')) await app.registry.join(connection, group)

@@ -2,7 +2,7 @@
 import { createPublisher } from '../../../plugin.ts'
 
 const [url = '', group = '', count = '0'] = process.argv.slice(2)
-const publisher = createPublisher({ log: false, redis: url })
+const publisher = createPublisher({ redis: url })
 const results = await Promise.all(Array.from({ length: Number(count) }, async (_, n) => await publisher.broadcastToGroup(group, String(n))))
 const { length: members } = await publisher.members(group)
 await publisher.close()

@@ -6,8 +6,13 @@ import { WebSocket } from 'ws'
 import websocketGroups, { type Connection } from '../../../plugin.ts'
 
 const app = Fastify()
-await app.register(websocketGroups, { log: false, redis: process.argv[2] || undefined, bootTimeoutMs: 300, authenticate: () => ({ userId: 'ann' }) })
-app.wsRoom('/ws/:room', { auth: false, onJoin: (connection: Pick<Connection, 'send'>) => connection.send('joined') })
+await app.register(websocketGroups, { redis: process.argv[2] || undefined, bootTimeoutMs: 300, authenticate: () => ({ userId: 'ann' }) })
+app.wsRoom('/ws/:room', {
+  auth: false,
+  onJoin: (connection: Pick<Connection, 'send'>) => connection.send('joined'),
+  // Volatile: without a Redis a message can be delivered, but not logged.
+  onMessage: async (_, data, group) => await app.registry.broadcastToGroup(group, data, { volatile: true })
+})
 await app.listen({ port: 0 })
 
 const client = new WebSocket(`ws://127.0.0.1:${(app.server.address() as AddressInfo).port}/ws/lobby`, ['bearer', 'token'])

@@ -32,7 +32,8 @@ for k = 3, #KEYS do
   for i = 1, #counts, 2 do
     if counts[i] ~= ARGV[1] then
       local ends = redis.call('ZSCORE', KEYS[1], counts[i])
-      if ends and tonumber(ends) > now and string.sub(redis.call('HGET', KEYS[2], counts[i]) or 'A', 1, 1) == 'A' then sum = sum + tonumber(counts[i + 1])
+      local alive = ends and tonumber(ends) > now and string.sub(redis.call('HGET', KEYS[2], counts[i]) or 'A', 1, 1) == 'A'
+      if alive then sum = sum + tonumber(counts[i + 1])
       else redis.call('HDEL', KEYS[k], counts[i]) end
     end
   end
