@@ -73,8 +73,9 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
 }
 
 function makeBackplane (options: ResolvedOptions): Backplane {
-  if (options.backplane !== undefined) return options.backplane
-  return options.redis === undefined ? new MemoryBackplane() : new RedisBackplane({ ...options, redis: options.redis, whenDown: options.outage.loggedBroadcast })
+  const { backplane, redis, outage } = options
+  if (backplane !== undefined) return backplane
+  return redis === undefined ? new MemoryBackplane() : new RedisBackplane({ ...options, redis, whenDown: outage.loggedBroadcast })
 }
 
 export default fp(websocketGroups, { fastify: '5.x', name })

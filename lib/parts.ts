@@ -69,8 +69,6 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const gate = new Gate(options, backplane, blocks, metrics)
   const intake = new IntakeBudget(options.limits, metrics)
   const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, blocks, metrics)
-  return {
-    instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, presence, membership, broadcaster, reads, commands,
-    blocks, gate, intake
-  }
+  const groups = { presence, membership, broadcaster, reads, commands, blocks, gate, intake }
+  return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, ...groups }
 }

@@ -130,11 +130,20 @@ export interface BroadcastResult {
   readonly duplicate?: boolean | undefined
 }
 
-/** What a group's log keeps. */
+/**
+ * What a log keeps of its group's messages. Where processes that share a Redis have different settings for a group, the larger ones count,
+ * and `health()` of those who notice names them.
+ */
 export interface LogSettings {
-  /** The log keeps this many of the latest messages. */
+  /** How many messages the log keeps, from 1 to 10,000. */
   readonly maxMessages: number
-  /** The log is dropped this many milliseconds after the latest message. */
+  /**
+   * How many bytes of messages the log keeps; each message counts with about 100 bytes more than its data. The latest message stays,
+   * however large it is.
+   * @default 1_048_576 // 1 MiB
+   */
+  readonly maxBytes?: number | undefined
+  /** Milliseconds after the latest message until the log is dropped. */
   readonly ttlMs: number
 }
 

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { BackplaneState, GapReason, LogSettings, Member } from '../types.ts'
+import type { BackplaneState, GapReason, Member } from '../types.ts'
 
-export type { GapReason, LogSettings } from '../types.ts'
+export type { GapReason } from '../types.ts'
 
 /** Where an envelope goes. A connection's id starts with its instance's id, so one connection is reached through its instance. */
 export interface Target {
@@ -11,8 +11,9 @@ export interface Target {
 }
 
 /**
- * Where a reader stands in a group's log. The epoch names one life of the log, the offset counts its messages from 1, and the nonce was drawn for
- * that very message: after a failover that lost messages the same offset is handed out twice, and only the nonce tells the two apart.
+ * Where a reader stands in a group's log. The epoch names one life of the log, the offset counts its messages from 1, and the nonce was
+ * drawn for that very message: after a failover that lost messages the same offset is handed out twice, and only the nonce tells the two
+ * apart.
  */
 export interface LogPosition {
   /** Eight bytes as latin1; '' before the first message of any log. */
@@ -21,16 +22,22 @@ export interface LogPosition {
   readonly nonce: number
 }
 
-/** Messages of a log after a position, oldest first. */
+/** The messages of one page have no more bytes than this together, unless the first alone has. */
+export const maxPageBytes = 262_144
+
+/** One page of the messages of a log after a position, oldest first. */
 export interface LogPage {
-  /** `undefined`: the messages follow the position without a gap. Else they are what the log still has, none of which was seen at that position. */
+  /**
+   * `undefined`: the messages follow the position without a gap. Else they are what the log still has, none of which was seen at that
+   * position.
+   */
   readonly gap: GapReason | undefined
   readonly messages: readonly LoggedEnvelope[]
   /** The position right before the first of `messages`; without messages, the end of the log. */
   readonly before: LogPosition
   /** The end of the log; `beginning` when there is none. */
   readonly end: LogPosition
-  /** There are more messages after these. */
+  /** There are more messages after the last of these: read on from there. Never set on a page without messages. */
   readonly more: boolean
 }
 
@@ -47,7 +54,10 @@ export interface Envelope {
   readonly target: Target
   /** It was published to several targets at once: a connection in more than one of them gets it once. */
   readonly shared: boolean
-  /** Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the backplane. */
+  /**
+   * Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the
+   * backplane.
+   */
   readonly except: readonly string[]
   /** A slow client may miss it. */
   readonly volatile?: boolean | undefined
@@ -63,11 +73,27 @@ export interface Envelope {
 /** A message that stands in the log of its group. */
 export type LoggedEnvelope = Envelope & { readonly position: LogPosition }
 
+/** What a log keeps: the settings of its group, with all defaults filled in. */
+export interface LogLimits {
+  readonly maxMessages: number
+  /** The latest message stays, however large it is. */
+  readonly maxBytes: number
+  readonly ttlMs: number
+}
+
+/** A group that a message is appended to. */
+export interface AppendTarget {
+  readonly group: string
+  /** `undefined`: the group keeps no log; it gets its copy as a volatile message, in the same step. */
+  readonly log: LogLimits | undefined
+}
+
 export interface Appended {
-  readonly position: LogPosition
+  /** Where the message stands in the log of each group that keeps one. */
+  readonly positions: ReadonlyMap<string, LogPosition>
   /** It waited for the backplane to come back. */
   readonly queued: boolean
-  /** It was there already, by its key. */
+  /** It was in all of the logs already, by its key. */
   readonly duplicate: boolean
 }
 
@@ -89,8 +115,8 @@ export interface LocalInstance {
   /** Hands over an envelope that arrived; never throws. Those of a group's log come in the order of the log, each once. */
   deliver (envelope: Envelope): void
   /**
-   * Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. `epoch` is that of the log that goes on
-   * ('' for none), which a position at its beginning does not tell.
+   * Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. `epoch` is that of the log
+   * that goes on ('' for none), which a position at its beginning does not tell.
    */
   gap (group: string, reason: GapReason, position: LogPosition, epoch: string): void
   /** The membership as it is now; `undefined` when the connection is not in the group. */
@@ -114,13 +140,16 @@ export interface LocalInstance {
  * yours must pass the suite in `fastify-websocket-groups/contract`.
  *
  * The contract:
- * - An envelope published after `subscribe(target)` resolved reaches this instance, the publisher's own included, unless the backplane breaks.
+ * - An envelope published after `subscribe(target)` resolved reaches this instance, the publisher's own included, unless the backplane
+ *   breaks.
  * - All instances see the envelopes of one target in the same order.
  * - An instance gets nothing for targets it is not subscribed to (it may still for a while after `unsubscribe`).
- * - Copies of one envelope published to several targets arrive one after another, with nothing between them.
+ * - Copies of one envelope published or appended to several targets arrive one after another, with nothing between them. The order of
+ *   such envelopes is the same in all logs they stand in, and for an instance that is subscribed to several of them: what it missed is
+ *   delivered where it belongs.
  * - An envelope arrives at most once per target.
- * - While an instance is subscribed to a group, it gets every message of its log, in order, each once: what the transport lost is read from the log before
- *   anything newer is delivered. Where that is impossible, `LocalInstance.gap` is called once, before what is still there.
+ * - While an instance is subscribed to a group, it gets every message of its log, in order, each once: what the transport lost is read
+ *   from the log before anything newer is delivered. Where that is impossible, `LocalInstance.gap` is called once, before what is still there.
  * - Memberships are absolute state, pulled from the instance: nothing is lost by an outage, nothing queues up during one.
  * - The memberships of an instance that dies vanish without its help.
  * - Every promise settles within a deadline; while the backplane is out, at once.
@@ -134,7 +163,8 @@ export interface Backplane {
   /** `history` reads the memory of this process: logs are not cached a second time. @default false */
   readonly localHistory?: boolean | undefined
   /**
-   * Called once, before anything else. Resolves when the backplane works, or when its boot deadline is over: then `state` is `down` and it goes on trying.
+   * Called once, before anything else. Resolves when the backplane works, or when its boot deadline is over: then `state` is `down` and it
+   * goes on trying.
    * @throws WSG_INSTANCE_ID_TAKEN, WSG_REDIS_UNSUPPORTED or any other error that waiting cannot heal: the boot fails with it
    */
   start (local: LocalInstance): Promise<void>
@@ -154,28 +184,31 @@ export interface Backplane {
    */
   publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined>
   /**
-   * Stores the envelope at the end of the group's log and sends it to all subscribed instances, in one step. A retry with unknown outcome is the
-   * backplane's own business: one call stores it once. Calls for one group are carried out in their order.
-   * With `key`, a second call within five minutes stores nothing and resolves with the position of the first.
+   * Stores the envelope at the end of the log of each group and sends it to all subscribed instances, in one step: in all of the groups or
+   * in none, with nothing between its copies. `envelope.target` is replaced. At least one group keeps a log. A retry with unknown outcome
+   * is the backplane's own business: one call stores it once. Calls that have a group in common are carried out in their order. With `key`,
+   * a group that got a message with this key within five minutes is left out, and its position is that of the first.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored, or may still be), WSG_QUEUE_FULL
    */
-  append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended>
+  append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended>
   /**
-   * Reads a log, oldest first: what follows `since`, or without it the latest `limit` messages. With `beginning` it reads from the earliest message that is kept
-   * (`gap` is then 'trimmed' when that is not the very first).
+   * Reads one page of a log, oldest first: what follows `since`, or without it the latest `limit` messages of the log. From the beginning of the log, the
+   * position with epoch '', it reads from the earliest message that is kept (`gap` is then 'trimmed' when that is not the very first). A page has at most
+   * `limit` messages and `maxPageBytes`, but at least one message where there is one; what does not fit follows with `more`.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>
   /** How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. */
   position (group: string): LogPosition | undefined
   /**
-   * `subscribe` failed for this group, `position` is not known, and members here were given its log up to there out of `history`: once it is subscribed they are
-   * owed what follows. For backplanes whose subscriptions can fail while their logs can be read.
+   * `subscribe` failed for this group, `position` is not known, and members here were given its log up to there out of `history`: once it
+   * is subscribed they are owed what follows. For backplanes whose subscriptions can fail while their logs can be read.
    */
   follow? (group: string, position: LogPosition): void
   /**
-   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of whoever asked first. With it an instance accepts
-   * what another one signed for a client; without it, clients that come back to another instance may get less of what they missed.
+   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of whoever asked first. With it an
+   * instance accepts what another one signed for a client; without it, clients that come back to another instance may get less of what they
+   * missed.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   secret? (candidate: string): Promise<string>

@@ -35,7 +35,10 @@ export function isLogStart ({ epoch }: LogPosition): boolean {
   return epoch === ''
 }
 
-/** The beginning of a log, with a seal in the bytes where other positions have offset and nonce. Readers that know nothing of seals ignore it. */
+/**
+ * The beginning of a log, with a seal in the bytes where other positions have offset and nonce. Readers that know nothing of seals ignore
+ * it.
+ */
 export function formatSealedStart (seal: Buffer): string {
   const bytes = Buffer.alloc(bytesPerPosition)
   seal.copy(bytes, epochBytes, 0, bytesPerPosition - epochBytes)

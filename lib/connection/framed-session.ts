@@ -4,8 +4,9 @@ import { errorCodes, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
 import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
 import { parsePosition } from '../backplane/position.ts'
+import { deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
-import { isThenable, type RequestHandler } from './inbound.ts'
+import { isThenable, type MessageQueue, type RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, JoinOptions, JoinResult } from '../types.ts'
@@ -39,20 +40,17 @@ const maxHelloBytes = 65_536
 const resumeOfferMs = 10_000
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
-/** The client's side of one framed connection, as docs/protocol.md describes it: hello, then requests that take their turn with the messages. */
+/** What one client of the framed protocol says (docs/protocol.md): a hello, then requests that take their turn in the queue. */
 export class FramedSession implements RequestHandler {
   readonly #connection: FramedConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #init: FramedInit
-  /** Puts a request behind those that wait for the callbacks. */
-  readonly #enqueue: (request: ClientRequest, bytes: number) => void
+  readonly #queue: MessageQueue
   readonly #deadline: NodeJS.Timeout
-  readonly #greeted: Promise<void>
-  #resolveGreeted: (() => void) | undefined
+  /** Resolves when the client said hello, or is gone. */
+  readonly #greeted = deferred()
   #helloReceived = false
   #name: string | undefined
-  #current: ClientRequest | undefined
-  #pending = false
   /** Groups that the client joined by itself. */
   #joined: Set<string> | undefined
   #tokens: TokenRefresh | undefined
@@ -60,33 +58,27 @@ export class FramedSession implements RequestHandler {
   #offers: Map<string, ResumePoint> | undefined
   #offersTimer: NodeJS.Timeout | undefined
 
-  constructor (connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, accept: (request: ClientRequest, bytes: number) => void) {
+  constructor (connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, queue: MessageQueue) {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#init = init
-    this.#enqueue = accept
-    this.#greeted = new Promise(resolve => { this.#resolveGreeted = resolve })
+    this.#queue = queue
     this.#deadline = setTimeout(() => connection.closeForFault(CloseCode.NoHello), init.helloTimeoutMs).unref()
   }
 
-  /** Before that nothing but `pong` is sent. */
+  /** Before the hello nothing but `pong` is sent. */
   get helloReceived (): boolean {
     return this.#helloReceived
   }
 
-  /** What others know the session by. Not its id, which is what proves that a client is back. */
+  /** The public name of the session. Not its id, which is what proves that a client is back. */
   get name (): string | undefined {
     return this.#name
   }
 
-  /** Something that the client asked for is not answered yet. */
-  get pending (): boolean {
-    return this.#pending
-  }
-
   /** Resolves when the callbacks may run: the client said hello (or is gone) and the connection is known. */
   async opened (entered: Promise<void> | undefined): Promise<void> {
-    await this.#greeted
+    await this.#greeted.promise
     await entered
   }
 
@@ -98,18 +90,14 @@ export class FramedSession implements RequestHandler {
     const parsed = parseFrame(data.toString())
     if (!parsed.ok) return this.#violation(parsed.why)
     const { frame } = parsed
-    // At once, also while a callback runs: it is about the link, not about the application.
+    // Answered at once, also while a callback runs: a ping is about the link, not about the application.
     if (frame?.type === 'ping') this.#connection.write(pong, false)
     else if (frame?.type === 'hello') this.#hello(frame)
     else if (!this.#helloReceived) this.#violation('hello must come first')
-    else if (frame !== undefined) {
-      this.#pending = true
-      this.#enqueue(frame, data.length)
-    }
+    else if (frame !== undefined) this.#queue.receiveRequest(this, frame, data.length)
   }
 
   handle (request: ClientRequest): unknown {
-    this.#current = request
     switch (request.type) {
       case 'message': return this.#message(request.id, request.data)
       case 'join': return this.#join(request)
@@ -118,21 +106,15 @@ export class FramedSession implements RequestHandler {
     }
   }
 
-  /** A callback failed for the request that was handled last, and the connection goes on. */
-  failed (error: Error): void {
-    this.#refuse(this.#current?.id, error)
-  }
-
-  idle (): void {
-    this.#pending = false
+  failed ({ id }: ClientRequest, error: Error): void {
+    this.#refuse(id, error)
   }
 
   /** The socket is closed. */
   ended (): void {
-    this.#pending = false
     clearTimeout(this.#deadline)
     clearTimeout(this.#offersTimer)
-    this.#resolveGreeted?.()
+    this.#greeted.resolve()
   }
 
   /** Where the client wants to go on in the group. A second call returns nothing. */
@@ -149,7 +131,7 @@ export class FramedSession implements RequestHandler {
   #hello ({ session, resume }: Hello): void {
     if (this.#helloReceived) return this.#violation('a second hello')
     clearTimeout(this.#deadline)
-    // Whatever has another form was not drawn here: the client gets a new one, and is told so by the welcome.
+    // An id of another form was not drawn here: the client gets a new id, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
     this.#name = nameOf(id, this.#connection.userId)
     if (resume.size > 0) this.#offer(resume)
@@ -157,10 +139,10 @@ export class FramedSession implements RequestHandler {
     this.#connection.outbound.ready = true
     const { pingMs, resumeMs } = this.#init
     this.send({ type: 'welcome', connectionId: this.#connection.id, session: id, pingMs, resumeMs })
-    this.#resolveGreeted?.()
+    this.#greeted.resolve()
   }
 
-  /** Groups that the connection is not put into soon are dropped: their names are the client's, and would live as long as the connection. */
+  /** Keeps the offers for a while: the client chose the names of the groups, which must not live as long as the connection. */
   #offer (resume: ReadonlyMap<string, ResumePoint>): void {
     this.#offers = new Map(resume)
     this.#offersTimer = setTimeout(() => { this.#offers = undefined }, resumeOfferMs).unref()
@@ -172,7 +154,9 @@ export class FramedSession implements RequestHandler {
   }
 
   #message (id: number | undefined, data: string | Buffer): unknown {
-    if (this.#init.mayPost?.(this.#connection) === false) return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
+    if (this.#init.mayPost?.(this.#connection) === false) {
+      return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
+    }
     const result = this.#callbacks.onMessage(this.#connection, data)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
@@ -184,8 +168,9 @@ export class FramedSession implements RequestHandler {
     try {
       if (since !== undefined) {
         if (parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
-        // Beside what the hello offered, and instead of that.
-        ;(this.#offers ??= new Map()).set(group, { since, grant })
+        // Instead of what the hello offered, but for the grant, which need not be said twice.
+        const offers = this.#offers ??= new Map<string, ResumePoint>()
+        offers.set(group, { since, grant: grant ?? offers.get(group)?.grant })
       }
       const result = await this.#init.join(this.#connection, group)
       ;(this.#joined ??= new Set()).add(group)
@@ -246,19 +231,21 @@ export class FramedSession implements RequestHandler {
 }
 
 /**
- * What a client is told of an error. The texts of errors that are the fault of the server (no status, or 500 and up) may name hosts, queries or files, so
- * they stay here.
+ * What a client is told of an error. The texts of errors that are the fault of the server (no status, or 500 and up) may name hosts,
+ * queries or files, so they stay here.
  */
 function describeError (error: unknown): { readonly code: string, readonly message: string } {
-  const { code, statusCode, message } = (typeof error === 'object' && error !== null ? error : {}) as { code?: unknown, statusCode?: unknown, message?: unknown }
-  const known = typeof code === 'string' && code !== '' ? code : handlerFailed
+  const fields = typeof error === 'object' && error !== null ? error : {}
+  const { code, statusCode, message } = fields as { code?: unknown, statusCode?: unknown, message?: unknown }
+  // Some libraries put the name of what failed into their codes.
+  const known = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
   if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') return { code: known, message }
   return { code: known, message: errorCodes[Object.hasOwn(errorCodes, known) ? known as ErrorCode : handlerFailed].text }
 }
 
 /**
- * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can neither pass
- * for that user nor end the memberships of that session.
+ * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can
+ * neither pass for that user nor end the memberships of that session.
  */
 function nameOf (id: string, userId: string | undefined): string {
   const hash = createHash('sha256').update(id)

@@ -5,7 +5,7 @@ import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
 import { ConnectionIntake, type IntakeOwner } from './intake.ts'
 import type { IntakeBudget } from './intake-budget.ts'
-import { detached, MessageBuffer, weigh, type InboundLimits } from './message-buffer.ts'
+import { detached, MessageBuffer, weigh, type InboundLimits, type Waiting } from './message-buffer.ts'
 import { listenForChunks, unfinishedBytes, type ChunkListener } from './receiver.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import type { Metrics } from '../metrics.ts'
@@ -13,11 +13,7 @@ import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 
 /** Where the messages come from, and what their instance has room for. */
-export interface InboundSource {
-  readonly socket: WebSocket
-  readonly intake: IntakeBudget
-}
-
+export interface InboundSource { readonly socket: WebSocket, readonly intake: IntakeBudget }
 /** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
 const smallChunkBytes = 1_024
 
@@ -27,24 +23,26 @@ export interface InboundConnection extends Connection {
   closeForFault (code: number, reason?: string): void
 }
 
-/** Handles what clients of the framed protocol ask for, in its turn. */
+/** Handles the requests of a client of the framed protocol, each in its turn. */
 export interface RequestHandler {
   handle (request: ClientRequest): unknown
-  /** A callback failed for the request that was handled last, and `onError` keeps the connection. */
-  failed (error: Error): void
-  /** All that came is handled. */
-  idle (): void
+  /** A callback failed for the request, and `onError` keeps the connection. */
+  failed (request: ClientRequest, error: Error): void
 }
 
-export interface Closed { readonly code: number, readonly reason: string }
-type Message = string | Buffer | ClientRequest
+interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
 
-/** Calls the callbacks of one connection, never two at once: onConnect, each message in order, onError, and onDisconnect exactly once. */
+export interface Closed { readonly code: number, readonly reason: string }
+type Message = string | Buffer | FramedRequest
+
+/**
+ * The one queue of a connection: calls its callbacks, never two at once: onConnect, each message or framed request in order, onError, and
+ * onDisconnect exactly once.
+ */
 export class MessageQueue implements ChunkListener, IntakeOwner {
   readonly #connection: InboundConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #metrics: Metrics
-  readonly #requests: RequestHandler | undefined
   readonly #queue: MessageBuffer<Message>
   /** Made when the client sends something: most connections only listen. */
   #intake: ConnectionIntake | undefined
@@ -64,15 +62,19 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   #resolveFinished: (() => void) | undefined
 
   constructor (
-    connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, source: InboundSource, metrics: Metrics, requests?: RequestHandler
+    connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, source: InboundSource, metrics: Metrics
   ) {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#queue = new MessageBuffer(limits)
     this.#source = source
     this.#metrics = metrics
-    this.#requests = requests
     listenForChunks(source.socket, this)
+  }
+
+  /** A message waits, or its callback runs. */
+  get pending (): boolean {
+    return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue.length > 0)
   }
 
   /** Resolves when `onDisconnect` is done; never rejects. */
@@ -85,7 +87,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   async start (entered: Promise<void> | undefined, request: FastifyRequest<{ Params: Connection['params'] }>): Promise<void> {
     try {
       if (entered !== undefined) await entered
-      // Closed by this side before the callbacks heard of it: then they never do.
+      // When this side closes the connection before the callbacks heard of it, they never do.
       this.#announced = !this.#stopped
       if (this.#announced) await this.#callbacks.onConnect?.(this.#connection, request)
     } catch (error) {
@@ -125,10 +127,10 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   }
 
   /** The same for a request of the framed protocol, which was `bytes` long. */
-  receiveRequest (request: ClientRequest, bytes: number): void {
+  receiveRequest (handler: RequestHandler, request: ClientRequest, bytes: number): void {
     if (this.#stopped || this.#ended !== undefined) return
-    if (this.#busy) this.#enqueue(request, bytes)
-    else this.#begin(request, bytes)
+    if (this.#busy) this.#enqueue({ handler, request }, bytes)
+    else this.#begin({ handler, request }, bytes)
   }
 
   get #taken (): ConnectionIntake {
@@ -142,12 +144,12 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
     try {
       result = this.#handle(message)
     } catch (error) {
-      result = this.#messageFailed(toError(error))
+      result = this.#messageFailed(message, toError(error))
     }
     // A handler that is done at once needs no promise.
     if (!isThenable(result)) return this.#idle()
     this.#taken.hold(weigh(bytes))
-    void this.#work(result, weigh(bytes))
+    void this.#work({ message, bytes }, result)
   }
 
   /** Drops what waits, and whatever still comes. */
@@ -183,7 +185,8 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
 
   /** An outage of the backplane is no fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    if (hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    const isOutage = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
+    if (isOutage) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
@@ -194,21 +197,20 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
     this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
   }
 
-  /** Waits for a callback that runs, and takes `bytes`, then handles the queue, one message at a time. Never rejects. */
-  async #work (running?: PromiseLike<unknown>, bytes = 0): Promise<void> {
-    let pending: unknown = running
-    let held = bytes
+  /** Waits for the callback that runs for a message, then handles the queue, one message at a time. Never rejects. */
+  async #work (first?: Waiting<Message>, running?: PromiseLike<unknown>): Promise<void> {
+    let [current, pending]: [Waiting<Message> | undefined, unknown] = [first, running]
     for (;;) {
       try {
         if (isThenable(pending)) await pending
-        this.#intake?.release(held)
-        held = 0
+        if (current !== undefined) this.#intake?.release(weigh(current.bytes))
+        current = undefined
         const next = this.#queue.shift()
         if (next === undefined) break
-        held = weigh(next.bytes)
+        current = next
         pending = this.#handle(next.message)
       } catch (error) {
-        pending = this.#messageFailed(toError(error))
+        pending = this.#messageFailed(current?.message, toError(error))
       }
     }
     this.#idle()
@@ -216,14 +218,14 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
 
   #handle (message: Message): unknown {
     this.#metrics.messagesReceived++
-    if (typeof message === 'object' && 'type' in message) return this.#requests?.handle(message)
+    if (isFramed(message)) return message.handler.handle(message.request)
     return this.#callbacks.onMessage(this.#connection, message)
   }
 
   /** Never rejects. */
-  async #messageFailed (error: Error): Promise<void> {
-    if (await this.#survives(error, 'onMessage failed')) this.#requests?.failed(error)
-    else this.#closeFor(error)
+  async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
+    if (!await this.#survives(error, 'onMessage failed')) return this.#closeFor(error)
+    if (isFramed(message)) message.handler.failed(message.request, error)
   }
 
   /** Whether `onError` wants to keep the connection. */
@@ -242,7 +244,6 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
 
   #idle (): void {
     this.#busy = false
-    this.#requests?.idle()
     if (this.#ended !== undefined) void this.#finish(this.#ended)
   }
 
@@ -266,10 +267,15 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   }
 }
 
+function isFramed (message: Message | undefined): message is FramedRequest {
+  return typeof message === 'object' && 'handler' in message
+}
+
 export function isThenable (value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && 'then' in value
 }
 
 function toError (thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(`a callback threw ${typeof thrown === 'string' ? thrown : typeof thrown}, which is no Error`, { cause: thrown })
+  if (thrown instanceof Error) return thrown
+  return new Error(`a callback threw a non-Error value: ${typeof thrown === 'string' ? thrown : typeof thrown}`, { cause: thrown })
 }

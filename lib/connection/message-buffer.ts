@@ -8,7 +8,8 @@ export interface InboundLimits {
   readonly options: { readonly maxPayload?: number | undefined }
 }
 
-interface Waiting<Message> { readonly message: Message, readonly bytes: number }
+/** A message that was received, and how long it was. */
+export interface Waiting<Message> { readonly message: Message, readonly bytes: number }
 
 /** What a message costs beside its bytes while it is held. */
 const overheadBytes = 200

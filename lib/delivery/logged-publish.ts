@@ -1,4 +1,4 @@
-import type { Backplane, Envelope, LogSettings, Target } from '../backplane/backplane.ts'
+import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
 import { formatPosition } from '../backplane/position.ts'
@@ -6,22 +6,14 @@ import type { BroadcastOptions, BroadcastResult } from '../types.ts'
 
 const maxKeyBytes = 255
 
-type Publishing = Pick<Backplane, 'append' | 'publish'>
 type LoggedResult = Omit<BroadcastResult, 'localRecipients' | 'slowRecipients'>
-
-interface StoredIn {
-  readonly group: string
-  readonly position: string
-  readonly queued: boolean
-  readonly duplicate: boolean
-}
 
 /** Broadcasts to groups of which at least one has a log. */
 export class LoggedPublish {
-  readonly #backplane: Publishing
+  readonly #backplane: Pick<Backplane, 'append'>
   readonly #logs: GroupLogs
 
-  constructor (backplane: Publishing, logs: GroupLogs) {
+  constructor (backplane: Pick<Backplane, 'append'>, logs: GroupLogs) {
     this.#backplane = backplane
     this.#logs = logs
   }
@@ -35,30 +27,20 @@ export class LoggedPublish {
   }
 
   /**
-   * Resolves when every group's log has the message; groups without a log get a volatile one.
-   * @throws what `Backplane.append` and `Backplane.publish` throw
+   * Resolves when the logs of all groups have the message; groups without a log get it in the same step, as a volatile one.
+   * @throws what `Backplane.append` throws
    */
   async append (targets: readonly Target[], envelope: Envelope, { idempotencyKey }: BroadcastOptions): Promise<LoggedResult> {
-    const appended = await Promise.all(targets.map(async target => {
-      const log = this.#logs.of(target.name)
-      if (log !== undefined) return await this.#appendOne(target, envelope, log, idempotencyKey)
-      await this.#backplane.publish([target], envelope)
-      return undefined
-    }))
-    const stored = appended.filter(one => one !== undefined)
-    const [first] = stored
-    const positions = (): Record<string, string> => Object.fromEntries(stored.map(({ group, position }) => [group, position]))
+    const groups = targets.map(({ name }) => ({ group: name, log: this.#logs.of(name) }))
+    const { positions, queued, duplicate } = await this.#backplane.append(groups, envelope, idempotencyKey)
+    const formatted = Array.from(positions, ([group, position]) => [group, formatPosition(position)] as const)
+    const [first] = formatted
     return {
       scope: 'cluster',
-      ...(targets.length === 1 && first !== undefined ? { position: first.position } : { positions: positions() }),
-      ...(stored.some(({ queued }) => queued) ? { queued: true } : {}),
-      ...(stored.length > 0 && stored.every(({ duplicate }) => duplicate) ? { duplicate: true } : {})
+      ...(targets.length === 1 && first !== undefined ? { position: first[1] } : { positions: Object.fromEntries(formatted) }),
+      ...(queued ? { queued } : {}),
+      ...(duplicate ? { duplicate } : {})
     }
-  }
-
-  async #appendOne (target: Target, envelope: Envelope, log: LogSettings, key: string | undefined): Promise<StoredIn> {
-    const { position, queued, duplicate } = await this.#backplane.append(target.name, { ...envelope, target }, log, key)
-    return { group: target.name, position: formatPosition(position), queued, duplicate }
   }
 }
 

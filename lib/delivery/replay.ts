@@ -1,6 +1,6 @@
 import type { Backplane, LogPosition } from '../backplane/backplane.ts'
 import { samePosition } from '../backplane/position.ts'
-import type { Holdback } from '../hub/holdback.ts'
+import type { Holdback, ReplayEnd } from '../hub/holdback.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
@@ -38,7 +38,8 @@ export class Replay {
     const offer = connection.takeOffer(group)
     const from = since ?? offer?.since
     if (from === undefined && history === 0 && !connection.framed) return undefined
-    return { member, options: { history, ...(from === undefined ? {} : { since: from }) }, grant: offer?.grant, holdback: member.startHold() }
+    const asked = { history, ...(from === undefined ? {} : { since: from }) }
+    return { member, options: asked, grant: offer?.grant, holdback: member.startHold() }
   }
 
   /** Gives up: the join failed. */
@@ -58,15 +59,18 @@ export class Replay {
       // The connection left the group meanwhile, and may even have joined anew.
       if (!isCurrent(pending)) return result
       const { recovered, reason, position } = result
-      const proof = before === undefined || connection.sessionName === undefined ? undefined : proofs.grant(group, connection.sessionName, before)
+      const { sessionName } = connection
+      const proof = before === undefined || sessionName === undefined ? undefined : proofs.grant(group, sessionName, before)
       connection.announce({ type: 'joined', group, recovered, reason, position, grant: proof })
       const reached = this.#backplane.position(group)
       // The log may be ahead of what this instance has delivered: the rest of the log comes live.
       const due = messages.filter(({ position }) => isDelivered(position, reached))
       for (const envelope of due) this.#hub.replay(member, envelope)
       const last = due.at(-1)?.position ?? before
-      const end = last === undefined ? undefined : { position: last, epoch: last.epoch === '' ? epoch ?? '' : last.epoch, told: recovery.recovered === false }
-      for (const news of member.releaseHold(end)) {
+      const end = (position: LogPosition): ReplayEnd => {
+        return { position, epoch: position.epoch === '' ? epoch ?? '' : position.epoch, told: recovered === false }
+      }
+      for (const news of member.releaseHold(last === undefined ? undefined : end(last))) {
         if ('reason' in news) member.gap(news)
         else if (!member.hold(news)) this.#hub.replay(member, news)
       }

@@ -1,6 +1,7 @@
 import type { Backplane } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { isThenable } from '../connection/inbound.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
@@ -145,7 +146,13 @@ export class Membership {
 
   /** What the application shows of the member, as JSON keeps it: members here and elsewhere look alike. */
   #infoOf (connection: LocalConnection): Json | undefined {
-    const text = JSON.stringify(this.#options.memberInfo?.(connection)) as string | undefined
+    const info: unknown = this.#options.memberInfo?.(connection)
+    if (isThenable(info)) {
+      // Refused here, so that its own failure is no news: without a handler it would end the process.
+      Promise.resolve(info).catch(() => undefined)
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
+    }
+    const text = JSON.stringify(info) as string | undefined
     if (text === undefined) return undefined
     if (Buffer.byteLength(text) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
     return JSON.parse(text) as Json

@@ -1,20 +1,22 @@
 import { BoundedMap } from '../bounded-map.ts'
 import { WebsocketGroupsError } from '../errors.ts'
+import type { LogLimits } from '../backplane/backplane.ts'
 import type { LogSettings } from '../types.ts'
 import { check, checkOptions, integer, isPlainObject, property, show, withoutUndefined, type Rule } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 
 const maxRemembered = 10_000
 
-export const defaultLog: LogSettings = { maxMessages: 100, ttlMs: 300_000 }
+export const defaultLog: LogLimits = { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 }
 
 export const logRule: Rule = {
-  allowed: 'false or { maxMessages, ttlMs }',
+  allowed: 'false or { maxMessages, maxBytes?, ttlMs }',
   accepts: value => value === false || (isPlainObject(value) && !isThenable(value))
 }
 
 const logRules = {
   maxMessages: integer(1, 10_000, 'messages'),
+  maxBytes: integer(1, 1_073_741_824, 'bytes'),
   ttlMs: integer(1_000, 2_592_000_000, 'ms')
 } as const satisfies Record<keyof LogSettings, Rule>
 
@@ -25,29 +27,29 @@ const logRules = {
 export function checkLog (log: unknown, name: string): asserts log is LogSettings | false {
   check(name, log, logRule)
   if (log === false) return
-  for (const [field, rule] of Object.entries(logRules)) check(`${name}.${field}`, property(log, field), rule)
+  for (const field of ['maxMessages', 'ttlMs'] as const) check(`${name}.${field}`, property(log, field), logRules[field])
   checkOptions(log, logRules, `${name}.`)
 }
 
 /** Which log each group has, by the options `log` and `logs`. */
 export class GroupLogs {
-  readonly #default: LogSettings | false
-  readonly #exact = new Map<string, LogSettings | false>()
+  readonly #default: LogLimits | false
+  readonly #exact = new Map<string, LogLimits | false>()
   /** Longest first, so that the first one that fits is the most exact. */
-  readonly #prefixes: ReadonlyArray<readonly [prefix: string, settings: LogSettings | false]>
+  readonly #prefixes: ReadonlyArray<readonly [prefix: string, limits: LogLimits | false]>
   readonly #choose: ((group: string) => unknown) | undefined
   /** Answers by prefix, so that a broadcast does not walk the list. */
-  readonly #known = new BoundedMap<string, LogSettings | false>({ maxWeight: maxRemembered })
+  readonly #known = new BoundedMap<string, LogLimits | false>({ maxWeight: maxRemembered })
   /** What the function answered and was found right: it usually returns the same few objects. */
-  readonly #checked = new WeakSet<object>()
+  readonly #checked = new WeakMap<object, LogLimits>()
 
   constructor ({ log, logs }: { readonly log: NonNullable<WebsocketGroupsOptions['log']>, readonly logs: WebsocketGroupsOptions['logs'] }) {
-    this.#default = log
+    this.#default = withDefaults(log)
     this.#choose = typeof logs === 'function' ? logs : undefined
     const named = Object.entries(withoutUndefined(typeof logs === 'function' ? {} : logs ?? {}))
-    for (const [name, settings] of named) if (!name.endsWith('*')) this.#exact.set(name, settings)
+    for (const [name, settings] of named) if (!name.endsWith('*')) this.#exact.set(name, withDefaults(settings))
     this.#prefixes = named.filter(([name]) => name.endsWith('*'))
-      .map(([name, settings]) => [name.slice(0, -1), settings] as const)
+      .map(([name, settings]) => [name.slice(0, -1), withDefaults(settings)] as const)
       .sort(([a], [b]) => b.length - a.length)
   }
 
@@ -55,14 +57,14 @@ export class GroupLogs {
    * The settings of the group's log; `undefined`: the group has none.
    * @throws {WebsocketGroupsError} WSG_OPTION_INVALID when the function `logs` throws, or returns what is no setting
    */
-  of (group: string): LogSettings | undefined {
+  of (group: string): LogLimits | undefined {
     const settings = this.#choose === undefined ? this.#exact.get(group) ?? this.#byPrefix(group) : this.#chosen(this.#choose, group)
     return settings === false ? undefined : settings
   }
 
   /**
-   * Whether the group has a log, for callers that nobody could tell of an error. Where the function `logs` gives no usable answer the group counts as one
-   * with a log: its messages are then never taken for volatile ones, and whoever joins it or sends to it gets the error.
+   * Whether the group has a log, for callers that nobody could tell of an error. Where the function `logs` gives no usable answer the group
+   * counts as one with a log: its messages are then never taken for volatile ones, and whoever joins it or sends to it gets the error.
    */
   has (group: string): boolean {
     try {
@@ -72,18 +74,20 @@ export class GroupLogs {
     }
   }
 
-  #chosen (choose: (group: string) => unknown, group: string): LogSettings | false {
+  #chosen (choose: (group: string) => unknown, group: string): LogLimits | false {
     const settings = call(choose, group)
     if (settings === undefined) return this.#default
-    if (typeof settings === 'object' && settings !== null && this.#checked.has(settings)) return settings as LogSettings
+    const checked = typeof settings === 'object' && settings !== null ? this.#checked.get(settings) : undefined
+    if (checked !== undefined) return checked
     // The promise is refused below; its own failure is no news then, and would end the process as an unhandled rejection.
     if (isThenable(settings)) Promise.resolve(settings).catch(() => undefined)
     checkLog(settings, `what logs(${show(group)}) returns`)
-    if (settings !== false) this.#checked.add(settings)
-    return settings
+    const limits = withDefaults(settings)
+    if (settings !== false && limits !== false) this.#checked.set(settings, limits)
+    return limits
   }
 
-  #byPrefix (group: string): LogSettings | false {
+  #byPrefix (group: string): LogLimits | false {
     if (this.#prefixes.length === 0) return this.#default
     const known = this.#known.get(group)
     if (known !== undefined) return known
@@ -92,6 +96,12 @@ export class GroupLogs {
     this.#known.set(group, settings)
     return settings
   }
+}
+
+function withDefaults (settings: LogSettings | false): LogLimits | false {
+  if (settings === false) return false
+  const { maxMessages, maxBytes = defaultLog.maxBytes, ttlMs } = settings
+  return { maxMessages, maxBytes, ttlMs }
 }
 
 function call (choose: (group: string) => unknown, group: string): unknown {

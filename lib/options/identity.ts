@@ -15,8 +15,9 @@ export interface IdentityFacts {
 export type IdentityOptions = Required<Pick<WebsocketGroupsOptions, 'userId' | 'expiresAt'>>
 
 /**
- * Reads an identity with the options `userId` and `expiresAt`. What is there but cannot be understood is an error and never counts as missing:
- * an end that is ignored would keep a connection for ever, and a user id that is ignored would take it out of the reach of `disconnect`.
+ * Reads an identity with the options `userId` and `expiresAt`. What is there but cannot be understood is an error and never counts as
+ * missing: an end that is ignored would keep a connection for ever, and a user id that is ignored would take it out of the reach of
+ * `disconnect`.
  * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
  */
 export function readIdentity (identity: Identity, options: IdentityOptions): IdentityFacts {
@@ -40,8 +41,8 @@ export function readTokenId (identity: Identity, options: Required<Pick<Websocke
 }
 
 /**
- * Whether a fresh identity stands for the same user as another one. Of identities without a user id nobody can tell, unless they are equal but for the times
- * that every new token has.
+ * Whether a fresh identity stands for the same user as another one. Of identities without a user id nobody can tell, unless they are equal
+ * but for the times that every new token has.
  */
 export function isSameUser (old: Identity | null, fresh: Identity, options: IdentityOptions): boolean {
   if (old === null) return false
@@ -74,7 +75,9 @@ export function defaultExpiresAt (identity: Identity): number | undefined {
   return isAbsent(exp) ? undefined : instantOf(exp, 1_000)
 }
 
-/** Milliseconds since the epoch, of a number or a numeric string in units of `unitMs`, a Date or an ISO 8601 string; NaN for anything else. */
+/**
+ * Milliseconds since the epoch, of a number or a numeric string in units of `unitMs`, a Date or an ISO 8601 string; NaN for anything else.
+ */
 function instantOf (value: unknown, unitMs: number): number {
   if (typeof value === 'number') return value * unitMs
   if (value instanceof Date) return value.getTime()
@@ -91,5 +94,6 @@ function wrong (what: string, allowed: string, got: unknown): WebsocketGroupsErr
   const promise = typeof property(got, 'then') === 'function'
   // Refused here, so that its own failure is no news: without a handler it would end the process.
   if (promise) Promise.resolve(got).catch(() => undefined)
-  return new WebsocketGroupsError('WSG_IDENTITY_INVALID', `${what} must be ${allowed}, got ${promise ? 'a promise: the option cannot be async' : show(got)}`)
+  const found = promise ? 'a promise: the option cannot be async' : show(got)
+  return new WebsocketGroupsError('WSG_IDENTITY_INVALID', `${what} must be ${allowed}, got ${found}`)
 }

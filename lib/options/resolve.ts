@@ -1,7 +1,9 @@
 import { checkLog, defaultLog, logRule } from './group-logs.ts'
 import { defaultExpiresAt, defaultTokenId, defaultUserId } from './identity.ts'
-import { aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule } from './rules.ts'
 import { checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
+import {
+  aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule
+} from './rules.ts'
 import type { OutagePolicy, PublisherOptions, WebsocketGroupsOptions } from './types.ts'
 
 const outageRules = {
@@ -17,7 +19,8 @@ const minSecretLength = 32
 
 const rules = {
   redis: {
-    allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, or an ioredis client (the plugin alone may leave it out, and stays in memory then)',
+    allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, or an ioredis client ' +
+      '(the plugin alone may leave it out, and stays in memory then)',
     accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
     secret: true
   },
@@ -37,14 +40,20 @@ const rules = {
   tokenId: aFunction,
   memberInfo: aFunction,
   rooms: { allowed: 'an object of room options by path', accepts: isPlainObject },
-  instanceLabel: { allowed: 'a string of 1 to 100 characters', accepts: value => typeof value === 'string' && value.length >= 1 && value.length <= 100 },
+  instanceLabel: {
+    allowed: 'a string of 1 to 100 characters',
+    accepts: value => typeof value === 'string' && value.length >= 1 && value.length <= 100
+  },
   options: { allowed: 'an object of ws server options', accepts: isPlainObject },
   keyPrefix: {
     allowed: 'a string of 1 to 100 characters without braces, spaces and control characters',
     accepts: value => typeof value === 'string' && /^[^{}\s\p{Cc}]{1,100}$/u.test(value)
   },
   log: logRule,
-  logs: { allowed: 'an object of log settings by group name or prefix*, or a function', accepts: value => typeof value === 'function' || isPlainObject(value) },
+  logs: {
+    allowed: 'an object of log settings by group name or prefix*, or a function',
+    accepts: value => typeof value === 'function' || isPlainObject(value)
+  },
   outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
   limits: limitsRule,
   upgradeLimit: { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isPlainObject(value) },
@@ -94,7 +103,10 @@ const defaults = {
   shutdownCode: 1001
 } as const satisfies Partial<WebsocketGroupsOptions>
 
-const outageDefaults: OutagePolicy = { join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded' }
+const outageDefaults: OutagePolicy = {
+  join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded'
+}
+const roomRule: Rule = { allowed: 'true or an object of room options', accepts: value => value === true || isPlainObject(value) }
 const defaultMaxPayload = 1_048_576
 
 type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs'
@@ -117,7 +129,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   if (maxPayload !== undefined) check('options.maxPayload', maxPayload, integer(0, Number.MAX_SAFE_INTEGER, 'bytes, 0 for no limit'))
   for (const [path, room] of Object.entries(given.rooms ?? {})) {
     if (!path.startsWith('/')) throw invalid(`the path of a room must begin with a slash, got ${show(path)}`)
-    check(`rooms[${show(path)}]`, room, { allowed: 'true or an object of room options', accepts: value => value === true || isPlainObject(value) })
+    check(`rooms[${show(path)}]`, room, roomRule)
   }
   return {
     redis: undefined,
@@ -142,7 +154,10 @@ const publisherRules = {
   operationTimeoutMs,
   log,
   logs,
-  logger: { allowed: 'a logger as that of Fastify', accepts: value => ['debug', 'warn'].every(level => typeof property(value, level) === 'function') }
+  logger: {
+    allowed: 'a logger as that of Fastify',
+    accepts: value => ['debug', 'warn'].every(level => typeof property(value, level) === 'function')
+  }
 } as const satisfies Record<keyof PublisherOptions, Rule>
 
 export type ResolvedPublisherOptions =

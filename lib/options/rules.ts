@@ -30,7 +30,8 @@ export function integer (min: number, max: number, unit: string): Rule {
 }
 
 /**
- * Checks each option that is there against its rule. An option that is `undefined` counts as left out, as an unset environment variable does.
+ * Checks each option that is there against its rule. An option that is `undefined` counts as left out, as an unset environment variable
+ * does.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkOptions (raw: unknown, rules: Rules, where: string, ignored: readonly string[] = []): void {
@@ -38,7 +39,9 @@ export function checkOptions (raw: unknown, rules: Rules, where: string, ignored
   for (const [name, value] of Object.entries(raw as object)) {
     if (ignored.includes(name) || value === undefined) continue
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
-    if (rule === undefined) throw invalid(`there is no option ${where}${name} (it got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
+    if (rule === undefined) {
+      throw invalid(`there is no option ${where}${name} (it got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
+    }
     check(where + name, value, rule)
   }
 }

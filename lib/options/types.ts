@@ -14,7 +14,10 @@ export interface OutagePolicy {
   readonly join: 'local' | 'reject'
   /** `local`: this instance's members get it. `drop`: nobody. `reject`: WSG_BACKPLANE_UNAVAILABLE. */
   readonly broadcast: 'local' | 'drop' | 'reject'
-  /** Broadcasts to groups with a log. `reject`: WSG_BACKPLANE_UNAVAILABLE. `queue`: they wait, in order, up to 1,000 messages, 1 MiB and 5 seconds. */
+  /**
+   * Broadcasts to groups with a log. `reject`: WSG_BACKPLANE_UNAVAILABLE. `queue`: they wait, in order, up to 1,000 messages, 1 MiB and 5
+   * seconds.
+   */
   readonly loggedBroadcast: 'reject' | 'queue'
   /** `stale`: last known members and counts. `reject`: WSG_BACKPLANE_UNAVAILABLE. */
   readonly reads: 'stale' | 'reject'
@@ -46,7 +49,10 @@ export interface Limits {
   readonly upgradesPerAddress?: Rate | false | undefined
   /** Messages of one connection. Over it the connection is not read for a while. @default { perSecond: 1_000, burst: 5_000 } */
   readonly messages?: Rate | false | undefined
-  /** Bytes of one connection. Over it the connection is not read for a while. @default { perSecond: 4_194_304, burst: 16_777_216 } // 4 and 16 MiB */
+  /**
+   * Bytes of one connection. Over it the connection is not read for a while. @default { perSecond: 4_194_304, burst: 16_777_216 } // 4 and
+   * 16 MiB
+   */
   readonly bytes?: Rate | false | undefined
   /** Joins and leaves that one client of the framed protocol asks for. More of them wait. @default { perSecond: 100, burst: 1_000 } */
   readonly requests?: Rate | false | undefined
@@ -54,7 +60,10 @@ export interface Limits {
   readonly replays?: Rate | false | undefined
   /** Fresh tokens that one client of the framed protocol sends. More of them wait. @default { perSecond: 1, burst: 10 } */
   readonly tokens?: Rate | false | undefined
-  /** Groups that connections of one user are the first of this instance to join, per minute. More fail with WSG_RATE_LIMITED. @default 1_000 */
+  /**
+   * Groups that connections of one user are the first of this instance to join, per minute. More fail with WSG_RATE_LIMITED. @default
+   * 1_000
+   */
   readonly newGroupsPerMinute?: number | false | undefined
   /** How many connections of one user a list of members shows. @default 20 */
   readonly presenceEntriesPerUser?: number | false | undefined
@@ -65,34 +74,42 @@ export interface Limits {
    * Over it connections that hold more than their share are not read until there is room. @default 8_388_608 // 8 MiB
    */
   readonly queuedBytes?: number | false | undefined
-  /** Bytes that wait in this instance for slow clients. Over it those furthest behind are closed with 4008. @default 268_435_456 // 256 MiB */
+  /**
+   * Bytes that wait in this instance for slow clients. Over it those furthest behind are closed with 4008. @default 268_435_456 // 256 MiB
+   */
   readonly bufferedBytes?: number | false | undefined
 }
 
 export type UpgradeLimit = Rate
 
 export interface WebsocketGroupsOptions {
-  /** Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit). Left out: everything stays in this process. */
+  /**
+   * Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit). Left out: everything stays
+   * in this process.
+   */
   readonly redis?: string | RedisOptions | Redis | undefined
   /** Your own backplane, or one of a `memoryCluster()`; excludes `redis`. */
   readonly backplane?: Backplane | undefined
   /** Turns a token into an identity, for `app.wsAuth()` and rooms; throws, or returns nothing, when the token is no good. */
   readonly authenticate?: Authenticate | undefined
   /**
-   * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together. After that the answer is a 503.
+   * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together. After that the answer is a
+   * 503.
    * @default 10_000
    */
   readonly authTimeoutMs?: number | undefined
   /**
-   * Signs what proves to any instance that a client was in a group before, so that it may have what it missed; at least 32 characters. To rotate it, give an
-   * array: the first one signs, all are accepted. @default drawn by the first instance and kept in Redis; per process without Redis
+   * Signs what proves to any instance that a client was in a group before, so that it may have what it missed; at least 32 characters. To
+   * rotate it, give an array: the first one signs, all are accepted. @default drawn by the first instance and kept in Redis; per process
+   * without Redis
    */
   readonly secret?: string | readonly string[] | undefined
   /** Which user an identity stands for. Cannot be async. @default its `userId`, else its `sub`, else its `id` */
   readonly userId?: ((identity: Identity) => string | undefined) | undefined
   /**
-   * When an identity ends: milliseconds since the epoch (a number or a numeric string), a Date or an ISO 8601 string; the connection is then closed with 4401.
-   * Anything else but `undefined` and `null` refuses the identity. Cannot be async. @default its `expiresAt`, else its `exp` (seconds, as in a JWT)
+   * When an identity ends: milliseconds since the epoch (a number or a numeric string), a Date or an ISO 8601 string; the connection is
+   * then closed with 4401. Anything else but `undefined` and `null` refuses the identity. Cannot be async. @default its `expiresAt`, else
+   * its `exp` (seconds, as in a JWT)
    */
   readonly expiresAt?: ((identity: Identity) => number | string | Date | null | undefined) | undefined
   /** What `registry.block({ tokenId })` knows the token of an identity by. Cannot be async. @default its `jti` */
@@ -115,23 +132,38 @@ export interface WebsocketGroupsOptions {
    * `limits.upgradesPerAddress` alone. @default { perSecond: 2_000, burst: 20_000 }
    */
   readonly upgradeLimit?: UpgradeLimit | false | undefined
-  /** What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile. @default { maxMessages: 100, ttlMs: 300_000 } */
+  /**
+   * What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile.
+   * @default { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 }
+   */
   readonly log?: LogSettings | false | undefined
   /** Exceptions from `log`, by group name, by prefix (`'chat:*'`, the longest counts), or as a function (`undefined`: as `log` says). */
   readonly logs?: Readonly<Record<string, LogSettings | false>> | ((group: string) => LogSettings | false | undefined) | undefined
   /** A connection that is this far behind is closed with 4008. @default 4_194_304 // 4 MiB */
   readonly maxBufferedBytes?: number | undefined
-  /** A connection that is this far behind gets no volatile messages, and of those with a conflation key only the latest. @default 65_536 // 64 KiB */
+  /**
+   * A connection that is this far behind gets no volatile messages, and of those with a conflation key only the latest. @default 65_536 //
+   * 64 KiB
+   */
   readonly slowBufferedBytes?: number | undefined
-  /** Milliseconds (0 to 10) that messages wait for others that can go out in the same write. 0: only for those that are there already. @default 0 */
+  /**
+   * Milliseconds (0 to 10) that messages wait for others that can go out in the same write. 0: only for those that are there already.
+   * @default 0
+   */
   readonly flushIntervalMs?: number | undefined
   /** Messages of one connection that may wait for its callbacks; while it has more, the connection is not read. @default 1_024 */
   readonly maxQueuedMessages?: number | undefined
-  /** The same in bytes. A client whose compressed messages grow to far more than that before they can be stopped is closed with 1008. @default 4_194_304 // 4 MiB */
+  /**
+   * The same in bytes. A client whose compressed messages grow to far more than that before they can be stopped is closed with 1008.
+   * @default 4_194_304 // 4 MiB
+   */
   readonly maxQueuedBytes?: number | undefined
   /** @default 1_000 */
   readonly maxGroupsPerConnection?: number | undefined
-  /** Milliseconds a client of the framed protocol has to come back before the others are told that it left; where the route has `presence`. @default 10_000 */
+  /**
+   * Milliseconds a client of the framed protocol has to come back before the others are told that it left; where the route has `presence`.
+   * @default 10_000
+   */
   readonly presenceGraceMs?: number | undefined
   /** Milliseconds between pings; a connection that answers none of two is terminated. 0 disables. @default 30_000 */
   readonly heartbeatIntervalMs?: number | undefined
@@ -156,7 +188,10 @@ export interface PublisherOptions {
   readonly redis: string | RedisOptions | Redis
   readonly keyPrefix?: string | undefined
   readonly operationTimeoutMs?: number | undefined
-  /** As the plugin's; must be the same, or what this process publishes is not what the instances repair from. */
+  /**
+   * As the plugin's. Where it differs from that of the instances, the larger settings count; whether a group has a log at all must be the
+   * same.
+   */
   readonly log?: WebsocketGroupsOptions['log'] | undefined
   readonly logs?: WebsocketGroupsOptions['logs'] | undefined
   readonly logger?: FastifyBaseLogger | undefined

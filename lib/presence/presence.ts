@@ -10,8 +10,8 @@ import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 
 /*
  * How presence is wired: `Membership` calls `joined` once a join is announced and `left` once a leave is stored; the instance hands
- * envelopes of the kind `presence` to `receive`, and calls `announceResync` when the backplane is back, or when it removed the members of a dead
- * instance.
+ * envelopes of the kind `presence` to `receive`, and calls `announceResync` when the backplane is back, or when it removed the members of a
+ * dead instance.
  */
 
 /** What a close without a code counts as: RFC 6455 7.1.5. */

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
-import type { Appended, Backplane, Envelope, GapReason, LocalInstance, LogPosition, Target } from '../../lib/backplane/backplane.ts'
-import { maxBlocks } from '../../lib/backplane/backplane.ts'
+import {
+  maxBlocks, maxPageBytes, type Appended, type Backplane, type Envelope, type GapReason, type LocalInstance, type LogLimits, type LogPosition,
+  type Target
+} from '../../lib/backplane/backplane.ts'
 import { drawId } from '../../lib/ids.ts'
 import { logStart } from '../../lib/backplane/position.ts'
 import type { Member } from '../../lib/types.ts'
@@ -19,6 +21,8 @@ export interface ContractOptions {
   /** Makes an empty cluster, for each test anew. */
   readonly create: () => ContractCluster | Promise<ContractCluster>
 }
+
+type AppendOptions = Partial<LogLimits> & { readonly key?: string | undefined }
 
 const log = new Proxy({}, { get: (_, key) => key === 'child' ? () => log : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
 
@@ -57,8 +61,17 @@ class Instance implements LocalInstance {
     return this.backplane.publish(list, { ...this.#envelope(target, text), shared: list.length > 1, ...more })
   }
 
-  append (name: string, text: string, { maxMessages = 100, ttlMs = 60_000, key }: { maxMessages?: number, ttlMs?: number, key?: string } = {}): Promise<Appended> {
-    return this.backplane.append(name, this.#envelope(group(name), text), { maxMessages, ttlMs }, key)
+  /** To one group, whose log it stands in. */
+  async append (name: string, text: string, options?: AppendOptions): Promise<Appended & { readonly position: LogPosition }> {
+    const appended = await this.appendTo([name], text, options)
+    return { ...appended, position: appended.positions.get(name) ?? logStart }
+  }
+
+  /** To several groups: those whose name begins with `log` keep one. */
+  appendTo (names: readonly string[], text: string, { key, ...limits }: AppendOptions = {}): Promise<Appended> {
+    const log = { maxMessages: 100, maxBytes: 1_048_576, ttlMs: 60_000, ...limits }
+    const targets = names.map(name => ({ group: name, log: this.logged(name) ? log : undefined }))
+    return this.backplane.append(targets, { ...this.#envelope(group(names[0] ?? ''), text), shared: names.length > 1 }, key)
   }
 
   #envelope (target: Target, text: string | Buffer): Envelope {
@@ -337,13 +350,13 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
       assert.deepEqual(gaps, [])
     }
     for (const index of [0, 1, 2]) assert.deepEqual(first?.filter(text => text.startsWith(`${index}:`)), Array.from({ length: 200 }, (_, n) => `${index}:${n}`))
-    const { messages } = await (instances[0] as Instance).backplane.history('log', logStart, 1000)
+    const { messages } = await (instances[0] as Instance).backplane.history('log', logStart, 600)
     assert.deepEqual(messages.map(({ payload }) => payload.toString()), first)
   })
 
   rule('a log keeps its latest messages, and says when those after a position are gone', async start => {
     const a = await start()
-    const appended: Appended[] = []
+    const appended: Array<{ readonly position: LogPosition }> = []
     for (let n = 1; n <= 10; n++) appended.push(await a.append('log', String(n), { maxMessages: 4 }))
     const at = (n: number): LogPosition => appended[n - 1]?.position ?? logStart
     const read = async (since: LogPosition | undefined, limit = 100): Promise<unknown[]> => {
@@ -364,6 +377,120 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     assert.deepEqual((await a.backplane.history('log-none', undefined, 10)).messages, [])
     assert.equal((await a.backplane.history('log-none', logStart, 10)).gap, undefined)
     assert.equal((await a.backplane.history('log-none', at(1), 10)).gap, 'epoch')
+  })
+
+  rule('a log with large messages is read in pages of limited bytes, each from where the last one ended', async start => {
+    const a = await start()
+    const sizes = [10, 100_000, 100_000, 100_000, 400_000, 20, 20, 150_000, 30]
+    for (const [index, size] of sizes.entries()) await a.append('log', String(index).padEnd(size))
+    const pages = async (since: LogPosition | undefined, limit: number): Promise<number[][]> => {
+      const read: number[][] = []
+      for (let from = since; ;) {
+        const { messages, gap, before, more } = await a.backplane.history('log', from, limit)
+        assert.equal(gap, undefined)
+        if (from !== undefined && from.epoch !== '') assert.deepEqual(before, from)
+        const bytes = messages.reduce((sum, { payload }) => sum + payload.length, 0)
+        assert.ok(bytes <= maxPageBytes || messages.length === 1, `${bytes} bytes`)
+        read.push(messages.map(({ payload }) => Number(payload.toString('latin1', 0, 2))))
+        from = messages.at(-1)?.position
+        if (!more) return read
+      }
+    }
+    const all = await pages(logStart, 100)
+    assert.deepEqual(all.flat(), sizes.map((_, index) => index))
+    assert.ok(all.length >= 4, `${all.length} pages`)
+    assert.deepEqual((await pages(undefined, 3)).flat(), [6, 7, 8])
+    assert.ok((await pages(logStart, 1)).every(page => page.length === 1))
+  })
+
+  rule('a log keeps as many bytes as it may, but at least its latest message', async start => {
+    const a = await start()
+    const kept = async (): Promise<string[]> => (await a.backplane.history('log', undefined, 100)).messages.map(({ payload }) => `${payload.toString('latin1', 0, 1)} ${payload.length}`)
+    const limits = { maxBytes: 10_000 }
+    for (const letter of 'abcdef') await a.append('log', letter.repeat(3_000), limits)
+    assert.deepEqual(await kept(), ['d 3000', 'e 3000', 'f 3000'])
+    await a.append('log', 'g'.repeat(20_000), limits)
+    assert.deepEqual(await kept(), ['g 20000'], 'also when it alone is larger')
+    for (const letter of 'hi') await a.append('log', letter.repeat(3_000), limits)
+    assert.deepEqual(await kept(), ['h 3000', 'i 3000'])
+    assert.equal((await a.backplane.history('log', logStart, 100)).gap, 'trimmed')
+  })
+
+  rule('of two settings of one log the larger counts, field by field', async start => {
+    const [a, b] = [await start(), await start()]
+    const offsets = async (): Promise<number[]> => (await a.backplane.history('log', undefined, 100)).messages.map(({ position }) => position.offset)
+    for (let n = 1; n <= 10; n++) await a.append('log', String(n), { maxMessages: 8 })
+    await b.append('log', 'from one who would keep less', { maxMessages: 2, maxBytes: 100 })
+    assert.deepEqual(await offsets(), [4, 5, 6, 7, 8, 9, 10, 11])
+    await b.append('log', 'from one who would keep more', { maxMessages: 9 })
+    assert.deepEqual(await offsets(), [4, 5, 6, 7, 8, 9, 10, 11, 12])
+  })
+
+  rule('a message to several groups stands in all of their logs, and is there at once for all', async start => {
+    const [a, b] = [await start(), await start()]
+    for (const name of ['log-1', 'log-2', 'plain']) await b.backplane.subscribe(group(name))
+    await a.append('log-1', 'before')
+    const { positions, duplicate, queued } = await a.appendTo(['log-2', 'plain', 'log-1', 'log-3'], 'to four')
+    assert.deepEqual([...positions].map(([name, { offset }]) => [name, offset]).sort(), [['log-1', 2], ['log-2', 1], ['log-3', 1]])
+    assert.deepEqual([duplicate, queued], [false, false])
+    await a.append('log-2', 'after')
+    await until(() => b.received.length === 5)
+    const received = b.received.map(({ payload, target, position, shared }) => [payload.toString(), target.name, position?.offset, shared])
+    assert.deepEqual(received.slice(1, 4).sort(), [['to four', 'log-1', 2, true], ['to four', 'log-2', 1, true], ['to four', 'plain', undefined, true]], 'nothing between its copies')
+    assert.deepEqual([received[0], received[4]], [['before', 'log-1', 1, false], ['after', 'log-2', 2, false]])
+    assert.equal(new Set(b.received.slice(1, 4).map(({ origin, sequence }) => `${origin} ${sequence}`)).size, 1)
+    for (const [name, expected] of [['log-1', 'before,to four'], ['log-2', 'to four,after'], ['log-3', 'to four'], ['plain', '']] as const) {
+      const { messages } = await b.backplane.history(name, logStart, 10)
+      assert.equal(messages.map(({ payload }) => payload.toString()).join(), expected, name)
+      for (const { target } of messages) assert.deepEqual(target, group(name))
+    }
+    const [stored] = (await b.backplane.history('log-2', undefined, 10)).messages
+    assert.deepEqual(stored?.position, positions.get('log-2'))
+  })
+
+  rule('messages to several groups have one order in all of them, whoever sends them and in which order the groups are named', async start => {
+    const instances = [await start(), await start(), await start()]
+    const names = ['log-1', 'log-2', 'log-3']
+    for (const { backplane } of instances) for (const name of names) await backplane.subscribe(group(name))
+    const targets = [['log-1', 'log-2'], ['log-2', 'log-1'], ['log-3', 'log-1', 'log-2'], ['log-1'], ['log-2', 'log-3'], ['log-3']]
+    const sent = instances.flatMap((one, index) => Array.from({ length: 120 }, async (_, n) => {
+      const to = targets[(n + index) % targets.length] ?? []
+      await one.appendTo(to, `${index}:${n}`, { maxMessages: 1_000 })
+      return to.length
+    }))
+    const copies = (await Promise.all(sent)).reduce((sum, count) => sum + count, 0)
+    await until(() => instances.every(({ received }) => received.length === copies))
+    const [first, ...others] = instances.map(({ received }) => received.map(({ target, payload }) => `${target.name} ${payload.toString()}`))
+    for (const other of others) assert.deepEqual(other, first)
+    const logs = await Promise.all(names.map(async name => (await instances[0]?.backplane.history(name, logStart, 1_000))?.messages.map(({ payload }) => payload.toString()) ?? []))
+    for (const one of logs) {
+      for (const other of logs) {
+        const [here, there] = [new Set(one), new Set(other)]
+        assert.deepEqual(one.filter(text => there.has(text)), other.filter(text => here.has(text)))
+      }
+      // A sender's messages to a group are in the order of its calls, also where some go to further groups.
+      for (const index of [0, 1, 2]) {
+        const numbers = one.filter(text => text.startsWith(`${index}:`)).map(text => Number(text.slice(2)))
+        assert.deepEqual(numbers, [...numbers].sort((a, b) => a - b))
+      }
+    }
+    assert.deepEqual(instances.flatMap(({ gaps }) => gaps), [])
+  })
+
+  rule('an idempotency key holds for all groups of a call', async start => {
+    const a = await start()
+    for (const name of ['log-1', 'log-2', 'log-3']) await a.backplane.subscribe(group(name))
+    const first = await a.appendTo(['log-1', 'log-2'], 'pay', { key: 'order 17' })
+    const again = await a.appendTo(['log-1', 'log-2'], 'pay', { key: 'order 17' })
+    assert.deepEqual([first.duplicate, again.duplicate], [false, true])
+    assert.deepEqual([...again.positions].sort(), [...first.positions].sort())
+    // A group that has not got it yet does.
+    const more = await a.appendTo(['log-3', 'log-2'], 'pay', { key: 'order 17' })
+    assert.equal(more.duplicate, false)
+    assert.deepEqual(more.positions.get('log-2'), first.positions.get('log-2'))
+    assert.equal(more.positions.get('log-3')?.offset, 1)
+    await until(() => a.received.length === 3)
+    assert.deepEqual(a.received.map(({ target }) => target.name).sort(), ['log-1', 'log-2', 'log-3'])
   })
 
   rule('an idempotency key stores a message once, whoever repeats it', async start => {

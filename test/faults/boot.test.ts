@@ -40,7 +40,7 @@ for (const absence of ['refuses connections', 'accepts connections and never ans
     }
     const guests = (await Promise.all(instances.map(async ({ port }) => await crowd(t, port, rooms)))).flat()
     t.ok(guests.every(({ scope }) => scope === 'local'))
-    t.equal((await instances[0]?.ask('broadcast', 'room-3', 'local'))?.scope, 'local')
+    t.equal((await instances[0]?.ask('broadcast', 'room-3', 'local', { volatile: true }))?.scope, 'local')
 
     await hides(false)
     await exactWithin(t, machine, 2_000, 'Redis is there and', instances)

@@ -1,13 +1,15 @@
-import { randomBytes } from 'node:crypto'
 import { Command } from 'ioredis'
 import type { Test } from 'tap'
 import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../lib/backplane/backplane.ts'
-import { decode, encodeBody, isLogged, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
+import { decode, encodeParts, isLogged, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
 import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
+import { BulkReads } from '../../lib/backplane/redis/link/bulk.ts'
 import type { Link } from '../../lib/backplane/redis/link/link.ts'
 import { LogFollowers } from '../../lib/backplane/redis/log/followers.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
+import { encodeAppend } from '../../lib/backplane/redis/log/append-call.ts'
+import { randomNonce } from '../../lib/backplane/redis/log/random.ts'
 import { append } from '../../lib/backplane/redis/log/scripts.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { drawId } from '../../lib/ids.ts'
@@ -51,13 +53,18 @@ let sequence = 0
 
 /** Appends without telling anyone, as if the transport swallowed it. Returns what would have been published. */
 export async function appendQuietly (redis: TestRedis['admin'], group: string, text: string | Buffer, { keep = 1000, kind = 0, channel = 'nobody is here' } = {}): Promise<Buffer> {
-  const keys = new Keys('wsg:')
-  const nonce = randomBytes(4)
-  nonce[0] = (nonce[0] ?? 0) | 1
-  const body = Buffer.from(encodeBody(envelope(group, text), { kind: 'group', name: group }))
-  if (kind !== 0) body[0] = kind
-  await redis.eval(append.lua, 2, keys.logMeta(group), keys.log(group), channel, keep, 600_000, 900_000, randomBytes(8), publisher, ++sequence, 1, nonce, body)
-  const [bytes] = await redis.lrangeBuffer(keys.log(group), -1, -1)
+  const names = new Keys('wsg:')
+  const parts = encodeParts(envelope(group, text), false)
+  if (kind !== 0) parts.prefix[0] = kind
+  const { keys, args } = encodeAppend(names, {
+    targets: [{ group, log: { maxMessages: keep, maxBytes: 1_073_741_824, ttlMs: 600_000 } }],
+    publisher,
+    sequence: ++sequence,
+    key: undefined,
+    messages: [{ ...parts, nonce: randomNonce() }]
+  })
+  await redis.eval(append.lua, keys.length, ...keys, ...args.with(6, channel))
+  const [bytes] = await redis.lrangeBuffer(names.log(group), -1, -1)
   if (bytes === undefined) throw new Error('it is not in the log')
   return bytes
 }
@@ -85,7 +92,8 @@ export async function startInstance (t: Test, url: string, { policy = 'reject' a
     async append (texts, { group = 'log', keep = 10_000, key } = {}) {
       return await Promise.all(texts.map(async text => {
         try {
-          return (await backplane.append(group, envelope(group, text), { maxMessages: keep, ttlMs: 60_000 }, key)).position.offset
+          const log = { maxMessages: keep, maxBytes: 1_073_741_824, ttlMs: 60_000 }
+          return (await backplane.append([{ group, log }], envelope(group, text), key)).positions.get(group)?.offset ?? 'not in the log'
         } catch (error) {
           return String((error as { code?: string }).code)
         }
@@ -108,6 +116,7 @@ class HeldLink {
   calls = 0
   holding = false
   readonly held: Held[] = []
+  readonly bulk = new BulkReads()
   readonly #redis: TestRedis['admin']
 
   constructor (redis: TestRedis['admin']) {
@@ -122,6 +131,10 @@ class HeldLink {
   async bytesScript (script: Script, keys: string[], args: Array<string | number | Buffer>): Promise<unknown> {
     this.#assertUp()
     return await this.#reply('page', await this.#redis.sendCommand(new Command('eval', [script.lua, keys.length, ...keys, ...args])))
+  }
+
+  async bulkScript (script: Script, keys: string[], args: Array<string | number | Buffer>): Promise<unknown> {
+    return await this.bytesScript(script, keys, args)
   }
 
   /** Lets the replies go that are held now, in their order. */

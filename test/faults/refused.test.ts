@@ -43,7 +43,7 @@ t.test('a user that may not subscribe: joins count, the state says why, few retr
   const health = await a.ask('health')
   t.equal(health.status, 'degraded')
   t.match(health.problems, [/^300 channels are not subscribed yet \(.*NOPERM/], 'and the reason is given')
-  const { scope } = await a.ask('broadcast', 'new-7', 'hello')
+  const { scope } = await a.ask('broadcast', 'new-7', 'hello', { volatile: true })
   t.equal(scope, 'cluster')
   await until(() => during[7]?.messages.includes('hello'), { what: 'members here to hear it all the same' })
   t.equal(during[7]?.messages.length, 1)

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
 import { append } from '../../lib/backplane/redis/log/scripts.ts'
+import { packSettings } from '../../lib/backplane/redis/log/settings.ts'
 import { beat, markReaped, reap, syncMembers, unregister } from '../../lib/backplane/redis/membership/scripts.ts'
 import { startRedis } from '../helpers/redis.ts'
 
@@ -21,14 +22,14 @@ async function everything (): Promise<unknown> {
 }
 
 const id = 'instance01'
-const message: readonly Argument[] = [randomBytes(4), 'body']
+const settings = packSettings({ maxMessages: 10, maxBytes: 1_000, ttlMs: 1_000 })
 const appendCall = {
   name: 'append',
   script: append,
   keys: [keys.logMeta('g'), keys.log('g'), keys.idempotency('g', 'k')],
-  args: ['c', 10, 1_000, 2_000, randomBytes(8), 'p', 1, 1_000, ...message],
+  args: [1, 1, 'publisher', 1, 1_000, '', 'c', 'target', settings, randomBytes(8), 'd', 'target', randomBytes(4), 'prefix', 'rest'],
   /** Which of `args`, counted from 1, are numbers. */
-  numbers: [2, 3, 4, 7, 8]
+  numbers: [1, 2, 4, 5]
 }
 const syncCall = {
   name: 'syncMembers',
@@ -55,7 +56,7 @@ for (const { name, script, keys, args, numbers } of calls) {
     const before = await everything()
     for (const at of numbers) {
       for (const wrong of ['', 'ten', '1.5', -1, 'nan', 'inf', '1e300', 'undefined']) {
-        await t.rejects(run(script, keys, args.with(at - 1, wrong)), { message: new RegExp(`argument ${at} must be an integer`) }, `argument ${at}: ${wrong}`)
+        await t.rejects(run(script, keys, args.with(at - 1, wrong)), { message: at < 3 ? /argument|expected/ : new RegExp(`argument ${at} must be an integer`) }, `argument ${at}: ${wrong}`)
       }
     }
     await t.rejects(run(script, keys, args.slice(0, -1)), { message: /argument|expected/ }, 'one is missing')
@@ -64,21 +65,23 @@ for (const { name, script, keys, args, numbers } of calls) {
   })
 }
 
-t.test('append refuses a nonce, an epoch or a number of arguments that readers could not make sense of', async t => {
+t.test('append refuses a nonce, settings, an epoch or a number of arguments that readers could not make sense of', async t => {
   await redis.admin.flushall()
   const { args, ...call } = appendCall
-  for (const wrong of [args.with(8, 'abc'), args.with(4, 'short'), [...args, randomBytes(4)], args.slice(0, 8)]) {
-    await t.rejects(run(call.script, call.keys, wrong), { message: /must be|expected/ })
+  const zero = (at: number): Buffer => { const bytes = Buffer.from(settings); bytes.fill(0, at, at + (at === 0 ? 4 : 6)); return bytes }
+  const few = [...args, randomBytes(4), 'p', 'r']
+  for (const wrong of [args.with(12, 'abc'), args.with(9, 'short'), args.with(8, 'settings'), ...[0, 4, 10].map(at => args.with(8, zero(at))), [...args, randomBytes(4)], few, args.slice(0, 12)]) {
+    await t.rejects(run(call.script, call.keys, wrong), { message: /must|expected/ })
   }
   t.strictSame(await everything(), [])
 })
 
 t.test('append stores nothing for a user who lacks one of the rights it needs, whichever it is', async t => {
-  const rights = ['publish', 'rpush', 'ltrim', 'hset', 'hdel', 'hgetall', 'pexpire', 'del', 'set', 'time', 'hmget']
+  const rights = ['publish', 'rpush', 'ltrim', 'lpop', 'hset', 'pexpire', 'set', 'get', 'time', 'hmget']
   const { script, keys: names, args } = appendCall
   const user = redis.admin.duplicate()
   t.teardown(() => user.disconnect())
-  const allow = async (...rules: string[]): Promise<void> => { await redis.admin.call('ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', 'resetchannels', '&c', '+@all', ...rules) }
+  const allow = async (...rules: string[]): Promise<void> => { await redis.admin.call('ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', 'resetchannels', '&c', '&d', '+@all', ...rules) }
   await allow()
   await user.auth('writer', 'pw')
   for (const right of rights) {
@@ -88,7 +91,9 @@ t.test('append stores nothing for a user who lacks one of the rights it needs, w
     t.strictSame(await everything(), [], right)
   }
   await allow()
-  await t.rejects(user.eval(script.lua, names.length, ...names, ...args.with(0, 'another channel')), { message: /may not run PUBLISH another channel/ })
-  t.strictSame(await everything(), [], 'the channel')
+  for (const at of [6, 10]) {
+    await t.rejects(user.eval(script.lua, names.length, ...names, ...args.with(at, 'elsewhere')), { message: /may not run PUBLISH elsewhere/ })
+    t.strictSame(await everything(), [], 'the channel')
+  }
   await t.resolves(user.eval(script.lua, names.length, ...names, ...args))
 })

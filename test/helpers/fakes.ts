@@ -95,7 +95,7 @@ export class FakeBackplane implements Backplane {
     return await this.onPublish(envelope)
   }
 
-  async append (): Promise<Appended> { return { position: logStart, queued: false, duplicate: false } }
+  async append (): Promise<Appended> { return { positions: new Map(), queued: false, duplicate: false } }
   async history (): Promise<LogPage> { return { gap: undefined, messages: [], before: logStart, end: logStart, more: false } }
   position (): undefined {}
 

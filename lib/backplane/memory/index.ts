@@ -1,6 +1,6 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { MemoryBlocks } from './blocks.ts'
 import { MemoryLogs } from './log.ts'
 
@@ -78,11 +78,12 @@ export class MemoryBackplane implements Backplane {
     return this.#send(targets.map(target => ({ ...envelope, target, payload })))
   }
 
-  async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
+  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
     this.#assertUp()
-    const { logged, ...appended } = this.#logs.append(group, { ...envelope, target: { kind: 'group', name: group }, payload: Buffer.from(envelope.payload) }, log, key)
-    if (logged !== undefined) this.#send([logged])
-    return appended
+    const payload = Buffer.from(envelope.payload)     // as in `publish`
+    const { copies, positions, duplicate } = this.#logs.append(targets, { ...envelope, payload }, key)
+    if (!duplicate) this.#send(copies)
+    return { positions, duplicate, queued: false }
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
@@ -136,7 +137,7 @@ export class MemoryBackplane implements Backplane {
   }
 
   stats (): Record<string, number> {
-    return { backplaneSubscriptions: this.#wanted.size }
+    return { backplaneSubscriptions: this.#wanted.size, ...this.#logs.stats() }
   }
 
   async close (): Promise<void> {

@@ -1,76 +1,184 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import { BoundedMap } from '../../bounded-map.ts'
+import type { AppendTarget, Envelope, GapReason, LoggedEnvelope, LogLimits, LogPage, LogPosition } from '../backplane.ts'
 import { logStart } from '../position.ts'
-import type { Appended, Envelope, GapReason, LoggedEnvelope, LogPage, LogPosition, LogSettings } from '../backplane.ts'
+import { pageOf } from './page.ts'
 
 const idempotencyMs = 300_000
 const maxKeys = 100_000
+/** What all logs may hold together; those of groups that were quiet for the longest time make room. */
+const maxTotalBytes = 67_108_864
+/** What a message takes beside its data, roughly. */
+const messageBytes = 200
 
 interface Log {
   readonly epoch: string
   /** The position before the first of `messages`. */
   before: LogPosition
   readonly messages: LoggedEnvelope[]
-  /** Positions by idempotency key. */
-  readonly keys: BoundedMap<string, LogPosition>
+  bytes: number
+  /** The largest settings that anyone appended with. */
+  limits: LogLimits
   expiresAt: number
+}
+
+export interface MemoryAppended {
+  readonly positions: ReadonlyMap<string, LogPosition>
+  readonly duplicate: boolean
+  /** The copies to deliver, one of each group that did not have the message yet. */
+  readonly copies: readonly Envelope[]
 }
 
 /** The logs of a memory cluster. */
 export class MemoryLogs {
-  /** In the order of their latest message, so that the first is the first to expire (where all have one TTL). */
+  /** In the order of their latest message. */
   readonly #logs = new Map<string, Log>()
+  /** Positions by group and idempotency key. */
+  readonly #keys = new BoundedMap<string, LogPosition>({ maxWeight: maxKeys, maxAgeMs: idempotencyMs })
+  readonly #maxBytes: number
+  readonly #now: () => number
+  #bytes = 0
 
-  append (group: string, envelope: Envelope, { maxMessages, ttlMs }: LogSettings, key: string | undefined): Appended & { readonly logged: Envelope | undefined } {
-    const now = performance.now()
-    this.#expire(now)
-    const log = this.#logs.get(group) ?? newLog()
-    const known = key === undefined ? undefined : log.keys.get(key)
-    if (known !== undefined) return { position: known, queued: false, duplicate: true, logged: undefined }
-    const top = topOf(log)
-    const position = { epoch: log.epoch, offset: top.offset + 1, nonce: randomInt(1, 2 ** 32) }
-    const logged = { ...envelope, position }
-    log.messages.push(logged)
-    while (log.messages.length > maxMessages) log.before = log.messages.shift()?.position ?? log.before
-    if (key !== undefined) log.keys.set(key, position)
-    log.expiresAt = now + ttlMs
-    this.#logs.delete(group)
-    this.#logs.set(group, log)
-    return { position, queued: false, duplicate: false, logged }
+  constructor ({ maxBytes = maxTotalBytes, now = () => performance.now() } = {}) {
+    this.#maxBytes = maxBytes
+    this.#now = now
+  }
+
+  stats (): Record<string, number> {
+    return { memoryLogs: this.#logs.size, memoryLogBytes: this.#bytes }
+  }
+
+  /** Stores a copy in the log of each group that keeps one. */
+  append (targets: readonly AppendTarget[], envelope: Envelope, key: string | undefined): MemoryAppended {
+    this.#expire()
+    const positions = new Map<string, LogPosition>()
+    const copies: Envelope[] = []
+    let stored = 0
+    for (const { group, log: limits } of targets) {
+      const copy = { ...envelope, target: { kind: 'group', name: group } as const }
+      if (limits === undefined) {
+        copies.push(copy)
+        continue
+      }
+      const record = key === undefined ? undefined : `${group.length}:${group}:${key}`
+      const known = record === undefined ? undefined : this.#keys.get(record)
+      if (known === undefined) {
+        const logged = this.#append(group, copy, limits)
+        if (record !== undefined) this.#keys.set(record, logged.position)
+        copies.push(logged)
+        stored++
+      }
+      positions.set(group, known ?? copies.at(-1)?.position ?? logStart)
+    }
+    this.#evict()
+    return { positions, duplicate: stored === 0, copies }
   }
 
   read (group: string, since: LogPosition | undefined, limit: number): LogPage {
-    this.#expire(performance.now())
-    const log = this.#logs.get(group)
-    if (log === undefined) return { gap: since === undefined || since.epoch === '' ? undefined : 'epoch', messages: [], before: logStart, end: logStart, more: false }
-    const top = topOf(log)
+    const log = this.#find(group)
+    if (log === undefined) {
+      const gap = since === undefined || since.epoch === '' ? undefined : 'epoch'
+      return { gap, messages: [], before: logStart, end: logStart, more: false }
+    }
+    const end = endOf(log)
     const gap = since === undefined ? undefined : gapBetween(log, since)
-    if (gap === 'rewound') return { gap, messages: [], before: top, end: top, more: false }
-    const start = since === undefined ? Math.max(0, log.messages.length - limit) : gap === undefined && since.epoch !== '' ? since.offset - log.before.offset : 0
-    const messages = log.messages.slice(start, start + limit)
-    return { gap, messages, before: log.messages[start - 1]?.position ?? log.before, end: top, more: start + messages.length < log.messages.length }
+    if (gap === 'rewound') return { gap, messages: [], before: end, end, more: false }
+    const start = startOf(log, since, gap, limit)
+    const messages = pageOf(log.messages, start, limit)
+    const before = log.messages[start - 1]?.position ?? log.before
+    return { gap, messages, before, end, more: start + messages.length < log.messages.length }
   }
 
   /** Where the log ends. */
   end (group: string): LogPosition {
-    const log = this.#logs.get(group)
-    return log === undefined ? logStart : topOf(log)
+    const log = this.#find(group)
+    return log === undefined ? logStart : endOf(log)
   }
 
-  #expire (now: number): void {
-    for (const [group, { expiresAt }] of this.#logs) {
-      if (expiresAt > now) return
-      this.#logs.delete(group)
+  #append (group: string, envelope: Envelope, limits: LogLimits): LoggedEnvelope {
+    const log = this.#find(group) ?? newLog(limits)
+    const position = { epoch: log.epoch, offset: endOf(log).offset + 1, nonce: randomInt(1, 2 ** 32) }
+    const logged = { ...envelope, position }
+    log.limits = larger(log.limits, limits)
+    this.#add(log, logged)
+    const { maxMessages, maxBytes, ttlMs } = log.limits
+    while (log.messages.length > 1 && (log.messages.length > maxMessages || log.bytes > maxBytes)) this.#drop(log)
+    log.expiresAt = this.#now() + ttlMs
+    this.#logs.delete(group)
+    this.#logs.set(group, log)
+    return logged
+  }
+
+  #add (log: Log, message: LoggedEnvelope): void {
+    log.messages.push(message)
+    log.bytes += sizeOf(message)
+    this.#bytes += sizeOf(message)
+  }
+
+  /** Drops the oldest message. */
+  #drop (log: Log): void {
+    const dropped = log.messages.shift()
+    if (dropped === undefined) return
+    log.before = dropped.position
+    log.bytes -= sizeOf(dropped)
+    this.#bytes -= sizeOf(dropped)
+  }
+
+  #find (group: string): Log | undefined {
+    const log = this.#logs.get(group)
+    if (log === undefined || log.expiresAt > this.#now()) return log
+    this.#forget(group, log)
+    return undefined
+  }
+
+  #forget (group: string, log: Log): void {
+    this.#bytes -= log.bytes
+    this.#logs.delete(group)
+  }
+
+  /**
+   * Logs may have different TTLs, so one that is not over can stand before one that is: that one goes when it is asked for, or makes room.
+   */
+  #expire (): void {
+    const now = this.#now()
+    for (const [group, log] of this.#logs) {
+      if (log.expiresAt > now) return
+      this.#forget(group, log)
+    }
+  }
+
+  #evict (): void {
+    for (const [group, log] of this.#logs) {
+      if (this.#bytes <= this.#maxBytes || this.#logs.size === 1) return
+      this.#forget(group, log)
     }
   }
 }
 
-function newLog (): Log {
-  return { epoch: randomBytes(8).toString('latin1'), before: logStart, messages: [], keys: new BoundedMap({ maxWeight: maxKeys, maxAgeMs: idempotencyMs }), expiresAt: 0 }
+function newLog (limits: LogLimits): Log {
+  return { epoch: randomBytes(8).toString('latin1'), before: logStart, messages: [], bytes: 0, limits, expiresAt: Infinity }
 }
 
-function topOf ({ messages, before }: Log): LogPosition {
+function larger (a: LogLimits, b: LogLimits): LogLimits {
+  return {
+    maxMessages: Math.max(a.maxMessages, b.maxMessages),
+    maxBytes: Math.max(a.maxBytes, b.maxBytes),
+    ttlMs: Math.max(a.ttlMs, b.ttlMs)
+  }
+}
+
+function sizeOf ({ payload }: Envelope): number {
+  return messageBytes + payload.length
+}
+
+function endOf ({ messages, before }: Log): LogPosition {
   return messages.at(-1)?.position ?? before
+}
+
+/** Index of the first message that a reader gets. */
+function startOf ({ messages, before }: Log, since: LogPosition | undefined, gap: GapReason | undefined, limit: number): number {
+  if (since === undefined) return Math.max(0, messages.length - limit)
+  return gap === undefined && since.epoch !== '' ? since.offset - before.offset : 0
 }
 
 function gapBetween (log: Log, since: LogPosition): GapReason | undefined {

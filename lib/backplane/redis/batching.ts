@@ -55,7 +55,8 @@ export class WorkQueue<Item extends object> {
 const gapMs = 5
 
 /**
- * Starts work at once after a quiet moment, and otherwise a few milliseconds after the last start, so that thousands of changes become few commands.
+ * Starts work at once after a quiet moment, and otherwise a few milliseconds after the last start, so that thousands of changes become few
+ * commands.
  */
 export class Throttle {
   #lastAt = -Infinity

@@ -5,23 +5,24 @@ import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane
  *
  *   0  u8   0xD1 magic                     \
  *   1  u8   version                         |
- *   2  8 B  epoch      0 without a log      |  written by the script that appends to a group's log,
+ *   2  8 B  epoch      0 without a log      |  written by the script that appends to logs,
  *  10  u48  offset     0 without a log      |  zeros in a volatile message
  *  16  u32  nonce      0 without a log      |
  *  20  u32  prevNonce  0 without a log     /
- *  24  u8   type       1 message, 3 presence, 4 request, 5 reply
- *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 0xC0 must be understood
+ *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe
+ *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 0x40 places, 0xC0 must be understood
  *  26  u48  time       milliseconds since the epoch, by the clock of the origin
  *  32  u48  sequence
  *  38  u8   length, origin
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
- *      [u16 count, count x (u8 length, id of connection or session)] with flag 2
- *      [u8 length, conflation key]                         with flag 8
- *      [u32 length, command]                               in all but messages
+ *      [u16 count, count x (u8 length, name of a group), count x u48 offset in its log]    with flag 0x40
+ *      [u16 count, count x (u8 length, id of connection or session)]                       with flag 2
+ *      [u8 length, conflation key]                                                         with flag 8
+ *      [u32 length, command]                                                               in all but messages
  *      payload to the end
  *
- * `version` changes only when a reader of this one could not skip what is new. Types and flags may be added, and are ignored by
- * those that do not know them, unless one of the bits 0xC0 is set.
+ * `version` changes only when a reader of this one could not skip what is new. Types may be added, and flags too: readers ignore those they
+ * do not know, unless one of the bits 0xC0 is set.
  */
 const magic = 0xd1
 const version = 1
@@ -29,51 +30,65 @@ const headerBytes = 38
 const logHeaderBytes = 24
 const noEpoch = '\0'.repeat(8)
 const maxIdLength = 255
-const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, mustUnderstand: 0xc0 } as const
+const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, places: 0x40, mustUnderstand: 0x80 } as const
 const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 3, 4, 5]
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
 
+/** Where one of the copies of a message stands that went to several groups with logs. */
+export interface Place {
+  readonly group: string
+  readonly offset: number
+}
+
+/** An envelope as it came from Redis. */
+export interface StoredEnvelope extends Envelope {
+  /** Where all copies of the message stand, this one among them; `undefined` unless it went to several groups with logs. */
+  readonly places?: readonly Place[] | undefined
+}
+
+/** An envelope without what differs between its copies: the script that appends to logs puts them together. */
+export interface EnvelopeParts {
+  /** From the type up to the origin. */
+  readonly prefix: Buffer
+  /** What follows the target and the places. */
+  readonly rest: Buffer
+}
+
 export function encode (envelope: Envelope, target: Target): Buffer {
-  const { origin, sequence, kind, shared, volatile, conflationKey, command, binary, payload } = envelope
-  const except = envelope.except.length === 0 ? envelope.except : envelope.except.filter(isPossible)
+  const except = exceptOf(envelope)
   const nameBytes = Buffer.byteLength(target.name)
-  const keyBytes = conflationKey === undefined ? 0 : 1 + Buffer.byteLength(conflationKey)
-  const commandBytes = kind === 'message' ? 0 : 4 + Buffer.byteLength(command)
-  let exceptBytes = except.length > 0 ? 2 : 0
-  for (const id of except) exceptBytes += 1 + id.length
-  const bytes = Buffer.allocUnsafe(headerBytes + 1 + origin.length + 2 + nameBytes + exceptBytes + keyBytes + commandBytes + payload.length)
-  bytes.fill(0, 2, 24)
+  const bytes = Buffer.allocUnsafe(headerBytes + 1 + envelope.origin.length + 2 + nameBytes + restBytes(envelope, except))
+  bytes.fill(0, 2, logHeaderBytes)
   bytes[0] = magic
   bytes[1] = version
-  bytes[24] = typeBytes[types.indexOf(kind)] ?? 0
-  bytes[25] = (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0) |
-    (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey)
-  bytes.writeUIntBE(Date.now(), 26, 6)
-  bytes.writeUIntBE(sequence, 32, 6)
-  let at = writeShort(bytes, origin, headerBytes)
-  bytes[at++] = kinds.indexOf(target.kind)
-  bytes[at] = nameBytes
-  at += 1 + bytes.write(target.name, at + 1)
-  if (except.length > 0) {
-    at = bytes.writeUInt16BE(except.length, at)
-    for (const id of except) at = writeShort(bytes, id, at)
-  }
-  if (conflationKey !== undefined) {
-    bytes[at] = keyBytes - 1
-    at += 1 + bytes.write(conflationKey, at + 1)
-  }
-  if (kind !== 'message') {
-    at = bytes.writeUInt32BE(commandBytes - 4, at)
-    at += bytes.write(command, at)
-  }
-  payload.copy(bytes, at)
+  const at = writeTarget(bytes, target, nameBytes, writePrefix(bytes, envelope, except, 0, logHeaderBytes))
+  writeRest(bytes, envelope, except, at)
   return bytes
 }
 
-/** What the script that appends to a log puts its header before. */
-export function encodeBody (envelope: Envelope, target: Target): Buffer {
-  return encode(envelope, target).subarray(logHeaderBytes)
+/** `places`: the copies say where each of them stands. */
+export function encodeParts (envelope: Envelope, places: boolean): EnvelopeParts {
+  const except = exceptOf(envelope)
+  const prefixBytes = headerBytes - logHeaderBytes + 1 + envelope.origin.length
+  const bytes = Buffer.allocUnsafe(prefixBytes + restBytes(envelope, except))
+  writePrefix(bytes, envelope, except, places ? flag.places : 0, 0)
+  writeRest(bytes, envelope, except, prefixBytes)
+  return { prefix: bytes.subarray(0, prefixBytes), rest: bytes.subarray(prefixBytes) }
+}
+
+export function encodeTarget (target: Target): Buffer {
+  const nameBytes = Buffer.byteLength(target.name)
+  const bytes = Buffer.allocUnsafe(2 + nameBytes)
+  writeTarget(bytes, target, nameBytes, 0)
+  return bytes
+}
+
+/** The names in front of the places: their offsets are known to the script alone. */
+export function encodePlaceNames (groups: readonly string[]): Buffer {
+  const count = Buffer.allocUnsafe(2)
+  count.writeUInt16BE(groups.length)
+  return Buffer.concat([count, ...groups.flatMap(group => [Buffer.from([Buffer.byteLength(group)]), Buffer.from(group)])])
 }
 
 /** The nonce of the message before this one in the log. */
@@ -87,7 +102,7 @@ export function positionOf (bytes: Buffer): LogPosition {
 }
 
 /** Returns `undefined` for anything that is no envelope this version can act on; never throws. The payload is a slice of `bytes`. */
-export function decode (bytes: Buffer): Envelope | undefined {
+export function decode (bytes: Buffer): StoredEnvelope | undefined {
   if (bytes.length < headerBytes + 3 || bytes[0] !== magic || bytes[1] !== version) return undefined
   const kind = types[typeBytes.indexOf(bytes[24] ?? 0)]
   const flags = bytes[25] ?? 0
@@ -96,6 +111,7 @@ export function decode (bytes: Buffer): Envelope | undefined {
   const origin = reader.text(reader.uint(1))
   const targetKind = kinds[reader.uint(1)]
   const name = reader.text(reader.uint(1))
+  const places = (flags & flag.places) === 0 ? undefined : readPlaces(reader)
   const except: string[] = []
   if ((flags & flag.except) !== 0) {
     for (let left = reader.uint(2); left > 0 && !reader.failed; left--) except.push(reader.text(reader.uint(1)))
@@ -103,10 +119,10 @@ export function decode (bytes: Buffer): Envelope | undefined {
   const conflationKey = (flags & flag.conflationKey) === 0 ? undefined : reader.text(reader.uint(1))
   const command = kind === 'message' ? '' : reader.text(reader.uint(4))
   if (reader.failed || targetKind === undefined) return undefined
-  const epoch = bytes.toString('latin1', 2, 10)
-  const position: LogPosition | undefined = epoch === noEpoch ? undefined : { epoch, offset: bytes.readUIntBE(10, 6), nonce: bytes.readUInt32BE(16) }
+  const position = bytes.toString('latin1', 2, 10) === noEpoch ? undefined : positionOf(bytes)
   return {
     ...(position === undefined ? {} : { position }),
+    ...(places === undefined ? {} : { places }),
     origin,
     sequence: bytes.readUIntBE(32, 6),
     kind,
@@ -122,8 +138,61 @@ export function decode (bytes: Buffer): Envelope | undefined {
 }
 
 /** Whether this is an envelope that stands in a log. */
-export function isLogged (envelope: Envelope | undefined): envelope is LoggedEnvelope {
+export function isLogged<Kind extends Envelope> (envelope: Kind | undefined): envelope is Kind & LoggedEnvelope {
   return envelope?.position !== undefined
+}
+
+function readPlaces (reader: Reader): Place[] {
+  const groups: string[] = []
+  for (let left = reader.uint(2); left > 0 && !reader.failed; left--) groups.push(reader.text(reader.uint(1)))
+  return groups.map(group => ({ group, offset: reader.uint(6) }))
+}
+
+function exceptOf ({ except }: Envelope): readonly string[] {
+  return except.length === 0 ? except : except.filter(isPossible)
+}
+
+function writePrefix (bytes: Buffer, envelope: Envelope, except: readonly string[], flags: number, at: number): number {
+  const { origin, sequence, kind, shared, volatile, conflationKey, binary } = envelope
+  bytes[at] = typeBytes[types.indexOf(kind)] ?? 0
+  bytes[at + 1] = flags | (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0) |
+    (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey)
+  bytes.writeUIntBE(Date.now(), at + 2, 6)
+  bytes.writeUIntBE(sequence, at + 8, 6)
+  return writeShort(bytes, origin, at + 14)
+}
+
+function writeTarget (bytes: Buffer, target: Target, nameBytes: number, at: number): number {
+  bytes[at] = kinds.indexOf(target.kind)
+  bytes[at + 1] = nameBytes
+  return at + 2 + bytes.write(target.name, at + 2)
+}
+
+function restBytes ({ kind, conflationKey, command, payload }: Envelope, except: readonly string[]): number {
+  let exceptBytes = except.length > 0 ? 2 : 0
+  for (const id of except) exceptBytes += 1 + id.length
+  const keyBytes = conflationKey === undefined ? 0 : 1 + Buffer.byteLength(conflationKey)
+  const commandBytes = kind === 'message' ? 0 : 4 + Buffer.byteLength(command)
+  return exceptBytes + keyBytes + commandBytes + payload.length
+}
+
+function writeRest (bytes: Buffer, { kind, conflationKey, command, payload }: Envelope, except: readonly string[], start: number): void {
+  let at = start
+  if (except.length > 0) {
+    at = bytes.writeUInt16BE(except.length, at)
+    for (const id of except) at = writeShort(bytes, id, at)
+  }
+  if (conflationKey !== undefined) {
+    const written = bytes.write(conflationKey, at + 1)
+    bytes[at] = written
+    at += 1 + written
+  }
+  if (kind !== 'message') {
+    const written = bytes.write(command, at + 4)
+    bytes.writeUInt32BE(written, at)
+    at += 4 + written
+  }
+  payload.copy(bytes, at)
 }
 
 /** Reads forward and remembers a read beyond the end instead of throwing. */

@@ -1,6 +1,6 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
-import type { Appended, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { Keys } from './keys.ts'
 import type { RedisSource } from './link/connect.ts'
 import { Link } from './link/link.ts'
@@ -63,8 +63,8 @@ export class RedisBackplane implements Backplane {
     return await this.#open.writer.publish(targets, envelope)
   }
 
-  async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
-    return await this.#open.writer.append(group, envelope, log, key)
+  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
+    return await this.#open.writer.append(targets, envelope, key)
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
@@ -117,7 +117,7 @@ export class RedisBackplane implements Backplane {
   }
 
   get #open (): Partition {
-    if (this.#partition === undefined || this.#closed) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
-    return this.#partition
+    if (this.#partition !== undefined && !this.#closed) return this.#partition
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
   }
 }

@@ -118,7 +118,8 @@ export class Partition {
 
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(isDefined)
-    return down.length > 0 ? down : this.#parts.map(({ problem }) => problem).filter(isDefined)
+    // Different settings of a log are worth a line, but no trouble: they leave `state` as it is.
+    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.problem].filter(isDefined)
   }
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
@@ -149,6 +150,7 @@ export class Partition {
       ...this.#lease.stats(),
       ...this.writer.stats(),
       ...this.#followers.stats(),
+      ...this.#links.command.bulk.stats(),
       redisUp: Number(this.#links.command.up && this.#links.subscribe.up),
       redisTimeouts: command.timeouts + subscribe.timeouts,
       redisReconnects: command.reconnects + subscribe.reconnects,

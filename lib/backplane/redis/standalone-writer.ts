@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { deferred, withDeadline } from '../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, Backplane, Envelope, LogSettings, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Backplane, Envelope, Target } from '../backplane.ts'
 import { Keys } from './keys.ts'
 import type { RedisSource } from './link/connect.ts'
 import { Link } from './link/link.ts'
@@ -18,7 +18,9 @@ export interface StandaloneWriterOptions {
   readonly logger?: FastifyBaseLogger | undefined
 }
 
-/** The part of the backplane that a process without sockets needs: one link, no subscription, no lease. The first calls wait for the link. */
+/**
+ * The part of the backplane that a process without sockets needs: one link, no subscription, no lease. The first calls wait for the link.
+ */
 export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 'count' | 'members' | 'close'> {
   readonly #link: Link
   readonly #writer: RedisWriter
@@ -50,9 +52,9 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
     return await this.#writer.publish(targets, envelope)
   }
 
-  async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
+  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
     await this.#usable()
-    return await this.#writer.append(group, envelope, log, key)
+    return await this.#writer.append(targets, envelope, key)
   }
 
   async count (group: string): Promise<number> {

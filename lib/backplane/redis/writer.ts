@@ -1,5 +1,5 @@
 import type { Member } from '../../types.ts'
-import type { Appended, Envelope, LogPage, LogPosition, LogSettings, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } from '../backplane.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/link.ts'
 import { AppendQueue, type WhenDown } from './log/append-queue.ts'
@@ -28,8 +28,8 @@ export class RedisWriter {
   }
 
   /** As `Backplane.append`. */
-  async append (group: string, envelope: Envelope, log: LogSettings, key?: string): Promise<Appended> {
-    return await this.#appends.append(group, envelope, log, key)
+  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
+    return await this.#appends.append(targets, envelope, key)
   }
 
   /** As `Backplane.history`. */
@@ -56,6 +56,11 @@ export class RedisWriter {
   /** As `Backplane.members`. */
   async members (group: string): Promise<Member[]> {
     return await readMembers(this.#link, this.#keys, group)
+  }
+
+  /** Settings of logs that differ between processes: nothing is out of order, but somebody should know. */
+  get problem (): string | undefined {
+    return this.#appends.problem
   }
 
   stats (): Record<string, number> {

@@ -4,12 +4,15 @@ import { Batch } from './batch.ts'
 import { encodeWsFrame, type Encoding } from './ws-frame.ts'
 import type { FlushScheduler, Flushable } from './flush-scheduler.ts'
 import type { OutboundMessage } from './message.ts'
+import type { Traffic } from '../pulse.ts'
 import { openWire, type BeforeClose } from './ws-internals.ts'
 
 /** More than this is written at once, so that what connections do not share is not copied more often than it has to be (bytes). */
 const maxBatchBytes = 65_536
 /** What a key costs beside its frame. */
 const keyBytes = 100
+
+const untold: Traffic = {}
 
 /** `WebSocket.OPEN`. */
 const open = 1
@@ -60,6 +63,11 @@ export class SocketWriter implements BeforeClose, Flushable {
   /** More waits than `slowBufferedBytes`. */
   get slow (): boolean {
     return this.#slow && this.bufferedBytes > this.#scheduler.slowBytes
+  }
+
+  /** What the network socket tells of its bytes; nothing in a release of ws that is not known here. */
+  get traffic (): Traffic {
+    return this.#stream ?? untold
   }
 
   get bufferedBytes (): number {
@@ -170,7 +178,10 @@ export class SocketWriter implements BeforeClose, Flushable {
     return true
   }
 
-  /** Looked at before the message is added: one that is larger than the limit says nothing about the client. Nor does what only waits for its turn. */
+  /**
+   * Whether the connection may have another message. Looked at before the message is added, as one that is larger than the limit says
+   * nothing about the client; nor does what only waits for its turn.
+   */
   #admits (): boolean {
     if (!this.#open) return false
     const { maxBufferedBytes } = this.#scheduler.limits

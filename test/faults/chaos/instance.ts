@@ -1,5 +1,6 @@
 // One instance of the chaos test, in a process of its own: it follows all groups, publishes, and reports what it was given.
 import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../../lib/backplane/backplane.ts'
+import { logStart } from '../../../lib/backplane/position.ts'
 import { RedisBackplane } from '../../../lib/backplane/redis/index.ts'
 import { drawId } from '../../../lib/ids.ts'
 import type { Assignment, Order, Report } from './events.ts'
@@ -49,7 +50,7 @@ async function publish (index: number): Promise<void> {
   numbers[index] = (numbers[index] ?? 0) + 1
   underWay++
   try {
-    const { position, queued } = await backplane.append(group.name, {
+    const { positions, queued } = await backplane.append([{ group: group.name, log: { maxMessages: group.keep, maxBytes: 1_073_741_824, ttlMs: 300_000 } }], {
       origin: local.instanceId,
       sequence: ++sequence,
       kind: 'message',
@@ -59,8 +60,8 @@ async function publish (index: number): Promise<void> {
       command: '',
       binary: false,
       payload: Buffer.from(`${id} ${'x'.repeat(random.between(1, 200))}`)
-    }, { maxMessages: group.keep, ttlMs: 300_000 })
-    reports.push(['stored', index, ...at(position), id, queued])
+    })
+    reports.push(['stored', index, ...at(positions.get(group.name) ?? logStart), id, queued])
   } catch (error) {
     reports.push(['failed', (error as { code?: string }).code ?? String(error), id])
   } finally {

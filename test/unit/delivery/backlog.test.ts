@@ -1,6 +1,6 @@
 import t from 'tap'
 import type { Backplane, Envelope, LogPage, LogPosition } from '../../../lib/backplane/backplane.ts'
-import { GroupLogs, defaultLog } from '../../../lib/options/group-logs.ts'
+import { GroupLogs } from '../../../lib/options/group-logs.ts'
 import { logStart, formatPosition } from '../../../lib/backplane/position.ts'
 import { LogCache } from '../../../lib/delivery/log-cache.ts'
 import { Metrics } from '../../../lib/metrics.ts'
@@ -20,7 +20,7 @@ function setUp () {
     history: async () => await new Promise<LogPage>(resolve => reads.push(resolve)),
     position: () => reached
   } as unknown as Backplane
-  const resume = new Backlog(backplane, recent, new GroupLogs({ log: defaultLog, logs: undefined }), new Metrics())
+  const resume = new Backlog(backplane, recent, new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), new Metrics())
   return {
     reads,
     resume,
@@ -90,7 +90,7 @@ t.test('a position that the log does not hold is good for what came after the cl
   const metrics = new Metrics()
   const log: LogPage = { gap: undefined, before: at(10), end: at(15), messages: [11, 12, 13, 14, 15].map(message), more: false }
   const backplane = { history: async () => log, position: () => log.end } as unknown as Backplane
-  const backlog = new Backlog(backplane, new LogCache(), new GroupLogs({ log: defaultLog, logs: undefined }), metrics)
+  const backlog = new Backlog(backplane, new LogCache(), new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), metrics)
   const given = async (since: LogPosition, options: { floor?: LogPosition, history?: number } = {}): Promise<unknown[]> => {
     const page = await backlog.replay('g', { since: formatPosition(since), history: options.history ?? 0 }, options.floor)
     return [page.recovered, page.reason, page.before?.offset, page.messages.map(({ position }) => position.offset)]

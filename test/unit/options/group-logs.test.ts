@@ -1,17 +1,17 @@
 import t from 'tap'
 import { GroupLogs } from '../../../lib/options/group-logs.ts'
 
-const standard = { maxMessages: 100, ttlMs: 1_000 }
-const long = { maxMessages: 500, ttlMs: 1_000 }
+const standard = { maxMessages: 100, maxBytes: 5_000, ttlMs: 1_000 }
+const long = { maxMessages: 500, maxBytes: 9_000, ttlMs: 1_000 }
 
 t.test('exceptions count by name, then by the longest prefix, then the standard', async t => {
   const logs = new GroupLogs({ log: standard, logs: { lobby: false, 'chat:*': long, 'chat:tmp:*': false } })
-  t.equal(logs.of('den'), standard)
+  t.strictSame(logs.of('den'), standard)
   t.equal(logs.of('lobby'), undefined)
-  t.equal(logs.of('lobby2'), standard)
-  t.equal(logs.of('chat:1'), long)
+  t.strictSame(logs.of('lobby2'), standard)
+  t.strictSame(logs.of('chat:1'), long)
   t.equal(logs.of('chat:tmp:1'), undefined)
-  t.equal(logs.of('chat:1'), long, 'also when asked again')
+  t.strictSame(logs.of('chat:1'), long, 'also when asked again')
 })
 
 t.test('a function chooses; undefined is the standard', async t => {
@@ -43,7 +43,7 @@ t.test('what a function returns is checked like the option', async t => {
   }
   t.throws(() => logs.of('short'), { message: /what logs\('short'\) returns\.ttlMs must be .*, got undefined/ })
   t.throws(() => logs.of('later'), { message: /must be false or .*, got an object of class Promise/ })
-  t.equal(logs.of('other'), standard)
+  t.strictSame(logs.of('other'), standard)
   t.equal(logs.has('other'), true)
 })
 
@@ -52,4 +52,14 @@ t.test('a function that throws is named as the cause', async t => {
   const logs = new GroupLogs({ log: standard, logs: () => { throw cause } })
   t.throws(() => logs.of('a'), { code: 'WSG_OPTION_INVALID', message: /logs\('a'\) threw: group is no room/, cause })
   t.equal(logs.has('a'), true)
+})
+
+t.test('without maxBytes a log keeps a mebibyte', async t => {
+  const short = { maxMessages: 10, ttlMs: 1_000 }
+  const whole = { ...short, maxBytes: 1_048_576 }
+  const byName = new GroupLogs({ log: short, logs: { lobby: { maxMessages: 20, maxBytes: undefined, ttlMs: 1_000 }, 'chat:*': short } })
+  t.strictSame([byName.of('den'), byName.of('lobby'), byName.of('chat:1')], [whole, { ...whole, maxMessages: 20 }, whole])
+  const chosen = new GroupLogs({ log: false, logs: () => short })
+  t.strictSame(chosen.of('den'), whole)
+  t.equal(chosen.of('den'), chosen.of('lobby'), 'made once for each object that the function returns')
 })

@@ -35,7 +35,7 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['keyPrefix', '{x}:', "'{x}:'", 'without braces'],
   ['keyPrefix', '', "''", '1 to 100'],
   ['outage', 'local', "'local'", 'an object'],
-  ['log', true, 'true', 'false or { maxMessages, ttlMs }'],
+  ['log', true, 'true', 'false or { maxMessages, maxBytes?, ttlMs }'],
   ['logs', 'chat:*', "'chat:*'", 'by group name or prefix*'],
   ['presenceGraceMs', -1, '-1', 'from 0'],
   ['maxBufferedBytes', 0, '0', 'an integer from 1'],
@@ -178,7 +178,7 @@ t.test('the defaults are the documented ones', async t => {
     options: { maxPayload: 1_048_576 },
     rooms: {},
     keyPrefix: 'wsg:',
-    log: { maxMessages: 100, ttlMs: 300_000 },
+    log: { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 },
     presenceGraceMs: 10_000,
     outage: { join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded' },
     maxBufferedBytes: 4_194_304,
@@ -199,6 +199,7 @@ t.test('the defaults are the documented ones', async t => {
 t.test('log settings are checked field by field, those of exceptions too', async t => {
   t.match(refusal({ log: { maxMessages: 0, ttlMs: 1_000 } }), /log.maxMessages must be an integer from 1 to 10000 \(messages\), got 0/)
   t.match(refusal({ log: { maxMessages: 10 } }), /log.ttlMs must be .*, got undefined/)
+  t.match(refusal({ log: { maxMessages: 10, maxBytes: 0, ttlMs: 1_000 } }), /log.maxBytes must be an integer from 1 to 1073741824 \(bytes\), got 0/)
   t.match(refusal({ logs: { 'chat:*': { maxMessages: 10, ttlMs: '5m' } } }), /logs\['chat:\*'\].ttlMs must be .*, got '5m'/)
   t.match(refusal({ log: { maxMessages: 10, ttlMs: 1_000, epoch: 1 } }), /there is no option log.epoch/)
   t.doesNotThrow(() => resolveOptions({ log: false, logs: { lobby: { maxMessages: 10, ttlMs: 1_000 }, 'cursor:*': false } }))

@@ -5,7 +5,10 @@ export type RedisSource = string | RedisOptions | Redis
 /** Short, as memberships are to be back within two seconds of the return of Redis. */
 const maxRetryMs = 500
 
-/** Makes a client that connects at once, with everything off that would hold a command back or send it twice. A client that is given is duplicated. */
+/**
+ * Makes a client that connects at once, with everything off that would hold a command back or send it twice. A client that is given is
+ * duplicated.
+ */
 export function connect (source: RedisSource, role: 'command' | 'subscribe'): Redis {
   const overrides: RedisOptions = {
     keyPrefix: '',                          // keys.ts names everything; ioredis would not prefix channels
@@ -27,7 +30,10 @@ export function connect (source: RedisSource, role: 'command' | 'subscribe'): Re
     reconnectOnError: undefined
   }
   if (typeof source === 'string') return new Redis(source, overrides)
-  if (source instanceof Redis || 'duplicate' in source) return (source as Redis).duplicate({ ...overrides, ...sentinelOverrides((source as Redis).options) })
+  if (source instanceof Redis || 'duplicate' in source) {
+    const client = source as Redis
+    return client.duplicate({ ...overrides, ...sentinelOverrides(client.options) })
+  }
   return new Redis({ ...source, ...overrides, ...sentinelOverrides(source) })
 }
 

@@ -1,16 +1,20 @@
-import { Command, type Redis } from 'ioredis'
+import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
+import { BulkReads } from './bulk.ts'
+import { CallDeadline } from './call-deadline.ts'
 import { connect, type RedisSource } from './connect.ts'
-import type { Script } from './script.ts'
+import { bytesCommands, type RedisCommand, type Script } from './script.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
 const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
-/** A timer that is later than this tells of a process that was busy, which gets as long again, up to a limit, to read what came meanwhile. */
-const lateMs = 10
-const maxGraceMs = 100
+/** A call that waits behind a bulk read that makes progress gets so many deadlines. */
+const deadlinesBehindBulk = 4
+/** A bulk read may take as long as bytes come: it is given up when none came for so many deadlines, or after so many milliseconds in all. */
+const silentDeadlines = 2
+const maxBulkMs = 30_000
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
 const demotedRetryMs = 2_000
 /** Replies that say "not now" rather than "no": the same call may work on the next master, or in a moment. */
@@ -30,14 +34,19 @@ export interface LinkEvents {
  */
 export class Link {
   readonly redis: Redis
+  /** Where reads of much data take their turn. */
+  readonly bulk = new BulkReads()
   readonly #role: string
   readonly #deadlineMs: number
   readonly #listeners: LinkEvents[] = []
-  readonly #calls = new Set<(error: Error) => void>()
+  /** What fails each call that is under way, and whether that is a bulk read. */
+  readonly #calls = new Map<(error: Error) => void, boolean>()
   #state: 'down' | 'up' | 'tripped' = 'down'
   #misses = 0
   #lastSign = performance.now()
   #lastWatch = performance.now()
+  /** Bytes that had come when the link was looked at last. */
+  #lastReceived = 0
   #lastError: Error | undefined
   #lastDemotion = -Infinity
   #pinger: NodeJS.Timeout | undefined
@@ -92,9 +101,10 @@ export class Link {
 
   /**
    * Runs one command, or several that ioredis sends together. Settles within the deadline; while the link is down, at once.
+   * `settled` tells a command of two steps whether the caller was given an outcome before the second.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
-  async run<T> (command: (redis: Redis) => Promise<T>, deadlineMs = this.#deadlineMs): Promise<T> {
+  async run<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs = this.#deadlineMs): Promise<T> {
     if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
     return await this.#settle(command, deadlineMs)
   }
@@ -110,11 +120,21 @@ export class Link {
 
   /** As `script`, with strings of the reply as bytes. */
   async bytesScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    const { sha, lua } = script
-    return await this.#byHash(
-      async redis => await redis.sendCommand(new Command('evalsha', [sha, keys.length, ...keys, ...args])),
-      async redis => await redis.sendCommand(new Command('eval', [lua, keys.length, ...keys, ...args]))
-    )
+    return await this.#byHash(...bytesCommands(script, keys, args))
+  }
+
+  /**
+   * As `bytesScript`, for an answer with much data; called in its turn in `bulk`. It may take as long as bytes come, and says nothing about the link when it
+   * fails.
+   */
+  async bulkScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
+    return await this.#byHash(...bytesCommands(script, keys, args), true)
+  }
+
+  /** As `run`, for answers with much data; called in its turn in `bulk`. */
+  async runBulk<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>): Promise<T> {
+    if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
+    return await this.#settle(command, silentDeadlines * this.#deadlineMs, true)
   }
 
   /** A message arrived: with many of them in the socket, the answer to a ping may be a long way behind. */
@@ -123,7 +143,10 @@ export class Link {
     this.#misses = 0
   }
 
-  /** Tears the connection down; ioredis makes a new one. What is in flight fails now, and nothing that still arrives brings this connection back. */
+  /**
+   * Tears the connection down; ioredis makes a new one. What is in flight fails now, and nothing that still arrives brings this connection
+   * back.
+   */
   reset (): void {
     this.#down()
     this.redis.disconnect(true)
@@ -144,46 +167,48 @@ export class Link {
     }
   }
 
-  async #byHash (evalsha: (redis: Redis) => Promise<unknown>, evaluate: (redis: Redis) => Promise<unknown>): Promise<unknown> {
-    const sentAt = performance.now()
-    return await this.run(async redis => {
+  async #byHash (evalsha: RedisCommand, evaluate: RedisCommand, bulk = false): Promise<unknown> {
+    const command = async (redis: Redis, settled: () => boolean): Promise<unknown> => {
       try {
         return await evalsha(redis)
       } catch (error) {
         if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
         // The caller heard of a timeout and may have sent something newer since.
-        if (performance.now() - sentAt > this.#deadlineMs) throw error
+        if (settled()) throw error
         return await evaluate(redis)
       }
-    })
+    }
+    return await (bulk ? this.runBulk(command) : this.run(command))
   }
 
-  async #settle<T> (command: (redis: Redis) => Promise<T>, deadlineMs: number): Promise<T> {
+  async #settle<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs: number, bulk = false): Promise<T> {
     return await new Promise<T>((resolve, reject) => {
       const fail = (error: Error): void => {
-        clearTimeout(timer)
+        deadline.stop()
         this.#calls.delete(fail)
         reject(error)
       }
-      const startedAt = performance.now()
-      const miss = (): void => {
-        this.#missed()
-        fail(new WebsocketGroupsError('WSG_TIMEOUT', `Redis did not answer within ${deadlineMs} ms`))
-      }
-      let timer = setTimeout(() => {
-        // Timers come before sockets: after a stall of this process the answer may be there already, unread.
-        const late = performance.now() - startedAt - deadlineMs
-        if (late > lateMs) timer = setTimeout(miss, Math.min(late, maxGraceMs))
-        else miss()
-      }, deadlineMs)
-      this.#calls.add(fail)
-      command(this.redis).then(value => {
-        clearTimeout(timer)
+      const deadline = new CallDeadline(deadlineMs, bulk ? maxBulkMs : deadlinesBehindBulk * deadlineMs, () => this.#received, {
+        mayGoOn: () => bulk || this.bulk.running > 0,
+        missed: tookMs => {
+          this.#timeouts++
+          if (!bulk) this.#missed()
+          fail(new WebsocketGroupsError('WSG_TIMEOUT', `Redis did not answer within ${Math.round(tookMs)} ms`))
+        }
+      })
+      this.#calls.set(fail, bulk)
+      command(this.redis, () => !this.#calls.has(fail)).then(value => {
+        deadline.stop()
         this.#calls.delete(fail)
         this.#answered()
         resolve(value)
       }, (error: Error) => fail(this.#translate(error)))
     })
+  }
+
+  /** Bytes that came on the present connection. */
+  get #received (): number {
+    return (this.redis.stream as { readonly bytesRead?: number } | undefined)?.bytesRead ?? 0
   }
 
   #translate (error: Error): Error {
@@ -215,13 +240,14 @@ export class Link {
   }
 
   #missed (): void {
-    this.#timeouts++
     if (++this.#misses < missesToTrip || this.#state !== 'up') return
     this.#state = 'tripped'
+    for (const [fail, bulk] of [...this.#calls]) if (bulk) fail(new WebsocketGroupsError('WSG_TIMEOUT', 'Redis does not answer'))
     this.#announceDown()
   }
 
   #up (): void {
+    this.bulk.reset()
     this.#lastSign = performance.now()
     this.#misses = 0
     this.#state = 'up'
@@ -232,7 +258,7 @@ export class Link {
     const was = this.#state
     this.#state = 'down'
     // With autoResendUnfulfilledCommands off ioredis forgets what was in flight and never settles it.
-    for (const fail of [...this.#calls]) fail(new WebsocketGroupsError('WSG_TIMEOUT', 'the link to Redis broke'))
+    for (const fail of [...this.#calls.keys()]) fail(new WebsocketGroupsError('WSG_TIMEOUT', 'the link to Redis broke'))
     if (was === 'up') this.#announceDown()
   }
 
@@ -240,13 +266,17 @@ export class Link {
     for (const listener of this.#listeners) listener.down?.()
   }
 
-  /** Once a second: ping, and give up on a connection that has been silent for too long. Also covers the handshake, which no option of ioredis does. */
+  /**
+   * Once a second: ping, and give up on a connection that has been silent for too long. Also covers the handshake, which no option of
+   * ioredis does.
+   */
   #watch (): void {
     const { status } = this.redis
     const now = performance.now()
-    // This process stalled, not Redis: its answers are waiting in the socket, to be read after this timer.
-    if (now - this.#lastWatch > 2 * pingIntervalMs) this.#lastSign = now
+    // Part of an answer came; or this process stalled, not Redis, and its answers are waiting in the socket, to be read after this timer.
+    if (now - this.#lastWatch > 2 * pingIntervalMs || this.#received !== this.#lastReceived) this.#lastSign = now
     this.#lastWatch = now
+    this.#lastReceived = this.#received
     if (status !== 'ready' && status !== 'connect') return         // ioredis is dialling, or waits before it does
     if (now - this.#lastSign > silenceMs) return this.reset()
     if (status !== 'ready') return

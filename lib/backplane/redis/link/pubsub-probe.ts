@@ -10,8 +10,8 @@ probeBytes[1] = 1
 probeBytes[24] = 6
 
 /**
- * Finds out when the subscribe link is healthy but nothing comes through it, as when it hangs on to a master that was replaced: when nothing came for a while,
- * a probe is published to this instance's own channel by the other link. It costs nothing under traffic.
+ * Finds out when the subscribe link is healthy but nothing comes through it, as when it hangs on to a master that was replaced: when
+ * nothing came for a while, a probe is published to this instance's own channel by the other link. It costs nothing under traffic.
  */
 export class PubSubProbe {
   readonly #command: Link

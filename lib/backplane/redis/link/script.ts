@@ -1,4 +1,7 @@
+import { Command, type Redis } from 'ioredis'
 import { createHash } from 'node:crypto'
+
+export type RedisCommand = (redis: Redis) => Promise<unknown>
 
 /** A Lua script with its hash; called by EVALSHA, and by EVAL when Redis forgot it. */
 export class Script {
@@ -12,8 +15,8 @@ export class Script {
 }
 
 /**
- * Lua: `integer(at, least)` is the argument at that place, or the script ends with an error. Redis does not undo what a script wrote before it failed, so a
- * script reads all its arguments before its first write.
+ * Lua: `integer(at, least)` is the argument at that place, or the script ends with an error. Redis does not undo what a script wrote before
+ * it failed, so a script reads all its arguments before its first write.
  */
 export const luaInteger = `
 local function integer (at, least)
@@ -22,11 +25,11 @@ local function integer (at, least)
   error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(ARGV[at]))
 end`
 
-/**
- * Lua: `permit(command, …)` ends the script with an error where the user of this connection may not run the command. Redis older than 7.0 cannot tell before
- * the command is run.
- */
-export const luaPermit = `
-local function permit (...)
-  if redis.acl_check_cmd and not redis.acl_check_cmd(...) then error('NOPERM this user may not run ' .. table.concat({...}, ' ', 1, math.min(2, #{...}))) end
-end`
+/** The call of a script, by hash and by text, with strings of the reply as bytes. */
+export function bytesCommands (
+  { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+): [byHash: RedisCommand, byText: RedisCommand] {
+  const command = (name: string, script: string): RedisCommand =>
+    async redis => await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
+  return [command('evalsha', sha), command('eval', lua)]
+}

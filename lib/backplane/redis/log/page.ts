@@ -1,13 +1,17 @@
 import { logStart } from '../../position.ts'
-import type { GapReason, LogPage, LogPosition } from '../../backplane.ts'
+import { maxPageBytes, type GapReason, type LogPage, type LogPosition } from '../../backplane.ts'
 import { decode, isLogged, positionOf, previousNonce } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import { remembered, type LogFollower } from './follower.ts'
-import { readLog } from './scripts.ts'
+import { readLog } from './read-script.ts'
 
 const pageSize = 100
 const maxForkSize = 10_000
+/** The header of a message in a log: all that is needed to find out where a log went another way. */
+const headerBytes = 24
+/** How much of a log Redis looks through at once for such headers. */
+const maxScanBytes = 4_194_304
 
 const Status = { follows: 0, epoch: 2, rewound: 3, trimmed: 4, none: 5 } as const
 const reasons: Readonly<Record<number, GapReason>> = { [Status.epoch]: 'epoch', [Status.rewound]: 'rewound', [Status.trimmed]: 'trimmed' }
@@ -17,36 +21,91 @@ export interface RedisLogPage extends LogPage {
   readonly last: LogPosition
 }
 
-/** `since`: a position; `beginning`: from the earliest message that is kept; `undefined`: the latest ones. */
+interface Entries {
+  readonly gap: GapReason | undefined
+  /** The end of the log. */
+  readonly top: LogPosition
+  readonly entries: readonly Buffer[]
+  readonly more: boolean
+}
+
+/** `since`: a position; `logStart`: from the earliest message that is kept; `undefined`: the latest ones. */
 export async function readPage (link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number): Promise<RedisLogPage> {
-  const [status = Status.none, epoch = '', offset = 0, nonce = noNonce, entries = []] = await link.bytesScript(
-    readLog, [keys.logMeta(group), keys.log(group)], [Buffer.from(since === undefined ? '$' : since.epoch, 'latin1'), since?.offset ?? 0, packNonce(since?.nonce ?? 0), limit]
-  ) as [number?, Buffer?, number?, Buffer?, Buffer[]?]
-  if (status === Status.none) {
+  const read = await readEntries(link, keys, group, since, limit)
+  if (read === undefined) {
     // No trace of a log that we had seen: its data is gone.
     const gap = since === undefined || since.epoch === '' ? undefined : 'epoch'
     return { gap, messages: [], before: logStart, end: logStart, last: logStart, more: false }
   }
-  const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: Buffer.from(nonce).readUInt32BE() }
+  const { gap, top, entries, more } = read
   const messages = entries.map(bytes => decode(bytes)).filter(isLogged)
-  const [first] = entries
   const latest = entries.at(-1)
-  const end = latest === undefined ? top : positionOf(latest)
-  const before = first === undefined ? top : { epoch: top.epoch, offset: positionOf(first).offset - 1, nonce: previousNonce(first) }
-  return { gap: reasons[status], messages, before: before.offset === 0 ? logStart : before, end: top, last: end, more: end.offset < offset }
+  const last = latest === undefined ? top : positionOf(latest)
+  // A page of messages that this version cannot decode would look like the end of the log.
+  if (more && messages.length === 0) {
+    const next = await readPage(link, keys, group, last, limit)
+    return next.gap === undefined ? { ...next, gap } : next
+  }
+  return { gap, messages, before: positionBefore(entries, top), end: top, last, more }
 }
 
-/** A page of what follows the position in the reader's log; `undefined`: the log changed between two readings of it. */
-export async function readAfterFork (link: Link, keys: Keys, reader: LogFollower, since: LogPosition): Promise<RedisLogPage | undefined> {
-  const page = await readPage(link, keys, reader.group, since, pageSize)
+/** A page of what follows the position in the follower's log; `undefined`: the log changed between two readings of it. */
+export async function readAfterFork (link: Link, keys: Keys, follower: LogFollower, since: LogPosition): Promise<RedisLogPage | undefined> {
+  const page = await readPage(link, keys, follower.group, since, pageSize)
   if (page.gap !== 'rewound') return page
   // The log lost its latest messages and went on from an earlier one: what follows the newest message that we and the log have in common.
   const limit = Math.min(maxForkSize, remembered + Math.max(0, page.end.offset - since.offset))
-  const latest = await readPage(link, keys, reader.group, undefined, limit)
-  if (latest.end.epoch !== since.epoch) return undefined
-  const { messages, before, last: end } = latest
-  const first = reader.firstUnknown(messages.map(({ position }) => position))
-  return { ...latest, gap: 'rewound', messages: messages.slice(first), before: first === 0 ? before : messages[first - 1]?.position ?? end, last: end, more: false }
+  const places = await readPlaces(link, keys, follower.group, limit)
+  if (places === undefined || places.end.epoch !== since.epoch) return undefined
+  const { before, positions, end } = places
+  const first = follower.firstUnknown(positions)
+  const fork = first === 0 ? before : positions[first - 1] ?? end
+  return { gap: 'rewound', messages: [], before: fork, end, last: fork, more: first < positions.length }
+}
+
+/** Where the latest messages of a log stand, without the messages; `undefined`: the log is gone, or changed while it was read. */
+async function readPlaces (
+  link: Link, keys: Keys, group: string, limit: number
+): Promise<{ readonly before: LogPosition, readonly positions: readonly LogPosition[], readonly end: LogPosition } | undefined> {
+  const positions: LogPosition[] = []
+  let before: LogPosition | undefined
+  for (;;) {
+    const read = await readEntries(link, keys, group, positions.at(-1), limit, headerBytes)
+    if (read === undefined || read.gap !== undefined) return undefined
+    before ??= positionBefore(read.entries, read.top)
+    for (const entry of read.entries) positions.push(positionOf(entry))
+    if (!read.more || read.entries.length === 0) return { before, positions, end: read.top }
+  }
+}
+
+/** `undefined`: there is no log. `cut`: only so many bytes of each message. */
+async function readEntries (
+  link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number, cut = 0
+): Promise<Entries | undefined> {
+  const position = [Buffer.from(since === undefined ? '$' : since.epoch, 'latin1'), since?.offset ?? 0, packNonce(since?.nonce ?? 0)]
+  const read = async (alone: boolean): Promise<Reply> => await link.bulk.read(async bytes => {
+    const most = cut > 0 ? maxScanBytes : Math.min(bytes, maxPageBytes)
+    return await link.bulkScript(readLog, [keys.logMeta(group), keys.log(group)], [...position, limit, most, alone ? 1 : 0, cut]) as Reply
+  }, sizeOf, alone)
+  let reply = await read(false)
+  // The next message alone is larger than what may be under way beside other reads.
+  if (reply[5] === 1 && reply[4]?.length === 0) reply = await read(true)
+  const [status = Status.none, epoch = '', offset = 0, nonce = noNonce, entries = [], more = 0] = reply
+  if (status === Status.none) return undefined
+  const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: Buffer.from(nonce).readUInt32BE() }
+  return { gap: reasons[status], top, entries, more: more === 1 && entries.length > 0 }
+}
+
+type Reply = [number?, Buffer?, number?, Buffer?, Buffer[]?, number?]
+
+function sizeOf ([,,,, entries = [], more = 0]: Reply): { readonly bytes: number, readonly full: boolean } {
+  return { bytes: entries.reduce((sum, { length }) => sum + length, 0), full: more === 1 }
+}
+
+function positionBefore ([first]: readonly Buffer[], top: LogPosition): LogPosition {
+  if (first === undefined) return top
+  const offset = positionOf(first).offset - 1
+  return offset === 0 ? logStart : { epoch: top.epoch, offset, nonce: previousNonce(first) }
 }
 
 export function packNonce (nonce: number): Buffer {

@@ -1,71 +1,211 @@
-import { luaInteger, luaPermit, Script } from '../link/script.ts'
+import { luaInteger, Script } from '../link/script.ts'
+
+/** How many messages make a log a long one: its meta outlives the messages for a week, that of a shorter one for half an hour. */
+const longLog = 16
+export const shortMetaMs = 1_800_000
+export const longMetaMs = 604_800_000
+/** How long larger settings of somebody else count who does not append any more (seconds). */
+const settingsHoldS = 86_400
+/** Publishers that appended nothing for so long are forgotten (seconds): no retry of theirs can still be under way. */
+const publisherHoldS = 600
 
 /**
- * Appends messages to a group's log and publishes them, in one step. A batch is stored whole or not at all, and a publisher has one batch under way per group,
- * so the sequence of its last message tells whether a batch that is sent again is in the log already.
- * KEYS 1 log meta  2 log  [3 idempotency record]
- * ARGV 1 channel  2 messages to keep  3 TTL of the log (ms)  4 TTL of the meta (ms)  5 epoch if the log is new (8 bytes)  6 publisher
- *      7 sequence of the last message  8 TTL of the idempotency record (ms), then nonce (4 bytes) and body of each
- * Returns {epoch, offset of the last message, nonce of the last message, 1 if it was there already by its key}.
+ * Appends messages to the logs of some groups and publishes them there, and as volatile copies to further channels, in one step: nothing of
+ * anyone else comes between the copies of a message. A batch is stored whole or not at all, and a publisher has one batch under way per
+ * group, so the sequence of its last message tells whether a batch that is sent again is in the logs already. Of two settings of one log
+ * the larger counts.
+ * KEYS of each log: meta, list[, idempotency record]
+ * ARGV 1 number of logs  2 number of further channels  3 publisher  4 sequence of the last message
+ *      5 TTL of the idempotency records (ms), 0 without a key
+ *      6 names of the places, '' where copies do not carry them, then
+ *      of each log: channel, target, settings (u32 messages to keep, u48 bytes to keep, u48 TTL in ms), epoch if the log is new (8 bytes)
+ *      of each further channel: channel, target
+ *      of each message: nonce (4 bytes), prefix, rest
+ * Returns of each log: epoch, offset and nonce of the last message, 1 if it was there already by its key, and '' or two settings that
+ * differ.
  */
-export const append = new Script(`${luaInteger}${luaPermit}
-local keep, ttl, metaTtl, last, keyTtl = integer(2, 1), integer(3, 1), integer(4, 1), integer(7, 1), integer(8, 1)
-if #ARGV < 10 or #ARGV % 2 == 1 then error('expected a nonce and a body of each message') end
-for i = 9, #ARGV, 2 do
+export const append = new Script(`${luaInteger}
+local call, pack, unpacked, sub = redis.call, struct.pack, struct.unpack, string.sub
+local count, others, last, keyTtl = integer(1, 1), integer(2, 0), integer(4, 1), integer(5, 0)
+local keyed = keyTtl > 0
+local perLog = keyed and 3 or 2
+local further = 7 + 4 * count
+local start = further + 2 * others
+local messages = (#ARGV + 1 - start) / 3
+if messages < 1 or messages % 1 ~= 0 or (keyed and messages > 1) then error('expected nonce, prefix and rest of each message') end
+if #KEYS ~= perLog * count then error('expected ' .. perLog .. ' keys of each log') end
+for i = start, #ARGV, 3 do
   if #ARGV[i] ~= 4 then error('argument ' .. i .. ' must be a nonce of 4 bytes') end
 end
-if #ARGV[5] ~= 8 then error('argument 5 must be an epoch of 8 bytes') end
-local now = tonumber(redis.call('TIME')[1])
-local publisher = 'p' .. ARGV[6]
-local meta = redis.call('HMGET', KEYS[1], 'e', 's', 'n', publisher)
-local epoch, offset, previous = meta[1], tonumber(meta[2] or '0'), meta[3] or '\\0\\0\\0\\0'
-if epoch and meta[4] then
-  -- Before the idempotency record: that may be of this very batch, whose reply was lost.
-  local sequence, stored = struct.unpack('>I6I6', meta[4])
-  if sequence >= last then return {epoch, stored, ARGV[#ARGV - 1], 0} end
-end
-if KEYS[3] then
-  local known = redis.call('GET', KEYS[3])
-  if known then return {string.sub(known, 1, 8), (struct.unpack('>I6', string.sub(known, 9, 14))), string.sub(known, 15, 18), 1} end
-end
-permit('PUBLISH', ARGV[1], '')
-permit('RPUSH', KEYS[2], '')
-permit('LTRIM', KEYS[2], 0, -1)
-permit('HSET', KEYS[1], 'e', '')
-permit('HDEL', KEYS[1], 'e')
-permit('HGETALL', KEYS[1])
-permit('PEXPIRE', KEYS[1], 1)
-permit('DEL', KEYS[2])
-if KEYS[3] then permit('SET', KEYS[3], '', 'PX', 1) end
-if not epoch then
-  epoch, offset, previous = ARGV[5], 0, '\\0\\0\\0\\0'
-  redis.call('DEL', KEYS[2])
-end
-local messages = {}
-for i = 9, #ARGV, 2 do
-  offset = offset + 1
-  messages[#messages + 1] = '\\209\\1' .. epoch .. struct.pack('>I6', offset) .. ARGV[i] .. previous .. ARGV[i + 1]
-  previous = ARGV[i]
-end
-local length = redis.call('RPUSH', KEYS[2], unpack(messages))
-if length > keep then redis.call('LTRIM', KEYS[2], -keep, -1) end
-redis.call('HSET', KEYS[1], 'e', epoch, 's', offset, 'n', previous, publisher, struct.pack('>I6I6I6', last, offset, now))
-redis.call('PEXPIRE', KEYS[2], ttl)
--- Now and then in a busy group; always in one where messages are rarer than the log's TTL, or where 16 of them may take longer than the meta lasts.
-if offset % 16 < #messages or length == #messages or 16 * ttl > metaTtl then redis.call('PEXPIRE', KEYS[1], metaTtl) end
-if offset % 256 < #messages then
-  -- Publishers that are long gone: no retry of theirs can still be under way.
-  local fields = redis.call('HGETALL', KEYS[1])
-  for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 1) == 'p' and #fields[i + 1] == 18 then
-      local _, _, at = struct.unpack('>I6I6I6', fields[i + 1])
-      if at < now - 600 then redis.call('HDEL', KEYS[1], fields[i]) end
+local now, publisher = tonumber(call('TIME')[1]), 'p' .. ARGV[3]
+
+local logs, fresh, stored = {}, {}, false
+for g = 1, count do
+  local at, key = 7 + 4 * (g - 1), perLog * (g - 1)
+  local mine = ARGV[at + 2]
+  if #mine ~= 16 then error('argument ' .. at + 2 .. ' must be settings of 16 bytes') end
+  if #ARGV[at + 3] ~= 8 then error('argument ' .. at + 3 .. ' must be an epoch of 8 bytes') end
+  local keep, most, ttl = unpacked('>I4I6I6', mine)
+  if keep < 1 or most < 1 or ttl < 1 then error('settings must not be 0') end
+  local meta = call('HMGET', KEYS[key + 1], 'e', 's', 'n', 'b', 'c', 'd', publisher)
+  local used, settings, smaller = meta[5]
+  if not used or #used ~= 22 then
+    settings = mine
+  else
+    local seen = unpacked('>I6', used, 17)
+    if sub(used, 1, 16) == mine then
+      if now - seen >= 60 then settings = mine end
+    elseif now - seen > ${settingsHoldS} then
+      settings = mine
+    else
+      local k, m, t = unpacked('>I4I6I6', used)
+      if keep >= k and most >= m and ttl >= t then
+        settings = mine
+      else
+        keep, most, ttl, smaller = math.max(keep, k), math.max(most, m), math.max(ttl, t), mine
+        local merged = pack('>I4I6I6', keep, most, ttl)
+        if merged ~= sub(used, 1, 16) then settings = merged end
+      end
     end
   end
+  if smaller then smaller = smaller .. pack('>I6', now) end
+  -- Somebody would keep less: those with the larger settings learn it, too.
+  local other = smaller or meta[6]
+  local differ = ''
+  if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then
+    differ = pack('>I4I6I6', keep, most, ttl) .. sub(other, 1, 16)
+  end
+  local epoch, offset, nonce, record, there = meta[1], tonumber(meta[2]) or 0, meta[3], meta[7]
+  if not epoch then
+    offset, nonce = 0, '\\0\\0\\0\\0'
+  elseif record and #record == 18 then
+    local sequence, at = unpacked('>I6I6', record)
+    if sequence >= last then there, stored = at, true end
+  end
+  local known = keyed and call('GET', KEYS[key + 3])
+  local log = {
+    at = at, key = key, new = not epoch, epoch = epoch or ARGV[at + 3], offset = offset, nonce = nonce, size = tonumber(meta[4]),
+    keep = keep, most = most, ttl = ttl, settings = settings,
+    smaller = smaller, differ = differ, unheard = not record, stored = there, known = known, batch = false
+  }
+  if not known then fresh[#fresh + 1] = log end
+  logs[g] = log
 end
-if KEYS[3] then redis.call('SET', KEYS[3], epoch .. struct.pack('>I6', offset) .. previous, 'PX', keyTtl) end
-for i = 1, #messages do redis.call('PUBLISH', ARGV[1], messages[i]) end
-return {epoch, offset, previous, 0}
+
+local function reply ()
+  local out = {}
+  for g = 1, count do
+    local log, at = logs[g], 5 * (g - 1)
+    if log.known and not log.stored then
+      out[at + 1], out[at + 2], out[at + 3], out[at + 4] = sub(log.known, 1, 8), (unpacked('>I6', log.known, 9)), sub(log.known, 15, 18), 1
+    else
+      out[at + 1], out[at + 2], out[at + 3], out[at + 4] = log.epoch, log.stored or log.offset, ARGV[#ARGV - 2], 0
+    end
+    out[at + 5] = log.differ
+  end
+  return out
+end
+-- Before the idempotency records: they may be of this very batch, whose reply was lost.
+if stored or #fresh == 0 then return reply() end
+
+-- The right to publish is asked for at each call, the others at the first of a publisher. Redis older than 7.0 cannot tell.
+local permitted = redis.acl_check_cmd
+local function permit (...)
+  if not permitted(...) then error('NOPERM this user may not run ' .. table.concat({...}, ' ', 1, 2)) end
+end
+if permitted then
+  for g = 1, #fresh do
+    local log = fresh[g]
+    local meta, list = KEYS[log.key + 1], KEYS[log.key + 2]
+    permit('PUBLISH', ARGV[log.at], '')
+    if log.unheard then
+      permit('HSET', meta, '', '')
+      permit('PEXPIRE', meta, 1)
+      permit('HGETALL', meta)
+      permit('HDEL', meta, '')
+      permit('PEXPIRE', list, 1)
+      permit('LPOP', list, 1)
+      permit('LTRIM', list, 0, -1)
+      permit('LRANGE', list, 0, -1)
+      if keyed then permit('SET', KEYS[log.key + 3], '', 'PX', 1) end
+    end
+  end
+  for i = further, start - 1, 2 do permit('PUBLISH', ARGV[i], '') end
+end
+
+local places = {}
+if ARGV[6] ~= '' then
+  for m = 1, messages do
+    local offsets = {ARGV[6]}
+    for g = 1, count do offsets[g + 1] = pack('>I6', logs[g].known and 0 or logs[g].offset + m) end
+    places[m] = table.concat(offsets)
+  end
+end
+
+-- The first write is one that a full Redis refuses.
+for g = 1, #fresh do
+  local log, added, batch = fresh[g], 0, {}
+  local meta, list, head, target = KEYS[log.key + 1], KEYS[log.key + 2], '\\209\\1' .. log.epoch, ARGV[log.at + 1]
+  local offset, nonce = log.offset, log.nonce
+  for m = 1, messages do
+    local at = start + 3 * (m - 1)
+    local message = head .. pack('>I6', offset + m) .. ARGV[at] .. nonce .. ARGV[at + 1] .. target .. (places[m] or '') .. ARGV[at + 2]
+    batch[m], nonce, added = message, ARGV[at], added + #message
+  end
+  local length, size = call('RPUSH', list, unpack(batch)), log.size
+  if log.new and length > messages then
+    call('LTRIM', list, -messages, -1)
+    length = messages
+  end
+  offset = offset + messages
+  if length == messages then
+    size = added
+  elseif size then
+    size = size + added
+  else
+    size = 0
+    for _, message in ipairs(call('LRANGE', list, 0, -1)) do size = size + #message end
+  end
+  -- Dropped by number first, then by size; at least the latest message stays.
+  if length - log.keep > 1 then
+    local dropped = call('LPOP', list, length - log.keep)
+    length = length - #dropped
+    for i = 1, #dropped do size = size - #dropped[i] end
+  end
+  while length > log.keep or (size > log.most and length > 1) do
+    size, length = size - #(call('LPOP', list) or ''), length - 1
+  end
+  call('HSET', meta, 's', offset, 'n', nonce, 'b', size, publisher, pack('>I6I6I6', last, offset, now))
+  if log.new then call('HSET', meta, 'e', log.epoch) end
+  if log.settings then call('HSET', meta, 'c', log.settings .. pack('>I6', now)) end
+  if log.smaller then call('HSET', meta, 'd', log.smaller) end
+  call('PEXPIRE', list, log.ttl)
+  -- Without the meta the next message would look like a loss. In a busy log its end is put off now and then; always in one where messages
+  -- are rarer than the log's TTL, or where 16 of them may take longer than the meta lasts.
+  local metaTtl = math.max(${longMetaMs}, 2 * log.ttl)
+  if offset < ${longLog} then metaTtl = log.ttl + ${shortMetaMs} end
+  if offset < ${longLog} + messages or offset % 16 < messages or length == messages or 16 * log.ttl > metaTtl then
+    call('PEXPIRE', meta, metaTtl)
+  end
+  if offset % 256 < messages then
+    local fields = call('HGETALL', meta)
+    for i = 1, #fields, 2 do
+      if sub(fields[i], 1, 1) == 'p' and #fields[i + 1] == 18 and unpacked('>I6', fields[i + 1], 13) < now - ${publisherHoldS} then
+        call('HDEL', meta, fields[i])
+      end
+    end
+  end
+  if keyed then call('SET', KEYS[log.key + 3], log.epoch .. pack('>I6', offset) .. nonce, 'PX', keyTtl) end
+  log.offset, log.batch = offset, batch
+end
+for m = 1, messages do
+  for g = 1, #fresh do call('PUBLISH', ARGV[fresh[g].at], fresh[g].batch[m]) end
+  local at = start + 3 * (m - 1)
+  for i = further, start - 1, 2 do
+    call('PUBLISH', ARGV[i], '\\209\\1' .. string.rep('\\0', 22) .. ARGV[at + 1] .. ARGV[i + 1] .. (places[m] or '') .. ARGV[at + 2])
+  end
+end
+return reply()
 `)
 
 /**
@@ -79,44 +219,4 @@ for k = 1, #KEYS do
   tops[3 * k - 2], tops[3 * k - 1], tops[3 * k] = meta[1], meta[2], meta[3]
 end
 return tops
-`)
-
-/**
- * Reads a group's log after a position.
- * KEYS 1 log meta  2 log
- * ARGV 1 epoch ('' from the earliest kept, '$' the latest ones)  2 offset  3 nonce (4 bytes)  4 how many at most
- * Returns {status, epoch, last offset, last nonce, messages}; status 0 what follows the position, 2 another epoch, 4 trimmed (with 2 and 4: messages from the
- * earliest kept), 3 rewound (no messages), 5 there is no log.
- */
-export const readLog = new Script(`
-local meta = redis.call('HMGET', KEYS[1], 'e', 's', 'n')
--- Only a master may say that messages are lost: a replica may just not have them yet, and refuses this write, which changes nothing.
-local function assertMaster () redis.call('HDEL', KEYS[1], '') end
-if not meta[1] then
-  if ARGV[1] ~= '' and ARGV[1] ~= '$' then assertMaster() end
-  return {5}
-end
-local top, offset, length = tonumber(meta[2]), tonumber(ARGV[2]), redis.call('LLEN', KEYS[2])
-local function rewound ()
-  assertMaster()
-  return {3, meta[1], top, meta[3], {}}
-end
-local first = top - length + 1
-local status = 0
-if ARGV[1] == '$' then offset = math.max(first - 1, top - tonumber(ARGV[4]))
-elseif ARGV[1] == '' then
-  offset = first - 1
-  if first > 1 then status = 4 end
-elseif meta[1] ~= ARGV[1] then
-  assertMaster()
-  offset = first - 1
-  status = 2
-elseif offset > top then return rewound()
-elseif offset == top then
-  if meta[3] ~= ARGV[3] then return rewound() end
-  return {0, meta[1], top, meta[3], {}}
-elseif offset + 1 < first then offset = first - 1; status = 4 end
-local messages = redis.call('LRANGE', KEYS[2], offset + 1 - first, offset - first + tonumber(ARGV[4]))
-if status == 0 and ARGV[1] ~= '' and ARGV[1] ~= '$' and offset > 0 and messages[1] and string.sub(messages[1], 21, 24) ~= ARGV[3] then return rewound() end
-return {status, meta[1], top, meta[3], messages}
 `)

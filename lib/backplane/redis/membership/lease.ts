@@ -17,7 +17,9 @@ const retryMs = 1_000
 const Status = { taken: -1, dead: 0, renewed: 1, registered: 2 } as const
 
 export interface LeaseEvents {
-  /** This instance is registered: memberships may be written under `generation`. `lost`: nothing of what was stored before can be relied on. */
+  /**
+   * This instance is registered: memberships may be written under `generation`. `lost`: nothing of what was stored before can be relied on.
+   */
   readonly resumed?: ((lost: boolean) => void) | undefined
   /** Memberships may not be written: the others may count this instance as dead, and have removed them. */
   readonly suspended?: (() => void) | undefined
@@ -28,8 +30,8 @@ export interface LeaseEvents {
 }
 
 /**
- * This instance's claim on its members, and whether it is registered at all. One beat renews the lease, notices when the instance was declared dead or Redis
- * lost its data, and claims dead instances to clean up after. The clock of Redis decides when a lease ends.
+ * This instance's claim on its members, and whether it is registered at all. One beat renews the lease, notices when the instance was
+ * declared dead or Redis lost its data, and claims dead instances to clean up after. The clock of Redis decides when a lease ends.
  */
 export class Lease {
   readonly #link: Link
@@ -82,7 +84,10 @@ export class Lease {
     return this.#active
   }
 
-  /** What this instance writes memberships under: a newer generation fences off late writes of the older ones, and whoever cleans up after them. */
+  /**
+   * What this instance writes memberships under: a newer generation fences off late writes of the older ones, and whoever cleans up after
+   * them.
+   */
   get generation (): number {
     return this.#generation
   }
@@ -98,7 +103,8 @@ export class Lease {
 
   get problem (): string | undefined {
     if (this.held) return undefined
-    return `this instance holds no lease: the others may count its members as gone${this.#failure === undefined ? '' : ` (${this.#failure.message})`}`
+    const why = this.#failure === undefined ? '' : ` (${this.#failure.message})`
+    return `this instance holds no lease: the others may count its members as gone${why}`
   }
 
   stats (): Record<string, number> {
@@ -148,7 +154,9 @@ export class Lease {
       this.#server = server
       for (const { changed } of this.#listeners) changed?.()
     } catch (error) {
-      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_INSTANCE_ID_TAKEN')) for (const { refused } of this.#listeners) refused?.(error as Error)
+      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_INSTANCE_ID_TAKEN')) {
+        for (const { refused } of this.#listeners) refused?.(error as Error)
+      }
       if (this.#closed || !this.#link.up) return                // the link's return starts over
       this.#warnNotRegistered({ err: error })
       clearTimeout(this.#retryTimer)

@@ -50,7 +50,8 @@ export class Reaper {
     try {
       const removed = await this.#store.removeAll(instanceId, generation)
       if (removed === undefined) return
-      const first = await this.#link.script(markReaped, [this.#keys.leases, this.#keys.instances], [instanceId, generation, secondLookMs]) === 1
+      const { leases, instances } = this.#keys
+      const first = await this.#link.script(markReaped, [leases, instances], [instanceId, generation, secondLookMs]) === 1
       if (first) this.#instances++
       this.#members += removed.members
       if (removed.members > 0) this.#local.membersLost?.()

@@ -24,8 +24,9 @@ interface Change {
 
 /**
  * Keeps what Redis knows of this instance's members as it is here. What is written is what the instance holds at that moment, so an outage
- * piles nothing up, a repeated write changes nothing, and lost data is written anew. One step is under way at a time; what changes meanwhile
- * goes together in the next one. What could not be written, or may have been lost, is in doubt, and repaired between the changes that callers wait for.
+ * piles nothing up, a repeated write changes nothing, and lost data is written anew. One step is under way at a time; what changes
+ * meanwhile goes together in the next one. What could not be written, or may have been lost, is in doubt, and repaired between the changes
+ * that callers wait for.
  */
 export class MemberReconciler {
   readonly #link: Link
@@ -71,7 +72,9 @@ export class MemberReconciler {
     change.ids.add(connectionId)
     this.#flushSoon()
     const { deadlineMs } = this.#link
-    await withDeadline(change.stored.promise, deadlineMs, () => { throw new WebsocketGroupsError('WSG_TIMEOUT', `not stored within ${deadlineMs} ms`) })
+    await withDeadline(change.stored.promise, deadlineMs, () => {
+      throw new WebsocketGroupsError('WSG_TIMEOUT', `not stored within ${deadlineMs} ms`)
+    })
   }
 
   /** Rewrites all memberships, which also renews the safety TTL of their keys. */
@@ -144,7 +147,8 @@ export class MemberReconciler {
         this.#pause()
       }
     }
-    this.#flushing = undefined                                  // in the same turn as the look at what is left: a change a moment later starts anew
+    // In the same turn as the look at what is left: a change a moment later starts anew.
+    this.#flushing = undefined
     if (!this.#isDirty()) this.#setRepairing(false)
   }
 
@@ -186,7 +190,9 @@ export class MemberReconciler {
     for (const [, { stored }] of some) stored.resolve()
   }
 
-  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE when a newer generation of this instance is known, and what the write throws */
+  /**
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE when a newer generation of this instance is known, and what the write throws
+   */
   async #assertStored (write: Promise<boolean>): Promise<void> {
     if (await write) return
     this.#lease.fenced()

@@ -6,14 +6,20 @@ export async function readCount (link: Link, keys: Keys, group: string): Promise
   return Number(await link.run(async redis => await redis.hget(keys.counts(group), '#')) ?? 0)
 }
 
+/** About what one member takes in an answer (bytes). */
+const memberBytes = 100
+
+/** Instance by instance: how long the list is depends on others, so it takes its turn among the bulk reads. */
 export async function readMembers (link: Link, keys: Keys, group: string): Promise<Member[]> {
-  // One deadline for both steps.
-  const [instances, hashes] = await link.run(async redis => {
-    const fields = await redis.hkeys(keys.counts(group))
-    const instances = fields.filter(field => field !== '#')
-    return [instances, await Promise.all(instances.map(async id => await redis.hgetall(keys.members(group, id))))] as const
-  })
-  return hashes.flatMap((records, index) => Object.entries(records).map(([connectionId, record]) => decodeMember(connectionId, instances[index] ?? '', record)))
+  const fields = await link.run(async redis => await redis.hkeys(keys.counts(group)))
+  const lists = await Promise.all(fields.filter(field => field !== '#').map(async instanceId => {
+    const records = await link.bulk.read(
+      async () => await link.runBulk(async redis => await redis.hgetall(keys.members(group, instanceId))),
+      records => ({ bytes: memberBytes * Object.keys(records).length, full: false })
+    )
+    return Object.entries(records).map(([connectionId, record]) => decodeMember(connectionId, instanceId, record))
+  }))
+  return lists.flat()
 }
 
 /** The field is the connection's id and the key ends with the instance's: the record holds the rest. `null` is an info like any other. */

@@ -4,10 +4,11 @@ import { luaInteger, Script } from '../link/script.ts'
 export const safetyTtlMs = 86_400_000
 
 /**
- * Stores changes of the members that one instance has in some groups, and corrects the total of each group by the difference. Idempotent: what it leaves behind
- * depends on the members alone, not on how often or in which order it ran.
+ * Stores changes of the members that one instance has in some groups, and corrects the total of each group by the difference. Idempotent:
+ * what it leaves behind depends on the members alone, not on how often or in which order it ran.
  * KEYS 1 index  2 generations, then members and counts of each group
- * ARGV 1 instance id  2 generation  3 safety TTL (ms), then of each group: its name, number of additions, number of removals, connection id and record of each addition,
+ * ARGV 1 instance id  2 generation  3 safety TTL (ms), then of each group:
+ *      its name, number of additions, number of removals, connection id and record of each addition,
  *      connection id of each removal
  * Returns -1 when a newer generation of this instance writes already, else 0.
  */
@@ -130,8 +131,8 @@ return {left, removed, #groups}
 `)
 
 /**
- * A dead instance was reaped. The first time it is kept to be looked at once more, because a write it made before it noticed may still arrive; the second
- * time it is forgotten.
+ * A dead instance was reaped. The first time it is kept to be looked at once more, because a write it made before it noticed may still
+ * arrive; the second time it is forgotten.
  * KEYS 1 leases  2 instances.  ARGV 1 dead instance's id  2 its generation  3 when to look again (ms)
  * Returns 0 it is not dead (any more), 1 look again later, 2 forgotten.
  */

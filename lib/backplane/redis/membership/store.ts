@@ -30,8 +30,8 @@ export class MemberStore {
   }
 
   /**
-   * Whether a write of this generation may still arrive out of a connection that was given up: what the present connection writes could be undone by it,
-   * unless that comes from a newer generation.
+   * Whether a write of this generation may still arrive out of a connection that was given up: what the present connection writes could be
+   * undone by it, unless that comes from a newer generation.
    */
   hasLateWrite (generation: number): boolean {
     return this.#unsettled?.generation === generation && this.#unsettled.connection !== this.#link.connection
@@ -45,13 +45,16 @@ export class MemberStore {
   /** Those of the groups of which Redis has another number of members. */
   async groupsWithOtherCount (groups: readonly string[]): Promise<Set<string>> {
     if (groups.length === 0) return new Set()
-    const stored = await this.#link.run(async redis => await Promise.all(groups.map(async group => await redis.hget(this.#keys.counts(group), this.#local.instanceId))))
+    const { instanceId } = this.#local
+    const stored = await this.#link.run(async redis => {
+      return await Promise.all(groups.map(async group => await redis.hget(this.#keys.counts(group), instanceId)))
+    })
     return new Set(groups.filter((group, index) => Number(stored[index] ?? 0) !== [...this.#local.memberIds(group)].length))
   }
 
   /**
-   * Writes what the instance says now of these connections in their groups. Resolves `false` when Redis knows a newer generation of this instance: then
-   * not everything was written.
+   * Writes what the instance says now of these connections in their groups. Resolves `false` when Redis knows a newer generation of this
+   * instance: then not everything was written.
    */
   async write (generation: number, changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Promise<boolean> {
     return await allTrue([...this.#calls(changes)].map(async groups => await this.#call(generation, groups)))
@@ -59,8 +62,12 @@ export class MemberStore {
 
   /** As `write`, for all connections of these groups: those here, and those that Redis holds although they are no longer here. */
   async rewrite (generation: number, groups: readonly string[]): Promise<boolean> {
-    const stored = await this.#link.run(async redis => await Promise.all(groups.map(async group => await redis.hkeys(this.#keys.members(group, this.#local.instanceId)))))
-    return await this.write(generation, groups.map((group, index) => [group, new Set([...stored[index] ?? [], ...this.#local.memberIds(group)])]))
+    const { instanceId } = this.#local
+    const stored = await this.#link.run(async redis => {
+      return await Promise.all(groups.map(async group => await redis.hkeys(this.#keys.members(group, instanceId))))
+    })
+    const ids = (group: string, index: number): Set<string> => new Set([...stored[index] ?? [], ...this.#local.memberIds(group)])
+    return await this.write(generation, groups.map((group, index) => [group, ids(group, index)]))
   }
 
   /** Removes all memberships of an instance, this one or a dead one. Resolves `undefined` when that instance is alive again. */
@@ -100,8 +107,11 @@ export class MemberStore {
 
   async #call (generation: number, groups: readonly GroupChange[]): Promise<boolean> {
     const { instanceId } = this.#local
-    const keys = [this.#keys.index(instanceId), this.#keys.generations, ...groups.flatMap(({ group }) => [this.#keys.members(group, instanceId), this.#keys.counts(group)])]
-    const changes = groups.flatMap(({ group, additions, removals }) => [group, additions.length / 2, removals.length, ...additions, ...removals])
+    const hashes = groups.flatMap(({ group }) => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
+    const keys = [this.#keys.index(instanceId), this.#keys.generations, ...hashes]
+    const changes = groups.flatMap(({ group, additions, removals }) => {
+      return [group, additions.length / 2, removals.length, ...additions, ...removals]
+    })
     const { connection } = this.#link
     let stored: unknown
     try {

@@ -1,0 +1,15 @@
+import { maxPageBytes, type LoggedEnvelope } from '../backplane.ts'
+
+/** The messages of one page: from that index on, at most `limit` of them and `maxPageBytes` of data, and at least one where there is one. */
+export function pageOf (messages: readonly LoggedEnvelope[], start: number, limit: number): LoggedEnvelope[] {
+  const page: LoggedEnvelope[] = []
+  let bytes = 0
+  for (let index = start; index < messages.length && page.length < limit; index++) {
+    const message = messages[index]
+    if (message === undefined) break
+    bytes += message.payload.length
+    if (bytes > maxPageBytes && page.length > 0) break
+    page.push(message)
+  }
+  return page
+}

@@ -1,0 +1,109 @@
+/** What may be under way on a link for all bulk reads together: the most, and the least that a slow link is brought down to. */
+const maxBytes = 262_144
+const minBytes = 16_384
+const maxReads = 64
+/** Two, so that the link has something to carry while the answer to the last read is looked at. */
+const minReads = 2
+const firstReads = 4
+/** How long a call of others may have to wait behind bulk reads, beside what the link needs for the way itself (milliseconds). */
+const targetMs = 25
+
+/** What one answer weighed. */
+export interface BulkSize {
+  readonly bytes: number
+  /** It is a part only: the limit on its bytes was reached. */
+  readonly full: boolean
+}
+
+interface Waiter {
+  readonly alone: boolean
+  start (): void
+}
+
+/**
+ * Lets bulk reads (pages of logs, lists of members) onto a link a few at a time, in the order they were asked for. What is under way together is bounded in
+ * bytes, so that appends, beats and joins on the same link never wait behind more than that; on a slow link it becomes less.
+ */
+export class BulkReads {
+  readonly #now: () => number
+  readonly #waiting: Waiter[] = []
+  #running = 0
+  #alone = false
+  #bytes = maxBytes
+  #reads = firstReads
+  /** The quickest answer so far: about what the way to Redis and back takes. */
+  #wayMs = Infinity
+  #count = 0
+  #total = 0
+  #failed = 0
+
+  constructor (now: () => number = () => performance.now()) {
+    this.#now = now
+  }
+
+  /** Reads that are under way. */
+  get running (): number {
+    return this.#running
+  }
+
+  stats (): Record<string, number> {
+    return { bulkReads: this.#count, bulkBytes: this.#total, bulkReadsWaiting: this.#waiting.length, bulkReadsFailed: this.#failed }
+  }
+
+  /** The link was made anew: it may lead somewhere else, by another way. */
+  reset (): void {
+    this.#wayMs = Infinity
+  }
+
+  /**
+   * Runs `read` when it is its turn, with the bytes that its answer may have. `alone`: nothing else is under way meanwhile, for an answer that may be
+   * larger than that. Settles as `read` does.
+   */
+  async read<Answer> (read: (bytes: number) => Promise<Answer>, sizeOf: (answer: Answer) => BulkSize, alone = false): Promise<Answer> {
+    await this.#turn(alone)
+    const startedAt = this.#now()
+    try {
+      const answer = await read(alone ? this.#bytes : Math.floor(this.#bytes / this.#reads))
+      this.#succeeded(sizeOf(answer), this.#now() - startedAt, alone)
+      return answer
+    } catch (error) {
+      this.#failed++
+      this.#bytes = Math.max(minBytes, this.#bytes / 2)
+      this.#reads = minReads
+      throw error
+    } finally {
+      this.#running--
+      this.#alone = false
+      this.#next()
+    }
+  }
+
+  async #turn (alone: boolean): Promise<void> {
+    await new Promise<void>(resolve => {
+      this.#waiting.push({ alone, start: resolve })
+      this.#next()
+    })
+  }
+
+  #next (): void {
+    while (!this.#alone) {
+      const [first] = this.#waiting
+      if (first === undefined || this.#running >= (first.alone ? 1 : this.#reads)) return
+      this.#waiting.shift()
+      this.#running++
+      this.#alone = first.alone
+      first.start()
+    }
+  }
+
+  #succeeded ({ bytes, full }: BulkSize, tookMs: number, alone: boolean): void {
+    this.#count++
+    this.#total += bytes
+    // Many small answers may be under way together, few large ones.
+    if (!alone) this.#reads = full ? Math.max(minReads, this.#reads >> 1) : Math.min(maxReads, this.#reads + 1)
+    this.#wayMs = Math.min(this.#wayMs, tookMs)
+    const allowedMs = targetMs + 4 * this.#wayMs
+    if (tookMs > 2 * allowedMs) this.#bytes = Math.max(minBytes, this.#bytes * 0.75)
+    else if (tookMs < allowedMs) this.#bytes = Math.min(maxBytes, this.#bytes * 1.25)
+  }
+}

@@ -1,0 +1,70 @@
+import { BoundedMap } from '../../../bounded-map.ts'
+import type { LogLimits } from '../../backplane.ts'
+
+const packedBytes = 16
+/** How long a difference is told after it was seen last. */
+const toldMs = 600_000
+const maxTold = 100
+
+export interface Difference {
+  /** What the log is kept with. */
+  readonly used: LogLimits
+  /** What somebody else would keep. */
+  readonly smaller: LogLimits
+}
+
+/** Packed settings, by the object they were made of: a process has few of these. */
+const packed = new WeakMap<LogLimits, Buffer>()
+
+/** Settings as scripts take them: u32 messages, u48 bytes, u48 TTL in milliseconds. */
+export function packSettings (limits: LogLimits): Buffer {
+  const known = packed.get(limits)
+  if (known !== undefined) return known
+  const bytes = Buffer.allocUnsafe(packedBytes)
+  bytes.writeUInt32BE(limits.maxMessages)
+  bytes.writeUIntBE(limits.maxBytes, 4, 6)
+  bytes.writeUIntBE(limits.ttlMs, 10, 6)
+  packed.set(limits, bytes)
+  return bytes
+}
+
+/** Two settings, as scripts return them; `undefined` for anything else: there is no difference. */
+export function unpackSettings (bytes: Buffer): Difference | undefined {
+  if (bytes.length !== 2 * packedBytes) return undefined
+  return { used: unpack(bytes, 0), smaller: unpack(bytes, packedBytes) }
+}
+
+function unpack (bytes: Buffer, at: number): LogLimits {
+  return { maxMessages: bytes.readUInt32BE(at), maxBytes: bytes.readUIntBE(at + 4, 6), ttlMs: bytes.readUIntBE(at + 10, 6) }
+}
+
+/** Logs that processes keep with different settings: the larger ones count, and this one says so. */
+export class SettingsDifferences {
+  readonly #groups: BoundedMap<string, Difference>
+  #latest = ''
+
+  constructor (now?: () => number) {
+    this.#groups = new BoundedMap({ maxWeight: maxTold, maxAgeMs: toldMs, now })
+  }
+
+  /** Returns whether this is news. */
+  add (group: string, difference: Difference): boolean {
+    const isNew = !this.#groups.has(group)
+    this.#groups.set(group, difference)
+    this.#latest = group
+    return isNew
+  }
+
+  get problem (): string | undefined {
+    const difference = this.#groups.get(this.#latest)
+    if (difference === undefined) return undefined
+    const { used, smaller } = difference
+    const others = this.#groups.size === 1 ? '' : ` (and those of ${this.#groups.size - 1} more groups)`
+    const both = `${show(used)}, which counts, and ${show(smaller)}`
+    return `the log of group '${this.#latest}'${others} is published to with different settings: ${both}`
+  }
+}
+
+function show ({ maxMessages, maxBytes, ttlMs }: LogLimits): string {
+  return `{ maxMessages: ${maxMessages}, maxBytes: ${maxBytes}, ttlMs: ${ttlMs} }`
+}
