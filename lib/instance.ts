@@ -171,6 +171,7 @@ export class Instance {
       connections: hub.connections.size,
       groups: hub.groupTotal(),
       slowConnections: scheduler.slow.size,
+      bufferedBytes: scheduler.slowTotal,
       ...gate.stats(),
       ...intake.stats(),
       blocked: blocks.size,

@@ -20,6 +20,10 @@ export class Metrics {
   connectionsBlocked = 0
   /** Limits per user that were decided by this instance's connections alone, because the backplane was out. */
   userLimitsLocal = 0
+  /** Requests of framed clients that waited, because of `limits.requests`, `limits.replays` or `limits.tokens`. */
+  requestsDelayed = 0
+  /** Members that lists did not show, because of `limits.presenceEntriesPerUser` or `limits.presenceBytes`. */
+  memberEntriesLeftOut = 0
   /** Joins that failed because of `limits.newGroupsPerMinute`. */
   newGroupsRefused = 0
   messagesReceived = 0

@@ -61,7 +61,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
   const logged = new LoggedPublish(backplane, logs)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
-  const presence = new Presence(backplane, envelopes, options.presenceGraceMs)
+  const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
   const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads, proofKeys)
   // A join that another instance is asked for may itself take `joinTimeoutMs` there.

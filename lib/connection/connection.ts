@@ -92,7 +92,6 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** The client waits for an answer. */
   get pending (): boolean { return this.framed && this.#inbound.pending }
-
   /** This side does not read the socket for now, so that no answer to a ping can be heard. */
   get paused (): boolean { return this.#inbound.paused }
 
@@ -185,10 +184,11 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.outbound.write(payload, binary)
   }
 
-  tooSlow (bufferedBytes: number): void {
+  tooSlow (bufferedBytes: number, atOnce: boolean): void {
     this.#metrics.slowConsumersClosed++
     this.log.warn({ bufferedBytes }, 'slow consumer closed')
-    this.closeForFault(CloseCode.SlowConsumer)
+    if (atOnce) this.forceClosed(CloseCode.SlowConsumer, closeReasons[CloseCode.SlowConsumer])
+    else this.closeForFault(CloseCode.SlowConsumer)
   }
 
   close (code: number = CloseCode.Normal, reason = ''): void {

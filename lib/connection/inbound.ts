@@ -16,7 +16,6 @@ import type { Connection } from '../types.ts'
 export interface InboundSource { readonly socket: WebSocket, readonly intake: IntakeBudget }
 /** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
 const smallChunkBytes = 1_024
-
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends Connection {
   /** Closes, and terminates soon after: the client, or this side, is at fault. */
@@ -183,10 +182,10 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane is no fault of the callback: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is no fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    const isOutage = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
-    if (isOutage) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    const isForLater = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_RATE_LIMITED')
+    if (isForLater) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 

@@ -48,7 +48,7 @@ function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<Conn
     callbacks: { onMessage () {}, ...callbacks },
     limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, options: {} },
     intake: new IntakeBudget(resolveLimits(), metrics),
-    scheduler: new FlushScheduler({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0 }, metrics, quiet),
+    scheduler: new FlushScheduler({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0, limits: resolveLimits() }, metrics, quiet),
     metrics,
     enter: () => undefined,
     release: async () => {},

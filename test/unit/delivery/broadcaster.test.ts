@@ -35,7 +35,7 @@ function parts (policy: OutagePolicy['broadcast'] = 'local'): Parts {
   const delivery = new EchoFilter(hub, sender, metrics, silentLog)
   return {
     backplane,
-    broadcaster: new Broadcaster(hub, backplane, new LoggedPublish(backplane, new GroupLogs({ log: false, logs: undefined })), sender, delivery, policy, { slow: new Set() }, metrics),
+    broadcaster: new Broadcaster(hub, backplane, new LoggedPublish(backplane, new GroupLogs({ log: false, logs: undefined })), sender, delivery, policy, { slow: new Map() }, metrics),
     delivery,
     metrics,
     one,

@@ -4,6 +4,7 @@ import { Hub } from '../../../lib/hub/hub.ts'
 import { connectionIdOf } from '../../../lib/ids.ts'
 import { Membership, type MembershipOptions } from '../../../lib/groups/membership.ts'
 import { GroupLogs } from '../../../lib/options/group-logs.ts'
+import { resolveLimits } from '../../../lib/options/limits.ts'
 import { Metrics } from '../../../lib/metrics.ts'
 import { Presence } from '../../../lib/presence/presence.ts'
 import { LogCache } from '../../../lib/delivery/log-cache.ts'
@@ -21,7 +22,7 @@ interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly
 function parts (options: Partial<MembershipOptions> = {}): Parts {
   const [hub, backplane, metrics] = [new Hub(), new FakeBackplane(), new Metrics()]
   const replays = new Replay(hub, backplane, new Backlog(backplane, new LogCache(), new GroupLogs({ log: false, logs: undefined }), metrics), new ProofKeys({}, undefined, () => {}))
-  const membership = new Membership(hub, backplane, replays, new Presence(backplane, new EnvelopeFactory(), 0), { policy: 'local', maxGroupsPerConnection: 10, memberInfo: undefined, ...options }, metrics)
+  const membership = new Membership(hub, backplane, replays, new Presence(backplane, new EnvelopeFactory(), 0, resolveLimits(), metrics), { policy: 'local', maxGroupsPerConnection: 10, limits: resolveLimits(), memberInfo: undefined, ...options }, metrics)
   const connection = fakeConnection(connectionIdOf('instance00', 1), 'ann')
   void membership.connectionOpened(connection)
   return { hub, backplane, membership, connection, metrics }
