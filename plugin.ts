@@ -7,6 +7,7 @@ import { GroupPublisher } from './lib/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
 import { withDeadline } from './lib/deadline.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
+import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
 import { guardSockets } from './lib/http/shutdown.ts'
 import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
@@ -21,7 +22,7 @@ import type { Publisher } from './lib/types.ts'
 export type * from './lib/options/types.ts'
 export type * from './lib/route-types.ts'
 export type * from './lib/types.ts'
-export type { Backplane, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
+export type { Backplane, Block, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
 export type { MemoryCluster } from './lib/backplane/memory/index.ts'
 export { memoryCluster } from './lib/backplane/memory/index.ts'
 export { CloseCode } from './lib/protocol/close-codes.ts'
@@ -59,7 +60,9 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   }
   sockets.watchUpgrades()
   app.addHook('onRoute', markRoute)
-  app.addHook('onRequest', upgradeGuard(instance, options, sockets.othersUpgrade))
+  app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))
+  app.addHook('onRequest', greetUpgrades(instance.gate))
+  admitUpgrades(app, instance.gate)
   app.addHook('onReady', async () => await instance.start())
   // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
   app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))

@@ -61,7 +61,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
-    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics)
+    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init, init.metrics)
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
     this.#enter = init.enter
     this.#release = init.release
@@ -91,9 +91,9 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   /** The client waits for an answer. */
-  get pending (): boolean {
-    return this.framed && this.#inbound.pending
-  }
+  get pending (): boolean { return this.framed && this.#inbound.pending }
+  /** This side does not read the socket for now, so that no answer to a ping can be heard. */
+  get paused (): boolean { return this.#inbound.paused }
 
   get closed (): boolean {
     return this.#ending !== undefined || this.#socket.readyState !== open
@@ -184,10 +184,11 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.outbound.write(payload, binary)
   }
 
-  tooSlow (bufferedBytes: number): void {
+  tooSlow (bufferedBytes: number, atOnce: boolean): void {
     this.#metrics.slowConsumersClosed++
     this.log.warn({ bufferedBytes }, 'slow consumer closed')
-    this.closeForFault(CloseCode.SlowConsumer)
+    if (atOnce) this.forceClosed(CloseCode.SlowConsumer, closeReasons[CloseCode.SlowConsumer])
+    else this.closeForFault(CloseCode.SlowConsumer)
   }
 
   close (code: number = CloseCode.Normal, reason = ''): void {
@@ -203,6 +204,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   received (data: Buffer, isBinary: boolean): void {
     this.pulse.heard()
+    this.#inbound.countMessage()
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)
     else this.#session.receive(data, isBinary)
   }

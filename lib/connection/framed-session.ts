@@ -10,6 +10,7 @@ import { isThenable, type MessageQueue, type RequestHandler } from './inbound.ts
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, JoinOptions, JoinResult } from '../types.ts'
+import { RequestRates, type RequestLimits } from './request-rates.ts'
 import { TokenRefresh, type RefreshedConnection, type RefreshInit } from './token-refresh.ts'
 
 /** What the session needs of its connection. */
@@ -24,6 +25,7 @@ export interface FramedInit extends RefreshInit {
   leave (connection: Connection, group: string): Promise<boolean>
   /** Whether the connection may still send messages to the route; without it, it always may. */
   readonly mayPost?: ((connection: Connection) => boolean) | undefined
+  readonly requestLimits: RequestLimits
   readonly pingMs: number
   readonly resumeMs: number
   /** How long the client may take to say hello, and the route after that to put the connection into the groups that the hello resumes. */
@@ -53,6 +55,8 @@ export class FramedSession implements RequestHandler {
   /** Groups that the client joined by itself. */
   #joined: Set<string> | undefined
   #tokens: TokenRefresh | undefined
+  /** Made by the first request that is no message. */
+  #rates: RequestRates | undefined
   /** Where the client wants to go on, by group, as long as no join has taken it. */
   #offers: Map<string, ResumePoint> | undefined
   #offersTimer: NodeJS.Timeout | undefined
@@ -97,8 +101,15 @@ export class FramedSession implements RequestHandler {
   }
 
   handle (request: ClientRequest): unknown {
+    if (request.type === 'message') return this.#message(request.id, request.data)
+    this.#rates ??= new RequestRates(this.#init.requestLimits)
+    const waitMs = this.#rates.charge(request)
+    return waitMs === 0 ? this.#serve(request) : this.#rates.wait(waitMs, this.#connection.signal).then(() => this.#serve(request))
+  }
+
+  #serve (request: Exclude<ClientRequest, { type: 'message' }>): unknown {
+    if (this.#connection.closed) return undefined
     switch (request.type) {
-      case 'message': return this.#message(request.id, request.data)
       case 'join': return this.#join(request)
       case 'leave': return this.#leave(request.id, request.group)
       case 'token': return this.#token(request.id, request.token)

@@ -47,6 +47,8 @@ export class Heartbeat {
   #check (connection: LocalConnection): void {
     // Its end is under way, or the client ended its half of the socket and ws told nobody: that has a time limit of its own.
     if (connection.closed) return connection.leaving()
+    // Its answers wait in the network until this side reads them. A ping still finds out whether there is a peer at all.
+    if (connection.paused) connection.pulse.heard()
     switch (connection.pulse.look(connection.outbound.traffic, this.#intervalMs)) {
       case 'ping': return connection.ping()
       case 'wait': return

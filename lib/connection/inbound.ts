@@ -1,18 +1,22 @@
 import type { FastifyRequest } from 'fastify'
+import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
+import { ConnectionIntake, type IntakeOwner } from './intake.ts'
+import type { IntakeBudget } from './intake-budget.ts'
+import { detached, MessageBuffer, weigh, type InboundLimits, type Waiting } from './message-buffer.ts'
+import { listenForChunks, unfinishedBytes, type ChunkListener } from './receiver.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 
-export interface InboundLimits {
-  readonly maxQueuedMessages: number
-  readonly maxQueuedBytes: number
-}
-
+/** Where the messages come from, and what their instance has room for. */
+export interface InboundSource { readonly socket: WebSocket, readonly intake: IntakeBudget }
+/** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
+const smallChunkBytes = 1_024
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends Connection {
   /** Closes, and terminates soon after: the client, or this side, is at fault. */
@@ -35,19 +39,19 @@ const serverFault = 500
 
 export interface Closed { readonly code: number, readonly reason: string }
 type Message = string | Buffer | FramedRequest
-interface Queued { readonly message: Message, readonly bytes: number }
 
 /**
  * The one queue of a connection: calls its callbacks, never two at once: onConnect, each message or framed request in order, onError, and
  * onDisconnect exactly once.
  */
-export class MessageQueue {
+export class MessageQueue implements ChunkListener, IntakeOwner {
   readonly #connection: InboundConnection
   readonly #callbacks: ConnectionCallbacks
-  readonly #limits: InboundLimits
   readonly #metrics: Metrics
-  #queue: Queued[] = []
-  #queuedBytes = 0
+  readonly #queue: MessageBuffer<Message>
+  /** Made when the client sends something: most connections only listen. */
+  #intake: ConnectionIntake | undefined
+  readonly #source: InboundSource
   /** A callback runs, or the first one did not yet. */
   #busy = true
   #connecting = true
@@ -62,11 +66,15 @@ export class MessageQueue {
   #finished: Promise<void> | undefined
   #resolveFinished: (() => void) | undefined
 
-  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, metrics: Metrics) {
+  constructor (
+    connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, source: InboundSource, metrics: Metrics
+  ) {
     this.#connection = connection
     this.#callbacks = callbacks
-    this.#limits = limits
+    this.#queue = new MessageBuffer(limits)
+    this.#source = source
     this.#metrics = metrics
+    listenForChunks(source.socket, this)
   }
 
   /** A message waits, or its callback runs. */
@@ -94,20 +102,48 @@ export class MessageQueue {
     await this.#work()
   }
 
+  /** This side does not read the socket for now, so that nothing the client says can be heard. */
+  get paused (): boolean {
+    return this.#intake?.isPaused === true
+  }
+
+  /** Bytes came from the network, and the messages that they complete are received. */
+  chunkReceived (bytes: number): void {
+    if (this.#stopped || this.#ended !== undefined) return
+    if (this.#intake === undefined && bytes < smallChunkBytes && unfinishedBytes(this.#source.socket) < smallChunkBytes) return
+    this.#taken.chunkReceived(bytes)
+  }
+
+  /** A message came, of whatever kind. */
+  countMessage (): void {
+    if (!this.#stopped && this.#ended === undefined) this.#taken.messageReceived()
+  }
+
+  /** The client began a message, does not go on with it, and others need the memory. */
+  stalled (): void {
+    this.#connection.log.warn('a message was not finished while others needed the memory that it takes')
+    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message not finished in time')
+  }
+
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) this.#enqueue(isBinary ? detached(data) : data.toString(), data.length)
-    else this.#begin(isBinary ? data : data.toString())
+    else this.#begin(isBinary ? data : data.toString(), data.length)
   }
 
   /** The same for a request of the framed protocol, which was `bytes` long. */
   receiveRequest (handler: RequestHandler, request: ClientRequest, bytes: number): void {
     if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) this.#enqueue({ handler, request }, bytes)
-    else this.#begin({ handler, request })
+    else this.#begin({ handler, request }, bytes)
   }
 
-  #begin (message: Message): void {
+  get #taken (): ConnectionIntake {
+    this.#intake ??= new ConnectionIntake(this.#source.intake, this.#source.socket, this)
+    return this.#intake
+  }
+
+  #begin (message: Message, bytes: number): void {
     this.#busy = true
     let result: unknown
     try {
@@ -116,15 +152,17 @@ export class MessageQueue {
       result = this.#messageFailed(message, toError(error))
     }
     // A handler that is done at once needs no promise.
-    if (isThenable(result)) void this.#work(message, result)
-    else this.#idle()
+    if (!isThenable(result)) return this.#idle()
+    this.#taken.hold(weigh(bytes))
+    void this.#work({ message, bytes }, result)
   }
 
   /** Drops what waits, and whatever still comes. */
   stop (): void {
     this.#stopped = true
-    this.#queue = []
-    this.#queuedBytes = 0
+    this.#queue.clear()
+    // The client's answer to the close must get through.
+    this.#intake?.close()
   }
 
   /** The socket failed, and closes by itself; `onError` hears of it before `onDisconnect`. */
@@ -136,6 +174,7 @@ export class MessageQueue {
   /** The socket is closed; `released` settles when its memberships are gone. Called once. */
   end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
+    this.#intake?.close()
     this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })
     if (!this.#busy) this.#idle()
   }
@@ -150,38 +189,34 @@ export class MessageQueue {
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane is no fault of the callback: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is no fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    const isOutage = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
-    if (isOutage) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    const isForLater = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_RATE_LIMITED')
+    if (isForLater) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
   #enqueue (message: Message, bytes: number): void {
-    const { maxQueuedMessages, maxQueuedBytes } = this.#limits
-    // A single message may be as large as maxPayload allows.
-    if (this.#queue.length >= maxQueuedMessages || (this.#queue.length > 0 && this.#queuedBytes + bytes > maxQueuedBytes)) {
-      this.#metrics.queueOverflows++
-      this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queuedBytes }, 'too many messages waiting')
-      return this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
-    }
-    this.#queue.push({ message, bytes })
-    this.#queuedBytes += bytes
+    if (this.#queue.push(message, bytes, this.#taken)) return
+    this.#metrics.queueOverflows++
+    this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queue.bytes }, 'too many messages waiting')
+    this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
   }
 
   /** Waits for the callback that runs for a message, then handles the queue, one message at a time. Never rejects. */
-  async #work (message?: Message, running?: PromiseLike<unknown>): Promise<void> {
-    let [current, pending]: [Message | undefined, unknown] = [message, running]
+  async #work (first?: Waiting<Message>, running?: PromiseLike<unknown>): Promise<void> {
+    let [current, pending]: [Waiting<Message> | undefined, unknown] = [first, running]
     for (;;) {
       try {
         if (isThenable(pending)) await pending
+        if (current !== undefined) this.#intake?.release(weigh(current.bytes))
+        current = undefined
         const next = this.#queue.shift()
         if (next === undefined) break
-        this.#queuedBytes -= next.bytes
-        current = next.message
-        pending = this.#handle(current)
+        current = next
+        pending = this.#handle(next.message)
       } catch (error) {
-        pending = this.#messageFailed(current, toError(error))
+        pending = this.#messageFailed(current?.message, toError(error))
       }
     }
     this.#idle()
@@ -253,14 +288,6 @@ export class MessageQueue {
     if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err }, message)
     else this.#connection.log.error({ err }, message)
   }
-}
-
-/** ws hands out views into what the network delivered at once: a few bytes that wait would hold 64 KiB. */
-function detached (data: Buffer): Buffer {
-  if (data.buffer.byteLength <= 2 * data.length) return data
-  const copy = Buffer.allocUnsafeSlow(data.length)
-  copy.set(data)
-  return copy
 }
 
 function isFramed (message: Message | undefined): message is FramedRequest {

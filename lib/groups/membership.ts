@@ -7,18 +7,23 @@ import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
+import { RateTable } from '../rate.ts'
 import type { Presence } from '../presence/presence.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
 import { userTarget } from '../delivery/envelopes.ts'
+import type { ResolvedLimits } from '../options/limits.ts'
 import type { OutagePolicy } from '../options/types.ts'
 import type { Connection, JoinOptions, JoinResult, Json } from '../types.ts'
 
+/** Users whose latest new groups are remembered. */
+const maxUsers = 20_000
 const maxInfoBytes = 1024
 
 export interface MembershipOptions {
   readonly policy: OutagePolicy['join']
   readonly maxGroupsPerConnection: number
+  readonly limits: Pick<ResolvedLimits, 'newGroupsPerMinute'>
   readonly memberInfo: ((connection: Connection) => Json | undefined) | undefined
 }
 
@@ -30,6 +35,8 @@ export class Membership {
   readonly #metrics: Metrics
   readonly #replay: Replay
   readonly #presence: Presence
+  /** Groups that connections of each user were the first here to join. */
+  readonly #newGroups: RateTable | undefined
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
 
@@ -40,6 +47,9 @@ export class Membership {
     this.#metrics = metrics
     this.#replay = replay
     this.#presence = presence
+    const { newGroupsPerMinute } = options.limits
+    if (newGroupsPerMinute === undefined) return
+    this.#newGroups = new RateTable({ perSecond: newGroupsPerMinute / 60, burst: newGroupsPerMinute }, maxUsers)
   }
 
   /** @throws what `Registry.join` throws */
@@ -127,12 +137,20 @@ export class Membership {
     return true
   }
 
+  /** Whoever makes up names of groups fills Redis with them. Without a user id the limits of connections and upgrades have to do. */
+  #countNewGroup ({ userId }: LocalConnection, group: string): void {
+    if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
+    this.#metrics.newGroupsRefused++
+    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'new groups of this user')
+  }
+
   #add (connection: LocalConnection, group: string, { since }: JoinOptions): LocalMember {
     if (since !== undefined) assertPosition(since)
     const { groupCount } = connection
     if (groupCount >= this.#options.maxGroupsPerConnection) {
       throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount}`)
     }
+    this.#countNewGroup(connection, group)
     const info = this.#infoOf(connection)
     return this.#hub.join(connection, group, {
       connectionId: connection.id,

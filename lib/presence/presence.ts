@@ -5,7 +5,8 @@ import type { LocalConnection } from '../connection/connection.ts'
 import type { FramedMember } from '../protocol/frames.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
-import { MemberLists, type Change } from './member-lists.ts'
+import type { Metrics } from '../metrics.ts'
+import { MemberLists, type Change, type ListLimits } from './member-lists.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 
 /*
@@ -47,12 +48,16 @@ export class Presence {
   /** Leaves that are being announced, by connection and group: a join that follows must not overtake them. */
   readonly #leaving = new Map<string, Promise<void>>()
   readonly #away: AwayMembers
-  readonly #lists = new MemberLists(async group => await this.#members(group))
+  readonly #lists: MemberLists
   #resyncTimer: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor (backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, envelopes: EnvelopeFactory, graceMs: number) {
+  constructor (
+    backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, envelopes: EnvelopeFactory, graceMs: number, limits: ListLimits,
+    metrics: Metrics
+  ) {
     this.#backplane = backplane
+    this.#lists = new MemberLists(async group => await this.#members(group), limits, metrics)
     this.#envelopes = envelopes
     this.#away = new AwayMembers(graceMs, gone => {
       for (const [group, members] of gone) void this.#giveUp(group, members)

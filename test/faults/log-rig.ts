@@ -38,6 +38,7 @@ export class Recorder implements LocalInstance {
   logged (group: string): boolean { return group.startsWith('log') }
   member (): undefined {}
   memberIds (): Iterable<string> { return [] }
+  connectionsOf (): number { return 0 }
   groups (): Iterable<string> { return [] }
   stateChanged (): void {}
 }

@@ -1,9 +1,9 @@
-import type { Appended, Backplane, Envelope, LogPage, Target } from '../../lib/backplane/backplane.ts'
+import type { Appended, Backplane, Block, Envelope, LocalInstance, LogPage, Target } from '../../lib/backplane/backplane.ts'
 import type { LocalConnection } from '../../lib/connection/connection.ts'
 import type { SocketWriter } from '../../lib/connection/outbound/writer.ts'
 import type { OutboundMessage } from '../../lib/connection/outbound/message.ts'
 import { logStart } from '../../lib/backplane/position.ts'
-import { partsOf, type Parts } from '../../lib/instance.ts'
+import { partsOf, type Parts } from '../../lib/parts.ts'
 import { resolveOptions } from '../../lib/options/resolve.ts'
 import type { WebsocketGroupsOptions } from '../../lib/options/types.ts'
 import type { Member } from '../../lib/types.ts'
@@ -82,6 +82,8 @@ export class FakeBackplane implements Backplane {
   onSubscribe: (target: Target) => Promise<void> = async () => {}
   onSync: (group: string, connectionId: string) => Promise<void> = async () => {}
   onRead: (group: string) => Promise<Member[]> = async () => []
+  onUser: (userId: string) => Promise<number> = async () => 0
+  readonly blocked = new Map<string, number>()
   deaf = false
 
   async start (): Promise<void> {}
@@ -99,6 +101,14 @@ export class FakeBackplane implements Backplane {
   position (): undefined {}
 
   async syncMember (group: string, connectionId: string): Promise<void> { await this.onSync(group, connectionId) }
+  async syncUser (userId: string): Promise<number> { return await this.onUser(userId) }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    this.blocked.set(name, forMs)
+    return true
+  }
+
+  async blocks (): Promise<Block[]> { return Array.from(this.blocked, ([name, leftMs]) => ({ name, leftMs })) }
   async count (group: string): Promise<number> { return (await this.onRead(group)).length }
   async members (group: string): Promise<Member[]> { return await this.onRead(group) }
   stats (): Record<string, number> { return {} }

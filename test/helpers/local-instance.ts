@@ -13,6 +13,8 @@ export class Local implements LocalInstance {
   readonly backplane: RedisBackplane
   readonly received: Envelope[] = []
   readonly #groups = new Map<string, Map<string, Member>>()
+  /** How many connections each user has here. */
+  readonly users = new Map<string, number>()
   #sequence = 0
 
   constructor (options: Partial<RedisBackplaneOptions> & Pick<RedisBackplaneOptions, 'redis'>, instanceId = drawId()) {
@@ -27,6 +29,7 @@ export class Local implements LocalInstance {
   logged (): boolean { return false }
   member (group: string, connectionId: string): Member | undefined { return this.#groups.get(group)?.get(connectionId) }
   memberIds (group: string): Iterable<string> { return this.#groups.get(group)?.keys() ?? [] }
+  connectionsOf (userId: string): number { return this.users.get(userId) ?? 0 }
   groups (): Iterable<string> { return this.#groups.keys() }
   stateChanged (): void {}
 

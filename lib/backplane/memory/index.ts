@@ -1,6 +1,7 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, AppendTarget, Backplane, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import { MemoryBlocks } from './blocks.ts'
 import { MemoryLogs } from './log.ts'
 
 /** Joins several instances of one process, as a Redis would join several processes. */
@@ -17,11 +18,12 @@ export function memoryCluster (): MemoryCluster {
 interface Bus {
   readonly instances: Set<MemoryBackplane>
   readonly logs: MemoryLogs
+  readonly blocks: MemoryBlocks
   secret: string | undefined
 }
 
 function newBus (): Bus {
-  return { instances: new Set(), logs: new MemoryLogs(), secret: undefined }
+  return { instances: new Set(), logs: new MemoryLogs(), blocks: new MemoryBlocks(), secret: undefined }
 }
 
 /** The contract of a backplane inside one process; also what runs when no Redis is configured. */
@@ -99,6 +101,23 @@ export class MemoryBackplane implements Backplane {
 
   async syncMember (): Promise<void> {
     // Nothing to store: reads pull the memberships from the instances themselves.
+  }
+
+  async syncUser (userId: string): Promise<number> {
+    this.#assertUp()
+    let elsewhere = 0
+    for (const instance of this.#instances) if (instance !== this) elsewhere += instance.#local?.connectionsOf(userId) ?? 0
+    return elsewhere
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    this.#assertUp()
+    return this.#bus.blocks.set(name, forMs)
+  }
+
+  async blocks (): Promise<readonly Block[]> {
+    this.#assertUp()
+    return this.#bus.blocks.list()
   }
 
   async count (group: string): Promise<number> {

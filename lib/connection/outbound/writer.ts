@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
 import { Batch } from './batch.ts'
 import { encodeWsFrame, type Encoding } from './ws-frame.ts'
-import type { FlushScheduler, Flushable } from './flush-scheduler.ts'
+import type { FlushScheduler, Flushable, SlowWriter } from './flush-scheduler.ts'
 import type { OutboundMessage } from './message.ts'
 import type { Traffic } from '../pulse.ts'
 import { openWire, type BeforeClose } from './ws-internals.ts'
@@ -22,8 +22,8 @@ const open = 1
 
 /** What the writer tells its connection. */
 interface WriterOwner {
-  /** The client is further behind than it may be. */
-  tooSlow (bufferedBytes: number): void
+  /** The client is further behind than it may be. `atOnce`: the memory is needed now, and what waits is given up. */
+  tooSlow (bufferedBytes: number, atOnce: boolean): void
   /** ws writes the close frame: this side's own, or the answer to the client's. */
   leaving (said: { readonly code: number, readonly reason: string }): void
 }
@@ -33,7 +33,7 @@ const textMessage = { binary: false }
 const binaryMessage = { binary: true }
 
 /** What goes out to one socket: gathered, and written once per turn of the event loop, in the order it came. */
-export class SocketWriter implements BeforeClose, Flushable {
+export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** The client may be given messages: at once, or after the hello of the framed protocol. */
   ready: boolean
   readonly #connection: WriterOwner
@@ -111,7 +111,7 @@ export class SocketWriter implements BeforeClose, Flushable {
   pongWritten (): void {
     if (this.#ended) return
     if ((this.#stream?.writableLength ?? this.#socket.bufferedAmount) === 0) this.#unreadPongs = 0
-    else if (++this.#unreadPongs > maxUnreadPongs) this.#connection.tooSlow(this.bufferedBytes)
+    else if (++this.#unreadPongs > maxUnreadPongs) this.#connection.tooSlow(this.bufferedBytes, true)
   }
 
   /** The outbox calls it once for each time it was added. */
@@ -139,7 +139,14 @@ export class SocketWriter implements BeforeClose, Flushable {
     this.#batch = undefined
     this.#latest = undefined
     this.#latestBytes = 0
-    this.#scheduler.slow.delete(this)
+    this.#scheduler.forgetBacklog(this)
+  }
+
+  /** Others need the memory: the connection ends, with all that waits for it. */
+  giveUp (): void {
+    const { bufferedBytes } = this
+    this.ended()
+    this.#connection.tooSlow(bufferedBytes, true)
   }
 
   #give (outgoing: OutboundMessage): void {
@@ -165,9 +172,10 @@ export class SocketWriter implements BeforeClose, Flushable {
     this.#batch = undefined
     this.#stream.write(batch.buffer)
     // Below its high-water mark a stream tells nobody when it is empty again, and there is nothing to be told of yet.
-    if (this.#slow || this.#stream.writableLength <= this.#scheduler.slowBytes || !this.#stream.writableNeedDrain) return
+    if (this.#slow) return this.#scheduler.noteBacklog(this, this.bufferedBytes)
+    if (this.#stream.writableLength <= this.#scheduler.slowBytes || !this.#stream.writableNeedDrain) return
     this.#slow = true
-    this.#scheduler.slow.add(this)
+    this.#scheduler.noteBacklog(this, this.bufferedBytes)
     this.#stream.once('drain', () => this.#recovered())
   }
 
@@ -200,7 +208,7 @@ export class SocketWriter implements BeforeClose, Flushable {
     if (this.bufferedBytes <= maxBufferedBytes) return true
     this.flush()
     const { bufferedBytes } = this
-    if (bufferedBytes > maxBufferedBytes) this.#connection.tooSlow(bufferedBytes)
+    if (bufferedBytes > maxBufferedBytes) this.#connection.tooSlow(bufferedBytes, false)
     return bufferedBytes <= maxBufferedBytes
   }
 
@@ -215,7 +223,7 @@ export class SocketWriter implements BeforeClose, Flushable {
   #recovered (): void {
     if (!this.#slow) return
     this.#slow = false
-    this.#scheduler.slow.delete(this)
+    this.#scheduler.forgetBacklog(this)
     this.#pushLatest()
   }
 

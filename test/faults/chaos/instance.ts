@@ -34,6 +34,7 @@ const local = {
   logged: () => true,
   member: () => undefined,
   memberIds: () => [],
+  connectionsOf: () => 0,
   groups: () => [],
   stateChanged () {}
 } satisfies LocalInstance

@@ -4,6 +4,8 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
 import { LocalConnection } from '../../../lib/connection/connection.ts'
 import type { ConnectionInit } from '../../../lib/connection/init.ts'
+import { IntakeBudget } from '../../../lib/connection/intake-budget.ts'
+import { resolveLimits } from '../../../lib/options/limits.ts'
 import { Metrics } from '../../../lib/metrics.ts'
 import { FlushScheduler } from '../../../lib/connection/outbound/flush-scheduler.ts'
 import type { ConnectionCallbacks } from '../../../lib/route-types.ts'
@@ -19,6 +21,8 @@ class DeadSocket extends EventEmitter {
   send (data: unknown, options: unknown): void { this.sent.push([data, options]) }
   terminate (): void { this.terminated++; this.readyState = 2 }
   ping (): void { this.sent.push('ping') }
+  pause (): void {}
+  resume (): void {}
   close (code: number, reason: string): void {
     this.closedWith.push([code, reason])
     this.readyState = 2
@@ -42,8 +46,9 @@ function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<Conn
     userId: undefined,
     log,
     callbacks: { onMessage () {}, ...callbacks },
-    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000 },
-    scheduler: new FlushScheduler({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0 }, metrics, quiet),
+    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, options: {} },
+    intake: new IntakeBudget(resolveLimits(), metrics),
+    scheduler: new FlushScheduler({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0, limits: resolveLimits() }, metrics, quiet),
     metrics,
     enter: () => undefined,
     release: async () => {},
@@ -180,7 +185,7 @@ t.test('what was handled no longer counts as waiting', async t => {
       await new Promise<void>(resolve => { next = resolve })
       seen.push(data.length)
     }
-  }, { limits: { maxQueuedMessages: 10, maxQueuedBytes: 100 } })
+  }, { limits: { maxQueuedMessages: 10, maxQueuedBytes: 100, options: {} } })
   start()
   await new Promise(resolve => setImmediate(resolve))
   for (let i = 0; i < 3; i++) socket.emit('message', Buffer.alloc(40), true)
@@ -214,7 +219,7 @@ t.test('a small message that waits does not hold the large chunk it came in', as
   ready()
   await until(() => seen.length === 2)
   t.strictSame(seen[0], Buffer.from([7, 7, 7, 7]))
-  t.equal(seen[0]?.buffer.byteLength, 4)
+  t.ok(Number(seen[0]?.buffer.byteLength) <= Buffer.poolSize, 'small messages share memory')
   t.equal(seen[1]?.buffer, chunk.buffer)
 })
 

@@ -5,7 +5,9 @@ import type { AddressInfo } from 'node:net'
 import { randomBytes } from 'node:crypto'
 import type * as Ws from 'ws'
 import { LocalConnection } from '../../../lib/connection/connection.ts'
+import { IntakeBudget } from '../../../lib/connection/intake-budget.ts'
 import { FlushScheduler } from '../../../lib/connection/outbound/flush-scheduler.ts'
+import { resolveLimits } from '../../../lib/options/limits.ts'
 import { Metrics } from '../../../lib/metrics.ts'
 import { silentLog } from '../../helpers/silent-log.ts'
 import { until } from '../../helpers/until.ts'
@@ -18,7 +20,7 @@ const releases = {
   ws: createRequire(require.resolve('@fastify/websocket'))('ws') as typeof Ws
 }
 
-const limits = { maxBufferedBytes: 4_194_304, slowBufferedBytes: 65_536, flushIntervalMs: 0 }
+const limits = { maxBufferedBytes: 4_194_304, slowBufferedBytes: 65_536, flushIntervalMs: 0, limits: resolveLimits() }
 
 interface Flooded {
   readonly socket: Ws.WebSocket
@@ -57,7 +59,8 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, maxPayload = 1_
         },
         onDisconnect (_, { code }) { ends.push(code) }
       },
-      limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000 },
+      limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, options: {} },
+      intake: new IntakeBudget(resolveLimits(), metrics),
       scheduler: new FlushScheduler(limits, metrics, silentLog),
       metrics,
       enter: () => undefined,
