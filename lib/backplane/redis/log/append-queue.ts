@@ -5,8 +5,8 @@ import type { Appended, AppendTarget, Envelope, LogPosition } from '../../backpl
 import { encodeParts } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import { carriesPlaces, decodeAppended, encodeAppend, type AppendedTo } from './append-call.ts'
-import { Lanes, type Lane, type LaneItem } from './lanes.ts'
+import { carriesPlaces, decodeAppended, encodeAppend, type AppendedTo, type Draft } from './append-call.ts'
+import { Lanes, type Batch, type LaneItem } from './lanes.ts'
 import { randomNonce } from './random.ts'
 import { append } from './scripts.ts'
 import { SettingsDifferences } from './settings.ts'
@@ -19,11 +19,7 @@ const retryMs = 50
 /** What happens to an append while Redis is out: it fails at once, or waits for Redis for a few seconds. */
 export type WhenDown = 'reject' | 'queue'
 
-interface Item extends LaneItem {
-  readonly sequence: number
-  readonly nonce: Buffer
-  readonly prefix: Buffer
-  readonly rest: Buffer
+interface Item extends LaneItem, Draft {
   /** performance.now() after which the message is given up. */
   readonly deadline: number
   queued: boolean
@@ -131,7 +127,7 @@ export class AppendQueue {
   }
 
   /** Sends a batch until its outcome is known or its time is over. Never rejects. */
-  async #settle ({ items, lanes }: { readonly items: Item[], readonly lanes: ReadonlyArray<Lane<Item>> }): Promise<void> {
+  async #settle ({ items, lanes }: Batch<Item>): Promise<void> {
     let failure: Error | undefined
     for (;;) {
       expire(items, failure)
@@ -151,15 +147,11 @@ export class AppendQueue {
     }
   }
 
-  async #send (items: readonly Item[]): Promise<AppendedTo[]> {
-    const [first] = items
-    const last = items.at(-1)
-    if (first === undefined || last === undefined) throw new RangeError('an empty batch')
-    const { targets, key } = first
+  async #send (items: readonly Item[]): Promise<ReadonlyMap<string, AppendedTo>> {
     this.#batches++
-    const { keys, args } = encodeAppend(this.#keys, { targets, key, publisher: this.#publisher, sequence: last.sequence, messages: items })
-    const appended = decodeAppended(await this.#link.bytesScript(append, keys, args), targets)
-    for (const { group, difference } of appended) if (difference !== undefined) this.#differences.add(group, difference)
+    const { keys, args, groups } = encodeAppend(this.#keys, { publisher: this.#publisher, key: items[0]?.key, messages: items })
+    const appended = decodeAppended(await this.#link.bytesScript(append, keys, args), groups)
+    for (const [group, { difference }] of appended) if (difference !== undefined) this.#differences.add(group, difference)
     return appended
   }
 
@@ -169,12 +161,20 @@ export class AppendQueue {
   }
 }
 
-function resolveAll (items: readonly Item[], appended: readonly AppendedTo[]): void {
-  const duplicate = appended.every(({ known }) => known)
-  for (const [index, { nonce, queued, resolve }] of items.entries()) {
+function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, AppendedTo>): void {
+  /** How many later messages of the batch stand in each log. */
+  const later = new Map<string, number>()
+  for (const { targets, nonce, queued, resolve } of items.toReversed()) {
     const positions = new Map<string, LogPosition>()
-    for (const { group, last, known } of appended) {
-      positions.set(group, known ? last : { ...last, offset: last.offset - (items.length - 1 - index), nonce: nonce.readUInt32BE() })
+    let duplicate = true
+    for (const { group } of targets) {
+      const outcome = appended.get(group)
+      if (outcome === undefined) continue                       // it keeps no log
+      const { last, known } = outcome
+      const after = later.get(group) ?? 0
+      later.set(group, after + 1)
+      positions.set(group, known ? last : { ...last, offset: last.offset - after, nonce: nonce.readUInt32BE() })
+      duplicate &&= known
     }
     resolve({ positions, queued, duplicate })
   }
