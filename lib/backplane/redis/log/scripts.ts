@@ -63,8 +63,8 @@ for g = 1, count do
   if #ARGV[at + 3] ~= 8 then error('argument ' .. at + 3 .. ' must be an epoch of 8 bytes') end
   local keep, most, ttl = unpacked('>I4I6I6', mine)
   if keep < 1 or most < 1 or ttl < 1 then error('settings must not be 0') end
-  local meta = call('HMGET', KEYS[key + 1], 'e', 's', 'n', 'b', 'c', 'd', publisher)
-  local used, settings, smaller = meta[5]
+  local meta = call('HMGET', KEYS[key + 1], 'e', 's', 'n', 'b', 'g', 'c', 'd', publisher)
+  local used, settings, smaller = meta[6]
   if not used or #used ~= 22 then
     settings = mine
   else
@@ -86,12 +86,12 @@ for g = 1, count do
   end
   if smaller then smaller = smaller .. pack('>I6', now) end
   -- Somebody would keep less: those with the larger settings learn it, too.
-  local other = smaller or meta[6]
+  local other = smaller or meta[7]
   local differ = ''
   if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then
     differ = pack('>I4I6I6', keep, most, ttl) .. sub(other, 1, 16)
   end
-  local epoch, offset, nonce, record, there = meta[1], tonumber(meta[2]) or 0, meta[3], meta[7]
+  local epoch, offset, nonce, record, there = meta[1], tonumber(meta[2]) or 0, meta[3], meta[8]
   if not epoch then
     offset, nonce = 0, '\\0\\0\\0\\0'
   elseif record and #record == 18 then
@@ -101,6 +101,7 @@ for g = 1, count do
   local known = keyed and call('GET', KEYS[key + 3])
   local log = {
     at = at, key = key, new = not epoch, epoch = epoch or ARGV[at + 3], offset = offset, nonce = nonce, size = tonumber(meta[4]),
+    largest = tonumber(meta[5]) or 0,
     keep = keep, most = most, ttl = ttl, settings = settings,
     smaller = smaller, differ = differ, unheard = not record, stored = there, known = known, last = last, batch = {}, added = 0, sent = 0
   }
@@ -186,24 +187,32 @@ for g = 1, #fresh do
     length = messages
   end
   offset = offset + messages
-  if length == messages then
-    size = added
-  elseif size then
-    size = size + added
+  local largest = log.largest
+  for i = 1, messages do largest = math.max(largest, #batch[i]) end
+  if largest > log.largest then call('HSET', meta, 'g', largest) end
+  -- As many messages of the largest size that was seen may fit: then their number is all that has to be limited. Else the size of all is
+  -- known from here on.
+  if not size and largest * log.keep <= log.most then
+    if length > log.keep then
+      call('LTRIM', list, -log.keep, -1)
+      length = log.keep
+    end
   else
-    size = 0
-    for _, message in ipairs(call('LRANGE', list, 0, -1)) do size = size + #message end
+    if length == messages then
+      size = added
+    elseif size then
+      size = size + added
+    else
+      size = 0
+      for _, message in ipairs(call('LRANGE', list, 0, -1)) do size = size + #message end
+    end
+    -- At least the latest message stays.
+    while length > log.keep or (size > log.most and length > 1) do
+      size, length = size - #(call('LPOP', list) or ''), length - 1
+    end
+    call('HSET', meta, 'b', size)
   end
-  -- Dropped by number first, then by size; at least the latest message stays.
-  if length - log.keep > 1 then
-    local dropped = call('LPOP', list, length - log.keep)
-    length = length - #dropped
-    for i = 1, #dropped do size = size - #dropped[i] end
-  end
-  while length > log.keep or (size > log.most and length > 1) do
-    size, length = size - #(call('LPOP', list) or ''), length - 1
-  end
-  call('HSET', meta, 's', offset, 'n', nonce, 'b', size, publisher, pack('>I6I6I6', log.last, offset, now))
+  call('HSET', meta, 's', offset, 'n', nonce, publisher, pack('>I6I6I6', log.last, offset, now))
   if log.new then call('HSET', meta, 'e', log.epoch) end
   if log.settings then call('HSET', meta, 'c', log.settings .. pack('>I6', now)) end
   if log.smaller then call('HSET', meta, 'd', log.smaller) end
