@@ -9,7 +9,7 @@ import { carriesPlaces, decodeAppended, encodeAppend, type AppendedTo, type Draf
 import { Lanes, type Batch, type LaneItem } from './lanes.ts'
 import { randomNonce } from './random.ts'
 import { append } from './scripts.ts'
-import { SettingsDifferences } from './settings.ts'
+import type { SettingsDifferences } from './settings.ts'
 
 /** What may wait in all lanes together. */
 const maxWaiting = { up: { messages: 20_000, bytes: 33_554_432 }, queue: { messages: 1_000, bytes: 1_048_576 } } as const
@@ -48,7 +48,7 @@ export class AppendQueue {
   readonly #whenDown: WhenDown
   readonly #budgetMs: number
   readonly #lanes = new Lanes<Item>(async batch => await this.#settle(batch))
-  readonly #differences = new SettingsDifferences()
+  readonly #differences: SettingsDifferences
   #waiting = 0
   #waitingBytes = 0
   #up = deferred()
@@ -56,17 +56,14 @@ export class AppendQueue {
   #batches = 0
   #retries = 0
 
-  constructor (link: Link, keys: Keys, whenDown: WhenDown) {
+  /** `differences` is told of logs whose settings differ between processes. */
+  constructor (link: Link, keys: Keys, whenDown: WhenDown, differences: SettingsDifferences) {
     this.#link = link
     this.#keys = keys
     this.#whenDown = whenDown
+    this.#differences = differences
     this.#budgetMs = 2 * link.deadlineMs
     link.on({ up: () => this.#resume() })
-  }
-
-  /** Settings of logs that differ between processes. */
-  get problem (): string | undefined {
-    return this.#differences.problem
   }
 
   stats (): Record<string, number> {

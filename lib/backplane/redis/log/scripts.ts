@@ -1,4 +1,5 @@
 import { luaInteger, Script } from '../link/script.ts'
+import { luaDiffering } from './settings.ts'
 
 /** How many messages make a log a long one: its meta outlives the messages for a week, that of a shorter one for half an hour. */
 const longLog = 16
@@ -253,13 +254,16 @@ return reply()
 
 /**
  * Reads where logs end.
- * KEYS the meta of each log. Returns epoch, last offset, last nonce of each, one after another; nulls where there is no log.
+ * KEYS the meta of each log.  ARGV 1 how long the metas are kept at least (ms), 0 to leave them as they are
+ * Returns epoch, last offset and last nonce of each, and '' or two settings that differ; nulls where there is no log.
  */
-export const readEnds = new Script(`
-local tops = {}
+export const readEnds = new Script(`${luaInteger}${luaDiffering}
+local keep, ends = integer(1, 0), {}
 for k = 1, #KEYS do
-  local meta = redis.call('HMGET', KEYS[k], 'e', 's', 'n')
-  tops[3 * k - 2], tops[3 * k - 1], tops[3 * k] = meta[1], meta[2], meta[3]
+  local meta = redis.call('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd')
+  for i = 1, 3 do ends[4 * k - 4 + i] = meta[i] end
+  ends[4 * k] = differing(meta[4], meta[5])
+  if keep > 0 and meta[1] and redis.call('PTTL', KEYS[k]) < keep / 2 then redis.call('PEXPIRE', KEYS[k], keep) end
 end
-return tops
+return ends
 `)
