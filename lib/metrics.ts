@@ -16,12 +16,14 @@ export class Metrics {
   publishesDropped = 0
   /** Joins that succeeded on this instance alone, because the backplane was out. */
   joinsLocal = 0
-  /** Connections closed because too many messages waited for their callbacks. */
-  /** Messages that failed while their connection stayed: in an outage of the backplane, by the client's fault, or because `onError` said so. */
+  /** Messages that failed while their connections stayed: in an outage of the backplane, or because the message was wrong. */
   messagesFailed = 0
+  /** Connections closed because too many messages waited for their callbacks. */
   queueOverflows = 0
   /** Connections closed because their clients read too slowly. */
   slowConsumersClosed = 0
+  /** Connections closed for a message of more frames than a message may have. */
+  fragmentFloods = 0
   /** Volatile messages that slow connections did not get. */
   framesDropped = 0
   /** Messages that a newer one with the same key replaced before a slow connection got them. */

@@ -3,6 +3,7 @@ import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
 import type { ClientRequest } from './frame-codec.ts'
+import { tooManyParts } from './message-parts.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
@@ -129,6 +130,7 @@ export class MessageQueue {
   /** The socket failed, and closes by itself; `onError` hears of it before `onDisconnect`. */
   socketFailed (error: Error): void {
     this.#socketError ??= error
+    if ('code' in error && error.code === tooManyParts) this.#metrics.fragmentFloods++
   }
 
   /** The socket is closed; `released` settles when its memberships are gone. Called once. */
