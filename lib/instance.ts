@@ -11,6 +11,7 @@ import { Backlog } from './delivery/backlog.ts'
 import { Broadcaster } from './delivery/broadcaster.ts'
 import { EchoFilter } from './delivery/echo.ts'
 import { EnvelopeFactory } from './delivery/envelopes.ts'
+import { GapReport } from './delivery/gap-report.ts'
 import { LogCache } from './delivery/log-cache.ts'
 import { LoggedPublish } from './delivery/logged-publish.ts'
 import { Replay } from './delivery/replay.ts'
@@ -87,6 +88,7 @@ export class Instance {
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
   readonly #departures = new Departures()
+  readonly #gapReport: GapReport
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -99,6 +101,7 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.registry = new GroupRegistry({ ...parts, health: () => this.#health(), stats: () => this.#stats() })
+    this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
   }
@@ -151,6 +154,7 @@ export class Instance {
       scheduler,
       metrics,
       enter: connection => membership.connectionOpened(connection),
+      lost: (group, reason) => this.#gapReport.add(group, reason),
       release: async connection => {
         this.#expiry.remove(connection)
         this.#departures.add(connection)
@@ -186,6 +190,7 @@ export class Instance {
     await this.drain()
     this.#heartbeat.stop()
     this.#expiry.stop()
+    this.#gapReport.flush()
     this.#parts.commands.close()
     this.#parts.presence.close()
     await this.#backplane.close()
@@ -217,7 +222,7 @@ export class Instance {
   }
 
   #asLocalInstance (): LocalInstance {
-    const { instanceId, hub, logs, cache, presence } = this.#parts
+    const { instanceId, metrics, hub, logs, cache, presence } = this.#parts
     return {
       instanceId,
       label: this.#options.instanceLabel ?? '',
@@ -225,6 +230,7 @@ export class Instance {
       deliver: envelope => this.#deliver(envelope),
       gap: (group, reason, position, epoch) => {
         cache.forget(group)
+        if (hub.has(group)) metrics.gaps++
         hub.announceGap(group, { reason, position, epoch })
       },
       logged: group => logs.of(group) !== undefined,

@@ -4,7 +4,7 @@ import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
 import { WebsocketGroupsError } from '../errors.ts'
-import { FramedSession, type FramedConnection, type FramedInit } from './framed-session.ts'
+import { FramedSession, type FramedConnection } from './framed-session.ts'
 import { encodeMessage, type ResumePoint } from './frame-codec.ts'
 import { Ending } from './ending.ts'
 import { assertClose, closeReasons } from './close.ts'
@@ -14,7 +14,7 @@ import { listen, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import { SocketWriter } from './outbound/writer.ts'
-import type { Connection, Data, Identity } from '../types.ts'
+import type { Connection, Data, Identity, LossReason } from '../types.ts'
 
 /** What a ping carries that nobody else sends. */
 const farewell = Buffer.from('farewell')
@@ -43,6 +43,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly #metrics: Metrics
   readonly #enter: ConnectionInit<LocalConnection>['enter']
   readonly #release: ConnectionInit<LocalConnection>['release']
+  readonly #lost: ConnectionInit<LocalConnection>['lost']
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
@@ -63,10 +64,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
-    if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
+    if (init.framed !== undefined) {
+      this.#session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
+    }
     this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics, this.#session)
     this.#enter = init.enter
     this.#release = init.release
+    this.#lost = init.lost
     this.#metrics.connectionsOpened++
     listen(init.socket, this)
   }
@@ -161,6 +165,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** Tells a client of the framed protocol; others are told nothing. */
   announce (frame: ServerFrame): void {
     this.#session?.send(frame)
+  }
+
+  /** Messages of a group are lost to the connection. */
+  gapped (group: string, reason: LossReason): void {
+    this.#metrics.gapConnections++
+    this.#lost?.(group, reason)
+    this.#inbound.gap(group, reason)
   }
 
   /** The hub put the connection into the group. */

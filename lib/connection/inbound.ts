@@ -5,7 +5,7 @@ import { hasCode } from '../errors.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection } from '../types.ts'
+import type { Connection, LossReason } from '../types.ts'
 
 export interface InboundLimits {
   readonly maxQueuedMessages: number
@@ -28,7 +28,9 @@ export interface RequestHandler {
 }
 
 export interface Closed { readonly code: number, readonly reason: string }
-type Message = string | Buffer | ClientRequest
+/** Messages of a group are lost to the connection. */
+interface Loss { readonly type: 'loss', readonly group: string, readonly reason: LossReason }
+type Message = string | Buffer | ClientRequest | Loss
 interface Queued { readonly message: Message, readonly bytes: number }
 
 /** Calls the callbacks of one connection, never two at once: onConnect, each message in order, onError, and onDisconnect exactly once. */
@@ -93,6 +95,15 @@ export class MessageQueue {
     if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) this.#enqueue(request, bytes)
     else this.#begin(request)
+  }
+
+  /** Messages of a group are lost to the connection: for `onGap`, in its turn. */
+  gap (group: string, reason: LossReason): void {
+    if (this.#callbacks.onGap === undefined || this.#stopped || this.#ended !== undefined) return
+    const message: Loss = { type: 'loss', group, reason }
+    // No client causes these, and there is one per loss: the limits of the queue are not for them.
+    if (this.#busy) this.#queue.push({ message, bytes: 0 })
+    else this.#begin(message)
   }
 
   #begin (message: Message): void {
@@ -168,9 +179,20 @@ export class MessageQueue {
   }
 
   #handle (message: Message): unknown {
+    const isObject = typeof message === 'object' && 'type' in message
+    if (isObject && message.type === 'loss') return this.#tellGap(message)
     this.#metrics.messagesReceived++
-    if (typeof message === 'object' && 'type' in message) return this.#requests?.handle(message)
+    if (isObject) return this.#requests?.handle(message)
     return this.#callbacks.onMessage(this.#connection, message)
+  }
+
+  /** Never rejects. */
+  async #tellGap ({ group, reason }: Loss): Promise<void> {
+    try {
+      await this.#callbacks.onGap?.(this.#connection, group, { reason })
+    } catch (error) {
+      if (!await this.#survives(toError(error), 'onGap failed')) this.#connection.closeForFault(CloseCode.InternalError)
+    }
   }
 
   /** Never rejects. */

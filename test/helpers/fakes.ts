@@ -22,7 +22,9 @@ class WithoutSocket {
   readonly framed: boolean
   readonly #groups = new Set<string>()
   closed = false
-  readonly outbound = { enqueueShared: (outgoing: OutboundMessage) => this.#write(outgoing), enqueueOne: (outgoing: OutboundMessage) => this.#write(outgoing) } as unknown as SocketWriter
+  /** Messages without a log that there was no room for. */
+  missed = 0
+  readonly outbound = { enqueueShared: (outgoing: OutboundMessage) => this.#write(outgoing), enqueueOne: (outgoing: OutboundMessage) => this.#write(outgoing), full: false, room: () => undefined, missed: () => { this.missed++ } } as unknown as SocketWriter
 
   constructor (id: string, userId: string | undefined, framed: boolean) {
     this.id = id
@@ -50,6 +52,10 @@ class WithoutSocket {
 
   announce (frame: object): void {
     if (this.framed) this.written.push(JSON.stringify(frame))
+  }
+
+  gapped (group: string, reason: string): void {
+    if (!this.framed) this.written.push(`gap: ${reason} in ${group}`)
   }
 
   closeForFault (): void {

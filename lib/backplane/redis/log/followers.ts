@@ -33,7 +33,6 @@ export class LogFollowers {
   #closed = false
   #repaired = 0
   #repairedMessages = 0
-  #gaps = 0
   #duplicates = 0
 
   constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void) {
@@ -50,7 +49,7 @@ export class LogFollowers {
   }
 
   stats (): Record<string, number> {
-    return { repairs: this.#repaired, repairedMessages: this.#repairedMessages, gaps: this.#gaps, duplicatesDropped: this.#duplicates, repairsPending: this.#repairs.size }
+    return { repairs: this.#repaired, repairedMessages: this.#repairedMessages, duplicatesDropped: this.#duplicates, repairsPending: this.#repairs.size }
   }
 
   /** The group is subscribed: resolves when this instance knows where its log ends. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
@@ -237,8 +236,6 @@ export class LogFollowers {
   }
 
   #signal (reader: LogFollower, reason: GapReason, position: LogPosition, epoch: string): void {
-    this.#gaps++
-    this.#local.log.warn({ group: reader.group, reason }, 'messages of a log are lost')
     reader.seek(position)
     this.#local.gap(reader.group, reason, position, epoch)
   }
