@@ -19,6 +19,8 @@ export interface TcpProxy {
   refuse (on: boolean): Promise<void>
   /** Holds every chunk, both ways, for this long; of `subscribers` only on connections that sent a SUBSCRIBE before. 0 ends it. */
   delay (ms: number, which?: 'all' | 'subscribers'): void
+  /** Lets so many bytes through in a second, each way of each connection. */
+  throttle (bytesPerSecond: number): void
 }
 
 interface Link {
@@ -32,6 +34,7 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   const links = new Set<Link>()
   let swallowing = false
   let delayMs = 0
+  let bytesPerMs = Infinity
   let delayed: 'all' | 'subscribers' = 'all'
 
   const reset = (link: Link): void => {
@@ -44,12 +47,14 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   }
 
   const relay = (link: Link, from: Socket, to: Socket): void => {
+    const waiting: Array<() => void> = []
     let lastAt = 0 // a chunk never overtakes the one before it, even when the delay is shortened
-    const pass = (action: () => void): void => {
+    const pass = (action: () => void, bytes = 0): void => {
       const now = performance.now()
-      lastAt = Math.max(delayed === 'all' || link.subscriber ? now + delayMs : now, lastAt)
-      if (lastAt - now < 1) action()
-      else setTimeout(action, lastAt - now)
+      lastAt = Math.max(delayed === 'all' || link.subscriber ? now + delayMs : now, lastAt) + bytes / bytesPerMs
+      if (waiting.length === 0 && lastAt - now < 1) return action()
+      waiting.push(action)
+      setTimeout(() => waiting.shift()?.(), lastAt - now)
     }
     from.on('data', (chunk) => {
       link.subscriber ||= from === link.sides[0] && /\bsubscribe\b/i.test(chunk.toString('latin1'))
@@ -63,7 +68,7 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
           from.pause()
           to.once('drain', () => from.resume())
         }
-      })
+      }, chunk.length)
     })
     from.on('end', () => {
       if (swallowing) link.lostBytes = true
@@ -115,6 +120,9 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
     delay (ms, which = 'all') {
       delayMs = ms
       delayed = which
+    },
+    throttle (bytesPerSecond) {
+      bytesPerMs = bytesPerSecond / 1_000
     }
   }
   t.teardown(() => {
