@@ -1,4 +1,5 @@
 import type { Backplane, LoggedEnvelope, LogPage, LogPosition } from '../backplane/backplane.ts'
+import { BoundedMap } from '../bounded-map.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
 import { isLogStart, parsePosition, samePosition } from '../backplane/position.ts'
@@ -13,11 +14,14 @@ export interface BacklogPage extends Pick<JoinResult, 'recovered' | 'reason'> {
   readonly messages: readonly LoggedEnvelope[]
   /** Of the log that they are from, where it was read. A position at its beginning does not tell. */
   readonly epoch?: string
+  /** Where that log ends, where it was read. */
+  readonly end?: LogPosition
   /** Others follow: `next` reads them. */
   readonly more: boolean
 }
 
 const messagesPerPage = 1_000
+const maxGone = 10_000
 /** How often the first page is asked for when Redis works and does not answer in time. */
 const attempts = 3
 
@@ -31,6 +35,8 @@ export class Backlog {
   readonly #metrics: Pick<Metrics, 'resumesRefused'>
   /** The read that is under way, by group. */
   readonly #reads = new Map<string, Promise<LogPage>>()
+  /** Epochs that the log of a group had before the one that it has now, as the latest read found. */
+  readonly #gone = new BoundedMap<string, { readonly epoch: string, readonly now: string }>({ maxWeight: maxGone })
   #count = 0
 
   constructor (backplane: Backplane, recent: LogCache, logs: GroupLogs, metrics: Pick<Metrics, 'resumesRefused'>) {
@@ -67,7 +73,8 @@ export class Backlog {
       if (floor !== undefined) return from(floor, page)
       // As for somebody who is new, but told that it is not what was asked for.
       this.#metrics.resumesRefused++
-      return { ...await this.#newest(group, history), recovered: false, reason: page.reason ?? 'unavailable' }
+      const newest = await this.#newest(group, history)
+      return { ...newest, ...this.#beyond(group, page, newest), recovered: false, reason: page.reason ?? 'unavailable' }
     } catch (error) {
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
       return unavailable(this.#backplane.position(group), position)
@@ -88,7 +95,16 @@ export class Backlog {
       await reading
     }
     const { gap, before, messages, end, more } = await this.#read(group, since, messagesPerPage)
-    return { recovered: gap === undefined, ...(gap === undefined ? {} : { reason: gap }), before, messages, epoch: end.epoch, more }
+    return { recovered: gap === undefined, ...(gap === undefined ? {} : { reason: gap }), before, messages, epoch: end.epoch, end, more }
+  }
+
+  /**
+   * Where somebody new stands in a log that this instance has not noticed yet: at its end, not where the log before it was. What is told of that loss now
+   * is then not told again.
+   */
+  #beyond (group: string, { reason, end }: BacklogPage, { messages }: BacklogPage): Pick<BacklogPage, 'before' | 'epoch'> | undefined {
+    if (reason !== 'epoch' || end === undefined || messages.length > 0 || this.#backplane.position(group)?.epoch === end.epoch) return undefined
+    return { before: end, epoch: end.epoch }
   }
 
   /** Redis that works may be late with much to do, and what is there still is not given up for that. */
@@ -110,8 +126,11 @@ export class Backlog {
     if (all === undefined || reached === undefined) return undefined
     // What is older than as many messages as the log keeps is in the log no more.
     const whole = all.whole || all.messages.length >= (this.#logs.of(group)?.maxMessages ?? Infinity)
-    const isAhead = since.epoch === reached.epoch && since.offset > endOf(all).offset
-    return whole && !isAhead ? sliceAfter(all, reached.epoch, since) : undefined
+    if (!whole || (since.epoch === reached.epoch && since.offset > endOf(all).offset)) return undefined
+    // Another epoch may be a newer one, which this instance does not know of yet.
+    const gone = this.#gone.get(group)
+    if (!isLogStart(since) && since.epoch !== reached.epoch && (gone?.epoch !== since.epoch || gone.now !== reached.epoch)) return undefined
+    return sliceAfter(all, reached.epoch, since)
   }
 
   /** What somebody gets who was never in the group. */
@@ -138,7 +157,8 @@ export class Backlog {
     this.#reads.set(group, read)
     try {
       const page = await read
-      const { gap, before, messages, more } = page
+      const { gap, before, messages, more, end } = page
+      if (gap === 'epoch' && since !== undefined) this.#gone.set(group, { epoch: since.epoch, now: end.epoch })
       const whole = since === undefined ? messages.length < limit && !more : isLogStart(since) || gap !== undefined
       if (gap !== 'rewound') this.#cache.fill(group, before, messages, whole || before.offset === 0)
       return page
