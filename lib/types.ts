@@ -156,13 +156,16 @@ export type GapReason =
   /** More messages came than the log keeps, or they became too old. */
   | 'trimmed'
 
+/** Why messages are lost to a connection; `unavailable`: nobody can tell whether any are, as the log could not be read or the group has none. */
+export type LossReason = GapReason | 'unavailable'
+
 export interface JoinResult {
   /** `local`: the backplane is out. The connection is a member on this instance, and is registered as soon as the backplane is back. */
   readonly scope: 'cluster' | 'local'
   /** Present when a position was given: whether everything after that position was delivered. */
   readonly recovered?: boolean | undefined
   /** Why not, when `recovered` is `false`. */
-  readonly reason?: GapReason | 'unavailable' | undefined
+  readonly reason?: LossReason | undefined
   /** Where the connection stands in the group's log now, if that is known. */
   readonly position?: string | undefined
 }

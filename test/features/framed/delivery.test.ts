@@ -82,7 +82,8 @@ t.test('live messages are kept back while older ones are sent, up to a limit', a
   await until(() => holdback.waiting.length === 1_000)
   t.equal(connection.closed, false)
   await registry.broadcastToGroup('lobby', 'one too many')
-  t.strictSame(await client.raw.closed, { code: 1013, reason: 'too many messages while it resumed' })
+  await until(() => registry.stats().framesDropped === 1)
+  t.equal(connection.closed, false, 'a message without a log may be left out')
   t.equal(holdback.waiting.length, 1_000)
 })
 
