@@ -9,8 +9,9 @@ import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
 import { CatchUp, type Catching } from './catch-up.ts'
 import { ReplayTurns } from './replay-turns.ts'
-import type { ProofKeys } from './resume-proofs.ts'
+import { ResumeProofs, type ProofKeys } from './resume-proofs.ts'
 
+const noProofs = new ResumeProofs([])
 const retryMs = 250
 const maxRetryMs = 4_000
 
@@ -83,7 +84,8 @@ export class Replay {
 
   async #begin (pending: PendingReplay, catchUp: CatchUp, scope: JoinResult['scope']): Promise<Begun> {
     const { member: { connection, group }, options, grant } = pending
-    const proofs = await this.#proofKeys.proofs()
+    // A group without a log has nothing to prove anything for.
+    const proofs = this.#backlog.isLogged(group) ? await this.#proofKeys.proofs() : noProofs
     const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
     const page = await this.#backlog.replay(group, options, floor)
     const { before, recovered, reason } = page
