@@ -7,11 +7,13 @@ import { GroupPublisher } from './lib/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
 import { withDeadline } from './lib/deadline.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
+import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
 import { guardSockets } from './lib/http/shutdown.ts'
 import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { makeWsHandler } from './lib/http/ws-handler.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
+import { fitBootTimeout } from './lib/options/boot-timeout.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
 import { Instance } from './lib/instance.ts'
 import type { PublisherOptions, WebsocketGroupsOptions } from './lib/options/types.ts'
@@ -20,7 +22,7 @@ import type { Publisher } from './lib/types.ts'
 export type * from './lib/options/types.ts'
 export type * from './lib/route-types.ts'
 export type * from './lib/types.ts'
-export type { Backplane, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
+export type { Backplane, Block, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
 export type { MemoryCluster } from './lib/backplane/memory/index.ts'
 export { memoryCluster } from './lib/backplane/memory/index.ts'
 export { CloseCode } from './lib/protocol/close-codes.ts'
@@ -44,7 +46,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   if (app.hasDecorator('registry') || servers.has(app.server)) {
     throw new WebsocketGroupsError('WSG_ALREADY_REGISTERED', 'register it once, in the scope that encloses all its routes')
   }
-  const options = resolveOptions(raw)
+  const options = fitBootTimeout(resolveOptions(raw), raw.bootTimeoutMs, app.initialConfig.pluginTimeout)
   servers.add(app.server)
   const instance = new Instance(options, makeBackplane(options), app.log)
 
@@ -58,7 +60,9 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   }
   sockets.watchUpgrades()
   app.addHook('onRoute', markRoute)
-  app.addHook('onRequest', upgradeGuard(instance, options, sockets.othersUpgrade))
+  app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))
+  app.addHook('onRequest', greetUpgrades(instance.gate))
+  admitUpgrades(app, instance.gate)
   app.addHook('onReady', async () => await instance.start())
   // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
   app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))
@@ -70,8 +74,9 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
 }
 
 function makeBackplane (options: ResolvedOptions): Backplane {
-  if (options.backplane !== undefined) return options.backplane
-  return options.redis === undefined ? new MemoryBackplane() : new RedisBackplane({ ...options, redis: options.redis, whenDown: options.outage.loggedBroadcast })
+  const { backplane, redis, outage } = options
+  if (backplane !== undefined) return backplane
+  return redis === undefined ? new MemoryBackplane() : new RedisBackplane({ ...options, redis, whenDown: outage.loggedBroadcast })
 }
 
 export default fp(websocketGroups, { fastify: '5.x', name })

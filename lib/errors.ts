@@ -19,6 +19,14 @@ export const errorCodes = {
     text: 'a close code must be 1000-1003, 1007-1014 or 3000-4999, and its reason a string of at most 123 bytes'
   },
   WSG_TOO_MANY_GROUPS: { statusCode: 429, text: 'the connection is in as many groups as maxGroupsPerConnection allows' },
+  WSG_TOO_MANY_CONNECTIONS: { statusCode: 429, text: 'too many connections are open' },
+  WSG_RATE_LIMITED: { statusCode: 429, text: 'too much at once: try again later' },
+  WSG_BLOCKED: { statusCode: 403, text: 'this user or token is blocked for now' },
+  WSG_BLOCK_INVALID: {
+    statusCode: 400,
+    text: 'a block must name a userId or a tokenId of 1 to 255 bytes, and forMs from 1 to 2,592,000,000 (30 days)'
+  },
+  WSG_BLOCKLIST_FULL: { statusCode: 503, text: 'as many users and tokens are blocked as can be; nothing was blocked' },
   WSG_MEMBER_INFO_TOO_LARGE: { statusCode: 500, text: 'memberInfo must return at most 1,024 bytes of JSON' },
   WSG_CONNECTION_GONE: { statusCode: 410, text: 'there is no such connection, or it is closed' },
   WSG_UNAUTHORIZED: { statusCode: 401, text: 'a valid token is required' },
@@ -41,9 +49,18 @@ export const errorCodes = {
 } as const
 
 /** Any client can cause these at will, and Fastify logs them: a stack would only fill the log. */
-const withoutStack: readonly string[] = ['WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED']
+const withoutStack: readonly string[] = [
+  'WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED', 'WSG_TOO_MANY_CONNECTIONS', 'WSG_RATE_LIMITED',
+  'WSG_BLOCKED'
+]
 
 export type ErrorCode = keyof typeof errorCodes
+
+interface ErrorInit {
+  readonly cause?: unknown
+  /** Instead of the one that the code stands for. */
+  readonly statusCode?: number
+}
 
 /** Test `error.code`, not `instanceof`: an ESM and a CommonJS copy of this class may live in one process. */
 export class WebsocketGroupsError extends Error {
@@ -53,7 +70,7 @@ export class WebsocketGroupsError extends Error {
   /** What was wrong this time, without the text that all errors with this code share. */
   readonly detail: string | undefined
 
-  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: { cause?: unknown, statusCode?: number } = {}) {
+  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: ErrorInit = {}) {
     super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
     this.code = code
     this.detail = detail

@@ -4,85 +4,34 @@ import { LocalConnection } from './connection/connection.ts'
 import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
 import type { RefreshedConnection } from './connection/token-refresh.ts'
-import type { ConnectionInit } from './connection/init.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
-import { FlushScheduler } from './connection/outbound/flush-scheduler.ts'
-import { Backlog } from './delivery/backlog.ts'
-import { Broadcaster } from './delivery/broadcaster.ts'
-import { EchoFilter } from './delivery/echo.ts'
-import { EnvelopeFactory } from './delivery/envelopes.ts'
-import { LogCache } from './delivery/log-cache.ts'
-import { LoggedPublish } from './delivery/logged-publish.ts'
-import { Replay } from './delivery/replay.ts'
-import { ProofKeys } from './delivery/resume-proofs.ts'
+import type { ConnectionInit } from './connection/init.ts'
 import { WebsocketGroupsError } from './errors.ts'
-import { Membership } from './groups/membership.ts'
-import { GroupReads } from './groups/reads.ts'
-import { ConnectionCommands } from './groups/remote.ts'
-import { Hub } from './hub/hub.ts'
+import { blockedReason } from './groups/blocklist.ts'
+import type { Gate } from './groups/gate.ts'
+import type { Admission } from './hub/admissions.ts'
 import { connectionIdOf } from './ids.ts'
-import { instanceLog } from './logging.ts'
-import { Metrics } from './metrics.ts'
-import { GroupLogs } from './options/group-logs.ts'
+import type { Metrics } from './metrics.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
-import { Presence } from './presence/presence.ts'
+import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
 import type { Health, Identity, Stats } from './types.ts'
+import { partsOf, type Parts } from './parts.ts'
 
 /** What a route knows of a socket that it opens. */
-export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'>
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'> & {
+  /** What the upgrade was admitted with; `undefined` where nobody looked at it. */
+  readonly admission: Admission | undefined
+}
 
 const nobody: IdentityFacts = { userId: undefined, expiresAt: undefined }
-
-/** The parts of one instance, wired to each other. */
-export interface Parts {
-  readonly instanceId: string
-  readonly log: FastifyBaseLogger
-  readonly metrics: Metrics
-  readonly hub: Hub
-  readonly envelopes: EnvelopeFactory
-  readonly scheduler: FlushScheduler
-  readonly echoes: EchoFilter
-  readonly logs: GroupLogs
-  readonly cache: LogCache
-  readonly presence: Presence
-  readonly membership: Membership
-  readonly broadcaster: Broadcaster
-  readonly reads: GroupReads
-  readonly commands: ConnectionCommands
-}
-
-/** Builds the parts of an instance, lowest layer first. Nothing runs yet. */
-export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger): Parts {
-  const { outage, joinTimeoutMs, operationTimeoutMs } = options
-  const metrics = new Metrics()
-  const hub = new Hub()
-  const envelopes = new EnvelopeFactory(id => hub.connections.get(id))
-  const instanceId = envelopes.origin
-  const log = instanceLog(appLog, instanceId, options.instanceLabel)
-  const scheduler = new FlushScheduler(options, metrics, log)
-  const echoes = new EchoFilter(hub, envelopes, metrics, log)
-  const logs = new GroupLogs(options)
-  const cache = new LogCache()
-  const proofKeys = new ProofKeys(backplane, options.secret, error => {
-    log.warn({ err: error }, 'the key that all instances share cannot be had')
-  })
-  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
-  const logged = new LoggedPublish(backplane, logs)
-  const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
-  const presence = new Presence(backplane, envelopes, options.presenceGraceMs)
-  const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
-  const reads = new GroupReads(hub, backplane, outage.reads, proofKeys)
-  // A join that another instance is asked for may itself take `joinTimeoutMs` there.
-  const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, metrics)
-  return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, presence, membership, broadcaster, reads, commands }
-}
 
 /** One running plugin: starts and ends its parts, opens connections, and answers what the backplane asks. */
 export class Instance {
   readonly registry: GroupRegistry
   readonly metrics: Metrics
+  readonly gate: Gate
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
   readonly #parts: Parts
@@ -101,6 +50,7 @@ export class Instance {
     this.#parts = parts
     this.#log = parts.log
     this.metrics = parts.metrics
+    this.gate = parts.gate
     this.registry = new GroupRegistry({ ...parts, health: () => this.#health(), stats: () => this.#stats() })
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
@@ -132,6 +82,7 @@ export class Instance {
     // Both stay wanted when the backplane is out now.
     const wanted = [{ kind: 'instance', name: instanceId }, { kind: 'all', name: '' }] as const
     await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
+    await this.#parts.blocks.load()
     if (this.#phase === 'closing') return
     this.#heartbeat.start()
     this.#phase = 'open'
@@ -144,24 +95,29 @@ export class Instance {
    * Makes a connection of a socket that a route upgraded.
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
-  open (init: OpenInit): LocalConnection {
-    const { instanceId, scheduler, metrics, membership } = this.#parts
+  open ({ admission: admitted, ...init }: OpenInit): LocalConnection {
+    const { instanceId, scheduler, metrics, membership, gate, intake } = this.#parts
     const { userId, expiresAt } = init.identity === null ? nobody : readIdentity(init.identity, this.#options)
+    const admission = admitted ?? gate.admitUncounted(userId)
     const connection = new LocalConnection({
       ...init,
       id: connectionIdOf(instanceId, ++this.#opened),
       userId,
       limits: this.#options,
+      intake,
       scheduler,
       metrics,
       enter: connection => membership.connectionOpened(connection),
       release: async connection => {
         this.#expiry.remove(connection)
         this.#departures.add(connection)
+        gate.leave(admission)
         await membership.connectionClosed(connection)
       }
     })
     this.#expire(connection, expiresAt)
+    // Blocked since it was admitted.
+    if (init.identity !== null && this.#parts.blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, blockedReason)
     // The upgrade passed the guard before the shutdown began, so no batch of the shutdown has this connection.
     if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
     return connection
@@ -174,6 +130,7 @@ export class Instance {
 
   /** Gives an open connection the identity behind a fresh token of its user. */
   renew (connection: RefreshedConnection, identity: Identity): void {
+    if (this.#parts.blocks.covers(identity)) throw new WebsocketGroupsError('WSG_BLOCKED')
     connection.renewIdentity(identity)
     this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
@@ -208,12 +165,16 @@ export class Instance {
   }
 
   #stats (): Stats {
-    const { metrics, hub, scheduler, presence, cache } = this.#parts
+    const { metrics, hub, scheduler, presence, cache, gate, intake, blocks } = this.#parts
     return {
       ...metrics,
       connections: hub.connections.size,
       groups: hub.groupTotal(),
       slowConnections: scheduler.slow.size,
+      bufferedBytes: scheduler.slowTotal,
+      ...gate.stats(),
+      ...intake.stats(),
+      blocked: blocks.size,
       ...presence.stats(),
       ...cache.stats(),
       ...this.#backplane.stats()
@@ -221,7 +182,7 @@ export class Instance {
   }
 
   #asLocalInstance (): LocalInstance {
-    const { instanceId, hub, logs, cache, presence } = this.#parts
+    const { instanceId, hub, logs, cache, presence, gate } = this.#parts
     return {
       instanceId,
       label: this.#options.instanceLabel ?? '',
@@ -234,6 +195,7 @@ export class Instance {
       logged: group => logs.of(group) !== undefined,
       member: (group, connectionId) => hub.member(group, connectionId),
       memberIds: group => hub.memberIds(group),
+      connectionsOf: userId => gate.connectionsOf(userId),
       groups: () => hub.groups(),
       membersLost: () => presence.announceResync(),
       stateChanged: () => this.#stateChanged()
@@ -244,6 +206,8 @@ export class Instance {
     const { state, problems } = this.#backplane
     if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
     this.#log.info('backplane is up')
+    // Blocks that others made meanwhile did not reach this instance.
+    void this.#parts.blocks.load()
     // The members of this instance are stored again. Whoever read a list before that lacks them.
     this.#parts.presence.announceResync()
   }

@@ -2,7 +2,30 @@
 export class Metrics {
   connectionsOpened = 0
   connectionsClosed = 0
+  /** Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance is not ready; the reasons follow. */
   upgradesRefused = 0
+  /** Refused: the address asked for more upgrades than `limits.upgradesPerAddress`. */
+  refusedAddressRate = 0
+  /** Refused: the address has `limits.connectionsPerAddress`. */
+  refusedAddressFull = 0
+  /** Refused: the user has `limits.connectionsPerUser`. */
+  refusedUserFull = 0
+  /** Refused: this instance has `limits.connections`. */
+  refusedInstanceFull = 0
+  /** Refused: more upgrades than `upgradeLimit`. */
+  refusedUpgradeRate = 0
+  /** Refused: the user or the token is blocked. */
+  refusedBlocked = 0
+  /** Connections of this instance that `registry.block` closed. */
+  connectionsBlocked = 0
+  /** Limits per user that were decided by this instance's connections alone, because the backplane was out. */
+  userLimitsLocal = 0
+  /** Requests of framed clients that waited, because of `limits.requests`, `limits.replays` or `limits.tokens`. */
+  requestsDelayed = 0
+  /** Members that lists did not show, because of `limits.presenceEntriesPerUser` or `limits.presenceBytes`. */
+  memberEntriesLeftOut = 0
+  /** Joins that failed because of `limits.newGroupsPerMinute`. */
+  newGroupsRefused = 0
   messagesReceived = 0
   /** Broadcasts and direct sends that were called on this instance. */
   messagesPublished = 0
@@ -16,10 +39,18 @@ export class Metrics {
   publishesDropped = 0
   /** Joins that succeeded on this instance alone, because the backplane was out. */
   joinsLocal = 0
-  /** Connections closed because too many messages waited for their callbacks. */
+  /** Messages that failed while their connections stayed: in an outage of the backplane, or because the message was wrong. */
+  messagesFailed = 0
+  /** How often a connection was not read for a while, because it, or the instance, had too much to handle. */
+  pauses = 0
+  /** Connections closed because others needed the memory that an unfinished message of theirs took. */
+  stalledMessages = 0
+  /** Connections closed because far more messages waited for their callbacks than the limits allow. */
   queueOverflows = 0
   /** Connections closed because their clients read too slowly. */
   slowConsumersClosed = 0
+  /** Connections closed for a message of more frames than a message may have. */
+  fragmentFloods = 0
   /** Volatile messages that slow connections did not get. */
   framesDropped = 0
   /** Messages that a newer one with the same key replaced before a slow connection got them. */

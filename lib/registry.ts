@@ -1,11 +1,12 @@
 import type { Broadcaster } from './delivery/broadcaster.ts'
+import { assertBlockMs } from './groups/blocklist.ts'
 import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
 import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
-  AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History, HistoryOptions, JoinOptions,
-  JoinResult, MemberList, ReadOptions, Registry, Stats
+  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History,
+  HistoryOptions, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -67,6 +68,15 @@ export class GroupRegistry implements Registry {
     const { code = CloseCode.Normal, reason = '' } = options
     if (typeof target === 'object' && !('id' in target)) return await this.#parts.commands.disconnectUser(target.userId, code, reason)
     return await this.#parts.commands.disconnect(target, code, reason)
+  }
+
+  async block (target: BlockTarget, { forMs }: BlockOptions): Promise<number> {
+    assertBlockMs(forMs)
+    return await this.#parts.commands.block(target, forMs)
+  }
+
+  async unblock (target: BlockTarget): Promise<void> {
+    await this.#parts.commands.block(target, 0)
   }
 
   get (connectionId: string): Connection | undefined {

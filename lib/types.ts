@@ -212,6 +212,14 @@ export interface ReadOptions {
   readonly maxAgeMs?: number | undefined
 }
 
+/** Who is kept out: a user, by the option `userId`, or one token of the user, by the option `tokenId`. */
+export type BlockTarget = { readonly userId: string } | { readonly tokenId: string }
+
+export interface BlockOptions {
+  /** For how long, in milliseconds: up to 2,592,000,000 (30 days). A token needs no longer than it is valid. */
+  readonly forMs: number
+}
+
 /** Groups across all instances; decorated as `app.registry`. */
 export interface Registry {
   /** Drawn at boot. The id of every connection of this instance starts with it. */
@@ -247,6 +255,19 @@ export interface Registry {
   sendTo (connectionId: string, data: Data): Promise<boolean>
   /** Closes one connection, or all connections of a user, wherever they are. Resolves with how many were closed. */
   disconnect (target: AnyConnection | string | { readonly userId: string }, options?: CloseOptions): Promise<number>
+
+  /**
+   * Keeps a user or a token out for so many milliseconds: closes the connections on every instance with 4403, and refuses upgrades and fresh
+   * tokens with WSG_BLOCKED (403) until then. Resolves with how many connections were closed. A block again replaces the first one.
+   * Connections of this instance are closed also when it rejects.
+   * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID, WSG_BLOCKLIST_FULL (10,000), WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  block (target: BlockTarget, options: BlockOptions): Promise<number>
+  /**
+   * Ends a block before its time.
+   * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  unblock (target: BlockTarget): Promise<void>
 
   /** The connection of this instance with that id. */
   get (connectionId: string): Connection | undefined

@@ -10,9 +10,9 @@ export const clientFiles = ['client.min.js', 'client.global.min.js']
 // Names that the files of the client use among themselves, and nobody else: a sixth of the small file is made of them.
 const internal = [
   'all', 'answer', 'ask', 'attach', 'broken', 'change', 'changed', 'closed', 'comeBack', 'control', 'done', 'drop', 'encoded', 'failed',
-  'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'lost', 'offline', 'post', 'probe', 'promise', 'receive',
-  'received', 'recent', 'refresh', 'renewable', 'roster', 'seen', 'sends', 'settle', 'settled', 'stop', 'tell', 'timeoutMs', 'unavailable',
-  'urls', 'wake', 'welcomed'
+  'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'lost', 'offer', 'offline', 'post', 'probe', 'promise', 'receive',
+  'received', 'recent', 'refresh', 'renewable', 'roster', 'seen', 'sends', 'settled', 'stop', 'tell', 'timeoutMs', 'unavailable', 'urls',
+  'wake', 'welcomed'
 ]
 
 /** A name that a user or the server sees must stay: it is a property of a public type, or of a frame. */

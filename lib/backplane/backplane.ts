@@ -97,6 +97,16 @@ export interface Appended {
   readonly duplicate: boolean
 }
 
+/** A user or a token that is kept out, under the name that the instances gave it. */
+export interface Block {
+  readonly name: string
+  /** Milliseconds until it ends. */
+  readonly leftMs: number
+}
+
+/** How many names can be kept out at the same time. */
+export const maxBlocks = 10_000
+
 /** What a backplane may ask of the instance it serves. */
 export interface LocalInstance {
   readonly instanceId: string
@@ -113,6 +123,8 @@ export interface LocalInstance {
   member (group: string, connectionId: string): Member | undefined
   /** Ids of the connections that are in the group now. */
   memberIds (group: string): Iterable<string>
+  /** How many connections of the user this instance has now, with those that are about to open. */
+  connectionsOf (userId: string): number
   /** The groups that have members here now. */
   groups (): Iterable<string>
   /** Whether broadcasts to the group go through a log, so that its subscribers have to keep up with it. */
@@ -208,6 +220,21 @@ export interface Backplane {
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   syncMember (group: string, connectionId: string): Promise<void>
+  /**
+   * This instance's number of connections of a user changed: stores what `LocalInstance.connectionsOf` says. Resolves with how many connections
+   * the user has on other instances; those of an instance that died count until its lease is over.
+   * A rejection means "not yet": it is stored as soon as that is possible.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  syncUser (userId: string): Promise<number>
+  /**
+   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for so many milliseconds; 0 takes it off. The list outlives the instances.
+   * Resolves with `false`, and changes nothing, when there are `maxBlocks` others on it.
+   * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
+   */
+  block (name: string, forMs: number): Promise<boolean>
+  /** @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  blocks (): Promise<readonly Block[]>
   /** @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   count (group: string): Promise<number>
   /** @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */

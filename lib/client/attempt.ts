@@ -29,14 +29,17 @@ export interface AttemptOptions {
 export class ConnectionAttempt {
   readonly #options: AttemptOptions
   readonly #host: AttemptHost
+  readonly #patience: number
   readonly #timer: ReturnType<typeof setTimeout>
-  #socket: (WebSocketLike & { terminate?: () => void }) | undefined
+  #socket: (WebSocketLike & { terminate?: () => void, _socket?: { bytesRead?: number } | null }) | undefined
   #liveness: Liveness | undefined
   #refusal: ErrorDetails = {}
   #over = false
 
-  constructor (url: string, options: AttemptOptions, host: AttemptHost) {
+  /** `patience`: how many times the usual time an answer may take. */
+  constructor (url: string, options: AttemptOptions, host: AttemptHost, patience: number) {
     this.#options = options
+    this.#patience = patience
     this.#host = host
     this.#timer = setTimeout(() => this.drop(1006, 'no answer in time'), options.timeoutMs)
     void this.#open(url)
@@ -44,6 +47,11 @@ export class ConnectionAttempt {
 
   get bufferedAmount (): number {
     return this.#socket?.bufferedAmount ?? 0
+  }
+
+  /** The connection proved once that it is alive. */
+  get answered (): boolean {
+    return this.#liveness?.answered === true
   }
 
   send (text: string): void {
@@ -108,7 +116,9 @@ export class ConnectionAttempt {
 
   #welcome (frame: WelcomeFrame): void {
     clearTimeout(this.#timer)
-    this.#liveness = new Liveness(frame.pingMs, () => this.send('{"type":"ping"}'), () => this.drop(1006, silence))
+    const ping = (): void => this.send('{"type":"ping"}')
+    const dead = (): void => this.drop(1006, silence)
+    this.#liveness = new Liveness(frame.pingMs, ping, dead, this.#patience, () => this.#socket?._socket?.bytesRead)
     this.#host.welcomed(frame)
   }
 

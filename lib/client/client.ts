@@ -31,7 +31,7 @@ export class Client extends Emitter<ClientEvents> {
     const { location, WebSocket: native } = globalThis as { location?: { readonly href: string }, WebSocket?: WebSocketClass }
     const WebSocket = options.WebSocket ?? native
     const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws'))
-    if (!urls[0] || !WebSocket) throw new TypeError('no address, or no WebSocket: give the option WebSocket')
+    if (!urls[0] || !WebSocket) throw new TypeError('no address, or no option WebSocket')
     this.#storage = options.storage
     this.#storageKey = `wsg:${urls[0]}`
     const saved = this.#load()
@@ -65,7 +65,7 @@ export class Client extends Emitter<ClientEvents> {
       ...defaultBackoff,
       ...options.backoff
     }, token, {
-      hello: () => ({ session: this.#session, resume: this.#positions.resume(group => this.#joins.has(group)) }),
+      hello: () => ({ session: this.#session, ...this.#positions.offer(group => this.#joins.has(group)) }),
       welcomed: ({ connectionId, session }, attempt) => {
         this.#connectionId = connectionId
         this.#session = session

@@ -3,6 +3,7 @@ import type { WelcomeFrame } from '../protocol/frames.ts'
 import { backoffMs, maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import { ConnectionAttempt, silence, type AttemptHost, type AttemptOptions } from './attempt.ts'
+import { maxPatience } from './liveness.ts'
 import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
 import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
@@ -52,6 +53,8 @@ export class Connector {
   /** Attempts and connections that failed since the last one that held. */
   #failures = 0
   #openedAt = Infinity
+  /** How many times the usual time the next connection has for its answers. */
+  #patience = 1
   /** The wait that the server asked for in its `reconnect` frame. */
   #afterMs: number | undefined
   #notBefore = 0
@@ -119,10 +122,12 @@ export class Connector {
 
   #dial (): ConnectionAttempt {
     const { urls } = this.#options
-    return new ConnectionAttempt(urls[this.#nextUrl++ % urls.length] as string, this.#options, this.#attemptHost)
+    return new ConnectionAttempt(urls[this.#nextUrl++ % urls.length] as string, this.#options, this.#attemptHost, this.#patience)
   }
 
   #lost (code: number, reason: string, error?: ClientError): void {
+    // Lost before it answered a single ping: it may have been busy with a large message, which comes again.
+    this.#patience = reason === silence && !this.#attempt?.answered ? Math.min(this.#patience * 2, maxPatience) : 1
     this.#attempt = undefined
     if (Date.now() - this.#openedAt >= stableMs) this.#failures = 0
     this.#openedAt = Infinity

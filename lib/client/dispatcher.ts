@@ -1,7 +1,8 @@
 import { fromPayload, type Frame } from './payload.ts'
 import type { Positions } from './positions.ts'
 import { Roster } from './roster.ts'
-import type { ClientEvents, Joined } from './types.ts'
+import type { JoinedFrame } from '../protocol/frames.ts'
+import type { ClientEvents } from './types.ts'
 
 export interface DispatcherHost {
   tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): void
@@ -57,7 +58,7 @@ export class Dispatcher {
     this.#positions.delete(group)
   }
 
-  #joined (frame: Joined): void {
+  #joined (frame: JoinedFrame): void {
     const { group, recovered, reason = 'unavailable', position } = frame
     const again = this.joined.has(group)
     const held = this.#positions.get(group)
@@ -68,11 +69,11 @@ export class Dispatcher {
     // The client offered a position and the server says nothing about it: messages after it may be lost.
     if (recovered === false || (held && !recovered)) this.#host.tell('gap', { group, reason, position })
     if (!position) this.#positions.delete(group)
-    this.#reached(group, position)
+    this.#reached(group, position, frame.grant)
   }
 
-  #reached (group: string | undefined, position: string | undefined): void {
+  #reached (group: string | undefined, position: string | undefined, grant?: string): void {
     // Messages that were under way during a leave do not count: a later join would resume from them.
-    if (group && position && this.joined.has(group)) this.#positions.set(group, position)
+    if (group && position && this.joined.has(group)) this.#positions.set(group, position, grant)
   }
 }

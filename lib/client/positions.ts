@@ -1,10 +1,12 @@
-import { maxResume, positionPattern } from '../protocol/frames.ts'
+import { maxResume, positionPattern, type HelloFrame } from '../protocol/frames.ts'
 
 /** How many of its latest positions a group remembers. */
 const remembered = 128
 
 interface Reader {
   position: string
+  /** Proves to the server that this client was in the group before. */
+  grant?: string | undefined
   /** The latest positions, oldest first, to recognize what comes again after a break: positions have no order that a client knows. */
   readonly recent: Set<string>
 }
@@ -26,10 +28,11 @@ export class Positions {
     return this.#readers.get(group)?.recent.has(position) === true
   }
 
-  set (group: string, position: string): void {
-    const reader = this.#readers.get(group) ?? { position, recent: new Set() }
+  set (group: string, position: string, grant?: string): void {
+    const reader: Reader = this.#readers.get(group) ?? { position, recent: new Set() }
     this.#readers.set(group, reader)
     reader.position = position
+    if (grant) reader.grant = grant
     reader.recent.add(position)
     const [oldest = ''] = reader.recent
     if (reader.recent.size > remembered) reader.recent.delete(oldest)
@@ -44,8 +47,11 @@ export class Positions {
   }
 
   /** Returns what `hello` offers. Groups for which `last` holds come last and may be cut off: their `join` gives the position again. */
-  resume (last: (group: string) => boolean): Record<string, string> {
-    const entries = Object.entries(this.all())
-    return Object.fromEntries(entries.sort(([a], [b]) => +last(a) - +last(b)).slice(0, maxResume))
+  offer (last: (group: string) => boolean): Pick<HelloFrame, 'resume' | 'grants'> {
+    const readers = [...this.#readers].sort(([a], [b]) => +last(a) - +last(b)).slice(0, maxResume)
+    return {
+      resume: Object.fromEntries(readers.map(([group, { position }]) => [group, position])),
+      grants: Object.fromEntries(readers.map(([group, { grant }]) => [group, grant]))
+    }
   }
 }

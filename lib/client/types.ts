@@ -29,7 +29,7 @@ export interface Member extends FramedMember<MemberInfo> {}
 export interface PresenceChange extends Omit<PresenceFrame<MemberInfo>, 'type'> {}
 
 /** This connection is in a group. */
-export interface Joined extends Omit<JoinedFrame, 'type'> {}
+export interface Joined extends Omit<JoinedFrame, 'type' | 'grant'> {}
 
 /** This client lost messages of the group. Comes once per loss, also when `joined` says `recovered: false`. */
 export interface Gap {

@@ -19,6 +19,11 @@ export const closeReasons: Readonly<Record<CloseCode, string>> = {
   [CloseCode.NoHello]: 'no hello in time'
 }
 
+/** Whether the application wants a client back that it closes with the code: it, or this instance of it, has no use for it now. */
+export function isForAWhile (code: number): boolean {
+  return code === CloseCode.GoingAway || code === CloseCode.ServiceRestart || code === CloseCode.TryAgainLater
+}
+
 /** Whether an endpoint may put `code` into a close frame (RFC 6455 7.4). */
 export function isSendableCloseCode (code: number): boolean {
   return Number.isInteger(code) && (
@@ -27,10 +32,13 @@ export function isSendableCloseCode (code: number): boolean {
   )
 }
 
+/** After these the application wants its clients back: it, or this instance of it, has no use for them now. */
+export const comeBackCodes: readonly number[] = [CloseCode.GoingAway, CloseCode.ServiceRestart, CloseCode.TryAgainLater]
+
 /** Whether both fit into a close frame. */
 export function isSendableClose (code: unknown, reason: unknown): boolean {
-  return typeof code === 'number' && isSendableCloseCode(code) &&
-    typeof reason === 'string' && Buffer.byteLength(reason) <= maxCloseReasonBytes
+  if (typeof code !== 'number' || typeof reason !== 'string') return false
+  return isSendableCloseCode(code) && Buffer.byteLength(reason) <= maxCloseReasonBytes
 }
 
 /** @throws {WebsocketGroupsError} WSG_CLOSE_CODE_INVALID */

@@ -1,5 +1,4 @@
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
-import { types } from 'node:util'
 import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
@@ -7,20 +6,20 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection } from './framed-session.ts'
 import { encodeMessage, type ResumePoint } from './frame-codec.ts'
 import { Ending } from './ending.ts'
-import { assertClose, closeReasons } from './close.ts'
+import { assertClose, closeReasons, isForAWhile } from './close.ts'
 import { MessageQueue, type Closed } from './inbound.ts'
 import type { ConnectionInit } from './init.ts'
 import { listen, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
+import { assertData } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
+import { Pulse } from './pulse.ts'
 import type { Connection, Data, Identity } from '../types.ts'
 
 /** What a ping carries that nobody else sends. */
 const farewell = Buffer.from('farewell')
 const open = 1
-/** After these the application wants its clients back: it, or this instance of it, has no use for them now. */
-const comeBackCodes: readonly number[] = [CloseCode.GoingAway, CloseCode.ServiceRestart, CloseCode.TryAgainLater]
 
 /** Connections that this process made so far. */
 let made = 0
@@ -34,8 +33,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly userId: string | undefined
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean
-  /** Pings since the client last gave a sign of life. */
-  unansweredPings = 0
+  readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
   readonly outbound: SocketWriter
@@ -63,8 +61,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
-    if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, (request, bytes) => this.#inbound.receiveRequest(request, bytes))
-    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init.metrics, this.#session)
+    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init, init.metrics)
+    if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
     this.#enter = init.enter
     this.#release = init.release
     this.#metrics.connectionsOpened++
@@ -84,20 +82,18 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.#ending?.groups?.includes(group) ?? this.#groups?.has(group) === true
   }
 
-  /** How many groups the connection is in now. */
   get groupCount (): number {
     return this.#groups?.size ?? 0
   }
 
-  /** The client speaks the framed protocol. */
   get framed (): boolean {
     return this.#session !== undefined
   }
 
   /** The client waits for an answer. */
-  get pending (): boolean {
-    return this.#session?.pending === true
-  }
+  get pending (): boolean { return this.framed && this.#inbound.pending }
+  /** This side does not read the socket for now, so that no answer to a ping can be heard. */
+  get paused (): boolean { return this.#inbound.paused }
 
   get closed (): boolean {
     return this.#ending !== undefined || this.#socket.readyState !== open
@@ -145,17 +141,17 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   send (data: Data): boolean {
-    const text = typeof data === 'string'
-    if (!text && !types.isUint8Array(data)) throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
-    const taken = this.framed ? this.outbound.ready && this.write(encodeMessage(data, !text), false) : this.write(data, !text)
+    assertData(data)
+    const binary = typeof data !== 'string'
+    const taken = this.framed ? this.outbound.ready && this.write(encodeMessage(data, binary), false) : this.write(data, binary)
     if (taken) this.#metrics.framesSent++
     return taken
   }
 
   sendJson (value: unknown): boolean {
     const text = JSON.stringify(value) as string | undefined
-    if (text === undefined) throw new WebsocketGroupsError('WSG_DATA_INVALID', `JSON has no ${typeof value}`)
-    return this.send(text)
+    if (text !== undefined) return this.send(text)
+    throw new WebsocketGroupsError('WSG_DATA_INVALID', `JSON has no ${typeof value}`)
   }
 
   /** Tells a client of the framed protocol; others are told nothing. */
@@ -165,8 +161,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** The hub put the connection into the group. */
   groupJoined (group: string): void {
-    this.#groups ??= new Set()
-    this.#groups.add(group)
+    (this.#groups ??= new Set()).add(group)
   }
 
   /** The hub took the connection out of the group. */
@@ -189,14 +184,15 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.outbound.write(payload, binary)
   }
 
-  tooSlow (bufferedBytes: number): void {
+  tooSlow (bufferedBytes: number, atOnce: boolean): void {
     this.#metrics.slowConsumersClosed++
     this.log.warn({ bufferedBytes }, 'slow consumer closed')
-    this.closeForFault(CloseCode.SlowConsumer)
+    if (atOnce) this.forceClosed(CloseCode.SlowConsumer, closeReasons[CloseCode.SlowConsumer])
+    else this.closeForFault(CloseCode.SlowConsumer)
   }
 
   close (code: number = CloseCode.Normal, reason = ''): void {
-    this.#close({ code, reason }, !comeBackCodes.includes(code))
+    this.#close({ code, reason }, !isForAWhile(code))
   }
 
   /** One side says that it closes, or ended its half of the socket: from here on the connection is in no group, no count and no list. */
@@ -207,13 +203,14 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   received (data: Buffer, isBinary: boolean): void {
-    this.unansweredPings = 0
+    this.pulse.heard()
+    this.#inbound.countMessage()
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)
     else this.#session.receive(data, isBinary)
   }
 
   ponged (data: Buffer): void {
-    this.unansweredPings = 0
+    this.pulse.ponged()
     if (data.equals(farewell)) this.shutdownAcked = true
   }
 
@@ -229,7 +226,6 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   ping (): void {
-    this.unansweredPings++
     if (!this.closed) this.#socket.ping()
   }
 

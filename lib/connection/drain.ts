@@ -17,6 +17,8 @@ const answerShare = 0.75
 /** What `onDisconnect` gets of connections that had to be terminated, beyond the grace. */
 const lastCallbackMs = 400
 
+type Act = (connection: LocalConnection) => void
+
 /** The connections that left their groups and whose `onDisconnect` is not done. */
 export class Departures implements Iterable<LocalConnection> {
   readonly #connections = new Set<LocalConnection>()
@@ -40,8 +42,8 @@ export async function drainConnections (connections: readonly LocalConnection[],
   const spreadMs = Math.min(Math.max(connections.length * msPerClient, minSpreadMs), maxSpreadMs)
   const finished = Promise.allSettled(connections.map(async connection => await connection.finished))
   const framed = connections.filter(connection => connection.framed)
-  const end = (connection: LocalConnection): void => connection.close(code, closeReasons[code])
-  const inform = (connection: LocalConnection): void => connection.announceShutdown(Math.round(Math.random() * spreadMs))
+  const end: Act = connection => connection.close(code, closeReasons[code])
+  const inform: Act = connection => connection.announceShutdown(Math.round(Math.random() * spreadMs))
   const deadline = performance.now() + graceMs
   const maxPauseMs = Math.min(maxBatchPauseMs, graceMs * pauseShare / Math.ceil(connections.length / batchSize))
   const pause = async (): Promise<void> => await sleep(Math.random() * maxPauseMs)
@@ -57,7 +59,7 @@ export async function drainConnections (connections: readonly LocalConnection[],
 }
 
 /** Ends each as soon as all that its client sent is answered. Resolves with the rest at the deadline. */
-async function endAnswered (framed: readonly LocalConnection[], end: (connection: LocalConnection) => void, deadline: number): Promise<LocalConnection[]> {
+async function endAnswered (framed: readonly LocalConnection[], end: Act, deadline: number): Promise<LocalConnection[]> {
   const waiting = new Set(framed)
   while (waiting.size > 0 && performance.now() < deadline) {
     let room = batchSize
@@ -72,7 +74,7 @@ async function endAnswered (framed: readonly LocalConnection[], end: (connection
   return [...waiting]
 }
 
-async function inBatches (connections: readonly LocalConnection[], act: (connection: LocalConnection) => void, pause: () => Promise<unknown>): Promise<void> {
+async function inBatches (connections: readonly LocalConnection[], act: Act, pause: () => Promise<unknown>): Promise<void> {
   for (let start = 0; start < connections.length; start += batchSize) {
     if (start > 0) await pause()
     connections.slice(start, start + batchSize).forEach(act)

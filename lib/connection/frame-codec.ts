@@ -90,7 +90,10 @@ function parseMessage (id: number | undefined, text: unknown, binary: unknown): 
   return data === undefined ? wrong('message: data is not base64') : { ok: true, frame: { type: 'message', id, data } }
 }
 
-/** Returns `undefined` for invalid base64: Buffer.from skips invalid characters, and then gives fewer bytes than the text is long for. */
+/**
+ * Returns `undefined` for invalid base64: Buffer.from skips invalid characters, so fewer bytes come out than the length of the text
+ * promises.
+ */
 function fromBase64 (text: string): Buffer | undefined {
   const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0
   const bytes = Buffer.from(text, 'base64')

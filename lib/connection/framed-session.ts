@@ -4,11 +4,13 @@ import { errorCodes, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
 import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
 import { parsePosition } from '../backplane/position.ts'
+import { deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
-import { isThenable, type RequestHandler } from './inbound.ts'
+import { isThenable, type MessageQueue, type RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, JoinOptions, JoinResult } from '../types.ts'
+import { RequestRates, type RequestLimits } from './request-rates.ts'
 import { TokenRefresh, type RefreshedConnection, type RefreshInit } from './token-refresh.ts'
 
 /** What the session needs of its connection. */
@@ -23,8 +25,10 @@ export interface FramedInit extends RefreshInit {
   leave (connection: Connection, group: string): Promise<boolean>
   /** Whether the connection may still send messages to the route; without it, it always may. */
   readonly mayPost?: ((connection: Connection) => boolean) | undefined
+  readonly requestLimits: RequestLimits
   readonly pingMs: number
   readonly resumeMs: number
+  /** How long the client may take to say hello, and the route after that to put the connection into the groups that the hello resumes. */
   readonly helloTimeoutMs: number
 }
 
@@ -35,58 +39,49 @@ const drawnSession = /^[\w-]{22}$/
 /** What a client is told of an error without a code. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
 const maxHelloBytes = 65_536
-/** How long after the hello a route may take to put the connection into a group that it resumes. */
-const resumeOfferMs = 10_000
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
-/** The client's side of one framed connection, as docs/protocol.md describes it: hello, then requests that take their turn with the messages. */
+/** What one client of the framed protocol says (docs/protocol.md): a hello, then requests that take their turn in the queue. */
 export class FramedSession implements RequestHandler {
   readonly #connection: FramedConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #init: FramedInit
-  /** Puts a request behind those that wait for the callbacks. */
-  readonly #enqueue: (request: ClientRequest, bytes: number) => void
+  readonly #queue: MessageQueue
   readonly #deadline: NodeJS.Timeout
-  readonly #greeted: Promise<void>
-  #resolveGreeted: (() => void) | undefined
+  /** Resolves when the client said hello, or is gone. */
+  readonly #greeted = deferred()
   #helloReceived = false
   #name: string | undefined
-  #current: ClientRequest | undefined
-  #pending = false
   /** Groups that the client joined by itself. */
   #joined: Set<string> | undefined
   #tokens: TokenRefresh | undefined
+  /** Made by the first request that is no message. */
+  #rates: RequestRates | undefined
   /** Where the client wants to go on, by group, as long as no join has taken it. */
   #offers: Map<string, ResumePoint> | undefined
   #offersTimer: NodeJS.Timeout | undefined
 
-  constructor (connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, accept: (request: ClientRequest, bytes: number) => void) {
+  constructor (connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, queue: MessageQueue) {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#init = init
-    this.#enqueue = accept
-    this.#greeted = new Promise(resolve => { this.#resolveGreeted = resolve })
+    this.#queue = queue
     this.#deadline = setTimeout(() => connection.closeForFault(CloseCode.NoHello), init.helloTimeoutMs).unref()
   }
 
-  /** Before that nothing but `pong` is sent. */
+  /** Before the hello nothing but `pong` is sent. */
   get helloReceived (): boolean {
     return this.#helloReceived
   }
 
-  /** What others know the session by. Not its id, which is what proves that a client is back. */
+  /** The public name of the session. Not its id, which is what proves that a client is back. */
   get name (): string | undefined {
     return this.#name
   }
 
-  /** Something that the client asked for is not answered yet. */
-  get pending (): boolean {
-    return this.#pending
-  }
-
   /** Resolves when the callbacks may run: the client said hello (or is gone) and the connection is known. */
   async opened (entered: Promise<void> | undefined): Promise<void> {
-    await this.#greeted
+    await this.#greeted.promise
     await entered
   }
 
@@ -98,41 +93,38 @@ export class FramedSession implements RequestHandler {
     const parsed = parseFrame(data.toString())
     if (!parsed.ok) return this.#violation(parsed.why)
     const { frame } = parsed
-    // At once, also while a callback runs: it is about the link, not about the application.
+    // Answered at once, also while a callback runs: a ping is about the link, not about the application.
     if (frame?.type === 'ping') this.#connection.write(pong, false)
     else if (frame?.type === 'hello') this.#hello(frame)
     else if (!this.#helloReceived) this.#violation('hello must come first')
-    else if (frame !== undefined) {
-      this.#pending = true
-      this.#enqueue(frame, data.length)
-    }
+    else if (frame !== undefined) this.#queue.receiveRequest(this, frame, data.length)
   }
 
   handle (request: ClientRequest): unknown {
-    this.#current = request
+    if (request.type === 'message') return this.#message(request.id, request.data)
+    this.#rates ??= new RequestRates(this.#init.requestLimits)
+    const waitMs = this.#rates.charge(request)
+    return waitMs === 0 ? this.#serve(request) : this.#rates.wait(waitMs, this.#connection.signal).then(() => this.#serve(request))
+  }
+
+  #serve (request: Exclude<ClientRequest, { type: 'message' }>): unknown {
+    if (this.#connection.closed) return undefined
     switch (request.type) {
-      case 'message': return this.#message(request.id, request.data)
       case 'join': return this.#join(request)
       case 'leave': return this.#leave(request.id, request.group)
       case 'token': return this.#token(request.id, request.token)
     }
   }
 
-  /** A callback failed for the request that was handled last, and the connection goes on. */
-  failed (error: Error): void {
-    this.#refuse(this.#current?.id, error)
-  }
-
-  idle (): void {
-    this.#pending = false
+  failed ({ id }: ClientRequest, error: Error): void {
+    this.#refuse(id, error)
   }
 
   /** The socket is closed. */
   ended (): void {
-    this.#pending = false
     clearTimeout(this.#deadline)
     clearTimeout(this.#offersTimer)
-    this.#resolveGreeted?.()
+    this.#greeted.resolve()
   }
 
   /** Where the client wants to go on in the group. A second call returns nothing. */
@@ -149,7 +141,7 @@ export class FramedSession implements RequestHandler {
   #hello ({ session, resume }: Hello): void {
     if (this.#helloReceived) return this.#violation('a second hello')
     clearTimeout(this.#deadline)
-    // Whatever has another form was not drawn here: the client gets a new one, and is told so by the welcome.
+    // An id of another form was not drawn here: the client gets a new id, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
     this.#name = nameOf(id, this.#connection.userId)
     if (resume.size > 0) this.#offer(resume)
@@ -157,13 +149,13 @@ export class FramedSession implements RequestHandler {
     this.#connection.outbound.ready = true
     const { pingMs, resumeMs } = this.#init
     this.send({ type: 'welcome', connectionId: this.#connection.id, session: id, pingMs, resumeMs })
-    this.#resolveGreeted?.()
+    this.#greeted.resolve()
   }
 
-  /** Groups that the connection is not put into soon are dropped: their names are the client's, and would live as long as the connection. */
+  /** Keeps the offers for a while: the client chose the names of the groups, which must not live as long as the connection. */
   #offer (resume: ReadonlyMap<string, ResumePoint>): void {
     this.#offers = new Map(resume)
-    this.#offersTimer = setTimeout(() => { this.#offers = undefined }, resumeOfferMs).unref()
+    this.#offersTimer = setTimeout(() => { this.#offers = undefined }, this.#init.helloTimeoutMs).unref()
   }
 
   #violation (why: string): void {
@@ -172,7 +164,9 @@ export class FramedSession implements RequestHandler {
   }
 
   #message (id: number | undefined, data: string | Buffer): unknown {
-    if (this.#init.mayPost?.(this.#connection) === false) return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
+    if (this.#init.mayPost?.(this.#connection) === false) {
+      return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
+    }
     const result = this.#callbacks.onMessage(this.#connection, data)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
@@ -184,8 +178,9 @@ export class FramedSession implements RequestHandler {
     try {
       if (since !== undefined) {
         if (parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
-        // Beside what the hello offered, and instead of that.
-        ;(this.#offers ??= new Map()).set(group, { since, grant })
+        // Instead of what the hello offered, but for the grant, which need not be said twice.
+        const offers = this.#offers ??= new Map<string, ResumePoint>()
+        offers.set(group, { since, grant: grant ?? offers.get(group)?.grant })
       }
       const result = await this.#init.join(this.#connection, group)
       ;(this.#joined ??= new Set()).add(group)
@@ -246,19 +241,26 @@ export class FramedSession implements RequestHandler {
 }
 
 /**
- * What a client is told of an error. The texts of errors that are the fault of the server (no status, or 500 and up) may name hosts, queries or files, so
- * they stay here.
+ * What a client is told of an error. The codes and texts of errors that are the fault of the server (no status, or 500 and up) may name
+ * hosts, queries or files, so they stay here unless they are this package's own.
  */
 function describeError (error: unknown): { readonly code: string, readonly message: string } {
-  const { code, statusCode, message } = (typeof error === 'object' && error !== null ? error : {}) as { code?: unknown, statusCode?: unknown, message?: unknown }
-  const known = typeof code === 'string' && code !== '' ? code : handlerFailed
-  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') return { code: known, message }
-  return { code: known, message: errorCodes[Object.hasOwn(errorCodes, known) ? known as ErrorCode : handlerFailed].text }
+  const { code, statusCode, message } = toObject(error)
+  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
+    // Some libraries put the name of what failed into their codes.
+    return { code: typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed, message }
+  }
+  const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
+  return { code: known, message: errorCodes[known].text }
+}
+
+function toObject (value: unknown): { readonly code?: unknown, readonly statusCode?: unknown, readonly message?: unknown } {
+  return typeof value === 'object' && value !== null ? value : {}
 }
 
 /**
- * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can neither pass
- * for that user nor end the memberships of that session.
+ * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can
+ * neither pass for that user nor end the memberships of that session.
  */
 function nameOf (id: string, userId: string | undefined): string {
   const hash = createHash('sha256').update(id)

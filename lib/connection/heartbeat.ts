@@ -1,11 +1,10 @@
 import type { LocalConnection } from './connection.ts'
 import type { Metrics } from '../metrics.ts'
 
-const maxUnanswered = 2
 /** A ping is a system call: thousands in one turn of the event loop would hold up everything else. */
 const batchSize = 256
 
-/** Pings all connections of the instance on one timer, and terminates those that answered none of two. */
+/** Pings all connections of the instance on one timer, and terminates those that gave no sign of life in two intervals: see `Pulse`. */
 export class Heartbeat {
   readonly #intervalMs: number
   readonly #connections: () => Iterable<LocalConnection>
@@ -46,9 +45,17 @@ export class Heartbeat {
   }
 
   #check (connection: LocalConnection): void {
-    if (connection.unansweredPings < maxUnanswered) return connection.ping()
-    this.#metrics.heartbeatTimeouts++
-    connection.log.debug('no answer to pings, connection terminated')
-    connection.terminate()
+    // Its end is under way, or the client ended its half of the socket and ws told nobody: that has a time limit of its own.
+    if (connection.closed) return connection.leaving()
+    // Its answers wait in the network until this side reads them. A ping still finds out whether there is a peer at all.
+    if (connection.paused) connection.pulse.heard()
+    switch (connection.pulse.look(connection.outbound.traffic, this.#intervalMs)) {
+      case 'ping': return connection.ping()
+      case 'wait': return
+      case 'terminate':
+        this.#metrics.heartbeatTimeouts++
+        connection.log.debug('no sign of life, connection terminated')
+        connection.terminate()
+    }
   }
 }

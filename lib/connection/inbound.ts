@@ -1,45 +1,57 @@
 import type { FastifyRequest } from 'fastify'
+import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
+import { ConnectionIntake, type IntakeOwner } from './intake.ts'
+import type { IntakeBudget } from './intake-budget.ts'
+import { detached, MessageBuffer, weigh, type InboundLimits, type Waiting } from './message-buffer.ts'
+import { listenForChunks, unfinishedBytes, type ChunkListener } from './receiver.ts'
 import type { ClientRequest } from './frame-codec.ts'
+import { tooManyParts } from './message-parts.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 
-export interface InboundLimits {
-  readonly maxQueuedMessages: number
-  readonly maxQueuedBytes: number
-}
-
+/** Where the messages come from, and what their instance has room for. */
+export interface InboundSource { readonly socket: WebSocket, readonly intake: IntakeBudget }
+/** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
+const smallChunkBytes = 1_024
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends Connection {
   /** Closes, and terminates soon after: the client, or this side, is at fault. */
   closeForFault (code: number, reason?: string): void
 }
 
-/** Handles what clients of the framed protocol ask for, in its turn. */
+/** Handles the requests of a client of the framed protocol, each in its turn. */
 export interface RequestHandler {
   handle (request: ClientRequest): unknown
-  /** A callback failed for the request that was handled last, and `onError` keeps the connection. */
-  failed (error: Error): void
-  /** All that came is handled. */
-  idle (): void
+  /** A callback failed for the request, and `onError` keeps the connection. */
+  failed (request: ClientRequest, error: Error): void
 }
 
-export interface Closed { readonly code: number, readonly reason: string }
-type Message = string | Buffer | ClientRequest
-interface Queued { readonly message: Message, readonly bytes: number }
+interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
 
-/** Calls the callbacks of one connection, never two at once: onConnect, each message in order, onError, and onDisconnect exactly once. */
-export class MessageQueue {
+/** Errors that will pass by themselves. */
+const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL'] as const
+/** Status codes from here on are the server's fault. */
+const serverFault = 500
+
+export interface Closed { readonly code: number, readonly reason: string }
+type Message = string | Buffer | FramedRequest
+
+/**
+ * The one queue of a connection: calls its callbacks, never two at once: onConnect, each message or framed request in order, onError, and
+ * onDisconnect exactly once.
+ */
+export class MessageQueue implements ChunkListener, IntakeOwner {
   readonly #connection: InboundConnection
   readonly #callbacks: ConnectionCallbacks
-  readonly #limits: InboundLimits
   readonly #metrics: Metrics
-  readonly #requests: RequestHandler | undefined
-  #queue: Queued[] = []
-  #queuedBytes = 0
+  readonly #queue: MessageBuffer<Message>
+  /** Made when the client sends something: most connections only listen. */
+  #intake: ConnectionIntake | undefined
+  readonly #source: InboundSource
   /** A callback runs, or the first one did not yet. */
   #busy = true
   #connecting = true
@@ -54,12 +66,20 @@ export class MessageQueue {
   #finished: Promise<void> | undefined
   #resolveFinished: (() => void) | undefined
 
-  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, metrics: Metrics, requests?: RequestHandler) {
+  constructor (
+    connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, source: InboundSource, metrics: Metrics
+  ) {
     this.#connection = connection
     this.#callbacks = callbacks
-    this.#limits = limits
+    this.#queue = new MessageBuffer(limits)
+    this.#source = source
     this.#metrics = metrics
-    this.#requests = requests
+    listenForChunks(source.socket, this)
+  }
+
+  /** A message waits, or its callback runs. */
+  get pending (): boolean {
+    return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue.length > 0)
   }
 
   /** Resolves when `onDisconnect` is done; never rejects. */
@@ -72,7 +92,7 @@ export class MessageQueue {
   async start (entered: Promise<void> | undefined, request: FastifyRequest<{ Params: Connection['params'] }>): Promise<void> {
     try {
       if (entered !== undefined) await entered
-      // Closed by this side before the callbacks heard of it: then they never do.
+      // When this side closes the connection before the callbacks heard of it, they never do.
       this.#announced = !this.#stopped
       if (this.#announced) await this.#callbacks.onConnect?.(this.#connection, request)
     } catch (error) {
@@ -82,47 +102,79 @@ export class MessageQueue {
     await this.#work()
   }
 
+  /** This side does not read the socket for now, so that nothing the client says can be heard. */
+  get paused (): boolean {
+    return this.#intake?.isPaused === true
+  }
+
+  /** Bytes came from the network, and the messages that they complete are received. */
+  chunkReceived (bytes: number): void {
+    if (this.#stopped || this.#ended !== undefined) return
+    if (this.#intake === undefined && bytes < smallChunkBytes && unfinishedBytes(this.#source.socket) < smallChunkBytes) return
+    this.#taken.chunkReceived(bytes)
+  }
+
+  /** A message came, of whatever kind. */
+  countMessage (): void {
+    if (!this.#stopped && this.#ended === undefined) this.#taken.messageReceived()
+  }
+
+  /** The client began a message, does not go on with it, and others need the memory. */
+  stalled (): void {
+    this.#connection.log.warn('a message was not finished while others needed the memory that it takes')
+    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message not finished in time')
+  }
+
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) this.#enqueue(isBinary ? detached(data) : data.toString(), data.length)
-    else this.#begin(isBinary ? data : data.toString())
+    else this.#begin(isBinary ? data : data.toString(), data.length)
   }
 
   /** The same for a request of the framed protocol, which was `bytes` long. */
-  receiveRequest (request: ClientRequest, bytes: number): void {
+  receiveRequest (handler: RequestHandler, request: ClientRequest, bytes: number): void {
     if (this.#stopped || this.#ended !== undefined) return
-    if (this.#busy) this.#enqueue(request, bytes)
-    else this.#begin(request)
+    if (this.#busy) this.#enqueue({ handler, request }, bytes)
+    else this.#begin({ handler, request }, bytes)
   }
 
-  #begin (message: Message): void {
+  get #taken (): ConnectionIntake {
+    this.#intake ??= new ConnectionIntake(this.#source.intake, this.#source.socket, this)
+    return this.#intake
+  }
+
+  #begin (message: Message, bytes: number): void {
     this.#busy = true
     let result: unknown
     try {
       result = this.#handle(message)
     } catch (error) {
-      result = this.#messageFailed(toError(error))
+      result = this.#messageFailed(message, toError(error))
     }
     // A handler that is done at once needs no promise.
-    if (isThenable(result)) void this.#work(result)
-    else this.#idle()
+    if (!isThenable(result)) return this.#idle()
+    this.#taken.hold(weigh(bytes))
+    void this.#work({ message, bytes }, result)
   }
 
   /** Drops what waits, and whatever still comes. */
   stop (): void {
     this.#stopped = true
-    this.#queue = []
-    this.#queuedBytes = 0
+    this.#queue.clear()
+    // The client's answer to the close must get through.
+    this.#intake?.close()
   }
 
   /** The socket failed, and closes by itself; `onError` hears of it before `onDisconnect`. */
   socketFailed (error: Error): void {
     this.#socketError ??= error
+    if ('code' in error && error.code === tooManyParts) this.#metrics.fragmentFloods++
   }
 
   /** The socket is closed; `released` settles when its memberships are gone. Called once. */
   end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
+    this.#intake?.close()
     this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })
     if (!this.#busy) this.#idle()
   }
@@ -137,36 +189,34 @@ export class MessageQueue {
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane is no fault of the callback: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is no fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    if (hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    const isForLater = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_RATE_LIMITED')
+    if (isForLater) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
   #enqueue (message: Message, bytes: number): void {
-    const { maxQueuedMessages, maxQueuedBytes } = this.#limits
-    // A single message may be as large as maxPayload allows.
-    if (this.#queue.length >= maxQueuedMessages || (this.#queue.length > 0 && this.#queuedBytes + bytes > maxQueuedBytes)) {
-      this.#metrics.queueOverflows++
-      this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queuedBytes }, 'too many messages waiting')
-      return this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
-    }
-    this.#queue.push({ message, bytes })
-    this.#queuedBytes += bytes
+    if (this.#queue.push(message, bytes, this.#taken)) return
+    this.#metrics.queueOverflows++
+    this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queue.bytes }, 'too many messages waiting')
+    this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
   }
 
-  /** Waits for a callback that runs, then handles the queue, one message at a time. Never rejects. */
-  async #work (running?: PromiseLike<unknown>): Promise<void> {
-    let pending: unknown = running
+  /** Waits for the callback that runs for a message, then handles the queue, one message at a time. Never rejects. */
+  async #work (first?: Waiting<Message>, running?: PromiseLike<unknown>): Promise<void> {
+    let [current, pending]: [Waiting<Message> | undefined, unknown] = [first, running]
     for (;;) {
       try {
         if (isThenable(pending)) await pending
+        if (current !== undefined) this.#intake?.release(weigh(current.bytes))
+        current = undefined
         const next = this.#queue.shift()
         if (next === undefined) break
-        this.#queuedBytes -= next.bytes
+        current = next
         pending = this.#handle(next.message)
       } catch (error) {
-        pending = this.#messageFailed(toError(error))
+        pending = this.#messageFailed(current?.message, toError(error))
       }
     }
     this.#idle()
@@ -174,14 +224,31 @@ export class MessageQueue {
 
   #handle (message: Message): unknown {
     this.#metrics.messagesReceived++
-    if (typeof message === 'object' && 'type' in message) return this.#requests?.handle(message)
+    if (isFramed(message)) return message.handler.handle(message.request)
     return this.#callbacks.onMessage(this.#connection, message)
   }
 
   /** Never rejects. */
-  async #messageFailed (error: Error): Promise<void> {
-    if (await this.#survives(error, 'onMessage failed')) this.#requests?.failed(error)
-    else this.#closeFor(error)
+  async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
+    const framed = isFramed(message)
+    const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'onMessage failed')
+    if (!stays) return this.#closeFor(error)
+    this.#metrics.messagesFailed++
+    if (framed) message.handler.failed(message.request, error)
+  }
+
+  /**
+   * Whether the error is an answer to the one message, and nothing is wrong with the connection: what passes, as an outage of the
+   * backplane does, and what the client did wrong. A client of the framed protocol is told of every failure, so a bug is an answer too.
+   */
+  #isAnswer (error: Error, framed: boolean): boolean {
+    const { statusCode } = error as Error & { statusCode?: unknown }
+    if (hasCode(error, ...passing) || (typeof statusCode === 'number' && statusCode < serverFault)) {
+      this.#connection.log.debug({ err: error }, 'a message was not handled')
+      return true
+    }
+    this.#logFailure(error, 'onMessage failed')
+    return framed
   }
 
   /** Whether `onError` wants to keep the connection. */
@@ -200,7 +267,6 @@ export class MessageQueue {
 
   #idle (): void {
     this.#busy = false
-    this.#requests?.idle()
     if (this.#ended !== undefined) void this.#finish(this.#ended)
   }
 
@@ -224,12 +290,8 @@ export class MessageQueue {
   }
 }
 
-/** ws hands out views into what the network delivered at once: a few bytes that wait would hold 64 KiB. */
-function detached (data: Buffer): Buffer {
-  if (data.buffer.byteLength <= 2 * data.length) return data
-  const copy = Buffer.allocUnsafeSlow(data.length)
-  copy.set(data)
-  return copy
+function isFramed (message: Message | undefined): message is FramedRequest {
+  return typeof message === 'object' && 'handler' in message
 }
 
 export function isThenable (value: unknown): value is PromiseLike<unknown> {
@@ -237,5 +299,6 @@ export function isThenable (value: unknown): value is PromiseLike<unknown> {
 }
 
 function toError (thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(`a callback threw ${typeof thrown === 'string' ? thrown : typeof thrown}, which is no Error`, { cause: thrown })
+  if (thrown instanceof Error) return thrown
+  return new Error(`a callback threw a non-Error value: ${typeof thrown === 'string' ? thrown : typeof thrown}`, { cause: thrown })
 }

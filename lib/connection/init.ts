@@ -1,7 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
 import type { FramedInit } from './framed-session.ts'
-import type { InboundLimits } from './inbound.ts'
+import type { IntakeBudget } from './intake-budget.ts'
+import type { InboundLimits } from './message-buffer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
@@ -17,6 +18,8 @@ export interface ConnectionInit<Self> {
   readonly log: FastifyBaseLogger
   readonly callbacks: ConnectionCallbacks
   readonly limits: InboundLimits
+  /** What the instance has room for. */
+  readonly intake: IntakeBudget
   readonly scheduler: FlushScheduler
   readonly metrics: Metrics
   /** Set when the client speaks the framed protocol. */

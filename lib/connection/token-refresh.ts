@@ -26,7 +26,10 @@ export interface RefreshInit {
   isSameUser (connection: RefreshedConnection, identity: Identity): boolean
   renew (connection: RefreshedConnection, identity: Identity): void
   leave (connection: InboundConnection, group: string): Promise<boolean>
-  /** Whether the route would put the connection into this group, which it did once, with the identity that it has now; `undefined`: the route did not. */
+  /**
+   * Whether the route, which put the connection into this group, would do so with the identity that the connection has now; `undefined`
+   * when the route did not put it there.
+   */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
   readonly metrics: Pick<Metrics, 'tokensRefused'>
 }
@@ -46,7 +49,10 @@ export class TokenRefresh {
   /** In a row. */
   #refused = 0
 
-  constructor (connection: RefreshedConnection, callbacks: Pick<ConnectionCallbacks, 'mayJoin'>, init: RefreshInit, joinedItself: (group: string) => boolean) {
+  constructor (
+    connection: RefreshedConnection, callbacks: Pick<ConnectionCallbacks, 'mayJoin'>, init: RefreshInit,
+    joinedItself: (group: string) => boolean
+  ) {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#init = init
@@ -54,7 +60,8 @@ export class TokenRefresh {
   }
 
   /**
-   * Resolves when the connection has the new identity, and has left the groups that it may not be in with it; also when the connection closed meanwhile.
+   * Resolves when the connection has the new identity, and has left the groups that it may not be in with it; also when the connection
+   * closed meanwhile.
    * @throws what the client may be told
    */
   async refresh (token: string): Promise<void> {

@@ -1,4 +1,4 @@
-import type { Backplane, Envelope, LogPage, LogPosition } from '../backplane/backplane.ts'
+import type { Backplane, LoggedEnvelope, LogPage, LogPosition } from '../backplane/backplane.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
 import { isLogStart, logStart, parsePosition, samePosition } from '../backplane/position.ts'
@@ -6,14 +6,12 @@ import type { Metrics } from '../metrics.ts'
 import type { LogCache } from './log-cache.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 
-type Logged = Envelope & { readonly position: LogPosition }
-
 /** What a connection gets when it joins, before anything live. */
 export interface BacklogPage extends Pick<JoinResult, 'recovered' | 'reason'> {
   /** Where `messages` begin; `undefined` when nobody knows. */
   readonly before: LogPosition | undefined
-  readonly messages: readonly Logged[]
-  /** Of the log that they are from, where it was read. A position at its beginning does not tell. */
+  readonly messages: readonly LoggedEnvelope[]
+  /** The epoch of the log that was read. A position at the beginning of a log does not tell. */
   readonly epoch?: string
 }
 
@@ -28,9 +26,9 @@ export class Backlog {
   readonly #reads = new Map<string, Promise<LogPage>>()
   #count = 0
 
-  constructor (backplane: Backplane, recent: LogCache, logs: GroupLogs, metrics: Pick<Metrics, 'resumesRefused'>) {
+  constructor (backplane: Backplane, cache: LogCache, logs: GroupLogs, metrics: Pick<Metrics, 'resumesRefused'>) {
     this.#backplane = backplane
-    this.#cache = recent
+    this.#cache = cache
     this.#logs = logs
     this.#metrics = metrics
   }
@@ -40,21 +38,25 @@ export class Backlog {
     return this.#count
   }
 
+  isLogged (group: string): boolean {
+    return this.#logs.of(group) !== undefined
+  }
+
   /** This instance does not follow the log now: what is remembered of it may have been lost since. */
   forget (group: string): void {
     this.#cache.forget(group)
   }
 
   /**
-   * Finds what a connection is given. The instance is subscribed, and holds back for the connection what comes live. `floor` is from where on the client can
-   * prove to have been in the group.
+   * Finds what a connection is given. The instance is subscribed, and holds back for the connection what comes live. `floor` is from where
+   * on the client can prove to have been in the group.
    * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
    */
   async replay (group: string, { since, history = 0 }: JoinOptions, floor?: LogPosition): Promise<BacklogPage> {
     const position = since === undefined ? undefined : assertPosition(since)
-    const logged = this.#logs.of(group) !== undefined
+    const logged = this.isLogged(group)
     if (logged && this.#backplane.localHistory !== true) this.#cache.enable()
-    if (!logged) return { before: undefined, messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+    if (!logged) return nothing(undefined, position)
     try {
       if (position === undefined) return await this.#newest(group, history)
       const page = await this.#since(group, position)
@@ -65,7 +67,7 @@ export class Backlog {
       return { ...await this.#newest(group, history), recovered: false, reason: page.reason ?? 'unavailable' }
     } catch (error) {
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
-      return { before: this.#backplane.position(group), messages: [], ...(position === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+      return nothing(this.#backplane.position(group), position)
     }
   }
 
@@ -88,7 +90,8 @@ export class Backlog {
     const all = this.#cache.all(group, reached)
     // What is older than as many messages as the log keeps is in the log no more.
     if (all === undefined || all.messages.length < (this.#logs.of(group)?.maxMessages ?? Infinity)) return undefined
-    return since.epoch === all.before.epoch && since.offset < all.before.offset ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages } : undefined
+    const isTrimmed = since.epoch === all.before.epoch && since.offset < all.before.offset
+    return isTrimmed ? { recovered: false, reason: 'trimmed', before: all.before, messages: all.messages } : undefined
   }
 
   /** What somebody gets who was never in the group. */
@@ -100,11 +103,11 @@ export class Backlog {
     // What a read that is under way brings may lack messages of the moment between it and this call.
     await this.#reads.get(group)
     const { messages, before, end: { epoch } } = await this.#read(group)
-    const latest = messages.slice(-count) as readonly Logged[]
+    const latest = messages.slice(-count)
     return { before: messages[messages.length - latest.length - 1]?.position ?? before, messages: latest, epoch }
   }
 
-  /** One read for all who ask in the same moment. Whoever waits for a read that was under way before must have done so: this one is newer. */
+  /** One read for all who ask in the same moment. Whoever needs a newer read than the one that is under way waits for its end first. */
   #read (group: string): Promise<LogPage> {
     return this.#reads.get(group) ?? this.#begin(group)
   }
@@ -113,7 +116,7 @@ export class Backlog {
     this.#count++
     this.#cache.beginRead(group)
     const read = this.#backplane.history(group, logStart, maxLogMessages).then(page => {
-      this.#cache.fill(group, page.before, page.messages as readonly Logged[])
+      this.#cache.fill(group, page.before, page.messages)
       return page
     }).finally(() => {
       this.#cache.endRead(group)
@@ -125,8 +128,8 @@ export class Backlog {
 }
 
 /**
- * Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed; or nothing is in the page, as the log holds
- * another message in its place.
+ * Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed; or nothing is in the page, as
+ * the log holds another message in its place.
  */
 function isProven ({ recovered, reason }: BacklogPage, since: LogPosition): boolean {
   return reason === 'rewound' || (recovered === true && !isLogStart(since))
@@ -134,23 +137,27 @@ function isProven ({ recovered, reason }: BacklogPage, since: LogPosition): bool
 
 /** Without what is before the floor. A log with another epoch than the floor's began after it. */
 function from (floor: LogPosition, page: BacklogPage): BacklogPage {
-  const isBefore = ({ position }: Logged): boolean => position.epoch === floor.epoch && position.offset <= floor.offset
+  const isBefore = ({ position }: LoggedEnvelope): boolean => position.epoch === floor.epoch && position.offset <= floor.offset
   const skipped = page.messages.findLast(isBefore)
   return skipped === undefined ? page : { ...page, before: skipped.position, messages: page.messages.filter(message => !isBefore(message)) }
 }
 
+/** The log cannot be read, which is told to a client that asked for a position. */
+function nothing (before: LogPosition | undefined, since: LogPosition | undefined): BacklogPage {
+  return { before, messages: [], ...(since === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+}
+
 /** What follows `since` in a whole log. */
-function sliceAfter ({ messages, before, end: top }: LogPage, since: LogPosition): BacklogPage {
-  const all = messages as readonly Logged[]
-  if (since.epoch === '') return { recovered: before.offset === 0, ...(before.offset === 0 ? {} : { reason: 'trimmed' }), before, messages: all }
-  if (since.epoch !== top.epoch) return { recovered: false, reason: 'epoch', before, messages: all }
-  if (samePosition(since, before)) return { recovered: true, before, messages: all }
-  if (since.offset < before.offset) return { recovered: false, reason: 'trimmed', before, messages: all }
-  const index = all.findLastIndex(({ position }) => position.offset <= since.offset)
-  const there = all[index]?.position
-  if (there !== undefined && samePosition(there, since)) return { recovered: true, before: since, messages: all.slice(index + 1) }
+function sliceAfter ({ messages, before, end }: LogPage, since: LogPosition): BacklogPage {
+  if (since.epoch === '') return { recovered: before.offset === 0, ...(before.offset === 0 ? {} : { reason: 'trimmed' }), before, messages }
+  if (since.epoch !== end.epoch) return { recovered: false, reason: 'epoch', before, messages }
+  if (samePosition(since, before)) return { recovered: true, before, messages }
+  if (since.offset < before.offset) return { recovered: false, reason: 'trimmed', before, messages }
+  const index = messages.findLastIndex(({ position }) => position.offset <= since.offset)
+  const there = messages[index]?.position
+  if (there !== undefined && samePosition(there, since)) return { recovered: true, before: since, messages: messages.slice(index + 1) }
   // The log lost what stood there: which of its messages the client has seen cannot be told, and none is sent twice.
-  return { recovered: false, reason: 'rewound', before: top, messages: [] }
+  return { recovered: false, reason: 'rewound', before: end, messages: [] }
 }
 
 /** @throws {WebsocketGroupsError} WSG_POSITION_INVALID */

@@ -1,5 +1,5 @@
-import { types } from 'node:util'
 import type { Envelope, Target } from '../backplane/backplane.ts'
+import { assertData } from '../connection/outbound/message.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import { drawId, ownerOf } from '../ids.ts'
@@ -91,12 +91,6 @@ export function userTarget (userId: string): Target {
 export function toBuffer (data: Data): Buffer {
   assertData(data)
   return Buffer.from(data)
-}
-
-/** @throws {WebsocketGroupsError} WSG_DATA_INVALID */
-export function assertData (data: unknown): asserts data is Data {
-  if (typeof data === 'string' || types.isUint8Array(data)) return
-  throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
 }
 
 const maxConflationKeyBytes = 255

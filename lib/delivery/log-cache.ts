@@ -17,9 +17,9 @@ interface Ring {
 }
 
 /**
- * The latest messages of logged groups that have members here, so that clients that come back are served from memory: after the crash
- * of one instance thousands of them want the same messages at once. Bounded per group and in all; the group that was quiet for the longest time
- * makes room.
+ * The latest messages of logged groups that have members here, so that clients that come back are served from memory: after the crash of
+ * one instance thousands of them want the same messages at once. Bounded per group and in all; the group that was quiet for the longest
+ * time makes room.
  */
 export class LogCache {
   readonly #rings = new BoundedMap<string, Ring>({ maxWeight: maxBytes, weigh: ({ bytes }) => overheadBytes + bytes })

@@ -1,11 +1,11 @@
 import type { Backplane, LogPosition } from '../backplane/backplane.ts'
 import { samePosition } from '../backplane/position.ts'
-import type { Holdback } from '../hub/holdback.ts'
+import type { Holdback, ReplayEnd } from '../hub/holdback.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
-import type { ProofKeys } from './resume-proofs.ts'
+import { ResumeProofs, type ProofKeys } from './resume-proofs.ts'
 
 /** A member that is first told what it missed; live messages are held back until then. */
 export interface PendingReplay {
@@ -15,6 +15,8 @@ export interface PendingReplay {
   readonly grant: string | undefined
   readonly holdback: Holdback
 }
+
+const noProofs = new ResumeProofs([])
 
 /** Gives a joining connection what it missed, then what came meanwhile, each message once and in order. */
 export class Replay {
@@ -38,7 +40,8 @@ export class Replay {
     const offer = connection.takeOffer(group)
     const from = since ?? offer?.since
     if (from === undefined && history === 0 && !connection.framed) return undefined
-    return { member, options: { history, ...(from === undefined ? {} : { since: from }) }, grant: offer?.grant, holdback: member.startHold() }
+    const asked = { history, ...(from === undefined ? {} : { since: from }) }
+    return { member, options: asked, grant: offer?.grant, holdback: member.startHold() }
   }
 
   /** Gives up: the join failed. */
@@ -51,22 +54,26 @@ export class Replay {
     const { member, options, grant } = pending
     const { connection, group } = member
     try {
-      const proofs = await this.#proofKeys.proofs()
+      // A group without a log has nothing to prove anything for.
+      const proofs = this.#backlog.isLogged(group) ? await this.#proofKeys.proofs() : noProofs
       const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
       const { before, messages, epoch, ...recovery } = await this.#backlog.replay(group, options, floor)
       const result: JoinResult = { scope, ...recovery, ...(before === undefined ? {} : { position: proofs.format(group, before) }) }
       // The connection left the group meanwhile, and may even have joined anew.
       if (!isCurrent(pending)) return result
       const { recovered, reason, position } = result
-      const proof = before === undefined || connection.sessionName === undefined ? undefined : proofs.grant(group, connection.sessionName, before)
+      const { sessionName } = connection
+      const proof = before === undefined || sessionName === undefined ? undefined : proofs.grant(group, sessionName, before)
       connection.announce({ type: 'joined', group, recovered, reason, position, grant: proof })
       const reached = this.#backplane.position(group)
       // The log may be ahead of what this instance has delivered: the rest of the log comes live.
       const due = messages.filter(({ position }) => isDelivered(position, reached))
       for (const envelope of due) this.#hub.replay(member, envelope)
       const last = due.at(-1)?.position ?? before
-      const end = last === undefined ? undefined : { position: last, epoch: last.epoch === '' ? epoch ?? '' : last.epoch, told: recovery.recovered === false }
-      for (const news of member.releaseHold(end)) {
+      const end = (position: LogPosition): ReplayEnd => {
+        return { position, epoch: position.epoch === '' ? epoch ?? '' : position.epoch, told: recovered === false }
+      }
+      for (const news of member.releaseHold(last === undefined ? undefined : end(last))) {
         if ('reason' in news) member.gap(news)
         else if (!member.hold(news)) this.#hub.replay(member, news)
       }

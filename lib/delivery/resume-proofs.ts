@@ -4,9 +4,10 @@ import { formatPosition, formatSealedStart, isLogStart, logStart, parsePosition,
 import { hasCode } from '../errors.ts'
 
 /*
- * What a client may resume from. A position is a secret of the messages it came with: its nonce is random, so whoever names a position that the log holds was
- * given it. Three things a position cannot prove by itself, as the log no longer holds, or never held, anything to compare it with: that it was the
- * beginning of the log, that it was trimmed meanwhile, or that it stood in an earlier log of the group. For these there are
+ * What a client may resume from. A position is a secret of the messages it came with: its nonce is random, so whoever names a position that
+ * the log holds was given it. Three things a position cannot prove by itself, as the log no longer holds, or never held, anything to
+ * compare it with: that it was the beginning of the log, that it was trimmed meanwhile, or that it stood in an earlier log of the group.
+ * For these there are
  *
  * - the seal: the beginning of a log is written with a MAC in the bytes that it leaves free, so that it is a secret of its group, too;
  * - the grant: a MAC over the position at which a session joined a group. With it the client is owed whatever came after that position.
@@ -47,7 +48,8 @@ export class ResumeProofs {
     const granted = session === undefined || grant === undefined ? undefined : this.#granted(group, session, grant)
     if (granted !== undefined) return granted
     const seal = sealOf(since)
-    return seal !== undefined && this.#keys.some(key => same(mac(key, 'start', group).subarray(0, seal.length), seal)) ? logStart : undefined
+    if (seal === undefined) return undefined
+    return this.#keys.some(key => same(mac(key, 'start', group).subarray(0, seal.length), seal)) ? logStart : undefined
   }
 
   #granted (group: string, session: string, grant: string): LogPosition | undefined {
@@ -58,7 +60,7 @@ export class ResumeProofs {
   }
 }
 
-/** The key of the proofs: that of the option `secret`, else one that the instances share through the backplane, else one of this process. */
+/** The key of the proofs: the option `secret`, else a key that the instances share through the backplane, else one of this process. */
 export class ProofKeys {
   readonly #backplane: Pick<Backplane, 'secret'>
   readonly #failed: (error: unknown) => void
@@ -71,7 +73,8 @@ export class ProofKeys {
 
   /** `failed` hears of errors of the backplane that are no outage. */
   constructor (
-    backplane: Pick<Backplane, 'secret'>, secret: string | readonly string[] | undefined, failed: (error: unknown) => void, now: () => number = () => performance.now()
+    backplane: Pick<Backplane, 'secret'>, secret: string | readonly string[] | undefined, failed: (error: unknown) => void,
+    now: () => number = () => performance.now()
   ) {
     this.#backplane = backplane
     this.#failed = failed

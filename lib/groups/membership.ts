@@ -1,23 +1,29 @@
 import type { Backplane } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { isThenable } from '../connection/inbound.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
+import { RateTable } from '../rate.ts'
 import type { Presence } from '../presence/presence.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
 import { userTarget } from '../delivery/envelopes.ts'
+import type { ResolvedLimits } from '../options/limits.ts'
 import type { OutagePolicy } from '../options/types.ts'
 import type { Connection, JoinOptions, JoinResult, Json } from '../types.ts'
 
+/** Users whose latest new groups are remembered. */
+const maxUsers = 20_000
 const maxInfoBytes = 1024
 
 export interface MembershipOptions {
   readonly policy: OutagePolicy['join']
   readonly maxGroupsPerConnection: number
+  readonly limits: Pick<ResolvedLimits, 'newGroupsPerMinute'>
   readonly memberInfo: ((connection: Connection) => Json | undefined) | undefined
 }
 
@@ -29,6 +35,8 @@ export class Membership {
   readonly #metrics: Metrics
   readonly #replay: Replay
   readonly #presence: Presence
+  /** Groups that connections of each user were the first here to join. */
+  readonly #newGroups: RateTable | undefined
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
 
@@ -39,6 +47,9 @@ export class Membership {
     this.#metrics = metrics
     this.#replay = replay
     this.#presence = presence
+    const { newGroupsPerMinute } = options.limits
+    if (newGroupsPerMinute === undefined) return
+    this.#newGroups = new RateTable({ perSecond: newGroupsPerMinute / 60, burst: newGroupsPerMinute }, maxUsers)
   }
 
   /** @throws what `Registry.join` throws */
@@ -126,12 +137,20 @@ export class Membership {
     return true
   }
 
+  /** Whoever makes up names of groups fills Redis with them. Without a user id the limits of connections and upgrades have to do. */
+  #countNewGroup ({ userId }: LocalConnection, group: string): void {
+    if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
+    this.#metrics.newGroupsRefused++
+    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'new groups of this user')
+  }
+
   #add (connection: LocalConnection, group: string, { since }: JoinOptions): LocalMember {
     if (since !== undefined) assertPosition(since)
     const { groupCount } = connection
     if (groupCount >= this.#options.maxGroupsPerConnection) {
       throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount}`)
     }
+    this.#countNewGroup(connection, group)
     const info = this.#infoOf(connection)
     return this.#hub.join(connection, group, {
       connectionId: connection.id,
@@ -145,7 +164,13 @@ export class Membership {
 
   /** What the application shows of the member, as JSON keeps it: members here and elsewhere look alike. */
   #infoOf (connection: LocalConnection): Json | undefined {
-    const text = JSON.stringify(this.#options.memberInfo?.(connection)) as string | undefined
+    const info: unknown = this.#options.memberInfo?.(connection)
+    if (isThenable(info)) {
+      // Refused here, so that its own failure is no news: without a handler it would end the process.
+      Promise.resolve(info).catch(() => undefined)
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
+    }
+    const text = JSON.stringify(info) as string | undefined
     if (text === undefined) return undefined
     if (Buffer.byteLength(text) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
     return JSON.parse(text) as Json

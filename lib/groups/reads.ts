@@ -51,14 +51,14 @@ export class GroupReads {
     if (!Number.isInteger(limit) || limit < 1) {
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
     }
-    const position = since === undefined ? undefined : assertPosition(since)
-    const { gap, messages, end, more } = await this.#backplane.history(group, position, Math.min(limit, maxLimit))
+    const from = since === undefined ? undefined : assertPosition(since)
+    const { gap, messages, end, more } = await this.#backplane.history(group, from, Math.min(limit, maxLimit))
     const read = messages.map(({ payload, binary, position = end }) => {
       return { data: binary ? payload : payload.toString(), position: formatPosition(position) }
     })
     // The page of an empty group resumes from its beginning, which the reader has to prove.
-    const last = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
-    return { messages: reverse ? read.reverse() : read, position: last, ...(gap === undefined ? {} : { gap }), more }
+    const position = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
+    return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
   }
 
   async #read<Value> (

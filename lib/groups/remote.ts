@@ -1,13 +1,15 @@
 import type { Backplane, Envelope } from '../backplane/backplane.ts'
 import { assertClose } from '../connection/close.ts'
 import type { LocalConnection } from '../connection/connection.ts'
-import { assertData, userTarget, type EnvelopeFactory } from '../delivery/envelopes.ts'
+import { assertData } from '../connection/outbound/message.ts'
+import { userTarget, type EnvelopeFactory } from '../delivery/envelopes.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
-import type { AnyConnection, Data, JoinOptions, JoinResult } from '../types.ts'
+import type { AnyConnection, BlockTarget, Data, JoinOptions, JoinResult } from '../types.ts'
+import { blockName, type Blocklist } from './blocklist.ts'
 import type { Membership } from './membership.ts'
 import { InstanceRpc, type Answers, type Command, type ConnectionCommand } from './rpc.ts'
 
@@ -19,13 +21,18 @@ export class ConnectionCommands {
   readonly #membership: Membership
   readonly #envelopes: EnvelopeFactory
   readonly #rpc: InstanceRpc
+  readonly #blocks: Blocklist
   readonly #metrics: Metrics
 
-  constructor (hub: Hub, membership: Membership, backplane: Backplane, envelopes: EnvelopeFactory, timeoutMs: number, metrics: Metrics) {
+  constructor (
+    hub: Hub, membership: Membership, backplane: Backplane, envelopes: EnvelopeFactory, timeoutMs: number, blocks: Blocklist,
+    metrics: Metrics
+  ) {
     this.#hub = hub
     this.#membership = membership
     this.#envelopes = envelopes
     this.#rpc = new InstanceRpc(backplane, envelopes, async (command, data) => await this.#serve(command, data), timeoutMs, metrics)
+    this.#blocks = blocks
     this.#metrics = metrics
   }
 
@@ -78,6 +85,16 @@ export class ConnectionCommands {
     return elsewhere.reduce<number>((sum, closed) => sum + Number(closed), here)
   }
 
+  /** Keeps a user or a token out of all instances, or with 0 lets it in again. Resolves with how many connections were closed. */
+  async block (target: BlockTarget, forMs: number): Promise<number> {
+    const name = blockName(target)
+    // Those here are closed in any case, also when the backplane is out.
+    const here = this.#blocks.apply(name, forMs)
+    await this.#blocks.store(name, forMs)
+    const closed = await this.#rpc.ask({ kind: 'all', name: '' }, { op: 'block', name, forMs })
+    return closed.reduce<number>((sum, count) => sum + Number(count), here)
+  }
+
   /** Takes a request or a reply of another instance. Never throws. */
   receive (envelope: Envelope): void {
     this.#rpc.receive(envelope)
@@ -111,6 +128,7 @@ export class ConnectionCommands {
   /** Another instance asks. */
   async #serve (command: Command, data: Data): Promise<Answers[Command['op']]> {
     if (command.op === 'disconnectUser') return this.#closeUser(command.userId, command.code, command.reason)
+    if (command.op === 'block') return this.#blocks.apply(command.name, command.forMs)
     const connection = this.#find(command.connectionId)
     if (connection === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', command.connectionId)
     switch (command.op) {

@@ -8,6 +8,7 @@ import type { Data, JoinOptions, JoinResult } from '../types.ts'
 export type Command =
   | ConnectionCommand & { readonly connectionId: string }
   | { readonly op: 'disconnectUser', readonly userId: string, readonly code: number, readonly reason: string }
+  | { readonly op: 'block', readonly name: string, readonly forMs: number }
 
 /** What an instance answers, by command. */
 export interface Answers {
@@ -18,6 +19,7 @@ export interface Answers {
   readonly groups: readonly string[]
   readonly disconnect: number
   readonly disconnectUser: number
+  readonly block: number
 }
 
 /** What can be done to one connection. */
@@ -37,7 +39,7 @@ interface Pending {
   settle (error?: unknown): void
 }
 
-/** Requests to other instances and their replies, over the backplane's `instance` and `user` targets. */
+/** Requests to other instances and their replies, over the backplane's `instance`, `user` and `all` targets. */
 export class InstanceRpc {
   readonly #backplane: Backplane
   readonly #envelopes: EnvelopeFactory

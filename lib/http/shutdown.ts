@@ -13,7 +13,7 @@ const bindings = 'fastify.serverBindings'
 export interface SocketGuard {
   /** Called once @fastify/websocket is registered. */
   watchUpgrades (): void
-  /** Whether routes that this plugin did not see being added may take WebSockets: added before it, or by somebody with an upgrade listener. */
+  /** Whether routes that were added before this plugin, or whoever else listens for upgrades, may take WebSockets. */
   readonly othersUpgrade: () => boolean
   /** Lets who waits for `authenticate` be refused when the shutdown begins. */
   refusable (wsAuth: FastifyInstance['wsAuth']): FastifyInstance['wsAuth']

@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 
-/** What Node does with a request that offers an upgrade: `true` emits 'upgrade', `false` handles the request as if nothing had been offered. */
+/** What Node does with a request that offers an upgrade: `true` emits 'upgrade', `false` handles it as if nothing had been offered. */
 type ShouldUpgrade = (request: IncomingMessage) => boolean
 
 /** A server whose Node has the public hook for this decision (22.21, 24.9 and later). */

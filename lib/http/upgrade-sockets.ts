@@ -91,5 +91,11 @@ function refusal (): string {
   const { code, statusCode, message } = new WebsocketGroupsError('WSG_REFUSED', 'it is shutting down')
   const error = STATUS_CODES[statusCode]
   const body = JSON.stringify({ statusCode, code, error, message })
-  return `HTTP/1.1 ${statusCode} ${error}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`
+  const head = [
+    `HTTP/1.1 ${statusCode} ${error}`,
+    'content-type: application/json; charset=utf-8',
+    `content-length: ${Buffer.byteLength(body)}`,
+    'connection: close'
+  ]
+  return `${head.join('\r\n')}\r\n\r\n${body}`
 }

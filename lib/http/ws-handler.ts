@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
 import type { FramedInit } from '../connection/framed-session.ts'
+import { RequestLimits } from '../connection/request-rates.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
@@ -10,6 +11,7 @@ import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
+import { takeAdmission } from './admission.ts'
 import { reauthenticationOf } from './ws-auth.ts'
 import { dropResponse } from './upgrade-sockets.ts'
 
@@ -28,13 +30,14 @@ const helloTimeoutMs = 10_000
 const refusedGraceMs = 2_000
 
 type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics'>
-type HandlerOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs'>
+type HandlerOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
 export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'>
 
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
 export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
+  const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
   const framedInit = (request: FastifyRequest): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
     leave: async (connection, group) => await instance.registry.leave(connection, group),
@@ -42,6 +45,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
     renew: (connection, identity) => instance.renew(connection, identity),
     reauthentication: reauthenticationOf(request),
     metrics: instance.metrics,
+    requestLimits,
     ...groups,
     pingMs: plugin.heartbeatIntervalMs,
     resumeMs: plugin.presenceGraceMs,
@@ -59,6 +63,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
           socket,
           params: request.params,
           identity: request.identity,
+          admission: takeAdmission(request),
           log: request.log,
           // Which types a route's params and identity have is known to the route alone.
           callbacks: callbacks as unknown as ConnectionCallbacks,

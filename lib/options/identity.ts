@@ -30,6 +30,17 @@ export function readIdentity (identity: Identity, options: IdentityOptions): Ide
 }
 
 /**
+ * Which token an identity came from, by the option `tokenId`.
+ * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
+ */
+export function readTokenId (identity: Identity, options: Required<Pick<WebsocketGroupsOptions, 'tokenId'>>): string | undefined {
+  const tokenId: unknown = options.tokenId?.(identity)
+  if (isAbsent(tokenId)) return undefined
+  if (!isUserId(tokenId)) throw wrong('the token id', 'a non-empty string of at most 255 bytes', tokenId)
+  return tokenId
+}
+
+/**
  * Whether a fresh identity stands for the same user as another one. Of identities without a user id nobody can tell, unless they are equal
  * but for the times that every new token has.
  */
@@ -51,12 +62,20 @@ export function defaultUserId (identity: Identity): string | undefined {
   return (Number.isFinite(userId) ? String(userId) : userId) as string | undefined
 }
 
+/** `jti`, as JWTs have it (RFC 7519 4.1.7). */
+export function defaultTokenId (identity: Identity): string | undefined {
+  return property(identity, 'jti') as string | undefined
+}
+
 /** `expiresAt` in milliseconds, or `exp` in seconds as in a JWT (RFC 7519 4.1.4). */
 export function defaultExpiresAt (identity: Identity): number | undefined {
   const expiresAt = property(identity, 'expiresAt')
   if (!isAbsent(expiresAt)) return expiresAt as number
   const exp = property(identity, 'exp')
-  return isAbsent(exp) ? undefined : instantOf(exp, 1_000)
+  if (isAbsent(exp)) return undefined
+  const instant = instantOf(exp, 1_000)
+  // For `readIdentity` to refuse.
+  return Number.isNaN(instant) ? exp as number : instant
 }
 
 /**

@@ -1,9 +1,10 @@
 import { checkLog, defaultLog, logRule } from './group-logs.ts'
-import { defaultExpiresAt, defaultUserId } from './identity.ts'
+import { defaultExpiresAt, defaultTokenId, defaultUserId } from './identity.ts'
+import { checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
 import {
   aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule
 } from './rules.ts'
-import type { OutagePolicy, PublisherOptions, UpgradeLimit, WebsocketGroupsOptions } from './types.ts'
+import type { OutagePolicy, PublisherOptions, WebsocketGroupsOptions } from './types.ts'
 
 const outageRules = {
   join: oneOf('local', 'reject'),
@@ -36,6 +37,7 @@ const rules = {
   },
   userId: aFunction,
   expiresAt: aFunction,
+  tokenId: aFunction,
   memberInfo: aFunction,
   rooms: { allowed: 'an object of room options by path', accepts: isPlainObject },
   instanceLabel: {
@@ -53,7 +55,8 @@ const rules = {
     accepts: value => typeof value === 'function' || isPlainObject(value)
   },
   outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
-  upgradeLimit: { allowed: '{ perSecond, burst? }', accepts: isPlainObject },
+  limits: limitsRule,
+  upgradeLimit: { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isPlainObject(value) },
   maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   slowBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   flushIntervalMs: integer(0, 10, 'ms'),
@@ -77,6 +80,8 @@ const fastifyOptions = ['prefix', 'logLevel', 'logSerializers']
 const defaults = {
   userId: defaultUserId,
   expiresAt: defaultExpiresAt,
+  tokenId: defaultTokenId,
+  upgradeLimit: { perSecond: 2_000, burst: 20_000 },
   authTimeoutMs: 10_000,
   rooms: {},
   log: defaultLog,
@@ -104,13 +109,13 @@ const outageDefaults: OutagePolicy = {
 const roomRule: Rule = { allowed: 'true or an object of room options', accepts: value => value === true || isPlainObject(value) }
 const defaultMaxPayload = 1_048_576
 
-type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs' | 'upgradeLimit'
-type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage'>
+type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs'
+type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage' | 'limits'>
 
 export type ResolvedOptions =
   { readonly [Name in WithoutDefault]: WebsocketGroupsOptions[Name] } &
   { readonly [Name in WithDefault]: NonNullable<WebsocketGroupsOptions[Name]> } &
-  { readonly outage: OutagePolicy }
+  { readonly outage: OutagePolicy, readonly limits: ResolvedLimits }
 
 /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the option, the value and what is allowed */
 export function resolveOptions (raw: unknown = {}): ResolvedOptions {
@@ -119,7 +124,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   if (given.redis !== undefined && given.backplane !== undefined) throw invalid('redis and backplane exclude each other: give one of them')
   checkShared(given)
   checkOptions(given.outage ?? {}, outageRules, 'outage.')
-  if (given.upgradeLimit !== undefined) checkUpgradeLimit(given.upgradeLimit)
+  if (given.upgradeLimit !== undefined && given.upgradeLimit !== false) checkRate(given.upgradeLimit, 'upgradeLimit')
   const maxPayload = given.options?.maxPayload
   if (maxPayload !== undefined) check('options.maxPayload', maxPayload, integer(0, Number.MAX_SAFE_INTEGER, 'bytes, 0 for no limit'))
   for (const [path, room] of Object.entries(given.rooms ?? {})) {
@@ -134,10 +139,10 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     memberInfo: undefined,
     instanceLabel: undefined,
     logs: undefined,
-    upgradeLimit: undefined,
     ...defaults,
     ...given,
     options: { maxPayload: defaultMaxPayload, ...withoutUndefined(given.options ?? {}) },
+    limits: resolveLimits(given.limits),
     outage: { ...outageDefaults, ...withoutUndefined(given.outage ?? {}) }
   }
 }
@@ -177,16 +182,6 @@ function checkShared ({ redis, log, logs }: Pick<WebsocketGroupsOptions, 'redis'
   if (log !== undefined) checkLog(log, 'log')
   if (typeof logs !== 'object') return
   for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
-}
-
-const upgradeLimitRules = {
-  perSecond: integer(1, 1_000_000, 'upgrades per second'),
-  burst: integer(1, 1_000_000, 'upgrades')
-} as const satisfies Record<keyof UpgradeLimit, Rule>
-
-function checkUpgradeLimit (limit: UpgradeLimit): void {
-  checkOptions(limit, upgradeLimitRules, 'upgradeLimit.')
-  check('upgradeLimit.perSecond', limit.perSecond, upgradeLimitRules.perSecond)
 }
 
 /** By its shape: two copies of ioredis may live in one process, and this file must not load one. */

@@ -2,8 +2,11 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis, RedisOptions } from 'ioredis'
 import type { Backplane } from '../backplane/backplane.ts'
+import type { Rate } from '../rate.ts'
 import type { Authenticate, RoomOptions } from '../route-types.ts'
 import type { Connection, Identity, LogSettings, MemberInfo } from '../types.ts'
+
+export type { Rate } from '../rate.ts'
 
 /** What to do while the backplane is out; the first choice of each is the default. */
 export interface OutagePolicy {
@@ -24,10 +27,60 @@ export interface OutagePolicy {
   readonly boot: 'degraded' | 'fail'
 }
 
-export interface UpgradeLimit {
-  readonly perSecond: number
-  readonly burst?: number | undefined
+/**
+ * What clients, users and addresses may use of this service; `false` is no limit. docs/security.md says for each what a client is told that
+ * is over it, and which metric counts that.
+ */
+export interface Limits {
+  /** Connections of this instance. More upgrades get 503 with Retry-After. @default 50_000 */
+  readonly connections?: number | false | undefined
+  /** Connections of one user on all instances. More upgrades get 429 with Retry-After. @default 100 */
+  readonly connectionsPerUser?: number | false | undefined
+  /**
+   * Connections of one address on this instance: that of Fastify's `request.ip` (so set `trustProxy` behind a proxy), the first 64 bits of
+   * it under IPv6. More upgrades get 429 with Retry-After. The default does not count private and loopback addresses, a number of your own
+   * counts all. @default 1_000
+   */
+  readonly connectionsPerAddress?: number | false | undefined
+  /**
+   * Upgrades that one address asks for, counted before anything else looks at them. More get 429 with Retry-After. Addresses are as above.
+   * @default { perSecond: 20, burst: 200 }
+   */
+  readonly upgradesPerAddress?: Rate | false | undefined
+  /** Messages of one connection. Over it the connection is not read for a while. @default { perSecond: 1_000, burst: 5_000 } */
+  readonly messages?: Rate | false | undefined
+  /**
+   * Bytes of one connection. Over it the connection is not read for a while. @default { perSecond: 4_194_304, burst: 16_777_216 } // 4 and
+   * 16 MiB
+   */
+  readonly bytes?: Rate | false | undefined
+  /** Joins and leaves that one client of the framed protocol asks for. More of them wait. @default { perSecond: 100, burst: 1_000 } */
+  readonly requests?: Rate | false | undefined
+  /** Joins with a position that one client of the framed protocol asks for. More of them wait. @default { perSecond: 50, burst: 1_000 } */
+  readonly replays?: Rate | false | undefined
+  /** Fresh tokens that one client of the framed protocol sends. More of them wait. @default { perSecond: 1, burst: 10 } */
+  readonly tokens?: Rate | false | undefined
+  /**
+   * Groups that connections of one user are the first of this instance to join, per minute. More fail with WSG_RATE_LIMITED. @default
+   * 1_000
+   */
+  readonly newGroupsPerMinute?: number | false | undefined
+  /** How many connections of one user a list of members shows. @default 20 */
+  readonly presenceEntriesPerUser?: number | false | undefined
+  /** Bytes of a list of members; members that do not fit are left out. @default 262_144 // 256 KiB */
+  readonly presenceBytes?: number | false | undefined
+  /**
+   * Bytes of clients' messages that this instance holds: of those that wait for a callback, those whose callback runs, and unfinished ones.
+   * Over it connections that hold more than their share are not read until there is room. @default 8_388_608 // 8 MiB
+   */
+  readonly queuedBytes?: number | false | undefined
+  /**
+   * Bytes that wait in this instance for slow clients. Over it those furthest behind are closed with 4008. @default 268_435_456 // 256 MiB
+   */
+  readonly bufferedBytes?: number | false | undefined
 }
+
+export type UpgradeLimit = Rate
 
 export interface WebsocketGroupsOptions {
   /**
@@ -59,6 +112,8 @@ export interface WebsocketGroupsOptions {
    * its `exp` (seconds, as in a JWT)
    */
   readonly expiresAt?: ((identity: Identity) => number | string | Date | null | undefined) | undefined
+  /** What `registry.block({ tokenId })` knows the token of an identity by. Cannot be async. @default its `jti` */
+  readonly tokenId?: ((identity: Identity) => string | undefined) | undefined
   /** What other members see of a connection; at most 1,024 bytes as JSON. Cannot be async. @default nothing */
   readonly memberInfo?: ((connection: Connection) => MemberInfo | undefined) | undefined
   /** Ready-made room routes by path, added at register. */
@@ -70,11 +125,13 @@ export interface WebsocketGroupsOptions {
   /** Starts every key and channel in Redis. No braces. @default 'wsg:' */
   readonly keyPrefix?: string | undefined
   readonly outage?: { readonly [Operation in keyof OutagePolicy]?: OutagePolicy[Operation] | undefined } | undefined
+  /** What one client, user or address may use of this service. `false`: no limits. */
+  readonly limits?: Limits | false | undefined
   /**
-   * How many upgrades per second this instance takes, after a burst of as many as `burst` (default: those of one second); more get 503 with
-   * Retry-After. @default no limit
+   * How many upgrades that passed authentication this instance takes; more get 503 with Retry-After. Those that did not pass count for
+   * `limits.upgradesPerAddress` alone. @default { perSecond: 2_000, burst: 20_000 }
    */
-  readonly upgradeLimit?: UpgradeLimit | undefined
+  readonly upgradeLimit?: UpgradeLimit | false | undefined
   /**
    * What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile.
    * @default { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 }
@@ -94,9 +151,12 @@ export interface WebsocketGroupsOptions {
    * @default 0
    */
   readonly flushIntervalMs?: number | undefined
-  /** Messages of one connection that may wait for its callbacks; more closes it with 1008 (1013 while `onConnect` runs). @default 1_024 */
+  /** Messages of one connection that may wait for its callbacks; while it has more, the connection is not read. @default 1_024 */
   readonly maxQueuedMessages?: number | undefined
-  /** The same in bytes. @default 4_194_304 // 4 MiB */
+  /**
+   * The same in bytes. A client whose compressed messages grow to far more than that before they can be stopped is closed with 1008.
+   * @default 4_194_304 // 4 MiB
+   */
   readonly maxQueuedBytes?: number | undefined
   /** @default 1_000 */
   readonly maxGroupsPerConnection?: number | undefined

@@ -1,9 +1,13 @@
 import type { LocalConnection } from '../connection/connection.ts'
 import type { FramedMember } from '../protocol/frames.ts'
+import type { Metrics } from '../metrics.ts'
+import type { ResolvedLimits } from '../options/limits.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 
 /** How many members a `members` frame lists at most. The `count` of later events tells the true number. */
 const maxListed = 1_000
+
+export type ListLimits = Pick<ResolvedLimits, 'presenceEntriesPerUser' | 'presenceBytes'>
 
 export interface Change { readonly event: 'join' | 'leave', readonly member: FramedMember }
 
@@ -18,10 +22,16 @@ interface GroupReads { readonly running: Read, next: Set<LocalConnection> | unde
 export class MemberLists {
   /** Never rejects. */
   readonly #read: (group: string) => Promise<readonly FramedMember[]>
+  readonly #limits: ListLimits
+  readonly #metrics: Pick<Metrics, 'memberEntriesLeftOut'>
   readonly #groups = new Map<string, GroupReads>()
 
-  constructor (read: (group: string) => Promise<readonly FramedMember[]>) {
+  constructor (
+    read: (group: string) => Promise<readonly FramedMember[]>, limits: ListLimits, metrics: Pick<Metrics, 'memberEntriesLeftOut'>
+  ) {
     this.#read = read
+    this.#limits = limits
+    this.#metrics = metrics
   }
 
   /** Resolves when the connections were sent the list; never rejects. */
@@ -57,15 +67,24 @@ export class MemberLists {
     const done = this.#read(group).then(members => {
       const next = this.#groups.get(group)?.next
       this.#groups.delete(group)
-      sendTo(group, members, running)
+      this.#sendTo(group, members, running)
       if (next !== undefined && next.size > 0) void this.#begin(group, next)
     })
     this.#groups.set(group, { running, next: undefined, done })
     return done
   }
+
+  #sendTo (group: string, members: readonly FramedMember[], read: Read): void {
+    const all = withChanges(members, read.changes)
+    const listed = selectMembers(all, this.#limits)
+    this.#metrics.memberEntriesLeftOut += all.length - listed.length
+    const outgoing = OutboundMessage.ofFrame({ type: 'members', group, members: listed })
+    for (const connection of read.waiting) connection.outbound.enqueueShared(outgoing)
+  }
 }
 
-function sendTo (group: string, members: readonly FramedMember[], { waiting, changes }: Read): void {
+/** One entry for each session, as it is after the changes. */
+function withChanges (members: readonly FramedMember[], changes: readonly Change[]): FramedMember[] {
   const bySession = new Map<string, FramedMember>()
   for (const member of members) {
     const other = bySession.get(member.session)
@@ -76,7 +95,25 @@ function sendTo (group: string, members: readonly FramedMember[], { waiting, cha
     if (event === 'join') bySession.set(member.session, member)
     else if (bySession.get(member.session)?.connectionId === member.connectionId) bySession.delete(member.session)
   }
-  const listed = [...bySession.values()].slice(0, maxListed)
-  const outgoing = OutboundMessage.ofFrame({ type: 'members', group, members: listed })
-  for (const connection of waiting) connection.outbound.enqueueShared(outgoing)
+  return [...bySession.values()]
+}
+
+/** The members that a list shows: of each user some, so that nobody crowds the others out, and no more than fit. */
+function selectMembers (members: readonly FramedMember[], limits: ListLimits): FramedMember[] {
+  const { presenceEntriesPerUser = Infinity, presenceBytes = Infinity } = limits
+  const listed: FramedMember[] = []
+  const byUser = new Map<string, number>()
+  let bytes = 0
+  for (const member of members) {
+    if (listed.length >= maxListed) break
+    if (member.userId !== undefined) {
+      const entries = (byUser.get(member.userId) ?? 0) + 1
+      if (entries > presenceEntriesPerUser) continue
+      byUser.set(member.userId, entries)
+    }
+    bytes += Buffer.byteLength(JSON.stringify(member)) + 1
+    if (bytes > presenceBytes) break
+    listed.push(member)
+  }
+  return listed
 }

@@ -5,13 +5,14 @@ import type { LocalConnection } from '../connection/connection.ts'
 import type { FramedMember } from '../protocol/frames.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
-import { MemberLists, type Change } from './member-lists.ts'
+import type { Metrics } from '../metrics.ts'
+import { MemberLists, type Change, type ListLimits } from './member-lists.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 
 /*
  * How presence is wired: `Membership` calls `joined` once a join is announced and `left` once a leave is stored; the instance hands
- * envelopes of the kind `presence` to `receive`, and calls `announceResync` when the backplane is back, or when it removed the members of a dead
- * instance.
+ * envelopes of the kind `presence` to `receive`, and calls `announceResync` when the backplane is back, or when it removed the members of a
+ * dead instance.
  */
 
 /** What a close without a code counts as: RFC 6455 7.1.5. */
@@ -47,12 +48,16 @@ export class Presence {
   /** Leaves that are being announced, by connection and group: a join that follows must not overtake them. */
   readonly #leaving = new Map<string, Promise<void>>()
   readonly #away: AwayMembers
-  readonly #lists = new MemberLists(async group => await this.#members(group))
+  readonly #lists: MemberLists
   #resyncTimer: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor (backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, envelopes: EnvelopeFactory, graceMs: number) {
+  constructor (
+    backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, envelopes: EnvelopeFactory, graceMs: number, limits: ListLimits,
+    metrics: Metrics
+  ) {
     this.#backplane = backplane
+    this.#lists = new MemberLists(async group => await this.#members(group), limits, metrics)
     this.#envelopes = envelopes
     this.#away = new AwayMembers(graceMs, gone => {
       for (const [group, members] of gone) void this.#giveUp(group, members)

@@ -105,7 +105,7 @@ export interface HelloFrame {
   /** The position that the client reached, by group. */
   readonly resume?: Readonly<Record<string, string>> | undefined
   /** The latest grant of each of these groups, where there is one. */
-  readonly grants?: Readonly<Record<string, string>> | undefined
+  readonly grants?: Readonly<Record<string, string | undefined>> | undefined
 }
 
 /** What a client asks for; with an `id`, `ack` or `error` answers it. */

@@ -10,7 +10,7 @@ t.test('it offers wsg.v1, further protocols, then the token; and says hello firs
   t.equal(client.state, 'connecting')
   const peer = await server.peer(0)
   t.equal(peer.request.headers['sec-websocket-protocol'], 'wsg.v1,more,bearer,abc.def')
-  t.strictSame(peer.frames[0], { type: 'hello', resume: {} })
+  t.strictSame(peer.frames[0], { type: 'hello', resume: {}, grants: {} })
   await isOpen(client)
   t.equal(client.connectionId, 'c1')
   t.equal(client.session, 's1')
@@ -28,7 +28,7 @@ t.test('http addresses become ws addresses; what is no address is refused at onc
   const { client } = recordedClient(t, server.url.replace('ws:', 'http:'))
   await isOpen(client)
   t.throws(() => connect('/relative', { WebSocket }), TypeError)
-  if (!('WebSocket' in globalThis)) t.throws(() => connect('ws://localhost'), /give the option WebSocket/)
+  if (!('WebSocket' in globalThis)) t.throws(() => connect('ws://localhost'), /no option WebSocket/)
 })
 
 t.test('of several addresses the first is any of them, and each attempt takes the next', async (t) => {

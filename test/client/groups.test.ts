@@ -254,7 +254,26 @@ t.test('leave: the group, its position and its members are forgotten, and not jo
   first.ws.terminate()
   const second = await server.peer(1)
   await isOpen(client)
-  t.strictSame(second.frames, [{ type: 'hello', session: 's1', resume: {} }])
+  t.strictSame(second.frames, [{ type: 'hello', session: 's1', resume: {}, grants: {} }])
+})
+
+t.test('the latest proof that it was in a group goes with the position of the group', async (t) => {
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url)
+  const first = await server.peer(0)
+  first.send({ ...joined('g', 1), grant: 'proof-1' }, { ...joined('h', 1), grant: 'proof-h' }, joined('without', 1), message('g', 2))
+  await until(() => events.message.length === 1)
+  first.ws.terminate()
+  const second = await server.peer(1)
+  await isOpen(client)
+  t.strictSame(second.frames, [{
+    type: 'hello', session: 's1', resume: { g: position(2), h: position(1), without: position(1) }, grants: { g: 'proof-1', h: 'proof-h' }
+  }])
+  second.send({ ...joined('g', 2), recovered: true, grant: 'proof-2' }, { type: 'left', group: 'h' })
+  await until(() => events.left.length === 1)
+  second.ws.terminate()
+  t.match((await server.peer(2)).frames, [{ resume: { g: position(2), without: position(1) }, grants: { g: 'proof-2' } }])
+  t.notOk('h' in ((await server.peer(2)).frames[0] as unknown as { grants: object }).grants, 'it left')
 })
 
 t.test('a leave that is refused changes nothing', async (t) => {
@@ -302,7 +321,7 @@ t.test('left by the server: not joined again', async (t) => {
   first.ws.terminate()
   const second = await server.peer(1)
   await isOpen(client)
-  t.strictSame(second.frames, [{ type: 'hello', session: 's1', resume: {} }])
+  t.strictSame(second.frames, [{ type: 'hello', session: 's1', resume: {}, grants: {} }])
 })
 
 t.test('presence: a leave that is out of date, and a join of a session that is there, are no news', async (t) => {

@@ -188,6 +188,45 @@ t.test('a quiet connection is asked, and is dead when it does not answer', async
   t.equal(calls[2], 'dead')
 })
 
+t.test('bytes that are still coming are waited for, and patience gives an answer more time', async (t) => {
+  const calls: string[] = []
+  let bytes = 0
+  const liveness = new Liveness(20, () => calls.push('ping'), () => calls.push('dead'), 1, () => bytes)
+  const coming = setInterval(() => { bytes++ }, 2)
+  t.teardown(() => clearInterval(coming))
+  t.teardown(() => liveness.stop())
+  await until(() => calls.length === 1)
+  await later(200)
+  t.strictSame(calls, ['ping'])
+  t.equal(liveness.answered, false)
+  liveness.seen()
+  t.equal(liveness.answered, true)
+  await until(() => calls.length === 2)
+  clearInterval(coming)
+  await until(() => calls.length === 3)
+  t.equal(calls[2], 'dead')
+
+  const patient: string[] = []
+  const other = new Liveness(20, () => patient.push('ping'), () => patient.push('dead'), 32)
+  t.teardown(() => other.stop())
+  await until(() => patient.length === 1)
+  const askedAt = Date.now()
+  await until(() => patient.length === 2)
+  t.ok(Date.now() - askedAt >= 600)
+})
+
+t.test('each connection that is lost before it answered at all gives the next one more time', async (t) => {
+  const server = await scriptedServer(t, { welcome: { pingMs: 40 }, pong: false })
+  const { client } = recordedClient(t, server.url, { backoff: { minMs: 1, maxMs: 1 } })
+  const changes: number[] = []
+  client.on('state', ({ state }) => { if (state === 'open' || state === 'waiting') changes.push(Date.now()) })
+  await server.peer(4)
+  client.close()
+  const [opened = 0, lost = 0] = changes
+  const fourth = (changes[7] ?? 0) - (changes[6] ?? Infinity)
+  t.ok(fourth > 2 * (lost - opened), `${lost - opened} ms, then ${fourth} ms`)
+})
+
 t.test('a connection that gives no sign of life is left, and another one opened at once', async (t) => {
   const server = await scriptedServer(t, { welcome: { pingMs: 50 }, pong: false })
   const { client, events } = recordedClient(t, server.url, { backoff: { minMs: 30_000 } })

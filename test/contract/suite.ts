@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import {
-  maxPageBytes, type Appended, type Backplane, type Envelope, type GapReason, type LocalInstance, type LogLimits, type LogPosition, type Target
+  maxBlocks, maxPageBytes, type Appended, type Backplane, type Envelope, type GapReason, type LocalInstance, type LogLimits, type LogPosition,
+  type Target
 } from '../../lib/backplane/backplane.ts'
 import { drawId } from '../../lib/ids.ts'
 import { logStart } from '../../lib/backplane/position.ts'
@@ -34,6 +35,7 @@ class Instance implements LocalInstance {
   readonly received: Envelope[] = []
   readonly gaps: Array<{ readonly group: string, readonly reason: GapReason, readonly position: LogPosition }> = []
   readonly #groups = new Map<string, Map<string, Member>>()
+  readonly #users = new Map<string, number>()
   #sequence = 0
   #connections = 0
 
@@ -47,6 +49,7 @@ class Instance implements LocalInstance {
   logged (group: string): boolean { return group.startsWith('log') }
   member (group: string, connectionId: string): Member | undefined { return this.#groups.get(group)?.get(connectionId) }
   memberIds (group: string): Iterable<string> { return this.#groups.get(group)?.keys() ?? [] }
+  connectionsOf (userId: string): number { return this.#users.get(userId) ?? 0 }
   groups (): Iterable<string> { return this.#groups.keys() }
   stateChanged (): void {}
 
@@ -86,6 +89,12 @@ class Instance implements LocalInstance {
   }
 
   newId (): string { return `${this.instanceId}.${(++this.#connections).toString(36)}` }
+
+  /** Resolves with how many connections the user has elsewhere. */
+  async has (userId: string, connections: number): Promise<number> {
+    this.#users.set(userId, connections)
+    return await this.backplane.syncUser(userId)
+  }
 
   async join (name: string, id = this.newId(), more: Partial<Member> = {}): Promise<string> {
     const members = this.#groups.get(name) ?? new Map<string, Member>()
@@ -157,6 +166,57 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     await until(() => b.received.length > 0)
     assert.deepEqual(b.texts, ['end'])
     assert.deepEqual(a.texts, [])
+  })
+
+  rule('a user\'s connections are counted over all instances, as each last said', async start => {
+    const [a, b, c] = [await start(), await start(), await start()]
+    assert.equal(await a.has('ann', 2), 0, 'none elsewhere')
+    assert.equal(await b.has('ann', 3), 2)
+    assert.equal(await b.has('bob', 1), 0, 'of another user')
+    assert.equal(await c.has('ann', 0), 5)
+    assert.equal(await a.has('ann', 1), 3)
+    assert.equal(await b.has('ann', 3), 1, 'to say it again changes nothing')
+    assert.deepEqual(await Promise.all([c.has('ann', 1), c.has('bob', 1), c.has('ann', 2)]), [4, 1, 4], 'at the same time')
+    await b.backplane.close()
+    assert.equal(await a.has('ann', 1), 2, 'an instance that closed has none')
+    assert.equal(await c.has('ann', 0), 1)
+    await Promise.all([a.has('ann', 0), c.has('bob', 0)])
+  })
+
+  rule('names are blocked for as long as said, for instances that start later too, and can be let in before', async start => {
+    const a = await start()
+    assert.deepEqual(await a.backplane.blocks(), [])
+    assert.equal(await a.backplane.block('u:ann', 60_000), true)
+    assert.equal(await a.backplane.block('t:1', 300), true)
+    assert.equal(await a.backplane.block('u:bob', 60_000), true)
+    const b = await start()
+    const names = async (): Promise<string[]> => (await b.backplane.blocks()).map(({ name }) => name).sort()
+    assert.deepEqual(await names(), ['t:1', 'u:ann', 'u:bob'])
+    for (const { name, leftMs } of await b.backplane.blocks()) {
+      assert.ok(leftMs > 0 && leftMs <= (name === 't:1' ? 300 : 60_000), `${name} ${leftMs}`)
+    }
+    assert.equal(await b.backplane.block('u:bob', 0), true, 'let in')
+    assert.equal(await b.backplane.block('u:nobody', 0), true, 'who was not blocked')
+    await until(async () => (await names()).join() === 'u:ann')
+    assert.equal(await a.backplane.block('u:ann', 200), true, 'a later block replaces the first')
+    await until(async () => (await names()).length === 0)
+  })
+
+  rule('the list of blocked names is bounded', async start => {
+    const a = await start()
+    const setAll = async (forMs: number): Promise<void> => {
+      for (let n = 0; n < maxBlocks; n += 100) {
+        await Promise.all(Array.from({ length: 100 }, async (_, i) => { await a.backplane.block(`u:${n + i}`, forMs) }))
+      }
+    }
+    await setAll(60_000)
+    assert.equal((await a.backplane.blocks()).length, maxBlocks)
+    assert.equal(await a.backplane.block('u:one more', 60_000), false)
+    assert.equal(await a.backplane.block('u:7', 60_000), true, 'who is on it already')
+    assert.equal(await a.backplane.block('u:8', 0), true)
+    assert.equal(await a.backplane.block('u:one more', 60_000), true)
+    await setAll(0)
+    assert.equal(await a.backplane.block('u:one more', 0), true)
   })
 
   rule('publish resolves with how many instances took it, when it says so at all', async start => {
@@ -546,6 +606,18 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     await assert.rejects(a.publish(group('lobby'), 'x'), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
   })
 
+  rule('a secret, where there is one, is the same for all instances, whoever asks when', async start => {
+    const [a, b] = [await start(), await start()]
+    if (a.backplane.secret === undefined || b.backplane.secret === undefined) return
+    const [first, second] = await Promise.all([a.backplane.secret('one'), b.backplane.secret('another')])
+    assert.ok(first === 'one' || first === 'another')
+    assert.equal(second, first)
+    await a.backplane.close()
+    assert.equal(await b.backplane.secret('a third'), first)
+    const late = await start()
+    assert.equal(await late.backplane.secret?.('a fourth'), first)
+  })
+
   rule('an instance id that is taken is refused', async start => {
     const a = await start()
     await assert.rejects(start(a.instanceId), { code: 'WSG_INSTANCE_ID_TAKEN' })
@@ -557,9 +629,9 @@ function group (name: string): Target {
   return { kind: 'group', name }
 }
 
-async function until (condition: () => boolean, timeoutMs = 5_000): Promise<void> {
+async function until (condition: () => boolean | Promise<boolean>, timeoutMs = 5_000): Promise<void> {
   const deadline = performance.now() + timeoutMs
-  while (!condition()) {
+  while (!await condition()) {
     if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${condition.toString()}`)
     await new Promise(resolve => setTimeout(resolve, 2))
   }

@@ -18,11 +18,12 @@ const slackMs = 500
 
 t.test('an instance that is closed while it still waits for Redis ends at once', async t => {
   const local = new Local({ redis: `redis://127.0.0.1:${await freePort()}`, bootTimeoutMs: 10_000 })
+  machine.restart()
   const began = performance.now()
   const started = local.start(t).then(() => 'started', (error: { code?: string }) => error.code)
   await local.backplane.close()
   t.equal(await started, 'WSG_CLOSED')
-  t.ok(performance.now() - began < 1_000)
+  machine.within(t, performance.now() - began, 1_000, 'done')
 })
 
 t.test('an instance that closes while Redis hangs does so within its time', async t => {

@@ -14,14 +14,13 @@ import { append } from '../../lib/backplane/redis/log/scripts.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { drawId } from '../../lib/ids.ts'
 import type { TestRedis } from '../helpers/redis.ts'
-
-export const silent = new Proxy({}, { get: (_, key) => key === 'child' ? () => silent : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
+import { silentLog } from '../helpers/silent-log.ts'
 
 /** An instance reduced to what it was given: texts of messages and gaps, in their order. */
 export class Recorder implements LocalInstance {
   readonly instanceId = drawId()
   readonly label = ''
-  readonly log = silent
+  readonly log = silentLog
   readonly events: string[] = []
   readonly received: Envelope[] = []
   readonly gaps: Array<{ readonly group: string, readonly reason: GapReason, readonly position: LogPosition }> = []
@@ -39,6 +38,7 @@ export class Recorder implements LocalInstance {
   logged (group: string): boolean { return group.startsWith('log') }
   member (): undefined {}
   memberIds (): Iterable<string> { return [] }
+  connectionsOf (): number { return 0 }
   groups (): Iterable<string> { return [] }
   stateChanged (): void {}
 }
@@ -72,9 +72,9 @@ export interface TestInstance {
   append (texts: readonly string[], options?: { readonly group?: string, readonly keep?: number, readonly key?: string }): Promise<Array<number | string>>
 }
 
-export async function startInstance (t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'] } = {}): Promise<TestInstance> {
+export async function startInstance (t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500 } = {}): Promise<TestInstance> {
   const backplane = new RedisBackplane({
-    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
+    redis: url, keyPrefix: 'wsg:', operationTimeoutMs, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
   })
   t.teardown(async () => await backplane.close())
   await backplane.start(local)

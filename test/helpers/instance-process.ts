@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import websocketGroups, { type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
+import websocketGroups, { type BroadcastOptions, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
 import { hasCode } from '../../lib/errors.ts'
 
 interface LogLine { readonly level: number, readonly msg: string }
@@ -84,7 +84,7 @@ function makeAnswers (app: FastifyInstance) {
       return counts
     },
     logged: async (msg: string) => logLines.filter(line => line.msg === msg),
-    broadcast: async (group: string | string[], data: string) => await registry.broadcastToGroup(group, data),
+    broadcast: async (group: string | string[], data: string, options?: BroadcastOptions) => await registry.broadcastToGroup(group, data, options),
     broadcastToAll: async (data: string) => await registry.broadcastToAll(data),
     sendTo: async (connectionId: string, data: string) => await registry.sendTo(connectionId, data),
     sendToUser: async (userId: string, data: string) => await registry.sendToUser(userId, data),
@@ -107,12 +107,13 @@ function makeAnswers (app: FastifyInstance) {
       return views
     },
     /** The same call, one after another: how long each took, measured here. */
-    time: async (what: 'join' | 'leave' | 'broadcast' | 'members' | 'groupCount' | 'sendTo' | 'sendToUser', args: string[], times = 1): Promise<Timed[]> => {
+    time: async (what: 'join' | 'leave' | 'broadcast' | 'broadcast volatile' | 'members' | 'groupCount' | 'sendTo' | 'sendToUser', args: string[], times = 1): Promise<Timed[]> => {
       const [first = '', second = ''] = args
       const run = {
         join: async () => await registry.join(first, second),
         leave: async () => await registry.leave(first, second),
         broadcast: async () => await registry.broadcastToGroup(first, second),
+        'broadcast volatile': async () => await registry.broadcastToGroup(first, second, { volatile: true }),
         members: async () => await registry.members(first),
         groupCount: async () => await registry.groupCount(first),
         sendTo: async () => await registry.sendTo(first, second),
@@ -123,14 +124,14 @@ function makeAnswers (app: FastifyInstance) {
       return calls
     },
     /** Broadcasts `<label> <number>` to the group until told to stop; resolves with how it went. */
-    stream: async (group: string, label: string, everyMs: number, forMs: number) => {
+    stream: async (group: string, label: string, everyMs: number, forMs: number, options?: BroadcastOptions) => {
       const scopes: Record<string, number> = {}
       let slowestMs = 0
       const until = performance.now() + forMs
       const running: Array<Promise<void>> = []
       let count = 0
       while (performance.now() < until) {
-        running.push(timed(async () => await registry.broadcastToGroup(group, `${label} ${count++}`)).then(({ ms, value, code }) => {
+        running.push(timed(async () => await registry.broadcastToGroup(group, `${label} ${count++}`, options)).then(({ ms, value, code }) => {
           slowestMs = Math.max(slowestMs, ms)
           const scope = code ?? (value as { scope: string }).scope
           scopes[scope] = (scopes[scope] ?? 0) + 1
@@ -140,11 +141,11 @@ function makeAnswers (app: FastifyInstance) {
       await Promise.all(running)
       return { count, scopes, slowestMs }
     },
-    /** Many broadcasts, a thousand in one tick. */
-    burst: async (group: string, label: string, count: number) => {
+    /** Many broadcasts, a thousand in one turn of the event loop. */
+    burst: async (group: string, label: string, count: number, options?: BroadcastOptions) => {
       const scopes: Record<string, number> = {}
       for (let sent = 0; sent < count;) {
-        const batch = Array.from({ length: Math.min(1_000, count - sent) }, async () => await registry.broadcastToGroup(group, `${label} ${sent++}`))
+        const batch = Array.from({ length: Math.min(1_000, count - sent) }, async () => await registry.broadcastToGroup(group, `${label} ${sent++}`, options))
         for (const { scope } of await Promise.all(batch)) scopes[scope] = (scopes[scope] ?? 0) + 1
         await new Promise(resolve => setImmediate(resolve))
       }

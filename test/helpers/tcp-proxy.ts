@@ -19,6 +19,8 @@ export interface TcpProxy {
   refuse (on: boolean): Promise<void>
   /** Holds every chunk, both ways, for this long; of `subscribers` only on connections that sent a SUBSCRIBE before. 0 ends it. */
   delay (ms: number, which?: 'all' | 'subscribers'): void
+  /** A slow link: what it carries each way on each connection, in bytes per second. 0 ends it. */
+  limit (bytesPerSecond: number): void
 }
 
 interface Link {
@@ -27,12 +29,16 @@ interface Link {
   subscriber: boolean
 }
 
+/** How often a slow link carries something. */
+const pieceMs = 20
+
 /** A TCP proxy in front of a port of this machine, that can be made to misbehave. Ends with the test. */
 export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy> {
   const links = new Set<Link>()
   let swallowing = false
   let delayMs = 0
   let delayed: 'all' | 'subscribers' = 'all'
+  let bytesPerSecond = 0
 
   const reset = (link: Link): void => {
     links.delete(link)
@@ -57,6 +63,7 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
         link.lostBytes = true
         return
       }
+      if (bytesPerSecond > 0) return trickle(from, to, chunk)
       pass(() => {
         // Back pressure goes through, so that a reader that stops is felt by the server.
         if (to.writable && !to.write(chunk)) {
@@ -78,6 +85,17 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
       if (hadError) reset(link)
       if (link.sides.every(socket => socket.destroyed)) links.delete(link)
     })
+  }
+
+  /** Reads no more before all of the chunk is on its way. */
+  const trickle = (from: Socket, to: Socket, chunk: Buffer): void => {
+    from.pause()
+    const piece = bytesPerSecond === 0 ? chunk.length : Math.ceil(bytesPerSecond * pieceMs / 1_000)
+    to.write(chunk.subarray(0, piece))
+    setTimeout(() => {
+      if (chunk.length > piece) trickle(from, to, chunk.subarray(piece))
+      else from.resume()
+    }, Math.min(chunk.length, piece) / piece * pieceMs)
   }
 
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
@@ -115,7 +133,8 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
     delay (ms, which = 'all') {
       delayMs = ms
       delayed = which
-    }
+    },
+    limit (bytes) { bytesPerSecond = bytes }
   }
   t.teardown(() => {
     if (server.listening) server.close()

@@ -1,4 +1,4 @@
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import { Writable } from 'node:stream'
 import type { Test } from 'tap'
 import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
@@ -15,13 +15,13 @@ export interface Service {
 }
 
 /** A service with the plugin on the in-memory backplane, closed when the test ends; fails the test on unhandled rejections. */
-export async function service (t: Test, options: WebsocketGroupsOptions = {}): Promise<Service> {
-  const bare = bareService(t)
+export async function service (t: Test, options: WebsocketGroupsOptions = {}, fastify: FastifyServerOptions = {}): Promise<Service> {
+  const bare = bareService(t, fastify)
   await bare.app.register(websocketGroups, options)
   return bare
 }
 
-export function bareService (t: Test): Service {
+export function bareService (t: Test, options: FastifyServerOptions = {}): Service {
   noUnhandled(t)
   const logs: LogLine[] = []
   const stream = new Writable({
@@ -30,7 +30,7 @@ export function bareService (t: Test): Service {
       done()
     }
   })
-  const app = Fastify({ logger: { level: 'info', stream } })
+  const app = Fastify({ ...options, logger: { level: 'info', stream } })
   t.teardown(async () => await app.close())
   return { app, logs, listen: async () => await app.listen({ port: 0, host: '127.0.0.1' }) }
 }

@@ -1,6 +1,7 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, AppendTarget, Backplane, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import { MemoryBlocks } from './blocks.ts'
 import { MemoryLogs } from './log.ts'
 
 /** Joins several instances of one process, as a Redis would join several processes. */
@@ -17,11 +18,12 @@ export function memoryCluster (): MemoryCluster {
 interface Bus {
   readonly instances: Set<MemoryBackplane>
   readonly logs: MemoryLogs
+  readonly blocks: MemoryBlocks
   secret: string | undefined
 }
 
 function newBus (): Bus {
-  return { instances: new Set(), logs: new MemoryLogs(), secret: undefined }
+  return { instances: new Set(), logs: new MemoryLogs(), blocks: new MemoryBlocks(), secret: undefined }
 }
 
 /** The contract of a backplane inside one process; also what runs when no Redis is configured. */
@@ -101,6 +103,23 @@ export class MemoryBackplane implements Backplane {
     // Nothing to store: reads pull the memberships from the instances themselves.
   }
 
+  async syncUser (userId: string): Promise<number> {
+    this.#assertUp()
+    let elsewhere = 0
+    for (const instance of this.#instances) if (instance !== this) elsewhere += instance.#local?.connectionsOf(userId) ?? 0
+    return elsewhere
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    this.#assertUp()
+    return this.#bus.blocks.set(name, forMs)
+  }
+
+  async blocks (): Promise<readonly Block[]> {
+    this.#assertUp()
+    return this.#bus.blocks.list()
+  }
+
   async count (group: string): Promise<number> {
     return (await this.members(group)).length
   }
@@ -129,17 +148,14 @@ export class MemoryBackplane implements Backplane {
 
   /** Returns how many instances take the copies. */
   #send (copies: readonly Envelope[]): number {
-    const takers = new Set<MemoryBackplane>()
-    for (const { target } of copies) {
-      for (const instance of this.#instances) if (instance.#wanted.has(key(target))) takers.add(instance)
-    }
+    const sent = copies.map(copy => ({ copy, takers: [...this.#instances].filter(instance => instance.#wanted.has(key(copy.target))) }))
     // Never within the call: the sender sees its own message when the others do, as with any backplane.
     queueMicrotask(() => {
-      for (const copy of copies) {
-        for (const instance of this.#instances) instance.#receive(copy)
+      for (const { copy, takers } of sent) {
+        for (const instance of takers) instance.#receive(copy)
       }
     })
-    return takers.size
+    return new Set(sent.flatMap(({ takers }) => takers)).size
   }
 
   #assertUp (): void {
@@ -150,9 +166,12 @@ export class MemoryBackplane implements Backplane {
     for (const instance of this.#instances) if (instance.#local !== undefined) yield instance.#local
   }
 
+  /** Takes an envelope that was sent while this instance was subscribed: whoever counted on the instance gets its answer. */
   #receive (envelope: Envelope): void {
     const { target, position } = envelope
-    if (!this.#wanted.has(key(target))) return
+    if (!this.#instances.has(this)) return
+    // A log is followed only as long as it is wanted.
+    if (position !== undefined && !this.#wanted.has(key(target))) return
     const delivered = this.#delivered.get(target.name)
     // Appended before this instance subscribed.
     if (position !== undefined && position.epoch === delivered?.epoch && position.offset <= delivered.offset) return

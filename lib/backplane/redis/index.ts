@@ -1,6 +1,6 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
-import type { Appended, AppendTarget, Backplane, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { Keys } from './keys.ts'
 import type { RedisSource } from './link/connect.ts'
 import { Link } from './link/link.ts'
@@ -85,6 +85,18 @@ export class RedisBackplane implements Backplane {
 
   async syncMember (group: string, connectionId: string): Promise<void> {
     await this.#open.members.sync(group, connectionId)
+  }
+
+  async syncUser (userId: string): Promise<number> {
+    return await this.#open.users.sync(userId)
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await this.#open.blocks.set(name, forMs)
+  }
+
+  async blocks (): Promise<readonly Block[]> {
+    return await this.#open.blocks.list()
   }
 
   async count (group: string): Promise<number> {

@@ -56,6 +56,16 @@ export class Keys {
     return `${this.#base}l:${group}`
   }
 
+  /** Hash: instance id -> number of connections that a user has there. */
+  user (userId: string): string {
+    return `${this.#base}u:${userId}`
+  }
+
+  /** Sorted set: user or token that is kept out -> until when (milliseconds by the clock of Redis). */
+  get blocks (): string {
+    return `${this.#base}blocked`
+  }
+
   /** String: the position of the message that was published with an idempotency key. */
   idempotency (group: string, key: string): string {
     return `${this.#base}k:${Buffer.byteLength(group)}:${group}:${key}`

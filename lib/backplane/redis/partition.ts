@@ -11,9 +11,11 @@ import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
 import type { WhenDown } from './log/append-queue.ts'
 import { LogFollowers } from './log/followers.ts'
+import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
+import { UserCounts } from './membership/users.ts'
 import { RedisWriter } from './writer.ts'
 
 export interface PartitionOptions {
@@ -41,6 +43,8 @@ const closeMs = 1_400
 export class Partition {
   readonly subscriptions: Subscriptions
   readonly members: MemberReconciler
+  readonly users: UserCounts
+  readonly blocks: BlockStore
   readonly writer: RedisWriter
   readonly #links: Links
   readonly #keys: Keys
@@ -76,6 +80,8 @@ export class Partition {
     const store = new MemberStore(command, keys, local)
     this.#lease = new Lease(command, keys, local, store, options.leaseMs)
     this.members = new MemberReconciler(command, store, this.#lease, local, report)
+    this.users = new UserCounts(command, keys, this.#lease, local)
+    this.blocks = new BlockStore(command, keys)
     this.#parts = [this.#lease, this.members, this.subscriptions, this.#followers]
     this.#lease.on({ changed: report, refused: error => this.#decideBoot(error) })
     command.on({
@@ -98,7 +104,10 @@ export class Partition {
       error: error => this.#failed(error)
     })
     subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
-    this.#refresher = setInterval(() => this.members.refresh(), refreshMs).unref()
+    this.#refresher = setInterval(() => {
+      this.members.refresh()
+      this.users.refresh()
+    }, refreshMs).unref()
     this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
   }
 
@@ -168,7 +177,7 @@ export class Partition {
   async #giveBack (): Promise<void> {
     try {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
-      await Promise.all([this.subscriptions.close(), this.members.close().then(async () => await this.#lease.close())])
+      await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
     } catch (error) {
       this.#local.log.warn({ err: error }, 'memberships were not given back: the other instances remove them when the lease is over')
     }

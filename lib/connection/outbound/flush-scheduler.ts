@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { ResolvedLimits } from '../../options/limits.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { Deflate, Encoding } from './ws-frame.ts'
 
@@ -9,10 +10,14 @@ export interface OutboundLimits {
   readonly maxBufferedBytes: number
   /** Milliseconds that frames wait for more of them, 0 for none. */
   readonly flushIntervalMs: number
+  readonly limits: Pick<ResolvedLimits, 'bufferedBytes'>
 }
 
 /** A socket that has frames to be written. */
 export interface Flushable { flushScheduled (): void }
+
+/** Is far behind, and can be given up for the sake of the others. */
+export interface SlowWriter { giveUp (): void }
 
 /** How long sockets are written to before the event loop may do something else. A write is a system call: 10,000 of them take 100 ms. */
 const sliceMs = 5
@@ -29,8 +34,9 @@ export class FlushScheduler {
   readonly limits: OutboundLimits
   readonly slowBytes: number
   readonly metrics: Metrics
-  /** Connections over `slowBufferedBytes`. */
-  readonly slow = new Set<Flushable>()
+  /** Connections over `slowBufferedBytes`, and how much waited for each when it was last written to. */
+  readonly slow = new Map<SlowWriter, number>()
+  #slowTotal = 0
   readonly #encodings = new Map<string, Encoding>()
   readonly #log: FastifyBaseLogger
   #warned = false
@@ -48,6 +54,30 @@ export class FlushScheduler {
     this.slowBytes = Math.min(limits.slowBufferedBytes, limits.maxBufferedBytes)
     this.metrics = metrics
     this.#log = log
+  }
+
+  /** Bytes that wait for all slow connections. */
+  get slowTotal (): number {
+    return this.#slowTotal
+  }
+
+  /** So much waits for a slow connection now. While it is too much in all, those furthest behind are given up. */
+  noteBacklog (writer: SlowWriter, bytes: number): void {
+    this.#slowTotal += bytes - (this.slow.get(writer) ?? 0)
+    this.slow.set(writer, bytes)
+    const { bufferedBytes = Infinity } = this.limits.limits
+    while (this.#slowTotal > bufferedBytes && this.slow.size > 0) {
+      let [furthest, most]: [SlowWriter, number] = [writer, 0]
+      for (const [one, waiting] of this.slow) if (waiting > most) [furthest, most] = [one, waiting]
+      this.forgetBacklog(furthest)
+      furthest.giveUp()
+    }
+  }
+
+  /** The connection is not slow any more, or gone. */
+  forgetBacklog (writer: SlowWriter): void {
+    this.#slowTotal -= this.slow.get(writer) ?? 0
+    this.slow.delete(writer)
   }
 
   /** A connection has to send each message by itself. */

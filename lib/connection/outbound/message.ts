@@ -1,9 +1,18 @@
+import { types } from 'node:util'
 import type { Envelope } from '../../backplane/backplane.ts'
 import type { ServerFrame } from '../../protocol/frames.ts'
 import { encodeFrame, encodeMessage } from '../frame-codec.ts'
+import { WebsocketGroupsError } from '../../errors.ts'
+import type { Data } from '../../types.ts'
 import { formatPosition } from '../../backplane/position.ts'
 import { Batch } from './batch.ts'
 import { encodeWsFrame, type Encoding } from './ws-frame.ts'
+
+/** @throws {WebsocketGroupsError} WSG_DATA_INVALID */
+export function assertData (data: unknown): asserts data is Data {
+  if (typeof data === 'string' || types.isUint8Array(data)) return
+  throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
+}
 
 /** The payload of a WebSocket message. */
 export interface Message {

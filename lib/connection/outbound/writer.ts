@@ -2,8 +2,9 @@ import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
 import { Batch } from './batch.ts'
 import { encodeWsFrame, type Encoding } from './ws-frame.ts'
-import type { FlushScheduler, Flushable } from './flush-scheduler.ts'
+import type { FlushScheduler, Flushable, SlowWriter } from './flush-scheduler.ts'
 import type { OutboundMessage } from './message.ts'
+import type { Traffic } from '../pulse.ts'
 import { openWire, type BeforeClose } from './ws-internals.ts'
 
 /** More than this is written at once, so that what connections do not share is not copied more often than it has to be (bytes). */
@@ -11,13 +12,18 @@ const maxBatchBytes = 65_536
 /** What a key costs beside its frame. */
 const keyBytes = 100
 
+/** A client that waits for its answers has one at a time. Newer releases of ws terminate the socket after 60. */
+const maxUnreadPongs = 500
+
+const untold: Traffic = {}
+
 /** `WebSocket.OPEN`. */
 const open = 1
 
 /** What the writer tells its connection. */
 interface WriterOwner {
-  /** The client is further behind than it may be. */
-  tooSlow (bufferedBytes: number): void
+  /** The client is further behind than it may be. `atOnce`: the memory is needed now, and what waits is given up. */
+  tooSlow (bufferedBytes: number, atOnce: boolean): void
   /** ws writes the close frame: this side's own, or the answer to the client's. */
   leaving (said: { readonly code: number, readonly reason: string }): void
 }
@@ -27,7 +33,7 @@ const textMessage = { binary: false }
 const binaryMessage = { binary: true }
 
 /** What goes out to one socket: gathered, and written once per turn of the event loop, in the order it came. */
-export class SocketWriter implements BeforeClose, Flushable {
+export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** The client may be given messages: at once, or after the hello of the framed protocol. */
   ready: boolean
   readonly #connection: WriterOwner
@@ -37,6 +43,8 @@ export class SocketWriter implements BeforeClose, Flushable {
   /** `undefined`: ws does it all, with a write for each message. */
   readonly #stream: Duplex | undefined
   #ended = false
+  /** Pongs since the last one that the operating system took at once. */
+  #unreadPongs = 0
   #batch: Batch | undefined
   /** The outbox has it. */
   #queued = false
@@ -60,6 +68,11 @@ export class SocketWriter implements BeforeClose, Flushable {
   /** More waits than `slowBufferedBytes`. */
   get slow (): boolean {
     return this.#slow && this.bufferedBytes > this.#scheduler.slowBytes
+  }
+
+  /** What the network socket tells of its bytes; nothing in a release of ws that is not known here. */
+  get traffic (): Traffic {
+    return this.#stream ?? untold
   }
 
   get bufferedBytes (): number {
@@ -94,6 +107,13 @@ export class SocketWriter implements BeforeClose, Flushable {
     return true
   }
 
+  /** ws answered a ping. A client that pings and does not read would make answers pile up, each with an overhead of its own. */
+  pongWritten (): void {
+    if (this.#ended) return
+    if ((this.#stream?.writableLength ?? this.#socket.bufferedAmount) === 0) this.#unreadPongs = 0
+    else if (++this.#unreadPongs > maxUnreadPongs) this.#connection.tooSlow(this.bufferedBytes, true)
+  }
+
   /** The outbox calls it once for each time it was added. */
   flushScheduled (): void {
     this.#queued = false
@@ -119,7 +139,14 @@ export class SocketWriter implements BeforeClose, Flushable {
     this.#batch = undefined
     this.#latest = undefined
     this.#latestBytes = 0
-    this.#scheduler.slow.delete(this)
+    this.#scheduler.forgetBacklog(this)
+  }
+
+  /** Others need the memory: the connection ends, with all that waits for it. */
+  giveUp (): void {
+    const { bufferedBytes } = this
+    this.ended()
+    this.#connection.tooSlow(bufferedBytes, true)
   }
 
   #give (outgoing: OutboundMessage): void {
@@ -145,9 +172,10 @@ export class SocketWriter implements BeforeClose, Flushable {
     this.#batch = undefined
     this.#stream.write(batch.buffer)
     // Below its high-water mark a stream tells nobody when it is empty again, and there is nothing to be told of yet.
-    if (this.#slow || this.#stream.writableLength <= this.#scheduler.slowBytes || !this.#stream.writableNeedDrain) return
+    if (this.#slow) return this.#scheduler.noteBacklog(this, this.bufferedBytes)
+    if (this.#stream.writableLength <= this.#scheduler.slowBytes || !this.#stream.writableNeedDrain) return
     this.#slow = true
-    this.#scheduler.slow.add(this)
+    this.#scheduler.noteBacklog(this, this.bufferedBytes)
     this.#stream.once('drain', () => this.#recovered())
   }
 
@@ -170,14 +198,17 @@ export class SocketWriter implements BeforeClose, Flushable {
     return true
   }
 
-  /** Looked at before the message is added: one that is larger than the limit says nothing about the client. Nor does what only waits for its turn. */
+  /**
+   * Whether the connection may have another message. Looked at before the message is added, as one that is larger than the limit says
+   * nothing about the client; nor does what only waits for its turn.
+   */
   #admits (): boolean {
     if (!this.#open) return false
     const { maxBufferedBytes } = this.#scheduler.limits
     if (this.bufferedBytes <= maxBufferedBytes) return true
     this.flush()
     const { bufferedBytes } = this
-    if (bufferedBytes > maxBufferedBytes) this.#connection.tooSlow(bufferedBytes)
+    if (bufferedBytes > maxBufferedBytes) this.#connection.tooSlow(bufferedBytes, false)
     return bufferedBytes <= maxBufferedBytes
   }
 
@@ -192,7 +223,7 @@ export class SocketWriter implements BeforeClose, Flushable {
   #recovered (): void {
     if (!this.#slow) return
     this.#slow = false
-    this.#scheduler.slow.delete(this)
+    this.#scheduler.forgetBacklog(this)
     this.#pushLatest()
   }
 

@@ -4,8 +4,9 @@ import type { WebSocket } from 'ws'
 import type { Deflate } from './ws-frame.ts'
 
 /*
- * What this package needs of ws beyond its documented API: several messages in one write are not to be had otherwise. Everything is looked at before it is used;
- * where a release of ws has another shape, connections use `WebSocket.send` and are slower, nothing else. test/unit/connection/outbound/ws-internals.test.ts pins it.
+ * What this package needs of ws beyond its documented API, as several messages in one write are not to be had otherwise. Everything is
+ * looked at before it is used: where a release of ws has another shape, connections use `WebSocket.send` and are slower, nothing else.
+ * test/unit/connection/outbound/ws-internals.test.ts pins the shape.
  */
 
 const owner = Symbol('outbound')
@@ -24,7 +25,9 @@ interface DeflateExtension {
   readonly _options?: { readonly zlibDeflateOptions?: ZlibOptions }
 }
 
-/** Told that ws is about to write the close frame, after which there must be no message: by this side, or as the answer to the client's. */
+/**
+ * Told that ws is about to write the close frame, by this side or as the answer to the client's: after that there must be no message.
+ */
 export interface BeforeClose { beforeClose (code: number, reason: string): void }
 
 export interface Wire {
@@ -41,7 +44,8 @@ const minWindowBits = 9
 /** The stream to write frames to; `undefined` when this release of ws has another shape than is known here. */
 export function openWire (socket: WebSocket, beforeClose: BeforeClose): Wire | undefined {
   const { _socket: stream, _sender: sender, _extensions: extensions } = socket as unknown as Internals
-  if (!isStream(stream) || sender?._socket !== stream || typeof sender.close !== 'function' || typeof extensions !== 'object') return undefined
+  if (!isStream(stream) || sender?._socket !== stream || typeof sender.close !== 'function') return undefined
+  if (typeof extensions !== 'object') return undefined
   const extension = extensions['permessage-deflate']
   const deflate = extension === undefined ? undefined : deflateOf(extension)
   if (extension !== undefined && deflate === undefined) return undefined
@@ -66,5 +70,9 @@ function isStream (stream: Partial<Duplex> | undefined): stream is Duplex {
 function deflateOf ({ params, _threshold: threshold, _options: options }: DeflateExtension): Deflate | undefined {
   const bits = params?.server_max_window_bits ?? defaultWindowBits
   if (typeof params !== 'object' || typeof bits !== 'number' || typeof threshold !== 'number') return undefined
-  return { windowBits: Math.max(bits, minWindowBits), threshold: bits < minWindowBits ? Infinity : threshold, options: options?.zlibDeflateOptions ?? {} }
+  return {
+    windowBits: Math.max(bits, minWindowBits),
+    threshold: bits < minWindowBits ? Infinity : threshold,
+    options: options?.zlibDeflateOptions ?? {}
+  }
 }

@@ -4,6 +4,8 @@ import { AwayMembers } from '../../../lib/presence/away.ts'
 import type { LocalConnection } from '../../../lib/connection/connection.ts'
 import type { FramedMember } from '../../../lib/protocol/frames.ts'
 import type { OutboundMessage } from '../../../lib/connection/outbound/message.ts'
+import { resolveLimits } from '../../../lib/options/limits.ts'
+import { Metrics } from '../../../lib/metrics.ts'
 import { MemberLists } from '../../../lib/presence/member-lists.ts'
 import { until } from '../../helpers/until.ts'
 
@@ -53,7 +55,7 @@ t.test('at most 100,000 are waited for: who is away the longest is given up earl
 
 t.test('a list is read once for all who ask, holds what changed meanwhile, and has an end', async t => {
   const reads: Array<(members: FramedMember[]) => void> = []
-  const roll = new MemberLists(async () => await new Promise(resolve => { reads.push(resolve) }))
+  const roll = new MemberLists(async () => await new Promise(resolve => { reads.push(resolve) }), resolveLimits(), new Metrics())
   const told: Array<{ who: string, sessions: string[] }> = []
   const watcher = (who: string): LocalConnection => ({
     outbound: {

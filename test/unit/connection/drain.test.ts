@@ -1,8 +1,12 @@
 import t from 'tap'
+import { deferred } from '../../../lib/deadline.ts'
 import type { LocalConnection } from '../../../lib/connection/connection.ts'
 import { drainConnections } from '../../../lib/connection/drain.ts'
-import { deferred } from '../../helpers/fakes.ts'
+import { atOnce } from '../../helpers/at-once.ts'
+import { watchMachine } from '../../helpers/machine.ts'
 import { until } from '../../helpers/until.ts'
+
+const machine = watchMachine(t)
 
 interface Closing { readonly connection: LocalConnection, readonly calls: string[] }
 
@@ -35,14 +39,16 @@ t.test('thousands are closed with the code and its reason, in batches, and nobod
 
 t.test('who does not answer within the grace is forced, and gets one more grace for its onDisconnect', async (t) => {
   const [polite, deaf, stuck] = [closing('when closed'), closing('when forced'), closing('never')]
+  machine.restart()
   const started = performance.now()
   await drainConnections([polite, deaf].map(({ connection }) => connection), 1012, 50)
   const one = performance.now() - started
-  t.ok(one >= 45 && one < 95, `${one.toFixed()} ms`)
+  t.ok(one >= 45, `${one.toFixed()} ms`)
+  machine.within(t, one, 95, 'one grace')
   t.strictSame(deaf.calls, ['close 1012 server restarts', 'force 1012'])
   await drainConnections([stuck.connection], 1012, 50)
   const two = performance.now() - started - one
-  t.ok(two >= 90 && two < 1_000, `${two.toFixed()} ms`)
+  t.ok(two >= 90, `two graces: ${two.toFixed()} ms`)
 })
 
 t.test('framed clients are all told when to come back before the first is closed, and closed when they have their answers', async (t) => {
@@ -74,7 +80,5 @@ t.test('framed clients are all told when to come back before the first is closed
 })
 
 t.test('no connections, no wait', async (t) => {
-  const started = performance.now()
-  await drainConnections([], 1001, 60_000)
-  t.ok(performance.now() - started < 50)
+  await atOnce(t, 'the end', async () => await drainConnections([], 1001, 60_000))
 })

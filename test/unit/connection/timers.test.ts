@@ -2,14 +2,17 @@ import t, { type Test } from 'tap'
 import type { LocalConnection } from '../../../lib/connection/connection.ts'
 import { Expiry } from '../../../lib/connection/expiry.ts'
 import { Heartbeat } from '../../../lib/connection/heartbeat.ts'
+import { Pulse } from '../../../lib/connection/pulse.ts'
 import { Metrics } from '../../../lib/metrics.ts'
 import { until } from '../../helpers/until.ts'
 
 const day = 86_400_000
 
 class FakeConnection {
-  unansweredPings = 0
+  readonly pulse = new Pulse()
+  readonly outbound = { traffic: {} }
   pings = 0
+  left = false
   closed = false
   closedWith: number | undefined
   terminated = false
@@ -17,8 +20,9 @@ class FakeConnection {
 
   ping (): void {
     this.pings++
-    this.unansweredPings++
   }
+
+  leaving (): void { this.left = true }
 
   terminate (): void { this.terminated = true }
   closeForFault (code: number): void { this.closedWith = code }
@@ -34,20 +38,30 @@ t.test('heartbeat', async t => {
     return { heartbeat, metrics }
   }
 
-  t.test('a connection that answered none of two pings is terminated', async t => {
+  t.test('a connection that gives no sign of life is terminated', async t => {
     const silent = new FakeConnection()
     const { metrics } = build(t, 5, [silent])
     await until(() => silent.terminated)
-    t.equal(silent.pings, 2)
+    t.equal(silent.pings, 1)
     t.equal(metrics.heartbeatTimeouts >= 1, true)
   })
 
   t.test('a connection that answers lives on', async t => {
     const alive = new FakeConnection()
-    alive.ping = function () { this.pings++ }
+    alive.ping = function () {
+      this.pings++
+      this.pulse.ponged()
+    }
     build(t, 2, [alive])
     await until(() => alive.pings > 10)
     t.equal(alive.terminated, false)
+  })
+
+  t.test('a connection whose socket is half closed is given up, and not pinged', async t => {
+    const half = Object.assign(new FakeConnection(), { closed: true })
+    build(t, 2, [half])
+    await until(() => half.left)
+    t.equal(half.pings, 0)
   })
 
   t.test('thousands are pinged in batches, with the event loop free in between', async t => {

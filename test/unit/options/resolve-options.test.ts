@@ -26,6 +26,8 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['secret', 'hunter2', 'a string of 7 characters', 'a string of at least 32 characters'],
   ['userId', 1, '1', 'a function'],
   ['expiresAt', 60, '60', 'a function'],
+  ['tokenId', 'jti', "'jti'", 'a function'],
+  ['limits', true, 'true', 'an object of limits'],
   ['memberInfo', {}, 'an object', 'a function'],
   ['rooms', ['/ws/:room'], 'an array', 'an object'],
   ['instanceLabel', '', "''", '1 to 100 characters'],
@@ -220,4 +222,25 @@ t.test('a secret is long, and never in an error', async t => {
     t.match(refusal({ secret: bad }), /secret must be a string of at least 32 characters/)
     t.notMatch(refusal({ secret: bad }), /hunter2/)
   }
+})
+
+t.test('limits are on by default, each can be changed or switched off, and a wrong one is refused', async t => {
+  const { limits } = resolveOptions()
+  t.equal(limits.connectionsPerUser, 100)
+  t.strictSame(limits.messages, { perSecond: 1_000, burst: 5_000 })
+  t.strictSame([...limits.explicit], [])
+  const own = resolveOptions({ limits: { connections: 5, messages: false, bytes: { perSecond: 7 }, tokens: undefined } }).limits
+  t.strictSame([own.connections, own.messages, own.bytes, own.tokens], [5, undefined, { perSecond: 7 }, { perSecond: 1, burst: 10 }])
+  t.strictSame([...own.explicit], ['connections', 'messages', 'bytes'])
+  const { explicit, ...none } = resolveOptions({ limits: false }).limits
+  t.ok(Object.values(none).every(limit => limit === undefined), 'all are off')
+  t.strictSame([resolveOptions().upgradeLimit, resolveOptions({ upgradeLimit: false }).upgradeLimit], [{ perSecond: 2_000, burst: 20_000 }, false])
+  for (const [wrong, message] of [
+    [{ connections: 0 }, /limits\.connections must be an integer from 1 to \d+ \(connections\) or false, got 0/],
+    [{ messages: 5 }, /limits\.messages must be \{ perSecond, burst\? \} or false, got 5/],
+    [{ messages: {} }, /limits\.messages\.perSecond must be an integer from 1/],
+    [{ bytes: { perSecond: 1, burst: 0 } }, /limits\.bytes\.burst must be an integer from 1/],
+    [{ users: 1 }, /there is no option limits\.users/],
+    [true, /limits must be an object of limits, or false for none, got true/]
+  ] as const) t.throws(() => resolveOptions({ limits: wrong }), { code: 'WSG_OPTION_INVALID', message })
 })

@@ -103,9 +103,10 @@ export class Link {
 
   /**
    * Runs one command, or several that ioredis sends together. Settles within the deadline; while the link is down, at once.
+   * `settled` tells a command of two steps whether the caller was given an outcome before the second.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
-  async run<T> (command: (redis: Redis) => Promise<T>, deadlineMs = this.#deadlineMs): Promise<T> {
+  async run<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs = this.#deadlineMs): Promise<T> {
     if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
     return await this.#settle(command, deadlineMs)
   }
@@ -133,7 +134,7 @@ export class Link {
   }
 
   /** As `run`, for answers with much data; called in its turn in `bulk`. */
-  async runBulk<T> (command: (redis: Redis) => Promise<T>): Promise<T> {
+  async runBulk<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>): Promise<T> {
     if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
     return await this.#settle(command, silentDeadlines * this.#deadlineMs, true)
   }
@@ -169,21 +170,20 @@ export class Link {
   }
 
   async #byHash (evalsha: RedisCommand, evaluate: RedisCommand, bulk = false): Promise<unknown> {
-    const sentAt = performance.now()
-    const command = async (redis: Redis): Promise<unknown> => {
+    const command = async (redis: Redis, settled: () => boolean): Promise<unknown> => {
       try {
         return await evalsha(redis)
       } catch (error) {
         if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
         // The caller heard of a timeout and may have sent something newer since.
-        if (!bulk && performance.now() - sentAt > this.#deadlineMs) throw error
+        if (settled()) throw error
         return await evaluate(redis)
       }
     }
     return await (bulk ? this.runBulk(command) : this.run(command))
   }
 
-  async #settle<T> (command: (redis: Redis) => Promise<T>, deadlineMs: number, bulk = false): Promise<T> {
+  async #settle<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs: number, bulk = false): Promise<T> {
     return await new Promise<T>((resolve, reject) => {
       const fail = (error: Error): void => {
         deadline.stop()
@@ -199,7 +199,7 @@ export class Link {
         }
       })
       this.#calls.set(fail, bulk)
-      command(this.redis).then(value => {
+      command(this.redis, () => !this.#calls.has(fail)).then(value => {
         deadline.stop()
         this.#calls.delete(fail)
         this.#answered()

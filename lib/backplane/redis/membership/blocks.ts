@@ -1,0 +1,56 @@
+import { maxBlocks, type Block } from '../../backplane.ts'
+import type { Keys } from '../keys.ts'
+import type { Link } from '../link/link.ts'
+import { Script } from '../link/script.ts'
+
+/**
+ * Puts a name on the list of those that are kept out, or takes it off. The key ends with its last entry.
+ * KEYS 1 list.  ARGV 1 name  2 milliseconds, 0 to take it off  3 how many names at most
+ * Returns 1, or 0 when the list is full.
+ */
+const setBlock = new Script(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if ARGV[2] == '0' then redis.call('ZREM', KEYS[1], ARGV[1])
+elseif redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0
+else redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1]) end
+local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if last[2] then redis.call('PEXPIREAT', KEYS[1], last[2]) end
+return 1
+`)
+
+/**
+ * Reads the list.
+ * KEYS 1 list.  ARGV 1 how many names at most
+ * Returns each name and the milliseconds that are left.
+ */
+const readBlocks = new Script(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local list = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+for i = 2, #list, 2 do list[i] = tonumber(list[i]) - now end
+return list
+`)
+
+/** The users and tokens that all instances keep out. */
+export class BlockStore {
+  readonly #link: Link
+  readonly #keys: Keys
+
+  constructor (link: Link, keys: Keys) {
+    this.#link = link
+    this.#keys = keys
+  }
+
+  /** As `Backplane.block`. */
+  async set (name: string, forMs: number): Promise<boolean> {
+    return await this.#link.script(setBlock, [this.#keys.blocks], [name, forMs, maxBlocks]) === 1
+  }
+
+  /** As `Backplane.blocks`. */
+  async list (): Promise<Block[]> {
+    const list = await this.#link.script(readBlocks, [this.#keys.blocks], [maxBlocks]) as Array<string | number>
+    return Array.from({ length: list.length / 2 }, (_, index) => ({ name: String(list[2 * index]), leftMs: Number(list[2 * index + 1]) }))
+  }
+}

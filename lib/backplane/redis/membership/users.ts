@@ -1,0 +1,140 @@
+import { deferred, type Deferred } from '../../../deadline.ts'
+import { WebsocketGroupsError } from '../../../errors.ts'
+import type { LocalInstance } from '../../backplane.ts'
+import type { Keys } from '../keys.ts'
+import type { Lease } from './lease.ts'
+import type { Link } from '../link/link.ts'
+import { Script } from '../link/script.ts'
+
+/** Users per call: a call of the script holds up everything else in Redis. */
+const batchSize = 128
+/** What a dead instance left goes when its user connects again, and else after this long; living instances refresh theirs once an hour. */
+const ttlMs = 7_500_000
+
+/**
+ * Stores how many connections users have on this instance, and counts those on the other ones. Only the counts of living instances count: a
+ * lease that is over, or was claimed for cleaning up, is as good as none.
+ * KEYS 1 leases  2 instances, then the counts of each user
+ * ARGV 1 instance id  2 TTL (ms), then this instance's count of each user
+ * Returns how many connections each has elsewhere.
+ */
+const storeUsers = new Script(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local elsewhere = {}
+for k = 3, #KEYS do
+  if ARGV[k] == '0' then redis.call('HDEL', KEYS[k], ARGV[1])
+  else
+    redis.call('HSET', KEYS[k], ARGV[1], ARGV[k])
+    redis.call('PEXPIRE', KEYS[k], ARGV[2])
+  end
+  local sum, counts = 0, redis.call('HGETALL', KEYS[k])
+  for i = 1, #counts, 2 do
+    if counts[i] ~= ARGV[1] then
+      local ends = redis.call('ZSCORE', KEYS[1], counts[i])
+      local alive = ends and tonumber(ends) > now and string.sub(redis.call('HGET', KEYS[2], counts[i]) or 'A', 1, 1) == 'A'
+      if alive then sum = sum + tonumber(counts[i + 1])
+      else redis.call('HDEL', KEYS[k], counts[i]) end
+    end
+  end
+  elsewhere[k - 2] = sum
+end
+return elsewhere
+`)
+
+/**
+ * How many connections each user has on each instance. What is stored is absolute, and read from the instance when it is sent, so an outage
+ * or a lost reply leaves nothing wrong for longer than it lasts. All that changes while a call is under way goes together in the next one.
+ */
+export class UserCounts {
+  readonly #link: Link
+  readonly #keys: Keys
+  readonly #local: Pick<LocalInstance, 'instanceId' | 'connectionsOf'>
+  /** Users that Redis has, or may have, a count of this instance for. */
+  readonly #stored = new Set<string>()
+  /** Users whose count in Redis is not what it should be, and who waits for it. */
+  readonly #dirty = new Map<string, Deferred<number> | undefined>()
+  #flushing = false
+  #closed = false
+
+  constructor (link: Link, keys: Keys, lease: Pick<Lease, 'on'>, local: Pick<LocalInstance, 'instanceId' | 'connectionsOf'>) {
+    this.#link = link
+    this.#keys = keys
+    this.#local = local
+    lease.on({ resumed: lost => this.#resume(lost) })
+  }
+
+  /** As `Backplane.syncUser`. */
+  async sync (userId: string): Promise<number> {
+    if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
+    const waiting = this.#dirty.get(userId) ?? deferred<number>()
+    this.#dirty.set(userId, waiting)
+    this.#schedule()
+    return await waiting.promise
+  }
+
+  /** The link works, and this instance is registered. With `lost` nothing of what was stored is sure to be there. */
+  #resume (lost: boolean): void {
+    if (lost) this.refresh()
+    else this.#schedule()
+  }
+
+  /** Stores all counts anew. */
+  refresh (): void {
+    for (const userId of this.#stored) if (!this.#dirty.has(userId)) this.#dirty.set(userId, undefined)
+    this.#schedule()
+  }
+
+  /** Takes this instance's counts out of Redis. */
+  async close (): Promise<void> {
+    this.#closed = true
+    for (const waiting of this.#dirty.values()) waiting?.reject(new WebsocketGroupsError('WSG_CLOSED'))
+    this.#dirty.clear()
+    const users = [...this.#stored]
+    for (let start = 0; start < users.length; start += batchSize) {
+      await this.#store(users.slice(start, start + batchSize).map(userId => [userId, 0] as const))
+    }
+  }
+
+  #schedule (): void {
+    if (this.#flushing || this.#closed) return
+    this.#flushing = true
+    // One tick later, so that all that changes in this one goes together.
+    queueMicrotask(() => { void this.#flush() })
+  }
+
+  /** Never rejects. What could not be stored stays dirty until the lease is held again; those who wait are told. */
+  async #flush (): Promise<void> {
+    while (this.#dirty.size > 0 && !this.#closed) {
+      const batch = [...this.#dirty].slice(0, batchSize)
+      for (const [userId] of batch) this.#dirty.delete(userId)
+      try {
+        const elsewhere = await this.#store(batch.map(([userId]) => [userId, this.#local.connectionsOf(userId)] as const))
+        batch.forEach(([, waiting], index) => waiting?.resolve(elsewhere[index] ?? 0))
+      } catch (error) {
+        for (const [userId, waiting] of batch) {
+          if (!this.#dirty.has(userId)) this.#dirty.set(userId, undefined)
+          waiting?.reject(error as Error)
+        }
+        // Those who came meanwhile are told as well: the link is down, or refuses.
+        for (const [userId, waiting] of this.#dirty) {
+          this.#dirty.set(userId, undefined)
+          waiting?.reject(error as Error)
+        }
+        break
+      }
+    }
+    this.#flushing = false
+  }
+
+  async #store (counts: ReadonlyArray<readonly [userId: string, count: number]>): Promise<readonly number[]> {
+    for (const [userId, count] of counts) if (count > 0) this.#stored.add(userId)
+    const elsewhere = await this.#link.script(
+      storeUsers,
+      [this.#keys.leases, this.#keys.instances, ...counts.map(([userId]) => this.#keys.user(userId))],
+      [this.#local.instanceId, ttlMs, ...counts.map(([, count]) => count)]
+    ) as number[]
+    for (const [userId, count] of counts) if (count === 0) this.#stored.delete(userId)
+    return elsewhere
+  }
+}

@@ -1,0 +1,205 @@
+import type { Metrics } from '../metrics.ts'
+import type { ResolvedLimits } from '../options/limits.ts'
+import { RateLimit } from '../rate.ts'
+
+/** Why a connection is not read: bits, as several reasons may hold at the same time. */
+export const PauseReason = { Queue: 1, Rate: 2, Memory: 4 } as const
+
+/** How often connections that are not read are looked at, while there are any. */
+const tickMs = 25
+/** What a connection may bring at once when it is read again: two chunks of the network. */
+const chunkBytes = 131_072
+/** What a connection may hold in any case, so that small messages get through however much the others hold. */
+const minShareBytes = 16_384
+/** Connections are read again when this part of the limit is used, so that they do not stop again at once. */
+const roomShare = 0.75
+/**
+ * So many unfinished messages go on without room at the same time, while complete ones take no more than this part of the limit: else all
+ * might
+ * wait for each other, as what was read before they stopped may be more than the limit.
+ */
+const maxRescued = 2
+const rescueShare = 0.5
+/** One of them that brings nothing for so long makes place for the next, but only so many do. */
+const rescueMs = 100
+const maxStandstill = 8
+/** How many of those that wait are looked at in search of one. */
+const maxSearched = 64
+const largeBytes = 16_384
+/** How long an unfinished message that others wait for may make no progress: one that went on without room, and any other. */
+const rescueStallMs = 2_000
+const maxStallMs = 10_000
+const stallCheckMs = 500
+
+/** What one connection has in the memory of this instance. */
+export interface Intake {
+  /** Bytes, of complete messages and of one that is not. */
+  readonly held: number
+  /** Bytes of a message that is not complete yet. */
+  readonly unfinished: number
+  /** When the latest chunk came; known while a message is unfinished. */
+  readonly lastChunkAt: number
+  readonly isPaused: boolean
+  /** It may go on, as far as these reasons go. */
+  resume (reasons: number): void
+  /** It holds an unfinished message, does not go on with it, and others wait for the memory. */
+  stall (): void
+}
+
+type IntakeLimits = Pick<ResolvedLimits, 'messages' | 'bytes' | 'queuedBytes'>
+
+/**
+ * The memory that this instance has for what clients send, and the clock of their rates. Connections that hold more than a fair share are
+ * not read while the whole is over its limit; TCP makes their clients wait, and nobody is closed for it.
+ */
+export class IntakeBudget {
+  readonly messages: RateLimit | undefined
+  readonly bytes: RateLimit | undefined
+  readonly metrics: Metrics
+  readonly #limitBytes: number
+  readonly #now: () => number
+  /** Of complete messages, and of unfinished ones. */
+  #completeBytes = 0
+  #unfinishedBytes = 0
+  #holders = 0
+  #paused = 0
+  /** Not read until there is room, in the order in which they stopped. */
+  readonly #waiting = new Set<Intake>()
+  /** Not read until their rate allows it. */
+  readonly #throttled = new Map<Intake, number>()
+  /** With an unfinished message that takes much. */
+  readonly #large = new Set<Intake>()
+  /** Go on although there is no room, since when. */
+  readonly #rescued = new Map<Intake, number>()
+  #checkedAt = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor ({ messages, bytes, queuedBytes = Infinity }: IntakeLimits, metrics: Metrics, now: () => number = () => performance.now()) {
+    this.messages = messages === undefined ? undefined : new RateLimit(messages)
+    this.bytes = bytes === undefined ? undefined : new RateLimit(bytes)
+    this.metrics = metrics
+    this.#limitBytes = queuedBytes
+    this.#now = now
+  }
+
+  get now (): number {
+    return this.#now()
+  }
+
+  stats (): Record<string, number> {
+    return { intakeBytes: this.#heldBytes, socketsPaused: this.#paused }
+  }
+
+  get #heldBytes (): number {
+    return this.#completeBytes + this.#unfinishedBytes
+  }
+
+  /** A connection holds so many bytes more, or less, of complete messages and of an unfinished one. */
+  change (intake: Intake, complete: number, unfinished: number): void {
+    this.#completeBytes += complete
+    this.#unfinishedBytes += unfinished
+    const { held } = intake
+    const before = held - complete - unfinished
+    if (before === 0 && held > 0) this.#holders++
+    else if (before > 0 && held === 0) this.#holders--
+    if (intake.unfinished > largeBytes) this.#large.add(intake)
+    else this.#large.delete(intake)
+    if (held >= before || this.#waiting.size === 0) return
+    this.#admit()
+    this.#rescue()
+  }
+
+  /** Whether the connection has to stop until there is room. */
+  isOver (intake: Intake): boolean {
+    return this.#heldBytes > this.#limitBytes && !this.#rescued.has(intake) &&
+      intake.held > Math.max(minShareBytes, this.#limitBytes / Math.max(this.#holders, 1))
+  }
+
+  awaitRoom (intake: Intake): void {
+    this.#waiting.add(intake)
+    this.#arm()
+  }
+
+  throttle (intake: Intake, until: number): void {
+    this.#throttled.set(intake, until)
+    this.#arm()
+  }
+
+  /** A message is complete: whoever went on without room for its sake stops with it. */
+  completed (intake: Intake): void {
+    if (this.#rescued.delete(intake)) this.#rescue()
+  }
+
+  paused (step: 1 | -1): void {
+    this.#paused += step
+    if (step === 1) this.metrics.pauses++
+  }
+
+  forget (intake: Intake): void {
+    this.#waiting.delete(intake)
+    this.#throttled.delete(intake)
+    this.#large.delete(intake)
+    this.completed(intake)
+  }
+
+  #admit (): void {
+    let room = this.#limitBytes * roomShare - this.#heldBytes
+    for (const intake of this.#waiting) {
+      if (room <= 0) return
+      room -= chunkBytes
+      this.#waiting.delete(intake)
+      intake.resume(PauseReason.Memory)
+    }
+  }
+
+  #arm (): void {
+    this.#timer ??= setInterval(() => this.#tick(), tickMs).unref()
+  }
+
+  #tick (): void {
+    const now = this.#now()
+    for (const [intake, until] of this.#throttled) {
+      if (until > now) continue
+      this.#throttled.delete(intake)
+      intake.resume(PauseReason.Rate)
+    }
+    this.#admit()
+    if (this.#waiting.size > 0) this.#relieve(now)
+    if (this.#waiting.size > 0 || this.#throttled.size > 0) return
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  #relieve (now: number): void {
+    if (now - this.#checkedAt >= stallCheckMs) {
+      this.#checkedAt = now
+      for (const intake of this.#large) {
+        const since = this.#rescued.get(intake)
+        const standsStillMs = now - Math.max(since ?? 0, intake.lastChunkAt)
+        if (!intake.isPaused && standsStillMs > (since === undefined ? maxStallMs : rescueStallMs)) intake.stall()
+      }
+    }
+    this.#rescue()
+  }
+
+  /** Lets unfinished messages go on, one after the other: they alone may be what fills the memory, and their rest would never be read. */
+  #rescue (): void {
+    if (this.#completeBytes > this.#limitBytes * rescueShare || this.#rescued.size >= maxRescued + maxStandstill) return
+    const now = this.#now()
+    let free = maxRescued
+    for (const [intake, since] of this.#rescued) if (now - Math.max(since, intake.lastChunkAt) <= rescueMs) free--
+    let searched = 0
+    for (const intake of this.#waiting) {
+      if (free <= 0 || ++searched > maxSearched) return
+      this.#waiting.delete(intake)
+      if (intake.held > intake.unfinished) {
+        // It holds complete messages, which come first.
+        this.#waiting.add(intake)
+        continue
+      }
+      free--
+      this.#rescued.set(intake, now)
+      intake.resume(PauseReason.Memory)
+    }
+  }
+}

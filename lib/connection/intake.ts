@@ -1,0 +1,130 @@
+import type { WebSocket } from 'ws'
+import { unpaid } from '../rate.ts'
+import { PauseReason, type Intake, type IntakeBudget } from './intake-budget.ts'
+import { unfinishedBytes } from './receiver.ts'
+
+/** What an intake needs of its connection. */
+export interface IntakeOwner {
+  /** A message is not finished, and others wait for the memory that it takes. */
+  stalled (): void
+}
+
+/** What one connection sends: counts it, and stops reading the socket while there is too much of it. */
+export class ConnectionIntake implements Intake {
+  readonly #budget: IntakeBudget
+  readonly #socket: WebSocket
+  readonly #owner: IntakeOwner
+  #reasons = 0
+  /** Of messages that wait for a callback, or whose callback runs. */
+  #queued = 0
+  #unfinished = 0
+  /** Until when the rates are paid for. */
+  #messagesPaid = unpaid
+  #bytesPaid = unpaid
+  #lastChunkAt = 0
+  #closed = false
+
+  constructor (budget: IntakeBudget, socket: WebSocket, owner: IntakeOwner) {
+    this.#budget = budget
+    this.#socket = socket
+    this.#owner = owner
+  }
+
+  get held (): number {
+    return this.#queued + this.#unfinished
+  }
+
+  get unfinished (): number {
+    return this.#unfinished
+  }
+
+  get lastChunkAt (): number {
+    return this.#lastChunkAt
+  }
+
+  get isPaused (): boolean {
+    return this.#reasons !== 0
+  }
+
+  /** Bytes came, and ws has handed out the messages that they complete. */
+  chunkReceived (bytes: number): void {
+    if (this.#closed) return
+    const budget = this.#budget
+    const unfinished = unfinishedBytes(this.#socket)
+    if (unfinished !== this.#unfinished) this.#set(this.#queued, unfinished)
+    if (budget.bytes !== undefined || unfinished > 0) {
+      const now = this.#lastChunkAt = budget.now
+      if (budget.bytes !== undefined) {
+        this.#bytesPaid = budget.bytes.charge(this.#bytesPaid, now, bytes)
+        if (this.#bytesPaid > now) this.#throttle(this.#bytesPaid)
+      }
+    }
+    if (!budget.isOver(this) || (this.#reasons & PauseReason.Memory) !== 0) return
+    this.pause(PauseReason.Memory)
+    budget.awaitRoom(this)
+  }
+
+  /** A message is complete. */
+  messageReceived (): void {
+    const { messages } = this.#budget
+    this.#budget.completed(this)
+    if (this.#unfinished > 0) this.#set(this.#queued, 0)
+    if (messages === undefined) return
+    const { now } = this.#budget
+    this.#messagesPaid = messages.charge(this.#messagesPaid, now)
+    if (this.#messagesPaid > now) this.#throttle(this.#messagesPaid)
+  }
+
+  /** A message waits, or its callback runs. */
+  hold (bytes: number): void {
+    this.#set(this.#queued + bytes, this.#unfinished)
+  }
+
+  release (bytes: number): void {
+    this.#set(this.#queued - bytes, this.#unfinished)
+  }
+
+  pause (reason: number): void {
+    if (this.#closed) return
+    if (this.#reasons === 0) {
+      this.#budget.paused(1)
+      this.#socket.pause()
+    }
+    this.#reasons |= reason
+  }
+
+  resume (reasons: number): void {
+    if (this.#reasons === 0) return
+    this.#reasons &= ~reasons
+    if (this.#reasons !== 0) return
+    this.#budget.paused(-1)
+    this.#socket.resume()
+  }
+
+  stall (): void {
+    this.#budget.metrics.stalledMessages++
+    this.#owner.stalled()
+  }
+
+  /** Nothing that still comes counts, so that the closing handshake gets through. */
+  close (): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#set(this.#queued, 0)
+    this.#budget.forget(this)
+    this.resume(PauseReason.Queue | PauseReason.Rate | PauseReason.Memory)
+  }
+
+  #throttle (until: number): void {
+    this.pause(PauseReason.Rate)
+    this.#budget.throttle(this, until)
+  }
+
+  #set (queued: number, unfinished: number): void {
+    const complete = queued - this.#queued
+    const incomplete = unfinished - this.#unfinished
+    this.#queued = queued
+    this.#unfinished = unfinished
+    this.#budget.change(this, complete, incomplete)
+  }
+}

@@ -1,0 +1,95 @@
+import { PauseReason } from './intake-budget.ts'
+import type { ConnectionIntake } from './intake.ts'
+
+export interface InboundLimits {
+  /** A connection with more than that waiting is not read. */
+  readonly maxQueuedMessages: number
+  readonly maxQueuedBytes: number
+  readonly options: { readonly maxPayload?: number | undefined }
+}
+
+/** A message that was received, and how long it was. */
+export interface Waiting<Message> { readonly message: Message, readonly bytes: number }
+
+/** What a message costs beside its bytes while it is held. */
+const overheadBytes = 200
+/**
+ * What the network had brought before the socket was paused may hold so many more messages: two chunks full of empty ones, and a margin.
+ */
+const maxLateMessages = 32_768
+const lateBytes = 2_097_152
+/** A connection is read again when its buffer is half empty. */
+const resumeShare = 0.5
+
+/** Smaller messages share memory with each other: one by one they would cost 200 bytes each beside their own. */
+const pooledBytes = 1_024
+
+/** What a message of so many bytes takes of the memory of the instance. */
+export function weigh (bytes: number): number {
+  return bytes + overheadBytes
+}
+
+/**
+ * The messages of one connection that wait for its callbacks. When it is full the connection is not read until half of them are handled.
+ * What
+ * ws had read before comes all the same: it is kept, up to a hard limit that only compressed messages can reach.
+ */
+export class MessageBuffer<Message> {
+  readonly #limits: InboundLimits
+  #waiting: Array<Waiting<Message>> = []
+  #bytes = 0
+  /** Known as soon as something waits. */
+  #intake: ConnectionIntake | undefined
+
+  constructor (limits: InboundLimits) {
+    this.#limits = limits
+  }
+
+  get length (): number {
+    return this.#waiting.length
+  }
+
+  get bytes (): number {
+    return this.#bytes
+  }
+
+  /** Returns `false` when that is more than the hard limit. */
+  push (message: Message, bytes: number, intake: ConnectionIntake): boolean {
+    this.#intake = intake
+    this.#waiting.push({ message, bytes })
+    this.#bytes += bytes
+    intake.hold(weigh(bytes))
+    const { maxQueuedMessages, maxQueuedBytes, options: { maxPayload = 0 } } = this.#limits
+    // A single message may be as large as maxPayload allows.
+    if (this.length <= maxQueuedMessages && (this.length === 1 || this.#bytes <= maxQueuedBytes)) return true
+    intake.pause(PauseReason.Queue)
+    return this.length <= maxQueuedMessages + maxLateMessages && this.#bytes <= 2 * (maxQueuedBytes + maxPayload) + lateBytes
+  }
+
+  /** Takes out the oldest message. The caller releases what it weighs, once it is handled. */
+  shift (): Waiting<Message> | undefined {
+    const next = this.#waiting.shift()
+    if (next === undefined) return undefined
+    this.#bytes -= next.bytes
+    const { maxQueuedMessages, maxQueuedBytes } = this.#limits
+    if (this.length === 0 || (this.length <= maxQueuedMessages * resumeShare && this.#bytes <= maxQueuedBytes * resumeShare)) {
+      this.#intake?.resume(PauseReason.Queue)
+    }
+    return next
+  }
+
+  clear (): void {
+    this.#intake?.release(this.#bytes + this.length * overheadBytes)
+    this.#waiting = []
+    this.#bytes = 0
+  }
+}
+
+/** ws hands out views into what the network delivered at once: a few bytes that wait would hold 64 KiB. */
+export function detached (data: Buffer): Buffer {
+  if (data.buffer.byteLength <= 2 * data.length) return data
+  if (data.length < pooledBytes) return Buffer.from(data)
+  const copy = Buffer.allocUnsafeSlow(data.length)
+  copy.set(data)
+  return copy
+}

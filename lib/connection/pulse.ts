@@ -1,0 +1,75 @@
+/** What a network socket tells of its traffic. `_handle.writeQueueSize`: what the operating system has not taken of the current write. */
+export interface Traffic {
+  readonly bytesRead?: number
+  readonly bytesWritten?: number
+  readonly writableLength?: number
+  readonly _handle?: { readonly writeQueueSize?: number } | null
+}
+
+/** Intervals without a sign of life after which a connection is dead. */
+const maxSilentIntervals = 2
+/** The slowest link that is waited for, unless it was seen to be faster. */
+const slowestBytesPerSecond = 4_096
+/** Operating systems and proxies seldom hold more than this. What they do not take waits here, and is seen to move. */
+const maxOnTheWayBytes = 1_048_576
+
+/**
+ * Whether the other side of a connection lives, judged once per interval. Besides messages and pongs, progress counts: bytes of a large
+ * message that are still coming in, and bytes of one that is still going out. One ping is on its way at a time, behind all that was sent
+ * before it: its answer says that all of that arrived.
+ */
+export class Pulse {
+  /** Something came since the last look: for sockets that do not count their bytes. */
+  #heard = false
+  /** A ping is not answered yet. */
+  #asked = false
+  #silentIntervals = 0
+  /** What the socket had written when the last ping was sent, and when the last one that was answered was sent. */
+  #askedAtBytes = 0
+  #answeredAtBytes = 0
+  /** Looks since the last answer, and what arrived per interval up to that answer. */
+  #looks = 0
+  #arrivedPerInterval = 0
+  #readBytes = 0
+  /** What the operating system had taken at the last look, if not all: from then on it takes more only when the peer got some. */
+  #takenBytes: number | undefined
+
+  /** A message came. */
+  heard (): void {
+    this.#heard = true
+  }
+
+  ponged (): void {
+    this.#heard = true
+    if (!this.#asked) return
+    this.#asked = false
+    this.#arrivedPerInterval = (this.#askedAtBytes - this.#answeredAtBytes) / this.#looks
+    this.#answeredAtBytes = this.#askedAtBytes
+    this.#looks = 0
+  }
+
+  /** Called once per interval. Says what to do. */
+  look (traffic: Traffic, intervalMs: number): 'ping' | 'wait' | 'terminate' {
+    const { bytesRead = 0, bytesWritten = 0, writableLength = 0 } = traffic
+    const takenBytes = bytesWritten - writableLength - (traffic._handle?.writeQueueSize ?? 0)
+    const alive = this.#heard || bytesRead !== this.#readBytes || (this.#takenBytes !== undefined && takenBytes !== this.#takenBytes)
+    this.#heard = false
+    this.#readBytes = bytesRead
+    this.#takenBytes = writableLength > 0 ? takenBytes : undefined
+    this.#looks++
+    if (!this.#asked) {
+      this.#asked = true
+      this.#silentIntervals = 0
+      this.#askedAtBytes = bytesWritten
+      return 'ping'
+    }
+    this.#silentIntervals = alive ? 0 : this.#silentIntervals + 1
+    return this.#silentIntervals < maxSilentIntervals + this.#intervalsOnTheWay(intervalMs) ? 'wait' : 'terminate'
+  }
+
+  /** How long what was sent ahead of the ping may take to arrive, and the ping behind it. */
+  #intervalsOnTheWay (intervalMs: number): number {
+    const bytes = Math.min(this.#askedAtBytes - this.#answeredAtBytes, maxOnTheWayBytes)
+    return Math.floor(bytes / Math.max(this.#arrivedPerInterval, slowestBytesPerSecond * intervalMs / 1_000))
+  }
+}

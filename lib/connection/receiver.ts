@@ -1,0 +1,66 @@
+import type { Duplex } from 'node:stream'
+import type { WebSocket } from 'ws'
+
+/*
+ * What this package needs of the receiving half of ws beyond its documented API: how much of an unfinished message it holds. Everything is
+ * looked at before it is used; where a release of ws has another shape, unfinished messages are not counted.
+ * test/outbound/ws-internals.test.ts
+ * pins it.
+ */
+
+/** What a fragment, or a chunk of the network, costs beside its bytes. */
+const pieceBytes = 100
+
+interface Internals {
+  readonly _socket?: Partial<Duplex>
+  readonly _receiver?: Receiver
+}
+
+interface Receiver {
+  readonly _bufferedBytes?: unknown
+  readonly _messageLength?: unknown
+  readonly _buffers?: { readonly length: number }
+  readonly _fragments?: { readonly length: number }
+}
+
+const owner = Symbol('chunks')
+
+/** Told of each chunk that came from the network, after ws emitted the messages that it completed. */
+export interface ChunkListener { chunkReceived (bytes: number): void }
+
+interface OwnedStream extends Duplex { [owner]?: ChunkListener }
+
+/** Returns whether the release of ws is one that this file knows. */
+export function listenForChunks (socket: WebSocket, listener: ChunkListener): boolean {
+  const { _socket: stream } = socket as unknown as Internals
+  if (typeof stream?.on !== 'function' || receiverOf(socket) === undefined) return false
+  const owned = stream as OwnedStream
+  owned[owner] = listener
+  // Behind the listener of ws itself, which was added when the socket was handed over.
+  owned.on('data', onData)
+  return true
+}
+
+/** One function for all streams; each knows its listener. */
+function onData (this: OwnedStream, chunk: Buffer): void {
+  this[owner]?.chunkReceived(chunk.length)
+}
+
+/** The bytes that ws holds of a message that is not complete yet. */
+export function unfinishedBytes (socket: WebSocket): number {
+  const receiver = receiverOf(socket)
+  if (receiver === undefined) return 0
+  const bytes = receiver._bufferedBytes + receiver._messageLength
+  return bytes === 0 ? 0 : bytes + pieceBytes * (receiver._buffers.length + receiver._fragments.length)
+}
+
+type KnownReceiver =
+  { readonly _bufferedBytes: number, readonly _messageLength: number } &
+  Required<Pick<Receiver, '_buffers' | '_fragments'>>
+
+function receiverOf (socket: WebSocket): KnownReceiver | undefined {
+  const { _receiver: receiver } = socket as unknown as Internals
+  const known = typeof receiver?._bufferedBytes === 'number' && typeof receiver._messageLength === 'number' &&
+    typeof receiver._buffers?.length === 'number' && typeof receiver._fragments?.length === 'number'
+  return known ? receiver as KnownReceiver : undefined
+}

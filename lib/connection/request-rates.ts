@@ -1,0 +1,64 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Metrics } from '../metrics.ts'
+import type { ResolvedLimits } from '../options/limits.ts'
+import { RateLimit, unpaid } from '../rate.ts'
+import type { ClientRequest } from './frame-codec.ts'
+
+type Kind = 'requests' | 'replays' | 'tokens'
+
+/** How many requests per second one client of the framed protocol may make, by what they cost; the same for all clients of an instance. */
+export class RequestLimits {
+  readonly metrics: Pick<Metrics, 'requestsDelayed'>
+  readonly #limits = new Map<Kind, RateLimit>()
+
+  constructor (limits: Pick<ResolvedLimits, Kind>, metrics: Pick<Metrics, 'requestsDelayed'>) {
+    this.metrics = metrics
+    for (const kind of ['requests', 'replays', 'tokens'] as const) {
+      const rate = limits[kind]
+      if (rate !== undefined) this.#limits.set(kind, new RateLimit(rate))
+    }
+  }
+
+  limit (kind: Kind): RateLimit | undefined {
+    return this.#limits.get(kind)
+  }
+}
+
+/** Counts the requests of one client. Over its rate a request waits, and with it all that the client sent behind it. */
+export class RequestRates {
+  readonly #limits: RequestLimits
+  readonly #now: () => number
+  /** Until when each kind is paid for. */
+  readonly #paidUntil = new Map<Kind, number>()
+
+  constructor (limits: RequestLimits, now: () => number = () => performance.now()) {
+    this.#limits = limits
+    this.#now = now
+  }
+
+  /** Counts the request. Milliseconds that it has to wait, 0 for none. */
+  charge (request: ClientRequest): number {
+    const kind = kindOf(request)
+    const limit = kind === undefined ? undefined : this.#limits.limit(kind)
+    if (kind === undefined || limit === undefined) return 0
+    const now = this.#now()
+    const paidUntil = limit.charge(this.#paidUntil.get(kind) ?? unpaid, now)
+    this.#paidUntil.set(kind, paidUntil)
+    return Math.max(0, paidUntil - now)
+  }
+
+  /** Waits; `signal` ends it before its time. */
+  async wait (ms: number, signal: AbortSignal): Promise<void> {
+    this.#limits.metrics.requestsDelayed++
+    await sleep(ms, undefined, { signal, ref: false }).catch(() => undefined)
+  }
+}
+
+function kindOf (request: ClientRequest): Kind | undefined {
+  switch (request.type) {
+    case 'message': return undefined
+    case 'join': return request.since === undefined ? 'requests' : 'replays'
+    case 'leave': return 'requests'
+    case 'token': return 'tokens'
+  }
+}

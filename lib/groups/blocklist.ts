@@ -1,0 +1,135 @@
+import { maxBlocks, type Backplane } from '../backplane/backplane.ts'
+import { BoundedMap } from '../bounded-map.ts'
+import type { LocalConnection } from '../connection/connection.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { isUserId } from '../group-name.ts'
+import { readIdentity, readTokenId } from '../options/identity.ts'
+import type { ResolvedOptions } from '../options/resolve.ts'
+import type { Metrics } from '../metrics.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { BlockTarget, Identity } from '../types.ts'
+
+type NameOptions = Required<Pick<ResolvedOptions, 'userId' | 'expiresAt' | 'tokenId'>>
+
+const maxBlockMs = 2_592_000_000
+export const blockedReason = 'access was revoked'
+
+/**
+ * The users and tokens that are kept out for a while. Every instance has the whole list, so that no upgrade has to wait for an answer; the
+ * backplane keeps it for instances that start later, and for those that missed a change.
+ */
+export class Blocklist {
+  readonly #connections: () => Iterable<LocalConnection>
+  readonly #backplane: Pick<Backplane, 'block' | 'blocks'>
+  readonly #options: NameOptions
+  readonly #metrics: Metrics
+  readonly #now: () => number
+  /** When each block ends (on the clock of `now`). */
+  readonly #ends = new BoundedMap<string, number>({ maxWeight: 2 * maxBlocks })
+
+  constructor (
+    connections: () => Iterable<LocalConnection>, backplane: Pick<Backplane, 'block' | 'blocks'>, options: NameOptions, metrics: Metrics,
+    now: () => number = () => performance.now()
+  ) {
+    this.#connections = connections
+    this.#backplane = backplane
+    this.#options = options
+    this.#metrics = metrics
+    this.#now = now
+  }
+
+  get size (): number {
+    return this.#ends.size
+  }
+
+  /**
+   * Whether the identity is kept out now.
+   * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
+   */
+  covers (identity: Identity): boolean {
+    const { userId } = readIdentity(identity, this.#options)
+    const tokenId = readTokenId(identity, this.#options)
+    if (this.#ends.size === 0) return false
+    if (userId !== undefined && this.#isBlocked(`u:${userId}`)) return true
+    return tokenId !== undefined && this.#isBlocked(`t:${tokenId}`)
+  }
+
+  /**
+   * Stores a block, or with 0 its end. What happens to connections is `apply`.
+   * @throws {WebsocketGroupsError} WSG_BLOCKLIST_FULL, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  async store (name: string, forMs: number): Promise<void> {
+    if (!await this.#backplane.block(name, forMs)) throw new WebsocketGroupsError('WSG_BLOCKLIST_FULL')
+  }
+
+  /** An instance, maybe this one, blocked a name. Returns how many connections of this instance were closed. */
+  apply (name: string, forMs: number): number {
+    this.#ends.delete(name)
+    if (forMs <= 0) return 0
+    this.#ends.set(name, this.#now() + forMs)
+    return this.#closeCovered()
+  }
+
+  /** Takes over what the backplane has: at boot, and after an outage. Never rejects; while the backplane is out the list stays as it is. */
+  async load (): Promise<void> {
+    try {
+      const blocks = await this.#backplane.blocks()
+      const now = this.#now()
+      this.#ends.clear()
+      for (const { name, leftMs } of blocks) this.#ends.set(name, now + leftMs)
+      this.#closeCovered()
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) throw error
+    }
+  }
+
+  #isBlocked (name: string): boolean {
+    const end = this.#ends.get(name)
+    if (end === undefined) return false
+    if (end > this.#now()) return true
+    this.#ends.delete(name)
+    return false
+  }
+
+  /** Options of the service that throw now, and did not before, must not keep anybody in. */
+  #mustGo (identity: Identity): boolean {
+    try {
+      return this.covers(identity)
+    } catch {
+      return true
+    }
+  }
+
+  #closeCovered (): number {
+    let closed = 0
+    if (this.#ends.size === 0) return closed
+    for (const connection of this.#connections()) {
+      const { identity } = connection
+      if (identity === null || connection.closed || !this.#mustGo(identity)) continue
+      connection.closeForFault(CloseCode.OtherUser, blockedReason)
+      closed++
+    }
+    this.#metrics.connectionsBlocked += closed
+    return closed
+  }
+}
+
+/**
+ * The name of what is blocked, for the list.
+ * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID
+ */
+export function blockName (target: BlockTarget): string {
+  const { userId, tokenId } = target as { userId?: unknown, tokenId?: unknown }
+  const id = userId ?? tokenId
+  if ((userId !== undefined && tokenId !== undefined) || !isUserId(id)) {
+    throw new WebsocketGroupsError('WSG_BLOCK_INVALID', 'give either a userId or a tokenId')
+  }
+  return `${userId === undefined ? 't' : 'u'}:${id}`
+}
+
+/** @throws {WebsocketGroupsError} WSG_BLOCK_INVALID */
+export function assertBlockMs (forMs: unknown): asserts forMs is number {
+  if (!Number.isInteger(forMs) || (forMs as number) < 1 || (forMs as number) > maxBlockMs) {
+    throw new WebsocketGroupsError('WSG_BLOCK_INVALID', `forMs is ${String(forMs)}`)
+  }
+}

@@ -1,0 +1,153 @@
+import type { Backplane } from '../backplane/backplane.ts'
+import { hasCode, type ErrorCode } from '../errors.ts'
+import { Admissions, type Admission } from '../hub/admissions.ts'
+import type { Metrics } from '../metrics.ts'
+import { readIdentity } from '../options/identity.ts'
+import type { ResolvedLimits } from '../options/limits.ts'
+import type { ResolvedOptions } from '../options/resolve.ts'
+import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../rate.ts'
+import type { Identity } from '../types.ts'
+import type { Blocklist } from './blocklist.ts'
+
+/** Addresses whose latest upgrades are remembered: about 2 MB. Beyond it those that were quiet the longest count from zero again. */
+const maxAddresses = 20_000
+/** For those who wait for others to leave (seconds). */
+const fullRetrySeconds = 10
+
+/** Why an upgrade does not become a connection. */
+export interface Refusal {
+  readonly code: ErrorCode
+  readonly detail: string
+  /** `undefined`: to come back is no use. */
+  readonly retryAfterSeconds?: number | undefined
+}
+
+/** An address as the limits see it: what it is counted by, and whether it is one of the Internet. */
+export interface ClientAddress {
+  readonly key: string
+  readonly isPrivate: boolean
+}
+
+type GateOptions = Pick<ResolvedOptions, 'limits' | 'upgradeLimit' | 'userId' | 'expiresAt'>
+
+/** Decides which upgrades become connections: what an address, a user and this instance may have, and who is blocked. */
+export class Gate {
+  readonly #limits: ResolvedLimits
+  readonly #backplane: Pick<Backplane, 'syncUser'>
+  readonly #blocks: Pick<Blocklist, 'covers'>
+  readonly #options: GateOptions
+  readonly #metrics: Metrics
+  readonly #admissions = new Admissions()
+  readonly #addressRates: RateTable | undefined
+  readonly #bucket: TokenBucket | undefined
+
+  constructor (options: GateOptions, backplane: Pick<Backplane, 'syncUser'>, blocks: Pick<Blocklist, 'covers'>, metrics: Metrics) {
+    const { limits, upgradeLimit } = this.#options = options
+    this.#limits = limits
+    this.#backplane = backplane
+    this.#blocks = blocks
+    this.#metrics = metrics
+    this.#addressRates = limits.upgradesPerAddress === undefined ? undefined : new RateTable(limits.upgradesPerAddress, maxAddresses)
+    this.#bucket = upgradeLimit === false ? undefined : new TokenBucket(upgradeLimit)
+  }
+
+  /**
+   * Before anything else looks at an upgrade. It is not counted among the connections yet, so a refused token costs nobody else a place.
+   */
+  greet (address: ClientAddress | undefined): Refusal | undefined {
+    if (address !== undefined && this.#addressRates !== undefined && this.#limited('upgradesPerAddress', address)) {
+      const waitMs = this.#addressRates.take(address.key)
+      if (waitMs > 0) {
+        this.#metrics.refusedAddressRate++
+        return this.#refuse('WSG_RATE_LIMITED', 'upgrades of this address', Math.min(Math.ceil(waitMs / 1_000), maxRetryAfterSeconds))
+      }
+    }
+    return this.#full(address)
+  }
+
+  /**
+   * After authentication, as the last step before the upgrade. Every `Admission` has to be given back by `leave`.
+   * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
+   */
+  async admit (address: ClientAddress | undefined, identity: Identity | null): Promise<Admission | Refusal> {
+    const userId = identity === null ? undefined : readIdentity(identity, this.#options).userId
+    if (identity !== null && this.#blocks.covers(identity)) {
+      this.#metrics.refusedBlocked++
+      return this.#refuse('WSG_BLOCKED', '')
+    }
+    const full = this.#full(address)
+    if (full !== undefined) return full
+    const waitSeconds = this.#bucket?.take() ?? 0
+    if (waitSeconds > 0) {
+      this.#metrics.refusedUpgradeRate++
+      return this.#refuse('WSG_REFUSED', 'too many at once', waitSeconds)
+    }
+    const counted = address !== undefined && this.#limited('connectionsPerAddress', address) ? address.key : ''
+    const admission = this.#admissions.add(counted, userId)
+    if (userId === undefined || await this.#hasRoom(userId)) return admission
+    this.leave(admission)
+    this.#metrics.refusedUserFull++
+    return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this user', fullRetrySeconds)
+  }
+
+  /** A connection that came without an upgrade request to look at. */
+  admitUncounted (userId: string | undefined): Admission {
+    const admission = this.#admissions.add('', userId)
+    if (userId !== undefined) this.#store(userId)
+    return admission
+  }
+
+  /** The connection is closed, or the upgrade did not become one. Idempotent. */
+  leave (admission: Admission): void {
+    if (this.#admissions.remove(admission) && admission.userId !== undefined) this.#store(admission.userId)
+  }
+
+  connectionsOf (userId: string): number {
+    return this.#admissions.ofUser(userId)
+  }
+
+  stats (): Record<string, number> {
+    return { ...this.#admissions.stats(), addressesRemembered: this.#addressRates?.size ?? 0 }
+  }
+
+  #full (address: ClientAddress | undefined): Refusal | undefined {
+    const { connections, connectionsPerAddress } = this.#limits
+    if (connections !== undefined && this.#admissions.total >= connections) {
+      this.#metrics.refusedInstanceFull++
+      return this.#refuse('WSG_REFUSED', 'this instance has as many connections as it may', fullRetrySeconds)
+    }
+    if (connectionsPerAddress === undefined || address === undefined) return undefined
+    if (this.#admissions.ofAddress(address.key) < connectionsPerAddress) return undefined
+    this.#metrics.refusedAddressFull++
+    return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this address', fullRetrySeconds)
+  }
+
+  /** In the whole cluster; by this instance's own connections alone while the backplane cannot tell. */
+  async #hasRoom (userId: string): Promise<boolean> {
+    const { connectionsPerUser } = this.#limits
+    if (connectionsPerUser === undefined) return true
+    // Its place among this instance's own: those that came with it, and after it, do not count against it.
+    const place = this.#admissions.ofUser(userId)
+    try {
+      return place + await this.#backplane.syncUser(userId) <= connectionsPerUser
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+      this.#metrics.userLimitsLocal++
+      return place <= connectionsPerUser
+    }
+  }
+
+  /** The backplane repeats by itself what it could not store. */
+  #store (userId: string): void {
+    if (this.#limits.connectionsPerUser !== undefined) this.#backplane.syncUser(userId).catch(() => {})
+  }
+
+  #limited (limit: 'connectionsPerAddress' | 'upgradesPerAddress', { isPrivate }: ClientAddress): boolean {
+    return !isPrivate || this.#limits.explicit.has(limit)
+  }
+
+  #refuse (code: ErrorCode, detail: string, retryAfterSeconds?: number): Refusal {
+    this.#metrics.upgradesRefused++
+    return { code, detail, retryAfterSeconds }
+  }
+}

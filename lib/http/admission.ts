@@ -1,0 +1,62 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerAsyncHookHandler } from 'fastify'
+import { WebsocketGroupsError } from '../errors.ts'
+import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
+import type { Admission } from '../hub/admissions.ts'
+import { addressKey, isPrivateAddress } from './address.ts'
+
+/** Admissions of upgrades that are about to become connections, for the handler that takes them over. */
+const admitted = new WeakMap<FastifyRequest, () => Admission>()
+
+/**
+ * Makes the hook that looks at upgrades before anything else does: how many of them their address asks for, and whether there is room at
+ * all.
+ */
+export function greetUpgrades (gate: Gate): onRequestHookHandler {
+  return (request, reply, done) => {
+    const refusal = request.ws ? gate.greet(addressOf(request)) : undefined
+    done(refusal === undefined ? undefined : refused(reply, refusal))
+  }
+}
+
+/**
+ * Adds the last step before an upgrade, behind all preHandlers of its route: only upgrades that passed authentication, and that a route is
+ * there for, count for the limits of connections.
+ */
+export function admitUpgrades (app: FastifyInstance, gate: Gate): void {
+  const admit: preHandlerAsyncHookHandler = async (request, reply) => {
+    if (!request.ws) return
+    const admission = await gate.admit(addressOf(request), request.identity)
+    if ('code' in admission) throw refused(reply, admission)
+    const socket = reply.raw.socket
+    if (socket === null || socket.destroyed) return gate.leave(admission)
+    // An upgrade that fails after all ends its socket; one that succeeds is given back with its connection.
+    const leave = (): void => gate.leave(admission)
+    socket.once('close', leave)
+    admitted.set(request, () => {
+      socket.off('close', leave)
+      return admission
+    })
+  }
+  app.addHook('onRoute', route => {
+    const { websocket, wsHandler } = route as { websocket?: boolean, wsHandler?: unknown }
+    if (websocket === true || wsHandler !== undefined) route.preHandler = [...[route.preHandler ?? []].flat(), admit]
+  })
+}
+
+/** The admission of an upgrade that became a connection, which has to give it back from now on. */
+export function takeAdmission (request: FastifyRequest): Admission | undefined {
+  const take = admitted.get(request)
+  admitted.delete(request)
+  return take?.()
+}
+
+function addressOf (request: FastifyRequest): ClientAddress | undefined {
+  // Under injectWS of @fastify/websocket there is no network socket, and no address.
+  const ip = request.ip as string | undefined
+  return ip === undefined || ip === '' ? undefined : { key: addressKey(ip), isPrivate: isPrivateAddress(addressKey(ip)) }
+}
+
+function refused (reply: FastifyReply, { code, detail, retryAfterSeconds }: Refusal): WebsocketGroupsError {
+  if (retryAfterSeconds !== undefined) reply.header('retry-after', retryAfterSeconds)
+  return new WebsocketGroupsError(code, detail === '' ? undefined : detail)
+}

@@ -1,0 +1,74 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Backplane } from './backplane/backplane.ts'
+import { IntakeBudget } from './connection/intake-budget.ts'
+import { FlushScheduler } from './connection/outbound/flush-scheduler.ts'
+import { Backlog } from './delivery/backlog.ts'
+import { Broadcaster } from './delivery/broadcaster.ts'
+import { EchoFilter } from './delivery/echo.ts'
+import { EnvelopeFactory } from './delivery/envelopes.ts'
+import { LogCache } from './delivery/log-cache.ts'
+import { LoggedPublish } from './delivery/logged-publish.ts'
+import { Replay } from './delivery/replay.ts'
+import { ProofKeys } from './delivery/resume-proofs.ts'
+import { Blocklist } from './groups/blocklist.ts'
+import { Gate } from './groups/gate.ts'
+import { Membership } from './groups/membership.ts'
+import { GroupReads } from './groups/reads.ts'
+import { ConnectionCommands } from './groups/remote.ts'
+import { Hub } from './hub/hub.ts'
+import { instanceLog } from './logging.ts'
+import { Metrics } from './metrics.ts'
+import { GroupLogs } from './options/group-logs.ts'
+import type { ResolvedOptions } from './options/resolve.ts'
+import { Presence } from './presence/presence.ts'
+
+/** The parts of one instance, wired to each other. */
+export interface Parts {
+  readonly instanceId: string
+  readonly log: FastifyBaseLogger
+  readonly metrics: Metrics
+  readonly hub: Hub
+  readonly envelopes: EnvelopeFactory
+  readonly scheduler: FlushScheduler
+  readonly echoes: EchoFilter
+  readonly logs: GroupLogs
+  readonly cache: LogCache
+  readonly presence: Presence
+  readonly membership: Membership
+  readonly broadcaster: Broadcaster
+  readonly reads: GroupReads
+  readonly commands: ConnectionCommands
+  readonly blocks: Blocklist
+  readonly gate: Gate
+  readonly intake: IntakeBudget
+}
+
+/** Builds the parts of an instance, lowest layer first. Nothing runs yet. */
+export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger): Parts {
+  const { outage, joinTimeoutMs, operationTimeoutMs } = options
+  const metrics = new Metrics()
+  const hub = new Hub()
+  const envelopes = new EnvelopeFactory(id => hub.connections.get(id))
+  const instanceId = envelopes.origin
+  const log = instanceLog(appLog, instanceId, options.instanceLabel)
+  const scheduler = new FlushScheduler(options, metrics, log)
+  const echoes = new EchoFilter(hub, envelopes, metrics, log)
+  const logs = new GroupLogs(options)
+  const cache = new LogCache()
+  const proofKeys = new ProofKeys(backplane, options.secret, error => {
+    log.warn({ err: error }, 'the key that all instances share cannot be had')
+  })
+  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
+  const logged = new LoggedPublish(backplane, logs)
+  const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
+  const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
+  const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
+  const reads = new GroupReads(hub, backplane, outage.reads, proofKeys)
+  // A join that another instance is asked for may itself take `joinTimeoutMs` there.
+  const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
+  const gate = new Gate(options, backplane, blocks, metrics)
+  const intake = new IntakeBudget(options.limits, metrics)
+  const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, blocks, metrics)
+  const groups = { presence, membership, broadcaster, reads, commands, blocks, gate, intake }
+  return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, ...groups }
+}

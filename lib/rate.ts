@@ -1,0 +1,100 @@
+import { BoundedMap } from './bounded-map.ts'
+
+/** So many per second, after a burst of so many at once. */
+export interface Rate {
+  readonly perSecond: number
+  /** How many may come at once, after a quiet time. @default perSecond */
+  readonly burst?: number | undefined
+}
+
+/**
+ * A limit of rate that keeps one number for each of those it limits: the instant until which all that came is paid for (milliseconds, on
+ * the clock of `now`). No timer, no list of what came. A new one begins with `unpaid`.
+ */
+export class RateLimit {
+  readonly #msEach: number
+  readonly #burstMs: number
+
+  constructor ({ perSecond, burst = perSecond }: Rate) {
+    this.#msEach = 1_000 / perSecond
+    this.#burstMs = burst * this.#msEach
+  }
+
+  /** How long a quiet time has to be until the whole burst is free again (milliseconds). */
+  get burstMs (): number {
+    return this.#burstMs
+  }
+
+  /** Adds `cost` to what came. The result is the new instant: while it lies ahead of `now`, the limit is exceeded. */
+  charge (paidUntil: number, now: number, cost = 1): number {
+    return Math.max(paidUntil, now - this.#burstMs) + cost * this.#msEach
+  }
+}
+
+/** Nobody is told to come back later than this, so that a client that was refused in a rush is not lost. */
+export const maxRetryAfterSeconds = 30
+
+/** Where a `RateLimit` begins. */
+export const unpaid = -Infinity
+
+/** One limit of rate for many names (addresses, users). Forgets names that were quiet long enough, and beyond `maxNames` the oldest. */
+export class RateTable {
+  readonly #limit: RateLimit
+  readonly #names: BoundedMap<string, number>
+  readonly #now: () => number
+
+  constructor (rate: Rate, maxNames: number, now: () => number = () => performance.now()) {
+    this.#limit = new RateLimit(rate)
+    this.#now = now
+    this.#names = new BoundedMap({ maxWeight: maxNames, maxAgeMs: this.#limit.burstMs, now })
+  }
+
+  get size (): number {
+    return this.#names.size
+  }
+
+  /** Counts one more of `name`. 0: it may go on. Else it does not count, and may in so many milliseconds. */
+  take (name: string): number {
+    const now = this.#now()
+    const paidUntil = this.#limit.charge(this.#names.get(name) ?? unpaid, now)
+    if (paidUntil > now) return paidUntil - now
+    this.#names.set(name, paidUntil)
+    return 0
+  }
+}
+
+/**
+ * Lets through so many per second, and as many at once as were not used before. Who is refused is told when it is likely to get through.
+ */
+export class TokenBucket {
+  readonly #perSecond: number
+  readonly #burst: number
+  readonly #now: () => number
+  #tokens: number
+  /** Refused ones that will be back: the next is sent to the end of their line. */
+  #line = 0
+  #at: number
+
+  constructor ({ perSecond, burst = perSecond }: Rate, now: () => number = () => performance.now()) {
+    this.#perSecond = perSecond
+    this.#burst = burst
+    this.#now = now
+    this.#tokens = burst
+    this.#at = now()
+  }
+
+  /** 0: go ahead. Else the seconds to wait. */
+  take (): number {
+    const now = this.#now()
+    const gained = (now - this.#at) / 1_000 * this.#perSecond
+    this.#at = now
+    this.#tokens = Math.min(this.#burst, this.#tokens + gained)
+    this.#line = Math.max(0, this.#line - gained)
+    if (this.#tokens >= 1) {
+      this.#tokens--
+      return 0
+    }
+    this.#line = Math.min(this.#line + 1, this.#perSecond * maxRetryAfterSeconds)
+    return Math.ceil(this.#line / this.#perSecond)
+  }
+}

@@ -1,0 +1,82 @@
+import t from 'tap'
+import { until } from '../../helpers/until.ts'
+import { connect } from '../../helpers/client.ts'
+import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { openFramed, serve } from './framed-client.ts'
+
+noUnhandled(t)
+
+t.test('requests of each kind beyond their rate wait, and are answered in their order', async t => {
+  const rate = { perSecond: 20, burst: 5 }
+  for (const [limits, request] of [
+    [{ requests: rate }, (id: number) => ({ type: 'join', group: `g${id}`, id })],
+    [{ requests: rate }, (id: number) => ({ type: 'leave', group: `g${id}`, id })],
+    [{ tokens: rate }, (id: number, token: string) => ({ type: 'token', token, id })]
+  ] as const) {
+    const { url, app } = await serve(t, { limits }, app => app.wsRoom('/:room', { mayJoin: () => true }))
+    const client = await openFramed(t, `${url}/lobby`, { token: 'ann' })
+    const other = await openFramed(t, `${url}/lobby`, { token: 'bob' })
+    const began = performance.now()
+    for (let id = 1; id <= 10; id++) client.send(request(id, 'ann'))
+    other.send(request(1, 'bob'))
+    await other.nextOf('ack', { id: 1 })
+    for (let id = 1; id <= 10; id++) await client.nextOf('ack', { id })
+    t.ok(performance.now() - began > 200, 'five of them waited a twentieth of a second each')
+    t.ok(Number(app.registry.stats().requestsDelayed) >= 4)
+  }
+})
+
+t.test('messages do not count as requests', async t => {
+  const limits = { requests: { perSecond: 1 } }
+  const { url, app } = await serve(t, { limits }, app => app.wsRoom('/:room', { auth: false }))
+  const client = await openFramed(t, `${url}/lobby`)
+  for (let id = 1; id <= 50; id++) client.send({ type: 'message', data: 'x', id })
+  for (let id = 1; id <= 50; id++) await client.nextOf('ack', { id })
+  t.equal(app.registry.stats().requestsDelayed, 0)
+})
+
+t.test('a client that leaves while its request waits holds up nothing', async t => {
+  const { url, app } = await serve(t, { limits: { tokens: { perSecond: 1 } } }, app => app.wsRoom('/:room'))
+  const client = await openFramed(t, `${url}/lobby`, { token: 'ann' })
+  for (let id = 1; id <= 3; id++) client.send({ type: 'token', token: 'ann', id })
+  await client.nextOf('ack', { id: 1 })
+  const began = performance.now()
+  client.raw.terminate()
+  await until(() => app.registry.stats().connectionsClosed === 1)
+  t.ok(performance.now() - began < 900)
+})
+
+t.test('a user cannot make up more groups than newGroupsPerMinute; groups that others are in already do not count', async t => {
+  const { url, app } = await serve(t, { limits: { newGroupsPerMinute: 5 } }, app => app.wsRoom('/:room', { mayJoin: () => true }))
+  const bob = await openFramed(t, `${url}/lobby`, { token: 'bob' })
+  bob.send({ type: 'join', group: 'shared', id: 1 })
+  await bob.nextOf('ack', { id: 1 })
+  const ann = await openFramed(t, `${url}/lobby`, { token: 'ann' })
+  for (let id = 1; id <= 6; id++) ann.send({ type: 'join', group: `made-up-${id}`, id })
+  for (let id = 1; id <= 5; id++) await ann.nextOf('ack', { id })
+  t.match(await ann.nextOf('error', { id: 6 }), { code: 'WSG_RATE_LIMITED' })
+  ann.send({ type: 'join', group: 'shared', id: 7 })
+  await ann.nextOf('ack', { id: 7 })
+  const again = connect(t, `${url}/another`, { headers: { authorization: 'Bearer ann' } })
+  t.match(await again.closed, { code: 1013 }, 'with another connection neither')
+  t.equal(app.registry.stats().newGroupsRefused, 2)
+})
+
+t.test('nobody crowds the others out of a list of members, and a list has a size', async t => {
+  const limits = { presenceEntriesPerUser: 2, presenceBytes: 2_250 }
+  const memberInfo = (): string => 'x'.repeat(300)
+  const { url, app } = await serve(t, { limits, memberInfo }, app => app.wsRoom('/:room', { presence: true }))
+  const crowd = []
+  for (let n = 0; n < 8; n++) crowd.push(await openFramed(t, `${url}/lobby`, { token: 'crowd' }))
+  for (const token of ['ann', 'bob']) await openFramed(t, `${url}/lobby`, { token })
+  const users = async (token: string): Promise<string[]> => {
+    const client = await openFramed(t, `${url}/lobby`, { token })
+    const { members } = await client.nextOf('members') as unknown as { members: ReadonlyArray<{ readonly userId: string }> }
+    t.ok(JSON.stringify(members).length <= 2_252)
+    return members.map(({ userId }) => userId).sort()
+  }
+  await until(async () => await app.registry.groupCount('lobby') === 10)
+  t.strictSame(await users('cid'), ['ann', 'bob', 'cid', 'crowd', 'crowd'])
+  t.equal((await users('dan')).length, 5, 'dan does not fit any more')
+  t.ok(Number(app.registry.stats().memberEntriesLeftOut) >= 6)
+})
