@@ -16,10 +16,10 @@ t.test('over a slow link all of a large log is read, while appends and beats go 
   // One that takes longer than the deadline of a call.
   await appendQuietly(redis.admin, 'log big', 'last'.padEnd(900_000))
   proxy.limit(bytesPerSecond)
-  let reading = true
+  const reading = new AbortController()
   const results: Array<number | string> = []
   const appending = (async () => {
-    while (reading) {
+    while (!reading.signal.aborted) {
       results.push(...await append(['x'], { group: 'log other' }))
       await new Promise(resolve => setTimeout(resolve, 20))
     }
@@ -33,7 +33,7 @@ t.test('over a slow link all of a large log is read, while appends and beats go 
       more = page.more
     }
   } finally {
-    reading = false
+    reading.abort()
     await appending
   }
   t.strictSame(texts, [...Array.from({ length: stored }, (_, n) => String(n)), 'last'])
