@@ -3,6 +3,7 @@ import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
+import { isThenable, toError } from './callback-results.ts'
 import { ConnectionIntake, type IntakeOwner } from './intake.ts'
 import type { IntakeBudget } from './intake-budget.ts'
 import { detached, MessageBuffer, weigh, type InboundLimits, type Waiting } from './message-buffer.ts'
@@ -15,8 +16,12 @@ import type { Connection, LossReason } from '../types.ts'
 
 /** Where the messages come from, and what their instance has room for. */
 export interface InboundSource { readonly socket: WebSocket, readonly intake: IntakeBudget }
+
 /** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
 const smallChunkBytes = 1_024
+/** A client is not read while this part of `maxBufferedBytes` waits for it. */
+const backlogShare = 0.25
+
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends Connection {
   /** Closes, and terminates soon after: the client, or this side, is at fault. */
@@ -31,12 +36,6 @@ export interface RequestHandler {
 }
 
 interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
-
-/** Errors that will pass by themselves. */
-const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL'] as const
-/** Status codes from here on are the server's fault. */
-const serverFault = 500
-
 export interface Closed { readonly code: number, readonly reason: string }
 /** Messages of a group that are lost to the connection. */
 interface Loss { readonly group: string, readonly reason: LossReason }
@@ -54,6 +53,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   /** Made when the client sends something: most connections only listen. */
   #intake: ConnectionIntake | undefined
   readonly #source: InboundSource
+  readonly #limits: InboundLimits
   /** A callback runs, or the first one did not yet. */
   #busy = true
   #connecting = true
@@ -73,6 +73,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   ) {
     this.#connection = connection
     this.#callbacks = callbacks
+    this.#limits = limits
     this.#queue = new MessageBuffer(limits)
     this.#source = source
     this.#metrics = metrics
@@ -105,9 +106,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   }
 
   /** This side does not read the socket for now, so that nothing the client says can be heard. */
-  get paused (): boolean {
-    return this.#intake?.isPaused === true
-  }
+  get paused (): boolean { return this.#intake?.waitsForUs === true }
 
   /** Bytes came from the network, and the messages that they complete are received. */
   chunkReceived (bytes: number): void {
@@ -119,6 +118,11 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   /** A message came, of whatever kind. */
   countMessage (): void {
     if (!this.#stopped && this.#ended === undefined) this.#taken.messageReceived()
+  }
+
+  /** A client that sends without reading what it causes is not read either, long before it is closed for that. */
+  get isBehind (): boolean {
+    return this.#connection.bufferedBytes > this.#limits.maxBufferedBytes * backlogShare
   }
 
   /** The client began a message, does not go on with it, and others need the memory. */
@@ -306,13 +310,4 @@ function isLoss (message: Message | undefined): message is Loss {
 
 function isFramed (message: Message | undefined): message is FramedRequest {
   return typeof message === 'object' && 'handler' in message
-}
-
-export function isThenable (value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && 'then' in value
-}
-
-function toError (thrown: unknown): Error {
-  if (thrown instanceof Error) return thrown
-  return new Error(`a callback threw a non-Error value: ${typeof thrown === 'string' ? thrown : typeof thrown}`, { cause: thrown })
 }

@@ -46,7 +46,7 @@ function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<Conn
     userId: undefined,
     log,
     callbacks: { onMessage () {}, ...callbacks },
-    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, options: {} },
+    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 1_000, options: {} },
     intake: new IntakeBudget(resolveLimits(), metrics),
     scheduler: new FlushScheduler({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0, limits: resolveLimits() }, metrics, quiet),
     metrics,
@@ -185,7 +185,7 @@ t.test('what was handled no longer counts as waiting', async t => {
       await new Promise<void>(resolve => { next = resolve })
       seen.push(data.length)
     }
-  }, { limits: { maxQueuedMessages: 10, maxQueuedBytes: 100, options: {} } })
+  }, { limits: { maxQueuedMessages: 10, maxQueuedBytes: 100, maxBufferedBytes: 1_000, options: {} } })
   start()
   await new Promise(resolve => setImmediate(resolve))
   for (let i = 0; i < 3; i++) socket.emit('message', Buffer.alloc(40), true)
