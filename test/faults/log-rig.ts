@@ -55,12 +55,9 @@ export async function appendQuietly (redis: TestRedis['admin'], group: string, t
   const names = new Keys('wsg:')
   const parts = encodeParts(envelope(group, text), false)
   if (kind !== 0) parts.prefix[0] = kind
+  const targets = [{ group, log: { maxMessages: keep, maxBytes: 1_073_741_824, ttlMs: 600_000 } }]
   const { keys, args } = encodeAppend(names, {
-    targets: [{ group, log: { maxMessages: keep, maxBytes: 1_073_741_824, ttlMs: 600_000 } }],
-    publisher,
-    sequence: ++sequence,
-    key: undefined,
-    messages: [{ ...parts, nonce: randomNonce() }]
+    publisher, key: undefined, messages: [{ ...parts, targets, sequence: ++sequence, nonce: randomNonce() }]
   })
   await redis.eval(append.lua, keys.length, ...keys, ...args.with(6, channel))
   const [bytes] = await redis.lrangeBuffer(names.log(group), -1, -1)

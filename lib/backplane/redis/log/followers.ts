@@ -9,6 +9,7 @@ import { CatchUp, type Progress } from './catch-up.ts'
 import { CopyOrder } from './copy-order.ts'
 import { LogEnds } from './ends.ts'
 import { LogFollower } from './follower.ts'
+import { SettingsDifferences } from './settings.ts'
 
 const retryMs = 200
 const concurrentRepairs = 64
@@ -36,11 +37,11 @@ export class LogFollowers {
   #closed = false
   #repaired = 0
 
-  constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void) {
+  constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void, differences = new SettingsDifferences()) {
     this.#link = link
     this.#local = local
     this.#changed = changed
-    this.#ends = new LogEnds(link, keys)
+    this.#ends = new LogEnds(link, keys, differences)
     // Not within the turn: a repair that ends in it does not run again before it is over.
     this.#order = new CopyOrder(group => this.#followers.get(group), follower => setImmediate(() => { this.#wake(follower) }))
     this.#catchUp = new CatchUp(link, keys, local, this.#order, follower => this.#gone(follower))
@@ -133,7 +134,7 @@ export class LogFollowers {
     for (const follower of this.#repairs) this.#work.add(follower)
   }
 
-  /** Compares the ends of quiet logs with what was delivered, against losses that no link noticed. */
+  /** Compares the ends of quiet logs with what was delivered, against losses that no link noticed, and keeps their metas alive. */
   async sweep (): Promise<void> {
     if (!this.#link.up || this.#sweeping) return
     this.#sweeping = true
@@ -141,7 +142,7 @@ export class LogFollowers {
       const quiet = [...this.#followers.values()].filter(({ position, buffering }) => position !== undefined && !buffering)
       for (const some of chunks(quiet, probesAtOnce)) {
         const before = some.map(({ position }) => position)
-        const ends = await this.#ends.readAll(some.map(({ group }) => group))
+        const ends = await this.#ends.keepAll(some.map(({ group }) => group))
         for (const [index, follower] of some.entries()) {
           if (this.#gone(follower) || follower.position !== before[index] || follower.buffering) continue
           // The message may be on its way on the other link: then the repair finds it first, and drops it when it comes.

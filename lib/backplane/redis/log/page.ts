@@ -5,6 +5,7 @@ import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import { remembered, type LogFollower } from './follower.ts'
 import { readLog } from './read-script.ts'
+import { unpackSettings, type Difference } from './settings.ts'
 
 const pageSize = 100
 const maxForkSize = 10_000
@@ -22,6 +23,8 @@ export interface RedisLogPage extends LogPage {
    * too.
    */
   readonly last: LogPosition
+  /** Settings of the log that differ between processes. */
+  readonly difference?: Difference | undefined
 }
 
 interface Entries {
@@ -30,6 +33,7 @@ interface Entries {
   readonly top: LogPosition
   readonly entries: readonly Buffer[]
   readonly more: boolean
+  readonly difference: Difference | undefined
 }
 
 /** `since`: a position; `logStart`: from the earliest message that is kept; `undefined`: the latest ones. */
@@ -42,7 +46,7 @@ export async function readPage (
     const gap = since === undefined || since.epoch === '' ? undefined : 'epoch'
     return { gap, messages: [], before: logStart, end: logStart, last: logStart, more: false }
   }
-  const { gap, top, entries, more } = read
+  const { gap, top, entries, more, difference } = read
   const messages = entries.map(bytes => decode(bytes)).filter(isLogged)
   const latest = entries.at(-1)
   const last = latest === undefined ? top : positionOf(latest)
@@ -51,7 +55,7 @@ export async function readPage (
     const next = await readPage(link, keys, group, last, limit)
     return next.gap === undefined ? { ...next, gap } : next
   }
-  return { gap, messages, before: positionBefore(entries, top), end: top, last, more }
+  return { gap, messages, before: positionBefore(entries, top), end: top, last, more, difference }
 }
 
 /** A page of what follows the position in the follower's log; `undefined`: the log changed between two readings of it. */
@@ -95,13 +99,13 @@ async function readEntries (
   let reply = await read(false)
   // The next message alone is larger than what may be under way beside other reads.
   if (reply[5] === 1 && reply[4]?.length === 0) reply = await read(true)
-  const [status = Status.none, epoch = '', offset = 0, nonce = noNonce, entries = [], more = 0] = reply
+  const [status = Status.none, epoch = '', offset = 0, nonce = noNonce, entries = [], more = 0, differ] = reply
   if (status === Status.none) return undefined
   const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: Buffer.from(nonce).readUInt32BE() }
-  return { gap: reasons[status], top, entries, more: more === 1 && entries.length > 0 }
+  return { gap: reasons[status], top, entries, more: more === 1 && entries.length > 0, difference: unpackSettings(differ) }
 }
 
-type Reply = [number?, Buffer?, number?, Buffer?, Buffer[]?, number?]
+type Reply = [number?, Buffer?, number?, Buffer?, Buffer[]?, number?, Buffer?]
 
 function sizeOf ([,,,, entries = [], more = 0]: Reply): { readonly bytes: number, readonly full: boolean } {
   return { bytes: entries.reduce((sum, { length }) => sum + length, 0), full: more === 1 }
