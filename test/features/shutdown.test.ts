@@ -131,7 +131,7 @@ t.test('an instance that closes while its Redis hangs, or is cut off, or is gone
   await Promise.all((['hangs', 'is cut off', 'is gone'] as const).map(async trouble => {
     const own = await startRedis(t)
     const proxy = await startProxy(t, own.port)
-    const cluster = await redisCluster(t, own, { redis: proxy.url })
+    const cluster = await redisCluster(t, own, { redis: proxy.url, operationTimeoutMs: 500, joinTimeoutMs: 1_000 })
     const a = await cluster.start()
     const { client } = await a.enter('room')
     if (trouble === 'hangs') own.stop()

@@ -63,10 +63,13 @@ function sendId (connection: Pick<Connection, 'id' | 'send'>): void {
   connection.send(connection.id)
 }
 
+/** Long deadlines, so that a busy machine is not taken for an outage; a test that is about deadlines sets its own. */
+const patient = { operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }
+
 export async function startInstance (t: Test, { routes, listen = true, ...options }: InstanceOptions): Promise<TestInstance> {
   const app = Fastify()
   t.teardown(async () => await app.close())
-  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, ...options })
+  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, ...patient, ...options })
   app.get('/ws', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({ onConnect: sendId, onMessage () {} }))
   app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room, onJoin: sendId })
   routes?.(app)
