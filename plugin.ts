@@ -13,6 +13,7 @@ import { guardSockets } from './lib/http/shutdown.ts'
 import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { makeWsHandler } from './lib/http/ws-handler.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
+import { fitBootTimeout } from './lib/options/boot-timeout.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
 import { Instance } from './lib/instance.ts'
 import type { PublisherOptions, WebsocketGroupsOptions } from './lib/options/types.ts'
@@ -45,7 +46,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   if (app.hasDecorator('registry') || servers.has(app.server)) {
     throw new WebsocketGroupsError('WSG_ALREADY_REGISTERED', 'register it once, in the scope that encloses all its routes')
   }
-  const options = resolveOptions(raw)
+  const options = fitBootTimeout(resolveOptions(raw), raw.bootTimeoutMs, app.initialConfig.pluginTimeout)
   servers.add(app.server)
   const instance = new Instance(options, makeBackplane(options), app.log)
 

@@ -56,6 +56,12 @@ const withoutStack: readonly string[] = [
 
 export type ErrorCode = keyof typeof errorCodes
 
+interface ErrorInit {
+  readonly cause?: unknown
+  /** Instead of the one that the code stands for. */
+  readonly statusCode?: number
+}
+
 /** Test `error.code`, not `instanceof`: an ESM and a CommonJS copy of this class may live in one process. */
 export class WebsocketGroupsError extends Error {
   override readonly name = 'WebsocketGroupsError'
@@ -64,7 +70,7 @@ export class WebsocketGroupsError extends Error {
   /** What was wrong this time, without the text that all errors with this code share. */
   readonly detail: string | undefined
 
-  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: { cause?: unknown, statusCode?: number } = {}) {
+  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: ErrorInit = {}) {
     super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
     this.code = code
     this.detail = detail

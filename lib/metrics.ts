@@ -39,6 +39,8 @@ export class Metrics {
   publishesDropped = 0
   /** Joins that succeeded on this instance alone, because the backplane was out. */
   joinsLocal = 0
+  /** Messages that failed while their connections stayed: in an outage of the backplane, or because the message was wrong. */
+  messagesFailed = 0
   /** How often a connection was not read for a while, because it, or the instance, had too much to handle. */
   pauses = 0
   /** Connections closed because others needed the memory that an unfinished message of theirs took. */
@@ -47,6 +49,8 @@ export class Metrics {
   queueOverflows = 0
   /** Connections closed because their clients read too slowly. */
   slowConsumersClosed = 0
+  /** Connections closed for a message of more frames than a message may have. */
+  fragmentFloods = 0
   /** Volatile messages that slow connections did not get. */
   framesDropped = 0
   /** Messages that a newer one with the same key replaced before a slow connection got them. */

@@ -19,8 +19,8 @@ export interface WsAuthOptions<Who = Identity> {
   /** Also takes the token from this query parameter. It ends up in access logs: prefer the subprotocol. @default false */
   readonly query?: string | false | undefined
   /**
-   * Origins that may connect (`https://example.com`; scheme, host and port are compared), or a function, which lets in with `true` alone. Left out: any,
-   * but only the own host when `cookie` is on.
+   * Origins that may connect (`https://example.com`; scheme, host and port are compared), or a function, which lets in with `true` alone.
+   * Left out: any, but only the own host when `cookie` is on.
    */
   readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean | Promise<boolean>) | undefined
 }
@@ -46,7 +46,11 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   onDisconnect?: ((
     connection: Connection<Params, Who>, closed: { readonly code: number, readonly reason: string }
   ) => Awaitable<unknown>) | undefined
-  /** `onMessage` threw, or the socket failed. `true` keeps the connection, anything else closes it with 1011. */
+  /**
+   * `onMessage` threw, or the socket failed. `true` keeps the connection, anything else closes it with 1011. Without `onError` a connection
+   * stays when the error will pass (WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_QUEUE_FULL) or has a `statusCode` below 500, and one of the
+   * framed protocol always does. A client of the framed protocol is told of the error when its connection stays.
+   */
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */
   mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
@@ -77,8 +81,8 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
   readonly auth?: Auth & (boolean | WsAuthOptions<Who>) | undefined
   /**
-   * Which group a connection joins. Has to be given where the service has more than one room route: by default two of them could lead to the same group, and
-   * the `authorize` of neither would protect it. @default the path's parameter `room`, or its only parameter
+   * Which group a connection joins. Has to be given where the service has more than one room route: by default two of them could lead to
+   * the same group, and the `authorize` of neither would protect it. @default the path's parameter `room`, or its only parameter
    */
   readonly group?: ((params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string>) | undefined
   readonly schema?: FastifySchema | undefined

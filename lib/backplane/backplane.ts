@@ -149,7 +149,8 @@ export interface LocalInstance {
  *   delivered where it belongs.
  * - An envelope arrives at most once per target.
  * - While an instance is subscribed to a group, it gets every message of its log, in order, each once: what the transport lost is read
- *   from the log before anything newer is delivered. Where that is impossible, `LocalInstance.gap` is called once, before what is still there.
+ *   from the log before anything newer is delivered. Where that is impossible, `LocalInstance.gap` is called once, before what is still
+ * there.
  * - Memberships are absolute state, pulled from the instance: nothing is lost by an outage, nothing queues up during one.
  * - The memberships of an instance that dies vanish without its help.
  * - Every promise settles within a deadline; while the backplane is out, at once.
@@ -192,9 +193,10 @@ export interface Backplane {
    */
   append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended>
   /**
-   * Reads one page of a log, oldest first: what follows `since`, or without it the latest `limit` messages of the log. From the beginning of the log, the
-   * position with epoch '', it reads from the earliest message that is kept (`gap` is then 'trimmed' when that is not the very first). A page has at most
-   * `limit` messages and `maxPageBytes`, but at least one message where there is one; what does not fit follows with `more`.
+   * Reads one page of a log, oldest first: what follows `since`, or without it the latest `limit` messages of the log. From the beginning
+   * of the log, the position with epoch '', it reads from the earliest message that is kept (`gap` is then 'trimmed' when that is not the
+   * very first). A page has at most `limit` messages and `maxPageBytes`, but at least one message where there is one; what does not fit
+   * follows with `more`.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>

@@ -29,6 +29,7 @@ export interface FramedInit extends RefreshInit {
   readonly requestLimits: RequestLimits
   readonly pingMs: number
   readonly resumeMs: number
+  /** How long the client may take to say hello, and the route after that to put the connection into the groups that the hello resumes. */
   readonly helloTimeoutMs: number
 }
 
@@ -39,8 +40,6 @@ const drawnSession = /^[\w-]{22}$/
 /** What a client is told of an error without a code. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
 const maxHelloBytes = 65_536
-/** How long after the hello a route may take to put the connection into a group that it resumes. */
-const resumeOfferMs = 10_000
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
 /** What one client of the framed protocol says (docs/protocol.md): a hello, then requests that take their turn in the queue. */
@@ -157,7 +156,7 @@ export class FramedSession implements RequestHandler {
   /** Keeps the offers for a while: the client chose the names of the groups, which must not live as long as the connection. */
   #offer (resume: ReadonlyMap<string, ResumePoint>): void {
     this.#offers = new Map(resume)
-    this.#offersTimer = setTimeout(() => { this.#offers = undefined }, resumeOfferMs).unref()
+    this.#offersTimer = setTimeout(() => { this.#offers = undefined }, this.#init.helloTimeoutMs).unref()
   }
 
   #violation (why: string): void {
@@ -243,16 +242,21 @@ export class FramedSession implements RequestHandler {
 }
 
 /**
- * What a client is told of an error. The texts of errors that are the fault of the server (no status, or 500 and up) may name hosts,
- * queries or files, so they stay here.
+ * What a client is told of an error. The codes and texts of errors that are the fault of the server (no status, or 500 and up) may name
+ * hosts, queries or files, so they stay here unless they are this package's own.
  */
 function describeError (error: unknown): { readonly code: string, readonly message: string } {
-  const fields = typeof error === 'object' && error !== null ? error : {}
-  const { code, statusCode, message } = fields as { code?: unknown, statusCode?: unknown, message?: unknown }
-  // Some libraries put the name of what failed into their codes.
-  const known = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
-  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') return { code: known, message }
-  return { code: known, message: errorCodes[Object.hasOwn(errorCodes, known) ? known as ErrorCode : handlerFailed].text }
+  const { code, statusCode, message } = toObject(error)
+  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
+    // Some libraries put the name of what failed into their codes.
+    return { code: typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed, message }
+  }
+  const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
+  return { code: known, message: errorCodes[known].text }
+}
+
+function toObject (value: unknown): { readonly code?: unknown, readonly statusCode?: unknown, readonly message?: unknown } {
+  return typeof value === 'object' && value !== null ? value : {}
 }
 
 /**

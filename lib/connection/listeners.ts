@@ -1,9 +1,14 @@
 import type { RawData, WebSocket } from 'ws'
+import { boundParts } from './message-parts.ts'
 
 const owner = Symbol('connection')
 
 /** Told what happens to its socket. */
 export interface SocketOwner {
+  readonly outbound: {
+    /** ws answered a ping of the client. */
+    pongWritten (): void
+  }
   received (data: Buffer, isBinary: boolean): void
   ponged (data: Buffer): void
   socketFailed (error: Error): void
@@ -16,13 +21,19 @@ interface OwnedSocket extends WebSocket { [owner]: SocketOwner }
 export function listen (socket: WebSocket, connection: SocketOwner): void {
   (socket as OwnedSocket)[owner] = connection
   socket.on('message', onMessage)
+  socket.on('ping', onPing)
   socket.on('pong', onPong)
   socket.on('error', onError)
   socket.on('close', onClose)
+  boundParts(socket)
 }
 
 function onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {
   (this as OwnedSocket)[owner].received(data as Buffer, isBinary)
+}
+
+function onPing (this: WebSocket): void {
+  (this as OwnedSocket)[owner].outbound.pongWritten()
 }
 
 function onPong (this: WebSocket, data: Buffer): void {

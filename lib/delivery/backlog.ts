@@ -38,6 +38,10 @@ export class Backlog {
     return this.#count
   }
 
+  isLogged (group: string): boolean {
+    return this.#logs.of(group) !== undefined
+  }
+
   /** This instance does not follow the log now: what is remembered of it may have been lost since. */
   forget (group: string): void {
     this.#cache.forget(group)
@@ -50,7 +54,7 @@ export class Backlog {
    */
   async replay (group: string, { since, history = 0 }: JoinOptions, floor?: LogPosition): Promise<BacklogPage> {
     const position = since === undefined ? undefined : assertPosition(since)
-    const logged = this.#logs.of(group) !== undefined
+    const logged = this.isLogged(group)
     if (logged && this.#backplane.localHistory !== true) this.#cache.enable()
     if (!logged) return nothing(undefined, position)
     try {

@@ -5,7 +5,7 @@ import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
-import type { ProofKeys } from './resume-proofs.ts'
+import { ResumeProofs, type ProofKeys } from './resume-proofs.ts'
 
 /** A member that is first told what it missed; live messages are held back until then. */
 export interface PendingReplay {
@@ -15,6 +15,8 @@ export interface PendingReplay {
   readonly grant: string | undefined
   readonly holdback: Holdback
 }
+
+const noProofs = new ResumeProofs([])
 
 /** Gives a joining connection what it missed, then what came meanwhile, each message once and in order. */
 export class Replay {
@@ -52,7 +54,8 @@ export class Replay {
     const { member, options, grant } = pending
     const { connection, group } = member
     try {
-      const proofs = await this.#proofKeys.proofs()
+      // A group without a log has nothing to prove anything for.
+      const proofs = this.#backlog.isLogged(group) ? await this.#proofKeys.proofs() : noProofs
       const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
       const { before, messages, epoch, ...recovery } = await this.#backlog.replay(group, options, floor)
       const result: JoinResult = { scope, ...recovery, ...(before === undefined ? {} : { position: proofs.format(group, before) }) }

@@ -27,16 +27,20 @@ export function originCheck (allowed: AllowedOrigins, withCookie: boolean): Orig
 }
 
 /**
- * `request.host` is what the browser asked for, also behind a proxy when `trustProxy` is set. A page that came without TLS is not of the own host where
- * this one came with it; the other way round, TLS may end at a proxy that this process knows nothing of.
+ * `request.host` is what the browser asked for, also behind a proxy when `trustProxy` is set. A page that came without TLS is not of the
+ * own host where this one came with it; the other way round, TLS may end at a proxy that this process knows nothing of.
  */
 function isOwnHost (origin: string, request: FastifyRequest): boolean {
   const page = parse(origin)
-  if (page === undefined || !webSchemes.includes(page.protocol) || (request.protocol === 'https' && page.protocol !== 'https:')) return false
+  if (page === undefined || !webSchemes.includes(page.protocol)) return false
+  if (request.protocol === 'https' && page.protocol !== 'https:') return false
   return parse(`${page.protocol}//${request.host}`)?.host === page.host
 }
 
-/** Scheme, host and port, with default ports left out and hosts as browsers write them; `undefined` for what is no origin ('null' of sandboxed frames). */
+/**
+ * Scheme, host and port, with default ports left out and hosts as browsers write them; `undefined` for what is no origin ('null' of
+ * sandboxed frames).
+ */
 function normalize (origin: string): string | undefined {
   const url = parse(origin)
   if (url === undefined || !isBare(origin)) return undefined

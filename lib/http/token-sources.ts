@@ -24,8 +24,8 @@ function firstOf (...tokens: ReadonlyArray<string | null | undefined>): string |
 
 /**
  * Which of the offered subprotocols the server answers with, for the `handleProtocols` of ws. Never the token: it would come back in a
- * header that proxies log. A browser drops the connection when it offered some and gets none, so something is chosen where there is a choice: the framed
- * protocol of this package if it is there, else what the client likes best.
+ * header that proxies log. A browser drops the connection when it offered some and gets none, so something is chosen where there is a
+ * choice: the framed protocol of this package if it is there, else what the client likes best.
  */
 export function selectProtocol (offered: ReadonlySet<string>, _request?: IncomingMessage): string | false {
   const protocols = [...offered]

@@ -59,7 +59,8 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
       const identity = token === null ? undefined : await identify(authenticate as Authenticate<unknown>, token, request, plugin)
       if (identity === undefined) throw unauthorized(reply, 'Bearer error="invalid_token"')
       // After the deadline nobody waits for the rest.
-      if (inTime() && authorize !== undefined && await authorize(identity as Who, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN')
+      if (authorize === undefined || !inTime()) return identity
+      if (await authorize(identity as Who, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN')
       return identity
     }
 
@@ -89,7 +90,9 @@ async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, 
 }
 
 /** Resolves with nothing when the token is no good. */
-async function identify (authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, options: AuthOptions): Promise<Identity | undefined> {
+async function identify (
+  authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, options: AuthOptions
+): Promise<Identity | undefined> {
   const identity = await verify(authenticate, token, request)
   if (identity === undefined) return undefined
   const { expiresAt } = readIdentity(identity, options)

@@ -42,7 +42,10 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
     const groupOf: GroupOf = room.group as GroupOf | undefined ?? groupFromParams(scope.prefix + path)
     const { auth = plugin.authenticate !== undefined || undefined } = room
     if (auth === undefined) {
-      throw invalid(`wsRoom(${show(path)}) does not say who may enter: give the plugin, or the room's \`auth\`, the option authenticate, or write auth: false`)
+      throw invalid(
+        `wsRoom(${show(path)}) does not say who may enter: give the plugin, or the room's \`auth\`, the option authenticate, ` +
+        'or write auth: false'
+      )
     }
     const groups = new WeakMap<object, string>()
     const joined = new WeakSet<Connection>()
@@ -76,7 +79,8 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
       ...(room.onMessage === undefined ? { mayPost: isMember } : {})
     })
 
-    const preHandler = [...(auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]), ...[room.preHandler ?? []].flat(), enterGroup].map(answering)
+    const guards = auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]
+    const preHandler = [...guards, ...[room.preHandler ?? []].flat(), enterGroup].map(answering)
     names.add(scope.prefix + path, room.group !== undefined)
     scope.get(path, {
       websocket: true,
@@ -109,8 +113,9 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
 }
 
 /**
- * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` name them by their parameter, who may enter the one
- * may read the other, whatever its `authorize` says. So with more than one room route each has to say how it names its groups.
+ * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` name them by their parameter, who
+ * may enter the one may read the other, whatever its `authorize` says. So with more than one room route each has to say how it names its
+ * groups.
  */
 class RoomNames {
   readonly #paths: string[] = []
@@ -122,7 +127,7 @@ class RoomNames {
     if (other !== undefined) {
       throw invalid(
         `wsRoom(${show(path)}) and wsRoom(${show(other)}) could lead to the same group, so that who may enter one could read the other: ` +
-        `give both the option group, such as group: params => \`${path.split('/').find(part => /^\w/.test(part)) ?? 'room'}:\${params.room}\``
+        `give both the option group, such as group: params => \`${firstWord(path)}:\${params.room}\``
       )
     }
     this.#paths.push(path)
@@ -130,11 +135,19 @@ class RoomNames {
   }
 }
 
-/** A hook whose errors are answered without what is the server's own business. Fastify tells by the number of parameters whether a hook takes a callback. */
+function firstWord (path: string): string {
+  return path.split('/').find(part => /^\w/.test(part)) ?? 'room'
+}
+
+/**
+ * A hook whose errors are answered without what is the server's own business. Fastify tells by the number of parameters whether a hook
+ * takes a callback.
+ */
 function answering (hook: preHandlerAsyncHookHandler): preHandlerAsyncHookHandler {
   if (hook.length > 2) {
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
-      return (hook as unknown as preHandlerHookHandler).call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request)))
+      const callback = hook as unknown as preHandlerHookHandler
+      return callback.call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request)))
     } as unknown as preHandlerAsyncHookHandler
   }
   return async function (this: FastifyInstance, request, reply) {
@@ -177,7 +190,9 @@ function groupFromParams (path: string): GroupOf {
   const names = paramNames(path)
   const name = names.includes('room') ? 'room' : names[0]
   if (name === undefined || (name !== 'room' && names.length > 1)) {
-    throw invalid(`wsRoom(${show(path)}) must have a parameter called room, or only one, or the option group; got ${names.length} parameters`)
+    throw invalid(
+      `wsRoom(${show(path)}) must have a parameter called room, or only one, or the option group; got ${names.length} parameters`
+    )
   }
   return params => {
     const value: unknown = params[name]

@@ -72,7 +72,10 @@ export function defaultExpiresAt (identity: Identity): number | undefined {
   const expiresAt = property(identity, 'expiresAt')
   if (!isAbsent(expiresAt)) return expiresAt as number
   const exp = property(identity, 'exp')
-  return isAbsent(exp) ? undefined : instantOf(exp, 1_000)
+  if (isAbsent(exp)) return undefined
+  const instant = instantOf(exp, 1_000)
+  // For `readIdentity` to refuse.
+  return Number.isNaN(instant) ? exp as number : instant
 }
 
 /**

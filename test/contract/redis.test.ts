@@ -12,7 +12,7 @@ backplaneContract({
   test: async (name, run) => await t.test(name, async t => {
     await run()
     const logs = await redis.keys()
-    t.same(logs.filter(key => !/^wsg:\{0\}:[hlk]:/.test(key)), [], 'no key is left but those of logs')
+    t.same(logs.filter(key => !/^wsg:\{0\}:([hlk]:|secret$)/.test(key)), [], 'no key is left but those of logs, and the secret')
     for (const key of logs) t.ok(await redis.admin.pttl(key) > 0, 'which expire')
     await redis.admin.flushall()
     t.same(await redis.channels(), [], 'no channel is left')

@@ -379,30 +379,6 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     assert.equal((await a.backplane.history('log-none', at(1), 10)).gap, 'epoch')
   })
 
-  rule('a log with large messages is read in pages of limited bytes, each from where the last one ended', async start => {
-    const a = await start()
-    const sizes = [10, 100_000, 100_000, 100_000, 400_000, 20, 20, 150_000, 30]
-    for (const [index, size] of sizes.entries()) await a.append('log', String(index).padEnd(size))
-    const pages = async (since: LogPosition | undefined, limit: number): Promise<number[][]> => {
-      const read: number[][] = []
-      for (let from = since; ;) {
-        const { messages, gap, before, more } = await a.backplane.history('log', from, limit)
-        assert.equal(gap, undefined)
-        if (from !== undefined && from.epoch !== '') assert.deepEqual(before, from)
-        const bytes = messages.reduce((sum, { payload }) => sum + payload.length, 0)
-        assert.ok(bytes <= maxPageBytes || messages.length === 1, `${bytes} bytes`)
-        read.push(messages.map(({ payload }) => Number(payload.toString('latin1', 0, 2))))
-        from = messages.at(-1)?.position
-        if (!more) return read
-      }
-    }
-    const all = await pages(logStart, 100)
-    assert.deepEqual(all.flat(), sizes.map((_, index) => index))
-    assert.ok(all.length >= 4, `${all.length} pages`)
-    assert.deepEqual((await pages(undefined, 3)).flat(), [6, 7, 8])
-    assert.ok((await pages(logStart, 1)).every(page => page.length === 1))
-  })
-
   rule('a log keeps as many bytes as it may, but at least its latest message', async start => {
     const a = await start()
     const kept = async (): Promise<string[]> => (await a.backplane.history('log', undefined, 100)).messages.map(({ payload }) => `${payload.toString('latin1', 0, 1)} ${payload.length}`)
@@ -491,6 +467,30 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     assert.equal(more.positions.get('log-3')?.offset, 1)
     await until(() => a.received.length === 3)
     assert.deepEqual(a.received.map(({ target }) => target.name).sort(), ['log-1', 'log-2', 'log-3'])
+  })
+
+  rule('a log with large messages is read in pages of limited bytes, each from where the last one ended', async start => {
+    const a = await start()
+    const sizes = [10, 100_000, 100_000, 100_000, 400_000, 20, 20, 150_000, 30]
+    for (const [index, size] of sizes.entries()) await a.append('log', String(index).padEnd(size))
+    const pages = async (since: LogPosition | undefined, limit: number): Promise<number[][]> => {
+      const read: number[][] = []
+      for (let from = since; ;) {
+        const { messages, gap, before, more } = await a.backplane.history('log', from, limit)
+        assert.equal(gap, undefined)
+        if (from !== undefined && from.epoch !== '') assert.deepEqual(before, from)
+        const bytes = messages.reduce((sum, { payload }) => sum + payload.length, 0)
+        assert.ok(bytes <= maxPageBytes || messages.length === 1, `${bytes} bytes`)
+        read.push(messages.map(({ payload }) => Number(payload.toString('latin1', 0, 2))))
+        from = messages.at(-1)?.position
+        if (!more) return read
+      }
+    }
+    const all = await pages(logStart, 100)
+    assert.deepEqual(all.flat(), sizes.map((_, index) => index))
+    assert.ok(all.length >= 4, `${all.length} pages`)
+    assert.deepEqual((await pages(undefined, 3)).flat(), [6, 7, 8])
+    assert.ok((await pages(logStart, 1)).every(page => page.length === 1))
   })
 
   rule('an idempotency key stores a message once, whoever repeats it', async start => {
@@ -604,6 +604,18 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     await a.backplane.close()
     assert.equal(a.backplane.state, 'down')
     await assert.rejects(a.publish(group('lobby'), 'x'), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+  })
+
+  rule('a secret, where there is one, is the same for all instances, whoever asks when', async start => {
+    const [a, b] = [await start(), await start()]
+    if (a.backplane.secret === undefined || b.backplane.secret === undefined) return
+    const [first, second] = await Promise.all([a.backplane.secret('one'), b.backplane.secret('another')])
+    assert.ok(first === 'one' || first === 'another')
+    assert.equal(second, first)
+    await a.backplane.close()
+    assert.equal(await b.backplane.secret('a third'), first)
+    const late = await start()
+    assert.equal(await late.backplane.secret?.('a fourth'), first)
   })
 
   rule('an instance id that is taken is refused', async start => {

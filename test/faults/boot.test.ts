@@ -1,6 +1,8 @@
 import t from 'tap'
 import { connect, createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
+import Fastify from 'fastify'
+import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
 import { byRoom, crowd, everyoneHears, spread } from '../helpers/crowd.ts'
 import { closeClean, exactWithin, startInstance, startInstances } from '../helpers/instance.ts'
 import { group, Local } from '../helpers/local-instance.ts'
@@ -102,4 +104,41 @@ t.test('an instance whose id is taken goes away without touching what the other 
   t.strictSame((await first.backplane.members('lobby')).map(({ connectionId }) => connectionId), [`${first.instanceId}.1`])
   await first.backplane.close()
   t.strictSame([...await redis.keys(), ...await redis.channels()], [])
+})
+
+t.test('where Fastify waits for less than bootTimeoutMs, the boot without Redis comes in time', async t => {
+  const hole = createServer(socket => { t.teardown(() => socket.destroy()) })
+  t.teardown(() => hole.close())
+  await new Promise<void>(resolve => hole.listen(0, '127.0.0.1', resolve))
+  const redis = `redis://127.0.0.1:${(hole.address() as AddressInfo).port}`
+  for (const pluginTimeout of [3_000, 900]) {
+    const app = Fastify({ pluginTimeout })
+    t.teardown(async () => await app.close())
+    await app.register(websocketGroups, { redis })
+    await app.ready()
+    t.match(app.registry.health(), { status: 'down', ready: true })
+  }
+
+  const failing = Fastify({ pluginTimeout: 1_500 })
+  await failing.register(websocketGroups, { redis, outage: { boot: 'fail' } })
+  await t.rejects(async () => await failing.ready(), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /after 1000 ms/ })
+  await failing.close()
+})
+
+t.test('a bootTimeoutMs that is longer than Fastify waits is refused, with the numbers', async t => {
+  const register = async (pluginTimeout: number, options: WebsocketGroupsOptions): Promise<void> => {
+    const app = Fastify({ pluginTimeout })
+    try {
+      await app.register(websocketGroups, options)
+    } finally {
+      await app.close()
+    }
+  }
+  const redis = `redis://127.0.0.1:${await freePort()}`
+  await t.rejects(register(10_000, { redis, bootTimeoutMs: 12_000 }), {
+    code: 'WSG_OPTION_INVALID',
+    message: /bootTimeoutMs is 12000, .* pluginTimeout of 10000 ms .* at most 9000/
+  })
+  await register(0, { redis, bootTimeoutMs: 12_000 })
+  await register(10_000, { bootTimeoutMs: 12_000 })
 })

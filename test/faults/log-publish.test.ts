@@ -18,7 +18,8 @@ noUnhandled(t)
 const machine = watchMachine(t)
 t.setTimeout(110_000)
 const keys = new Keys('wsg:')
-const to = (group: string, more: Partial<LogLimits> = {}): AppendTarget[] => [{ group, log: { maxMessages: 10_000, maxBytes: 1_073_741_824, ttlMs: 60_000, ...more } }]
+const settings = { maxMessages: 10_000, maxBytes: 1_073_741_824, ttlMs: 60_000 }
+const logged = (group: string, more: Partial<LogLimits> = {}): AppendTarget[] => [{ group, log: { ...settings, ...more } }]
 const at = ({ positions }: Appended): LogPosition | undefined => [...positions.values()][0]
 const texts = (count: number, prefix = ''): string[] => Array.from({ length: count }, (_, n) => `${prefix}${n}`)
 
@@ -106,9 +107,9 @@ t.test('the queue keeps the order through an outage, says so, and is bounded by 
   await append(['first'])
   await redis.kill()
   await until(() => backplane.state === 'down')
-  const queued = Promise.all(texts(1_000).map(async text => await backplane.append(to('log'), envelope('log', text))))
-  await t.rejects(backplane.append(to('log'), envelope('log', 'one too many')), { code: 'WSG_QUEUE_FULL' })
-  await t.rejects(backplane.append(to('log other'), envelope('log other', 'in any group')), { code: 'WSG_QUEUE_FULL' })
+  const queued = Promise.all(texts(1_000).map(async text => await backplane.append(logged('log'), envelope('log', text))))
+  await t.rejects(backplane.append(logged('log'), envelope('log', 'one too many')), { code: 'WSG_QUEUE_FULL' })
+  await t.rejects(backplane.append(logged('log other'), envelope('log other', 'in any group')), { code: 'WSG_QUEUE_FULL' })
   await redis.restart()
   const results = await queued
   t.ok(results.every(({ queued }) => queued))
@@ -119,8 +120,8 @@ t.test('the queue keeps the order through an outage, says so, and is bounded by 
   t.same(local.events.slice(0, 2), ['first', 'gap: epoch to 0'])
   await redis.kill()
   await until(() => backplane.state === 'down')
-  const large = Promise.all(texts(3).map(async text => await backplane.append(to('log'), envelope('log', text + 'x'.repeat(300_000)))))
-  await t.rejects(backplane.append(to('log'), envelope('log', 'x'.repeat(300_000))), { code: 'WSG_QUEUE_FULL' })
+  const large = Promise.all(texts(3).map(async text => await backplane.append(logged('log'), envelope('log', text + 'x'.repeat(300_000)))))
+  await t.rejects(backplane.append(logged('log'), envelope('log', 'x'.repeat(300_000))), { code: 'WSG_QUEUE_FULL' })
   await redis.restart()
   t.equal((await large).length, 3)
 })
@@ -151,7 +152,7 @@ t.test('a key stores a message once, also when the reply to the first call was l
   const { backplane, append } = await startInstance(t, wire.url)
   await append(['before'])
   const lost = wire.loseReplyTo('evalsha')
-  const call = async () => await backplane.append(to('log'), envelope('log', 'pay'), 'order 17')
+  const call = async () => await backplane.append(logged('log'), envelope('log', 'pay'), 'order 17')
   const first = call()
   await lost
   t.equal((await first).duplicate, false, 'a retry of its own is no duplicate')
@@ -159,6 +160,47 @@ t.test('a key stores a message once, also when the reply to the first call was l
   t.strictSame(await call(), { ...await first, duplicate: true, queued: false })
   t.match(await Promise.all([call(), append(['after']), call()]), [{ duplicate: true }, [3], { duplicate: true }])
   t.same(await logOf(redis), ['before', 'pay', 'after'])
+})
+
+t.test('messages to changing groups go together in few calls, and replies that are lost change nothing', async t => {
+  const redis = await startRedis(t)
+  const wire = await Wire.start(redis.port)
+  t.teardown(() => wire.close())
+  const names = ['log a', 'log b', 'log c', 'log d']
+  const { backplane, local } = await startInstance(t, wire.url, { policy: 'queue', groups: [...names, 'plain'] })
+  const targets = [
+    ['log a'], ['log a', 'log b'], ['log b', 'log a'], ['log b'], ['log c', 'plain', 'log a'], ['log d'], ['log d', 'log c'],
+    ['plain', 'log d']
+  ]
+  const sent: Array<{ readonly text: string, readonly to: readonly string[], readonly stored: Promise<Appended> }> = []
+  for (let round = 0; round < 8; round++) {
+    const lost = wire.loseReplyTo('evalsha')
+    for (let n = 0; n < 50; n++) {
+      const [text, to] = [`${round}:${n}`, targets[(n * 7 + round) % targets.length] ?? []]
+      const groups = to.flatMap(group => group === 'plain' ? [{ group, log: undefined }] : logged(group))
+      sent.push({ text, to, stored: backplane.append(groups, { ...envelope('', text), sequence: sent.length, shared: to.length > 1 }) })
+    }
+    await lost
+    await until(() => wire.links('command') > 0)
+    await Promise.all(sent.map(async ({ stored }) => await stored))
+  }
+  const logs = new Map<string, string[]>()
+  for (const name of names) {
+    logs.set(name, await logOf(redis, name))
+    t.same(logs.get(name), sent.filter(({ to }) => to.includes(name)).map(({ text }) => text), `${name} has each message once, in order`)
+  }
+  for (const { text, to, stored } of sent) {
+    const { positions } = await stored
+    const wrong = to.filter(name => name !== 'plain' && logs.get(name)?.[(positions.get(name)?.offset ?? 0) - 1] !== text)
+    if (wrong.length > 0 || positions.has('plain')) t.fail(`${text} does not stand in ${wrong.join()} where its sender was told`)
+  }
+  t.ok((backplane.stats().appendBatches ?? 0) < sent.length / 4, `${backplane.stats().appendBatches} calls for ${sent.length} messages`)
+  const copies = sent.reduce((sum, { to }) => sum + to.length, 0)
+  await until(() => local.received.length === copies)
+  for (const name of [...names, 'plain']) {
+    const received = local.received.filter(({ target }) => target.name === name).map(({ payload }) => payload.toString())
+    t.same(received, sent.filter(({ to }) => to.includes(name)).map(({ text }) => text), `members of ${name} got each once, in order`)
+  }
 })
 
 t.test('an instance that comes back under its old id is not taken for a repetition of itself', async t => {
@@ -185,9 +227,8 @@ t.test('what a log knows of its publishers is pruned, and its keys expire, but n
   const now = Math.floor(Date.now() / 1000)
   for (let n = 0; n < 200; n++) {
     const publisher = drawId()
-    const { keys: names, args } = encodeAppend(keys, {
-      targets: to('log'), publisher, sequence: 1, key: undefined, messages: [{ ...encodeParts(envelope('log', 'x'), false), nonce: randomNonce() }]
-    })
+    const message = { ...encodeParts(envelope('log', 'x'), false), targets: logged('log'), sequence: 1, nonce: randomNonce() }
+    const { keys: names, args } = encodeAppend(keys, { publisher, key: undefined, messages: [message] })
     await redis.admin.eval(append.lua, names.length, ...names, ...args)
     if (n < 190) await redis.admin.hset(keys.logMeta('log'), `p${publisher}`, record(1, n + 1, now - 1_000))
   }
@@ -205,7 +246,7 @@ t.test('what a log knows of its publishers is pruned, and its keys expire, but n
 t.test('a log with a few messages leaves nothing soon after them, and its meta outlives them until then', async t => {
   const redis = await startRedis(t)
   const { backplane } = await startInstance(t, redis.url)
-  const rare = async () => await backplane.append(to('log rare', { ttlMs: 20 }), envelope('log rare', 'x'))
+  const rare = async () => await backplane.append(logged('log rare', { ttlMs: 20 }), envelope('log rare', 'x'))
   await rare()
   await until(async () => await redis.admin.exists(keys.log('log rare')) === 0)
   t.ok(await redis.admin.pttl(keys.logMeta('log rare')) < 3_600_000, 'an hour later nothing is left')
@@ -235,7 +276,7 @@ t.test('the log of a group whose messages are rare, but kept for long, does not 
   const redis = await startRedis(t)
   const { backplane } = await startInstance(t, redis.url)
   const left = async (group: string, ttlMs: number): Promise<number> => {
-    const append = async () => await backplane.append(to(group, { ttlMs }), envelope(group, 'x'))
+    const append = async () => await backplane.append(logged(group, { ttlMs }), envelope(group, 'x'))
     for (let n = 0; n < 20; n++) await append()
     await redis.admin.pexpire(keys.logMeta(group), 1_000)
     await append()

@@ -8,12 +8,14 @@ import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { Link } from '../../lib/backplane/redis/link/link.ts'
 import { PubSubProbe } from '../../lib/backplane/redis/link/pubsub-probe.ts'
 import { Wire } from './chaos/wire.ts'
+import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
 import { appendQuietly, logOf, startInstance, type TestInstance } from './log-rig.ts'
 
 noUnhandled(t)
+const machine = watchMachine(t)
 t.setTimeout(110_000)
 /** A replica is in sync at once, not after five seconds. */
 const prompt = { args: ['--repl-diskless-sync-delay', '0'] }
@@ -182,7 +184,8 @@ t.test('20,000 groups after a link loss: a moment, whether they missed something
   const redis = await startRedis(t)
   const wire = await startWire(t, redis.port)
   const groups = texts(20_000, 'log ')
-  const near = await startInstance(t, redis.url, { groups: [] })
+  // A thousand appends at once are no test of deadlines.
+  const near = await startInstance(t, redis.url, { groups: [], operationTimeoutMs: 10_000 })
   const far = await startInstance(t, wire.url, { groups })
   const cpuMs = async (): Promise<number> => {
     const info = await redis.admin.info('cpu')
@@ -202,6 +205,7 @@ t.test('20,000 groups after a link loss: a moment, whether they missed something
     const before = await cpuMs()
     const cpu = process.cpuUsage()
     delay.enable()
+    machine.restart()
     const startedAt = performance.now()
     wire.lift()
     wire.cut('subscribe')
@@ -213,7 +217,7 @@ t.test('20,000 groups after a link loss: a moment, whether they missed something
     const usedMs = await cpuMs() - before
     t.comment(`20,000 groups, ${what}: ${Math.round(tookMs)} ms, ${Math.round(usedMs)} ms of Redis, ${Math.round((own.user + own.system) / 1000)} ms of this process, event loop at most ${Math.round(delay.max / 1e6)} ms late`)
     t.equal(far.local.received.length, received)
-    t.ok(tookMs < 10_000)
+    machine.within(t, tookMs, 10_000, 'repaired')
   }
   t.same(far.local.gaps, [])
 })

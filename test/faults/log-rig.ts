@@ -14,14 +14,13 @@ import { append } from '../../lib/backplane/redis/log/scripts.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { drawId } from '../../lib/ids.ts'
 import type { TestRedis } from '../helpers/redis.ts'
-
-export const silent = new Proxy({}, { get: (_, key) => key === 'child' ? () => silent : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
+import { silentLog } from '../helpers/silent-log.ts'
 
 /** An instance reduced to what it was given: texts of messages and gaps, in their order. */
 export class Recorder implements LocalInstance {
   readonly instanceId = drawId()
   readonly label = ''
-  readonly log = silent
+  readonly log = silentLog
   readonly events: string[] = []
   readonly received: Envelope[] = []
   readonly gaps: Array<{ readonly group: string, readonly reason: GapReason, readonly position: LogPosition }> = []
@@ -56,12 +55,9 @@ export async function appendQuietly (redis: TestRedis['admin'], group: string, t
   const names = new Keys('wsg:')
   const parts = encodeParts(envelope(group, text), false)
   if (kind !== 0) parts.prefix[0] = kind
+  const targets = [{ group, log: { maxMessages: keep, maxBytes: 1_073_741_824, ttlMs: 600_000 } }]
   const { keys, args } = encodeAppend(names, {
-    targets: [{ group, log: { maxMessages: keep, maxBytes: 1_073_741_824, ttlMs: 600_000 } }],
-    publisher,
-    sequence: ++sequence,
-    key: undefined,
-    messages: [{ ...parts, nonce: randomNonce() }]
+    publisher, key: undefined, messages: [{ ...parts, targets, sequence: ++sequence, nonce: randomNonce() }]
   })
   await redis.eval(append.lua, keys.length, ...keys, ...args.with(6, channel))
   const [bytes] = await redis.lrangeBuffer(names.log(group), -1, -1)
@@ -76,9 +72,9 @@ export interface TestInstance {
   append (texts: readonly string[], options?: { readonly group?: string, readonly keep?: number, readonly key?: string }): Promise<Array<number | string>>
 }
 
-export async function startInstance (t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'] } = {}): Promise<TestInstance> {
+export async function startInstance (t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500 } = {}): Promise<TestInstance> {
   const backplane = new RedisBackplane({
-    redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
+    redis: url, keyPrefix: 'wsg:', operationTimeoutMs, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
   })
   t.teardown(async () => await backplane.close())
   await backplane.start(local)

@@ -70,7 +70,7 @@ t.test('a user that may not ask INFO can be used', async t => {
   await closeClean(t, redis, instances)
 })
 
-t.test('a Redis that is out of memory refuses memberships: messages go on, the state says why, few retries, and exact once there is room', async t => {
+t.test('a Redis that is out of memory refuses memberships and logs: volatile messages go on, the state says why, few retries, and exact once there is room', async t => {
   const redis = await startRedis(t, { args: ['--maxmemory-policy', 'noeviction'] })
   const instances = await startInstances(t, 2, { redisUrl: redis.url, options: { leaseMs: 3_000 } })
   const [a, b] = instances as [Instance, Instance]
@@ -84,7 +84,8 @@ t.test('a Redis that is out of memory refuses memberships: messages go on, the s
   const health = await a.ask('health')
   t.equal(health.status, 'degraded')
   t.match(health.problems.join(), /not all members are stored yet \(.*OOM/, 'and the reason is given')
-  await everyoneHears(t, instances, byRoom(rooms.slice(20), before), 'meanwhile')
+  await everyoneHears(t, instances, byRoom(rooms.slice(20), before), 'meanwhile', { volatile: true })
+  await t.rejects(a.ask('broadcast', 'room-3', 'logged'), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /OOM/ }, 'what cannot be logged is refused')
   await sleep(1_000)                                            // retries come at growing intervals
   const { commands, connections } = await load(redis)
   t.ok(commands < 600 && connections === 0, `${commands} commands in a second`)

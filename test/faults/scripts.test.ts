@@ -27,9 +27,9 @@ const appendCall = {
   name: 'append',
   script: append,
   keys: [keys.logMeta('g'), keys.log('g'), keys.idempotency('g', 'k')],
-  args: [1, 1, 'publisher', 1, 1_000, '', 'c', 'target', settings, randomBytes(8), 'd', 'target', randomBytes(4), 'prefix', 'rest'],
+  args: [1, 1, 'publisher', 1_000, 0, '', 'c', 'target', settings, randomBytes(8), 1, 'd', 'target', randomBytes(4), 'prefix', 'rest'],
   /** Which of `args`, counted from 1, are numbers. */
-  numbers: [1, 2, 4, 5]
+  numbers: [1, 2, 4, 5, 11]
 }
 const syncCall = {
   name: 'syncMembers',
@@ -70,8 +70,14 @@ t.test('append refuses a nonce, settings, an epoch or a number of arguments that
   const { args, ...call } = appendCall
   const zero = (at: number): Buffer => { const bytes = Buffer.from(settings); bytes.fill(0, at, at + (at === 0 ? 4 : 6)); return bytes }
   const few = [...args, randomBytes(4), 'p', 'r']
-  for (const wrong of [args.with(12, 'abc'), args.with(9, 'short'), args.with(8, 'settings'), ...[0, 4, 10].map(at => args.with(8, zero(at))), [...args, randomBytes(4)], few, args.slice(0, 12)]) {
-    await t.rejects(run(call.script, call.keys, wrong), { message: /must|expected/ })
+  const several = args.with(3, 0).with(4, 1)
+  const unmixed: Argument[][] = [
+    args.with(13, 'abc'), args.with(9, 'short'), args.with(8, 'settings'), ...[0, 4, 10].map(at => args.with(8, zero(at))),
+    [...args, randomBytes(4)], few, args.slice(0, 13)
+  ]
+  const mixed = ['', 'a', Buffer.from([0, 0]), Buffer.from([0, 3]), Buffer.from([0, 1, 0])].map(targets => [...several, targets, ''])
+  for (const wrong of [...unmixed, ...mixed, several]) {
+    await t.rejects(run(call.script, wrong[3] === 0 ? call.keys.slice(0, 2) : call.keys, wrong), { message: /must|expected/ })
   }
   t.strictSame(await everything(), [])
 })
@@ -91,7 +97,7 @@ t.test('append stores nothing for a user who lacks one of the rights it needs, w
     t.strictSame(await everything(), [], right)
   }
   await allow()
-  for (const at of [6, 10]) {
+  for (const at of [6, 11]) {
     await t.rejects(user.eval(script.lua, names.length, ...names, ...args.with(at, 'elsewhere')), { message: /may not run PUBLISH elsewhere/ })
     t.strictSame(await everything(), [], 'the channel')
   }

@@ -59,7 +59,13 @@ onEveryCluster(t, redis, 'who is closed by the server is nowhere at once, and it
 
 t.test('who has said goodbye is nowhere at once, though it keeps its socket open', async t => {
   const left: number[] = []
-  const a = await startInstance(t, { routes: app => app.wsRoom('/watched/:room', { auth: false, onLeave: () => { left.push(app.registry.count()) } }) })
+  const a = await startInstance(t, {
+    routes: app => app.wsRoom('/watched/:room', {
+      auth: false,
+      group: ({ room }) => room,
+      onLeave () { left.push(app.registry.count()) }
+    })
+  })
   const client = await rawConnection(t, a.url)
   client.write(upgradeHead('/watched/lobby'))
   await client.answers(1)
@@ -74,8 +80,11 @@ t.test('who has said goodbye is nowhere at once, though it keeps its socket open
   await until(() => client.socket.destroyed || client.over)
 })
 
-t.test('a framed client that the application closes is told of by the others at once, whatever the code; one that is to come back is away', async t => {
-  const a = await startInstance(t, { presenceGraceMs: 400, routes: app => app.wsRoom('/present/:room', { auth: false, presence: true }) })
+t.test('others are told at once of a framed client that the application closes, unless it is to come back', async t => {
+  const a = await startInstance(t, {
+    presenceGraceMs: 400,
+    routes: app => app.wsRoom('/present/:room', { auth: false, group: ({ room }) => room, presence: true })
+  })
   const framed = async (): Promise<ReturnType<typeof connect>> => {
     const client = connect(t, `${a.url}/present/lobby`, { protocols: 'wsg.v1' })
     await client.opened
@@ -103,6 +112,7 @@ t.test('a shutdown waits for the onDisconnect of those that left before it', asy
     closeGraceMs: 5_000,
     routes: app => app.wsRoom('/slow/:room', {
       auth: false,
+      group: ({ room }) => room,
       onJoin: connection => connection.send('joined'),
       async onLeave () {
         await new Promise(resolve => setTimeout(resolve, 300))

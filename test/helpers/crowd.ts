@@ -1,6 +1,7 @@
 import type { Test } from 'tap'
 import { connect as connectSocket, type Socket } from 'node:net'
 import { randomBytes } from 'node:crypto'
+import type { BroadcastOptions } from '../../plugin.ts'
 import type { Instance } from './instance.ts'
 import { until } from './until.ts'
 
@@ -125,11 +126,13 @@ export function doubled (guests: readonly Guest[]): string[] {
 }
 
 /** Each instance broadcasts to each group: every member, wherever it is, gets each of these messages once. */
-export async function everyoneHears (t: Test, instances: readonly Instance[], members: ReadonlyMap<string, readonly Guest[]>, label: string): Promise<void> {
+export async function everyoneHears (
+  t: Test, instances: readonly Instance[], members: ReadonlyMap<string, readonly Guest[]>, label: string, options: BroadcastOptions = {}
+): Promise<void> {
   await Promise.all([...members].map(async ([group, guests]) => {
     const start = `${label}: ${group} from `
     const expected = instances.map(({ id }) => start + id).sort()
-    await Promise.all(instances.map(async one => await one.ask('broadcast', group, start + one.id)))
+    await Promise.all(instances.map(async one => await one.ask('broadcast', group, start + one.id, options)))
     const heard = ({ messages }: Guest): string[] => messages.filter(text => text.startsWith(start)).sort()
     await until(() => guests.every(guest => heard(guest).length >= expected.length)).catch(() => {})
     const wrong = guests.filter(guest => heard(guest).join() !== expected.join())

@@ -3,10 +3,11 @@ import type { LocalConnection } from '../../lib/connection/connection.ts'
 import type { SocketWriter } from '../../lib/connection/outbound/writer.ts'
 import type { OutboundMessage } from '../../lib/connection/outbound/message.ts'
 import { logStart } from '../../lib/backplane/position.ts'
+import { partsOf, type Parts } from '../../lib/parts.ts'
+import { resolveOptions } from '../../lib/options/resolve.ts'
+import type { WebsocketGroupsOptions } from '../../lib/options/types.ts'
 import type { Member } from '../../lib/types.ts'
-
-/** A logger that says nothing. */
-export const silentLog = new Proxy({}, { get: (_, key) => key === 'child' ? () => silentLog : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
+import { silentLog } from './silent-log.ts'
 
 /** A connection without a socket: it remembers what was written to it. */
 export interface FakeConnection extends LocalConnection { readonly written: string[] }
@@ -114,18 +115,13 @@ export class FakeBackplane implements Backplane {
   async close (): Promise<void> {}
 }
 
-/** A promise that the test settles. */
-export interface Deferred<Value> {
-  readonly promise: Promise<Value>
-  resolve (value: Value): void
-  reject (error: unknown): void
-}
-
-export function deferred<Value = void> (): Deferred<Value> {
-  let resolve: Deferred<Value>['resolve'] = () => {}
-  let reject: Deferred<Value>['reject'] = () => {}
-  const promise = new Promise<Value>((_resolve, _reject) => { resolve = _resolve; reject = _reject })
-  return { promise, resolve, reject }
+/**
+ * The parts of an instance as `partsOf` wires them, on a backplane whose answers the test gives. Groups have no log unless the options say
+ * so: what a part does on the way to a log, the tests of features tell.
+ */
+export function fakeInstance (options: WebsocketGroupsOptions = {}): Parts & { readonly backplane: FakeBackplane } {
+  const backplane = new FakeBackplane()
+  return { ...partsOf(resolveOptions({ log: false, ...options }), backplane, silentLog), backplane }
 }
 
 /** The same numbers at every run: integers from 0 to below `limit`. */

@@ -1,16 +1,15 @@
 import type { Test } from 'tap'
 import type { Envelope, LocalInstance, Target } from '../../lib/backplane/backplane.ts'
+import { silentLog } from './silent-log.ts'
 import { RedisBackplane, type RedisBackplaneOptions } from '../../lib/backplane/redis/index.ts'
 import { drawId } from '../../lib/ids.ts'
 import type { Member } from '../../lib/types.ts'
-
-const silent = new Proxy({}, { get: (_, key) => key === 'child' ? () => silent : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
 
 /** An instance reduced to its tables, to be served by a Redis backplane in this process: for what whole applications cannot show. */
 export class Local implements LocalInstance {
   readonly instanceId: string
   readonly label = ''
-  readonly log = silent
+  readonly log = silentLog
   readonly backplane: RedisBackplane
   readonly received: Envelope[] = []
   readonly #groups = new Map<string, Map<string, Member>>()

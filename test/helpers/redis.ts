@@ -108,7 +108,7 @@ async function launch (binary: string, args: readonly string[], port: number): P
   const [line] = await once(createInterface({ input: owner.stdout }), 'line') as [string]
   const server = { pid: Number(line), owner }
   try {
-    await until(() => answersPing(port), { everyMs: 5, timeoutMs: 10_000, what: `redis-server to answer on port ${port}` })
+    await until(() => answersPing(port), { everyMs: 5, timeoutMs: 30_000, what: `redis-server to answer on port ${port}` })
   } catch (err) {
     await end(server)
     throw err

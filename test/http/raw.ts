@@ -62,5 +62,6 @@ export function clientFrame (opcode: number, payload: string | Uint8Array, final
   if (size.length === 2) size.writeUInt16BE(data.length)
   if (size.length === 8) size.writeBigUInt64BE(BigInt(data.length))
   const shown = size.length === 0 ? data.length : size.length === 2 ? 126 : 127
-  return Buffer.concat([Buffer.from([(final ? 0x80 : 0) | opcode, 0x80 | shown]), size, mask, data.map((byte, at) => byte ^ (mask[at & 3] ?? 0))])
+  const masked = data.map((byte, at) => byte ^ (mask[at & 3] ?? 0))
+  return Buffer.concat([Buffer.from([(final ? 0x80 : 0) | opcode, 0x80 | shown]), size, mask, masked])
 }

@@ -148,17 +148,14 @@ export class MemoryBackplane implements Backplane {
 
   /** Returns how many instances take the copies. */
   #send (copies: readonly Envelope[]): number {
-    const takers = new Set<MemoryBackplane>()
-    for (const { target } of copies) {
-      for (const instance of this.#instances) if (instance.#wanted.has(key(target))) takers.add(instance)
-    }
+    const sent = copies.map(copy => ({ copy, takers: [...this.#instances].filter(instance => instance.#wanted.has(key(copy.target))) }))
     // Never within the call: the sender sees its own message when the others do, as with any backplane.
     queueMicrotask(() => {
-      for (const copy of copies) {
-        for (const instance of this.#instances) instance.#receive(copy)
+      for (const { copy, takers } of sent) {
+        for (const instance of takers) instance.#receive(copy)
       }
     })
-    return takers.size
+    return new Set(sent.flatMap(({ takers }) => takers)).size
   }
 
   #assertUp (): void {
@@ -169,9 +166,12 @@ export class MemoryBackplane implements Backplane {
     for (const instance of this.#instances) if (instance.#local !== undefined) yield instance.#local
   }
 
+  /** Takes an envelope that was sent while this instance was subscribed: whoever counted on the instance gets its answer. */
   #receive (envelope: Envelope): void {
     const { target, position } = envelope
-    if (!this.#wanted.has(key(target))) return
+    if (!this.#instances.has(this)) return
+    // A log is followed only as long as it is wanted.
+    if (position !== undefined && !this.#wanted.has(key(target))) return
     const delivered = this.#delivered.get(target.name)
     // Appended before this instance subscribed.
     if (position !== undefined && position.epoch === delivered?.epoch && position.offset <= delivered.offset) return

@@ -34,7 +34,7 @@ export class MemoryLogs {
   /** In the order of their latest message. */
   readonly #logs = new Map<string, Log>()
   /** Positions by group and idempotency key. */
-  readonly #keys = new BoundedMap<string, LogPosition>({ maxWeight: maxKeys, maxAgeMs: idempotencyMs })
+  readonly #keys: BoundedMap<string, LogPosition>
   readonly #maxBytes: number
   readonly #now: () => number
   #bytes = 0
@@ -42,6 +42,7 @@ export class MemoryLogs {
   constructor ({ maxBytes = maxTotalBytes, now = () => performance.now() } = {}) {
     this.#maxBytes = maxBytes
     this.#now = now
+    this.#keys = new BoundedMap({ maxWeight: maxKeys, maxAgeMs: idempotencyMs, now })
   }
 
   stats (): Record<string, number> {

@@ -1,6 +1,8 @@
 import { maxPageBytes, type LoggedEnvelope } from '../backplane.ts'
 
-/** The messages of one page: from that index on, at most `limit` of them and `maxPageBytes` of data, and at least one where there is one. */
+/**
+ * The messages of one page: from that index on, at most `limit` of them and `maxPageBytes` of data, and at least one where there is one.
+ */
 export function pageOf (messages: readonly LoggedEnvelope[], start: number, limit: number): LoggedEnvelope[] {
   const page: LoggedEnvelope[] = []
   let bytes = 0

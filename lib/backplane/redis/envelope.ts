@@ -15,7 +15,7 @@ import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane
  *  32  u48  sequence
  *  38  u8   length, origin
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
- *      [u16 count, count x (u8 length, name of a group), count x u48 offset in its log]    with flag 0x40
+ *      [u16 count, count x (u8 length, name of a group), count x (8 B epoch, u48 offset) in its log]    with flag 0x40
  *      [u16 count, count x (u8 length, id of connection or session)]                       with flag 2
  *      [u8 length, conflation key]                                                         with flag 8
  *      [u32 length, command]                                                               in all but messages
@@ -38,6 +38,8 @@ const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance'
 /** Where one of the copies of a message stands that went to several groups with logs. */
 export interface Place {
   readonly group: string
+  readonly epoch: string
+  /** 0: no copy stands there, the group had the message already. */
   readonly offset: number
 }
 
@@ -84,7 +86,7 @@ export function encodeTarget (target: Target): Buffer {
   return bytes
 }
 
-/** The names in front of the places: their offsets are known to the script alone. */
+/** The names in front of the places: only the script knows where in their logs the copies will stand. */
 export function encodePlaceNames (groups: readonly string[]): Buffer {
   const count = Buffer.allocUnsafe(2)
   count.writeUInt16BE(groups.length)
@@ -145,7 +147,7 @@ export function isLogged<Kind extends Envelope> (envelope: Kind | undefined): en
 function readPlaces (reader: Reader): Place[] {
   const groups: string[] = []
   for (let left = reader.uint(2); left > 0 && !reader.failed; left--) groups.push(reader.text(reader.uint(1)))
-  return groups.map(group => ({ group, offset: reader.uint(6) }))
+  return groups.map(group => ({ group, epoch: reader.latin1(8), offset: reader.uint(6) }))
 }
 
 function exceptOf ({ except }: Envelope): readonly string[] {
@@ -212,6 +214,10 @@ class Reader {
 
   text (size: number): string {
     return this.#advance(size) ? this.#bytes.toString('utf8', this.at - size, this.at) : ''
+  }
+
+  latin1 (size: number): string {
+    return this.#advance(size) ? this.#bytes.toString('latin1', this.at - size, this.at) : ''
   }
 
   #advance (size: number): boolean {

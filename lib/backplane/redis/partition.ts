@@ -70,7 +70,7 @@ export class Partition {
     this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
     const report = (): void => this.#report()
     this.writer = new RedisWriter(command, keys, options.whenDown)
-    this.#followers = new LogFollowers(command, keys, local, report)
+    this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
     this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, {
       acked: names => { void this.#followers.subscribed(this.#groupsOf(names)) },
       dropped: name => { for (const group of this.#groupsOf([name])) this.#followers.forget(group) },
@@ -119,7 +119,7 @@ export class Partition {
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(isDefined)
     // Different settings of a log are worth a line, but no trouble: they leave `state` as it is.
-    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.problem].filter(isDefined)
+    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.differences.problem].filter(isDefined)
   }
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */

@@ -4,6 +4,7 @@ import type { Keys } from './keys.ts'
 import type { Link } from './link/link.ts'
 import { AppendQueue, type WhenDown } from './log/append-queue.ts'
 import { readPage } from './log/page.ts'
+import { SettingsDifferences } from './log/settings.ts'
 import { readCount, readMembers } from './membership/records.ts'
 import { publish } from './publish.ts'
 
@@ -15,11 +16,13 @@ export class RedisWriter {
   readonly #link: Link
   readonly #keys: Keys
   readonly #appends: AppendQueue
+  /** Settings of logs that differ between processes: nothing is out of order, but somebody should know. */
+  readonly differences = new SettingsDifferences()
 
   constructor (link: Link, keys: Keys, whenDown: WhenDown) {
     this.#link = link
     this.#keys = keys
-    this.#appends = new AppendQueue(link, keys, whenDown)
+    this.#appends = new AppendQueue(link, keys, whenDown, this.differences)
   }
 
   /** As `Backplane.publish`. */
@@ -34,7 +37,9 @@ export class RedisWriter {
 
   /** As `Backplane.history`. */
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    return await readPage(this.#link, this.#keys, group, since, limit)
+    const { difference, ...page } = await readPage(this.#link, this.#keys, group, since, limit)
+    if (difference !== undefined) this.differences.add(group, difference)
+    return page
   }
 
   /** As `Backplane.secret`. */
@@ -56,11 +61,6 @@ export class RedisWriter {
   /** As `Backplane.members`. */
   async members (group: string): Promise<Member[]> {
     return await readMembers(this.#link, this.#keys, group)
-  }
-
-  /** Settings of logs that differ between processes: nothing is out of order, but somebody should know. */
-  get problem (): string | undefined {
-    return this.#appends.problem
   }
 
   stats (): Record<string, number> {

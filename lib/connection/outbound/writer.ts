@@ -12,6 +12,9 @@ const maxBatchBytes = 65_536
 /** What a key costs beside its frame. */
 const keyBytes = 100
 
+/** A client that waits for its answers has one at a time. Newer releases of ws terminate the socket after 60. */
+const maxUnreadPongs = 500
+
 const untold: Traffic = {}
 
 /** `WebSocket.OPEN`. */
@@ -40,6 +43,8 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** `undefined`: ws does it all, with a write for each message. */
   readonly #stream: Duplex | undefined
   #ended = false
+  /** Pongs since the last one that the operating system took at once. */
+  #unreadPongs = 0
   #batch: Batch | undefined
   /** The outbox has it. */
   #queued = false
@@ -100,6 +105,13 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     if (this.#stream === undefined) this.#socket.send(payload, binary ? binaryMessage : textMessage)
     else this.#push(new Batch(this.#batch, encodeWsFrame(payload, binary, this.#encoding.deflate)))
     return true
+  }
+
+  /** ws answered a ping. A client that pings and does not read would make answers pile up, each with an overhead of its own. */
+  pongWritten (): void {
+    if (this.#ended) return
+    if ((this.#stream?.writableLength ?? this.#socket.bufferedAmount) === 0) this.#unreadPongs = 0
+    else if (++this.#unreadPongs > maxUnreadPongs) this.#connection.tooSlow(this.bufferedBytes, true)
   }
 
   /** The outbox calls it once for each time it was added. */

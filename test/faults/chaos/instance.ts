@@ -3,6 +3,7 @@ import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../../l
 import { logStart } from '../../../lib/backplane/position.ts'
 import { RedisBackplane } from '../../../lib/backplane/redis/index.ts'
 import { drawId } from '../../../lib/ids.ts'
+import { silentLog } from '../../helpers/silent-log.ts'
 import type { Assignment, Order, Report } from './events.ts'
 import { Random } from './random.ts'
 
@@ -12,7 +13,6 @@ const { url, groups, policy, seed } = JSON.parse(process.argv[2] ?? '{}') as Ass
 const random = new Random(seed)
 const indexes = new Map(groups.map(({ name }, index) => [name, index]))
 const numbers = groups.map(() => 0)
-const silent = new Proxy({}, { get: (_, key) => key === 'child' ? () => silent : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
 const reports: Report[] = []
 let rate = 0
 let due = 0
@@ -26,7 +26,7 @@ function at ({ epoch, offset, nonce }: LogPosition): [epoch: string, offset: num
 const local = {
   instanceId: drawId(),
   label: '',
-  log: silent,
+  log: silentLog,
   deliver ({ position, target, payload }: Envelope) {
     if (position !== undefined) reports.push(['got', indexes.get(target.name) ?? -1, ...at(position), payload.toString('latin1', 0, payload.indexOf(' '))])
   },

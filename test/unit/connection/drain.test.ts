@@ -1,8 +1,8 @@
 import t from 'tap'
+import { deferred } from '../../../lib/deadline.ts'
 import type { LocalConnection } from '../../../lib/connection/connection.ts'
 import { drainConnections } from '../../../lib/connection/drain.ts'
 import { atOnce } from '../../helpers/at-once.ts'
-import { deferred } from '../../helpers/fakes.ts'
 import { watchMachine } from '../../helpers/machine.ts'
 import { until } from '../../helpers/until.ts'
 

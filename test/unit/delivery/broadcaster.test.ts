@@ -1,15 +1,12 @@
 import t from 'tap'
+import { deferred } from '../../../lib/deadline.ts'
 import type { Envelope, Target } from '../../../lib/backplane/backplane.ts'
-import { LoggedPublish } from '../../../lib/delivery/logged-publish.ts'
-import { Broadcaster } from '../../../lib/delivery/broadcaster.ts'
+import type { Broadcaster } from '../../../lib/delivery/broadcaster.ts'
 import { WebsocketGroupsError } from '../../../lib/errors.ts'
-import { Hub } from '../../../lib/hub/hub.ts'
-import { EchoFilter } from '../../../lib/delivery/echo.ts'
-import { GroupLogs } from '../../../lib/options/group-logs.ts'
-import { Metrics } from '../../../lib/metrics.ts'
+import type { EchoFilter } from '../../../lib/delivery/echo.ts'
+import type { Metrics } from '../../../lib/metrics.ts'
 import type { OutagePolicy } from '../../../lib/options/types.ts'
-import { EnvelopeFactory } from '../../../lib/delivery/envelopes.ts'
-import { deferred, FakeBackplane, fakeConnection, member, silentLog, type FakeConnection } from '../../helpers/fakes.ts'
+import { fakeConnection, fakeInstance, member, type FakeBackplane, type FakeConnection } from '../../helpers/fakes.ts'
 
 interface Parts {
   readonly backplane: FakeBackplane
@@ -24,25 +21,23 @@ interface Parts {
 
 /** `one` is in group g, `both` is in g and h. */
 function parts (policy: OutagePolicy['broadcast'] = 'local'): Parts {
-  const hub = new Hub()
+  const { hub, backplane, broadcaster, echoes, metrics } = fakeInstance({ outage: { broadcast: policy } })
   const [one, both] = [fakeConnection('one'), fakeConnection('both')]
   for (const connection of [one, both]) {
     hub.add(connection)
     hub.join(connection, 'g', member(connection))
   }
   hub.join(both, 'h', member(both))
-  const [backplane, metrics, sender] = [new FakeBackplane(), new Metrics(), new EnvelopeFactory()]
-  const delivery = new EchoFilter(hub, sender, metrics, silentLog)
   return {
     backplane,
-    broadcaster: new Broadcaster(hub, backplane, new LoggedPublish(backplane, new GroupLogs({ log: false, logs: undefined })), sender, delivery, policy, { slow: new Map() }, metrics),
-    delivery,
+    broadcaster,
+    delivery: echoes,
     metrics,
     one,
     both,
     echo (name) {
       const target: Target = { kind: 'group', name }
-      delivery.receive({ ...backplane.published.at(-1) as Envelope, target })
+      echoes.receive({ ...backplane.published.at(-1) as Envelope, target })
     }
   }
 }

@@ -1,28 +1,26 @@
 import t from 'tap'
+import { deferred } from '../../../lib/deadline.ts'
 import { WebsocketGroupsError } from '../../../lib/errors.ts'
-import { Hub } from '../../../lib/hub/hub.ts'
+import type { Membership } from '../../../lib/groups/membership.ts'
+import type { Hub } from '../../../lib/hub/hub.ts'
 import { connectionIdOf } from '../../../lib/ids.ts'
-import { Membership, type MembershipOptions } from '../../../lib/groups/membership.ts'
-import { GroupLogs } from '../../../lib/options/group-logs.ts'
-import { resolveLimits } from '../../../lib/options/limits.ts'
-import { Metrics } from '../../../lib/metrics.ts'
-import { Presence } from '../../../lib/presence/presence.ts'
-import { LogCache } from '../../../lib/delivery/log-cache.ts'
-import { Replay } from '../../../lib/delivery/replay.ts'
-import { Backlog } from '../../../lib/delivery/backlog.ts'
-import { ProofKeys } from '../../../lib/delivery/resume-proofs.ts'
-import { EnvelopeFactory } from '../../../lib/delivery/envelopes.ts'
-import { deferred, FakeBackplane, fakeConnection, type FakeConnection } from '../../helpers/fakes.ts'
+import type { Metrics } from '../../../lib/metrics.ts'
+import type { OutagePolicy, WebsocketGroupsOptions } from '../../../lib/options/types.ts'
+import { fakeConnection, fakeInstance, type FakeBackplane, type FakeConnection } from '../../helpers/fakes.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 
 noUnhandled(t)
 
-interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly membership: Membership, readonly connection: FakeConnection, readonly metrics: Metrics }
+interface Parts {
+  readonly hub: Hub
+  readonly backplane: FakeBackplane
+  readonly membership: Membership
+  readonly connection: FakeConnection
+  readonly metrics: Metrics
+}
 
-function parts (options: Partial<MembershipOptions> = {}): Parts {
-  const [hub, backplane, metrics] = [new Hub(), new FakeBackplane(), new Metrics()]
-  const replays = new Replay(hub, backplane, new Backlog(backplane, new LogCache(), new GroupLogs({ log: false, logs: undefined }), metrics), new ProofKeys({}, undefined, () => {}))
-  const membership = new Membership(hub, backplane, replays, new Presence(backplane, new EnvelopeFactory(), 0, resolveLimits(), metrics), { policy: 'local', maxGroupsPerConnection: 10, limits: resolveLimits(), memberInfo: undefined, ...options }, metrics)
+function parts ({ policy = 'local', ...options }: WebsocketGroupsOptions & { readonly policy?: OutagePolicy['join'] } = {}): Parts {
+  const { hub, backplane, membership, metrics } = fakeInstance({ maxGroupsPerConnection: 10, outage: { join: policy }, ...options })
   const connection = fakeConnection(connectionIdOf('instance00', 1), 'ann')
   void membership.connectionOpened(connection)
   return { hub, backplane, membership, connection, metrics }

@@ -1,11 +1,12 @@
 import t from 'tap'
+import { deferred } from '../../../lib/deadline.ts'
 import type { Envelope, Target } from '../../../lib/backplane/backplane.ts'
 import { WebsocketGroupsError } from '../../../lib/errors.ts'
 import { Metrics } from '../../../lib/metrics.ts'
 import { InstanceRpc, type Command, type CommandHandler } from '../../../lib/groups/rpc.ts'
 import { EnvelopeFactory } from '../../../lib/delivery/envelopes.ts'
 import type { Data, Json } from '../../../lib/types.ts'
-import { deferred, FakeBackplane, seededRandom } from '../../helpers/fakes.ts'
+import { FakeBackplane, seededRandom } from '../../helpers/fakes.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 
 noUnhandled(t)

@@ -21,8 +21,9 @@ interface Waiter {
 }
 
 /**
- * Lets bulk reads (pages of logs, lists of members) onto a link a few at a time, in the order they were asked for. What is under way together is bounded in
- * bytes, so that appends, beats and joins on the same link never wait behind more than that; on a slow link it becomes less.
+ * Lets bulk reads (pages of logs, lists of members) onto a link a few at a time, in the order they were asked for. What is under way
+ * together is bounded in bytes, so that appends, beats and joins on the same link never wait behind more than that; on a slow link it
+ * becomes less.
  */
 export class BulkReads {
   readonly #now: () => number
@@ -56,8 +57,8 @@ export class BulkReads {
   }
 
   /**
-   * Runs `read` when it is its turn, with the bytes that its answer may have. `alone`: nothing else is under way meanwhile, for an answer that may be
-   * larger than that. Settles as `read` does.
+   * Runs `read` when it is its turn, with the bytes that its answer may have. `alone`: nothing else is under way meanwhile, for an answer
+   * that may be larger than that. Settles as `read` does.
    */
   async read<Answer> (read: (bytes: number) => Promise<Answer>, sizeOf: (answer: Answer) => BulkSize, alone = false): Promise<Answer> {
     await this.#turn(alone)

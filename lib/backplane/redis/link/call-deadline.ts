@@ -1,4 +1,6 @@
-/** A timer that is later than this tells of a process that was busy, which gets as long again, up to a limit, to read what came meanwhile. */
+/**
+ * A timer that is later than this tells of a process that was busy, which gets as long again, up to a limit, to read what came meanwhile.
+ */
 const lateMs = 10
 const maxGraceMs = 100
 
@@ -48,7 +50,8 @@ export class CallDeadline {
     const now = performance.now()
     const received = this.#received()
     // Bytes come: this answer, or what has to be through before it. Redis works, and so does the link.
-    if (received === this.#receivedBefore || now - this.#startedAt >= this.#maxMs || !this.#events.mayGoOn()) return this.#events.missed(now - this.#startedAt)
+    const spentMs = now - this.#startedAt
+    if (received === this.#receivedBefore || spentMs >= this.#maxMs || !this.#events.mayGoOn()) return this.#events.missed(spentMs)
     this.#receivedBefore = received
     this.#dueAt = now + this.#ms
     this.#timer = setTimeout(() => this.#due(), this.#ms)

@@ -12,7 +12,9 @@ const silenceMs = 4_000
 const missesToTrip = 3
 /** A call that waits behind a bulk read that makes progress gets so many deadlines. */
 const deadlinesBehindBulk = 4
-/** A bulk read may take as long as bytes come: it is given up when none came for so many deadlines, or after so many milliseconds in all. */
+/**
+ * A bulk read may take as long as bytes come: it is given up when none came for so many deadlines, or after so many milliseconds in all.
+ */
 const silentDeadlines = 2
 const maxBulkMs = 30_000
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
@@ -124,8 +126,8 @@ export class Link {
   }
 
   /**
-   * As `bytesScript`, for an answer with much data; called in its turn in `bulk`. It may take as long as bytes come, and says nothing about the link when it
-   * fails.
+   * As `bytesScript`, for an answer with much data; called in its turn in `bulk`. It may take as long as bytes come, and says nothing about
+   * the link when it fails.
    */
   async bulkScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
     return await this.#byHash(...bytesCommands(script, keys, args), true)

@@ -11,22 +11,28 @@ const maxPlaces = 64
 
 /** A message as the script `append` takes it. */
 export interface Draft extends EnvelopeParts {
+  readonly targets: readonly AppendTarget[]
+  /** Of this publisher, growing from message to message. */
+  readonly sequence: number
   readonly nonce: Buffer
 }
 
 export interface AppendBatch {
-  readonly targets: readonly AppendTarget[]
   readonly publisher: string
-  /** Of the last message. */
-  readonly sequence: number
   readonly key: string | undefined
-  /** More than one only without `key`. */
+  /** Oldest first; more than one only without `key`. */
   readonly messages: readonly Draft[]
 }
 
-/** What became of the last message of a batch in one log. */
+export interface AppendCall {
+  readonly keys: string[]
+  readonly args: Array<string | number | Buffer>
+  /** The groups whose logs the reply is about, in its order. */
+  readonly groups: readonly string[]
+}
+
+/** What became of the last message of a batch to one log. */
 export interface AppendedTo {
-  readonly group: string
   readonly last: LogPosition
   /** It was there already, by its key. */
   readonly known: boolean
@@ -35,47 +41,91 @@ export interface AppendedTo {
 
 type LoggedTarget = AppendTarget & { readonly log: LogLimits }
 
-/** Whether copies of messages to these groups say where all the copies stand. */
+/** Whether copies of a message to these groups say where all of them stand. */
 export function carriesPlaces (targets: readonly AppendTarget[]): boolean {
   const { length } = targets.filter(isLogged)
   return length > 1 && length <= maxPlaces
 }
 
-/** Keys and arguments for the script `append`. */
-export function encodeAppend (keys: Keys, batch: AppendBatch): { readonly keys: string[], readonly args: Array<string | number | Buffer> } {
-  const { targets, publisher, sequence, key, messages } = batch
-  const logs = targets.filter(isLogged)
-  const others = targets.filter(target => !isLogged(target))
-  const args: Array<string | number | Buffer> = [
-    logs.length, others.length, publisher, sequence, key === undefined ? 0 : idempotencyMs,
-    carriesPlaces(targets) ? encodePlaceNames(logs.map(({ group }) => group)) : ''
+/** Keys and arguments for the script `append`, and the groups whose logs its reply is about. */
+export function encodeAppend (keys: Keys, { publisher, key, messages }: AppendBatch): AppendCall {
+  const [first] = messages
+  const uniform = messages.every(({ targets }) => sameGroups(targets, first?.targets ?? []))
+  const { logs, others } = uniform ? oneCall(messages) : union(messages)
+  const places = uniform ? placeNames(first?.targets ?? []) : ''
+  const args: AppendCall['args'] = [
+    logs.size, others.length, publisher, key === undefined ? 0 : idempotencyMs, uniform ? 0 : 1, places
   ]
-  for (const { group, log } of logs) args.push(...nameOf(keys, group), packSettings(log), randomBytesOf(8))
-  for (const { group } of others) args.push(...nameOf(keys, group))
-  for (const { nonce, prefix, rest } of messages) args.push(nonce, prefix, rest)
+  for (const [group, { limits, last }] of logs) args.push(...nameOf(keys, group), packSettings(limits), randomBytesOf(8), last)
+  for (const group of others) args.push(...nameOf(keys, group))
+  const numbers = uniform ? undefined : new Map([...logs.keys(), ...others].map((group, index) => [group, index + 1]))
+  for (const { nonce, prefix, rest, targets } of messages) {
+    args.push(nonce, prefix, rest)
+    if (numbers !== undefined) args.push(targetNumbers(targets, numbers), placeNames(targets))
+  }
+  const groups = [...logs.keys()]
+  const record = (group: string): string[] => key === undefined ? [] : [keys.idempotency(group, key)]
+  return { keys: groups.flatMap(group => [keys.logMeta(group), keys.log(group), ...record(group)]), args, groups }
+}
+
+/** What the script `append` returned, by group. */
+export function decodeAppended (reply: unknown, groups: readonly string[]): Map<string, AppendedTo> {
+  const fields = reply as Array<Buffer | number>
+  return new Map(groups.map((group, index) => {
+    const [epoch, offset, nonce, known, differ] = fields.slice(5 * index, 5 * index + 5) as [Buffer, number, Buffer, number, Buffer]
+    const last = { epoch: epoch.toString('latin1'), offset, nonce: nonce.readUInt32BE() }
+    return [group, { last, known: known === 1, difference: unpackSettings(differ) }]
+  }))
+}
+
+interface Targets {
+  /** Settings of each log, and the sequence of the last message to it. */
+  readonly logs: ReadonlyMap<string, { readonly limits: LogLimits, readonly last: number }>
+  /** Groups without a log. */
+  readonly others: readonly string[]
+}
+
+/** Of messages that all go to the same groups. */
+function oneCall (messages: readonly Draft[]): Targets {
+  const { targets = [], sequence: last = 0 } = messages.at(-1) ?? {}
   return {
-    keys: logs.flatMap(({ group }) => [keys.logMeta(group), keys.log(group), ...(key === undefined ? [] : [keys.idempotency(group, key)])]),
-    args
+    logs: new Map(targets.filter(isLogged).map(({ group, log }) => [group, { limits: log, last }])),
+    others: targets.filter(target => !isLogged(target)).map(({ group }) => group)
   }
 }
 
-/** What the script `append` returned. */
-export function decodeAppended (reply: unknown, targets: readonly AppendTarget[]): AppendedTo[] {
-  const fields = reply as Array<Buffer | number>
-  return targets.filter(isLogged).map(({ group }, index) => {
-    const [epoch, offset, nonce, known, differ] = fields.slice(5 * index) as [Buffer, number, Buffer, number, Buffer]
-    return {
-      group,
-      last: { epoch: epoch.toString('latin1'), offset, nonce: nonce.readUInt32BE() },
-      known: known === 1,
-      difference: unpackSettings(differ)
+function union (messages: readonly Draft[]): Targets {
+  const logs = new Map<string, { readonly limits: LogLimits, readonly last: number }>()
+  const others = new Set<string>()
+  for (const { targets, sequence } of messages) {
+    for (const { group, log } of targets) {
+      if (log === undefined) others.add(group)
+      else logs.set(group, { limits: log, last: sequence })
     }
-  })
+  }
+  return { logs, others: [...others] }
+}
+
+function placeNames (targets: readonly AppendTarget[]): Buffer | string {
+  return carriesPlaces(targets) ? encodePlaceNames(targets.filter(isLogged).map(({ group }) => group)) : ''
+}
+
+/** Groups with a log first, in the order of the names of the places. */
+function targetNumbers (targets: readonly AppendTarget[], numbers: ReadonlyMap<string, number>): Buffer {
+  const bytes = Buffer.allocUnsafe(2 * targets.length)
+  const ordered = [...targets.filter(isLogged), ...targets.filter(target => !isLogged(target))]
+  for (const [index, { group }] of ordered.entries()) bytes.writeUInt16BE(numbers.get(group) ?? 0, 2 * index)
+  return bytes
 }
 
 function nameOf (keys: Keys, group: string): [channel: string, target: Buffer] {
   const target = { kind: 'group', name: group } as const
   return [keys.channel(target), encodeTarget(target)]
+}
+
+function sameGroups (a: readonly AppendTarget[], b: readonly AppendTarget[]): boolean {
+  if (a === b) return true
+  return a.length === b.length && a.every((target, index) => target.group === b[index]?.group && isLogged(target) === isLogged(b[index]))
 }
 
 function isLogged (target: AppendTarget): target is LoggedTarget {

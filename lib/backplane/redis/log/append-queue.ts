@@ -5,11 +5,11 @@ import type { Appended, AppendTarget, Envelope, LogPosition } from '../../backpl
 import { encodeParts } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import { carriesPlaces, decodeAppended, encodeAppend, type AppendedTo } from './append-call.ts'
-import { Lanes, type Lane, type LaneItem } from './lanes.ts'
+import { carriesPlaces, decodeAppended, encodeAppend, type AppendedTo, type Draft } from './append-call.ts'
+import { Lanes, type Batch, type LaneItem } from './lanes.ts'
 import { randomNonce } from './random.ts'
 import { append } from './scripts.ts'
-import { SettingsDifferences } from './settings.ts'
+import type { SettingsDifferences } from './settings.ts'
 
 /** What may wait in all lanes together. */
 const maxWaiting = { up: { messages: 20_000, bytes: 33_554_432 }, queue: { messages: 1_000, bytes: 1_048_576 } } as const
@@ -19,11 +19,7 @@ const retryMs = 50
 /** What happens to an append while Redis is out: it fails at once, or waits for Redis for a few seconds. */
 export type WhenDown = 'reject' | 'queue'
 
-interface Item extends LaneItem {
-  readonly sequence: number
-  readonly nonce: Buffer
-  readonly prefix: Buffer
-  readonly rest: Buffer
+interface Item extends LaneItem, Draft {
   /** performance.now() after which the message is given up. */
   readonly deadline: number
   queued: boolean
@@ -52,7 +48,7 @@ export class AppendQueue {
   readonly #whenDown: WhenDown
   readonly #budgetMs: number
   readonly #lanes = new Lanes<Item>(async batch => await this.#settle(batch))
-  readonly #differences = new SettingsDifferences()
+  readonly #differences: SettingsDifferences
   #waiting = 0
   #waitingBytes = 0
   #up = deferred()
@@ -60,17 +56,14 @@ export class AppendQueue {
   #batches = 0
   #retries = 0
 
-  constructor (link: Link, keys: Keys, whenDown: WhenDown) {
+  /** `differences` is told of logs whose settings differ between processes. */
+  constructor (link: Link, keys: Keys, whenDown: WhenDown, differences: SettingsDifferences) {
     this.#link = link
     this.#keys = keys
     this.#whenDown = whenDown
+    this.#differences = differences
     this.#budgetMs = 2 * link.deadlineMs
     link.on({ up: () => this.#resume() })
-  }
-
-  /** Settings of logs that differ between processes. */
-  get problem (): string | undefined {
-    return this.#differences.problem
   }
 
   stats (): Record<string, number> {
@@ -131,7 +124,7 @@ export class AppendQueue {
   }
 
   /** Sends a batch until its outcome is known or its time is over. Never rejects. */
-  async #settle ({ items, lanes }: { readonly items: Item[], readonly lanes: ReadonlyArray<Lane<Item>> }): Promise<void> {
+  async #settle ({ items, lanes }: Batch<Item>): Promise<void> {
     let failure: Error | undefined
     for (;;) {
       expire(items, failure)
@@ -151,15 +144,11 @@ export class AppendQueue {
     }
   }
 
-  async #send (items: readonly Item[]): Promise<AppendedTo[]> {
-    const [first] = items
-    const last = items.at(-1)
-    if (first === undefined || last === undefined) throw new RangeError('an empty batch')
-    const { targets, key } = first
+  async #send (items: readonly Item[]): Promise<ReadonlyMap<string, AppendedTo>> {
     this.#batches++
-    const { keys, args } = encodeAppend(this.#keys, { targets, key, publisher: this.#publisher, sequence: last.sequence, messages: items })
-    const appended = decodeAppended(await this.#link.bytesScript(append, keys, args), targets)
-    for (const { group, difference } of appended) if (difference !== undefined) this.#differences.add(group, difference)
+    const { keys, args, groups } = encodeAppend(this.#keys, { publisher: this.#publisher, key: items[0]?.key, messages: items })
+    const appended = decodeAppended(await this.#link.bytesScript(append, keys, args), groups)
+    for (const [group, { difference }] of appended) if (difference !== undefined) this.#differences.add(group, difference)
     return appended
   }
 
@@ -169,12 +158,20 @@ export class AppendQueue {
   }
 }
 
-function resolveAll (items: readonly Item[], appended: readonly AppendedTo[]): void {
-  const duplicate = appended.every(({ known }) => known)
-  for (const [index, { nonce, queued, resolve }] of items.entries()) {
+function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, AppendedTo>): void {
+  /** How many later messages of the batch stand in each log. */
+  const later = new Map<string, number>()
+  for (const { targets, nonce, queued, resolve } of items.toReversed()) {
     const positions = new Map<string, LogPosition>()
-    for (const { group, last, known } of appended) {
-      positions.set(group, known ? last : { ...last, offset: last.offset - (items.length - 1 - index), nonce: nonce.readUInt32BE() })
+    let duplicate = true
+    for (const { group } of targets) {
+      const outcome = appended.get(group)
+      if (outcome === undefined) continue                       // it keeps no log
+      const { last, known } = outcome
+      const after = later.get(group) ?? 0
+      later.set(group, after + 1)
+      positions.set(group, known ? last : { ...last, offset: last.offset - after, nonce: nonce.readUInt32BE() })
+      duplicate &&= known
     }
     resolve({ positions, queued, duplicate })
   }

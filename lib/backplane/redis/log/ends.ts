@@ -4,7 +4,8 @@ import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import { noNonce } from './page.ts'
-import { readEnds } from './scripts.ts'
+import { readEnds, shortMetaMs } from './scripts.ts'
+import { unpackSettings, type SettingsDifferences } from './settings.ts'
 
 const groupsPerCall = 200
 
@@ -18,11 +19,14 @@ interface Waiter {
 export class LogEnds {
   readonly #link: Link
   readonly #keys: Keys
+  readonly #differences: SettingsDifferences
   #waiters: Waiter[] = []
 
-  constructor (link: Link, keys: Keys) {
+  /** `differences` is told of logs whose settings differ between processes. */
+  constructor (link: Link, keys: Keys, differences: SettingsDifferences) {
     this.#link = link
     this.#keys = keys
+    this.#differences = differences
   }
 
   /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
@@ -37,6 +41,15 @@ export class LogEnds {
     return await Promise.all(groups.map(async group => await this.read(group)))
   }
 
+  /**
+   * As `readAll`, and keeps the metas of these logs for another half an hour: the meta of a short log goes soon after its messages, and to
+   * an instance that still follows the group the next message would then look like a loss.
+   */
+  async keepAll (groups: readonly string[]): Promise<LogPosition[]> {
+    const ends = await Promise.all([...chunks(groups, groupsPerCall)].map(async some => await this.#ends(some, shortMetaMs)))
+    return ends.flat()
+  }
+
   #flush (): void {
     const waiters = this.#waiters
     this.#waiters = []
@@ -46,11 +59,22 @@ export class LogEnds {
   /** Never rejects. */
   async #call (waiters: readonly Waiter[]): Promise<void> {
     try {
-      const fields = await this.#link.bytesScript(readEnds, waiters.map(({ group }) => this.#keys.logMeta(group)), []) as Array<Buffer | null>
-      for (const [index, { resolve }] of waiters.entries()) resolve(endOf(fields[3 * index], fields[3 * index + 1], fields[3 * index + 2]))
+      const ends = await this.#ends(waiters.map(({ group }) => group), 0)
+      for (const [index, { resolve }] of waiters.entries()) resolve(ends[index] ?? logStart)
     } catch (error) {
       for (const { reject } of waiters) reject(error)
     }
+  }
+
+  async #ends (groups: readonly string[], keepMs: number): Promise<LogPosition[]> {
+    const metas = groups.map(group => this.#keys.logMeta(group))
+    const fields = await this.#link.bytesScript(readEnds, metas, [keepMs]) as Array<Buffer | null>
+    return groups.map((group, index) => {
+      const [epoch, offset, nonce, differ] = fields.slice(4 * index, 4 * index + 4)
+      const difference = unpackSettings(differ)
+      if (difference !== undefined) this.#differences.add(group, difference)
+      return endOf(epoch, offset, nonce)
+    })
   }
 }
 

@@ -17,7 +17,10 @@ export class LogFollower {
   /** Something may be missing that neither the latest read of the log saw nor `waiting` holds: it has to be read once more. */
   rereadNeeded = false
   #position: LogPosition | undefined
-  /** By offset modulo its length, of the messages up to `last`. 0, which is no message's nonce: not known. Not before there is more to know than `last`: most groups are quiet. */
+  /**
+   * By offset modulo its length, of the messages up to `last`. 0, which is no message's nonce: not known. Not before there is more to know
+   * than `last`: most groups are quiet.
+   */
   #nonces: Uint32Array | undefined
   #waiting: LiveMessage[] | undefined
   #waitingBytes = 0
@@ -75,12 +78,13 @@ export class LogFollower {
   /** Whether this message was delivered already. `false` also for those too long ago to tell. */
   knows ({ epoch, offset, nonce }: LogPosition): boolean {
     const last = this.#position
-    return last !== undefined && epoch === last.epoch && offset <= last.offset && last.offset - offset < remembered && this.#nonceOf(offset) === nonce
+    if (last === undefined || epoch !== last.epoch || offset > last.offset || last.offset - offset >= remembered) return false
+    return this.#nonceOf(offset) === nonce
   }
 
   /**
-   * The log of this epoch lost its latest messages, and went on from an older one: the index of the first of `positions`, its end, that was surely never
-   * delivered here and comes after all that were.
+   * The log of this epoch lost its latest messages, and went on from an older one: the index of the first of `positions`, its end, that was
+   * surely never delivered here and comes after all that were.
    */
   firstUnknown (positions: readonly LogPosition[]): number {
     const common = positions.findLastIndex(position => this.knows(position))

@@ -1,12 +1,15 @@
 import { hasCode } from '../../../errors.ts'
 import { logStart, samePosition } from '../../position.ts'
-import type { GapReason, LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
+import type { LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
 import { chunks, WorkQueue } from '../batching.ts'
+import type { StoredEnvelope } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
+import { CatchUp, type Progress } from './catch-up.ts'
+import { CopyOrder } from './copy-order.ts'
 import { LogEnds } from './ends.ts'
 import { LogFollower } from './follower.ts'
-import { readAfterFork } from './page.ts'
+import { SettingsDifferences } from './settings.ts'
 
 const retryMs = 200
 const concurrentRepairs = 64
@@ -15,33 +18,33 @@ const roundsPerRepair = 5
 const probesAtOnce = 200
 
 /**
- * Keeps this instance in step with the logs of its groups: it delivers a message that follows the last one, by offset and nonce, and reads what is missing
- * before any other. Clients notice nothing, except when the log itself lost messages: then they are told once.
+ * Keeps this instance in step with the logs of its groups: it delivers a message that follows the last one, by offset and nonce, and reads
+ * what is missing before any other. Clients notice nothing, except when the log itself lost messages: then they are told once.
  */
 export class LogFollowers {
   readonly #link: Link
-  readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #changed: () => void
   readonly #ends: LogEnds
+  readonly #order: CopyOrder
+  readonly #catchUp: CatchUp
   /** Of the groups with a log that are subscribed, from the acknowledgement on. */
   readonly #followers = new Map<string, LogFollower>()
   readonly #repairs = new Set<LogFollower>()
-  readonly #work = new WorkQueue<LogFollower>(concurrentRepairs, async reader => await this.#repair(reader))
+  readonly #work = new WorkQueue<LogFollower>(concurrentRepairs, async follower => await this.#repair(follower))
   #retryTimer: NodeJS.Timeout | undefined
   #sweeping = false
   #closed = false
   #repaired = 0
-  #repairedMessages = 0
-  #gaps = 0
-  #duplicates = 0
 
-  constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void) {
+  constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void, differences = new SettingsDifferences()) {
     this.#link = link
-    this.#keys = keys
     this.#local = local
     this.#changed = changed
-    this.#ends = new LogEnds(link, keys)
+    this.#ends = new LogEnds(link, keys, differences)
+    // Not within the turn: a repair that ends in it does not run again before it is over.
+    this.#order = new CopyOrder(group => this.#followers.get(group), follower => setImmediate(() => { this.#wake(follower) }))
+    this.#catchUp = new CatchUp(link, keys, local, this.#order, follower => this.#gone(follower))
   }
 
   /** Messages are missing that will be delivered, or of some logs nothing is known yet. */
@@ -50,90 +53,100 @@ export class LogFollowers {
   }
 
   stats (): Record<string, number> {
-    return { repairs: this.#repaired, repairedMessages: this.#repairedMessages, gaps: this.#gaps, duplicatesDropped: this.#duplicates, repairsPending: this.#repairs.size }
+    return { repairs: this.#repaired, repairsPending: this.#repairs.size, logsHeld: this.#order.held, ...this.#catchUp.stats() }
   }
 
   /** The group is subscribed: resolves when this instance knows where its log ends. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   async open (group: string): Promise<void> {
-    const reader = this.#followers.get(group) ?? this.#add(group)
-    if (reader.position === undefined) await this.#open(reader)
+    const follower = this.#followers.get(group) ?? this.#add(group)
+    if (follower.position === undefined) await this.#open(follower)
   }
 
   position (group: string): LogPosition | undefined {
     return this.#followers.get(group)?.position
   }
 
-  /** The group is not subscribed yet, and members here have its log up to this position already: it is followed from there, not from its end at that time. */
+  /**
+   * The group is not subscribed yet, and members here have its log up to this position already: it is followed from there, not from its end
+   * at that time.
+   */
   follow (group: string, position: LogPosition): void {
-    const reader = this.#followers.get(group) ?? this.#add(group)
-    if (reader.position !== undefined || this.#closed) return
-    reader.seek(position)
-    this.#startRepair(reader)
+    const follower = this.#followers.get(group) ?? this.#add(group)
+    if (follower.position !== undefined || this.#closed) return
+    follower.seek(position)
+    this.#startRepair(follower)
   }
 
   /** No longer subscribed: what comes later is not ours to follow. */
   forget (group: string): void {
-    const reader = this.#followers.get(group)
-    if (reader === undefined) return
+    const follower = this.#followers.get(group)
+    if (follower === undefined) return
     this.#followers.delete(group)
-    this.#work.delete(reader)
-    this.#settled(reader)
+    this.#work.delete(follower)
+    this.#settled(follower)
+    this.#order.gone(follower)
   }
 
-  receive (envelope: LoggedEnvelope, previousNonce: number): void {
-    const reader = this.#followers.get(envelope.target.name)
-    if (reader === undefined) {
-      // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is subscribed again.
-      // Only a group that has no log by our settings is served without keeping up with it.
+  receive (envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number): void {
+    const follower = this.#followers.get(envelope.target.name)
+    if (follower === undefined) {
+      // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is
+      // subscribed again. Only a group that has no log by our settings is served without keeping up with it.
       if (!this.#closed && !this.#local.logged(envelope.target.name)) this.#local.deliver(envelope)
-    } else if (reader.buffering) {
-      reader.buffer({ envelope, previousNonce })
-    } else if (!this.#accept(reader, envelope, previousNonce)) {
-      this.#startRepair(reader)
-      reader.buffer({ envelope, previousNonce })
+    } else if (follower.buffering) {
+      follower.buffer({ envelope, previousNonce })
+    } else {
+      const progress = this.#catchUp.accept(follower, envelope, previousNonce)
+      if (progress === 'inStep') return
+      follower.suspend()
+      this.#unsettled(follower)
+      follower.buffer({ envelope, previousNonce })
+      if (progress === 'behind') this.#work.add(follower)
     }
   }
 
-  /** These groups are subscribed, for the first time or after a break: reads what they missed, if a probe says that they did. Never rejects. */
+  /**
+   * These groups are subscribed, for the first time or after a break: reads what they missed, if a probe says that they did. Never rejects.
+   */
   async subscribed (groups: readonly string[]): Promise<void> {
-    const readers: LogFollower[] = []
+    const followers: LogFollower[] = []
     for (const group of groups) {
-      const reader = this.#followers.get(group) ?? (this.#local.logged(group) ? this.#add(group) : undefined)
-      if (reader === undefined) continue
-      if (reader.position === undefined && reader.opening === undefined) {
-        this.#open(reader).catch((error: unknown) => {
-          if (this.#gone(reader)) return
-          this.#unsettled(reader)
+      const follower = this.#followers.get(group) ?? (this.#local.logged(group) ? this.#add(group) : undefined)
+      if (follower === undefined) continue
+      if (follower.position === undefined && follower.opening === undefined) {
+        this.#open(follower).catch((error: unknown) => {
+          if (this.#gone(follower)) return
+          this.#unsettled(follower)
           this.#retryLater(error)
         })
       } else {
         // It may be in repair, too: the log may have been read before the break was over.
-        reader.suspend()
-        this.#unsettled(reader)
-        readers.push(reader)
+        follower.suspend()
+        this.#unsettled(follower)
+        followers.push(follower)
       }
     }
-    for (const some of chunks(readers, probesAtOnce)) await this.#probe(some)
+    for (const some of chunks(followers, probesAtOnce)) await this.#probe(some)
   }
 
   /** The command link is back: repairs go on. */
   resume (): void {
-    for (const reader of this.#repairs) this.#work.add(reader)
+    for (const follower of this.#repairs) this.#work.add(follower)
   }
 
-  /** Compares the ends of quiet logs with what was delivered, against losses that no link noticed. */
+  /** Compares the ends of quiet logs with what was delivered, against losses that no link noticed, and keeps their metas alive. */
   async sweep (): Promise<void> {
     if (!this.#link.up || this.#sweeping) return
     this.#sweeping = true
     try {
-      const quiet = [...this.#followers.values()].filter(({ position: last, buffering: suspended }) => last !== undefined && !suspended)
+      const quiet = [...this.#followers.values()].filter(({ position, buffering }) => position !== undefined && !buffering)
       for (const some of chunks(quiet, probesAtOnce)) {
-        const before = some.map(({ position: last }) => last)
-        const tops = await this.#ends.readAll(some.map(({ group }) => group))
-        for (const [index, reader] of some.entries()) {
-          if (this.#gone(reader) || reader.position !== before[index] || reader.buffering) continue
+        const before = some.map(({ position }) => position)
+        const ends = await this.#ends.keepAll(some.map(({ group }) => group))
+        for (const [index, follower] of some.entries()) {
+          if (this.#gone(follower) || follower.position !== before[index] || follower.buffering) continue
           // The message may be on its way on the other link: then the repair finds it first, and drops it when it comes.
-          if (!samePosition(tops[index] ?? logStart, reader.position ?? logStart)) this.#startRepair(reader)
+          if (!samePosition(ends[index] ?? logStart, follower.position ?? logStart)) this.#startRepair(follower)
         }
       }
     } finally {
@@ -147,53 +160,48 @@ export class LogFollowers {
     this.#followers.clear()
     this.#repairs.clear()
     this.#work.clear()
+    this.#order.close()
   }
 
   #add (group: string): LogFollower {
-    const reader = new LogFollower(group)
-    if (!this.#closed) this.#followers.set(group, reader)
-    return reader
+    const follower = new LogFollower(group)
+    if (!this.#closed) this.#followers.set(group, follower)
+    return follower
+  }
+
+  /** The message that this log was held for may be delivered now. */
+  #wake (follower: LogFollower): void {
+    if (follower.buffering && !this.#gone(follower)) this.#work.add(follower)
   }
 
   /** Its group was given up since, or all were. */
-  #gone (reader: LogFollower): boolean {
-    return this.#followers.get(reader.group) !== reader
+  #gone (follower: LogFollower): boolean {
+    return this.#followers.get(follower.group) !== follower
   }
 
-  async #open (reader: LogFollower): Promise<void> {
-    reader.opening ??= this.#ends.read(reader.group).then(top => {
-      // A message that came first is nearer to the truth. One that is on its way was published before the join was done, and is not owed to it.
-      if (reader.position === undefined) reader.seek(top)
-    }).finally(() => { reader.opening = undefined })
-    await reader.opening
+  async #open (follower: LogFollower): Promise<void> {
+    follower.opening ??= this.#ends.read(follower.group).then(end => {
+      // A message that came first is nearer to the truth. One that is on its way was published before the join was done, and is not owed to
+      // it.
+      if (follower.position === undefined) follower.seek(end)
+    }).finally(() => { follower.opening = undefined })
+    await follower.opening
   }
 
-  /** Delivers a message that follows the last one, drops one that was delivered before. Returns `false` for anything else. */
-  #accept (reader: LogFollower, envelope: LoggedEnvelope, previousNonce: number): boolean {
-    if (reader.follows(envelope.position, previousNonce)) {
-      reader.advance(envelope.position)
-      this.#local.deliver(envelope)
-      return true
-    }
-    if (!reader.knows(envelope.position)) return false
-    this.#duplicates++
-    return true
+  #startRepair (follower: LogFollower): void {
+    follower.suspend()
+    this.#unsettled(follower)
+    this.#work.add(follower)
   }
 
-  #startRepair (reader: LogFollower): void {
-    reader.suspend()
-    this.#unsettled(reader)
-    this.#work.add(reader)
-  }
-
-  async #probe (readers: readonly LogFollower[]): Promise<void> {
+  async #probe (followers: readonly LogFollower[]): Promise<void> {
     try {
-      const tops = await this.#ends.readAll(readers.map(({ group }) => group))
-      for (const [index, reader] of readers.entries()) {
+      const ends = await this.#ends.readAll(followers.map(({ group }) => group))
+      for (const [index, follower] of followers.entries()) {
         // A repair that is under way began after the suspension, or was told to read again.
-        if (!reader.buffering || this.#work.runs(reader) || this.#gone(reader)) continue
-        const inStep = reader.position !== undefined && samePosition(tops[index] ?? logStart, reader.position)
-        if (!inStep || !this.#deliverBuffered(reader)) this.#work.add(reader)
+        if (!follower.buffering || this.#work.runs(follower) || this.#gone(follower)) continue
+        const inStep = follower.position !== undefined && samePosition(ends[index] ?? logStart, follower.position)
+        if (!inStep || this.#deliverBuffered(follower) === 'behind') this.#work.add(follower)
       }
     } catch (error) {
       this.#retryLater(error)
@@ -201,13 +209,14 @@ export class LogFollowers {
   }
 
   /** Resolves `false` when it wants another turn; else it is done or put off. Never rejects. */
-  async #repair (reader: LogFollower): Promise<boolean> {
+  async #repair (follower: LogFollower): Promise<boolean> {
     try {
       for (let round = 0; round < roundsPerRepair; round++) {
-        if (reader.position === undefined) await this.#open(reader)
-        if (reader.buffering) await this.#catchUp(reader)
-        if (!this.#deliverBuffered(reader)) continue
-        this.#repaired++
+        if (follower.position === undefined) await this.#open(follower)
+        if (follower.buffering && await this.#catchUp.read(follower) === 'held') return true
+        const progress = this.#deliverBuffered(follower)
+        if (progress === 'behind') continue
+        if (progress === 'inStep') this.#repaired++
         return true
       }
       return false
@@ -217,54 +226,19 @@ export class LogFollowers {
     }
   }
 
-  /** Reads and delivers what follows the last message, to the end of the log. */
-  async #catchUp (reader: LogFollower): Promise<void> {
-    while (!this.#gone(reader)) {
-      reader.cover()
-      const page = await readAfterFork(this.#link, this.#keys, reader, reader.position ?? logStart)
-      if (this.#gone(reader)) return
-      if (page === undefined) continue
-      if (page.gap !== undefined) this.#signal(reader, page.gap, page.before, page.end.epoch)
-      for (const message of page.messages) {
-        reader.advance(message.position)
-        this.#repairedMessages++
-        this.#local.deliver(message)
-      }
-      // What cannot be decoded has its place, too.
-      if (!samePosition(page.last, reader.position ?? logStart)) reader.advance(page.last)
-      if (!page.more) return
-    }
+  #deliverBuffered (follower: LogFollower): Progress {
+    const progress = this.#catchUp.deliverBuffered(follower)
+    if (progress === 'inStep') this.#settled(follower)
+    return progress
   }
 
-  #signal (reader: LogFollower, reason: GapReason, position: LogPosition, epoch: string): void {
-    this.#gaps++
-    this.#local.log.warn({ group: reader.group, reason }, 'messages of a log are lost')
-    reader.seek(position)
-    this.#local.gap(reader.group, reason, position, epoch)
-  }
-
-  /** Delivers what came during the repair. Returns `false` when something between is missing again. */
-  #deliverBuffered (reader: LogFollower): boolean {
-    if (this.#gone(reader)) return true
-    if (reader.rereadNeeded) return false
-    for (const [index, { envelope, previousNonce }] of reader.waiting.entries()) {
-      // What came before the log was read, and is not in it, belongs to a part of the log that is lost.
-      if (this.#accept(reader, envelope, previousNonce) || reader.covers(index)) continue
-      reader.shift(index)
-      return false
-    }
-    reader.release()
-    this.#settled(reader)
-    return true
-  }
-
-  #unsettled (reader: LogFollower): void {
-    this.#repairs.add(reader)
+  #unsettled (follower: LogFollower): void {
+    this.#repairs.add(follower)
     if (this.#repairs.size === 1) this.#changed()
   }
 
-  #settled (reader: LogFollower): void {
-    if (this.#repairs.delete(reader) && this.#repairs.size === 0) this.#changed()
+  #settled (follower: LogFollower): void {
+    if (this.#repairs.delete(follower) && this.#repairs.size === 0) this.#changed()
   }
 
   #retryLater (error: unknown): void {

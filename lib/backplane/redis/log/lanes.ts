@@ -1,9 +1,11 @@
 import type { AppendTarget, LogLimits } from '../../backplane.ts'
 
-const maxBatchMessages = 64
+const maxBatchItems = 64
 const maxBatchBytes = 262_144
 
 export interface LaneItem {
+  /** Grows from item to item. */
+  readonly sequence: number
   readonly targets: readonly AppendTarget[]
   /** An item with an idempotency key goes alone. */
   readonly key: string | undefined
@@ -19,13 +21,15 @@ export interface Lane<Item extends LaneItem> {
 }
 
 export interface Batch<Item extends LaneItem> {
+  /** Oldest first. */
   readonly items: Item[]
   readonly lanes: ReadonlyArray<Lane<Item>>
 }
 
 /**
- * One queue per group that keeps a log. An item for several groups stands in the queue of each, and goes when it is the first in all of
- * them; so the order of the calls holds in every group. A lane has one batch under way at a time.
+ * One queue per group. An item for several groups stands in the queue of each, and goes when it is the first in all of
+ * them; so the order of the calls holds in every group. A lane has one batch under way at a time; what gathers meanwhile goes together in
+ * the next, also with items of other lanes that an item for several groups connects it to.
  */
 export class Lanes<Item extends LaneItem> {
   readonly #run: (batch: Batch<Item>) => Promise<void>
@@ -38,11 +42,10 @@ export class Lanes<Item extends LaneItem> {
   }
 
   add (item: Item): void {
-    const lanes = this.#lanesOf(item)
-    for (const lane of lanes) lane.items.push(item)
     // Not at once, so that all items of this turn go together.
-    for (const lane of lanes) {
-      if (this.#due.size === 0) queueMicrotask(() => this.#startDue())
+    if (this.#due.size === 0) queueMicrotask(() => this.#startDue())
+    for (const lane of this.#lanesOf(item)) {
+      lane.items.push(item)
       this.#due.add(lane)
     }
   }
@@ -55,14 +58,13 @@ export class Lanes<Item extends LaneItem> {
   }
 
   #lanesOf ({ targets }: Item): Array<Lane<Item>> {
-    const lanes: Array<Lane<Item>> = []
-    for (const { group, log } of targets) {
-      if (log === undefined) continue
-      let lane = this.#lanes.get(group)
-      if (lane === undefined) this.#lanes.set(group, lane = { group, items: [], busy: false })
-      lanes.push(lane)
-    }
-    return lanes
+    return targets.map(({ group }) => {
+      const known = this.#lanes.get(group)
+      if (known !== undefined) return known
+      const lane = { group, items: [], busy: false }
+      this.#lanes.set(group, lane)
+      return lane
+    })
   }
 
   #startDue (): void {
@@ -73,42 +75,49 @@ export class Lanes<Item extends LaneItem> {
 
   #start (lane: Lane<Item>): void {
     if (lane.busy) return
-    const [first] = lane.items
-    if (first === undefined) {
+    if (lane.items.length === 0) {
       if (this.#lanes.get(lane.group) === lane) this.#lanes.delete(lane.group)
       return
     }
-    const lanes = this.#lanesOf(first)
-    // Else it waits for another lane, which starts it.
-    if (lanes.some(({ items, busy }) => busy || items[0] !== first)) return
-    const items = takeBatch(first, lanes)
-    for (const one of lanes) one.busy = true
-    void this.#run({ items, lanes }).then(() => {
-      for (const one of lanes) one.busy = false
-      for (const one of lanes) this.#start(one)
+    const batch = this.#take(lane)
+    // Without items the first one of this lane waits for another lane, which starts it.
+    if (batch.items.length === 0) return
+    for (const one of batch.lanes) one.busy = true
+    void this.#run(batch).then(() => {
+      for (const one of batch.lanes) one.busy = false
+      for (const one of batch.lanes) this.#start(one)
     })
   }
-}
 
-/** From the front of all these lanes: items for the same groups with the same settings, with nothing else between them. */
-function takeBatch<Item extends LaneItem> (first: Item, lanes: ReadonlyArray<Lane<Item>>): Item[] {
-  let size = 0
-  let bytes = 0
-  for (const item of lanes[0]?.items ?? []) {
-    if (size > 0) {
-      const fits = size < maxBatchMessages && (bytes + item.bytes) * lanes.length <= maxBatchBytes
-      if (!fits || first.key !== undefined || item.key !== undefined) break
-      if (!sameTargets(item.targets, first.targets) || lanes.some(({ items }) => items[size] !== item)) break
+  /** From the front of this lane, and of those that its items lead to: items that are the next ones in all of their lanes. */
+  #take (start: Lane<Item>): Batch<Item> {
+    /** How many items of each lane are taken. */
+    const taken = new Map<Lane<Item>, number>([[start, 0]])
+    const items: Item[] = []
+    let bytes = 0
+    for (const lane of taken.keys()) {
+      for (let item = lane.items[taken.get(lane) ?? 0]; item !== undefined; item = lane.items[taken.get(lane) ?? 0]) {
+        const lanes = this.#lanesOf(item)
+        const size = item.bytes * lanes.length
+        if (items.length > 0 && (items.length >= maxBatchItems || bytes + size > maxBatchBytes || !mayJoin(item, items))) break
+        const isNext = (one: Lane<Item>): boolean => !one.busy && one.items[taken.get(one) ?? 0] === item
+        if (!lanes.every(one => isNext(one) && sameLimits(limitsIn(item, one), limitsIn(one.items[0], one)))) break
+        items.push(item)
+        bytes += size
+        for (const one of lanes) taken.set(one, (taken.get(one) ?? 0) + 1)
+      }
     }
-    size++
-    bytes += item.bytes
+    for (const [lane, count] of taken) lane.items.splice(0, count)
+    return { items: items.sort((a, b) => a.sequence - b.sequence), lanes: [...taken.keys()].filter(lane => (taken.get(lane) ?? 0) > 0) }
   }
-  const [batch = []] = lanes.map(({ items }) => items.splice(0, size))
-  return batch
 }
 
-function sameTargets (a: readonly AppendTarget[], b: readonly AppendTarget[]): boolean {
-  return a.length === b.length && a.every(({ group, log }, index) => group === b[index]?.group && sameLimits(log, b[index].log))
+function mayJoin (item: LaneItem, items: readonly LaneItem[]): boolean {
+  return item.key === undefined && items[0]?.key === undefined
+}
+
+function limitsIn (item: LaneItem | undefined, lane: { readonly group: string }): LogLimits | undefined {
+  return item?.targets.find(({ group }) => group === lane.group)?.log
 }
 
 function sameLimits (a: LogLimits | undefined, b: LogLimits | undefined): boolean {

@@ -5,6 +5,7 @@ import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import { remembered, type LogFollower } from './follower.ts'
 import { readLog } from './read-script.ts'
+import { unpackSettings, type Difference } from './settings.ts'
 
 const pageSize = 100
 const maxForkSize = 10_000
@@ -17,8 +18,13 @@ const Status = { follows: 0, epoch: 2, rewound: 3, trimmed: 4, none: 5 } as cons
 const reasons: Readonly<Record<number, GapReason>> = { [Status.epoch]: 'epoch', [Status.rewound]: 'rewound', [Status.trimmed]: 'trimmed' }
 
 export interface RedisLogPage extends LogPage {
-  /** The last position that was read, which may be after the last of `messages`: what this version cannot decode has a place in the log, too. */
+  /**
+   * The last position that was read, which may be after the last of `messages`: what this version cannot decode has a place in the log,
+   * too.
+   */
   readonly last: LogPosition
+  /** Settings of the log that differ between processes. */
+  readonly difference?: Difference | undefined
 }
 
 interface Entries {
@@ -27,17 +33,20 @@ interface Entries {
   readonly top: LogPosition
   readonly entries: readonly Buffer[]
   readonly more: boolean
+  readonly difference: Difference | undefined
 }
 
 /** `since`: a position; `logStart`: from the earliest message that is kept; `undefined`: the latest ones. */
-export async function readPage (link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number): Promise<RedisLogPage> {
+export async function readPage (
+  link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number
+): Promise<RedisLogPage> {
   const read = await readEntries(link, keys, group, since, limit)
   if (read === undefined) {
     // No trace of a log that we had seen: its data is gone.
     const gap = since === undefined || since.epoch === '' ? undefined : 'epoch'
     return { gap, messages: [], before: logStart, end: logStart, last: logStart, more: false }
   }
-  const { gap, top, entries, more } = read
+  const { gap, top, entries, more, difference } = read
   const messages = entries.map(bytes => decode(bytes)).filter(isLogged)
   const latest = entries.at(-1)
   const last = latest === undefined ? top : positionOf(latest)
@@ -46,7 +55,7 @@ export async function readPage (link: Link, keys: Keys, group: string, since: Lo
     const next = await readPage(link, keys, group, last, limit)
     return next.gap === undefined ? { ...next, gap } : next
   }
-  return { gap, messages, before: positionBefore(entries, top), end: top, last, more }
+  return { gap, messages, before: positionBefore(entries, top), end: top, last, more, difference }
 }
 
 /** A page of what follows the position in the follower's log; `undefined`: the log changed between two readings of it. */
@@ -90,13 +99,13 @@ async function readEntries (
   let reply = await read(false)
   // The next message alone is larger than what may be under way beside other reads.
   if (reply[5] === 1 && reply[4]?.length === 0) reply = await read(true)
-  const [status = Status.none, epoch = '', offset = 0, nonce = noNonce, entries = [], more = 0] = reply
+  const [status = Status.none, epoch = '', offset = 0, nonce = noNonce, entries = [], more = 0, differ] = reply
   if (status === Status.none) return undefined
   const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: Buffer.from(nonce).readUInt32BE() }
-  return { gap: reasons[status], top, entries, more: more === 1 && entries.length > 0 }
+  return { gap: reasons[status], top, entries, more: more === 1 && entries.length > 0, difference: unpackSettings(differ) }
 }
 
-type Reply = [number?, Buffer?, number?, Buffer?, Buffer[]?, number?]
+type Reply = [number?, Buffer?, number?, Buffer?, Buffer[]?, number?, Buffer?]
 
 function sizeOf ([,,,, entries = [], more = 0]: Reply): { readonly bytes: number, readonly full: boolean } {
   return { bytes: entries.reduce((sum, { length }) => sum + length, 0), full: more === 1 }

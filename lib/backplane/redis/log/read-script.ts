@@ -1,16 +1,17 @@
 import { Script } from '../link/script.ts'
+import { luaDiffering } from './settings.ts'
 
 /**
- * Reads one page of a group's log after a position. The list is walked in small pieces, so that neither the reply nor what the script holds in memory is
- * much larger than the page.
+ * Reads one page of a group's log after a position. The list is walked in small pieces, so that neither the reply nor what the script holds
+ * in memory is much larger than the page.
  * KEYS 1 log meta  2 log
  * ARGV 1 epoch ('' from the earliest kept, '$' the latest ones)  2 offset  3 nonce (4 bytes)  4 how many at most  5 bytes at most
  *      6 '1' for at least one message, however large it is  7 how many bytes of each message, 0 for all
- * Returns {status, epoch, last offset, last nonce, messages, 1 if more follow}; status 0 what follows the position, 2 another epoch, 4 trimmed (with 2 and 4:
- * messages from the earliest kept), 3 rewound (no messages), 5 there is no log.
+ * Returns {status, epoch, last offset, last nonce, messages, 1 if more follow, '' or two settings that differ}; status 0 what follows the
+ * position, 2 another epoch, 4 trimmed (with 2 and 4: messages from the earliest kept), 3 rewound (no messages), 5 there is no log.
  */
-export const readLog = new Script(`
-local meta = redis.call('HMGET', KEYS[1], 'e', 's', 'n')
+export const readLog = new Script(`${luaDiffering}
+local meta = redis.call('HMGET', KEYS[1], 'e', 's', 'n', 'c', 'd')
 -- Only a master may say that messages are lost: a replica may just not have them yet, and refuses this write, which changes nothing.
 local function assertMaster () redis.call('HDEL', KEYS[1], '') end
 if not meta[1] then
@@ -21,7 +22,7 @@ local top, offset, length = tonumber(meta[2]), tonumber(ARGV[2]), redis.call('LL
 local count, most, cut = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 local function rewound ()
   assertMaster()
-  return {3, meta[1], top, meta[3], {}, 0}
+  return {3, meta[1], top, meta[3], {}, 0, ''}
 end
 local first = top - length + 1
 local status = 0
@@ -36,7 +37,7 @@ elseif meta[1] ~= ARGV[1] then
 elseif offset > top then return rewound()
 elseif offset == top then
   if meta[3] ~= ARGV[3] then return rewound() end
-  return {0, meta[1], top, meta[3], {}, 0}
+  return {0, meta[1], top, meta[3], {}, 0, differing(meta[4], meta[5])}
 elseif offset + 1 < first then offset = first - 1; status = 4 end
 local at, last = offset + 1 - first, math.min(length - 1, offset - first + count)
 local messages, size, piece, full = {}, 0, 1, false
@@ -53,7 +54,8 @@ while at <= last and not full do
   -- As many as will fit if they are as large as those so far.
   piece = math.max(1, math.min(4 * piece, 64, math.floor((most - size) * #messages / size)))
 end
-if status == 0 and ARGV[1] ~= '' and ARGV[1] ~= '$' and offset > 0 and messages[1] and string.sub(messages[1], 21, 24) ~= ARGV[3] then return rewound() end
+local fromPosition = status == 0 and ARGV[1] ~= '' and ARGV[1] ~= '$' and offset > 0
+if fromPosition and messages[1] and string.sub(messages[1], 21, 24) ~= ARGV[3] then return rewound() end
 local more = offset + #messages < top and 1 or 0
-return {status, meta[1], top, meta[3], messages, more}
+return {status, meta[1], top, meta[3], messages, more, differing(meta[4], meta[5])}
 `)

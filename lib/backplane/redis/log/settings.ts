@@ -13,6 +13,17 @@ export interface Difference {
   readonly smaller: LogLimits
 }
 
+/**
+ * Lua: `differing(used, smaller)` is what a script returns of two fields of a meta: '' or, when somebody with smaller settings was here
+ * lately, both.
+ */
+export const luaDiffering = `
+local function differing (used, smaller)
+  if not used or not smaller or #used ~= 22 or #smaller ~= 22 then return '' end
+  if redis.call('TIME')[1] - struct.unpack('>I6', smaller, 17) > 600 then return '' end
+  return string.sub(used, 1, 16) .. string.sub(smaller, 1, 16)
+end`
+
 /** Packed settings, by the object they were made of: a process has few of these. */
 const packed = new WeakMap<LogLimits, Buffer>()
 
@@ -29,8 +40,8 @@ export function packSettings (limits: LogLimits): Buffer {
 }
 
 /** Two settings, as scripts return them; `undefined` for anything else: there is no difference. */
-export function unpackSettings (bytes: Buffer): Difference | undefined {
-  if (bytes.length !== 2 * packedBytes) return undefined
+export function unpackSettings (bytes: Buffer | null | undefined): Difference | undefined {
+  if (bytes?.length !== 2 * packedBytes) return undefined
   return { used: unpack(bytes, 0), smaller: unpack(bytes, packedBytes) }
 }
 

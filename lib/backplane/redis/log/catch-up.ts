@@ -1,0 +1,101 @@
+import { logStart, samePosition } from '../../position.ts'
+import type { GapReason, LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
+import type { StoredEnvelope } from '../envelope.ts'
+import type { Keys } from '../keys.ts'
+import type { Link } from '../link/link.ts'
+import type { CopyOrder } from './copy-order.ts'
+import type { LogFollower } from './follower.ts'
+import { readAfterFork } from './page.ts'
+
+/** `inStep`: all is delivered. `behind`: messages are missing. `held`: the next message waits for another log, see `CopyOrder`. */
+export type Progress = 'inStep' | 'behind' | 'held'
+
+/**
+ * Delivers the messages of logs to this instance, each once and in order, from where its follower stands: live ones, and missing ones out
+ * of the log.
+ */
+export class CatchUp {
+  readonly #link: Link
+  readonly #keys: Keys
+  readonly #local: LocalInstance
+  readonly #order: CopyOrder
+  readonly #isGone: (follower: LogFollower) => boolean
+  #repairedMessages = 0
+  #gaps = 0
+  #duplicates = 0
+
+  /** `isGone` tells whether a follower's group is not followed any more. */
+  constructor (link: Link, keys: Keys, local: LocalInstance, order: CopyOrder, isGone: (follower: LogFollower) => boolean) {
+    this.#link = link
+    this.#keys = keys
+    this.#local = local
+    this.#order = order
+    this.#isGone = isGone
+  }
+
+  stats (): Record<string, number> {
+    return { repairedMessages: this.#repairedMessages, gaps: this.#gaps, duplicatesDropped: this.#duplicates }
+  }
+
+  /** Delivers a live message that follows the last one, or drops one that was delivered before. */
+  accept (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number): Progress {
+    if (follower.follows(envelope.position, previousNonce)) {
+      if (!this.#order.mayDeliver(follower, envelope)) return 'held'
+      this.#deliver(follower, envelope)
+      return 'inStep'
+    }
+    if (!follower.knows(envelope.position)) return 'behind'
+    this.#duplicates++
+    return 'inStep'
+  }
+
+  /** Reads and delivers what follows the last message, to the end of the log. Rejects as `readPage` does. */
+  async read (follower: LogFollower): Promise<Progress> {
+    while (!this.#isGone(follower)) {
+      follower.cover()
+      const page = await readAfterFork(this.#link, this.#keys, follower, follower.position ?? logStart)
+      if (this.#isGone(follower)) break
+      if (page === undefined) continue
+      if (page.gap !== undefined) this.#signal(follower, page.gap, page.before, page.end.epoch)
+      for (const message of page.messages) {
+        if (!this.#order.mayDeliver(follower, message)) return 'held'
+        this.#repairedMessages++
+        this.#deliver(follower, message)
+      }
+      // A message that this version cannot decode has a place in the log, too.
+      if (!samePosition(page.last, follower.position ?? logStart)) follower.advance(page.last)
+      this.#order.moved(follower)
+      if (!page.more) break
+    }
+    return 'inStep'
+  }
+
+  /** Delivers what came live while missing messages were read. `inStep`: from now on live messages are delivered as they come. */
+  deliverBuffered (follower: LogFollower): Progress {
+    if (this.#isGone(follower)) return 'inStep'
+    if (follower.rereadNeeded) return 'behind'
+    for (const [index, { envelope, previousNonce }] of follower.waiting.entries()) {
+      const progress = this.accept(follower, envelope, previousNonce)
+      // What came before the log was read, and is not in it, belongs to a part of the log that is lost.
+      if (progress === 'inStep' || (progress === 'behind' && follower.covers(index))) continue
+      follower.shift(index)
+      return progress
+    }
+    follower.release()
+    return 'inStep'
+  }
+
+  #deliver (follower: LogFollower, envelope: LoggedEnvelope): void {
+    follower.advance(envelope.position)
+    this.#local.deliver(envelope)
+    this.#order.moved(follower)
+  }
+
+  #signal (follower: LogFollower, reason: GapReason, position: LogPosition, epoch: string): void {
+    this.#gaps++
+    this.#local.log.warn({ group: follower.group, reason }, 'messages of a log are lost')
+    follower.seek(position)
+    this.#local.gap(follower.group, reason, position, epoch)
+    this.#order.moved(follower)
+  }
+}

@@ -1,0 +1,19 @@
+import type { ResolvedOptions } from './resolve.ts'
+import { invalid } from './rules.ts'
+
+/** What the rest of the boot gets of Fastify's `pluginTimeout`: this much, or this share where that is less. */
+const restMs = 1_000
+const restShare = 1 / 3
+
+/**
+ * Sees to it that the wait for Redis ends before Fastify gives up on the whole application: unless set, `bootTimeoutMs` is cut to what
+ * fits into `pluginTimeoutMs`, where 0 is no limit. `given` is what the application set.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID: what is set does not fit
+ */
+export function fitBootTimeout (options: ResolvedOptions, given: number | undefined, pluginTimeoutMs = 0): ResolvedOptions {
+  const mostMs = Math.floor(pluginTimeoutMs - Math.min(restMs, pluginTimeoutMs * restShare))
+  if (options.redis === undefined || pluginTimeoutMs === 0 || options.bootTimeoutMs <= mostMs) return options
+  if (given === undefined) return { ...options, bootTimeoutMs: mostMs }
+  throw invalid(`bootTimeoutMs is ${given}, but Fastify's pluginTimeout of ${pluginTimeoutMs} ms would end the boot before: ` +
+    `set bootTimeoutMs to at most ${mostMs}, or pluginTimeout to more`)
+}

@@ -1,0 +1,151 @@
+import t from 'tap'
+import type { AppendTarget } from '../../lib/backplane/backplane.ts'
+import { encodeParts, type StoredEnvelope } from '../../lib/backplane/redis/envelope.ts'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
+import { encodeAppend } from '../../lib/backplane/redis/log/append-call.ts'
+import { CopyOrder } from '../../lib/backplane/redis/log/copy-order.ts'
+import { LogFollower } from '../../lib/backplane/redis/log/follower.ts'
+import { randomNonce } from '../../lib/backplane/redis/log/random.ts'
+import { append } from '../../lib/backplane/redis/log/scripts.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+import { envelope, readersRig } from './log-rig.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+const keys = new Keys('wsg:')
+t.beforeEach(async () => { await redis.admin.flushall() })
+
+const log = { maxMessages: 100, maxBytes: 1_000_000, ttlMs: 60_000 }
+let sequence = 0
+
+/** Appends to all groups in one step, without telling anyone. Returns the copy of each that would have been published. */
+async function appendTo (groups: readonly string[], text: string): Promise<Buffer[]> {
+  const targets: AppendTarget[] = groups.map(group => ({ group, log }))
+  const message = { ...envelope('', text), shared: groups.length > 1 }
+  const parts = encodeParts(message, groups.length > 1)
+  const { keys: names, args } = encodeAppend(new Keys('wsg:'), {
+    publisher: 'publisher1', key: undefined, messages: [{ ...parts, targets, sequence: ++sequence, nonce: randomNonce() }]
+  })
+  for (const index of groups.keys()) args[6 + 5 * index] = 'nobody is here'
+  await redis.admin.eval(append.lua, names.length, ...names, ...args)
+  return await Promise.all(groups.map(async group => (await redis.admin.lrangeBuffer(keys.log(group), -1, -1))[0] ?? Buffer.alloc(0)))
+}
+
+/** The logs `log a` and `log b`, followed from their beginning; what came is told as `text@group`. */
+async function rig () {
+  const one = readersRig(redis)
+  for (const group of ['log a', 'log b']) await one.readers.open(group)
+  return { ...one, seen: () => one.local.received.map(({ payload, target }) => `${payload.toString()}@${target.name.at(-1)}`) }
+}
+
+t.test('a live copy waits until what is before the other copy was repaired', async t => {
+  const { readers, live, seen, link } = await rig()
+  await appendTo(['log b'], 'b1')
+  const [inA, inB] = await appendTo(['log a', 'log b'], 'both') as [Buffer, Buffer]
+  const [a2] = await appendTo(['log a'], 'a2') as [Buffer]
+  link.holding = true
+  live(inA, a2)
+  t.same(seen(), [], 'b1 is missing, and members of both are to get it first')
+  t.equal(readers.stats().logsHeld, 1)
+  t.match(readers.problem, /1 groups/)
+  live(inB)
+  await until(() => link.held.length > 0, { what: 'the read of log b' })
+  link.holding = false
+  link.release()
+  await until(() => seen().length === 4 && readers.problem === undefined)
+  t.same(seen().filter(one => one !== 'both@b'), ['b1@b', 'both@a', 'a2@a'])
+  t.ok(seen().indexOf('both@b') > seen().indexOf('b1@b'))
+  t.equal(readers.stats().logsHeld, 0)
+})
+
+t.test('repairs of several logs meet at each message they have in common', async t => {
+  const { readers, seen } = await rig()
+  const sent: string[] = []
+  for (let n = 0; n < 60; n++) {
+    const groups = [['log a'], ['log b'], ['log a', 'log b'], ['log b', 'log a']][n % 4] ?? []
+    await appendTo(groups, `${n}`)
+    sent.push(...groups.map(group => `${n}@${group.at(-1)}`))
+  }
+  void readers.subscribed(['log b', 'log a'])
+  await until(() => seen().length === sent.length && readers.problem === undefined)
+  t.same([...seen()].sort(), [...sent].sort(), 'each copy once')
+  // What a member of both gets: the first copy of each.
+  const numbers = [...new Set(seen().map(one => Number(one.split('@')[0])))]
+  for (const name of ['a', 'b']) {
+    const inLog = sent.filter(one => one.endsWith(name)).map(one => Number(one.split('@')[0]))
+    t.same(numbers.filter(n => inLog.includes(n)), inLog, `in the order of log ${name}`)
+  }
+})
+
+t.test('who is held goes on when the other log is given up, and when its messages are lost', async t => {
+  for (const end of ['forgotten', 'trimmed'] as const) {
+    await redis.admin.flushall()
+    const { readers, live, seen, link, events } = await rig()
+    await appendTo(['log b'], 'b1')
+    const [inA] = await appendTo(['log a', 'log b'], 'both') as [Buffer]
+    link.up = false
+    live(inA)
+    t.same(seen(), [], end)
+    link.up = true
+    if (end === 'forgotten') {
+      readers.forget('log b')
+      await until(() => seen().length === 1)
+      t.same(seen(), ['both@a'])
+    } else {
+      await redis.admin.ltrim(keys.log('log b'), 1, 0)
+      await appendTo(['log b'], 'b3')
+      void readers.subscribed(['log b'])
+      await until(() => seen().length === 2)
+      t.same([...events].sort(), ['b3', 'both', 'gap: trimmed to 2'])
+    }
+    readers.close()
+  }
+})
+
+const place = (group: string, offset: number, epoch = 'epoch-1.') => ({ group, epoch, offset })
+const about = (...places: ReadonlyArray<ReturnType<typeof place>>) => ({ ...envelope('', ''), places }) as StoredEnvelope
+
+function follower (group: string, offset?: number, epoch = 'epoch-1.'): LogFollower {
+  const made = new LogFollower(group)
+  if (offset !== undefined) made.seek({ epoch, offset, nonce: 1 })
+  return made
+}
+
+t.test('only a log that is followed, and known to be behind in the same life, is waited for', async t => {
+  const a = follower('a', 4)
+  const others = [
+    follower('behind', 5), follower('next', 6), follower('ahead', 9), follower('unknown'), follower('other life', 1, 'epoch-0.')
+  ]
+  const order = new CopyOrder(group => others.find(one => one.group === group), () => {})
+  t.teardown(() => order.close())
+  t.equal(order.mayDeliver(a, { ...envelope('', ''), shared: true }), true, 'a message without places')
+  for (const group of ['next', 'ahead', 'unknown', 'other life', 'not followed', 'a']) {
+    t.equal(order.mayDeliver(a, about(place('a', 5), place(group, 7))), true, group)
+  }
+  t.equal(order.mayDeliver(a, about(place('a', 5), place('behind', 0))), true, 'no copy stands there')
+  t.equal(order.held, 0)
+  t.equal(order.mayDeliver(a, about(place('a', 5), place('behind', 7))), false)
+  t.equal(order.held, 1)
+})
+
+t.test('a log that does not come on is waited for once, and again when it did', async t => {
+  const [a, other] = [follower('a', 4), follower('other', 5)]
+  const woken: string[] = []
+  const order = new CopyOrder(group => group === 'other' ? other : undefined, ({ group }) => { woken.push(group) }, 20)
+  t.teardown(() => order.close())
+  t.equal(order.mayDeliver(a, about(place('a', 5), place('other', 8))), false)
+  other.advance({ epoch: 'epoch-1.', offset: 6, nonce: 1 })
+  order.moved(other)
+  t.same(woken, [], 'it is one message short')
+  await until(() => woken.length === 1)
+  t.equal(order.mayDeliver(a, about(place('a', 5), place('other', 8))), true)
+  other.advance({ epoch: 'epoch-1.', offset: 7, nonce: 1 })
+  order.moved(other)
+  t.equal(order.mayDeliver(a, about(place('a', 6), place('other', 9))), false)
+  other.advance({ epoch: 'epoch-1.', offset: 8, nonce: 1 })
+  order.moved(other)
+  t.same(woken, ['a', 'a'])
+  t.equal(order.held, 0)
+})

@@ -1,0 +1,224 @@
+import t, { type Test } from 'tap'
+import type { Identity, WebsocketGroupsOptions, WsAuthOptions } from '../../plugin.ts'
+import { connect, upgradeStatus } from '../helpers/client.ts'
+import { until } from '../helpers/until.ts'
+import { service, type Service } from './service.ts'
+
+const bearer = { headers: { authorization: 'Bearer x', origin: 'https://app.example' } }
+/** What must not get out. */
+const secret = 'db-7.internal password=hunter2'
+const never = async (): Promise<never> => await new Promise<never>(() => {})
+
+interface Guarded extends Service {
+  readonly url: string
+  /** Identities that got through to onConnect. */
+  readonly entered: unknown[]
+}
+
+async function guarded (t: Test, auth: object, options: object = {}): Promise<Guarded> {
+  const built = await service(t, { authenticate: () => ({ userId: 'john' }), ...options } as WebsocketGroupsOptions)
+  const entered: unknown[] = []
+  built.app.get('/ws', { websocket: true, preHandler: built.app.wsAuth(auth as WsAuthOptions) }, built.app.wsHandler({
+    onConnect (connection) { entered.push(connection.identity) },
+    onMessage () {}
+  }))
+  return { ...built, entered, url: `${await built.listen()}/ws` }
+}
+
+t.test('authenticate lets in with an object alone', async t => {
+  const answers = [false, '', 0, null, undefined, true, 'john', 1, [], ['john'], new Error('no'), () => {}, Symbol('john'), 1n]
+  for (const answer of answers) {
+    for (const authenticate of [() => answer, async () => answer]) {
+      const { url, entered } = await guarded(t, { authenticate })
+      const { statusCode, headers } = await upgradeStatus(url, bearer)
+      t.strictSame([statusCode, headers['www-authenticate']], [401, 'Bearer error="invalid_token"'], String(answer))
+      t.strictSame(entered, [])
+    }
+  }
+})
+
+t.test('what is no identity but looks like a yes is told in the log', async t => {
+  const { url, logs } = await guarded(t, { authenticate: () => true })
+  await upgradeStatus(url, bearer)
+  const warning = logs.find(({ level }) => level === 40)
+  t.equal(warning?.msg, 'token refused: authenticate must return an identity, which is an object, and returned true')
+})
+
+t.test('authorize and allowedOrigins let in with true alone, async or not', async t => {
+  for (const answer of [false, undefined, null, 1, 'yes', {}]) {
+    for (const name of ['authorize', 'allowedOrigins']) {
+      for (const check of [() => answer, async () => answer]) {
+        t.equal((await upgradeStatus((await guarded(t, { [name]: check })).url, bearer)).statusCode, 403, `${name}: ${String(answer)}`)
+      }
+    }
+  }
+  const { url } = await guarded(t, { authorize: async () => true, allowedOrigins: async (origin: string) => origin === 'https://app.example' })
+  t.equal((await upgradeStatus(url, bearer)).statusCode, 101)
+})
+
+t.test('an error before the upgrade is answered without its text, which goes to the log', async t => {
+  const errors: ReadonlyArray<readonly [unknown, number]> = [
+    [new Error(secret), 500], [Object.assign(new Error(secret), { statusCode: 503, code: 'ECONNREFUSED' }), 503],
+    [Object.assign(new Error(secret), { status: 404 }), 500], [secret, 500], [{ statusCode: 403, message: secret }, 500], [null, 500]
+  ]
+  for (const [error, statusCode] of errors) {
+    for (const name of ['authorize', 'allowedOrigins']) {
+      for (const fail of [() => { throw error }, async () => { throw error }]) {
+        const { url, logs } = await guarded(t, { [name]: fail })
+        const answer = await upgradeStatus(url, bearer)
+        t.strictSame(JSON.parse(answer.body), {
+          statusCode,
+          code: 'WSG_HANDLER_FAILED',
+          error: statusCode === 503 ? 'Service Unavailable' : 'Internal Server Error',
+          message: 'the server could not handle it'
+        })
+        if (error instanceof Error) t.ok(JSON.stringify(logs).includes(secret), 'it is in the log')
+      }
+    }
+  }
+  const outage = await guarded(t, { authenticate () { throw Object.assign(new Error(secret), { statusCode: 503 }) } })
+  const { statusCode, body } = await upgradeStatus(outage.url, bearer)
+  t.equal(statusCode, 503)
+  t.notMatch(body, /hunter2/)
+})
+
+t.test('an error with a status below 500 was made for the client', async t => {
+  const { url } = await guarded(t, { authorize () { throw Object.assign(new Error('pay first'), { statusCode: 402, code: 'UNPAID' }) } })
+  t.match(JSON.parse((await upgradeStatus(url, bearer)).body), { statusCode: 402, code: 'UNPAID', message: 'pay first' })
+})
+
+t.test('a check that does not end is answered with 503 when its time is over', async t => {
+  for (const auth of [{ authenticate: never }, { authorize: never }, { allowedOrigins: never }]) {
+    const { url, entered } = await guarded(t, auth, { authTimeoutMs: 50 })
+    const { body } = await upgradeStatus(url, bearer)
+    t.match(JSON.parse(body), { statusCode: 503, code: 'WSG_AUTH_TIMEOUT', message: 'the token could not be checked in time' })
+    t.strictSame(entered, [])
+  }
+})
+
+t.test('after the time is over authorize is not asked any more', async t => {
+  let asked = 0
+  let answer: (identity: Identity) => void = () => {}
+  const { url } = await guarded(t, {
+    authenticate: async () => await new Promise(resolve => { answer = resolve }),
+    authorize () { asked++ }
+  }, { authTimeoutMs: 50 })
+  t.equal((await upgradeStatus(url, bearer)).statusCode, 503)
+  answer({ userId: 'john' })
+  await new Promise(resolve => setImmediate(resolve))
+  t.equal(asked, 0)
+})
+
+t.test('an identity that cannot be understood is refused, with the reason in the log', async t => {
+  for (const [options, identity, reason] of [
+    [{ userId: async () => 'john' }, {}, /user id.*a promise: the option cannot be async/], [{ userId: () => 7 }, {}, /user id.*got 7/],
+    [{ userId () { throw new Error(secret) } }, {}, /hunter2/], [{}, { userId: 'x'.repeat(256) }, /user id/],
+    [{ expiresAt: async () => 1 }, {}, /the end.*a promise/], [{ expiresAt: async () => { throw new Error('late') } }, {}, /a promise/],
+    [{}, { expiresAt: 'soon' }, /the end.*'soon'/], [{}, { exp: {} }, /the end.*an object/]
+  ] as const) {
+    const { url, logs, entered } = await guarded(t, { authenticate: () => identity }, options)
+    const { statusCode, body } = await upgradeStatus(url, bearer)
+    t.equal(statusCode, 500)
+    t.notMatch(body, reason)
+    t.match(JSON.stringify(logs), reason)
+    t.strictSame(entered, [])
+  }
+})
+
+t.test('an identity that a hook of the service set is read as one of authenticate, though after the upgrade', async t => {
+  const { app, logs, listen } = await service(t)
+  let connected = 0
+  app.get('/ws', {
+    websocket: true,
+    preHandler: async request => { request.identity = { userId: 'john', expiresAt: 'soon' } }
+  }, app.wsHandler({ onConnect () { connected++ }, onMessage () {} }))
+  t.strictSame(await connect(t, `${await listen()}/ws`).closed, { code: 1011, reason: 'internal error' })
+  t.equal(connected, 0)
+  t.ok(logs.some(({ msg }) => msg === 'a connection could not be opened'))
+})
+
+t.test('memberInfo that returns a promise fails the join', async t => {
+  for (const memberInfo of [async () => ({ name: 'x' }), async () => { throw new Error('late') }]) {
+    const { app, logs, listen } = await service(t, { memberInfo } as unknown as WebsocketGroupsOptions)
+    app.wsRoom('/ws/:room', { auth: false })
+    t.match(await connect(t, `${await listen()}/ws/lobby`).closed, { code: 1011 })
+    t.match(JSON.stringify(logs), /memberInfo returned a promise/)
+    await until(async () => await app.registry.groupCount('lobby') === 0)
+  }
+})
+
+t.test('group and preHandler of a room fail as wsAuth does, and group may be async', async t => {
+  const { app, listen } = await service(t)
+  const fail = (): never => { throw new Error(secret) }
+  app.wsRoom('/named/:room', { auth: false, group: async ({ room }) => room })
+  app.wsRoom('/broken/:room', { auth: false, group: async () => fail() })
+  app.wsRoom('/empty/:room', { auth: false, group: async () => '' })
+  app.wsRoom('/hook/:room', { auth: false, group: ({ room }) => room, preHandler: async () => fail() })
+  app.wsRoom('/callback/:room', {
+    auth: false,
+    group: ({ room }) => room,
+    preHandler: ((_request: unknown, _reply: unknown, done: (error?: Error) => void) => done(new Error(secret))) as never
+  })
+  app.wsRoom('/meant/:room', {
+    auth: false,
+    group: ({ room }) => room,
+    preHandler: async () => { throw Object.assign(new Error('full'), { statusCode: 429 }) }
+  })
+  const url = await listen()
+  t.equal((await upgradeStatus(`${url}/named/x`)).statusCode, 101)
+  t.equal((await upgradeStatus(`${url}/empty/x`)).statusCode, 400)
+  for (const path of ['broken', 'hook', 'callback']) {
+    const { body } = await upgradeStatus(`${url}/${path}/x`)
+    t.match(JSON.parse(body), { statusCode: 500, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle it' })
+  }
+  t.match(JSON.parse((await upgradeStatus(`${url}/meant/x`)).body), { statusCode: 429, message: 'full' })
+})
+
+t.test('a number that a schema made of the room names the group', async t => {
+  const { app, listen } = await service(t)
+  app.wsRoom('/ws/:room', { auth: false, schema: { params: { type: 'object', properties: { room: { type: 'integer' } } } } })
+  connect(t, `${await listen()}/ws/42`)
+  await until(async () => await app.registry.groupCount('42') === 1)
+})
+
+t.test('a room has to say who may enter, where the plugin does not', async t => {
+  for (const options of [{}, { authenticate: undefined }]) {
+    const { app } = await service(t, options)
+    t.throws(() => app.wsRoom('/ws/:room'), { code: 'WSG_OPTION_INVALID', message: /does not say who may enter.*auth: false/ })
+    t.throws(() => app.wsRoom('/ws/:room', { auth: {} }), { code: 'WSG_OPTION_INVALID', message: /needs `authenticate`/ })
+    t.doesNotThrow(() => app.wsRoom('/ws/:room', { auth: { authenticate: () => null } }))
+  }
+})
+
+t.test('room routes that could lead to one group have to name their groups', async t => {
+  const group = ({ room = '' }: Readonly<Record<string, string>>): string => `staff:${room}`
+  for (const [first, second] of [[{}, {}], [{ group }, {}], [{}, { group }]]) {
+    const { app } = await service(t, { authenticate: () => null })
+    app.wsRoom('/staff/:room', first)
+    const scoped = app.register(async scope => { scope.wsRoom('/chat/:name', second) }, { prefix: '/v2' })
+    await t.rejects(async () => await scoped, {
+      code: 'WSG_OPTION_INVALID',
+      message: /wsRoom\('\/v2\/chat\/:name'\) and wsRoom\('\/staff\/:room'\) could lead to the same group.*the option group/
+    })
+  }
+  const { app } = await service(t, { authenticate: () => null })
+  app.wsRoom('/staff/:room', { group })
+  t.doesNotThrow(() => app.wsRoom('/chat/:room', { group: ({ room }) => `chat:${room}` }))
+})
+
+t.test('a raw client that was put out of its room cannot post into it', async t => {
+  const { app, listen } = await service(t)
+  app.wsRoom('/ws/:room', { auth: false })
+  const url = await listen()
+  const [out, stays] = [connect(t, `${url}/ws/lobby`), connect(t, `${url}/ws/lobby`)]
+  await out.opened
+  await until(async () => await app.registry.groupCount('lobby') === 2)
+  out.send('in')
+  t.equal(await stays.next(), 'in')
+  const [first] = app.registry.all()
+  t.equal(await app.registry.leave(String(first?.id), 'lobby'), true)
+  out.send('out')
+  t.strictSame(await out.closed, { code: 1008, reason: 'not in the group any more' })
+  stays.send('last')
+  t.equal(await stays.next(), 'last')
+})

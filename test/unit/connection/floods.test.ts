@@ -1,0 +1,153 @@
+import t, { type Test } from 'tap'
+import { once } from 'node:events'
+import { createRequire } from 'node:module'
+import type { AddressInfo } from 'node:net'
+import { randomBytes } from 'node:crypto'
+import type * as Ws from 'ws'
+import { LocalConnection } from '../../../lib/connection/connection.ts'
+import { IntakeBudget } from '../../../lib/connection/intake-budget.ts'
+import { FlushScheduler } from '../../../lib/connection/outbound/flush-scheduler.ts'
+import { resolveLimits } from '../../../lib/options/limits.ts'
+import { Metrics } from '../../../lib/metrics.ts'
+import { silentLog } from '../../helpers/silent-log.ts'
+import { until } from '../../helpers/until.ts'
+import { clientFrame, rawConnection, upgradeHead, type RawConnection } from '../../http/raw.ts'
+
+const require = createRequire(import.meta.url)
+/** The oldest release that @fastify/websocket takes, and the one that is installed. */
+const releases = {
+  'ws-oldest': require('ws-oldest') as typeof Ws,
+  ws: createRequire(require.resolve('@fastify/websocket'))('ws') as typeof Ws
+}
+
+const limits = { maxBufferedBytes: 4_194_304, slowBufferedBytes: 65_536, flushIntervalMs: 0, limits: resolveLimits() }
+
+interface Flooded {
+  readonly socket: Ws.WebSocket
+  readonly metrics: Metrics
+  readonly messages: Array<string | Buffer>
+  readonly ends: number[]
+  readonly client: RawConnection
+  /** Opens another one. */
+  open (): Promise<RawConnection>
+}
+
+async function flooded (t: Test, { WebSocketServer }: typeof Ws, maxPayload = 1_048_576): Promise<Flooded> {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1', maxPayload, perMessageDeflate: false })
+  t.teardown(() => {
+    for (const client of server.clients) client.terminate()
+    server.close()
+  })
+  await once(server, 'listening')
+  const metrics = new Metrics()
+  const messages: Array<string | Buffer> = []
+  const ends: number[] = []
+  const sockets: Ws.WebSocket[] = []
+  server.on('connection', socket => {
+    sockets.push(socket)
+    const connection = new LocalConnection({
+      socket,
+      id: `i.${sockets.length}`,
+      params: {},
+      identity: null,
+      userId: undefined,
+      log: silentLog,
+      callbacks: {
+        onMessage (connection, data) {
+          messages.push(data)
+          connection.send('got it')
+        },
+        onDisconnect (_, { code }) { ends.push(code) }
+      },
+      limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 4_194_304, options: {} },
+      intake: new IntakeBudget(resolveLimits(), metrics),
+      scheduler: new FlushScheduler(limits, metrics, silentLog),
+      metrics,
+      enter: () => undefined,
+      release: async () => {}
+    })
+    connection.start({} as unknown as Parameters<LocalConnection['start']>[0])
+  })
+  const open = async (): Promise<RawConnection> => {
+    const client = await rawConnection(t, `http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    client.write(upgradeHead('/'))
+    await client.answers(1)
+    return client
+  }
+  const client = await open()
+  return { socket: sockets[0] as Ws.WebSocket, metrics, messages, ends, client, open }
+}
+
+for (const [name, release] of Object.entries(releases)) {
+  t.test(`${name}: a client that pings and never reads is ended, and its answers do not pile up`, async t => {
+    const { socket, metrics, ends, client, open } = await flooded(t, release)
+    const bystander = await open()
+    client.socket.pause()
+    const stream = (socket as unknown as { _socket: { writableLength: number } })._socket
+    const pings = Buffer.concat(Array.from({ length: 500 }, () => clientFrame(9, Buffer.alloc(125))))
+    let most = 0
+    const flooding = setInterval(() => {
+      most = Math.max(most, stream.writableLength)
+      if (client.socket.writableLength < 1_000_000) client.write(pings)
+    }, 1)
+    t.teardown(() => clearInterval(flooding))
+    await until(() => ends.length === 1, { timeoutMs: 30_000 })
+    clearInterval(flooding)
+    // The release that is installed breaks the connection off by itself, after fewer.
+    t.strictSame(ends, [name === 'ws' ? 1006 : 4008])
+    t.equal(metrics.slowConsumersClosed, name === 'ws' ? 0 : 1)
+    t.ok(most < 1_000_000, `${most} bytes waited at most`)
+    bystander.write(clientFrame(1, 'hello'))
+    await until(() => bystander.text.endsWith('got it'))
+  })
+
+  t.test(`${name}: pings of a client that reads are answered, however many`, async t => {
+    const { metrics, ends, client, messages } = await flooded(t, release)
+    // The release that is installed takes 60 at once.
+    const pings = Buffer.concat(Array.from({ length: 50 }, () => clientFrame(9, 'x')))
+    for (let n = 1; n <= 20; n++) {
+      client.write(pings)
+      await until(() => client.text.split('\x8a\x01x').length > n * 50)
+    }
+    client.write(clientFrame(1, 'end'))
+    await until(() => messages.length === 1)
+    t.strictSame(ends, [])
+    t.equal(metrics.slowConsumersClosed, 0)
+  })
+
+  t.test(`${name}: a message of too many frames is refused, one of many is not`, async t => {
+    const { metrics, ends, client, messages, open } = await flooded(t, release)
+    const bystander = await open()
+    const pieces = (count: number): Buffer => Buffer.concat([
+      clientFrame(1, 'a', false),
+      ...Array.from({ length: count }, () => clientFrame(0, 'b', false))
+    ])
+    client.write(pieces(4_000))
+    client.write(clientFrame(0, 'c'))
+    await until(() => messages.length === 1)
+    t.equal(messages[0]?.length, 4_002)
+    client.write(pieces(5_000))
+    await until(() => ends.length === 1)
+    t.strictSame(ends, [1008])
+    t.equal(metrics.fragmentFloods, 1)
+    bystander.write(clientFrame(1, 'hello'))
+    await until(() => bystander.text.endsWith('got it'))
+  })
+
+  t.test(`${name}: a frame that comes in tiny chunks is put together as it comes`, async t => {
+    const { socket, messages, client } = await flooded(t, release)
+    const receiver = (socket as unknown as { _receiver: { write (chunk: Buffer): void, readonly _buffers: readonly Buffer[] } })._receiver
+    const payload = randomBytes(10_000)
+    let most = 0
+    for (const byte of clientFrame(2, payload)) {
+      receiver.write(Buffer.from([byte]))
+      most = Math.max(most, receiver._buffers.length)
+    }
+    await until(() => messages.length === 1)
+    t.strictSame(messages[0], payload)
+    t.ok(most > 1_000 && most <= 1_024, String(most))
+    client.write(clientFrame(1, 'and on'))
+    await until(() => messages.length === 2)
+    t.equal(messages[1], 'and on')
+  })
+}
