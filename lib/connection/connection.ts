@@ -62,7 +62,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence === true
-    this.#inbound = new MessageQueue(this, init.callbacks, init.limits, init, init.metrics)
+    this.#inbound = new MessageQueue(this, init.callbacks, init, init.metrics)
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
     this.#enter = init.enter
     this.#release = init.release
