@@ -198,7 +198,7 @@ export class Instance {
         if (hub.has(group)) metrics.gaps++
         hub.announceGap(group, { reason, position, epoch })
       },
-      logged: group => logs.of(group) !== undefined,
+      logged: group => logs.has(group),
       member: (group, connectionId) => hub.member(group, connectionId),
       memberIds: group => hub.memberIds(group),
       connectionsOf: userId => gate.connectionsOf(userId),

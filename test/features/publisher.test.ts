@@ -2,7 +2,7 @@ import t from 'tap'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
-import { createPublisher, type BroadcastResult } from '../../plugin.ts'
+import { createPublisher, type BroadcastResult, type LogSettings } from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis, reach } from '../helpers/app.ts'
 import { atOnce } from '../helpers/at-once.ts'
 import { forkProgram } from '../helpers/child.ts'
@@ -168,4 +168,14 @@ t.test('a client that a publisher was given is neither changed nor closed', asyn
   t.equal(client.status, 'ready')
   t.equal(client.options.keyPrefix, 'mine:')
   t.equal(await client.ping(), 'PONG')
+})
+
+t.test('a wrong log setting is told before anything is sent, and leaves nothing', async (t) => {
+  t.throws(() => createPublisher({ redis: redis.url, log: { maxMessages: 10 } as LogSettings }), { code: 'WSG_OPTION_INVALID' })
+  t.throws(() => createPublisher({ redis: undefined as unknown as string }), { code: 'WSG_OPTION_INVALID', message: /redis must be/ })
+  await using publisher = createPublisher({ redis: redis.url, keyPrefix: 'wrong:', logs: () => ({ maxMessages: 10 }) as LogSettings })
+  const refused = { code: 'WSG_OPTION_INVALID', message: /logs\('g'\) returns\.ttlMs must be .*, got undefined/ }
+  await t.rejects(publisher.broadcastToGroup('g', 'x'), refused)
+  await t.rejects(publisher.broadcastToGroup(['other', 'g'], 'x', { volatile: false }), { code: 'WSG_OPTION_INVALID' })
+  t.strictSame(await redis.admin.keys('wrong:*'), [])
 })
