@@ -53,9 +53,9 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
    */
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /**
-   * Messages of a group are lost to this connection, between what it got and what it gets next. Clients of the framed protocol are told by the protocol;
-   * others hear of it only if the service tells them, or closes them so that they load what they show anew. Takes its turn with the messages. Throwing is
-   * for `onError`, as in `onMessage`.
+   * Messages of a group are lost to this connection, between what it got and what it gets next. Clients of the framed protocol are told by
+   * the protocol; others hear of it only if the service tells them, or closes them so that they load what they show anew. Takes its turn
+   * with the messages. Throwing is for `onError`, as in `onMessage`.
    */
   onGap?: ((connection: Connection<Params, Who>, group: string, gap: { readonly reason: LossReason }) => Awaitable<unknown>) | undefined
   /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */

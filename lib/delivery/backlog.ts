@@ -26,7 +26,8 @@ const maxGone = 10_000
 const attempts = 3
 
 /**
- * Finds what a connection missed: in memory where that reaches back far enough, else by reads of the log, which all share who wait for the same group.
+ * Finds what a connection missed: in memory where that reaches back far enough, else by reads of the log, which all share who wait for the
+ * same group.
  */
 export class Backlog {
   readonly #backplane: Backplane
@@ -61,8 +62,8 @@ export class Backlog {
   }
 
   /**
-   * Finds the first of what a connection is given. The instance is subscribed, and holds back for the connection what comes live. `floor` is from
-   * where on the client can prove to have been in the group.
+   * Finds the first of what a connection is given. The instance is subscribed, and holds back for the connection what comes live. `floor`
+   * is from where on the client can prove to have been in the group.
    * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
    */
   async replay (group: string, { since, history = 0 }: JoinOptions, floor?: LogPosition): Promise<BacklogPage> {
@@ -103,11 +104,13 @@ export class Backlog {
   }
 
   /**
-   * Where somebody new stands in a log that this instance has not noticed yet: at its end, not where the log before it was. What is told of that loss now
-   * is then not told again.
+   * Where somebody new stands in a log that this instance has not noticed yet: at its end, not where the log before it was. What is told of
+   * that loss now is then not told again.
    */
   #beyond (group: string, { reason, end }: BacklogPage, { messages }: BacklogPage): Pick<BacklogPage, 'before' | 'epoch'> | undefined {
-    if (reason !== 'epoch' || end === undefined || messages.length > 0 || this.#backplane.position(group)?.epoch === end.epoch) return undefined
+    if (reason !== 'epoch' || end === undefined || messages.length > 0 || this.#backplane.position(group)?.epoch === end.epoch) {
+      return undefined
+    }
     return { before: end, epoch: end.epoch }
   }
 
@@ -177,8 +180,8 @@ function unavailable (before: LogPosition | undefined, since: LogPosition | unde
 }
 
 /**
- * Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed; or nothing is in the page, as the
- * log holds another message in its place.
+ * Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed; or nothing is in the page, as
+ * the log holds another message in its place.
  */
 function isProven ({ recovered, reason }: BacklogPage, since: LogPosition): boolean {
   return reason === 'rewound' || (recovered === true && !isLogStart(since))
@@ -192,11 +195,6 @@ function from (floor: LogPosition, page: BacklogPage): BacklogPage {
   const messages = page.messages.filter(message => !isBefore(message))
   // The floor is further on than this page: the next one begins there.
   return { ...page, before: messages.length === 0 && page.more ? floor : skipped.position, messages }
-}
-
-/** The log cannot be read, which is told to a client that asked for a position. */
-function nothing (before: LogPosition | undefined, since: LogPosition | undefined): BacklogPage {
-  return { before, messages: [], more: false, ...(since === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
 }
 
 /** What follows `since` in a whole log. */

@@ -33,9 +33,9 @@ export interface CachedPage {
 }
 
 /**
- * The latest messages of logged groups that have members here, so that clients that come back are served from memory: after the crash of one
- * instance thousands of them want the same messages at once. Bounded per group and in all, in bytes; the group that was quiet for the longest time
- * makes room.
+ * The latest messages of logged groups that have members here, so that clients that come back are served from memory: after the crash of
+ * one instance thousands of them want the same messages at once. Bounded per group and in all, in bytes; the group that was quiet for the
+ * longest time makes room.
  */
 export class LogCache {
   /** What was delivered last, and what was read right before that. */
@@ -84,8 +84,8 @@ export class LogCache {
   }
 
   /**
-   * The messages after the position; `undefined` when memory cannot tell. `reached` is how far this instance has delivered the log: what is kept is
-   * of no use when it ends before that, as when the group had no members here for a while.
+   * The messages after the position; `undefined` when memory cannot tell. `reached` is how far this instance has delivered the log: what is
+   * kept is of no use when it ends before that, as when the group had no members here for a while.
    */
   after (group: string, since: LogPosition, reached: LogPosition | undefined): CachedPage | undefined {
     const latest = this.#find(group, reached)

@@ -2,8 +2,8 @@
 const maxRunning = 32
 
 /**
- * Shares out what replays may do: a connection reads one page at a time, however many groups it resumes, and of all connections of the instance a
- * few have their turn at once. Both go in the order in which they asked.
+ * Shares out what replays may do: a connection reads one page at a time, however many groups it resumes, and of all connections of the
+ * instance a few have their turn at once. Both go in the order in which they asked.
  */
 export class ReplayTurns {
   /** Those that wait behind the one whose turn it is, by connection. */

@@ -60,8 +60,8 @@ export class Replay {
   }
 
   /**
-   * Replays, once the instance is subscribed. Resolves with what the result of the join says of it, when all is handed over or the client has to
-   * read first: then the rest follows as it reads.
+   * Replays, once the instance is subscribed. Resolves with what the result of the join says of it, when all is handed over or the client
+   * has to read first: then the rest follows as it reads.
    */
   async play (pending: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
     const { connection } = pending.member

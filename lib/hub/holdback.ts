@@ -22,9 +22,9 @@ export interface ReplayEnd {
 }
 
 /**
- * Hold-back queue of one connection in one group. While the connection replays the log, live messages wait here, up to a limit in bytes: the log has them
- * all, so beyond the limit they are dropped, and the replay goes on until it has read them. Afterwards the queue drops those that the client already got
- * from another instance.
+ * Hold-back queue of one connection in one group. While the connection replays the log, live messages wait here, up to a limit in bytes:
+ * the log has them all, so beyond the limit they are dropped, and the replay goes on until it has read them. Afterwards the queue drops
+ * those that the client already got from another instance.
  */
 export class Holdback {
   #waiting: Array<Envelope | Gap> | undefined = []
@@ -47,7 +47,10 @@ export class Holdback {
     return this.#since
   }
 
-  /** Keeps the news, or leaves it to the log. Returns `false` for a message without a log that there is no room for: it is lost to the connection. */
+  /**
+   * Keeps the news, or leaves it to the log. Returns `false` for a message without a log that there is no room for: it is lost to the
+   * connection.
+   */
   push (news: Envelope | Gap): boolean {
     if (this.#waiting === undefined) return true
     const bytes = overheadBytes + ('payload' in news ? news.payload.length : 0)

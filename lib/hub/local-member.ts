@@ -79,7 +79,9 @@ export class LocalMember {
   /** Messages before the position are lost to this member, whatever it holds back. */
   tell (gap: Pick<Gap, 'reason' | 'position'>): void {
     this.connection.gapped(this.group, gap.reason)
-    if (this.connection.framed) this.connection.announce({ type: 'gap', group: this.group, reason: gap.reason, position: formatPosition(gap.position) })
+    if (this.connection.framed) {
+      this.connection.announce({ type: 'gap', group: this.group, reason: gap.reason, position: formatPosition(gap.position) })
+    }
   }
 
   /** Holds live messages back from now on. */

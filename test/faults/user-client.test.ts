@@ -24,7 +24,9 @@ for (const [title, options] of [
   ['with every reply as a string', { stringNumbers: true }],
   ['with replies in the shapes of RESP3', { replyMapping: 'resp3' }],
   ['that speaks RESP2', { protocol: 2 }],
-  ['with auto pipelining and a retry strategy of its own', { enableAutoPipelining: true, retryStrategy: () => null, maxRetriesPerRequest: null, commandTimeout: 50 }],
+  ['with auto pipelining and a retry strategy of its own', {
+    enableAutoPipelining: true, retryStrategy: () => null, maxRetriesPerRequest: null, commandTimeout: 50
+  }],
   ['on another database, connecting late, read by patterns', { db: 3, lazyConnect: true, connectionName: 'theirs', autoResubscribe: true }]
 ] as const) {
   t.test(`an ioredis client ${title} is duplicated: never changed, never ended`, async t => {

@@ -127,13 +127,18 @@ function cluster (t: Test, name: string, options: () => InstanceOptions, leftove
 export type Groups = 'logged' | 'volatile' | 'both'
 
 /** Runs a test on every kind of cluster; at its end nothing may be left behind. `run` is told whether groups have a log. */
-export function onEveryCluster (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: Cluster, logged: boolean) => Promise<void>, groups: Groups = 'logged'): void {
+export function onEveryCluster (
+  t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: Cluster, logged: boolean) => Promise<void>, groups: Groups = 'logged'
+): void {
   onCluster(t, 'memory', memoryInstances, name, run, groups)
   onRedis(t, redis, name, run, groups)
 }
 
 /** The same on Redis alone. */
-export function onRedis (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: RedisCluster, logged: boolean) => Promise<void>, groups: Groups = 'logged'): void {
+export function onRedis (
+  t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: RedisCluster, logged: boolean) => Promise<void>,
+  groups: Groups = 'logged'
+): void {
   onCluster(t, 'redis', async (t, defaults) => await redisCluster(t, redis, defaults), name, run, groups)
 }
 

@@ -25,7 +25,13 @@ class WithoutSocket {
   closed = false
   /** Messages without a log that there was no room for. */
   missed = 0
-  readonly outbound = { enqueueShared: (outgoing: OutboundMessage) => this.#write(outgoing), enqueueOne: (outgoing: OutboundMessage) => this.#write(outgoing), full: false, room: () => undefined, missed: () => { this.missed++ } } as unknown as SocketWriter
+  readonly outbound = {
+    enqueueShared: (outgoing: OutboundMessage) => this.#write(outgoing),
+    enqueueOne: (outgoing: OutboundMessage) => this.#write(outgoing),
+    full: false,
+    room: () => undefined,
+    missed: () => { this.missed++ }
+  } as unknown as SocketWriter
 
   constructor (id: string, userId: string | undefined, framed: boolean) {
     this.id = id

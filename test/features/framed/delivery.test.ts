@@ -13,7 +13,16 @@ noUnhandled(t)
 
 const position = { epoch: '12345678', offset: 7, nonce: 9 }
 const envelope: Envelope = {
-  origin: 'somewhere0', sequence: 1, kind: 'message', target: { kind: 'group', name: 'lobby' }, shared: false, except: [], command: '', binary: false, payload: Buffer.from('text'), position
+  origin: 'somewhere0',
+  sequence: 1,
+  kind: 'message',
+  target: { kind: 'group', name: 'lobby' },
+  shared: false,
+  except: [],
+  command: '',
+  binary: false,
+  payload: Buffer.from('text'),
+  position
 }
 
 function find ({ app }: Served, id: unknown): LocalConnection {
@@ -77,7 +86,10 @@ t.test('live messages are kept back while older ones are sent, up to a limit', a
   await registry.broadcastToGroup('other', '3')
   await registry.broadcastToAll('4')
   t.match([await client.next(), await client.next()], [{ group: 'other', data: '3' }, { data: '4' }])
-  t.strictSame(holdback.waiting.map(news => 'payload' in news && news.payload.toString()), ['1', '2'], 'what is not for it waits too: it moves the position')
+  t.strictSame(
+    holdback.waiting.map(news => 'payload' in news && news.payload.toString()), ['1', '2'],
+    'what is not for it waits too: it moves the position'
+  )
   for (let n = 3; n <= 1_000; n++) await registry.broadcastToGroup('lobby', String(n))
   await until(() => holdback.waiting.length === 1_000)
   t.equal(connection.closed, false)

@@ -8,7 +8,14 @@ import { Backlog } from '../../../lib/delivery/backlog.ts'
 
 const at = (offset: number): LogPosition => ({ epoch: 'e'.repeat(8), offset, nonce: offset })
 const message = (offset: number): Envelope & { readonly position: LogPosition } => ({
-  kind: 'message', target: { kind: 'group', name: 'g' }, payload: Buffer.from(String(offset)), binary: false, except: [], origin: '', id: offset, position: at(offset)
+  kind: 'message',
+  target: { kind: 'group', name: 'g' },
+  payload: Buffer.from(String(offset)),
+  binary: false,
+  except: [],
+  origin: '',
+  id: offset,
+  position: at(offset)
 } as unknown as Envelope & { readonly position: LogPosition })
 
 /** What follows a position in a log of so many messages. */
@@ -23,10 +30,14 @@ function setUp () {
   let reached = at(3)
   const reads: Array<(count: number) => void> = []
   const backplane = {
-    history: async (_group: string, since: LogPosition) => await new Promise<LogPage>(resolve => reads.push(count => resolve(pageAfter(since, count)))),
+    history: async (
+      _group: string, since: LogPosition
+    ) => await new Promise<LogPage>(resolve => reads.push(count => resolve(pageAfter(since, count)))),
     position: () => reached
   } as unknown as Backplane
-  const resume = new Backlog(backplane, recent, new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), new Metrics())
+  const resume = new Backlog(
+    backplane, recent, new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), new Metrics()
+  )
   return {
     reads,
     resume,
@@ -112,7 +123,9 @@ t.test('a position that the log does not hold is good for what came after the cl
     return { ...kept, gap: undefined, before: since, messages: all.slice(since.offset - 10) }
   }
   const backplane = { history, position: () => at(15) } as unknown as Backplane
-  const backlog = new Backlog(backplane, new LogCache(), new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), metrics)
+  const backlog = new Backlog(
+    backplane, new LogCache(), new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), metrics
+  )
   const given = async (since: LogPosition, options: { floor?: LogPosition, history?: number } = {}): Promise<unknown[]> => {
     const page = await backlog.replay('g', { since: formatPosition(since), history: options.history ?? 0 }, options.floor)
     return [page.recovered, page.reason, page.before?.offset, page.messages.map(({ position }) => position.offset)]
@@ -131,7 +144,9 @@ t.test('a position that the log does not hold is good for what came after the cl
 
   t.strictSame(await given(at(3), { floor: at(2) }), [false, 'trimmed', 10, [11, 12, 13, 14, 15]])
   t.strictSame(await given(logStart, { floor: logStart }), [false, 'trimmed', 10, [11, 12, 13, 14, 15]])
-  t.strictSame(await given(otherLog, { floor: { ...otherLog, offset: 1 } }), [false, 'epoch', 10, [11, 12, 13, 14, 15]], 'this log began later')
+  t.strictSame(
+    await given(otherLog, { floor: { ...otherLog, offset: 1 } }), [false, 'epoch', 10, [11, 12, 13, 14, 15]], 'this log began later'
+  )
   t.strictSame(await given(at(3), { floor: at(13) }), [false, 'trimmed', 13, [14, 15]], 'nothing from before the client joined')
   t.strictSame(await given(logStart, { floor: at(13) }), [false, 'trimmed', 13, [14, 15]])
   t.equal(metrics.resumesRefused, 4)
@@ -143,7 +158,10 @@ t.test('what is remembered of a log that went another way since is of no use', t
   for (let offset = 1; offset <= 10; offset++) recent.push(message(offset))
   const other = { ...at(10), nonce: 999 }
   t.same(recent.after('g', at(8), at(10))?.messages.map(({ position }) => position.offset), [9, 10])
-  t.same(recent.after('g', at(8), at(9))?.messages.map(({ position }) => position.offset), [9, 10], 'more than this instance has delivered is told apart later')
+  t.same(
+    recent.after('g', at(8), at(9))?.messages.map(({ position }) => position.offset), [9, 10],
+    'more than this instance has delivered is told apart later'
+  )
   t.equal(recent.after('g', at(8), other), undefined)
   t.equal(recent.after('g', at(10), other), undefined)
   t.equal(recent.after('g', other, at(10)), undefined)

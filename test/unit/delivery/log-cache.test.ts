@@ -9,7 +9,18 @@ const at = (offset: number): LogPosition => ({ epoch: 'e'.repeat(8), offset, non
 
 function message (group: string, offset: number, payload: Buffer): LoggedEnvelope {
   const target: Envelope['target'] = { kind: 'group', name: group }
-  return { kind: 'message', target, payload, binary: false, shared: false, command: '', except: [], origin: '', sequence: offset, position: at(offset) }
+  return {
+    kind: 'message',
+    target,
+    payload,
+    binary: false,
+    shared: false,
+    command: '',
+    except: [],
+    origin: '',
+    sequence: offset,
+    position: at(offset)
+  }
 }
 
 t.test('the groups that were quiet for the longest time make room, also where all messages are empty', async t => {
