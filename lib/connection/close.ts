@@ -47,3 +47,6 @@ export function assertClose (code: number, reason: string): void {
   const kind = typeof reason === 'string' ? `reason of ${Buffer.byteLength(reason)} bytes` : 'reason that is no string'
   throw new WebsocketGroupsError('WSG_CLOSE_CODE_INVALID', `got code ${String(code)} with a ${kind}`)
 }
+
+/** What a ping carries that nobody else sends: its answer says that the client knows of the shutdown. */
+export const farewell = Buffer.from('farewell')

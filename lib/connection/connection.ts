@@ -6,7 +6,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection } from './framed-session.ts'
 import { encodeMessage, type ResumePoint } from './frame-codec.ts'
 import { Ending } from './ending.ts'
-import { assertClose, closeReasons, isForAWhile } from './close.ts'
+import { assertClose, closeReasons, farewell, isForAWhile } from './close.ts'
 import { MessageQueue, type Closed } from './inbound.ts'
 import type { ConnectionInit } from './init.ts'
 import { listen, type SocketOwner } from './listeners.ts'
@@ -17,8 +17,6 @@ import { SocketWriter } from './outbound/writer.ts'
 import type { Connection, Data, Identity, LossReason } from '../types.ts'
 import { Pulse } from './pulse.ts'
 
-/** What a ping carries that nobody else sends. */
-const farewell = Buffer.from('farewell')
 const open = 1
 
 /** Connections that this process made so far. */
@@ -84,13 +82,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.#ending?.groups?.includes(group) ?? this.#groups?.has(group) === true
   }
 
-  get groupCount (): number {
-    return this.#groups?.size ?? 0
-  }
-
-  get framed (): boolean {
-    return this.#session !== undefined
-  }
+  get groupCount (): number { return this.#groups?.size ?? 0 }
+  get framed (): boolean { return this.#session !== undefined }
 
   /** The client waits for an answer. */
   get pending (): boolean { return this.framed && this.#inbound.pending }
@@ -116,9 +109,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.#session?.name
   }
 
-  get bufferedBytes (): number {
-    return this.outbound.bufferedBytes
-  }
+  get bufferedBytes (): number { return this.outbound.bufferedBytes }
 
   /** Made when first asked for, as is `log`: most connections need neither, and they are what an idle connection costs. */
   get signal (): AbortSignal {

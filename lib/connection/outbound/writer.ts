@@ -77,27 +77,19 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   }
 
   /** What the network socket tells of its bytes; nothing in a release of ws that is not known here. */
-  get traffic (): Traffic {
-    return this.#stream ?? untold
-  }
+  get traffic (): Traffic { return this.#stream ?? untold }
 
   get bufferedBytes (): number {
     return this.#socket.bufferedAmount + (this.#batch?.bytes ?? 0) + this.#latestBytes
   }
 
   /** What the client catches up with has to wait: more would bring it near the limit. */
-  get full (): boolean {
-    return this.bufferedBytes > this.#portionBytes
-  }
+  get full (): boolean { return this.bufferedBytes > this.#portionBytes }
 
-  get #portionBytes (): number {
-    return Math.min(maxPortionBytes, this.#scheduler.limits.maxBufferedBytes / 2)
-  }
+  get #portionBytes (): number { return Math.min(maxPortionBytes, this.#scheduler.limits.maxBufferedBytes / 2) }
 
   /** The client took most of what waited for it. */
-  get #hasRoom (): boolean {
-    return this.bufferedBytes <= Math.min(this.#scheduler.slowBytes, this.#portionBytes / 2)
-  }
+  get #hasRoom (): boolean { return this.bufferedBytes <= Math.min(this.#scheduler.slowBytes, this.#portionBytes / 2) }
 
   /** Messages may be written still. Without our hands on the close frame ws alone knows. */
   get #open (): boolean {

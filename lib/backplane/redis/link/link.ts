@@ -3,6 +3,7 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
 import { CallDeadline } from './call-deadline.ts'
 import { connect, type RedisSource } from './connect.ts'
+import { isReply, toBackplaneError } from './reply-errors.ts'
 import { bytesCommands, type RedisCommand, type Script } from './script.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
@@ -17,8 +18,6 @@ const silentDeadlines = 2
 const maxBulkMs = 30_000
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
 const demotedRetryMs = 2_000
-/** Replies that say "not now" rather than "no": the same call may work on the next master, or in a moment. */
-const passingErrors = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)/
 
 export interface LinkEvents {
   /** The link works now: after the first connect, a reconnect, or a hang. */
@@ -206,16 +205,12 @@ export class Link {
   }
 
   #translate (error: Error): Error {
-    if (error.name === 'ReplyError') {
+    if (isReply(error)) {
       this.#answered()
       this.#lastError = error
       if (error.message.startsWith('READONLY')) this.#demoted()
-      if (passingErrors.test(error.message)) return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', error.message, { cause: error })
-      return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `Redis refused it: ${error.message}`, { cause: error })
     }
-    // ioredis says this before it writes anything; all its other failures may come after the command left.
-    const unsent = error.message.startsWith("Stream isn't writeable")
-    return new WebsocketGroupsError(unsent ? 'WSG_BACKPLANE_UNAVAILABLE' : 'WSG_TIMEOUT', error.message, { cause: error })
+    return toBackplaneError(error)
   }
 
   /** This server became a replica. A new connection may lead to its successor: a failover moves names and addresses. */

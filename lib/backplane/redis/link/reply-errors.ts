@@ -1,0 +1,20 @@
+import { WebsocketGroupsError } from '../../../errors.ts'
+
+/** Replies that say "not now" rather than "no": the same call may work on the next master, or in a moment. */
+const passingErrors = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)/
+
+/** Whether Redis answered, with an error. */
+export function isReply (error: Error): boolean {
+  return error.name === 'ReplyError'
+}
+
+/** What a failed command means to whoever asked for it: not carried out (WSG_BACKPLANE_UNAVAILABLE), or unknown (WSG_TIMEOUT). */
+export function toBackplaneError (error: Error): WebsocketGroupsError {
+  if (isReply(error)) {
+    const text = passingErrors.test(error.message) ? error.message : `Redis refused the command: ${error.message}`
+    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', text, { cause: error })
+  }
+  // ioredis says this before it writes anything; all its other failures may come after the command left.
+  const unsent = error.message.startsWith("Stream isn't writeable")
+  return new WebsocketGroupsError(unsent ? 'WSG_BACKPLANE_UNAVAILABLE' : 'WSG_TIMEOUT', error.message, { cause: error })
+}
