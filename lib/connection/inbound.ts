@@ -1,22 +1,16 @@
 import type { FastifyRequest } from 'fastify'
-import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
-import { ConnectionIntake, type IntakeOwner } from './intake.ts'
-import type { IntakeBudget } from './intake-budget.ts'
-import { detached, MessageBuffer, weigh, type InboundLimits, type Waiting } from './message-buffer.ts'
-import { listenForChunks, unfinishedBytes, type ChunkListener } from './receiver.ts'
+import { isThenable, toError } from './callback-results.ts'
+import { Input, type InboundSource } from './input.ts'
+import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection } from '../types.ts'
+import type { Connection, LossReason } from '../types.ts'
 
-/** Where the messages come from, and what their instance has room for. */
-export interface InboundSource { readonly socket: WebSocket, readonly intake: IntakeBudget }
-/** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
-const smallChunkBytes = 1_024
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends Connection {
   /** Closes, and terminates soon after: the client, or this side, is at fault. */
@@ -31,27 +25,26 @@ export interface RequestHandler {
 }
 
 interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
-
 /** Errors that will pass by themselves. */
-const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL'] as const
+const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED'] as const
 /** Status codes from here on are the server's fault. */
 const serverFault = 500
 
 export interface Closed { readonly code: number, readonly reason: string }
-type Message = string | Buffer | FramedRequest
+/** Messages of a group that are lost to the connection. */
+interface Loss { readonly group: string, readonly reason: LossReason }
+type Message = string | Buffer | FramedRequest | Loss
 
 /**
  * The one queue of a connection: calls its callbacks, never two at once: onConnect, each message or framed request in order, onError, and
  * onDisconnect exactly once.
  */
-export class MessageQueue implements ChunkListener, IntakeOwner {
+export class MessageQueue {
   readonly #connection: InboundConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #metrics: Metrics
   readonly #queue: MessageBuffer<Message>
-  /** Made when the client sends something: most connections only listen. */
-  #intake: ConnectionIntake | undefined
-  readonly #source: InboundSource
+  readonly #input: Input
   /** A callback runs, or the first one did not yet. */
   #busy = true
   #connecting = true
@@ -66,15 +59,12 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   #finished: Promise<void> | undefined
   #resolveFinished: (() => void) | undefined
 
-  constructor (
-    connection: InboundConnection, callbacks: ConnectionCallbacks, limits: InboundLimits, source: InboundSource, metrics: Metrics
-  ) {
+  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, source: InboundSource, metrics: Metrics) {
     this.#connection = connection
     this.#callbacks = callbacks
-    this.#queue = new MessageBuffer(limits)
-    this.#source = source
+    this.#queue = new MessageBuffer(source.limits)
     this.#metrics = metrics
-    listenForChunks(source.socket, this)
+    this.#input = new Input(connection, source)
   }
 
   /** A message waits, or its callback runs. */
@@ -104,25 +94,12 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
 
   /** This side does not read the socket for now, so that nothing the client says can be heard. */
   get paused (): boolean {
-    return this.#intake?.isPaused === true
-  }
-
-  /** Bytes came from the network, and the messages that they complete are received. */
-  chunkReceived (bytes: number): void {
-    if (this.#stopped || this.#ended !== undefined) return
-    if (this.#intake === undefined && bytes < smallChunkBytes && unfinishedBytes(this.#source.socket) < smallChunkBytes) return
-    this.#taken.chunkReceived(bytes)
+    return this.#input.paused
   }
 
   /** A message came, of whatever kind. */
   countMessage (): void {
-    if (!this.#stopped && this.#ended === undefined) this.#taken.messageReceived()
-  }
-
-  /** The client began a message, does not go on with it, and others need the memory. */
-  stalled (): void {
-    this.#connection.log.warn('a message was not finished while others needed the memory that it takes')
-    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message not finished in time')
+    this.#input.messageReceived()
   }
 
   receive (data: Buffer, isBinary: boolean): void {
@@ -138,9 +115,11 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
     else this.#begin({ handler, request }, bytes)
   }
 
-  get #taken (): ConnectionIntake {
-    this.#intake ??= new ConnectionIntake(this.#source.intake, this.#source.socket, this)
-    return this.#intake
+  /** Messages of a group are lost to the connection: tells `onGap`, in its turn. */
+  gap (group: string, reason: LossReason): void {
+    if (this.#callbacks.onGap === undefined || this.#stopped || this.#ended !== undefined) return
+    if (this.#busy) this.#enqueue({ group, reason }, 0)
+    else this.#begin({ group, reason }, 0)
   }
 
   #begin (message: Message, bytes: number): void {
@@ -153,7 +132,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
     }
     // A handler that is done at once needs no promise.
     if (!isThenable(result)) return this.#idle()
-    this.#taken.hold(weigh(bytes))
+    this.#input.intake.hold(weigh(bytes))
     void this.#work({ message, bytes }, result)
   }
 
@@ -162,7 +141,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
     this.#stopped = true
     this.#queue.clear()
     // The client's answer to the close must get through.
-    this.#intake?.close()
+    this.#input.close()
   }
 
   /** The socket failed, and closes by itself; `onError` hears of it before `onDisconnect`. */
@@ -174,7 +153,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   /** The socket is closed; `released` settles when its memberships are gone. Called once. */
   end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
-    this.#intake?.close()
+    this.#input.close()
     this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })
     if (!this.#busy) this.#idle()
   }
@@ -191,13 +170,12 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
 
   /** An outage of the backplane, or a limit, is no fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    const isForLater = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_RATE_LIMITED')
-    if (isForLater) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
   #enqueue (message: Message, bytes: number): void {
-    if (this.#queue.push(message, bytes, this.#taken)) return
+    if (this.#queue.push(message, bytes, this.#input.intake)) return
     this.#metrics.queueOverflows++
     this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queue.bytes }, 'too many messages waiting')
     this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
@@ -209,7 +187,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
     for (;;) {
       try {
         if (isThenable(pending)) await pending
-        if (current !== undefined) this.#intake?.release(weigh(current.bytes))
+        if (current !== undefined) this.#input.release(weigh(current.bytes))
         current = undefined
         const next = this.#queue.shift()
         if (next === undefined) break
@@ -223,6 +201,7 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   }
 
   #handle (message: Message): unknown {
+    if (isLoss(message)) return this.#callbacks.onGap?.(this.#connection, message.group, { reason: message.reason })
     this.#metrics.messagesReceived++
     if (isFramed(message)) return message.handler.handle(message.request)
     return this.#callbacks.onMessage(this.#connection, message)
@@ -290,15 +269,10 @@ export class MessageQueue implements ChunkListener, IntakeOwner {
   }
 }
 
+function isLoss (message: Message | undefined): message is Loss {
+  return typeof message === 'object' && 'reason' in message
+}
+
 function isFramed (message: Message | undefined): message is FramedRequest {
   return typeof message === 'object' && 'handler' in message
-}
-
-export function isThenable (value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && 'then' in value
-}
-
-function toError (thrown: unknown): Error {
-  if (thrown instanceof Error) return thrown
-  return new Error(`a callback threw a non-Error value: ${typeof thrown === 'string' ? thrown : typeof thrown}`, { cause: thrown })
 }

@@ -3,7 +3,7 @@ import type { ResolvedLimits } from '../options/limits.ts'
 import { RateLimit } from '../rate.ts'
 
 /** Why a connection is not read: bits, as several reasons may hold at the same time. */
-export const PauseReason = { Queue: 1, Rate: 2, Memory: 4 } as const
+export const PauseReason = { Queue: 1, Rate: 2, Memory: 4, Backlog: 8 } as const
 
 /** How often connections that are not read are looked at, while there are any. */
 const tickMs = 25
@@ -40,6 +40,8 @@ export interface Intake {
   /** When the latest chunk came; known while a message is unfinished. */
   readonly lastChunkAt: number
   readonly isPaused: boolean
+  /** So much waits for the client that it has to read before it may send again. */
+  readonly isBehind: boolean
   /** It may go on, as far as these reasons go. */
   resume (reasons: number): void
   /** It holds an unfinished message, does not go on with it, and others wait for the memory. */
@@ -67,6 +69,8 @@ export class IntakeBudget {
   readonly #waiting = new Set<Intake>()
   /** Not read until their rate allows it. */
   readonly #throttled = new Map<Intake, number>()
+  /** Not read until their clients read what waits for them. */
+  readonly #behind = new Set<Intake>()
   /** With an unfinished message that takes much. */
   readonly #large = new Set<Intake>()
   /** Go on although there is no room, since when. */
@@ -125,6 +129,11 @@ export class IntakeBudget {
     this.#arm()
   }
 
+  awaitReader (intake: Intake): void {
+    this.#behind.add(intake)
+    this.#arm()
+  }
+
   /** A message is complete: whoever went on without room for its sake stops with it. */
   completed (intake: Intake): void {
     if (this.#rescued.delete(intake)) this.#rescue()
@@ -138,6 +147,7 @@ export class IntakeBudget {
   forget (intake: Intake): void {
     this.#waiting.delete(intake)
     this.#throttled.delete(intake)
+    this.#behind.delete(intake)
     this.#large.delete(intake)
     this.completed(intake)
   }
@@ -163,9 +173,14 @@ export class IntakeBudget {
       this.#throttled.delete(intake)
       intake.resume(PauseReason.Rate)
     }
+    for (const intake of this.#behind) {
+      if (intake.isBehind) continue
+      this.#behind.delete(intake)
+      intake.resume(PauseReason.Backlog)
+    }
     this.#admit()
     if (this.#waiting.size > 0) this.#relieve(now)
-    if (this.#waiting.size > 0 || this.#throttled.size > 0) return
+    if (this.#waiting.size > 0 || this.#throttled.size > 0 || this.#behind.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }

@@ -7,6 +7,8 @@ import { unfinishedBytes } from './receiver.ts'
 export interface IntakeOwner {
   /** A message is not finished, and others wait for the memory that it takes. */
   stalled (): void
+  /** So much waits for the client that it has to read before it may send again. */
+  readonly isBehind: boolean
 }
 
 /** What one connection sends: counts it, and stops reading the socket while there is too much of it. */
@@ -46,6 +48,15 @@ export class ConnectionIntake implements Intake {
     return this.#reasons !== 0
   }
 
+  /** The client has to wait for this side; a client that does not read has to do something itself. */
+  get waitsForUs (): boolean {
+    return (this.#reasons & ~PauseReason.Backlog) !== 0
+  }
+
+  get isBehind (): boolean {
+    return this.#owner.isBehind
+  }
+
   /** Bytes came, and ws has handed out the messages that they complete. */
   chunkReceived (bytes: number): void {
     if (this.#closed) return
@@ -58,6 +69,10 @@ export class ConnectionIntake implements Intake {
         this.#bytesPaid = budget.bytes.charge(this.#bytesPaid, now, bytes)
         if (this.#bytesPaid > now) this.#throttle(this.#bytesPaid)
       }
+    }
+    if (this.isBehind) {
+      this.pause(PauseReason.Backlog)
+      budget.awaitReader(this)
     }
     if (!budget.isOver(this) || (this.#reasons & PauseReason.Memory) !== 0) return
     this.pause(PauseReason.Memory)
@@ -112,7 +127,7 @@ export class ConnectionIntake implements Intake {
     this.#closed = true
     this.#set(this.#queued, 0)
     this.#budget.forget(this)
-    this.resume(PauseReason.Queue | PauseReason.Rate | PauseReason.Memory)
+    this.resume(PauseReason.Queue | PauseReason.Rate | PauseReason.Memory | PauseReason.Backlog)
   }
 
   #throttle (until: number): void {

@@ -5,6 +5,7 @@ export interface InboundLimits {
   /** A connection with more than that waiting is not read. */
   readonly maxQueuedMessages: number
   readonly maxQueuedBytes: number
+  readonly maxBufferedBytes: number
   readonly options: { readonly maxPayload?: number | undefined }
 }
 

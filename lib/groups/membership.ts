@@ -1,7 +1,7 @@
 import type { Backplane } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
-import { isThenable } from '../connection/inbound.ts'
+import { isThenable } from '../connection/callback-results.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'

@@ -87,9 +87,7 @@ export interface TestInstance {
 }
 
 export async function startInstance (
-  t: Test,
-  url: string,
-  { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500 } = {}
+  t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500 } = {}
 ): Promise<TestInstance> {
   const backplane = new RedisBackplane({
     redis: url,

@@ -60,8 +60,9 @@ for (const { name, script, keys, args, numbers } of calls) {
     const before = await everything()
     for (const at of numbers) {
       for (const wrong of ['', 'ten', '1.5', -1, 'nan', 'inf', '1e300', 'undefined']) {
-        const message = at < 3 ? /argument|expected/ : new RegExp(`argument ${at} must be an integer`)
-        await t.rejects(run(script, keys, args.with(at - 1, wrong)), { message }, `argument ${at}: ${wrong}`)
+        await t.rejects(run(script, keys, args.with(at - 1, wrong)), {
+          message: at < 3 ? /argument|expected/ : new RegExp(`argument ${at} must be an integer`)
+        }, `argument ${at}: ${wrong}`)
       }
     }
     await t.rejects(run(script, keys, args.slice(0, -1)), { message: /argument|expected/ }, 'one is missing')
@@ -93,7 +94,9 @@ t.test('append stores nothing for a user who lacks one of the rights it needs, w
   const user = redis.admin.duplicate()
   t.teardown(() => user.disconnect())
   const allow = async (...rules: string[]): Promise<void> => {
-    await redis.admin.call('ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', 'resetchannels', '&c', '&d', '+@all', ...rules)
+    await redis.admin.call(
+      'ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', 'resetchannels', '&c', '&d', '+@all', ...rules
+    )
   }
   await allow()
   await user.auth('writer', 'pw')
@@ -105,8 +108,9 @@ t.test('append stores nothing for a user who lacks one of the rights it needs, w
   }
   await allow()
   for (const at of [6, 11]) {
-    const elsewhere = args.with(at, 'elsewhere')
-    await t.rejects(user.eval(script.lua, names.length, ...names, ...elsewhere), { message: /may not run PUBLISH elsewhere/ })
+    await t.rejects(
+      user.eval(script.lua, names.length, ...names, ...args.with(at, 'elsewhere')), { message: /may not run PUBLISH elsewhere/ }
+    )
     t.strictSame(await everything(), [], 'the channel')
   }
   await t.resolves(user.eval(script.lua, names.length, ...names, ...args))

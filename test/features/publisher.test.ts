@@ -93,9 +93,13 @@ onRedis(t, redis, 'a process with no sockets publishes, in order, and ends by it
   const members = [await a.enter('worker'), await b.enter('worker')]
   const child = forkProgram(join(import.meta.dirname, 'programs', 'publish.ts'), [redis.url, 'worker', '200'])
   t.teardown(() => child.kill('SIGKILL'))
-  const [[report], [exitCode]] = await Promise.all([once(child, 'message'), once(child, 'exit')]) as [[{ results: BroadcastResult[], members: number }], [number]]
+  const [[report], [exitCode]] = await Promise.all(
+    [once(child, 'message'), once(child, 'exit')]
+  ) as [[{ results: BroadcastResult[], members: number }], [number]]
   t.equal(exitCode, 0)
-  t.strictSame({ ...report, results: report.results.map(reach) }, { results: numbers(200).map(() => ({ scope: 'cluster', localRecipients: 0 })), members: 2 })
+  t.strictSame({ ...report, results: report.results.map(reach) }, {
+    results: numbers(200).map(() => ({ scope: 'cluster', localRecipients: 0 })), members: 2
+  })
   for (const member of members) {
     await until(() => heard(member).length === 200)
     t.strictSame(heard(member), numbers(200))
@@ -114,7 +118,8 @@ t.test('a publisher that finds no Redis says so within its deadline, and works a
   t.teardown(async () => await late.close())
   await Promise.all([late, ...lost].flatMap(publisher => {
     const calls: ReadonlyArray<Promise<unknown>> = [
-      publisher.broadcastToGroup('g', 'x'), publisher.broadcastToAll('x'), publisher.sendToUser('u', 'x'), publisher.groupCount('g'), publisher.members('g')
+      publisher.broadcastToGroup('g', 'x'), publisher.broadcastToAll('x'), publisher.sendToUser('u', 'x'), publisher.groupCount('g'),
+      publisher.members('g')
     ]
     return calls.map(async call => await t.rejects(call, { code: 'WSG_BACKPLANE_UNAVAILABLE' }))
   }))
@@ -123,7 +128,10 @@ t.test('a publisher that finds no Redis says so within its deadline, and works a
     await publisher.close()
     await publisher.close()
   }
-  t.equal(await atOnce(t, 'a broadcast when it is known that there is no Redis', async () => await late.broadcastToGroup('g', 'x')), 'WSG_BACKPLANE_UNAVAILABLE')
+  t.equal(
+    await atOnce(t, 'a broadcast when it is known that there is no Redis', async () => await late.broadcastToGroup('g', 'x')),
+    'WSG_BACKPLANE_UNAVAILABLE'
+  )
   await proxy.refuse(false)
   await until(async () => (await late.broadcastToGroup('g', 'x')).scope === 'cluster', { what: 'the first connection' })
 })

@@ -184,3 +184,34 @@ t.test('compressed messages that grow to far more than may wait close the connec
   t.ok(Number(running.stats().intakeBytes) < 8_000_000)
   ready.open()
 })
+
+t.test('a client that does not read what its messages cause is not read, and goes on when it reads', async t => {
+  let handled = 0
+  const running = await run(t, {
+    onMessage (connection, data) {
+      handled++
+      connection.send(data)
+    }
+  }, { maxBufferedBytes: 2_000_000 })
+  const client = await running.open()
+  client.ws.pause()
+  for (let n = 0; n < 100; n++) client.send(Buffer.alloc(500_000))
+  await until(() => running.stats().socketsPaused === 1)
+  await sleep(100)
+  t.ok(handled < 60, `${handled} of 100`)
+  client.ws.resume()
+  await until(() => client.messages.length === 100)
+  t.match(running.stats(), { slowConsumersClosed: 0, connections: 1 })
+})
+
+t.test('a client that never reads is ended by the heartbeat, although this side does not read either', async t => {
+  const running = await run(t, { onMessage (connection, data) { connection.send(data) } }, {
+    maxBufferedBytes: 2_000_000, heartbeatIntervalMs: 100
+  })
+  const client = await running.open()
+  client.ws.pause()
+  for (let n = 0; n < 100; n++) client.send(Buffer.alloc(500_000))
+  await until(() => running.stats().socketsPaused === 1)
+  await until(() => running.stats().connections === 0)
+  t.match(running.stats(), { heartbeatTimeouts: 1, socketsPaused: 0, intakeBytes: 0 })
+})

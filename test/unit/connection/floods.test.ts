@@ -59,7 +59,7 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, maxPayload = 1_
         },
         onDisconnect (_, { code }) { ends.push(code) }
       },
-      limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, options: {} },
+      limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 4_194_304, options: {} },
       intake: new IntakeBudget(resolveLimits(), metrics),
       scheduler: new FlushScheduler(limits, metrics, silentLog),
       metrics,

@@ -1,0 +1,82 @@
+import type { WebSocket } from 'ws'
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { Connection } from '../types.ts'
+import { ConnectionIntake, type IntakeOwner } from './intake.ts'
+import type { IntakeBudget } from './intake-budget.ts'
+import type { InboundLimits } from './message-buffer.ts'
+import { listenForChunks, unfinishedBytes, type ChunkListener } from './receiver.ts'
+
+/** Where the messages of a connection come from, and what their instance has room for. */
+export interface InboundSource {
+  readonly socket: WebSocket
+  readonly intake: IntakeBudget
+  readonly limits: InboundLimits
+}
+
+interface InputConnection extends Pick<Connection, 'bufferedBytes' | 'log'> {
+  closeForFault (code: number, reason?: string): void
+}
+
+/** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
+const smallChunkBytes = 1_024
+/** A client is not read while this part of `maxBufferedBytes` waits for it. */
+const backlogShare = 0.25
+
+/** What comes in on one socket. Counts nothing as long as the client only listens, as most do. */
+export class Input implements ChunkListener, IntakeOwner {
+  readonly #connection: InputConnection
+  readonly #source: InboundSource
+  #intake: ConnectionIntake | undefined
+  #closed = false
+
+  constructor (connection: InputConnection, source: InboundSource) {
+    this.#connection = connection
+    this.#source = source
+    listenForChunks(source.socket, this)
+  }
+
+  /** Made when the client sends something. */
+  get intake (): ConnectionIntake {
+    this.#intake ??= new ConnectionIntake(this.#source.intake, this.#source.socket, this)
+    return this.#intake
+  }
+
+  /** This side does not read the socket for now, so that nothing the client says can be heard. */
+  get paused (): boolean {
+    return this.#intake?.waitsForUs === true
+  }
+
+  /** A client that sends without reading what it causes is not read either, long before it is closed for that. */
+  get isBehind (): boolean {
+    return this.#connection.bufferedBytes > this.#source.limits.maxBufferedBytes * backlogShare
+  }
+
+  /** Bytes came from the network, and the messages that they complete are received. */
+  chunkReceived (bytes: number): void {
+    if (this.#closed) return
+    if (this.#intake === undefined && bytes < smallChunkBytes && unfinishedBytes(this.#source.socket) < smallChunkBytes) return
+    this.intake.chunkReceived(bytes)
+  }
+
+  /** A message came, of whatever kind. */
+  messageReceived (): void {
+    if (!this.#closed) this.intake.messageReceived()
+  }
+
+  /** The client began a message, does not go on with it, and others need the memory. */
+  stalled (): void {
+    this.#connection.log.warn('a message was not finished while others needed the memory that it takes')
+    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message not finished in time')
+  }
+
+  /** The bytes of a message are not held any more. */
+  release (bytes: number): void {
+    this.#intake?.release(bytes)
+  }
+
+  /** Whatever still comes is dropped, so that the client's answer to the close gets through. */
+  close (): void {
+    this.#closed = true
+    this.#intake?.close()
+  }
+}
