@@ -24,6 +24,16 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/client/']
 ]
 
+/** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */
+const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
+  ['envelope.ts', 'keys.ts', 'batching.ts'],
+  ['link/'],
+  ['membership/', 'log/', 'publish.ts'],
+  ['writer.ts'],
+  ['standalone-writer.ts', 'partition.ts'],
+  ['index.ts']
+]
+
 /** Browsers load the client and what it imports, and nothing else of the plugin. */
 const CLIENT = { folder: 'lib/client/', mayImport: ['lib/client/', 'lib/protocol/'] }
 
@@ -89,6 +99,26 @@ function layering (sources: Sources): string[] {
   return problems
 }
 
+function redisRooms (sources: Sources): string[] {
+  const folder = 'lib/backplane/redis/'
+  const roomOf = (file: string): { readonly row: number, readonly room: string } => {
+    const name = file.slice(folder.length)
+    const row = REDIS_ROOMS.findIndex(rooms => rooms.some(room => name.startsWith(room)))
+    return { row, room: REDIS_ROOMS[row]?.find(room => name.startsWith(room)) ?? '' }
+  }
+  const problems: string[] = []
+  for (const [file, text] of sources) {
+    if (!file.startsWith(folder)) continue
+    const own = roomOf(file)
+    if (own.row === -1) problems.push(`${file}: add it to the table of rooms`)
+    for (const target of imports(file, text).map(one => resolve(file, one)).filter(target => target.startsWith(folder))) {
+      const other = roomOf(target)
+      if (other.row > own.row || (other.row === own.row && other.room !== own.room)) problems.push(`${file} imports ${target}`)
+    }
+  }
+  return problems
+}
+
 function cycles (sources: Sources): string[] {
   const problems = new Set<string>()
   const done = new Set<string>()
@@ -135,6 +165,20 @@ const plugin: Sources = new Map(['plugin.ts', ...library.sort()].map(file => [fi
 
 t.test('a lower layer never imports a higher one, and every file has a layer', async (t) => {
   t.strictSame(layering(plugin), [])
+})
+
+t.test('the rooms of the Redis backplane build on each other in one direction', async (t) => {
+  t.strictSame(redisRooms(plugin), [])
+  const bad = new Map([
+    ['lib/backplane/redis/link/link.ts', "import '../log/page.ts'"],
+    ['lib/backplane/redis/log/page.ts', "import './scripts.ts'\nimport '../membership/store.ts'\nimport '../link/link.ts'"],
+    ['lib/backplane/redis/new.ts', '']
+  ])
+  t.strictSame(redisRooms(bad), [
+    'lib/backplane/redis/link/link.ts imports lib/backplane/redis/log/page.ts',
+    'lib/backplane/redis/log/page.ts imports lib/backplane/redis/membership/store.ts',
+    'lib/backplane/redis/new.ts: add it to the table of rooms'
+  ])
 })
 
 t.test('imports make no cycles', async (t) => {

@@ -199,6 +199,11 @@ for g = 1, #fresh do
       length = log.keep
     end
   else
+    if length > messages and added >= log.most then
+      -- None of the older ones stays: no need to look at them.
+      call('LTRIM', list, -messages, -1)
+      length = messages
+    end
     if length == messages then
       size = added
     elseif size then
