@@ -2,7 +2,9 @@ import type { FastifyInstance } from 'fastify'
 import type { BroadcastOptions, BroadcastResult } from 'fastify-websocket-groups'
 
 /** Sends a line to everyone in the room, on every instance, and logs how many of them this instance has. */
-export async function broadcast (app: FastifyInstance, group: string, text: string, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+export async function broadcast (
+  app: FastifyInstance, group: string, text: string, options: BroadcastOptions = {}
+): Promise<BroadcastResult> {
   const result = await app.registry.broadcastToGroup(group, text, options)
   app.log.info({ group, localRecipients: result.localRecipients, instances: result.instances, scope: result.scope }, 'broadcast')
   return result

@@ -29,7 +29,8 @@ export const chat: FastifyPluginAsyncTypebox = async app => {
 
     async onMessage ({ framed, identity, params }, data) {
       const line = `[${identity.name}]: ${data.toString()}`
-      // What is returned goes into the answer that a framed client gets: where in the room's log its message stands, or why it was not sent.
+      // What is returned goes into the answer that a framed client gets: where in the room's log its message stands, or why it was not
+      // sent.
       return framed ? await broadcast(app, params.room, line) : await broadcastAnyway(app, params.room, line)
     },
 

@@ -34,11 +34,17 @@ function explain (error: unknown): unknown {
   if (error instanceof ConfigError) return error.message
   if (!(error instanceof Error)) return error
   if (!('code' in error)) return error
-  if (error.code === 'WSG_REDIS_REFUSED') return `The Redis of REDIS_URL refuses: ${'detail' in error ? String(error.detail) : error.message}`
+  if (error.code === 'WSG_REDIS_REFUSED') {
+    return `The Redis of REDIS_URL refuses: ${'detail' in error ? String(error.detail) : error.message}`
+  }
   // The plugin's own errors are sentences too, such as that a Redis is too old.
   if (String(error.code).startsWith('WSG_')) return error.message
-  if (error.code === 'EADDRINUSE' && 'port' in error) return `Port ${error.port} is in use already: end what runs there, or set PORT to another one.`
-  if (error.code === 'EACCES' && 'port' in error) return `Port ${error.port} needs rights that this process has not: set PORT to one above 1023.`
+  if (error.code === 'EADDRINUSE' && 'port' in error) {
+    return `Port ${error.port} is in use already: end what runs there, or set PORT to another one.`
+  }
+  if (error.code === 'EACCES' && 'port' in error) {
+    return `Port ${error.port} needs rights that this process has not: set PORT to one above 1023.`
+  }
   if (error.code === 'ENOTFOUND' || error.code === 'EADDRNOTAVAIL') return `HOST is no address of this machine: ${error.message}.`
   return error
 }

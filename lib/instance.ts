@@ -5,6 +5,7 @@ import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
 import type { RefreshedConnection } from './connection/token-refresh.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
+import { GapReport } from './delivery/gap-report.ts'
 import type { ConnectionInit } from './connection/init.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import { blockedReason } from './groups/blocklist.ts'
@@ -39,6 +40,7 @@ export class Instance {
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
   readonly #departures = new Departures()
+  readonly #gapReport: GapReport
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -52,6 +54,7 @@ export class Instance {
     this.metrics = parts.metrics
     this.gate = parts.gate
     this.registry = new GroupRegistry({ ...parts, health: () => this.#health(), stats: () => this.#stats() })
+    this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
   }
@@ -108,6 +111,7 @@ export class Instance {
       scheduler,
       metrics,
       enter: connection => membership.connectionOpened(connection),
+      lost: (group, reason) => this.#gapReport.add(group, reason),
       release: async connection => {
         this.#expiry.remove(connection)
         this.#departures.add(connection)
@@ -147,6 +151,7 @@ export class Instance {
     await this.drain()
     this.#heartbeat.stop()
     this.#expiry.stop()
+    this.#gapReport.flush()
     this.#parts.commands.close()
     this.#parts.presence.close()
     await this.#backplane.close()
@@ -182,7 +187,7 @@ export class Instance {
   }
 
   #asLocalInstance (): LocalInstance {
-    const { instanceId, hub, logs, cache, presence, gate } = this.#parts
+    const { instanceId, metrics, hub, logs, cache, presence, gate } = this.#parts
     return {
       instanceId,
       label: this.#options.instanceLabel ?? '',
@@ -190,9 +195,10 @@ export class Instance {
       deliver: envelope => this.#deliver(envelope),
       gap: (group, reason, position, epoch) => {
         cache.forget(group)
+        if (hub.has(group)) metrics.gaps++
         hub.announceGap(group, { reason, position, epoch })
       },
-      logged: group => logs.of(group) !== undefined,
+      logged: group => logs.has(group),
       member: (group, connectionId) => hub.member(group, connectionId),
       memberIds: group => hub.memberIds(group),
       connectionsOf: userId => gate.connectionsOf(userId),

@@ -55,6 +55,10 @@ export class Metrics {
   framesDropped = 0
   /** Messages that a newer one with the same key replaced before a slow connection got them. */
   framesConflated = 0
+  /** Losses of messages in logs of groups that have members here. */
+  gaps = 0
+  /** Connections that messages of a group are lost to, counted once per loss. */
+  gapConnections = 0
   /** Connections terminated because their clients answered no ping. */
   heartbeatTimeouts = 0
   /** Connections closed because their tokens expired. */

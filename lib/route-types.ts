@@ -1,7 +1,7 @@
 import type { WebSocket } from '@fastify/websocket'
 import type { FastifyRequest, FastifySchema, preHandlerAsyncHookHandler } from 'fastify'
 import type { IncomingMessage } from 'node:http'
-import type { Connection, Identity, Registry } from './types.ts'
+import type { Connection, Identity, LossReason, Registry } from './types.ts'
 
 /** Turns a token into an identity. Throws, or returns anything but an object, when the token is no good. */
 export type Authenticate<Who = Identity> =
@@ -52,6 +52,12 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
    * framed protocol always does. A client of the framed protocol is told of the error when its connection stays.
    */
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
+  /**
+   * Messages of a group are lost to this connection, between what it got and what it gets next. Clients of the framed protocol are told by
+   * the protocol; others hear of it only if the service tells them, or closes them so that they load what they show anew. Takes its turn
+   * with the messages. Throwing is for `onError`, as in `onMessage`.
+   */
+  onGap?: ((connection: Connection<Params, Who>, group: string, gap: { readonly reason: LossReason }) => Awaitable<unknown>) | undefined
   /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */
   mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
   /** Tells framed clients who is in their groups, who comes and who goes, see docs/presence.md. @default false */
@@ -98,6 +104,7 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   /** Runs after the connection left. */
   readonly onLeave?: ((connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string) => Awaitable<unknown>) | undefined
   readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError'] | undefined
+  readonly onGap?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onGap'] | undefined
   readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin'] | undefined
   readonly presence?: boolean | undefined
   /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */

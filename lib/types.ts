@@ -156,13 +156,19 @@ export type GapReason =
   /** More messages came than the log keeps, or they became too old. */
   | 'trimmed'
 
+/**
+ * Why messages are lost to a connection; `unavailable`: nobody can tell whether any are, as the log could not be read or the group has
+ * none.
+ */
+export type LossReason = GapReason | 'unavailable'
+
 export interface JoinResult {
   /** `local`: the backplane is out. The connection is a member on this instance, and is registered as soon as the backplane is back. */
   readonly scope: 'cluster' | 'local'
   /** Present when a position was given: whether everything after that position was delivered. */
   readonly recovered?: boolean | undefined
   /** Why not, when `recovered` is `false`. */
-  readonly reason?: GapReason | 'unavailable' | undefined
+  readonly reason?: LossReason | undefined
   /** Where the connection stands in the group's log now, if that is known. */
   readonly position?: string | undefined
 }
@@ -257,8 +263,8 @@ export interface Registry {
   disconnect (target: AnyConnection | string | { readonly userId: string }, options?: CloseOptions): Promise<number>
 
   /**
-   * Keeps a user or a token out for so many milliseconds: closes the connections on every instance with 4403, and refuses upgrades and fresh
-   * tokens with WSG_BLOCKED (403) until then. Resolves with how many connections were closed. A block again replaces the first one.
+   * Keeps a user or a token out for so many milliseconds: closes the connections on every instance with 4403, and refuses upgrades and
+   * fresh tokens with WSG_BLOCKED (403) until then. Resolves with how many connections were closed. A block again replaces the first one.
    * Connections of this instance are closed also when it rejects.
    * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID, WSG_BLOCKLIST_FULL (10,000), WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */

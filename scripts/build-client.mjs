@@ -10,7 +10,8 @@ export const clientFiles = ['client.min.js', 'client.global.min.js']
 // Names that the files of the client use among themselves, and nobody else: a sixth of the small file is made of them.
 const internal = [
   'all', 'answer', 'ask', 'attach', 'broken', 'change', 'changed', 'closed', 'comeBack', 'control', 'done', 'drop', 'encoded', 'failed',
-  'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'lost', 'offer', 'offline', 'post', 'probe', 'promise', 'receive',
+  'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'lost', 'offer', 'offline', 'post', 'probe', 'promise',
+  'receive',
   'received', 'recent', 'refresh', 'renewable', 'roster', 'seen', 'sends', 'settled', 'stop', 'tell', 'timeoutMs', 'unavailable', 'urls',
   'wake', 'welcomed'
 ]

@@ -42,7 +42,9 @@ function fetchDebian () {
   // Unpacked beside the cache and moved there whole: two runs at once each make their own, and the later one wins.
   const work = mkdtempSync(join(parent, 'redis-'))
   try {
-    for (const folder of ['state/lists/partial', 'cache/archives/partial', 'debs', 'root']) mkdirSync(join(work, folder), { recursive: true })
+    for (const folder of ['state/lists/partial', 'cache/archives/partial', 'debs', 'root']) {
+      mkdirSync(join(work, folder), { recursive: true })
+    }
     // Lists and archives of our own: the system's need root to write. The status file stays the system's, read only,
     // so that apt can tell which libraries are missing here.
     const options = Object.entries({

@@ -4,7 +4,10 @@ import { spawn } from 'node:child_process'
 import { redisBinary } from './redis-binary.mjs'
 
 try {
-  const server = spawn(redisBinary(), ['--bind', '127.0.0.1', '--port', '6379', '--save', '', '--appendonly', 'no', ...process.argv.slice(2)], { stdio: 'inherit' })
+  const server = spawn(
+    redisBinary(), ['--bind', '127.0.0.1', '--port', '6379', '--save', '', '--appendonly', 'no', ...process.argv.slice(2)],
+    { stdio: 'inherit' }
+  )
   // Ctrl-C reaches the server by itself; this process only has to outlive it.
   process.on('SIGINT', () => {})
   process.on('SIGTERM', () => server.kill('SIGTERM'))

@@ -62,7 +62,9 @@ function reader () {
       const file = /^(not )?ok \d+(?: - (.*?))?(?: # (.*))?$/.exec(line)
       if (file) {
         const [, bad, name, note] = file
-        console.log(`${bad ? 'FAIL' : /^SKIP/i.test(note ?? '') ? 'skip' : 'ok  '}  ${name}${note ? `  (${note.replace(/^time=/, '')})` : ''}`)
+        console.log(
+          `${bad ? 'FAIL' : /^SKIP/i.test(note ?? '') ? 'skip' : 'ok  '}  ${name}${note ? `  (${note.replace(/^time=/, '')})` : ''}`
+        )
         times.push([Number(/^time=([\d.]+)ms/.exec(note ?? '')?.[1] ?? 0), name])
         if (bad) {
           if (!block.some(nested => /^\s+not ok /.test(nested) && !/# (TODO|SKIP)/i.test(nested))) silentFailures++
@@ -90,7 +92,9 @@ function reader () {
       const failed = count('fail') + silentFailures
       if (times.length > 20) {
         console.log('\nThe slowest files:')
-        for (const [ms, name] of times.sort(([a], [b]) => b - a).slice(0, 10)) console.log(`${(ms / 1000).toFixed(1).padStart(8)} s  ${name}`)
+        for (const [ms, name] of times.sort(([a], [b]) => b - a).slice(0, 10)) {
+          console.log(`${(ms / 1000).toFixed(1).padStart(8)} s  ${name}`)
+        }
       }
       return { passed, failed: failed === 0 && (exitCode !== 0 || passed === 0) ? 1 : failed, skipped: count('skip') + count('todo') }
     }
@@ -113,12 +117,15 @@ function expand (args) {
 
 async function run (env, args) {
   const report = reader()
-  const tap = spawn(process.execPath, [join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs'), 'run', '--reporter=tap', `--jobs=${jobs}`, ...expand(args)], {
+  const tap = spawn(process.execPath, [
+    join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs'), 'run', '--reporter=tap', `--jobs=${jobs}`, ...expand(args)
+  ], {
     cwd: root, env, stdio: ['ignore', 'pipe', 'inherit']
   })
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => tap.kill(signal))
   const ended = new Promise((resolve, reject) => tap.on('error', reject).on('close', resolve))
-  for await (const line of createInterface({ input: tap.stdout })) report.line(line.replaceAll(root, '.')) // a log says nothing of where the checkout lies
+  // a log says nothing of where the checkout lies
+  for await (const line of createInterface({ input: tap.stdout })) report.line(line.replaceAll(root, '.'))
   return report.totals(await ended)
 }
 

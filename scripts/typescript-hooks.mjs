@@ -8,10 +8,18 @@ import { fileURLToPath } from 'node:url'
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const cache = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', 'typescript')
 const options = {
-  loader: 'ts', format: 'esm', target: 'node20', sourcemap: 'inline', sourcesContent: false, tsconfigRaw: { compilerOptions: { verbatimModuleSyntax: true } }
+  loader: 'ts',
+  format: 'esm',
+  target: 'node20',
+  sourcemap: 'inline',
+  sourcesContent: false,
+  tsconfigRaw: { compilerOptions: { verbatimModuleSyntax: true } }
 }
 
-/** JavaScript for a TypeScript file: from the cache, where its name is the hash of the file's path and text, or made by esbuild and put there. */
+/**
+ * JavaScript for a TypeScript file: from the cache, where its name is the hash of the file's path and text, or made by esbuild and put
+ * there.
+ */
 function transpile (file) {
   const text = readFileSync(file)
   const cached = join(cache, `${createHash('sha256').update(`${JSON.stringify(options)}\0${file}\0`).update(text).digest('hex')}.js`)

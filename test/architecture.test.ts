@@ -5,7 +5,10 @@ import ts from 'typescript'
 
 // A file imports from its own layer and from those below it, in types too: what a type names is a dependency.
 const LAYERS: ReadonlyArray<readonly string[]> = [
-  ['lib/types.ts', 'lib/route-types.ts', 'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/rate.ts', 'lib/protocol/'],
+  [
+    'lib/types.ts', 'lib/route-types.ts', 'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts',
+    'lib/bounded-map.ts', 'lib/rate.ts', 'lib/protocol/'
+  ],
   ['lib/group-name.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
   ['lib/options/'],
   ['lib/backplane/memory/', 'lib/backplane/redis/'],
@@ -44,7 +47,8 @@ function imports (file: string, text: string): Import[] {
       const clause = node.importClause
       const named = clause?.namedBindings && ts.isNamedImports(clause.namedBindings) ? clause.namedBindings.elements : undefined
       const typeOnly = clause !== undefined &&
-        (clause.phaseModifier === ts.SyntaxKind.TypeKeyword || (!clause.name && named !== undefined && named.every(element => element.isTypeOnly)))
+        (clause.phaseModifier === ts.SyntaxKind.TypeKeyword ||
+          (!clause.name && named !== undefined && named.every(element => element.isTypeOnly)))
       found.push({ from: node.moduleSpecifier.text, typeOnly })
     } else if (ts.isExportDeclaration(node) && node.moduleSpecifier && ts.isStringLiteral(node.moduleSpecifier)) {
       found.push({ from: node.moduleSpecifier.text, typeOnly: node.isTypeOnly })
@@ -159,14 +163,20 @@ t.test('the bench has no cycles, its rig knows no scenario, and it uses the pack
   for (const [file, text] of bench) {
     const targets = imports(file, text).filter(({ from }) => from.startsWith('.')).map(one => resolve(file, one))
     t.strictSame(targets.filter(target => /^(lib\/|plugin\.ts)/.test(target)), [], file)
-    if (file.startsWith('bench/rig/')) t.strictSame(targets.filter(target => !/^(bench\/(rig|systems)|test|scripts)\//.test(target)), [], file)
+    if (file.startsWith('bench/rig/')) {
+      t.strictSame(targets.filter(target => !/^(bench\/(rig|systems)|test|scripts)\//.test(target)), [], file)
+    }
   }
 })
 
 t.test('the checks above find what they look for', async (t) => {
-  const hub = "export * from '../types.ts'\nimport 'ws'\nexport type A = import('@fastify/websocket').Foo\n" + '\n'.repeat(300) + 'void import("../../test/x.ts")'
+  const hub = "export * from '../types.ts'\nimport 'ws'\nexport type A = import('@fastify/websocket').Foo\n" + '\n'.repeat(300) +
+    'void import("../../test/x.ts")'
   const bad = new Map([
-    ['lib/types.ts', "import type { Hub } from './hub/hub.ts'\nimport { Redis, type RedisOptions } from 'ioredis'\nimport type { WebSocket } from 'ws'"],
+    [
+      'lib/types.ts',
+      "import type { Hub } from './hub/hub.ts'\nimport { Redis, type RedisOptions } from 'ioredis'\nimport type { WebSocket } from 'ws'"
+    ],
     ['lib/hub/hub.ts', hub],
     ['lib/connection/connection.ts', "import type { LocalMember } from '../hub/hub.ts'"],
     ['lib/backplane/redis/partition.ts', "import { Command } from 'ioredis'"],

@@ -75,7 +75,8 @@ function showState ({ state, retryInMs = 0 }) {
   countdown = setInterval(tick, 1000)
 }
 
-// A page that is loaded again is the same one to the others. It is kept only while there is no page, as a tab that is duplicated gets a copy.
+// A page that is loaded again is the same one to the others. It is kept only while there is no page, as a tab that is duplicated gets a
+// copy.
 function takeSession (key) {
   const session = sessionStorage.getItem(key)
   sessionStorage.removeItem(key)

@@ -4,8 +4,8 @@ const maxRows = 500
 const timeOf = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' })
 
 /**
- * The messages on the screen, in the order of the room's log. Messages of one's own that are on their way stand below all others, and move to their
- * place when they come back from the room.
+ * The messages on the screen, in the order of the room's log. Messages of one's own that are on their way stand below all others, and move
+ * to their place when they come back from the room.
  */
 export class Log {
   #list
@@ -105,7 +105,8 @@ export class Log {
   #add (row, follow = this.#follows()) {
     this.#list.insertBefore(row, this.#pending[0]?.row ?? null)
     this.#arrange(row)
-    while (this.#list.children.length > maxRows && this.#list.firstElementChild !== this.#pending[0]?.row) this.#list.firstElementChild.remove()
+    while (this.#list.children.length > maxRows &&
+      this.#list.firstElementChild !== this.#pending[0]?.row) this.#list.firstElementChild.remove()
     if (follow) this.#toEnd()
   }
 

@@ -13,8 +13,8 @@ const newsMs = 3_000
 const settleMs = 5_000
 
 /**
- * One visit to a room: what the client says becomes what is on the screen. Presence says who comes and goes, so the room's own lines about that
- * (`… joined the room`) are not shown; they tell who lost the connection, and the one about this page that it has caught up.
+ * One visit to a room: what the client says becomes what is on the screen. Presence says who comes and goes, so the room's own lines about
+ * that (`… joined the room`) are not shown; they tell who lost the connection, and the one about this page that it has caught up.
  */
 export class Visit {
   #name
@@ -129,7 +129,9 @@ export class Visit {
     const catchUp = this.#catchUp
     if (!catchUp || catchUp.hasGap) return
     catchUp.count++
-    const text = catchUp.isReturn ? `Back. ${catchUp.count === 1 ? '1 missed message' : `${catchUp.count} missed messages`}:` : 'Earlier in this room'
+    const text = catchUp.isReturn
+      ? `Back. ${catchUp.count === 1 ? '1 missed message' : `${catchUp.count} missed messages`}:`
+      : 'Earlier in this room'
     if (catchUp.change) catchUp.change(text)
     else catchUp.change = this.#log.line('note', text)
   }

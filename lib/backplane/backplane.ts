@@ -221,15 +221,15 @@ export interface Backplane {
    */
   syncMember (group: string, connectionId: string): Promise<void>
   /**
-   * This instance's number of connections of a user changed: stores what `LocalInstance.connectionsOf` says. Resolves with how many connections
-   * the user has on other instances; those of an instance that died count until its lease is over.
-   * A rejection means "not yet": it is stored as soon as that is possible.
+   * This instance's number of connections of a user changed: stores what `LocalInstance.connectionsOf` says. Resolves with how many
+   * connections the user has on other instances; those of an instance that died count until its lease is over. A rejection means "not yet":
+   * it is stored as soon as that is possible.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   syncUser (userId: string): Promise<number>
   /**
-   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for so many milliseconds; 0 takes it off. The list outlives the instances.
-   * Resolves with `false`, and changes nothing, when there are `maxBlocks` others on it.
+   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for so many milliseconds; 0 takes it off. The list outlives the
+   * instances. Resolves with `false`, and changes nothing, when there are `maxBlocks` others on it.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */
   block (name: string, forMs: number): Promise<boolean>

@@ -14,8 +14,8 @@ import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import { assertData } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
+import type { Connection, Data, Identity, LossReason } from '../types.ts'
 import { Pulse } from './pulse.ts'
-import type { Connection, Data, Identity } from '../types.ts'
 
 /** What a ping carries that nobody else sends. */
 const farewell = Buffer.from('farewell')
@@ -41,6 +41,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly #metrics: Metrics
   readonly #enter: ConnectionInit<LocalConnection>['enter']
   readonly #release: ConnectionInit<LocalConnection>['release']
+  readonly #lost: ConnectionInit<LocalConnection>['lost']
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
@@ -65,6 +66,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
     this.#enter = init.enter
     this.#release = init.release
+    this.#lost = init.lost
     this.#metrics.connectionsOpened++
     listen(init.socket, this)
   }
@@ -157,6 +159,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** Tells a client of the framed protocol; others are told nothing. */
   announce (frame: ServerFrame): void {
     this.#session?.send(frame)
+  }
+
+  /** Messages of a group are lost to the connection. */
+  gapped (group: string, reason: LossReason): void {
+    this.#metrics.gapConnections++
+    this.#lost?.(group, reason)
+    this.#inbound.gap(group, reason)
   }
 
   /** The hub put the connection into the group. */

@@ -9,7 +9,7 @@ import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection } from '../types.ts'
+import type { Connection, LossReason } from '../types.ts'
 
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends Connection {
@@ -25,14 +25,15 @@ export interface RequestHandler {
 }
 
 interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
-
 /** Errors that will pass by themselves. */
 const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED'] as const
 /** Status codes from here on are the server's fault. */
 const serverFault = 500
 
 export interface Closed { readonly code: number, readonly reason: string }
-type Message = string | Buffer | FramedRequest
+/** Messages of a group that are lost to the connection. */
+interface Loss { readonly group: string, readonly reason: LossReason }
+type Message = string | Buffer | FramedRequest | Loss
 
 /**
  * The one queue of a connection: calls its callbacks, never two at once: onConnect, each message or framed request in order, onError, and
@@ -112,6 +113,13 @@ export class MessageQueue {
     if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) this.#enqueue({ handler, request }, bytes)
     else this.#begin({ handler, request }, bytes)
+  }
+
+  /** Messages of a group are lost to the connection: tells `onGap`, in its turn. */
+  gap (group: string, reason: LossReason): void {
+    if (this.#callbacks.onGap === undefined || this.#stopped || this.#ended !== undefined) return
+    if (this.#busy) this.#enqueue({ group, reason }, 0)
+    else this.#begin({ group, reason }, 0)
   }
 
   #begin (message: Message, bytes: number): void {
@@ -194,6 +202,7 @@ export class MessageQueue {
   }
 
   #handle (message: Message): unknown {
+    if (isLoss(message)) return this.#callbacks.onGap?.(this.#connection, message.group, { reason: message.reason })
     this.#metrics.messagesReceived++
     if (isFramed(message)) return message.handler.handle(message.request)
     return this.#callbacks.onMessage(this.#connection, message)
@@ -259,6 +268,10 @@ export class MessageQueue {
     if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err }, message)
     else this.#connection.log.error({ err }, message)
   }
+}
+
+function isLoss (message: Message | undefined): message is Loss {
+  return typeof message === 'object' && 'reason' in message
 }
 
 function isFramed (message: Message | undefined): message is FramedRequest {

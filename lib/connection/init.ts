@@ -6,7 +6,7 @@ import type { InboundLimits } from './message-buffer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection } from '../types.ts'
+import type { Connection, LossReason } from '../types.ts'
 
 /** What a connection is made of; `Self` is the class of the connection. */
 export interface ConnectionInit<Self> {
@@ -28,4 +28,6 @@ export interface ConnectionInit<Self> {
   readonly enter: (connection: Self) => Promise<void> | undefined
   /** Forgets the connection and its memberships; never rejects. */
   readonly release: (connection: Self) => Promise<void>
+  /** Hears of messages of a group that are lost to the connection. */
+  readonly lost?: ((group: string, reason: LossReason) => void) | undefined
 }

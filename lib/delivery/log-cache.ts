@@ -2,29 +2,46 @@ import type { Envelope, LoggedEnvelope, LogPosition } from '../backplane/backpla
 import { logStart, samePosition } from '../backplane/position.ts'
 import { BoundedMap } from '../bounded-map.ts'
 
-const maxMessagesPerGroup = 128
-const maxBytesPerGroup = 262_144
-const maxBytes = 33_554_432
+/** As much as a log keeps by default. */
+const maxMessagesPerGroup = 1_000
+const maxDataPerGroup = 1_048_576
 /** What a message, and a group, takes beside its payload. */
 const overheadBytes = 256
+const maxBytesPerGroup = maxDataPerGroup + maxMessagesPerGroup * overheadBytes
+const maxBytes = 33_554_432
+/** Of what was read from logs and does not reach what came live yet. */
+const maxPartBytes = 8_388_608
 
-/** The latest messages of one group. */
-interface Ring {
+/** Messages of one group that follow each other. */
+interface Run {
   /** The position right before the first message. */
   before: LogPosition
   readonly messages: LoggedEnvelope[]
   bytes: number
+  /** When it was read, the log had nothing before it any more. */
+  whole: boolean
+}
+
+/** What memory knows of a group's log. */
+export type CachedLog = Readonly<Pick<Run, 'before' | 'messages' | 'whole'>>
+
+/** Messages after a position. */
+export interface CachedPage {
+  readonly messages: readonly LoggedEnvelope[]
+  /** Others follow that are not in memory. */
+  readonly more: boolean
 }
 
 /**
  * The latest messages of logged groups that have members here, so that clients that come back are served from memory: after the crash of
- * one instance thousands of them want the same messages at once. Bounded per group and in all; the group that was quiet for the longest
- * time makes room.
+ * one instance thousands of them want the same messages at once. Bounded per group and in all, in bytes; the group that was quiet for the
+ * longest time makes room.
  */
 export class LogCache {
-  readonly #rings = new BoundedMap<string, Ring>({ maxWeight: maxBytes, weigh: ({ bytes }) => overheadBytes + bytes })
-  /** What came live while a log is read: some of it may be newer than what is read. */
-  readonly #meanwhile = new Map<string, LoggedEnvelope[]>()
+  /** What was delivered last, and what was read right before that. */
+  readonly #latest = newRuns(maxBytes)
+  /** What was read from logs and lies further back, page by page, until it reaches the latest. */
+  readonly #parts = newRuns(maxPartBytes)
   #enabled = false
 
   /** Keeps messages from now on. Called when the first client turns up that could resume. */
@@ -36,99 +53,123 @@ export class LogCache {
   push (envelope: Envelope): void {
     const { position, target: { name } } = envelope
     if (!this.#enabled || position === undefined) return
-    // A copy: the payload is a slice of what the network delivered at once.
-    const message = { ...envelope, payload: Buffer.from(envelope.payload), position }
-    this.#meanwhile.get(name)?.push(message)
-    const ring = this.#rings.get(name)
-    const last = ring === undefined ? undefined : endOf(ring)
-    if (last?.epoch === position.epoch && position.offset <= last.offset) return      // filled in already
-    const next = last !== undefined && follows(position, last)
+    const known = this.#latest.get(name)
+    const last = known === undefined ? undefined : endOf(known)
+    if (last?.epoch === position.epoch && position.offset <= last.offset) return      // it was read before it came
+    const next = known !== undefined && last !== undefined && follows(position, last)
+    // A read may still reach from there to here.
+    if (known !== undefined && !next && known.messages.length > 0) this.#parts.set(name, known)
     // What came before a first message is not known, except before the first message of all.
-    if (!next && position.offset !== 1) return this.#rings.set(name, newRing(position))
-    const kept = next && ring !== undefined ? ring : newRing(logStart)
-    append(kept, message)
-    // The ring weighs more now, and is the newest one.
-    this.#rings.set(name, kept)
+    if (!next && position.offset !== 1) return this.#latest.set(name, newRun(position))
+    const run = next ? known : newRun(logStart, true)
+    // A copy: the payload is a slice of what the network delivered at once.
+    append(run, { ...envelope, payload: Buffer.from(envelope.payload), position })
+    // It weighs more now, and is the newest one.
+    this.#latest.set(name, run)
   }
 
-  /** The log is going to be read. */
-  beginRead (group: string): void {
-    this.#meanwhile.set(group, [])
-  }
-
-  /** The log was read, or could not be. */
-  endRead (group: string): void {
-    this.#meanwhile.delete(group)
-  }
-
-  /** The whole log was read: what is delivered live goes on from there. */
-  fill (group: string, before: LogPosition, messages: readonly LoggedEnvelope[]): void {
+  /** A page of the log was read. `whole`: the log has nothing before it. */
+  fill (group: string, before: LogPosition, messages: readonly LoggedEnvelope[], whole: boolean): void {
     if (!this.#enabled) return
-    const ring = newRing(before)
-    for (const message of messages) append(ring, message)
-    for (const message of this.#meanwhile.get(group) ?? []) if (follows(message.position, endOf(ring))) append(ring, message)
-    this.#rings.set(group, ring)
+    const page = newRun(before, whole)
+    for (const message of messages) append(page, message)
+    const earlier = this.#parts.get(group)
+    this.#parts.delete(group)
+    const part = earlier !== undefined && holds(earlier, before) ? join(earlier, page) : page
+    const latest = this.#latest.get(group)
+    if (latest === undefined) this.#latest.set(group, part)
+    else if (holds(latest, part.before)) this.#latest.set(group, join(latest, part))
+    else if (holds(part, latest.before)) this.#latest.set(group, join(part, latest))
+    else this.#parts.set(group, part)
   }
 
   /**
    * The messages after the position; `undefined` when memory cannot tell. `reached` is how far this instance has delivered the log: what is
    * kept is of no use when it ends before that, as when the group had no members here for a while.
    */
-  after (group: string, since: LogPosition, reached: LogPosition | undefined): readonly LoggedEnvelope[] | undefined {
-    const ring = this.all(group, reached)
-    if (ring === undefined) return undefined
-    if (samePosition(ring.before, since)) return ring.messages
-    const index = indexUpTo(ring.messages, since)
-    const there = ring.messages[index]?.position
-    return there !== undefined && samePosition(there, since) ? ring.messages.slice(index + 1) : undefined
+  after (group: string, since: LogPosition, reached: LogPosition | undefined): CachedPage | undefined {
+    const latest = this.#find(group, reached)
+    if (latest !== undefined && holds(latest, since)) return { messages: following(latest, since), more: false }
+    const part = this.#parts.get(group)
+    if (part === undefined || reached?.epoch !== endOf(part).epoch || !holds(part, since)) return undefined
+    const messages = following(part, since)
+    return messages.length === 0 ? undefined : { messages, more: true }
   }
 
   /** All messages that are kept, and where they begin; `undefined` when they end before `reached`, or went another way. */
-  all (group: string, reached: LogPosition | undefined): Pick<Ring, 'before' | 'messages'> | undefined {
-    const ring = this.#rings.get(group)
-    if (ring === undefined || reached === undefined) return undefined
-    const there = ring.messages[indexUpTo(ring.messages, reached)]?.position ?? ring.before
-    return samePosition(there, reached) ? ring : undefined
+  all (group: string, reached: LogPosition | undefined): CachedLog | undefined {
+    const run = this.#find(group, reached)
+    return run === undefined ? undefined : { ...run, messages: [...run.messages] }
   }
 
   /** The group has no members here any more, or its log lost messages. */
   forget (group: string): void {
-    this.#rings.delete(group)
+    this.#latest.delete(group)
+    this.#parts.delete(group)
   }
 
   stats (): Record<string, number> {
-    return { recentGroups: this.#rings.size, recentBytes: this.#rings.weight }
+    return { recentGroups: this.#latest.size, recentBytes: this.#latest.weight + this.#parts.weight }
+  }
+
+  #find (group: string, reached: LogPosition | undefined): Run | undefined {
+    const run = this.#latest.get(group)
+    return run !== undefined && reached !== undefined && holds(run, reached) ? run : undefined
   }
 }
 
-function newRing (before: LogPosition): Ring {
-  return { before, messages: [], bytes: 0 }
+function newRuns (maxWeight: number): BoundedMap<string, Run> {
+  return new BoundedMap({ maxWeight, weigh: ({ bytes }) => overheadBytes + bytes })
+}
+
+function newRun (before: LogPosition, whole = false): Run {
+  return { before, messages: [], bytes: 0, whole }
 }
 
 function weigh ({ payload }: LoggedEnvelope): number {
   return overheadBytes + payload.length
 }
 
-function append (ring: Ring, message: LoggedEnvelope): void {
-  ring.messages.push(message)
-  ring.bytes += weigh(message)
-  while (ring.messages.length > maxMessagesPerGroup || (ring.bytes > maxBytesPerGroup && ring.messages.length > 1)) {
-    const [dropped] = ring.messages.splice(0, 1)
+function append (run: Run, message: LoggedEnvelope): void {
+  run.messages.push(message)
+  run.bytes += weigh(message)
+  while (run.messages.length > maxMessagesPerGroup || (run.bytes > maxBytesPerGroup && run.messages.length > 1)) {
+    const dropped = run.messages.shift()
     if (dropped === undefined) return
-    ring.before = dropped.position
-    ring.bytes -= weigh(dropped)
+    run.before = dropped.position
+    run.bytes -= weigh(dropped)
+    // The log may keep it still.
+    run.whole = false
   }
+}
+
+/** Adds to `first` what `second`, which begins within it, has beyond it. */
+function join (first: Run, second: Run): Run {
+  const { offset } = endOf(first)
+  for (const message of second.messages) if (message.position.offset > offset) append(first, message)
+  return first
 }
 
 function follows (position: LogPosition, last: LogPosition): boolean {
   return position.offset === last.offset + 1 && (last.epoch === position.epoch || last.epoch === '')
 }
 
+/** Whether the position is that before the run, or that of one of its messages. */
+function holds (run: Run, position: LogPosition): boolean {
+  if (samePosition(run.before, position)) return true
+  const there = run.messages[indexUpTo(run, position)]?.position
+  return there !== undefined && samePosition(there, position)
+}
+
+function following (run: Run, position: LogPosition): readonly LoggedEnvelope[] {
+  return run.messages.slice(indexUpTo(run, position) + 1)
+}
+
 /** The index of the last message that is not after the position. */
-function indexUpTo (messages: Ring['messages'], { offset }: LogPosition): number {
+function indexUpTo ({ messages }: Run, { offset }: LogPosition): number {
   return messages.findLastIndex(({ position }) => position.offset <= offset)
 }
 
-function endOf ({ messages, before }: Ring): LogPosition {
+function endOf ({ messages, before }: Run): LogPosition {
   return messages.at(-1)?.position ?? before
 }

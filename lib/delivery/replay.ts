@@ -1,29 +1,39 @@
-import type { Backplane, LogPosition } from '../backplane/backplane.ts'
-import { samePosition } from '../backplane/position.ts'
-import type { Holdback, ReplayEnd } from '../hub/holdback.ts'
+import { setTimeout as wait } from 'node:timers/promises'
+import type { Backplane } from '../backplane/backplane.ts'
+import { deferred } from '../deadline.ts'
+import { hasCode } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
+import { CatchUp, type Catching } from './catch-up.ts'
+import { ReplayTurns } from './replay-turns.ts'
 import { ResumeProofs, type ProofKeys } from './resume-proofs.ts'
 
-/** A member that is first told what it missed; live messages are held back until then. */
-export interface PendingReplay {
-  readonly member: LocalMember
+const noProofs = new ResumeProofs([])
+const retryMs = 250
+const maxRetryMs = 4_000
+
+export interface PendingReplay extends Catching {
   readonly options: JoinOptions
   /** What the client sent to prove that it was in the group before. */
   readonly grant: string | undefined
-  readonly holdback: Holdback
 }
 
-const noProofs = new ResumeProofs([])
+interface Begun {
+  readonly result: JoinResult
+  /** The member is in step already. */
+  readonly done: boolean
+}
 
-/** Gives a joining connection what it missed, then what came meanwhile, each message once and in order. */
+/** Gives a joining connection what it missed, no faster than its client reads, then what came meanwhile, each message once and in order. */
 export class Replay {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #backlog: Backlog
   readonly #proofKeys: ProofKeys
+  readonly #turns = new ReplayTurns()
 
   constructor (hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys) {
     this.#hub = hub
@@ -45,52 +55,80 @@ export class Replay {
   }
 
   /** Gives up: the join failed. */
-  drop (pending: PendingReplay): void {
-    if (isCurrent(pending)) pending.member.dropHold()
+  drop ({ member, holdback }: PendingReplay): void {
+    if (holdback.holding && member.holdback === holdback) member.dropHold()
   }
 
-  /** Replays, once the instance is subscribed. Resolves with what the result of the join says of it. */
+  /**
+   * Replays, once the instance is subscribed. Resolves with what the result of the join says of it, when all is handed over or the client
+   * has to read first: then the rest follows as it reads.
+   */
   async play (pending: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
-    const { member, options, grant } = pending
-    const { connection, group } = member
+    const { connection } = pending.member
+    const catchUp = new CatchUp(this.#hub, this.#backplane, this.#backlog, pending)
+    const slow = deferred()
     try {
-      // A group without a log has nothing to prove anything for.
-      const proofs = this.#backlog.isLogged(group) ? await this.#proofKeys.proofs() : noProofs
-      const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
-      const { before, messages, epoch, ...recovery } = await this.#backlog.replay(group, options, floor)
-      const result: JoinResult = { scope, ...recovery, ...(before === undefined ? {} : { position: proofs.format(group, before) }) }
-      // The connection left the group meanwhile, and may even have joined anew.
-      if (!isCurrent(pending)) return result
-      const { recovered, reason, position } = result
-      const { sessionName } = connection
-      const proof = before === undefined || sessionName === undefined ? undefined : proofs.grant(group, sessionName, before)
-      connection.announce({ type: 'joined', group, recovered, reason, position, grant: proof })
-      const reached = this.#backplane.position(group)
-      // The log may be ahead of what this instance has delivered: the rest of the log comes live.
-      const due = messages.filter(({ position }) => isDelivered(position, reached))
-      for (const envelope of due) this.#hub.replay(member, envelope)
-      const last = due.at(-1)?.position ?? before
-      const end = (position: LogPosition): ReplayEnd => {
-        return { position, epoch: position.epoch === '' ? epoch ?? '' : position.epoch, told: recovered === false }
+      const { result, done } = await this.#turns.run(connection, async () => await this.#begin(pending, catchUp, scope))
+      if (done) {
+        this.drop(pending)
+        return result
       }
-      for (const news of member.releaseHold(last === undefined ? undefined : end(last))) {
-        if ('reason' in news) member.gap(news)
-        else if (!member.hold(news)) this.#hub.replay(member, news)
-      }
-      // What comes next begins where the client is: nothing is left to drop, unless this instance is somewhere else.
-      if (reached === undefined || last === undefined || samePosition(last, reached)) member.dropHold()
-      if (reached === undefined && last !== undefined) this.#backplane.follow?.(group, last)
+      const rest = this.#goOn(pending, catchUp, slow.resolve)
+      await Promise.race([rest, slow.promise])
       return result
+    } catch (error) {
+      this.drop(pending)
+      throw error
+    }
+  }
+
+  async #begin (pending: PendingReplay, catchUp: CatchUp, scope: JoinResult['scope']): Promise<Begun> {
+    const { member: { connection, group }, options, grant } = pending
+    // A group without a log has nothing to prove anything for.
+    const proofs = this.#backlog.isLogged(group) ? await this.#proofKeys.proofs() : noProofs
+    const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
+    const page = await this.#backlog.replay(group, options, floor)
+    const { before, recovered, reason } = page
+    const result: JoinResult = {
+      scope,
+      ...(recovered === undefined ? {} : { recovered }),
+      ...(reason === undefined ? {} : { reason }),
+      ...(before === undefined ? {} : { position: proofs.format(group, before) })
+    }
+    if (catchUp.over) return { result, done: true }
+    const { sessionName } = connection
+    const proof = before === undefined || sessionName === undefined ? undefined : proofs.grant(group, sessionName, before)
+    connection.announce({ type: 'joined', group, recovered, reason, position: result.position, grant: proof })
+    if (recovered === false) connection.gapped(group, reason ?? 'unavailable')
+    return { result, done: catchUp.give(page) }
+  }
+
+  /** Never rejects. What cannot be read now is read later: it is there still, and the live messages after it are held back as long. */
+  async #goOn (pending: PendingReplay, catchUp: CatchUp, waits: () => void): Promise<void> {
+    const { connection, group } = pending.member
+    let pauseMs = retryMs
+    try {
+      for (let done = false; !done;) {
+        const room = connection.outbound.room()
+        if (room !== undefined) {
+          waits()
+          await room
+        }
+        try {
+          done = await this.#turns.run(connection, async () => await catchUp.next())
+          pauseMs = retryMs
+        } catch (error) {
+          if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+          waits()
+          await wait(pauseMs, undefined, { ref: false })
+          pauseMs = Math.min(maxRetryMs, 2 * pauseMs)
+        }
+      }
+    } catch (error) {
+      connection.log.error({ err: error, group }, 'a client could not be given what it missed')
+      connection.closeForFault(CloseCode.TryAgainLater, 'what it missed could not be read')
     } finally {
       this.drop(pending)
     }
   }
-}
-
-function isCurrent ({ member, holdback }: PendingReplay): boolean {
-  return holdback.holding && member.holdback === holdback
-}
-
-function isDelivered (position: LogPosition, reached: LogPosition | undefined): boolean {
-  return reached === undefined || (position.epoch === reached.epoch && position.offset <= reached.offset)
 }

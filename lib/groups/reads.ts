@@ -1,4 +1,4 @@
-import type { Backplane } from '../backplane/backplane.ts'
+import type { Backplane, LoggedEnvelope, LogPage, LogPosition } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -13,6 +13,8 @@ const maxCounts = 10_000
 const maxMembers = 100_000
 const defaultLimit = 100
 const maxLimit = 10_000
+/** Where a list of messages ends, whatever its limit is. */
+const maxHistoryBytes = 4_194_304
 
 /**
  * Reads members, counts and logs from the backplane. While the backplane is out, answers with the members and counts that were last known.
@@ -52,13 +54,31 @@ export class GroupReads {
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
     }
     const from = since === undefined ? undefined : assertPosition(since)
-    const { gap, messages, end, more } = await this.#backplane.history(group, from, Math.min(limit, maxLimit))
+    const { gap, messages, end, more } = await this.#pages(group, from, Math.min(limit, maxLimit))
     const read = messages.map(({ payload, binary, position = end }) => {
       return { data: binary ? payload : payload.toString(), position: formatPosition(position) }
     })
     // The page of an empty group resumes from its beginning, which the reader has to prove.
     const position = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
     return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
+  }
+
+  /** Page by page, as many as it takes. What is trimmed meanwhile ends the list: whoever reads on is told. */
+  async #pages (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    const first = await this.#backplane.history(group, since, limit)
+    const messages = [...first.messages]
+    let { more } = first
+    let bytes = sizeOf(messages)
+    while (more && messages.length < limit && bytes < maxHistoryBytes) {
+      const last = messages.at(-1)
+      if (last === undefined) break
+      const page = await this.#backplane.history(group, last.position, limit - messages.length)
+      if (page.gap !== undefined) break
+      messages.push(...page.messages)
+      more = page.more
+      bytes += sizeOf(page.messages)
+    }
+    return { ...first, messages, more }
   }
 
   async #read<Value> (
@@ -78,6 +98,10 @@ export class GroupReads {
       throw error
     }
   }
+}
+
+function sizeOf (messages: readonly LoggedEnvelope[]): number {
+  return messages.reduce((sum, { payload }) => sum + payload.length, 0)
 }
 
 interface Reading<Value> { readonly value: Value, readonly ageMs: number }

@@ -20,6 +20,7 @@ const callbackRules = {
   onMessage: aFunction,
   onDisconnect: aFunction,
   onError: aFunction,
+  onGap: aFunction,
   mayJoin: aFunction,
   presence: aBoolean
 } as const satisfies Record<keyof ConnectionCallbacks, Rule>

@@ -23,6 +23,7 @@ const roomRules = {
   onMessage: aFunction,
   onLeave: aFunction,
   onError: aFunction,
+  onGap: aFunction,
   mayJoin: aFunction,
   presence: aBoolean,
   history: integer(0, maxHistory, 'messages')
@@ -105,6 +106,7 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))
       },
       ...(room.onError === undefined ? {} : { onError: room.onError }),
+      ...(room.onGap === undefined ? {} : { onGap: room.onGap }),
       ...(room.mayJoin === undefined ? {} : { mayJoin: room.mayJoin }),
       presence: room.presence === true
     }))

@@ -1,6 +1,8 @@
 import type { Envelope, GapReason, LogPosition } from '../backplane/backplane.ts'
 
-const maxWaiting = 1_000
+const maxWaiting = { messages: 1_000, bytes: 262_144 } as const
+/** What a message takes beside its payload. */
+const overheadBytes = 256
 
 /** Messages of a group's log are lost. The log goes on after `position`. */
 export interface Gap {
@@ -20,11 +22,14 @@ export interface ReplayEnd {
 }
 
 /**
- * Hold-back queue of one connection in one group. While the connection replays the log it buffers live messages; afterwards it drops those
- * that the client already got from another instance.
+ * Hold-back queue of one connection in one group. While the connection replays the log, live messages wait here, up to a limit in bytes:
+ * the log has them all, so beyond the limit they are dropped, and the replay goes on until it has read them. Afterwards the queue drops
+ * those that the client already got from another instance.
  */
 export class Holdback {
   #waiting: Array<Envelope | Gap> | undefined = []
+  #bytes = 0
+  #since: LogPosition | undefined
   #end: ReplayEnd | undefined
 
   /** The replay is not over: everything waits. */
@@ -37,10 +42,29 @@ export class Holdback {
     return this.#waiting ?? []
   }
 
-  /** Returns `false` when too much waits already. */
+  /** Messages up to there were dropped, and have to be read from the log; `undefined`: all that came still waits. */
+  get since (): LogPosition | undefined {
+    return this.#since
+  }
+
+  /**
+   * Keeps the news, or leaves it to the log. Returns `false` for a message without a log that there is no room for: it is lost to the
+   * connection.
+   */
   push (news: Envelope | Gap): boolean {
-    if (this.waiting.length >= maxWaiting) return false
-    this.#waiting?.push(news)
+    if (this.#waiting === undefined) return true
+    const bytes = overheadBytes + ('payload' in news ? news.payload.length : 0)
+    // Gaps are few and small, and each has to be told.
+    if ('reason' in news || (this.#waiting.length < maxWaiting.messages && this.#bytes + bytes <= maxWaiting.bytes)) {
+      this.#waiting.push(news)
+      this.#bytes += bytes
+      return true
+    }
+    if (news.position === undefined) return false
+    // A gap among those that are dropped shows when the log is read.
+    this.#waiting = []
+    this.#bytes = 0
+    this.#since = news.position
     return true
   }
 

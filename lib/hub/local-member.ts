@@ -2,7 +2,6 @@ import type { Envelope } from '../backplane/backplane.ts'
 import { formatPosition } from '../backplane/position.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
-import { CloseCode } from '../protocol/close-codes.ts'
 import type { Member } from '../types.ts'
 import { Holdback, type Gap, type ReplayEnd } from './holdback.ts'
 
@@ -68,14 +67,21 @@ export class LocalMember {
     return false
   }
 
-  /** Tells the client that messages are lost, unless its join told it so already or the client is past them. */
+  /** Tells the client, and the route, that messages are lost, unless its join told so already or the client is past them. */
   gap (gap: Gap): void {
     const holdback = this.#holdback
     if (holdback?.holding === true) return this.#keep(holdback, gap)
     if (holdback?.covers(gap) === true) return
     this.#holdback = undefined
-    if (!this.connection.framed) return
-    this.connection.announce({ type: 'gap', group: this.group, reason: gap.reason, position: formatPosition(gap.position) })
+    this.tell(gap)
+  }
+
+  /** Messages before the position are lost to this member, whatever it holds back. */
+  tell (gap: Pick<Gap, 'reason' | 'position'>): void {
+    this.connection.gapped(this.group, gap.reason)
+    if (this.connection.framed) {
+      this.connection.announce({ type: 'gap', group: this.group, reason: gap.reason, position: formatPosition(gap.position) })
+    }
   }
 
   /** Holds live messages back from now on. */
@@ -94,8 +100,7 @@ export class LocalMember {
   }
 
   #keep (holdback: Holdback, news: Envelope | Gap): void {
-    if (holdback.push(news) || this.connection.closed) return
-    this.connection.closeForFault(CloseCode.TryAgainLater, 'too many messages while it resumed')
+    if (!holdback.push(news)) this.connection.outbound.missed()
   }
 }
 

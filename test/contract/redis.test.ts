@@ -19,7 +19,14 @@ backplaneContract({
   }),
   create: () => ({
     backplane: () => new RedisBackplane({
-      redis: redis.url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 100, whenDown: 'reject'
+      redis: redis.url,
+      keyPrefix: 'wsg:',
+      operationTimeoutMs: 500,
+      joinTimeoutMs: 1_000,
+      bootTimeoutMs: 5_000,
+      leaseMs: 15_000,
+      lingerMs: 100,
+      whenDown: 'reject'
     })
   })
 })

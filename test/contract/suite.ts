@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import {
-  maxBlocks, maxPageBytes, type Appended, type Backplane, type Envelope, type GapReason, type LocalInstance, type LogLimits, type LogPosition,
+  maxBlocks, maxPageBytes, type Appended, type Backplane, type Envelope, type GapReason, type LocalInstance, type LogLimits,
+  type LogPosition,
   type Target
 } from '../../lib/backplane/backplane.ts'
 import { drawId } from '../../lib/ids.ts'
@@ -143,7 +144,9 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
       assert.deepEqual(received.map(({ except }) => except), [[`${a.instanceId}.1`, `${b.instanceId}.1`], []])
       assert.deepEqual(received.map(({ origin, sequence }) => [origin, sequence]), [[a.instanceId, 1], [a.instanceId, 2]])
       assert.deepEqual(received[0]?.target, group('lobby'))
-      assert.deepEqual(received.map(({ kind, shared, command }) => [kind, shared, command]), [['message', false, ''], ['message', false, '']])
+      assert.deepEqual(
+        received.map(({ kind, shared, command }) => [kind, shared, command]), [['message', false, ''], ['message', false, '']]
+      )
     }
   })
 
@@ -154,7 +157,10 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     await a.publish(inbox, Buffer.alloc(70_000, 7), { kind: 'request', command: '{"id":1,"op":"ü"}' })
     await a.publish(inbox, '', { kind: 'reply', command: '{"id":2}' })
     await until(() => b.received.length === 2)
-    assert.deepEqual(b.received.map(({ kind, command, payload }) => [kind, command, payload.length]), [['request', '{"id":1,"op":"ü"}', 70_000], ['reply', '{"id":2}', 0]])
+    assert.deepEqual(
+      b.received.map(({ kind, command, payload }) => [kind, command, payload.length]),
+      [['request', '{"id":1,"op":"ü"}', 70_000], ['reply', '{"id":2}', 0]]
+    )
   })
 
   rule('an instance gets nothing for targets it did not subscribe to', async start => {
@@ -331,7 +337,9 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
       assert.deepEqual(received.map(({ position }) => position), [first.position, second.position])
       assert.deepEqual(backplane.position('log'), second.position)
       const { messages, end: top, more, gap } = await backplane.history('log', first.position, 10)
-      assert.deepEqual(messages.map(({ payload, position, origin }) => [payload.toString(), position, origin]), [['two', second.position, b.instanceId]])
+      assert.deepEqual(
+        messages.map(({ payload, position, origin }) => [payload.toString(), position, origin]), [['two', second.position, b.instanceId]]
+      )
       assert.deepEqual([top, more, gap], [second.position, false, undefined])
     }
   })
@@ -349,7 +357,9 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
       assert.deepEqual(received.map(({ position }) => position?.offset), Array.from({ length: 600 }, (_, n) => n + 1))
       assert.deepEqual(gaps, [])
     }
-    for (const index of [0, 1, 2]) assert.deepEqual(first?.filter(text => text.startsWith(`${index}:`)), Array.from({ length: 200 }, (_, n) => `${index}:${n}`))
+    for (const index of [0, 1, 2]) {
+      assert.deepEqual(first?.filter(text => text.startsWith(`${index}:`)), Array.from({ length: 200 }, (_, n) => `${index}:${n}`))
+    }
     const { messages } = await (instances[0] as Instance).backplane.history('log', logStart, 600)
     assert.deepEqual(messages.map(({ payload }) => payload.toString()), first)
   })
@@ -381,7 +391,9 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
 
   rule('a log keeps as many bytes as it may, but at least its latest message', async start => {
     const a = await start()
-    const kept = async (): Promise<string[]> => (await a.backplane.history('log', undefined, 100)).messages.map(({ payload }) => `${payload.toString('latin1', 0, 1)} ${payload.length}`)
+    const kept = async (): Promise<string[]> => (await a.backplane.history('log', undefined, 100)).messages.map(
+      ({ payload }) => `${payload.toString('latin1', 0, 1)} ${payload.length}`
+    )
     const limits = { maxBytes: 10_000 }
     for (const letter of 'abcdef') await a.append('log', letter.repeat(3_000), limits)
     assert.deepEqual(await kept(), ['d 3000', 'e 3000', 'f 3000'])
@@ -394,7 +406,9 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
 
   rule('of two settings of one log the larger counts, field by field', async start => {
     const [a, b] = [await start(), await start()]
-    const offsets = async (): Promise<number[]> => (await a.backplane.history('log', undefined, 100)).messages.map(({ position }) => position.offset)
+    const offsets = async (): Promise<number[]> => (await a.backplane.history('log', undefined, 100)).messages.map(
+      ({ position }) => position.offset
+    )
     for (let n = 1; n <= 10; n++) await a.append('log', String(n), { maxMessages: 8 })
     await b.append('log', 'from one who would keep less', { maxMessages: 2, maxBytes: 100 })
     assert.deepEqual(await offsets(), [4, 5, 6, 7, 8, 9, 10, 11])
@@ -412,10 +426,15 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     await a.append('log-2', 'after')
     await until(() => b.received.length === 5)
     const received = b.received.map(({ payload, target, position, shared }) => [payload.toString(), target.name, position?.offset, shared])
-    assert.deepEqual(received.slice(1, 4).sort(), [['to four', 'log-1', 2, true], ['to four', 'log-2', 1, true], ['to four', 'plain', undefined, true]], 'nothing between its copies')
+    assert.deepEqual(
+      received.slice(1, 4).sort(), [['to four', 'log-1', 2, true], ['to four', 'log-2', 1, true], ['to four', 'plain', undefined, true]],
+      'nothing between its copies'
+    )
     assert.deepEqual([received[0], received[4]], [['before', 'log-1', 1, false], ['after', 'log-2', 2, false]])
     assert.equal(new Set(b.received.slice(1, 4).map(({ origin, sequence }) => `${origin} ${sequence}`)).size, 1)
-    for (const [name, expected] of [['log-1', 'before,to four'], ['log-2', 'to four,after'], ['log-3', 'to four'], ['plain', '']] as const) {
+    for (const [name, expected] of [
+      ['log-1', 'before,to four'], ['log-2', 'to four,after'], ['log-3', 'to four'], ['plain', '']
+    ] as const) {
       const { messages } = await b.backplane.history(name, logStart, 10)
       assert.equal(messages.map(({ payload }) => payload.toString()).join(), expected, name)
       for (const { target } of messages) assert.deepEqual(target, group(name))
@@ -436,9 +455,13 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     }))
     const copies = (await Promise.all(sent)).reduce((sum, count) => sum + count, 0)
     await until(() => instances.every(({ received }) => received.length === copies))
-    const [first, ...others] = instances.map(({ received }) => received.map(({ target, payload }) => `${target.name} ${payload.toString()}`))
+    const [first, ...others] = instances.map(
+      ({ received }) => received.map(({ target, payload }) => `${target.name} ${payload.toString()}`)
+    )
     for (const other of others) assert.deepEqual(other, first)
-    const logs = await Promise.all(names.map(async name => (await instances[0]?.backplane.history(name, logStart, 1_000))?.messages.map(({ payload }) => payload.toString()) ?? []))
+    const logs = await Promise.all(names.map(
+      async name => (await instances[0]?.backplane.history(name, logStart, 1_000))?.messages.map(({ payload }) => payload.toString()) ?? []
+    ))
     for (const one of logs) {
       for (const other of logs) {
         const [here, there] = [new Set(one), new Set(other)]
@@ -518,7 +541,9 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
 
   rule('memberships are seen by every instance, with what is known of the member', async start => {
     const [a, b] = [await start(), await start()]
-    const [first, second] = [await a.join('lobby', undefined, { userId: 'u1', info: { name: 'Zoë', tags: [1, null] }, joinedAt: 42 }), await b.join('lobby')]
+    const [first, second] = [
+      await a.join('lobby', undefined, { userId: 'u1', info: { name: 'Zoë', tags: [1, null] }, joinedAt: 42 }), await b.join('lobby')
+    ]
     for (const { backplane } of [a, b]) {
       assert.equal(await backplane.count('lobby'), 2)
       const members = await backplane.members('lobby')
@@ -580,7 +605,9 @@ export function backplaneContract ({ name, test, create }: ContractOptions): voi
     await Promise.all(pending)
     for (const [name, members] of present) {
       assert.equal(await instances[0]?.backplane.count(name), members.size)
-      assert.deepEqual((await instances[1]?.backplane.members(name) ?? []).map(({ connectionId }) => connectionId).sort(), [...members].sort())
+      assert.deepEqual(
+        (await instances[1]?.backplane.members(name) ?? []).map(({ connectionId }) => connectionId).sort(), [...members].sort()
+      )
     }
   })
 

@@ -55,7 +55,9 @@ t.test('a browser, which can set no header, brings the token as a subprotocol', 
 
 t.test('the welcome comes first, however many come at once', async t => {
   const [one, two] = await startInstances(t, 'inst1', 'inst2')
-  const clients = Array.from({ length: 60 }, (_, at) => connect(t, `${at % 2 === 0 ? one.url : two.url}/ws/chat/busy`, { headers: bearer('valid-token') }))
+  const clients = Array.from(
+    { length: 60 }, (_, at) => connect(t, `${at % 2 === 0 ? one.url : two.url}/ws/chat/busy`, { headers: bearer('valid-token') })
+  )
   const firsts = await Promise.all(clients.map(async client => await client.next()))
   t.ok(firsts.every(first => first === 'Welcome John Doe to busy!'))
   await Promise.all(clients.map(async client => await client.nextWhere(message => message === 'John Doe joined the room')))
@@ -90,7 +92,8 @@ t.test('without a good token there is no upgrade, but a 401 in JSON', async t =>
 
 t.test('a room that cannot be is a 400, before the upgrade', async t => {
   const [one] = await startInstances(t, 'inst1')
-  const status = async (room: string): Promise<number> => (await upgradeStatus(`${one.url}/ws/chat/${room}`, { headers: bearer('valid-token') })).statusCode
+  const status = async (room: string): Promise<number> =>
+    (await upgradeStatus(`${one.url}/ws/chat/${room}`, { headers: bearer('valid-token') })).statusCode
   t.equal(await status('a%0Ab'), 400)
   t.equal(await status('x'.repeat(61)), 400)
   t.equal(await status(encodeURIComponent('日本語 & Café'.padEnd(60, '字'))), 101)
@@ -139,7 +142,9 @@ t.test('a group over HTTP: its members on all instances', async t => {
     t.match(body, { group: 'lobby', count: 2 })
     const { members } = body as { members: Array<{ userId: string }> }
     t.match(members.sort((a, b) => b.userId.localeCompare(a.userId)), [
-      { userId: 'john', name: 'John Doe', instance: 'inst1', instanceId: one.app.registry.instanceId, connectionId: String, joinedAt: Number },
+      {
+        userId: 'john', name: 'John Doe', instance: 'inst1', instanceId: one.app.registry.instanceId, connectionId: String, joinedAt: Number
+      },
       { userId: 'jane', name: 'Jane Roe', instance: 'inst2', instanceId: two.app.registry.instanceId }
     ])
   }
@@ -150,7 +155,9 @@ t.test('a message over HTTP reaches the group as it is', async t => {
   const [one, two] = await startInstances(t, 'inst1', 'inst2')
   const john = await enter(t, one.url, 'lobby', 'valid-token')
   const jane = await enter(t, two.url, 'lobby', 'jane-token')
-  const post = async (body: unknown, token = 'valid-token'): Promise<{ status: number, body: unknown }> => await postJson(`${two.url}/groups/lobby/messages`, body, bearer(token))
+  const post = async (
+    body: unknown, token = 'valid-token'
+  ): Promise<{ status: number, body: unknown }> => await postJson(`${two.url}/groups/lobby/messages`, body, bearer(token))
 
   t.match(await post({ text: 'Lunch is ready' }), { status: 202, body: { scope: 'cluster', localRecipients: 1, position: /^[\w-]{24}$/ } })
   t.equal(await jane.next(), 'Lunch is ready')
@@ -165,7 +172,9 @@ t.test('a message over HTTP reaches the group as it is', async t => {
 t.test('health: alive and ready', async t => {
   const [one] = await startInstances(t, 'inst1')
   t.strictSame(await getJson(`${one.url}/healthz`), { status: 200, body: { status: 'ok', instance: 'inst1' } })
-  t.strictSame(await getJson(`${one.url}/readyz`), { status: 200, body: { ready: true, status: 'up', instance: 'inst1', backplane: 'memory', problems: [] } })
+  t.strictSame(await getJson(`${one.url}/readyz`), {
+    status: 200, body: { ready: true, status: 'up', instance: 'inst1', backplane: 'memory', problems: [] }
+  })
 })
 
 t.test('health without Redis: alive, but not ready where policy refuses new connections', async t => {
@@ -205,7 +214,9 @@ t.test('the page is served, and asks for nothing from elsewhere', async t => {
 
 t.test('the users that the page offers are those that the server knows', async t => {
   const script = readFileSync(new URL('../../example-app/public/chat.js', import.meta.url), 'utf8')
-  const offered = Array.from(script.matchAll(/(\w+): \{ name: '(.+?)', token: '(.+?)' \}/g), ([, userId, name, token]) => [token, { userId, name }])
+  const offered = Array.from(
+    script.matchAll(/(\w+): \{ name: '(.+?)', token: '(.+?)' \}/g), ([, userId, name, token]) => [token, { userId, name }]
+  )
   t.strictSame(offered, [...demoTokens])
 })
 

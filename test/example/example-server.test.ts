@@ -12,7 +12,9 @@ import { bearer, getJson } from './instances.ts'
 import { startServer, type ServerProcess } from './server-process.ts'
 
 /** Without PORT the ports are 8080 and 8081; on a loopback address of this test's own they are surely free. */
-const ownHost = process.platform === 'linux' ? `127.${1 + Math.floor(Math.random() * 254)}.${Math.floor(Math.random() * 256)}.7` : '127.0.0.1'
+const ownHost = process.platform === 'linux'
+  ? `127.${1 + Math.floor(Math.random() * 254)}.${Math.floor(Math.random() * 256)}.7`
+  : '127.0.0.1'
 
 async function taken (port: number, host: string): Promise<boolean> {
   const server = createServer()
@@ -162,7 +164,9 @@ t.test('and ends the server with it', async t => {
   }
   await Promise.all([
     ends({ PORT: 'abc' }, "PORT must be a number from 0 to 65535, got 'abc'."),
-    ends({ PORT: '0', HOST: '203.0.113.7', LOG_LEVEL: 'silent' }, 'HOST is no address of this machine: listen EADDRNOTAVAIL: address not available 203.0.113.7.')
+    ends({
+      PORT: '0', HOST: '203.0.113.7', LOG_LEVEL: 'silent'
+    }, 'HOST is no address of this machine: listen EADDRNOTAVAIL: address not available 203.0.113.7.')
   ])
 })
 

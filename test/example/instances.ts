@@ -10,7 +10,9 @@ export interface Instance {
 }
 
 /** Instances of the example, on ports of their own, joined in memory. */
-export async function startInstances <const Names extends readonly string[]> (t: Test, ...names: Names): Promise<{ [Key in keyof Names]: Instance }>
+export async function startInstances <const Names extends readonly string[]> (
+  t: Test, ...names: Names
+): Promise<{ [Key in keyof Names]: Instance }>
 export async function startInstances (t: Test, ...names: string[]): Promise<Instance[]> {
   const cluster = memoryCluster()
   return await Promise.all(names.map(async instanceId => {
@@ -27,7 +29,11 @@ export async function getJson (url: string): Promise<{ readonly status: number, 
   return { status: response.status, body: await response.json() }
 }
 
-export async function postJson (url: string, body: unknown, headers: Record<string, string> = {}): Promise<{ readonly status: number, readonly body: unknown }> {
-  const response = await fetch(url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: JSON.stringify(body) })
+export async function postJson (
+  url: string, body: unknown, headers: Record<string, string> = {}
+): Promise<{ readonly status: number, readonly body: unknown }> {
+  const response = await fetch(
+    url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: JSON.stringify(body) }
+  )
   return { status: response.status, body: await response.json() }
 }

@@ -34,7 +34,9 @@ t.test('two instances behind nginx, with the configuration of the example', noNg
 
     clients[0]?.send('hi')
     for (const client of clients) t.equal(await client.nextWhere(message => message === '[John Doe]: hi'), '[John Doe]: hi')
-    t.match(await postJson(`${url}/groups/lobby/messages`, { text: 'from HTTP' }, bearer('valid-token')), { status: 202, body: { scope: 'cluster', localRecipients: 2 } })
+    t.match(await postJson(`${url}/groups/lobby/messages`, { text: 'from HTTP' }, bearer('valid-token')), {
+      status: 202, body: { scope: 'cluster', localRecipients: 2 }
+    })
     for (const client of clients) await client.nextWhere(message => message === 'from HTTP')
     await Promise.all(clients.map(async client => { t.equal((await client.close(1000)).code, 1000, 'the closing handshake goes through') }))
   })
@@ -57,7 +59,9 @@ t.test('two instances behind nginx, with the configuration of the example', noNg
 
   await t.test('the instances see whom nginx talks to, not what the client claims', async t => {
     seen.length = 0
-    const client = await enter('valid-token', { 'x-forwarded-for': '203.0.113.9', 'x-forwarded-proto': 'https', 'x-forwarded-host': 'evil.example' })
+    const client = await enter(
+      'valid-token', { 'x-forwarded-for': '203.0.113.9', 'x-forwarded-proto': 'https', 'x-forwarded-host': 'evil.example' }
+    )
     t.strictSame(seen, [{ ip: '127.0.0.1', host: new URL(url).host, protocol: 'http' }])
     await client.close()
   })

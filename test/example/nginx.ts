@@ -8,7 +8,9 @@ import { freePort } from '../helpers/ports.ts'
 import { until } from '../helpers/until.ts'
 
 // Debian keeps it where the PATH of ordinary users does not lead.
-const nginx = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'].map(folder => join(folder, 'nginx')).find(isProgram)
+const nginx = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'].map(
+  folder => join(folder, 'nginx')
+).find(isProgram)
 
 function isProgram (file: string): boolean {
   try {
@@ -34,7 +36,10 @@ export async function startNginx (t: Test, upstreams: readonly [number, number])
   t.not(adapted, given)
   writeFileSync(join(folder, 'nginx.conf'), adapted)
 
-  const child = spawn('sh', ['-c', owner, nginx ?? '', '-e', 'stderr', '-p', folder, '-c', join(folder, 'nginx.conf'), '-g', 'daemon off;'], { stdio: ['pipe', 'ignore', 'pipe'] })
+  const child = spawn(
+    'sh', ['-c', owner, nginx ?? '', '-e', 'stderr', '-p', folder, '-c', join(folder, 'nginx.conf'), '-g', 'daemon off;'],
+    { stdio: ['pipe', 'ignore', 'pipe'] }
+  )
   let stderr = ''
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => { stderr += chunk })
   const ended = once(child, 'close')

@@ -11,9 +11,13 @@ import { noNginx, startNginx } from './nginx.ts'
 import { startServer, type ServerProcess } from './server-process.ts'
 
 // The test runner sets CHROMIUM_BIN, to nothing when there is none.
-const executablePath = process.env.CHROMIUM_BIN ?? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(file => existsSync(file)) ?? ''
+const executablePath = process.env.CHROMIUM_BIN ??
+  ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(file => existsSync(file)) ?? ''
 const noBrowser = { skip: executablePath === '' && 'there is no Chromium (Debian: apt-get install chromium; elsewhere set CHROMIUM_BIN)' }
-const args = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+const args = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync'
+]
 
 const wide = { viewport: { width: 1200, height: 800 } }
 const narrow = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true }
@@ -27,7 +31,11 @@ async function open (t: Test, browser: Browser, url: string, options: BrowserCon
   page.on('pageerror', error => problems.push(String(error)))
   page.on('console', message => { if (['error', 'warning'].includes(message.type())) problems.push(message.text()) })
   page.on('response', response => { if (response.status() >= 400) problems.push(`${response.status()} ${response.url()}`) })
-  page.on('request', request => { if (!/^(data:|blob:)/.test(request.url()) && new URL(request.url()).origin !== new URL(url).origin) problems.push(`asks ${request.url()}`) })
+  page.on('request', request => {
+    if (!/^(data:|blob:)/.test(request.url()) && new URL(request.url()).origin !== new URL(url).origin) {
+      problems.push(`asks ${request.url()}`)
+    }
+  })
   t.teardown(async () => {
     await context.close()
     const unexpected = problems.filter(problem => !expected.test(problem))
@@ -58,7 +66,9 @@ const said = (page: Page): Promise<string[]> => page.locator('#log .said p').all
 const lines = (page: Page): Promise<string[]> => page.locator('#log > :not(.said)').allTextContents()
 const here = (page: Page): Promise<string[]> => page.locator('#members .name').allInnerTexts()
 const heard = (page: Page, text: string): Promise<void> => page.getByRole('log').getByText(text, { exact: true }).last().waitFor()
-const hereIs = async (page: Page, count: number): Promise<void> => await page.locator('#count').getByText(String(count), { exact: true }).waitFor()
+const hereIs = async (page: Page, count: number): Promise<void> => await page.locator('#count').getByText(
+  String(count), { exact: true }
+).waitFor()
 
 t.test('the chat page', noBrowser, async t => {
   const browser = await chromium.launch({ executablePath, args })
@@ -105,7 +115,9 @@ t.test('the chat page', noBrowser, async t => {
     await hereIs(john, 1)
     await heard(john, 'Jane Roe left the room')
     t.ok(await jane.getByRole('heading', { name: 'Join a room' }).isVisible())
-    t.strictSame(await lines(john), ['Welcome John Doe to lobby!', 'Jane Roe joined the room', 'Lunch is ready', 'Jane Roe left the room'], 'each once')
+    t.strictSame(
+      await lines(john), ['Welcome John Doe to lobby!', 'Jane Roe joined the room', 'Lunch is ready', 'Jane Roe left the room'], 'each once'
+    )
   })
 
   await t.test('a window that lost its connection comes back by itself, and misses nothing', async t => {
@@ -155,7 +167,10 @@ t.test('the chat page', noBrowser, async t => {
     for (let n = 1; n <= 120; n++) await one.app.registry.broadcastToGroup('lobby', `[Jane Roe]: ${n}`)
     await page.context().setOffline(false)
     await heard(page, '120')
-    t.strictSame(await lines(page), ['Welcome John Doe to lobby!', 'Some messages are lost: there were more than the server keeps, or it was too long ago.'])
+    t.strictSame(
+      await lines(page),
+      ['Welcome John Doe to lobby!', 'Some messages are lost: there were more than the server keeps, or it was too long ago.']
+    )
     t.strictSame(await said(page), ['Here', ...Array.from({ length: 100 }, (_, at) => String(at + 21))])
     t.strictSame(await tooFaint(page), [], 'and sees it')
   })
@@ -195,7 +210,9 @@ t.test('the chat page', noBrowser, async t => {
       const redis = await startRedis(t)
       const ports = [await freePort(), await freePort()] as const
       const servers = new Map<string, ServerProcess>()
-      for (const [at, port] of ports.entries()) servers.set(`inst${at + 1}`, startServer(t, { INSTANCE_ID: `inst${at + 1}`, PORT: String(port), REDIS_URL: redis.url }))
+      for (const [at, port] of ports.entries()) {
+        servers.set(`inst${at + 1}`, startServer(t, { INSTANCE_ID: `inst${at + 1}`, PORT: String(port), REDIS_URL: redis.url }))
+      }
       await Promise.all([...servers.values()].map(async server => await server.greeted()))
 
       const john = await open(t, browser, `${await openDoor(t, ports)}/?room=lobby&user=john`)
@@ -223,7 +240,9 @@ t.test('the chat page', noBrowser, async t => {
       t.equal((await lines(john)).filter(line => line.startsWith('Back.')).length, 1)
       t.equal(await john.locator('.gap').count(), 0)
       t.notOk((await lines(jane)).some(line => line === 'John Doe left the room'), 'and John never left')
-      await until(async () => (await jane.locator('#members .where').allInnerTexts()).join() === `${other},${other}`, { what: 'John to be seen where he is now' })
+      await until(async () => (await jane.locator('#members .where').allInnerTexts()).join() === `${other},${other}`, {
+        what: 'John to be seen where he is now'
+      })
     })
   }
 
@@ -255,7 +274,10 @@ t.test('the chat page', noBrowser, async t => {
         await hereIs(page, 1)
         t.strictSame(await tooFaint(page), [], 'the room has contrast')
 
-        t.ok(await page.evaluate('document.documentElement.scrollWidth <= innerWidth && document.documentElement.scrollHeight <= innerHeight'), 'nothing sticks out')
+        t.ok(
+          await page.evaluate('document.documentElement.scrollWidth <= innerWidth && document.documentElement.scrollHeight <= innerHeight'),
+          'nothing sticks out'
+        )
         const [header, side, log, composer] = await Promise.all(['header', 'aside', '#log', '#composer'].map(async part => {
           const box = await page.locator(part).filter({ visible: true }).boundingBox()
           if (box === null) throw new Error(`${part} is not to be seen`)
@@ -263,7 +285,10 @@ t.test('the chat page', noBrowser, async t => {
         }))
         if (header === undefined || side === undefined || log === undefined || composer === undefined) throw new Error('there are four')
         t.ok(header.bottom <= log.y && log.bottom <= composer.y && composer.bottom <= size.viewport.height)
-        t.ok(width === 'wide' ? side.x >= log.right : side.y >= header.bottom && side.bottom <= log.y, 'who is here: beside the messages, or above them')
+        t.ok(
+          width === 'wide' ? side.x >= log.right : side.y >= header.bottom && side.bottom <= log.y,
+          'who is here: beside the messages, or above them'
+        )
         t.ok(log.height > size.viewport.height / 2, 'the messages have most of the room')
         t.ok((await page.screenshot()).length > 5_000)
       })

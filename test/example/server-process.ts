@@ -24,7 +24,9 @@ export interface ServerProcess {
 /** Runs server.ts as `npm start` does, with these settings and no others. */
 export function startServer (t: Test, settings: Readonly<Record<string, string>>): ServerProcess {
   const inherited = Object.entries(childEnvironment()).filter(([name]) => !ours.includes(name))
-  const child = spawn(process.execPath, [...nodeArguments, file], { env: { ...Object.fromEntries(inherited), ...settings }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [...nodeArguments, file], {
+    env: { ...Object.fromEntries(inherited), ...settings }, stdio: ['ignore', 'pipe', 'pipe']
+  })
   let stdout = ''
   let stderr = ''
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => { stdout += chunk })
@@ -42,7 +44,11 @@ export function startServer (t: Test, settings: Readonly<Record<string, string>>
     get stdout () { return stdout },
     get stderr () { return stderr },
     get urls () { return Array.from(stdout.matchAll(/^ {2}\S+ {2}(http:\S+)$/gm), ([, url]) => url ?? '') },
-    get log () { return stdout.split('\n').filter(line => line.startsWith('{') && line.endsWith('}')).map(line => JSON.parse(line) as Record<string, unknown>) },
+    get log () {
+      return stdout.split('\n').filter(line => line.startsWith('{') && line.endsWith('}')).map(
+        line => JSON.parse(line) as Record<string, unknown>
+      )
+    },
     exited,
     async greeted () {
       await until(() => stdout.includes('Ctrl-C ends it.') || ended, { timeoutMs: 30_000, what: 'the server to greet' })

@@ -55,7 +55,9 @@ t.test('with outage.boot = fail an absent Redis stops the boot, and says why', a
   const port = await freePort()
   const options = { bootTimeoutMs, outage: { boot: 'fail' } } as const
   machine.restart()
-  const error = await startInstance(t, { redisUrl: `redis://127.0.0.1:${port}`, options }).then(() => undefined, (error: Error & { code?: string, afterMs?: number }) => error)
+  const error = await startInstance(t, { redisUrl: `redis://127.0.0.1:${port}`, options }).then(
+    () => undefined, (error: Error & { code?: string, afterMs?: number }) => error
+  )
   t.equal(error?.code, 'WSG_BACKPLANE_UNAVAILABLE')
   t.match(error?.message, /at boot.*ECONNREFUSED/)
   machine.within(t, error?.afterMs ?? Infinity, bootTimeoutMs + slackMs, 'refused')
@@ -66,7 +68,9 @@ t.test('a wrong password fails the boot clearly and at once', async t => {
   await redis.admin.config('SET', 'requirepass', 'right')
   for (const [url, reason] of [[redis.url, /NOAUTH/], [redis.url.replace('//', '//:wrong@'), /WRONGPASS|invalid password/]] as const) {
     machine.restart()
-    const error = await startInstance(t, { redisUrl: url, options: { bootTimeoutMs: 5_000 } }).then(() => undefined, (error: Error & { afterMs?: number }) => error)
+    const error = await startInstance(t, { redisUrl: url, options: { bootTimeoutMs: 5_000 } }).then(
+      () => undefined, (error: Error & { afterMs?: number }) => error
+    )
     t.match(error?.message, reason)
     machine.within(t, error?.afterMs ?? Infinity, 1_000, 'refused')
   }
@@ -90,7 +94,9 @@ t.test('a server older than 6.2 is refused by its version', async t => {
   t.teardown(() => server.close())
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   const url = `redis://127.0.0.1:${(server.address() as AddressInfo).port}`
-  await t.rejects(startInstance(t, { redisUrl: url }), { code: 'WSG_REDIS_UNSUPPORTED', message: new RegExp(`version ${older.replaceAll('.', '\\.')}, 6\\.2 or newer`) })
+  await t.rejects(startInstance(t, { redisUrl: url }), {
+    code: 'WSG_REDIS_UNSUPPORTED', message: new RegExp(`version ${older.replaceAll('.', '\\.')}, 6\\.2 or newer`)
+  })
   t.strictSame(await redis.keys(), [], 'nothing was written to it')
 })
 

@@ -39,7 +39,9 @@ t.test('2,000 connections that close while onConnect awaits their join leave no 
     proxy.delay(delayMs)
     const some = rooms.slice(round * 250, round * 250 + 250)
     for (let start = 0; start < some.length; start += 25) {
-      await Promise.all(instances.flatMap(instance => some.slice(start, start + 25).map(async (room, index) => await visit(instance, room, index + start))))
+      await Promise.all(
+        instances.flatMap(instance => some.slice(start, start + 25).map(async (room, index) => await visit(instance, room, index + start)))
+      )
     }
   }
   proxy.delay(0)
@@ -86,7 +88,9 @@ t.test('a channel that is given up and wanted again before it was acknowledged i
     await first
   }
   await until(() => slow.received.length === 31, { timeoutMs: 1_000 }).catch(() => {})
-  t.strictSame(slow.received.map(({ payload }) => Number(payload)), Array.from({ length: 31 }, (_, index) => 10 + 2 * index), 'no message is missed')
+  t.strictSame(
+    slow.received.map(({ payload }) => Number(payload)), Array.from({ length: 31 }, (_, index) => 10 + 2 * index), 'no message is missed'
+  )
   proxy.delay(0)
   await Promise.all([slow, fast].map(async ({ backplane }) => await backplane.close()))
   t.strictSame([...await redis.keys(), ...await redis.channels()], [])

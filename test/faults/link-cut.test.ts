@@ -60,11 +60,12 @@ t.test('joins and leaves that are under way when the link breaks for good settle
   const others = spread(12, 12, 'other')
   for (let round = 0; round < 6; round++) {
     machine.restart()
-    const storm = Promise.all(instances.flatMap(instance => guests.filter(({ id }) => id.startsWith(instance.id)).map(async ({ id }, index) => {
+    const storm =
+      Promise.all(instances.flatMap(instance => guests.filter(({ id }) => id.startsWith(instance.id)).map(async ({ id }, index) => {
       // Not all in one tick: some begin while the write before theirs is on its way.
-      await sleep(index % 8)
-      return await instance.ask('time', (index + round) % 2 === 0 ? 'join' : 'leave', [id, others[index % 12] ?? ''])
-    })))
+        await sleep(index % 8)
+        return await instance.ask('time', (index + round) % 2 === 0 ? 'join' : 'leave', [id, others[index % 12] ?? ''])
+      })))
     await sleep(2 + round)
     await proxy.refuse(true)
     proxy.cut()

@@ -34,7 +34,9 @@ async function startReplica (t: Test, master: TestRedis): Promise<{ readonly rep
   t.teardown(async () => await rm(folder, { recursive: true, force: true }))
   const [replica, replication] = [await startRedis(t, { args: ['--dir', folder] }), await startWire(t, master.port)]
   await replica.admin.replicaof('127.0.0.1', replication.port)
-  await until(async () => /master_link_status:up/.test(await replica.admin.info('replication')), { timeoutMs: 15_000, what: 'the replica to be in sync' })
+  await until(async () => /master_link_status:up/.test(await replica.admin.info('replication')), {
+    timeoutMs: 15_000, what: 'the replica to be in sync'
+  })
   return { replica, replication }
 }
 
@@ -42,7 +44,9 @@ async function inStep ({ backplane, local }: TestInstance, redis: TestRedis, gro
   const [epoch, offset] = await redis.admin.hmgetBuffer(keys.logMeta(group), 'e', 's')
   const end = `${epoch?.toString('latin1')} ${offset?.toString()}`
   const at = (): string => `${backplane.position(group)?.epoch} ${backplane.position(group)?.offset}`
-  await until(() => at() === end && backplane.state === 'up', { timeoutMs: 10_000, what: `${offset?.toString()} to be delivered, and not only ${local.received.length}` })
+  await until(() => at() === end && backplane.state === 'up', {
+    timeoutMs: 10_000, what: `${offset?.toString()} to be delivered, and not only ${local.received.length}`
+  })
 }
 
 t.test('what was published while the subscribe link was down comes first, whether that link broke or went silent', async t => {
@@ -126,7 +130,10 @@ t.test('a failover that lost messages, whose offsets are handed out again: one g
     await two.append(['after'])
     for (const instance of instances) {
       await inStep(instance, replica)
-      t.same(instance.local.events.slice(103), ['lost 104', 'lost 105', 'gap: rewound to 103', ...fresh, 'after'], `${published} published meanwhile`)
+      t.same(
+        instance.local.events.slice(103), ['lost 104', 'lost 105', 'gap: rewound to 103', ...fresh, 'after'],
+        `${published} published meanwhile`
+      )
     }
   }
 })
@@ -192,10 +199,14 @@ t.test('20,000 groups after a link loss: a moment, whether they missed something
     return 1000 * [...info.matchAll(/^used_cpu_(?:sys|user)_main_thread:(\S+)/gm)].reduce((sum, [, seconds]) => sum + Number(seconds), 0)
   }
   let received = 0
-  for (const [what, all] of [['first message', true], ['missed nothing', false], ['one message missed in each', true], ['one message missed in every tenth', false]] as const) {
+  for (const [what, all] of [
+    ['first message', true], ['missed nothing', false], ['one message missed in each', true], ['one message missed in every tenth', false]
+  ] as const) {
     const some = what === 'missed nothing' ? [] : all ? groups : groups.filter((_, n) => n % 10 === 0)
     if (what !== 'first message') wire.blackhole('subscribe')
-    for (let start = 0; start < some.length; start += 1_000) await Promise.all(some.slice(start, start + 1_000).map(async group => await near.append(['x'], { group })))
+    for (let start = 0; start < some.length; start += 1_000) {
+      await Promise.all(some.slice(start, start + 1_000).map(async group => await near.append(['x'], { group })))
+    }
     received += some.length
     if (what === 'first message') {
       await until(() => far.local.received.length === received, { timeoutMs: 10_000 })

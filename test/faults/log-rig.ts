@@ -44,14 +44,26 @@ export class Recorder implements LocalInstance {
 }
 
 export function envelope (group: string, text: string | Buffer): Envelope {
-  return { origin: drawId(), sequence: 1, kind: 'message', target: { kind: 'group', name: group }, shared: false, except: [], command: '', binary: false, payload: Buffer.from(text) }
+  return {
+    origin: drawId(),
+    sequence: 1,
+    kind: 'message',
+    target: { kind: 'group', name: group },
+    shared: false,
+    except: [],
+    command: '',
+    binary: false,
+    payload: Buffer.from(text)
+  }
 }
 
 const publisher = drawId()
 let sequence = 0
 
 /** Appends without telling anyone, as if the transport swallowed it. Returns what would have been published. */
-export async function appendQuietly (redis: TestRedis['admin'], group: string, text: string | Buffer, { keep = 1000, kind = 0, channel = 'nobody is here' } = {}): Promise<Buffer> {
+export async function appendQuietly (
+  redis: TestRedis['admin'], group: string, text: string | Buffer, { keep = 1000, kind = 0, channel = 'nobody is here' } = {}
+): Promise<Buffer> {
   const names = new Keys('wsg:')
   const parts = encodeParts(envelope(group, text), false)
   if (kind !== 0) parts.prefix[0] = kind
@@ -69,12 +81,23 @@ export interface TestInstance {
   readonly local: Recorder
   readonly backplane: RedisBackplane
   /** Appends some messages at once: what came of each, its offset or the code of its error. */
-  append (texts: readonly string[], options?: { readonly group?: string, readonly keep?: number, readonly key?: string }): Promise<Array<number | string>>
+  append (
+    texts: readonly string[], options?: { readonly group?: string, readonly keep?: number, readonly key?: string }
+  ): Promise<Array<number | string>>
 }
 
-export async function startInstance (t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500 } = {}): Promise<TestInstance> {
+export async function startInstance (
+  t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500 } = {}
+): Promise<TestInstance> {
   const backplane = new RedisBackplane({
-    redis: url, keyPrefix: 'wsg:', operationTimeoutMs, joinTimeoutMs: 2_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
+    redis: url,
+    keyPrefix: 'wsg:',
+    operationTimeoutMs,
+    joinTimeoutMs: 2_000,
+    bootTimeoutMs: 5_000,
+    leaseMs: 15_000,
+    lingerMs: 1_000,
+    whenDown: policy
   })
   t.teardown(async () => await backplane.close())
   await backplane.start(local)

@@ -1,4 +1,5 @@
 import t from 'tap'
+import type { FastifyBaseLogger } from 'fastify'
 import type { AppendTarget, LogLimits } from '../../lib/backplane/backplane.ts'
 import { SettingsDifferences, packSettings, unpackSettings } from '../../lib/backplane/redis/log/settings.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
@@ -73,15 +74,18 @@ t.test('a log of large messages keeps its bytes also after it was bounded by its
 
 t.test('differences are forgotten after ten minutes, and counted where there are many', async t => {
   let now = 0
-  const differences = new SettingsDifferences(() => now)
+  const warnings: unknown[] = []
+  const log = { warn: (fields: object) => { warnings.push(fields) } } as unknown as FastifyBaseLogger
+  const differences = new SettingsDifferences(log, () => now)
   t.equal(differences.problem, undefined)
   const packed = Buffer.concat([packSettings(large), packSettings(small)])
   const difference = unpackSettings(packed)
   t.strictSame(difference, { used: large, smaller: small })
   t.equal(unpackSettings(Buffer.alloc(0)), undefined)
   if (difference === undefined) throw new Error('it is one')
-  t.equal(differences.add('a', difference), true)
-  t.equal(differences.add('a', difference), false)
+  differences.add('a', difference)
+  differences.add('a', difference)
+  t.match(warnings, [{ group: 'a', used: large, smaller: small }], 'once in the log, too')
   t.match(differences.problem, /the log of group 'a' is published to with different settings/)
   differences.add('b', difference)
   t.match(differences.problem, /group 'b' \(and those of 1 more groups\)/)

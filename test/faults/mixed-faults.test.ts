@@ -28,7 +28,9 @@ t.test(`whatever fails in whatever order: no message twice, no call without an a
   const redis = await startRedis(t)
   const proxies = [await startProxy(t, redis.port), await startProxy(t, redis.port)]
   const options = { leaseMs: 2_000, lingerMs: 30, maxGroupsPerConnection: 100 }
-  const instances = await Promise.all([...proxies.map(({ url }) => url), redis.url].map(async redisUrl => await startInstance(t, { redisUrl, options })))
+  const instances = await Promise.all(
+    [...proxies.map(({ url }) => url), redis.url].map(async redisUrl => await startInstance(t, { redisUrl, options }))
+  )
   const guests: Guest[] = []
   const seen: Guest[] = []
   const late: string[] = []
@@ -48,7 +50,9 @@ t.test(`whatever fails in whatever order: no message twice, no call without an a
   }
   await Promise.all(instances.flatMap(instance => Array.from({ length: 20 }, async () => await arrive(instance))))
 
-  const ask = async (what: 'join' | 'leave' | 'broadcast' | 'members' | 'groupCount' | 'sendTo' | 'sendToUser', ...args: string[]): Promise<void> => {
+  const ask = async (
+    what: 'join' | 'leave' | 'broadcast' | 'members' | 'groupCount' | 'sendTo' | 'sendToUser', ...args: string[]
+  ): Promise<void> => {
     const [timed] = await pick(instances).ask('time', what, args)
     if (timed === undefined || timed.ms > longestMs) late.push(`${what} ${Math.round(timed?.ms ?? 0)} ms`)
     if (timed?.code !== undefined) codes[timed.code] = (codes[timed.code] ?? 0) + 1
@@ -135,7 +139,10 @@ t.test(`whatever fails in whatever order: no message twice, no call without an a
   t.comment(`exact after ${Math.round(slowest.ms)} ms at the latest, in round ${slowest.round}`)
   await exact(instances, { groups })
   t.strictSame(late, [], 'every call decided')
-  t.strictSame(Object.keys(codes).filter(code => !['WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_CONNECTION_GONE'].includes(code)), [], 'and with no other error than these')
+  t.strictSame(
+    Object.keys(codes).filter(code => !['WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_CONNECTION_GONE'].includes(code)), [],
+    'and with no other error than these'
+  )
   t.strictSame(doubled(seen), [], 'nobody got a message twice')
   const held = await Promise.all(instances.map(async instance => await instance.ask('local')))
   const members = new Map(groups.map(group => {

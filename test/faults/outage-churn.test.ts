@@ -26,7 +26,9 @@ t.test('thousands of connections and groups that come and go while Redis is down
 
   let came = 0
   const wave = async (): Promise<void> => {
-    const visitors = Array.from({ length: 200 }, () => new Guest(churned.port, `/ws/${spread(5, 5, `visit-${++came}`).join()},room-${came % 20}`, `user-${came}`))
+    const visitors = Array.from(
+      { length: 200 }, () => new Guest(churned.port, `/ws/${spread(5, 5, `visit-${++came}`).join()},room-${came % 20}`, `user-${came}`)
+    )
     await until(() => visitors.every(({ id }) => id !== ''), { timeoutMs: 10_000 })
     for (const [index, visitor] of visitors.entries()) {
       if (index % 2 === 0) visitor.close()
@@ -40,7 +42,9 @@ t.test('thousands of connections and groups that come and go while Redis is down
   for (let more = 0; more < 13; more++) await wave()
   const grown = (await churned.ask('heap')) - before
   t.ok(grown < 2_000_000, `${came} connections with ${came * 5} groups came and went; the latter half left ${Math.round(grown / 1000)} KB`)
-  await until(async () => (await churned.ask('stats')).channelsWanted === 20 + 2, { what: 'only the channels of those who stayed to be wanted' })
+  await until(
+    async () => (await churned.ask('stats')).channelsWanted === 20 + 2, { what: 'only the channels of those who stayed to be wanted' }
+  )
 
   await redis.restart()
   await exactWithin(t, machine, 2_000, 'Redis is back and', instances)

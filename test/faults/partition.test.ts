@@ -23,7 +23,9 @@ t.test('a black hole of 6 s is noticed within 5 s, healed within 2 s of its end,
   proxy.blackhole(true)
   machine.restart()
   const beganAt = performance.now()
-  const noticed = Promise.all(instances.map(async one => await until(async () => (await one.ask('health')).status === 'down', { timeoutMs: 6_000 })))
+  const noticed = Promise.all(
+    instances.map(async one => await until(async () => (await one.ask('health')).status === 'down', { timeoutMs: 6_000 }))
+  )
   // One busy, one idle: an idle instance has to notice by itself.
   const stream = a.ask('stream', 'room-3', 'a', 10, 5_500, { volatile: true })
   await noticed

@@ -13,7 +13,17 @@ noUnhandled(t)
 
 const keys = new Keys('wsg:')
 const lobby: Target = { kind: 'group', name: 'lobby' }
-const valid: Envelope = { origin: 'Stranger01', sequence: 7, kind: 'message', target: lobby, shared: false, except: [], command: '', binary: false, payload: Buffer.of() }
+const valid: Envelope = {
+  origin: 'Stranger01',
+  sequence: 7,
+  kind: 'message',
+  target: lobby,
+  shared: false,
+  except: [],
+  command: '',
+  binary: false,
+  payload: Buffer.of()
+}
 const dropped = 'a message in Redis is no envelope of ours: dropped'
 
 function changed (bytes: Buffer, at: number, value: number): Buffer {
@@ -86,10 +96,14 @@ t.test('requests and replies that make no sense are ignored, also while an answe
 
   const local = here?.id ?? ''
   for (const command of [
-    '', '{', 'null', '[]', '7', '"x"', '{}', '{"id":"1"}', '{"id":999}', '{"id":999,"op":"nothing"}', '{"id":999,"op":"constructor"}', '{"id":999,"op":"join"}',
-    '{"id":999,"op":"send","connectionId":"__proto__"}', '{"id":999,"op":"send","connectionId":{}}', '{"id":999,"op":"disconnectUser"}', '{"id":999,"op":"disconnectUser","userId":[]}',
-    `{"id":999,"op":"join","connectionId":"${local}"}`, `{"id":999,"op":"join","connectionId":"${local}","group":{}}`, `{"id":999,"op":"join","connectionId":"${local}","group":""}`,
-    `{"id":999,"op":"leave","connectionId":"${local}","group":null}`, `{"id":999,"op":"disconnect","connectionId":"${local}","code":"x","reason":5}`,
+    '', '{', 'null', '[]', '7', '"x"', '{}', '{"id":"1"}', '{"id":999}', '{"id":999,"op":"nothing"}', '{"id":999,"op":"constructor"}',
+    '{"id":999,"op":"join"}',
+    '{"id":999,"op":"send","connectionId":"__proto__"}', '{"id":999,"op":"send","connectionId":{}}', '{"id":999,"op":"disconnectUser"}',
+    '{"id":999,"op":"disconnectUser","userId":[]}',
+    `{"id":999,"op":"join","connectionId":"${local}"}`, `{"id":999,"op":"join","connectionId":"${local}","group":{}}`,
+    `{"id":999,"op":"join","connectionId":"${local}","group":""}`,
+    `{"id":999,"op":"leave","connectionId":"${local}","group":null}`,
+    `{"id":999,"op":"disconnect","connectionId":"${local}","code":"x","reason":5}`,
     `{"id":999,"op":"disconnect","connectionId":"${local}","code":1006}`, `{"id":999,"op":"nothing","connectionId":"${local}"}`
   ]) {
     await send('request', command)

@@ -26,10 +26,13 @@ t.test('a survivor that dies while it holds the claim, with part of the groups r
   const guests = await crowd(t, survivors[0].port, spread(50, 50))
   await exact([victim, ...survivors])
 
-  // Two survivors at once are stopped, so that the claim goes to a process of the test's own, which does what an instance does, and no more.
+  // Two survivors at once are stopped, so that the claim goes to a process of the test's own, which does what an instance does, and no
+  // more.
   for (const { pid } of survivors) process.kill(pid, 'SIGSTOP')
   await victim.kill()
-  const claim = async (): Promise<unknown> => await run(redis, beat, [keys.leases, keys.instances, keys.generations], ['ByHandDies', 1, 'nonce', 2_000, 2_000, 8, 60_000])
+  const claim = async (): Promise<unknown> => await run(
+    redis, beat, [keys.leases, keys.instances, keys.generations], ['ByHandDies', 1, 'nonce', 2_000, 2_000, 8, 60_000]
+  )
   const claims = await until(async () => {
     const [, ...claims] = await claim() as [number, ...string[]]
     return claims.includes(victim.id) ? claims : undefined
@@ -42,7 +45,9 @@ t.test('a survivor that dies while it holds the claim, with part of the groups r
   const tookMs = await exact(survivors, { groups: rooms, timeoutMs: 8_000 })
   t.ok(tookMs < 6_000, `another took over and was done after ${Math.round(tookMs)} ms`)
   // Whoever was stopped beyond its lease may have been claimed too; it is back, and nobody counts it as removed.
-  await until(async () => await sum(survivors, 'instancesReaped') >= 2, { timeoutMs: 6_000, what: 'the victim and its first reaper to be cleaned up' })
+  await until(
+    async () => await sum(survivors, 'instancesReaped') >= 2, { timeoutMs: 6_000, what: 'the victim and its first reaper to be cleaned up' }
+  )
   t.equal(await redis.admin.exists(keys.index(victim.id)), 0)
   for (const guest of guests) guest.close()
   await exact(survivors, { groups: rooms })
@@ -89,7 +94,9 @@ t.test('a write of a dead instance that arrives after it was cleaned up is found
   const late = await redis.admin.hgetall(members)
   await victim.kill()
   await exact([survivor], { groups: ['lobby'] })
-  await until(async () => /^F/.test(await redis.admin.hget(keys.instances, victim.id) ?? ''), { what: 'it to be remembered for a second look' })
+  await until(
+    async () => /^F/.test(await redis.admin.hget(keys.instances, victim.id) ?? ''), { what: 'it to be remembered for a second look' }
+  )
 
   await redis.admin.hset(members, late)
   await redis.admin.hset(keys.counts('lobby'), { [victim.id]: 1, '#': 1 })

@@ -59,7 +59,8 @@ t.test('while Redis hangs for 5 s every call decides within its deadline, then a
   await until(async () => await isDown(a), { what: 'the breaker to open', timeoutMs: 2_000 })
 
   for (const [what, args] of [
-    ['broadcast volatile', ['room-2', 'while down']], ['broadcast', ['room-2', 'never']], ['members', ['room-3']], ['groupCount', ['room-3']], ['sendToUser', ['user-2', 'to a user']],
+    ['broadcast volatile', ['room-2', 'while down']], ['broadcast', ['room-2', 'never']], ['members', ['room-3']],
+    ['groupCount', ['room-3']], ['sendToUser', ['user-2', 'to a user']],
     ['sendTo', [remote, 'never']], ['join', [local, 'room-4']], ['leave', [local, 'room-4']]
   ] as const) {
     machine.restart()
@@ -67,7 +68,9 @@ t.test('while Redis hangs for 5 s every call decides within its deadline, then a
     machine.within(t, slowest(timed), fastMs, `${what} decided while the breaker is open`)
   }
   const inRoom2 = here?.filter((_, index) => index % 20 === 2) ?? []
-  await until(() => inRoom2.every(({ messages }) => messages.filter(text => text === 'while down').length === 20), { what: 'members on the same instance to get it' })
+  await until(() => inRoom2.every(({ messages }) => messages.filter(text => text === 'while down').length === 20), {
+    what: 'members on the same instance to get it'
+  })
   t.pass('members on the same instance get broadcasts, once each')
 
   await sleep(Math.max(0, hangMs - (performance.now() - stoppedAt)))
@@ -80,7 +83,10 @@ t.test('while Redis hangs for 5 s every call decides within its deadline, then a
   await everyoneHears(t, instances, byRoom([...rooms, ...rooms], guests), 'after')
   const messages = doubled(guests).filter(line => !/ (while down|to a user)$/.test(line))
   t.strictSame(messages, [], 'nobody got a message twice, also not those whose PUBLISH hung')
-  t.ok(inRoom2.every(({ messages }) => messages.filter(text => text === 'while down').length === 20), 'and what was delivered here alone did not come again')
+  t.ok(
+    inRoom2.every(({ messages }) => messages.filter(text => text === 'while down').length === 20),
+    'and what was delivered here alone did not come again'
+  )
 
   for (const guest of guests) guest.close()
   await exact(instances, { groups: rooms })
@@ -96,7 +102,9 @@ t.test('a hang that ends before the subscriptions are given up: the volatile mes
   await exact(instances)
 
   redis.stop()
-  const hung = await Promise.all(Array.from({ length: 5 }, async (_, index) => await a.ask('broadcast', 'lobby', `hung ${index}`, { volatile: true })))
+  const hung = await Promise.all(
+    Array.from({ length: 5 }, async (_, index) => await a.ask('broadcast', 'lobby', `hung ${index}`, { volatile: true }))
+  )
   t.ok(hung.every(({ scope }) => scope === 'local'), 'they were delivered here')
   await until(async () => await isDown(a))
   // More of them than an instance remembers: these were surely not sent, so they must not push out those that may come back.
@@ -120,7 +128,9 @@ t.test('joins, leaves and broadcasts that are under way when Redis hangs all set
 
   const churn = async (instance: Instance, phase: number): Promise<Timed[]> => {
     const ids = guests.map(({ id }) => id).filter(id => id.startsWith(instance.id))
-    const timed = await Promise.all(ids.map(async (id, index) => await instance.ask('time', (index + phase) % 2 === 0 ? 'join' : 'leave', [id, `other-${index % 10}`])))
+    const timed = await Promise.all(
+      ids.map(async (id, index) => await instance.ask('time', (index + phase) % 2 === 0 ? 'join' : 'leave', [id, `other-${index % 10}`]))
+    )
     return timed.flat()
   }
   for (let round = 0; round < 3; round++) {

@@ -29,7 +29,9 @@ for (const kept of [false, true]) {
     await everyoneHears(t, instances, byRoom([...rooms, ...rooms, ...rooms], guests), 'before')
 
     await redis.kill()
-    await until(async () => (await Promise.all(instances.map(async one => await one.ask('health')))).every(({ status }) => status === 'down'))
+    await until(
+      async () => (await Promise.all(instances.map(async one => await one.ask('health')))).every(({ status }) => status === 'down')
+    )
 
     // Life goes on meanwhile: some leave, some vanish, some come, some of them into groups that did not exist.
     for (const guest of guests.splice(0, 20)) guest.close()

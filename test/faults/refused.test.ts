@@ -24,10 +24,15 @@ async function load (redis: TestRedis): Promise<{ commands: number, connections:
   await sleep(1_000)
   const after = await read()
   const seconds = (performance.now() - began) / 1_000
-  return { commands: Math.round((after.commands - before.commands) / seconds), connections: Math.round((after.connections - before.connections) / seconds) }
+  return {
+    commands: Math.round((after.commands - before.commands) / seconds),
+    connections: Math.round((after.connections - before.connections) / seconds)
+  }
 }
 
-const states = async (instances: readonly Instance[]): Promise<string[]> => await Promise.all(instances.map(async one => (await one.ask('health')).status))
+const states = async (
+  instances: readonly Instance[]
+): Promise<string[]> => await Promise.all(instances.map(async one => (await one.ask('health')).status))
 
 t.test('a user that may not subscribe: joins count, the state says why, few retries, and all is well once it may', async t => {
   const redis = await startRedis(t)
@@ -85,11 +90,15 @@ t.test('a Redis that is out of memory refuses memberships and logs: volatile mes
   t.equal(health.status, 'degraded')
   t.match(health.problems.join(), /not all members are stored yet \(.*OOM/, 'and the reason is given')
   await everyoneHears(t, instances, byRoom(rooms.slice(20), before), 'meanwhile', { volatile: true })
-  await t.rejects(a.ask('broadcast', 'room-3', 'logged'), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /OOM/ }, 'what cannot be logged is refused')
+  await t.rejects(
+    a.ask('broadcast', 'room-3', 'logged'), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /OOM/ }, 'what cannot be logged is refused'
+  )
   await sleep(1_000)                                            // retries come at growing intervals
   const { commands, connections } = await load(redis)
   t.ok(commands < 600 && connections === 0, `${commands} commands in a second`)
-  await until(async () => (await a.ask('health')).problems.join().includes('holds no lease'), { timeoutMs: 6_000, what: 'the lease to run out' })
+  await until(
+    async () => (await a.ask('health')).problems.join().includes('holds no lease'), { timeoutMs: 6_000, what: 'the lease to run out' }
+  )
   t.match((await a.ask('health')).problems.join(), /holds no lease.*OOM/)
   t.ok(Object.values(await b.ask('warnings')).every(count => count < 5), 'the log is not flooded')
 

@@ -39,7 +39,11 @@ const syncCall = {
   numbers: [2, 3, 5, 6]
 }
 const beatCall = {
-  name: 'beat', script: beat, keys: [keys.leases, keys.instances, keys.generations], args: [id, 1, 'nonce', 1_000, 1_000, 8, 1_000], numbers: [2, 4, 5, 6, 7]
+  name: 'beat',
+  script: beat,
+  keys: [keys.leases, keys.instances, keys.generations],
+  args: [id, 1, 'nonce', 1_000, 1_000, 8, 1_000],
+  numbers: [2, 4, 5, 6, 7]
 }
 const calls = [
   appendCall, syncCall, beatCall,
@@ -56,7 +60,9 @@ for (const { name, script, keys, args, numbers } of calls) {
     const before = await everything()
     for (const at of numbers) {
       for (const wrong of ['', 'ten', '1.5', -1, 'nan', 'inf', '1e300', 'undefined']) {
-        await t.rejects(run(script, keys, args.with(at - 1, wrong)), { message: at < 3 ? /argument|expected/ : new RegExp(`argument ${at} must be an integer`) }, `argument ${at}: ${wrong}`)
+        await t.rejects(run(script, keys, args.with(at - 1, wrong)), {
+          message: at < 3 ? /argument|expected/ : new RegExp(`argument ${at} must be an integer`)
+        }, `argument ${at}: ${wrong}`)
       }
     }
     await t.rejects(run(script, keys, args.slice(0, -1)), { message: /argument|expected/ }, 'one is missing')
@@ -87,7 +93,11 @@ t.test('append stores nothing for a user who lacks one of the rights it needs, w
   const { script, keys: names, args } = appendCall
   const user = redis.admin.duplicate()
   t.teardown(() => user.disconnect())
-  const allow = async (...rules: string[]): Promise<void> => { await redis.admin.call('ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', 'resetchannels', '&c', '&d', '+@all', ...rules) }
+  const allow = async (...rules: string[]): Promise<void> => {
+    await redis.admin.call(
+      'ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', 'resetchannels', '&c', '&d', '+@all', ...rules
+    )
+  }
   await allow()
   await user.auth('writer', 'pw')
   for (const right of rights) {
@@ -98,7 +108,9 @@ t.test('append stores nothing for a user who lacks one of the rights it needs, w
   }
   await allow()
   for (const at of [6, 11]) {
-    await t.rejects(user.eval(script.lua, names.length, ...names, ...args.with(at, 'elsewhere')), { message: /may not run PUBLISH elsewhere/ })
+    await t.rejects(
+      user.eval(script.lua, names.length, ...names, ...args.with(at, 'elsewhere')), { message: /may not run PUBLISH elsewhere/ }
+    )
     t.strictSame(await everything(), [], 'the channel')
   }
   await t.resolves(user.eval(script.lua, names.length, ...names, ...args))

@@ -11,7 +11,10 @@ const redis = await startRedis(t)
 const operationTimeoutMs = 200
 const machine = watchMachine(t)
 
-/** Volatile groups: only their members are served by their own instance while Redis hangs. A logged message is refused then; see log-publish.test.ts. */
+/**
+ * Volatile groups: only their members are served by their own instance while Redis hangs. A logged message is refused then; see
+ * log-publish.test.ts.
+ */
 function hung (name: string, run: (t: Parameters<typeof startRedis>[0], cluster: RedisCluster) => Promise<void>): void {
   void t.test(`volatile groups: ${name}`, async t => {
     const cluster = await redisCluster(t, redis, { operationTimeoutMs, joinTimeoutMs: 2_000, log: false })

@@ -103,7 +103,9 @@ onEveryCluster(t, redis, 'calls to several groups at the same time, in whatever 
   }
   const orders = [['g1', 'g2', 'g3'], ['g3', 'g2', 'g1'], ['g2', 'g1', 'g3']]
   await Promise.all(instances.map(async ({ registry }, index) => {
-    await Promise.all(Array.from({ length: 100 }, async (_, n) => await registry.broadcastToGroup(orders[(index + n) % 3] ?? [], `${index}:${n}`)))
+    await Promise.all(
+      Array.from({ length: 100 }, async (_, n) => await registry.broadcastToGroup(orders[(index + n) % 3] ?? [], `${index}:${n}`))
+    )
   }))
   await Promise.all(instances.map(async ({ registry }, index) => await registry.broadcastToGroup('g1', `end ${index}`)))
   await until(() => members.every(member => ['end 0', 'end 1', 'end 2'].every(text => heard(member).includes(text))))
@@ -115,7 +117,9 @@ onEveryCluster(t, redis, 'calls to several groups at the same time, in whatever 
 
 onEveryCluster(t, redis, 'broadcastToAll reaches every connection of every instance, in whatever group', async (t, cluster) => {
   const instances = [await cluster.start(), await cluster.start(), await cluster.start()]
-  const connections = await Promise.all(instances.flatMap(instance => [instance.open(), instance.enter('some'), instance.open({ user: 'ann' })]))
+  const connections = await Promise.all(
+    instances.flatMap(instance => [instance.open(), instance.enter('some'), instance.open({ user: 'ann' })])
+  )
   t.strictSame(await instances[1]?.registry.broadcastToAll('to all'), { scope: 'cluster', localRecipients: 3, instances: 3 })
   for (const { client } of connections) t.equal(await client.next(), 'to all')
 })
@@ -131,14 +135,18 @@ onEveryCluster(t, redis, 'the result says how far the message went', async (t, c
   t.strictSame(reach(await a.registry.broadcastToGroup(['room', 'empty'], 'x')), { scope: 'cluster', localRecipients: 0, ...tookBy(1) })
   await a.enter('room')
   t.strictSame(reach(await a.registry.broadcastToGroup('room', 'x')), { scope: 'cluster', localRecipients: 1, ...tookBy(2) })
-  t.equal((await a.registry.broadcastToGroup('room', 'x')).position !== undefined, logged, 'and where it stands in the log, if there is one')
+  t.equal(
+    (await a.registry.broadcastToGroup('room', 'x')).position !== undefined, logged, 'and where it stands in the log, if there is one'
+  )
   t.strictSame(await a.registry.sendToUser('nobody', 'x'), { scope: 'cluster', localRecipients: 0, instances: 0 })
 }, 'both')
 
 onEveryCluster(t, redis, 'data that is no string and no Uint8Array, and names that are none, are refused before anything is sent', async (t, cluster) => {
   const a = await cluster.start()
   const member = await a.enter('strict', { user: 'ann' })
-  for (const data of [undefined, null, 5, {}, [], ['x'], new ArrayBuffer(2), new DataView(new ArrayBuffer(2)), new Uint16Array(2)] as unknown as Data[]) {
+  for (const data of [
+    undefined, null, 5, {}, [], ['x'], new ArrayBuffer(2), new DataView(new ArrayBuffer(2)), new Uint16Array(2)
+  ] as unknown as Data[]) {
     const calls: Array<() => Promise<unknown>> = [
       async () => await a.registry.broadcastToGroup('strict', data),
       async () => await a.registry.broadcastToGroup([], data),
@@ -158,7 +166,10 @@ onEveryCluster(t, redis, 'data that is no string and no Uint8Array, and names th
 
 onEveryCluster(t, redis, 'a group may be named anything that is a name', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
-  const names = [' ', '#', '*', '{0}', '}{', ':', 'c:all', 'wsg:{0}:live', 'grüße 🎉', '%', '"\'\\', 'ü'.repeat(127), 'x'.repeat(255), '__proto__', 'constructor']
+  const names = [
+    ' ', '#', '*', '{0}', '}{', ':', 'c:all', 'wsg:{0}:live', 'grüße 🎉', '%', '"\'\\', 'ü'.repeat(127), 'x'.repeat(255), '__proto__',
+    'constructor'
+  ]
   const [x, y] = [await a.open(), await b.open()]
   for (const name of names) {
     await a.registry.join(x.id, name)

@@ -20,7 +20,10 @@ async function side (instance: TestInstance, connections = lanes): Promise<Side>
 // Deadlines that a busy machine does not reach: what is delivered by a policy for outages would not be a race won.
 const patient = { operationTimeoutMs: 20_000, joinTimeoutMs: 20_000 }
 
-/** Joins groups that are new to the cluster, publishing from the other instance the moment each join resolves. Resolves with what did not arrive. */
+/**
+ * Joins groups that are new to the cluster, publishing from the other instance the moment each join resolves. Resolves with what did not
+ * arrive.
+ */
 async function race (joining: Side, publisher: TestInstance, count: number, label: string): Promise<string[]> {
   await Promise.all(joining.connections.map(async ({ connection }, lane) => {
     for (let n = lane; n < count; n += joining.connections.length) {

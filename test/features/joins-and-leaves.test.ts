@@ -13,7 +13,9 @@ const machine = watchMachine(t)
 const redis = await startRedis(t)
 
 onEveryCluster(t, redis, 'members says who is in a group, everywhere, with what the others may know of them', async (t, cluster) => {
-  const memberInfo = ({ userId, params }: Connection): Json => ({ name: userId?.toUpperCase() ?? null, room: params.room ?? '', ü: ['🎉', 1, true, null] })
+  const memberInfo = (
+    { userId, params }: Connection
+  ): Json => ({ name: userId?.toUpperCase() ?? null, room: params.room ?? '', ü: ['🎉', 1, true, null] })
   const [a, b] = [await cluster.start({ memberInfo }), await cluster.start()]
   const before = Date.now()
   const ann = await a.enter('lobby', { user: 'ann' })
@@ -69,7 +71,10 @@ onEveryCluster(t, redis, 'joining again changes nothing', async (t, cluster) => 
   const { client, connection, id } = await a.open()
   t.strictSame(await a.registry.join(connection, 'twice'), { scope: 'cluster' })
   const [first] = await b.registry.members('twice')
-  t.strictSame(await Promise.all([a.registry.join(connection, 'twice'), b.registry.join(id, 'twice'), a.registry.join(id, 'twice')]), Array(3).fill({ scope: 'cluster' }))
+  t.strictSame(
+    await Promise.all([a.registry.join(connection, 'twice'), b.registry.join(id, 'twice'), a.registry.join(id, 'twice')]),
+    Array(3).fill({ scope: 'cluster' })
+  )
   t.strictSame([...await b.registry.members('twice')], [first])
   t.equal(await b.registry.groupCount('twice'), 1)
   t.strictSame(connection.groups, ['twice'])

@@ -28,7 +28,9 @@ onEveryCluster(t, redis, 'every member on every instance, the sender too, sees o
   await until(() => members.every(member => heard(member).length === 3 * perPublisher), { what: 'all messages at all members' })
   const [first, ...others] = members.map(heard)
   for (const other of others) t.strictSame(other, first)
-  for (const index of [0, 1, 2]) t.strictSame(first?.filter(text => String(text).startsWith(`${index}:`)), numbered(String(index), perPublisher))
+  for (const index of [0, 1, 2]) {
+    t.strictSame(first?.filter(text => String(text).startsWith(`${index}:`)), numbered(String(index), perPublisher))
+  }
 })
 
 onEveryCluster(t, redis, 'messages that clients send to their room come to all of them in one order', async (t, cluster) => {
@@ -67,7 +69,9 @@ onEveryCluster(t, redis, 'large and small messages, text and binary, keep their 
   const [a, b] = [await cluster.start(), await cluster.start()]
   const member = await b.enter('mixed')
   const sizes = [1, 70_000, 0, 300_000, 5, 126, 65_536, 125]
-  await Promise.all(sizes.map(async (size, n) => await a.registry.broadcastToGroup('mixed', n % 2 === 0 ? 'x'.repeat(size) : Buffer.alloc(size, n))))
+  await Promise.all(
+    sizes.map(async (size, n) => await a.registry.broadcastToGroup('mixed', n % 2 === 0 ? 'x'.repeat(size) : Buffer.alloc(size, n)))
+  )
   for (const [n, size] of sizes.entries()) {
     const message = await member.client.next()
     t.equal(typeof message, n % 2 === 0 ? 'string' : 'object')

@@ -17,7 +17,9 @@ async function bytesOut (admin: Redis): Promise<number> {
 /** How often a command was called since the counters were reset. */
 async function calls (admin: Redis): Promise<Record<string, number>> {
   const stats = await admin.info('commandstats')
-  return Object.fromEntries([...stats.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)].map(([, command = '', count]) => [command, Number(count)]))
+  return Object.fromEntries(
+    [...stats.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)].map(([, command = '', count]) => [command, Number(count)])
+  )
 }
 
 async function subscribed (admin: Redis, channel: string): Promise<number> {
@@ -33,9 +35,14 @@ onRedis(t, redis, 'of 100 groups spread over 3 instances, each message goes to t
   const members = new Map<TestInstance, Opened>()
   for (const instance of instances) members.set(instance, await instance.open())
   const holders = groups.map((_, n) => instances.filter((_, index) => n % 3 === index || n % 5 === index))
-  await Promise.all(groups.flatMap((group, n) => (holders[n] ?? []).map(async instance => await instance.registry.join(members.get(instance)?.id ?? '', group))))
+  await Promise.all(groups.flatMap(
+    (group, n) => (holders[n] ?? []).map(async instance => await instance.registry.join(members.get(instance)?.id ?? '', group))
+  ))
 
-  t.strictSame(await Promise.all(groups.map(async group => await subscribed(redis.admin, `g:${group}`))), holders.map(({ length }) => length), 'PUBSUB NUMSUB')
+  t.strictSame(
+    await Promise.all(groups.map(async group => await subscribed(redis.admin, `g:${group}`))), holders.map(({ length }) => length),
+    'PUBSUB NUMSUB'
+  )
   const before = new Map(instances.map(instance => [instance, Number(instance.registry.stats().messagesDelivered)]))
   const results = await Promise.all(groups.map(async group => await publisher.registry.broadcastToGroup(group, group)))
   if (!logged) t.strictSame(results.map(({ instances }) => instances), holders.map(({ length }) => length), 'what PUBLISH answered')
@@ -146,7 +153,9 @@ onRedis(t, redis, 'the publishes of one turn of the event loop travel together, 
     // Each log is appended to by a script of its own.
     const other = (n: number): string => volatile ? `nobody-${n}` : 'nobody'
     const before = await reads()
-    await Promise.all(Array.from({ length: 200 }, async (_, n) => await a.registry.broadcastToGroup(n % 2 === 0 ? 'together' : other(n), String(n), { volatile })))
+    await Promise.all(Array.from(
+      { length: 200 }, async (_, n) => await a.registry.broadcastToGroup(n % 2 === 0 ? 'together' : other(n), String(n), { volatile })
+    ))
     const taken = await reads() - before
     t.ok(taken < 15, `Redis read ${taken} times for 200 ${volatile ? 'volatile' : 'logged'} messages`)
     await client.nextWhere(message => message === '198')
@@ -171,7 +180,9 @@ onRedis(t, redis, 'a storm of joins reaches Redis as few commands, and is stored
   t.strictSame(await members(), groups.map((_, n) => 10 - n % 10))
   await Promise.all(opened.slice(1).map(async ({ id }) => await a.registry.leaveAll(id)))
   t.strictSame(await members(), groups.map((_, n) => n % 10 === 0 ? 1 : 0), 'also when some of the groups of a call end with it')
-  t.strictSame((await redis.admin.smembers(`wsg:{0}:i:${a.id}`)).sort(), groups.filter((_, n) => n % 10 === 0).sort(), 'the index of the instance')
+  t.strictSame(
+    (await redis.admin.smembers(`wsg:{0}:i:${a.id}`)).sort(), groups.filter((_, n) => n % 10 === 0).sort(), 'the index of the instance'
+  )
 })
 
 onRedis(t, redis, 'connections that come and go leave no subscription and no key behind', async (t, cluster) => {

@@ -2,7 +2,7 @@ import t from 'tap'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
-import { createPublisher, type BroadcastResult } from '../../plugin.ts'
+import { createPublisher, type BroadcastResult, type LogSettings } from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis, reach } from '../helpers/app.ts'
 import { atOnce } from '../helpers/at-once.ts'
 import { forkProgram } from '../helpers/child.ts'
@@ -93,9 +93,13 @@ onRedis(t, redis, 'a process with no sockets publishes, in order, and ends by it
   const members = [await a.enter('worker'), await b.enter('worker')]
   const child = forkProgram(join(import.meta.dirname, 'programs', 'publish.ts'), [redis.url, 'worker', '200'])
   t.teardown(() => child.kill('SIGKILL'))
-  const [[report], [exitCode]] = await Promise.all([once(child, 'message'), once(child, 'exit')]) as [[{ results: BroadcastResult[], members: number }], [number]]
+  const [[report], [exitCode]] = await Promise.all(
+    [once(child, 'message'), once(child, 'exit')]
+  ) as [[{ results: BroadcastResult[], members: number }], [number]]
   t.equal(exitCode, 0)
-  t.strictSame({ ...report, results: report.results.map(reach) }, { results: numbers(200).map(() => ({ scope: 'cluster', localRecipients: 0 })), members: 2 })
+  t.strictSame({ ...report, results: report.results.map(reach) }, {
+    results: numbers(200).map(() => ({ scope: 'cluster', localRecipients: 0 })), members: 2
+  })
   for (const member of members) {
     await until(() => heard(member).length === 200)
     t.strictSame(heard(member), numbers(200))
@@ -114,7 +118,8 @@ t.test('a publisher that finds no Redis says so within its deadline, and works a
   t.teardown(async () => await late.close())
   await Promise.all([late, ...lost].flatMap(publisher => {
     const calls: ReadonlyArray<Promise<unknown>> = [
-      publisher.broadcastToGroup('g', 'x'), publisher.broadcastToAll('x'), publisher.sendToUser('u', 'x'), publisher.groupCount('g'), publisher.members('g')
+      publisher.broadcastToGroup('g', 'x'), publisher.broadcastToAll('x'), publisher.sendToUser('u', 'x'), publisher.groupCount('g'),
+      publisher.members('g')
     ]
     return calls.map(async call => await t.rejects(call, { code: 'WSG_BACKPLANE_UNAVAILABLE' }))
   }))
@@ -123,7 +128,10 @@ t.test('a publisher that finds no Redis says so within its deadline, and works a
     await publisher.close()
     await publisher.close()
   }
-  t.equal(await atOnce(t, 'a broadcast when it is known that there is no Redis', async () => await late.broadcastToGroup('g', 'x')), 'WSG_BACKPLANE_UNAVAILABLE')
+  t.equal(
+    await atOnce(t, 'a broadcast when it is known that there is no Redis', async () => await late.broadcastToGroup('g', 'x')),
+    'WSG_BACKPLANE_UNAVAILABLE'
+  )
   await proxy.refuse(false)
   await until(async () => (await late.broadcastToGroup('g', 'x')).scope === 'cluster', { what: 'the first connection' })
 })
@@ -168,4 +176,14 @@ t.test('a client that a publisher was given is neither changed nor closed', asyn
   t.equal(client.status, 'ready')
   t.equal(client.options.keyPrefix, 'mine:')
   t.equal(await client.ping(), 'PONG')
+})
+
+t.test('a wrong log setting is told before anything is sent, and leaves nothing', async (t) => {
+  t.throws(() => createPublisher({ redis: redis.url, log: { maxMessages: 10 } as LogSettings }), { code: 'WSG_OPTION_INVALID' })
+  t.throws(() => createPublisher({ redis: undefined as unknown as string }), { code: 'WSG_OPTION_INVALID', message: /redis must be/ })
+  await using publisher = createPublisher({ redis: redis.url, keyPrefix: 'wrong:', logs: () => ({ maxMessages: 10 }) as LogSettings })
+  const refused = { code: 'WSG_OPTION_INVALID', message: /logs\('g'\) returns\.ttlMs must be .*, got undefined/ }
+  await t.rejects(publisher.broadcastToGroup('g', 'x'), refused)
+  await t.rejects(publisher.broadcastToGroup(['other', 'g'], 'x', { volatile: false }), { code: 'WSG_OPTION_INVALID' })
+  t.strictSame(await redis.admin.keys('wrong:*'), [])
 })

@@ -52,7 +52,8 @@ onEveryCluster(t, redis, 'join, leave, leaveAll and groups of a connection elsew
 onEveryCluster(t, redis, 'a connection closed from another instance gets the code and the reason', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
   const closings: ReadonlyArray<readonly [{ code?: number, reason?: string } | undefined, number, string]> = [
-    [undefined, 1000, ''], [{ code: 4321, reason: 'grüße' }, 4321, 'grüße'], [{ reason: 'bye' }, 1000, 'bye'], [{ code: 3000, reason: 'é'.repeat(61) }, 3000, 'é'.repeat(61)]
+    [undefined, 1000, ''], [{ code: 4321, reason: 'grüße' }, 4321, 'grüße'], [{ reason: 'bye' }, 1000, 'bye'],
+    [{ code: 3000, reason: 'é'.repeat(61) }, 3000, 'é'.repeat(61)]
   ]
   for (const [options, code, reason] of closings) {
     const { client, id } = await b.enter('leaving')
@@ -62,8 +63,12 @@ onEveryCluster(t, redis, 'a connection closed from another instance gets the cod
     t.equal(await a.registry.disconnect(id, options), 0)
   }
   const { client, id } = await b.open()
-  for (const wrong of [{ code: 1005 }, { code: 999 }, { code: 5000 }, { code: NaN }, { reason: 'é'.repeat(62) }, { reason: 5 as unknown as string }]) {
-    for (const target of [id, 'nobody', { userId: 'nobody' }]) await t.rejects(a.registry.disconnect(target, wrong), { code: 'WSG_CLOSE_CODE_INVALID' })
+  for (const wrong of [
+    { code: 1005 }, { code: 999 }, { code: 5000 }, { code: NaN }, { reason: 'é'.repeat(62) }, { reason: 5 as unknown as string }
+  ]) {
+    for (const target of [id, 'nobody', { userId: 'nobody' }]) {
+      await t.rejects(a.registry.disconnect(target, wrong), { code: 'WSG_CLOSE_CODE_INVALID' })
+    }
   }
   await a.registry.sendTo(id, 'still here')
   t.equal(await client.next(), 'still here')
@@ -77,7 +82,8 @@ onEveryCluster(t, redis, 'a connection that is gone, or never was, is said to be
   await c.close()
   const ids = [
     closedHere.id, closedThere.id, onDead.id, `${a.id}.zzz`, `${b.id}.zzz`, '0000000000.1',
-    '', '.', '.1', 'nobody', `${b.id}`, `${b.id}.`, `${b.id}.1\n`, `${b.id}.1.1`, `${b.id}.A`, '*.1', '__proto__.1', 'x'.repeat(100_000), '\ud800.1', `\0${b.id}.1`
+    '', '.', '.1', 'nobody', `${b.id}`, `${b.id}.`, `${b.id}.1\n`, `${b.id}.1.1`, `${b.id}.A`, '*.1', '__proto__.1', 'x'.repeat(100_000),
+    '\ud800.1', `\0${b.id}.1`
   ]
   for (const named of [...ids, closedHere.connection, closedThere.connection, onDead.connection]) {
     const which = typeof named === 'string' ? named.slice(0, 40) : 'an object'
@@ -92,7 +98,10 @@ onEveryCluster(t, redis, 'a connection that is gone, or never was, is said to be
 })
 
 onEveryCluster(t, redis, 'what the other instance refuses is refused here with the same code', async (t, cluster) => {
-  const [a, b] = [await cluster.start(), await cluster.start({ maxGroupsPerConnection: 1, memberInfo: ({ groups }) => groups.length > 5 ? null : 'i'.repeat(infoBytes) })]
+  const [a, b] = [
+    await cluster.start(),
+    await cluster.start({ maxGroupsPerConnection: 1, memberInfo: ({ groups }) => groups.length > 5 ? null : 'i'.repeat(infoBytes) })
+  ]
   let infoBytes = 2_000
   const { id } = await b.open()
   await t.rejects(a.registry.join(id, 'g'), { code: 'WSG_MEMBER_INFO_TOO_LARGE', statusCode: 500 })
@@ -126,7 +135,8 @@ onRedis(t, redis, 'an owner that goes silent in the middle of a request costs th
   ])
   machine.within(t, performance.now() - started, 600, 'within joinTimeoutMs and operationTimeoutMs')
   proxy.blackhole(false)
-  await until(() => Number(b.registry.stats().redisReconnects) > 0 && b.registry.health().status === 'up', { timeoutMs: 8_000, what: 'the owner to be back' })
+  await until(() => Number(b.registry.stats().redisReconnects) > 0 &&
+    b.registry.health().status === 'up', { timeoutMs: 8_000, what: 'the owner to be back' })
   t.equal(await a.registry.sendTo(id, 'y'), true, 'the next request is answered again')
 })
 
@@ -136,7 +146,10 @@ onEveryCluster(t, redis, 'an owner that closes while it is asked settles every r
   const asked: Array<Promise<unknown>> = []
   const ask = (): void => {
     for (const { id } of targets) {
-      asked.push(a.registry.sendTo(id, 'x'), a.registry.leave(id, 'g'), a.registry.join(id, 'g').catch((error: unknown) => error), a.registry.disconnect(id))
+      asked.push(
+        a.registry.sendTo(id, 'x'), a.registry.leave(id, 'g'), a.registry.join(id, 'g').catch((error: unknown) => error),
+        a.registry.disconnect(id)
+      )
     }
   }
   ask()
@@ -210,10 +223,13 @@ onRedis(t, redis, 'requests that make no sense, or come from a newer version, ar
   const connectionId = member.id
   const senseless: object[] = [
     {}, { op: null }, { op: 'join' }, { op: 'send' }, { op: 'toString' }, { op: 'constructor', connectionId },
-    { op: 'from-the-future', connectionId }, { op: 'join', connectionId }, { op: 'join', connectionId, group: 5 }, { op: 'join', connectionId, group: '' },
+    { op: 'from-the-future', connectionId }, { op: 'join', connectionId }, { op: 'join', connectionId, group: 5 },
+    { op: 'join', connectionId, group: '' },
     { op: 'join', connectionId: 5, group: 'x' }, { op: 'join', connectionId: {}, group: 'x' },
-    { op: 'disconnect', connectionId, code: 'x', reason: '' }, { op: 'disconnect', connectionId, code: 1000, reason: {} }, { op: 'disconnect', connectionId, code: 1006, reason: '' },
-    { op: 'disconnectUser', userId: 'ann', code: 0, reason: '' }, { op: 'disconnectUser', userId: 'ann', code: 1000, reason: 'x'.repeat(200) }
+    { op: 'disconnect', connectionId, code: 'x', reason: '' }, { op: 'disconnect', connectionId, code: 1000, reason: {} },
+    { op: 'disconnect', connectionId, code: 1006, reason: '' },
+    { op: 'disconnectUser', userId: 'ann', code: 0, reason: '' },
+    { op: 'disconnectUser', userId: 'ann', code: 1000, reason: 'x'.repeat(200) }
   ]
   for (const [id, command] of senseless.entries()) {
     const bytes = encode(sender.command('request', inbox, JSON.stringify({ id, ...command })), inbox)

@@ -118,9 +118,15 @@ onEveryCluster(t, redis, 'close may be called twice, and what is called afterwar
 })
 
 onRedis(t, redis, 'all that is in Redis goes when the last instance closes, whoever closes first', async (t, cluster) => {
-  const instances = [await cluster.start({ lingerMs: 60_000 }), await cluster.start({ lingerMs: 60_000 }), await cluster.start({ lingerMs: 0 })]
-  const opened = await Promise.all(instances.flatMap(instance => Array.from({ length: 30 }, async (_, n) => await instance.enter(`room-${n % 10}`, { user: `user-${n % 4}` }))))
-  await Promise.all(opened.flatMap(({ id }, n) => Array.from({ length: 5 }, async (_, k) => await instances[n % 3]?.registry.join(id, `more-${n % 3}-${k}`))))
+  const instances = [
+    await cluster.start({ lingerMs: 60_000 }), await cluster.start({ lingerMs: 60_000 }), await cluster.start({ lingerMs: 0 })
+  ]
+  const opened = await Promise.all(instances.flatMap(
+    instance => Array.from({ length: 30 }, async (_, n) => await instance.enter(`room-${n % 10}`, { user: `user-${n % 4}` }))
+  ))
+  await Promise.all(opened.flatMap(
+    ({ id }, n) => Array.from({ length: 5 }, async (_, k) => await instances[n % 3]?.registry.join(id, `more-${n % 3}-${k}`))
+  ))
   for (const { client } of opened.slice(0, 20)) client.terminate()
   await Promise.all(instances.map(async instance => await instance.close()))
   t.strictSame(await redis.leftovers(), [])
@@ -131,7 +137,7 @@ t.test('an instance that closes while its Redis hangs, or is cut off, or is gone
   await Promise.all((['hangs', 'is cut off', 'is gone'] as const).map(async trouble => {
     const own = await startRedis(t)
     const proxy = await startProxy(t, own.port)
-    const cluster = await redisCluster(t, own, { redis: proxy.url })
+    const cluster = await redisCluster(t, own, { redis: proxy.url, operationTimeoutMs: 500, joinTimeoutMs: 1_000 })
     const a = await cluster.start()
     const { client } = await a.enter('room')
     if (trouble === 'hangs') own.stop()
@@ -203,7 +209,9 @@ t.test('an upgrade that waits still when the shutdown begins gets 503, and what 
           await held.promise
         }
       }, app.wsHandler({ onConnect () { t.fail('nobody hears of it') }, onMessage () {} }))
-      app.wsRoom('/holding/:room', { auth: false, group: ({ room }) => room, onLeave: async () => await new Promise(resolve => setTimeout(resolve, 300)) })
+      app.wsRoom('/holding/:room', {
+        auth: false, group: ({ room }) => room, onLeave: async () => await new Promise(resolve => setTimeout(resolve, 300))
+      })
     }
   })
   const holding = connect(t, `${a.url}/holding/room`)
@@ -218,7 +226,10 @@ t.test('an upgrade that waits still when the shutdown begins gets 503, and what 
   await closing
 })
 
-for (const [name, url] of [['memory', async () => ''], ['Redis', async () => redis.url], ['a Redis that is not there', async () => `redis://127.0.0.1:${await freePort()}`]] as const) {
+for (const [name, url] of [
+  ['memory', async () => ''], ['Redis', async () => redis.url],
+  ['a Redis that is not there', async () => `redis://127.0.0.1:${await freePort()}`]
+] as const) {
   t.test(`a process that served and closed ends by itself, with ${name}`, async (t) => {
     const child = forkProgram(join(import.meta.dirname, 'programs', 'serve.ts'), [await url()])
     t.teardown(() => child.kill('SIGKILL'))

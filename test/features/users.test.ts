@@ -11,7 +11,9 @@ const redis = await startRedis(t)
 
 onEveryCluster(t, redis, 'sendToUser reaches all devices of the user on all instances, and nobody else', async (t, cluster) => {
   const instances = [await cluster.start(), await cluster.start(), await cluster.start()]
-  const devices = await Promise.all(instances.flatMap(instance => [instance.open({ user: 'ann' }), instance.enter('room', { user: 'ann' })]))
+  const devices = await Promise.all(
+    instances.flatMap(instance => [instance.open({ user: 'ann' }), instance.enter('room', { user: 'ann' })])
+  )
   const others = await Promise.all(instances.flatMap(instance => [instance.open({ user: 'ann ' }), instance.open()]))
   const [a] = instances
   t.strictSame(await a?.registry.sendToUser('ann', 'for ann'), { scope: 'cluster', localRecipients: 2, instances: 3 })
@@ -53,7 +55,9 @@ onRedis(t, redis, 'a user is reached on each device from the moment its onConnec
   })
   proxy.delay(20)
   // Two devices of each user come at the same time: the second must not rely on a subscription that is still on its way.
-  const devices = Array.from({ length: 40 }, (_, n) => connect(t, `${b.url}/greeted/${n}`, { headers: { authorization: `Bearer user-${n >> 1}` } }))
+  const devices = Array.from(
+    { length: 40 }, (_, n) => connect(t, `${b.url}/greeted/${n}`, { headers: { authorization: `Bearer user-${n >> 1}` } })
+  )
   for (const [n, device] of devices.entries()) t.equal(await device.nextWhere(message => message === `hello ${n}`), `hello ${n}`)
 })
 

@@ -63,10 +63,13 @@ function sendId (connection: Pick<Connection, 'id' | 'send'>): void {
   connection.send(connection.id)
 }
 
+/** Long deadlines, so that a busy machine is not taken for an outage; a test that is about deadlines sets its own. */
+const patient = { operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }
+
 export async function startInstance (t: Test, { routes, listen = true, ...options }: InstanceOptions): Promise<TestInstance> {
   const app = Fastify()
   t.teardown(async () => await app.close())
-  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, ...options })
+  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, ...patient, ...options })
   app.get('/ws', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({ onConnect: sendId, onMessage () {} }))
   app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room, onJoin: sendId })
   routes?.(app)
@@ -124,13 +127,18 @@ function cluster (t: Test, name: string, options: () => InstanceOptions, leftove
 export type Groups = 'logged' | 'volatile' | 'both'
 
 /** Runs a test on every kind of cluster; at its end nothing may be left behind. `run` is told whether groups have a log. */
-export function onEveryCluster (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: Cluster, logged: boolean) => Promise<void>, groups: Groups = 'logged'): void {
+export function onEveryCluster (
+  t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: Cluster, logged: boolean) => Promise<void>, groups: Groups = 'logged'
+): void {
   onCluster(t, 'memory', memoryInstances, name, run, groups)
   onRedis(t, redis, name, run, groups)
 }
 
 /** The same on Redis alone. */
-export function onRedis (t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: RedisCluster, logged: boolean) => Promise<void>, groups: Groups = 'logged'): void {
+export function onRedis (
+  t: Test, redis: TestRedis, name: string, run: (t: Test, cluster: RedisCluster, logged: boolean) => Promise<void>,
+  groups: Groups = 'logged'
+): void {
   onCluster(t, 'redis', async (t, defaults) => await redisCluster(t, redis, defaults), name, run, groups)
 }
 

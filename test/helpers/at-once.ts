@@ -9,7 +9,9 @@ async function turnsLater (): Promise<typeof late> {
   return late
 }
 
-/** Resolves with what the call resolved with, or with the code of its error. Fails the test when the call waited for an answer or a timer. */
+/**
+ * Resolves with what the call resolved with, or with the code of its error. Fails the test when the call waited for an answer or a timer.
+ */
 export async function atOnce (t: Test, what: string, call: () => Promise<unknown>): Promise<unknown> {
   const outcome = call().catch((error: { code: string }) => error.code)
   const first = await Promise.race([outcome, turnsLater()])

@@ -14,5 +14,7 @@ export function childEnvironment (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessE
 
 /** Forks a TypeScript program. It talks to the test over IPC. */
 export function forkProgram (file: string, args: readonly string[] = [], { env, ...options }: ForkOptions = {}): ChildProcess {
-  return fork(file, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], ...options, execArgv: [...nodeArguments], env: childEnvironment(env) })
+  return fork(
+    file, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], ...options, execArgv: [...nodeArguments], env: childEnvironment(env) }
+  )
 }

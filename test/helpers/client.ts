@@ -109,7 +109,9 @@ export function connect (t: Test, url: string, options: ConnectOptions = {}): Te
 }
 
 /** What a plain HTTP client sees of an upgrade: the refusal, or 101. A connection that does open is dropped at once. */
-export function upgradeStatus (url: string, options: ConnectOptions = {}): Promise<{ statusCode: number, headers: IncomingHttpHeaders, body: string }> {
+export function upgradeStatus (
+  url: string, options: ConnectOptions = {}
+): Promise<{ statusCode: number, headers: IncomingHttpHeaders, body: string }> {
   return new Promise((resolve, reject) => {
     const protocols = [options.protocols ?? []].flat()
     const req = request(url.replace(/^ws/, 'http'), {

@@ -42,7 +42,9 @@ export class Guest {
     const payload = Buffer.from(text)
     const long = payload.length > 125
     // Masked with zeros, which is allowed and spares the work.
-    const head = Buffer.from(long ? [0x81, 0xfe, payload.length >> 8, payload.length & 255, 0, 0, 0, 0] : [0x81, 0x80 | payload.length, 0, 0, 0, 0])
+    const head = Buffer.from(
+      long ? [0x81, 0xfe, payload.length >> 8, payload.length & 255, 0, 0, 0, 0] : [0x81, 0x80 | payload.length, 0, 0, 0, 0]
+    )
     this.#socket.write(Buffer.concat([head, payload]))
   }
 
@@ -99,11 +101,15 @@ export interface CrowdOptions {
 }
 
 /** Opens one connection for each list of rooms ('a' or 'a,b'; '-' for none), and resolves when all have joined. */
-export async function crowd (t: Test, port: number, rooms: readonly string[], { user, timeoutMs = 20_000 }: CrowdOptions = {}): Promise<Guest[]> {
+export async function crowd (
+  t: Test, port: number, rooms: readonly string[], { user, timeoutMs = 20_000 }: CrowdOptions = {}
+): Promise<Guest[]> {
   const guests: Guest[] = []
   t.teardown(() => { for (const guest of guests) guest.terminate() })
   for (let start = 0; start < rooms.length; start += 200) {
-    const some = rooms.slice(start, start + 200).map((room, index) => new Guest(port, `/ws/${encodeURIComponent(room)}`, user?.(start + index)))
+    const some = rooms.slice(start, start + 200).map(
+      (room, index) => new Guest(port, `/ws/${encodeURIComponent(room)}`, user?.(start + index))
+    )
     guests.push(...some)
     await until(() => some.every(({ id, closed }) => id !== '' || closed), { timeoutMs, what: 'a crowd to have joined' })
     const refused = some.filter(({ id }) => id === '').length

@@ -1,4 +1,4 @@
-import type { Appended, Backplane, Block, Envelope, LocalInstance, LogPage, Target } from '../../lib/backplane/backplane.ts'
+import type { Appended, Backplane, Block, Envelope, LogPage, Target } from '../../lib/backplane/backplane.ts'
 import type { LocalConnection } from '../../lib/connection/connection.ts'
 import type { SocketWriter } from '../../lib/connection/outbound/writer.ts'
 import type { OutboundMessage } from '../../lib/connection/outbound/message.ts'
@@ -23,7 +23,15 @@ class WithoutSocket {
   readonly framed: boolean
   readonly #groups = new Set<string>()
   closed = false
-  readonly outbound = { enqueueShared: (outgoing: OutboundMessage) => this.#write(outgoing), enqueueOne: (outgoing: OutboundMessage) => this.#write(outgoing) } as unknown as SocketWriter
+  /** Messages without a log that there was no room for. */
+  missed = 0
+  readonly outbound = {
+    enqueueShared: (outgoing: OutboundMessage) => this.#write(outgoing),
+    enqueueOne: (outgoing: OutboundMessage) => this.#write(outgoing),
+    full: false,
+    room: () => undefined,
+    missed: () => { this.missed++ }
+  } as unknown as SocketWriter
 
   constructor (id: string, userId: string | undefined, framed: boolean) {
     this.id = id
@@ -51,6 +59,10 @@ class WithoutSocket {
 
   announce (frame: object): void {
     if (this.framed) this.written.push(JSON.stringify(frame))
+  }
+
+  gapped (group: string, reason: string): void {
+    if (!this.framed) this.written.push(`gap: ${reason} in ${group}`)
   }
 
   closeForFault (): void {

@@ -89,7 +89,9 @@ t.test('a Redis dies with the process that started it, even by SIGKILL', async (
     import { startRedis } from ${JSON.stringify(new URL('redis.ts', import.meta.url).href)}
     console.error('pid ' + (await startRedis(t)).pid)
     setInterval(() => {}, 1000)`
-  const child = spawn(process.execPath, [...nodeArguments, '--input-type=module', '-e', source], { env: childEnvironment(), stdio: ['ignore', 'ignore', 'pipe'] })
+  const child = spawn(process.execPath, [...nodeArguments, '--input-type=module', '-e', source], {
+    env: childEnvironment(), stdio: ['ignore', 'ignore', 'pipe']
+  })
   t.teardown(() => child.kill('SIGKILL'))
   let pid = 0
   for await (const line of createInterface({ input: child.stderr })) {

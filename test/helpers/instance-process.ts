@@ -55,7 +55,9 @@ async function start (options: WebsocketGroupsOptions) {
 
   const began = performance.now()
   await app.listen({ port: 0, host: '127.0.0.1' })
-  const ready: Ready = { port: (app.server.address() as AddressInfo).port, instanceId: app.registry.instanceId, bootMs: performance.now() - began }
+  const ready: Ready = {
+    port: (app.server.address() as AddressInfo).port, instanceId: app.registry.instanceId, bootMs: performance.now() - began
+  }
   return { ready, answers: makeAnswers(app) }
 }
 
@@ -84,7 +86,9 @@ function makeAnswers (app: FastifyInstance) {
       return counts
     },
     logged: async (msg: string) => logLines.filter(line => line.msg === msg),
-    broadcast: async (group: string | string[], data: string, options?: BroadcastOptions) => await registry.broadcastToGroup(group, data, options),
+    broadcast: async (
+      group: string | string[], data: string, options?: BroadcastOptions
+    ) => await registry.broadcastToGroup(group, data, options),
     broadcastToAll: async (data: string) => await registry.broadcastToAll(data),
     sendTo: async (connectionId: string, data: string) => await registry.sendTo(connectionId, data),
     sendToUser: async (userId: string, data: string) => await registry.sendToUser(userId, data),
@@ -100,14 +104,19 @@ function makeAnswers (app: FastifyInstance) {
       const views: Array<{ group: string, count: number, members: string[] }> = []
       for (let start = 0; start < groups.length; start += 200) {
         views.push(...await Promise.all(groups.slice(start, start + 200).map(async group => {
-          const [count, members] = await Promise.all([registry.groupCount(group, { maxAgeMs: -1 }), registry.members(group, { maxAgeMs: -1 })])
+          const [count, members] = await Promise.all(
+            [registry.groupCount(group, { maxAgeMs: -1 }), registry.members(group, { maxAgeMs: -1 })]
+          )
           return { group, count, members: members.map(({ connectionId }) => connectionId) }
         })))
       }
       return views
     },
     /** The same call, one after another: how long each took, measured here. */
-    time: async (what: 'join' | 'leave' | 'broadcast' | 'broadcast volatile' | 'members' | 'groupCount' | 'sendTo' | 'sendToUser', args: string[], times = 1): Promise<Timed[]> => {
+    time: async (
+      what: 'join' | 'leave' | 'broadcast' | 'broadcast volatile' | 'members' | 'groupCount' | 'sendTo' | 'sendToUser', args: string[],
+      times = 1
+    ): Promise<Timed[]> => {
       const [first = '', second = ''] = args
       const run = {
         join: async () => await registry.join(first, second),
@@ -131,7 +140,9 @@ function makeAnswers (app: FastifyInstance) {
       const running: Array<Promise<void>> = []
       let count = 0
       while (performance.now() < until) {
-        running.push(timed(async () => await registry.broadcastToGroup(group, `${label} ${count++}`, options)).then(({ ms, value, code }) => {
+        running.push(timed(
+          async () => await registry.broadcastToGroup(group, `${label} ${count++}`, options)
+        ).then(({ ms, value, code }) => {
           slowestMs = Math.max(slowestMs, ms)
           const scope = code ?? (value as { scope: string }).scope
           scopes[scope] = (scopes[scope] ?? 0) + 1
@@ -145,7 +156,9 @@ function makeAnswers (app: FastifyInstance) {
     burst: async (group: string, label: string, count: number, options?: BroadcastOptions) => {
       const scopes: Record<string, number> = {}
       for (let sent = 0; sent < count;) {
-        const batch = Array.from({ length: Math.min(1_000, count - sent) }, async () => await registry.broadcastToGroup(group, `${label} ${sent++}`, options))
+        const batch = Array.from(
+          { length: Math.min(1_000, count - sent) }, async () => await registry.broadcastToGroup(group, `${label} ${sent++}`, options)
+        )
         for (const { scope } of await Promise.all(batch)) scopes[scope] = (scopes[scope] ?? 0) + 1
         await new Promise(resolve => setImmediate(resolve))
       }
@@ -184,7 +197,8 @@ function byGroup (connections: readonly Connection[]): Record<string, string[]> 
 /** `maxAgeMs: -1` refuses what was last known, so these codes say that Redis was not asked. */
 export const isOutage = (error: unknown): boolean => hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
 
-const failure = (error: unknown): { message: string, code?: string } => ({ message: (error as Error).message, code: (error as { code?: string }).code })
+const failure =
+  (error: unknown): { message: string, code?: string } => ({ message: (error as Error).message, code: (error as { code?: string }).code })
 
 let answers: Answers | undefined
 process.on('message', (message: { start: WebsocketGroupsOptions } | { id: number, name: Question, args: never[] }) => {

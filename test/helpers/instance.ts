@@ -144,7 +144,9 @@ export interface ExactOptions {
 }
 
 /** Resolves when all instances are up and what they say of all groups is the truth. Returns how long it took. */
-export async function exact (instances: readonly Instance[], { groups = [], every, timeoutMs = 15_000 }: ExactOptions = {}): Promise<number> {
+export async function exact (
+  instances: readonly Instance[], { groups = [], every, timeoutMs = 15_000 }: ExactOptions = {}
+): Promise<number> {
   const began = performance.now()
   const last: { states: string[], wrong: string[] } = { states: [], wrong: [] }
   try {
@@ -161,7 +163,9 @@ export async function exact (instances: readonly Instance[], { groups = [], ever
 }
 
 /** The same, within a limit. */
-export async function exactWithin (t: Test, machine: Machine, limitMs: number, what: string, instances: readonly Instance[], options?: ExactOptions): Promise<void> {
+export async function exactWithin (
+  t: Test, machine: Machine, limitMs: number, what: string, instances: readonly Instance[], options?: ExactOptions
+): Promise<void> {
   machine.restart()
   machine.within(t, await exact(instances, options), limitMs, `${what} all is exact`)
 }

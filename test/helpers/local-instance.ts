@@ -20,7 +20,14 @@ export class Local implements LocalInstance {
   constructor (options: Partial<RedisBackplaneOptions> & Pick<RedisBackplaneOptions, 'redis'>, instanceId = drawId()) {
     this.instanceId = instanceId
     this.backplane = new RedisBackplane({
-      keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 5_000, leaseMs: 15_000, lingerMs: 100, whenDown: 'reject', ...options
+      keyPrefix: 'wsg:',
+      operationTimeoutMs: 500,
+      joinTimeoutMs: 1_000,
+      bootTimeoutMs: 5_000,
+      leaseMs: 15_000,
+      lingerMs: 100,
+      whenDown: 'reject',
+      ...options
     })
   }
 
@@ -41,7 +48,15 @@ export class Local implements LocalInstance {
 
   async publish (target: Target, text: string): Promise<number | undefined> {
     return await this.backplane.publish([target], {
-      origin: this.instanceId, sequence: ++this.#sequence, kind: 'message', target, shared: false, except: [], command: '', binary: false, payload: Buffer.from(text)
+      origin: this.instanceId,
+      sequence: ++this.#sequence,
+      kind: 'message',
+      target,
+      shared: false,
+      except: [],
+      command: '',
+      binary: false,
+      payload: Buffer.from(text)
     })
   }
 

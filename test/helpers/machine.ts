@@ -8,7 +8,9 @@ const usualMs = 3
 export interface Machine {
   /** Starts counting anew. */
   restart (): void
-  /** Milliseconds for which this process, or a process that it started, was ready to run and did not, because the machine had other work. */
+  /**
+   * Milliseconds for which this process, or a process that it started, was ready to run and did not, because the machine had other work.
+   */
   readonly deniedMs: number
   /** Passes when `ms` is below the limit, which is longer by the time that was denied. */
   within (t: Test, ms: number, limitMs: number, what: string): void
@@ -47,7 +49,10 @@ export function watchMachine (t: Test): Machine {
   return machine
 }
 
-/** By thread, how long it has waited for a core so far: the threads of this process and of all that it started. Empty where there is no Linux. */
+/**
+ * By thread, how long it has waited for a core so far: the threads of this process and of all that it started. Empty where there is no
+ * Linux.
+ */
 function waits (): Map<string, number> {
   const found = new Map<string, number>()
   const look = (pid: string): void => {

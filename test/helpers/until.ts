@@ -24,7 +24,9 @@ export async function until<Result> (predicate: () => Result | Promise<Result>, 
       cause = err
     }
     if (performance.now() + everyMs > deadline) {
-      throw new Error(`timed out after ${timeoutMs} ms waiting for ${what}; the last answer was ${cause ? 'an error' : JSON.stringify(last)}`, { cause })
+      throw new Error(
+        `timed out after ${timeoutMs} ms waiting for ${what}; the last answer was ${cause ? 'an error' : JSON.stringify(last)}`, { cause }
+      )
     }
     await sleep(everyMs)
   }

@@ -13,7 +13,9 @@ function authenticate (token: string): Identity | undefined {
 }
 
 /** A service with one route, `/ws`, that greets by name. */
-async function guarded (t: Test, auth: WsAuthOptions = {}, options: WebsocketGroupsOptions = { authenticate }): Promise<Service & { url: string, upgrades: () => number }> {
+async function guarded (
+  t: Test, auth: WsAuthOptions = {}, options: WebsocketGroupsOptions = { authenticate }
+): Promise<Service & { url: string, upgrades: () => number }> {
   const built = await service(t, options)
   let upgrades = 0
   built.app.get('/ws', { websocket: true, preHandler: built.app.wsAuth(auth) }, built.app.wsHandler({
@@ -47,7 +49,9 @@ t.test('a missing or bad token is a plain HTTP 401 with a JSON body and a challe
     t.match(headers['content-type'], /^application\/json/)
     t.equal(headers['www-authenticate'], challenge)
     t.equal(headers.upgrade, undefined)
-    t.strictSame(JSON.parse(body), { statusCode: 401, code: 'WSG_UNAUTHORIZED', error: 'Unauthorized', message: 'a valid token is required' })
+    t.strictSame(
+      JSON.parse(body), { statusCode: 401, code: 'WSG_UNAUTHORIZED', error: 'Unauthorized', message: 'a valid token is required' }
+    )
   }
   t.equal(upgrades(), 0)
   t.equal(app.registry.stats().connectionsOpened, 0)
@@ -106,7 +110,10 @@ t.test('what authenticate throws is a 401, but a 403 stays a 403 and an outage s
     const { url } = await guarded(t, { authenticate () { throw error } })
     return await upgradeStatus(url, bearer('some-token'))
   }
-  for (const error of [new Error('jwt expired'), 'text', null, Object.assign(new Error('x'), { statusCode: 400 }), Object.assign(new Error('x'), { status: 404 })]) {
+  for (const error of [
+    new Error('jwt expired'), 'text', null, Object.assign(new Error('x'), { statusCode: 400 }),
+    Object.assign(new Error('x'), { status: 404 })
+  ]) {
     t.match(await throwing(error), { statusCode: 401 })
   }
   const forbidden = await throwing(Object.assign(new Error('account 17 is locked'), { statusCode: 403 }))
@@ -169,7 +176,8 @@ t.test('works on a plain HTTP route as it does on an upgrade', async t => {
 
 t.test('allowedOrigins keeps pages of other origins out with a 403', async t => {
   const { url, upgrades } = await guarded(t, { allowedOrigins: ['https://app.example'] })
-  const from = (origin?: string): ConnectOptions => ({ headers: { authorization: 'Bearer good-token', ...(origin === undefined ? {} : { origin }) } })
+  const from =
+    (origin?: string): ConnectOptions => ({ headers: { authorization: 'Bearer good-token', ...(origin === undefined ? {} : { origin }) } })
   t.match(JSON.parse((await upgradeStatus(url, from('https://evil.example'))).body), { statusCode: 403, code: 'WSG_FORBIDDEN', message: /origin/ })
   t.equal(upgrades(), 0)
   t.equal(await greeting(t, url, from('https://app.example')), 'hello John')

@@ -23,7 +23,10 @@ t.test('close gives every client 1001, runs every onDisconnect, and empties the 
   await leaving.app.close()
   machine.within(t, performance.now() - started, 2_000, 'done')
   t.equal(left, 300)
-  t.strictSame(new Set((await Promise.all(clients.map(async client => await client.closed))).map(({ code, reason }) => `${code} ${reason}`)), new Set(['1001 server is going away']))
+  t.strictSame(
+    new Set((await Promise.all(clients.map(async client => await client.closed))).map(({ code, reason }) => `${code} ${reason}`)),
+    new Set(['1001 server is going away'])
+  )
   t.equal(await staying.app.registry.groupCount('x'), 0)
   t.equal(leaving.app.registry.count(), 0)
 })

@@ -139,7 +139,9 @@ t.test('messages', async t => {
   t.test('more than may wait before the connection is ready waits at the client, and is handled after it', async t => {
     const ready = gate()
     const seen: unknown[] = []
-    const running = await run(t, { onConnect: async () => await ready.opened, onMessage: (_, data) => { seen.push(data) } }, { maxQueuedMessages: 10 })
+    const running = await run(
+      t, { onConnect: async () => await ready.opened, onMessage: (_, data) => { seen.push(data) } }, { maxQueuedMessages: 10 }
+    )
     await running.client.opened
     for (let i = 0; i < 30; i++) running.client.send(String(i))
     await until(() => running.app.registry.stats().socketsPaused === 1)
@@ -152,7 +154,9 @@ t.test('messages', async t => {
   t.test('what waits is limited in bytes too, but a single message may be as large as maxPayload allows', async t => {
     const ready = gate()
     const seen: number[] = []
-    const running = await run(t, { onConnect: async () => await ready.opened, onMessage (_, data) { seen.push(data.length) } }, { maxQueuedBytes: 1_000 })
+    const running = await run(
+      t, { onConnect: async () => await ready.opened, onMessage (_, data) { seen.push(data.length) } }, { maxQueuedBytes: 1_000 }
+    )
     await running.client.opened
     running.client.send('x'.repeat(5_000))
     await roundTrip(running.client)
@@ -186,11 +190,15 @@ t.test('onConnect', async t => {
     t.strictSame(running.client.messages, [])
     t.strictSame(seen, [])
     t.match(running.ends, [{ code: 1011 }])
-    t.match(running.logs.find(line => line.msg === 'onConnect failed'), { level: 50, connectionId: running.connection().id, err: { message: /secret/ } })
+    t.match(running.logs.find(line => line.msg === 'onConnect failed'), {
+      level: 50, connectionId: running.connection().id, err: { message: /secret/ }
+    })
   })
 
   t.test('an error may say how to close', async t => {
-    const running = await run(t, { onConnect () { throw Object.assign(new Error('full'), { closeCode: 4003, closeReason: 'room is full' }) } })
+    const running = await run(
+      t, { onConnect () { throw Object.assign(new Error('full'), { closeCode: 4003, closeReason: 'room is full' }) } }
+    )
     t.strictSame(await running.client.closed, { code: 4003, reason: 'room is full' })
     await settled(running)
     t.match(running.ends, [{ code: 4003, reason: 'room is full' }])
@@ -322,7 +330,9 @@ t.test('the end', async t => {
       },
       'onConnect throws': { ends () {}, callbacks: { onConnect () { throw new Error('no') } }, code: 1011 },
       'onMessage throws': { ends: ({ client }) => client.send('x'), callbacks: { onMessage () { throw new Error('no') } }, code: 1011 },
-      'the client breaks the protocol': { ends: ({ client }) => client.send('x'.repeat(200)), options: { options: { maxPayload: 100 } }, code: 1009 },
+      'the client breaks the protocol': {
+        ends: ({ client }) => client.send('x'.repeat(200)), options: { options: { maxPayload: 100 } }, code: 1009
+      },
       'the instance shuts down': { ends: ({ app }) => { void app.close() }, code: 1001 }
     }
     for (const [name, { ends, callbacks = {}, options, code, reason }] of Object.entries(ways)) {
@@ -458,8 +468,12 @@ t.test('connection', async t => {
     t.equal(connection.send('text'), true)
     t.equal(connection.send(new Uint8Array([1, 2])), true)
     t.equal(connection.sendJson({ a: 1 }), true)
-    t.strictSame([await running.client.next(), await running.client.next(), await running.client.next()], ['text', Buffer.from([1, 2]), '{"a":1}'])
-    for (const data of [undefined, null, 1, {}, new ArrayBuffer(1), []]) t.throws(() => connection.send(data as unknown as string), { code: 'WSG_DATA_INVALID' })
+    t.strictSame(
+      [await running.client.next(), await running.client.next(), await running.client.next()], ['text', Buffer.from([1, 2]), '{"a":1}']
+    )
+    for (const data of [undefined, null, 1, {}, new ArrayBuffer(1), []]) {
+      t.throws(() => connection.send(data as unknown as string), { code: 'WSG_DATA_INVALID' })
+    }
     t.throws(() => connection.sendJson(undefined), { code: 'WSG_DATA_INVALID' })
     t.throws(() => connection.sendJson(() => {}), { code: 'WSG_DATA_INVALID' })
     connection.close()

@@ -9,7 +9,9 @@ interface Limited {
   stats (): Readonly<Record<string, number>>
   open (user?: string, options?: ConnectOptions): Promise<TestClient>
   /** Status, error code and Retry-After of an upgrade that is refused. */
-  refusal (path: string, user?: string, headers?: Record<string, string>): Promise<readonly [status: number, code?: string, retryAfter?: number]>
+  refusal (
+    path: string, user?: string, headers?: Record<string, string>
+  ): Promise<readonly [status: number, code?: string, retryAfter?: number]>
 }
 
 async function limited (t: Test, options: WebsocketGroupsOptions, fastify: { readonly trustProxy?: boolean } = {}): Promise<Limited> {

@@ -21,11 +21,15 @@ t.test('a wrong option fails the registration and names the option, the value an
     [{ rooms: { '/ws': true } }, /wsRoom\('\/ws'\) must have a parameter/],
     [{ rooms: { '/ws/:room': true } }, /wsRoom\('\/ws\/:room'\) does not say who may enter: .* write auth: false/],
     [{ authenticate: undefined, rooms: { '/ws/:room': { presence: true } } }, /does not say who may enter/],
-    [{ authenticate: () => null, rooms: { '/a/:room': true, '/b/:name': true } }, /'\/b\/:name'\) and wsRoom\('\/a\/:room'\) could lead to the same group/]
+    [{
+      authenticate: () => null, rooms: { '/a/:room': true, '/b/:name': true }
+    }, /'\/b\/:name'\) and wsRoom\('\/a\/:room'\) could lead to the same group/]
   ]
   for (const [options, message] of wrong) {
     const { app } = bareService(t)
-    await t.rejects(async () => await app.register(websocketGroups, options as WebsocketGroupsOptions), { code: 'WSG_OPTION_INVALID', message })
+    await t.rejects(
+      async () => await app.register(websocketGroups, options as WebsocketGroupsOptions), { code: 'WSG_OPTION_INVALID', message }
+    )
   }
 })
 
@@ -35,7 +39,9 @@ t.test('a second registration says what to do', async t => {
 
   const siblings = bareService(t)
   await siblings.app.register(async scope => { await scope.register(websocketGroups) })
-  await t.rejects(async () => await siblings.app.register(async scope => { await scope.register(websocketGroups) }), { code: 'WSG_ALREADY_REGISTERED' })
+  await t.rejects(
+    async () => await siblings.app.register(async scope => { await scope.register(websocketGroups) }), { code: 'WSG_ALREADY_REGISTERED' }
+  )
 })
 
 t.test('in an encapsulated scope with a prefix, routes and decorators belong to the scope', async t => {
@@ -146,8 +152,12 @@ t.test('a refused upgrade holds up the close of the server nowhere, also not out
   const { app, listen } = bareService(t)
   await app.register(async scope => {
     await scope.register(websocketGroups)
-    scope.get('/refused', { websocket: true, preHandler: async (_, reply) => await reply.code(418).send('no') }, scope.wsHandler({ onMessage () {} }))
-    scope.get('/late', { websocket: true, preHandler: async (_, reply) => await setImmediate().then(async () => await reply.code(418).send('no')) }, scope.wsHandler({ onMessage () {} }))
+    scope.get('/refused', {
+      websocket: true, preHandler: async (_, reply) => await reply.code(418).send('no')
+    }, scope.wsHandler({ onMessage () {} }))
+    scope.get('/late', {
+      websocket: true, preHandler: async (_, reply) => await setImmediate().then(async () => await reply.code(418).send('no'))
+    }, scope.wsHandler({ onMessage () {} }))
   }, { prefix: '/v1' })
   const url = await listen()
   for (const [path, status] of [['/nowhere', 404], ['/v1/nowhere', 404], ['/v1/refused', 418], ['/v1/late', 418]] as const) {

@@ -36,7 +36,11 @@ t.test('onJoin, onMessage and onLeave replace the steps, each with the group', a
       seen.push(['join', group, connection.groups, request.params.room])
       await app.registry.broadcastToGroup(group, 'someone came')
     },
-    async onMessage (connection, data, group) { await app.registry.broadcastToGroup(group, `${connection.params.org}: ${data.toString()}`) },
+    async onMessage (connection, data, group) {
+      await app.registry.broadcastToGroup(
+        group, `${connection.params.org}: ${data.toString()}`
+      )
+    },
     async onLeave (connection, group) { seen.push(['leave', group, connection.closed, await app.registry.groupCount(group)]) }
   })
   const client = connect(t, `${await listen()}/ws/acme/lobby`)
@@ -50,7 +54,8 @@ t.test('onJoin, onMessage and onLeave replace the steps, each with the group', a
 
 t.test('the group is the parameter called room, or the only one, also one of the prefix', async t => {
   for (const [prefix, route, path, group] of [
-    ['', '/a/:org/:room', '/a/acme/one', 'one'], ['', '/b/:name', '/b/two', 'two'], ['', '/c/:kind-:room(^\\w+$)/x', '/c/red-three/x', 'three'],
+    ['', '/a/:org/:room', '/a/acme/one', 'one'], ['', '/b/:name', '/b/two', 'two'],
+    ['', '/c/:kind-:room(^\\w+$)/x', '/c/red-three/x', 'three'],
     ['/d/:match', '/live', '/d/four/live', 'four']
   ] as const) {
     const { app, listen } = await service(t)
@@ -63,7 +68,9 @@ t.test('the group is the parameter called room, or the only one, also one of the
 t.test('a path that names no group is refused when the room is added', async t => {
   const { app } = await service(t)
   for (const path of ['/ws', '/ws/:a/:b', '/ws/::room', '/ws/*']) {
-    t.throws(() => app.wsRoom(path), { code: 'WSG_OPTION_INVALID', message: /parameter called room, or only one, or the option group/ }, path)
+    t.throws(
+      () => app.wsRoom(path), { code: 'WSG_OPTION_INVALID', message: /parameter called room, or only one, or the option group/ }, path
+    )
   }
   t.doesNotThrow(() => app.wsRoom('/fixed', { auth: false, group: () => 'fixed' }))
 })
@@ -85,7 +92,11 @@ t.test('wrong options are refused when the room is added', async t => {
 t.test('a group name or params that are no good are a plain HTTP 400', async t => {
   const { app, listen } = await service(t)
   app.wsRoom('/ws/:room', { auth: false, group: ({ room }) => room })
-  app.wsRoom('/numbered/:room', { auth: false, group: ({ room }) => `n:${room}`, schema: { params: { type: 'object', properties: { room: { type: 'string', pattern: '^[0-9]+$' } } } } })
+  app.wsRoom('/numbered/:room', {
+    auth: false,
+    group: ({ room }) => `n:${room}`,
+    schema: { params: { type: 'object', properties: { room: { type: 'string', pattern: '^[0-9]+$' } } } }
+  })
   app.wsRoom('/computed/:room', { auth: false, group: () => undefined as unknown as string })
   const url = await listen()
   for (const path of ['/ws/a%00b', '/ws/%0a', '/computed/x']) {

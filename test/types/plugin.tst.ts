@@ -4,7 +4,8 @@ import { Type } from 'typebox'
 import { describe, expect, test } from 'tstyche'
 import type { Member as ClientMember } from '../../lib/client/index.ts'
 import websocketGroups, {
-  type AnyConnection, type Connection, type DefaultIdentity, type Identity, type Json, type Member, type PathParams, type Registry, type RoomOptions, type WebsocketGroupsOptions
+  type AnyConnection, type Connection, type DefaultIdentity, type Identity, type Json, type Member, type PathParams, type Registry,
+  type RoomOptions, type WebsocketGroupsOptions
 } from '../../plugin.ts'
 
 interface User { readonly id: string, readonly admin: boolean }
@@ -130,7 +131,9 @@ describe('wsAuth', () => {
       expect(request.identity).type.toBe<DefaultIdentity | null>()
       expect(reply).type.toBe<FastifyReply>()
     })
-    app.post<{ Params: { room: string }, Body: { text: string } }>('/plain/:room', { preHandler: [app.wsAuth()] }, async request => request.params.room)
+    app.post<{ Params: { room: string }, Body: { text: string } }>(
+      '/plain/:room', { preHandler: [app.wsAuth()] }, async request => request.params.room
+    )
     typed.post('/typed/:id', { schema: { params: Type.Object({ id: Type.Integer() }) }, preHandler: typed.wsAuth() }, async request => {
       expect(request.params).type.toBe<{ id: number }>()
     })
@@ -167,7 +170,8 @@ describe('wsRoom', () => {
         expect(group).type.toBe<string>()
       }
     })
-    expect<PathParams<'/:a-:b/:c.json/:d(^\\d+$)/:e?'>>().type.toBe<{ readonly a: string, readonly b: string, readonly c: string, readonly d: string, readonly e: string }>()
+    expect<PathParams<'/:a-:b/:c.json/:d(^\\d+$)/:e?'>>().type
+      .toBe<{ readonly a: string, readonly b: string, readonly c: string, readonly d: string, readonly e: string }>()
     expect<PathParams<'/a::b/:id(^(?:x|y)$)-:c'>>().type.toBe<{ readonly id: string, readonly c: string }>()
     expect<PathParams<'/none'>>().type.toBe<{}>()
     expect<PathParams<string>>().type.toBe<Record<string, string>>()
@@ -188,7 +192,10 @@ describe('wsRoom', () => {
         return true
       }
     })
-    app.wsRoom('/5/:room', { auth: { authenticate: async token => ({ token }), required: false }, onJoin ({ identity }) { expect(identity).type.toBe<{ token: string } | null>() } })
+    app.wsRoom('/5/:room', {
+      auth: { authenticate: async token => ({ token }), required: false },
+      onJoin ({ identity }) { expect(identity).type.toBe<{ token: string } | null>() }
+    })
     app.wsRoom('/6/:room', { auth: { cookie: 'sid' }, onJoin ({ identity }) { expect(identity).type.toBe<DefaultIdentity>() } })
     app.wsRoom('/7/:room', { auth: { required: false }, onJoin ({ identity }) { expect(identity).type.toBe<DefaultIdentity | null>() } })
     expect<RoomOptions>().type.toBeAssignableFrom({ auth: { cookie: 'sid' }, onJoin (connection: Connection) { connection.send('hi') } })

@@ -21,7 +21,11 @@ test('an augmented Register is the identity everywhere', () => {
   expect<Identity>().type.toBe<User>()
   expect<FastifyRequest['identity']>().type.toBe<User | null>()
   expect<Connection['identity']>().type.toBe<User | null>()
-  void app.register(websocketGroups, { authenticate: async () => user, userId: identity => identity.id, memberInfo: ({ identity }) => identity === null ? undefined : { name: identity.id } })
+  void app.register(websocketGroups, {
+    authenticate: async () => user,
+    userId: identity => identity.id,
+    memberInfo: ({ identity }) => identity === null ? undefined : { name: identity.id }
+  })
   app.wsAuth({ authorize: identity => identity.admin })
   app.wsRoom('/:room', { auth: true, onJoin ({ identity }) { expect(identity).type.toBe<User>() } })
   app.get('/a', { websocket: true }, app.wsHandler({ onMessage ({ identity }) { expect(identity).type.toBe<User | null>() } }))
@@ -38,5 +42,7 @@ test('what members show of themselves is what Register says, on both sides', asy
 })
 
 test('authenticate must return what Register says', () => {
-  expect<NonNullable<Parameters<typeof websocketGroups>[1]['authenticate']>>().type.not.toBeAssignableFrom(async () => ({ name: 'no user' }))
+  expect<NonNullable<Parameters<typeof websocketGroups>[1]['authenticate']>>().type.not.toBeAssignableFrom(
+    async () => ({ name: 'no user' })
+  )
 })

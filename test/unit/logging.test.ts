@@ -16,7 +16,10 @@ t.test('lines say which instance and which connection they are about', async t =
   instanceLog(log, 'i1', 'blue').warn({}, 'one')
   instanceLog(log, 'i2', undefined).warn({}, 'two')
   connectionLog(log, 'i1.1').warn({}, 'three')
-  t.strictSame(lines, [{ instanceId: 'i1', instanceLabel: 'blue', msg: 'one' }, { instanceId: 'i2', msg: 'two' }, { connectionId: 'i1.1', msg: 'three' }])
+  t.strictSame(
+    lines,
+    [{ instanceId: 'i1', instanceLabel: 'blue', msg: 'one' }, { instanceId: 'i2', msg: 'two' }, { connectionId: 'i1.1', msg: 'three' }]
+  )
 })
 
 t.test('a warning that a peer can cause is written once a minute, with how often it happened', async t => {

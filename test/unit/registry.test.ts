@@ -1,13 +1,17 @@
 import t from 'tap'
 import { Writable } from 'node:stream'
 import Fastify, { type FastifyInstance } from 'fastify'
-import websocketGroups, { memoryCluster, WebsocketGroupsError, type Backplane, type LocalInstance, type WebsocketGroupsOptions } from '../../plugin.ts'
+import websocketGroups, {
+  memoryCluster, WebsocketGroupsError, type Backplane, type LocalInstance, type WebsocketGroupsOptions
+} from '../../plugin.ts'
 import { FakeBackplane } from '../helpers/fakes.ts'
 
 interface Line { readonly level: number, readonly msg: string, readonly [field: string]: unknown }
 
 /** An application that is not ready yet, and what it logs. */
-async function make (t: { teardown (run: () => unknown): void }, options: WebsocketGroupsOptions): Promise<{ readonly app: FastifyInstance, readonly lines: Line[] }> {
+async function make (
+  t: { teardown (run: () => unknown): void }, options: WebsocketGroupsOptions
+): Promise<{ readonly app: FastifyInstance, readonly lines: Line[] }> {
   const lines: Line[] = []
   const stream = new Writable({
     write (chunk: Buffer, _encoding, done) {
@@ -49,8 +53,13 @@ t.test('every line says which instance wrote it, and a delivery how many connect
   await registry.broadcastToAll('x')
   // In memory as elsewhere a message comes back a moment after it was sent.
   await new Promise(resolve => setImmediate(resolve))
-  t.match(lines.find(({ msg }) => msg === 'websocket groups ready'), { level: 30, instanceId: registry.instanceId, instanceLabel: 'inst1', backplane: 'memory' })
-  t.match(lines.filter(({ msg }) => msg === 'message delivered'), [{ level: 20, instanceId: registry.instanceId, instanceLabel: 'inst1', all: '', recipients: 0 }])
+  t.match(lines.find(({ msg }) => msg === 'websocket groups ready'), {
+    level: 30, instanceId: registry.instanceId, instanceLabel: 'inst1', backplane: 'memory'
+  })
+  t.match(
+    lines.filter(({ msg }) => msg === 'message delivered'),
+    [{ level: 20, instanceId: registry.instanceId, instanceLabel: 'inst1', all: '', recipients: 0 }]
+  )
 })
 
 t.test('a message that is delivered without the backplane is logged as any other', async (t) => {
@@ -79,7 +88,8 @@ t.test('app.registry has the public methods and nothing else', async (t) => {
   t.strictSame(Object.getPrototypeOf(prototype), Object.prototype)
   t.strictSame(Reflect.ownKeys(registry), [])
   t.strictSame(Reflect.ownKeys(prototype).map(String).sort(), [
-    'all', 'block', 'broadcastToAll', 'broadcastToGroup', 'constructor', 'count', 'disconnect', 'filter', 'get', 'groupCount', 'groups', 'health',
+    'all', 'block', 'broadcastToAll', 'broadcastToGroup', 'constructor', 'count', 'disconnect', 'filter', 'get', 'groupCount', 'groups',
+    'health',
     'history', 'instanceId', 'join', 'leave', 'leaveAll', 'members', 'sendTo', 'sendToUser', 'stats', 'unblock'
   ])
   for (const name of ['close', 'drain', 'open', 'renew', 'start', 'ready', 'metrics']) t.notOk(name in registry, name)

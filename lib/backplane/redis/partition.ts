@@ -69,7 +69,7 @@ export class Partition {
     this.#keys = keys
     this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
     const report = (): void => this.#report()
-    this.writer = new RedisWriter(command, keys, options.whenDown)
+    this.writer = new RedisWriter(command, keys, options.whenDown, local.log)
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
     this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, {
       acked: names => { void this.#followers.subscribed(this.#groupsOf(names)) },

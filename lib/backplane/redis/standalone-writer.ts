@@ -33,7 +33,7 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
   constructor ({ redis, keyPrefix, operationTimeoutMs, logger }: StandaloneWriterOptions) {
     this.#logger = logger
     this.#link = new Link(redis, 'command', operationTimeoutMs)
-    this.#writer = new RedisWriter(this.#link, new Keys(keyPrefix), 'reject')
+    this.#writer = new RedisWriter(this.#link, new Keys(keyPrefix), 'reject', logger)
     this.#link.on({
       up: () => { void this.#check() },
       down: () => logger?.warn('publisher lost Redis'),

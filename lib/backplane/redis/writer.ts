@@ -1,3 +1,4 @@
+import type { FastifyBaseLogger } from 'fastify'
 import type { Member } from '../../types.ts'
 import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } from '../backplane.ts'
 import type { Keys } from './keys.ts'
@@ -17,11 +18,12 @@ export class RedisWriter {
   readonly #keys: Keys
   readonly #appends: AppendQueue
   /** Settings of logs that differ between processes: nothing is out of order, but somebody should know. */
-  readonly differences = new SettingsDifferences()
+  readonly differences: SettingsDifferences
 
-  constructor (link: Link, keys: Keys, whenDown: WhenDown) {
+  constructor (link: Link, keys: Keys, whenDown: WhenDown, log: FastifyBaseLogger | undefined) {
     this.#link = link
     this.#keys = keys
+    this.differences = new SettingsDifferences(log)
     this.#appends = new AppendQueue(link, keys, whenDown, this.differences)
   }
 

@@ -9,6 +9,10 @@ import { openWire, type BeforeClose } from './ws-internals.ts'
 
 /** More than this is written at once, so that what connections do not share is not copied more often than it has to be (bytes). */
 const maxBatchBytes = 65_536
+/** More than this waits only where a single message is larger: what a client catches up with is handed over in such portions (bytes). */
+const maxPortionBytes = 393_216
+/** How often a socket is looked at that does not say when it is written. */
+const pollMs = 20
 /** What a key costs beside its frame. */
 const keyBytes = 100
 
@@ -53,6 +57,8 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** The latest frames by conflation key, while the client is slow. */
   #latest: Map<string, Buffer> | undefined
   #latestBytes = 0
+  /** Settles with the next `drain`, while somebody waits for it. */
+  #room: Promise<void> | undefined
 
   constructor (connection: WriterOwner, socket: WebSocket, framed: boolean, outbox: FlushScheduler) {
     this.#connection = connection
@@ -79,6 +85,20 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     return this.#socket.bufferedAmount + (this.#batch?.bytes ?? 0) + this.#latestBytes
   }
 
+  /** What the client catches up with has to wait: more would bring it near the limit. */
+  get full (): boolean {
+    return this.bufferedBytes > this.#portionBytes
+  }
+
+  get #portionBytes (): number {
+    return Math.min(maxPortionBytes, this.#scheduler.limits.maxBufferedBytes / 2)
+  }
+
+  /** The client took most of what waited for it. */
+  get #hasRoom (): boolean {
+    return this.bufferedBytes <= Math.min(this.#scheduler.slowBytes, this.#portionBytes / 2)
+  }
+
   /** Messages may be written still. Without our hands on the close frame ws alone knows. */
   get #open (): boolean {
     return !this.#ended && (this.#stream === undefined ? this.#socket.readyState === open : this.#stream.writable)
@@ -97,6 +117,19 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     if (!this.ready || !this.#admits()) return false
     this.#give(outgoing)
     return true
+  }
+
+  /** The client did not get a message that may be left out. */
+  missed (): void {
+    this.#scheduler.metrics.framesDropped++
+  }
+
+  /** Resolves when the client took most of what waits, or is gone; `undefined` when there is room now. */
+  room (): Promise<void> | undefined {
+    if (this.#ended || this.#hasRoom) return undefined
+    this.flush()
+    if (this.#ended || this.#hasRoom) return undefined
+    return (this.#room ??= this.#drained().finally(() => { this.#room = undefined }))
   }
 
   /** A message for this connection alone. */
@@ -147,6 +180,24 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     const { bufferedBytes } = this
     this.ended()
     this.#connection.tooSlow(bufferedBytes, true)
+  }
+
+  async #drained (): Promise<void> {
+    const stream = this.#stream
+    // Below its high-water mark a stream says nothing, and ws never does.
+    while (stream?.writableNeedDrain !== true) {
+      await new Promise(resolve => { setTimeout(resolve, pollMs).unref() })
+      if (!this.#open || this.#hasRoom) return
+    }
+    await new Promise<void>(resolve => {
+      const done = (): void => {
+        stream.off('drain', done)
+        stream.off('close', done)
+        resolve()
+      }
+      stream.on('drain', done)
+      stream.on('close', done)
+    })
   }
 
   #give (outgoing: OutboundMessage): void {

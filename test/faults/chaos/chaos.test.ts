@@ -1,4 +1,5 @@
-// Everything goes wrong, in an order drawn from a seed, while an oracle watches that nothing is lost without a word, doubled or put out of order.
+// Everything goes wrong, in an order drawn from a seed, while an oracle watches that nothing is lost without a word, doubled or put out of
+// order.
 //
 //   CHAOS_SEED=… npx tap run test/faults/chaos/chaos.test.ts     the same faults again
 //   node scripts/chaos.mjs --messages 200000              the long form
@@ -35,16 +36,22 @@ async function strike (name: string): Promise<void> {
   const healedAt = performance.now()
   // Every loss of data is told of before the next one, so that they can be counted.
   await until(() => oracle.untold(cluster.lives).length === 0, { timeoutMs: 20_000, what: 'all to tell of the lost data' }).catch(() => {
-    oracle.violate('lostSilently', `${name}: not told of a loss of data: ${oracle.untold(cluster.lives).join()}`, oracle.untold(cluster.lives).length)
+    oracle.violate(
+      'lostSilently', `${name}: not told of a loss of data: ${oracle.untold(cluster.lives).join()}`, oracle.untold(cluster.lives).length
+    )
   })
   await cluster.caughtUp()
-  if (detail) t.comment(`${name}: lasted ${Math.round(healedAt - startedAt)} ms, healed after ${Math.round(performance.now() - healedAt)} ms, ${oracle.totals.published} published`)
+  if (detail) {
+    t.comment(`${name}: lasted ${Math.round(healedAt - startedAt)} ms, healed after ${Math.round(performance.now() - healedAt)} ms, ${oracle.totals.published} published`)
+  }
   for (const violation of oracle.violations.slice(violations, violations + 3)) t.comment(`after ${name}: ${violation}`)
 }
 
 await cluster.start(3, seed)
 cluster.publish(rate)
-await until(() => cluster.lives.every(life => groups.every((_, group) => (oracle.last(life, group)?.offset ?? 0) > 0)), { timeoutMs: 15_000, what: 'all groups to be in use' })
+await until(() => cluster.lives.every(life => groups.every((_, group) => (oracle.last(life, group)?.offset ?? 0) > 0)), {
+  timeoutMs: 15_000, what: 'all groups to be in use'
+})
 
 const startedAt = performance.now()
 let deck: string[] = []

@@ -149,8 +149,12 @@ export class Cluster {
     const replication = await Wire.start(old.port)
     try {
       await replica.admin.replicaof('127.0.0.1', replication.port)
-      await until(async () => /master_link_status:up/.test(await replica.admin.info('replication')), { timeoutMs: 15_000, what: 'the replica to be in sync' })
-      await until(async () => /aof_rewrite_in_progress:0/.test(await replica.admin.info('persistence')), { timeoutMs: 15_000, what: 'the replica to have its data on disk' })
+      await until(async () => /master_link_status:up/.test(await replica.admin.info('replication')), {
+        timeoutMs: 15_000, what: 'the replica to be in sync'
+      })
+      await until(async () => /aof_rewrite_in_progress:0/.test(await replica.admin.info('persistence')), {
+        timeoutMs: 15_000, what: 'the replica to have its data on disk'
+      })
       replication.blackhole()
       await lag()
       const rate = this.#rate

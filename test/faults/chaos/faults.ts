@@ -92,7 +92,9 @@ export const faults: Readonly<Record<string, Fault>> = {
     const { admin } = cluster.master
     const wire = anyWire(stage)
     await admin.config('SET', 'client-output-buffer-limit', 'pubsub 256kb 0 0')
-    const subscribers = async (): Promise<string[]> => Array.from((await admin.call('CLIENT', 'LIST', 'TYPE', 'pubsub') as string).matchAll(/\bid=\d+/g), String)
+    const subscribers = async (): Promise<string[]> => Array.from(
+      (await admin.call('CLIENT', 'LIST', 'TYPE', 'pubsub') as string).matchAll(/\bid=\d+/g), String
+    )
     const before = await subscribers()
     wire.pause(true)
     const channel = `wsg:{0}:c:g:${random.pick(groups).name}`

@@ -28,9 +28,13 @@ const local = {
   label: '',
   log: silentLog,
   deliver ({ position, target, payload }: Envelope) {
-    if (position !== undefined) reports.push(['got', indexes.get(target.name) ?? -1, ...at(position), payload.toString('latin1', 0, payload.indexOf(' '))])
+    if (position !== undefined) {
+      reports.push(['got', indexes.get(target.name) ?? -1, ...at(position), payload.toString('latin1', 0, payload.indexOf(' '))])
+    }
   },
-  gap (group: string, reason: GapReason, position: LogPosition) { reports.push(['gap', indexes.get(group) ?? -1, reason, ...at(position)]) },
+  gap (
+    group: string, reason: GapReason, position: LogPosition
+  ) { reports.push(['gap', indexes.get(group) ?? -1, reason, ...at(position)]) },
   logged: () => true,
   member: () => undefined,
   memberIds: () => [],
@@ -40,7 +44,14 @@ const local = {
 } satisfies LocalInstance
 
 const backplane = new RedisBackplane({
-  redis: url, keyPrefix: 'wsg:', operationTimeoutMs: 500, joinTimeoutMs: 1_000, bootTimeoutMs: 20_000, leaseMs: 15_000, lingerMs: 1_000, whenDown: policy
+  redis: url,
+  keyPrefix: 'wsg:',
+  operationTimeoutMs: 500,
+  joinTimeoutMs: 1_000,
+  bootTimeoutMs: 20_000,
+  leaseMs: 15_000,
+  lingerMs: 1_000,
+  whenDown: policy
 })
 
 async function publish (index: number): Promise<void> {
@@ -50,17 +61,18 @@ async function publish (index: number): Promise<void> {
   numbers[index] = (numbers[index] ?? 0) + 1
   underWay++
   try {
-    const { positions, queued } = await backplane.append([{ group: group.name, log: { maxMessages: group.keep, maxBytes: 1_073_741_824, ttlMs: 300_000 } }], {
-      origin: local.instanceId,
-      sequence: ++sequence,
-      kind: 'message',
-      target: { kind: 'group', name: group.name },
-      shared: false,
-      except: [],
-      command: '',
-      binary: false,
-      payload: Buffer.from(`${id} ${'x'.repeat(random.between(1, 200))}`)
-    })
+    const { positions, queued } =
+      await backplane.append([{ group: group.name, log: { maxMessages: group.keep, maxBytes: 1_073_741_824, ttlMs: 300_000 } }], {
+        origin: local.instanceId,
+        sequence: ++sequence,
+        kind: 'message',
+        target: { kind: 'group', name: group.name },
+        shared: false,
+        except: [],
+        command: '',
+        binary: false,
+        payload: Buffer.from(`${id} ${'x'.repeat(random.between(1, 200))}`)
+      })
     reports.push(['stored', index, ...at(positions.get(group.name) ?? logStart), id, queued])
   } catch (error) {
     reports.push(['failed', (error as { code?: string }).code ?? String(error), id])
@@ -89,7 +101,9 @@ for (const [index, { name }] of groups.entries()) {
   }
   // What came while the others were subscribed comes after this.
   const position = backplane.position(name)
-  if (position !== undefined && !reports.some(([kind, group]) => kind === 'got' && group === index)) reports.push(['open', index, ...at(position)])
+  if (position !== undefined && !reports.some(([kind, group]) => kind === 'got' && group === index)) {
+    reports.push(['open', index, ...at(position)])
+  }
 }
 
 setInterval(() => {

@@ -85,7 +85,9 @@ export class Oracle {
   /** Losses of data that were not told yet. */
   untold (lives: Iterable<string>): string[] {
     const alive = new Set(lives)
-    return [...this.#tracks].filter(([key, { losses, expected }]) => alive.has(key.split(' ')[0] ?? '') && losses < expected).map(([key]) => key)
+    return [...this.#tracks].filter(
+      ([key, { losses, expected }]) => alive.has(key.split(' ')[0] ?? '') && losses < expected
+    ).map(([key]) => key)
   }
 
   /** How far an instance has come. */
@@ -104,11 +106,15 @@ export class Oracle {
       for (const [id, { group, place }] of this.#stored) {
         const track = this.#tracks.get(`${life} ${group}`)
         if (track === undefined) this.violate('lostSilently', `${life} never opened group ${group}`)
-        else if (!track.places.has(key(group, place)) && this.#isOwed(group, place, track)) this.#assertSignalled(life, track, id, group, place)
+        else if (!track.places.has(key(group, place)) && this.#isOwed(group, place, track)) {
+          this.#assertSignalled(life, track, id, group, place)
+        }
       }
     }
     for (const [key, { losses, possible }] of this.#tracks) {
-      if (losses > possible) this.violate('falseGaps', `${key} tells of ${losses} losses of data where ${possible} happened`, losses - possible)
+      if (losses > possible) {
+        this.violate('falseGaps', `${key} tells of ${losses} losses of data where ${possible} happened`, losses - possible)
+      }
     }
     for (const [id, outcome] of this.#outcomes) {
       const where = this.#where.get(id)
@@ -117,7 +123,9 @@ export class Oracle {
     }
     for (const [id, where] of this.#where) {
       // A batch whose reply was lost together with the data is appended again to what is left: in another epoch, or after the fork.
-      const kept = [...where].filter(one => [...this.#tracks.values()].every(({ gaps }) => !gaps.some(gap => gap.reason === 'rewound' && isBeyond(gap, one))))
+      const kept = [...where].filter(
+        one => [...this.#tracks.values()].every(({ gaps }) => !gaps.some(gap => gap.reason === 'rewound' && isBeyond(gap, one)))
+      )
       const epochs = new Set(kept.map(one => one.split(' ')[1]))
       if (epochs.size < kept.length) this.violate('doubled', `${id} is stored at ${kept.join(' and ')}`)
     }
@@ -125,7 +133,19 @@ export class Oracle {
 
   #open (life: string, group: number, start: Place): void {
     this.#epoch(start.epoch)
-    this.#tracks.set(`${life} ${group}`, { start, startedAt: this.#log.size, last: start, moved: false, gaps: [], got: new Map(), places: new Set(), numbers: new Map(), losses: 0, expected: 0, possible: 0 })
+    this.#tracks.set(`${life} ${group}`, {
+      start,
+      startedAt: this.#log.size,
+      last: start,
+      moved: false,
+      gaps: [],
+      got: new Map(),
+      places: new Set(),
+      numbers: new Map(),
+      losses: 0,
+      expected: 0,
+      possible: 0
+    })
   }
 
   #got (life: string, group: number, place: Place, id: string): void {
@@ -144,7 +164,9 @@ export class Oracle {
     else if (before !== undefined && before < losses) this.totals.repeatedAfterLoss++
     else if (before !== undefined) this.violate('doubled', what)
     const [publisher = '', , number = ''] = id.split('/')
-    if ((track.numbers.get(publisher) ?? -1) >= Number(number) && before === undefined) this.violate('reordered', `${what}: ${publisher} is at ${track.numbers.get(publisher)}`)
+    if ((track.numbers.get(publisher) ?? -1) >= Number(number) && before === undefined) {
+      this.violate('reordered', `${what}: ${publisher} is at ${track.numbers.get(publisher)}`)
+    }
     track.numbers.set(publisher, Number(number))
     track.got.set(id, losses)
     track.places.add(key(group, place))
@@ -204,7 +226,11 @@ export class Oracle {
         (this.#epoch(from.epoch) < this.#epoch(place.epoch) && (to.epoch === '' || this.#epoch(place.epoch) < this.#epoch(to.epoch)))
     })
     if (told) this.totals.lostAndSignalled++
-    else this.violate('lostSilently', `${life} never got ${id} of ${key(group, place)} and was not told; ${this.#describe(life, group, place, id)}`)
+    else {
+      this.violate(
+        'lostSilently', `${life} never got ${id} of ${key(group, place)} and was not told; ${this.#describe(life, group, place, id)}`
+      )
+    }
   }
 
   /** Who has what at that place. */
@@ -214,7 +240,8 @@ export class Oracle {
     const owners = [...this.#tracks].filter(([name, { places }]) => name.endsWith(` ${group}`) && places.has(where)).map(([name]) => name)
     const track = this.#tracks.get(`${life} ${group}`)
     const gaps = track?.gaps.map(({ reason, from, to }) => `${reason} from ${key(group, from)} to ${key(group, to)}`)
-    const start = track && `since message ${track.startedAt} at ${key(group, track.start)}, now at ${key(group, track.last)}, gaps: ${gaps?.join(', ')}`
+    const start = track &&
+      `since message ${track.startedAt} at ${key(group, track.start)}, now at ${key(group, track.last)}, gaps: ${gaps?.join(', ')}`
     return `message ${this.#seenAt.get(where)}, known at ${[...this.#where.get(id) ?? []].join(' and ')}; ${start}; it is with ${owners.join() || 'nobody'}; also there: ${rivals.join() || 'nothing'}`
   }
 

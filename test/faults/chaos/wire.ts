@@ -122,7 +122,9 @@ export class Wire {
         const delayMs = this.#delayMs[connection.kind]
         if (delayMs === 0 && connection.late.length === 0) return this.#answer(connection, chunk)
         // One timer a connection: with one for each chunk, chunks would overtake each other.
-        if (connection.late.push({ chunk, dueAt: performance.now() + delayMs }) === 1) setTimeout(() => this.#answerLate(connection), delayMs)
+        if (connection.late.push({ chunk, dueAt: performance.now() + delayMs }) === 1) {
+          setTimeout(() => this.#answerLate(connection), delayMs)
+        }
       }
     })
     for (const socket of [client, server]) {

@@ -36,7 +36,9 @@ t.test('clients that are cut every 3 s for half a second get every message exact
   for (let n = 1; n <= messages; n++) {
     const pause = sleep(everyMs)
     // One after the other, from either instance: the numbers say in which order they are in the log.
-    const send = async (): Promise<unknown> => await apps[n % 2]?.registry.broadcastToGroup('drill', String(n), { idempotencyKey: String(n) })
+    const send = async (): Promise<unknown> => await apps[n % 2]?.registry.broadcastToGroup(
+      'drill', String(n), { idempotencyKey: String(n) }
+    )
     // With a key it may be sent again when Redis did not answer in time, as on a machine that is busy.
     await send().catch(send)
     await pause

@@ -1,4 +1,5 @@
-// One instance, for the drills: in this process, or as a process of its own: PORT=… REDIS=… node --import ./scripts/typescript.mjs test/faults/drill/instance.ts
+// One instance, for the drills: in this process, or as a process of its own: PORT=… REDIS=… node --import ./scripts/typescript.mjs
+// test/faults/drill/instance.ts
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'

@@ -52,7 +52,9 @@ export class Reader {
 }
 
 /** The first thing that is wrong with what the readers got; `undefined` when each got each message of `sent` once and in order. */
-export function fault (readers: readonly Reader[], sent: ReadonlyMap<string, number>, groupsOf: (reader: Reader) => readonly string[]): object | undefined {
+export function fault (
+  readers: readonly Reader[], sent: ReadonlyMap<string, number>, groupsOf: (reader: Reader) => readonly string[]
+): object | undefined {
   for (const reader of readers) {
     const { gaps, notRecovered } = reader
     if (gaps.length > 0 || notRecovered.length > 0) return { reader: readers.indexOf(reader), gaps, notRecovered }

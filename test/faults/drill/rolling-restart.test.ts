@@ -44,7 +44,9 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     await sleep(500)
     const sent = await load.stop()
 
-    const due = readers.flatMap((reader, i) => groupsOf(reader).map(group => ({ ledger: reader.ledger(group), count: sent.get(group) ?? 0, i })))
+    const due = readers.flatMap(
+      (reader, i) => groupsOf(reader).map(group => ({ ledger: reader.ledger(group), count: sent.get(group) ?? 0, i }))
+    )
     const missing = (): number => due.reduce((sum, { ledger, count }) => sum + count - ledger.delivered, 0)
     await until(() => missing() === 0, { what: 'the last messages' }).catch(error => t.comment(error))
     await sleep(300) // for what comes twice

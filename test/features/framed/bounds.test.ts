@@ -13,7 +13,11 @@ const member = (n: number, connectionId = `c${n}`): FramedMember => ({ connectio
 
 t.test('those who are away are given up after the grace, in groups', async t => {
   const ended: string[] = []
-  const absences = new AwayMembers(50, gone => { for (const [group, members] of gone) ended.push(`${group}: ${members.map(({ session }) => session).join()}`) })
+  const absences = new AwayMembers(50, gone => {
+    for (const [group, members] of gone) {
+      ended.push(`${group}: ${members.map(({ session }) => session).join()}`)
+    }
+  })
   t.teardown(() => absences.close())
   absences.add('a', member(1))
   absences.add('a', member(2))

@@ -13,7 +13,16 @@ noUnhandled(t)
 
 const position = { epoch: '12345678', offset: 7, nonce: 9 }
 const envelope: Envelope = {
-  origin: 'somewhere0', sequence: 1, kind: 'message', target: { kind: 'group', name: 'lobby' }, shared: false, except: [], command: '', binary: false, payload: Buffer.from('text'), position
+  origin: 'somewhere0',
+  sequence: 1,
+  kind: 'message',
+  target: { kind: 'group', name: 'lobby' },
+  shared: false,
+  except: [],
+  command: '',
+  binary: false,
+  payload: Buffer.from('text'),
+  position
 }
 
 function find ({ app }: Served, id: unknown): LocalConnection {
@@ -77,12 +86,16 @@ t.test('live messages are kept back while older ones are sent, up to a limit', a
   await registry.broadcastToGroup('other', '3')
   await registry.broadcastToAll('4')
   t.match([await client.next(), await client.next()], [{ group: 'other', data: '3' }, { data: '4' }])
-  t.strictSame(holdback.waiting.map(news => 'payload' in news && news.payload.toString()), ['1', '2'], 'what is not for it waits too: it moves the position')
+  t.strictSame(
+    holdback.waiting.map(news => 'payload' in news && news.payload.toString()), ['1', '2'],
+    'what is not for it waits too: it moves the position'
+  )
   for (let n = 3; n <= 1_000; n++) await registry.broadcastToGroup('lobby', String(n))
   await until(() => holdback.waiting.length === 1_000)
   t.equal(connection.closed, false)
   await registry.broadcastToGroup('lobby', 'one too many')
-  t.strictSame(await client.raw.closed, { code: 1013, reason: 'too many messages while it resumed' })
+  await until(() => registry.stats().framesDropped === 1)
+  t.equal(connection.closed, false, 'a message without a log may be left out')
   t.equal(holdback.waiting.length, 1_000)
 })
 

@@ -46,7 +46,9 @@ export async function openFramed (t: Test, url: string, { token, hello = {} }: F
     async nextOf (type, fields = {}) {
       for (;;) {
         const frame = await next()
-        if (frame.type === type && Object.entries(fields).every(([name, value]) => JSON.stringify(frame[name]) === JSON.stringify(value))) return frame
+        if (frame.type === type && Object.entries(fields).every(([name, value]) => JSON.stringify(frame[name]) === JSON.stringify(value))) {
+          return frame
+        }
       }
     }
   }

@@ -15,7 +15,9 @@ const redis = await startRedis(t)
 const graceMs = 400
 
 function start (t: Test, options: WebsocketGroupsOptions): Promise<Served> {
-  return serve(t, { presenceGraceMs: graceMs, memberInfo: ({ userId }) => userId === 'ann' ? { name: 'Ann' } : undefined, ...options }, app => {
+  return serve(t, {
+    presenceGraceMs: graceMs, memberInfo: ({ userId }) => userId === 'ann' ? { name: 'Ann' } : undefined, ...options
+  }, app => {
     app.wsRoom('/:room', { auth: { required: false }, group: ({ room }) => room, presence: true, mayJoin: () => true })
     app.wsRoom('/quiet/:room', { auth: false, group: ({ room }) => room })
   })
@@ -33,7 +35,9 @@ function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<v
   })
 }
 
-/** Resolves when everyone whose link broke before this call has been given up, or is back: one who left after them is given up after them. */
+/**
+ * Resolves when everyone whose link broke before this call has been given up, or is back: one who left after them is given up after them.
+ */
 async function graceOver (t: Test, url: string, witness: FramedClient): Promise<void> {
   const last = await enter(t, url, 'last')
   last.raw.terminate()
@@ -50,11 +54,15 @@ async function enter (t: Test, url: string, token?: string, hello: object = {}):
 const sessionsIn = (frame: Frame): unknown[] => (frame.members as Frame[]).map(({ session }) => session)
 const memberOf = (frame: Frame): Frame => frame.member as Frame
 const twice = (user: string): string[] => [`join ${user}`, `leave ${user}`, `join ${user}`, `leave ${user}`]
-const changesOf = (client: FramedClient): string[] => client.frames.filter(({ type }) => type === 'presence').map(frame => `${String(frame.event)} ${String(memberOf(frame).userId)}`)
+const changesOf = (client: FramedClient): string[] => client.frames.filter(({ type }) => type === 'presence').map(
+  frame => `${String(frame.event)} ${String(memberOf(frame).userId)}`
+)
 
 onBoth('members are listed, and joins and leaves are told to all others', async (t, a, b) => {
   const ann = await enter(t, `${a.url}/lobby`, 'ann')
-  t.match(ann.present, { group: 'lobby', members: [{ connectionId: ann.welcome.connectionId, userId: 'ann', info: { name: 'Ann' }, joinedAt: Number }] })
+  t.match(ann.present, {
+    group: 'lobby', members: [{ connectionId: ann.welcome.connectionId, userId: 'ann', info: { name: 'Ann' }, joinedAt: Number }]
+  })
   t.not(sessionsIn(ann.present)[0], ann.welcome.session, 'what proves that a client is back is told to nobody else')
 
   const bob = await enter(t, `${b.url}/lobby`, 'bob')
@@ -81,7 +89,9 @@ onBoth('members are listed, and joins and leaves are told to all others', async 
   await bob.raw.close(1000)
   await ann.nextOf('presence', { event: 'leave', count: 1 })
   machine.within(t, performance.now() - before, graceMs, 'who says good-bye is gone at once')
-  t.strictSame(changesOf(ann), ['join bob', 'join undefined', 'leave undefined', 'leave bob', 'join bob', 'leave bob'], 'nobody hears of itself')
+  t.strictSame(
+    changesOf(ann), ['join bob', 'join undefined', 'leave undefined', 'leave bob', 'join bob', 'leave bob'], 'nobody hears of itself'
+  )
 })
 
 onBoth('a client whose link breaks is told to have left only when it does not come back', async (t, a, b) => {
@@ -139,7 +149,9 @@ onBoth('a client that comes back in time, on any instance, never left', async (t
   t.equal(back.welcome.session, session)
   t.equal(new Set(sessionsIn(back.present)).size, 3)
   for (const client of [ann, cat]) {
-    t.match(await client.nextOf('presence'), { event: 'join', back: true, count: 3, member: { userId: 'bob', connectionId: back.welcome.connectionId } })
+    t.match(await client.nextOf('presence'), {
+      event: 'join', back: true, count: 3, member: { userId: 'bob', connectionId: back.welcome.connectionId }
+    })
   }
   for (const { url } of [a, b]) await graceOver(t, `${url}/lobby`, cat)
   t.strictSame(changesOf(cat), ['join bob', 'join bob', ...twice('last')])
@@ -199,7 +211,9 @@ t.test('after the death of an instance the others are told anew who is there', a
   const back = await enter(t, `${a.url}/lobby`, 'bob', { session: bob.welcome.session })
   t.match(await ann.nextOf('presence'), { event: 'join', member: { userId: 'bob' } })
   const { members } = await ann.nextOf('members')
-  t.strictSame((members as Frame[]).map(({ connectionId }) => connectionId).sort(), [ann, back].map(({ welcome }) => welcome.connectionId).sort())
+  t.strictSame(
+    (members as Frame[]).map(({ connectionId }) => connectionId).sort(), [ann, back].map(({ welcome }) => welcome.connectionId).sort()
+  )
 })
 
 t.test('after an outage everyone is told anew who is there', async t => {

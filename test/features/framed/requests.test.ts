@@ -151,7 +151,9 @@ t.test('an error that the connection survives is answered; what it says stays in
 t.test('a client may join and leave groups where the route lets it', async t => {
   const asked: string[] = []
   const { url, app } = await serve(t, { maxGroupsPerConnection: 3 }, app => {
-    app.wsRoom('/free/:room', { auth: false, group: ({ room }) => room, mayJoin: async (_, group) => { asked.push(group); return group !== 'secret' } })
+    app.wsRoom('/free/:room', {
+      auth: false, group: ({ room }) => room, mayJoin: async (_, group) => { asked.push(group); return group !== 'secret' }
+    })
     app.wsRoom('/closed/:room', { auth: false, group: ({ room }) => room })
   })
   const client = await openFramed(t, `${url}/free/lobby`)
@@ -211,7 +213,9 @@ t.test('frames of a kind that this version does not know are ignored, as are fie
 t.test('a client that asks too fast waits as a raw one does', async t => {
   let open = (): void => {}
   const opened = new Promise<void>(resolve => { open = resolve })
-  const { url, app } = await serve(t, { maxQueuedMessages: 5 }, app => app.get('/', { websocket: true }, app.wsHandler({ onMessage: async () => await opened })))
+  const { url, app } = await serve(
+    t, { maxQueuedMessages: 5 }, app => app.get('/', { websocket: true }, app.wsHandler({ onMessage: async () => await opened }))
+  )
   const client = await openFramed(t, url)
   for (let id = 0; id < 20; id++) client.send({ type: 'message', data: 'x', id })
   await until(() => app.registry.stats().socketsPaused === 1)
@@ -232,7 +236,9 @@ t.test('a shutdown tells clients when to come back before it closes', async t =>
 })
 
 t.test('before a shutdown closes a client, all that it sent before it was told is handled and answered, however far away it is', async t => {
-  const served = await serve(t, { log: false, closeGraceMs: 1_000 }, app => app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} })))
+  const served = await serve(
+    t, { log: false, closeGraceMs: 1_000 }, app => app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} }))
+  )
   const far = await startProxy(t, Number(new URL(served.url).port))
   far.delay(25)
   const client = await openFramed(t, `ws://127.0.0.1:${far.port}/ws`)

@@ -34,7 +34,11 @@ function routes (app: FastifyInstance): void {
       await app.registry.broadcastToGroup(group, data, { except: connection })
     }
   })
-  app.wsRoom('/others/:room', { auth: false, group, onMessage: async (connection, data, group) => await app.registry.broadcastToGroup(group, data, { except: connection }) })
+  app.wsRoom('/others/:room', {
+    auth: false,
+    group,
+    onMessage: async (connection, data, group) => await app.registry.broadcastToGroup(group, data, { except: connection })
+  })
 }
 
 function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>): void {
@@ -57,7 +61,9 @@ onBoth('a client that comes back to another instance gets what it missed, then w
   for (let n = 1; n <= 20; n++) await a.app.registry.broadcastToGroup('lobby', n === 7 ? Buffer.from([7]) : String(n))
 
   const sending = (async () => { for (let n = 21; n <= 60; n++) await a.app.registry.broadcastToGroup('lobby', String(n)) })()
-  const back = await openFramed(t, `${b.url}/lobby`, { hello: { session: first.welcome.session, resume: { lobby: position, elsewhere: position } } })
+  const back = await openFramed(
+    t, `${b.url}/lobby`, { hello: { session: first.welcome.session, resume: { lobby: position, elsewhere: position } } }
+  )
   t.match(await back.next(), { type: 'joined', group: 'lobby', recovered: true, position })
   const got: unknown[] = []
   while (got.length < 60) {

@@ -53,7 +53,9 @@ t.test('a bad token is an error, and the connection lives until the old one ends
     const outage = app.wsAuth({ authenticate, authorize: (_, request) => request.url === '/outage' })
     app.get('/outage', { websocket: true, preHandler: outage }, app.wsHandler({ onMessage () {} }))
     let admitted = true
-    app.get('/banned', { websocket: true, preHandler: app.wsAuth({ authorize: () => admitted }) }, app.wsHandler({ onMessage () { admitted = false } }))
+    app.get('/banned', {
+      websocket: true, preHandler: app.wsAuth({ authorize: () => admitted })
+    }, app.wsHandler({ onMessage () { admitted = false } }))
   })
   const client = await openFramed(t, url, { token: 'ann~1500' })
   for (const [id, token] of ['nobody', 'ann~-1'].entries()) {
@@ -80,7 +82,9 @@ t.test('a bad token is an error, and the connection lives until the old one ends
 })
 
 t.test('a token of another user closes with 4403, also where there was no user', async t => {
-  const { url, app } = await serve(t, {}, app => app.get('/', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({ onMessage () {} })))
+  const { url, app } = await serve(
+    t, {}, app => app.get('/', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({ onMessage () {} }))
+  )
   for (const token of ['ann', undefined]) {
     const client = await openFramed(t, url, token === undefined ? {} : { token })
     client.send({ type: 'token', token: 'bob', id: 1 })

@@ -44,7 +44,10 @@ t.test('anything but a ping before the hello closes with 4400, and no callback h
     onDisconnect () { heard.push('disconnect') },
     onError () { heard.push('error') }
   })))
-  for (const first of ['{"type":"message","data":"x"}', '{"type":"unheard-of"}', 'text', Buffer.from('bytes'), '{"type":"hello","session":7}', '{"type":"hello","resume":{"g":"here"}}']) {
+  for (const first of [
+    '{"type":"message","data":"x"}', '{"type":"unheard-of"}', 'text', Buffer.from('bytes'), '{"type":"hello","session":7}',
+    '{"type":"hello","resume":{"g":"here"}}'
+  ]) {
     const raw = connectFramed(t, url)
     await raw.opened
     raw.send('{"type":"ping"}')

@@ -23,7 +23,9 @@ async function start (t: Test, options: WebsocketGroupsOptions): Promise<{ app: 
   app.get<{ Params: { room: string }, Querystring: { since?: string, history?: string } }>('/ws/:room', { websocket: true }, app.wsHandler({
     async onConnect (connection, request) {
       const { since, history } = (request.query ?? {}) as { since?: string, history?: string }
-      const result = await app.registry.join(connection, connection.params.room ?? '', { ...(since ? { since } : {}), ...(history ? { history: Number(history) } : {}) })
+      const result = await app.registry.join(
+        connection, connection.params.room ?? '', { ...(since ? { since } : {}), ...(history ? { history: Number(history) } : {}) }
+      )
       connection.sendJson(result)
     },
     onMessage () {}
@@ -40,7 +42,8 @@ for (const [kind, makeKind] of Object.entries(kinds)) {
     const options = makeKind()
     const prefix = `p${Math.floor(Math.random() * 1e6)}:`
     const two = async (t: Test): Promise<Array<{ app: FastifyInstance, url: string }>> => [
-      await start(t, { ...options(), ...(kind === 'redis' ? { keyPrefix: prefix } : {}) }), await start(t, { ...options(), ...(kind === 'redis' ? { keyPrefix: prefix } : {}) })
+      await start(t, { ...options(), ...(kind === 'redis' ? { keyPrefix: prefix } : {}) }),
+      await start(t, { ...options(), ...(kind === 'redis' ? { keyPrefix: prefix } : {}) })
     ]
     const [a, b] = await two(t) as [{ app: FastifyInstance, url: string }, { app: FastifyInstance, url: string }]
 
@@ -120,7 +123,9 @@ for (const [kind, makeKind] of Object.entries(kinds)) {
     })
 
     await t.test('a limit of history is a positive integer', async t => {
-      for (const limit of [0, -1, 1.5, NaN, '5' as unknown as number]) await t.rejects(a.app.registry.history('v', { limit }), { code: 'WSG_OPTION_INVALID' })
+      for (const limit of [0, -1, 1.5, NaN, '5' as unknown as number]) {
+        await t.rejects(a.app.registry.history('v', { limit }), { code: 'WSG_OPTION_INVALID' })
+      }
     })
 
     await t.test('volatile broadcasts have no position and are not kept; an idempotency key stores once', async t => {
@@ -130,7 +135,9 @@ for (const [kind, makeKind] of Object.entries(kinds)) {
       t.equal(again.position, first.position)
       t.equal(again.duplicate, true)
       t.same((await b.app.registry.history('v')).messages.map(({ data }) => data), ['pay'])
-      await t.rejects(a.app.registry.broadcastToGroup('v', 'x', { volatile: true, idempotencyKey: 'k' }), { code: 'WSG_IDEMPOTENCY_INVALID' })
+      await t.rejects(
+        a.app.registry.broadcastToGroup('v', 'x', { volatile: true, idempotencyKey: 'k' }), { code: 'WSG_IDEMPOTENCY_INVALID' }
+      )
     })
   })
 }

@@ -105,7 +105,9 @@ t.test('a socket whose inside is not as it is known is left alone', async t => {
   const open = (socket: object): unknown => openWire(socket as WebSocket, { beforeClose () {} })
   t.ok(open(good()))
   const deflate = (extension: unknown): object => ({ ...good(), _extensions: { 'permessage-deflate': extension } })
-  t.match(open(deflate({ params: { server_max_window_bits: 12 }, _threshold: 100, _options: {} })), { deflate: { windowBits: 12, threshold: 100, options: {} } })
+  t.match(open(deflate({ params: { server_max_window_bits: 12 }, _threshold: 100, _options: {} })), {
+    deflate: { windowBits: 12, threshold: 100, options: {} }
+  })
   t.match(open(deflate({ params: {}, _threshold: 100 })), { deflate: { windowBits: 15 } })
   const strange: object[] = [
     {},

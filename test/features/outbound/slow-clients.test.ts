@@ -32,7 +32,9 @@ async function readAll (socket: Socket): Promise<string[]> {
   const texts: string[] = []
   for (let at = 0; at < bytes.length;) {
     const short = (bytes[at + 1] ?? 0) & 127
-    const [length, head] = short < 126 ? [short, 2] : short === 126 ? [bytes.readUInt16BE(at + 2), 4] : [Number(bytes.readBigUInt64BE(at + 2)), 10]
+    const [length, head] = short < 126
+      ? [short, 2]
+      : short === 126 ? [bytes.readUInt16BE(at + 2), 4] : [Number(bytes.readBigUInt64BE(at + 2)), 10]
     texts.push(bytes.toString('utf8', at + head, at + head + length))
     at += head + length
   }

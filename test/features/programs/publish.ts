@@ -1,4 +1,5 @@
-// A process with no sockets: publishes, and must end by itself once its publisher is closed. Arguments: URL of Redis, group, number of messages.
+// A process with no sockets: publishes, and must end by itself once its publisher is closed. Arguments: URL of Redis, group, number of
+// messages.
 import { createPublisher } from '../../../plugin.ts'
 
 const [url = '', group = '', count = '0'] = process.argv.slice(2)

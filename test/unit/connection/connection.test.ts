@@ -29,7 +29,13 @@ class DeadSocket extends EventEmitter {
   }
 }
 
-interface Built { readonly connection: LocalConnection, readonly socket: DeadSocket, readonly logs: string[], readonly metrics: Metrics, start (): void }
+interface Built {
+  readonly connection: LocalConnection
+  readonly socket: DeadSocket
+  readonly logs: string[]
+  readonly metrics: Metrics
+  start (): void
+}
 
 function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<ConnectionInit<LocalConnection>> = {}): Built {
   const socket = new DeadSocket()
@@ -48,7 +54,9 @@ function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<Conn
     callbacks: { onMessage () {}, ...callbacks },
     limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 1_000, options: {} },
     intake: new IntakeBudget(resolveLimits(), metrics),
-    scheduler: new FlushScheduler({ maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0, limits: resolveLimits() }, metrics, quiet),
+    scheduler: new FlushScheduler(
+      { maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0, limits: resolveLimits() }, metrics, quiet
+    ),
     metrics,
     enter: () => undefined,
     release: async () => {},
@@ -92,7 +100,9 @@ t.test('onConnect waits until the connection is known, and messages wait for bot
   const seen: unknown[] = []
   let known = (): void => {}
   const entered = new Promise<void>(resolve => { known = resolve })
-  const { socket, start } = build({ onConnect () { seen.push('connect') }, onMessage: (_, data) => seen.push(data) }, { enter: () => entered })
+  const { socket, start } = build(
+    { onConnect () { seen.push('connect') }, onMessage: (_, data) => seen.push(data) }, { enter: () => entered }
+  )
   start()
   socket.emit('message', Buffer.from('hi'), false)
   await Promise.resolve()
@@ -104,7 +114,9 @@ t.test('onConnect waits until the connection is known, and messages wait for bot
 
 t.test('a connection that this side closes before onConnect is heard of by no callback, and still finishes', async t => {
   const seen: unknown[] = []
-  const callbacks = { onConnect: () => seen.push('connect'), onMessage: () => seen.push('message'), onDisconnect: () => seen.push('disconnect') }
+  const callbacks = {
+    onConnect: () => seen.push('connect'), onMessage: () => seen.push('message'), onDisconnect: () => seen.push('disconnect')
+  }
   const { connection, socket, start } = build(callbacks)
   connection.close(1001)
   start()
@@ -211,7 +223,9 @@ t.test('a message after the close event is not handled', async t => {
 t.test('a small message that waits does not hold the large chunk it came in', async t => {
   const seen: Buffer[] = []
   let ready = (): void => {}
-  const { socket, start } = build({ onConnect: async () => await new Promise<void>(resolve => { ready = resolve }), onMessage: (_, data) => seen.push(data as Buffer) })
+  const { socket, start } = build(
+    { onConnect: async () => await new Promise<void>(resolve => { ready = resolve }), onMessage: (_, data) => seen.push(data as Buffer) }
+  )
   start()
   const chunk = Buffer.alloc(65_536, 7)
   socket.emit('message', chunk.subarray(10, 14), true)

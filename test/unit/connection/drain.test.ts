@@ -62,7 +62,9 @@ t.test('framed clients are all told when to come back before the first is closed
         told.push(afterMs)
       }
     })
-    Object.defineProperties(connection, { framed: { get: () => state.framed }, pending: { get: () => state.pending }, shutdownAcked: { get: () => state.shutdownAcked } })
+    Object.defineProperties(connection, {
+      framed: { get: () => state.framed }, pending: { get: () => state.pending }, shutdownAcked: { get: () => state.shutdownAcked }
+    })
     return { ...one, state }
   })
   const raw = closing('when closed')

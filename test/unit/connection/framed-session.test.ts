@@ -17,7 +17,9 @@ function session (helloTimeoutMs: number): { readonly framed: FramedSession, rea
     closeForFault (code: number) { sent.push(String(code)) }
   }
   const init = { helloTimeoutMs, pingMs: 0, resumeMs: 0 }
-  return { framed: new FramedSession(connection as unknown as FramedConnection, { onMessage () {} }, init as FramedInit, {} as MessageQueue), sent }
+  return {
+    framed: new FramedSession(connection as unknown as FramedConnection, { onMessage () {} }, init as FramedInit, {} as MessageQueue), sent
+  }
 }
 
 t.test('what a hello offers is taken once, and dropped when no join takes it soon', async t => {

@@ -20,7 +20,10 @@ t.test('a connection\'s id names its instance, and nothing else does', async (t)
   const instance = drawId()
   for (const n of [1, 35, 36, 2 ** 31, Number.MAX_SAFE_INTEGER]) t.equal(ownerOf(connectionIdOf(instance, n)), instance)
   t.not(connectionIdOf(instance, 1), connectionIdOf(instance, 2))
-  for (const text of ['', '.', instance, `${instance}.`, `.${instance}`, `${instance}.1.2`, `${instance}.A`, `${instance}x.1`, `${instance.slice(1)}.1`, `${instance}.1\n`, `${instance}.-1`, `${instance}.${'1'.repeat(12)}`]) {
+  for (const text of [
+    '', '.', instance, `${instance}.`, `.${instance}`, `${instance}.1.2`, `${instance}.A`, `${instance}x.1`, `${instance.slice(1)}.1`,
+    `${instance}.1\n`, `${instance}.-1`, `${instance}.${'1'.repeat(12)}`
+  ]) {
     t.equal(ownerOf(text), undefined, JSON.stringify(text))
   }
 })
@@ -49,14 +52,18 @@ t.test('data is copied, from whatever kind of Uint8Array', async (t) => {
     t.strictSame([...copy], before)
   }
   t.equal(toBuffer('grüße').toString(), 'grüße')
-  for (const data of [undefined, null, 1, {}, [1], new ArrayBuffer(1), new Uint16Array(1), new DataView(new ArrayBuffer(1)), new Blob([])] as unknown as Data[]) {
+  for (const data of [
+    undefined, null, 1, {}, [1], new ArrayBuffer(1), new Uint16Array(1), new DataView(new ArrayBuffer(1)), new Blob([])
+  ] as unknown as Data[]) {
     t.throws(() => toBuffer(data), { code: 'WSG_DATA_INVALID' })
   }
 })
 
 type Except = NonNullable<BroadcastOptions['except']>
 
-const exceptIds = (except: Except, find?: (id: string) => { id: string, sessionName?: string }): readonly string[] => new EnvelopeFactory(find).message(everyone, '', { except }).except
+const exceptIds = (
+  except: Except, find?: (id: string) => { id: string, sessionName?: string }
+): readonly string[] => new EnvelopeFactory(find).message(everyone, '', { except }).except
 
 t.test('except takes one or many, and what is no connection\'s id excludes nobody', async (t) => {
   const id = connectionIdOf(drawId(), 7)

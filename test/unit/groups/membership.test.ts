@@ -142,5 +142,8 @@ t.test('each connection of a user waits for the subscription, and only the last 
   t.strictSame(backplane.unsubscribed, [])
   await membership.connectionClosed(second)
   t.strictSame(backplane.unsubscribed, [{ kind: 'user', name: 'ann' }])
-  t.equal(membership.connectionOpened(fakeConnection(connectionIdOf('instance00', 3))), undefined, 'an anonymous connection has no channel of its own')
+  t.equal(
+    membership.connectionOpened(fakeConnection(connectionIdOf('instance00', 3))), undefined,
+    'an anonymous connection has no channel of its own'
+  )
 })

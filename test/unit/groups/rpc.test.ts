@@ -92,7 +92,8 @@ t.test('an error of the other side arrives with its code and detail; one that is
     [{ code: 'WSG_FROM_THE_FUTURE', detail: 'x' }, 'WSG_TIMEOUT', /WSG_FROM_THE_FUTURE/],
     [{ code: 'toString' }, 'WSG_TIMEOUT', /toString/],
     [{ code: 5 }, 'WSG_TIMEOUT', /5/],
-    [{}, 'WSG_TIMEOUT', /undefined/], [null, 'WSG_TIMEOUT', /undefined/], ['text', 'WSG_TIMEOUT', /undefined/], [[], 'WSG_TIMEOUT', /undefined/], [0, 'WSG_TIMEOUT', /undefined/]
+    [{}, 'WSG_TIMEOUT', /undefined/], [null, 'WSG_TIMEOUT', /undefined/], ['text', 'WSG_TIMEOUT', /undefined/],
+    [[], 'WSG_TIMEOUT', /undefined/], [0, 'WSG_TIMEOUT', /undefined/]
   ]
   const { requests, backplane, receive } = parts()
   for (const [error, code, message] of cases) {
@@ -117,7 +118,9 @@ t.test('a request is handled once and its outcome goes back to who asked, as it 
   await new Promise(resolve => setImmediate(resolve))
   t.strictSame(handled.map(([, data]) => data), ['grüße', Buffer.from([1]), '', ''])
   t.strictSame(handled[0]?.[0], { op: 'send', connectionId: 'x.1' })
-  t.strictSame(backplane.published.map(({ kind, target }) => [kind, target.kind, target.name]), Array(4).fill(['reply', 'instance', 'asker00000']))
+  t.strictSame(
+    backplane.published.map(({ kind, target }) => [kind, target.kind, target.name]), Array(4).fill(['reply', 'instance', 'asker00000'])
+  )
   t.strictSame(backplane.published.map(({ command }) => JSON.parse(command) as Json), [
     { id: 7, answer: { done: 'send' } }, { id: 8, answer: { done: 'send' } },
     { id: 9, error: { code: 'WSG_CONNECTION_GONE', detail: 'it' } },
@@ -163,7 +166,9 @@ t.test('no text that arrives as a command makes it throw', async (t) => {
   t.strictSame(handled, [])
   const random = seededRandom(7)
   const asked = Promise.allSettled(Array.from({ length: 20 }, async () => await requests.ask(target, command)))
-  const values = [undefined, null, 0, 1, 3, 19, -1, 1e300, '', '1', 'join', 'x.1', true, [], {}, { code: 'WSG_CLOSED' }, { code: 'toString', detail: 1 }, [null], { id: 1 }]
+  const values = [undefined, null, 0, 1, 3, 19, -1, 1e300, '', '1', 'join', 'x.1', true, [], {}, { code: 'WSG_CLOSED' }, {
+    code: 'toString', detail: 1
+  }, [null], { id: 1 }]
   const value = (): unknown => values[random(values.length)]
   for (let n = 0; n < 5_000; n++) {
     const text = JSON.stringify({ id: value(), op: value(), connectionId: value(), group: value(), answer: value(), error: value() })

@@ -64,7 +64,9 @@ t.test('the header comes first, then the subprotocol, the cookie, the query', as
   t.equal(token({ ...cookie, ...protocol, authorization: 'Basic a' }, sources, query), 'p')
   t.equal(token(cookie, sources, query), 'c')
   t.equal(token({}, sources, query), 'q')
-  t.equal(token({ ...protocol, authorization: 'Bearer a b' }, sources, query), null, 'what is no token there is not made good by another one')
+  t.equal(
+    token({ ...protocol, authorization: 'Bearer a b' }, sources, query), null, 'what is no token there is not made good by another one'
+  )
 })
 
 t.test('the selected subprotocol is never the token', async t => {

@@ -8,7 +8,18 @@ const group = (name: string): Target => ({ kind: 'group', name })
 
 let sequence = 0
 function envelope (text: string, target: Target, more: Partial<Envelope> = {}): Envelope {
-  return { origin: 'o', sequence: ++sequence, kind: 'message', target, shared: false, except: [], command: '', binary: false, payload: Buffer.from(text), ...more }
+  return {
+    origin: 'o',
+    sequence: ++sequence,
+    kind: 'message',
+    target,
+    shared: false,
+    except: [],
+    command: '',
+    binary: false,
+    payload: Buffer.from(text),
+    ...more
+  }
 }
 
 function hubOf (...connections: FakeConnection[]): Hub {
@@ -101,7 +112,9 @@ t.test('a message to several groups is not lost with the one that keeps it back,
   const a = fakeConnection('a')
   const hub = hubOf(a)
   const [inG, inH] = ['g', 'h'].map(name => hub.join(a, name, member(a))) as [LocalMember, LocalMember]
-  const copy = (name: string, offset: number): Envelope => envelope('both', group(name), { shared: true, sequence: 1_000_000, position: { epoch: 'e', offset, nonce: 1 } })
+  const copy = (name: string, offset: number): Envelope => envelope(
+    'both', group(name), { shared: true, sequence: 1_000_000, position: { epoch: 'e', offset, nonce: 1 } }
+  )
   inG.startHold()
   hub.deliver(copy('g', 1))
   t.equal(hub.deliver(copy('h', 1)), 1)
@@ -155,7 +168,10 @@ t.test('without the backplane, too, a client of the framed protocol is told the 
   hub.join(a, 'g', member(a))
   hub.join(b, 'h', member(b))
   hub.deliverExcept(envelope('both', group('g'), { shared: true }), [group('g'), group('h')], [])
-  t.match([a, b].map(({ written }) => written.map(text => JSON.parse(text) as unknown)), [[{ group: 'g', data: 'both' }], [{ group: 'h', data: 'both' }]])
+  t.match(
+    [a, b].map(({ written }) => written.map(text => JSON.parse(text) as unknown)),
+    [[{ group: 'g', data: 'both' }], [{ group: 'h', data: 'both' }]]
+  )
 })
 
 t.test('without the backplane, too, what a replay holds back waits for its end', async (t) => {

@@ -6,12 +6,15 @@ import { noUnhandled } from '../../helpers/no-unhandled.ts'
 noUnhandled(t)
 
 const defaults = { userId: defaultUserId, expiresAt: defaultExpiresAt }
-const read = (identity: unknown, options: object = {}): unknown => readIdentity(identity as Identity, { ...defaults, ...options } as IdentityOptions)
+const read = (
+  identity: unknown, options: object = {}
+): unknown => readIdentity(identity as Identity, { ...defaults, ...options } as IdentityOptions)
 const instant = Date.parse('2031-05-06T07:08:09Z')
 
 t.test('the user of an identity is its userId, sub or id', async t => {
   for (const [identity, userId] of [
-    [{ userId: 'a', sub: 'b', id: 'c' }, 'a'], [{ sub: 'b', id: 'c' }, 'b'], [{ id: 7 }, '7'], [{ userId: null, id: 'c' }, 'c'], [{}, undefined], [{ id: null }, undefined]
+    [{ userId: 'a', sub: 'b', id: 'c' }, 'a'], [{ sub: 'b', id: 'c' }, 'b'], [{ id: 7 }, '7'], [{ userId: null, id: 'c' }, 'c'],
+    [{}, undefined], [{ id: null }, undefined]
   ] as const) t.strictSame(read(identity), { userId, expiresAt: undefined })
 })
 
@@ -26,17 +29,24 @@ t.test('a user id that cannot be one refuses the identity', async t => {
 t.test('an identity ends at its expiresAt in milliseconds, else at its exp in seconds', async t => {
   for (const identity of [
     { expiresAt: instant, exp: 7 }, { expiresAt: String(instant) }, { expiresAt: new Date(instant) }, { expiresAt: '2031-05-06T07:08:09Z' },
-    { expiresAt: '2031-05-06T09:08:09.000+02:00' }, { exp: instant / 1_000 }, { exp: String(instant / 1_000) }, { exp: ` ${instant / 1_000}.0 ` }, { exp: new Date(instant) },
+    { expiresAt: '2031-05-06T09:08:09.000+02:00' }, { exp: instant / 1_000 }, { exp: String(instant / 1_000) },
+    { exp: ` ${instant / 1_000}.0 ` }, { exp: new Date(instant) },
     { exp: '2031-05-06T07:08:09Z' }, { expiresAt: null, exp: instant / 1_000 }
   ]) t.strictSame(read(identity), { userId: undefined, expiresAt: instant }, JSON.stringify(identity))
   t.strictSame(read({ expiresAt: '2031-05-06' }), { userId: undefined, expiresAt: Date.parse('2031-05-06') })
-  for (const identity of [{}, { expiresAt: undefined }, { exp: null }]) t.strictSame(read(identity), { userId: undefined, expiresAt: undefined })
+  for (const identity of [{}, { expiresAt: undefined }, { exp: null }]) {
+    t.strictSame(read(identity), { userId: undefined, expiresAt: undefined })
+  }
   t.strictSame(read({ expiresAt: Infinity }), { userId: undefined, expiresAt: Infinity })
 })
 
 t.test('an end that cannot be understood refuses the identity', async t => {
-  for (const end of ['', 'tomorrow', 'soon 5', '0x10', '2031-13-45', '1/2/2031', NaN, new Date(NaN), true, false, {}, [instant], () => instant]) {
-    for (const name of ['expiresAt', 'exp']) t.throws(() => read({ [name]: end }), { code: 'WSG_IDENTITY_INVALID', message: /the end must be/ }, `${name} ${String(end)}`)
+  for (const end of [
+    '', 'tomorrow', 'soon 5', '0x10', '2031-13-45', '1/2/2031', NaN, new Date(NaN), true, false, {}, [instant], () => instant
+  ]) {
+    for (const name of ['expiresAt', 'exp']) {
+      t.throws(() => read({ [name]: end }), { code: 'WSG_IDENTITY_INVALID', message: /the end must be/ }, `${name} ${String(end)}`)
+    }
     t.throws(() => read({}, { expiresAt: () => end }), { code: 'WSG_IDENTITY_INVALID' })
   }
   t.throws(() => read({}, { expiresAt: async () => instant }), { message: /a promise: the option cannot be async/ })

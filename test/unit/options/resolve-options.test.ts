@@ -96,7 +96,9 @@ t.test('a publisher refuses what the plugin refuses, with the same errors, and h
   ]
   for (const [name, value] of bad) {
     t.match(refusalOf(resolveOptions, { redis, [name]: value }), { code: 'WSG_OPTION_INVALID' })
-    t.strictSame(String(refusalOf(resolvePublisherOptions, { redis, [name]: value })), String(refusalOf(resolveOptions, { redis, [name]: value })))
+    t.strictSame(
+      String(refusalOf(resolvePublisherOptions, { redis, [name]: value })), String(refusalOf(resolveOptions, { redis, [name]: value }))
+    )
   }
   cluster.disconnect()
 })
@@ -106,15 +108,21 @@ t.test('a publisher needs a Redis, and refuses options it has not', async t => {
   t.match(unset, { code: 'WSG_OPTION_INVALID', message: /redis must be a URL.*got undefined/ })
   t.equal(String(refusalOf(resolvePublisherOptions, { redis: undefined })), String(unset), 'as from an unset environment variable')
   t.equal(String(refusalOf(resolveOptions, { redis: null })), String(unset).replace('undefined', 'null'), 'the text is that of the plugin')
-  t.match(refusalOf(resolvePublisherOptions, undefined), { code: 'WSG_OPTION_INVALID', message: /the options must be an object, got undefined/ })
+  t.match(
+    refusalOf(resolvePublisherOptions, undefined), { code: 'WSG_OPTION_INVALID', message: /the options must be an object, got undefined/ }
+  )
   const misspelt = { redis: 'redis://localhost', keyPrfix: 'x' }
-  t.match(refusalOf(resolvePublisherOptions, misspelt), { code: 'WSG_OPTION_INVALID', message: /no option keyPrfix \(it got 'x'\).*keyPrefix/ })
+  t.match(
+    refusalOf(resolvePublisherOptions, misspelt), { code: 'WSG_OPTION_INVALID', message: /no option keyPrfix \(it got 'x'\).*keyPrefix/ }
+  )
   t.match(refusalOf(resolvePublisherOptions, { redis: 'redis://localhost', logger: {} }), { message: /logger must be a logger/ })
   t.doesNotThrow(() => resolvePublisherOptions({ redis: 'redis://localhost', logger: console }))
 })
 
 t.test('an unknown option is refused with the options there are', async t => {
-  t.throws(() => resolveOptions({ heartbeatInterval: 1 }), { code: 'WSG_OPTION_INVALID', message: /no option heartbeatInterval \(it got 1\).*heartbeatIntervalMs/ })
+  t.throws(() => resolveOptions({ heartbeatInterval: 1 }), {
+    code: 'WSG_OPTION_INVALID', message: /no option heartbeatInterval \(it got 1\).*heartbeatIntervalMs/
+  })
   t.throws(() => resolveOptions({ outage: { joins: 'local' } }), { message: /no option outage\.joins \(it got 'local'\).*join, broadcast/ })
   // Names that every object has are no options either.
   t.throws(() => resolveOptions({ toString: 1 }), { message: /no option toString/ })
@@ -126,7 +134,9 @@ t.test('nested options are named with their path', async t => {
   t.throws(() => resolveOptions({ outage: { boot: 1 } }), { message: /outage\.boot must be 'degraded' or 'fail', got 1/ })
   t.throws(() => resolveOptions({ options: { maxPayload: '1mb' } }), { message: /options\.maxPayload must be an integer.*got '1mb'/ })
   t.throws(() => resolveOptions({ rooms: { 'ws/:room': true } }), { message: /begin with a slash, got 'ws\/:room'/ })
-  t.throws(() => resolveOptions({ rooms: { '/ws/:room': false } }), { message: /rooms\['\/ws\/:room'\] must be true or an object of room options, got false/ })
+  t.throws(() => resolveOptions({ rooms: { '/ws/:room': false } }), {
+    message: /rooms\['\/ws\/:room'\] must be true or an object of room options, got false/
+  })
 })
 
 t.test('a value that cannot be shown is described', async t => {
@@ -199,7 +209,10 @@ t.test('the defaults are the documented ones', async t => {
 t.test('log settings are checked field by field, those of exceptions too', async t => {
   t.match(refusal({ log: { maxMessages: 0, ttlMs: 1_000 } }), /log.maxMessages must be an integer from 1 to 10000 \(messages\), got 0/)
   t.match(refusal({ log: { maxMessages: 10 } }), /log.ttlMs must be .*, got undefined/)
-  t.match(refusal({ log: { maxMessages: 10, maxBytes: 0, ttlMs: 1_000 } }), /log.maxBytes must be an integer from 1 to 1073741824 \(bytes\), got 0/)
+  t.match(
+    refusal({ log: { maxMessages: 10, maxBytes: 0, ttlMs: 1_000 } }),
+    /log.maxBytes must be an integer from 1 to 1073741824 \(bytes\), got 0/
+  )
   t.match(refusal({ logs: { 'chat:*': { maxMessages: 10, ttlMs: '5m' } } }), /logs\['chat:\*'\].ttlMs must be .*, got '5m'/)
   t.match(refusal({ log: { maxMessages: 10, ttlMs: 1_000, epoch: 1 } }), /there is no option log.epoch/)
   t.doesNotThrow(() => resolveOptions({ log: false, logs: { lobby: { maxMessages: 10, ttlMs: 1_000 }, 'cursor:*': false } }))
@@ -234,7 +247,9 @@ t.test('limits are on by default, each can be changed or switched off, and a wro
   t.strictSame([...own.explicit], ['connections', 'messages', 'bytes'])
   const { explicit, ...none } = resolveOptions({ limits: false }).limits
   t.ok(Object.values(none).every(limit => limit === undefined), 'all are off')
-  t.strictSame([resolveOptions().upgradeLimit, resolveOptions({ upgradeLimit: false }).upgradeLimit], [{ perSecond: 2_000, burst: 20_000 }, false])
+  t.strictSame(
+    [resolveOptions().upgradeLimit, resolveOptions({ upgradeLimit: false }).upgradeLimit], [{ perSecond: 2_000, burst: 20_000 }, false]
+  )
   for (const [wrong, message] of [
     [{ connections: 0 }, /limits\.connections must be an integer from 1 to \d+ \(connections\) or false, got 0/],
     [{ messages: 5 }, /limits\.messages must be \{ perSecond, burst\? \} or false, got 5/],

@@ -12,9 +12,7 @@ const silenceMs = 4_000
 const missesToTrip = 3
 /** A call that waits behind a bulk read that makes progress gets so many deadlines. */
 const deadlinesBehindBulk = 4
-/**
- * A bulk read may take as long as bytes come: it is given up when none came for so many deadlines, or after so many milliseconds in all.
- */
+/** A bulk read is given up when no bytes came for so many deadlines, or after so many milliseconds in all. */
 const silentDeadlines = 2
 const maxBulkMs = 30_000
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
@@ -125,10 +123,7 @@ export class Link {
     return await this.#byHash(...bytesCommands(script, keys, args))
   }
 
-  /**
-   * As `bytesScript`, for an answer with much data; called in its turn in `bulk`. It may take as long as bytes come, and says nothing about
-   * the link when it fails.
-   */
+  /** As `bytesScript`, for an answer with much data, called in its turn in `bulk`: its failure says nothing about the link. */
   async bulkScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
     return await this.#byHash(...bytesCommands(script, keys, args), true)
   }
@@ -145,10 +140,7 @@ export class Link {
     this.#misses = 0
   }
 
-  /**
-   * Tears the connection down; ioredis makes a new one. What is in flight fails now, and nothing that still arrives brings this connection
-   * back.
-   */
+  /** Tears the connection down; ioredis makes a new one. What is in flight fails now, and what still arrives counts for nothing. */
   reset (): void {
     this.#down()
     this.redis.disconnect(true)
@@ -268,10 +260,7 @@ export class Link {
     for (const listener of this.#listeners) listener.down?.()
   }
 
-  /**
-   * Once a second: ping, and give up on a connection that has been silent for too long. Also covers the handshake, which no option of
-   * ioredis does.
-   */
+  /** Once a second: ping, and give up on a connection that was silent for too long, also in its handshake: no option of ioredis does. */
   #watch (): void {
     const { status } = this.redis
     const now = performance.now()

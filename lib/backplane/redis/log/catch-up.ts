@@ -21,7 +21,6 @@ export class CatchUp {
   readonly #order: CopyOrder
   readonly #isGone: (follower: LogFollower) => boolean
   #repairedMessages = 0
-  #gaps = 0
   #duplicates = 0
 
   /** `isGone` tells whether a follower's group is not followed any more. */
@@ -34,7 +33,7 @@ export class CatchUp {
   }
 
   stats (): Record<string, number> {
-    return { repairedMessages: this.#repairedMessages, gaps: this.#gaps, duplicatesDropped: this.#duplicates }
+    return { repairedMessages: this.#repairedMessages, duplicatesDropped: this.#duplicates }
   }
 
   /** Delivers a live message that follows the last one, or drops one that was delivered before. */
@@ -92,8 +91,6 @@ export class CatchUp {
   }
 
   #signal (follower: LogFollower, reason: GapReason, position: LogPosition, epoch: string): void {
-    this.#gaps++
-    this.#local.log.warn({ group: follower.group, reason }, 'messages of a log are lost')
     follower.seek(position)
     this.#local.gap(follower.group, reason, position, epoch)
     this.#order.moved(follower)

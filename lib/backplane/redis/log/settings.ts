@@ -1,4 +1,6 @@
+import type { FastifyBaseLogger } from 'fastify'
 import { BoundedMap } from '../../../bounded-map.ts'
+import { oncePerMinute } from '../../../logging.ts'
 import type { LogLimits } from '../../backplane.ts'
 
 const packedBytes = 16
@@ -52,18 +54,18 @@ function unpack (bytes: Buffer, at: number): LogLimits {
 /** Logs that processes keep with different settings: the larger ones count, and this one says so. */
 export class SettingsDifferences {
   readonly #groups: BoundedMap<string, Difference>
+  readonly #warn: ((fields: object) => void) | undefined
   #latest = ''
 
-  constructor (now?: () => number) {
+  constructor (log?: FastifyBaseLogger, now?: () => number) {
+    this.#warn = log && oncePerMinute(log, 'processes keep the log of a group with different settings: the larger ones count')
     this.#groups = new BoundedMap({ maxWeight: maxTold, maxAgeMs: toldMs, now })
   }
 
-  /** Returns whether this is news. */
-  add (group: string, difference: Difference): boolean {
-    const isNew = !this.#groups.has(group)
+  add (group: string, difference: Difference): void {
+    if (!this.#groups.has(group)) this.#warn?.({ group, ...difference })
     this.#groups.set(group, difference)
     this.#latest = group
-    return isNew
   }
 
   get problem (): string | undefined {

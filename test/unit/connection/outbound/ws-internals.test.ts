@@ -35,7 +35,9 @@ for (const [name, { WebSocketServer, WebSocket }] of Object.entries(releases)) {
         if (wire === undefined) return socket.close(4000, 'unknown shape')
         t.same(wire.deflate?.windowBits, perMessageDeflate === false ? undefined : 10)
         wire.stream.write(encodeWsFrame('one', false, wire.deflate))
-        wire.stream.write(Buffer.concat([encodeWsFrame('two'.repeat(20), false, wire.deflate), encodeWsFrame(Buffer.alloc(70_000, 3), true, wire.deflate)]))
+        wire.stream.write(
+          Buffer.concat([encodeWsFrame('two'.repeat(20), false, wire.deflate), encodeWsFrame(Buffer.alloc(70_000, 3), true, wire.deflate)])
+        )
         socket.ping('four') // as ws answers pings, at any time
         socket.close(4001, 'done')
         t.equal(closing.length, 1, 'asked for what is left, once')

@@ -1,0 +1,95 @@
+import type { Backplane, LogPosition } from '../backplane/backplane.ts'
+import { samePosition } from '../backplane/position.ts'
+import type { Holdback } from '../hub/holdback.ts'
+import type { Hub } from '../hub/hub.ts'
+import type { LocalMember } from '../hub/local-member.ts'
+import type { Backlog, BacklogPage } from './backlog.ts'
+
+/** A member that is first told what it missed; live messages are held back until then. */
+export interface Catching {
+  readonly member: LocalMember
+  readonly holdback: Holdback
+}
+
+/** How often a log is read anew that seems to end before messages that came from it. */
+const maxEmptyPages = 3
+
+/** Gives one member what it missed, page by page, then what came live meanwhile, each message once and in order. */
+export class CatchUp {
+  readonly #hub: Hub
+  readonly #backplane: Pick<Backplane, 'position' | 'follow'>
+  readonly #backlog: Backlog
+  readonly #catching: Catching
+  /** Where the client stands; `undefined`: nobody knows. */
+  #last: LogPosition | undefined
+  /** Of the log that the last page was from. */
+  #epoch: string | undefined
+  /** The client was told that messages are lost. */
+  #told = false
+  #emptyPages = 0
+
+  constructor (hub: Hub, backplane: Pick<Backplane, 'position' | 'follow'>, backlog: Backlog, catching: Catching) {
+    this.#hub = hub
+    this.#backplane = backplane
+    this.#backlog = backlog
+    this.#catching = catching
+  }
+
+  /** The member left the group meanwhile, and may even have joined anew; or its socket closed. */
+  get over (): boolean {
+    const { member, holdback } = this.#catching
+    return !holdback.holding || member.holdback !== holdback || member.connection.closed
+  }
+
+  /** Reads the next page and gives it. Resolves with whether that was the last one. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  async next (): Promise<boolean> {
+    const { member } = this.#catching
+    if (this.#last === undefined || this.over) return true
+    // Another group of the same connection was given something meanwhile.
+    if (member.connection.outbound.full) return false
+    const page = await this.#backlog.next(member.group, this.#last)
+    if (this.over) return true
+    const { reason, before } = page
+    if (reason !== undefined && reason !== 'unavailable' && before !== undefined) member.tell({ reason, position: before })
+    return this.give(page)
+  }
+
+  /** Gives a page. Returns whether the member is in step now: what comes live is given to it as it comes. */
+  give (page: BacklogPage): boolean {
+    const { member, holdback } = this.#catching
+    const reached = this.#backplane.position(member.group)
+    if (page.recovered !== true) this.#last = page.before
+    this.#last ??= page.before
+    this.#epoch = page.epoch ?? this.#epoch
+    if (page.recovered === false) this.#told = true
+    this.#emptyPages = page.messages.length > 0 ? 0 : this.#emptyPages + 1
+    for (const envelope of page.messages) {
+      // The log may be ahead of what this instance has delivered: the rest of it comes live.
+      if (!isDelivered(envelope.position, reached)) return this.#release(reached)
+      if (member.connection.outbound.full) return false
+      this.#hub.replay(member, envelope)
+      this.#last = envelope.position
+    }
+    const missing = holdback.since !== undefined && !isDelivered(holdback.since, this.#last) && this.#emptyPages < maxEmptyPages
+    return page.more || missing ? false : this.#release(reached)
+  }
+
+  #release (reached: LogPosition | undefined): true {
+    const { member } = this.#catching
+    const last = this.#last
+    const epoch = last?.epoch === '' ? this.#epoch ?? '' : last?.epoch ?? ''
+    const end = last === undefined ? undefined : { position: last, epoch, told: this.#told }
+    for (const news of member.releaseHold(end)) {
+      if ('reason' in news) member.gap(news)
+      else if (!member.hold(news)) this.#hub.replay(member, news)
+    }
+    // What comes next begins where the client is: nothing is left to drop, unless this instance is somewhere else.
+    if (reached === undefined || last === undefined || samePosition(last, reached)) member.dropHold()
+    if (reached === undefined && last !== undefined) this.#backplane.follow?.(member.group, last)
+    return true
+  }
+}
+
+function isDelivered (position: LogPosition, reached: LogPosition | undefined): boolean {
+  return reached === undefined || (position.epoch === reached.epoch && position.offset <= reached.offset)
+}
