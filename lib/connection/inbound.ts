@@ -43,7 +43,8 @@ export class MessageQueue {
   readonly #connection: InboundConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #metrics: Metrics
-  readonly #queue: MessageBuffer<Message>
+  /** Made when the first message has to wait. */
+  #queue: MessageBuffer<Message> | undefined
   readonly #input: Input
   /** A callback runs, or the first one did not yet. */
   #busy = true
@@ -62,14 +63,13 @@ export class MessageQueue {
   constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, source: InboundSource, metrics: Metrics) {
     this.#connection = connection
     this.#callbacks = callbacks
-    this.#queue = new MessageBuffer(source.limits)
     this.#metrics = metrics
     this.#input = new Input(connection, source)
   }
 
   /** A message waits, or its callback runs. */
   get pending (): boolean {
-    return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue.length > 0)
+    return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue?.isEmpty === false)
   }
 
   /** Resolves when `onDisconnect` is done; never rejects. */
@@ -139,7 +139,7 @@ export class MessageQueue {
   /** Drops what waits, and whatever still comes. */
   stop (): void {
     this.#stopped = true
-    this.#queue.clear()
+    this.#queue?.clear()
     // The client's answer to the close must get through.
     this.#input.close()
   }
@@ -175,7 +175,8 @@ export class MessageQueue {
   }
 
   #enqueue (message: Message, bytes: number): void {
-    if (this.#queue.push(message, bytes, this.#input.intake)) return
+    this.#queue ??= new MessageBuffer(this.#input.limits, this.#input.intake)
+    if (this.#queue.push(message, bytes)) return
     this.#metrics.queueOverflows++
     this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queue.bytes }, 'too many messages waiting')
     this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
@@ -189,7 +190,7 @@ export class MessageQueue {
         if (isThenable(pending)) await pending
         if (current !== undefined) this.#input.release(weigh(current.bytes))
         current = undefined
-        const next = this.#queue.shift()
+        const next = this.#queue?.shift()
         if (next === undefined) break
         current = next
         pending = this.#handle(next.message)

@@ -25,19 +25,24 @@ const backlogShare = 0.25
 /** What comes in on one socket. Counts nothing as long as the client only listens, as most do. */
 export class Input implements ChunkListener, IntakeOwner {
   readonly #connection: InputConnection
-  readonly #source: InboundSource
+  // One by one: the object they come in holds much else that an idle connection needs no more.
+  readonly #socket: WebSocket
+  readonly #budget: IntakeBudget
+  readonly limits: InboundLimits
   #intake: ConnectionIntake | undefined
   #closed = false
 
-  constructor (connection: InputConnection, source: InboundSource) {
+  constructor (connection: InputConnection, { socket, intake, limits }: InboundSource) {
     this.#connection = connection
-    this.#source = source
-    listenForChunks(source.socket, this)
+    this.#socket = socket
+    this.#budget = intake
+    this.limits = limits
+    listenForChunks(socket, this)
   }
 
   /** Made when the client sends something. */
   get intake (): ConnectionIntake {
-    this.#intake ??= new ConnectionIntake(this.#source.intake, this.#source.socket, this)
+    this.#intake ??= new ConnectionIntake(this.#budget, this.#socket, this)
     return this.#intake
   }
 
@@ -48,13 +53,13 @@ export class Input implements ChunkListener, IntakeOwner {
 
   /** A client that sends without reading what it causes is not read either, long before it is closed for that. */
   get isBehind (): boolean {
-    return this.#connection.bufferedBytes > this.#source.limits.maxBufferedBytes * backlogShare
+    return this.#connection.bufferedBytes > this.limits.maxBufferedBytes * backlogShare
   }
 
   /** Bytes came from the network, and the messages that they complete are received. */
   chunkReceived (bytes: number): void {
     if (this.#closed) return
-    if (this.#intake === undefined && bytes < smallChunkBytes && unfinishedBytes(this.#source.socket) < smallChunkBytes) return
+    if (this.#intake === undefined && bytes < smallChunkBytes && unfinishedBytes(this.#socket) < smallChunkBytes) return
     this.intake.chunkReceived(bytes)
   }
 

@@ -39,15 +39,19 @@ export class MessageBuffer<Message> {
   readonly #limits: InboundLimits
   #waiting: Array<Waiting<Message>> = []
   #bytes = 0
-  /** Known as soon as something waits. */
-  #intake: ConnectionIntake | undefined
+  readonly #intake: ConnectionIntake
 
-  constructor (limits: InboundLimits) {
+  constructor (limits: InboundLimits, intake: ConnectionIntake) {
     this.#limits = limits
+    this.#intake = intake
   }
 
   get length (): number {
     return this.#waiting.length
+  }
+
+  get isEmpty (): boolean {
+    return this.#waiting.length === 0
   }
 
   get bytes (): number {
@@ -55,15 +59,14 @@ export class MessageBuffer<Message> {
   }
 
   /** Returns `false` when that is more than the hard limit. */
-  push (message: Message, bytes: number, intake: ConnectionIntake): boolean {
-    this.#intake = intake
+  push (message: Message, bytes: number): boolean {
     this.#waiting.push({ message, bytes })
     this.#bytes += bytes
-    intake.hold(weigh(bytes))
+    this.#intake.hold(weigh(bytes))
     const { maxQueuedMessages, maxQueuedBytes, options: { maxPayload = 0 } } = this.#limits
     // A single message may be as large as maxPayload allows.
     if (this.length <= maxQueuedMessages && (this.length === 1 || this.#bytes <= maxQueuedBytes)) return true
-    intake.pause(PauseReason.Queue)
+    this.#intake.pause(PauseReason.Queue)
     return this.length <= maxQueuedMessages + maxLateMessages && this.#bytes <= 2 * (maxQueuedBytes + maxPayload) + lateBytes
   }
 
@@ -74,13 +77,13 @@ export class MessageBuffer<Message> {
     this.#bytes -= next.bytes
     const { maxQueuedMessages, maxQueuedBytes } = this.#limits
     if (this.length === 0 || (this.length <= maxQueuedMessages * resumeShare && this.#bytes <= maxQueuedBytes * resumeShare)) {
-      this.#intake?.resume(PauseReason.Queue)
+      this.#intake.resume(PauseReason.Queue)
     }
     return next
   }
 
   clear (): void {
-    this.#intake?.release(this.#bytes + this.length * overheadBytes)
+    this.#intake.release(this.#bytes + this.length * overheadBytes)
     this.#waiting = []
     this.#bytes = 0
   }

@@ -5,14 +5,16 @@ export interface Admission {
   readonly userId: string | undefined
 }
 
+interface Counted extends Admission { counted: boolean }
+
 /** How many connections this instance has, by address and by user. Upgrades count from the moment they are admitted. */
 export class Admissions {
   readonly #addresses = new Map<string, number>()
   readonly #users = new Map<string, number>()
-  readonly #open = new Set<Admission>()
+  #total = 0
 
   get total (): number {
-    return this.#open.size
+    return this.#total
   }
 
   ofAddress (address: string): number {
@@ -24,28 +26,33 @@ export class Admissions {
   }
 
   add (address: string, userId: string | undefined): Admission {
-    const admission: Admission = { address, userId }
-    this.#open.add(admission)
-    if (address !== '') count(this.#addresses, address, 1)
-    if (userId !== undefined) count(this.#users, userId, 1)
+    this.#count(address, userId, 1)
+    const admission: Counted = { address, userId, counted: true }
     return admission
   }
 
   /** Returns whether it was still counted. */
   remove (admission: Admission): boolean {
-    if (!this.#open.delete(admission)) return false
-    const { address, userId } = admission
-    if (address !== '') count(this.#addresses, address, -1)
-    if (userId !== undefined) count(this.#users, userId, -1)
+    // Made by `add`; a flag costs less than a set of those that are counted.
+    const one = admission as Counted
+    if (!one.counted) return false
+    one.counted = false
+    this.#count(one.address, one.userId, -1)
     return true
   }
 
   stats (): Record<string, number> {
-    return { admitted: this.#open.size, addresses: this.#addresses.size, users: this.#users.size }
+    return { admitted: this.#total, addresses: this.#addresses.size, users: this.#users.size }
+  }
+
+  #count (address: string, userId: string | undefined, step: number): void {
+    this.#total += step
+    if (address !== '') add(this.#addresses, address, step)
+    if (userId !== undefined) add(this.#users, userId, step)
   }
 }
 
-function count (counts: Map<string, number>, name: string, step: number): void {
+function add (counts: Map<string, number>, name: string, step: number): void {
   const sum = (counts.get(name) ?? 0) + step
   if (sum === 0) counts.delete(name)
   else counts.set(name, sum)
