@@ -74,7 +74,7 @@ onBoth('exactly once and in order under repeated cuts, in a group of the route a
   publishing.abort()
   await cutting
   const got = (name: string): number[] => events.message.filter(({ group }) => group === name).map(({ data }) => Number(data))
-  await until(() => got('lobby').length >= total && got('news').length >= total, { timeoutMs: 10_000 })
+  await until(() => got('lobby').length >= total && got('news').length >= total, { timeoutMs: 60_000 })
   await sleep(50)
   t.strictSame(got('lobby'), numbers(total))
   t.strictSame(got('news'), numbers(total))

@@ -87,7 +87,7 @@ async function publish ({ app }: Instance, from: number, to: number): Promise<vo
 }
 
 async function gotAll (t: Test, page: Page, count: number): Promise<void> {
-  await until(async () => (await received(page)).length >= count, { timeoutMs: 15_000, what: `${count} messages` })
+  await until(async () => (await received(page)).length >= count, { timeoutMs: 60_000, what: `${count} messages` })
   t.strictSame(await received(page), numbers(count), 'each message once, in order')
   t.strictSame(await events(page, 'gap'), [])
 }
@@ -140,7 +140,7 @@ t.test('a network that falls silent is noticed without a word from the browser',
   await publish(b, 1, 3)
   await until(async () => (await received(page)).length === 3)
   through.silence(true)
-  await until(async () => (await events(page, 'state')).some(({ reason }) => reason === 'no sign of life'), { timeoutMs: 8_000 })
+  await until(async () => (await events(page, 'state')).some(({ reason }) => reason === 'no sign of life'), { timeoutMs: 60_000 })
   await publish(b, 4, 10)
   through.to(b.port)
   through.silence(false)

@@ -21,7 +21,7 @@ backplaneContract({
     backplane: () => new RedisBackplane({
       redis: redis.url,
       keyPrefix: 'wsg:',
-      operationTimeoutMs: 500,
+      operationTimeoutMs: 5_000,
       joinTimeoutMs: 1_000,
       bootTimeoutMs: 5_000,
       leaseMs: 15_000,

@@ -192,7 +192,7 @@ t.test('the chat page', noBrowser, async t => {
     await page.getByRole('button', { name: 'Discard' }).last().click()
 
     await redis.restart()
-    await until(() => app.registry.health().status === 'up', { timeoutMs: 10_000 })
+    await until(() => app.registry.health().status === 'up', { timeoutMs: 60_000 })
     await page.getByRole('button', { name: 'Retry' }).click()
     await page.locator('[data-state=sent]').getByText('second').waitFor()
     t.strictSame(await said(page), ['first', 'second'])

@@ -35,7 +35,7 @@ for (const loggedBroadcast of ['reject', 'queue'] as const) {
     }
     if (loggedBroadcast === 'reject') t.strictSame(await Promise.all(results), Array(5).fill('WSG_BACKPLANE_UNAVAILABLE'))
     redis.cont()
-    await until(() => registry.health().status === 'up', { timeoutMs: 10_000 })
+    await until(() => registry.health().status === 'up', { timeoutMs: 60_000 })
     const ends = await Promise.all(results)
     t.ok(ends.every(end => ['sent', 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT'].includes(end)), String(ends))
     await until(async () => await client.send('after').then(() => true, () => false))

@@ -3,13 +3,15 @@ import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
 import { beat, reap } from '../../lib/backplane/redis/membership/scripts.ts'
 import { crowd, spread } from '../helpers/crowd.ts'
-import { closeClean, exact, startInstance, startInstances, sum, type Instance } from '../helpers/instance.ts'
+import { closeClean, exact, exactWithin, startInstance, startInstances, sum, type Instance } from '../helpers/instance.ts'
+import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
+const machine = watchMachine(t)
 
 const keys = new Keys('wsg:')
 
@@ -36,14 +38,13 @@ t.test('a survivor that dies while it holds the claim, with part of the groups r
   const claims = await until(async () => {
     const [, ...claims] = await claim() as [number, ...string[]]
     return claims.includes(victim.id) ? claims : undefined
-  }, { timeoutMs: 6_000, everyMs: 50 })
+  }, { timeoutMs: 60_000, everyMs: 50 })
   const generation = claims[claims.indexOf(victim.id) + 1] ?? ''
   const [left] = await run(redis, reap, [keys.index(victim.id), keys.generations], [victim.id, generation, 200, keys.base]) as number[]
   t.equal(left, 300, 'it removed 200 groups of 500 and is heard of no more')
   for (const { pid } of survivors) process.kill(pid, 'SIGCONT')
 
-  const tookMs = await exact(survivors, { groups: rooms, timeoutMs: 8_000 })
-  t.ok(tookMs < 6_000, `another took over and was done after ${Math.round(tookMs)} ms`)
+  await exactWithin(t, machine, 6_000, 'another took over and', survivors, { groups: rooms, timeoutMs: 60_000 })
   // Whoever was stopped beyond its lease may have been claimed too; it is back, and nobody counts it as removed.
   await until(
     async () => await sum(survivors, 'instancesReaped') >= 2, { timeoutMs: 6_000, what: 'the victim and its first reaper to be cleaned up' }
@@ -70,14 +71,14 @@ t.test('a survivor that is killed between two steps of cleaning up is followed b
   const left = await until(async () => {
     const left = await redis.admin.scard(keys.index(victim.id))
     return left > 0 && left < 1_500 ? left : undefined
-  }, { timeoutMs: 8_000, everyMs: 5, what: 'the reaper to be at work' })
+  }, { timeoutMs: 60_000, everyMs: 5, what: 'the reaper to be at work' })
   await reaper.kill()
   t.pass(`killed with about ${left} of 1,500 groups left to remove`)
 
   const late = await startInstance(t, { redisUrl: redis.url, options })
   const guests = await crowd(t, late.port, ['room-0', 'room-1499'])
-  await exact([late], { groups: rooms, timeoutMs: 8_000 })
-  await until(async () => await sum([late], 'instancesReaped') === 2, { timeoutMs: 6_000 })
+  await exact([late], { groups: rooms, timeoutMs: 60_000 })
+  await until(async () => await sum([late], 'instancesReaped') === 2, { timeoutMs: 60_000 })
   const removed = await sum([late], 'membersReaped')
   t.ok(removed > 20 && removed <= left + 20, `it removed ${removed} members: the rest of one and those of the other`)
   for (const guest of guests) guest.close()

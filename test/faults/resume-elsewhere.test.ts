@@ -24,7 +24,7 @@ async function deafen ({ deaf }: { readonly deaf: Served }): Promise<void> {
 
 async function hearAgain ({ sending, deaf }: { readonly sending: Served, readonly deaf: Served }): Promise<void> {
   await redis.admin.call('ACL', 'SETUSER', 'default', '+subscribe')
-  await until(() => [sending, deaf].every(({ app }) => app.registry.health().status === 'up'), { timeoutMs: 10_000 })
+  await until(() => [sending, deaf].every(({ app }) => app.registry.health().status === 'up'), { timeoutMs: 60_000 })
 }
 
 async function loseLog (): Promise<void> {

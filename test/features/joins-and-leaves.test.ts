@@ -249,7 +249,7 @@ onRedis(t, redis, 'a join that fails under the policy reject leaves nothing half
   for (const outcome of outcomes) t.match(outcome, { status: 'rejected', reason: { code: /WSG_BACKPLANE_UNAVAILABLE|WSG_TIMEOUT/ } })
   t.strictSame(connection.groups, ['before'], 'what was joined before stays')
   proxy.blackhole(false)
-  await until(() => a.registry.health().status === 'up' && Number(a.registry.stats().redisReconnects) > 0, { timeoutMs: 8_000 })
+  await until(() => a.registry.health().status === 'up' && Number(a.registry.stats().redisReconnects) > 0, { timeoutMs: 60_000 })
   t.equal(await a.registry.groupCount('fails'), 0)
   t.equal(await a.registry.groupCount('before'), 1)
   t.strictSame(await a.registry.join(connection, 'fails'), { scope: 'cluster' })

@@ -141,7 +141,8 @@ onRedis(t, redis, 'an owner that goes silent in the middle of a request costs th
 })
 
 onEveryCluster(t, redis, 'an owner that closes while it is asked settles every request', async (t, cluster) => {
-  const [a, b] = [await cluster.start(), await cluster.start()]
+  const deadlines = { operationTimeoutMs: 500, joinTimeoutMs: 1_000 }
+  const [a, b] = [await cluster.start(deadlines), await cluster.start(deadlines)]
   const targets = await Promise.all(Array.from({ length: 20 }, async () => await b.open()))
   const asked: Array<Promise<unknown>> = []
   const ask = (): void => {

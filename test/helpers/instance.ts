@@ -145,7 +145,7 @@ export interface ExactOptions {
 
 /** Resolves when all instances are up and what they say of all groups is the truth. Returns how long it took. */
 export async function exact (
-  instances: readonly Instance[], { groups = [], every, timeoutMs = 15_000 }: ExactOptions = {}
+  instances: readonly Instance[], { groups = [], every, timeoutMs = 60_000 }: ExactOptions = {}
 ): Promise<number> {
   const began = performance.now()
   const last: { states: string[], wrong: string[] } = { states: [], wrong: [] }

@@ -42,8 +42,8 @@ export interface TestRedis {
   close (): Promise<void>
 }
 
-/** The keys of a group's log and of its idempotency keys. */
-const ofLogs = /\{0\}:[hlk]:/
+/** The keys of a group's log, of its idempotency keys, and the secret with which instances sign positions. */
+const ofLogs = /\{0\}:([hlk]:|secret$)/
 
 /** Starts a redis-server of this test's own on a free port of 127.0.0.1, and ends it with the test. */
 export async function startRedis (t: Test, options: RedisOptions = {}): Promise<TestRedis> {

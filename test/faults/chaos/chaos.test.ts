@@ -35,7 +35,7 @@ async function strike (name: string): Promise<void> {
   await faults[name]?.(stage)
   const healedAt = performance.now()
   // Every loss of data is told of before the next one, so that they can be counted.
-  await until(() => oracle.untold(cluster.lives).length === 0, { timeoutMs: 20_000, what: 'all to tell of the lost data' }).catch(() => {
+  await until(() => oracle.untold(cluster.lives).length === 0, { timeoutMs: 60_000, what: 'all to tell of the lost data' }).catch(() => {
     oracle.violate(
       'lostSilently', `${name}: not told of a loss of data: ${oracle.untold(cluster.lives).join()}`, oracle.untold(cluster.lives).length
     )

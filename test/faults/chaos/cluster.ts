@@ -71,7 +71,7 @@ export class Cluster {
   async pause (): Promise<void> {
     for (const instance of this.instances) instance.idle = false
     for (const instance of this.instances) this.#order(instance, { publish: 0 })
-    await until(() => this.instances.every(({ idle }) => idle), { timeoutMs: 15_000, what: 'all appends to settle' })
+    await until(() => this.instances.every(({ idle }) => idle), { timeoutMs: 60_000, what: 'all appends to settle' })
   }
 
   async spawn (instance: Instance, seed: number): Promise<void> {

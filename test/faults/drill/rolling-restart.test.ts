@@ -29,7 +29,7 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     const groupsOf = (reader: Reader): string[] => [roomOf(readers.indexOf(reader)), shared]
     const away = (): number => readers.filter(reader => !reader.isIn(groupsOf(reader))).length
     await Promise.all(readers.map(async ({ client }) => await client.join(shared)))
-    await until(() => away() === 0, { timeoutMs: 20_000, what: 'all clients to be there' })
+    await until(() => away() === 0, { timeoutMs: 60_000, what: 'all clients to be there' })
 
     const load = publish(t, redis.url)
     const backMs: number[] = []
@@ -38,7 +38,7 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
       const start = performance.now()
       await end(instance, signal)
       instances[i] = await forkInstance(ports[i] ?? 0, redis.url)
-      await until(() => away() === 0, { timeoutMs: 20_000, what: 'all clients to be back' })
+      await until(() => away() === 0, { timeoutMs: 60_000, what: 'all clients to be back' })
       backMs.push(Math.round(performance.now() - start))
     }
     await sleep(500)
