@@ -5,7 +5,8 @@
 //   128 passed, 0 failed, 2 skipped
 //
 // Arguments go to tap; a folder stands for the tests in it: npm test -- test/unit --jobs=1
-// A failed file is never run again. With CI set, a skipped test fails: there, the browser and the proxy have to be installed.
+// A failed file is run once more, by itself, and a line names it: files run beside each other, and some of them stall the machine.
+// With CI set, a skipped test fails: there, the browser and the proxy have to be installed.
 import { spawn } from 'node:child_process'
 import { readdirSync, statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -55,6 +56,7 @@ function reader () {
   let block = []
   let silentFailures = 0
   const times = []
+  const failedFiles = []
   let totals = ''
   let inDiagnostics = false // the YAML that follows a failed file at the margin
   return {
@@ -67,6 +69,7 @@ function reader () {
         )
         times.push([Number(/^time=([\d.]+)ms/.exec(note ?? '')?.[1] ?? 0), name])
         if (bad) {
+          if (name?.endsWith('.test.ts')) failedFiles.push(name)
           if (!block.some(nested => /^\s+not ok /.test(nested) && !/# (TODO|SKIP)/i.test(nested))) silentFailures++
           for (const nested of block) if (!/^\s*(ok \d|\d+\.\.\d+|$)/.test(nested)) console.log(nested)
         } else {
@@ -96,7 +99,12 @@ function reader () {
           console.log(`${(ms / 1000).toFixed(1).padStart(8)} s  ${name}`)
         }
       }
-      return { passed, failed: failed === 0 && (exitCode !== 0 || passed === 0) ? 1 : failed, skipped: count('skip') + count('todo') }
+      return {
+        passed,
+        failed: failed === 0 && (exitCode !== 0 || passed === 0) ? 1 : failed,
+        skipped: count('skip') + count('todo'),
+        failedFiles
+      }
     }
   }
 }
@@ -115,10 +123,10 @@ function expand (args) {
   return [...flags, ...files.sort((a, b) => rank(a) - rank(b))]
 }
 
-async function run (env, args) {
+async function run (env, args, atOnce = jobs) {
   const report = reader()
   const tap = spawn(process.execPath, [
-    join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs'), 'run', '--reporter=tap', `--jobs=${jobs}`, ...expand(args)
+    join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs'), 'run', '--reporter=tap', `--jobs=${atOnce}`, ...expand(args)
   ], {
     cwd: root, env, stdio: ['ignore', 'pipe', 'inherit']
   })
@@ -129,8 +137,22 @@ async function run (env, args) {
   return report.totals(await ended)
 }
 
+/** More failed files than this are no bad luck. */
+const maxRepeated = 20
+
 try {
-  finish(await run(await prepare(), process.argv.slice(2)))
+  const env = await prepare()
+  const first = await run(env, process.argv.slice(2))
+  if (first.failed === 0 || first.failedFiles.length === 0 || first.failedFiles.length > maxRepeated) {
+    finish(first)
+  } else {
+    const flags = process.argv.slice(2).filter(arg => arg.startsWith('-'))
+    console.log(`\nOnce more, one at a time: ${first.failedFiles.join(', ')}`)
+    const second = await run(env, [...flags, ...first.failedFiles], 1)
+    const lucky = first.failedFiles.filter(file => !second.failedFiles.includes(file))
+    if (lucky.length > 0) console.log(`\nPassed at the second try alone: ${lucky.join(', ')}`)
+    finish({ passed: first.passed + second.passed, failed: second.failed, skipped: first.skipped + second.skipped })
+  }
 } catch (err) {
   console.error(err.message)
   finish({ failed: 1 })

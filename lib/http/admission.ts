@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandle
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
 import type { Admission } from '../hub/admissions.ts'
+import { toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
 /** Admissions of upgrades that are about to become connections, for the handler that takes them over. */
@@ -25,7 +26,11 @@ export function greetUpgrades (gate: Gate): onRequestHookHandler {
 export function admitUpgrades (app: FastifyInstance, gate: Gate): void {
   const admit: preHandlerAsyncHookHandler = async (request, reply) => {
     if (!request.ws) return
-    const admission = await gate.admit(addressOf(request), request.identity)
+    const admission = await gate.admit(addressOf(request), request.identity).catch((error: unknown) => {
+      // An identity that a hook of the service set, and that nobody has read yet.
+      request.log.error({ err: error }, 'an upgrade could not be admitted')
+      throw toAnswer(error)
+    })
     if ('code' in admission) throw refused(reply, admission)
     const socket = reply.raw.socket
     if (socket === null || socket.destroyed) return gate.leave(admission)

@@ -125,16 +125,19 @@ t.test('an identity that cannot be understood is refused, with the reason in the
   }
 })
 
-t.test('an identity that a hook of the service set is read as one of authenticate, though after the upgrade', async t => {
+t.test('an identity that a hook of the service set is read as one of authenticate, before the upgrade', async t => {
   const { app, logs, listen } = await service(t)
   let connected = 0
   app.get('/ws', {
     websocket: true,
     preHandler: async request => { request.identity = { userId: 'john', expiresAt: 'soon' } }
   }, app.wsHandler({ onConnect () { connected++ }, onMessage () {} }))
-  t.strictSame(await connect(t, `${await listen()}/ws`).closed, { code: 1011, reason: 'internal error' })
+  const { statusCode, body } = await upgradeStatus(`${await listen()}/ws`)
+  t.equal(statusCode, 500)
+  t.match(JSON.parse(body), { code: 'WSG_IDENTITY_INVALID' })
+  t.notMatch(body, 'soon')
   t.equal(connected, 0)
-  t.ok(logs.some(({ msg }) => msg === 'a connection could not be opened'))
+  t.ok(logs.some(({ msg }) => msg === 'an upgrade could not be admitted'))
 })
 
 t.test('memberInfo that returns a promise fails the join', async t => {
