@@ -71,7 +71,7 @@ t.test('12,000 groups whose members were all replaced during an outage that Redi
   await until(async () => await isDown(replaced))
   for (const guest of old) guest.terminate()
   await until(async () => (await replaced.ask('stats')).connections === 0)
-  await crowd(t, replaced.port, rooms)
+  const present = await crowd(t, replaced.port, rooms)
 
   machine.restart()
   const began = performance.now()
@@ -80,5 +80,8 @@ t.test('12,000 groups whose members were all replaced during an outage that Redi
   machine.within(t, performance.now() - began, 5_000, 'from the start of the server until all is stored')
   await exact(instances, { every: 7 })
   t.equal((await redis.keys()).filter(key => key.includes(':r:')).length, names.length)
+  // More than a close gives back within its two seconds on a busy machine.
+  for (const guest of present) guest.terminate()
+  await exact(instances, { groups: names, every: 7 })
   await closeClean(t, redis, instances)
 })
