@@ -127,7 +127,8 @@ export class AppendQueue {
   async #settle ({ items, lanes }: Batch<Item>): Promise<void> {
     let failure: Error | undefined
     for (;;) {
-      expire(items, failure)
+      // While Redis answers, a message waits for those before it: the deadline is for Redis, not for our own queue.
+      if (failure !== undefined || !this.#link.up) expire(items, failure)
       if (items.length === 0) return
       try {
         return resolveAll(items, await this.#send(items))
