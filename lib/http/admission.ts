@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerAsyncHookHandler } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
-import type { Admission } from '../hub/admissions.ts'
+import type { Admission } from '../connection/admissions.ts'
 import { toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
