@@ -58,7 +58,9 @@ export function takeAdmission (request: FastifyRequest): Admission | undefined {
 function addressOf (request: FastifyRequest): ClientAddress | undefined {
   // Under injectWS of @fastify/websocket there is no network socket, and no address.
   const ip = request.ip as string | undefined
-  return ip === undefined || ip === '' ? undefined : { key: addressKey(ip), isPrivate: isPrivateAddress(addressKey(ip)) }
+  if (ip === undefined || ip === '') return undefined
+  const key = addressKey(ip)
+  return { key, isPrivate: isPrivateAddress(key) }
 }
 
 function refused (reply: FastifyReply, { code, detail, retryAfterSeconds }: Refusal): WebsocketGroupsError {
