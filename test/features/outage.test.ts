@@ -35,7 +35,7 @@ async function kill (cluster: RedisCluster, ...instances: TestInstance[]): Promi
 async function revive (cluster: RedisCluster, ...instances: TestInstance[]): Promise<void> {
   await cluster.redis.restart()
   await until(
-    () => instances.every(({ registry }) => registry.health().status === 'up'), { timeoutMs: 8_000, what: 'the instances to be up again' }
+    () => instances.every(({ registry }) => registry.health().status === 'up'), { timeoutMs: 60_000, what: 'the instances to be up again' }
   )
 }
 
