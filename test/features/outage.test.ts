@@ -1,6 +1,4 @@
 import t from 'tap'
-import Fastify from 'fastify'
-import websocketGroups from '../../plugin.ts'
 import { heard, reach, redisCluster, startInstance, type InstanceOptions, type RedisCluster, type TestInstance } from '../helpers/app.ts'
 import { atOnce } from '../helpers/at-once.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
@@ -8,6 +6,7 @@ import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { service } from '../helpers/service.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
 
@@ -36,7 +35,7 @@ async function kill (cluster: RedisCluster, ...instances: TestInstance[]): Promi
 async function revive (cluster: RedisCluster, ...instances: TestInstance[]): Promise<void> {
   await cluster.redis.restart()
   await until(
-    () => instances.every(({ registry }) => registry.health().status === 'up'), { timeoutMs: 8_000, what: 'the instances to be up again' }
+    () => instances.every(({ registry }) => registry.health().status === 'up'), { timeoutMs: 60_000, what: 'the instances to be up again' }
   )
 }
 
@@ -323,9 +322,7 @@ t.test('boot `degraded`: ready without Redis once the deadline is over', async (
 })
 
 t.test('boot `fail`: the boot fails with what is wrong, in time', async (t) => {
-  const app = Fastify()
-  t.teardown(async () => await app.close())
-  await app.register(websocketGroups, { redis: `redis://127.0.0.1:${await freePort()}`, bootTimeoutMs: 200, outage: { boot: 'fail' } })
+  const { app } = await service(t, { redis: `redis://127.0.0.1:${await freePort()}`, bootTimeoutMs: 200, outage: { boot: 'fail' } })
   machine.restart()
   const started = performance.now()
   await t.rejects(
