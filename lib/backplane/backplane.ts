@@ -59,6 +59,11 @@ export interface Envelope {
    * backplane.
    */
   readonly except: readonly string[]
+  /**
+   * The members here were given the message before its log lost data, and it was stored anew: they are told its new position, and not given
+   * the message again.
+   */
+  readonly repeated?: boolean | undefined
   /** A slow client may miss it. */
   readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */

@@ -131,6 +131,7 @@ export class LogFollowers {
     if (!this.#link.up || this.#sweeping) return
     this.#sweeping = true
     try {
+      for (const follower of this.#followers.values()) follower.tidy()
       const quiet = [...this.#followers.values()].filter(({ position, buffering }) => position !== undefined && !buffering)
       for (const some of chunks(quiet, probesAtOnce)) {
         const before = some.map(({ position }) => position)
