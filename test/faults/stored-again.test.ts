@@ -1,11 +1,12 @@
 // A publisher whose call was carried out and whose answer was lost tries again. When the log lost the message meanwhile, the message is
 // stored anew: whoever was given it before must not be given it again.
 import t, { type Test } from 'tap'
-import { openFramed, serve, type Served } from '../features/framed/framed-client.ts'
+import { openFramed } from '../features/framed/framed-client.ts'
 import { connect } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
+import { serve, type Served } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 import { Wire } from './chaos/wire.ts'
 
