@@ -37,7 +37,7 @@ export class LocalMember {
 
   /** Gives one message to this member alone. Returns whether the connection took it. */
   deliver (envelope: Envelope): boolean {
-    if (envelope.except.length > 0 && isExcepted(this.connection, new Set(envelope.except))) {
+    if (envelope.repeated === true || (envelope.except.length > 0 && isExcepted(this.connection, new Set(envelope.except)))) {
       this.passOver(envelope)
       return false
     }
@@ -104,6 +104,9 @@ export class LocalMember {
   }
 }
 
+/** Ids of connections and names of sessions that a message is not for. */
+export type Excepted = Pick<ReadonlySet<string>, 'has'>
+
 interface Excludable {
   readonly id: string
   readonly sessionName?: string | undefined
@@ -113,6 +116,6 @@ interface Excludable {
  * Whether a message with these exceptions is not for the connection. A connection id has a dot in it and the name of a session has none, so
  * one list holds both.
  */
-export function isExcepted ({ id, sessionName }: Excludable, except: ReadonlySet<string>): boolean {
+export function isExcepted ({ id, sessionName }: Excludable, except: Excepted): boolean {
   return except.has(id) || (sessionName !== undefined && except.has(sessionName))
 }

@@ -6,7 +6,7 @@ import { constants, deflateRawSync } from 'node:zlib'
 import type { ConnectionCallbacks, WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect, type TestClient } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
-import { gate, service } from './service.ts'
+import { gate, service } from '../helpers/service.ts'
 
 interface Running {
   readonly url: string

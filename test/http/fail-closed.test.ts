@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import type { Identity, WebsocketGroupsOptions, WsAuthOptions } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
-import { service, type Service } from './service.ts'
+import { service, type Service } from '../helpers/service.ts'
 
 const bearer = { headers: { authorization: 'Bearer x', origin: 'https://app.example' } }
 /** What must not get out. */

@@ -2,12 +2,12 @@ import t from 'tap'
 import autoload from '@fastify/autoload'
 import websocket from '@fastify/websocket'
 import { setImmediate } from 'node:timers/promises'
-import Fastify, { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { until } from '../helpers/until.ts'
-import { bareService, service } from './service.ts'
+import { bareService, service } from '../helpers/service.ts'
 
 const machine = watchMachine(t)
 
@@ -81,9 +81,7 @@ t.test('beside @fastify/autoload, which adds options of its own', async t => {
   app.decorate('websocketGroupsTest', async (options: object) => {
     seen.push(options)
     // The options that autoload hands to a plugin are fine for this one, were it the plugin that autoload loads.
-    const other = Fastify()
-    await other.register(websocketGroups, options)
-    await other.close()
+    await service(t, options)
   })
   await app.register(autoload, { dir })
   const url = await listen()

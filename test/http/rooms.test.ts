@@ -3,7 +3,7 @@ import { MemoryBackplane } from '../../lib/backplane/memory/index.ts'
 import { WebsocketGroupsError, type Identity, type RoomOptions } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
-import { service } from './service.ts'
+import { service } from '../helpers/service.ts'
 
 const users: Record<string, Identity> = { 'john-token': { userId: 'john', name: 'John' } }
 const authenticate = (token: string): Identity | undefined => users[token]

@@ -57,7 +57,9 @@ export class Oracle {
   report (life: string, report: Report): void {
     switch (report[0]) {
       case 'open': return this.#open(life, report[1], { epoch: report[2], offset: report[3], nonce: report[4] })
-      case 'got': return this.#got(life, report[1], { epoch: report[2], offset: report[3], nonce: report[4] }, report[5])
+      case 'got':
+      case 'repeated':
+        return this.#got(life, report[1], { epoch: report[2], offset: report[3], nonce: report[4] }, report[5], report[0] === 'repeated')
       case 'gap': return this.#gap(life, report[1], report[2], { epoch: report[3], offset: report[4], nonce: report[5] })
       case 'stored': {
         const place = { epoch: report[2], offset: report[3], nonce: report[4] }
@@ -148,7 +150,7 @@ export class Oracle {
     })
   }
 
-  #got (life: string, group: number, place: Place, id: string): void {
+  #got (life: string, group: number, place: Place, id: string, repeated: boolean): void {
     this.totals.delivered++
     this.#place(group, place, id)
     if (!this.#tracks.has(`${life} ${group}`)) this.#open(life, group, { ...place, offset: place.offset - 1 })
@@ -161,7 +163,8 @@ export class Oracle {
     else if (!first && place.offset <= last.offset) this.violate('reordered', what)
     const before = track.got.get(id)
     if (track.places.has(key(group, place))) this.violate('doubled', what)
-    else if (before !== undefined && before < losses) this.totals.repeatedAfterLoss++
+    else if (repeated && before !== undefined && before < losses) this.totals.repeatedAfterLoss++
+    else if (repeated) this.violate('lostSilently', `${what}, and passed it over`)
     else if (before !== undefined) this.violate('doubled', what)
     const [publisher = '', , number = ''] = id.split('/')
     if ((track.numbers.get(publisher) ?? -1) >= Number(number) && before === undefined) {

@@ -2,7 +2,8 @@ import t from 'tap'
 import type { FastifyInstance } from 'fastify'
 import type { Identity, WebsocketGroupsOptions } from '../../../plugin.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
-import { connectFramed, openFramed, serve, type Served } from './framed-client.ts'
+import { serve, type Served } from '../../helpers/service.ts'
+import { connectFramed, openFramed } from './framed-client.ts'
 import type { Test } from 'tap'
 
 noUnhandled(t)

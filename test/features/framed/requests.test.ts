@@ -2,9 +2,10 @@ import t from 'tap'
 import type { Connection } from '../../../plugin.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { serve } from '../../helpers/service.ts'
 import { startProxy } from '../../helpers/tcp-proxy.ts'
 import { until } from '../../helpers/until.ts'
-import { openFramed, serve } from './framed-client.ts'
+import { openFramed } from './framed-client.ts'
 
 noUnhandled(t)
 

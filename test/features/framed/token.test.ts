@@ -1,7 +1,8 @@
 import t, { type Test } from 'tap'
 import type { Connection } from '../../../plugin.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
-import { openFramed, serve } from './framed-client.ts'
+import { serve } from '../../helpers/service.ts'
+import { openFramed } from './framed-client.ts'
 
 noUnhandled(t)
 

@@ -1,8 +1,9 @@
 import t from 'tap'
 import { watchMachine } from '../../helpers/machine.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { serve } from '../../helpers/service.ts'
 import { until } from '../../helpers/until.ts'
-import { connectFramed, openFramed, serve } from './framed-client.ts'
+import { connectFramed, openFramed } from './framed-client.ts'
 
 noUnhandled(t)
 const machine = watchMachine(t)

@@ -63,8 +63,7 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, maxPayload = 1_
       intake: new IntakeBudget(resolveLimits(), metrics),
       scheduler: new FlushScheduler(limits, metrics, silentLog),
       metrics,
-      enter: () => undefined,
-      release: async () => {}
+      host: { enter: () => undefined, release: async () => {} }
     })
     connection.start({} as unknown as Parameters<LocalConnection['start']>[0])
   })
