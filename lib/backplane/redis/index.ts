@@ -95,6 +95,10 @@ export class RedisBackplane implements Backplane {
     return await this.#open.blocks.list()
   }
 
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await this.#open.instances()
+  }
+
   async count (group: string): Promise<number> {
     return await this.#open.writer.count(group)
   }
