@@ -120,8 +120,9 @@ export class Partition {
 
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(isDefined)
-    // Different settings of a log are worth a line, but no trouble: they leave `state` as it is.
-    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.differences.problem].filter(isDefined)
+    // What is worth a line, but no trouble, leaves `state` as it is.
+    const warnings = [this.#lease.warning, this.writer.differences.problem]
+    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(isDefined)
   }
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */

@@ -1,6 +1,5 @@
 import { Redis, type RedisOptions } from 'ioredis'
-
-export type RedisSource = string | RedisOptions | Redis
+import { optionsOf, type RedisSource } from './source.ts'
 
 /** Short, as memberships are to be back within two seconds of the return of Redis. */
 const maxRetryMs = 500
@@ -10,11 +9,14 @@ const maxRetryMs = 500
  * duplicated.
  */
 export function connect (source: RedisSource, role: 'command' | 'subscribe'): Redis {
+  const options = optionsOf(source)
+  const withSentinels = options.sentinels !== undefined && options.sentinels !== null
   const overrides: RedisOptions = {
     keyPrefix: '',                          // keys.ts names everything; ioredis would not prefix channels
     lazyConnect: false,
     enableOfflineQueue: false,
-    enableReadyCheck: true,
+    // It asks INFO, which may be forbidden: greeting.ts does it with PING. With Sentinel it looks whether this is a master.
+    enableReadyCheck: withSentinels,
     autoResubscribe: false,
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
@@ -27,17 +29,12 @@ export function connect (source: RedisSource, role: 'command' | 'subscribe'): Re
     stringNumbers: false,
     replyMapping: 'legacy',
     retryStrategy: attempt => Math.min(50 * 2 ** Math.min(attempt - 1, 10), maxRetryMs) * (0.8 + Math.random() * 0.2),
-    reconnectOnError: undefined
+    reconnectOnError: undefined,
+    // Without it a client stays on a demoted master that hangs, and reads stale messages from it when it wakes.
+    ...withSentinels ? { failoverDetector: true } : {}
   }
-  if (typeof source === 'string') return new Redis(source, overrides)
-  if (source instanceof Redis || 'duplicate' in source) {
-    const client = source as Redis
-    return client.duplicate({ ...overrides, ...sentinelOverrides(client.options) })
-  }
-  return new Redis({ ...source, ...overrides, ...sentinelOverrides(source) })
-}
-
-/** Without it a client stays on a demoted master that hangs, and reads stale messages from it when it wakes. */
-function sentinelOverrides ({ sentinels }: RedisOptions): RedisOptions {
-  return sentinels === undefined || sentinels === null ? {} : { failoverDetector: true }
+  // The client of the user's own copy of ioredis.
+  if (typeof source === 'object' && !(source instanceof Redis) && 'duplicate' in source) return (source as unknown as Redis).duplicate(overrides)
+  // After those of a URL: its query may name any option.
+  return new Redis({ ...options, ...overrides })
 }

@@ -2,9 +2,12 @@ import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
 import { CallDeadline } from './call-deadline.ts'
-import { connect, type RedisSource } from './connect.ts'
+import { connect } from './connect.ts'
+import { greet } from './greeting.ts'
 import { isReply, toBackplaneError } from './reply-errors.ts'
-import { bytesCommands, type RedisCommand, type Script } from './script.ts'
+import { ErrorCleaner } from './safe-error.ts'
+import { bytesCommands, hashFirst, type RedisCommand, type Script } from './script.ts'
+import { namespaceOf, type RedisSource } from './source.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
 const pingIntervalMs = 1_000
@@ -38,6 +41,7 @@ export class Link {
   readonly #role: string
   readonly #deadlineMs: number
   readonly #listeners: LinkEvents[] = []
+  readonly #errors: ErrorCleaner
   /** What fails each call that is under way, and whether that is a bulk read. */
   readonly #calls = new Map<(error: Error) => void, boolean>()
   #state: 'down' | 'up' | 'tripped' = 'down'
@@ -57,16 +61,19 @@ export class Link {
     this.#role = role
     this.#deadlineMs = deadlineMs
     this.redis = connect(source, role)
+    this.#errors = new ErrorCleaner(this.redis.options)
+    const { db } = namespaceOf(source)
     this.redis.on('connect', () => { this.#lastSign = performance.now() })
     this.redis.on('ready', () => {
-      this.#connects++
-      this.#up()
+      const connection = ++this.#connects
+      void greet(this.redis, db, {
+        ready: () => this.#up(),
+        refused: error => this.#reportError(error),
+        stands: () => connection === this.#connects && this.redis.status === 'ready' && !this.#closed
+      })
     })
     this.redis.on('close', () => this.#down())
-    this.redis.on('error', (error: Error) => {
-      this.#lastError = error
-      for (const listener of this.#listeners) listener.error?.(error)
-    })
+    this.redis.on('error', (error: Error) => this.#reportError(error))
     this.#pinger = setInterval(() => this.#watch(), pingIntervalMs).unref()
   }
 
@@ -161,16 +168,7 @@ export class Link {
   }
 
   async #byHash (evalsha: RedisCommand, evaluate: RedisCommand, bulk = false): Promise<unknown> {
-    const command = async (redis: Redis, settled: () => boolean): Promise<unknown> => {
-      try {
-        return await evalsha(redis)
-      } catch (error) {
-        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
-        // The caller heard of a timeout and may have sent something newer since.
-        if (settled()) throw error
-        return await evaluate(redis)
-      }
-    }
+    const command = hashFirst(evalsha, evaluate)
     return await (bulk ? this.runBulk(command) : this.run(command))
   }
 
@@ -204,7 +202,13 @@ export class Link {
     return (this.redis.stream as { readonly bytesRead?: number } | undefined)?.bytesRead ?? 0
   }
 
-  #translate (error: Error): Error {
+  #reportError (error: Error): void {
+    const clean = this.#lastError = this.#errors.clean(error)
+    for (const listener of this.#listeners) listener.error?.(clean)
+  }
+
+  #translate (raw: Error): Error {
+    const error = this.#errors.clean(raw)
     if (isReply(error)) {
       this.#answered()
       this.#lastError = error

@@ -1,5 +1,6 @@
 import { Command, type Redis } from 'ioredis'
 import { createHash } from 'node:crypto'
+import { isUnknownScript } from './reply-errors.ts'
 
 export type RedisCommand = (redis: Redis) => Promise<unknown>
 
@@ -32,4 +33,18 @@ export function bytesCommands (
   const command = (name: string, script: string): RedisCommand =>
     async redis => await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
   return [command('evalsha', sha), command('eval', lua)]
+}
+
+/** The call of a script by its hash, and by its text where that may help. */
+export function hashFirst (byHash: RedisCommand, byText: RedisCommand): (redis: Redis, settled: () => boolean) => Promise<unknown> {
+  return async (redis, settled) => {
+    try {
+      return await byHash(redis)
+    } catch (error) {
+      if (!(error instanceof Error) || !isUnknownScript(error)) throw error
+      // The caller heard of a timeout and may have sent something newer since.
+      if (settled()) throw error
+      return await byText(redis)
+    }
+  }
 }
