@@ -1,3 +1,4 @@
+import { WebsocketGroupsError } from './errors.ts'
 import type { Broadcaster } from './delivery/broadcaster.ts'
 import { assertBlockMs } from './groups/blocklist.ts'
 import type { GroupReads } from './groups/reads.ts'
@@ -16,6 +17,8 @@ export interface RegistryParts {
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
   readonly commands: ConnectionCommands
+  /** Where the application is: what reads or changes something beyond this instance works in between only. */
+  readonly phase: () => 'booting' | 'open' | 'closed'
   readonly health: () => Health
   readonly stats: () => Stats
 }
@@ -33,50 +36,50 @@ export class GroupRegistry implements Registry {
   }
 
   async join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult> {
-    return await this.#parts.commands.join(connection, group, options)
+    return await this.#open.commands.join(connection, group, options)
   }
 
   async leave (connection: AnyConnection | string, group: string): Promise<boolean> {
-    return await this.#parts.commands.leave(connection, group)
+    return await this.#open.commands.leave(connection, group)
   }
 
   async leaveAll (connection: AnyConnection | string): Promise<number> {
-    return await this.#parts.commands.leaveAll(connection)
+    return await this.#open.commands.leaveAll(connection)
   }
 
   async groups (connection: AnyConnection | string): Promise<readonly string[]> {
-    return await this.#parts.commands.groups(connection)
+    return await this.#open.commands.groups(connection)
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#parts.broadcaster.toGroups(group, data, options)
+    return await this.#open.broadcaster.toGroups(group, data, options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#parts.broadcaster.toAll(data, options)
+    return await this.#open.broadcaster.toAll(data, options)
   }
 
   async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#parts.broadcaster.toUser(userId, data, options)
+    return await this.#open.broadcaster.toUser(userId, data, options)
   }
 
   async sendTo (connectionId: string, data: Data): Promise<boolean> {
-    return await this.#parts.commands.send(connectionId, data)
+    return await this.#open.commands.send(connectionId, data)
   }
 
   async disconnect (target: AnyConnection | string | { readonly userId: string }, options: CloseOptions = {}): Promise<number> {
     const { code = CloseCode.Normal, reason = '' } = options
-    if (typeof target === 'object' && !('id' in target)) return await this.#parts.commands.disconnectUser(target.userId, code, reason)
-    return await this.#parts.commands.disconnect(target, code, reason)
+    if (typeof target === 'object' && !('id' in target)) return await this.#open.commands.disconnectUser(target.userId, code, reason)
+    return await this.#open.commands.disconnect(target, code, reason)
   }
 
   async block (target: BlockTarget, { forMs }: BlockOptions): Promise<number> {
     assertBlockMs(forMs)
-    return await this.#parts.commands.block(target, forMs)
+    return await this.#open.commands.block(target, forMs)
   }
 
   async unblock (target: BlockTarget): Promise<void> {
-    await this.#parts.commands.block(target, 0)
+    await this.#open.commands.block(target, 0)
   }
 
   get (connectionId: string): Connection | undefined {
@@ -96,15 +99,15 @@ export class GroupRegistry implements Registry {
   }
 
   async groupCount (group: string, options?: ReadOptions): Promise<number> {
-    return await this.#parts.reads.count(group, options)
+    return await this.#open.reads.count(group, options)
   }
 
   async members (group: string, options?: ReadOptions): Promise<MemberList> {
-    return await this.#parts.reads.members(group, options)
+    return await this.#open.reads.members(group, options)
   }
 
   async history (group: string, options?: HistoryOptions): Promise<History> {
-    return await this.#parts.reads.history(group, options)
+    return await this.#open.reads.history(group, options)
   }
 
   health (): Health {
@@ -113,5 +116,13 @@ export class GroupRegistry implements Registry {
 
   stats (): Stats {
     return this.#parts.stats()
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE before the application is ready, WSG_CLOSED after it was closed */
+  get #open (): RegistryParts {
+    const phase = this.#parts.phase()
+    if (phase === 'closed') throw new WebsocketGroupsError('WSG_CLOSED')
+    if (phase === 'booting') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'wait for app.ready(): the plugin is not started')
+    return this.#parts
   }
 }

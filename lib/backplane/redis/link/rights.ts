@@ -31,10 +31,7 @@ function rightsOfInstances (keys: Keys): Right[] {
   const inbox = keys.channel({ kind: 'instance', name: instance })
   return [
     ...rightsOfWriters(keys),
-    ...(['group', 'user', 'instance', 'all'] as const).flatMap(kind => {
-      const channel = keys.channel({ kind, name: 'name' })
-      return [['subscribe', channel], ['unsubscribe', channel]]
-    }),
+    ...(['group', 'user', 'instance', 'all'] as const).map(kind => ['unsubscribe', keys.channel({ kind, name: 'name' })]),
     ['publish', inbox, ''], ['pubsub', 'numsub', inbox],
     ['llen', log], ['pttl', meta],
     ['set', secret, '', 'EX', '1', 'NX'], ['get', secret], ['expire', secret, '1'],
@@ -57,19 +54,26 @@ function rightsOfInstances (keys: Keys): Right[] {
 
 /**
  * Reads which rights this user lacks. A server older than 7.0 cannot tell.
- * ARGV of each right: how many words it has, its words
+ * ARGV of each right: how many words it has, its words. The opposite of UNSUBSCRIBE is not named, so that whoever watches the connection
+ * does not take it for one that subscribes; it is looked at all the same.
  * Returns command and first argument of each that is missing.
  */
 const readMissing = new Script(`
 local permitted, missing, at = redis.acl_check_cmd, {}, 1
 if not permitted then return missing end
+local function check (words)
+  local known, allowed = pcall(permitted, unpack(words))
+  if known and allowed then return end
+  missing[#missing + 1] = words[1]
+  missing[#missing + 1] = words[2] or ''
+end
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   local words = {unpack(ARGV, at + 1, at + count)}
-  local known, allowed = pcall(permitted, unpack(words))
-  if not known or not allowed then
-    missing[#missing + 1] = words[1]
-    missing[#missing + 1] = words[2] or ''
+  check(words)
+  if words[1] == 'unsubscribe' then
+    words[1] = string.sub(words[1], 3)
+    check(words)
   end
   at = at + 1 + count
 end
