@@ -11,6 +11,7 @@ import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
 import type { WhenDown } from './log/append-queue.ts'
 import { LogFollowers } from './log/followers.ts'
+import { Audit } from './membership/audit.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
 import { livingInstances } from './membership/living.ts'
@@ -81,7 +82,7 @@ export class Partition {
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     const store = new MemberStore(command, keys, local)
     this.#lease = new Lease(command, keys, local, store, options.leaseMs)
-    this.members = new MemberReconciler(command, store, this.#lease, local, report)
+    this.members = new MemberReconciler(command, store, this.#lease, local, new Audit(command, keys, local, options.leaseMs), report)
     this.users = new UserCounts(command, keys, this.#lease, local)
     this.blocks = new BlockStore(command, keys)
     this.#parts = [this.#lease, this.members, this.subscriptions, this.#followers]

@@ -23,6 +23,8 @@ export interface LeaseEvents {
   readonly resumed?: ((lost: boolean) => void) | undefined
   /** Memberships may not be written: the others may count this instance as dead, and have removed them. */
   readonly suspended?: (() => void) | undefined
+  /** A beat was answered. */
+  readonly renewed?: (() => void) | undefined
   /** `problem` may have changed. */
   readonly changed?: (() => void) | undefined
   /** Registering failed for a reason that waiting cannot heal. */
@@ -195,6 +197,7 @@ export class Lease {
     try {
       await this.#beating
       this.#failure = undefined
+      for (const { renewed } of this.#listeners) renewed?.()
     } catch (error) {
       this.#failure = error as Error
       // No event tells that time runs out.

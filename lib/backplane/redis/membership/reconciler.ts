@@ -3,6 +3,7 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import { Throttle } from '../batching.ts'
 import type { Link } from '../link/link.ts'
+import type { Audit } from './audit.ts'
 import type { Lease } from './lease.ts'
 import type { MemberStore } from './store.ts'
 
@@ -33,6 +34,7 @@ export class MemberReconciler {
   readonly #store: MemberStore
   readonly #lease: Lease
   readonly #local: LocalInstance
+  readonly #audit: Audit
   readonly #changed: () => void
   #changes = new Map<string, Change>()
   readonly #dirty = new Map<string, Check>()
@@ -40,19 +42,25 @@ export class MemberReconciler {
   #allDirty: Check | undefined
   readonly #pace = new Throttle()
   #flushing: Promise<void> | undefined
+  #looking: Promise<void> | undefined
   #retryTimer: NodeJS.Timeout | undefined
   #retryMs = minRetryMs
   #repairing = false
   #failure: Error | undefined
   #closed = false
 
-  constructor (link: Link, store: MemberStore, lease: Lease, local: LocalInstance, changed: () => void) {
+  constructor (link: Link, store: MemberStore, lease: Lease, local: LocalInstance, audit: Audit, changed: () => void) {
     this.#link = link
     this.#store = store
     this.#lease = lease
     this.#local = local
+    this.#audit = audit
     this.#changed = changed
-    lease.on({ resumed: lost => this.#resume(lost), suspended: () => this.#suspend() })
+    lease.on({
+      resumed: lost => this.#resume(lost),
+      suspended: () => this.#suspend(),
+      renewed: () => { this.#looking ??= this.#look().finally(() => { this.#looking = undefined }) }
+    })
   }
 
   /** What should be stored by now and is not. */
@@ -88,7 +96,20 @@ export class MemberReconciler {
     clearTimeout(this.#retryTimer)
     this.#pace.close()
     for (const { stored } of this.#changes.values()) stored.resolve()
+    await this.#looking
     await this.#flushing
+  }
+
+  /** Beside each beat: what Redis lost of the memberships is written anew. Never rejects: the next beat looks again. */
+  async #look (): Promise<void> {
+    if (this.#closed || !this.#lease.active) return
+    try {
+      const lost = await this.#audit.next(this.#lease.generation, group => this.#changes.has(group) || this.#dirty.has(group))
+      for (const group of lost) this.#markDirty(group)
+      this.#flushSoon()
+    } catch (error) {
+      this.#local.log.debug({ err: error }, 'memberships could not be compared with what is stored')
+    }
   }
 
   /** This instance is registered. `lost`: what was stored before cannot be relied on. */
