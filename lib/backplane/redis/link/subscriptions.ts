@@ -151,7 +151,7 @@ export class Subscriptions {
     channel.answer ??= deferred()
     await withDeadline(channel.answer.promise, this.#waitMs, () => {
       if (channel.wanted && !channel.acked) this.#setInterrupted(channel, true)
-      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no acknowledged subscription to ${name} within ${this.#waitMs} ms`)
+      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `the subscription to ${name} was not acknowledged within ${this.#waitMs} ms`)
     })
   }
 

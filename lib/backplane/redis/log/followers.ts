@@ -242,7 +242,7 @@ export class LogFollowers {
   }
 
   #retryLater (error: unknown): void {
-    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#local.log.error({ err: error }, 'a log could not be read')
+    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#local.log.error({ err: error }, 'the log of a group could not be read')
     if (this.#closed) return
     this.#retryTimer ??= setTimeout(() => {
       this.#retryTimer = undefined

@@ -58,7 +58,7 @@ export class SettingsDifferences {
   #latest = ''
 
   constructor (log?: FastifyBaseLogger, now?: () => number) {
-    this.#warn = log && oncePerMinute(log, 'processes keep the log of a group with different settings: the larger ones count')
+    this.#warn = log && oncePerMinute(log, 'processes have different settings for the log of a group: the larger ones apply')
     this.#groups = new BoundedMap({ maxWeight: maxTold, maxAgeMs: toldMs, now })
   }
 
