@@ -91,7 +91,7 @@ export class Instance {
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane
     if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
-    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
+    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: the outage policies apply')
   }
 
   /**
@@ -210,8 +210,8 @@ export class Instance {
 
   #stateChanged (): void {
     const { state, problems } = this.#backplane
-    if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
-    this.#log.info('backplane is up')
+    if (state !== 'up') return this.#log.warn({ state, problems }, 'the backplane is not up')
+    this.#log.info('the backplane is up')
     // Blocks that others made meanwhile did not reach this instance.
     void this.#parts.blocks.load()
     // The members of this instance are stored again. Whoever read a list before that lacks them.

@@ -56,7 +56,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const logs = new GroupLogs(options)
   const cache = new LogCache()
   const proofKeys = new ProofKeys(backplane, options.secret, error => {
-    log.warn({ err: error }, 'the key that all instances share cannot be had')
+    log.warn({ err: error }, 'the secret that all instances share could not be read')
   })
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
   const logged = new LoggedPublish(backplane, logs)

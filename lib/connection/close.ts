@@ -13,9 +13,9 @@ export const closeReasons: Readonly<Record<CloseCode, string>> = {
   [CloseCode.ServiceRestart]: 'server restarts',
   [CloseCode.TryAgainLater]: 'too many messages before the connection was ready',
   [CloseCode.SlowConsumer]: 'client reads too slowly',
-  [CloseCode.BadFrame]: 'no valid frame',
+  [CloseCode.BadFrame]: 'invalid frame',
   [CloseCode.TokenExpired]: 'token expired',
-  [CloseCode.OtherUser]: 'token of another user',
+  [CloseCode.OtherUser]: 'the token belongs to another user',
   [CloseCode.NoHello]: 'no hello in time'
 }
 
@@ -44,7 +44,7 @@ export function isSendableClose (code: unknown, reason: unknown): boolean {
 /** @throws {WebsocketGroupsError} WSG_CLOSE_CODE_INVALID */
 export function assertClose (code: number, reason: string): void {
   if (isSendableClose(code, reason)) return
-  const kind = typeof reason === 'string' ? `reason of ${Buffer.byteLength(reason)} bytes` : 'reason that is no string'
+  const kind = typeof reason === 'string' ? `reason of ${Buffer.byteLength(reason)} bytes` : 'reason that is not a string'
   throw new WebsocketGroupsError('WSG_CLOSE_CODE_INVALID', `got code ${String(code)} with a ${kind}`)
 }
 

@@ -88,9 +88,9 @@ export class FramedSession implements RequestHandler {
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#connection.closed) return
-    if (isBinary) return this.#violation('a binary frame')
+    if (isBinary) return this.#violation('frames must be text')
     // Anybody may send this one, before anything is known of him but his token.
-    if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`a hello of more than ${maxHelloBytes} bytes`)
+    if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`hello must have at most ${maxHelloBytes} bytes`)
     const parsed = parseFrame(data.toString())
     if (!parsed.ok) return this.#violation(parsed.why)
     const { frame } = parsed
@@ -140,7 +140,7 @@ export class FramedSession implements RequestHandler {
   }
 
   #hello ({ session, resume }: Hello): void {
-    if (this.#helloReceived) return this.#violation('a second hello')
+    if (this.#helloReceived) return this.#violation('hello must be sent once')
     clearTimeout(this.#deadline)
     // An id of another form was not drawn here: the client gets a new id, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')

@@ -154,7 +154,7 @@ export class MessageQueue {
   end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
     this.#input.close()
-    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })
+    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships could not be released') })
     if (!this.#busy) this.#idle()
   }
 
@@ -170,7 +170,7 @@ export class MessageQueue {
 
   /** An outage of the backplane, or a limit, is no fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 

@@ -70,8 +70,8 @@ export class Input implements ChunkListener, IntakeOwner {
 
   /** The client began a message, does not go on with it, and others need the memory. */
   stalled (): void {
-    this.#connection.log.warn('a message was not finished while others needed the memory that it takes')
-    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message not finished in time')
+    this.#connection.log.warn('connection closed: other connections needed the memory of its unfinished message')
+    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message was not finished in time')
   }
 
   /** The bytes of a message are not held any more. */

@@ -99,7 +99,7 @@ export class TokenRefresh {
       if (byRoute !== undefined) return byRoute
       return !this.#joinedItself(group) || await this.#callbacks.mayJoin?.(this.#connection, group) === true
     } catch (error) {
-      this.#connection.log.error({ err: error, group }, 'a membership could not be judged with a fresh token: the group is left')
+      this.#connection.log.error({ err: error, group }, 'could not decide whether a fresh token allows a membership: the connection leaves the group')
       return false
     }
   }
@@ -112,7 +112,7 @@ export class TokenRefresh {
     this.#init.metrics.tokensRefused++
     this.#refused++
     if (this.#refused < maxRefused || this.#connection.closed) return
-    this.#connection.log.warn({ refused: this.#refused }, 'too many tokens refused')
-    this.#connection.closeForFault(CloseCode.TokenExpired, 'too many tokens refused')
+    this.#connection.log.warn({ refused: this.#refused }, 'too many tokens were refused')
+    this.#connection.closeForFault(CloseCode.TokenExpired, 'too many tokens were refused')
   }
 }

@@ -141,14 +141,14 @@ export class Membership {
   #countNewGroup ({ userId }: LocalConnection, group: string): void {
     if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
     this.#metrics.newGroupsRefused++
-    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'new groups of this user')
+    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'this user joined too many new groups')
   }
 
   #add (connection: LocalConnection, group: string, { since }: JoinOptions): LocalMember {
     if (since !== undefined) assertPosition(since)
     const { groupCount } = connection
     if (groupCount >= this.#options.maxGroupsPerConnection) {
-      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount}`)
+      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount} already`)
     }
     this.#countNewGroup(connection, group)
     const info = this.#infoOf(connection)

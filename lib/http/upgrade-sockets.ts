@@ -88,7 +88,7 @@ export function responseOf (socket: Duplex & { readonly _httpMessage?: unknown }
 
 /** As Fastify would have written it. */
 function refusal (): string {
-  const { code, statusCode, message } = new WebsocketGroupsError('WSG_REFUSED', 'it is shutting down')
+  const { code, statusCode, message } = new WebsocketGroupsError('WSG_REFUSED', 'the instance is shutting down')
   const error = STATUS_CODES[statusCode]
   const body = JSON.stringify({ statusCode, code, error, message })
   const head = [

@@ -80,7 +80,7 @@ async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, 
   const endsAt = performance.now() + ms
   try {
     return await withDeadline(check(() => performance.now() < endsAt), ms, () => {
-      throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT', `it took longer than ${ms} ms`)
+      throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT', `the check took longer than ${ms} ms`)
     })
   } catch (error) {
     const answer = toAnswer(error)
@@ -113,7 +113,7 @@ async function verify (authenticate: Authenticate<unknown>, token: string, reque
   }
   if (isIdentity(identity)) return identity
   // `false`, '' and the like say no; `true`, a string or an error that was returned are mistakes, which must not let anybody in.
-  if (identity) request.log.warn(`token refused: authenticate must return an identity, which is an object, and returned ${show(identity)}`)
+  if (identity) request.log.warn(`token refused: authenticate must return an identity (an object), but returned ${show(identity)}`)
   return undefined
 }
 

@@ -67,7 +67,7 @@ export class Partition {
     const { command, subscribe } = this.#links = links
     this.#local = local
     this.#keys = keys
-    this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
+    this.#warnBadEnvelope = oncePerMinute(local.log, 'dropped a message from Redis that is not an envelope of this package')
     const report = (): void => this.#report()
     this.writer = new RedisWriter(command, keys, options.whenDown, local.log)
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
@@ -179,7 +179,7 @@ export class Partition {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
       await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
     } catch (error) {
-      this.#local.log.warn({ err: error }, 'memberships were not given back: the other instances remove them when the lease is over')
+      this.#local.log.warn({ err: error }, 'memberships could not be removed at shutdown: the other instances remove them when the lease ends')
     }
   }
 
@@ -194,7 +194,7 @@ export class Partition {
     try {
       await this.#followers.sweep()
     } catch (error) {
-      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep will')
+      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep tries again')
     }
   }
 

@@ -73,7 +73,7 @@ export class MemberReconciler {
     this.#flushSoon()
     const { deadlineMs } = this.#link
     await withDeadline(change.stored.promise, deadlineMs, () => {
-      throw new WebsocketGroupsError('WSG_TIMEOUT', `not stored within ${deadlineMs} ms`)
+      throw new WebsocketGroupsError('WSG_TIMEOUT', `the membership was not stored within ${deadlineMs} ms`)
     })
   }
 
@@ -104,7 +104,7 @@ export class MemberReconciler {
   }
 
   #suspended (): WebsocketGroupsError {
-    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance has no lease now')
+    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance holds no lease')
   }
 
   #markDirty (group: string): void {
@@ -196,7 +196,7 @@ export class MemberReconciler {
   async #assertStored (write: Promise<boolean>): Promise<void> {
     if (await write) return
     this.#lease.fenced()
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and registers anew')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and is registering again')
   }
 
   /** How far it came is unknown. */
