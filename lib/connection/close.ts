@@ -19,7 +19,7 @@ export const closeReasons: Readonly<Record<CloseCode, string>> = {
   [CloseCode.NoHello]: 'no hello in time'
 }
 
-/** Whether the application wants a client back that it closes with the code: it, or this instance of it, has no use for it now. */
+/** Whether a client that the application closes with this code is to come back: to another instance, or later. */
 export function isForAWhile (code: number): boolean {
   return code === CloseCode.GoingAway || code === CloseCode.ServiceRestart || code === CloseCode.TryAgainLater
 }
@@ -31,9 +31,6 @@ export function isSendableCloseCode (code: number): boolean {
     (code >= 3000 && code <= 4999)
   )
 }
-
-/** After these the application wants its clients back: it, or this instance of it, has no use for them now. */
-export const comeBackCodes: readonly number[] = [CloseCode.GoingAway, CloseCode.ServiceRestart, CloseCode.TryAgainLater]
 
 /** Whether both fit into a close frame. */
 export function isSendableClose (code: unknown, reason: unknown): boolean {

@@ -18,17 +18,8 @@ export class UpgradeSockets {
   readonly #unanswered = new Map<IncomingMessage, Unanswered>()
   readonly #listener = (request: IncomingMessage, socket: Duplex): void => this.#add(request, socket)
 
-  get size (): number {
-    return this.#unanswered.size
-  }
-
   watch (server: EventEmitter): void {
     server.on('upgrade', this.#listener)
-  }
-
-  /** Whether `listener` is this object's own. */
-  owns (listener: unknown): boolean {
-    return listener === this.#listener
   }
 
   /** The request became a WebSocket, and the socket is the WebSocket's from now on. */

@@ -15,7 +15,7 @@ export { selectProtocol } from './token-sources.ts'
 
 const aNameOrFalse: Rule = { allowed: 'a name or false', accepts: value => value === false || (typeof value === 'string' && value !== '') }
 
-export const authRules = {
+const authRules = {
   authenticate: aFunction,
   authorize: aFunction,
   required: aBoolean,

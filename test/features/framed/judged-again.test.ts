@@ -96,7 +96,7 @@ t.test('an identity without a user id is renewed by an equal one, and swapped fo
 })
 
 t.test('refused tokens are counted, and ten in a row close', async t => {
-  const { url, app } = await start(t, app => app.wsRoom('/:room', { group }))
+  const { url, app } = await start(t, app => app.wsRoom('/:room', { group }), { limits: { tokens: { perSecond: 1_000 } } })
   const client = await openFramed(t, `${url}/lobby`, { token: red })
   for (let id = 1; id <= 9; id++) client.send({ type: 'token', token: 'guess', id })
   await client.nextOf('error', { id: 9 })

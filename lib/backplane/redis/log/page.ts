@@ -117,7 +117,7 @@ function positionBefore ([first]: readonly Buffer[], top: LogPosition): LogPosit
   return offset === 0 ? logStart : { epoch: top.epoch, offset, nonce: previousNonce(first) }
 }
 
-export function packNonce (nonce: number): Buffer {
+function packNonce (nonce: number): Buffer {
   const bytes = Buffer.allocUnsafe(4)
   bytes.writeUInt32BE(nonce)
   return bytes
