@@ -87,7 +87,7 @@ async function readPlaces (
   }
 }
 
-/** `undefined`: there is no log. `cut`: only so many bytes of each message. */
+/** Returns `undefined` when there is no log. With `cut`, returns only that many bytes of each message. */
 async function readEntries (
   link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number, cut = 0
 ): Promise<Entries | undefined> {

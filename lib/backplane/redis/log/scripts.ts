@@ -5,7 +5,7 @@ import { luaDiffering } from './settings.ts'
 const longLog = 16
 export const shortMetaMs = 1_800_000
 const longMetaMs = 604_800_000
-/** How long larger settings of somebody else count who does not append any more (seconds). */
+/** How long the larger settings of a process count after its last append (seconds). */
 const settingsHoldS = 86_400
 /** Publishers that appended nothing for so long are forgotten (seconds): no retry of theirs can still be under way. */
 const publisherHoldS = 600
