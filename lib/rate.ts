@@ -1,6 +1,6 @@
 import { BoundedMap } from './bounded-map.ts'
 
-/** So many per second, after a burst of so many at once. */
+/** A number per second, after a burst of a number at once. */
 export interface Rate {
   readonly perSecond: number
   /** How many may come at once, after a quiet time. @default perSecond */
@@ -53,7 +53,7 @@ export class RateTable {
     return this.#names.size
   }
 
-  /** Counts one more of `name`. 0: it may go on. Else it does not count, and may in so many milliseconds. */
+  /** Counts one more of `name` and returns 0. Over the limit: counts nothing, and returns the milliseconds until there is room. */
   take (name: string): number {
     const now = this.#now()
     const paidUntil = this.#limit.charge(this.#names.get(name) ?? unpaid, now)
@@ -64,7 +64,7 @@ export class RateTable {
 }
 
 /**
- * Lets through so many per second, and as many at once as were not used before. Who is refused is told when it is likely to get through.
+ * Lets a number per second through, and at once as many as were not used before. A refused caller is told when to try again.
  */
 export class TokenBucket {
   readonly #perSecond: number

@@ -6,7 +6,7 @@ import type { WebSocketClass, WebSocketLike } from './types.ts'
 
 /** Tells the server that the client gives up this connection and comes back. A page may close with 1000 and 3000 to 4999 alone. */
 const givenUp = 4000
-/** The reason of a connection that nothing came on any more. */
+/** The reason for dropping a connection on which nothing came any longer. */
 export const silence = 'no sign of life'
 
 export interface AttemptHost {

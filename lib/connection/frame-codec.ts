@@ -122,7 +122,7 @@ export function encodeFrame (frame: ServerFrame): string {
   return JSON.stringify(frame)
 }
 
-/** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string anew. */
+/** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string again. */
 export function encodeMessage (data: string | Uint8Array, binary: boolean, group?: string, position?: string): Buffer {
   return Buffer.from(JSON.stringify({
     type: 'message',

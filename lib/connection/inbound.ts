@@ -51,7 +51,7 @@ export class MessageQueue {
   #connecting = true
   /** `onConnect` was reached, so `onDisconnect` will be. */
   #announced = false
-  /** Nothing more is handled: this side closes the connection. */
+  /** Nothing is handled any longer: this side closes the connection. */
   #stopped = false
   #socketError: Error | undefined
   #ended: Closed | undefined
@@ -97,7 +97,7 @@ export class MessageQueue {
     return this.#input.paused
   }
 
-  /** A message came, of whatever kind. */
+  /** A message of any kind came. */
   countMessage (): void {
     this.#input.messageReceived()
   }
@@ -136,7 +136,7 @@ export class MessageQueue {
     void this.#work({ message, bytes }, result)
   }
 
-  /** Drops what waits, and whatever still comes. */
+  /** Drops what waits, and everything that still comes. */
   stop (): void {
     this.#stopped = true
     this.#queue?.clear()
@@ -168,7 +168,7 @@ export class MessageQueue {
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane, or a limit, is no fault of the callback: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is not the callback's fault: the client is asked to try again later. */
   #closeFor (error: Error): void {
     if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
     else this.#connection.closeForFault(CloseCode.InternalError)

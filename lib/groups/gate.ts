@@ -18,7 +18,7 @@ const fullRetrySeconds = 10
 export interface Refusal {
   readonly code: ErrorCode
   readonly detail: string
-  /** `undefined`: to come back is no use. */
+  /** `undefined` when coming back is of no use. */
   readonly retryAfterSeconds?: number | undefined
 }
 

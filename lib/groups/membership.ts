@@ -101,7 +101,7 @@ export class Membership {
     const { connection, group } = member
     let scope: JoinResult['scope'] = 'cluster'
     try {
-      // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
+      // Subscribed before registered: a connection that others see as a member also gets what is sent to the group.
       await this.#backplane.subscribe({ kind: 'group', name: group })
       await this.#backplane.syncMember(group, connection.id)
     } catch (error) {
@@ -122,7 +122,7 @@ export class Membership {
     return result
   }
 
-  /** Takes back what a failed join added, unless the connection left, or left and joined anew, meanwhile. */
+  /** Takes back what a failed join added, unless the connection left, or left and joined again, meanwhile. */
   #undo (member: LocalMember): void {
     const { connection, group } = member
     if (this.#hub.find(connection, group) !== member) return
@@ -166,7 +166,7 @@ export class Membership {
   #infoOf (connection: LocalConnection): Json | undefined {
     const info: unknown = this.#options.memberInfo?.(connection)
     if (isThenable(info)) {
-      // Refused here, so that its own failure is no news: without a handler it would end the process.
+      // The promise is refused here: without a handler its rejection would end the process.
       Promise.resolve(info).catch(() => undefined)
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
     }
@@ -191,7 +191,7 @@ export class Membership {
   }
 }
 
-/** "Not yet" is no failure where the backplane goes on trying by itself. */
+/** "Not yet" is not a failure where the backplane goes on trying by itself. */
 function ignoreUnavailable (error: unknown): void {
   if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
 }

@@ -27,11 +27,11 @@ export class UpgradeSockets {
     this.#unanswered.get(request)?.forget()
   }
 
-  /** Answers 503 to those that wait still, whatever they wait for. What Fastify answers to them later goes nowhere. */
+  /** Answers 503 to upgrades that still wait for anything. What Fastify answers to them later goes nowhere. */
   refuse (): void {
     for (const { socket, forget } of this.#unanswered.values()) {
       const response = responseOf(socket)
-      // Begun, or taken by a listener of the application: not ours to write to.
+      // The response has begun, or a listener of the application took the socket: it must not be written to.
       if (response === undefined || response.headersSent) continue
       forget()
       response.detachSocket(socket as Socket)

@@ -89,7 +89,7 @@ async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, 
   }
 }
 
-/** Resolves with nothing when the token is no good. */
+/** Resolves with nothing when the token is invalid. */
 async function identify (
   authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, options: AuthOptions
 ): Promise<Identity | undefined> {

@@ -32,7 +32,7 @@ export interface Links {
   readonly subscribe: Link
 }
 
-/** How often all memberships are written anew, against evicted keys and the safety TTL. */
+/** How often all memberships are written again, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
@@ -118,7 +118,7 @@ export class Partition {
 
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(isDefined)
-    // Different settings of a log are worth a line, but no trouble: they leave `state` as it is.
+    // Different settings of a log are worth a log line, but leave `state` as it is.
     return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.differences.problem].filter(isDefined)
   }
 
@@ -179,7 +179,7 @@ export class Partition {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
       await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
     } catch (error) {
-      this.#local.log.warn({ err: error }, 'memberships could not be removed at shutdown: the other instances remove them when the lease ends')
+      this.#local.log.warn({ err: error }, 'memberships could not be removed: the other instances remove them when the lease ends')
     }
   }
 
@@ -223,7 +223,7 @@ export class Partition {
   #report (): void {
     const { state } = this
     if (state === 'up') this.#decideBoot()
-    // What is not complete yet at boot is no trouble.
+    // At boot it is normal that not everything is complete yet.
     if (state === this.#reported || this.#closed || this.#booting !== undefined) return
     this.#reported = state
     this.#local.stateChanged()

@@ -74,7 +74,7 @@ export class FlushScheduler {
     }
   }
 
-  /** The connection is not slow any more, or gone. */
+  /** The connection is no longer slow, or is gone. */
   forgetBacklog (writer: SlowWriter): void {
     this.#slowTotal -= this.slow.get(writer) ?? 0
     this.slow.delete(writer)

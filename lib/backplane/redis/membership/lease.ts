@@ -111,7 +111,7 @@ export class Lease {
     return { leasesLost: this.#lost, ...this.#reaper.stats(), leaseAgeMs: Math.round(this.ageMs) }
   }
 
-  /** A newer generation of this instance is known to Redis: it stops writing, and registers anew. */
+  /** A newer generation of this instance is known to Redis: it stops writing, and registers again. */
   fenced (): void {
     this.#suspend()
     void this.#register()
@@ -203,7 +203,7 @@ export class Lease {
       this.#log.warn({ generation: ++this.#generation }, 'this instance was declared dead and registers again')
       return await this.#beat()
     }
-    // A newer generation is registered anew because this instance wants it, the same one because Redis does not know it any more.
+    // A newer generation registers because this instance wants it, the same one because Redis no longer knows it.
     const forgotten = status === Status.registered && generation === this.#renewed
     if (forgotten) this.#log.warn('Redis no longer knew this instance: all memberships are written again')
     this.#renewed = generation
