@@ -18,7 +18,7 @@ import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
 import type { Health, Identity, Stats } from './types.ts'
-import { partsOf, type Parts } from './parts.ts'
+import { partsOf, type Parts } from './groups/parts.ts'
 
 /** What a route knows of a socket that it opens. */
 export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'> & {

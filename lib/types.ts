@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './log-types.ts'
+import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './protocol/logs.ts'
 
-export type * from './log-types.ts'
+export type * from './protocol/logs.ts'
 
 /** A `string` travels as a text frame, a `Uint8Array` (so also a `Buffer`) as a binary frame. */
 export type Data = string | Uint8Array

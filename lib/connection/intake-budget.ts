@@ -1,6 +1,6 @@
 import type { Metrics } from '../metrics.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
-import { RateLimit } from '../rate.ts'
+import { RateLimit } from './rate.ts'
 
 /** Why a connection is not read: bits, as several reasons may hold at the same time. */
 export const PauseReason = { Queue: 1, Rate: 2, Memory: 4, Backlog: 8 } as const

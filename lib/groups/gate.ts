@@ -5,7 +5,7 @@ import type { Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../rate.ts'
+import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../connection/rate.ts'
 import type { Identity } from '../types.ts'
 import type { Blocklist } from './blocklist.ts'
 

@@ -1,6 +1,5 @@
-import type { Rate } from '../rate.ts'
 import { check, checkOptions, integer, isPlainObject, withoutUndefined, type Rule } from './rules.ts'
-import type { Limits } from './types.ts'
+import type { Limits, Rate } from './types.ts'
 
 type RateName = 'upgradesPerAddress' | 'messages' | 'bytes' | 'requests' | 'replays' | 'tokens'
 type CountName = Exclude<keyof Limits, RateName>

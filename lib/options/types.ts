@@ -2,11 +2,15 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis, RedisOptions } from 'ioredis'
 import type { Backplane } from '../backplane/backplane.ts'
-import type { Rate } from '../rate.ts'
 import type { Authenticate, RoomOptions } from '../route-types.ts'
 import type { Connection, Identity, LogSettings, MemberInfo } from '../types.ts'
 
-export type { Rate } from '../rate.ts'
+/** A number per second, after a burst of a number at once. */
+export interface Rate {
+  readonly perSecond: number
+  /** How many may come at once, after a quiet time. @default perSecond */
+  readonly burst?: number | undefined
+}
 
 /** What to do while the backplane is out; the first choice of each is the default. */
 export interface OutagePolicy {

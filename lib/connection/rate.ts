@@ -1,11 +1,5 @@
-import { BoundedMap } from './bounded-map.ts'
-
-/** A number per second, after a burst of a number at once. */
-export interface Rate {
-  readonly perSecond: number
-  /** How many may come at once, after a quiet time. @default perSecond */
-  readonly burst?: number | undefined
-}
+import { BoundedMap } from '../bounded-map.ts'
+import type { Rate } from '../options/types.ts'
 
 /**
  * A limit of rate that keeps one number for each of those it limits: the instant until which all that came is paid for (milliseconds, on
