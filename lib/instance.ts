@@ -18,7 +18,7 @@ import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
 import type { Health, Identity, Stats } from './types.ts'
-import { partsOf, type Parts } from './parts.ts'
+import { partsOf, type Parts } from './groups/parts.ts'
 
 /** What a route knows of a socket that it opens. */
 export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'> & {
@@ -102,7 +102,7 @@ export class Instance {
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane
     if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
-    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
+    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: the outage policies apply')
   }
 
   /**
@@ -214,8 +214,8 @@ export class Instance {
 
   #stateChanged (): void {
     const { state, problems } = this.#backplane
-    if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
-    this.#log.info('backplane is up')
+    if (state !== 'up') return this.#log.warn({ state, problems }, 'the backplane is not up')
+    this.#log.info('the backplane is up')
     // Blocks that others made meanwhile did not reach this instance.
     void this.#parts.blocks.load()
     // The members of this instance are stored again. Whoever read a list before that lacks them.

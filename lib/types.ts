@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './log-types.ts'
+import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './protocol/logs.ts'
 
-export type * from './log-types.ts'
+export type * from './protocol/logs.ts'
 
 /** A `string` travels as a text frame, a `Uint8Array` (so also a `Buffer`) as a binary frame. */
 export type Data = string | Uint8Array
@@ -189,7 +189,7 @@ export interface Registry {
   disconnect (target: AnyConnection | string | { readonly userId: string }, options?: CloseOptions): Promise<number>
 
   /**
-   * Keeps a user or a token out for so many milliseconds: closes the connections on every instance with 4403, and refuses upgrades and
+   * Keeps a user or a token out for `forMs` milliseconds: closes the connections on every instance with 4403, and refuses upgrades and
    * fresh tokens with WSG_BLOCKED (403) until then. Resolves with how many connections were closed. A block again replaces the first one.
    * Connections of this instance are closed also when it rejects.
    * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID, WSG_BLOCKLIST_FULL (10,000), WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT

@@ -6,7 +6,7 @@ import type { WebSocketClass, WebSocketLike } from './types.ts'
 
 /** Tells the server that the client gives up this connection and comes back. A page may close with 1000 and 3000 to 4999 alone. */
 const givenUp = 4000
-/** The reason of a connection that nothing came on any more. */
+/** The reason for dropping a connection on which nothing came any longer. */
 export const silence = 'no sign of life'
 
 export interface AttemptHost {
@@ -92,7 +92,7 @@ export class ConnectionAttempt {
   #listen (socket: WebSocketLike): void {
     socket.onopen = () => {
       if (socket.protocol === framedProtocol) this.send(JSON.stringify({ type: 'hello', ...this.#host.hello() } satisfies ClientFrame))
-      else this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `no ${framedProtocol} server`))
+      else this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `the server does not speak ${framedProtocol}`))
     }
     socket.onmessage = ({ data }: { data: unknown }) => this.#receive(data)
     socket.onerror = ({ message, error }: { message?: string, error?: unknown }) => {
@@ -110,7 +110,7 @@ export class ConnectionAttempt {
       if (frame.type === 'welcome' && !this.#liveness) this.#welcome(frame)
       else this.#host.received(frame)
     } catch (cause) {
-      this.#host.failed(new ClientError('BAD_FRAME', 'not a frame', { cause }))
+      this.#host.failed(new ClientError('BAD_FRAME', 'the server sent an invalid frame', { cause }))
     }
   }
 
@@ -128,7 +128,7 @@ export class ConnectionAttempt {
     const { status } = this.#refusal
     this.#host.lost(code, reason, error ?? (this.#liveness
       ? undefined
-      : new ClientError('CONNECT_FAILED', `no connection: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
+      : new ClientError('CONNECT_FAILED', `could not connect: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
   }
 
   #release (): void {

@@ -31,7 +31,7 @@ export class Client extends Emitter<ClientEvents> {
     const { location, WebSocket: native } = globalThis as { location?: { readonly href: string }, WebSocket?: WebSocketClass }
     const WebSocket = options.WebSocket ?? native
     const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws'))
-    if (!urls[0] || !WebSocket) throw new TypeError('no address, or no option WebSocket')
+    if (!urls[0] || !WebSocket) throw new TypeError('a URL and a WebSocket class are needed')
     this.#storage = options.storage
     this.#storageKey = `wsg:${urls[0]}`
     const saved = this.#load()

@@ -8,7 +8,7 @@ import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
 import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
-/** After a connection that held for this long, the back-off starts anew. */
+/** After a connection that held for this long, the back-off starts again. */
 const stableMs = 5_000
 
 export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, 'reconnect'> {

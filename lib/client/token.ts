@@ -39,7 +39,7 @@ export class Token {
       this.#expiresAt = expiresAt
       return token
     } catch (cause) {
-      throw new ClientError('TOKEN_FAILED', 'no token', { cause })
+      throw new ClientError('TOKEN_FAILED', 'the token could not be fetched', { cause })
     }
   }
 

@@ -97,7 +97,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.#ending?.said?.code
   }
 
-  /** The application closed the connection, and not for a while. */
+  /** The application closed the connection for good: with a code that does not ask the client back. */
   get dismissed (): boolean {
     return this.#ending?.dismissed === true
   }
@@ -227,7 +227,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     if (!this.closed) this.#socket.ping()
   }
 
-  /** Tells a framed client when to come back, upon which it sends no more. */
+  /** Tells a framed client when to come back; after that the client sends nothing more. */
   announceShutdown (afterMs: number): void {
     this.announce({ type: 'reconnect', afterMs })
     this.outbound.flush()

@@ -34,10 +34,10 @@ export function parseFrame (text: string): Parsed {
   try {
     fields = JSON.parse(text)
   } catch {
-    return wrong('not JSON')
+    return wrong('a frame must be JSON')
   }
-  if (!isObject(fields)) return wrong('not a JSON object')
-  if (typeof fields.type !== 'string') return wrong('no type')
+  if (!isObject(fields)) return wrong('a frame must be a JSON object')
+  if (typeof fields.type !== 'string') return wrong('type must be a string')
   if (fields.type === 'hello') return parseHello(fields)
   if (fields.type === 'ping') return { ok: true, frame: { type: 'ping' } }
   return parseRequest(fields.type, fields)
@@ -51,10 +51,10 @@ function parseHello ({ session, resume = {}, grants = {} }: Fields): Parsed {
   if (entries.length > maxResume) return wrong(`hello: resume holds more than ${maxResume} groups`)
   const points = new Map<string, ResumePoint>()
   for (const [group, since] of entries) {
-    if (!isGroupName(group)) return wrong('hello: resume holds a name that no group can have')
-    if (!isPosition(since)) return wrong('hello: resume holds a value that is no position')
+    if (!isGroupName(group)) return wrong('hello: resume contains an invalid group name')
+    if (!isPosition(since)) return wrong('hello: resume contains a value that is not a position')
     const grant = Object.hasOwn(grants, group) ? grants[group] : undefined
-    if (!isTextOrAbsent(grant)) return wrong('hello: grants holds a value that is no string')
+    if (!isTextOrAbsent(grant)) return wrong('hello: grants contains a value that is not a string')
     points.set(group, { since, grant })
   }
   return { ok: true, frame: { type: 'hello', session, resume: points } }
@@ -122,7 +122,7 @@ export function encodeFrame (frame: ServerFrame): string {
   return JSON.stringify(frame)
 }
 
-/** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string anew. */
+/** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string again. */
 export function encodeMessage (data: string | Uint8Array, binary: boolean, group?: string, position?: string): Buffer {
   return Buffer.from(JSON.stringify({
     type: 'message',

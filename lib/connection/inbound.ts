@@ -51,7 +51,7 @@ export class MessageQueue {
   #connecting = true
   /** `onConnect` was reached, so `onDisconnect` will be. */
   #announced = false
-  /** Nothing more is handled: this side closes the connection. */
+  /** Nothing is handled any longer: this side closes the connection. */
   #stopped = false
   #socketError: Error | undefined
   #ended: Closed | undefined
@@ -97,7 +97,7 @@ export class MessageQueue {
     return this.#input.paused
   }
 
-  /** A message came, of whatever kind. */
+  /** A message of any kind came. */
   countMessage (): void {
     this.#input.messageReceived()
   }
@@ -136,7 +136,7 @@ export class MessageQueue {
     void this.#work({ message, bytes }, result)
   }
 
-  /** Drops what waits, and whatever still comes. */
+  /** Drops what waits, and everything that still comes. */
   stop (): void {
     this.#stopped = true
     this.#queue?.clear()
@@ -154,7 +154,7 @@ export class MessageQueue {
   end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
     this.#input.close()
-    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })
+    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships could not be released') })
     if (!this.#busy) this.#idle()
   }
 
@@ -168,9 +168,9 @@ export class MessageQueue {
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane, or a limit, is no fault of the callback: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is not the callback's fault: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 

@@ -25,7 +25,7 @@ const backlogShare = 0.25
 /** What comes in on one socket. Counts nothing as long as the client only listens, as most do. */
 export class Input implements ChunkListener, IntakeOwner {
   readonly #connection: InputConnection
-  // One by one: the object they come in holds much else that an idle connection needs no more.
+  // One by one: the object that brings them holds much else that an idle connection no longer needs.
   readonly #socket: WebSocket
   readonly #budget: IntakeBudget
   readonly limits: InboundLimits
@@ -63,23 +63,23 @@ export class Input implements ChunkListener, IntakeOwner {
     this.intake.chunkReceived(bytes)
   }
 
-  /** A message came, of whatever kind. */
+  /** A message of any kind came. */
   messageReceived (): void {
     if (!this.#closed) this.intake.messageReceived()
   }
 
   /** The client began a message, does not go on with it, and others need the memory. */
   stalled (): void {
-    this.#connection.log.warn('a message was not finished while others needed the memory that it takes')
-    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message not finished in time')
+    this.#connection.log.warn('connection closed: other connections needed the memory of its unfinished message')
+    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message was not finished in time')
   }
 
-  /** The bytes of a message are not held any more. */
+  /** The bytes of a message are no longer held. */
   release (bytes: number): void {
     this.#intake?.release(bytes)
   }
 
-  /** Whatever still comes is dropped, so that the client's answer to the close gets through. */
+  /** Drops everything that still comes, so that the client's answer to the close gets through. */
   close (): void {
     this.#closed = true
     this.#intake?.close()

@@ -1,5 +1,5 @@
 import type { WebSocket } from 'ws'
-import { unpaid } from '../rate.ts'
+import { unpaid } from './rate.ts'
 import { PauseReason, type Intake, type IntakeBudget } from './intake-budget.ts'
 import { unfinishedBytes } from './receiver.ts'
 

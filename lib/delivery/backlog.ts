@@ -38,18 +38,12 @@ export class Backlog {
   readonly #reads = new Map<string, Promise<LogPage>>()
   /** Epochs that the log of a group had before the one that it has now, as the latest read found. */
   readonly #gone = new BoundedMap<string, { readonly epoch: string, readonly now: string }>({ maxWeight: maxGone })
-  #count = 0
 
   constructor (backplane: Backplane, cache: LogCache, logs: GroupLogs, metrics: Pick<Metrics, 'resumesRefused'>) {
     this.#backplane = backplane
     this.#cache = cache
     this.#logs = logs
     this.#metrics = metrics
-  }
-
-  /** Reads of logs so far. */
-  get reads (): number {
-    return this.#count
   }
 
   isLogged (group: string): boolean {
@@ -159,7 +153,6 @@ export class Backlog {
 
   /** One read per group at a time: whoever comes meanwhile waits, and finds in memory what it brought. */
   async #read (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    this.#count++
     const read = this.#backplane.history(group, since, limit)
     this.#reads.set(group, read)
     try {

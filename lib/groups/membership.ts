@@ -7,7 +7,7 @@ import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
-import { RateTable } from '../rate.ts'
+import { RateTable } from '../connection/rate.ts'
 import type { Presence } from '../presence/presence.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
@@ -101,7 +101,7 @@ export class Membership {
     const { connection, group } = member
     let scope: JoinResult['scope'] = 'cluster'
     try {
-      // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
+      // Subscribed before registered: a connection that others see as a member also gets what is sent to the group.
       await this.#backplane.subscribe({ kind: 'group', name: group })
       await this.#backplane.syncMember(group, connection.id)
     } catch (error) {
@@ -122,7 +122,7 @@ export class Membership {
     return result
   }
 
-  /** Takes back what a failed join added, unless the connection left, or left and joined anew, meanwhile. */
+  /** Takes back what a failed join added, unless the connection left, or left and joined again, meanwhile. */
   #undo (member: LocalMember): void {
     const { connection, group } = member
     if (this.#hub.find(connection, group) !== member) return
@@ -141,14 +141,14 @@ export class Membership {
   #countNewGroup ({ userId }: LocalConnection, group: string): void {
     if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
     this.#metrics.newGroupsRefused++
-    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'new groups of this user')
+    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'this user joined too many new groups')
   }
 
   #add (connection: LocalConnection, group: string, { since }: JoinOptions): LocalMember {
     if (since !== undefined) assertPosition(since)
     const { groupCount } = connection
     if (groupCount >= this.#options.maxGroupsPerConnection) {
-      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount}`)
+      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount} already`)
     }
     this.#countNewGroup(connection, group)
     const info = this.#infoOf(connection)
@@ -166,7 +166,7 @@ export class Membership {
   #infoOf (connection: LocalConnection): Json | undefined {
     const info: unknown = this.#options.memberInfo?.(connection)
     if (isThenable(info)) {
-      // Refused here, so that its own failure is no news: without a handler it would end the process.
+      // The promise is refused here: without a handler its rejection would end the process.
       Promise.resolve(info).catch(() => undefined)
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
     }
@@ -191,7 +191,7 @@ export class Membership {
   }
 }
 
-/** "Not yet" is no failure where the backplane goes on trying by itself. */
+/** "Not yet" is not a failure where the backplane goes on trying by itself. */
 function ignoreUnavailable (error: unknown): void {
   if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
 }

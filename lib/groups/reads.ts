@@ -63,7 +63,7 @@ export class GroupReads {
     return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
   }
 
-  /** Page by page, as many as it takes. What is trimmed meanwhile ends the list: whoever reads on is told. */
+  /** Page by page, as many as it takes. What is trimmed meanwhile ends the list: the next read is told so. */
   async #pages (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     const first = await this.#backplane.history(group, since, limit)
     const messages = [...first.messages]
@@ -93,7 +93,7 @@ export class GroupReads {
       if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
       const [value, ageMs] = [known.get(group), known.ageMs(group)]
       if (value !== undefined && ageMs !== undefined && ageMs <= maxAgeMs) return { value, ageMs }
-      // Never asked before: what this instance holds is all that it knows, and nobody can tell how old the rest would be.
+      // Never asked before: what this instance holds is all that it knows, and the age of the rest is unknown.
       if (value === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
       throw error
     }

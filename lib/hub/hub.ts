@@ -42,7 +42,7 @@ export class Hub {
     return added
   }
 
-  /** Takes the connection out of the group. Returns what it was there; `undefined` when it was no member. */
+  /** Takes the connection out of the group. Returns its member; `undefined` when it was not in the group. */
   leave (connection: LocalConnection, group: string): LocalMember | undefined {
     const members = this.#groups.get(group)
     const left = members?.get(connection)
@@ -54,7 +54,7 @@ export class Hub {
     return left
   }
 
-  /** The connection in the group; `undefined` when it is no member. */
+  /** The member that the connection is in the group; `undefined` when it is not in the group. */
   find (connection: LocalConnection, group: string): LocalMember | undefined {
     return this.#groups.get(group)?.get(connection)
   }

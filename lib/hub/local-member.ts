@@ -76,7 +76,7 @@ export class LocalMember {
     this.tell(gap)
   }
 
-  /** Messages before the position are lost to this member, whatever it holds back. */
+  /** Messages before the position are lost to this member, even if it holds some of them back. */
   tell (gap: Pick<Gap, 'reason' | 'position'>): void {
     this.connection.gapped(this.group, gap.reason)
     if (this.connection.framed) {

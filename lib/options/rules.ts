@@ -40,7 +40,7 @@ export function checkOptions (raw: unknown, rules: Rules, where: string, ignored
     if (ignored.includes(name) || value === undefined) continue
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
     if (rule === undefined) {
-      throw invalid(`there is no option ${where}${name} (it got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
+      throw invalid(`there is no option ${where}${name} (got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
     }
     check(where + name, value, rule)
   }

@@ -105,13 +105,13 @@ export class Presence {
     else if (event !== undefined) this.#apply(target.name, event)
   }
 
-  /** Memberships changed without events that tell so: every instance reads the lists of its groups anew. */
+  /** Memberships changed without events: tells every instance to read the lists of its groups again. */
   announceResync (): void {
     const target: Target = { kind: 'all', name: '' }
     void this.#publish(target, { event: 'resync' }).catch(() => this.#resync())
   }
 
-  /** Events may have been missed: sends the lists anew, soon. */
+  /** Events may have been missed: sends the lists again, soon. */
   #resync (): void {
     if (this.#closed || this.#here.size === 0) return
     // Not on all instances at the same moment, and once for all reasons that come together.

@@ -23,12 +23,12 @@ t.test('without a token there is none in the list', async (t) => {
   t.equal((await server.peer(0)).request.headers['sec-websocket-protocol'], 'wsg.v1')
 })
 
-t.test('http addresses become ws addresses; what is no address is refused at once', async (t) => {
+t.test('http addresses become ws addresses; what is not an address is refused at once', async (t) => {
   const server = await scriptedServer(t)
   const { client } = recordedClient(t, server.url.replace('ws:', 'http:'))
   await isOpen(client)
   t.throws(() => connect('/relative', { WebSocket }), TypeError)
-  if (!('WebSocket' in globalThis)) t.throws(() => connect('ws://localhost'), /no option WebSocket/)
+  if (!('WebSocket' in globalThis)) t.throws(() => connect('ws://localhost'), /a WebSocket class/)
 })
 
 t.test('of several addresses the first is any of them, and each attempt takes the next', async (t) => {

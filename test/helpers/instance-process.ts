@@ -5,7 +5,6 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import websocketGroups, { type BroadcastOptions, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
-import { hasCode } from '../../lib/errors.ts'
 import { buildService, userOf, type LogLine } from './service.ts'
 
 type Answers = Awaited<ReturnType<typeof start>>['answers']
@@ -189,9 +188,6 @@ function byGroup (connections: readonly Connection[]): Record<string, string[]> 
   for (const { id, groups: joined } of connections) for (const group of joined) (groups[group] ??= []).push(id)
   return groups
 }
-
-/** `maxAgeMs: -1` refuses what was last known, so these codes say that Redis was not asked. */
-export const isOutage = (error: unknown): boolean => hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
 
 const failure =
   (error: unknown): { message: string, code?: string } => ({ message: (error as Error).message, code: (error as { code?: string }).code })

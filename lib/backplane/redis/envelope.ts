@@ -106,12 +106,12 @@ export function previousNonce (bytes: Buffer): number {
   return bytes.readUInt32BE(20)
 }
 
-/** Where a message stands in its log, whatever else it is. */
+/** Where a message stands in its log, for messages of every kind. */
 export function positionOf (bytes: Buffer): LogPosition {
   return { epoch: bytes.toString('latin1', 2, 10), offset: bytes.readUIntBE(10, 6), nonce: bytes.readUInt32BE(16) }
 }
 
-/** Returns `undefined` for anything that is no envelope this version can act on; never throws. The payload is a slice of `bytes`. */
+/** Returns `undefined` for anything but an envelope that this version can act on; never throws. The payload is a slice of `bytes`. */
 export function decode (bytes: Buffer): StoredEnvelope | undefined {
   if (bytes.length < headerBytes + 3 || bytes[0] !== magic || bytes[1] !== version) return undefined
   const kind = types[typeBytes.indexOf(bytes[24] ?? 0)]

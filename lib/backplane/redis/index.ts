@@ -114,6 +114,6 @@ export class RedisBackplane implements Backplane {
 
   get #open (): Partition {
     if (this.#partition !== undefined && !this.#closed) return this.#partition
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the backplane is not started, or is closed')
   }
 }

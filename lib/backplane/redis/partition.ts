@@ -32,7 +32,7 @@ export interface Links {
   readonly subscribe: Link
 }
 
-/** How often all memberships are written anew, against evicted keys and the safety TTL. */
+/** How often all memberships are written again, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
@@ -67,7 +67,7 @@ export class Partition {
     const { command, subscribe } = this.#links = links
     this.#local = local
     this.#keys = keys
-    this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
+    this.#warnBadEnvelope = oncePerMinute(local.log, 'dropped a message from Redis that is not an envelope of this package')
     const report = (): void => this.#report()
     this.writer = new RedisWriter(command, keys, options.whenDown, local.log)
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
@@ -118,7 +118,7 @@ export class Partition {
 
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(isDefined)
-    // Different settings of a log are worth a line, but no trouble: they leave `state` as it is.
+    // Different settings of a log are worth a log line, but leave `state` as it is.
     return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.differences.problem].filter(isDefined)
   }
 
@@ -201,7 +201,7 @@ export class Partition {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
       await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
     } catch (error) {
-      this.#local.log.warn({ err: error }, 'memberships were not given back: the other instances remove them when the lease is over')
+      this.#local.log.warn({ err: error }, 'memberships could not be removed: the other instances remove them when the lease ends')
     }
   }
 
@@ -216,7 +216,7 @@ export class Partition {
     try {
       await this.#followers.sweep()
     } catch (error) {
-      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep will')
+      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep tries again')
     }
   }
 
@@ -245,7 +245,7 @@ export class Partition {
   #report (): void {
     const { state } = this
     if (state === 'up') this.#decideBoot()
-    // What is not complete yet at boot is no trouble.
+    // At boot it is normal that not everything is complete yet.
     if (state === this.#reported || this.#closed || this.#booting !== undefined) return
     this.#reported = state
     this.#local.stateChanged()

@@ -136,9 +136,9 @@ t.test('an error that the connection survives is answered; what it says stays in
   const kept = await openFramed(t, `${url}/kept`)
   kept.send({ type: 'message', data: 'internal' })
   kept.send({ type: 'message', data: 'internal', id: 1 })
-  t.strictSame(await kept.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle it' })
+  t.strictSame(await kept.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
   kept.send({ type: 'message', data: 'coded', id: 2 })
-  t.strictSame(await kept.next(), { type: 'error', id: 2, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle it' })
+  t.strictSame(await kept.next(), { type: 'error', id: 2, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
   kept.send({ type: 'message', data: 'meant', id: 3 })
   t.strictSame(await kept.next(), { type: 'error', id: 3, code: 'TOO_LONG', message: 'too long' })
 

@@ -8,11 +8,11 @@ const maxGraceMs = 100
 export interface CallDeadlineEvents {
   /** Whether the call may wait on while bytes come. */
   readonly mayGoOn: () => boolean
-  /** It is given up, after so many milliseconds. */
+  /** The call is given up, after this many milliseconds. */
   readonly missed: (tookMs: number) => void
 }
 
-/** The deadline of one call to Redis, which starts anew where bytes came meanwhile and the call may wait on. */
+/** The deadline of one call to Redis, which starts again where bytes came meanwhile and the call may wait on. */
 export class CallDeadline {
   readonly #ms: number
   readonly #maxMs: number

@@ -11,9 +11,9 @@ const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
-/** A call that waits behind a bulk read that makes progress gets so many deadlines. */
+/** A call that waits behind a bulk read that makes progress gets this many deadlines. */
 const deadlinesBehindBulk = 4
-/** A bulk read is given up when no bytes came for so many deadlines, or after so many milliseconds in all. */
+/** A bulk read is given up when no bytes came for this many deadlines, or after this many milliseconds in all. */
 const silentDeadlines = 2
 const maxBulkMs = 30_000
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
@@ -108,7 +108,7 @@ export class Link {
     return await this.#settle(command, deadlineMs)
   }
 
-  /** As `run`, for a script: by hash, and by text when Redis does not know it (any more). */
+  /** As `run`, for a script: by hash, and by text when Redis does not know the hash (any longer). */
   async script (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
     const { sha, lua } = script
     return await this.#byHash(

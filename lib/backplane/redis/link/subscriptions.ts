@@ -34,7 +34,7 @@ export class Subscriptions {
   readonly #refused = new Set<string>()
   #refusal: Error | undefined
   #retryTimer: NodeJS.Timeout | undefined
-  /** Channels nobody needs any more. */
+  /** Channels that nobody needs any longer. */
   readonly #lingering: Linger
   readonly #pace = new Throttle()
   #flushing = false
@@ -156,7 +156,8 @@ export class Subscriptions {
     channel.answer ??= deferred()
     await withDeadline(channel.answer.promise, this.#waitMs, () => {
       if (channel.wanted && !channel.acked) this.#setInterrupted(channel, true)
-      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no acknowledged subscription to ${name} within ${this.#waitMs} ms`)
+      const detail = `the subscription to ${name} was not acknowledged within ${this.#waitMs} ms`
+      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', detail)
     })
   }
 
@@ -177,7 +178,7 @@ export class Subscriptions {
       if (channel.wanted) {
         subscribe.push(name)
       } else {
-        // From here on it counts as gone: whoever wants it again has to wait for a new acknowledgement.
+        // From here on the channel counts as gone: whoever wants it again has to wait for a new acknowledgement.
         if (channel.acked) this.#acked--
         channel.acked = false
         unsubscribe.push(name)

@@ -192,7 +192,8 @@ function expire (items: Item[], failure: Error | undefined): void {
   const now = performance.now()
   const kept = items.findIndex(({ deadline }) => deadline > now)
   const late = items.splice(0, kept === -1 ? items.length : kept)
-  if (late.length > 0) rejectAll(late, failure ?? new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'too many messages before it'))
+  if (late.length === 0) return
+  rejectAll(late, failure ?? new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'too many messages were waiting before this one'))
 }
 
 function rejectAll (items: readonly Item[], failure: Error): void {

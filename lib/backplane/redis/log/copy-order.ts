@@ -66,7 +66,7 @@ export class CopyOrder {
     }
   }
 
-  /** The follower's group is not followed any more. */
+  /** The follower's group is no longer followed. */
   gone (follower: LogFollower): void {
     this.#late.delete(follower)
     this.#drop(follower)

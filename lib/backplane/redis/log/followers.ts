@@ -82,7 +82,7 @@ export class LogFollowers {
   receive (envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number): void {
     const follower = this.#followers.get(envelope.target.name)
     if (follower === undefined) {
-      // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is
+      // Not subscribed yet, or no longer: nobody here is owed what comes now, and following it would go on from here when the group is
       // subscribed again. Only a group that has no log by our settings is served without keeping up with it.
       if (!this.#closed && !this.#local.logged(envelope.target.name)) this.#local.deliver(envelope)
     } else if (follower.buffering) {

@@ -4,8 +4,8 @@ import { luaDiffering } from './settings.ts'
 /** How many messages make a log a long one: its meta outlives the messages for a week, that of a shorter one for half an hour. */
 const longLog = 16
 export const shortMetaMs = 1_800_000
-export const longMetaMs = 604_800_000
-/** How long larger settings of somebody else count who does not append any more (seconds). */
+const longMetaMs = 604_800_000
+/** How long the larger settings of a process count after its last append (seconds). */
 const settingsHoldS = 86_400
 /** Publishers that appended nothing for so long are forgotten (seconds): no retry of theirs can still be under way. */
 const publisherHoldS = 600

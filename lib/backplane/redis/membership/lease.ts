@@ -69,7 +69,7 @@ export class Lease {
     this.#reaper = new Reaper(link, keys, local, store)
     this.#leaseMs = leaseMs
     this.#log = local.log
-    this.#warnNotRenewed = oncePerMinute(local.log, 'lease not renewed')
+    this.#warnNotRenewed = oncePerMinute(local.log, 'the lease could not be renewed')
     this.#warnNotRegistered = oncePerMinute(local.log, 'Redis answers, but this instance could not register')
     link.on({ up: () => { void this.#register() }, down: () => this.#suspend() })
   }
@@ -111,7 +111,7 @@ export class Lease {
     return { leasesLost: this.#lost, ...this.#reaper.stats(), leaseAgeMs: Math.round(this.ageMs) }
   }
 
-  /** A newer generation of this instance is known to Redis: it stops writing, and registers anew. */
+  /** A newer generation of this instance is known to Redis: it stops writing, and registers again. */
   fenced (): void {
     this.#suspend()
     void this.#register()
@@ -135,7 +135,7 @@ export class Lease {
     this.#closed = true
     clearTimeout(this.#timer)
     clearTimeout(this.#retryTimer)
-    await this.#beating?.catch((error: Error) => this.#log.debug({ err: error }, 'last beat failed'))
+    await this.#beating?.catch((error: Error) => this.#log.debug({ err: error }, 'the last beat of the lease failed'))
     await this.#reaper.close()
     // Without a lease nothing was stored; and the members of another process with this id are not ours to remove.
     if (!this.#link.up || this.#renewed === 0) return
@@ -200,12 +200,12 @@ export class Lease {
     if (status === Status.dead) {
       this.#lost++
       this.#suspend()
-      this.#log.warn({ generation: ++this.#generation }, 'this instance was declared dead; it registers anew')
+      this.#log.warn({ generation: ++this.#generation }, 'this instance was declared dead and registers again')
       return await this.#beat()
     }
-    // A newer generation is registered anew because this instance wants it, the same one because Redis does not know it any more.
+    // A newer generation registers because this instance wants it, the same one because Redis no longer knows it.
     const forgotten = status === Status.registered && generation === this.#renewed
-    if (forgotten) this.#log.warn('Redis did not know this instance any more: all memberships are written anew')
+    if (forgotten) this.#log.warn('Redis no longer knew this instance: all memberships are written again')
     this.#renewed = generation
     this.#renewedAt = sentAt
     this.#resume(forgotten || this.#otherServer)
