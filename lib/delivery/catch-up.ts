@@ -68,6 +68,7 @@ export class CatchUp {
       if (!isDelivered(envelope.position, reached)) return this.#release(reached)
       if (member.connection.outbound.full) return false
       this.#hub.replay(member, envelope)
+      holdback.gave(envelope.position)
       this.#last = envelope.position
     }
     const missing = holdback.since !== undefined && !isDelivered(holdback.since, this.#last) && this.#emptyPages < maxEmptyPages

@@ -61,7 +61,11 @@ export class LocalMember {
       return true
     }
     if (envelope.position === undefined) return false
-    if (holdback.has(envelope.position)) return true
+    if (holdback.has(envelope.position)) {
+      // Its client was told to go on from before this message.
+      if (holdback.forked) this.passOver(envelope)
+      return true
+    }
     // This instance has caught up with the client.
     this.#holdback = undefined
     return false
@@ -72,7 +76,8 @@ export class LocalMember {
     const holdback = this.#holdback
     if (holdback?.holding === true) return this.#keep(holdback, gap)
     if (holdback?.covers(gap) === true) return
-    this.#holdback = undefined
+    if (holdback !== undefined && gap.reason === 'rewound') holdback.fork()
+    else this.#holdback = undefined
     this.tell(gap)
   }
 

@@ -23,7 +23,7 @@ t.setTimeout(limitMs + 60_000)
 t.comment(`CHAOS_SEED=${seed} for ${messages} messages`)
 
 const happened: Record<string, number> = {}
-const oracle = new Oracle()
+const oracle = new Oracle(group => groups[group]?.keep ?? 0)
 const cluster = new Cluster(t, oracle)
 const random = new Random(seed)
 const stage: Stage = { cluster, oracle, random }

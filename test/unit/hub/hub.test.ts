@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { Envelope, Target } from '../../../lib/backplane/backplane.ts'
+import type { Envelope, LogPosition, Target } from '../../../lib/backplane/backplane.ts'
 import { Hub } from '../../../lib/hub/hub.ts'
 import type { LocalMember } from '../../../lib/hub/local-member.ts'
 import { fakeConnection, member, type FakeConnection } from '../../helpers/fakes.ts'
@@ -123,6 +123,33 @@ t.test('a message to several groups is not lost with the one that keeps it back,
   hub.replay(inG, copy('g', 1))
   hub.replay(inH, copy('h', 1))
   t.strictSame(a.written, ['both'])
+})
+
+t.test('a replay ran ahead of the instance while the log went on along another branch: nothing twice, nothing lost', async (t) => {
+  /** `fresh`: of the branch that the log went on along after 3. */
+  const message = (offset: number, fresh: boolean): Envelope => {
+    const position = { epoch: 'epoch-1.', offset, nonce: fresh ? 100 + offset : offset }
+    return envelope(`${offset}${fresh ? '\'' : ''}`, group('g'), { position })
+  }
+  const fork = { reason: 'rewound' as const, position: { epoch: 'epoch-1.', offset: 3, nonce: 3 }, epoch: 'epoch-1.' }
+  for (const fresh of [true, false]) {
+    const a = fakeConnection('a')
+    const hub = hubOf(a)
+    const inG = hub.join(a, 'g', member(a))
+    const holdback = inG.startHold()
+    for (const one of [message(3, false), message(4, fresh), message(5, fresh)]) {
+      hub.replay(inG, one)
+      holdback.gave(one.position as LogPosition)
+    }
+    // The instance stands at 2, and was told nothing of the fork yet.
+    inG.releaseHold({ position: message(5, fresh).position as LogPosition, epoch: 'epoch-1.', told: false })
+    hub.deliver(message(3, false))
+    hub.announceGap('g', fork)
+    for (const offset of [4, 5, 6, 7]) hub.deliver(message(offset, true))
+    t.equal(inG.holdback, undefined)
+    const expected = fresh ? ['3', "4'", "5'", 'gap: rewound in g', "6'", "7'"] : ['3', '4', '5', 'gap: rewound in g', "4'", "5'", "6'", "7'"]
+    t.strictSame(a.written, expected, fresh ? 'the replay was of the new branch' : 'the replay was of the lost branch')
+  }
 })
 
 t.test('who leaves a group during its replay holds nothing back any more', async (t) => {
