@@ -184,7 +184,8 @@ function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, give
     // A member that holds the message back does not have it yet, and may get it sooner through another group.
     if (given !== undefined && !member.holding) {
       if (given.has(connection.number)) {
-        member.passOver(envelope)
+        // A client that came back ahead of this instance must not be told of a place that it is past.
+        if (member.holdback === undefined || !member.hold(envelope)) member.passOver(envelope)
         continue
       }
       given.add(connection.number)

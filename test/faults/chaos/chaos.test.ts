@@ -2,7 +2,7 @@
 // order.
 //
 //   CHAOS_SEED=… npx tap run test/faults/chaos/chaos.test.ts     the same faults again
-//   node scripts/chaos.mjs --messages 200000              the long form
+//   node scripts/chaos.mjs --part log --messages 200000             the long form
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'

@@ -231,6 +231,7 @@ export class LogFollowers {
   }
 
   #settled (follower: LogFollower): void {
+    this.#order.settled(follower)
     if (this.#repairs.delete(follower) && this.#repairs.size === 0) this.#changed()
   }
 
