@@ -7,7 +7,7 @@ import { toPayload, type Frame } from './payload.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { Joins } from './joins.ts'
 import { Positions } from './positions.ts'
-import { closed, SendQueue } from './send-queue.ts'
+import { closed, quiet, SendQueue } from './send-queue.ts'
 import { Token } from './token.ts'
 import type { Ack, Address, ClientEvents, ConnectOptions, Data, Member, SendOptions, State, WebSocketClass } from './types.ts'
 
@@ -30,8 +30,11 @@ export class Client extends Emitter<ClientEvents> {
     super()
     const { location, WebSocket: native } = globalThis as { location?: { readonly href: string }, WebSocket?: WebSocketClass }
     const WebSocket = options.WebSocket ?? native
-    const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws'))
+    // A fragment is no part of what a server is asked for, and every WebSocket class refuses it.
+    const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws').replace(/#.*/, ''))
     if (!urls[0] || !WebSocket) throw new TypeError('no address, or no option WebSocket')
+    const foreign = urls.find(url => !/^wss?:/.test(url))
+    if (foreign) throw new TypeError(`not ws: or wss: ${foreign}`)
     this.#storage = options.storage
     this.#storageKey = `wsg:${urls[0]}`
     const saved = this.#load()
@@ -139,7 +142,7 @@ export class Client extends Emitter<ClientEvents> {
    * does not allow it, with `LEFT` when the group is left before the answer, and with `CLOSED`.
    */
   join (group: string, { since }: { readonly since?: string } = {}): Promise<void> {
-    if (this.state === 'closed') return Promise.reject(closed())
+    if (this.state === 'closed') return quiet(Promise.reject(closed()))
     return this.#joins.join(group, this.state === 'open', since)
   }
 
@@ -160,7 +163,7 @@ export class Client extends Emitter<ClientEvents> {
     if (frame.type === 'ack') {
       this.#sendQueue.answer(frame.id, frame)
     } else if (frame.type === 'error') {
-      const error = new ClientError(frame.code, frame.message)
+      const error = new ClientError(frame.code, frame.message, { details: frame.details })
       if (!this.#sendQueue.answer(frame.id, {}, error)) this.#fail(error)
     } else if (frame.type === 'reconnect') {
       // The server may not handle what is sent now: messages wait for the next connection.

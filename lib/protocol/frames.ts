@@ -81,6 +81,8 @@ export interface ErrorFrame {
   readonly id?: number | undefined
   readonly code: string
   readonly message: string
+  /** What the error of the application says beside its text: the `details`, or the `validation`, of one with a status below 500. */
+  readonly details?: unknown
 }
 
 /** What the server sends. A field that is `undefined` is left out. */

@@ -22,7 +22,7 @@ t.test('the single file is smaller than 6 KB, compressed', async (t) => {
   const source = readFileSync(join(folder, 'client.min.js'))
   const bytes = gzipSync(source, { level: 9 }).length
   t.comment(`${source.length} bytes, ${bytes} compressed`)
-  t.ok(bytes < 6_000, `${bytes} bytes`)
+  t.ok(bytes < 6_144, `${bytes} bytes`)
   t.notMatch(source.toString(), /\b(import|require)\s*\(|from\s*["']/, 'it needs nothing else')
 })
 
