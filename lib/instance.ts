@@ -41,6 +41,10 @@ export class Instance {
   readonly #expiry: Expiry
   readonly #departures = new Departures()
   readonly #gapReport: GapReport
+  readonly #setInfo: ConnectionInit<LocalConnection>['setInfo'] = async (connection, info) => {
+    await this.#parts.membership.setInfo(connection, info)
+  }
+
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -111,6 +115,7 @@ export class Instance {
       scheduler,
       metrics,
       enter: connection => membership.connectionOpened(connection),
+      setInfo: this.#setInfo,
       lost: (group, reason) => this.#gapReport.add(group, reason),
       release: async connection => {
         this.#expiry.remove(connection)

@@ -35,6 +35,8 @@ export interface AttemptOptions {
   readonly protocols: readonly string[]
   readonly WebSocket: WebSocketClass
   readonly timeoutMs: number
+  /** Never rejects. */
+  readonly ready?: Promise<void> | '' | false | undefined
 }
 
 /** One attempt to connect, and the connection that comes of it. Once it is over, its host hears nothing of its socket. */
@@ -91,8 +93,9 @@ export class ConnectionAttempt {
   }
 
   async #open (url: string): Promise<void> {
-    const { WebSocket, protocols } = this.#options
+    const { WebSocket, protocols, ready } = this.#options
     try {
+      if (ready) await ready
       const token = await this.#host.token()
       if (!this.#over) this.#listen(this.#socket = new WebSocket(url, [framedProtocol, ...protocols, ...token ? ['bearer', token] : []]))
     } catch (cause) {

@@ -25,7 +25,7 @@ export interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'received' | 
   changed (change: StateChange): void
   closed (closed: Closed): void
   /** The page may be gone after this. */
-  hidden (): void
+  hidden (gone: boolean): void
 }
 
 /**
@@ -87,7 +87,7 @@ export class Connector {
         if (!this.#attempt) this.#wait(options.maxMs)
       },
       hide: gone => {
-        host.hidden()
+        host.hidden(gone)
         // The back/forward cache takes no page that has an open socket.
         if (gone) this.#attempt?.drop(CloseCode.GoingAway, 'hidden')
       }

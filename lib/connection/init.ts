@@ -28,6 +28,8 @@ export interface ConnectionInit<Self> {
   readonly enter: (connection: Self) => Promise<void> | undefined
   /** Forgets the connection and its memberships; never rejects. */
   readonly release: (connection: Self) => Promise<void>
+  /** Stores what others see of the connection. */
+  readonly setInfo?: ((connection: Self, info: unknown) => Promise<void>) | undefined
   /** Hears of messages of a group that are lost to the connection. */
   readonly lost?: ((group: string, reason: LossReason) => void) | undefined
 }

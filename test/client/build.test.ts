@@ -56,7 +56,7 @@ t.test('the small file does what the sources do: its shortened names are its own
   const peer = await server.peer(0)
   await joining
   t.match(peer.frames, [{ type: 'hello', resume: { old: position(9) } }, { type: 'join', group: 'g' }])
-  const member = { connectionId: 'x', session: 'y', joinedAt: 1 }
+  const member = { session: 'y', joinedAt: 1, connections: 1 }
   const frames = [
     { type: 'joined', group: 'g', position: position(1) },
     { type: 'members', group: 'g', members: [member] },
