@@ -60,6 +60,7 @@ export class Instance {
     this.#expiry = new Expiry(parts.metrics)
     this.#host = {
       enter: connection => parts.membership.connectionOpened(connection),
+      setInfo: async (connection, info) => await parts.membership.setInfo(connection, info),
       lost: (group, reason) => this.#gapReport.add(group, reason),
       release: async connection => {
         this.#expiry.remove(connection)
