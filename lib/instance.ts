@@ -13,6 +13,8 @@ import type { Gate } from './groups/gate.ts'
 import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
+import { metricsSnapshot } from './metrics/snapshot.ts'
+import type { MetricsSnapshot } from './metrics/types.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
@@ -21,7 +23,7 @@ import type { Health, Identity, Stats } from './types.ts'
 import { partsOf, type Parts } from './parts.ts'
 
 /** What a route knows of a socket that it opens. */
-export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'> & {
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'route'> & {
   /** What the upgrade was admitted with; `undefined` where nobody looked at it. */
   readonly admission: Admission | undefined
 }
@@ -54,7 +56,8 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
-    this.registry = new GroupRegistry({ ...parts, health: () => this.#health(), stats: () => this.#stats() })
+    const reports = { health: () => this.#health(), stats: () => this.#stats(), metrics: () => this.#metrics() }
+    this.registry = new GroupRegistry({ ...parts, ...reports })
     this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
@@ -188,6 +191,10 @@ export class Instance {
       ...cache.stats(),
       ...this.#backplane.stats()
     }
+  }
+
+  #metrics (): MetricsSnapshot {
+    return metricsSnapshot(this.#stats(), this.metrics)
   }
 
   #asLocalInstance (): LocalInstance {

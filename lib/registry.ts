@@ -6,7 +6,7 @@ import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
   AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History,
-  HistoryOptions, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
+  HistoryOptions, JoinOptions, JoinResult, MemberList, MetricsSnapshot, ReadOptions, Registry, Stats
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -18,6 +18,7 @@ export interface RegistryParts {
   readonly commands: ConnectionCommands
   readonly health: () => Health
   readonly stats: () => Stats
+  readonly metrics: () => MetricsSnapshot
 }
 
 /** What applications get as `app.registry`: the public methods and nothing else. */
@@ -113,5 +114,9 @@ export class GroupRegistry implements Registry {
 
   stats (): Stats {
     return this.#parts.stats()
+  }
+
+  metrics (): MetricsSnapshot {
+    return this.#parts.metrics()
   }
 }

@@ -1,7 +1,9 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { MetricsSnapshot } from './metrics/types.ts'
 import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './log-types.ts'
 
 export type * from './log-types.ts'
+export type * from './metrics/types.ts'
 
 /** A `string` travels as a text frame, a `Uint8Array` (so also a `Buffer`) as a binary frame. */
 export type Data = string | Uint8Array
@@ -222,6 +224,8 @@ export interface Registry {
   health (): Health
   /** Counters since boot, and gauges: a plain object, cheap enough for every scrape. */
   stats (): Stats
+  /** The same, and histograms, close codes and traffic by route, as metrics with their kind, help and unit. */
+  metrics (): MetricsSnapshot
 }
 
 /** Broadcasts from a process that holds no sockets. Made by `createPublisher`. */

@@ -7,7 +7,7 @@ import ts from 'typescript'
 const LAYERS: ReadonlyArray<readonly string[]> = [
   [
     'lib/types.ts', 'lib/log-types.ts', 'lib/route-types.ts', 'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts',
-    'lib/bounded-map.ts', 'lib/rate.ts', 'lib/protocol/'
+    'lib/bounded-map.ts', 'lib/rate.ts', 'lib/metrics/', 'lib/protocol/'
   ],
   ['lib/group-name.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
   ['lib/options/'],
