@@ -44,6 +44,7 @@ export class Instance {
   readonly #departures = new Departures()
   readonly #gapReport: GapReport
   readonly #host: ConnectionHost<LocalConnection>
+  #status: Pick<Health, 'status' | 'since'> = { status: 'down', since: Date.now() }
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -167,8 +168,10 @@ export class Instance {
   #health (): Health {
     const { state, name, problems } = this.#backplane
     const closing = this.#phase === 'closing'
+    const status = closing ? 'closing' : state
+    if (status !== this.#status.status) this.#status = { status, since: Date.now() }
     return {
-      status: closing ? 'closing' : state,
+      ...this.#status,
       ready: this.ready,
       instanceId: this.#parts.instanceId,
       backplane: name,
@@ -221,6 +224,7 @@ export class Instance {
 
   #stateChanged (): void {
     const { state, problems } = this.#backplane
+    this.#health()
     if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
     this.#log.info('backplane is up')
     // Blocks that others made meanwhile did not reach this instance.

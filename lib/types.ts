@@ -247,6 +247,8 @@ export interface Health {
    * instance is shutting down.
    */
   readonly status: BackplaneState | 'closing'
+  /** Since when the status is that, in milliseconds since 1970. */
+  readonly since: number
   /** Whether this instance takes new connections now, by the policy `outage.upgrade`. */
   readonly ready: boolean
   readonly instanceId: string

@@ -21,6 +21,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/parts.ts', 'lib/instance.ts'],
   ['lib/http/'],
   ['plugin.ts'],
+  ['lib/operations/'],
   ['lib/client/']
 ]
 

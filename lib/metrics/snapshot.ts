@@ -14,6 +14,10 @@ export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes }:
     metric.values.push({ labels, value })
   }
 
+  // Before the first connection, too: whoever asks for the names early gets them all.
+  for (const { name, type, help, unit } of [closed, routeMessages, routeBytes]) {
+    numbers[name] = { type, help, ...(unit === undefined ? {} : { unit }), values: [] }
+  }
   let refusedByLimits = 0
   for (const [stat, value] of Object.entries(stats)) {
     const entry = catalogue[stat]
