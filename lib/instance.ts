@@ -3,6 +3,7 @@ import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.t
 import { LocalConnection } from './connection/connection.ts'
 import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
+import { drainSlowly } from './connection/drain-slowly.ts'
 import type { RefreshedConnection } from './connection/token-refresh.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { GapReport } from './delivery/gap-report.ts'
@@ -15,6 +16,7 @@ import { connectionIdOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
 import { metricsSnapshot } from './metrics/snapshot.ts'
 import type { MetricsSnapshot } from './metrics/types.ts'
+import { check, integer, maxTimerMs } from './options/rules.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
@@ -48,6 +50,9 @@ export class Instance {
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
+  #drainedSlowly: Promise<void> | undefined
+  /** Ends the slow drain: the application closes. */
+  readonly #closing = new AbortController()
 
   constructor (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger) {
     const parts = partsOf(options, backplane, appLog)
@@ -58,7 +63,7 @@ export class Instance {
     this.metrics = parts.metrics
     this.gate = parts.gate
     const reports = { health: () => this.#health(), stats: () => this.#stats(), metrics: () => this.#metrics() }
-    this.registry = new GroupRegistry({ ...parts, ...reports })
+    this.registry = new GroupRegistry({ ...parts, ...reports, drain: this.#drainSlowly.bind(this) })
     this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
@@ -131,7 +136,7 @@ export class Instance {
     // Blocked since it was admitted.
     if (init.identity !== null && this.#parts.blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, blockedReason)
     // The upgrade passed the guard before the shutdown began, so no batch of the shutdown has this connection.
-    if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
+    if (this.#phase === 'closing') connection.closeForFault(this.#shutdownCode)
     return connection
   }
 
@@ -147,12 +152,28 @@ export class Instance {
     this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
 
-  /** Takes no new connections and closes those there are. Idempotent. */
+  /** Takes no new connections and closes those there are, at once. Idempotent. */
   async drain (): Promise<void> {
-    const { shutdownCode, closeGraceMs } = this.#options
     this.#phase = 'closing'
-    this.#drained ??= drainConnections([...this.#parts.hub.connections.values(), ...this.#departures], shutdownCode, closeGraceMs)
+    this.#closing.abort()
+    const connections = [...this.#parts.hub.connections.values(), ...this.#departures]
+    this.#drained ??= drainConnections(connections, this.#shutdownCode, this.#options.closeGraceMs)
     await this.#drained
+  }
+
+  /** The same, over so many milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  async #drainSlowly (overMs: number): Promise<void> {
+    check('drain({ overMs })', overMs, integer(0, maxTimerMs, 'ms'))
+    this.#phase = 'closing'
+    const connections = this.#parts.hub.connections.values()
+    this.#drainedSlowly ??= drainSlowly(connections, { overMs, graceMs: this.#options.closeGraceMs, signal: this.#closing.signal })
+    await this.#drainedSlowly
+    this.#log.info({ connections: this.#parts.hub.connections.size }, 'drained')
+  }
+
+  /** Who was closed to come back to another instance is told so by those closed later, too. */
+  get #shutdownCode (): CloseCode {
+    return this.#drainedSlowly === undefined ? this.#options.shutdownCode : CloseCode.ServiceRestart
   }
 
   async close (): Promise<void> {

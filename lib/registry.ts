@@ -19,6 +19,7 @@ export interface RegistryParts {
   readonly health: () => Health
   readonly stats: () => Stats
   readonly metrics: () => MetricsSnapshot
+  readonly drain: (overMs: number) => Promise<void>
 }
 
 /** What applications get as `app.registry`: the public methods and nothing else. */
@@ -106,6 +107,10 @@ export class GroupRegistry implements Registry {
 
   async history (group: string, options?: HistoryOptions): Promise<History> {
     return await this.#parts.reads.history(group, options)
+  }
+
+  async drain ({ overMs }: { readonly overMs: number }): Promise<void> {
+    await this.#parts.drain(overMs)
   }
 
   health (): Health {

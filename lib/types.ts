@@ -220,6 +220,15 @@ export interface Registry {
   /** What was broadcast to a group, as far as its log reaches. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
   history (group: string, options?: HistoryOptions): Promise<History>
 
+  /**
+   * Before the application is closed: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes those
+   * there are one after another within so many milliseconds, so that their clients do not all come back at once. Framed clients are told
+   * when to come back, all are closed with 1012, and those that do not answer within `closeGraceMs` are terminated. Resolves when all are
+   * closed. There is no way back: call `app.close()` next. That ends a drain early, and a second call joins the first.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+   */
+  drain (options: { readonly overMs: number }): Promise<void>
+
   /** Whether all is well, and if not, what is wrong. */
   health (): Health
   /** Counters since boot, and gauges: a plain object, cheap enough for every scrape. */
