@@ -1,3 +1,4 @@
+import type { MetricsSnapshot } from './metrics/types.ts'
 import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList } from './connection-types.ts'
 import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './protocol/logs.ts'
 
@@ -133,10 +134,21 @@ export interface Registry {
   /** What was broadcast to a group, as far as its log reaches. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
   history (group: string, options?: HistoryOptions): Promise<History>
 
+  /**
+   * Before the application is closed: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes those
+   * there are one after another within so many milliseconds, so that their clients do not all come back at once. Framed clients are told
+   * when to come back, all are closed with 1012, and those that do not answer within `closeGraceMs` are terminated. Resolves when all are
+   * closed. There is no way back: call `app.close()` next. That ends a drain early, and a second call joins the first.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+   */
+  drain (options: { readonly overMs: number }): Promise<void>
+
   /** Whether all is well, and if not, what is wrong. */
   health (): Health
   /** Counters since boot, and gauges: a plain object, cheap enough for every scrape. */
   stats (): Stats
+  /** The same, and histograms, close codes and traffic by route, as metrics with their kind, help and unit. */
+  metrics (): MetricsSnapshot
 }
 
 /** Broadcasts from a process that holds no sockets. Made by `createPublisher`. */
@@ -158,6 +170,8 @@ export interface Health {
    * instance is shutting down.
    */
   readonly status: BackplaneState | 'closing'
+  /** Since when the status is that, in milliseconds since 1970. */
+  readonly since: number
   /** Whether this instance takes new connections now, by the policy `outage.upgrade`. */
   readonly ready: boolean
   readonly instanceId: string

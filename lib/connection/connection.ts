@@ -57,7 +57,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
-    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
+    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler, init.route)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence ?? false
     this.#inbound = new MessageQueue(this, init.callbacks, init, init.metrics)
@@ -201,6 +201,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   received (data: Buffer, isBinary: boolean): void {
     this.pulse.heard()
     this.#inbound.countMessage()
+    this.outbound.route.received(data.length)
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)
     else this.#session.receive(data, isBinary)
   }

@@ -8,6 +8,7 @@ import { deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable } from './callback-results.ts'
 import { describeError } from './error-answer.ts'
+import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
@@ -167,7 +168,7 @@ export class FramedSession implements RequestHandler {
     if (this.#init.mayPost?.(this.#connection) === false) {
       return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
     }
-    const result = this.#callbacks.onMessage(this.#connection, data)
+    const result = callOnMessage(this.#callbacks, this.#connection, data, this.#init.metrics)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
     return this.#ack(id, result)

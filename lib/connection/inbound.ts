@@ -8,6 +8,7 @@ import { Input, type InboundSource } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
+import { callOnMessage } from './on-message.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, LossReason } from '../types.ts'
@@ -206,7 +207,7 @@ export class MessageQueue {
     if (isLoss(message)) return this.#callbacks.onGap?.(this.#connection, message.group, { reason: message.reason })
     this.#metrics.messagesReceived++
     if (isFramed(message)) return message.handler.handle(message.request)
-    return this.#callbacks.onMessage(this.#connection, message)
+    return callOnMessage(this.#callbacks, this.#connection, message, this.#metrics)
   }
 
   /** Never rejects. */
@@ -259,7 +260,7 @@ export class MessageQueue {
     } catch (error) {
       this.#logFailure(toError(error), 'onDisconnect failed')
     }
-    this.#metrics.connectionsClosed++
+    this.#metrics.connectionClosed(closed.code)
     this.#done = true
     this.#resolveFinished?.()
   }

@@ -6,6 +6,7 @@ import type { InboundLimits } from './message-buffer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
 import type { Admission } from './admissions.ts'
 import type { Metrics } from '../metrics.ts'
+import type { RouteTraffic } from '../metrics/traffic.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, LossReason } from '../types.ts'
 
@@ -35,6 +36,8 @@ export interface ConnectionInit<Self> {
   readonly intake: IntakeBudget
   readonly scheduler: FlushScheduler
   readonly metrics: Metrics
+  /** Counts what goes in and out; left out for a connection of no route. */
+  readonly route?: RouteTraffic | undefined
   /** Set when the client speaks the framed protocol. */
   readonly framed?: FramedInit | undefined
   readonly host: ConnectionHost<Self>

@@ -58,6 +58,7 @@ export class Membership {
   async join (connection: LocalConnection, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
     this.#assertOpen(connection)
+    const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
     // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
@@ -67,7 +68,9 @@ export class Membership {
       joining = this.#register(member, known === undefined, replay).finally(() => this.#joining.delete(member))
       this.#joining.set(member, joining)
     }
-    return await joining
+    const result = await joining
+    this.#metrics.timings.join.observeSince(startedAt)
+    return result
   }
 
   async leave (connection: LocalConnection, group: string): Promise<boolean> {
