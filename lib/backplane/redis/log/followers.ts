@@ -34,6 +34,8 @@ export class LogFollowers {
   readonly #work = new WorkQueue<LogFollower>(concurrentRepairs, async follower => await this.#repair(follower))
   #retryTimer: NodeJS.Timeout | undefined
   #sweeping = false
+  #resuming = false
+  #resumeDue = false
   #closed = false
   #repaired = 0
 
@@ -121,9 +123,10 @@ export class LogFollowers {
     for (const some of chunks(followers, probesAtOnce)) await this.#probe(some)
   }
 
-  /** The command link is back: repairs go on. */
+  /** The command link is back: repairs go on, of those logs that a probe finds ahead of what was delivered. */
   resume (): void {
-    for (const follower of this.#repairs) this.#work.add(follower)
+    this.#resumeDue = true
+    if (!this.#resuming) void this.#resume()
   }
 
   /** Compares the ends of quiet logs with what was delivered, against losses that no link noticed, and keeps their metas alive. */
@@ -185,6 +188,23 @@ export class LogFollowers {
     follower.suspend()
     this.#unsettled(follower)
     this.#work.add(follower)
+  }
+
+  /**
+   * Never rejects. After an outage all groups are in repair and few of them missed something: to read thousands of logs that are in step
+   * would take the time of those that are not.
+   */
+  async #resume (): Promise<void> {
+    this.#resuming = true
+    while (this.#resumeDue) {
+      this.#resumeDue = false
+      for (const some of chunks([...this.#repairs], probesAtOnce)) {
+        if (this.#closed || !this.#link.up) break
+        for (const follower of some) if (follower.position === undefined) this.#work.add(follower)
+        await this.#probe(some)
+      }
+    }
+    this.#resuming = false
   }
 
   async #probe (followers: readonly LogFollower[]): Promise<void> {
