@@ -25,6 +25,16 @@ local function integer (at, least)
   error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(ARGV[at]))
 end`
 
+/** The call of a script, by hash and by text. */
+export function textCommands (
+  { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+): [byHash: RedisCommand, byText: RedisCommand] {
+  return [
+    async redis => await redis.evalsha(sha, keys.length, ...keys, ...args),
+    async redis => await redis.eval(lua, keys.length, ...keys, ...args)
+  ]
+}
+
 /** The call of a script, by hash and by text, with strings of the reply as bytes. */
 export function bytesCommands (
   { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
@@ -32,4 +42,18 @@ export function bytesCommands (
   const command = (name: string, script: string): RedisCommand =>
     async redis => await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
   return [command('evalsha', sha), command('eval', lua)]
+}
+
+/** The first of the two calls, and the second one when Redis does not know the script; see `Link.run` for `settled`. */
+export function byHash (evalsha: RedisCommand, evaluate: RedisCommand) {
+  return async (redis: Redis, settled: () => boolean): Promise<unknown> => {
+    try {
+      return await evalsha(redis)
+    } catch (error) {
+      if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+      // The caller heard of a timeout and may have sent something newer since.
+      if (settled()) throw error
+      return await evaluate(redis)
+    }
+  }
 }
