@@ -88,7 +88,7 @@ export interface TestInstance {
 }
 
 export async function startInstance (
-  t: Test, redis: RedisSource, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500 } = {}
+  t: Test, redis: RedisSource, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500, leaseMs = 15_000 } = {}
 ): Promise<TestInstance> {
   const backplane = new RedisBackplane({
     redis,
@@ -96,7 +96,7 @@ export async function startInstance (
     operationTimeoutMs,
     joinTimeoutMs: 2_000,
     bootTimeoutMs: 5_000,
-    leaseMs: 15_000,
+    leaseMs,
     lingerMs: 1_000,
     whenDown: policy
   })

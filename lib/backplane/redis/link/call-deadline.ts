@@ -1,8 +1,5 @@
-/**
- * A timer that is later than this tells of a process that was busy, which gets as long again, up to a limit, to read what came meanwhile.
- */
+/** A timer that is later than this tells of a process that was busy, which gets as long again to read what came meanwhile. */
 const lateMs = 10
-const maxGraceMs = 100
 
 /**
  * The deadline of one call to Redis. It measures Redis, not the queue of calls before this one: it starts anew where bytes came meanwhile,
@@ -40,7 +37,7 @@ export class CallDeadline {
   #due (): void {
     // Timers come before sockets: after a stall of this process the answer may be there already, unread.
     const late = performance.now() - this.#dueAt
-    if (late > lateMs) this.#timer = setTimeout(() => this.#over(), Math.min(late, maxGraceMs))
+    if (late > lateMs) this.#timer = setTimeout(() => this.#over(), Math.min(late, this.#ms))
     else this.#over()
   }
 
