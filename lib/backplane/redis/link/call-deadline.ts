@@ -1,5 +1,7 @@
 /** A timer that is later than this tells of a process that was busy, which gets as long again to read what came meanwhile. */
 const lateMs = 10
+/** One that is so late after that tells of a process that still is. */
+const stillLateMs = 100
 
 /**
  * The deadline of one call to Redis. It measures Redis, not the queue of calls before this one: it starts anew where bytes came meanwhile,
@@ -34,11 +36,14 @@ export class CallDeadline {
     clearTimeout(this.#timer)
   }
 
-  #due (): void {
+  #due (least = lateMs): void {
     // Timers come before sockets: after a stall of this process the answer may be there already, unread.
-    const late = performance.now() - this.#dueAt
-    if (late > lateMs) this.#timer = setTimeout(() => this.#over(), Math.min(late, this.#ms))
-    else this.#over()
+    const now = performance.now()
+    const late = now - this.#dueAt
+    if (late <= least || now - this.#startedAt >= this.#maxMs) return this.#over()
+    const graceMs = Math.min(late, this.#ms)
+    this.#dueAt = now + graceMs
+    this.#timer = setTimeout(() => this.#due(stillLateMs), graceMs)
   }
 
   #over (): void {
