@@ -48,7 +48,8 @@ export class MemberStore {
 
   /** The groups in which Redis has members of this instance. */
   async groups (): Promise<string[]> {
-    return await this.#link.run(async redis => await redis.smembers(this.#keys.index(this.#local.instanceId)))
+    const index = this.#keys.index(this.#local.instanceId)
+    return await this.#link.bulk.read(async () => await this.#link.runBulk(async redis => await redis.smembers(index)), sizeOf, true)
   }
 
   /** Those of the groups of which Redis has another number of members. */
@@ -81,9 +82,11 @@ export class MemberStore {
   /** As `write`, for all connections of these groups: those here, and those that Redis holds although they are no longer here. */
   async rewrite (generation: number, groups: readonly string[]): Promise<boolean> {
     const { instanceId } = this.#local
-    const stored = await this.#link.run(async redis => {
-      return await Promise.all(groups.map(async group => await redis.hkeys(this.#keys.members(group, instanceId))))
-    })
+    const { bulk } = this.#link
+    const stored = await Promise.all(groups.map(async group => {
+      const key = this.#keys.members(group, instanceId)
+      return await bulk.read(async () => await this.#link.runBulk(async redis => await redis.hkeys(key)), sizeOf)
+    }))
     const ids = (group: string, index: number): Set<string> => new Set([...stored[index] ?? [], ...this.#local.memberIds(group)])
     return await this.write(generation, groups.map((group, index) => [group, ids(group, index)]))
   }
@@ -152,4 +155,8 @@ export class MemberStore {
 
 function newGroupChange (group: string): GroupChange {
   return { group, additions: [], removals: [] }
+}
+
+function sizeOf (names: readonly string[]): { readonly bytes: number, readonly full: boolean } {
+  return { bytes: names.reduce((sum, { length }) => sum + length, 0), full: false }
 }
