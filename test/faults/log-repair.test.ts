@@ -175,7 +175,7 @@ t.test('a subscribe link that answers and hears nothing is replaced', async t =>
   const probe = new PubSubProbe(command, subscribe, { has: () => subscribed }, 'own', 20)
   t.teardown(() => probe.close())
   let heard = 0
-  subscribe.redis.on('messageBuffer', (_, bytes: Buffer) => { if (probe.received(bytes)) heard++ })
+  subscribe.onMessage((_, bytes) => { if (probe.received(bytes)) heard++ })
   await new Promise(resolve => setTimeout(resolve, 300))
   t.equal(ups, 1, 'without the subscription nothing can come, and nothing is concluded')
   subscribed = true

@@ -159,6 +159,16 @@ function makeAnswers (app: FastifyInstance, logs: readonly LogLine[]) {
       }
       return scopes
     },
+    /** Each connection here joins this many groups, all at once: its own, or the same as the others. How many joins ended in which way. */
+    joinStorm: async (groupsEach: number, which: 'own' | 'shared') => {
+      const ends: Record<string, number> = {}
+      await Promise.all(registry.all().flatMap((connection, one) => Array.from({ length: groupsEach }, async (_, n) => {
+        const group = which === 'own' ? `own ${one} ${n}` : `shared ${n}`
+        const { value, code = (value as { scope: string }).scope } = await timed(async () => await registry.join(connection, group))
+        ends[code] = (ends[code] ?? 0) + 1
+      })))
+      return ends
+    },
     /** Longest event loop delay in milliseconds since the last time this was asked. */
     lag: async () => {
       lag.enable()

@@ -59,6 +59,8 @@ export class Partition {
   readonly #sweeper: NodeJS.Timeout
   #reported: BackplaneState = 'down'
   #badEnvelopes = 0
+  /** What is wanted was asked for on the present subscribe link. */
+  #resubscribed = false
   #closed = false
   /** From the call of `boot` until it is decided. */
   #booting: Deferred<void> | undefined = deferred()
@@ -94,16 +96,17 @@ export class Partition {
       error: error => this.#failed(error)
     })
     subscribe.on({
-      up: () => { this.subscriptions.connected(); report() },
+      up: () => { void this.#resubscribe() },
       down: () => {
         // After a hang as after a break: only a new connection is sure to be subscribed to what we think.
-        subscribe.reset()
+        subscribe.reset(true)
+        this.#resubscribed = false
         this.subscriptions.disconnected()
         report()
       },
       error: error => this.#failed(error)
     })
-    subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
+    subscribe.onMessage((channel, bytes, late) => this.#receive(channel, bytes, late))
     this.#refresher = setInterval(() => {
       this.members.refresh()
       this.users.refresh()
@@ -229,21 +232,37 @@ export class Partition {
     this.#local.log.debug({ err: error }, 'Redis link error')
   }
 
-  #receive (channel: Buffer, bytes: Buffer): void {
+  /**
+   * There is a new subscribe link. While the one before still delivers, that goes on: a log may not have any more what is on its way there.
+   * Never rejects.
+   */
+  async #resubscribe (): Promise<void> {
+    const { subscribe } = this.#links
+    const { connection } = subscribe
+    await subscribe.previousDrained()
+    if (!subscribe.up || subscribe.connection !== connection || this.#closed) return
+    this.#resubscribed = true
+    this.subscriptions.connected()
+    this.#report()
+  }
+
+  #receive (channel: Buffer, bytes: Buffer, late: boolean): void {
     if (this.#probe.received(bytes)) return
-    this.#links.subscribe.heard()
     const envelope = decode(bytes)
     if (envelope === undefined) {
       this.#badEnvelopes++
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }
     if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes))
-    else this.#local.deliver(envelope)
+    // Without a place in a log a message may come by the new connection, too.
+    else if (!late || !this.#resubscribed) this.#local.deliver(envelope)
   }
 
   /** Tells of a change of state once, whatever caused it. */
   #report (): void {
     const { state } = this
+    const inStep = this.#resubscribed && this.subscriptions.problem === undefined && this.#followers.problem === undefined
+    if (inStep) this.#links.subscribe.dropPrevious()
     if (state === 'up') this.#decideBoot()
     // At boot it is normal that not everything is complete yet.
     if (state === this.#reported || this.#closed || this.#booting !== undefined) return

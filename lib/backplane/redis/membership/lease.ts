@@ -81,7 +81,8 @@ export class Lease {
 
   /** Whether this instance is registered, so that it may write memberships: from `resumed` to `suspended`. */
   get active (): boolean {
-    return this.#active
+    // A process that slept for longer than its lease may be dead to the others already: the next beat tells.
+    return this.#active && this.held
   }
 
   /**
@@ -184,7 +185,7 @@ export class Lease {
   }
 
   async #beat (): Promise<void> {
-    // A process that slept for longer than its lease may be dead to the others already: nothing is written before this beat tells.
+    // What was to be written under the lease that ran out is written anew when this beat has a new one.
     if (this.#renewed !== 0 && !this.held) this.#suspend()
     if (this.#store.hasLateWrite(this.#generation)) this.#generation++
     const generation = this.#generation
@@ -209,7 +210,9 @@ export class Lease {
     this.#renewed = generation
     this.#renewedAt = sentAt
     this.#resume(forgotten || this.#otherServer)
-    this.#reaper.add(claims)
+    const reaped = this.#reaper.add(claims)
+    // There may be more of them: a machine with many instances died. The next claims are made when these are done with.
+    if (claims.length === 2 * maxClaims) void reaped.then(() => { if (this.#link.up) this.schedule(0) })
   }
 
   #resume (lost: boolean): void {
