@@ -156,10 +156,7 @@ export interface WebsocketGroupsOptions {
   readonly flushIntervalMs?: number | undefined
   /** Messages of one connection that may wait for its callbacks; while it has more, the connection is not read. @default 1_024 */
   readonly maxQueuedMessages?: number | undefined
-  /**
-   * The same in bytes. A client whose compressed messages grow to far more than that before they can be stopped is closed with 1008.
-   * @default 4_194_304 // 4 MiB
-   */
+  /** The same in bytes. @default 4_194_304 // 4 MiB */
   readonly maxQueuedBytes?: number | undefined
   /** @default 1_000 */
   readonly maxGroupsPerConnection?: number | undefined
