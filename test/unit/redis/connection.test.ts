@@ -5,7 +5,7 @@ import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
 import { Connection } from '../../../lib/backplane/redis/link/connection.ts'
-import { Dialer, type RedisSource } from '../../../lib/backplane/redis/link/connect.ts'
+import { Dialer, type RedisSource } from '../../../lib/backplane/redis/link/source.ts'
 import { startRedis } from '../../helpers/redis.ts'
 import { until } from '../../helpers/until.ts'
 
