@@ -14,7 +14,7 @@ import { append } from '../../lib/backplane/redis/log/scripts.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { drawId } from '../../lib/ids.ts'
 import type { TestRedis } from '../helpers/redis.ts'
-import { silentLog } from '../helpers/silent-log.ts'
+import { silentLog } from '../helpers/loggers.ts'
 
 /** An instance reduced to what it was given: texts of messages and gaps, in their order. */
 export class Recorder implements LocalInstance {

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import type { Envelope, LocalInstance, Target } from '../../lib/backplane/backplane.ts'
-import { silentLog } from './silent-log.ts'
+import { silentLog } from './loggers.ts'
 import { RedisBackplane, type RedisBackplaneOptions } from '../../lib/backplane/redis/index.ts'
 import { drawId } from '../../lib/ids.ts'
 import type { Member } from '../../lib/types.ts'

@@ -3,7 +3,7 @@ import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../../l
 import { logStart } from '../../../lib/backplane/position.ts'
 import { RedisBackplane } from '../../../lib/backplane/redis/index.ts'
 import { drawId } from '../../../lib/ids.ts'
-import { silentLog } from '../../helpers/silent-log.ts'
+import { silentLog } from '../../helpers/loggers.ts'
 import type { Assignment, Order, Report } from './events.ts'
 import { Random } from './random.ts'
 
