@@ -6,11 +6,11 @@ import { Expiry } from './connection/expiry.ts'
 import type { RefreshedConnection } from './connection/token-refresh.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { GapReport } from './delivery/gap-report.ts'
-import type { ConnectionInit } from './connection/init.ts'
+import type { ConnectionHost, ConnectionInit } from './connection/init.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import { blockedReason } from './groups/blocklist.ts'
 import type { Gate } from './groups/gate.ts'
-import type { Admission } from './hub/admissions.ts'
+import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
@@ -41,6 +41,7 @@ export class Instance {
   readonly #expiry: Expiry
   readonly #departures = new Departures()
   readonly #gapReport: GapReport
+  readonly #host: ConnectionHost<LocalConnection>
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -57,6 +58,16 @@ export class Instance {
     this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
+    this.#host = {
+      enter: connection => parts.membership.connectionOpened(connection),
+      lost: (group, reason) => this.#gapReport.add(group, reason),
+      release: async connection => {
+        this.#expiry.remove(connection)
+        this.#departures.add(connection)
+        if (connection.admission !== undefined) parts.gate.leave(connection.admission)
+        await parts.membership.connectionClosed(connection)
+      }
+    }
   }
 
   /** Whether policy lets this instance take new connections now. */
@@ -99,9 +110,8 @@ export class Instance {
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
   open ({ admission: admitted, ...init }: OpenInit): LocalConnection {
-    const { instanceId, scheduler, metrics, membership, gate, intake } = this.#parts
+    const { instanceId, scheduler, metrics, gate, intake } = this.#parts
     const { userId, expiresAt } = init.identity === null ? nobody : readIdentity(init.identity, this.#options)
-    const admission = admitted ?? gate.admitUncounted(userId)
     const connection = new LocalConnection({
       ...init,
       id: connectionIdOf(instanceId, ++this.#opened),
@@ -110,14 +120,8 @@ export class Instance {
       intake,
       scheduler,
       metrics,
-      enter: connection => membership.connectionOpened(connection),
-      lost: (group, reason) => this.#gapReport.add(group, reason),
-      release: async connection => {
-        this.#expiry.remove(connection)
-        this.#departures.add(connection)
-        gate.leave(admission)
-        await membership.connectionClosed(connection)
-      }
+      host: this.#host,
+      admission: admitted ?? gate.admitUncounted(userId)
     })
     this.#expire(connection, expiresAt)
     // Blocked since it was admitted.

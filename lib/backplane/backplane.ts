@@ -59,6 +59,11 @@ export interface Envelope {
    * backplane.
    */
   readonly except: readonly string[]
+  /**
+   * The members here were given the message before its log lost data, and it was stored anew: they are told its new position, and not given
+   * the message again.
+   */
+  readonly repeated?: boolean | undefined
   /** A slow client may miss it. */
   readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */
@@ -200,13 +205,12 @@ export interface Backplane {
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>
-  /** How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. */
-  position (group: string): LogPosition | undefined
   /**
-   * `subscribe` failed for this group, `position` is not known, and members here were given its log up to there out of `history`: once it
-   * is subscribed they are owed what follows. For backplanes whose subscriptions can fail while their logs can be read.
+   * How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. Members here are owed
+   * all that follows. It is known, too, once `subscribe` failed for the group while its log could be read, and after the first `history`
+   * that worked: what follows is delivered when the group is subscribed.
    */
-  follow? (group: string, position: LogPosition): void
+  position (group: string): LogPosition | undefined
   /**
    * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of the instance that asked first.
    * With it an instance accepts what another one signed for a client; without it, clients that come back to another instance may get less

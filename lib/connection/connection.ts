@@ -29,6 +29,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly number = ++made
   readonly params: Connection['params']
   readonly userId: string | undefined
+  readonly admission: ConnectionInit<LocalConnection>['admission']
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean
   readonly pulse = new Pulse()
@@ -37,9 +38,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
   readonly #metrics: Metrics
-  readonly #enter: ConnectionInit<LocalConnection>['enter']
-  readonly #release: ConnectionInit<LocalConnection>['release']
-  readonly #lost: ConnectionInit<LocalConnection>['lost']
+  readonly #host: ConnectionInit<LocalConnection>['host']
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
@@ -62,9 +61,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.presence = init.callbacks.presence === true
     this.#inbound = new MessageQueue(this, init.callbacks, init, init.metrics)
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
-    this.#enter = init.enter
-    this.#release = init.release
-    this.#lost = init.lost
+    this.#host = init.host
+    this.admission = init.admission
     this.#metrics.connectionsOpened++
     listen(init.socket, this)
   }
@@ -155,7 +153,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** Messages of a group are lost to the connection. */
   gapped (group: string, reason: LossReason): void {
     this.#metrics.gapConnections++
-    this.#lost?.(group, reason)
+    this.#host.lost?.(group, reason)
     this.#inbound.gap(group, reason)
   }
 
@@ -198,7 +196,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** One side says that it closes, or ended its half of the socket: from here on the connection is in no group, no count and no list. */
   leaving (said?: Closed): void {
     this.#ending ??= new Ending(said, false)
-    if (this.#ending.begin([...this.#groups ?? []], this.#socket)) this.#ending.released = this.#release(this)
+    if (this.#ending.begin([...this.#groups ?? []], this.#socket)) this.#ending.released = this.#host.release(this)
     this.#abort?.abort()
   }
 
@@ -246,7 +244,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
     // Closed already, as the instance shuts down: nothing would take it out again.
-    const entered = this.#ending === undefined ? this.#enter(this) : undefined
+    const entered = this.#ending === undefined ? this.#host.enter(this) : undefined
     void this.#inbound.start(this.#session === undefined ? entered : this.#session.opened(entered), request)
   }
 

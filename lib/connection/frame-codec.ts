@@ -1,5 +1,5 @@
 import { isGroupName } from '../group-name.ts'
-import { maxResume, positionPattern, type ServerFrame } from '../protocol/frames.ts'
+import { maxResume, positionPattern, type MessageFrame, type ServerFrame } from '../protocol/frames.ts'
 
 /** Where a client wants to go on in a group, and what the server gave it to prove that it was there. */
 export interface ResumePoint {
@@ -123,11 +123,14 @@ export function encodeFrame (frame: ServerFrame): string {
 }
 
 /** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string again. */
-export function encodeMessage (data: string | Uint8Array, binary: boolean, group?: string, position?: string): Buffer {
+export function encodeMessage (
+  data: string | Uint8Array, binary: boolean, { group, position, copy }: Pick<MessageFrame, 'group' | 'position' | 'copy'> = {}
+): Buffer {
   return Buffer.from(JSON.stringify({
     type: 'message',
     group,
     position,
+    copy,
     data: typeof data === 'string' ? data : asBuffer(data).toString(binary ? 'base64' : 'utf8'),
     ...(binary ? { binary } : {})
   }))

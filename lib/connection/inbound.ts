@@ -15,6 +15,7 @@ import type { Connection, LossReason } from '../types.ts'
 export interface InboundConnection extends Connection {
   /** Closes, and terminates soon after: the client, or this side, is at fault. */
   closeForFault (code: number, reason?: string): void
+  leaving (): void
 }
 
 /** Handles the requests of a client of the framed protocol, each in its turn. */

@@ -4,6 +4,7 @@ import type { Connection } from '../types.ts'
 import { ConnectionIntake, type IntakeOwner } from './intake.ts'
 import type { IntakeBudget } from './intake-budget.ts'
 import type { InboundLimits } from './message-buffer.ts'
+import { boundParts, type ReadGate } from './message-parts.ts'
 import { listenForChunks, unfinishedBytes, type ChunkListener } from './receiver.ts'
 
 /** Where the messages of a connection come from, and what their instance has room for. */
@@ -15,6 +16,7 @@ export interface InboundSource {
 
 interface InputConnection extends Pick<Connection, 'bufferedBytes' | 'log'> {
   closeForFault (code: number, reason?: string): void
+  leaving (): void
 }
 
 /** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
@@ -23,7 +25,7 @@ const smallChunkBytes = 1_024
 const backlogShare = 0.25
 
 /** What comes in on one socket. Counts nothing as long as the client only listens, as most do. */
-export class Input implements ChunkListener, IntakeOwner {
+export class Input implements ChunkListener, IntakeOwner, ReadGate {
   readonly #connection: InputConnection
   // One by one: the object that brings them holds much else that an idle connection no longer needs.
   readonly #socket: WebSocket
@@ -38,6 +40,7 @@ export class Input implements ChunkListener, IntakeOwner {
     this.#budget = intake
     this.limits = limits
     listenForChunks(socket, this)
+    boundParts(socket, this)
   }
 
   /** Made when the client sends something. */
@@ -61,6 +64,15 @@ export class Input implements ChunkListener, IntakeOwner {
     if (this.#closed) return
     if (this.#intake === undefined && bytes < smallChunkBytes && unfinishedBytes(this.#socket) < smallChunkBytes) return
     this.intake.chunkReceived(bytes)
+  }
+
+  mayRead (goOn: () => void): boolean {
+    return this.#closed || this.#intake === undefined || this.#intake.mayRead(goOn)
+  }
+
+  /** The socket is gone; ws says so when all that it brought is read. */
+  streamClosed (): void {
+    this.#connection.leaving()
   }
 
   /** A message of any kind came. */

@@ -62,8 +62,8 @@ export class LogCache {
     // What came before a first message is not known, except before the first message of all.
     if (!next && position.offset !== 1) return this.#latest.set(name, newRun(position))
     const run = next ? known : newRun(logStart, true)
-    // A copy: the payload is a slice of what the network delivered at once.
-    append(run, { ...envelope, payload: Buffer.from(envelope.payload), position })
+    // A copy: the payload is a slice of what the network delivered at once. Who comes later may not have got what others got before.
+    append(run, { ...envelope, repeated: undefined, payload: Buffer.from(envelope.payload), position })
     // It weighs more now, and is the newest one.
     this.#latest.set(name, run)
   }

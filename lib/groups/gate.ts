@@ -1,6 +1,6 @@
 import type { Backplane } from '../backplane/backplane.ts'
 import { hasCode, type ErrorCode } from '../errors.ts'
-import { Admissions, type Admission } from '../hub/admissions.ts'
+import { Admissions, type Admission } from '../connection/admissions.ts'
 import type { Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
 import type { ResolvedLimits } from '../options/limits.ts'

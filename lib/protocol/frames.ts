@@ -75,6 +75,17 @@ export interface MembersFrame<Info = unknown> {
   readonly members: ReadonlyArray<FramedMember<Info>>
 }
 
+/** What was sent to a group, to the connection, or to its user. */
+export interface MessageFrame extends Payload {
+  readonly type: 'message'
+  /** Missing in direct sends. */
+  readonly group?: string | undefined
+  /** Missing in messages that no log keeps. */
+  readonly position?: string | undefined
+  /** The same in all copies of a message that went to several groups: one that comes again after a break is known by it. */
+  readonly copy?: string | undefined
+}
+
 /** A request failed; without an `id`, something that nobody asked for did. */
 export interface ErrorFrame {
   readonly type: 'error'
@@ -88,7 +99,7 @@ export type ServerFrame<Info = unknown> =
   | WelcomeFrame
   | JoinedFrame
   | { readonly type: 'left', readonly group: string }
-  | { readonly type: 'message', readonly group?: string | undefined, readonly position?: string | undefined } & Payload
+  | MessageFrame
   | { readonly type: 'position', readonly group: string, readonly position: string }
   | { readonly type: 'gap', readonly group: string, readonly reason: GapReason, readonly position: string }
   | PresenceFrame<Info>

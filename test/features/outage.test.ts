@@ -67,6 +67,7 @@ outage('join `local` while only the subscriptions are cut: registered all the sa
   await proxy.refuse(true)
   await cluster.redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
   await until(() => a.registry.health().status === 'down' && b.registry.health().status === 'up')
+  await b.registry.broadcastToGroup('cut', 'before the join')
   t.strictSame(await a.registry.join(connection, 'cut'), { scope: 'local' })
   t.strictSame(await a.registry.broadcastToGroup('cut', 'volatile', { volatile: true }), {
     scope: 'cluster', localRecipients: 1, instances: 0
@@ -75,13 +76,38 @@ outage('join `local` while only the subscriptions are cut: registered all the sa
   t.strictSame(
     reach(await a.registry.broadcastToGroup('cut', 'logged')), { scope: 'cluster', localRecipients: 1 }, 'the message is in the log'
   )
+  await b.registry.broadcastToGroup('cut', 'logged by b')
   await until(async () => await b.registry.groupCount('cut') === 1)
+  const second = await a.open()
+  t.strictSame(await a.registry.join(second.connection, 'cut'), { scope: 'local' })
+  await b.registry.broadcastToGroup('cut', 'logged later')
   await proxy.refuse(false)
   await until(() => a.registry.health().status === 'up')
-  t.equal(await b.registry.groupCount('cut'), 1)
+  t.equal(await b.registry.groupCount('cut'), 2)
   await b.registry.broadcastToGroup('cut', 'from b')
-  // Its join said `local`: what is logged before the subscription is back, it may miss.
-  await client.nextWhere(message => message === 'from b')
+  await Promise.all([client, second.client].map(async one => await one.nextWhere(message => message === 'from b')))
+  const logged = ['logged', 'logged by b', 'logged later', 'from b']
+  t.strictSame(heard({ client }), ['volatile', ...logged], 'what was logged since the join comes out of the log')
+  t.strictSame(heard(second), logged, 'the instance goes on where the log ended for the first member that joined')
+})
+
+outage('a client that resumes while only the subscriptions are cut gets what it missed, then what comes, each once', async (t, cluster, start) => {
+  const proxy = await startProxy(t, cluster.redis.port)
+  const [a, b] = [await start({ redis: proxy.url }), await start()]
+  const { position } = await b.registry.broadcastToGroup('cut', 'seen')
+  await b.registry.broadcastToGroup('cut', 'missed')
+  const { client, connection } = await a.open()
+  await proxy.refuse(true)
+  await cluster.redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  await until(() => a.registry.health().status === 'down' && b.registry.health().status === 'up')
+  const joined = await a.registry.join(connection, 'cut', { since: position ?? '' })
+  t.match(joined, { scope: 'local', recovered: true })
+  await b.registry.broadcastToGroup('cut', 'meanwhile')
+  await proxy.refuse(false)
+  await until(() => a.registry.health().status === 'up')
+  await b.registry.broadcastToGroup('cut', 'after')
+  await client.nextWhere(message => message === 'after')
+  t.strictSame(heard({ client }), ['missed', 'meanwhile', 'after'])
 })
 
 outage('join `reject`: refused at once, and nothing is half joined', async (t, cluster, start) => {

@@ -26,7 +26,7 @@ export interface Opened {
 }
 
 /** What the client got after the message that told it its id. */
-export function heard ({ client }: Opened): Message[] {
+export function heard ({ client }: Pick<Opened, 'client'>): Message[] {
   return client.messages.slice(1)
 }
 

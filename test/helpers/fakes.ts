@@ -102,10 +102,11 @@ export function fakeConnection (id: string, userId?: string, framed = false): Fa
 
 /** A connection on this socket, which belongs to no instance. The socket may be a fake. */
 export function connectionOn (
-  socket: unknown, init: Partial<ConnectionInit<LocalConnection>> = {}, maxBufferedBytes = 4_194_304
+  socket: unknown, init: Partial<ConnectionInit<LocalConnection>> = {}
 ): { readonly connection: LocalConnection, readonly metrics: Metrics, start (): void } {
   const metrics = init.metrics ?? new Metrics()
   const limits = resolveLimits()
+  const { maxBufferedBytes } = init.limits ?? { maxBufferedBytes: 4_194_304 }
   const connection = new LocalConnection({
     socket: socket as ConnectionInit<LocalConnection>['socket'],
     id: 'i.1',
@@ -120,8 +121,7 @@ export function connectionOn (
       { maxBufferedBytes, slowBufferedBytes: Math.min(65_536, maxBufferedBytes), flushIntervalMs: 0, limits }, metrics, silentLog
     ),
     metrics,
-    enter: () => undefined,
-    release: async () => {},
+    host: { enter: () => undefined, release: async () => {} },
     ...init
   })
   return { connection, metrics, start: () => connection.start({} as Parameters<LocalConnection['start']>[0]) }

@@ -10,7 +10,8 @@ import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane
  *  16  u32  nonce      0 without a log      |
  *  20  u32  prevNonce  0 without a log     /
  *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe
- *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 0x40 places, 0xC0 must be understood
+ *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 0x20 retried, 0x40 places,
+ *                      0xC0 must be understood
  *  26  u48  time       milliseconds since the epoch, by the clock of the origin
  *  32  u48  sequence
  *  38  u8   length, origin
@@ -30,7 +31,7 @@ const headerBytes = 38
 const logHeaderBytes = 24
 const noEpoch = '\0'.repeat(8)
 const maxIdLength = 255
-const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, places: 0x40, mustUnderstand: 0x80 } as const
+const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, retried: 0x20, places: 0x40, mustUnderstand: 0x80 } as const
 const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 3, 4, 5]
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
@@ -47,6 +48,8 @@ export interface Place {
 export interface StoredEnvelope extends Envelope {
   /** Where all copies of the message stand, this one among them; `undefined` unless it went to several groups with logs. */
   readonly places?: readonly Place[] | undefined
+  /** The publisher sent it before, with an unknown outcome: it may have stood in a log, with the same nonce, that lost it since. */
+  readonly retried?: boolean | undefined
 }
 
 /** An envelope without what differs between its copies: the script that appends to logs puts them together. */
@@ -77,6 +80,11 @@ export function encodeParts (envelope: Envelope, places: boolean): EnvelopeParts
   writePrefix(bytes, envelope, except, places ? flag.places : 0, 0)
   writeRest(bytes, envelope, except, prefixBytes)
   return { prefix: bytes.subarray(0, prefixBytes), rest: bytes.subarray(prefixBytes) }
+}
+
+/** The message is sent once more, after an unknown outcome. */
+export function markRetried ({ prefix }: EnvelopeParts): void {
+  prefix[1] = (prefix[1] ?? 0) | flag.retried
 }
 
 export function encodeTarget (target: Target): Buffer {
@@ -132,6 +140,7 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
     shared: (flags & flag.shared) !== 0,
     ...((flags & flag.volatile) === 0 ? {} : { volatile: true }),
     ...(conflationKey === undefined ? {} : { conflationKey }),
+    ...((flags & flag.retried) === 0 ? {} : { retried: true }),
     except,
     command,
     binary: (flags & flag.binary) !== 0,

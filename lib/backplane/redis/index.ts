@@ -68,15 +68,11 @@ export class RedisBackplane implements Backplane {
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    return await this.#open.writer.history(group, since, limit)
+    return await this.#open.history(group, since, limit)
   }
 
   position (group: string): LogPosition | undefined {
     return this.#partition?.position(group)
-  }
-
-  follow (group: string, position: LogPosition): void {
-    this.#partition?.follow(group, position)
   }
 
   async secret (candidate: string): Promise<string> {

@@ -1,8 +1,8 @@
 import { deferred, withDeadline, type Deferred } from '../../deadline.ts'
-import { WebsocketGroupsError } from '../../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import { oncePerMinute } from '../../logging.ts'
 import type { BackplaneState } from '../../types.ts'
-import type { LocalInstance, LogPosition, Target } from '../backplane.ts'
+import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/link.ts'
@@ -124,7 +124,13 @@ export class Partition {
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
   async subscribe (target: Target): Promise<void> {
-    await this.subscriptions.subscribe(this.#keys.channel(target))
+    try {
+      await this.subscriptions.subscribe(this.#keys.channel(target))
+    } catch (error) {
+      // Members here are owed what is logged from now on, too: the repair that follows the subscription begins at this end of the log.
+      if (target.kind === 'group') await this.#openUnsubscribed(target.name)
+      throw error
+    }
     if (target.kind === 'group' && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
@@ -132,8 +138,11 @@ export class Partition {
     return this.#followers.position(group)
   }
 
-  follow (group: string, position: LogPosition): void {
-    this.#followers.follow(group, position)
+  /** As `Backplane.history`. */
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    // Whoever is given this page is a member here, perhaps: what is delivered to members has to go on where the page ends.
+    await this.#openUnsubscribed(group)
+    return await this.writer.history(group, since, limit)
   }
 
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
@@ -171,6 +180,19 @@ export class Partition {
     this.writer.close()
     await withDeadline(this.#giveBack(), closeMs, () => undefined)
     await Promise.all([this.#links.command.close(), this.#links.subscribe.close()])
+  }
+
+  /**
+   * Finds out where the log of a group ends that is wanted and not subscribed, as far as the command link works. Rejects with nothing but
+   * faults: during an outage the log is opened when its group is subscribed.
+   */
+  async #openUnsubscribed (group: string): Promise<void> {
+    if (!this.subscriptions.wants(this.#keys.channel({ kind: 'group', name: group })) || !this.#local.logged(group)) return
+    try {
+      await this.#followers.open(group)
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+    }
   }
 
   /** Never rejects. */

@@ -1,7 +1,8 @@
 import t from 'tap'
 import { EventEmitter } from 'node:events'
 import type { LocalConnection } from '../../../lib/connection/connection.ts'
-import type { ConnectionInit } from '../../../lib/connection/init.ts'
+import type { ConnectionHost } from '../../../lib/connection/init.ts'
+import type { InboundLimits } from '../../../lib/connection/message-buffer.ts'
 import type { Metrics } from '../../../lib/metrics.ts'
 import type { ConnectionCallbacks } from '../../../lib/route-types.ts'
 import { connectionOn } from '../../helpers/fakes.ts'
@@ -34,10 +35,15 @@ interface Built {
   start (): void
 }
 
-function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<ConnectionInit<LocalConnection>> = {}): Built {
+const host: ConnectionHost<LocalConnection> = { enter: () => undefined, release: async () => {} }
+
+function build (
+  callbacks: Partial<ConnectionCallbacks> = {}, inHost: Partial<ConnectionHost<LocalConnection>> = {}, inLimits: Partial<InboundLimits> = {}
+): Built {
   const socket = new DeadSocket()
   const { log, lines } = recordedLog()
-  const built = connectionOn(socket, { log, callbacks: { onMessage () {}, ...callbacks }, ...init }, 1_000)
+  const limits = { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 1_000, options: {}, ...inLimits }
+  const built = connectionOn(socket, { log, callbacks: { onMessage () {}, ...callbacks }, host: { ...host, ...inHost }, limits })
   return { ...built, socket, lines }
 }
 
@@ -174,7 +180,7 @@ t.test('what was handled no longer counts as waiting', async t => {
       await new Promise<void>(resolve => { next = resolve })
       seen.push(data.length)
     }
-  }, { limits: { maxQueuedMessages: 10, maxQueuedBytes: 100, maxBufferedBytes: 1_000, options: {} } })
+  }, {}, { maxQueuedBytes: 100 })
   start()
   await new Promise(resolve => setImmediate(resolve))
   for (let i = 0; i < 3; i++) socket.emit('message', Buffer.alloc(40), true)

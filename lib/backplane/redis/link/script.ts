@@ -1,5 +1,6 @@
 import { Command, type Redis } from 'ioredis'
 import { createHash } from 'node:crypto'
+import type { Writable } from 'node:stream'
 
 export type RedisCommand = (redis: Redis) => Promise<unknown>
 
@@ -29,7 +30,19 @@ end`
 export function bytesCommands (
   { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): [byHash: RedisCommand, byText: RedisCommand] {
-  const command = (name: string, script: string): RedisCommand =>
-    async redis => await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
+  const command = (name: string, script: string): RedisCommand => async redis => {
+    gatherWrites(redis)
+    return await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
+  }
   return [command('evalsha', sha), command('eval', lua)]
+}
+
+/**
+ * Lets all that is sent in this turn of the event loop leave in one write: Redis then reads its socket once for all of it, and answers in
+ * one write. ioredis does so for its own methods, and not for commands that are made by hand.
+ */
+function gatherWrites ({ stream }: { readonly stream?: Writable }): void {
+  if (stream === undefined || stream.writableCorked > 0) return
+  stream.cork()
+  process.nextTick(() => stream.uncork())
 }

@@ -90,6 +90,11 @@ export class Subscriptions {
     this.#lingering.add(name)
   }
 
+  /** Whether somebody here needs the channel, be it subscribed or not. */
+  wants (name: string): boolean {
+    return this.#channels.get(name)?.wanted ?? false
+  }
+
   interrupted (name: string): boolean {
     return this.#channels.get(name)?.interrupted ?? false
   }

@@ -2,7 +2,7 @@ import { deferred, withDeadline } from '../../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { drawId } from '../../../ids.ts'
 import type { Appended, AppendTarget, Envelope, LogPosition } from '../../backplane.ts'
-import { encodeParts } from '../envelope.ts'
+import { encodeParts, markRetried } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import { carriesPlaces, decodeAppended, encodeAppend, type AppendedTo, type Draft } from './append-call.ts'
@@ -136,7 +136,7 @@ export class AppendQueue {
         failure = error as Error
       }
       const unknown = hasCode(failure, 'WSG_TIMEOUT')
-      if (unknown) for (const item of items) item.sent = true
+      if (unknown) for (const item of items) markSent(item)
       const mayHelp = unknown || items.some(({ sent }) => sent) || this.#whenDown === 'queue'
       if (this.#closed || !mayHelp || !hasCode(failure, 'WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE')) return rejectAll(items, failure)
       this.#retries++
@@ -157,6 +157,12 @@ export class AppendQueue {
   async #whenUp (leftMs: number): Promise<void> {
     await withDeadline(this.#up.promise, this.#link.up ? Math.min(leftMs, retryMs) : leftMs, () => undefined)
   }
+}
+
+/** From now on it may be in the logs: whoever reads it must be able to tell that it may have been there before. */
+function markSent (item: Item): void {
+  item.sent = true
+  markRetried(item)
 }
 
 function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, AppendedTo>): void {

@@ -56,7 +56,10 @@ export class LogFollowers {
     return { repairs: this.#repaired, repairsPending: this.#repairs.size, logsHeld: this.#order.held, ...this.#catchUp.stats() }
   }
 
-  /** The group is subscribed: resolves when this instance knows where its log ends. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  /**
+   * Resolves when this instance knows where the log ends. What follows is delivered here, once the group is subscribed.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
   async open (group: string): Promise<void> {
     const follower = this.#followers.get(group) ?? this.#add(group)
     if (follower.position === undefined) await this.#open(follower)
@@ -64,17 +67,6 @@ export class LogFollowers {
 
   position (group: string): LogPosition | undefined {
     return this.#followers.get(group)?.position
-  }
-
-  /**
-   * The group is not subscribed yet, and members here have its log up to this position already: it is followed from there, not from its end
-   * at that time.
-   */
-  follow (group: string, position: LogPosition): void {
-    const follower = this.#followers.get(group) ?? this.#add(group)
-    if (follower.position !== undefined || this.#closed) return
-    follower.seek(position)
-    this.#startRepair(follower)
   }
 
   /** No longer subscribed: what comes later is not ours to follow. */
@@ -139,6 +131,7 @@ export class LogFollowers {
     if (!this.#link.up || this.#sweeping) return
     this.#sweeping = true
     try {
+      for (const follower of this.#followers.values()) follower.tidy()
       const quiet = [...this.#followers.values()].filter(({ position, buffering }) => position !== undefined && !buffering)
       for (const some of chunks(quiet, probesAtOnce)) {
         const before = some.map(({ position }) => position)
@@ -238,6 +231,7 @@ export class LogFollowers {
   }
 
   #settled (follower: LogFollower): void {
+    this.#order.settled(follower)
     if (this.#repairs.delete(follower) && this.#repairs.size === 0) this.#changed()
   }
 
