@@ -60,8 +60,11 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   onGap?: ((connection: Connection<Params, Who>, group: string, gap: { readonly reason: LossReason }) => Awaitable<unknown>) | undefined
   /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */
   mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
-  /** Tells framed clients who is in their groups, who comes and who goes, see docs/presence.md. @default false */
-  presence?: boolean | undefined
+  /**
+   * Tells framed clients who is in their groups, who comes and who goes, see docs/presence.md; `count`: only how many, at most once a
+   * second. @default false
+   */
+  presence?: boolean | 'count' | undefined
 }
 
 /** The parameters of a path: `'/ws/:org/:room'` gives `{ org: string, room: string }`. */
@@ -106,7 +109,7 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError'] | undefined
   readonly onGap?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onGap'] | undefined
   readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin'] | undefined
-  readonly presence?: boolean | undefined
+  readonly presence?: ConnectionCallbacks['presence'] | undefined
   /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
   readonly history?: number | undefined
 }

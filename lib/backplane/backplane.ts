@@ -52,6 +52,8 @@ export interface Envelope {
   readonly kind: 'message' | 'presence' | 'request' | 'reply'
   /** The target this copy was published to. */
   readonly target: Target
+  /** When it was made, in milliseconds since 1970, by the clock of its origin. */
+  readonly sentAt?: number | undefined
   /** It was published to several targets at once: a connection in more than one of them gets it once. */
   readonly shared: boolean
   /**

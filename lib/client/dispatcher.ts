@@ -52,6 +52,8 @@ export class Dispatcher {
       case 'presence':
         if (this.roster.change(frame)) tell('presence', frame)
         return
+      case 'count':
+        return tell('count', frame)
       case 'members':
         this.roster.replace(frame.group, frame.members)
         tell('members', frame)

@@ -42,7 +42,7 @@ export class SendQueue {
   }
 
   message (payload: Payload, { retry = false }: SendOptions): Promise<Ack> {
-    return new Promise((resolve, reject) => {
+    return quiet(new Promise((resolve, reject) => {
       const { maxMessages, maxBytes } = this.#limits
       const pending = this.#waiting.length + this.#sent.size
       const bytes = payload.data.length
@@ -56,7 +56,7 @@ export class SendQueue {
         if (error) reject(error)
         else resolve(ack)
       }, retry))
-    })
+    }))
   }
 
   /** Sends without asking for an answer. Returns `false` when the message has to wait its turn: call `message` then. */
@@ -144,6 +144,12 @@ export class SendQueue {
     this.#sent.set(request.id, request)
     wire.send(request.encoded)
   }
+}
+
+/** A rejection that nobody awaits must not end the process of the client. */
+export function quiet<Value> (promise: Promise<Value>): Promise<Value> {
+  promise.catch(() => {})
+  return promise
 }
 
 export function closed (): ClientError {

@@ -1,12 +1,14 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { CloseCode } from '../protocol/close-codes.ts'
-import { errorCodes, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
+import { WebsocketGroupsError } from '../errors.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
 import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable } from './callback-results.ts'
+import { describeError } from './error-answer.ts'
+import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
@@ -37,8 +39,6 @@ type Hello = Extract<ParsedFrame, { type: 'hello' }>
 
 const sessionBytes = 16
 const drawnSession = /^[\w-]{22}$/
-/** What a client is told of an error without a code. */
-const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
 const maxHelloBytes = 65_536
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
@@ -168,7 +168,7 @@ export class FramedSession implements RequestHandler {
     if (this.#init.mayPost?.(this.#connection) === false) {
       return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
     }
-    const result = this.#callbacks.onMessage(this.#connection, data)
+    const result = callOnMessage(this.#callbacks, this.#connection, data, this.#init.metrics)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
     return this.#ack(id, result)
@@ -239,24 +239,6 @@ export class FramedSession implements RequestHandler {
   #refuse (id: number | undefined, error: unknown): void {
     if (id !== undefined) this.send({ type: 'error', id, ...describeError(error) })
   }
-}
-
-/**
- * What a client is told of an error. The codes and texts of errors that are the fault of the server (no status, or 500 and up) may name
- * hosts, queries or files, so they stay here unless they are this package's own.
- */
-function describeError (error: unknown): { readonly code: string, readonly message: string } {
-  const { code, statusCode, message } = toObject(error)
-  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
-    // Some libraries put the name of what failed into their codes.
-    return { code: typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed, message }
-  }
-  const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
-  return { code: known, message: errorCodes[known].text }
-}
-
-function toObject (value: unknown): { readonly code?: unknown, readonly statusCode?: unknown, readonly message?: unknown } {
-  return typeof value === 'object' && value !== null ? value : {}
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify'
+import { AsyncResource } from 'node:async_hooks'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
@@ -7,6 +8,7 @@ import { Input, type InboundSource } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
+import { callOnMessage } from './on-message.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, LossReason } from '../types.ts'
@@ -47,6 +49,8 @@ export class MessageQueue {
   /** Made when the first message has to wait. */
   #queue: MessageBuffer<Message> | undefined
   readonly #input: Input
+  /** The async context of the upgrade request: all callbacks run in it. */
+  readonly #context = new AsyncResource('WebsocketGroupsConnection', { requireManualDestroy: true })
   /** A callback runs, or the first one did not yet. */
   #busy = true
   #connecting = true
@@ -75,8 +79,7 @@ export class MessageQueue {
 
   /** Resolves when `onDisconnect` is done; never rejects. */
   get finished (): Promise<void> {
-    this.#finished ??= this.#done ? Promise.resolve() : new Promise(resolve => { this.#resolveFinished = resolve })
-    return this.#finished
+    return this.#finished ??= this.#done ? Promise.resolve() : new Promise(resolve => { this.#resolveFinished = resolve })
   }
 
   /** Runs `onConnect` once `entered` is done, then handles what arrived meanwhile. Never rejects. */
@@ -94,33 +97,30 @@ export class MessageQueue {
   }
 
   /** This side does not read the socket for now, so that nothing the client says can be heard. */
-  get paused (): boolean {
-    return this.#input.paused
-  }
+  get paused (): boolean { return this.#input.paused }
 
   /** A message of any kind came. */
-  countMessage (): void {
-    this.#input.messageReceived()
-  }
+  countMessage (): void { this.#input.messageReceived() }
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) this.#enqueue(isBinary ? detached(data) : data.toString(), data.length)
-    else this.#begin(isBinary ? data : data.toString(), data.length)
+    else this.#context.runInAsyncScope(this.#begin, this, isBinary ? data : data.toString(), data.length)
   }
 
   /** The same for a request of the framed protocol, which was `bytes` long. */
   receiveRequest (handler: RequestHandler, request: ClientRequest, bytes: number): void {
-    if (this.#stopped || this.#ended !== undefined) return
-    if (this.#busy) this.#enqueue({ handler, request }, bytes)
-    else this.#begin({ handler, request }, bytes)
+    if (!this.#stopped && this.#ended === undefined) this.#take({ handler, request }, bytes)
   }
 
   /** Messages of a group are lost to the connection: tells `onGap`, in its turn. */
   gap (group: string, reason: LossReason): void {
-    if (this.#callbacks.onGap === undefined || this.#stopped || this.#ended !== undefined) return
-    if (this.#busy) this.#enqueue({ group, reason }, 0)
-    else this.#begin({ group, reason }, 0)
+    if (this.#callbacks.onGap !== undefined && !this.#stopped && this.#ended === undefined) this.#take({ group, reason }, 0)
+  }
+
+  #take (message: FramedRequest | Loss, bytes: number): void {
+    if (this.#busy) this.#enqueue(message, bytes)
+    else this.#context.runInAsyncScope(this.#begin, this, message, bytes)
   }
 
   #begin (message: Message, bytes: number): void {
@@ -156,7 +156,7 @@ export class MessageQueue {
     this.#ended = closed
     this.#input.close()
     this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships could not be released') })
-    if (!this.#busy) this.#idle()
+    if (!this.#busy) this.#context.runInAsyncScope(this.#idle, this)
   }
 
   #connectFailed (error: Error): void {
@@ -206,7 +206,7 @@ export class MessageQueue {
     if (isLoss(message)) return this.#callbacks.onGap?.(this.#connection, message.group, { reason: message.reason })
     this.#metrics.messagesReceived++
     if (isFramed(message)) return message.handler.handle(message.request)
-    return this.#callbacks.onMessage(this.#connection, message)
+    return callOnMessage(this.#callbacks, this.#connection, message, this.#metrics)
   }
 
   /** Never rejects. */
@@ -259,7 +259,7 @@ export class MessageQueue {
     } catch (error) {
       this.#logFailure(toError(error), 'onDisconnect failed')
     }
-    this.#metrics.connectionsClosed++
+    this.#metrics.connectionClosed(closed.code)
     this.#done = true
     this.#resolveFinished?.()
   }

@@ -124,6 +124,11 @@ export class ConnectionIntake implements Intake {
     this.#goOn = undefined
   }
 
+  /** A message waited until now, since `since`. */
+  waited (since = 0): void {
+    this.#budget.metrics.timings.queueWait.observeSince(since)
+  }
+
   stall (): void {
     this.#budget.metrics.stalledMessages++
     this.#owner.stalled()

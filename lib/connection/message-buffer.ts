@@ -9,8 +9,8 @@ export interface InboundLimits {
   readonly options: { readonly maxPayload?: number | undefined }
 }
 
-/** A message that was received, and how long it was. */
-export interface Waiting<Message> { readonly message: Message, readonly bytes: number }
+/** A message that was received, how long it was, and, if it waits, since when by `performance.now()`. */
+export interface Waiting<Message> { readonly message: Message, readonly bytes: number, readonly since?: number | undefined }
 
 /** What a message costs beside its bytes while it is held. */
 const overheadBytes = 200
@@ -60,7 +60,7 @@ export class MessageBuffer<Message> {
 
   /** Returns `false` when that is more than the hard limit. */
   push (message: Message, bytes: number): boolean {
-    this.#waiting.push({ message, bytes })
+    this.#waiting.push({ message, bytes, since: performance.now() })
     this.#bytes += bytes
     this.#intake.hold(weigh(bytes))
     const { maxQueuedMessages, maxQueuedBytes, options: { maxPayload = 0 } } = this.#limits
@@ -75,6 +75,7 @@ export class MessageBuffer<Message> {
     const next = this.#waiting.shift()
     if (next === undefined) return undefined
     this.#bytes -= next.bytes
+    this.#intake.waited(next.since)
     const { maxQueuedMessages, maxQueuedBytes } = this.#limits
     if (this.length === 0 || (this.length <= maxQueuedMessages * resumeShare && this.#bytes <= maxQueuedBytes * resumeShare)) {
       this.#intake.resume(PauseReason.Queue)

@@ -31,7 +31,7 @@ export interface RefreshInit {
    * when the route did not put it there.
    */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
-  readonly metrics: Pick<Metrics, 'tokensRefused'>
+  readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings'>
 }
 
 /** Longer than what fits into the head of an HTTP request, where the first token came from. */

@@ -39,6 +39,7 @@ export class EnvelopeFactory {
     return {
       origin: this.origin,
       sequence: ++this.#sequence,
+      sentAt: Date.now(),
       kind,
       target: targets[0] ?? { kind: 'all', name: '' },
       shared: targets.length > 1,

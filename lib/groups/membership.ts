@@ -14,7 +14,7 @@ import type { PendingReplay, Replay } from '../delivery/replay.ts'
 import { userTarget } from '../delivery/envelopes.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { OutagePolicy } from '../options/types.ts'
-import type { Connection, JoinOptions, JoinResult, Json } from '../types.ts'
+import type { Connection, JoinOptions, JoinResult, Json, Member, MemberInfo } from '../types.ts'
 
 /** Users whose latest new groups are remembered. */
 const maxUsers = 20_000
@@ -37,6 +37,8 @@ export class Membership {
   readonly #presence: Presence
   /** Groups that connections of each user were the first here to join. */
   readonly #newGroups: RateTable | undefined
+  /** What `setInfo` was called with. */
+  readonly #shown = new WeakMap<LocalConnection, Pick<Member, 'info' | 'infoAt'>>()
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
 
@@ -56,6 +58,7 @@ export class Membership {
   async join (connection: LocalConnection, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
     this.#assertOpen(connection)
+    const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
     // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
@@ -65,7 +68,9 @@ export class Membership {
       joining = this.#register(member, known === undefined, replay).finally(() => this.#joining.delete(member))
       this.#joining.set(member, joining)
     }
-    return await joining
+    const result = await joining
+    this.#metrics.timings.join.observeSince(startedAt)
+    return result
   }
 
   async leave (connection: LocalConnection, group: string): Promise<boolean> {
@@ -79,6 +84,21 @@ export class Membership {
   async leaveAll (connection: LocalConnection): Promise<number> {
     const left = await Promise.all(connection.groups.map(group => this.leave(connection, group)))
     return left.filter(Boolean).length
+  }
+
+  /** Shows something else of the connection to others, in all of its groups. @throws what `Connection.setInfo` throws */
+  async setInfo (connection: LocalConnection, given: unknown): Promise<void> {
+    this.#assertOpen(connection)
+    const info = toInfo(given)
+    if (info === undefined) throw new WebsocketGroupsError('WSG_DATA_INVALID', `JSON has no ${typeof given}`)
+    const shown = { info, infoAt: Math.max(Date.now(), (this.#shown.get(connection)?.infoAt ?? 0) + 1) }
+    this.#shown.set(connection, shown)
+    await Promise.all(connection.groups.map(async group => {
+      const member = this.#hub.find(connection, group)
+      member?.show(info, shown.infoAt)
+      await this.#sync(group, connection.id)
+      if (member !== undefined && this.#hub.find(connection, group) === member) this.#presence.updated(member)
+    }))
   }
 
   /**
@@ -151,29 +171,27 @@ export class Membership {
       throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount} already`)
     }
     this.#countNewGroup(connection, group)
-    const info = this.#infoOf(connection)
+    const shown = this.#shown.get(connection) ?? this.#infoOf(connection)
     return this.#hub.join(connection, group, {
       connectionId: connection.id,
       instanceId: ownerOf(connection.id) ?? '',
       ...(connection.userId === undefined ? {} : { userId: connection.userId }),
       joinedAt: Date.now(),
-      ...(info === undefined ? {} : { info }),
+      ...shown,
       ...(connection.sessionName === undefined ? {} : { session: connection.sessionName })
     })
   }
 
   /** What the application shows of the member, as JSON keeps it: members here and elsewhere look alike. */
-  #infoOf (connection: LocalConnection): Json | undefined {
+  #infoOf (connection: LocalConnection): Pick<Member, 'info'> {
     const info: unknown = this.#options.memberInfo?.(connection)
     if (isThenable(info)) {
       // The promise is refused here: without a handler its rejection would end the process.
       Promise.resolve(info).catch(() => undefined)
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
     }
-    const text = JSON.stringify(info) as string | undefined
-    if (text === undefined) return undefined
-    if (Buffer.byteLength(text) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
-    return JSON.parse(text) as Json
+    const shown = toInfo(info)
+    return shown === undefined ? {} : { info: shown }
   }
 
   #assertOpen (connection: LocalConnection): void {
@@ -189,6 +207,14 @@ export class Membership {
   #syncLater (group: string, connectionId: string): void {
     this.#backplane.syncMember(group, connectionId).catch(() => {})
   }
+}
+
+/** As JSON keeps it; `undefined` where JSON has no form of it. @throws {WebsocketGroupsError} WSG_MEMBER_INFO_TOO_LARGE */
+function toInfo (info: unknown): MemberInfo | undefined {
+  const text = JSON.stringify(info) as string | undefined
+  if (text === undefined) return undefined
+  if (Buffer.byteLength(text) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
+  return JSON.parse(text) as MemberInfo
 }
 
 /** "Not yet" is not a failure where the backplane goes on trying by itself. */

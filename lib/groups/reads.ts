@@ -7,7 +7,11 @@ import type { OutagePolicy } from '../options/types.ts'
 import { formatPosition, isLogStart } from '../backplane/position.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { ProofKeys } from '../delivery/resume-proofs.ts'
-import type { History, HistoryOptions, Member, MemberList, ReadOptions } from '../types.ts'
+import { keyOf, presentMember, Roster } from '../presence/roster.ts'
+import type {
+  History, HistoryOptions, Member, MemberList, PageOptions, PresenceEntry, PresenceList, ReadOptions
+} from '../types.ts'
+import { pageOf } from './pages.ts'
 
 const maxCounts = 10_000
 const maxMembers = 100_000
@@ -46,6 +50,17 @@ export class GroupReads {
     // A map keeps its newest entry however heavy that is.
     if (value.length >= maxMembers) this.#members.delete(group)
     return Object.assign([...value], { ageMs })
+  }
+
+  /** The people behind the members: see `Registry.presence`. */
+  async presence (group: string, { cursor, limit, ...options }: ReadOptions & PageOptions = {}): Promise<PresenceList> {
+    const members = await this.members(group, options)
+    const roster = new Roster()
+    for (const member of members) roster.add(presentMember(member))
+    const page = pageOf(roster.entries(), keyOf, { cursor, limit })
+    return Object.assign([...page.items] as PresenceEntry[], {
+      ageMs: members.ageMs, ...(page.cursor === undefined ? {} : { cursor: page.cursor })
+    })
   }
 
   async history (group: string, { since, limit = defaultLimit, reverse = false }: HistoryOptions = {}): Promise<History> {

@@ -10,7 +10,8 @@ const takesWebsockets = Symbol('fastify-websocket-groups.takesWebsockets')
 /** The hook for `onRoute` that lets the guard know later which routes take WebSockets. */
 export function markRoute (route: RouteOptions): void {
   const { websocket, wsHandler } = route as { websocket?: unknown, wsHandler?: unknown }
-  route.config = { ...route.config, [takesWebsockets]: websocket === true || typeof wsHandler === 'function' }
+  const mark = { [takesWebsockets]: websocket === true || typeof wsHandler === 'function' }
+  route.config = { ...route.config, ...mark }
 }
 
 /**

@@ -15,14 +15,23 @@ const replayed = new WeakMap<Envelope, OutboundMessage>()
 export class LocalMember {
   readonly connection: LocalConnection
   readonly group: string
-  /** The membership as everyone in the cluster sees it. */
-  readonly member: Member
+  #member: Member
   #holdback: Holdback | undefined
 
   constructor (connection: LocalConnection, group: string, member: Member) {
     this.connection = connection
     this.group = group
-    this.member = member
+    this.#member = member
+  }
+
+  /** The membership as everyone in the cluster sees it. */
+  get member (): Member {
+    return this.#member
+  }
+
+  /** Shows something else of the connection. */
+  show (info: Member['info'], infoAt: number): void {
+    this.#member = { ...this.#member, info, infoAt }
   }
 
   /** Set while a replay runs, and after it until this instance has caught up with a client that was ahead. */

@@ -34,7 +34,6 @@ const limitRules = {
   replays: aRate,
   tokens: aRate,
   newGroupsPerMinute: aCount('groups'),
-  presenceEntriesPerUser: aCount('entries'),
   presenceBytes: aCount('bytes'),
   queuedBytes: aCount('bytes'),
   bufferedBytes: aCount('bytes')
@@ -56,7 +55,6 @@ const defaults = {
   replays: { perSecond: 50, burst: 1_000 },
   tokens: { perSecond: 1, burst: 10 },
   newGroupsPerMinute: 1_000,
-  presenceEntriesPerUser: 20,
   presenceBytes: 262_144,
   queuedBytes: 8_388_608,
   bufferedBytes: 268_435_456

@@ -16,6 +16,9 @@ export const maxTimerMs = 2_147_483_647
 
 export const aFunction: Rule = { allowed: 'a function', accepts: value => typeof value === 'function' }
 export const anObject: Rule = { allowed: 'an object', accepts: isPlainObject }
+/** The option `presence` of routes. */
+export const aPresence: Rule = { allowed: "true, false or 'count'", accepts: value => typeof value === 'boolean' || value === 'count' }
+
 export const aBoolean: Rule = oneOf(true, false)
 
 export function oneOf (...values: ReadonlyArray<string | number | boolean>): Rule {

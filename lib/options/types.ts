@@ -69,8 +69,6 @@ export interface Limits {
    * 1_000
    */
   readonly newGroupsPerMinute?: number | false | undefined
-  /** How many connections of one user a list of members shows. @default 20 */
-  readonly presenceEntriesPerUser?: number | false | undefined
   /** Bytes of a list of members; members that do not fit are left out. @default 262_144 // 256 KiB */
   readonly presenceBytes?: number | false | undefined
   /**

@@ -135,6 +135,7 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
     ...(places === undefined ? {} : { places }),
     origin,
     sequence: bytes.readUIntBE(32, 6),
+    sentAt: bytes.readUIntBE(26, 6),
     kind,
     target: { kind: targetKind, name },
     shared: (flags & flag.shared) !== 0,
@@ -164,11 +165,11 @@ function exceptOf ({ except }: Envelope): readonly string[] {
 }
 
 function writePrefix (bytes: Buffer, envelope: Envelope, except: readonly string[], flags: number, at: number): number {
-  const { origin, sequence, kind, shared, volatile, conflationKey, binary } = envelope
+  const { origin, sequence, sentAt = Date.now(), kind, shared, volatile, conflationKey, binary } = envelope
   bytes[at] = typeBytes[types.indexOf(kind)] ?? 0
   bytes[at + 1] = flags | (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0) |
     (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey)
-  bytes.writeUIntBE(Date.now(), at + 2, 6)
+  bytes.writeUIntBE(sentAt, at + 2, 6)
   bytes.writeUIntBE(sequence, at + 8, 6)
   return writeShort(bytes, origin, at + 14)
 }

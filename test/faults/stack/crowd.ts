@@ -94,6 +94,14 @@ export class Crowd {
     ].sort()]))
   }
 
+  /** The users in each group: every client is one of its own. */
+  get people (): Map<string, string[]> {
+    return new Map(groups.map(group => [group, [
+      ...this.framed.filter(({ session }) => session.joined.has(group)).map(({ session }) => session.name),
+      ...this.raw.filter(({ rooms }) => rooms.includes(group)).map(({ name }) => name)
+    ].sort()]))
+  }
+
   /** Breaks the connections of a part of the clients, as a network does. */
   cut (part: number): void {
     for (const client of this.framed) if (this.#random.next() < part) client.cut()

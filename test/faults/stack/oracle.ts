@@ -355,7 +355,7 @@ export class Oracle {
     return inStep.size > 0 && inStep.size === joinedAt.size ? at : undefined
   }
 
-  /** A raw connection got all of each of its groups, from its first message to its last, in order, but for what it was told of. */
+  /** A raw connection got everything from its first message of each group to the last, in order, but for what it was told of. */
   #assertWhole ({ client, events, live }: Heard): void {
     const got = new Set<string>()
     for (const event of events) {

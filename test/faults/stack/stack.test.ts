@@ -69,19 +69,20 @@ await until(() => crowd.idle && crowd.behind.length === 0, { timeoutMs: 30_000, 
 async function strangers (): Promise<string[]> {
   const truth = crowd.members
   const found: string[] = []
-  const compare = (who: string, group: string, ids: readonly string[]): void => {
-    const expected = truth.get(group) ?? []
-    const wrong = [...expected.filter(id => !ids.includes(id)).map(id => `lacks ${id}`), ...ids.filter(id => !expected.includes(id)).map(id => `has ${id}`)]
+  const compare = (who: string, group: string, names: readonly string[], expected: readonly string[] = []): void => {
+    const lacking = expected.filter(name => !names.includes(name)).map(name => `lacks ${name}`)
+    const wrong = [...lacking, ...names.filter(name => !expected.includes(name)).map(name => `has ${name}`)]
+    if (wrong.length === 0 && names.length !== expected.length) wrong.push(`sees ${names.length}, not ${expected.length}`)
     if (wrong.length > 0) found.push(`${who} in ${group}: ${wrong.join()}`)
   }
   for (const [index, instance] of stack.instances.entries()) {
     for (const { group, count, members } of await stack.view(instance, groups)) {
-      compare(`instance ${index}`, group, members)
+      compare(`instance ${index}`, group, members, truth.get(group))
       if (count !== truth.get(group)?.length) found.push(`instance ${index} counts ${count} in ${group}, not ${truth.get(group)?.length}`)
     }
   }
   for (const { client, session } of crowd.framed) {
-    for (const group of session.joined) compare(session.name, group, client.members(group).map(({ connectionId }) => connectionId))
+    for (const group of session.joined) compare(session.name, group, client.members(group).map(({ userId }) => userId ?? ''), crowd.people.get(group))
   }
   return found
 }
