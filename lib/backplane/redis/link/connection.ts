@@ -53,6 +53,12 @@ export class Connection {
     return bytesRead(this.#client)
   }
 
+  /** Bytes that came, and those that left this process. */
+  get moved (): number {
+    const { bytesWritten = 0, writableLength = 0 } = (this.#client.stream ?? {}) as { bytesWritten?: number, writableLength?: number }
+    return this.received + bytesWritten - writableLength
+  }
+
   /** Whether Redis was asked something on a connection that is not ready yet. */
   get shakingHands (): boolean {
     return !this.#ready && this.#present?.status === 'connect'

@@ -4,8 +4,9 @@ import { BulkReads } from './bulk.ts'
 import { Calls } from './calls.ts'
 import type { RedisSource } from './connect.ts'
 import { Connection } from './connection.ts'
+import { LargeCalls } from './large-calls.ts'
 import { isReply, toBackplaneError } from './reply-errors.ts'
-import { byHash, bytesCommands, textCommands, type Script } from './script.ts'
+import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './script.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
 const pingIntervalMs = 1_000
@@ -44,6 +45,7 @@ export class Link {
   readonly #role: string
   readonly #deadlineMs: number
   readonly #connection: Connection
+  readonly #large: LargeCalls
   readonly #listeners: LinkEvents[] = []
   readonly #calls = new Calls({
     received: () => this.#connection.received,
@@ -71,6 +73,7 @@ export class Link {
 
   constructor (source: RedisSource, role: 'command' | 'subscribe', deadlineMs: number) {
     this.#role = role
+    this.#large = new LargeCalls(source, deadlineMs)
     this.#deadlineMs = deadlineMs
     this.#connection = new Connection(source, role, {
       opened: () => { this.#lastSign = performance.now() },
@@ -84,7 +87,8 @@ export class Link {
         for (const listener of this.#listeners) listener.error?.(error)
       },
       message: (channel, bytes, late) => {
-        if (!late) this.#heard()
+        // With many messages in the socket the answer to a ping may be a long way behind.
+        if (!late) this.#answered()
         this.#receive?.(channel, bytes, late)
       }
     })
@@ -146,7 +150,13 @@ export class Link {
 
   /** As `script`, with strings of the reply as bytes. */
   async bytesScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    return await this.run(byHash(...bytesCommands(script, keys, args)))
+    return await this.runSized(bytesOf(args), byHash(...bytesCommands(script, keys, args)))
+  }
+
+  /** As `run`, for a command with so many bytes of arguments. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
+  async runSized<T> (bytes: number, command: (redis: Redis, settled: () => boolean) => Promise<T>): Promise<T> {
+    if (LargeCalls.isLarge(bytes) && this.#state === 'up') return await this.#large.run(bytes, command)
+    return await this.run(command)
   }
 
   /** As `bytesScript`, for an answer with much data, called in its turn in `bulk`: its failure says nothing about the link. */
@@ -189,6 +199,7 @@ export class Link {
       this.#lastError = error as Error
     } finally {
       this.#connection.close()
+      this.#large.close()
       this.#down()
     }
   }
@@ -219,12 +230,6 @@ export class Link {
       this.#connection.blame()
       this.reset()
     })
-  }
-
-  /** A message arrived: with many of them in the socket, the answer to a ping may be a long way behind. */
-  #heard (): void {
-    this.#lastSign = performance.now()
-    this.#misses = 0
   }
 
   #answered (): void {
