@@ -16,7 +16,7 @@ export function deferred<Value = void> (): Deferred<Value> {
 
 /**
  * Settles as `promise` does, or with what `onLate` returns or throws when `promise` takes longer than `ms` milliseconds. What `promise`
- * does after that is ignored, a rejection too. The timer keeps the process alive, so that whoever waits is answered.
+ * does after that is ignored, a rejection too. The timer keeps the process alive, so that the waiting caller gets an answer.
  */
 export async function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms: number, onLate: () => Late): Promise<Value | Late> {
   let timer: NodeJS.Timeout | undefined

@@ -52,6 +52,8 @@ export interface Envelope {
   readonly kind: 'message' | 'presence' | 'request' | 'reply'
   /** The target this copy was published to. */
   readonly target: Target
+  /** When it was made, in milliseconds since 1970, by the clock of its origin. */
+  readonly sentAt?: number | undefined
   /** It was published to several targets at once: a connection in more than one of them gets it once. */
   readonly shared: boolean
   /**
@@ -59,6 +61,11 @@ export interface Envelope {
    * backplane.
    */
   readonly except: readonly string[]
+  /**
+   * The members here were given the message before its log lost data, and it was stored anew: they are told its new position, and not given
+   * the message again.
+   */
+  readonly repeated?: boolean | undefined
   /** A slow client may miss it. */
   readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */
@@ -200,17 +207,23 @@ export interface Backplane {
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>
-  /** How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. */
+  /**
+   * How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. Members here are owed
+   * all that follows. It is known, too, once `subscribe` failed for the group while its log could be read, and after the first `history`
+   * that worked: what follows is delivered when the group is subscribed.
+   */
   position (group: string): LogPosition | undefined
   /**
-   * `subscribe` failed for this group, `position` is not known, and members here were given its log up to there out of `history`: once it
-   * is subscribed they are owed what follows. For backplanes whose subscriptions can fail while their logs can be read.
+   * Optional, for backplanes whose instances may lose their subscriptions and live on: the ids of all instances that live, and whether what
+   * is published to the `instance` target of each reaches it now. One whose `instance` target is subscribed again has all its others, too.
+   * Without it, an instance that takes nothing counts as gone.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
-  follow? (group: string, position: LogPosition): void
+  instances? (): Promise<ReadonlyMap<string, boolean>>
   /**
-   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of whoever asked first. With it an
-   * instance accepts what another one signed for a client; without it, clients that come back to another instance may get less of what they
-   * missed.
+   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of the instance that asked first.
+   * With it an instance accepts what another one signed for a client; without it, clients that come back to another instance may get less
+   * of what they missed.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   secret? (candidate: string): Promise<string>
@@ -228,7 +241,7 @@ export interface Backplane {
    */
   syncUser (userId: string): Promise<number>
   /**
-   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for so many milliseconds; 0 takes it off. The list outlives the
+   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for that many milliseconds; 0 takes it off. The list outlives the
    * instances. Resolves with `false`, and changes nothing, when there are `maxBlocks` others on it.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */

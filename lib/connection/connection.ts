@@ -29,17 +29,16 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly number = ++made
   readonly params: Connection['params']
   readonly userId: string | undefined
+  readonly admission: ConnectionInit<LocalConnection>['admission']
   /** Its route tells clients who is in their groups. */
-  readonly presence: boolean
+  readonly presence: boolean | 'count'
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
   readonly #metrics: Metrics
-  readonly #enter: ConnectionInit<LocalConnection>['enter']
-  readonly #release: ConnectionInit<LocalConnection>['release']
-  readonly #lost: ConnectionInit<LocalConnection>['lost']
+  readonly #host: ConnectionInit<LocalConnection>['host']
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
@@ -49,6 +48,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   #groups: Set<string> | undefined
   #ending: Ending | undefined
   #abort: AbortController | undefined
+  #state: Connection['state'] | undefined
 
   constructor (init: ConnectionInit<LocalConnection>) {
     this.#socket = init.socket
@@ -57,21 +57,18 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
-    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
+    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler, init.route)
     this.#metrics = init.metrics
-    this.presence = init.callbacks.presence === true
+    this.presence = init.callbacks.presence ?? false
     this.#inbound = new MessageQueue(this, init.callbacks, init, init.metrics)
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
-    this.#enter = init.enter
-    this.#release = init.release
-    this.#lost = init.lost
+    this.#host = init.host
+    this.admission = init.admission
     this.#metrics.connectionsOpened++
     listen(init.socket, this)
   }
 
-  get identity (): Connection['identity'] {
-    return this.#identity
-  }
+  get identity (): Connection['identity'] { return this.#identity }
 
   get groups (): readonly string[] {
     return this.#ending?.groups ?? [...this.#groups ?? []]
@@ -83,6 +80,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   get groupCount (): number { return this.#groups?.size ?? 0 }
+  get state (): Connection['state'] { return (this.#state ??= {} as Connection['state']) }
   get framed (): boolean { return this.#session !== undefined }
 
   /** The client waits for an answer. */
@@ -95,19 +93,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   /** The code that the connection closes with; `undefined` before one is said. */
-  get closeCode (): number | undefined {
-    return this.#ending?.said?.code
-  }
+  get closeCode (): number | undefined { return this.#ending?.said?.code }
 
-  /** The application closed the connection, and not for a while. */
-  get dismissed (): boolean {
-    return this.#ending?.dismissed === true
-  }
+  /** The application closed the connection for good: with a code that does not ask the client back. */
+  get dismissed (): boolean { return this.#ending?.dismissed === true }
 
   /** The public name of the client's session. */
-  get sessionName (): string | undefined {
-    return this.#session?.name
-  }
+  get sessionName (): string | undefined { return this.#session?.name }
 
   get bufferedBytes (): number { return this.outbound.bufferedBytes }
 
@@ -155,7 +147,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** Messages of a group are lost to the connection. */
   gapped (group: string, reason: LossReason): void {
     this.#metrics.gapConnections++
-    this.#lost?.(group, reason)
+    this.#host.lost?.(group, reason)
     this.#inbound.gap(group, reason)
   }
 
@@ -191,6 +183,10 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     else this.closeForFault(CloseCode.SlowConsumer)
   }
 
+  async setInfo (info: unknown): Promise<void> {
+    await this.#host.setInfo?.(this, info)
+  }
+
   close (code: number = CloseCode.Normal, reason = ''): void {
     this.#close({ code, reason }, !isForAWhile(code))
   }
@@ -198,13 +194,14 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** One side says that it closes, or ended its half of the socket: from here on the connection is in no group, no count and no list. */
   leaving (said?: Closed): void {
     this.#ending ??= new Ending(said, false)
-    if (this.#ending.begin([...this.#groups ?? []], this.#socket)) this.#ending.released = this.#release(this)
+    if (this.#ending.begin([...this.#groups ?? []], this.#socket)) this.#ending.released = this.#host.release(this)
     this.#abort?.abort()
   }
 
   received (data: Buffer, isBinary: boolean): void {
     this.pulse.heard()
     this.#inbound.countMessage()
+    this.outbound.route.received(data.length)
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)
     else this.#session.receive(data, isBinary)
   }
@@ -229,7 +226,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     if (!this.closed) this.#socket.ping()
   }
 
-  /** Tells a framed client when to come back, upon which it sends no more. */
+  /** Tells a framed client when to come back; after that the client sends nothing more. */
   announceShutdown (afterMs: number): void {
     this.announce({ type: 'reconnect', afterMs })
     this.outbound.flush()
@@ -246,7 +243,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
     // Closed already, as the instance shuts down: nothing would take it out again.
-    const entered = this.#ending === undefined ? this.#enter(this) : undefined
+    const entered = this.#ending === undefined ? this.#host.enter(this) : undefined
     void this.#inbound.start(this.#session === undefined ? entered : this.#session.opened(entered), request)
   }
 

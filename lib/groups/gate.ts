@@ -1,11 +1,11 @@
 import type { Backplane } from '../backplane/backplane.ts'
 import { hasCode, type ErrorCode } from '../errors.ts'
-import { Admissions, type Admission } from '../hub/admissions.ts'
+import { Admissions, type Admission } from '../connection/admissions.ts'
 import type { Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../rate.ts'
+import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../connection/rate.ts'
 import type { Identity } from '../types.ts'
 import type { Blocklist } from './blocklist.ts'
 
@@ -18,7 +18,7 @@ const fullRetrySeconds = 10
 export interface Refusal {
   readonly code: ErrorCode
   readonly detail: string
-  /** `undefined`: to come back is no use. */
+  /** `undefined` when coming back is of no use. */
   readonly retryAfterSeconds?: number | undefined
 }
 

@@ -2,6 +2,7 @@ import t from 'tap'
 import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
 import { backplaneContract } from './suite.ts'
 
 noUnhandled(t)
@@ -15,6 +16,8 @@ backplaneContract({
     t.same(logs.filter(key => !/^wsg:\{0\}:([hlk]:|secret$)/.test(key)), [], 'no key is left but those of logs, and the secret')
     for (const key of logs) t.ok(await redis.admin.pttl(key) > 0, 'which expire')
     await redis.admin.flushall()
+    // Redis notices the end of a connection a moment after its client is done with it.
+    await until(async () => (await redis.channels()).length === 0, { what: 'the last channel to go' })
     t.same(await redis.channels(), [], 'no channel is left')
   }),
   create: () => ({
@@ -22,8 +25,8 @@ backplaneContract({
       redis: redis.url,
       keyPrefix: 'wsg:',
       operationTimeoutMs: 5_000,
-      joinTimeoutMs: 1_000,
-      bootTimeoutMs: 5_000,
+      joinTimeoutMs: 5_000,
+      bootTimeoutMs: 20_000,
       leaseMs: 15_000,
       lingerMs: 100,
       whenDown: 'reject'

@@ -1,5 +1,4 @@
 import t, { type Test } from 'tap'
-import Fastify from 'fastify'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect as connectTcp } from 'node:net'
@@ -10,6 +9,7 @@ import { demoTokens } from '../../example-app/tokens.ts'
 import { health } from '../../example-app/health.ts'
 import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
+import { bareService } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 import { bearer, getJson, postJson, startInstances } from './instances.ts'
 
@@ -178,11 +178,10 @@ t.test('health: alive and ready', async t => {
 })
 
 t.test('health without Redis: alive, but not ready where policy refuses new connections', async t => {
-  const app = Fastify()
-  t.teardown(async () => await app.close())
+  const { app, listen } = bareService(t)
   app.register(websocketGroups, { redis: `redis://127.0.0.1:${await freePort()}`, bootTimeoutMs: 100, outage: { upgrade: 'refuse' } })
   app.register(health, { instanceId: 'inst1' })
-  const url = await app.listen({ port: 0, host: '127.0.0.1' })
+  const url = await listen()
 
   t.equal((await getJson(`${url}/healthz`)).status, 200)
   const ready = await getJson(`${url}/readyz`)

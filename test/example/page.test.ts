@@ -26,7 +26,7 @@ const narrow = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch
 async function open (t: Test, browser: Browser, url: string, options: BrowserContextOptions = wide): Promise<Page> {
   const context = await browser.newContext(options)
   const page = await context.newPage()
-  page.setDefaultTimeout(10_000)
+  page.setDefaultTimeout(60_000)
   const problems: string[] = []
   page.on('pageerror', error => problems.push(String(error)))
   page.on('console', message => { if (['error', 'warning'].includes(message.type())) problems.push(message.text()) })

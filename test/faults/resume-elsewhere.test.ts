@@ -2,8 +2,9 @@ import t, { type Test } from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { serve, type Served } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
-import { openFramed, serve, type FramedClient, type Served } from '../features/framed/framed-client.ts'
+import { openFramed, type FramedClient } from '../features/framed/framed-client.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)

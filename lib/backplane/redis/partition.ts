@@ -1,8 +1,8 @@
 import { deferred, withDeadline, type Deferred } from '../../deadline.ts'
-import { WebsocketGroupsError } from '../../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import { oncePerMinute } from '../../logging.ts'
 import type { BackplaneState } from '../../types.ts'
-import type { LocalInstance, LogPosition, Target } from '../backplane.ts'
+import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/link.ts'
@@ -13,6 +13,7 @@ import type { WhenDown } from './log/append-queue.ts'
 import { LogFollowers } from './log/followers.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
+import { livingInstances } from './membership/living.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
 import { UserCounts } from './membership/users.ts'
@@ -32,7 +33,7 @@ export interface Links {
   readonly subscribe: Link
 }
 
-/** How often all memberships are written anew, against evicted keys and the safety TTL. */
+/** How often all memberships are written again, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
@@ -69,16 +70,17 @@ export class Partition {
     const { command, subscribe } = this.#links = links
     this.#local = local
     this.#keys = keys
-    this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
+    this.#warnBadEnvelope = oncePerMinute(local.log, 'dropped a message from Redis that is not an envelope of this package')
     const report = (): void => this.#report()
     this.writer = new RedisWriter(command, keys, options.whenDown, local.log)
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
-    this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, {
+    const inbox = keys.channel({ kind: 'instance', name: local.instanceId })
+    this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, inbox, {
       acked: names => { void this.#followers.subscribed(this.#groupsOf(names)) },
       dropped: name => { for (const group of this.#groupsOf([name])) this.#followers.forget(group) },
       changed: report
     })
-    this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, keys.channel({ kind: 'instance', name: local.instanceId }))
+    this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     const store = new MemberStore(command, keys, local)
     this.#lease = new Lease(command, keys, local, store, options.leaseMs)
     this.members = new MemberReconciler(command, store, this.#lease, local, report)
@@ -121,22 +123,36 @@ export class Partition {
 
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(isDefined)
-    // Different settings of a log are worth a line, but no trouble: they leave `state` as it is.
-    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.differences.problem].filter(isDefined)
+    // What is worth a line, but no trouble, leaves `state` as it is.
+    const warnings = [this.#lease.warning, this.writer.differences.problem]
+    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(isDefined)
   }
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
   async subscribe (target: Target): Promise<void> {
-    await this.subscriptions.subscribe(this.#keys.channel(target))
+    try {
+      await this.subscriptions.subscribe(this.#keys.channel(target))
+    } catch (error) {
+      // Members here are owed what is logged from now on, too: the repair that follows the subscription begins at this end of the log.
+      if (target.kind === 'group') await this.#openUnsubscribed(target.name)
+      throw error
+    }
     if (target.kind === 'group' && this.#local.logged(target.name)) await this.#followers.open(target.name)
+  }
+
+  async instances (): Promise<Map<string, boolean>> {
+    return await livingInstances(this.#links.command, this.#keys)
   }
 
   position (group: string): LogPosition | undefined {
     return this.#followers.position(group)
   }
 
-  follow (group: string, position: LogPosition): void {
-    this.#followers.follow(group, position)
+  /** As `Backplane.history`. */
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    // Whoever is given this page is a member here, perhaps: what is delivered to members has to go on where the page ends.
+    await this.#openUnsubscribed(group)
+    return await this.writer.history(group, since, limit)
   }
 
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
@@ -176,13 +192,26 @@ export class Partition {
     await Promise.all([this.#links.command.close(), this.#links.subscribe.close()])
   }
 
+  /**
+   * Finds out where the log of a group ends that is wanted and not subscribed, as far as the command link works. Rejects with nothing but
+   * faults: during an outage the log is opened when its group is subscribed.
+   */
+  async #openUnsubscribed (group: string): Promise<void> {
+    if (!this.subscriptions.wants(this.#keys.channel({ kind: 'group', name: group })) || !this.#local.logged(group)) return
+    try {
+      await this.#followers.open(group)
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+    }
+  }
+
   /** Never rejects. */
   async #giveBack (): Promise<void> {
     try {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
       await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
     } catch (error) {
-      this.#local.log.warn({ err: error }, 'memberships were not given back: the other instances remove them when the lease is over')
+      this.#local.log.warn({ err: error }, 'memberships could not be removed: the other instances remove them when the lease ends')
     }
   }
 
@@ -197,7 +226,7 @@ export class Partition {
     try {
       await this.#followers.sweep()
     } catch (error) {
-      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep will')
+      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep tries again')
     }
   }
 
@@ -242,7 +271,7 @@ export class Partition {
     const inStep = this.#resubscribed && this.subscriptions.problem === undefined && this.#followers.problem === undefined
     if (inStep) this.#links.subscribe.dropPrevious()
     if (state === 'up') this.#decideBoot()
-    // What is not complete yet at boot is no trouble.
+    // At boot it is normal that not everything is complete yet.
     if (state === this.#reported || this.#closed || this.#booting !== undefined) return
     this.#reported = state
     this.#local.stateChanged()

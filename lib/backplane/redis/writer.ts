@@ -10,7 +10,7 @@ import { MemberLists } from './membership/lists.ts'
 import { readCount } from './membership/records.ts'
 import { publish } from './publish.ts'
 
-/** Renewed by whoever asks, which each instance with framed clients does every minute. */
+/** Renewed by every read; each instance with framed clients reads it once a minute. */
 const secretTtlSeconds = 86_400
 
 /** What callers ask of Redis over one link, whether their process holds sockets or not: to publish, to append to logs, to read. */

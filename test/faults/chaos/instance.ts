@@ -27,9 +27,9 @@ const local = {
   instanceId: drawId(),
   label: '',
   log: silentLog,
-  deliver ({ position, target, payload }: Envelope) {
+  deliver ({ position, target, payload, repeated }: Envelope) {
     if (position !== undefined) {
-      reports.push(['got', indexes.get(target.name) ?? -1, ...at(position), payload.toString('latin1', 0, payload.indexOf(' '))])
+      reports.push([repeated === true ? 'repeated' : 'got', indexes.get(target.name) ?? -1, ...at(position), payload.toString('latin1', 0, payload.indexOf(' '))])
     }
   },
   gap (

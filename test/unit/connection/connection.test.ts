@@ -3,8 +3,9 @@ import { EventEmitter } from 'node:events'
 import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
 import { LocalConnection } from '../../../lib/connection/connection.ts'
-import type { ConnectionInit } from '../../../lib/connection/init.ts'
+import type { ConnectionHost } from '../../../lib/connection/init.ts'
 import { IntakeBudget } from '../../../lib/connection/intake-budget.ts'
+import type { InboundLimits } from '../../../lib/connection/message-buffer.ts'
 import { resolveLimits } from '../../../lib/options/limits.ts'
 import { Metrics } from '../../../lib/metrics.ts'
 import { FlushScheduler } from '../../../lib/connection/outbound/flush-scheduler.ts'
@@ -37,7 +38,11 @@ interface Built {
   start (): void
 }
 
-function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<ConnectionInit<LocalConnection>> = {}): Built {
+const host: ConnectionHost<LocalConnection> = { enter: () => undefined, release: async () => {} }
+
+function build (
+  callbacks: Partial<ConnectionCallbacks> = {}, inHost: Partial<ConnectionHost<LocalConnection>> = {}, inLimits: Partial<InboundLimits> = {}
+): Built {
   const socket = new DeadSocket()
   const logs: string[] = []
   const metrics = new Metrics()
@@ -52,15 +57,13 @@ function build (callbacks: Partial<ConnectionCallbacks> = {}, init: Partial<Conn
     userId: undefined,
     log,
     callbacks: { onMessage () {}, ...callbacks },
-    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 1_000, options: {} },
+    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 1_000, options: {}, ...inLimits },
     intake: new IntakeBudget(resolveLimits(), metrics),
     scheduler: new FlushScheduler(
       { maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0, limits: resolveLimits() }, metrics, quiet
     ),
     metrics,
-    enter: () => undefined,
-    release: async () => {},
-    ...init
+    host: { ...host, ...inHost },
   })
   const start = (): void => connection.start({} as unknown as Parameters<LocalConnection['start']>[0])
   return { connection, socket, logs, metrics, start }
@@ -141,7 +144,7 @@ t.test('memberships that cannot be released are logged, and onDisconnect runs', 
   socket.emit('close', 1006, Buffer.alloc(0))
   await connection.finished
   t.equal(ended, 1)
-  t.strictSame(logs, ['memberships were not released'])
+  t.strictSame(logs, ['memberships could not be released'])
 })
 
 t.test('onDisconnect comes after the memberships are released', async t => {
@@ -197,7 +200,7 @@ t.test('what was handled no longer counts as waiting', async t => {
       await new Promise<void>(resolve => { next = resolve })
       seen.push(data.length)
     }
-  }, { limits: { maxQueuedMessages: 10, maxQueuedBytes: 100, maxBufferedBytes: 1_000, options: {} } })
+  }, {}, { maxQueuedBytes: 100 })
   start()
   await new Promise(resolve => setImmediate(resolve))
   for (let i = 0; i < 3; i++) socket.emit('message', Buffer.alloc(40), true)

@@ -1,6 +1,6 @@
 import t from 'tap'
 import type { Envelope, Target } from '../../../lib/backplane/backplane.ts'
-import { decode, encode, encodeParts, encodePlaceNames, encodeTarget } from '../../../lib/backplane/redis/envelope.ts'
+import { decode, encode, encodeParts, encodePlaceNames, encodeTarget, markRetried } from '../../../lib/backplane/redis/envelope.ts'
 import { connectionIdOf, drawId } from '../../../lib/ids.ts'
 import { seededRandom } from '../../helpers/fakes.ts'
 
@@ -15,6 +15,7 @@ function randomEnvelope (): Envelope {
   return {
     origin: drawId(),
     sequence: oneOf(0, 1, 2 ** 32, 2 ** 48 - 1, random(2 ** 31)),
+    sentAt: oneOf(0, 1_790_000_000_000, random(2 ** 31)),
     kind,
     target,
     shared: oneOf(true, false),
@@ -125,6 +126,15 @@ t.test('what a newer version adds is skipped, unless it says that it must be und
   t.equal(change(0, 0xd2), undefined, 'another magic')
   t.equal(change(1, 2), undefined, 'another version')
   t.equal(change(24, 2), undefined, 'an unknown type')
-  for (const unknown of [32]) t.strictSame({ ...change(25, flags | unknown) }, { ...envelope }, `flag ${unknown}`)
   for (const must of [128]) t.equal(change(25, flags | must), undefined, `flag ${must}`)
+})
+
+t.test('a message that is sent again says so, and nothing else of it changes', async (t) => {
+  const envelope = { ...randomEnvelope(), kind: 'message' as const, command: '' }
+  const parts = encodeParts(envelope, false)
+  const header = encode(envelope, envelope.target).subarray(0, 24)
+  const whole = (): Buffer => Buffer.concat([header, parts.prefix, encodeTarget(envelope.target), parts.rest])
+  t.strictSame({ ...decode(whole()) }, { ...envelope })
+  markRetried(parts)
+  t.strictSame({ ...decode(whole()) }, { ...envelope, retried: true })
 })

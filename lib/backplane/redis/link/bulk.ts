@@ -51,7 +51,7 @@ export class BulkReads {
     return { bulkReads: this.#count, bulkBytes: this.#total, bulkReadsWaiting: this.#waiting.length, bulkReadsFailed: this.#failed }
   }
 
-  /** The link was made anew: it may lead somewhere else, by another way. */
+  /** The link was opened again: it may lead to another server, over another network. */
   reset (): void {
     this.#wayMs = Infinity
   }

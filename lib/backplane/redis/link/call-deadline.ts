@@ -4,7 +4,7 @@ const lateMs = 10
 const stillLateMs = 100
 
 /**
- * The deadline of one call to Redis. It measures Redis, not the queue of calls before this one: it starts anew where bytes came meanwhile,
+ * The deadline of one call to Redis. It measures Redis, not the queue of calls before this one: it starts again where bytes came meanwhile,
  * up to a limit.
  */
 export class CallDeadline {

@@ -1,8 +1,13 @@
 import type { Redis } from 'ioredis'
-import { Dialer, type RedisSource } from './connect.ts'
+import { Dialer } from './connect.ts'
+import { greet } from './greeting.ts'
+import { namespaceOf, type RedisSource } from './source.ts'
 
 /** In all its steps together no dial takes longer: it is given up, whatever state the client library is in. */
 const maxDialMs = 60_000
+/** A connection that was given up may deliver what it has for so long, but not once it is silent for a moment. */
+const drainMs = 10_000
+const drainedAfterMs = 100
 
 export interface ConnectionEvents {
   /** There is a connection; Redis was not asked anything on it yet. */
@@ -23,6 +28,7 @@ export interface ConnectionEvents {
 export class Connection {
   readonly #dialer: Dialer
   readonly #events: ConnectionEvents
+  readonly #db: number
   /** The latest client; `undefined` as `#present` when it ended or was given up, and the next one is not dialled yet. */
   #client: Redis
   #present: Redis | undefined
@@ -37,6 +43,7 @@ export class Connection {
   constructor (source: RedisSource, role: 'command' | 'subscribe', events: ConnectionEvents) {
     this.#dialer = new Dialer(source, role)
     this.#events = events
+    this.#db = namespaceOf(source).db
     this.#client = this.#dial()
   }
 
@@ -61,7 +68,7 @@ export class Connection {
 
   /** Whether Redis was asked something on a connection that is not ready yet. */
   get shakingHands (): boolean {
-    return !this.#ready && this.#present?.status === 'connect'
+    return !this.#ready && (this.#present?.status === 'connect' || this.#present?.status === 'ready')
   }
 
   /** So long may Redis be silent while hands are shaken. */
@@ -85,27 +92,29 @@ export class Connection {
     this.#lose()
   }
 
-  /** This server is of no use although it answers: whoever named it is asked last from now on. */
+  /** This server is of no use although it answers: it is left, and whoever named it is asked last from now on. */
   blame (): void {
+    if (this.#present === undefined) return
     this.#dialer.failed(0)
+    this.reset()
   }
 
   /**
-   * Resolves when the connection before has delivered all that Redis sent until now, or when nothing comes from it: at once, or within
-   * `silentMs`; after `maxMs` in any case.
+   * Resolves when the connection before has delivered all that Redis sent until now, or when nothing comes from it: at once, or in a
+   * moment; after ten seconds in any case.
    */
-  async previousDrained (silentMs: number, maxMs: number): Promise<void> {
+  async previousDrained (): Promise<void> {
     const previous = this.#previous
     if (previous === undefined) return
     const { client } = previous
-    const endsAt = performance.now() + maxMs
+    const endsAt = performance.now() + drainMs
     const ping = { settled: false }
     const settle = (): void => { ping.settled = true }
     client.ping().then(settle, settle)
     let { received } = previous
     while (bytesRead(client) > received && !ping.settled && this.#previous === previous && performance.now() < endsAt) {
       received = bytesRead(client)
-      await new Promise(resolve => setTimeout(resolve, silentMs))
+      await new Promise(resolve => setTimeout(resolve, drainedAfterMs))
     }
   }
 
@@ -137,10 +146,15 @@ export class Connection {
     const client = this.#client = this.#present = this.#dialer.dial()
     client.on('connect', () => { if (client === this.#present) this.#events.opened() })
     client.on('ready', () => {
-      if (client !== this.#present) return
-      this.#ready = true
-      this.#dialer.succeeded()
-      this.#events.ready()
+      void greet(client, this.#db, {
+        ready: () => {
+          this.#ready = true
+          this.#dialer.succeeded()
+          this.#events.ready()
+        },
+        refused: error => this.#events.error(error),
+        stands: () => client === this.#present && client.status === 'ready'
+      })
     })
     client.on('end', () => {
       if (client === this.#previous?.client) this.#previous = undefined

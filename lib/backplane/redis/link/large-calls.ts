@@ -2,9 +2,10 @@ import type { Redis } from 'ioredis'
 import { withDeadline } from '../../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { Calls } from './calls.ts'
-import type { RedisSource } from './connect.ts'
 import { Connection } from './connection.ts'
 import { toBackplaneError } from './reply-errors.ts'
+import { ErrorCleaner } from './safe-error.ts'
+import type { RedisSource } from './source.ts'
 
 /** No Redis can be told to take less in one command: 1 MiB is the least for an argument, and for a command that is still coming. */
 const largeBytes = 1_000_000
@@ -115,7 +116,7 @@ export class LargeCalls {
       received: () => this.#connection?.moved ?? 0,
       answered () {},
       missed () {},
-      translate: toBackplaneError
+      translate: error => toBackplaneError(new ErrorCleaner(this.#connection?.redis.options ?? {}).clean(error))
     })
     this.#connection = new Connection(this.#source, 'command', {
       opened () {},

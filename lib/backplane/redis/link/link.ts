@@ -2,25 +2,23 @@ import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
 import { Calls } from './calls.ts'
-import type { RedisSource } from './connect.ts'
 import { Connection } from './connection.ts'
 import { LargeCalls } from './large-calls.ts'
 import { isReply, toBackplaneError } from './reply-errors.ts'
+import { ErrorCleaner } from './safe-error.ts'
 import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './script.ts'
+import type { RedisSource } from './source.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
 const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
-/** A call that waits behind answers that come gets so many deadlines. */
+/** A call that waits behind answers that come gets this many deadlines. */
 const maxDeadlines = 4
-/** A bulk read is given up when no bytes came for so many deadlines, or after so many milliseconds in all. */
+/** A bulk read is given up when no bytes came for this many deadlines, or after this many milliseconds in all. */
 const silentDeadlines = 2
 const maxBulkMs = 30_000
-/** When the subscribe link was replaced, the old one may deliver what it has for so long, but not once it is silent for a moment. */
-const drainMs = 10_000
-const drainedAfterMs = 100
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
 const demotedRetryMs = 2_000
 
@@ -82,10 +80,7 @@ export class Link {
         this.#up()
       },
       ended: () => this.#down(),
-      error: error => {
-        this.#lastError = error
-        for (const listener of this.#listeners) listener.error?.(error)
-      },
+      error: error => this.#reportError(error),
       message: (channel, bytes, late) => {
         // With many messages in the socket the answer to a ping may be a long way behind.
         if (!late) this.#answered()
@@ -143,7 +138,7 @@ export class Link {
     return await this.#settle(command, deadlineMs)
   }
 
-  /** As `run`, for a script: by hash, and by text when Redis does not know it (any more). */
+  /** As `run`, for a script: by hash, and by text when Redis does not know the hash (any longer). */
   async script (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
     return await this.run(byHash(...textCommands(script, keys, args)))
   }
@@ -180,7 +175,7 @@ export class Link {
 
   /** The link was made anew: resolves when the connection before delivered what it still had, if it delivers anything. */
   async previousDrained (): Promise<void> {
-    await this.#connection.previousDrained(drainedAfterMs, drainMs)
+    await this.#connection.previousDrained()
   }
 
   /** All that matters comes by the new connection. */
@@ -210,7 +205,18 @@ export class Link {
     return await this.#calls.run(async settled => await command(this.#connection.redis, settled), { deadlineMs, maxMs, bulk })
   }
 
-  #translate (error: Error): Error {
+  #reportError (error: Error): void {
+    const clean = this.#lastError = this.#clean(error)
+    for (const listener of this.#listeners) listener.error?.(clean)
+  }
+
+  /** Without passwords, those of the present connection. */
+  #clean (error: Error): Error {
+    return new ErrorCleaner(this.redis.options).clean(error)
+  }
+
+  #translate (raw: Error): Error {
+    const error = this.#clean(raw)
     if (isReply(error)) {
       this.#answered()
       this.#lastError = error
@@ -225,11 +231,7 @@ export class Link {
     if (now - this.#lastDemotion < demotedRetryMs) return
     this.#lastDemotion = now
     // Not at once: the reply that told of it settles first.
-    setImmediate(() => {
-      if (this.#closed) return
-      this.#connection.blame()
-      this.reset()
-    })
+    setImmediate(() => this.#connection.blame())
   }
 
   #answered (): void {
@@ -242,7 +244,7 @@ export class Link {
     if (++this.#misses < missesToTrip || this.#state !== 'up') return
     this.#state = 'tripped'
     this.#calls.failAll('Redis does not answer', true)
-    this.#announceDown()
+    for (const listener of this.#listeners) listener.down?.()
   }
 
   #up (): void {
@@ -258,11 +260,7 @@ export class Link {
     this.#state = 'down'
     // With autoResendUnfulfilledCommands off ioredis forgets what was in flight and never settles it.
     this.#calls.failAll('the link to Redis broke')
-    if (was === 'up') this.#announceDown()
-  }
-
-  #announceDown (): void {
-    for (const listener of this.#listeners) listener.down?.()
+    if (was === 'up') for (const listener of this.#listeners) listener.down?.()
   }
 
   /** Once a second: ping, and give up on a connection that was silent for too long, also in its handshake: no option of ioredis does. */

@@ -29,6 +29,7 @@ export class Subscriptions {
   readonly #link: Link
   readonly #waitMs: number
   readonly #events: SubscriptionEvents
+  readonly #lastName: string
   readonly #channels = new Map<string, Channel>()
   /** Channels whose state may differ from what is wanted. */
   readonly #dirty = new Set<string>()
@@ -36,11 +37,11 @@ export class Subscriptions {
   readonly #refused = new Set<string>()
   #refusal: Error | undefined
   #retryTimer: NodeJS.Timeout | undefined
-  /** Channels nobody needs any more. */
+  /** Channels that nobody needs any longer. */
   readonly #lingering: Linger
   readonly #pace = new Throttle()
   #flushing = false
-  /** Commands sent on the present connection that are not answered. What changes meanwhile travels together after them. */
+  /** Commands on the present connection that are not answered: what changes meanwhile travels together after them. */
   #inFlight = 0
   /** Commands that were answered so far, whatever the answer. */
   #answers = 0
@@ -48,11 +49,13 @@ export class Subscriptions {
   #interrupted = 0
   #acked = 0
 
-  constructor (link: Link, waitMs: number, lingerMs: number, events: SubscriptionEvents) {
+  /** `last` is the channel that a new connection subscribes to after all others: whoever reaches it knows that the others are there. */
+  constructor (link: Link, waitMs: number, lingerMs: number, last: string, events: SubscriptionEvents) {
     this.#link = link
     this.#waitMs = waitMs
     this.#lingering = new Linger(lingerMs, names => this.#drop(names))
     this.#events = events
+    this.#lastName = last
   }
 
   get acked (): number {
@@ -94,6 +97,11 @@ export class Subscriptions {
     this.#lingering.add(name)
   }
 
+  /** Whether somebody here needs the channel, be it subscribed or not. */
+  wants (name: string): boolean {
+    return this.#channels.get(name)?.wanted ?? false
+  }
+
   interrupted (name: string): boolean {
     return this.#channels.get(name)?.interrupted ?? false
   }
@@ -106,7 +114,9 @@ export class Subscriptions {
   /** A new connection: nothing is subscribed on it yet. */
   connected (): void {
     this.disconnected()
+    this.#dirty.clear()
     for (const name of this.#channels.keys()) this.#dirty.add(name)
+    if (this.#dirty.delete(this.#lastName)) this.#dirty.add(this.#lastName)
     this.#flushSoon()
   }
 
@@ -155,7 +165,8 @@ export class Subscriptions {
     channel.answer ??= deferred()
     await withProgress(channel.answer.promise, this.#waitMs, () => this.#answers, () => {
       if (channel.wanted && !channel.acked) this.#setInterrupted(channel, true)
-      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no acknowledged subscription to ${name} within ${this.#waitMs} ms`)
+      const detail = `the subscription to ${name} was not acknowledged within ${this.#waitMs} ms`
+      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', detail)
     })
   }
 
@@ -167,8 +178,7 @@ export class Subscriptions {
   #flush (): void {
     this.#flushing = false
     if (!this.#link.up || this.#inFlight > 0) return
-    const subscribe: string[] = []
-    const unsubscribe: string[] = []
+    const [subscribe, unsubscribe]: [string[], string[]] = [[], []]
     for (const name of this.#dirty) {
       if (subscribe.length + unsubscribe.length === maxChannelsInFlight) break
       this.#dirty.delete(name)
@@ -178,7 +188,7 @@ export class Subscriptions {
       if (channel.wanted) {
         subscribe.push(name)
       } else {
-        // From here on it counts as gone: whoever wants it again has to wait for a new acknowledgement.
+        // From here on the channel counts as gone: whoever wants it again has to wait for a new acknowledgement.
         if (channel.acked) this.#acked--
         channel.acked = false
         unsubscribe.push(name)

@@ -4,7 +4,8 @@ import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
 import { noNonce } from './page.ts'
-import { readEnds, shortMetaMs } from './scripts.ts'
+import { shortMetaMs } from './append-lua.ts'
+import { readEnds } from './scripts.ts'
 import { unpackSettings, type SettingsDifferences } from './settings.ts'
 
 const groupsPerCall = 200

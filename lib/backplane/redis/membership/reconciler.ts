@@ -26,8 +26,8 @@ interface Change {
 }
 
 /**
- * Keeps what Redis knows of this instance's members as it is here. What is written is what the instance holds at that moment, so an outage
- * piles nothing up, a repeated write changes nothing, and lost data is written anew. One step is under way at a time; what changes
+ * Keeps what Redis knows of this instance's members equal to what the instance holds. Each write carries the state of that moment, so an
+ * outage piles nothing up, a repeated write changes nothing, and lost data is written again. One step is under way at a time; what changes
  * meanwhile goes together in the next one. What could not be written, or may have been lost, is in doubt, and repaired between the changes
  * that callers wait for.
  */
@@ -63,7 +63,7 @@ export class MemberReconciler {
     return this.#repairing ? `not all members are stored yet${this.#failure === undefined ? '' : ` (${this.#failure.message})`}` : undefined
   }
 
-  /** Resolves when the membership is stored as it is by then. */
+  /** Resolves when the current state of the membership is stored. */
   async sync (group: string, connectionId: string): Promise<void> {
     if (this.#closed) return
     if (!this.#link.up || !this.#lease.active) {
@@ -76,7 +76,7 @@ export class MemberReconciler {
     this.#flushSoon()
     const { deadlineMs } = this.#link
     await withProgress(change.stored.promise, deadlineMs, () => this.#store.answers, () => {
-      throw new WebsocketGroupsError('WSG_TIMEOUT', `not stored within ${deadlineMs} ms`)
+      throw new WebsocketGroupsError('WSG_TIMEOUT', `the membership was not stored within ${deadlineMs} ms`)
     })
   }
 
@@ -107,7 +107,7 @@ export class MemberReconciler {
   }
 
   #suspended (): WebsocketGroupsError {
-    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance has no lease now')
+    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance holds no lease')
   }
 
   #markDirty (group: string): void {
@@ -150,7 +150,7 @@ export class MemberReconciler {
         this.#pause()
       }
     }
-    // In the same turn as the look at what is left: a change a moment later starts anew.
+    // In the same turn as the look at what is left: a change a moment later starts a new step.
     this.#flushing = undefined
     if (!this.#isDirty()) this.#setRepairing(false)
   }
@@ -208,7 +208,7 @@ export class MemberReconciler {
   async #assertStored (write: Promise<boolean>): Promise<void> {
     if (await write) return
     this.#lease.fenced()
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and registers anew')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and is registering again')
   }
 
   /** It goes again, with what changed meanwhile. */

@@ -7,18 +7,20 @@ export async function readCount (link: Link, keys: Keys, group: string): Promise
 }
 
 /** The field is the connection's id and the key ends with the instance's: the record holds the rest. `null` is an info like any other. */
-export function encodeMember ({ joinedAt, userId, info, session }: Member): string {
-  return JSON.stringify([joinedAt, userId ?? null, session ?? null, ...(info === undefined ? [] : [info])])
+export function encodeMember ({ joinedAt, userId, info, infoAt, session }: Member): string {
+  const shown = info === undefined ? [] : infoAt === undefined ? [info] : [info, infoAt]
+  return JSON.stringify([joinedAt, userId ?? null, session ?? null, ...shown])
 }
 
 export function decodeMember (connectionId: string, instanceId: string, record: string): Member {
-  const [joinedAt, userId, session, info] = JSON.parse(record) as [number, string | null, string | null, Json?]
+  const [joinedAt, userId, session, info, infoAt] = JSON.parse(record) as [number, string | null, string | null, Json?, number?]
   return {
     connectionId,
     instanceId,
     ...(userId === null ? {} : { userId }),
     joinedAt,
     ...(info === undefined ? {} : { info }),
+    ...(infoAt === undefined ? {} : { infoAt }),
     ...(session === null ? {} : { session })
   }
 }

@@ -136,7 +136,7 @@ return {left, removed, #groups}
  * A dead instance was reaped. The first time it is kept to be looked at once more, because a write it made before it noticed may still
  * arrive; the second time it is forgotten.
  * KEYS 1 leases  2 instances.  ARGV 1 dead instance's id  2 its generation  3 when to look again (ms)
- * Returns 0 it is not dead (any more), 1 look again later, 2 forgotten.
+ * Returns 0 when the instance is not dead (any longer), 1 to look again later, 2 when it is forgotten.
  */
 export const markReaped = new Script(`${luaInteger}
 if #ARGV ~= 3 then error('expected 3 arguments, got ' .. #ARGV) end
