@@ -73,9 +73,7 @@ export class MessageQueue {
   }
 
   /** A message waits, or its callback runs. */
-  get pending (): boolean {
-    return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue?.isEmpty === false)
-  }
+  get pending (): boolean { return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue?.isEmpty === false) }
 
   /** Resolves when `onDisconnect` is done; never rejects. */
   get finished (): Promise<void> {

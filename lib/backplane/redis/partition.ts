@@ -140,13 +140,9 @@ export class Partition {
     if (target.kind === 'group' && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
-  async instances (): Promise<Map<string, boolean>> {
-    return await livingInstances(this.#links.command, this.#keys)
-  }
+  async instances (): Promise<Map<string, boolean>> { return await livingInstances(this.#links.command, this.#keys) }
 
-  position (group: string): LogPosition | undefined {
-    return this.#followers.position(group)
-  }
+  position (group: string): LogPosition | undefined { return this.#followers.position(group) }
 
   /** As `Backplane.history`. */
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {

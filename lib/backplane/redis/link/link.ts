@@ -96,22 +96,16 @@ export class Link {
   }
 
   /** The client of the present connection, or of the last one. */
-  get redis (): Redis {
-    return this.#connection.redis
-  }
+  get redis (): Redis { return this.#connection.redis }
 
   /** Who gets what is published to the channels that are subscribed on this link. */
   onMessage (receive: MessageListener): void {
     this.#receive = receive
   }
 
-  get up (): boolean {
-    return this.#state === 'up'
-  }
+  get up (): boolean { return this.#state === 'up' }
 
-  get deadlineMs (): number {
-    return this.#deadlineMs
-  }
+  get deadlineMs (): number { return this.#deadlineMs }
 
   /** Number of the present connection, or of the last one. */
   get connection (): number {
