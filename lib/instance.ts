@@ -14,6 +14,7 @@ import type { Gate } from './groups/gate.ts'
 import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
+import { announce } from './metrics/channels.ts'
 import { metricsSnapshot } from './metrics/snapshot.ts'
 import type { MetricsSnapshot } from './metrics/types.ts'
 import { check, integer, maxTimerMs } from './options/rules.ts'
@@ -132,6 +133,7 @@ export class Instance {
       host: this.#host,
       admission: admitted ?? gate.admitUncounted(userId)
     })
+    announce('connection.open', () => ({ connection }))
     this.#expire(connection, expiresAt)
     // Blocked since it was admitted.
     if (init.identity !== null && this.#parts.blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, blockedReason)
@@ -230,7 +232,10 @@ export class Instance {
       deliver: envelope => this.#deliver(envelope),
       gap: (group, reason, position, epoch) => {
         cache.forget(group)
-        if (hub.has(group)) metrics.gaps++
+        if (hub.has(group)) {
+          metrics.gaps++
+          announce('gap', () => ({ group, reason }))
+        }
         hub.announceGap(group, { reason, position, epoch })
       },
       logged: group => logs.has(group),
@@ -246,6 +251,7 @@ export class Instance {
   #stateChanged (): void {
     const { state, problems } = this.#backplane
     this.#health()
+    announce('backplane', () => ({ state, problems }))
     if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
     this.#log.info('backplane is up')
     // Blocks that others made meanwhile did not reach this instance.

@@ -122,7 +122,7 @@ export class ConnectionIntake implements Intake {
   }
 
   stall (): void {
-    this.#budget.metrics.stalledMessages++
+    this.#budget.metrics.limitHit('stalledMessages')
     this.#owner.stalled()
   }
 
