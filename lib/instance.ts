@@ -15,15 +15,14 @@ import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
 import { announce } from './metrics/channels.ts'
-import { metricsSnapshot } from './metrics/snapshot.ts'
-import type { MetricsSnapshot } from './metrics/types.ts'
 import { check, integer, maxTimerMs } from './options/rules.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
-import type { Health, Identity, Stats } from './types.ts'
+import type { Identity } from './types.ts'
 import { partsOf, type Parts } from './parts.ts'
+import { Reports } from './reports.ts'
 
 /** What a route knows of a socket that it opens. */
 export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'route'> & {
@@ -47,7 +46,7 @@ export class Instance {
   readonly #departures = new Departures()
   readonly #gapReport: GapReport
   readonly #host: ConnectionHost<LocalConnection>
-  #status: Pick<Health, 'status' | 'since'> = { status: 'down', since: Date.now() }
+  readonly #reports: Reports
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -63,8 +62,8 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
-    const reports = { health: () => this.#health(), stats: () => this.#stats(), metrics: () => this.#metrics() }
-    this.registry = new GroupRegistry({ ...parts, ...reports, drain: this.#drainSlowly.bind(this) })
+    this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
+    this.registry = new GroupRegistry({ ...parts, reports: this.#reports, drain: this.#drainSlowly.bind(this) })
     this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
@@ -188,41 +187,6 @@ export class Instance {
     await this.#backplane.close()
   }
 
-  #health (): Health {
-    const { state, name, problems } = this.#backplane
-    const closing = this.#phase === 'closing'
-    const status = closing ? 'closing' : state
-    if (status !== this.#status.status) this.#status = { status, since: Date.now() }
-    return {
-      ...this.#status,
-      ready: this.ready,
-      instanceId: this.#parts.instanceId,
-      backplane: name,
-      problems: closing ? ['the instance is shutting down', ...problems] : problems
-    }
-  }
-
-  #stats (): Stats {
-    const { metrics, hub, scheduler, presence, cache, gate, intake, blocks } = this.#parts
-    return {
-      ...metrics,
-      connections: hub.connections.size,
-      groups: hub.groupTotal(),
-      slowConnections: scheduler.slow.size,
-      bufferedBytes: scheduler.slowTotal,
-      ...gate.stats(),
-      ...intake.stats(),
-      blocked: blocks.size,
-      ...presence.stats(),
-      ...cache.stats(),
-      ...this.#backplane.stats()
-    }
-  }
-
-  #metrics (): MetricsSnapshot {
-    return metricsSnapshot(this.#stats(), this.metrics)
-  }
-
   #asLocalInstance (): LocalInstance {
     const { instanceId, metrics, hub, logs, cache, presence, gate } = this.#parts
     return {
@@ -250,7 +214,7 @@ export class Instance {
 
   #stateChanged (): void {
     const { state, problems } = this.#backplane
-    this.#health()
+    this.#reports.health()
     announce('backplane', () => ({ state, problems }))
     if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
     this.#log.info('backplane is up')
