@@ -1,5 +1,5 @@
 import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList } from './connection-types.ts'
-import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './log-types.ts'
+import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from './log-types.ts'
 
 export interface BroadcastOptions {
   /**
@@ -8,6 +8,8 @@ export interface BroadcastOptions {
    * behind its id.
    */
   readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string> | undefined
+  /** Who sent the message, for those who read the history: a connection, or what a worker knows of the sender. */
+  readonly from?: AnyConnection | Sender | undefined
   /**
    * `true` sends the message at most once, without the group's log, and not to clients that read too slowly (`slowBufferedBytes`): typing
    * indicators, say.

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { BackplaneState, GapReason, Member } from '../types.ts'
+import type { BackplaneState, GapReason, Member, Sender } from '../types.ts'
 
 export type { GapReason } from '../types.ts'
 
@@ -63,6 +63,10 @@ export interface Envelope {
   readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */
   readonly conflationKey?: string | undefined
+  /** When it was made, in milliseconds since 1970, by the clock that all instances share as far as there is one. */
+  readonly at?: number | undefined
+  /** Who sent it, as far as the service said so. */
+  readonly from?: Sender | undefined
   /** JSON of a presence event, a request or a reply; '' in messages. */
   readonly command: string
   /** Whether the payload is a binary frame; else UTF-8 text. */
@@ -96,6 +100,12 @@ export interface Appended {
   /** It was in all of the logs already, by its key. */
   readonly duplicate: boolean
 }
+
+/** What comes and goes: groups that have members, users that have connections. */
+export type Presences = 'group' | 'user'
+
+/** A group has members, or a user has connections, where there were none; or has none any more. */
+export interface PresenceChange { readonly name: string, readonly present: boolean }
 
 /** A user or a token that is kept out, under the name that the instances gave it. */
 export interface Block {
@@ -163,6 +173,8 @@ export interface Backplane {
   readonly problems: readonly string[]
   /** `history` reads the memory of this process: logs are not cached a second time. @default false */
   readonly localHistory?: boolean | undefined
+  /** Optional. Milliseconds since 1970 by the clock that all instances share; without it, each has its own. */
+  now? (): number
   /**
    * Called once, before anything else. Resolves when the backplane works, or when its boot deadline is over: then `state` is `down` and it
    * goes on trying.
@@ -235,6 +247,12 @@ export interface Backplane {
   block (name: string, forMs: number): Promise<boolean>
   /** @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   blocks (): Promise<readonly Block[]>
+  /**
+   * Optional. Compares whether these groups have members (these users connections on living instances), or all that were told to have, with
+   * what was told of them in the whole cluster, and notes the differences as told. Resolves with them: of all calls one gets each.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  settle? (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]>
   /** @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   count (group: string): Promise<number>
   /** @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */

@@ -27,9 +27,9 @@ export class Dispatcher {
     const { tell } = this.#host
     switch (frame.type) {
       case 'message': {
-        const { group, position } = frame
+        const { group, position, at } = frame
         if (group && position && this.#positions.has(group, position)) return
-        tell('message', { group, data: fromPayload(frame), position })
+        tell('message', { group, data: fromPayload(frame), position, ...at && { at } })
         return this.#reached(group, position)
       }
       case 'joined':

@@ -1,6 +1,8 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
-import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import type {
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+} from '../backplane.ts'
 import { Keys } from './keys.ts'
 import type { RedisSource } from './link/connect.ts'
 import { Link } from './link/link.ts'
@@ -45,6 +47,11 @@ export class RedisBackplane implements Backplane {
       await partition.close()
       throw error
     }
+  }
+
+  /** By the clock of Redis. */
+  now (): number {
+    return Date.now() + (this.#partition?.clock.aheadMs ?? 0)
   }
 
   async subscribe (target: Target): Promise<void> {
@@ -97,6 +104,10 @@ export class RedisBackplane implements Backplane {
 
   async blocks (): Promise<readonly Block[]> {
     return await this.#open.blocks.list()
+  }
+
+  async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    return await this.#open.occupancy.settle(kind, names)
   }
 
   async count (group: string): Promise<number> {

@@ -5,6 +5,7 @@ import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
+import { RedisClock } from './link/clock.ts'
 import type { Link } from './link/link.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
 import { isFinal, refused } from './link/server.ts'
@@ -13,6 +14,7 @@ import type { WhenDown } from './log/append-queue.ts'
 import { LogFollowers } from './log/followers.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
+import { OccupancyStore } from './membership/occupancy.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
 import { UserCounts } from './membership/users.ts'
@@ -45,6 +47,8 @@ export class Partition {
   readonly members: MemberReconciler
   readonly users: UserCounts
   readonly blocks: BlockStore
+  readonly clock: RedisClock
+  readonly occupancy: OccupancyStore
   readonly writer: RedisWriter
   readonly #links: Links
   readonly #keys: Keys
@@ -82,11 +86,14 @@ export class Partition {
     this.members = new MemberReconciler(command, store, this.#lease, local, report)
     this.users = new UserCounts(command, keys, this.#lease, local)
     this.blocks = new BlockStore(command, keys)
+    this.clock = new RedisClock(command)
+    this.occupancy = new OccupancyStore(command, keys)
     this.#parts = [this.#lease, this.members, this.subscriptions, this.#followers]
     this.#lease.on({ changed: report, refused: error => this.#decideBoot(error) })
     command.on({
       up: () => {
         this.#followers.resume()
+        void this.clock.compare()
         // The link may lead to another server now, with other logs.
         void this.#sweep()
       },
@@ -108,7 +115,10 @@ export class Partition {
       this.members.refresh()
       this.users.refresh()
     }, refreshMs).unref()
-    this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
+    this.#sweeper = setInterval(() => {
+      void this.#sweep()
+      void this.clock.compare()
+    }, sweepMs).unref()
   }
 
   get state (): BackplaneState {

@@ -41,9 +41,9 @@ export class OutboundMessage {
   }
 
   /** Raw clients get the bytes that were sent, framed ones a `message` frame. */
-  static ofEnvelope ({ payload, binary, target, position, volatile, conflationKey }: Envelope): OutboundMessage {
+  static ofEnvelope ({ payload, binary, target, position, volatile, conflationKey, at }: Envelope): OutboundMessage {
     const framedPayload = (): Buffer => encodeMessage(
-      payload, binary, target.kind === 'group' ? target.name : undefined, position === undefined ? undefined : formatPosition(position)
+      payload, binary, target.kind === 'group' ? target.name : undefined, position === undefined ? undefined : formatPosition(position), at
     )
     const message = (framed: boolean): Message => framed ? { payload: framedPayload(), binary: false } : { payload, binary }
     return new OutboundMessage(message, volatile, conflationKey)
