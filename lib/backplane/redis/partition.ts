@@ -5,6 +5,7 @@ import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
+import { RedisClock } from './link/clock.ts'
 import type { Link } from './link/link.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
 import { isFinal, refused } from './link/server.ts'
@@ -14,6 +15,7 @@ import { LogFollowers } from './log/followers.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
 import { livingInstances } from './membership/living.ts'
+import { OccupancyStore } from './membership/occupancy.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
 import { UserCounts } from './membership/users.ts'
@@ -46,6 +48,8 @@ export class Partition {
   readonly members: MemberReconciler
   readonly users: UserCounts
   readonly blocks: BlockStore
+  readonly clock: RedisClock
+  readonly occupancy: OccupancyStore
   readonly writer: RedisWriter
   readonly #links: Links
   readonly #keys: Keys
@@ -76,8 +80,8 @@ export class Partition {
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
     const inbox = keys.channel({ kind: 'instance', name: local.instanceId })
     this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, inbox, {
-      acked: names => { void this.#followers.subscribed(this.#groupsOf(names)) },
-      dropped: name => { for (const group of this.#groupsOf([name])) this.#followers.forget(group) },
+      acked: names => { void this.#followers.subscribed(names.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)) },
+      dropped: name => this.#followers.forget(this.#keys.groupOf(name) ?? ''),
       changed: report
     })
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
@@ -86,11 +90,14 @@ export class Partition {
     this.members = new MemberReconciler(command, store, this.#lease, local, report)
     this.users = new UserCounts(command, keys, this.#lease, local)
     this.blocks = new BlockStore(command, keys)
+    this.clock = new RedisClock(command)
+    this.occupancy = new OccupancyStore(command, keys)
     this.#parts = [this.#lease, this.members, this.subscriptions, this.#followers]
     this.#lease.on({ changed: report, refused: error => this.#decideBoot(error) })
     command.on({
       up: () => {
         this.#followers.resume()
+        void this.clock.compare()
         // The link may lead to another server now, with other logs.
         void this.#sweep()
       },
@@ -113,7 +120,10 @@ export class Partition {
       this.members.refresh()
       this.users.refresh()
     }, refreshMs).unref()
-    this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
+    this.#sweeper = setInterval(() => {
+      void this.#sweep()
+      void this.clock.compare()
+    }, sweepMs).unref()
   }
 
   get state (): BackplaneState {
@@ -122,10 +132,10 @@ export class Partition {
   }
 
   get problems (): readonly string[] {
-    const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(isDefined)
+    const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(problem => problem !== undefined)
     // What is worth a line, but no trouble, leaves `state` as it is.
     const warnings = [this.#lease.warning, this.writer.differences.problem]
-    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(isDefined)
+    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(problem => problem !== undefined)
   }
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
@@ -219,15 +229,9 @@ export class Partition {
   }
 
   async #sweep (): Promise<void> {
-    try {
-      await this.#followers.sweep()
-    } catch (error) {
-      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep tries again')
-    }
-  }
-
-  #groupsOf (channels: readonly string[]): string[] {
-    return channels.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)
+    await this.#followers.sweep().catch((err: unknown) => {
+      this.#local.log.debug({ err }, 'quiet logs could not be compared; the next sweep tries again')
+    })
   }
 
   #failed (error: Error): void {
@@ -272,8 +276,4 @@ export class Partition {
     this.#reported = state
     this.#local.stateChanged()
   }
-}
-
-function isDefined (problem: string | undefined): problem is string {
-  return problem !== undefined
 }
