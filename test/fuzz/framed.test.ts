@@ -79,6 +79,8 @@ async function converse (frames: readonly Frame[]): Promise<Told> {
     })
     socket.on('close', end)
     socket.on('error', reject)
+    const late = (): void => reject(new Error(`no end: told ${JSON.stringify(told).slice(0, 500)} for ${JSON.stringify(frames)}`))
+    setTimeout(late, 20_000).unref()
   })
 }
 
