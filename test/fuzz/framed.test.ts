@@ -67,7 +67,10 @@ async function converse (frames: readonly Frame[]): Promise<Told> {
   const socket = new WebSocket(`${service.url.replace('http', 'ws')}/room/x`, ['wsg.v1'])
   const told: Array<{ type: string, id?: number }> = []
   return await new Promise((resolve, reject) => {
+    const late = (): void => reject(new Error(`no end: told ${JSON.stringify(told).slice(0, 500)} for ${JSON.stringify(frames)}`))
+    const timer = setTimeout(late, 20_000)
     const end = (code?: number): void => {
+      clearTimeout(timer)
       resolve({ frames: told, code })
       socket.close()
     }
