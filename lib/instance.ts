@@ -3,6 +3,7 @@ import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.t
 import { LocalConnection } from './connection/connection.ts'
 import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
+import { drainSlowly } from './connection/drain-slowly.ts'
 import type { RefreshedConnection } from './connection/token-refresh.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { GapReport } from './delivery/gap-report.ts'
@@ -13,15 +14,18 @@ import type { Gate } from './groups/gate.ts'
 import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
+import { announce } from './metrics/channels.ts'
+import { check, integer, maxTimerMs } from './options/rules.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
-import type { Health, Identity, Stats } from './types.ts'
-import { partsOf, type Parts } from './parts.ts'
+import type { Identity } from './types.ts'
+import { partsOf, type Parts } from './groups/parts.ts'
+import { Reports } from './groups/reports.ts'
 
 /** What a route knows of a socket that it opens. */
-export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'> & {
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'route'> & {
   /** What the upgrade was admitted with; `undefined` where nobody looked at it. */
   readonly admission: Admission | undefined
 }
@@ -42,11 +46,15 @@ export class Instance {
   readonly #departures = new Departures()
   readonly #gapReport: GapReport
   readonly #host: ConnectionHost<LocalConnection>
+  readonly #reports: Reports
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
   #started = false
   #closed = false
+  #drainedSlowly: Promise<void> | undefined
+  /** Ends the slow drain: the application closes. */
+  readonly #closing = new AbortController()
 
   constructor (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger) {
     const parts = partsOf(options, backplane, appLog)
@@ -56,13 +64,16 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
-    const state = { phase: () => this.#registryPhase, health: () => this.#health(), stats: () => this.#stats() }
-    this.registry = new GroupRegistry({ ...parts, ...state })
+    this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
+    this.registry = new GroupRegistry({
+      ...parts, reports: this.#reports, phase: () => this.#registryPhase, drain: this.#drainSlowly.bind(this)
+    })
     this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
     this.#host = {
       enter: connection => parts.membership.connectionOpened(connection),
+      setInfo: async (connection, info) => await parts.membership.setInfo(connection, info),
       lost: (group, reason) => this.#gapReport.add(group, reason),
       release: async connection => {
         this.#expiry.remove(connection)
@@ -100,10 +111,11 @@ export class Instance {
     await this.#parts.blocks.load()
     if (this.#phase === 'closing') return
     this.#heartbeat.start()
+    this.#parts.occupancy.start()
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane
     if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
-    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
+    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: the outage policies apply')
   }
 
   /**
@@ -124,11 +136,12 @@ export class Instance {
       host: this.#host,
       admission: admitted ?? gate.admitUncounted(userId)
     })
+    announce('connection.open', () => ({ connection }))
     this.#expire(connection, expiresAt)
     // Blocked since it was admitted.
     if (init.identity !== null && this.#parts.blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, blockedReason)
     // The upgrade passed the guard before the shutdown began, so no batch of the shutdown has this connection.
-    if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
+    if (this.#phase === 'closing') connection.closeForFault(this.#shutdownCode)
     return connection
   }
 
@@ -144,12 +157,28 @@ export class Instance {
     this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
 
-  /** Takes no new connections and closes those there are. Idempotent. */
+  /** Takes no new connections and closes those there are, at once. Idempotent. */
   async drain (): Promise<void> {
-    const { shutdownCode, closeGraceMs } = this.#options
     this.#phase = 'closing'
-    this.#drained ??= drainConnections([...this.#parts.hub.connections.values(), ...this.#departures], shutdownCode, closeGraceMs)
+    this.#closing.abort()
+    const connections = [...this.#parts.hub.connections.values(), ...this.#departures]
+    this.#drained ??= drainConnections(connections, this.#shutdownCode, this.#options.closeGraceMs)
     await this.#drained
+  }
+
+  /** The same, over so many milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  async #drainSlowly (overMs: number): Promise<void> {
+    check('drain({ overMs })', overMs, integer(0, maxTimerMs, 'ms'))
+    this.#phase = 'closing'
+    const connections = this.#parts.hub.connections.values()
+    this.#drainedSlowly ??= drainSlowly(connections, { overMs, graceMs: this.#options.closeGraceMs, signal: this.#closing.signal })
+    await this.#drainedSlowly
+    this.#log.info({ connections: this.#parts.hub.connections.size }, 'drained')
+  }
+
+  /** Who was closed to come back to another instance is told so by those closed later, too. */
+  get #shutdownCode (): CloseCode {
+    return this.#drainedSlowly === undefined ? this.#options.shutdownCode : CloseCode.ServiceRestart
   }
 
   async close (): Promise<void> {
@@ -160,6 +189,7 @@ export class Instance {
     this.#closed = true
     this.#parts.commands.close()
     this.#parts.presence.close()
+    await this.#parts.occupancy.close()
     await this.#backplane.close()
   }
 
@@ -178,37 +208,8 @@ export class Instance {
     return this.#started ? 'open' : 'booting'
   }
 
-  #health (): Health {
-    const { state, name, problems } = this.#backplane
-    const closing = this.#phase === 'closing'
-    return {
-      status: closing ? 'closing' : state,
-      ready: this.ready,
-      instanceId: this.#parts.instanceId,
-      backplane: name,
-      problems: closing ? ['the instance is shutting down', ...problems] : problems
-    }
-  }
-
-  #stats (): Stats {
-    const { metrics, hub, scheduler, presence, cache, gate, intake, blocks } = this.#parts
-    return {
-      ...metrics,
-      connections: hub.connections.size,
-      groups: hub.groupTotal(),
-      slowConnections: scheduler.slow.size,
-      bufferedBytes: scheduler.slowTotal,
-      ...gate.stats(),
-      ...intake.stats(),
-      blocked: blocks.size,
-      ...presence.stats(),
-      ...cache.stats(),
-      ...this.#backplane.stats()
-    }
-  }
-
   #asLocalInstance (): LocalInstance {
-    const { instanceId, metrics, hub, logs, cache, presence, gate } = this.#parts
+    const { instanceId, metrics, hub, logs, cache, presence, gate, occupancy } = this.#parts
     return {
       instanceId,
       label: this.#options.instanceLabel ?? '',
@@ -216,7 +217,10 @@ export class Instance {
       deliver: envelope => this.#deliver(envelope),
       gap: (group, reason, position, epoch) => {
         cache.forget(group)
-        if (hub.has(group)) metrics.gaps++
+        if (hub.has(group)) {
+          metrics.gaps++
+          announce('gap', () => ({ group, reason }))
+        }
         hub.announceGap(group, { reason, position, epoch })
       },
       logged: group => logs.has(group),
@@ -224,19 +228,25 @@ export class Instance {
       memberIds: group => hub.memberIds(group),
       connectionsOf: userId => gate.connectionsOf(userId),
       groups: () => hub.groups(),
-      membersLost: () => presence.announceResync(),
+      membersLost: () => {
+        presence.announceResync()
+        occupancy.recheck()
+      },
       stateChanged: () => this.#stateChanged()
     }
   }
 
   #stateChanged (): void {
     const { state, problems } = this.#backplane
-    if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
-    this.#log.info('backplane is up')
+    this.#reports.health()
+    announce('backplane', () => ({ state, problems }))
+    if (state !== 'up') return this.#log.warn({ state, problems }, 'the backplane is not up')
+    this.#log.info('the backplane is up')
     // Blocks that others made meanwhile did not reach this instance.
     void this.#parts.blocks.load()
     // The members of this instance are stored again. Whoever read a list before that lacks them.
     this.#parts.presence.announceResync()
+    this.#parts.occupancy.recheck()
   }
 
   #deliver (envelope: Envelope): void {

@@ -1,13 +1,14 @@
 import { WebsocketGroupsError } from './errors.ts'
 import type { Broadcaster } from './delivery/broadcaster.ts'
 import { assertBlockMs } from './groups/blocklist.ts'
+import type { GroupHistory } from './groups/history.ts'
 import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
 import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
-  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History,
-  HistoryOptions, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
+  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, Health, History,
+  HistoryOptions, JoinOptions, JoinResult, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Registry, Stats
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -16,11 +17,12 @@ export interface RegistryParts {
   readonly hub: Hub
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
+  readonly history: GroupHistory
   readonly commands: ConnectionCommands
   /** Where the application is: what reads or changes something beyond this instance works in between only. */
   readonly phase: () => 'booting' | 'open' | 'closed'
-  readonly health: () => Health
-  readonly stats: () => Stats
+  readonly reports: Pick<Registry, 'health' | 'stats' | 'metrics' | 'describe'>
+  readonly drain: (overMs: number) => Promise<void>
 }
 
 /** What applications get as `app.registry`: the public methods and nothing else. */
@@ -102,20 +104,36 @@ export class GroupRegistry implements Registry {
     return await this.#open.reads.count(group, options)
   }
 
+  async presence (group: string, options?: ReadOptions & PageOptions): Promise<PresenceList> {
+    return await this.#open.reads.presence(group, options)
+  }
+
   async members (group: string, options?: ReadOptions): Promise<MemberList> {
     return await this.#open.reads.members(group, options)
   }
 
   async history (group: string, options?: HistoryOptions): Promise<History> {
-    return await this.#open.reads.history(group, options)
+    return await this.#open.history.read(group, options)
+  }
+
+  describe (): Description {
+    return this.#parts.reports.describe()
+  }
+
+  async drain ({ overMs }: { readonly overMs: number }): Promise<void> {
+    await this.#parts.drain(overMs)
   }
 
   health (): Health {
-    return this.#parts.health()
+    return this.#parts.reports.health()
   }
 
   stats (): Stats {
-    return this.#parts.stats()
+    return this.#parts.reports.stats()
+  }
+
+  metrics (): MetricsSnapshot {
+    return this.#parts.reports.metrics()
   }
 
   /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE before the application is ready, WSG_CLOSED after it was closed */

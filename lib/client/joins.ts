@@ -1,12 +1,13 @@
 import { ClientError } from './errors.ts'
 import type { Positions } from './positions.ts'
-import { closed, type SendQueue } from './send-queue.ts'
+import { closed, quiet, type SendQueue } from './send-queue.ts'
 
 interface Wanted {
   /** Settles the promise; later calls change nothing. */
   settle: (error?: ClientError) => void
   /** The position that the caller gave. It survives the leave of an earlier membership. */
   readonly since: string | undefined
+  readonly history: number | undefined
   promise?: Promise<void>
   /** The promise is settled: later answers are to joins that follow a break. */
   settled?: boolean
@@ -39,23 +40,23 @@ export class Joins {
     return this.#wanted.has(group)
   }
 
-  join (group: string, open: boolean, since?: string): Promise<void> {
+  join (group: string, open: boolean, since?: string, history?: number): Promise<void> {
     // During a leave it would count as a position of the membership that ends.
     if (since && !this.#leaving.has(group)) this.#positions.set(group, since)
     const known = this.#wanted.get(group)?.promise
     if (known) return known
-    const wanted = { since } as Wanted
+    const wanted = { since, history } as Wanted
     this.#wanted.set(group, wanted)
-    wanted.promise = new Promise((resolve, reject) => {
+    wanted.promise = quiet(new Promise((resolve, reject) => {
       wanted.settle = error => error ? reject(error) : resolve()
-    })
+    }))
     if (open) this.#ask(group, wanted)
     return wanted.promise
   }
 
   leave (group: string, open: boolean): Promise<void> {
     this.forget(group)
-    return new Promise((resolve, reject) => {
+    return quiet(new Promise((resolve, reject) => {
       const left = (error?: ClientError): void => {
         const last = this.#leaving.get(group) === left && this.#leaving.delete(group)
         // A connection that is gone is in no group.
@@ -69,7 +70,7 @@ export class Joins {
       this.#leaving.set(group, left)
       if (open) this.#requests.ask({ type: 'leave', group }, left)
       else left()
-    })
+    }))
   }
 
   /** The server says that the client left. During a leave that is about the old membership, not about a join that followed. */
@@ -77,11 +78,9 @@ export class Joins {
     if (!this.#leaving.has(group)) this.forget(group)
   }
 
-  forget (group: string, error = new ClientError('LEFT', 'left', { group })): void {
+  forget (group: string, error = new ClientError('LEFT', 'the group was left', { group })): void {
     const wanted = this.#wanted.get(group)
     this.#wanted.delete(group)
-    // The caller left by itself: a `join` that nobody awaits must not become an unhandled rejection.
-    wanted?.promise?.catch(() => {})
     wanted?.settle(error)
   }
 
@@ -95,12 +94,13 @@ export class Joins {
   }
 
   #ask (group: string, wanted: Wanted): void {
-    this.#requests.ask({ type: 'join', group, since: this.#leaving.has(group) ? wanted.since : this.#positions.get(group) }, error => {
+    const since = this.#leaving.has(group) ? wanted.since : this.#positions.get(group)
+    this.#requests.ask({ type: 'join', group, since, history: since || wanted.settled ? undefined : wanted.history }, error => {
       const code = error?.code ?? ''
       if (this.#wanted.get(group) !== wanted || code === 'UNKNOWN_OUTCOME') return
       if (error && wanted.settled && /UNAVAILABLE|TIMEOUT/.test(code)) return this.#host.unavailable(error)
       if (error) this.#wanted.delete(group)
-      if (error && wanted.settled) this.#host.failed(new ClientError(code, error.message, { group }))
+      if (error && wanted.settled) this.#host.failed(new ClientError(code, error.message, { group, details: error.details }))
       else wanted.settle(error)
       wanted.settled = true
     })

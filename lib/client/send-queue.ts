@@ -1,4 +1,4 @@
-import type { ClientFrame, Payload, RequestFrame } from '../protocol/frames.ts'
+import type { ClientFrame, HistoryFrame, Payload, RequestFrame } from '../protocol/frames.ts'
 import { ClientError } from './errors.ts'
 import type { Ack, ConnectOptions, SendOptions } from './types.ts'
 
@@ -8,7 +8,8 @@ const maxWindow = 100
 const maxSends = 5
 
 /** `error` says why the request failed: UNKNOWN_OUTCOME when the connection broke. */
-type Done = (error: ClientError | undefined, ack: Ack) => void
+type Done = (error: ClientError | undefined, answer: Answer) => void
+export type Answer = Ack & Partial<Pick<HistoryFrame, 'messages' | 'gap' | 'more'>>
 
 interface Request {
   readonly id: number
@@ -42,21 +43,21 @@ export class SendQueue {
   }
 
   message (payload: Payload, { retry = false }: SendOptions): Promise<Ack> {
-    return new Promise((resolve, reject) => {
+    return quiet(new Promise((resolve, reject) => {
       const { maxMessages, maxBytes } = this.#limits
       const pending = this.#waiting.length + this.#sent.size
       const bytes = payload.data.length
       if (this.#closed) throw closed()
       // A message that is alone may be of any size: the server has a limit of its own.
       const isFull = pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)
-      if (isFull) throw new ClientError('QUEUE_FULL', 'too much')
+      if (isFull) throw new ClientError('QUEUE_FULL', 'too many messages are waiting')
       this.#bytes += bytes
-      this.#add(this.#request({ type: 'message', ...payload }, false, (error, ack) => {
+      this.#add(this.#request({ type: 'message', ...payload }, false, (error, { position }) => {
         this.#bytes -= bytes
         if (error) reject(error)
-        else resolve(ack)
+        else resolve({ position })
       }, retry))
-    })
+    }))
   }
 
   /** Sends without asking for an answer. Returns `false` when the message has to wait its turn: call `message` then. */
@@ -89,11 +90,11 @@ export class SendQueue {
   }
 
   /** Settles a request. Returns `false` when no request has this id. */
-  answer (id: number | undefined, { position }: Ack, error?: ClientError): boolean {
+  answer (id: number | undefined, answer: Answer, error?: ClientError): boolean {
     const request = this.#sent.get(id ?? 0)
     if (!request) return false
     this.#sent.delete(request.id)
-    request.done(error, { position })
+    request.done(error, answer)
     this.#pump()
     return true
   }
@@ -146,10 +147,16 @@ export class SendQueue {
   }
 }
 
+/** A rejection that nobody awaits must not end the process of the client. */
+export function quiet<Value> (promise: Promise<Value>): Promise<Value> {
+  promise.catch(() => {})
+  return promise
+}
+
 export function closed (): ClientError {
-  return new ClientError('CLOSED', 'closed')
+  return new ClientError('CLOSED', 'the client is closed')
 }
 
 function unknownOutcome (): ClientError {
-  return new ClientError('UNKNOWN_OUTCOME', 'not acknowledged')
+  return new ClientError('UNKNOWN_OUTCOME', 'no answer came before the connection ended')
 }

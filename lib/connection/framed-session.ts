@@ -1,16 +1,18 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { CloseCode } from '../protocol/close-codes.ts'
-import { errorCodes, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
+import { WebsocketGroupsError } from '../errors.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
-import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
+import { encodeFrame, encodePast, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable } from './callback-results.ts'
+import { describeError } from './error-answer.ts'
+import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection, JoinOptions, JoinResult } from '../types.ts'
+import type { Connection, History, HistoryOptions, JoinOptions, JoinResult } from '../types.ts'
 import { RequestRates, type RequestLimits } from './request-rates.ts'
 import { TokenRefresh, type RefreshedConnection, type RefreshInit } from './token-refresh.ts'
 
@@ -24,6 +26,7 @@ export interface FramedConnection extends RefreshedConnection {
 export interface FramedInit extends RefreshInit {
   join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
   leave (connection: Connection, group: string): Promise<boolean>
+  history (group: string, options: HistoryOptions): Promise<History>
   /** Whether the connection may still send messages to the route; without it, it always may. */
   readonly mayPost?: ((connection: Connection) => boolean) | undefined
   readonly requestLimits: RequestLimits
@@ -37,9 +40,9 @@ type Hello = Extract<ParsedFrame, { type: 'hello' }>
 
 const sessionBytes = 16
 const drawnSession = /^[\w-]{22}$/
-/** What a client is told of an error without a code. */
-const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
 const maxHelloBytes = 65_536
+/** How many messages a client gets of a history at once. */
+const [defaultPage, maxPage] = [100, 1_000]
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
 /** What one client of the framed protocol says (docs/protocol.md): a hello, then requests that take their turn in the queue. */
@@ -56,7 +59,7 @@ export class FramedSession implements RequestHandler {
   /** Groups that the client joined by itself. */
   #joined: Set<string> | undefined
   #tokens: TokenRefresh | undefined
-  /** Made by the first request that is no message. */
+  /** Made by the first request other than a message. */
   #rates: RequestRates | undefined
   /** Where the client wants to go on, by group, as long as no join has taken it. */
   #offers: Map<string, ResumePoint> | undefined
@@ -88,9 +91,9 @@ export class FramedSession implements RequestHandler {
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#connection.closed) return
-    if (isBinary) return this.#violation('a binary frame')
-    // Anybody may send this one, before anything is known of him but his token.
-    if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`a hello of more than ${maxHelloBytes} bytes`)
+    if (isBinary) return this.#violation('frames must be text')
+    // Anybody may send this one, when nothing but the token is known yet.
+    if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`hello must have at most ${maxHelloBytes} bytes`)
     const parsed = parseFrame(data.toString())
     if (!parsed.ok) return this.#violation(parsed.why)
     const { frame } = parsed
@@ -113,6 +116,7 @@ export class FramedSession implements RequestHandler {
     switch (request.type) {
       case 'join': return this.#join(request)
       case 'leave': return this.#leave(request.id, request.group)
+      case 'history': return this.#history(request)
       case 'token': return this.#token(request.id, request.token)
     }
   }
@@ -140,7 +144,7 @@ export class FramedSession implements RequestHandler {
   }
 
   #hello ({ session, resume }: Hello): void {
-    if (this.#helloReceived) return this.#violation('a second hello')
+    if (this.#helloReceived) return this.#violation('hello must be sent once')
     clearTimeout(this.#deadline)
     // An id of another form was not drawn here: the client gets a new id, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
@@ -168,14 +172,15 @@ export class FramedSession implements RequestHandler {
     if (this.#init.mayPost?.(this.#connection) === false) {
       return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
     }
-    const result = this.#callbacks.onMessage(this.#connection, data)
+    const result = callOnMessage(this.#callbacks, this.#connection, data, this.#init.metrics)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
     return this.#ack(id, result)
   }
 
-  async #join ({ id, group, since, grant }: Extract<ClientRequest, { type: 'join' }>): Promise<void> {
-    if (!await this.#mayJoin(id, group)) return
+  async #join ({ id, group, since, grant, history }: Extract<ClientRequest, { type: 'join' }>): Promise<void> {
+    if (!await this.#may('mayJoin', id, group)) return
+    if (history !== undefined && !await this.#may('mayRead', id, group)) return
     try {
       if (since !== undefined) {
         if (parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
@@ -183,7 +188,7 @@ export class FramedSession implements RequestHandler {
         const offers = this.#offers ??= new Map<string, ResumePoint>()
         offers.set(group, { since, grant: grant ?? offers.get(group)?.grant })
       }
-      const result = await this.#init.join(this.#connection, group)
+      const result = await this.#init.join(this.#connection, group, history === undefined ? {} : { history: Math.min(history, maxPage) })
       ;(this.#joined ??= new Set()).add(group)
       this.#ack(id, result)
     } catch (error) {
@@ -194,16 +199,30 @@ export class FramedSession implements RequestHandler {
   }
 
   /** A callback that throws has failed as `onMessage` may: that is for `onError` to judge. */
-  async #mayJoin (id: number | undefined, group: string): Promise<boolean> {
+  async #may (callback: 'mayJoin' | 'mayRead', id: number | undefined, group: string): Promise<boolean> {
     try {
       assertGroupName(group)
     } catch (error) {
       this.#refuse(id, error)
       return false
     }
-    const allowed = await this.#callbacks.mayJoin?.(this.#connection, group) === true
+    const allowed = await this.#callbacks[callback]?.(this.#connection, group) === true
     if (!allowed) this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN'))
     return allowed
+  }
+
+  async #history ({ id, group, query }: Extract<ClientRequest, { type: 'history' }>): Promise<void> {
+    if (id === undefined || !await this.#may('mayRead', id, group)) return
+    try {
+      const { messages, ...page } = await this.#init.history(group, { ...query, limit: Math.min(query.limit ?? defaultPage, maxPage) })
+      // Who sent what is told where it is told who is there.
+      const shown = messages.map(({ data, position, at, from }) => ({
+        ...encodePast(data), position, at, ...(this.#callbacks.presence === true && from !== undefined ? { from } : {})
+      }))
+      this.send({ type: 'history', id, group, messages: shown, ...page })
+    } catch (error) {
+      this.#refuse(id, error)
+    }
   }
 
   async #leave (id: number | undefined, group: string): Promise<void> {
@@ -242,26 +261,8 @@ export class FramedSession implements RequestHandler {
 }
 
 /**
- * What a client is told of an error. The codes and texts of errors that are the fault of the server (no status, or 500 and up) may name
- * hosts, queries or files, so they stay here unless they are this package's own.
- */
-function describeError (error: unknown): { readonly code: string, readonly message: string } {
-  const { code, statusCode, message } = toObject(error)
-  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
-    // Some libraries put the name of what failed into their codes.
-    return { code: typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed, message }
-  }
-  const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
-  return { code: known, message: errorCodes[known].text }
-}
-
-function toObject (value: unknown): { readonly code?: unknown, readonly statusCode?: unknown, readonly message?: unknown } {
-  return typeof value === 'object' && value !== null ? value : {}
-}
-
-/**
- * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can
- * neither pass for that user nor end the memberships of that session.
+ * The public name of a session. A session belongs to a user: a client that offers the id of another user's session gets another name, and
+ * can neither pass for that user nor end the memberships of that session.
  */
 function nameOf (id: string, userId: string | undefined): string {
   const hash = createHash('sha256').update(id)

@@ -5,8 +5,9 @@ import type { Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../rate.ts'
+import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../connection/rate.ts'
 import type { Identity } from '../types.ts'
+import type { Occupancy } from './occupancy.ts'
 import type { Blocklist } from './blocklist.ts'
 
 /** Addresses whose latest upgrades are remembered: about 2 MB. Beyond it those that were quiet the longest count from zero again. */
@@ -18,7 +19,7 @@ const fullRetrySeconds = 10
 export interface Refusal {
   readonly code: ErrorCode
   readonly detail: string
-  /** `undefined`: to come back is no use. */
+  /** `undefined` when coming back is of no use. */
   readonly retryAfterSeconds?: number | undefined
 }
 
@@ -37,16 +38,21 @@ export class Gate {
   readonly #blocks: Pick<Blocklist, 'covers'>
   readonly #options: GateOptions
   readonly #metrics: Metrics
+  readonly #occupancy: Pick<Occupancy, 'changed'>
   readonly #admissions = new Admissions()
   readonly #addressRates: RateTable | undefined
   readonly #bucket: TokenBucket | undefined
 
-  constructor (options: GateOptions, backplane: Pick<Backplane, 'syncUser'>, blocks: Pick<Blocklist, 'covers'>, metrics: Metrics) {
+  constructor (
+    options: GateOptions, backplane: Pick<Backplane, 'syncUser'>, blocks: Pick<Blocklist, 'covers'>, occupancy: Pick<Occupancy, 'changed'>,
+    metrics: Metrics
+  ) {
     const { limits, upgradeLimit } = this.#options = options
     this.#limits = limits
     this.#backplane = backplane
     this.#blocks = blocks
     this.#metrics = metrics
+    this.#occupancy = occupancy
     this.#addressRates = limits.upgradesPerAddress === undefined ? undefined : new RateTable(limits.upgradesPerAddress, maxAddresses)
     this.#bucket = upgradeLimit === false ? undefined : new TokenBucket(upgradeLimit)
   }
@@ -58,7 +64,7 @@ export class Gate {
     if (address !== undefined && this.#addressRates !== undefined && this.#limited('upgradesPerAddress', address)) {
       const waitMs = this.#addressRates.take(address.key)
       if (waitMs > 0) {
-        this.#metrics.refusedAddressRate++
+        this.#metrics.limitHit('refusedAddressRate')
         return this.#refuse('WSG_RATE_LIMITED', 'upgrades of this address', Math.min(Math.ceil(waitMs / 1_000), maxRetryAfterSeconds))
       }
     }
@@ -72,21 +78,22 @@ export class Gate {
   async admit (address: ClientAddress | undefined, identity: Identity | null): Promise<Admission | Refusal> {
     const userId = identity === null ? undefined : readIdentity(identity, this.#options).userId
     if (identity !== null && this.#blocks.covers(identity)) {
-      this.#metrics.refusedBlocked++
+      this.#metrics.limitHit('refusedBlocked')
       return this.#refuse('WSG_BLOCKED', '')
     }
     const full = this.#full(address)
     if (full !== undefined) return full
     const waitSeconds = this.#bucket?.take() ?? 0
     if (waitSeconds > 0) {
-      this.#metrics.refusedUpgradeRate++
+      this.#metrics.limitHit('refusedUpgradeRate')
       return this.#refuse('WSG_REFUSED', 'too many at once', waitSeconds)
     }
     const counted = address !== undefined && this.#limited('connectionsPerAddress', address) ? address.key : ''
     const admission = this.#admissions.add(counted, userId)
+    this.#userChanged(userId)
     if (userId === undefined || await this.#hasRoom(userId)) return admission
     this.leave(admission)
-    this.#metrics.refusedUserFull++
+    this.#metrics.limitHit('refusedUserFull')
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this user', fullRetrySeconds)
   }
 
@@ -94,12 +101,20 @@ export class Gate {
   admitUncounted (userId: string | undefined): Admission {
     const admission = this.#admissions.add('', userId)
     if (userId !== undefined) this.#store(userId)
+    this.#userChanged(userId)
     return admission
   }
 
   /** The connection is closed, or the upgrade did not become one. Idempotent. */
   leave (admission: Admission): void {
-    if (this.#admissions.remove(admission) && admission.userId !== undefined) this.#store(admission.userId)
+    if (!this.#admissions.remove(admission) || admission.userId === undefined) return
+    this.#store(admission.userId)
+    this.#userChanged(admission.userId)
+  }
+
+  /** The first connection of a user here, and the end of the last one, may be the first and the last of all. */
+  #userChanged (userId: string | undefined): void {
+    if (userId !== undefined && this.#admissions.ofUser(userId) <= 1) this.#occupancy.changed('user', userId)
   }
 
   connectionsOf (userId: string): number {
@@ -113,12 +128,12 @@ export class Gate {
   #full (address: ClientAddress | undefined): Refusal | undefined {
     const { connections, connectionsPerAddress } = this.#limits
     if (connections !== undefined && this.#admissions.total >= connections) {
-      this.#metrics.refusedInstanceFull++
+      this.#metrics.limitHit('refusedInstanceFull')
       return this.#refuse('WSG_REFUSED', 'this instance has as many connections as it may', fullRetrySeconds)
     }
     if (connectionsPerAddress === undefined || address === undefined) return undefined
     if (this.#admissions.ofAddress(address.key) < connectionsPerAddress) return undefined
-    this.#metrics.refusedAddressFull++
+    this.#metrics.limitHit('refusedAddressFull')
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this address', fullRetrySeconds)
   }
 

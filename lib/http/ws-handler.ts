@@ -5,7 +5,7 @@ import type { FramedInit } from '../connection/framed-session.ts'
 import { RequestLimits } from '../connection/request-rates.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aBoolean, aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
+import { aFunction, aPresence, checkOptions, invalid, type Rule } from '../options/rules.ts'
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
@@ -22,7 +22,8 @@ const callbackRules = {
   onError: aFunction,
   onGap: aFunction,
   mayJoin: aFunction,
-  presence: aBoolean
+  mayRead: aFunction,
+  presence: aPresence
 } as const satisfies Record<keyof ConnectionCallbacks, Rule>
 
 const helloTimeoutMs = 10_000
@@ -42,6 +43,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
   const framedInit = (request: FastifyRequest): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
     leave: async (connection, group) => await instance.registry.leave(connection, group),
+    history: async (group, options) => await instance.registry.history(group, options),
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),
     reauthentication: reauthenticationOf(request),
@@ -66,6 +68,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
           identity: request.identity,
           admission: takeAdmission(request),
           log: request.log,
+          route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
           // Which types a route's params and identity have is known to the route alone.
           callbacks: callbacks as unknown as ConnectionCallbacks,
           framed: socket.protocol === framedProtocol ? framedInit(request) : undefined

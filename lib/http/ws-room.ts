@@ -3,7 +3,7 @@ import { LocalConnection } from '../connection/connection.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aBoolean, aFunction, anObject, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
+import { aFunction, anObject, aPresence, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
@@ -25,7 +25,8 @@ const roomRules = {
   onError: aFunction,
   onGap: aFunction,
   mayJoin: aFunction,
-  presence: aBoolean,
+  mayRead: aFunction,
+  presence: aPresence,
   history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<keyof RoomOptions, Rule>
 
@@ -98,9 +99,9 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
       onMessage (connection, data) {
         const group = groupNamed(connection)
         if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
-        if (isMember(connection)) return registry.broadcastToGroup(group, data)
+        if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
         // A framed client was answered already. Of a raw one nothing else can be made on this route.
-        connection.close(CloseCode.PolicyViolation, 'not in the group any more')
+        connection.close(CloseCode.PolicyViolation, 'no longer in the group')
       },
       async onDisconnect (connection) {
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))
@@ -108,7 +109,11 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
       ...(room.onError === undefined ? {} : { onError: room.onError }),
       ...(room.onGap === undefined ? {} : { onGap: room.onGap }),
       ...(room.mayJoin === undefined ? {} : { mayJoin: room.mayJoin }),
-      presence: room.presence === true
+      mayRead: room.mayRead ?? (async (connection, group) => {
+        if ((room.history ?? 0) === 0) return false
+        return (connection as unknown as LocalConnection).isIn(group) || await room.mayJoin?.(connection, group) === true
+      }),
+      presence: room.presence ?? false
     }))
   }
   return wsRoom as FastifyInstance['wsRoom']

@@ -41,7 +41,7 @@ async function talk (t: Test, one: string, two: string): Promise<void> {
   john.send('hi')
   t.equal(await john.next(), '[John Doe]: hi')
   t.equal(await jane.next(), '[John Doe]: hi')
-  t.match(await getJson(`${two}/groups/lobby`), { status: 200, body: { group: 'lobby', count: 2 } })
+  t.match(await getJson(`${two}/groups/lobby`, bearer('valid-token')), { status: 200, body: { group: 'lobby', count: 2 } })
   await jane.close()
   t.equal(await john.next(), 'Jane Roe left the room')
   await john.close()

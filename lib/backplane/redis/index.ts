@@ -1,6 +1,8 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
-import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import type {
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+} from '../backplane.ts'
 import type { Keys } from './keys.ts'
 import { Link } from './link/link.ts'
 import { keysOf, type RedisSource } from './link/source.ts'
@@ -46,6 +48,11 @@ export class RedisBackplane implements Backplane {
       await partition.close()
       throw error
     }
+  }
+
+  /** By the clock of Redis. */
+  now (): number {
+    return Date.now() + (this.#partition?.clock.aheadMs ?? 0)
   }
 
   async subscribe (target: Target): Promise<void> {
@@ -100,6 +107,10 @@ export class RedisBackplane implements Backplane {
     return await this.#open.instances()
   }
 
+  async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    return await this.#open.occupancy.settle(kind, names)
+  }
+
   async count (group: string): Promise<number> {
     return await this.#open.writer.count(group)
   }
@@ -119,6 +130,6 @@ export class RedisBackplane implements Backplane {
 
   get #open (): Partition {
     if (this.#partition !== undefined && !this.#closed) return this.#partition
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the backplane is not started, or is closed')
   }
 }

@@ -26,10 +26,15 @@ t.test('what a client may send is understood', async t => {
   )
   t.strictSame(frameOf('{"type":"message","data":"","binary":true}'), { type: 'message', id: undefined, data: Buffer.alloc(0) })
   t.strictSame(frameOf('{"type":"message","data":"AA==","binary":false}'), { type: 'message', id: undefined, data: 'AA==' })
-  t.strictSame(frameOf('{"type":"join","group":"g","since":"x","id":0}'), { type: 'join', id: 0, group: 'g', since: 'x', grant: undefined })
-  t.strictSame(
-    frameOf('{"type":"join","group":"g","grant":"y"}'), { type: 'join', id: undefined, group: 'g', since: undefined, grant: 'y' }
-  )
+  t.strictSame(frameOf('{"type":"join","group":"g","since":"x","id":0}'), {
+    type: 'join', id: 0, group: 'g', since: 'x', grant: undefined, history: undefined
+  })
+  t.strictSame(frameOf('{"type":"join","group":"g","grant":"y","history":3}'), {
+    type: 'join', id: undefined, group: 'g', since: undefined, grant: 'y', history: 3
+  })
+  t.strictSame(frameOf('{"type":"history","group":"g","before":"b","limit":2,"reverse":true,"id":1}'), {
+    type: 'history', id: 1, group: 'g', query: { since: undefined, before: 'b', limit: 2, reverse: true }
+  })
   t.strictSame(frameOf('{"type":"leave","group":"g"}'), { type: 'leave', id: undefined, group: 'g' })
   t.strictSame(frameOf('{"type":"token","token":"t"}'), { type: 'token', id: undefined, token: 't' })
 })
@@ -71,9 +76,9 @@ t.test('whatever else comes is refused with a reason that fits into a close fram
 t.test('messages are encoded as bytes, with what is known of them', async t => {
   const decoded = (frame: Buffer): unknown => JSON.parse(frame.toString())
   t.strictSame(decoded(encodeMessage('tëxt\u2028', false)), { type: 'message', data: 'tëxt\u2028' })
-  t.strictSame(decoded(encodeMessage(Buffer.from('tëxt'), false, 'g', position)), { type: 'message', group: 'g', position, data: 'tëxt' })
-  t.strictSame(decoded(encodeMessage(new Uint8Array([9, 0, 255, 9]).subarray(1, 3), true, 'g')), {
-    type: 'message', group: 'g', data: 'AP8=', binary: true
+  t.strictSame(decoded(encodeMessage(Buffer.from('tëxt'), false, { group: 'g', position })), { type: 'message', group: 'g', position, data: 'tëxt' })
+  t.strictSame(decoded(encodeMessage(new Uint8Array([9, 0, 255, 9]).subarray(1, 3), true, { group: 'g', copy: 'i:1' })), {
+    type: 'message', group: 'g', copy: 'i:1', data: 'AP8=', binary: true
   })
   t.equal(encodeFrame({ type: 'joined', group: 'g', recovered: undefined }), '{"type":"joined","group":"g"}')
 })

@@ -20,7 +20,7 @@ function rightsOfWriters (keys: Keys): Right[] {
     ['hmget', meta, 's'], ['hset', meta, 's', '0'], ['hdel', meta, 's'], ['hgetall', meta], ['pexpire', meta, '1'],
     ['rpush', log, ''], ['ltrim', log, '0', '-1'], ['lrange', log, '0', '-1'], ['lpop', log], ['pexpire', log, '1'],
     ['get', record], ['set', record, '', 'PX', '1'],
-    ['hget', counts, instance], ['hkeys', counts], ['hgetall', members]
+    ['hget', counts, instance], ['hkeys', counts], ['hgetall', members], ['hscan', members, '0']
   ]
 }
 
@@ -46,6 +46,9 @@ function rightsOfInstances (keys: Keys): Right[] {
     ['del', counts],
     ['sadd', index, ''], ['srem', index, ''], ['smembers', index], ['spop', index, '1'], ['scard', index], ['sismember', index, ''],
     ['pexpire', index, '1'], ['scan', '0'],
+    ...(['group', 'user'] as const).map(kind => keys.told(kind)).flatMap(told => {
+      return [['sadd', told, ''], ['srem', told, ''], ['sscan', told, '0'], ['pexpire', told, '1']]
+    }),
     ['hset', user, instance, '1'], ['hdel', user, instance], ['hgetall', user], ['pexpire', user, '1'],
     ['zadd', blocked, '1', ''], ['zrem', blocked, ''], ['zremrangebyscore', blocked, '-inf', '1'], ['zcard', blocked], ['zscore', blocked, ''],
     ['zrevrange', blocked, '0', '0'], ['zrangebyscore', blocked, '-inf', '1'], ['pexpireat', blocked, '1']

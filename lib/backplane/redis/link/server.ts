@@ -36,7 +36,7 @@ export async function checkServer (link: Link, keys: Keys, role: 'instance' | 'p
 function assertSupported (info: string): void {
   const [, version = '', major = '0', minor = '0'] = /^redis_version:((\d+)\.(\d+)\S*)/m.exec(info) ?? []
   const tooOld = Number(major) < oldest.major || (Number(major) === oldest.major && Number(minor) < oldest.minor)
-  if (tooOld) throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `it is version ${version || 'unknown'}, 6.2 or newer is needed`)
+  if (tooOld) throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `Redis is version ${version || 'unknown'}; 6.2 or newer is needed`)
   if (/^redis_mode:cluster/m.test(info)) {
     const detail = 'it runs in cluster mode; use a single master, with Sentinel if it must fail over'
     throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', detail)

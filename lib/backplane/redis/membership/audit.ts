@@ -84,16 +84,21 @@ export class Audit {
   }
 
   /**
-   * Looks at the next groups; resolves with those that differ, except where `changing` says that they are about to be written.
-   * @throws {WebsocketGroupsError} as `Link.script`
+   * Looks at the next groups; resolves with those that differ, except where `changing` says that they are about to be written. Never
+   * rejects: the next beat looks again.
    */
   async next (generation: number, changing: (group: string) => boolean): Promise<string[]> {
     if (this.#left.length === 0) this.#left = [...this.#local.groups()]
-    const first = await this.#differing(this.#left.splice(0, groupsPerBeat), generation, changing)
-    if (first.length === 0) return []
-    // A connection may be in a group a moment before its membership is handed over to be written.
-    await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
-    return await this.#differing(first, generation, changing)
+    try {
+      const first = await this.#differing(this.#left.splice(0, groupsPerBeat), generation, changing)
+      if (first.length === 0) return []
+      // A connection may be in a group a moment before its membership is handed over to be written.
+      await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
+      return await this.#differing(first, generation, changing)
+    } catch (error) {
+      this.#local.log.debug({ err: error }, 'memberships could not be compared with what is stored')
+      return []
+    }
   }
 
   async #differing (groups: readonly string[], generation: number, changing: (group: string) => boolean): Promise<string[]> {

@@ -1,26 +1,28 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Backplane } from './backplane/backplane.ts'
-import { IntakeBudget } from './connection/intake-budget.ts'
-import { FlushScheduler } from './connection/outbound/flush-scheduler.ts'
-import { Backlog } from './delivery/backlog.ts'
-import { Broadcaster } from './delivery/broadcaster.ts'
-import { EchoFilter } from './delivery/echo.ts'
-import { EnvelopeFactory } from './delivery/envelopes.ts'
-import { LogCache } from './delivery/log-cache.ts'
-import { LoggedPublish } from './delivery/logged-publish.ts'
-import { Replay } from './delivery/replay.ts'
-import { ProofKeys } from './delivery/resume-proofs.ts'
-import { Blocklist } from './groups/blocklist.ts'
-import { Gate } from './groups/gate.ts'
-import { Membership } from './groups/membership.ts'
-import { GroupReads } from './groups/reads.ts'
-import { ConnectionCommands } from './groups/remote.ts'
-import { Hub } from './hub/hub.ts'
-import { instanceLog } from './logging.ts'
-import { Metrics } from './metrics.ts'
-import { GroupLogs } from './options/group-logs.ts'
-import type { ResolvedOptions } from './options/resolve.ts'
-import { Presence } from './presence/presence.ts'
+import type { Backplane } from '../backplane/backplane.ts'
+import { IntakeBudget } from '../connection/intake-budget.ts'
+import { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
+import { Backlog } from '../delivery/backlog.ts'
+import { Broadcaster } from '../delivery/broadcaster.ts'
+import { EchoFilter } from '../delivery/echo.ts'
+import { EnvelopeFactory } from '../delivery/envelopes.ts'
+import { LogCache } from '../delivery/log-cache.ts'
+import { LoggedPublish } from '../delivery/logged-publish.ts'
+import { Replay } from '../delivery/replay.ts'
+import { ProofKeys } from '../delivery/resume-proofs.ts'
+import { Blocklist } from './blocklist.ts'
+import { Gate } from './gate.ts'
+import { GroupHistory } from './history.ts'
+import { Membership } from './membership.ts'
+import { Occupancy } from './occupancy.ts'
+import { GroupReads } from './reads.ts'
+import { ConnectionCommands } from './remote.ts'
+import { Hub } from '../hub/hub.ts'
+import { instanceLog } from '../logging.ts'
+import { Metrics } from '../metrics.ts'
+import { GroupLogs } from '../options/group-logs.ts'
+import type { ResolvedOptions } from '../options/resolve.ts'
+import { Presence } from '../presence/presence.ts'
 
 /** The parts of one instance, wired to each other. */
 export interface Parts {
@@ -37,9 +39,11 @@ export interface Parts {
   readonly membership: Membership
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
+  readonly history: GroupHistory
   readonly commands: ConnectionCommands
   readonly blocks: Blocklist
   readonly gate: Gate
+  readonly occupancy: Occupancy
   readonly intake: IntakeBudget
 }
 
@@ -48,7 +52,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const { outage, joinTimeoutMs, operationTimeoutMs } = options
   const metrics = new Metrics()
   const hub = new Hub()
-  const envelopes = new EnvelopeFactory(id => hub.connections.get(id))
+  const envelopes = new EnvelopeFactory(id => hub.connections.get(id), () => backplane.now?.() ?? Date.now())
   const instanceId = envelopes.origin
   const log = instanceLog(appLog, instanceId, options.instanceLabel)
   const scheduler = new FlushScheduler(options, metrics, log)
@@ -56,19 +60,21 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const logs = new GroupLogs(options)
   const cache = new LogCache()
   const proofKeys = new ProofKeys(backplane, options.secret, error => {
-    log.warn({ err: error }, 'the key that all instances share cannot be had')
+    log.warn({ err: error }, 'the secret that all instances share could not be read')
   })
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
   const logged = new LoggedPublish(backplane, logs)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
-  const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
-  const reads = new GroupReads(hub, backplane, outage.reads, proofKeys)
+  const occupancy = new Occupancy(backplane, options, log)
+  const membership = new Membership(hub, backplane, replay, presence, occupancy, { ...options, policy: outage.join }, metrics)
+  const reads = new GroupReads(hub, backplane, outage.reads)
+  const history = new GroupHistory(backplane, proofKeys)
   // A join that another instance is asked for may itself take `joinTimeoutMs` there.
   const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
-  const gate = new Gate(options, backplane, blocks, metrics)
+  const gate = new Gate(options, backplane, blocks, occupancy, metrics)
   const intake = new IntakeBudget(options.limits, metrics)
   const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, blocks, metrics)
-  const groups = { presence, membership, broadcaster, reads, commands, blocks, gate, intake }
+  const groups = { presence, membership, broadcaster, reads, history, commands, blocks, gate, occupancy, intake }
   return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, ...groups }
 }
