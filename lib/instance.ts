@@ -21,8 +21,8 @@ import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
 import type { Identity } from './types.ts'
-import { partsOf, type Parts } from './parts.ts'
-import { Reports } from './reports.ts'
+import { partsOf, type Parts } from './groups/parts.ts'
+import { Reports } from './groups/reports.ts'
 
 /** What a route knows of a socket that it opens. */
 export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'route'> & {
@@ -69,6 +69,7 @@ export class Instance {
     this.#expiry = new Expiry(parts.metrics)
     this.#host = {
       enter: connection => parts.membership.connectionOpened(connection),
+      setInfo: async (connection, info) => await parts.membership.setInfo(connection, info),
       lost: (group, reason) => this.#gapReport.add(group, reason),
       release: async connection => {
         this.#expiry.remove(connection)
@@ -111,7 +112,7 @@ export class Instance {
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane
     if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
-    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
+    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: the outage policies apply')
   }
 
   /**
@@ -216,8 +217,8 @@ export class Instance {
     const { state, problems } = this.#backplane
     this.#reports.health()
     announce('backplane', () => ({ state, problems }))
-    if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
-    this.#log.info('backplane is up')
+    if (state !== 'up') return this.#log.warn({ state, problems }, 'the backplane is not up')
+    this.#log.info('the backplane is up')
     // Blocks that others made meanwhile did not reach this instance.
     void this.#parts.blocks.load()
     // The members of this instance are stored again. Whoever read a list before that lacks them.

@@ -37,7 +37,7 @@ export class Metrics {
   userLimitsLocal = 0
   /** Requests of framed clients that waited, because of `limits.requests`, `limits.replays` or `limits.tokens`. */
   requestsDelayed = 0
-  /** Members that lists did not show, because of `limits.presenceEntriesPerUser` or `limits.presenceBytes`. */
+  /** Members that lists did not show, because of `limits.presenceBytes` or as there were more than 1,000. */
   memberEntriesLeftOut = 0
   /** Joins that failed because of `limits.newGroupsPerMinute`. */
   newGroupsRefused = 0

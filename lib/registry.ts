@@ -6,7 +6,7 @@ import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
   AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, Health, History,
-  HistoryOptions, JoinOptions, JoinResult, MemberList, MetricsSnapshot, ReadOptions, Registry, Stats
+  HistoryOptions, JoinOptions, JoinResult, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Registry, Stats
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -97,6 +97,10 @@ export class GroupRegistry implements Registry {
 
   async groupCount (group: string, options?: ReadOptions): Promise<number> {
     return await this.#parts.reads.count(group, options)
+  }
+
+  async presence (group: string, options?: ReadOptions & PageOptions): Promise<PresenceList> {
+    return await this.#parts.reads.presence(group, options)
   }
 
   async members (group: string, options?: ReadOptions): Promise<MemberList> {

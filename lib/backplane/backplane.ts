@@ -41,6 +41,14 @@ export interface LogPage {
   readonly more: boolean
 }
 
+/** Where one of the copies of a message stands that went to several groups with logs. */
+export interface Place {
+  readonly group: string
+  readonly epoch: string
+  /** 0: no copy stands there, the group had the message already. */
+  readonly offset: number
+}
+
 /** A message between instances. */
 export interface Envelope {
   /** Where it stands in the log of its group; `undefined` for volatile messages. */
@@ -56,6 +64,11 @@ export interface Envelope {
   readonly sentAt?: number | undefined
   /** It was published to several targets at once: a connection in more than one of them gets it once. */
   readonly shared: boolean
+  /**
+   * Where all copies of a message to several groups with logs stand, this one among them. Optional: a client that resumes several groups
+   * may get a message twice that went to more than one of them, if the instance has forgotten whom it gave the message.
+   */
+  readonly places?: readonly Place[] | undefined
   /**
    * Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the
    * backplane.
@@ -214,9 +227,16 @@ export interface Backplane {
    */
   position (group: string): LogPosition | undefined
   /**
-   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of whoever asked first. With it an
-   * instance accepts what another one signed for a client; without it, clients that come back to another instance may get less of what they
-   * missed.
+   * Optional, for backplanes whose instances may lose their subscriptions and live on: the ids of all instances that live, and whether what
+   * is published to the `instance` target of each reaches it now. One whose `instance` target is subscribed again has all its others, too.
+   * Without it, an instance that takes nothing counts as gone.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  instances? (): Promise<ReadonlyMap<string, boolean>>
+  /**
+   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of the instance that asked first.
+   * With it an instance accepts what another one signed for a client; without it, clients that come back to another instance may get less
+   * of what they missed.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   secret? (candidate: string): Promise<string>
@@ -234,7 +254,7 @@ export interface Backplane {
    */
   syncUser (userId: string): Promise<number>
   /**
-   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for so many milliseconds; 0 takes it off. The list outlives the
+   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for that many milliseconds; 0 takes it off. The list outlives the
    * instances. Resolves with `false`, and changes nothing, when there are `maxBlocks` others on it.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */

@@ -25,7 +25,7 @@ const resumeShare = 0.5
 /** Smaller messages share memory with each other: one by one they would cost 200 bytes each beside their own. */
 const pooledBytes = 1_024
 
-/** What a message of so many bytes takes of the memory of the instance. */
+/** How many bytes of the instance's memory a message of `bytes` bytes takes. */
 export function weigh (bytes: number): number {
   return bytes + overheadBytes
 }
@@ -33,7 +33,7 @@ export function weigh (bytes: number): number {
 /**
  * The messages of one connection that wait for its callbacks. When it is full the connection is not read until half of them are handled.
  * What
- * ws had read before comes all the same: it is kept, up to a hard limit that only compressed messages can reach.
+ * ws had read before still comes: it is kept, up to a hard limit that only compressed messages can reach.
  */
 export class MessageBuffer<Message> {
   readonly #limits: InboundLimits

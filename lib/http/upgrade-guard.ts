@@ -17,7 +17,7 @@ export function markRoute (route: RouteOptions): void {
 /**
  * Makes the hook that refuses upgrades before anything else looks at them: those of routes that take none, which @fastify/websocket would
  * open just to close them again, and those that this instance cannot serve now. `othersUpgrade` says whether routes that were not
- * marked may take WebSockets all the same.
+ * marked may still take WebSockets.
  */
 export function upgradeGuard (
   instance: Pick<Instance, 'ready' | 'metrics'>,

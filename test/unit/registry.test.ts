@@ -73,7 +73,7 @@ t.test('app.registry has the public methods and nothing else', async (t) => {
   t.strictSame(Reflect.ownKeys(prototype).map(String).sort(), [
     'all', 'block', 'broadcastToAll', 'broadcastToGroup', 'constructor', 'count', 'describe', 'disconnect', 'drain', 'filter', 'get', 'groupCount', 'groups',
     'health',
-    'history', 'instanceId', 'join', 'leave', 'leaveAll', 'members', 'metrics', 'sendTo', 'sendToUser', 'stats', 'unblock'
+    'history', 'instanceId', 'join', 'leave', 'leaveAll', 'members', 'metrics', 'presence', 'sendTo', 'sendToUser', 'stats', 'unblock'
   ])
   for (const name of ['close', 'open', 'renew', 'start', 'ready']) t.notOk(name in registry, name)
 })

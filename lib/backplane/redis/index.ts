@@ -1,9 +1,9 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
-import { Keys } from './keys.ts'
-import type { RedisSource } from './link/connect.ts'
+import type { Keys } from './keys.ts'
 import { Link } from './link/link.ts'
+import { keysOf, type RedisSource } from './link/source.ts'
 import { Partition, type PartitionOptions } from './partition.ts'
 
 export interface RedisBackplaneOptions extends PartitionOptions {
@@ -21,9 +21,10 @@ export class RedisBackplane implements Backplane {
   #partition: Partition | undefined
   #closed = false
 
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
   constructor (options: RedisBackplaneOptions) {
     this.#options = options
-    this.#keys = new Keys(options.keyPrefix)
+    this.#keys = keysOf(options.redis, options.keyPrefix)
   }
 
   get state (): BackplaneState {
@@ -95,6 +96,10 @@ export class RedisBackplane implements Backplane {
     return await this.#open.blocks.list()
   }
 
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await this.#open.instances()
+  }
+
   async count (group: string): Promise<number> {
     return await this.#open.writer.count(group)
   }
@@ -114,6 +119,6 @@ export class RedisBackplane implements Backplane {
 
   get #open (): Partition {
     if (this.#partition !== undefined && !this.#closed) return this.#partition
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the backplane is not started, or is closed')
   }
 }

@@ -1,10 +1,10 @@
-import type { Backplane } from './backplane/backplane.ts'
-import { metricsSnapshot } from './metrics/snapshot.ts'
-import { describeOptions } from './options/describe.ts'
-import type { ResolvedOptions } from './options/resolve.ts'
+import type { Backplane } from '../backplane/backplane.ts'
+import { metricsSnapshot } from '../metrics/snapshot.ts'
+import { describeOptions } from '../options/describe.ts'
+import type { ResolvedOptions } from '../options/resolve.ts'
 import type { Parts } from './parts.ts'
-import type { Description, Health, MetricsSnapshot, Stats } from './types.ts'
-import { versions } from './version.ts'
+import type { Description, Health, MetricsSnapshot, Stats } from '../types.ts'
+import { versions } from '../version.ts'
 
 /** How an instance is: what it says of itself to those who run the service. */
 export class Reports {
