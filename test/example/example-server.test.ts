@@ -182,7 +182,9 @@ t.test('an empty setting is none', async t => {
   const server = startServer(t, { PORT: '0', HOST: '', INSTANCE_ID: '', REDIS_URL: '', LOG_LEVEL: '' })
   await server.greeted()
   t.match(server.urls, [/^http:\/\/127\.0\.0\.1:\d+$/])
-  t.match(server.log.find(({ msg }) => msg === 'websocket groups ready'), { backplane: 'memory', instance: 'port-0' })
+  const isReady = ({ msg }: { readonly msg: string }): boolean => msg === 'websocket groups ready'
+  await until(() => server.log.some(isReady))
+  t.match(server.log.find(isReady), { backplane: 'memory', instance: 'port-0' })
   await endsCleanly(t, server)
 })
 
