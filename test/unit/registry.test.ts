@@ -88,9 +88,9 @@ t.test('app.registry has the public methods and nothing else', async (t) => {
   t.strictSame(Object.getPrototypeOf(prototype), Object.prototype)
   t.strictSame(Reflect.ownKeys(registry), [])
   t.strictSame(Reflect.ownKeys(prototype).map(String).sort(), [
-    'all', 'block', 'broadcastToAll', 'broadcastToGroup', 'constructor', 'count', 'disconnect', 'filter', 'get', 'groupCount', 'groups',
+    'all', 'block', 'broadcastJson', 'broadcastToAll', 'broadcastToGroup', 'constructor', 'count', 'disconnect', 'filter', 'get', 'groupCount', 'groups',
     'health',
-    'history', 'instanceId', 'join', 'leave', 'leaveAll', 'members', 'presence', 'sendTo', 'sendToUser', 'stats', 'unblock'
+    'history', 'instanceId', 'instances', 'join', 'leave', 'leaveAll', 'members', 'presence', 'sendTo', 'sendToUser', 'stats', 'unblock'
   ])
   for (const name of ['close', 'drain', 'open', 'renew', 'start', 'ready', 'metrics']) t.notOk(name in registry, name)
 })
