@@ -41,8 +41,11 @@ export class Instance {
   readonly #expiry: Expiry
   readonly #departures = new Departures()
   readonly #gapReport: GapReport
-  readonly #setInfo: ConnectionInit<LocalConnection>['setInfo'] = async (connection, info) => {
-    await this.#parts.membership.setInfo(connection, info)
+  /** The same functions for all connections: each costs as much as a good part of an idle connection. */
+  readonly #shared: Pick<ConnectionInit<LocalConnection>, 'enter' | 'setInfo' | 'lost'> = {
+    enter: connection => this.#parts.membership.connectionOpened(connection),
+    setInfo: async (connection, info) => await this.#parts.membership.setInfo(connection, info),
+    lost: (group, reason) => this.#gapReport.add(group, reason)
   }
 
   #opened = 0
@@ -115,9 +118,7 @@ export class Instance {
       intake,
       scheduler,
       metrics,
-      enter: connection => membership.connectionOpened(connection),
-      setInfo: this.#setInfo,
-      lost: (group, reason) => this.#gapReport.add(group, reason),
+      ...this.#shared,
       release: async connection => {
         this.#expiry.remove(connection)
         this.#departures.add(connection)
