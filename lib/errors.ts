@@ -20,28 +20,29 @@ export const errorCodes = {
   },
   WSG_TOO_MANY_GROUPS: { statusCode: 429, text: 'the connection is in as many groups as maxGroupsPerConnection allows' },
   WSG_TOO_MANY_CONNECTIONS: { statusCode: 429, text: 'too many connections are open' },
-  WSG_RATE_LIMITED: { statusCode: 429, text: 'too much at once: try again later' },
+  WSG_RATE_LIMITED: { statusCode: 429, text: 'too many requests at once: try again later' },
   WSG_BLOCKED: { statusCode: 403, text: 'this user or token is blocked for now' },
   WSG_BLOCK_INVALID: {
     statusCode: 400,
     text: 'a block must name a userId or a tokenId of 1 to 255 bytes, and forMs from 1 to 2,592,000,000 (30 days)'
   },
-  WSG_BLOCKLIST_FULL: { statusCode: 503, text: 'as many users and tokens are blocked as can be; nothing was blocked' },
+  WSG_BLOCKLIST_FULL: { statusCode: 503, text: 'the blocklist is full; nothing was blocked' },
   WSG_MEMBER_INFO_TOO_LARGE: { statusCode: 500, text: 'memberInfo must return at most 1,024 bytes of JSON' },
-  WSG_CONNECTION_GONE: { statusCode: 410, text: 'there is no such connection, or it is closed' },
+  WSG_CONNECTION_GONE: { statusCode: 410, text: 'the connection does not exist or is closed' },
   WSG_UNAUTHORIZED: { statusCode: 401, text: 'a valid token is required' },
   WSG_IDENTITY_INVALID: { statusCode: 500, text: 'the identity cannot be used' },
   WSG_AUTH_TIMEOUT: { statusCode: 503, text: 'the token could not be checked in time' },
   WSG_FORBIDDEN: { statusCode: 403, text: 'not allowed' },
   WSG_BACKPLANE_UNAVAILABLE: { statusCode: 503, text: 'the backplane cannot be reached; nothing was sent' },
   WSG_TIMEOUT: { statusCode: 504, text: 'there was no answer in time; the operation may or may not have taken effect' },
-  WSG_QUEUE_FULL: { statusCode: 503, text: 'too many messages wait for the backplane; nothing was sent' },
+  WSG_QUEUE_FULL: { statusCode: 503, text: 'too many messages are waiting for the backplane; nothing was sent' },
+  WSG_MESSAGE_TOO_LARGE: { statusCode: 413, text: 'the message is larger than Redis takes; nothing was sent' },
   WSG_IDEMPOTENCY_INVALID: { statusCode: 400, text: 'the idempotency key cannot be used' },
   WSG_CONFLATION_KEY_INVALID: { statusCode: 400, text: 'a conflation key must be a non-empty string of at most 255 bytes' },
   WSG_POSITION_INVALID: { statusCode: 400, text: 'not a position: pass one that came with a message, a join or a broadcast' },
-  WSG_HANDLER_FAILED: { statusCode: 500, text: 'the server could not handle it' },
-  WSG_NO_WEBSOCKET_ROUTE: { statusCode: 404, text: 'this route takes no WebSocket upgrade' },
-  WSG_REFUSED: { statusCode: 503, text: 'this instance takes no new connections now: try again later' },
+  WSG_HANDLER_FAILED: { statusCode: 500, text: 'the server could not handle the request' },
+  WSG_NO_WEBSOCKET_ROUTE: { statusCode: 404, text: 'this route does not accept WebSocket upgrades' },
+  WSG_REFUSED: { statusCode: 503, text: 'this instance does not accept new connections now: try again later' },
   WSG_REDIS_UNSUPPORTED: { statusCode: 500, text: 'this Redis server is not supported' },
   WSG_REDIS_REFUSED: { statusCode: 500, text: 'Redis refuses this client' },
   WSG_INSTANCE_ID_TAKEN: { statusCode: 500, text: 'another instance already uses this id' },
@@ -60,6 +61,8 @@ interface ErrorInit {
   readonly cause?: unknown
   /** Instead of the one that the code stands for. */
   readonly statusCode?: number
+  readonly done?: number
+  readonly missing?: readonly string[]
 }
 
 /** Test `error.code`, not `instanceof`: an ESM and a CommonJS copy of this class may live in one process. */
@@ -69,12 +72,20 @@ export class WebsocketGroupsError extends Error {
   readonly statusCode: number
   /** What was wrong this time, without the text that all errors with this code share. */
   readonly detail: string | undefined
+  /** Of a call that many instances had to carry out: how many connections it did concern before it failed. */
+  declare readonly done?: number | undefined
+  /** Of such a call: the ids of the instances that live and did not answer. */
+  declare readonly missing?: readonly string[] | undefined
 
-  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: ErrorInit = {}) {
+  constructor (
+    code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, done, missing, ...options }: ErrorInit = {}
+  ) {
     super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
     this.code = code
     this.detail = detail
     this.statusCode = statusCode
+    if (done !== undefined) this.done = done
+    if (missing !== undefined) this.missing = missing
     if (withoutStack.includes(code)) this.stack = `${this.name}: ${this.message}`
   }
 }

@@ -3,25 +3,29 @@ import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.t
 import { LocalConnection } from './connection/connection.ts'
 import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
+import { drainSlowly } from './connection/drain-slowly.ts'
 import type { RefreshedConnection } from './connection/token-refresh.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { GapReport } from './delivery/gap-report.ts'
-import type { ConnectionInit } from './connection/init.ts'
+import type { ConnectionHost, ConnectionInit } from './connection/init.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import { blockedReason } from './groups/blocklist.ts'
 import type { Gate } from './groups/gate.ts'
-import type { Admission } from './hub/admissions.ts'
+import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
+import { announce } from './metrics/channels.ts'
+import { check, integer, maxTimerMs } from './options/rules.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
-import type { Health, Identity, Stats } from './types.ts'
-import { partsOf, type Parts } from './parts.ts'
+import type { Identity } from './types.ts'
+import { partsOf, type Parts } from './groups/parts.ts'
+import { Reports } from './groups/reports.ts'
 
 /** What a route knows of a socket that it opens. */
-export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'> & {
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'route'> & {
   /** What the upgrade was admitted with; `undefined` where nobody looked at it. */
   readonly admission: Admission | undefined
 }
@@ -41,16 +45,14 @@ export class Instance {
   readonly #expiry: Expiry
   readonly #departures = new Departures()
   readonly #gapReport: GapReport
-  /** The same functions for all connections: each costs as much as a good part of an idle connection. */
-  readonly #shared: Pick<ConnectionInit<LocalConnection>, 'enter' | 'setInfo' | 'lost'> = {
-    enter: connection => this.#parts.membership.connectionOpened(connection),
-    setInfo: async (connection, info) => await this.#parts.membership.setInfo(connection, info),
-    lost: (group, reason) => this.#gapReport.add(group, reason)
-  }
-
+  readonly #host: ConnectionHost<LocalConnection>
+  readonly #reports: Reports
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
+  #drainedSlowly: Promise<void> | undefined
+  /** Ends the slow drain: the application closes. */
+  readonly #closing = new AbortController()
 
   constructor (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger) {
     const parts = partsOf(options, backplane, appLog)
@@ -60,10 +62,22 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
-    this.registry = new GroupRegistry({ ...parts, health: () => this.#health(), stats: () => this.#stats() })
+    this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
+    this.registry = new GroupRegistry({ ...parts, reports: this.#reports, drain: this.#drainSlowly.bind(this) })
     this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
+    this.#host = {
+      enter: connection => parts.membership.connectionOpened(connection),
+      setInfo: async (connection, info) => await parts.membership.setInfo(connection, info),
+      lost: (group, reason) => this.#gapReport.add(group, reason),
+      release: async connection => {
+        this.#expiry.remove(connection)
+        this.#departures.add(connection)
+        if (connection.admission !== undefined) parts.gate.leave(connection.admission)
+        await parts.membership.connectionClosed(connection)
+      }
+    }
   }
 
   /** Whether policy lets this instance take new connections now. */
@@ -99,7 +113,7 @@ export class Instance {
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane
     if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
-    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
+    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: the outage policies apply')
   }
 
   /**
@@ -107,9 +121,8 @@ export class Instance {
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
   open ({ admission: admitted, ...init }: OpenInit): LocalConnection {
-    const { instanceId, scheduler, metrics, membership, gate, intake } = this.#parts
+    const { instanceId, scheduler, metrics, gate, intake } = this.#parts
     const { userId, expiresAt } = init.identity === null ? nobody : readIdentity(init.identity, this.#options)
-    const admission = admitted ?? gate.admitUncounted(userId)
     const connection = new LocalConnection({
       ...init,
       id: connectionIdOf(instanceId, ++this.#opened),
@@ -118,19 +131,15 @@ export class Instance {
       intake,
       scheduler,
       metrics,
-      ...this.#shared,
-      release: async connection => {
-        this.#expiry.remove(connection)
-        this.#departures.add(connection)
-        gate.leave(admission)
-        await membership.connectionClosed(connection)
-      }
+      host: this.#host,
+      admission: admitted ?? gate.admitUncounted(userId)
     })
+    announce('connection.open', () => ({ connection }))
     this.#expire(connection, expiresAt)
     // Blocked since it was admitted.
     if (init.identity !== null && this.#parts.blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, blockedReason)
     // The upgrade passed the guard before the shutdown began, so no batch of the shutdown has this connection.
-    if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
+    if (this.#phase === 'closing') connection.closeForFault(this.#shutdownCode)
     return connection
   }
 
@@ -146,12 +155,28 @@ export class Instance {
     this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
 
-  /** Takes no new connections and closes those there are. Idempotent. */
+  /** Takes no new connections and closes those there are, at once. Idempotent. */
   async drain (): Promise<void> {
-    const { shutdownCode, closeGraceMs } = this.#options
     this.#phase = 'closing'
-    this.#drained ??= drainConnections([...this.#parts.hub.connections.values(), ...this.#departures], shutdownCode, closeGraceMs)
+    this.#closing.abort()
+    const connections = [...this.#parts.hub.connections.values(), ...this.#departures]
+    this.#drained ??= drainConnections(connections, this.#shutdownCode, this.#options.closeGraceMs)
     await this.#drained
+  }
+
+  /** The same, over so many milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  async #drainSlowly (overMs: number): Promise<void> {
+    check('drain({ overMs })', overMs, integer(0, maxTimerMs, 'ms'))
+    this.#phase = 'closing'
+    const connections = this.#parts.hub.connections.values()
+    this.#drainedSlowly ??= drainSlowly(connections, { overMs, graceMs: this.#options.closeGraceMs, signal: this.#closing.signal })
+    await this.#drainedSlowly
+    this.#log.info({ connections: this.#parts.hub.connections.size }, 'drained')
+  }
+
+  /** Who was closed to come back to another instance is told so by those closed later, too. */
+  get #shutdownCode (): CloseCode {
+    return this.#drainedSlowly === undefined ? this.#options.shutdownCode : CloseCode.ServiceRestart
   }
 
   async close (): Promise<void> {
@@ -165,35 +190,6 @@ export class Instance {
     await this.#backplane.close()
   }
 
-  #health (): Health {
-    const { state, name, problems } = this.#backplane
-    const closing = this.#phase === 'closing'
-    return {
-      status: closing ? 'closing' : state,
-      ready: this.ready,
-      instanceId: this.#parts.instanceId,
-      backplane: name,
-      problems: closing ? ['the instance is shutting down', ...problems] : problems
-    }
-  }
-
-  #stats (): Stats {
-    const { metrics, hub, scheduler, presence, cache, gate, intake, blocks } = this.#parts
-    return {
-      ...metrics,
-      connections: hub.connections.size,
-      groups: hub.groupTotal(),
-      slowConnections: scheduler.slow.size,
-      bufferedBytes: scheduler.slowTotal,
-      ...gate.stats(),
-      ...intake.stats(),
-      blocked: blocks.size,
-      ...presence.stats(),
-      ...cache.stats(),
-      ...this.#backplane.stats()
-    }
-  }
-
   #asLocalInstance (): LocalInstance {
     const { instanceId, metrics, hub, logs, cache, presence, gate, occupancy } = this.#parts
     return {
@@ -203,7 +199,10 @@ export class Instance {
       deliver: envelope => this.#deliver(envelope),
       gap: (group, reason, position, epoch) => {
         cache.forget(group)
-        if (hub.has(group)) metrics.gaps++
+        if (hub.has(group)) {
+          metrics.gaps++
+          announce('gap', () => ({ group, reason }))
+        }
         hub.announceGap(group, { reason, position, epoch })
       },
       logged: group => logs.has(group),
@@ -221,8 +220,10 @@ export class Instance {
 
   #stateChanged (): void {
     const { state, problems } = this.#backplane
-    if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
-    this.#log.info('backplane is up')
+    this.#reports.health()
+    announce('backplane', () => ({ state, problems }))
+    if (state !== 'up') return this.#log.warn({ state, problems }, 'the backplane is not up')
+    this.#log.info('the backplane is up')
     // Blocks that others made meanwhile did not reach this instance.
     void this.#parts.blocks.load()
     // The members of this instance are stored again. Whoever read a list before that lacks them.

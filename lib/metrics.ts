@@ -1,5 +1,20 @@
-/** Counters since boot. Their names are those of the public `registry.stats()`. */
+import { announce } from './metrics/channels.ts'
+import { CloseCodes } from './metrics/close-codes.ts'
+import { Timings } from './metrics/timings.ts'
+import { Traffic } from './metrics/traffic.ts'
+import type { AnyConnection } from './types.ts'
+
+/** Counters of limits, which tell the channel `limit` too. */
+type Limit =
+  'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
+  'requestsDelayed' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
+
+/** Counters since boot, under the names of the public `registry.stats()`; what is no single number is in `registry.metrics()` alone. */
 export class Metrics {
+  // Behind getters, so that a copy of an instance's counters has numbers alone.
+  readonly #timings = new Timings()
+  readonly #traffic = new Traffic()
+  readonly #closeCodes = new CloseCodes()
   connectionsOpened = 0
   connectionsClosed = 0
   /** Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance is not ready; the reasons follow. */
@@ -69,4 +84,29 @@ export class Metrics {
   resumesRefused = 0
   /** Replies to other instances that could not be sent. */
   repliesLost = 0
+
+  get timings (): Timings {
+    return this.#timings
+  }
+
+  get traffic (): Traffic {
+    return this.#traffic
+  }
+
+  get closeCodes (): CloseCodes {
+    return this.#closeCodes
+  }
+
+  /** A connection is closed, and its callbacks are done. */
+  connectionClosed (connection: AnyConnection, { code, reason }: { readonly code: number, readonly reason: string }): void {
+    this.connectionsClosed++
+    this.#closeCodes.add(code)
+    announce('connection.close', () => ({ connection, code, reason }))
+  }
+
+  /** A limit held something up or kept something out; `connection` where it is one that hit it. */
+  limitHit (limit: Limit, connection?: AnyConnection): void {
+    this[limit]++
+    announce('limit', () => ({ limit, ...(connection === undefined ? {} : { connection }) }))
+  }
 }

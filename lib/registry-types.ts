@@ -1,5 +1,8 @@
-import type { AnyConnection, Connection, Data, Json, Member, MemberList, PageOptions, PresenceList, Register } from './connection-types.ts'
-import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from './log-types.ts'
+import type { Json } from './json.ts'
+import type { Description, Health, Stats } from './health-types.ts'
+import type { MetricsSnapshot } from './metrics/types.ts'
+import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList, Register } from './connection-types.ts'
+import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from './protocol/logs.ts'
 
 export interface BroadcastOptions {
   /**
@@ -185,10 +188,23 @@ export interface Registry {
   /** What was broadcast to a group, as far as its log reaches. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
   history (group: string, options?: HistoryOptions): Promise<History>
 
+  /**
+   * Before the application is closed: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes those
+   * there are one after another within so many milliseconds, so that their clients do not all come back at once. Framed clients are told
+   * when to come back, all are closed with 1012, and those that do not answer within `closeGraceMs` are terminated. Resolves when all are
+   * closed. There is no way back: call `app.close()` next. That ends a drain early, and a second call joins the first.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+   */
+  drain (options: { readonly overMs: number }): Promise<void>
+
   /** Whether all is well, and if not, what is wrong. */
   health (): Health
   /** Counters since boot, and gauges: a plain object, cheap enough for every scrape. */
   stats (): Stats
+  /** The same, and histograms, close codes and traffic by route, as metrics with their kind, help and unit. */
+  metrics (): MetricsSnapshot
+  /** What runs here and how it is configured, without secrets, for a support ticket. As JSON it says the same. */
+  describe (): Description
 }
 
 /** Broadcasts from a process that holds no sockets. Made by `createPublisher`. */
@@ -201,23 +217,3 @@ export interface Publisher extends AsyncDisposable {
   /** Closes the connection to Redis. Await your calls first: one that still waits is rejected. */
   close (): Promise<void>
 }
-
-export type BackplaneState = 'up' | 'degraded' | 'down'
-
-export interface Health {
-  /**
-   * `up`: all is well. `degraded`: parts of the backplane are out or not yet repaired. `down`: this instance stands alone. `closing`: the
-   * instance is shutting down.
-   */
-  readonly status: BackplaneState | 'closing'
-  /** Whether this instance takes new connections now, by the policy `outage.upgrade`. */
-  readonly ready: boolean
-  readonly instanceId: string
-  /** The name of the backplane: 'redis', 'memory' or that of your own. */
-  readonly backplane: string
-  /** What is wrong, one sentence each. Empty when all is well. */
-  readonly problems: readonly string[]
-}
-
-/** Numbers by name; counters never go down. */
-export type Stats = Readonly<Record<string, number>>

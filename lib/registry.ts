@@ -8,9 +8,9 @@ import type { ConnectionCommands } from './groups/remote.ts'
 import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
-  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History,
-  HistoryOptions, Instances, JoinOptions, JoinResult, LeaveOptions, MemberList, PageOptions, PresenceList, ReadOptions, Registry, Stats,
-  UserTarget
+  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, Health, History,
+  HistoryOptions, Instances, JoinOptions, JoinResult, LeaveOptions, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions,
+  Registry, Stats, UserTarget
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -21,8 +21,8 @@ export interface RegistryParts {
   readonly reads: GroupReads
   readonly history: GroupHistory
   readonly commands: ConnectionCommands
-  readonly health: () => Health
-  readonly stats: () => Stats
+  readonly reports: Pick<Registry, 'health' | 'stats' | 'metrics' | 'describe'>
+  readonly drain: (overMs: number) => Promise<void>
 }
 
 /** A connection has an id, too. */
@@ -137,11 +137,23 @@ export class GroupRegistry implements Registry {
     return await this.#parts.history.read(group, options)
   }
 
+  describe (): Description {
+    return this.#parts.reports.describe()
+  }
+
+  async drain ({ overMs }: { readonly overMs: number }): Promise<void> {
+    await this.#parts.drain(overMs)
+  }
+
   health (): Health {
-    return this.#parts.health()
+    return this.#parts.reports.health()
   }
 
   stats (): Stats {
-    return this.#parts.stats()
+    return this.#parts.reports.stats()
+  }
+
+  metrics (): MetricsSnapshot {
+    return this.#parts.reports.metrics()
   }
 }

@@ -3,7 +3,7 @@ import type { FastifyRequest, preHandlerAsyncHookHandler, RouteShorthandOptions 
 import type { IncomingMessage } from 'node:http'
 import type { Connection, Identity, LossReason, Registry } from './types.ts'
 
-/** Turns a token into an identity. Throws, or returns anything but an object, when the token is no good. */
+/** Turns a token into an identity. Throws, or returns anything but an object, when the token is invalid. */
 export type Authenticate<Who = Identity> =
   (token: string, request: FastifyRequest) => Who | null | undefined | Promise<Who | null | undefined>
 
@@ -54,7 +54,7 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /**
    * Messages of a group are lost to this connection, between what it got and what it gets next. Clients of the framed protocol are told by
-   * the protocol; others hear of it only if the service tells them, or closes them so that they load what they show anew. Takes its turn
+   * the protocol; others hear of it only if the service tells them, or closes them so that they reload what they show. Takes its turn
    * with the messages. Throwing is for `onError`, as in `onMessage`.
    */
   onGap?: ((connection: Connection<Params, Who>, group: string, gap: { readonly reason: LossReason }) => Awaitable<unknown>) | undefined

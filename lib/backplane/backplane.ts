@@ -1,105 +1,10 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { BackplaneState, GapReason, Member, Sender } from '../types.ts'
+import type { BackplaneState, GapReason, Member } from '../types.ts'
+import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } from './messages.ts'
 
 export type { GapReason } from '../types.ts'
 
-/** Where an envelope goes. A connection's id starts with its instance's id, so one connection is reached through its instance. */
-export interface Target {
-  readonly kind: 'group' | 'user' | 'instance' | 'all'
-  /** Group name, user id or instance id; '' for `all`. */
-  readonly name: string
-}
-
-/**
- * Where a reader stands in a group's log. The epoch names one life of the log, the offset counts its messages from 1, and the nonce was
- * drawn for that very message: after a failover that lost messages the same offset is handed out twice, and only the nonce tells the two
- * apart.
- */
-export interface LogPosition {
-  /** Eight bytes as latin1; '' before the first message of any log. */
-  readonly epoch: string
-  readonly offset: number
-  readonly nonce: number
-}
-
-/** The messages of one page have no more bytes than this together, unless the first alone has. */
-export const maxPageBytes = 262_144
-
-/** One page of the messages of a log after a position, oldest first. */
-export interface LogPage {
-  /**
-   * `undefined`: the messages follow the position without a gap. Else they are what the log still has, none of which was seen at that
-   * position.
-   */
-  readonly gap: GapReason | undefined
-  readonly messages: readonly LoggedEnvelope[]
-  /** The position right before the first of `messages`; without messages, the end of the log. */
-  readonly before: LogPosition
-  /** The end of the log; `beginning` when there is none. */
-  readonly end: LogPosition
-  /** There are more messages after the last of these: read on from there. Never set on a page without messages. */
-  readonly more: boolean
-}
-
-/** A message between instances. */
-export interface Envelope {
-  /** Where it stands in the log of its group; `undefined` for volatile messages. */
-  readonly position?: LogPosition | undefined
-  /** The instance (or publisher) that made it. */
-  readonly origin: string
-  /** Unique and increasing per origin. */
-  readonly sequence: number
-  readonly kind: 'message' | 'presence' | 'request' | 'reply'
-  /** The target this copy was published to. */
-  readonly target: Target
-  /** It was published to several targets at once: a connection in more than one of them gets it once. */
-  readonly shared: boolean
-  /**
-   * Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the
-   * backplane.
-   */
-  readonly except: readonly string[]
-  /** A slow client may miss it. */
-  readonly volatile?: boolean | undefined
-  /** A slow client gets only the latest message with this key. */
-  readonly conflationKey?: string | undefined
-  /** When it was made, in milliseconds since 1970, by the clock that all instances share as far as there is one. */
-  readonly at?: number | undefined
-  /** Who sent it, as far as the service said so. */
-  readonly from?: Sender | undefined
-  /** JSON of a presence event, a request or a reply; '' in messages. */
-  readonly command: string
-  /** Whether the payload is a binary frame; else UTF-8 text. */
-  readonly binary: boolean
-  readonly payload: Buffer
-}
-
-/** A message that stands in the log of its group. */
-export type LoggedEnvelope = Envelope & { readonly position: LogPosition }
-
-/** What a log keeps: the settings of its group, with all defaults filled in. */
-export interface LogLimits {
-  readonly maxMessages: number
-  /** The latest message stays, however large it is. */
-  readonly maxBytes: number
-  readonly ttlMs: number
-}
-
-/** A group that a message is appended to. */
-export interface AppendTarget {
-  readonly group: string
-  /** `undefined`: the group keeps no log; it gets its copy as a volatile message, in the same step. */
-  readonly log: LogLimits | undefined
-}
-
-export interface Appended {
-  /** Where the message stands in the log of each group that keeps one. */
-  readonly positions: ReadonlyMap<string, LogPosition>
-  /** It waited for the backplane to come back. */
-  readonly queued: boolean
-  /** It was in all of the logs already, by its key. */
-  readonly duplicate: boolean
-}
+export * from './messages.ts'
 
 /** What comes and goes: groups that have members, users that have connections. */
 export type Presences = 'group' | 'user'
@@ -212,17 +117,23 @@ export interface Backplane {
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>
-  /** How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. */
+  /**
+   * How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. Members here are owed
+   * all that follows. It is known, too, once `subscribe` failed for the group while its log could be read, and after the first `history`
+   * that worked: what follows is delivered when the group is subscribed.
+   */
   position (group: string): LogPosition | undefined
   /**
-   * `subscribe` failed for this group, `position` is not known, and members here were given its log up to there out of `history`: once it
-   * is subscribed they are owed what follows. For backplanes whose subscriptions can fail while their logs can be read.
+   * Optional, for backplanes whose instances may lose their subscriptions and live on: the ids of all instances that live, and whether what
+   * is published to the `instance` target of each reaches it now. One whose `instance` target is subscribed again has all its others, too.
+   * Without it, an instance that takes nothing counts as gone.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
-  follow? (group: string, position: LogPosition): void
+  instances? (): Promise<ReadonlyMap<string, boolean>>
   /**
-   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of whoever asked first. With it an
-   * instance accepts what another one signed for a client; without it, clients that come back to another instance may get less of what they
-   * missed.
+   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of the instance that asked first.
+   * With it an instance accepts what another one signed for a client; without it, clients that come back to another instance may get less
+   * of what they missed.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   secret? (candidate: string): Promise<string>
@@ -240,7 +151,7 @@ export interface Backplane {
    */
   syncUser (userId: string): Promise<number>
   /**
-   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for so many milliseconds; 0 takes it off. The list outlives the
+   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for that many milliseconds; 0 takes it off. The list outlives the
    * instances. Resolves with `false`, and changes nothing, when there are `maxBlocks` others on it.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */

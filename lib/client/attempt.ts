@@ -7,7 +7,7 @@ import type { WebSocketClass, WebSocketLike } from './types.ts'
 
 /** Tells the server that the client gives up this connection and comes back. A page may close with 1000 and 3000 to 4999 alone. */
 const givenUp = 4000
-/** The reason of a connection that nothing came on any more. */
+/** The reason for dropping a connection on which nothing came any longer. */
 export const silence = 'no sign of life'
 
 export interface AttemptHost {
@@ -137,13 +137,13 @@ export class ConnectionAttempt {
       else if (frame.type !== 'pong') this.#unsupported()
     } catch (cause) {
       if (!this.#liveness) return this.#unsupported()
-      this.#host.failed(new ClientError('BAD_FRAME', 'not a frame', { cause }))
+      this.#host.failed(new ClientError('BAD_FRAME', 'the server sent an invalid frame', { cause }))
     }
   }
 
   /** The route is one of another kind. */
   #unsupported (): void {
-    this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `the route does not speak ${framedProtocol}`))
+    this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `no ${framedProtocol}`))
   }
 
   #welcome (frame: WelcomeFrame): void {
@@ -160,7 +160,7 @@ export class ConnectionAttempt {
     const { status } = this.#refusal
     this.#host.lost(code, reason, error ?? (this.#liveness
       ? undefined
-      : new ClientError('CONNECT_FAILED', `no connection: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
+      : new ClientError('CONNECT_FAILED', `could not connect: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
   }
 
   #release (): void {

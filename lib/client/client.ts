@@ -37,7 +37,7 @@ export class Client extends Emitter<ClientEvents> {
     const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws').replace(/#.*/, ''))
     if (!urls[0] || !WebSocket) throw new TypeError('no address, or no option WebSocket')
     const foreign = urls.find(url => !/^wss?:/.test(url))
-    if (foreign) throw new TypeError(`not ws: or wss: ${foreign}`)
+    if (foreign) throw new TypeError(`no ws: ${foreign}`)
     this.#storage = options.storage
     this.#keep = options.keep
     this.#storageKey = `wsg:${urls[0]}`

@@ -14,9 +14,8 @@ export class Emitter<Events extends object> {
 
   /** Calls the listener after each event: what the client says of itself may be another then. Returns a function that removes it again. */
   subscribe (listener: () => void): () => void {
-    const own = (): void => listener()
-    this.#listeners.add(own)
-    return () => { this.#listeners.delete(own) }
+    this.#listeners.add(listener)
+    return () => { this.#listeners.delete(listener) }
   }
 
   /** Returns whether anybody listens. Calls `failed` with what a handler throws. */

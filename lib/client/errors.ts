@@ -18,7 +18,7 @@ export type ClientErrorCode =
   | 'LEFT'
   /** The server refuses this client for good. */
   | 'REFUSED'
-  /** The server sent something that is no frame; the client dropped it. */
+  /** The server sent something other than a frame; the client dropped it. */
   | 'BAD_FRAME'
   /** A handler of this client's events threw. */
   | 'HANDLER_FAILED'

@@ -85,7 +85,7 @@ export class Joins {
     if (!this.#leaving.has(group)) this.forget(group)
   }
 
-  forget (group: string, error = new ClientError('LEFT', 'left', { group })): void {
+  forget (group: string, error = new ClientError('LEFT', 'the group was left', { group })): void {
     const wanted = this.#wanted.get(group)
     this.#wanted.delete(group)
     wanted?.settle(error)

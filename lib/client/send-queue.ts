@@ -50,7 +50,7 @@ export class SendQueue {
       if (this.#closed) throw closed()
       // A message that is alone may be of any size: the server has a limit of its own.
       const isFull = pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)
-      if (isFull) throw new ClientError('QUEUE_FULL', 'too much')
+      if (isFull) throw new ClientError('QUEUE_FULL', 'too many messages are waiting')
       this.#bytes += bytes
       this.#add(this.#request({ type: 'message', ...payload }, false, (error, { position }) => {
         this.#bytes -= bytes
@@ -154,9 +154,9 @@ export function quiet<Value> (promise: Promise<Value>): Promise<Value> {
 }
 
 export function closed (): ClientError {
-  return new ClientError('CLOSED', 'closed')
+  return new ClientError('CLOSED', 'the client is closed')
 }
 
 function unknownOutcome (): ClientError {
-  return new ClientError('UNKNOWN_OUTCOME', 'not acknowledged')
+  return new ClientError('UNKNOWN_OUTCOME', 'no answer came before the connection ended')
 }

@@ -28,6 +28,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly number = ++made
   readonly params: Connection['params']
   readonly userId: string | undefined
+  readonly admission: ConnectionInit<LocalConnection>['admission']
   /** Its route tells clients who is in their groups. */
   readonly presence: boolean | 'count'
   readonly pulse = new Pulse()
@@ -36,10 +37,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
   readonly #metrics: Metrics
-  readonly #enter: ConnectionInit<LocalConnection>['enter']
-  readonly #release: ConnectionInit<LocalConnection>['release']
-  readonly #lost: ConnectionInit<LocalConnection>['lost']
-  readonly #setInfo: ConnectionInit<LocalConnection>['setInfo']
+  readonly #host: ConnectionInit<LocalConnection>['host']
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
@@ -58,15 +56,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
-    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
+    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler, init.route)
     this.#metrics = init.metrics
     this.presence = init.callbacks.presence ?? false
     this.#inbound = new MessageQueue(this, init.callbacks, init, init.metrics)
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
-    this.#enter = init.enter
-    this.#release = init.release
-    this.#lost = init.lost
-    this.#setInfo = init.setInfo
+    this.#host = init.host
+    this.admission = init.admission
     this.#metrics.connectionsOpened++
     listen(init.socket, this)
   }
@@ -98,7 +94,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** The code that the connection closes with; `undefined` before one is said. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
 
-  /** The application closed the connection, and not for a while. */
+  /** The application closed the connection for good: with a code that does not ask the client back. */
   get dismissed (): boolean { return this.#ending?.dismissed === true }
 
   /** The public name of the client's session. */
@@ -148,7 +144,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** Messages of a group are lost to the connection. */
   gapped (group: string, reason: LossReason): void {
     this.#metrics.gapConnections++
-    this.#lost?.(group, reason)
+    this.#host.lost?.(group, reason)
     this.#inbound.gap(group, reason)
   }
 
@@ -178,14 +174,14 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   tooSlow (bufferedBytes: number, atOnce: boolean): void {
-    this.#metrics.slowConsumersClosed++
+    this.#metrics.limitHit('slowConsumersClosed', this)
     this.log.warn({ bufferedBytes }, 'slow consumer closed')
     if (atOnce) this.forceClosed(CloseCode.SlowConsumer, closeReasons[CloseCode.SlowConsumer])
     else this.closeForFault(CloseCode.SlowConsumer)
   }
 
   async setInfo (info: unknown): Promise<void> {
-    await this.#setInfo?.(this, info)
+    await this.#host.setInfo?.(this, info)
   }
 
   close (code: number = CloseCode.Normal, reason = ''): void {
@@ -195,13 +191,14 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** One side says that it closes, or ended its half of the socket: from here on the connection is in no group, no count and no list. */
   leaving (said?: Closed): void {
     this.#ending ??= new Ending(said, false)
-    if (this.#ending.begin([...this.#groups ?? []], this.#socket)) this.#ending.released = this.#release(this)
+    if (this.#ending.begin([...this.#groups ?? []], this.#socket)) this.#ending.released = this.#host.release(this)
     this.#abort?.abort()
   }
 
   received (data: Buffer, isBinary: boolean): void {
     this.pulse.heard()
     this.#inbound.countMessage()
+    this.outbound.route.received(data.length)
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)
     else this.#session.receive(data, isBinary)
   }
@@ -226,7 +223,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     if (!this.closed) this.#socket.ping()
   }
 
-  /** Tells a framed client when to come back, upon which it sends no more. */
+  /** Tells a framed client when to come back; after that the client sends nothing more. */
   announceShutdown (afterMs: number): void {
     this.announce({ type: 'reconnect', afterMs })
     this.outbound.flush()
@@ -243,7 +240,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
     // Closed already, as the instance shuts down: nothing would take it out again.
-    const entered = this.#ending === undefined ? this.#enter(this) : undefined
+    const entered = this.#ending === undefined ? this.#host.enter(this) : undefined
     void this.#inbound.start(this.#session === undefined ? entered : this.#session.opened(entered), request)
   }
 

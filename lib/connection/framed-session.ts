@@ -8,6 +8,7 @@ import { deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable } from './callback-results.ts'
 import { describeError } from './error-answer.ts'
+import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
@@ -58,7 +59,7 @@ export class FramedSession implements RequestHandler {
   /** Groups that the client joined by itself. */
   #joined: Set<string> | undefined
   #tokens: TokenRefresh | undefined
-  /** Made by the first request that is no message. */
+  /** Made by the first request other than a message. */
   #rates: RequestRates | undefined
   /** Where the client wants to go on, by group, as long as no join has taken it. */
   #offers: Map<string, ResumePoint> | undefined
@@ -90,9 +91,9 @@ export class FramedSession implements RequestHandler {
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#connection.closed) return
-    if (isBinary) return this.#violation('a binary frame')
-    // Anybody may send this one, before anything is known of him but his token.
-    if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`a hello of more than ${maxHelloBytes} bytes`)
+    if (isBinary) return this.#violation('frames must be text')
+    // Anybody may send this one, when nothing but the token is known yet.
+    if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`hello must have at most ${maxHelloBytes} bytes`)
     const parsed = parseFrame(data.toString())
     if (!parsed.ok) return this.#violation(parsed.why)
     const { frame } = parsed
@@ -143,7 +144,7 @@ export class FramedSession implements RequestHandler {
   }
 
   #hello ({ session, resume }: Hello): void {
-    if (this.#helloReceived) return this.#violation('a second hello')
+    if (this.#helloReceived) return this.#violation('hello must be sent once')
     clearTimeout(this.#deadline)
     // An id of another form was not drawn here: the client gets a new id, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
@@ -171,7 +172,7 @@ export class FramedSession implements RequestHandler {
     if (this.#init.mayPost?.(this.#connection) === false) {
       return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
     }
-    const result = this.#callbacks.onMessage(this.#connection, data)
+    const result = callOnMessage(this.#callbacks, this.#connection, data, this.#init.metrics)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
     return this.#ack(id, result)
@@ -260,8 +261,8 @@ export class FramedSession implements RequestHandler {
 }
 
 /**
- * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can
- * neither pass for that user nor end the memberships of that session.
+ * The public name of a session. A session belongs to a user: a client that offers the id of another user's session gets another name, and
+ * can neither pass for that user nor end the memberships of that session.
  */
 function nameOf (id: string, userId: string | undefined): string {
   const hash = createHash('sha256').update(id)

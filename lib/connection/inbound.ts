@@ -8,6 +8,7 @@ import { Input, type InboundSource } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
+import { callOnMessage } from './on-message.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, LossReason } from '../types.ts'
@@ -16,6 +17,7 @@ import type { Connection, LossReason } from '../types.ts'
 export interface InboundConnection extends Connection {
   /** Closes, and terminates soon after: the client, or this side, is at fault. */
   closeForFault (code: number, reason?: string): void
+  leaving (): void
 }
 
 /** Handles the requests of a client of the framed protocol, each in its turn. */
@@ -54,7 +56,7 @@ export class MessageQueue {
   #connecting = true
   /** `onConnect` was reached, so `onDisconnect` will be. */
   #announced = false
-  /** Nothing more is handled: this side closes the connection. */
+  /** Nothing is handled any longer: this side closes the connection. */
   #stopped = false
   #socketError: Error | undefined
   #ended: Closed | undefined
@@ -71,9 +73,7 @@ export class MessageQueue {
   }
 
   /** A message waits, or its callback runs. */
-  get pending (): boolean {
-    return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue?.isEmpty === false)
-  }
+  get pending (): boolean { return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue?.isEmpty === false) }
 
   /** Resolves when `onDisconnect` is done; never rejects. */
   get finished (): Promise<void> {
@@ -98,7 +98,7 @@ export class MessageQueue {
   /** This side does not read the socket for now, so that nothing the client says can be heard. */
   get paused (): boolean { return this.#input.paused }
 
-  /** A message came, of whatever kind. */
+  /** A message of any kind came. */
   countMessage (): void { this.#input.messageReceived() }
 
   receive (data: Buffer, isBinary: boolean): void {
@@ -136,7 +136,7 @@ export class MessageQueue {
     void this.#work({ message, bytes }, result)
   }
 
-  /** Drops what waits, and whatever still comes. */
+  /** Drops what waits, and everything that still comes. */
   stop (): void {
     this.#stopped = true
     this.#queue?.clear()
@@ -147,14 +147,14 @@ export class MessageQueue {
   /** The socket failed, and closes by itself; `onError` hears of it before `onDisconnect`. */
   socketFailed (error: Error): void {
     this.#socketError ??= error
-    if ('code' in error && error.code === tooManyParts) this.#metrics.fragmentFloods++
+    if ('code' in error && error.code === tooManyParts) this.#metrics.limitHit('fragmentFloods', this.#connection)
   }
 
   /** The socket is closed; `released` settles when its memberships are gone. Called once. */
   end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
     this.#input.close()
-    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })
+    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships could not be released') })
     if (!this.#busy) this.#context.runInAsyncScope(this.#idle, this)
   }
 
@@ -168,16 +168,16 @@ export class MessageQueue {
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane, or a limit, is no fault of the callback: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is not the callback's fault: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
   #enqueue (message: Message, bytes: number): void {
     this.#queue ??= new MessageBuffer(this.#input.limits, this.#input.intake)
     if (this.#queue.push(message, bytes)) return
-    this.#metrics.queueOverflows++
+    this.#metrics.limitHit('queueOverflows', this.#connection)
     this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queue.bytes }, 'too many messages waiting')
     this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
   }
@@ -205,7 +205,7 @@ export class MessageQueue {
     if (isLoss(message)) return this.#callbacks.onGap?.(this.#connection, message.group, { reason: message.reason })
     this.#metrics.messagesReceived++
     if (isFramed(message)) return message.handler.handle(message.request)
-    return this.#callbacks.onMessage(this.#connection, message)
+    return callOnMessage(this.#callbacks, this.#connection, message, this.#metrics)
   }
 
   /** Never rejects. */
@@ -217,10 +217,7 @@ export class MessageQueue {
     if (framed) message.handler.failed(message.request, error)
   }
 
-  /**
-   * Whether the error is an answer to the one message, and nothing is wrong with the connection: what passes, as an outage of the
-   * backplane does, and what the client did wrong. A client of the framed protocol is told of every failure, so a bug is an answer too.
-   */
+  /** Whether the error only answers the message: it passes, or the client is at fault. A framed client is told of a bug just the same. */
   #isAnswer (error: Error, framed: boolean): boolean {
     const { statusCode } = error as Error & { statusCode?: unknown }
     if (hasCode(error, ...passing) || (typeof statusCode === 'number' && statusCode < serverFault)) {
@@ -258,7 +255,7 @@ export class MessageQueue {
     } catch (error) {
       this.#logFailure(toError(error), 'onDisconnect failed')
     }
-    this.#metrics.connectionsClosed++
+    this.#metrics.connectionClosed(this.#connection, closed)
     this.#done = true
     this.#resolveFinished?.()
   }

@@ -4,9 +4,23 @@ import type { FramedInit } from './framed-session.ts'
 import type { IntakeBudget } from './intake-budget.ts'
 import type { InboundLimits } from './message-buffer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
+import type { Admission } from './admissions.ts'
 import type { Metrics } from '../metrics.ts'
+import type { RouteTraffic } from '../metrics/traffic.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, LossReason } from '../types.ts'
+
+/** What a connection tells the instance that it belongs to: one object for all connections takes less than closures for each. */
+export interface ConnectionHost<Self> {
+  /** Makes the connection known; `onConnect` waits for it. */
+  enter (connection: Self): Promise<void> | undefined
+  /** Forgets the connection and its memberships; never rejects. */
+  release (connection: Self): Promise<void>
+  /** Stores what others see of the connection. */
+  setInfo? (connection: Self, info: unknown): Promise<void>
+  /** Messages of a group are lost to the connection. */
+  lost? (group: string, reason: LossReason): void
+}
 
 /** What a connection is made of; `Self` is the class of the connection. */
 export interface ConnectionInit<Self> {
@@ -22,14 +36,11 @@ export interface ConnectionInit<Self> {
   readonly intake: IntakeBudget
   readonly scheduler: FlushScheduler
   readonly metrics: Metrics
+  /** Counts what goes in and out; left out for a connection of no route. */
+  readonly route?: RouteTraffic | undefined
   /** Set when the client speaks the framed protocol. */
   readonly framed?: FramedInit | undefined
-  /** Makes the connection known; `onConnect` waits for it. */
-  readonly enter: (connection: Self) => Promise<void> | undefined
-  /** Forgets the connection and its memberships; never rejects. */
-  readonly release: (connection: Self) => Promise<void>
-  /** Stores what others see of the connection. */
-  readonly setInfo?: ((connection: Self, info: unknown) => Promise<void>) | undefined
-  /** Hears of messages of a group that are lost to the connection. */
-  readonly lost?: ((group: string, reason: LossReason) => void) | undefined
+  readonly host: ConnectionHost<Self>
+  /** Its place in the counts of the instance. */
+  readonly admission?: Admission | undefined
 }

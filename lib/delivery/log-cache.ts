@@ -18,7 +18,7 @@ interface Run {
   before: LogPosition
   readonly messages: LoggedEnvelope[]
   bytes: number
-  /** When it was read, the log had nothing before it any more. */
+  /** When it was read, the log held nothing before it any longer. */
   whole: boolean
 }
 
@@ -62,8 +62,8 @@ export class LogCache {
     // What came before a first message is not known, except before the first message of all.
     if (!next && position.offset !== 1) return this.#latest.set(name, newRun(position))
     const run = next ? known : newRun(logStart, true)
-    // A copy: the payload is a slice of what the network delivered at once.
-    append(run, { ...envelope, payload: Buffer.from(envelope.payload), position })
+    // A copy: the payload is a slice of what the network delivered at once. Who comes later may not have got what others got before.
+    append(run, { ...envelope, repeated: undefined, payload: Buffer.from(envelope.payload), position })
     // It weighs more now, and is the newest one.
     this.#latest.set(name, run)
   }
@@ -102,7 +102,7 @@ export class LogCache {
     return run === undefined ? undefined : { ...run, messages: [...run.messages] }
   }
 
-  /** The group has no members here any more, or its log lost messages. */
+  /** The group no longer has members here, or its log lost messages. */
   forget (group: string): void {
     this.#latest.delete(group)
     this.#parts.delete(group)

@@ -1,11 +1,11 @@
 import type { Backplane } from '../backplane/backplane.ts'
 import { hasCode, type ErrorCode } from '../errors.ts'
-import { Admissions, type Admission } from '../hub/admissions.ts'
+import { Admissions, type Admission } from '../connection/admissions.ts'
 import type { Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../rate.ts'
+import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../connection/rate.ts'
 import type { Identity } from '../types.ts'
 import type { Occupancy } from './occupancy.ts'
 import type { Blocklist } from './blocklist.ts'
@@ -19,7 +19,7 @@ const fullRetrySeconds = 10
 export interface Refusal {
   readonly code: ErrorCode
   readonly detail: string
-  /** `undefined`: to come back is no use. */
+  /** `undefined` when coming back is of no use. */
   readonly retryAfterSeconds?: number | undefined
 }
 
@@ -64,7 +64,7 @@ export class Gate {
     if (address !== undefined && this.#addressRates !== undefined && this.#limited('upgradesPerAddress', address)) {
       const waitMs = this.#addressRates.take(address.key)
       if (waitMs > 0) {
-        this.#metrics.refusedAddressRate++
+        this.#metrics.limitHit('refusedAddressRate')
         return this.#refuse('WSG_RATE_LIMITED', 'upgrades of this address', Math.min(Math.ceil(waitMs / 1_000), maxRetryAfterSeconds))
       }
     }
@@ -78,14 +78,14 @@ export class Gate {
   async admit (address: ClientAddress | undefined, identity: Identity | null): Promise<Admission | Refusal> {
     const userId = identity === null ? undefined : readIdentity(identity, this.#options).userId
     if (identity !== null && this.#blocks.covers(identity)) {
-      this.#metrics.refusedBlocked++
+      this.#metrics.limitHit('refusedBlocked')
       return this.#refuse('WSG_BLOCKED', '')
     }
     const full = this.#full(address)
     if (full !== undefined) return full
     const waitSeconds = this.#bucket?.take() ?? 0
     if (waitSeconds > 0) {
-      this.#metrics.refusedUpgradeRate++
+      this.#metrics.limitHit('refusedUpgradeRate')
       return this.#refuse('WSG_REFUSED', 'too many at once', waitSeconds)
     }
     const counted = address !== undefined && this.#limited('connectionsPerAddress', address) ? address.key : ''
@@ -93,7 +93,7 @@ export class Gate {
     this.#userChanged(userId)
     if (userId === undefined || await this.#hasRoom(userId)) return admission
     this.leave(admission)
-    this.#metrics.refusedUserFull++
+    this.#metrics.limitHit('refusedUserFull')
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this user', fullRetrySeconds)
   }
 
@@ -128,12 +128,12 @@ export class Gate {
   #full (address: ClientAddress | undefined): Refusal | undefined {
     const { connections, connectionsPerAddress } = this.#limits
     if (connections !== undefined && this.#admissions.total >= connections) {
-      this.#metrics.refusedInstanceFull++
+      this.#metrics.limitHit('refusedInstanceFull')
       return this.#refuse('WSG_REFUSED', 'this instance has as many connections as it may', fullRetrySeconds)
     }
     if (connectionsPerAddress === undefined || address === undefined) return undefined
     if (this.#admissions.ofAddress(address.key) < connectionsPerAddress) return undefined
-    this.#metrics.refusedAddressFull++
+    this.#metrics.limitHit('refusedAddressFull')
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this address', fullRetrySeconds)
   }
 

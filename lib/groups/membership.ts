@@ -7,7 +7,8 @@ import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
-import { RateTable } from '../rate.ts'
+import { RateTable } from '../connection/rate.ts'
+import { announce } from '../metrics/channels.ts'
 import type { Occupancy } from './occupancy.ts'
 import type { Presence } from '../presence/presence.ts'
 import { assertPosition } from '../delivery/backlog.ts'
@@ -63,6 +64,7 @@ export class Membership {
   async join (connection: LocalConnection, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
     this.#assertOpen(connection)
+    const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
     // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
@@ -72,7 +74,9 @@ export class Membership {
       joining = this.#register(member, known === undefined, replay).finally(() => this.#joining.delete(member))
       this.#joining.set(member, joining)
     }
-    return await joining
+    const result = await joining
+    this.#metrics.timings.join.observeSince(startedAt)
+    return result
   }
 
   async leave (connection: LocalConnection, group: string, reason?: string): Promise<boolean> {
@@ -124,7 +128,7 @@ export class Membership {
     const { connection, group } = member
     let scope: JoinResult['scope'] = 'cluster'
     try {
-      // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
+      // Subscribed before registered: a connection that others see as a member also gets what is sent to the group.
       await this.#backplane.subscribe({ kind: 'group', name: group })
       await this.#backplane.syncMember(group, connection.id)
     } catch (error) {
@@ -142,11 +146,14 @@ export class Membership {
     // The socket may have closed meanwhile. Its memberships are undone then, as they are read from the hub whenever they are stored.
     this.#assertOpen(connection)
     const result = replay === undefined ? { scope } : await this.#replay.play(replay, scope)
-    if (added && this.#hub.find(connection, group) === member) this.#presence.joined(member)
+    if (added && this.#hub.find(connection, group) === member) {
+      this.#presence.joined(member)
+      announce('group.join', () => ({ connection, group }))
+    }
     return result
   }
 
-  /** Takes back what a failed join added, unless the connection left, or left and joined anew, meanwhile. */
+  /** Takes back what a failed join added, unless the connection left, or left and joined again, meanwhile. */
   #undo (member: LocalMember): void {
     const { connection, group } = member
     if (this.#hub.find(connection, group) !== member) return
@@ -158,21 +165,23 @@ export class Membership {
   #takeOut (connection: LocalConnection, group: string): boolean {
     if (this.#hub.leave(connection, group) === undefined) return false
     if (!this.#hub.has(group)) this.#backplane.unsubscribe({ kind: 'group', name: group })
+    announce('group.leave', () => ({ connection, group }))
     return true
   }
 
   /** Whoever makes up names of groups fills Redis with them. Without a user id the limits of connections and upgrades have to do. */
-  #countNewGroup ({ userId }: LocalConnection, group: string): void {
+  #countNewGroup (connection: LocalConnection, group: string): void {
+    const { userId } = connection
     if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
-    this.#metrics.newGroupsRefused++
-    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'new groups of this user')
+    this.#metrics.limitHit('newGroupsRefused', connection)
+    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'this user joined too many new groups')
   }
 
   #add (connection: LocalConnection, group: string, { since }: JoinOptions): LocalMember {
     if (since !== undefined) assertPosition(since)
     const { groupCount } = connection
     if (groupCount >= this.#options.maxGroupsPerConnection) {
-      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount}`)
+      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount} already`)
     }
     this.#countNewGroup(connection, group)
     const shown = this.#shown.get(connection) ?? this.#infoOf(connection)
@@ -190,7 +199,7 @@ export class Membership {
   #infoOf (connection: LocalConnection): Pick<Member, 'info'> {
     const info: unknown = this.#options.memberInfo?.(connection)
     if (isThenable(info)) {
-      // Refused here, so that its own failure is no news: without a handler it would end the process.
+      // The promise is refused here: without a handler its rejection would end the process.
       Promise.resolve(info).catch(() => undefined)
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
     }
@@ -221,7 +230,7 @@ function toInfo (info: unknown): MemberInfo | undefined {
   return JSON.parse(text) as MemberInfo
 }
 
-/** "Not yet" is no failure where the backplane goes on trying by itself. */
+/** "Not yet" is not a failure where the backplane goes on trying by itself. */
 function ignoreUnavailable (error: unknown): void {
   if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
 }

@@ -11,6 +11,7 @@ import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
 import type { AnyConnection, BlockTarget, Data, JoinOptions, JoinResult } from '../types.ts'
 import { blockName, type Blocklist } from './blocklist.ts'
+import { Everywhere } from './everywhere.ts'
 import type { Membership } from './membership.ts'
 import { InstanceMessages } from './instances.ts'
 import { InstanceRpc, type Answers, type Command, type CommandHandler, type ConnectionCommand, type UserAct } from './rpc.ts'
@@ -24,6 +25,7 @@ export class ConnectionCommands {
   readonly #membership: Membership
   readonly #envelopes: EnvelopeFactory
   readonly #rpc: InstanceRpc
+  readonly #everywhere: Everywhere
   readonly #blocks: Blocklist
   readonly #metrics: Metrics
 
@@ -36,6 +38,7 @@ export class ConnectionCommands {
     this.#envelopes = envelopes
     const serve: CommandHandler = async (command, data, here) => await this.#serve(command, data, here)
     this.#rpc = new InstanceRpc(backplane, envelopes, serve, timeoutMs, metrics)
+    this.#everywhere = new Everywhere(backplane, this.#rpc, envelopes.origin)
     this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log)
     this.#blocks = blocks
     this.#metrics = metrics
@@ -126,8 +129,7 @@ export class ConnectionCommands {
     const target = userTarget(userId)
     assertClose(code, reason)
     const here = this.#closeUser(userId, code, reason)
-    const elsewhere = await this.#rpc.ask(target, { op: 'disconnectUser', userId, code, reason })
-    return elsewhere.reduce<number>((sum, closed) => sum + Number(closed), here)
+    return await this.#everywhere.close(target, { op: 'disconnectUser', userId, code, reason }, here)
   }
 
   /** Keeps a user or a token out of all instances, or with 0 lets it in again. Resolves with how many connections were closed. */
@@ -136,8 +138,7 @@ export class ConnectionCommands {
     // Those here are closed in any case, also when the backplane is out.
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
-    const closed = await this.#rpc.ask({ kind: 'all', name: '' }, { op: 'block', name, forMs })
-    return closed.reduce<number>((sum, count) => sum + Number(count), here)
+    return await this.#everywhere.close({ kind: 'all', name: '' }, { op: 'block', name, forMs }, here, true)
   }
 
   /** Takes a request or a reply of another instance. Never throws. */
@@ -156,7 +157,7 @@ export class ConnectionCommands {
 
   /**
    * Asks the instance that holds the connection.
-   * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE, and what `InstanceRpc.ask` throws
+   * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE, and what `Everywhere.askOne` throws
    */
   async #ask<Asked extends ConnectionCommand> (connection: Named, command: Asked, data?: Data): Promise<Answers[Asked['op']]> {
     const connectionId = idOf(connection)
@@ -165,8 +166,8 @@ export class ConnectionCommands {
       throw new WebsocketGroupsError('WSG_CONNECTION_GONE', 'neither a connection nor the id of one')
     }
     if (owner === this.#envelopes.origin) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
-    const [answer] = await this.#rpc.ask({ kind: 'instance', name: owner }, { ...command, connectionId }, data)
-    // Nobody listens there: the instance is gone, and its connections with it.
+    const answer = await this.#everywhere.askOne(owner, { ...command, connectionId }, data)
+    // The instance does not live, and its connections are gone with it.
     if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
     // The other instance runs this code, and answers what `#serve` returns.
     return answer as Answers[Asked['op']]

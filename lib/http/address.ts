@@ -12,11 +12,12 @@ export function isPrivateAddress (address: string): boolean {
 }
 
 /**
- * What limits per address count by: an IPv4 address, or the first 64 bits of an IPv6 address, as one host may use all of those that share
- * them.
+ * What limits per address count by: an IPv4 address, or the first 64 bits of an IPv6 address, as one host may use all that share them.
  * Takes what Fastify calls `request.ip`.
  */
 export function addressKey (ip: string): string {
+  // An IPv4 address, as most are, is its own key.
+  if (!ip.includes(':')) return ip
   const address = ip.toLowerCase().replace(/%.*$/, '')
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/.exec(address)?.[1]
   if (mapped !== undefined) return mapped

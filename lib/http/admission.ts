@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerAsyncHookHandler } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
-import type { Admission } from '../hub/admissions.ts'
+import type { Admission } from '../connection/admissions.ts'
 import { toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
@@ -58,7 +58,9 @@ export function takeAdmission (request: FastifyRequest): Admission | undefined {
 function addressOf (request: FastifyRequest): ClientAddress | undefined {
   // Under injectWS of @fastify/websocket there is no network socket, and no address.
   const ip = request.ip as string | undefined
-  return ip === undefined || ip === '' ? undefined : { key: addressKey(ip), isPrivate: isPrivateAddress(addressKey(ip)) }
+  if (ip === undefined || ip === '') return undefined
+  const key = addressKey(ip)
+  return { key, isPrivate: isPrivateAddress(key) }
 }
 
 function refused (reply: FastifyReply, { code, detail, retryAfterSeconds }: Refusal): WebsocketGroupsError {

@@ -82,6 +82,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
           identity: request.identity,
           admission: takeAdmission(request),
           log: request.log,
+          route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
           // Which types a route's params and identity have is known to the route alone.
           callbacks: callbacks as unknown as ConnectionCallbacks,
           framed: socket.protocol === framedProtocol ? framedInit(request) : undefined

@@ -110,7 +110,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
         if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
         // A framed client was answered already. Of a raw one nothing else can be made on this route.
-        connection.close(CloseCode.PolicyViolation, 'not in the group any more')
+        connection.close(CloseCode.PolicyViolation, 'no longer in the group')
       },
       async onDisconnect (connection) {
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))

@@ -4,7 +4,7 @@ import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Member } from '../types.ts'
 import { MultiGroupDedupe } from './dedupe.ts'
 import type { Gap } from './holdback.ts'
-import { isExcepted, LocalMember } from './local-member.ts'
+import { isExcepted, LocalMember, type Excepted } from './local-member.ts'
 
 /** The tables of this instance: its connections, by id, by group and by user. Knows nothing of other instances. */
 export class Hub {
@@ -42,7 +42,7 @@ export class Hub {
     return added
   }
 
-  /** Takes the connection out of the group. Returns what it was there; `undefined` when it was no member. */
+  /** Takes the connection out of the group. Returns its member; `undefined` when it was not in the group. */
   leave (connection: LocalConnection, group: string): LocalMember | undefined {
     const members = this.#groups.get(group)
     const left = members?.get(connection)
@@ -54,7 +54,7 @@ export class Hub {
     return left
   }
 
-  /** The connection in the group; `undefined` when it is no member. */
+  /** The member that the connection is in the group; `undefined` when it is not in the group. */
   find (connection: LocalConnection, group: string): LocalMember | undefined {
     return this.#groups.get(group)?.get(connection)
   }
@@ -184,7 +184,8 @@ function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, give
     // A member that holds the message back does not have it yet, and may get it sooner through another group.
     if (given !== undefined && !member.holding) {
       if (given.has(connection.number)) {
-        member.passOver(envelope)
+        // A client that came back ahead of this instance must not be told of a place that it is past.
+        if (member.holdback === undefined || !member.hold(envelope)) member.passOver(envelope)
         continue
       }
       given.add(connection.number)
@@ -208,6 +209,9 @@ function giveToConnections (connections: Iterable<LocalConnection>, envelope: En
   return taken
 }
 
-function exceptionsOf ({ except }: Envelope): ReadonlySet<string> | undefined {
+const everyone: Excepted = { has: () => true }
+
+function exceptionsOf ({ except, repeated }: Envelope): Excepted | undefined {
+  if (repeated === true) return everyone
   return except.length > 0 ? new Set(except) : undefined
 }

@@ -46,7 +46,7 @@ export class LocalMember {
 
   /** Gives one message to this member alone. Returns whether the connection took it. */
   deliver (envelope: Envelope): boolean {
-    if (envelope.except.length > 0 && isExcepted(this.connection, new Set(envelope.except))) {
+    if (envelope.repeated === true || (envelope.except.length > 0 && isExcepted(this.connection, new Set(envelope.except)))) {
       this.passOver(envelope)
       return false
     }
@@ -70,7 +70,11 @@ export class LocalMember {
       return true
     }
     if (envelope.position === undefined) return false
-    if (holdback.has(envelope.position)) return true
+    if (holdback.has(envelope.position)) {
+      // Its client was told to go on from before this message.
+      if (holdback.forked) this.passOver(envelope)
+      return true
+    }
     // This instance has caught up with the client.
     this.#holdback = undefined
     return false
@@ -81,11 +85,12 @@ export class LocalMember {
     const holdback = this.#holdback
     if (holdback?.holding === true) return this.#keep(holdback, gap)
     if (holdback?.covers(gap) === true) return
-    this.#holdback = undefined
+    if (holdback !== undefined && gap.reason === 'rewound') holdback.fork()
+    else this.#holdback = undefined
     this.tell(gap)
   }
 
-  /** Messages before the position are lost to this member, whatever it holds back. */
+  /** Messages before the position are lost to this member, even if it holds some of them back. */
   tell (gap: Pick<Gap, 'reason' | 'position'>): void {
     this.connection.gapped(this.group, gap.reason)
     if (this.connection.framed) {
@@ -113,6 +118,9 @@ export class LocalMember {
   }
 }
 
+/** Ids of connections and names of sessions that a message is not for. */
+export type Excepted = Pick<ReadonlySet<string>, 'has'>
+
 interface Excludable {
   readonly id: string
   readonly sessionName?: string | undefined
@@ -122,6 +130,6 @@ interface Excludable {
  * Whether a message with these exceptions is not for the connection. A connection id has a dot in it and the name of a session has none, so
  * one list holds both.
  */
-export function isExcepted ({ id, sessionName }: Excludable, except: ReadonlySet<string>): boolean {
+export function isExcepted ({ id, sessionName }: Excludable, except: Excepted): boolean {
   return except.has(id) || (sessionName !== undefined && except.has(sessionName))
 }

@@ -50,7 +50,7 @@ export class AwayMembers {
     return this.#groups.get(group)?.size ?? 0
   }
 
-  /** Nobody here is told of the group any more. */
+  /** Nobody here is told of the group any longer. */
   drop (group: string): void {
     for (const absent of this.#groups.get(group)?.values() ?? []) this.#queue.delete(absent)
     this.#groups.delete(group)

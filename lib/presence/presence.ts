@@ -131,7 +131,7 @@ export class Presence {
     if (event.event !== 'changed') this.#apply(target.name, event)
   }
 
-  /** Memberships changed without events that tell so: every instance reads the lists of its groups anew. */
+  /** Memberships changed without events: tells every instance to read the lists of its groups again. */
   announceResync (): void {
     const target: Target = { kind: 'all', name: '' }
     void this.#publish(target, { event: 'resync' }).catch(() => this.#resync())

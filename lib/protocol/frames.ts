@@ -78,10 +78,15 @@ export interface MembersFrame<Info = unknown> {
   readonly members: ReadonlyArray<FramedMember<Info>>
 }
 
+/** What was sent to a group, to the connection, or to its user. */
 export interface MessageFrame extends Payload {
   readonly type: 'message'
+  /** Missing in direct sends. */
   readonly group?: string | undefined
+  /** Missing in messages that no log keeps. */
   readonly position?: string | undefined
+  /** The same in all copies of a message that went to several groups: one that comes again after a break is known by it. */
+  readonly copy?: string | undefined
   /** When it was sent, in milliseconds since 1970. */
   readonly at?: number | undefined
 }

@@ -23,7 +23,7 @@ t.test('without a token there is none in the list', async (t) => {
   t.equal((await server.peer(0)).request.headers['sec-websocket-protocol'], 'wsg.v1')
 })
 
-t.test('http addresses become ws addresses; what is no address is refused at once', async (t) => {
+t.test('http addresses become ws addresses; what is not an address is refused at once', async (t) => {
   const server = await scriptedServer(t)
   const { client } = recordedClient(t, server.url.replace('ws:', 'http:'))
   await isOpen(client)

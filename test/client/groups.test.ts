@@ -42,6 +42,25 @@ t.test('after a break it resumes from what was handled last: message, position, 
   t.strictSame(second.frames[0]?.resume, { a: position(1), b: position(2), c: position(3), d: position(4) })
 })
 
+t.test('a message to several groups is handled once when a break comes between its copies', async (t) => {
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url)
+  const first = await server.peer(0)
+  first.send(joined('a', 0), joined('b', 0), { ...message('a', 1), copy: 'i:1' })
+  await until(() => events.message.length === 1)
+  first.ws.terminate()
+  const second = await server.peer(1)
+  t.strictSame(second.frames[0]?.resume, { a: position(1), b: position(0) })
+  second.send(joined('a', 1, { recovered: true }), joined('b', 0, { recovered: true }), { ...message('b', 1), copy: 'i:1' }, {
+    ...message('b', 2), copy: 'i:2'
+  })
+  await until(() => events.message.length === 2)
+  t.strictSame(events.message.map(({ group, position: at }) => [group, at]), [['a', position(1)], ['b', position(2)]])
+  second.ws.terminate()
+  t.strictSame((await server.peer(2)).frames[0]?.resume, { a: position(1), b: position(2) })
+  t.strictSame(client.positions, { a: position(1), b: position(2) })
+})
+
 t.test('a position is counted after the handlers ran', async (t) => {
   const server = await scriptedServer(t)
   const { client } = recordedClient(t, server.url)

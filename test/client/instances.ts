@@ -1,9 +1,9 @@
-import Fastify, { type FastifyInstance } from 'fastify'
-import type { AddressInfo } from 'node:net'
+import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { WebSocket } from 'ws'
 import type { WebSocketClass } from '../../lib/client/index.ts'
-import websocketGroups, { type Registry, type RoomOptions, type WebsocketGroupsOptions } from '../../plugin.ts'
+import type { Registry, RoomOptions, WebsocketGroupsOptions } from '../../plugin.ts'
+import { serve } from '../helpers/service.ts'
 
 type OpenRoom = RoomOptions<{ room: string }, { required: false }>
 /** What a test's route does differently. */
@@ -16,23 +16,12 @@ export interface Instance {
   readonly port: number
 }
 
-/** The real plugin with a room route. The token of a user is the user's id; `ann~500` ends after 500 ms. */
+/** The real plugin with a room route, where `secret` is the one group that nobody may join. */
 export async function startInstance (t: Test, options: WebsocketGroupsOptions, room: Room = () => ({})): Promise<Instance> {
-  const app = Fastify()
-  t.teardown(async () => await app.close())
-  await app.register(websocketGroups, {
-    closeGraceMs: 300,
-    lingerMs: 50,
-    authenticate: token => {
-      const [userId = '', ms] = token.split('~')
-      return userId === 'nobody' ? null : { userId, ...(ms === undefined ? {} : { expiresAt: Date.now() + Number(ms) }) }
-    },
-    ...options
+  const { app, port, url } = await serve(t, options, app => {
+    app.wsRoom('/:room', { auth: { required: false }, mayJoin: (_connection, group) => group !== 'secret', ...room(app.registry) })
   })
-  app.wsRoom('/:room', { auth: { required: false }, mayJoin: (_connection, group) => group !== 'secret', ...room(app.registry) })
-  await app.listen({ port: 0, host: '127.0.0.1' })
-  const { port } = app.server.address() as AddressInfo
-  return { app, port, url: group => `ws://127.0.0.1:${port}/${group}` }
+  return { app, port, url: group => `${url}/${group}` }
 }
 
 export interface Line {

@@ -675,7 +675,7 @@ function group (name: string): Target {
   return { kind: 'group', name }
 }
 
-async function until (condition: () => boolean | Promise<boolean>, timeoutMs = 5_000): Promise<void> {
+async function until (condition: () => boolean | Promise<boolean>, timeoutMs = 20_000): Promise<void> {
   const deadline = performance.now() + timeoutMs
   while (!await condition()) {
     if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${condition.toString()}`)

@@ -1,8 +1,7 @@
 import t from 'tap'
 import { connect, createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
-import Fastify from 'fastify'
-import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
+import type { WebsocketGroupsOptions } from '../../plugin.ts'
 import { byRoom, crowd, everyoneHears, spread } from '../helpers/crowd.ts'
 import { closeClean, exactWithin, startInstance, startInstances } from '../helpers/instance.ts'
 import { group, Local } from '../helpers/local-instance.ts'
@@ -10,6 +9,7 @@ import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { service } from '../helpers/service.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 
 noUnhandled(t)
@@ -95,7 +95,7 @@ t.test('a server older than 6.2 is refused by its version', async t => {
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   const url = `redis://127.0.0.1:${(server.address() as AddressInfo).port}`
   await t.rejects(startInstance(t, { redisUrl: url }), {
-    code: 'WSG_REDIS_UNSUPPORTED', message: new RegExp(`version ${older.replaceAll('.', '\\.')}, 6\\.2 or newer`)
+    code: 'WSG_REDIS_UNSUPPORTED', message: new RegExp(`version ${older.replaceAll('.', '\\.')}; 6\\.2 or newer`)
   })
   t.strictSame(await redis.keys(), [], 'nothing was written to it')
 })
@@ -118,27 +118,18 @@ t.test('where Fastify waits for less than bootTimeoutMs, the boot without Redis 
   await new Promise<void>(resolve => hole.listen(0, '127.0.0.1', resolve))
   const redis = `redis://127.0.0.1:${(hole.address() as AddressInfo).port}`
   for (const pluginTimeout of [3_000, 900]) {
-    const app = Fastify({ pluginTimeout })
-    t.teardown(async () => await app.close())
-    await app.register(websocketGroups, { redis })
+    const { app } = await service(t, { redis }, { pluginTimeout })
     await app.ready()
     t.match(app.registry.health(), { status: 'down', ready: true })
   }
 
-  const failing = Fastify({ pluginTimeout: 1_500 })
-  await failing.register(websocketGroups, { redis, outage: { boot: 'fail' } })
-  await t.rejects(async () => await failing.ready(), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /after 1000 ms/ })
-  await failing.close()
+  const { app } = await service(t, { redis, outage: { boot: 'fail' } }, { pluginTimeout: 1_500 })
+  await t.rejects(async () => await app.ready(), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /after 1000 ms/ })
 })
 
 t.test('a bootTimeoutMs that is longer than Fastify waits is refused, with the numbers', async t => {
   const register = async (pluginTimeout: number, options: WebsocketGroupsOptions): Promise<void> => {
-    const app = Fastify({ pluginTimeout })
-    try {
-      await app.register(websocketGroups, options)
-    } finally {
-      await app.close()
-    }
+    await service(t, options, { pluginTimeout })
   }
   const redis = `redis://127.0.0.1:${await freePort()}`
   await t.rejects(register(10_000, { redis, bootTimeoutMs: 12_000 }), {

@@ -64,7 +64,9 @@ t.test('who joins while the subscriptions are being cut is counted all the same'
 
 t.test('SCRIPT FLUSH under heavy joins, leaves and broadcasts to several groups: no error, exact counts, each message once', async t => {
   const redis = await startRedis(t)
-  const instances = await startInstances(t, 2, { redisUrl: redis.url })
+  // Everything is to reach the cluster: a deadline that a busy machine reaches would be an outage.
+  const options = { operationTimeoutMs: 20_000, joinTimeoutMs: 20_000 }
+  const instances = await startInstances(t, 2, { redisUrl: redis.url, options })
   const rooms = Array.from({ length: 60 }, (_, index) => `pair-${index % 6},pair-${(index + 1) % 6}`)
   const guests = (await Promise.all(instances.map(async ({ port }) => await crowd(t, port, rooms)))).flat()
   const pairs = spread(6, 6, 'pair')

@@ -4,7 +4,7 @@ import { WebSocket } from 'ws'
 import { connect } from '../helpers/client.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { service } from '../http/service.ts'
+import { service } from '../helpers/service.ts'
 
 for (const loggedBroadcast of ['reject', 'queue'] as const) {
   t.test(`a default room keeps those who type while Redis is out, and tells framed clients (${loggedBroadcast})`, async t => {

@@ -3,7 +3,8 @@ import { memoryCluster, type WebsocketGroupsOptions } from '../../plugin.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { openFramed, serve, type Served } from './framed/framed-client.ts'
+import { serve, type Served } from '../helpers/service.ts'
+import { openFramed } from './framed/framed-client.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { onEveryCluster, redisCluster, type TestInstance } from '../helpers/app.ts'
 import { upgradeStatus } from '../helpers/client.ts'
+import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startInstances, type Instance } from '../helpers/instance.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -12,6 +13,7 @@ import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
+const machine = watchMachine(t)
 const redis = await startRedis(t)
 
 async function refusal ({ url }: { readonly url: string }, user: string): Promise<readonly [status: number, code: string | undefined]> {
@@ -51,7 +53,8 @@ onEveryCluster(t, redis, 'a user\'s connections are limited over all instances, 
 
 t.test('the places of a user on an instance that is killed are free when its lease is over', async t => {
   const own = await startRedis(t)
-  const options = { limits: { connectionsPerUser: 2 }, leaseMs: 1_000 }
+  const leaseMs = 1_500
+  const options = { limits: { connectionsPerUser: 2 }, leaseMs }
   const [victim, survivor] = await startInstances(t, 2, { redisUrl: own.url, options }) as [Instance, Instance]
   const urlOf = ({ port }: Instance): { url: string } => ({ url: `ws://127.0.0.1:${port}` })
   const open = async (instance: Instance): Promise<number> => {
@@ -65,11 +68,12 @@ t.test('the places of a user on an instance that is killed are free when its lea
     await new Promise(resolve => socket.once('message', resolve))
   }
   t.equal(await open(survivor), 429)
-  await victim.kill()
-  t.equal(await open(survivor), 429, 'its lease is not over')
   const began = performance.now()
+  await victim.kill()
   await until(async () => await open(survivor) === 101, { timeoutMs: 60_000 })
-  t.pass(`in again ${Math.round(performance.now() - began)} ms after the kill`)
+  const tookMs = performance.now() - began
+  // It renews its lease three times in the time of one.
+  t.ok(tookMs > leaseMs / 3, `in again ${Math.round(tookMs)} ms after the kill, when its lease was over`)
   await until(async () => !(await own.keys()).includes('wsg:{0}:u:ann'))
 })
 
@@ -105,10 +109,11 @@ onEveryCluster(t, redis, 'block closes a user\'s connections on every instance, 
   const [a, b] = [await cluster.start(), await cluster.start()]
   const anns = [await a.open({ user: 'ann' }), await b.open({ user: 'ann' }), await b.enter('room', { user: 'ann' })]
   const bob = await b.open({ user: 'bob' })
+  machine.restart()
   const began = performance.now()
   t.equal(await a.registry.block({ userId: 'ann' }, { forMs: 60_000 }), 3)
   for (const { client } of anns) t.strictSame(await client.closed, { code: 4403, reason: 'access was revoked' })
-  t.ok(performance.now() - began < 1_000, 'in less than a second')
+  machine.within(t, performance.now() - began, 1_000, 'all of them are closed')
   for (const instance of [a, b]) t.strictSame(await refusal(instance, 'ann'), [403, 'WSG_BLOCKED'])
   t.equal(bob.connection.closed, false)
   t.equal((await refusal(a, 'bob'))[0], 101)

@@ -4,7 +4,8 @@ import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
-import { openFramed, serve, type Served } from './framed/framed-client.ts'
+import { openFramed } from './framed/framed-client.ts'
+import { serve, type Served } from '../helpers/service.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)

@@ -1,6 +1,4 @@
 import t from 'tap'
-import Fastify from 'fastify'
-import websocketGroups from '../../plugin.ts'
 import { heard, reach, redisCluster, startInstance, type InstanceOptions, type RedisCluster, type TestInstance } from '../helpers/app.ts'
 import { atOnce } from '../helpers/at-once.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
@@ -8,6 +6,7 @@ import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { service } from '../helpers/service.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
 
@@ -36,7 +35,7 @@ async function kill (cluster: RedisCluster, ...instances: TestInstance[]): Promi
 async function revive (cluster: RedisCluster, ...instances: TestInstance[]): Promise<void> {
   await cluster.redis.restart()
   await until(
-    () => instances.every(({ registry }) => registry.health().status === 'up'), { timeoutMs: 8_000, what: 'the instances to be up again' }
+    () => instances.every(({ registry }) => registry.health().status === 'up'), { timeoutMs: 60_000, what: 'the instances to be up again' }
   )
 }
 
@@ -68,6 +67,7 @@ outage('join `local` while only the subscriptions are cut: registered all the sa
   await proxy.refuse(true)
   await cluster.redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
   await until(() => a.registry.health().status === 'down' && b.registry.health().status === 'up')
+  await b.registry.broadcastToGroup('cut', 'before the join')
   t.strictSame(await a.registry.join(connection, 'cut'), { scope: 'local' })
   t.strictSame(await a.registry.broadcastToGroup('cut', 'volatile', { volatile: true }), {
     scope: 'cluster', localRecipients: 1, instances: 0
@@ -76,13 +76,38 @@ outage('join `local` while only the subscriptions are cut: registered all the sa
   t.strictSame(
     reach(await a.registry.broadcastToGroup('cut', 'logged')), { scope: 'cluster', localRecipients: 1 }, 'the message is in the log'
   )
+  await b.registry.broadcastToGroup('cut', 'logged by b')
   await until(async () => await b.registry.groupCount('cut') === 1)
+  const second = await a.open()
+  t.strictSame(await a.registry.join(second.connection, 'cut'), { scope: 'local' })
+  await b.registry.broadcastToGroup('cut', 'logged later')
   await proxy.refuse(false)
   await until(() => a.registry.health().status === 'up')
-  t.equal(await b.registry.groupCount('cut'), 1)
+  t.equal(await b.registry.groupCount('cut'), 2)
   await b.registry.broadcastToGroup('cut', 'from b')
-  // Its join said `local`: what is logged before the subscription is back, it may miss.
-  await client.nextWhere(message => message === 'from b')
+  await Promise.all([client, second.client].map(async one => await one.nextWhere(message => message === 'from b')))
+  const logged = ['logged', 'logged by b', 'logged later', 'from b']
+  t.strictSame(heard({ client }), ['volatile', ...logged], 'what was logged since the join comes out of the log')
+  t.strictSame(heard(second), logged, 'the instance goes on where the log ended for the first member that joined')
+})
+
+outage('a client that resumes while only the subscriptions are cut gets what it missed, then what comes, each once', async (t, cluster, start) => {
+  const proxy = await startProxy(t, cluster.redis.port)
+  const [a, b] = [await start({ redis: proxy.url }), await start()]
+  const { position } = await b.registry.broadcastToGroup('cut', 'seen')
+  await b.registry.broadcastToGroup('cut', 'missed')
+  const { client, connection } = await a.open()
+  await proxy.refuse(true)
+  await cluster.redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  await until(() => a.registry.health().status === 'down' && b.registry.health().status === 'up')
+  const joined = await a.registry.join(connection, 'cut', { since: position ?? '' })
+  t.match(joined, { scope: 'local', recovered: true })
+  await b.registry.broadcastToGroup('cut', 'meanwhile')
+  await proxy.refuse(false)
+  await until(() => a.registry.health().status === 'up')
+  await b.registry.broadcastToGroup('cut', 'after')
+  await client.nextWhere(message => message === 'after')
+  t.strictSame(heard({ client }), ['missed', 'meanwhile', 'after'])
 })
 
 outage('join `reject`: refused at once, and nothing is half joined', async (t, cluster, start) => {
@@ -93,7 +118,7 @@ outage('join `reject`: refused at once, and nothing is half joined', async (t, c
   await t.rejects(a.registry.join(connection, 'rejected'), { code: 'WSG_BACKPLANE_UNAVAILABLE', statusCode: 503 })
   t.strictSame(connection.groups, ['before'])
   const refused = connect(t, `${a.url}/ws/rejected`)
-  t.strictSame(await refused.closed, { code: 1013, reason: 'not available now' })
+  t.strictSame(await refused.closed, { code: 1013, reason: 'temporarily unavailable' })
   await revive(cluster, a)
   t.equal(await a.registry.groupCount('rejected'), 0)
   t.equal(await a.registry.groupCount('before'), 1)
@@ -295,10 +320,10 @@ outage('upgrade `refuse`: 503 with Retry-After, and those there are stay', async
 outage('health names what is wrong, and only while it is', async (t, cluster, start) => {
   const a = await start()
   await a.enter('room')
-  t.strictSame(a.registry.health(), { status: 'up', ready: true, instanceId: a.id, backplane: 'redis', problems: [] })
+  t.match(a.registry.health(), { status: 'up', since: Number, ready: true, instanceId: a.id, backplane: 'redis', problems: [] })
   await kill(cluster, a)
   const { problems, ...health } = a.registry.health()
-  t.strictSame(health, { status: 'down', ready: true, instanceId: a.id, backplane: 'redis' })
+  t.match(health, { status: 'down', since: Number, ready: true, instanceId: a.id, backplane: 'redis' })
   t.ok(problems.length > 0)
   for (const problem of problems) t.match(problem, /Redis \w+ link is down/)
   await revive(cluster, a)
@@ -323,9 +348,7 @@ t.test('boot `degraded`: ready without Redis once the deadline is over', async (
 })
 
 t.test('boot `fail`: the boot fails with what is wrong, in time', async (t) => {
-  const app = Fastify()
-  t.teardown(async () => await app.close())
-  await app.register(websocketGroups, { redis: `redis://127.0.0.1:${await freePort()}`, bootTimeoutMs: 200, outage: { boot: 'fail' } })
+  const { app } = await service(t, { redis: `redis://127.0.0.1:${await freePort()}`, bootTimeoutMs: 200, outage: { boot: 'fail' } })
   machine.restart()
   const started = performance.now()
   await t.rejects(

@@ -1,9 +1,7 @@
 import t from 'tap'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import Fastify from 'fastify'
 import { deferred } from '../../lib/deadline.ts'
-import websocketGroups from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis, redisCluster, startInstance, type InstanceOptions } from '../helpers/app.ts'
 import { forkProgram } from '../helpers/child.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
@@ -11,6 +9,7 @@ import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { service } from '../helpers/service.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
 
@@ -169,15 +168,13 @@ t.test('an instance that closes in the moment Redis comes back leaves nothing in
 })
 
 t.test('an application that is closed before it is ready, or while it boots without Redis, is closed and leaves nothing', async (t) => {
-  const unready = Fastify()
-  await unready.register(websocketGroups, { redis: redis.url })
+  const { app: unready } = await service(t, { redis: redis.url })
   await unready.close()
   t.strictSame(await redis.leftovers(), [])
 
   const redisUrl = `redis://127.0.0.1:${await freePort()}`
   for (const pauseMs of [0, 50]) {
-    const booting = Fastify()
-    await booting.register(websocketGroups, { redis: redisUrl, bootTimeoutMs: 300 })
+    const { app: booting } = await service(t, { redis: redisUrl, bootTimeoutMs: 300 })
     machine.restart()
     const started = performance.now()
     const ready = Promise.resolve(booting.ready()).catch((error: unknown) => error)

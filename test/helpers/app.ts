@@ -1,9 +1,10 @@
 import type { AddressInfo } from 'node:net'
-import Fastify, { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
-import websocketGroups, { memoryCluster, type BroadcastResult, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
+import { memoryCluster, type BroadcastResult, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect, type ConnectOptions, type Message, type TestClient } from './client.ts'
 import { startRedis, type TestRedis } from './redis.ts'
+import { service, userOf } from './service.ts'
 
 export interface InstanceOptions extends WebsocketGroupsOptions {
   /** Adds routes of the test's own, after the plugin. */
@@ -25,7 +26,7 @@ export interface Opened {
 }
 
 /** What the client got after the message that told it its id. */
-export function heard ({ client }: Opened): Message[] {
+export function heard ({ client }: Pick<Opened, 'client'>): Message[] {
   return client.messages.slice(1)
 }
 
@@ -55,9 +56,6 @@ export interface RedisCluster extends Cluster {
   readonly redis: TestRedis
 }
 
-/** The token of a user is the user's id, escaped; whoever has none is anonymous. */
-const authenticate = async (token: string): Promise<{ userId: string }> => ({ userId: decodeURIComponent(token) })
-
 /** What `open` and `enter` wait for: the callbacks are done, and the test knows which connection is its client's. */
 function sendId (connection: Pick<Connection, 'id' | 'send'>): void {
   connection.send(connection.id)
@@ -66,14 +64,14 @@ function sendId (connection: Pick<Connection, 'id' | 'send'>): void {
 /** Long deadlines, so that a busy machine is not taken for an outage; a test that is about deadlines sets its own. */
 const patient = { operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }
 
+/** Who has no token is anonymous; see `userOf` for the others. */
 export async function startInstance (t: Test, { routes, listen = true, ...options }: InstanceOptions): Promise<TestInstance> {
-  const app = Fastify()
-  t.teardown(async () => await app.close())
-  await app.register(websocketGroups, { authenticate, closeGraceMs: 500, lingerMs: 100, ...patient, ...options })
+  const defaults = { authenticate: userOf, closeGraceMs: 500, lingerMs: 100, ...patient }
+  const { app, listen: openPort } = await service(t, { ...defaults, ...options })
   app.get('/ws', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({ onConnect: sendId, onMessage () {} }))
   app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room, onJoin: sendId })
   routes?.(app)
-  if (listen) await app.listen({ port: 0 })
+  if (listen) await openPort()
   else await app.ready()
 
   const open = async (path: string, { user, headers, ...rest }: OpenOptions = {}): Promise<Opened> => {

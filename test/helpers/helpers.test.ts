@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { connect as connectTcp, createServer as createTcpServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -101,6 +101,25 @@ t.test('a Redis dies with the process that started it, even by SIGKILL', async (
   t.ok(alive(pid))
   child.kill('SIGKILL')
   await until(() => !alive(pid), { what: 'the orphan to end' })
+})
+
+t.test('a proxy keeps what it carries in order, also when its delay is shortened meanwhile', async t => {
+  const received: Buffer[] = []
+  const target = createTcpServer(socket => socket.on('error', () => {}).on('data', chunk => received.push(chunk)))
+  await new Promise<void>(resolve => { target.listen(0, '127.0.0.1', resolve) })
+  const proxy = await startProxy(t, (target.address() as AddressInfo).port)
+  t.teardown(() => target.close())
+  const socket = connectTcp(proxy.port, '127.0.0.1').setNoDelay().on('error', () => {}) // the proxy ends with a reset
+  t.teardown(() => socket.destroy())
+  const sent: number[] = []
+  for (let i = 0; i < 200; i++) {
+    proxy.delay([9, 4, 7, 0, 12, 1][i % 6] ?? 0)
+    socket.write(Buffer.of(i))
+    sent.push(i)
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  await until(() => Buffer.concat(received).length === sent.length, { what: 'all bytes to arrive' })
+  t.strictSame([...Buffer.concat(received)], sent)
 })
 
 t.test('a proxy passes, cuts, delays, refuses and swallows', async (t) => {

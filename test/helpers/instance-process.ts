@@ -1,13 +1,12 @@
 // One application with the plugin in a process of its own; started by instance.ts, which says what to do over IPC.
-import Fastify, { LogController, type FastifyInstance } from 'fastify'
+import { LogController, type FastifyInstance } from 'fastify'
 import type { AddressInfo } from 'node:net'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import websocketGroups, { type BroadcastOptions, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
-import { hasCode } from '../../lib/errors.ts'
+import { buildService, userOf, type LogLine } from './service.ts'
 
-interface LogLine { readonly level: number, readonly msg: string }
 type Answers = Awaited<ReturnType<typeof start>>['answers']
 
 /** Everything that a test may ask; the methods' types are those of the answers, which must survive JSON. */
@@ -21,47 +20,37 @@ export interface Ready { readonly port: number, readonly instanceId: string, rea
 
 const warn = 40
 const faults: string[] = []
-const logLines: LogLine[] = []
 process.on('unhandledRejection', reason => { faults.push(`unhandledRejection: ${String(reason)}`) })
 process.on('uncaughtException', error => { faults.push(`uncaughtException: ${error.stack ?? String(error)}`) })
 // The test's process is gone, however it went.
 process.on('disconnect', () => process.exit(1))
 
-const userToken = async (token: string): Promise<{ userId: string }> => ({ userId: token })
-
-async function start (options: WebsocketGroupsOptions) {
-  const app = Fastify({
-    logger: { level: 'info', stream: { write (line: string) { logLines.push(JSON.parse(line) as LogLine) } } },
-    logController: new LogController({ disableRequestLogging: true }),
-    routerOptions: { maxParamLength: 5_000 }
+async function start (port: number, options: WebsocketGroupsOptions) {
+  const { app, logs, listen } = buildService({
+    logController: new LogController({ disableRequestLogging: true }), routerOptions: { maxParamLength: 5_000 }
   })
-  await app.register(websocketGroups, { authenticate: userToken, ...options })
+  await app.register(websocketGroups, { authenticate: userOf, ...options })
 
-  // `/ws/a,b` joins a and b, and says so: `joined <connection id> <scope>`. `/ws/-` joins nothing.
+  // `/ws/a,b` joins a and b, and says so to a client that speaks no protocol: `joined <connection id> <scope>`. `/ws/-` joins nothing.
   app.get('/ws/:rooms', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler<{ rooms: string }>({
     async onConnect (connection) {
       const rooms = connection.params.rooms === '-' ? [] : connection.params.rooms.split(',')
       const results = await Promise.all(rooms.map(async room => await app.registry.join(connection, room)))
-      connection.send(`joined ${connection.id} ${results.every(({ scope }) => scope === 'cluster') ? 'cluster' : 'local'}`)
+      if (!connection.framed) connection.send(`joined ${connection.id} ${results.every(({ scope }) => scope === 'cluster') ? 'cluster' : 'local'}`)
     },
-    async onMessage (connection, data) {
-      const [verb, ...words] = String(data).split(' ')
-      const rest = words.join(' ')
-      if (verb === 'join') await app.registry.join(connection, rest)
-      else if (verb === 'leave') await app.registry.leave(connection, rest)
-      else await app.registry.broadcastToGroup(connection.groups, String(data))
-    }
+    mayJoin: () => true,
+    onMessage () {}
   }))
 
   const began = performance.now()
-  await app.listen({ port: 0, host: '127.0.0.1' })
+  await listen(port)
   const ready: Ready = {
     port: (app.server.address() as AddressInfo).port, instanceId: app.registry.instanceId, bootMs: performance.now() - began
   }
-  return { ready, answers: makeAnswers(app) }
+  return { ready, answers: makeAnswers(app, logs) }
 }
 
-function makeAnswers (app: FastifyInstance) {
+function makeAnswers (app: FastifyInstance, logs: readonly LogLine[]) {
   const { registry } = app
   const lag = monitorEventLoopDelay({ resolution: 5 })
 
@@ -82,10 +71,10 @@ function makeAnswers (app: FastifyInstance) {
     /** Warnings and errors, and how often each was logged. */
     warnings: async () => {
       const counts: Record<string, number> = {}
-      for (const { level, msg } of logLines) if (level >= warn) counts[msg] = (counts[msg] ?? 0) + 1
+      for (const { level, msg } of logs) if (level >= warn) counts[msg] = (counts[msg] ?? 0) + 1
       return counts
     },
-    logged: async (msg: string) => logLines.filter(line => line.msg === msg),
+    logged: async (msg: string) => logs.filter(line => line.msg === msg),
     broadcast: async (
       group: string | string[], data: string, options?: BroadcastOptions
     ) => await registry.broadcastToGroup(group, data, options),
@@ -164,6 +153,16 @@ function makeAnswers (app: FastifyInstance) {
       }
       return scopes
     },
+    /** Each connection here joins this many groups, all at once: its own, or the same as the others. How many joins ended in which way. */
+    joinStorm: async (groupsEach: number, which: 'own' | 'shared') => {
+      const ends: Record<string, number> = {}
+      await Promise.all(registry.all().flatMap((connection, one) => Array.from({ length: groupsEach }, async (_, n) => {
+        const group = which === 'own' ? `own ${one} ${n}` : `shared ${n}`
+        const { value, code = (value as { scope: string }).scope } = await timed(async () => await registry.join(connection, group))
+        ends[code] = (ends[code] ?? 0) + 1
+      })))
+      return ends
+    },
     /** Longest event loop delay in milliseconds since the last time this was asked. */
     lag: async () => {
       lag.enable()
@@ -194,17 +193,14 @@ function byGroup (connections: readonly Connection[]): Record<string, string[]> 
   return groups
 }
 
-/** `maxAgeMs: -1` refuses what was last known, so these codes say that Redis was not asked. */
-export const isOutage = (error: unknown): boolean => hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
-
 const failure =
   (error: unknown): { message: string, code?: string } => ({ message: (error as Error).message, code: (error as { code?: string }).code })
 
 let answers: Answers | undefined
-process.on('message', (message: { start: WebsocketGroupsOptions } | { id: number, name: Question, args: never[] }) => {
+process.on('message', (message: { start: WebsocketGroupsOptions, port: number } | { id: number, name: Question, args: never[] }) => {
   if ('start' in message) {
     const began = performance.now()
-    start(message.start).then(started => {
+    start(message.port, message.start).then(started => {
       answers = started.answers
       process.send?.({ ready: started.ready })
     }, error => process.send?.({ refused: { ...failure(error), afterMs: performance.now() - began } }))

@@ -13,6 +13,8 @@ export interface InstanceOptions {
   readonly redisUrl: string
   /** More options of the plugin; they cross a process border, so no functions. */
   readonly options?: Omit<WebsocketGroupsOptions, 'redis'>
+  /** @default 0, a free one */
+  readonly port?: number
 }
 
 /** An application with the plugin in a process of its own; see instance-process.ts for its route and for what it can be asked. */
@@ -34,7 +36,7 @@ export interface Instance {
 const program = fileURLToPath(new URL('./instance-process.ts', import.meta.url))
 
 /** Starts an instance; it dies with the test's process, however that goes. Rejects with the code of the error that stopped its boot. */
-export async function startInstance (t: Test, { redisUrl, options = {} }: InstanceOptions): Promise<Instance> {
+export async function startInstance (t: Test, { redisUrl, options = {}, port = 0 }: InstanceOptions): Promise<Instance> {
   const child = forkProgram(program)
   const gone = once(child, 'exit')
   t.teardown(async () => {
@@ -42,7 +44,7 @@ export async function startInstance (t: Test, { redisUrl, options = {} }: Instan
     await gone
   })
   await answer(child, 'listening')
-  child.send({ start: { redis: redisUrl, closeGraceMs: 500, lingerMs: 100, ...options } })
+  child.send({ port, start: { redis: redisUrl, closeGraceMs: 500, lingerMs: 100, ...options } })
   const ready = await answer(child, 'ready') as Ready
 
   const pending = new Map<number, { resolve (value: never): void, reject (error: Error): void }>()

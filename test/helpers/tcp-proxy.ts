@@ -50,12 +50,18 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   }
 
   const relay = (link: Link, from: Socket, to: Socket): void => {
-    let lastAt = 0 // a chunk never overtakes the one before it, even when the delay is shortened
+    // In one queue, as two timers that are due at about the same time may fire in either order: a chunk never overtakes the one before.
+    const waiting: Array<{ readonly dueAt: number, readonly action: () => void }> = []
+    const passDue = (): void => {
+      while (waiting[0] !== undefined && waiting[0].dueAt - performance.now() < 1) waiting.shift()?.action()
+      if (waiting[0] !== undefined) setTimeout(passDue, waiting[0].dueAt - performance.now())
+    }
     const pass = (action: () => void): void => {
       const now = performance.now()
-      lastAt = Math.max(delayed === 'all' || link.subscriber ? now + delayMs : now, lastAt)
-      if (lastAt - now < 1) action()
-      else setTimeout(action, lastAt - now)
+      const dueAt = Math.max(delayed === 'all' || link.subscriber ? now + delayMs : now, waiting.at(-1)?.dueAt ?? 0)
+      const idle = waiting.length === 0
+      waiting.push({ dueAt, action })
+      if (idle) passDue()
     }
     from.on('data', (chunk) => {
       link.subscriber ||= from === link.sides[0] && /\bsubscribe\b/i.test(chunk.toString('latin1'))

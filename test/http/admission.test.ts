@@ -1,8 +1,8 @@
 import t from 'tap'
-import { TokenBucket } from '../../lib/rate.ts'
+import { TokenBucket } from '../../lib/connection/rate.ts'
 import { resolveOptions } from '../../lib/options/resolve.ts'
 import { upgradeStatus } from '../helpers/client.ts'
-import { service } from './service.ts'
+import { service } from '../helpers/service.ts'
 
 t.test('a bucket lets through its burst, then its rate, and sends each refused one behind the others', async t => {
   let now = 0

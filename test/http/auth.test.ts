@@ -4,7 +4,7 @@ import jwt from '@fastify/jwt'
 import type { FastifyRequest } from 'fastify'
 import websocketGroups, { type Identity, type WebsocketGroupsOptions, type WsAuthOptions } from '../../plugin.ts'
 import { connect, upgradeStatus, type ConnectOptions } from '../helpers/client.ts'
-import { bareService, service, type Service } from './service.ts'
+import { bareService, service, type Service } from '../helpers/service.ts'
 
 const users: Record<string, Identity> = { 'good-token': { userId: 'john', name: 'John' }, 'other-token': { userId: 'jane', name: 'Jane' } }
 

@@ -4,7 +4,7 @@ import { memoryCluster } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { until } from '../helpers/until.ts'
-import { gate, service } from './service.ts'
+import { gate, service } from '../helpers/service.ts'
 
 const machine = watchMachine(t)
 

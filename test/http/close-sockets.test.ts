@@ -5,7 +5,7 @@ import { connect as connectTcp, type AddressInfo } from 'node:net'
 import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
-import { bareService, gate, service, type Service } from './service.ts'
+import { bareService, gate, service, type Service } from '../helpers/service.ts'
 import { rawConnection, requestHead, upgradeHead, type RawConnection } from './raw.ts'
 
 const closeGraceMs = 400

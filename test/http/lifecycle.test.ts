@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { Connection, ConnectionCallbacks, WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect, type TestClient } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
-import { gate, service, type Service } from './service.ts'
+import { gate, service, type Service } from '../helpers/service.ts'
 
 interface Running extends Service {
   readonly url: string

@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import type { WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect, upgradeStatus, type ConnectOptions, type TestClient } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
-import { service } from './service.ts'
+import { service } from '../helpers/service.ts'
 
 interface Limited {
   readonly url: string

@@ -2,12 +2,12 @@ import t from 'tap'
 import autoload from '@fastify/autoload'
 import websocket from '@fastify/websocket'
 import { setImmediate } from 'node:timers/promises'
-import Fastify, { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { until } from '../helpers/until.ts'
-import { bareService, service } from './service.ts'
+import { bareService, service } from '../helpers/service.ts'
 
 const machine = watchMachine(t)
 
@@ -15,7 +15,7 @@ t.test('a wrong option fails the registration and names the option, the value an
   const wrong: ReadonlyArray<readonly [object, RegExp]> = [
     [{ heartbeatIntervalMs: '30s' }, /heartbeatIntervalMs must be an integer from 0 to 2147483647 \(ms, 0 disables\), got '30s'/],
     [{ redis: 6379 }, /redis must be a URL .*got 6379/],
-    [{ hartbeat: 1 }, /there is no option hartbeat \(it got 1\); there are: .*heartbeatIntervalMs/],
+    [{ hartbeat: 1 }, /there is no option hartbeat \(got 1\); there are: .*heartbeatIntervalMs/],
     [{ outage: { join: 'x' } }, /outage\.join must be 'local' or 'reject', got 'x'/],
     [{ rooms: { '/ws/:room': { onOpen () {} } } }, /no option wsRoom\('\/ws\/:room'\)\.onOpen/],
     [{ rooms: { '/ws': true } }, /wsRoom\('\/ws'\) must have a parameter/],
@@ -81,9 +81,7 @@ t.test('beside @fastify/autoload, which adds options of its own', async t => {
   app.decorate('websocketGroupsTest', async (options: object) => {
     seen.push(options)
     // The options that autoload hands to a plugin are fine for this one, were it the plugin that autoload loads.
-    const other = Fastify()
-    await other.register(websocketGroups, options)
-    await other.close()
+    await service(t, options)
   })
   await app.register(autoload, { dir })
   const url = await listen()

@@ -3,7 +3,7 @@ import { MemoryBackplane } from '../../lib/backplane/memory/index.ts'
 import { WebsocketGroupsError, type Identity, type RoomOptions } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
-import { service } from './service.ts'
+import { service } from '../helpers/service.ts'
 
 const users: Record<string, Identity> = { 'john-token': { userId: 'john', name: 'John' } }
 const authenticate = (token: string): Identity | undefined => users[token]
@@ -147,7 +147,7 @@ t.test('a connection whose join fails because the backplane is out is closed wit
   const { app, listen } = await service(t, { backplane: new BrokenBackplane(), outage: { join: 'reject' } })
   app.wsRoom('/ws/:room', { auth: false, onLeave () { left++ } })
   const client = connect(t, `${await listen()}/ws/x`)
-  t.strictSame(await client.closed, { code: 1013, reason: 'not available now' })
+  t.strictSame(await client.closed, { code: 1013, reason: 'temporarily unavailable' })
   await until(() => app.registry.count() === 0)
   t.equal(left, 0)
 })

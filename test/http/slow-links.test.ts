@@ -5,7 +5,7 @@ import { connect as connectClient, type WebSocketClass } from '../../lib/client/
 import { connect } from '../helpers/client.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
-import { service } from './service.ts'
+import { service } from '../helpers/service.ts'
 import { clientFrame, rawConnection, upgradeHead } from './raw.ts'
 
 const heartbeatIntervalMs = 200

@@ -4,10 +4,10 @@ import { request } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { promisify } from 'node:util'
 import websocket from '@fastify/websocket'
-import Fastify, { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import websocketGroups from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
-import { bareService, service } from './service.ts'
+import { bareService, service } from '../helpers/service.ts'
 import { rawConnection, requestHead, upgradeHead } from './raw.ts'
 
 const h2c = { Connection: 'Upgrade, HTTP2-Settings', Upgrade: 'h2c', 'HTTP2-Settings': 'AAMAAABkAAQCAAAAAAIAAAAA' }
@@ -21,13 +21,12 @@ function addRoutes (app: FastifyInstance): void {
 
 /** What each service answers to the same bytes, without the date. */
 async function both (t: Test, bytes: string, answers: number): Promise<{ bare: string, withPlugin: string }> {
-  const bare = Fastify()
-  t.teardown(async () => await bare.close())
-  addRoutes(bare)
+  const bare = bareService(t)
+  addRoutes(bare.app)
   const { app, listen } = await service(t)
   addRoutes(app)
   app.wsRoom('/ws/:room', { auth: false })
-  const seen = await Promise.all([bare.listen({ port: 0, host: '127.0.0.1' }), listen()].map(async url => {
+  const seen = await Promise.all([bare.listen(), listen()].map(async url => {
     const connection = await rawConnection(t, await url)
     connection.write(bytes)
     return (await connection.answers(answers)).replaceAll(/Date: .*\r\n/g, '')
@@ -135,7 +134,7 @@ t.test('an upgrade of a route that takes none, or of nothing, gets a plain 404, 
   for (const path of ['/plain', '/both', '/scope/inside']) {
     const { statusCode, body } = await upgradeStatus(url + path)
     t.equal(statusCode, 404, path)
-    t.match(JSON.parse(body), { code: 'WSG_NO_WEBSOCKET_ROUTE', message: 'this route takes no WebSocket upgrade' })
+    t.match(JSON.parse(body), { code: 'WSG_NO_WEBSOCKET_ROUTE', message: 'this route does not accept WebSocket upgrades' })
   }
   t.equal((await upgradeStatus(`${url}/nothing`)).statusCode, 404)
   t.equal(ran, 0)

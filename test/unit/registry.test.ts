@@ -1,28 +1,11 @@
-import t from 'tap'
-import { Writable } from 'node:stream'
-import Fastify, { type FastifyInstance } from 'fastify'
-import websocketGroups, {
-  memoryCluster, WebsocketGroupsError, type Backplane, type LocalInstance, type WebsocketGroupsOptions
-} from '../../plugin.ts'
+import t, { type Test } from 'tap'
+import { memoryCluster, WebsocketGroupsError, type Backplane, type LocalInstance, type WebsocketGroupsOptions } from '../../plugin.ts'
 import { FakeBackplane } from '../helpers/fakes.ts'
+import { service, type Service } from '../helpers/service.ts'
 
-interface Line { readonly level: number, readonly msg: string, readonly [field: string]: unknown }
-
-/** An application that is not ready yet, and what it logs. */
-async function make (
-  t: { teardown (run: () => unknown): void }, options: WebsocketGroupsOptions
-): Promise<{ readonly app: FastifyInstance, readonly lines: Line[] }> {
-  const lines: Line[] = []
-  const stream = new Writable({
-    write (chunk: Buffer, _encoding, done) {
-      for (const line of chunk.toString().trim().split('\n')) lines.push(JSON.parse(line) as Line)
-      done()
-    }
-  })
-  const app = Fastify({ logger: { level: 'debug', stream } })
-  t.teardown(async () => await app.close())
-  await app.register(websocketGroups, { log: false, ...options })
-  return { app, lines }
+/** An application that is not ready yet. Its groups have no log: the backplanes here keep none. */
+async function make (t: Test, options: WebsocketGroupsOptions): Promise<Service> {
+  return await service(t, { log: false, ...options }, { level: 'debug' })
 }
 
 t.test('an instance whose id is taken does not start', async (t) => {
@@ -46,18 +29,18 @@ t.test('any other error at the start of the backplane is the error of the boot, 
 
 t.test('every line says which instance wrote it, and a delivery how many connections of it got the message', async (t) => {
   const cluster = memoryCluster()
-  const { app, lines } = await make(t, { backplane: cluster.backplane(), instanceLabel: 'inst1' })
+  const { app, logs } = await make(t, { backplane: cluster.backplane(), instanceLabel: 'inst1' })
   await app.ready()
   const { registry } = app
   await registry.broadcastToGroup('lobby', 'nobody')
   await registry.broadcastToAll('x')
   // In memory as elsewhere a message comes back a moment after it was sent.
   await new Promise(resolve => setImmediate(resolve))
-  t.match(lines.find(({ msg }) => msg === 'websocket groups ready'), {
+  t.match(logs.find(({ msg }) => msg === 'websocket groups ready'), {
     level: 30, instanceId: registry.instanceId, instanceLabel: 'inst1', backplane: 'memory'
   })
   t.match(
-    lines.filter(({ msg }) => msg === 'message delivered'),
+    logs.filter(({ msg }) => msg === 'message delivered'),
     [{ level: 20, instanceId: registry.instanceId, instanceLabel: 'inst1', all: '', recipients: 0 }]
   )
 })
@@ -65,10 +48,10 @@ t.test('every line says which instance wrote it, and a delivery how many connect
 t.test('a message that is delivered without the backplane is logged as any other', async (t) => {
   const backplane = new FakeBackplane()
   backplane.onPublish = async () => { throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE') }
-  const { app, lines } = await make(t, { backplane })
+  const { app, logs } = await make(t, { backplane })
   await app.ready()
   t.strictSame(await app.registry.broadcastToGroup(['lobby', 'den'], 'x'), { scope: 'local', localRecipients: 0 })
-  t.match(lines.filter(({ msg }) => msg === 'message delivered'), [{ group: 'lobby', recipients: 0 }, { group: 'den', recipients: 0 }])
+  t.match(logs.filter(({ msg }) => msg === 'message delivered'), [{ group: 'lobby', recipients: 0 }, { group: 'den', recipients: 0 }])
 })
 
 t.test('stats are numbers, with those of the backplane among them', async (t) => {
@@ -88,9 +71,9 @@ t.test('app.registry has the public methods and nothing else', async (t) => {
   t.strictSame(Object.getPrototypeOf(prototype), Object.prototype)
   t.strictSame(Reflect.ownKeys(registry), [])
   t.strictSame(Reflect.ownKeys(prototype).map(String).sort(), [
-    'all', 'block', 'broadcastJson', 'broadcastToAll', 'broadcastToGroup', 'constructor', 'count', 'disconnect', 'filter', 'get', 'groupCount', 'groups',
-    'health',
-    'history', 'instanceId', 'instances', 'join', 'leave', 'leaveAll', 'members', 'presence', 'sendTo', 'sendToUser', 'stats', 'unblock'
+    'all', 'block', 'broadcastJson', 'broadcastToAll', 'broadcastToGroup', 'constructor', 'count', 'describe', 'disconnect', 'drain',
+    'filter', 'get', 'groupCount', 'groups', 'health', 'history', 'instanceId', 'instances', 'join', 'leave', 'leaveAll', 'members',
+    'metrics', 'presence', 'sendTo', 'sendToUser', 'stats', 'unblock'
   ])
-  for (const name of ['close', 'drain', 'open', 'renew', 'start', 'ready', 'metrics']) t.notOk(name in registry, name)
+  for (const name of ['close', 'open', 'renew', 'start', 'ready']) t.notOk(name in registry, name)
 })

@@ -1,5 +1,5 @@
 import type { Sender } from '../../types.ts'
-import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane.ts'
+import type { Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../backplane.ts'
 
 /*
  * Layout, big endian, version 1:
@@ -13,7 +13,7 @@ import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane
  *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe
  *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 32 from, 0x40 places, 0xC0: must
  *                      be understood
- *  26  u48  time       milliseconds since the epoch, by the clock of Redis as far as the origin knows it
+ *  26  u48  time       milliseconds since the epoch, by the clock of Redis as far as the origin knows it; its highest bit: retried
  *  32  u48  sequence
  *  38  u8   length, origin
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
@@ -30,26 +30,20 @@ import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane
 const magic = 0xd1
 const version = 1
 const headerBytes = 38
-const logHeaderBytes = 24
+/** What the script that appends writes in front of a message. */
+export const logHeaderBytes = 24
 const noEpoch = '\0'.repeat(8)
 const maxIdLength = 255
 const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, from: 32, places: 0x40, mustUnderstand: 0x80 } as const
+const retriedBit = 2 ** 47
 const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 3, 4, 5]
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
 
-/** Where one of the copies of a message stands that went to several groups with logs. */
-export interface Place {
-  readonly group: string
-  readonly epoch: string
-  /** 0: no copy stands there, the group had the message already. */
-  readonly offset: number
-}
-
 /** An envelope as it came from Redis. */
 export interface StoredEnvelope extends Envelope {
-  /** Where all copies of the message stand, this one among them; `undefined` unless it went to several groups with logs. */
-  readonly places?: readonly Place[] | undefined
+  /** The publisher sent it before, with an unknown outcome: it may have stood in a log, with the same nonce, that lost it since. */
+  readonly retried?: boolean | undefined
 }
 
 /** An envelope without what differs between its copies: the script that appends to logs puts them together. */
@@ -58,6 +52,8 @@ export interface EnvelopeParts {
   readonly prefix: Buffer
   /** What follows the target and the places. */
   readonly rest: Buffer
+  /** Both, with the target between them: of a message to one group. */
+  readonly whole?: Buffer | undefined
 }
 
 export function encode (envelope: Envelope, target: Target): Buffer {
@@ -72,14 +68,22 @@ export function encode (envelope: Envelope, target: Target): Buffer {
   return bytes
 }
 
-/** `places`: the copies say where each of them stands. */
-export function encodeParts (envelope: Envelope, places: boolean): EnvelopeParts {
+/** `places`: the copies say where each of them stands. `only`: the target, where there is but one. */
+export function encodeParts (envelope: Envelope, places: boolean, only?: Target): EnvelopeParts {
   const except = exceptOf(envelope)
   const prefixBytes = headerBytes - logHeaderBytes + 1 + envelope.origin.length
-  const bytes = Buffer.allocUnsafe(prefixBytes + restBytes(envelope, except))
+  const nameBytes = only === undefined ? 0 : Buffer.byteLength(only.name)
+  const restAt = prefixBytes + (only === undefined ? 0 : 2 + nameBytes)
+  const bytes = Buffer.allocUnsafe(restAt + restBytes(envelope, except))
   writePrefix(bytes, envelope, except, places ? flag.places : 0, 0)
-  writeRest(bytes, envelope, except, prefixBytes)
-  return { prefix: bytes.subarray(0, prefixBytes), rest: bytes.subarray(prefixBytes) }
+  if (only !== undefined) writeTarget(bytes, only, nameBytes, prefixBytes)
+  writeRest(bytes, envelope, except, restAt)
+  return { prefix: bytes.subarray(0, prefixBytes), rest: bytes.subarray(restAt), whole: only === undefined ? undefined : bytes }
+}
+
+/** The message is sent once more, after an unknown outcome. */
+export function markRetried ({ prefix }: EnvelopeParts): void {
+  prefix[2] = (prefix[2] ?? 0) | 0x80
 }
 
 export function encodeTarget (target: Target): Buffer {
@@ -101,12 +105,12 @@ export function previousNonce (bytes: Buffer): number {
   return bytes.readUInt32BE(20)
 }
 
-/** Where a message stands in its log, whatever else it is. */
+/** Where a message stands in its log, for messages of every kind. */
 export function positionOf (bytes: Buffer): LogPosition {
   return { epoch: bytes.toString('latin1', 2, 10), offset: bytes.readUIntBE(10, 6), nonce: bytes.readUInt32BE(16) }
 }
 
-/** Returns `undefined` for anything that is no envelope this version can act on; never throws. The payload is a slice of `bytes`. */
+/** Returns `undefined` for anything but an envelope that this version can act on; never throws. The payload is a slice of `bytes`. */
 export function decode (bytes: Buffer): StoredEnvelope | undefined {
   if (bytes.length < headerBytes + 3 || bytes[0] !== magic || bytes[1] !== version) return undefined
   const kind = types[typeBytes.indexOf(bytes[24] ?? 0)]
@@ -131,13 +135,14 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
     ...(places === undefined ? {} : { places }),
     origin,
     sequence: bytes.readUIntBE(32, 6),
-    at: bytes.readUIntBE(26, 6),
+    at: bytes.readUIntBE(26, 6) % retriedBit,
     ...(from === undefined ? {} : { from }),
     kind,
     target: { kind: targetKind, name },
     shared: (flags & flag.shared) !== 0,
     ...((flags & flag.volatile) === 0 ? {} : { volatile: true }),
     ...(conflationKey === undefined ? {} : { conflationKey }),
+    ...(((bytes[26] ?? 0) & 0x80) === 0 ? {} : { retried: true }),
     except,
     command,
     binary: (flags & flag.binary) !== 0,

@@ -3,9 +3,9 @@ import type { BackplaneState, Member } from '../../types.ts'
 import type {
   Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
 } from '../backplane.ts'
-import { Keys } from './keys.ts'
-import type { RedisSource } from './link/connect.ts'
+import type { Keys } from './keys.ts'
 import { Link } from './link/link.ts'
+import { keysOf, type RedisSource } from './link/source.ts'
 import { Partition, type PartitionOptions } from './partition.ts'
 
 export interface RedisBackplaneOptions extends PartitionOptions {
@@ -23,9 +23,10 @@ export class RedisBackplane implements Backplane {
   #partition: Partition | undefined
   #closed = false
 
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
   constructor (options: RedisBackplaneOptions) {
     this.#options = options
-    this.#keys = new Keys(options.keyPrefix)
+    this.#keys = keysOf(options.redis, options.keyPrefix)
   }
 
   get state (): BackplaneState {
@@ -75,15 +76,11 @@ export class RedisBackplane implements Backplane {
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    return await this.#open.writer.history(group, since, limit)
+    return await this.#open.history(group, since, limit)
   }
 
   position (group: string): LogPosition | undefined {
     return this.#partition?.position(group)
-  }
-
-  follow (group: string, position: LogPosition): void {
-    this.#partition?.follow(group, position)
   }
 
   async secret (candidate: string): Promise<string> {
@@ -104,6 +101,10 @@ export class RedisBackplane implements Backplane {
 
   async blocks (): Promise<readonly Block[]> {
     return await this.#open.blocks.list()
+  }
+
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await this.#open.instances()
   }
 
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
@@ -129,6 +130,6 @@ export class RedisBackplane implements Backplane {
 
   get #open (): Partition {
     if (this.#partition !== undefined && !this.#closed) return this.#partition
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the backplane is not started, or is closed')
   }
 }

@@ -1,8 +1,8 @@
 import { deferred, withDeadline, type Deferred } from '../../deadline.ts'
-import { WebsocketGroupsError } from '../../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import { oncePerMinute } from '../../logging.ts'
 import type { BackplaneState } from '../../types.ts'
-import type { LocalInstance, LogPosition, Target } from '../backplane.ts'
+import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import { RedisClock } from './link/clock.ts'
@@ -14,6 +14,7 @@ import type { WhenDown } from './log/append-queue.ts'
 import { LogFollowers } from './log/followers.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
+import { livingInstances } from './membership/living.ts'
 import { OccupancyStore } from './membership/occupancy.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
@@ -34,7 +35,7 @@ export interface Links {
   readonly subscribe: Link
 }
 
-/** How often all memberships are written anew, against evicted keys and the safety TTL. */
+/** How often all memberships are written again, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
@@ -63,6 +64,8 @@ export class Partition {
   readonly #sweeper: NodeJS.Timeout
   #reported: BackplaneState = 'down'
   #badEnvelopes = 0
+  /** What is wanted was asked for on the present subscribe link. */
+  #resubscribed = false
   #closed = false
   /** From the call of `boot` until it is decided. */
   #booting: Deferred<void> | undefined = deferred()
@@ -71,16 +74,17 @@ export class Partition {
     const { command, subscribe } = this.#links = links
     this.#local = local
     this.#keys = keys
-    this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
+    this.#warnBadEnvelope = oncePerMinute(local.log, 'dropped a message from Redis that is not an envelope of this package')
     const report = (): void => this.#report()
     this.writer = new RedisWriter(command, keys, options.whenDown, local.log)
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
-    this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, {
-      acked: names => { void this.#followers.subscribed(this.#groupsOf(names)) },
-      dropped: name => { for (const group of this.#groupsOf([name])) this.#followers.forget(group) },
+    const inbox = keys.channel({ kind: 'instance', name: local.instanceId })
+    this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, inbox, {
+      acked: names => { void this.#followers.subscribed(names.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)) },
+      dropped: name => this.#followers.forget(this.#keys.groupOf(name) ?? ''),
       changed: report
     })
-    this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, keys.channel({ kind: 'instance', name: local.instanceId }))
+    this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     const store = new MemberStore(command, keys, local)
     this.#lease = new Lease(command, keys, local, store, options.leaseMs)
     this.members = new MemberReconciler(command, store, this.#lease, local, report)
@@ -101,16 +105,17 @@ export class Partition {
       error: error => this.#failed(error)
     })
     subscribe.on({
-      up: () => { this.subscriptions.connected(); report() },
+      up: () => { void this.#resubscribe() },
       down: () => {
         // After a hang as after a break: only a new connection is sure to be subscribed to what we think.
-        subscribe.reset()
+        subscribe.reset(true)
+        this.#resubscribed = false
         this.subscriptions.disconnected()
         report()
       },
       error: error => this.#failed(error)
     })
-    subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
+    subscribe.onMessage((channel, bytes, late) => this.#receive(channel, bytes, late))
     this.#refresher = setInterval(() => {
       this.members.refresh()
       this.users.refresh()
@@ -127,23 +132,33 @@ export class Partition {
   }
 
   get problems (): readonly string[] {
-    const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(isDefined)
-    // Different settings of a log are worth a line, but no trouble: they leave `state` as it is.
-    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.differences.problem].filter(isDefined)
+    const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(problem => problem !== undefined)
+    // What is worth a line, but no trouble, leaves `state` as it is.
+    const warnings = [this.#lease.warning, this.writer.differences.problem]
+    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(problem => problem !== undefined)
   }
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
   async subscribe (target: Target): Promise<void> {
-    await this.subscriptions.subscribe(this.#keys.channel(target))
+    try {
+      await this.subscriptions.subscribe(this.#keys.channel(target))
+    } catch (error) {
+      // Members here are owed what is logged from now on, too: the repair that follows the subscription begins at this end of the log.
+      if (target.kind === 'group') await this.#openUnsubscribed(target.name)
+      throw error
+    }
     if (target.kind === 'group' && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
-  position (group: string): LogPosition | undefined {
-    return this.#followers.position(group)
-  }
+  async instances (): Promise<Map<string, boolean>> { return await livingInstances(this.#links.command, this.#keys) }
 
-  follow (group: string, position: LogPosition): void {
-    this.#followers.follow(group, position)
+  position (group: string): LogPosition | undefined { return this.#followers.position(group) }
+
+  /** As `Backplane.history`. */
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    // Whoever is given this page is a member here, perhaps: what is delivered to members has to go on where the page ends.
+    await this.#openUnsubscribed(group)
+    return await this.writer.history(group, since, limit)
   }
 
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
@@ -183,13 +198,26 @@ export class Partition {
     await Promise.all([this.#links.command.close(), this.#links.subscribe.close()])
   }
 
+  /**
+   * Finds out where the log of a group ends that is wanted and not subscribed, as far as the command link works. Rejects with nothing but
+   * faults: during an outage the log is opened when its group is subscribed.
+   */
+  async #openUnsubscribed (group: string): Promise<void> {
+    if (!this.subscriptions.wants(this.#keys.channel({ kind: 'group', name: group })) || !this.#local.logged(group)) return
+    try {
+      await this.#followers.open(group)
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+    }
+  }
+
   /** Never rejects. */
   async #giveBack (): Promise<void> {
     try {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
       await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
     } catch (error) {
-      this.#local.log.warn({ err: error }, 'memberships were not given back: the other instances remove them when the lease is over')
+      this.#local.log.warn({ err: error }, 'memberships could not be removed: the other instances remove them when the lease ends')
     }
   }
 
@@ -201,15 +229,9 @@ export class Partition {
   }
 
   async #sweep (): Promise<void> {
-    try {
-      await this.#followers.sweep()
-    } catch (error) {
-      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep will')
-    }
-  }
-
-  #groupsOf (channels: readonly string[]): string[] {
-    return channels.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)
+    await this.#followers.sweep().catch((err: unknown) => {
+      this.#local.log.debug({ err }, 'quiet logs could not be compared; the next sweep tries again')
+    })
   }
 
   #failed (error: Error): void {
@@ -217,29 +239,41 @@ export class Partition {
     this.#local.log.debug({ err: error }, 'Redis link error')
   }
 
-  #receive (channel: Buffer, bytes: Buffer): void {
+  /**
+   * There is a new subscribe link. While the one before still delivers, that goes on: a log may not have any more what is on its way there.
+   * Never rejects.
+   */
+  async #resubscribe (): Promise<void> {
+    const { subscribe } = this.#links
+    const { connection } = subscribe
+    await subscribe.previousDrained()
+    if (!subscribe.up || subscribe.connection !== connection || this.#closed) return
+    this.#resubscribed = true
+    this.subscriptions.connected()
+    this.#report()
+  }
+
+  #receive (channel: Buffer, bytes: Buffer, late: boolean): void {
     if (this.#probe.received(bytes)) return
-    this.#links.subscribe.heard()
     const envelope = decode(bytes)
     if (envelope === undefined) {
       this.#badEnvelopes++
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }
     if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes))
-    else this.#local.deliver(envelope)
+    // Without a place in a log a message may come by the new connection, too.
+    else if (!late || !this.#resubscribed) this.#local.deliver(envelope)
   }
 
   /** Tells of a change of state once, whatever caused it. */
   #report (): void {
     const { state } = this
+    const inStep = this.#resubscribed && this.subscriptions.problem === undefined && this.#followers.problem === undefined
+    if (inStep) this.#links.subscribe.dropPrevious()
     if (state === 'up') this.#decideBoot()
-    // What is not complete yet at boot is no trouble.
+    // At boot it is normal that not everything is complete yet.
     if (state === this.#reported || this.#closed || this.#booting !== undefined) return
     this.#reported = state
     this.#local.stateChanged()
   }
-}
-
-function isDefined (problem: string | undefined): problem is string {
-  return problem !== undefined
 }

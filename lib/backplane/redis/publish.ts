@@ -2,7 +2,7 @@ import type { Envelope, Target } from '../backplane.ts'
 import { encode } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/link.ts'
-import { Script } from './link/script.ts'
+import { bytesOf, Script } from './link/script.ts'
 
 /**
  * Publishes copies of one envelope to several channels, with nothing of anyone else between them.
@@ -22,9 +22,9 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
   const [only] = targets
   if (only !== undefined && targets.length === 1) {
     const bytes = encode(envelope, only)
-    return await link.run(async redis => await redis.publish(keys.channel(only), bytes))
+    return await link.runSized(bytes.length, async redis => await redis.publish(keys.channel(only), bytes))
   }
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
   // By its text, not by its hash: the second try after a NOSCRIPT would be overtaken by what is published after this.
-  return Number(await link.run(async redis => await redis.eval(publishShared.lua, 0, ...copies)))
+  return Number(await link.runSized(bytesOf(copies), async redis => await redis.eval(publishShared.lua, 0, ...copies)))
 }

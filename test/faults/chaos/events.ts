@@ -5,6 +5,8 @@ export type Report =
   /** It follows the group from this position on. */
   | ['open', group: number, epoch: string, offset: number, nonce: number]
   | ['got', group: number, epoch: string, offset: number, nonce: number, id: string]
+  /** As `got`, but nobody is given the message: it was delivered before its log lost data, and was stored anew. */
+  | ['repeated', group: number, epoch: string, offset: number, nonce: number, id: string]
   | ['gap', group: number, reason: GapReason, epoch: string, offset: number, nonce: number]
   | ['stored', group: number, epoch: string, offset: number, nonce: number, id: string, queued: boolean]
   | ['failed', code: string, id: string]

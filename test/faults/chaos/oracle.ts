@@ -53,11 +53,21 @@ export class Oracle {
   readonly #outcomes = new Map<string, 'refused' | 'timedOut'>()
   readonly #epochs = new Map<string, number>()
   readonly #where = new Map<string, Set<string>>()
+  /** Group and epoch -> the highest offset that was seen. */
+  readonly #tops = new Map<string, number>()
+  readonly #keep: (group: number) => number
+
+  /** `keep`: how many messages the log of a group keeps. */
+  constructor (keep: (group: number) => number) {
+    this.#keep = keep
+  }
 
   report (life: string, report: Report): void {
     switch (report[0]) {
       case 'open': return this.#open(life, report[1], { epoch: report[2], offset: report[3], nonce: report[4] })
-      case 'got': return this.#got(life, report[1], { epoch: report[2], offset: report[3], nonce: report[4] }, report[5])
+      case 'got':
+      case 'repeated':
+        return this.#got(life, report[1], { epoch: report[2], offset: report[3], nonce: report[4] }, report[5], report[0] === 'repeated')
       case 'gap': return this.#gap(life, report[1], report[2], { epoch: report[3], offset: report[4], nonce: report[5] })
       case 'stored': {
         const place = { epoch: report[2], offset: report[3], nonce: report[4] }
@@ -148,7 +158,7 @@ export class Oracle {
     })
   }
 
-  #got (life: string, group: number, place: Place, id: string): void {
+  #got (life: string, group: number, place: Place, id: string, repeated: boolean): void {
     this.totals.delivered++
     this.#place(group, place, id)
     if (!this.#tracks.has(`${life} ${group}`)) this.#open(life, group, { ...place, offset: place.offset - 1 })
@@ -161,7 +171,8 @@ export class Oracle {
     else if (!first && place.offset <= last.offset) this.violate('reordered', what)
     const before = track.got.get(id)
     if (track.places.has(key(group, place))) this.violate('doubled', what)
-    else if (before !== undefined && before < losses) this.totals.repeatedAfterLoss++
+    else if (repeated && before !== undefined && before < losses) this.totals.repeatedAfterLoss++
+    else if (repeated) this.violate('lostSilently', `${what}, and passed it over`)
     else if (before !== undefined) this.violate('doubled', what)
     const [publisher = '', , number = ''] = id.split('/')
     if ((track.numbers.get(publisher) ?? -1) >= Number(number) && before === undefined) {
@@ -213,6 +224,8 @@ export class Oracle {
     if (known !== undefined && known !== id) this.violate('reordered', `${where} is ${known} for some and ${id} for others`)
     if (known === undefined) this.#seenAt.set(where, this.#log.size)
     this.#log.set(where, id)
+    const log = `${group} ${place.epoch}`
+    this.#tops.set(log, Math.max(this.#tops.get(log) ?? 0, place.offset))
     const all = this.#where.get(id)
     if (all === undefined) this.#where.set(id, new Set([where]))
     else all.add(where)
@@ -221,7 +234,7 @@ export class Oracle {
   #assertSignalled (life: string, { gaps }: Track, id: string, group: number, place: Place): void {
     const told = gaps.some(({ reason, from, to }) => {
       if (reason === 'trimmed') return place.epoch === to.epoch && place.offset > from.offset && place.offset <= to.offset
-      if (reason === 'rewound') return place.epoch === to.epoch && place.offset > to.offset
+      if (reason === 'rewound') return place.epoch === to.epoch && (place.offset > to.offset || this.#isTrimmed(group, place))
       return (place.epoch === from.epoch && place.offset > from.offset) || (place.epoch === to.epoch && place.offset <= to.offset) ||
         (this.#epoch(from.epoch) < this.#epoch(place.epoch) && (to.epoch === '' || this.#epoch(place.epoch) < this.#epoch(to.epoch)))
     })
@@ -231,6 +244,14 @@ export class Oracle {
         'lostSilently', `${life} never got ${id} of ${key(group, place)} and was not told; ${this.#describe(life, group, place, id)}`
       )
     }
+  }
+
+  /**
+   * Whether the log went on so far that it does not keep the place any more. Of a log that lost its latest messages, and as many as it
+   * keeps came on another branch before a reader was back, that reader can tell one loss only: the log goes on where it begins now.
+   */
+  #isTrimmed (group: number, { epoch, offset }: Place): boolean {
+    return (this.#tops.get(`${group} ${epoch}`) ?? 0) >= offset + this.#keep(group)
   }
 
   /** Who has what at that place. */

@@ -6,8 +6,9 @@ import { LocalMember } from '../../../lib/hub/local-member.ts'
 import { formatPosition } from '../../../lib/backplane/position.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { serve, type Served } from '../../helpers/service.ts'
 import { until } from '../../helpers/until.ts'
-import { openFramed, serve, type Served } from './framed-client.ts'
+import { openFramed } from './framed-client.ts'
 
 noUnhandled(t)
 

@@ -1,7 +1,4 @@
-import Fastify, { type FastifyInstance } from 'fastify'
-import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
-import websocketGroups, { type WebsocketGroupsOptions } from '../../../plugin.ts'
 import { connect, type TestClient } from '../../helpers/client.ts'
 
 export type Frame = Readonly<Record<string, unknown>> & { readonly type: string }
@@ -52,28 +49,4 @@ export async function openFramed (t: Test, url: string, { token, hello = {} }: F
       }
     }
   }
-}
-
-export interface Served {
-  readonly app: FastifyInstance
-  /** `ws://127.0.0.1:<port>` */
-  readonly url: string
-}
-
-/** The token of a user is the user's id; `ann~500` ends after 500 ms. */
-export async function serve (t: Test, options: WebsocketGroupsOptions, routes: (app: FastifyInstance) => void): Promise<Served> {
-  const app = Fastify()
-  t.teardown(async () => await app.close())
-  await app.register(websocketGroups, {
-    closeGraceMs: 300,
-    lingerMs: 50,
-    authenticate: token => {
-      const [userId = '', ms] = token.split('~')
-      return userId === 'nobody' ? null : { userId, ...(ms === undefined ? {} : { expiresAt: Date.now() + Number(ms) }) }
-    },
-    ...options
-  })
-  routes(app)
-  await app.listen({ port: 0, host: '127.0.0.1' })
-  return { app, url: `ws://127.0.0.1:${(app.server.address() as AddressInfo).port}` }
 }

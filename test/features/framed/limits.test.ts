@@ -2,7 +2,8 @@ import t from 'tap'
 import { until } from '../../helpers/until.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
-import { openFramed, serve } from './framed-client.ts'
+import { serve } from '../../helpers/service.ts'
+import { openFramed } from './framed-client.ts'
 
 noUnhandled(t)
 

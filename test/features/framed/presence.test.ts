@@ -4,9 +4,10 @@ import { connect } from '../../helpers/client.ts'
 import { watchMachine } from '../../helpers/machine.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
+import { serve, type Served } from '../../helpers/service.ts'
 import { startProxy } from '../../helpers/tcp-proxy.ts'
 import { until } from '../../helpers/until.ts'
-import { openFramed, serve, type Frame, type FramedClient, type Served } from './framed-client.ts'
+import { openFramed, type Frame, type FramedClient } from './framed-client.ts'
 
 noUnhandled(t)
 const machine = watchMachine(t)

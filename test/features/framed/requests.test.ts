@@ -2,9 +2,10 @@ import t from 'tap'
 import type { Connection } from '../../../plugin.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { serve } from '../../helpers/service.ts'
 import { startProxy } from '../../helpers/tcp-proxy.ts'
 import { until } from '../../helpers/until.ts'
-import { openFramed, serve } from './framed-client.ts'
+import { openFramed } from './framed-client.ts'
 
 noUnhandled(t)
 
@@ -137,9 +138,9 @@ t.test('an error that the connection survives is answered; what it says stays in
   const kept = await openFramed(t, `${url}/kept`)
   kept.send({ type: 'message', data: 'internal' })
   kept.send({ type: 'message', data: 'internal', id: 1 })
-  t.strictSame(await kept.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle it' })
+  t.strictSame(await kept.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
   kept.send({ type: 'message', data: 'coded', id: 2 })
-  t.strictSame(await kept.next(), { type: 'error', id: 2, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle it' })
+  t.strictSame(await kept.next(), { type: 'error', id: 2, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
   kept.send({ type: 'message', data: 'meant', id: 3 })
   t.strictSame(await kept.next(), { type: 'error', id: 3, code: 'TOO_LONG', message: 'too long', details: { max: 5 } })
   kept.send({ type: 'message', data: 'invalid', id: 4 })

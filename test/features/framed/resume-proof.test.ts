@@ -4,7 +4,8 @@ import type { FastifyInstance } from 'fastify'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
-import { openFramed, serve, type Frame, type FramedClient, type Served } from './framed-client.ts'
+import { serve, type Served } from '../../helpers/service.ts'
+import { openFramed, type Frame, type FramedClient } from './framed-client.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)

@@ -4,8 +4,9 @@ import { memoryCluster } from '../../../plugin.ts'
 import { connect, upgradeStatus } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
+import { serve, type Served } from '../../helpers/service.ts'
 import { until } from '../../helpers/until.ts'
-import { openFramed, serve, type Served } from './framed-client.ts'
+import { openFramed } from './framed-client.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)

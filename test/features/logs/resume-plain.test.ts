@@ -1,12 +1,12 @@
 import t from 'tap'
-import Fastify, { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { memoryCluster } from '../../../lib/backplane/memory/index.ts'
 import type { WebsocketGroupsOptions } from '../../../lib/options/types.ts'
-import websocketGroups from '../../../plugin.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
+import { serve } from '../../helpers/service.ts'
 
 const redis = await startRedis(t)
 const kinds = {
@@ -18,22 +18,19 @@ const kinds = {
 }
 
 async function start (t: Test, options: WebsocketGroupsOptions): Promise<{ app: FastifyInstance, url: string }> {
-  const app = Fastify()
-  await app.register(websocketGroups, { closeGraceMs: 100, ...options })
-  app.get<{ Params: { room: string }, Querystring: { since?: string, history?: string } }>('/ws/:room', { websocket: true }, app.wsHandler({
-    async onConnect (connection, request) {
-      const { since, history } = (request.query ?? {}) as { since?: string, history?: string }
-      const result = await app.registry.join(
-        connection, connection.params.room ?? '', { ...(since ? { since } : {}), ...(history ? { history: Number(history) } : {}) }
-      )
-      connection.sendJson(result)
-    },
-    onMessage () {}
-  }))
-  await app.listen({ port: 0 })
-  t.teardown(async () => await app.close())
-  const address = app.server.address()
-  return { app, url: `ws://127.0.0.1:${typeof address === 'object' ? address?.port : ''}/ws` }
+  const { app, url } = await serve(t, options, app => {
+    app.get<{ Params: { room: string }, Querystring: { since?: string, history?: string } }>('/ws/:room', { websocket: true }, app.wsHandler({
+      async onConnect (connection, request) {
+        const { since, history } = (request.query ?? {}) as { since?: string, history?: string }
+        const result = await app.registry.join(
+          connection, connection.params.room ?? '', { ...(since ? { since } : {}), ...(history ? { history: Number(history) } : {}) }
+        )
+        connection.sendJson(result)
+      },
+      onMessage () {}
+    }))
+  })
+  return { app, url: `${url}/ws` }
 }
 
 for (const [kind, makeKind] of Object.entries(kinds)) {

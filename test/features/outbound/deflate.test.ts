@@ -1,14 +1,14 @@
 import t from 'tap'
 import { WebSocket } from 'ws'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
-import { serve, streamOf, watchWrites } from './service.ts'
+import { serveGroups, streamOf, watchWrites } from './service.ts'
 
 noUnhandled(t)
 
 const text = JSON.stringify({ words: 'the same words again and again, '.repeat(100) })
 
 t.test('a broadcast is compressed once for all who share the parameters, and each client can read it', async t => {
-  const service = await serve(t, { options: { perMessageDeflate: { threshold: 500 } } })
+  const service = await serveGroups(t, { options: { perMessageDeflate: { threshold: 500 } } })
   const kinds = [true, true, { serverMaxWindowBits: 10 }, { serverNoContextTakeover: true }, { serverMaxWindowBits: 8 }, false] as const
   const clients = await Promise.all(kinds.map(async perMessageDeflate => {
     const socket = new WebSocket(`${service.url}/ws?groups=g`, { perMessageDeflate })
@@ -40,7 +40,7 @@ t.test('a broadcast is compressed once for all who share the parameters, and eac
 })
 
 t.test('clients of a kind are written the very same bytes', async t => {
-  const service = await serve(t, { options: { perMessageDeflate: true } })
+  const service = await serveGroups(t, { options: { perMessageDeflate: true } })
   const sockets = await Promise.all([1, 2, 3].map(async () => {
     const socket = new WebSocket(`${service.url}/ws?groups=g`)
     await new Promise(resolve => socket.once('message', resolve))

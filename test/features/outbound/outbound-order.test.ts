@@ -5,7 +5,7 @@ import { WebSocket } from 'ws'
 import { connect, type TestClient } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { seededRandom } from '../../helpers/fakes.ts'
-import { serve, watchWrites, type Service } from './service.ts'
+import { serveGroups, watchWrites, type Service } from './service.ts'
 
 noUnhandled(t)
 
@@ -16,7 +16,7 @@ async function join (t: Parameters<typeof connect>[0], service: Service, groups:
 }
 
 t.test('what comes for a connection in one turn of the event loop is one write, in the order it came', async t => {
-  const service = await serve(t)
+  const service = await serveGroups(t)
   const { registry } = service
   const [a, b, c] = [await join(t, service, 'one,two'), await join(t, service, 'one,two'), await join(t, service, 'two')]
   const writes = watchWrites(service)
@@ -37,7 +37,7 @@ t.test('what comes for a connection in one turn of the event loop is one write, 
 })
 
 t.test('direct sends and broadcasts to several groups keep their order, in whatever mix', async t => {
-  const service = await serve(t)
+  const service = await serveGroups(t)
   const groups = ['g0', 'g1', 'g2', 'g3']
   const memberships = ['g0', 'g0,g1', 'g1,g2,g3', 'g0,g1,g2,g3', 'g3', 'g2,g0']
   const clients: Array<TestClient & { readonly id: string }> = []
@@ -68,7 +68,7 @@ t.test('direct sends and broadcasts to several groups keep their order, in whate
 })
 
 t.test('what was sent before a close comes before it, whoever closes', async t => {
-  const service = await serve(t)
+  const service = await serveGroups(t)
   const [left, ended] = [await join(t, service, 'g'), await join(t, service, 'g')]
   await service.registry.broadcastToGroup('g', 'news')
   const connection = service.registry.get(left.id)
@@ -84,7 +84,7 @@ t.test('what was sent before a close comes before it, whoever closes', async t =
 })
 
 t.test('a client that asks and closes in one breath still gets its answer', async t => {
-  const service = await serve(t)
+  const service = await serveGroups(t)
   service.onMessage = (connection, data) => connection.send(`you said ${String(data)}`)
   const socket = connectSocket(service.port, '127.0.0.1')
   t.teardown(() => socket.destroy())
@@ -101,7 +101,7 @@ t.test('a client that asks and closes in one breath still gets its answer', asyn
 })
 
 t.test('with a flush interval messages wait for each other', async t => {
-  const service = await serve(t, { flushIntervalMs: 10 })
+  const service = await serveGroups(t, { flushIntervalMs: 10 })
   const client = await join(t, service, 'g')
   const writes = watchWrites(service)
   for (let n = 0; n < 5; n++) {
@@ -120,7 +120,7 @@ t.test('a release of ws with another shape is used as it documents itself, with 
       Object.assign(this, { _extensions: () => {} })
     }
   }
-  const service = await serve(t, { options: { WebSocket: OtherShape } as object })
+  const service = await serveGroups(t, { options: { WebSocket: OtherShape } as object })
   const client = await join(t, service, 'g')
   const writes = watchWrites(service)
   await service.registry.broadcastToGroup('g', 'a')

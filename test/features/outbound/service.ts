@@ -1,36 +1,24 @@
-import Fastify, { type FastifyInstance } from 'fastify'
-import type { AddressInfo, Socket } from 'node:net'
-import { connect as connectSocket } from 'node:net'
+import { connect as connectSocket, type Socket } from 'node:net'
 import type { Test } from 'tap'
 import type { WebSocket } from 'ws'
-import websocketGroups, { type Connection, type WebsocketGroupsOptions } from '../../../plugin.ts'
+import type { Connection, WebsocketGroupsOptions } from '../../../plugin.ts'
+import { serve, type Served } from '../../helpers/service.ts'
 
-export interface Service {
-  readonly app: FastifyInstance
-  readonly registry: FastifyInstance['registry']
-  readonly url: string
-  readonly port: number
-  /** What happened to the messages of clients; a test may put its own here. */
+export interface Service extends Served {
+  /** What happens to the messages of clients; a test may put its own here. */
   onMessage: (connection: Connection, data: string | Buffer) => unknown
 }
 
 /** An application whose clients join the groups that their address names: `/ws?groups=a,b`. */
-export async function serve (t: Test, options: WebsocketGroupsOptions = {}): Promise<Service> {
-  const app = Fastify()
-  const service = { app, onMessage: () => {} } as unknown as { -readonly [Name in keyof Service]: Service[Name] }
-  await app.register(websocketGroups, options)
-  app.get('/ws', { websocket: true }, app.wsHandler({
+export async function serveGroups (t: Test, options: WebsocketGroupsOptions = {}): Promise<Service> {
+  const served = await serve(t, options, app => app.get('/ws', { websocket: true }, app.wsHandler({
     async onConnect (connection, request) {
       for (const group of (request.query as { groups: string }).groups.split(',')) await app.registry.join(connection, group)
       connection.send(`id ${connection.id}`)
     },
     onMessage: (connection, data) => service.onMessage(connection as Connection, data)
-  }))
-  await app.listen({ port: 0, host: '127.0.0.1' })
-  t.teardown(async () => await app.close())
-  service.registry = app.registry
-  service.port = (app.server.address() as AddressInfo).port
-  service.url = `ws://127.0.0.1:${service.port}`
+  })))
+  const service: Service = { ...served, onMessage () {} }
   return service
 }
 

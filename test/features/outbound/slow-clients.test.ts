@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { until } from '../../helpers/until.ts'
-import { lazyClient, serve, streamOf, type Service } from './service.ts'
+import { lazyClient, serveGroups, streamOf, type Service } from './service.ts'
 
 noUnhandled(t)
 
@@ -42,7 +42,7 @@ async function readAll (socket: Socket): Promise<string[]> {
 }
 
 t.test('a slow client misses volatile messages alone, and the others nothing', async t => {
-  const service = await serve(t)
+  const service = await serveGroups(t)
   const lazy = await lazyClient(t, service, '/ws?groups=g')
   await clog(service, 'g')
   const quick = connect(t, `${service.url}/ws?groups=g`)
@@ -63,7 +63,7 @@ t.test('a slow client misses volatile messages alone, and the others nothing', a
 })
 
 t.test('of messages with a conflation key a slow client gets the latest of each', async t => {
-  const service = await serve(t)
+  const service = await serveGroups(t)
   const lazy = await lazyClient(t, service, '/ws?groups=g')
   await clog(service, 'g')
   for (let n = 1; n <= 50; n++) {
@@ -83,7 +83,7 @@ t.test('of messages with a conflation key a slow client gets the latest of each'
 })
 
 t.test('with a low mark, too, a slow client gets the latest, and leaves no listeners behind', async t => {
-  const service = await serve(t, { slowBufferedBytes: 1 })
+  const service = await serveGroups(t, { slowBufferedBytes: 1 })
   const lazy = await lazyClient(t, service, '/ws?groups=g')
   const stream = streamOf([...service.app.websocketServer.clients][0])
   const before = stream.listenerCount('drain')
@@ -103,7 +103,7 @@ t.test('with a low mark, too, a slow client gets the latest, and leaves no liste
 })
 
 t.test('a client that ends its side gets what is on its way', async t => {
-  const service = await serve(t, { maxBufferedBytes: 64_000_000 })
+  const service = await serveGroups(t, { maxBufferedBytes: 64_000_000 })
   const lazy = await lazyClient(t, service, '/ws?groups=g')
   const [connection] = service.registry.all()
   for (let n = 0; n < 1_000; n++) void service.registry.broadcastToGroup('g', filler)
@@ -120,14 +120,14 @@ t.test('a client that ends its side gets what is on its way', async t => {
 })
 
 t.test('a conflation key is a short string', async t => {
-  const { registry } = await serve(t)
+  const { registry } = await serveGroups(t)
   for (const conflationKey of ['', 'x'.repeat(256), 5 as unknown as string]) {
     await t.rejects(registry.broadcastToGroup('g', 'x', { conflationKey }), { code: 'WSG_CONFLATION_KEY_INVALID' })
   }
 })
 
 t.test('a client that never reads is closed with 4008, and costs no more memory than its limit', async t => {
-  const service = await serve(t, { maxBufferedBytes: 200_000 })
+  const service = await serveGroups(t, { maxBufferedBytes: 200_000 })
   const lazy = await lazyClient(t, service, '/ws?groups=g')
   const [connection] = service.registry.all()
   let most = 0

@@ -1,8 +1,8 @@
 import t from 'tap'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { serve } from '../../helpers/service.ts'
 import { until } from '../../helpers/until.ts'
-import { serve } from '../framed/framed-client.ts'
 
 noUnhandled(t)
 

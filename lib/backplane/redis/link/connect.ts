@@ -1,43 +1,111 @@
 import { Redis, type RedisOptions } from 'ioredis'
+import { Sentinels } from './sentinels.ts'
+import { optionsOf, type RedisSource } from './source.ts'
 
-export type RedisSource = string | RedisOptions | Redis
-
-/** Short, as memberships are to be back within two seconds of the return of Redis. */
-const maxRetryMs = 500
+/** How long each step of a dial may take: less in the first one, so that a sentinel or an address that hangs costs little. */
+const minPatienceMs = 2_000
+const maxPatienceMs = 16_000
+/** Pauses before a dial: short, as memberships are to be back within two seconds of the return of Redis. */
+const minPauseMs = 50
+const maxPauseMs = 500
 
 /**
- * Makes a client that connects at once, with everything off that would hold a command back or send it twice. A client that is given is
- * duplicated.
+ * Makes the clients of one link, one for each connection, with everything off that would hold a command back or send it twice. ioredis
+ * itself never reconnects: each connection begins anew with the name of the server, or with the sentinels.
  */
-export function connect (source: RedisSource, role: 'command' | 'subscribe'): Redis {
-  const overrides: RedisOptions = {
-    keyPrefix: '',                          // keys.ts names everything; ioredis would not prefix channels
-    lazyConnect: false,
-    enableOfflineQueue: false,
-    enableReadyCheck: true,
-    autoResubscribe: false,
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    commandTimeout: undefined,
-    connectTimeout: 2_000,
-    disconnectTimeout: 100,
-    enableAutoPipelining: role === 'command',
-    maxLoadingRetryTime: 500,
-    // Replies as the scripts expect them, whatever the user's client is set to.
-    stringNumbers: false,
-    replyMapping: 'legacy',
-    retryStrategy: attempt => Math.min(50 * 2 ** Math.min(attempt - 1, 10), maxRetryMs) * (0.8 + Math.random() * 0.2),
-    reconnectOnError: undefined
+export class Dialer {
+  readonly #source: RedisSource
+  readonly #role: 'command' | 'subscribe'
+  /** What a URL says. */
+  readonly #parsed: RedisOptions | undefined
+  readonly #sentinels: Sentinels | undefined
+  #failures = 0
+  #patienceMs = minPatienceMs
+
+  constructor (source: RedisSource, role: 'command' | 'subscribe') {
+    this.#source = source
+    this.#role = role
+    if (typeof source === 'string') this.#parsed = optionsOf(source)
+    const { sentinels } = isForeign(source) ? {} : this.#options
+    this.#sentinels = sentinels === undefined || sentinels === null || sentinels.length === 0 ? undefined : new Sentinels(sentinels)
   }
-  if (typeof source === 'string') return new Redis(source, overrides)
-  if (source instanceof Redis || 'duplicate' in source) {
-    const client = source as Redis
-    return client.duplicate({ ...overrides, ...sentinelOverrides(client.options) })
+
+  /** How long to wait before the next dial. */
+  get pauseMs (): number {
+    return Math.min(minPauseMs * 2 ** Math.min(this.#failures, 10), maxPauseMs) * (0.8 + Math.random() * 0.2)
   }
-  return new Redis({ ...source, ...overrides, ...sentinelOverrides(source) })
+
+  /** A server may be silent for so long before its connection is ready. */
+  get patienceMs (): number {
+    return this.#patienceMs
+  }
+
+  /** A client that connects at once. */
+  dial (): Redis {
+    const source = this.#source
+    const options = this.#options
+    const overrides = { ...this.#overrides(options), ...this.#sentinelOverrides(options) }
+    // The client of the user's own copy of ioredis.
+    if (isForeign(source)) return source.duplicate(overrides)
+    // After those of a URL: its query may name any option.
+    return new Redis({ ...options, ...overrides })
+  }
+
+  succeeded (): void {
+    this.#failures = 0
+    this.#patienceMs = minPatienceMs
+  }
+
+  /** The dial brought no connection of use, after so many milliseconds. */
+  failed (tookMs: number): void {
+    this.#failures++
+    // Slow sentinels, a slow link: a limit that is too short for them would never let a connection come about.
+    if (tookMs >= this.#patienceMs) this.#patienceMs = Math.min(2 * this.#patienceMs, maxPatienceMs)
+    this.#sentinels?.rotate()
+  }
+
+  /** Those of a client that was given may have changed: a password, say. */
+  get #options (): RedisOptions {
+    return this.#parsed ?? optionsOf(this.#source)
+  }
+
+  #overrides ({ sentinels }: RedisOptions): RedisOptions {
+    this.#sentinels?.rewind()
+    return {
+      keyPrefix: '',                          // keys.ts names everything; ioredis would not prefix channels
+      lazyConnect: false,
+      enableOfflineQueue: false,
+      // It asks INFO, which may be forbidden: greeting.ts does it with PING. With Sentinel it looks whether this is a master.
+      enableReadyCheck: sentinels !== undefined && sentinels !== null,
+      autoResubscribe: false,
+      autoResendUnfulfilledCommands: false,
+      maxRetriesPerRequest: 0,
+      commandTimeout: undefined,
+      connectTimeout: this.#patienceMs,
+      disconnectTimeout: 100,
+      enableAutoPipelining: this.#role === 'command',
+      maxLoadingRetryTime: 500,
+      // Replies as the scripts expect them, whatever the user's client is set to.
+      stringNumbers: false,
+      replyMapping: 'legacy',
+      retryStrategy: () => null,
+      reconnectOnError: undefined
+    }
+  }
+
+  #sentinelOverrides ({ sentinels }: RedisOptions): RedisOptions {
+    if (sentinels === undefined || sentinels === null) return {}
+    return {
+      // Without it a client stays on a demoted master that hangs, and reads stale messages from it when it wakes.
+      failoverDetector: true,
+      sentinelCommandTimeout: this.#patienceMs,
+      sentinelRetryStrategy: () => null,
+      ...(this.#sentinels === undefined ? {} : { Connector: this.#sentinels.connector })
+    }
+  }
 }
 
-/** Without it a client stays on a demoted master that hangs, and reads stale messages from it when it wakes. */
-function sentinelOverrides ({ sentinels }: RedisOptions): RedisOptions {
-  return sentinels === undefined || sentinels === null ? {} : { failoverDetector: true }
+/** A client of another copy of ioredis, maybe of another version: told by its shape. It finds its sentinels itself. */
+function isForeign (source: RedisSource): source is Redis {
+  return typeof source === 'object' && !(source instanceof Redis) && 'duplicate' in source
 }

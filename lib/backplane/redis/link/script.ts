@@ -1,5 +1,7 @@
 import { Command, type Redis } from 'ioredis'
 import { createHash } from 'node:crypto'
+import type { Writable } from 'node:stream'
+import { isUnknownScript } from './reply-errors.ts'
 
 export type RedisCommand = (redis: Redis) => Promise<unknown>
 
@@ -25,11 +27,54 @@ local function integer (at, least)
   error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(ARGV[at]))
 end`
 
+/** The call of a script, by hash and by text. */
+export function textCommands (
+  { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+): [byHash: RedisCommand, byText: RedisCommand] {
+  return [
+    async redis => await redis.evalsha(sha, keys.length, ...keys, ...args),
+    async redis => await redis.eval(lua, keys.length, ...keys, ...args)
+  ]
+}
+
 /** The call of a script, by hash and by text, with strings of the reply as bytes. */
 export function bytesCommands (
   { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): [byHash: RedisCommand, byText: RedisCommand] {
-  const command = (name: string, script: string): RedisCommand =>
-    async redis => await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
+  const command = (name: string, script: string): RedisCommand => async redis => {
+    gatherWrites(redis)
+    return await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
+  }
   return [command('evalsha', sha), command('eval', lua)]
+}
+
+/**
+ * Lets all that is sent in this turn of the event loop leave in one write: Redis then reads its socket once for all of it, and answers in
+ * one write. ioredis does so for its own methods, and not for commands that are made by hand.
+ */
+function gatherWrites ({ stream }: { readonly stream?: Writable }): void {
+  if (stream === undefined || stream.writableCorked > 0) return
+  stream.cork()
+  process.nextTick(() => stream.uncork())
+}
+
+/** The call of a script by its hash, and by its text where that may help; see `Link.run` for `settled`. */
+export function byHash (evalsha: RedisCommand, evaluate: RedisCommand) {
+  return async (redis: Redis, settled: () => boolean): Promise<unknown> => {
+    try {
+      return await evalsha(redis)
+    } catch (error) {
+      if (!(error instanceof Error) || !isUnknownScript(error)) throw error
+      // The caller heard of a timeout and may have sent something newer since.
+      if (settled()) throw error
+      return await evaluate(redis)
+    }
+  }
+}
+
+/** About what arguments weigh on their way. */
+export function bytesOf (args: ReadonlyArray<string | number | Buffer>): number {
+  let bytes = 0
+  for (const arg of args) if (typeof arg !== 'number') bytes += arg.length
+  return bytes
 }

@@ -2,13 +2,14 @@ import { deferred, withDeadline } from '../../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { drawId } from '../../../ids.ts'
 import type { Appended, AppendTarget, Envelope, LogPosition } from '../../backplane.ts'
-import { encodeParts } from '../envelope.ts'
+import { encodeParts, markRetried } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import { carriesPlaces, decodeAppended, encodeAppend, type AppendedTo, type Draft } from './append-call.ts'
+import {
+  carriesPlaces, decodeAppended, encodeAppend, encodeToOne, onlyTarget, type AppendedTo, type Draft
+} from './append-call.ts'
 import { Lanes, type Batch, type LaneItem } from './lanes.ts'
 import { randomNonce } from './random.ts'
-import { append } from './scripts.ts'
 import type { SettingsDifferences } from './settings.ts'
 
 /** What may wait in all lanes together. */
@@ -80,7 +81,7 @@ export class AppendQueue {
     const { up } = this.#link
     if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
     if (!up && this.#whenDown === 'reject') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem)
-    const parts = encodeParts(envelope, carriesPlaces(targets))
+    const parts = encodeParts(envelope, carriesPlaces(targets), onlyTarget(targets))
     const bytes = parts.prefix.length + parts.rest.length
     const limit = maxWaiting[up ? 'up' : 'queue']
     if (this.#waiting >= limit.messages || this.#waitingBytes + bytes > limit.bytes) {
@@ -136,7 +137,7 @@ export class AppendQueue {
         failure = error as Error
       }
       const unknown = hasCode(failure, 'WSG_TIMEOUT')
-      if (unknown) for (const item of items) item.sent = true
+      if (unknown) for (const item of items) markSent(item)
       const mayHelp = unknown || items.some(({ sent }) => sent) || this.#whenDown === 'queue'
       if (this.#closed || !mayHelp || !hasCode(failure, 'WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE')) return rejectAll(items, failure)
       this.#retries++
@@ -147,8 +148,9 @@ export class AppendQueue {
 
   async #send (items: readonly Item[]): Promise<ReadonlyMap<string, AppendedTo>> {
     this.#batches++
-    const { keys, args, groups } = encodeAppend(this.#keys, { publisher: this.#publisher, key: items[0]?.key, messages: items })
-    const appended = decodeAppended(await this.#link.bytesScript(append, keys, args), groups)
+    const batch = { publisher: this.#publisher, key: items[0]?.key, messages: items }
+    const { script, keys, args, groups } = encodeToOne(this.#keys, batch) ?? encodeAppend(this.#keys, batch)
+    const appended = decodeAppended(await this.#link.bytesScript(script, keys, args), groups)
     for (const [group, { difference }] of appended) if (difference !== undefined) this.#differences.add(group, difference)
     return appended
   }
@@ -157,6 +159,12 @@ export class AppendQueue {
   async #whenUp (leftMs: number): Promise<void> {
     await withDeadline(this.#up.promise, this.#link.up ? Math.min(leftMs, retryMs) : leftMs, () => undefined)
   }
+}
+
+/** From now on it may be in the logs: whoever reads it must be able to tell that it may have been there before. */
+function markSent (item: Item): void {
+  item.sent = true
+  markRetried(item)
 }
 
 function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, AppendedTo>): void {
@@ -186,7 +194,8 @@ function expire (items: Item[], failure: Error | undefined): void {
   const now = performance.now()
   const kept = items.findIndex(({ deadline }) => deadline > now)
   const late = items.splice(0, kept === -1 ? items.length : kept)
-  if (late.length > 0) rejectAll(late, failure ?? new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'too many messages before it'))
+  if (late.length === 0) return
+  rejectAll(late, failure ?? new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'too many messages were waiting before this one'))
 }
 
 function rejectAll (items: readonly Item[], failure: Error): void {

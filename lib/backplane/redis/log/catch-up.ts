@@ -23,7 +23,7 @@ export class CatchUp {
   #repairedMessages = 0
   #duplicates = 0
 
-  /** `isGone` tells whether a follower's group is not followed any more. */
+  /** `isGone` tells whether a follower's group is no longer followed. */
   constructor (link: Link, keys: Keys, local: LocalInstance, order: CopyOrder, isGone: (follower: LogFollower) => boolean) {
     this.#link = link
     this.#keys = keys
@@ -84,13 +84,16 @@ export class CatchUp {
     return 'inStep'
   }
 
-  #deliver (follower: LogFollower, envelope: LoggedEnvelope): void {
+  #deliver (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope): void {
     follower.advance(envelope.position)
-    this.#local.deliver(envelope)
+    const repeated = envelope.retried === true && follower.deliveredBefore(envelope.position.nonce)
+    if (repeated) this.#duplicates++
+    this.#local.deliver(repeated ? { ...envelope, repeated } : envelope)
     this.#order.moved(follower)
   }
 
   #signal (follower: LogFollower, reason: GapReason, position: LogPosition, epoch: string): void {
+    if (reason !== 'trimmed') follower.lose()
     follower.seek(position)
     this.#local.gap(follower.group, reason, position, epoch)
     this.#order.moved(follower)

@@ -2,6 +2,8 @@ import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 
 /** Nonces of the latest messages, by which a repeated message is told from another one with its offset. */
 export const remembered = 256
+/** How long a message may come again that a log lost: no publisher retries for longer (milliseconds). */
+const repeatMs = 60_000
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
 
 /** A live message, with the nonce of the message before it in the log. */
@@ -26,9 +28,14 @@ export class LogFollower {
   #waitingBytes = 0
   /** How many of `waiting` had come when the log was read last. */
   #covered = 0
+  /** Nonces of messages that were delivered before the log lost data, and when it did. */
+  #lost: Uint32Array | undefined
+  #lostAt = 0
+  readonly #now: () => number
 
-  constructor (group: string) {
+  constructor (group: string, now = monotonic) {
     this.group = group
+    this.#now = now
   }
 
   /** `undefined` until the log's end was read, or its first message came. */
@@ -46,7 +53,7 @@ export class LogFollower {
     return this.#waiting ?? []
   }
 
-  /** The message was delivered: it comes after `last`, and what is between is none of our business. */
+  /** The message was delivered: it comes after `last`. What lies between was not for this follower. */
   advance (position: LogPosition): void {
     if (this.#position === undefined) return this.seek(position)
     const nonces = this.#nonces ??= noncesOf(this.#position)
@@ -62,11 +69,33 @@ export class LogFollower {
     if (last === undefined || nonces === undefined || back < 0 || back >= remembered) {
       this.#nonces = undefined
     } else {
-      // What is further back stays known; its successors are no part of the log any more.
+      // What is further back stays known; its successors are no longer part of the log.
       for (let offset = position.offset + 1; offset <= last.offset; offset++) nonces[offset % remembered] = 0
       nonces[position.offset % remembered] = position.nonce
     }
     this.#position = position
+  }
+
+  /**
+   * The log lost data: what was delivered last may be no part of it any more, and may be stored anew by publishers that never heard that it
+   * was stored.
+   */
+  lose (): void {
+    const last = this.#position
+    if (last === undefined || last.offset === 0) return
+    const earlier = this.#now() - this.#lostAt < repeatMs ? this.#lost?.subarray(0, remembered) ?? [] : []
+    this.#lost = Uint32Array.from([...this.#nonces ?? [last.nonce], ...earlier])
+    this.#lostAt = this.#now()
+  }
+
+  /** Whether a message with this nonce was delivered before the log lost data. */
+  deliveredBefore (nonce: number): boolean {
+    return this.#lost?.includes(nonce) === true && this.#now() - this.#lostAt < repeatMs
+  }
+
+  /** Frees what is of no use any more. */
+  tidy (): void {
+    if (this.#lost !== undefined && this.#now() - this.#lostAt >= repeatMs) this.#lost = undefined
   }
 
   follows ({ epoch, offset }: LogPosition, previousNonce: number): boolean {
@@ -150,6 +179,11 @@ export class LogFollower {
     this.#covered = 0
     this.rereadNeeded = false
   }
+}
+
+/** One function for all followers: there are thousands of them. */
+function monotonic (): number {
+  return performance.now()
 }
 
 function noncesOf ({ offset, nonce }: LogPosition): Uint32Array {

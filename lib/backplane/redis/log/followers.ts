@@ -34,6 +34,8 @@ export class LogFollowers {
   readonly #work = new WorkQueue<LogFollower>(concurrentRepairs, async follower => await this.#repair(follower))
   #retryTimer: NodeJS.Timeout | undefined
   #sweeping = false
+  #resuming = false
+  #resumeDue = false
   #closed = false
   #repaired = 0
 
@@ -56,7 +58,10 @@ export class LogFollowers {
     return { repairs: this.#repaired, repairsPending: this.#repairs.size, logsHeld: this.#order.held, ...this.#catchUp.stats() }
   }
 
-  /** The group is subscribed: resolves when this instance knows where its log ends. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  /**
+   * Resolves when this instance knows where the log ends. What follows is delivered here, once the group is subscribed.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
   async open (group: string): Promise<void> {
     const follower = this.#followers.get(group) ?? this.#add(group)
     if (follower.position === undefined) await this.#open(follower)
@@ -64,17 +69,6 @@ export class LogFollowers {
 
   position (group: string): LogPosition | undefined {
     return this.#followers.get(group)?.position
-  }
-
-  /**
-   * The group is not subscribed yet, and members here have its log up to this position already: it is followed from there, not from its end
-   * at that time.
-   */
-  follow (group: string, position: LogPosition): void {
-    const follower = this.#followers.get(group) ?? this.#add(group)
-    if (follower.position !== undefined || this.#closed) return
-    follower.seek(position)
-    this.#startRepair(follower)
   }
 
   /** No longer subscribed: what comes later is not ours to follow. */
@@ -90,7 +84,7 @@ export class LogFollowers {
   receive (envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number): void {
     const follower = this.#followers.get(envelope.target.name)
     if (follower === undefined) {
-      // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is
+      // Not subscribed yet, or no longer: nobody here is owed what comes now, and following it would go on from here when the group is
       // subscribed again. Only a group that has no log by our settings is served without keeping up with it.
       if (!this.#closed && !this.#local.logged(envelope.target.name)) this.#local.deliver(envelope)
     } else if (follower.buffering) {
@@ -129,9 +123,10 @@ export class LogFollowers {
     for (const some of chunks(followers, probesAtOnce)) await this.#probe(some)
   }
 
-  /** The command link is back: repairs go on. */
+  /** The command link is back: repairs go on, of those logs that a probe finds ahead of what was delivered. */
   resume (): void {
-    for (const follower of this.#repairs) this.#work.add(follower)
+    this.#resumeDue = true
+    if (!this.#resuming) void this.#resume()
   }
 
   /** Compares the ends of quiet logs with what was delivered, against losses that no link noticed, and keeps their metas alive. */
@@ -139,6 +134,7 @@ export class LogFollowers {
     if (!this.#link.up || this.#sweeping) return
     this.#sweeping = true
     try {
+      for (const follower of this.#followers.values()) follower.tidy()
       const quiet = [...this.#followers.values()].filter(({ position, buffering }) => position !== undefined && !buffering)
       for (const some of chunks(quiet, probesAtOnce)) {
         const before = some.map(({ position }) => position)
@@ -194,6 +190,23 @@ export class LogFollowers {
     this.#work.add(follower)
   }
 
+  /**
+   * Never rejects. After an outage all groups are in repair and few of them missed something: to read thousands of logs that are in step
+   * would take the time of those that are not.
+   */
+  async #resume (): Promise<void> {
+    this.#resuming = true
+    while (this.#resumeDue) {
+      this.#resumeDue = false
+      for (const some of chunks([...this.#repairs], probesAtOnce)) {
+        if (this.#closed || !this.#link.up) break
+        for (const follower of some) if (follower.position === undefined) this.#work.add(follower)
+        await this.#probe(some)
+      }
+    }
+    this.#resuming = false
+  }
+
   async #probe (followers: readonly LogFollower[]): Promise<void> {
     try {
       const ends = await this.#ends.readAll(followers.map(({ group }) => group))
@@ -238,6 +251,7 @@ export class LogFollowers {
   }
 
   #settled (follower: LogFollower): void {
+    this.#order.settled(follower)
     if (this.#repairs.delete(follower) && this.#repairs.size === 0) this.#changed()
   }
 

@@ -5,7 +5,7 @@ import { oncePerMinute } from '../../../logging.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import { checkServer } from '../link/server.ts'
+import { checkServer, isFinal, refused, refusedRights } from '../link/server.ts'
 import { Reaper } from './reaper.ts'
 import { beat, safetyTtlMs, unregister } from './scripts.ts'
 import type { MemberStore } from './store.ts'
@@ -52,6 +52,8 @@ export class Lease {
   #renewedAt = -Infinity
   /** The server that the memberships were last compared with. */
   #server: string | undefined
+  #policy: string | undefined
+  #missing: readonly string[] = []
   /** Redis may have lost memberships, whatever the next beat says. */
   #otherServer = false
   #timer: NodeJS.Timeout | undefined
@@ -69,7 +71,7 @@ export class Lease {
     this.#reaper = new Reaper(link, keys, local, store)
     this.#leaseMs = leaseMs
     this.#log = local.log
-    this.#warnNotRenewed = oncePerMinute(local.log, 'lease not renewed')
+    this.#warnNotRenewed = oncePerMinute(local.log, 'the lease could not be renewed')
     this.#warnNotRegistered = oncePerMinute(local.log, 'Redis answers, but this instance could not register')
     link.on({ up: () => { void this.#register() }, down: () => this.#suspend() })
   }
@@ -81,7 +83,8 @@ export class Lease {
 
   /** Whether this instance is registered, so that it may write memberships: from `resumed` to `suspended`. */
   get active (): boolean {
-    return this.#active
+    // A process that slept for longer than its lease may be dead to the others already: the next beat tells.
+    return this.#active && this.held
   }
 
   /**
@@ -111,7 +114,14 @@ export class Lease {
     return { leasesLost: this.#lost, ...this.#reaper.stats(), leaseAgeMs: Math.round(this.ageMs) }
   }
 
-  /** A newer generation of this instance is known to Redis: it stops writing, and registers anew. */
+  /** Nothing fails by it, and yet it should not be so. */
+  get warning (): string | undefined {
+    if (this.#missing.length > 0) return refusedRights(this.#missing).message
+    if (this.#policy === undefined || this.#policy === 'noeviction') return undefined
+    return `the maxmemory-policy of Redis is ${this.#policy}: when its memory is full, it may drop memberships and logs; set noeviction`
+  }
+
+  /** A newer generation of this instance is known to Redis: it stops writing, and registers again. */
   fenced (): void {
     this.#suspend()
     void this.#register()
@@ -135,7 +145,7 @@ export class Lease {
     this.#closed = true
     clearTimeout(this.#timer)
     clearTimeout(this.#retryTimer)
-    await this.#beating?.catch((error: Error) => this.#log.debug({ err: error }, 'last beat failed'))
+    await this.#beating?.catch((error: Error) => this.#log.debug({ err: error }, 'the last beat of the lease failed'))
     await this.#reaper.close()
     // Without a lease nothing was stored; and the members of another process with this id are not ours to remove.
     if (!this.#link.up || this.#renewed === 0) return
@@ -147,21 +157,32 @@ export class Lease {
   async #register (): Promise<void> {
     clearTimeout(this.#retryTimer)
     try {
-      const server = await checkServer(this.#link)
-      // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them.
-      if (server !== this.#server) this.#otherServer = true
+      const { id, evictionPolicy, missing } = await checkServer(this.#link, this.#keys, 'instance')
+      // Who runs already goes on with what is left.
+      this.#missing = missing
+      if (missing.length > 0 && this.#renewed === 0) throw refusedRights(missing)
+      // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them. One that does not say who
+      // it is may be another one each time.
+      if (id === undefined || id !== this.#server) this.#otherServer = true
       await this.#renew()
-      this.#server = server
+      this.#server = id
+      this.#setPolicy(evictionPolicy)
       for (const { changed } of this.#listeners) changed?.()
     } catch (error) {
-      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_INSTANCE_ID_TAKEN')) {
-        for (const { refused } of this.#listeners) refused?.(error as Error)
-      }
+      this.#refuse(error as Error)
       if (this.#closed || !this.#link.up) return                // the link's return starts over
       this.#warnNotRegistered({ err: error })
       clearTimeout(this.#retryTimer)
       this.#retryTimer = setTimeout(() => { if (this.#link.up) void this.#register() }, retryMs).unref()
     }
+  }
+
+  /** Tells of what waiting cannot heal. */
+  #refuse (error: Error): void {
+    const known = hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_REDIS_REFUSED', 'WSG_INSTANCE_ID_TAKEN')
+    if (!known && !isFinal(error)) return
+    this.#failure = error
+    for (const { refused: tell } of this.#listeners) tell?.(known ? error : refused(error))
   }
 
   /**
@@ -184,7 +205,7 @@ export class Lease {
   }
 
   async #beat (): Promise<void> {
-    // A process that slept for longer than its lease may be dead to the others already: nothing is written before this beat tells.
+    // What was to be written under the lease that ran out is written anew when this beat has a new one.
     if (this.#renewed !== 0 && !this.held) this.#suspend()
     if (this.#store.hasLateWrite(this.#generation)) this.#generation++
     const generation = this.#generation
@@ -200,16 +221,18 @@ export class Lease {
     if (status === Status.dead) {
       this.#lost++
       this.#suspend()
-      this.#log.warn({ generation: ++this.#generation }, 'this instance was declared dead; it registers anew')
+      this.#log.warn({ generation: ++this.#generation }, 'this instance was declared dead and registers again')
       return await this.#beat()
     }
-    // A newer generation is registered anew because this instance wants it, the same one because Redis does not know it any more.
+    // A newer generation registers because this instance wants it, the same one because Redis no longer knows it.
     const forgotten = status === Status.registered && generation === this.#renewed
-    if (forgotten) this.#log.warn('Redis did not know this instance any more: all memberships are written anew')
+    if (forgotten) this.#log.warn('Redis no longer knew this instance: all memberships are written again')
     this.#renewed = generation
     this.#renewedAt = sentAt
     this.#resume(forgotten || this.#otherServer)
-    this.#reaper.add(claims)
+    const reaped = this.#reaper.add(claims)
+    // There may be more of them: a machine with many instances died. The next claims are made when these are done with.
+    if (claims.length === 2 * maxClaims) void reaped.then(() => { if (this.#link.up) this.schedule(0) })
   }
 
   #resume (lost: boolean): void {
@@ -222,6 +245,12 @@ export class Lease {
   #suspend (): void {
     this.#active = false
     for (const { suspended } of this.#listeners) suspended?.()
+  }
+
+  #setPolicy (policy: string | undefined): void {
+    const told = this.#policy
+    this.#policy = policy
+    if (policy !== told && this.warning !== undefined) this.#log.warn({ policy }, this.warning)
   }
 
   /** A third of the lease, up to a fifth earlier, so that a thousand instances do not beat in one instant. */

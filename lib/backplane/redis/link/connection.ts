@@ -1,0 +1,208 @@
+import type { Redis } from 'ioredis'
+import { Dialer } from './connect.ts'
+import { greet } from './greeting.ts'
+import { namespaceOf, type RedisSource } from './source.ts'
+
+/** In all its steps together no dial takes longer: it is given up, whatever state the client library is in. */
+const maxDialMs = 60_000
+/** A connection that was given up may deliver what it has for so long, but not once it is silent for a moment. */
+const drainMs = 10_000
+const drainedAfterMs = 100
+
+export interface ConnectionEvents {
+  /** There is a connection; Redis was not asked anything on it yet. */
+  opened (): void
+  /** Redis can be used. */
+  ready (): void
+  /** The connection ended; the next one is on its way. */
+  ended (): void
+  error (error: Error): void
+  /** `late`: by the connection before the present one, which was given up. */
+  message (channel: Buffer, bytes: Buffer, late: boolean): void
+}
+
+/**
+ * The connection of a link: the one that is, and the next one whenever it ends. A client of ioredis serves one connection only. Whatever
+ * state it ends in, or hangs in, is left behind with it.
+ */
+export class Connection {
+  readonly #dialer: Dialer
+  readonly #events: ConnectionEvents
+  readonly #db: number
+  /** The latest client; `undefined` as `#present` when it ended or was given up, and the next one is not dialled yet. */
+  #client: Redis
+  #present: Redis | undefined
+  #dialledAt = 0
+  #ready = false
+  /** A message came on the present connection. */
+  #heard = false
+  #timer: NodeJS.Timeout | undefined
+  /** The connection before, which may still deliver what Redis sent before it was given up, and the bytes that had come on it then. */
+  #previous: { readonly client: Redis, readonly received: number } | undefined
+  #closed = false
+
+  /** @throws what ioredis throws about its options */
+  constructor (source: RedisSource, role: 'command' | 'subscribe', events: ConnectionEvents) {
+    this.#dialer = new Dialer(source, role)
+    this.#events = events
+    this.#db = namespaceOf(source).db
+    this.#client = this.#dial()
+  }
+
+  get redis (): Redis {
+    return this.#client
+  }
+
+  get ready (): boolean {
+    return this.#ready
+  }
+
+  /** Bytes that came on the present connection. */
+  get received (): number {
+    return bytesRead(this.#client)
+  }
+
+  /** Bytes that came, and those that left this process. */
+  get moved (): number {
+    const { bytesWritten = 0, writableLength = 0 } = (this.#client.stream ?? {}) as { bytesWritten?: number, writableLength?: number }
+    return this.received + bytesWritten - writableLength
+  }
+
+  /** Whether Redis was asked something on a connection that is not ready yet. */
+  get shakingHands (): boolean {
+    return !this.#ready && (this.#present?.status === 'connect' || this.#present?.status === 'ready')
+  }
+
+  /** So long may Redis be silent while hands are shaken. */
+  get patienceMs (): number {
+    return this.#dialer.patienceMs
+  }
+
+  /**
+   * Gives up the present connection, if there is one, for a new one. With `keep` it stays until it ends or `dropPrevious` is called, for
+   * what it still delivers.
+   */
+  reset (keep = false): void {
+    const client = this.#present
+    if (client === undefined) return
+    // One that delivered nothing has less to come than the one before it, if that is still there.
+    if (keep && this.#ready && (this.#heard || this.#previous === undefined)) {
+      this.dropPrevious()
+      this.#previous = { client, received: bytesRead(client) }
+    } else {
+      discard(client)
+    }
+    this.#lose()
+  }
+
+  /** This server is of no use although it answers: it is left, and whoever named it is asked last from now on. */
+  blame (): void {
+    if (this.#present === undefined) return
+    this.#dialer.failed(0)
+    this.reset()
+  }
+
+  /**
+   * Resolves when the connection before has delivered all that Redis sent until now, or when nothing comes from it: at once, or in a
+   * moment; after ten seconds in any case.
+   */
+  async previousDrained (): Promise<void> {
+    const previous = this.#previous
+    if (previous === undefined) return
+    const { client } = previous
+    const endsAt = performance.now() + drainMs
+    const ping = { settled: false }
+    const settle = (): void => { ping.settled = true }
+    client.ping().then(settle, settle)
+    let { received } = previous
+    while (bytesRead(client) > received && !ping.settled && this.#previous === previous && performance.now() < endsAt) {
+      received = bytesRead(client)
+      await new Promise(resolve => setTimeout(resolve, drainedAfterMs))
+    }
+  }
+
+  /** What the connection before delivers is of no use any more. */
+  dropPrevious (): void {
+    if (this.#previous === undefined) return
+    discard(this.#previous.client)
+    this.#previous = undefined
+  }
+
+  /** Called once a second: no state of the client may last for ever without a connection. */
+  check (): void {
+    if (this.#ready || this.#present === undefined) return
+    if (this.#present.status === 'end' || performance.now() - this.#dialledAt > maxDialMs) this.reset()
+  }
+
+  close (): void {
+    this.#closed = true
+    clearTimeout(this.#timer)
+    this.dropPrevious()
+    discard(this.#client)
+    this.#present = undefined
+    this.#ready = false
+  }
+
+  #dial (): Redis {
+    this.#timer = undefined
+    this.#dialledAt = performance.now()
+    this.#heard = false
+    const client = this.#client = this.#present = this.#dialer.dial()
+    client.on('connect', () => { if (client === this.#present) this.#events.opened() })
+    client.on('ready', () => {
+      void greet(client, this.#db, {
+        ready: () => {
+          this.#ready = true
+          this.#dialer.succeeded()
+          this.#events.ready()
+        },
+        refused: error => this.#events.error(error),
+        stands: () => client === this.#present && client.status === 'ready'
+      })
+    })
+    client.on('end', () => {
+      if (client === this.#previous?.client) this.#previous = undefined
+      else if (client === this.#present) this.#lose()
+    })
+    client.on('error', (error: Error) => { if (client === this.#present) this.#events.error(error) })
+    client.on('messageBuffer', (channel: Buffer, bytes: Buffer) => {
+      if (client === this.#present) {
+        this.#heard = true
+        this.#events.message(channel, bytes, false)
+      } else if (client === this.#previous?.client) this.#events.message(channel, bytes, true)
+    })
+    return client
+  }
+
+  #lose (): void {
+    this.#present = undefined
+    if (!this.#ready) this.#dialer.failed(performance.now() - this.#dialledAt)
+    this.#ready = false
+    this.#dialLater()
+    this.#events.ended()
+  }
+
+  #dialLater (): void {
+    this.#timer = setTimeout(() => {
+      try {
+        this.#dial()
+      } catch (error) {
+        // The client that was given is used by others, too: its options may have become such that no duplicate can be made.
+        this.#dialer.failed(0)
+        this.#dialLater()
+        this.#events.error(error as Error)
+      }
+    }, this.#dialer.pauseMs)
+  }
+}
+
+/** Ends a client at once: what is on its way is lost, and nothing it does later concerns anybody. */
+function discard (client: Redis): void {
+  client.disconnect()
+  // Not after a polite good-bye: a hung server would never answer it, and a connection that comes about later would stay.
+  client.stream?.destroy()
+}
+
+function bytesRead ({ stream }: Redis): number {
+  return (stream as { readonly bytesRead?: number } | undefined)?.bytesRead ?? 0
+}

@@ -1,0 +1,94 @@
+// A publisher whose call was carried out and whose answer was lost tries again. When the log lost the message meanwhile, the message is
+// stored anew: whoever was given it before must not be given it again.
+import t, { type Test } from 'tap'
+import { openFramed } from '../features/framed/framed-client.ts'
+import { connect } from '../helpers/client.ts'
+import { freePort } from '../helpers/ports.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis, type TestRedis } from '../helpers/redis.ts'
+import { serve, type Served } from '../helpers/service.ts'
+import { until } from '../helpers/until.ts'
+import { Wire } from './chaos/wire.ts'
+
+noUnhandled(t)
+
+interface Stage {
+  readonly redis: TestRedis
+  readonly sending: Served
+  readonly other: Served
+  /** Broadcasts a message whose answer is lost; `meanwhile` runs when everyone has the message, before the second try. */
+  sendTwice (text: string, meanwhile: () => Promise<unknown>): Promise<void>
+}
+
+async function setUp (t: Test): Promise<Stage> {
+  const redis = await startRedis(t)
+  const wire = await Wire.start(redis.port)
+  t.teardown(() => wire.close())
+  const options = { operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }
+  const routes = (app: Served['app']): void => app.wsRoom('/:room', { auth: false, group: ({ room }) => room })
+  const sending = await serve(t, { ...options, redis: wire.url }, routes)
+  const other = await serve(t, { ...options, redis: redis.url }, routes)
+  return {
+    redis,
+    sending,
+    other,
+    async sendTwice (text, meanwhile) {
+      // The link that breaks stays away until the data is lost.
+      wire.target = await freePort()
+      const lost = wire.loseReplyTo(text)
+      const sent = sending.app.registry.broadcastToGroup('room', text)
+      await lost
+      await meanwhile()
+      wire.target = redis.port
+      await sent
+    }
+  }
+}
+
+t.test('a message that was delivered, lost with its log, and stored again by a second try: once, on every instance', async t => {
+  const { redis, sending, other, sendTwice } = await setUp(t)
+  const raw = [connect(t, `${sending.url}/room`), connect(t, `${other.url}/room`)]
+  const framed = await openFramed(t, `${other.url}/room`)
+  await until(async () => await other.app.registry.groupCount('room') === 3)
+  const texts = (): unknown[] => framed.frames.filter(({ type }) => type === 'message').map(({ data }) => data)
+  await sending.app.registry.broadcastToGroup('room', 'first')
+  await sendTwice('once', async () => {
+    await until(() => raw.every(({ messages }) => messages.length === 2) && texts().length === 2)
+    await redis.admin.flushall()
+  })
+  await until(() => [sending, other].every(({ app }) => app.registry.health().status === 'up'))
+  const { position } = await other.app.registry.broadcastToGroup('room', 'after')
+  for (const client of raw) await client.nextWhere(message => message === 'after')
+  await framed.nextOf('message', { data: 'after' })
+  for (const { messages } of raw) t.strictSame(messages, ['first', 'once', 'after'])
+  t.strictSame(texts(), ['first', 'once', 'after'])
+  t.match(framed.frames.filter(({ type }) => type === 'gap'), [{ reason: 'epoch' }], 'the loss is told')
+  t.equal(framed.frames.at(-1)?.position, position)
+  const told = framed.frames.at(-2)
+  t.match(told, { type: 'position', group: 'room' }, 'and where the message stands now')
+  const back = await openFramed(t, `${sending.url}/room`, { hello: { resume: { room: told?.position } } })
+  await back.nextOf('message', { data: 'after' })
+  t.strictSame(
+    (await other.app.registry.history('room')).messages.map(({ data }) => String(data)), ['once', 'after'], 'the log has the message'
+  )
+})
+
+t.test('a second try whose first was lost before anybody saw it is delivered', async t => {
+  const { redis, sending, other, sendTwice } = await setUp(t)
+  const clients = [connect(t, `${sending.url}/room`), connect(t, `${other.url}/room`)]
+  await until(async () => await other.app.registry.groupCount('room') === 2)
+  await sending.app.registry.broadcastToGroup('room', 'first')
+  await Promise.all(clients.map(async client => await client.nextWhere(message => message === 'first')))
+  // Nobody is subscribed when it is published, nor before the data is gone.
+  await redis.admin.call('ACL', 'SETUSER', 'default', '-subscribe')
+  await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  await until(() => [sending, other].every(({ app }) => app.registry.health().status !== 'up'))
+  await sendTwice('once', async () => {
+    await redis.admin.flushall()
+    await redis.admin.call('ACL', 'SETUSER', 'default', '+subscribe')
+  })
+  await until(() => [sending, other].every(({ app }) => app.registry.health().status === 'up'), { timeoutMs: 30_000 })
+  await other.app.registry.broadcastToGroup('room', 'after')
+  for (const client of clients) await client.nextWhere(message => message === 'after')
+  for (const { messages } of clients) t.strictSame(messages, ['first', 'once', 'after'])
+})
