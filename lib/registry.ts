@@ -1,3 +1,5 @@
+import { assertClose } from './connection/close.ts'
+import { toJson } from './connection/outbound/message.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import type { Broadcaster } from './delivery/broadcaster.ts'
 import { assertBlockMs } from './groups/blocklist.ts'
@@ -8,7 +10,8 @@ import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
   AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, Health, History,
-  HistoryOptions, JoinOptions, JoinResult, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Registry, Stats
+  HistoryOptions, Instances, JoinOptions, JoinResult, LeaveOptions, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions,
+  Registry, Stats, UserTarget
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -25,6 +28,11 @@ export interface RegistryParts {
   readonly drain: (overMs: number) => Promise<void>
 }
 
+/** A connection has an id, too. */
+function isUser (who: unknown): who is UserTarget {
+  return typeof who === 'object' && who !== null && !('id' in who) && 'userId' in who
+}
+
 /** What applications get as `app.registry`: the public methods and nothing else. */
 export class GroupRegistry implements Registry {
   readonly #parts: RegistryParts
@@ -37,24 +45,40 @@ export class GroupRegistry implements Registry {
     return this.#parts.instanceId
   }
 
-  async join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult> {
-    return await this.#open.commands.join(connection, group, options)
+  get instances (): Instances {
+    return this.#parts.commands.instances
   }
 
-  async leave (connection: AnyConnection | string, group: string): Promise<boolean> {
-    return await this.#open.commands.leave(connection, group)
+  join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
+  join (user: UserTarget, group: string, options?: JoinOptions): Promise<number>
+  async join (who: AnyConnection | string | UserTarget, group: string, options?: JoinOptions): Promise<JoinResult | number> {
+    if (isUser(who)) return await this.#open.commands.joinUser(who.userId, group, options)
+    return await this.#open.commands.join(who, group, options)
+  }
+
+  leave (connection: AnyConnection | string, group: string, options?: LeaveOptions): Promise<boolean>
+  leave (user: UserTarget, group: string, options?: LeaveOptions): Promise<number>
+  async leave (who: AnyConnection | string | UserTarget, group: string, { reason }: LeaveOptions = {}): Promise<boolean | number> {
+    if (reason !== undefined) assertClose(CloseCode.Normal, reason)
+    if (isUser(who)) return await this.#open.commands.leaveUser(who.userId, group, reason)
+    return await this.#open.commands.leave(who, group, reason)
   }
 
   async leaveAll (connection: AnyConnection | string): Promise<number> {
     return await this.#open.commands.leaveAll(connection)
   }
 
-  async groups (connection: AnyConnection | string): Promise<readonly string[]> {
-    return await this.#open.commands.groups(connection)
+  async groups (who: AnyConnection | string | UserTarget): Promise<readonly string[]> {
+    if (isUser(who)) return await this.#open.commands.groupsOfUser(who.userId)
+    return await this.#open.commands.groups(who)
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#open.broadcaster.toGroups(group, data, options)
+  }
+
+  async broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#open.broadcaster.toGroups(group, toJson(value), options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
