@@ -230,6 +230,8 @@ export class Lease {
     // A newer generation registers because this instance wants it, the same one because Redis no longer knows it.
     const forgotten = status === Status.registered && generation === this.#renewed
     if (forgotten) this.#log.warn('Redis no longer knew this instance: all memberships are written again')
+    // The lease ran out while this beat was on its way: whoever asked `active` meanwhile put its work off until it is resumed.
+    if (!this.held) this.#active = false
     this.#renewed = generation
     this.#renewedAt = sentAt
     this.#resume(forgotten || this.#otherServer)
