@@ -20,7 +20,7 @@ function documented (user: string): string[] {
 const instanceRights = documented('app')
 const publisherRights = documented('worker')
 /** All works without them, as the page says. */
-const optional = ['+info', '+evalsha']
+const optional = ['+info', '+evalsha', '+hscan']
 
 const setUser = async ({ admin }: TestRedis, name: string, rights: readonly string[]): Promise<void> => {
   await admin.call('ACL', 'SETUSER', name, 'reset', 'on', '>pw', ...rights)
