@@ -26,11 +26,12 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
 
 /** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */
 const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
-  ['envelope.ts', 'keys.ts', 'batching.ts'],
+  ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
   ['membership/', 'log/', 'publish.ts'],
-  ['writer.ts'],
-  ['standalone-writer.ts', 'partition.ts'],
+  ['writer.ts', 'claim.ts', 'partition-instance.ts'],
+  ['cluster-writer.ts', 'partition.ts'],
+  ['standalone-writer.ts', 'single.ts', 'router.ts'],
   ['index.ts']
 ]
 

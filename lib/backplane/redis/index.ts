@@ -1,49 +1,50 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
-import { Keys } from './keys.ts'
-import type { RedisSource } from './link/connect.ts'
-import { Link } from './link/link.ts'
-import { Partition, type PartitionOptions } from './partition.ts'
+import { ClusterBackplane } from './router.ts'
+import type { RedisDeployment } from './deployment.ts'
+import { clusterOf, clusterSource, type ClusterNodes, type ClusterSource } from './link/cluster-source.ts'
+import { optionsOf, type RedisSource } from './link/connect.ts'
+import { ClusterModeError } from './link/server.ts'
+import { SingleBackplane, type SingleBackplaneOptions } from './single.ts'
 
-export interface RedisBackplaneOptions extends PartitionOptions {
-  readonly redis: RedisSource
-  readonly keyPrefix: string
-  readonly operationTimeoutMs: number
-  readonly bootTimeoutMs: number
+export interface RedisBackplaneOptions extends Omit<SingleBackplaneOptions, 'redis'> {
+  readonly redis: RedisSource | ClusterNodes
 }
 
-/** Instances that share a Redis: envelopes by pub/sub, memberships in hashes, one lease per instance. */
+/**
+ * Instances that share a Redis, or a Redis Cluster: envelopes by pub/sub, memberships in hashes, leases. A single server that turns out to
+ * be a node of a cluster is used as a cluster.
+ */
 export class RedisBackplane implements Backplane {
   readonly name = 'redis'
   readonly #options: RedisBackplaneOptions
-  readonly #keys: Keys
-  #partition: Partition | undefined
+  #deployment: RedisDeployment | undefined
   #closed = false
 
   constructor (options: RedisBackplaneOptions) {
     this.#options = options
-    this.#keys = new Keys(options.keyPrefix)
   }
 
   get state (): BackplaneState {
-    return this.#partition?.state ?? 'down'
+    return this.#deployment?.state ?? 'down'
   }
 
   get problems (): readonly string[] {
-    return this.#partition?.problems ?? ['the backplane is not started']
+    return this.#deployment?.problems ?? ['the backplane is not started']
   }
 
   async start (local: LocalInstance): Promise<void> {
-    const { redis, operationTimeoutMs, bootTimeoutMs } = this.#options
-    const links = { command: new Link(redis, 'command', operationTimeoutMs), subscribe: new Link(redis, 'subscribe', operationTimeoutMs) }
-    const partition = this.#partition = new Partition(links, this.#options, this.#keys, local)
+    const { redis, bootTimeoutMs } = this.#options
+    const source = clusterSource(redis)
+    const startedAt = performance.now()
     try {
-      await partition.boot(bootTimeoutMs)
+      if (source !== undefined) return await this.#start(this.#cluster(source, bootTimeoutMs), local)
+      await this.#start(new SingleBackplane({ ...this.#options, redis: redis as RedisSource }), local)
     } catch (error) {
-      this.#partition = undefined
-      await partition.close()
-      throw error
+      if (!(error instanceof ClusterModeError)) throw error
+      const leftMs = Math.max(0, bootTimeoutMs - (performance.now() - startedAt))
+      await this.#start(this.#cluster(clusterOf(optionsOf(redis as RedisSource)), leftMs), local)
     }
   }
 
@@ -52,19 +53,19 @@ export class RedisBackplane implements Backplane {
   }
 
   unsubscribe (target: Target): void {
-    this.#partition?.subscriptions.unsubscribe(this.#keys.channel(target))
+    this.#deployment?.unsubscribe(target)
   }
 
   interrupted (target: Target): boolean {
-    return this.#partition?.subscriptions.interrupted(this.#keys.channel(target)) ?? false
+    return this.#deployment?.interrupted(target) ?? false
   }
 
-  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    return await this.#open.writer.publish(targets, envelope)
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined> {
+    return await this.#open.publish(targets, envelope)
   }
 
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
-    return await this.#open.writer.append(targets, envelope, key)
+    return await this.#open.append(targets, envelope, key)
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
@@ -72,48 +73,62 @@ export class RedisBackplane implements Backplane {
   }
 
   position (group: string): LogPosition | undefined {
-    return this.#partition?.position(group)
+    return this.#deployment?.position(group)
   }
 
   async secret (candidate: string): Promise<string> {
-    return await this.#open.writer.secret(candidate)
+    return await this.#open.secret(candidate)
   }
 
   async syncMember (group: string, connectionId: string): Promise<void> {
-    await this.#open.members.sync(group, connectionId)
+    await this.#open.syncMember(group, connectionId)
   }
 
   async syncUser (userId: string): Promise<number> {
-    return await this.#open.users.sync(userId)
+    return await this.#open.syncUser(userId)
   }
 
   async block (name: string, forMs: number): Promise<boolean> {
-    return await this.#open.blocks.set(name, forMs)
+    return await this.#open.block(name, forMs)
   }
 
   async blocks (): Promise<readonly Block[]> {
-    return await this.#open.blocks.list()
+    return await this.#open.blocks()
   }
 
   async count (group: string): Promise<number> {
-    return await this.#open.writer.count(group)
+    return await this.#open.count(group)
   }
 
   async members (group: string): Promise<Member[]> {
-    return await this.#open.writer.members(group)
+    return await this.#open.members(group)
   }
 
-  stats (): Record<string, number> {
-    return this.#partition?.stats() ?? {}
+  stats (): Readonly<Record<string, number>> {
+    return this.#deployment?.stats() ?? {}
   }
 
   async close (): Promise<void> {
     this.#closed = true
-    await this.#partition?.close()
+    await this.#deployment?.close()
   }
 
-  get #open (): Partition {
-    if (this.#partition !== undefined && !this.#closed) return this.#partition
+  #cluster (source: ClusterSource, bootTimeoutMs: number): ClusterBackplane {
+    return new ClusterBackplane({ ...this.#options, cluster: source, bootTimeoutMs })
+  }
+
+  async #start (deployment: RedisDeployment, local: LocalInstance): Promise<void> {
+    this.#deployment = deployment
+    try {
+      await deployment.start(local)
+    } catch (error) {
+      this.#deployment = undefined
+      throw error
+    }
+  }
+
+  get #open (): RedisDeployment {
+    if (this.#deployment !== undefined && !this.#closed) return this.#deployment
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
   }
 }

@@ -1,14 +1,14 @@
 import type { Target } from '../backplane.ts'
 
 /**
- * Every key and channel name. All carry the hash tag of their partition, so that a script's keys share a slot on a cluster;
- * there is one partition today. The tag stands first and the instance id last with a fixed length, so a group may be named anything.
+ * Every key and channel name of one partition. All carry its hash tag, so that a script's keys share a slot on a cluster; a single Redis
+ * has one partition. The tag stands first and the instance id last with a fixed length, so a group may be named anything.
  */
 export class Keys {
   readonly #base: string
 
-  constructor (prefix: string) {
-    this.#base = `${prefix}{0}:`
+  constructor (prefix: string, tag = '0') {
+    this.#base = `${prefix}{${tag}}:`
   }
 
   /** Sorted set: instance id -> end of its lease (milliseconds by the clock of Redis). */

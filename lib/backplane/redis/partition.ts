@@ -5,7 +5,7 @@ import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
-import type { Link } from './link/link.ts'
+import type { Link } from './link/port.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
 import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
@@ -50,6 +50,7 @@ export class Partition {
   readonly #keys: Keys
   /** What may be in trouble while both links work. */
   readonly #parts: ReadonlyArray<{ readonly problem: string | undefined }>
+  readonly #ownsWriter: boolean
   readonly #followers: LogFollowers
   readonly #probe: PubSubProbe
   readonly #lease: Lease
@@ -63,13 +64,18 @@ export class Partition {
   /** From the call of `boot` until it is decided. */
   #booting: Deferred<void> | undefined = deferred()
 
-  constructor (links: Links, options: PartitionOptions, keys: Keys, local: LocalInstance) {
+  /**
+   * `writer`: this is one partition of many, made when something is subscribed or joined in it. The writer outlives it; there is no boot,
+   * and no lease before `register`.
+   */
+  constructor (links: Links, options: PartitionOptions, keys: Keys, local: LocalInstance, writer?: RedisWriter) {
     const { command, subscribe } = this.#links = links
     this.#local = local
     this.#keys = keys
     this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
     const report = (): void => this.#report()
-    this.writer = new RedisWriter(command, keys, options.whenDown, local.log)
+    this.#ownsWriter = writer === undefined
+    this.writer = writer ?? new RedisWriter(command, keys, options.whenDown, local.log)
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
     this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, {
       acked: names => { void this.#followers.subscribed(this.#groupsOf(names)) },
@@ -78,7 +84,7 @@ export class Partition {
     })
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, keys.channel({ kind: 'instance', name: local.instanceId }))
     const store = new MemberStore(command, keys, local)
-    this.#lease = new Lease(command, keys, local, store, options.leaseMs)
+    this.#lease = new Lease(command, keys, local, store, options.leaseMs, this.#ownsWriter)
     this.members = new MemberReconciler(command, store, this.#lease, local, report)
     this.users = new UserCounts(command, keys, this.#lease, local)
     this.blocks = new BlockStore(command, keys)
@@ -103,17 +109,30 @@ export class Partition {
       },
       error: error => this.#failed(error)
     })
-    subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => this.#receive(channel, bytes))
     this.#refresher = setInterval(() => {
       this.members.refresh()
       this.users.refresh()
     }, refreshMs).unref()
     this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
+    if (writer !== undefined) {
+      this.#booting = undefined
+      this.#reported = this.state
+    }
   }
 
   get state (): BackplaneState {
     if (!this.#links.command.up || !this.#links.subscribe.up) return 'down'
     return this.#parts.every(({ problem }) => problem === undefined) ? 'up' : 'degraded'
+  }
+
+  /** Makes sure that this instance holds a lease here, or will: members and users are stored under it. Never rejects. */
+  async register (): Promise<void> {
+    await this.#lease.want()
+  }
+
+  /** `listener` is told why this instance cannot be registered here, where waiting does not help. */
+  refusals (listener: (error: Error) => void): void {
+    this.#lease.on({ refused: listener })
   }
 
   get problems (): readonly string[] {
@@ -157,7 +176,7 @@ export class Partition {
     const subscribe = this.#links.subscribe.stats()
     return {
       ...this.#lease.stats(),
-      ...this.writer.stats(),
+      ...(this.#ownsWriter ? this.writer.stats() : {}),
       ...this.#followers.stats(),
       ...this.#links.command.bulk.stats(),
       redisUp: Number(this.#links.command.up && this.#links.subscribe.up),
@@ -177,7 +196,7 @@ export class Partition {
     clearInterval(this.#sweeper)
     this.#probe.close()
     this.#followers.close()
-    this.writer.close()
+    if (this.#ownsWriter) this.writer.close()
     await withDeadline(this.#giveBack(), closeMs, () => undefined)
     await Promise.all([this.#links.command.close(), this.#links.subscribe.close()])
   }
@@ -229,7 +248,8 @@ export class Partition {
     this.#local.log.debug({ err: error }, 'Redis link error')
   }
 
-  #receive (channel: Buffer, bytes: Buffer): void {
+  /** A message came from a channel of this partition. */
+  receive (channel: Buffer, bytes: Buffer): void {
     if (this.#probe.received(bytes)) return
     this.#links.subscribe.heard()
     const envelope = decode(bytes)

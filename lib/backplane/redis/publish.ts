@@ -1,7 +1,8 @@
 import type { Envelope, Target } from '../backplane.ts'
 import { encode } from './envelope.ts'
 import type { Keys } from './keys.ts'
-import type { Link } from './link/link.ts'
+import type { Link } from './link/port.ts'
+import { shardedScript } from './link/redirects.ts'
 import { Script } from './link/script.ts'
 
 /**
@@ -22,9 +23,11 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
   const [only] = targets
   if (only !== undefined && targets.length === 1) {
     const bytes = encode(envelope, only)
-    return await link.run(async redis => await redis.publish(keys.channel(only), bytes))
+    const channel = keys.channel(only)
+    return Number(await link.run(async redis => await (link.sharded ? redis.spublish(channel, bytes) : redis.publish(channel, bytes))))
   }
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
   // By its text, not by its hash: the second try after a NOSCRIPT would be overtaken by what is published after this.
-  return Number(await link.run(async redis => await redis.eval(publishShared.lua, 0, ...copies)))
+  const { lua } = link.sharded ? shardedScript(publishShared) : publishShared
+  return Number(await link.run(async redis => await redis.eval(lua, 0, ...copies)))
 }

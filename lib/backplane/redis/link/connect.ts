@@ -37,6 +37,15 @@ export function connect (source: RedisSource, role: 'command' | 'subscribe'): Re
   return new Redis({ ...source, ...overrides, ...sentinelOverrides(source) })
 }
 
+/** Where a source leads, with all that is needed to connect to another server in the same way. */
+export function optionsOf (source: RedisSource): RedisOptions {
+  if (typeof source !== 'string') return 'duplicate' in source ? source.options : source
+  const client = new Redis(source, { lazyConnect: true })
+  const { options } = client
+  client.disconnect()
+  return options
+}
+
 /** Without it a client stays on a demoted master that hangs, and reads stale messages from it when it wakes. */
 function sentinelOverrides ({ sentinels }: RedisOptions): RedisOptions {
   return sentinels === undefined || sentinels === null ? {} : { failoverDetector: true }

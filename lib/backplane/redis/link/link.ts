@@ -33,6 +33,8 @@ export interface LinkEvents {
  */
 export class Link {
   readonly redis: Redis
+  /** Whether it leads to a cluster, where messages go by sharded pub/sub. */
+  readonly sharded: boolean = false
   /** Where reads of much data take their turn. */
   readonly bulk = new BulkReads()
   readonly #role: string

@@ -1,8 +1,16 @@
 import { WebsocketGroupsError } from '../../../errors.ts'
-import type { Link } from './link.ts'
+import type { Link } from './port.ts'
 
-const oldest = { major: 6, minor: 2 }
+/** Sharded pub/sub came with 7.0. */
+const oldest = { single: { major: 6, minor: 2 }, cluster: { major: 7, minor: 0 } } as const
 const finalErrors = /WRONGPASS|NOAUTH|NOPERM|invalid password|invalid username-password/i
+
+/** The server is one of a cluster, and was taken for a single one. */
+export class ClusterModeError extends WebsocketGroupsError {
+  constructor () {
+    super('WSG_REDIS_UNSUPPORTED', 'it is a node of a Redis Cluster: pass { cluster: [nodes] }')
+  }
+}
 
 /**
  * Resolves with what tells this server from another one, or from itself after a restart; with nothing when it does not say who it is.
@@ -12,12 +20,12 @@ export async function checkServer (link: Link): Promise<string | undefined> {
   const info = await serverInfo(link)
   if (info === undefined) return undefined
   const [, version = '', major = '0', minor = '0'] = /^redis_version:((\d+)\.(\d+)\S*)/m.exec(info) ?? []
-  const tooOld = Number(major) < oldest.major || (Number(major) === oldest.major && Number(minor) < oldest.minor)
-  if (tooOld) throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `it is version ${version || 'unknown'}, 6.2 or newer is needed`)
-  if (/^redis_mode:cluster/m.test(info)) {
-    const detail = 'it runs in cluster mode; use a single master, with Sentinel if it must fail over'
-    throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', detail)
+  const least = oldest[link.sharded ? 'cluster' : 'single']
+  if (Number(major) < least.major || (Number(major) === least.major && Number(minor) < least.minor)) {
+    const needed = `${least.major}.${least.minor} or newer is needed${link.sharded ? ' for a cluster' : ''}`
+    throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `it is version ${version || 'unknown'}, ${needed}`)
   }
+  if (!link.sharded && /^redis_mode:cluster/m.test(info)) throw new ClusterModeError()
   return /^run_id:(\w+)/m.exec(info)?.[1]
 }
 

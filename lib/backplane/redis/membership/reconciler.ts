@@ -2,7 +2,7 @@ import { deferred, withDeadline, type Deferred } from '../../../deadline.ts'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import { Throttle } from '../batching.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import type { Lease } from './lease.ts'
 import type { MemberStore } from './store.ts'
 

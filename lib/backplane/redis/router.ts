@@ -1,0 +1,275 @@
+import { deferred, withDeadline } from '../../deadline.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
+import type { BackplaneState, Member } from '../../types.ts'
+import type { Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import { claim, claimTag } from './claim.ts'
+import { ClusterWriter } from './cluster-writer.ts'
+import type { RedisDeployment } from './deployment.ts'
+import { hashTags } from './hash-tags.ts'
+import { Keys } from './keys.ts'
+import { ClusterLinks } from './link/cluster.ts'
+import type { ClusterSource } from './link/cluster-source.ts'
+import { isFinal, refused } from './link/server.ts'
+import { Partition, type PartitionOptions } from './partition.ts'
+import { PartitionInstance } from './partition-instance.ts'
+import { groupProblems } from './problems.ts'
+import { sumStats } from './stats.ts'
+
+/** More than any cluster has masters that are worth having, and few enough that an instance may have members in all of them. */
+export const partitionCount = 256
+const claimEveryMs = 3_600_000
+
+export interface ClusterBackplaneOptions extends PartitionOptions {
+  readonly cluster: ClusterSource
+  readonly keyPrefix: string
+  readonly operationTimeoutMs: number
+  readonly bootTimeoutMs: number
+  readonly partitions?: number | undefined
+}
+
+interface Place {
+  readonly partition: Partition
+  readonly local: PartitionInstance
+}
+
+/**
+ * Instances that share a Redis Cluster. Everything of a group or user lies in one partition, and a partition in one slot: a master that is
+ * out takes its partitions out and no others. Partitions are opened when something is subscribed or joined in them.
+ */
+export class ClusterBackplane implements RedisDeployment {
+  readonly #options: ClusterBackplaneOptions
+  readonly #tags: readonly string[]
+  readonly #keys: readonly Keys[]
+  /** Where the tag begins in a channel. */
+  readonly #tagAt: number
+  readonly #places = new Map<number, Place>()
+  /** The open partitions by their tags. */
+  readonly #byTag = new Map<string, Partition>()
+  #links: ClusterLinks | undefined
+  #writer: ClusterWriter | undefined
+  #local: LocalInstance | undefined
+  #reported: BackplaneState = 'down'
+  #booting = deferred()
+  #booted = false
+  #claimed = false
+  #claiming = false
+  #refusal: Error | undefined
+  #claimTimer: NodeJS.Timeout | undefined
+  #closed = false
+
+  constructor (options: ClusterBackplaneOptions) {
+    this.#options = options
+    this.#tags = hashTags(options.partitions ?? partitionCount)
+    this.#keys = this.#tags.map(tag => new Keys(options.keyPrefix, tag))
+    this.#tagAt = Buffer.byteLength(options.keyPrefix) + 1
+  }
+
+  get state (): BackplaneState {
+    const links = this.#links
+    if (links === undefined || this.#closed || this.#refusal !== undefined) return 'down'
+    if (!links.someUp) return 'down'
+    if (!links.complete || !this.#claimed) return 'degraded'
+    for (const { partition } of this.#places.values()) if (partition.state !== 'up') return 'degraded'
+    return 'up'
+  }
+
+  get problems (): readonly string[] {
+    const links = this.#links
+    if (links === undefined || this.#closed) return ['the backplane is not started, or closed']
+    if (this.#refusal !== undefined) return [this.#refusal.message]
+    if (links.problem !== undefined) return [links.problem]
+    const problemsOf = (index: number): readonly string[] => this.#places.get(index)?.partition.problems ?? links.problemsOf(index)
+    const byPartition = this.#tags.map((_, index) => [index, problemsOf(index)] as const)
+    const list = groupProblems(byPartition, this.#tags.length)
+    return list.length > 0 || this.#claimed ? list : ['it is not known yet how others divide the keys']
+  }
+
+  async start (local: LocalInstance): Promise<void> {
+    const { cluster, keyPrefix, operationTimeoutMs, bootTimeoutMs, whenDown } = this.#options
+    this.#local = local
+    // The claim has a way of its own: where it lies does not depend on the number of partitions.
+    const links = this.#links = new ClusterLinks(cluster, [...this.#tags, claimTag], true, operationTimeoutMs, {
+      message: (channel, bytes) => this.#byTag.get(this.#tagOf(channel))?.receive(channel, bytes),
+      changed: () => this.#changed(),
+      error: error => this.#failed(error),
+      subscribed: index => (this.#places.get(index)?.partition.subscriptions.acked ?? 0) > 0
+    })
+    this.#writer = new ClusterWriter(links, this.#keys, whenDown, local.log)
+    this.#claimTimer = setInterval(() => { void this.#claim(keyPrefix) }, claimEveryMs).unref()
+    const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
+    // The instance's lease there tells whether its id is taken.
+    home.partition.refusals(error => this.#refuse(error))
+    void home.partition.register()
+    try {
+      await withDeadline(this.#booting.promise, bootTimeoutMs, () => undefined)
+    } catch (error) {
+      await this.close()
+      throw error
+    }
+    this.#booted = true
+    this.#reported = this.state
+  }
+
+  async subscribe (target: Target): Promise<void> {
+    await this.#of(target).partition.subscribe(target)
+  }
+
+  unsubscribe (target: Target): void {
+    const index = this.#indexOf(target)
+    const channel = this.#keys[index]?.channel(target)
+    if (channel !== undefined) this.#places.get(index)?.partition.subscriptions.unsubscribe(channel)
+  }
+
+  interrupted (target: Target): boolean {
+    const index = this.#indexOf(target)
+    const channel = this.#keys[index]?.channel(target)
+    return channel !== undefined && (this.#places.get(index)?.partition.subscriptions.interrupted(channel) ?? false)
+  }
+
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
+    return await this.#open.publish(targets, envelope)
+  }
+
+  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
+    return await this.#open.append(targets, envelope, key)
+  }
+
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    return await this.#open.history(group, since, limit)
+  }
+
+  position (group: string): LogPosition | undefined {
+    return this.#places.get(this.#indexOf(groupTarget(group)))?.partition.position(group)
+  }
+
+  async secret (candidate: string): Promise<string> {
+    return await this.#open.secret(candidate)
+  }
+
+  async syncMember (group: string, connectionId: string): Promise<void> {
+    const { partition, local } = this.#of(groupTarget(group))
+    local.membersChanged(group)
+    await partition.register()
+    await partition.members.sync(group, connectionId)
+  }
+
+  async syncUser (userId: string): Promise<number> {
+    const { partition } = this.#of({ kind: 'user', name: userId })
+    await partition.register()
+    return await partition.users.sync(userId)
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await this.#of(everyone).partition.blocks.set(name, forMs)
+  }
+
+  async blocks (): Promise<readonly Block[]> {
+    return await this.#of(everyone).partition.blocks.list()
+  }
+
+  async count (group: string): Promise<number> {
+    return await this.#open.count(group)
+  }
+
+  async members (group: string): Promise<Member[]> {
+    return await this.#open.members(group)
+  }
+
+  stats (): Record<string, number> {
+    if (this.#links === undefined || this.#writer === undefined) return {}
+    const partitions = [...this.#places.values()].map(({ partition }) => partition.stats())
+    return {
+      ...sumStats([...partitions, ...this.#writer.stats()]),
+      ...this.#links.stats(),
+      redisUp: Number(this.#links.complete),
+      partitionsOpen: partitions.length
+    }
+  }
+
+  async close (): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    this.#booting.reject(new WebsocketGroupsError('WSG_CLOSED'))
+    clearInterval(this.#claimTimer)
+    this.#writer?.close()
+    await Promise.all([...this.#places.values()].map(async ({ partition }) => await partition.close()))
+    await this.#links?.close()
+  }
+
+  get #open (): ClusterWriter {
+    if (this.#writer !== undefined && !this.#closed) return this.#writer
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+  }
+
+  #indexOf (target: Target): number {
+    return this.#writer?.partitionOf(target) ?? 0
+  }
+
+  #of (target: Target): Place {
+    return this.#place(this.#open.partitionOf(target))
+  }
+
+  #place (index: number): Place {
+    const known = this.#places.get(index)
+    if (known !== undefined) return known
+    const [command, subscribe, keys] = [this.#links?.command[index], this.#links?.subscribe[index], this.#keys[index]]
+    if (command === undefined || subscribe === undefined || keys === undefined || this.#local === undefined) {
+      throw new RangeError(`there is no partition ${index}`)
+    }
+    const local = new PartitionInstance(this.#local, () => this.#changed())
+    const partition = new Partition({ command, subscribe }, this.#options, keys, local, this.#open.of(index))
+    const place = { partition, local }
+    this.#places.set(index, place)
+    this.#byTag.set(this.#tags[index] ?? '', partition)
+    return place
+  }
+
+  #tagOf (channel: Buffer): string {
+    return channel.toString('latin1', this.#tagAt, channel.indexOf(0x7d, this.#tagAt))
+  }
+
+  #failed (error: Error): void {
+    if (isFinal(error)) this.#booting.reject(refused(error))
+    this.#local?.log.debug({ err: error }, 'Redis link error')
+  }
+
+  #refuse (error: Error): void {
+    this.#booting.reject(error)
+  }
+
+  #changed (): void {
+    const links = this.#links
+    if (links === undefined || this.#closed) return
+    if (!this.#claimed && links.command.at(-1)?.up === true) void this.#claim(this.#options.keyPrefix)
+    const { state } = this
+    if (state === 'up') this.#booting.resolve()
+    if (!this.#booted || state === this.#reported) return
+    this.#reported = state
+    this.#local?.stateChanged()
+  }
+
+  /** Never rejects. */
+  async #claim (keyPrefix: string): Promise<void> {
+    const link = this.#links?.command.at(-1)
+    if (link === undefined || this.#claiming) return
+    this.#claiming = true
+    try {
+      await claim(link, keyPrefix, this.#tags.length)
+      this.#claimed = true
+    } catch (error) {
+      this.#local?.log.debug({ err: error }, 'the division of keys was not claimed')
+      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) {
+        this.#refusal = error as Error
+        this.#refuse(this.#refusal)
+      }
+    }
+    this.#claiming = false
+    this.#changed()
+  }
+}
+
+const everyone: Target = { kind: 'all', name: '' }
+
+function groupTarget (name: string): Target {
+  return { kind: 'group', name }
+}
