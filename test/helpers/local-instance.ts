@@ -33,7 +33,7 @@ export class Local implements LocalInstance {
 
   deliver (envelope: Envelope): void { this.received.push(envelope) }
   gap (): void {}
-  logged (): boolean { return false }
+  logged (group: string): boolean { return group.startsWith('logged') }
   member (group: string, connectionId: string): Member | undefined { return this.#groups.get(group)?.get(connectionId) }
   memberIds (group: string): Iterable<string> { return this.#groups.get(group)?.keys() ?? [] }
   connectionsOf (userId: string): number { return this.users.get(userId) ?? 0 }

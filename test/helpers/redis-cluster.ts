@@ -65,7 +65,9 @@ async function startNode (t: Test, folder: string, nodeTimeoutMs: number): Promi
       '--dbfilename', `dump-${busPort}.rdb`,
       // The default, the port plus 10,000, may be taken. Replicas are synchronized at once, not after five seconds.
       '--cluster-port', String(busPort), '--cluster-node-timeout', String(nodeTimeoutMs), '--repl-diskless-sync-delay', '0',
-      '--cluster-allow-replica-migration', 'no'
+      '--cluster-allow-replica-migration', 'no',
+      // Else a master that is out stops all others.
+      '--cluster-require-full-coverage', 'no'
     ]
   })
   const id = await redis.admin.cluster('MYID')

@@ -12,6 +12,8 @@ import { readSlotMap, type SlotMap } from './slot-map.ts'
 const pollMs = 5_000
 const minRetryMs = 25
 const maxRetryMs = 500
+/** How soon after the last look one is worth while because a master does not answer. */
+const suspectMs = 250
 /** How long one node may take to answer. */
 const askMs = 1_000
 /** A master without slots is left after this long: it may get some back. */
@@ -53,6 +55,8 @@ export class ClusterLinks implements Router {
   #lastRefreshAt = -Infinity
   #retryMs = minRetryMs
   #timer: NodeJS.Timeout | undefined
+  /** The master that may have been replaced: it is asked last. */
+  #suspect: Link | undefined
   #failure: Error | undefined
   #closed = false
   #refreshes = 0
@@ -106,6 +110,11 @@ export class ClusterLinks implements Router {
     await this.#refresh(link)
   }
 
+  suspect (link: Link): void {
+    this.#suspect = link
+    if (performance.now() - this.#lastRefreshAt > suspectMs) void this.#refresh()
+  }
+
   async close (): Promise<void> {
     this.#closed = true
     clearTimeout(this.#timer)
@@ -146,7 +155,8 @@ export class ClusterLinks implements Router {
 
   /** Who can be asked: masters that answer, the given one first, then all other nodes that are known. */
   * #askable (first: Link | undefined): Iterable<() => Promise<SlotMap>> {
-    const masters = [...this.#masters.values()].filter(({ command }) => command.up)
+    const up = [...this.#masters.values()].filter(({ command }) => command.up)
+    const masters = up.filter(({ command, subscribe }) => this.#suspect !== command && this.#suspect !== subscribe)
     const start = masters.findIndex(({ command, subscribe }) => first !== undefined && (command === first || subscribe === first))
     // Another one each time, as a node may have an old view.
     const at = start === -1 ? this.#refreshes : start
@@ -154,6 +164,7 @@ export class ClusterLinks implements Router {
       const { command, address } = masters[(at + n) % masters.length] as Master
       yield async () => await command.run(async redis => await readSlotMap(redis, address), askMs)
     }
+    this.#suspect = undefined
     const asked = new Set(masters.map(({ address }) => nameOf(address)))
     for (const address of [...this.#nodes, ...this.#source.nodes]) {
       if (asked.has(nameOf(address))) continue

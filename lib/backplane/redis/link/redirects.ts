@@ -18,6 +18,12 @@ export function redirectOf (error: unknown): Redirect | undefined {
   return message.startsWith('ASK ') || message.startsWith('TRYAGAIN') ? 'later' : undefined
 }
 
+/** Whether the master that answered so, or did not answer, may have been replaced. */
+export function isSuspicious (error: unknown): boolean {
+  if (!(error instanceof WebsocketGroupsError)) return false
+  return error.code === 'WSG_TIMEOUT' || (error.cause instanceof Error && error.cause.message.startsWith('CLUSTERDOWN'))
+}
+
 const shardedScripts = new WeakMap<Script, Script>()
 
 /** The script as it is on a cluster, where messages go by sharded pub/sub. */

@@ -3,7 +3,7 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
 import type { Link as DirectLink, LinkEvents } from './link.ts'
 import type { Link } from './port.ts'
-import { redirectOf, shardedScript } from './redirects.ts'
+import { isSuspicious, redirectOf, shardedScript } from './redirects.ts'
 import type { Script } from './script.ts'
 
 /** Calls of one partition that may wait for its new master. */
@@ -25,6 +25,8 @@ interface Held {
 export interface Router {
   /** This server says that the slot is not its own: asks where it is now. Resolves when the routes are set by the answer; never rejects. */
   moved (link: DirectLink): Promise<void>
+  /** This server does not answer, or says that it has lost sight of the others: maybe another one took its place. */
+  suspect (link: DirectLink): void
 }
 
 /**
@@ -182,7 +184,9 @@ export class RoutedLink implements Link {
     try {
       return await call(link, leftMs)
     } catch (error) {
-      if (redirectOf(error) === 'moved') this.#moved(link)
+      const redirect = redirectOf(error)
+      if (redirect === 'moved') this.#moved(link)
+      else if (redirect === undefined && isSuspicious(error)) this.#router.suspect(link)
       throw error
     } finally {
       this.#flying--
