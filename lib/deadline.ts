@@ -16,7 +16,7 @@ export function deferred<Value = void> (): Deferred<Value> {
 
 /**
  * Settles as `promise` does, or with what `onLate` returns or throws when `promise` takes longer than `ms` milliseconds. What `promise`
- * does after that is ignored, a rejection too. The timer keeps the process alive, so that whoever waits is answered.
+ * does after that is ignored, a rejection too. The timer keeps the process alive, so that the waiting caller gets an answer.
  */
 export async function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms: number, onLate: () => Late): Promise<Value | Late> {
   let timer: NodeJS.Timeout | undefined
@@ -33,5 +33,35 @@ export async function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms
     return await Promise.race([promise, late])
   } finally {
     clearTimeout(timer)
+  }
+}
+
+/** A timer that is later than this tells of a process that was busy, and one that is so late after that of a process that still is. */
+const lateMs = { first: 10, next: 100 } as const
+const maxGraces = 10
+
+/**
+ * As `withDeadline`, for something that waits in a queue: the deadline starts anew while `progress()` changes from one `ms` to the next, as
+ * it is for whoever does the work and not for those who wait before. A process that was busy gets as long again, up to `ms`, to notice what
+ * was done meanwhile.
+ */
+export async function withProgress<Value> (
+  promise: PromiseLike<Value>, ms: number, progress: () => number, onLate: () => never
+): Promise<Value> {
+  const late = Symbol('late')
+  let [waitMs, least, graces]: [number, number, number] = [ms, lateMs.first, 0]
+  for (let before = progress(); ;) {
+    const dueAt = performance.now() + waitMs
+    const outcome = await withDeadline(promise, waitMs, () => late)
+    if (outcome !== late) return outcome as Value
+    const busyMs = performance.now() - dueAt
+    if (progress() !== before) {
+      before = progress();
+      [waitMs, least, graces] = [ms, lateMs.first, 0]
+    } else if (busyMs > least && graces < maxGraces) {
+      [waitMs, least, graces] = [Math.min(busyMs, ms), lateMs.next, graces + 1]
+    } else {
+      onLate()
+    }
   }
 }

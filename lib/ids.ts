@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 const connectionId = /^([0-9A-Za-z]{10})\.[0-9a-z]{1,11}$/
 
-/** Draws the id of an instance: ten characters of base 62, one of 8 * 10^17, anew at every boot. */
+/** Draws the id of an instance: ten characters of base 62, one of 8 * 10^17, drawn again at every boot. */
 export function drawId (): string {
   let id = ''
   while (id.length < 10) {

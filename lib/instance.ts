@@ -3,6 +3,7 @@ import type { Backplane, Envelope, LocalInstance } from './backplane/backplane.t
 import { LocalConnection } from './connection/connection.ts'
 import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
+import { drainSlowly } from './connection/drain-slowly.ts'
 import type { RefreshedConnection } from './connection/token-refresh.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { GapReport } from './delivery/gap-report.ts'
@@ -13,15 +14,18 @@ import type { Gate } from './groups/gate.ts'
 import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
+import { metricsSnapshot } from './metrics/snapshot.ts'
+import type { MetricsSnapshot } from './metrics/types.ts'
+import { check, integer, maxTimerMs } from './options/rules.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
 import type { Health, Identity, Stats } from './types.ts'
-import { partsOf, type Parts } from './parts.ts'
+import { partsOf, type Parts } from './groups/parts.ts'
 
 /** What a route knows of a socket that it opens. */
-export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed'> & {
+export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'route'> & {
   /** What the upgrade was admitted with; `undefined` where nobody looked at it. */
   readonly admission: Admission | undefined
 }
@@ -42,9 +46,13 @@ export class Instance {
   readonly #departures = new Departures()
   readonly #gapReport: GapReport
   readonly #host: ConnectionHost<LocalConnection>
+  #status: Pick<Health, 'status' | 'since'> = { status: 'down', since: Date.now() }
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
+  #drainedSlowly: Promise<void> | undefined
+  /** Ends the slow drain: the application closes. */
+  readonly #closing = new AbortController()
 
   constructor (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger) {
     const parts = partsOf(options, backplane, appLog)
@@ -54,12 +62,14 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
-    this.registry = new GroupRegistry({ ...parts, health: () => this.#health(), stats: () => this.#stats() })
+    const reports = { health: () => this.#health(), stats: () => this.#stats(), metrics: () => this.#metrics() }
+    this.registry = new GroupRegistry({ ...parts, ...reports, drain: this.#drainSlowly.bind(this) })
     this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
     this.#host = {
       enter: connection => parts.membership.connectionOpened(connection),
+      setInfo: async (connection, info) => await parts.membership.setInfo(connection, info),
       lost: (group, reason) => this.#gapReport.add(group, reason),
       release: async connection => {
         this.#expiry.remove(connection)
@@ -102,7 +112,7 @@ export class Instance {
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane
     if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
-    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: policies for outages apply')
+    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: the outage policies apply')
   }
 
   /**
@@ -127,7 +137,7 @@ export class Instance {
     // Blocked since it was admitted.
     if (init.identity !== null && this.#parts.blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, blockedReason)
     // The upgrade passed the guard before the shutdown began, so no batch of the shutdown has this connection.
-    if (this.#phase === 'closing') connection.closeForFault(this.#options.shutdownCode)
+    if (this.#phase === 'closing') connection.closeForFault(this.#shutdownCode)
     return connection
   }
 
@@ -143,12 +153,28 @@ export class Instance {
     this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
 
-  /** Takes no new connections and closes those there are. Idempotent. */
+  /** Takes no new connections and closes those there are, at once. Idempotent. */
   async drain (): Promise<void> {
-    const { shutdownCode, closeGraceMs } = this.#options
     this.#phase = 'closing'
-    this.#drained ??= drainConnections([...this.#parts.hub.connections.values(), ...this.#departures], shutdownCode, closeGraceMs)
+    this.#closing.abort()
+    const connections = [...this.#parts.hub.connections.values(), ...this.#departures]
+    this.#drained ??= drainConnections(connections, this.#shutdownCode, this.#options.closeGraceMs)
     await this.#drained
+  }
+
+  /** The same, over so many milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  async #drainSlowly (overMs: number): Promise<void> {
+    check('drain({ overMs })', overMs, integer(0, maxTimerMs, 'ms'))
+    this.#phase = 'closing'
+    const connections = this.#parts.hub.connections.values()
+    this.#drainedSlowly ??= drainSlowly(connections, { overMs, graceMs: this.#options.closeGraceMs, signal: this.#closing.signal })
+    await this.#drainedSlowly
+    this.#log.info({ connections: this.#parts.hub.connections.size }, 'drained')
+  }
+
+  /** Who was closed to come back to another instance is told so by those closed later, too. */
+  get #shutdownCode (): CloseCode {
+    return this.#drainedSlowly === undefined ? this.#options.shutdownCode : CloseCode.ServiceRestart
   }
 
   async close (): Promise<void> {
@@ -164,8 +190,10 @@ export class Instance {
   #health (): Health {
     const { state, name, problems } = this.#backplane
     const closing = this.#phase === 'closing'
+    const status = closing ? 'closing' : state
+    if (status !== this.#status.status) this.#status = { status, since: Date.now() }
     return {
-      status: closing ? 'closing' : state,
+      ...this.#status,
       ready: this.ready,
       instanceId: this.#parts.instanceId,
       backplane: name,
@@ -188,6 +216,10 @@ export class Instance {
       ...cache.stats(),
       ...this.#backplane.stats()
     }
+  }
+
+  #metrics (): MetricsSnapshot {
+    return metricsSnapshot(this.#stats(), this.metrics)
   }
 
   #asLocalInstance (): LocalInstance {
@@ -214,8 +246,9 @@ export class Instance {
 
   #stateChanged (): void {
     const { state, problems } = this.#backplane
-    if (state !== 'up') return this.#log.warn({ state, problems }, 'backplane trouble')
-    this.#log.info('backplane is up')
+    this.#health()
+    if (state !== 'up') return this.#log.warn({ state, problems }, 'the backplane is not up')
+    this.#log.info('the backplane is up')
     // Blocks that others made meanwhile did not reach this instance.
     void this.#parts.blocks.load()
     // The members of this instance are stored again. Whoever read a list before that lacks them.

@@ -1,5 +1,13 @@
-/** Counters since boot. Their names are those of the public `registry.stats()`. */
+import { CloseCodes } from './metrics/close-codes.ts'
+import { Timings } from './metrics/timings.ts'
+import { Traffic } from './metrics/traffic.ts'
+
+/** Counters since boot, under the names of the public `registry.stats()`; what is no single number is in `registry.metrics()` alone. */
 export class Metrics {
+  // Behind getters, so that a copy of an instance's counters has numbers alone.
+  readonly #timings = new Timings()
+  readonly #traffic = new Traffic()
+  readonly #closeCodes = new CloseCodes()
   connectionsOpened = 0
   connectionsClosed = 0
   /** Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance is not ready; the reasons follow. */
@@ -22,7 +30,7 @@ export class Metrics {
   userLimitsLocal = 0
   /** Requests of framed clients that waited, because of `limits.requests`, `limits.replays` or `limits.tokens`. */
   requestsDelayed = 0
-  /** Members that lists did not show, because of `limits.presenceEntriesPerUser` or `limits.presenceBytes`. */
+  /** Members that lists did not show, because of `limits.presenceBytes` or as there were more than 1,000. */
   memberEntriesLeftOut = 0
   /** Joins that failed because of `limits.newGroupsPerMinute`. */
   newGroupsRefused = 0
@@ -69,4 +77,22 @@ export class Metrics {
   resumesRefused = 0
   /** Replies to other instances that could not be sent. */
   repliesLost = 0
+
+  get timings (): Timings {
+    return this.#timings
+  }
+
+  get traffic (): Traffic {
+    return this.#traffic
+  }
+
+  get closeCodes (): CloseCodes {
+    return this.#closeCodes
+  }
+
+  /** A connection is closed, and its callbacks are done. */
+  connectionClosed (code: number): void {
+    this.connectionsClosed++
+    this.#closeCodes.add(code)
+  }
 }

@@ -6,7 +6,7 @@ import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
   AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History,
-  HistoryOptions, JoinOptions, JoinResult, MemberList, ReadOptions, Registry, Stats
+  HistoryOptions, JoinOptions, JoinResult, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Registry, Stats
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -18,6 +18,8 @@ export interface RegistryParts {
   readonly commands: ConnectionCommands
   readonly health: () => Health
   readonly stats: () => Stats
+  readonly metrics: () => MetricsSnapshot
+  readonly drain: (overMs: number) => Promise<void>
 }
 
 /** What applications get as `app.registry`: the public methods and nothing else. */
@@ -99,6 +101,10 @@ export class GroupRegistry implements Registry {
     return await this.#parts.reads.count(group, options)
   }
 
+  async presence (group: string, options?: ReadOptions & PageOptions): Promise<PresenceList> {
+    return await this.#parts.reads.presence(group, options)
+  }
+
   async members (group: string, options?: ReadOptions): Promise<MemberList> {
     return await this.#parts.reads.members(group, options)
   }
@@ -107,11 +113,19 @@ export class GroupRegistry implements Registry {
     return await this.#parts.reads.history(group, options)
   }
 
+  async drain ({ overMs }: { readonly overMs: number }): Promise<void> {
+    await this.#parts.drain(overMs)
+  }
+
   health (): Health {
     return this.#parts.health()
   }
 
   stats (): Stats {
     return this.#parts.stats()
+  }
+
+  metrics (): MetricsSnapshot {
+    return this.#parts.metrics()
   }
 }

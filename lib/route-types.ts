@@ -3,7 +3,7 @@ import type { FastifyRequest, FastifySchema, preHandlerAsyncHookHandler } from '
 import type { IncomingMessage } from 'node:http'
 import type { Connection, Identity, LossReason, Registry } from './types.ts'
 
-/** Turns a token into an identity. Throws, or returns anything but an object, when the token is no good. */
+/** Turns a token into an identity. Throws, or returns anything but an object, when the token is invalid. */
 export type Authenticate<Who = Identity> =
   (token: string, request: FastifyRequest) => Who | null | undefined | Promise<Who | null | undefined>
 
@@ -54,14 +54,17 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /**
    * Messages of a group are lost to this connection, between what it got and what it gets next. Clients of the framed protocol are told by
-   * the protocol; others hear of it only if the service tells them, or closes them so that they load what they show anew. Takes its turn
+   * the protocol; others hear of it only if the service tells them, or closes them so that they reload what they show. Takes its turn
    * with the messages. Throwing is for `onError`, as in `onMessage`.
    */
   onGap?: ((connection: Connection<Params, Who>, group: string, gap: { readonly reason: LossReason }) => Awaitable<unknown>) | undefined
   /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */
   mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
-  /** Tells framed clients who is in their groups, who comes and who goes, see docs/presence.md. @default false */
-  presence?: boolean | undefined
+  /**
+   * Tells framed clients who is in their groups, who comes and who goes, see docs/presence.md; `count`: only how many, at most once a
+   * second. @default false
+   */
+  presence?: boolean | 'count' | undefined
 }
 
 /** The parameters of a path: `'/ws/:org/:room'` gives `{ org: string, room: string }`. */
@@ -106,7 +109,7 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError'] | undefined
   readonly onGap?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onGap'] | undefined
   readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin'] | undefined
-  readonly presence?: boolean | undefined
+  readonly presence?: ConnectionCallbacks['presence'] | undefined
   /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
   readonly history?: number | undefined
 }

@@ -16,8 +16,10 @@ import { fileURLToPath } from 'node:url'
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const dist = join(root, 'dist')
 const stamp = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', 'build.sha256')
+/** The optional plugins. */
+const operations = ['metrics', 'health']
 /** What package.json exports, without extension. */
-const entries = ['plugin', 'lib/client/index', 'test/contract/suite']
+const entries = ['plugin', 'lib/client/index', 'test/contract/suite', ...operations.map(name => `lib/operations/${name}`)]
 const outputs = [
   ...['esm', 'cjs'].flatMap(half => entries.flatMap(entry => [`${half}/${entry}.js`, `${half}/${entry}.d.ts`])),
   'cjs/package.json', 'client.min.js', 'client.global.min.js'

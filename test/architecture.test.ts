@@ -6,8 +6,8 @@ import ts from 'typescript'
 // A file imports from its own layer and from those below it, in types too: what a type names is a dependency.
 const LAYERS: ReadonlyArray<readonly string[]> = [
   [
-    'lib/types.ts', 'lib/log-types.ts', 'lib/route-types.ts', 'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts',
-    'lib/bounded-map.ts', 'lib/rate.ts', 'lib/protocol/'
+    'lib/types.ts', 'lib/connection-types.ts', 'lib/registry-types.ts', 'lib/route-types.ts', 'lib/errors.ts', 'lib/ids.ts',
+    'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/metrics/', 'lib/protocol/'
   ],
   ['lib/group-name.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
   ['lib/options/'],
@@ -18,9 +18,10 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/presence/', 'lib/publisher.ts'],
   ['lib/groups/'],
   ['lib/registry.ts'],
-  ['lib/parts.ts', 'lib/instance.ts'],
+  ['lib/instance.ts'],
   ['lib/http/'],
   ['plugin.ts'],
+  ['lib/operations/'],
   ['lib/client/']
 ]
 
@@ -29,7 +30,7 @@ const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
   ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
   ['membership/', 'log/', 'publish.ts'],
-  ['writer.ts', 'claim.ts', 'partition-instance.ts'],
+  ['writer.ts', 'claim.ts', 'partition-instance.ts', 'partition-options.ts'],
   ['cluster-writer.ts', 'partition.ts'],
   ['standalone-writer.ts', 'single.ts', 'router.ts'],
   ['index.ts']

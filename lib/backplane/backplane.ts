@@ -52,6 +52,8 @@ export interface Envelope {
   readonly kind: 'message' | 'presence' | 'request' | 'reply'
   /** The target this copy was published to. */
   readonly target: Target
+  /** When it was made, in milliseconds since 1970, by the clock of its origin. */
+  readonly sentAt?: number | undefined
   /** It was published to several targets at once: a connection in more than one of them gets it once. */
   readonly shared: boolean
   /**
@@ -212,9 +214,9 @@ export interface Backplane {
    */
   position (group: string): LogPosition | undefined
   /**
-   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of whoever asked first. With it an
-   * instance accepts what another one signed for a client; without it, clients that come back to another instance may get less of what they
-   * missed.
+   * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of the instance that asked first.
+   * With it an instance accepts what another one signed for a client; without it, clients that come back to another instance may get less
+   * of what they missed.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   secret? (candidate: string): Promise<string>
@@ -232,7 +234,7 @@ export interface Backplane {
    */
   syncUser (userId: string): Promise<number>
   /**
-   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for so many milliseconds; 0 takes it off. The list outlives the
+   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for that many milliseconds; 0 takes it off. The list outlives the
    * instances. Resolves with `false`, and changes nothing, when there are `maxBlocks` others on it.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */

@@ -5,7 +5,7 @@ import type { LogPosition } from './backplane.ts'
 const bytesPerPosition = 18
 const epochBytes = 8
 
-/** Before the first message of whatever log comes: what a reader holds that has seen none. */
+/** Before the first message of any log: where a reader stands that has seen no message yet. */
 export const logStart: LogPosition = { epoch: '', offset: 0, nonce: 0 }
 
 export function formatPosition ({ epoch, offset, nonce }: LogPosition): string {

@@ -1,4 +1,5 @@
 import { framedProtocol, type ClientFrame, type HelloFrame, type WelcomeFrame } from '../protocol/frames.ts'
+import { maxTimerMs } from './backoff.ts'
 import { ClientError, type ErrorDetails } from './errors.ts'
 import { parseFrame, type Frame } from './payload.ts'
 import { Liveness } from './liveness.ts'
@@ -6,7 +7,7 @@ import type { WebSocketClass, WebSocketLike } from './types.ts'
 
 /** Tells the server that the client gives up this connection and comes back. A page may close with 1000 and 3000 to 4999 alone. */
 const givenUp = 4000
-/** The reason of a connection that nothing came on any more. */
+/** The reason for dropping a connection on which nothing came any longer. */
 export const silence = 'no sign of life'
 
 export interface AttemptHost {
@@ -14,15 +15,28 @@ export interface AttemptHost {
   hello (): Omit<HelloFrame, 'type'>
   welcomed (frame: WelcomeFrame): void
   received (frame: Frame): void
+  /** The server wants the client back after this time. */
+  comeBack (afterMs: number): void
   /** Called once, as the last one, but not after `close()`. `error` says why there was no welcome. */
   lost (code: number, reason: string, error?: ClientError): void
   failed (error: ClientError): void
+}
+
+interface Answer { readonly statusCode: number, readonly headers: Readonly<Record<string, string | undefined>> }
+
+/** What the class of ws has beyond that of browsers. */
+interface NodeSocket extends WebSocketLike {
+  terminate?: () => void
+  on?: (name: 'unexpected-response', listener: (request: unknown, answer: Answer) => void) => void
+  readonly _socket?: { bytesRead?: number } | null
 }
 
 export interface AttemptOptions {
   readonly protocols: readonly string[]
   readonly WebSocket: WebSocketClass
   readonly timeoutMs: number
+  /** Never rejects. */
+  readonly ready?: Promise<void> | '' | false | undefined
 }
 
 /** One attempt to connect, and the connection that comes of it. Once it is over, its host hears nothing of its socket. */
@@ -31,7 +45,7 @@ export class ConnectionAttempt {
   readonly #host: AttemptHost
   readonly #patience: number
   readonly #timer: ReturnType<typeof setTimeout>
-  #socket: (WebSocketLike & { terminate?: () => void, _socket?: { bytesRead?: number } | null }) | undefined
+  #socket: NodeSocket | undefined
   #liveness: Liveness | undefined
   #refusal: ErrorDetails = {}
   #over = false
@@ -79,27 +93,37 @@ export class ConnectionAttempt {
   }
 
   async #open (url: string): Promise<void> {
-    const { WebSocket, protocols } = this.#options
+    const { WebSocket, protocols, ready } = this.#options
     try {
+      if (ready) await ready
       const token = await this.#host.token()
       if (!this.#over) this.#listen(this.#socket = new WebSocket(url, [framedProtocol, ...protocols, ...token ? ['bearer', token] : []]))
     } catch (cause) {
-      // The constructor throws, too: for a token with characters that no header may hold, say.
-      this.#end(1006, '', cause instanceof ClientError ? cause : new ClientError('CONNECT_FAILED', String(cause), { cause }))
+      // The constructor throws for what no attempt can change, as the token was looked at: an insecure address in a secure page, say.
+      this.#end(1006, '', cause instanceof ClientError ? cause : new ClientError('ADDRESS_UNUSABLE', String(cause), { cause }))
     }
   }
 
-  #listen (socket: WebSocketLike): void {
+  #listen (socket: NodeSocket): void {
     socket.onopen = () => {
       if (socket.protocol === framedProtocol) this.send(JSON.stringify({ type: 'hello', ...this.#host.hello() } satisfies ClientFrame))
-      else this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `no ${framedProtocol} server`))
+      else this.#unsupported()
     }
     socket.onmessage = ({ data }: { data: unknown }) => this.#receive(data)
     socket.onerror = ({ message, error }: { message?: string, error?: unknown }) => {
       // ws tells the HTTP status, browsers do not.
       const [, status] = /response: (\d+)/.exec(message ?? '') ?? []
       this.#refusal = { status: status ? Number(status) : undefined, cause: error }
+      if (/subprotocol/.test(message ?? '')) this.#unsupported()
     }
+    // ws alone tells the headers of an answer that is no upgrade, and leaves the rest to this listener.
+    socket.on?.('unexpected-response', (_request, { statusCode: status, headers }) => {
+      this.#refusal = { status }
+      const after = headers['retry-after']
+      const afterMs = after ? +after * 1_000 || Date.parse(after) - Date.now() : 0
+      if (afterMs > 0 && (status === 429 || status === 503)) this.#host.comeBack(Math.min(afterMs, maxTimerMs))
+      this.drop(1006, '')
+    })
     socket.onclose = ({ code, reason }: { code: number, reason: string }) => this.#end(code, reason)
   }
 
@@ -107,11 +131,19 @@ export class ConnectionAttempt {
     this.#liveness?.seen()
     try {
       const frame = parseFrame(data)
-      if (frame.type === 'welcome' && !this.#liveness) this.#welcome(frame)
-      else this.#host.received(frame)
+      if (this.#liveness) this.#host.received(frame)
+      else if (frame.type === 'welcome') this.#welcome(frame)
+      // Before its welcome a server says nothing else.
+      else if (frame.type !== 'pong') this.#unsupported()
     } catch (cause) {
-      this.#host.failed(new ClientError('BAD_FRAME', 'not a frame', { cause }))
+      if (!this.#liveness) return this.#unsupported()
+      this.#host.failed(new ClientError('BAD_FRAME', 'the server sent an invalid frame', { cause }))
     }
+  }
+
+  /** The route is one of another kind. */
+  #unsupported (): void {
+    this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `the route does not speak ${framedProtocol}`))
   }
 
   #welcome (frame: WelcomeFrame): void {
@@ -128,7 +160,7 @@ export class ConnectionAttempt {
     const { status } = this.#refusal
     this.#host.lost(code, reason, error ?? (this.#liveness
       ? undefined
-      : new ClientError('CONNECT_FAILED', `no connection: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
+      : new ClientError('CONNECT_FAILED', `could not connect: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
   }
 
   #release (): void {

@@ -7,7 +7,8 @@ import { toPayload, type Frame } from './payload.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { Joins } from './joins.ts'
 import { Positions } from './positions.ts'
-import { closed, SendQueue } from './send-queue.ts'
+import { closed, quiet, SendQueue } from './send-queue.ts'
+import { TabLock } from './tab-lock.ts'
 import { Token } from './token.ts'
 import type { Ack, Address, ClientEvents, ConnectOptions, Data, Member, SendOptions, State, WebSocketClass } from './types.ts'
 
@@ -22,6 +23,8 @@ export class Client extends Emitter<ClientEvents> {
   readonly #dispatcher: Dispatcher
   readonly #storage: ConnectOptions['storage']
   readonly #storageKey: string
+  readonly #lock = new TabLock()
+  readonly #keep: ConnectOptions['keep']
   #connectionId: string | undefined
   #session: string | undefined
 
@@ -30,13 +33,18 @@ export class Client extends Emitter<ClientEvents> {
     super()
     const { location, WebSocket: native } = globalThis as { location?: { readonly href: string }, WebSocket?: WebSocketClass }
     const WebSocket = options.WebSocket ?? native
-    const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws'))
+    // A fragment is no part of what a server is asked for, and every WebSocket class refuses it.
+    const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws').replace(/#.*/, ''))
     if (!urls[0] || !WebSocket) throw new TypeError('no address, or no option WebSocket')
+    const foreign = urls.find(url => !/^wss?:/.test(url))
+    if (foreign) throw new TypeError(`not ws: or wss: ${foreign}`)
     this.#storage = options.storage
+    this.#keep = options.keep
     this.#storageKey = `wsg:${urls[0]}`
     const saved = this.#load()
     this.#session = options.session ?? saved.session
-    this.#positions = new Positions(options.positions ?? saved.positions)
+    const copied = !options.session && saved.session
+    this.#positions = new Positions(options.positions ?? (this.#keep === 'session' ? {} : saved.positions))
     this.#sendQueue = new SendQueue(options.queue)
 
     const failed = (error: ClientError): void => this.#fail(error)
@@ -62,6 +70,8 @@ export class Client extends Emitter<ClientEvents> {
       protocols: options.protocols ?? [],
       timeoutMs: options.connectTimeoutMs ?? 15_000,
       reconnect: options.reconnect,
+      // Before the first hello, which says who this is.
+      ready: copied && this.#lock.take(copied).then(isFree => { if (!isFree) this.#session = undefined }),
       ...defaultBackoff,
       ...options.backoff
     }, token, {
@@ -69,6 +79,7 @@ export class Client extends Emitter<ClientEvents> {
       welcomed: ({ connectionId, session }, attempt) => {
         this.#connectionId = connectionId
         this.#session = session
+        if (this.#storage) void this.#lock.take(session)
         this.#dispatcher.joined.clear()
         this.#sendQueue.attach(attempt, () => this.#joins.joinAgain())
       },
@@ -77,12 +88,17 @@ export class Client extends Emitter<ClientEvents> {
       changed: change => this.#tell('state', change),
       closed: end => {
         this.#save()
+        this.#lock.release()
         this.#sendQueue.close()
         this.#joins.close()
         this.#tell('close', end)
       },
       failed,
-      hidden: () => this.#save()
+      hidden: gone => {
+        this.#save()
+        // A page that holds a lock is not kept for the way back.
+        if (gone) this.#lock.release()
+      }
     })
   }
 
@@ -139,7 +155,7 @@ export class Client extends Emitter<ClientEvents> {
    * does not allow it, with `LEFT` when the group is left before the answer, and with `CLOSED`.
    */
   join (group: string, { since }: { readonly since?: string } = {}): Promise<void> {
-    if (this.state === 'closed') return Promise.reject(closed())
+    if (this.state === 'closed') return quiet(Promise.reject(closed()))
     return this.#joins.join(group, this.state === 'open', since)
   }
 
@@ -160,7 +176,7 @@ export class Client extends Emitter<ClientEvents> {
     if (frame.type === 'ack') {
       this.#sendQueue.answer(frame.id, frame)
     } else if (frame.type === 'error') {
-      const error = new ClientError(frame.code, frame.message)
+      const error = new ClientError(frame.code, frame.message, { details: frame.details })
       if (!this.#sendQueue.answer(frame.id, {}, error)) this.#fail(error)
     } else if (frame.type === 'reconnect') {
       // The server may not handle what is sent now: messages wait for the next connection.
@@ -194,7 +210,9 @@ export class Client extends Emitter<ClientEvents> {
 
   #save (): void {
     try {
-      this.#storage?.setItem(this.#storageKey, JSON.stringify({ session: this.#session, positions: this.positions }))
+      this.#storage?.setItem(this.#storageKey, JSON.stringify({
+        session: this.#session, ...this.#keep !== 'session' && { positions: this.positions }
+      }))
     } catch {
       // The storage is full, or may not be used: a later page starts without.
     }

@@ -8,7 +8,7 @@ import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
 import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
-/** After a connection that held for this long, the back-off starts anew. */
+/** After a connection that held for this long, the back-off starts again. */
 const stableMs = 5_000
 
 export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, 'reconnect'> {
@@ -25,7 +25,7 @@ export interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'received' | 
   changed (change: StateChange): void
   closed (closed: Closed): void
   /** The page may be gone after this. */
-  hidden (): void
+  hidden (gone: boolean): void
 }
 
 /**
@@ -72,6 +72,7 @@ export class Connector {
         if (this.#attempt) host.welcomed(frame, this.#attempt)
         this.#enter('open')
       },
+      comeBack: afterMs => this.comeBack(afterMs),
       lost: (code, reason, error) => this.#lost(code, reason, error)
     }
     this.#unwatch = watch({
@@ -86,7 +87,7 @@ export class Connector {
         if (!this.#attempt) this.#wait(options.maxMs)
       },
       hide: gone => {
-        host.hidden()
+        host.hidden(gone)
         // The back/forward cache takes no page that has an open socket.
         if (gone) this.#attempt?.drop(CloseCode.GoingAway, 'hidden')
       }
@@ -104,9 +105,11 @@ export class Connector {
     this.#attempt?.drop(code, reason)
   }
 
-  /** The server is about to close the connection: come back after this time. */
+  /** The server closes the connection, or took none: come back after this time. */
   comeBack (afterMs: number): void {
-    this.#afterMs = afterMs
+    if (afterMs >= 0 && afterMs <= maxTimerMs) this.#afterMs = afterMs
+    // Whoever says so is no server of this protocol, and would be asked without a pause, or never again.
+    else this.#attempt?.drop(CloseCode.BadFrame, `no time to come back after: ${afterMs}`)
   }
 
   close (code: number, reason: string): void {
@@ -134,6 +137,8 @@ export class Connector {
     this.#token.stop()
     this.#host.broken(code)
     const status = error?.status
+    const hopeless = error && this.#isHopeless(error)
+    if (hopeless) return this.#finish(code, reason, { error })
     if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== CloseCode.Normal)) {
       // After 1000 the server is done with this client: it refuses nothing.
       return this.#finish(code, reason, code !== CloseCode.Normal && {
@@ -162,6 +167,11 @@ export class Connector {
     const retryInMs = Math.min(Math.round(delayMs), maxTimerMs)
     this.#timer = setTimeout(() => this.#connect(), retryInMs)
     this.#enter(online() ? 'waiting' : 'offline', { retryInMs, code, reason })
+  }
+
+  /** No other attempt could go better. */
+  #isHopeless ({ code }: ClientError): boolean {
+    return code === 'PROTOCOL_UNSUPPORTED' || code === 'ADDRESS_UNUSABLE' || (code === 'TOKEN_FAILED' && !this.#token.renewable)
   }
 
   #isRefused (code: number, status: number | undefined): boolean {

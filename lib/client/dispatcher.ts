@@ -4,6 +4,8 @@ import { Roster } from './roster.ts'
 import type { JoinedFrame } from '../protocol/frames.ts'
 import type { ClientEvents } from './types.ts'
 
+const maxCopies = 1_000
+
 export interface DispatcherHost {
   tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): void
   /** The server took this connection out of the group. */
@@ -16,6 +18,8 @@ export class Dispatcher {
   readonly joined = new Set<string>()
   readonly roster = new Roster()
   readonly #positions: Positions
+  /** The latest messages to several groups: a break may come between their copies. */
+  readonly #copies = new Set<string>()
   readonly #host: DispatcherHost
 
   constructor (positions: Positions, host: DispatcherHost) {
@@ -27,8 +31,10 @@ export class Dispatcher {
     const { tell } = this.#host
     switch (frame.type) {
       case 'message': {
-        const { group, position } = frame
+        const { group, position, copy } = frame
         if (group && position && this.#positions.has(group, position)) return
+        if (copy && this.#copies.has(copy)) return this.#reached(group, position)
+        if (copy) this.#remember(copy)
         tell('message', { group, data: fromPayload(frame), position })
         return this.#reached(group, position)
       }
@@ -46,6 +52,8 @@ export class Dispatcher {
       case 'presence':
         if (this.roster.change(frame)) tell('presence', frame)
         return
+      case 'count':
+        return tell('count', frame)
       case 'members':
         this.roster.replace(frame.group, frame.members)
         tell('members', frame)
@@ -56,6 +64,12 @@ export class Dispatcher {
     this.joined.delete(group)
     this.roster.delete(group)
     this.#positions.delete(group)
+  }
+
+  #remember (copy: string): void {
+    this.#copies.add(copy)
+    const [oldest = ''] = this.#copies
+    if (this.#copies.size > maxCopies) this.#copies.delete(oldest)
   }
 
   #joined (frame: JoinedFrame): void {

@@ -8,15 +8,17 @@ export type ClientErrorCode =
   | 'CLOSED'
   /** An attempt to connect failed. The client tries again. */
   | 'CONNECT_FAILED'
-  /** The server does not speak the framed protocol. */
+  /** The route does not speak the framed protocol: the client is closed for good. */
   | 'PROTOCOL_UNSUPPORTED'
-  /** The token callback threw. The client tries again. */
+  /** The WebSocket class takes no such address or subprotocol: the client is closed for good. */
+  | 'ADDRESS_UNUSABLE'
+  /** The token callback threw, or gave a token that no subprotocol can hold. The client tries again. */
   | 'TOKEN_FAILED'
   /** The group was left before it was joined. */
   | 'LEFT'
   /** The server refuses this client for good. */
   | 'REFUSED'
-  /** The server sent something that is no frame; the client dropped it. */
+  /** The server sent something other than a frame; the client dropped it. */
   | 'BAD_FRAME'
   /** A handler of this client's events threw. */
   | 'HANDLER_FAILED'
@@ -26,6 +28,7 @@ export interface ErrorDetails {
   readonly closeCode?: number
   readonly status?: number | undefined
   readonly group?: string
+  readonly details?: unknown
 }
 
 /** What this client rejects with, and emits. Programs test `code`; the text is for people. */
@@ -37,6 +40,8 @@ export class ClientError extends Error {
   /** The HTTP status of a refused upgrade. Browsers do not tell it. */
   declare readonly status: number | undefined
   declare readonly group: string | undefined
+  /** What the server's error said beside its text, such as the places where a message did not fit its schema. */
+  declare readonly details: unknown
 
   constructor (code: ClientErrorCode | (string & {}), text: string, details: ErrorDetails = {}) {
     super(text, { cause: details.cause })
@@ -44,5 +49,6 @@ export class ClientError extends Error {
     this.closeCode = details.closeCode
     this.status = details.status
     this.group = details.group
+    this.details = details.details
   }
 }

@@ -1,6 +1,6 @@
 import { ClientError } from './errors.ts'
 import type { Positions } from './positions.ts'
-import { closed, type SendQueue } from './send-queue.ts'
+import { closed, quiet, type SendQueue } from './send-queue.ts'
 
 interface Wanted {
   /** Settles the promise; later calls change nothing. */
@@ -46,16 +46,16 @@ export class Joins {
     if (known) return known
     const wanted = { since } as Wanted
     this.#wanted.set(group, wanted)
-    wanted.promise = new Promise((resolve, reject) => {
+    wanted.promise = quiet(new Promise((resolve, reject) => {
       wanted.settle = error => error ? reject(error) : resolve()
-    })
+    }))
     if (open) this.#ask(group, wanted)
     return wanted.promise
   }
 
   leave (group: string, open: boolean): Promise<void> {
     this.forget(group)
-    return new Promise((resolve, reject) => {
+    return quiet(new Promise((resolve, reject) => {
       const left = (error?: ClientError): void => {
         const last = this.#leaving.get(group) === left && this.#leaving.delete(group)
         // A connection that is gone is in no group.
@@ -69,7 +69,7 @@ export class Joins {
       this.#leaving.set(group, left)
       if (open) this.#requests.ask({ type: 'leave', group }, left)
       else left()
-    })
+    }))
   }
 
   /** The server says that the client left. During a leave that is about the old membership, not about a join that followed. */
@@ -77,11 +77,9 @@ export class Joins {
     if (!this.#leaving.has(group)) this.forget(group)
   }
 
-  forget (group: string, error = new ClientError('LEFT', 'left', { group })): void {
+  forget (group: string, error = new ClientError('LEFT', 'the group was left', { group })): void {
     const wanted = this.#wanted.get(group)
     this.#wanted.delete(group)
-    // The caller left by itself: a `join` that nobody awaits must not become an unhandled rejection.
-    wanted?.promise?.catch(() => {})
     wanted?.settle(error)
   }
 
@@ -100,7 +98,7 @@ export class Joins {
       if (this.#wanted.get(group) !== wanted || code === 'UNKNOWN_OUTCOME') return
       if (error && wanted.settled && /UNAVAILABLE|TIMEOUT/.test(code)) return this.#host.unavailable(error)
       if (error) this.#wanted.delete(group)
-      if (error && wanted.settled) this.#host.failed(new ClientError(code, error.message, { group }))
+      if (error && wanted.settled) this.#host.failed(new ClientError(code, error.message, { group, details: error.details }))
       else wanted.settle(error)
       wanted.settled = true
     })

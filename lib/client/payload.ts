@@ -7,7 +7,7 @@ export type Frame = ServerFrame<MemberInfo>
 /** The caller ignores a frame of an unknown type. @throws {Error} for anything but a frame */
 export function parseFrame (data: unknown): Frame {
   const frame = JSON.parse(data as string) as Frame
-  if (typeof frame.type !== 'string') throw new TypeError('no type')
+  if (typeof frame.type !== 'string') throw new TypeError('a frame must have a type')
   return frame
 }
 
@@ -15,7 +15,7 @@ export function parseFrame (data: unknown): Frame {
 export function toPayload (data: unknown): Payload {
   if (typeof data === 'string') return { data }
   const bytes = data instanceof ArrayBuffer ? new Uint8Array(data) : data
-  if (!(bytes instanceof Uint8Array)) throw new TypeError('neither a string nor bytes')
+  if (!(bytes instanceof Uint8Array)) throw new TypeError('data must be a string or bytes')
   let text = ''
   // In pieces: a call takes some ten thousand arguments at most.
   for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192))

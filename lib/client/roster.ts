@@ -1,6 +1,6 @@
 import type { Member, PresenceChange } from './types.ts'
 
-/** The members of each group, as the server tells them: one for each session. */
+/** The members of each group, as the server tells them: one for each user, or for each session that belongs to none. */
 export class Roster {
   readonly #groups = new Map<string, Map<string, Member>>()
 
@@ -9,29 +9,29 @@ export class Roster {
   }
 
   replace (group: string, members: readonly Member[]): void {
-    // A session that just came back may be listed with its old connection, too: the later one counts.
-    const oldestFirst = [...members].sort((a, b) => a.joinedAt - b.joinedAt)
-    this.#groups.set(group, new Map(oldestFirst.map(member => [member.session, member])))
+    this.#groups.set(group, new Map(members.map(member => [keyOf(member), member])))
   }
 
-  /**
-   * Returns whether the change is news. The leave of a connection whose session is back on another one is not, nor the join of a session
-   * that is here already.
-   */
+  /** Returns whether the change is news: not when only the number of connections is another one, nor for who is there already. */
   change ({ group, event, member }: PresenceChange): boolean {
-    const bySession = this.#groups.get(group) ?? new Map<string, Member>()
-    this.#groups.set(group, bySession)
-    const known = bySession.get(member.session)
-    if (event === 'join') {
-      bySession.set(member.session, member)
-      return !known
+    const members = this.#groups.get(group) ?? new Map<string, Member>()
+    this.#groups.set(group, members)
+    const key = keyOf(member)
+    const known = members.get(key)
+    if (event === 'leave') {
+      members.delete(key)
+      return true
     }
-    if (known && known.connectionId !== member.connectionId) return false
-    bySession.delete(member.session)
-    return true
+    members.set(key, member)
+    return event === 'join' ? !known : JSON.stringify(known?.info) !== JSON.stringify(member.info)
   }
 
   delete (group: string): void {
     this.#groups.delete(group)
   }
+}
+
+/** The two kinds of names must not meet. */
+function keyOf ({ userId, session }: Member): string {
+  return userId === undefined ? `s${session}` : `u${userId}`
 }

@@ -42,21 +42,21 @@ export class SendQueue {
   }
 
   message (payload: Payload, { retry = false }: SendOptions): Promise<Ack> {
-    return new Promise((resolve, reject) => {
+    return quiet(new Promise((resolve, reject) => {
       const { maxMessages, maxBytes } = this.#limits
       const pending = this.#waiting.length + this.#sent.size
       const bytes = payload.data.length
       if (this.#closed) throw closed()
       // A message that is alone may be of any size: the server has a limit of its own.
       const isFull = pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)
-      if (isFull) throw new ClientError('QUEUE_FULL', 'too much')
+      if (isFull) throw new ClientError('QUEUE_FULL', 'too many messages are waiting')
       this.#bytes += bytes
       this.#add(this.#request({ type: 'message', ...payload }, false, (error, ack) => {
         this.#bytes -= bytes
         if (error) reject(error)
         else resolve(ack)
       }, retry))
-    })
+    }))
   }
 
   /** Sends without asking for an answer. Returns `false` when the message has to wait its turn: call `message` then. */
@@ -146,10 +146,16 @@ export class SendQueue {
   }
 }
 
+/** A rejection that nobody awaits must not end the process of the client. */
+export function quiet<Value> (promise: Promise<Value>): Promise<Value> {
+  promise.catch(() => {})
+  return promise
+}
+
 export function closed (): ClientError {
-  return new ClientError('CLOSED', 'closed')
+  return new ClientError('CLOSED', 'the client is closed')
 }
 
 function unknownOutcome (): ClientError {
-  return new ClientError('UNKNOWN_OUTCOME', 'not acknowledged')
+  return new ClientError('UNKNOWN_OUTCOME', 'no answer came before the connection ended')
 }

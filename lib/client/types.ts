@@ -22,10 +22,10 @@ export interface Register {}
 
 export type MemberInfo = Register extends { memberInfo: infer Registered } ? Registered : unknown
 
-/** A member of a group: one connection in it. */
+/** Somebody in a group: a user with all connections, or a session that belongs to no user. */
 export interface Member extends FramedMember<MemberInfo> {}
 
-/** Somebody came or went. */
+/** Somebody came, went, or shows something else of itself. */
 export interface PresenceChange extends Omit<PresenceFrame<MemberInfo>, 'type'> {}
 
 /** This connection is in a group. */
@@ -64,6 +64,8 @@ export interface ClientEvents {
   presence: PresenceChange
   /** All members of a group. Comes after each `joined`, where the route has presence on. */
   members: Omit<MembersFrame<MemberInfo>, 'type'>
+  /** How many members a group has, where the route has `presence: 'count'`. */
+  count: { readonly group: string, readonly count: number }
   joined: Joined
   left: { readonly group: string }
   gap: Gap
@@ -129,8 +131,13 @@ export interface ConnectOptions {
   readonly positions?: Readonly<Record<string, string>> | undefined
   /** The `session` of an earlier client: others then see that client come back. */
   readonly session?: string | undefined
-  /** Keeps `positions` and `session` when the page is hidden, and gives them back at the start. The options of these names win. */
+  /**
+   * Keeps `positions` and `session` when the page is hidden, and gives them back at the start. The options of these names win. A tab that
+   * was duplicated has a copy of the storage, and gets a session of its own.
+   */
   readonly storage?: StorageLike | undefined
+  /** What `storage` keeps. With `session` alone a page that was loaded again is the same client, and gets history anew. @default 'all' */
+  readonly keep?: 'session' | 'all' | undefined
 }
 
 export interface SendOptions {

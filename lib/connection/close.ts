@@ -13,13 +13,13 @@ export const closeReasons: Readonly<Record<CloseCode, string>> = {
   [CloseCode.ServiceRestart]: 'server restarts',
   [CloseCode.TryAgainLater]: 'too many messages before the connection was ready',
   [CloseCode.SlowConsumer]: 'client reads too slowly',
-  [CloseCode.BadFrame]: 'no valid frame',
+  [CloseCode.BadFrame]: 'invalid frame',
   [CloseCode.TokenExpired]: 'token expired',
-  [CloseCode.OtherUser]: 'token of another user',
+  [CloseCode.OtherUser]: 'the token belongs to another user',
   [CloseCode.NoHello]: 'no hello in time'
 }
 
-/** Whether the application wants a client back that it closes with the code: it, or this instance of it, has no use for it now. */
+/** Whether a client that the application closes with this code is to come back: to another instance, or later. */
 export function isForAWhile (code: number): boolean {
   return code === CloseCode.GoingAway || code === CloseCode.ServiceRestart || code === CloseCode.TryAgainLater
 }
@@ -32,9 +32,6 @@ export function isSendableCloseCode (code: number): boolean {
   )
 }
 
-/** After these the application wants its clients back: it, or this instance of it, has no use for them now. */
-export const comeBackCodes: readonly number[] = [CloseCode.GoingAway, CloseCode.ServiceRestart, CloseCode.TryAgainLater]
-
 /** Whether both fit into a close frame. */
 export function isSendableClose (code: unknown, reason: unknown): boolean {
   if (typeof code !== 'number' || typeof reason !== 'string') return false
@@ -44,7 +41,7 @@ export function isSendableClose (code: unknown, reason: unknown): boolean {
 /** @throws {WebsocketGroupsError} WSG_CLOSE_CODE_INVALID */
 export function assertClose (code: number, reason: string): void {
   if (isSendableClose(code, reason)) return
-  const kind = typeof reason === 'string' ? `reason of ${Buffer.byteLength(reason)} bytes` : 'reason that is no string'
+  const kind = typeof reason === 'string' ? `reason of ${Buffer.byteLength(reason)} bytes` : 'reason that is not a string'
   throw new WebsocketGroupsError('WSG_CLOSE_CODE_INVALID', `got code ${String(code)} with a ${kind}`)
 }
 

@@ -31,7 +31,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly userId: string | undefined
   readonly admission: ConnectionInit<LocalConnection>['admission']
   /** Its route tells clients who is in their groups. */
-  readonly presence: boolean
+  readonly presence: boolean | 'count'
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
@@ -48,6 +48,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   #groups: Set<string> | undefined
   #ending: Ending | undefined
   #abort: AbortController | undefined
+  #state: Connection['state'] | undefined
 
   constructor (init: ConnectionInit<LocalConnection>) {
     this.#socket = init.socket
@@ -56,9 +57,9 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
-    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler)
+    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler, init.route)
     this.#metrics = init.metrics
-    this.presence = init.callbacks.presence === true
+    this.presence = init.callbacks.presence ?? false
     this.#inbound = new MessageQueue(this, init.callbacks, init, init.metrics)
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
     this.#host = init.host
@@ -67,9 +68,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     listen(init.socket, this)
   }
 
-  get identity (): Connection['identity'] {
-    return this.#identity
-  }
+  get identity (): Connection['identity'] { return this.#identity }
 
   get groups (): readonly string[] {
     return this.#ending?.groups ?? [...this.#groups ?? []]
@@ -81,6 +80,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   get groupCount (): number { return this.#groups?.size ?? 0 }
+  get state (): Connection['state'] { return (this.#state ??= {} as Connection['state']) }
   get framed (): boolean { return this.#session !== undefined }
 
   /** The client waits for an answer. */
@@ -93,19 +93,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   /** The code that the connection closes with; `undefined` before one is said. */
-  get closeCode (): number | undefined {
-    return this.#ending?.said?.code
-  }
+  get closeCode (): number | undefined { return this.#ending?.said?.code }
 
-  /** The application closed the connection, and not for a while. */
-  get dismissed (): boolean {
-    return this.#ending?.dismissed === true
-  }
+  /** The application closed the connection for good: with a code that does not ask the client back. */
+  get dismissed (): boolean { return this.#ending?.dismissed === true }
 
   /** The public name of the client's session. */
-  get sessionName (): string | undefined {
-    return this.#session?.name
-  }
+  get sessionName (): string | undefined { return this.#session?.name }
 
   get bufferedBytes (): number { return this.outbound.bufferedBytes }
 
@@ -189,6 +183,10 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     else this.closeForFault(CloseCode.SlowConsumer)
   }
 
+  async setInfo (info: unknown): Promise<void> {
+    await this.#host.setInfo?.(this, info)
+  }
+
   close (code: number = CloseCode.Normal, reason = ''): void {
     this.#close({ code, reason }, !isForAWhile(code))
   }
@@ -203,6 +201,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   received (data: Buffer, isBinary: boolean): void {
     this.pulse.heard()
     this.#inbound.countMessage()
+    this.outbound.route.received(data.length)
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)
     else this.#session.receive(data, isBinary)
   }
@@ -227,7 +226,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     if (!this.closed) this.#socket.ping()
   }
 
-  /** Tells a framed client when to come back, upon which it sends no more. */
+  /** Tells a framed client when to come back; after that the client sends nothing more. */
   announceShutdown (afterMs: number): void {
     this.announce({ type: 'reconnect', afterMs })
     this.outbound.flush()

@@ -35,7 +35,7 @@ export class Departures implements Iterable<LocalConnection> {
 
 /**
  * Closes all connections of an instance: with a close code, in batches, so that their clients do not all come back in one instant. Framed
- * clients are first told when to come back, upon which they send no more, and get the answers that they wait for. Those that do not answer
+ * clients are first told when to come back; then they send nothing more, and get the answers that they wait for. Those that do not answer
  * the close within `graceMs` of the whole are terminated. Resolves when every `onDisconnect` is done, 400 ms after the grace at the latest.
  */
 export async function drainConnections (connections: readonly LocalConnection[], code: CloseCode, graceMs: number): Promise<void> {

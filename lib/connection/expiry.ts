@@ -26,7 +26,7 @@ export class Expiry {
     this.#now = now
   }
 
-  /** `expiresAt` is in milliseconds since the epoch: Infinity never comes, and NaN is over already, as nobody knows what it was to be. */
+  /** `expiresAt` is in milliseconds since the epoch: Infinity never comes, and NaN counts as over, as its meaning is unknown. */
   add (connection: Expiring, expiresAt: number): void {
     if (expiresAt === Infinity) return this.remove(connection)
     const instant = Number.isNaN(expiresAt) ? -Infinity : expiresAt

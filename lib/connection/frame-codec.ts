@@ -1,5 +1,5 @@
 import { isGroupName } from '../group-name.ts'
-import { maxResume, positionPattern, type ServerFrame } from '../protocol/frames.ts'
+import { maxResume, positionPattern, type MessageFrame, type ServerFrame } from '../protocol/frames.ts'
 
 /** Where a client wants to go on in a group, and what the server gave it to prove that it was there. */
 export interface ResumePoint {
@@ -34,10 +34,10 @@ export function parseFrame (text: string): Parsed {
   try {
     fields = JSON.parse(text)
   } catch {
-    return wrong('not JSON')
+    return wrong('a frame must be JSON')
   }
-  if (!isObject(fields)) return wrong('not a JSON object')
-  if (typeof fields.type !== 'string') return wrong('no type')
+  if (!isObject(fields)) return wrong('a frame must be a JSON object')
+  if (typeof fields.type !== 'string') return wrong('type must be a string')
   if (fields.type === 'hello') return parseHello(fields)
   if (fields.type === 'ping') return { ok: true, frame: { type: 'ping' } }
   return parseRequest(fields.type, fields)
@@ -51,10 +51,10 @@ function parseHello ({ session, resume = {}, grants = {} }: Fields): Parsed {
   if (entries.length > maxResume) return wrong(`hello: resume holds more than ${maxResume} groups`)
   const points = new Map<string, ResumePoint>()
   for (const [group, since] of entries) {
-    if (!isGroupName(group)) return wrong('hello: resume holds a name that no group can have')
-    if (!isPosition(since)) return wrong('hello: resume holds a value that is no position')
+    if (!isGroupName(group)) return wrong('hello: resume contains an invalid group name')
+    if (!isPosition(since)) return wrong('hello: resume contains a value that is not a position')
     const grant = Object.hasOwn(grants, group) ? grants[group] : undefined
-    if (!isTextOrAbsent(grant)) return wrong('hello: grants holds a value that is no string')
+    if (!isTextOrAbsent(grant)) return wrong('hello: grants contains a value that is not a string')
     points.set(group, { since, grant })
   }
   return { ok: true, frame: { type: 'hello', session, resume: points } }
@@ -122,12 +122,15 @@ export function encodeFrame (frame: ServerFrame): string {
   return JSON.stringify(frame)
 }
 
-/** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string anew. */
-export function encodeMessage (data: string | Uint8Array, binary: boolean, group?: string, position?: string): Buffer {
+/** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string again. */
+export function encodeMessage (
+  data: string | Uint8Array, binary: boolean, { group, position, copy }: Pick<MessageFrame, 'group' | 'position' | 'copy'> = {}
+): Buffer {
   return Buffer.from(JSON.stringify({
     type: 'message',
     group,
     position,
+    copy,
     data: typeof data === 'string' ? data : asBuffer(data).toString(binary ? 'base64' : 'utf8'),
     ...(binary ? { binary } : {})
   }))

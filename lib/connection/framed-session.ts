@@ -1,12 +1,14 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { CloseCode } from '../protocol/close-codes.ts'
-import { errorCodes, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
+import { WebsocketGroupsError } from '../errors.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
 import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable } from './callback-results.ts'
+import { describeError } from './error-answer.ts'
+import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
@@ -37,8 +39,6 @@ type Hello = Extract<ParsedFrame, { type: 'hello' }>
 
 const sessionBytes = 16
 const drawnSession = /^[\w-]{22}$/
-/** What a client is told of an error without a code. */
-const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
 const maxHelloBytes = 65_536
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
@@ -56,7 +56,7 @@ export class FramedSession implements RequestHandler {
   /** Groups that the client joined by itself. */
   #joined: Set<string> | undefined
   #tokens: TokenRefresh | undefined
-  /** Made by the first request that is no message. */
+  /** Made by the first request other than a message. */
   #rates: RequestRates | undefined
   /** Where the client wants to go on, by group, as long as no join has taken it. */
   #offers: Map<string, ResumePoint> | undefined
@@ -88,9 +88,9 @@ export class FramedSession implements RequestHandler {
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#connection.closed) return
-    if (isBinary) return this.#violation('a binary frame')
-    // Anybody may send this one, before anything is known of him but his token.
-    if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`a hello of more than ${maxHelloBytes} bytes`)
+    if (isBinary) return this.#violation('frames must be text')
+    // Anybody may send this one, when nothing but the token is known yet.
+    if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`hello must have at most ${maxHelloBytes} bytes`)
     const parsed = parseFrame(data.toString())
     if (!parsed.ok) return this.#violation(parsed.why)
     const { frame } = parsed
@@ -140,7 +140,7 @@ export class FramedSession implements RequestHandler {
   }
 
   #hello ({ session, resume }: Hello): void {
-    if (this.#helloReceived) return this.#violation('a second hello')
+    if (this.#helloReceived) return this.#violation('hello must be sent once')
     clearTimeout(this.#deadline)
     // An id of another form was not drawn here: the client gets a new id, and is told so by the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
@@ -168,7 +168,7 @@ export class FramedSession implements RequestHandler {
     if (this.#init.mayPost?.(this.#connection) === false) {
       return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
     }
-    const result = this.#callbacks.onMessage(this.#connection, data)
+    const result = callOnMessage(this.#callbacks, this.#connection, data, this.#init.metrics)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
     return this.#ack(id, result)
@@ -242,26 +242,8 @@ export class FramedSession implements RequestHandler {
 }
 
 /**
- * What a client is told of an error. The codes and texts of errors that are the fault of the server (no status, or 500 and up) may name
- * hosts, queries or files, so they stay here unless they are this package's own.
- */
-function describeError (error: unknown): { readonly code: string, readonly message: string } {
-  const { code, statusCode, message } = toObject(error)
-  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
-    // Some libraries put the name of what failed into their codes.
-    return { code: typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed, message }
-  }
-  const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
-  return { code: known, message: errorCodes[known].text }
-}
-
-function toObject (value: unknown): { readonly code?: unknown, readonly statusCode?: unknown, readonly message?: unknown } {
-  return typeof value === 'object' && value !== null ? value : {}
-}
-
-/**
- * The public name of a session. A session belongs to a user: whoever comes with the id of another user's session gets another name, and can
- * neither pass for that user nor end the memberships of that session.
+ * The public name of a session. A session belongs to a user: a client that offers the id of another user's session gets another name, and
+ * can neither pass for that user nor end the memberships of that session.
  */
 function nameOf (id: string, userId: string | undefined): string {
   const hash = createHash('sha256').update(id)

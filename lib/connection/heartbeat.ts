@@ -54,7 +54,7 @@ export class Heartbeat {
       case 'wait': return
       case 'terminate':
         this.#metrics.heartbeatTimeouts++
-        connection.log.debug('no sign of life, connection terminated')
+        connection.log.debug('connection terminated: no sign of life')
         connection.terminate()
     }
   }

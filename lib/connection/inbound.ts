@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify'
+import { AsyncResource } from 'node:async_hooks'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
@@ -7,6 +8,7 @@ import { Input, type InboundSource } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
+import { callOnMessage } from './on-message.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, LossReason } from '../types.ts'
@@ -15,6 +17,7 @@ import type { Connection, LossReason } from '../types.ts'
 export interface InboundConnection extends Connection {
   /** Closes, and terminates soon after: the client, or this side, is at fault. */
   closeForFault (code: number, reason?: string): void
+  leaving (): void
 }
 
 /** Handles the requests of a client of the framed protocol, each in its turn. */
@@ -46,12 +49,14 @@ export class MessageQueue {
   /** Made when the first message has to wait. */
   #queue: MessageBuffer<Message> | undefined
   readonly #input: Input
+  /** The async context of the upgrade request: all callbacks run in it. */
+  readonly #context = new AsyncResource('WebsocketGroupsConnection', { requireManualDestroy: true })
   /** A callback runs, or the first one did not yet. */
   #busy = true
   #connecting = true
   /** `onConnect` was reached, so `onDisconnect` will be. */
   #announced = false
-  /** Nothing more is handled: this side closes the connection. */
+  /** Nothing is handled any longer: this side closes the connection. */
   #stopped = false
   #socketError: Error | undefined
   #ended: Closed | undefined
@@ -93,33 +98,30 @@ export class MessageQueue {
   }
 
   /** This side does not read the socket for now, so that nothing the client says can be heard. */
-  get paused (): boolean {
-    return this.#input.paused
-  }
+  get paused (): boolean { return this.#input.paused }
 
-  /** A message came, of whatever kind. */
-  countMessage (): void {
-    this.#input.messageReceived()
-  }
+  /** A message of any kind came. */
+  countMessage (): void { this.#input.messageReceived() }
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) this.#enqueue(isBinary ? detached(data) : data.toString(), data.length)
-    else this.#begin(isBinary ? data : data.toString(), data.length)
+    else this.#context.runInAsyncScope(this.#begin, this, isBinary ? data : data.toString(), data.length)
   }
 
   /** The same for a request of the framed protocol, which was `bytes` long. */
   receiveRequest (handler: RequestHandler, request: ClientRequest, bytes: number): void {
-    if (this.#stopped || this.#ended !== undefined) return
-    if (this.#busy) this.#enqueue({ handler, request }, bytes)
-    else this.#begin({ handler, request }, bytes)
+    if (!this.#stopped && this.#ended === undefined) this.#take({ handler, request }, bytes)
   }
 
   /** Messages of a group are lost to the connection: tells `onGap`, in its turn. */
   gap (group: string, reason: LossReason): void {
-    if (this.#callbacks.onGap === undefined || this.#stopped || this.#ended !== undefined) return
-    if (this.#busy) this.#enqueue({ group, reason }, 0)
-    else this.#begin({ group, reason }, 0)
+    if (this.#callbacks.onGap !== undefined && !this.#stopped && this.#ended === undefined) this.#take({ group, reason }, 0)
+  }
+
+  #take (message: FramedRequest | Loss, bytes: number): void {
+    if (this.#busy) this.#enqueue(message, bytes)
+    else this.#context.runInAsyncScope(this.#begin, this, message, bytes)
   }
 
   #begin (message: Message, bytes: number): void {
@@ -136,7 +138,7 @@ export class MessageQueue {
     void this.#work({ message, bytes }, result)
   }
 
-  /** Drops what waits, and whatever still comes. */
+  /** Drops what waits, and everything that still comes. */
   stop (): void {
     this.#stopped = true
     this.#queue?.clear()
@@ -154,8 +156,8 @@ export class MessageQueue {
   end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
     this.#input.close()
-    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships were not released') })
-    if (!this.#busy) this.#idle()
+    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships could not be released') })
+    if (!this.#busy) this.#context.runInAsyncScope(this.#idle, this)
   }
 
   #connectFailed (error: Error): void {
@@ -168,9 +170,9 @@ export class MessageQueue {
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane, or a limit, is no fault of the callback: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is not the callback's fault: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'not available now')
+    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
@@ -205,7 +207,7 @@ export class MessageQueue {
     if (isLoss(message)) return this.#callbacks.onGap?.(this.#connection, message.group, { reason: message.reason })
     this.#metrics.messagesReceived++
     if (isFramed(message)) return message.handler.handle(message.request)
-    return this.#callbacks.onMessage(this.#connection, message)
+    return callOnMessage(this.#callbacks, this.#connection, message, this.#metrics)
   }
 
   /** Never rejects. */
@@ -258,7 +260,7 @@ export class MessageQueue {
     } catch (error) {
       this.#logFailure(toError(error), 'onDisconnect failed')
     }
-    this.#metrics.connectionsClosed++
+    this.#metrics.connectionClosed(closed.code)
     this.#done = true
     this.#resolveFinished?.()
   }

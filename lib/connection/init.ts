@@ -6,6 +6,7 @@ import type { InboundLimits } from './message-buffer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
 import type { Admission } from './admissions.ts'
 import type { Metrics } from '../metrics.ts'
+import type { RouteTraffic } from '../metrics/traffic.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, LossReason } from '../types.ts'
 
@@ -15,6 +16,8 @@ export interface ConnectionHost<Self> {
   enter (connection: Self): Promise<void> | undefined
   /** Forgets the connection and its memberships; never rejects. */
   release (connection: Self): Promise<void>
+  /** Stores what others see of the connection. */
+  setInfo? (connection: Self, info: unknown): Promise<void>
   /** Messages of a group are lost to the connection. */
   lost? (group: string, reason: LossReason): void
 }
@@ -33,6 +36,8 @@ export interface ConnectionInit<Self> {
   readonly intake: IntakeBudget
   readonly scheduler: FlushScheduler
   readonly metrics: Metrics
+  /** Counts what goes in and out; left out for a connection of no route. */
+  readonly route?: RouteTraffic | undefined
   /** Set when the client speaks the framed protocol. */
   readonly framed?: FramedInit | undefined
   readonly host: ConnectionHost<Self>

@@ -4,6 +4,7 @@ import type { Connection } from '../types.ts'
 import { ConnectionIntake, type IntakeOwner } from './intake.ts'
 import type { IntakeBudget } from './intake-budget.ts'
 import type { InboundLimits } from './message-buffer.ts'
+import { boundParts, type ReadGate } from './message-parts.ts'
 import { listenForChunks, unfinishedBytes, type ChunkListener } from './receiver.ts'
 
 /** Where the messages of a connection come from, and what their instance has room for. */
@@ -15,6 +16,7 @@ export interface InboundSource {
 
 interface InputConnection extends Pick<Connection, 'bufferedBytes' | 'log'> {
   closeForFault (code: number, reason?: string): void
+  leaving (): void
 }
 
 /** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
@@ -23,9 +25,9 @@ const smallChunkBytes = 1_024
 const backlogShare = 0.25
 
 /** What comes in on one socket. Counts nothing as long as the client only listens, as most do. */
-export class Input implements ChunkListener, IntakeOwner {
+export class Input implements ChunkListener, IntakeOwner, ReadGate {
   readonly #connection: InputConnection
-  // One by one: the object they come in holds much else that an idle connection needs no more.
+  // One by one: the object that brings them holds much else that an idle connection no longer needs.
   readonly #socket: WebSocket
   readonly #budget: IntakeBudget
   readonly limits: InboundLimits
@@ -38,6 +40,7 @@ export class Input implements ChunkListener, IntakeOwner {
     this.#budget = intake
     this.limits = limits
     listenForChunks(socket, this)
+    boundParts(socket, this)
   }
 
   /** Made when the client sends something. */
@@ -63,23 +66,32 @@ export class Input implements ChunkListener, IntakeOwner {
     this.intake.chunkReceived(bytes)
   }
 
-  /** A message came, of whatever kind. */
+  mayRead (goOn: () => void): boolean {
+    return this.#closed || this.#intake === undefined || this.#intake.mayRead(goOn)
+  }
+
+  /** The socket is gone; ws says so when all that it brought is read. */
+  streamClosed (): void {
+    this.#connection.leaving()
+  }
+
+  /** A message of any kind came. */
   messageReceived (): void {
     if (!this.#closed) this.intake.messageReceived()
   }
 
   /** The client began a message, does not go on with it, and others need the memory. */
   stalled (): void {
-    this.#connection.log.warn('a message was not finished while others needed the memory that it takes')
-    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message not finished in time')
+    this.#connection.log.warn('connection closed: other connections needed the memory of its unfinished message')
+    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message was not finished in time')
   }
 
-  /** The bytes of a message are not held any more. */
+  /** The bytes of a message are no longer held. */
   release (bytes: number): void {
     this.#intake?.release(bytes)
   }
 
-  /** Whatever still comes is dropped, so that the client's answer to the close gets through. */
+  /** Drops everything that still comes, so that the client's answer to the close gets through. */
   close (): void {
     this.#closed = true
     this.#intake?.close()

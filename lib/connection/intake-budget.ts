@@ -1,6 +1,6 @@
 import type { Metrics } from '../metrics.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
-import { RateLimit } from '../rate.ts'
+import { RateLimit } from './rate.ts'
 
 /** Why a connection is not read: bits, as several reasons may hold at the same time. */
 export const PauseReason = { Queue: 1, Rate: 2, Memory: 4, Backlog: 8 } as const
@@ -20,7 +20,7 @@ const roomShare = 0.75
  */
 const maxRescued = 2
 const rescueShare = 0.5
-/** One of them that brings nothing for so long makes place for the next, but only so many do. */
+/** One of them that brings nothing for this long makes room for the next; only a limited number do so. */
 const rescueMs = 100
 const maxStandstill = 8
 /** How many of those that wait are looked at in search of one. */
@@ -73,7 +73,7 @@ export class IntakeBudget {
   readonly #behind = new Set<Intake>()
   /** With an unfinished message that takes much. */
   readonly #large = new Set<Intake>()
-  /** Go on although there is no room, since when. */
+  /** Connections that go on although there is no room, and since when. */
   readonly #rescued = new Map<Intake, number>()
   #checkedAt = 0
   #timer: NodeJS.Timeout | undefined
@@ -98,7 +98,7 @@ export class IntakeBudget {
     return this.#completeBytes + this.#unfinishedBytes
   }
 
-  /** A connection holds so many bytes more, or less, of complete messages and of an unfinished one. */
+  /** A connection holds this many bytes more (or less) of complete messages and of an unfinished one. */
   change (intake: Intake, complete: number, unfinished: number): void {
     this.#completeBytes += complete
     this.#unfinishedBytes += unfinished
@@ -134,7 +134,7 @@ export class IntakeBudget {
     this.#arm()
   }
 
-  /** A message is complete: whoever went on without room for its sake stops with it. */
+  /** A message is complete: a connection that went on without room for this message stops now. */
   completed (intake: Intake): void {
     if (this.#rescued.delete(intake)) this.#rescue()
   }

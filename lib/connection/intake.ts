@@ -1,5 +1,5 @@
 import type { WebSocket } from 'ws'
-import { unpaid } from '../rate.ts'
+import { unpaid } from './rate.ts'
 import { PauseReason, type Intake, type IntakeBudget } from './intake-budget.ts'
 import { unfinishedBytes } from './receiver.ts'
 
@@ -25,6 +25,8 @@ export class ConnectionIntake implements Intake {
   #bytesPaid = unpaid
   #lastChunkAt = 0
   #closed = false
+  /** Reads the rest of a chunk, once the connection is read again. */
+  #goOn: (() => void) | undefined
 
   constructor (budget: IntakeBudget, socket: WebSocket, owner: IntakeOwner) {
     this.#budget = budget
@@ -70,13 +72,15 @@ export class ConnectionIntake implements Intake {
         if (this.#bytesPaid > now) this.#throttle(this.#bytesPaid)
       }
     }
-    if (this.isBehind) {
-      this.pause(PauseReason.Backlog)
-      budget.awaitReader(this)
-    }
-    if (!budget.isOver(this) || (this.#reasons & PauseReason.Memory) !== 0) return
-    this.pause(PauseReason.Memory)
-    budget.awaitRoom(this)
+    this.#stopIfOver()
+  }
+
+  /** Whether more of a chunk may be read; if not, `goOn` is called when it may. */
+  mayRead (goOn: () => void): boolean {
+    this.#stopIfOver()
+    if (this.#reasons === 0) return true
+    this.#goOn = goOn
+    return false
   }
 
   /** A message is complete. */
@@ -114,6 +118,15 @@ export class ConnectionIntake implements Intake {
     if (this.#reasons !== 0) return
     this.#budget.paused(-1)
     this.#socket.resume()
+    if (this.#goOn === undefined) return
+    // Not within the call of whoever took a message out of the queue.
+    setImmediate(this.#goOn)
+    this.#goOn = undefined
+  }
+
+  /** A message waited until now, since `since`. */
+  waited (since = 0): void {
+    this.#budget.metrics.timings.queueWait.observeSince(since)
   }
 
   stall (): void {
@@ -128,6 +141,18 @@ export class ConnectionIntake implements Intake {
     this.#set(this.#queued, 0)
     this.#budget.forget(this)
     this.resume(PauseReason.Queue | PauseReason.Rate | PauseReason.Memory | PauseReason.Backlog)
+  }
+
+  #stopIfOver (): void {
+    if (this.#closed) return
+    const budget = this.#budget
+    if (this.isBehind) {
+      this.pause(PauseReason.Backlog)
+      budget.awaitReader(this)
+    }
+    if (!budget.isOver(this) || (this.#reasons & PauseReason.Memory) !== 0) return
+    this.pause(PauseReason.Memory)
+    budget.awaitRoom(this)
   }
 
   #throttle (until: number): void {

@@ -1,5 +1,4 @@
 import type { RawData, WebSocket } from 'ws'
-import { boundParts } from './message-parts.ts'
 
 const owner = Symbol('connection')
 
@@ -25,7 +24,6 @@ export function listen (socket: WebSocket, connection: SocketOwner): void {
   socket.on('pong', onPong)
   socket.on('error', onError)
   socket.on('close', onClose)
-  boundParts(socket)
 }
 
 function onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {

@@ -9,8 +9,8 @@ export interface InboundLimits {
   readonly options: { readonly maxPayload?: number | undefined }
 }
 
-/** A message that was received, and how long it was. */
-export interface Waiting<Message> { readonly message: Message, readonly bytes: number }
+/** A message that was received, how long it was, and, if it waits, since when by `performance.now()`. */
+export interface Waiting<Message> { readonly message: Message, readonly bytes: number, readonly since?: number | undefined }
 
 /** What a message costs beside its bytes while it is held. */
 const overheadBytes = 200
@@ -25,7 +25,7 @@ const resumeShare = 0.5
 /** Smaller messages share memory with each other: one by one they would cost 200 bytes each beside their own. */
 const pooledBytes = 1_024
 
-/** What a message of so many bytes takes of the memory of the instance. */
+/** How many bytes of the instance's memory a message of `bytes` bytes takes. */
 export function weigh (bytes: number): number {
   return bytes + overheadBytes
 }
@@ -33,7 +33,7 @@ export function weigh (bytes: number): number {
 /**
  * The messages of one connection that wait for its callbacks. When it is full the connection is not read until half of them are handled.
  * What
- * ws had read before comes all the same: it is kept, up to a hard limit that only compressed messages can reach.
+ * ws had read before still comes: it is kept, up to a hard limit that only compressed messages can reach.
  */
 export class MessageBuffer<Message> {
   readonly #limits: InboundLimits
@@ -60,7 +60,7 @@ export class MessageBuffer<Message> {
 
   /** Returns `false` when that is more than the hard limit. */
   push (message: Message, bytes: number): boolean {
-    this.#waiting.push({ message, bytes })
+    this.#waiting.push({ message, bytes, since: performance.now() })
     this.#bytes += bytes
     this.#intake.hold(weigh(bytes))
     const { maxQueuedMessages, maxQueuedBytes, options: { maxPayload = 0 } } = this.#limits
@@ -75,6 +75,7 @@ export class MessageBuffer<Message> {
     const next = this.#waiting.shift()
     if (next === undefined) return undefined
     this.#bytes -= next.bytes
+    this.#intake.waited(next.since)
     const { maxQueuedMessages, maxQueuedBytes } = this.#limits
     if (this.length === 0 || (this.length <= maxQueuedMessages * resumeShare && this.#bytes <= maxQueuedBytes * resumeShare)) {
       this.#intake.resume(PauseReason.Queue)

@@ -1,8 +1,14 @@
 import type { WebSocket } from 'ws'
 
 /*
- * Bounds the pieces that ws keeps of a message until it is complete. Each costs about 150 bytes beside what it carries, so that a message
- * of one-byte pieces takes a hundred times its size. Newer releases of ws have limits of their own, which are higher; older ones have none.
+ * Bounds what ws makes of the bytes that the network brought.
+ *
+ * The pieces that it keeps of a message until it is complete: each costs about 150 bytes beside what it carries, so that a message of
+ * one-byte pieces takes a hundred times its size. Newer releases of ws have limits of their own, which are higher; older ones have none.
+ *
+ * The messages in one chunk: 64 KiB hold ten thousand empty ones, and each that has to wait takes 200 bytes. So a chunk is read in parts,
+ * and the rest of it waits as it came when the connection is not to be read any more.
+ *
  * Everything is looked at before it is used; where a release of ws has another shape, only its own limits hold.
  * test/unit/connection/floods.test.ts pins it.
  */
@@ -15,23 +21,41 @@ const maxChunks = 1_024
 export const tooManyParts = 'WS_ERR_TOO_MANY_BUFFERED_PARTS'
 const policyViolation = 1008
 
+/** So much of a chunk is read before anybody is asked again, unless one message has more of it. */
+const partBytes = 1_024
+/** State of a receiver that waits for the rest of a payload. */
+const inPayload = 4
+
 type Done = (error?: Error) => void
+
+/** Says whether a connection is read. */
+export interface ReadGate {
+  /** If not now, `goOn` is called later, whereupon the gate is asked again. */
+  mayRead (goOn: () => void): boolean
+}
+
+const gate = Symbol('gate')
 
 interface Receiver {
   readonly _fragments: readonly Buffer[]
   _buffers: Buffer[]
+  readonly _bufferedBytes: number
+  readonly _payloadLength: number
+  readonly _state: number
+  [gate]?: ReadGate
   dataMessage (done: Done): void
   _write (chunk: Buffer, encoding: string, done: Done): void
   readonly createError: (Class: ErrorConstructor, message: string, prefix: boolean, closeCode: number, code: string) => Error
 }
 
 /** Returns whether the release of ws is one that this file knows. */
-export function boundParts (socket: WebSocket): boolean {
+export function boundParts (socket: WebSocket, readGate: ReadGate): boolean {
   const { _receiver: receiver } = socket as unknown as { readonly _receiver?: Partial<Receiver> }
   if (!isReceiver(receiver)) return false
   // Two functions for all receivers.
   receiver.dataMessage = dataMessage
   receiver._write = write
+  receiver[gate] = readGate
   return true
 }
 
@@ -43,7 +67,22 @@ function dataMessage (this: Receiver, done: Done): void {
 
 function write (this: Receiver, chunk: Buffer, encoding: string, done: Done): void {
   if (this._buffers.length >= maxChunks) this._buffers = [Buffer.concat(this._buffers)]
-  original(this)._write.call(this, chunk, encoding, done)
+  if (chunk.length <= partBytes) original(this)._write.call(this, chunk, encoding, done)
+  else writeParts(this, chunk, encoding, done)
+}
+
+function writeParts (receiver: Receiver, chunk: Buffer, encoding: string, done: Done): void {
+  let at = 0
+  const goOn = (error?: Error): void => {
+    if (error !== undefined || at === chunk.length) return done(error)
+    if (receiver[gate]?.mayRead(goOn) === false) return
+    // What is missing of one message is not cut, as ws would have to put it together again.
+    const missing = receiver._state === inPayload ? receiver._payloadLength - receiver._bufferedBytes : 0
+    const part = chunk.subarray(at, at + Math.max(partBytes, missing))
+    at += part.length
+    original(receiver)._write.call(receiver, part, encoding, goOn)
+  }
+  goOn()
 }
 
 function original (receiver: Receiver): Receiver {
@@ -51,6 +90,7 @@ function original (receiver: Receiver): Receiver {
 }
 
 function isReceiver (receiver: Partial<Receiver> | undefined): receiver is Receiver {
-  return Array.isArray(receiver?._fragments) && Array.isArray(receiver._buffers) && typeof receiver.dataMessage === 'function' &&
+  return Array.isArray(receiver?._fragments) && Array.isArray(receiver._buffers) && typeof receiver._bufferedBytes === 'number' &&
+    typeof receiver._payloadLength === 'number' && typeof receiver._state === 'number' && typeof receiver.dataMessage === 'function' &&
     typeof receiver._write === 'function' && typeof receiver.createError === 'function'
 }

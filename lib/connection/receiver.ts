@@ -26,7 +26,11 @@ interface Receiver {
 const owner = Symbol('chunks')
 
 /** Told of each chunk that came from the network, after ws emitted the messages that it completed. */
-export interface ChunkListener { chunkReceived (bytes: number): void }
+export interface ChunkListener {
+  chunkReceived (bytes: number): void
+  /** Nothing more comes. Some of what came may not be read yet. */
+  streamClosed (): void
+}
 
 interface OwnedStream extends Duplex { [owner]?: ChunkListener }
 
@@ -38,12 +42,17 @@ export function listenForChunks (socket: WebSocket, listener: ChunkListener): bo
   owned[owner] = listener
   // Behind the listener of ws itself, which was added when the socket was handed over.
   owned.on('data', onData)
+  owned.on('close', onStreamClosed)
   return true
 }
 
 /** One function for all streams; each knows its listener. */
 function onData (this: OwnedStream, chunk: Buffer): void {
   this[owner]?.chunkReceived(chunk.length)
+}
+
+function onStreamClosed (this: OwnedStream): void {
+  this[owner]?.streamClosed()
 }
 
 /** The bytes that ws holds of a message that is not complete yet. */

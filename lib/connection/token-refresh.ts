@@ -7,7 +7,7 @@ import type { InboundConnection } from './inbound.ts'
 
 /** How the route looked at the first token, to look at the next ones. Both throw what a client may be told. */
 export interface Reauthentication {
-  /** Resolves with nothing when the token is no good. */
+  /** Resolves with nothing when the token is invalid. */
   identify (token: string): Promise<Identity | undefined>
   /** Whether this identity may be on the route. */
   authorize (identity: Identity): Promise<boolean>
@@ -31,7 +31,7 @@ export interface RefreshInit {
    * when the route did not put it there.
    */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
-  readonly metrics: Pick<Metrics, 'tokensRefused'>
+  readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings'>
 }
 
 /** Longer than what fits into the head of an HTTP request, where the first token came from. */
@@ -39,7 +39,7 @@ const maxTokenLength = 16_384
 /** A client that asks its token service again gets there sooner; one that guesses does not. */
 const maxRefused = 10
 
-/** Takes over fresh tokens of one connection: whatever the identity allowed before is judged again. */
+/** Takes over fresh tokens of one connection, and judges again everything that the old identity allowed. */
 export class TokenRefresh {
   readonly #connection: RefreshedConnection
   readonly #callbacks: Pick<ConnectionCallbacks, 'mayJoin'>
@@ -81,7 +81,7 @@ export class TokenRefresh {
     if (this.#connection.closed) return
     if (!this.#init.isSameUser(this.#connection, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
     if (!await reauthentication.authorize(identity)) {
-      // The route is not for this user any more; the connection itself lives until its first token ends.
+      // The route is no longer for this user; the connection itself lives until its first token ends.
       await this.#leave(this.#connection.groups)
       throw new WebsocketGroupsError('WSG_FORBIDDEN')
     }
@@ -99,7 +99,7 @@ export class TokenRefresh {
       if (byRoute !== undefined) return byRoute
       return !this.#joinedItself(group) || await this.#callbacks.mayJoin?.(this.#connection, group) === true
     } catch (error) {
-      this.#connection.log.error({ err: error, group }, 'a membership could not be judged with a fresh token: the group is left')
+      this.#connection.log.error({ err: error, group }, 'a membership could not be judged with a fresh token: it ends')
       return false
     }
   }
@@ -112,7 +112,7 @@ export class TokenRefresh {
     this.#init.metrics.tokensRefused++
     this.#refused++
     if (this.#refused < maxRefused || this.#connection.closed) return
-    this.#connection.log.warn({ refused: this.#refused }, 'too many tokens refused')
-    this.#connection.closeForFault(CloseCode.TokenExpired, 'too many tokens refused')
+    this.#connection.log.warn({ refused: this.#refused }, 'too many tokens were refused')
+    this.#connection.closeForFault(CloseCode.TokenExpired, 'too many tokens were refused')
   }
 }

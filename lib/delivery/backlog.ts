@@ -2,7 +2,7 @@ import type { Backplane, LoggedEnvelope, LogPage, LogPosition } from '../backpla
 import { BoundedMap } from '../bounded-map.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
-import { isLogStart, parsePosition, samePosition } from '../backplane/position.ts'
+import { formatPosition, isLogStart, parsePosition } from '../backplane/position.ts'
 import type { Metrics } from '../metrics.ts'
 import type { CachedLog, LogCache } from './log-cache.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
@@ -38,18 +38,14 @@ export class Backlog {
   readonly #reads = new Map<string, Promise<LogPage>>()
   /** Epochs that the log of a group had before the one that it has now, as the latest read found. */
   readonly #gone = new BoundedMap<string, { readonly epoch: string, readonly now: string }>({ maxWeight: maxGone })
-  #count = 0
+  /** Positions, with their groups, in whose place a read found another message: memory may not have noticed yet, or may be wrong. */
+  readonly #lost = new BoundedMap<string, true>({ maxWeight: maxGone })
 
   constructor (backplane: Backplane, cache: LogCache, logs: GroupLogs, metrics: Pick<Metrics, 'resumesRefused'>) {
     this.#backplane = backplane
     this.#cache = cache
     this.#logs = logs
     this.#metrics = metrics
-  }
-
-  /** Reads of logs so far. */
-  get reads (): number {
-    return this.#count
   }
 
   isLogged (group: string): boolean {
@@ -73,9 +69,10 @@ export class Backlog {
     if (!logged) return unavailable(undefined, position)
     try {
       if (position === undefined) return await this.#newest(group, history)
-      const page = await this.#firstPage(group, position)
+      const page = await this.#firstPage(group, position, floor !== undefined)
       if (isProven(page, position)) return page
       if (floor !== undefined) return from(floor, page)
+      if (page.reason === 'rewound') return { ...page, ...atEnd(page) }
       // As for somebody who is new, but told that it is not what was asked for.
       this.#metrics.resumesRefused++
       const newest = await this.#newest(group, history)
@@ -87,10 +84,11 @@ export class Backlog {
   }
 
   /**
-   * Finds what follows a position that the connection has reached: `reason` says what is lost between.
+   * Finds what follows a position that the connection has reached: `reason` says what is lost between. `proven`: the client was in the
+   * group, so that it may have what stands further on than a position that the log does not hold.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
-  async next (group: string, since: LogPosition): Promise<BacklogPage> {
+  async next (group: string, since: LogPosition, proven = true): Promise<BacklogPage> {
     for (;;) {
       const known = this.#remembered(group, since)
       if (known !== undefined) return known
@@ -99,8 +97,28 @@ export class Backlog {
       // What is read now may be what is looked for; else it is read next.
       await reading
     }
-    const { gap, before, messages, end, more } = await this.#read(group, since, messagesPerPage)
-    return { recovered: gap === undefined, ...(gap === undefined ? {} : { reason: gap }), before, messages, epoch: end.epoch, end, more }
+    const page = await this.#read(group, since, messagesPerPage)
+    if (page.gap !== 'rewound' || !proven) return toBacklogPage(page)
+    this.#lost.set(lostKey(group, since), true)
+    return await this.#afterFork(group, since, page)
+  }
+
+  /**
+   * The log lost what stood at the position, and went on from an earlier one. Which of its messages up to there the client has seen cannot
+   * be told; those further on are new to it.
+   */
+  async #afterFork (group: string, since: LogPosition, read: LogPage): Promise<BacklogPage> {
+    let latest = read
+    for (let attempt = 1; attempt <= attempts && latest.end.epoch === since.epoch && latest.end.offset > since.offset; attempt++) {
+      const { end } = latest
+      latest = await this.#read(group, undefined, end.offset - since.offset)
+      // Else the log grew meanwhile: these begin too late.
+      if (latest.end.offset <= end.offset) break
+    }
+    if (latest === read) return toBacklogPage(read)
+    // It began anew: what was read last is no branch of the client's log.
+    if (latest.end.epoch !== since.epoch) return toBacklogPage(await this.#read(group, since, messagesPerPage))
+    return { ...toBacklogPage(latest), recovered: false, reason: 'rewound' }
   }
 
   /**
@@ -115,10 +133,10 @@ export class Backlog {
   }
 
   /** Redis that works may be late with much to do, and what is there still is not given up for that. */
-  async #firstPage (group: string, since: LogPosition): Promise<BacklogPage> {
+  async #firstPage (group: string, since: LogPosition, proven: boolean): Promise<BacklogPage> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.next(group, since)
+        return await this.next(group, since, proven)
       } catch (error) {
         if (attempt === attempts || !hasCode(error, 'WSG_TIMEOUT') || this.#backplane.state === 'down') throw error
       }
@@ -131,13 +149,15 @@ export class Backlog {
     if (missed !== undefined) return { recovered: true, before: since, ...missed }
     const all = this.#cache.all(group, reached)
     if (all === undefined || reached === undefined) return undefined
-    // What is older than as many messages as the log keeps is in the log no more.
-    const whole = all.whole || all.messages.length >= (this.#logs.of(group)?.maxMessages ?? Infinity)
-    if (!whole || (since.epoch === reached.epoch && since.offset > endOf(all).offset)) return undefined
+    if (since.epoch === reached.epoch && since.offset >= all.before.offset) {
+      return this.#lost.has(lostKey(group, since)) && since.offset <= endOf(all).offset ? afterLost(all, since) : undefined
+    }
+    // How much a log keeps is settled where it is kept: others may append to it with larger settings than ours.
+    if (!all.whole) return undefined
     // Another epoch may be a newer one, which this instance does not know of yet.
     const gone = this.#gone.get(group)
     if (!isLogStart(since) && since.epoch !== reached.epoch && (gone?.epoch !== since.epoch || gone.now !== reached.epoch)) return undefined
-    return sliceAfter(all, reached.epoch, since)
+    return allOf(all, since, reached.epoch)
   }
 
   /** What somebody gets who was never in the group. */
@@ -159,7 +179,6 @@ export class Backlog {
 
   /** One read per group at a time: whoever comes meanwhile waits, and finds in memory what it brought. */
   async #read (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    this.#count++
     const read = this.#backplane.history(group, since, limit)
     this.#reads.set(group, read)
     try {
@@ -179,12 +198,9 @@ function unavailable (before: LogPosition | undefined, since: LogPosition | unde
   return { before, messages: [], more: false, ...(since === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
 }
 
-/**
- * Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed; or nothing is in the page, as
- * the log holds another message in its place.
- */
-function isProven ({ recovered, reason }: BacklogPage, since: LogPosition): boolean {
-  return reason === 'rewound' || (recovered === true && !isLogStart(since))
+/** Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed. */
+function isProven ({ recovered }: BacklogPage, since: LogPosition): boolean {
+  return recovered === true && !isLogStart(since)
 }
 
 /** Without what is before the floor. A log with another epoch than the floor's began after it. */
@@ -197,17 +213,31 @@ function from (floor: LogPosition, page: BacklogPage): BacklogPage {
   return { ...page, before: messages.length === 0 && page.more ? floor : skipped.position, messages }
 }
 
-/** What follows `since` in a whole log. */
-function sliceAfter ({ messages, before }: CachedLog, epoch: string, since: LogPosition): BacklogPage {
-  const lost = (reason: 'trimmed' | 'epoch'): BacklogPage => ({ recovered: false, reason, before, messages, more: false })
-  if (isLogStart(since)) return before.offset === 0 ? { recovered: true, before, messages, more: false } : lost('trimmed')
-  if (since.epoch !== epoch) return lost('epoch')
-  if (since.offset < before.offset) return lost('trimmed')
-  const index = messages.findLastIndex(({ position }) => position.offset <= since.offset)
-  const there = messages[index]?.position ?? before
-  if (samePosition(there, since)) return { recovered: true, before: since, messages: messages.slice(index + 1), more: false }
-  // The log lost what stood there: which of its messages the client has seen cannot be told, and none is sent twice.
-  return { recovered: false, reason: 'rewound', before: messages.at(-1)?.position ?? before, messages: [], more: false }
+/** All that a whole log has for somebody at this position, which is before all of it, or in an earlier log. */
+function allOf ({ messages, before }: CachedLog, since: LogPosition, epoch: string): BacklogPage {
+  if (isLogStart(since) && before.offset === 0) return { recovered: true, before, messages, more: false }
+  const reason = isLogStart(since) || since.epoch === epoch ? 'trimmed' : 'epoch'
+  return { recovered: false, reason, before, messages, more: false }
+}
+
+/** What stands further on than a position that the log lost. */
+function afterLost (all: CachedLog, since: LogPosition): BacklogPage {
+  const index = all.messages.findLastIndex(({ position }) => position.offset <= since.offset)
+  const before = all.messages[index]?.position ?? all.before
+  return { recovered: false, reason: 'rewound', before, messages: all.messages.slice(index + 1), end: endOf(all), more: false }
+}
+
+/** For somebody who may not have what the page holds. */
+function atEnd ({ before, end, messages }: BacklogPage): Pick<BacklogPage, 'before' | 'messages' | 'more'> {
+  return { before: end ?? messages.at(-1)?.position ?? before, messages: [], more: false }
+}
+
+function toBacklogPage ({ gap, before, messages, end, more }: LogPage): BacklogPage {
+  return { recovered: gap === undefined, ...(gap === undefined ? {} : { reason: gap }), before, messages, epoch: end.epoch, end, more }
+}
+
+function lostKey (group: string, position: LogPosition): string {
+  return `${formatPosition(position)} ${group}`
 }
 
 function endOf ({ messages, before }: CachedLog): LogPosition {

@@ -11,7 +11,7 @@ export interface Catching {
   readonly holdback: Holdback
 }
 
-/** How often a log is read anew that seems to end before messages that came from it. */
+/** How often a log is read again when it seems to end before messages that came from it. */
 const maxEmptyPages = 3
 
 /** Gives one member what it missed, page by page, then what came live meanwhile, each message once and in order. */
@@ -35,7 +35,7 @@ export class CatchUp {
     this.#catching = catching
   }
 
-  /** The member left the group meanwhile, and may even have joined anew; or its socket closed. */
+  /** The member left the group meanwhile, and may even have joined again; or its socket closed. */
   get over (): boolean {
     const { member, holdback } = this.#catching
     return !holdback.holding || member.holdback !== holdback || member.connection.closed
@@ -54,7 +54,7 @@ export class CatchUp {
     return this.give(page)
   }
 
-  /** Gives a page. Returns whether the member is in step now: what comes live is given to it as it comes. */
+  /** Delivers a page. Returns whether the member is in step now: from then on live messages reach it as they come. */
   give (page: BacklogPage): boolean {
     const { member, holdback } = this.#catching
     const reached = this.#backplane.position(member.group)
@@ -68,6 +68,7 @@ export class CatchUp {
       if (!isDelivered(envelope.position, reached)) return this.#release(reached)
       if (member.connection.outbound.full) return false
       this.#hub.replay(member, envelope)
+      holdback.gave(envelope.position)
       this.#last = envelope.position
     }
     const missing = holdback.since !== undefined && !isDelivered(holdback.since, this.#last) && this.#emptyPages < maxEmptyPages

@@ -57,7 +57,9 @@ export class EchoFilter {
       this.#publishing.get(envelope.sequence)?.push(envelope.target)
     }
     this.#metrics.messagesDelivered++
-    this.#count([envelope.target], this.#hub.deliver(envelope))
+    const recipients = this.#hub.deliver(envelope)
+    this.#count([envelope.target], recipients)
+    if (recipients > 0 && envelope.sentAt !== undefined) this.#metrics.timings.delivery.observe((Date.now() - envelope.sentAt) / 1_000)
   }
 
   #count (targets: readonly Target[], recipients: number): void {

@@ -5,7 +5,7 @@ import { assertGroupName, assertUserId } from '../group-name.ts'
 import { drawId, ownerOf } from '../ids.ts'
 import type { BroadcastOptions, Data } from '../types.ts'
 
-/** A connection, as far as it can be excepted. */
+/** What `except` needs of a connection. */
 interface Named { readonly id: string, readonly sessionName?: string | undefined }
 
 /** Makes the envelopes of one origin, each with the next sequence number. */
@@ -39,6 +39,7 @@ export class EnvelopeFactory {
     return {
       origin: this.origin,
       sequence: ++this.#sequence,
+      sentAt: Date.now(),
       kind,
       target: targets[0] ?? { kind: 'all', name: '' },
       shared: targets.length > 1,

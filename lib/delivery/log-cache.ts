@@ -18,7 +18,7 @@ interface Run {
   before: LogPosition
   readonly messages: LoggedEnvelope[]
   bytes: number
-  /** When it was read, the log had nothing before it any more. */
+  /** When it was read, the log held nothing before it any longer. */
   whole: boolean
 }
 
@@ -102,7 +102,7 @@ export class LogCache {
     return run === undefined ? undefined : { ...run, messages: [...run.messages] }
   }
 
-  /** The group has no members here any more, or its log lost messages. */
+  /** The group no longer has members here, or its log lost messages. */
   forget (group: string): void {
     this.#latest.delete(group)
     this.#parts.delete(group)

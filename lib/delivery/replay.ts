@@ -125,7 +125,7 @@ export class Replay {
         }
       }
     } catch (error) {
-      connection.log.error({ err: error, group }, 'a client could not be given what it missed')
+      connection.log.error({ err: error, group }, 'a client could not be sent the messages that it missed')
       connection.closeForFault(CloseCode.TryAgainLater, 'what it missed could not be read')
     } finally {
       this.drop(pending)

@@ -71,7 +71,7 @@ export class ProofKeys {
   #askedAt = -Infinity
   #asking: Promise<void> | undefined
 
-  /** `failed` hears of errors of the backplane that are no outage. */
+  /** `failed` is called with errors of the backplane other than an outage. */
   constructor (
     backplane: Pick<Backplane, 'secret'>, secret: string | readonly string[] | undefined, failed: (error: unknown) => void,
     now: () => number = () => performance.now()

@@ -5,7 +5,7 @@ import type { Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../rate.ts'
+import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../connection/rate.ts'
 import type { Identity } from '../types.ts'
 import type { Blocklist } from './blocklist.ts'
 
@@ -18,7 +18,7 @@ const fullRetrySeconds = 10
 export interface Refusal {
   readonly code: ErrorCode
   readonly detail: string
-  /** `undefined`: to come back is no use. */
+  /** `undefined` when coming back is of no use. */
   readonly retryAfterSeconds?: number | undefined
 }
 

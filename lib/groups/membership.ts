@@ -7,14 +7,14 @@ import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
-import { RateTable } from '../rate.ts'
+import { RateTable } from '../connection/rate.ts'
 import type { Presence } from '../presence/presence.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
 import { userTarget } from '../delivery/envelopes.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { OutagePolicy } from '../options/types.ts'
-import type { Connection, JoinOptions, JoinResult, Json } from '../types.ts'
+import type { Connection, JoinOptions, JoinResult, Json, Member, MemberInfo } from '../types.ts'
 
 /** Users whose latest new groups are remembered. */
 const maxUsers = 20_000
@@ -37,6 +37,8 @@ export class Membership {
   readonly #presence: Presence
   /** Groups that connections of each user were the first here to join. */
   readonly #newGroups: RateTable | undefined
+  /** What `setInfo` was called with. */
+  readonly #shown = new WeakMap<LocalConnection, Pick<Member, 'info' | 'infoAt'>>()
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
 
@@ -56,6 +58,7 @@ export class Membership {
   async join (connection: LocalConnection, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
     this.#assertOpen(connection)
+    const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
     // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
@@ -65,7 +68,9 @@ export class Membership {
       joining = this.#register(member, known === undefined, replay).finally(() => this.#joining.delete(member))
       this.#joining.set(member, joining)
     }
-    return await joining
+    const result = await joining
+    this.#metrics.timings.join.observeSince(startedAt)
+    return result
   }
 
   async leave (connection: LocalConnection, group: string): Promise<boolean> {
@@ -79,6 +84,21 @@ export class Membership {
   async leaveAll (connection: LocalConnection): Promise<number> {
     const left = await Promise.all(connection.groups.map(group => this.leave(connection, group)))
     return left.filter(Boolean).length
+  }
+
+  /** Shows something else of the connection to others, in all of its groups. @throws what `Connection.setInfo` throws */
+  async setInfo (connection: LocalConnection, given: unknown): Promise<void> {
+    this.#assertOpen(connection)
+    const info = toInfo(given)
+    if (info === undefined) throw new WebsocketGroupsError('WSG_DATA_INVALID', `JSON has no ${typeof given}`)
+    const shown = { info, infoAt: Math.max(Date.now(), (this.#shown.get(connection)?.infoAt ?? 0) + 1) }
+    this.#shown.set(connection, shown)
+    await Promise.all(connection.groups.map(async group => {
+      const member = this.#hub.find(connection, group)
+      member?.show(info, shown.infoAt)
+      await this.#sync(group, connection.id)
+      if (member !== undefined && this.#hub.find(connection, group) === member) this.#presence.updated(member)
+    }))
   }
 
   /**
@@ -101,7 +121,7 @@ export class Membership {
     const { connection, group } = member
     let scope: JoinResult['scope'] = 'cluster'
     try {
-      // Subscribed before registered: whoever is seen as a member also gets what is sent to the group.
+      // Subscribed before registered: a connection that others see as a member also gets what is sent to the group.
       await this.#backplane.subscribe({ kind: 'group', name: group })
       await this.#backplane.syncMember(group, connection.id)
     } catch (error) {
@@ -122,7 +142,7 @@ export class Membership {
     return result
   }
 
-  /** Takes back what a failed join added, unless the connection left, or left and joined anew, meanwhile. */
+  /** Takes back what a failed join added, unless the connection left, or left and joined again, meanwhile. */
   #undo (member: LocalMember): void {
     const { connection, group } = member
     if (this.#hub.find(connection, group) !== member) return
@@ -141,39 +161,37 @@ export class Membership {
   #countNewGroup ({ userId }: LocalConnection, group: string): void {
     if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
     this.#metrics.newGroupsRefused++
-    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'new groups of this user')
+    throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'this user joined too many new groups')
   }
 
   #add (connection: LocalConnection, group: string, { since }: JoinOptions): LocalMember {
     if (since !== undefined) assertPosition(since)
     const { groupCount } = connection
     if (groupCount >= this.#options.maxGroupsPerConnection) {
-      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount}`)
+      throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount} already`)
     }
     this.#countNewGroup(connection, group)
-    const info = this.#infoOf(connection)
+    const shown = this.#shown.get(connection) ?? this.#infoOf(connection)
     return this.#hub.join(connection, group, {
       connectionId: connection.id,
       instanceId: ownerOf(connection.id) ?? '',
       ...(connection.userId === undefined ? {} : { userId: connection.userId }),
       joinedAt: Date.now(),
-      ...(info === undefined ? {} : { info }),
+      ...shown,
       ...(connection.sessionName === undefined ? {} : { session: connection.sessionName })
     })
   }
 
   /** What the application shows of the member, as JSON keeps it: members here and elsewhere look alike. */
-  #infoOf (connection: LocalConnection): Json | undefined {
+  #infoOf (connection: LocalConnection): Pick<Member, 'info'> {
     const info: unknown = this.#options.memberInfo?.(connection)
     if (isThenable(info)) {
-      // Refused here, so that its own failure is no news: without a handler it would end the process.
+      // The promise is refused here: without a handler its rejection would end the process.
       Promise.resolve(info).catch(() => undefined)
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
     }
-    const text = JSON.stringify(info) as string | undefined
-    if (text === undefined) return undefined
-    if (Buffer.byteLength(text) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
-    return JSON.parse(text) as Json
+    const shown = toInfo(info)
+    return shown === undefined ? {} : { info: shown }
   }
 
   #assertOpen (connection: LocalConnection): void {
@@ -191,7 +209,15 @@ export class Membership {
   }
 }
 
-/** "Not yet" is no failure where the backplane goes on trying by itself. */
+/** As JSON keeps it; `undefined` where JSON has no form of it. @throws {WebsocketGroupsError} WSG_MEMBER_INFO_TOO_LARGE */
+function toInfo (info: unknown): MemberInfo | undefined {
+  const text = JSON.stringify(info) as string | undefined
+  if (text === undefined) return undefined
+  if (Buffer.byteLength(text) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
+  return JSON.parse(text) as MemberInfo
+}
+
+/** "Not yet" is not a failure where the backplane goes on trying by itself. */
 function ignoreUnavailable (error: unknown): void {
   if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
 }

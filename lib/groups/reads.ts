@@ -7,7 +7,11 @@ import type { OutagePolicy } from '../options/types.ts'
 import { formatPosition, isLogStart } from '../backplane/position.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { ProofKeys } from '../delivery/resume-proofs.ts'
-import type { History, HistoryOptions, Member, MemberList, ReadOptions } from '../types.ts'
+import { keyOf, presentMember, Roster } from '../presence/roster.ts'
+import type {
+  History, HistoryOptions, Member, MemberList, PageOptions, PresenceEntry, PresenceList, ReadOptions
+} from '../types.ts'
+import { pageOf } from './pages.ts'
 
 const maxCounts = 10_000
 const maxMembers = 100_000
@@ -48,6 +52,17 @@ export class GroupReads {
     return Object.assign([...value], { ageMs })
   }
 
+  /** The people behind the members: see `Registry.presence`. */
+  async presence (group: string, { cursor, limit, ...options }: ReadOptions & PageOptions = {}): Promise<PresenceList> {
+    const members = await this.members(group, options)
+    const roster = new Roster()
+    for (const member of members) roster.add(presentMember(member))
+    const page = pageOf(roster.entries(), keyOf, { cursor, limit })
+    return Object.assign([...page.items] as PresenceEntry[], {
+      ageMs: members.ageMs, ...(page.cursor === undefined ? {} : { cursor: page.cursor })
+    })
+  }
+
   async history (group: string, { since, limit = defaultLimit, reverse = false }: HistoryOptions = {}): Promise<History> {
     assertGroupName(group)
     if (!Number.isInteger(limit) || limit < 1) {
@@ -63,7 +78,7 @@ export class GroupReads {
     return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
   }
 
-  /** Page by page, as many as it takes. What is trimmed meanwhile ends the list: whoever reads on is told. */
+  /** Page by page, as many as it takes. What is trimmed meanwhile ends the list: the next read is told so. */
   async #pages (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     const first = await this.#backplane.history(group, since, limit)
     const messages = [...first.messages]
@@ -93,7 +108,7 @@ export class GroupReads {
       if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
       const [value, ageMs] = [known.get(group), known.ageMs(group)]
       if (value !== undefined && ageMs !== undefined && ageMs <= maxAgeMs) return { value, ageMs }
-      // Never asked before: what this instance holds is all that it knows, and nobody can tell how old the rest would be.
+      // Never asked before: what this instance holds is all that it knows, and the age of the rest is unknown.
       if (value === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
       throw error
     }

@@ -86,7 +86,7 @@ export class InstanceRpc {
   /** Takes a request or a reply that came from the backplane. Never throws. */
   receive (envelope: Envelope): void {
     const message = parse(envelope.command)
-    // Not written by this package: whoever asked, if anybody did, runs into the deadline.
+    // This package did not write it: a caller that waits for it runs into the deadline.
     if (message === undefined) return
     if (envelope.kind === 'reply') this.#settle(message as unknown as Reply)
     else void this.#serve(message, envelope)

@@ -38,7 +38,7 @@ function isOwnHost (origin: string, request: FastifyRequest): boolean {
 }
 
 /**
- * Scheme, host and port, with default ports left out and hosts as browsers write them; `undefined` for what is no origin ('null' of
+ * Scheme, host and port, with default ports left out and hosts as browsers write them; `undefined` for what is not an origin ('null' of
  * sandboxed frames).
  */
 function normalize (origin: string): string | undefined {
@@ -52,8 +52,9 @@ function normalizeAllowed (origin: unknown): string {
   const normal = typeof origin === 'string' ? normalize(origin) : undefined
   if (normal === undefined || normal.includes('*') || socketSchemes.some(scheme => normal.startsWith(scheme))) {
     throw invalid(
-      'wsAuth.allowedOrigins must hold origins such as \'https://example.com\', as pages have them: a scheme (not ws or wss), a host and a port where it is not ' +
-      `the default, without a path, a slash at the end, a user or a wildcard; for anything else give a function. Got ${show(origin)}`
+      'wsAuth.allowedOrigins must hold origins such as \'https://example.com\', as pages have them: a scheme (not ws or wss), a host ' +
+      'and, if it is not the default, a port; without a path, a slash at the end, a user or a wildcard; for anything else give a ' +
+      `function. Got ${show(origin)}`
     )
   }
   return normal

@@ -72,7 +72,7 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
 }
 
 function refusal (): WebsocketGroupsError {
-  return new WebsocketGroupsError('WSG_REFUSED', 'it is shutting down')
+  return new WebsocketGroupsError('WSG_REFUSED', 'the instance is shutting down')
 }
 
 /** The servers that Fastify opened beside `app.server`; none where Fastify keeps them elsewhere. */

@@ -10,7 +10,7 @@ export interface TokenSources {
   readonly query?: string | false
 }
 
-/** The token of a request, from the first place that has one. `null`: there is something in the place of a token, but it is none. */
+/** The token of a request, from the first place that has one. `null`: something is in the place of a token, but is not a token. */
 export function findToken (request: FastifyRequest, { cookie = false, query = false }: TokenSources): string | null | undefined {
   const { authorization, 'sec-websocket-protocol': protocols } = request.headers
   const inHeaders = firstOf(fromAuthorization(authorization), fromProtocols(protocols))
@@ -62,7 +62,7 @@ function fromCookie (request: FastifyRequest & { cookies?: unknown }, name: stri
 function fromField (fields: unknown, name: string): string | null | undefined {
   if (typeof fields !== 'object' || fields === null || !Object.hasOwn(fields, name)) return undefined
   const value = (fields as Record<string, unknown>)[name]
-  // Given twice, nobody can tell which of them counts.
+  // Of a parameter that is given twice, neither counts.
   return value === '' || typeof value === 'string' ? nonEmpty(value) : null
 }
 

@@ -10,13 +10,14 @@ const takesWebsockets = Symbol('fastify-websocket-groups.takesWebsockets')
 /** The hook for `onRoute` that lets the guard know later which routes take WebSockets. */
 export function markRoute (route: RouteOptions): void {
   const { websocket, wsHandler } = route as { websocket?: unknown, wsHandler?: unknown }
-  route.config = { ...route.config, [takesWebsockets]: websocket === true || typeof wsHandler === 'function' }
+  const mark = { [takesWebsockets]: websocket === true || typeof wsHandler === 'function' }
+  route.config = { ...route.config, ...mark }
 }
 
 /**
  * Makes the hook that refuses upgrades before anything else looks at them: those of routes that take none, which @fastify/websocket would
  * open just to close them again, and those that this instance cannot serve now. `othersUpgrade` says whether routes that were not
- * marked may take WebSockets all the same.
+ * marked may still take WebSockets.
  */
 export function upgradeGuard (
   instance: Pick<Instance, 'ready' | 'metrics'>,

@@ -12,7 +12,7 @@ interface DecidingServer extends EventEmitter { shouldUpgradeCallback?: ShouldUp
 interface Parser { onIncoming?: ((request: IncomingMessage, keepAlive: boolean) => unknown) | null }
 
 /** Whether the request asks for a WebSocket; RFC 6455 4.1 wants GET, and this one protocol. */
-export function offersWebsocket ({ method, headers }: IncomingMessage): boolean {
+function offersWebsocket ({ method, headers }: IncomingMessage): boolean {
   return method === 'GET' && headers.upgrade?.trim().toLowerCase() === 'websocket'
 }
 

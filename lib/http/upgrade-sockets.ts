@@ -18,17 +18,8 @@ export class UpgradeSockets {
   readonly #unanswered = new Map<IncomingMessage, Unanswered>()
   readonly #listener = (request: IncomingMessage, socket: Duplex): void => this.#add(request, socket)
 
-  get size (): number {
-    return this.#unanswered.size
-  }
-
   watch (server: EventEmitter): void {
     server.on('upgrade', this.#listener)
-  }
-
-  /** Whether `listener` is this object's own. */
-  owns (listener: unknown): boolean {
-    return listener === this.#listener
   }
 
   /** The request became a WebSocket, and the socket is the WebSocket's from now on. */
@@ -36,11 +27,11 @@ export class UpgradeSockets {
     this.#unanswered.get(request)?.forget()
   }
 
-  /** Answers 503 to those that wait still, whatever they wait for. What Fastify answers to them later goes nowhere. */
+  /** Answers 503 to upgrades that still wait for anything. What Fastify answers to them later goes nowhere. */
   refuse (): void {
     for (const { socket, forget } of this.#unanswered.values()) {
       const response = responseOf(socket)
-      // Begun, or taken by a listener of the application: not ours to write to.
+      // The response has begun, or a listener of the application took the socket: it must not be written to.
       if (response === undefined || response.headersSent) continue
       forget()
       response.detachSocket(socket as Socket)
@@ -88,7 +79,7 @@ export function responseOf (socket: Duplex & { readonly _httpMessage?: unknown }
 
 /** As Fastify would have written it. */
 function refusal (): string {
-  const { code, statusCode, message } = new WebsocketGroupsError('WSG_REFUSED', 'it is shutting down')
+  const { code, statusCode, message } = new WebsocketGroupsError('WSG_REFUSED', 'the instance is shutting down')
   const error = STATUS_CODES[statusCode]
   const body = JSON.stringify({ statusCode, code, error, message })
   const head = [

@@ -15,7 +15,7 @@ export { selectProtocol } from './token-sources.ts'
 
 const aNameOrFalse: Rule = { allowed: 'a name or false', accepts: value => value === false || (typeof value === 'string' && value !== '') }
 
-export const authRules = {
+const authRules = {
   authenticate: aFunction,
   authorize: aFunction,
   required: aBoolean,
@@ -80,7 +80,7 @@ async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, 
   const endsAt = performance.now() + ms
   try {
     return await withDeadline(check(() => performance.now() < endsAt), ms, () => {
-      throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT', `it took longer than ${ms} ms`)
+      throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT', `the check took longer than ${ms} ms`)
     })
   } catch (error) {
     const answer = toAnswer(error)
@@ -89,7 +89,7 @@ async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, 
   }
 }
 
-/** Resolves with nothing when the token is no good. */
+/** Resolves with nothing when the token is invalid. */
 async function identify (
   authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, options: AuthOptions
 ): Promise<Identity | undefined> {
@@ -113,7 +113,7 @@ async function verify (authenticate: Authenticate<unknown>, token: string, reque
   }
   if (isIdentity(identity)) return identity
   // `false`, '' and the like say no; `true`, a string or an error that was returned are mistakes, which must not let anybody in.
-  if (identity) request.log.warn(`token refused: authenticate must return an identity, which is an object, and returned ${show(identity)}`)
+  if (identity) request.log.warn(`token refused: authenticate must return an identity (an object), but returned ${show(identity)}`)
   return undefined
 }
 

@@ -5,7 +5,7 @@ import type { FramedInit } from '../connection/framed-session.ts'
 import { RequestLimits } from '../connection/request-rates.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aBoolean, aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
+import { aFunction, aPresence, checkOptions, invalid, type Rule } from '../options/rules.ts'
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
@@ -22,7 +22,7 @@ const callbackRules = {
   onError: aFunction,
   onGap: aFunction,
   mayJoin: aFunction,
-  presence: aBoolean
+  presence: aPresence
 } as const satisfies Record<keyof ConnectionCallbacks, Rule>
 
 const helloTimeoutMs = 10_000
@@ -66,6 +66,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
           identity: request.identity,
           admission: takeAdmission(request),
           log: request.log,
+          route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
           // Which types a route's params and identity have is known to the route alone.
           callbacks: callbacks as unknown as ConnectionCallbacks,
           framed: socket.protocol === framedProtocol ? framedInit(request) : undefined

@@ -3,7 +3,7 @@ import { LocalConnection } from '../connection/connection.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aBoolean, aFunction, anObject, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
+import { aFunction, anObject, aPresence, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
@@ -25,7 +25,7 @@ const roomRules = {
   onError: aFunction,
   onGap: aFunction,
   mayJoin: aFunction,
-  presence: aBoolean,
+  presence: aPresence,
   history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<keyof RoomOptions, Rule>
 
@@ -100,7 +100,7 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
         if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
         if (isMember(connection)) return registry.broadcastToGroup(group, data)
         // A framed client was answered already. Of a raw one nothing else can be made on this route.
-        connection.close(CloseCode.PolicyViolation, 'not in the group any more')
+        connection.close(CloseCode.PolicyViolation, 'no longer in the group')
       },
       async onDisconnect (connection) {
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))
@@ -108,7 +108,7 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
       ...(room.onError === undefined ? {} : { onError: room.onError }),
       ...(room.onGap === undefined ? {} : { onGap: room.onGap }),
       ...(room.mayJoin === undefined ? {} : { mayJoin: room.mayJoin }),
-      presence: room.presence === true
+      presence: room.presence ?? false
     }))
   }
   return wsRoom as FastifyInstance['wsRoom']

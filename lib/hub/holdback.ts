@@ -1,8 +1,11 @@
 import type { Envelope, GapReason, LogPosition } from '../backplane/backplane.ts'
+import { samePosition } from '../backplane/position.ts'
 
 const maxWaiting = { messages: 1_000, bytes: 262_144 } as const
 /** What a message takes beside its payload. */
 const overheadBytes = 256
+/** As many as an instance remembers of what it delivered: a log that lost more is told from no branch. */
+const maxGiven = 256
 
 /** Messages of a group's log are lost. The log goes on after `position`. */
 export interface Gap {
@@ -31,6 +34,9 @@ export class Holdback {
   #bytes = 0
   #since: LogPosition | undefined
   #end: ReplayEnd | undefined
+  /** Where the latest messages stand that the replay gave to the client, oldest first. */
+  #given: LogPosition[] = []
+  #forked = false
 
   /** The replay is not over: everything waits. */
   get holding (): boolean {
@@ -68,17 +74,37 @@ export class Holdback {
     return true
   }
 
+  /** The replay gave the message at the position to the client. */
+  gave (position: LogPosition): void {
+    this.#given.push(position)
+    if (this.#given.length === 2 * maxGiven) this.#given = this.#given.slice(maxGiven)
+  }
+
+  /** The log lost messages, and went on along another branch; which one the replay gave the client is seen when messages come. */
+  fork (): void {
+    this.#forked = true
+  }
+
+  /** Whether messages are told by their nonces from others that stood in their place. */
+  get forked (): boolean {
+    return this.#forked
+  }
+
   /** Ends the wait. Messages up to `end` are not for the connection from now on. Returns what waited. */
   release (end: ReplayEnd | undefined): ReadonlyArray<Envelope | Gap> {
     const { waiting } = this
     this.#waiting = undefined
     this.#end = end
+    if (end !== undefined && this.#given.at(-1)?.offset !== end.position.offset) this.#given.push(end.position)
     return waiting
   }
 
   /** Whether the client has the message at the position. */
   has (position: LogPosition): boolean {
-    return this.#end !== undefined && position.epoch === this.#end.epoch && position.offset <= this.#end.position.offset
+    if (this.#end === undefined || position.epoch !== this.#end.epoch || position.offset > this.#end.position.offset) return false
+    // What stood further back cannot be compared: the client was told of a loss, and gets nothing twice.
+    if (!this.#forked || position.offset < (this.#given[0]?.offset ?? Infinity)) return true
+    return this.#given.some(given => samePosition(given, position))
   }
 
   /**

@@ -42,7 +42,7 @@ export class Hub {
     return added
   }
 
-  /** Takes the connection out of the group. Returns what it was there; `undefined` when it was no member. */
+  /** Takes the connection out of the group. Returns its member; `undefined` when it was not in the group. */
   leave (connection: LocalConnection, group: string): LocalMember | undefined {
     const members = this.#groups.get(group)
     const left = members?.get(connection)
@@ -54,7 +54,7 @@ export class Hub {
     return left
   }
 
-  /** The connection in the group; `undefined` when it is no member. */
+  /** The member that the connection is in the group; `undefined` when it is not in the group. */
   find (connection: LocalConnection, group: string): LocalMember | undefined {
     return this.#groups.get(group)?.get(connection)
   }
@@ -184,7 +184,8 @@ function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, give
     // A member that holds the message back does not have it yet, and may get it sooner through another group.
     if (given !== undefined && !member.holding) {
       if (given.has(connection.number)) {
-        member.passOver(envelope)
+        // A client that came back ahead of this instance must not be told of a place that it is past.
+        if (member.holdback === undefined || !member.hold(envelope)) member.passOver(envelope)
         continue
       }
       given.add(connection.number)

@@ -15,14 +15,23 @@ const replayed = new WeakMap<Envelope, OutboundMessage>()
 export class LocalMember {
   readonly connection: LocalConnection
   readonly group: string
-  /** The membership as everyone in the cluster sees it. */
-  readonly member: Member
+  #member: Member
   #holdback: Holdback | undefined
 
   constructor (connection: LocalConnection, group: string, member: Member) {
     this.connection = connection
     this.group = group
-    this.member = member
+    this.#member = member
+  }
+
+  /** The membership as everyone in the cluster sees it. */
+  get member (): Member {
+    return this.#member
+  }
+
+  /** Shows something else of the connection. */
+  show (info: Member['info'], infoAt: number): void {
+    this.#member = { ...this.#member, info, infoAt }
   }
 
   /** Set while a replay runs, and after it until this instance has caught up with a client that was ahead. */
@@ -61,7 +70,11 @@ export class LocalMember {
       return true
     }
     if (envelope.position === undefined) return false
-    if (holdback.has(envelope.position)) return true
+    if (holdback.has(envelope.position)) {
+      // Its client was told to go on from before this message.
+      if (holdback.forked) this.passOver(envelope)
+      return true
+    }
     // This instance has caught up with the client.
     this.#holdback = undefined
     return false
@@ -72,11 +85,12 @@ export class LocalMember {
     const holdback = this.#holdback
     if (holdback?.holding === true) return this.#keep(holdback, gap)
     if (holdback?.covers(gap) === true) return
-    this.#holdback = undefined
+    if (holdback !== undefined && gap.reason === 'rewound') holdback.fork()
+    else this.#holdback = undefined
     this.tell(gap)
   }
 
-  /** Messages before the position are lost to this member, whatever it holds back. */
+  /** Messages before the position are lost to this member, even if it holds some of them back. */
   tell (gap: Pick<Gap, 'reason' | 'position'>): void {
     this.connection.gapped(this.group, gap.reason)
     if (this.connection.framed) {

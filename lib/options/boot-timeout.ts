@@ -14,6 +14,6 @@ export function fitBootTimeout (options: ResolvedOptions, given: number | undefi
   const mostMs = Math.floor(pluginTimeoutMs - Math.min(restMs, pluginTimeoutMs * restShare))
   if (options.redis === undefined || pluginTimeoutMs === 0 || options.bootTimeoutMs <= mostMs) return options
   if (given === undefined) return { ...options, bootTimeoutMs: mostMs }
-  throw invalid(`bootTimeoutMs is ${given}, but Fastify's pluginTimeout of ${pluginTimeoutMs} ms would end the boot before: ` +
+  throw invalid(`bootTimeoutMs is ${given}, but Fastify's pluginTimeout of ${pluginTimeoutMs} ms would end the boot earlier: ` +
     `set bootTimeoutMs to at most ${mostMs}, or pluginTimeout to more`)
 }

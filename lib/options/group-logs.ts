@@ -55,7 +55,7 @@ export class GroupLogs {
 
   /**
    * The settings of the group's log; `undefined`: the group has none.
-   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID when the function `logs` throws, or returns what is no setting
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID when the function `logs` throws, or returns something that is not a setting
    */
   of (group: string): LogLimits | undefined {
     const settings = this.#choose === undefined ? this.#exact.get(group) ?? this.#byPrefix(group) : this.#chosen(this.#choose, group)
@@ -79,7 +79,7 @@ export class GroupLogs {
     if (settings === undefined) return this.#default
     const checked = typeof settings === 'object' && settings !== null ? this.#checked.get(settings) : undefined
     if (checked !== undefined) return checked
-    // The promise is refused below; its own failure is no news then, and would end the process as an unhandled rejection.
+    // The promise is refused below; without a handler its rejection would end the process.
     if (isThenable(settings)) Promise.resolve(settings).catch(() => undefined)
     checkLog(settings, `what logs(${show(group)}) returns`)
     const limits = withDefaults(settings)

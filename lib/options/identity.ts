@@ -95,7 +95,7 @@ function isAbsent (value: unknown): value is undefined | null {
 
 function wrong (what: string, allowed: string, got: unknown): WebsocketGroupsError {
   const promise = typeof property(got, 'then') === 'function'
-  // Refused here, so that its own failure is no news: without a handler it would end the process.
+  // The promise is refused here: without a handler its rejection would end the process.
   if (promise) Promise.resolve(got).catch(() => undefined)
   const found = promise ? 'a promise: the option cannot be async' : show(got)
   return new WebsocketGroupsError('WSG_IDENTITY_INVALID', `${what} must be ${allowed}, got ${found}`)

@@ -1,11 +1,10 @@
-import type { Rate } from '../rate.ts'
 import { check, checkOptions, integer, isPlainObject, withoutUndefined, type Rule } from './rules.ts'
-import type { Limits } from './types.ts'
+import type { Limits, Rate } from './types.ts'
 
 type RateName = 'upgradesPerAddress' | 'messages' | 'bytes' | 'requests' | 'replays' | 'tokens'
 type CountName = Exclude<keyof Limits, RateName>
 
-/** `undefined` where there is no limit. */
+/** `undefined` for no limit. */
 export type ResolvedLimits = Readonly<Record<CountName, number | undefined> & Record<RateName, Rate | undefined>> & {
   /** The limits that the service set itself. The defaults of the limits per address spare private addresses, see docs/security.md. */
   readonly explicit: ReadonlySet<keyof Limits>
@@ -35,7 +34,6 @@ const limitRules = {
   replays: aRate,
   tokens: aRate,
   newGroupsPerMinute: aCount('groups'),
-  presenceEntriesPerUser: aCount('entries'),
   presenceBytes: aCount('bytes'),
   queuedBytes: aCount('bytes'),
   bufferedBytes: aCount('bytes')
@@ -57,7 +55,6 @@ const defaults = {
   replays: { perSecond: 50, burst: 1_000 },
   tokens: { perSecond: 1, burst: 10 },
   newGroupsPerMinute: 1_000,
-  presenceEntriesPerUser: 20,
   presenceBytes: 262_144,
   queuedBytes: 8_388_608,
   bufferedBytes: 268_435_456

@@ -16,6 +16,9 @@ export const maxTimerMs = 2_147_483_647
 
 export const aFunction: Rule = { allowed: 'a function', accepts: value => typeof value === 'function' }
 export const anObject: Rule = { allowed: 'an object', accepts: isPlainObject }
+/** The option `presence` of routes. */
+export const aPresence: Rule = { allowed: "true, false or 'count'", accepts: value => typeof value === 'boolean' || value === 'count' }
+
 export const aBoolean: Rule = oneOf(true, false)
 
 export function oneOf (...values: ReadonlyArray<string | number | boolean>): Rule {
@@ -40,7 +43,7 @@ export function checkOptions (raw: unknown, rules: Rules, where: string, ignored
     if (ignored.includes(name) || value === undefined) continue
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
     if (rule === undefined) {
-      throw invalid(`there is no option ${where}${name} (it got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
+      throw invalid(`there is no option ${where}${name} (got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
     }
     check(where + name, value, rule)
   }

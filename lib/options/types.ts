@@ -2,11 +2,15 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis, RedisOptions } from 'ioredis'
 import type { Backplane } from '../backplane/backplane.ts'
-import type { Rate } from '../rate.ts'
 import type { Authenticate, RoomOptions } from '../route-types.ts'
 import type { Connection, Identity, LogSettings, MemberInfo } from '../types.ts'
 
-export type { Rate } from '../rate.ts'
+/** A number per second, after a burst of a number at once. */
+export interface Rate {
+  readonly perSecond: number
+  /** How many may come at once, after a quiet time. @default perSecond */
+  readonly burst?: number | undefined
+}
 
 /** What to do while the backplane is out; the first choice of each is the default. */
 export interface OutagePolicy {
@@ -28,8 +32,8 @@ export interface OutagePolicy {
 }
 
 /**
- * What clients, users and addresses may use of this service; `false` is no limit. docs/security.md says for each what a client is told that
- * is over it, and which metric counts that.
+ * What clients, users and addresses may use of this service; `false` is no limit. docs/security.md says for each limit what a
+ * client over the limit is told, and which metric counts that.
  */
 export interface Limits {
   /** Connections of this instance. More upgrades get 503 with Retry-After. @default 50_000 */
@@ -47,11 +51,11 @@ export interface Limits {
    * @default { perSecond: 20, burst: 200 }
    */
   readonly upgradesPerAddress?: Rate | false | undefined
-  /** Messages of one connection. Over it the connection is not read for a while. @default { perSecond: 1_000, burst: 5_000 } */
+  /** Messages of one connection. Over the limit the connection is not read for a while. @default { perSecond: 1_000, burst: 5_000 } */
   readonly messages?: Rate | false | undefined
   /**
-   * Bytes of one connection. Over it the connection is not read for a while. @default { perSecond: 4_194_304, burst: 16_777_216 } // 4 and
-   * 16 MiB
+   * Bytes of one connection. Over the limit the connection is not read for a while.
+   * @default { perSecond: 4_194_304, burst: 16_777_216 } // 4 and 16 MiB
    */
   readonly bytes?: Rate | false | undefined
   /** Joins and leaves that one client of the framed protocol asks for. More of them wait. @default { perSecond: 100, burst: 1_000 } */
@@ -65,17 +69,16 @@ export interface Limits {
    * 1_000
    */
   readonly newGroupsPerMinute?: number | false | undefined
-  /** How many connections of one user a list of members shows. @default 20 */
-  readonly presenceEntriesPerUser?: number | false | undefined
   /** Bytes of a list of members; members that do not fit are left out. @default 262_144 // 256 KiB */
   readonly presenceBytes?: number | false | undefined
   /**
    * Bytes of clients' messages that this instance holds: of those that wait for a callback, those whose callback runs, and unfinished ones.
-   * Over it connections that hold more than their share are not read until there is room. @default 8_388_608 // 8 MiB
+   * Over the limit connections that hold more than their share are not read until there is room. @default 8_388_608 // 8 MiB
    */
   readonly queuedBytes?: number | false | undefined
   /**
-   * Bytes that wait in this instance for slow clients. Over it those furthest behind are closed with 4008. @default 268_435_456 // 256 MiB
+   * Bytes that wait in this instance for slow clients. Over the limit those furthest behind are closed with 4008.
+   * @default 268_435_456 // 256 MiB
    */
   readonly bufferedBytes?: number | false | undefined
 }
@@ -90,7 +93,7 @@ export interface WebsocketGroupsOptions {
   readonly redis?: string | RedisOptions | Redis | undefined
   /** Your own backplane, or one of a `memoryCluster()`; excludes `redis`. */
   readonly backplane?: Backplane | undefined
-  /** Turns a token into an identity, for `app.wsAuth()` and rooms; throws, or returns nothing, when the token is no good. */
+  /** Turns a token into an identity, for `app.wsAuth()` and rooms. Throws, or returns nothing, when the token is invalid. */
   readonly authenticate?: Authenticate | undefined
   /**
    * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together. After that the answer is a
@@ -153,10 +156,7 @@ export interface WebsocketGroupsOptions {
   readonly flushIntervalMs?: number | undefined
   /** Messages of one connection that may wait for its callbacks; while it has more, the connection is not read. @default 1_024 */
   readonly maxQueuedMessages?: number | undefined
-  /**
-   * The same in bytes. A client whose compressed messages grow to far more than that before they can be stopped is closed with 1008.
-   * @default 4_194_304 // 4 MiB
-   */
+  /** The same in bytes. @default 4_194_304 // 4 MiB */
   readonly maxQueuedBytes?: number | undefined
   /** @default 1_000 */
   readonly maxGroupsPerConnection?: number | undefined

@@ -1,8 +1,8 @@
-import type { FramedMember } from '../protocol/frames.ts'
+import type { PresentMember } from './roster.ts'
 
 const maxAbsent = 100_000
 
-interface Absent { readonly group: string, readonly member: FramedMember, readonly until: number }
+interface Absent { readonly group: string, readonly member: PresentMember, readonly until: number }
 
 /**
  * Members whose socket broke and who may still come back. All are waited for equally long, so the oldest is always the next to give up on:
@@ -10,18 +10,18 @@ interface Absent { readonly group: string, readonly member: FramedMember, readon
  */
 export class AwayMembers {
   readonly #graceMs: number
-  readonly #ended: (gone: ReadonlyMap<string, readonly FramedMember[]>) => void
+  readonly #ended: (gone: ReadonlyMap<string, readonly PresentMember[]>) => void
   readonly #groups = new Map<string, Map<string, Absent>>()
   readonly #queue = new Set<Absent>()
   #timer: NodeJS.Timeout | undefined
 
   /** Calls `ended` with the members, by group, who did not come back. */
-  constructor (graceMs: number, ended: (gone: ReadonlyMap<string, readonly FramedMember[]>) => void) {
+  constructor (graceMs: number, ended: (gone: ReadonlyMap<string, readonly PresentMember[]>) => void) {
     this.#graceMs = graceMs
     this.#ended = ended
   }
 
-  add (group: string, member: FramedMember): void {
+  add (group: string, member: PresentMember): void {
     this.remove(group, member.session)
     const absent: Absent = { group, member, until: performance.now() + this.#graceMs }
     let inGroup = this.#groups.get(group)
@@ -42,7 +42,7 @@ export class AwayMembers {
     return absent !== undefined
   }
 
-  of (group: string): FramedMember[] {
+  of (group: string): PresentMember[] {
     return Array.from(this.#groups.get(group)?.values() ?? [], ({ member }) => member)
   }
 
@@ -50,7 +50,7 @@ export class AwayMembers {
     return this.#groups.get(group)?.size ?? 0
   }
 
-  /** Nobody here is told of the group any more. */
+  /** Nobody here is told of the group any longer. */
   drop (group: string): void {
     for (const absent of this.#groups.get(group)?.values() ?? []) this.#queue.delete(absent)
     this.#groups.delete(group)
@@ -76,7 +76,7 @@ export class AwayMembers {
   #sweep (): void {
     this.#timer = undefined
     const now = performance.now()
-    const gone = new Map<string, FramedMember[]>()
+    const gone = new Map<string, PresentMember[]>()
     for (const absent of this.#queue) {
       // With too many to wait for, those who are away the longest are given up early.
       if (absent.until > now && this.#queue.size <= maxAbsent) break

@@ -3,56 +3,73 @@ import type { FramedMember } from '../protocol/frames.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
+import type { PresentMember } from './roster.ts'
 
 /** How many members a `members` frame lists at most. The `count` of later events tells the true number. */
 const maxListed = 1_000
 
-export type ListLimits = Pick<ResolvedLimits, 'presenceEntriesPerUser' | 'presenceBytes'>
+export type ListLimits = Pick<ResolvedLimits, 'presenceBytes'>
 
-export interface Change { readonly event: 'join' | 'leave', readonly member: FramedMember }
+/** What happened during a read. */
+interface Event { readonly event: 'join' | 'leave' | 'away' | 'update', readonly member: PresentMember }
 
-/** One read of a group, for the connections that asked before the read began. */
-interface Read { readonly waiting: Set<LocalConnection>, readonly changes: Change[] }
-interface GroupReads { readonly running: Read, next: Set<LocalConnection> | undefined, readonly done: Promise<void> }
+/** The stored members of a group, read for the connections that asked before the read began. */
+export interface ListRead {
+  readonly waiting: ReadonlySet<LocalConnection>
+  /** Everybody was asked for anew: who is not in the list is not there any more. */
+  readonly anew: boolean
+  /** `undefined`: the backplane cannot tell. */
+  readonly stored: readonly PresentMember[] | undefined
+  /** What came while the list was read, which may show it or not. */
+  readonly events: readonly Event[]
+}
+
+interface Running { readonly waiting: Set<LocalConnection>, readonly anew: boolean, readonly events: Event[] }
+interface GroupReads { readonly running: Running, next: Set<LocalConnection> | undefined, nextAnew: boolean, readonly done: Promise<void> }
+
+export interface ListHost {
+  /** Never rejects. */
+  read (group: string): Promise<readonly PresentMember[] | undefined>
+  /** The list was read: returns all entries to send. */
+  loaded (group: string, read: ListRead): Iterable<FramedMember>
+}
 
 /**
- * Sends member lists. Requests for one group share a read; changes that arrive during the read are applied to it before it is sent, so that
- * a list is never older than the events that a connection got before it. Who asks during a read waits for the next one.
+ * Sends member lists. Requests for one group share a read; what happens during the read is applied to it before it is sent, so that a list
+ * is never older than the events that a connection got before it. Who asks during a read waits for the next one.
  */
 export class MemberLists {
-  /** Never rejects. */
-  readonly #read: (group: string) => Promise<readonly FramedMember[]>
+  readonly #host: ListHost
   readonly #limits: ListLimits
   readonly #metrics: Pick<Metrics, 'memberEntriesLeftOut'>
   readonly #groups = new Map<string, GroupReads>()
 
-  constructor (
-    read: (group: string) => Promise<readonly FramedMember[]>, limits: ListLimits, metrics: Pick<Metrics, 'memberEntriesLeftOut'>
-  ) {
-    this.#read = read
+  constructor (host: ListHost, limits: ListLimits, metrics: Pick<Metrics, 'memberEntriesLeftOut'>) {
+    this.#host = host
     this.#limits = limits
     this.#metrics = metrics
   }
 
   /** Resolves when the connections were sent the list; never rejects. */
-  async send (group: string, connections: Iterable<LocalConnection>): Promise<void> {
+  async send (group: string, connections: Iterable<LocalConnection>, anew = false): Promise<void> {
     const reads = this.#groups.get(group)
-    if (reads === undefined) return await this.#begin(group, new Set(connections))
+    if (reads === undefined) return await this.#begin(group, new Set(connections), anew)
     reads.next ??= new Set()
+    reads.nextAnew ||= anew
     for (const connection of connections) reads.next.add(connection)
     await reads.done
     await this.#groups.get(group)?.done
   }
 
-  /** Whether the connection waits for a list, which will contain the changes up to then. */
+  /** Whether the connection waits for a list, which will contain what happened up to then. */
   isPending (group: string, connection: LocalConnection): boolean {
     const reads = this.#groups.get(group)
     return reads !== undefined && (reads.running.waiting.has(connection) || reads.next?.has(connection) === true)
   }
 
-  /** Applies a change to the list that is being read. */
-  record (group: string, change: Change): void {
-    this.#groups.get(group)?.running.changes.push(change)
+  /** Notes an event for the list that is being read. */
+  record (group: string, event: Event): void {
+    this.#groups.get(group)?.running.events.push(event)
   }
 
   /** The connection left the group: it is sent no list. */
@@ -62,58 +79,33 @@ export class MemberLists {
     reads?.next?.delete(connection)
   }
 
-  #begin (group: string, waiting: Set<LocalConnection>): Promise<void> {
-    const running: Read = { waiting, changes: [] }
-    const done = this.#read(group).then(members => {
-      const next = this.#groups.get(group)?.next
+  #begin (group: string, waiting: Set<LocalConnection>, anew: boolean): Promise<void> {
+    const running: Running = { waiting, anew, events: [] }
+    const done = this.#host.read(group).then(stored => {
+      // Those who wait count as waiting until the list is made: it tells them all of it.
+      const listed = selectMembers(this.#host.loaded(group, { ...running, stored }), this.#limits)
+      this.#metrics.memberEntriesLeftOut += listed.leftOut
+      const { next, nextAnew } = this.#groups.get(group) ?? {}
       this.#groups.delete(group)
-      this.#sendTo(group, members, running)
-      if (next !== undefined && next.size > 0) void this.#begin(group, next)
+      const outgoing = OutboundMessage.ofFrame({ type: 'members', group, members: listed.members })
+      for (const connection of waiting) connection.outbound.enqueueShared(outgoing)
+      if (next !== undefined && next.size > 0) void this.#begin(group, next, nextAnew === true)
     })
-    this.#groups.set(group, { running, next: undefined, done })
+    this.#groups.set(group, { running, next: undefined, nextAnew: false, done })
     return done
   }
-
-  #sendTo (group: string, members: readonly FramedMember[], read: Read): void {
-    const all = withChanges(members, read.changes)
-    const listed = selectMembers(all, this.#limits)
-    this.#metrics.memberEntriesLeftOut += all.length - listed.length
-    const outgoing = OutboundMessage.ofFrame({ type: 'members', group, members: listed })
-    for (const connection of read.waiting) connection.outbound.enqueueShared(outgoing)
-  }
 }
 
-/** One entry for each session, as it is after the changes. */
-function withChanges (members: readonly FramedMember[], changes: readonly Change[]): FramedMember[] {
-  const bySession = new Map<string, FramedMember>()
-  for (const member of members) {
-    const other = bySession.get(member.session)
-    // A session that just came back may still be stored with its old connection too.
-    if (other === undefined || member.joinedAt >= other.joinedAt) bySession.set(member.session, member)
+/** The members that a list shows: no more than fit. */
+function selectMembers (
+  all: Iterable<FramedMember>, { presenceBytes = Infinity }: ListLimits
+): { readonly members: FramedMember[], readonly leftOut: number } {
+  const members: FramedMember[] = []
+  let [bytes, leftOut] = [0, 0]
+  for (const member of all) {
+    if (members.length < maxListed && bytes <= presenceBytes) bytes += Buffer.byteLength(JSON.stringify(member)) + 1
+    if (members.length < maxListed && bytes <= presenceBytes) members.push(member)
+    else leftOut++
   }
-  for (const { event, member } of changes) {
-    if (event === 'join') bySession.set(member.session, member)
-    else if (bySession.get(member.session)?.connectionId === member.connectionId) bySession.delete(member.session)
-  }
-  return [...bySession.values()]
-}
-
-/** The members that a list shows: of each user some, so that nobody crowds the others out, and no more than fit. */
-function selectMembers (members: readonly FramedMember[], limits: ListLimits): FramedMember[] {
-  const { presenceEntriesPerUser = Infinity, presenceBytes = Infinity } = limits
-  const listed: FramedMember[] = []
-  const byUser = new Map<string, number>()
-  let bytes = 0
-  for (const member of members) {
-    if (listed.length >= maxListed) break
-    if (member.userId !== undefined) {
-      const entries = (byUser.get(member.userId) ?? 0) + 1
-      if (entries > presenceEntriesPerUser) continue
-      byUser.set(member.userId, entries)
-    }
-    bytes += Buffer.byteLength(JSON.stringify(member)) + 1
-    if (bytes > presenceBytes) break
-    listed.push(member)
-  }
-  return listed
+  return { members, leftOut }
 }

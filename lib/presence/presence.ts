@@ -6,7 +6,9 @@ import type { FramedMember } from '../protocol/frames.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Metrics } from '../metrics.ts'
-import { MemberLists, type Change, type ListLimits } from './member-lists.ts'
+import { PresenceCounts, Spaced } from './counts.ts'
+import { MemberLists, type ListLimits, type ListRead } from './member-lists.ts'
+import { maxPeople, presentMember, Roster, type Change, type PresentMember } from './roster.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 
 /*
@@ -24,31 +26,36 @@ const resyncBatch = 8
 const maxResyncDelayMs = 1_000
 
 /** What instances tell each other. `away`: its socket broke, it may come back. `resync`: events may have been missed. */
-type Event =
-  | { readonly event: 'join' | 'leave' | 'away', readonly member: FramedMember, readonly count: number }
-  | { readonly event: 'resync' }
+type Event = MemberEvent | { readonly event: 'resync' } | { readonly event: 'changed' }
+interface MemberEvent { readonly event: 'join' | 'leave' | 'away' | 'update', readonly member: PresentMember }
 
+/** Of one group that clients here are told about. */
 interface Here {
-  readonly member: FramedMember
-  /** Resolves when the join is published: later events must not overtake it. */
-  readonly announced: Promise<void>
-  /** The client is in the group with a newer connection. */
-  superseded: boolean
+  readonly roster: Roster
+  /** By connection: resolves when its join is published, as later events must not overtake it. */
+  readonly announced: Map<LocalConnection, Promise<void>>
+  readonly members: Map<LocalConnection, PresentMember>
 }
 
 /**
- * Tells clients of the framed protocol who is in their groups, who comes and who goes. A client whose socket breaks is `away` first. Each
- * instance that has somebody to tell waits for the client by itself: nothing depends on the instance that held the socket, which may be
- * shutting down.
+ * Tells clients of the framed protocol who is in their groups, who comes and who goes: people, however many connections each has. A client
+ * whose socket breaks is `away` first. Each instance that has somebody to tell keeps a roster of the group and waits for the client by
+ * itself: nothing depends on the instance that held the socket, which may be shutting down.
  */
 export class Presence {
   readonly #backplane: Pick<Backplane, 'publish' | 'count' | 'members'>
   readonly #envelopes: EnvelopeFactory
-  readonly #here = new Map<string, Map<LocalConnection, Here>>()
+  readonly #here = new Map<string, Here>()
   /** Leaves that are being announced, by connection and group: a join that follows must not overtake them. */
   readonly #leaving = new Map<string, Promise<void>>()
   readonly #away: AwayMembers
   readonly #lists: MemberLists
+  readonly #counts: PresenceCounts
+  /** Tells the other instances that the count of a group changed. */
+  readonly #countNews = new Spaced(group => {
+    void this.#publish({ kind: 'group', name: group }, { event: 'changed' }).catch(() => this.#counts.changed(group))
+  })
+
   #resyncTimer: NodeJS.Timeout | undefined
   #closed = false
 
@@ -57,41 +64,58 @@ export class Presence {
     metrics: Metrics
   ) {
     this.#backplane = backplane
-    this.#lists = new MemberLists(async group => await this.#members(group), limits, metrics)
+    this.#lists = new MemberLists({
+      read: async group => await backplane.members(group).then(members => members.map(presentMember), () => undefined),
+      loaded: (group, read) => this.#loaded(group, read)
+    }, limits, metrics)
     this.#envelopes = envelopes
     this.#away = new AwayMembers(graceMs, gone => {
-      for (const [group, members] of gone) void this.#giveUp(group, members)
+      for (const [group, members] of gone) for (const member of members) this.#expire(group, member)
     })
+    this.#counts = new PresenceCounts(async group => await backplane.count(group).catch(() => -1))
   }
 
   /** The connection is in the group, and its client knows. */
-  joined ({ connection, group, member: { instanceId, ...member } }: LocalMember): void {
-    if (!connection.presence || connection.closed) return
-    const shown: FramedMember = { ...member, session: member.session ?? connection.id }
+  joined ({ connection, group, member }: LocalMember): void {
+    if (connection.presence === false || connection.closed) return
+    if (connection.presence === 'count') return this.#counted(connection, group)
+    const shown = presentMember(member)
     let here = this.#here.get(group)
-    if (here === undefined) this.#here.set(group, here = new Map())
+    if (here === undefined) this.#here.set(group, here = { roster: new Roster(maxPeople), announced: new Map(), members: new Map() })
     const leaving = this.#leaving.get(`${connection.id} ${group}`) ?? Promise.resolve()
-    const announced = leaving.then(async () => await this.#announce(group, 'join', shown))
-    here.set(connection, { member: shown, announced, superseded: false })
+    here.announced.set(connection, leaving.then(async () => await this.#announce(group, { event: 'join', member: shown })))
+    here.members.set(connection, shown)
     if (connection.framed) void this.#lists.send(group, [connection])
+  }
+
+  /** The connection shows something else of itself. */
+  updated ({ connection, group, member }: LocalMember): void {
+    const here = this.#here.get(group)
+    const announced = here?.announced.get(connection)
+    if (here === undefined || announced === undefined) return
+    const shown = presentMember(member)
+    here.members.set(connection, shown)
+    here.announced.set(connection, announced.then(async () => await this.#announce(group, { event: 'update', member: shown })))
   }
 
   /** The connection left the group, or its socket closed. Resolves when others were told; never rejects. */
   async left (connection: LocalConnection, group: string): Promise<void> {
+    if (connection.presence === 'count') return this.#uncounted(connection, group)
     const here = this.#here.get(group)
-    const gone = here?.get(connection)
-    if (here === undefined || gone === undefined) return
-    here.delete(connection)
+    const [announced, member] = [here?.announced.get(connection), here?.members.get(connection)]
+    if (here === undefined || announced === undefined || member === undefined) return
+    here.announced.delete(connection)
+    here.members.delete(connection)
     this.#lists.cancel(group, connection)
-    if (here.size === 0) {
+    if (here.members.size === 0) {
       this.#here.delete(group)
       this.#away.drop(group)
     }
     const { closeCode, dismissed, sessionName } = connection
     const mayComeBack = !dismissed && closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
     const key = `${connection.id} ${group}`
-    const leaving = gone.announced.then(async () => {
-      if (!gone.superseded) await this.#announce(group, mayComeBack ? 'away' : 'leave', gone.member)
+    const leaving = announced.then(async () => {
+      await this.#announce(group, { event: mayComeBack ? 'away' : 'leave', member })
       if (this.#leaving.get(key) === leaving) this.#leaving.delete(key)
     })
     this.#leaving.set(key, leaving)
@@ -101,116 +125,138 @@ export class Presence {
   /** Takes an event from an instance, this one included. Never throws. */
   receive ({ command, target }: Envelope): void {
     const event = parse(command)
-    if (event?.event === 'resync') this.#resync()
-    else if (event !== undefined) this.#apply(target.name, event)
+    if (event === undefined) return
+    if (event.event === 'resync') return this.#resync()
+    this.#counts.changed(target.name)
+    if (event.event !== 'changed') this.#apply(target.name, event)
   }
 
-  /** Memberships changed without events that tell so: every instance reads the lists of its groups anew. */
+  /** Memberships changed without events: tells every instance to read the lists of its groups again. */
   announceResync (): void {
     const target: Target = { kind: 'all', name: '' }
     void this.#publish(target, { event: 'resync' }).catch(() => this.#resync())
   }
 
-  /** Events may have been missed: sends the lists anew, soon. */
-  #resync (): void {
-    if (this.#closed || this.#here.size === 0) return
-    // Not on all instances at the same moment, and once for all reasons that come together.
-    this.#resyncTimer ??= setTimeout(() => {
-      this.#resyncTimer = undefined
-      void this.#resyncAll()
-    }, Math.random() * maxResyncDelayMs).unref()
-  }
-
   stats (): Record<string, number> {
-    return { presenceGroups: this.#here.size, presenceAway: this.#away.size }
+    return { presenceGroups: this.#here.size + this.#counts.size, presenceAway: this.#away.size }
   }
 
   close (): void {
     this.#closed = true
     clearTimeout(this.#resyncTimer)
     this.#away.close()
+    this.#counts.close()
+    this.#countNews.close()
+  }
+
+  #counted (connection: LocalConnection, group: string): void {
+    if (connection.framed) this.#counts.add(group, connection)
+    if (!this.#closed) this.#countNews.want(group)
+  }
+
+  #uncounted (connection: LocalConnection, group: string): void {
+    this.#counts.remove(group, connection)
+    if (!this.#closed) this.#countNews.want(group)
+  }
+
+  /** Events may have been missed: sends the lists anew, soon. */
+  #resync (): void {
+    if (this.#closed || (this.#here.size === 0 && this.#counts.size === 0)) return
+    // Not on all instances at the same moment, and once for all reasons that come together.
+    this.#resyncTimer ??= setTimeout(() => {
+      this.#resyncTimer = undefined
+      this.#counts.changedAll()
+      void this.#resyncAll()
+    }, Math.random() * maxResyncDelayMs).unref()
   }
 
   async #resyncAll (): Promise<void> {
     const groups = [...this.#here.keys()]
     for (let start = 0; start < groups.length; start += resyncBatch) {
       const batch = groups.slice(start, start + resyncBatch)
-      await Promise.all(batch.map(async group => await this.#lists.send(group, this.#watchers(group))))
+      await Promise.all(batch.map(async group => await this.#lists.send(group, this.#watchers(group), true)))
     }
   }
 
   /** Publishes the event. Never rejects: without the backplane the clients here are told. */
-  async #announce (group: string, event: 'join' | 'leave' | 'away', member: FramedMember): Promise<void> {
-    const told = { event, member, count: event === 'away' ? -1 : await this.#count(group) }
-    await this.#publish({ kind: 'group', name: group }, told).catch(() => this.#apply(group, told))
+  async #announce (group: string, event: MemberEvent): Promise<void> {
+    await this.#publish({ kind: 'group', name: group }, event).catch(() => this.#apply(group, event))
   }
 
   async #publish (target: Target, event: Event): Promise<void> {
     await this.#backplane.publish([target], this.#envelopes.command('presence', target, JSON.stringify(event)))
   }
 
-  #apply (group: string, { event, member, count }: Exclude<Event, { event: 'resync' }>): void {
-    if (!this.#here.has(group)) return
-    if (event === 'away') return this.#away.add(group, member)
-    const back = this.#away.remove(group, member.session)
-    if (event === 'join') this.#supersede(group, member)
-    this.#tell(group, { event, member }, count, back)
-  }
-
-  /** A client may be back before this instance noticed that its old socket is dead. */
-  #supersede (group: string, { session, connectionId }: FramedMember): void {
-    for (const here of this.#here.get(group)?.values() ?? []) {
-      if (here.member.session === session && here.member.connectionId !== connectionId) here.superseded = true
+  #apply (group: string, event: MemberEvent): void {
+    const roster = this.#here.get(group)?.roster
+    if (roster === undefined) return
+    this.#lists.record(group, event)
+    const { member } = event
+    switch (event.event) {
+      case 'join':
+        this.#away.remove(group, member.session)
+        return this.#tell(group, roster, roster.add(member))
+      case 'update':
+        return this.#tell(group, roster, roster.update(member))
+      case 'leave':
+        this.#away.remove(group, member.session)
+        return this.#tell(group, roster, roster.remove(member, false))
+      case 'away': {
+        const change = roster.remove(member, true)
+        if (roster.isAway(member)) this.#away.add(group, member)
+        this.#tell(group, roster, change)
+      }
     }
   }
 
-  #tell (group: string, change: Change, count: number, back: boolean): void {
-    this.#lists.record(group, change)
-    const { event, member } = change
-    // A client that is away still counts: to the others it never left.
-    const shown = count < 0 ? -1 : count + this.#away.count(group)
-    const isBack = back && event === 'join'
-    const outgoing = OutboundMessage.ofFrame({ type: 'presence', group, event, member, count: shown, ...(isBack ? { back } : {}) })
+  /** The client did not come back. */
+  #expire (group: string, member: PresentMember): void {
+    const roster = this.#here.get(group)?.roster
+    if (roster !== undefined) this.#tell(group, roster, roster.expire(member))
+  }
+
+  #tell (group: string, roster: Roster, change: Change | undefined): void {
+    if (change === undefined) return
+    const outgoing = OutboundMessage.ofFrame({ type: 'presence', group, ...change, count: roster.size })
     for (const connection of this.#watchers(group)) {
-      if (connection.id !== member.connectionId && !this.#lists.isPending(group, connection)) connection.outbound.enqueueShared(outgoing)
+      if (!this.#lists.isPending(group, connection)) connection.outbound.enqueueShared(outgoing)
     }
   }
 
-  async #giveUp (group: string, members: readonly FramedMember[]): Promise<void> {
-    const count = await this.#count(group)
-    for (const member of members) this.#tell(group, { event: 'leave', member }, count, false)
+  /**
+   * The stored members were read: makes the roster of them, of those here that are not stored, or not stored again, and of what happened
+   * during the read. A connection that the list lacks stays until its leave comes, which says whether its client may come back.
+   */
+  #loaded (group: string, { anew, stored, events }: ListRead): Iterable<FramedMember> {
+    const here = this.#here.get(group)
+    if (here === undefined) return []
+    const { roster, members } = here
+    const gone = new Set(events.filter(({ event }) => event === 'leave' || event === 'away').map(({ member }) => member.connectionId))
+    const present = [...(stored ?? []).filter(({ connectionId }) => !gone.has(connectionId)), ...members.values()]
+    if (anew && stored !== undefined) {
+      const came = events.filter(({ event }) => event === 'join').map(({ member }) => member.connectionId)
+      roster.keepOnly(new Set([...present.map(({ connectionId }) => connectionId), ...came]))
+    }
+    for (const member of present) {
+      this.#away.remove(group, member.session)
+      this.#tell(group, roster, roster.add(member))
+    }
+    return roster.entries()
   }
 
   * #watchers (group: string): Iterable<LocalConnection> {
-    for (const connection of this.#here.get(group)?.keys() ?? []) if (connection.framed) yield connection
-  }
-
-  async #count (group: string): Promise<number> {
-    return await this.#backplane.count(group).catch(() => -1)
-  }
-
-  /** The stored members; those here that are not stored, or not stored again; and those who are away, whom everyone else still shows. */
-  async #members (group: string): Promise<FramedMember[]> {
-    const stored = await this.#backplane.members(group).then(
-      members => members.map(({ instanceId, session, ...member }) => ({ ...member, session: session ?? member.connectionId })),
-      () => []
-    )
-    const ids = new Set(stored.map(({ connectionId }) => connectionId))
-    const allHere = Array.from(this.#here.get(group)?.values() ?? [], ({ member }) => member)
-    const here = allHere.filter(({ connectionId }) => !ids.has(connectionId))
-    const sessions = new Set([...stored, ...here].map(({ session }) => session))
-    return [...stored, ...here, ...this.#away.of(group).filter(({ session }) => !sessions.has(session))]
+    for (const connection of this.#here.get(group)?.members.keys() ?? []) if (connection.framed) yield connection
   }
 }
 
 /** The event was written by this package, maybe by a newer version of it. */
 function parse (command: string): Event | undefined {
   try {
-    const event = JSON.parse(command) as Partial<Record<'event' | 'member' | 'count', unknown>> | null
-    if (event?.event === 'resync') return { event: 'resync' }
-    const known = event?.event === 'join' || event?.event === 'leave' || event?.event === 'away'
-    const member = event?.member as Partial<FramedMember> | undefined
-    return known && typeof member?.connectionId === 'string' && typeof member.session === 'string' ? event as Event : undefined
+    const { event, member } = JSON.parse(command) as Partial<Record<'event' | 'member', unknown>>
+    if (event === 'resync' || event === 'changed') return { event }
+    const known = event === 'join' || event === 'leave' || event === 'away' || event === 'update'
+    const { connectionId, session } = (member ?? {}) as Partial<PresentMember>
+    return known && typeof connectionId === 'string' && typeof session === 'string' ? { event, member: member as PresentMember } : undefined
   } catch {
     return undefined
   }

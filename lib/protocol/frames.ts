@@ -19,15 +19,20 @@ export interface Payload {
   readonly binary?: boolean | undefined
 }
 
-/** A member of a group as clients see it. `Info` is what the server's option `memberInfo` returns. */
+/**
+ * Somebody in a group, as clients see it: a user with all connections, or a session that belongs to no user. `Info` is what the server's
+ * option `memberInfo` returns.
+ */
 export interface FramedMember<Info = unknown> {
-  readonly connectionId: string
-  /** The public name of the member's session: the same for all connections of one client, before and after a break. */
-  readonly session: string
   readonly userId?: string | undefined
+  /** The public name of the session, where there is no user id: the same before and after a break. */
+  readonly session?: string | undefined
   /** In milliseconds since 1970. */
   readonly joinedAt: number
+  /** What the latest connection shows of itself. */
   readonly info?: Info | undefined
+  /** How many clients (tabs, devices) the member has in the group; one that is away for a moment counts. */
+  readonly connections: number
 }
 
 /** Answers `hello`. */
@@ -56,16 +61,14 @@ export interface JoinedFrame {
   readonly grant?: string | undefined
 }
 
-/** A member came or went. Never about the connection that gets the frame. */
+/** A member came, went, or shows something else of itself. */
 export interface PresenceFrame<Info = unknown> {
   readonly type: 'presence'
   readonly group: string
-  readonly event: 'join' | 'leave'
+  readonly event: 'join' | 'leave' | 'update'
   readonly member: FramedMember<Info>
-  /** Members of the group in the whole cluster; -1 when not known. */
+  /** How many members the group has then. */
   readonly count: number
-  /** `true` for a `join` of a session that was away for a moment: its leave was never announced. */
-  readonly back?: boolean | undefined
 }
 
 /** All members of a group: replaces what was known of them. */
@@ -75,12 +78,25 @@ export interface MembersFrame<Info = unknown> {
   readonly members: ReadonlyArray<FramedMember<Info>>
 }
 
+/** What was sent to a group, to the connection, or to its user. */
+export interface MessageFrame extends Payload {
+  readonly type: 'message'
+  /** Missing in direct sends. */
+  readonly group?: string | undefined
+  /** Missing in messages that no log keeps. */
+  readonly position?: string | undefined
+  /** The same in all copies of a message that went to several groups: one that comes again after a break is known by it. */
+  readonly copy?: string | undefined
+}
+
 /** A request failed; without an `id`, something that nobody asked for did. */
 export interface ErrorFrame {
   readonly type: 'error'
   readonly id?: number | undefined
   readonly code: string
   readonly message: string
+  /** What the error of the application says beside its text: the `details`, or the `validation`, of one with a status below 500. */
+  readonly details?: unknown
 }
 
 /** What the server sends. A field that is `undefined` is left out. */
@@ -88,11 +104,12 @@ export type ServerFrame<Info = unknown> =
   | WelcomeFrame
   | JoinedFrame
   | { readonly type: 'left', readonly group: string }
-  | { readonly type: 'message', readonly group?: string | undefined, readonly position?: string | undefined } & Payload
+  | MessageFrame
   | { readonly type: 'position', readonly group: string, readonly position: string }
   | { readonly type: 'gap', readonly group: string, readonly reason: GapReason, readonly position: string }
   | PresenceFrame<Info>
   | MembersFrame<Info>
+  | { readonly type: 'count', readonly group: string, readonly count: number }
   | { readonly type: 'ack', readonly id: number, readonly position?: string | undefined }
   | ErrorFrame
   | { readonly type: 'pong' }

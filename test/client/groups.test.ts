@@ -42,6 +42,25 @@ t.test('after a break it resumes from what was handled last: message, position, 
   t.strictSame(second.frames[0]?.resume, { a: position(1), b: position(2), c: position(3), d: position(4) })
 })
 
+t.test('a message to several groups is handled once when a break comes between its copies', async (t) => {
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url)
+  const first = await server.peer(0)
+  first.send(joined('a', 0), joined('b', 0), { ...message('a', 1), copy: 'i:1' })
+  await until(() => events.message.length === 1)
+  first.ws.terminate()
+  const second = await server.peer(1)
+  t.strictSame(second.frames[0]?.resume, { a: position(1), b: position(0) })
+  second.send(joined('a', 1, { recovered: true }), joined('b', 0, { recovered: true }), { ...message('b', 1), copy: 'i:1' }, {
+    ...message('b', 2), copy: 'i:2'
+  })
+  await until(() => events.message.length === 2)
+  t.strictSame(events.message.map(({ group, position: at }) => [group, at]), [['a', position(1)], ['b', position(2)]])
+  second.ws.terminate()
+  t.strictSame((await server.peer(2)).frames[0]?.resume, { a: position(1), b: position(2) })
+  t.strictSame(client.positions, { a: position(1), b: position(2) })
+})
+
 t.test('a position is counted after the handlers ran', async (t) => {
   const server = await scriptedServer(t)
   const { client } = recordedClient(t, server.url)
@@ -324,28 +343,31 @@ t.test('left by the server: not joined again', async (t) => {
   t.strictSame(second.frames, [{ type: 'hello', session: 's1', resume: {}, grants: {} }])
 })
 
-t.test('presence: a leave that is out of date, and a join of a session that is there, are no news', async (t) => {
+t.test('presence: users, or sessions of nobody; a join of who is there, and another number of connections, are no news', async (t) => {
   const server = await scriptedServer(t)
   const { client, events } = recordedClient(t, server.url)
   const peer = await server.peer(0)
+  const user = (userId: string, more: object = {}): object => ({ userId, joinedAt: 1, connections: 1, ...more })
   const presence = (event: string, who: object): Frame => ({ type: 'presence', group: 'g', event, member: who, count: 2 })
   peer.send(
     joined('g', 0),
-    { type: 'members', group: 'g', members: [member('ann', 2), member('ann', 1), member('bob')] },
-    presence('join', member('cid')),
-    presence('join', member('bob', 2)), // bob is back on another connection
-    presence('leave', member('bob', 1)), // of the connection before
-    presence('leave', member('cid')),
-    presence('leave', member('dan')), // never seen; the list may have been cut
-    { ...presence('join', member('eve')), back: true }, // the same
-    { ...presence('join', member('eve', 2)), back: true }
+    { type: 'members', group: 'g', members: [user('ann'), { session: 'ann', joinedAt: 1, connections: 1 }] },
+    presence('join', user('cid')),
+    presence('join', user('ann')),
+    presence('update', user('ann', { connections: 2 })),
+    presence('update', user('ann', { connections: 2, info: 'busy' })),
+    presence('leave', user('cid')),
+    presence('leave', user('dan')), // never seen; the list may have been cut
+    presence('update', user('eve', { info: 'new' })), // the same
+    { type: 'count', group: 'g', count: 7 }
   )
-  await until(() => client.members('g').some(({ connectionId }) => connectionId === 'eve-2'))
-  t.match(events.members, [{ group: 'g', members: [{ session: 'ann' }, { session: 'ann' }, { session: 'bob' }] }])
-  t.strictSame(
-    events.presence.map(({ event, member: { session } }) => `${event} ${session}`), ['join cid', 'leave cid', 'leave dan', 'join eve']
-  )
-  t.match(events.presence.at(-1), { back: true, member: { connectionId: 'eve-1' } })
-  t.strictSame(client.members('g').map(({ connectionId }) => connectionId).sort(), ['ann-2', 'bob-2', 'eve-2'])
+  await until(() => events.count.length > 0)
+  t.strictSame(events.presence.map(({ event, member: { userId } }) => `${event} ${userId}`), [
+    'join cid', 'update ann', 'leave cid', 'leave dan', 'update eve'
+  ])
+  t.strictSame(client.members('g'), [
+    user('ann', { connections: 2, info: 'busy' }), { session: 'ann', joinedAt: 1, connections: 1 }, user('eve', { info: 'new' })
+  ])
+  t.strictSame(events.count, [{ type: 'count', group: 'g', count: 7 }])
   t.strictSame(client.members('unheard of'), [])
 })

@@ -109,7 +109,9 @@ export interface Recording {
 export function recordedClient (t: Test, url: Address, options: ConnectOptions = {}): Recording {
   const client = connect(url, { WebSocket, backoff: { minMs: 20, maxMs: 100 }, ...options })
   t.teardown(() => client.close())
-  const events: Recorded = { message: [], presence: [], members: [], joined: [], left: [], gap: [], state: [], error: [], close: [] }
+  const events: Recorded = {
+    message: [], presence: [], members: [], count: [], joined: [], left: [], gap: [], state: [], error: [], close: []
+  }
   const record = <Name extends keyof ClientEvents>(name: Name): void => { client.on(name, event => { events[name].push(event) }) }
   for (const name of Object.keys(events) as Array<keyof ClientEvents>) record(name)
   return { client, events }

@@ -61,9 +61,10 @@ const root = join(import.meta.dirname, '..', '..')
 /** A project that has the package installed, with Fastify and the types of Node beside it. */
 export function project (): string {
   const folder = realpathSync(mkdtempSync(join(tmpdir(), 'snippets-')))
+  const packages = ['fastify', 'fastify-metrics', 'prom-client', 'close-with-grace']
   const links = {
     'fastify-websocket-groups': root,
-    fastify: join(root, 'node_modules', 'fastify'),
+    ...Object.fromEntries(packages.map(name => [name, join(root, 'node_modules', name)])),
     '@types/node': join(root, 'node_modules', '@types', 'node')
   }
   for (const [name, target] of Object.entries(links)) {

@@ -40,6 +40,26 @@ async function rig () {
   return { ...one, seen: () => one.local.received.map(({ payload, target }) => `${payload.toString()}@${target.name.at(-1)}`) }
 }
 
+t.test('where the data was lost, too, a copy waits until what is before the other copy was read', async t => {
+  for (const groups of [['log a', 'log b'], ['log b', 'log a']]) {
+    const { readers, live, seen, local } = await rig()
+    for (const group of groups) live((await appendTo([group], 'old'))[0] as Buffer)
+    t.equal(seen().length, 2)
+    local.received.length = 0
+    await redis.admin.flushall()
+    for (const group of groups) await appendTo([group], '1')
+    await appendTo(groups, 'both')
+    for (const group of groups) await appendTo([group], '2')
+    await readers.subscribed(groups)
+    await until(() => seen().length === 6 && readers.problem === undefined)
+    const firstCopy = seen().findIndex(one => one.startsWith('both'))
+    t.ok(['1@a', '1@b'].every(one => seen().indexOf(one) < firstCopy), seen().join())
+    t.equal(readers.stats().logsHeld, 0)
+    readers.close()
+    await redis.admin.flushall()
+  }
+})
+
 t.test('a live copy waits until what is before the other copy was repaired', async t => {
   const { readers, live, seen, link } = await rig()
   await appendTo(['log b'], 'b1')

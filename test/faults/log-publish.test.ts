@@ -203,6 +203,22 @@ t.test('messages to changing groups go together in few calls, and replies that a
   }
 })
 
+t.test('messages of one turn to many groups leave in a few writes', async t => {
+  const redis = await startRedis(t)
+  const { backplane } = await startInstance(t, redis.url)
+  const groups = texts(100, 'log ')
+  const burst = async (): Promise<void> => {
+    await Promise.all(groups.map(async group => await backplane.append(logged(group), envelope(group, 'x'.repeat(50)))))
+  }
+  const reads = async (): Promise<number> => Number(/total_reads_processed:(\d+)/.exec(await redis.admin.info('stats'))?.[1])
+  await burst()
+  const before = await reads()
+  for (let n = 0; n < 10; n++) await burst()
+  const perBurst = (await reads() - before) / 10
+  // About 500 bytes each, of which Redis reads 16 KiB at once.
+  t.ok(perBurst <= 10, `${perBurst} reads for a hundred messages`)
+})
+
 t.test('an instance that comes back under its old id is not taken for a repetition of itself', async t => {
   const redis = await startRedis(t)
   const local = new Recorder()

@@ -75,19 +75,37 @@ t.test('a probe that finds the group in step does not end a repair that still re
   await readers.open('log')
   live(await append('1'))
   link.holding = true
-  void readers.subscribed(['log'])                         // its probe sees 1
+  await append('2')
+  live(await append('3'))                                  // 2 is missing: the repair sees 2 and 3
   await until(() => link.held.length === 1)
-  const two = await append('2')
-  readers.resume()                                         // the repair sees 2
+  void readers.subscribed(['log'])
   await until(() => link.held.length === 2)
-  live(two)
+  const four = await append('4')
+  live(four)
   link.holding = false
-  link.held.shift()?.release()
+  link.held.pop()?.release()                               // the probe
   await new Promise(resolve => setImmediate(resolve))
   link.release()
   await until(() => readers.problem === undefined)
-  live(await append('3'))
-  t.same(events, ['1', '2', '3'])
+  live(await append('5'))
+  t.same(events, ['1', '2', '3', '4', '5'])
+})
+
+t.test('after an outage the logs are probed together, and only those are read that went on', async t => {
+  const { readers, link, events, append } = readersRig(redis)
+  const groups = Array.from({ length: 50 }, (_, n) => `log ${n}`)
+  for (const group of ['log', ...groups]) await readers.open(group)
+  link.up = false
+  await readers.subscribed(['log', ...groups])             // no probe gets through
+  t.match(readers.problem, /51 groups/)
+  await append('missed')
+  const { calls } = link
+  link.up = true
+  readers.resume()
+  readers.resume()
+  await until(() => readers.problem === undefined)
+  t.same(events, ['missed'])
+  t.ok(link.calls - calls <= 4, `${link.calls - calls} calls`)
 })
 
 t.test('a repair that read the log before the subscription was back reads it once more', async t => {

@@ -4,6 +4,7 @@ import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../lib/
 import { decode, encodeParts, isLogged, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
 import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
+import type { RedisSource } from '../../lib/backplane/redis/link/connect.ts'
 import { BulkReads } from '../../lib/backplane/redis/link/bulk.ts'
 import type { Link } from '../../lib/backplane/redis/link/link.ts'
 import { LogFollowers } from '../../lib/backplane/redis/log/followers.ts'
@@ -87,15 +88,15 @@ export interface TestInstance {
 }
 
 export async function startInstance (
-  t: Test, url: string, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500 } = {}
+  t: Test, redis: RedisSource, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500, leaseMs = 15_000 } = {}
 ): Promise<TestInstance> {
   const backplane = new RedisBackplane({
-    redis: url,
+    redis,
     keyPrefix: 'wsg:',
     operationTimeoutMs,
     joinTimeoutMs: 2_000,
     bootTimeoutMs: 5_000,
-    leaseMs: 15_000,
+    leaseMs,
     lingerMs: 1_000,
     whenDown: policy
   })

@@ -24,7 +24,7 @@ const valid: Envelope = {
   binary: false,
   payload: Buffer.of()
 }
-const dropped = 'a message in Redis is no envelope of ours: dropped'
+const dropped = 'dropped a message from Redis that is not an envelope of this package'
 
 function changed (bytes: Buffer, at: number, value: number): Buffer {
   const copy = Buffer.from(bytes)

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
-import { beat, reap } from '../../lib/backplane/redis/membership/scripts.ts'
+import { beat, reap, syncMembers } from '../../lib/backplane/redis/membership/scripts.ts'
 import { crowd, spread } from '../helpers/crowd.ts'
 import { closeClean, exact, exactWithin, startInstance, startInstances, sum, type Instance } from '../helpers/instance.ts'
 import { watchMachine } from '../helpers/machine.ts'
@@ -9,11 +9,13 @@ import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
+import { startInstance as startRig } from './log-rig.ts'
 
 noUnhandled(t)
 const machine = watchMachine(t)
 
 const keys = new Keys('wsg:')
+const namesOf = (id: string): string[] => [keys.index(id), keys.generations, keys.members('room', id), keys.counts('room')]
 
 async function run (redis: TestRedis, script: Script, names: string[], args: Array<string | number>): Promise<unknown> {
   return await redis.admin.eval(script.lua, names.length, ...names, ...args)
@@ -84,6 +86,46 @@ t.test('a survivor that is killed between two steps of cleaning up is followed b
   for (const guest of guests) guest.close()
   await exact([late], { groups: rooms })
   await closeClean(t, redis, [late])
+})
+
+t.test('sixty instances that die at once are cleaned up after within a lease and a beat, and none of them writes any more', async t => {
+  const redis = await startRedis(t)
+  const leaseMs = 3_000
+  const { backplane, local } = await startRig(t, redis.url, { leaseMs, groups: [] })
+  const pipeline = redis.admin.pipeline()
+  const ids = Array.from({ length: 60 }, (_, n) => `dead${String(n).padStart(6, '0')}`)
+  // As they wrote it themselves, in their last beat and for their last join.
+  for (const id of ids) {
+    pipeline.eval(beat.lua, 3, keys.leases, keys.instances, keys.generations, id, 1, 'nonce', leaseMs, leaseMs, 0, 60_000)
+    pipeline.eval(syncMembers.lua, 4, ...namesOf(id), id, 1, 60_000, 'room', 1, 0, `${id}.1`, '[0,null]')
+  }
+  await pipeline.exec()
+  t.equal(await backplane.count('room'), 60)
+  machine.restart()
+  const startedAt = performance.now()
+  await until(async () => await backplane.count('room') === 0, { timeoutMs: 30_000, everyMs: 20 })
+  machine.within(t, performance.now() - startedAt, leaseMs + leaseMs / 3 + 500, 'no ghost is left')
+  await until(() => backplane.stats().instancesReaped === 60)
+  t.same(await redis.admin.hkeys(keys.generations), [local.instanceId])
+  for (const id of ids) {
+    const late = await redis.admin.eval(syncMembers.lua, 4, ...namesOf(id), id, 1, 60_000, 'room', 1, 0, `${id}.1`, '[0,null]')
+    t.equal(late, -1, 'a late write is refused')
+  }
+  t.same((await redis.keys()).filter(key => /\{0\}:[mri]:/.test(key)), [])
+})
+
+t.test('an instance whose generation Redis lost registers it anew and stores what it has', async t => {
+  const redis = await startRedis(t)
+  const [one, other] = await startInstances(t, 2, { redisUrl: redis.url }) as [Instance, Instance]
+  const guests = await crowd(t, one.port, ['lobby'])
+  await exact([one, other])
+  await redis.admin.del(keys.generations)
+  guests.push(...await crowd(t, one.port, ['lobby', 'den']))
+  await exact([one, other])
+  t.same((await redis.admin.hkeys(keys.generations)), [one.id])
+  for (const guest of guests) guest.close()
+  await exact([one, other])
+  await closeClean(t, redis, [one, other])
 })
 
 t.test('a write of a dead instance that arrives after it was cleaned up is found at the second look', async t => {

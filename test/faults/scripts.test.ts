@@ -1,8 +1,11 @@
 import t from 'tap'
 import { randomBytes } from 'node:crypto'
+import type { Envelope } from '../../lib/backplane/backplane.ts'
+import { decode, encodeParts, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
-import { append } from '../../lib/backplane/redis/log/scripts.ts'
+import { append, appendToOne } from '../../lib/backplane/redis/log/scripts.ts'
+import { encodeAppend, encodeToOne, type AppendBatch, type Draft } from '../../lib/backplane/redis/log/append-call.ts'
 import { packSettings } from '../../lib/backplane/redis/log/settings.ts'
 import { beat, markReaped, reap, syncMembers, unregister } from '../../lib/backplane/redis/membership/scripts.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -31,6 +34,19 @@ const appendCall = {
   /** Which of `args`, counted from 1, are numbers. */
   numbers: [1, 2, 4, 5, 11]
 }
+/** What `appendToOne` is told about its messages: three numbers of 48 bits after settings and epoch. */
+function about (sequence = 1, bytes = 28, largest = 28, limits = settings): Buffer {
+  const numbers = Buffer.alloc(18)
+  for (const [index, number] of [sequence, bytes, largest].entries()) numbers.writeUIntBE(number, 6 * index, 6)
+  return Buffer.concat([limits, randomBytes(8), numbers])
+}
+const appendToOneCall = {
+  name: 'appendToOne',
+  script: appendToOne,
+  keys: [keys.logMeta('g'), keys.log('g')],
+  args: ['publisher', 'c', about(), randomBytes(4), 'body'],
+  numbers: []
+}
 const syncCall = {
   name: 'syncMembers',
   script: syncMembers,
@@ -46,7 +62,7 @@ const beatCall = {
   numbers: [2, 4, 5, 6, 7]
 }
 const calls = [
-  appendCall, syncCall, beatCall,
+  appendCall, appendToOneCall, syncCall, beatCall,
   { name: 'reap', script: reap, keys: [keys.index(id), keys.generations], args: [id, 1, 10, keys.base], numbers: [2, 3] },
   { name: 'markReaped', script: markReaped, keys: [keys.leases, keys.instances], args: [id, 1, 1_000], numbers: [3] },
   { name: 'unregister', script: unregister, keys: [keys.leases, keys.instances], args: [id, 'nonce'], numbers: [] }
@@ -88,30 +104,95 @@ t.test('append refuses a nonce, settings, an epoch or a number of arguments that
   t.strictSame(await everything(), [])
 })
 
-t.test('append stores nothing for a user who lacks one of the rights it needs, whichever it is', async t => {
-  const rights = ['publish', 'rpush', 'ltrim', 'lpop', 'hset', 'pexpire', 'set', 'get', 'time', 'hmget']
-  const { script, keys: names, args } = appendCall
-  const user = redis.admin.duplicate()
-  t.teardown(() => user.disconnect())
-  const allow = async (...rules: string[]): Promise<void> => {
-    await redis.admin.call(
-      'ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', 'resetchannels', '&c', '&d', '+@all', ...rules
-    )
-  }
-  await allow()
-  await user.auth('writer', 'pw')
-  for (const right of rights) {
-    await redis.admin.flushall()
-    await allow(`-${right}`)
-    await t.rejects(user.eval(script.lua, names.length, ...names, ...args), { message: /NOPERM|can't run this command|may not run/ }, right)
-    t.strictSame(await everything(), [], right)
-  }
-  await allow()
-  for (const at of [6, 11]) {
-    await t.rejects(
-      user.eval(script.lua, names.length, ...names, ...args.with(at, 'elsewhere')), { message: /may not run PUBLISH elsewhere/ }
-    )
-    t.strictSame(await everything(), [], 'the channel')
-  }
-  await t.resolves(user.eval(script.lua, names.length, ...names, ...args))
+t.test('so does appendToOne', async t => {
+  await redis.admin.flushall()
+  const { script, keys: names, args } = appendToOneCall
+  const zero = (at: number): Buffer => { const bytes = Buffer.from(settings); bytes.fill(0, at, at + (at === 0 ? 4 : 6)); return bytes }
+  const wrong: Argument[][] = [
+    args.with(3, 'abc'), [...args, 'body'], args.slice(0, 4), args.with(2, 'about'), args.with(2, about().subarray(1)),
+    args.with(2, about(0)), args.with(2, about(1, 27, 28)), args.with(2, about(1, 0, 0)),
+    ...[0, 4, 10].map(at => args.with(2, about(1, 28, 28, zero(at))))
+  ]
+  for (const one of wrong) await t.rejects(run(script, names, one), { message: /must|expected/ })
+  await t.rejects(run(script, names.slice(1), args), { message: /expected/ })
+  t.strictSame(await everything(), [])
 })
+
+t.test('appendToOne and append keep a log the same way, whichever comes when', async t => {
+  await redis.admin.flushall()
+  const limits = { maxMessages: 5, maxBytes: 600, ttlMs: 60_000 }
+  const nonceOf = (sequence: number): Buffer => Buffer.from(`n${sequence}`.padEnd(4))
+  const message = (text: string, group: string, sequence: number): Draft => {
+    const envelope: Envelope = {
+      origin: 'origin',
+      sequence,
+      kind: 'message',
+      target: { kind: 'group', name: group },
+      shared: false,
+      except: [],
+      command: '',
+      binary: false,
+      payload: Buffer.from(text)
+    }
+    return { ...encodeParts(envelope, false, envelope.target), targets: [{ group, log: limits }], sequence, nonce: nonceOf(sequence) }
+  }
+  let sequence = 0
+  for (let round = 0; round < 40; round++) {
+    const sizes = Array.from({ length: 1 + round % 7 }, (_, n) => round < 20 ? 5 : 30 * ((n + round) % 9))
+    const first = sequence + 1
+    sequence += sizes.length
+    const messagesFor = (group: string): Draft[] => sizes.map((size, n) => message('x'.repeat(size), group, first + n))
+    const batch = (group: string): AppendBatch => ({ publisher: 'publisher', key: undefined, messages: messagesFor(group) })
+    const one = encodeToOne(keys, batch('one'))
+    if (one === undefined) return t.fail('appendToOne can do this')
+    const other = encodeAppend(keys, batch('two'))
+    // The group that both scripts take turns with.
+    const both = round % 2 === 0 ? encodeToOne(keys, batch('mix')) ?? other : encodeAppend(keys, batch('mix'))
+    for (const call of [one, other, both]) await run(call.script, call.keys, call.args)
+    const kept = async (group: string): Promise<unknown> => {
+      const entries = await redis.admin.lrangeBuffer(keys.log(group), 0, -1)
+      const meta = await redis.admin.hgetall(keys.logMeta(group))
+      return {
+        offsets: entries.map(entry => positionOf(entry).offset),
+        nonces: entries.map(entry => [positionOf(entry).nonce, previousNonce(entry)]),
+        payloads: entries.map(entry => decode(entry)?.payload.toString()),
+        meta: [meta.s, meta.b, meta.g],
+        lasts: [await redis.admin.pttl(keys.log(group)) > 59_000, await redis.admin.pttl(keys.logMeta(group)) > 1_800_000]
+      }
+    }
+    t.strictSame(await kept('one'), await kept('two'), `${sizes.length} messages, round ${round}`)
+    t.strictSame(await kept('mix'), await kept('two'))
+    t.strictSame(await run(one.script, one.keys, one.args), await run(one.script, one.keys, one.args), 'a repetition changes nothing')
+    t.strictSame(await kept('one'), await kept('two'))
+  }
+})
+
+for (const { name, script, keys: names, args } of [appendCall, appendToOneCall]) {
+  t.test(`${name} stores nothing for a user who lacks one of the rights it needs, whichever it is`, async t => {
+    const rights = ['publish', 'rpush', 'ltrim', 'lpop', 'hset', 'pexpire', 'time', 'hmget', ...name === 'append' ? ['set', 'get'] : []]
+    const user = redis.admin.duplicate()
+    t.teardown(() => user.disconnect())
+    const allow = async (...rules: string[]): Promise<void> => {
+      await redis.admin.call(
+        'ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', 'resetchannels', '&c', '&d', '+@all', ...rules
+      )
+    }
+    await allow()
+    await user.auth('writer', 'pw')
+    for (const right of rights) {
+      await redis.admin.flushall()
+      await allow(`-${right}`)
+      const refused = { message: /NOPERM|can't run this command|may not run/ }
+      await t.rejects(user.eval(script.lua, names.length, ...names, ...args), refused, right)
+      t.strictSame(await everything(), [], right)
+    }
+    await allow()
+    for (const at of name === 'append' ? [6, 11] : [1]) {
+      await t.rejects(
+        user.eval(script.lua, names.length, ...names, ...args.with(at, 'elsewhere')), { message: /may not run PUBLISH elsewhere/ }
+      )
+      t.strictSame(await everything(), [], 'the channel')
+    }
+    await t.resolves(user.eval(script.lua, names.length, ...names, ...args))
+  })
+}

@@ -3,7 +3,7 @@ import { logStart } from '../../lib/backplane/position.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { appendQuietly, startInstance } from './log-rig.ts'
+import { appendQuietly, startInstance, type TestInstance } from './log-rig.ts'
 
 const bytesPerSecond = 1_250_000
 
@@ -56,4 +56,81 @@ t.test('repairs of many groups over a slow link end, and the link stays up', asy
   await until(() => backplane.state === 'up', { timeoutMs: 60_000 })
   t.strictSame(local.gaps, [])
   t.match(backplane.stats(), { redisTimeouts: 0, bulkReadsFailed: 0, leasesLost: 0 })
+})
+
+/** How long appends to another group take meanwhile: the median (ms). */
+async function pace (append: TestInstance['append'], until: AbortSignal) {
+  const tookMs: number[] = []
+  while (!until.aborted) {
+    const startedAt = performance.now()
+    const [offset] = await append(['x'], { group: 'log other' })
+    if (typeof offset !== 'number') throw new Error(`not appended: ${offset}`)
+    tookMs.push(performance.now() - startedAt)
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+  return { count: tookMs.length, median: tookMs.sort((a, b) => a - b)[tookMs.length >> 1] ?? 0 }
+}
+
+for (const [name, rate, groupCount] of [['100 Mbit/s', 12_500_000, 100], ['10 Mbit/s', 1_250_000, 20]] as const) {
+  t.test(`at ${name} a repair of ${groupCount} groups uses the link well, and appends to another group go on beside it`, async t => {
+    const redis = await startRedis(t)
+    const proxy = await startProxy(t, redis.port)
+    const groups = Array.from({ length: groupCount }, (_, n) => `log ${n}`)
+    const { local, backplane, append } = await startInstance(t, proxy.url, { groups: [...groups, 'log other'] })
+    const size = 1_500
+    for (const group of groups) {
+      await Promise.all(Array.from({ length: 100 }, async (_, n) => await appendQuietly(redis.admin, group, String(n).padEnd(size))))
+    }
+    proxy.limit(rate)
+    const usual = new AbortController()
+    setTimeout(() => usual.abort(), 500)
+    const before = await pace(append, usual.signal)
+    const repairing = new AbortController()
+    const pacing = pace(append, repairing.signal)
+    const startedAt = performance.now()
+    await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    const delivered = (): number => local.received.filter(({ payload }) => payload.length === size).length
+    await until(() => delivered() === groupCount * 100, { timeoutMs: 120_000, everyMs: 20, what: 'all repairs' })
+    const tookMs = performance.now() - startedAt
+    repairing.abort()
+    const during = await pacing
+    const bytes = backplane.stats().bulkBytes ?? 0
+    const share = bytes / (rate * tookMs / 1_000)
+    t.comment(`${name}: ${Math.round(tookMs)} ms, ${Math.round(100 * share)} % of the link, appends ${before.median.toFixed(1)} ms before and ${during.median.toFixed(1)} ms meanwhile (${during.count})`)
+    t.ok(bytes < 1.2 * groupCount * 100 * size, 'hardly anything was read twice')
+    t.strictSame(local.gaps, [])
+    t.match(backplane.stats(), { redisTimeouts: 0, bulkReadsFailed: 0, leasesLost: 0 })
+  })
+}
+
+t.test('over a slow link long member lists come in pages, once for all who ask, and others go on', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const { backplane, append } = await startInstance(t, proxy.url, { groups: ['log other'] })
+  const count = 2_000
+  for (const id of ['instance01', 'instance02']) {
+    const fields = Array.from({ length: count }, (_, n) => [`${id}.${n}`, JSON.stringify([0, `user ${n}`, null, { name: 'x'.repeat(900) }])])
+    await redis.admin.hset(`wsg:{0}:m:big:${id}`, Object.fromEntries(fields) as Record<string, string>)
+    await redis.admin.hset('wsg:{0}:r:big', { [id]: count, '#': 2 * count })
+  }
+  proxy.limit(4 * bytesPerSecond)
+  const reading = new AbortController()
+  const pacing = pace(append, reading.signal)
+  const lists = await Promise.all(Array.from({ length: 8 }, async () => await backplane.members('big')))
+  reading.abort()
+  const { count: appended } = await pacing
+  for (const list of lists) t.equal(new Set(list.map(({ connectionId }) => connectionId)).size, 2 * count)
+  t.ok(appended > 10)
+  t.match(backplane.stats(), { redisTimeouts: 0, redisReconnects: 0, bulkReadsFailed: 0 })
+  t.ok((backplane.stats().bulkBytes ?? 0) < 3 * 2 * count * 1_000, 'two reads for eight who asked')
+  t.ok((backplane.stats().bulkReads ?? 0) > 20, 'in pages')
+})
+
+t.test('without the right to read pages of a hash member lists are read whole', async t => {
+  const redis = await startRedis(t)
+  await redis.admin.call('ACL', 'SETUSER', 'narrow', 'on', '>secret', '~*', '&*', '+@all', '-hscan')
+  const { backplane } = await startInstance(t, redis.url.replace('//', '//narrow:secret@'))
+  await redis.admin.hset('wsg:{0}:m:big:instance01', { 'instance01.1': '[0,"user",null]' })
+  await redis.admin.hset('wsg:{0}:r:big', { instance01: 1, '#': 1 })
+  t.same(await backplane.members('big'), [{ connectionId: 'instance01.1', instanceId: 'instance01', userId: 'user', joinedAt: 0 }])
 })

@@ -118,7 +118,7 @@ outage('join `reject`: refused at once, and nothing is half joined', async (t, c
   await t.rejects(a.registry.join(connection, 'rejected'), { code: 'WSG_BACKPLANE_UNAVAILABLE', statusCode: 503 })
   t.strictSame(connection.groups, ['before'])
   const refused = connect(t, `${a.url}/ws/rejected`)
-  t.strictSame(await refused.closed, { code: 1013, reason: 'not available now' })
+  t.strictSame(await refused.closed, { code: 1013, reason: 'temporarily unavailable' })
   await revive(cluster, a)
   t.equal(await a.registry.groupCount('rejected'), 0)
   t.equal(await a.registry.groupCount('before'), 1)

@@ -107,7 +107,7 @@ onEveryCluster(t, redis, 'what the other instance refuses is refused here with t
   await t.rejects(a.registry.join(id, 'g'), { code: 'WSG_MEMBER_INFO_TOO_LARGE', statusCode: 500 })
   infoBytes = 2
   await a.registry.join(id, 'g')
-  await t.rejects(a.registry.join(id, 'h'), { code: 'WSG_TOO_MANY_GROUPS', statusCode: 429, detail: `${id} is in 1` })
+  await t.rejects(a.registry.join(id, 'h'), { code: 'WSG_TOO_MANY_GROUPS', statusCode: 429, detail: `${id} is in 1 already` })
   await t.rejects(a.registry.join(id, ''), { code: 'WSG_GROUP_NAME_INVALID' })
   await t.rejects(a.registry.leave(id, 'a\0'), { code: 'WSG_GROUP_NAME_INVALID' })
   t.strictSame(await b.registry.groups(id), ['g'])

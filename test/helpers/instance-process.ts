@@ -5,7 +5,6 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import websocketGroups, { type BroadcastOptions, type Connection, type WebsocketGroupsOptions } from '../../plugin.ts'
-import { hasCode } from '../../lib/errors.ts'
 import { buildService, userOf, type LogLine } from './service.ts'
 
 type Answers = Awaited<ReturnType<typeof start>>['answers']
@@ -160,6 +159,16 @@ function makeAnswers (app: FastifyInstance, logs: readonly LogLine[]) {
       }
       return scopes
     },
+    /** Each connection here joins this many groups, all at once: its own, or the same as the others. How many joins ended in which way. */
+    joinStorm: async (groupsEach: number, which: 'own' | 'shared') => {
+      const ends: Record<string, number> = {}
+      await Promise.all(registry.all().flatMap((connection, one) => Array.from({ length: groupsEach }, async (_, n) => {
+        const group = which === 'own' ? `own ${one} ${n}` : `shared ${n}`
+        const { value, code = (value as { scope: string }).scope } = await timed(async () => await registry.join(connection, group))
+        ends[code] = (ends[code] ?? 0) + 1
+      })))
+      return ends
+    },
     /** Longest event loop delay in milliseconds since the last time this was asked. */
     lag: async () => {
       lag.enable()
@@ -189,9 +198,6 @@ function byGroup (connections: readonly Connection[]): Record<string, string[]> 
   for (const { id, groups: joined } of connections) for (const group of joined) (groups[group] ??= []).push(id)
   return groups
 }
-
-/** `maxAgeMs: -1` refuses what was last known, so these codes say that Redis was not asked. */
-export const isOutage = (error: unknown): boolean => hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
 
 const failure =
   (error: unknown): { message: string, code?: string } => ({ message: (error as Error).message, code: (error as { code?: string }).code })

@@ -65,13 +65,6 @@ export class Local implements LocalInstance {
     this.#groups.set(group, members.set(connectionId, { connectionId, instanceId: this.instanceId, joinedAt: 0 }))
     await this.backplane.syncMember(group, connectionId)
   }
-
-  async leave (group: string, connectionId: string): Promise<void> {
-    const members = this.#groups.get(group)
-    members?.delete(connectionId)
-    if (members?.size === 0) this.#groups.delete(group)
-    await this.backplane.syncMember(group, connectionId)
-  }
 }
 
 export const group = (name: string): Target => ({ kind: 'group', name })

@@ -13,6 +13,8 @@ export interface RedisOptions {
   readonly appendonly?: string
   /** More arguments for redis-server. */
   readonly args?: readonly string[]
+  /** A configuration file that comes before all arguments. */
+  readonly config?: string
 }
 
 export interface TestRedis {
@@ -50,6 +52,7 @@ export async function startRedis (t: Test, options: RedisOptions = {}): Promise<
   const binary = process.env.REDIS_SERVER_BIN || redisBinary()
   const port = await freePort()
   const args = [
+    ...(options.config === undefined ? [] : [options.config]),
     '--port', String(port), '--bind', '127.0.0.1', '--save', '', '--loglevel', 'warning',
     ...(options.appendonly ? ['--appendonly', 'yes', '--appendfsync', 'always', '--dir', options.appendonly] : ['--appendonly', 'no']),
     ...(options.args ?? [])

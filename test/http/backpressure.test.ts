@@ -168,21 +168,24 @@ t.test('a connection that this side does not read is not taken for dead, and can
   t.match(running.stats(), { intakeBytes: 0, socketsPaused: 0, connections: 0 })
 })
 
-t.test('compressed messages that grow to far more than may wait close the connection with 1008', async t => {
+t.test('compressed messages that grow to far more than may wait are read one by one, and nobody is closed for them', async t => {
   const ready = gate()
-  const running = await run(t, { onMessage: async () => await ready.opened }, {
-    maxQueuedBytes: 1_000_000, options: { perMessageDeflate: true }, limits: { queuedBytes: false }
-  })
+  let handled = 0
+  const running = await run(t, {
+    async onMessage () {
+      await ready.opened
+      handled++
+    }
+  }, { maxQueuedBytes: 1_000_000, options: { perMessageDeflate: true }, limits: { queuedBytes: false } })
   const socket = await upgraded(t, running.url, 'Sec-WebSocket-Extensions: permessage-deflate\r\n')
-  const received: Buffer[] = []
-  socket.on('data', chunk => received.push(chunk))
   const bomb = deflateRawSync(Buffer.alloc(1_000_000), { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4)
   socket.write(Buffer.concat(Array.from({ length: 50 }, () => frame(bomb, true))))
-  await until(() => Buffer.concat(received).includes('too many messages waiting'))
-  t.equal(Buffer.concat(received).readUInt16BE(2), 1008)
-  t.equal(running.stats().queueOverflows, 1)
-  t.ok(Number(running.stats().intakeBytes) < 8_000_000)
+  await until(() => running.stats().socketsPaused === 1)
+  await sleep(200)
+  t.ok(Number(running.stats().intakeBytes) < 5_000_000, `${running.stats().intakeBytes ?? 0} bytes of 50 MB are held`)
   ready.open()
+  await until(() => handled === 50)
+  t.match(running.stats(), { connections: 1, queueOverflows: 0 })
 })
 
 t.test('a client that does not read what its messages cause is not read, and goes on when it reads', async t => {
@@ -210,6 +213,8 @@ t.test('a client that never reads is ended by the heartbeat, although this side 
   })
   const client = await running.open()
   client.ws.pause()
+  // The first ping goes out: one behind the echoes would get the time that these take on a slow link.
+  await sleep(300)
   for (let n = 0; n < 100; n++) client.send(Buffer.alloc(500_000))
   await until(() => running.stats().socketsPaused === 1)
   await until(() => running.stats().connections === 0)

@@ -41,7 +41,7 @@ t.test('what is no identity but looks like a yes is told in the log', async t =>
   const { url, logs } = await guarded(t, { authenticate: () => true })
   await upgradeStatus(url, bearer)
   const warning = logs.find(({ level }) => level === 40)
-  t.equal(warning?.msg, 'token refused: authenticate must return an identity, which is an object, and returned true')
+  t.equal(warning?.msg, 'token refused: authenticate must return an identity (an object), but returned true')
 })
 
 t.test('authorize and allowedOrigins let in with true alone, async or not', async t => {
@@ -70,7 +70,7 @@ t.test('an error before the upgrade is answered without its text, which goes to 
           statusCode,
           code: 'WSG_HANDLER_FAILED',
           error: statusCode === 503 ? 'Service Unavailable' : 'Internal Server Error',
-          message: 'the server could not handle it'
+          message: 'the server could not handle the request'
         })
         if (error instanceof Error) t.ok(JSON.stringify(logs).includes(secret), 'it is in the log')
       }
@@ -172,7 +172,7 @@ t.test('group and preHandler of a room fail as wsAuth does, and group may be asy
   t.equal((await upgradeStatus(`${url}/empty/x`)).statusCode, 400)
   for (const path of ['broken', 'hook', 'callback']) {
     const { body } = await upgradeStatus(`${url}/${path}/x`)
-    t.match(JSON.parse(body), { statusCode: 500, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle it' })
+    t.match(JSON.parse(body), { statusCode: 500, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
   }
   t.match(JSON.parse((await upgradeStatus(`${url}/meant/x`)).body), { statusCode: 429, message: 'full' })
 })
@@ -221,7 +221,7 @@ t.test('a raw client that was put out of its room cannot post into it', async t 
   const [first] = app.registry.all()
   t.equal(await app.registry.leave(String(first?.id), 'lobby'), true)
   out.send('out')
-  t.strictSame(await out.closed, { code: 1008, reason: 'not in the group any more' })
+  t.strictSame(await out.closed, { code: 1008, reason: 'no longer in the group' })
   stays.send('last')
   t.equal(await stays.next(), 'last')
 })

@@ -15,7 +15,7 @@ t.test('a wrong option fails the registration and names the option, the value an
   const wrong: ReadonlyArray<readonly [object, RegExp]> = [
     [{ heartbeatIntervalMs: '30s' }, /heartbeatIntervalMs must be an integer from 0 to 2147483647 \(ms, 0 disables\), got '30s'/],
     [{ redis: 6379 }, /redis must be a URL .*got 6379/],
-    [{ hartbeat: 1 }, /there is no option hartbeat \(it got 1\); there are: .*heartbeatIntervalMs/],
+    [{ hartbeat: 1 }, /there is no option hartbeat \(got 1\); there are: .*heartbeatIntervalMs/],
     [{ outage: { join: 'x' } }, /outage\.join must be 'local' or 'reject', got 'x'/],
     [{ rooms: { '/ws/:room': { onOpen () {} } } }, /no option wsRoom\('\/ws\/:room'\)\.onOpen/],
     [{ rooms: { '/ws': true } }, /wsRoom\('\/ws'\) must have a parameter/],

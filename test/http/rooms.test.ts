@@ -147,7 +147,7 @@ t.test('a connection whose join fails because the backplane is out is closed wit
   const { app, listen } = await service(t, { backplane: new BrokenBackplane(), outage: { join: 'reject' } })
   app.wsRoom('/ws/:room', { auth: false, onLeave () { left++ } })
   const client = connect(t, `${await listen()}/ws/x`)
-  t.strictSame(await client.closed, { code: 1013, reason: 'not available now' })
+  t.strictSame(await client.closed, { code: 1013, reason: 'temporarily unavailable' })
   await until(() => app.registry.count() === 0)
   t.equal(left, 0)
 })

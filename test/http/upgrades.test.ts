@@ -134,7 +134,7 @@ t.test('an upgrade of a route that takes none, or of nothing, gets a plain 404, 
   for (const path of ['/plain', '/both', '/scope/inside']) {
     const { statusCode, body } = await upgradeStatus(url + path)
     t.equal(statusCode, 404, path)
-    t.match(JSON.parse(body), { code: 'WSG_NO_WEBSOCKET_ROUTE', message: 'this route takes no WebSocket upgrade' })
+    t.match(JSON.parse(body), { code: 'WSG_NO_WEBSOCKET_ROUTE', message: 'this route does not accept WebSocket upgrades' })
   }
   t.equal((await upgradeStatus(`${url}/nothing`)).statusCode, 404)
   t.equal(ran, 0)

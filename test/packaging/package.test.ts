@@ -147,6 +147,9 @@ t.test('its types resolve for every kind of consumer', async (t) => {
   t.equal(code, 0, { output })
 })
 
+/** The optional plugins. */
+const operations = ['metrics', 'health']
+
 t.test('import and require give the same plugin, and a service runs with it', async (t) => {
   const folder = await consumer('javascript')
   const body = `
@@ -164,6 +167,7 @@ t.test('import and require give the same plugin, and a service runs with it', as
     import * as contract from '${manifest.name}/contract'
     import { connect } from '${manifest.name}/client'
     import { connect as small } from '${manifest.name}/client.min.js'
+    for (const name of ${JSON.stringify(operations)}) assert.equal(typeof (await import('${manifest.name}/' + name)).default, 'function')
     assert.ok(Object.keys(contract).length > 0)
     assert.equal(typeof connect, 'function')
     assert.equal(typeof small, 'function')
@@ -174,6 +178,7 @@ t.test('import and require give the same plugin, and a service runs with it', as
     const fastify = require('fastify')
     const { default: plugin, ...named } = require('${manifest.name}')
     assert.ok(Object.keys(require('${manifest.name}/contract')).length > 0)
+    for (const name of ${JSON.stringify(operations)}) assert.equal(typeof require('${manifest.name}/' + name).default, 'function')
     assert.equal(require('${manifest.name}/package.json').name, '${manifest.name}')
     assert.equal(typeof require('${manifest.name}/client').connect, 'function')
     // Browsers get these files: they are the same ones however they are found.

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { deferred, withDeadline } from '../../lib/deadline.ts'
+import { deferred, withDeadline, withProgress } from '../../lib/deadline.ts'
 
 t.test('settles as the promise does when that is in time', async (t) => {
   t.equal(await withDeadline(Promise.resolve(1), 1_000, () => 2), 1)
@@ -22,4 +22,14 @@ t.test('a deferred promise may be rejected with nobody waiting', async (t) => {
   reject(new Error('first'))
   await sleep(1)
   await t.rejects(promise, { message: 'first' })
+})
+
+t.test('a deadline starts anew while there is progress', async t => {
+  let progress = 0
+  const late = (): never => { throw new Error(`late after ${progress}`) }
+  const working = setInterval(() => { if (++progress === 6) clearInterval(working) }, 5)
+  await t.rejects(withProgress(deferred().promise, 20, () => progress, late), { message: 'late after 6' })
+  await t.rejects(withProgress(deferred().promise, 1, () => 1, late), { message: 'late after 6' })
+  t.equal(await withProgress(Promise.resolve('done'), 20, () => progress, late), 'done')
+  await t.rejects(withProgress(Promise.reject(new Error('early')), 20, () => progress, late), { message: 'early' })
 })

@@ -159,7 +159,7 @@ export class MemoryBackplane implements Backplane {
   }
 
   #assertUp (): void {
-    if (this.state === 'down') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    if (this.state === 'down') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the backplane is not started, or is closed')
   }
 
   * #locals (): Iterable<LocalInstance> {

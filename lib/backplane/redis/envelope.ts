@@ -28,7 +28,8 @@ import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane
 const magic = 0xd1
 const version = 1
 const headerBytes = 38
-const logHeaderBytes = 24
+/** What the script that appends writes in front of a message. */
+export const logHeaderBytes = 24
 const noEpoch = '\0'.repeat(8)
 const maxIdLength = 255
 const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, retried: 0x20, places: 0x40, mustUnderstand: 0x80 } as const
@@ -58,6 +59,8 @@ export interface EnvelopeParts {
   readonly prefix: Buffer
   /** What follows the target and the places. */
   readonly rest: Buffer
+  /** Both, with the target between them: of a message to one group. */
+  readonly whole?: Buffer | undefined
 }
 
 export function encode (envelope: Envelope, target: Target): Buffer {
@@ -72,14 +75,17 @@ export function encode (envelope: Envelope, target: Target): Buffer {
   return bytes
 }
 
-/** `places`: the copies say where each of them stands. */
-export function encodeParts (envelope: Envelope, places: boolean): EnvelopeParts {
+/** `places`: the copies say where each of them stands. `only`: the target, where there is but one. */
+export function encodeParts (envelope: Envelope, places: boolean, only?: Target): EnvelopeParts {
   const except = exceptOf(envelope)
   const prefixBytes = headerBytes - logHeaderBytes + 1 + envelope.origin.length
-  const bytes = Buffer.allocUnsafe(prefixBytes + restBytes(envelope, except))
+  const nameBytes = only === undefined ? 0 : Buffer.byteLength(only.name)
+  const restAt = prefixBytes + (only === undefined ? 0 : 2 + nameBytes)
+  const bytes = Buffer.allocUnsafe(restAt + restBytes(envelope, except))
   writePrefix(bytes, envelope, except, places ? flag.places : 0, 0)
-  writeRest(bytes, envelope, except, prefixBytes)
-  return { prefix: bytes.subarray(0, prefixBytes), rest: bytes.subarray(prefixBytes) }
+  if (only !== undefined) writeTarget(bytes, only, nameBytes, prefixBytes)
+  writeRest(bytes, envelope, except, restAt)
+  return { prefix: bytes.subarray(0, prefixBytes), rest: bytes.subarray(restAt), whole: only === undefined ? undefined : bytes }
 }
 
 /** The message is sent once more, after an unknown outcome. */
@@ -106,12 +112,12 @@ export function previousNonce (bytes: Buffer): number {
   return bytes.readUInt32BE(20)
 }
 
-/** Where a message stands in its log, whatever else it is. */
+/** Where a message stands in its log, for messages of every kind. */
 export function positionOf (bytes: Buffer): LogPosition {
   return { epoch: bytes.toString('latin1', 2, 10), offset: bytes.readUIntBE(10, 6), nonce: bytes.readUInt32BE(16) }
 }
 
-/** Returns `undefined` for anything that is no envelope this version can act on; never throws. The payload is a slice of `bytes`. */
+/** Returns `undefined` for anything but an envelope that this version can act on; never throws. The payload is a slice of `bytes`. */
 export function decode (bytes: Buffer): StoredEnvelope | undefined {
   if (bytes.length < headerBytes + 3 || bytes[0] !== magic || bytes[1] !== version) return undefined
   const kind = types[typeBytes.indexOf(bytes[24] ?? 0)]
@@ -135,6 +141,7 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
     ...(places === undefined ? {} : { places }),
     origin,
     sequence: bytes.readUIntBE(32, 6),
+    sentAt: bytes.readUIntBE(26, 6),
     kind,
     target: { kind: targetKind, name },
     shared: (flags & flag.shared) !== 0,
@@ -164,11 +171,11 @@ function exceptOf ({ except }: Envelope): readonly string[] {
 }
 
 function writePrefix (bytes: Buffer, envelope: Envelope, except: readonly string[], flags: number, at: number): number {
-  const { origin, sequence, kind, shared, volatile, conflationKey, binary } = envelope
+  const { origin, sequence, sentAt = Date.now(), kind, shared, volatile, conflationKey, binary } = envelope
   bytes[at] = typeBytes[types.indexOf(kind)] ?? 0
   bytes[at + 1] = flags | (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0) |
     (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey)
-  bytes.writeUIntBE(Date.now(), at + 2, 6)
+  bytes.writeUIntBE(sentAt, at + 2, 6)
   bytes.writeUIntBE(sequence, at + 8, 6)
   return writeShort(bytes, origin, at + 14)
 }

@@ -129,6 +129,6 @@ export class RedisBackplane implements Backplane {
 
   get #open (): RedisDeployment {
     if (this.#deployment !== undefined && !this.#closed) return this.#deployment
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the backplane is not started, or is closed')
   }
 }

@@ -5,34 +5,19 @@ import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
-import type { Link } from './link/port.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
 import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
-import type { WhenDown } from './log/append-queue.ts'
 import { LogFollowers } from './log/followers.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
 import { UserCounts } from './membership/users.ts'
+import type { Links, PartitionOptions } from './partition-options.ts'
 import { RedisWriter } from './writer.ts'
 
-export interface PartitionOptions {
-  readonly joinTimeoutMs: number
-  readonly leaseMs: number
-  readonly lingerMs: number
-  /** What happens to an append while Redis is out. */
-  readonly whenDown: WhenDown
-}
-
-/** The two connections of an instance: one that subscribes can do nothing else. */
-export interface Links {
-  readonly command: Link
-  readonly subscribe: Link
-}
-
-/** How often all memberships are written anew, against evicted keys and the safety TTL. */
+/** How often all memberships are written again, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
@@ -60,6 +45,8 @@ export class Partition {
   readonly #sweeper: NodeJS.Timeout
   #reported: BackplaneState = 'down'
   #badEnvelopes = 0
+  /** What is wanted was asked for on the present subscribe link. */
+  #resubscribed = false
   #closed = false
   /** From the call of `boot` until it is decided. */
   #booting: Deferred<void> | undefined = deferred()
@@ -72,7 +59,7 @@ export class Partition {
     const { command, subscribe } = this.#links = links
     this.#local = local
     this.#keys = keys
-    this.#warnBadEnvelope = oncePerMinute(local.log, 'a message in Redis is no envelope of ours: dropped')
+    this.#warnBadEnvelope = oncePerMinute(local.log, 'dropped a message from Redis that is not an envelope of this package')
     const report = (): void => this.#report()
     this.#ownsWriter = writer === undefined
     this.writer = writer ?? new RedisWriter(command, keys, options.whenDown, local.log)
@@ -100,15 +87,17 @@ export class Partition {
       error: error => this.#failed(error)
     })
     subscribe.on({
-      up: () => { this.subscriptions.connected(); report() },
+      up: () => { void this.#resubscribe() },
       down: () => {
         // After a hang as after a break: only a new connection is sure to be subscribed to what we think.
-        subscribe.reset()
+        subscribe.reset(true)
+        this.#resubscribed = false
         this.subscriptions.disconnected()
         report()
       },
       error: error => this.#failed(error)
     })
+    subscribe.onMessage((channel, bytes, late) => this.#receive(channel, bytes, late))
     this.#refresher = setInterval(() => {
       this.members.refresh()
       this.users.refresh()
@@ -116,6 +105,7 @@ export class Partition {
     this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
     if (writer !== undefined) {
       this.#booting = undefined
+      this.#resubscribed = subscribe.up
       this.#reported = this.state
     }
   }
@@ -136,9 +126,10 @@ export class Partition {
   }
 
   get problems (): readonly string[] {
-    const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(isDefined)
-    // Different settings of a log are worth a line, but no trouble: they leave `state` as it is.
-    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.differences.problem].filter(isDefined)
+    const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(problem => problem !== undefined)
+    // Different settings of a log are worth a log line, but leave `state` as it is.
+    const problems = [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.differences.problem]
+    return problems.filter(problem => problem !== undefined)
   }
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
@@ -220,7 +211,7 @@ export class Partition {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
       await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
     } catch (error) {
-      this.#local.log.warn({ err: error }, 'memberships were not given back: the other instances remove them when the lease is over')
+      this.#local.log.warn({ err: error }, 'memberships could not be removed: the other instances remove them when the lease ends')
     }
   }
 
@@ -235,7 +226,7 @@ export class Partition {
     try {
       await this.#followers.sweep()
     } catch (error) {
-      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep will')
+      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep tries again')
     }
   }
 
@@ -248,30 +239,41 @@ export class Partition {
     this.#local.log.debug({ err: error }, 'Redis link error')
   }
 
-  /** A message came from a channel of this partition. */
-  receive (channel: Buffer, bytes: Buffer): void {
+  /**
+   * There is a new subscribe link. While the one before still delivers, that goes on: a log may not have any more what is on its way there.
+   * Never rejects.
+   */
+  async #resubscribe (): Promise<void> {
+    const { subscribe } = this.#links
+    const { connection } = subscribe
+    await subscribe.previousDrained()
+    if (!subscribe.up || subscribe.connection !== connection || this.#closed) return
+    this.#resubscribed = true
+    this.subscriptions.connected()
+    this.#report()
+  }
+
+  #receive (channel: Buffer, bytes: Buffer, late: boolean): void {
     if (this.#probe.received(bytes)) return
-    this.#links.subscribe.heard()
     const envelope = decode(bytes)
     if (envelope === undefined) {
       this.#badEnvelopes++
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }
     if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes))
-    else this.#local.deliver(envelope)
+    // Without a place in a log a message may come by the new connection, too.
+    else if (!late || !this.#resubscribed) this.#local.deliver(envelope)
   }
 
   /** Tells of a change of state once, whatever caused it. */
   #report (): void {
     const { state } = this
+    const inStep = this.#resubscribed && this.subscriptions.problem === undefined && this.#followers.problem === undefined
+    if (inStep) this.#links.subscribe.dropPrevious()
     if (state === 'up') this.#decideBoot()
-    // What is not complete yet at boot is no trouble.
+    // At boot it is normal that not everything is complete yet.
     if (state === this.#reported || this.#closed || this.#booting !== undefined) return
     this.#reported = state
     this.#local.stateChanged()
   }
-}
-
-function isDefined (problem: string | undefined): problem is string {
-  return problem !== undefined
 }

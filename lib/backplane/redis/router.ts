@@ -10,7 +10,8 @@ import { Keys } from './keys.ts'
 import { ClusterLinks } from './link/cluster.ts'
 import type { ClusterSource } from './link/cluster-source.ts'
 import { isFinal, refused } from './link/server.ts'
-import { Partition, type PartitionOptions } from './partition.ts'
+import { Partition } from './partition.ts'
+import type { PartitionOptions } from './partition-options.ts'
 import { PartitionInstance } from './partition-instance.ts'
 import { groupProblems } from './problems.ts'
 import { sumStats } from './stats.ts'
@@ -40,11 +41,7 @@ export class ClusterBackplane implements RedisDeployment {
   readonly #options: ClusterBackplaneOptions
   readonly #tags: readonly string[]
   readonly #keys: readonly Keys[]
-  /** Where the tag begins in a channel. */
-  readonly #tagAt: number
   readonly #places = new Map<number, Place>()
-  /** The open partitions by their tags. */
-  readonly #byTag = new Map<string, Partition>()
   #links: ClusterLinks | undefined
   #writer: ClusterWriter | undefined
   #local: LocalInstance | undefined
@@ -61,7 +58,6 @@ export class ClusterBackplane implements RedisDeployment {
     this.#options = options
     this.#tags = hashTags(options.partitions ?? partitionCount)
     this.#keys = this.#tags.map(tag => new Keys(options.keyPrefix, tag))
-    this.#tagAt = Buffer.byteLength(options.keyPrefix) + 1
   }
 
   get state (): BackplaneState {
@@ -88,8 +84,8 @@ export class ClusterBackplane implements RedisDeployment {
     const { cluster, keyPrefix, operationTimeoutMs, bootTimeoutMs, whenDown } = this.#options
     this.#local = local
     // The claim has a way of its own: where it lies does not depend on the number of partitions.
-    const links = this.#links = new ClusterLinks(cluster, [...this.#tags, claimTag], true, operationTimeoutMs, {
-      message: (channel, bytes) => this.#byTag.get(this.#tagOf(channel))?.receive(channel, bytes),
+    const tags = [...this.#tags, claimTag]
+    const links = this.#links = new ClusterLinks(cluster, { keyPrefix, tags, receives: true, deadlineMs: operationTimeoutMs }, {
       changed: () => this.#changed(),
       error: error => this.#failed(error),
       subscribed: index => (this.#places.get(index)?.partition.subscriptions.acked ?? 0) > 0
@@ -135,7 +131,8 @@ export class ClusterBackplane implements RedisDeployment {
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    return await this.#open.history(group, since, limit)
+    const place = this.#places.get(this.#indexOf(groupTarget(group)))
+    return await (place?.partition ?? this.#open).history(group, since, limit)
   }
 
   position (group: string): LogPosition | undefined {
@@ -220,12 +217,7 @@ export class ClusterBackplane implements RedisDeployment {
     const partition = new Partition({ command, subscribe }, this.#options, keys, local, this.#open.of(index))
     const place = { partition, local }
     this.#places.set(index, place)
-    this.#byTag.set(this.#tags[index] ?? '', partition)
     return place
-  }
-
-  #tagOf (channel: Buffer): string {
-    return channel.toString('latin1', this.#tagAt, channel.indexOf(0x7d, this.#tagAt))
   }
 
   #failed (error: Error): void {

@@ -5,7 +5,8 @@ import { Keys } from './keys.ts'
 import type { RedisSource } from './link/connect.ts'
 import { Link } from './link/link.ts'
 import type { RedisDeployment } from './deployment.ts'
-import { Partition, type PartitionOptions } from './partition.ts'
+import { Partition } from './partition.ts'
+import type { PartitionOptions } from './partition-options.ts'
 
 export interface SingleBackplaneOptions extends PartitionOptions {
   readonly redis: RedisSource
@@ -38,7 +39,6 @@ export class SingleBackplane implements RedisDeployment {
     const { redis, operationTimeoutMs, bootTimeoutMs } = this.#options
     const links = { command: new Link(redis, 'command', operationTimeoutMs), subscribe: new Link(redis, 'subscribe', operationTimeoutMs) }
     const partition = this.#partition = new Partition(links, this.#options, this.#keys, local)
-    links.subscribe.redis.on('messageBuffer', (channel: Buffer, bytes: Buffer) => partition.receive(channel, bytes))
     try {
       await partition.boot(bootTimeoutMs)
     } catch (error) {

@@ -43,7 +43,7 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
       }
     })
     void withDeadline(this.#decided.promise, connectMs, () => {
-      this.#decide(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no Redis within ${connectMs} ms`))
+      this.#decide(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `Redis could not be reached within ${connectMs} ms`))
     })
   }
 

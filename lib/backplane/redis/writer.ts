@@ -6,10 +6,11 @@ import type { Link } from './link/port.ts'
 import { AppendQueue, type Waiting, type WhenDown } from './log/append-queue.ts'
 import { readPage } from './log/page.ts'
 import { SettingsDifferences } from './log/settings.ts'
-import { readCount, readMembers } from './membership/records.ts'
+import { MemberLists } from './membership/lists.ts'
+import { readCount } from './membership/records.ts'
 import { publish } from './publish.ts'
 
-/** Renewed by whoever asks, which each instance with framed clients does every minute. */
+/** Renewed by every read; each instance with framed clients reads it once a minute. */
 const secretTtlSeconds = 86_400
 
 /** What callers ask of Redis over one link, whether their process holds sockets or not: to publish, to append to logs, to read. */
@@ -17,6 +18,7 @@ export class RedisWriter {
   readonly #link: Link
   readonly #keys: Keys
   readonly #appends: AppendQueue
+  readonly #lists: MemberLists
   /** Settings of logs that differ between processes: nothing is out of order, but somebody should know. */
   readonly differences: SettingsDifferences
 
@@ -24,6 +26,7 @@ export class RedisWriter {
   constructor (link: Link, keys: Keys, whenDown: WhenDown, log: FastifyBaseLogger | undefined, waiting?: Waiting) {
     this.#link = link
     this.#keys = keys
+    this.#lists = new MemberLists(link, keys)
     this.differences = new SettingsDifferences(log)
     this.#appends = new AppendQueue(link, keys, whenDown, this.differences, waiting)
   }
@@ -63,7 +66,7 @@ export class RedisWriter {
 
   /** As `Backplane.members`. */
   async members (group: string): Promise<Member[]> {
-    return await readMembers(this.#link, this.#keys, group)
+    return await this.#lists.read(group)
   }
 
   stats (): Record<string, number> {

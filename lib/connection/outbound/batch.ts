@@ -4,6 +4,7 @@
  */
 export class Batch {
   readonly bytes: number
+  readonly messages: number
   #previous: Batch | undefined
   #buffer: Buffer
   #joined: boolean
@@ -12,6 +13,7 @@ export class Batch {
     this.#previous = previous
     this.#buffer = frame
     this.#joined = previous === undefined
+    this.messages = (previous?.messages ?? 0) + 1
     this.bytes = (previous?.bytes ?? 0) + frame.length
   }
 

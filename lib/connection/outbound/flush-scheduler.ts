@@ -74,7 +74,7 @@ export class FlushScheduler {
     }
   }
 
-  /** The connection is not slow any more, or gone. */
+  /** The connection is no longer slow, or is gone. */
   forgetBacklog (writer: SlowWriter): void {
     this.#slowTotal -= this.slow.get(writer) ?? 0
     this.slow.delete(writer)
@@ -84,7 +84,7 @@ export class FlushScheduler {
   warnUnsupportedWs (): void {
     if (this.#warned) return
     this.#warned = true
-    this.#log.warn('this release of ws is not known to this package: each message is written by itself, which is slower')
+    this.#log.warn('unknown release of ws: each message is written by itself, which is slower')
   }
 
   /** The same object for the same arguments. */

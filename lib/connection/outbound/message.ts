@@ -41,10 +41,12 @@ export class OutboundMessage {
   }
 
   /** Raw clients get the bytes that were sent, framed ones a `message` frame. */
-  static ofEnvelope ({ payload, binary, target, position, volatile, conflationKey }: Envelope): OutboundMessage {
-    const framedPayload = (): Buffer => encodeMessage(
-      payload, binary, target.kind === 'group' ? target.name : undefined, position === undefined ? undefined : formatPosition(position)
-    )
+  static ofEnvelope (envelope: Envelope): OutboundMessage {
+    const { payload, binary, target, position, volatile, conflationKey } = envelope
+    const framedPayload = (): Buffer => encodeMessage(payload, binary, {
+      group: target.kind === 'group' ? target.name : undefined,
+      ...(position === undefined ? {} : { position: formatPosition(position), copy: copyOf(envelope) })
+    })
     const message = (framed: boolean): Message => framed ? { payload: framedPayload(), binary: false } : { payload, binary }
     return new OutboundMessage(message, volatile, conflationKey)
   }
@@ -80,4 +82,9 @@ export class OutboundMessage {
     this.#previous = previous
     return (this.#batch = batch)
   }
+}
+
+/** By which clients know the copies of a message to several groups. */
+function copyOf ({ shared, origin, sequence }: Envelope): string | undefined {
+  return shared ? `${origin}:${sequence}` : undefined
 }

@@ -1,7 +1,9 @@
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
 import { Batch } from './batch.ts'
+import { drained } from './drained.ts'
 import { encodeWsFrame, type Encoding } from './ws-frame.ts'
+import { RouteTraffic } from '../../metrics/traffic.ts'
 import type { FlushScheduler, Flushable, SlowWriter } from './flush-scheduler.ts'
 import type { OutboundMessage } from './message.ts'
 import type { Traffic } from '../pulse.ts'
@@ -11,8 +13,6 @@ import { openWire, type BeforeClose } from './ws-internals.ts'
 const maxBatchBytes = 65_536
 /** More than this waits only where a single message is larger: what a client catches up with is handed over in such portions (bytes). */
 const maxPortionBytes = 393_216
-/** How often a socket is looked at that does not say when it is written. */
-const pollMs = 20
 /** What a key costs beside its frame. */
 const keyBytes = 100
 
@@ -20,6 +20,8 @@ const keyBytes = 100
 const maxUnreadPongs = 500
 
 const untold: Traffic = {}
+/** For connections of no route. */
+const uncounted = new RouteTraffic()
 
 /** `WebSocket.OPEN`. */
 const open = 1
@@ -43,6 +45,8 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   readonly #connection: WriterOwner
   readonly #socket: WebSocket
   readonly #scheduler: FlushScheduler
+  /** What its route sends and gets in all. */
+  readonly route: RouteTraffic
   readonly #encoding: Encoding
   /** `undefined`: ws does it all, with a write for each message. */
   readonly #stream: Duplex | undefined
@@ -60,10 +64,11 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** Settles with the next `drain`, while somebody waits for it. */
   #room: Promise<void> | undefined
 
-  constructor (connection: WriterOwner, socket: WebSocket, framed: boolean, outbox: FlushScheduler) {
+  constructor (connection: WriterOwner, socket: WebSocket, framed: boolean, outbox: FlushScheduler, route = uncounted) {
     this.#connection = connection
     this.#socket = socket
     this.#scheduler = outbox
+    this.route = route
     this.ready = !framed
     const wire = openWire(socket, this)
     this.#stream = wire?.stream
@@ -121,13 +126,13 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     if (this.#ended || this.#hasRoom) return undefined
     this.flush()
     if (this.#ended || this.#hasRoom) return undefined
-    return (this.#room ??= this.#drained().finally(() => { this.#room = undefined }))
+    return (this.#room ??= drained(this.#stream, () => !this.#open || this.#hasRoom).finally(() => { this.#room = undefined }))
   }
 
   /** A message for this connection alone. */
   write (payload: Uint8Array | string, binary: boolean): boolean {
     if (!this.#admits()) return false
-    if (this.#stream === undefined) this.#socket.send(payload, binary ? binaryMessage : textMessage)
+    if (this.#stream === undefined) this.#send(payload, binary)
     else this.#push(new Batch(this.#batch, encodeWsFrame(payload, binary, this.#encoding.deflate)))
     return true
   }
@@ -174,28 +179,16 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     this.#connection.tooSlow(bufferedBytes, true)
   }
 
-  async #drained (): Promise<void> {
-    const stream = this.#stream
-    // Below its high-water mark a stream says nothing, and ws never does.
-    while (stream?.writableNeedDrain !== true) {
-      await new Promise(resolve => { setTimeout(resolve, pollMs).unref() })
-      if (!this.#open || this.#hasRoom) return
-    }
-    await new Promise<void>(resolve => {
-      const done = (): void => {
-        stream.off('drain', done)
-        stream.off('close', done)
-        resolve()
-      }
-      stream.on('drain', done)
-      stream.on('close', done)
-    })
-  }
-
   #give (outgoing: OutboundMessage): void {
     if (this.#stream !== undefined) return this.#push(new Batch(this.#batch, outgoing.frame(this.#encoding)))
     const { payload, binary } = outgoing.message(this.#encoding.framed)
+    this.#send(payload, binary)
+  }
+
+  /** Lets ws write a message by itself. */
+  #send (payload: Uint8Array | string, binary: boolean): void {
     this.#socket.send(payload, binary ? binaryMessage : textMessage)
+    this.route.written(1, typeof payload === 'string' ? Buffer.byteLength(payload) : payload.length)
   }
 
   #push (batch: Batch): void {
@@ -214,6 +207,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     if (!this.#stream.writable) return this.ended()
     this.#batch = undefined
     this.#stream.write(batch.buffer)
+    this.route.written(batch.messages, batch.bytes)
     // Below its high-water mark a stream tells nobody when it is empty again, and there is nothing to be told of yet.
     if (this.#slow) return this.#scheduler.noteBacklog(this, this.bufferedBytes)
     if (this.#stream.writableLength <= this.#scheduler.slowBytes || !this.#stream.writableNeedDrain) return

@@ -2,7 +2,7 @@
 // order.
 //
 //   CHAOS_SEED=… npx tap run test/faults/chaos/chaos.test.ts     the same faults again
-//   node scripts/chaos.mjs --messages 200000              the long form
+//   node scripts/chaos.mjs --part log --messages 200000             the long form
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
@@ -23,7 +23,7 @@ t.setTimeout(limitMs + 60_000)
 t.comment(`CHAOS_SEED=${seed} for ${messages} messages`)
 
 const happened: Record<string, number> = {}
-const oracle = new Oracle()
+const oracle = new Oracle(group => groups[group]?.keep ?? 0)
 const cluster = new Cluster(t, oracle)
 const random = new Random(seed)
 const stage: Stage = { cluster, oracle, random }

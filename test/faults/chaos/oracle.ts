@@ -53,6 +53,14 @@ export class Oracle {
   readonly #outcomes = new Map<string, 'refused' | 'timedOut'>()
   readonly #epochs = new Map<string, number>()
   readonly #where = new Map<string, Set<string>>()
+  /** Group and epoch -> the highest offset that was seen. */
+  readonly #tops = new Map<string, number>()
+  readonly #keep: (group: number) => number
+
+  /** `keep`: how many messages the log of a group keeps. */
+  constructor (keep: (group: number) => number) {
+    this.#keep = keep
+  }
 
   report (life: string, report: Report): void {
     switch (report[0]) {
@@ -216,6 +224,8 @@ export class Oracle {
     if (known !== undefined && known !== id) this.violate('reordered', `${where} is ${known} for some and ${id} for others`)
     if (known === undefined) this.#seenAt.set(where, this.#log.size)
     this.#log.set(where, id)
+    const log = `${group} ${place.epoch}`
+    this.#tops.set(log, Math.max(this.#tops.get(log) ?? 0, place.offset))
     const all = this.#where.get(id)
     if (all === undefined) this.#where.set(id, new Set([where]))
     else all.add(where)
@@ -224,7 +234,7 @@ export class Oracle {
   #assertSignalled (life: string, { gaps }: Track, id: string, group: number, place: Place): void {
     const told = gaps.some(({ reason, from, to }) => {
       if (reason === 'trimmed') return place.epoch === to.epoch && place.offset > from.offset && place.offset <= to.offset
-      if (reason === 'rewound') return place.epoch === to.epoch && place.offset > to.offset
+      if (reason === 'rewound') return place.epoch === to.epoch && (place.offset > to.offset || this.#isTrimmed(group, place))
       return (place.epoch === from.epoch && place.offset > from.offset) || (place.epoch === to.epoch && place.offset <= to.offset) ||
         (this.#epoch(from.epoch) < this.#epoch(place.epoch) && (to.epoch === '' || this.#epoch(place.epoch) < this.#epoch(to.epoch)))
     })
@@ -234,6 +244,14 @@ export class Oracle {
         'lostSilently', `${life} never got ${id} of ${key(group, place)} and was not told; ${this.#describe(life, group, place, id)}`
       )
     }
+  }
+
+  /**
+   * Whether the log went on so far that it does not keep the place any more. Of a log that lost its latest messages, and as many as it
+   * keeps came on another branch before a reader was back, that reader can tell one loss only: the log goes on where it begins now.
+   */
+  #isTrimmed (group: number, { epoch, offset }: Place): boolean {
+    return (this.#tops.get(`${group} ${epoch}`) ?? 0) >= offset + this.#keep(group)
   }
 
   /** Who has what at that place. */

@@ -3,13 +3,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { AwayMembers } from '../../../lib/presence/away.ts'
 import type { LocalConnection } from '../../../lib/connection/connection.ts'
 import type { FramedMember } from '../../../lib/protocol/frames.ts'
+import { Roster, type PresentMember } from '../../../lib/presence/roster.ts'
 import type { OutboundMessage } from '../../../lib/connection/outbound/message.ts'
 import { resolveLimits } from '../../../lib/options/limits.ts'
 import { Metrics } from '../../../lib/metrics.ts'
-import { MemberLists } from '../../../lib/presence/member-lists.ts'
+import { MemberLists, type ListRead } from '../../../lib/presence/member-lists.ts'
 import { until } from '../../helpers/until.ts'
 
-const member = (n: number, connectionId = `c${n}`): FramedMember => ({ connectionId, session: `s${n}`, joinedAt: n })
+const member = (n: number, connectionId = `c${n}`): PresentMember => ({ connectionId, session: `s${n}`, joinedAt: n })
 
 t.test('those who are away are given up after the grace, in groups', async t => {
   const ended: string[] = []
@@ -34,7 +35,7 @@ t.test('those who are away are given up after the grace, in groups', async t => 
 })
 
 t.test('a session that breaks again waits anew', async t => {
-  const ended: FramedMember[] = []
+  const ended: PresentMember[] = []
   const absences = new AwayMembers(200, gone => { ended.push(...gone.get('a') ?? []) })
   t.teardown(() => absences.close())
   absences.add('a', member(1, 'old'))
@@ -57,34 +58,43 @@ t.test('at most 100,000 are waited for: who is away the longest is given up earl
   t.equal(absences.size, 100_000)
 })
 
-t.test('a list is read once for all who ask, holds what changed meanwhile, and has an end', async t => {
-  const reads: Array<(members: FramedMember[]) => void> = []
-  const roll = new MemberLists(async () => await new Promise(resolve => { reads.push(resolve) }), resolveLimits(), new Metrics())
-  const told: Array<{ who: string, sessions: string[] }> = []
+t.test('a list is read once for all who ask, is told what happened meanwhile, and has an end', async t => {
+  const reads: Array<(members: PresentMember[]) => void> = []
+  const loaded: ListRead[] = []
+  const lists = new MemberLists({
+    read: async () => await new Promise(resolve => { reads.push(resolve) }),
+    loaded: (_, read) => {
+      loaded.push(read)
+      const roster = new Roster()
+      for (const one of read.stored ?? []) roster.add(one)
+      return roster.entries()
+    }
+  }, resolveLimits(), new Metrics())
+  const told: Array<{ who: string, members: FramedMember[] }> = []
   const watcher = (who: string): LocalConnection => ({
     outbound: {
       enqueueShared (outgoing: OutboundMessage) {
         const { payload } = outgoing.message(true)
-        told.push({ who, sessions: (JSON.parse(payload.toString()) as { members: FramedMember[] }).members.map(({ session }) => session) })
+        told.push({ who, members: (JSON.parse(payload.toString()) as { members: FramedMember[] }).members })
       }
     }
   }) as unknown as LocalConnection
   const [a, b, c, d] = [watcher('a'), watcher('b'), watcher('c'), watcher('d')]
-  const first = roll.send('g', [a])
-  const second = Promise.all([roll.send('g', [b]), roll.send('g', [c]), roll.send('g', [d])])
+  const first = lists.send('g', [a])
+  const second = Promise.all([lists.send('g', [b]), lists.send('g', [c], true), lists.send('g', [d])])
   t.equal(reads.length, 1)
-  t.ok(roll.isPending('g', a) && roll.isPending('g', b))
-  roll.cancel('g', d)
-  roll.record('g', { event: 'join', member: member(3) })
-  roll.record('g', { event: 'leave', member: member(1) })
-  roll.record('g', { event: 'leave', member: member(2, 'an older connection') })
+  t.ok(lists.isPending('g', a) && lists.isPending('g', b))
+  lists.cancel('g', d)
+  lists.record('g', { event: 'join', member: member(3) })
   reads[0]?.([member(1), member(2)])
   await first
-  t.strictSame(told.splice(0), [{ who: 'a', sessions: ['s2', 's3'] }])
-  t.notOk(roll.isPending('g', a))
-  t.ok(roll.isPending('g', b))
+  t.match(told.splice(0), [{ who: 'a', members: [{ session: 's1', connections: 1 }, { session: 's2' }] }])
+  t.match(loaded, [{ anew: false, events: [{ event: 'join', member: { session: 's3' } }] }])
+  t.notOk(lists.isPending('g', a))
+  t.ok(lists.isPending('g', b))
   t.equal(reads.length, 2, 'those who asked meanwhile share the next read')
   reads[1]?.(Array.from({ length: 1_200 }, (_, n) => member(n)))
   await second
-  t.strictSame(told.map(({ who, sessions }) => [who, sessions.length]), [['b', 1_000], ['c', 1_000]])
+  t.strictSame(told.map(({ who, members }) => [who, members.length]), [['b', 1_000], ['c', 1_000]])
+  t.match(loaded.at(-1), { anew: true, events: [] })
 })

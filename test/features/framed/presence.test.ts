@@ -21,6 +21,7 @@ function start (t: Test, options: WebsocketGroupsOptions): Promise<Served> {
   }, app => {
     app.wsRoom('/:room', { auth: { required: false }, group: ({ room }) => room, presence: true, mayJoin: () => true })
     app.wsRoom('/quiet/:room', { auth: false, group: ({ room }) => room })
+    app.wsRoom('/counted/:room', { auth: false, group: () => 'counted', presence: 'count' })
   })
 }
 
@@ -52,7 +53,7 @@ async function enter (t: Test, url: string, token?: string, hello: object = {}):
   return Object.assign(client, { present: await client.nextOf('members') })
 }
 
-const sessionsIn = (frame: Frame): unknown[] => (frame.members as Frame[]).map(({ session }) => session)
+const namesIn = (frame: Frame): unknown[] => (frame.members as Frame[]).map(({ userId, session }) => userId ?? session)
 const memberOf = (frame: Frame): Frame => frame.member as Frame
 const twice = (user: string): string[] => [`join ${user}`, `leave ${user}`, `join ${user}`, `leave ${user}`]
 const changesOf = (client: FramedClient): string[] => client.frames.filter(({ type }) => type === 'presence').map(
@@ -62,21 +63,21 @@ const changesOf = (client: FramedClient): string[] => client.frames.filter(({ ty
 onBoth('members are listed, and joins and leaves are told to all others', async (t, a, b) => {
   const ann = await enter(t, `${a.url}/lobby`, 'ann')
   t.match(ann.present, {
-    group: 'lobby', members: [{ connectionId: ann.welcome.connectionId, userId: 'ann', info: { name: 'Ann' }, joinedAt: Number }]
+    group: 'lobby', members: [{ userId: 'ann', info: { name: 'Ann' }, joinedAt: Number, connections: 1 }]
   })
-  t.not(sessionsIn(ann.present)[0], ann.welcome.session, 'what proves that a client is back is told to nobody else')
+  t.notOk(JSON.stringify(ann.present).includes(String(ann.welcome.session)), 'what proves that a client is back is told to nobody')
 
   const bob = await enter(t, `${b.url}/lobby`, 'bob')
   t.strictSame((bob.present.members as Frame[]).map(({ userId }) => userId).sort(), ['ann', 'bob'])
   const joined = await ann.nextOf('presence')
-  t.match(joined, { group: 'lobby', event: 'join', count: 2, member: { connectionId: bob.welcome.connectionId, userId: 'bob' } })
-  t.notOk('back' in joined || 'instanceId' in memberOf(joined))
+  t.match(joined, { group: 'lobby', event: 'join', count: 2, member: { userId: 'bob', connections: 1 } })
+  t.strictSame(Object.keys(memberOf(joined)).sort(), ['connections', 'joinedAt', 'userId'])
 
   const raw = connect(t, `${a.url}/lobby`)
   for (const client of [ann, bob]) {
     const { member, count } = await client.nextOf('presence', { event: 'join' })
     t.equal(count, 3)
-    t.equal((member as Frame).session, (member as Frame).connectionId, 'a raw client has no session but its connection')
+    t.ok((member as Frame).session, 'a raw client of nobody is one of its own')
   }
   raw.terminate()
   t.match(await bob.nextOf('presence'), { event: 'leave', count: 2 }, 'and is gone at once')
@@ -106,12 +107,12 @@ onBoth('a client whose link breaks is told to have left only when it does not co
   await until(async () => await a.app.registry.groupCount('lobby') === 2)
   t.same(changesOf(cat), ['join bob'])
   const dan = await enter(t, `${a.url}/lobby`, 'dan')
-  t.equal(sessionsIn(dan.present).length, 4, 'until then it is listed')
+  t.equal(namesIn(dan.present).length, 4, 'until then it is listed')
   t.equal((await ann.nextOf('presence')).count, 4)
 
   for (const client of [ann, cat, dan]) {
     const left = await client.nextOf('presence', { event: 'leave' })
-    t.match(left, { count: 3, member: { userId: 'bob', connectionId: bob.welcome.connectionId } })
+    t.match(left, { count: 3, member: { userId: 'bob', connections: 0 } })
   }
   t.ok(performance.now() - broke >= graceMs)
 })
@@ -148,40 +149,33 @@ onBoth('a client that comes back in time, on any instance, never left', async (t
   const { session } = bob.welcome
   const back = await enter(t, `${a.url}/lobby`, 'bob', { session })
   t.equal(back.welcome.session, session)
-  t.equal(new Set(sessionsIn(back.present)).size, 3)
-  for (const client of [ann, cat]) {
-    t.match(await client.nextOf('presence'), {
-      event: 'join', back: true, count: 3, member: { userId: 'bob', connectionId: back.welcome.connectionId }
-    })
-  }
+  t.strictSame(namesIn(back.present).sort(), ['ann', 'bob', 'cat'])
   for (const { url } of [a, b]) await graceOver(t, `${url}/lobby`, cat)
-  t.strictSame(changesOf(cat), ['join bob', 'join bob', ...twice('last')])
+  t.strictSame(changesOf(cat), ['join bob', ...twice('last')], 'nothing happened')
 })
 
 onBoth('a client that is back before its old socket is known to be dead did not leave when that is noticed', async (t, a, b) => {
   const ann = await enter(t, `${a.url}/lobby`, 'ann')
   const old = await enter(t, `${a.url}/lobby`, 'bob')
   const back = await enter(t, `${b.url}/lobby`, 'bob', { session: old.welcome.session })
-  t.equal(sessionsIn(back.present).length, 2, 'listed once, although it has two connections for a while')
-  t.equal((back.present.members as Frame[]).find(({ userId }) => userId === 'bob')?.connectionId, back.welcome.connectionId)
-  await ann.nextOf('presence', { count: 3 })
+  t.strictSame(namesIn(back.present).sort(), ['ann', 'bob'], 'listed once, although it has two connections for a while')
+  t.equal((back.present.members as Frame[]).find(({ userId }) => userId === 'bob')?.connections, 1, 'of one client')
   old.raw.terminate()
   await until(async () => await a.app.registry.groupCount('lobby') === 2)
   for (const { url } of [a, b]) await graceOver(t, `${url}/lobby`, ann)
-  t.strictSame(changesOf(ann), ['join bob', 'join bob', ...twice('last')])
+  t.strictSame(changesOf(ann), ['join bob', ...twice('last')])
 })
 
 onBoth('an instance that shuts down leaves it to the others to wait for its clients', async (t, a, b) => {
   const ann = await enter(t, `${a.url}/lobby`, 'ann')
   const bob = await enter(t, `${b.url}/lobby`, 'bob')
-  const cat = await enter(t, `${b.url}/lobby`, 'cat')
+  await enter(t, `${b.url}/lobby`, 'cat')
   await ann.nextOf('presence', { count: 3 })
   await b.app.close()
   await bob.raw.closed
   const back = await enter(t, `${a.url}/lobby`, 'bob', { session: bob.welcome.session })
-  t.equal(sessionsIn(back.present).length, 3)
-  t.match(await ann.nextOf('presence'), { event: 'join', back: true, member: { userId: 'bob' } })
-  t.match(await ann.nextOf('presence'), { event: 'leave', count: 2, member: { userId: 'cat', connectionId: cat.welcome.connectionId } })
+  t.equal(namesIn(back.present).length, 3)
+  t.match(await ann.nextOf('presence'), { event: 'leave', count: 2, member: { userId: 'cat' } })
 })
 
 onBoth('groups that a client joins by itself have presence too, other routes have none', async (t, a, b) => {
@@ -194,7 +188,7 @@ onBoth('groups that a client joins by itself have presence too, other routes hav
   const quiet = await openFramed(t, `${b.url}/quiet/news`)
   await quiet.nextOf('joined')
   bob.raw.terminate()
-  t.match(await ann.nextOf('presence'), { group: 'news', event: 'leave', count: 2 })
+  t.match(await ann.nextOf('presence'), { group: 'news', event: 'leave', count: 1 })
   t.notOk(quiet.frames.some(({ type }) => type === 'members' || type === 'presence'))
 })
 
@@ -210,11 +204,8 @@ t.test('after the death of an instance the others are told anew who is there', a
   await proxy.refuse(true)
   proxy.cut()                                        // to the others this is what a SIGKILL looks like
   const back = await enter(t, `${a.url}/lobby`, 'bob', { session: bob.welcome.session })
-  t.match(await ann.nextOf('presence'), { event: 'join', member: { userId: 'bob' } })
-  const { members } = await ann.nextOf('members')
-  t.strictSame(
-    (members as Frame[]).map(({ connectionId }) => connectionId).sort(), [ann, back].map(({ welcome }) => welcome.connectionId).sort()
-  )
+  t.strictSame(namesIn(back.present).sort(), ['ann', 'bob', 'cat'])
+  t.strictSame(namesIn(await ann.nextOf('members')).sort(), ['ann', 'bob'])
 })
 
 t.test('after an outage everyone is told anew who is there', async t => {
@@ -228,10 +219,96 @@ t.test('after an outage everyone is told anew who is there', async t => {
   proxy.cut()
   await until(() => b.app.registry.health().status === 'down')
   const cat = await enter(t, `${b.url}/lobby`, 'cat')
-  t.equal(sessionsIn(cat.present).length, 2, 'those who are here')
-  t.match(await bob.nextOf('presence'), { event: 'join', count: -1, member: { userId: 'cat' } }, 'and they are told')
+  t.strictSame(namesIn(cat.present).sort(), ['ann', 'bob', 'cat'], 'those who are here, and those who were there')
+  t.match(await bob.nextOf('presence', { event: 'join' }), { member: { userId: 'cat' } }, 'and they are told')
   await enter(t, `${a.url}/lobby`, 'dan')
   await proxy.refuse(false)
   const { members } = await bob.nextOf('members')
   t.equal((members as Frame[]).length, 4)
+})
+
+onBoth('a user is one member however many tabs and devices there are: joined once, and left once', async (t, a, b) => {
+  const watcher = await enter(t, `${a.url}/lobby`, 'watcher')
+  const first = await enter(t, `${a.url}/lobby`, 'ann')
+  const second = await enter(t, `${b.url}/lobby`, 'ann')
+  t.match((second.present.members as Frame[]).find(({ userId }) => userId === 'ann'), { connections: 2, info: { name: 'Ann' } })
+  t.match(await watcher.nextOf('presence', { event: 'update' }), { count: 2, member: { userId: 'ann', connections: 2 } })
+  t.match(await b.app.registry.presence('lobby'), [{ userId: 'ann', connections: 2 }, { userId: 'watcher', connections: 1 }])
+  await first.raw.close(1000)
+  await watcher.nextOf('presence', { event: 'update' })
+  second.raw.terminate()
+  const back = await enter(t, `${a.url}/lobby`, 'ann', { session: second.welcome.session })
+  for (const { url } of [a, b]) await graceOver(t, `${url}/lobby`, watcher)
+  await back.raw.close(1000)
+  await watcher.nextOf('presence', { event: 'leave' })
+  const changes = changesOf(watcher).filter(change => !change.startsWith('update'))
+  t.strictSame(changes, ['join ann', ...twice('last'), 'leave ann'])
+})
+
+onBoth('of two tabs with one session, nobody is gone while one is there', async (t, a, b) => {
+  const watcher = await enter(t, `${b.url}/lobby`, 'watcher')
+  const tab = await enter(t, `${a.url}/lobby`, 'ann')
+  const copies = [
+    await enter(t, `${a.url}/lobby`, 'ann', { session: tab.welcome.session }),
+    await enter(t, `${b.url}/lobby`, 'ann', { session: tab.welcome.session })
+  ]
+  for (const copy of copies) await copy.raw.close(1000)
+  await until(async () => await a.app.registry.groupCount('lobby') === 2)
+  await graceOver(t, `${b.url}/lobby`, watcher)
+  t.strictSame(changesOf(watcher), ['join ann', 'join last', 'leave last'])
+  await tab.raw.close(1000)
+  await watcher.nextOf('presence', { event: 'leave' })
+})
+
+onBoth('what a connection shows of itself may change: others are told, newcomers see it', async (t, a, b) => {
+  const watcher = await enter(t, `${a.url}/lobby`, 'watcher')
+  const ann = await enter(t, `${b.url}/lobby`, 'ann')
+  const connection = b.app.registry.get(String(ann.welcome.connectionId))
+  if (connection === undefined) throw new Error('no connection')
+  await connection.setInfo('busy' as never)
+  t.match(await watcher.nextOf('presence', { event: 'update' }), { member: { userId: 'ann', info: 'busy' } })
+  const late = await enter(t, `${a.url}/lobby`, 'late')
+  t.match((late.present.members as Frame[]).find(({ userId }) => userId === 'ann'), { info: 'busy' })
+  const second = await enter(t, `${a.url}/lobby`, 'ann')
+  await watcher.nextOf('presence', { event: 'update' })
+  await connection.setInfo('free' as never)
+  t.match(await watcher.nextOf('presence', { event: 'update' }), { member: { info: 'free', connections: 2 } }, 'the latest counts')
+  ann.send({ type: 'join', group: 'news', id: 1 })
+  t.match(await ann.nextOf('members'), { group: 'news', members: [{ info: 'free' }] }, 'in groups that it joins later, too')
+  await t.rejects(connection.setInfo(undefined as never), { code: 'WSG_DATA_INVALID' })
+  await t.rejects(connection.setInfo('x'.repeat(1_024) as never), { code: 'WSG_MEMBER_INFO_TOO_LARGE' })
+  await second.raw.close(1000)
+  await ann.raw.close(1000)
+  await watcher.nextOf('presence', { event: 'leave' })
+  await t.rejects(connection.setInfo('late' as never), { code: 'WSG_CONNECTION_GONE' })
+})
+
+t.test('a list of people comes in pages', async t => {
+  const { app, url } = await start(t, {})
+  for (const user of ['dan', 'ann', 'cid', 'bob', 'eve', 'ann']) await enter(t, `${url}/lobby`, user)
+  await enter(t, `${url}/lobby`)
+  const pages: unknown[][] = []
+  let cursor: string | undefined
+  do {
+    const page = await app.registry.presence('lobby', { limit: 2, cursor })
+    pages.push(page.map(({ userId = 'nobody' }) => userId))
+    cursor = page.cursor
+  } while (cursor !== undefined)
+  t.strictSame(pages, [['nobody', 'ann'], ['bob', 'cid'], ['dan', 'eve']])
+  for (const options of [{ limit: 0 }, { limit: 10_001 }, { limit: 1.5 }, { cursor: '!' }, { cursor: '' }]) {
+    await t.rejects(app.registry.presence('lobby', options), { code: 'WSG_OPTION_INVALID' })
+  }
+})
+
+onBoth('where a group is too big for lists, its clients are told how many there are', async (t, a, b) => {
+  const watcher = await openFramed(t, `${a.url}/counted/lobby`)
+  t.match(await watcher.nextOf('count'), { group: 'counted', count: 1 })
+  const before = performance.now()
+  const others = await Promise.all(Array.from({ length: 20 }, async () => await openFramed(t, `${b.url}/counted/lobby`)))
+  await watcher.nextOf('count', { count: 21 })
+  const told = watcher.frames.filter(({ type }) => type === 'count').length
+  t.ok(told <= 2 + (performance.now() - before) / 1_000, `${told} frames`)
+  t.notOk(watcher.frames.some(({ type }) => type === 'presence' || type === 'members'))
+  for (const other of others) other.raw.terminate()
+  await watcher.nextOf('count', { count: 1 })
 })

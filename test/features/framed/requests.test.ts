@@ -126,7 +126,9 @@ t.test('an error that the connection survives is answered; what it says stays in
   const failures: Record<string, Error> = {
     internal: new Error('database db-7 is gone'),
     coded: Object.assign(new Error('10.0.0.1 refused'), { code: 'ECONNREFUSED' }),
-    meant: Object.assign(new Error('too long'), { code: 'TOO_LONG', statusCode: 413 })
+    meant: Object.assign(new Error('too long'), { code: 'TOO_LONG', statusCode: 413, details: { max: 5 } }),
+    invalid: Object.assign(new Error('no text'), { statusCode: 400, validation: [{ instancePath: '/text' }] }),
+    circle: Object.assign(new Error('no'), { statusCode: 400, details: (() => { const a: Record<string, unknown> = {}; return (a.a = a) })() })
   }
   const { url, app } = await serve(t, {}, app => {
     const onMessage = (_: unknown, data: string | Buffer): void => { throw failures[String(data)] ?? new Error('fatal') }
@@ -136,13 +138,17 @@ t.test('an error that the connection survives is answered; what it says stays in
   const kept = await openFramed(t, `${url}/kept`)
   kept.send({ type: 'message', data: 'internal' })
   kept.send({ type: 'message', data: 'internal', id: 1 })
-  t.strictSame(await kept.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle it' })
+  t.strictSame(await kept.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
   kept.send({ type: 'message', data: 'coded', id: 2 })
-  t.strictSame(await kept.next(), { type: 'error', id: 2, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle it' })
+  t.strictSame(await kept.next(), { type: 'error', id: 2, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
   kept.send({ type: 'message', data: 'meant', id: 3 })
-  t.strictSame(await kept.next(), { type: 'error', id: 3, code: 'TOO_LONG', message: 'too long' })
+  t.strictSame(await kept.next(), { type: 'error', id: 3, code: 'TOO_LONG', message: 'too long', details: { max: 5 } })
+  kept.send({ type: 'message', data: 'invalid', id: 4 })
+  t.match(await kept.next(), { id: 4, code: 'WSG_HANDLER_FAILED', message: 'no text', details: [{ instancePath: '/text' }] })
+  kept.send({ type: 'message', data: 'circle', id: 5 })
+  t.strictSame(await kept.next(), { type: 'error', id: 5, code: 'WSG_HANDLER_FAILED', message: 'no' }, 'JSON has no form of the details')
 
-  t.equal(app.registry.stats().messagesFailed, 4)
+  t.equal(app.registry.stats().messagesFailed, 6)
 
   const closed = await openFramed(t, url)
   closed.send({ type: 'message', data: 'internal', id: 1 })

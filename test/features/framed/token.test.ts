@@ -72,7 +72,7 @@ t.test('a bad token is an error, and the connection lives until the old one ends
 
   const outage = await openFramed(t, `${url}/outage`, { token: 'ann' })
   outage.send({ type: 'token', token: 'later', id: 1 })
-  t.strictSame(await outage.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle it' })
+  t.strictSame(await outage.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
   outage.send({ type: 'token', token: 'ann', id: 2 })
   t.strictSame(await outage.next(), { type: 'ack', id: 2 }, 'authorize sees the request that opened the connection')
 
@@ -89,7 +89,7 @@ t.test('a token of another user closes with 4403, also where there was no user',
   for (const token of ['ann', undefined]) {
     const client = await openFramed(t, url, token === undefined ? {} : { token })
     client.send({ type: 'token', token: 'bob', id: 1 })
-    t.strictSame(await client.raw.closed, { code: 4403, reason: 'token of another user' })
+    t.strictSame(await client.raw.closed, { code: 4403, reason: 'the token belongs to another user' })
   }
   t.equal(await app.registry.sendToUser('bob', 'hi').then(({ localRecipients }) => localRecipients), 0)
 })

@@ -16,11 +16,11 @@ t.test('what breaks the protocol closes with 4400 and says why', async t => {
     onDisconnect () { disconnected++ }
   })))
   const wrong: Record<string, string | Uint8Array> = {
-    'not JSON': 'hello',
-    'not a JSON object': '[1]',
-    'no type': '{"data":"x"}',
-    'a binary frame': Buffer.from('{"type":"ping"}'),
-    'a second hello': '{"type":"hello"}',
+    'a frame must be JSON': 'hello',
+    'a frame must be a JSON object': '[1]',
+    'type must be a string': '{"data":"x"}',
+    'frames must be text': Buffer.from('{"type":"ping"}'),
+    'hello must be sent once': '{"type":"hello"}',
     'message: data must be a string': '{"type":"message","data":{}}',
     'message: data is not base64': '{"type":"message","data":"?","binary":true}',
     'message: id must be an integer': '{"type":"message","data":"x","id":"a"}',

@@ -144,7 +144,7 @@ t.test('memberships that cannot be released are logged, and onDisconnect runs', 
   socket.emit('close', 1006, Buffer.alloc(0))
   await connection.finished
   t.equal(ended, 1)
-  t.strictSame(logs, ['memberships were not released'])
+  t.strictSame(logs, ['memberships could not be released'])
 })
 
 t.test('onDisconnect comes after the memberships are released', async t => {

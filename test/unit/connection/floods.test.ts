@@ -28,12 +28,16 @@ interface Flooded {
   readonly messages: Array<string | Buffer>
   readonly ends: number[]
   readonly client: RawConnection
+  readonly intake: IntakeBudget
+  /** How many connections gave their groups back. */
+  readonly released: () => number
   /** Opens another one. */
   open (): Promise<RawConnection>
 }
 
-async function flooded (t: Test, { WebSocketServer }: typeof Ws, maxPayload = 1_048_576): Promise<Flooded> {
-  const server = new WebSocketServer({ port: 0, host: '127.0.0.1', maxPayload, perMessageDeflate: false })
+/** `ready`: what each message is handled after. */
+async function flooded (t: Test, { WebSocketServer }: typeof Ws, ready?: Promise<void>): Promise<Flooded> {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1', maxPayload: 1_048_576, perMessageDeflate: false })
   t.teardown(() => {
     for (const client of server.clients) client.terminate()
     server.close()
@@ -43,6 +47,8 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, maxPayload = 1_
   const messages: Array<string | Buffer> = []
   const ends: number[] = []
   const sockets: Ws.WebSocket[] = []
+  const intake = new IntakeBudget({ ...resolveLimits(), messages: undefined }, metrics)
+  let released = 0
   server.on('connection', socket => {
     sockets.push(socket)
     const connection = new LocalConnection({
@@ -55,15 +61,16 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, maxPayload = 1_
       callbacks: {
         onMessage (connection, data) {
           messages.push(data)
+          if (ready !== undefined) return ready
           connection.send('got it')
         },
         onDisconnect (_, { code }) { ends.push(code) }
       },
       limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 4_194_304, options: {} },
-      intake: new IntakeBudget(resolveLimits(), metrics),
+      intake,
       scheduler: new FlushScheduler(limits, metrics, silentLog),
       metrics,
-      host: { enter: () => undefined, release: async () => {} }
+      host: { enter: () => undefined, release: async () => { released++ } }
     })
     connection.start({} as unknown as Parameters<LocalConnection['start']>[0])
   })
@@ -74,7 +81,7 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, maxPayload = 1_
     return client
   }
   const client = await open()
-  return { socket: sockets[0] as Ws.WebSocket, metrics, messages, ends, client, open }
+  return { socket: sockets[0] as Ws.WebSocket, metrics, messages, ends, client, intake, released: () => released, open }
 }
 
 for (const [name, release] of Object.entries(releases)) {
@@ -131,6 +138,52 @@ for (const [name, release] of Object.entries(releases)) {
     t.equal(metrics.fragmentFloods, 1)
     bystander.write(clientFrame(1, 'hello'))
     await until(() => bystander.text.endsWith('got it'))
+  })
+
+  t.test(`${name}: of a chunk of small messages no more is read than may wait`, async t => {
+    let open = (): void => {}
+    const ready = new Promise<void>(resolve => { open = resolve })
+    const { messages, client, intake, metrics, ends } = await flooded(t, release, ready)
+    const numbers = Array.from({ length: 10_000 }, (_, n) => String(n))
+    client.write(Buffer.concat(numbers.map(n => clientFrame(1, n))))
+    await until(() => intake.stats().socketsPaused === 1)
+    await new Promise(resolve => setTimeout(resolve, 50))
+    // Ten may wait, and one part of a chunk was read beyond that.
+    t.ok(Number(intake.stats().intakeBytes) < 50_000, `${intake.stats().intakeBytes ?? 0} bytes are held`)
+    open()
+    await until(() => messages.length === numbers.length)
+    t.strictSame(messages, numbers)
+    await until(() => intake.stats().intakeBytes === 0 && intake.stats().socketsPaused === 0)
+    t.strictSame([ends, metrics.queueOverflows], [[], 0])
+  })
+
+  t.test(`${name}: messages of all sizes come as they were sent, however the network cuts them`, async t => {
+    const { messages, client } = await flooded(t, release)
+    const sent = Array.from({ length: 300 }, (_, n) => randomBytes(n % 50 === 0 ? 100_000 : n % 7 === 0 ? n * 40 : n % 20))
+    const bytes = Buffer.concat(sent.map((data, n) => n % 3 === 0
+      ? Buffer.concat([clientFrame(2, data.subarray(0, n), false), clientFrame(9, 'ping'), clientFrame(0, data.subarray(n))])
+      : clientFrame(2, data)))
+    for (let at = 0, size = 1; at < bytes.length; at += size, size = 1 + size * 7 % 60_000) client.write(bytes.subarray(at, at + size))
+    await until(() => messages.length === sent.length)
+    t.ok(messages.every((data, n) => Buffer.from(data).equals(sent[n] ?? Buffer.alloc(0))))
+  })
+
+  t.test(`${name}: a client that is gone while much of it waits is out of its groups at once, and ends when all is handled`, async t => {
+    let open = (): void => {}
+    const ready = new Promise<void>(resolve => { open = resolve })
+    const { socket, messages, client, ends, intake, released } = await flooded(t, release, ready)
+    client.write(Buffer.concat(Array.from({ length: 10_000 }, () => clientFrame(1, 'x'))))
+    await until(() => intake.stats().socketsPaused === 1)
+    client.socket.resetAndDestroy()
+    // A socket that is not read is not seen to end: the next write shows it, such as a ping.
+    await until(() => {
+      if (socket.readyState === socket.OPEN) socket.ping()
+      return released() === 1
+    })
+    t.strictSame(ends, [])
+    open()
+    await until(() => ends.length === 1)
+    t.ok(messages.length > 0)
   })
 
   t.test(`${name}: a frame that comes in tiny chunks is put together as it comes`, async t => {

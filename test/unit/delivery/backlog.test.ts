@@ -94,21 +94,59 @@ t.test('a message that overtakes the answer to a read is not missed by who comes
   t.equal(reads.length, 2)
 })
 
-t.test('who was away for longer than the log reaches is told so from memory, once that holds as much as the log', async t => {
+t.test('how far a log reaches is asked of the log: others may keep more of it than this instance would', async t => {
   const { reads, since, live } = setUp()
   const first = since(1)
   await settled()
   reads[0]?.(3)
   await first
   for (let offset = 4; offset <= 1_001; offset++) live(offset)
-  t.equal((await since(1)).recovered, true, 'the latest 1,000 are kept')
+  t.equal((await since(1)).recovered, true, 'the latest 1,000 are kept in memory')
   live(1_002)
   live(1_003)
-  const late = await since(1, at(1))
-  t.equal(late.recovered, false)
-  t.strictSame([late.messages[0], late.messages.at(-1)], [4, 1_003], 'what is still there follows')
   t.strictSame(await since(3), { recovered: true, messages: Array.from({ length: 1_000 }, (_, n) => n + 4) })
   t.equal(reads.length, 1)
+  // Ten times as many as the settings of this instance say.
+  const late = since(1, at(1))
+  await settled()
+  reads[1]?.(1_003)
+  t.strictSame(await late, { recovered: true, messages: Array.from({ length: 1_002 }, (_, n) => n + 2) })
+  t.equal(reads.length, 2)
+})
+
+t.test('a page that begins before the client can prove anything is cut there, and so are those that follow', async t => {
+  const pages: Array<LogPosition | undefined> = []
+  const all = Array.from({ length: 30 }, (_, n) => message(n + 11))
+  /** Ten messages a page, from the 11th on. */
+  const history = async (_group: string, since: LogPosition | undefined): Promise<LogPage> => {
+    pages.push(since)
+    const start = since === undefined || since.offset < 10 || since.epoch !== at(1).epoch ? 0 : since.offset - 10
+    const gap = since === undefined || start > 0 ? undefined : since.epoch === at(1).epoch ? 'trimmed' as const : 'epoch' as const
+    return { gap, before: at(start + 10), end: at(40), messages: all.slice(start, start + 10), more: start + 10 < all.length }
+  }
+  const given = async (since: LogPosition, floor: LogPosition): Promise<Array<number | undefined>> => {
+    const backlog = new Backlog(
+      { history, position: () => at(40) } as unknown as Backplane, new LogCache(),
+      new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), new Metrics()
+    )
+    let page = await backlog.replay('g', { since: formatPosition(since) }, floor)
+    t.equal(page.recovered, false)
+    let last = page.before ?? logStart
+    const offsets: Array<number | undefined> = []
+    for (;;) {
+      offsets.push(...page.messages.map(({ position }) => position.offset))
+      last = page.messages.at(-1)?.position ?? last
+      if (!page.more) return offsets
+      page = await backlog.next('g', last)
+      t.equal(page.recovered, true, 'what follows is told of no loss')
+    }
+  }
+  const after = (offset: number): number[] => Array.from({ length: 40 - Math.max(10, offset) }, (_, n) => Math.max(10, offset) + n + 1)
+  for (const floor of [2, 10, 15, 20, 25, 30, 33, 39, 40]) {
+    t.strictSame(await given(at(1), at(floor)), after(floor), `trimmed, in the group since ${floor}`)
+  }
+  t.strictSame(await given({ ...at(7), epoch: 'before..' }, { ...at(5), epoch: 'before..' }), after(10), 'the log began after the floor')
+  t.strictSame(await given({ ...at(7), epoch: 'before..' }, at(25)), after(25))
 })
 
 t.test('a position that the log does not hold is good for what came after the client joined, as far as it can prove that', async t => {
@@ -150,6 +188,50 @@ t.test('a position that the log does not hold is good for what came after the cl
   t.strictSame(await given(at(3), { floor: at(13) }), [false, 'trimmed', 13, [14, 15]], 'nothing from before the client joined')
   t.strictSame(await given(logStart, { floor: at(13) }), [false, 'trimmed', 13, [14, 15]])
   t.equal(metrics.resumesRefused, 4)
+})
+
+t.test('a client on a branch that the log lost gets what stands further on, if it can prove that it was in the group', async t => {
+  /** The log lost what came after 5; 6 to 9 are new. */
+  let end = 9
+  const fresh = (offset: number): LogPosition => offset <= 5 ? at(offset) : { ...at(offset), nonce: 100 + offset }
+  const reads: Array<LogPosition | undefined> = []
+  const history = async (_group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> => {
+    reads.push(since)
+    const all = Array.from({ length: end }, (_, n) => ({ ...message(n + 1), position: fresh(n + 1) }))
+    if (since === undefined) {
+      const start = Math.max(0, end - limit)
+      return { gap: undefined, messages: all.slice(start), before: start === 0 ? logStart : fresh(start), end: fresh(end), more: false }
+    }
+    if (since.nonce === fresh(since.offset).nonce && since.offset <= end) {
+      return { gap: undefined, messages: all.slice(since.offset), before: since, end: fresh(end), more: false }
+    }
+    const page: LogPage = { gap: 'rewound', messages: [], before: fresh(end), end: fresh(end), more: false }
+    // The log grows between the two reads.
+    if (end === 11) end = 12
+    return page
+  }
+  const cache = new LogCache()
+  const metrics = new Metrics()
+  const backlog = new Backlog(
+    { history, position: () => fresh(end) } as unknown as Backplane, cache,
+    new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), metrics
+  )
+  const given = async (since: LogPosition, floor?: LogPosition): Promise<unknown[]> => {
+    const page = await backlog.replay('g', { since: formatPosition(since) }, floor)
+    return [page.recovered, page.reason, page.before?.offset, page.messages.map(({ position }) => position.offset)]
+  }
+  t.strictSame(await given(at(7)), [false, 'rewound', 9, []], 'a made-up position has another nonce, too')
+  t.strictSame(await given(at(7), at(2)), [false, 'rewound', 7, [8, 9]], 'which of 6 and 7 it has seen cannot be told')
+  t.strictSame(reads.splice(0), [at(7), at(7), undefined])
+  t.strictSame(await given(at(7), at(2)), [false, 'rewound', 7, [8, 9]], 'the next one there is served from memory')
+  t.strictSame(await given(at(7)), [false, 'rewound', 9, []])
+  t.strictSame(reads.splice(0), [])
+  t.strictSame(await given(at(12), at(2)), [false, 'rewound', 9, []], 'the log is not as far yet')
+  t.strictSame(await given(at(7), { ...at(8), nonce: 7 }), [false, 'rewound', 8, [9]], 'nothing from before it joined')
+  t.strictSame(await backlog.next('g', at(8)).then(({ reason, messages }) => [reason, messages.length]), ['rewound', 1], 'in mid-replay, too')
+  end = 11
+  t.strictSame(await given(at(9), at(2)), [false, 'rewound', 9, [10, 11, 12]], 'the log grew between two reads')
+  t.equal(metrics.resumesRefused, 0)
 })
 
 t.test('what is remembered of a log that went another way since is of no use', t => {

@@ -1,5 +1,6 @@
 import t from 'tap'
-import type { Envelope, Target } from '../../../lib/backplane/backplane.ts'
+import type { Envelope, LogPosition, Target } from '../../../lib/backplane/backplane.ts'
+import { formatPosition } from '../../../lib/backplane/position.ts'
 import { Hub } from '../../../lib/hub/hub.ts'
 import type { LocalMember } from '../../../lib/hub/local-member.ts'
 import { fakeConnection, member, type FakeConnection } from '../../helpers/fakes.ts'
@@ -123,6 +124,56 @@ t.test('a message to several groups is not lost with the one that keeps it back,
   hub.replay(inG, copy('g', 1))
   hub.replay(inH, copy('h', 1))
   t.strictSame(a.written, ['both'])
+})
+
+t.test('a replay ran ahead of the instance while the log went on along another branch: nothing twice, nothing lost', async (t) => {
+  /** `fresh`: of the branch that the log went on along after 3. */
+  const message = (offset: number, fresh: boolean): Envelope => {
+    const position = { epoch: 'epoch-1.', offset, nonce: fresh ? 100 + offset : offset }
+    return envelope(`${offset}${fresh ? '\'' : ''}`, group('g'), { position })
+  }
+  const fork = { reason: 'rewound' as const, position: { epoch: 'epoch-1.', offset: 3, nonce: 3 }, epoch: 'epoch-1.' }
+  for (const fresh of [true, false]) {
+    const a = fakeConnection('a')
+    const hub = hubOf(a)
+    const inG = hub.join(a, 'g', member(a))
+    const holdback = inG.startHold()
+    for (const one of [message(3, false), message(4, fresh), message(5, fresh)]) {
+      hub.replay(inG, one)
+      holdback.gave(one.position as LogPosition)
+    }
+    // The instance stands at 2, and was told nothing of the fork yet.
+    inG.releaseHold({ position: message(5, fresh).position as LogPosition, epoch: 'epoch-1.', told: false })
+    hub.deliver(message(3, false))
+    hub.announceGap('g', fork)
+    for (const offset of [4, 5, 6, 7]) hub.deliver(message(offset, true))
+    t.equal(inG.holdback, undefined)
+    const expected = fresh ? ['3', "4'", "5'", 'gap: rewound in g', "6'", "7'"] : ['3', '4', '5', 'gap: rewound in g', "4'", "5'", "6'", "7'"]
+    t.strictSame(a.written, expected, fresh ? 'the replay was of the new branch' : 'the replay was of the lost branch')
+  }
+})
+
+t.test('a client that is ahead of this instance is not told of places that it is past', async (t) => {
+  const a = fakeConnection('a', undefined, true)
+  const hub = hubOf(a)
+  const [inG, inH] = ['g', 'h'].map(name => hub.join(a, name, member(a))) as [LocalMember, LocalMember]
+  const at = (offset: number): LogPosition => ({ epoch: 'e', offset, nonce: 1 })
+  // It resumed both groups from another instance, up to their third messages, and this one still repairs what it missed.
+  for (const one of [inG, inH]) {
+    one.startHold()
+    one.releaseHold({ position: at(3), epoch: 'e', told: false })
+  }
+  const copy = (name: string, n: number, offset: number): Envelope => envelope(
+    'both', group(name), { shared: true, sequence: 2_000_000 + n, position: at(offset) }
+  )
+  for (let n = 1; n <= 3; n++) for (const name of ['g', 'h']) t.equal(hub.deliver(copy(name, n, n)), 0)
+  t.strictSame(a.written, [])
+  hub.deliver(copy('g', 4, 4))
+  hub.deliver(copy('h', 4, 4))
+  t.strictSame(a.written.map(text => JSON.parse(text) as object), [
+    { type: 'message', group: 'g', position: formatPosition(at(4)), copy: 'o:2000004', data: 'both' },
+    { type: 'position', group: 'h', position: formatPosition(at(4)) }
+  ])
 })
 
 t.test('who leaves a group during its replay holds nothing back any more', async (t) => {

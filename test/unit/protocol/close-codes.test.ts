@@ -24,7 +24,7 @@ t.test('a reason is measured in bytes, not in characters', async t => {
 
 t.test('codes and reasons of a wrong type are refused, not sent', async t => {
   t.throws(() => assertClose('1000' as unknown as number, ''), { code: 'WSG_CLOSE_CODE_INVALID' })
-  t.throws(() => assertClose(1000, null as unknown as string), { code: 'WSG_CLOSE_CODE_INVALID', message: /no string/ })
+  t.throws(() => assertClose(1000, null as unknown as string), { code: 'WSG_CLOSE_CODE_INVALID', message: /not a string/ })
   t.equal(isSendableClose(4000, 'x'), true)
   t.equal(isSendableClose(undefined, ''), false)
   t.equal(isSendableClose(4000, {}), false)

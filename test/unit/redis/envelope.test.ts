@@ -15,6 +15,7 @@ function randomEnvelope (): Envelope {
   return {
     origin: drawId(),
     sequence: oneOf(0, 1, 2 ** 32, 2 ** 48 - 1, random(2 ** 31)),
+    sentAt: oneOf(0, 1_790_000_000_000, random(2 ** 31)),
     kind,
     target,
     shared: oneOf(true, false),

@@ -1,12 +1,12 @@
 /** What may be under way on a link for all bulk reads together: the most, and the least that a slow link is brought down to. */
 const maxBytes = 262_144
-const minBytes = 32_768
+const minBytes = 16_384
 const maxReads = 64
 /** Two, so that the link has something to carry while the answer to the last read is looked at. */
 const minReads = 2
 const firstReads = 4
 /** How long a call of others may have to wait behind bulk reads, beside what the link needs for the way itself (milliseconds). */
-const targetMs = 40
+const targetMs = 10
 
 /** What one answer weighed. */
 export interface BulkSize {
@@ -51,7 +51,7 @@ export class BulkReads {
     return { bulkReads: this.#count, bulkBytes: this.#total, bulkReadsWaiting: this.#waiting.length, bulkReadsFailed: this.#failed }
   }
 
-  /** The link was made anew: it may lead somewhere else, by another way. */
+  /** The link was opened again: it may lead to another server, over another network. */
   reset (): void {
     this.#wayMs = Infinity
   }

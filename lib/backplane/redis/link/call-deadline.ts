@@ -1,35 +1,32 @@
-/**
- * A timer that is later than this tells of a process that was busy, which gets as long again, up to a limit, to read what came meanwhile.
- */
+/** A timer that is later than this tells of a process that was busy, which gets as long again to read what came meanwhile. */
 const lateMs = 10
-const maxGraceMs = 100
+/** One that is so late after that tells of a process that still is. */
+const stillLateMs = 100
 
-/** What decides on the call when its deadline is over. */
-export interface CallDeadlineEvents {
-  /** Whether the call may wait on while bytes come. */
-  readonly mayGoOn: () => boolean
-  /** It is given up, after so many milliseconds. */
-  readonly missed: (tookMs: number) => void
-}
-
-/** The deadline of one call to Redis, which starts anew where bytes came meanwhile and the call may wait on. */
+/**
+ * The deadline of one call to Redis. It measures Redis, not the queue of calls before this one: it starts again where bytes came meanwhile,
+ * up to a limit.
+ */
 export class CallDeadline {
   readonly #ms: number
   readonly #maxMs: number
   readonly #received: () => number
-  readonly #events: CallDeadlineEvents
+  readonly #missed: (tookMs: number, silent: boolean) => void
   readonly #startedAt = performance.now()
   #dueAt: number
   /** Bytes that had come when the timer was set. */
   #receivedBefore: number
   #timer: NodeJS.Timeout
 
-  /** `received`: how many bytes came on the connection so far. `maxMs`: after that long even progress does not help. */
-  constructor (ms: number, maxMs: number, received: () => number, events: CallDeadlineEvents) {
+  /**
+   * `received`: how many bytes came on the connection so far. `maxMs`: after that long even progress does not help. `missed` is told after
+   * how many milliseconds the call is given up, and whether nothing came in the latest `ms` of them.
+   */
+  constructor (ms: number, maxMs: number, received: () => number, missed: (tookMs: number, silent: boolean) => void) {
     this.#ms = ms
     this.#maxMs = maxMs
     this.#received = received
-    this.#events = events
+    this.#missed = missed
     this.#dueAt = this.#startedAt + ms
     this.#receivedBefore = received()
     this.#timer = setTimeout(() => this.#due(), ms)
@@ -39,11 +36,14 @@ export class CallDeadline {
     clearTimeout(this.#timer)
   }
 
-  #due (): void {
+  #due (least = lateMs): void {
     // Timers come before sockets: after a stall of this process the answer may be there already, unread.
-    const late = performance.now() - this.#dueAt
-    if (late > lateMs) this.#timer = setTimeout(() => this.#over(), Math.min(late, maxGraceMs))
-    else this.#over()
+    const now = performance.now()
+    const late = now - this.#dueAt
+    if (late <= least || now - this.#startedAt >= this.#maxMs) return this.#over()
+    const graceMs = Math.min(late, this.#ms)
+    this.#dueAt = now + graceMs
+    this.#timer = setTimeout(() => this.#due(stillLateMs), graceMs)
   }
 
   #over (): void {
@@ -51,7 +51,8 @@ export class CallDeadline {
     const received = this.#received()
     // Bytes come: this answer, or what has to be through before it. Redis works, and so does the link.
     const spentMs = now - this.#startedAt
-    if (received === this.#receivedBefore || spentMs >= this.#maxMs || !this.#events.mayGoOn()) return this.#events.missed(spentMs)
+    const silent = received === this.#receivedBefore
+    if (silent || spentMs >= this.#maxMs) return this.#missed(spentMs, silent)
     this.#receivedBefore = received
     this.#dueAt = now + this.#ms
     this.#timer = setTimeout(() => this.#due(), this.#ms)

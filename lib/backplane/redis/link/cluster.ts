@@ -1,12 +1,10 @@
-import { withDeadline } from '../../../deadline.ts'
 import { slotOf } from '../hash-tags.ts'
 import type { Address, ClusterSource } from './cluster-source.ts'
-import { connect } from './connect.ts'
 import { Link } from './link.ts'
-import { closeMaster, nameOf, subscribedTags, uniqueAddresses, type Master } from './master.ts'
+import { closeMaster, nameOf, subscribedTags, type Master } from './master.ts'
 import { RoutedLink, type Router } from './routed-link.ts'
-import { isFinal } from './server.ts'
-import { readSlotMap, type SlotMap } from './slot-map.ts'
+import { SlotLookup } from './slot-lookup.ts'
+import type { SlotMap } from './slot-map.ts'
 
 /** How often the nodes are asked who has which slot while all is well, and how soon and how late when a master is missing. */
 const pollMs = 5_000
@@ -14,16 +12,19 @@ const minRetryMs = 25
 const maxRetryMs = 500
 /** How soon after the last look one is worth while because a master does not answer. */
 const suspectMs = 250
-/** How long one node may take to answer. */
-const askMs = 1_000
 /** A master without slots is left after this long: it may get some back. */
 const unusedMs = 10_000
-/** After so long without a view that is as new as the latest one, the cluster was made anew. */
-const staleMs = 30_000
+
+export interface ClusterLinkOptions {
+  readonly keyPrefix: string
+  /** Of each partition. */
+  readonly tags: readonly string[]
+  /** Whether there are subscriptions. */
+  readonly receives: boolean
+  readonly deadlineMs: number
+}
 
 export interface ClusterLinkEvents {
-  /** A message came from a subscribed channel. */
-  readonly message: (channel: Buffer, bytes: Buffer) => void
   /** The masters, or whether they answer, may have changed. */
   readonly changed: () => void
   readonly error: (error: Error) => void
@@ -43,27 +44,26 @@ export class ClusterLinks implements Router {
   readonly #source: ClusterSource
   readonly #deadlineMs: number
   readonly #tags: readonly string[]
+  readonly #byTag: ReadonlyMap<string, RoutedLink>
+  /** Where the tag begins in a channel. */
+  readonly #tagAt: number
   readonly #slots: readonly number[]
   readonly #receives: boolean
   readonly #events: ClusterLinkEvents
   readonly #masters = new Map<string, Master>()
-  /** Nodes that the cluster named last. */
-  #nodes: readonly Address[] = []
-  #epoch = 0
-  #acceptedAt = performance.now()
+  readonly #lookup: SlotLookup
   #refreshing: Promise<void> | undefined
   #lastRefreshAt = -Infinity
   #retryMs = minRetryMs
   #timer: NodeJS.Timeout | undefined
   /** The master that may have been replaced: it is asked last. */
   #suspect: Link | undefined
-  #failure: Error | undefined
   #closed = false
   #refreshes = 0
 
-  /** `tags`: of each partition. `receives`: whether there are subscriptions. */
-  constructor (source: ClusterSource, tags: readonly string[], receives: boolean, deadlineMs: number, events: ClusterLinkEvents) {
+  constructor (source: ClusterSource, { keyPrefix, tags, receives, deadlineMs }: ClusterLinkOptions, events: ClusterLinkEvents) {
     this.#source = source
+    this.#lookup = new SlotLookup(source, error => events.error(error))
     this.#tags = tags
     this.#slots = tags.map(slotOf)
     this.#receives = receives
@@ -71,6 +71,8 @@ export class ClusterLinks implements Router {
     this.#events = events
     this.command = tags.map(() => new RoutedLink('command', deadlineMs, this))
     this.subscribe = receives ? tags.map(() => new RoutedLink('subscribe', deadlineMs, this)) : []
+    this.#byTag = new Map(this.subscribe.map((route, index) => [tags[index] ?? '', route]))
+    this.#tagAt = Buffer.byteLength(keyPrefix) + 1
     void this.#refresh()
   }
 
@@ -92,7 +94,7 @@ export class ClusterLinks implements Router {
   /** Why the cluster is not known yet; `undefined` once it is. */
   get problem (): string | undefined {
     if (this.#masters.size > 0) return undefined
-    return `no node of the Redis Cluster answers: ${this.#failure?.message ?? 'not connected'}`
+    return `no node of the Redis Cluster answers: ${this.#lookup.failure?.message ?? 'not connected'}`
   }
 
   stats (): Record<string, number> {
@@ -108,6 +110,10 @@ export class ClusterLinks implements Router {
 
   async moved (link: Link): Promise<void> {
     await this.#refresh(link)
+  }
+
+  inStep (link: Link): void {
+    if (!this.subscribe.some(route => route.target === link && route.needsPrevious)) link.dropPrevious()
   }
 
   suspect (link: Link): void {
@@ -131,67 +137,21 @@ export class ClusterLinks implements Router {
     await this.#refreshing
   }
 
-  async #look (first: Link | undefined): Promise<void> {
+  /** Never rejects. */
+  async #look (moved: Link | undefined): Promise<void> {
     const waitMs = this.#lastRefreshAt + minRetryMs - performance.now()
     if (waitMs > 0) await new Promise(resolve => setTimeout(resolve, waitMs))
     this.#lastRefreshAt = performance.now()
     this.#refreshes++
-    let fallback: SlotMap | undefined
-    for (const ask of this.#askable(first)) {
-      if (this.#closed) return
-      try {
-        const map = await ask()
-        if (map.epoch < this.#epoch && performance.now() - this.#acceptedAt < staleMs) continue
-        if (map.ok) return this.#accept(map)
-        if (fallback === undefined || map.epoch > fallback.epoch) fallback = map
-      } catch (error) {
-        this.#failure = error as Error
-        if (isFinal(this.#failure)) this.#events.error(this.#failure)
-      }
-    }
-    // Nobody says that all is well: slots without a master, say. What is known of the others still holds.
-    if (fallback !== undefined) this.#accept(fallback)
-  }
-
-  /** Who can be asked: masters that answer, the given one first, then all other nodes that are known. */
-  * #askable (first: Link | undefined): Iterable<() => Promise<SlotMap>> {
     const up = [...this.#masters.values()].filter(({ command }) => command.up)
-    const masters = up.filter(({ command, subscribe }) => this.#suspect !== command && this.#suspect !== subscribe)
-    const start = masters.findIndex(({ command, subscribe }) => first !== undefined && (command === first || subscribe === first))
-    // Another one each time, as a node may have an old view.
-    const at = start === -1 ? this.#refreshes : start
-    for (let n = 0; n < masters.length; n++) {
-      const { command, address } = masters[(at + n) % masters.length] as Master
-      yield async () => await command.run(async redis => await readSlotMap(redis, address), askMs)
-    }
+    const first = up.find(({ command, subscribe }) => command === moved || subscribe === moved)
+    const last = up.find(({ command, subscribe }) => command === this.#suspect || subscribe === this.#suspect)
     this.#suspect = undefined
-    const asked = new Set(masters.map(({ address }) => nameOf(address)))
-    for (const address of [...this.#nodes, ...this.#source.nodes]) {
-      if (asked.has(nameOf(address))) continue
-      asked.add(nameOf(address))
-      yield async () => await this.#askOnce(address)
-    }
-  }
-
-  async #askOnce (address: Address): Promise<SlotMap> {
-    const redis = connect({ ...this.#source.options, ...address }, 'command')
-    try {
-      return await withDeadline(new Promise<SlotMap>((resolve, reject) => {
-        redis.on('error', reject)
-        redis.once('close', () => reject(new Error(`${nameOf(address)} closed the connection`)))
-        redis.once('ready', () => { readSlotMap(redis, address).then(resolve, reject) })
-      }), askMs, () => { throw new Error(`${nameOf(address)} does not answer`) })
-    } finally {
-      redis.disconnect()
-    }
+    const map = await this.#lookup.look(up.filter(master => master !== last), first)
+    if (map !== undefined && !this.#closed) this.#accept(map)
   }
 
   #accept (map: SlotMap): void {
-    if (this.#closed) return
-    this.#failure = undefined
-    this.#epoch = map.epoch
-    this.#acceptedAt = performance.now()
-    this.#nodes = uniqueAddresses(map.nodes.map(node => this.#source.translate(node)))
     const used = new Set<Master>()
     for (const [partition, slot] of this.#slots.entries()) {
       const range = map.ranges.find(({ start, end }) => start <= slot && slot <= end)
@@ -225,13 +185,13 @@ export class ClusterLinks implements Router {
     const { subscribe } = master
     if (subscribe !== undefined) {
       this.#watch(subscribe, this.subscribe)
-      subscribe.redis.on('smessageBuffer', (channel: Buffer, bytes: Buffer) => {
-        subscribe.heard()
-        this.#events.message(channel, bytes)
-      })
-      subscribe.redis.on('moved', () => { void this.#subscriptionsMoved(subscribe) })
+      subscribe.onMessage((channel, bytes, late) => this.#byTag.get(this.#tagOf(channel))?.receive(channel, bytes, subscribe, late))
     }
     return master
+  }
+
+  #tagOf (channel: Buffer): string {
+    return channel.toString('latin1', this.#tagAt, channel.indexOf(0x7d, this.#tagAt))
   }
 
   #watch (link: Link, routes: readonly RoutedLink[]): void {
@@ -243,13 +203,14 @@ export class ClusterLinks implements Router {
       },
       down: () => {
         // After a hang as after a break: only a new connection is sure to be subscribed to what we think.
-        if (routes === this.subscribe) link.reset()
+        if (routes === this.subscribe) link.reset(true)
         each(route => route.linkDown())
         this.#events.changed()
         this.#retryMs = minRetryMs
         this.#schedule()
       },
-      error: error => this.#events.error(error)
+      error: error => this.#events.error(error),
+      moved: () => { void this.#subscriptionsMoved(link) }
     })
   }
 
@@ -267,7 +228,7 @@ export class ClusterLinks implements Router {
   #schedule (): void {
     clearTimeout(this.#timer)
     if (this.#closed) return
-    const well = this.complete && this.#failure === undefined
+    const well = this.complete && this.#lookup.failure === undefined
     const delayMs = well ? pollMs : this.#retryMs
     this.#retryMs = well ? minRetryMs : Math.min(2 * this.#retryMs, maxRetryMs)
     // Up to a fifth earlier, so that a thousand instances do not ask in one instant.

@@ -1,4 +1,4 @@
-/** Names that nobody needs any more, kept for a while in case they are wanted again. One timer serves them all. */
+/** Names that nobody needs any longer, kept for a while in case they are wanted again. One timer serves them all. */
 export class Linger {
   readonly #ms: number
   readonly #onDue: (names: readonly string[]) => void

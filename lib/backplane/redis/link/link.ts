@@ -1,21 +1,25 @@
 import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
-import { CallDeadline } from './call-deadline.ts'
-import { connect, type RedisSource } from './connect.ts'
+import { Calls } from './calls.ts'
+import type { RedisSource } from './connect.ts'
+import { Connection } from './connection.ts'
 import { isReply, toBackplaneError } from './reply-errors.ts'
-import { bytesCommands, type RedisCommand, type Script } from './script.ts'
+import { byHash, bytesCommands, textCommands, type Script } from './script.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
 const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
-/** A call that waits behind a bulk read that makes progress gets so many deadlines. */
-const deadlinesBehindBulk = 4
-/** A bulk read is given up when no bytes came for so many deadlines, or after so many milliseconds in all. */
+/** A call that waits behind answers that come gets this many deadlines. */
+const maxDeadlines = 4
+/** A bulk read is given up when no bytes came for this many deadlines, or after this many milliseconds in all. */
 const silentDeadlines = 2
 const maxBulkMs = 30_000
+/** When the subscribe link was replaced, the old one may deliver what it has for so long, but not once it is silent for a moment. */
+const drainMs = 10_000
+const drainedAfterMs = 100
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
 const demotedRetryMs = 2_000
 
@@ -25,23 +29,36 @@ export interface LinkEvents {
   /** The link broke, or Redis does not answer on it. */
   readonly down?: (() => void) | undefined
   readonly error?: ((error: Error) => void) | undefined
+  /** A node of a cluster took channels back, whose slot went to another one. */
+  readonly moved?: (() => void) | undefined
 }
 
+/** `late`: it came by a connection that was given up, while the next one is on its way or not in step yet. */
+export type MessageListener = (channel: Buffer, bytes: Buffer, late: boolean) => void
+
 /**
- * One connection to Redis that always answers in time. ioredis reconnects; deadlines, liveness and the circuit breaker are ours, because
- * with its defaults a command may wait for minutes, be sent twice, or never settle (see docs/redis.md).
+ * A way to Redis that always answers in time. Deadlines, liveness, the circuit breaker and every reconnect are ours, because with the
+ * defaults of ioredis a command may wait for minutes, be sent twice, or never settle, and a client may end for good (see docs/redis.md).
  */
 export class Link {
-  readonly redis: Redis
   /** Whether it leads to a cluster, where messages go by sharded pub/sub. */
   readonly sharded: boolean = false
   /** Where reads of much data take their turn. */
   readonly bulk = new BulkReads()
   readonly #role: string
   readonly #deadlineMs: number
+  readonly #connection: Connection
   readonly #listeners: LinkEvents[] = []
-  /** What fails each call that is under way, and whether that is a bulk read. */
-  readonly #calls = new Map<(error: Error) => void, boolean>()
+  readonly #calls = new Calls({
+    received: () => this.#connection.received,
+    answered: () => this.#answered(),
+    missed: (silent, bulk) => {
+      this.#timeouts++
+      if (!bulk && silent) this.#missed()
+    },
+    translate: error => this.#translate(error)
+  })
+
   #state: 'down' | 'up' | 'tripped' = 'down'
   #misses = 0
   #lastSign = performance.now()
@@ -51,6 +68,7 @@ export class Link {
   #lastError: Error | undefined
   #lastDemotion = -Infinity
   #pinger: NodeJS.Timeout | undefined
+  #receive: MessageListener | undefined
   #closed = false
   #timeouts = 0
   #connects = 0
@@ -58,16 +76,22 @@ export class Link {
   constructor (source: RedisSource, role: 'command' | 'subscribe', deadlineMs: number) {
     this.#role = role
     this.#deadlineMs = deadlineMs
-    this.redis = connect(source, role)
-    this.redis.on('connect', () => { this.#lastSign = performance.now() })
-    this.redis.on('ready', () => {
-      this.#connects++
-      this.#up()
-    })
-    this.redis.on('close', () => this.#down())
-    this.redis.on('error', (error: Error) => {
-      this.#lastError = error
-      for (const listener of this.#listeners) listener.error?.(error)
+    this.#connection = new Connection(source, role, {
+      opened: () => { this.#lastSign = performance.now() },
+      ready: () => {
+        this.#connects++
+        this.#up()
+      },
+      ended: () => this.#down(),
+      error: error => {
+        this.#lastError = error
+        for (const listener of this.#listeners) listener.error?.(error)
+      },
+      message: (channel, bytes, late) => {
+        if (!late) this.#heard()
+        this.#receive?.(channel, bytes, late)
+      },
+      moved: () => { for (const listener of this.#listeners) listener.moved?.() }
     })
     this.#pinger = setInterval(() => this.#watch(), pingIntervalMs).unref()
   }
@@ -75,6 +99,16 @@ export class Link {
   /** Adds a listener; those of an event are called in the order they were added. */
   on (listener: LinkEvents): void {
     this.#listeners.push(listener)
+  }
+
+  /** The client of the present connection, or of the last one. */
+  get redis (): Redis {
+    return this.#connection.redis
+  }
+
+  /** Who gets what is published to the channels that are subscribed on this link. */
+  onMessage (receive: MessageListener): void {
+    this.#receive = receive
   }
 
   get up (): boolean {
@@ -110,23 +144,19 @@ export class Link {
     return await this.#settle(command, deadlineMs)
   }
 
-  /** As `run`, for a script: by hash, and by text when Redis does not know it (any more). */
+  /** As `run`, for a script: by hash, and by text when Redis does not know the hash (any longer). */
   async script (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    const { sha, lua } = script
-    return await this.#byHash(
-      async redis => await redis.evalsha(sha, keys.length, ...keys, ...args),
-      async redis => await redis.eval(lua, keys.length, ...keys, ...args)
-    )
+    return await this.run(byHash(...textCommands(script, keys, args)))
   }
 
   /** As `script`, with strings of the reply as bytes. */
   async bytesScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    return await this.#byHash(...bytesCommands(script, keys, args))
+    return await this.run(byHash(...bytesCommands(script, keys, args)))
   }
 
   /** As `bytesScript`, for an answer with much data, called in its turn in `bulk`: its failure says nothing about the link. */
   async bulkScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    return await this.#byHash(...bytesCommands(script, keys, args), true)
+    return await this.runBulk(byHash(...bytesCommands(script, keys, args)))
   }
 
   /** As `run`, for answers with much data; called in its turn in `bulk`. */
@@ -135,16 +165,22 @@ export class Link {
     return await this.#settle(command, silentDeadlines * this.#deadlineMs, true)
   }
 
-  /** A message arrived: with many of them in the socket, the answer to a ping may be a long way behind. */
-  heard (): void {
-    this.#lastSign = performance.now()
-    this.#misses = 0
+  /**
+   * Gives the connection up for a new one. What is in flight fails now, and what still arrives counts for nothing; with `keep` messages
+   * that arrive do, until `dropPrevious`.
+   */
+  reset (keep = false): void {
+    this.#connection.reset(keep)
   }
 
-  /** Tears the connection down; ioredis makes a new one. What is in flight fails now, and what still arrives counts for nothing. */
-  reset (): void {
-    this.#down()
-    this.redis.disconnect(true)
+  /** The link was made anew: resolves when the connection before delivered what it still had, if it delivers anything. */
+  async previousDrained (): Promise<void> {
+    await this.#connection.previousDrained(drainedAfterMs, drainMs)
+  }
+
+  /** All that matters comes by the new connection. */
+  dropPrevious (): void {
+    this.#connection.dropPrevious()
   }
 
   async close (): Promise<void> {
@@ -157,53 +193,15 @@ export class Link {
     } catch (error) {
       this.#lastError = error as Error
     } finally {
-      this.redis.disconnect()
+      this.#connection.close()
       this.#down()
     }
   }
 
-  async #byHash (evalsha: RedisCommand, evaluate: RedisCommand, bulk = false): Promise<unknown> {
-    const command = async (redis: Redis, settled: () => boolean): Promise<unknown> => {
-      try {
-        return await evalsha(redis)
-      } catch (error) {
-        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
-        // The caller heard of a timeout and may have sent something newer since.
-        if (settled()) throw error
-        return await evaluate(redis)
-      }
-    }
-    return await (bulk ? this.runBulk(command) : this.run(command))
-  }
-
   async #settle<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs: number, bulk = false): Promise<T> {
-    return await new Promise<T>((resolve, reject) => {
-      const fail = (error: Error): void => {
-        deadline.stop()
-        this.#calls.delete(fail)
-        reject(error)
-      }
-      const deadline = new CallDeadline(deadlineMs, bulk ? maxBulkMs : deadlinesBehindBulk * deadlineMs, () => this.#received, {
-        mayGoOn: () => bulk || this.bulk.running > 0,
-        missed: tookMs => {
-          this.#timeouts++
-          if (!bulk) this.#missed()
-          fail(new WebsocketGroupsError('WSG_TIMEOUT', `Redis did not answer within ${Math.round(tookMs)} ms`))
-        }
-      })
-      this.#calls.set(fail, bulk)
-      command(this.redis, () => !this.#calls.has(fail)).then(value => {
-        deadline.stop()
-        this.#calls.delete(fail)
-        this.#answered()
-        resolve(value)
-      }, (error: Error) => fail(this.#translate(error)))
-    })
-  }
-
-  /** Bytes that came on the present connection. */
-  get #received (): number {
-    return (this.redis.stream as { readonly bytesRead?: number } | undefined)?.bytesRead ?? 0
+    // On the subscribe link what comes are messages, as large and as many as others send.
+    const maxMs = bulk || this.#role === 'subscribe' ? maxBulkMs : maxDeadlines * deadlineMs
+    return await this.#calls.run(async settled => await command(this.#connection.redis, settled), { deadlineMs, maxMs, bulk })
   }
 
   #translate (error: Error): Error {
@@ -221,19 +219,29 @@ export class Link {
     if (now - this.#lastDemotion < demotedRetryMs) return
     this.#lastDemotion = now
     // Not at once: the reply that told of it settles first.
-    setImmediate(() => { if (!this.#closed) this.reset() })
+    setImmediate(() => {
+      if (this.#closed) return
+      this.#connection.blame()
+      this.reset()
+    })
+  }
+
+  /** A message arrived: with many of them in the socket, the answer to a ping may be a long way behind. */
+  #heard (): void {
+    this.#lastSign = performance.now()
+    this.#misses = 0
   }
 
   #answered (): void {
     this.#lastSign = performance.now()
     this.#misses = 0
-    if (this.#state === 'tripped' && this.redis.status === 'ready') this.#up()
+    if (this.#state === 'tripped' && this.#connection.ready) this.#up()
   }
 
   #missed (): void {
     if (++this.#misses < missesToTrip || this.#state !== 'up') return
     this.#state = 'tripped'
-    for (const [fail, bulk] of [...this.#calls]) if (bulk) fail(new WebsocketGroupsError('WSG_TIMEOUT', 'Redis does not answer'))
+    this.#calls.failAll('Redis does not answer', true)
     this.#announceDown()
   }
 
@@ -249,7 +257,7 @@ export class Link {
     const was = this.#state
     this.#state = 'down'
     // With autoResendUnfulfilledCommands off ioredis forgets what was in flight and never settles it.
-    for (const fail of [...this.#calls.keys()]) fail(new WebsocketGroupsError('WSG_TIMEOUT', 'the link to Redis broke'))
+    this.#calls.failAll('the link to Redis broke')
     if (was === 'up') this.#announceDown()
   }
 
@@ -259,15 +267,14 @@ export class Link {
 
   /** Once a second: ping, and give up on a connection that was silent for too long, also in its handshake: no option of ioredis does. */
   #watch (): void {
-    const { status } = this.redis
+    const { ready, shakingHands, received, patienceMs } = this.#connection
     const now = performance.now()
     // Part of an answer came; or this process stalled, not Redis, and its answers are waiting in the socket, to be read after this timer.
-    if (now - this.#lastWatch > 2 * pingIntervalMs || this.#received !== this.#lastReceived) this.#lastSign = now
+    if (now - this.#lastWatch > 2 * pingIntervalMs || received !== this.#lastReceived) this.#lastSign = now
     this.#lastWatch = now
-    this.#lastReceived = this.#received
-    if (status !== 'ready' && status !== 'connect') return         // ioredis is dialling, or waits before it does
-    if (now - this.#lastSign > silenceMs) return this.reset()
-    if (status !== 'ready') return
-    this.#settle(async redis => await redis.ping(), this.#deadlineMs).catch((error: Error) => { this.#lastError = error })
+    this.#lastReceived = received
+    if (!ready && !shakingHands) return this.#connection.check()
+    if (now - this.#lastSign > (ready ? silenceMs : Math.max(silenceMs, patienceMs))) return this.reset(true)
+    if (ready) this.#settle(async redis => await redis.ping(), this.#deadlineMs).catch((error: Error) => { this.#lastError = error })
   }
 }

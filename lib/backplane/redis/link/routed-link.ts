@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
-import type { Link as DirectLink, LinkEvents } from './link.ts'
+import type { Link as DirectLink, LinkEvents, MessageListener } from './link.ts'
 import type { Link } from './port.ts'
 import { isSuspicious, redirectOf, shardedScript } from './redirects.ts'
 import type { Script } from './script.ts'
@@ -27,6 +27,8 @@ export interface Router {
   moved (link: DirectLink): Promise<void>
   /** This server does not answer, or says that it has lost sight of the others: maybe another one took its place. */
   suspect (link: DirectLink): void
+  /** A partition has all that came by the connection before. */
+  inStep (link: DirectLink): void
 }
 
 /**
@@ -40,6 +42,8 @@ export class RoutedLink implements Link {
   readonly #router: Router
   readonly #listeners: LinkEvents[] = []
   #link: DirectLink | undefined
+  #receive: MessageListener | undefined
+  #needsPrevious = false
   /** Whether the listeners know the link as up. */
   #up = false
   #connections = 0
@@ -87,16 +91,36 @@ export class RoutedLink implements Link {
     return { timeouts: 0, reconnects: 0 }
   }
 
-  heard (): void {
-    this.#link?.heard()
+  onMessage (receive: MessageListener): void {
+    this.#receive = receive
+  }
+
+  /** A message came from a channel of this partition; `late` too when the partition has moved since. */
+  receive (channel: Buffer, bytes: Buffer, from: DirectLink, late: boolean): void {
+    this.#receive?.(channel, bytes, late || from !== this.#link)
+  }
+
+  async previousDrained (): Promise<void> {
+    if (this.#link !== undefined) await drained(this.#link)
+  }
+
+  /** Whether what comes by the connection before may still be of use. */
+  get needsPrevious (): boolean {
+    return this.#needsPrevious
+  }
+
+  dropPrevious (): void {
+    if (!this.#needsPrevious) return
+    this.#needsPrevious = false
+    if (this.#link !== undefined) this.#router.inStep(this.#link)
   }
 
   /**
    * The state of a subscription is unknown: those of all partitions at this master share its connection. A link that is down is reset by
    * whoever made it, and where the slot moved there is nothing to reset.
    */
-  reset (): void {
-    if (this.#link?.up === true && !this.#asking) this.#link.reset()
+  reset (keep = false): void {
+    if (this.#link?.up === true && !this.#asking) this.#link.reset(keep)
   }
 
   /** The links are shared: whoever made them closes them. */
@@ -118,6 +142,7 @@ export class RoutedLink implements Link {
   /** The link to the partition's master works (again). */
   linkUp (): void {
     this.#up = true
+    this.#needsPrevious = this.#receive !== undefined
     this.#connections++
     for (const { up } of this.#listeners) up?.()
   }
@@ -239,4 +264,15 @@ export class RoutedLink implements Link {
     this.#held = undefined
     for (const { start } of held) start()
   }
+}
+
+/** By link, for its present connection: all partitions of a master wait for the same. */
+const drains = new WeakMap<DirectLink, { readonly connection: number, readonly drained: Promise<void> }>()
+
+async function drained (link: DirectLink): Promise<void> {
+  const known = drains.get(link)
+  if (known?.connection === link.connection) return await known.drained
+  const drained = link.previousDrained()
+  drains.set(link, { connection: link.connection, drained })
+  await drained
 }

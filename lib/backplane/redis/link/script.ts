@@ -1,5 +1,6 @@
 import { Command, type Redis } from 'ioredis'
 import { createHash } from 'node:crypto'
+import type { Writable } from 'node:stream'
 
 export type RedisCommand = (redis: Redis) => Promise<unknown>
 
@@ -25,11 +26,47 @@ local function integer (at, least)
   error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(ARGV[at]))
 end`
 
+/** The call of a script, by hash and by text. */
+export function textCommands (
+  { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+): [byHash: RedisCommand, byText: RedisCommand] {
+  return [
+    async redis => await redis.evalsha(sha, keys.length, ...keys, ...args),
+    async redis => await redis.eval(lua, keys.length, ...keys, ...args)
+  ]
+}
+
 /** The call of a script, by hash and by text, with strings of the reply as bytes. */
 export function bytesCommands (
   { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): [byHash: RedisCommand, byText: RedisCommand] {
-  const command = (name: string, script: string): RedisCommand =>
-    async redis => await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
+  const command = (name: string, script: string): RedisCommand => async redis => {
+    gatherWrites(redis)
+    return await redis.sendCommand(new Command(name, [script, keys.length, ...keys, ...args]))
+  }
   return [command('evalsha', sha), command('eval', lua)]
+}
+
+/**
+ * Lets all that is sent in this turn of the event loop leave in one write: Redis then reads its socket once for all of it, and answers in
+ * one write. ioredis does so for its own methods, and not for commands that are made by hand.
+ */
+function gatherWrites ({ stream }: { readonly stream?: Writable }): void {
+  if (stream === undefined || stream.writableCorked > 0) return
+  stream.cork()
+  process.nextTick(() => stream.uncork())
+}
+
+/** The first of the two calls, and the second one when Redis does not know the script; see `Link.run` for `settled`. */
+export function byHash (evalsha: RedisCommand, evaluate: RedisCommand) {
+  return async (redis: Redis, settled: () => boolean): Promise<unknown> => {
+    try {
+      return await evalsha(redis)
+    } catch (error) {
+      if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+      // The caller heard of a timeout and may have sent something newer since.
+      if (settled()) throw error
+      return await evaluate(redis)
+    }
+  }
 }

@@ -23,7 +23,7 @@ export async function checkServer (link: Link): Promise<string | undefined> {
   const least = oldest[link.sharded ? 'cluster' : 'single']
   if (Number(major) < least.major || (Number(major) === least.major && Number(minor) < least.minor)) {
     const needed = `${least.major}.${least.minor} or newer is needed${link.sharded ? ' for a cluster' : ''}`
-    throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `it is version ${version || 'unknown'}, ${needed}`)
+    throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `Redis is version ${version || 'unknown'}; ${needed}`)
   }
   if (!link.sharded && /^redis_mode:cluster/m.test(info)) throw new ClusterModeError()
   return /^run_id:(\w+)/m.exec(info)?.[1]

@@ -1,4 +1,4 @@
-import { deferred, withDeadline } from '../../../deadline.ts'
+import { deferred, withProgress } from '../../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { chunks, Throttle } from '../batching.ts'
 import { newChannel, takeAnswer, type Channel } from './channel.ts'
@@ -6,6 +6,8 @@ import { Linger } from './linger.ts'
 import type { Link } from './port.ts'
 
 const maxChannelsPerCommand = 512
+/** More than this are not on their way together: deadlines are for Redis, not for what we send before. */
+const maxChannelsInFlight = 4 * maxChannelsPerCommand
 /** A SUBSCRIBE that is not acknowledged by then leaves the state of the connection unknown: it is torn down. */
 const ackDeadlineMs = 3_000
 const retryMs = 1_000
@@ -34,12 +36,14 @@ export class Subscriptions {
   readonly #refused = new Set<string>()
   #refusal: Error | undefined
   #retryTimer: NodeJS.Timeout | undefined
-  /** Channels nobody needs any more. */
+  /** Channels that nobody needs any longer. */
   readonly #lingering: Linger
   readonly #pace = new Throttle()
   #flushing = false
   /** Commands sent on the present connection that are not answered. What changes meanwhile travels together after them. */
   #inFlight = 0
+  /** Commands that were answered so far, whatever the answer. */
+  #answers = 0
   #connection = 0
   #interrupted = 0
   #acked = 0
@@ -154,14 +158,15 @@ export class Subscriptions {
 
   async #wait (channel: Channel, name: string): Promise<void> {
     channel.answer ??= deferred()
-    await withDeadline(channel.answer.promise, this.#waitMs, () => {
+    await withProgress(channel.answer.promise, this.#waitMs, () => this.#answers, () => {
       if (channel.wanted && !channel.acked) this.#setInterrupted(channel, true)
-      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `no acknowledged subscription to ${name} within ${this.#waitMs} ms`)
+      const detail = `the subscription to ${name} was not acknowledged within ${this.#waitMs} ms`
+      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', detail)
     })
   }
 
   #flushSoon (): void {
-    if (!this.#flushing) this.#pace.soon(() => this.#flush())
+    if (!this.#flushing) this.#pace.soon(() => this.#flush(), this.#dirty.size >= maxChannelsPerCommand)
     this.#flushing = true
   }
 
@@ -171,20 +176,21 @@ export class Subscriptions {
     const subscribe: string[] = []
     const unsubscribe: string[] = []
     for (const name of this.#dirty) {
+      if (subscribe.length + unsubscribe.length === maxChannelsInFlight) break
+      this.#dirty.delete(name)
       const channel = this.#channels.get(name)
       if (channel === undefined || channel.sent === channel.wanted) continue
       channel.sent = channel.wanted
       if (channel.wanted) {
         subscribe.push(name)
       } else {
-        // From here on it counts as gone: whoever wants it again has to wait for a new acknowledgement.
+        // From here on the channel counts as gone: whoever wants it again has to wait for a new acknowledgement.
         if (channel.acked) this.#acked--
         channel.acked = false
         unsubscribe.push(name)
         this.#events.dropped(name)
       }
     }
-    this.#dirty.clear()
     for (const names of chunks(subscribe, maxChannelsPerCommand)) void this.#subscribe(names)
     for (const names of chunks(unsubscribe, maxChannelsPerCommand)) void this.#unsubscribe(names)
   }
@@ -220,6 +226,7 @@ export class Subscriptions {
 
   #answered (): void {
     this.#inFlight--
+    this.#answers++
     if (this.#dirty.size > 0) this.#flushSoon()
   }
 

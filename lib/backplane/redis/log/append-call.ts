@@ -1,11 +1,14 @@
-import type { AppendTarget, LogLimits, LogPosition } from '../../backplane.ts'
-import { encodePlaceNames, encodeTarget, type EnvelopeParts } from '../envelope.ts'
+import type { AppendTarget, LogLimits, LogPosition, Target } from '../../backplane.ts'
+import { encodePlaceNames, encodeTarget, logHeaderBytes, type EnvelopeParts } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
+import type { Script } from '../link/script.ts'
 import { randomBytesOf } from './random.ts'
+import { append, appendToOne } from './scripts.ts'
 import { packSettings, unpackSettings, type Difference } from './settings.ts'
 
 /** How long an idempotency key is remembered. */
 const idempotencyMs = 300_000
+const nonceBytes = 4
 /** To more groups than this a message does not carry its places: they would weigh more than most messages. */
 const maxPlaces = 64
 
@@ -25,6 +28,7 @@ export interface AppendBatch {
 }
 
 export interface AppendCall {
+  readonly script: Script
   readonly keys: string[]
   readonly args: Array<string | number | Buffer>
   /** The groups whose logs the reply is about, in its order. */
@@ -47,6 +51,39 @@ export function carriesPlaces (targets: readonly AppendTarget[]): boolean {
   return length > 1 && length <= maxPlaces
 }
 
+/** The target of a message to one group with a log; `undefined` for others. */
+export function onlyTarget (targets: readonly AppendTarget[]): Target | undefined {
+  const [only] = targets
+  return targets.length === 1 && only !== undefined && isLogged(only) ? { kind: 'group', name: only.group } : undefined
+}
+
+/** Keys and arguments for the script `appendToOne`; `undefined` for what that script cannot do. */
+export function encodeToOne (keys: Keys, { publisher, key, messages }: AppendBatch): AppendCall | undefined {
+  const [only] = messages[0]?.targets ?? []
+  const last = messages.at(-1)
+  if (key !== undefined || only?.log === undefined || last === undefined) return undefined
+  const { group } = only
+  const nonces = Buffer.allocUnsafe(nonceBytes * messages.length)
+  const args: AppendCall['args'] = [publisher, keys.channel({ kind: 'group', name: group }), '', nonces]
+  let bytes = 0
+  let largest = 0
+  for (const [index, { targets, nonce, whole }] of messages.entries()) {
+    if (whole === undefined || targets[0]?.group !== group) return undefined
+    nonce.copy(nonces, nonceBytes * index)
+    args.push(whole)
+    const stored = logHeaderBytes + whole.length
+    bytes += stored
+    largest = Math.max(largest, stored)
+  }
+  const about = Buffer.allocUnsafe(42)
+  packSettings(only.log).copy(about)
+  randomBytesOf(8).copy(about, 16)
+  let at = 24
+  for (const number of [last.sequence, bytes, largest]) at = about.writeUIntBE(number, at, 6)
+  args[2] = about
+  return { script: appendToOne, keys: [keys.logMeta(group), keys.log(group)], args, groups: [group] }
+}
+
 /** Keys and arguments for the script `append`, and the groups whose logs its reply is about. */
 export function encodeAppend (keys: Keys, { publisher, key, messages }: AppendBatch): AppendCall {
   const [first] = messages
@@ -65,7 +102,7 @@ export function encodeAppend (keys: Keys, { publisher, key, messages }: AppendBa
   }
   const groups = [...logs.keys()]
   const record = (group: string): string[] => key === undefined ? [] : [keys.idempotency(group, key)]
-  return { keys: groups.flatMap(group => [keys.logMeta(group), keys.log(group), ...record(group)]), args, groups }
+  return { script: append, keys: groups.flatMap(group => [keys.logMeta(group), keys.log(group), ...record(group)]), args, groups }
 }
 
 /** What the script `append` returned, by group. */

@@ -5,10 +5,11 @@ import type { Appended, AppendTarget, Envelope, LogPosition } from '../../backpl
 import { encodeParts, markRetried } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { carriesPlaces, decodeAppended, encodeAppend, type AppendedTo, type Draft } from './append-call.ts'
+import {
+  carriesPlaces, decodeAppended, encodeAppend, encodeToOne, onlyTarget, type AppendedTo, type Draft
+} from './append-call.ts'
 import { Lanes, type Batch, type LaneItem } from './lanes.ts'
 import { randomNonce } from './random.ts'
-import { append } from './scripts.ts'
 import type { SettingsDifferences } from './settings.ts'
 
 /** What may wait in all lanes together. */
@@ -90,7 +91,7 @@ export class AppendQueue {
     const { up } = this.#link
     if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
     if (!up && this.#whenDown === 'reject') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem)
-    const parts = encodeParts(envelope, carriesPlaces(targets))
+    const parts = encodeParts(envelope, carriesPlaces(targets), onlyTarget(targets))
     const bytes = parts.prefix.length + parts.rest.length
     const limit = maxWaiting[up ? 'up' : 'queue']
     if (this.#total.messages >= limit.messages || this.#total.bytes + bytes > limit.bytes) {
@@ -162,8 +163,9 @@ export class AppendQueue {
 
   async #send (items: readonly Item[]): Promise<ReadonlyMap<string, AppendedTo>> {
     this.#batches++
-    const { keys, args, groups } = encodeAppend(this.#keys, { publisher: this.#publisher, key: items[0]?.key, messages: items })
-    const appended = decodeAppended(await this.#link.bytesScript(append, keys, args), groups)
+    const batch = { publisher: this.#publisher, key: items[0]?.key, messages: items }
+    const { script, keys, args, groups } = encodeToOne(this.#keys, batch) ?? encodeAppend(this.#keys, batch)
+    const appended = decodeAppended(await this.#link.bytesScript(script, keys, args), groups)
     for (const [group, { difference }] of appended) if (difference !== undefined) this.#differences.add(group, difference)
     return appended
   }
@@ -207,7 +209,8 @@ function expire (items: Item[], failure: Error | undefined): void {
   const now = performance.now()
   const kept = items.findIndex(({ deadline }) => deadline > now)
   const late = items.splice(0, kept === -1 ? items.length : kept)
-  if (late.length > 0) rejectAll(late, failure ?? new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'too many messages before it'))
+  if (late.length === 0) return
+  rejectAll(late, failure ?? new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'too many messages were waiting before this one'))
 }
 
 function rejectAll (items: readonly Item[], failure: Error): void {

@@ -23,7 +23,7 @@ export class CatchUp {
   #repairedMessages = 0
   #duplicates = 0
 
-  /** `isGone` tells whether a follower's group is not followed any more. */
+  /** `isGone` tells whether a follower's group is no longer followed. */
   constructor (link: Link, keys: Keys, local: LocalInstance, order: CopyOrder, isGone: (follower: LogFollower) => boolean) {
     this.#link = link
     this.#keys = keys

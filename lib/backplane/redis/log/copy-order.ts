@@ -9,6 +9,8 @@ interface Hold {
   readonly other: LogFollower
   /** Where the log of `other` has to be delivered up to. */
   readonly offset: number
+  /** The life of its log that `other` was in. */
+  readonly epoch: string
   readonly timer: NodeJS.Timeout
 }
 
@@ -17,7 +19,8 @@ interface Hold {
  * follows several of them delivers no copy before it delivered all that comes before the other copies. Without that a repair of one log
  * would bring a message that members of both groups are still to be given older ones before.
  *
- * Who is held waits for a message that is older in the order of all logs, so nobody waits in a circle.
+ * Who is held waits for a message that is older in the order of all logs. Where one of the logs was lost that may be a circle: then the
+ * last one goes on.
  */
 export class CopyOrder {
   readonly #find: (group: string) => LogFollower | undefined
@@ -48,10 +51,11 @@ export class CopyOrder {
       const other = group === follower.group || offset === 0 ? undefined : this.#find(group)
       const position = other?.position
       // Of a log that is not followed here, or of which nothing is known yet, nobody here is owed what comes before.
-      if (other === undefined || position === undefined || position.offset >= offset - 1) continue
-      // A position in another life of the log says nothing about this one.
-      if ((position.epoch !== '' && position.epoch !== epoch) || this.#late.has(other)) continue
-      this.#hold(follower, other, offset - 1)
+      if (other === undefined || position === undefined || this.#late.has(other)) continue
+      // A position in another life of the log says nothing about this one; a repair that runs will find out which of the two is over.
+      const there = position.epoch === epoch || position.epoch === '' ? position.offset >= offset - 1 : !other.buffering
+      if (there || this.#waitsFor(other, follower)) continue
+      this.#hold(follower, other, offset - 1, position.epoch)
       return false
     }
     return true
@@ -60,13 +64,19 @@ export class CopyOrder {
   /** The follower's position changed. */
   moved (follower: LogFollower): void {
     if (this.#late.size > 0) this.#late.delete(follower)
-    const offset = follower.position?.offset ?? 0
+    const { epoch = '', offset = 0 } = follower.position ?? {}
     for (const held of this.#waiting.get(follower) ?? []) {
-      if (offset >= (this.#holds.get(held)?.offset ?? 0)) this.#release(held)
+      const hold = this.#holds.get(held)
+      if (hold === undefined || epoch !== hold.epoch || offset >= hold.offset) this.#release(held)
     }
   }
 
-  /** The follower's group is not followed any more. */
+  /** The follower is in step: nothing more is to be found out about its log. */
+  settled (follower: LogFollower): void {
+    for (const held of this.#waiting.get(follower) ?? []) this.#release(held)
+  }
+
+  /** The follower's group is no longer followed. */
   gone (follower: LogFollower): void {
     this.#late.delete(follower)
     this.#drop(follower)
@@ -80,15 +90,23 @@ export class CopyOrder {
     this.#late.clear()
   }
 
-  #hold (follower: LogFollower, other: LogFollower, offset: number): void {
+  /** Whether the follower is held, by whatever chain, until the other one comes on. */
+  #waitsFor (follower: LogFollower, other: LogFollower): boolean {
+    for (let next = this.#holds.get(follower)?.other; next !== undefined; next = this.#holds.get(next)?.other) {
+      if (next === other) return true
+    }
+    return false
+  }
+
+  #hold (follower: LogFollower, other: LogFollower, offset: number, epoch: string): void {
     const known = this.#holds.get(follower)
-    if (known?.other === other && known.offset === offset) return
+    if (known?.other === other && known.offset === offset && known.epoch === epoch) return
     this.#drop(follower)
     const timer = setTimeout(() => {
       this.#late.add(other)
       this.#release(follower)
     }, this.#maxHoldMs).unref()
-    this.#holds.set(follower, { other, offset, timer })
+    this.#holds.set(follower, { other, offset, epoch, timer })
     const waiting = this.#waiting.get(other)
     if (waiting === undefined) this.#waiting.set(other, new Set([follower]))
     else waiting.add(follower)

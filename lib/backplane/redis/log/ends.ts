@@ -4,10 +4,13 @@ import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { noNonce } from './page.ts'
-import { readEnds, shortMetaMs } from './scripts.ts'
+import { shortMetaMs } from './append-lua.ts'
+import { readEnds } from './scripts.ts'
 import { unpackSettings, type SettingsDifferences } from './settings.ts'
 
 const groupsPerCall = 200
+/** More are not under way together: the deadline of a call is for Redis, not for the calls before it. */
+const callsAtOnce = 4
 
 interface Waiter {
   readonly group: string
@@ -21,6 +24,7 @@ export class LogEnds {
   readonly #keys: Keys
   readonly #differences: SettingsDifferences
   #waiters: Waiter[] = []
+  #calls = 0
 
   /** `differences` is told of logs whose settings differ between processes. */
   constructor (link: Link, keys: Keys, differences: SettingsDifferences) {
@@ -51,9 +55,13 @@ export class LogEnds {
   }
 
   #flush (): void {
-    const waiters = this.#waiters
-    this.#waiters = []
-    for (const some of chunks(waiters, groupsPerCall)) void this.#call(some)
+    while (this.#calls < callsAtOnce && this.#waiters.length > 0) {
+      this.#calls++
+      void this.#call(this.#waiters.splice(0, groupsPerCall)).then(() => {
+        this.#calls--
+        this.#flush()
+      })
+    }
   }
 
   /** Never rejects. */

@@ -53,7 +53,7 @@ export class LogFollower {
     return this.#waiting ?? []
   }
 
-  /** The message was delivered: it comes after `last`, and what is between is none of our business. */
+  /** The message was delivered: it comes after `last`. What lies between was not for this follower. */
   advance (position: LogPosition): void {
     if (this.#position === undefined) return this.seek(position)
     const nonces = this.#nonces ??= noncesOf(this.#position)
@@ -69,7 +69,7 @@ export class LogFollower {
     if (last === undefined || nonces === undefined || back < 0 || back >= remembered) {
       this.#nonces = undefined
     } else {
-      // What is further back stays known; its successors are no part of the log any more.
+      // What is further back stays known; its successors are no longer part of the log.
       for (let offset = position.offset + 1; offset <= last.offset; offset++) nonces[offset % remembered] = 0
       nonces[position.offset % remembered] = position.nonce
     }

@@ -34,6 +34,8 @@ export class LogFollowers {
   readonly #work = new WorkQueue<LogFollower>(concurrentRepairs, async follower => await this.#repair(follower))
   #retryTimer: NodeJS.Timeout | undefined
   #sweeping = false
+  #resuming = false
+  #resumeDue = false
   #closed = false
   #repaired = 0
 
@@ -82,7 +84,7 @@ export class LogFollowers {
   receive (envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number): void {
     const follower = this.#followers.get(envelope.target.name)
     if (follower === undefined) {
-      // Not subscribed yet, or not any more: nobody here is owed what comes now, and following it would go on from here when the group is
+      // Not subscribed yet, or no longer: nobody here is owed what comes now, and following it would go on from here when the group is
       // subscribed again. Only a group that has no log by our settings is served without keeping up with it.
       if (!this.#closed && !this.#local.logged(envelope.target.name)) this.#local.deliver(envelope)
     } else if (follower.buffering) {
@@ -121,9 +123,10 @@ export class LogFollowers {
     for (const some of chunks(followers, probesAtOnce)) await this.#probe(some)
   }
 
-  /** The command link is back: repairs go on. */
+  /** The command link is back: repairs go on, of those logs that a probe finds ahead of what was delivered. */
   resume (): void {
-    for (const follower of this.#repairs) this.#work.add(follower)
+    this.#resumeDue = true
+    if (!this.#resuming) void this.#resume()
   }
 
   /** Compares the ends of quiet logs with what was delivered, against losses that no link noticed, and keeps their metas alive. */
@@ -187,6 +190,23 @@ export class LogFollowers {
     this.#work.add(follower)
   }
 
+  /**
+   * Never rejects. After an outage all groups are in repair and few of them missed something: to read thousands of logs that are in step
+   * would take the time of those that are not.
+   */
+  async #resume (): Promise<void> {
+    this.#resuming = true
+    while (this.#resumeDue) {
+      this.#resumeDue = false
+      for (const some of chunks([...this.#repairs], probesAtOnce)) {
+        if (this.#closed || !this.#link.up) break
+        for (const follower of some) if (follower.position === undefined) this.#work.add(follower)
+        await this.#probe(some)
+      }
+    }
+    this.#resuming = false
+  }
+
   async #probe (followers: readonly LogFollower[]): Promise<void> {
     try {
       const ends = await this.#ends.readAll(followers.map(({ group }) => group))
@@ -231,6 +251,7 @@ export class LogFollowers {
   }
 
   #settled (follower: LogFollower): void {
+    this.#order.settled(follower)
     if (this.#repairs.delete(follower) && this.#repairs.size === 0) this.#changed()
   }
 

@@ -87,7 +87,7 @@ async function readPlaces (
   }
 }
 
-/** `undefined`: there is no log. `cut`: only so many bytes of each message. */
+/** Returns `undefined` when there is no log. With `cut`, returns only that many bytes of each message. */
 async function readEntries (
   link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number, cut = 0
 ): Promise<Entries | undefined> {
@@ -117,7 +117,7 @@ function positionBefore ([first]: readonly Buffer[], top: LogPosition): LogPosit
   return offset === 0 ? logStart : { epoch: top.epoch, offset, nonce: previousNonce(first) }
 }
 
-export function packNonce (nonce: number): Buffer {
+function packNonce (nonce: number): Buffer {
   const bytes = Buffer.allocUnsafe(4)
   bytes.writeUInt32BE(nonce)
   return bytes

@@ -1,14 +1,52 @@
 import { luaInteger, Script } from '../link/script.ts'
+import { luaHead, luaPermit, luaPermitWrites, luaSettle, luaStore } from './append-lua.ts'
 import { luaDiffering } from './settings.ts'
 
-/** How many messages make a log a long one: its meta outlives the messages for a week, that of a shorter one for half an hour. */
-const longLog = 16
-export const shortMetaMs = 1_800_000
-export const longMetaMs = 604_800_000
-/** How long larger settings of somebody else count who does not append any more (seconds). */
-const settingsHoldS = 86_400
-/** Publishers that appended nothing for so long are forgotten (seconds): no retry of theirs can still be under way. */
-const publisherHoldS = 600
+/**
+ * Appends messages to the log of one group and publishes them there, in one step, as `append` does: by far the most messages go to one
+ * group.
+ * KEYS 1 meta  2 list
+ * ARGV 1 publisher  2 channel  3 settings (u32 messages to keep, u48 bytes to keep, u48 TTL in ms), epoch if the log is new (8 bytes),
+ *      u48 sequence of the last message, u48 bytes of all messages, u48 bytes of the largest  4 nonces (4 bytes each), then of each
+ *      message: what follows the header of a log
+ * Returns as `append`.
+ */
+export const appendToOne = new Script(`${luaHead}
+local count, nonces = #ARGV - 4, ARGV[4]
+if #KEYS ~= 2 or count < 1 then error('expected 2 keys, and 5 arguments or more') end
+if #ARGV[3] ~= 42 then error('argument 3 must be settings, an epoch and three numbers, of 42 bytes') end
+if #nonces ~= 4 * count then error('argument 4 must be a nonce of 4 bytes for each message') end
+local fresh, last, added, widest = unpacked('>c8I6I6I6', ARGV[3], 17)
+if last < 1 or widest < 1 or added < widest then error('argument 3 must have a sequence and bytes from 1') end
+local meta, list, channel, publisher, mine = KEYS[1], KEYS[2], ARGV[2], 'p' .. ARGV[1], sub(ARGV[3], 1, 16)
+local now = tonumber(call('TIME')[1])
+local fields = call('HMGET', meta, 'e', 's', 'n', 'b', 'g', 'c', 'd', publisher)
+local epoch, offset, nonce, used, earlier, sent = fields[1], tonumber(fields[2]) or 0, fields[3], fields[6], fields[7], fields[8]
+${luaSettle}
+local new
+if not epoch then
+  epoch, new, offset, nonce = fresh, fresh, 0, '\\0\\0\\0\\0'
+elseif sent and #sent == 18 then
+  local sequence, stored = unpacked('>I6I6', sent)
+  if sequence >= last then return {epoch, stored, nonce, 0, differ} end
+end
+if redis.acl_check_cmd then
+  if not redis.acl_check_cmd('PUBLISH', channel, '') then error('NOPERM this user may not run PUBLISH ' .. channel) end
+  if not sent then
+    ${luaPermit}
+    ${luaPermitWrites}
+  end
+end
+local header, batch, size, largest = '\\209\\1' .. epoch, {}, tonumber(fields[4]), tonumber(fields[5]) or 0
+for n = 1, count do
+  local own = sub(nonces, 4 * n - 3, 4 * n)
+  batch[n] = header .. pack('>I6', offset + n) .. own .. nonce .. ARGV[n + 4]
+  nonce = own
+end
+${luaStore}
+for n = 1, count do call('PUBLISH', channel, batch[n]) end
+return {epoch, offset, nonce, 0, differ}
+`)
 
 /**
  * Appends messages to the logs of some groups and publishes them there, and as volatile copies to further channels, in one step: nothing of
@@ -27,18 +65,17 @@ const publisherHoldS = 600
  * Returns of each log: epoch, offset and nonce of the last message, 1 if it was there already by its key, and '' or two settings that
  * differ.
  */
-export const append = new Script(`${luaInteger}
-local call, pack, unpacked, sub = redis.call, struct.pack, struct.unpack, string.sub
-local count, others, keyTtl, mixed = integer(1, 1), integer(2, 0), integer(4, 0), integer(5, 0) == 1
+export const append = new Script(`${luaHead}${luaInteger}${luaPermit}
+local logCount, others, keyTtl, mixed = integer(1, 1), integer(2, 0), integer(4, 0), integer(5, 0) == 1
 local keyed = keyTtl > 0
 local perLog, perMessage = keyed and 3 or 2, mixed and 5 or 3
-local further = 7 + 5 * count
+local further = 7 + 5 * logCount
 local start = further + 2 * others
 local messages = (#ARGV + 1 - start) / perMessage
 if messages < 1 or messages % 1 ~= 0 or (keyed and messages > 1) then error('expected ' .. perMessage .. ' arguments of each message') end
-if #KEYS ~= perLog * count then error('expected ' .. perLog .. ' keys of each log') end
+if #KEYS ~= perLog * logCount then error('expected ' .. perLog .. ' keys of each log') end
 local everywhere, targets = {}, {}
-for t = 1, count + others do everywhere[t] = t end
+for t = 1, logCount + others do everywhere[t] = t end
 for m = 1, messages do
   local at = start + perMessage * (m - 1)
   if #ARGV[at] ~= 4 then error('argument ' .. at .. ' must be a nonce of 4 bytes') end
@@ -48,7 +85,7 @@ for m = 1, messages do
     if #packed < 2 or #packed % 2 == 1 then error('argument ' .. at + 3 .. ' must be numbers of targets') end
     for i = 1, #packed / 2 do
       own[i] = unpacked('>I2', packed, 2 * i - 1)
-      if own[i] < 1 or own[i] > count + others then error('argument ' .. at + 3 .. ' must be numbers of targets') end
+      if own[i] < 1 or own[i] > logCount + others then error('argument ' .. at + 3 .. ' must be numbers of targets') end
     end
     targets[m] = own
   end
@@ -56,42 +93,15 @@ end
 local now, publisher = tonumber(call('TIME')[1]), 'p' .. ARGV[3]
 
 local logs, fresh, stored = {}, {}, false
-for g = 1, count do
+for g = 1, logCount do
   local at, key = 7 + 5 * (g - 1), perLog * (g - 1)
   local last = integer(at + 4, 1)
   local mine = ARGV[at + 2]
   if #mine ~= 16 then error('argument ' .. at + 2 .. ' must be settings of 16 bytes') end
   if #ARGV[at + 3] ~= 8 then error('argument ' .. at + 3 .. ' must be an epoch of 8 bytes') end
-  local keep, most, ttl = unpacked('>I4I6I6', mine)
-  if keep < 1 or most < 1 or ttl < 1 then error('settings must not be 0') end
   local meta = call('HMGET', KEYS[key + 1], 'e', 's', 'n', 'b', 'g', 'c', 'd', publisher)
-  local used, settings, smaller = meta[6]
-  if not used or #used ~= 22 then
-    settings = mine
-  else
-    local seen = unpacked('>I6', used, 17)
-    if sub(used, 1, 16) == mine then
-      if now - seen >= 60 then settings = mine end
-    elseif now - seen > ${settingsHoldS} then
-      settings = mine
-    else
-      local k, m, t = unpacked('>I4I6I6', used)
-      if keep >= k and most >= m and ttl >= t then
-        settings = mine
-      else
-        keep, most, ttl, smaller = math.max(keep, k), math.max(most, m), math.max(ttl, t), mine
-        local merged = pack('>I4I6I6', keep, most, ttl)
-        if merged ~= sub(used, 1, 16) then settings = merged end
-      end
-    end
-  end
-  if smaller then smaller = smaller .. pack('>I6', now) end
-  -- Somebody would keep less: those with the larger settings learn it, too.
-  local other = smaller or meta[7]
-  local differ = ''
-  if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then
-    differ = pack('>I4I6I6', keep, most, ttl) .. sub(other, 1, 16)
-  end
+  local used, earlier = meta[6], meta[7]
+  ${luaSettle}
   local epoch, offset, nonce, record, there = meta[1], tonumber(meta[2]) or 0, meta[3], meta[8]
   if not epoch then
     offset, nonce = 0, '\\0\\0\\0\\0'
@@ -104,7 +114,8 @@ for g = 1, count do
     at = at, key = key, new = not epoch, epoch = epoch or ARGV[at + 3], offset = offset, nonce = nonce, size = tonumber(meta[4]),
     largest = tonumber(meta[5]) or 0,
     keep = keep, most = most, ttl = ttl, settings = settings,
-    smaller = smaller, differ = differ, unheard = not record, stored = there, known = known, last = last, batch = {}, added = 0, sent = 0
+    smaller = smaller, differ = differ, unheard = not record, stored = there, known = known, last = last, batch = {}, added = 0, widest = 0,
+    sent = 0
   }
   if not known then fresh[#fresh + 1] = log end
   logs[g] = log
@@ -112,7 +123,7 @@ end
 
 local function reply ()
   local out = {}
-  for g = 1, count do
+  for g = 1, logCount do
     local log, at = logs[g], 5 * (g - 1)
     if log.known and not log.stored then
       out[at + 1], out[at + 2], out[at + 3], out[at + 4] = sub(log.known, 1, 8), (unpacked('>I6', log.known, 9)), sub(log.known, 15, 18), 1
@@ -126,25 +137,13 @@ end
 -- Before the idempotency records: they may be of this very batch, whose reply was lost.
 if stored or #fresh == 0 then return reply() end
 
--- The right to publish is asked for at each call, the others at the first of a publisher. Redis older than 7.0 cannot tell.
-local permitted = redis.acl_check_cmd
-local function permit (...)
-  if not permitted(...) then error('NOPERM this user may not run ' .. table.concat({...}, ' ', 1, 2)) end
-end
 if permitted then
   for g = 1, #fresh do
     local log = fresh[g]
     local meta, list = KEYS[log.key + 1], KEYS[log.key + 2]
     permit('PUBLISH', ARGV[log.at], '')
     if log.unheard then
-      permit('HSET', meta, '', '')
-      permit('PEXPIRE', meta, 1)
-      permit('HGETALL', meta)
-      permit('HDEL', meta, '')
-      permit('PEXPIRE', list, 1)
-      permit('LPOP', list, 1)
-      permit('LTRIM', list, 0, -1)
-      permit('LRANGE', list, 0, -1)
+      ${luaPermitWrites}
       if keyed then permit('SET', KEYS[log.key + 3], '', 'PX', 1) end
     end
   end
@@ -171,82 +170,26 @@ for m = 1, messages do
       local n = #batch + 1
       local message = '\\209\\1' .. log.epoch .. pack('>I6', log.offset + n) .. ARGV[at] .. log.nonce .. ARGV[at + 1] .. ARGV[log.at + 1] ..
         names .. ARGV[at + 2]
-      batch[n], log.nonce, log.added = message, ARGV[at], log.added + #message
+      batch[n], log.nonce, log.added, log.widest = message, ARGV[at], log.added + #message, math.max(log.widest, #message)
     end
   end
 end
 
--- The first write is one that a full Redis refuses.
 for g = 1, #fresh do
   local log = fresh[g]
-  local meta, list, batch, added, nonce = KEYS[log.key + 1], KEYS[log.key + 2], log.batch, log.added, log.nonce
-  local messages = #batch
-  local offset = log.offset
-  local length, size = call('RPUSH', list, unpack(batch)), log.size
-  if log.new and length > messages then
-    call('LTRIM', list, -messages, -1)
-    length = messages
-  end
-  offset = offset + messages
-  local largest = log.largest
-  for i = 1, messages do largest = math.max(largest, #batch[i]) end
-  if largest > log.largest then call('HSET', meta, 'g', largest) end
-  -- As many messages of the largest size that was seen may fit: then their number is all that has to be limited. Else the size of all is
-  -- known from here on.
-  if not size and largest * log.keep <= log.most then
-    if length > log.keep then
-      call('LTRIM', list, -log.keep, -1)
-      length = log.keep
-    end
-  else
-    if length > messages and added >= log.most then
-      -- None of the older ones stays: no need to look at them.
-      call('LTRIM', list, -messages, -1)
-      length = messages
-    end
-    if length == messages then
-      size = added
-    elseif size then
-      size = size + added
-    else
-      size = 0
-      for _, message in ipairs(call('LRANGE', list, 0, -1)) do size = size + #message end
-    end
-    -- At least the latest message stays.
-    while length > log.keep or (size > log.most and length > 1) do
-      size, length = size - #(call('LPOP', list) or ''), length - 1
-    end
-    call('HSET', meta, 'b', size)
-  end
-  call('HSET', meta, 's', offset, 'n', nonce, publisher, pack('>I6I6I6', log.last, offset, now))
-  if log.new then call('HSET', meta, 'e', log.epoch) end
-  if log.settings then call('HSET', meta, 'c', log.settings .. pack('>I6', now)) end
-  if log.smaller then call('HSET', meta, 'd', log.smaller) end
-  call('PEXPIRE', list, log.ttl)
-  -- Without the meta the next message would look like a loss. In a busy log its end is put off now and then; always in one where messages
-  -- are rarer than the log's TTL, or where 16 of them may take longer than the meta lasts.
-  local metaTtl = math.max(${longMetaMs}, 2 * log.ttl)
-  if offset < ${longLog} then metaTtl = log.ttl + ${shortMetaMs} end
-  if offset < ${longLog} + messages or offset % 16 < messages or length == messages or 16 * log.ttl > metaTtl then
-    call('PEXPIRE', meta, metaTtl)
-  end
-  if offset % 256 < messages then
-    local fields = call('HGETALL', meta)
-    for i = 1, #fields, 2 do
-      if sub(fields[i], 1, 1) == 'p' and #fields[i + 1] == 18 and unpacked('>I6', fields[i + 1], 13) < now - ${publisherHoldS} then
-        call('HDEL', meta, fields[i])
-      end
-    end
-  end
-  if keyed then call('SET', KEYS[log.key + 3], log.epoch .. pack('>I6', offset) .. nonce, 'PX', keyTtl) end
+  local meta, list, batch, count, added, widest = KEYS[log.key + 1], KEYS[log.key + 2], log.batch, #log.batch, log.added, log.widest
+  local new, offset, nonce, size, largest, last = log.new and log.epoch, log.offset, log.nonce, log.size, log.largest, log.last
+  local keep, most, ttl, settings, smaller = log.keep, log.most, log.ttl, log.settings, log.smaller
+  ${luaStore}
   log.offset = offset
+  if keyed then call('SET', KEYS[log.key + 3], log.epoch .. pack('>I6', log.offset) .. log.nonce, 'PX', keyTtl) end
 end
 for m = 1, messages do
   local at, own = start + perMessage * (m - 1), targets[m]
   for i = 1, #own do
     local log = logs[own[i]]
     if not log then
-      local channel = further + 2 * (own[i] - count - 1)
+      local channel = further + 2 * (own[i] - logCount - 1)
       call('PUBLISH', ARGV[channel], '\\209\\1' .. string.rep('\\0', 22) .. ARGV[at + 1] .. ARGV[channel + 1] .. places[m] .. ARGV[at + 2])
     elseif not log.known then
       log.sent = log.sent + 1

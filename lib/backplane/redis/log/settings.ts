@@ -41,7 +41,7 @@ export function packSettings (limits: LogLimits): Buffer {
   return bytes
 }
 
-/** Two settings, as scripts return them; `undefined` for anything else: there is no difference. */
+/** Reads two settings as scripts return them; `undefined` for anything else, which means that they do not differ. */
 export function unpackSettings (bytes: Buffer | null | undefined): Difference | undefined {
   if (bytes?.length !== 2 * packedBytes) return undefined
   return { used: unpack(bytes, 0), smaller: unpack(bytes, packedBytes) }
@@ -58,7 +58,7 @@ export class SettingsDifferences {
   #latest = ''
 
   constructor (log?: FastifyBaseLogger, now?: () => number) {
-    this.#warn = log && oncePerMinute(log, 'processes keep the log of a group with different settings: the larger ones count')
+    this.#warn = log && oncePerMinute(log, 'processes have different settings for the log of a group: the larger ones apply')
     this.#groups = new BoundedMap({ maxWeight: maxTold, maxAgeMs: toldMs, now })
   }
 

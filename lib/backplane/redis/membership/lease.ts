@@ -74,7 +74,7 @@ export class Lease {
     this.#reaper = new Reaper(link, keys, local, store)
     this.#leaseMs = leaseMs
     this.#log = local.log
-    this.#warnNotRenewed = oncePerMinute(local.log, 'lease not renewed')
+    this.#warnNotRenewed = oncePerMinute(local.log, 'the lease could not be renewed')
     this.#warnNotRegistered = oncePerMinute(local.log, 'Redis answers, but this instance could not register')
     link.on({ up: () => { if (this.#wanted) void this.#register() }, down: () => this.#suspend() })
   }
@@ -86,7 +86,8 @@ export class Lease {
 
   /** Whether this instance is registered, so that it may write memberships: from `resumed` to `suspended`. */
   get active (): boolean {
-    return this.#active
+    // A process that slept for longer than its lease may be dead to the others already: the next beat tells.
+    return this.#active && this.held
   }
 
   /**
@@ -126,7 +127,7 @@ export class Lease {
     await this.#wanting
   }
 
-  /** A newer generation of this instance is known to Redis: it stops writing, and registers anew. */
+  /** A newer generation of this instance is known to Redis: it stops writing, and registers again. */
   fenced (): void {
     this.#suspend()
     void this.#register()
@@ -150,7 +151,7 @@ export class Lease {
     this.#closed = true
     clearTimeout(this.#timer)
     clearTimeout(this.#retryTimer)
-    await this.#beating?.catch((error: Error) => this.#log.debug({ err: error }, 'last beat failed'))
+    await this.#beating?.catch((error: Error) => this.#log.debug({ err: error }, 'the last beat of the lease failed'))
     await this.#reaper.close()
     // Without a lease nothing was stored; and the members of another process with this id are not ours to remove.
     if (!this.#link.up || this.#renewed === 0) return
@@ -199,7 +200,7 @@ export class Lease {
   }
 
   async #beat (): Promise<void> {
-    // A process that slept for longer than its lease may be dead to the others already: nothing is written before this beat tells.
+    // What was to be written under the lease that ran out is written anew when this beat has a new one.
     if (this.#renewed !== 0 && !this.held) this.#suspend()
     if (this.#store.hasLateWrite(this.#generation)) this.#generation++
     const generation = this.#generation
@@ -215,16 +216,18 @@ export class Lease {
     if (status === Status.dead) {
       this.#lost++
       this.#suspend()
-      this.#log.warn({ generation: ++this.#generation }, 'this instance was declared dead; it registers anew')
+      this.#log.warn({ generation: ++this.#generation }, 'this instance was declared dead and registers again')
       return await this.#beat()
     }
-    // A newer generation is registered anew because this instance wants it, the same one because Redis does not know it any more.
+    // A newer generation registers because this instance wants it, the same one because Redis no longer knows it.
     const forgotten = status === Status.registered && generation === this.#renewed
-    if (forgotten) this.#log.warn('Redis did not know this instance any more: all memberships are written anew')
+    if (forgotten) this.#log.warn('Redis no longer knew this instance: all memberships are written again')
     this.#renewed = generation
     this.#renewedAt = sentAt
     this.#resume(forgotten || this.#otherServer)
-    this.#reaper.add(claims)
+    const reaped = this.#reaper.add(claims)
+    // There may be more of them: a machine with many instances died. The next claims are made when these are done with.
+    if (claims.length === 2 * maxClaims) void reaped.then(() => { if (this.#link.up) this.schedule(0) })
   }
 
   #resume (lost: boolean): void {

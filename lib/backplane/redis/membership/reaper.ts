@@ -29,13 +29,17 @@ export class Reaper {
     return { instancesReaped: this.#instances, membersReaped: this.#members }
   }
 
-  /** `claims`: id and generation of each dead instance, as the script `beat` returns them. */
-  add (claims: readonly string[]): void {
+  /**
+   * Takes over after dead instances. `claims`: id and generation of each, as the script `beat` returns them. Resolves when all that were
+   * claimed so far are done with; never rejects.
+   */
+  async add (claims: readonly string[]): Promise<void> {
     for (let at = 0; at + 1 < claims.length; at += 2) {
       const [instanceId = '', generation = ''] = claims.slice(at, at + 2)
       if (instanceId === this.#local.instanceId) continue       // it is alive again by now
       this.#reaping = this.#reaping.then(async () => await this.#reap(instanceId, Number(generation)))
     }
+    await this.#reaping
   }
 
   /** Starts no further instance; resolves when the present one is done. */

@@ -1,12 +1,15 @@
-import { deferred, withDeadline, type Deferred } from '../../../deadline.ts'
-import { WebsocketGroupsError } from '../../../errors.ts'
+import { deferred, withProgress, type Deferred } from '../../../deadline.ts'
+import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import { Throttle } from '../batching.ts'
 import type { Link } from '../link/port.ts'
 import type { Lease } from './lease.ts'
 import type { MemberStore } from './store.ts'
 
-const groupsPerStep = 100
+/** What callers wait for goes in larger steps than repairs, in several calls side by side. */
+const groupsPerRepair = 100
+const groupsPerStep = 400
+const changesPerStep = 2_000
 /** More groups than this are not remembered one by one while Redis is out: all are compared when it is back. */
 const maxRemembered = 10_000
 const minRetryMs = 250
@@ -23,8 +26,8 @@ interface Change {
 }
 
 /**
- * Keeps what Redis knows of this instance's members as it is here. What is written is what the instance holds at that moment, so an outage
- * piles nothing up, a repeated write changes nothing, and lost data is written anew. One step is under way at a time; what changes
+ * Keeps what Redis knows of this instance's members equal to what the instance holds. Each write carries the state of that moment, so an
+ * outage piles nothing up, a repeated write changes nothing, and lost data is written again. One step is under way at a time; what changes
  * meanwhile goes together in the next one. What could not be written, or may have been lost, is in doubt, and repaired between the changes
  * that callers wait for.
  */
@@ -60,7 +63,7 @@ export class MemberReconciler {
     return this.#repairing ? `not all members are stored yet${this.#failure === undefined ? '' : ` (${this.#failure.message})`}` : undefined
   }
 
-  /** Resolves when the membership is stored as it is by then. */
+  /** Resolves when the current state of the membership is stored. */
   async sync (group: string, connectionId: string): Promise<void> {
     if (this.#closed) return
     if (!this.#link.up || !this.#lease.active) {
@@ -72,8 +75,8 @@ export class MemberReconciler {
     change.ids.add(connectionId)
     this.#flushSoon()
     const { deadlineMs } = this.#link
-    await withDeadline(change.stored.promise, deadlineMs, () => {
-      throw new WebsocketGroupsError('WSG_TIMEOUT', `not stored within ${deadlineMs} ms`)
+    await withProgress(change.stored.promise, deadlineMs, () => this.#store.answers, () => {
+      throw new WebsocketGroupsError('WSG_TIMEOUT', `the membership was not stored within ${deadlineMs} ms`)
     })
   }
 
@@ -104,7 +107,7 @@ export class MemberReconciler {
   }
 
   #suspended (): WebsocketGroupsError {
-    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance has no lease now')
+    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance holds no lease')
   }
 
   #markDirty (group: string): void {
@@ -131,7 +134,7 @@ export class MemberReconciler {
   /** Works until nothing is left to do, or nothing can be done now. Never rejects. */
   async #flush (): Promise<void> {
     while (this.#mayWork()) {
-      await new Promise<void>(resolve => this.#pace.soon(resolve, this.#changes.size >= groupsPerStep || this.#mayRepair()))
+      await new Promise<void>(resolve => this.#pace.soon(resolve, this.#changes.size >= groupsPerRepair || this.#mayRepair()))
       if (!this.#mayWork()) break
       try {
         if (this.#changes.size > 0) {
@@ -147,7 +150,7 @@ export class MemberReconciler {
         this.#pause()
       }
     }
-    // In the same turn as the look at what is left: a change a moment later starts anew.
+    // In the same turn as the look at what is left: a change a moment later starts a new step.
     this.#flushing = undefined
     if (!this.#isDirty()) this.#setRepairing(false)
   }
@@ -179,12 +182,21 @@ export class MemberReconciler {
   }
 
   async #storeSome (): Promise<void> {
-    const some = [...firstOf(this.#changes, groupsPerStep)]
-    for (const [group] of some) this.#changes.delete(group)
+    const some: Array<[group: string, change: Change]> = []
+    let left = changesPerStep
+    for (const [group, change] of firstOf(this.#changes, groupsPerStep)) {
+      this.#changes.delete(group)
+      some.push([group, change])
+      if ((left -= change.ids.size) <= 0) break
+    }
     try {
       await this.#assertStored(this.#store.write(this.#lease.generation, some.map(([group, { ids }]) => [group, ids])))
     } catch (error) {
-      for (const [group, change] of some) this.#failed(group, change, error as Error)
+      for (const [group, change] of some) {
+        // Those who wait for it give it up themselves, when Redis answers nothing.
+        if (hasCode(error, 'WSG_TIMEOUT') && this.#lease.active) this.#putBack(group, change)
+        else this.#failed(group, change, error as Error)
+      }
       throw error
     }
     for (const [, { stored }] of some) stored.resolve()
@@ -196,7 +208,18 @@ export class MemberReconciler {
   async #assertStored (write: Promise<boolean>): Promise<void> {
     if (await write) return
     this.#lease.fenced()
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and registers anew')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and is registering again')
+  }
+
+  /** It goes again, with what changed meanwhile. */
+  #putBack (group: string, { ids, stored }: Change): void {
+    const newer = this.#changes.get(group)
+    if (newer === undefined) {
+      this.#changes.set(group, { ids, stored })
+      return
+    }
+    for (const id of ids) newer.ids.add(id)
+    newer.stored.promise.then(() => stored.resolve(), (error: Error) => stored.reject(error))
   }
 
   /** How far it came is unknown. */
@@ -219,7 +242,7 @@ export class MemberReconciler {
         throw error
       }
     }
-    const groups = [...firstOf(this.#dirty, groupsPerStep)]
+    const groups = [...firstOf(this.#dirty, groupsPerRepair)]
     for (const [group] of groups) this.#dirty.delete(group)
     try {
       const different = await this.#store.groupsWithOtherCount(groups.filter(([, doubt]) => doubt === 'count').map(([group]) => group))

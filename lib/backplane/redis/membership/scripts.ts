@@ -10,7 +10,8 @@ export const safetyTtlMs = 86_400_000
  * ARGV 1 instance id  2 generation  3 safety TTL (ms), then of each group:
  *      its name, number of additions, number of removals, connection id and record of each addition,
  *      connection id of each removal
- * Returns -1 when a newer generation of this instance writes already, else 0.
+ * Returns -1 when this instance may not write: a newer generation of it does already, or none is known, as it was cleaned up after, or the
+ * data is lost; else 0.
  */
 export const syncMembers = new Script(`${luaInteger}
 local mine, ttl = integer(2, 1), integer(3, 1)
@@ -18,7 +19,7 @@ local last = 3
 for _ = 3, #KEYS, 2 do last = last + 3 + 2 * integer(last + 2, 0) + integer(last + 3, 0) end
 if last ~= #ARGV then error('expected ' .. last .. ' arguments, got ' .. #ARGV) end
 local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
-if newest > mine then return -1 end
+if newest == 0 or newest > mine then return -1 end
 if newest < mine then redis.call('HSET', KEYS[2], ARGV[1], mine) end
 local at, present, absent, extended = 4, {}, {}, false
 for k = 3, #KEYS, 2 do
@@ -84,9 +85,10 @@ if status > 0 then
   redis.call('ZADD', KEYS[1], now + lease, ARGV[1])
   if status == 2 then
     redis.call('HSET', KEYS[2], ARGV[1], 'A' .. ARGV[2] .. ':' .. ARGV[3])
-    -- Raised before anything is written, as there may be nothing to write: a late write of an older generation must not get in.
-    redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
   end
+  -- Raised before anything is written, as there may be nothing to write: a late write of an older generation must not get in. Without it
+  -- nothing may be written at all.
+  if status == 2 or not redis.call('HGET', KEYS[3], ARGV[1]) then redis.call('HSET', KEYS[3], ARGV[1], ARGV[2]) end
   for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ttl) end
 end
 local out = {status}
@@ -134,7 +136,7 @@ return {left, removed, #groups}
  * A dead instance was reaped. The first time it is kept to be looked at once more, because a write it made before it noticed may still
  * arrive; the second time it is forgotten.
  * KEYS 1 leases  2 instances.  ARGV 1 dead instance's id  2 its generation  3 when to look again (ms)
- * Returns 0 it is not dead (any more), 1 look again later, 2 forgotten.
+ * Returns 0 when the instance is not dead (any longer), 1 to look again later, 2 when it is forgotten.
  */
 export const markReaped = new Script(`${luaInteger}
 if #ARGV ~= 3 then error('expected 3 arguments, got ' .. #ARGV) end

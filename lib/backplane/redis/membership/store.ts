@@ -6,7 +6,10 @@ import { encodeMember } from './records.ts'
 import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 
 const changesPerCall = 500
+const groupsPerCall = 100
 const groupsPerReap = 200
+/** More are not under way together: the deadline of a call is for Redis, not for the calls before it. */
+const callsAtOnce = 4
 
 interface GroupChange {
   readonly group: string
@@ -20,6 +23,7 @@ export class MemberStore {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: LocalInstance
+  #answers = 0
   /** The write that may still be on its way, although its deadline is over. */
   #unsettled: { readonly connection: number, readonly generation: number } | undefined
 
@@ -37,9 +41,15 @@ export class MemberStore {
     return this.#unsettled?.generation === generation && this.#unsettled.connection !== this.#link.connection
   }
 
+  /** Writes that Redis answered so far: while this grows, one that waits is not late. */
+  get answers (): number {
+    return this.#answers
+  }
+
   /** The groups in which Redis has members of this instance. */
   async groups (): Promise<string[]> {
-    return await this.#link.run(async redis => await redis.smembers(this.#keys.index(this.#local.instanceId)))
+    const index = this.#keys.index(this.#local.instanceId)
+    return await this.#link.bulk.read(async () => await this.#link.runBulk(async redis => await redis.smembers(index)), sizeOf, true)
   }
 
   /** Those of the groups of which Redis has another number of members. */
@@ -57,15 +67,26 @@ export class MemberStore {
    * instance: then not everything was written.
    */
   async write (generation: number, changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Promise<boolean> {
-    return await allTrue([...this.#calls(changes)].map(async groups => await this.#call(generation, groups)))
+    const calls = this.#calls(changes)
+    let all = true
+    const lane = async (): Promise<void> => {
+      for (const groups of calls) all = await this.#call(generation, groups) && all
+    }
+    // Rejects as Promise.all does, but not before all are settled: a write that is left behind could overtake the one that repairs it.
+    for (const result of await Promise.allSettled(Array.from({ length: callsAtOnce }, lane))) {
+      if (result.status === 'rejected') throw result.reason
+    }
+    return all
   }
 
   /** As `write`, for all connections of these groups: those here, and those that Redis holds although they are no longer here. */
   async rewrite (generation: number, groups: readonly string[]): Promise<boolean> {
     const { instanceId } = this.#local
-    const stored = await this.#link.run(async redis => {
-      return await Promise.all(groups.map(async group => await redis.hkeys(this.#keys.members(group, instanceId))))
-    })
+    const { bulk } = this.#link
+    const stored = await Promise.all(groups.map(async group => {
+      const key = this.#keys.members(group, instanceId)
+      return await bulk.read(async () => await this.#link.runBulk(async redis => await redis.hkeys(key)), sizeOf)
+    }))
     const ids = (group: string, index: number): Set<string> => new Set([...stored[index] ?? [], ...this.#local.memberIds(group)])
     return await this.write(generation, groups.map((group, index) => [group, ids(group, index)]))
   }
@@ -85,10 +106,15 @@ export class MemberStore {
   }
 
   /** Divides changes into calls that do not hold up Redis for long. */
-  * #calls (changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Iterable<GroupChange[]> {
+  * #calls (changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Generator<GroupChange[]> {
     let call: GroupChange[] = []
     let left = changesPerCall
     for (const [group, ids] of changes) {
+      if (call.length === groupsPerCall) {
+        yield call
+        call = []
+        left = changesPerCall
+      }
       let change = newGroupChange(group)
       call.push(change)
       for (const id of ids) {
@@ -120,6 +146,7 @@ export class MemberStore {
       if (hasCode(error, 'WSG_TIMEOUT')) this.#unsettled = { connection, generation }
       throw error
     }
+    this.#answers++
     // What was sent before it on the same connection was done before it.
     if (this.#unsettled?.connection === connection) this.#unsettled = undefined
     return stored !== -1
@@ -130,12 +157,6 @@ function newGroupChange (group: string): GroupChange {
   return { group, additions: [], removals: [] }
 }
 
-/** Rejects as Promise.all does, but not before all are settled: a write that is left behind could overtake the one that repairs it. */
-async function allTrue (work: Array<Promise<boolean>>): Promise<boolean> {
-  let all = true
-  for (const result of await Promise.allSettled(work)) {
-    if (result.status === 'rejected') throw result.reason
-    all &&= result.value
-  }
-  return all
+function sizeOf (names: readonly string[]): { readonly bytes: number, readonly full: boolean } {
+  return { bytes: names.reduce((sum, { length }) => sum + length, 0), full: false }
 }

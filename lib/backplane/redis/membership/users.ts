@@ -79,7 +79,7 @@ export class UserCounts {
     else this.#schedule()
   }
 
-  /** Stores all counts anew. */
+  /** Stores all counts again. */
   refresh (): void {
     for (const userId of this.#stored) if (!this.#dirty.has(userId)) this.#dirty.set(userId, undefined)
     this.#schedule()

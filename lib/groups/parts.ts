@@ -1,26 +1,26 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Backplane } from './backplane/backplane.ts'
-import { IntakeBudget } from './connection/intake-budget.ts'
-import { FlushScheduler } from './connection/outbound/flush-scheduler.ts'
-import { Backlog } from './delivery/backlog.ts'
-import { Broadcaster } from './delivery/broadcaster.ts'
-import { EchoFilter } from './delivery/echo.ts'
-import { EnvelopeFactory } from './delivery/envelopes.ts'
-import { LogCache } from './delivery/log-cache.ts'
-import { LoggedPublish } from './delivery/logged-publish.ts'
-import { Replay } from './delivery/replay.ts'
-import { ProofKeys } from './delivery/resume-proofs.ts'
-import { Blocklist } from './groups/blocklist.ts'
-import { Gate } from './groups/gate.ts'
-import { Membership } from './groups/membership.ts'
-import { GroupReads } from './groups/reads.ts'
-import { ConnectionCommands } from './groups/remote.ts'
-import { Hub } from './hub/hub.ts'
-import { instanceLog } from './logging.ts'
-import { Metrics } from './metrics.ts'
-import { GroupLogs } from './options/group-logs.ts'
-import type { ResolvedOptions } from './options/resolve.ts'
-import { Presence } from './presence/presence.ts'
+import type { Backplane } from '../backplane/backplane.ts'
+import { IntakeBudget } from '../connection/intake-budget.ts'
+import { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
+import { Backlog } from '../delivery/backlog.ts'
+import { Broadcaster } from '../delivery/broadcaster.ts'
+import { EchoFilter } from '../delivery/echo.ts'
+import { EnvelopeFactory } from '../delivery/envelopes.ts'
+import { LogCache } from '../delivery/log-cache.ts'
+import { LoggedPublish } from '../delivery/logged-publish.ts'
+import { Replay } from '../delivery/replay.ts'
+import { ProofKeys } from '../delivery/resume-proofs.ts'
+import { Blocklist } from './blocklist.ts'
+import { Gate } from './gate.ts'
+import { Membership } from './membership.ts'
+import { GroupReads } from './reads.ts'
+import { ConnectionCommands } from './remote.ts'
+import { Hub } from '../hub/hub.ts'
+import { instanceLog } from '../logging.ts'
+import { Metrics } from '../metrics.ts'
+import { GroupLogs } from '../options/group-logs.ts'
+import type { ResolvedOptions } from '../options/resolve.ts'
+import { Presence } from '../presence/presence.ts'
 
 /** The parts of one instance, wired to each other. */
 export interface Parts {
@@ -56,7 +56,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const logs = new GroupLogs(options)
   const cache = new LogCache()
   const proofKeys = new ProofKeys(backplane, options.secret, error => {
-    log.warn({ err: error }, 'the key that all instances share cannot be had')
+    log.warn({ err: error }, 'the secret that all instances share could not be read')
   })
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
   const logged = new LoggedPublish(backplane, logs)

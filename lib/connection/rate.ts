@@ -1,11 +1,5 @@
-import { BoundedMap } from './bounded-map.ts'
-
-/** So many per second, after a burst of so many at once. */
-export interface Rate {
-  readonly perSecond: number
-  /** How many may come at once, after a quiet time. @default perSecond */
-  readonly burst?: number | undefined
-}
+import { BoundedMap } from '../bounded-map.ts'
+import type { Rate } from '../options/types.ts'
 
 /**
  * A limit of rate that keeps one number for each of those it limits: the instant until which all that came is paid for (milliseconds, on
@@ -53,7 +47,7 @@ export class RateTable {
     return this.#names.size
   }
 
-  /** Counts one more of `name`. 0: it may go on. Else it does not count, and may in so many milliseconds. */
+  /** Counts one more of `name` and returns 0. Over the limit: counts nothing, and returns the milliseconds until there is room. */
   take (name: string): number {
     const now = this.#now()
     const paidUntil = this.#limit.charge(this.#names.get(name) ?? unpaid, now)
@@ -64,7 +58,7 @@ export class RateTable {
 }
 
 /**
- * Lets through so many per second, and as many at once as were not used before. Who is refused is told when it is likely to get through.
+ * Lets a number per second through, and at once as many as were not used before. A refused caller is told when to try again.
  */
 export class TokenBucket {
   readonly #perSecond: number

@@ -20,7 +20,7 @@ export interface LogSettings {
 
 /** Why messages between two positions are lost. */
 export type GapReason =
-  /** The log began anew: its data was lost. */
+  /** The log started again from nothing: its data was lost. */
   | 'epoch'
   /** The log lost its latest messages and went on from an earlier one. */
   | 'rewound'
@@ -28,8 +28,8 @@ export type GapReason =
   | 'trimmed'
 
 /**
- * Why messages are lost to a connection; `unavailable`: nobody can tell whether any are, as the log could not be read or the group has
- * none.
+ * Why messages are lost to a connection; `unavailable`: it is unknown whether any are, as the log could not be read or the group
+ * has none.
  */
 export type LossReason = GapReason | 'unavailable'
 

@@ -1,0 +1,60 @@
+import { WebsocketGroupsError } from '../../../errors.ts'
+import { CallDeadline } from './call-deadline.ts'
+
+export interface CallOptions {
+  /** A call is given up when nothing came for so long (milliseconds), */
+  readonly deadlineMs: number
+  /** and after so long in any case. */
+  readonly maxMs: number
+  /** It brings much data. */
+  readonly bulk: boolean
+}
+
+export interface CallEvents {
+  /** Bytes that came on the present connection so far. */
+  received (): number
+  answered (): void
+  /** A call was given up; `silent`: nothing came meanwhile. */
+  missed (silent: boolean, bulk: boolean): void
+  /** What a failure means to whoever asked for the call. */
+  translate (error: Error): Error
+}
+
+/** The calls of one link that are under way. Each settles: with its answer, by its deadline, or when the link breaks. */
+export class Calls {
+  readonly #events: CallEvents
+  /** What fails each call, and whether that is a bulk read. */
+  readonly #pending = new Map<(error: Error) => void, boolean>()
+
+  constructor (events: CallEvents) {
+    this.#events = events
+  }
+
+  /** `settled` tells a command of two steps whether its caller was given an outcome before the second. */
+  async run<T> (command: (settled: () => boolean) => Promise<T>, { deadlineMs, maxMs, bulk }: CallOptions): Promise<T> {
+    const { received, answered, missed, translate } = this.#events
+    return await new Promise<T>((resolve, reject) => {
+      const fail = (error: Error): void => {
+        deadline.stop()
+        this.#pending.delete(fail)
+        reject(error)
+      }
+      const deadline = new CallDeadline(deadlineMs, maxMs, received, (tookMs, silent) => {
+        missed(silent, bulk)
+        fail(new WebsocketGroupsError('WSG_TIMEOUT', `Redis did not answer within ${Math.round(tookMs)} ms`))
+      })
+      this.#pending.set(fail, bulk)
+      command(() => !this.#pending.has(fail)).then(value => {
+        deadline.stop()
+        this.#pending.delete(fail)
+        answered()
+        resolve(value)
+      }, (error: Error) => fail(translate(error)))
+    })
+  }
+
+  /** Fails what is under way, with an unknown outcome; with `bulkOnly` the bulk reads alone. */
+  failAll (why: string, bulkOnly = false): void {
+    for (const [fail, bulk] of [...this.#pending]) if (bulk || !bulkOnly) fail(new WebsocketGroupsError('WSG_TIMEOUT', why))
+  }
+}

@@ -1,0 +1,187 @@
+import type { Redis } from 'ioredis'
+import { Dialer, type RedisSource } from './connect.ts'
+
+/** In all its steps together no dial takes longer: it is given up, whatever state the client library is in. */
+const maxDialMs = 60_000
+
+export interface ConnectionEvents {
+  /** There is a connection; Redis was not asked anything on it yet. */
+  opened (): void
+  /** Redis can be used. */
+  ready (): void
+  /** The connection ended; the next one is on its way. */
+  ended (): void
+  error (error: Error): void
+  /** `late`: by the connection before the present one, which was given up. */
+  message (channel: Buffer, bytes: Buffer, late: boolean): void
+  /** A node of a cluster took channels back. */
+  moved (): void
+}
+
+/**
+ * The connection of a link: the one that is, and the next one whenever it ends. A client of ioredis serves one connection only. Whatever
+ * state it ends in, or hangs in, is left behind with it.
+ */
+export class Connection {
+  readonly #dialer: Dialer
+  readonly #events: ConnectionEvents
+  /** The latest client; `undefined` as `#present` when it ended or was given up, and the next one is not dialled yet. */
+  #client: Redis
+  #present: Redis | undefined
+  #dialledAt = 0
+  #ready = false
+  #timer: NodeJS.Timeout | undefined
+  /** The connection before, which may still deliver what Redis sent before it was given up, and the bytes that had come on it then. */
+  #previous: { readonly client: Redis, readonly received: number } | undefined
+  #closed = false
+
+  /** @throws what ioredis throws about its options */
+  constructor (source: RedisSource, role: 'command' | 'subscribe', events: ConnectionEvents) {
+    this.#dialer = new Dialer(source, role)
+    this.#events = events
+    this.#client = this.#dial()
+  }
+
+  get redis (): Redis {
+    return this.#client
+  }
+
+  get ready (): boolean {
+    return this.#ready
+  }
+
+  /** Bytes that came on the present connection. */
+  get received (): number {
+    return bytesRead(this.#client)
+  }
+
+  /** Whether Redis was asked something on a connection that is not ready yet. */
+  get shakingHands (): boolean {
+    return !this.#ready && this.#present?.status === 'connect'
+  }
+
+  /** So long may Redis be silent while hands are shaken. */
+  get patienceMs (): number {
+    return this.#dialer.patienceMs
+  }
+
+  /**
+   * Gives up the present connection, if there is one, for a new one. With `keep` it stays until it ends or `dropPrevious` is called, for
+   * what it still delivers.
+   */
+  reset (keep = false): void {
+    const client = this.#present
+    if (client === undefined) return
+    if (keep && this.#ready) {
+      this.dropPrevious()
+      this.#previous = { client, received: bytesRead(client) }
+    } else {
+      discard(client)
+    }
+    this.#lose()
+  }
+
+  /** This server is of no use although it answers: whoever named it is asked last from now on. */
+  blame (): void {
+    this.#dialer.failed(0)
+  }
+
+  /**
+   * Resolves when the connection before has delivered all that Redis sent until now, or when nothing comes from it: at once, or within
+   * `silentMs`; after `maxMs` in any case.
+   */
+  async previousDrained (silentMs: number, maxMs: number): Promise<void> {
+    const previous = this.#previous
+    if (previous === undefined) return
+    const { client } = previous
+    const endsAt = performance.now() + maxMs
+    const ping = { settled: false }
+    const settle = (): void => { ping.settled = true }
+    client.ping().then(settle, settle)
+    let { received } = previous
+    while (bytesRead(client) > received && !ping.settled && this.#previous === previous && performance.now() < endsAt) {
+      received = bytesRead(client)
+      await new Promise(resolve => setTimeout(resolve, silentMs))
+    }
+  }
+
+  /** What the connection before delivers is of no use any more. */
+  dropPrevious (): void {
+    if (this.#previous === undefined) return
+    discard(this.#previous.client)
+    this.#previous = undefined
+  }
+
+  /** Called once a second: no state of the client may last for ever without a connection. */
+  check (): void {
+    if (this.#ready || this.#present === undefined) return
+    if (this.#present.status === 'end' || performance.now() - this.#dialledAt > maxDialMs) this.reset()
+  }
+
+  close (): void {
+    this.#closed = true
+    clearTimeout(this.#timer)
+    this.dropPrevious()
+    discard(this.#client)
+    this.#present = undefined
+    this.#ready = false
+  }
+
+  #dial (): Redis {
+    this.#timer = undefined
+    this.#dialledAt = performance.now()
+    const client = this.#client = this.#present = this.#dialer.dial()
+    client.on('connect', () => { if (client === this.#present) this.#events.opened() })
+    client.on('ready', () => {
+      if (client !== this.#present) return
+      this.#ready = true
+      this.#dialer.succeeded()
+      this.#events.ready()
+    })
+    client.on('end', () => {
+      if (client === this.#previous?.client) this.#previous = undefined
+      else if (client === this.#present) this.#lose()
+    })
+    client.on('error', (error: Error) => { if (client === this.#present) this.#events.error(error) })
+    const receive = (channel: Buffer, bytes: Buffer): void => {
+      if (client === this.#present) this.#events.message(channel, bytes, false)
+      else if (client === this.#previous?.client) this.#events.message(channel, bytes, true)
+    }
+    client.on('messageBuffer', receive)
+    client.on('smessageBuffer', receive)
+    client.on('moved', () => { if (client === this.#present) this.#events.moved() })
+    return client
+  }
+
+  #lose (): void {
+    this.#present = undefined
+    if (!this.#ready) this.#dialer.failed(performance.now() - this.#dialledAt)
+    this.#ready = false
+    this.#dialLater()
+    this.#events.ended()
+  }
+
+  #dialLater (): void {
+    this.#timer = setTimeout(() => {
+      try {
+        this.#dial()
+      } catch (error) {
+        // The client that was given is used by others, too: its options may have become such that no duplicate can be made.
+        this.#dialer.failed(0)
+        this.#dialLater()
+        this.#events.error(error as Error)
+      }
+    }, this.#dialer.pauseMs)
+  }
+}
+
+/** Ends a client at once: what is on its way is lost, and nothing it does later concerns anybody. */
+function discard (client: Redis): void {
+  client.disconnect()
+  // Not after a polite good-bye: a hung server would never answer it, and a connection that comes about later would stay.
+  client.stream?.destroy()
+}
+
+function bytesRead ({ stream }: Redis): number {
+  return (stream as { readonly bytesRead?: number } | undefined)?.bytesRead ?? 0
+}

@@ -1,0 +1,129 @@
+/** How many messages make a log a long one: its meta outlives the messages for a week, that of a shorter one for half an hour. */
+const longLog = 16
+export const shortMetaMs = 1_800_000
+const longMetaMs = 604_800_000
+/** How long the larger settings of a process count after its last append (seconds). */
+const settingsHoldS = 86_400
+/** Publishers that appended nothing for so long are forgotten (seconds): no retry of theirs can still be under way. */
+const publisherHoldS = 600
+
+/*
+ * Pieces of Lua that both scripts that append are made of. They are no functions: to make those at each call costs Redis more than what
+ * they do. Each takes and leaves its values in the locals that it names.
+ */
+
+/** The first lines. */
+export const luaHead = 'local call, pack, unpacked, sub = redis.call, struct.pack, struct.unpack, string.sub'
+
+/**
+ * Of the settings that a log is kept with and those of this call the larger ones count.
+ * Takes `mine`, `now`, and of the meta `used` and `earlier`, the smaller settings that somebody had before. Leaves what to keep in `keep`,
+ * `most` (bytes) and `ttl`; `settings` and `smaller`, if the meta has to have these from now on; and `differ` for the reply.
+ */
+export const luaSettle = `
+local keep, most, ttl = unpacked('>I4I6I6', mine)
+if keep < 1 or most < 1 or ttl < 1 then error('settings must not be 0') end
+local settings, smaller, differ = nil, nil, ''
+if not used or #used ~= 22 then
+  settings = mine
+elseif sub(used, 1, 16) == mine then
+  if now - unpacked('>I6', used, 17) >= 60 then settings = mine end
+elseif now - unpacked('>I6', used, 17) > ${settingsHoldS} then
+  settings = mine
+else
+  local k, m, t = unpacked('>I4I6I6', used)
+  if keep >= k and most >= m and ttl >= t then
+    settings = mine
+  else
+    keep, most, ttl, smaller = math.max(keep, k), math.max(most, m), math.max(ttl, t), mine .. pack('>I6', now)
+    local merged = pack('>I4I6I6', keep, most, ttl)
+    if merged ~= sub(used, 1, 16) then settings = merged end
+  end
+end
+-- Somebody would keep less: those with the larger settings learn it, too.
+local other = smaller or earlier
+if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then
+  differ = pack('>I4I6I6', keep, most, ttl) .. sub(other, 1, 16)
+end`
+
+/** Ends the script when the user may not make one of the writes. Takes `permit`, `meta` and `list`. */
+export const luaPermitWrites = `
+permit('HSET', meta, '', '')
+permit('PEXPIRE', meta, 1)
+permit('HGETALL', meta)
+permit('HDEL', meta, '')
+permit('PEXPIRE', list, 1)
+permit('LPOP', list, 1)
+permit('LTRIM', list, 0, -1)
+permit('LRANGE', list, 0, -1)`
+
+/** The right to publish is asked for at each call, the others at the first of a publisher. Redis older than 7.0 cannot tell. */
+export const luaPermit = `
+local permitted = redis.acl_check_cmd
+local function permit (...)
+  if not permitted(...) then error('NOPERM this user may not run ' .. table.concat({...}, ' ', 1, 2)) end
+end`
+
+/**
+ * The writes to one log; the first is one that a full Redis refuses.
+ * Takes `meta` and `list`; `batch`, `count` messages of `added` bytes together, the largest of `widest`, whose last one has `nonce`;
+ * `new`, the epoch of a log that is new; of the meta `offset`, `size` and `largest`; what luaSettle leaves; `publisher`, `last` and
+ * `now`. Leaves the offset of the last message in `offset`.
+ */
+export const luaStore = `
+local length = count == 1 and call('RPUSH', list, batch[1]) or call('RPUSH', list, unpack(batch))
+if new and length > count then
+  call('LTRIM', list, -count, -1)
+  length = count
+end
+offset = offset + count
+if widest > largest then
+  largest = widest
+  call('HSET', meta, 'g', largest)
+end
+local record = pack('>I6I6I6', last, offset, now)
+-- As many messages of the largest size that was seen may fit: then their number is all that has to be limited. Else the size of all is known
+-- from here on.
+if not size and largest * keep <= most then
+  if length > keep then
+    if length == keep + 1 then call('LPOP', list) else call('LTRIM', list, -keep, -1) end
+    length = keep
+  end
+  call('HSET', meta, 's', offset, 'n', nonce, publisher, record)
+else
+  if length > count and added >= most then
+    -- None of the older ones stays: no need to look at them.
+    call('LTRIM', list, -count, -1)
+    length = count
+  end
+  if length == count then
+    size = added
+  elseif size then
+    size = size + added
+  else
+    size = 0
+    for _, message in ipairs(call('LRANGE', list, 0, -1)) do size = size + #message end
+  end
+  -- At least the latest message stays.
+  while length > keep or (size > most and length > 1) do
+    size, length = size - #(call('LPOP', list) or ''), length - 1
+  end
+  call('HSET', meta, 's', offset, 'n', nonce, publisher, record, 'b', size)
+end
+if new then call('HSET', meta, 'e', new) end
+if settings then call('HSET', meta, 'c', settings .. pack('>I6', now)) end
+if smaller then call('HSET', meta, 'd', smaller) end
+call('PEXPIRE', list, ttl)
+-- Without the meta the next message would look like a loss. In a busy log its end is put off now and then; always in one where messages are
+-- rarer than the log's TTL, or where 16 of them may take longer than the meta lasts.
+local metaTtl = ttl + ${shortMetaMs}
+if offset >= ${longLog} then metaTtl = math.max(${longMetaMs}, 2 * ttl) end
+if offset < ${longLog} + count or offset % 16 < count or length == count or 16 * ttl > metaTtl then call('PEXPIRE', meta, metaTtl) end
+if offset % 256 < count then
+  local fields = call('HGETALL', meta)
+  for i = 1, #fields, 2 do
+    if sub(fields[i], 1, 1) == 'p' and #fields[i + 1] == 18 and unpacked('>I6', fields[i + 1], 13) < now - ${publisherHoldS} then
+      call('HDEL', meta, fields[i])
+    end
+  end
+end`

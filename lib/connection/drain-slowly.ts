@@ -1,0 +1,48 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CloseCode } from '../protocol/close-codes.ts'
+import type { LocalConnection } from './connection.ts'
+import { drainConnections } from './drain.ts'
+
+/** Connections are closed this often, or more rarely where there are fewer of them (milliseconds). */
+const stepMs = 100
+
+export interface SlowDrain {
+  /** Milliseconds for the whole of it. */
+  readonly overMs: number
+  /** Milliseconds that each client has to answer. */
+  readonly graceMs: number
+  /** Ends it early: those that are left are for another to close. */
+  readonly signal: AbortSignal
+}
+
+/**
+ * Closes the connections of an instance with 1012, in random order, spread evenly over the time, so that their clients come back to the
+ * others one after another. Resolves when the last one is closed; those that do not answer are terminated, within `overMs`.
+ */
+export async function drainSlowly (connections: Iterable<LocalConnection>, { overMs, graceMs, signal }: SlowDrain): Promise<void> {
+  const waiting = shuffled(connections)
+  const startedAt = performance.now()
+  // Those that are closed last have their time to answer, too.
+  const spreadMs = Math.max(overMs - graceMs, overMs / 2)
+  const steps = Math.min(waiting.length, Math.ceil(spreadMs / stepMs))
+  const closing: Array<Promise<void>> = []
+  for (let step = 0; step < steps; step++) {
+    // Somewhere in its step, so that several instances that are drained together do not close theirs at the same instants.
+    const dueAt = startedAt + (step + Math.random()) * spreadMs / steps
+    if (!await slept(dueAt - performance.now(), signal)) break
+    const batch = waiting.slice(Math.floor(step * waiting.length / steps), Math.floor((step + 1) * waiting.length / steps))
+    const leftMs = Math.max(0, startedAt + overMs - performance.now())
+    closing.push(drainConnections(batch.filter(({ closed }) => !closed), CloseCode.ServiceRestart, Math.min(graceMs, leftMs)))
+  }
+  await Promise.all(closing)
+}
+
+/** Resolves with `false` when the signal came first. */
+async function slept (ms: number, signal: AbortSignal): Promise<boolean> {
+  await sleep(Math.max(0, ms), undefined, { signal }).catch(() => undefined)
+  return !signal.aborted
+}
+
+function shuffled<Item> (items: Iterable<Item>): Item[] {
+  return Array.from(items, item => ({ item, at: Math.random() })).sort((a, b) => a.at - b.at).map(({ item }) => item)
+}

@@ -1,0 +1,39 @@
+import { errorCodes, type ErrorCode } from '../errors.ts'
+import type { ErrorFrame } from '../protocol/frames.ts'
+
+/** What a client is told of an error without a code. */
+const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
+/** What an error may say beside its text. */
+const maxDetailsBytes = 16_384
+
+/**
+ * What a client is told of an error. The codes and texts of errors that are the fault of the server (no status, or 500 and up) may name
+ * hosts, queries or files, so they stay here unless they are this package's own.
+ */
+export function describeError (error: unknown): Pick<ErrorFrame, 'code' | 'message' | 'details'> {
+  const { code, statusCode, message, details, validation } = toObject(error)
+  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
+    // Some libraries put the name of what failed into their codes.
+    const shown = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
+    return { code: shown, message, details: asDetails(details ?? validation) }
+  }
+  const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
+  return { code: known, message: errorCodes[known].text }
+}
+
+/** What JSON keeps of the details. Nothing where JSON has no form of them, or where they are too many. */
+function asDetails (details: unknown): unknown {
+  if (details === undefined || details === null) return undefined
+  try {
+    const text = JSON.stringify(details) as string | undefined
+    return text === undefined || Buffer.byteLength(text) > maxDetailsBytes ? undefined : JSON.parse(text)
+  } catch {
+    return undefined // a circle, or a BigInt: the code and the message have to do
+  }
+}
+
+type ErrorFields = Readonly<Partial<Record<'code' | 'statusCode' | 'message' | 'details' | 'validation', unknown>>>
+
+function toObject (value: unknown): ErrorFields {
+  return typeof value === 'object' && value !== null ? value : {}
+}

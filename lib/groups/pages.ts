@@ -1,0 +1,31 @@
+import { WebsocketGroupsError } from '../errors.ts'
+import type { PageOptions } from '../types.ts'
+
+const defaultLimit = 1_000
+const maxLimit = 10_000
+
+export interface Page<Item> { readonly items: readonly Item[], readonly cursor: string | undefined }
+
+/**
+ * One page of a list that is read as a whole each time: what comes after the item that the page before ended with, in the order of the
+ * keys. Items that come or go meanwhile move nothing else.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+ */
+export function pageOf<Item> (
+  all: Iterable<Item>, keyOf: (item: Item) => string, { cursor, limit = defaultLimit }: PageOptions
+): Page<Item> {
+  if (!Number.isInteger(limit) || limit < 1 || limit > maxLimit) {
+    throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be an integer from 1 to ${maxLimit}, got ${String(limit)}`)
+  }
+  const after = cursor === undefined ? '' : parseCursor(cursor)
+  const rest = Array.from(all, item => [keyOf(item), item] as const).filter(([key]) => key > after)
+  rest.sort(([a], [b]) => a < b ? -1 : 1)
+  const items = rest.slice(0, limit)
+  const last = rest.length > limit ? items.at(-1) : undefined
+  return { items: items.map(([, item]) => item), cursor: last === undefined ? undefined : Buffer.from(last[0]).toString('base64url') }
+}
+
+function parseCursor (cursor: unknown): string {
+  if (typeof cursor === 'string' && /^[\w-]+$/.test(cursor)) return Buffer.from(cursor, 'base64url').toString()
+  throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'cursor must be that of an earlier page')
+}

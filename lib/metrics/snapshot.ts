@@ -1,0 +1,72 @@
+import type { Metrics } from '../metrics.ts'
+import type { Stats } from '../types.ts'
+import { catalogue, type Entry } from './catalogue.ts'
+import type { Histogram } from './histogram.ts'
+import type { HistogramMetric, Metric, MetricLabels, MetricsSnapshot, NumberMetric } from './types.ts'
+
+type Numbers = Omit<NumberMetric, 'values'> & { readonly values: Array<NumberMetric['values'][number]> }
+
+/** The metrics of an instance as they are now. `stats` is what `registry.stats()` returns: a backplane of the user's own adds to it. */
+export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes }: Metrics): MetricsSnapshot {
+  const numbers: Record<string, Numbers> = {}
+  const add = ({ name, type, help, unit, labels = {} }: Entry, value: number): void => {
+    const metric = numbers[name] ??= { type, help, ...(unit === undefined ? {} : { unit }), values: [] }
+    metric.values.push({ labels, value })
+  }
+
+  // Before the first connection, too: whoever asks for the names early gets them all.
+  for (const { name, type, help, unit } of [closed, routeMessages, routeBytes]) {
+    numbers[name] = { type, help, ...(unit === undefined ? {} : { unit }), values: [] }
+  }
+  let refusedByLimits = 0
+  for (const [stat, value] of Object.entries(stats)) {
+    const entry = catalogue[stat]
+    if (stat.startsWith('refused')) refusedByLimits += value
+    if (entry !== undefined) add(entry, value * (entry.factor ?? 1))
+    else if (stat !== 'upgradesRefused' && stat !== 'connectionsClosed') add({ ...otherStat, labels: { stat } }, value)
+  }
+  if (catalogue.refusedBlocked !== undefined) {
+    add({ ...catalogue.refusedBlocked, labels: { reason: 'not_ready' } }, (stats.upgradesRefused ?? 0) - refusedByLimits)
+  }
+  for (const [code, count] of closeCodes.entries()) add({ ...closed, labels: { code } }, count)
+  for (const [route, { messagesIn, bytesIn, messagesOut, bytesOut }] of traffic.routes()) {
+    for (const [direction, messages, bytes] of [['in', messagesIn, bytesIn], ['out', messagesOut, bytesOut]] as const) {
+      add({ ...routeMessages, labels: { route, direction } }, messages)
+      add({ ...routeBytes, labels: { route, direction } }, bytes)
+    }
+  }
+
+  const handled = stats.messagesReceived ?? 0
+  return {
+    ...numbers,
+    publish_to_delivery_seconds: histogramOf(
+      timings.delivery, 'From the call that published a message to the hand-over to sockets here, by the clocks of both instances.'
+    ),
+    join_duration_seconds: histogramOf(timings.join, 'How long joins took that succeeded.'),
+    on_message_duration_seconds: histogramOf(timings.onMessage, 'How long onMessage took.'),
+    // Most messages do not wait, and are not worth a record of their own.
+    queue_wait_seconds: histogramOf(
+      timings.queueWait, 'How long messages and requests waited for the callbacks before them.', Math.max(0, handled - timings.queueWait.count)
+    )
+  } satisfies Record<string, Metric>
+}
+
+function histogramOf (histogram: Histogram, help: string, more = 0, labels: MetricLabels = {}): HistogramMetric {
+  return {
+    type: 'histogram',
+    help,
+    unit: 'seconds',
+    buckets: histogram.bounds,
+    values: [{ labels, ...histogram.cumulative(more), sum: histogram.sum }]
+  }
+}
+
+const closed: Entry = { name: 'connections_closed_total', type: 'counter', help: 'Connections that closed, by close code.' }
+const routeMessages: Entry = { name: 'route_messages_total', type: 'counter', help: 'Messages of clients and to clients, by route.' }
+const routeBytes: Entry = {
+  name: 'route_bytes_total',
+  type: 'counter',
+  unit: 'bytes',
+  help: 'Bytes of clients\' messages (in), and bytes written to sockets (out), by route.'
+}
+const otherStat: Entry = { name: 'other_stat', type: 'gauge', help: 'Numbers of registry.stats() that this release does not know.' }

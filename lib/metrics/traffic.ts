@@ -1,0 +1,42 @@
+/** Routes that are told apart; a service has fewer. The traffic of all others is counted as one. */
+const maxRoutes = 200
+const otherRoutes = 'other'
+
+/** What the connections of one route sent and got. */
+export class RouteTraffic {
+  messagesIn = 0
+  /** Of messages, decompressed; without the frames around them. */
+  bytesIn = 0
+  messagesOut = 0
+  /** As written to sockets: with frames, and compressed where a client wants that. */
+  bytesOut = 0
+
+  received (bytes: number): void {
+    this.messagesIn++
+    this.bytesIn += bytes
+  }
+
+  written (messages: number, bytes: number): void {
+    this.messagesOut += messages
+    this.bytesOut += bytes
+  }
+}
+
+/** The traffic of an instance by route, as the routes were written: `/ws/:room`. */
+export class Traffic {
+  readonly #routes = new Map<string, RouteTraffic>()
+
+  /** The same object for the same route. */
+  of (route: string): RouteTraffic {
+    const known = this.#routes.get(route)
+    if (known !== undefined) return known
+    if (this.#routes.size >= maxRoutes && route !== otherRoutes) return this.of(otherRoutes)
+    const traffic = new RouteTraffic()
+    this.#routes.set(route, traffic)
+    return traffic
+  }
+
+  routes (): Iterable<[string, RouteTraffic]> {
+    return this.#routes
+  }
+}

@@ -1,0 +1,185 @@
+import type { MetricsSnapshot } from './metrics/types.ts'
+import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList } from './connection-types.ts'
+import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './protocol/logs.ts'
+
+export interface BroadcastOptions {
+  /**
+   * Connections, or their ids, that do not get the message, wherever they are. A framed client does not get it later either, when it
+   * comes back as another connection. Pass the connection object, not its id: only the instance that holds a connection knows the session
+   * behind its id.
+   */
+  readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string> | undefined
+  /**
+   * `true` sends the message at most once, without the group's log, and not to clients that read too slowly (`slowBufferedBytes`): typing
+   * indicators, say.
+   */
+  readonly volatile?: boolean | undefined
+  /**
+   * As `volatile`, but a client that reads too slowly gets the latest message of each key once it can read again: cursors, prices. At most
+   * 255 bytes.
+   */
+  readonly conflationKey?: string | undefined
+  /** A second broadcast to the group with this key, within five minutes, does nothing, so that the caller may retry. At most 255 bytes. */
+  readonly idempotencyKey?: string | undefined
+}
+
+export interface BroadcastResult {
+  readonly scope: Scope
+  /** How many connections of this instance the message is for. */
+  readonly localRecipients: number
+  /** How many of these are slow: more than `slowBufferedBytes` wait for each. Missing when none is. */
+  readonly slowRecipients?: number | undefined
+  /** How many instances took the message, this one included. Missing when the backplane cannot tell. */
+  readonly instances?: number | undefined
+  /** Where the message stands in the group's log. For several groups, see `positions`. */
+  readonly position?: string | undefined
+  /** By group, for a message to several groups. */
+  readonly positions?: Readonly<Record<string, string>> | undefined
+  /** `true` when the message waited for the backplane to come back (policy `queue`). */
+  readonly queued?: boolean | undefined
+  /** `true` when there already was a broadcast with this idempotency key; `position` is the position of that one. */
+  readonly duplicate?: boolean | undefined
+}
+
+export interface CloseOptions {
+  /**
+   * After 1000 the client of this package stays closed, and the others are told at once that it left. After 1012 or 1013 it comes back.
+   * @default 1000
+   */
+  readonly code?: number | undefined
+  readonly reason?: string | undefined
+}
+
+export interface ReadOptions {
+  /** Refuses a remembered answer that is older than this, in milliseconds. @default Infinity */
+  readonly maxAgeMs?: number | undefined
+}
+
+/** Who is kept out: a user, by the option `userId`, or one token of the user, by the option `tokenId`. */
+export type BlockTarget = { readonly userId: string } | { readonly tokenId: string }
+
+export interface BlockOptions {
+  /** For how long, in milliseconds: up to 2,592,000,000 (30 days). A token needs no longer than it is valid. */
+  readonly forMs: number
+}
+
+/** Groups across all instances; decorated as `app.registry`. */
+export interface Registry {
+  /** Drawn at boot. The id of every connection of this instance starts with it. */
+  readonly instanceId: string
+
+  /**
+   * Adds the connection to the group. Resolves when every broadcast sent from now on, by any instance, will arrive. Idempotent.
+   * Name a connection of another instance by its id: the call resolves when that instance has done the work.
+   * After a rejection the connection is not in the group.
+   * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_CONNECTION_GONE, WSG_TOO_MANY_GROUPS, WSG_MEMBER_INFO_TOO_LARGE,
+   * WSG_POSITION_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
+  /** Takes the connection out of the group. Resolves with whether it was a member. */
+  leave (connection: AnyConnection | string, group: string): Promise<boolean>
+  /** Takes the connection out of all its groups. Resolves with how many it left. */
+  leaveAll (connection: AnyConnection | string): Promise<number>
+  /** The groups that the connection is in. @throws {WebsocketGroupsError} WSG_CONNECTION_GONE */
+  groups (connection: AnyConnection | string): Promise<readonly string[]>
+
+  /**
+   * Sends to every member of the group, on every instance, in the same order for all. To several groups, each connection gets the message
+   * once. Resolves when the group's log has the message, if it has a log.
+   * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_DATA_INVALID, WSG_IDEMPOTENCY_INVALID, WSG_CONFLATION_KEY_INVALID,
+   * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (it may have been sent), WSG_QUEUE_FULL
+   */
+  broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
+  /** Sends to every connection of every instance. */
+  broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
+  /** Sends to every connection of a user, on every instance. @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */
+  sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
+  /** Sends to one connection, wherever it is. Resolves with whether its instance handed the data to the socket: `false` when it is gone. */
+  sendTo (connectionId: string, data: Data): Promise<boolean>
+  /** Closes one connection, or all connections of a user, wherever they are. Resolves with how many were closed. */
+  disconnect (target: AnyConnection | string | { readonly userId: string }, options?: CloseOptions): Promise<number>
+
+  /**
+   * Keeps a user or a token out for so many milliseconds: closes the connections on every instance with 4403, and refuses upgrades and
+   * fresh tokens with WSG_BLOCKED (403) until then. Resolves with how many connections were closed. A block again replaces the first one.
+   * Connections of this instance are closed also when it rejects.
+   * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID, WSG_BLOCKLIST_FULL (10,000), WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  block (target: BlockTarget, options: BlockOptions): Promise<number>
+  /**
+   * Ends a block before its time.
+   * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  unblock (target: BlockTarget): Promise<void>
+
+  /** The connection of this instance with that id. */
+  get (connectionId: string): Connection | undefined
+  /** The connections of this instance. */
+  all (): Connection[]
+  /** The connections of this instance for which `predicate` is true. */
+  filter (predicate: (connection: Connection) => boolean): Connection[]
+  /** How many connections this instance holds. */
+  count (): number
+
+  /** How many members the group has in the whole cluster. O(1). */
+  groupCount (group: string, options?: ReadOptions): Promise<number>
+  /**
+   * The people in the group, in the whole cluster: one entry for each user with all connections, and for each session without a user id.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for a limit or a cursor that is none
+   */
+  presence (group: string, options?: ReadOptions & PageOptions): Promise<PresenceList>
+  /** The connections in the group, in the whole cluster. */
+  members (group: string, options?: ReadOptions): Promise<MemberList>
+
+  /** What was broadcast to a group, as far as its log reaches. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
+  history (group: string, options?: HistoryOptions): Promise<History>
+
+  /**
+   * Before the application is closed: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes those
+   * there are one after another within so many milliseconds, so that their clients do not all come back at once. Framed clients are told
+   * when to come back, all are closed with 1012, and those that do not answer within `closeGraceMs` are terminated. Resolves when all are
+   * closed. There is no way back: call `app.close()` next. That ends a drain early, and a second call joins the first.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+   */
+  drain (options: { readonly overMs: number }): Promise<void>
+
+  /** Whether all is well, and if not, what is wrong. */
+  health (): Health
+  /** Counters since boot, and gauges: a plain object, cheap enough for every scrape. */
+  stats (): Stats
+  /** The same, and histograms, close codes and traffic by route, as metrics with their kind, help and unit. */
+  metrics (): MetricsSnapshot
+}
+
+/** Broadcasts from a process that holds no sockets. Made by `createPublisher`. */
+export interface Publisher extends AsyncDisposable {
+  broadcastToGroup: Registry['broadcastToGroup']
+  broadcastToAll: Registry['broadcastToAll']
+  sendToUser: Registry['sendToUser']
+  groupCount (group: string): Promise<number>
+  members (group: string): Promise<readonly Member[]>
+  /** Closes the connection to Redis. Await your calls first: one that still waits is rejected. */
+  close (): Promise<void>
+}
+
+export type BackplaneState = 'up' | 'degraded' | 'down'
+
+export interface Health {
+  /**
+   * `up`: all is well. `degraded`: parts of the backplane are out or not yet repaired. `down`: this instance stands alone. `closing`: the
+   * instance is shutting down.
+   */
+  readonly status: BackplaneState | 'closing'
+  /** Since when the status is that, in milliseconds since 1970. */
+  readonly since: number
+  /** Whether this instance takes new connections now, by the policy `outage.upgrade`. */
+  readonly ready: boolean
+  readonly instanceId: string
+  /** The name of the backplane: 'redis', 'memory' or that of your own. */
+  readonly backplane: string
+  /** What is wrong, one sentence each. Empty when all is well. */
+  readonly problems: readonly string[]
+}
+
+/** Numbers by name; counters never go down. */
+export type Stats = Readonly<Record<string, number>>

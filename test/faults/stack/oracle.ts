@@ -1,0 +1,433 @@
+import type { GapReason, ServerFrame } from '../../../lib/protocol/frames.ts'
+
+export interface Place { readonly epoch: string, readonly offset: number, readonly nonce: number }
+
+/** What one connection was told, in order. */
+export interface Heard {
+  readonly client: string
+  readonly framed: boolean
+  readonly events: Event[]
+  /** It was open, and its groups were as they should be, when the test ended. */
+  live: boolean
+}
+
+type Event =
+  | { readonly kind: 'message', readonly at: number, readonly id: string, readonly group?: string | undefined, readonly place?: Place | undefined }
+  | { readonly kind: 'position', readonly at: number, readonly group: string, readonly place: Place }
+  /** In the group from here on; of a raw connection `whole` says that the whole cluster knew. */
+  | { readonly kind: 'joined', readonly at: number, readonly group: string, readonly whole: boolean }
+  | { readonly kind: 'gap', readonly at: number, readonly group: string }
+
+interface Sent {
+  readonly to: readonly string[]
+  readonly at: number
+  ackedAt?: number
+  refused?: string
+}
+
+/** A framed client, through all of its connections. */
+export class Session {
+  readonly cursors = new Map<string, Place | undefined>()
+  /** Groups that the present connection was told to be in. */
+  readonly joined = new Set<string>()
+  readonly got = new Set<string>()
+  readonly lostData = new Map<string, number>()
+  /** The latest of what it was told, for reports. */
+  readonly trace: string[] = []
+
+  readonly name: string
+  constructor (name: string) { this.name = name }
+}
+
+const logStart: Place = { epoch: '', offset: 0, nonce: 0 }
+/** The default log. */
+const kept = 1_000
+/** A connection may be catching up for so long after a message of its first live ones. */
+const catchUpMs = 1_000
+
+export function toPlace (position: string): Place {
+  const bytes = Buffer.from(position, 'base64url')
+  const epoch = bytes.toString('hex', 0, 8)
+  return /^0+$/.test(epoch) ? logStart : { epoch, offset: bytes.readUIntBE(8, 6), nonce: bytes.readUInt32BE(14) }
+}
+
+/** Sees what every client sends and gets, and knows how often Redis was made to lose its data. */
+export class Oracle {
+  readonly totals = {
+    published: 0,
+    stored: 0,
+    refused: 0,
+    unknown: 0,
+    severalGroups: 0,
+    delivered: 0,
+    connections: 0,
+    lostSilently: 0,
+    doubled: 0,
+    reordered: 0,
+    falseGaps: 0,
+    refusedButStored: 0
+  }
+
+  readonly gaps: Record<GapReason, number> = { epoch: 0, rewound: 0, trimmed: 0, unavailable: 0 }
+  readonly violations: string[] = []
+  /** What the clients that something is wrong with were told just before. */
+  readonly traces: string[] = []
+  readonly #sent = new Map<string, Sent>()
+  /** Group, epoch, offset -> what stands there. Epochs are in the order in which they were seen. */
+  readonly #logs = new Map<string, Map<string, Array<{ nonce: number, id?: string } | undefined>>>()
+  /** Group and message -> where it stands. */
+  readonly #where = new Map<string, Place>()
+  readonly #heard: Heard[] = []
+  #losses = 0
+
+  violate (kind: 'lostSilently' | 'doubled' | 'reordered' | 'falseGaps' | 'refusedButStored', what: string): void {
+    this.totals[kind]++
+    this.violations.push(`${kind}: ${what}`)
+  }
+
+  /** Redis is about to lose what it holds. */
+  dataLost (): void {
+    this.#losses++
+  }
+
+  sent (id: string, to: readonly string[]): void {
+    this.totals.published++
+    if (to.length > 1) this.totals.severalGroups++
+    this.#sent.set(id, { to, at: performance.now() })
+  }
+
+  acked (id: string, position: string | undefined): void {
+    const sent = this.#sent.get(id)
+    if (sent === undefined) return
+    this.totals.stored++
+    sent.ackedAt = performance.now()
+    const [group] = sent.to
+    if (position !== undefined && sent.to.length === 1 && group !== undefined) this.#stands(group, toPlace(position), id)
+  }
+
+  failed (id: string, code: string): void {
+    const sent = this.#sent.get(id)
+    if (sent === undefined) return
+    if (['WSG_TIMEOUT', 'UNKNOWN_OUTCOME', 'CLOSED'].includes(code)) {
+      this.totals.unknown++
+    } else {
+      this.totals.refused++
+      sent.refused = code
+      if (!['WSG_BACKPLANE_UNAVAILABLE', 'WSG_QUEUE_FULL', 'QUEUE_FULL'].includes(code)) this.violations.push(`${id} failed with ${code}`)
+    }
+  }
+
+  connected (client: string, framed: boolean): Heard {
+    this.totals.connections++
+    const heard: Heard = { client, framed, events: [], live: false }
+    this.#heard.push(heard)
+    return heard
+  }
+
+  /** A frame for a client of the framed protocol. */
+  frame (session: Session, heard: Heard, frame: ServerFrame): void {
+    const at = performance.now()
+    if (frame.type !== 'presence' && frame.type !== 'members' && frame.type !== 'ack') {
+      session.trace.push(`${Math.round(at)} ${describe(frame)}`)
+      if (session.trace.length > 40) session.trace.shift()
+    }
+    switch (frame.type) {
+      case 'welcome':
+        session.joined.clear()
+        return
+      case 'joined': {
+        const { group, recovered, reason, position } = frame
+        const before = session.cursors.get(group)
+        const again = session.joined.has(group)
+        session.joined.add(group)
+        const place = position === undefined ? undefined : toPlace(position)
+        heard.events.push({ kind: 'joined', at, group, whole: true })
+        if (again) return
+        if (recovered === false || (before !== undefined && recovered === undefined)) {
+          this.#gap(session, heard, group, reason ?? 'unavailable', place)
+        } else if (before !== undefined && (place === undefined || key(place) !== key(before))) {
+          this.violate('lostSilently', `${session.name} was at ${group} ${key(before)} and is told to go on from ${key(place)}`)
+        }
+        session.cursors.set(group, place)
+        return
+      }
+      case 'left':
+        session.joined.delete(frame.group)
+        session.cursors.delete(frame.group)
+        return
+      case 'gap':
+        this.#gap(session, heard, frame.group, frame.reason, toPlace(frame.position))
+        return
+      case 'position':
+        this.#step(session, frame.group, toPlace(frame.position), undefined)
+        heard.events.push({ kind: 'position', at, group: frame.group, place: toPlace(frame.position) })
+        return
+      case 'message': {
+        const { id } = JSON.parse(frame.data) as { readonly id: string }
+        this.totals.delivered++
+        const { group, position } = frame
+        if (group === undefined || position === undefined) {
+          this.violations.push(`${session.name} got ${id} without a group or a position`)
+          return
+        }
+        const place = toPlace(position)
+        this.#step(session, group, place, id)
+        heard.events.push({ kind: 'message', at, id, group, place })
+      }
+    }
+  }
+
+  /** The handler of a framed client was called. */
+  handled (session: Session, id: string): void {
+    if (session.got.has(id)) {
+      this.violate('doubled', `${session.name} got ${id} twice`)
+      this.traces.push(`${session.name} got ${id} twice: ${session.trace.join('\n')}`)
+    }
+    session.got.add(id)
+  }
+
+  /** What a client without a protocol got. */
+  raw (heard: Heard, groups: readonly string[], text: string): string | undefined {
+    const at = performance.now()
+    const message = JSON.parse(text) as { readonly id: string, readonly in?: string, readonly gap?: string, readonly reason?: GapReason }
+    if (message.in !== undefined) {
+      for (const group of groups) heard.events.push({ kind: 'joined', at, group, whole: message.in === 'cluster' })
+      return message.id
+    }
+    if (message.gap !== undefined) {
+      this.gaps[message.reason ?? 'unavailable']++
+      heard.events.push({ kind: 'gap', at, group: message.gap })
+      return undefined
+    }
+    this.totals.delivered++
+    heard.events.push({ kind: 'message', at, id: message.id })
+    return undefined
+  }
+
+  /** Where the group's log ends, as far as anybody was told; `undefined` when nothing was stored. */
+  end (group: string): Place | undefined {
+    const last = [...this.#logs.get(group) ?? []].at(-1)
+    if (last === undefined) return undefined
+    const [epoch, entries] = last
+    return { epoch, offset: entries.length - 1, nonce: entries.at(-1)?.nonce ?? 0 }
+  }
+
+  /** What was lost, doubled or out of order, as far as only the whole shows it. */
+  finish (sessions: readonly Session[]): void {
+    for (const session of sessions) {
+      for (const group of session.joined) {
+        const [at, end] = [session.cursors.get(group), this.end(group)]
+        if (end !== undefined && key(at) !== key(end)) this.violate('lostSilently', `${session.name} ends at ${group} ${key(at)}, not at ${key(end)}`)
+      }
+    }
+    for (const [id, { refused, to }] of this.#sent) {
+      if (refused !== undefined && to.some(group => this.#where.has(`${group} ${id}`))) this.violate('refusedButStored', `${id} ${refused}`)
+    }
+    for (const [group, epochs] of this.#logs) for (const entries of epochs.values()) this.#assertInTime(group, entries)
+    this.#assertSameOrder()
+    for (const heard of this.#heard) {
+      if (heard.framed) this.#assertOnePlace(heard)
+      else this.#assertWhole(heard)
+    }
+  }
+
+  #step (session: Session, group: string, place: Place, id: string | undefined): void {
+    this.#stands(group, place, id)
+    const before = session.cursors.get(group)
+    session.cursors.set(group, place)
+    if (before === undefined) return
+    const what = `${session.name} got ${group} ${key(place)} ${id ?? ''} after ${key(before)}`
+    if (place.offset !== before.offset + 1) this.traces.push(`${what}: ${session.trace.join('\n')}`)
+    if (before.epoch !== '' && before.epoch !== place.epoch) this.violate('lostSilently', what)
+    else if (place.offset > before.offset + 1) this.violate('lostSilently', what)
+    else if (place.offset <= before.offset) this.violate('reordered', what)
+  }
+
+  #gap (session: Session, heard: Heard, group: string, reason: GapReason, place: Place | undefined): void {
+    this.gaps[reason]++
+    heard.events.push({ kind: 'gap', at: performance.now(), group })
+    const before = session.cursors.get(group)
+    session.cursors.set(group, place)
+    const what = `${session.name} is told of ${reason} in ${group} from ${key(before)} to ${key(place)}`
+    if (reason === 'epoch') {
+      const told = (session.lostData.get(group) ?? 0) + 1
+      session.lostData.set(group, told)
+      if (told > this.#losses) this.violate('falseGaps', `${what}: the data was lost ${this.#losses} times`)
+    }
+    if (reason === 'rewound') this.violate('falseGaps', what)
+    if (reason === 'trimmed' && before !== undefined && place !== undefined && place.offset - before.offset < kept / 2) {
+      this.violate('falseGaps', what)
+    }
+  }
+
+  #stands (group: string, place: Place, id: string | undefined): void {
+    if (place.epoch === '') return
+    let epochs = this.#logs.get(group)
+    if (epochs === undefined) this.#logs.set(group, epochs = new Map())
+    let entries = epochs.get(place.epoch)
+    if (entries === undefined) epochs.set(place.epoch, entries = [])
+    const entry = entries[place.offset] ??= { nonce: place.nonce }
+    if (entry.nonce !== place.nonce) this.violate('reordered', `${group} ${key(place)} has two nonces`)
+    if (id === undefined) return
+    if (entry.id !== undefined && entry.id !== id) this.violate('reordered', `${group} ${key(place)} is ${entry.id} for some and ${id} for others`)
+    entry.id = id
+    const known = this.#where.get(`${group} ${id}`)
+    if (known !== undefined && known.epoch === place.epoch && known.offset !== place.offset) {
+      this.violate('doubled', `${id} stands in ${group} at ${key(known)} and ${key(place)}`)
+    }
+    this.#where.set(`${group} ${id}`, place)
+  }
+
+  /** What was acknowledged before another message was sent comes before it. */
+  #assertInTime (group: string, entries: ReadonlyArray<{ readonly id?: string } | undefined>): void {
+    let latest = 0
+    let of = ''
+    for (const entry of entries) {
+      const sent = entry?.id === undefined ? undefined : this.#sent.get(entry.id)
+      if (entry?.id === undefined || sent === undefined) continue
+      if (sent.ackedAt !== undefined && sent.ackedAt < latest) {
+        this.violate('reordered', `${entry.id} was acknowledged before ${of} was sent, and comes after it in ${group}`)
+      }
+      if (sent.at > latest) [latest, of] = [sent.at, entry.id]
+    }
+  }
+
+  /** Messages to several groups are in the same order in each of them. */
+  #assertSameOrder (): void {
+    const pairs = new Map<string, Array<readonly [Place, Place, string]>>()
+    for (const [id, { to }] of this.#sent) {
+      for (const a of to) {
+        for (const b of to) {
+          const [inA, inB] = [this.#where.get(`${a} ${id}`), this.#where.get(`${b} ${id}`)]
+          if (a >= b || inA === undefined || inB === undefined) continue
+          const name = `${a} ${b} ${inA.epoch} ${inB.epoch}`
+          const list = pairs.get(name)
+          if (list === undefined) pairs.set(name, [[inA, inB, id]])
+          else list.push([inA, inB, id])
+        }
+      }
+    }
+    for (const [name, list] of pairs) {
+      list.sort(([a], [b]) => a.offset - b.offset)
+      for (const [index, [, place, id]] of list.entries()) {
+        const [, before, other] = list[index - 1] ?? []
+        if (before !== undefined && before.offset > place.offset) this.violate('reordered', `${other} and ${id} differ in their order in ${name}`)
+      }
+    }
+  }
+
+  /** A member of several groups gets a message to them where it stands in each: live, nothing of another group comes between its copies. */
+  #assertOnePlace ({ client, events }: Heard): void {
+    const strictFrom = this.#inStepAt(events)
+    if (strictFrom === undefined) return
+    const latest = new Map<string, number>()
+    const gotAt = new Map<string, number>()
+    for (const [index, event] of events.entries()) {
+      if (event.kind === 'message') gotAt.set(event.id, index)
+      if (event.kind === 'position') {
+        const id = this.#logs.get(event.group)?.get(event.place.epoch)?.[event.place.offset]?.id
+        const sent = id === undefined ? undefined : this.#sent.get(id)
+        const copy = id === undefined ? undefined : gotAt.get(id)
+        const last = latest.get(event.group) ?? -1
+        if (sent !== undefined && copy !== undefined && sent.at > strictFrom && last > copy) {
+          this.violate('reordered', `${client} got ${id} before what comes before it in ${event.group}`)
+        }
+      }
+      if (event.kind !== 'gap' && event.kind !== 'joined' && event.group !== undefined) latest.set(event.group, index)
+    }
+  }
+
+  /** When all groups of the connection were in step with their logs: each had given it a message that was sent after it joined. */
+  #inStepAt (events: readonly Event[]): number | undefined {
+    const joinedAt = new Map<string, number>()
+    const inStep = new Set<string>()
+    let at = 0
+    for (const event of events) {
+      if (event.kind === 'joined') {
+        joinedAt.set(event.group, event.at)
+        inStep.delete(event.group)
+      } else if (event.kind === 'message' && event.group !== undefined && !inStep.has(event.group)) {
+        if ((this.#sent.get(event.id)?.at ?? 0) < (joinedAt.get(event.group) ?? Infinity)) continue
+        inStep.add(event.group)
+        at = Math.max(at, event.at + catchUpMs)
+      }
+    }
+    return inStep.size > 0 && inStep.size === joinedAt.size ? at : undefined
+  }
+
+  /** A raw connection got everything from its first message of each group to the last, in order, but for what it was told of. */
+  #assertWhole ({ client, events, live }: Heard): void {
+    const got = new Set<string>()
+    for (const event of events) {
+      if (event.kind !== 'message') continue
+      if (got.has(event.id)) this.violate('doubled', `${client} got ${event.id} twice`)
+      got.add(event.id)
+    }
+    const known = this.violations.length
+    for (const joined of events) {
+      if (joined.kind !== 'joined') continue
+      this.#assertWholeIn(joined.group, joined.whole ? joined.at : Infinity, client, events, got, live)
+    }
+    if (this.violations.length > known) this.traces.push(`${client} was told\n${events.map(event => this.#describe(event)).join('\n')}`)
+  }
+
+  #assertWholeIn (group: string, since: number, client: string, events: readonly Event[], got: ReadonlySet<string>, live: boolean): void {
+    let before: Place | undefined
+    // What comes before is of other groups that the connection joined sooner.
+    const from = events.findIndex(event => event.kind === 'joined' && event.group === group)
+    let gaps = events.filter(event => event.kind === 'gap' && event.group === group).length
+    for (const event of events.slice(from)) {
+      if (event.kind === 'gap' && event.group === group) gaps--
+      const place = event.kind === 'message' ? this.#where.get(`${group} ${event.id}`) : undefined
+      if (event.kind !== 'message' || place === undefined) continue
+      const what = `${client} got ${event.id} at ${group} ${key(place)} after ${key(before)}`
+      if (before === undefined) {
+        const isOwed = (id: string): boolean => (this.#sent.get(id)?.at ?? 0) > since
+        this.#assertMissed(group, place.epoch, 0, place.offset, isOwed, got, gaps, `${what}, the first`)
+      } else if (before.epoch !== place.epoch) {
+        // All gaps of the group count that are told from the loss on: the route hears of them after what was on its way.
+        if (events.every(({ kind, group: other }) => kind !== 'gap' || other !== group)) this.violate('lostSilently', what)
+      } else if (place.offset <= before.offset) {
+        this.violate('reordered', what)
+      } else {
+        this.#assertMissed(group, place.epoch, before.offset, place.offset, () => true, got, gaps, what)
+      }
+      before = place
+    }
+    const end = this.end(group)
+    if (!live || end === undefined || before === undefined || before.epoch !== end.epoch) return
+    this.#assertMissed(group, end.epoch, before.offset, end.offset + 1, () => true, got, gaps, `${client} ends at ${key(before)}`)
+  }
+
+  #describe (event: Event): string {
+    const at = Math.round(event.at)
+    if (event.kind !== 'message') return `${at} ${event.kind} ${event.group}`
+    const places = (this.#sent.get(event.id)?.to ?? []).map(group => `${group} ${this.#where.get(`${group} ${event.id}`)?.offset ?? '?'}`)
+    return `${at} ${event.id} ${places.join(', ')}`
+  }
+
+  /** Everything between two offsets was got, or a gap is told later. */
+  #assertMissed (
+    group: string, epoch: string, from: number, to: number, isOwed: (id: string) => boolean, got: ReadonlySet<string>, gaps: number,
+    what: string
+  ): void {
+    const entries = this.#logs.get(group)?.get(epoch)
+    for (let offset = from + 1; offset < to; offset++) {
+      const id = entries?.[offset]?.id
+      if (id === undefined || got.has(id) || !isOwed(id) || gaps > 0) continue
+      this.violate('lostSilently', `${what}, and never ${id} at ${group} ${offset}, which was sent at ${Math.round(this.#sent.get(id)?.at ?? 0)}`)
+    }
+  }
+}
+
+/** One frame in a few words. */
+function describe (frame: ServerFrame): string {
+  const { type, group, position, data, reason, recovered } = frame as Partial<Record<string, unknown>>
+  const id = typeof data === 'string' ? (JSON.parse(data) as { id: string }).id : ''
+  const parts = [type, group, typeof position === 'string' ? key(toPlace(position)) : '', id, reason, recovered]
+  return parts.filter(part => part !== undefined && part !== '').join(' ')
+}
+
+function key (place: Place | undefined): string {
+  return place === undefined ? 'nowhere' : `${place.epoch || 'the beginning'} ${place.offset}`
+}

@@ -1,0 +1,114 @@
+import t from 'tap'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { onEveryCluster } from '../helpers/app.ts'
+import { forkProgram } from '../helpers/child.ts'
+import { connect, upgradeStatus } from '../helpers/client.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { serve } from '../helpers/service.ts'
+import { openFramed } from '../features/framed/framed-client.ts'
+import { until } from '../helpers/until.ts'
+import groupsHealth from '../../lib/operations/health.ts'
+import { memoryCluster } from '../../plugin.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+onEveryCluster(t, redis, 'a drain closes connections one after another, while those that are left go on', async (t, cluster) => {
+  const [a, b] = [await cluster.start({ routes: app => { void app.register(groupsHealth) } }), await cluster.start()]
+  const witness = await b.enter('room')
+  const clients = await Promise.all(Array.from({ length: 40 }, async () => await a.enter('room')))
+  const closedAt: number[] = []
+  const startedAt = performance.now()
+  for (const { client } of clients) void client.closed.then(() => closedAt.push(performance.now() - startedAt))
+
+  const overMs = 2_000
+  const drained = a.registry.drain({ overMs })
+  t.equal(a.registry.count(), 40, 'nobody is closed at once')
+  t.match(a.registry.health(), { ready: false, status: 'closing' })
+  t.equal((await a.app.inject('/readyz')).statusCode, 503)
+  t.equal((await upgradeStatus(`${a.url}/ws`)).statusCode, 503)
+  t.equal(a.registry.drain({ overMs }) instanceof Promise, true)
+
+  await until(() => closedAt.length >= 5)
+  const stay = clients.filter(({ connection }) => !connection.closed)
+  t.ok(stay.length > 0, 'most are still here')
+  await a.registry.broadcastToGroup('room', 'still here')
+  await until(() => witness.client.messages.includes('still here'))
+  await drained
+  t.equal(a.registry.count(), 0)
+  await until(() => closedAt.length === 40)
+  for (const { client } of clients) t.equal((await client.closed).code, 1012)
+  t.ok(stay.filter(({ client }) => client.messages.includes('still here')).length > 0)
+  // Evenly, as far as a busy machine allows: never a third of them within a tenth of the window.
+  const most = Math.max(...closedAt.map(from => closedAt.filter(at => at >= from && at < from + overMs / 10).length))
+  t.ok(most < 40 / 3, `at most ${most} within a tenth of the window`)
+  t.equal(await b.registry.groupCount('room'), 1)
+})
+
+t.test('a client that does not answer is gone when the window ends', async (t) => {
+  const { registry, url } = await serve(t, { closeGraceMs: 100 }, app => { app.wsRoom('/ws/:room', { auth: false }) })
+  const deaf = connect(t, `${url}/ws/room`)
+  await deaf.opened
+  await until(() => registry.count() === 1)
+  deaf.ws.pause()
+  const startedAt = performance.now()
+  await registry.drain({ overMs: 300 })
+  t.equal(registry.count(), 0)
+  t.ok(performance.now() - startedAt < 2_000, 'sooner than a close that nobody answers')
+})
+
+t.test('closing the application ends a drain early', async (t) => {
+  const { app, registry, url } = await serve(t, { closeGraceMs: 200 }, app => { app.wsRoom('/ws/:room', { auth: false }) })
+  const clients = Array.from({ length: 5 }, () => connect(t, `${url}/ws/room`))
+  await until(() => registry.count() === 5)
+  const drained = registry.drain({ overMs: 3_600_000 })
+  await app.close()
+  await drained
+  for (const client of clients) t.equal((await client.closed).code, 1012)
+})
+
+t.test('who is drained and comes back elsewhere was never gone to the others', async (t) => {
+  const shared = memoryCluster()
+  const start = async (): ReturnType<typeof serve> => await serve(t, { backplane: shared.backplane(), presenceGraceMs: 60_000 }, app => {
+    app.wsRoom('/:room', { auth: { required: false }, group: ({ room }) => room, presence: true })
+  })
+  const [a, b] = [await start(), await start()]
+  const witness = await openFramed(t, `${b.url}/room`, { token: 'bob' })
+  await witness.nextOf('members')
+  const ann = await openFramed(t, `${a.url}/room`, { token: 'ann' })
+  await ann.nextOf('joined')
+  const { session } = ann.welcome
+  const drained = a.registry.drain({ overMs: 50 })
+  t.type((await ann.nextOf('reconnect')).afterMs, 'number', 'the client is told when to come back')
+  ann.raw.terminate()
+  await drained
+  const back = await openFramed(t, `${b.url}/room`, { token: 'ann', hello: { session } })
+  await back.nextOf('joined')
+  await until(() => witness.frames.some(({ type, event }) => type === 'presence' && event === 'join'))
+  const events = witness.frames.filter(({ type }) => type === 'presence').map(({ event }) => event)
+  t.notOk(events.includes('leave'), events.join(' '))
+})
+
+t.test('a wrong window is refused, and nothing is drained', async (t) => {
+  const { registry } = await serve(t, {}, () => {})
+  for (const overMs of [-1, 1.5, NaN, undefined, '20']) {
+    await t.rejects(registry.drain({ overMs: overMs as number }), { code: 'WSG_OPTION_INVALID' })
+  }
+  t.equal(registry.health().ready, true)
+})
+
+t.test('with close-with-grace, SIGTERM drains, closes, and ends the process', async (t) => {
+  const child = forkProgram(fileURLToPath(new URL('./graceful-program.ts', import.meta.url)))
+  t.teardown(() => child.kill('SIGKILL'))
+  const gone = once(child, 'exit')
+  const [url] = await once(child, 'message') as [string]
+  const clients = Array.from({ length: 10 }, () => connect(t, `${url}/ws/room`))
+  await Promise.all(clients.map(async client => await client.opened))
+  child.kill('SIGTERM')
+  await until(async () => (await fetch(`${url}/readyz`)).status === 503)
+  t.equal((await fetch(`${url}/livez`)).status, 200, 'it is drained, not dead')
+  for (const client of clients) t.equal((await client.closed).code, 1012)
+  t.strictSame(await gone, [0, null])
+})

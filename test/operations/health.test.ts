@@ -1,0 +1,59 @@
+import t from 'tap'
+import groupsHealth from '../../lib/operations/health.ts'
+import { memoryCluster } from '../../plugin.ts'
+import { redisCluster } from '../helpers/app.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { serve, service } from '../helpers/service.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+
+interface Answer { readonly ready: boolean, readonly status: string, readonly since: string, readonly problems?: string[] }
+
+t.test('an instance that works is live and ready, and says since when', async (t) => {
+  const before = Date.now()
+  const { app } = await serve(t, {}, app => { void app.register(groupsHealth, { prefix: '/health' }) })
+  t.same((await app.inject('/health/livez')).json(), { status: 'live' })
+  const ready = await app.inject('/health/readyz')
+  t.equal(ready.statusCode, 200)
+  t.match(ready.json<Answer>(), { ready: true, status: 'up', problems: [] })
+  t.ok(Date.parse(ready.json<Answer>().since) >= before && Date.parse(ready.json<Answer>().since) <= Date.now())
+  t.equal((await app.inject('/health/readyz')).json<Answer>().since, ready.json<Answer>().since, 'it stays while the status does')
+})
+
+t.test('it is not ready before it started, and live all the same', async (t) => {
+  const backplane = memoryCluster().backplane()
+  const start = backplane.start.bind(backplane)
+  const answers: boolean[] = []
+  backplane.start = async local => {
+    answers.push(app.registry.health().ready)
+    await start(local)
+  }
+  const { app } = await service(t, { backplane })
+  await app.register(groupsHealth)
+  await app.ready()
+  t.strictSame(answers, [false])
+  t.equal((await app.inject('/livez')).statusCode, 200)
+})
+
+t.test('while Redis is out it is ready or not by policy, with reasons, and since when', async (t) => {
+  const cluster = await redisCluster(t, undefined, {
+    operationTimeoutMs: 300,
+    outage: { upgrade: 'refuse' },
+    routes: app => {
+      void app.register(groupsHealth)
+      void app.register(groupsHealth, { prefix: '/public', reasons: false })
+    }
+  })
+  const { app } = await cluster.start()
+  t.equal((await app.inject('/readyz')).statusCode, 200)
+  const brokenAt = Date.now()
+  await cluster.redis.kill()
+  await until(async () => (await app.inject('/readyz')).statusCode === 503)
+  const { problems = [], ...answer } = (await app.inject('/readyz')).json<Answer>()
+  t.match(answer, { ready: false, status: 'down' })
+  t.ok(Date.parse(answer.since) >= brokenAt)
+  t.match(problems[0], /./)
+  t.strictSame(Object.keys((await app.inject('/public/readyz')).json<object>()), ['ready', 'status', 'since'])
+  t.equal((await app.inject('/livez')).statusCode, 200, 'a restart would help nobody')
+})

@@ -1,0 +1,153 @@
+import t from 'tap'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Metric, MetricsSnapshot, NumberMetric } from '../../plugin.ts'
+import { catalogue } from '../../lib/metrics/catalogue.ts'
+import { Histogram } from '../../lib/metrics/histogram.ts'
+import { CloseCodes } from '../../lib/metrics/close-codes.ts'
+import { Traffic } from '../../lib/metrics/traffic.ts'
+import { onEveryCluster, type TestInstance } from '../helpers/app.ts'
+import { connect, upgradeStatus } from '../helpers/client.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { serve } from '../helpers/service.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+/** The value of a counter or gauge for these labels. */
+function valueOf (metrics: MetricsSnapshot, name: string, labels: Record<string, string> = {}): number | undefined {
+  const metric = metrics[name] as NumberMetric | undefined
+  return metric?.values.find(value => JSON.stringify(value.labels) === JSON.stringify(labels))?.value
+}
+
+function countOf ({ registry }: Pick<TestInstance, 'registry'>, name: string): number {
+  const metric = registry.metrics()[name]
+  return metric?.type === 'histogram' ? metric.values[0]?.count ?? -1 : -1
+}
+
+onEveryCluster(t, redis, 'every number of stats() is a metric with a name, a kind and a help', async (t, cluster) => {
+  const a = await cluster.start()
+  const opened = await a.enter('lobby')
+  opened.client.send('hi')
+  await until(() => (a.registry.stats().messagesDelivered ?? 0) > 0)
+  const stats = a.registry.stats()
+  const metrics = a.registry.metrics()
+
+  const unnamed = Object.keys(stats).filter(stat => !(stat in catalogue))
+  t.strictSame(unnamed, ['connectionsClosed', 'upgradesRefused'], 'the others are in lib/metrics/catalogue.ts; these two are the sum of their labels')
+  t.notOk('other_stat' in metrics)
+  for (const [name, metric] of Object.entries(metrics)) t.strictSame(faults(name, metric), [], name)
+  t.equal(valueOf(metrics, 'connections'), 1)
+  t.equal(valueOf(metrics, 'connections_opened_total'), stats.connectionsOpened)
+})
+
+/** What Prometheus's conventions would say about a metric. */
+function faults (name: string, { type, help, unit, values }: Metric): string[] {
+  return [
+    /^[a-z][a-z0-9_]*$/.test(name) ? '' : 'characters',
+    (type === 'counter') === name.endsWith('_total') ? '' : 'a counter, and nothing else, ends with _total',
+    unit === undefined || name.replace(/_total$/, '').endsWith(unit) ? '' : 'the unit is not in the name',
+    /^[A-Z1].*\.$/.test(help) ? '' : 'help is no sentence',
+    values.some(({ labels }) => Object.keys(labels).some(label => !/^(route|direction|reason|limit|what|decision|code|stat)$/.test(label)))
+      ? 'an unbounded label'
+      : ''
+  ].filter(fault => fault !== '')
+}
+
+onEveryCluster(t, redis, 'histograms tell how long messages, joins and callbacks take', async (t, cluster) => {
+  const [a, b] = [await cluster.start(), await cluster.start()]
+  const sender = await a.enter('lobby')
+  await b.enter('lobby')
+  await b.enter('lobby')
+  t.equal(countOf(b, 'join_duration_seconds'), 2)
+  const before = countOf(b, 'publish_to_delivery_seconds')
+  sender.client.send('hi')
+  await until(() => countOf(b, 'publish_to_delivery_seconds') > before)
+  t.equal(countOf(b, 'publish_to_delivery_seconds'), before + 1, 'once per message, however many get it')
+  const delivery = b.registry.metrics().publish_to_delivery_seconds
+  if (delivery?.type !== 'histogram') throw new Error('no histogram')
+  t.equal(delivery.values[0]?.counts.at(-1), delivery.values[0]?.count, 'both clocks are those of one machine: nothing takes ten seconds')
+  await until(() => countOf(a, 'on_message_duration_seconds') === 1)
+  t.equal(countOf(a, 'queue_wait_seconds'), 1)
+}, 'both')
+
+t.test('a message that waits for a callback is recorded with its wait, and the callback with its time', async (t) => {
+  const slow = 60
+  const { registry, url } = await serve(t, {}, app => {
+    app.get('/slow', { websocket: true }, app.wsHandler({
+      onConnect: connection => { connection.send('ready') },
+      onMessage: async (connection, data) => {
+        await new Promise(resolve => { setTimeout(resolve, slow) })
+        connection.send(data)
+      }
+    }))
+  })
+  const client = connect(t, `${url}/slow`)
+  await client.next()
+  client.send('1')
+  client.send('2')
+  await client.next()
+  await client.next()
+  const metrics = registry.metrics()
+  const [onMessage, wait] = [metrics.on_message_duration_seconds, metrics.queue_wait_seconds]
+  if (onMessage?.type !== 'histogram' || wait?.type !== 'histogram') return t.fail('no histograms')
+  await until(() => (registry.metrics().on_message_duration_seconds as typeof onMessage).values[0]?.count === 2)
+  t.equal(wait.values[0]?.count, 2)
+  t.equal(wait.values[0]?.counts[0], 1, 'the first did not wait')
+  t.ok((wait.values[0]?.sum ?? 0) >= slow * 0.9 / 1_000)
+})
+
+t.test('traffic is told by route, closes by code, refusals by reason', async (t) => {
+  const { registry, url } = await serve(t, { limits: { connections: 1 } }, app => {
+    app.get('/echo/:id', { websocket: true }, app.wsHandler({ onMessage: (connection, data) => { connection.send(data) } }))
+  })
+  const client = connect(t, `${url}/echo/1`)
+  await client.opened
+  client.send('12345')
+  client.send('67890')
+  await client.next()
+  await client.next()
+  const metrics = registry.metrics()
+  const labels = (direction: string): Record<string, string> => ({ route: '/echo/:id', direction })
+  t.equal(valueOf(metrics, 'route_messages_total', labels('in')), 2)
+  t.equal(valueOf(metrics, 'route_bytes_total', labels('in')), 10)
+  t.equal(valueOf(metrics, 'route_messages_total', labels('out')), 2)
+  t.equal(valueOf(metrics, 'route_bytes_total', labels('out')), 14, 'each with the two bytes of its frame')
+
+  t.equal((await upgradeStatus(`${url}/echo/2`)).statusCode, 503)
+  t.equal(valueOf(registry.metrics(), 'upgrades_refused_total', { reason: 'instance_full' }), 1)
+  t.equal(valueOf(registry.metrics(), 'upgrades_refused_total', { reason: 'not_ready' }), 0)
+  client.close(4321)
+  await until(() => valueOf(registry.metrics(), 'connections_closed_total', { code: 'other' }) === 1)
+})
+
+t.test('labels are bounded, whatever clients and services do', async (t) => {
+  const codes = new CloseCodes()
+  for (let code = 1000; code < 5000; code++) codes.add(code)
+  t.ok([...codes.entries()].length < 30)
+  t.match(new Map(codes.entries()), new Map([['1000', 1], ['4008', 1]]))
+
+  const traffic = new Traffic()
+  for (let n = 0; n < 1_000; n++) traffic.of(`/${n}`).received(1)
+  t.ok([...traffic.routes()].length <= 201)
+  t.equal([...traffic.routes()].reduce((sum, [, { messagesIn }]) => sum + messagesIn, 0), 1_000)
+})
+
+t.test('a histogram counts as Prometheus does', async (t) => {
+  const histogram = new Histogram([1, 2, 5])
+  for (const value of [-1, 0.5, 1, 2, 3, 100]) histogram.observe(value)
+  t.strictSame(histogram.cumulative(), { counts: [3, 4, 5], count: 6 })
+  t.strictSame(histogram.cumulative(2), { counts: [5, 6, 7], count: 8 })
+  t.equal(histogram.sum, 106.5)
+})
+
+t.test('docs/operations.md lists every metric with its kind', async (t) => {
+  const { registry } = await serve(t, {}, () => {})
+  const page = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'operations.md'), 'utf8')
+  const listed = new Map([...page.matchAll(/^\| `(\w+)` \| (counter|gauge|histogram) \|/gm)].map(([, name = '', kind = '']) => [name, kind]))
+  const kinds = new Map(Object.values(catalogue).map(({ name, type }) => [name, type as string]))
+  for (const [name, { type }] of Object.entries(registry.metrics())) kinds.set(name, type)
+  t.strictSame([...listed].sort(), [...kinds, ['other_stat', 'gauge']].sort())
+})
