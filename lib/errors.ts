@@ -60,6 +60,8 @@ interface ErrorInit {
   readonly cause?: unknown
   /** Instead of the one that the code stands for. */
   readonly statusCode?: number
+  readonly done?: number
+  readonly missing?: readonly string[]
 }
 
 /** Test `error.code`, not `instanceof`: an ESM and a CommonJS copy of this class may live in one process. */
@@ -69,12 +71,20 @@ export class WebsocketGroupsError extends Error {
   readonly statusCode: number
   /** What was wrong this time, without the text that all errors with this code share. */
   readonly detail: string | undefined
+  /** Of a call that many instances had to carry out: how many connections it did concern before it failed. */
+  declare readonly done?: number | undefined
+  /** Of such a call: the ids of the instances that live and did not answer. */
+  declare readonly missing?: readonly string[] | undefined
 
-  constructor (code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, ...options }: ErrorInit = {}) {
+  constructor (
+    code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, done, missing, ...options }: ErrorInit = {}
+  ) {
     super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
     this.code = code
     this.detail = detail
     this.statusCode = statusCode
+    if (done !== undefined) this.done = done
+    if (missing !== undefined) this.missing = missing
     if (withoutStack.includes(code)) this.stack = `${this.name}: ${this.message}`
   }
 }

@@ -214,6 +214,13 @@ export interface Backplane {
    */
   position (group: string): LogPosition | undefined
   /**
+   * Optional, for backplanes whose instances may lose their subscriptions and live on: the ids of all instances that live, and whether what
+   * is published to the `instance` target of each reaches it now. One whose `instance` target is subscribed again has all its others, too.
+   * Without it, an instance that takes nothing counts as gone.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  instances? (): Promise<ReadonlyMap<string, boolean>>
+  /**
    * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of the instance that asked first.
    * With it an instance accepts what another one signed for a client; without it, clients that come back to another instance may get less
    * of what they missed.

@@ -10,6 +10,7 @@ import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
 import type { AnyConnection, BlockTarget, Data, JoinOptions, JoinResult } from '../types.ts'
 import { blockName, type Blocklist } from './blocklist.ts'
+import { Everywhere } from './everywhere.ts'
 import type { Membership } from './membership.ts'
 import { InstanceRpc, type Answers, type Command, type ConnectionCommand } from './rpc.ts'
 
@@ -21,6 +22,7 @@ export class ConnectionCommands {
   readonly #membership: Membership
   readonly #envelopes: EnvelopeFactory
   readonly #rpc: InstanceRpc
+  readonly #everywhere: Everywhere
   readonly #blocks: Blocklist
   readonly #metrics: Metrics
 
@@ -32,6 +34,7 @@ export class ConnectionCommands {
     this.#membership = membership
     this.#envelopes = envelopes
     this.#rpc = new InstanceRpc(backplane, envelopes, async (command, data) => await this.#serve(command, data), timeoutMs, metrics)
+    this.#everywhere = new Everywhere(backplane, this.#rpc, envelopes.origin)
     this.#blocks = blocks
     this.#metrics = metrics
   }
@@ -81,8 +84,7 @@ export class ConnectionCommands {
     const target = userTarget(userId)
     assertClose(code, reason)
     const here = this.#closeUser(userId, code, reason)
-    const elsewhere = await this.#rpc.ask(target, { op: 'disconnectUser', userId, code, reason })
-    return elsewhere.reduce<number>((sum, closed) => sum + Number(closed), here)
+    return await this.#everywhere.close(target, { op: 'disconnectUser', userId, code, reason }, here)
   }
 
   /** Keeps a user or a token out of all instances, or with 0 lets it in again. Resolves with how many connections were closed. */
@@ -91,8 +93,7 @@ export class ConnectionCommands {
     // Those here are closed in any case, also when the backplane is out.
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
-    const closed = await this.#rpc.ask({ kind: 'all', name: '' }, { op: 'block', name, forMs })
-    return closed.reduce<number>((sum, count) => sum + Number(count), here)
+    return await this.#everywhere.close({ kind: 'all', name: '' }, { op: 'block', name, forMs }, here, true)
   }
 
   /** Takes a request or a reply of another instance. Never throws. */
@@ -111,15 +112,15 @@ export class ConnectionCommands {
 
   /**
    * Asks the instance that holds the connection.
-   * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE, and what `InstanceRpc.ask` throws
+   * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE, and what `Everywhere.askOne` throws
    */
   async #ask<Asked extends ConnectionCommand> (connection: Named, command: Asked, data?: Data): Promise<Answers[Asked['op']]> {
     const connectionId = typeof connection === 'string' ? connection : connection.id
     const owner = ownerOf(connectionId)
     if (owner === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', 'not a connection id')
     if (owner === this.#envelopes.origin) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
-    const [answer] = await this.#rpc.ask({ kind: 'instance', name: owner }, { ...command, connectionId }, data)
-    // Nobody listens there: the instance is gone, and its connections with it.
+    const answer = await this.#everywhere.askOne(owner, { ...command, connectionId }, data)
+    // The instance does not live, and its connections are gone with it.
     if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
     // The other instance runs this code, and answers what `#serve` returns.
     return answer as Answers[Asked['op']]

@@ -32,8 +32,16 @@ export type ConnectionCommand =
 /** Resolves with what JSON keeps. */
 export type CommandHandler = (command: Command, data: Data) => Promise<unknown>
 
+/** What came back until all had answered, or the time was over. */
+export interface Collected {
+  /** By the id of the instance. */
+  readonly answers: ReadonlyMap<string, unknown>
+  /** Whether every instance that took the request answered it. */
+  readonly complete: boolean
+}
+
 interface Pending {
-  readonly answers: unknown[]
+  readonly answers: Map<string, unknown>
   /** How many instances took the request; unknown until the publish is acknowledged. */
   expected: number
   settle (error?: unknown): void
@@ -57,28 +65,48 @@ export class InstanceRpc {
     this.#metrics = metrics
   }
 
+  /** How long an answer may take (milliseconds). */
+  get timeoutMs (): number {
+    return this.#timeoutMs
+  }
+
   /**
    * Asks every instance behind the target. Resolves with one answer of each, with none when nobody is there.
-   * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, or what the other instance threw
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, WSG_CLOSED, or what the other instance threw
    */
   async ask (target: Target, command: Command, data?: Data): Promise<readonly unknown[]> {
+    const { answers, complete } = await this.collect(target, command, this.#timeoutMs, data)
+    if (complete) return [...answers.values()]
+    throw new WebsocketGroupsError('WSG_TIMEOUT', `${command.op} was not answered by ${target.kind} ${target.name}`)
+  }
+
+  /**
+   * As `ask`, and resolves after `ms` milliseconds with what was answered by then.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT (of the publish), WSG_CLOSED, or what another instance threw
+   */
+  async collect (target: Target, command: Command, ms: number, data?: Data): Promise<Collected> {
     const id = ++this.#lastId
     const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }), data)
-    return await new Promise<readonly unknown[]>((resolve, reject) => {
-      const answers: unknown[] = []
-      const settle = (error?: unknown): void => {
+    return await new Promise<Collected>((resolve, reject) => {
+      const answers = new Map<string, unknown>()
+      const end = (): void => {
         clearTimeout(timer)
         this.#pending.delete(id)
-        if (error === undefined) resolve(answers)
+      }
+      const settle = (error?: unknown): void => {
+        end()
+        if (error === undefined) resolve({ answers, complete: true })
         else reject(error)
       }
-      const late = `${command.op} was not answered by ${target.kind} ${target.name}`
-      const timer = setTimeout(() => settle(new WebsocketGroupsError('WSG_TIMEOUT', late)), this.#timeoutMs)
+      const timer = setTimeout(() => {
+        end()
+        resolve({ answers, complete: false })
+      }, ms)
       const pending: Pending = { answers, expected: Infinity, settle }
       this.#pending.set(id, pending)
       this.#backplane.publish([target], envelope).then(receivers => {
         pending.expected = receivers ?? 1
-        if (answers.length >= pending.expected) settle()
+        if (answers.size >= pending.expected) settle()
       }, settle)
     })
   }
@@ -88,7 +116,7 @@ export class InstanceRpc {
     const message = parse(envelope.command)
     // This package did not write it: a caller that waits for it runs into the deadline.
     if (message === undefined) return
-    if (envelope.kind === 'reply') this.#settle(message as unknown as Reply)
+    if (envelope.kind === 'reply') this.#settle(message as unknown as Reply, envelope.origin)
     else void this.#serve(message, envelope)
   }
 
@@ -96,13 +124,13 @@ export class InstanceRpc {
     for (const { settle } of [...this.#pending.values()]) settle(new WebsocketGroupsError('WSG_CLOSED'))
   }
 
-  #settle ({ id, answer, error }: Reply): void {
+  #settle ({ id, answer, error }: Reply, origin: string): void {
     const pending = this.#pending.get(id)
     // The reply is late: the deadline settled the request.
     if (pending === undefined) return
     if (error !== undefined) return pending.settle(deserializeError(error))
-    pending.answers.push(answer ?? null)
-    if (pending.answers.length >= pending.expected) pending.settle()
+    pending.answers.set(origin, answer ?? null)
+    if (pending.answers.size >= pending.expected) pending.settle()
   }
 
   async #serve ({ id, ...command }: Message, { origin, payload, binary }: Envelope): Promise<void> {
@@ -112,7 +140,7 @@ export class InstanceRpc {
     } catch (error) {
       reply = { id, error: serializeError(error) }
     }
-    if (origin === this.#envelopes.origin) return this.#settle(reply)
+    if (origin === this.#envelopes.origin) return this.#settle(reply, origin)
     const target: Target = { kind: 'instance', name: origin }
     const envelope = this.#envelopes.command('reply', target, JSON.stringify(reply))
     // Without a reply the asker runs into its deadline, which is the truth: this instance could not answer.

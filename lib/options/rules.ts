@@ -43,7 +43,7 @@ export function checkOptions (raw: unknown, rules: Rules, where: string, ignored
     if (ignored.includes(name) || value === undefined) continue
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
     if (rule === undefined) {
-      throw invalid(`there is no option ${where}${name} (got ${show(value)}); there are: ${Object.keys(rules).join(', ')}`)
+      throw invalid(`there is no option ${where}${name} (got ${showUnknown(name, value)}); there are: ${Object.keys(rules).join(', ')}`)
     }
     check(where + name, value, rule)
   }
@@ -87,5 +87,11 @@ export function withoutUndefined<Options extends object> (options: Options): Opt
 
 function withoutPassword (value: unknown, secret: true | 'all'): string {
   if (secret === 'all') return typeof value === 'string' ? `a string of ${value.length} characters` : 'something else'
-  return show(typeof value === 'string' ? value.replace(/^(.*?:\/\/)?.*@/, '$1***@') : value)
+  // The query of a URL may hold one, too.
+  return show(typeof value === 'string' ? value.replace(/\?.*/s, '?***').replace(/^(.*?:\/\/)?.*@/s, '$1***@') : value)
+}
+
+/** Of an option that there is not: it may be a misspelt one that holds a password. */
+function showUnknown (name: string, value: unknown): string {
+  return withoutPassword(value, /pass|pw|secret|token|auth|key|cred/i.test(name) && !/prefix|prfix/i.test(name) ? 'all' : true)
 }

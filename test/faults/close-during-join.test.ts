@@ -100,7 +100,7 @@ t.test('a channel that is given up while the connection for subscriptions is bro
   // A link that never answers; the session would do the rest.
   const link = { up: true, problem: undefined, run: async () => await new Promise<never>(() => {}), reset () {} } as unknown as Link
   const dropped: string[] = []
-  const subscriptions = new Subscriptions(link, 1_000, 5, { acked () {}, dropped (name) { dropped.push(name) }, changed () {} })
+  const subscriptions = new Subscriptions(link, 1_000, 5, 'last', { acked () {}, dropped (name) { dropped.push(name) }, changed () {} })
   const waiting = subscriptions.subscribe('lobby')
   await sleep(1)                                                // SUBSCRIBE is on its way
   subscriptions.disconnected()

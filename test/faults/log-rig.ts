@@ -4,7 +4,7 @@ import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../lib/
 import { decode, encodeParts, isLogged, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
 import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
-import type { RedisSource } from '../../lib/backplane/redis/link/connect.ts'
+import type { RedisSource } from '../../lib/backplane/redis/link/source.ts'
 import { BulkReads } from '../../lib/backplane/redis/link/bulk.ts'
 import type { Link } from '../../lib/backplane/redis/link/link.ts'
 import { LogFollowers } from '../../lib/backplane/redis/log/followers.ts'

@@ -48,8 +48,9 @@ for (const [title, options] of [
 
     const db = 'db' in options ? options.db : 0
     await redis.admin.select(db)
-    t.ok((await redis.keys()).some(key => key.startsWith('wsg:{0}:')), 'its key prefix is not ours')
-    t.notOk((await redis.keys()).some(key => key.startsWith('theirs:wsg')))
+    const prefix = 'keyPrefix' in options ? options.keyPrefix : ''
+    const names = [...await redis.keys(), ...await redis.channels()].filter(name => name !== `${prefix}mine`)
+    t.ok(names.length > 0 && names.every(name => name.startsWith(`${prefix}wsg:{0}:`)), 'their prefix keeps services apart, in channels too')
 
     // The links come back by our rules, not by theirs.
     await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')

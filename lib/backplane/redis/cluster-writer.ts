@@ -5,7 +5,9 @@ import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } f
 import { partitionOf } from './hash-tags.ts'
 import type { Keys } from './keys.ts'
 import type { ClusterLinks } from './link/cluster.ts'
+import type { RoutedLink } from './link/routed-link.ts'
 import type { Waiting, WhenDown } from './log/append-queue.ts'
+import { livingInstances } from './membership/living.ts'
 import { RedisWriter } from './writer.ts'
 
 /** Where everything is that belongs to no group, no user and no instance. */
@@ -40,12 +42,7 @@ export class ClusterWriter {
 
   /** The writer of one partition. */
   of (partition: number): RedisWriter {
-    const known = this.#writers[partition]
-    if (known !== undefined) return known
-    const [link, keys] = [this.#links.command[partition], this.#keys[partition]]
-    if (link === undefined || keys === undefined) throw new RangeError(`there is no partition ${partition}`)
-    const writer = this.#writers[partition] = new RedisWriter(link, keys, this.#whenDown, this.#log, this.#waiting)
-    return writer
+    return this.#writers[partition] ??= new RedisWriter(...this.#way(partition), this.#whenDown, this.#log, this.#waiting)
   }
 
   /** As `Backplane.publish`. */
@@ -95,6 +92,20 @@ export class ClusterWriter {
     return await this.#ofGroup(group).members(group)
   }
 
+  /** As `Backplane.instances`. */
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    const [link, keys] = this.#way(commonPartition)
+    const ids = [...(await livingInstances(link, keys)).keys()]
+    const inboxes = this.#divide(ids, id => partitionOf(id, this.#keys.length))
+    const reached = await Promise.all([...inboxes].map(async ([partition, some]) => {
+      const [link, keys] = this.#way(partition)
+      const channels = some.map(name => keys.channel({ kind: 'instance', name }))
+      const counts = await link.run(async redis => await redis.call('PUBSUB', 'SHARDNUMSUB', ...channels)) as unknown[]
+      return some.map((id, index) => [id, Number(counts[2 * index + 1]) > 0] as const)
+    }))
+    return new Map(reached.flat())
+  }
+
   stats (): Array<Record<string, number>> {
     return this.#writers.filter(writer => writer !== undefined).map(writer => writer.stats())
   }
@@ -102,6 +113,12 @@ export class ClusterWriter {
   /** Rejects the appends that still wait; the links stay open. */
   close (): void {
     for (const writer of this.#writers) writer?.close()
+  }
+
+  #way (partition: number): [link: RoutedLink, keys: Keys] {
+    const [link, keys] = [this.#links.command[partition], this.#keys[partition]]
+    if (link === undefined || keys === undefined) throw new RangeError(`there is no partition ${partition}`)
+    return [link, keys]
   }
 
   #ofGroup (group: string): RedisWriter {

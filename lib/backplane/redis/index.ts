@@ -4,7 +4,7 @@ import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance,
 import { ClusterBackplane } from './router.ts'
 import type { RedisDeployment } from './deployment.ts'
 import { clusterOf, clusterSource, type ClusterNodes, type ClusterSource } from './link/cluster-source.ts'
-import { optionsOf, type RedisSource } from './link/connect.ts'
+import { optionsOf, type RedisSource } from './link/source.ts'
 import { ClusterModeError } from './link/server.ts'
 import { SingleBackplane, type SingleBackplaneOptions } from './single.ts'
 
@@ -19,32 +19,40 @@ export interface RedisBackplaneOptions extends Omit<SingleBackplaneOptions, 'red
 export class RedisBackplane implements Backplane {
   readonly name = 'redis'
   readonly #options: RedisBackplaneOptions
-  #deployment: RedisDeployment | undefined
+  #deployment: RedisDeployment
+  #started = false
   #closed = false
 
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
   constructor (options: RedisBackplaneOptions) {
     this.#options = options
+    const { redis } = options
+    const source = clusterSource(redis)
+    this.#deployment = source === undefined
+      ? new SingleBackplane({ ...options, redis: redis as RedisSource })
+      : this.#cluster(source, options.bootTimeoutMs)
   }
 
   get state (): BackplaneState {
-    return this.#deployment?.state ?? 'down'
+    return this.#started ? this.#deployment.state : 'down'
   }
 
   get problems (): readonly string[] {
-    return this.#deployment?.problems ?? ['the backplane is not started']
+    return this.#started ? this.#deployment.problems : ['the backplane is not started']
   }
 
   async start (local: LocalInstance): Promise<void> {
     const { redis, bootTimeoutMs } = this.#options
-    const source = clusterSource(redis)
     const startedAt = performance.now()
+    this.#started = true
     try {
-      if (source !== undefined) return await this.#start(this.#cluster(source, bootTimeoutMs), local)
-      await this.#start(new SingleBackplane({ ...this.#options, redis: redis as RedisSource }), local)
+      await this.#deployment.start(local)
     } catch (error) {
-      if (!(error instanceof ClusterModeError)) throw error
+      this.#started = error instanceof ClusterModeError
+      if (!this.#started) throw error
       const leftMs = Math.max(0, bootTimeoutMs - (performance.now() - startedAt))
-      await this.#start(this.#cluster(clusterOf(optionsOf(redis as RedisSource)), leftMs), local)
+      this.#deployment = this.#cluster(clusterOf(optionsOf(redis as RedisSource)), leftMs)
+      await this.#deployment.start(local)
     }
   }
 
@@ -53,11 +61,11 @@ export class RedisBackplane implements Backplane {
   }
 
   unsubscribe (target: Target): void {
-    this.#deployment?.unsubscribe(target)
+    this.#deployment.unsubscribe(target)
   }
 
   interrupted (target: Target): boolean {
-    return this.#deployment?.interrupted(target) ?? false
+    return this.#deployment.interrupted(target)
   }
 
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined> {
@@ -73,7 +81,7 @@ export class RedisBackplane implements Backplane {
   }
 
   position (group: string): LogPosition | undefined {
-    return this.#deployment?.position(group)
+    return this.#deployment.position(group)
   }
 
   async secret (candidate: string): Promise<string> {
@@ -96,6 +104,10 @@ export class RedisBackplane implements Backplane {
     return await this.#open.blocks()
   }
 
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await this.#open.instances()
+  }
+
   async count (group: string): Promise<number> {
     return await this.#open.count(group)
   }
@@ -105,30 +117,20 @@ export class RedisBackplane implements Backplane {
   }
 
   stats (): Readonly<Record<string, number>> {
-    return this.#deployment?.stats() ?? {}
+    return this.#deployment.stats()
   }
 
   async close (): Promise<void> {
     this.#closed = true
-    await this.#deployment?.close()
+    await this.#deployment.close()
   }
 
   #cluster (source: ClusterSource, bootTimeoutMs: number): ClusterBackplane {
     return new ClusterBackplane({ ...this.#options, cluster: source, bootTimeoutMs })
   }
 
-  async #start (deployment: RedisDeployment, local: LocalInstance): Promise<void> {
-    this.#deployment = deployment
-    try {
-      await deployment.start(local)
-    } catch (error) {
-      this.#deployment = undefined
-      throw error
-    }
-  }
-
   get #open (): RedisDeployment {
-    if (this.#deployment !== undefined && !this.#closed) return this.#deployment
+    if (this.#started && !this.#closed) return this.#deployment
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the backplane is not started, or is closed')
   }
 }

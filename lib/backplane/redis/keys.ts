@@ -6,9 +6,15 @@ import type { Target } from '../backplane.ts'
  */
 export class Keys {
   readonly #base: string
+  readonly #channels: string
 
-  constructor (prefix: string, tag = '0') {
+  /**
+   * `db`: the database that the keys are in; channels go through all databases of a server, so theirs is part of their names. `tag`: of the
+   * partition.
+   */
+  constructor (prefix: string, db = 0, tag = '0') {
     this.#base = `${prefix}{${tag}}:`
+    this.#channels = db === 0 ? `${this.#base}c:` : `${this.#base}c:${db}:`
   }
 
   /** Sorted set: instance id -> end of its lease (milliseconds by the clock of Redis). */
@@ -78,16 +84,16 @@ export class Keys {
 
   channel ({ kind, name }: Target): string {
     switch (kind) {
-      case 'group': return `${this.#base}c:g:${name}`
-      case 'user': return `${this.#base}c:u:${name}`
-      case 'instance': return `${this.#base}c:i:${name}`
-      case 'all': return `${this.#base}c:all`
+      case 'group': return `${this.#channels}g:${name}`
+      case 'user': return `${this.#channels}u:${name}`
+      case 'instance': return `${this.#channels}i:${name}`
+      case 'all': return `${this.#channels}all`
     }
   }
 
   /** The group of a channel; `undefined` for channels of other kinds. */
   groupOf (channel: string): string | undefined {
-    const start = `${this.#base}c:g:`
+    const start = `${this.#channels}g:`
     return channel.startsWith(start) ? channel.slice(start.length) : undefined
   }
 }

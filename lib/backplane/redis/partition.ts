@@ -11,6 +11,7 @@ import { Subscriptions } from './link/subscriptions.ts'
 import { LogFollowers } from './log/followers.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
+import { livingInstances } from './membership/living.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
 import { UserCounts } from './membership/users.ts'
@@ -64,12 +65,13 @@ export class Partition {
     this.#ownsWriter = writer === undefined
     this.writer = writer ?? new RedisWriter(command, keys, options.whenDown, local.log)
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
-    this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, {
+    const inbox = keys.channel({ kind: 'instance', name: local.instanceId })
+    this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, inbox, {
       acked: names => { void this.#followers.subscribed(this.#groupsOf(names)) },
       dropped: name => { for (const group of this.#groupsOf([name])) this.#followers.forget(group) },
       changed: report
     })
-    this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, keys.channel({ kind: 'instance', name: local.instanceId }))
+    this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     const store = new MemberStore(command, keys, local)
     this.#lease = new Lease(command, keys, local, store, options.leaseMs, this.#ownsWriter)
     this.members = new MemberReconciler(command, store, this.#lease, local, report)
@@ -127,9 +129,9 @@ export class Partition {
 
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(problem => problem !== undefined)
-    // Different settings of a log are worth a log line, but leave `state` as it is.
-    const problems = [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), this.writer.differences.problem]
-    return problems.filter(problem => problem !== undefined)
+    // What is worth a line, but no trouble, leaves `state` as it is.
+    const warnings = [this.#lease.warning, this.writer.differences.problem]
+    return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(problem => problem !== undefined)
   }
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
@@ -142,6 +144,10 @@ export class Partition {
       throw error
     }
     if (target.kind === 'group' && this.#local.logged(target.name)) await this.#followers.open(target.name)
+  }
+
+  async instances (): Promise<Map<string, boolean>> {
+    return await livingInstances(this.#links.command, this.#keys)
   }
 
   position (group: string): LogPosition | undefined {

@@ -39,6 +39,7 @@ interface Place {
  */
 export class ClusterBackplane implements RedisDeployment {
   readonly #options: ClusterBackplaneOptions
+  readonly #prefix: string
   readonly #tags: readonly string[]
   readonly #keys: readonly Keys[]
   readonly #places = new Map<number, Place>()
@@ -57,7 +58,8 @@ export class ClusterBackplane implements RedisDeployment {
   constructor (options: ClusterBackplaneOptions) {
     this.#options = options
     this.#tags = hashTags(options.partitions ?? partitionCount)
-    this.#keys = this.#tags.map(tag => new Keys(options.keyPrefix, tag))
+    this.#prefix = options.cluster.keyPrefix + options.keyPrefix
+    this.#keys = this.#tags.map(tag => new Keys(this.#prefix, 0, tag))
   }
 
   get state (): BackplaneState {
@@ -81,21 +83,23 @@ export class ClusterBackplane implements RedisDeployment {
   }
 
   async start (local: LocalInstance): Promise<void> {
-    const { cluster, keyPrefix, operationTimeoutMs, bootTimeoutMs, whenDown } = this.#options
+    const { cluster, operationTimeoutMs, bootTimeoutMs, whenDown } = this.#options
     this.#local = local
     // The claim has a way of its own: where it lies does not depend on the number of partitions.
     const tags = [...this.#tags, claimTag]
-    const links = this.#links = new ClusterLinks(cluster, { keyPrefix, tags, receives: true, deadlineMs: operationTimeoutMs }, {
+    const links = this.#links = new ClusterLinks(cluster, { keyPrefix: this.#prefix, tags, receives: true, deadlineMs: operationTimeoutMs }, {
       changed: () => this.#changed(),
       error: error => this.#failed(error),
       subscribed: index => (this.#places.get(index)?.partition.subscriptions.acked ?? 0) > 0
     })
     this.#writer = new ClusterWriter(links, this.#keys, whenDown, local.log)
-    this.#claimTimer = setInterval(() => { void this.#claim(keyPrefix) }, claimEveryMs).unref()
+    this.#claimTimer = setInterval(() => { void this.#claim() }, claimEveryMs).unref()
     const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
     // The instance's lease there tells whether its id is taken.
     home.partition.refusals(error => this.#refuse(error))
     void home.partition.register()
+    // Where all instances are found.
+    void this.#of(everyone).partition.register()
     try {
       await withDeadline(this.#booting.promise, bootTimeoutMs, () => undefined)
     } catch (error) {
@@ -162,6 +166,10 @@ export class ClusterBackplane implements RedisDeployment {
 
   async blocks (): Promise<readonly Block[]> {
     return await this.#of(everyone).partition.blocks.list()
+  }
+
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await this.#open.instances()
   }
 
   async count (group: string): Promise<number> {
@@ -232,7 +240,7 @@ export class ClusterBackplane implements RedisDeployment {
   #changed (): void {
     const links = this.#links
     if (links === undefined || this.#closed) return
-    if (!this.#claimed && links.command.at(-1)?.up === true) void this.#claim(this.#options.keyPrefix)
+    if (!this.#claimed && links.command.at(-1)?.up === true) void this.#claim()
     const { state } = this
     if (state === 'up') this.#booting.resolve()
     if (!this.#booted || state === this.#reported) return
@@ -241,12 +249,12 @@ export class ClusterBackplane implements RedisDeployment {
   }
 
   /** Never rejects. */
-  async #claim (keyPrefix: string): Promise<void> {
+  async #claim (): Promise<void> {
     const link = this.#links?.command.at(-1)
     if (link === undefined || this.#claiming) return
     this.#claiming = true
     try {
-      await claim(link, keyPrefix, this.#tags.length)
+      await claim(link, this.#prefix, this.#tags.length)
       this.#claimed = true
     } catch (error) {
       this.#local?.log.debug({ err: error }, 'the division of keys was not claimed')

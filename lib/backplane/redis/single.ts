@@ -1,9 +1,9 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type { Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
-import { Keys } from './keys.ts'
-import type { RedisSource } from './link/connect.ts'
+import type { Keys } from './keys.ts'
 import { Link } from './link/link.ts'
+import { keysOf, type RedisSource } from './link/source.ts'
 import type { RedisDeployment } from './deployment.ts'
 import { Partition } from './partition.ts'
 import type { PartitionOptions } from './partition-options.ts'
@@ -22,9 +22,10 @@ export class SingleBackplane implements RedisDeployment {
   #partition: Partition | undefined
   #closed = false
 
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
   constructor (options: SingleBackplaneOptions) {
     this.#options = options
-    this.#keys = new Keys(options.keyPrefix)
+    this.#keys = keysOf(options.redis, options.keyPrefix)
   }
 
   get state (): BackplaneState {
@@ -94,6 +95,10 @@ export class SingleBackplane implements RedisDeployment {
 
   async blocks (): Promise<readonly Block[]> {
     return await this.#open.blocks.list()
+  }
+
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await this.#open.instances()
   }
 
   async count (group: string): Promise<number> {

@@ -3,10 +3,10 @@ import { deferred, withDeadline } from '../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
 import type { Appended, AppendTarget, Backplane, Envelope, Target } from '../backplane.ts'
-import { Keys } from './keys.ts'
-import type { RedisSource } from './link/connect.ts'
+import type { Keys } from './keys.ts'
 import { Link } from './link/link.ts'
-import { checkServer, isFinal, refused } from './link/server.ts'
+import { checkServer, isFinal, refused, refusedRights } from './link/server.ts'
+import { keysOf, type RedisSource } from './link/source.ts'
 import { RedisWriter } from './writer.ts'
 
 const connectMs = 5_000
@@ -22,6 +22,7 @@ export interface StandaloneWriterOptions {
  * The part of the backplane that a process without sockets needs: one link, no subscription, no lease. The first calls wait for the link.
  */
 export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 'count' | 'members' | 'close'> {
+  readonly #keys: Keys
   readonly #link: Link
   readonly #writer: RedisWriter
   readonly #logger: FastifyBaseLogger | undefined
@@ -32,8 +33,9 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
 
   constructor ({ redis, keyPrefix, operationTimeoutMs, logger }: StandaloneWriterOptions) {
     this.#logger = logger
+    this.#keys = keysOf(redis, keyPrefix)
     this.#link = new Link(redis, 'command', operationTimeoutMs)
-    this.#writer = new RedisWriter(this.#link, new Keys(keyPrefix), 'reject', logger)
+    this.#writer = new RedisWriter(this.#link, this.#keys, 'reject', logger)
     this.#link.on({
       up: () => { void this.#check() },
       down: () => logger?.warn('publisher lost Redis'),
@@ -83,10 +85,11 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
   /** The link works. Only a server that cannot be used at all is refused: of any other failure the calls find out for themselves. */
   async #check (): Promise<void> {
     try {
-      await checkServer(this.#link)
-      this.#decide(undefined)
+      const { missing } = await checkServer(this.#link, this.#keys, 'publisher')
+      this.#decide(missing.length === 0 ? undefined : refusedRights(missing))
     } catch (error) {
-      this.#decide(hasCode(error, 'WSG_REDIS_UNSUPPORTED') ? error as Error : undefined)
+      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) this.#decide(error as Error)
+      else this.#decide(isFinal(error as Error) ? refused(error as Error) : undefined)
     }
   }
 

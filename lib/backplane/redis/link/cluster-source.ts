@@ -17,6 +17,8 @@ export interface ClusterSource {
   readonly nodes: readonly Address[]
   /** For the connections to all nodes. */
   readonly options: RedisOptions
+  /** As ioredis has it: it comes before ours. */
+  readonly keyPrefix: string
   /** The address under which a node can be reached that the cluster knows by this one. */
   translate (address: Address): Address
 }
@@ -48,6 +50,7 @@ function resolve (given: readonly ClusterNode[], options: ClusterOptions = {}): 
   return {
     nodes: nodes.map(({ host = '127.0.0.1', port = 6379 }) => ({ host, port })),
     options: { ...first, ...options.redisOptions, db: 0 },
+    keyPrefix: options.keyPrefix ?? options.redisOptions?.keyPrefix ?? '',
     translate (address) {
       const key = `${address.host}:${address.port}`
       return (typeof natMap === 'function' ? natMap(key) : natMap?.[key]) ?? address

@@ -1,7 +1,6 @@
 import { Redis, type RedisOptions } from 'ioredis'
 import { Sentinels } from './sentinels.ts'
-
-export type RedisSource = string | RedisOptions | Redis
+import { optionsOf, type RedisSource } from './source.ts'
 
 /** How long each step of a dial may take: less in the first one, so that a sentinel or an address that hangs costs little. */
 const minPatienceMs = 2_000
@@ -17,6 +16,8 @@ const maxPauseMs = 500
 export class Dialer {
   readonly #source: RedisSource
   readonly #role: 'command' | 'subscribe'
+  /** What a URL says. */
+  readonly #parsed: RedisOptions | undefined
   readonly #sentinels: Sentinels | undefined
   #failures = 0
   #patienceMs = minPatienceMs
@@ -24,7 +25,8 @@ export class Dialer {
   constructor (source: RedisSource, role: 'command' | 'subscribe') {
     this.#source = source
     this.#role = role
-    const sentinels = typeof source === 'string' || isForeign(source) ? undefined : optionsOf(source).sentinels
+    if (typeof source === 'string') this.#parsed = optionsOf(source)
+    const { sentinels } = isForeign(source) ? {} : this.#options
     this.#sentinels = sentinels === undefined || sentinels === null || sentinels.length === 0 ? undefined : new Sentinels(sentinels)
   }
 
@@ -38,13 +40,15 @@ export class Dialer {
     return this.#patienceMs
   }
 
-  /** A client that connects at once. One that the user gave is duplicated. */
+  /** A client that connects at once. */
   dial (): Redis {
-    const overrides = this.#overrides()
     const source = this.#source
-    if (typeof source === 'string') return new Redis(source, overrides)
-    if (isClient(source)) return source.duplicate({ ...overrides, ...this.#sentinelOverrides(source.options) })
-    return new Redis({ ...source, ...overrides, ...this.#sentinelOverrides(source) })
+    const options = this.#options
+    const overrides = { ...this.#overrides(options), ...this.#sentinelOverrides(options) }
+    // The client of the user's own copy of ioredis.
+    if (isForeign(source)) return source.duplicate(overrides)
+    // After those of a URL: its query may name any option.
+    return new Redis({ ...options, ...overrides })
   }
 
   succeeded (): void {
@@ -60,13 +64,19 @@ export class Dialer {
     this.#sentinels?.rotate()
   }
 
-  #overrides (): RedisOptions {
+  /** Those of a client that was given may have changed: a password, say. */
+  get #options (): RedisOptions {
+    return this.#parsed ?? optionsOf(this.#source)
+  }
+
+  #overrides ({ sentinels }: RedisOptions): RedisOptions {
     this.#sentinels?.rewind()
     return {
       keyPrefix: '',                          // keys.ts names everything; ioredis would not prefix channels
       lazyConnect: false,
       enableOfflineQueue: false,
-      enableReadyCheck: true,
+      // It asks INFO, which may be forbidden: greeting.ts does it with PING. With Sentinel it looks whether this is a master.
+      enableReadyCheck: sentinels !== undefined && sentinels !== null,
       autoResubscribe: false,
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
@@ -95,19 +105,7 @@ export class Dialer {
   }
 }
 
-/** Two copies of ioredis may live in one process: a client is told by its shape. */
-function isClient (source: RedisOptions | Redis): source is Redis {
-  return source instanceof Redis || 'duplicate' in source
-}
-
-/** A client of another copy of ioredis, maybe of another version: it finds its sentinels itself. */
-function isForeign (source: RedisOptions | Redis): boolean {
-  return isClient(source) && !(source instanceof Redis)
-}
-
-/** Where a source leads, with all that is needed to connect to another server in the same way. */
-export function optionsOf (source: RedisSource): RedisOptions {
-  if (typeof source !== 'string') return isClient(source) ? source.options : source
-  const { options } = new Redis(source, { lazyConnect: true })
-  return options
+/** A client of another copy of ioredis, maybe of another version: told by its shape. It finds its sentinels itself. */
+function isForeign (source: RedisSource): source is Redis {
+  return typeof source === 'object' && !(source instanceof Redis) && 'duplicate' in source
 }

@@ -1,5 +1,7 @@
 import type { Redis } from 'ioredis'
-import { Dialer, type RedisSource } from './connect.ts'
+import { Dialer } from './connect.ts'
+import { greet } from './greeting.ts'
+import { namespaceOf, type RedisSource } from './source.ts'
 
 /** In all its steps together no dial takes longer: it is given up, whatever state the client library is in. */
 const maxDialMs = 60_000
@@ -25,6 +27,7 @@ export interface ConnectionEvents {
 export class Connection {
   readonly #dialer: Dialer
   readonly #events: ConnectionEvents
+  readonly #db: number
   /** The latest client; `undefined` as `#present` when it ended or was given up, and the next one is not dialled yet. */
   #client: Redis
   #present: Redis | undefined
@@ -39,6 +42,7 @@ export class Connection {
   constructor (source: RedisSource, role: 'command' | 'subscribe', events: ConnectionEvents) {
     this.#dialer = new Dialer(source, role)
     this.#events = events
+    this.#db = namespaceOf(source).db
     this.#client = this.#dial()
   }
 
@@ -57,7 +61,7 @@ export class Connection {
 
   /** Whether Redis was asked something on a connection that is not ready yet. */
   get shakingHands (): boolean {
-    return !this.#ready && this.#present?.status === 'connect'
+    return !this.#ready && (this.#present?.status === 'connect' || this.#present?.status === 'ready')
   }
 
   /** So long may Redis be silent while hands are shaken. */
@@ -133,10 +137,15 @@ export class Connection {
     const client = this.#client = this.#present = this.#dialer.dial()
     client.on('connect', () => { if (client === this.#present) this.#events.opened() })
     client.on('ready', () => {
-      if (client !== this.#present) return
-      this.#ready = true
-      this.#dialer.succeeded()
-      this.#events.ready()
+      void greet(client, this.#db, {
+        ready: () => {
+          this.#ready = true
+          this.#dialer.succeeded()
+          this.#events.ready()
+        },
+        refused: error => this.#events.error(error),
+        stands: () => client === this.#present && client.status === 'ready'
+      })
     })
     client.on('end', () => {
       if (client === this.#previous?.client) this.#previous = undefined

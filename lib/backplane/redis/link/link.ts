@@ -2,10 +2,11 @@ import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
 import { Calls } from './calls.ts'
-import type { RedisSource } from './connect.ts'
 import { Connection } from './connection.ts'
 import { isReply, toBackplaneError } from './reply-errors.ts'
+import { ErrorCleaner } from './safe-error.ts'
 import { byHash, bytesCommands, textCommands, type Script } from './script.ts'
+import type { RedisSource } from './source.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
 const pingIntervalMs = 1_000
@@ -83,10 +84,7 @@ export class Link {
         this.#up()
       },
       ended: () => this.#down(),
-      error: error => {
-        this.#lastError = error
-        for (const listener of this.#listeners) listener.error?.(error)
-      },
+      error: error => this.#reportError(error),
       message: (channel, bytes, late) => {
         if (!late) this.#heard()
         this.#receive?.(channel, bytes, late)
@@ -113,6 +111,11 @@ export class Link {
 
   get up (): boolean {
     return this.#state === 'up'
+  }
+
+  /** The link itself: of those that lead to a partition, the one to its master. */
+  get master (): { readonly connection: number } {
+    return this
   }
 
   get deadlineMs (): number {
@@ -204,7 +207,18 @@ export class Link {
     return await this.#calls.run(async settled => await command(this.#connection.redis, settled), { deadlineMs, maxMs, bulk })
   }
 
-  #translate (error: Error): Error {
+  #reportError (error: Error): void {
+    const clean = this.#lastError = this.#clean(error)
+    for (const listener of this.#listeners) listener.error?.(clean)
+  }
+
+  /** Without passwords, those of the present connection. */
+  #clean (error: Error): Error {
+    return new ErrorCleaner(this.redis.options).clean(error)
+  }
+
+  #translate (raw: Error): Error {
+    const error = this.#clean(raw)
     if (isReply(error)) {
       this.#answered()
       this.#lastError = error

@@ -3,6 +3,16 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 /** Replies that say "not now" rather than "no": the same call may work on the next master, or in a moment. */
 const passingErrors = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)/
 
+/** Whether the same call may work in a moment. */
+export function isPassing (error: Error): boolean {
+  return passingErrors.test(error.message)
+}
+
+/** Whether a call by the hash of a script may work by its text: Redis does not know the hash, or EVALSHA is forbidden or renamed. */
+export function isUnknownScript ({ message }: Error): boolean {
+  return message.startsWith('NOSCRIPT') || /^NOPERM.*'evalsha'|^ERR unknown command '?`?evalsha/i.test(message)
+}
+
 /** Whether Redis answered, with an error. */
 export function isReply (error: Error): boolean {
   return error.name === 'ReplyError'
@@ -11,7 +21,7 @@ export function isReply (error: Error): boolean {
 /** What a failed command means to whoever asked for it: not carried out (WSG_BACKPLANE_UNAVAILABLE), or unknown (WSG_TIMEOUT). */
 export function toBackplaneError (error: Error): WebsocketGroupsError {
   if (isReply(error)) {
-    const text = passingErrors.test(error.message) ? error.message : `Redis refused the command: ${error.message}`
+    const text = isPassing(error) ? error.message : `Redis refused the command: ${error.message}`
     return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', text, { cause: error })
   }
   // ioredis says this before it writes anything; all its other failures may come after the command left.

@@ -65,6 +65,10 @@ export class RoutedLink implements Link {
     return this.#link
   }
 
+  get master (): { readonly connection: number } {
+    return this.#link ?? this
+  }
+
   get up (): boolean {
     return this.#up
   }

@@ -1,6 +1,7 @@
 import { Command, type Redis } from 'ioredis'
 import { createHash } from 'node:crypto'
 import type { Writable } from 'node:stream'
+import { isUnknownScript } from './reply-errors.ts'
 
 export type RedisCommand = (redis: Redis) => Promise<unknown>
 
@@ -57,13 +58,13 @@ function gatherWrites ({ stream }: { readonly stream?: Writable }): void {
   process.nextTick(() => stream.uncork())
 }
 
-/** The first of the two calls, and the second one when Redis does not know the script; see `Link.run` for `settled`. */
+/** The call of a script by its hash, and by its text where that may help; see `Link.run` for `settled`. */
 export function byHash (evalsha: RedisCommand, evaluate: RedisCommand) {
   return async (redis: Redis, settled: () => boolean): Promise<unknown> => {
     try {
       return await evalsha(redis)
     } catch (error) {
-      if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+      if (!(error instanceof Error) || !isUnknownScript(error)) throw error
       // The caller heard of a timeout and may have sent something newer since.
       if (settled()) throw error
       return await evaluate(redis)

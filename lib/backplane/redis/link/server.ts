@@ -1,9 +1,24 @@
 import { WebsocketGroupsError } from '../../../errors.ts'
+import type { Keys } from '../keys.ts'
 import type { Link } from './port.ts'
+import { missingRights } from './rights.ts'
 
 /** Sharded pub/sub came with 7.0. */
 const oldest = { single: { major: 6, minor: 2 }, cluster: { major: 7, minor: 0 } } as const
-const finalErrors = /WRONGPASS|NOAUTH|NOPERM|invalid password|invalid username-password/i
+const finalErrors = new RegExp([
+  'WRONGPASS', 'NOAUTH', 'NOPERM', 'invalid password', 'invalid username-password', 'database \\d+ cannot be used: (?!LOADING|BUSY|MASTERDOWN)',
+  // A command that was renamed, or that a script may not run.
+  'ERR unknown command', "can't run this command", 'Unknown Redis command'
+].join('|'), 'i')
+
+export interface Server {
+  /** Tells this server from another one, or from itself after a restart; `undefined` when it does not say who it is. */
+  readonly id: string | undefined
+  /** What the server does when its memory is full; `undefined` when it does not say. */
+  readonly evictionPolicy: string | undefined
+  /** What the user may not do, or the server does not know, although it is needed sooner or later. */
+  readonly missing: readonly string[]
+}
 
 /** The server is one of a cluster, and was taken for a single one. */
 export class ClusterModeError extends WebsocketGroupsError {
@@ -13,28 +28,49 @@ export class ClusterModeError extends WebsocketGroupsError {
 }
 
 /**
- * Resolves with what tells this server from another one, or from itself after a restart; with nothing when it does not say who it is.
+ * Looks whether the server, and what the user may do there, will do.
  * @throws {WebsocketGroupsError} WSG_REDIS_UNSUPPORTED, and as `Link.run`
  */
-export async function checkServer (link: Link): Promise<string | undefined> {
-  const info = await serverInfo(link)
-  if (info === undefined) return undefined
-  const [, version = '', major = '0', minor = '0'] = /^redis_version:((\d+)\.(\d+)\S*)/m.exec(info) ?? []
-  const least = oldest[link.sharded ? 'cluster' : 'single']
-  if (Number(major) < least.major || (Number(major) === least.major && Number(minor) < least.minor)) {
-    const needed = `${least.major}.${least.minor} or newer is needed${link.sharded ? ' for a cluster' : ''}`
-    throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `Redis is version ${version || 'unknown'}; ${needed}`)
-  }
-  if (!link.sharded && /^redis_mode:cluster/m.test(info)) throw new ClusterModeError()
-  return /^run_id:(\w+)/m.exec(info)?.[1]
+export async function checkServer (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<Server> {
+  const { master } = link
+  const known = looks.get(master)
+  if (known?.connection === master.connection) return await known.look
+  const look = lookAt(link, keys, role)
+  // Many partitions share a master.
+  if (link.sharded) looks.set(master, { connection: master.connection, look })
+  look.catch(() => looks.delete(master))
+  return await look
 }
 
-/** INFO is among the commands that careful operators forbid (the ACL category `@dangerous`); nothing else here needs it. */
-async function serverInfo (link: Link): Promise<string | undefined> {
+/** By master: the look at it by its present connection. */
+const looks = new WeakMap<object, { readonly connection: number, readonly look: Promise<Server> }>()
+
+async function lookAt (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<Server> {
+  const [info, memory] = await Promise.all([read(link, 'server'), read(link, 'memory')])
+  if (info !== undefined) assertSupported(info, link.sharded)
+  return {
+    id: /^run_id:(\w+)/m.exec(info ?? '')?.[1],
+    evictionPolicy: /^maxmemory_policy:(\S+)/m.exec(memory ?? '')?.[1],
+    missing: await missingRights(link, keys, role)
+  }
+}
+
+function assertSupported (info: string, sharded: boolean): void {
+  const [, version = '', major = '0', minor = '0'] = /^redis_version:((\d+)\.(\d+)\S*)/m.exec(info) ?? []
+  const least = oldest[sharded ? 'cluster' : 'single']
+  if (Number(major) < least.major || (Number(major) === least.major && Number(minor) < least.minor)) {
+    const needed = `${least.major}.${least.minor} or newer is needed${sharded ? ' for a cluster' : ''}`
+    throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `Redis is version ${version || 'unknown'}; ${needed}`)
+  }
+  if (!sharded && /^redis_mode:cluster/m.test(info)) throw new ClusterModeError()
+}
+
+/** INFO is among the commands that careful operators forbid (the ACL category `@dangerous`) or rename: all works without it. */
+async function read (link: Link, section: string): Promise<string | undefined> {
   try {
-    return await link.run(async redis => await redis.info('server'))
+    return await link.run(async redis => await redis.info(section))
   } catch (error) {
-    if (error instanceof Error && error.message.includes('NOPERM')) return undefined
+    if (error instanceof Error && /NOPERM|unknown command/i.test(error.message)) return undefined
     throw error
   }
 }
@@ -44,7 +80,12 @@ export function isFinal (error: Error): boolean {
   return finalErrors.test(error.message)
 }
 
-/** Wrong password, missing right: the same for every connection of these options. */
+/** Wrong password, missing right, no such database: the same for every connection of these options. */
 export function refused (error: Error): WebsocketGroupsError {
   return new WebsocketGroupsError('WSG_REDIS_REFUSED', error.message, { cause: error })
+}
+
+/** As `refused`, naming the rights. */
+export function refusedRights (missing: readonly string[]): WebsocketGroupsError {
+  return new WebsocketGroupsError('WSG_REDIS_REFUSED', `NOPERM this user may not run, or the server does not know: ${missing.join('; ')}`)
 }

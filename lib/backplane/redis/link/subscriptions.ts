@@ -29,6 +29,7 @@ export class Subscriptions {
   readonly #link: Link
   readonly #waitMs: number
   readonly #events: SubscriptionEvents
+  readonly #lastName: string
   readonly #channels = new Map<string, Channel>()
   /** Channels whose state may differ from what is wanted. */
   readonly #dirty = new Set<string>()
@@ -40,7 +41,7 @@ export class Subscriptions {
   readonly #lingering: Linger
   readonly #pace = new Throttle()
   #flushing = false
-  /** Commands sent on the present connection that are not answered. What changes meanwhile travels together after them. */
+  /** Commands on the present connection that are not answered: what changes meanwhile travels together after them. */
   #inFlight = 0
   /** Commands that were answered so far, whatever the answer. */
   #answers = 0
@@ -48,11 +49,13 @@ export class Subscriptions {
   #interrupted = 0
   #acked = 0
 
-  constructor (link: Link, waitMs: number, lingerMs: number, events: SubscriptionEvents) {
+  /** `last` is the channel that a new connection subscribes to after all others: whoever reaches it knows that the others are there. */
+  constructor (link: Link, waitMs: number, lingerMs: number, last: string, events: SubscriptionEvents) {
     this.#link = link
     this.#waitMs = waitMs
     this.#lingering = new Linger(lingerMs, names => this.#drop(names))
     this.#events = events
+    this.#lastName = last
   }
 
   get acked (): number {
@@ -111,7 +114,9 @@ export class Subscriptions {
   /** A new connection: nothing is subscribed on it yet. */
   connected (): void {
     this.disconnected()
+    this.#dirty.clear()
     for (const name of this.#channels.keys()) this.#dirty.add(name)
+    if (this.#dirty.delete(this.#lastName)) this.#dirty.add(this.#lastName)
     this.#flushSoon()
   }
 
@@ -173,8 +178,7 @@ export class Subscriptions {
   #flush (): void {
     this.#flushing = false
     if (!this.#link.up || this.#inFlight > 0) return
-    const subscribe: string[] = []
-    const unsubscribe: string[] = []
+    const [subscribe, unsubscribe]: [string[], string[]] = [[], []]
     for (const name of this.#dirty) {
       if (subscribe.length + unsubscribe.length === maxChannelsInFlight) break
       this.#dirty.delete(name)

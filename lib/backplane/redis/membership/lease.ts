@@ -5,7 +5,7 @@ import { oncePerMinute } from '../../../logging.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { checkServer } from '../link/server.ts'
+import { checkServer, isFinal, refused, refusedRights } from '../link/server.ts'
 import { Reaper } from './reaper.ts'
 import { beat, safetyTtlMs, unregister } from './scripts.ts'
 import type { MemberStore } from './store.ts'
@@ -55,6 +55,8 @@ export class Lease {
   #renewedAt = -Infinity
   /** The server that the memberships were last compared with. */
   #server: string | undefined
+  #policy: string | undefined
+  #missing: readonly string[] = []
   /** Redis may have lost memberships, whatever the next beat says. */
   #otherServer = false
   #timer: NodeJS.Timeout | undefined
@@ -127,6 +129,13 @@ export class Lease {
     await this.#wanting
   }
 
+  /** Nothing fails by it, and yet it should not be so. */
+  get warning (): string | undefined {
+    if (this.#missing.length > 0) return refusedRights(this.#missing).message
+    if (this.#policy === undefined || this.#policy === 'noeviction') return undefined
+    return `the maxmemory-policy of Redis is ${this.#policy}: when its memory is full, it may drop memberships and logs; set noeviction`
+  }
+
   /** A newer generation of this instance is known to Redis: it stops writing, and registers again. */
   fenced (): void {
     this.#suspend()
@@ -163,21 +172,32 @@ export class Lease {
   async #register (): Promise<void> {
     clearTimeout(this.#retryTimer)
     try {
-      const server = await checkServer(this.#link)
-      // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them.
-      if (server !== this.#server) this.#otherServer = true
+      const { id, evictionPolicy, missing } = await checkServer(this.#link, this.#keys, 'instance')
+      // Who runs already goes on with what is left.
+      this.#missing = missing
+      if (missing.length > 0 && this.#renewed === 0) throw refusedRights(missing)
+      // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them. One that does not say who
+      // it is may be another one each time.
+      if (id === undefined || id !== this.#server) this.#otherServer = true
       await this.#renew()
-      this.#server = server
+      this.#server = id
+      this.#setPolicy(evictionPolicy)
       for (const { changed } of this.#listeners) changed?.()
     } catch (error) {
-      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_INSTANCE_ID_TAKEN')) {
-        for (const { refused } of this.#listeners) refused?.(error as Error)
-      }
+      this.#refuse(error as Error)
       if (this.#closed || !this.#link.up) return                // the link's return starts over
       this.#warnNotRegistered({ err: error })
       clearTimeout(this.#retryTimer)
       this.#retryTimer = setTimeout(() => { if (this.#link.up) void this.#register() }, retryMs).unref()
     }
+  }
+
+  /** Tells of what waiting cannot heal. */
+  #refuse (error: Error): void {
+    const known = hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_REDIS_REFUSED', 'WSG_INSTANCE_ID_TAKEN')
+    if (!known && !isFinal(error)) return
+    this.#failure = error
+    for (const { refused: tell } of this.#listeners) tell?.(known ? error : refused(error))
   }
 
   /**
@@ -240,6 +260,12 @@ export class Lease {
   #suspend (): void {
     this.#active = false
     for (const { suspended } of this.#listeners) suspended?.()
+  }
+
+  #setPolicy (policy: string | undefined): void {
+    const told = this.#policy
+    this.#policy = policy
+    if (policy !== told && this.warning !== undefined) this.#log.warn({ policy }, this.warning)
   }
 
   /** A third of the lease, up to a fifth earlier, so that a thousand instances do not beat in one instant. */

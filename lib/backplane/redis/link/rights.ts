@@ -1,0 +1,95 @@
+import type { Keys } from '../keys.ts'
+import type { Link } from './port.ts'
+import { Script } from './script.ts'
+
+/** What one command is done to: the name of a key or a channel, and further arguments as Redis wants them. */
+type Right = readonly string[]
+
+const group = 'group'
+const instance = 'instance0'
+
+/** Commands by what they are done to; every script and every call of this package keeps to these. */
+function rightsOfWriters (keys: Keys): Right[] {
+  const [meta, log, record] = [keys.logMeta(group), keys.log(group), keys.idempotency(group, 'key')]
+  const [counts, members] = [keys.counts(group), keys.members(group, instance)]
+  return [
+    ['ping'], ['time'], ['eval', 'return 1', '0'],
+    ['publish', keys.channel({ kind: 'group', name: group }), ''],
+    ['publish', keys.channel({ kind: 'user', name: 'user' }), ''],
+    ['publish', keys.channel({ kind: 'all', name: '' }), ''],
+    ['hmget', meta, 's'], ['hset', meta, 's', '0'], ['hdel', meta, 's'], ['hgetall', meta], ['pexpire', meta, '1'],
+    ['rpush', log, ''], ['ltrim', log, '0', '-1'], ['lrange', log, '0', '-1'], ['lpop', log], ['pexpire', log, '1'],
+    ['get', record], ['set', record, '', 'PX', '1'],
+    ['hget', counts, instance], ['hkeys', counts], ['hgetall', members]
+  ]
+}
+
+function rightsOfInstances (keys: Keys): Right[] {
+  const [meta, log, secret, user, blocked] = [keys.logMeta(group), keys.log(group), keys.secret, keys.user('user'), keys.blocks]
+  const [counts, members, index] = [keys.counts(group), keys.members(group, instance), keys.index(instance)]
+  const { leases, instances, generations } = keys
+  const inbox = keys.channel({ kind: 'instance', name: instance })
+  return [
+    ...rightsOfWriters(keys),
+    ...(['group', 'user', 'instance', 'all'] as const).flatMap(kind => {
+      const channel = keys.channel({ kind, name: 'name' })
+      return [['subscribe', channel], ['unsubscribe', channel]]
+    }),
+    ['publish', inbox, ''], ['pubsub', 'numsub', inbox],
+    ['llen', log], ['pttl', meta],
+    ['set', secret, '', 'EX', '1', 'NX'], ['get', secret], ['expire', secret, '1'],
+    ['zadd', leases, '1', instance], ['zrem', leases, instance], ['zrangebyscore', leases, '-inf', '1'], ['zscore', leases, instance],
+    ['zcard', leases], ['pexpire', leases, '1'], ['del', leases],
+    ['hget', instances, instance], ['hmget', instances, instance], ['hset', instances, instance, ''], ['hdel', instances, instance],
+    ['hvals', instances], ['hlen', instances], ['hkeys', instances], ['pexpire', instances, '1'], ['del', instances],
+    ['hget', generations, instance], ['hset', generations, instance, '1'], ['hdel', generations, instance], ['pexpire', generations, '1'],
+    ['hset', members, 'id', ''], ['hdel', members, 'id'], ['hlen', members], ['hkeys', members], ['pexpire', members, '1'],
+    ['unlink', members],
+    ['hmget', counts, '#'], ['hset', counts, '#', '1'], ['hdel', counts, instance], ['hincrby', counts, '#', '1'], ['pexpire', counts, '1'],
+    ['del', counts],
+    ['sadd', index, ''], ['srem', index, ''], ['smembers', index], ['spop', index, '1'], ['scard', index], ['sismember', index, ''],
+    ['pexpire', index, '1'], ['scan', '0'],
+    ['hset', user, instance, '1'], ['hdel', user, instance], ['hgetall', user], ['pexpire', user, '1'],
+    ['zadd', blocked, '1', ''], ['zrem', blocked, ''], ['zremrangebyscore', blocked, '-inf', '1'], ['zcard', blocked], ['zscore', blocked, ''],
+    ['zrevrange', blocked, '0', '0'], ['zrangebyscore', blocked, '-inf', '1'], ['pexpireat', blocked, '1']
+  ]
+}
+
+/** On a cluster messages go by sharded pub/sub. */
+function shardedRight ([command = '', ...more]: Right): Right {
+  if (command === 'pubsub') return [command, `shard${more[0] ?? ''}`, ...more.slice(1)]
+  return [/^(publish|subscribe|unsubscribe)$/.test(command) ? `s${command}` : command, ...more]
+}
+
+/**
+ * Reads which rights this user lacks. A server older than 7.0 cannot tell.
+ * ARGV of each right: how many words it has, its words
+ * Returns command and first argument of each that is missing.
+ */
+const readMissing = new Script(`
+local permitted, missing, at = redis.acl_check_cmd, {}, 1
+if not permitted then return missing end
+while at <= #ARGV do
+  local count = tonumber(ARGV[at])
+  local words = {unpack(ARGV, at + 1, at + count)}
+  local known, allowed = pcall(permitted, unpack(words))
+  if not known or not allowed then
+    missing[#missing + 1] = words[1]
+    missing[#missing + 1] = words[2] or ''
+  end
+  at = at + 1 + count
+end
+return missing
+`)
+
+/**
+ * What a user may not do, or the server does not know, although an instance (or else a publisher) needs it sooner or later: each as the
+ * command and the key or channel it is refused for.
+ * @throws {WebsocketGroupsError} as `Link.script`
+ */
+export async function missingRights (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<string[]> {
+  const all = role === 'instance' ? rightsOfInstances(keys) : rightsOfWriters(keys)
+  const rights = link.sharded ? all.map(shardedRight) : all
+  const missing = await link.script(readMissing, [], rights.flatMap(words => [words.length, ...words])) as string[]
+  return Array.from({ length: missing.length / 2 }, (_, index) => `${missing[2 * index]} ${missing[2 * index + 1]}`.trim())
+}

@@ -1,0 +1,106 @@
+import type { Backplane, Target } from '../backplane/backplane.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import type { Data } from '../types.ts'
+import type { Command, InstanceRpc } from './rpc.ts'
+
+/** An instance that reconnects is asked again after so many milliseconds. */
+const againMs = 100
+/** The share of the time that all together have, before those that did not answer are asked one by one. */
+const togetherShare = 0.5
+
+/** Nobody took the request, and nobody will: the instance does not live. */
+const gone = Symbol('gone')
+/** The instance lives, and did not answer in time: it may have taken the request, or surely took none. */
+const silent = Symbol('silent')
+const unreached = Symbol('unreached')
+
+/**
+ * Asks instances, and tells apart those that are gone from those that only lost their subscriptions, or hang: as long as the lease of an
+ * instance runs, its connections may be there.
+ */
+export class Everywhere {
+  readonly #backplane: Pick<Backplane, 'instances'>
+  readonly #rpc: InstanceRpc
+  readonly #self: string
+
+  constructor (backplane: Pick<Backplane, 'instances'>, rpc: InstanceRpc, self: string) {
+    this.#backplane = backplane
+    this.#rpc = rpc
+    this.#self = self
+  }
+
+  /**
+   * The answer of one instance; `undefined` when it does not live. One that lives and cannot be reached is asked again until the deadline.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (it was not reached), WSG_TIMEOUT (it did not answer), and what it threw
+   */
+  async askOne (instanceId: string, command: Command, data?: Data): Promise<unknown> {
+    const answer = await this.#until(performance.now() + this.#rpc.timeoutMs, instanceId, command, data)
+    if (answer === gone) return undefined
+    if (answer === unreached) {
+      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `instance ${instanceId} lives, and is not connected to the backplane now`)
+    }
+    if (answer === silent) throw new WebsocketGroupsError('WSG_TIMEOUT', `${command.op} was not answered by instance ${instanceId}`)
+    return answer
+  }
+
+  /**
+   * Has connections closed by all instances behind the target. Resolves with how many were closed, with the `here` of this one. The command
+   * must do no harm when it is carried out twice. `stored`: an instance that cannot be reached now carries it out as soon as it is back.
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT or, where surely nothing was closed, WSG_BACKPLANE_UNAVAILABLE: some that live did not
+   * answer. The error says how many connections were closed all the same, and by whom none.
+   */
+  async close (target: Target, command: Command, here: number, stored = false): Promise<number> {
+    const endsAt = performance.now() + this.#rpc.timeoutMs
+    const answered = new Map<string, unknown>([[this.#self, here]])
+    try {
+      // Asked at the same time: who is cut off now does not take the request.
+      const [{ answers, complete }, living] = await Promise.all([
+        this.#rpc.collect(target, command, this.#rpc.timeoutMs * togetherShare), this.#backplane.instances?.()
+      ])
+      for (const [instanceId, closed] of answers) if (instanceId !== this.#self) answered.set(instanceId, closed)
+      const others = [...living ?? []].filter(([instanceId]) => !answered.has(instanceId))
+      const asked = others.filter(([, reachable]) => reachable ? !complete : !stored)
+      const outcomes = await Promise.all(asked.map(async ([instanceId]) => {
+        return [instanceId, await this.#until(endsAt, instanceId, command)] as const
+      }))
+      for (const [instanceId, outcome] of outcomes) if (typeof outcome !== 'symbol') answered.set(instanceId, outcome)
+      const done = sum(answered)
+      const missing = outcomes.filter(([, outcome]) => outcome === silent || (outcome === unreached && !stored))
+      const unknown = !complete && living === undefined
+      if (missing.length === 0 && !unknown) return done
+      const sure = done === 0 && !unknown && missing.every(([, outcome]) => outcome === unreached)
+      throw incomplete(sure, command, done, missing.map(([instanceId]) => instanceId))
+    } catch (error) {
+      // Whatever went wrong elsewhere, these are closed.
+      if (here === 0 || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT') || 'done' in (error as object)) throw error
+      const { code, detail = '' } = error as WebsocketGroupsError
+      const text = `${detail} (to other instances: ${here} connections of this one were closed)`
+      throw new WebsocketGroupsError(code, text, { cause: error, done: here })
+    }
+  }
+
+  /** Never rejects for want of an answer. */
+  async #until (endsAt: number, instanceId: string, command: Command, data?: Data): Promise<unknown> {
+    const target: Target = { kind: 'instance', name: instanceId }
+    for (;;) {
+      const leftMs = Math.max(1, endsAt - performance.now())
+      const { answers, complete } = await this.#rpc.collect(target, command, leftMs, data)
+      if (!complete) return silent
+      if (answers.size > 0) return [...answers.values()][0]
+      const living = await this.#backplane.instances?.()
+      if (living?.has(instanceId) !== true) return gone
+      if (performance.now() + againMs >= endsAt) return unreached
+      await new Promise<void>(resolve => { setTimeout(resolve, againMs) })
+    }
+  }
+}
+
+function sum (answers: ReadonlyMap<string, unknown>): number {
+  return [...answers.values()].reduce<number>((sum, closed) => sum + Number(closed), 0)
+}
+
+function incomplete (sure: boolean, { op }: Command, done: number, missing: readonly string[]): WebsocketGroupsError {
+  const names = missing.length === 0 ? 'some instances' : `instances that live: ${missing.join(', ')}`
+  const detail = `${op} closed ${done} connections, and was not answered by ${names}`
+  return new WebsocketGroupsError(sure ? 'WSG_BACKPLANE_UNAVAILABLE' : 'WSG_TIMEOUT', detail, { done, missing })
+}
