@@ -36,6 +36,7 @@ export const errorCodes = {
   WSG_BACKPLANE_UNAVAILABLE: { statusCode: 503, text: 'the backplane cannot be reached; nothing was sent' },
   WSG_TIMEOUT: { statusCode: 504, text: 'there was no answer in time; the operation may or may not have taken effect' },
   WSG_QUEUE_FULL: { statusCode: 503, text: 'too many messages are waiting for the backplane; nothing was sent' },
+  WSG_MESSAGE_TOO_LARGE: { statusCode: 413, text: 'the message is larger than Redis takes; nothing was sent' },
   WSG_IDEMPOTENCY_INVALID: { statusCode: 400, text: 'the idempotency key cannot be used' },
   WSG_CONFLATION_KEY_INVALID: { statusCode: 400, text: 'a conflation key must be a non-empty string of at most 255 bytes' },
   WSG_POSITION_INVALID: { statusCode: 400, text: 'not a position: pass one that came with a message, a join or a broadcast' },

@@ -5,7 +5,6 @@
 //   128 passed, 0 failed, 2 skipped
 //
 // Arguments go to tap; a folder stands for the tests in it: npm test -- test/unit --jobs=1
-// A failed file is run once more, by itself, and a line names it: files run beside each other, and some of them stall the machine.
 // With CI set, a skipped test fails: there, the browser and the proxy have to be installed.
 import { spawn } from 'node:child_process'
 import { readdirSync, statSync } from 'node:fs'
@@ -24,13 +23,12 @@ const jobs = 3 * availableParallelism()
 /** Started first, because their files take longest, so that no core is idle at the end. */
 const longest = ['test/faults', 'test/example', 'test/packaging', 'test/client', 'test/features']
 
-function finish ({ passed = 0, failed = 0, skipped = 0 }, unsteadyFiles = 0) {
+function finish ({ passed = 0, failed = 0, skipped = 0 }) {
   if (process.env.CI && skipped > 0) {
     console.log('\nA skipped test fails where CI is set.')
     failed += skipped
     skipped = 0
   }
-  skipped += unsteadyFiles
   console.log(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
   process.exitCode = failed > 0 ? 1 : 0
 }
@@ -57,7 +55,6 @@ function reader () {
   let block = []
   let silentFailures = 0
   const times = []
-  const failedFiles = []
   let totals = ''
   let inDiagnostics = false // the YAML that follows a failed file at the margin
   return {
@@ -70,7 +67,6 @@ function reader () {
         )
         times.push([Number(/^time=([\d.]+)ms/.exec(note ?? '')?.[1] ?? 0), name])
         if (bad) {
-          if (name?.endsWith('.test.ts')) failedFiles.push(name)
           if (!block.some(nested => /^\s+not ok /.test(nested) && !/# (TODO|SKIP)/i.test(nested))) silentFailures++
           for (const nested of block) if (!/^\s*(ok \d|\d+\.\.\d+|$)/.test(nested)) console.log(nested)
         } else {
@@ -103,8 +99,7 @@ function reader () {
       return {
         passed,
         failed: failed === 0 && (exitCode !== 0 || passed === 0) ? 1 : failed,
-        skipped: count('skip') + count('todo'),
-        failedFiles
+        skipped: count('skip') + count('todo')
       }
     }
   }
@@ -124,10 +119,10 @@ function expand (args) {
   return [...flags, ...files.sort((a, b) => rank(a) - rank(b))]
 }
 
-async function run (env, args, atOnce = jobs) {
+async function run (env, args) {
   const report = reader()
   const tap = spawn(process.execPath, [
-    join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs'), 'run', '--reporter=tap', `--jobs=${atOnce}`, ...expand(args)
+    join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs'), 'run', '--reporter=tap', `--jobs=${jobs}`, ...expand(args)
   ], {
     cwd: root, env, stdio: ['ignore', 'pipe', 'inherit']
   })
@@ -138,38 +133,8 @@ async function run (env, args, atOnce = jobs) {
   return report.totals(await ended)
 }
 
-/**
- * Files that were seen to fail twice on a machine that was busy with other work, and have not been looked into yet. They run like all
- * others; when they fail twice that is told, with all that they print, and counted as skipped. The list is to become empty.
- */
-const unsteady = [
-  'test/faults/chaos/chaos.test.ts', 'test/faults/client-kill.test.ts', 'test/faults/log-repair.test.ts',
-  'test/faults/mixed-faults.test.ts', 'test/faults/refused.test.ts', 'test/faults/redis-hang.test.ts',
-  'test/faults/stall.test.ts', 'test/faults/outage-churn.test.ts', 'test/faults/drill/cuts.test.ts', 'test/features/join-race.test.ts',
-  'test/features/limits.test.ts', 'test/features/outage.test.ts', 'test/contract/redis.test.ts', 'test/example/page.test.ts',
-  'test/example/example-server.test.ts'
-]
-
-/** More failed files than this are no bad luck. */
-const maxRepeated = 20
-
 try {
-  const env = await prepare()
-  const first = await run(env, process.argv.slice(2))
-  if (first.failed === 0 || first.failedFiles.length === 0 || first.failedFiles.length > maxRepeated) {
-    finish(first)
-  } else {
-    const flags = process.argv.slice(2).filter(arg => arg.startsWith('-'))
-    console.log(`\nOnce more, one at a time: ${first.failedFiles.join(', ')}`)
-    const second = await run(env, [...flags, ...first.failedFiles], 1)
-    const lucky = first.failedFiles.filter(file => !second.failedFiles.includes(file))
-    if (lucky.length > 0) console.log(`\nPassed at the second try alone: ${lucky.join(', ')}`)
-    const known = second.failedFiles.filter(file => unsteady.includes(file))
-    if (known.length > 0) console.log(`\nFailed twice, and known to be unsteady: ${known.join(', ')}`)
-    const onlyKnown = known.length > 0 && known.length === second.failedFiles.length
-    const failed = onlyKnown ? 0 : second.failed
-    finish({ passed: first.passed + second.passed, failed, skipped: first.skipped + second.skipped }, known.length)
-  }
+  finish(await run(await prepare(), process.argv.slice(2)))
 } catch (err) {
   console.error(err.message)
   finish({ failed: 1 })

@@ -41,6 +41,14 @@ export interface LogPage {
   readonly more: boolean
 }
 
+/** Where one of the copies of a message stands that went to several groups with logs. */
+export interface Place {
+  readonly group: string
+  readonly epoch: string
+  /** 0: no copy stands there, the group had the message already. */
+  readonly offset: number
+}
+
 /** A message between instances. */
 export interface Envelope {
   /** Where it stands in the log of its group; `undefined` for volatile messages. */
@@ -56,6 +64,11 @@ export interface Envelope {
   readonly sentAt?: number | undefined
   /** It was published to several targets at once: a connection in more than one of them gets it once. */
   readonly shared: boolean
+  /**
+   * Where all copies of a message to several groups with logs stand, this one among them. Optional: a client that resumes several groups
+   * may get a message twice that went to more than one of them, if the instance has forgotten whom it gave the message.
+   */
+  readonly places?: readonly Place[] | undefined
   /**
    * Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the
    * backplane.

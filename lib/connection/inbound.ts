@@ -73,9 +73,7 @@ export class MessageQueue {
   }
 
   /** A message waits, or its callback runs. */
-  get pending (): boolean {
-    return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue?.isEmpty === false)
-  }
+  get pending (): boolean { return this.#busy && this.#ended === undefined && (!this.#connecting || this.#queue?.isEmpty === false) }
 
   /** Resolves when `onDisconnect` is done; never rejects. */
   get finished (): Promise<void> {
@@ -219,10 +217,7 @@ export class MessageQueue {
     if (framed) message.handler.failed(message.request, error)
   }
 
-  /**
-   * Whether the error is an answer to the one message, and nothing is wrong with the connection: what passes, as an outage of the
-   * backplane does, and what the client did wrong. A client of the framed protocol is told of every failure, so a bug is an answer too.
-   */
+  /** Whether the error only answers the message: it passes, or the client is at fault. A framed client is told of a bug just the same. */
   #isAnswer (error: Error, framed: boolean): boolean {
     const { statusCode } = error as Error & { statusCode?: unknown }
     if (hasCode(error, ...passing) || (typeof statusCode === 'number' && statusCode < serverFault)) {

@@ -11,6 +11,10 @@ const tickMs = 25
 const chunkBytes = 131_072
 /** What a connection may hold in any case, so that small messages get through however much the others hold. */
 const minShareBytes = 16_384
+/**
+ * Fair shares shrink as connections come, and those who came first hold more than theirs: together they may hold so many times the limit.
+ */
+const maxOverdraft = 2
 /** Connections are read again when this part of the limit is used, so that they do not stop again at once. */
 const roomShare = 0.75
 /**
@@ -115,8 +119,9 @@ export class IntakeBudget {
 
   /** Whether the connection has to stop until there is room. */
   isOver (intake: Intake): boolean {
-    return this.#heldBytes > this.#limitBytes && !this.#rescued.has(intake) &&
-      intake.held > Math.max(minShareBytes, this.#limitBytes / Math.max(this.#holders, 1))
+    const held = this.#heldBytes
+    if (held <= this.#limitBytes || intake.held <= minShareBytes || this.#rescued.has(intake)) return false
+    return held > this.#limitBytes * maxOverdraft || intake.held > this.#limitBytes / Math.max(this.#holders, 1)
   }
 
   awaitRoom (intake: Intake): void {

@@ -1,9 +1,10 @@
-import type { Backplane, LogPosition } from '../backplane/backplane.ts'
+import type { Backplane, Envelope, LogPosition } from '../backplane/backplane.ts'
 import { samePosition } from '../backplane/position.ts'
 import type { Holdback } from '../hub/holdback.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import type { Backlog, BacklogPage } from './backlog.ts'
+import type { GivenRanges } from './given-ranges.ts'
 
 /** A member that is first told what it missed; live messages are held back until then. */
 export interface Catching {
@@ -20,18 +21,22 @@ export class CatchUp {
   readonly #backplane: Pick<Backplane, 'position'>
   readonly #backlog: Backlog
   readonly #catching: Catching
+  readonly #given: GivenRanges
   /** Where the client stands; `undefined`: nobody knows. */
   #last: LogPosition | undefined
+  /** The client has all messages since this offset, up to the last one. */
+  #from = 0
   /** Of the log that the last page was from. */
   #epoch: string | undefined
   /** The client was told that messages are lost. */
   #told = false
   #emptyPages = 0
 
-  constructor (hub: Hub, backplane: Pick<Backplane, 'position'>, backlog: Backlog, catching: Catching) {
+  constructor (hub: Hub, backplane: Pick<Backplane, 'position'>, backlog: Backlog, given: GivenRanges, catching: Catching) {
     this.#hub = hub
     this.#backplane = backplane
     this.#backlog = backlog
+    this.#given = given
     this.#catching = catching
   }
 
@@ -58,8 +63,10 @@ export class CatchUp {
   give (page: BacklogPage): boolean {
     const { member, holdback } = this.#catching
     const reached = this.#backplane.position(member.group)
-    if (page.recovered !== true) this.#last = page.before
-    this.#last ??= page.before
+    if (page.recovered !== true || this.#last === undefined) {
+      this.#last = page.before
+      this.#from = page.before?.offset ?? 0
+    }
     this.#epoch = page.epoch ?? this.#epoch
     if (page.recovered === false) this.#told = true
     this.#emptyPages = page.messages.length > 0 ? 0 : this.#emptyPages + 1
@@ -67,12 +74,19 @@ export class CatchUp {
       // The log may be ahead of what this instance has delivered: the rest of it comes live.
       if (!isDelivered(envelope.position, reached)) return this.#release(reached)
       if (member.connection.outbound.full) return false
-      this.#hub.replay(member, envelope)
+      this.#replay(envelope)
+      this.#given.add(member, envelope, this.#from)
       holdback.gave(envelope.position)
       this.#last = envelope.position
     }
     const missing = holdback.since !== undefined && !isDelivered(holdback.since, this.#last) && this.#emptyPages < maxEmptyPages
     return page.more || missing ? false : this.#release(reached)
+  }
+
+  #replay (envelope: Envelope): void {
+    const { member } = this.#catching
+    if (envelope.shared && this.#given.has(member, envelope)) member.passOver(envelope)
+    else this.#hub.replay(member, envelope)
   }
 
   #release (reached: LogPosition | undefined): true {
@@ -82,7 +96,7 @@ export class CatchUp {
     const end = last === undefined ? undefined : { position: last, epoch, told: this.#told }
     for (const news of member.releaseHold(end)) {
       if ('reason' in news) member.gap(news)
-      else if (!member.hold(news)) this.#hub.replay(member, news)
+      else if (!member.hold(news)) this.#replay(news)
     }
     // What comes next begins where the client is: nothing is left to drop, unless this instance is somewhere else.
     if (reached === undefined || last === undefined || samePosition(last, reached)) member.dropHold()

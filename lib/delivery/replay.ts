@@ -8,6 +8,7 @@ import { CloseCode } from '../protocol/close-codes.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
 import { CatchUp, type Catching } from './catch-up.ts'
+import { GivenRanges } from './given-ranges.ts'
 import { ReplayTurns } from './replay-turns.ts'
 import { ResumeProofs, type ProofKeys } from './resume-proofs.ts'
 
@@ -34,12 +35,14 @@ export class Replay {
   readonly #backlog: Backlog
   readonly #proofKeys: ProofKeys
   readonly #turns = new ReplayTurns()
+  readonly #given: GivenRanges
 
   constructor (hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys) {
     this.#hub = hub
     this.#backplane = backplane
     this.#backlog = backlog
     this.#proofKeys = proofKeys
+    this.#given = new GivenRanges(hub, backplane)
   }
 
   /** Holds live messages back from now on, if there is anything to tell first. Called in the turn in which the member was added. */
@@ -65,7 +68,7 @@ export class Replay {
    */
   async play (pending: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
     const { connection } = pending.member
-    const catchUp = new CatchUp(this.#hub, this.#backplane, this.#backlog, pending)
+    const catchUp = new CatchUp(this.#hub, this.#backplane, this.#backlog, this.#given, pending)
     const slow = deferred()
     try {
       const { result, done } = await this.#turns.run(connection, async () => await this.#begin(pending, catchUp, scope))

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
+import { redisBackplane } from '../helpers/local-instance.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
@@ -21,15 +21,6 @@ backplaneContract({
     t.same(await redis.channels(), [], 'no channel is left')
   }),
   create: () => ({
-    backplane: () => new RedisBackplane({
-      redis: redis.url,
-      keyPrefix: 'wsg:',
-      operationTimeoutMs: 5_000,
-      joinTimeoutMs: 5_000,
-      bootTimeoutMs: 20_000,
-      leaseMs: 15_000,
-      lingerMs: 100,
-      whenDown: 'reject'
-    })
+    backplane: () => redisBackplane({ redis: redis.url, operationTimeoutMs: 5_000, joinTimeoutMs: 5_000, bootTimeoutMs: 20_000 })
   })
 })

@@ -1,8 +1,8 @@
 import { Command } from 'ioredis'
 import type { Test } from 'tap'
-import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../lib/backplane/backplane.ts'
+import type { Envelope, GapReason, LogPosition } from '../../lib/backplane/backplane.ts'
 import { decode, encodeParts, isLogged, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
-import { RedisBackplane } from '../../lib/backplane/redis/index.ts'
+import type { RedisBackplane } from '../../lib/backplane/redis/index.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { RedisSource } from '../../lib/backplane/redis/link/source.ts'
 import { BulkReads } from '../../lib/backplane/redis/link/bulk.ts'
@@ -14,34 +14,26 @@ import { randomNonce } from '../../lib/backplane/redis/log/random.ts'
 import { append } from '../../lib/backplane/redis/log/scripts.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { drawId } from '../../lib/ids.ts'
+import { EmptyInstance, redisBackplane } from '../helpers/local-instance.ts'
 import type { TestRedis } from '../helpers/redis.ts'
-import { silentLog } from '../helpers/silent-log.ts'
 
 /** An instance reduced to what it was given: texts of messages and gaps, in their order. */
-export class Recorder implements LocalInstance {
-  readonly instanceId = drawId()
-  readonly label = ''
-  readonly log = silentLog
+export class Recorder extends EmptyInstance {
   readonly events: string[] = []
   readonly received: Envelope[] = []
   readonly gaps: Array<{ readonly group: string, readonly reason: GapReason, readonly position: LogPosition }> = []
 
-  deliver (envelope: Envelope): void {
+  override deliver (envelope: Envelope): void {
     this.received.push(envelope)
     this.events.push(envelope.payload.length > 50 ? `${envelope.payload.toString('latin1', 0, 10)}…` : envelope.payload.toString())
   }
 
-  gap (group: string, reason: GapReason, position: LogPosition): void {
+  override gap (group: string, reason: GapReason, position: LogPosition): void {
     this.gaps.push({ group, reason, position })
     this.events.push(`gap: ${reason} to ${position.offset}`)
   }
 
-  logged (group: string): boolean { return group.startsWith('log') }
-  member (): undefined {}
-  memberIds (): Iterable<string> { return [] }
-  connectionsOf (): number { return 0 }
-  groups (): Iterable<string> { return [] }
-  stateChanged (): void {}
+  override logged (group: string): boolean { return group.startsWith('log') }
 }
 
 export function envelope (group: string, text: string | Buffer): Envelope {
@@ -90,16 +82,7 @@ export interface TestInstance {
 export async function startInstance (
   t: Test, redis: RedisSource, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500, leaseMs = 15_000 } = {}
 ): Promise<TestInstance> {
-  const backplane = new RedisBackplane({
-    redis,
-    keyPrefix: 'wsg:',
-    operationTimeoutMs,
-    joinTimeoutMs: 2_000,
-    bootTimeoutMs: 5_000,
-    leaseMs,
-    lingerMs: 1_000,
-    whenDown: policy
-  })
+  const backplane = redisBackplane({ redis, operationTimeoutMs, joinTimeoutMs: 2_000, leaseMs, lingerMs: 1_000, whenDown: policy })
   t.teardown(async () => await backplane.close())
   await backplane.start(local)
   await backplane.subscribe({ kind: 'instance', name: local.instanceId })

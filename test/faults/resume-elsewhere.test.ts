@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { parsePosition } from '../../lib/backplane/position.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { serve, type Served } from '../helpers/service.ts'
@@ -88,6 +89,22 @@ t.test('nor is it told of a loss that was before it', async t => {
   const { client, older } = await comeFurther(t, loseLog)
   t.strictSame(client, ['joined true', '4'])
   t.strictSame(older, ['joined undefined', '1', 'gap epoch', '2', '3', '4'])
+})
+
+t.test('who joined before the first message is given the log that there is: of one that was lost since nobody could name the epoch', async t => {
+  const { sending } = await instances(t)
+  const before = await openFramed(t, `${sending.url}/lobby`)
+  const { grant, position } = await before.nextOf('joined')
+  t.equal(parsePosition(position)?.epoch, '', 'the beginning of no log in particular')
+  before.raw.terminate()
+  await send(sending, 'lobby', 'lost')
+  await loseLog()
+  await send(sending, 'lobby', '1', '2')
+  const client = await openFramed(t, `${sending.url}/lobby`, {
+    hello: { session: before.welcome.session, resume: { lobby: position }, grants: { lobby: grant } }
+  })
+  await arrived(client, '2')
+  t.strictSame(news(client), ['joined true', '1', '2'])
 })
 
 t.test('a loss that its join told is not told again', async t => {

@@ -1,9 +1,8 @@
 import t, { type Test } from 'tap'
 import { AsyncLocalStorage } from 'node:async_hooks'
-import Fastify, { type FastifyInstance } from 'fastify'
-import type { AddressInfo } from 'node:net'
 import websocketGroups from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
+import { bareService } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 
 interface Seen { readonly [callback: string]: string | undefined }
@@ -12,8 +11,7 @@ interface Seen { readonly [callback: string]: string | undefined }
 async function seenBy (t: Test, protocols: string[], messages: string[]): Promise<Seen> {
   const storage = new AsyncLocalStorage<string>()
   const seen: Record<string, string | undefined> = {}
-  const app: FastifyInstance = Fastify()
-  t.teardown(async () => await app.close())
+  const { app, listen } = bareService(t)
   app.addHook('onRequest', (request, _reply, done) => storage.run(request.url, done))
   await app.register(websocketGroups, { closeGraceMs: 100 })
   const see = (name: string): void => { seen[name] = storage.getStore() }
@@ -37,8 +35,7 @@ async function seenBy (t: Test, protocols: string[], messages: string[]): Promis
     },
     onDisconnect () { see('disconnect') }
   }))
-  await app.listen({ port: 0, host: '127.0.0.1' })
-  const client = connect(t, `ws://127.0.0.1:${(app.server.address() as AddressInfo).port}/ws/a`, { protocols })
+  const client = connect(t, `${await listen()}/ws/a`, { protocols })
   await client.opened
   for (const message of messages) {
     client.send(message)

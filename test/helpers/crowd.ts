@@ -38,16 +38,6 @@ export class Guest {
   /** The server answered 101; `onConnect` runs, or ran. */
   get upgraded (): boolean { return this.#upgraded }
 
-  send (text: string): void {
-    const payload = Buffer.from(text)
-    const long = payload.length > 125
-    // Masked with zeros, which is allowed and spares the work.
-    const head = Buffer.from(
-      long ? [0x81, 0xfe, payload.length >> 8, payload.length & 255, 0, 0, 0, 0] : [0x81, 0x80 | payload.length, 0, 0, 0, 0]
-    )
-    this.#socket.write(Buffer.concat([head, payload]))
-  }
-
   /** Says goodbye; the server ends the connection. */
   close (): void {
     if (!this.#closed) this.#socket.write(Buffer.from([0x88, 0x80, 0, 0, 0, 0]))

@@ -1,16 +1,26 @@
 import type { Appended, Backplane, Block, Envelope, LogPage, Target } from '../../lib/backplane/backplane.ts'
-import type { LocalConnection } from '../../lib/connection/connection.ts'
+import { LocalConnection } from '../../lib/connection/connection.ts'
 import type { SocketWriter } from '../../lib/connection/outbound/writer.ts'
 import type { OutboundMessage } from '../../lib/connection/outbound/message.ts'
 import { logStart } from '../../lib/backplane/position.ts'
 import { partsOf, type Parts } from '../../lib/groups/parts.ts'
+import { IntakeBudget } from '../../lib/connection/intake-budget.ts'
+import type { ConnectionInit } from '../../lib/connection/init.ts'
+import { FlushScheduler } from '../../lib/connection/outbound/flush-scheduler.ts'
+import { Pulse } from '../../lib/connection/pulse.ts'
+import { Metrics } from '../../lib/metrics.ts'
+import { resolveLimits } from '../../lib/options/limits.ts'
 import { resolveOptions } from '../../lib/options/resolve.ts'
 import type { WebsocketGroupsOptions } from '../../lib/options/types.ts'
 import type { Member } from '../../lib/types.ts'
-import { silentLog } from './silent-log.ts'
+import { silentLog } from './loggers.ts'
 
-/** A connection without a socket: it remembers what was written to it. */
-export interface FakeConnection extends LocalConnection { readonly written: string[] }
+/** A connection without a socket: it remembers what was written to it, and how it was called. */
+export interface FakeConnection extends LocalConnection {
+  readonly written: string[]
+  /** `ping`, `leaving`, `terminate`, `close <code> <reason>`, `fault <code>`, `force <code>`, in their order. */
+  readonly calls: string[]
+}
 
 let made = 0
 
@@ -19,6 +29,9 @@ class WithoutSocket {
   readonly number = ++made
   readonly userId: string | undefined
   readonly written: string[] = []
+  readonly calls: string[] = []
+  readonly log = silentLog
+  readonly pulse = new Pulse()
   readonly sessionName = undefined
   readonly framed: boolean
   readonly #groups = new Set<string>()
@@ -29,6 +42,7 @@ class WithoutSocket {
     enqueueShared: (outgoing: OutboundMessage) => this.#write(outgoing),
     enqueueOne: (outgoing: OutboundMessage) => this.#write(outgoing),
     full: false,
+    traffic: {},
     room: () => undefined,
     missed: () => { this.missed++ }
   } as unknown as SocketWriter
@@ -65,8 +79,15 @@ class WithoutSocket {
     if (!this.framed) this.written.push(`gap: ${reason} in ${group}`)
   }
 
-  closeForFault (): void {
+  ping (): void { this.calls.push('ping') }
+  leaving (): void { this.calls.push('leaving') }
+  terminate (): void { this.calls.push('terminate') }
+  close (code: number, reason: string): void { this.calls.push(`close ${code} ${reason}`) }
+  forceClosed (code: number): void { this.calls.push(`force ${code}`) }
+
+  closeForFault (code: number): void {
     this.closed = true
+    this.calls.push(`fault ${code}`)
   }
 
   #write (outgoing: OutboundMessage): boolean {
@@ -77,6 +98,33 @@ class WithoutSocket {
 
 export function fakeConnection (id: string, userId?: string, framed = false): FakeConnection {
   return new WithoutSocket(id, userId, framed) as unknown as FakeConnection
+}
+
+/** A connection on this socket, which belongs to no instance. The socket may be a fake. */
+export function connectionOn (
+  socket: unknown, init: Partial<ConnectionInit<LocalConnection>> = {}
+): { readonly connection: LocalConnection, readonly metrics: Metrics, start (): void } {
+  const metrics = init.metrics ?? new Metrics()
+  const limits = resolveLimits()
+  const { maxBufferedBytes } = init.limits ?? { maxBufferedBytes: 4_194_304 }
+  const connection = new LocalConnection({
+    socket: socket as ConnectionInit<LocalConnection>['socket'],
+    id: 'i.1',
+    params: {},
+    identity: null,
+    userId: undefined,
+    log: silentLog,
+    callbacks: { onMessage () {} },
+    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes, options: {} },
+    intake: new IntakeBudget(limits, metrics),
+    scheduler: new FlushScheduler(
+      { maxBufferedBytes, slowBufferedBytes: Math.min(65_536, maxBufferedBytes), flushIntervalMs: 0, limits }, metrics, silentLog
+    ),
+    metrics,
+    host: { enter: () => undefined, release: async () => {} },
+    ...init
+  })
+  return { connection, metrics, start: () => connection.start({} as Parameters<LocalConnection['start']>[0]) }
 }
 
 export function member (connection: { readonly id: string }): Member {

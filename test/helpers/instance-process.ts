@@ -39,13 +39,7 @@ async function start (port: number, options: WebsocketGroupsOptions) {
       if (!connection.framed) connection.send(`joined ${connection.id} ${results.every(({ scope }) => scope === 'cluster') ? 'cluster' : 'local'}`)
     },
     mayJoin: () => true,
-    async onMessage (connection, data) {
-      const [verb, ...words] = String(data).split(' ')
-      const rest = words.join(' ')
-      if (verb === 'join') await app.registry.join(connection, rest)
-      else if (verb === 'leave') await app.registry.leave(connection, rest)
-      else await app.registry.broadcastToGroup(connection.groups, String(data))
-    }
+    onMessage () {}
   }))
 
   const began = performance.now()

@@ -1,15 +1,46 @@
 import type { Test } from 'tap'
-import type { Envelope, LocalInstance, Target } from '../../lib/backplane/backplane.ts'
-import { silentLog } from './silent-log.ts'
+import type { Envelope, GapReason, LocalInstance, LogPosition, Target } from '../../lib/backplane/backplane.ts'
+import { silentLog } from './loggers.ts'
 import { RedisBackplane, type RedisBackplaneOptions } from '../../lib/backplane/redis/index.ts'
 import { drawId } from '../../lib/ids.ts'
 import type { Member } from '../../lib/types.ts'
 
-/** An instance reduced to its tables, to be served by a Redis backplane in this process: for what whole applications cannot show. */
-export class Local implements LocalInstance {
+/** A backplane with the settings of tests: long lives, short waits. */
+export function redisBackplane (options: Partial<RedisBackplaneOptions> & Pick<RedisBackplaneOptions, 'redis'>): RedisBackplane {
+  return new RedisBackplane({
+    keyPrefix: 'wsg:',
+    operationTimeoutMs: 500,
+    joinTimeoutMs: 1_000,
+    bootTimeoutMs: 5_000,
+    leaseMs: 15_000,
+    lingerMs: 100,
+    whenDown: 'reject',
+    ...options
+  })
+}
+
+/** An instance that nobody is connected to, and that ignores what it is given. Others extend it. */
+export class EmptyInstance implements LocalInstance {
   readonly instanceId: string
   readonly label = ''
   readonly log = silentLog
+
+  constructor (instanceId = drawId()) {
+    this.instanceId = instanceId
+  }
+
+  deliver (_envelope: Envelope): void {}
+  gap (_group: string, _reason: GapReason, _position: LogPosition): void {}
+  logged (_group: string): boolean { return false }
+  member (_group: string, _connectionId: string): Member | undefined { return undefined }
+  memberIds (_group: string): Iterable<string> { return [] }
+  connectionsOf (_userId: string): number { return 0 }
+  groups (): Iterable<string> { return [] }
+  stateChanged (): void {}
+}
+
+/** An instance reduced to its tables, to be served by a Redis backplane in this process: for what whole applications cannot show. */
+export class Local extends EmptyInstance {
   readonly backplane: RedisBackplane
   readonly received: Envelope[] = []
   readonly #groups = new Map<string, Map<string, Member>>()
@@ -17,28 +48,17 @@ export class Local implements LocalInstance {
   readonly users = new Map<string, number>()
   #sequence = 0
 
-  constructor (options: Partial<RedisBackplaneOptions> & Pick<RedisBackplaneOptions, 'redis'>, instanceId = drawId()) {
-    this.instanceId = instanceId
-    this.backplane = new RedisBackplane({
-      keyPrefix: 'wsg:',
-      operationTimeoutMs: 500,
-      joinTimeoutMs: 1_000,
-      bootTimeoutMs: 5_000,
-      leaseMs: 15_000,
-      lingerMs: 100,
-      whenDown: 'reject',
-      ...options
-    })
+  constructor (options: Parameters<typeof redisBackplane>[0], instanceId?: string) {
+    super(instanceId)
+    this.backplane = redisBackplane(options)
   }
 
-  deliver (envelope: Envelope): void { this.received.push(envelope) }
-  gap (): void {}
-  logged (group: string): boolean { return group.startsWith('logged') }
-  member (group: string, connectionId: string): Member | undefined { return this.#groups.get(group)?.get(connectionId) }
-  memberIds (group: string): Iterable<string> { return this.#groups.get(group)?.keys() ?? [] }
-  connectionsOf (userId: string): number { return this.users.get(userId) ?? 0 }
-  groups (): Iterable<string> { return this.#groups.keys() }
-  stateChanged (): void {}
+  override deliver (envelope: Envelope): void { this.received.push(envelope) }
+  override logged (group: string): boolean { return group.startsWith('logged') }
+  override member (group: string, connectionId: string): Member | undefined { return this.#groups.get(group)?.get(connectionId) }
+  override memberIds (group: string): Iterable<string> { return this.#groups.get(group)?.keys() ?? [] }
+  override connectionsOf (userId: string): number { return this.users.get(userId) ?? 0 }
+  override groups (): Iterable<string> { return this.#groups.keys() }
 
   async start (t: Test): Promise<this> {
     t.teardown(async () => await this.backplane.close())

@@ -99,7 +99,8 @@ t.test('what an instance holds for all clients is limited; who holds little gets
   for (const sender of senders) for (let n = 0; n < 3; n++) sender.send(Buffer.alloc(500_000))
   await until(() => Number(running.stats().socketsPaused) >= 15)
   await sleep(100)
-  t.ok(Number(running.stats().intakeBytes) < 2_000_000 + 20 * 400_000, `${running.stats().intakeBytes ?? 0} bytes of 30 MB`)
+  // Twice the limit, and what each connection brings in one piece.
+  t.ok(Number(running.stats().intakeBytes) < 2 * 2_000_000 + 20 * 150_000, `${running.stats().intakeBytes ?? 0} bytes of 30 MB`)
   const bystander = await running.open()
   for (let n = 0; n < 20; n++) {
     bystander.send(String(n))
@@ -209,14 +210,14 @@ t.test('a client that does not read what its messages cause is not read, and goe
 
 t.test('a client that never reads is ended by the heartbeat, although this side does not read either', async t => {
   const running = await run(t, { onMessage (connection, data) { connection.send(data) } }, {
-    maxBufferedBytes: 2_000_000, heartbeatIntervalMs: 100
+    maxBufferedBytes: 2_000_000, heartbeatIntervalMs: 400
   })
   const client = await running.open()
   client.ws.pause()
   // The first ping goes out: one behind the echoes would get the time that these take on a slow link.
-  await sleep(300)
+  await sleep(500)
   for (let n = 0; n < 100; n++) client.send(Buffer.alloc(500_000))
-  await until(() => running.stats().socketsPaused === 1)
+  await until(() => Number(running.stats().pauses) > 0)
   await until(() => running.stats().connections === 0)
   t.match(running.stats(), { heartbeatTimeouts: 1, socketsPaused: 0, intakeBytes: 0 })
 })

@@ -1,18 +1,9 @@
 import t from 'tap'
-import type { FastifyBaseLogger } from 'fastify'
 import { connectionLog, instanceLog, oncePerMinute } from '../../lib/logging.ts'
-
-/** A logger that remembers what it was told. */
-function recorder (bindings: object = {}, lines: object[] = []): { log: FastifyBaseLogger, lines: object[] } {
-  const log = {
-    child: (more: object) => recorder({ ...bindings, ...more }, lines).log,
-    warn: (fields: object, msg: string) => { lines.push({ ...bindings, ...fields, msg }) }
-  }
-  return { log: log as unknown as FastifyBaseLogger, lines }
-}
+import { recordedLog } from '../helpers/loggers.ts'
 
 t.test('lines say which instance and which connection they are about', async t => {
-  const { log, lines } = recorder()
+  const { log, lines } = recordedLog()
   instanceLog(log, 'i1', 'blue').warn({}, 'one')
   instanceLog(log, 'i2', undefined).warn({}, 'two')
   connectionLog(log, 'i1.1').warn({}, 'three')
@@ -23,7 +14,7 @@ t.test('lines say which instance and which connection they are about', async t =
 })
 
 t.test('a warning that a peer can cause is written once a minute, with how often it happened', async t => {
-  const { log, lines } = recorder()
+  const { log, lines } = recordedLog()
   let now = 0
   const warn = oncePerMinute(log, 'bad envelope', () => now)
   warn({ bytes: 1 })

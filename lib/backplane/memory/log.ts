@@ -1,6 +1,6 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import { BoundedMap } from '../../bounded-map.ts'
-import type { AppendTarget, Envelope, GapReason, LoggedEnvelope, LogLimits, LogPage, LogPosition } from '../backplane.ts'
+import type { AppendTarget, Envelope, GapReason, LoggedEnvelope, LogLimits, LogPage, LogPosition, Place } from '../backplane.ts'
 import { logStart } from '../position.ts'
 import { pageOf } from './page.ts'
 
@@ -54,9 +54,12 @@ export class MemoryLogs {
     this.#expire()
     const positions = new Map<string, LogPosition>()
     const copies: Envelope[] = []
+    /** Of all copies; known when the last one is stored, and nobody reads before that. */
+    const places: Place[] = []
+    const more = targets.length > 1 ? { places } : {}
     let stored = 0
     for (const { group, log: limits } of targets) {
-      const copy = { ...envelope, target: { kind: 'group', name: group } as const }
+      const copy = { ...envelope, ...more, target: { kind: 'group', name: group } as const }
       if (limits === undefined) {
         copies.push(copy)
         continue
@@ -67,6 +70,7 @@ export class MemoryLogs {
         const logged = this.#append(group, copy, limits)
         if (record !== undefined) this.#keys.set(record, logged.position)
         copies.push(logged)
+        places.push({ group, epoch: logged.position.epoch, offset: logged.position.offset })
         stored++
       }
       positions.set(group, known ?? copies.at(-1)?.position ?? logStart)

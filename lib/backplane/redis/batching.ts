@@ -59,14 +59,20 @@ const gapMs = 5
  * commands.
  */
 export class Throttle {
+  readonly #now: () => number
   #lastAt = -Infinity
   #timer: NodeJS.Timeout | undefined
   #waiting: (() => void) | undefined
 
+  /** Tests inject `now`. */
+  constructor (now: () => number = () => performance.now()) {
+    this.#now = now
+  }
+
   /** Must not be called again before `begin` was called. `plenty`: there is so much work already that waiting for more is not worth it. */
   soon (begin: () => void, plenty = false): void {
     this.#waiting = begin
-    const left = plenty ? 0 : this.#lastAt + gapMs - performance.now()
+    const left = plenty ? 0 : this.#lastAt + gapMs - this.#now()
     // Either way the rest of this turn's changes come along.
     if (left <= 0) queueMicrotask(() => this.#begin())
     else this.#timer = setTimeout(() => this.#begin(), left)
@@ -82,7 +88,7 @@ export class Throttle {
     const begin = this.#waiting
     if (begin === undefined) return
     this.#waiting = undefined
-    this.#lastAt = performance.now()
+    this.#lastAt = this.#now()
     begin()
   }
 }

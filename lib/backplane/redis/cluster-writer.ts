@@ -42,7 +42,8 @@ export class ClusterWriter {
 
   /** The writer of one partition. */
   of (partition: number): RedisWriter {
-    return this.#writers[partition] ??= new RedisWriter(...this.#way(partition), this.#whenDown, this.#log, this.#waiting)
+    const writer = this.#writers[partition] ??= new RedisWriter(...this.#way(partition), this.#whenDown, this.#log, this.#waiting)
+    return writer
   }
 
   /** As `Backplane.publish`. */

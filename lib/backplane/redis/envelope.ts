@@ -1,4 +1,4 @@
-import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane.ts'
+import type { Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../backplane.ts'
 
 /*
  * Layout, big endian, version 1:
@@ -37,18 +37,8 @@ const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'r
 const typeBytes: readonly number[] = [1, 3, 4, 5]
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
 
-/** Where one of the copies of a message stands that went to several groups with logs. */
-export interface Place {
-  readonly group: string
-  readonly epoch: string
-  /** 0: no copy stands there, the group had the message already. */
-  readonly offset: number
-}
-
 /** An envelope as it came from Redis. */
 export interface StoredEnvelope extends Envelope {
-  /** Where all copies of the message stand, this one among them; `undefined` unless it went to several groups with logs. */
-  readonly places?: readonly Place[] | undefined
   /** The publisher sent it before, with an unknown outcome: it may have stood in a log, with the same nonce, that lost it since. */
   readonly retried?: boolean | undefined
 }

@@ -105,11 +105,10 @@ export class Partition {
       this.users.refresh()
     }, refreshMs).unref()
     this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
-    if (writer !== undefined) {
-      this.#booting = undefined
-      this.#resubscribed = subscribe.up
-      this.#reported = this.state
-    }
+    if (this.#ownsWriter) return
+    this.#booting = undefined
+    this.#resubscribed = subscribe.up
+    this.#reported = this.state
   }
 
   get state (): BackplaneState {
@@ -146,13 +145,9 @@ export class Partition {
     if (target.kind === 'group' && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
-  async instances (): Promise<Map<string, boolean>> {
-    return await livingInstances(this.#links.command, this.#keys)
-  }
+  async instances (): Promise<Map<string, boolean>> { return await livingInstances(this.#links.command, this.#keys) }
 
-  position (group: string): LogPosition | undefined {
-    return this.#followers.position(group)
-  }
+  position (group: string): LogPosition | undefined { return this.#followers.position(group) }
 
   /** As `Backplane.history`. */
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {

@@ -3,7 +3,7 @@ import { encode } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/port.ts'
 import { shardedScript } from './link/redirects.ts'
-import { Script } from './link/script.ts'
+import { bytesOf, Script } from './link/script.ts'
 
 /**
  * Publishes copies of one envelope to several channels, with nothing of anyone else between them.
@@ -23,11 +23,11 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
   const [only] = targets
   if (only !== undefined && targets.length === 1) {
     const bytes = encode(envelope, only)
-    const channel = keys.channel(only)
-    return Number(await link.run(async redis => await (link.sharded ? redis.spublish(channel, bytes) : redis.publish(channel, bytes))))
+    const [command, channel] = [link.sharded ? 'spublish' : 'publish', keys.channel(only)] as const
+    return Number(await link.runSized(bytes.length, async redis => await redis[command](channel, bytes)))
   }
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
   // By its text, not by its hash: the second try after a NOSCRIPT would be overtaken by what is published after this.
   const { lua } = link.sharded ? shardedScript(publishShared) : publishShared
-  return Number(await link.run(async redis => await redis.eval(lua, 0, ...copies)))
+  return Number(await link.runSized(bytesOf(copies), async redis => await redis.eval(lua, 0, ...copies)))
 }

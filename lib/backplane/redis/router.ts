@@ -87,7 +87,8 @@ export class ClusterBackplane implements RedisDeployment {
     this.#local = local
     // The claim has a way of its own: where it lies does not depend on the number of partitions.
     const tags = [...this.#tags, claimTag]
-    const links = this.#links = new ClusterLinks(cluster, { keyPrefix: this.#prefix, tags, receives: true, deadlineMs: operationTimeoutMs }, {
+    const options = { keyPrefix: this.#prefix, tags, receives: true, deadlineMs: operationTimeoutMs }
+    const links = this.#links = new ClusterLinks(cluster, options, {
       changed: () => this.#changed(),
       error: error => this.#failed(error),
       subscribed: index => (this.#places.get(index)?.partition.subscriptions.acked ?? 0) > 0

@@ -1,9 +1,7 @@
 // One instance of the chaos test, in a process of its own: it follows all groups, publishes, and reports what it was given.
-import type { Envelope, GapReason, LocalInstance, LogPosition } from '../../../lib/backplane/backplane.ts'
+import type { Envelope, GapReason, LogPosition } from '../../../lib/backplane/backplane.ts'
 import { logStart } from '../../../lib/backplane/position.ts'
-import { RedisBackplane } from '../../../lib/backplane/redis/index.ts'
-import { drawId } from '../../../lib/ids.ts'
-import { silentLog } from '../../helpers/silent-log.ts'
+import { EmptyInstance, redisBackplane } from '../../helpers/local-instance.ts'
 import type { Assignment, Order, Report } from './events.ts'
 import { Random } from './random.ts'
 
@@ -23,36 +21,21 @@ function at ({ epoch, offset, nonce }: LogPosition): [epoch: string, offset: num
   return [Buffer.from(epoch, 'latin1').toString('hex'), offset, nonce]
 }
 
-const local = {
-  instanceId: drawId(),
-  label: '',
-  log: silentLog,
-  deliver ({ position, target, payload, repeated }: Envelope) {
-    if (position !== undefined) {
-      reports.push([repeated === true ? 'repeated' : 'got', indexes.get(target.name) ?? -1, ...at(position), payload.toString('latin1', 0, payload.indexOf(' '))])
-    }
-  },
-  gap (
-    group: string, reason: GapReason, position: LogPosition
-  ) { reports.push(['gap', indexes.get(group) ?? -1, reason, ...at(position)]) },
-  logged: () => true,
-  member: () => undefined,
-  memberIds: () => [],
-  connectionsOf: () => 0,
-  groups: () => [],
-  stateChanged () {}
-} satisfies LocalInstance
+const local = new class extends EmptyInstance {
+  override deliver ({ position, target, payload, repeated }: Envelope): void {
+    if (position === undefined) return
+    const text = payload.toString('latin1', 0, payload.indexOf(' '))
+    reports.push([repeated === true ? 'repeated' : 'got', indexes.get(target.name) ?? -1, ...at(position), text])
+  }
 
-const backplane = new RedisBackplane({
-  redis: url,
-  keyPrefix: 'wsg:',
-  operationTimeoutMs: 500,
-  joinTimeoutMs: 1_000,
-  bootTimeoutMs: 20_000,
-  leaseMs: 15_000,
-  lingerMs: 1_000,
-  whenDown: policy
-})
+  override gap (group: string, reason: GapReason, position: LogPosition): void {
+    reports.push(['gap', indexes.get(group) ?? -1, reason, ...at(position)])
+  }
+
+  override logged (): boolean { return true }
+}()
+
+const backplane = redisBackplane({ redis: url, bootTimeoutMs: 20_000, lingerMs: 1_000, whenDown: policy })
 
 async function publish (index: number): Promise<void> {
   const group = groups[index]

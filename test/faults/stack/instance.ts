@@ -1,8 +1,8 @@
 // One instance of the whole-stack chaos test, in a process of its own: Fastify and the plugin with its defaults, a room for framed clients
 // and a route for raw ones. Whatever a client sends goes to the groups that it names.
-import Fastify from 'fastify'
 import type { AddressInfo } from 'node:net'
 import websocketGroups, { type BroadcastResult, type Data } from '../../../plugin.ts'
+import { buildService } from '../../helpers/service.ts'
 
 export type Order = { readonly stop: true } | { readonly view: readonly string[] }
 
@@ -16,7 +16,7 @@ for (const event of ['unhandledRejection', 'uncaughtException']) {
   process.on(event, (error: unknown) => unhandled.push(error instanceof Error ? error.stack ?? error.message : String(error)))
 }
 
-const app = Fastify()
+const { app, listen } = buildService({ level: 'silent' })
 await app.register(websocketGroups, { redis: url, authenticate: token => ({ userId: token }) })
 
 async function relay (data: Data): Promise<BroadcastResult> {
@@ -61,5 +61,5 @@ process.on('message', (order: Order) => {
 })
 process.on('disconnect', () => process.exit(1))
 
-await app.listen({ port: 0, host: '127.0.0.1' })
+await listen()
 answer({ port: (app.server.address() as AddressInfo).port })

@@ -6,7 +6,7 @@ import { Metrics } from '../../../lib/metrics.ts'
 import { Batch } from '../../../lib/connection/outbound/batch.ts'
 import { FlushScheduler } from '../../../lib/connection/outbound/flush-scheduler.ts'
 import { openWire } from '../../../lib/connection/outbound/ws-internals.ts'
-import { silentLog } from '../../helpers/silent-log.ts'
+import { silentLog } from '../../helpers/loggers.ts'
 import { until } from '../../helpers/until.ts'
 
 const limits = { maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0, limits: { bufferedBytes: undefined } }

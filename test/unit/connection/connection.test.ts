@@ -1,15 +1,12 @@
 import t from 'tap'
 import { EventEmitter } from 'node:events'
-import type { FastifyBaseLogger } from 'fastify'
-import type { WebSocket } from 'ws'
-import { LocalConnection } from '../../../lib/connection/connection.ts'
+import type { LocalConnection } from '../../../lib/connection/connection.ts'
 import type { ConnectionHost } from '../../../lib/connection/init.ts'
-import { IntakeBudget } from '../../../lib/connection/intake-budget.ts'
 import type { InboundLimits } from '../../../lib/connection/message-buffer.ts'
-import { resolveLimits } from '../../../lib/options/limits.ts'
-import { Metrics } from '../../../lib/metrics.ts'
-import { FlushScheduler } from '../../../lib/connection/outbound/flush-scheduler.ts'
+import type { Metrics } from '../../../lib/metrics.ts'
 import type { ConnectionCallbacks } from '../../../lib/route-types.ts'
+import { connectionOn } from '../../helpers/fakes.ts'
+import { recordedLog, type RecordedLine } from '../../helpers/loggers.ts'
 import { until } from '../../helpers/until.ts'
 
 /** A socket whose peer is dead: nothing happens to it by itself. */
@@ -33,7 +30,7 @@ class DeadSocket extends EventEmitter {
 interface Built {
   readonly connection: LocalConnection
   readonly socket: DeadSocket
-  readonly logs: string[]
+  readonly lines: readonly RecordedLine[]
   readonly metrics: Metrics
   start (): void
 }
@@ -44,29 +41,10 @@ function build (
   callbacks: Partial<ConnectionCallbacks> = {}, inHost: Partial<ConnectionHost<LocalConnection>> = {}, inLimits: Partial<InboundLimits> = {}
 ): Built {
   const socket = new DeadSocket()
-  const logs: string[] = []
-  const metrics = new Metrics()
-  const line = (_: object, message: string): void => { logs.push(message) }
-  const quiet = { warn () {} } as unknown as FastifyBaseLogger
-  const log = { debug () {}, info: line, warn: line, error: line, child: () => log } as unknown as FastifyBaseLogger
-  const connection = new LocalConnection({
-    socket: socket as unknown as WebSocket,
-    id: 'i.1',
-    params: {},
-    identity: null,
-    userId: undefined,
-    log,
-    callbacks: { onMessage () {}, ...callbacks },
-    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 1_000, options: {}, ...inLimits },
-    intake: new IntakeBudget(resolveLimits(), metrics),
-    scheduler: new FlushScheduler(
-      { maxBufferedBytes: 1_000, slowBufferedBytes: 1_000, flushIntervalMs: 0, limits: resolveLimits() }, metrics, quiet
-    ),
-    metrics,
-    host: { ...host, ...inHost },
-  })
-  const start = (): void => connection.start({} as unknown as Parameters<LocalConnection['start']>[0])
-  return { connection, socket, logs, metrics, start }
+  const { log, lines } = recordedLog()
+  const limits = { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 1_000, options: {}, ...inLimits }
+  const built = connectionOn(socket, { log, callbacks: { onMessage () {}, ...callbacks }, host: { ...host, ...inHost }, limits })
+  return { ...built, socket, lines }
 }
 
 t.test('forceClosed ends a connection whose close event never comes, once', async t => {
@@ -139,12 +117,13 @@ t.test('a connection that this side closes before onConnect is heard of by no ca
 
 t.test('memberships that cannot be released are logged, and onDisconnect runs', async t => {
   let ended = 0
-  const { connection, socket, start, logs } = build({ onDisconnect () { ended++ } }, { release: async () => { throw new Error('bug') } })
+  const { connection, socket, start, lines } = build({ onDisconnect () { ended++ } }, { release: async () => { throw new Error('bug') } })
   start()
   socket.emit('close', 1006, Buffer.alloc(0))
   await connection.finished
   t.equal(ended, 1)
-  t.strictSame(logs, ['memberships could not be released'])
+  t.match(lines, [{ msg: 'memberships could not be released' }])
+  t.equal(lines.length, 1)
 })
 
 t.test('onDisconnect comes after the memberships are released', async t => {
@@ -184,12 +163,13 @@ t.test('a socket error is told to onError after a callback under way, and before
 })
 
 t.test('without onError a socket error is logged', async t => {
-  const { connection, socket, start, logs } = build()
+  const { connection, socket, start, lines } = build()
   start()
   socket.emit('error', new Error('broken pipe'))
   socket.emit('close', 1006, Buffer.alloc(0))
   await connection.finished
-  t.strictSame(logs, ['socket failed'])
+  t.match(lines, [{ msg: 'socket failed' }])
+  t.equal(lines.length, 1)
 })
 
 t.test('what was handled no longer counts as waiting', async t => {

@@ -1,37 +1,34 @@
 import t from 'tap'
 import { deferred } from '../../../lib/deadline.ts'
-import type { LocalConnection } from '../../../lib/connection/connection.ts'
 import { drainConnections } from '../../../lib/connection/drain.ts'
 import { atOnce } from '../../helpers/at-once.ts'
+import { fakeConnection, type FakeConnection } from '../../helpers/fakes.ts'
 import { watchMachine } from '../../helpers/machine.ts'
 import { until } from '../../helpers/until.ts'
 
 const machine = watchMachine(t)
 
-interface Closing { readonly connection: LocalConnection, readonly calls: string[] }
-
 /** Finishes when closed, when forced, or never. */
-function closing (finishes: 'when closed' | 'when forced' | 'never'): Closing {
-  const calls: string[] = []
+function closing (finishes: 'when closed' | 'when forced' | 'never'): FakeConnection {
   const finished = deferred()
-  const connection = {
+  const connection = fakeConnection('i.1')
+  const { close, forceClosed } = connection
+  return Object.assign(connection, {
     finished: finished.promise,
-    announceReconnect () {},
     close (code: number, reason: string) {
-      calls.push(`close ${code} ${reason}`)
+      close.call(connection, code, reason)
       if (finishes === 'when closed') finished.resolve()
     },
-    forceClosed (code: number) {
-      calls.push(`force ${code}`)
+    forceClosed (code: number, reason: string) {
+      forceClosed.call(connection, code, reason)
       if (finishes === 'when forced') finished.resolve()
     }
-  }
-  return { connection: connection as unknown as LocalConnection, calls }
+  })
 }
 
 t.test('thousands are closed with the code and its reason, in batches, and nobody is forced who answers', async (t) => {
   const all = Array.from({ length: 1_000 }, () => closing('when closed'))
-  const done = drainConnections(all.map(({ connection }) => connection), 1001, 5_000)
+  const done = drainConnections(all, 1001, 5_000)
   t.equal(all.filter(({ calls }) => calls.length > 0).length, 256, 'the first batch at once')
   await done
   t.ok(all.every(({ calls }) => calls.join() === 'close 1001 server is going away'))
@@ -41,12 +38,12 @@ t.test('who does not answer within the grace is forced, and gets one more grace 
   const [polite, deaf, stuck] = [closing('when closed'), closing('when forced'), closing('never')]
   machine.restart()
   const started = performance.now()
-  await drainConnections([polite, deaf].map(({ connection }) => connection), 1012, 50)
+  await drainConnections([polite, deaf], 1012, 50)
   const one = performance.now() - started
   t.ok(one >= 45, `${one.toFixed()} ms`)
   machine.within(t, one, 95, 'one grace')
   t.strictSame(deaf.calls, ['close 1012 server restarts', 'force 1012'])
-  await drainConnections([stuck.connection], 1012, 50)
+  await drainConnections([stuck], 1012, 50)
   const two = performance.now() - started - one
   t.ok(two >= 90, `two graces: ${two.toFixed()} ms`)
 })
@@ -56,19 +53,19 @@ t.test('framed clients are all told when to come back before the first is closed
   const framed = Array.from({ length: 600 }, (_, n) => {
     const one = closing('when closed')
     const state = { framed: true, pending: n < 3, shutdownAcked: false }
-    const connection = Object.assign(one.connection, {
+    Object.assign(one, {
       announceShutdown (afterMs: number) {
         one.calls.push('told')
         told.push(afterMs)
       }
     })
-    Object.defineProperties(connection, {
+    Object.defineProperties(one, {
       framed: { get: () => state.framed }, pending: { get: () => state.pending }, shutdownAcked: { get: () => state.shutdownAcked }
     })
-    return { ...one, state }
+    return { one, state, calls: one.calls }
   })
   const raw = closing('when closed')
-  const done = drainConnections([...framed, raw].map(({ connection }) => connection), 1001, 2_000)
+  const done = drainConnections([...framed.map(({ one }) => one), raw], 1001, 2_000)
   await until(() => told.length === 600)
   t.ok(framed.every(({ calls }) => calls.join() === 'told'))
   t.ok(new Set(told).size > 100 && Math.max(...told) < 1_300, 'each its own time')

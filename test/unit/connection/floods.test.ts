@@ -4,12 +4,10 @@ import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import { randomBytes } from 'node:crypto'
 import type * as Ws from 'ws'
-import { LocalConnection } from '../../../lib/connection/connection.ts'
 import { IntakeBudget } from '../../../lib/connection/intake-budget.ts'
-import { FlushScheduler } from '../../../lib/connection/outbound/flush-scheduler.ts'
 import { resolveLimits } from '../../../lib/options/limits.ts'
 import { Metrics } from '../../../lib/metrics.ts'
-import { silentLog } from '../../helpers/silent-log.ts'
+import { connectionOn } from '../../helpers/fakes.ts'
 import { until } from '../../helpers/until.ts'
 import { clientFrame, rawConnection, upgradeHead, type RawConnection } from '../../http/raw.ts'
 
@@ -19,8 +17,6 @@ const releases = {
   'ws-oldest': require('ws-oldest') as typeof Ws,
   ws: createRequire(require.resolve('@fastify/websocket'))('ws') as typeof Ws
 }
-
-const limits = { maxBufferedBytes: 4_194_304, slowBufferedBytes: 65_536, flushIntervalMs: 0, limits: resolveLimits() }
 
 interface Flooded {
   readonly socket: Ws.WebSocket
@@ -51,13 +47,9 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, ready?: Promise
   let released = 0
   server.on('connection', socket => {
     sockets.push(socket)
-    const connection = new LocalConnection({
-      socket,
+    connectionOn(socket, {
       id: `i.${sockets.length}`,
-      params: {},
-      identity: null,
-      userId: undefined,
-      log: silentLog,
+      metrics,
       callbacks: {
         onMessage (connection, data) {
           messages.push(data)
@@ -66,13 +58,9 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, ready?: Promise
         },
         onDisconnect (_, { code }) { ends.push(code) }
       },
-      limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 4_194_304, options: {} },
       intake,
-      scheduler: new FlushScheduler(limits, metrics, silentLog),
-      metrics,
       host: { enter: () => undefined, release: async () => { released++ } }
-    })
-    connection.start({} as unknown as Parameters<LocalConnection['start']>[0])
+    }).start()
   })
   const open = async (): Promise<RawConnection> => {
     const client = await rawConnection(t, `http://127.0.0.1:${(server.address() as AddressInfo).port}`)

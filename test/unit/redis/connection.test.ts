@@ -17,8 +17,7 @@ function connectTo (t: { teardown (end: () => void): void }, source: RedisSource
     ready () { happened.push('ready') },
     ended () { happened.push('ended') },
     error () {},
-    message () {},
-    moved () {}
+    message () {}
   })
   t.teardown(() => connection.close())
   return { connection, happened }

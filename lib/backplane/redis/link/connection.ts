@@ -5,6 +5,9 @@ import { namespaceOf, type RedisSource } from './source.ts'
 
 /** In all its steps together no dial takes longer: it is given up, whatever state the client library is in. */
 const maxDialMs = 60_000
+/** A connection that was given up may deliver what it has for so long, but not once it is silent for a moment. */
+const drainMs = 10_000
+const drainedAfterMs = 100
 
 export interface ConnectionEvents {
   /** There is a connection; Redis was not asked anything on it yet. */
@@ -17,7 +20,7 @@ export interface ConnectionEvents {
   /** `late`: by the connection before the present one, which was given up. */
   message (channel: Buffer, bytes: Buffer, late: boolean): void
   /** A node of a cluster took channels back. */
-  moved (): void
+  moved? (): void
 }
 
 /**
@@ -59,6 +62,12 @@ export class Connection {
     return bytesRead(this.#client)
   }
 
+  /** Bytes that came, and those that left this process. */
+  get moved (): number {
+    const { bytesWritten = 0, writableLength = 0 } = (this.#client.stream ?? {}) as { bytesWritten?: number, writableLength?: number }
+    return this.received + bytesWritten - writableLength
+  }
+
   /** Whether Redis was asked something on a connection that is not ready yet. */
   get shakingHands (): boolean {
     return !this.#ready && (this.#present?.status === 'connect' || this.#present?.status === 'ready')
@@ -85,27 +94,29 @@ export class Connection {
     this.#lose()
   }
 
-  /** This server is of no use although it answers: whoever named it is asked last from now on. */
+  /** This server is of no use although it answers: it is left, and whoever named it is asked last from now on. */
   blame (): void {
+    if (this.#present === undefined) return
     this.#dialer.failed(0)
+    this.reset()
   }
 
   /**
-   * Resolves when the connection before has delivered all that Redis sent until now, or when nothing comes from it: at once, or within
-   * `silentMs`; after `maxMs` in any case.
+   * Resolves when the connection before has delivered all that Redis sent until now, or when nothing comes from it: at once, or in a
+   * moment; after ten seconds in any case.
    */
-  async previousDrained (silentMs: number, maxMs: number): Promise<void> {
+  async previousDrained (): Promise<void> {
     const previous = this.#previous
     if (previous === undefined) return
     const { client } = previous
-    const endsAt = performance.now() + maxMs
+    const endsAt = performance.now() + drainMs
     const ping = { settled: false }
     const settle = (): void => { ping.settled = true }
     client.ping().then(settle, settle)
     let { received } = previous
     while (bytesRead(client) > received && !ping.settled && this.#previous === previous && performance.now() < endsAt) {
       received = bytesRead(client)
-      await new Promise(resolve => setTimeout(resolve, silentMs))
+      await new Promise(resolve => setTimeout(resolve, drainedAfterMs))
     }
   }
 
@@ -158,7 +169,7 @@ export class Connection {
     }
     client.on('messageBuffer', receive)
     client.on('smessageBuffer', receive)
-    client.on('moved', () => { if (client === this.#present) this.#events.moved() })
+    client.on('moved', () => { if (client === this.#present) this.#events.moved?.() })
     return client
   }
 

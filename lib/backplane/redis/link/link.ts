@@ -3,9 +3,10 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
 import { Calls } from './calls.ts'
 import { Connection } from './connection.ts'
+import { LargeCalls } from './large-calls.ts'
 import { isReply, toBackplaneError } from './reply-errors.ts'
 import { ErrorCleaner } from './safe-error.ts'
-import { byHash, bytesCommands, textCommands, type Script } from './script.ts'
+import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './script.ts'
 import type { RedisSource } from './source.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
@@ -18,9 +19,6 @@ const maxDeadlines = 4
 /** A bulk read is given up when no bytes came for this many deadlines, or after this many milliseconds in all. */
 const silentDeadlines = 2
 const maxBulkMs = 30_000
-/** When the subscribe link was replaced, the old one may deliver what it has for so long, but not once it is silent for a moment. */
-const drainMs = 10_000
-const drainedAfterMs = 100
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
 const demotedRetryMs = 2_000
 
@@ -49,6 +47,7 @@ export class Link {
   readonly #role: string
   readonly #deadlineMs: number
   readonly #connection: Connection
+  readonly #large: LargeCalls
   readonly #listeners: LinkEvents[] = []
   readonly #calls = new Calls({
     received: () => this.#connection.received,
@@ -76,6 +75,7 @@ export class Link {
 
   constructor (source: RedisSource, role: 'command' | 'subscribe', deadlineMs: number) {
     this.#role = role
+    this.#large = new LargeCalls(source, deadlineMs)
     this.#deadlineMs = deadlineMs
     this.#connection = new Connection(source, role, {
       opened: () => { this.#lastSign = performance.now() },
@@ -86,7 +86,8 @@ export class Link {
       ended: () => this.#down(),
       error: error => this.#reportError(error),
       message: (channel, bytes, late) => {
-        if (!late) this.#heard()
+        // With many messages in the socket the answer to a ping may be a long way behind.
+        if (!late) this.#answered()
         this.#receive?.(channel, bytes, late)
       },
       moved: () => { for (const listener of this.#listeners) listener.moved?.() }
@@ -100,27 +101,19 @@ export class Link {
   }
 
   /** The client of the present connection, or of the last one. */
-  get redis (): Redis {
-    return this.#connection.redis
-  }
+  get redis (): Redis { return this.#connection.redis }
 
   /** Who gets what is published to the channels that are subscribed on this link. */
   onMessage (receive: MessageListener): void {
     this.#receive = receive
   }
 
-  get up (): boolean {
-    return this.#state === 'up'
-  }
+  get up (): boolean { return this.#state === 'up' }
 
   /** The link itself: of those that lead to a partition, the one to its master. */
-  get master (): { readonly connection: number } {
-    return this
-  }
+  get master (): { readonly connection: number } { return this }
 
-  get deadlineMs (): number {
-    return this.#deadlineMs
-  }
+  get deadlineMs (): number { return this.#deadlineMs }
 
   /** Number of the present connection, or of the last one. */
   get connection (): number {
@@ -154,7 +147,13 @@ export class Link {
 
   /** As `script`, with strings of the reply as bytes. */
   async bytesScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    return await this.run(byHash(...bytesCommands(script, keys, args)))
+    return await this.runSized(bytesOf(args), byHash(...bytesCommands(script, keys, args)))
+  }
+
+  /** As `run`, for a command with so many bytes of arguments. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
+  async runSized<T> (bytes: number, command: (redis: Redis, settled: () => boolean) => Promise<T>): Promise<T> {
+    if (LargeCalls.isLarge(bytes) && this.#state === 'up') return await this.#large.run(bytes, command)
+    return await this.run(command)
   }
 
   /** As `bytesScript`, for an answer with much data, called in its turn in `bulk`: its failure says nothing about the link. */
@@ -178,7 +177,7 @@ export class Link {
 
   /** The link was made anew: resolves when the connection before delivered what it still had, if it delivers anything. */
   async previousDrained (): Promise<void> {
-    await this.#connection.previousDrained(drainedAfterMs, drainMs)
+    await this.#connection.previousDrained()
   }
 
   /** All that matters comes by the new connection. */
@@ -197,6 +196,7 @@ export class Link {
       this.#lastError = error as Error
     } finally {
       this.#connection.close()
+      this.#large.close()
       this.#down()
     }
   }
@@ -233,17 +233,7 @@ export class Link {
     if (now - this.#lastDemotion < demotedRetryMs) return
     this.#lastDemotion = now
     // Not at once: the reply that told of it settles first.
-    setImmediate(() => {
-      if (this.#closed) return
-      this.#connection.blame()
-      this.reset()
-    })
-  }
-
-  /** A message arrived: with many of them in the socket, the answer to a ping may be a long way behind. */
-  #heard (): void {
-    this.#lastSign = performance.now()
-    this.#misses = 0
+    setImmediate(() => this.#connection.blame())
   }
 
   #answered (): void {
@@ -256,7 +246,7 @@ export class Link {
     if (++this.#misses < missesToTrip || this.#state !== 'up') return
     this.#state = 'tripped'
     this.#calls.failAll('Redis does not answer', true)
-    this.#announceDown()
+    for (const listener of this.#listeners) listener.down?.()
   }
 
   #up (): void {
@@ -272,11 +262,7 @@ export class Link {
     this.#state = 'down'
     // With autoResendUnfulfilledCommands off ioredis forgets what was in flight and never settles it.
     this.#calls.failAll('the link to Redis broke')
-    if (was === 'up') this.#announceDown()
-  }
-
-  #announceDown (): void {
-    for (const listener of this.#listeners) listener.down?.()
+    if (was === 'up') for (const listener of this.#listeners) listener.down?.()
   }
 
   /** Once a second: ping, and give up on a connection that was silent for too long, also in its handshake: no option of ioredis does. */

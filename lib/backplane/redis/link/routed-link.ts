@@ -2,6 +2,7 @@ import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
 import type { Link as DirectLink, LinkEvents, MessageListener } from './link.ts'
+import { drained } from './drained.ts'
 import type { Link } from './port.ts'
 import { isSuspicious, redirectOf, shardedScript } from './redirects.ts'
 import type { Script } from './script.ts'
@@ -175,6 +176,10 @@ export class RoutedLink implements Link {
     return await this.#call(async link => await link.runBulk(command))
   }
 
+  async runSized<T> (bytes: number, command: (redis: Redis, settled: () => boolean) => Promise<T>): Promise<T> {
+    return await this.#call(async link => await link.runSized(bytes, command))
+  }
+
   async script (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
     return await this.#call(async link => await link.script(shardedScript(script), keys, args))
   }
@@ -268,15 +273,4 @@ export class RoutedLink implements Link {
     this.#held = undefined
     for (const { start } of held) start()
   }
-}
-
-/** By link, for its present connection: all partitions of a master wait for the same. */
-const drains = new WeakMap<DirectLink, { readonly connection: number, readonly drained: Promise<void> }>()
-
-async function drained (link: DirectLink): Promise<void> {
-  const known = drains.get(link)
-  if (known?.connection === link.connection) return await known.drained
-  const drained = link.previousDrained()
-  drains.set(link, { connection: link.connection, drained })
-  await drained
 }

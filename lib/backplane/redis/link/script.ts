@@ -71,3 +71,10 @@ export function byHash (evalsha: RedisCommand, evaluate: RedisCommand) {
     }
   }
 }
+
+/** About what arguments weigh on their way. */
+export function bytesOf (args: ReadonlyArray<string | number | Buffer>): number {
+  let bytes = 0
+  for (const arg of args) if (typeof arg !== 'number') bytes += arg.length
+  return bytes
+}

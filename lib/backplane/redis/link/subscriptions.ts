@@ -58,13 +58,9 @@ export class Subscriptions {
     this.#lastName = last
   }
 
-  get acked (): number {
-    return this.#acked
-  }
+  get acked (): number { return this.#acked }
 
-  get wanted (): number {
-    return this.#channels.size - this.#lingering.size
-  }
+  get wanted (): number { return this.#channels.size - this.#lingering.size }
 
   /** What should be subscribed by now and is not. */
   get problem (): string | undefined {
@@ -102,14 +98,10 @@ export class Subscriptions {
     return this.#channels.get(name)?.wanted ?? false
   }
 
-  interrupted (name: string): boolean {
-    return this.#channels.get(name)?.interrupted ?? false
-  }
+  interrupted (name: string): boolean { return this.#channels.get(name)?.interrupted ?? false }
 
   /** Whether the channel reaches us now. */
-  has (name: string): boolean {
-    return this.#channels.get(name)?.acked ?? false
-  }
+  has (name: string): boolean { return this.#channels.get(name)?.acked ?? false }
 
   /** A new connection: nothing is subscribed on it yet. */
   connected (): void {

@@ -1,0 +1,68 @@
+import t from 'tap'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
+import { until } from '../helpers/until.ts'
+import { envelope, startInstance } from './log-rig.ts'
+
+noUnhandled(t)
+
+const log = { maxMessages: 100, maxBytes: 100_000_000, ttlMs: 60_000 }
+
+for (const limit of ['client-query-buffer-limit', 'proto-max-bulk-len']) {
+  t.test(`a message beyond ${limit} is told to its sender, and costs nobody else anything`, async t => {
+    const redis = await startRedis(t, { args: [`--${limit}`, '1048576'] })
+    const { local, backplane, append } = await startInstance(t, redis.url, { groups: ['log', 'plain'] })
+    const others: Array<number | string> = []
+    const stop = new AbortController()
+    const busy = (async () => {
+      while (!stop.signal.aborted) {
+        others.push(...await append(['x']))
+        await new Promise(resolve => setTimeout(resolve, 2))
+      }
+    })()
+    const large = Buffer.alloc(1_500_000, 'x')
+    const targets = [{ group: 'log large', log }]
+    for (let n = 0; n < 3; n++) {
+      await t.rejects(backplane.append(targets, envelope('log large', large)), { code: 'WSG_MESSAGE_TOO_LARGE', statusCode: 413 })
+      await t.rejects(backplane.publish([{ kind: 'group', name: 'plain' }], envelope('plain', large)), { code: 'WSG_MESSAGE_TOO_LARGE' })
+    }
+    t.same((await backplane.append(targets, envelope('log large', 'small'))).positions.get('log large')?.offset, 1, 'nothing was stored')
+    stop.abort()
+    await busy
+    t.same(others, others.map((_, index) => index + 1), 'every append of others was stored once, at the first try')
+    t.match(backplane.stats(), { redisReconnects: 0, redisTimeouts: 0 })
+    t.equal(backplane.state, 'up')
+    await until(() => local.received.length === others.length)
+  })
+}
+
+t.test('large messages that Redis takes go through, in their order, also over a slow link', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const { local, backplane, append } = await startInstance(t, proxy.url)
+  const texts = Array.from({ length: 4 }, (_, n) => String(n).padEnd(n % 2 === 0 ? 2_000_000 : 10))
+  proxy.limit(4_000_000)
+  t.same(await append(texts), [1, 2, 3, 4])
+  t.equal(await backplane.publish([{ kind: 'group', name: 'log' }], envelope('log', Buffer.alloc(2_000_000))), 1)
+  await until(() => local.received.length === 5, { timeoutMs: 20_000 })
+  t.same(local.received.slice(0, 4).map(({ payload }) => payload.toString('latin1', 0, 1)), ['0', '1', '2', '3'])
+  t.match(backplane.stats(), { redisReconnects: 0 })
+})
+
+t.test('a connection that breaks under a large message says nothing about its size', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const { backplane, append } = await startInstance(t, proxy.url)
+  proxy.limit(2_000_000)
+  const before = proxy.links
+  const appending = append(['large'.padEnd(3_000_000)])
+  await until(() => proxy.links > before)
+  await new Promise(resolve => setTimeout(resolve, 300))
+  proxy.limit(0)
+  proxy.cut()
+  const [outcome] = await appending
+  t.not(outcome, 'WSG_MESSAGE_TOO_LARGE')
+  await until(() => backplane.state === 'up', { timeoutMs: 20_000 })
+  t.type((await append(['large again'.padEnd(3_000_000)]))[0], 'number')
+})
