@@ -1,11 +1,9 @@
+import type { Json } from './json.ts'
 import type { FastifyBaseLogger } from 'fastify'
 import type { FramedMember } from './protocol/frames.ts'
 
 /** A `string` travels as a text frame, a `Uint8Array` (so also a `Buffer`) as a binary frame. */
 export type Data = string | Uint8Array
-
-/** A value that survives `JSON.stringify`. */
-export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined }
 
 /**
  * Augment this interface to tell the plugin your types once: of identities, of what `memberInfo` returns, and of `connection.state`.

@@ -14,15 +14,15 @@ import type { Gate } from './groups/gate.ts'
 import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import type { Metrics } from './metrics.ts'
-import { metricsSnapshot } from './metrics/snapshot.ts'
-import type { MetricsSnapshot } from './metrics/types.ts'
+import { announce } from './metrics/channels.ts'
 import { check, integer, maxTimerMs } from './options/rules.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
-import type { Health, Identity, Stats } from './types.ts'
+import type { Identity } from './types.ts'
 import { partsOf, type Parts } from './groups/parts.ts'
+import { Reports } from './groups/reports.ts'
 
 /** What a route knows of a socket that it opens. */
 export type OpenInit = Pick<ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'route'> & {
@@ -46,7 +46,7 @@ export class Instance {
   readonly #departures = new Departures()
   readonly #gapReport: GapReport
   readonly #host: ConnectionHost<LocalConnection>
-  #status: Pick<Health, 'status' | 'since'> = { status: 'down', since: Date.now() }
+  readonly #reports: Reports
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
@@ -62,8 +62,8 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
-    const reports = { health: () => this.#health(), stats: () => this.#stats(), metrics: () => this.#metrics() }
-    this.registry = new GroupRegistry({ ...parts, ...reports, drain: this.#drainSlowly.bind(this) })
+    this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
+    this.registry = new GroupRegistry({ ...parts, reports: this.#reports, drain: this.#drainSlowly.bind(this) })
     this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
@@ -133,6 +133,7 @@ export class Instance {
       host: this.#host,
       admission: admitted ?? gate.admitUncounted(userId)
     })
+    announce('connection.open', () => ({ connection }))
     this.#expire(connection, expiresAt)
     // Blocked since it was admitted.
     if (init.identity !== null && this.#parts.blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, blockedReason)
@@ -187,41 +188,6 @@ export class Instance {
     await this.#backplane.close()
   }
 
-  #health (): Health {
-    const { state, name, problems } = this.#backplane
-    const closing = this.#phase === 'closing'
-    const status = closing ? 'closing' : state
-    if (status !== this.#status.status) this.#status = { status, since: Date.now() }
-    return {
-      ...this.#status,
-      ready: this.ready,
-      instanceId: this.#parts.instanceId,
-      backplane: name,
-      problems: closing ? ['the instance is shutting down', ...problems] : problems
-    }
-  }
-
-  #stats (): Stats {
-    const { metrics, hub, scheduler, presence, cache, gate, intake, blocks } = this.#parts
-    return {
-      ...metrics,
-      connections: hub.connections.size,
-      groups: hub.groupTotal(),
-      slowConnections: scheduler.slow.size,
-      bufferedBytes: scheduler.slowTotal,
-      ...gate.stats(),
-      ...intake.stats(),
-      blocked: blocks.size,
-      ...presence.stats(),
-      ...cache.stats(),
-      ...this.#backplane.stats()
-    }
-  }
-
-  #metrics (): MetricsSnapshot {
-    return metricsSnapshot(this.#stats(), this.metrics)
-  }
-
   #asLocalInstance (): LocalInstance {
     const { instanceId, metrics, hub, logs, cache, presence, gate } = this.#parts
     return {
@@ -231,7 +197,10 @@ export class Instance {
       deliver: envelope => this.#deliver(envelope),
       gap: (group, reason, position, epoch) => {
         cache.forget(group)
-        if (hub.has(group)) metrics.gaps++
+        if (hub.has(group)) {
+          metrics.gaps++
+          announce('gap', () => ({ group, reason }))
+        }
         hub.announceGap(group, { reason, position, epoch })
       },
       logged: group => logs.has(group),
@@ -246,7 +215,8 @@ export class Instance {
 
   #stateChanged (): void {
     const { state, problems } = this.#backplane
-    this.#health()
+    this.#reports.health()
+    announce('backplane', () => ({ state, problems }))
     if (state !== 'up') return this.#log.warn({ state, problems }, 'the backplane is not up')
     this.#log.info('the backplane is up')
     // Blocks that others made meanwhile did not reach this instance.

@@ -1,6 +1,13 @@
+import { announce } from './metrics/channels.ts'
 import { CloseCodes } from './metrics/close-codes.ts'
 import { Timings } from './metrics/timings.ts'
 import { Traffic } from './metrics/traffic.ts'
+import type { AnyConnection } from './types.ts'
+
+/** Counters of limits, which tell the channel `limit` too. */
+type Limit =
+  'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
+  'requestsDelayed' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
 
 /** Counters since boot, under the names of the public `registry.stats()`; what is no single number is in `registry.metrics()` alone. */
 export class Metrics {
@@ -91,8 +98,15 @@ export class Metrics {
   }
 
   /** A connection is closed, and its callbacks are done. */
-  connectionClosed (code: number): void {
+  connectionClosed (connection: AnyConnection, { code, reason }: { readonly code: number, readonly reason: string }): void {
     this.connectionsClosed++
     this.#closeCodes.add(code)
+    announce('connection.close', () => ({ connection, code, reason }))
+  }
+
+  /** A limit held something up or kept something out; `connection` where it is one that hit it. */
+  limitHit (limit: Limit, connection?: AnyConnection): void {
+    this[limit]++
+    announce('limit', () => ({ limit, ...(connection === undefined ? {} : { connection }) }))
   }
 }

@@ -1,3 +1,4 @@
+import type { Description, Health, Stats } from './health-types.ts'
 import type { MetricsSnapshot } from './metrics/types.ts'
 import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList } from './connection-types.ts'
 import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './protocol/logs.ts'
@@ -149,6 +150,8 @@ export interface Registry {
   stats (): Stats
   /** The same, and histograms, close codes and traffic by route, as metrics with their kind, help and unit. */
   metrics (): MetricsSnapshot
+  /** What runs here and how it is configured, without secrets, for a support ticket. As JSON it says the same. */
+  describe (): Description
 }
 
 /** Broadcasts from a process that holds no sockets. Made by `createPublisher`. */
@@ -161,25 +164,3 @@ export interface Publisher extends AsyncDisposable {
   /** Closes the connection to Redis. Await your calls first: one that still waits is rejected. */
   close (): Promise<void>
 }
-
-export type BackplaneState = 'up' | 'degraded' | 'down'
-
-export interface Health {
-  /**
-   * `up`: all is well. `degraded`: parts of the backplane are out or not yet repaired. `down`: this instance stands alone. `closing`: the
-   * instance is shutting down.
-   */
-  readonly status: BackplaneState | 'closing'
-  /** Since when the status is that, in milliseconds since 1970. */
-  readonly since: number
-  /** Whether this instance takes new connections now, by the policy `outage.upgrade`. */
-  readonly ready: boolean
-  readonly instanceId: string
-  /** The name of the backplane: 'redis', 'memory' or that of your own. */
-  readonly backplane: string
-  /** What is wrong, one sentence each. Empty when all is well. */
-  readonly problems: readonly string[]
-}
-
-/** Numbers by name; counters never go down. */
-export type Stats = Readonly<Record<string, number>>

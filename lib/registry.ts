@@ -5,7 +5,7 @@ import type { ConnectionCommands } from './groups/remote.ts'
 import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
-  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Health, History,
+  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, Health, History,
   HistoryOptions, JoinOptions, JoinResult, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Registry, Stats
 } from './types.ts'
 
@@ -16,9 +16,7 @@ export interface RegistryParts {
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
   readonly commands: ConnectionCommands
-  readonly health: () => Health
-  readonly stats: () => Stats
-  readonly metrics: () => MetricsSnapshot
+  readonly reports: Pick<Registry, 'health' | 'stats' | 'metrics' | 'describe'>
   readonly drain: (overMs: number) => Promise<void>
 }
 
@@ -113,19 +111,23 @@ export class GroupRegistry implements Registry {
     return await this.#parts.reads.history(group, options)
   }
 
+  describe (): Description {
+    return this.#parts.reports.describe()
+  }
+
   async drain ({ overMs }: { readonly overMs: number }): Promise<void> {
     await this.#parts.drain(overMs)
   }
 
   health (): Health {
-    return this.#parts.health()
+    return this.#parts.reports.health()
   }
 
   stats (): Stats {
-    return this.#parts.stats()
+    return this.#parts.reports.stats()
   }
 
   metrics (): MetricsSnapshot {
-    return this.#parts.metrics()
+    return this.#parts.reports.metrics()
   }
 }

@@ -1,4 +1,6 @@
 export type * from './connection-types.ts'
+export type * from './health-types.ts'
+export type * from './json.ts'
 export type * from './metrics/types.ts'
 export type * from './protocol/logs.ts'
 export type * from './registry-types.ts'

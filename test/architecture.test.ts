@@ -6,8 +6,9 @@ import ts from 'typescript'
 // A file imports from its own layer and from those below it, in types too: what a type names is a dependency.
 const LAYERS: ReadonlyArray<readonly string[]> = [
   [
-    'lib/types.ts', 'lib/connection-types.ts', 'lib/registry-types.ts', 'lib/route-types.ts', 'lib/errors.ts', 'lib/ids.ts',
-    'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/metrics/', 'lib/protocol/'
+    'lib/types.ts', 'lib/connection-types.ts', 'lib/registry-types.ts', 'lib/health-types.ts', 'lib/json.ts', 'lib/route-types.ts',
+    'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/version.ts',
+    'lib/metrics/', 'lib/protocol/'
   ],
   ['lib/group-name.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
   ['lib/options/'],

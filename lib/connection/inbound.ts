@@ -147,7 +147,7 @@ export class MessageQueue {
   /** The socket failed, and closes by itself; `onError` hears of it before `onDisconnect`. */
   socketFailed (error: Error): void {
     this.#socketError ??= error
-    if ('code' in error && error.code === tooManyParts) this.#metrics.fragmentFloods++
+    if ('code' in error && error.code === tooManyParts) this.#metrics.limitHit('fragmentFloods', this.#connection)
   }
 
   /** The socket is closed; `released` settles when its memberships are gone. Called once. */
@@ -177,7 +177,7 @@ export class MessageQueue {
   #enqueue (message: Message, bytes: number): void {
     this.#queue ??= new MessageBuffer(this.#input.limits, this.#input.intake)
     if (this.#queue.push(message, bytes)) return
-    this.#metrics.queueOverflows++
+    this.#metrics.limitHit('queueOverflows', this.#connection)
     this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queue.bytes }, 'too many messages waiting')
     this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
   }
@@ -255,7 +255,7 @@ export class MessageQueue {
     } catch (error) {
       this.#logFailure(toError(error), 'onDisconnect failed')
     }
-    this.#metrics.connectionClosed(closed.code)
+    this.#metrics.connectionClosed(this.#connection, closed)
     this.#done = true
     this.#resolveFinished?.()
   }

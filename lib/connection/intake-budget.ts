@@ -146,7 +146,7 @@ export class IntakeBudget {
 
   paused (step: 1 | -1): void {
     this.#paused += step
-    if (step === 1) this.metrics.pauses++
+    if (step === 1) this.metrics.limitHit('pauses')
   }
 
   forget (intake: Intake): void {

@@ -130,7 +130,7 @@ export class ConnectionIntake implements Intake {
   }
 
   stall (): void {
-    this.#budget.metrics.stalledMessages++
+    this.#budget.metrics.limitHit('stalledMessages')
     this.#owner.stalled()
   }
 

@@ -8,10 +8,10 @@ type Kind = 'requests' | 'replays' | 'tokens'
 
 /** How many requests per second one client of the framed protocol may make, by what they cost; the same for all clients of an instance. */
 export class RequestLimits {
-  readonly metrics: Pick<Metrics, 'requestsDelayed'>
+  readonly metrics: Pick<Metrics, 'limitHit'>
   readonly #limits = new Map<Kind, RateLimit>()
 
-  constructor (limits: Pick<ResolvedLimits, Kind>, metrics: Pick<Metrics, 'requestsDelayed'>) {
+  constructor (limits: Pick<ResolvedLimits, Kind>, metrics: Pick<Metrics, 'limitHit'>) {
     this.metrics = metrics
     for (const kind of ['requests', 'replays', 'tokens'] as const) {
       const rate = limits[kind]
@@ -49,7 +49,7 @@ export class RequestRates {
 
   /** Waits; `signal` ends it before its time. */
   async wait (ms: number, signal: AbortSignal): Promise<void> {
-    this.#limits.metrics.requestsDelayed++
+    this.#limits.metrics.limitHit('requestsDelayed')
     await sleep(ms, undefined, { signal, ref: false }).catch(() => undefined)
   }
 }

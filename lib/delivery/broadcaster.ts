@@ -4,6 +4,7 @@ import { hasCode } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { EchoFilter } from './echo.ts'
 import type { Metrics } from '../metrics.ts'
+import { announce } from '../metrics/channels.ts'
 import type { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
 import { everyone, groupTargets, userTarget, type EnvelopeFactory } from './envelopes.ts'
 import type { OutagePolicy } from '../options/types.ts'
@@ -39,7 +40,7 @@ export class Broadcaster {
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
     const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
-    this.#metrics.messagesPublished++
+    this.#published(targets, envelope)
     return { ...await this.#logged.append(targets, envelope, options), ...audience }
   }
 
@@ -54,7 +55,7 @@ export class Broadcaster {
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
-    this.#metrics.messagesPublished++
+    this.#published(targets, envelope)
     if (targets.length === 0) return { scope: 'cluster', ...audience, instances: 0 }
     this.#echoes.publishing(envelope)
     try {
@@ -75,6 +76,11 @@ export class Broadcaster {
     const localRecipients = this.#hub.countRecipients(targets, except)
     const slowRecipients = this.#scheduler.slow.size === 0 ? 0 : this.#hub.countSlow(targets, except)
     return { localRecipients, ...(slowRecipients === 0 ? {} : { slowRecipients }) }
+  }
+
+  #published (targets: readonly Target[], { payload }: Envelope): void {
+    this.#metrics.messagesPublished++
+    announce('publish', () => ({ kind: targets[0]?.kind ?? 'group', names: targets.map(({ name }) => name), bytes: payload.length }))
   }
 
   #isInterrupted (targets: readonly Target[]): boolean {

@@ -58,7 +58,7 @@ export class Gate {
     if (address !== undefined && this.#addressRates !== undefined && this.#limited('upgradesPerAddress', address)) {
       const waitMs = this.#addressRates.take(address.key)
       if (waitMs > 0) {
-        this.#metrics.refusedAddressRate++
+        this.#metrics.limitHit('refusedAddressRate')
         return this.#refuse('WSG_RATE_LIMITED', 'upgrades of this address', Math.min(Math.ceil(waitMs / 1_000), maxRetryAfterSeconds))
       }
     }
@@ -72,21 +72,21 @@ export class Gate {
   async admit (address: ClientAddress | undefined, identity: Identity | null): Promise<Admission | Refusal> {
     const userId = identity === null ? undefined : readIdentity(identity, this.#options).userId
     if (identity !== null && this.#blocks.covers(identity)) {
-      this.#metrics.refusedBlocked++
+      this.#metrics.limitHit('refusedBlocked')
       return this.#refuse('WSG_BLOCKED', '')
     }
     const full = this.#full(address)
     if (full !== undefined) return full
     const waitSeconds = this.#bucket?.take() ?? 0
     if (waitSeconds > 0) {
-      this.#metrics.refusedUpgradeRate++
+      this.#metrics.limitHit('refusedUpgradeRate')
       return this.#refuse('WSG_REFUSED', 'too many at once', waitSeconds)
     }
     const counted = address !== undefined && this.#limited('connectionsPerAddress', address) ? address.key : ''
     const admission = this.#admissions.add(counted, userId)
     if (userId === undefined || await this.#hasRoom(userId)) return admission
     this.leave(admission)
-    this.#metrics.refusedUserFull++
+    this.#metrics.limitHit('refusedUserFull')
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this user', fullRetrySeconds)
   }
 
@@ -113,12 +113,12 @@ export class Gate {
   #full (address: ClientAddress | undefined): Refusal | undefined {
     const { connections, connectionsPerAddress } = this.#limits
     if (connections !== undefined && this.#admissions.total >= connections) {
-      this.#metrics.refusedInstanceFull++
+      this.#metrics.limitHit('refusedInstanceFull')
       return this.#refuse('WSG_REFUSED', 'this instance has as many connections as it may', fullRetrySeconds)
     }
     if (connectionsPerAddress === undefined || address === undefined) return undefined
     if (this.#admissions.ofAddress(address.key) < connectionsPerAddress) return undefined
-    this.#metrics.refusedAddressFull++
+    this.#metrics.limitHit('refusedAddressFull')
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this address', fullRetrySeconds)
   }
 

@@ -8,6 +8,7 @@ import type { LocalMember } from '../hub/local-member.ts'
 import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
 import { RateTable } from '../connection/rate.ts'
+import { announce } from '../metrics/channels.ts'
 import type { Presence } from '../presence/presence.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
@@ -138,7 +139,10 @@ export class Membership {
     // The socket may have closed meanwhile. Its memberships are undone then, as they are read from the hub whenever they are stored.
     this.#assertOpen(connection)
     const result = replay === undefined ? { scope } : await this.#replay.play(replay, scope)
-    if (added && this.#hub.find(connection, group) === member) this.#presence.joined(member)
+    if (added && this.#hub.find(connection, group) === member) {
+      this.#presence.joined(member)
+      announce('group.join', () => ({ connection, group }))
+    }
     return result
   }
 
@@ -154,13 +158,15 @@ export class Membership {
   #takeOut (connection: LocalConnection, group: string): boolean {
     if (this.#hub.leave(connection, group) === undefined) return false
     if (!this.#hub.has(group)) this.#backplane.unsubscribe({ kind: 'group', name: group })
+    announce('group.leave', () => ({ connection, group }))
     return true
   }
 
   /** Whoever makes up names of groups fills Redis with them. Without a user id the limits of connections and upgrades have to do. */
-  #countNewGroup ({ userId }: LocalConnection, group: string): void {
+  #countNewGroup (connection: LocalConnection, group: string): void {
+    const { userId } = connection
     if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
-    this.#metrics.newGroupsRefused++
+    this.#metrics.limitHit('newGroupsRefused', connection)
     throw new WebsocketGroupsError('WSG_RATE_LIMITED', 'this user joined too many new groups')
   }
 

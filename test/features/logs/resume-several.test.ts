@@ -2,7 +2,8 @@
 import t from 'tap'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
-import { openFramed, serve, type FramedClient, type Served } from '../framed/framed-client.ts'
+import { openFramed, type FramedClient } from '../framed/framed-client.ts'
+import { serve, type Served } from '../../helpers/service.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)

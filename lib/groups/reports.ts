@@ -1,0 +1,64 @@
+import type { Backplane } from '../backplane/backplane.ts'
+import { metricsSnapshot } from '../metrics/snapshot.ts'
+import { describeOptions } from '../options/describe.ts'
+import type { ResolvedOptions } from '../options/resolve.ts'
+import type { Parts } from './parts.ts'
+import type { Description, Health, MetricsSnapshot, Stats } from '../types.ts'
+import { versions } from '../version.ts'
+
+/** How an instance is: what it says of itself to those who run the service. */
+export class Reports {
+  readonly #parts: Parts
+  readonly #options: ResolvedOptions
+  readonly #backplane: Backplane
+  readonly #phase: () => { readonly ready: boolean, readonly closing: boolean }
+  readonly #startedAt = Date.now()
+  #status: Pick<Health, 'status' | 'since'> = { status: 'down', since: this.#startedAt }
+
+  constructor (parts: Parts, options: ResolvedOptions, backplane: Backplane, phase: () => { ready: boolean, closing: boolean }) {
+    this.#parts = parts
+    this.#options = options
+    this.#backplane = backplane
+    this.#phase = phase
+  }
+
+  /** Also notices since when: call it when the state may have changed. */
+  health (): Health {
+    const { state, name, problems } = this.#backplane
+    const { ready, closing } = this.#phase()
+    const status = closing ? 'closing' : state
+    if (status !== this.#status.status) this.#status = { status, since: Date.now() }
+    return {
+      ...this.#status,
+      ready,
+      instanceId: this.#parts.instanceId,
+      backplane: name,
+      problems: closing ? ['the instance is shutting down', ...problems] : problems
+    }
+  }
+
+  stats (): Stats {
+    const { metrics, hub, scheduler, presence, cache, gate, intake, blocks } = this.#parts
+    return {
+      ...metrics,
+      connections: hub.connections.size,
+      groups: hub.groupTotal(),
+      slowConnections: scheduler.slow.size,
+      bufferedBytes: scheduler.slowTotal,
+      ...gate.stats(),
+      ...intake.stats(),
+      blocked: blocks.size,
+      ...presence.stats(),
+      ...cache.stats(),
+      ...this.#backplane.stats()
+    }
+  }
+
+  metrics (): MetricsSnapshot {
+    return metricsSnapshot(this.stats(), this.#parts.metrics)
+  }
+
+  describe (): Description {
+    return { ...versions, startedAt: this.#startedAt, health: this.health(), options: describeOptions(this.#options) }
+  }
+}

@@ -1,0 +1,47 @@
+import type { Json } from '../types.ts'
+import type { ResolvedOptions } from './resolve.ts'
+import { isPlainObject, property } from './rules.ts'
+
+/**
+ * The options in force, for a support ticket. What may hold a secret is not looked at: of functions and of other values of the
+ * application's own only the kind is told, and of a Redis only where it is.
+ */
+export function describeOptions (options: ResolvedOptions): Record<string, Json> {
+  const { redis, secret, backplane, rooms, limits: { explicit: _, ...limits }, logs, ...rest } = options
+  return {
+    redis: redis === undefined ? null : describeRedis(redis),
+    backplane: backplane === undefined ? null : backplane.name,
+    secret: secret === undefined ? null : 'set',
+    rooms: Object.keys(rooms),
+    logs: typeof logs === 'function' ? 'function' : plain(logs),
+    limits: plain(limits),
+    ...Object.fromEntries(Object.entries(rest).map(([name, value]) => [name, plain(value)]))
+  }
+}
+
+/** Numbers, switches and names; `null` for what is left out. */
+function plain (value: unknown): Json {
+  if (value === undefined || value === null) return null
+  if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'string') return value
+  if (!isPlainObject(value)) return typeof value
+  return Object.fromEntries(Object.entries(value as object).map(([name, one]) => [name, plain(one)]))
+}
+
+function describeRedis (redis: NonNullable<ResolvedOptions['redis']>): Json {
+  if (typeof redis === 'string') {
+    if (redis.startsWith('/') || !URL.canParse(redis)) return 'a socket'
+    const { protocol, host, pathname } = new URL(redis)
+    return `${protocol}//${host}${pathname}`
+  }
+  // A client has its options in a property.
+  const options = property(redis, 'options') ?? redis
+  const [host, port, db] = ['host', 'port', 'db'].map(name => property(options, name))
+  const sentinels = property(options, 'sentinels')
+  return {
+    ...(typeof host === 'string' ? { host } : {}),
+    ...(typeof port === 'number' ? { port } : {}),
+    ...(typeof db === 'number' ? { db } : {}),
+    ...(Array.isArray(sentinels) ? { sentinels: sentinels.length } : {}),
+    tls: property(options, 'tls') !== undefined
+  }
+}

@@ -1,0 +1,61 @@
+import t, { type Test } from 'tap'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { announce, type Events } from '../../lib/metrics/channels.ts'
+import { redisCluster, memoryInstances } from '../helpers/app.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+
+/** What is told on a channel until the end of the test. */
+function listen<Name extends keyof Events> (t: Test, name: Name): Array<Events[Name]> {
+  const heard: Array<Events[Name]> = []
+  const listener = (event: unknown): void => { heard.push(event as Events[Name]) }
+  subscribe(`fastify-websocket-groups:${name}`, listener)
+  t.teardown(() => unsubscribe(`fastify-websocket-groups:${name}`, listener))
+  return heard
+}
+
+t.test('connections, joins, leaves and publishes are told', async (t) => {
+  const cluster = memoryInstances(t)
+  const { registry, enter } = await cluster.start({ limits: { connections: 1 } })
+  const [opened, closed, joined, left] = [
+    listen(t, 'connection.open'), listen(t, 'connection.close'), listen(t, 'group.join'), listen(t, 'group.leave')
+  ]
+  const [published, limits] = [listen(t, 'publish'), listen(t, 'limit')]
+  const { client, connection } = await enter('lobby')
+  t.strictSame(opened.map(one => one.connection), [connection])
+  t.strictSame(joined.map(({ group }) => group), ['lobby'])
+  await registry.join(connection, 'lobby')
+  t.equal(joined.length, 1, 'a second join is none')
+  await registry.broadcastToGroup(['lobby', 'other'], 'hello')
+  await registry.sendToUser('ann', Buffer.alloc(3))
+  t.strictSame(published, [{ kind: 'group', names: ['lobby', 'other'], bytes: 5 }, { kind: 'user', names: ['ann'], bytes: 3 }])
+  await t.rejects(enter('lobby'))
+  t.strictSame(limits, [{ limit: 'refusedInstanceFull' }])
+  await client.close(4000, 'bye')
+  await until(() => closed.length === 1)
+  t.match(closed[0], { connection, code: 4000, reason: 'bye' })
+  t.strictSame(left.map(one => [one.connection.id, one.group]), [[connection.id, 'lobby']])
+})
+
+t.test('the state of the backplane and losses are told', async (t) => {
+  const cluster = await redisCluster(t, undefined, { operationTimeoutMs: 500 })
+  const { registry, enter } = await cluster.start()
+  const [states, gaps] = [listen(t, 'backplane'), listen(t, 'gap')]
+  await enter('lobby')
+  await registry.broadcastToGroup('lobby', 'one')
+  // Without persistence the log is gone.
+  await cluster.redis.restart()
+  await until(() => states.some(({ state }) => state === 'down') && states.at(-1)?.state === 'up')
+  t.ok(states.find(({ state }) => state === 'down')?.problems.length)
+  await until(() => gaps.length > 0)
+  t.equal(gaps[0]?.group, 'lobby')
+})
+
+t.test('nothing is made for a channel that nobody listens to', async (t) => {
+  announce('limit', () => { throw new Error('made') })
+  const heard = listen(t, 'limit')
+  announce('limit', () => ({ limit: 'x' }))
+  t.strictSame(heard, [{ limit: 'x' }])
+})

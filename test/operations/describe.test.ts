@@ -1,0 +1,46 @@
+import t from 'tap'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Redis } from 'ioredis'
+import { resolveOptions } from '../../lib/options/resolve.ts'
+import { describeOptions } from '../../lib/options/describe.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { serve } from '../helpers/service.ts'
+
+noUnhandled(t)
+const hidden = 'hunter2-hunter2-hunter2-hunter2-hunter2'
+
+t.test('an instance describes itself, with all options in force', async (t) => {
+  const { registry } = await serve(t, { instanceLabel: 'eu-1', maxGroupsPerConnection: 7, limits: { messages: { perSecond: 3 } } }, () => {})
+  const { version, node, startedAt, health, options } = registry.describe()
+  t.equal(version, (JSON.parse(readFileSync(join(import.meta.dirname, '..', '..', 'package.json'), 'utf8')) as { version: string }).version)
+  t.equal(node, process.version)
+  t.ok(startedAt <= Date.now())
+  t.same(health, registry.health())
+  t.strictSame(Object.keys(options).sort(), Object.keys(resolveOptions()).sort())
+  t.match(options, {
+    instanceLabel: 'eu-1', maxGroupsPerConnection: 7, leaseMs: 15_000, limits: { messages: { perSecond: 3 } }, authenticate: 'function'
+  })
+  t.same(JSON.parse(JSON.stringify(registry.describe())), registry.describe(), 'it is JSON')
+})
+
+t.test('no secret is in it, wherever it stood', async (t) => {
+  const client = new Redis({ host: 'db', username: hidden, password: hidden, lazyConnect: true })
+  t.teardown(() => client.disconnect())
+  const ways = [
+    { redis: `redis://${hidden}:${hidden}@db:6380/2?password=${hidden}` },
+    { redis: `redis://:${hidden}@db:6379#${hidden}` },
+    { redis: { host: 'db', password: hidden, sentinels: [{ host: 's', port: 1 }], sentinelPassword: hidden, tls: { key: hidden } } },
+    { redis: client },
+    { secret: hidden },
+    { secret: [hidden, hidden] },
+    { authenticate: () => ({ userId: hidden }) },
+    { rooms: { '/a/:room': { auth: { authenticate: () => ({ userId: hidden }) } } } }
+  ]
+  for (const options of ways) {
+    const described = JSON.stringify(describeOptions(resolveOptions(options)))
+    t.notOk(described.includes(hidden), described)
+  }
+  t.equal(describeOptions(resolveOptions(ways[0])).redis, 'redis://db:6380/2')
+  t.match(describeOptions(resolveOptions(ways[3])).redis, { host: 'db', port: 6379 })
+})
