@@ -30,8 +30,8 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
 const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
   ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
-  ['membership/', 'log/', 'publish.ts'],
-  ['writer.ts', 'claim.ts', 'partition-instance.ts', 'partition-options.ts'],
+  ['membership/', 'log/', 'publish.ts', 'claim.ts'],
+  ['writer.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],
   ['cluster-writer.ts', 'partition.ts'],
   ['standalone-writer.ts', 'single.ts', 'router.ts'],
   ['index.ts']

@@ -95,7 +95,7 @@ t.test('a server older than 6.2 is refused by its version', async t => {
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   const url = `redis://127.0.0.1:${(server.address() as AddressInfo).port}`
   await t.rejects(startInstance(t, { redisUrl: url }), {
-    code: 'WSG_REDIS_UNSUPPORTED', message: new RegExp(`version ${older.replaceAll('.', '\\.')}, 6\\.2 or newer`)
+    code: 'WSG_REDIS_UNSUPPORTED', message: new RegExp(`version ${older.replaceAll('.', '\\.')}; 6\\.2 or newer`)
   })
   t.strictSame(await redis.keys(), [], 'nothing was written to it')
 })

@@ -3,13 +3,13 @@ import type { BackplaneState, Member } from '../../types.ts'
 import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { ClusterBackplane } from './router.ts'
 import type { RedisDeployment } from './deployment.ts'
-import { clusterOf, clusterSource, type ClusterNodes, type ClusterSource } from './link/cluster-source.ts'
+import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster-source.ts'
 import { optionsOf, type RedisSource } from './link/source.ts'
 import { ClusterModeError } from './link/server.ts'
 import { SingleBackplane, type SingleBackplaneOptions } from './single.ts'
 
 export interface RedisBackplaneOptions extends Omit<SingleBackplaneOptions, 'redis'> {
-  readonly redis: RedisSource | ClusterNodes
+  readonly redis: RedisSource | GivenCluster
 }
 
 /**

@@ -2,12 +2,12 @@ import { deferred, withDeadline } from '../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type { Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
-import { claim, claimTag } from './claim.ts'
+import { claim } from './claim.ts'
+import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
 import type { RedisDeployment } from './deployment.ts'
-import { hashTags } from './hash-tags.ts'
-import { Keys } from './keys.ts'
-import { ClusterLinks } from './link/cluster.ts'
+import type { Keys } from './keys.ts'
+import type { ClusterLinks } from './link/cluster.ts'
 import type { ClusterSource } from './link/cluster-source.ts'
 import { isFinal, refused } from './link/server.ts'
 import { Partition } from './partition.ts'
@@ -16,8 +16,6 @@ import { PartitionInstance } from './partition-instance.ts'
 import { groupProblems } from './problems.ts'
 import { sumStats } from './stats.ts'
 
-/** More than any cluster has masters that are worth having, and few enough that an instance may have members in all of them. */
-export const partitionCount = 256
 const claimEveryMs = 3_600_000
 
 export interface ClusterBackplaneOptions extends PartitionOptions {
@@ -25,6 +23,7 @@ export interface ClusterBackplaneOptions extends PartitionOptions {
   readonly keyPrefix: string
   readonly operationTimeoutMs: number
   readonly bootTimeoutMs: number
+  /** The same for all processes. @default 256 */
   readonly partitions?: number | undefined
 }
 
@@ -40,8 +39,8 @@ interface Place {
 export class ClusterBackplane implements RedisDeployment {
   readonly #options: ClusterBackplaneOptions
   readonly #prefix: string
-  readonly #tags: readonly string[]
-  readonly #keys: readonly Keys[]
+  /** Of each partition, once started. */
+  #keys: readonly Keys[] = []
   readonly #places = new Map<number, Place>()
   #links: ClusterLinks | undefined
   #writer: ClusterWriter | undefined
@@ -57,9 +56,7 @@ export class ClusterBackplane implements RedisDeployment {
 
   constructor (options: ClusterBackplaneOptions) {
     this.#options = options
-    this.#tags = hashTags(options.partitions ?? partitionCount)
     this.#prefix = options.cluster.keyPrefix + options.keyPrefix
-    this.#keys = this.#tags.map(tag => new Keys(this.#prefix, 0, tag))
   }
 
   get state (): BackplaneState {
@@ -77,22 +74,21 @@ export class ClusterBackplane implements RedisDeployment {
     if (this.#refusal !== undefined) return [this.#refusal.message]
     if (links.problem !== undefined) return [links.problem]
     const problemsOf = (index: number): readonly string[] => this.#places.get(index)?.partition.problems ?? links.problemsOf(index)
-    const byPartition = this.#tags.map((_, index) => [index, problemsOf(index)] as const)
-    const list = groupProblems(byPartition, this.#tags.length)
+    const byPartition = this.#keys.map((_, index) => [index, problemsOf(index)] as const)
+    const list = groupProblems(byPartition, this.#keys.length)
     return list.length > 0 || this.#claimed ? list : ['it is not known yet how others divide the keys']
   }
 
   async start (local: LocalInstance): Promise<void> {
     const { cluster, operationTimeoutMs, bootTimeoutMs, whenDown } = this.#options
     this.#local = local
-    // The claim has a way of its own: where it lies does not depend on the number of partitions.
-    const tags = [...this.#tags, claimTag]
-    const options = { keyPrefix: this.#prefix, tags, receives: true, deadlineMs: operationTimeoutMs }
-    const links = this.#links = new ClusterLinks(cluster, options, {
+    const { links, keys } = clusterWay(cluster, this.#prefix, operationTimeoutMs, {
       changed: () => this.#changed(),
       error: error => this.#failed(error),
       subscribed: index => (this.#places.get(index)?.partition.subscriptions.acked ?? 0) > 0
-    })
+    }, this.#options.partitions)
+    this.#links = links
+    this.#keys = keys
     this.#writer = new ClusterWriter(links, this.#keys, whenDown, local.log)
     this.#claimTimer = setInterval(() => { void this.#claim() }, claimEveryMs).unref()
     const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
@@ -230,7 +226,8 @@ export class ClusterBackplane implements RedisDeployment {
   }
 
   #failed (error: Error): void {
-    if (isFinal(error)) this.#booting.reject(refused(error))
+    if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED')) this.#booting.reject(error)
+    else if (isFinal(error)) this.#booting.reject(refused(error))
     this.#local?.log.debug({ err: error }, 'Redis link error')
   }
 
@@ -241,7 +238,7 @@ export class ClusterBackplane implements RedisDeployment {
   #changed (): void {
     const links = this.#links
     if (links === undefined || this.#closed) return
-    if (!this.#claimed && links.command.at(-1)?.up === true) void this.#claim()
+    if (!this.#claimed && links.common.up) void this.#claim()
     const { state } = this
     if (state === 'up') this.#booting.resolve()
     if (!this.#booted || state === this.#reported) return
@@ -251,11 +248,11 @@ export class ClusterBackplane implements RedisDeployment {
 
   /** Never rejects. */
   async #claim (): Promise<void> {
-    const link = this.#links?.command.at(-1)
+    const link = this.#links?.common
     if (link === undefined || this.#claiming) return
     this.#claiming = true
     try {
-      await claim(link, this.#prefix, this.#tags.length)
+      await claim(link, this.#prefix, this.#keys.length)
       this.#claimed = true
     } catch (error) {
       this.#local?.log.debug({ err: error }, 'the division of keys was not claimed')

@@ -6,6 +6,9 @@ export interface ClusterNodes {
   readonly options?: ClusterOptions | undefined
 }
 
+/** As users give a cluster. */
+export type GivenCluster = ClusterNodes | Cluster
+
 export interface Address {
   readonly host: string
   readonly port: number

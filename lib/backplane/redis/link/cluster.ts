@@ -1,4 +1,5 @@
 import { slotOf } from '../hash-tags.ts'
+import { sumStats } from '../stats.ts'
 import type { Address, ClusterSource } from './cluster-source.ts'
 import { Link } from './link.ts'
 import { closeMaster, nameOf, subscribedTags, type Master } from './master.ts'
@@ -19,8 +20,8 @@ export interface ClusterLinkOptions {
   readonly keyPrefix: string
   /** Of each partition. */
   readonly tags: readonly string[]
-  /** Whether there are subscriptions. */
-  readonly receives: boolean
+  /** Of what belongs to no partition. */
+  readonly commonTag: string
   readonly deadlineMs: number
 }
 
@@ -28,8 +29,8 @@ export interface ClusterLinkEvents {
   /** The masters, or whether they answer, may have changed. */
   readonly changed: () => void
   readonly error: (error: Error) => void
-  /** Whether a partition has subscribed channels, as far as we know. */
-  readonly subscribed: (partition: number) => boolean
+  /** Whether a partition has subscribed channels, as far as is known. Left out: nothing is ever subscribed. */
+  readonly subscribed?: ((partition: number) => boolean) | undefined
 }
 
 /**
@@ -41,6 +42,8 @@ export class ClusterLinks implements Router {
   /** By partition. */
   readonly command: readonly RoutedLink[]
   readonly subscribe: readonly RoutedLink[]
+  /** To what belongs to no partition. */
+  readonly common: RoutedLink
   readonly #source: ClusterSource
   readonly #deadlineMs: number
   readonly #tags: readonly string[]
@@ -48,7 +51,8 @@ export class ClusterLinks implements Router {
   /** Where the tag begins in a channel. */
   readonly #tagAt: number
   readonly #slots: readonly number[]
-  readonly #receives: boolean
+  /** Those of the partitions, and the common one. */
+  readonly #commands: readonly RoutedLink[]
   readonly #events: ClusterLinkEvents
   readonly #masters = new Map<string, Master>()
   readonly #lookup: SlotLookup
@@ -61,16 +65,17 @@ export class ClusterLinks implements Router {
   #closed = false
   #refreshes = 0
 
-  constructor (source: ClusterSource, { keyPrefix, tags, receives, deadlineMs }: ClusterLinkOptions, events: ClusterLinkEvents) {
+  constructor (source: ClusterSource, { keyPrefix, tags, commonTag, deadlineMs }: ClusterLinkOptions, events: ClusterLinkEvents) {
     this.#source = source
     this.#lookup = new SlotLookup(source, error => events.error(error))
     this.#tags = tags
-    this.#slots = tags.map(slotOf)
-    this.#receives = receives
+    this.#slots = [...tags, commonTag].map(slotOf)
     this.#deadlineMs = deadlineMs
     this.#events = events
     this.command = tags.map(() => new RoutedLink('command', deadlineMs, this))
-    this.subscribe = receives ? tags.map(() => new RoutedLink('subscribe', deadlineMs, this)) : []
+    this.subscribe = events.subscribed === undefined ? [] : tags.map(() => new RoutedLink('subscribe', deadlineMs, this))
+    this.common = new RoutedLink('command', deadlineMs, this)
+    this.#commands = [...this.command, this.common]
     this.#byTag = new Map(this.subscribe.map((route, index) => [tags[index] ?? '', route]))
     this.#tagAt = Buffer.byteLength(keyPrefix) + 1
     void this.#refresh()
@@ -78,7 +83,7 @@ export class ClusterLinks implements Router {
 
   /** Whether every partition has a master that answers. */
   get complete (): boolean {
-    return this.command.every(({ up }) => up) && this.subscribe.every(({ up }) => up)
+    return this.#commands.every(({ up }) => up) && this.subscribe.every(({ up }) => up)
   }
 
   /** Whether any partition has a master that answers. */
@@ -104,7 +109,9 @@ export class ClusterLinks implements Router {
       redisMasters: [...this.#masters.values()].filter(({ unusedSince }) => unusedSince === undefined).length,
       redisTimeouts: sum(link => link.stats().timeouts),
       redisReconnects: sum(link => link.stats().reconnects),
-      slotRefreshes: this.#refreshes
+      slotRefreshes: this.#refreshes,
+      // In place of what its partitions say, each of which has those of its master.
+      ...sumStats([...this.#masters.values()].map(({ command }) => command.bulk.stats()))
     }
   }
 
@@ -157,7 +164,7 @@ export class ClusterLinks implements Router {
       const range = map.ranges.find(({ start, end }) => start <= slot && slot <= end)
       const master = range === undefined ? undefined : this.#master(this.#source.translate(range.master))
       if (master !== undefined) used.add(master)
-      this.command[partition]?.route(master?.command)
+      this.#commands[partition]?.route(master?.command)
       this.subscribe[partition]?.route(master?.subscribe)
     }
     for (const master of this.#masters.values()) {
@@ -179,9 +186,9 @@ export class ClusterLinks implements Router {
     const known = this.#masters.get(nameOf(address))
     if (known !== undefined) return known
     const make = (role: 'command' | 'subscribe'): Link => new Link({ ...this.#source.options, ...address }, role, this.#deadlineMs)
-    const master = { address, command: make('command'), subscribe: this.#receives ? make('subscribe') : undefined, unusedSince: undefined }
+    const master = { address, command: make('command'), subscribe: this.subscribe.length > 0 ? make('subscribe') : undefined, unusedSince: undefined }
     this.#masters.set(nameOf(address), master)
-    this.#watch(master.command, this.command)
+    this.#watch(master.command, this.#commands)
     const { subscribe } = master
     if (subscribe !== undefined) {
       this.#watch(subscribe, this.subscribe)
@@ -221,7 +228,7 @@ export class ClusterLinks implements Router {
     const held = subscribedTags(link)
     for (const [partition, route] of this.subscribe.entries()) {
       const isLost = route.target === link && held?.has(this.#tags[partition] ?? '') !== true
-      if (isLost && this.#events.subscribed(partition)) route.lost()
+      if (isLost && this.#events.subscribed?.(partition) === true) route.lost()
     }
   }
 

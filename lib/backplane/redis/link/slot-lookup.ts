@@ -1,8 +1,9 @@
 import { withDeadline } from '../../../deadline.ts'
+import { WebsocketGroupsError } from '../../../errors.ts'
 import type { Address, ClusterSource } from './cluster-source.ts'
 import { Dialer } from './connect.ts'
 import { nameOf, uniqueAddresses, type Master } from './master.ts'
-import { isFinal } from './server.ts'
+import { isFinal, refused } from './server.ts'
 import { readSlotMap, type SlotMap } from './slot-map.ts'
 
 /** How long one node may take to answer. */
@@ -21,7 +22,7 @@ export class SlotLookup {
   #turn = 0
   #failure: Error | undefined
 
-  /** `refused` is told that a node does not let us in. */
+  /** `refused` is told that a node does not let us in, or is not part of a cluster. */
   constructor (source: ClusterSource, refused: (error: Error) => void) {
     this.#source = source
     this.#refused = refused
@@ -46,7 +47,10 @@ export class SlotLookup {
         if (fallback === undefined || map.epoch > fallback.epoch) fallback = map
       } catch (error) {
         this.#failure = error as Error
-        if (isFinal(this.#failure)) this.#refused(this.#failure)
+        if (this.#failure.message.includes('cluster support disabled')) {
+          const detail = 'it is no Redis Cluster: give its URL alone'
+          this.#refused(new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', detail, { cause: error }))
+        } else if (isFinal(this.#failure)) this.#refused(refused(this.#failure))
       }
     }
     // Nobody says that all is well: some slots have no master, say. What is known of the others still holds.
