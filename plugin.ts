@@ -25,6 +25,7 @@ export type * from './lib/types.ts'
 export type { Backplane, Block, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
 export type { MemoryCluster } from './lib/backplane/memory/index.ts'
 export { memoryCluster } from './lib/backplane/memory/index.ts'
+export { comparePositions } from './lib/backplane/position.ts'
 export { CloseCode } from './lib/protocol/close-codes.ts'
 export { errorCodes, WebsocketGroupsError, type ErrorCode } from './lib/errors.ts'
 

@@ -14,15 +14,20 @@ export interface AppOptions {
   /** Joins instances in some other way, see `memoryCluster`. Without either, the instance is on its own. */
   readonly backplane?: Backplane
   readonly logLevel?: string
+  /** Milliseconds that a client may take to send a request. */
+  readonly requestTimeoutMs?: number
 }
 
 /** One instance of the chat, ready to listen. */
-export function buildApp ({ instanceId, redis, backplane, logLevel = 'info' }: AppOptions): FastifyInstance {
+export function buildApp ({ instanceId, redis, backplane, logLevel = 'info', requestTimeoutMs = 10_000 }: AppOptions): FastifyInstance {
   const app = Fastify({
     // Every line says which instance wrote it.
     logger: { level: logLevel, base: { instance: instanceId } },
     // Believes the X-Forwarded-* headers of a proxy on this machine, see nginx.conf.
     trustProxy: 'loopback',
+    // Else a client that sends a byte now and then would hold its connection for ever. Node looks each half minute unless told otherwise.
+    requestTimeout: requestTimeoutMs,
+    http: { connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 10) },
     // Browsers connect ahead of requests that may never come: close() does not wait for those. WebSockets are closed properly before.
     forceCloseConnections: true
   })
@@ -31,6 +36,8 @@ export function buildApp ({ instanceId, redis, backplane, logLevel = 'info' }: A
     redis,
     backplane,
     authenticate,
+    // Rooms that one person may open; a room is there once somebody comes in.
+    limits: { newGroupsPerMinute: 60 },
     memberInfo: ({ identity }): MemberInfo | undefined => identity === null ? undefined : { name: identity.name, instance: instanceId }
   })
   app.register(chat)

@@ -12,14 +12,19 @@ const Message = Type.Object({ text: Type.String({ minLength: 1, maxLength: 4096 
 
 /** Groups over plain HTTP. */
 export const groups: FastifyPluginAsyncTypebox = async app => {
-  app.get('/groups/:group', { schema: { params: GroupParams } }, async ({ params: { group } }) => {
+  // Who is in a room is nobody's business who could not come in.
+  app.get('/groups/:group', { schema: { params: GroupParams }, preHandler: app.wsAuth() }, async ({ params: { group } }) => {
     const members = await app.registry.members(group)
     return { group, count: members.length, members: members.map(describe) }
   })
 
   app.post('/groups/:group/messages', { schema: { params: GroupParams, body: Message }, preHandler: app.wsAuth() }, async (request, reply) => {
+    const { identity, params: { group }, body: { text } } = request
+    // Each name that somebody makes up would be a log of its own: rooms are made by those who come in, which has a limit.
+    if (await app.registry.groupCount(group) === 0) throw Object.assign(new Error('nobody is in this room'), { statusCode: 404 })
     reply.code(202)
-    return await broadcastAnyway(app, request.params.group, request.body.text)
+    // As in the room: a line says who wrote it, or anybody could speak for anybody.
+    return await broadcastAnyway(app, group, `[${identity?.name ?? 'nobody'}]: ${text}`)
   })
 }
 

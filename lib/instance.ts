@@ -109,6 +109,7 @@ export class Instance {
     await this.#parts.blocks.load()
     if (this.#phase === 'closing') return
     this.#heartbeat.start()
+    this.#parts.occupancy.start()
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane
     if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
@@ -185,11 +186,12 @@ export class Instance {
     this.#gapReport.flush()
     this.#parts.commands.close()
     this.#parts.presence.close()
+    await this.#parts.occupancy.close()
     await this.#backplane.close()
   }
 
   #asLocalInstance (): LocalInstance {
-    const { instanceId, metrics, hub, logs, cache, presence, gate } = this.#parts
+    const { instanceId, metrics, hub, logs, cache, presence, gate, occupancy } = this.#parts
     return {
       instanceId,
       label: this.#options.instanceLabel ?? '',
@@ -208,7 +210,10 @@ export class Instance {
       memberIds: group => hub.memberIds(group),
       connectionsOf: userId => gate.connectionsOf(userId),
       groups: () => hub.groups(),
-      membersLost: () => presence.announceResync(),
+      membersLost: () => {
+        presence.announceResync()
+        occupancy.recheck()
+      },
       stateChanged: () => this.#stateChanged()
     }
   }
@@ -223,6 +228,7 @@ export class Instance {
     void this.#parts.blocks.load()
     // The members of this instance are stored again. Whoever read a list before that lacks them.
     this.#parts.presence.announceResync()
+    this.#parts.occupancy.recheck()
   }
 
   #deliver (envelope: Envelope): void {

@@ -1,7 +1,7 @@
 import type { Description, Health, Stats } from './health-types.ts'
 import type { MetricsSnapshot } from './metrics/types.ts'
 import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList } from './connection-types.ts'
-import type { History, HistoryOptions, JoinOptions, JoinResult, Scope } from './protocol/logs.ts'
+import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from './protocol/logs.ts'
 
 export interface BroadcastOptions {
   /**
@@ -10,6 +10,8 @@ export interface BroadcastOptions {
    * behind its id.
    */
   readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string> | undefined
+  /** Who sent the message, for those who read the history: a connection, or what a worker knows of the sender. */
+  readonly from?: AnyConnection | Sender | undefined
   /**
    * `true` sends the message at most once, without the group's log, and not to clients that read too slowly (`slowBufferedBytes`): typing
    * indicators, say.

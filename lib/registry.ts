@@ -1,5 +1,6 @@
 import type { Broadcaster } from './delivery/broadcaster.ts'
 import { assertBlockMs } from './groups/blocklist.ts'
+import type { GroupHistory } from './groups/history.ts'
 import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
 import type { Hub } from './hub/hub.ts'
@@ -15,6 +16,7 @@ export interface RegistryParts {
   readonly hub: Hub
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
+  readonly history: GroupHistory
   readonly commands: ConnectionCommands
   readonly reports: Pick<Registry, 'health' | 'stats' | 'metrics' | 'describe'>
   readonly drain: (overMs: number) => Promise<void>
@@ -108,7 +110,7 @@ export class GroupRegistry implements Registry {
   }
 
   async history (group: string, options?: HistoryOptions): Promise<History> {
-    return await this.#parts.reads.history(group, options)
+    return await this.#parts.history.read(group, options)
   }
 
   describe (): Description {

@@ -60,6 +60,8 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   onGap?: ((connection: Connection<Params, Who>, group: string, gap: { readonly reason: LossReason }) => Awaitable<unknown>) | undefined
   /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */
   mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
+  /** Whether a framed client may read the history of this group, at most 1,000 messages at once. Without `mayRead` it may not. */
+  mayRead?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
   /**
    * Tells framed clients who is in their groups, who comes and who goes, see docs/presence.md; `count`: only how many, at most once a
    * second. @default false
@@ -109,6 +111,8 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError'] | undefined
   readonly onGap?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onGap'] | undefined
   readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin'] | undefined
+  /** @default with `history`: the groups that the connection is in, or may join */
+  readonly mayRead?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayRead'] | undefined
   readonly presence?: ConnectionCallbacks['presence'] | undefined
   /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
   readonly history?: number | undefined

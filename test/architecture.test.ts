@@ -10,7 +10,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
     'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/version.ts',
     'lib/metrics/', 'lib/protocol/'
   ],
-  ['lib/group-name.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
+  ['lib/group-name.ts', 'lib/backplane/messages.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
   ['lib/options/'],
   ['lib/backplane/memory/', 'lib/backplane/redis/'],
   ['lib/connection/'],
@@ -33,6 +33,7 @@ const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
   ['membership/', 'log/', 'publish.ts', 'claim.ts'],
   ['writer.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],
   ['cluster-writer.ts', 'partition.ts'],
+  ['cluster-occupancy.ts'],
   ['standalone-writer.ts', 'single.ts', 'router.ts'],
   ['index.ts']
 ]

@@ -1,3 +1,4 @@
+import { WebsocketGroupsError } from '../errors.ts'
 import { positionPattern } from '../protocol/frames.ts'
 import type { LogPosition } from './backplane.ts'
 
@@ -28,6 +29,20 @@ export function parsePosition (text: unknown): LogPosition | undefined {
 
 export function samePosition (a: LogPosition, b: LogPosition): boolean {
   return a.offset === b.offset && a.nonce === b.nonce && a.epoch === b.epoch
+}
+
+/**
+ * Compares two positions of one group, as `Array.prototype.sort` wants it: negative when `a` comes first. The beginning of a log comes
+ * before all others.
+ * @throws {WebsocketGroupsError} WSG_POSITION_INVALID for what is no position, and for positions of different logs
+ */
+export function comparePositions (a: string, b: string): number {
+  const [first, second] = [parsePosition(a), parsePosition(b)]
+  if (first === undefined || second === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
+  if (first.epoch !== second.epoch && !isLogStart(first) && !isLogStart(second)) {
+    throw new WebsocketGroupsError('WSG_POSITION_INVALID', 'the two are of different logs: of two groups, or of a log that began anew')
+  }
+  return Math.sign(first.offset - second.offset)
 }
 
 /** Whether nothing of a log is before the position. */

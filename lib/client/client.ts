@@ -3,14 +3,14 @@ import { defaultBackoff } from './backoff.ts'
 import { Connector } from './connector.ts'
 import { Emitter } from './emitter.ts'
 import { ClientError } from './errors.ts'
-import { toPayload, type Frame } from './payload.ts'
+import { fromPayload, toPayload, type Frame } from './payload.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { Joins } from './joins.ts'
 import { Positions } from './positions.ts'
 import { closed, quiet, SendQueue } from './send-queue.ts'
 import { TabLock } from './tab-lock.ts'
 import { Token } from './token.ts'
-import type { Ack, Address, ClientEvents, ConnectOptions, Data, Member, SendOptions, State, WebSocketClass } from './types.ts'
+import type { Ack, Address, ClientEvents, ConnectOptions, Data, HistoryPage, HistoryQuery, Member, SendOptions, State, WebSocketClass } from './types.ts'
 
 interface Saved { readonly session?: string, readonly positions?: Record<string, string> }
 
@@ -151,12 +151,27 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   /**
-   * Joins the group, now and again after each break; `since` is the position to resume from. Rejects with `WSG_FORBIDDEN` where the route
+   * Joins the group, now and again after each break; `since` is the position to resume from, and `history`
+   * how many of the latest messages come first, where the route allows it. Rejects with `WSG_FORBIDDEN` where the route
    * does not allow it, with `LEFT` when the group is left before the answer, and with `CLOSED`.
    */
-  join (group: string, { since }: { readonly since?: string } = {}): Promise<void> {
+  join (group: string, { since, history }: { readonly since?: string, readonly history?: number } = {}): Promise<void> {
     if (this.state === 'closed') return quiet(Promise.reject(closed()))
-    return this.#joins.join(group, this.state === 'open', since)
+    return this.#joins.join(group, this.state === 'open', since, history)
+  }
+
+  /**
+   * Reads what was sent to the group, where the route allows it: at most 1,000 messages at once. Rejects with `WSG_FORBIDDEN` elsewhere,
+   * with `UNKNOWN_OUTCOME` when the connection broke, and with `CLOSED`.
+   */
+  history (group: string, query: HistoryQuery = {}): Promise<HistoryPage> {
+    return quiet(new Promise((resolve, reject) => {
+      if (this.state === 'closed') throw closed()
+      this.#sendQueue.ask({ type: 'history', group, ...query }, (error, { messages = [], position = '', gap, more = false }) => {
+        if (error) return reject(error)
+        resolve({ messages: messages.map(message => ({ ...message, data: fromPayload(message) })), position, gap, more })
+      })
+    }))
   }
 
   /**
@@ -173,7 +188,7 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   #received (frame: Frame): void {
-    if (frame.type === 'ack') {
+    if (frame.type === 'ack' || frame.type === 'history') {
       this.#sendQueue.answer(frame.id, frame)
     } else if (frame.type === 'error') {
       const error = new ClientError(frame.code, frame.message, { details: frame.details })

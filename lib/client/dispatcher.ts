@@ -31,11 +31,11 @@ export class Dispatcher {
     const { tell } = this.#host
     switch (frame.type) {
       case 'message': {
-        const { group, position, copy } = frame
+        const { group, position, copy, at } = frame
         if (group && position && this.#positions.has(group, position)) return
         if (copy && this.#copies.has(copy)) return this.#reached(group, position)
         if (copy) this.#remember(copy)
-        tell('message', { group, data: fromPayload(frame), position })
+        tell('message', { group, data: fromPayload(frame), position, ...at && { at } })
         return this.#reached(group, position)
       }
       case 'joined':

@@ -7,6 +7,7 @@ interface Wanted {
   settle: (error?: ClientError) => void
   /** The position that the caller gave. It survives the leave of an earlier membership. */
   readonly since: string | undefined
+  readonly history: number | undefined
   promise?: Promise<void>
   /** The promise is settled: later answers are to joins that follow a break. */
   settled?: boolean
@@ -39,12 +40,12 @@ export class Joins {
     return this.#wanted.has(group)
   }
 
-  join (group: string, open: boolean, since?: string): Promise<void> {
+  join (group: string, open: boolean, since?: string, history?: number): Promise<void> {
     // During a leave it would count as a position of the membership that ends.
     if (since && !this.#leaving.has(group)) this.#positions.set(group, since)
     const known = this.#wanted.get(group)?.promise
     if (known) return known
-    const wanted = { since } as Wanted
+    const wanted = { since, history } as Wanted
     this.#wanted.set(group, wanted)
     wanted.promise = quiet(new Promise((resolve, reject) => {
       wanted.settle = error => error ? reject(error) : resolve()
@@ -93,7 +94,8 @@ export class Joins {
   }
 
   #ask (group: string, wanted: Wanted): void {
-    this.#requests.ask({ type: 'join', group, since: this.#leaving.has(group) ? wanted.since : this.#positions.get(group) }, error => {
+    const since = this.#leaving.has(group) ? wanted.since : this.#positions.get(group)
+    this.#requests.ask({ type: 'join', group, since, history: since || wanted.settled ? undefined : wanted.history }, error => {
       const code = error?.code ?? ''
       if (this.#wanted.get(group) !== wanted || code === 'UNKNOWN_OUTCOME') return
       if (error && wanted.settled && /UNAVAILABLE|TIMEOUT/.test(code)) return this.#host.unavailable(error)

@@ -1,4 +1,4 @@
-import type { ClientFrame, Payload, RequestFrame } from '../protocol/frames.ts'
+import type { ClientFrame, HistoryFrame, Payload, RequestFrame } from '../protocol/frames.ts'
 import { ClientError } from './errors.ts'
 import type { Ack, ConnectOptions, SendOptions } from './types.ts'
 
@@ -8,7 +8,8 @@ const maxWindow = 100
 const maxSends = 5
 
 /** `error` says why the request failed: UNKNOWN_OUTCOME when the connection broke. */
-type Done = (error: ClientError | undefined, ack: Ack) => void
+type Done = (error: ClientError | undefined, answer: Answer) => void
+export type Answer = Ack & Partial<Pick<HistoryFrame, 'messages' | 'gap' | 'more'>>
 
 interface Request {
   readonly id: number
@@ -51,10 +52,10 @@ export class SendQueue {
       const isFull = pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)
       if (isFull) throw new ClientError('QUEUE_FULL', 'too many messages are waiting')
       this.#bytes += bytes
-      this.#add(this.#request({ type: 'message', ...payload }, false, (error, ack) => {
+      this.#add(this.#request({ type: 'message', ...payload }, false, (error, { position }) => {
         this.#bytes -= bytes
         if (error) reject(error)
-        else resolve(ack)
+        else resolve({ position })
       }, retry))
     }))
   }
@@ -89,11 +90,11 @@ export class SendQueue {
   }
 
   /** Settles a request. Returns `false` when no request has this id. */
-  answer (id: number | undefined, { position }: Ack, error?: ClientError): boolean {
+  answer (id: number | undefined, answer: Answer, error?: ClientError): boolean {
     const request = this.#sent.get(id ?? 0)
     if (!request) return false
     this.#sent.delete(request.id)
-    request.done(error, { position })
+    request.done(error, answer)
     this.#pump()
     return true
   }

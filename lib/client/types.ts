@@ -1,4 +1,4 @@
-import type { FramedMember, GapReason, JoinedFrame, MembersFrame, PresenceFrame } from '../protocol/frames.ts'
+import type { FramedMember, GapReason, JoinedFrame, MembersFrame, PastMessage, PresenceFrame } from '../protocol/frames.ts'
 import type { ClientError } from './errors.ts'
 
 export type { GapReason } from '../protocol/frames.ts'
@@ -12,6 +12,21 @@ export interface Message {
   readonly data: Data
   /** `undefined` in a message that no log keeps. */
   readonly position: string | undefined
+  /** When it was sent, in milliseconds since 1970. */
+  readonly at?: number | undefined
+}
+
+export type { HistoryQuery } from '../protocol/frames.ts'
+
+/** A page of what was sent to a group. */
+export interface HistoryPage {
+  readonly messages: ReadonlyArray<Omit<PastMessage, 'data' | 'binary'> & { readonly data: Data }>
+  /** The end of the log. */
+  readonly position: string
+  /** Why messages at the start of the page are missing. */
+  readonly gap: GapReason | undefined
+  /** Whether there are further messages. */
+  readonly more: boolean
 }
 
 /**

@@ -1,5 +1,5 @@
 import { isGroupName } from '../group-name.ts'
-import { maxResume, positionPattern, type MessageFrame, type ServerFrame } from '../protocol/frames.ts'
+import { maxResume, positionPattern, type HistoryQuery, type MessageFrame, type PastMessage, type ServerFrame } from '../protocol/frames.ts'
 
 /** Where a client wants to go on in a group, and what the server gave it to prove that it was there. */
 export interface ResumePoint {
@@ -16,7 +16,8 @@ export type ParsedFrame =
 /** What waits its turn with the messages of its connection. */
 export type ClientRequest = { readonly id: number | undefined } & (
   | { readonly type: 'message', readonly data: string | Buffer }
-  | { readonly type: 'join', readonly group: string, readonly since: string | undefined, readonly grant: string | undefined }
+  | { readonly type: 'join', readonly group: string, readonly since: string | undefined, readonly grant: string | undefined, readonly history: number | undefined }
+  | { readonly type: 'history', readonly group: string, readonly query: HistoryQuery }
   | { readonly type: 'leave', readonly group: string }
   | { readonly type: 'token', readonly token: string }
 )
@@ -66,6 +67,7 @@ function parseRequest (type: string, fields: Fields): Parsed {
     case 'message':
     case 'join':
     case 'leave':
+    case 'history':
     case 'token':
       if (id !== undefined && !Number.isSafeInteger(id)) return wrong(`${type}: id must be an integer`)
       return parseFields(type, id as number | undefined, fields)
@@ -74,13 +76,23 @@ function parseRequest (type: string, fields: Fields): Parsed {
   }
 }
 
-function parseFields (type: ClientRequest['type'], id: number | undefined, { data, binary, group, since, grant, token }: Fields): Parsed {
+function parseFields (type: ClientRequest['type'], id: number | undefined, fields: Fields): Parsed {
+  const { data, binary, group, since, grant, token, history } = fields
   if (type === 'message') return parseMessage(id, data, binary)
   if (type === 'token') return typeof token === 'string' ? { ok: true, frame: { type, id, token } } : wrong('token: token must be a string')
   if (typeof group !== 'string') return wrong(`${type}: group must be a string`)
   if (type === 'leave') return { ok: true, frame: { type, id, group } }
-  if (!isTextOrAbsent(since)) return wrong('join: since must be a string')
-  return isTextOrAbsent(grant) ? { ok: true, frame: { type, id, group, since, grant } } : wrong('join: grant must be a string')
+  if (!isTextOrAbsent(since)) return wrong(`${type}: since must be a string`)
+  if (type === 'history') return parseHistory(id, group, fields)
+  if (!isCountOrAbsent(history)) return wrong('join: history must be a positive integer')
+  return isTextOrAbsent(grant) ? { ok: true, frame: { type, id, group, since, grant, history } } : wrong('join: grant must be a string')
+}
+
+function parseHistory (id: number | undefined, group: string, { since, before, limit, reverse }: Fields): Parsed {
+  if (!isTextOrAbsent(before)) return wrong('history: before must be a string')
+  if (!isCountOrAbsent(limit)) return wrong('history: limit must be a positive integer')
+  if (reverse !== undefined && typeof reverse !== 'boolean') return wrong('history: reverse must be a boolean')
+  return { ok: true, frame: { type: 'history', id, group, query: { since: since as string | undefined, before, limit, reverse } } }
 }
 
 function parseMessage (id: number | undefined, text: unknown, binary: unknown): Parsed {
@@ -109,6 +121,10 @@ function isTextOrAbsent (value: unknown): value is string | undefined {
   return value === undefined || typeof value === 'string'
 }
 
+function isCountOrAbsent (value: unknown): value is number | undefined {
+  return value === undefined || (Number.isSafeInteger(value) && Number(value) > 0)
+}
+
 function isObject (value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
@@ -124,16 +140,22 @@ export function encodeFrame (frame: ServerFrame): string {
 
 /** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string again. */
 export function encodeMessage (
-  data: string | Uint8Array, binary: boolean, { group, position, copy }: Pick<MessageFrame, 'group' | 'position' | 'copy'> = {}
+  data: string | Uint8Array, binary: boolean, { group, position, at, copy }: Omit<MessageFrame, 'type' | 'data' | 'binary'> = {}
 ): Buffer {
   return Buffer.from(JSON.stringify({
     type: 'message',
     group,
     position,
+    at,
     copy,
     data: typeof data === 'string' ? data : asBuffer(data).toString(binary ? 'base64' : 'utf8'),
     ...(binary ? { binary } : {})
   }))
+}
+
+/** A message of a history, as clients get it. */
+export function encodePast (data: string | Uint8Array): Pick<PastMessage, 'data' | 'binary'> {
+  return typeof data === 'string' ? { data } : { data: asBuffer(data).toString('base64'), binary: true }
 }
 
 function asBuffer (bytes: Uint8Array): Buffer {

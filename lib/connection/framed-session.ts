@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
-import { encodeFrame, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
+import { encodeFrame, encodePast, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -12,7 +12,7 @@ import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection, JoinOptions, JoinResult } from '../types.ts'
+import type { Connection, History, HistoryOptions, JoinOptions, JoinResult } from '../types.ts'
 import { RequestRates, type RequestLimits } from './request-rates.ts'
 import { TokenRefresh, type RefreshedConnection, type RefreshInit } from './token-refresh.ts'
 
@@ -26,6 +26,7 @@ export interface FramedConnection extends RefreshedConnection {
 export interface FramedInit extends RefreshInit {
   join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
   leave (connection: Connection, group: string): Promise<boolean>
+  history (group: string, options: HistoryOptions): Promise<History>
   /** Whether the connection may still send messages to the route; without it, it always may. */
   readonly mayPost?: ((connection: Connection) => boolean) | undefined
   readonly requestLimits: RequestLimits
@@ -40,6 +41,8 @@ type Hello = Extract<ParsedFrame, { type: 'hello' }>
 const sessionBytes = 16
 const drawnSession = /^[\w-]{22}$/
 const maxHelloBytes = 65_536
+/** How many messages a client gets of a history at once. */
+const [defaultPage, maxPage] = [100, 1_000]
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
 /** What one client of the framed protocol says (docs/protocol.md): a hello, then requests that take their turn in the queue. */
@@ -113,6 +116,7 @@ export class FramedSession implements RequestHandler {
     switch (request.type) {
       case 'join': return this.#join(request)
       case 'leave': return this.#leave(request.id, request.group)
+      case 'history': return this.#history(request)
       case 'token': return this.#token(request.id, request.token)
     }
   }
@@ -174,8 +178,9 @@ export class FramedSession implements RequestHandler {
     return this.#ack(id, result)
   }
 
-  async #join ({ id, group, since, grant }: Extract<ClientRequest, { type: 'join' }>): Promise<void> {
-    if (!await this.#mayJoin(id, group)) return
+  async #join ({ id, group, since, grant, history }: Extract<ClientRequest, { type: 'join' }>): Promise<void> {
+    if (!await this.#may('mayJoin', id, group)) return
+    if (history !== undefined && !await this.#may('mayRead', id, group)) return
     try {
       if (since !== undefined) {
         if (parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
@@ -183,7 +188,7 @@ export class FramedSession implements RequestHandler {
         const offers = this.#offers ??= new Map<string, ResumePoint>()
         offers.set(group, { since, grant: grant ?? offers.get(group)?.grant })
       }
-      const result = await this.#init.join(this.#connection, group)
+      const result = await this.#init.join(this.#connection, group, history === undefined ? {} : { history: Math.min(history, maxPage) })
       ;(this.#joined ??= new Set()).add(group)
       this.#ack(id, result)
     } catch (error) {
@@ -194,16 +199,30 @@ export class FramedSession implements RequestHandler {
   }
 
   /** A callback that throws has failed as `onMessage` may: that is for `onError` to judge. */
-  async #mayJoin (id: number | undefined, group: string): Promise<boolean> {
+  async #may (callback: 'mayJoin' | 'mayRead', id: number | undefined, group: string): Promise<boolean> {
     try {
       assertGroupName(group)
     } catch (error) {
       this.#refuse(id, error)
       return false
     }
-    const allowed = await this.#callbacks.mayJoin?.(this.#connection, group) === true
+    const allowed = await this.#callbacks[callback]?.(this.#connection, group) === true
     if (!allowed) this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN'))
     return allowed
+  }
+
+  async #history ({ id, group, query }: Extract<ClientRequest, { type: 'history' }>): Promise<void> {
+    if (id === undefined || !await this.#may('mayRead', id, group)) return
+    try {
+      const { messages, ...page } = await this.#init.history(group, { ...query, limit: Math.min(query.limit ?? defaultPage, maxPage) })
+      // Who sent what is told where it is told who is there.
+      const shown = messages.map(({ data, position, at, from }) => ({
+        ...encodePast(data), position, at, ...(this.#callbacks.presence === true && from !== undefined ? { from } : {})
+      }))
+      this.send({ type: 'history', id, group, messages: shown, ...page })
+    } catch (error) {
+      this.#refuse(id, error)
+    }
   }
 
   async #leave (id: number | undefined, group: string): Promise<void> {

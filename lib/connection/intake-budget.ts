@@ -14,7 +14,7 @@ const minShareBytes = 16_384
 /**
  * Fair shares shrink as connections come, and those who came first hold more than theirs: together they may hold so many times the limit.
  */
-const maxOverdraft = 2
+const maxOverdraft = 1.5
 /** Connections are read again when this part of the limit is used, so that they do not stop again at once. */
 const roomShare = 0.75
 /**

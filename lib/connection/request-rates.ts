@@ -57,7 +57,8 @@ export class RequestRates {
 function kindOf (request: ClientRequest): Kind | undefined {
   switch (request.type) {
     case 'message': return undefined
-    case 'join': return request.since === undefined ? 'requests' : 'replays'
+    case 'join': return request.since === undefined && request.history === undefined ? 'requests' : 'replays'
+    case 'history': return 'replays'
     case 'leave': return 'requests'
     case 'token': return 'tokens'
   }

@@ -59,7 +59,7 @@ export class EchoFilter {
     this.#metrics.messagesDelivered++
     const recipients = this.#hub.deliver(envelope)
     this.#count([envelope.target], recipients)
-    if (recipients > 0 && envelope.sentAt !== undefined) this.#metrics.timings.delivery.observe((Date.now() - envelope.sentAt) / 1_000)
+    if (recipients > 0 && envelope.at !== undefined) this.#metrics.timings.delivery.observe((Date.now() - envelope.at) / 1_000)
   }
 
   #count (targets: readonly Target[], recipients: number): void {

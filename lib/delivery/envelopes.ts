@@ -3,7 +3,7 @@ import { assertData } from '../connection/outbound/message.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import { drawId, ownerOf } from '../ids.ts'
-import type { BroadcastOptions, Data } from '../types.ts'
+import type { BroadcastOptions, Data, Sender } from '../types.ts'
 
 /** What `except` needs of a connection. */
 interface Named { readonly id: string, readonly sessionName?: string | undefined }
@@ -14,19 +14,23 @@ export class EnvelopeFactory {
   readonly origin = drawId()
   #sequence = 0
   readonly #find: (id: string) => Named | undefined
+  readonly #now: () => number
 
   /** `find` knows the connections of this instance. */
-  constructor (find: (id: string) => Named | undefined = () => undefined) {
+  constructor (find: (id: string) => Named | undefined = () => undefined, now: () => number = Date.now) {
     this.#find = find
+    this.#now = now
   }
 
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID */
-  message (targets: readonly Target[], data: Data, { except, volatile = false, conflationKey }: BroadcastOptions): Envelope {
+  message (targets: readonly Target[], data: Data, { except, volatile = false, conflationKey, from }: BroadcastOptions): Envelope {
     if (conflationKey !== undefined) assertConflationKey(conflationKey)
     return {
       ...this.#envelope('message', targets, '', data),
       except: exceptIds(except, this.#find),
       volatile: volatile || conflationKey !== undefined,
+      at: this.#now(),
+      ...(from === undefined ? {} : { from: senderOf(from) }),
       ...(conflationKey === undefined ? {} : { conflationKey })
     }
   }
@@ -39,7 +43,6 @@ export class EnvelopeFactory {
     return {
       origin: this.origin,
       sequence: ++this.#sequence,
-      sentAt: Date.now(),
       kind,
       target: targets[0] ?? { kind: 'all', name: '' },
       shared: targets.length > 1,
@@ -68,6 +71,19 @@ function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Na
   }
   return ids
 }
+
+/** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+function senderOf (from: NonNullable<BroadcastOptions['from']>): Sender {
+  const { userId, connectionId = 'id' in from ? from.id : undefined } = from as Sender & { readonly id?: string }
+  for (const id of [userId, connectionId]) {
+    if (id !== undefined && (typeof id !== 'string' || Buffer.byteLength(id) > maxSenderBytes)) {
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', `from must be a connection, or { userId, connectionId } of up to ${maxSenderBytes} bytes`)
+    }
+  }
+  return { ...(userId === undefined ? {} : { userId }), ...(connectionId === undefined ? {} : { connectionId }) }
+}
+
+const maxSenderBytes = 255
 
 export const everyone: readonly Target[] = [{ kind: 'all', name: '' }]
 

@@ -7,6 +7,7 @@ import type { ResolvedLimits } from '../options/limits.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { maxRetryAfterSeconds, RateTable, TokenBucket } from '../connection/rate.ts'
 import type { Identity } from '../types.ts'
+import type { Occupancy } from './occupancy.ts'
 import type { Blocklist } from './blocklist.ts'
 
 /** Addresses whose latest upgrades are remembered: about 2 MB. Beyond it those that were quiet the longest count from zero again. */
@@ -37,16 +38,21 @@ export class Gate {
   readonly #blocks: Pick<Blocklist, 'covers'>
   readonly #options: GateOptions
   readonly #metrics: Metrics
+  readonly #occupancy: Pick<Occupancy, 'changed'>
   readonly #admissions = new Admissions()
   readonly #addressRates: RateTable | undefined
   readonly #bucket: TokenBucket | undefined
 
-  constructor (options: GateOptions, backplane: Pick<Backplane, 'syncUser'>, blocks: Pick<Blocklist, 'covers'>, metrics: Metrics) {
+  constructor (
+    options: GateOptions, backplane: Pick<Backplane, 'syncUser'>, blocks: Pick<Blocklist, 'covers'>, occupancy: Pick<Occupancy, 'changed'>,
+    metrics: Metrics
+  ) {
     const { limits, upgradeLimit } = this.#options = options
     this.#limits = limits
     this.#backplane = backplane
     this.#blocks = blocks
     this.#metrics = metrics
+    this.#occupancy = occupancy
     this.#addressRates = limits.upgradesPerAddress === undefined ? undefined : new RateTable(limits.upgradesPerAddress, maxAddresses)
     this.#bucket = upgradeLimit === false ? undefined : new TokenBucket(upgradeLimit)
   }
@@ -84,6 +90,7 @@ export class Gate {
     }
     const counted = address !== undefined && this.#limited('connectionsPerAddress', address) ? address.key : ''
     const admission = this.#admissions.add(counted, userId)
+    this.#userChanged(userId)
     if (userId === undefined || await this.#hasRoom(userId)) return admission
     this.leave(admission)
     this.#metrics.limitHit('refusedUserFull')
@@ -94,12 +101,20 @@ export class Gate {
   admitUncounted (userId: string | undefined): Admission {
     const admission = this.#admissions.add('', userId)
     if (userId !== undefined) this.#store(userId)
+    this.#userChanged(userId)
     return admission
   }
 
   /** The connection is closed, or the upgrade did not become one. Idempotent. */
   leave (admission: Admission): void {
-    if (this.#admissions.remove(admission) && admission.userId !== undefined) this.#store(admission.userId)
+    if (!this.#admissions.remove(admission) || admission.userId === undefined) return
+    this.#store(admission.userId)
+    this.#userChanged(admission.userId)
+  }
+
+  /** The first connection of a user here, and the end of the last one, may be the first and the last of all. */
+  #userChanged (userId: string | undefined): void {
+    if (userId !== undefined && this.#admissions.ofUser(userId) <= 1) this.#occupancy.changed('user', userId)
   }
 
   connectionsOf (userId: string): number {

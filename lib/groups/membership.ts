@@ -9,6 +9,7 @@ import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
 import { RateTable } from '../connection/rate.ts'
 import { announce } from '../metrics/channels.ts'
+import type { Occupancy } from './occupancy.ts'
 import type { Presence } from '../presence/presence.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
@@ -36,6 +37,7 @@ export class Membership {
   readonly #metrics: Metrics
   readonly #replay: Replay
   readonly #presence: Presence
+  readonly #occupancy: Occupancy
   /** Groups that connections of each user were the first here to join. */
   readonly #newGroups: RateTable | undefined
   /** What `setInfo` was called with. */
@@ -43,13 +45,16 @@ export class Membership {
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
 
-  constructor (hub: Hub, backplane: Backplane, replay: Replay, presence: Presence, options: MembershipOptions, metrics: Metrics) {
+  constructor (
+    hub: Hub, backplane: Backplane, replay: Replay, presence: Presence, occupancy: Occupancy, options: MembershipOptions, metrics: Metrics
+  ) {
     this.#hub = hub
     this.#backplane = backplane
     this.#options = options
     this.#metrics = metrics
     this.#replay = replay
     this.#presence = presence
+    this.#occupancy = occupancy
     const { newGroupsPerMinute } = options.limits
     if (newGroupsPerMinute === undefined) return
     this.#newGroups = new RateTable({ perSecond: newGroupsPerMinute / 60, burst: newGroupsPerMinute }, maxUsers)
@@ -78,6 +83,7 @@ export class Membership {
     if (!this.#takeOut(connection, group)) return false
     connection.announce({ type: 'left', group })
     await this.#sync(group, connection.id)
+    if (!this.#hub.has(group)) this.#occupancy.changed('group', group)
     await this.#presence.left(connection, group)
     return true
   }
@@ -136,6 +142,7 @@ export class Membership {
       this.#metrics.joinsLocal++
       scope = 'local'
     }
+    if (added) this.#occupancy.changed('group', group)
     // The socket may have closed meanwhile. Its memberships are undone then, as they are read from the hub whenever they are stored.
     this.#assertOpen(connection)
     const result = replay === undefined ? { scope } : await this.#replay.play(replay, scope)

@@ -12,7 +12,9 @@ import { Replay } from '../delivery/replay.ts'
 import { ProofKeys } from '../delivery/resume-proofs.ts'
 import { Blocklist } from './blocklist.ts'
 import { Gate } from './gate.ts'
+import { GroupHistory } from './history.ts'
 import { Membership } from './membership.ts'
+import { Occupancy } from './occupancy.ts'
 import { GroupReads } from './reads.ts'
 import { ConnectionCommands } from './remote.ts'
 import { Hub } from '../hub/hub.ts'
@@ -37,9 +39,11 @@ export interface Parts {
   readonly membership: Membership
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
+  readonly history: GroupHistory
   readonly commands: ConnectionCommands
   readonly blocks: Blocklist
   readonly gate: Gate
+  readonly occupancy: Occupancy
   readonly intake: IntakeBudget
 }
 
@@ -48,7 +52,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const { outage, joinTimeoutMs, operationTimeoutMs } = options
   const metrics = new Metrics()
   const hub = new Hub()
-  const envelopes = new EnvelopeFactory(id => hub.connections.get(id))
+  const envelopes = new EnvelopeFactory(id => hub.connections.get(id), () => backplane.now?.() ?? Date.now())
   const instanceId = envelopes.origin
   const log = instanceLog(appLog, instanceId, options.instanceLabel)
   const scheduler = new FlushScheduler(options, metrics, log)
@@ -62,13 +66,15 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const logged = new LoggedPublish(backplane, logs)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
-  const membership = new Membership(hub, backplane, replay, presence, { ...options, policy: outage.join }, metrics)
-  const reads = new GroupReads(hub, backplane, outage.reads, proofKeys)
+  const occupancy = new Occupancy(backplane, options, log)
+  const membership = new Membership(hub, backplane, replay, presence, occupancy, { ...options, policy: outage.join }, metrics)
+  const reads = new GroupReads(hub, backplane, outage.reads)
+  const history = new GroupHistory(backplane, proofKeys)
   // A join that another instance is asked for may itself take `joinTimeoutMs` there.
   const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
-  const gate = new Gate(options, backplane, blocks, metrics)
+  const gate = new Gate(options, backplane, blocks, occupancy, metrics)
   const intake = new IntakeBudget(options.limits, metrics)
   const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, blocks, metrics)
-  const groups = { presence, membership, broadcaster, reads, commands, blocks, gate, intake }
+  const groups = { presence, membership, broadcaster, reads, history, commands, blocks, gate, occupancy, intake }
   return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, ...groups }
 }

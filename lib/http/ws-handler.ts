@@ -22,6 +22,7 @@ const callbackRules = {
   onError: aFunction,
   onGap: aFunction,
   mayJoin: aFunction,
+  mayRead: aFunction,
   presence: aPresence
 } as const satisfies Record<keyof ConnectionCallbacks, Rule>
 
@@ -42,6 +43,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
   const framedInit = (request: FastifyRequest): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
     leave: async (connection, group) => await instance.registry.leave(connection, group),
+    history: async (group, options) => await instance.registry.history(group, options),
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),
     reauthentication: reauthenticationOf(request),

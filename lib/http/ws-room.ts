@@ -25,6 +25,7 @@ const roomRules = {
   onError: aFunction,
   onGap: aFunction,
   mayJoin: aFunction,
+  mayRead: aFunction,
   presence: aPresence,
   history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<keyof RoomOptions, Rule>
@@ -98,7 +99,7 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
       onMessage (connection, data) {
         const group = groupNamed(connection)
         if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
-        if (isMember(connection)) return registry.broadcastToGroup(group, data)
+        if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
         // A framed client was answered already. Of a raw one nothing else can be made on this route.
         connection.close(CloseCode.PolicyViolation, 'no longer in the group')
       },
@@ -108,6 +109,10 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
       ...(room.onError === undefined ? {} : { onError: room.onError }),
       ...(room.onGap === undefined ? {} : { onGap: room.onGap }),
       ...(room.mayJoin === undefined ? {} : { mayJoin: room.mayJoin }),
+      mayRead: room.mayRead ?? (async (connection, group) => {
+        if ((room.history ?? 0) === 0) return false
+        return (connection as unknown as LocalConnection).isIn(group) || await room.mayJoin?.(connection, group) === true
+      }),
       presence: room.presence ?? false
     }))
   }

@@ -5,7 +5,7 @@ import {
   aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule
 } from './rules.ts'
 import { checkCluster, redisRule } from './redis.ts'
-import type { OutagePolicy, PublisherOptions, WebsocketGroupsOptions } from './types.ts'
+import type { OccupancyHooks, OutagePolicy, PublisherOptions, WebsocketGroupsOptions } from './types.ts'
 
 const outageRules = {
   join: oneOf('local', 'reject'),
@@ -35,6 +35,10 @@ const rules = {
   expiresAt: aFunction,
   tokenId: aFunction,
   memberInfo: aFunction,
+  onOccupied: aFunction,
+  onVacated: aFunction,
+  onUserOnline: aFunction,
+  onUserOffline: aFunction,
   rooms: { allowed: 'an object of room options by path', accepts: isPlainObject },
   instanceLabel: {
     allowed: 'a string of 1 to 100 characters',
@@ -105,7 +109,7 @@ const outageDefaults: OutagePolicy = {
 const roomRule: Rule = { allowed: 'true or an object of room options', accepts: value => value === true || isPlainObject(value) }
 const defaultMaxPayload = 1_048_576
 
-type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs'
+type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs' | keyof OccupancyHooks
 type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage' | 'limits'>
 
 export type ResolvedOptions =
@@ -133,6 +137,10 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     authenticate: undefined,
     secret: undefined,
     memberInfo: undefined,
+    onOccupied: undefined,
+    onVacated: undefined,
+    onUserOnline: undefined,
+    onUserOffline: undefined,
     instanceLabel: undefined,
     logs: undefined,
     ...defaults,

@@ -95,7 +95,19 @@ export interface Limits {
 
 export type UpgradeLimit = Rate
 
-export interface WebsocketGroupsOptions {
+/** Called when somebody comes where nobody was, or the last one goes: each on one instance of the cluster. What they throw is logged. */
+export interface OccupancyHooks {
+  /** A group has its first member. */
+  readonly onOccupied?: ((group: string) => unknown) | undefined
+  /** A group has no members any more. */
+  readonly onVacated?: ((group: string) => unknown) | undefined
+  /** A user has a first connection. */
+  readonly onUserOnline?: ((userId: string) => unknown) | undefined
+  /** A user has no connections any more. */
+  readonly onUserOffline?: ((userId: string) => unknown) | undefined
+}
+
+export interface WebsocketGroupsOptions extends OccupancyHooks {
   /**
    * Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit); a Redis Cluster as some
    * of its nodes, or as an ioredis `Cluster`. A server that turns out to be a node of a cluster is used as one. Left out: everything stays

@@ -54,7 +54,7 @@ export class Roster {
     const connections = connectionsOf(person, member.session)
     const known = connections.get(member.connectionId)
     // A list may be older than what was told since.
-    if (known === undefined || shownSince(known) <= shownSince(member)) connections.set(member.connectionId, member)
+    if (known === undefined || comparedByShown(known, member) <= 0) connections.set(member.connectionId, member)
     return told(person)
   }
 
@@ -142,7 +142,7 @@ function entryOf (person: Person): FramedMember {
   for (const connections of person.sessions.values()) {
     for (const member of connections.values()) {
       if (member.joinedAt < person.joinedAt) person.joinedAt = member.joinedAt
-      if (latest === undefined || shownSince(member) >= shownSince(latest)) latest = member
+      if (latest === undefined || comparedByShown(member, latest) >= 0) latest = member
     }
   }
   // While all of its sessions are away, it is shown as it was.
@@ -156,6 +156,8 @@ function entryOf (person: Person): FramedMember {
   }
 }
 
-function shownSince ({ joinedAt, infoAt }: PresentMember): number {
-  return infoAt ?? joinedAt
+/** Positive when the first shows what is newer. What was set counts for newer than what was shown at a join in the same millisecond. */
+function comparedByShown (first: PresentMember, second: PresentMember): number {
+  const byTime = (first.infoAt ?? first.joinedAt) - (second.infoAt ?? second.joinedAt)
+  return byTime === 0 ? Number(first.infoAt !== undefined) - Number(second.infoAt !== undefined) : byTime
 }

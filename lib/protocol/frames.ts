@@ -87,6 +87,34 @@ export interface MessageFrame extends Payload {
   readonly position?: string | undefined
   /** The same in all copies of a message that went to several groups: one that comes again after a break is known by it. */
   readonly copy?: string | undefined
+  /** When it was sent, in milliseconds since 1970. */
+  readonly at?: number | undefined
+}
+
+/** One message of the history of a group. */
+export interface PastMessage extends Payload {
+  readonly position: string
+  readonly at: number
+  readonly from?: { readonly userId?: string | undefined, readonly connectionId?: string | undefined } | undefined
+}
+
+/** Answers the request `history`. */
+export interface HistoryFrame {
+  readonly type: 'history'
+  readonly id: number
+  readonly group: string
+  readonly messages: readonly PastMessage[]
+  readonly position: string
+  readonly gap?: GapReason | undefined
+  readonly more: boolean
+}
+
+/** Which messages of a group's log a page has. */
+export interface HistoryQuery {
+  readonly since?: string | undefined
+  readonly before?: string | undefined
+  readonly limit?: number | undefined
+  readonly reverse?: boolean | undefined
 }
 
 /** A request failed; without an `id`, something that nobody asked for did. */
@@ -105,6 +133,7 @@ export type ServerFrame<Info = unknown> =
   | JoinedFrame
   | { readonly type: 'left', readonly group: string }
   | MessageFrame
+  | HistoryFrame
   | { readonly type: 'position', readonly group: string, readonly position: string }
   | { readonly type: 'gap', readonly group: string, readonly reason: GapReason, readonly position: string }
   | PresenceFrame<Info>
@@ -128,7 +157,8 @@ export interface HelloFrame {
 /** What a client asks for; with an `id`, `ack` or `error` answers it. */
 export type RequestFrame = { readonly id?: number | undefined } & (
   | { readonly type: 'message' } & Payload
-  | { readonly type: 'join', readonly group: string, readonly since?: string | undefined, readonly grant?: string | undefined }
+  | { readonly type: 'join', readonly group: string, readonly since?: string | undefined, readonly grant?: string | undefined, readonly history?: number | undefined }
+  | { readonly type: 'history', readonly group: string } & HistoryQuery
   | { readonly type: 'leave', readonly group: string }
   | { readonly type: 'token', readonly token: string }
 )

@@ -51,26 +51,44 @@ export interface JoinOptions {
   readonly history?: number | undefined
 }
 
+/** Who sent a message. */
+export interface Sender {
+  readonly userId?: string | undefined
+  readonly connectionId?: string | undefined
+}
+
 export interface HistoryOptions {
-  /** Messages after this position. Left out: the latest ones. */
+  /**
+   * Messages after this position; `start`: from the earliest that the log holds. The page begins with the earliest of them, or with
+   * `reverse` with the latest. Without `since` it ends with the latest.
+   */
   readonly since?: string | undefined
+  /** Messages before this position alone: to read on towards the past, that of the earliest message of the page before. */
+  readonly before?: string | undefined
   /** At most this many messages, up to 10,000. @default 100 */
   readonly limit?: number | undefined
-  /** Newest first. @default false */
+  /** Newest first, from the latest message on. @default false */
   readonly reverse?: boolean | undefined
 }
 
 export interface HistoryMessage {
   readonly data: string | Buffer
   readonly position: string
+  /** When it was sent, in milliseconds since 1970 by the clock of Redis. */
+  readonly at: number
+  /** Missing where the broadcast did not say. */
+  readonly from?: Sender | undefined
 }
 
 export interface History {
   readonly messages: readonly HistoryMessage[]
   /** The end of the log. */
   readonly position: string
-  /** Present when messages right after `since` are lost: why. */
+  /** Present when messages right after `since`, or right before `before`, are lost: why. */
   readonly gap?: GapReason | undefined
-  /** Whether there are further messages. */
+  /**
+   * Whether the log holds further messages beyond this page: after its last one when it begins with the earliest (`since` without
+   * `reverse`), else before its earliest one.
+   */
   readonly more: boolean
 }

@@ -150,6 +150,25 @@ export function backplaneContract ({ name, test, create, partOf = () => 0 }: Con
     })
   }
 
+  rule('of all instances that ask, one hears that a group, or a user, came or went', async start => {
+    const [a, b] = [await start(), await start()]
+    if (a.backplane.settle === undefined) return
+    const heard = async (kind: 'group' | 'user', names: readonly string[] | undefined): Promise<unknown[]> => {
+      return (await Promise.all([a, b].map(async ({ backplane }) => await backplane.settle?.(kind, names) ?? []))).flat()
+    }
+    const [x, y] = [await a.join('lobby'), await b.join('lobby')]
+    await Promise.all([a.has('ann', 2), b.has('ann', 1)])
+    assert.deepEqual(await heard('group', ['lobby', 'nobody here']), [{ name: 'lobby', present: true }])
+    assert.deepEqual(await heard('user', ['ann', 'nobody']), [{ name: 'ann', present: true }])
+    await a.leave('lobby', x)
+    await a.has('ann', 0)
+    assert.deepEqual([...await heard('group', ['lobby']), ...await heard('user', undefined)], [], 'somebody is still there')
+    await b.leave('lobby', y)
+    await b.has('ann', 0)
+    assert.deepEqual(await heard('group', undefined), [{ name: 'lobby', present: false }])
+    assert.deepEqual(await heard('user', ['ann']), [{ name: 'ann', present: false }])
+  })
+
   rule('an envelope reaches every subscribed instance as it was sent, the publisher included', async start => {
     const [a, b] = [await start(), await start()]
     await Promise.all([a, b].map(async one => await one.backplane.subscribe(group('lobby'))))

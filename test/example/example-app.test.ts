@@ -5,6 +5,7 @@ import { connect as connectTcp } from 'node:net'
 import websocketGroups from 'fastify-websocket-groups'
 import { connect as connectFramed } from 'fastify-websocket-groups/client'
 import { WebSocket } from 'ws'
+import { buildApp } from '../../example-app/app.ts'
 import { demoTokens } from '../../example-app/tokens.ts'
 import { health } from '../../example-app/health.ts'
 import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
@@ -74,7 +75,7 @@ t.test('nobody leaves who was not announced', async t => {
   await until(async () => two.app.registry.count() === 0)
   await until(async () => await one.app.registry.groupCount('lobby') === 1)
   await postJson(`${two.url}/groups/lobby/messages`, { text: 'that was all' }, bearer('valid-token'))
-  await watcher.nextWhere(message => message === 'that was all')
+  await watcher.nextWhere(message => message === '[John Doe]: that was all')
 
   const count = (line: string): number => watcher.messages.filter(message => message === line).length
   t.equal(count('John Doe joined the room'), count('John Doe left the room'))
@@ -133,12 +134,13 @@ t.test('/ws/simple answers whoever asks', async t => {
 
 t.test('a group over HTTP: its members on all instances', async t => {
   const [one, two] = await startInstances(t, 'inst1', 'inst2')
-  t.strictSame(await getJson(`${one.url}/groups/lobby`), { status: 200, body: { group: 'lobby', count: 0, members: [] } })
+  t.match(await getJson(`${one.url}/groups/lobby`), { status: 401, body: { code: 'WSG_UNAUTHORIZED' } }, 'for those who may come in')
+  t.strictSame(await getJson(`${one.url}/groups/lobby`, bearer('valid-token')), { status: 200, body: { group: 'lobby', count: 0, members: [] } })
 
   await enter(t, one.url, 'lobby', 'valid-token')
   await enter(t, two.url, 'lobby', 'jane-token')
   for (const { url } of [one, two]) {
-    const { body } = await getJson(`${url}/groups/lobby`)
+    const { body } = await getJson(`${url}/groups/lobby`, bearer('valid-token'))
     t.match(body, { group: 'lobby', count: 2 })
     const { members } = body as { members: Array<{ userId: string }> }
     t.match(members.sort((a, b) => b.userId.localeCompare(a.userId)), [
@@ -148,10 +150,10 @@ t.test('a group over HTTP: its members on all instances', async t => {
       { userId: 'jane', name: 'Jane Roe', instance: 'inst2', instanceId: two.app.registry.instanceId }
     ])
   }
-  t.equal((await getJson(`${one.url}/groups/${'x'.repeat(61)}`)).status, 400)
+  t.equal((await getJson(`${one.url}/groups/${'x'.repeat(61)}`, bearer('valid-token'))).status, 400)
 })
 
-t.test('a message over HTTP reaches the group as it is', async t => {
+t.test('a message over HTTP reaches the group under the name of who sent it', async t => {
   const [one, two] = await startInstances(t, 'inst1', 'inst2')
   const john = await enter(t, one.url, 'lobby', 'valid-token')
   const jane = await enter(t, two.url, 'lobby', 'jane-token')
@@ -160,9 +162,10 @@ t.test('a message over HTTP reaches the group as it is', async t => {
   ): Promise<{ status: number, body: unknown }> => await postJson(`${two.url}/groups/lobby/messages`, body, bearer(token))
 
   t.match(await post({ text: 'Lunch is ready' }), { status: 202, body: { scope: 'cluster', localRecipients: 1, position: /^[\w-]{24}$/ } })
-  t.equal(await jane.next(), 'Lunch is ready')
-  t.equal(await john.nextWhere(message => message !== 'Jane Roe joined the room'), 'Lunch is ready')
+  t.equal(await jane.next(), '[John Doe]: Lunch is ready')
+  t.equal(await john.nextWhere(message => message !== 'Jane Roe joined the room'), '[John Doe]: Lunch is ready')
 
+  t.match(await postJson(`${two.url}/groups/nobody-here/messages`, { text: 'x' }, bearer('valid-token')), { status: 404 })
   t.match(await post({ text: 'x' }, 'wrong-token'), { status: 401, body: { code: 'WSG_UNAUTHORIZED' } })
   for (const bad of [{}, { text: '' }, { text: 'x'.repeat(4097) }, [], 'text']) {
     t.match(await post(bad), { status: 400, body: { statusCode: 400, error: 'Bad Request' } }, JSON.stringify(bad).slice(0, 20))
@@ -237,5 +240,31 @@ t.test('an instance that closes sends its clients away, and the others hear of i
   await one.app.close()
   t.equal((await closed)[0], 1001)
   t.equal(await jane.nextWhere(message => message !== 'Jane Roe joined the room'), 'John Doe left the room')
-  t.match(await getJson(`${two.url}/groups/lobby`), { body: { count: 1 } })
+  t.match(await getJson(`${two.url}/groups/lobby`, bearer('valid-token')), { body: { count: 1 } })
+})
+
+t.test('a request that does not come to its end is given up, a WebSocket that says nothing is not', async t => {
+  const app = buildApp({ instanceId: 'inst1', logLevel: 'silent', requestTimeoutMs: 300 })
+  t.teardown(async () => await app.close())
+  const url = await app.listen({ port: 0, host: '127.0.0.1' })
+  const john = await enter(t, url, 'lobby', 'valid-token')
+  const slow = connectTcp(Number(new URL(url).port), '127.0.0.1')
+  slow.write('POST /groups/lobby/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{')
+  const [answer] = await once(slow, 'data') as [Buffer]
+  t.match(answer.toString(), /^HTTP\/1\.1 408 /)
+  await once(slow, 'close')
+  t.equal(john.ws.readyState, john.ws.OPEN)
+})
+
+t.test('nobody opens rooms without end', async t => {
+  const [one] = await startInstances(t, 'inst1')
+  const codes: number[] = []
+  for (let n = 0; n < 65; n++) {
+    const client = connect(t, `${one.url}/ws/chat/room-${n}`, { headers: bearer('valid-token') })
+    await client.next()
+    codes.push(await Promise.race([client.next().then(() => 0), client.closed.then(({ code }) => code)]).catch(() => 1013))
+    client.terminate()
+  }
+  t.ok(codes.slice(0, 50).every(code => code === 0))
+  t.ok(codes.slice(60).includes(1013), codes.join())
 })

@@ -41,7 +41,7 @@ async function talk (t: Test, one: string, two: string): Promise<void> {
   john.send('hi')
   t.equal(await john.next(), '[John Doe]: hi')
   t.equal(await jane.next(), '[John Doe]: hi')
-  t.match(await getJson(`${two}/groups/lobby`), { status: 200, body: { group: 'lobby', count: 2 } })
+  t.match(await getJson(`${two}/groups/lobby`, bearer('valid-token')), { status: 200, body: { group: 'lobby', count: 2 } })
   await jane.close()
   t.equal(await john.next(), 'Jane Roe left the room')
   await john.close()
@@ -182,7 +182,9 @@ t.test('an empty setting is none', async t => {
   const server = startServer(t, { PORT: '0', HOST: '', INSTANCE_ID: '', REDIS_URL: '', LOG_LEVEL: '' })
   await server.greeted()
   t.match(server.urls, [/^http:\/\/127\.0\.0\.1:\d+$/])
-  t.match(server.log.find(({ msg }) => msg === 'websocket groups ready'), { backplane: 'memory', instance: 'port-0' })
+  const isReady = ({ msg }: { readonly msg: string }): boolean => msg === 'websocket groups ready'
+  await until(() => server.log.some(isReady))
+  t.match(server.log.find(isReady), { backplane: 'memory', instance: 'port-0' })
   await endsCleanly(t, server)
 })
 

@@ -24,8 +24,10 @@ export async function startInstances (t: Test, ...names: string[]): Promise<Inst
 
 export const bearer = (token: string): { authorization: string } => ({ authorization: `Bearer ${token}` })
 
-export async function getJson (url: string): Promise<{ readonly status: number, readonly body: unknown }> {
-  const response = await fetch(url)
+export async function getJson (
+  url: string, headers: Record<string, string> = {}
+): Promise<{ readonly status: number, readonly body: unknown }> {
+  const response = await fetch(url, { headers })
   return { status: response.status, body: await response.json() }
 }
 

@@ -30,14 +30,14 @@ t.test('two instances behind nginx, with the configuration of the example', noNg
     const clients = []
     for (const token of ['valid-token', 'jane-token', 'alex-token', 'maria-token']) clients.push(await enter(token))
     t.strictSame([one.registry.count(), two.registry.count()], [2, 2])
-    t.match(await getJson(`${url}/groups/lobby`), { status: 200, body: { count: 4 } })
+    t.match(await getJson(`${url}/groups/lobby`, bearer('valid-token')), { status: 200, body: { count: 4 } })
 
     clients[0]?.send('hi')
     for (const client of clients) t.equal(await client.nextWhere(message => message === '[John Doe]: hi'), '[John Doe]: hi')
     t.match(await postJson(`${url}/groups/lobby/messages`, { text: 'from HTTP' }, bearer('valid-token')), {
       status: 202, body: { scope: 'cluster', localRecipients: 2 }
     })
-    for (const client of clients) await client.nextWhere(message => message === 'from HTTP')
+    for (const client of clients) await client.nextWhere(message => message === '[John Doe]: from HTTP')
     await Promise.all(clients.map(async client => { t.equal((await client.close(1000)).code, 1000, 'the closing handshake goes through') }))
   })
 

@@ -320,10 +320,10 @@ outage('upgrade `refuse`: 503 with Retry-After, and those there are stay', async
 outage('health names what is wrong, and only while it is', async (t, cluster, start) => {
   const a = await start()
   await a.enter('room')
-  t.strictSame(a.registry.health(), { status: 'up', ready: true, instanceId: a.id, backplane: 'redis', problems: [] })
+  t.match(a.registry.health(), { status: 'up', since: Number, ready: true, instanceId: a.id, backplane: 'redis', problems: [] })
   await kill(cluster, a)
   const { problems, ...health } = a.registry.health()
-  t.strictSame(health, { status: 'down', ready: true, instanceId: a.id, backplane: 'redis' })
+  t.match(health, { status: 'down', since: Number, ready: true, instanceId: a.id, backplane: 'redis' })
   t.ok(problems.length > 0)
   for (const problem of problems) t.match(problem, /Redis \w+ link is down/)
   await revive(cluster, a)

@@ -4,7 +4,8 @@ import t from 'tap'
 import { WebSocket } from 'ws'
 import { attacked, fuzz } from './rig.ts'
 
-const service = await attacked(t, { authenticate: token => token === 'good' ? { userId: 'ann' } : null }, app => {
+// A short grace: else each conversation would be given a list of all those of the last ten seconds.
+const service = await attacked(t, { presenceGraceMs: 100, authenticate: token => token === 'good' ? { userId: 'ann' } : null }, app => {
   app.wsRoom('/room/:room', {
     group: ({ room }) => room, auth: { required: false }, presence: true, history: 3, mayJoin: (_, group) => !group.startsWith('not ')
   })
@@ -67,7 +68,10 @@ async function converse (frames: readonly Frame[]): Promise<Told> {
   const socket = new WebSocket(`${service.url.replace('http', 'ws')}/room/x`, ['wsg.v1'])
   const told: Array<{ type: string, id?: number }> = []
   return await new Promise((resolve, reject) => {
+    const late = (): void => reject(new Error(`no end: told ${JSON.stringify(told).slice(0, 500)} for ${JSON.stringify(frames)}`))
+    const timer = setTimeout(late, 20_000)
     const end = (code?: number): void => {
+      clearTimeout(timer)
       resolve({ frames: told, code })
       socket.close()
     }

@@ -52,6 +52,7 @@ export interface Attacked {
 /** A service with a bystander: one connection, of whose messages each has to come back. */
 export async function attacked (t: Test, options: WebsocketGroupsOptions, routes: (app: FastifyInstance) => void): Promise<Attacked> {
   const { errors } = noUnhandled(t)
+  t.setTimeout(Math.max(120_000, 200 * inputs))
   const app = Fastify({ bodyLimit: 100_000 })
   t.teardown(async () => await app.close())
   await app.register(websocketGroups, { closeGraceMs: 200, lingerMs: 50, ...options })

@@ -99,8 +99,8 @@ t.test('what an instance holds for all clients is limited; who holds little gets
   for (const sender of senders) for (let n = 0; n < 3; n++) sender.send(Buffer.alloc(500_000))
   await until(() => Number(running.stats().socketsPaused) >= 15)
   await sleep(100)
-  // Twice the limit, and what each connection brings in one piece.
-  t.ok(Number(running.stats().intakeBytes) < 2 * 2_000_000 + 20 * 150_000, `${running.stats().intakeBytes ?? 0} bytes of 30 MB`)
+  // One and a half times the limit, and what each connection brings in one piece.
+  t.ok(Number(running.stats().intakeBytes) < 1.5 * 2_000_000 + 20 * 150_000, `${running.stats().intakeBytes ?? 0} bytes of 30 MB`)
   const bystander = await running.open()
   for (let n = 0; n < 20; n++) {
     bystander.send(String(n))

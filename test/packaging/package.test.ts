@@ -69,7 +69,7 @@ t.test('the tarball holds what is published, and no more', async (t) => {
   for (const file of needed) t.ok(files.includes(file), file)
   const folders = /^(dist|docs|example-app|bench\/plots)\//
   // Sources that a page refers to.
-  const named = ['lib/backplane/backplane.ts', 'lib/backplane/redis/envelope.ts']
+  const named = ['lib/backplane/backplane.ts', 'lib/backplane/messages.ts', 'lib/backplane/redis/envelope.ts']
   const single = /^(package\.json|LICENSE|[A-Z]+\.md|bench\/README\.md|scripts\/build\.mjs)$/
   t.strictSame(files.filter(file => !folders.test(file) && !single.test(file) && !named.includes(file)), [])
   t.ok(files.length < 350, `${files.length} files`)
@@ -148,7 +148,7 @@ t.test('its types resolve for every kind of consumer', async (t) => {
 })
 
 /** The optional plugins. */
-const operations = ['metrics', 'health']
+const operations = ['metrics', 'health', 'dashboard']
 
 t.test('import and require give the same plugin, and a service runs with it', async (t) => {
   const folder = await consumer('javascript')

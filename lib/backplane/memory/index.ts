@@ -1,8 +1,11 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import type {
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+} from '../backplane.ts'
 import { MemoryBlocks } from './blocks.ts'
 import { MemoryLogs } from './log.ts'
+import { MemoryOccupancy } from './occupancy.ts'
 
 /** Joins several instances of one process, as a Redis would join several processes. */
 export interface MemoryCluster {
@@ -19,11 +22,12 @@ interface Bus {
   readonly instances: Set<MemoryBackplane>
   readonly logs: MemoryLogs
   readonly blocks: MemoryBlocks
+  readonly occupancy: MemoryOccupancy
   secret: string | undefined
 }
 
 function newBus (): Bus {
-  return { instances: new Set(), logs: new MemoryLogs(), blocks: new MemoryBlocks(), secret: undefined }
+  return { instances: new Set(), logs: new MemoryLogs(), blocks: new MemoryBlocks(), occupancy: new MemoryOccupancy(), secret: undefined }
 }
 
 /** The contract of a backplane inside one process; also what runs when no Redis is configured. */
@@ -118,6 +122,14 @@ export class MemoryBackplane implements Backplane {
   async blocks (): Promise<readonly Block[]> {
     this.#assertUp()
     return this.#bus.blocks.list()
+  }
+
+  async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    this.#assertUp()
+    const locals = [...this.#locals()]
+    return this.#bus.occupancy.settle(kind, names, name => locals.some(local => {
+      return kind === 'user' ? local.connectionsOf(name) > 0 : local.memberIds(name)[Symbol.iterator]().next().done !== true
+    }))
   }
 
   async count (group: string): Promise<number> {

@@ -8,6 +8,7 @@ import type { ClusterLinks } from './link/cluster.ts'
 import type { RoutedLink } from './link/routed-link.ts'
 import type { Waiting, WhenDown } from './log/append-queue.ts'
 import { livingInstances } from './membership/living.ts'
+import { OccupancyStore } from './membership/occupancy.ts'
 import { RedisWriter } from './writer.ts'
 
 /** Where everything is that belongs to no group, no user and no instance. */
@@ -114,6 +115,15 @@ export class ClusterWriter {
   /** Rejects the appends that still wait; the links stay open. */
   close (): void {
     for (const writer of this.#writers) writer?.close()
+  }
+
+  /** Which groups or users of one partition were told to be there. */
+  occupancyOf (partition: number): OccupancyStore {
+    return new OccupancyStore(...this.#way(partition))
+  }
+
+  get partitions (): number {
+    return this.#keys.length
   }
 
   #way (partition: number): [link: RoutedLink, keys: Keys] {

@@ -1,3 +1,4 @@
+import type { Sender } from '../../types.ts'
 import type { Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../backplane.ts'
 
 /*
@@ -10,15 +11,16 @@ import type { Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../ba
  *  16  u32  nonce      0 without a log      |
  *  20  u32  prevNonce  0 without a log     /
  *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe
- *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 0x20 retried, 0x40 places,
- *                      0xC0 must be understood
- *  26  u48  time       milliseconds since the epoch, by the clock of the origin
+ *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 32 from, 0x40 places, 0xC0: must
+ *                      be understood
+ *  26  u48  time       milliseconds since the epoch, by the clock of Redis as far as the origin knows it; its highest bit: retried
  *  32  u48  sequence
  *  38  u8   length, origin
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
  *      [u16 count, count x (u8 length, name of a group), count x (8 B epoch, u48 offset) in its log]    with flag 0x40
  *      [u16 count, count x (u8 length, id of connection or session)]                       with flag 2
  *      [u8 length, conflation key]                                                         with flag 8
+ *      [u8 length, user id, u8 length, connection id] of the sender, '' for none           with flag 32
  *      [u32 length, command]                                                               in all but messages
  *      payload to the end
  *
@@ -32,7 +34,8 @@ const headerBytes = 38
 export const logHeaderBytes = 24
 const noEpoch = '\0'.repeat(8)
 const maxIdLength = 255
-const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, retried: 0x20, places: 0x40, mustUnderstand: 0x80 } as const
+const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, from: 32, places: 0x40, mustUnderstand: 0x80 } as const
+const retriedBit = 2 ** 47
 const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 3, 4, 5]
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
@@ -80,7 +83,7 @@ export function encodeParts (envelope: Envelope, places: boolean, only?: Target)
 
 /** The message is sent once more, after an unknown outcome. */
 export function markRetried ({ prefix }: EnvelopeParts): void {
-  prefix[1] = (prefix[1] ?? 0) | flag.retried
+  prefix[2] = (prefix[2] ?? 0) | 0x80
 }
 
 export function encodeTarget (target: Target): Buffer {
@@ -123,6 +126,7 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
     for (let left = reader.uint(2); left > 0 && !reader.failed; left--) except.push(reader.text(reader.uint(1)))
   }
   const conflationKey = (flags & flag.conflationKey) === 0 ? undefined : reader.text(reader.uint(1))
+  const from = (flags & flag.from) === 0 ? undefined : readSender(reader)
   const command = kind === 'message' ? '' : reader.text(reader.uint(4))
   if (reader.failed || targetKind === undefined) return undefined
   const position = bytes.toString('latin1', 2, 10) === noEpoch ? undefined : positionOf(bytes)
@@ -131,13 +135,14 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
     ...(places === undefined ? {} : { places }),
     origin,
     sequence: bytes.readUIntBE(32, 6),
-    sentAt: bytes.readUIntBE(26, 6),
+    at: bytes.readUIntBE(26, 6) % retriedBit,
+    ...(from === undefined ? {} : { from }),
     kind,
     target: { kind: targetKind, name },
     shared: (flags & flag.shared) !== 0,
     ...((flags & flag.volatile) === 0 ? {} : { volatile: true }),
     ...(conflationKey === undefined ? {} : { conflationKey }),
-    ...((flags & flag.retried) === 0 ? {} : { retried: true }),
+    ...(((bytes[26] ?? 0) & 0x80) === 0 ? {} : { retried: true }),
     except,
     command,
     binary: (flags & flag.binary) !== 0,
@@ -161,11 +166,11 @@ function exceptOf ({ except }: Envelope): readonly string[] {
 }
 
 function writePrefix (bytes: Buffer, envelope: Envelope, except: readonly string[], flags: number, at: number): number {
-  const { origin, sequence, sentAt = Date.now(), kind, shared, volatile, conflationKey, binary } = envelope
+  const { origin, sequence, kind, shared, volatile, conflationKey, binary, from, at: time = Date.now() } = envelope
   bytes[at] = typeBytes[types.indexOf(kind)] ?? 0
   bytes[at + 1] = flags | (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0) |
-    (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey)
-  bytes.writeUIntBE(sentAt, at + 2, 6)
+    (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey) | (from === undefined ? 0 : flag.from)
+  bytes.writeUIntBE(time, at + 2, 6)
   bytes.writeUIntBE(sequence, at + 8, 6)
   return writeShort(bytes, origin, at + 14)
 }
@@ -176,31 +181,47 @@ function writeTarget (bytes: Buffer, target: Target, nameBytes: number, at: numb
   return at + 2 + bytes.write(target.name, at + 2)
 }
 
-function restBytes ({ kind, conflationKey, command, payload }: Envelope, except: readonly string[]): number {
+function restBytes ({ kind, conflationKey, from, command, payload }: Envelope, except: readonly string[]): number {
   let exceptBytes = except.length > 0 ? 2 : 0
   for (const id of except) exceptBytes += 1 + id.length
   const keyBytes = conflationKey === undefined ? 0 : 1 + Buffer.byteLength(conflationKey)
   const commandBytes = kind === 'message' ? 0 : 4 + Buffer.byteLength(command)
-  return exceptBytes + keyBytes + commandBytes + payload.length
+  return exceptBytes + keyBytes + senderBytes(from) + commandBytes + payload.length
 }
 
-function writeRest (bytes: Buffer, { kind, conflationKey, command, payload }: Envelope, except: readonly string[], start: number): void {
+function writeRest (bytes: Buffer, envelope: Envelope, except: readonly string[], start: number): void {
+  const { kind, conflationKey, from, command, payload } = envelope
   let at = start
   if (except.length > 0) {
     at = bytes.writeUInt16BE(except.length, at)
     for (const id of except) at = writeShort(bytes, id, at)
   }
   if (conflationKey !== undefined) {
-    const written = bytes.write(conflationKey, at + 1)
-    bytes[at] = written
-    at += 1 + written
+    at = writeText(bytes, conflationKey, at)
   }
+  if (from !== undefined) at = writeText(bytes, from.connectionId ?? '', writeText(bytes, from.userId ?? '', at))
   if (kind !== 'message') {
     const written = bytes.write(command, at + 4)
     bytes.writeUInt32BE(written, at)
     at += 4 + written
   }
   payload.copy(bytes, at)
+}
+
+function readSender (reader: Reader): Sender {
+  const [userId, connectionId] = [reader.text(reader.uint(1)), reader.text(reader.uint(1))]
+  return { ...(userId === '' ? {} : { userId }), ...(connectionId === '' ? {} : { connectionId }) }
+}
+
+function senderBytes (from: Sender | undefined): number {
+  return from === undefined ? 0 : 2 + Buffer.byteLength(from.userId ?? '') + Buffer.byteLength(from.connectionId ?? '')
+}
+
+/** At most 255 bytes. */
+function writeText (bytes: Buffer, text: string, at: number): number {
+  const written = bytes.write(text, at + 1)
+  bytes[at] = written
+  return at + 1 + written
 }
 
 /** Reads forward and remembers a read beyond the end instead of throwing. */

@@ -1,6 +1,8 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
-import type { Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import type {
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+} from '../backplane.ts'
 import { ClusterBackplane } from './router.ts'
 import type { RedisDeployment } from './deployment.ts'
 import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster-source.ts'
@@ -56,6 +58,11 @@ export class RedisBackplane implements Backplane {
     }
   }
 
+  /** By the clock of Redis. */
+  now (): number {
+    return this.#deployment.now()
+  }
+
   async subscribe (target: Target): Promise<void> {
     await this.#open.subscribe(target)
   }
@@ -106,6 +113,10 @@ export class RedisBackplane implements Backplane {
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {
     return await this.#open.instances()
+  }
+
+  async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    return await this.#open.settle(kind, names)
   }
 
   async count (group: string): Promise<number> {

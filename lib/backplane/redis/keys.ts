@@ -1,4 +1,4 @@
-import type { Target } from '../backplane.ts'
+import type { Presences, Target } from '../backplane.ts'
 
 /**
  * Every key and channel name of one partition. All carry its hash tag, so that a script's keys share a slot on a cluster; a single Redis
@@ -65,6 +65,11 @@ export class Keys {
   /** Hash: instance id -> number of connections that a user has there. */
   user (userId: string): string {
     return `${this.#base}u:${userId}`
+  }
+
+  /** Set: the groups, or users, that the application was told of as being there. */
+  told (kind: Presences): string {
+    return `${this.#base}told:${kind}`
   }
 
   /** Sorted set: user or token that is kept out -> until when (milliseconds by the clock of Redis). */

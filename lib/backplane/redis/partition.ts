@@ -5,6 +5,7 @@ import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
+import { RedisClock } from './link/clock.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
 import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
@@ -12,6 +13,7 @@ import { LogFollowers } from './log/followers.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
 import { livingInstances } from './membership/living.ts'
+import { OccupancyStore } from './membership/occupancy.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
 import { UserCounts } from './membership/users.ts'
@@ -31,6 +33,9 @@ export class Partition {
   readonly members: MemberReconciler
   readonly users: UserCounts
   readonly blocks: BlockStore
+  readonly lease: Lease
+  readonly clock: RedisClock
+  readonly occupancy: OccupancyStore
   readonly writer: RedisWriter
   readonly #links: Links
   readonly #keys: Keys
@@ -39,7 +44,6 @@ export class Partition {
   readonly #ownsWriter: boolean
   readonly #followers: LogFollowers
   readonly #probe: PubSubProbe
-  readonly #lease: Lease
   readonly #local: LocalInstance
   readonly #warnBadEnvelope: (fields: object) => void
   readonly #refresher: NodeJS.Timeout
@@ -54,7 +58,7 @@ export class Partition {
 
   /**
    * `writer`: this is one partition of many, made when something is subscribed or joined in it. The writer outlives it; there is no boot,
-   * and no lease before `register`.
+   * and no lease before it is wanted.
    */
   constructor (links: Links, options: PartitionOptions, keys: Keys, local: LocalInstance, writer?: RedisWriter) {
     const { command, subscribe } = this.#links = links
@@ -67,21 +71,24 @@ export class Partition {
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
     const inbox = keys.channel({ kind: 'instance', name: local.instanceId })
     this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, inbox, {
-      acked: names => { void this.#followers.subscribed(this.#groupsOf(names)) },
-      dropped: name => { for (const group of this.#groupsOf([name])) this.#followers.forget(group) },
+      acked: names => { void this.#followers.subscribed(names.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)) },
+      dropped: name => this.#followers.forget(this.#keys.groupOf(name) ?? ''),
       changed: report
     })
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     const store = new MemberStore(command, keys, local)
-    this.#lease = new Lease(command, keys, local, store, options.leaseMs, this.#ownsWriter)
-    this.members = new MemberReconciler(command, store, this.#lease, local, report)
-    this.users = new UserCounts(command, keys, this.#lease, local)
+    this.lease = new Lease(command, keys, local, store, options.leaseMs, this.#ownsWriter)
+    this.members = new MemberReconciler(command, store, this.lease, local, report)
+    this.users = new UserCounts(command, keys, this.lease, local)
     this.blocks = new BlockStore(command, keys)
-    this.#parts = [this.#lease, this.members, this.subscriptions, this.#followers]
-    this.#lease.on({ changed: report, refused: error => this.#decideBoot(error) })
+    this.clock = new RedisClock(command)
+    this.occupancy = new OccupancyStore(command, keys)
+    this.#parts = [this.lease, this.members, this.subscriptions, this.#followers]
+    this.lease.on({ changed: report, refused: error => this.#decideBoot(error) })
     command.on({
       up: () => {
         this.#followers.resume()
+        void this.clock.compare()
         // The link may lead to another server now, with other logs.
         void this.#sweep()
       },
@@ -104,7 +111,10 @@ export class Partition {
       this.members.refresh()
       this.users.refresh()
     }, refreshMs).unref()
-    this.#sweeper = setInterval(() => { void this.#sweep() }, sweepMs).unref()
+    this.#sweeper = setInterval(() => {
+      void this.#sweep()
+      void this.clock.compare()
+    }, sweepMs).unref()
     if (this.#ownsWriter) return
     this.#booting = undefined
     this.#resubscribed = subscribe.up
@@ -116,20 +126,10 @@ export class Partition {
     return this.#parts.every(({ problem }) => problem === undefined) ? 'up' : 'degraded'
   }
 
-  /** Makes sure that this instance holds a lease here, or will: members and users are stored under it. Never rejects. */
-  async register (): Promise<void> {
-    await this.#lease.want()
-  }
-
-  /** `listener` is told why this instance cannot be registered here, where waiting does not help. */
-  refusals (listener: (error: Error) => void): void {
-    this.#lease.on({ refused: listener })
-  }
-
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(problem => problem !== undefined)
     // What is worth a line, but no trouble, leaves `state` as it is.
-    const warnings = [this.#lease.warning, this.writer.differences.problem]
+    const warnings = [this.lease.warning, this.writer.differences.problem]
     return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(problem => problem !== undefined)
   }
 
@@ -159,7 +159,7 @@ export class Partition {
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
   async boot (deadlineMs: number): Promise<void> {
     if (this.#booting !== undefined) await withDeadline(this.#booting.promise, deadlineMs, () => this.#decideBoot())
-    this.#lease.schedule()
+    this.lease.schedule()
     this.#report()
   }
 
@@ -167,7 +167,7 @@ export class Partition {
     const command = this.#links.command.stats()
     const subscribe = this.#links.subscribe.stats()
     return {
-      ...this.#lease.stats(),
+      ...this.lease.stats(),
       ...(this.#ownsWriter ? this.writer.stats() : {}),
       ...this.#followers.stats(),
       ...this.#links.command.bulk.stats(),
@@ -210,7 +210,7 @@ export class Partition {
   async #giveBack (): Promise<void> {
     try {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
-      await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
+      await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.lease.close())])
     } catch (error) {
       this.#local.log.warn({ err: error }, 'memberships could not be removed: the other instances remove them when the lease ends')
     }
@@ -224,15 +224,9 @@ export class Partition {
   }
 
   async #sweep (): Promise<void> {
-    try {
-      await this.#followers.sweep()
-    } catch (error) {
-      this.#local.log.debug({ err: error }, 'quiet logs could not be compared; the next sweep tries again')
-    }
-  }
-
-  #groupsOf (channels: readonly string[]): string[] {
-    return channels.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)
+    await this.#followers.sweep().catch((err: unknown) => {
+      this.#local.log.debug({ err }, 'quiet logs could not be compared; the next sweep tries again')
+    })
   }
 
   #failed (error: Error): void {

@@ -1,8 +1,11 @@
 import { deferred, withDeadline } from '../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
-import type { Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import type {
+  Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+} from '../backplane.ts'
 import { claim } from './claim.ts'
+import { ClusterOccupancy } from './cluster-occupancy.ts'
 import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
 import type { RedisDeployment } from './deployment.ts'
@@ -17,6 +20,7 @@ import { groupProblems } from './problems.ts'
 import { sumStats } from './stats.ts'
 
 const claimEveryMs = 3_600_000
+const claimAgainMs = 1_000
 
 export interface ClusterBackplaneOptions extends PartitionOptions {
   readonly cluster: ClusterSource
@@ -42,6 +46,7 @@ export class ClusterBackplane implements RedisDeployment {
   /** Of each partition, once started. */
   #keys: readonly Keys[] = []
   readonly #places = new Map<number, Place>()
+  readonly #occupancy = new ClusterOccupancy()
   #links: ClusterLinks | undefined
   #writer: ClusterWriter | undefined
   #local: LocalInstance | undefined
@@ -93,10 +98,10 @@ export class ClusterBackplane implements RedisDeployment {
     this.#claimTimer = setInterval(() => { void this.#claim() }, claimEveryMs).unref()
     const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
     // The instance's lease there tells whether its id is taken.
-    home.partition.refusals(error => this.#refuse(error))
-    void home.partition.register()
+    home.partition.lease.on({ refused: error => this.#booting.reject(error) })
+    void home.partition.lease.want()
     // Where all instances are found.
-    void this.#of(everyone).partition.register()
+    void this.#of(everyone).partition.lease.want()
     try {
       await withDeadline(this.#booting.promise, bootTimeoutMs, () => undefined)
     } catch (error) {
@@ -105,6 +110,11 @@ export class ClusterBackplane implements RedisDeployment {
     }
     this.#booted = true
     this.#reported = this.state
+  }
+
+  /** By the clock of the master that has what belongs to nobody: the same for all instances. */
+  now (): number {
+    return Date.now() + (this.#places.get(this.#indexOf(everyone))?.partition.clock.aheadMs ?? 0)
   }
 
   async subscribe (target: Target): Promise<void> {
@@ -147,13 +157,13 @@ export class ClusterBackplane implements RedisDeployment {
   async syncMember (group: string, connectionId: string): Promise<void> {
     const { partition, local } = this.#of(groupTarget(group))
     local.membersChanged(group)
-    await partition.register()
+    await partition.lease.want()
     await partition.members.sync(group, connectionId)
   }
 
   async syncUser (userId: string): Promise<number> {
     const { partition } = this.#of({ kind: 'user', name: userId })
-    await partition.register()
+    await partition.lease.want()
     return await partition.users.sync(userId)
   }
 
@@ -167,6 +177,10 @@ export class ClusterBackplane implements RedisDeployment {
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {
     return await this.#open.instances()
+  }
+
+  async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    return await this.#occupancy.settle(this.#open, kind, names)
   }
 
   async count (group: string): Promise<number> {
@@ -219,8 +233,7 @@ export class ClusterBackplane implements RedisDeployment {
       throw new RangeError(`there is no partition ${index}`)
     }
     const local = new PartitionInstance(this.#local, () => this.#changed())
-    const partition = new Partition({ command, subscribe }, this.#options, keys, local, this.#open.of(index))
-    const place = { partition, local }
+    const place = { local, partition: new Partition({ command, subscribe }, this.#options, keys, local, this.#open.of(index)) }
     this.#places.set(index, place)
     return place
   }
@@ -229,10 +242,6 @@ export class ClusterBackplane implements RedisDeployment {
     if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED')) this.#booting.reject(error)
     else if (isFinal(error)) this.#booting.reject(refused(error))
     this.#local?.log.debug({ err: error }, 'Redis link error')
-  }
-
-  #refuse (error: Error): void {
-    this.#booting.reject(error)
   }
 
   #changed (): void {
@@ -254,12 +263,12 @@ export class ClusterBackplane implements RedisDeployment {
     try {
       await claim(link, this.#prefix, this.#keys.length)
       this.#claimed = true
+      this.#refusal = undefined
     } catch (error) {
       this.#local?.log.debug({ err: error }, 'the division of keys was not claimed')
-      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) {
-        this.#refusal = error as Error
-        this.#refuse(this.#refusal)
-      }
+      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) this.#refusal = error as Error
+      this.#failed(error as Error)
+      await new Promise(resolve => setTimeout(resolve, claimAgainMs).unref())
     }
     this.#claiming = false
     this.#changed()
@@ -268,6 +277,4 @@ export class ClusterBackplane implements RedisDeployment {
 
 const everyone: Target = { kind: 'all', name: '' }
 
-function groupTarget (name: string): Target {
-  return { kind: 'group', name }
-}
+const groupTarget = (name: string): Target => ({ kind: 'group', name })

@@ -1,6 +1,8 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
-import type { Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
+import type {
+  Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+} from '../backplane.ts'
 import type { Keys } from './keys.ts'
 import { Link } from './link/link.ts'
 import { keysOf, type RedisSource } from './link/source.ts'
@@ -47,6 +49,11 @@ export class SingleBackplane implements RedisDeployment {
       await partition.close()
       throw error
     }
+  }
+
+  /** By the clock of Redis. */
+  now (): number {
+    return Date.now() + (this.#partition?.clock.aheadMs ?? 0)
   }
 
   async subscribe (target: Target): Promise<void> {
@@ -99,6 +106,10 @@ export class SingleBackplane implements RedisDeployment {
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {
     return await this.#open.instances()
+  }
+
+  async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    return await this.#open.occupancy.settle(kind, names)
   }
 
   async count (group: string): Promise<number> {

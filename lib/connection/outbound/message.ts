@@ -42,9 +42,10 @@ export class OutboundMessage {
 
   /** Raw clients get the bytes that were sent, framed ones a `message` frame. */
   static ofEnvelope (envelope: Envelope): OutboundMessage {
-    const { payload, binary, target, position, volatile, conflationKey } = envelope
+    const { payload, binary, target, position, volatile, conflationKey, at } = envelope
     const framedPayload = (): Buffer => encodeMessage(payload, binary, {
       group: target.kind === 'group' ? target.name : undefined,
+      at,
       ...(position === undefined ? {} : { position: formatPosition(position), copy: copyOf(envelope) })
     })
     const message = (framed: boolean): Message => framed ? { payload: framedPayload(), binary: false } : { payload, binary }

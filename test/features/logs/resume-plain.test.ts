@@ -70,7 +70,7 @@ for (const [kind, makeKind] of Object.entries(kinds)) {
       t.equal(messages.at(-1)?.position, position)
       t.equal(more, false)
       const after = await a.app.registry.history('lobby', { since: messages[0]?.position ?? '', limit: 2, reverse: true })
-      t.same(after.messages.map(({ data }) => data), [Buffer.from([3]), 'two'])
+      t.same(after.messages.map(({ data }) => data), ['four', Buffer.from([3])], 'newest first, from the newest on')
       t.equal(after.more, true)
       await t.rejects(a.app.registry.history('lobby', { since: 'x' }), { code: 'WSG_POSITION_INVALID' })
     })

@@ -26,10 +26,15 @@ t.test('what a client may send is understood', async t => {
   )
   t.strictSame(frameOf('{"type":"message","data":"","binary":true}'), { type: 'message', id: undefined, data: Buffer.alloc(0) })
   t.strictSame(frameOf('{"type":"message","data":"AA==","binary":false}'), { type: 'message', id: undefined, data: 'AA==' })
-  t.strictSame(frameOf('{"type":"join","group":"g","since":"x","id":0}'), { type: 'join', id: 0, group: 'g', since: 'x', grant: undefined })
-  t.strictSame(
-    frameOf('{"type":"join","group":"g","grant":"y"}'), { type: 'join', id: undefined, group: 'g', since: undefined, grant: 'y' }
-  )
+  t.strictSame(frameOf('{"type":"join","group":"g","since":"x","id":0}'), {
+    type: 'join', id: 0, group: 'g', since: 'x', grant: undefined, history: undefined
+  })
+  t.strictSame(frameOf('{"type":"join","group":"g","grant":"y","history":3}'), {
+    type: 'join', id: undefined, group: 'g', since: undefined, grant: 'y', history: 3
+  })
+  t.strictSame(frameOf('{"type":"history","group":"g","before":"b","limit":2,"reverse":true,"id":1}'), {
+    type: 'history', id: 1, group: 'g', query: { since: undefined, before: 'b', limit: 2, reverse: true }
+  })
   t.strictSame(frameOf('{"type":"leave","group":"g"}'), { type: 'leave', id: undefined, group: 'g' })
   t.strictSame(frameOf('{"type":"token","token":"t"}'), { type: 'token', id: undefined, token: 't' })
 })

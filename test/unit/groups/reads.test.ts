@@ -2,7 +2,6 @@ import t from 'tap'
 import { WebsocketGroupsError } from '../../../lib/errors.ts'
 import { Hub } from '../../../lib/hub/hub.ts'
 import { GroupReads } from '../../../lib/groups/reads.ts'
-import { ProofKeys } from '../../../lib/delivery/resume-proofs.ts'
 import type { Member } from '../../../lib/types.ts'
 import { FakeBackplane, fakeConnection, member } from '../../helpers/fakes.ts'
 
@@ -10,7 +9,7 @@ interface Parts { readonly hub: Hub, readonly backplane: FakeBackplane, readonly
 
 function parts (policy: 'stale' | 'reject' = 'stale'): Parts {
   const [hub, backplane] = [new Hub(), new FakeBackplane()]
-  return { hub, backplane, readings: new GroupReads(hub, backplane, policy, new ProofKeys({}, undefined, () => {})) }
+  return { hub, backplane, readings: new GroupReads(hub, backplane, policy) }
 }
 
 const members = (count: number, label = 'm'): Member[] => Array.from({ length: count }, (_, n) => member({ id: `${label}${n}` }))

@@ -53,7 +53,11 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['leaseMs', 10, '10', 'from 1000'],
   ['lingerMs', NaN, 'NaN', 'from 0'],
   ['closeGraceMs', true, 'true', 'from 0'],
-  ['shutdownCode', 1000, '1000', '1001 or 1012']
+  ['shutdownCode', 1000, '1000', '1001 or 1012'],
+  ['onOccupied', 1, '1', 'a function'],
+  ['onVacated', 'x', "'x'", 'a function'],
+  ['onUserOnline', {}, 'an object', 'a function'],
+  ['onUserOffline', true, 'true', 'a function']
 ]
 
 t.test('a wrong value is refused with the option, the value and what is allowed', async t => {

@@ -15,11 +15,12 @@ function randomEnvelope (): Envelope {
   return {
     origin: drawId(),
     sequence: oneOf(0, 1, 2 ** 32, 2 ** 48 - 1, random(2 ** 31)),
-    sentAt: oneOf(0, 1_790_000_000_000, random(2 ** 31)),
     kind,
     target,
     shared: oneOf(true, false),
     ...oneOf({}, { volatile: true }, { volatile: true, conflationKey: oneOf('k', 'grüße 🎉', 'x'.repeat(255)) }),
+    at: oneOf(0, 1, 1_795_767_014_880, 2 ** 47 - 1),
+    ...oneOf({}, { from: {} }, { from: { userId: 'grüße 🎉' } }, { from: { userId: 'x'.repeat(255), connectionId: 'y' } }),
     except: Array.from({ length: oneOf(0, 0, 1, 2, 300) }, () => connectionIdOf(drawId(), random(2 ** 31))),
     command: kind === 'message' ? '' : oneOf('', '{"id":1}', '{"op":"ü🎉"}', 'x'.repeat(70_000)),
     binary: oneOf(true, false),

@@ -58,7 +58,7 @@ export class Reaper {
       const first = await this.#link.script(markReaped, [leases, instances], [instanceId, generation, secondLookMs]) === 1
       if (first) this.#instances++
       this.#members += removed.members
-      if (removed.members > 0) this.#local.membersLost?.()
+      if (first || removed.members > 0) this.#local.membersLost?.()
       if (first || removed.members > 0) this.#local.log.info({ instance: instanceId, ...removed }, 'cleaned up after a dead instance')
     } catch (error) {
       // The claim runs out like a lease: someone, maybe this instance, claims again.

@@ -1,0 +1,20 @@
+import type { PresenceChange, Presences } from '../backplane.ts'
+
+/** Which groups and users of a memory cluster were told to be there. */
+export class MemoryOccupancy {
+  readonly #told = { group: new Set<string>(), user: new Set<string>() }
+
+  /** As `Backplane.settle`; `isPresent` says how it is now. */
+  settle (kind: Presences, names: readonly string[] | undefined, isPresent: (name: string) => boolean): PresenceChange[] {
+    const told = this.#told[kind]
+    const changes: PresenceChange[] = []
+    for (const name of names ?? [...told]) {
+      const present = isPresent(name)
+      if (present === told.has(name)) continue
+      if (present) told.add(name)
+      else told.delete(name)
+      changes.push({ name, present })
+    }
+    return changes
+  }
+}

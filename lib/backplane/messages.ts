@@ -1,0 +1,117 @@
+import type { GapReason, Sender } from '../types.ts'
+
+/** Where an envelope goes. A connection's id starts with its instance's id, so one connection is reached through its instance. */
+export interface Target {
+  readonly kind: 'group' | 'user' | 'instance' | 'all'
+  /** Group name, user id or instance id; '' for `all`. */
+  readonly name: string
+}
+
+/**
+ * Where a reader stands in a group's log. The epoch names one life of the log, the offset counts its messages from 1, and the nonce was
+ * drawn for that very message: after a failover that lost messages the same offset is handed out twice, and only the nonce tells the two
+ * apart.
+ */
+export interface LogPosition {
+  /** Eight bytes as latin1; '' before the first message of any log. */
+  readonly epoch: string
+  readonly offset: number
+  readonly nonce: number
+}
+
+/** The messages of one page have no more bytes than this together, unless the first alone has. */
+export const maxPageBytes = 262_144
+
+/** One page of the messages of a log after a position, oldest first. */
+export interface LogPage {
+  /**
+   * `undefined`: the messages follow the position without a gap. Else they are what the log still has, none of which was seen at that
+   * position.
+   */
+  readonly gap: GapReason | undefined
+  readonly messages: readonly LoggedEnvelope[]
+  /** The position right before the first of `messages`; without messages, the end of the log. */
+  readonly before: LogPosition
+  /** The end of the log; `beginning` when there is none. */
+  readonly end: LogPosition
+  /** There are more messages after the last of these: read on from there. Never set on a page without messages. */
+  readonly more: boolean
+}
+
+/** Where one of the copies of a message stands that went to several groups with logs. */
+export interface Place {
+  readonly group: string
+  readonly epoch: string
+  /** 0: no copy stands there, the group had the message already. */
+  readonly offset: number
+}
+
+/** A message between instances. */
+export interface Envelope {
+  /** Where it stands in the log of its group; `undefined` for volatile messages. */
+  readonly position?: LogPosition | undefined
+  /** The instance (or publisher) that made it. */
+  readonly origin: string
+  /** Unique and increasing per origin. */
+  readonly sequence: number
+  readonly kind: 'message' | 'presence' | 'request' | 'reply'
+  /** The target this copy was published to. */
+  readonly target: Target
+  /** It was published to several targets at once: a connection in more than one of them gets it once. */
+  readonly shared: boolean
+  /**
+   * Where all copies of a message to several groups with logs stand, this one among them. Optional: a client that resumes several groups
+   * may get a message twice that went to more than one of them, if the instance has forgotten whom it gave the message.
+   */
+  readonly places?: readonly Place[] | undefined
+  /**
+   * Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the
+   * backplane.
+   */
+  readonly except: readonly string[]
+  /**
+   * The members here were given the message before its log lost data, and it was stored anew: they are told its new position, and not given
+   * the message again.
+   */
+  readonly repeated?: boolean | undefined
+  /** A slow client may miss it. */
+  readonly volatile?: boolean | undefined
+  /** A slow client gets only the latest message with this key. */
+  readonly conflationKey?: string | undefined
+  /** When it was made, in milliseconds since 1970, by the clock that all instances share as far as there is one. */
+  readonly at?: number | undefined
+  /** Who sent it, as far as the service said so. */
+  readonly from?: Sender | undefined
+  /** JSON of a presence event, a request or a reply; '' in messages. */
+  readonly command: string
+  /** Whether the payload is a binary frame; else UTF-8 text. */
+  readonly binary: boolean
+  readonly payload: Buffer
+}
+
+/** A message that stands in the log of its group. */
+export type LoggedEnvelope = Envelope & { readonly position: LogPosition }
+
+/** What a log keeps: the settings of its group, with all defaults filled in. */
+export interface LogLimits {
+  readonly maxMessages: number
+  /** The latest message stays, however large it is. */
+  readonly maxBytes: number
+  readonly ttlMs: number
+}
+
+/** A group that a message is appended to. */
+export interface AppendTarget {
+  readonly group: string
+  /** `undefined`: the group keeps no log; it gets its copy as a volatile message, in the same step. */
+  readonly log: LogLimits | undefined
+}
+
+export interface Appended {
+  /** Where the message stands in the log of each group that keeps one. */
+  readonly positions: ReadonlyMap<string, LogPosition>
+  /** It waited for the backplane to come back. */
+  readonly queued: boolean
+  /** It was in all of the logs already, by its key. */
+  readonly duplicate: boolean
+}

@@ -1,0 +1,28 @@
+import type { Link } from './port.ts'
+
+/** How far the clock of Redis is ahead of the one of this process: the instances have no other clock in common. */
+export class RedisClock {
+  readonly #link: Link
+  #aheadMs = 0
+
+  constructor (link: Link) {
+    this.#link = link
+  }
+
+  /** Milliseconds, within half of the time that Redis took to answer. */
+  get aheadMs (): number {
+    return this.#aheadMs
+  }
+
+  /** Looks at the clock of Redis. Never rejects: while Redis is out, what was seen last counts. */
+  async compare (): Promise<void> {
+    const askedAt = Date.now()
+    try {
+      const [seconds, microseconds] = await this.#link.run(async redis => await redis.time())
+      const here = (askedAt + Date.now()) / 2
+      this.#aheadMs = Math.round(Number(seconds) * 1_000 + Number(microseconds) / 1_000 - here)
+    } catch {
+      // Whoever has use for Redis tells that it is out.
+    }
+  }
+}

@@ -1,0 +1,97 @@
+import type { Presences, PresenceChange } from '../../backplane.ts'
+import type { Keys } from '../keys.ts'
+import type { Link } from '../link/port.ts'
+import { Script } from '../link/script.ts'
+import { safetyTtlMs } from './scripts.ts'
+
+/** Names per call: a call of the script holds up everything else in Redis. */
+const batchSize = 128
+
+/**
+ * Compares whether groups have members with what was told of them, and notes the difference as told: of all who ask at the same time one
+ * hears of each change.
+ * KEYS 1 set of the groups that were told to have members, then the counts of each group.  ARGV 1 safety TTL (ms), then each name
+ * Returns 1 where a group has members now, -1 where it has none any more, 0 where nothing changed.
+ */
+const settleGroups = new Script(`
+local changes = {}
+for k = 2, #KEYS do
+  local total = tonumber(redis.call('HGET', KEYS[k], '#')) or 0
+  if total > 0 then changes[k - 1] = redis.call('SADD', KEYS[1], ARGV[k])
+  else changes[k - 1] = -redis.call('SREM', KEYS[1], ARGV[k]) end
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return changes
+`)
+
+/**
+ * The same for users that have connections on instances that live.
+ * KEYS 1 set of the users that were told to be there  2 leases  3 instances, then the counts of each user
+ * ARGV 1 safety TTL (ms)  2, 3 not used, then each user id
+ */
+const settleUsers = new Script(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local changes = {}
+for k = 4, #KEYS do
+  local sum, counts = 0, redis.call('HGETALL', KEYS[k])
+  for i = 1, #counts, 2 do
+    local ends = redis.call('ZSCORE', KEYS[2], counts[i])
+    if ends and tonumber(ends) > now and string.sub(redis.call('HGET', KEYS[3], counts[i]) or 'A', 1, 1) == 'A' then
+      sum = sum + tonumber(counts[i + 1])
+    end
+  end
+  if sum > 0 then changes[k - 3] = redis.call('SADD', KEYS[1], ARGV[k])
+  else changes[k - 3] = -redis.call('SREM', KEYS[1], ARGV[k]) end
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return changes
+`)
+
+/** Which groups have members, and which users connections, as it was told to the application: each change once in the cluster. */
+export class OccupancyStore {
+  readonly #link: Link
+  readonly #keys: Keys
+
+  constructor (link: Link, keys: Keys) {
+    this.#link = link
+    this.#keys = keys
+  }
+
+  /** As `Backplane.settle`. */
+  async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    const changes: PresenceChange[] = []
+    for await (const batch of names === undefined ? this.#told(kind) : batches(names)) {
+      const settled = await this.#settle(kind, batch)
+      batch.forEach((name, index) => {
+        const change = settled[index] ?? 0
+        if (change !== 0) changes.push({ name, present: change > 0 })
+      })
+    }
+    return changes
+  }
+
+  async #settle (kind: Presences, names: readonly string[]): Promise<readonly number[]> {
+    if (names.length === 0) return []
+    const { leases, instances } = this.#keys
+    const told = this.#keys.told(kind)
+    const settled = kind === 'group'
+      ? this.#link.script(settleGroups, [told, ...names.map(name => this.#keys.counts(name))], [safetyTtlMs, ...names])
+      : this.#link.script(settleUsers, [told, leases, instances, ...names.map(name => this.#keys.user(name))], [safetyTtlMs, '', '', ...names])
+    return await settled as number[]
+  }
+
+  /** All that were told to be there, some at a time. */
+  async * #told (kind: Presences): AsyncIterable<readonly string[]> {
+    let cursor = '0'
+    do {
+      const [next, names] = await this.#link.run(async redis => await redis.sscan(this.#keys.told(kind), cursor, 'COUNT', batchSize))
+      yield * batches(names)
+      cursor = next
+    } while (cursor !== '0')
+  }
+}
+
+function * batches (names: readonly string[]): Iterable<readonly string[]> {
+  for (let start = 0; start < names.length; start += batchSize) yield names.slice(start, start + batchSize)
+}

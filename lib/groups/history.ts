@@ -1,0 +1,156 @@
+import type { Backplane, GapReason, LoggedEnvelope, LogPage, LogPosition } from '../backplane/backplane.ts'
+import { formatPosition, isLogStart, logStart } from '../backplane/position.ts'
+import { assertPosition } from '../delivery/backlog.ts'
+import type { ProofKeys } from '../delivery/resume-proofs.ts'
+import { WebsocketGroupsError } from '../errors.ts'
+import { assertGroupName } from '../group-name.ts'
+import type { History, HistoryOptions } from '../types.ts'
+
+const defaultLimit = 100
+const maxLimit = 10_000
+/** Where a list of messages ends, whatever its limit is. */
+const maxHistoryBytes = 4_194_304
+/** How often a page is read again because of what was appended meanwhile. */
+const maxTries = 5
+
+interface Read {
+  /** Oldest first. */
+  readonly messages: readonly LoggedEnvelope[]
+  readonly end: LogPosition
+  readonly gap: GapReason | undefined
+  readonly more: boolean
+}
+
+/** Reads what was broadcast to a group, page by page, towards the future or towards the past. */
+export class GroupHistory {
+  readonly #backplane: Pick<Backplane, 'history'>
+  readonly #proofKeys: ProofKeys
+
+  constructor (backplane: Pick<Backplane, 'history'>, proofKeys: ProofKeys) {
+    this.#backplane = backplane
+    this.#proofKeys = proofKeys
+  }
+
+  /** As `Registry.history`. */
+  async read (group: string, options: HistoryOptions = {}): Promise<History> {
+    assertGroupName(group)
+    const { since, before, limit = defaultLimit, reverse = false } = options
+    if (!Number.isInteger(limit) || limit < 1) {
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
+    }
+    const from = since === undefined ? undefined : since === 'start' ? logStart : assertPosition(since)
+    const to = before === undefined ? undefined : assertPosition(before)
+    const most = Math.min(limit, maxLimit)
+    const { messages, end, gap, more } = from !== undefined && !reverse
+      ? await this.#forward(group, from, to, most)
+      : await this.#backward(group, from, to, most)
+    const read = messages.map(({ payload, binary, position, at = 0, from }) => {
+      const data = binary ? payload : payload.toString()
+      return { data, position: formatPosition(position), at, ...(from === undefined ? {} : { from }) }
+    })
+    // The page of an empty group resumes from its beginning, which the reader has to prove.
+    const position = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
+    return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
+  }
+
+  /** From the earliest message after `since` on. */
+  async #forward (group: string, since: LogPosition, before: LogPosition | undefined, limit: number): Promise<Read> {
+    const first = await this.#backplane.history(group, since, limit)
+    const messages: LoggedEnvelope[] = []
+    let [page, bytes] = [first, 0]
+    for (;;) {
+      for (const message of page.messages) {
+        if (before !== undefined && !isBefore(message.position, before)) return { ...first, messages, more: false }
+        messages.push(message)
+        bytes += message.payload.length
+      }
+      const last = messages.at(-1)
+      const full = messages.length >= limit || bytes >= maxHistoryBytes || last === undefined
+      if (full || !page.more) {
+        const isLast = before !== undefined && last !== undefined && last.position.offset + 1 >= before.offset
+        return { ...first, messages, more: page.more && !isLast }
+      }
+      page = await this.#backplane.history(group, last.position, limit - messages.length)
+      // What is trimmed meanwhile ends the list: whoever reads on is told.
+      if (page.gap !== undefined) return { ...first, messages, more: true }
+    }
+  }
+
+  /** Up to the latest message before `before`. */
+  async #backward (group: string, since: LogPosition | undefined, before: LogPosition | undefined, limit: number): Promise<Read> {
+    const newest = before === undefined ? undefined : await this.#backplane.history(group, undefined, 1)
+    const gap = newest === undefined || before === undefined ? undefined : gapAt(newest, before)
+    if (newest !== undefined && gap !== undefined) return { messages: [], end: newest.end, gap, more: false }
+    // How many messages are not older than `before`, and one that says whether there are more.
+    const newerIn = ({ end }: LogPage): number => before === undefined ? 0 : end.offset - before.offset + 1
+    let newer = newest === undefined ? 0 : newerIn(newest)
+    const read = async (): Promise<LogPage> => await this.#backplane.history(group, undefined, Math.min(newer + limit + 1, maxLimit))
+    let first = await read()
+    // What was appended meanwhile pushed out what is wanted.
+    for (let tries = 0; newerIn(first) > newer && tries < maxTries; tries++) {
+      newer = newerIn(first)
+      first = await read()
+    }
+    const window = new Window(limit + 1)
+    for (let page = first; ; page = await this.#backplane.history(group, window.seen ?? first.before, maxLimit)) {
+      if (page !== first && page.gap !== undefined) break
+      for (const message of page.messages) if (!window.push(message, since, before)) break
+      if (!page.more || window.isOver) break
+    }
+    const found = window.messages
+    const more = found.length > limit || window.cut
+    const lower = since === undefined ? undefined : (await this.#backplane.history(group, since, 1)).gap
+    return { messages: found.slice(-limit), end: first.end, gap: lower, more }
+  }
+}
+
+/** The latest of the messages that were pushed, as many as fit. */
+class Window {
+  /** The position of the latest message that was looked at. */
+  seen: LogPosition | undefined
+  /** Nothing that is pushed from now on is wanted. */
+  isOver = false
+  /** Messages were left out for their size. */
+  cut = false
+  readonly messages: LoggedEnvelope[] = []
+  readonly #most: number
+  #bytes = 0
+
+  constructor (most: number) {
+    this.#most = most
+  }
+
+  push (message: LoggedEnvelope, since: LogPosition | undefined, before: LogPosition | undefined): boolean {
+    const { position, payload } = message
+    this.seen = position
+    if (before !== undefined && !isBefore(position, before)) {
+      this.isOver = true
+      return false
+    }
+    if (since !== undefined && position.epoch === since.epoch && position.offset <= since.offset) return true
+    this.messages.push(message)
+    this.#bytes += payload.length
+    if (this.messages.length > this.#most) this.#drop()
+    while (this.#bytes > maxHistoryBytes && this.messages.length > 1) {
+      this.#drop()
+      this.cut = true
+    }
+    return true
+  }
+
+  #drop (): void {
+    this.#bytes -= this.messages.shift()?.payload.length ?? 0
+  }
+}
+
+function isBefore (position: LogPosition, before: LogPosition): boolean {
+  return position.epoch === before.epoch && position.offset < before.offset
+}
+
+/** Why nothing can be read before the position. */
+function gapAt ({ end, messages }: LogPage, before: LogPosition): GapReason | undefined {
+  if (isLogStart(before) || isLogStart(end) || before.epoch !== end.epoch) return 'epoch'
+  if (before.offset > end.offset) return 'rewound'
+  const [last] = messages
+  return last?.position.offset === before.offset && last.position.nonce !== before.nonce ? 'rewound' : undefined
+}

@@ -1,0 +1,117 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Backplane, Presences } from '../backplane/backplane.ts'
+import { hasCode } from '../errors.ts'
+import type { OccupancyHooks } from '../options/types.ts'
+
+/** How often everything is compared once more, which also keeps it in Redis. */
+const recheckMs = 1_800_000
+const retryMs = 2_000
+
+/**
+ * Calls the hooks of the application when a group gets its first member or loses its last one, and when a user comes or goes: each on one
+ * instance of the cluster. What is compared is state, so an outage, or an instance that dies, delays a call and loses none.
+ */
+export class Occupancy {
+  readonly #backplane: Pick<Backplane, 'settle' | 'syncUser'>
+  readonly #hooks: OccupancyHooks
+  readonly #log: FastifyBaseLogger
+  readonly #dirty = { group: new Set<string>(), user: new Set<string>() }
+  #all = false
+  #flushing: Promise<void> | undefined
+  #timer: NodeJS.Timeout | undefined
+  #retry: NodeJS.Timeout | undefined
+  #closed = false
+
+  constructor (backplane: Pick<Backplane, 'settle' | 'syncUser'>, hooks: OccupancyHooks, log: FastifyBaseLogger) {
+    this.#backplane = backplane
+    this.#hooks = hooks
+    this.#log = log
+  }
+
+  /** Whether anybody wants to hear of groups, or of users. */
+  watches (kind: Presences): boolean {
+    const { onOccupied, onVacated, onUserOnline, onUserOffline } = this.#hooks
+    return (kind === 'group' ? onOccupied ?? onVacated : onUserOnline ?? onUserOffline) !== undefined
+  }
+
+  start (): void {
+    if (this.watches('group') || this.watches('user')) this.#timer = setInterval(() => this.recheck(), recheckMs).unref()
+  }
+
+  /** This instance has its first member of the group, or connection of the user, or has none any more. */
+  changed (kind: Presences, name: string): void {
+    if (!this.watches(kind)) return
+    this.#dirty[kind].add(name)
+    this.#schedule()
+  }
+
+  /** An instance died, or the backplane is back: everything may have changed. */
+  recheck (): void {
+    if (!this.watches('group') && !this.watches('user')) return
+    this.#all = true
+    this.#schedule()
+  }
+
+  /** Resolves when what changed so far was told. */
+  async close (): Promise<void> {
+    this.#closed = true
+    clearInterval(this.#timer)
+    clearTimeout(this.#retry)
+    await this.#flushing
+  }
+
+  #schedule (): void {
+    this.#flushing ??= this.#flush().finally(() => { this.#flushing = undefined })
+  }
+
+  /** Never rejects. What could not be compared is compared when the backplane is back. */
+  async #flush (): Promise<void> {
+    try {
+      while (this.#all || this.#dirty.group.size > 0 || this.#dirty.user.size > 0) {
+        // All that changes in this turn goes together.
+        await Promise.resolve()
+        const all = this.#all
+        this.#all = false
+        for (const kind of ['group', 'user'] as const) await this.#settle(kind, all)
+      }
+    } catch (error) {
+      this.#all = true
+      if (!this.#closed) this.#retry ??= setTimeout(() => this.#again(), retryMs).unref()
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) {
+        this.#log.warn({ err: error }, 'who is there could not be compared')
+      }
+    }
+  }
+
+  #again (): void {
+    this.#retry = undefined
+    this.#schedule()
+  }
+
+  async #settle (kind: Presences, all: boolean): Promise<void> {
+    if (!this.watches(kind)) return
+    const names = [...this.#dirty[kind]]
+    this.#dirty[kind].clear()
+    try {
+      if (kind === 'user') await Promise.all(names.map(async name => await this.#backplane.syncUser(name)))
+      if (names.length > 0) await this.#tell(kind, names)
+      if (all) await this.#tell(kind, undefined)
+    } catch (error) {
+      for (const name of names) this.#dirty[kind].add(name)
+      throw error
+    }
+  }
+
+  async #tell (kind: Presences, names: readonly string[] | undefined): Promise<void> {
+    for (const { name, present } of await this.#backplane.settle?.(kind, names) ?? []) this.#call(kind, present, name)
+  }
+
+  #call (kind: Presences, present: boolean, name: string): void {
+    const { onOccupied, onVacated, onUserOnline, onUserOffline } = this.#hooks
+    const hook = kind === 'group' ? present ? onOccupied : onVacated : present ? onUserOnline : onUserOffline
+    if (hook === undefined) return
+    void (async () => { await hook(name) })().catch((error: unknown) => {
+      this.#log.error({ err: error, [kind]: name }, 'a hook for those who come and go failed')
+    })
+  }
+}

@@ -1,0 +1,95 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler } from 'fastify'
+import fp from 'fastify-plugin'
+import { createHash, randomBytes } from 'node:crypto'
+import { WebsocketGroupsError } from '../errors.ts'
+import { aFunction, checkOptions, integer, invalid, type Rule } from '../options/rules.ts'
+import type {} from '../route-types.ts'
+import { css, html, js } from './dashboard/page.ts'
+import { Reporter } from './dashboard/reporter.ts'
+
+export interface GroupsDashboardOptions {
+  /** An async hook that throws, or answers, unless the request may see the dashboard. It runs for the page and for its socket. */
+  readonly auth: preHandlerAsyncHookHandler
+  /**
+   * The same on all instances, and known to nobody else: at least 16 characters. With it the page shows all instances; left out, only the
+   * one that serves it.
+   */
+  readonly key?: string | undefined
+  /** Milliseconds between reports, while somebody looks. @default 2_000 */
+  readonly everyMs?: number | undefined
+}
+
+const rules = {
+  auth: aFunction,
+  key: { allowed: 'a string of at least 16 characters', accepts: value => typeof value === 'string' && value.length >= 16, secret: 'all' },
+  everyMs: integer(100, 10_000, 'ms')
+} as const satisfies Record<keyof GroupsDashboardOptions, Rule>
+
+const headers = {
+  'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; " +
+    "frame-ancestors 'none'",
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+  'cache-control': 'no-store'
+}
+
+async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOptions): Promise<void> {
+  checkOptions(options, rules, 'groupsDashboard.', ['prefix', 'logLevel', 'logSerializers'])
+  const { auth, key = randomBytes(16).toString('hex'), everyMs = 2_000 } = options
+  if (typeof auth !== 'function') throw invalid('groupsDashboard needs `auth`: a hook that refuses who may not see it')
+  const { registry } = app
+  // Whoever joins it sees the reports: a client that may name its groups must not be able to guess the name.
+  const group = `dashboard-${createHash('sha256').update(`fastify-websocket-groups dashboard ${key}`).digest('hex')}`
+  const reporter = new Reporter(registry, group)
+  const preHandler = [sameOrigin, auth]
+
+  app.get('/', { preHandler }, async (request, reply) => {
+    // The page asks for its files beside it.
+    const [path = '', query] = request.url.split('?')
+    if (!path.endsWith('/')) return await reply.redirect(`${path.split('/').at(-1) ?? ''}/${query === undefined ? '' : `?${query}`}`)
+    return await reply.headers(headers).type('text/html; charset=utf-8').send(html)
+  })
+  app.get('/dashboard.css', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/css; charset=utf-8').send(css))
+  app.get('/dashboard.js', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js))
+  app.get('/live', { websocket: true, preHandler }, app.wsHandler({
+    async onConnect (connection) {
+      await registry.join(connection, group)
+      connection.send(reporter.latest(everyMs))
+    },
+    onMessage () {}
+  }))
+
+  let timer: NodeJS.Timeout | undefined
+  let asking = false
+  const tick = async (): Promise<void> => {
+    if (asking) return
+    asking = true
+    try {
+      if (await registry.groupCount(group) > 0) await registry.broadcastToGroup(group, reporter.report(), { volatile: true })
+    } catch (error) {
+      app.log.debug({ err: error }, 'the dashboard was not told')
+    } finally {
+      asking = false
+    }
+  }
+  app.addHook('onReady', async () => {
+    reporter.start()
+    timer = setInterval(() => { void tick() }, everyMs).unref()
+  })
+  app.addHook('onClose', async () => {
+    clearInterval(timer)
+    reporter.stop()
+  })
+}
+
+/** Browsers send credentials of the page's host along with what other pages ask: those are refused. */
+async function sameOrigin (request: FastifyRequest, _reply: FastifyReply): Promise<void> {
+  const { origin } = request.headers
+  if (origin === undefined || (URL.canParse(origin) && new URL(origin).host === request.host)) return
+  throw new WebsocketGroupsError('WSG_FORBIDDEN', 'another origin')
+}
+
+/** Adds a page to look at: instances, rates, latencies, busiest groups, recent gaps and limits. */
+export default fp(groupsDashboard, {
+  fastify: '5.x', name: 'fastify-websocket-groups-dashboard', dependencies: ['fastify-websocket-groups'], encapsulate: true
+})

@@ -1,0 +1,100 @@
+import t, { type Test } from 'tap'
+import { memoryCluster, type WebsocketGroupsOptions } from '../../plugin.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
+import { until } from '../helpers/until.ts'
+import { openFramed } from './framed/framed-client.ts'
+import { serve, type Served } from '../helpers/service.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+/** An instance whose hooks write down what they were called for. */
+async function start (t: Test, told: string[], options: WebsocketGroupsOptions): Promise<Served> {
+  const note = (what: string) => (name: string): void => { told.push(`${what} ${name}`) }
+  return await serve(t, {
+    onOccupied: note('occupied'), onVacated: note('vacated'), onUserOnline: note('online'), onUserOffline: note('offline'), ...options
+  }, app => app.wsRoom('/:room', { auth: { required: false } }))
+}
+
+function onBoth (name: string, run: (t: Test, told: string[], a: Served, b: Served) => Promise<void>): void {
+  t.test(`${name} (memory)`, async t => {
+    const [told, cluster]: [string[], ReturnType<typeof memoryCluster>] = [[], memoryCluster()]
+    await run(t, told, await start(t, told, { backplane: cluster.backplane() }), await start(t, told, { backplane: cluster.backplane() }))
+  })
+  t.test(`${name} (redis)`, async t => {
+    const told: string[] = []
+    const options = { redis: redis.url, keyPrefix: `${process.hrtime.bigint()}:` }
+    await run(t, told, await start(t, told, options), await start(t, told, options))
+  })
+}
+
+onBoth('the first and the last of a group, and of a user, are told once in the cluster', async (t, told, a, b) => {
+  const members = await Promise.all([a, b, a, b].map(async ({ url }) => {
+    const client = await openFramed(t, `${url}/lobby`, { token: 'ann' })
+    await client.nextOf('joined')
+    return client
+  }))
+  await until(() => told.length >= 2)
+  t.strictSame(told.splice(0).sort(), ['occupied lobby', 'online ann'])
+  const nobody = await openFramed(t, `${a.url}/lobby`)
+  await nobody.nextOf('joined')
+  for (const member of members) await member.raw.close(1000)
+  await until(() => told.length >= 1)
+  t.strictSame(told.splice(0), ['offline ann'], 'somebody is still in the group')
+  await nobody.raw.close(1000)
+  await until(() => told.length >= 1)
+  t.strictSame(told.splice(0), ['vacated lobby'])
+  const back = await openFramed(t, `${b.url}/lobby`, { token: 'ann' })
+  await back.nextOf('joined')
+  await until(() => told.length >= 2)
+  t.strictSame(told.splice(0).sort(), ['occupied lobby', 'online ann'])
+  await b.app.close()
+  t.strictSame(told.splice(0).sort(), ['offline ann', 'vacated lobby'], 'a shutdown is an end as any other')
+})
+
+t.test('of an instance that dies, one of those that live tells', async t => {
+  const told: string[] = []
+  const proxy = await startProxy(t, redis.port)
+  const options = { leaseMs: 1_000, keyPrefix: 'died:' }
+  for (let n = 0; n < 2; n++) await start(t, told, { ...options, redis: redis.url })
+  const heard: string[] = []
+  const dying = await start(t, heard, { ...options, redis: proxy.url })
+  const ann = await openFramed(t, `${dying.url}/lobby`, { token: 'ann' })
+  await ann.nextOf('joined')
+  await until(() => heard.length + told.length >= 2)
+  await proxy.refuse(true)
+  proxy.cut()
+  await until(() => told.filter(line => /vacated|offline/.test(line)).length >= 2)
+  t.strictSame(told.filter(line => /vacated|offline/.test(line)).sort(), ['offline ann', 'vacated lobby'])
+})
+
+t.test('what happened while Redis was out is told when it is back', async t => {
+  const told: string[] = []
+  const proxy = await startProxy(t, redis.port)
+  const a = await start(t, told, { redis: proxy.url, keyPrefix: 'back:' })
+  const ann = await openFramed(t, `${a.url}/lobby`, { token: 'ann' })
+  await ann.nextOf('joined')
+  await until(() => told.length >= 2)
+  told.splice(0)
+  await proxy.refuse(true)
+  proxy.cut()
+  await until(() => a.app.registry.health().status === 'down')
+  const bob = await openFramed(t, `${a.url}/other`, { token: 'bob' })
+  await bob.nextOf('joined')
+  await ann.raw.close(1000)
+  t.strictSame(told, [])
+  await proxy.refuse(false)
+  await until(() => told.length >= 4)
+  t.strictSame(told.sort(), ['occupied other', 'offline ann', 'online bob', 'vacated lobby'])
+})
+
+t.test('a hook that throws is a line in the log, and the option is checked', async t => {
+  const told: string[] = []
+  const { url } = await start(t, told, { onOccupied: async () => { throw new Error('no') } })
+  const ann = await openFramed(t, `${url}/lobby`, { token: 'ann' })
+  await ann.nextOf('joined')
+  await until(() => told.includes('online ann'))
+  await t.rejects(start(t, told, { onVacated: 'yes' as never }), { code: 'WSG_OPTION_INVALID' })
+})

@@ -1,0 +1,18 @@
+import t from 'tap'
+import { Roster } from '../../../lib/presence/roster.ts'
+
+const at = 1_790_000_000_000
+
+function connection (id: string, session: string, more: object = {}): Parameters<Roster['add']>[0] {
+  return { connectionId: id, instanceId: 'i', userId: 'ann', session, joinedAt: at, ...more } as Parameters<Roster['add']>[0]
+}
+
+t.test('what was set counts for newer than what another connection showed when it joined in the same millisecond', async t => {
+  for (const order of [['one', 'two'], ['two', 'one']]) {
+    const roster = new Roster()
+    for (const id of order) roster.add(connection(id, `session ${id}`, { info: 'joined' }))
+    const changed = roster.update(connection('one', 'session one', { info: 'set', infoAt: at }))
+    t.match(changed, { event: 'update', member: { info: 'set', connections: 2 } }, order.join())
+    t.equal(roster.add(connection('one', 'session one', { info: 'joined' })), undefined, 'an older list changes nothing')
+  }
+})
