@@ -11,7 +11,7 @@ import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
 import { guardSockets } from './lib/http/shutdown.ts'
 import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
-import { makeWsHandler } from './lib/http/ws-handler.ts'
+import { checkRoute, makeWsHandler } from './lib/http/ws-handler.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
 import { fitBootTimeout } from './lib/options/boot-timeout.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
@@ -44,7 +44,10 @@ export function createPublisher (options: PublisherOptions): Publisher {
 }
 
 async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOptions): Promise<void> {
-  if (app.hasDecorator('registry') || servers.has(app.server)) {
+  if (app.hasDecorator('registry') && !servers.has(app.server)) {
+    throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'the application has a decorator `registry` of its own: give that another name')
+  }
+  if (servers.has(app.server)) {
     throw new WebsocketGroupsError('WSG_ALREADY_REGISTERED', 'register it once, in the scope that encloses all its routes')
   }
   const options = fitBootTimeout(resolveOptions(raw), raw.bootTimeoutMs, app.initialConfig.pluginTimeout)
@@ -56,6 +59,8 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   const sockets = guardSockets(app, options.closeGraceMs)
   // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
   app.addHook('preClose', async () => await sockets.shutDown(async () => await instance.drain()))
+  // Before the hook of @fastify/websocket, which wraps each handler.
+  app.addHook('onRoute', checkRoute)
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }
@@ -70,7 +75,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
 
   app.decorate('wsAuth', sockets.refusable(makeWsAuth(options)))
   app.decorate('wsHandler', makeWsHandler(instance, options))
-  app.decorate('wsRoom', makeWsRoom(app, instance, options))
+  app.decorate('wsRoom', makeWsRoom(instance, options))
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)
 }
 

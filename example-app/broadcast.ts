@@ -1,12 +1,17 @@
 import type { FastifyInstance } from 'fastify'
 import type { BroadcastOptions, BroadcastResult } from 'fastify-websocket-groups'
 
-/** Sends a line to everyone in the room, on every instance, and logs how many of them this instance has. */
+/** Sends a line to everyone in the room, on every instance, and logs how many of them this instance serves, and how many others do. */
 export async function broadcast (
   app: FastifyInstance, group: string, text: string, options: BroadcastOptions = {}
 ): Promise<BroadcastResult> {
+  // Without Redis the count is the last one that is known; without any, the line says so.
+  const totalInGroup = await app.registry.groupCount(group).catch(() => undefined)
+  app.log.info({ group, totalInGroup }, 'broadcasting')
   const result = await app.registry.broadcastToGroup(group, text, options)
-  app.log.info({ group, localRecipients: result.localRecipients, instances: result.instances, scope: result.scope }, 'broadcast')
+  const { localRecipients: localSent, instances, scope } = result
+  const remotePending = totalInGroup === undefined ? undefined : Math.max(totalInGroup - localSent, 0)
+  app.log.info({ group, localSent, remotePending, instances, scope }, 'broadcast')
   return result
 }
 

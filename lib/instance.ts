@@ -50,6 +50,8 @@ export class Instance {
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
   #drained: Promise<void> | undefined
+  #started = false
+  #closed = false
   #drainedSlowly: Promise<void> | undefined
   /** Ends the slow drain: the application closes. */
   readonly #closing = new AbortController()
@@ -63,7 +65,9 @@ export class Instance {
     this.metrics = parts.metrics
     this.gate = parts.gate
     this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
-    this.registry = new GroupRegistry({ ...parts, reports: this.#reports, drain: this.#drainSlowly.bind(this) })
+    this.registry = new GroupRegistry({
+      ...parts, reports: this.#reports, phase: () => this.#registryPhase, drain: this.#drainSlowly.bind(this)
+    })
     this.#gapReport = new GapReport(parts.log)
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
@@ -93,19 +97,17 @@ export class Instance {
     const { instanceId } = this.#parts
     try {
       await this.#backplane.start(this.#asLocalInstance())
-      if (this.#backplane.state === 'down' && this.#options.outage.boot === 'fail') {
-        const problems = this.#backplane.problems.join('; ')
-        throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${problems}`)
-      }
+      // Both stay wanted when the backplane is out now.
+      const wanted = [{ kind: 'instance', name: instanceId }, { kind: 'all', name: '' }] as const
+      const subscribed = await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
+      if (this.#options.outage.boot === 'fail') this.#assertUp(subscribed)
     } catch (error) {
       await this.#backplane.close()
       // An app that is closed while it boots has not failed: `app.close()` must not reject.
       if (this.#phase === 'closing') return
       throw error
     }
-    // Both stay wanted when the backplane is out now.
-    const wanted = [{ kind: 'instance', name: instanceId }, { kind: 'all', name: '' }] as const
-    await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
+    this.#started = true
     await this.#parts.blocks.load()
     if (this.#phase === 'closing') return
     this.#heartbeat.start()
@@ -184,10 +186,26 @@ export class Instance {
     this.#heartbeat.stop()
     this.#expiry.stop()
     this.#gapReport.flush()
+    this.#closed = true
     this.#parts.commands.close()
     this.#parts.presence.close()
     await this.#parts.occupancy.close()
     await this.#backplane.close()
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE: not all works that has to work later */
+  #assertUp (subscribed: ReadonlyArray<PromiseSettledResult<void>>): void {
+    const { state, problems } = this.#backplane
+    const refusals = subscribed.flatMap(result => result.status === 'rejected' ? [(result.reason as Error).message] : [])
+    if (state === 'up' && refusals.length === 0) return
+    const why = [...problems, ...refusals].join('; ')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${why}`)
+  }
+
+  /** While it drains, callbacks of the application may still call. */
+  get #registryPhase (): 'booting' | 'open' | 'closed' {
+    if (this.#closed) return 'closed'
+    return this.#started ? 'open' : 'booting'
   }
 
   #asLocalInstance (): LocalInstance {

@@ -1,6 +1,7 @@
+import type { Json } from './json.ts'
 import type { Description, Health, Stats } from './health-types.ts'
 import type { MetricsSnapshot } from './metrics/types.ts'
-import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList } from './connection-types.ts'
+import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList, Register } from './connection-types.ts'
 import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from './protocol/logs.ts'
 
 export interface BroadcastOptions {
@@ -10,6 +11,10 @@ export interface BroadcastOptions {
    * behind its id.
    */
   readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string> | undefined
+  /**
+   * `true`: only connections of this instance get the message. It goes through no log and no backplane.
+   */
+  readonly local?: boolean | undefined
   /** Who sent the message, for those who read the history: a connection, or what a worker knows of the sender. */
   readonly from?: AnyConnection | Sender | undefined
   /**
@@ -66,8 +71,45 @@ export interface BlockOptions {
   readonly forMs: number
 }
 
+/** All connections of a user. */
+export interface UserTarget { readonly userId: string }
+
+export interface LeaveOptions {
+  /** What a client of the framed protocol is told: at most 123 bytes. */
+  readonly reason?: string | undefined
+}
+
+/**
+ * What instances say to each other by `registry.instances`: `events` of `Register`, by name. Without it, anything.
+ */
+export type InstanceEvents = Register extends { events: infer Registered extends object } ? Registered : Record<string, Json>
+
+export interface AskOptions {
+  /** How long instances may take. @default joinTimeoutMs + operationTimeoutMs */
+  readonly timeoutMs?: number | undefined
+}
+
+export interface Asked {
+  /** What the handlers of the instances returned, as JSON. */
+  readonly replies: readonly unknown[]
+  /** How many instances did not answer in time, have no handler, or whose handler failed. */
+  readonly missing: number
+}
+
+/** Messages between the instances of an application, this one included. Payloads are JSON of at most 1 MiB. */
+export interface Instances {
+  /** Handles what instances say under this name. Returns a function that removes the handler again. */
+  on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): () => void
+  /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void>
+  /** Asks all instances, and resolves with those answers that came in time. @throws as `emit` */
+  ask<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name], options?: AskOptions): Promise<Asked>
+}
+
 /** Groups across all instances; decorated as `app.registry`. */
 export interface Registry {
+  /** What the instances say to each other. */
+  readonly instances: Instances
   /** Drawn at boot. The id of every connection of this instance starts with it. */
   readonly instanceId: string
 
@@ -79,12 +121,16 @@ export interface Registry {
    * WSG_POSITION_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
-  /** Takes the connection out of the group. Resolves with whether it was a member. */
-  leave (connection: AnyConnection | string, group: string): Promise<boolean>
+  /** The same for all connections of a user, wherever they are. Resolves with how many are in the group then. */
+  join (user: UserTarget, group: string, options?: JoinOptions): Promise<number>
+  /** Takes the connection out of the group. Resolves with whether it was a member. A framed client is told the reason. */
+  leave (connection: AnyConnection | string, group: string, options?: LeaveOptions): Promise<boolean>
+  /** The same for all connections of a user, wherever they are. Resolves with how many were in the group. */
+  leave (user: UserTarget, group: string, options?: LeaveOptions): Promise<number>
   /** Takes the connection out of all its groups. Resolves with how many it left. */
   leaveAll (connection: AnyConnection | string): Promise<number>
-  /** The groups that the connection is in. @throws {WebsocketGroupsError} WSG_CONNECTION_GONE */
-  groups (connection: AnyConnection | string): Promise<readonly string[]>
+  /** The groups that the connection, or any connection of the user, is in. @throws {WebsocketGroupsError} WSG_CONNECTION_GONE */
+  groups (connection: AnyConnection | string | UserTarget): Promise<readonly string[]>
 
   /**
    * Sends to every member of the group, on every instance, in the same order for all. To several groups, each connection gets the message
@@ -93,6 +139,11 @@ export interface Registry {
    * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (it may have been sent), WSG_QUEUE_FULL
    */
   broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
+  /**
+   * As `broadcastToGroup`, of a value as JSON, in a text frame.
+   * @throws {WebsocketGroupsError} WSG_DATA_INVALID when JSON cannot express it
+   */
+  broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to every connection of every instance. */
   broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to every connection of a user, on every instance. @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */

@@ -1,3 +1,6 @@
+import { assertClose } from './connection/close.ts'
+import { toJson } from './connection/outbound/message.ts'
+import { WebsocketGroupsError } from './errors.ts'
 import type { Broadcaster } from './delivery/broadcaster.ts'
 import { assertBlockMs } from './groups/blocklist.ts'
 import type { GroupHistory } from './groups/history.ts'
@@ -7,7 +10,8 @@ import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
   AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, Health, History,
-  HistoryOptions, JoinOptions, JoinResult, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Registry, Stats
+  HistoryOptions, Instances, JoinOptions, JoinResult, LeaveOptions, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions,
+  Registry, Stats, UserTarget
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -18,8 +22,15 @@ export interface RegistryParts {
   readonly reads: GroupReads
   readonly history: GroupHistory
   readonly commands: ConnectionCommands
+  /** Where the application is: what reads or changes something beyond this instance works in between only. */
+  readonly phase: () => 'booting' | 'open' | 'closed'
   readonly reports: Pick<Registry, 'health' | 'stats' | 'metrics' | 'describe'>
   readonly drain: (overMs: number) => Promise<void>
+}
+
+/** A connection has an id, too. */
+function isUser (who: unknown): who is UserTarget {
+  return typeof who === 'object' && who !== null && !('id' in who) && 'userId' in who
 }
 
 /** What applications get as `app.registry`: the public methods and nothing else. */
@@ -34,51 +45,67 @@ export class GroupRegistry implements Registry {
     return this.#parts.instanceId
   }
 
-  async join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult> {
-    return await this.#parts.commands.join(connection, group, options)
+  get instances (): Instances {
+    return this.#parts.commands.instances
   }
 
-  async leave (connection: AnyConnection | string, group: string): Promise<boolean> {
-    return await this.#parts.commands.leave(connection, group)
+  join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
+  join (user: UserTarget, group: string, options?: JoinOptions): Promise<number>
+  async join (who: AnyConnection | string | UserTarget, group: string, options?: JoinOptions): Promise<JoinResult | number> {
+    if (isUser(who)) return await this.#open.commands.joinUser(who.userId, group, options)
+    return await this.#open.commands.join(who, group, options)
+  }
+
+  leave (connection: AnyConnection | string, group: string, options?: LeaveOptions): Promise<boolean>
+  leave (user: UserTarget, group: string, options?: LeaveOptions): Promise<number>
+  async leave (who: AnyConnection | string | UserTarget, group: string, { reason }: LeaveOptions = {}): Promise<boolean | number> {
+    if (reason !== undefined) assertClose(CloseCode.Normal, reason)
+    if (isUser(who)) return await this.#open.commands.leaveUser(who.userId, group, reason)
+    return await this.#open.commands.leave(who, group, reason)
   }
 
   async leaveAll (connection: AnyConnection | string): Promise<number> {
-    return await this.#parts.commands.leaveAll(connection)
+    return await this.#open.commands.leaveAll(connection)
   }
 
-  async groups (connection: AnyConnection | string): Promise<readonly string[]> {
-    return await this.#parts.commands.groups(connection)
+  async groups (who: AnyConnection | string | UserTarget): Promise<readonly string[]> {
+    if (isUser(who)) return await this.#open.commands.groupsOfUser(who.userId)
+    return await this.#open.commands.groups(who)
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#parts.broadcaster.toGroups(group, data, options)
+    return await this.#open.broadcaster.toGroups(group, data, options)
+  }
+
+  async broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.#open.broadcaster.toGroups(group, toJson(value), options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#parts.broadcaster.toAll(data, options)
+    return await this.#open.broadcaster.toAll(data, options)
   }
 
   async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#parts.broadcaster.toUser(userId, data, options)
+    return await this.#open.broadcaster.toUser(userId, data, options)
   }
 
   async sendTo (connectionId: string, data: Data): Promise<boolean> {
-    return await this.#parts.commands.send(connectionId, data)
+    return await this.#open.commands.send(connectionId, data)
   }
 
   async disconnect (target: AnyConnection | string | { readonly userId: string }, options: CloseOptions = {}): Promise<number> {
     const { code = CloseCode.Normal, reason = '' } = options
-    if (typeof target === 'object' && !('id' in target)) return await this.#parts.commands.disconnectUser(target.userId, code, reason)
-    return await this.#parts.commands.disconnect(target, code, reason)
+    if (typeof target === 'object' && !('id' in target)) return await this.#open.commands.disconnectUser(target.userId, code, reason)
+    return await this.#open.commands.disconnect(target, code, reason)
   }
 
   async block (target: BlockTarget, { forMs }: BlockOptions): Promise<number> {
     assertBlockMs(forMs)
-    return await this.#parts.commands.block(target, forMs)
+    return await this.#open.commands.block(target, forMs)
   }
 
   async unblock (target: BlockTarget): Promise<void> {
-    await this.#parts.commands.block(target, 0)
+    await this.#open.commands.block(target, 0)
   }
 
   get (connectionId: string): Connection | undefined {
@@ -98,19 +125,19 @@ export class GroupRegistry implements Registry {
   }
 
   async groupCount (group: string, options?: ReadOptions): Promise<number> {
-    return await this.#parts.reads.count(group, options)
+    return await this.#open.reads.count(group, options)
   }
 
   async presence (group: string, options?: ReadOptions & PageOptions): Promise<PresenceList> {
-    return await this.#parts.reads.presence(group, options)
+    return await this.#open.reads.presence(group, options)
   }
 
   async members (group: string, options?: ReadOptions): Promise<MemberList> {
-    return await this.#parts.reads.members(group, options)
+    return await this.#open.reads.members(group, options)
   }
 
   async history (group: string, options?: HistoryOptions): Promise<History> {
-    return await this.#parts.history.read(group, options)
+    return await this.#open.history.read(group, options)
   }
 
   describe (): Description {
@@ -131,5 +158,13 @@ export class GroupRegistry implements Registry {
 
   metrics (): MetricsSnapshot {
     return this.#parts.reports.metrics()
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE before the application is ready, WSG_CLOSED after it was closed */
+  get #open (): RegistryParts {
+    const phase = this.#parts.phase()
+    if (phase === 'closed') throw new WebsocketGroupsError('WSG_CLOSED')
+    if (phase === 'booting') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'wait for app.ready(): the plugin is not started')
+    return this.#parts
   }
 }

@@ -1,5 +1,5 @@
 import type { WebSocket } from '@fastify/websocket'
-import type { FastifyRequest, FastifySchema, preHandlerAsyncHookHandler } from 'fastify'
+import type { FastifyRequest, preHandlerAsyncHookHandler, RouteShorthandOptions } from 'fastify'
 import type { IncomingMessage } from 'node:http'
 import type { Connection, Identity, LossReason, Registry } from './types.ts'
 
@@ -87,8 +87,14 @@ export type RoomIdentity<Auth, Who> =
       : Auth extends true | object ? Who
         : Who | null
 
+/** What a room takes of the options of any Fastify route; `onError` is the room's own. */
+export interface RoomRouteOptions extends
+  Omit<RouteShorthandOptions, 'onError' | 'preHandler' | 'websocket' | 'wsHandler' | 'prefixTrailingSlash'> {
+  readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[] | undefined
+}
+
 /** A ready-made room: its connections join a group, and each message goes to everyone in it. Each callback replaces one step. */
-export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> {
+export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> extends RoomRouteOptions {
   /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
   readonly auth?: Auth & (boolean | WsAuthOptions<Who>) | undefined
   /**
@@ -96,8 +102,6 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
    * the same group, and the `authorize` of neither would protect it. @default the path's parameter `room`, or its only parameter
    */
   readonly group?: ((params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string>) | undefined
-  readonly schema?: FastifySchema | undefined
-  readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[] | undefined
   /** Runs after the connection joined. */
   readonly onJoin?: ((
     connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>

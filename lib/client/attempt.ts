@@ -143,7 +143,7 @@ export class ConnectionAttempt {
 
   /** The route is one of another kind. */
   #unsupported (): void {
-    this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `the route does not speak ${framedProtocol}`))
+    this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `no ${framedProtocol}`))
   }
 
   #welcome (frame: WelcomeFrame): void {

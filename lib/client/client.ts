@@ -37,7 +37,7 @@ export class Client extends Emitter<ClientEvents> {
     const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws').replace(/#.*/, ''))
     if (!urls[0] || !WebSocket) throw new TypeError('no address, or no option WebSocket')
     const foreign = urls.find(url => !/^wss?:/.test(url))
-    if (foreign) throw new TypeError(`not ws: or wss: ${foreign}`)
+    if (foreign) throw new TypeError(`no ws: ${foreign}`)
     this.#storage = options.storage
     this.#keep = options.keep
     this.#storageKey = `wsg:${urls[0]}`
@@ -126,8 +126,8 @@ export class Client extends Emitter<ClientEvents> {
     return this.#positions.all()
   }
 
-  /** The members of the group, where the route has presence on. */
-  members (group: string): Member[] {
+  /** The members of the group, where the route has presence on: the same array as long as nothing changes. */
+  members (group: string): readonly Member[] {
     return this.#dispatcher.roster.members(group)
   }
 
@@ -175,8 +175,8 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   /**
-   * Leaves the group. A group that the route joined is joined again after a break. Rejects with `WSG_FORBIDDEN` where the route does not
-   * allow it.
+   * Leaves the group, when it was called as often as `join`. A group that the route joined is joined again after a break. Rejects with
+   * `WSG_FORBIDDEN` where the route does not allow it.
    */
   leave (group: string): Promise<void> {
     return this.#joins.leave(group, this.state === 'open')

@@ -109,7 +109,7 @@ export class Connector {
   comeBack (afterMs: number): void {
     if (afterMs >= 0 && afterMs <= maxTimerMs) this.#afterMs = afterMs
     // Whoever says so is no server of this protocol, and would be asked without a pause, or never again.
-    else this.#attempt?.drop(CloseCode.BadFrame, `no time to come back after: ${afterMs}`)
+    else this.#attempt?.drop(CloseCode.BadFrame, `afterMs ${afterMs}`)
   }
 
   close (code: number, reason: string): void {

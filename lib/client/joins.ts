@@ -8,6 +8,8 @@ interface Wanted {
   /** The position that the caller gave. It survives the leave of an earlier membership. */
   readonly since: string | undefined
   readonly history: number | undefined
+  /** How many parts of the page want the group. */
+  times: number
   promise?: Promise<void>
   /** The promise is settled: later answers are to joins that follow a break. */
   settled?: boolean
@@ -43,9 +45,12 @@ export class Joins {
   join (group: string, open: boolean, since?: string, history?: number): Promise<void> {
     // During a leave it would count as a position of the membership that ends.
     if (since && !this.#leaving.has(group)) this.#positions.set(group, since)
-    const known = this.#wanted.get(group)?.promise
-    if (known) return known
-    const wanted = { since, history } as Wanted
+    const known = this.#wanted.get(group)
+    if (known?.promise) {
+      known.times++
+      return known.promise
+    }
+    const wanted = { since, history, times: 1 } as Wanted
     this.#wanted.set(group, wanted)
     wanted.promise = quiet(new Promise((resolve, reject) => {
       wanted.settle = error => error ? reject(error) : resolve()
@@ -55,6 +60,8 @@ export class Joins {
   }
 
   leave (group: string, open: boolean): Promise<void> {
+    const wanted = this.#wanted.get(group)
+    if (wanted && --wanted.times > 0) return Promise.resolve()
     this.forget(group)
     return quiet(new Promise((resolve, reject) => {
       const left = (error?: ClientError): void => {

@@ -3,17 +3,23 @@ import type { Member, PresenceChange } from './types.ts'
 /** The members of each group, as the server tells them: one for each user, or for each session that belongs to none. */
 export class Roster {
   readonly #groups = new Map<string, Map<string, Member>>()
+  /** The lists that were given out, until they change. */
+  readonly #lists = new Map<string, readonly Member[]>()
 
-  members (group: string): Member[] {
-    return [...this.#groups.get(group)?.values() ?? []]
+  members (group: string): readonly Member[] {
+    const list = this.#lists.get(group) ?? [...this.#groups.get(group)?.values() ?? []]
+    this.#lists.set(group, list)
+    return list
   }
 
   replace (group: string, members: readonly Member[]): void {
+    this.#lists.delete(group)
     this.#groups.set(group, new Map(members.map(member => [keyOf(member), member])))
   }
 
   /** Returns whether the change is news: not when only the number of connections is another one, nor for who is there already. */
   change ({ group, event, member }: PresenceChange): boolean {
+    this.#lists.delete(group)
     const members = this.#groups.get(group) ?? new Map<string, Member>()
     this.#groups.set(group, members)
     const key = keyOf(member)
@@ -27,6 +33,7 @@ export class Roster {
   }
 
   delete (group: string): void {
+    this.#lists.delete(group)
     this.#groups.delete(group)
   }
 }

@@ -37,10 +37,10 @@ export class Token {
       const given = typeof this.#source === 'function' ? await this.#source() : this.#source
       const { token, expiresAt = 0 }: Partial<ExpiringToken> = typeof given === 'string' ? { token: given } : given ?? {}
       this.#expiresAt = expiresAt
-      if (token && !/^[\w!#$%&'*+.^`|~-]+$/.test(token)) throw new TypeError('a token holds letters, digits and !#$%&\'*+-.^_`|~')
+      if (token && !/^[\w!#$%&'*+.^`|~-]+$/.test(token)) throw new TypeError('no token')
       return token
     } catch (cause) {
-      throw new ClientError('TOKEN_FAILED', `no token: ${cause as string}`, { cause })
+      throw new ClientError('TOKEN_FAILED', `${cause as string}`, { cause })
     }
   }
 

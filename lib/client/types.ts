@@ -82,7 +82,7 @@ export interface ClientEvents {
   /** How many members a group has, where the route has `presence: 'count'`. */
   count: { readonly group: string, readonly count: number }
   joined: Joined
-  left: { readonly group: string }
+  left: { readonly group: string, readonly reason?: string | undefined }
   gap: Gap
   state: StateChange
   /** Something failed, and the client goes on. */

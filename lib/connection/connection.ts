@@ -2,7 +2,6 @@ import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { ServerFrame } from '../protocol/frames.ts'
-import { WebsocketGroupsError } from '../errors.ts'
 import { FramedSession, type FramedConnection } from './framed-session.ts'
 import { encodeMessage, type ResumePoint } from './frame-codec.ts'
 import { Ending } from './ending.ts'
@@ -12,7 +11,7 @@ import type { ConnectionInit } from './init.ts'
 import { listen, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
-import { assertData } from './outbound/message.ts'
+import { assertData, toJson } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
 import type { Connection, Data, Identity, LossReason } from '../types.ts'
 import { Pulse } from './pulse.ts'
@@ -134,9 +133,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   sendJson (value: unknown): boolean {
-    const text = JSON.stringify(value) as string | undefined
-    if (text !== undefined) return this.send(text)
-    throw new WebsocketGroupsError('WSG_DATA_INVALID', `JSON has no ${typeof value}`)
+    return this.send(toJson(value))
   }
 
   /** Tells a client of the framed protocol; others are told nothing. */

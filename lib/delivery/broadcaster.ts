@@ -37,6 +37,7 @@ export class Broadcaster {
 
   async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
+    if (options.local === true) return this.#locally(targets, data, options)
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
     const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
@@ -49,6 +50,7 @@ export class Broadcaster {
   }
 
   async toAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    if (options?.local === true) return this.#locally(everyone, data, options)
     return await this.#broadcast(everyone, data, options)
   }
 
@@ -69,6 +71,14 @@ export class Broadcaster {
     } finally {
       this.#echoes.published(envelope)
     }
+  }
+
+  #locally (targets: readonly Target[], data: Data, options: BroadcastOptions): BroadcastResult {
+    const envelope = this.#envelopes.message(targets, data, options)
+    const audience = this.#audience(targets, envelope)
+    this.#metrics.messagesPublished++
+    this.#hub.deliverExcept(envelope, targets, [])
+    return { scope: 'local', ...audience, instances: 1 }
   }
 
   /** Whom the message is for here, counted before the message is on its way. */

@@ -79,9 +79,9 @@ export class Membership {
     return result
   }
 
-  async leave (connection: LocalConnection, group: string): Promise<boolean> {
+  async leave (connection: LocalConnection, group: string, reason?: string): Promise<boolean> {
     if (!this.#takeOut(connection, group)) return false
-    connection.announce({ type: 'left', group })
+    connection.announce({ type: 'left', group, reason })
     await this.#sync(group, connection.id)
     if (!this.#hub.has(group)) this.#occupancy.changed('group', group)
     await this.#presence.left(connection, group)

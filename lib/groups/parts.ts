@@ -74,7 +74,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
   const gate = new Gate(options, backplane, blocks, occupancy, metrics)
   const intake = new IntakeBudget(options.limits, metrics)
-  const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, blocks, metrics)
+  const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, blocks, metrics, log)
   const groups = { presence, membership, broadcaster, reads, history, commands, blocks, gate, occupancy, intake }
   return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, ...groups }
 }

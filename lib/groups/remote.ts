@@ -1,3 +1,4 @@
+import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Envelope } from '../backplane/backplane.ts'
 import { assertClose } from '../connection/close.ts'
 import type { LocalConnection } from '../connection/connection.ts'
@@ -12,12 +13,14 @@ import type { AnyConnection, BlockTarget, Data, JoinOptions, JoinResult } from '
 import { blockName, type Blocklist } from './blocklist.ts'
 import { Everywhere } from './everywhere.ts'
 import type { Membership } from './membership.ts'
-import { InstanceRpc, type Answers, type Command, type ConnectionCommand } from './rpc.ts'
+import { InstanceMessages } from './instances.ts'
+import { InstanceRpc, type Answers, type Command, type CommandHandler, type ConnectionCommand, type UserAct } from './rpc.ts'
 
 type Named = AnyConnection | string
 
 /** Acts on a connection wherever it is: on one of this instance at once, on any other by asking the instance that holds it. */
 export class ConnectionCommands {
+  readonly instances: InstanceMessages
   readonly #hub: Hub
   readonly #membership: Membership
   readonly #envelopes: EnvelopeFactory
@@ -28,13 +31,15 @@ export class ConnectionCommands {
 
   constructor (
     hub: Hub, membership: Membership, backplane: Backplane, envelopes: EnvelopeFactory, timeoutMs: number, blocks: Blocklist,
-    metrics: Metrics
+    metrics: Metrics, log: FastifyBaseLogger
   ) {
     this.#hub = hub
     this.#membership = membership
     this.#envelopes = envelopes
-    this.#rpc = new InstanceRpc(backplane, envelopes, async (command, data) => await this.#serve(command, data), timeoutMs, metrics)
+    const serve: CommandHandler = async (command, data, here) => await this.#serve(command, data, here)
+    this.#rpc = new InstanceRpc(backplane, envelopes, serve, timeoutMs, metrics)
     this.#everywhere = new Everywhere(backplane, this.#rpc, envelopes.origin)
+    this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log)
     this.#blocks = blocks
     this.#metrics = metrics
   }
@@ -46,11 +51,11 @@ export class ConnectionCommands {
     return await this.#ask(connection, { op: 'join', group, options })
   }
 
-  async leave (connection: Named, group: string): Promise<boolean> {
+  async leave (connection: Named, group: string, reason?: string): Promise<boolean> {
     assertGroupName(group)
     const here = this.#find(connection)
-    if (here !== undefined) return await this.#membership.leave(here, group)
-    return await this.#ask(connection, { op: 'leave', group }).catch(gone(false))
+    if (here !== undefined) return await this.#membership.leave(here, group, reason)
+    return await this.#ask(connection, { op: 'leave', group, reason }).catch(gone(false))
   }
 
   async leaveAll (connection: Named): Promise<number> {
@@ -77,6 +82,46 @@ export class ConnectionCommands {
     const here = this.#find(connection)
     if (here !== undefined) return closeOne(here, code, reason)
     return await this.#ask(connection, { op: 'disconnect', code, reason }).catch(gone(0))
+  }
+
+  /** Puts all connections of the user into the group. Resolves with how many are in it then. */
+  async joinUser (userId: string, group: string, options: JoinOptions = {}): Promise<number> {
+    assertGroupName(group)
+    return await this.#actOnUser(userId, { op: 'join', group, options })
+  }
+
+  /** Takes all connections of the user out of the group. Resolves with how many were in it. */
+  async leaveUser (userId: string, group: string, reason?: string): Promise<number> {
+    assertGroupName(group)
+    return await this.#actOnUser(userId, { op: 'leave', group, reason })
+  }
+
+  /** The groups that any of the user's connections is in. */
+  async groupsOfUser (userId: string): Promise<readonly string[]> {
+    const answers = await this.#askUser(userId, { op: 'groups' })
+    return [...new Set(answers.flatMap(groups => groups as readonly string[]))].sort()
+  }
+
+  async #actOnUser (userId: string, act: UserAct): Promise<number> {
+    const answers = await this.#askUser(userId, act)
+    return answers.reduce<number>((sum, count) => sum + Number(count), 0)
+  }
+
+  /** Asks all instances that have connections of the user; this one does it without asking. */
+  async #askUser (userId: string, act: UserAct): Promise<readonly unknown[]> {
+    const target = userTarget(userId)
+    const here = await this.#actHere(userId, act)
+    return [here, ...await this.#rpc.ask(target, { op: 'user', userId, act })]
+  }
+
+  async #actHere (userId: string, act: UserAct): Promise<Answers['user']> {
+    const connections = this.#hub.connectionsOf(userId)
+    if (act.op === 'groups') return [...new Set(connections.flatMap(({ groups }) => groups))]
+    const acted = await Promise.all(connections.map(async connection => {
+      if (act.op === 'leave') return await this.#membership.leave(connection, act.group, act.reason)
+      return await this.#membership.join(connection, act.group, act.options).then(() => true, gone(false))
+    }))
+    return acted.filter(Boolean).length
   }
 
   /** Closes those here in any case, also when the backplane cannot say whether those elsewhere are closed. */
@@ -107,7 +152,7 @@ export class ConnectionCommands {
 
   /** The connection if this instance holds it. By id in any case: an object may be of another instance in this process. */
   #find (connection: Named): LocalConnection | undefined {
-    return this.#hub.connections.get(typeof connection === 'string' ? connection : connection.id)
+    return this.#hub.connections.get(idOf(connection) ?? '')
   }
 
   /**
@@ -115,9 +160,11 @@ export class ConnectionCommands {
    * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE, and what `Everywhere.askOne` throws
    */
   async #ask<Asked extends ConnectionCommand> (connection: Named, command: Asked, data?: Data): Promise<Answers[Asked['op']]> {
-    const connectionId = typeof connection === 'string' ? connection : connection.id
-    const owner = ownerOf(connectionId)
-    if (owner === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', 'not a connection id')
+    const connectionId = idOf(connection)
+    const owner = connectionId === undefined ? undefined : ownerOf(connectionId)
+    if (connectionId === undefined || owner === undefined) {
+      throw new WebsocketGroupsError('WSG_CONNECTION_GONE', 'neither a connection nor the id of one')
+    }
     if (owner === this.#envelopes.origin) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
     const answer = await this.#everywhere.askOne(owner, { ...command, connectionId }, data)
     // The instance does not live, and its connections are gone with it.
@@ -127,7 +174,10 @@ export class ConnectionCommands {
   }
 
   /** Another instance asks. */
-  async #serve (command: Command, data: Data): Promise<Answers[Command['op']]> {
+  async #serve (command: Command, data: Data, here: boolean): Promise<Answers[Command['op']]> {
+    if (command.op === 'app') return await this.instances.receive(command.name, command.payload)
+    // Done before others were asked.
+    if (command.op === 'user') return here ? command.act.op === 'groups' ? [] : 0 : await this.#actHere(command.userId, command.act)
     if (command.op === 'disconnectUser') return this.#closeUser(command.userId, command.code, command.reason)
     if (command.op === 'block') return this.#blocks.apply(command.name, command.forMs)
     const connection = this.#find(command.connectionId)
@@ -135,7 +185,7 @@ export class ConnectionCommands {
     switch (command.op) {
       case 'send': return connection.send(data)
       case 'join': return await this.#membership.join(connection, command.group, command.options)
-      case 'leave': return await this.#membership.leave(connection, command.group)
+      case 'leave': return await this.#membership.leave(connection, command.group, command.reason)
       case 'leaveAll': return await this.#membership.leaveAll(connection)
       case 'groups': return groupsOf(connection)
       case 'disconnect': return closeOne(connection, command.code, command.reason)
@@ -146,6 +196,12 @@ export class ConnectionCommands {
   #closeUser (userId: string, code: number, reason: string): number {
     return this.#hub.connectionsOf(userId).reduce((closed, connection) => closed + closeOne(connection, code, reason), 0)
   }
+}
+
+/** `undefined` for what a caller without types may pass instead of a connection. */
+function idOf (connection: unknown): string | undefined {
+  const id: unknown = typeof connection === 'object' && connection !== null ? (connection as { id?: unknown }).id : connection
+  return typeof id === 'string' ? id : undefined
 }
 
 function groupsOf (connection: LocalConnection): readonly string[] {

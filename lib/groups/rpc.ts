@@ -8,7 +8,15 @@ import type { Data, JoinOptions, JoinResult } from '../types.ts'
 export type Command =
   | ConnectionCommand & { readonly connectionId: string }
   | { readonly op: 'disconnectUser', readonly userId: string, readonly code: number, readonly reason: string }
+  | { readonly op: 'user', readonly userId: string, readonly act: UserAct }
+  | { readonly op: 'app', readonly name: string, readonly payload: unknown, readonly ask: boolean }
   | { readonly op: 'block', readonly name: string, readonly forMs: number }
+
+/** What can be done to all connections of a user. */
+export type UserAct =
+  | { readonly op: 'join', readonly group: string, readonly options?: JoinOptions }
+  | { readonly op: 'leave', readonly group: string, readonly reason: string | undefined }
+  | { readonly op: 'groups' }
 
 /** What an instance answers, by command. */
 export interface Answers {
@@ -20,17 +28,22 @@ export interface Answers {
   readonly disconnect: number
   readonly disconnectUser: number
   readonly block: number
+  /** How many connections joined, or left; or the groups that they are in. */
+  readonly user: number | readonly string[]
+  readonly app: { readonly answer?: unknown, readonly failed?: string }
 }
 
 /** What can be done to one connection. */
 export type ConnectionCommand =
   | { readonly op: 'send' | 'leaveAll' | 'groups' }
   | { readonly op: 'join', readonly group: string, readonly options?: JoinOptions }
-  | { readonly op: 'leave', readonly group: string }
+  | { readonly op: 'leave', readonly group: string, readonly reason?: string | undefined }
   | { readonly op: 'disconnect', readonly code: number, readonly reason: string }
 
 /** Resolves with what JSON keeps. */
-export type CommandHandler = (command: Command, data: Data) => Promise<unknown>
+export type CommandHandler = (command: Command, data: Data, here: boolean) => Promise<unknown>
+
+export interface PartialAnswers { readonly answers: readonly unknown[], readonly missing: number }
 
 /** What came back until all had answered, or the time was over. */
 export interface Collected {
@@ -44,6 +57,8 @@ interface Pending {
   readonly answers: Map<string, unknown>
   /** How many instances took the request; unknown until the publish is acknowledged. */
   expected: number
+  /** How many failed, where that does not fail the request. */
+  lost: number
   settle (error?: unknown): void
 }
 
@@ -102,12 +117,49 @@ export class InstanceRpc {
         end()
         resolve({ answers, complete: false })
       }, ms)
-      const pending: Pending = { answers, expected: Infinity, settle }
+      const pending: Pending = { answers, expected: Infinity, lost: 0, settle }
       this.#pending.set(id, pending)
       this.#backplane.publish([target], envelope).then(receivers => {
         pending.expected = receivers ?? 1
         if (answers.size >= pending.expected) settle()
       }, settle)
+    })
+  }
+
+  /** Asks for no answer. @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE */
+  async tell (target: Target, command: Command): Promise<void> {
+    await this.#backplane.publish([target], this.#envelopes.command('request', target, JSON.stringify({ id: 0, ...command })))
+  }
+
+  /** As `ask`, but instances that do not answer in time are counted as missing, and nothing is rejected for them. */
+  async askAll (target: Target, command: Command, timeoutMs: number): Promise<PartialAnswers> {
+    const id = ++this.#lastId
+    const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }))
+    return await new Promise((resolve, reject) => {
+      const answers = new Map<string, unknown>()
+      const end = (): void => {
+        clearTimeout(timer)
+        this.#pending.delete(id)
+        // Nobody knows how many were asked before the backplane says so.
+        const missing = Number.isFinite(pending.expected) ? Math.max(pending.expected - answers.size, 0) : 1
+        resolve({ answers: [...answers.values()], missing })
+      }
+      const timer = setTimeout(end, timeoutMs)
+      const settle = (error?: unknown): void => {
+        // One instance failed: the others may answer yet.
+        if (error !== undefined) pending.lost++
+        if (answers.size + pending.lost >= pending.expected || hasCode(error, 'WSG_CLOSED')) end()
+      }
+      const pending: Pending = { answers, expected: Infinity, lost: 0, settle }
+      this.#pending.set(id, pending)
+      this.#backplane.publish([target], envelope).then(receivers => {
+        pending.expected = receivers ?? 1
+        if (answers.size + pending.lost >= pending.expected) end()
+      }, (error: unknown) => {
+        clearTimeout(timer)
+        this.#pending.delete(id)
+        reject(error)
+      })
     })
   }
 
@@ -130,16 +182,18 @@ export class InstanceRpc {
     if (pending === undefined) return
     if (error !== undefined) return pending.settle(deserializeError(error))
     pending.answers.set(origin, answer ?? null)
-    if (pending.answers.size >= pending.expected) pending.settle()
+    if (pending.answers.size + pending.lost >= pending.expected) pending.settle()
   }
 
   async #serve ({ id, ...command }: Message, { origin, payload, binary }: Envelope): Promise<void> {
     let reply: Reply
     try {
-      reply = { id, answer: await this.#handle(command as unknown as Command, binary ? payload : payload.toString()) }
+      const data = binary ? payload : payload.toString()
+      reply = { id, answer: await this.#handle(command as unknown as Command, data, origin === this.#envelopes.origin) }
     } catch (error) {
       reply = { id, error: serializeError(error) }
     }
+    if ('ask' in command && command.ask === false) return
     if (origin === this.#envelopes.origin) return this.#settle(reply, origin)
     const target: Target = { kind: 'instance', name: origin }
     const envelope = this.#envelopes.command('reply', target, JSON.stringify(reply))

@@ -1,11 +1,11 @@
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
 import type { FramedInit } from '../connection/framed-session.ts'
 import { RequestLimits } from '../connection/request-rates.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aFunction, aPresence, checkOptions, invalid, type Rule } from '../options/rules.ts'
+import { aFunction, aPresence, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
@@ -25,6 +25,18 @@ const callbackRules = {
   mayRead: aFunction,
   presence: aPresence
 } as const satisfies Record<keyof ConnectionCallbacks, Rule>
+
+const handlers = new WeakSet<object>()
+
+/** The hook for `onRoute` that tells of a handler for sockets on a route for requests. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+export function checkRoute ({ url, handler, ...route }: RouteOptions): void {
+  if (!handlers.has(handler) || (route as { websocket?: unknown }).websocket === true) return
+  throw forgotten(url)
+}
+
+function forgotten (url: string): Error {
+  return invalid(`the route ${show(url)} has a handler of app.wsHandler(), but not the option websocket: true`)
+}
 
 const helloTimeoutMs = 10_000
 
@@ -57,7 +69,9 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
   return callbacks => {
     checkOptions(callbacks, callbackRules, 'wsHandler.')
     if (typeof callbacks.onMessage !== 'function') throw invalid('wsHandler needs `onMessage`: a function')
-    return (socket, handlerRequest) => {
+    const handler = (socket: WebSocket, handlerRequest: unknown): void => {
+      // Where @fastify/websocket was there first, it has wrapped the handler before `checkRoute` saw it.
+      if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)
       dropResponse(request.raw.socket as Socket | undefined)
@@ -79,6 +93,8 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
         refuse(socket)
       }
     }
+    handlers.add(handler)
+    return handler
   }
 }
 

@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions } from 'fastify'
 import { LocalConnection } from '../connection/connection.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -7,7 +7,7 @@ import { aFunction, anObject, aPresence, checkOptions, integer, invalid, show, t
 import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
-import type { RoomOptions } from '../route-types.ts'
+import type { RoomOptions, RoomRouteOptions } from '../route-types.ts'
 import type { Connection, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
 import { makeWsHandler } from './ws-handler.ts'
@@ -28,19 +28,28 @@ const roomRules = {
   mayRead: aFunction,
   presence: aPresence,
   history: integer(0, maxHistory, 'messages')
-} as const satisfies Record<keyof RoomOptions, Rule>
+} as const satisfies Record<Exclude<keyof RoomOptions, RouteOption>, Rule>
+
+/** The options of any Fastify route, which Fastify itself checks. */
+const routeOptions = [
+  'attachValidation', 'bodyLimit', 'config', 'constraints', 'errorHandler', 'exposeHeadRoute', 'handlerTimeout', 'helmet', 'logLevel',
+  'logSerializers', 'onRequest', 'onRequestAbort', 'onResponse', 'onSend', 'onTimeout', 'preParsing', 'preSerialization', 'preValidation',
+  'rateLimit', 'schemaErrorFormatter', 'serializerCompiler', 'validatorCompiler'
+] as const
+type RouteOption = (typeof routeOptions)[number] | keyof Omit<RoomRouteOptions, 'schema' | 'preHandler'>
 
 type GroupOf = (params: Record<string, string>, identity: Identity | null) => unknown
 
 /** Makes `app.wsRoom`: a route whose connections join a group, hear what each other says, and leave. */
-export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
+export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
   const { registry } = instance
   const names = new RoomNames()
 
   function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions = {}): void {
-    // Called as a method, `this` is the scope that the route belongs to, with its prefix and hooks.
-    const scope = this ?? app
-    checkOptions(room, roomRules, `wsRoom(${show(path)}).`)
+    // `this` is the scope that the route belongs to, with its prefix and hooks.
+    if (this === undefined) throw invalid('wsRoom was taken off its instance: call it as app.wsRoom(…), or as that of a plugin\'s instance')
+    const scope = this
+    checkOptions(room, roomRules, `wsRoom(${show(path)}).`, routeOptions)
     const groupOf: GroupOf = room.group as GroupOf | undefined ?? groupFromParams(scope.prefix + path)
     const { auth = plugin.authenticate !== undefined || undefined } = room
     if (auth === undefined) {
@@ -85,8 +94,8 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
     const preHandler = [...guards, ...[room.preHandler ?? []].flat(), enterGroup].map(answering)
     names.add(scope.prefix + path, room.group !== undefined)
     scope.get(path, {
+      ...routeOptionsOf(room),
       websocket: true,
-      ...(room.schema === undefined ? {} : { schema: room.schema }),
       preHandler
     }, wsHandler({
       async onConnect (connection, request) {
@@ -117,6 +126,13 @@ export function makeWsRoom (app: FastifyInstance, instance: Instance, plugin: Re
     }))
   }
   return wsRoom as FastifyInstance['wsRoom']
+}
+
+/** As they are: whatever Fastify, or a plugin of it, knows of a route works for rooms too. */
+function routeOptionsOf (room: RoomOptions): Omit<RouteShorthandOptions, 'websocket'> {
+  const names: readonly string[] = ['schema', ...routeOptions]
+  const given = Object.entries(room).filter(([name, value]) => value !== undefined && names.includes(name))
+  return Object.fromEntries(given)
 }
 
 /**

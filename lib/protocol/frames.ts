@@ -131,7 +131,7 @@ export interface ErrorFrame {
 export type ServerFrame<Info = unknown> =
   | WelcomeFrame
   | JoinedFrame
-  | { readonly type: 'left', readonly group: string }
+  | { readonly type: 'left', readonly group: string, readonly reason?: string | undefined }
   | MessageFrame
   | HistoryFrame
   | { readonly type: 'position', readonly group: string, readonly position: string }

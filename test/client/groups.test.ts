@@ -371,3 +371,37 @@ t.test('presence: users, or sessions of nobody; a join of who is there, and anot
   t.strictSame(events.count, [{ type: 'count', group: 'g', count: 7 }])
   t.strictSame(client.members('unheard of'), [])
 })
+
+t.test('a group that several parts of a page join is left when all of them left', async (t) => {
+  const server = await scriptedServer(t)
+  const { client } = recordedClient(t, server.url)
+  const peer = await server.peer(0)
+  await Promise.all([client.join('g'), client.join('g')])
+  t.equal(peer.frames.filter(({ type }) => type === 'join').length, 1)
+  await client.leave('g')
+  t.equal(peer.frames.filter(({ type }) => type === 'leave').length, 0)
+  await client.leave('g')
+  t.equal(peer.frames.filter(({ type }) => type === 'leave').length, 1)
+})
+
+t.test('lists of members are the same until they change, and those who subscribed are told', async (t) => {
+  const server = await scriptedServer(t)
+  const { client } = recordedClient(t, server.url)
+  const peer = await server.peer(0)
+  let calls = 0
+  const stop = client.subscribe(() => { calls++ })
+  const user = (userId: string): object => ({ userId, joinedAt: 1, connections: 1 })
+  peer.send(joined('g', 0), { type: 'members', group: 'g', members: [user('ann')] })
+  await until(() => client.members('g').length === 1)
+  const before = client.members('g')
+  t.equal(client.members('g'), before)
+  peer.send({ type: 'presence', group: 'g', event: 'join', member: user('bob'), count: 2 })
+  await until(() => client.members('g') !== before)
+  t.equal(client.members('g').length, 2)
+  t.ok(calls >= 3, `${calls}`)
+  stop()
+  calls = 0
+  peer.send({ type: 'presence', group: 'g', event: 'leave', member: user('bob'), count: 1 })
+  await until(() => client.members('g').length === 1)
+  t.equal(calls, 0)
+})

@@ -64,7 +64,7 @@ t.test('without any setting: two instances in one process, joined in memory', ne
   await talk(t, `http://${ownHost}:8080`, `http://${ownHost}:8081`)
 
   const broadcast = server.log.find(({ msg, group, instance }) => msg === 'broadcast' && group === 'lobby' && instance === 'inst1')
-  t.match(broadcast, { level: 30, localRecipients: 1, scope: 'cluster' }, 'a broadcast is logged with instance, group and local recipients')
+  t.match(broadcast, { level: 30, localSent: 1, remotePending: 0, scope: 'cluster' }, 'a broadcast is logged with who serves its members')
 
   // The first instance is started already when the second one finds its port taken.
   const second = startServer(t, { HOST: ownHost })
@@ -88,7 +88,7 @@ t.test('two processes and one Redis are a cluster, and leave nothing behind', as
   const [first = '', second = ''] = [...one.urls, ...two.urls]
   await talk(t, first, second)
   const broadcast = await until(() => one.log.find(({ msg }) => msg === 'broadcast'), { what: 'the log to get here' })
-  t.match(broadcast, { instance: 'inst1', group: 'lobby', localRecipients: 1 })
+  t.match(broadcast, { instance: 'inst1', group: 'lobby', localSent: 1 })
 
   // Members on both, while both stop.
   await Promise.all([chat(t, first, 'valid-token'), chat(t, second, 'jane-token')].map(async client => await client.next()))

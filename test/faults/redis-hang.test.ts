@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { byRoom, crowd, doubled, everyoneHears, spread } from '../helpers/crowd.ts'
 import { closeClean, exact, exactWithin, startInstances, type Instance } from '../helpers/instance.ts'
 import type { Timed } from '../helpers/instance-process.ts'
+import { Local } from '../helpers/local-instance.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -151,4 +152,20 @@ t.test('joins, leaves and broadcasts that are under way when Redis hangs all set
   for (const guest of guests) guest.close()
   await exact(instances, { groups: [...rooms, ...spread(10, 10, 'other')] })
   await closeClean(t, redis, instances)
+})
+
+t.test('a join that comes when the lease just ran out, with its renewal on its way, is stored as soon as that is answered', async t => {
+  const redis = await startRedis(t)
+  const leaseMs = 1_500
+  const local = await new Local({ redis: redis.url, leaseMs, operationTimeoutMs: 5_000 }).start(t)
+  const leaseAgeMs = (): number => local.backplane.stats().leaseAgeMs ?? Infinity
+  // The next beat is sent before a third of the lease is over.
+  await until(() => leaseAgeMs() < 100, { everyMs: 1 })
+  await until(() => leaseAgeMs() > leaseMs / 5, { everyMs: 1 })
+  redis.stop()
+  await until(() => leaseAgeMs() > leaseMs, { everyMs: 1 })
+  await t.rejects(local.join('lobby', `${local.instanceId}.1`), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+  redis.cont()
+  await until(() => local.backplane.state === 'up', { timeoutMs: 10_000, what: 'the instance to be up' })
+  t.equal(await local.backplane.count('lobby'), 1)
 })

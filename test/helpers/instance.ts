@@ -150,10 +150,13 @@ export async function exact (
   instances: readonly Instance[], { groups = [], every, timeoutMs = 60_000 }: ExactOptions = {}
 ): Promise<number> {
   const began = performance.now()
-  const last: { states: string[], wrong: string[] } = { states: [], wrong: [] }
+  const last: { states: string[], problems: Record<string, readonly string[]>, wrong: string[] } = { states: [], problems: {}, wrong: [] }
   try {
     await until(async () => {
-      last.states = await Promise.all(instances.map(async one => (await one.ask('health')).status))
+      const healths = await Promise.all(instances.map(async one => await one.ask('health')))
+      last.states = healths.map(({ status }) => status)
+      last.problems = Object.fromEntries(healths.map(({ problems }, index) => [instances[index]?.id ?? '', problems] as const)
+        .filter(([, problems]) => problems.length > 0))
       if (last.states.some(state => state !== 'up')) return false
       last.wrong = await differences(instances, groups, every)
       return last.wrong.length === 0

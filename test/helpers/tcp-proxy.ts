@@ -29,6 +29,8 @@ interface Link {
   subscriber: boolean
 }
 
+/** Not the word alone: the command link asks, too, whether it may subscribe. */
+const subscribeCommand = /\*\d+\r\n\$9\r\nsubscribe\r\n/i
 /** How often a slow link carries something. */
 const pieceMs = 20
 
@@ -64,7 +66,7 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
       if (idle) passDue()
     }
     from.on('data', (chunk) => {
-      link.subscriber ||= from === link.sides[0] && /\bsubscribe\b/i.test(chunk.toString('latin1'))
+      link.subscriber ||= from === link.sides[0] && subscribeCommand.test(chunk.toString('latin1'))
       if (swallowing) {
         link.lostBytes = true
         return

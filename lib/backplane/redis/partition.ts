@@ -10,6 +10,7 @@ import { PubSubProbe } from './link/pubsub-probe.ts'
 import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
 import { LogFollowers } from './log/followers.ts'
+import { Audit } from './membership/audit.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
 import { livingInstances } from './membership/living.ts'
@@ -78,7 +79,7 @@ export class Partition {
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     const store = new MemberStore(command, keys, local)
     this.lease = new Lease(command, keys, local, store, options.leaseMs, this.#ownsWriter)
-    this.members = new MemberReconciler(command, store, this.lease, local, report)
+    this.members = new MemberReconciler(command, store, this.lease, local, new Audit(command, keys, local, options.leaseMs), report)
     this.users = new UserCounts(command, keys, this.lease, local)
     this.blocks = new BlockStore(command, keys)
     this.clock = new RedisClock(command)

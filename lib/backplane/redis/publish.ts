@@ -1,4 +1,5 @@
 import type { Envelope, Target } from '../backplane.ts'
+import { WebsocketGroupsError } from '../../errors.ts'
 import { encode } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/port.ts'
@@ -6,19 +7,31 @@ import { shardedScript } from './link/redirects.ts'
 import { bytesOf, Script } from './link/script.ts'
 
 /**
- * Publishes copies of one envelope to several channels, with nothing of anyone else between them.
- * KEYS: none. ARGV: channel, bytes, channel, bytes, … Returns how many subscribers took the widest spread copy.
+ * Publishes copies of one envelope to several channels, with nothing of anyone else between them. The rights to all of them are asked for
+ * before the first copy goes; Redis older than 7.0 cannot tell.
+ * KEYS: none. ARGV: channel, bytes, channel, bytes, … Returns how many subscribers took the most widely spread copy, and '' or the error
+ * that kept back the copies after the first ones.
  */
 const publishShared = new Script(`
-local most = 0
+local most, permitted = 0, redis.acl_check_cmd
 for i = 1, #ARGV, 2 do
-  local taken = redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
+  if permitted and not permitted('PUBLISH', ARGV[i], '') then return redis.error_reply('NOPERM this user may not publish to ' .. ARGV[i]) end
+end
+for i = 1, #ARGV, 2 do
+  local taken = redis.pcall('PUBLISH', ARGV[i], ARGV[i + 1])
+  if type(taken) == 'table' then
+    if i == 1 then return taken end
+    return {most, taken.err}
+  end
   if taken > most then most = taken end
 end
-return most
+return {most, ''}
 `)
 
-/** Publishes a copy to each target, all or none. Resolves with how many subscribers took the most widely spread copy. */
+/**
+ * Publishes a copy to each target, all or none. Resolves with how many subscribers took the most widely spread copy.
+ * @throws {WebsocketGroupsError} as `Link.run`; WSG_TIMEOUT, too, when Redis refused some of the copies after it had sent others
+ */
 export async function publish (link: Link, keys: Keys, targets: readonly Target[], envelope: Envelope): Promise<number> {
   const [only] = targets
   if (only !== undefined && targets.length === 1) {
@@ -29,5 +42,9 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
   // By its text, not by its hash: the second try after a NOSCRIPT would be overtaken by what is published after this.
   const { lua } = link.sharded ? shardedScript(publishShared) : publishShared
-  return Number(await link.runSized(bytesOf(copies), async redis => await redis.eval(lua, 0, ...copies)))
+  const [most, refusal] = await link.runSized(bytesOf(copies), async redis => {
+    return await redis.eval(lua, 0, ...copies)
+  }) as [number, string]
+  if (refusal !== '') throw new WebsocketGroupsError('WSG_TIMEOUT', `some of the copies were sent, then Redis refused: ${refusal}`)
+  return most
 }

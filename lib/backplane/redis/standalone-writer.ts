@@ -38,7 +38,10 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
   readonly #logger: FastifyBaseLogger | undefined
   /** Resolves once it is known whether there is a Redis that can be used. */
   readonly #decided = deferred()
+  #isDecided = false
   #refusal: Error | undefined
+  readonly #calls = new Set<Promise<unknown>>()
+  readonly #ended = deferred()
   #closed = false
 
   constructor (options: StandaloneWriterOptions) {
@@ -54,36 +57,55 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
   }
 
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    await this.#usable()
-    return await this.#way.writer.publish(targets, envelope)
+    return await this.#run(async () => await this.#way.writer.publish(targets, envelope))
   }
 
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
-    await this.#usable()
-    return await this.#way.writer.append(targets, envelope, key)
+    return await this.#run(async () => await this.#way.writer.append(targets, envelope, key))
   }
 
   async count (group: string): Promise<number> {
-    await this.#usable()
-    return await this.#way.writer.count(group)
+    return await this.#run(async () => await this.#way.writer.count(group))
   }
 
   async members (group: string): Promise<Member[]> {
-    await this.#usable()
-    return await this.#way.writer.members(group)
+    return await this.#run(async () => await this.#way.writer.members(group))
   }
 
+  /** Takes no more calls, and waits for those that were made: each ends within its deadline. */
   async close (): Promise<void> {
+    if (this.#closed) return await this.#ended.promise
+    this.#closed = true
+    // Whether there is a Redis is not known, or there is none: nothing of what waits was sent.
+    if (!this.#isDecided || this.#refusal !== undefined) this.#end(new WebsocketGroupsError('WSG_CLOSED'))
+    await Promise.allSettled(this.#calls)
     this.#way.writer.close()
     await this.#way.close()
-    this.#decide(new WebsocketGroupsError('WSG_CLOSED'))
-    this.#closed = true
+    this.#end(new WebsocketGroupsError('WSG_CLOSED'))
+    this.#ended.resolve()
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_CLOSED, why Redis cannot be used, and what the call throws */
+  async #run<T> (call: () => Promise<T>): Promise<T> {
+    if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
+    const running = this.#usable().then(call)
+    this.#calls.add(running)
+    try {
+      return await running
+    } finally {
+      this.#calls.delete(running)
+    }
   }
 
   /** @throws {WebsocketGroupsError} why Redis cannot be used */
   async #usable (): Promise<void> {
     await this.#decided.promise
     if (this.#refusal !== undefined) throw this.#refusal
+  }
+
+  #end (reason: Error): void {
+    this.#refusal = reason
+    this.#decided.resolve()
   }
 
   #single (redis: RedisSource): Way {
@@ -152,6 +174,7 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
   #decide (refusal: Error | undefined): void {
     if (this.#closed) return
     this.#refusal = refusal
+    this.#isDecided = true
     if (refusal !== undefined) this.#logger?.warn({ err: refusal }, 'publisher cannot use Redis')
     this.#decided.resolve()
   }

@@ -14,6 +14,18 @@ export function assertData (data: unknown): asserts data is Data {
   throw new WebsocketGroupsError('WSG_DATA_INVALID', `got ${data === null ? 'null' : typeof data}`)
 }
 
+/** @throws {WebsocketGroupsError} WSG_DATA_INVALID for what JSON cannot express */
+export function toJson (value: unknown): string {
+  let text: string | undefined
+  try {
+    text = JSON.stringify(value) as string | undefined
+  } catch (error) {
+    throw new WebsocketGroupsError('WSG_DATA_INVALID', 'JSON cannot express the value', { cause: error })
+  }
+  if (text !== undefined) return text
+  throw new WebsocketGroupsError('WSG_DATA_INVALID', `JSON has no ${typeof value}`)
+}
+
 /** The payload of a WebSocket message. */
 export interface Message {
   readonly payload: Buffer | string

@@ -20,7 +20,7 @@ function rightsOfWriters (keys: Keys): Right[] {
     ['hmget', meta, 's'], ['hset', meta, 's', '0'], ['hdel', meta, 's'], ['hgetall', meta], ['pexpire', meta, '1'],
     ['rpush', log, ''], ['ltrim', log, '0', '-1'], ['lrange', log, '0', '-1'], ['lpop', log], ['pexpire', log, '1'],
     ['get', record], ['set', record, '', 'PX', '1'],
-    ['hget', counts, instance], ['hkeys', counts], ['hgetall', members]
+    ['hget', counts, instance], ['hkeys', counts], ['hgetall', members], ['hscan', members, '0']
   ]
 }
 
@@ -31,10 +31,7 @@ function rightsOfInstances (keys: Keys): Right[] {
   const inbox = keys.channel({ kind: 'instance', name: instance })
   return [
     ...rightsOfWriters(keys),
-    ...(['group', 'user', 'instance', 'all'] as const).flatMap(kind => {
-      const channel = keys.channel({ kind, name: 'name' })
-      return [['subscribe', channel], ['unsubscribe', channel]]
-    }),
+    ...(['group', 'user', 'instance', 'all'] as const).map(kind => ['unsubscribe', keys.channel({ kind, name: 'name' })]),
     ['publish', inbox, ''], ['pubsub', 'numsub', inbox],
     ['llen', log], ['pttl', meta],
     ['set', secret, '', 'EX', '1', 'NX'], ['get', secret], ['expire', secret, '1'],
@@ -49,6 +46,9 @@ function rightsOfInstances (keys: Keys): Right[] {
     ['del', counts],
     ['sadd', index, ''], ['srem', index, ''], ['smembers', index], ['spop', index, '1'], ['scard', index], ['sismember', index, ''],
     ['pexpire', index, '1'], ['scan', '0'],
+    ...(['group', 'user'] as const).map(kind => keys.told(kind)).flatMap(told => {
+      return [['sadd', told, ''], ['srem', told, ''], ['sscan', told, '0'], ['pexpire', told, '1']]
+    }),
     ['hset', user, instance, '1'], ['hdel', user, instance], ['hgetall', user], ['pexpire', user, '1'],
     ['zadd', blocked, '1', ''], ['zrem', blocked, ''], ['zremrangebyscore', blocked, '-inf', '1'], ['zcard', blocked], ['zscore', blocked, ''],
     ['zrevrange', blocked, '0', '0'], ['zrangebyscore', blocked, '-inf', '1'], ['pexpireat', blocked, '1']
@@ -63,19 +63,26 @@ function shardedRight ([command = '', ...more]: Right): Right {
 
 /**
  * Reads which rights this user lacks. A server older than 7.0 cannot tell.
- * ARGV of each right: how many words it has, its words
+ * ARGV of each right: how many words it has, its words. The opposite of UNSUBSCRIBE is not named, so that whoever watches the connection
+ * does not take it for one that subscribes; it is looked at all the same.
  * Returns command and first argument of each that is missing.
  */
 const readMissing = new Script(`
 local permitted, missing, at = redis.acl_check_cmd, {}, 1
 if not permitted then return missing end
+local function check (words)
+  local known, allowed = pcall(permitted, unpack(words))
+  if known and allowed then return end
+  missing[#missing + 1] = words[1]
+  missing[#missing + 1] = words[2] or ''
+end
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   local words = {unpack(ARGV, at + 1, at + count)}
-  local known, allowed = pcall(permitted, unpack(words))
-  if not known or not allowed then
-    missing[#missing + 1] = words[1]
-    missing[#missing + 1] = words[2] or ''
+  check(words)
+  if words[1] == 'unsubscribe' then
+    words[1] = string.sub(words[1], 3)
+    check(words)
   end
   at = at + 1 + count
 end

@@ -1,5 +1,6 @@
 import { hasCode } from '../../../errors.ts'
 import { logStart, samePosition } from '../../position.ts'
+import { oncePerMinute } from '../../../logging.ts'
 import type { LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
 import { chunks, WorkQueue } from '../batching.ts'
 import type { StoredEnvelope } from '../envelope.ts'
@@ -24,6 +25,7 @@ const probesAtOnce = 200
 export class LogFollowers {
   readonly #link: Link
   readonly #local: LocalInstance
+  readonly #warnUnreadable: (fields: object) => void
   readonly #changed: () => void
   readonly #ends: LogEnds
   readonly #order: CopyOrder
@@ -42,6 +44,7 @@ export class LogFollowers {
   constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void, differences = new SettingsDifferences()) {
     this.#link = link
     this.#local = local
+    this.#warnUnreadable = oncePerMinute(local.log, 'a log could not be read')
     this.#changed = changed
     this.#ends = new LogEnds(link, keys, differences)
     // Not within the turn: a repair that ends in it does not run again before it is over.
@@ -256,7 +259,7 @@ export class LogFollowers {
   }
 
   #retryLater (error: unknown): void {
-    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#local.log.error({ err: error }, 'a log could not be read')
+    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#warnUnreadable({ err: error })
     if (this.#closed) return
     this.#retryTimer ??= setTimeout(() => {
       this.#retryTimer = undefined

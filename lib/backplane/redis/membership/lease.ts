@@ -23,6 +23,8 @@ export interface LeaseEvents {
   readonly resumed?: ((lost: boolean) => void) | undefined
   /** Memberships may not be written: the others may count this instance as dead, and have removed them. */
   readonly suspended?: (() => void) | undefined
+  /** A beat was answered. */
+  readonly renewed?: (() => void) | undefined
   /** `problem` may have changed. */
   readonly changed?: (() => void) | undefined
   /** Registering failed for a reason that waiting cannot heal. */
@@ -211,6 +213,7 @@ export class Lease {
     try {
       await this.#beating
       this.#failure = undefined
+      for (const { renewed } of this.#listeners) renewed?.()
     } catch (error) {
       this.#failure = error as Error
       // No event tells that time runs out.
@@ -242,6 +245,8 @@ export class Lease {
     // A newer generation registers because this instance wants it, the same one because Redis no longer knows it.
     const forgotten = status === Status.registered && generation === this.#renewed
     if (forgotten) this.#log.warn('Redis no longer knew this instance: all memberships are written again')
+    // The lease ran out while this beat was on its way: whoever asked `active` meanwhile put its work off until it is resumed.
+    if (!this.held) this.#active = false
     this.#renewed = generation
     this.#renewedAt = sentAt
     this.#resume(forgotten || this.#otherServer)

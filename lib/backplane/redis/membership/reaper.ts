@@ -7,6 +7,9 @@ import type { MemberStore } from './store.ts'
 /** A dead instance is looked at once more after this long, for a write it made before it noticed. */
 const secondLookMs = 60_000
 
+/** What the script `markReaped` returns. */
+const Marked = { first: 1, unknown: 3 } as const
+
 /** Removes the memberships of dead instances that this one claimed, one instance after another, beside the beats. */
 export class Reaper {
   readonly #link: Link
@@ -52,14 +55,23 @@ export class Reaper {
   async #reap (instanceId: string, generation: number): Promise<void> {
     if (this.#closed) return
     try {
-      const removed = await this.#store.removeAll(instanceId, generation)
-      if (removed === undefined) return
+      const listed = await this.#store.removeAll(instanceId, generation)
+      if (listed === undefined) return
       const { leases, instances } = this.#keys
-      const first = await this.#link.script(markReaped, [leases, instances], [instanceId, generation, secondLookMs]) === 1
+      const marked = Number(await this.#link.script(markReaped, [leases, instances], [instanceId, generation, secondLookMs]))
+      const first = marked === Marked.first
       if (first) this.#instances++
-      this.#members += removed.members
-      if (first || removed.members > 0) this.#local.membersLost?.()
-      if (first || removed.members > 0) this.#local.log.info({ instance: instanceId, ...removed }, 'cleaned up after a dead instance')
+      // Its list of groups was evicted, or deleted: at the second look there is none in any case.
+      const incomplete = !listed.whole && (first || marked === Marked.unknown)
+      const unlisted = incomplete ? await this.#store.removeUnlisted(instanceId, generation) : undefined
+      const { groups, members } = unlisted === undefined
+        ? listed
+        : { groups: listed.groups + unlisted.groups, members: listed.members + unlisted.members }
+      this.#members += members
+      if (first || members > 0) this.#local.membersLost?.()
+      if (first || members > 0) {
+        this.#local.log.info({ instance: instanceId, groups, members }, 'cleaned up after a dead instance')
+      }
     } catch (error) {
       // The claim runs out like a lease: someone, maybe this instance, claims again.
       this.#local.log.warn({ err: error, instance: instanceId }, 'cleaning up after a dead instance failed')

@@ -3,6 +3,7 @@ import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import { Throttle } from '../batching.ts'
 import type { Link } from '../link/port.ts'
+import type { Audit } from './audit.ts'
 import type { Lease } from './lease.ts'
 import type { MemberStore } from './store.ts'
 
@@ -36,6 +37,7 @@ export class MemberReconciler {
   readonly #store: MemberStore
   readonly #lease: Lease
   readonly #local: LocalInstance
+  readonly #audit: Audit
   readonly #changed: () => void
   #changes = new Map<string, Change>()
   readonly #dirty = new Map<string, Check>()
@@ -43,19 +45,22 @@ export class MemberReconciler {
   #allDirty: Check | undefined
   readonly #pace = new Throttle()
   #flushing: Promise<void> | undefined
+  #looking: Promise<void> | undefined
   #retryTimer: NodeJS.Timeout | undefined
   #retryMs = minRetryMs
   #repairing = false
   #failure: Error | undefined
   #closed = false
 
-  constructor (link: Link, store: MemberStore, lease: Lease, local: LocalInstance, changed: () => void) {
+  constructor (link: Link, store: MemberStore, lease: Lease, local: LocalInstance, audit: Audit, changed: () => void) {
     this.#link = link
     this.#store = store
     this.#lease = lease
     this.#local = local
+    this.#audit = audit
     this.#changed = changed
     lease.on({ resumed: lost => this.#resume(lost), suspended: () => this.#suspend() })
+    lease.on({ renewed: () => { this.#looking ??= this.#look().finally(() => { this.#looking = undefined }) } })
   }
 
   /** What should be stored by now and is not. */
@@ -91,7 +96,16 @@ export class MemberReconciler {
     clearTimeout(this.#retryTimer)
     this.#pace.close()
     for (const { stored } of this.#changes.values()) stored.resolve()
+    await this.#looking
     await this.#flushing
+  }
+
+  /** Beside each beat: what Redis lost of the memberships is written anew. Never rejects. */
+  async #look (): Promise<void> {
+    if (this.#closed || !this.#lease.active) return
+    const lost = await this.#audit.next(this.#lease.generation, group => this.#changes.has(group) || this.#dirty.has(group))
+    for (const group of lost) this.#markDirty(group)
+    this.#flushSoon()
   }
 
   /** This instance is registered. `lost`: what was stored before cannot be relied on. */

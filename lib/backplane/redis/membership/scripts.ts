@@ -53,7 +53,11 @@ for k = 3, #KEYS, 2 do
   end
 end
 if #present > 0 then redis.call('SADD', KEYS[1], unpack(present)) end
-if #absent > 0 then redis.call('SREM', KEYS[1], unpack(absent)) end
+if #absent > 0 then
+  redis.call('SREM', KEYS[1], unpack(absent))
+  -- The mark that audit.ts leaves goes with the last group.
+  if redis.call('SCARD', KEYS[1]) == 1 then redis.call('SREM', KEYS[1], '') end
+end
 if extended then
   redis.call('PEXPIRE', KEYS[1], ttl)
   redis.call('PEXPIRE', KEYS[2], ttl)
@@ -110,13 +114,15 @@ return out
  * Removes memberships of a dead (or leaving) instance, some groups per call.
  * KEYS 1 its index  2 generations
  * ARGV 1 instance id  2 its generation  3 groups per call  4 start of key names
- * Returns {groups left, members removed, groups removed}; groups left is -1 when the instance came back with a newer generation.
+ * Returns {groups left, members removed, groups removed, 1 if the mark of a whole index was there}; groups left is -1 when the instance
+ * came back with a newer generation.
  */
 export const reap = new Script(`${luaInteger}
 if #ARGV ~= 4 then error('expected 4 arguments, got ' .. #ARGV) end
 local mine, most = integer(2, 0), integer(3, 1)
 local generation = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
 if generation > mine then return {-1, 0, 0} end
+local whole = redis.call('SREM', KEYS[1], '')
 local groups, removed = redis.call('SPOP', KEYS[1], most), 0
 for i = 1, #groups do
   local counts = ARGV[4] .. 'r:' .. groups[i]
@@ -129,20 +135,21 @@ for i = 1, #groups do
 end
 local left = redis.call('SCARD', KEYS[1])
 if left == 0 then redis.call('HDEL', KEYS[2], ARGV[1]) end
-return {left, removed, #groups}
+return {left, removed, #groups, whole}
 `)
 
 /**
  * A dead instance was reaped. The first time it is kept to be looked at once more, because a write it made before it noticed may still
  * arrive; the second time it is forgotten.
  * KEYS 1 leases  2 instances.  ARGV 1 dead instance's id  2 its generation  3 when to look again (ms)
- * Returns 0 when the instance is not dead (any longer), 1 to look again later, 2 when it is forgotten.
+ * Returns 0 when the instance is not dead (any longer), 1 to look again later, 2 when it is forgotten, 3 when its
+ * record was lost.
  */
 export const markReaped = new Script(`${luaInteger}
 if #ARGV ~= 3 then error('expected 3 arguments, got ' .. #ARGV) end
 local again, time = integer(3, 1), redis.call('TIME')
 local record = redis.call('HGET', KEYS[2], ARGV[1])
-if not record then redis.call('ZREM', KEYS[1], ARGV[1]) return 2 end
+if not record then redis.call('ZREM', KEYS[1], ARGV[1]) return 3 end
 local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
 if state == 'A' or generation ~= ARGV[2] then return 0 end
 if state == 'X' then

@@ -11,6 +11,13 @@ const groupsPerReap = 200
 /** More are not under way together: the deadline of a call is for Redis, not for the calls before it. */
 const callsAtOnce = 4
 
+export interface Removed {
+  groups: number
+  members: number
+  /** The list of the groups was whole. */
+  whole: boolean
+}
+
 interface GroupChange {
   readonly group: string
   /** Id and record of each. */
@@ -49,7 +56,8 @@ export class MemberStore {
   /** The groups in which Redis has members of this instance. */
   async groups (): Promise<string[]> {
     const index = this.#keys.index(this.#local.instanceId)
-    return await this.#link.bulk.read(async () => await this.#link.runBulk(async redis => await redis.smembers(index)), sizeOf, true)
+    const names = await this.#link.bulk.read(async () => await this.#link.runBulk(async redis => await redis.smembers(index)), sizeOf, true)
+    return names.filter(name => name !== '')
   }
 
   /** Those of the groups of which Redis has another number of members. */
@@ -92,17 +100,35 @@ export class MemberStore {
   }
 
   /** Removes all memberships of an instance, this one or a dead one. Resolves `undefined` when that instance is alive again. */
-  async removeAll (instanceId: string, generation: number): Promise<{ groups: number, members: number } | undefined> {
-    const removed = { groups: 0, members: 0 }
+  async removeAll (instanceId: string, generation: number): Promise<Removed | undefined> {
+    const removed = { groups: 0, members: 0, whole: false }
     for (;;) {
-      const [left = 0, members = 0, groups = 0] = await this.#link.script(
+      const [left = 0, members = 0, groups = 0, whole = 0] = await this.#link.script(
         reap, [this.#keys.index(instanceId), this.#keys.generations], [instanceId, generation, groupsPerReap, this.#keys.base]
       ) as number[]
       removed.groups += groups
       removed.members += members
+      removed.whole ||= whole === 1
       if (left < 0) return undefined
       if (left === 0) return removed
     }
+  }
+
+  /**
+   * As `removeAll`, for an instance whose index was lost: walks through all keys of the database. Not for the members of which only the
+   * count is left: the living members of those groups find them.
+   */
+  async removeUnlisted (instanceId: string, generation: number): Promise<Removed | undefined> {
+    const [start, end] = [`${this.#keys.base}m:`, `:${instanceId}`]
+    const pattern = `${start.replace(/[*?[\]\\^]/g, '\\$&')}*${end}`
+    let cursor = '0'
+    do {
+      const [next, found] = await this.#link.run(async redis => await redis.scan(cursor, 'MATCH', pattern, 'COUNT', 1_000))
+      cursor = next
+      const groups = found.map(key => key.slice(start.length, -end.length))
+      if (groups.length > 0) await this.#link.run(async redis => await redis.sadd(this.#keys.index(instanceId), ...groups))
+    } while (cursor !== '0')
+    return await this.removeAll(instanceId, generation)
   }
 
   /** Divides changes into calls that do not hold up Redis for long. */

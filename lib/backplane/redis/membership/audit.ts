@@ -1,0 +1,138 @@
+import type { LocalInstance } from '../../backplane.ts'
+import type { Keys } from '../keys.ts'
+import type { Link } from '../link/port.ts'
+import { luaInteger, Script } from '../link/script.ts'
+import { safetyTtlMs } from './scripts.ts'
+
+/** Groups that one beat looks at: all of them where there are no more, else the next ones. It costs Redis about 1 us each. */
+const groupsPerBeat = 256
+/** What differs is looked at again after so many milliseconds. */
+const secondLookMs = 100
+
+/**
+ * Compares what is stored of an instance in some groups with what it holds, and looks for members of instances that nobody knows.
+ * KEYS 1 index  2 instances  3 generations  4 leases, then members and counts of each group
+ * ARGV 1 instance id  2 generation  3 safety TTL (ms)  4 lease (ms), then of each group: its name, number of members
+ * Returns the numbers (from 1) of the groups that differ, and in a second list number and instance of each group with members of an
+ * instance that has neither a record nor a lease.
+ */
+const compare = new Script(`${luaInteger}
+local mine, ttl, lease = integer(2, 1), integer(3, 1), integer(4, 1)
+if tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0') ~= mine then return {{}, {}} end
+-- A mark in the index tells one that was lost from one that is empty, and is there as long as there are members.
+if #KEYS > 4 then
+  redis.call('SADD', KEYS[1], '')
+  redis.call('PEXPIRE', KEYS[1], ttl)
+else redis.call('SREM', KEYS[1], '') end
+-- The leases were lost: whoever does not come back has to be found dead all the same.
+if redis.call('HLEN', KEYS[2]) > redis.call('ZCARD', KEYS[4]) then
+  local time, ids = redis.call('TIME'), redis.call('HKEYS', KEYS[2])
+  for i = 1, #ids do redis.call('ZADD', KEYS[4], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + lease, ids[i]) end
+end
+local differing, ghosts = {}, {}
+for g = 1, (#KEYS - 4) / 2 do
+  local members, counts, name, held = KEYS[3 + 2 * g], KEYS[4 + 2 * g], ARGV[3 + 2 * g], tonumber(ARGV[4 + 2 * g])
+  local stored = tonumber(redis.call('HGET', counts, ARGV[1])) or 0
+  if stored ~= held or redis.call('HLEN', members) ~= held or redis.call('SISMEMBER', KEYS[1], name) == 0 then
+    differing[#differing + 1] = g
+  end
+  if redis.call('HLEN', counts) > 1 then
+    local ids = redis.call('HKEYS', counts)
+    for i = 1, #ids do
+      local known = ids[i] == '#' or ids[i] == ARGV[1] or redis.call('HGET', KEYS[2], ids[i]) or redis.call('ZSCORE', KEYS[4], ids[i])
+      if not known then
+        ghosts[#ghosts + 1] = g
+        ghosts[#ghosts + 1] = ids[i]
+      end
+    end
+  end
+end
+return {differing, ghosts}
+`)
+
+/**
+ * Removes the members of an instance from one group, once nobody knows the instance.
+ * KEYS 1 members there  2 counts  3 instances  4 leases.  ARGV 1 that instance's id
+ * Returns how many members were removed.
+ */
+const removeGhost = new Script(`
+if redis.call('HGET', KEYS[3], ARGV[1]) or redis.call('ZSCORE', KEYS[4], ARGV[1]) then return 0 end
+local members = tonumber(redis.call('HGET', KEYS[2], ARGV[1])) or 0
+if members > 0 then
+  if redis.call('HINCRBY', KEYS[2], '#', -members) <= 0 then redis.call('DEL', KEYS[2]) else redis.call('HDEL', KEYS[2], ARGV[1]) end
+end
+redis.call('UNLINK', KEYS[1])
+return members
+`)
+
+/** What is wrong in Redis although this instance did all right: keys were evicted, or somebody deleted them. */
+export class Audit {
+  readonly #link: Link
+  readonly #keys: Keys
+  readonly #local: LocalInstance
+  readonly #leaseMs: number
+  /** Groups of the present round that were not looked at yet. */
+  #left: string[] = []
+  /** What nobody knew at the last look: an instance that is about to come back gets until the next one. */
+  #suspects = new Set<string>()
+
+  constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number) {
+    this.#link = link
+    this.#keys = keys
+    this.#local = local
+    this.#leaseMs = leaseMs
+  }
+
+  /**
+   * Looks at the next groups; resolves with those that differ, except where `changing` says that they are about to be written. Never
+   * rejects: the next beat looks again.
+   */
+  async next (generation: number, changing: (group: string) => boolean): Promise<string[]> {
+    if (this.#left.length === 0) this.#left = [...this.#local.groups()]
+    try {
+      const first = await this.#differing(this.#left.splice(0, groupsPerBeat), generation, changing)
+      if (first.length === 0) return []
+      // A connection may be in a group a moment before its membership is handed over to be written.
+      await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
+      return await this.#differing(first, generation, changing)
+    } catch (error) {
+      this.#local.log.debug({ err: error }, 'memberships could not be compared with what is stored')
+      return []
+    }
+  }
+
+  async #differing (groups: readonly string[], generation: number, changing: (group: string) => boolean): Promise<string[]> {
+    const { instanceId } = this.#local
+    const { instances, generations, leases } = this.#keys
+    const steady = groups.filter(group => !changing(group))
+    if (steady.length === 0 && groups.length > 0) return []
+    const hashes = steady.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
+    const held = steady.flatMap(group => [group, [...this.#local.memberIds(group)].length])
+    const [differing, ghosts] = await this.#link.script(
+      compare, [this.#keys.index(instanceId), instances, generations, leases, ...hashes],
+      [instanceId, generation, safetyTtlMs, this.#leaseMs, ...held]
+    ) as [number[], Array<number | string>]
+    await this.#removeGhosts(steady, ghosts)
+    return differing.map(number => steady[number - 1] ?? '')
+  }
+
+  async #removeGhosts (groups: readonly string[], ghosts: ReadonlyArray<number | string>): Promise<void> {
+    const { instances, leases } = this.#keys
+    const suspects = new Set<string>()
+    let removed = 0
+    for (let at = 0; at + 1 < ghosts.length; at += 2) {
+      const [group, ghost] = [groups[Number(ghosts[at]) - 1] ?? '', String(ghosts[at + 1])]
+      const name = `${ghost}:${group}`
+      if (!this.#suspects.has(name)) {
+        suspects.add(name)
+        continue
+      }
+      const keys = [this.#keys.members(group, ghost), this.#keys.counts(group), instances, leases]
+      removed += Number(await this.#link.script(removeGhost, keys, [ghost]))
+    }
+    this.#suspects = suspects
+    if (removed === 0) return
+    this.#local.log.info({ members: removed }, 'members of instances that are gone were removed')
+    this.#local.membersLost?.()
+  }
+}

@@ -1,0 +1,65 @@
+import type { FastifyBaseLogger } from 'fastify'
+import { WebsocketGroupsError } from '../errors.ts'
+import { toError } from '../connection/callback-results.ts'
+import { toJson } from '../connection/outbound/message.ts'
+import { everyone } from '../delivery/envelopes.ts'
+import type { Asked, AskOptions, InstanceEvents, Instances } from '../types.ts'
+import type { Answers, InstanceRpc } from './rpc.ts'
+
+type Handler = (payload: never) => unknown
+
+const maxPayloadBytes = 1_048_576
+const everybody = everyone[0] ?? { kind: 'all', name: '' } as const
+
+/** What the instances of an application say to each other, by name: `registry.instances`. */
+export class InstanceMessages implements Instances {
+  readonly #rpc: () => InstanceRpc
+  readonly #timeoutMs: number
+  readonly #log: FastifyBaseLogger
+  readonly #handlers = new Map<string, Set<Handler>>()
+
+  constructor (rpc: () => InstanceRpc, timeoutMs: number, log: FastifyBaseLogger) {
+    this.#rpc = rpc
+    this.#timeoutMs = timeoutMs
+    this.#log = log
+  }
+
+  on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): () => void {
+    const handlers = this.#handlers.get(name) ?? new Set()
+    this.#handlers.set(name, handlers.add(handler as Handler))
+    return () => { handlers.delete(handler as Handler) }
+  }
+
+  async emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void> {
+    await this.#rpc().tell(everybody, { op: 'app', name, payload: checked(payload), ask: false })
+  }
+
+  async ask<Name extends keyof InstanceEvents & string> (
+    name: Name, payload: InstanceEvents[Name], { timeoutMs = this.#timeoutMs }: AskOptions = {}
+  ): Promise<Asked> {
+    if (!Number.isInteger(timeoutMs) || timeoutMs < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'timeoutMs must be a positive integer')
+    const { answers, missing } = await this.#rpc().askAll(everybody, { op: 'app', name, payload: checked(payload), ask: true }, timeoutMs)
+    const replies = (answers as Array<Answers['app']>).filter(({ failed }) => failed === undefined).map(({ answer }) => answer)
+    return { replies, missing: missing + answers.length - replies.length }
+  }
+
+  /** Another instance, or this one, said something. Never rejects. */
+  async receive (name: string, payload: unknown): Promise<Answers['app']> {
+    const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async handler => await handler(payload as never)))
+    const failed = results.find(result => result.status === 'rejected')
+    if (failed !== undefined) {
+      this.#log.error({ err: toError(failed.reason), event: name }, 'a handler of registry.instances failed')
+      return { failed: 'a handler failed' }
+    }
+    // An instance that has no handler has nothing to say.
+    const [first] = results
+    return first === undefined ? { failed: 'no handler' } : { answer: (first as PromiseFulfilledResult<unknown>).value ?? null }
+  }
+}
+
+/** @throws {WebsocketGroupsError} WSG_DATA_INVALID */
+function checked (payload: unknown): unknown {
+  if (payload === undefined) return null
+  if (Buffer.byteLength(toJson(payload)) > maxPayloadBytes) throw new WebsocketGroupsError('WSG_DATA_INVALID', 'more than 1 MiB of JSON')
+  return payload
+}

@@ -1,0 +1,52 @@
+import t from 'tap'
+import { Local } from '../helpers/local-instance.ts'
+import { redisCluster } from '../helpers/app.ts'
+import { crowd } from '../helpers/crowd.ts'
+import { startInstance as startProcess } from '../helpers/instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+const leaseMs = 1_500
+
+t.test('a membership key that was evicted or deleted is written anew by the next beat', async t => {
+  const redis = await startRedis(t)
+  const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]
+  for (const local of [a, b]) for (let n = 0; n < 3; n++) await local.join('quiet', `${local.instanceId}.${n}`)
+  const kinds = {
+    counts: ['wsg:{0}:r:quiet'],
+    members: [`wsg:{0}:m:quiet:${a.instanceId}`],
+    index: [`wsg:{0}:i:${a.instanceId}`],
+    all: ['wsg:{0}:r:quiet', `wsg:{0}:m:quiet:${a.instanceId}`, `wsg:{0}:m:quiet:${b.instanceId}`, `wsg:{0}:i:${a.instanceId}`]
+  }
+  for (const [kind, keys] of Object.entries(kinds)) {
+    await redis.admin.del(...keys)
+    await until(async () => await a.backplane.count('quiet') === 6, { timeoutMs: 10_000, what: `6 to be counted without ${kind}` })
+    await until(async () => (await a.backplane.members('quiet')).length === 6, { timeoutMs: 10_000, what: `6 to be listed without ${kind}` })
+    await until(async () => await redis.admin.exists(...keys) === keys.length, { timeoutMs: 10_000, what: `${kind} to be there` })
+  }
+  await Promise.all([a.backplane.close(), b.backplane.close()])
+  t.strictSame(await redis.keys(), [])
+})
+
+for (const lost of ['index', 'leases', 'records', 'index and records', 'index, records and leases'] as const) {
+  t.test(`members of an instance that died go, too, when its ${lost} are gone`, async t => {
+    const redis = await startRedis(t)
+    const cluster = await redisCluster(t, redis, { leaseMs })
+    const survivor = await cluster.start()
+    await survivor.enter('shared')
+    const victim = await startProcess(t, { redisUrl: redis.url, options: { leaseMs } })
+    await crowd(t, victim.port, ['shared', 'shared', 'alone'])
+    const counts = async (): Promise<number[]> => await Promise.all(['shared', 'alone'].map(async room => await survivor.registry.groupCount(room)))
+    await until(async () => (await counts()).join() === '3,1')
+    await victim.kill()
+    if (lost.includes('index')) await redis.admin.del(`wsg:{0}:i:${victim.id}`)
+    if (lost.includes('records')) await redis.admin.hdel('wsg:{0}:inst', victim.id)
+    if (lost.includes('leases')) await redis.admin.del('wsg:{0}:live')
+    // With all three nothing tells of it but the groups themselves: those with living members.
+    const expected = lost.includes('index, records') ? '1,1' : '1,0'
+    await until(async () => (await counts()).join() === expected, { timeoutMs: 20 * leaseMs, what: `${expected} to be counted` })
+    t.equal((await survivor.registry.members('shared')).length, 1)
+  })
+}

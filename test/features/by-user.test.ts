@@ -1,0 +1,82 @@
+import t, { type Test } from 'tap'
+import { memoryCluster, type WebsocketGroupsOptions } from '../../plugin.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+import { serve, type Served } from '../helpers/service.ts'
+import { openFramed } from './framed/framed-client.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>): void {
+  const start = async (t: Test, options: WebsocketGroupsOptions): Promise<Served> => {
+    return await serve(t, options, app => app.wsRoom('/:room', { auth: { required: false } }))
+  }
+  t.test(`${name} (memory)`, async t => {
+    const cluster = memoryCluster()
+    await run(t, await start(t, { backplane: cluster.backplane() }), await start(t, { backplane: cluster.backplane() }))
+  })
+  t.test(`${name} (redis)`, async t => {
+    const options = { redis: redis.url, keyPrefix: `${process.hrtime.bigint()}:` }
+    await run(t, await start(t, options), await start(t, options))
+  })
+}
+
+onBoth('all connections of a user join, and leave, wherever they are, and clients are told why', async (t, a, b) => {
+  const { registry } = a.app
+  const clients = await Promise.all([a, b, b].map(async ({ url }) => {
+    const client = await openFramed(t, `${url}/lobby`, { token: 'ann' })
+    await client.nextOf('joined')
+    return client
+  }))
+  const bob = await openFramed(t, `${b.url}/lobby`, { token: 'bob' })
+  await bob.nextOf('joined')
+  t.equal(await registry.join({ userId: 'ann' }, 'news'), 3)
+  t.equal(await registry.groupCount('news'), 3)
+  t.strictSame(await registry.groups({ userId: 'ann' }), ['lobby', 'news'])
+  t.strictSame(await registry.groups({ userId: 'nobody' }), [])
+  await registry.broadcastToGroup('news', 'hello')
+  for (const client of clients) await client.nextOf('message', { data: 'hello' })
+  t.equal(await registry.leave({ userId: 'ann' }, 'lobby', { reason: 'be nice' }), 3)
+  for (const client of clients) t.match(await client.nextOf('left'), { group: 'lobby', reason: 'be nice' })
+  t.equal(await registry.groupCount('lobby'), 1)
+  t.equal(await registry.leave({ userId: 'ann' }, 'lobby'), 0)
+  t.equal(await registry.leave(String(bob.welcome.connectionId), 'lobby', { reason: 'you too' }), true)
+  t.match(await bob.nextOf('left'), { reason: 'you too' })
+  await t.rejects(registry.leave({ userId: 'ann' }, 'news', { reason: 'x'.repeat(124) }), { code: 'WSG_CLOSE_CODE_INVALID' })
+  await t.rejects(registry.join({ userId: '' }, 'news'), { code: 'WSG_USER_ID_INVALID' })
+  await t.rejects(registry.join({ userId: 'ann' }, ''), { code: 'WSG_GROUP_NAME_INVALID' })
+})
+
+onBoth('a local broadcast stays on its instance', async (t, a, b) => {
+  const [here, there] = [await openFramed(t, `${a.url}/lobby`), await openFramed(t, `${b.url}/lobby`)]
+  for (const client of [here, there]) await client.nextOf('joined')
+  t.match(await a.app.registry.broadcastToGroup('lobby', 'mine', { local: true }), { scope: 'local', localRecipients: 1, instances: 1 })
+  await a.app.registry.broadcastToAll('all mine', { local: true })
+  await a.app.registry.broadcastToGroup('lobby', 'ours')
+  for (const client of [here, there]) await client.nextOf('message', { data: 'ours' })
+  const texts = (client: typeof here): unknown[] => client.frames.filter(({ type }) => type === 'message').map(({ data }) => data)
+  t.strictSame([texts(here), texts(there)], [['mine', 'all mine', 'ours'], ['ours']])
+})
+
+onBoth('instances tell each other, and ask each other: who cannot answer is missing, and that is all', async (t, a, b) => {
+  const heard: unknown[] = []
+  const stop = [a, b].map(({ app }, index) => app.registry.instances.on('config', payload => { heard.push([index, payload]) }))
+  await a.app.registry.instances.emit('config', { version: 2 })
+  await until(() => heard.length === 2)
+  t.strictSame(heard.splice(0).sort(), [[0, { version: 2 }], [1, { version: 2 }]])
+  for (const remove of stop) remove()
+  await a.app.registry.instances.emit('config', { version: 3 })
+
+  a.app.registry.instances.on('load', payload => ({ of: 'a', payload }))
+  t.strictSame(await b.app.registry.instances.ask('load', 1), { replies: [{ of: 'a', payload: 1 }], missing: 1 }, 'b has no handler')
+  const remove = b.app.registry.instances.on('load', async () => await new Promise(() => {}))
+  t.strictSame(await a.app.registry.instances.ask('load', 2, { timeoutMs: 300 }), { replies: [{ of: 'a', payload: 2 }], missing: 1 }, 'b hangs')
+  remove()
+  b.app.registry.instances.on('load', () => { throw new Error('no') })
+  t.strictSame(await a.app.registry.instances.ask('load', 3), { replies: [{ of: 'a', payload: 3 }], missing: 1 }, 'b fails')
+  t.strictSame(heard, [])
+  await t.rejects(a.app.registry.instances.ask('load', 4, { timeoutMs: 0 }), { code: 'WSG_OPTION_INVALID' })
+  await t.rejects(a.app.registry.instances.emit('load', 'x'.repeat(1_048_576)), { code: 'WSG_DATA_INVALID' })
+})
