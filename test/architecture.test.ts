@@ -28,11 +28,13 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
 
 /** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */
 const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
-  ['envelope.ts', 'keys.ts', 'batching.ts'],
+  ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
-  ['membership/', 'log/', 'publish.ts'],
-  ['writer.ts'],
-  ['standalone-writer.ts', 'partition.ts'],
+  ['membership/', 'log/', 'publish.ts', 'claim.ts'],
+  ['writer.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],
+  ['cluster-writer.ts', 'partition.ts'],
+  ['cluster-occupancy.ts'],
+  ['standalone-writer.ts', 'single.ts', 'router.ts'],
   ['index.ts']
 ]
 

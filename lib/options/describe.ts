@@ -33,6 +33,8 @@ function describeRedis (redis: NonNullable<ResolvedOptions['redis']>): Json {
     const { protocol, host, pathname } = new URL(redis)
     return `${protocol}//${host}${pathname}`
   }
+  const cluster = property(redis, 'cluster') ?? property(redis, 'startupNodes')
+  if (Array.isArray(cluster)) return { cluster: cluster.length }
   // A client has its options in a property.
   const options = property(redis, 'options') ?? redis
   const [host, port, db] = ['host', 'port', 'db'].map(name => property(options, name))

@@ -4,6 +4,7 @@ import { checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './lim
 import {
   aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule
 } from './rules.ts'
+import { checkCluster, redisRule } from './redis.ts'
 import type { OccupancyHooks, OutagePolicy, PublisherOptions, WebsocketGroupsOptions } from './types.ts'
 
 const outageRules = {
@@ -18,12 +19,7 @@ const outageRules = {
 const minSecretLength = 32
 
 const rules = {
-  redis: {
-    allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, or an ioredis client ' +
-      '(the plugin alone may leave it out, and stays in memory then)',
-    accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
-    secret: true
-  },
+  redis: redisRule,
   backplane: {
     allowed: 'an object with the methods of a Backplane',
     accepts: value => ['start', 'subscribe', 'publish', 'syncMember', 'close'].every(name => typeof property(value, name) === 'function')
@@ -186,20 +182,8 @@ export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions
 
 /** What the plugin and the publisher refuse beyond the type of a value. */
 function checkShared ({ redis, log, logs }: Pick<WebsocketGroupsOptions, 'redis' | 'log' | 'logs'>): void {
-  if (property(redis, 'isCluster') === true) throw invalid('redis got an ioredis Cluster: Redis Cluster is not supported yet')
+  checkCluster(redis)
   if (log !== undefined) checkLog(log, 'log')
   if (typeof logs !== 'object') return
   for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
-}
-
-/** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
-function isRedisClient (value: unknown): boolean {
-  return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
-}
-
-/** No instance of a class: a client of another Redis package must not pass for connection options, and end up at localhost. */
-function isLiteral (value: unknown): boolean {
-  if (!isPlainObject(value)) return false
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return prototype === null || Object.getPrototypeOf(prototype) === null
 }

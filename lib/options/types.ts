@@ -1,6 +1,6 @@
 import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyBaseLogger } from 'fastify'
-import type { Redis, RedisOptions } from 'ioredis'
+import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
 import type { Backplane } from '../backplane/backplane.ts'
 import type { Authenticate, RoomOptions } from '../route-types.ts'
 import type { Connection, Identity, LogSettings, MemberInfo } from '../types.ts'
@@ -10,6 +10,16 @@ export interface Rate {
   readonly perSecond: number
   /** How many may come at once, after a quiet time. @default perSecond */
   readonly burst?: number | undefined
+}
+
+/** A Redis Cluster: nodes from which the others are found. */
+export interface RedisCluster {
+  /**
+   * URLs, ports of this machine, or ioredis options. Password and TLS of the first one hold for all nodes, unless `options` say otherwise.
+   */
+  readonly cluster: readonly ClusterNode[]
+  /** As ioredis has them for its `Cluster`; taken over are `redisOptions`, `natMap` and `keyPrefix`. */
+  readonly options?: ClusterOptions | undefined
 }
 
 /** What to do while the backplane is out; the first choice of each is the default. */
@@ -99,10 +109,11 @@ export interface OccupancyHooks {
 
 export interface WebsocketGroupsOptions extends OccupancyHooks {
   /**
-   * Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit). Left out: everything stays
+   * Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit); a Redis Cluster as some
+   * of its nodes, or as an ioredis `Cluster`. A server that turns out to be a node of a cluster is used as one. Left out: everything stays
    * in this process.
    */
-  readonly redis?: string | RedisOptions | Redis | undefined
+  readonly redis?: string | RedisOptions | Redis | RedisCluster | Cluster | undefined
   /** Your own backplane, or one of a `memoryCluster()`; excludes `redis`. */
   readonly backplane?: Backplane | undefined
   /** Turns a token into an identity, for `app.wsAuth()` and rooms. Throws, or returns nothing, when the token is invalid. */
@@ -197,7 +208,7 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
 
 export interface PublisherOptions {
   /** As the plugin's `redis`. */
-  readonly redis: string | RedisOptions | Redis
+  readonly redis: string | RedisOptions | Redis | RedisCluster | Cluster
   readonly keyPrefix?: string | undefined
   readonly operationTimeoutMs?: number | undefined
   /**

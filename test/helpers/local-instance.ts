@@ -54,6 +54,7 @@ export class Local extends EmptyInstance {
   }
 
   override deliver (envelope: Envelope): void { this.received.push(envelope) }
+  override logged (group: string): boolean { return group.startsWith('logged') }
   override member (group: string, connectionId: string): Member | undefined { return this.#groups.get(group)?.get(connectionId) }
   override memberIds (group: string): Iterable<string> { return this.#groups.get(group)?.keys() ?? [] }
   override connectionsOf (userId: string): number { return this.users.get(userId) ?? 0 }

@@ -3,56 +3,64 @@ import type { BackplaneState, Member } from '../../types.ts'
 import type {
   Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
 } from '../backplane.ts'
-import type { Keys } from './keys.ts'
-import { Link } from './link/link.ts'
-import { keysOf, type RedisSource } from './link/source.ts'
-import { Partition, type PartitionOptions } from './partition.ts'
+import { ClusterBackplane } from './router.ts'
+import type { RedisDeployment } from './deployment.ts'
+import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster-source.ts'
+import { optionsOf, type RedisSource } from './link/source.ts'
+import { ClusterModeError } from './link/server.ts'
+import { SingleBackplane, type SingleBackplaneOptions } from './single.ts'
 
-export interface RedisBackplaneOptions extends PartitionOptions {
-  readonly redis: RedisSource
-  readonly keyPrefix: string
-  readonly operationTimeoutMs: number
-  readonly bootTimeoutMs: number
+export interface RedisBackplaneOptions extends Omit<SingleBackplaneOptions, 'redis'> {
+  readonly redis: RedisSource | GivenCluster
 }
 
-/** Instances that share a Redis: envelopes by pub/sub, memberships in hashes, one lease per instance. */
+/**
+ * Instances that share a Redis, or a Redis Cluster: envelopes by pub/sub, memberships in hashes, leases. A single server that turns out to
+ * be a node of a cluster is used as a cluster.
+ */
 export class RedisBackplane implements Backplane {
   readonly name = 'redis'
   readonly #options: RedisBackplaneOptions
-  readonly #keys: Keys
-  #partition: Partition | undefined
+  #deployment: RedisDeployment
+  #started = false
   #closed = false
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
   constructor (options: RedisBackplaneOptions) {
     this.#options = options
-    this.#keys = keysOf(options.redis, options.keyPrefix)
+    const { redis } = options
+    const source = clusterSource(redis)
+    this.#deployment = source === undefined
+      ? new SingleBackplane({ ...options, redis: redis as RedisSource })
+      : this.#cluster(source, options.bootTimeoutMs)
   }
 
   get state (): BackplaneState {
-    return this.#partition?.state ?? 'down'
+    return this.#started ? this.#deployment.state : 'down'
   }
 
   get problems (): readonly string[] {
-    return this.#partition?.problems ?? ['the backplane is not started']
+    return this.#started ? this.#deployment.problems : ['the backplane is not started']
   }
 
   async start (local: LocalInstance): Promise<void> {
-    const { redis, operationTimeoutMs, bootTimeoutMs } = this.#options
-    const links = { command: new Link(redis, 'command', operationTimeoutMs), subscribe: new Link(redis, 'subscribe', operationTimeoutMs) }
-    const partition = this.#partition = new Partition(links, this.#options, this.#keys, local)
+    const { redis, bootTimeoutMs } = this.#options
+    const startedAt = performance.now()
+    this.#started = true
     try {
-      await partition.boot(bootTimeoutMs)
+      await this.#deployment.start(local)
     } catch (error) {
-      this.#partition = undefined
-      await partition.close()
-      throw error
+      this.#started = error instanceof ClusterModeError
+      if (!this.#started) throw error
+      const leftMs = Math.max(0, bootTimeoutMs - (performance.now() - startedAt))
+      this.#deployment = this.#cluster(clusterOf(optionsOf(redis as RedisSource)), leftMs)
+      await this.#deployment.start(local)
     }
   }
 
   /** By the clock of Redis. */
   now (): number {
-    return Date.now() + (this.#partition?.clock.aheadMs ?? 0)
+    return this.#deployment.now()
   }
 
   async subscribe (target: Target): Promise<void> {
@@ -60,19 +68,19 @@ export class RedisBackplane implements Backplane {
   }
 
   unsubscribe (target: Target): void {
-    this.#partition?.subscriptions.unsubscribe(this.#keys.channel(target))
+    this.#deployment.unsubscribe(target)
   }
 
   interrupted (target: Target): boolean {
-    return this.#partition?.subscriptions.interrupted(this.#keys.channel(target)) ?? false
+    return this.#deployment.interrupted(target)
   }
 
-  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    return await this.#open.writer.publish(targets, envelope)
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined> {
+    return await this.#open.publish(targets, envelope)
   }
 
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
-    return await this.#open.writer.append(targets, envelope, key)
+    return await this.#open.append(targets, envelope, key)
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
@@ -80,27 +88,27 @@ export class RedisBackplane implements Backplane {
   }
 
   position (group: string): LogPosition | undefined {
-    return this.#partition?.position(group)
+    return this.#deployment.position(group)
   }
 
   async secret (candidate: string): Promise<string> {
-    return await this.#open.writer.secret(candidate)
+    return await this.#open.secret(candidate)
   }
 
   async syncMember (group: string, connectionId: string): Promise<void> {
-    await this.#open.members.sync(group, connectionId)
+    await this.#open.syncMember(group, connectionId)
   }
 
   async syncUser (userId: string): Promise<number> {
-    return await this.#open.users.sync(userId)
+    return await this.#open.syncUser(userId)
   }
 
   async block (name: string, forMs: number): Promise<boolean> {
-    return await this.#open.blocks.set(name, forMs)
+    return await this.#open.block(name, forMs)
   }
 
   async blocks (): Promise<readonly Block[]> {
-    return await this.#open.blocks.list()
+    return await this.#open.blocks()
   }
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {
@@ -108,28 +116,32 @@ export class RedisBackplane implements Backplane {
   }
 
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
-    return await this.#open.occupancy.settle(kind, names)
+    return await this.#open.settle(kind, names)
   }
 
   async count (group: string): Promise<number> {
-    return await this.#open.writer.count(group)
+    return await this.#open.count(group)
   }
 
   async members (group: string): Promise<Member[]> {
-    return await this.#open.writer.members(group)
+    return await this.#open.members(group)
   }
 
-  stats (): Record<string, number> {
-    return this.#partition?.stats() ?? {}
+  stats (): Readonly<Record<string, number>> {
+    return this.#deployment.stats()
   }
 
   async close (): Promise<void> {
     this.#closed = true
-    await this.#partition?.close()
+    await this.#deployment.close()
   }
 
-  get #open (): Partition {
-    if (this.#partition !== undefined && !this.#closed) return this.#partition
+  #cluster (source: ClusterSource, bootTimeoutMs: number): ClusterBackplane {
+    return new ClusterBackplane({ ...this.#options, cluster: source, bootTimeoutMs })
+  }
+
+  get #open (): RedisDeployment {
+    if (this.#started && !this.#closed) return this.#deployment
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the backplane is not started, or is closed')
   }
 }

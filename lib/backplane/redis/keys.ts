@@ -1,16 +1,19 @@
 import type { Presences, Target } from '../backplane.ts'
 
 /**
- * Every key and channel name. All carry the hash tag of their partition, so that a script's keys share a slot on a cluster;
- * there is one partition today. The tag stands first and the instance id last with a fixed length, so a group may be named anything.
+ * Every key and channel name of one partition. All carry its hash tag, so that a script's keys share a slot on a cluster; a single Redis
+ * has one partition. The tag stands first and the instance id last with a fixed length, so a group may be named anything.
  */
 export class Keys {
   readonly #base: string
   readonly #channels: string
 
-  /** `db`: the database that the keys are in; channels go through all databases of a server, so theirs is part of their names. */
-  constructor (prefix: string, db = 0) {
-    this.#base = `${prefix}{0}:`
+  /**
+   * `db`: the database that the keys are in; channels go through all databases of a server, so theirs is part of their names. `tag`: of the
+   * partition.
+   */
+  constructor (prefix: string, db = 0, tag = '0') {
+    this.#base = `${prefix}{${tag}}:`
     this.#channels = db === 0 ? `${this.#base}c:` : `${this.#base}c:${db}:`
   }
 

@@ -6,11 +6,9 @@ import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.t
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import { RedisClock } from './link/clock.ts'
-import type { Link } from './link/link.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
 import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
-import type { WhenDown } from './log/append-queue.ts'
 import { LogFollowers } from './log/followers.ts'
 import { Audit } from './membership/audit.ts'
 import { BlockStore } from './membership/blocks.ts'
@@ -20,21 +18,8 @@ import { OccupancyStore } from './membership/occupancy.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
 import { UserCounts } from './membership/users.ts'
+import type { Links, PartitionOptions } from './partition-options.ts'
 import { RedisWriter } from './writer.ts'
-
-export interface PartitionOptions {
-  readonly joinTimeoutMs: number
-  readonly leaseMs: number
-  readonly lingerMs: number
-  /** What happens to an append while Redis is out. */
-  readonly whenDown: WhenDown
-}
-
-/** The two connections of an instance: one that subscribes can do nothing else. */
-export interface Links {
-  readonly command: Link
-  readonly subscribe: Link
-}
 
 /** How often all memberships are written again, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
@@ -49,6 +34,7 @@ export class Partition {
   readonly members: MemberReconciler
   readonly users: UserCounts
   readonly blocks: BlockStore
+  readonly lease: Lease
   readonly clock: RedisClock
   readonly occupancy: OccupancyStore
   readonly writer: RedisWriter
@@ -56,9 +42,9 @@ export class Partition {
   readonly #keys: Keys
   /** What may be in trouble while both links work. */
   readonly #parts: ReadonlyArray<{ readonly problem: string | undefined }>
+  readonly #ownsWriter: boolean
   readonly #followers: LogFollowers
   readonly #probe: PubSubProbe
-  readonly #lease: Lease
   readonly #local: LocalInstance
   readonly #warnBadEnvelope: (fields: object) => void
   readonly #refresher: NodeJS.Timeout
@@ -71,13 +57,18 @@ export class Partition {
   /** From the call of `boot` until it is decided. */
   #booting: Deferred<void> | undefined = deferred()
 
-  constructor (links: Links, options: PartitionOptions, keys: Keys, local: LocalInstance) {
+  /**
+   * `writer`: this is one partition of many, made when something is subscribed or joined in it. The writer outlives it; there is no boot,
+   * and no lease before it is wanted.
+   */
+  constructor (links: Links, options: PartitionOptions, keys: Keys, local: LocalInstance, writer?: RedisWriter) {
     const { command, subscribe } = this.#links = links
     this.#local = local
     this.#keys = keys
     this.#warnBadEnvelope = oncePerMinute(local.log, 'dropped a message from Redis that is not an envelope of this package')
     const report = (): void => this.#report()
-    this.writer = new RedisWriter(command, keys, options.whenDown, local.log)
+    this.#ownsWriter = writer === undefined
+    this.writer = writer ?? new RedisWriter(command, keys, options.whenDown, local.log)
     this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
     const inbox = keys.channel({ kind: 'instance', name: local.instanceId })
     this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, inbox, {
@@ -87,14 +78,14 @@ export class Partition {
     })
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     const store = new MemberStore(command, keys, local)
-    this.#lease = new Lease(command, keys, local, store, options.leaseMs)
-    this.members = new MemberReconciler(command, store, this.#lease, local, new Audit(command, keys, local, options.leaseMs), report)
-    this.users = new UserCounts(command, keys, this.#lease, local)
+    this.lease = new Lease(command, keys, local, store, options.leaseMs, this.#ownsWriter)
+    this.members = new MemberReconciler(command, store, this.lease, local, new Audit(command, keys, local, options.leaseMs), report)
+    this.users = new UserCounts(command, keys, this.lease, local)
     this.blocks = new BlockStore(command, keys)
     this.clock = new RedisClock(command)
     this.occupancy = new OccupancyStore(command, keys)
-    this.#parts = [this.#lease, this.members, this.subscriptions, this.#followers]
-    this.#lease.on({ changed: report, refused: error => this.#decideBoot(error) })
+    this.#parts = [this.lease, this.members, this.subscriptions, this.#followers]
+    this.lease.on({ changed: report, refused: error => this.#decideBoot(error) })
     command.on({
       up: () => {
         this.#followers.resume()
@@ -125,6 +116,10 @@ export class Partition {
       void this.#sweep()
       void this.clock.compare()
     }, sweepMs).unref()
+    if (this.#ownsWriter) return
+    this.#booting = undefined
+    this.#resubscribed = subscribe.up
+    this.#reported = this.state
   }
 
   get state (): BackplaneState {
@@ -135,7 +130,7 @@ export class Partition {
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(problem => problem !== undefined)
     // What is worth a line, but no trouble, leaves `state` as it is.
-    const warnings = [this.#lease.warning, this.writer.differences.problem]
+    const warnings = [this.lease.warning, this.writer.differences.problem]
     return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(problem => problem !== undefined)
   }
 
@@ -165,7 +160,7 @@ export class Partition {
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
   async boot (deadlineMs: number): Promise<void> {
     if (this.#booting !== undefined) await withDeadline(this.#booting.promise, deadlineMs, () => this.#decideBoot())
-    this.#lease.schedule()
+    this.lease.schedule()
     this.#report()
   }
 
@@ -173,8 +168,8 @@ export class Partition {
     const command = this.#links.command.stats()
     const subscribe = this.#links.subscribe.stats()
     return {
-      ...this.#lease.stats(),
-      ...this.writer.stats(),
+      ...this.lease.stats(),
+      ...(this.#ownsWriter ? this.writer.stats() : {}),
       ...this.#followers.stats(),
       ...this.#links.command.bulk.stats(),
       redisUp: Number(this.#links.command.up && this.#links.subscribe.up),
@@ -194,7 +189,7 @@ export class Partition {
     clearInterval(this.#sweeper)
     this.#probe.close()
     this.#followers.close()
-    this.writer.close()
+    if (this.#ownsWriter) this.writer.close()
     await withDeadline(this.#giveBack(), closeMs, () => undefined)
     await Promise.all([this.#links.command.close(), this.#links.subscribe.close()])
   }
@@ -216,7 +211,7 @@ export class Partition {
   async #giveBack (): Promise<void> {
     try {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
-      await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.#lease.close())])
+      await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.lease.close())])
     } catch (error) {
       this.#local.log.warn({ err: error }, 'memberships could not be removed: the other instances remove them when the lease ends')
     }

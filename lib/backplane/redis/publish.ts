@@ -2,7 +2,8 @@ import type { Envelope, Target } from '../backplane.ts'
 import { WebsocketGroupsError } from '../../errors.ts'
 import { encode } from './envelope.ts'
 import type { Keys } from './keys.ts'
-import type { Link } from './link/link.ts'
+import type { Link } from './link/port.ts'
+import { shardedScript } from './link/redirects.ts'
 import { bytesOf, Script } from './link/script.ts'
 
 /**
@@ -35,12 +36,14 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
   const [only] = targets
   if (only !== undefined && targets.length === 1) {
     const bytes = encode(envelope, only)
-    return await link.runSized(bytes.length, async redis => await redis.publish(keys.channel(only), bytes))
+    const [command, channel] = [link.sharded ? 'spublish' : 'publish', keys.channel(only)] as const
+    return Number(await link.runSized(bytes.length, async redis => await redis[command](channel, bytes)))
   }
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
   // By its text, not by its hash: the second try after a NOSCRIPT would be overtaken by what is published after this.
+  const { lua } = link.sharded ? shardedScript(publishShared) : publishShared
   const [most, refusal] = await link.runSized(bytesOf(copies), async redis => {
-    return await redis.eval(publishShared.lua, 0, ...copies)
+    return await redis.eval(lua, 0, ...copies)
   }) as [number, string]
   if (refusal !== '') throw new WebsocketGroupsError('WSG_TIMEOUT', `some of the copies were sent, then Redis refused: ${refusal}`)
   return most

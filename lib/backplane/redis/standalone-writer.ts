@@ -3,28 +3,38 @@ import { deferred, withDeadline } from '../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
 import type { Appended, AppendTarget, Backplane, Envelope, Target } from '../backplane.ts'
-import type { Keys } from './keys.ts'
+import { claim } from './claim.ts'
+import { clusterWay } from './cluster-way.ts'
+import { ClusterWriter } from './cluster-writer.ts'
+import { Keys } from './keys.ts'
+import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster-source.ts'
 import { Link } from './link/link.ts'
-import { checkServer, isFinal, refused, refusedRights } from './link/server.ts'
-import { keysOf, type RedisSource } from './link/source.ts'
+import { checkServer, ClusterModeError, isFinal, refused, refusedRights, type Server } from './link/server.ts'
+import { keysOf, optionsOf, type RedisSource } from './link/source.ts'
 import { RedisWriter } from './writer.ts'
 
 const connectMs = 5_000
 
 export interface StandaloneWriterOptions {
-  readonly redis: RedisSource
+  readonly redis: RedisSource | GivenCluster
   readonly keyPrefix: string
   readonly operationTimeoutMs: number
   readonly logger?: FastifyBaseLogger | undefined
+}
+
+/** How Redis is reached: by one link, or by those to the masters of a cluster. */
+interface Way {
+  readonly writer: Pick<RedisWriter, 'publish' | 'append' | 'count' | 'members' | 'close'>
+  readonly usable: boolean
+  close (): Promise<void>
 }
 
 /**
  * The part of the backplane that a process without sockets needs: one link, no subscription, no lease. The first calls wait for the link.
  */
 export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 'count' | 'members' | 'close'> {
-  readonly #keys: Keys
-  readonly #link: Link
-  readonly #writer: RedisWriter
+  readonly #options: StandaloneWriterOptions
+  #way: Way
   readonly #logger: FastifyBaseLogger | undefined
   /** Resolves once it is known whether there is a Redis that can be used. */
   readonly #decided = deferred()
@@ -34,38 +44,32 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
   readonly #ended = deferred()
   #closed = false
 
-  constructor ({ redis, keyPrefix, operationTimeoutMs, logger }: StandaloneWriterOptions) {
-    this.#logger = logger
-    this.#keys = keysOf(redis, keyPrefix)
-    this.#link = new Link(redis, 'command', operationTimeoutMs)
-    this.#writer = new RedisWriter(this.#link, this.#keys, 'reject', logger)
-    this.#link.on({
-      up: () => { void this.#check() },
-      down: () => logger?.warn('publisher lost Redis'),
-      error: error => {
-        logger?.debug({ err: error }, 'publisher: Redis link error')
-        if (isFinal(error)) this.#decide(refused(error))
-      }
-    })
+  constructor (options: StandaloneWriterOptions) {
+    this.#options = options
+    this.#logger = options.logger
+    const source = clusterSource(options.redis)
+    this.#way = source === undefined ? this.#single(options.redis as RedisSource) : this.#cluster(source)
     void withDeadline(this.#decided.promise, connectMs, () => {
-      this.#decide(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `Redis could not be reached within ${connectMs} ms`))
+      // What can be reached of a cluster is of use.
+      const refusal = new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `Redis could not be reached within ${connectMs} ms`)
+      this.#decide(this.#way.usable ? undefined : refusal)
     })
   }
 
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    return await this.#run(async () => await this.#writer.publish(targets, envelope))
+    return await this.#run(async () => await this.#way.writer.publish(targets, envelope))
   }
 
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
-    return await this.#run(async () => await this.#writer.append(targets, envelope, key))
+    return await this.#run(async () => await this.#way.writer.append(targets, envelope, key))
   }
 
   async count (group: string): Promise<number> {
-    return await this.#run(async () => await this.#writer.count(group))
+    return await this.#run(async () => await this.#way.writer.count(group))
   }
 
   async members (group: string): Promise<Member[]> {
-    return await this.#run(async () => await this.#writer.members(group))
+    return await this.#run(async () => await this.#way.writer.members(group))
   }
 
   /** Takes no more calls, and waits for those that were made: each ends within its deadline. */
@@ -75,8 +79,8 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
     // Whether there is a Redis is not known, or there is none: nothing of what waits was sent.
     if (!this.#isDecided || this.#refusal !== undefined) this.#end(new WebsocketGroupsError('WSG_CLOSED'))
     await Promise.allSettled(this.#calls)
-    this.#writer.close()
-    await this.#link.close()
+    this.#way.writer.close()
+    await this.#way.close()
     this.#end(new WebsocketGroupsError('WSG_CLOSED'))
     this.#ended.resolve()
   }
@@ -104,15 +108,66 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
     this.#decided.resolve()
   }
 
-  /** The link works. Only a server that cannot be used at all is refused: of any other failure the calls find out for themselves. */
-  async #check (): Promise<void> {
+  #single (redis: RedisSource): Way {
+    const { keyPrefix, operationTimeoutMs } = this.#options
+    const keys = keysOf(redis, keyPrefix)
+    const link = new Link(redis, 'command', operationTimeoutMs)
+    link.on({
+      up: () => { void this.#check(async () => await checkServer(link, keys, 'publisher')) },
+      down: () => this.#logger?.warn('publisher lost Redis'),
+      error: error => this.#failed(error)
+    })
+    return {
+      writer: new RedisWriter(link, keys, 'reject', this.#logger),
+      get usable () { return link.up },
+      close: async () => await link.close()
+    }
+  }
+
+  #cluster (source: ClusterSource): Way {
+    const prefix = source.keyPrefix + this.#options.keyPrefix
+    const { links, keys } = clusterWay(source, prefix, this.#options.operationTimeoutMs, {
+      changed: () => {
+        if (!links.complete) return
+        void this.#check(async () => {
+          await claim(links.common, prefix, keys.length)
+          return await checkServer(links.common, new Keys(prefix), 'publisher')
+        })
+      },
+      error: error => this.#failed(error)
+    })
+    return {
+      writer: new ClusterWriter(links, keys, 'reject', this.#logger),
+      get usable () { return links.someUp },
+      close: async () => await links.close()
+    }
+  }
+
+  #failed (error: Error): void {
+    this.#logger?.debug({ err: error }, 'publisher: Redis link error')
+    if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED')) this.#decide(error)
+    else if (isFinal(error)) this.#decide(refused(error))
+  }
+
+  /** The links work. Only a server that cannot be used at all is refused: of any other failure the calls find out for themselves. */
+  async #check (look: () => Promise<Server>): Promise<void> {
     try {
-      const { missing } = await checkServer(this.#link, this.#keys, 'publisher')
+      const { missing } = await look()
       this.#decide(missing.length === 0 ? undefined : refusedRights(missing))
     } catch (error) {
+      if (error instanceof ClusterModeError) return await this.#changeToCluster()
       if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) this.#decide(error as Error)
       else this.#decide(isFinal(error as Error) ? refused(error as Error) : undefined)
     }
+  }
+
+  /** The server is a node of a cluster. */
+  async #changeToCluster (): Promise<void> {
+    if (this.#closed) return
+    const single = this.#way
+    this.#way = this.#cluster(clusterOf(optionsOf(this.#options.redis as RedisSource)))
+    single.writer.close()
+    await single.close()
   }
 
   /** A later decision counts, too: Redis may turn up when the first calls have given it up. */

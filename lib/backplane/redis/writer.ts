@@ -2,8 +2,8 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Member } from '../../types.ts'
 import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } from '../backplane.ts'
 import type { Keys } from './keys.ts'
-import type { Link } from './link/link.ts'
-import { AppendQueue, type WhenDown } from './log/append-queue.ts'
+import type { Link } from './link/port.ts'
+import { AppendQueue, type Waiting, type WhenDown } from './log/append-queue.ts'
 import { readPage } from './log/page.ts'
 import { SettingsDifferences } from './log/settings.ts'
 import { MemberLists } from './membership/lists.ts'
@@ -22,12 +22,13 @@ export class RedisWriter {
   /** Settings of logs that differ between processes: nothing is out of order, but somebody should know. */
   readonly differences: SettingsDifferences
 
-  constructor (link: Link, keys: Keys, whenDown: WhenDown, log: FastifyBaseLogger | undefined) {
+  /** `waiting`: counts the appends of all writers that have one limit together. */
+  constructor (link: Link, keys: Keys, whenDown: WhenDown, log: FastifyBaseLogger | undefined, waiting?: Waiting) {
     this.#link = link
     this.#keys = keys
     this.#lists = new MemberLists(link, keys)
     this.differences = new SettingsDifferences(log)
-    this.#appends = new AppendQueue(link, keys, whenDown, this.differences)
+    this.#appends = new AppendQueue(link, keys, whenDown, this.differences, waiting)
   }
 
   /** As `Backplane.publish`. */

@@ -88,10 +88,9 @@ t.test('a publisher refuses what the plugin refuses, with the same errors, and h
   t.strictSame(resolvePublisherOptions({ redis }), { redis, keyPrefix, operationTimeoutMs, log, logs: undefined })
   t.strictSame(resolvePublisherOptions({ redis, keyPrefix: undefined, log: undefined }), resolvePublisherOptions({ redis }))
   const shared = ['redis', 'keyPrefix', 'log', 'logs', 'operationTimeoutMs']
-  const cluster = new Cluster([redis], { lazyConnect: true })
   const bad: ReadonlyArray<readonly [string, unknown]> = [
     ...wrong.filter(([name]) => shared.includes(name)).map(([name, value]) => [name, value] as const),
-    ['redis', cluster],
+    ['redis', { cluster: [] }],
     ['log', { maxMessages: 'ten', ttlMs: -1 }],
     ['log', { maxMessages: 10 }],
     ['log', { maxMessages: 10, ttlMs: 1_000, size: 1 }],
@@ -104,7 +103,6 @@ t.test('a publisher refuses what the plugin refuses, with the same errors, and h
       String(refusalOf(resolvePublisherOptions, { redis, [name]: value })), String(refusalOf(resolveOptions, { redis, [name]: value }))
     )
   }
-  cluster.disconnect()
 })
 
 t.test('a publisher needs a Redis, and refuses options it has not', async t => {
@@ -167,10 +165,22 @@ t.test('redis is a URL, a socket path, ioredis options or an ioredis client', as
   client.disconnect()
 })
 
-t.test('a Redis Cluster is refused in so many words', async t => {
-  const cluster = new Cluster(['redis://localhost'], { lazyConnect: true })
-  t.throws(() => resolveOptions({ redis: cluster }), { code: 'WSG_OPTION_INVALID', message: /Redis Cluster is not supported yet/ })
-  cluster.disconnect()
+t.test('a Redis Cluster is given by its nodes, or as an ioredis Cluster', async t => {
+  const client = new Cluster(['redis://localhost'], { lazyConnect: true })
+  const nodes = ['redis://localhost:7000', 'rediss://u:p@host', 'host:7001', 7002, { host: 'localhost', port: 7003 }]
+  for (const redis of [client, { cluster: nodes }, { cluster: nodes, options: { natMap: {}, redisOptions: { db: 0 } } }]) {
+    t.equal(resolveOptions({ redis }).redis, redis)
+  }
+  client.disconnect()
+  t.match(refusal({ redis: { cluster: [] } }), /redis\.cluster must be an array of at least one node, got an array/)
+  t.match(refusal({ redis: { cluster: 'redis://host' } }), /redis\.cluster must be an array/)
+  for (const node of ['http://u:hunter2@host', '', 0, 70_000, null, true]) {
+    t.match(refusal({ redis: { cluster: ['host:1', node] } }), /redis\.cluster\[1\] must be a URL/)
+    t.notMatch(refusal({ redis: { cluster: ['host:1', node] } }), /hunter2/)
+  }
+  t.match(refusal({ redis: { cluster: ['host:1'], natMap: {} } }), /no 'natMap': it belongs into redis\.options/)
+  t.match(refusal({ redis: { cluster: ['host:1'], options: { redisOptions: { db: 2 } } } }), /has database 0 only, got 2/)
+  t.match(refusal({ redis: { cluster: ['host:1'], options: { keyPrefix: '{a}' } } }), /without braces/)
 })
 
 t.test('redis and backplane exclude each other', async t => {

@@ -1,4 +1,4 @@
-import type { Link } from './link.ts'
+import type { Link } from './port.ts'
 
 /** How far the clock of Redis is ahead of the one of this process: the instances have no other clock in common. */
 export class RedisClock {

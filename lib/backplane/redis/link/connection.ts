@@ -19,6 +19,8 @@ export interface ConnectionEvents {
   error (error: Error): void
   /** `late`: by the connection before the present one, which was given up. */
   message (channel: Buffer, bytes: Buffer, late: boolean): void
+  /** A node of a cluster took channels back. */
+  moved? (): void
 }
 
 /**
@@ -165,12 +167,15 @@ export class Connection {
       else if (client === this.#present) this.#lose()
     })
     client.on('error', (error: Error) => { if (client === this.#present) this.#events.error(error) })
-    client.on('messageBuffer', (channel: Buffer, bytes: Buffer) => {
+    const receive = (channel: Buffer, bytes: Buffer): void => {
       if (client === this.#present) {
         this.#heard = true
         this.#events.message(channel, bytes, false)
       } else if (client === this.#previous?.client) this.#events.message(channel, bytes, true)
-    })
+    }
+    client.on('messageBuffer', receive)
+    client.on('smessageBuffer', receive)
+    client.on('moved', () => { if (client === this.#present) this.#events.moved?.() })
     return client
   }
 

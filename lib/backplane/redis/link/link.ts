@@ -28,6 +28,8 @@ export interface LinkEvents {
   /** The link broke, or Redis does not answer on it. */
   readonly down?: (() => void) | undefined
   readonly error?: ((error: Error) => void) | undefined
+  /** A node of a cluster took channels back, whose slot went to another one. */
+  readonly moved?: (() => void) | undefined
 }
 
 /** `late`: it came by a connection that was given up, while the next one is on its way or not in step yet. */
@@ -38,6 +40,8 @@ export type MessageListener = (channel: Buffer, bytes: Buffer, late: boolean) =>
  * defaults of ioredis a command may wait for minutes, be sent twice, or never settle, and a client may end for good (see docs/redis.md).
  */
 export class Link {
+  /** Whether it leads to a cluster, where messages go by sharded pub/sub. */
+  readonly sharded: boolean = false
   /** Where reads of much data take their turn. */
   readonly bulk = new BulkReads()
   readonly #role: string
@@ -85,7 +89,8 @@ export class Link {
         // With many messages in the socket the answer to a ping may be a long way behind.
         if (!late) this.#answered()
         this.#receive?.(channel, bytes, late)
-      }
+      },
+      moved: () => { for (const listener of this.#listeners) listener.moved?.() }
     })
     this.#pinger = setInterval(() => this.#watch(), pingIntervalMs).unref()
   }
@@ -104,6 +109,9 @@ export class Link {
   }
 
   get up (): boolean { return this.#state === 'up' }
+
+  /** The link itself: of those that lead to a partition, the one to its master. */
+  get master (): { readonly connection: number } { return this }
 
   get deadlineMs (): number { return this.#deadlineMs }
 

@@ -1,4 +1,4 @@
-import type { Link } from './link.ts'
+import type { Link } from './port.ts'
 import type { Subscriptions } from './subscriptions.ts'
 
 const intervalMs = 5_000
@@ -57,7 +57,8 @@ export class PubSubProbe {
       return this.#subscribe.reset()
     }
     try {
-      await this.#command.run(async redis => await redis.publish(this.#channel, probeBytes))
+      const command = this.#command.sharded ? 'spublish' : 'publish'
+      await this.#command.run(async redis => await redis[command](this.#channel, probeBytes))
     } catch {
       this.#misses--                               // the command link has trouble of its own: that says nothing about the other
     }

@@ -1,5 +1,5 @@
 import type { Keys } from '../keys.ts'
-import type { Link } from './link.ts'
+import type { Link } from './port.ts'
 import { Script } from './script.ts'
 
 /** What one command is done to: the name of a key or a channel, and further arguments as Redis wants them. */
@@ -55,6 +55,12 @@ function rightsOfInstances (keys: Keys): Right[] {
   ]
 }
 
+/** On a cluster messages go by sharded pub/sub. */
+function shardedRight ([command = '', ...more]: Right): Right {
+  if (command === 'pubsub') return [command, `shard${more[0] ?? ''}`, ...more.slice(1)]
+  return [/^(publish|subscribe|unsubscribe)$/.test(command) ? `s${command}` : command, ...more]
+}
+
 /**
  * Reads which rights this user lacks. A server older than 7.0 cannot tell.
  * ARGV of each right: how many words it has, its words. The opposite of UNSUBSCRIBE is not named, so that whoever watches the connection
@@ -89,7 +95,8 @@ return missing
  * @throws {WebsocketGroupsError} as `Link.script`
  */
 export async function missingRights (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<string[]> {
-  const rights = role === 'instance' ? rightsOfInstances(keys) : rightsOfWriters(keys)
+  const all = role === 'instance' ? rightsOfInstances(keys) : rightsOfWriters(keys)
+  const rights = link.sharded ? all.map(shardedRight) : all
   const missing = await link.script(readMissing, [], rights.flatMap(words => [words.length, ...words])) as string[]
   return Array.from({ length: missing.length / 2 }, (_, index) => `${missing[2 * index]} ${missing[2 * index + 1]}`.trim())
 }

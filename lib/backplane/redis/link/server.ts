@@ -1,9 +1,10 @@
 import { WebsocketGroupsError } from '../../../errors.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from './link.ts'
+import type { Link } from './port.ts'
 import { missingRights } from './rights.ts'
 
-const oldest = { major: 6, minor: 2 }
+/** Sharded pub/sub came with 7.0. */
+const oldest = { single: { major: 6, minor: 2 }, cluster: { major: 7, minor: 0 } } as const
 const finalErrors = new RegExp([
   'WRONGPASS', 'NOAUTH', 'NOPERM', 'invalid password', 'invalid username-password', 'database \\d+ cannot be used: (?!LOADING|BUSY|MASTERDOWN)',
   // A command that was renamed, or that a script may not run.
@@ -19,13 +20,34 @@ export interface Server {
   readonly missing: readonly string[]
 }
 
+/** The server is one of a cluster, and was taken for a single one. */
+export class ClusterModeError extends WebsocketGroupsError {
+  constructor () {
+    super('WSG_REDIS_UNSUPPORTED', 'it is a node of a Redis Cluster: pass { cluster: [nodes] }')
+  }
+}
+
 /**
  * Looks whether the server, and what the user may do there, will do.
  * @throws {WebsocketGroupsError} WSG_REDIS_UNSUPPORTED, and as `Link.run`
  */
 export async function checkServer (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<Server> {
+  const { master } = link
+  const known = looks.get(master)
+  if (known?.connection === master.connection) return await known.look
+  const look = lookAt(link, keys, role)
+  // Many partitions share a master.
+  if (link.sharded) looks.set(master, { connection: master.connection, look })
+  look.catch(() => looks.delete(master))
+  return await look
+}
+
+/** By master: the look at it by its present connection. */
+const looks = new WeakMap<object, { readonly connection: number, readonly look: Promise<Server> }>()
+
+async function lookAt (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<Server> {
   const [info, memory] = await Promise.all([read(link, 'server'), read(link, 'memory')])
-  if (info !== undefined) assertSupported(info)
+  if (info !== undefined) assertSupported(info, link.sharded)
   return {
     id: /^run_id:(\w+)/m.exec(info ?? '')?.[1],
     evictionPolicy: /^maxmemory_policy:(\S+)/m.exec(memory ?? '')?.[1],
@@ -33,14 +55,14 @@ export async function checkServer (link: Link, keys: Keys, role: 'instance' | 'p
   }
 }
 
-function assertSupported (info: string): void {
+function assertSupported (info: string, sharded: boolean): void {
   const [, version = '', major = '0', minor = '0'] = /^redis_version:((\d+)\.(\d+)\S*)/m.exec(info) ?? []
-  const tooOld = Number(major) < oldest.major || (Number(major) === oldest.major && Number(minor) < oldest.minor)
-  if (tooOld) throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `Redis is version ${version || 'unknown'}; 6.2 or newer is needed`)
-  if (/^redis_mode:cluster/m.test(info)) {
-    const detail = 'it runs in cluster mode; use a single master, with Sentinel if it must fail over'
-    throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', detail)
+  const least = oldest[sharded ? 'cluster' : 'single']
+  if (Number(major) < least.major || (Number(major) === least.major && Number(minor) < least.minor)) {
+    const needed = `${least.major}.${least.minor} or newer is needed${sharded ? ' for a cluster' : ''}`
+    throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `Redis is version ${version || 'unknown'}; ${needed}`)
   }
+  if (!sharded && /^redis_mode:cluster/m.test(info)) throw new ClusterModeError()
 }
 
 /** INFO is among the commands that careful operators forbid (the ACL category `@dangerous`) or rename: all works without it. */

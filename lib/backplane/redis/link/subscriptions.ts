@@ -3,7 +3,7 @@ import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { chunks, Throttle } from '../batching.ts'
 import { newChannel, takeAnswer, type Channel } from './channel.ts'
 import { Linger } from './linger.ts'
-import type { Link } from './link.ts'
+import type { Link } from './port.ts'
 
 const maxChannelsPerCommand = 512
 /** More than this are not on their way together: deadlines are for Redis, not for what we send before. */
@@ -249,7 +249,8 @@ export class Subscriptions {
   async #command (verb: 'subscribe' | 'unsubscribe', names: string[]): Promise<Error | undefined> {
     this.#inFlight++
     try {
-      await this.#link.run(async redis => await redis[verb](...names), ackDeadlineMs)
+      const command = this.#link.sharded ? `s${verb}` as const : verb
+      await this.#link.run(async redis => await redis[command](...names), ackDeadlineMs)
       return undefined
     } catch (error) {
       // Whether it was done is unknown, and so is the state of the connection.

@@ -4,7 +4,7 @@ import { drawId } from '../../../ids.ts'
 import type { Appended, AppendTarget, Envelope, LogPosition } from '../../backplane.ts'
 import { encodeParts, markRetried } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import {
   carriesPlaces, decodeAppended, encodeAppend, encodeToOne, onlyTarget, type AppendedTo, type Draft
 } from './append-call.ts'
@@ -19,6 +19,12 @@ const retryMs = 50
 
 /** What happens to an append while Redis is out: it fails at once, or waits for Redis for a few seconds. */
 export type WhenDown = 'reject' | 'queue'
+
+/** What waits in one queue, or in all those of a process together. */
+export interface Waiting {
+  messages: number
+  bytes: number
+}
 
 interface Item extends LaneItem, Draft {
   /** performance.now() after which the message is given up. */
@@ -50,15 +56,19 @@ export class AppendQueue {
   readonly #budgetMs: number
   readonly #lanes = new Lanes<Item>(async batch => await this.#settle(batch))
   readonly #differences: SettingsDifferences
-  #waiting = 0
-  #waitingBytes = 0
+  readonly #waiting: Waiting = { messages: 0, bytes: 0 }
+  /** What the limits are for: of all queues of this process. */
+  readonly #total: Waiting
   #up = deferred()
   #closed = false
   #batches = 0
   #retries = 0
 
-  /** `differences` is told of logs whose settings differ between processes. */
-  constructor (link: Link, keys: Keys, whenDown: WhenDown, differences: SettingsDifferences) {
+  /**
+   * `differences` is told of logs whose settings differ between processes; `total` is shared by the queues that have one limit together.
+   */
+  constructor (link: Link, keys: Keys, whenDown: WhenDown, differences: SettingsDifferences, total: Waiting = { messages: 0, bytes: 0 }) {
+    this.#total = total
     this.#link = link
     this.#keys = keys
     this.#whenDown = whenDown
@@ -71,8 +81,8 @@ export class AppendQueue {
     return {
       appendBatches: this.#batches,
       appendRetries: this.#retries,
-      appendsWaiting: this.#waiting,
-      appendsWaitingBytes: this.#waitingBytes
+      appendsWaiting: this.#waiting.messages,
+      appendsWaitingBytes: this.#waiting.bytes
     }
   }
 
@@ -84,11 +94,10 @@ export class AppendQueue {
     const parts = encodeParts(envelope, carriesPlaces(targets), onlyTarget(targets))
     const bytes = parts.prefix.length + parts.rest.length
     const limit = maxWaiting[up ? 'up' : 'queue']
-    if (this.#waiting >= limit.messages || this.#waitingBytes + bytes > limit.bytes) {
-      throw new WebsocketGroupsError('WSG_QUEUE_FULL', `${this.#waiting} messages of ${this.#waitingBytes} bytes`)
+    if (this.#total.messages >= limit.messages || this.#total.bytes + bytes > limit.bytes) {
+      throw new WebsocketGroupsError('WSG_QUEUE_FULL', `${this.#total.messages} messages of ${this.#total.bytes} bytes`)
     }
-    this.#waiting++
-    this.#waitingBytes += bytes
+    this.#count(1, bytes)
     try {
       return await new Promise<Appended>((resolve, reject) => {
         const ms = this.#whenDown === 'queue' ? queueMs : this.#budgetMs
@@ -107,8 +116,14 @@ export class AppendQueue {
         })
       })
     } finally {
-      this.#waiting--
-      this.#waitingBytes -= bytes
+      this.#count(-1, -bytes)
+    }
+  }
+
+  #count (messages: number, bytes: number): void {
+    for (const waiting of [this.#waiting, this.#total]) {
+      waiting.messages += messages
+      waiting.bytes += bytes
     }
   }
 

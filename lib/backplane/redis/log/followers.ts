@@ -5,7 +5,7 @@ import type { LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane
 import { chunks, WorkQueue } from '../batching.ts'
 import type { StoredEnvelope } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import { CatchUp, type Progress } from './catch-up.ts'
 import { CopyOrder } from './copy-order.ts'
 import { LogEnds } from './ends.ts'

@@ -4,7 +4,7 @@ import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { oncePerMinute } from '../../../logging.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import { checkServer, isFinal, refused, refusedRights } from '../link/server.ts'
 import { Reaper } from './reaper.ts'
 import { beat, safetyTtlMs, unregister } from './scripts.ts'
@@ -47,6 +47,9 @@ export class Lease {
   readonly #warnNotRenewed: (fields: object) => void
   readonly #warnNotRegistered: (fields: object) => void
   readonly #nonce = randomUUID()
+  /** Whether there is anything to hold a lease for. */
+  #wanted: boolean
+  #wanting: Promise<void> | undefined
   #active = false
   #generation = 1
   /** The generation of the last renewal; 0: this process never had a lease. */
@@ -65,8 +68,10 @@ export class Lease {
   #closed = false
   #lost = 0
 
-  constructor (link: Link, keys: Keys, local: LocalInstance, store: MemberStore, leaseMs: number) {
+  /** `wanted`: registers as soon as the link works, not when `want` is called. */
+  constructor (link: Link, keys: Keys, local: LocalInstance, store: MemberStore, leaseMs: number, wanted = true) {
     this.#link = link
+    this.#wanted = wanted
     this.#keys = keys
     this.#local = local
     this.#store = store
@@ -75,7 +80,7 @@ export class Lease {
     this.#log = local.log
     this.#warnNotRenewed = oncePerMinute(local.log, 'the lease could not be renewed')
     this.#warnNotRegistered = oncePerMinute(local.log, 'Redis answers, but this instance could not register')
-    link.on({ up: () => { void this.#register() }, down: () => this.#suspend() })
+    link.on({ up: () => { if (this.#wanted) void this.#register() }, down: () => this.#suspend() })
   }
 
   /** Adds a listener; those of an event are called in the order they were added. */
@@ -107,13 +112,23 @@ export class Lease {
   }
 
   get problem (): string | undefined {
-    if (this.held) return undefined
+    if (this.held || !this.#wanted) return undefined
     const why = this.#failure === undefined ? '' : ` (${this.#failure.message})`
     return `this instance holds no lease: the others may count its members as gone${why}`
   }
 
   stats (): Record<string, number> {
-    return { leasesLost: this.#lost, ...this.#reaper.stats(), leaseAgeMs: Math.round(this.ageMs) }
+    return { leasesLost: this.#lost, ...this.#reaper.stats(), leaseAgeMs: this.#wanted ? Math.round(this.ageMs) : 0 }
+  }
+
+  /** Registers this instance if it is not. Resolves when that is done or failed for now: it is tried again. */
+  async want (): Promise<void> {
+    if (!this.#wanted) {
+      this.#wanted = true
+      this.schedule()
+      this.#wanting = this.#link.up ? this.#register().finally(() => { this.#wanting = undefined }) : undefined
+    }
+    await this.#wanting
   }
 
   /** Nothing fails by it, and yet it should not be so. */

@@ -1,6 +1,6 @@
 import type { Member } from '../../../types.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import { decodeMember } from './records.ts'
 
 /** What a member takes in an answer, before any was seen (bytes). */

@@ -1,5 +1,5 @@
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import { Script } from '../link/script.ts'
 
 /**

@@ -1,6 +1,6 @@
 import type { Presences, PresenceChange } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import { Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 

@@ -1,6 +1,6 @@
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import { markReaped } from './scripts.ts'
 import type { MemberStore } from './store.ts'
 

@@ -1,6 +1,6 @@
 import type { Json, Member } from '../../../types.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 
 export async function readCount (link: Link, keys: Keys, group: string): Promise<number> {
   return Number(await link.run(async redis => await redis.hget(keys.counts(group), '#')) ?? 0)

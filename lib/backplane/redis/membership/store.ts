@@ -1,7 +1,7 @@
 import { hasCode } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import { encodeMember } from './records.ts'
 import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 

@@ -3,7 +3,7 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Lease } from './lease.ts'
-import type { Link } from '../link/link.ts'
+import type { Link } from '../link/port.ts'
 import { Script } from '../link/script.ts'
 
 /** Users per call: a call of the script holds up everything else in Redis. */

@@ -1,0 +1,43 @@
+import type { PresenceChange, Presences } from '../backplane.ts'
+import type { ClusterWriter } from './cluster-writer.ts'
+
+/** Tells once in the cluster which groups and users came and went, partition by partition. */
+export class ClusterOccupancy {
+  /** Names whose partitions were out when they were asked for. */
+  readonly #missed = { group: new Set<string>(), user: new Set<string>() }
+
+  /**
+   * As `Backplane.settle`. What partitions that are out would have told comes with a later call; rejects only when none could be asked.
+   */
+  async settle (writer: ClusterWriter, kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    const missed = this.#missed[kind]
+    const byPartition = divide(writer, kind, [...names ?? [], ...missed])
+    missed.clear()
+    const asked = names === undefined ? Array.from({ length: writer.partitions }, (_, index) => index) : [...byPartition.keys()]
+    const results = await Promise.allSettled(asked.map(async partition => {
+      const [occupancy, some = []] = [writer.occupancyOf(partition), byPartition.get(partition)]
+      try {
+        const changes = await occupancy.settle(kind, some)
+        return names === undefined ? [...changes, ...await occupancy.settle(kind, undefined)] : changes
+      } catch (error) {
+        for (const name of some) missed.add(name)
+        throw error
+      }
+    }))
+    const failures = results.flatMap(result => result.status === 'rejected' ? [result.reason as Error] : [])
+    const [failure] = failures
+    if (failure !== undefined && failures.length === results.length) throw failure
+    return results.flatMap(result => result.status === 'fulfilled' ? result.value : [])
+  }
+}
+
+function divide (writer: ClusterWriter, kind: Presences, names: readonly string[]): Map<number, string[]> {
+  const parts = new Map<number, string[]>()
+  for (const name of new Set(names)) {
+    const partition = writer.partitionOf({ kind, name })
+    const part = parts.get(partition)
+    if (part === undefined) parts.set(partition, [name])
+    else part.push(name)
+  }
+  return parts
+}

@@ -1,0 +1,76 @@
+import type { Cluster, ClusterNode, ClusterOptions, RedisOptions } from 'ioredis'
+
+/** Some nodes of a Redis Cluster, from which the others are found, and options as ioredis has them for its `Cluster`. */
+export interface ClusterNodes {
+  readonly cluster: readonly ClusterNode[]
+  readonly options?: ClusterOptions | undefined
+}
+
+/** As users give a cluster. */
+export type GivenCluster = ClusterNodes | Cluster
+
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** How to reach a cluster. */
+export interface ClusterSource {
+  /** Where to ask first. */
+  readonly nodes: readonly Address[]
+  /** For the connections to all nodes. */
+  readonly options: RedisOptions
+  /** As ioredis has it: it comes before ours. */
+  readonly keyPrefix: string
+  /** The address under which a node can be reached that the cluster knows by this one. */
+  translate (address: Address): Address
+}
+
+/** `undefined`: this is no cluster, as far as can be told before it is asked. */
+export function clusterSource (source: unknown): ClusterSource | undefined {
+  if (typeof source !== 'object' || source === null) return undefined
+  if ('cluster' in source && Array.isArray(source.cluster)) {
+    const { cluster, options } = source as ClusterNodes
+    return resolve(cluster, options)
+  }
+  if (!('isCluster' in source) || source.isCluster !== true) return undefined
+  // Private in the types of ioredis; without it the nodes that the client knows serve as well.
+  const client = source as unknown as Cluster
+  const { startupNodes } = source as unknown as { readonly startupNodes?: readonly ClusterNode[] }
+  return resolve(startupNodes ?? client.nodes('all').map(({ options: { host, port } }) => ({ host, port })), client.options)
+}
+
+/** As a source of its own: one node, by what it was given as, that turned out to be part of a cluster. */
+export function clusterOf (node: RedisOptions): ClusterSource {
+  return resolve([{ host: node.host, port: node.port }], { redisOptions: node })
+}
+
+function resolve (given: readonly ClusterNode[], options: ClusterOptions = {}): ClusterSource {
+  const nodes = given.map(nodeOptions)
+  const { natMap } = options
+  // Nodes that are found later share the credentials and the encryption of those that were given, unless the options say otherwise.
+  const { host, port, ...first } = nodes[0] ?? {}
+  return {
+    nodes: nodes.map(({ host = '127.0.0.1', port = 6379 }) => ({ host, port })),
+    options: { ...first, ...options.redisOptions, db: 0 },
+    keyPrefix: options.keyPrefix ?? options.redisOptions?.keyPrefix ?? '',
+    translate (address) {
+      const key = `${address.host}:${address.port}`
+      return (typeof natMap === 'function' ? natMap(key) : natMap?.[key]) ?? address
+    }
+  }
+}
+
+function nodeOptions (node: ClusterNode): RedisOptions {
+  if (typeof node === 'number') return { port: node }
+  if (typeof node === 'object') return node
+  const { protocol, hostname, port, username, password } = new URL(node.includes('://') ? node : `redis://${node}`)
+  return {
+    // An IPv6 address has brackets in a URL.
+    host: hostname.replace(/^\[(.*)\]$/, '$1'),
+    port: Number(port || 6379),
+    ...(username === '' ? {} : { username: decodeURIComponent(username) }),
+    ...(password === '' ? {} : { password: decodeURIComponent(password) }),
+    ...(protocol === 'rediss:' ? { tls: {} } : {})
+  }
+}

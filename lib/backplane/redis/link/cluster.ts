@@ -1,0 +1,244 @@
+import { slotOf } from '../hash-tags.ts'
+import { sumStats } from '../stats.ts'
+import type { Address, ClusterSource } from './cluster-source.ts'
+import { Link } from './link.ts'
+import { closeMaster, nameOf, subscribedTags, type Master } from './master.ts'
+import { RoutedLink, type Router } from './routed-link.ts'
+import { SlotLookup } from './slot-lookup.ts'
+import type { SlotMap } from './slot-map.ts'
+
+/** How often the nodes are asked who has which slot while all is well, and how soon and how late when a master is missing. */
+const pollMs = 5_000
+const minRetryMs = 25
+const maxRetryMs = 500
+/** How soon after the last look one is worth while because a master does not answer. */
+const suspectMs = 250
+/** A master without slots is left after this long: it may get some back. */
+const unusedMs = 10_000
+
+export interface ClusterLinkOptions {
+  readonly keyPrefix: string
+  /** Of each partition. */
+  readonly tags: readonly string[]
+  /** Of what belongs to no partition. */
+  readonly commonTag: string
+  readonly deadlineMs: number
+}
+
+export interface ClusterLinkEvents {
+  /** The masters, or whether they answer, may have changed. */
+  readonly changed: () => void
+  readonly error: (error: Error) => void
+  /** Whether a partition has subscribed channels, as far as is known. Left out: nothing is ever subscribed. */
+  readonly subscribed?: ((partition: number) => boolean) | undefined
+}
+
+/**
+ * The connections of a process to a Redis Cluster: to each master that has partitions one for commands and, where messages are received,
+ * one that subscribes; and the way of each partition to its master. Where the slots are is asked every few seconds, when a master turns a
+ * call away, takes subscriptions back or is out. Replicas are only ever asked where the slots are.
+ */
+export class ClusterLinks implements Router {
+  /** By partition. */
+  readonly command: readonly RoutedLink[]
+  readonly subscribe: readonly RoutedLink[]
+  /** To what belongs to no partition. */
+  readonly common: RoutedLink
+  readonly #source: ClusterSource
+  readonly #deadlineMs: number
+  readonly #tags: readonly string[]
+  readonly #byTag: ReadonlyMap<string, RoutedLink>
+  /** Where the tag begins in a channel. */
+  readonly #tagAt: number
+  readonly #slots: readonly number[]
+  /** Those of the partitions, and the common one. */
+  readonly #commands: readonly RoutedLink[]
+  readonly #events: ClusterLinkEvents
+  readonly #masters = new Map<string, Master>()
+  readonly #lookup: SlotLookup
+  #refreshing: Promise<void> | undefined
+  #lastRefreshAt = -Infinity
+  #retryMs = minRetryMs
+  #timer: NodeJS.Timeout | undefined
+  /** The master that may have been replaced: it is asked last. */
+  #suspect: Link | undefined
+  #closed = false
+  #refreshes = 0
+
+  constructor (source: ClusterSource, { keyPrefix, tags, commonTag, deadlineMs }: ClusterLinkOptions, events: ClusterLinkEvents) {
+    this.#source = source
+    this.#lookup = new SlotLookup(source, error => events.error(error))
+    this.#tags = tags
+    this.#slots = [...tags, commonTag].map(slotOf)
+    this.#deadlineMs = deadlineMs
+    this.#events = events
+    this.command = tags.map(() => new RoutedLink('command', deadlineMs, this))
+    this.subscribe = events.subscribed === undefined ? [] : tags.map(() => new RoutedLink('subscribe', deadlineMs, this))
+    this.common = new RoutedLink('command', deadlineMs, this)
+    this.#commands = [...this.command, this.common]
+    this.#byTag = new Map(this.subscribe.map((route, index) => [tags[index] ?? '', route]))
+    this.#tagAt = Buffer.byteLength(keyPrefix) + 1
+    void this.#refresh()
+  }
+
+  /** Whether every partition has a master that answers. */
+  get complete (): boolean {
+    return this.#commands.every(({ up }) => up) && this.subscribe.every(({ up }) => up)
+  }
+
+  /** Whether any partition has a master that answers. */
+  get someUp (): boolean {
+    return this.command.some(({ up }, index) => up && this.subscribe[index]?.up !== false)
+  }
+
+  /** What is wrong with the way to a partition. */
+  problemsOf (partition: number): string[] {
+    return [this.command[partition]?.problem, this.subscribe[partition]?.problem].filter(problem => problem !== undefined)
+  }
+
+  /** Why the cluster is not known yet; `undefined` once it is. */
+  get problem (): string | undefined {
+    if (this.#masters.size > 0) return undefined
+    return `no node of the Redis Cluster answers: ${this.#lookup.failure?.message ?? 'not connected'}`
+  }
+
+  stats (): Record<string, number> {
+    const links = [...this.#masters.values()].flatMap(({ command, subscribe }) => [command, subscribe]).filter(link => link !== undefined)
+    const sum = (of: (link: Link) => number): number => links.reduce((total, link) => total + of(link), 0)
+    return {
+      redisMasters: [...this.#masters.values()].filter(({ unusedSince }) => unusedSince === undefined).length,
+      redisTimeouts: sum(link => link.stats().timeouts),
+      redisReconnects: sum(link => link.stats().reconnects),
+      slotRefreshes: this.#refreshes,
+      // In place of what its partitions say, each of which has those of its master.
+      ...sumStats([...this.#masters.values()].map(({ command }) => command.bulk.stats()))
+    }
+  }
+
+  async moved (link: Link): Promise<void> {
+    await this.#refresh(link)
+  }
+
+  inStep (link: Link): void {
+    if (!this.subscribe.some(route => route.target === link && route.needsPrevious)) link.dropPrevious()
+  }
+
+  suspect (link: Link): void {
+    this.#suspect = link
+    if (performance.now() - this.#lastRefreshAt > suspectMs) void this.#refresh()
+  }
+
+  async close (): Promise<void> {
+    this.#closed = true
+    clearTimeout(this.#timer)
+    await Promise.all([...this.#masters.values()].map(closeMaster))
+    this.#masters.clear()
+  }
+
+  /** Calls at the same time share one look. Never rejects. */
+  async #refresh (first?: Link): Promise<void> {
+    this.#refreshing ??= this.#look(first).finally(() => {
+      this.#refreshing = undefined
+      if (!this.#closed) this.#schedule()
+    })
+    await this.#refreshing
+  }
+
+  /** Never rejects. */
+  async #look (moved: Link | undefined): Promise<void> {
+    const waitMs = this.#lastRefreshAt + minRetryMs - performance.now()
+    if (waitMs > 0) await new Promise(resolve => setTimeout(resolve, waitMs))
+    this.#lastRefreshAt = performance.now()
+    this.#refreshes++
+    const up = [...this.#masters.values()].filter(({ command }) => command.up)
+    const first = up.find(({ command, subscribe }) => command === moved || subscribe === moved)
+    const last = up.find(({ command, subscribe }) => command === this.#suspect || subscribe === this.#suspect)
+    this.#suspect = undefined
+    const map = await this.#lookup.look(up.filter(master => master !== last), first)
+    if (map !== undefined && !this.#closed) this.#accept(map)
+  }
+
+  #accept (map: SlotMap): void {
+    const used = new Set<Master>()
+    for (const [partition, slot] of this.#slots.entries()) {
+      const range = map.ranges.find(({ start, end }) => start <= slot && slot <= end)
+      const master = range === undefined ? undefined : this.#master(this.#source.translate(range.master))
+      if (master !== undefined) used.add(master)
+      this.#commands[partition]?.route(master?.command)
+      this.subscribe[partition]?.route(master?.subscribe)
+    }
+    for (const master of this.#masters.values()) {
+      if (used.has(master)) master.unusedSince = undefined
+      else this.#unused(master)
+    }
+    this.#events.changed()
+  }
+
+  #unused (master: Master): void {
+    const now = performance.now()
+    master.unusedSince ??= now
+    if (now - master.unusedSince < unusedMs) return
+    this.#masters.delete(nameOf(master.address))
+    void closeMaster(master)
+  }
+
+  #master (address: Address): Master {
+    const known = this.#masters.get(nameOf(address))
+    if (known !== undefined) return known
+    const make = (role: 'command' | 'subscribe'): Link => new Link({ ...this.#source.options, ...address }, role, this.#deadlineMs)
+    const master = { address, command: make('command'), subscribe: this.subscribe.length > 0 ? make('subscribe') : undefined, unusedSince: undefined }
+    this.#masters.set(nameOf(address), master)
+    this.#watch(master.command, this.#commands)
+    const { subscribe } = master
+    if (subscribe !== undefined) {
+      this.#watch(subscribe, this.subscribe)
+      subscribe.onMessage((channel, bytes, late) => this.#byTag.get(this.#tagOf(channel))?.receive(channel, bytes, subscribe, late))
+    }
+    return master
+  }
+
+  #tagOf (channel: Buffer): string {
+    return channel.toString('latin1', this.#tagAt, channel.indexOf(0x7d, this.#tagAt))
+  }
+
+  #watch (link: Link, routes: readonly RoutedLink[]): void {
+    const each = (act: (route: RoutedLink) => void): void => { for (const route of routes) if (route.target === link) act(route) }
+    link.on({
+      up: () => {
+        each(route => route.linkUp())
+        this.#events.changed()
+      },
+      down: () => {
+        // After a hang as after a break: only a new connection is sure to be subscribed to what we think.
+        if (routes === this.subscribe) link.reset(true)
+        each(route => route.linkDown())
+        this.#events.changed()
+        this.#retryMs = minRetryMs
+        this.#schedule()
+      },
+      error: error => this.#events.error(error),
+      moved: () => { void this.#subscriptionsMoved(link) }
+    })
+  }
+
+  /** A master took back subscriptions: their slots went to another one, and may even be back by now. */
+  async #subscriptionsMoved (link: Link): Promise<void> {
+    await this.#refresh(link)
+    if (!link.up) return
+    const held = subscribedTags(link)
+    for (const [partition, route] of this.subscribe.entries()) {
+      const isLost = route.target === link && held?.has(this.#tags[partition] ?? '') !== true
+      if (isLost && this.#events.subscribed?.(partition) === true) route.lost()
+    }
+  }
+
+  #schedule (): void {
+    clearTimeout(this.#timer)
+    if (this.#closed) return
+    const well = this.complete && this.#lookup.failure === undefined
+    const delayMs = well ? pollMs : this.#retryMs
+    this.#retryMs = well ? minRetryMs : Math.min(2 * this.#retryMs, maxRetryMs)
+    // Up to a fifth earlier, so that a thousand instances do not ask in one instant.
+    this.#timer = setTimeout(() => { void this.#refresh() }, delayMs * (0.8 + Math.random() * 0.2)).unref()
+  }
+}

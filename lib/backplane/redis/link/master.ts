@@ -1,0 +1,31 @@
+import { hashTagOf } from '../hash-tags.ts'
+import type { Address } from './cluster-source.ts'
+import type { Link } from './link.ts'
+
+/** The connections to one master of a cluster. */
+export interface Master {
+  readonly address: Address
+  readonly command: Link
+  readonly subscribe: Link | undefined
+  /** Since when it has had no partition (`performance.now()`). */
+  unusedSince: number | undefined
+}
+
+export async function closeMaster ({ command, subscribe }: Master): Promise<void> {
+  await Promise.all([command.close(), subscribe?.close()])
+}
+
+export function nameOf ({ host, port }: Address): string {
+  return `${host}:${port}`
+}
+
+export function uniqueAddresses (addresses: readonly Address[]): Address[] {
+  return [...new Map(addresses.map(address => [nameOf(address), address])).values()]
+}
+
+/** The hash tags that the connection has subscribed channels of, by the books of ioredis; `undefined`: they cannot be read. */
+export function subscribedTags ({ redis }: Link): Set<string> | undefined {
+  const { condition } = redis as unknown as { readonly condition?: { readonly subscriber?: false | { channels (kind: string): string[] } } }
+  if (condition?.subscriber === false) return new Set()
+  return condition?.subscriber && new Set(condition.subscriber.channels('ssubscribe').map(hashTagOf))
+}

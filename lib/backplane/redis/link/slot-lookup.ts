@@ -1,0 +1,96 @@
+import { withDeadline } from '../../../deadline.ts'
+import { WebsocketGroupsError } from '../../../errors.ts'
+import type { Address, ClusterSource } from './cluster-source.ts'
+import { Dialer } from './connect.ts'
+import { nameOf, uniqueAddresses, type Master } from './master.ts'
+import { isFinal, refused } from './server.ts'
+import { readSlotMap, type SlotMap } from './slot-map.ts'
+
+/** How long one node may take to answer. */
+const askMs = 1_000
+/** After so long without a view that is as new as the latest one, the cluster was made anew. */
+const staleMs = 30_000
+
+/** Finds out where the slots of a cluster are, from nodes that may be out, or have an old view. */
+export class SlotLookup {
+  readonly #source: ClusterSource
+  readonly #refused: (error: Error) => void
+  /** Nodes that the cluster named last. */
+  #nodes: readonly Address[] = []
+  #epoch = 0
+  #acceptedAt = performance.now()
+  #turn = 0
+  #failure: Error | undefined
+
+  /** `refused` is told that a node does not let us in, or is not part of a cluster. */
+  constructor (source: ClusterSource, refused: (error: Error) => void) {
+    this.#source = source
+    this.#refused = refused
+  }
+
+  /** Why the latest look failed; `undefined` when it did not. */
+  get failure (): Error | undefined {
+    return this.#failure
+  }
+
+  /**
+   * Asks one node after the other for a view that is not older than what is known, from one that takes part in the cluster: these masters,
+   * `first` before the others, then all other nodes. Resolves with nothing when there is none. Never rejects.
+   */
+  async look (masters: readonly Master[], first: Master | undefined): Promise<SlotMap | undefined> {
+    let fallback: SlotMap | undefined
+    for (const ask of this.#askable(masters, first)) {
+      try {
+        const map = await ask()
+        if (map.epoch < this.#epoch && performance.now() - this.#acceptedAt < staleMs) continue
+        if (map.ok) return this.#accept(map)
+        if (fallback === undefined || map.epoch > fallback.epoch) fallback = map
+      } catch (error) {
+        this.#failure = error as Error
+        if (this.#failure.message.includes('cluster support disabled')) {
+          const detail = 'it is no Redis Cluster: give its URL alone'
+          this.#refused(new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', detail, { cause: error }))
+        } else if (isFinal(this.#failure)) this.#refused(refused(this.#failure))
+      }
+    }
+    // Nobody says that all is well: some slots have no master, say. What is known of the others still holds.
+    return fallback && this.#accept(fallback)
+  }
+
+  #accept (map: SlotMap): SlotMap {
+    this.#failure = undefined
+    this.#epoch = map.epoch
+    this.#acceptedAt = performance.now()
+    this.#nodes = uniqueAddresses(map.nodes.map(node => this.#source.translate(node)))
+    return map
+  }
+
+  * #askable (masters: readonly Master[], first: Master | undefined): Iterable<() => Promise<SlotMap>> {
+    // Another one begins each time, as a node may have an old view.
+    const start = first === undefined ? this.#turn++ : masters.indexOf(first)
+    for (let n = 0; n < masters.length; n++) {
+      const { command, address } = masters[(Math.max(start, 0) + n) % masters.length] as Master
+      yield async () => await command.run(async redis => await readSlotMap(redis, address), askMs)
+    }
+    const asked = new Set(masters.map(({ address }) => nameOf(address)))
+    for (const address of [...this.#nodes, ...this.#source.nodes]) {
+      if (asked.has(nameOf(address))) continue
+      asked.add(nameOf(address))
+      yield async () => await this.#askOnce(address)
+    }
+  }
+
+  /** By a connection for this question alone. */
+  async #askOnce (address: Address): Promise<SlotMap> {
+    const redis = new Dialer({ ...this.#source.options, ...address }, 'command').dial()
+    try {
+      return await withDeadline(new Promise<SlotMap>((resolve, reject) => {
+        redis.on('error', reject)
+        redis.once('close', () => reject(new Error(`${nameOf(address)} closed the connection`)))
+        redis.once('ready', () => { readSlotMap(redis, address).then(resolve, reject) })
+      }), askMs, () => { throw new Error(`${nameOf(address)} does not answer`) })
+    } finally {
+      redis.disconnect()
+    }
+  }
+}

@@ -1,0 +1,34 @@
+import type { Redis } from 'ioredis'
+import type { Address } from './cluster-source.ts'
+
+/** Which master has which slots, as one node of the cluster sees it. */
+export interface SlotMap {
+  readonly ranges: readonly SlotRange[]
+  /** All nodes that serve slots, replicas too. */
+  readonly nodes: readonly Address[]
+  /** Grows with every change of masters: of two views, that with the higher one is the newer. */
+  readonly epoch: number
+  /** The node takes part: a node that lost sight of the others has an old view. */
+  readonly ok: boolean
+}
+
+export interface SlotRange {
+  readonly start: number
+  readonly end: number
+  readonly master: Address
+}
+
+type Node = [host: string | null, port: number, ...unknown[]]
+
+/** Asks one node. `asked`: its address, which it may leave out of its answer. Rejects as ioredis does. */
+export async function readSlotMap (redis: Redis, asked: Address): Promise<SlotMap> {
+  const [info, slots] = await Promise.all([redis.cluster('INFO') as Promise<string>, redis.cluster('SLOTS') as Promise<unknown[]>])
+  const addressOf = ([host, port]: Node): Address => ({ host: host === null || host === '' || host === '?' ? asked.host : host, port })
+  const rows = slots as Array<[start: number, end: number, master: Node, ...replicas: Node[]]>
+  return {
+    ranges: rows.map(([start, end, master]) => ({ start, end, master: addressOf(master) })),
+    nodes: rows.flatMap(([,, ...nodes]) => nodes.map(addressOf)),
+    epoch: Number(/cluster_current_epoch:(\d+)/.exec(info)?.[1] ?? 0),
+    ok: info.includes('cluster_state:ok')
+  }
+}

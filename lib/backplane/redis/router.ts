@@ -1,0 +1,280 @@
+import { deferred, withDeadline } from '../../deadline.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
+import type { BackplaneState, Member } from '../../types.ts'
+import type {
+  Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+} from '../backplane.ts'
+import { claim } from './claim.ts'
+import { ClusterOccupancy } from './cluster-occupancy.ts'
+import { clusterWay } from './cluster-way.ts'
+import { ClusterWriter } from './cluster-writer.ts'
+import type { RedisDeployment } from './deployment.ts'
+import type { Keys } from './keys.ts'
+import type { ClusterLinks } from './link/cluster.ts'
+import type { ClusterSource } from './link/cluster-source.ts'
+import { isFinal, refused } from './link/server.ts'
+import { Partition } from './partition.ts'
+import type { PartitionOptions } from './partition-options.ts'
+import { PartitionInstance } from './partition-instance.ts'
+import { groupProblems } from './problems.ts'
+import { sumStats } from './stats.ts'
+
+const claimEveryMs = 3_600_000
+const claimAgainMs = 1_000
+
+export interface ClusterBackplaneOptions extends PartitionOptions {
+  readonly cluster: ClusterSource
+  readonly keyPrefix: string
+  readonly operationTimeoutMs: number
+  readonly bootTimeoutMs: number
+  /** The same for all processes. @default 256 */
+  readonly partitions?: number | undefined
+}
+
+interface Place {
+  readonly partition: Partition
+  readonly local: PartitionInstance
+}
+
+/**
+ * Instances that share a Redis Cluster. Everything of a group or user lies in one partition, and a partition in one slot: a master that is
+ * out takes its partitions out and no others. Partitions are opened when something is subscribed or joined in them.
+ */
+export class ClusterBackplane implements RedisDeployment {
+  readonly #options: ClusterBackplaneOptions
+  readonly #prefix: string
+  /** Of each partition, once started. */
+  #keys: readonly Keys[] = []
+  readonly #places = new Map<number, Place>()
+  readonly #occupancy = new ClusterOccupancy()
+  #links: ClusterLinks | undefined
+  #writer: ClusterWriter | undefined
+  #local: LocalInstance | undefined
+  #reported: BackplaneState = 'down'
+  #booting = deferred()
+  #booted = false
+  #claimed = false
+  #claiming = false
+  #refusal: Error | undefined
+  #claimTimer: NodeJS.Timeout | undefined
+  #closed = false
+
+  constructor (options: ClusterBackplaneOptions) {
+    this.#options = options
+    this.#prefix = options.cluster.keyPrefix + options.keyPrefix
+  }
+
+  get state (): BackplaneState {
+    const links = this.#links
+    if (links === undefined || this.#closed || this.#refusal !== undefined) return 'down'
+    if (!links.someUp) return 'down'
+    if (!links.complete || !this.#claimed) return 'degraded'
+    for (const { partition } of this.#places.values()) if (partition.state !== 'up') return 'degraded'
+    return 'up'
+  }
+
+  get problems (): readonly string[] {
+    const links = this.#links
+    if (links === undefined || this.#closed) return ['the backplane is not started, or closed']
+    if (this.#refusal !== undefined) return [this.#refusal.message]
+    if (links.problem !== undefined) return [links.problem]
+    const problemsOf = (index: number): readonly string[] => this.#places.get(index)?.partition.problems ?? links.problemsOf(index)
+    const byPartition = this.#keys.map((_, index) => [index, problemsOf(index)] as const)
+    const list = groupProblems(byPartition, this.#keys.length)
+    return list.length > 0 || this.#claimed ? list : ['it is not known yet how others divide the keys']
+  }
+
+  async start (local: LocalInstance): Promise<void> {
+    const { cluster, operationTimeoutMs, bootTimeoutMs, whenDown } = this.#options
+    this.#local = local
+    const { links, keys } = clusterWay(cluster, this.#prefix, operationTimeoutMs, {
+      changed: () => this.#changed(),
+      error: error => this.#failed(error),
+      subscribed: index => (this.#places.get(index)?.partition.subscriptions.acked ?? 0) > 0
+    }, this.#options.partitions)
+    this.#links = links
+    this.#keys = keys
+    this.#writer = new ClusterWriter(links, this.#keys, whenDown, local.log)
+    this.#claimTimer = setInterval(() => { void this.#claim() }, claimEveryMs).unref()
+    const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
+    // The instance's lease there tells whether its id is taken.
+    home.partition.lease.on({ refused: error => this.#booting.reject(error) })
+    void home.partition.lease.want()
+    // Where all instances are found.
+    void this.#of(everyone).partition.lease.want()
+    try {
+      await withDeadline(this.#booting.promise, bootTimeoutMs, () => undefined)
+    } catch (error) {
+      await this.close()
+      throw error
+    }
+    this.#booted = true
+    this.#reported = this.state
+  }
+
+  /** By the clock of the master that has what belongs to nobody: the same for all instances. */
+  now (): number {
+    return Date.now() + (this.#places.get(this.#indexOf(everyone))?.partition.clock.aheadMs ?? 0)
+  }
+
+  async subscribe (target: Target): Promise<void> {
+    await this.#of(target).partition.subscribe(target)
+  }
+
+  unsubscribe (target: Target): void {
+    const index = this.#indexOf(target)
+    const channel = this.#keys[index]?.channel(target)
+    if (channel !== undefined) this.#places.get(index)?.partition.subscriptions.unsubscribe(channel)
+  }
+
+  interrupted (target: Target): boolean {
+    const index = this.#indexOf(target)
+    const channel = this.#keys[index]?.channel(target)
+    return channel !== undefined && (this.#places.get(index)?.partition.subscriptions.interrupted(channel) ?? false)
+  }
+
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
+    return await this.#open.publish(targets, envelope)
+  }
+
+  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
+    return await this.#open.append(targets, envelope, key)
+  }
+
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    const place = this.#places.get(this.#indexOf(groupTarget(group)))
+    return await (place?.partition ?? this.#open).history(group, since, limit)
+  }
+
+  position (group: string): LogPosition | undefined {
+    return this.#places.get(this.#indexOf(groupTarget(group)))?.partition.position(group)
+  }
+
+  async secret (candidate: string): Promise<string> {
+    return await this.#open.secret(candidate)
+  }
+
+  async syncMember (group: string, connectionId: string): Promise<void> {
+    const { partition, local } = this.#of(groupTarget(group))
+    local.membersChanged(group)
+    await partition.lease.want()
+    await partition.members.sync(group, connectionId)
+  }
+
+  async syncUser (userId: string): Promise<number> {
+    const { partition } = this.#of({ kind: 'user', name: userId })
+    await partition.lease.want()
+    return await partition.users.sync(userId)
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await this.#of(everyone).partition.blocks.set(name, forMs)
+  }
+
+  async blocks (): Promise<readonly Block[]> {
+    return await this.#of(everyone).partition.blocks.list()
+  }
+
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await this.#open.instances()
+  }
+
+  async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    return await this.#occupancy.settle(this.#open, kind, names)
+  }
+
+  async count (group: string): Promise<number> {
+    return await this.#open.count(group)
+  }
+
+  async members (group: string): Promise<Member[]> {
+    return await this.#open.members(group)
+  }
+
+  stats (): Record<string, number> {
+    if (this.#links === undefined || this.#writer === undefined) return {}
+    const partitions = [...this.#places.values()].map(({ partition }) => partition.stats())
+    return {
+      ...sumStats([...partitions, ...this.#writer.stats()]),
+      ...this.#links.stats(),
+      redisUp: Number(this.#links.complete),
+      partitionsOpen: partitions.length
+    }
+  }
+
+  async close (): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    this.#booting.reject(new WebsocketGroupsError('WSG_CLOSED'))
+    clearInterval(this.#claimTimer)
+    this.#writer?.close()
+    await Promise.all([...this.#places.values()].map(async ({ partition }) => await partition.close()))
+    await this.#links?.close()
+  }
+
+  get #open (): ClusterWriter {
+    if (this.#writer !== undefined && !this.#closed) return this.#writer
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+  }
+
+  #indexOf (target: Target): number {
+    return this.#writer?.partitionOf(target) ?? 0
+  }
+
+  #of (target: Target): Place {
+    return this.#place(this.#open.partitionOf(target))
+  }
+
+  #place (index: number): Place {
+    const known = this.#places.get(index)
+    if (known !== undefined) return known
+    const [command, subscribe, keys] = [this.#links?.command[index], this.#links?.subscribe[index], this.#keys[index]]
+    if (command === undefined || subscribe === undefined || keys === undefined || this.#local === undefined) {
+      throw new RangeError(`there is no partition ${index}`)
+    }
+    const local = new PartitionInstance(this.#local, () => this.#changed())
+    const place = { local, partition: new Partition({ command, subscribe }, this.#options, keys, local, this.#open.of(index)) }
+    this.#places.set(index, place)
+    return place
+  }
+
+  #failed (error: Error): void {
+    if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED')) this.#booting.reject(error)
+    else if (isFinal(error)) this.#booting.reject(refused(error))
+    this.#local?.log.debug({ err: error }, 'Redis link error')
+  }
+
+  #changed (): void {
+    const links = this.#links
+    if (links === undefined || this.#closed) return
+    if (!this.#claimed && links.common.up) void this.#claim()
+    const { state } = this
+    if (state === 'up') this.#booting.resolve()
+    if (!this.#booted || state === this.#reported) return
+    this.#reported = state
+    this.#local?.stateChanged()
+  }
+
+  /** Never rejects. */
+  async #claim (): Promise<void> {
+    const link = this.#links?.common
+    if (link === undefined || this.#claiming) return
+    this.#claiming = true
+    try {
+      await claim(link, this.#prefix, this.#keys.length)
+      this.#claimed = true
+      this.#refusal = undefined
+    } catch (error) {
+      this.#local?.log.debug({ err: error }, 'the division of keys was not claimed')
+      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) this.#refusal = error as Error
+      this.#failed(error as Error)
+      await new Promise(resolve => setTimeout(resolve, claimAgainMs).unref())
+    }
+    this.#claiming = false
+    this.#changed()
+  }
+}
+
+const everyone: Target = { kind: 'all', name: '' }
+
+const groupTarget = (name: string): Target => ({ kind: 'group', name })

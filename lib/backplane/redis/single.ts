@@ -1,0 +1,136 @@
+import { WebsocketGroupsError } from '../../errors.ts'
+import type { BackplaneState, Member } from '../../types.ts'
+import type {
+  Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+} from '../backplane.ts'
+import type { Keys } from './keys.ts'
+import { Link } from './link/link.ts'
+import { keysOf, type RedisSource } from './link/source.ts'
+import type { RedisDeployment } from './deployment.ts'
+import { Partition } from './partition.ts'
+import type { PartitionOptions } from './partition-options.ts'
+
+export interface SingleBackplaneOptions extends PartitionOptions {
+  readonly redis: RedisSource
+  readonly keyPrefix: string
+  readonly operationTimeoutMs: number
+  readonly bootTimeoutMs: number
+}
+
+/** Instances that share a single Redis, with or without replicas: one partition holds everything. */
+export class SingleBackplane implements RedisDeployment {
+  readonly #options: SingleBackplaneOptions
+  readonly #keys: Keys
+  #partition: Partition | undefined
+  #closed = false
+
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
+  constructor (options: SingleBackplaneOptions) {
+    this.#options = options
+    this.#keys = keysOf(options.redis, options.keyPrefix)
+  }
+
+  get state (): BackplaneState {
+    return this.#partition?.state ?? 'down'
+  }
+
+  get problems (): readonly string[] {
+    return this.#partition?.problems ?? ['the backplane is not started']
+  }
+
+  async start (local: LocalInstance): Promise<void> {
+    const { redis, operationTimeoutMs, bootTimeoutMs } = this.#options
+    const links = { command: new Link(redis, 'command', operationTimeoutMs), subscribe: new Link(redis, 'subscribe', operationTimeoutMs) }
+    const partition = this.#partition = new Partition(links, this.#options, this.#keys, local)
+    try {
+      await partition.boot(bootTimeoutMs)
+    } catch (error) {
+      this.#partition = undefined
+      await partition.close()
+      throw error
+    }
+  }
+
+  /** By the clock of Redis. */
+  now (): number {
+    return Date.now() + (this.#partition?.clock.aheadMs ?? 0)
+  }
+
+  async subscribe (target: Target): Promise<void> {
+    await this.#open.subscribe(target)
+  }
+
+  unsubscribe (target: Target): void {
+    this.#partition?.subscriptions.unsubscribe(this.#keys.channel(target))
+  }
+
+  interrupted (target: Target): boolean {
+    return this.#partition?.subscriptions.interrupted(this.#keys.channel(target)) ?? false
+  }
+
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
+    return await this.#open.writer.publish(targets, envelope)
+  }
+
+  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
+    return await this.#open.writer.append(targets, envelope, key)
+  }
+
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    return await this.#open.history(group, since, limit)
+  }
+
+  position (group: string): LogPosition | undefined {
+    return this.#partition?.position(group)
+  }
+
+  async secret (candidate: string): Promise<string> {
+    return await this.#open.writer.secret(candidate)
+  }
+
+  async syncMember (group: string, connectionId: string): Promise<void> {
+    await this.#open.members.sync(group, connectionId)
+  }
+
+  async syncUser (userId: string): Promise<number> {
+    return await this.#open.users.sync(userId)
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await this.#open.blocks.set(name, forMs)
+  }
+
+  async blocks (): Promise<readonly Block[]> {
+    return await this.#open.blocks.list()
+  }
+
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await this.#open.instances()
+  }
+
+  async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
+    return await this.#open.occupancy.settle(kind, names)
+  }
+
+  async count (group: string): Promise<number> {
+    return await this.#open.writer.count(group)
+  }
+
+  async members (group: string): Promise<Member[]> {
+    return await this.#open.writer.members(group)
+  }
+
+  stats (): Record<string, number> {
+    return this.#partition?.stats() ?? {}
+  }
+
+  async close (): Promise<void> {
+    this.#closed = true
+    await this.#partition?.close()
+  }
+
+  get #open (): Partition {
+    if (this.#partition !== undefined && !this.#closed) return this.#partition
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+  }
+}

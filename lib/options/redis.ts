@@ -1,0 +1,48 @@
+import { invalid, isPlainObject, property, show, type Rule } from './rules.ts'
+
+export const redisRule: Rule = {
+  allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, an ioredis client, an ioredis Cluster, ' +
+    'or { cluster: [nodes], options? } (the plugin alone may leave it out, and stays in memory then)',
+  accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
+  secret: true
+}
+
+/**
+ * What the rule cannot tell: nodes and options of a cluster. No node is ever shown, as it may hold a password.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+ */
+export function checkCluster (redis: unknown): void {
+  if (isRedisClient(redis) || !isPlainObject(redis)) return
+  const { cluster, options, ...others } = redis as Readonly<Record<string, unknown>>
+  if (cluster === undefined) return
+  if (!Array.isArray(cluster) || cluster.length === 0) throw invalid(`redis.cluster must be an array of at least one node, got ${show(cluster)}`)
+  for (const [index, node] of cluster.entries()) {
+    if (!isNode(node)) throw invalid(`redis.cluster[${index}] must be a URL (redis:// or rediss://), host:port, a port, or { host, port }`)
+  }
+  const [other] = Object.keys(others)
+  if (other !== undefined) throw invalid(`beside redis.cluster there is no ${show(other)}: it belongs into redis.options, as for an ioredis Cluster`)
+  if (options !== undefined && !isPlainObject(options)) throw invalid(`redis.options must be an object, got ${show(options)}`)
+  const db = property(property(options, 'redisOptions'), 'db') ?? 0
+  if (db !== 0) throw invalid(`a Redis Cluster has database 0 only, got ${show(db)}`)
+  const prefix = property(options, 'keyPrefix') ?? property(property(options, 'redisOptions'), 'keyPrefix') ?? ''
+  if (typeof prefix !== 'string' || /[{}\s\p{Cc}]/u.test(prefix)) {
+    throw invalid('the keyPrefix of the cluster\'s options must be without braces, spaces and control characters')
+  }
+}
+
+function isNode (node: unknown): boolean {
+  if (typeof node === 'string') return URL.canParse(node.includes('://') ? node : `redis://${node}`) && /^(rediss?:\/\/.|[^/]+$)/.test(node)
+  return typeof node === 'number' ? Number.isInteger(node) && node > 0 && node < 65_536 : isPlainObject(node)
+}
+
+/** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
+function isRedisClient (value: unknown): boolean {
+  return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
+}
+
+/** No instance of a class: a client of another Redis package must not pass for connection options, and end up at localhost. */
+function isLiteral (value: unknown): boolean {
+  if (!isPlainObject(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}

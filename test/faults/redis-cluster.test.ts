@@ -1,0 +1,192 @@
+import t, { type Test } from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
+import { group, Local } from '../helpers/local-instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedisCluster, type ClusterNode } from '../helpers/redis-cluster.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+const cluster = await startRedisCluster(t, { replicas: 1 })
+const slots = hashTags(256).map(slotOf)
+const slotOfGroup = (name: string): number => slots[partitionOf(name, 256)] ?? 0
+
+const start = async (t: Test, more = {}): Promise<Local> => await new Local({
+  redis: { cluster: [...cluster.addresses] }, whenDown: 'queue', operationTimeoutMs: 2_000, ...more
+}).start(t)
+
+/** The first group of this name, with a number behind it, that the master has. */
+async function groupAt (node: ClusterNode, name: string): Promise<string> {
+  for (let n = 0; ; n++) if (await cluster.masterOf(slotOfGroup(`${name}-${n}`)) === node) return `${name}-${n}`
+}
+
+/** The groups `name-0` to `name-<count - 1>`. */
+const groups = (name: string, count: number): string[] => Array.from({ length: count }, (_, n) => `${name}-${n}`)
+
+async function joinAll (one: Local, names: readonly string[]): Promise<void> {
+  await Promise.all(names.map(async name => {
+    await one.backplane.subscribe(group(name))
+    await one.join(name, `${one.instanceId}.${name}`)
+  }))
+}
+
+const countsOf = async (one: Local, names: readonly string[]): Promise<number[]> =>
+  await Promise.all(names.map(async name => await one.backplane.count(name)))
+
+t.test('a master that is killed is replaced: memberships are exact and messages arrive soon after, and the others notice nothing', async t => {
+  const [a, b] = [await start(t), await start(t)]
+  const names = groups('killed', 300)
+  for (const one of [a, b]) {
+    const joinedAt = performance.now()
+    await joinAll(one, names)
+    t.comment(`joined ${names.length} groups in ${Math.round(performance.now() - joinedAt)} ms`)
+  }
+  const victim = await cluster.masterOf(slotOfGroup('killed-0'))
+  const replica = await cluster.replicaOf(victim)
+  const away = new Set<string>()
+  for (const name of names) if (await cluster.masterOf(slotOfGroup(name)) === victim) away.add(name)
+  t.ok(away.size > 50 && away.size < 150, `${away.size} groups of ${names.length} are there`)
+  const others = names.filter(name => !away.has(name))
+
+  const before = process.cpuUsage()
+  const refreshesBefore = a.backplane.stats().slotRefreshes ?? 0
+  const killedAt = performance.now()
+  await victim.kill()
+  await until(() => a.backplane.state === 'degraded')
+  t.match(a.backplane.problems.join(), /\(partitions [\d, -]+ of 256\)/, 'health names the partitions')
+  const failed: string[] = []
+  const heard = b.received.length
+  while ((await replica.admin.role() as unknown[])[0] !== 'master') {
+    for (const name of others.slice(0, 20)) await a.publish(group(name), 'on').catch(() => failed.push(name))
+    await sleep(20)
+  }
+  const outMs = performance.now() - killedAt
+  t.strictSame(failed, [], 'messages of the other groups go on')
+  t.ok(b.received.length > heard)
+  await t.rejects(a.publish(group([...away][0] ?? ''), 'x').then(async () => { throw Object.assign(new Error('it worked'), { code: 'WSG_BACKPLANE_UNAVAILABLE' }) }),
+    { code: /WSG_BACKPLANE_UNAVAILABLE|WSG_TIMEOUT/ })
+  const refreshes = (a.backplane.stats().slotRefreshes ?? 0) - refreshesBefore
+  t.ok(refreshes < 20 + outMs / 100, `${refreshes} looks for the slots in ${Math.round(outMs)} ms`)
+  const usage = process.cpuUsage(before)
+  t.comment(`out for ${Math.round(outMs)} ms, ${Math.round((usage.user + usage.system) / 1000)} ms of CPU`)
+
+  const promotedAt = performance.now()
+  await until(async () => (await countsOf(b, names)).every(count => count === 2), { timeoutMs: 10_000 })
+  await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'), { timeoutMs: 10_000 })
+  t.comment(`exact ${Math.round(performance.now() - promotedAt)} ms after the promotion`)
+  b.received.length = 0
+  for (const name of away) await a.publish(group(name), 'back')
+  await until(() => b.received.length === away.size)
+  await victim.restart()
+  await cluster.healthy()
+  t.equal(a.backplane.state, 'up')
+})
+
+t.test('a master that hangs is replaced, and is not listened to when it wakes', async t => {
+  const [a, b] = [await start(t), await start(t)]
+  const names = groups('hung', 60)
+  for (const one of [a, b]) await joinAll(one, names)
+  const victim = await cluster.masterOf(slotOfGroup('hung-0'))
+  const replica = await cluster.replicaOf(victim)
+  t.teardown(() => victim.cont())
+  victim.stop()
+  await until(async () => (await replica.admin.role() as unknown[])[0] === 'master')
+  const promotedAt = performance.now()
+  await until(async () => (await countsOf(a, names)).every(count => count === 2), { timeoutMs: 15_000 })
+  await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'), { timeoutMs: 15_000 })
+  t.comment(`well ${Math.round(performance.now() - promotedAt)} ms after the promotion`)
+  t.strictSame(await countsOf(a, names), names.map(() => 2))
+  victim.cont()
+  await cluster.healthy()
+  b.received.length = 0
+  for (const name of names) await a.publish(group(name), 'awake')
+  await until(() => b.received.length === names.length)
+  t.equal(new Set(b.received.map(({ target }) => target.name)).size, names.length, 'each once')
+})
+
+t.test('a manual failover is hardly noticed', async t => {
+  const [a, b] = [await start(t), await start(t)]
+  const names = groups('manual', 60)
+  for (const one of [a, b]) await joinAll(one, names)
+  const master = await cluster.masterOf(slotOfGroup('manual-0'))
+  await cluster.failover(await cluster.replicaOf(master))
+  await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'))
+  t.strictSame(await countsOf(a, names), names.map(() => 2))
+  b.received.length = 0
+  for (const name of names) await a.publish(group(name), 'on')
+  await until(() => b.received.length === names.length)
+})
+
+t.test('slots move under load: every message of a log arrives once and in order, and memberships stay', async t => {
+  const [a, b] = [await start(t, { operationTimeoutMs: 2_000 }), await start(t, { operationTimeoutMs: 2_000 })]
+  const from = await cluster.masterOf(slotOfGroup('moved-0'))
+  const name = await groupAt(from, 'logged')
+  const plain = await groupAt(from, 'plain')
+  for (const one of [a, b]) await joinAll(one, [name, plain])
+  const log = { maxMessages: 10_000, maxBytes: 10_000_000, ttlMs: 60_000 }
+  let sequence = 0
+  const envelope = (text: string) => ({
+    origin: a.instanceId,
+    sequence: ++sequence,
+    kind: 'message' as const,
+    target: group(name),
+    shared: false,
+    except: [],
+    command: '',
+    binary: false,
+    payload: Buffer.from(text)
+  })
+  const load = new AbortController()
+  let appended = 0
+  let published = 0
+  const failures: unknown[] = []
+  const under = Promise.all([
+    (async () => {
+      while (!load.signal.aborted) {
+        await a.backplane.append([{ group: name, log }], envelope(`log ${appended}`)).then(() => { appended++ }, error => failures.push(error))
+        await sleep(1)
+      }
+    })(),
+    (async () => {
+      while (!load.signal.aborted) {
+        await a.publish(group(plain), `plain ${published}`).then(() => { published++ }, error => failures.push(error))
+        await sleep(1)
+      }
+    })()
+  ])
+  const targets = [...new Set(await Promise.all([100, 8_000, 16_000].map(async slot => await cluster.masterOf(slot))))]
+  for (let round = 0; round < 6; round++) {
+    await sleep(150)
+    for (const slot of [slotOfGroup(name), slotOfGroup(plain)]) await cluster.migrate(slot, targets[round % 3] as ClusterNode)
+  }
+  await sleep(300)
+  load.abort()
+  await under
+  t.strictSame(failures, [], 'no call failed')
+  await until(() => b.received.filter(({ target }) => target.name === name).length === appended, { timeoutMs: 10_000 })
+  const texts = (name: string): string[] => b.received.filter(({ target }) => target.name === name).map(({ payload }) => payload.toString())
+  t.strictSame(texts(name), Array.from({ length: appended }, (_, n) => `log ${n}`))
+  const numbers = texts(plain).map(text => Number(text.slice(6)))
+  t.strictSame(numbers, [...new Set(numbers)].sort((x, y) => x - y), 'volatile ones in order, none twice')
+  t.comment(`${appended} appended; of ${published} volatile messages ${published - numbers.length} were lost`)
+  t.strictSame(await countsOf(a, [name, plain]), [2, 2])
+  for (const slot of [slotOfGroup(name), slotOfGroup(plain)]) await cluster.migrate(slot, from)
+})
+
+t.test('a slot that goes away and comes back at once takes its subscriptions with it: they are made anew', async t => {
+  const [a, b] = [await start(t), await start(t)]
+  const from = await cluster.masterOf(slotOfGroup('back-0'))
+  const to = await cluster.masterOf(16_384 - 1 - slotOfGroup('back-0'))
+  await joinAll(b, ['back-0'])
+  for (let round = 0; round < 3; round++) {
+    await cluster.migrate(slotOfGroup('back-0'), to)
+    await cluster.migrate(slotOfGroup('back-0'), from)
+    await until(async () => {
+      b.received.length = 0
+      await a.publish(group('back-0'), `round ${round}`)
+      await sleep(20)
+      return b.received.length === 1
+    }, { timeoutMs: 5_000 })
+  }
+  t.strictSame(await countsOf(a, ['back-0']), [1])
+})

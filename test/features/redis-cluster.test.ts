@@ -1,0 +1,119 @@
+import t from 'tap'
+import { Cluster } from 'ioredis'
+import { createPublisher } from '../../plugin.ts'
+import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
+import { heard, startInstance } from '../helpers/app.ts'
+import { Local } from '../helpers/local-instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedisCluster } from '../helpers/redis-cluster.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+const cluster = await startRedisCluster(t)
+const redis = { cluster: [...cluster.addresses] }
+t.afterEach(async () => {
+  await cluster.flush()
+})
+
+/** Names that lie in different partitions. */
+const groups = Array.from({ length: 12 }, (_, n) => `room-${n}`)
+
+t.test('applications on a cluster: groups, users, everyone, members, blocks', async t => {
+  t.ok(new Set(groups.map(name => partitionOf(name, 256))).size > 10)
+  const [a, b] = [await startInstance(t, { redis }), await startInstance(t, { redis })]
+  const [x, y] = [await a.open({ user: 'ann' }), await b.open({ user: 'bob' })]
+  for (const name of groups) {
+    await a.registry.join(x.id, name)
+    await b.registry.join(y.id, name)
+  }
+  const { instances } = await a.registry.broadcastToGroup(groups, 'to all groups', { volatile: true })
+  t.equal(instances, 2)
+  await a.registry.broadcastToAll('to everyone')
+  await a.registry.sendToUser('bob', 'to bob')
+  await until(() => heard(y).length >= 3 && heard(x).length >= 2)
+  t.strictSame(heard(x).sort(), ['to all groups', 'to everyone'], 'one copy each')
+  t.strictSame(heard(y).sort(), ['to all groups', 'to bob', 'to everyone'])
+  for (const name of groups) t.equal(await b.registry.groupCount(name), 2)
+  t.strictSame((await a.registry.members(groups[0] ?? '')).map(({ connectionId }) => connectionId).sort(), [x.id, y.id].sort())
+  t.equal(await a.registry.disconnect(y.id), 1, 'a connection of another instance')
+  await until(async () => await a.registry.groupCount(groups[0] ?? '') === 1)
+  t.strictSame([a.registry.health().status, a.registry.health().problems], ['up', []])
+})
+
+t.test('messages to several logged groups: in each log once, in order, and again with their key', async t => {
+  const log = { maxMessages: 50, ttlMs: 60_000 }
+  const [a, b] = [await startInstance(t, { redis, log }), await startInstance(t, { redis, log })]
+  const y = await b.open()
+  for (const name of groups) await b.registry.join(y.id, name)
+  for (let n = 0; n < 20; n++) await a.registry.broadcastToGroup(groups, `message ${n}`, { idempotencyKey: `key ${n}` })
+  const again = await a.registry.broadcastToGroup(groups, 'message 7', { idempotencyKey: 'key 7' })
+  t.equal(again.duplicate, true)
+  await until(() => heard(y).length === 20)
+  t.strictSame([...heard(y)].sort(), Array.from({ length: 20 }, (_, n) => `message ${n}`).sort(), 'one copy of each')
+})
+
+t.test('a publisher, a node given as URL, and an ioredis Cluster, which is left alone', async t => {
+  const client = new Cluster([...cluster.addresses], { redisOptions: { connectionName: 'mine' } })
+  t.teardown(() => client.disconnect())
+  client.on('error', error => t.fail(error.message))
+  const [a, b] = [await startInstance(t, { redis: client }), await startInstance(t, { redis: cluster.nodes[1]?.url })]
+  const [x, y] = [await a.enter('lobby'), await b.enter('lobby')]
+  for (const given of [redis, client, cluster.nodes[2]?.url ?? '']) {
+    await using publisher = createPublisher({ redis: given })
+    await publisher.broadcastToGroup(['lobby', ...groups], 'published')
+    t.equal(await publisher.groupCount('lobby'), 2)
+  }
+  await until(() => [x, y].every(one => heard(one).length === 3))
+  await a.close()
+  t.equal(await client.set('still', 'mine'), 'OK')
+})
+
+t.test('processes that divide the keys otherwise are kept out', async t => {
+  const first = await new Local({ redis }).start(t)
+  const other = new Local({ redis, partitions: 16 } as ConstructorParameters<typeof Local>[0])
+  t.teardown(async () => await other.backplane.close())
+  await t.rejects(other.backplane.start(other), { code: 'WSG_REDIS_UNSUPPORTED', message: /256 partitions, this process: schema 1, 16 partitions/ })
+  t.equal(first.backplane.state, 'up')
+  const apart = await new Local({ redis, partitions: 16, keyPrefix: 'other:' } as ConstructorParameters<typeof Local>[0]).start(t)
+  t.equal(apart.backplane.state, 'up', 'with names of its own it may')
+})
+
+t.test('nodes behind addresses of their own are found by natMap', async t => {
+  const proxies = await Promise.all(cluster.nodes.map(async ({ port }) => await startProxy(t, port)))
+  const natMap = Object.fromEntries(cluster.nodes.map(({ port }, index) => [`127.0.0.1:${port}`, { host: '127.0.0.1', port: proxies[index]?.port ?? 0 }]))
+  const one = await new Local({ redis: { cluster: [`127.0.0.1:${proxies[0]?.port}`], options: { natMap } } }).start(t)
+  t.equal(one.backplane.state, 'up')
+
+  // One master cannot be reached by this instance alone.
+  const other = await new Local({ redis }).start(t)
+  const slots = hashTags(256).map(slotOf)
+  const cut = await cluster.masterOf(0)
+  const names = Array.from({ length: 60 }, (_, n) => `cut-${n}`)
+  for (const name of names) {
+    await one.join(name, `${one.instanceId}.${name}`)
+    await one.backplane.subscribe({ kind: 'group', name })
+  }
+  const proxy = proxies[cluster.nodes.indexOf(cut)]
+  await proxy?.refuse(true)
+  proxy?.cut()
+  await until(() => one.backplane.state === 'degraded')
+  for (const name of names) {
+    const isCut = await cluster.masterOf(slots[partitionOf(name, 256)] ?? 0) === cut
+    const published = await one.publish({ kind: 'group', name }, 'x').then(() => true, () => false)
+    t.equal(published, !isCut)
+    t.equal(one.backplane.interrupted({ kind: 'group', name }), isCut)
+  }
+  t.equal(other.backplane.state, 'up', 'the others notice nothing')
+  await proxy?.refuse(false)
+  await until(() => one.backplane.state === 'up')
+  for (const name of names) t.equal(await other.backplane.count(name), 1)
+})
+
+t.test('a server that is no cluster is refused as one', async t => {
+  const single = await startRedis(t)
+  const one = new Local({ redis: { cluster: [single.url] }, bootTimeoutMs: 1_000 })
+  t.teardown(async () => await one.backplane.close())
+  await t.rejects(one.backplane.start(one), { code: 'WSG_REDIS_UNSUPPORTED', message: /no Redis Cluster/ })
+})

@@ -1,0 +1,218 @@
+import type { Test } from 'tap'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { hashTagOf, slotCount, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
+import { freePort } from './ports.ts'
+import { startRedis, type TestRedis } from './redis.ts'
+import { until } from './until.ts'
+
+export interface ClusterOptions {
+  /** @default 3 */
+  readonly masters?: number
+  /** Of each master. @default 0 */
+  readonly replicas?: number
+  /** After how long without a sign of life a master is replaced. @default 1_000 */
+  readonly nodeTimeoutMs?: number
+}
+
+export interface ClusterNode extends TestRedis {
+  readonly id: string
+  readonly address: { readonly host: string, readonly port: number }
+}
+
+export interface TestCluster {
+  /** All servers; those that began as masters come first. */
+  readonly nodes: readonly ClusterNode[]
+  readonly addresses: ReadonlyArray<{ readonly host: string, readonly port: number }>
+  /** The master of a slot, as most of the servers that answer see it. */
+  masterOf (slot: number): Promise<ClusterNode>
+  /** A replica of a server. */
+  replicaOf (node: ClusterNode): Promise<ClusterNode>
+  /** Moves a slot with all its keys to another master, as `redis-cli --cluster reshard` does. */
+  migrate (slot: number, to: ClusterNode): Promise<void>
+  /** Makes a replica the master of its shard. `FORCE`: without asking the master. Resolves when all servers know. */
+  failover (replica: ClusterNode, how?: 'FORCE' | 'TAKEOVER'): Promise<void>
+  /** All keys of all masters, sorted. */
+  keys (): Promise<string[]>
+  /** Of a key, in milliseconds, as PTTL has it. */
+  timeToLive (key: string): Promise<number>
+  /** All sharded channels that somebody is subscribed to, sorted. */
+  channels (): Promise<string[]>
+  flush (): Promise<void>
+  /** Resolves when every server that answers says that all slots are served, and every master has its replicas again. */
+  healthy (): Promise<void>
+}
+
+/** Starts a Redis Cluster of this test's own on private ports, their bus ports among them, and ends it with the test. */
+export async function startRedisCluster (t: Test, options: ClusterOptions = {}): Promise<TestCluster> {
+  const { masters = 3, replicas = 0, nodeTimeoutMs = 1_000 } = options
+  const folder = mkdtempSync(join(tmpdir(), 'redis-cluster-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const nodes = await Promise.all(Array.from({ length: masters * (1 + replicas) }, async () => await startNode(t, folder, nodeTimeoutMs)))
+  await meet(nodes, masters)
+  for (const [index, replica] of nodes.slice(masters).entries()) await replica.admin.cluster('REPLICATE', nodes[index % masters]?.id ?? '')
+  const cluster = new Cluster(nodes, replicas)
+  await cluster.healthy()
+  return cluster
+}
+
+async function startNode (t: Test, folder: string, nodeTimeoutMs: number): Promise<ClusterNode> {
+  const busPort = await freePort()
+  const redis = await startRedis(t, {
+    args: [
+      '--cluster-enabled', 'yes', '--cluster-config-file', join(folder, `nodes-${busPort}.conf`), '--dir', folder,
+      '--dbfilename', `dump-${busPort}.rdb`,
+      // The default, the port plus 10,000, may be taken. Replicas are synchronized at once, not after five seconds.
+      '--cluster-port', String(busPort), '--cluster-node-timeout', String(nodeTimeoutMs), '--repl-diskless-sync-delay', '0',
+      '--cluster-allow-replica-migration', 'no',
+      // Else a master that is out stops all others.
+      '--cluster-require-full-coverage', 'no'
+    ]
+  })
+  const id = await redis.admin.cluster('MYID')
+  // `redis` has getters that change with a restart: what it does not have is found behind it.
+  return Object.setPrototypeOf({ id, address: { host: '127.0.0.1', port: redis.port }, busPort }, redis) as ClusterNode
+}
+
+async function meet (nodes: readonly ClusterNode[], masters: number): Promise<void> {
+  await Promise.all(nodes.map(async ({ admin }, index) => {
+    await admin.cluster('SET-CONFIG-EPOCH', index + 1)
+    if (index >= masters) return
+    const [first, end] = [index, index + 1].map(n => Math.round(n * slotCount / masters)) as [number, number]
+    await admin.call('CLUSTER', 'ADDSLOTSRANGE', first, end - 1)
+  }))
+  const [first, ...others] = nodes
+  for (const { address, busPort } of others as Array<ClusterNode & { busPort: number }>) {
+    await first?.admin.call('CLUSTER', 'MEET', address.host, address.port, busPort)
+  }
+  await until(async () => {
+    const views = await Promise.all(nodes.map(async ({ admin }) => await admin.cluster('NODES') as string))
+    return views.every(view => nodes.every(({ id }) => view.includes(id)) && !view.includes('handshake'))
+  }, { what: 'the servers to know each other' })
+}
+
+class Cluster implements TestCluster {
+  readonly nodes: readonly ClusterNode[]
+  readonly #replicas: number
+
+  constructor (nodes: readonly ClusterNode[], replicas: number) {
+    this.nodes = nodes
+    this.#replicas = replicas
+  }
+
+  get addresses (): TestCluster['addresses'] {
+    return this.nodes.map(({ address }) => address)
+  }
+
+  async masterOf (slot: number): Promise<ClusterNode> {
+    const votes = new Map<string, number>()
+    for (const { id } of await this.#views()) {
+      const owner = id.find(([start, end]) => start <= slot && slot <= end)?.[2]
+      if (owner !== undefined) votes.set(owner, (votes.get(owner) ?? 0) + 1)
+    }
+    const [winner = ''] = [...votes].sort(([, a], [, b]) => b - a)[0] ?? []
+    return this.#byId(winner)
+  }
+
+  async replicaOf ({ id }: ClusterNode): Promise<ClusterNode> {
+    for (const node of await this.#alive()) {
+      const mine = (await node.admin.cluster('NODES') as string).split('\n').find(line => line.includes('myself'))
+      if (mine?.split(' ')[3] === id) return node
+    }
+    throw new Error(`${id} has no replica`)
+  }
+
+  async migrate (slot: number, to: ClusterNode): Promise<void> {
+    const from = await this.masterOf(slot)
+    if (from === to) return
+    await to.admin.cluster('SETSLOT', slot, 'IMPORTING', from.id)
+    await from.admin.cluster('SETSLOT', slot, 'MIGRATING', to.id)
+    for (;;) {
+      const keys = await from.admin.cluster('GETKEYSINSLOT', slot, 100) as string[]
+      if (keys.length === 0) break
+      await from.admin.call('MIGRATE', to.address.host, to.address.port, '', 0, 5_000, 'KEYS', ...keys)
+    }
+    await to.admin.cluster('SETSLOT', slot, 'NODE', to.id)
+    await from.admin.cluster('SETSLOT', slot, 'NODE', to.id)
+    for (const { admin } of await this.#masters()) await admin.cluster('SETSLOT', slot, 'NODE', to.id)
+  }
+
+  async failover (replica: ClusterNode, how?: 'FORCE' | 'TAKEOVER'): Promise<void> {
+    await replica.admin.call('CLUSTER', 'FAILOVER', ...(how === undefined ? [] : [how]))
+    await until(async () => (await replica.admin.role() as unknown[])[0] === 'master', { what: 'the replica to be master' })
+    await this.healthy()
+  }
+
+  async keys (): Promise<string[]> {
+    const found = new Set<string>()
+    for (const { admin } of await this.#masters()) {
+      for await (const page of admin.scanStream({ count: 1_000 })) for (const key of page as string[]) found.add(key)
+    }
+    return [...found].sort()
+  }
+
+  async timeToLive (key: string): Promise<number> {
+    const { admin } = await this.masterOf(slotOf(hashTagOf(key)))
+    return await admin.pttl(key)
+  }
+
+  async channels (): Promise<string[]> {
+    const lists = await Promise.all((await this.#alive()).map(async ({ admin }) => await admin.call('PUBSUB', 'SHARDCHANNELS') as string[]))
+    return [...new Set(lists.flat())].sort()
+  }
+
+  async flush (): Promise<void> {
+    for (const { admin } of await this.#masters()) await admin.flushall()
+  }
+
+  async healthy (): Promise<void> {
+    await until(async () => {
+      const alive = await this.#alive()
+      const infos = await Promise.all(alive.map(async ({ admin }) => await admin.cluster('INFO') as string))
+      if (!infos.every(info => info.includes('cluster_state:ok') && info.includes('cluster_slots_ok:16384'))) return false
+      const roles = await Promise.all(alive.map(async ({ admin }) => await admin.role() as [string, ...unknown[]]))
+      if (!roles.every(role => role[0] === 'master' || role[3] === 'connected')) return false
+      const views = await this.#views()
+      if (new Set(views.map(({ id }) => JSON.stringify(id))).size > 1) return false
+      return alive.length < this.nodes.length || views.every(({ replicas }) => replicas >= this.#replicas)
+    }, { timeoutMs: 40_000, everyMs: 20, what: 'the cluster to be healthy' })
+  }
+
+  /** By server: the ranges of slots with their master's id, and the least number of replicas that a master has. */
+  async #views (): Promise<Array<{ readonly id: Array<[start: number, end: number, id: string]>, readonly replicas: number }>> {
+    return await Promise.all((await this.#alive()).map(async ({ admin }) => {
+      const ranges = await admin.cluster('SLOTS') as unknown as Array<[number, number, ...Array<[string, number, string]>]>
+      const id = ranges.map(([start, end, master]) => [start, end, master?.[2] ?? ''] as [number, number, string]).sort((a, b) => a[0] - b[0])
+      return { id, replicas: Math.min(...ranges.map(({ length }) => length - 3)) }
+    }))
+  }
+
+  /** The servers that answer: not those that were killed or stopped. */
+  async #alive (): Promise<ClusterNode[]> {
+    const answers = await Promise.all(this.nodes.map(async node => node.admin.status === 'ready' && await isAnswering(node)))
+    return this.nodes.filter((_, index) => answers[index])
+  }
+
+  async #masters (): Promise<ClusterNode[]> {
+    const alive = await this.#alive()
+    const roles = await Promise.all(alive.map(async ({ admin }) => (await admin.role() as unknown[])[0]))
+    return alive.filter((_, index) => roles[index] === 'master')
+  }
+
+  #byId (id: string): ClusterNode {
+    const node = this.nodes.find(node => node.id === id)
+    if (node === undefined) throw new Error(`no server has the id '${id}'`)
+    return node
+  }
+}
+
+async function isAnswering ({ admin }: ClusterNode): Promise<boolean> {
+  const timer = new AbortController()
+  const late = new Promise<false>(resolve => { AbortSignal.any([timer.signal, AbortSignal.timeout(500)]).addEventListener('abort', () => resolve(false)) })
+  try {
+    return await Promise.race([admin.ping().then(() => true, () => false), late])
+  } finally {
+    timer.abort()
+  }
+}
