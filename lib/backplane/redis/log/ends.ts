@@ -3,7 +3,7 @@ import type { LogPosition } from '../../backplane.ts'
 import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/link.ts'
-import { noNonce } from './page.ts'
+import { unpackNonce } from './page.ts'
 import { shortMetaMs } from './append-lua.ts'
 import { readEnds } from './scripts.ts'
 import { unpackSettings, type SettingsDifferences } from './settings.ts'
@@ -88,5 +88,5 @@ export class LogEnds {
 
 function endOf (epoch: Buffer | null | undefined, offset: Buffer | null | undefined, nonce: Buffer | null | undefined): LogPosition {
   if (epoch === null || epoch === undefined) return logStart
-  return { epoch: epoch.toString('latin1'), offset: Number(offset), nonce: (nonce ?? noNonce).readUInt32BE() }
+  return { epoch: epoch.toString('latin1'), offset: Number(offset), nonce: unpackNonce(nonce) }
 }
