@@ -70,7 +70,8 @@ export class LogEnds {
       const ends = await this.#ends(waiters.map(({ group }) => group), 0)
       for (const [index, { resolve }] of waiters.entries()) resolve(ends[index] ?? logStart)
     } catch (error) {
-      for (const { reject } of waiters) reject(error)
+      // Those in the queue are told as well: they would wait for as long again, for who does not answer.
+      for (const { reject } of [...waiters, ...this.#waiters.splice(0)]) reject(error)
     }
   }
 
