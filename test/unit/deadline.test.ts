@@ -24,12 +24,29 @@ t.test('a deferred promise may be rejected with nobody waiting', async (t) => {
   await t.rejects(promise, { message: 'first' })
 })
 
-t.test('a deadline starts anew while there is progress', async t => {
-  let progress = 0
+t.test('a deadline counts from the latest progress', async t => {
+  let [progress, progressedAt] = [0, -Infinity]
   const late = (): never => { throw new Error(`late after ${progress}`) }
-  const working = setInterval(() => { if (++progress === 6) clearInterval(working) }, 5)
-  await t.rejects(withProgress(deferred().promise, 20, () => progress, late), { message: 'late after 6' })
-  await t.rejects(withProgress(deferred().promise, 1, () => 1, late), { message: 'late after 6' })
-  t.equal(await withProgress(Promise.resolve('done'), 20, () => progress, late), 'done')
-  await t.rejects(withProgress(Promise.reject(new Error('early')), 20, () => progress, late), { message: 'early' })
+  const working = setInterval(() => {
+    progressedAt = performance.now()
+    if (++progress === 6) clearInterval(working)
+  }, 5)
+  await t.rejects(withProgress(deferred().promise, 20, () => progressedAt, late), { message: 'late after 6' })
+  t.equal(await withProgress(Promise.resolve('done'), 20, () => progressedAt, late), 'done')
+  await t.rejects(withProgress(Promise.reject(new Error('early')), 20, () => progressedAt, late), { message: 'early' })
+})
+
+t.test('progress that ends soon after the start does not double a deadline', async t => {
+  const startedAt = performance.now()
+  let lookedAt = 0
+  const late = (): never => {
+    lookedAt = performance.now()
+    throw new Error('late')
+  }
+  await t.rejects(withProgress(deferred().promise, 1_000, () => startedAt + 10, late), { message: 'late' })
+  t.ok(lookedAt - startedAt < 1_500, 'late after a second, and not after two')
+})
+
+t.test('progress from before the start counts for nothing', async t => {
+  await t.rejects(withProgress(deferred().promise, 1, () => -Infinity, () => { throw new Error('late') }), { message: 'late' })
 })

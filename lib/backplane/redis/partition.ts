@@ -1,5 +1,5 @@
 import { deferred, withDeadline, type Deferred } from '../../deadline.ts'
-import { hasCode, WebsocketGroupsError } from '../../errors.ts'
+import { WebsocketGroupsError } from '../../errors.ts'
 import { oncePerMinute } from '../../logging.ts'
 import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
@@ -11,6 +11,7 @@ import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
 import { LogFollowers } from './log/followers.ts'
 import { Audit } from './membership/audit.ts'
+import { LogOpening } from './log/opening.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
 import { livingInstances } from './membership/living.ts'
@@ -44,6 +45,7 @@ export class Partition {
   readonly #parts: ReadonlyArray<{ readonly problem: string | undefined }>
   readonly #ownsWriter: boolean
   readonly #followers: LogFollowers
+  readonly #opening: LogOpening
   readonly #probe: PubSubProbe
   readonly #local: LocalInstance
   readonly #warnBadEnvelope: (fields: object) => void
@@ -75,6 +77,10 @@ export class Partition {
       acked: names => { void this.#followers.subscribed(names.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)) },
       dropped: name => this.#followers.forget(this.#keys.groupOf(name) ?? ''),
       changed: report
+    })
+    // In good time, so that this does not come on top of the time that a join may take.
+    this.#opening = new LogOpening(this.#followers, Math.max(0, options.joinTimeoutMs - command.deadlineMs), group => {
+      return this.subscriptions.wants(keys.channel({ kind: 'group', name: group })) && local.logged(group)
     })
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     const store = new MemberStore(command, keys, local)
@@ -136,14 +142,12 @@ export class Partition {
 
   /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
   async subscribe (target: Target): Promise<void> {
-    try {
-      await this.subscriptions.subscribe(this.#keys.channel(target))
-    } catch (error) {
-      // Members here are owed what is logged from now on, too: the repair that follows the subscription begins at this end of the log.
-      if (target.kind === 'group') await this.#openUnsubscribed(target.name)
-      throw error
-    }
-    if (target.kind === 'group' && this.#local.logged(target.name)) await this.#followers.open(target.name)
+    const channel = this.#keys.channel(target)
+    const subscribing = this.subscriptions.subscribe(channel)
+    if (target.kind !== 'group') return await subscribing
+    if (!this.subscriptions.has(channel)) await this.#opening.beside(target.name, subscribing)
+    await subscribing
+    if (this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
   async instances (): Promise<Map<string, boolean>> { return await livingInstances(this.#links.command, this.#keys) }
@@ -153,7 +157,7 @@ export class Partition {
   /** As `Backplane.history`. */
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     // Whoever is given this page is a member here, perhaps: what is delivered to members has to go on where the page ends.
-    await this.#openUnsubscribed(group)
+    await this.#opening.unsubscribed(group)
     return await this.writer.history(group, since, limit)
   }
 
@@ -192,19 +196,6 @@ export class Partition {
     if (this.#ownsWriter) this.writer.close()
     await withDeadline(this.#giveBack(), closeMs, () => undefined)
     await Promise.all([this.#links.command.close(), this.#links.subscribe.close()])
-  }
-
-  /**
-   * Finds out where the log of a group ends that is wanted and not subscribed, as far as the command link works. Rejects with nothing but
-   * faults: during an outage the log is opened when its group is subscribed.
-   */
-  async #openUnsubscribed (group: string): Promise<void> {
-    if (!this.subscriptions.wants(this.#keys.channel({ kind: 'group', name: group })) || !this.#local.logged(group)) return
-    try {
-      await this.#followers.open(group)
-    } catch (error) {
-      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
-    }
   }
 
   /** Never rejects. */

@@ -43,8 +43,8 @@ export class Subscriptions {
   #flushing = false
   /** Commands on the present connection that are not answered: what changes meanwhile travels together after them. */
   #inFlight = 0
-  /** Commands that were answered so far, whatever the answer. */
-  #answers = 0
+  /** When the latest command was answered, whatever the answer. */
+  #answeredAt = -Infinity
   #connection = 0
   #interrupted = 0
   #acked = 0
@@ -155,7 +155,7 @@ export class Subscriptions {
 
   async #wait (channel: Channel, name: string): Promise<void> {
     channel.answer ??= deferred()
-    await withProgress(channel.answer.promise, this.#waitMs, () => this.#answers, () => {
+    await withProgress(channel.answer.promise, this.#waitMs, () => this.#answeredAt, () => {
       if (channel.wanted && !channel.acked) this.#setInterrupted(channel, true)
       const detail = `the subscription to ${name} was not acknowledged within ${this.#waitMs} ms`
       throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', detail)
@@ -222,7 +222,7 @@ export class Subscriptions {
 
   #answered (): void {
     this.#inFlight--
-    this.#answers++
+    this.#answeredAt = performance.now()
     if (this.#dirty.size > 0) this.#flushSoon()
   }
 

@@ -2,6 +2,7 @@ import type { AppendTarget, LogLimits, LogPosition, Target } from '../../backpla
 import { encodePlaceNames, encodeTarget, logHeaderBytes, type EnvelopeParts } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Script } from '../link/script.ts'
+import { unpackNonce } from './page.ts'
 import { randomBytesOf } from './random.ts'
 import { append, appendToOne } from './scripts.ts'
 import { packSettings, unpackSettings, type Difference } from './settings.ts'
@@ -110,7 +111,7 @@ export function decodeAppended (reply: unknown, groups: readonly string[]): Map<
   const fields = reply as Array<Buffer | number>
   return new Map(groups.map((group, index) => {
     const [epoch, offset, nonce, known, differ] = fields.slice(5 * index, 5 * index + 5) as [Buffer, number, Buffer, number, Buffer]
-    const last = { epoch: epoch.toString('latin1'), offset, nonce: nonce.readUInt32BE() }
+    const last = { epoch: epoch.toString('latin1'), offset, nonce: unpackNonce(nonce) }
     return [group, { last, known: known === 1, difference: unpackSettings(differ) }]
   }))
 }

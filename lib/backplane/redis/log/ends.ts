@@ -3,7 +3,7 @@ import type { LogPosition } from '../../backplane.ts'
 import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { noNonce } from './page.ts'
+import { unpackNonce } from './page.ts'
 import { shortMetaMs } from './append-lua.ts'
 import { readEnds } from './scripts.ts'
 import { unpackSettings, type SettingsDifferences } from './settings.ts'
@@ -70,7 +70,8 @@ export class LogEnds {
       const ends = await this.#ends(waiters.map(({ group }) => group), 0)
       for (const [index, { resolve }] of waiters.entries()) resolve(ends[index] ?? logStart)
     } catch (error) {
-      for (const { reject } of waiters) reject(error)
+      // Those in the queue are told as well: they would wait for as long again, for who does not answer.
+      for (const { reject } of [...waiters, ...this.#waiters.splice(0)]) reject(error)
     }
   }
 
@@ -88,5 +89,5 @@ export class LogEnds {
 
 function endOf (epoch: Buffer | null | undefined, offset: Buffer | null | undefined, nonce: Buffer | null | undefined): LogPosition {
   if (epoch === null || epoch === undefined) return logStart
-  return { epoch: epoch.toString('latin1'), offset: Number(offset), nonce: (nonce ?? noNonce).readUInt32BE() }
+  return { epoch: epoch.toString('latin1'), offset: Number(offset), nonce: unpackNonce(nonce) }
 }

@@ -57,7 +57,8 @@ export class LogFollower {
   advance (position: LogPosition): void {
     if (this.#position === undefined) return this.seek(position)
     const nonces = this.#nonces ??= noncesOf(this.#position)
-    for (let skipped = this.#position.offset + 1; skipped < position.offset; skipped++) nonces[skipped % remembered] = 0
+    const firstSkipped = Math.max(this.#position.offset + 1, position.offset - remembered)
+    for (let skipped = firstSkipped; skipped < position.offset; skipped++) nonces[skipped % remembered] = 0
     this.#position = position
     nonces[position.offset % remembered] = position.nonce
   }

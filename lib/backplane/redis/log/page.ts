@@ -1,4 +1,4 @@
-import { logStart } from '../../position.ts'
+import { logStart, samePosition } from '../../position.ts'
 import { maxPageBytes, type GapReason, type LogPage, type LogPosition } from '../../backplane.ts'
 import { decode, isLogged, positionOf, previousNonce } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
@@ -69,6 +69,8 @@ export async function readAfterFork (link: Link, keys: Keys, follower: LogFollow
   const { before, positions, end } = places
   const first = follower.firstUnknown(positions)
   const fork = first === 0 ? before : positions[first - 1] ?? end
+  // We are on no other way, and yet nothing can be read from here on: somebody else wrote to the log.
+  if (samePosition(fork, since)) return { gap: 'trimmed', messages: [], before: end, end, last: end, more: false }
   return { gap: 'rewound', messages: [], before: fork, end, last: fork, more: first < positions.length }
 }
 
@@ -99,10 +101,32 @@ async function readEntries (
   let reply = await read(false)
   // The next message alone is larger than what may be under way beside other reads.
   if (reply[5] === 1 && reply[4]?.length === 0) reply = await read(true)
-  const [status = Status.none, epoch = '', offset = 0, nonce = noNonce, entries = [], more = 0, differ] = reply
+  const [status = Status.none, epoch = '', offset = 0, nonce, entries = [], more = 0, differ] = reply
   if (status === Status.none) return undefined
-  const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: Buffer.from(nonce).readUInt32BE() }
-  return { gap: reasons[status], top, entries, more: more === 1 && entries.length > 0, difference: unpackSettings(differ) }
+  const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: unpackNonce(nonce) }
+  const own = entries.filter(entry => standsIn(entry, top))
+  let gap = reasons[status]
+  // Whoever else writes to the list may have put it in the place of messages.
+  if (gap === undefined && since !== undefined && own.length < entries.length && !follow(own, since)) gap = 'trimmed'
+  return { gap, top, entries: own, more: more === 1 && own.length > 0, difference: unpackSettings(differ) }
+}
+
+/** Whether that is a message of the log that ends at `top`, whatever its kind, and nothing that somebody else put there. */
+function standsIn (entry: Buffer, top: LogPosition): boolean {
+  if (entry.length < headerBytes) return false
+  const { epoch, offset } = positionOf(entry)
+  return epoch === top.epoch && offset > 0 && offset <= top.offset
+}
+
+/** Whether these are the messages after that position, with none missing between them. */
+function follow (entries: readonly Buffer[], since: LogPosition): boolean {
+  let { offset, nonce } = since
+  return entries.every(entry => {
+    const position = positionOf(entry)
+    const next = position.offset === offset + 1 && previousNonce(entry) === nonce;
+    ({ offset, nonce } = position)
+    return next
+  })
 }
 
 type Reply = [number?, Buffer?, number?, Buffer?, Buffer[]?, number?, Buffer?]
@@ -123,4 +147,7 @@ function packNonce (nonce: number): Buffer {
   return bytes
 }
 
-export const noNonce = Buffer.alloc(4)
+/** 0, which is no message's nonce, for anything that is none. */
+export function unpackNonce (bytes: Uint8Array | null | undefined): number {
+  return bytes?.length === 4 ? Buffer.from(bytes).readUInt32BE() : 0
+}

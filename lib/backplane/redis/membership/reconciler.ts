@@ -80,7 +80,7 @@ export class MemberReconciler {
     change.ids.add(connectionId)
     this.#flushSoon()
     const { deadlineMs } = this.#link
-    await withProgress(change.stored.promise, deadlineMs, () => this.#store.answers, () => {
+    await withProgress(change.stored.promise, deadlineMs, () => this.#store.answeredAt, () => {
       throw new WebsocketGroupsError('WSG_TIMEOUT', `the membership was not stored within ${deadlineMs} ms`)
     })
   }

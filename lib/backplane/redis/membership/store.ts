@@ -30,7 +30,7 @@ export class MemberStore {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: LocalInstance
-  #answers = 0
+  #answeredAt = -Infinity
   /** The write that may still be on its way, although its deadline is over. */
   #unsettled: { readonly connection: number, readonly generation: number } | undefined
 
@@ -48,9 +48,9 @@ export class MemberStore {
     return this.#unsettled?.generation === generation && this.#unsettled.connection !== this.#link.connection
   }
 
-  /** Writes that Redis answered so far: while this grows, one that waits is not late. */
-  get answers (): number {
-    return this.#answers
+  /** When Redis answered the latest write, by `performance.now()`: one that waits behind it is not late before its time after that. */
+  get answeredAt (): number {
+    return this.#answeredAt
   }
 
   /** The groups in which Redis has members of this instance. */
@@ -172,7 +172,7 @@ export class MemberStore {
       if (hasCode(error, 'WSG_TIMEOUT')) this.#unsettled = { connection, generation }
       throw error
     }
-    this.#answers++
+    this.#answeredAt = performance.now()
     // What was sent before it on the same connection was done before it.
     if (this.#unsettled?.connection === connection) this.#unsettled = undefined
     return stored !== -1

@@ -1,0 +1,47 @@
+import { hasCode } from '../../../errors.ts'
+import type { LogFollowers } from './followers.ts'
+
+/**
+ * Finds out where logs end whose groups are wanted and not subscribed, as far as the command link works. Members here are owed what is
+ * logged from now on all the same: the repair that follows a later subscription begins at this end of the log.
+ */
+export class LogOpening {
+  readonly #followers: Pick<LogFollowers, 'open'>
+  readonly #afterMs: number
+  readonly #isWanted: (group: string) => boolean
+
+  /** A subscription may take `afterMs` milliseconds before the end of its log is read beside it. `isWanted`: the group has a log, too. */
+  constructor (followers: Pick<LogFollowers, 'open'>, afterMs: number, isWanted: (group: string) => boolean) {
+    this.#followers = followers
+    this.#afterMs = afterMs
+    this.#isWanted = isWanted
+  }
+
+  /** Waits for the subscription to the group and, where that fails, for the end of its log. Rejects as `subscribing`, or for a fault. */
+  async beside (group: string, subscribing: Promise<void>): Promise<void> {
+    let opening: Promise<void> | undefined
+    const timer = setTimeout(() => {
+      opening = this.unsubscribed(group)
+      // Where the subscription succeeds, the log is opened by it, and tells of the fault then.
+      opening.catch(() => undefined)
+    }, this.#afterMs)
+    try {
+      await subscribing
+    } catch (error) {
+      await (opening ?? this.unsubscribed(group))
+      throw error
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** Rejects with nothing but faults: during an outage the log is opened when its group is subscribed. */
+  async unsubscribed (group: string): Promise<void> {
+    if (!this.#isWanted(group)) return
+    try {
+      await this.#followers.open(group)
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+    }
+  }
+}
