@@ -78,8 +78,9 @@ export class Partition {
       dropped: name => this.#followers.forget(this.#keys.groupOf(name) ?? ''),
       changed: report
     })
-    // In good time, so that this does not come on top of the time that a join may take.
-    this.#opening = new LogOpening(this.#followers, Math.max(0, options.joinTimeoutMs - command.deadlineMs), group => {
+    // In good time, so that this does not come on top of the time that a join may take, and not where a subscription is as quick as most.
+    const openAfterMs = Math.max(options.joinTimeoutMs / 2, options.joinTimeoutMs - command.deadlineMs)
+    this.#opening = new LogOpening(this.#followers, openAfterMs, group => {
       return this.subscriptions.wants(keys.channel({ kind: 'group', name: group })) && local.logged(group)
     })
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)

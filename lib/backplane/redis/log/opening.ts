@@ -10,7 +10,7 @@ export class LogOpening {
   readonly #afterMs: number
   readonly #isWanted: (group: string) => boolean
 
-  /** A subscription may take `afterMs` milliseconds before the end of its log is read beside it. `isWanted`: the group has a log, too. */
+  /** The end of a log is read beside a subscription that takes longer than `afterMs` milliseconds. `isWanted`: the group has a log, too. */
   constructor (followers: Pick<LogFollowers, 'open'>, afterMs: number, isWanted: (group: string) => boolean) {
     this.#followers = followers
     this.#afterMs = afterMs
