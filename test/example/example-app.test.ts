@@ -10,7 +10,7 @@ import { demoTokens } from '../../example-app/tokens.ts'
 import { health } from '../../example-app/health.ts'
 import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
-import { bareService } from '../helpers/service.ts'
+import { bareService } from '../helpers/bare-service.ts'
 import { until } from '../helpers/until.ts'
 import { bearer, getJson, postJson, startInstances } from './instances.ts'
 

@@ -182,7 +182,7 @@ t.test('an empty setting is none', async t => {
   const server = startServer(t, { PORT: '0', HOST: '', INSTANCE_ID: '', REDIS_URL: '', LOG_LEVEL: '' })
   await server.greeted()
   t.match(server.urls, [/^http:\/\/127\.0\.0\.1:\d+$/])
-  const isReady = ({ msg }: { readonly msg: string }): boolean => msg === 'websocket groups ready'
+  const isReady = ({ msg }: Readonly<Record<string, unknown>>): boolean => msg === 'websocket groups ready'
   await until(() => server.log.some(isReady))
   t.match(server.log.find(isReady), { backplane: 'memory', instance: 'port-0' })
   await endsCleanly(t, server)
