@@ -100,30 +100,7 @@ export class InstanceRpc {
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT (of the publish), WSG_CLOSED, or what another instance threw
    */
   async collect (target: Target, command: Command, ms: number, data?: Data): Promise<Collected> {
-    const id = ++this.#lastId
-    const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }), data)
-    return await new Promise<Collected>((resolve, reject) => {
-      const answers = new Map<string, unknown>()
-      const end = (): void => {
-        clearTimeout(timer)
-        this.#pending.delete(id)
-      }
-      const settle = (error?: unknown): void => {
-        end()
-        if (error === undefined) resolve({ answers, complete: true })
-        else reject(error)
-      }
-      const timer = setTimeout(() => {
-        end()
-        resolve({ answers, complete: false })
-      }, ms)
-      const pending: Pending = { answers, expected: Infinity, lost: 0, settle }
-      this.#pending.set(id, pending)
-      this.#backplane.publish([target], envelope).then(receivers => {
-        pending.expected = receivers ?? 1
-        if (answers.size >= pending.expected) settle()
-      }, settle)
-    })
+    return await this.#request(target, command, ms, false, data)
   }
 
   /** Asks for no answer. @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE */
@@ -133,33 +110,44 @@ export class InstanceRpc {
 
   /** As `ask`, but instances that do not answer in time are counted as missing, and nothing is rejected for them. */
   async askAll (target: Target, command: Command, timeoutMs: number): Promise<PartialAnswers> {
+    const { answers, expected } = await this.#request(target, command, timeoutMs, true)
+    // Nobody knows how many were asked before the backplane says so.
+    const missing = Number.isFinite(expected) ? Math.max(expected - answers.size, 0) : 1
+    return { answers: [...answers.values()], missing }
+  }
+
+  /** `tolerant`: an instance that fails does not fail the request, as the others may answer yet. */
+  async #request (
+    target: Target, command: Command, ms: number, tolerant: boolean, data?: Data
+  ): Promise<Collected & Pick<Pending, 'expected'>> {
     const id = ++this.#lastId
-    const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }))
+    const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }), data)
     return await new Promise((resolve, reject) => {
       const answers = new Map<string, unknown>()
-      const end = (): void => {
+      const forget = (): void => {
         clearTimeout(timer)
         this.#pending.delete(id)
-        // Nobody knows how many were asked before the backplane says so.
-        const missing = Number.isFinite(pending.expected) ? Math.max(pending.expected - answers.size, 0) : 1
-        resolve({ answers: [...answers.values()], missing })
       }
-      const timer = setTimeout(end, timeoutMs)
+      const end = (complete: boolean): void => {
+        forget()
+        resolve({ answers, expected: pending.expected, complete })
+      }
+      const fail = (error: unknown): void => {
+        forget()
+        reject(error)
+      }
       const settle = (error?: unknown): void => {
-        // One instance failed: the others may answer yet.
+        if (error !== undefined && !tolerant) return fail(error)
         if (error !== undefined) pending.lost++
-        if (answers.size + pending.lost >= pending.expected || hasCode(error, 'WSG_CLOSED')) end()
+        if (answers.size + pending.lost >= pending.expected || hasCode(error, 'WSG_CLOSED')) end(true)
       }
+      const timer = setTimeout(() => end(false), ms)
       const pending: Pending = { answers, expected: Infinity, lost: 0, settle }
       this.#pending.set(id, pending)
       this.#backplane.publish([target], envelope).then(receivers => {
         pending.expected = receivers ?? 1
-        if (answers.size + pending.lost >= pending.expected) end()
-      }, (error: unknown) => {
-        clearTimeout(timer)
-        this.#pending.delete(id)
-        reject(error)
-      })
+        if (answers.size + pending.lost >= pending.expected) end(true)
+      }, fail)
     })
   }
 
