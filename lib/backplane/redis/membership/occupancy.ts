@@ -1,4 +1,5 @@
 import type { Presences, PresenceChange } from '../../backplane.ts'
+import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { Script } from '../link/script.ts'
@@ -61,7 +62,7 @@ export class OccupancyStore {
   /** As `Backplane.settle`. */
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
     const changes: PresenceChange[] = []
-    for await (const batch of names === undefined ? this.#told(kind) : batches(names)) {
+    for await (const batch of names === undefined ? this.#told(kind) : chunks(names, batchSize)) {
       const settled = await this.#settle(kind, batch)
       batch.forEach((name, index) => {
         const change = settled[index] ?? 0
@@ -86,12 +87,8 @@ export class OccupancyStore {
     let cursor = '0'
     do {
       const [next, names] = await this.#link.run(async redis => await redis.sscan(this.#keys.told(kind), cursor, 'COUNT', batchSize))
-      yield * batches(names)
+      yield * chunks(names, batchSize)
       cursor = next
     } while (cursor !== '0')
   }
-}
-
-function * batches (names: readonly string[]): Iterable<readonly string[]> {
-  for (let start = 0; start < names.length; start += batchSize) yield names.slice(start, start + batchSize)
 }
