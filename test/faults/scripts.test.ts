@@ -1,6 +1,5 @@
 import t from 'tap'
 import { randomBytes } from 'node:crypto'
-import type { Envelope } from '../../lib/backplane/backplane.ts'
 import { decode, encodeParts, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
@@ -9,6 +8,7 @@ import { encodeAppend, encodeToOne, type AppendBatch, type Draft } from '../../l
 import { packSettings } from '../../lib/backplane/redis/log/settings.ts'
 import { beat, markReaped, reap, syncMembers, unregister } from '../../lib/backplane/redis/membership/scripts.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { envelope as envelopeOf } from './log-rig.ts'
 
 const redis = await startRedis(t)
 const keys = new Keys('wsg:')
@@ -123,17 +123,7 @@ t.test('appendToOne and append keep a log the same way, whichever comes when', a
   const limits = { maxMessages: 5, maxBytes: 600, ttlMs: 60_000 }
   const nonceOf = (sequence: number): Buffer => Buffer.from(`n${sequence}`.padEnd(4))
   const message = (text: string, group: string, sequence: number): Draft => {
-    const envelope: Envelope = {
-      origin: 'origin',
-      sequence,
-      kind: 'message',
-      target: { kind: 'group', name: group },
-      shared: false,
-      except: [],
-      command: '',
-      binary: false,
-      payload: Buffer.from(text)
-    }
+    const envelope = { ...envelopeOf(group, text), origin: 'origin', sequence }
     return { ...encodeParts(envelope, false, envelope.target), targets: [{ group, log: limits }], sequence, nonce: nonceOf(sequence) }
   }
   let sequence = 0
