@@ -1,8 +1,8 @@
 import type { Json } from './json.ts'
-import type { Description, Health, Stats } from './health-types.ts'
-import type { MetricsSnapshot } from './metrics/types.ts'
-import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList, Register } from './connection-types.ts'
-import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from './protocol/logs.ts'
+import type { Description, Health, Stats } from './health.ts'
+import type { MetricsSnapshot } from '../metrics/types.ts'
+import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList, Register } from './connection.ts'
+import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from '../protocol/logs.ts'
 
 export interface BroadcastOptions {
   /**
