@@ -70,7 +70,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const membership = new Membership(hub, backplane, replay, presence, occupancy, { ...options, policy: outage.join }, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads)
   const history = new GroupHistory(backplane, proofKeys)
-  // A join that another instance is asked for may itself take `joinTimeoutMs` there.
+  // A join that is asked of another instance may itself take `joinTimeoutMs` there.
   const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
   const gate = new Gate(options, backplane, blocks, occupancy, metrics)
   const intake = new IntakeBudget(options.limits, metrics)

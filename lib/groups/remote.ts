@@ -18,7 +18,7 @@ import { InstanceRpc, type Answers, type Command, type CommandHandler, type Conn
 
 type Named = AnyConnection | string
 
-/** Acts on a connection wherever it is: on one of this instance at once, on any other by asking the instance that holds it. */
+/** Acts on a connection wherever it is: at once on one of this instance, else by asking the instance that holds it. */
 export class ConnectionCommands {
   readonly instances: InstanceMessages
   readonly #hub: Hub
@@ -107,7 +107,7 @@ export class ConnectionCommands {
     return answers.reduce<number>((sum, count) => sum + Number(count), 0)
   }
 
-  /** Asks all instances that have connections of the user; this one does it without asking. */
+  /** Asks all other instances that have connections of the user; this one acts without being asked. */
   async #askUser (userId: string, act: UserAct): Promise<readonly unknown[]> {
     const target = userTarget(userId)
     const here = await this.#actHere(userId, act)
@@ -124,7 +124,7 @@ export class ConnectionCommands {
     return acted.filter(Boolean).length
   }
 
-  /** Closes those here in any case, also when the backplane cannot say whether those elsewhere are closed. */
+  /** Closes the connections here in any case, even when the backplane cannot say whether those elsewhere are closed. */
   async disconnectUser (userId: string, code: number, reason: string): Promise<number> {
     const target = userTarget(userId)
     assertClose(code, reason)
@@ -135,7 +135,7 @@ export class ConnectionCommands {
   /** Keeps a user or a token out of all instances, or with 0 lets it in again. Resolves with how many connections were closed. */
   async block (target: BlockTarget, forMs: number): Promise<number> {
     const name = blockName(target)
-    // Those here are closed in any case, also when the backplane is out.
+    // Closes those here in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
     return await this.#everywhere.close({ kind: 'all', name: '' }, { op: 'block', name, forMs }, here, true)
@@ -150,7 +150,7 @@ export class ConnectionCommands {
     this.#rpc.close()
   }
 
-  /** The connection if this instance holds it. By id in any case: an object may be of another instance in this process. */
+  /** The connection, if this instance holds it. Looked up by id: the object may be of another instance in this process. */
   #find (connection: Named): LocalConnection | undefined {
     return this.#hub.connections.get(idOf(connection) ?? '')
   }
@@ -167,7 +167,7 @@ export class ConnectionCommands {
     }
     if (owner === this.#envelopes.origin) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
     const answer = await this.#everywhere.askOne(owner, { ...command, connectionId }, data)
-    // The instance does not live, and its connections are gone with it.
+    // The instance does not live, so its connections are gone.
     if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
     // The other instance runs this code, and answers what `#serve` returns.
     return answer as Answers[Asked['op']]
@@ -176,7 +176,7 @@ export class ConnectionCommands {
   /** Another instance asks. */
   async #serve (command: Command, data: Data, here: boolean): Promise<Answers[Command['op']]> {
     if (command.op === 'app') return await this.instances.receive(command.name, command.payload)
-    // Done before others were asked.
+    // This instance did it before it asked the others.
     if (command.op === 'user') return here ? command.act.op === 'groups' ? [] : 0 : await this.#actHere(command.userId, command.act)
     if (command.op === 'disconnectUser') return this.#closeUser(command.userId, command.code, command.reason)
     if (command.op === 'block') return this.#blocks.apply(command.name, command.forMs)
@@ -216,7 +216,7 @@ function closeOne (connection: LocalConnection, code: number, reason: string): n
   return 1
 }
 
-/** For calls that tell of a connection that is gone by their result. */
+/** For calls that report a connection which is gone by their result. */
 function gone<Result> (result: Result): (error: unknown) => Result {
   return error => {
     if (hasCode(error, 'WSG_CONNECTION_GONE')) return result
