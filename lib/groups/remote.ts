@@ -39,7 +39,7 @@ export class ConnectionCommands {
     const serve: CommandHandler = async (command, data, here) => await this.#serve(command, data, here)
     this.#rpc = new InstanceRpc(backplane, envelopes, serve, timeoutMs, metrics)
     this.#everywhere = new Everywhere(backplane, this.#rpc, envelopes.origin)
-    this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log)
+    this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log, metrics.lines)
     this.#blocks = blocks
     this.#metrics = metrics
   }
