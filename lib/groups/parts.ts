@@ -18,7 +18,7 @@ import { Occupancy } from './occupancy.ts'
 import { GroupReads } from './reads.ts'
 import { ConnectionCommands } from './remote.ts'
 import { Hub } from '../hub/hub.ts'
-import { instanceLog } from '../logging.ts'
+import { instanceLog, logEvent } from '../logging.ts'
 import { Metrics } from '../metrics.ts'
 import { GroupLogs } from '../options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedOptions } from '../options/resolve.ts'
@@ -60,13 +60,13 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const logs = new GroupLogs(options)
   const cache = new LogCache()
   const proofKeys = new ProofKeys(backplane, options.secret, error => {
-    log.warn({ err: error }, 'the secret that all instances share could not be read')
+    logEvent(log, 'secret_unreadable', { err: error })
   })
-  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
+  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys, metrics.lines)
   const logged = new LoggedPublish(backplane, logs)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
-  const occupancy = new Occupancy(backplane, options, log)
+  const occupancy = new Occupancy(backplane, options, log, metrics.lines)
   const membership = new Membership(hub, backplane, replay, presence, occupancy, { ...options, policy: outage.join }, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads)
   const history = new GroupHistory(backplane, proofKeys)

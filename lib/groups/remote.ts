@@ -43,7 +43,7 @@ export class ConnectionCommands {
       connections: () => hub.connections.size,
       users: () => packUserIds(hub.userIds())
     }
-    this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log)
+    this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log, metrics.lines)
     this.#blocks = blocks
     this.#metrics = metrics
   }
