@@ -14,7 +14,6 @@ import { Audit } from './membership/audit.ts'
 import { LogOpening } from './log/opening.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
-import { livingInstances } from './membership/living.ts'
 import { OccupancyStore } from './membership/occupancy.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
@@ -150,8 +149,6 @@ export class Partition {
     await subscribing
     if (this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
-
-  async instances (): Promise<Map<string, boolean>> { return await livingInstances(this.#links.command, this.#keys) }
 
   position (group: string): LogPosition | undefined { return this.#followers.position(group) }
 
