@@ -38,7 +38,9 @@ export interface Instance {
 const ownProgram = fileURLToPath(new URL('./instance-process.ts', import.meta.url))
 
 /** Starts an instance; it dies with the test's process, however that goes. Rejects with the code of the error that stopped its boot. */
-export async function startInstance (t: Test, { redisUrl, options = {}, port = 0, program = ownProgram }: InstanceOptions): Promise<Instance> {
+export async function startInstance (
+  t: Test, { redisUrl, options = {}, port = 0, program = ownProgram }: InstanceOptions
+): Promise<Instance> {
   const child = forkProgram(program)
   const gone = once(child, 'exit')
   t.teardown(async () => {

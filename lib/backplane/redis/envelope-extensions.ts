@@ -5,9 +5,10 @@ import type { Place } from '../backplane.ts'
  * What version 1 of the envelope got later, in entries of the list of those who are excepted: a reader that does not know an entry takes it
  * for an id that nobody has. So every reader of version 1 finds the payload where it expects it, whatever is added here.
  *
- *   u8 0 (no id begins with it)  u8 kind: 1 user id, 2 connection id of the sender, 3 name of a group, 4 where the copy stands in the log of
- *   the group (8 B epoch, u48 offset; in the order of the names); 0x80 is added where the entry continues the one before
- *   bytes to the end of the entry
+ *   0  u8  0, which no id begins with
+ *   1  u8  kind: 1 user id of the sender, 2 connection id of the sender, 3 name of a group that a copy went to, 4 where that copy stands
+ *          in the group's log (8 B epoch, u48 offset; as many as names, in their order); + 0x80: continues the entry before
+ *   2      value, to the end of the entry
  */
 const first = 0
 const kind = { userId: 1, connectionId: 2, group: 3, place: 4 } as const

@@ -208,7 +208,8 @@ function restBytes (
 }
 
 function writeRest (
-  bytes: Buffer, { kind, conflationKey, command, payload }: Envelope, entries: ReadonlyArray<string | Buffer>, counted: boolean, start: number
+  bytes: Buffer, { kind, conflationKey, command, payload }: Envelope, entries: ReadonlyArray<string | Buffer>, counted: boolean,
+  start: number
 ): void {
   let at = start
   if (entries.length > 0 && !counted) at = bytes.writeUInt16BE(entries.length, at)

@@ -128,4 +128,24 @@ async function runAll (source: string): Promise<void> {
     await until(async () => (await now.ask('view', ['lobby'])).every(({ count }) => count === 1), { timeoutMs: 40_000 })
     await exact([now])
   })
+  await t.test('in a database with a number, where channels have other names now, all are replaced at once: no logged message is lost', async t => {
+    noUnhandled(t)
+    const { url } = await startRedis(t)
+    const redisUrl = `${url}/1`
+    const old = await start(t, redisUrl, 'before')
+    const ports = [old.port]
+    const readers = Array.from({ length: 4 }, () => new Reader(t, ports, 'lobby', { backoff: { minMs: 50, maxMs: 200 } }))
+    await until(() => readers.every(reader => reader.isIn(['lobby'])))
+    const [publisherBefore, publisher] = [createPublisherBefore, createPublisher].map(create => {
+      return create({ redis: redisUrl, log: options.log })
+    })
+    t.teardown(async () => await Promise.all([publisherBefore?.close(), publisher?.close()]))
+    for (let n = 1; n <= 10; n++) await publisherBefore?.broadcastToGroup('lobby', String(n))
+    await until(() => readers.every(reader => reader.ledger('lobby').delivered === 10))
+    await old.close()
+    for (let n = 11; n <= 20; n++) await publisher?.broadcastToGroup('lobby', String(n))
+    ports.splice(0, 1, (await start(t, redisUrl, 'now')).port)
+    await until(() => readers.every(reader => reader.ledger('lobby').delivered === 20), { timeoutMs: 60_000 })
+    t.equal(fault(readers, new Map([['lobby', 20]]), () => ['lobby']), undefined)
+  })
 }
