@@ -175,7 +175,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   tooSlow (bufferedBytes: number, atOnce: boolean): void {
     this.#metrics.limitHit('slowConsumersClosed', this)
-    this.log.warn({ bufferedBytes }, 'slow consumer closed')
+    this.#metrics.lines.write(this.log, 'slow_consumer_closed', { bufferedBytes })
     if (atOnce) this.forceClosed(CloseCode.SlowConsumer, closeReasons[CloseCode.SlowConsumer])
     else this.closeForFault(CloseCode.SlowConsumer)
   }

@@ -9,6 +9,7 @@ import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.t
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
 import { callOnMessage } from './on-message.ts'
+import type { LogEvent } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, LossReason } from '../types.ts'
@@ -154,17 +155,17 @@ export class MessageQueue {
   end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
     this.#input.close()
-    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships could not be released') })
+    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'release_failed') })
     if (!this.#busy) this.#context.runInAsyncScope(this.#idle, this)
   }
 
   #connectFailed (error: Error): void {
     const { closeCode, closeReason = '' } = error as Error & { closeCode?: unknown, closeReason?: unknown }
     if (isSendableClose(closeCode, closeReason)) {
-      this.#connection.log.info({ err: error }, 'onConnect refused the connection')
+      this.#metrics.lines.write(this.#connection.log, 'on_connect_refused', { err: error })
       return this.#connection.closeForFault(closeCode as number, closeReason as string)
     }
-    this.#logFailure(error, 'onConnect failed')
+    this.#logFailure(error, 'on_connect_failed')
     this.#closeFor(error)
   }
 
@@ -178,7 +179,8 @@ export class MessageQueue {
     this.#queue ??= new MessageBuffer(this.#input.limits, this.#input.intake)
     if (this.#queue.push(message, bytes)) return
     this.#metrics.limitHit('queueOverflows', this.#connection)
-    this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queue.bytes }, 'too many messages waiting')
+    const { length, bytes: queuedBytes } = this.#queue
+    this.#metrics.lines.write(this.#connection.log, 'queue_overflow', { queuedMessages: length, queuedBytes })
     this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
   }
 
@@ -211,7 +213,7 @@ export class MessageQueue {
   /** Never rejects. */
   async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
     const framed = isFramed(message)
-    const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'onMessage failed')
+    const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'on_message_failed')
     if (!stays) return this.#closeFor(error)
     this.#metrics.messagesFailed++
     if (framed) message.handler.failed(message.request, error)
@@ -224,12 +226,12 @@ export class MessageQueue {
       this.#connection.log.debug({ err: error }, 'a message was not handled')
       return true
     }
-    this.#logFailure(error, 'onMessage failed')
+    this.#logFailure(error, 'on_message_failed')
     return framed
   }
 
   /** Whether `onError` wants to keep the connection. */
-  async #survives (error: Error, what: string): Promise<boolean> {
+  async #survives (error: Error, what: LogEvent): Promise<boolean> {
     if (this.#callbacks.onError === undefined) {
       this.#logFailure(error, what)
       return false
@@ -237,7 +239,7 @@ export class MessageQueue {
     try {
       return await this.#callbacks.onError(this.#connection, error) === true
     } catch (inner) {
-      this.#connection.log.error({ err: toError(inner) }, 'onError failed')
+      this.#metrics.lines.write(this.#connection.log, 'on_error_failed', { err: toError(inner) })
       return false
     }
   }
@@ -250,20 +252,20 @@ export class MessageQueue {
   async #finish (closed: Closed): Promise<void> {
     try {
       await this.#released
-      if (this.#announced && this.#socketError !== undefined) await this.#survives(this.#socketError, 'socket failed')
+      if (this.#announced && this.#socketError !== undefined) await this.#survives(this.#socketError, 'socket_failed')
       if (this.#announced) await this.#callbacks.onDisconnect?.(this.#connection, closed)
     } catch (error) {
-      this.#logFailure(toError(error), 'onDisconnect failed')
+      this.#logFailure(toError(error), 'on_disconnect_failed')
     }
     this.#metrics.connectionClosed(this.#connection, closed)
     this.#done = true
     this.#resolveFinished?.()
   }
 
-  #logFailure (err: Error, message: string): void {
+  #logFailure (err: Error, event: LogEvent): void {
     // That a client left in the middle of something is nobody's fault.
-    if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err }, message)
-    else this.#connection.log.error({ err }, message)
+    if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err, event }, 'the client left meanwhile')
+    else this.#metrics.lines.write(this.#connection.log, event, { err })
   }
 }
 

@@ -82,7 +82,7 @@ export class Input implements ChunkListener, IntakeOwner, ReadGate {
 
   /** The client began a message, does not go on with it, and others need the memory. */
   stalled (): void {
-    this.#connection.log.warn('connection closed: other connections needed the memory of its unfinished message')
+    this.#budget.metrics.lines.write(this.#connection.log, 'message_stalled')
     this.#connection.closeForFault(CloseCode.PolicyViolation, 'message was not finished in time')
   }
 

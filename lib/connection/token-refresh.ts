@@ -31,7 +31,7 @@ export interface RefreshInit {
    * when the route did not put it there.
    */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
-  readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings'>
+  readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings' | 'lines'>
 }
 
 /** Longer than what fits into the head of an HTTP request, where the first token came from. */
@@ -99,7 +99,7 @@ export class TokenRefresh {
       if (byRoute !== undefined) return byRoute
       return !this.#joinedItself(group) || await this.#callbacks.mayJoin?.(this.#connection, group) === true
     } catch (error) {
-      this.#connection.log.error({ err: error, group }, 'a membership could not be judged with a fresh token: it ends')
+      this.#init.metrics.lines.write(this.#connection.log, 'refresh_failed', { err: error, group })
       return false
     }
   }
@@ -112,7 +112,7 @@ export class TokenRefresh {
     this.#init.metrics.tokensRefused++
     this.#refused++
     if (this.#refused < maxRefused || this.#connection.closed) return
-    this.#connection.log.warn({ refused: this.#refused }, 'too many tokens were refused')
+    this.#init.metrics.lines.write(this.#connection.log, 'tokens_refused', { refused: this.#refused })
     this.#connection.closeForFault(CloseCode.TokenExpired, 'too many tokens were refused')
   }
 }

@@ -4,6 +4,7 @@ import { deferred } from '../deadline.ts'
 import { hasCode } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
+import type { BoundedLog } from '../logging.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
@@ -34,14 +35,16 @@ export class Replay {
   readonly #backplane: Backplane
   readonly #backlog: Backlog
   readonly #proofKeys: ProofKeys
+  readonly #lines: BoundedLog
   readonly #turns = new ReplayTurns()
   readonly #given: GivenRanges
 
-  constructor (hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys) {
+  constructor (hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys, lines: BoundedLog) {
     this.#hub = hub
     this.#backplane = backplane
     this.#backlog = backlog
     this.#proofKeys = proofKeys
+    this.#lines = lines
     this.#given = new GivenRanges(hub, backplane)
   }
 
@@ -128,7 +131,7 @@ export class Replay {
         }
       }
     } catch (error) {
-      connection.log.error({ err: error, group }, 'a client could not be sent the messages that it missed')
+      this.#lines.write(connection.log, 'replay_failed', { err: error, group })
       connection.closeForFault(CloseCode.TryAgainLater, 'what it missed could not be read')
     } finally {
       this.drop(pending)

@@ -24,9 +24,9 @@ interface Read {
 /** Reads what was broadcast to a group, page by page, towards the future or towards the past. */
 export class GroupHistory {
   readonly #backplane: Pick<Backplane, 'history'>
-  readonly #proofKeys: ProofKeys
+  readonly #proofKeys: Pick<ProofKeys, 'proofs'>
 
-  constructor (backplane: Pick<Backplane, 'history'>, proofKeys: ProofKeys) {
+  constructor (backplane: Pick<Backplane, 'history'>, proofKeys: Pick<ProofKeys, 'proofs'>) {
     this.#backplane = backplane
     this.#proofKeys = proofKeys
   }

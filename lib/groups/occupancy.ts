@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Presences } from '../backplane/backplane.ts'
 import { hasCode } from '../errors.ts'
+import type { BoundedLog } from '../logging.ts'
 import type { OccupancyHooks } from '../options/types.ts'
 
 /** How often everything is compared once more, which also keeps it in Redis. */
@@ -15,6 +16,7 @@ export class Occupancy {
   readonly #backplane: Pick<Backplane, 'settle' | 'syncUser'>
   readonly #hooks: OccupancyHooks
   readonly #log: FastifyBaseLogger
+  readonly #lines: BoundedLog
   readonly #dirty = { group: new Set<string>(), user: new Set<string>() }
   #all = false
   #flushing: Promise<void> | undefined
@@ -22,10 +24,11 @@ export class Occupancy {
   #retry: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor (backplane: Pick<Backplane, 'settle' | 'syncUser'>, hooks: OccupancyHooks, log: FastifyBaseLogger) {
+  constructor (backplane: Pick<Backplane, 'settle' | 'syncUser'>, hooks: OccupancyHooks, log: FastifyBaseLogger, lines: BoundedLog) {
     this.#backplane = backplane
     this.#hooks = hooks
     this.#log = log
+    this.#lines = lines
   }
 
   /** Whether anybody wants to hear of groups, or of users. */
@@ -78,7 +81,7 @@ export class Occupancy {
       this.#all = true
       if (!this.#closed) this.#retry ??= setTimeout(() => this.#again(), retryMs).unref()
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) {
-        this.#log.warn({ err: error }, 'who is there could not be compared')
+        this.#lines.write(this.#log, 'occupancy_unknown', { err: error })
       }
     }
   }
@@ -111,7 +114,7 @@ export class Occupancy {
     const hook = kind === 'group' ? present ? onOccupied : onVacated : present ? onUserOnline : onUserOffline
     if (hook === undefined) return
     void (async () => { await hook(name) })().catch((error: unknown) => {
-      this.#log.error({ err: error, [kind]: name }, 'a hook for those who come and go failed')
+      this.#lines.write(this.#log, 'hook_failed', { err: error, [kind]: name })
     })
   }
 }

@@ -2,7 +2,7 @@ import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
-import type { Data, JoinOptions, JoinResult } from '../types.ts'
+import type { Data, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
 
 /** What one instance may ask of another. The payload of `send` travels beside the command, unchanged. */
 export type Command =
@@ -11,6 +11,8 @@ export type Command =
   | { readonly op: 'user', readonly userId: string, readonly act: UserAct }
   | { readonly op: 'app', readonly name: string, readonly payload: unknown, readonly ask: boolean }
   | { readonly op: 'block', readonly name: string, readonly forMs: number }
+  | { readonly op: 'groupNames' } & GroupListOptions
+  | { readonly op: 'connectionCount' | 'userIds' }
 
 /** What can be done to all connections of a user. */
 export type UserAct =
@@ -30,6 +32,10 @@ export interface Answers {
   readonly block: number
   /** How many connections joined, or left; or the groups that they are in. */
   readonly user: number | readonly string[]
+  readonly groupNames: readonly string[]
+  readonly connectionCount: number
+  /** As `packUserIds`. */
+  readonly userIds: string
   readonly app: { readonly answer?: unknown, readonly failed?: string }
 }
 
@@ -64,15 +70,18 @@ interface Pending {
 
 /** Requests to other instances and their replies, over the backplane's `instance`, `user` and `all` targets. */
 export class InstanceRpc {
-  readonly #backplane: Backplane
+  readonly #backplane: Pick<Backplane, 'publish'>
   readonly #envelopes: EnvelopeFactory
   readonly #handle: CommandHandler
   readonly #timeoutMs: number
-  readonly #metrics: Metrics
+  readonly #metrics: Pick<Metrics, 'repliesLost'>
   readonly #pending = new Map<number, Pending>()
   #lastId = 0
 
-  constructor (backplane: Backplane, envelopes: EnvelopeFactory, handle: CommandHandler, timeoutMs: number, metrics: Metrics) {
+  constructor (
+    backplane: Pick<Backplane, 'publish'>, envelopes: EnvelopeFactory, handle: CommandHandler, timeoutMs: number,
+    metrics: Pick<Metrics, 'repliesLost'>
+  ) {
     this.#backplane = backplane
     this.#envelopes = envelopes
     this.#handle = handle

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerAsyncHookHandler } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
+import type { BoundedLog } from '../logging.ts'
 import type { Admission } from '../connection/admissions.ts'
 import { toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
@@ -23,12 +24,12 @@ export function greetUpgrades (gate: Gate): onRequestHookHandler {
  * Adds the last step before an upgrade, behind all preHandlers of its route: only upgrades that passed authentication, and that a route is
  * there for, count for the limits of connections.
  */
-export function admitUpgrades (app: FastifyInstance, gate: Gate): void {
+export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedLog): void {
   const admit: preHandlerAsyncHookHandler = async (request, reply) => {
     if (!request.ws) return
     const admission = await gate.admit(addressOf(request), request.identity).catch((error: unknown) => {
       // An identity that a hook of the service set, and that nobody has read yet.
-      request.log.error({ err: error }, 'an upgrade could not be admitted')
+      lines.write(request.log, 'admission_failed', { err: error })
       throw toAnswer(error)
     })
     if ('code' in admission) throw refused(reply, admission)

@@ -89,7 +89,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
         }).start(request)
       } catch (error) {
         // `wsAuth` refuses such an identity before the upgrade; this one was set by a hook of the service.
-        request.log.error({ err: error }, 'a connection could not be opened')
+        instance.metrics.lines.write(request.log, 'open_failed', { err: error })
         refuse(socket)
       }
     }

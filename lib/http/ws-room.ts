@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHook
 import { LocalConnection } from '../connection/connection.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
+import type { BoundedLog } from '../logging.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aFunction, anObject, aPresence, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
@@ -91,7 +92,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
     })
 
     const guards = auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]
-    const preHandler = [...guards, ...[room.preHandler ?? []].flat(), enterGroup].map(answering)
+    const preHandler = [...guards, ...[room.preHandler ?? []].flat(), enterGroup].map(hook => answering(hook, instance.metrics.lines))
     names.add(scope.prefix + path, room.group !== undefined)
     scope.get(path, {
       ...routeOptionsOf(room),
@@ -166,26 +167,26 @@ function firstWord (path: string): string {
  * A hook whose errors are answered without what is the server's own business. Fastify tells by the number of parameters whether a hook
  * takes a callback.
  */
-function answering (hook: preHandlerAsyncHookHandler): preHandlerAsyncHookHandler {
+function answering (hook: preHandlerAsyncHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {
   if (hook.length > 2) {
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
       const callback = hook as unknown as preHandlerHookHandler
-      return callback.call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request)))
+      return callback.call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request, lines)))
     } as unknown as preHandlerAsyncHookHandler
   }
   return async function (this: FastifyInstance, request, reply) {
     try {
       return await hook.call(this, request, reply)
     } catch (error) {
-      throw logged(error, request)
+      throw logged(error, request, lines)
     }
   }
 }
 
-function logged (error: unknown, request: FastifyRequest): Error {
+function logged (error: unknown, request: FastifyRequest, lines: BoundedLog): Error {
   const answer = toAnswer(error)
   // What `wsAuth` throws was looked at, and logged, there.
-  if (answer !== error) request.log.error({ err: error }, 'a client could not be let into a room')
+  if (answer !== error) lines.write(request.log, 'room_failed', { err: error })
   return answer
 }
 

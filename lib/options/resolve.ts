@@ -187,3 +187,10 @@ function checkShared ({ redis, log, logs }: Pick<WebsocketGroupsOptions, 'redis'
   if (typeof logs !== 'object') return
   for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
 }
+
+/** How long the answer of another instance may take: a join that is asked for may itself take `joinTimeoutMs` there. */
+export function answerTimeoutMs (
+  { operationTimeoutMs, joinTimeoutMs = defaults.joinTimeoutMs }: { readonly operationTimeoutMs: number, readonly joinTimeoutMs?: number }
+): number {
+  return joinTimeoutMs + operationTimeoutMs
+}

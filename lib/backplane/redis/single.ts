@@ -105,7 +105,7 @@ export class SingleBackplane implements RedisDeployment {
   }
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {
-    return await this.#open.instances()
+    return await this.#open.writer.instances()
   }
 
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {

@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { ResolvedLimits } from '../../options/limits.ts'
+import { logEvent } from '../../logging.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { Deflate, Encoding } from './ws-frame.ts'
 
@@ -84,7 +85,7 @@ export class FlushScheduler {
   warnUnsupportedWs (): void {
     if (this.#warned) return
     this.#warned = true
-    this.#log.warn('unknown release of ws: each message is written by itself, which is slower')
+    logEvent(this.#log, 'ws_unknown')
   }
 
   /** The same object for the same arguments. */
