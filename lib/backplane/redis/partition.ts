@@ -175,6 +175,7 @@ export class Partition {
       ...this.#followers.stats(),
       ...this.#links.command.bulk.stats(),
       redisUp: Number(this.#links.command.up && this.#links.subscribe.up),
+      redisConnections: command.connections + subscribe.connections,
       redisTimeouts: command.timeouts + subscribe.timeouts,
       redisReconnects: command.reconnects + subscribe.reconnects,
       channelsWanted: this.subscriptions.wanted,
