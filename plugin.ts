@@ -21,7 +21,6 @@ import type { PublisherOptions, WebsocketGroupsOptions } from './lib/options/typ
 import type { Publisher } from './lib/types.ts'
 
 export type * from './lib/options/types.ts'
-export type * from './lib/message-types.ts'
 export type * from './lib/route-types.ts'
 export type * from './lib/types.ts'
 export type { Backplane, Block, Envelope, LocalInstance, Target } from './lib/backplane/backplane.ts'
@@ -71,7 +70,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.addHook('onRoute', markRoute)
   app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))
   app.addHook('onRequest', greetUpgrades(instance.gate))
-  admitUpgrades(app, instance.gate)
+  admitUpgrades(app, instance.gate, instance.metrics.lines)
   const messages = makeWsMessages(instance)
   app.addHook('onReady', async () => {
     messages.compile()
@@ -80,7 +79,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
   app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))
 
-  app.decorate('wsAuth', sockets.refusable(makeWsAuth(options)))
+  app.decorate('wsAuth', sockets.refusable(makeWsAuth({ ...options, lines: instance.metrics.lines })))
   app.decorate('wsHandler', makeWsHandler(instance, options))
   app.decorate('wsMessages', messages.wsMessages)
   app.decorate('wsRoom', makeWsRoom(instance, options))

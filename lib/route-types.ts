@@ -1,7 +1,7 @@
 import type { WebSocket } from '@fastify/websocket'
 import type { FastifyRequest, preHandlerAsyncHookHandler, RouteShorthandOptions } from 'fastify'
 import type { IncomingMessage } from 'node:http'
-import type { AnyMessages, Messages, MessagesDefinition } from './message-types.ts'
+import type { AnyMessages, Messages, MessagesDefinition } from './types/messages.ts'
 import type { Connection, Identity, LossReason, Registry } from './types.ts'
 
 /** Turns a token into an identity. Throws, or returns anything but an object, when the token is invalid. */

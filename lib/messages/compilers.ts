@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifySchemaCompiler, FastifySerializerCompiler } from 'fastify'
 import { invalid } from '../options/rules.ts'
-import type { MessagesOptions } from '../message-types.ts'
+import type { MessagesOptions } from '../types/messages.ts'
 
 /** Makes functions of schemas, as Fastify does for a route of the scope. */
 export interface Compilers {

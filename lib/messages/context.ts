@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
-import type { MessageContext } from '../message-types.ts'
+import type { MessageContext } from '../types/messages.ts'
 import type { BroadcastOptions, BroadcastResult, Connection } from '../types.ts'
 
 /** What a context asks of the route of its message. */

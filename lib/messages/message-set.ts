@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
-import type { AnyMessages, MessageDefinition, MessageSchema, MessagesOptions } from '../message-types.ts'
+import type { AnyMessages, MessageDefinition, MessageSchema, MessagesOptions } from '../types/messages.ts'
 import { aBoolean, aFunction, anObject, check, checkOptions, invalid, show } from '../options/rules.ts'
 import type { AnyConnection, BroadcastOptions, BroadcastResult, Data, Registry } from '../types.ts'
 import { compilersOf } from './compilers.ts'

@@ -1,7 +1,7 @@
 import { RateLimit, unpaid } from '../connection/rate.ts'
 import { Reply } from '../connection/message-answer.ts'
 import { WebsocketGroupsError } from '../errors.ts'
-import type { MessageDefinition, MessageHook, MessageSchema } from '../message-types.ts'
+import type { MessageDefinition, MessageHook, MessageSchema } from '../types/messages.ts'
 import { aFunction, anObject, check, checkOptions, integer, type Rule } from '../options/rules.ts'
 import type { Connection } from '../types.ts'
 import type { Compilers } from './compilers.ts'

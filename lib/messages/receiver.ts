@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { JsonMessage } from '../connection/json-message.ts'
+import { isClientFault, willPass } from '../connection/error-answer.ts'
 import { Refusal, type MessageAnswer } from '../connection/message-answer.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
@@ -14,9 +15,6 @@ export interface MessageRoute extends Pick<ContextRoute, 'groupOf'> {
   /** Whether the connection may still say anything here; without it, it always may. */
   readonly isMember?: ((connection: Connection) => boolean) | undefined
 }
-
-/** Status codes from here on are the server's fault. */
-const serverFault = 500
 
 /** Takes the messages of the connections of one route. Whatever comes is answered, and nothing that comes ends the connection. */
 export class MessageReceiver {
@@ -66,8 +64,7 @@ export class MessageReceiver {
   #failed (connection: Connection, { name }: NamedMessage, error: unknown): void {
     this.#metrics.messagesFailed++
     if (hasCode(error, 'WSG_MESSAGE_LIMIT', 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
-    const { statusCode } = (typeof error === 'object' && error !== null ? error : {}) as { readonly statusCode?: unknown }
-    const level = typeof statusCode === 'number' && statusCode < serverFault ? 'debug' : 'error'
-    connection.log[level]({ err: error, type: name }, 'a message was not handled')
+    if (willPass(error) || isClientFault(error)) connection.log.debug({ err: error, name }, 'a message was not handled')
+    else this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
   }
 }

@@ -1,5 +1,5 @@
 import { WebsocketGroupsError } from '../errors.ts'
-import type { MessageSchema, StandardSchema } from '../message-types.ts'
+import type { MessageSchema, StandardSchema } from '../types/messages.ts'
 import type { Compilers } from './compilers.ts'
 
 /** Returns the data as its schema lets it through, or a promise of that. @throws {WebsocketGroupsError} of the code it was compiled for */
