@@ -25,7 +25,7 @@ export interface GroupsDashboardOptions {
    * one that serves it.
    */
   readonly key?: string | undefined
-  /** Milliseconds between reports, while somebody looks. @default 2_000 */
+  /** Milliseconds between reports while somebody looks. @default 2_000 */
   readonly everyMs?: number | undefined
 }
 
@@ -49,7 +49,7 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
   const { auth, allow, key = randomBytes(16).toString('hex'), everyMs = 2_000 } = options
   if (typeof auth !== 'function') throw invalid('groupsDashboard needs `auth`: a hook that refuses who may not see it')
   const { registry } = app
-  // Whoever joins it sees the reports: a client that may name its groups must not be able to guess the name.
+  // Whoever joins this group sees the reports: a client that may name its groups must not be able to guess the name.
   const group = secretName('dashboard', key)
   const reporter = new Reporter(registry, group, everyMs)
   const preHandler = [sameOrigin, auth]
@@ -100,7 +100,7 @@ function secretName (what: string, key: string): string {
   return `${what}-${createHash('sha256').update(`fastify-websocket-groups ${what} ${key}`).digest('hex')}`
 }
 
-/** Browsers send credentials of the page's host along with what other pages ask: those are refused. */
+/** Browsers send the credentials of this host along with requests of other pages: those are refused. */
 async function sameOrigin (request: FastifyRequest, _reply: FastifyReply): Promise<void> {
   const { origin } = request.headers
   if (origin === undefined || (URL.canParse(origin) && new URL(origin).host === request.host)) return
