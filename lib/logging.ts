@@ -11,6 +11,7 @@ export const logEvents = {
   backplane_not_up: ['warn', 'the backplane is not up'],
   drain_started: ['info', 'connections are closed over a window'],
   drained: ['info', 'drained'],
+  dashboard_action: ['info', 'somebody acted through the dashboard'],
 
   messages_lost: ['warn', 'messages of groups are lost to connections here'],
   replay_failed: ['error', 'a client could not be sent the messages that it missed'],
