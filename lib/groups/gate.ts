@@ -72,10 +72,11 @@ export class Gate {
   }
 
   /**
-   * After authentication, as the last step before the upgrade. Every `Admission` has to be given back by `leave`.
+   * After authentication, as the last step before the upgrade. Every `Admission` has to be given back by `leave`. Only what the cluster has
+   * to be asked for is a promise.
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
-  async admit (address: ClientAddress | undefined, identity: Identity | null): Promise<Admission | Refusal> {
+  admit (address: ClientAddress | undefined, identity: Identity | null): Admission | Refusal | Promise<Admission | Refusal> {
     const userId = identity === null ? undefined : readIdentity(identity, this.#options).userId
     if (identity !== null && this.#blocks.covers(identity)) {
       this.#metrics.limitHit('refusedBlocked')
@@ -91,23 +92,40 @@ export class Gate {
     const counted = address !== undefined && this.#limited('connectionsPerAddress', address) ? address.key : ''
     const admission = this.#admissions.add(counted, userId)
     this.#userChanged(userId)
-    if (userId === undefined || await this.#hasRoom(userId)) return admission
+    const { connectionsPerUser } = this.#limits
+    return userId === undefined || connectionsPerUser === undefined ? admission : this.#admitUser(admission, userId, connectionsPerUser)
+  }
+
+  async #admitUser (admission: Admission, userId: string, connectionsPerUser: number): Promise<Admission | Refusal> {
+    try {
+      if (await this.#hasRoom(userId, connectionsPerUser)) return admission
+    } catch (error) {
+      this.leave(admission)
+      throw error
+    }
     this.leave(admission)
     this.#metrics.limitHit('refusedUserFull')
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this user', fullRetrySeconds)
   }
 
-  /** A connection that came without an upgrade request to look at. */
-  admitUncounted (userId: string | undefined): Admission {
-    const admission = this.#admissions.add('', userId)
+  /**
+   * An upgrade became a connection of this user; without an admission, nobody looked at the upgrade. Returns what the connection counts by
+   * and gives back with its end.
+   */
+  opened (admission: Admission | undefined, userId: string | undefined): Admission {
+    if (admission !== undefined && admission.userId === userId) return admission
+    // A hook behind the last step set another identity.
+    if (admission !== undefined) this.leave(admission)
+    const counted = this.#admissions.add(admission?.address ?? '', userId)
     if (userId !== undefined) this.#store(userId)
     this.#userChanged(userId)
-    return admission
+    return counted
   }
 
-  /** The connection is closed, or the upgrade did not become one. Idempotent. */
+  /** The connection is closed, or the upgrade did not become one. Called once for each. */
   leave (admission: Admission): void {
-    if (!this.#admissions.remove(admission) || admission.userId === undefined) return
+    this.#admissions.remove(admission)
+    if (admission.userId === undefined) return
     this.#store(admission.userId)
     this.#userChanged(admission.userId)
   }
@@ -138,9 +156,7 @@ export class Gate {
   }
 
   /** In the whole cluster; by this instance's own connections alone while the backplane cannot tell. */
-  async #hasRoom (userId: string): Promise<boolean> {
-    const { connectionsPerUser } = this.#limits
-    if (connectionsPerUser === undefined) return true
+  async #hasRoom (userId: string, connectionsPerUser: number): Promise<boolean> {
     // Its place among this instance's own: those that came with it, and after it, do not count against it.
     const place = this.#admissions.ofUser(userId)
     try {

@@ -43,7 +43,7 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
-type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics'>
+type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate'>
 type HandlerOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
@@ -75,12 +75,13 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)
       dropResponse(request.raw.socket as Socket | undefined)
+      const admission = takeAdmission(request)
       try {
         instance.open({
           socket,
           params: request.params,
           identity: request.identity,
-          admission: takeAdmission(request),
+          admission,
           log: request.log,
           route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
           // Which types a route's params and identity have is known to the route alone.
@@ -90,6 +91,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
       } catch (error) {
         // `wsAuth` refuses such an identity before the upgrade; this one was set by a hook of the service.
         request.log.error({ err: error }, 'a connection could not be opened')
+        if (admission !== undefined) instance.gate.leave(admission)
         refuse(socket)
       }
     }
