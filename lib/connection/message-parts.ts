@@ -7,7 +7,8 @@ import type { WebSocket } from 'ws'
  * one-byte pieces takes a hundred times its size. Newer releases of ws have limits of their own, which are higher; older ones have none.
  *
  * The messages in one chunk: 64 KiB hold ten thousand empty ones, and each that has to wait takes 200 bytes. So a chunk is read in parts,
- * and the rest of it waits as it came when the connection is not to be read any more.
+ * and the rest of it waits as it came when the connection is not to be read any more. Whoever decides that is told of each chunk here, as a
+ * listener of its own on each socket would take 60 bytes of every idle connection.
  *
  * Everything is looked at before it is used; where a release of ws has another shape, only its own limits hold.
  * test/unit/connection/floods.test.ts pins it.
