@@ -20,7 +20,7 @@ export interface ConnectionHost<Self> {
   enter (connection: Self): Promise<void> | undefined
   /** Forgets the connection and its memberships; never rejects. */
   release (connection: Self): Promise<void>
-  /** Stores what others see of the connection. */
+  /** Stores what other members see of the connection. */
   setInfo? (connection: Self, info: unknown): Promise<void>
   /** Messages of a group are lost to the connection. */
   lost? (group: string, reason: LossReason): void

@@ -1,5 +1,6 @@
 import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
+import type { Metrics } from '../metrics.ts'
 import type { Connection } from '../types.ts'
 import { ConnectionIntake, type IntakeOwner } from './intake.ts'
 import type { IntakeBudget } from './intake-budget.ts'
@@ -9,6 +10,7 @@ import { onceStreamClosed, unfinishedBytes } from './receiver.ts'
 
 /** What an instance has room for, of what its clients send. */
 export interface InboundHost {
+  readonly metrics: Metrics
   readonly intake: IntakeBudget
   readonly limits: InboundLimits
 }
@@ -57,7 +59,7 @@ export class Input implements IntakeOwner, ChunkReader {
     return this.#intake?.waitsForUs === true
   }
 
-  /** A client that sends without reading what it causes is not read either, long before it is closed for that. */
+  /** A client that sends without reading the answers is not read either, long before it is closed for being slow. */
   get isBehind (): boolean {
     return this.#connection.bufferedBytes > this.limits.maxBufferedBytes * backlogShare
   }
@@ -80,7 +82,7 @@ export class Input implements IntakeOwner, ChunkReader {
 
   /** The client began a message, does not go on with it, and others need the memory. */
   stalled (): void {
-    this.#connection.log.warn('connection closed: other connections needed the memory of its unfinished message')
+    this.#host.metrics.lines.write(this.#connection.log, 'message_stalled')
     this.#connection.closeForFault(CloseCode.PolicyViolation, 'message was not finished in time')
   }
 

@@ -1,6 +1,6 @@
 import { deferred, withDeadline, type Deferred } from '../../deadline.ts'
 import { WebsocketGroupsError } from '../../errors.ts'
-import { oncePerMinute } from '../../logging.ts'
+import { logEvent, oncePerMinute } from '../../logging.ts'
 import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
@@ -14,7 +14,6 @@ import { Audit } from './membership/audit.ts'
 import { LogOpening } from './log/opening.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
-import { livingInstances } from './membership/living.ts'
 import { OccupancyStore } from './membership/occupancy.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
@@ -26,7 +25,7 @@ import { RedisWriter } from './writer.ts'
 const refreshMs = 3_600_000
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
-/** With the half second that each link may take to say goodbye it is less than the two that close promises. */
+/** Together with the half second that each link may take to close, less than the two seconds that `close` promises. */
 const closeMs = 1_400
 
 /** What one instance has in Redis between start and close: its subscriptions, its members, its lease and what it follows of the logs. */
@@ -41,7 +40,7 @@ export class Partition {
   readonly writer: RedisWriter
   readonly #links: Links
   readonly #keys: Keys
-  /** What may be in trouble while both links work. */
+  /** Parts that may be in trouble while both links work. */
   readonly #parts: ReadonlyArray<{ readonly problem: string | undefined }>
   readonly #ownsWriter: boolean
   readonly #followers: LogFollowers
@@ -53,7 +52,7 @@ export class Partition {
   readonly #sweeper: NodeJS.Timeout
   #reported: BackplaneState = 'down'
   #badEnvelopes = 0
-  /** What is wanted was asked for on the present subscribe link. */
+  /** Everything wanted was requested on the present subscribe link. */
   #resubscribed = false
   #closed = false
   /** From the call of `boot` until it is decided. */
@@ -67,7 +66,7 @@ export class Partition {
     const { command, subscribe } = this.#links = links
     this.#local = local
     this.#keys = keys
-    this.#warnBadEnvelope = oncePerMinute(local.log, 'dropped a message from Redis that is not an envelope of this package')
+    this.#warnBadEnvelope = oncePerMinute(local.log, 'envelope_unknown')
     const report = (): void => this.#report()
     this.#ownsWriter = writer === undefined
     this.writer = writer ?? new RedisWriter(command, keys, options.whenDown, local.log)
@@ -97,7 +96,7 @@ export class Partition {
       up: () => {
         this.#followers.resume()
         void this.clock.compare()
-        // The link may lead to another server now, with other logs.
+        // The link may lead to another server now, which has other logs.
         void this.#sweep()
       },
       down: report,
@@ -106,7 +105,7 @@ export class Partition {
     subscribe.on({
       up: () => { void this.#resubscribe() },
       down: () => {
-        // After a hang as after a break: only a new connection is sure to be subscribed to what we think.
+        // After a hang, as after a break, only a new connection is sure to have the subscriptions that we think it has.
         subscribe.reset(true)
         this.#resubscribed = false
         this.subscriptions.disconnected()
@@ -136,7 +135,7 @@ export class Partition {
 
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(problem => problem !== undefined)
-    // What is worth a line, but no trouble, leaves `state` as it is.
+    // Warnings do not change `state`.
     const warnings = [this.lease.warning, this.writer.differences.problem]
     return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(problem => problem !== undefined)
   }
@@ -151,13 +150,11 @@ export class Partition {
     if (this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
-  async instances (): Promise<Map<string, boolean>> { return await livingInstances(this.#links.command, this.#keys) }
-
   position (group: string): LogPosition | undefined { return this.#followers.position(group) }
 
   /** As `Backplane.history`. */
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    // Whoever is given this page is a member here, perhaps: what is delivered to members has to go on where the page ends.
+    // The reader may be a member here: what members get later has to begin where the page ends.
     await this.#opening.unsubscribed(group)
     return await this.writer.history(group, since, limit)
   }
@@ -178,6 +175,7 @@ export class Partition {
       ...this.#followers.stats(),
       ...this.#links.command.bulk.stats(),
       redisUp: Number(this.#links.command.up && this.#links.subscribe.up),
+      redisConnections: command.connections + subscribe.connections,
       redisTimeouts: command.timeouts + subscribe.timeouts,
       redisReconnects: command.reconnects + subscribe.reconnects,
       channelsWanted: this.subscriptions.wanted,
@@ -205,7 +203,7 @@ export class Partition {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
       await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.lease.close())])
     } catch (error) {
-      this.#local.log.warn({ err: error }, 'memberships could not be removed: the other instances remove them when the lease ends')
+      logEvent(this.#local.log, 'members_left_behind', { err: error })
     }
   }
 
@@ -249,11 +247,11 @@ export class Partition {
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }
     if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes))
-    // Without a place in a log a message may come by the new connection, too.
+    // A message without a place in a log may come by the new connection as well.
     else if (!late || !this.#resubscribed) this.#local.deliver(envelope)
   }
 
-  /** Tells of a change of state once, whatever caused it. */
+  /** Reports a change of state once, whatever caused it. */
   #report (): void {
     const { state } = this
     const inStep = this.#resubscribed && this.subscriptions.problem === undefined && this.#followers.problem === undefined
