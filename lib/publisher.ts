@@ -1,7 +1,6 @@
 import type { Target } from './backplane/backplane.ts'
 import { StandaloneWriter } from './backplane/redis/standalone-writer.ts'
 import { assertClose } from './connection/close.ts'
-import { toJson } from './connection/outbound/message.ts'
 import { EnvelopeFactory, everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
 import { LoggedPublish } from './delivery/logged-publish.ts'
 import { ResumeProofs } from './delivery/resume-proofs.ts'
@@ -47,7 +46,7 @@ export class GroupPublisher implements Publisher {
     this.#history = new GroupHistory(this.#backplane, noProofs)
   }
 
-  async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  async broadcastToGroup (group: string | readonly string[], data: unknown, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
     const envelope = this.#envelopes.message(targets, data, options)
@@ -55,14 +54,14 @@ export class GroupPublisher implements Publisher {
   }
 
   async broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.broadcastToGroup(group, toJson(value), options)
+    return await this.broadcastToGroup(group, value, { ...options, json: true })
   }
 
-  async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async broadcastToAll (data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#broadcast(everyone, data, options)
   }
 
-  async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async sendToUser (userId: string, data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#broadcast([userTarget(userId)], data, options)
   }
 
@@ -139,7 +138,7 @@ export class GroupPublisher implements Publisher {
     await this.close()
   }
 
-  async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  async #broadcast (targets: readonly Target[], data: unknown, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
     const instances = targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
     return { scope: 'cluster', localRecipients: 0, instances }

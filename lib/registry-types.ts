@@ -6,13 +6,22 @@ import type {
 } from './connection-types.ts'
 import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from './protocol/logs.ts'
 
+/** Who does not get a message: a connection, or its id; all connections of a user; all members of a group. */
+export type Exception = AnyConnection | string | UserTarget | { readonly group: string }
+
 export interface BroadcastOptions {
   /**
-   * Connections, or their ids, that do not get the message, wherever they are. A framed client does not get it later either, when it
-   * comes back as another connection. Pass the connection object, not its id: only the instance that holds a connection knows the session
-   * behind its id.
+   * Who does not get the message, wherever they are. A framed client does not get it later either, when it comes back as another
+   * connection. Pass the connection object, not its id: only the instance that holds a connection knows the session behind its id.
    */
-  readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string> | undefined
+  readonly except?: Exception | readonly Exception[] | undefined
+  /**
+   * Only connections that were given all of these tags when they joined the group get the message: of several groups, in any of them; with
+   * `broadcastToAll` and `sendToUser`, in any group.
+   */
+  readonly filter?: { readonly tags: readonly string[] } | undefined
+  /** `true`: the data is any value, and travels as JSON in a text frame. */
+  readonly json?: boolean | undefined
   /**
    * `true`: only connections of this instance get the message. It goes through no log and no backplane.
    */
@@ -32,6 +41,9 @@ export interface BroadcastOptions {
   /** A second broadcast to the group with this key, within five minutes, does nothing, so that the caller may retry. At most 255 bytes. */
   readonly idempotencyKey?: string | undefined
 }
+
+/** The options of a broadcast of any value, as JSON. */
+export interface JsonBroadcastOptions extends BroadcastOptions { readonly json: true }
 
 export interface BroadcastResult {
   readonly scope: Scope
@@ -152,6 +164,7 @@ export interface Registry {
    * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_DATA_INVALID, WSG_IDEMPOTENCY_INVALID, WSG_CONFLATION_KEY_INVALID,
    * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (it may have been sent), WSG_QUEUE_FULL
    */
+  broadcastToGroup (group: string | readonly string[], value: unknown, options: JsonBroadcastOptions): Promise<BroadcastResult>
   broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /**
    * As `broadcastToGroup`, of a value as JSON, in a text frame.
@@ -159,8 +172,10 @@ export interface Registry {
    */
   broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to every connection of every instance. */
+  broadcastToAll (value: unknown, options: JsonBroadcastOptions): Promise<BroadcastResult>
   broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to every connection of a user, on every instance. @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */
+  sendToUser (userId: string, value: unknown, options: JsonBroadcastOptions): Promise<BroadcastResult>
   sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to one connection, wherever it is. Resolves with whether its instance handed the data to the socket: `false` when it is gone. */
   sendTo (connectionId: string, data: Data): Promise<boolean>

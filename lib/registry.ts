@@ -1,5 +1,4 @@
 import { assertClose } from './connection/close.ts'
-import { toJson } from './connection/outbound/message.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import type { Broadcaster } from './delivery/broadcaster.ts'
 import { assertBlockMs } from './groups/blocklist.ts'
@@ -69,19 +68,19 @@ export class GroupRegistry implements Registry {
     return await this.#open.commands.groups(who)
   }
 
-  async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async broadcastToGroup (group: string | readonly string[], data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#open.broadcaster.toGroups(group, data, options)
   }
 
   async broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#open.broadcaster.toGroups(group, toJson(value), options)
+    return await this.#open.broadcaster.toGroups(group, value, { ...options, json: true })
   }
 
-  async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async broadcastToAll (data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#open.broadcaster.toAll(data, options)
   }
 
-  async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async sendToUser (userId: string, data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#open.broadcaster.toUser(userId, data, options)
   }
 

@@ -15,6 +15,7 @@ import { assertData, toJson } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
 import type { Connection, Data, Identity, LossReason } from '../types.ts'
 import { Pulse } from './pulse.ts'
+import type { Tags } from './tags.ts'
 
 const open = 1
 
@@ -34,6 +35,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
+  /** What joins gave it for broadcasts with a filter; made by the first that did. */
+  tags: Tags | undefined
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
   readonly #metrics: Metrics
@@ -156,6 +159,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** The hub took the connection out of the group. */
   groupLeft (group: string): void {
     this.#groups?.delete(group)
+    this.tags?.delete(group)
   }
 
   /** Where the client wants to go on in the group. A second call returns nothing. */

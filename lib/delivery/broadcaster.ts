@@ -8,7 +8,7 @@ import { announce } from '../metrics/channels.ts'
 import type { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
 import { everyone, groupTargets, userTarget, type EnvelopeFactory } from './envelopes.ts'
 import type { OutagePolicy } from '../options/types.ts'
-import type { BroadcastOptions, BroadcastResult, Data } from '../types.ts'
+import type { BroadcastOptions, BroadcastResult } from '../types.ts'
 
 /** Sends messages to groups, users and everyone, and decides what happens to them while the backplane is out. */
 export class Broadcaster {
@@ -35,7 +35,7 @@ export class Broadcaster {
     this.#metrics = metrics
   }
 
-  async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  async toGroups (group: string | readonly string[], data: unknown, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
     if (options.local === true) return this.#locally(targets, data, options)
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
@@ -45,16 +45,16 @@ export class Broadcaster {
     return { ...await this.#logged.append(targets, envelope, options), ...audience }
   }
 
-  async toUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async toUser (userId: string, data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#broadcast([userTarget(userId)], data, options)
   }
 
-  async toAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async toAll (data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
     if (options?.local === true) return this.#locally(everyone, data, options)
     return await this.#broadcast(everyone, data, options)
   }
 
-  async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  async #broadcast (targets: readonly Target[], data: unknown, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
     this.#published(targets, envelope)
@@ -73,7 +73,7 @@ export class Broadcaster {
     }
   }
 
-  #locally (targets: readonly Target[], data: Data, options: BroadcastOptions): BroadcastResult {
+  #locally (targets: readonly Target[], data: unknown, options: BroadcastOptions): BroadcastResult {
     const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
     this.#metrics.messagesPublished++
@@ -82,9 +82,9 @@ export class Broadcaster {
   }
 
   /** Whom the message is for here, counted before the message is on its way. */
-  #audience (targets: readonly Target[], { except }: Envelope): Pick<BroadcastResult, 'localRecipients' | 'slowRecipients'> {
-    const localRecipients = this.#hub.countRecipients(targets, except)
-    const slowRecipients = this.#scheduler.slow.size === 0 ? 0 : this.#hub.countSlow(targets, except)
+  #audience (targets: readonly Target[], envelope: Envelope): Pick<BroadcastResult, 'localRecipients' | 'slowRecipients'> {
+    const localRecipients = this.#hub.countRecipients(targets, envelope)
+    const slowRecipients = this.#scheduler.slow.size === 0 ? 0 : this.#hub.countSlow(targets, envelope)
     return { localRecipients, ...(slowRecipients === 0 ? {} : { slowRecipients }) }
   }
 

@@ -1,5 +1,6 @@
 import type { Sender } from '../../types.ts'
-import type { Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../backplane.ts'
+import type { Audience, Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../backplane.ts'
+import { BytesReader } from './bytes-reader.ts'
 
 /*
  * Layout, big endian, version 1:
@@ -10,7 +11,7 @@ import type { Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../ba
  *  10  u48  offset     0 without a log      |  zeros in a volatile message
  *  16  u32  nonce      0 without a log      |
  *  20  u32  prevNonce  0 without a log     /
- *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe
+ *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe, 7 message to an audience
  *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 32 from, 0x40 places, 0xC0: must
  *                      be understood
  *  26  u48  time       milliseconds since the epoch, by the clock of Redis as far as the origin knows it; its highest bit: retried
@@ -21,7 +22,7 @@ import type { Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../ba
  *      [u16 count, count x (u8 length, id of connection or session)]                       with flag 2
  *      [u8 length, conflation key]                                                         with flag 8
  *      [u8 length, user id, u8 length, connection id] of the sender, '' for none           with flag 32
- *      [u32 length, command]                                                               in all but messages
+ *      [u32 length, command]                                    in all but messages; of a message to an audience, that as JSON
  *      payload to the end
  *
  * `version` changes only when a reader of this one could not skip what is new. Types may be added, and flags too: readers ignore those they
@@ -38,6 +39,8 @@ const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, 
 const retriedBit = 2 ** 47
 const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 3, 4, 5]
+/** A message that not all are to get. A version that does not know this gives it to nobody. */
+const audienceType = 7
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
 
 /** An envelope as it came from Redis. */
@@ -113,10 +116,11 @@ export function positionOf (bytes: Buffer): LogPosition {
 /** Returns `undefined` for anything but an envelope that this version can act on; never throws. The payload is a slice of `bytes`. */
 export function decode (bytes: Buffer): StoredEnvelope | undefined {
   if (bytes.length < headerBytes + 3 || bytes[0] !== magic || bytes[1] !== version) return undefined
-  const kind = types[typeBytes.indexOf(bytes[24] ?? 0)]
+  const type = bytes[24] ?? 0
+  const kind = type === audienceType ? 'message' : types[typeBytes.indexOf(type)]
   const flags = bytes[25] ?? 0
   if (kind === undefined || (flags & flag.mustUnderstand) !== 0) return undefined
-  const reader = new Reader(bytes, headerBytes)
+  const reader = new BytesReader(bytes, headerBytes)
   const origin = reader.text(reader.uint(1))
   const targetKind = kinds[reader.uint(1)]
   const name = reader.text(reader.uint(1))
@@ -127,8 +131,9 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
   }
   const conflationKey = (flags & flag.conflationKey) === 0 ? undefined : reader.text(reader.uint(1))
   const from = (flags & flag.from) === 0 ? undefined : readSender(reader)
-  const command = kind === 'message' ? '' : reader.text(reader.uint(4))
-  if (reader.failed || targetKind === undefined) return undefined
+  const command = type === typeBytes[0] ? '' : reader.text(reader.uint(4))
+  const audience = type === audienceType ? parseAudience(command) : undefined
+  if (reader.failed || targetKind === undefined || (type === audienceType && audience === undefined)) return undefined
   const position = bytes.toString('latin1', 2, 10) === noEpoch ? undefined : positionOf(bytes)
   return {
     ...(position === undefined ? {} : { position }),
@@ -144,7 +149,8 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
     ...(conflationKey === undefined ? {} : { conflationKey }),
     ...(((bytes[26] ?? 0) & 0x80) === 0 ? {} : { retried: true }),
     except,
-    command,
+    ...(audience === undefined ? {} : { audience }),
+    command: audience === undefined ? command : '',
     binary: (flags & flag.binary) !== 0,
     payload: bytes.subarray(reader.at)
   }
@@ -155,7 +161,7 @@ export function isLogged<Kind extends Envelope> (envelope: Kind | undefined): en
   return envelope?.position !== undefined
 }
 
-function readPlaces (reader: Reader): Place[] {
+function readPlaces (reader: BytesReader): Place[] {
   const groups: string[] = []
   for (let left = reader.uint(2); left > 0 && !reader.failed; left--) groups.push(reader.text(reader.uint(1)))
   return groups.map(group => ({ group, epoch: reader.latin1(8), offset: reader.uint(6) }))
@@ -167,7 +173,7 @@ function exceptOf ({ except }: Envelope): readonly string[] {
 
 function writePrefix (bytes: Buffer, envelope: Envelope, except: readonly string[], flags: number, at: number): number {
   const { origin, sequence, kind, shared, volatile, conflationKey, binary, from, at: time = Date.now() } = envelope
-  bytes[at] = typeBytes[types.indexOf(kind)] ?? 0
+  bytes[at] = envelope.audience === undefined ? typeBytes[types.indexOf(kind)] ?? 0 : audienceType
   bytes[at + 1] = flags | (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0) |
     (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey) | (from === undefined ? 0 : flag.from)
   bytes.writeUIntBE(time, at + 2, 6)
@@ -181,16 +187,19 @@ function writeTarget (bytes: Buffer, target: Target, nameBytes: number, at: numb
   return at + 2 + bytes.write(target.name, at + 2)
 }
 
-function restBytes ({ kind, conflationKey, from, command, payload }: Envelope, except: readonly string[]): number {
+function restBytes (envelope: Envelope, except: readonly string[]): number {
+  const { conflationKey, from, payload } = envelope
   let exceptBytes = except.length > 0 ? 2 : 0
   for (const id of except) exceptBytes += 1 + id.length
   const keyBytes = conflationKey === undefined ? 0 : 1 + Buffer.byteLength(conflationKey)
-  const commandBytes = kind === 'message' ? 0 : 4 + Buffer.byteLength(command)
+  const command = commandOf(envelope)
+  const commandBytes = command === undefined ? 0 : 4 + Buffer.byteLength(command)
   return exceptBytes + keyBytes + senderBytes(from) + commandBytes + payload.length
 }
 
 function writeRest (bytes: Buffer, envelope: Envelope, except: readonly string[], start: number): void {
-  const { kind, conflationKey, from, command, payload } = envelope
+  const { conflationKey, from, payload } = envelope
+  const command = commandOf(envelope)
   let at = start
   if (except.length > 0) {
     at = bytes.writeUInt16BE(except.length, at)
@@ -200,7 +209,7 @@ function writeRest (bytes: Buffer, envelope: Envelope, except: readonly string[]
     at = writeText(bytes, conflationKey, at)
   }
   if (from !== undefined) at = writeText(bytes, from.connectionId ?? '', writeText(bytes, from.userId ?? '', at))
-  if (kind !== 'message') {
+  if (command !== undefined) {
     const written = bytes.write(command, at + 4)
     bytes.writeUInt32BE(written, at)
     at += 4 + written
@@ -208,7 +217,30 @@ function writeRest (bytes: Buffer, envelope: Envelope, except: readonly string[]
   payload.copy(bytes, at)
 }
 
-function readSender (reader: Reader): Sender {
+/** What stands in front of the payload; `undefined` for a message to all. */
+function commandOf ({ kind, command, audience }: Envelope): string | undefined {
+  if (audience !== undefined) return JSON.stringify(audience)
+  return kind === 'message' ? undefined : command
+}
+
+/** `undefined` for what this package did not write: the message is for nobody then. */
+function parseAudience (text: string): Audience | undefined {
+  try {
+    const audience = JSON.parse(text) as Audience | null
+    if (typeof audience !== 'object' || audience === null) return undefined
+    const { exceptUsers, exceptGroups, tags, taggedIn } = audience
+    const isWhole = [exceptUsers, exceptGroups, tags, taggedIn].every(list => list === undefined || isListOfStrings(list))
+    return isWhole ? audience : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function isListOfStrings (value: unknown): boolean {
+  return Array.isArray(value) && value.every(item => typeof item === 'string')
+}
+
+function readSender (reader: BytesReader): Sender {
   const [userId, connectionId] = [reader.text(reader.uint(1)), reader.text(reader.uint(1))]
   return { ...(userId === '' ? {} : { userId }), ...(connectionId === '' ? {} : { connectionId }) }
 }
@@ -222,36 +254,6 @@ function writeText (bytes: Buffer, text: string, at: number): number {
   const written = bytes.write(text, at + 1)
   bytes[at] = written
   return at + 1 + written
-}
-
-/** Reads forward and remembers a read beyond the end instead of throwing. */
-class Reader {
-  at: number
-  failed = false
-  readonly #bytes: Buffer
-
-  constructor (bytes: Buffer, at: number) {
-    this.#bytes = bytes
-    this.at = at
-  }
-
-  uint (size: number): number {
-    return this.#advance(size) ? this.#bytes.readUIntBE(this.at - size, size) : 0
-  }
-
-  text (size: number): string {
-    return this.#advance(size) ? this.#bytes.toString('utf8', this.at - size, this.at) : ''
-  }
-
-  latin1 (size: number): string {
-    return this.#advance(size) ? this.#bytes.toString('latin1', this.at - size, this.at) : ''
-  }
-
-  #advance (size: number): boolean {
-    if (this.failed || this.at + size > this.#bytes.length) this.failed = true
-    else this.at += size
-    return !this.failed
-  }
 }
 
 /** What a caller gives as the id of a connection may be anything; what cannot be one excludes nobody, and would not fit. */

@@ -1,0 +1,29 @@
+/** Reads forward and remembers a read beyond the end instead of throwing. */
+export class BytesReader {
+  at: number
+  failed = false
+  readonly #bytes: Buffer
+
+  constructor (bytes: Buffer, at: number) {
+    this.#bytes = bytes
+    this.at = at
+  }
+
+  uint (size: number): number {
+    return this.#advance(size) ? this.#bytes.readUIntBE(this.at - size, size) : 0
+  }
+
+  text (size: number): string {
+    return this.#advance(size) ? this.#bytes.toString('utf8', this.at - size, this.at) : ''
+  }
+
+  latin1 (size: number): string {
+    return this.#advance(size) ? this.#bytes.toString('latin1', this.at - size, this.at) : ''
+  }
+
+  #advance (size: number): boolean {
+    if (this.failed || this.at + size > this.#bytes.length) this.failed = true
+    else this.at += size
+    return !this.failed
+  }
+}
