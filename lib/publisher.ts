@@ -1,6 +1,7 @@
 import type { Target } from './backplane/backplane.ts'
 import { StandaloneWriter } from './backplane/redis/standalone-writer.ts'
 import { assertClose } from './connection/close.ts'
+import { toJson } from './connection/outbound/message.ts'
 import { EnvelopeFactory, everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
 import { LoggedPublish } from './delivery/logged-publish.ts'
 import { ResumeProofs } from './delivery/resume-proofs.ts'
@@ -8,14 +9,14 @@ import { assertGroupName } from './group-name.ts'
 import { Everywhere } from './groups/everywhere.ts'
 import { GroupHistory } from './groups/history.ts'
 import { listOf, memberPage, presencePage } from './groups/lists.ts'
-import { isUser, RemoteCommands } from './groups/remote-commands.ts'
+import { isEveryone, isUser, RemoteCommands } from './groups/remote-commands.ts'
 import { InstanceRpc } from './groups/rpc.ts'
 import { GroupLogs } from './options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedPublisherOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
   AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Data, GroupList, GroupListOptions, History, HistoryOptions, JoinOptions,
-  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, UserTarget
+  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, Recipients, UserTarget
 } from './types.ts'
 
 /** Proves nothing: no client resumes from what a publisher reads. */
@@ -46,22 +47,25 @@ export class GroupPublisher implements Publisher {
     this.#history = new GroupHistory(this.#backplane, noProofs)
   }
 
-  async broadcastToGroup (group: string | readonly string[], data: unknown, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
     const envelope = this.#envelopes.message(targets, data, options)
     return { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
   }
 
-  async broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.broadcastToGroup(group, value, { ...options, json: true })
+  async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+    const data = toJson(value)
+    if (isUser(to)) return await this.sendToUser(to.userId, data, options)
+    if (isEveryone(to)) return await this.broadcastToAll(data, options)
+    return await this.broadcastToGroup(to, data, options)
   }
 
-  async broadcastToAll (data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#broadcast(everyone, data, options)
   }
 
-  async sendToUser (userId: string, data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#broadcast([userTarget(userId)], data, options)
   }
 
@@ -138,7 +142,7 @@ export class GroupPublisher implements Publisher {
     await this.close()
   }
 
-  async #broadcast (targets: readonly Target[], data: unknown, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
     const instances = targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
     return { scope: 'cluster', localRecipients: 0, instances }

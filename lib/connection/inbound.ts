@@ -16,7 +16,7 @@ import type { Connection, LossReason } from '../types.ts'
 
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends Connection {
-  /** Closes, and terminates soon after: the client, or this side, is at fault. */
+  /** Closes the connection because the client or this side is at fault, and terminates it soon after. */
   closeForFault (code: number, reason?: string): void
   leaving (): void
 }
@@ -29,7 +29,7 @@ export interface RequestHandler {
 }
 
 interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
-/** Errors that will pass by themselves. */
+/** Errors that pass by themselves. */
 const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED'] as const
 /** Status codes from here on are the server's fault. */
 const serverFault = 500
@@ -52,7 +52,7 @@ export class MessageQueue {
   readonly #input: Input
   /** The async context of the upgrade request: all callbacks run in it. */
   readonly #context = new AsyncResource('WebsocketGroupsConnection', { requireManualDestroy: true })
-  /** A callback runs, or the first one did not yet. */
+  /** A callback runs, or `onConnect` has not run yet. */
   #busy = true
   #connecting = true
   /** `onConnect` was reached, so `onDisconnect` will be. */
@@ -86,7 +86,7 @@ export class MessageQueue {
   async start (entered: Promise<void> | undefined, request: FastifyRequest<{ Params: Connection['params'] }>): Promise<void> {
     try {
       if (entered !== undefined) await entered
-      // When this side closes the connection before the callbacks heard of it, they never do.
+      // If this side closed the connection before `onConnect` ran, no callback ever hears of the connection.
       this.#announced = !this.#stopped
       if (this.#announced) await this.#callbacks.onConnect?.(this.#connection, request)
     } catch (error) {
@@ -169,7 +169,7 @@ export class MessageQueue {
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane, or a limit, is not the callback's fault: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is not the fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
     if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
     else this.#connection.closeForFault(CloseCode.InternalError)
@@ -219,7 +219,7 @@ export class MessageQueue {
     if (framed) message.handler.failed(message.request, error)
   }
 
-  /** Whether the error only answers the message: it passes, or the client is at fault. A framed client is told of a bug just the same. */
+  /** Whether the error is only an answer to the message: it passes, or the client is at fault. A framed client is told of a bug as well. */
   #isAnswer (error: Error, framed: boolean): boolean {
     const { statusCode } = error as Error & { statusCode?: unknown }
     if (hasCode(error, ...passing) || (typeof statusCode === 'number' && statusCode < serverFault)) {
@@ -263,7 +263,7 @@ export class MessageQueue {
   }
 
   #logFailure (err: Error, event: LogEvent): void {
-    // That a client left in the middle of something is nobody's fault.
+    // Nobody is at fault when a client leaves in the middle of something.
     if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err, event }, 'the client left meanwhile')
     else this.#metrics.lines.write(this.#connection.log, event, { err })
   }

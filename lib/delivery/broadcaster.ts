@@ -8,7 +8,7 @@ import { announce } from '../metrics/channels.ts'
 import type { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
 import { everyone, groupTargets, userTarget, type EnvelopeFactory } from './envelopes.ts'
 import type { OutagePolicy } from '../options/types.ts'
-import type { BroadcastOptions, BroadcastResult } from '../types.ts'
+import type { BroadcastOptions, BroadcastResult, Data } from '../types.ts'
 
 /** Sends messages to groups, users and everyone, and decides what happens to them while the backplane is out. */
 export class Broadcaster {
@@ -35,7 +35,7 @@ export class Broadcaster {
     this.#metrics = metrics
   }
 
-  async toGroups (group: string | readonly string[], data: unknown, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
     if (options.local === true) return this.#locally(targets, data, options)
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
@@ -45,16 +45,16 @@ export class Broadcaster {
     return { ...await this.#logged.append(targets, envelope, options), ...audience }
   }
 
-  async toUser (userId: string, data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async toUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await this.#broadcast([userTarget(userId)], data, options)
   }
 
-  async toAll (data: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+  async toAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     if (options?.local === true) return this.#locally(everyone, data, options)
     return await this.#broadcast(everyone, data, options)
   }
 
-  async #broadcast (targets: readonly Target[], data: unknown, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+  async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
     this.#published(targets, envelope)
@@ -73,7 +73,7 @@ export class Broadcaster {
     }
   }
 
-  #locally (targets: readonly Target[], data: unknown, options: BroadcastOptions): BroadcastResult {
+  #locally (targets: readonly Target[], data: Data, options: BroadcastOptions): BroadcastResult {
     const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
     this.#metrics.messagesPublished++

@@ -1,5 +1,5 @@
 import type { Envelope, Target } from '../backplane/backplane.ts'
-import { assertData, toJson } from '../connection/outbound/message.ts'
+import { assertData } from '../connection/outbound/message.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import { drawId } from '../ids.ts'
@@ -24,12 +24,12 @@ export class EnvelopeFactory {
    * @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID, WSG_USER_ID_INVALID, WSG_GROUP_NAME_INVALID,
    * WSG_OPTION_INVALID
    */
-  message (targets: readonly Target[], data: unknown, options: BroadcastOptions): Envelope {
-    const { volatile = false, conflationKey, from, json = false } = options
+  message (targets: readonly Target[], data: Data, options: BroadcastOptions): Envelope {
+    const { volatile = false, conflationKey, from } = options
     if (conflationKey !== undefined) assertConflationKey(conflationKey)
     const audience = audienceOf(targets, options)
     return {
-      ...this.#envelope('message', targets, '', json ? toJson(data) : data as Data),
+      ...this.#envelope('message', targets, '', data),
       except: exceptIds(options.except, this.#find),
       ...(audience === undefined ? {} : { audience }),
       volatile: volatile || conflationKey !== undefined,
@@ -88,7 +88,7 @@ export function userTarget (userId: string): Target {
 }
 
 /**
- * A copy: the caller may use its bytes again once the call returned, and a message may have to wait for its delivery.
+ * A copy: the caller may reuse its bytes once the call returned, and a message may wait for its delivery.
  * @throws {WebsocketGroupsError} WSG_DATA_INVALID
  */
 export function toBuffer (data: Data): Buffer {

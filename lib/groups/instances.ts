@@ -46,7 +46,7 @@ export class InstanceMessages implements Instances {
     return { replies, missing: missing + answers.length - replies.length }
   }
 
-  /** Another instance, or this one, said something. Never rejects. */
+  /** Another instance, or this one, emitted or asked something. Never rejects. */
   async receive (name: string, payload: unknown): Promise<Answers['app']> {
     const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async handler => await handler(payload as never)))
     const failed = results.find(result => result.status === 'rejected')
@@ -54,7 +54,7 @@ export class InstanceMessages implements Instances {
       this.#lines.write(this.#log, 'instances_handler_failed', { err: toError(failed.reason), name })
       return { failed: 'a handler failed' }
     }
-    // An instance that has no handler has nothing to say.
+    // An instance without a handler has nothing to answer.
     const [first] = results
     return first === undefined ? { failed: 'no handler' } : { answer: (first as PromiseFulfilledResult<unknown>).value ?? null }
   }

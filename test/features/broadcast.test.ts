@@ -89,10 +89,11 @@ onEveryCluster(t, redis, 'except leaves out users and members of other groups, a
   await a.registry.broadcastToAll('anywhere', { filter: { tags: ['paid'] } })
   await a.registry.join(bob.id, 'room', { tags: [] })
   await a.registry.broadcastToGroup('room', 'none any more', { filter: { tags: ['paid'] } })
-  await a.registry.broadcastToAll({ over: true }, { json: true })
+  await a.registry.broadcastJson({ userId: 'ann' }, ['to', 'ann'])
+  await a.registry.broadcastJson({ all: true }, { over: true })
   for (const one of [ann, bob, eve]) await one.client.nextWhere(message => message === '{"over":true}')
   t.strictSame([ann, bob, eve].map(heard), [
-    [...wanted(ann), 'anywhere', '{"over":true}'],
+    [...wanted(ann), 'anywhere', '["to","ann"]', '{"over":true}'],
     [...wanted(bob), 'in either group', 'anywhere', '{"over":true}'],
     [...wanted(eve), '{"over":true}']
   ])
@@ -110,7 +111,7 @@ onEveryCluster(t, redis, 'except leaves out users and members of other groups, a
   }
   await t.rejects(registry.broadcastToAll('x', { except: { userId: '' } }), { code: 'WSG_USER_ID_INVALID' })
   await t.rejects(registry.broadcastToAll('x', { except: { group: '' } }), { code: 'WSG_GROUP_NAME_INVALID' })
-  await t.rejects(registry.broadcastToAll(undefined, { json: true }), { code: 'WSG_DATA_INVALID' })
+  await t.rejects(registry.broadcastJson({ all: true }, undefined), { code: 'WSG_DATA_INVALID' })
 }, 'both')
 
 onEveryCluster(t, redis, 'except holds for several groups, users and everyone too', async (t, cluster) => {

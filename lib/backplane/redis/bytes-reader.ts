@@ -17,8 +17,14 @@ export class BytesReader {
     return this.#advance(size) ? this.#bytes.toString('utf8', this.at - size, this.at) : ''
   }
 
-  latin1 (size: number): string {
-    return this.#advance(size) ? this.#bytes.toString('latin1', this.at - size, this.at) : ''
+  /** A slice. */
+  bytes (size: number): Buffer {
+    return this.#advance(size) ? this.#bytes.subarray(this.at - size, this.at) : this.#bytes.subarray(0, 0)
+  }
+
+  /** The byte that comes next. */
+  get next (): number | undefined {
+    return this.#bytes[this.at]
   }
 
   #advance (size: number): boolean {

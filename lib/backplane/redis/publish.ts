@@ -40,7 +40,7 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
     return Number(await link.runSized(bytes.length, async redis => await redis[command](channel, bytes)))
   }
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
-  // By its text, not by its hash: the second try after a NOSCRIPT would be overtaken by what is published after this.
+  // By text, not by hash: the second try after a NOSCRIPT would be overtaken by what is published later.
   const { lua } = link.sharded ? shardedScript(publishShared) : publishShared
   const [most, refusal] = await link.runSized(bytesOf(copies), async redis => {
     return await redis.eval(lua, 0, ...copies)

@@ -1,5 +1,5 @@
 import type { AppendTarget, LogLimits, LogPosition, Target } from '../../backplane.ts'
-import { encodePlaceNames, encodeTarget, logHeaderBytes, type EnvelopeParts } from '../envelope.ts'
+import { encodePlaceNames, encodeTarget, logHeaderBytes, type EnvelopeParts, type PlaceNames } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Script } from '../link/script.ts'
 import { unpackNonce } from './page.ts'
@@ -10,13 +10,13 @@ import { packSettings, unpackSettings, type Difference } from './settings.ts'
 /** How long an idempotency key is remembered. */
 const idempotencyMs = 300_000
 const nonceBytes = 4
-/** To more groups than this a message does not carry its places: they would weigh more than most messages. */
+/** A message to more groups than this does not carry its places, which would weigh more than most messages. */
 const maxPlaces = 64
 
 /** A message as the script `append` takes it. */
 export interface Draft extends EnvelopeParts {
   readonly targets: readonly AppendTarget[]
-  /** Of this publisher, growing from message to message. */
+  /** The sequence of this publisher: it grows from message to message. */
   readonly sequence: number
   readonly nonce: Buffer
 }
@@ -36,17 +36,17 @@ export interface AppendCall {
   readonly groups: readonly string[]
 }
 
-/** What became of the last message of a batch to one log. */
+/** What happened to the last message of a batch in one log. */
 export interface AppendedTo {
   readonly last: LogPosition
-  /** It was there already, by its key. */
+  /** Its key shows that the log already had it. */
   readonly known: boolean
   readonly difference: Difference | undefined
 }
 
 type LoggedTarget = AppendTarget & { readonly log: LogLimits }
 
-/** Whether copies of a message to these groups say where all of them stand. */
+/** Whether copies of a message to these groups carry the places of all copies. */
 export function carriesPlaces (targets: readonly AppendTarget[]): boolean {
   const { length } = targets.filter(isLogged)
   return length > 1 && length <= maxPlaces
@@ -58,7 +58,7 @@ export function onlyTarget (targets: readonly AppendTarget[]): Target | undefine
   return targets.length === 1 && only !== undefined && isLogged(only) ? { kind: 'group', name: only.group } : undefined
 }
 
-/** Keys and arguments for the script `appendToOne`; `undefined` for what that script cannot do. */
+/** Keys and arguments for the script `appendToOne`; `undefined` for messages that need the script `append`. */
 export function encodeToOne (keys: Keys, { publisher, key, messages }: AppendBatch): AppendCall | undefined {
   const [only] = messages[0]?.targets ?? []
   const last = messages.at(-1)
@@ -90,23 +90,24 @@ export function encodeAppend (keys: Keys, { publisher, key, messages }: AppendBa
   const [first] = messages
   const uniform = messages.every(({ targets }) => sameGroups(targets, first?.targets ?? []))
   const { logs, others } = uniform ? oneCall(messages) : union(messages)
-  const places = uniform ? placeNames(first?.targets ?? []) : ''
+  const common = uniform ? placeNames(first?.targets ?? []) : undefined
   const args: AppendCall['args'] = [
-    logs.size, others.length, publisher, key === undefined ? 0 : idempotencyMs, uniform ? 0 : 1, places
+    logs.size, others.length, publisher, key === undefined ? 0 : idempotencyMs, uniform ? 0 : 1, common?.names ?? ''
   ]
   for (const [group, { limits, last }] of logs) args.push(...nameOf(keys, group), packSettings(limits), randomBytesOf(8), last)
   for (const group of others) args.push(...nameOf(keys, group))
   const numbers = uniform ? undefined : new Map([...logs.keys(), ...others].map((group, index) => [group, index + 1]))
-  for (const { nonce, prefix, rest, targets } of messages) {
-    args.push(nonce, prefix, rest)
-    if (numbers !== undefined) args.push(targetNumbers(targets, numbers), placeNames(targets))
+  for (const { nonce, prefix, rest, entries, targets } of messages) {
+    const places = numbers === undefined ? common : placeNames(targets)
+    args.push(places === undefined ? nonce : Buffer.concat([nonce, pack16(places.entries + entries)]), prefix, rest)
+    if (numbers !== undefined) args.push(targetNumbers(targets, numbers), places?.names ?? '')
   }
   const groups = [...logs.keys()]
   const record = (group: string): string[] => key === undefined ? [] : [keys.idempotency(group, key)]
   return { script: append, keys: groups.flatMap(group => [keys.logMeta(group), keys.log(group), ...record(group)]), args, groups }
 }
 
-/** What the script `append` returned, by group. */
+/** Reads the reply of the script `append`, by group. */
 export function decodeAppended (reply: unknown, groups: readonly string[]): Map<string, AppendedTo> {
   const fields = reply as Array<Buffer | number>
   return new Map(groups.map((group, index) => {
@@ -123,7 +124,7 @@ interface Targets {
   readonly others: readonly string[]
 }
 
-/** Of messages that all go to the same groups. */
+/** The targets of messages that all go to the same groups. */
 function oneCall (messages: readonly Draft[]): Targets {
   const { targets = [], sequence: last = 0 } = messages.at(-1) ?? {}
   return {
@@ -144,8 +145,14 @@ function union (messages: readonly Draft[]): Targets {
   return { logs, others: [...others] }
 }
 
-function placeNames (targets: readonly AppendTarget[]): Buffer | string {
-  return carriesPlaces(targets) ? encodePlaceNames(targets.filter(isLogged).map(({ group }) => group)) : ''
+function placeNames (targets: readonly AppendTarget[]): PlaceNames | undefined {
+  return carriesPlaces(targets) ? encodePlaceNames(targets.filter(isLogged).map(({ group }) => group)) : undefined
+}
+
+function pack16 (number: number): Buffer {
+  const bytes = Buffer.allocUnsafe(2)
+  bytes.writeUInt16BE(number)
+  return bytes
 }
 
 /** Groups with a log first, in the order of the names of the places. */

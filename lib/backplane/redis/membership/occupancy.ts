@@ -49,7 +49,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return changes
 `)
 
-/** Which groups have members, and which users connections, as it was told to the application: each change once in the cluster. */
+/** Which groups have members, and which users have connections, as the application was told: each change once in the cluster. */
 export class OccupancyStore {
   readonly #link: Link
   readonly #keys: Keys

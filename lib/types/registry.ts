@@ -1,10 +1,10 @@
 import type { Json } from './json.ts'
-import type { Description, Health, Stats } from './health-types.ts'
-import type { MetricsSnapshot } from './metrics/types.ts'
+import type { Description, Health, Stats } from './health.ts'
+import type { MetricsSnapshot } from '../metrics/types.ts'
 import type {
   AnyConnection, Connection, Data, Member, MemberList, MembersOptions, PageOptions, PresenceEntry, PresenceList, Register
-} from './connection-types.ts'
-import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from './protocol/logs.ts'
+} from './connection.ts'
+import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from '../protocol/logs.ts'
 
 /** Who does not get a message: a connection, or its id; all connections of a user; all members of a group. */
 export type Exception = AnyConnection | string | UserTarget | { readonly group: string }
@@ -20,8 +20,6 @@ export interface BroadcastOptions {
    * `broadcastToAll` and `sendToUser`, in any group.
    */
   readonly filter?: { readonly tags: readonly string[] } | undefined
-  /** `true`: the data is any value, and travels as JSON in a text frame. */
-  readonly json?: boolean | undefined
   /**
    * `true`: only connections of this instance get the message. It goes through no log and no backplane.
    */
@@ -41,9 +39,6 @@ export interface BroadcastOptions {
   /** A second broadcast to the group with this key, within five minutes, does nothing, so that the caller may retry. At most 255 bytes. */
   readonly idempotencyKey?: string | undefined
 }
-
-/** The options of a broadcast of any value, as JSON. */
-export interface JsonBroadcastOptions extends BroadcastOptions { readonly json: true }
 
 export interface BroadcastResult {
   readonly scope: Scope
@@ -99,6 +94,9 @@ export type GroupList = readonly string[] & {
   /** How many instances live and did not answer in time: what only they have is not in the list. */
   readonly missing: number
 }
+
+/** A group or several, all connections of a user, or everyone. */
+export type Recipients = string | readonly string[] | UserTarget | { readonly all: true }
 
 export interface LeaveOptions {
   /** What a client of the framed protocol is told: at most 123 bytes. */
@@ -164,18 +162,15 @@ export interface Registry {
    * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_DATA_INVALID, WSG_IDEMPOTENCY_INVALID, WSG_CONFLATION_KEY_INVALID,
    * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (it may have been sent), WSG_QUEUE_FULL
    */
-  broadcastToGroup (group: string | readonly string[], value: unknown, options: JsonBroadcastOptions): Promise<BroadcastResult>
   broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /**
-   * As `broadcastToGroup`, of a value as JSON, in a text frame.
+   * As `broadcastToGroup`, `sendToUser` or `broadcastToAll`, of a value as JSON, in a text frame.
    * @throws {WebsocketGroupsError} WSG_DATA_INVALID when JSON cannot express it
    */
-  broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult>
+  broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to every connection of every instance. */
-  broadcastToAll (value: unknown, options: JsonBroadcastOptions): Promise<BroadcastResult>
   broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to every connection of a user, on every instance. @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */
-  sendToUser (userId: string, value: unknown, options: JsonBroadcastOptions): Promise<BroadcastResult>
   sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to one connection, wherever it is. Resolves with whether its instance handed the data to the socket: `false` when it is gone. */
   sendTo (connectionId: string, data: Data): Promise<boolean>
