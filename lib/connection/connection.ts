@@ -72,9 +72,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   get identity (): Connection['identity'] { return this.#identity }
 
-  get groups (): readonly string[] {
-    return this.#ending?.groups ?? [...this.#groups ?? []]
-  }
+  get groups (): readonly string[] { return this.#ending?.groups ?? [...this.#groups ?? []] }
 
   /** Whether the connection is in the group; after the socket closed, whether it was: its last messages are still handled then. */
   isIn (group: string): boolean {
@@ -90,9 +88,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** This side does not read the socket for now, so that no answer to a ping can be heard. */
   get paused (): boolean { return this.#inbound.paused }
 
-  get closed (): boolean {
-    return this.#ending !== undefined || this.#socket.readyState !== open
-  }
+  get closed (): boolean { return this.#ending !== undefined || this.#socket.readyState !== open }
 
   /** The close code that either side gave; `undefined` before that. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
