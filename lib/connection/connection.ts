@@ -14,6 +14,7 @@ import { assertData, toJson } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
 import type { Connection, Data, Identity, LossReason } from '../types.ts'
 import { Pulse } from './pulse.ts'
+import type { Tags } from './tags.ts'
 
 const open = 1
 
@@ -34,6 +35,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
+  /** What joins gave it for broadcasts with a filter; made by the first that did. */
+  tags: Tags | undefined
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
   readonly #host: ConnectionInit<LocalConnection>['host']
@@ -67,9 +70,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   get identity (): Connection['identity'] { return this.#identity }
 
-  get groups (): readonly string[] {
-    return this.#ending?.groups ?? [...this.#groups ?? []]
-  }
+  get groups (): readonly string[] { return this.#ending?.groups ?? [...this.#groups ?? []] }
 
   /** Whether the connection is in the group; after the socket closed, whether it was: its last messages are still handled then. */
   isIn (group: string): boolean {
@@ -85,9 +86,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** This side does not read the socket for now, so that no answer to a ping can be heard. */
   get paused (): boolean { return this.#inbound.paused }
 
-  get closed (): boolean {
-    return this.#ending !== undefined || this.#socket.readyState !== open
-  }
+  get closed (): boolean { return this.#ending !== undefined || this.#socket.readyState !== open }
 
   /** The close code that either side gave; `undefined` before that. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
@@ -158,6 +157,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** The hub took the connection out of the group. */
   groupLeft (group: string): void {
     this.#groups?.delete(group)
+    this.tags?.delete(group)
   }
 
   /** Where the client wants to go on in the group. A second call returns nothing. */

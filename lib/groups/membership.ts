@@ -7,9 +7,11 @@ import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import type { Metrics } from '../metrics.ts'
 import { RateTable } from '../connection/rate.ts'
+import { Tags } from '../connection/tags.ts'
 import { announce } from '../metrics/channels.ts'
 import type { Occupancy } from './occupancy.ts'
 import type { Presence } from '../presence/presence.ts'
+import { assertTags } from '../delivery/audience.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
 import { userTarget } from '../delivery/envelopes.ts'
@@ -66,10 +68,13 @@ export class Membership {
   /** @throws what `Registry.join` throws */
   async join (connection: LocalConnection, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
+    if (options.tags !== undefined) assertTags(options.tags, 'tags')
     this.#assertOpen(connection)
     const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
+    // Before anything is delivered.
+    if (options.tags !== undefined) (connection.tags ??= new Tags()).set(group, options.tags)
     // Concurrent calls share one outcome: otherwise one could undo what another reports as done.
     let joining = this.#joining.get(member)
     if (joining === undefined) {
