@@ -6,7 +6,7 @@ import ts from 'typescript'
 // A file imports from its own layer and from those below it, in types too: what a type names is a dependency.
 const LAYERS: ReadonlyArray<readonly string[]> = [
   [
-    'lib/types.ts', 'lib/connection-types.ts', 'lib/registry-types.ts', 'lib/health-types.ts', 'lib/json.ts', 'lib/route-types.ts',
+    'lib/types.ts', 'lib/types/', 'lib/route-types.ts',
     'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/version.ts',
     'lib/metrics/', 'lib/protocol/'
   ],
@@ -18,8 +18,9 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/delivery/'],
   ['lib/presence/'],
   ['lib/groups/'],
-  ['lib/registry.ts', 'lib/publisher.ts'],
+  ['lib/registry.ts'],
   ['lib/instance.ts'],
+  ['lib/messages/'],
   ['lib/http/'],
   ['plugin.ts'],
   ['lib/operations/'],
@@ -28,7 +29,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
 
 /** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */
 const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
-  ['envelope-extensions.ts'],
+  ['bytes-reader.ts', 'envelope-extensions.ts'],
   ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
   ['membership/', 'log/', 'publish.ts', 'claim.ts'],

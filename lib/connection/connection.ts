@@ -10,11 +10,11 @@ import { MessageQueue, type Closed } from './inbound.ts'
 import type { ConnectionInit } from './init.ts'
 import { listen, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
-import type { Metrics } from '../metrics.ts'
 import { assertData, toJson } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
 import type { Connection, Data, Identity, LossReason } from '../types.ts'
 import { Pulse } from './pulse.ts'
+import type { Tags } from './tags.ts'
 
 const open = 1
 
@@ -24,26 +24,28 @@ let made = 0
 /** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
 export class LocalConnection implements FramedConnection, SocketOwner {
   readonly id: string
-  /** No other connection of this process has the number: cheaper to remember than the id, or than the connection. */
+  /** No other connection of this process has the number. Remembering it is cheaper than remembering the id or the connection. */
   readonly number = ++made
   readonly params: Connection['params']
   readonly userId: string | undefined
-  readonly admission: ConnectionInit<LocalConnection>['admission']
-  /** Its route tells clients who is in their groups. */
+  /** What the instance counts it by, for the limit per address; '' for nothing. */
+  readonly address: string
+  /** Whether the route tells clients who is in their groups. */
   readonly presence: boolean | 'count'
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
+  /** What joins gave it for broadcasts with a filter; made by the first that did. */
+  tags: Tags | undefined
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
-  readonly #metrics: Metrics
   readonly #host: ConnectionInit<LocalConnection>['host']
   #log: FastifyBaseLogger
   #ownLog = false
   readonly #inbound: MessageQueue
   #identity: Connection['identity']
   readonly #session: FramedSession | undefined
-  /** Made by the first join: idle connections are to cost little. */
+  /** Made by the first join, to keep idle connections small. */
   #groups: Set<string> | undefined
   #ending: Ending | undefined
   #abort: AbortController | undefined
@@ -56,24 +58,21 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
-    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler, init.route)
-    this.#metrics = init.metrics
+    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.host.scheduler, init.route)
     this.presence = init.callbacks.presence ?? false
-    this.#inbound = new MessageQueue(this, init.callbacks, init, init.metrics)
+    this.#inbound = new MessageQueue(this, init.callbacks, init.socket, init.host)
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
     this.#host = init.host
-    this.admission = init.admission
-    this.#metrics.connectionsOpened++
+    this.address = init.address ?? ''
+    init.host.metrics.connectionsOpened++
     listen(init.socket, this)
   }
 
   get identity (): Connection['identity'] { return this.#identity }
 
-  get groups (): readonly string[] {
-    return this.#ending?.groups ?? [...this.#groups ?? []]
-  }
+  get groups (): readonly string[] { return this.#ending?.groups ?? [...this.#groups ?? []] }
 
-  /** Whether the connection is in the group; after the socket closed: whether it was, as its last messages are still handled then. */
+  /** Whether the connection is in the group; after the socket closed, whether it was: its last messages are still handled then. */
   isIn (group: string): boolean {
     return this.#ending?.groups?.includes(group) ?? this.#groups?.has(group) === true
   }
@@ -82,16 +81,14 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   get state (): Connection['state'] { return (this.#state ??= {} as Connection['state']) }
   get framed (): boolean { return this.#session !== undefined }
 
-  /** The client waits for an answer. */
+  /** Whether the client waits for an answer. */
   get pending (): boolean { return this.framed && this.#inbound.pending }
   /** This side does not read the socket for now, so that no answer to a ping can be heard. */
   get paused (): boolean { return this.#inbound.paused }
 
-  get closed (): boolean {
-    return this.#ending !== undefined || this.#socket.readyState !== open
-  }
+  get closed (): boolean { return this.#ending !== undefined || this.#socket.readyState !== open }
 
-  /** The code that the connection closes with; `undefined` before one is said. */
+  /** The close code that either side gave; `undefined` before that. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
 
   /** The application closed the connection for good: with a code that does not ask the client back. */
@@ -102,7 +99,9 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   get bufferedBytes (): number { return this.outbound.bufferedBytes }
 
-  /** Made when first asked for, as is `log`: most connections need neither, and they are what an idle connection costs. */
+  /**
+   * Made when first asked for, as is `log`: most connections use neither, and both take more memory than the rest of an idle connection.
+   */
   get signal (): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController()
@@ -127,8 +126,10 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   send (data: Data): boolean {
     assertData(data)
     const binary = typeof data !== 'string'
-    const taken = this.framed ? this.outbound.ready && this.write(encodeMessage(data, binary), false) : this.write(data, binary)
-    if (taken) this.#metrics.framesSent++
+    const taken = this.framed
+      ? this.outbound.ready && this.write(encodeMessage(data, binary, {}, this.outbound.encoding.json), false)
+      : this.write(data, binary)
+    if (taken) this.#host.metrics.framesSent++
     return taken
   }
 
@@ -143,7 +144,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** Messages of a group are lost to the connection. */
   gapped (group: string, reason: LossReason): void {
-    this.#metrics.gapConnections++
+    this.#host.metrics.gapConnections++
     this.#host.lost?.(group, reason)
     this.#inbound.gap(group, reason)
   }
@@ -156,6 +157,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** The hub took the connection out of the group. */
   groupLeft (group: string): void {
     this.#groups?.delete(group)
+    this.tags?.delete(group)
   }
 
   /** Where the client wants to go on in the group. A second call returns nothing. */
@@ -168,14 +170,14 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#identity = identity
   }
 
-  /** Sends without looking at the data; in the framed protocol, a frame of it. */
+  /** Sends without checking the data; in the framed protocol the data is a frame. */
   write (payload: Uint8Array | string, binary: boolean): boolean {
     return this.outbound.write(payload, binary)
   }
 
   tooSlow (bufferedBytes: number, atOnce: boolean): void {
-    this.#metrics.limitHit('slowConsumersClosed', this)
-    this.#metrics.lines.write(this.log, 'slow_consumer_closed', { bufferedBytes })
+    this.#host.metrics.limitHit('slowConsumersClosed', this)
+    this.#host.metrics.lines.write(this.log, 'slow_consumer_closed', { bufferedBytes })
     if (atOnce) this.forceClosed(CloseCode.SlowConsumer, closeReasons[CloseCode.SlowConsumer])
     else this.closeForFault(CloseCode.SlowConsumer)
   }
@@ -227,7 +229,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   announceShutdown (afterMs: number): void {
     this.announce({ type: 'reconnect', afterMs })
     this.outbound.flush()
-    // Its pong comes behind all that the client sent before it read this.
+    // Its pong follows everything that the client sent before it read this frame.
     if (!this.closed) this.#socket.ping(farewell)
   }
 
@@ -239,7 +241,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
-    // Closed already, as the instance shuts down: nothing would take it out again.
+    // Closed already, as the instance shuts down: nobody would take it out again.
     const entered = this.#ending === undefined ? this.#host.enter(this) : undefined
     void this.#inbound.start(this.#session === undefined ? entered : this.#session.opened(entered), request)
   }

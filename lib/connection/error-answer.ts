@@ -1,9 +1,23 @@
-import { errorCodes, type ErrorCode } from '../errors.ts'
+import { errorCodes, hasCode, type ErrorCode } from '../errors.ts'
 import type { ErrorFrame } from '../protocol/frames.ts'
 
 /** What a client is told of an error without a code. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
-/** What an error may say beside its text. */
+/** Status codes from here on are the server's fault. */
+const serverFault = 500
+
+/** Whether the error passes by itself. */
+export function willPass (error: unknown): boolean {
+  return hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED')
+}
+
+/** Whether the client caused the error: its code and text are for the client, and nothing for the log. */
+export function isClientFault (error: unknown): boolean {
+  const { statusCode } = toObject(error)
+  return typeof statusCode === 'number' && statusCode < serverFault
+}
+
+/** How many bytes the details of an error may have. */
 const maxDetailsBytes = 16_384
 
 /**
@@ -11,8 +25,8 @@ const maxDetailsBytes = 16_384
  * hosts, queries or files, so they stay here unless they are this package's own.
  */
 export function describeError (error: unknown): Pick<ErrorFrame, 'code' | 'message' | 'details'> {
-  const { code, statusCode, message, details, validation } = toObject(error)
-  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
+  const { code, message, details, validation } = toObject(error)
+  if (isClientFault(error) && typeof message === 'string') {
     // Some libraries put the name of what failed into their codes.
     const shown = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
     return { code: shown, message, details: asDetails(details ?? validation) }
@@ -21,14 +35,14 @@ export function describeError (error: unknown): Pick<ErrorFrame, 'code' | 'messa
   return { code: known, message: errorCodes[known].text }
 }
 
-/** What JSON keeps of the details. Nothing where JSON has no form of them, or where they are too many. */
+/** The details as JSON keeps them; nothing where JSON cannot express them, or where they are too large. */
 function asDetails (details: unknown): unknown {
   if (details === undefined || details === null) return undefined
   try {
     const text = JSON.stringify(details) as string | undefined
     return text === undefined || Buffer.byteLength(text) > maxDetailsBytes ? undefined : JSON.parse(text)
   } catch {
-    return undefined // a circle, or a BigInt: the code and the message have to do
+    return undefined // a cycle, or a BigInt
   }
 }
 

@@ -1,10 +1,12 @@
 import type { FastifyRequest } from 'fastify'
 import { AsyncResource } from 'node:async_hooks'
+import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
+import { isClientFault, willPass } from './error-answer.ts'
 import { isThenable, toError } from './callback-results.ts'
-import { Input, type InboundSource } from './input.ts'
+import { Input, type InboundHost } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
@@ -16,7 +18,7 @@ import type { Connection, LossReason } from '../types.ts'
 
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends Connection {
-  /** Closes, and terminates soon after: the client, or this side, is at fault. */
+  /** Closes the connection because the client or this side is at fault, and terminates it soon after. */
   closeForFault (code: number, reason?: string): void
   leaving (): void
 }
@@ -29,10 +31,6 @@ export interface RequestHandler {
 }
 
 interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
-/** Errors that will pass by themselves. */
-const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED'] as const
-/** Status codes from here on are the server's fault. */
-const serverFault = 500
 
 export interface Closed { readonly code: number, readonly reason: string }
 /** Messages of a group that are lost to the connection. */
@@ -41,18 +39,16 @@ type Message = string | Buffer | FramedRequest | Loss
 
 /**
  * The one queue of a connection: calls its callbacks, never two at once: onConnect, each message or framed request in order, onError, and
- * onDisconnect exactly once.
+ * onDisconnect exactly once. Made within the upgrade request, in whose async context all callbacks run.
  */
-export class MessageQueue {
+export class MessageQueue extends AsyncResource {
   readonly #connection: InboundConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #metrics: Metrics
   /** Made when the first message has to wait. */
   #queue: MessageBuffer<Message> | undefined
   readonly #input: Input
-  /** The async context of the upgrade request: all callbacks run in it. */
-  readonly #context = new AsyncResource('WebsocketGroupsConnection', { requireManualDestroy: true })
-  /** A callback runs, or the first one did not yet. */
+  /** A callback runs, or `onConnect` has not run yet. */
   #busy = true
   #connecting = true
   /** `onConnect` was reached, so `onDisconnect` will be. */
@@ -66,11 +62,12 @@ export class MessageQueue {
   #finished: Promise<void> | undefined
   #resolveFinished: (() => void) | undefined
 
-  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, source: InboundSource, metrics: Metrics) {
+  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, socket: WebSocket, host: InboundHost) {
+    super('WebsocketGroupsConnection', { requireManualDestroy: true })
     this.#connection = connection
     this.#callbacks = callbacks
-    this.#metrics = metrics
-    this.#input = new Input(connection, source)
+    this.#metrics = host.metrics
+    this.#input = new Input(connection, socket, host)
   }
 
   /** A message waits, or its callback runs. */
@@ -86,7 +83,7 @@ export class MessageQueue {
   async start (entered: Promise<void> | undefined, request: FastifyRequest<{ Params: Connection['params'] }>): Promise<void> {
     try {
       if (entered !== undefined) await entered
-      // When this side closes the connection before the callbacks heard of it, they never do.
+      // If this side closed the connection before `onConnect` ran, no callback ever hears of the connection.
       this.#announced = !this.#stopped
       if (this.#announced) await this.#callbacks.onConnect?.(this.#connection, request)
     } catch (error) {
@@ -105,7 +102,7 @@ export class MessageQueue {
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) this.#enqueue(isBinary ? detached(data) : data.toString(), data.length)
-    else this.#context.runInAsyncScope(this.#begin, this, isBinary ? data : data.toString(), data.length)
+    else this.runInAsyncScope(this.#begin, this, isBinary ? data : data.toString(), data.length)
   }
 
   /** The same for a request of the framed protocol, which was `bytes` long. */
@@ -120,7 +117,7 @@ export class MessageQueue {
 
   #take (message: FramedRequest | Loss, bytes: number): void {
     if (this.#busy) this.#enqueue(message, bytes)
-    else this.#context.runInAsyncScope(this.#begin, this, message, bytes)
+    else this.runInAsyncScope(this.#begin, this, message, bytes)
   }
 
   #begin (message: Message, bytes: number): void {
@@ -156,7 +153,7 @@ export class MessageQueue {
     this.#ended = closed
     this.#input.close()
     this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'release_failed') })
-    if (!this.#busy) this.#context.runInAsyncScope(this.#idle, this)
+    if (!this.#busy) this.runInAsyncScope(this.#idle, this)
   }
 
   #connectFailed (error: Error): void {
@@ -169,9 +166,9 @@ export class MessageQueue {
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane, or a limit, is not the callback's fault: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is not the fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
+    if (willPass(error)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
@@ -219,10 +216,9 @@ export class MessageQueue {
     if (framed) message.handler.failed(message.request, error)
   }
 
-  /** Whether the error only answers the message: it passes, or the client is at fault. A framed client is told of a bug just the same. */
+  /** Whether the error is only an answer to the message: it passes, or the client is at fault. A framed client is told of a bug as well. */
   #isAnswer (error: Error, framed: boolean): boolean {
-    const { statusCode } = error as Error & { statusCode?: unknown }
-    if (hasCode(error, ...passing) || (typeof statusCode === 'number' && statusCode < serverFault)) {
+    if (willPass(error) || isClientFault(error)) {
       this.#connection.log.debug({ err: error }, 'a message was not handled')
       return true
     }
@@ -263,7 +259,7 @@ export class MessageQueue {
   }
 
   #logFailure (err: Error, event: LogEvent): void {
-    // That a client left in the middle of something is nobody's fault.
+    // Nobody is at fault when a client leaves in the middle of something.
     if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err, event }, 'the client left meanwhile')
     else this.#metrics.lines.write(this.#connection.log, event, { err })
   }

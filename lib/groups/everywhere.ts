@@ -5,7 +5,7 @@ import type { Command, InstanceRpc } from './rpc.ts'
 
 /** An instance that reconnects is asked again after so many milliseconds. */
 const againMs = 100
-/** The share of the time that all together have, before those that did not answer are asked one by one. */
+/** The share of the time for asking all together; after that, those that did not answer are asked one by one. */
 const togetherShare = 0.5
 
 /** Nobody took the request, and nobody will: the instance does not live. */
@@ -27,8 +27,8 @@ export interface Gathered {
 }
 
 /**
- * Asks instances, and tells apart those that are gone from those that only lost their subscriptions, or hang: as long as the lease of an
- * instance runs, its connections may be there.
+ * Asks instances, and tells apart those that are gone from those that only lost their subscriptions or hang: while the lease of an instance
+ * runs, its connections may be there.
  */
 export class Everywhere {
   readonly #backplane: Pick<Backplane, 'instances'>
@@ -42,7 +42,8 @@ export class Everywhere {
   }
 
   /**
-   * The answer of one instance; `undefined` when it does not live. One that lives and cannot be reached is asked again until the deadline.
+   * The answer of one instance; `undefined` when it does not live. An instance that lives but cannot be reached is asked again until the
+   * deadline.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (it was not reached), WSG_TIMEOUT (it did not answer), and what it threw
    */
   async askOne (instanceId: string, command: Command, data?: Data): Promise<unknown> {
@@ -56,10 +57,10 @@ export class Everywhere {
   }
 
   /**
-   * Has connections closed by all instances behind the target. Resolves with how many were closed, with the `here` of this one. The command
+   * Asks all instances behind the target to close connections. Resolves with how many were closed, `here` on this one included. The command
    * must do no harm when it is carried out twice. `stored`: an instance that cannot be reached now carries it out as soon as it is back.
-   * @throws {WebsocketGroupsError} WSG_TIMEOUT or, where surely nothing was closed, WSG_BACKPLANE_UNAVAILABLE: some that live did not
-   * answer. The error says how many connections were closed all the same, and by whom none.
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT when some living instances did not answer, or WSG_BACKPLANE_UNAVAILABLE when surely nothing
+   * was closed. The error says how many connections were closed nevertheless, and which instances did not answer.
    */
   async close (target: Target, command: Command, here: number, stored = false): Promise<number> {
     try {
@@ -68,7 +69,7 @@ export class Everywhere {
       if (missing.length === 0 && !unknown) return done
       throw incomplete(done === 0 && sure, command, done, missing)
     } catch (error) {
-      // Whatever went wrong elsewhere, these are closed.
+      // Whatever went wrong elsewhere, the connections here are closed.
       if (here === 0 || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT') || 'done' in (error as object)) throw error
       const { code, detail = '' } = error as WebsocketGroupsError
       const text = `${detail} (to other instances: ${here} connections of this one were closed)`

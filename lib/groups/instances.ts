@@ -40,13 +40,15 @@ export class InstanceMessages implements Instances {
   async ask<Name extends keyof InstanceEvents & string> (
     name: Name, payload: InstanceEvents[Name], { timeoutMs = this.#timeoutMs }: AskOptions = {}
   ): Promise<Asked> {
-    if (!Number.isInteger(timeoutMs) || timeoutMs < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'timeoutMs must be a positive integer')
+    if (!Number.isInteger(timeoutMs) || timeoutMs < 1) {
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'timeoutMs must be a positive integer')
+    }
     const { answers, missing } = await this.#rpc().askAll(everybody, { op: 'app', name, payload: checked(payload), ask: true }, timeoutMs)
     const replies = (answers as Array<Answers['app']>).filter(({ failed }) => failed === undefined).map(({ answer }) => answer)
     return { replies, missing: missing + answers.length - replies.length }
   }
 
-  /** Another instance, or this one, said something. Never rejects. */
+  /** Another instance, or this one, emitted or asked something. Never rejects. */
   async receive (name: string, payload: unknown): Promise<Answers['app']> {
     const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async handler => await handler(payload as never)))
     const failed = results.find(result => result.status === 'rejected')
@@ -54,7 +56,7 @@ export class InstanceMessages implements Instances {
       this.#lines.write(this.#log, 'instances_handler_failed', { err: toError(failed.reason), name })
       return { failed: 'a handler failed' }
     }
-    // An instance that has no handler has nothing to say.
+    // An instance without a handler has nothing to answer.
     const [first] = results
     return first === undefined ? { failed: 'no handler' } : { answer: (first as PromiseFulfilledResult<unknown>).value ?? null }
   }

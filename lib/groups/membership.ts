@@ -5,12 +5,13 @@ import { isThenable } from '../connection/callback-results.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
-import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
 import { RateTable } from '../connection/rate.ts'
+import { Tags } from '../connection/tags.ts'
 import { announce } from '../metrics/channels.ts'
 import type { Occupancy } from './occupancy.ts'
 import type { Presence } from '../presence/presence.ts'
+import { assertTags } from '../delivery/audience.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
 import { userTarget } from '../delivery/envelopes.ts'
@@ -18,11 +19,15 @@ import type { ResolvedLimits } from '../options/limits.ts'
 import type { OutagePolicy } from '../options/types.ts'
 import type { Connection, JoinOptions, JoinResult, Json, Member, MemberInfo } from '../types.ts'
 
-/** Users whose latest new groups are remembered. */
+/** How many users are remembered with their latest new groups. */
 const maxUsers = 20_000
 const maxInfoBytes = 1024
 
+type Writable<Of> = { -readonly [Name in keyof Of]: Of[Name] }
+
 export interface MembershipOptions {
+  /** Of this instance, which all its members name. */
+  readonly instanceId: string
   readonly policy: OutagePolicy['join']
   readonly maxGroupsPerConnection: number
   readonly limits: Pick<ResolvedLimits, 'newGroupsPerMinute'>
@@ -38,9 +43,9 @@ export class Membership {
   readonly #replay: Replay
   readonly #presence: Presence
   readonly #occupancy: Occupancy
-  /** Groups that connections of each user were the first here to join. */
+  /** New groups of each user: those that a connection of the user was the first here to join. */
   readonly #newGroups: RateTable | undefined
-  /** What `setInfo` was called with. */
+  /** The latest argument of `setInfo`, by connection. */
   readonly #shown = new WeakMap<LocalConnection, Pick<Member, 'info' | 'infoAt'>>()
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
@@ -63,20 +68,27 @@ export class Membership {
   /** @throws what `Registry.join` throws */
   async join (connection: LocalConnection, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
+    if (options.tags !== undefined) assertTags(options.tags, 'tags')
     this.#assertOpen(connection)
     const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
-    // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
+    // Before anything is delivered.
+    if (options.tags !== undefined) (connection.tags ??= new Tags()).set(group, options.tags)
+    // Concurrent calls share one outcome: otherwise one could undo what another reports as done.
     let joining = this.#joining.get(member)
     if (joining === undefined) {
       const replay = known === undefined ? this.#replay.hold(member, options) : undefined
-      joining = this.#register(member, known === undefined, replay).finally(() => this.#joining.delete(member))
+      joining = this.#register(member, known === undefined, replay)
       this.#joining.set(member, joining)
     }
-    const result = await joining
-    this.#metrics.timings.join.observeSince(startedAt)
-    return result
+    try {
+      const result = await joining
+      this.#metrics.timings.join.observeSince(startedAt)
+      return result
+    } finally {
+      if (this.#joining.get(member) === joining) this.#joining.delete(member)
+    }
   }
 
   async leave (connection: LocalConnection, group: string, reason?: string): Promise<boolean> {
@@ -93,7 +105,10 @@ export class Membership {
     return left.filter(Boolean).length
   }
 
-  /** Shows something else of the connection to others, in all of its groups. @throws what `Connection.setInfo` throws */
+  /**
+   * Changes what others see of the connection, in all of its groups.
+   * @throws what `Connection.setInfo` throws
+   */
   async setInfo (connection: LocalConnection, given: unknown): Promise<void> {
     this.#assertOpen(connection)
     const info = toInfo(given)
@@ -128,7 +143,7 @@ export class Membership {
     const { connection, group } = member
     let scope: JoinResult['scope'] = 'cluster'
     try {
-      // Subscribed before registered: a connection that others see as a member also gets what is sent to the group.
+      // Subscribe before registering: a connection that others see as a member must get what is sent to the group.
       await this.#backplane.subscribe({ kind: 'group', name: group })
       await this.#backplane.syncMember(group, connection.id)
     } catch (error) {
@@ -137,13 +152,14 @@ export class Membership {
         if (replay !== undefined) this.#replay.drop(replay)
         throw error
       }
-      // By policy the connection is a member here. Nobody stores it yet when the subscription failed, so ask for that.
+      // By policy the connection is a member here. Nobody stores the membership yet when the subscription failed.
       this.#syncLater(group, connection.id)
       this.#metrics.joinsLocal++
       scope = 'local'
     }
     if (added) this.#occupancy.changed('group', group)
-    // The socket may have closed meanwhile. Its memberships are undone then, as they are read from the hub whenever they are stored.
+    // The socket may have closed meanwhile. Then the membership goes by itself, as the backplane reads memberships from the hub when it
+    // stores them.
     this.#assertOpen(connection)
     const result = replay === undefined ? { scope } : await this.#replay.play(replay, scope)
     if (added && this.#hub.find(connection, group) === member) {
@@ -153,12 +169,12 @@ export class Membership {
     return result
   }
 
-  /** Takes back what a failed join added, unless the connection left, or left and joined again, meanwhile. */
+  /** Undoes a failed join, unless the connection left, or left and joined again, meanwhile. */
   #undo (member: LocalMember): void {
     const { connection, group } = member
     if (this.#hub.find(connection, group) !== member) return
     this.#takeOut(connection, group)
-    // The caller is told of the failure that came first, and does not wait for this one.
+    // The caller learns of the first failure and does not wait for this one.
     this.#syncLater(group, connection.id)
   }
 
@@ -169,7 +185,7 @@ export class Membership {
     return true
   }
 
-  /** Whoever makes up names of groups fills Redis with them. Without a user id the limits of connections and upgrades have to do. */
+  /** A user that makes up group names fills Redis with them. Without a user id, the limits of connections and upgrades have to do. */
   #countNewGroup (connection: LocalConnection, group: string): void {
     const { userId } = connection
     if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
@@ -184,27 +200,28 @@ export class Membership {
       throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount} already`)
     }
     this.#countNewGroup(connection, group)
-    const shown = this.#shown.get(connection) ?? this.#infoOf(connection)
-    return this.#hub.join(connection, group, {
-      connectionId: connection.id,
-      instanceId: ownerOf(connection.id) ?? '',
-      ...(connection.userId === undefined ? {} : { userId: connection.userId }),
-      joinedAt: Date.now(),
-      ...shown,
-      ...(connection.sessionName === undefined ? {} : { session: connection.sessionName })
-    })
+    return this.#hub.join(connection, group, this.#memberOf(connection))
   }
 
-  /** What the application shows of the member, as JSON keeps it: members here and elsewhere look alike. */
-  #infoOf (connection: LocalConnection): Pick<Member, 'info'> {
+  #memberOf (connection: LocalConnection): Member {
+    const { id, userId, sessionName } = connection
+    const member: Writable<Member> = { connectionId: id, instanceId: this.#options.instanceId, joinedAt: Date.now() }
+    if (userId !== undefined) member.userId = userId
+    if (sessionName !== undefined) member.session = sessionName
+    const shown = this.#shown.get(connection) ?? this.#infoOf(connection)
+    return shown === undefined ? member : Object.assign(member, shown)
+  }
+
+  /** What the application shows of the member, after a round trip through JSON: members here and elsewhere look alike. */
+  #infoOf (connection: LocalConnection): Pick<Member, 'info'> | undefined {
     const info: unknown = this.#options.memberInfo?.(connection)
     if (isThenable(info)) {
-      // The promise is refused here: without a handler its rejection would end the process.
+      // The promise is refused here; without a handler its rejection would end the process.
       Promise.resolve(info).catch(() => undefined)
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
     }
     const shown = toInfo(info)
-    return shown === undefined ? {} : { info: shown }
+    return shown === undefined ? undefined : { info: shown }
   }
 
   #assertOpen (connection: LocalConnection): void {
@@ -216,13 +233,16 @@ export class Membership {
     return this.#backplane.syncMember(group, connectionId).catch(ignoreUnavailable)
   }
 
-  /** The same where nobody waits: the backplane goes on trying by itself, and says so in its `problems`. */
+  /** As `#sync`, where nobody waits: the backplane keeps trying by itself, and says so in its `problems`. */
   #syncLater (group: string, connectionId: string): void {
     this.#backplane.syncMember(group, connectionId).catch(() => {})
   }
 }
 
-/** As JSON keeps it; `undefined` where JSON has no form of it. @throws {WebsocketGroupsError} WSG_MEMBER_INFO_TOO_LARGE */
+/**
+ * The value as JSON keeps it; `undefined` where JSON cannot express it.
+ * @throws {WebsocketGroupsError} WSG_MEMBER_INFO_TOO_LARGE
+ */
 function toInfo (info: unknown): MemberInfo | undefined {
   const text = JSON.stringify(info) as string | undefined
   if (text === undefined) return undefined
@@ -230,7 +250,7 @@ function toInfo (info: unknown): MemberInfo | undefined {
   return JSON.parse(text) as MemberInfo
 }
 
-/** "Not yet" is not a failure where the backplane goes on trying by itself. */
+/** A store that is only delayed is not a failure: the backplane keeps trying by itself. */
 function ignoreUnavailable (error: unknown): void {
   if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
 }

@@ -63,7 +63,7 @@ export class GroupReads {
       if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
       const [value, ageMs] = [known.get(group), known.ageMs(group)]
       if (value !== undefined && ageMs !== undefined && ageMs <= maxAgeMs) return { value, ageMs }
-      // Never asked before: what this instance holds is all that it knows, and the age of the rest is unknown.
+      // Never asked before: this instance knows only its own members, and not how old the rest would be.
       if (value === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
       throw error
     }

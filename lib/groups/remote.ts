@@ -16,7 +16,7 @@ import { InstanceMessages } from './instances.ts'
 import { gone, groupNames, idOf, packUserIds, RemoteCommands, type Named, type OwnAnswers } from './remote-commands.ts'
 import { InstanceRpc, type Answers, type Command, type CommandHandler, type ConnectionCommand, type UserAct } from './rpc.ts'
 
-/** Acts on a connection wherever it is: on one of this instance at once, on any other by asking the instance that holds it. */
+/** Acts on a connection wherever it is: at once on one of this instance, else by asking the instance that holds it. */
 export class ConnectionCommands {
   readonly instances: InstanceMessages
   readonly #hub: Hub
@@ -105,7 +105,7 @@ export class ConnectionCommands {
     return await this.#remote.groupsOfUser(userId, this.#groupsHere(userId))
   }
 
-  /** Closes those here in any case, also when the backplane cannot say whether those elsewhere are closed. */
+  /** Closes the connections here in any case, even when the backplane cannot say whether those elsewhere are closed. */
   async disconnectUser (userId: string, code: number, reason: string): Promise<number> {
     assertUserId(userId)
     assertClose(code, reason)
@@ -115,7 +115,7 @@ export class ConnectionCommands {
   /** Keeps a user or a token out of all instances, or with 0 lets it in again. Resolves with how many connections were closed. */
   async block (target: BlockTarget, forMs: number): Promise<number> {
     const name = blockName(target)
-    // Those here are closed in any case, also when the backplane is out.
+    // Closes those here in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
     return await this.#everywhere.close({ kind: 'all', name: '' }, { op: 'block', name, forMs }, here, true)
@@ -142,7 +142,7 @@ export class ConnectionCommands {
     this.#rpc.close()
   }
 
-  /** The connection if this instance holds it. By id in any case: an object may be of another instance in this process. */
+  /** The connection, if this instance holds it. Looked up by id: the object may be of another instance in this process. */
   #find (connection: Named): LocalConnection | undefined {
     return this.#hub.connections.get(idOf(connection) ?? '')
   }
@@ -161,7 +161,9 @@ export class ConnectionCommands {
     }
   }
 
-  async #serveConnection (command: ConnectionCommand & { readonly connectionId: string }, data: Data): Promise<Answers[ConnectionCommand['op']]> {
+  async #serveConnection (
+    command: ConnectionCommand & { readonly connectionId: string }, data: Data
+  ): Promise<Answers[ConnectionCommand['op']]> {
     const connection = this.#find(command.connectionId)
     if (connection === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', command.connectionId)
     switch (command.op) {

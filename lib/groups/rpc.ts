@@ -46,12 +46,12 @@ export type ConnectionCommand =
   | { readonly op: 'leave', readonly group: string, readonly reason?: string | undefined }
   | { readonly op: 'disconnect', readonly code: number, readonly reason: string }
 
-/** Resolves with what JSON keeps. */
+/** Resolves with the answer, of which the asker gets what JSON keeps. */
 export type CommandHandler = (command: Command, data: Data, here: boolean) => Promise<unknown>
 
 export interface PartialAnswers { readonly answers: readonly unknown[], readonly missing: number }
 
-/** What came back until all had answered, or the time was over. */
+/** The answers that came until all instances had answered, or time was up. */
 export interface Collected {
   /** By the id of the instance. */
   readonly answers: ReadonlyMap<string, unknown>
@@ -95,7 +95,7 @@ export class InstanceRpc {
   }
 
   /**
-   * Asks every instance behind the target. Resolves with one answer of each, with none when nobody is there.
+   * Asks every instance behind the target. Resolves with one answer from each; with none when nobody is there.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, WSG_CLOSED, or what the other instance threw
    */
   async ask (target: Target, command: Command, data?: Data): Promise<readonly unknown[]> {
@@ -105,19 +105,22 @@ export class InstanceRpc {
   }
 
   /**
-   * As `ask`, and resolves after `ms` milliseconds with what was answered by then.
+   * As `ask`, but resolves after `ms` milliseconds with the answers so far.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT (of the publish), WSG_CLOSED, or what another instance threw
    */
   async collect (target: Target, command: Command, ms: number, data?: Data): Promise<Collected> {
     return await this.#request(target, command, ms, false, data)
   }
 
-  /** Asks for no answer. @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE */
+  /**
+   * Sends a command that needs no answer.
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE
+   */
   async tell (target: Target, command: Command): Promise<void> {
     await this.#backplane.publish([target], this.#envelopes.command('request', target, JSON.stringify({ id: 0, ...command })))
   }
 
-  /** As `ask`, but instances that do not answer in time are counted as missing, and nothing is rejected for them. */
+  /** As `ask`, but counts instances that do not answer in time as missing, instead of rejecting. */
   async askAll (target: Target, command: Command, timeoutMs: number): Promise<PartialAnswers> {
     const { answers, expected } = await this.#request(target, command, timeoutMs, true)
     // Nobody knows how many were asked before the backplane says so.
@@ -125,7 +128,7 @@ export class InstanceRpc {
     return { answers: [...answers.values()], missing }
   }
 
-  /** `tolerant`: an instance that fails does not fail the request, as the others may answer yet. */
+  /** `tolerant`: an instance that fails does not fail the request, because the others may still answer. */
   async #request (
     target: Target, command: Command, ms: number, tolerant: boolean, data?: Data
   ): Promise<Collected & Pick<Pending, 'expected'>> {
@@ -163,7 +166,7 @@ export class InstanceRpc {
   /** Takes a request or a reply that came from the backplane. Never throws. */
   receive (envelope: Envelope): void {
     const message = parse(envelope.command)
-    // This package did not write it: a caller that waits for it runs into the deadline.
+    // Not written by this package. A caller that waits for it runs into the deadline.
     if (message === undefined) return
     if (envelope.kind === 'reply') this.#settle(message as unknown as Reply, envelope.origin)
     else void this.#serve(message, envelope)
@@ -175,7 +178,7 @@ export class InstanceRpc {
 
   #settle ({ id, answer, error }: Reply, origin: string): void {
     const pending = this.#pending.get(id)
-    // The reply is late: the deadline settled the request.
+    // The reply is late: the deadline has settled the request.
     if (pending === undefined) return
     if (error !== undefined) return pending.settle(deserializeError(error))
     pending.answers.set(origin, answer ?? null)
@@ -194,7 +197,7 @@ export class InstanceRpc {
     if (origin === this.#envelopes.origin) return this.#settle(reply, origin)
     const target: Target = { kind: 'instance', name: origin }
     const envelope = this.#envelopes.command('reply', target, JSON.stringify(reply))
-    // Without a reply the asker runs into its deadline, which is the truth: this instance could not answer.
+    // Without a reply the asker runs into its deadline, which is correct: this instance could not answer.
     await this.#backplane.publish([target], envelope).catch(() => { this.#metrics.repliesLost++ })
   }
 }

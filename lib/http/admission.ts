@@ -1,18 +1,16 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerAsyncHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerHookHandler } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { Admission } from '../connection/admissions.ts'
+import { isThenable } from '../connection/callback-results.ts'
 import { toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
-/** Admissions of upgrades that are about to become connections, for the handler that takes them over. */
+/** Admissions of upgrades that are about to become connections, until their handler takes them. */
 const admitted = new WeakMap<FastifyRequest, () => Admission>()
 
-/**
- * Makes the hook that looks at upgrades before anything else does: how many of them their address asks for, and whether there is room at
- * all.
- */
+/** Makes the hook that judges upgrades first: how many of them their address asks for, and whether there is room at all. */
 export function greetUpgrades (gate: Gate): onRequestHookHandler {
   return (request, reply, done) => {
     const refusal = request.ws ? gate.greet(addressOf(request)) : undefined
@@ -21,27 +19,46 @@ export function greetUpgrades (gate: Gate): onRequestHookHandler {
 }
 
 /**
- * Adds the last step before an upgrade, behind all preHandlers of its route: only upgrades that passed authentication, and that a route is
- * there for, count for the limits of connections.
+ * Adds the last step before an upgrade, after all preHandlers of its route: only upgrades that passed authentication, and that have a
+ * route, count for the limits of connections.
  */
 export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedLog): void {
-  const admit: preHandlerAsyncHookHandler = async (request, reply) => {
-    if (!request.ws) return
-    const admission = await gate.admit(addressOf(request), request.identity).catch((error: unknown) => {
-      // An identity that a hook of the service set, and that nobody has read yet.
-      lines.write(request.log, 'admission_failed', { err: error })
-      throw toAnswer(error)
-    })
-    if ('code' in admission) throw refused(reply, admission)
+  /** Returns what is wrong. */
+  const enter = (request: FastifyRequest, reply: FastifyReply, admission: Admission | Refusal): Error | undefined => {
+    if ('code' in admission) return refused(reply, admission)
     const socket = reply.raw.socket
-    if (socket === null || socket.destroyed) return gate.leave(admission)
-    // An upgrade that fails after all ends its socket; one that succeeds is given back with its connection.
-    const leave = (): void => gate.leave(admission)
+    if (socket === null || socket.destroyed) {
+      gate.leave(admission)
+      return undefined
+    }
+    // An upgrade that fails ends its socket; one that succeeds is given back with its connection.
+    const leave = (): void => {
+      admitted.delete(request)
+      gate.leave(admission)
+    }
     socket.once('close', leave)
     admitted.set(request, () => {
       socket.off('close', leave)
       return admission
     })
+    return undefined
+  }
+  const failed = (request: FastifyRequest, error: unknown): Error => {
+    // A hook of the service set an identity that nobody has read yet.
+    lines.write(request.log, 'admission_failed', { err: error })
+    return toAnswer(error)
+  }
+  const admit: preHandlerHookHandler = (request, reply, done) => {
+    if (!request.ws) return done()
+    let admission: ReturnType<Gate['admit']>
+    try {
+      admission = gate.admit(addressOf(request), request.identity)
+    } catch (error) {
+      return done(failed(request, error))
+    }
+    // Most need not wait for anything, and a promise for each would be a good part of what an upgrade costs.
+    if (!isThenable(admission)) return done(enter(request, reply, admission))
+    admission.then(settled => enter(request, reply, settled), (error: unknown) => failed(request, error)).then(done, done)
   }
   app.addHook('onRoute', route => {
     const { websocket, wsHandler } = route as { websocket?: boolean, wsHandler?: unknown }
@@ -49,7 +66,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
   })
 }
 
-/** The admission of an upgrade that became a connection, which has to give it back from now on. */
+/** Takes the admission of an upgrade that became a connection. The caller has to give it back. */
 export function takeAdmission (request: FastifyRequest): Admission | undefined {
   const take = admitted.get(request)
   admitted.delete(request)

@@ -27,14 +27,16 @@ const authRules = {
 
 type AuthOptions = Pick<ResolvedOptions, 'authenticate' | 'authTimeoutMs' | 'userId' | 'expiresAt'> & { readonly lines: BoundedLog }
 
-/** For the handler that comes after the preHandler. By request, so that nothing outlives it unless the connection has use for it. */
+/**
+ * For the handler that comes after the preHandler. Keyed by request, so that nothing outlives the request unless the connection needs it.
+ */
 const reauthentications = new WeakMap<FastifyRequest, Reauthentication>()
 
 export function reauthenticationOf (request: FastifyRequest): Reauthentication | undefined {
   return reauthentications.get(request)
 }
 
-/** Makes `app.wsAuth`: authentication in a preHandler, so that a refusal is a plain HTTP answer and nothing is upgraded. */
+/** Makes `app.wsAuth`: authentication in a preHandler, so that a refusal is a plain HTTP answer and no socket is opened. */
 export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
   return function wsAuth<Who> (options: WsAuthOptions<Who> = {}) {
     checkOptions(options, authRules, 'wsAuth.')
@@ -74,7 +76,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
 }
 
 /**
- * Runs a check that consists of functions of the service, which may throw anything and take for ever.
+ * Runs a check made of functions of the service, which may throw anything and take forever.
  * @throws what the client may be told; the rest goes to the log
  */
 async function settle<Value> (
@@ -110,14 +112,14 @@ async function verify (
     identity = await authenticate(token, request)
   } catch (error) {
     const status = statusOf(error)
-    // The outage of a service behind `authenticate` is not the client's fault, and must not make clients drop good tokens.
+    // An outage of a service behind `authenticate` is not the client's fault, and must not make clients drop good tokens.
     if (status >= 500) throw error
     if (status === 403 || hasCode(error, 'WSG_FORBIDDEN')) throw new WebsocketGroupsError('WSG_FORBIDDEN', undefined, { cause: error })
     lines.write(request.log, 'token_refused', { reason: String(error).replaceAll(token, '***') })
     return undefined
   }
   if (isIdentity(identity)) return identity
-  // `false`, '' and the like say no; `true`, a string or an error that was returned are mistakes, which must not let anybody in.
+  // `false`, '' and the like mean no. `true`, a string or a returned error are mistakes, which must not let anybody in.
   if (identity) lines.write(request.log, 'identity_invalid', { returned: show(identity) })
   return undefined
 }

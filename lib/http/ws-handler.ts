@@ -9,11 +9,14 @@ import { aFunction, aPresence, checkOptions, invalid, show, type Rule } from '..
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
-import type { ConnectionCallbacks } from '../route-types.ts'
+import { MessageReceiver, type MessageRoute } from '../messages/receiver.ts'
+import type { MessageSet } from '../messages/message-set.ts'
+import type { ConnectionCallbacks, HandlerOptions } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { takeAdmission } from './admission.ts'
 import { reauthenticationOf } from './ws-auth.ts'
 import { dropResponse } from './upgrade-sockets.ts'
+import { someMessages } from './ws-messages.ts'
 
 const callbackRules = {
   onConnect: aFunction,
@@ -23,12 +26,16 @@ const callbackRules = {
   onGap: aFunction,
   mayJoin: aFunction,
   mayRead: aFunction,
-  presence: aPresence
-} as const satisfies Record<keyof ConnectionCallbacks, Rule>
+  presence: aPresence,
+  messages: someMessages
+} as const satisfies Record<keyof HandlerOptions, Rule>
 
 const handlers = new WeakSet<object>()
 
-/** The hook for `onRoute` that tells of a handler for sockets on a route for requests. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+/**
+ * The hook for `onRoute` that refuses a handler of `app.wsHandler()` on a route without `websocket: true`.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+ */
 export function checkRoute ({ url, handler, ...route }: RouteOptions): void {
   if (!handlers.has(handler) || (route as { websocket?: unknown }).websocket === true) return
   throw forgotten(url)
@@ -43,16 +50,16 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
-type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics'>
-type HandlerOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
+type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate'>
+type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
-export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'>
+export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
 
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
-export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
+export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
   const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
-  const framedInit = (request: FastifyRequest): FramedInit => ({
+  const framedInit = (request: FastifyRequest, receiver: MessageReceiver | undefined): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
     leave: async (connection, group) => await instance.registry.leave(connection, group),
     history: async (group, options) => await instance.registry.history(group, options),
@@ -61,40 +68,62 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
     reauthentication: reauthenticationOf(request),
     metrics: instance.metrics,
     requestLimits,
-    ...groups,
+    stillIn: groups.stillIn,
+    mayPost: groups.mayPost,
+    json: receiver,
     pingMs: plugin.heartbeatIntervalMs,
     resumeMs: plugin.presenceGraceMs,
     helloTimeoutMs
   })
-  return callbacks => {
-    checkOptions(callbacks, callbackRules, 'wsHandler.')
-    if (typeof callbacks.onMessage !== 'function') throw invalid('wsHandler needs `onMessage`: a function')
+  return options => {
+    checkOptions(options, callbackRules, 'wsHandler.')
+    // Only the route knows the types of its params and identity.
+    const receiver = receiverOf(options as HandlerOptions)
+    const callbacks = receiver === undefined ? options as ConnectionCallbacks : withMessages(options as HandlerOptions, receiver)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
-      // Where @fastify/websocket was there first, it has wrapped the handler before `checkRoute` saw it.
+      // If @fastify/websocket was registered first, it wrapped the handler before `checkRoute` saw it.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)
       dropResponse(request.raw.socket as Socket | undefined)
+      const admission = takeAdmission(request)
       try {
         instance.open({
           socket,
           params: request.params,
           identity: request.identity,
-          admission: takeAdmission(request),
+          admission,
           log: request.log,
           route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
-          // Which types a route's params and identity have is known to the route alone.
-          callbacks: callbacks as unknown as ConnectionCallbacks,
-          framed: socket.protocol === framedProtocol ? framedInit(request) : undefined
+          callbacks,
+          framed: socket.protocol === framedProtocol ? framedInit(request, receiver) : undefined
         }).start(request)
       } catch (error) {
-        // `wsAuth` refuses such an identity before the upgrade; this one was set by a hook of the service.
+        // `wsAuth` refuses such an identity before the upgrade; a hook of the service set this one.
         instance.metrics.lines.write(request.log, 'open_failed', { err: error })
+        if (admission !== undefined) instance.gate.leave(admission)
         refuse(socket)
       }
     }
     handlers.add(handler)
     return handler
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  function receiverOf ({ onMessage, messages }: HandlerOptions): MessageReceiver | undefined {
+    if ((onMessage === undefined) === (messages === undefined)) throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
+    return messages === undefined ? undefined : new MessageReceiver(messages as MessageSet, groups, instance.metrics)
+  }
+}
+
+function withMessages ({ messages, ...callbacks }: HandlerOptions, receiver: MessageReceiver): ConnectionCallbacks {
+  return {
+    ...callbacks,
+    async onConnect (connection, request) {
+      receiver.opened(connection, request)
+      await callbacks.onConnect?.(connection, request)
+    },
+    onMessage: (connection, data) => receiver.onMessage(connection, data)
   }
 }
 

@@ -1,4 +1,7 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions } from 'fastify'
+import type {
+  FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions
+} from 'fastify'
+import { isThenable } from '../connection/callback-results.ts'
 import { LocalConnection } from '../connection/connection.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -12,6 +15,7 @@ import type { RoomOptions, RoomRouteOptions } from '../route-types.ts'
 import type { Connection, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
 import { makeWsHandler } from './ws-handler.ts'
+import { someMessages } from './ws-messages.ts'
 
 const maxHistory = 10_000
 
@@ -22,6 +26,7 @@ const roomRules = {
   preHandler: { allowed: 'a function or an array of functions', accepts: value => [value].flat().every(one => typeof one === 'function') },
   onJoin: aFunction,
   onMessage: aFunction,
+  messages: someMessages,
   onLeave: aFunction,
   onError: aFunction,
   onGap: aFunction,
@@ -31,7 +36,7 @@ const roomRules = {
   history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<Exclude<keyof RoomOptions, RouteOption>, Rule>
 
-/** The options of any Fastify route, which Fastify itself checks. */
+/** The options of any Fastify route, which Fastify checks itself. */
 const routeOptions = [
   'attachValidation', 'bodyLimit', 'config', 'constraints', 'errorHandler', 'exposeHeadRoute', 'handlerTimeout', 'helmet', 'logLevel',
   'logSerializers', 'onRequest', 'onRequestAbort', 'onResponse', 'onSend', 'onTimeout', 'preParsing', 'preSerialization', 'preValidation',
@@ -41,7 +46,7 @@ type RouteOption = (typeof routeOptions)[number] | keyof Omit<RoomRouteOptions, 
 
 type GroupOf = (params: Record<string, string>, identity: Identity | null) => unknown
 
-/** Makes `app.wsRoom`: a route whose connections join a group, hear what each other says, and leave. */
+/** Makes `app.wsRoom`: a route whose connections join a group, get each other's messages, and leave. */
 export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
   const { registry } = instance
   const names = new RoomNames()
@@ -59,6 +64,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         'or write auth: false'
       )
     }
+    if (room.onMessage !== undefined && room.messages !== undefined) throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
     const groups = new WeakMap<object, string>()
     const joined = new WeakSet<Connection>()
 
@@ -68,10 +74,23 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       return group
     }
 
-    // The last preHandler, as those before it may set what the name is made of; still plain HTTP, so that a bad name is a 400.
-    const enterGroup: preHandlerAsyncHookHandler = async request => {
-      groups.set(request, await nameGroup(request.params, request.identity))
+    const enter = (request: FastifyRequest, group: unknown): void => {
+      assertGroupName(group)
+      groups.set(request, group)
       assertSince(request)
+    }
+
+    // The last preHandler, because earlier ones may set what the name is made of; still plain HTTP, so that a bad name is a 400.
+    const enterGroup: preHandlerHookHandler = (request, _reply, done) => {
+      let group: unknown
+      try {
+        group = groupOf(request.params as Record<string, string>, request.identity)
+        if (!isThenable(group)) enter(request, group)
+      } catch (error) {
+        return done(error as Error)
+      }
+      if (isThenable(group)) Promise.resolve(group).then(name => enter(request, name)).then(() => done(), done)
+      else done()
     }
 
     const groupNamed = (key: object): string => {
@@ -82,13 +101,23 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 
     const isMember = (connection: Connection): boolean => connection instanceof LocalConnection && connection.isIn(groupNamed(connection))
 
+    const onMessage = (connection: Connection, data: string | Buffer): unknown => {
+      const group = groupNamed(connection)
+      if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
+      if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
+      // A framed client has its answer already. A raw one has no other use of this route.
+      connection.close(CloseCode.PolicyViolation, 'no longer in the group')
+    }
+
     const wsHandler = makeWsHandler(instance, plugin, {
       stillIn: async (connection, group) => {
         if (groups.get(connection) !== group) return undefined
         return await nameGroup(connection.params, connection.identity) === group
       },
-      // Its own onMessage decides for itself.
-      ...(room.onMessage === undefined ? { mayPost: isMember } : {})
+      // A callback of the service decides for itself.
+      ...(room.onMessage === undefined && room.messages === undefined ? { mayPost: isMember } : {}),
+      groupOf: groupNamed,
+      isMember
     })
 
     const guards = auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]
@@ -106,13 +135,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         joined.add(connection)
         await room.onJoin?.(connection, group, request)
       },
-      onMessage (connection, data) {
-        const group = groupNamed(connection)
-        if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
-        if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
-        // A framed client was answered already. Of a raw one nothing else can be made on this route.
-        connection.close(CloseCode.PolicyViolation, 'no longer in the group')
-      },
+      ...(room.messages === undefined ? { onMessage } : { messages: room.messages }),
       async onDisconnect (connection) {
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))
       },
@@ -129,7 +152,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
   return wsRoom as FastifyInstance['wsRoom']
 }
 
-/** As they are: whatever Fastify, or a plugin of it, knows of a route works for rooms too. */
+/** Passed on unchanged: whatever Fastify, or a plugin for it, knows of a route works for rooms too. */
 function routeOptionsOf (room: RoomOptions): Omit<RouteShorthandOptions, 'websocket'> {
   const names: readonly string[] = ['schema', ...routeOptions]
   const given = Object.entries(room).filter(([name, value]) => value !== undefined && names.includes(name))
@@ -137,9 +160,9 @@ function routeOptionsOf (room: RoomOptions): Omit<RouteShorthandOptions, 'websoc
 }
 
 /**
- * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` name them by their parameter, who
- * may enter the one may read the other, whatever its `authorize` says. So with more than one room route each has to say how it names its
- * groups.
+ * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` both name their groups by the
+ * parameter, whoever may enter one may read the other, whatever its `authorize` says. So with more than one room route each has to say how
+ * it names its groups.
  */
 class RoomNames {
   readonly #paths: string[] = []
@@ -164,19 +187,19 @@ function firstWord (path: string): string {
 }
 
 /**
- * A hook whose errors are answered without what is the server's own business. Fastify tells by the number of parameters whether a hook
- * takes a callback.
+ * Wraps a hook so that its errors are answered without what is the server's own business. Fastify tells by the number of parameters whether
+ * a hook takes a callback.
  */
-function answering (hook: preHandlerAsyncHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {
+function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {
   if (hook.length > 2) {
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
-      const callback = hook as unknown as preHandlerHookHandler
+      const callback = hook as preHandlerHookHandler
       return callback.call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request, lines)))
     } as unknown as preHandlerAsyncHookHandler
   }
   return async function (this: FastifyInstance, request, reply) {
     try {
-      return await hook.call(this, request, reply)
+      return await (hook as preHandlerAsyncHookHandler).call(this, request, reply)
     } catch (error) {
       throw logged(error, request, lines)
     }
@@ -185,7 +208,7 @@ function answering (hook: preHandlerAsyncHookHandler, lines: BoundedLog): preHan
 
 function logged (error: unknown, request: FastifyRequest, lines: BoundedLog): Error {
   const answer = toAnswer(error)
-  // What `wsAuth` throws was looked at, and logged, there.
+  // Errors of `wsAuth` were judged and logged there.
   if (answer !== error) lines.write(request.log, 'room_failed', { err: error })
   return answer
 }
@@ -202,7 +225,7 @@ function assertSince (request: FastifyRequest): void {
   if (since !== undefined && parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
 }
 
-/** A client of the framed protocol says in its hello where it was, which is newer than the address it was given once. */
+/** A client of the framed protocol says in its hello where it was, which is newer than the URL that it was once given. */
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
   const framed = connection instanceof LocalConnection && connection.framed
   const since = framed ? undefined : sinceOf(request)
@@ -220,7 +243,7 @@ function groupFromParams (path: string): GroupOf {
   }
   return params => {
     const value: unknown = params[name]
-    // A schema may have made a number of it.
+    // The route's schema may have made it a number.
     return typeof value === 'number' ? String(value) : value
   }
 }

@@ -74,7 +74,7 @@ const rules = {
   shutdownCode: oneOf(1001, 1012)
 } as const satisfies Record<keyof WebsocketGroupsOptions, Rule>
 
-/** What Fastify and @fastify/autoload hand to every plugin. */
+/** Options that Fastify and @fastify/autoload pass to every plugin. */
 const fastifyOptions = ['prefix', 'logLevel', 'logSerializers']
 
 const defaults = {
@@ -180,7 +180,7 @@ export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions
   return { keyPrefix: defaults.keyPrefix, operationTimeoutMs: defaults.operationTimeoutMs, log: defaults.log, logs: undefined, ...given }
 }
 
-/** What the plugin and the publisher refuse beyond the type of a value. */
+/** What the plugin and the publisher refuse beyond the rules. */
 function checkShared ({ redis, log, logs }: Pick<WebsocketGroupsOptions, 'redis' | 'log' | 'logs'>): void {
   checkCluster(redis)
   if (log !== undefined) checkLog(log, 'log')

@@ -5,11 +5,11 @@ import type { Metrics } from '../../metrics.ts'
 import type { Deflate, Encoding } from './ws-frame.ts'
 
 export interface OutboundLimits {
-  /** A connection with more than this waiting is slow: what may be left out is. */
+  /** A connection with more bytes waiting is slow, and gets no volatile messages. */
   readonly slowBufferedBytes: number
-  /** A connection with more than this waiting is closed. */
+  /** A connection with more bytes waiting is closed. */
   readonly maxBufferedBytes: number
-  /** Milliseconds that frames wait for more of them, 0 for none. */
+  /** How long frames wait for others to share their write (milliseconds); 0 for not at all. */
   readonly flushIntervalMs: number
   readonly limits: Pick<ResolvedLimits, 'bufferedBytes'>
 }
@@ -17,7 +17,7 @@ export interface OutboundLimits {
 /** A socket that has frames to be written. */
 export interface Flushable { flushScheduled (): void }
 
-/** Is far behind, and can be given up for the sake of the others. */
+/** A writer far behind, which can be given up for the sake of the others. */
 export interface SlowWriter { giveUp (): void }
 
 /** How long sockets are written to before the event loop may do something else. A write is a system call: 10,000 of them take 100 ms. */
@@ -62,7 +62,7 @@ export class FlushScheduler {
     return this.#slowTotal
   }
 
-  /** So much waits for a slow connection now. While it is too much in all, those furthest behind are given up. */
+  /** Notes how much waits for a slow connection. While all slow ones together have too much, those furthest behind are given up. */
   noteBacklog (writer: SlowWriter, bytes: number): void {
     this.#slowTotal += bytes - (this.slow.get(writer) ?? 0)
     this.slow.set(writer, bytes)
@@ -89,10 +89,11 @@ export class FlushScheduler {
   }
 
   /** The same object for the same arguments. */
-  encoding (framed: boolean, deflate: Deflate | undefined): Encoding {
-    const key = deflate === undefined ? String(framed) : `${framed} ${deflate.windowBits} ${deflate.threshold}`
+  encoding (framed: boolean, deflate: Deflate | undefined, json = false): Encoding {
+    const kind = json ? 'json' : String(framed)
+    const key = deflate === undefined ? kind : `${kind} ${deflate.windowBits} ${deflate.threshold}`
     let encoding = this.#encodings.get(key)
-    if (encoding === undefined) this.#encodings.set(key, encoding = { framed, deflate })
+    if (encoding === undefined) this.#encodings.set(key, encoding = { framed, json, deflate })
     return encoding
   }
 
@@ -105,7 +106,7 @@ export class FlushScheduler {
   #begin (): void {
     this.#busy = true
     const waitMs = Math.max(this.limits.flushIntervalMs, Math.round(this.#pausedUntil - performance.now()))
-    // Even without a wait after the sockets were read, Redis's too: what they brought goes out together.
+    // Even without a wait this runs after all sockets were read, that of Redis too: what they brought goes out together.
     if (waitMs > 0) setTimeout(this.#flush, waitMs)
     else setImmediate(this.#flush)
   }

@@ -1,6 +1,7 @@
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
-import type { Link as DirectLink, LinkEvents, MessageListener } from './link.ts'
+import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
+import type { Link as DirectLink } from './link.ts'
 import { drained } from './drained.ts'
 import { HeldCalls } from './held-calls.ts'
 import type { Link } from './port.ts'
@@ -89,8 +90,8 @@ export class RoutedLink implements Link {
   }
 
   /** The links to the masters are counted, not the ways to them. */
-  stats (): { readonly timeouts: number, readonly reconnects: number } {
-    return { timeouts: 0, reconnects: 0 }
+  stats (): LinkStats {
+    return { connections: 0, timeouts: 0, reconnects: 0 }
   }
 
   onMessage (receive: MessageListener): void {

@@ -1,6 +1,6 @@
 import type { Json } from './json.ts'
 import type { FastifyBaseLogger } from 'fastify'
-import type { FramedMember } from './protocol/frames.ts'
+import type { FramedMember } from '../protocol/frames.ts'
 
 /** A `string` travels as a text frame, a `Uint8Array` (so also a `Buffer`) as a binary frame. */
 export type Data = string | Uint8Array
