@@ -7,7 +7,7 @@ import ts from 'typescript'
 const LAYERS: ReadonlyArray<readonly string[]> = [
   [
     'lib/types.ts', 'lib/connection-types.ts', 'lib/registry-types.ts', 'lib/health-types.ts', 'lib/json.ts', 'lib/route-types.ts',
-    'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/version.ts',
+    'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/thrown.ts', 'lib/version.ts',
     'lib/metrics/', 'lib/protocol/'
   ],
   ['lib/group-name.ts', 'lib/backplane/messages.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],

@@ -7,18 +7,23 @@ const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
 const maxDetailsBytes = 16_384
 
 /**
- * What a client is told of an error. The codes and texts of errors that are the fault of the server (no status, or 500 and up) may name
- * hosts, queries or files, so they stay here unless they are this package's own.
+ * What a client is told of an error. The codes and texts of errors that are the fault of the server (without a status from 400 to 499) may
+ * name hosts, queries or files, so they stay here unless they are this package's own.
  */
 export function describeError (error: unknown): Pick<ErrorFrame, 'code' | 'message' | 'details'> {
   const { code, statusCode, message, details, validation } = toObject(error)
-  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
+  if (isClientFault(statusCode) && typeof message === 'string') {
     // Some libraries put the name of what failed into their codes.
     const shown = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
     return { code: shown, message, details: asDetails(details ?? validation) }
   }
   const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
   return { code: known, message: errorCodes[known].text }
+}
+
+/** Whether an error with this `statusCode` is the fault of the client, and so was written for it. */
+export function isClientFault (statusCode: unknown): boolean {
+  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500
 }
 
 /** What JSON keeps of the details. Nothing where JSON has no form of them, or where they are too many. */

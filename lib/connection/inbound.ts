@@ -3,7 +3,8 @@ import { AsyncResource } from 'node:async_hooks'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
-import { isThenable, toError } from './callback-results.ts'
+import { isClientFault } from './error-answer.ts'
+import { isThenable } from './callback-results.ts'
 import { Input, type InboundSource } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
@@ -11,6 +12,7 @@ import { tooManyParts } from './message-parts.ts'
 import { callOnMessage } from './on-message.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Connection, LossReason } from '../types.ts'
 
 /** What the callbacks need of their connection. */
@@ -30,8 +32,6 @@ export interface RequestHandler {
 interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
 /** Errors that will pass by themselves. */
 const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED'] as const
-/** Status codes from here on are the server's fault. */
-const serverFault = 500
 
 export interface Closed { readonly code: number, readonly reason: string }
 /** Messages of a group that are lost to the connection. */
@@ -219,8 +219,7 @@ export class MessageQueue {
 
   /** Whether the error only answers the message: it passes, or the client is at fault. A framed client is told of a bug just the same. */
   #isAnswer (error: Error, framed: boolean): boolean {
-    const { statusCode } = error as Error & { statusCode?: unknown }
-    if (hasCode(error, ...passing) || (typeof statusCode === 'number' && statusCode < serverFault)) {
+    if (hasCode(error, ...passing) || isClientFault((error as Error & { statusCode?: unknown }).statusCode)) {
       this.#connection.log.debug({ err: error }, 'a message was not handled')
       return true
     }

@@ -5,6 +5,7 @@ import { hasCode } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
+import { toError } from '../thrown.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
 import { CatchUp, type Catching } from './catch-up.ts'
@@ -128,7 +129,7 @@ export class Replay {
         }
       }
     } catch (error) {
-      connection.log.error({ err: error, group }, 'a client could not be sent the messages that it missed')
+      connection.log.error({ err: toError(error), group }, 'a client could not be sent the messages that it missed')
       connection.closeForFault(CloseCode.TryAgainLater, 'what it missed could not be read')
     } finally {
       this.drop(pending)

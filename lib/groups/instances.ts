@@ -1,8 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
-import { toError } from '../connection/callback-results.ts'
 import { toJson } from '../connection/outbound/message.ts'
 import { everyone } from '../delivery/envelopes.ts'
+import { toError } from '../thrown.ts'
 import type { Asked, AskOptions, InstanceEvents, Instances } from '../types.ts'
 import type { Answers, InstanceRpc } from './rpc.ts'
 

@@ -2,6 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Presences } from '../backplane/backplane.ts'
 import { hasCode } from '../errors.ts'
 import type { OccupancyHooks } from '../options/types.ts'
+import { toError } from '../thrown.ts'
 
 /** How often everything is compared once more, which also keeps it in Redis. */
 const recheckMs = 1_800_000
@@ -111,7 +112,7 @@ export class Occupancy {
     const hook = kind === 'group' ? present ? onOccupied : onVacated : present ? onUserOnline : onUserOffline
     if (hook === undefined) return
     void (async () => { await hook(name) })().catch((error: unknown) => {
-      this.#log.error({ err: error, [kind]: name }, 'a hook for those who come and go failed')
+      this.#log.error({ err: toError(error), [kind]: name }, 'a hook for those who come and go failed')
     })
   }
 }

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandle
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
 import type { Admission } from '../connection/admissions.ts'
+import { toError } from '../thrown.ts'
 import { toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
@@ -28,8 +29,9 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate): void {
     if (!request.ws) return
     const admission = await gate.admit(addressOf(request), request.identity).catch((error: unknown) => {
       // An identity that a hook of the service set, and that nobody has read yet.
-      request.log.error({ err: error }, 'an upgrade could not be admitted')
-      throw toAnswer(error)
+      const err = toError(error)
+      request.log.error({ err }, 'an upgrade could not be admitted')
+      throw toAnswer(err)
     })
     if ('code' in admission) throw refused(reply, admission)
     const socket = reply.raw.socket

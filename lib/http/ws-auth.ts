@@ -6,6 +6,7 @@ import { readIdentity } from '../options/identity.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
 import type { Authenticate, WsAuthOptions } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Identity } from '../types.ts'
 import { statusOf, toAnswer } from './option-errors.ts'
 import { originCheck } from './origin.ts'
@@ -83,8 +84,9 @@ async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, 
       throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT', `the check took longer than ${ms} ms`)
     })
   } catch (error) {
-    const answer = toAnswer(error)
-    if (answer !== error) request.log.error({ err: error }, 'a client could not be authenticated')
+    const err = toError(error)
+    const answer = toAnswer(err)
+    if (answer !== err) request.log.error({ err }, 'a client could not be authenticated')
     throw answer
   }
 }
@@ -103,7 +105,8 @@ async function verify (authenticate: Authenticate<unknown>, token: string, reque
   let identity: unknown
   try {
     identity = await authenticate(token, request)
-  } catch (error) {
+  } catch (thrown) {
+    const error = toError(thrown)
     const status = statusOf(error)
     // The outage of a service behind `authenticate` is not the client's fault, and must not make clients drop good tokens.
     if (status >= 500) throw error

@@ -10,6 +10,7 @@ import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Connection } from '../types.ts'
 import { takeAdmission } from './admission.ts'
 import { reauthenticationOf } from './ws-auth.ts'
@@ -44,7 +45,7 @@ const helloTimeoutMs = 10_000
 const refusedGraceMs = 2_000
 
 type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics'>
-type HandlerOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
+type HandlerOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
 export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'>
@@ -59,6 +60,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),
     reauthentication: reauthenticationOf(request),
+    authTimeoutMs: plugin.authTimeoutMs,
     metrics: instance.metrics,
     requestLimits,
     ...groups,
@@ -89,7 +91,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
         }).start(request)
       } catch (error) {
         // `wsAuth` refuses such an identity before the upgrade; this one was set by a hook of the service.
-        request.log.error({ err: error }, 'a connection could not be opened')
+        request.log.error({ err: toError(error) }, 'a connection could not be opened')
         refuse(socket)
       }
     }

@@ -1,5 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions } from 'fastify'
+import { isThenable } from '../connection/callback-results.ts'
 import { LocalConnection } from '../connection/connection.ts'
+import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
@@ -8,6 +10,7 @@ import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import type { RoomOptions, RoomRouteOptions } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Connection, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
 import { makeWsHandler } from './ws-handler.ts'
@@ -58,11 +61,16 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         'or write auth: false'
       )
     }
+    const unnamed = (): never => {
+      const late = `the option group of wsRoom(${show(path)}) took longer than ${plugin.authTimeoutMs} ms`
+      throw new WebsocketGroupsError('WSG_HANDLER_FAILED', late, { statusCode: 503 })
+    }
     const groups = new WeakMap<object, string>()
     const joined = new WeakSet<Connection>()
 
     const nameGroup = async (params: unknown, identity: Identity | null): Promise<string> => {
-      const group = await groupOf(params as Record<string, string>, identity)
+      const named = groupOf(params as Record<string, string>, identity)
+      const group = isThenable(named) ? await withDeadline(named, plugin.authTimeoutMs, unnamed) : named
       assertGroupName(group)
       return group
     }
@@ -183,9 +191,10 @@ function answering (hook: preHandlerAsyncHookHandler): preHandlerAsyncHookHandle
 }
 
 function logged (error: unknown, request: FastifyRequest): Error {
-  const answer = toAnswer(error)
+  const err = toError(error)
+  const answer = toAnswer(err)
   // What `wsAuth` throws was looked at, and logged, there.
-  if (answer !== error) request.log.error({ err: error }, 'a client could not be let into a room')
+  if (answer !== err) request.log.error({ err }, 'a client could not be let into a room')
   return answer
 }
 
