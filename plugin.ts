@@ -68,12 +68,12 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.addHook('onRoute', markRoute)
   app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))
   app.addHook('onRequest', greetUpgrades(instance.gate))
-  admitUpgrades(app, instance.gate)
+  admitUpgrades(app, instance.gate, instance.metrics.lines)
   app.addHook('onReady', async () => await instance.start())
   // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
   app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))
 
-  app.decorate('wsAuth', sockets.refusable(makeWsAuth(options)))
+  app.decorate('wsAuth', sockets.refusable(makeWsAuth({ ...options, lines: instance.metrics.lines })))
   app.decorate('wsHandler', makeWsHandler(instance, options))
   app.decorate('wsRoom', makeWsRoom(instance, options))
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)

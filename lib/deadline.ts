@@ -36,35 +36,49 @@ export async function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms
   }
 }
 
-/** A timer that is later than this tells of a process that was busy, and one that is so late after that of a process that still is. */
-const lateMs = { first: 10, next: 100 } as const
+/** A timer that late tells of a process that was busy; one that late again, of a process that still is. */
+const busyMs = { first: 10, again: 100 } as const
 const maxGraces = 10
 
 /**
+ * The grace of a deadline in a process that was busy. Timers run before sockets are read, so what is overdue may be there already, unread:
+ * after a late timer the wait goes on for as long as the timer was late.
+ */
+export class BusyGrace {
+  #leastMs: number = busyMs.first
+  #left = maxGraces
+
+  /** How many milliseconds to wait on after a timer that was `lateMs` late: 0 if it was in time, or after too many graces. */
+  after (lateMs: number): number {
+    if (lateMs <= this.#leastMs || this.#left === 0) return 0
+    this.#leastMs = busyMs.again
+    this.#left--
+    return lateMs
+  }
+}
+
+/**
  * As `withDeadline`, for something that waits in a queue: the deadline is for whoever does the work and not for those who wait before, so
- * the time counts from the latest progress. `progressedAt` tells when that was, by `performance.now()`. A process that was busy gets as
- * long again, up to `ms`, to notice what was done meanwhile.
+ * the time counts from the latest progress. `progressedAt` tells when that was, by `performance.now()`. No grace is longer than `ms`.
  */
 export async function withProgress<Value> (
   promise: PromiseLike<Value>, ms: number, progressedAt: () => number, onLate: () => never
 ): Promise<Value> {
   const late = Symbol('late')
-  let [waitMs, least, graces]: [number, number, number] = [ms, lateMs.first, 0]
+  let grace = new BusyGrace()
+  let waitMs = ms
   for (let since = performance.now(); ;) {
     const dueAt = performance.now() + waitMs
     const outcome = await withDeadline(promise, waitMs, () => late)
     if (outcome !== late) return outcome as Value
     const now = performance.now()
-    const busyMs = now - dueAt
     const latest = progressedAt()
-    if (latest > since) [since, least, graces] = [latest, lateMs.first, 0]
-    const leftMs = since + ms - now
-    if (leftMs > 0) {
-      waitMs = Math.ceil(leftMs)
-    } else if (busyMs > least && graces < maxGraces) {
-      [waitMs, least, graces] = [Math.min(busyMs, ms), lateMs.next, graces + 1]
-    } else {
-      onLate()
+    if (latest > since) {
+      since = latest
+      grace = new BusyGrace()
     }
+    const leftMs = since + ms - now
+    waitMs = leftMs > 0 ? Math.ceil(leftMs) : Math.min(grace.after(now - dueAt), ms)
+    if (waitMs === 0) onLate()
   }
 }

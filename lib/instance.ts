@@ -13,6 +13,7 @@ import { blockedReason } from './groups/blocklist.ts'
 import type { Gate } from './groups/gate.ts'
 import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
+import { logEvent } from './logging.ts'
 import type { Metrics } from './metrics.ts'
 import { announce } from './metrics/channels.ts'
 import { check, integer, maxTimerMs } from './options/rules.ts'
@@ -114,8 +115,8 @@ export class Instance {
     this.#parts.occupancy.start()
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane
-    if (state === 'up') this.#log.info({ backplane }, 'websocket groups ready')
-    else this.#log.warn({ backplane, state, problems }, 'websocket groups ready, but the backplane is not: the outage policies apply')
+    if (state === 'up') logEvent(this.#log, 'ready', { backplane })
+    else logEvent(this.#log, 'ready_without_backplane', { backplane, state, problems })
   }
 
   /**
@@ -170,10 +171,11 @@ export class Instance {
   async #drainSlowly (overMs: number): Promise<void> {
     check('drain({ overMs })', overMs, integer(0, maxTimerMs, 'ms'))
     this.#phase = 'closing'
-    const connections = this.#parts.hub.connections.values()
-    this.#drainedSlowly ??= drainSlowly(connections, { overMs, graceMs: this.#options.closeGraceMs, signal: this.#closing.signal })
+    const { connections } = this.#parts.hub
+    if (this.#drainedSlowly === undefined) logEvent(this.#log, 'drain_started', { connections: connections.size, overMs })
+    this.#drainedSlowly ??= drainSlowly(connections.values(), { overMs, graceMs: this.#options.closeGraceMs, signal: this.#closing.signal })
     await this.#drainedSlowly
-    this.#log.info({ connections: this.#parts.hub.connections.size }, 'drained')
+    logEvent(this.#log, 'drained', { connections: connections.size })
   }
 
   /** Who was closed to come back to another instance is told so by those closed later, too. */
@@ -240,8 +242,8 @@ export class Instance {
     const { state, problems } = this.#backplane
     this.#reports.health()
     announce('backplane', () => ({ state, problems }))
-    if (state !== 'up') return this.#log.warn({ state, problems }, 'the backplane is not up')
-    this.#log.info('the backplane is up')
+    if (state !== 'up') return logEvent(this.#log, 'backplane_not_up', { state, problems })
+    logEvent(this.#log, 'backplane_up')
     // Blocks that others made meanwhile did not reach this instance.
     void this.#parts.blocks.load()
     // The members of this instance are stored again. Whoever read a list before that lacks them.

@@ -1,4 +1,68 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { toError } from './thrown.ts'
+
+/**
+ * What this package logs, at which level. A line has the name as its field `event`: filters and alerts can rely on it, messages may be
+ * reworded. docs/operations.md says what to do about each.
+ */
+export const logEvents = {
+  ready: ['info', 'websocket groups ready'],
+  ready_without_backplane: ['warn', 'websocket groups ready, but the backplane is not: the outage policies apply'],
+  backplane_up: ['info', 'the backplane is up'],
+  backplane_not_up: ['warn', 'the backplane is not up'],
+  drain_started: ['info', 'connections are closed over a window'],
+  drained: ['info', 'drained'],
+
+  messages_lost: ['warn', 'messages of groups are lost to connections here'],
+  replay_failed: ['error', 'a client could not be sent the messages that it missed'],
+  log_unreadable: ['warn', 'a log could not be read'],
+  log_settings_differ: ['warn', 'processes have different settings for the log of a group: the larger ones apply'],
+  envelope_unknown: ['warn', 'dropped a message from Redis that is not an envelope of this package'],
+
+  lease_not_renewed: ['warn', 'the lease could not be renewed'],
+  lease_lost: ['warn', 'this instance was declared dead and registers again'],
+  not_registered: ['warn', 'Redis answers, but this instance could not register'],
+  registration_lost: ['warn', 'Redis no longer knew this instance: all memberships are written again'],
+  redis_setup_risky: ['warn', 'Redis is not set up as it should be'],
+  instance_reaped: ['info', 'cleaned up after a dead instance'],
+  reaping_failed: ['warn', 'cleaning up after a dead instance failed'],
+  stale_members_removed: ['info', 'members of instances that are gone were removed'],
+  members_left_behind: ['warn', 'memberships could not be removed: the other instances remove them when the lease ends'],
+  secret_unreadable: ['warn', 'the secret that all instances share could not be read'],
+  occupancy_unknown: ['warn', 'who is there could not be compared'],
+
+  token_refused: ['info', 'token refused'],
+  identity_invalid: ['warn', 'token refused: authenticate must return an identity (an object)'],
+  authentication_failed: ['error', 'a client could not be authenticated'],
+  admission_failed: ['error', 'an upgrade could not be admitted'],
+  room_failed: ['error', 'a client could not be let into a room'],
+  open_failed: ['error', 'a connection could not be opened'],
+  refresh_failed: ['error', 'a membership could not be judged with a fresh token: it ends'],
+  tokens_refused: ['warn', 'connection closed: too many tokens were refused'],
+
+  on_connect_refused: ['info', 'onConnect refused the connection'],
+  on_connect_failed: ['error', 'onConnect failed'],
+  on_message_failed: ['error', 'onMessage failed'],
+  on_error_failed: ['error', 'onError failed'],
+  on_disconnect_failed: ['error', 'onDisconnect failed'],
+  hook_failed: ['error', 'a hook for those who come and go failed'],
+  instances_handler_failed: ['error', 'a handler of registry.instances failed'],
+  socket_failed: ['error', 'socket failed'],
+  release_failed: ['error', 'memberships could not be released'],
+
+  slow_consumer_closed: ['warn', 'slow consumer closed'],
+  queue_overflow: ['warn', 'connection closed: too many messages waiting'],
+  message_stalled: ['warn', 'connection closed: other connections needed the memory of its unfinished message'],
+  ws_unknown: ['warn', 'unknown release of ws: each message is written by itself, which is slower']
+} as const satisfies Record<string, readonly ['info' | 'warn' | 'error', string]>
+
+export type LogEvent = keyof typeof logEvents
+
+/** Writes a line about something that no client can cause. The field `err` may be anything that was thrown. */
+export function logEvent (log: FastifyBaseLogger, event: LogEvent, fields: object = {}): void {
+  const [level, message] = logEvents[event]
+  log[level]('err' in fields ? { event, ...fields, err: toError(fields.err) } : { event, ...fields }, message)
+}
 
 /** The logger of this instance. Every line names the instance. */
 export function instanceLog (log: FastifyBaseLogger, instanceId: string, label: string | undefined): FastifyBaseLogger {
@@ -12,22 +76,47 @@ export function connectionLog (log: FastifyBaseLogger, connectionId: string): Fa
 
 const minuteMs = 60_000
 
+interface Allowance {
+  /** Lines that may be written now; a fraction grows into one. */
+  lines: number
+  countedAt: number
+  suppressed: number
+}
+
 /**
- * Makes a function that logs a warning which a peer can cause at will. It writes at most once a minute; `suppressed` says how many
- * warnings it left out since the last one. Tests inject `now`.
+ * Writes lines that clients can cause at will: of each event a few at once, and then one in a while. `suppressed` says how many were left
+ * out since the line before. Tests inject `now`.
  */
-export function oncePerMinute (
-  log: FastifyBaseLogger, message: string, now: () => number = () => performance.now()
-): (fields?: object) => void {
-  let lastAt = -Infinity
-  let suppressed = 0
-  return (fields = {}) => {
-    if (now() - lastAt < minuteMs) {
-      suppressed++
+export class BoundedLog {
+  readonly #allowances = new Map<LogEvent, Allowance>()
+  readonly #atOnce: number
+  readonly #everyMs: number
+  readonly #now: () => number
+
+  constructor ({ atOnce, everyMs }: { atOnce: number, everyMs: number } = { atOnce: 10, everyMs: 6_000 }, now = () => performance.now()) {
+    this.#atOnce = atOnce
+    this.#everyMs = everyMs
+    this.#now = now
+  }
+
+  write (log: FastifyBaseLogger, event: LogEvent, fields: object = {}): void {
+    const now = this.#now()
+    const allowance = this.#allowances.get(event) ?? { lines: this.#atOnce, countedAt: now, suppressed: 0 }
+    this.#allowances.set(event, allowance)
+    allowance.lines = Math.min(this.#atOnce, allowance.lines + (now - allowance.countedAt) / this.#everyMs)
+    allowance.countedAt = now
+    if (allowance.lines < 1) {
+      allowance.suppressed++
       return
     }
-    log.warn({ ...fields, suppressed }, message)
-    lastAt = now()
-    suppressed = 0
+    logEvent(log, event, { ...fields, suppressed: allowance.suppressed })
+    allowance.lines--
+    allowance.suppressed = 0
   }
+}
+
+/** Makes a function that writes a line at most once a minute. */
+export function oncePerMinute (log: FastifyBaseLogger, event: LogEvent, now?: () => number): (fields?: object) => void {
+  const lines = new BoundedLog({ atOnce: 1, everyMs: minuteMs }, now)
+  return fields => lines.write(log, event, fields)
 }

@@ -1,3 +1,4 @@
+import { BoundedLog } from './logging.ts'
 import { announce } from './metrics/channels.ts'
 import { CloseCodes } from './metrics/close-codes.ts'
 import { Timings } from './metrics/timings.ts'
@@ -15,6 +16,7 @@ export class Metrics {
   readonly #timings = new Timings()
   readonly #traffic = new Traffic()
   readonly #closeCodes = new CloseCodes()
+  readonly #lines = new BoundedLog()
   connectionsOpened = 0
   connectionsClosed = 0
   /** Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance is not ready; the reasons follow. */
@@ -95,6 +97,11 @@ export class Metrics {
 
   get closeCodes (): CloseCodes {
     return this.#closeCodes
+  }
+
+  /** For lines of the log that clients can cause: most of them tell what a counter counts. */
+  get lines (): BoundedLog {
+    return this.#lines
   }
 
   /** A connection is closed, and its callbacks are done. */

@@ -1,20 +1,50 @@
 import type { Target } from './backplane/backplane.ts'
 import { StandaloneWriter } from './backplane/redis/standalone-writer.ts'
+import { assertClose } from './connection/close.ts'
+import { toJson } from './connection/outbound/message.ts'
 import { EnvelopeFactory, everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
 import { LoggedPublish } from './delivery/logged-publish.ts'
+import { ResumeProofs } from './delivery/resume-proofs.ts'
+import { assertGroupName } from './group-name.ts'
+import { Everywhere } from './groups/everywhere.ts'
+import { GroupHistory } from './groups/history.ts'
+import { listOf, memberPage, presencePage } from './groups/lists.ts'
+import { isUser, RemoteCommands } from './groups/remote-commands.ts'
+import { InstanceRpc } from './groups/rpc.ts'
 import { GroupLogs } from './options/group-logs.ts'
-import type { ResolvedPublisherOptions } from './options/resolve.ts'
-import type { BroadcastOptions, BroadcastResult, Data, Member, Publisher } from './types.ts'
+import { answerTimeoutMs, type ResolvedPublisherOptions } from './options/resolve.ts'
+import { CloseCode } from './protocol/close-codes.ts'
+import type {
+  AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Data, GroupList, GroupListOptions, History, HistoryOptions, JoinOptions,
+  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, UserTarget
+} from './types.ts'
 
-/** Broadcasts from a process without sockets. */
+/** Proves nothing: no client resumes from what a publisher reads. */
+const noProofs = { proofs: async () => new ResumeProofs([]) }
+
+/** What a process without sockets can do: it holds nothing itself, so whatever concerns connections is asked of the instances. */
 export class GroupPublisher implements Publisher {
   readonly #envelopes = new EnvelopeFactory()
   readonly #backplane: StandaloneWriter
   readonly #logged: LoggedPublish
+  readonly #rpc: InstanceRpc
+  readonly #commands: RemoteCommands
+  readonly #history: GroupHistory
 
   constructor (options: ResolvedPublisherOptions) {
     this.#backplane = new StandaloneWriter(options)
     this.#logged = new LoggedPublish(this.#backplane, new GroupLogs(options))
+    const { origin } = this.#envelopes
+    const serveNobody = async (): Promise<never> => { throw new Error('a publisher holds no connections') }
+    this.#rpc = new InstanceRpc({
+      publish: async (targets, envelope) => {
+        // Whoever asks has to hear the answers.
+        await this.#backplane.listen(origin, envelope => { if (envelope.kind === 'reply') this.#rpc.receive(envelope) })
+        return await this.#backplane.publish(targets, envelope)
+      }
+    }, this.#envelopes, serveNobody, answerTimeoutMs(options), { repliesLost: 0 })
+    this.#commands = new RemoteCommands(this.#rpc, new Everywhere(this.#backplane, this.#rpc, origin), origin)
+    this.#history = new GroupHistory(this.#backplane, noProofs)
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
@@ -22,6 +52,10 @@ export class GroupPublisher implements Publisher {
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
     const envelope = this.#envelopes.message(targets, data, options)
     return { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
+  }
+
+  async broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+    return await this.broadcastToGroup(group, toJson(value), options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -32,15 +66,72 @@ export class GroupPublisher implements Publisher {
     return await this.#broadcast([userTarget(userId)], data, options)
   }
 
+  async sendTo (connectionId: string, data: Data): Promise<boolean> {
+    return await this.#commands.send(connectionId, data)
+  }
+
+  async disconnect (target: AnyConnection | string | UserTarget, options: CloseOptions = {}): Promise<number> {
+    const { code = CloseCode.Normal, reason = '' } = options
+    if (isUser(target)) return await this.#commands.disconnectUser(target.userId, code, reason)
+    return await this.#commands.disconnect(target, code, reason)
+  }
+
+  join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
+  join (user: UserTarget, group: string, options?: JoinOptions): Promise<number>
+  async join (who: AnyConnection | string | UserTarget, group: string, options?: JoinOptions): Promise<JoinResult | number> {
+    if (isUser(who)) return await this.#commands.joinUser(who.userId, group, options)
+    return await this.#commands.join(who, group, options)
+  }
+
+  leave (connection: AnyConnection | string, group: string, options?: LeaveOptions): Promise<boolean>
+  leave (user: UserTarget, group: string, options?: LeaveOptions): Promise<number>
+  async leave (who: AnyConnection | string | UserTarget, group: string, { reason }: LeaveOptions = {}): Promise<boolean | number> {
+    if (reason !== undefined) assertClose(CloseCode.Normal, reason)
+    if (isUser(who)) return await this.#commands.leaveUser(who.userId, group, reason)
+    return await this.#commands.leave(who, group, reason)
+  }
+
+  async leaveAll (connection: AnyConnection | string): Promise<number> {
+    return await this.#commands.leaveAll(connection)
+  }
+
+  async groups (who: AnyConnection | string | UserTarget): Promise<readonly string[]> {
+    if (isUser(who)) return await this.#commands.groupsOfUser(who.userId)
+    return await this.#commands.groups(who)
+  }
+
+  async groupList (options?: GroupListOptions): Promise<GroupList> {
+    return await this.#commands.groupList(options)
+  }
+
+  async connectionCount (): Promise<number> {
+    return await this.#commands.connectionCount()
+  }
+
+  async userCount (): Promise<number> {
+    return await this.#commands.userCount()
+  }
+
   async groupCount (group: string): Promise<number> {
     return await this.#backplane.count(group)
   }
 
-  async members (group: string): Promise<readonly Member[]> {
-    return await this.#backplane.members(group)
+  async members (group: string, options: MembersOptions = {}): Promise<readonly Member[] & { readonly cursor?: string }> {
+    assertGroupName(group)
+    return listOf(memberPage(await this.#backplane.members(group), options), {})
+  }
+
+  async presence (group: string, options: PageOptions = {}): Promise<readonly PresenceEntry[] & { readonly cursor?: string }> {
+    assertGroupName(group)
+    return listOf(presencePage(await this.#backplane.members(group), options), {})
+  }
+
+  async history (group: string, options?: HistoryOptions): Promise<History> {
+    return await this.#history.read(group, options)
   }
 
   async close (): Promise<void> {
+    this.#rpc.close()
     await this.#backplane.close()
   }
 

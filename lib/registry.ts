@@ -6,12 +6,13 @@ import { assertBlockMs } from './groups/blocklist.ts'
 import type { GroupHistory } from './groups/history.ts'
 import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
+import { isUser } from './groups/remote-commands.ts'
 import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
-  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, Health, History,
-  HistoryOptions, Instances, JoinOptions, JoinResult, LeaveOptions, MemberList, MetricsSnapshot, PageOptions, PresenceList, ReadOptions,
-  Registry, Stats, UserTarget
+  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, GroupList,
+  GroupListOptions, Health, History, HistoryOptions, Instances, JoinOptions, JoinResult, LeaveOptions, MemberList, MembersOptions,
+  MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Registry, Stats, UserTarget
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -26,11 +27,6 @@ export interface RegistryParts {
   readonly phase: () => 'booting' | 'open' | 'closed'
   readonly reports: Pick<Registry, 'health' | 'stats' | 'metrics' | 'describe'>
   readonly drain: (overMs: number) => Promise<void>
-}
-
-/** A connection has an id, too. */
-function isUser (who: unknown): who is UserTarget {
-  return typeof who === 'object' && who !== null && !('id' in who) && 'userId' in who
 }
 
 /** What applications get as `app.registry`: the public methods and nothing else. */
@@ -95,7 +91,7 @@ export class GroupRegistry implements Registry {
 
   async disconnect (target: AnyConnection | string | { readonly userId: string }, options: CloseOptions = {}): Promise<number> {
     const { code = CloseCode.Normal, reason = '' } = options
-    if (typeof target === 'object' && !('id' in target)) return await this.#open.commands.disconnectUser(target.userId, code, reason)
+    if (isUser(target)) return await this.#open.commands.disconnectUser(target.userId, code, reason)
     return await this.#open.commands.disconnect(target, code, reason)
   }
 
@@ -132,8 +128,20 @@ export class GroupRegistry implements Registry {
     return await this.#open.reads.presence(group, options)
   }
 
-  async members (group: string, options?: ReadOptions): Promise<MemberList> {
+  async members (group: string, options?: ReadOptions & MembersOptions): Promise<MemberList> {
     return await this.#open.reads.members(group, options)
+  }
+
+  async groupList (options?: GroupListOptions): Promise<GroupList> {
+    return await this.#open.commands.groupList(options)
+  }
+
+  async connectionCount (): Promise<number> {
+    return await this.#open.commands.connectionCount()
+  }
+
+  async userCount (): Promise<number> {
+    return await this.#open.commands.userCount()
   }
 
   async history (group: string, options?: HistoryOptions): Promise<History> {

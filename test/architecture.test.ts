@@ -6,8 +6,9 @@ import ts from 'typescript'
 // A file imports from its own layer and from those below it, in types too: what a type names is a dependency.
 const LAYERS: ReadonlyArray<readonly string[]> = [
   [
-    'lib/types.ts', 'lib/connection-types.ts', 'lib/registry-types.ts', 'lib/health-types.ts', 'lib/json.ts', 'lib/route-types.ts',
-    'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/thrown.ts', 'lib/version.ts',
+    'lib/types.ts', 'lib/types/', 'lib/route-types.ts',
+    'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/thrown.ts',
+    'lib/version.ts',
     'lib/metrics/', 'lib/protocol/'
   ],
   ['lib/group-name.ts', 'lib/backplane/messages.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
@@ -16,9 +17,9 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/connection/'],
   ['lib/hub/'],
   ['lib/delivery/'],
-  ['lib/presence/', 'lib/publisher.ts'],
+  ['lib/presence/'],
   ['lib/groups/'],
-  ['lib/registry.ts'],
+  ['lib/registry.ts', 'lib/publisher.ts'],
   ['lib/instance.ts'],
   ['lib/http/'],
   ['plugin.ts'],
@@ -28,10 +29,11 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
 
 /** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */
 const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
+  ['envelope-extensions.ts'],
   ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
   ['membership/', 'log/', 'publish.ts', 'claim.ts'],
-  ['writer.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],
+  ['writer.ts', 'inbox.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],
   ['cluster-writer.ts', 'partition.ts'],
   ['cluster-occupancy.ts'],
   ['standalone-writer.ts', 'single.ts', 'router.ts'],

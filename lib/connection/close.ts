@@ -19,7 +19,7 @@ export const closeReasons: Readonly<Record<CloseCode, string>> = {
   [CloseCode.NoHello]: 'no hello in time'
 }
 
-/** Whether a client that the application closes with this code is to come back: to another instance, or later. */
+/** Whether a client that the application closed with this code should come back: to another instance, or later. */
 export function isForAWhile (code: number): boolean {
   return code === CloseCode.GoingAway || code === CloseCode.ServiceRestart || code === CloseCode.TryAgainLater
 }
@@ -45,5 +45,5 @@ export function assertClose (code: number, reason: string): void {
   throw new WebsocketGroupsError('WSG_CLOSE_CODE_INVALID', `got code ${String(code)} with a ${kind}`)
 }
 
-/** What a ping carries that nobody else sends: its answer says that the client knows of the shutdown. */
+/** The payload of the ping at shutdown, which no other ping has: its answer says that the client knows of the shutdown. */
 export const farewell = Buffer.from('farewell')

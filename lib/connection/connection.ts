@@ -24,12 +24,12 @@ let made = 0
 /** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
 export class LocalConnection implements FramedConnection, SocketOwner {
   readonly id: string
-  /** No other connection of this process has the number: cheaper to remember than the id, or than the connection. */
+  /** No other connection of this process has the number. Remembering it is cheaper than remembering the id or the connection. */
   readonly number = ++made
   readonly params: Connection['params']
   readonly userId: string | undefined
   readonly admission: ConnectionInit<LocalConnection>['admission']
-  /** Its route tells clients who is in their groups. */
+  /** Whether the route tells clients who is in their groups. */
   readonly presence: boolean | 'count'
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
@@ -43,7 +43,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly #inbound: MessageQueue
   #identity: Connection['identity']
   readonly #session: FramedSession | undefined
-  /** Made by the first join: idle connections are to cost little. */
+  /** Made by the first join, to keep idle connections small. */
   #groups: Set<string> | undefined
   #ending: Ending | undefined
   #abort: AbortController | undefined
@@ -73,7 +73,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.#ending?.groups ?? [...this.#groups ?? []]
   }
 
-  /** Whether the connection is in the group; after the socket closed: whether it was, as its last messages are still handled then. */
+  /** Whether the connection is in the group; after the socket closed, whether it was: its last messages are still handled then. */
   isIn (group: string): boolean {
     return this.#ending?.groups?.includes(group) ?? this.#groups?.has(group) === true
   }
@@ -82,7 +82,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   get state (): Connection['state'] { return (this.#state ??= {} as Connection['state']) }
   get framed (): boolean { return this.#session !== undefined }
 
-  /** The client waits for an answer. */
+  /** Whether the client waits for an answer. */
   get pending (): boolean { return this.framed && this.#inbound.pending }
   /** This side does not read the socket for now, so that no answer to a ping can be heard. */
   get paused (): boolean { return this.#inbound.paused }
@@ -91,7 +91,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.#ending !== undefined || this.#socket.readyState !== open
   }
 
-  /** The code that the connection closes with; `undefined` before one is said. */
+  /** The close code that either side gave; `undefined` before that. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
 
   /** The application closed the connection for good: with a code that does not ask the client back. */
@@ -102,7 +102,9 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   get bufferedBytes (): number { return this.outbound.bufferedBytes }
 
-  /** Made when first asked for, as is `log`: most connections need neither, and they are what an idle connection costs. */
+  /**
+   * Made when first asked for, as is `log`: most connections use neither, and both take more memory than the rest of an idle connection.
+   */
   get signal (): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController()
@@ -168,14 +170,14 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#identity = identity
   }
 
-  /** Sends without looking at the data; in the framed protocol, a frame of it. */
+  /** Sends without checking the data; in the framed protocol the data is a frame. */
   write (payload: Uint8Array | string, binary: boolean): boolean {
     return this.outbound.write(payload, binary)
   }
 
   tooSlow (bufferedBytes: number, atOnce: boolean): void {
     this.#metrics.limitHit('slowConsumersClosed', this)
-    this.log.warn({ bufferedBytes }, 'slow consumer closed')
+    this.#metrics.lines.write(this.log, 'slow_consumer_closed', { bufferedBytes })
     if (atOnce) this.forceClosed(CloseCode.SlowConsumer, closeReasons[CloseCode.SlowConsumer])
     else this.closeForFault(CloseCode.SlowConsumer)
   }
@@ -227,7 +229,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   announceShutdown (afterMs: number): void {
     this.announce({ type: 'reconnect', afterMs })
     this.outbound.flush()
-    // Its pong comes behind all that the client sent before it read this.
+    // Its pong follows everything that the client sent before it read this frame.
     if (!this.closed) this.#socket.ping(farewell)
   }
 
@@ -239,7 +241,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
-    // Closed already, as the instance shuts down: nothing would take it out again.
+    // Closed already, as the instance shuts down: nobody would take it out again.
     const entered = this.#ending === undefined ? this.#host.enter(this) : undefined
     void this.#inbound.start(this.#session === undefined ? entered : this.#session.opened(entered), request)
   }

@@ -11,7 +11,7 @@ export interface SlowDrain {
   readonly overMs: number
   /** Milliseconds that each client has to answer. */
   readonly graceMs: number
-  /** Ends it early: those that are left are for another to close. */
+  /** Ends the drain early; the connections that are left are closed by the shutdown. */
   readonly signal: AbortSignal
 }
 

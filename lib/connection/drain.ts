@@ -8,13 +8,16 @@ const batchSize = 256
 const maxBatchPauseMs = 20
 /** How much of the grace the pauses between batches may take. */
 const pauseShare = 0.25
-/** Clients that come back at once would all be served by the instances that stay: they are spread over this long each. */
+/**
+ * Clients that come back at once would all reach the remaining instances together: each client adds this much to the time over which they
+ * are spread.
+ */
 const msPerClient = 2
 const minSpreadMs = 500
 const maxSpreadMs = 30_000
 /** How much of the grace the callbacks of framed clients may take; the rest is for the answer to the close. */
 const answerShare = 0.75
-/** What `onDisconnect` gets of connections that had to be terminated, beyond the grace. */
+/** How long the `onDisconnect` callbacks of terminated connections may take beyond the grace. */
 const lastCallbackMs = 400
 
 type Act = (connection: LocalConnection) => void

@@ -6,7 +6,7 @@ const answerMs = 2_000
 
 /** The end of a connection: from the moment that one side says that it closes to the moment that its socket is gone. */
 export class Ending {
-  /** The application does not want the client back. */
+  /** Whether the application closed the connection for good. */
   readonly dismissed: boolean
   /** Settles when the backplane knows that the memberships are gone; never rejects. */
   released: Promise<void> = Promise.resolve()
@@ -30,7 +30,9 @@ export class Ending {
     return this.#groups
   }
 
-  /** The connection leaves its groups; the socket is terminated unless it ends by itself. Returns whether this is news. */
+  /**
+   * Takes the connection out of its groups, and terminates the socket unless it ends by itself. Returns `false` if that was done before.
+   */
   begin (groups: readonly string[], socket: Pick<WebSocket, 'terminate'>): boolean {
     if (this.#groups !== undefined) return false
     this.#groups = Object.freeze(groups)

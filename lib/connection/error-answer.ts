@@ -3,7 +3,7 @@ import type { ErrorFrame } from '../protocol/frames.ts'
 
 /** What a client is told of an error without a code. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
-/** What an error may say beside its text. */
+/** How many bytes the details of an error may have. */
 const maxDetailsBytes = 16_384
 
 /**
@@ -26,14 +26,14 @@ export function isClientFault (statusCode: unknown): boolean {
   return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500
 }
 
-/** What JSON keeps of the details. Nothing where JSON has no form of them, or where they are too many. */
+/** The details as JSON keeps them; nothing where JSON cannot express them, or where they are too large. */
 function asDetails (details: unknown): unknown {
   if (details === undefined || details === null) return undefined
   try {
     const text = JSON.stringify(details) as string | undefined
     return text === undefined || Buffer.byteLength(text) > maxDetailsBytes ? undefined : JSON.parse(text)
   } catch {
-    return undefined // a circle, or a BigInt: the code and the message have to do
+    return undefined // a cycle, or a BigInt
   }
 }
 

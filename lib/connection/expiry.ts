@@ -26,7 +26,7 @@ export class Expiry {
     this.#now = now
   }
 
-  /** `expiresAt` is in milliseconds since the epoch: Infinity never comes, and NaN counts as over, as its meaning is unknown. */
+  /** `expiresAt` is in milliseconds since 1970. Infinity never expires; NaN counts as expired, because nobody knows what was meant. */
   add (connection: Expiring, expiresAt: number): void {
     if (expiresAt === Infinity) return this.remove(connection)
     const instant = Number.isNaN(expiresAt) ? -Infinity : expiresAt

@@ -13,7 +13,7 @@ export type ParsedFrame =
   | { readonly type: 'ping' }
   | ClientRequest
 
-/** What waits its turn with the messages of its connection. */
+/** A request that is handled in turn with the messages of its connection. */
 export type ClientRequest = { readonly id: number | undefined } & (
   | { readonly type: 'message', readonly data: string | Buffer }
   | { readonly type: 'join', readonly group: string, readonly since: string | undefined, readonly grant: string | undefined, readonly history: number | undefined }
@@ -112,7 +112,7 @@ function fromBase64 (text: string): Buffer | undefined {
   return text.length % 4 === 0 && bytes.length === text.length / 4 * 3 - padding ? bytes : undefined
 }
 
-/** Tells positions from what no log ever made. Whether the position exists is for the log to say. */
+/** Whether the text has the form of a position. Whether the position exists is for the log to say. */
 function isPosition (value: unknown): value is string {
   return typeof value === 'string' && positionPattern.test(value)
 }

@@ -28,7 +28,7 @@ export interface FramedInit extends RefreshInit {
   join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
   leave (connection: Connection, group: string): Promise<boolean>
   history (group: string, options: HistoryOptions): Promise<History>
-  /** Whether the connection may still send messages to the route; without it, it always may. */
+  /** Whether the connection may still send messages to the route. Left out: always. */
   readonly mayPost?: ((connection: Connection) => boolean) | undefined
   readonly requestLimits: RequestLimits
   readonly pingMs: number
@@ -46,7 +46,7 @@ const maxHelloBytes = 65_536
 const [defaultPage, maxPage] = [100, 1_000]
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
-/** What one client of the framed protocol says (docs/protocol.md): a hello, then requests that take their turn in the queue. */
+/** What one client of the framed protocol says (docs/protocol.md): a hello, then requests that are handled one after another. */
 export class FramedSession implements RequestHandler {
   readonly #connection: FramedConnection
   readonly #callbacks: ConnectionCallbacks
@@ -62,7 +62,7 @@ export class FramedSession implements RequestHandler {
   #tokens: TokenRefresh | undefined
   /** Made by the first request other than a message. */
   #rates: RequestRates | undefined
-  /** Where the client wants to go on, by group, as long as no join has taken it. */
+  /** The positions from which the client wants to resume, by group, until a join takes them. */
   #offers: Map<string, ResumePoint> | undefined
   #offersTimer: NodeJS.Timeout | undefined
 
@@ -93,7 +93,7 @@ export class FramedSession implements RequestHandler {
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#connection.closed) return
     if (isBinary) return this.#violation('frames must be text')
-    // Anybody may send this one, when nothing but the token is known yet.
+    // Anybody may send a hello before anything but the token is known, so its size is limited.
     if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`hello must have at most ${maxHelloBytes} bytes`)
     const parsed = parseFrame(data.toString())
     if (!parsed.ok) return this.#violation(parsed.why)
@@ -133,7 +133,7 @@ export class FramedSession implements RequestHandler {
     this.#greeted.resolve()
   }
 
-  /** Where the client wants to go on in the group. A second call returns nothing. */
+  /** Where the client wants to resume in the group. A second call returns nothing. */
   takeOffer (group: string): ResumePoint | undefined {
     const offer = this.#offers?.get(group)
     if (offer !== undefined) this.#offers?.delete(group)
@@ -147,7 +147,7 @@ export class FramedSession implements RequestHandler {
   #hello ({ session, resume }: Hello): void {
     if (this.#helloReceived) return this.#violation('hello must be sent once')
     clearTimeout(this.#deadline)
-    // An id of another form was not drawn here: the client gets a new id, and is told so by the welcome.
+    // This package draws no ids of another form: such a client gets a new id in the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
     this.#name = nameOf(id, this.#connection.userId)
     if (resume.size > 0) this.#offer(resume)
@@ -185,7 +185,7 @@ export class FramedSession implements RequestHandler {
     try {
       if (since !== undefined) {
         if (parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
-        // Instead of what the hello offered, but for the grant, which need not be said twice.
+        // Replaces what the hello offered, except for the grant, which need not be repeated.
         const offers = this.#offers ??= new Map<string, ResumePoint>()
         offers.set(group, { since, grant: grant ?? offers.get(group)?.grant })
       }
@@ -199,7 +199,7 @@ export class FramedSession implements RequestHandler {
     }
   }
 
-  /** A callback that throws has failed as `onMessage` may: that is for `onError` to judge. */
+  /** A callback that throws counts as a failed `onMessage`: `onError` decides what happens. */
   async #may (callback: 'mayJoin' | 'mayRead', id: number | undefined, group: string): Promise<boolean> {
     try {
       assertGroupName(group)
@@ -216,7 +216,7 @@ export class FramedSession implements RequestHandler {
     if (id === undefined || !await this.#may('mayRead', id, group)) return
     try {
       const { messages, ...page } = await this.#init.history(group, { ...query, limit: Math.min(query.limit ?? defaultPage, maxPage) })
-      // Who sent what is told where it is told who is there.
+      // Senders are shown only where members are shown.
       const shown = messages.map(({ data, position, at, from }) => ({
         ...encodePast(data), position, at, ...(this.#callbacks.presence === true && from !== undefined ? { from } : {})
       }))
@@ -248,7 +248,7 @@ export class FramedSession implements RequestHandler {
     }
   }
 
-  /** A broadcast, and a join, say where in the log they stand. */
+  /** The result of a broadcast or a join says where it stands in the log. */
   #ack (id: number | undefined, result?: unknown): void {
     if (id === undefined) return
     const position = typeof result === 'object' && result !== null && 'position' in result ? result.position : undefined

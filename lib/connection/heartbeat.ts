@@ -21,7 +21,7 @@ export class Heartbeat {
   start (): void {
     if (this.#intervalMs === 0) return
     this.#timer ??= setInterval(() => {
-      // A sweep that takes longer than the interval is not overtaken by the next one.
+      // If a sweep takes longer than the interval, the next one is left out.
       if (this.#batch === undefined) this.#sweep(this.#connections()[Symbol.iterator]())
     }, this.#intervalMs).unref()
   }
@@ -33,7 +33,7 @@ export class Heartbeat {
     this.#batch = undefined
   }
 
-  /** The iterator of a Map goes on where it was, also when connections come and go between two batches. */
+  /** An iterator of a Map stays valid while connections come and go between two batches. */
   #sweep (connections: Iterator<LocalConnection>): void {
     this.#batch = undefined
     for (let done = 0; done < batchSize; done++) {
@@ -45,7 +45,7 @@ export class Heartbeat {
   }
 
   #check (connection: LocalConnection): void {
-    // Its end is under way, or the client ended its half of the socket and ws told nobody: that has a time limit of its own.
+    // Either side is closing, or the client ended its half of the socket and ws told nobody. The end has its own time limit.
     if (connection.closed) return connection.leaving()
     // Its answers wait in the network until this side reads them. A ping still finds out whether there is a peer at all.
     if (connection.paused) connection.pulse.heard()

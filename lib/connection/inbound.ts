@@ -10,6 +10,7 @@ import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.t
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
 import { callOnMessage } from './on-message.ts'
+import type { LogEvent } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import { toError } from '../thrown.ts'
@@ -17,7 +18,7 @@ import type { Connection, LossReason } from '../types.ts'
 
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends Connection {
-  /** Closes, and terminates soon after: the client, or this side, is at fault. */
+  /** Closes the connection because the client or this side is at fault, and terminates it soon after. */
   closeForFault (code: number, reason?: string): void
   leaving (): void
 }
@@ -30,7 +31,7 @@ export interface RequestHandler {
 }
 
 interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
-/** Errors that will pass by themselves. */
+/** Errors that pass by themselves. */
 const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED'] as const
 
 export interface Closed { readonly code: number, readonly reason: string }
@@ -51,7 +52,7 @@ export class MessageQueue {
   readonly #input: Input
   /** The async context of the upgrade request: all callbacks run in it. */
   readonly #context = new AsyncResource('WebsocketGroupsConnection', { requireManualDestroy: true })
-  /** A callback runs, or the first one did not yet. */
+  /** A callback runs, or `onConnect` has not run yet. */
   #busy = true
   #connecting = true
   /** `onConnect` was reached, so `onDisconnect` will be. */
@@ -85,7 +86,7 @@ export class MessageQueue {
   async start (entered: Promise<void> | undefined, request: FastifyRequest<{ Params: Connection['params'] }>): Promise<void> {
     try {
       if (entered !== undefined) await entered
-      // When this side closes the connection before the callbacks heard of it, they never do.
+      // If this side closed the connection before `onConnect` ran, no callback ever hears of the connection.
       this.#announced = !this.#stopped
       if (this.#announced) await this.#callbacks.onConnect?.(this.#connection, request)
     } catch (error) {
@@ -154,21 +155,21 @@ export class MessageQueue {
   end (closed: Closed, released: Promise<void> = Promise.resolve()): void {
     this.#ended = closed
     this.#input.close()
-    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'memberships could not be released') })
+    this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'release_failed') })
     if (!this.#busy) this.#context.runInAsyncScope(this.#idle, this)
   }
 
   #connectFailed (error: Error): void {
     const { closeCode, closeReason = '' } = error as Error & { closeCode?: unknown, closeReason?: unknown }
     if (isSendableClose(closeCode, closeReason)) {
-      this.#connection.log.info({ err: error }, 'onConnect refused the connection')
+      this.#metrics.lines.write(this.#connection.log, 'on_connect_refused', { err: error })
       return this.#connection.closeForFault(closeCode as number, closeReason as string)
     }
-    this.#logFailure(error, 'onConnect failed')
+    this.#logFailure(error, 'on_connect_failed')
     this.#closeFor(error)
   }
 
-  /** An outage of the backplane, or a limit, is not the callback's fault: the client is asked to try again later. */
+  /** An outage of the backplane, or a limit, is not the fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
     if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
     else this.#connection.closeForFault(CloseCode.InternalError)
@@ -178,7 +179,8 @@ export class MessageQueue {
     this.#queue ??= new MessageBuffer(this.#input.limits, this.#input.intake)
     if (this.#queue.push(message, bytes)) return
     this.#metrics.limitHit('queueOverflows', this.#connection)
-    this.#connection.log.warn({ queuedMessages: this.#queue.length, queuedBytes: this.#queue.bytes }, 'too many messages waiting')
+    const { length, bytes: queuedBytes } = this.#queue
+    this.#metrics.lines.write(this.#connection.log, 'queue_overflow', { queuedMessages: length, queuedBytes })
     this.#connection.closeForFault(this.#connecting ? CloseCode.TryAgainLater : CloseCode.PolicyViolation)
   }
 
@@ -211,24 +213,24 @@ export class MessageQueue {
   /** Never rejects. */
   async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
     const framed = isFramed(message)
-    const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'onMessage failed')
+    const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'on_message_failed')
     if (!stays) return this.#closeFor(error)
     this.#metrics.messagesFailed++
     if (framed) message.handler.failed(message.request, error)
   }
 
-  /** Whether the error only answers the message: it passes, or the client is at fault. A framed client is told of a bug just the same. */
+  /** Whether the error is only an answer to the message: it passes, or the client is at fault. A framed client is told of a bug as well. */
   #isAnswer (error: Error, framed: boolean): boolean {
     if (hasCode(error, ...passing) || isClientFault((error as Error & { statusCode?: unknown }).statusCode)) {
       this.#connection.log.debug({ err: error }, 'a message was not handled')
       return true
     }
-    this.#logFailure(error, 'onMessage failed')
+    this.#logFailure(error, 'on_message_failed')
     return framed
   }
 
   /** Whether `onError` wants to keep the connection. */
-  async #survives (error: Error, what: string): Promise<boolean> {
+  async #survives (error: Error, what: LogEvent): Promise<boolean> {
     if (this.#callbacks.onError === undefined) {
       this.#logFailure(error, what)
       return false
@@ -236,7 +238,7 @@ export class MessageQueue {
     try {
       return await this.#callbacks.onError(this.#connection, error) === true
     } catch (inner) {
-      this.#connection.log.error({ err: toError(inner) }, 'onError failed')
+      this.#metrics.lines.write(this.#connection.log, 'on_error_failed', { err: inner })
       return false
     }
   }
@@ -249,20 +251,20 @@ export class MessageQueue {
   async #finish (closed: Closed): Promise<void> {
     try {
       await this.#released
-      if (this.#announced && this.#socketError !== undefined) await this.#survives(this.#socketError, 'socket failed')
+      if (this.#announced && this.#socketError !== undefined) await this.#survives(this.#socketError, 'socket_failed')
       if (this.#announced) await this.#callbacks.onDisconnect?.(this.#connection, closed)
     } catch (error) {
-      this.#logFailure(toError(error), 'onDisconnect failed')
+      this.#logFailure(toError(error), 'on_disconnect_failed')
     }
     this.#metrics.connectionClosed(this.#connection, closed)
     this.#done = true
     this.#resolveFinished?.()
   }
 
-  #logFailure (err: Error, message: string): void {
-    // That a client left in the middle of something is nobody's fault.
-    if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err }, message)
-    else this.#connection.log.error({ err }, message)
+  #logFailure (err: Error, event: LogEvent): void {
+    // Nobody is at fault when a client leaves in the middle of something.
+    if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err, event }, 'the client left meanwhile')
+    else this.#metrics.lines.write(this.#connection.log, event, { err })
   }
 }
 

@@ -16,7 +16,7 @@ export interface ConnectionHost<Self> {
   enter (connection: Self): Promise<void> | undefined
   /** Forgets the connection and its memberships; never rejects. */
   release (connection: Self): Promise<void>
-  /** Stores what others see of the connection. */
+  /** Stores what other members see of the connection. */
   setInfo? (connection: Self, info: unknown): Promise<void>
   /** Messages of a group are lost to the connection. */
   lost? (group: string, reason: LossReason): void
@@ -32,7 +32,7 @@ export interface ConnectionInit<Self> {
   readonly log: FastifyBaseLogger
   readonly callbacks: ConnectionCallbacks
   readonly limits: InboundLimits
-  /** What the instance has room for. */
+  /** The memory that the instance has for what clients send. */
   readonly intake: IntakeBudget
   readonly scheduler: FlushScheduler
   readonly metrics: Metrics

@@ -27,7 +27,7 @@ const backlogShare = 0.25
 /** What comes in on one socket. Counts nothing as long as the client only listens, as most do. */
 export class Input implements ChunkListener, IntakeOwner, ReadGate {
   readonly #connection: InputConnection
-  // One by one: the object that brings them holds much else that an idle connection no longer needs.
+  // Kept instead of the object it came in, which holds much that an idle connection no longer needs.
   readonly #socket: WebSocket
   readonly #budget: IntakeBudget
   readonly limits: InboundLimits
@@ -54,7 +54,7 @@ export class Input implements ChunkListener, IntakeOwner, ReadGate {
     return this.#intake?.waitsForUs === true
   }
 
-  /** A client that sends without reading what it causes is not read either, long before it is closed for that. */
+  /** A client that sends without reading the answers is not read either, long before it is closed for being slow. */
   get isBehind (): boolean {
     return this.#connection.bufferedBytes > this.limits.maxBufferedBytes * backlogShare
   }
@@ -82,7 +82,7 @@ export class Input implements ChunkListener, IntakeOwner, ReadGate {
 
   /** The client began a message, does not go on with it, and others need the memory. */
   stalled (): void {
-    this.#connection.log.warn('connection closed: other connections needed the memory of its unfinished message')
+    this.#budget.metrics.lines.write(this.#connection.log, 'message_stalled')
     this.#connection.closeForFault(CloseCode.PolicyViolation, 'message was not finished in time')
   }
 

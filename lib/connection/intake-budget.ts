@@ -5,11 +5,11 @@ import { RateLimit } from './rate.ts'
 /** Why a connection is not read: bits, as several reasons may hold at the same time. */
 export const PauseReason = { Queue: 1, Rate: 2, Memory: 4, Backlog: 8 } as const
 
-/** How often connections that are not read are looked at, while there are any. */
+/** How often paused connections are checked, while there are any. */
 const tickMs = 25
 /** What a connection may bring at once when it is read again: two chunks of the network. */
 const chunkBytes = 131_072
-/** What a connection may hold in any case, so that small messages get through however much the others hold. */
+/** What every connection may hold, so that small messages get through however much others hold. */
 const minShareBytes = 16_384
 /**
  * Fair shares shrink as connections come, and those who came first hold more than theirs: together they may hold so many times the limit.
@@ -18,16 +18,15 @@ const maxOverdraft = 1.5
 /** Connections are read again when this part of the limit is used, so that they do not stop again at once. */
 const roomShare = 0.75
 /**
- * So many unfinished messages go on without room at the same time, while complete ones take no more than this part of the limit: else all
- * might
- * wait for each other, as what was read before they stopped may be more than the limit.
+ * So many unfinished messages may go on without room at the same time, while complete ones take no more than this part of the limit.
+ * Without them all connections might wait for each other: what was read before they stopped may exceed the limit.
  */
 const maxRescued = 2
 const rescueShare = 0.5
 /** One of them that brings nothing for this long makes room for the next; only a limited number do so. */
 const rescueMs = 100
 const maxStandstill = 8
-/** How many of those that wait are looked at in search of one. */
+/** How many of the waiting connections are searched for one of these. */
 const maxSearched = 64
 const largeBytes = 16_384
 /** How long an unfinished message that others wait for may make no progress: one that went on without room, and any other. */
@@ -46,7 +45,7 @@ export interface Intake {
   readonly isPaused: boolean
   /** So much waits for the client that it has to read before it may send again. */
   readonly isBehind: boolean
-  /** It may go on, as far as these reasons go. */
+  /** These reasons to pause no longer hold. */
   resume (reasons: number): void
   /** It holds an unfinished message, does not go on with it, and others wait for the memory. */
   stall (): void
@@ -202,7 +201,7 @@ export class IntakeBudget {
     this.#rescue()
   }
 
-  /** Lets unfinished messages go on, one after the other: they alone may be what fills the memory, and their rest would never be read. */
+  /** Lets unfinished messages go on, one after another: when they alone fill the memory, their rest would never be read otherwise. */
   #rescue (): void {
     if (this.#completeBytes > this.#limitBytes * rescueShare || this.#rescued.size >= maxRescued + maxStandstill) return
     const now = this.#now()

@@ -7,7 +7,7 @@ import { unfinishedBytes } from './receiver.ts'
 export interface IntakeOwner {
   /** A message is not finished, and others wait for the memory that it takes. */
   stalled (): void
-  /** So much waits for the client that it has to read before it may send again. */
+  /** So much waits to be sent to the client that it has to read before it may send more. */
   readonly isBehind: boolean
 }
 
@@ -17,10 +17,10 @@ export class ConnectionIntake implements Intake {
   readonly #socket: WebSocket
   readonly #owner: IntakeOwner
   #reasons = 0
-  /** Of messages that wait for a callback, or whose callback runs. */
+  /** Messages that wait for a callback, and those whose callback runs. */
   #queued = 0
   #unfinished = 0
-  /** Until when the rates are paid for. */
+  /** The instants until which the rates are paid for: see `RateLimit`. */
   #messagesPaid = unpaid
   #bytesPaid = unpaid
   #lastChunkAt = 0
@@ -50,7 +50,7 @@ export class ConnectionIntake implements Intake {
     return this.#reasons !== 0
   }
 
-  /** The client has to wait for this side; a client that does not read has to do something itself. */
+  /** Whether the client has to wait for this side. One that does not read its messages has to act itself. */
   get waitsForUs (): boolean {
     return (this.#reasons & ~PauseReason.Backlog) !== 0
   }
@@ -119,12 +119,12 @@ export class ConnectionIntake implements Intake {
     this.#budget.paused(-1)
     this.#socket.resume()
     if (this.#goOn === undefined) return
-    // Not within the call of whoever took a message out of the queue.
+    // Never within the call that took a message out of the queue.
     setImmediate(this.#goOn)
     this.#goOn = undefined
   }
 
-  /** A message waited until now, since `since`. */
+  /** A message waited from `since` until now. */
   waited (since = 0): void {
     this.#budget.metrics.timings.queueWait.observeSince(since)
   }
@@ -134,7 +134,7 @@ export class ConnectionIntake implements Intake {
     this.#owner.stalled()
   }
 
-  /** Nothing that still comes counts, so that the closing handshake gets through. */
+  /** Stops counting, so that the closing handshake gets through whatever the client still sends. */
   close (): void {
     if (this.#closed) return
     this.#closed = true

@@ -2,20 +2,21 @@ import { PauseReason } from './intake-budget.ts'
 import type { ConnectionIntake } from './intake.ts'
 
 export interface InboundLimits {
-  /** A connection with more than that waiting is not read. */
+  /** A connection with more messages waiting than this is not read. */
   readonly maxQueuedMessages: number
   readonly maxQueuedBytes: number
   readonly maxBufferedBytes: number
   readonly options: { readonly maxPayload?: number | undefined }
 }
 
-/** A message that was received, how long it was, and, if it waits, since when by `performance.now()`. */
+/** A message that was received, its length and, if it waits, since when (`performance.now()`). */
 export interface Waiting<Message> { readonly message: Message, readonly bytes: number, readonly since?: number | undefined }
 
 /** What a message costs beside its bytes while it is held. */
 const overheadBytes = 200
 /**
- * What the network had brought before the socket was paused may hold so many more messages: two chunks full of empty ones, and a margin.
+ * How many more messages may come after the socket was paused, from what the network had delivered by then: two chunks full of empty
+ * messages, and a margin.
  */
 const maxLateMessages = 32_768
 const lateBytes = 2_097_152
@@ -64,7 +65,7 @@ export class MessageBuffer<Message> {
     this.#bytes += bytes
     this.#intake.hold(weigh(bytes))
     const { maxQueuedMessages, maxQueuedBytes, options: { maxPayload = 0 } } = this.#limits
-    // A single message may be as large as maxPayload allows.
+    // A single message may be as large as `maxPayload` allows.
     if (this.length <= maxQueuedMessages && (this.length === 1 || this.#bytes <= maxQueuedBytes)) return true
     this.#intake.pause(PauseReason.Queue)
     return this.length <= maxQueuedMessages + maxLateMessages && this.#bytes <= 2 * (maxQueuedBytes + maxPayload) + lateBytes

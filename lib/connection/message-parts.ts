@@ -21,7 +21,7 @@ const maxChunks = 1_024
 export const tooManyParts = 'WS_ERR_TOO_MANY_BUFFERED_PARTS'
 const policyViolation = 1008
 
-/** So much of a chunk is read before anybody is asked again, unless one message has more of it. */
+/** How much of a chunk is read before the gate is asked again, unless one message has more. */
 const partBytes = 1_024
 /** State of a receiver that waits for the rest of a payload. */
 const inPayload = 4
@@ -76,7 +76,7 @@ function writeParts (receiver: Receiver, chunk: Buffer, encoding: string, done: 
   const goOn = (error?: Error): void => {
     if (error !== undefined || at === chunk.length) return done(error)
     if (receiver[gate]?.mayRead(goOn) === false) return
-    // What is missing of one message is not cut, as ws would have to put it together again.
+    // The rest of one message is not cut, as ws would have to put it together again.
     const missing = receiver._state === inPayload ? receiver._payloadLength - receiver._bufferedBytes : 0
     const part = chunk.subarray(at, at + Math.max(partBytes, missing))
     at += part.length

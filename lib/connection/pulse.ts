@@ -21,7 +21,7 @@ const maxOnTheWayBytes = 1_048_576
 export class Pulse {
   /** Something came since the last look: for sockets that do not count their bytes. */
   #heard = false
-  /** A ping is not answered yet. */
+  /** A ping is unanswered. */
   #asked = false
   #silentIntervals = 0
   /** What the socket had written when the last ping was sent, and when the last one that was answered was sent. */
@@ -31,7 +31,10 @@ export class Pulse {
   #looks = 0
   #arrivedPerInterval = 0
   #readBytes = 0
-  /** What the operating system had taken at the last look, if not all: from then on it takes more only when the peer got some. */
+  /**
+   * How much the operating system had taken at the last look, if not everything: from then on it takes more only when the peer received
+   * some.
+   */
   #takenBytes: number | undefined
 
   /** A message came. */

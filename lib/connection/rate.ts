@@ -2,8 +2,8 @@ import { BoundedMap } from '../bounded-map.ts'
 import type { Rate } from '../options/types.ts'
 
 /**
- * A limit of rate that keeps one number for each of those it limits: the instant until which all that came is paid for (milliseconds, on
- * the clock of `now`). No timer, no list of what came. A new one begins with `unpaid`.
+ * A rate limit that stores one number per client: the instant until which everything it sent is paid for (milliseconds, on the clock of
+ * `now`). Needs neither a timer nor a list of what came. A new client starts with `unpaid`.
  */
 export class RateLimit {
   readonly #msEach: number
@@ -19,13 +19,13 @@ export class RateLimit {
     return this.#burstMs
   }
 
-  /** Adds `cost` to what came. The result is the new instant: while it lies ahead of `now`, the limit is exceeded. */
+  /** Adds `cost` to what the client sent. Returns the new instant: while it lies after `now`, the limit is exceeded. */
   charge (paidUntil: number, now: number, cost = 1): number {
     return Math.max(paidUntil, now - this.#burstMs) + cost * this.#msEach
   }
 }
 
-/** Nobody is told to come back later than this, so that a client that was refused in a rush is not lost. */
+/** Nobody is told to come back later than this: a client that was refused in a rush should not stay away for long. */
 export const maxRetryAfterSeconds = 30
 
 /** Where a `RateLimit` begins. */
@@ -57,15 +57,13 @@ export class RateTable {
   }
 }
 
-/**
- * Lets a number per second through, and at once as many as were not used before. A refused caller is told when to try again.
- */
+/** Lets through a number per second, and in a burst as many as were not used before. A refused caller is told when to try again. */
 export class TokenBucket {
   readonly #perSecond: number
   readonly #burst: number
   readonly #now: () => number
   #tokens: number
-  /** Refused ones that will be back: the next is sent to the end of their line. */
+  /** Refused callers that will be back: the next one is sent to the end of their line. */
   #line = 0
   #at: number
 
@@ -77,7 +75,7 @@ export class TokenBucket {
     this.#at = now()
   }
 
-  /** 0: go ahead. Else the seconds to wait. */
+  /** Returns 0 to go ahead, or the seconds to wait. */
   take (): number {
     const now = this.#now()
     const gained = (now - this.#at) / 1_000 * this.#perSecond

@@ -3,9 +3,8 @@ import type { WebSocket } from 'ws'
 
 /*
  * What this package needs of the receiving half of ws beyond its documented API: how much of an unfinished message it holds. Everything is
- * looked at before it is used; where a release of ws has another shape, unfinished messages are not counted.
- * test/outbound/ws-internals.test.ts
- * pins it.
+ * checked before use; where a release of ws has another shape, unfinished messages are not counted.
+ * test/unit/connection/outbound/ws-internals.test.ts pins the shape.
  */
 
 /** What a fragment, or a chunk of the network, costs beside its bytes. */

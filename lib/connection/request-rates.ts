@@ -6,7 +6,7 @@ import type { ClientRequest } from './frame-codec.ts'
 
 type Kind = 'requests' | 'replays' | 'tokens'
 
-/** How many requests per second one client of the framed protocol may make, by what they cost; the same for all clients of an instance. */
+/** How many requests per second one client of the framed protocol may make, by kind of request; the same for all clients of an instance. */
 export class RequestLimits {
   readonly metrics: Pick<Metrics, 'limitHit'>
   readonly #limits = new Map<Kind, RateLimit>()
@@ -28,7 +28,7 @@ export class RequestLimits {
 export class RequestRates {
   readonly #limits: RequestLimits
   readonly #now: () => number
-  /** Until when each kind is paid for. */
+  /** The instant until which each kind is paid for. */
   readonly #paidUntil = new Map<Kind, number>()
 
   constructor (limits: RequestLimits, now: () => number = () => performance.now()) {
@@ -36,7 +36,7 @@ export class RequestRates {
     this.#now = now
   }
 
-  /** Counts the request. Milliseconds that it has to wait, 0 for none. */
+  /** Counts the request. Returns how many milliseconds it has to wait, 0 for none. */
   charge (request: ClientRequest): number {
     const kind = kindOf(request)
     const limit = kind === undefined ? undefined : this.#limits.limit(kind)

@@ -7,7 +7,7 @@ import { toError } from '../thrown.ts'
 import type { Identity } from '../types.ts'
 import type { InboundConnection } from './inbound.ts'
 
-/** How the route looked at the first token, to look at the next ones. Both throw what a client may be told. */
+/** How the route judged the first token; later tokens are judged the same way. Both functions throw only what a client may be told. */
 export interface Reauthentication {
   /** Resolves with nothing when the token is invalid. */
   identify (token: string): Promise<Identity | undefined>
@@ -15,12 +15,12 @@ export interface Reauthentication {
   authorize (identity: Identity): Promise<boolean>
 }
 
-/** What renewing its identity needs of a connection. */
+/** What the refresh of a token needs of its connection. */
 export interface RefreshedConnection extends InboundConnection {
   renewIdentity (identity: Identity): void
 }
 
-/** What renewing the identity of a connection takes, of its route and of the instance. */
+/** What the refresh of a token needs of the route and of the instance. */
 export interface RefreshInit {
   /** `undefined` on routes without auth. */
   readonly reauthentication: Reauthentication | undefined
@@ -35,12 +35,12 @@ export interface RefreshInit {
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
   /** How many milliseconds a membership may take to be judged. */
   readonly authTimeoutMs: number
-  readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings'>
+  readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings' | 'lines'>
 }
 
-/** Longer than what fits into the head of an HTTP request, where the first token came from. */
+/** Longer than an HTTP header may be, which is where the first token came from. */
 const maxTokenLength = 16_384
-/** A client that asks its token service again gets there sooner; one that guesses does not. */
+/** A client that asks its token service again succeeds before this; one that guesses does not. */
 const maxRefused = 10
 
 /** Takes over fresh tokens of one connection, and judges again everything that the old identity allowed. */
@@ -86,7 +86,7 @@ export class TokenRefresh {
     if (this.#connection.closed) return
     if (!this.#init.isSameUser(this.#connection, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
     if (!await reauthentication.authorize(identity)) {
-      // The route is no longer for this user; the connection itself lives until its first token ends.
+      // The route is no longer open to this user; the connection itself lives until its first token expires.
       await this.#leave(this.#connection.groups)
       throw new WebsocketGroupsError('WSG_FORBIDDEN')
     }
@@ -97,12 +97,12 @@ export class TokenRefresh {
     await this.#leave(groups.filter((_, index) => fits[index] === false))
   }
 
-  /** With the new identity. What cannot be told does not fit. */
+  /** With the new identity. A failed check counts as "no". */
   async #fits (group: string): Promise<boolean> {
     try {
       return await withDeadline(this.#judge(group), this.#init.authTimeoutMs, () => { throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT') })
     } catch (error) {
-      this.#connection.log.error({ err: toError(error), group }, 'a membership could not be judged with a fresh token: it ends')
+      this.#init.metrics.lines.write(this.#connection.log, 'refresh_failed', { err: error, group })
       return false
     }
   }
@@ -121,7 +121,7 @@ export class TokenRefresh {
     this.#init.metrics.tokensRefused++
     this.#refused++
     if (this.#refused < maxRefused || this.#connection.closed) return
-    this.#connection.log.warn({ refused: this.#refused }, 'too many tokens were refused')
+    this.#init.metrics.lines.write(this.#connection.log, 'tokens_refused', { refused: this.#refused })
     this.#connection.closeForFault(CloseCode.TokenExpired, 'too many tokens were refused')
   }
 }

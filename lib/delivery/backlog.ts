@@ -7,27 +7,27 @@ import type { Metrics } from '../metrics.ts'
 import type { CachedLog, LogCache } from './log-cache.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 
-/** What a connection gets when it joins, before anything live: one page of it. */
+/** One page of what a connection gets before any live message when it joins. */
 export interface BacklogPage extends Pick<JoinResult, 'recovered' | 'reason'> {
   /** Where `messages` begin; `undefined` when nobody knows. */
   readonly before: LogPosition | undefined
   readonly messages: readonly LoggedEnvelope[]
-  /** Of the log that they are from, where it was read. A position at its beginning does not tell. */
+  /** The epoch of the log, where the log was read. A position at its beginning does not tell the epoch. */
   readonly epoch?: string
-  /** Where that log ends, where it was read. */
+  /** The end of that log, where the log was read. */
   readonly end?: LogPosition
-  /** Others follow: `next` reads them. */
+  /** Whether more pages follow: `next` reads them. */
   readonly more: boolean
 }
 
 const messagesPerPage = 1_000
 const maxGone = 10_000
-/** How often the first page is asked for when Redis works and does not answer in time. */
+/** How often the first page is asked for when Redis works but does not answer in time. */
 const attempts = 3
 
 /**
- * Finds what a connection missed: in memory where that reaches back far enough, else by reads of the log, which all share who wait for the
- * same group.
+ * Finds what a connection missed: in memory where that reaches back far enough, else by reading the log. All who wait for the same group
+ * share a read.
  */
 export class Backlog {
   readonly #backplane: Backplane
@@ -36,9 +36,9 @@ export class Backlog {
   readonly #metrics: Pick<Metrics, 'resumesRefused'>
   /** The read that is under way, by group. */
   readonly #reads = new Map<string, Promise<LogPage>>()
-  /** Epochs that the log of a group had before the one that it has now, as the latest read found. */
+  /** Epochs that the log of a group had before its present one, as the latest read found. */
   readonly #gone = new BoundedMap<string, { readonly epoch: string, readonly now: string }>({ maxWeight: maxGone })
-  /** Positions, with their groups, in whose place a read found another message: memory may not have noticed yet, or may be wrong. */
+  /** Positions, by group, where a read found another message: memory may not have noticed yet, or may be wrong. */
   readonly #lost = new BoundedMap<string, true>({ maxWeight: maxGone })
 
   constructor (backplane: Backplane, cache: LogCache, logs: GroupLogs, metrics: Pick<Metrics, 'resumesRefused'>) {
@@ -52,14 +52,14 @@ export class Backlog {
     return this.#logs.of(group) !== undefined
   }
 
-  /** This instance does not follow the log now: what is remembered of it may have been lost since. */
+  /** This instance no longer follows the log: what it remembers of the log may be lost by now. */
   forget (group: string): void {
     this.#cache.forget(group)
   }
 
   /**
-   * Finds the first of what a connection is given. The instance is subscribed, and holds back for the connection what comes live. `floor`
-   * is from where on the client can prove to have been in the group.
+   * Finds the first page for a connection. The instance is subscribed, and holds live messages back for the connection. `floor` is the
+   * position since which the client can prove to have been in the group.
    * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
    */
   async replay (group: string, { since, history = 0 }: JoinOptions, floor?: LogPosition): Promise<BacklogPage> {
@@ -73,7 +73,7 @@ export class Backlog {
       if (isProven(page, position)) return page
       if (floor !== undefined) return from(floor, page)
       if (page.reason === 'rewound') return { ...page, ...atEnd(page) }
-      // As for somebody who is new, but told that it is not what was asked for.
+      // Gives what a newcomer gets, and says that it is not what was asked for.
       this.#metrics.resumesRefused++
       const newest = await this.#newest(group, history)
       return { ...newest, ...this.#beyond(group, page, newest), recovered: false, reason: page.reason ?? 'unavailable' }
@@ -84,8 +84,8 @@ export class Backlog {
   }
 
   /**
-   * Finds what follows a position that the connection has reached: `reason` says what is lost between. `proven`: the client was in the
-   * group, so that it may have what stands further on than a position that the log does not hold.
+   * Finds what follows a position that the connection has reached; `reason` says what is lost in between. `proven`: the client was in the
+   * group, so it may have later messages even where the log no longer holds its position.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   async next (group: string, since: LogPosition, proven = true): Promise<BacklogPage> {
@@ -94,7 +94,7 @@ export class Backlog {
       if (known !== undefined) return known
       const reading = this.#reads.get(group)
       if (reading === undefined) break
-      // What is read now may be what is looked for; else it is read next.
+      // The read under way may bring what is looked for; else it is read next.
       await reading
     }
     const page = await this.#read(group, since, messagesPerPage)
@@ -104,26 +104,26 @@ export class Backlog {
   }
 
   /**
-   * The log lost what stood at the position, and went on from an earlier one. Which of its messages up to there the client has seen cannot
-   * be told; those further on are new to it.
+   * The log lost the message at this position and went on from an earlier one. Nobody can tell which messages up to that offset the client
+   * has seen; those beyond it are new to the client.
    */
   async #afterFork (group: string, since: LogPosition, read: LogPage): Promise<BacklogPage> {
     let latest = read
     for (let attempt = 1; attempt <= attempts && latest.end.epoch === since.epoch && latest.end.offset > since.offset; attempt++) {
       const { end } = latest
       latest = await this.#read(group, undefined, end.offset - since.offset)
-      // Else the log grew meanwhile: these begin too late.
+      // Otherwise the log grew meanwhile, and these begin too late.
       if (latest.end.offset <= end.offset) break
     }
     if (latest === read) return toBacklogPage(read)
-    // It began anew: what was read last is no branch of the client's log.
+    // The log began anew: the last read shows no branch of the client's log.
     if (latest.end.epoch !== since.epoch) return toBacklogPage(await this.#read(group, since, messagesPerPage))
     return { ...toBacklogPage(latest), recovered: false, reason: 'rewound' }
   }
 
   /**
-   * Where somebody new stands in a log that this instance has not noticed yet: at its end, not where the log before it was. What is told of
-   * that loss now is then not told again.
+   * Where a newcomer stands in a log that this instance has not noticed yet: at its end, not where the log before it was. A loss that the
+   * client is told now is then not told again.
    */
   #beyond (group: string, { reason, end }: BacklogPage, { messages }: BacklogPage): Pick<BacklogPage, 'before' | 'epoch'> | undefined {
     if (reason !== 'epoch' || end === undefined || messages.length > 0 || this.#backplane.position(group)?.epoch === end.epoch) {
@@ -132,7 +132,7 @@ export class Backlog {
     return { before: end, epoch: end.epoch }
   }
 
-  /** Redis that works may be late with much to do, and what is there still is not given up for that. */
+  /** Redis may be busy and answer late; messages that are still there are not given up for that. */
   async #firstPage (group: string, since: LogPosition, proven: boolean): Promise<BacklogPage> {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -152,15 +152,15 @@ export class Backlog {
     if (since.epoch === reached.epoch && since.offset >= all.before.offset) {
       return this.#lost.has(lostKey(group, since)) && since.offset <= endOf(all).offset ? afterLost(all, since) : undefined
     }
-    // How much a log keeps is settled where it is kept: others may append to it with larger settings than ours.
+    // Only the log itself tells how much it keeps: other processes may append to it with larger settings than ours.
     if (!all.whole) return undefined
-    // Another epoch may be a newer one, which this instance does not know of yet.
+    // Another epoch may be a newer one that this instance does not know yet.
     const gone = this.#gone.get(group)
     if (!isLogStart(since) && since.epoch !== reached.epoch && (gone?.epoch !== since.epoch || gone.now !== reached.epoch)) return undefined
     return allOf(all, since, reached.epoch)
   }
 
-  /** What somebody gets who was never in the group. */
+  /** The page of a client that was never in the group. */
   async #newest (group: string, count: number): Promise<BacklogPage> {
     if (count === 0) return { before: this.#backplane.position(group), messages: [], more: false }
     for (;;) {
@@ -177,7 +177,7 @@ export class Backlog {
     return { before, messages, epoch, more }
   }
 
-  /** One read per group at a time: whoever comes meanwhile waits, and finds in memory what it brought. */
+  /** Reads a group once at a time: callers that come meanwhile wait, and find the result in memory. */
   async #read (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     const read = this.#backplane.history(group, since, limit)
     this.#reads.set(group, read)
@@ -198,12 +198,12 @@ function unavailable (before: LogPosition | undefined, since: LogPosition | unde
   return { before, messages: [], more: false, ...(since === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
 }
 
-/** Whether the page is for anybody who names this position: the log holds it, and its nonce cannot be guessed. */
+/** Whether anybody who names this position may have the page: the log holds the position, and its nonce cannot be guessed. */
 function isProven ({ recovered }: BacklogPage, since: LogPosition): boolean {
   return recovered === true && !isLogStart(since)
 }
 
-/** Without what is before the floor. A log with another epoch than the floor's began after it. */
+/** The page without the messages before the floor. A log with another epoch than the floor's began after the floor. */
 function from (floor: LogPosition, page: BacklogPage): BacklogPage {
   const isBefore = ({ position }: LoggedEnvelope): boolean => position.epoch === floor.epoch && position.offset <= floor.offset
   const skipped = page.messages.findLast(isBefore)
@@ -213,21 +213,21 @@ function from (floor: LogPosition, page: BacklogPage): BacklogPage {
   return { ...page, before: messages.length === 0 && page.more ? floor : skipped.position, messages }
 }
 
-/** All that a whole log has for somebody at this position, which is before all of it, or in an earlier log. */
+/** Everything that a whole log holds for a client at this position, which lies before all of the log, or in an earlier log. */
 function allOf ({ messages, before }: CachedLog, since: LogPosition, epoch: string): BacklogPage {
   if (isLogStart(since) && before.offset === 0) return { recovered: true, before, messages, more: false }
   const reason = isLogStart(since) || since.epoch === epoch ? 'trimmed' : 'epoch'
   return { recovered: false, reason, before, messages, more: false }
 }
 
-/** What stands further on than a position that the log lost. */
+/** The messages after a position that the log lost. */
 function afterLost (all: CachedLog, since: LogPosition): BacklogPage {
   const index = all.messages.findLastIndex(({ position }) => position.offset <= since.offset)
   const before = all.messages[index]?.position ?? all.before
   return { recovered: false, reason: 'rewound', before, messages: all.messages.slice(index + 1), end: endOf(all), more: false }
 }
 
-/** For somebody who may not have what the page holds. */
+/** What a client gets that may not have the messages of the page. */
 function atEnd ({ before, end, messages }: BacklogPage): Pick<BacklogPage, 'before' | 'messages' | 'more'> {
   return { before: end ?? messages.at(-1)?.position ?? before, messages: [], more: false }
 }

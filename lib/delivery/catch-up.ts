@@ -22,13 +22,13 @@ export class CatchUp {
   readonly #backlog: Backlog
   readonly #catching: Catching
   readonly #given: GivenRanges
-  /** Where the client stands; `undefined`: nobody knows. */
+  /** The position of the client; `undefined` when nobody knows it. */
   #last: LogPosition | undefined
   /** The client has all messages since this offset, up to the last one. */
   #from = 0
-  /** Of the log that the last page was from. */
+  /** The epoch of the log that the last page came from. */
   #epoch: string | undefined
-  /** The client was told that messages are lost. */
+  /** Whether the client was told that messages are lost. */
   #told = false
   #emptyPages = 0
 
@@ -40,7 +40,7 @@ export class CatchUp {
     this.#catching = catching
   }
 
-  /** The member left the group meanwhile, and may even have joined again; or its socket closed. */
+  /** Whether the member left the group meanwhile (it may even have joined again), or its socket closed. */
   get over (): boolean {
     const { member, holdback } = this.#catching
     return !holdback.holding || member.holdback !== holdback || member.connection.closed
@@ -98,7 +98,7 @@ export class CatchUp {
       if ('reason' in news) member.gap(news)
       else if (!member.hold(news)) this.#replay(news)
     }
-    // What comes next begins where the client is: nothing is left to drop, unless this instance is somewhere else.
+    // The next live message begins where the client is, unless this instance is somewhere else: nothing is left to drop.
     if (reached === undefined || last === undefined || samePosition(last, reached)) member.dropHold()
     return true
   }

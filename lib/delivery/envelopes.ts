@@ -65,7 +65,7 @@ function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Na
     const id = typeof one === 'string' ? one : one.id
     if (ownerOf(id) === undefined) continue
     ids.push(id)
-    // The object comes first: it knows its session also when its socket is closed.
+    // The object comes first: it knows its session even when its socket is closed.
     const { sessionName } = typeof one === 'object' && one.sessionName !== undefined ? one : find(id) ?? {}
     if (sessionName !== undefined) ids.push(sessionName)
   }
@@ -102,7 +102,7 @@ export function userTarget (userId: string): Target {
 }
 
 /**
- * A copy: the caller may use its bytes again once the call returned, and a message may have to wait for its delivery.
+ * A copy: the caller may reuse its bytes once the call returned, and a message may wait for its delivery.
  * @throws {WebsocketGroupsError} WSG_DATA_INVALID
  */
 export function toBuffer (data: Data): Buffer {

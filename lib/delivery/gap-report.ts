@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { logEvent } from '../logging.ts'
 import type { LossReason } from '../types.ts'
 
 /** How long losses are gathered for one line: those of one outage come within moments (milliseconds). */
@@ -38,7 +39,7 @@ export class GapReport {
     this.#timer = undefined
     if (this.#connections === 0) return
     const fields = { connections: this.#connections, reasons: Object.fromEntries(this.#reasons), groups: [...this.#groups] }
-    this.#log.warn(fields, 'messages of groups are lost to connections here')
+    logEvent(this.#log, 'messages_lost', fields)
     this.#connections = 0
     this.#reasons.clear()
     this.#groups.clear()

@@ -26,7 +26,7 @@ export class GivenRanges {
     this.#backplane = backplane
   }
 
-  /** The member was given the message, or has it by another of its groups, and so all messages of the log since `from`. */
+  /** The member was given the message, or has it through another of its groups, and so has all messages of the log since `from`. */
   add (member: LocalMember, { position: { epoch, offset }, shared }: LoggedEnvelope, from: number): void {
     const { connection, group } = member
     let ranges = this.#ranges.get(connection)
@@ -38,7 +38,7 @@ export class GivenRanges {
     }
   }
 
-  /** Whether the member's connection was given the message by the log of another group. */
+  /** Whether the connection was given the message out of the log of another group. */
   has ({ connection, group }: LocalMember, { places = [] }: Envelope): boolean {
     const ranges = this.#ranges.get(connection)
     if (ranges === undefined) return false
@@ -48,7 +48,7 @@ export class GivenRanges {
     })
   }
 
-  /** A member in step has what this instance has delivered. */
+  /** A member in step has everything that this instance has delivered. */
   #endOf ({ member, epoch, to }: Range): number {
     if (member.holding || this.#hub.find(member.connection, member.group) !== member) return to
     const reached = this.#backplane.position(member.group)

@@ -4,8 +4,8 @@ import { deferred } from '../deadline.ts'
 import { hasCode } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
+import type { BoundedLog } from '../logging.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
-import { toError } from '../thrown.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
 import { CatchUp, type Catching } from './catch-up.ts'
@@ -25,31 +25,36 @@ export interface PendingReplay extends Catching {
 
 interface Begun {
   readonly result: JoinResult
-  /** The member is in step already. */
+  /** Whether the member is in step already. */
   readonly done: boolean
 }
 
-/** Gives a joining connection what it missed, no faster than its client reads, then what came meanwhile, each message once and in order. */
+/**
+ * Gives a joining connection what it missed, no faster than its client reads, then what came live meanwhile: each message once and in
+ * order.
+ */
 export class Replay {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #backlog: Backlog
   readonly #proofKeys: ProofKeys
+  readonly #lines: BoundedLog
   readonly #turns = new ReplayTurns()
   readonly #given: GivenRanges
 
-  constructor (hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys) {
+  constructor (hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys, lines: BoundedLog) {
     this.#hub = hub
     this.#backplane = backplane
     this.#backlog = backlog
     this.#proofKeys = proofKeys
+    this.#lines = lines
     this.#given = new GivenRanges(hub, backplane)
   }
 
-  /** Holds live messages back from now on, if there is anything to tell first. Called in the turn in which the member was added. */
+  /** Holds live messages back from now on, if there is anything to send first. Called in the turn in which the member was added. */
   hold (member: LocalMember, { since, history = 0 }: JoinOptions): PendingReplay | undefined {
     const { connection, group } = member
-    // The cache ends where this instance stopped to follow the log.
+    // The cache ends where this instance stopped following the log.
     if (this.#backplane.position(group) === undefined) this.#backlog.forget(group)
     const offer = connection.takeOffer(group)
     const from = since ?? offer?.since
@@ -58,14 +63,14 @@ export class Replay {
     return { member, options: asked, grant: offer?.grant, holdback: member.startHold() }
   }
 
-  /** Gives up: the join failed. */
+  /** The join failed: gives up. */
   drop ({ member, holdback }: PendingReplay): void {
     if (holdback.holding && member.holdback === holdback) member.dropHold()
   }
 
   /**
-   * Replays, once the instance is subscribed. Resolves with what the result of the join says of it, when all is handed over or the client
-   * has to read first: then the rest follows as it reads.
+   * Replays, once the instance is subscribed. Resolves with what the join returns about it, when everything was handed over or the client
+   * has to read first; then the rest follows as the client reads.
    */
   async play (pending: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
     const { connection } = pending.member
@@ -88,7 +93,7 @@ export class Replay {
 
   async #begin (pending: PendingReplay, catchUp: CatchUp, scope: JoinResult['scope']): Promise<Begun> {
     const { member: { connection, group }, options, grant } = pending
-    // A group without a log has nothing to prove anything for.
+    // Without a log there is nothing to prove.
     const proofs = this.#backlog.isLogged(group) ? await this.#proofKeys.proofs() : noProofs
     const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
     const page = await this.#backlog.replay(group, options, floor)
@@ -107,7 +112,9 @@ export class Replay {
     return { result, done: catchUp.give(page) }
   }
 
-  /** Never rejects. What cannot be read now is read later: it is there still, and the live messages after it are held back as long. */
+  /**
+   * Never rejects. A page that cannot be read now is read later: the log keeps it, and the live messages after it are held back until then.
+   */
   async #goOn (pending: PendingReplay, catchUp: CatchUp, waits: () => void): Promise<void> {
     const { connection, group } = pending.member
     let pauseMs = retryMs
@@ -129,7 +136,7 @@ export class Replay {
         }
       }
     } catch (error) {
-      connection.log.error({ err: toError(error), group }, 'a client could not be sent the messages that it missed')
+      this.#lines.write(connection.log, 'replay_failed', { err: error, group })
       connection.closeForFault(CloseCode.TryAgainLater, 'what it missed could not be read')
     } finally {
       this.drop(pending)

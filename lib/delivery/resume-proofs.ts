@@ -84,10 +84,10 @@ export class ProofKeys {
     this.#proofs = proofsOf(this.#keys)
   }
 
-  /** Resolves with what can be proven now: nothing, while no key is known because the backplane is out. */
+  /** Resolves with the present proofs; they prove nothing while no key is known because the backplane is out. */
   async proofs (): Promise<ResumeProofs> {
     if (!this.#fixed && this.#now() - this.#askedAt >= refreshMs) this.#asking ??= this.#ask().finally(() => { this.#asking = undefined })
-    // Only the first ones wait: later the key that was known serves meanwhile.
+    // Later calls use the key that is known and do not wait.
     if (this.#keys.length === 0) await this.#asking
     return this.#proofs
   }
@@ -101,7 +101,7 @@ export class ProofKeys {
       this.#keys = [key, ...this.#keys.filter(known => known !== key)].slice(0, maxKeys)
       this.#proofs = proofsOf(this.#keys)
     } catch (error) {
-      // The next join asks again, which is all there is to do in an outage.
+      // Nothing else can be done in an outage: the next join asks again.
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) this.#failed(error)
     }
   }

@@ -55,14 +55,14 @@ export class Blocklist {
   }
 
   /**
-   * Stores a block, or with 0 its end. What happens to connections is `apply`.
+   * Stores a block, or removes it if `forMs` is 0. What happens to connections is the job of `apply`.
    * @throws {WebsocketGroupsError} WSG_BLOCKLIST_FULL, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   async store (name: string, forMs: number): Promise<void> {
     if (!await this.#backplane.block(name, forMs)) throw new WebsocketGroupsError('WSG_BLOCKLIST_FULL')
   }
 
-  /** An instance, maybe this one, blocked a name. Returns how many connections of this instance were closed. */
+  /** An instance, maybe this one, blocked a name. Returns how many connections were closed here. */
   apply (name: string, forMs: number): number {
     this.#ends.delete(name)
     if (forMs <= 0) return 0
@@ -70,7 +70,9 @@ export class Blocklist {
     return this.#closeCovered()
   }
 
-  /** Takes over what the backplane has: at boot, and after an outage. Never rejects; while the backplane is out the list stays as it is. */
+  /**
+   * Takes over the list of the backplane: at boot, and after an outage. Never rejects; while the backplane is out the list stays as it is.
+   */
   async load (): Promise<void> {
     try {
       const blocks = await this.#backplane.blocks()
@@ -91,7 +93,7 @@ export class Blocklist {
     return false
   }
 
-  /** Options of the service that throw now, and did not before, must not keep anybody in. */
+  /** An option of the service that throws now, and did not before, must not keep anybody connected. */
   #mustGo (identity: Identity): boolean {
     try {
       return this.covers(identity)

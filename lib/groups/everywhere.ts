@@ -5,7 +5,7 @@ import type { Command, InstanceRpc } from './rpc.ts'
 
 /** An instance that reconnects is asked again after so many milliseconds. */
 const againMs = 100
-/** The share of the time that all together have, before those that did not answer are asked one by one. */
+/** The share of the time for asking all together; after that, those that did not answer are asked one by one. */
 const togetherShare = 0.5
 
 /** Nobody took the request, and nobody will: the instance does not live. */
@@ -14,9 +14,21 @@ const gone = Symbol('gone')
 const silent = Symbol('silent')
 const unreached = Symbol('unreached')
 
+/** What all instances behind a target answered. */
+export interface Gathered {
+  /** By the id of the instance, this one included. */
+  readonly answers: ReadonlyMap<string, unknown>
+  /** The ids of those that live and did not answer. */
+  readonly missing: readonly string[]
+  /** None of those that are missing took the request. */
+  readonly sure: boolean
+  /** Not all answered, and nobody can say who lives. */
+  readonly unknown: boolean
+}
+
 /**
- * Asks instances, and tells apart those that are gone from those that only lost their subscriptions, or hang: as long as the lease of an
- * instance runs, its connections may be there.
+ * Asks instances, and tells apart those that are gone from those that only lost their subscriptions or hang: while the lease of an instance
+ * runs, its connections may be there.
  */
 export class Everywhere {
   readonly #backplane: Pick<Backplane, 'instances'>
@@ -30,7 +42,8 @@ export class Everywhere {
   }
 
   /**
-   * The answer of one instance; `undefined` when it does not live. One that lives and cannot be reached is asked again until the deadline.
+   * The answer of one instance; `undefined` when it does not live. An instance that lives but cannot be reached is asked again until the
+   * deadline.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (it was not reached), WSG_TIMEOUT (it did not answer), and what it threw
    */
   async askOne (instanceId: string, command: Command, data?: Data): Promise<unknown> {
@@ -44,38 +57,52 @@ export class Everywhere {
   }
 
   /**
-   * Has connections closed by all instances behind the target. Resolves with how many were closed, with the `here` of this one. The command
+   * Asks all instances behind the target to close connections. Resolves with how many were closed, `here` on this one included. The command
    * must do no harm when it is carried out twice. `stored`: an instance that cannot be reached now carries it out as soon as it is back.
-   * @throws {WebsocketGroupsError} WSG_TIMEOUT or, where surely nothing was closed, WSG_BACKPLANE_UNAVAILABLE: some that live did not
-   * answer. The error says how many connections were closed all the same, and by whom none.
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT when some living instances did not answer, or WSG_BACKPLANE_UNAVAILABLE when surely nothing
+   * was closed. The error says how many connections were closed nevertheless, and which instances did not answer.
    */
   async close (target: Target, command: Command, here: number, stored = false): Promise<number> {
-    const endsAt = performance.now() + this.#rpc.timeoutMs
-    const answered = new Map<string, unknown>([[this.#self, here]])
     try {
-      // Asked at the same time: who is cut off now does not take the request.
-      const [{ answers, complete }, living] = await Promise.all([
-        this.#rpc.collect(target, command, this.#rpc.timeoutMs * togetherShare), this.#backplane.instances?.()
-      ])
-      for (const [instanceId, closed] of answers) if (instanceId !== this.#self) answered.set(instanceId, closed)
-      const others = [...living ?? []].filter(([instanceId]) => !answered.has(instanceId))
-      const asked = others.filter(([, reachable]) => reachable ? !complete : !stored)
-      const outcomes = await Promise.all(asked.map(async ([instanceId]) => {
-        return [instanceId, await this.#until(endsAt, instanceId, command)] as const
-      }))
-      for (const [instanceId, outcome] of outcomes) if (typeof outcome !== 'symbol') answered.set(instanceId, outcome)
-      const done = sum(answered)
-      const missing = outcomes.filter(([, outcome]) => outcome === silent || (outcome === unreached && !stored))
-      const unknown = !complete && living === undefined
+      const { answers, missing, sure, unknown } = await this.gather(target, command, here, stored)
+      const done = sum(answers)
       if (missing.length === 0 && !unknown) return done
-      const sure = done === 0 && !unknown && missing.every(([, outcome]) => outcome === unreached)
-      throw incomplete(sure, command, done, missing.map(([instanceId]) => instanceId))
+      throw incomplete(done === 0 && sure, command, done, missing)
     } catch (error) {
-      // Whatever went wrong elsewhere, these are closed.
+      // Whatever went wrong elsewhere, the connections here are closed.
       if (here === 0 || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT') || 'done' in (error as object)) throw error
       const { code, detail = '' } = error as WebsocketGroupsError
       const text = `${detail} (to other instances: ${here} connections of this one were closed)`
       throw new WebsocketGroupsError(code, text, { cause: error, done: here })
+    }
+  }
+
+  /**
+   * The answers of all instances behind the target, with the `here` of this one. Those that live and did not answer with the others are
+   * asked once more, one by one. `stored`: those that cannot be reached now need not be asked.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT (of the publish), and what an instance threw
+   */
+  async gather (target: Target, command: Command, here: unknown, stored = false): Promise<Gathered> {
+    const endsAt = performance.now() + this.#rpc.timeoutMs
+    const gathered = new Map<string, unknown>([[this.#self, here]])
+    // Asked at the same time: who is cut off now does not take the request.
+    const [{ answers, complete }, living] = await Promise.all([
+      this.#rpc.collect(target, command, this.#rpc.timeoutMs * togetherShare), this.#backplane.instances?.()
+    ])
+    for (const [instanceId, answer] of answers) if (instanceId !== this.#self) gathered.set(instanceId, answer)
+    const others = [...living ?? []].filter(([instanceId]) => !gathered.has(instanceId))
+    const asked = others.filter(([, reachable]) => reachable ? !complete : !stored)
+    const outcomes = await Promise.all(asked.map(async ([instanceId]) => {
+      return [instanceId, await this.#until(endsAt, instanceId, command)] as const
+    }))
+    for (const [instanceId, outcome] of outcomes) if (typeof outcome !== 'symbol') gathered.set(instanceId, outcome)
+    const missing = outcomes.filter(([, outcome]) => outcome === silent || (outcome === unreached && !stored))
+    const unknown = !complete && living === undefined
+    return {
+      answers: gathered,
+      missing: missing.map(([instanceId]) => instanceId),
+      sure: !unknown && missing.every(([, outcome]) => outcome === unreached),
+      unknown
     }
   }
 

@@ -10,20 +10,23 @@ import type { Identity } from '../types.ts'
 import type { Occupancy } from './occupancy.ts'
 import type { Blocklist } from './blocklist.ts'
 
-/** Addresses whose latest upgrades are remembered: about 2 MB. Beyond it those that were quiet the longest count from zero again. */
+/**
+ * How many addresses are remembered with their latest upgrades: about 2 MB. Beyond that, those that were quiet the longest start again from
+ * zero.
+ */
 const maxAddresses = 20_000
-/** For those who wait for others to leave (seconds). */
+/** When clients may try again after a limit of connections, which ends when others leave (seconds). */
 const fullRetrySeconds = 10
 
 /** Why an upgrade does not become a connection. */
 export interface Refusal {
   readonly code: ErrorCode
   readonly detail: string
-  /** `undefined` when coming back is of no use. */
+  /** `undefined` when trying again is of no use. */
   readonly retryAfterSeconds?: number | undefined
 }
 
-/** An address as the limits see it: what it is counted by, and whether it is one of the Internet. */
+/** An address as the limits see it: the key it is counted by, and whether it belongs to the Internet. */
 export interface ClientAddress {
   readonly key: string
   readonly isPrivate: boolean
@@ -58,7 +61,7 @@ export class Gate {
   }
 
   /**
-   * Before anything else looks at an upgrade. It is not counted among the connections yet, so a refused token costs nobody else a place.
+   * Judges an upgrade before anything else does. The upgrade does not count as a connection yet, so a refused token takes nobody's place.
    */
   greet (address: ClientAddress | undefined): Refusal | undefined {
     if (address !== undefined && this.#addressRates !== undefined && this.#limited('upgradesPerAddress', address)) {
@@ -72,7 +75,7 @@ export class Gate {
   }
 
   /**
-   * After authentication, as the last step before the upgrade. Every `Admission` has to be given back by `leave`.
+   * Judges an upgrade after authentication, as the last step before it succeeds. Every `Admission` has to be given back to `leave`.
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
   async admit (address: ClientAddress | undefined, identity: Identity | null): Promise<Admission | Refusal> {
@@ -97,7 +100,7 @@ export class Gate {
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this user', fullRetrySeconds)
   }
 
-  /** A connection that came without an upgrade request to look at. */
+  /** Admits a connection that came without an upgrade request to judge. */
   admitUncounted (userId: string | undefined): Admission {
     const admission = this.#admissions.add('', userId)
     if (userId !== undefined) this.#store(userId)
@@ -112,7 +115,7 @@ export class Gate {
     this.#userChanged(admission.userId)
   }
 
-  /** The first connection of a user here, and the end of the last one, may be the first and the last of all. */
+  /** The first connection of a user here, or the end of the last one, may be the first or the last in the cluster. */
   #userChanged (userId: string | undefined): void {
     if (userId !== undefined && this.#admissions.ofUser(userId) <= 1) this.#occupancy.changed('user', userId)
   }
@@ -137,11 +140,14 @@ export class Gate {
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this address', fullRetrySeconds)
   }
 
-  /** In the whole cluster; by this instance's own connections alone while the backplane cannot tell. */
+  /**
+   * Whether the user may have another connection in the whole cluster; judged by this instance's own connections while the backplane cannot
+   * tell.
+   */
   async #hasRoom (userId: string): Promise<boolean> {
     const { connectionsPerUser } = this.#limits
     if (connectionsPerUser === undefined) return true
-    // Its place among this instance's own: those that came with it, and after it, do not count against it.
+    // Its place among the connections of this instance: those that came with it or later do not count against it.
     const place = this.#admissions.ofUser(userId)
     try {
       return place + await this.#backplane.syncUser(userId) <= connectionsPerUser
@@ -152,7 +158,7 @@ export class Gate {
     }
   }
 
-  /** The backplane repeats by itself what it could not store. */
+  /** The backplane itself repeats what it could not store. */
   #store (userId: string): void {
     if (this.#limits.connectionsPerUser !== undefined) this.#backplane.syncUser(userId).catch(() => {})
   }

@@ -8,7 +8,7 @@ import type { History, HistoryOptions } from '../types.ts'
 
 const defaultLimit = 100
 const maxLimit = 10_000
-/** Where a list of messages ends, whatever its limit is. */
+/** A list of messages ends here, whatever its limit is (bytes). */
 const maxHistoryBytes = 4_194_304
 /** How often a page is read again because of what was appended meanwhile. */
 const maxTries = 5
@@ -24,9 +24,9 @@ interface Read {
 /** Reads what was broadcast to a group, page by page, towards the future or towards the past. */
 export class GroupHistory {
   readonly #backplane: Pick<Backplane, 'history'>
-  readonly #proofKeys: ProofKeys
+  readonly #proofKeys: Pick<ProofKeys, 'proofs'>
 
-  constructor (backplane: Pick<Backplane, 'history'>, proofKeys: ProofKeys) {
+  constructor (backplane: Pick<Backplane, 'history'>, proofKeys: Pick<ProofKeys, 'proofs'>) {
     this.#backplane = backplane
     this.#proofKeys = proofKeys
   }
@@ -48,12 +48,12 @@ export class GroupHistory {
       const data = binary ? payload : payload.toString()
       return { data, position: formatPosition(position), at, ...(from === undefined ? {} : { from }) }
     })
-    // The page of an empty group resumes from its beginning, which the reader has to prove.
+    // A client that resumes from the beginning of an empty log has to prove that it saw the log.
     const position = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
     return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
   }
 
-  /** From the earliest message after `since` on. */
+  /** Reads from the earliest message after `since`. */
   async #forward (group: string, since: LogPosition, before: LogPosition | undefined, limit: number): Promise<Read> {
     const first = await this.#backplane.history(group, since, limit)
     const messages: LoggedEnvelope[] = []
@@ -71,22 +71,22 @@ export class GroupHistory {
         return { ...first, messages, more: page.more && !isLast }
       }
       page = await this.#backplane.history(group, last.position, limit - messages.length)
-      // What is trimmed meanwhile ends the list: whoever reads on is told.
+      // A trim meanwhile ends the list: the next page tells of the gap.
       if (page.gap !== undefined) return { ...first, messages, more: true }
     }
   }
 
-  /** Up to the latest message before `before`. */
+  /** Reads up to the latest message before `before`. */
   async #backward (group: string, since: LogPosition | undefined, before: LogPosition | undefined, limit: number): Promise<Read> {
     const newest = before === undefined ? undefined : await this.#backplane.history(group, undefined, 1)
     const gap = newest === undefined || before === undefined ? undefined : gapAt(newest, before)
     if (newest !== undefined && gap !== undefined) return { messages: [], end: newest.end, gap, more: false }
-    // How many messages are not older than `before`, and one that says whether there are more.
+    // How many messages are not older than `before`, plus one that says whether there are more.
     const newerIn = ({ end }: LogPage): number => before === undefined ? 0 : end.offset - before.offset + 1
     let newer = newest === undefined ? 0 : newerIn(newest)
     const read = async (): Promise<LogPage> => await this.#backplane.history(group, undefined, Math.min(newer + limit + 1, maxLimit))
     let first = await read()
-    // What was appended meanwhile pushed out what is wanted.
+    // Messages appended meanwhile pushed out what is wanted.
     for (let tries = 0; newerIn(first) > newer && tries < maxTries; tries++) {
       newer = newerIn(first)
       first = await read()
@@ -104,13 +104,13 @@ export class GroupHistory {
   }
 }
 
-/** The latest of the messages that were pushed, as many as fit. */
+/** The latest of the messages that are pushed, as many as fit. */
 class Window {
   /** The position of the latest message that was looked at. */
   seen: LogPosition | undefined
-  /** Nothing that is pushed from now on is wanted. */
+  /** Whether nothing that is pushed from now on is wanted. */
   isOver = false
-  /** Messages were left out for their size. */
+  /** Whether messages were left out for their size. */
   cut = false
   readonly messages: LoggedEnvelope[] = []
   readonly #most: number

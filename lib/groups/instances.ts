@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import { toJson } from '../connection/outbound/message.ts'
 import { everyone } from '../delivery/envelopes.ts'
-import { toError } from '../thrown.ts'
+import type { BoundedLog } from '../logging.ts'
 import type { Asked, AskOptions, InstanceEvents, Instances } from '../types.ts'
 import type { Answers, InstanceRpc } from './rpc.ts'
 
@@ -16,12 +16,14 @@ export class InstanceMessages implements Instances {
   readonly #rpc: () => InstanceRpc
   readonly #timeoutMs: number
   readonly #log: FastifyBaseLogger
+  readonly #lines: BoundedLog
   readonly #handlers = new Map<string, Set<Handler>>()
 
-  constructor (rpc: () => InstanceRpc, timeoutMs: number, log: FastifyBaseLogger) {
+  constructor (rpc: () => InstanceRpc, timeoutMs: number, log: FastifyBaseLogger, lines: BoundedLog) {
     this.#rpc = rpc
     this.#timeoutMs = timeoutMs
     this.#log = log
+    this.#lines = lines
   }
 
   on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): () => void {
@@ -43,15 +45,15 @@ export class InstanceMessages implements Instances {
     return { replies, missing: missing + answers.length - replies.length }
   }
 
-  /** Another instance, or this one, said something. Never rejects. */
+  /** Another instance, or this one, emitted or asked something. Never rejects. */
   async receive (name: string, payload: unknown): Promise<Answers['app']> {
     const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async handler => await handler(payload as never)))
     const failed = results.find(result => result.status === 'rejected')
     if (failed !== undefined) {
-      this.#log.error({ err: toError(failed.reason), event: name }, 'a handler of registry.instances failed')
+      this.#lines.write(this.#log, 'instances_handler_failed', { err: failed.reason, name })
       return { failed: 'a handler failed' }
     }
-    // An instance that has no handler has nothing to say.
+    // An instance without a handler has nothing to answer.
     const [first] = results
     return first === undefined ? { failed: 'no handler' } : { answer: (first as PromiseFulfilledResult<unknown>).value ?? null }
   }

@@ -18,7 +18,7 @@ import type { ResolvedLimits } from '../options/limits.ts'
 import type { OutagePolicy } from '../options/types.ts'
 import type { Connection, JoinOptions, JoinResult, Json, Member, MemberInfo } from '../types.ts'
 
-/** Users whose latest new groups are remembered. */
+/** How many users are remembered with their latest new groups. */
 const maxUsers = 20_000
 const maxInfoBytes = 1024
 
@@ -38,9 +38,9 @@ export class Membership {
   readonly #replay: Replay
   readonly #presence: Presence
   readonly #occupancy: Occupancy
-  /** Groups that connections of each user were the first here to join. */
+  /** New groups of each user: those that a connection of the user was the first here to join. */
   readonly #newGroups: RateTable | undefined
-  /** What `setInfo` was called with. */
+  /** The latest argument of `setInfo`, by connection. */
   readonly #shown = new WeakMap<LocalConnection, Pick<Member, 'info' | 'infoAt'>>()
   /** Joins that wait for the backplane. */
   readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
@@ -67,7 +67,7 @@ export class Membership {
     const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
-    // Calls at the same time share one outcome: otherwise one could undo what the other reports as done.
+    // Concurrent calls share one outcome: otherwise one could undo what another reports as done.
     let joining = this.#joining.get(member)
     if (joining === undefined) {
       const replay = known === undefined ? this.#replay.hold(member, options) : undefined
@@ -93,7 +93,10 @@ export class Membership {
     return left.filter(Boolean).length
   }
 
-  /** Shows something else of the connection to others, in all of its groups. @throws what `Connection.setInfo` throws */
+  /**
+   * Changes what others see of the connection, in all of its groups.
+   * @throws what `Connection.setInfo` throws
+   */
   async setInfo (connection: LocalConnection, given: unknown): Promise<void> {
     this.#assertOpen(connection)
     const info = toInfo(given)
@@ -128,7 +131,7 @@ export class Membership {
     const { connection, group } = member
     let scope: JoinResult['scope'] = 'cluster'
     try {
-      // Subscribed before registered: a connection that others see as a member also gets what is sent to the group.
+      // Subscribe before registering: a connection that others see as a member must get what is sent to the group.
       await this.#backplane.subscribe({ kind: 'group', name: group })
       await this.#backplane.syncMember(group, connection.id)
     } catch (error) {
@@ -137,13 +140,14 @@ export class Membership {
         if (replay !== undefined) this.#replay.drop(replay)
         throw error
       }
-      // By policy the connection is a member here. Nobody stores it yet when the subscription failed, so ask for that.
+      // By policy the connection is a member here. Nobody stores the membership yet when the subscription failed.
       this.#syncLater(group, connection.id)
       this.#metrics.joinsLocal++
       scope = 'local'
     }
     if (added) this.#occupancy.changed('group', group)
-    // The socket may have closed meanwhile. Its memberships are undone then, as they are read from the hub whenever they are stored.
+    // The socket may have closed meanwhile. Then the membership goes by itself, as the backplane reads memberships from the hub when it
+    // stores them.
     this.#assertOpen(connection)
     const result = replay === undefined ? { scope } : await this.#replay.play(replay, scope)
     if (added && this.#hub.find(connection, group) === member) {
@@ -153,12 +157,12 @@ export class Membership {
     return result
   }
 
-  /** Takes back what a failed join added, unless the connection left, or left and joined again, meanwhile. */
+  /** Undoes a failed join, unless the connection left, or left and joined again, meanwhile. */
   #undo (member: LocalMember): void {
     const { connection, group } = member
     if (this.#hub.find(connection, group) !== member) return
     this.#takeOut(connection, group)
-    // The caller is told of the failure that came first, and does not wait for this one.
+    // The caller learns of the first failure and does not wait for this one.
     this.#syncLater(group, connection.id)
   }
 
@@ -169,7 +173,7 @@ export class Membership {
     return true
   }
 
-  /** Whoever makes up names of groups fills Redis with them. Without a user id the limits of connections and upgrades have to do. */
+  /** A user that makes up group names fills Redis with them. Without a user id, the limits of connections and upgrades have to do. */
   #countNewGroup (connection: LocalConnection, group: string): void {
     const { userId } = connection
     if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
@@ -195,11 +199,11 @@ export class Membership {
     })
   }
 
-  /** What the application shows of the member, as JSON keeps it: members here and elsewhere look alike. */
+  /** What the application shows of the member, after a round trip through JSON: members here and elsewhere look alike. */
   #infoOf (connection: LocalConnection): Pick<Member, 'info'> {
     const info: unknown = this.#options.memberInfo?.(connection)
     if (isThenable(info)) {
-      // The promise is refused here: without a handler its rejection would end the process.
+      // The promise is refused here; without a handler its rejection would end the process.
       Promise.resolve(info).catch(() => undefined)
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
     }
@@ -216,13 +220,16 @@ export class Membership {
     return this.#backplane.syncMember(group, connectionId).catch(ignoreUnavailable)
   }
 
-  /** The same where nobody waits: the backplane goes on trying by itself, and says so in its `problems`. */
+  /** As `#sync`, where nobody waits: the backplane keeps trying by itself, and says so in its `problems`. */
   #syncLater (group: string, connectionId: string): void {
     this.#backplane.syncMember(group, connectionId).catch(() => {})
   }
 }
 
-/** As JSON keeps it; `undefined` where JSON has no form of it. @throws {WebsocketGroupsError} WSG_MEMBER_INFO_TOO_LARGE */
+/**
+ * The value as JSON keeps it; `undefined` where JSON cannot express it.
+ * @throws {WebsocketGroupsError} WSG_MEMBER_INFO_TOO_LARGE
+ */
 function toInfo (info: unknown): MemberInfo | undefined {
   const text = JSON.stringify(info) as string | undefined
   if (text === undefined) return undefined
@@ -230,7 +237,7 @@ function toInfo (info: unknown): MemberInfo | undefined {
   return JSON.parse(text) as MemberInfo
 }
 
-/** "Not yet" is not a failure where the backplane goes on trying by itself. */
+/** A store that is only delayed is not a failure: the backplane keeps trying by itself. */
 function ignoreUnavailable (error: unknown): void {
   if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
 }

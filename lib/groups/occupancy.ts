@@ -1,21 +1,22 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Presences } from '../backplane/backplane.ts'
 import { hasCode } from '../errors.ts'
+import type { BoundedLog } from '../logging.ts'
 import type { OccupancyHooks } from '../options/types.ts'
-import { toError } from '../thrown.ts'
 
-/** How often everything is compared once more, which also keeps it in Redis. */
+/** How often everything is compared once more, which also renews the record in Redis. */
 const recheckMs = 1_800_000
 const retryMs = 2_000
 
 /**
- * Calls the hooks of the application when a group gets its first member or loses its last one, and when a user comes or goes: each on one
- * instance of the cluster. What is compared is state, so an outage, or an instance that dies, delays a call and loses none.
+ * Calls the hooks of the application when a group gets its first member or loses its last one, and when a user comes or goes: each call on
+ * one instance of the cluster. It compares states, so an outage, or an instance that dies, delays a call but loses none.
  */
 export class Occupancy {
   readonly #backplane: Pick<Backplane, 'settle' | 'syncUser'>
   readonly #hooks: OccupancyHooks
   readonly #log: FastifyBaseLogger
+  readonly #lines: BoundedLog
   readonly #dirty = { group: new Set<string>(), user: new Set<string>() }
   #all = false
   #flushing: Promise<void> | undefined
@@ -23,13 +24,14 @@ export class Occupancy {
   #retry: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor (backplane: Pick<Backplane, 'settle' | 'syncUser'>, hooks: OccupancyHooks, log: FastifyBaseLogger) {
+  constructor (backplane: Pick<Backplane, 'settle' | 'syncUser'>, hooks: OccupancyHooks, log: FastifyBaseLogger, lines: BoundedLog) {
     this.#backplane = backplane
     this.#hooks = hooks
     this.#log = log
+    this.#lines = lines
   }
 
-  /** Whether anybody wants to hear of groups, or of users. */
+  /** Whether the application has a hook for groups, or for users. */
   watches (kind: Presences): boolean {
     const { onOccupied, onVacated, onUserOnline, onUserOffline } = this.#hooks
     return (kind === 'group' ? onOccupied ?? onVacated : onUserOnline ?? onUserOffline) !== undefined
@@ -53,7 +55,7 @@ export class Occupancy {
     this.#schedule()
   }
 
-  /** Resolves when what changed so far was told. */
+  /** Resolves when the hooks were called for all changes so far. */
   async close (): Promise<void> {
     this.#closed = true
     clearInterval(this.#timer)
@@ -65,11 +67,11 @@ export class Occupancy {
     this.#flushing ??= this.#flush().finally(() => { this.#flushing = undefined })
   }
 
-  /** Never rejects. What could not be compared is compared when the backplane is back. */
+  /** Never rejects. A comparison that failed is repeated when the backplane is back. */
   async #flush (): Promise<void> {
     try {
       while (this.#all || this.#dirty.group.size > 0 || this.#dirty.user.size > 0) {
-        // All that changes in this turn goes together.
+        // All changes of this turn go together.
         await Promise.resolve()
         const all = this.#all
         this.#all = false
@@ -79,7 +81,7 @@ export class Occupancy {
       this.#all = true
       if (!this.#closed) this.#retry ??= setTimeout(() => this.#again(), retryMs).unref()
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) {
-        this.#log.warn({ err: error }, 'who is there could not be compared')
+        this.#lines.write(this.#log, 'occupancy_unknown', { err: error })
       }
     }
   }
@@ -112,7 +114,7 @@ export class Occupancy {
     const hook = kind === 'group' ? present ? onOccupied : onVacated : present ? onUserOnline : onUserOffline
     if (hook === undefined) return
     void (async () => { await hook(name) })().catch((error: unknown) => {
-      this.#log.error({ err: toError(error), [kind]: name }, 'a hook for those who come and go failed')
+      this.#lines.write(this.#log, 'hook_failed', { err: error, [kind]: name })
     })
   }
 }

@@ -7,22 +7,32 @@ const maxLimit = 10_000
 export interface Page<Item> { readonly items: readonly Item[], readonly cursor: string | undefined }
 
 /**
- * One page of a list that is read as a whole each time: what comes after the item that the page before ended with, in the order of the
- * keys. Items that come or go meanwhile move nothing else.
+ * One page of a list that is read as a whole each time: the items after the last one of the previous page, in the order of the keys. Items
+ * that come or go meanwhile shift nothing else.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
-export function pageOf<Item> (
+export function pageOf<Item> (all: Iterable<Item>, keyOf: (item: Item) => string, options: PageOptions): Page<Item> {
+  const { limit = defaultLimit } = options
+  const rest = itemsAfter(all, keyOf, options)
+  const items = rest.slice(0, limit)
+  const last = rest.length > limit ? items.at(-1) : undefined
+  return { items, cursor: last === undefined ? undefined : Buffer.from(keyOf(last)).toString('base64url') }
+}
+
+/**
+ * The items of one page, and one more where there is one: of several such lists the page of them all can be made.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+ */
+export function itemsAfter<Item> (
   all: Iterable<Item>, keyOf: (item: Item) => string, { cursor, limit = defaultLimit }: PageOptions
-): Page<Item> {
+): Item[] {
   if (!Number.isInteger(limit) || limit < 1 || limit > maxLimit) {
     throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be an integer from 1 to ${maxLimit}, got ${String(limit)}`)
   }
   const after = cursor === undefined ? '' : parseCursor(cursor)
   const rest = Array.from(all, item => [keyOf(item), item] as const).filter(([key]) => key > after)
   rest.sort(([a], [b]) => a < b ? -1 : 1)
-  const items = rest.slice(0, limit)
-  const last = rest.length > limit ? items.at(-1) : undefined
-  return { items: items.map(([, item]) => item), cursor: last === undefined ? undefined : Buffer.from(last[0]).toString('base64url') }
+  return rest.slice(0, limit + 1).map(([, item]) => item)
 }
 
 function parseCursor (cursor: unknown): string {

@@ -18,10 +18,10 @@ import { Occupancy } from './occupancy.ts'
 import { GroupReads } from './reads.ts'
 import { ConnectionCommands } from './remote.ts'
 import { Hub } from '../hub/hub.ts'
-import { instanceLog } from '../logging.ts'
+import { instanceLog, logEvent } from '../logging.ts'
 import { Metrics } from '../metrics.ts'
 import { GroupLogs } from '../options/group-logs.ts'
-import type { ResolvedOptions } from '../options/resolve.ts'
+import { answerTimeoutMs, type ResolvedOptions } from '../options/resolve.ts'
 import { Presence } from '../presence/presence.ts'
 
 /** The parts of one instance, wired to each other. */
@@ -49,7 +49,7 @@ export interface Parts {
 
 /** Builds the parts of an instance, lowest layer first. Nothing runs yet. */
 export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger): Parts {
-  const { outage, joinTimeoutMs, operationTimeoutMs } = options
+  const { outage } = options
   const metrics = new Metrics()
   const hub = new Hub()
   const envelopes = new EnvelopeFactory(id => hub.connections.get(id), () => backplane.now?.() ?? Date.now())
@@ -60,21 +60,20 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const logs = new GroupLogs(options)
   const cache = new LogCache()
   const proofKeys = new ProofKeys(backplane, options.secret, error => {
-    log.warn({ err: error }, 'the secret that all instances share could not be read')
+    logEvent(log, 'secret_unreadable', { err: error })
   })
-  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys)
+  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys, metrics.lines)
   const logged = new LoggedPublish(backplane, logs)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
-  const occupancy = new Occupancy(backplane, options, log)
+  const occupancy = new Occupancy(backplane, options, log, metrics.lines)
   const membership = new Membership(hub, backplane, replay, presence, occupancy, { ...options, policy: outage.join }, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads)
   const history = new GroupHistory(backplane, proofKeys)
-  // A join that another instance is asked for may itself take `joinTimeoutMs` there.
   const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
   const gate = new Gate(options, backplane, blocks, occupancy, metrics)
   const intake = new IntakeBudget(options.limits, metrics)
-  const commands = new ConnectionCommands(hub, membership, backplane, envelopes, joinTimeoutMs + operationTimeoutMs, blocks, metrics, log)
+  const commands = new ConnectionCommands(hub, membership, backplane, envelopes, answerTimeoutMs(options), blocks, metrics, log)
   const groups = { presence, membership, broadcaster, reads, history, commands, blocks, gate, occupancy, intake }
   return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, ...groups }
 }

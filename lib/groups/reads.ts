@@ -4,11 +4,8 @@ import { hasCode } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { OutagePolicy } from '../options/types.ts'
-import { keyOf, presentMember, Roster } from '../presence/roster.ts'
-import type {
-  Member, MemberList, PageOptions, PresenceEntry, PresenceList, ReadOptions
-} from '../types.ts'
-import { pageOf } from './pages.ts'
+import type { Member, MemberList, MembersOptions, PageOptions, PresenceList, ReadOptions } from '../types.ts'
+import { listOf, memberPage, presencePage } from './lists.ts'
 
 const maxCounts = 10_000
 const maxMembers = 100_000
@@ -22,7 +19,7 @@ export class GroupReads {
   readonly #policy: OutagePolicy['reads']
   /** The latest answers, by group, for when the backplane is out. */
   readonly #counts = new BoundedMap<string, number>({ maxWeight: maxCounts })
-  readonly #members = new BoundedMap<string, readonly Member[]>({ maxWeight: maxMembers, weigh: ({ length }) => 1 + length })
+  readonly #known = new BoundedMap<string, readonly Member[]>({ maxWeight: maxMembers, weigh: ({ length }) => 1 + length })
 
   constructor (hub: Hub, backplane: Backplane, policy: OutagePolicy['reads']) {
     this.#hub = hub
@@ -35,23 +32,23 @@ export class GroupReads {
     return (await this.#read(group, this.#counts, ask, here, options)).value
   }
 
-  async members (group: string, options?: ReadOptions): Promise<MemberList> {
-    const [ask, here] = [async () => await this.#backplane.members(group), () => this.#hub.members(group)]
-    const { value, ageMs } = await this.#read<readonly Member[]>(group, this.#members, ask, here, options)
-    // A map keeps its newest entry however heavy that is.
-    if (value.length >= maxMembers) this.#members.delete(group)
-    return Object.assign([...value], { ageMs })
+  async members (group: string, { userId, cursor, limit, ...options }: ReadOptions & MembersOptions = {}): Promise<MemberList> {
+    const { value, ageMs } = await this.#members(group, options)
+    return listOf(memberPage(value, { userId, cursor, limit }), { ageMs })
   }
 
   /** The people behind the members: see `Registry.presence`. */
   async presence (group: string, { cursor, limit, ...options }: ReadOptions & PageOptions = {}): Promise<PresenceList> {
-    const members = await this.members(group, options)
-    const roster = new Roster()
-    for (const member of members) roster.add(presentMember(member))
-    const page = pageOf(roster.entries(), keyOf, { cursor, limit })
-    return Object.assign([...page.items] as PresenceEntry[], {
-      ageMs: members.ageMs, ...(page.cursor === undefined ? {} : { cursor: page.cursor })
-    })
+    const { value, ageMs } = await this.#members(group, options)
+    return listOf(presencePage(value, { cursor, limit }), { ageMs })
+  }
+
+  async #members (group: string, options: ReadOptions): Promise<Reading<readonly Member[]>> {
+    const [ask, here] = [async () => await this.#backplane.members(group), () => this.#hub.members(group)]
+    const reading = await this.#read<readonly Member[]>(group, this.#known, ask, here, options)
+    // A map keeps its newest entry however heavy that is.
+    if (reading.value.length >= maxMembers) this.#known.delete(group)
+    return reading
   }
 
   async #read<Value> (
@@ -66,7 +63,7 @@ export class GroupReads {
       if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
       const [value, ageMs] = [known.get(group), known.ageMs(group)]
       if (value !== undefined && ageMs !== undefined && ageMs <= maxAgeMs) return { value, ageMs }
-      // Never asked before: what this instance holds is all that it knows, and the age of the rest is unknown.
+      // Never asked before: this instance knows only its own members, and not how old the rest would be.
       if (value === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
       throw error
     }

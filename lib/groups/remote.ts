@@ -3,29 +3,28 @@ import type { Backplane, Envelope } from '../backplane/backplane.ts'
 import { assertClose } from '../connection/close.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { assertData } from '../connection/outbound/message.ts'
-import { userTarget, type EnvelopeFactory } from '../delivery/envelopes.ts'
-import { hasCode, WebsocketGroupsError } from '../errors.ts'
-import { assertGroupName } from '../group-name.ts'
+import type { EnvelopeFactory } from '../delivery/envelopes.ts'
+import { WebsocketGroupsError } from '../errors.ts'
+import { assertGroupName, assertUserId } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
-import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
-import type { AnyConnection, BlockTarget, Data, JoinOptions, JoinResult } from '../types.ts'
+import type { BlockTarget, Data, GroupList, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
 import { blockName, type Blocklist } from './blocklist.ts'
 import { Everywhere } from './everywhere.ts'
 import type { Membership } from './membership.ts'
 import { InstanceMessages } from './instances.ts'
+import { gone, groupNames, idOf, packUserIds, RemoteCommands, type Named, type OwnAnswers } from './remote-commands.ts'
 import { InstanceRpc, type Answers, type Command, type CommandHandler, type ConnectionCommand, type UserAct } from './rpc.ts'
 
-type Named = AnyConnection | string
-
-/** Acts on a connection wherever it is: on one of this instance at once, on any other by asking the instance that holds it. */
+/** Acts on a connection wherever it is: at once on one of this instance, else by asking the instance that holds it. */
 export class ConnectionCommands {
   readonly instances: InstanceMessages
   readonly #hub: Hub
   readonly #membership: Membership
-  readonly #envelopes: EnvelopeFactory
   readonly #rpc: InstanceRpc
   readonly #everywhere: Everywhere
+  readonly #remote: RemoteCommands
+  readonly #own: OwnAnswers
   readonly #blocks: Blocklist
   readonly #metrics: Metrics
 
@@ -35,110 +34,103 @@ export class ConnectionCommands {
   ) {
     this.#hub = hub
     this.#membership = membership
-    this.#envelopes = envelopes
     const serve: CommandHandler = async (command, data, here) => await this.#serve(command, data, here)
     this.#rpc = new InstanceRpc(backplane, envelopes, serve, timeoutMs, metrics)
     this.#everywhere = new Everywhere(backplane, this.#rpc, envelopes.origin)
-    this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log)
+    this.#remote = new RemoteCommands(this.#rpc, this.#everywhere, envelopes.origin)
+    this.#own = {
+      groups: options => groupNames(hub.groups(), options),
+      connections: () => hub.connections.size,
+      users: () => packUserIds(hub.userIds())
+    }
+    this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log, metrics.lines)
     this.#blocks = blocks
     this.#metrics = metrics
   }
 
-  async join (connection: Named, group: string, options: JoinOptions = {}): Promise<JoinResult> {
+  async join (connection: Named, group: string, options?: JoinOptions): Promise<JoinResult> {
     const here = this.#find(connection)
     if (here !== undefined) return await this.#membership.join(here, group, options)
-    assertGroupName(group)
-    return await this.#ask(connection, { op: 'join', group, options })
+    return await this.#remote.join(connection, group, options)
   }
 
   async leave (connection: Named, group: string, reason?: string): Promise<boolean> {
     assertGroupName(group)
     const here = this.#find(connection)
     if (here !== undefined) return await this.#membership.leave(here, group, reason)
-    return await this.#ask(connection, { op: 'leave', group, reason }).catch(gone(false))
+    return await this.#remote.leave(connection, group, reason)
   }
 
   async leaveAll (connection: Named): Promise<number> {
     const here = this.#find(connection)
-    if (here !== undefined) return await this.#membership.leaveAll(here)
-    return await this.#ask(connection, { op: 'leaveAll' }).catch(gone(0))
+    return here === undefined ? await this.#remote.leaveAll(connection) : await this.#membership.leaveAll(here)
   }
 
   async groups (connection: Named): Promise<readonly string[]> {
     const here = this.#find(connection)
-    return here === undefined ? await this.#ask(connection, { op: 'groups' }) : groupsOf(here)
+    return here === undefined ? await this.#remote.groups(connection) : groupsOf(here)
   }
 
   async send (connection: Named, data: Data): Promise<boolean> {
     assertData(data)
     this.#metrics.messagesPublished++
     const here = this.#find(connection)
-    if (here !== undefined) return here.send(data)
-    return await this.#ask(connection, { op: 'send' }, data).catch(gone(false))
+    return here === undefined ? await this.#remote.send(connection, data) : here.send(data)
   }
 
   async disconnect (connection: Named, code: number, reason: string): Promise<number> {
     assertClose(code, reason)
     const here = this.#find(connection)
-    if (here !== undefined) return closeOne(here, code, reason)
-    return await this.#ask(connection, { op: 'disconnect', code, reason }).catch(gone(0))
+    return here === undefined ? await this.#remote.disconnect(connection, code, reason) : closeOne(here, code, reason)
   }
 
   /** Puts all connections of the user into the group. Resolves with how many are in it then. */
-  async joinUser (userId: string, group: string, options: JoinOptions = {}): Promise<number> {
+  async joinUser (userId: string, group: string, options?: JoinOptions): Promise<number> {
     assertGroupName(group)
-    return await this.#actOnUser(userId, { op: 'join', group, options })
+    assertUserId(userId)
+    const here = await this.#joinHere(userId, group, options)
+    return here + await this.#remote.joinUser(userId, group, options)
   }
 
   /** Takes all connections of the user out of the group. Resolves with how many were in it. */
   async leaveUser (userId: string, group: string, reason?: string): Promise<number> {
     assertGroupName(group)
-    return await this.#actOnUser(userId, { op: 'leave', group, reason })
+    assertUserId(userId)
+    const here = await this.#leaveHere(userId, group, reason)
+    return here + await this.#remote.leaveUser(userId, group, reason)
   }
 
   /** The groups that any of the user's connections is in. */
   async groupsOfUser (userId: string): Promise<readonly string[]> {
-    const answers = await this.#askUser(userId, { op: 'groups' })
-    return [...new Set(answers.flatMap(groups => groups as readonly string[]))].sort()
+    return await this.#remote.groupsOfUser(userId, this.#groupsHere(userId))
   }
 
-  async #actOnUser (userId: string, act: UserAct): Promise<number> {
-    const answers = await this.#askUser(userId, act)
-    return answers.reduce<number>((sum, count) => sum + Number(count), 0)
-  }
-
-  /** Asks all instances that have connections of the user; this one does it without asking. */
-  async #askUser (userId: string, act: UserAct): Promise<readonly unknown[]> {
-    const target = userTarget(userId)
-    const here = await this.#actHere(userId, act)
-    return [here, ...await this.#rpc.ask(target, { op: 'user', userId, act })]
-  }
-
-  async #actHere (userId: string, act: UserAct): Promise<Answers['user']> {
-    const connections = this.#hub.connectionsOf(userId)
-    if (act.op === 'groups') return [...new Set(connections.flatMap(({ groups }) => groups))]
-    const acted = await Promise.all(connections.map(async connection => {
-      if (act.op === 'leave') return await this.#membership.leave(connection, act.group, act.reason)
-      return await this.#membership.join(connection, act.group, act.options).then(() => true, gone(false))
-    }))
-    return acted.filter(Boolean).length
-  }
-
-  /** Closes those here in any case, also when the backplane cannot say whether those elsewhere are closed. */
+  /** Closes the connections here in any case, even when the backplane cannot say whether those elsewhere are closed. */
   async disconnectUser (userId: string, code: number, reason: string): Promise<number> {
-    const target = userTarget(userId)
+    assertUserId(userId)
     assertClose(code, reason)
-    const here = this.#closeUser(userId, code, reason)
-    return await this.#everywhere.close(target, { op: 'disconnectUser', userId, code, reason }, here)
+    return await this.#remote.disconnectUser(userId, code, reason, this.#closeUser(userId, code, reason))
   }
 
   /** Keeps a user or a token out of all instances, or with 0 lets it in again. Resolves with how many connections were closed. */
   async block (target: BlockTarget, forMs: number): Promise<number> {
     const name = blockName(target)
-    // Those here are closed in any case, also when the backplane is out.
+    // Closes those here in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
     return await this.#everywhere.close({ kind: 'all', name: '' }, { op: 'block', name, forMs }, here, true)
+  }
+
+  async groupList (options?: GroupListOptions): Promise<GroupList> {
+    return await this.#remote.groupList(options, this.#own)
+  }
+
+  async connectionCount (): Promise<number> {
+    return await this.#remote.connectionCount(this.#own)
+  }
+
+  async userCount (): Promise<number> {
+    return await this.#remote.userCount(this.#own)
   }
 
   /** Takes a request or a reply of another instance. Never throws. */
@@ -150,36 +142,26 @@ export class ConnectionCommands {
     this.#rpc.close()
   }
 
-  /** The connection if this instance holds it. By id in any case: an object may be of another instance in this process. */
+  /** The connection, if this instance holds it. Looked up by id: the object may be of another instance in this process. */
   #find (connection: Named): LocalConnection | undefined {
     return this.#hub.connections.get(idOf(connection) ?? '')
   }
 
-  /**
-   * Asks the instance that holds the connection.
-   * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE, and what `Everywhere.askOne` throws
-   */
-  async #ask<Asked extends ConnectionCommand> (connection: Named, command: Asked, data?: Data): Promise<Answers[Asked['op']]> {
-    const connectionId = idOf(connection)
-    const owner = connectionId === undefined ? undefined : ownerOf(connectionId)
-    if (connectionId === undefined || owner === undefined) {
-      throw new WebsocketGroupsError('WSG_CONNECTION_GONE', 'neither a connection nor the id of one')
+  /** Another instance asks; or, `here`, this one, which has done it already. */
+  async #serve (command: Command, data: Data, here: boolean): Promise<Answers[Command['op']]> {
+    switch (command.op) {
+      case 'app': return await this.instances.receive(command.name, command.payload)
+      case 'user': return here ? command.act.op === 'groups' ? [] : 0 : await this.#actOnUser(command.userId, command.act)
+      case 'disconnectUser': return this.#closeUser(command.userId, command.code, command.reason)
+      case 'block': return this.#blocks.apply(command.name, command.forMs)
+      case 'groupNames': return here ? [] : this.#own.groups(command)
+      case 'connectionCount': return here ? 0 : this.#own.connections()
+      case 'userIds': return here ? '' : this.#own.users()
+      default: return await this.#serveConnection(command, data)
     }
-    if (owner === this.#envelopes.origin) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
-    const answer = await this.#everywhere.askOne(owner, { ...command, connectionId }, data)
-    // The instance does not live, and its connections are gone with it.
-    if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
-    // The other instance runs this code, and answers what `#serve` returns.
-    return answer as Answers[Asked['op']]
   }
 
-  /** Another instance asks. */
-  async #serve (command: Command, data: Data, here: boolean): Promise<Answers[Command['op']]> {
-    if (command.op === 'app') return await this.instances.receive(command.name, command.payload)
-    // Done before others were asked.
-    if (command.op === 'user') return here ? command.act.op === 'groups' ? [] : 0 : await this.#actHere(command.userId, command.act)
-    if (command.op === 'disconnectUser') return this.#closeUser(command.userId, command.code, command.reason)
-    if (command.op === 'block') return this.#blocks.apply(command.name, command.forMs)
+  async #serveConnection (command: ConnectionCommand & { readonly connectionId: string }, data: Data): Promise<Answers[ConnectionCommand['op']]> {
     const connection = this.#find(command.connectionId)
     if (connection === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', command.connectionId)
     switch (command.op) {
@@ -193,15 +175,36 @@ export class ConnectionCommands {
     }
   }
 
+  async #actOnUser (userId: string, act: UserAct): Promise<Answers['user']> {
+    switch (act.op) {
+      case 'join': return await this.#joinHere(userId, act.group, act.options)
+      case 'leave': return await this.#leaveHere(userId, act.group, act.reason)
+      case 'groups': return this.#groupsHere(userId)
+    }
+  }
+
+  async #joinHere (userId: string, group: string, options: JoinOptions | undefined): Promise<number> {
+    return await this.#countHere(userId, async connection => {
+      return await this.#membership.join(connection, group, options).then(() => true, gone(false))
+    })
+  }
+
+  async #leaveHere (userId: string, group: string, reason: string | undefined): Promise<number> {
+    return await this.#countHere(userId, async connection => await this.#membership.leave(connection, group, reason))
+  }
+
+  /** For how many of the user's connections here it holds. */
+  async #countHere (userId: string, act: (connection: LocalConnection) => Promise<boolean>): Promise<number> {
+    return (await Promise.all(this.#hub.connectionsOf(userId).map(act))).filter(Boolean).length
+  }
+
+  #groupsHere (userId: string): readonly string[] {
+    return [...new Set(this.#hub.connectionsOf(userId).flatMap(({ groups }) => groups))]
+  }
+
   #closeUser (userId: string, code: number, reason: string): number {
     return this.#hub.connectionsOf(userId).reduce((closed, connection) => closed + closeOne(connection, code, reason), 0)
   }
-}
-
-/** `undefined` for what a caller without types may pass instead of a connection. */
-function idOf (connection: unknown): string | undefined {
-  const id: unknown = typeof connection === 'object' && connection !== null ? (connection as { id?: unknown }).id : connection
-  return typeof id === 'string' ? id : undefined
 }
 
 function groupsOf (connection: LocalConnection): readonly string[] {
@@ -214,12 +217,4 @@ function closeOne (connection: LocalConnection, code: number, reason: string): n
   if (connection.closed) return 0
   connection.close(code, reason)
   return 1
-}
-
-/** For calls that tell of a connection that is gone by their result. */
-function gone<Result> (result: Result): (error: unknown) => Result {
-  return error => {
-    if (hasCode(error, 'WSG_CONNECTION_GONE')) return result
-    throw error
-  }
 }

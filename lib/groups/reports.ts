@@ -6,7 +6,7 @@ import type { Parts } from './parts.ts'
 import type { Description, Health, MetricsSnapshot, Stats } from '../types.ts'
 import { versions } from '../version.ts'
 
-/** How an instance is: what it says of itself to those who run the service. */
+/** What an instance tells those who run the service about itself. */
 export class Reports {
   readonly #parts: Parts
   readonly #options: ResolvedOptions
@@ -22,7 +22,7 @@ export class Reports {
     this.#phase = phase
   }
 
-  /** Also notices since when: call it when the state may have changed. */
+  /** Also notes since when the status holds: call it when the state may have changed. */
   health (): Health {
     const { state, name, problems } = this.#backplane
     const { ready, closing } = this.#phase()

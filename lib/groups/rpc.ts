@@ -2,7 +2,7 @@ import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
-import type { Data, JoinOptions, JoinResult } from '../types.ts'
+import type { Data, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
 
 /** What one instance may ask of another. The payload of `send` travels beside the command, unchanged. */
 export type Command =
@@ -11,6 +11,8 @@ export type Command =
   | { readonly op: 'user', readonly userId: string, readonly act: UserAct }
   | { readonly op: 'app', readonly name: string, readonly payload: unknown, readonly ask: boolean }
   | { readonly op: 'block', readonly name: string, readonly forMs: number }
+  | { readonly op: 'groupNames' } & GroupListOptions
+  | { readonly op: 'connectionCount' | 'userIds' }
 
 /** What can be done to all connections of a user. */
 export type UserAct =
@@ -30,6 +32,10 @@ export interface Answers {
   readonly block: number
   /** How many connections joined, or left; or the groups that they are in. */
   readonly user: number | readonly string[]
+  readonly groupNames: readonly string[]
+  readonly connectionCount: number
+  /** As `packUserIds`. */
+  readonly userIds: string
   readonly app: { readonly answer?: unknown, readonly failed?: string }
 }
 
@@ -40,12 +46,12 @@ export type ConnectionCommand =
   | { readonly op: 'leave', readonly group: string, readonly reason?: string | undefined }
   | { readonly op: 'disconnect', readonly code: number, readonly reason: string }
 
-/** Resolves with what JSON keeps. */
+/** Resolves with the answer, of which the asker gets what JSON keeps. */
 export type CommandHandler = (command: Command, data: Data, here: boolean) => Promise<unknown>
 
 export interface PartialAnswers { readonly answers: readonly unknown[], readonly missing: number }
 
-/** What came back until all had answered, or the time was over. */
+/** The answers that came until all instances had answered, or time was up. */
 export interface Collected {
   /** By the id of the instance. */
   readonly answers: ReadonlyMap<string, unknown>
@@ -64,15 +70,18 @@ interface Pending {
 
 /** Requests to other instances and their replies, over the backplane's `instance`, `user` and `all` targets. */
 export class InstanceRpc {
-  readonly #backplane: Backplane
+  readonly #backplane: Pick<Backplane, 'publish'>
   readonly #envelopes: EnvelopeFactory
   readonly #handle: CommandHandler
   readonly #timeoutMs: number
-  readonly #metrics: Metrics
+  readonly #metrics: Pick<Metrics, 'repliesLost'>
   readonly #pending = new Map<number, Pending>()
   #lastId = 0
 
-  constructor (backplane: Backplane, envelopes: EnvelopeFactory, handle: CommandHandler, timeoutMs: number, metrics: Metrics) {
+  constructor (
+    backplane: Pick<Backplane, 'publish'>, envelopes: EnvelopeFactory, handle: CommandHandler, timeoutMs: number,
+    metrics: Pick<Metrics, 'repliesLost'>
+  ) {
     this.#backplane = backplane
     this.#envelopes = envelopes
     this.#handle = handle
@@ -86,7 +95,7 @@ export class InstanceRpc {
   }
 
   /**
-   * Asks every instance behind the target. Resolves with one answer of each, with none when nobody is there.
+   * Asks every instance behind the target. Resolves with one answer from each; with none when nobody is there.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, WSG_CLOSED, or what the other instance threw
    */
   async ask (target: Target, command: Command, data?: Data): Promise<readonly unknown[]> {
@@ -96,19 +105,22 @@ export class InstanceRpc {
   }
 
   /**
-   * As `ask`, and resolves after `ms` milliseconds with what was answered by then.
+   * As `ask`, but resolves after `ms` milliseconds with the answers so far.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT (of the publish), WSG_CLOSED, or what another instance threw
    */
   async collect (target: Target, command: Command, ms: number, data?: Data): Promise<Collected> {
     return await this.#request(target, command, ms, false, data)
   }
 
-  /** Asks for no answer. @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE */
+  /**
+   * Sends a command that needs no answer.
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE
+   */
   async tell (target: Target, command: Command): Promise<void> {
     await this.#backplane.publish([target], this.#envelopes.command('request', target, JSON.stringify({ id: 0, ...command })))
   }
 
-  /** As `ask`, but instances that do not answer in time are counted as missing, and nothing is rejected for them. */
+  /** As `ask`, but counts instances that do not answer in time as missing, instead of rejecting. */
   async askAll (target: Target, command: Command, timeoutMs: number): Promise<PartialAnswers> {
     const { answers, expected } = await this.#request(target, command, timeoutMs, true)
     // Nobody knows how many were asked before the backplane says so.
@@ -116,7 +128,7 @@ export class InstanceRpc {
     return { answers: [...answers.values()], missing }
   }
 
-  /** `tolerant`: an instance that fails does not fail the request, as the others may answer yet. */
+  /** `tolerant`: an instance that fails does not fail the request, because the others may still answer. */
   async #request (
     target: Target, command: Command, ms: number, tolerant: boolean, data?: Data
   ): Promise<Collected & Pick<Pending, 'expected'>> {
@@ -154,7 +166,7 @@ export class InstanceRpc {
   /** Takes a request or a reply that came from the backplane. Never throws. */
   receive (envelope: Envelope): void {
     const message = parse(envelope.command)
-    // This package did not write it: a caller that waits for it runs into the deadline.
+    // Not written by this package. A caller that waits for it runs into the deadline.
     if (message === undefined) return
     if (envelope.kind === 'reply') this.#settle(message as unknown as Reply, envelope.origin)
     else void this.#serve(message, envelope)
@@ -166,7 +178,7 @@ export class InstanceRpc {
 
   #settle ({ id, answer, error }: Reply, origin: string): void {
     const pending = this.#pending.get(id)
-    // The reply is late: the deadline settled the request.
+    // The reply is late: the deadline has settled the request.
     if (pending === undefined) return
     if (error !== undefined) return pending.settle(deserializeError(error))
     pending.answers.set(origin, answer ?? null)
@@ -185,7 +197,7 @@ export class InstanceRpc {
     if (origin === this.#envelopes.origin) return this.#settle(reply, origin)
     const target: Target = { kind: 'instance', name: origin }
     const envelope = this.#envelopes.command('reply', target, JSON.stringify(reply))
-    // Without a reply the asker runs into its deadline, which is the truth: this instance could not answer.
+    // Without a reply the asker runs into its deadline, which is correct: this instance could not answer.
     await this.#backplane.publish([target], envelope).catch(() => { this.#metrics.repliesLost++ })
   }
 }

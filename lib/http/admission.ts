@@ -1,18 +1,16 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerAsyncHookHandler } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
+import type { BoundedLog } from '../logging.ts'
 import type { Admission } from '../connection/admissions.ts'
 import { toError } from '../thrown.ts'
 import { toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
-/** Admissions of upgrades that are about to become connections, for the handler that takes them over. */
+/** Admissions of upgrades that are about to become connections, until their handler takes them. */
 const admitted = new WeakMap<FastifyRequest, () => Admission>()
 
-/**
- * Makes the hook that looks at upgrades before anything else does: how many of them their address asks for, and whether there is room at
- * all.
- */
+/** Makes the hook that judges upgrades first: how many of them their address asks for, and whether there is room at all. */
 export function greetUpgrades (gate: Gate): onRequestHookHandler {
   return (request, reply, done) => {
     const refusal = request.ws ? gate.greet(addressOf(request)) : undefined
@@ -21,22 +19,21 @@ export function greetUpgrades (gate: Gate): onRequestHookHandler {
 }
 
 /**
- * Adds the last step before an upgrade, behind all preHandlers of its route: only upgrades that passed authentication, and that a route is
- * there for, count for the limits of connections.
+ * Adds the last step before an upgrade, after all preHandlers of its route: only upgrades that passed authentication, and that have a
+ * route, count for the limits of connections.
  */
-export function admitUpgrades (app: FastifyInstance, gate: Gate): void {
+export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedLog): void {
   const admit: preHandlerAsyncHookHandler = async (request, reply) => {
     if (!request.ws) return
     const admission = await gate.admit(addressOf(request), request.identity).catch((error: unknown) => {
-      // An identity that a hook of the service set, and that nobody has read yet.
-      const err = toError(error)
-      request.log.error({ err }, 'an upgrade could not be admitted')
-      throw toAnswer(err)
+      // A hook of the service set an identity that nobody has read yet.
+      lines.write(request.log, 'admission_failed', { err: error })
+      throw toAnswer(toError(error))
     })
     if ('code' in admission) throw refused(reply, admission)
     const socket = reply.raw.socket
     if (socket === null || socket.destroyed) return gate.leave(admission)
-    // An upgrade that fails after all ends its socket; one that succeeds is given back with its connection.
+    // An upgrade that fails ends its socket; one that succeeds is given back with its connection.
     const leave = (): void => gate.leave(admission)
     socket.once('close', leave)
     admitted.set(request, () => {
@@ -50,7 +47,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate): void {
   })
 }
 
-/** The admission of an upgrade that became a connection, which has to give it back from now on. */
+/** Takes the admission of an upgrade that became a connection. The caller has to give it back. */
 export function takeAdmission (request: FastifyRequest): Admission | undefined {
   const take = admitted.get(request)
   admitted.delete(request)

@@ -2,13 +2,13 @@ import { isClientFault } from '../connection/error-answer.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 
 /**
- * What a client is told of an error that an option of the service threw. An error with a `statusCode` from 400 to 499 was made for the
- * client and stays as it is. The text of any other may name hosts, queries or passwords: it becomes the `cause` of an error that says
- * nothing but its code, for the log alone.
+ * What a client is told when an option of the service threw. An error with a `statusCode` from 400 to 499 was made for the client and stays
+ * as it is. The text of any other error may name hosts, queries or passwords: it becomes the `cause`, for the log alone, of an error that
+ * tells nothing but its code.
  */
 export function toAnswer (error: Error): Error {
   if (isClientFault(statusOf(error, ['statusCode']))) return error
-  // Told without a detail, and logged, before.
+  // Has no detail, and was logged before.
   if (error instanceof WebsocketGroupsError && error.detail === undefined) return error
   const code = error instanceof WebsocketGroupsError ? error.code : 'WSG_HANDLER_FAILED'
   return new WebsocketGroupsError(code, undefined, { cause: error, statusCode: serverStatus(statusOf(error)) })

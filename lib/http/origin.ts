@@ -7,13 +7,13 @@ export type OriginCheck = (request: FastifyRequest) => boolean | Promise<boolean
 
 /** Schemes whose origins browsers write without the default port. */
 const webSchemes = ['http:', 'https:']
-/** Schemes that a WebSocket's address has, but never the page that opens it. */
+/** Schemes that the URL of a WebSocket has, but never the page that opens it. */
 const socketSchemes = ['ws:', 'wss:']
 
 /**
- * Browsers let any page open a WebSocket to any host, and send the cookies of that host along (cross-site WebSocket hijacking); there is
- * no CORS for it. They also always say which page it was, so that a request without an origin comes from no browser.
- * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for an origin that no browser ever sends
+ * Browsers let any page open a WebSocket to any host, and send that host's cookies along (cross-site WebSocket hijacking); CORS does not
+ * apply. They always name the page, so a request without an origin does not come from a browser.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for an origin that no browser sends
  */
 export function originCheck (allowed: AllowedOrigins, withCookie: boolean): OriginCheck {
   if (typeof allowed === 'function') {
@@ -27,8 +27,8 @@ export function originCheck (allowed: AllowedOrigins, withCookie: boolean): Orig
 }
 
 /**
- * `request.host` is what the browser asked for, also behind a proxy when `trustProxy` is set. A page that came without TLS is not of the
- * own host where this one came with it; the other way round, TLS may end at a proxy that this process knows nothing of.
+ * `request.host` is what the browser asked for, behind a proxy too when `trustProxy` is set. A page that came without TLS is not from this
+ * host if this request came with TLS. The other way round is allowed, as TLS may end at a proxy that this process does not know.
  */
 function isOwnHost (origin: string, request: FastifyRequest): boolean {
   const page = parse(origin)
@@ -60,7 +60,7 @@ function normalizeAllowed (origin: unknown): string {
   return normal
 }
 
-/** Nothing but scheme, host and port. */
+/** Whether the URL has nothing but scheme, host and port. */
 function isBare (origin: string): boolean {
   return /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\\s]+$/i.test(origin)
 }

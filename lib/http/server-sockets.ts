@@ -4,12 +4,12 @@ import type { WebSocketServer } from 'ws'
 import { divertOtherUpgrades } from './upgrade-requests.ts'
 import { responseOf, UpgradeSockets } from './upgrade-sockets.ts'
 
-/** How often is looked for sockets that only now wait for their client. */
+/** How often to look for sockets that have started to wait for their client. */
 const sweepMs = 100
-/** What WebSockets that the application handles itself get at least to answer their close: theirs begins when ours are drained. */
+/** How long WebSockets that the application handles itself get at least to answer their close, which begins when ours are drained. */
 const minAnswerMs = 250
 
-/** What the rest of the shutdown gets beyond the grace, and what it gets at least. */
+/** How long the rest of the shutdown gets beyond the grace, and how long at least. */
 const restMs = 1_000
 const minRestMs = 500
 
@@ -17,9 +17,9 @@ const minRestMs = 500
 type Wrapped = Socket & { readonly _parent?: Socket | null }
 
 /**
- * The sockets of an HTTP server, so that the server's end does not hang on what a client leaves undone: `server.close()` waits for half a
- * request until Node's `headersTimeout` (60 s), for a WebSocket that does not answer until ws gives up (30 s), and for an upgrade that is
- * not answered for ever.
+ * The sockets of an HTTP server. They keep the end of the server from hanging on what a client leaves undone: `server.close()` waits for
+ * half a request until Node's `headersTimeout` (60 s), for a WebSocket that does not answer until ws gives up (30 s), and for an unanswered
+ * upgrade forever.
  */
 export class ServerSockets {
   readonly upgrades = new UpgradeSockets()
@@ -51,7 +51,7 @@ export class ServerSockets {
     server.on('upgrade', (_request, socket: Socket) => this.#remove(socket))
   }
 
-  /** The shutdown begins: what waits for an answer to its upgrade gets 503, and what waits for its client is ended after the grace. */
+  /** The shutdown begins: unanswered upgrades get 503, and sockets that wait for their client are ended after the grace. */
   closing (): void {
     this.#deadline = performance.now() + this.#graceMs
     this.upgrades.refuse()
@@ -60,7 +60,7 @@ export class ServerSockets {
   /** The plugin's own connections are closed; the server is about to be. */
   drained (): void {
     this.upgrades.refuse()
-    // Opened ahead of need, as browsers do: nothing is lost with them.
+    // Browsers open such sockets ahead of need: nothing is lost with them.
     for (const socket of this.#http) if (socket.bytesRead === 0) socket.destroy()
     const waitMs = Math.max(this.#leftMs(), minAnswerMs)
     this.#timer ??= setTimeout(() => this.#sweep(), waitMs).unref()
@@ -73,7 +73,7 @@ export class ServerSockets {
     return Math.max(this.#leftMs() + restMs, minRestMs)
   }
 
-  /** Of the grace; all of it when the application closes before it was ready. */
+  /** What is left of the grace; all of it when the application closes before it was ready. */
   #leftMs (): number {
     return this.#deadline === undefined ? this.#graceMs : this.#deadline - performance.now()
   }
@@ -100,7 +100,7 @@ export class ServerSockets {
   }
 }
 
-/** What waits for a handler of the application is the application's to end. */
+/** Whether the socket waits for its client. One that waits for a handler of the application is for the application to end. */
 function waitsForClient (socket: Socket): boolean {
   const response = responseOf(socket)
   // Between two requests, or in the middle of one.

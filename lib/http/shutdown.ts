@@ -13,17 +13,17 @@ const bindings = 'fastify.serverBindings'
 export interface SocketGuard {
   /** Called once @fastify/websocket is registered. */
   watchUpgrades (): void
-  /** Whether routes that were added before this plugin, or whoever else listens for upgrades, may take WebSockets. */
+  /** Whether routes added before this plugin, or other listeners for upgrades, may take WebSockets. */
   readonly othersUpgrade: () => boolean
-  /** Lets who waits for `authenticate` be refused when the shutdown begins. */
+  /** Wraps `wsAuth` so that clients waiting for `authenticate` are refused when the shutdown begins. */
   refusable (wsAuth: FastifyInstance['wsAuth']): FastifyInstance['wsAuth']
-  /** Refuses what waits, then drains, then sees to it that sockets which would hold up the end of the server end after the grace. */
+  /** Refuses what waits, then drains, then ends sockets that would hold up the end of the server after the grace. */
   shutDown (drain: () => Promise<void>): Promise<void>
   /** The server is closed. Returns how many milliseconds the rest of the shutdown may take. */
   closed (): number
 }
 
-/** Sees to it that the server of `app` ends within `graceMs` and a second, and that it takes only WebSocket upgrades for upgrades. */
+/** Makes the server of `app` end within `graceMs` plus a second, and treat only WebSocket upgrades as upgrades. */
 export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuard {
   const { server } = app
   const sockets = new ServerSockets(() => app.websocketServer, graceMs)
@@ -53,7 +53,7 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
         await new Promise<unknown>((resolve, reject) => {
           const refuse = (): void => reject(refusal())
           waiting.add(refuse)
-          // A promise that many waited for would keep something of each: so each is in the set while it waits.
+          // A promise that many wait for would keep something of each: so each is in the set only while it waits.
           void authenticate.call(app, request, reply).then(resolve, reject).finally(() => waiting.delete(refuse))
         })
       }

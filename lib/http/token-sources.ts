@@ -10,7 +10,7 @@ export interface TokenSources {
   readonly query?: string | false
 }
 
-/** The token of a request, from the first place that has one. `null`: something is in the place of a token, but is not a token. */
+/** The token of a request, from the first place that has one. `null`: the place holds something other than a token. */
 export function findToken (request: FastifyRequest, { cookie = false, query = false }: TokenSources): string | null | undefined {
   const { authorization, 'sec-websocket-protocol': protocols } = request.headers
   const inHeaders = firstOf(fromAuthorization(authorization), fromProtocols(protocols))
@@ -50,7 +50,7 @@ function fromProtocols (header: string | undefined): string | undefined {
 }
 
 function fromCookie (request: FastifyRequest & { cookies?: unknown }, name: string): string | null | undefined {
-  // @fastify/cookie, where the service has it, knows more about cookies than this file.
+  // Where the service has @fastify/cookie, that plugin knows more about cookies than this file.
   if (typeof request.cookies === 'object' && request.cookies !== null) return fromField(request.cookies, name)
   for (const pair of (request.headers.cookie ?? '').split(';')) {
     const equals = pair.indexOf('=')
@@ -62,11 +62,11 @@ function fromCookie (request: FastifyRequest & { cookies?: unknown }, name: stri
 function fromField (fields: unknown, name: string): string | null | undefined {
   if (typeof fields !== 'object' || fields === null || !Object.hasOwn(fields, name)) return undefined
   const value = (fields as Record<string, unknown>)[name]
-  // Of a parameter that is given twice, neither counts.
+  // A parameter that is given twice does not count.
   return value === '' || typeof value === 'string' ? nonEmpty(value) : null
 }
 
-/** RFC 6265 4.1.1 allows quotes; escapes are what browsers and @fastify/cookie write. */
+/** RFC 6265 4.1.1 allows quotes; browsers and @fastify/cookie write escapes. */
 function decoded (value: string): string {
   const bare = value.length > 1 && value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value
   try {

@@ -4,7 +4,7 @@ import type { Instance } from '../instance.ts'
 
 const notReadySeconds = 5
 
-/** In a route's `config`: whether the route takes WebSockets. A symbol, as the object is the application's. */
+/** The key in a route's `config` that says whether the route takes WebSockets. A symbol, because the object is the application's. */
 const takesWebsockets = Symbol('fastify-websocket-groups.takesWebsockets')
 
 /** The hook for `onRoute` that lets the guard know later which routes take WebSockets. */
@@ -15,9 +15,9 @@ export function markRoute (route: RouteOptions): void {
 }
 
 /**
- * Makes the hook that refuses upgrades before anything else looks at them: those of routes that take none, which @fastify/websocket would
- * open just to close them again, and those that this instance cannot serve now. `othersUpgrade` says whether routes that were not
- * marked may still take WebSockets.
+ * Makes the hook that refuses upgrades before anything else judges them: those of routes that take none, which @fastify/websocket would
+ * open only to close them again, and those that this instance cannot serve now. `othersUpgrade` says whether routes without the mark may
+ * still take WebSockets.
  */
 export function upgradeGuard (
   instance: Pick<Instance, 'ready' | 'metrics'>,

@@ -27,11 +27,11 @@ export class UpgradeSockets {
     this.#unanswered.get(request)?.forget()
   }
 
-  /** Answers 503 to upgrades that still wait for anything. What Fastify answers to them later goes nowhere. */
+  /** Answers 503 to all upgrades that are not answered yet. Later answers of Fastify to them go nowhere. */
   refuse (): void {
     for (const { socket, forget } of this.#unanswered.values()) {
       const response = responseOf(socket)
-      // The response has begun, or a listener of the application took the socket: it must not be written to.
+      // The response has begun, or a listener of the application took the socket: do not write to it.
       if (response === undefined || response.headersSent) continue
       forget()
       response.detachSocket(socket as Socket)
@@ -39,7 +39,7 @@ export class UpgradeSockets {
     }
   }
 
-  /** Ends all there are. */
+  /** Ends all unanswered sockets. */
   destroy (): void {
     for (const { socket } of this.#unanswered.values()) socket.destroy()
   }
@@ -50,10 +50,10 @@ export class UpgradeSockets {
       socket.off('close', forget)
     }
     this.#unanswered.set(request, { socket, forget })
-    // What injectWS makes does not close by itself when both sides ended, as a network socket does.
+    // Unlike a network socket, the stream of injectWS does not close by itself when both sides ended.
     if (!(socket instanceof Socket)) finished(socket, () => socket.destroy())
     socket.on('close', forget)
-    // When all listeners ran: @fastify/websocket's gives the socket its response. An upgrade that succeeds never finishes it.
+    // After all listeners ran: the one of @fastify/websocket gives the socket its response. An upgrade that succeeds never finishes it.
     queueMicrotask(() => {
       const response = responseOf(socket)
       if (response?.writableFinished === true) socket.destroy()
@@ -63,8 +63,8 @@ export class UpgradeSockets {
 }
 
 /**
- * After the upgrade the network socket goes on pointing to the response that was never sent, and through its listeners to the request,
- * its headers and its logger: about 2.5 KB for as long as the connection lives.
+ * After the upgrade the network socket still refers to the response that was never sent, and through its listeners to the request, its
+ * headers and its logger: about 2.5 KB for the life of the connection.
  */
 export function dropResponse (socket: Socket | undefined): void {
   // Under @fastify/websocket's injectWS there is no network socket.
@@ -77,7 +77,7 @@ export function responseOf (socket: Duplex & { readonly _httpMessage?: unknown }
   return response instanceof ServerResponse && response.socket === socket ? response : undefined
 }
 
-/** As Fastify would have written it. */
+/** The answer as Fastify would write it. */
 function refusal (): string {
   const { code, statusCode, message } = new WebsocketGroupsError('WSG_REFUSED', 'the instance is shutting down')
   const error = STATUS_CODES[statusCode]

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Reauthentication } from '../connection/token-refresh.ts'
 import { withDeadline } from '../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import type { BoundedLog } from '../logging.ts'
 import { readIdentity } from '../options/identity.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
@@ -25,16 +26,18 @@ const authRules = {
   allowedOrigins: { allowed: 'an array of origins or a function', accepts: value => Array.isArray(value) || typeof value === 'function' }
 } as const satisfies Record<keyof WsAuthOptions, Rule>
 
-type AuthOptions = Pick<ResolvedOptions, 'authenticate' | 'authTimeoutMs' | 'userId' | 'expiresAt'>
+type AuthOptions = Pick<ResolvedOptions, 'authenticate' | 'authTimeoutMs' | 'userId' | 'expiresAt'> & { readonly lines: BoundedLog }
 
-/** For the handler that comes after the preHandler. By request, so that nothing outlives it unless the connection has use for it. */
+/**
+ * For the handler that comes after the preHandler. Keyed by request, so that nothing outlives the request unless the connection needs it.
+ */
 const reauthentications = new WeakMap<FastifyRequest, Reauthentication>()
 
 export function reauthenticationOf (request: FastifyRequest): Reauthentication | undefined {
   return reauthentications.get(request)
 }
 
-/** Makes `app.wsAuth`: authentication in a preHandler, so that a refusal is a plain HTTP answer and nothing is upgraded. */
+/** Makes `app.wsAuth`: authentication in a preHandler, so that a refusal is a plain HTTP answer and no socket is opened. */
 export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
   return function wsAuth<Who> (options: WsAuthOptions<Who> = {}) {
     checkOptions(options, authRules, 'wsAuth.')
@@ -44,7 +47,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
     const allowsOrigin = originCheck(options.allowedOrigins, typeof options.cookie === 'string')
 
     const reauthenticationFor = (request: FastifyRequest): Reauthentication => {
-      const inTime = async <Value> (check: () => Promise<Value>): Promise<Value> => await settle(check, plugin.authTimeoutMs, request)
+      const inTime = async <Value> (check: () => Promise<Value>): Promise<Value> => await settle(check, plugin, request)
       return {
         identify: async token => await inTime(async () => await identify(authenticate as Authenticate<unknown>, token, request, plugin)),
         authorize: async identity => await inTime(async () => authorize === undefined || await authorize(identity as Who, request) === true)
@@ -66,7 +69,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
     }
 
     return async function authenticateRequest (request: FastifyRequest, reply: FastifyReply): Promise<void> {
-      const identity = await settle(async inTime => await admit(request, reply, inTime), plugin.authTimeoutMs, request)
+      const identity = await settle(async inTime => await admit(request, reply, inTime), plugin, request)
       reauthentications.set(request, reauthenticationFor(request))
       if (identity !== undefined) request.identity = identity
     }
@@ -74,10 +77,12 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
 }
 
 /**
- * Runs a check that consists of functions of the service, which may throw anything and take for ever.
+ * Runs a check made of functions of the service, which may throw anything and take forever.
  * @throws what the client may be told; the rest goes to the log
  */
-async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, ms: number, request: FastifyRequest): Promise<Value> {
+async function settle<Value> (
+  check: (inTime: () => boolean) => Promise<Value>, { authTimeoutMs: ms, lines }: AuthOptions, request: FastifyRequest
+): Promise<Value> {
   const endsAt = performance.now() + ms
   try {
     return await withDeadline(check(() => performance.now() < endsAt), ms, () => {
@@ -86,7 +91,7 @@ async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, 
   } catch (error) {
     const err = toError(error)
     const answer = toAnswer(err)
-    if (answer !== err) request.log.error({ err }, 'a client could not be authenticated')
+    if (answer !== err) lines.write(request.log, 'authentication_failed', { err })
     throw answer
   }
 }
@@ -95,28 +100,30 @@ async function settle<Value> (check: (inTime: () => boolean) => Promise<Value>, 
 async function identify (
   authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, options: AuthOptions
 ): Promise<Identity | undefined> {
-  const identity = await verify(authenticate, token, request)
+  const identity = await verify(authenticate, token, request, options.lines)
   if (identity === undefined) return undefined
   const { expiresAt } = readIdentity(identity, options)
   return expiresAt !== undefined && expiresAt <= Date.now() ? undefined : identity
 }
 
-async function verify (authenticate: Authenticate<unknown>, token: string, request: FastifyRequest): Promise<Identity | undefined> {
+async function verify (
+  authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, lines: BoundedLog
+): Promise<Identity | undefined> {
   let identity: unknown
   try {
     identity = await authenticate(token, request)
   } catch (thrown) {
     const error = toError(thrown)
     const status = statusOf(error)
-    // The outage of a service behind `authenticate` is not the client's fault, and must not make clients drop good tokens.
+    // An outage of a service behind `authenticate` is not the client's fault, and must not make clients drop good tokens.
     if (status >= 500) throw error
     if (status === 403 || hasCode(error, 'WSG_FORBIDDEN')) throw new WebsocketGroupsError('WSG_FORBIDDEN', undefined, { cause: error })
-    request.log.info({ reason: String(error).replaceAll(token, '***') }, 'token refused')
+    lines.write(request.log, 'token_refused', { reason: String(error).replaceAll(token, '***') })
     return undefined
   }
   if (isIdentity(identity)) return identity
-  // `false`, '' and the like say no; `true`, a string or an error that was returned are mistakes, which must not let anybody in.
-  if (identity) request.log.warn(`token refused: authenticate must return an identity (an object), but returned ${show(identity)}`)
+  // `false`, '' and the like mean no. `true`, a string or a returned error are mistakes, which must not let anybody in.
+  if (identity) lines.write(request.log, 'identity_invalid', { returned: show(identity) })
   return undefined
 }
 

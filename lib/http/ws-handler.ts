@@ -10,7 +10,6 @@ import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import { toError } from '../thrown.ts'
 import type { Connection } from '../types.ts'
 import { takeAdmission } from './admission.ts'
 import { reauthenticationOf } from './ws-auth.ts'
@@ -29,7 +28,10 @@ const callbackRules = {
 
 const handlers = new WeakSet<object>()
 
-/** The hook for `onRoute` that tells of a handler for sockets on a route for requests. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+/**
+ * The hook for `onRoute` that refuses a handler of `app.wsHandler()` on a route without `websocket: true`.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+ */
 export function checkRoute ({ url, handler, ...route }: RouteOptions): void {
   if (!handlers.has(handler) || (route as { websocket?: unknown }).websocket === true) return
   throw forgotten(url)
@@ -72,7 +74,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
     checkOptions(callbacks, callbackRules, 'wsHandler.')
     if (typeof callbacks.onMessage !== 'function') throw invalid('wsHandler needs `onMessage`: a function')
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
-      // Where @fastify/websocket was there first, it has wrapped the handler before `checkRoute` saw it.
+      // If @fastify/websocket was registered first, it wrapped the handler before `checkRoute` saw it.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)
@@ -85,13 +87,13 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
           admission: takeAdmission(request),
           log: request.log,
           route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
-          // Which types a route's params and identity have is known to the route alone.
+          // Only the route knows the types of its params and identity.
           callbacks: callbacks as unknown as ConnectionCallbacks,
           framed: socket.protocol === framedProtocol ? framedInit(request) : undefined
         }).start(request)
       } catch (error) {
-        // `wsAuth` refuses such an identity before the upgrade; this one was set by a hook of the service.
-        request.log.error({ err: toError(error) }, 'a connection could not be opened')
+        // `wsAuth` refuses such an identity before the upgrade; a hook of the service set this one.
+        instance.metrics.lines.write(request.log, 'open_failed', { err: error })
         refuse(socket)
       }
     }

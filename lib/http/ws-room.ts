@@ -4,6 +4,7 @@ import { LocalConnection } from '../connection/connection.ts'
 import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
+import type { BoundedLog } from '../logging.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aFunction, anObject, aPresence, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
@@ -33,7 +34,7 @@ const roomRules = {
   history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<Exclude<keyof RoomOptions, RouteOption>, Rule>
 
-/** The options of any Fastify route, which Fastify itself checks. */
+/** The options of any Fastify route, which Fastify checks itself. */
 const routeOptions = [
   'attachValidation', 'bodyLimit', 'config', 'constraints', 'errorHandler', 'exposeHeadRoute', 'handlerTimeout', 'helmet', 'logLevel',
   'logSerializers', 'onRequest', 'onRequestAbort', 'onResponse', 'onSend', 'onTimeout', 'preParsing', 'preSerialization', 'preValidation',
@@ -43,7 +44,7 @@ type RouteOption = (typeof routeOptions)[number] | keyof Omit<RoomRouteOptions, 
 
 type GroupOf = (params: Record<string, string>, identity: Identity | null) => unknown
 
-/** Makes `app.wsRoom`: a route whose connections join a group, hear what each other says, and leave. */
+/** Makes `app.wsRoom`: a route whose connections join a group, get each other's messages, and leave. */
 export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
   const { registry } = instance
   const names = new RoomNames()
@@ -75,7 +76,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       return group
     }
 
-    // The last preHandler, as those before it may set what the name is made of; still plain HTTP, so that a bad name is a 400.
+    // The last preHandler, because earlier ones may set what the name is made of; still plain HTTP, so that a bad name is a 400.
     const enterGroup: preHandlerAsyncHookHandler = async request => {
       groups.set(request, await nameGroup(request.params, request.identity))
       assertSince(request)
@@ -94,12 +95,12 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         if (groups.get(connection) !== group) return undefined
         return await nameGroup(connection.params, connection.identity) === group
       },
-      // Its own onMessage decides for itself.
+      // A callback of the service decides for itself.
       ...(room.onMessage === undefined ? { mayPost: isMember } : {})
     })
 
     const guards = auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]
-    const preHandler = [...guards, ...[room.preHandler ?? []].flat(), enterGroup].map(answering)
+    const preHandler = [...guards, ...[room.preHandler ?? []].flat(), enterGroup].map(hook => answering(hook, instance.metrics.lines))
     names.add(scope.prefix + path, room.group !== undefined)
     scope.get(path, {
       ...routeOptionsOf(room),
@@ -117,7 +118,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         const group = groupNamed(connection)
         if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
         if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
-        // A framed client was answered already. Of a raw one nothing else can be made on this route.
+        // A framed client has its answer already. A raw one has no other use of this route.
         connection.close(CloseCode.PolicyViolation, 'no longer in the group')
       },
       async onDisconnect (connection) {
@@ -136,7 +137,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
   return wsRoom as FastifyInstance['wsRoom']
 }
 
-/** As they are: whatever Fastify, or a plugin of it, knows of a route works for rooms too. */
+/** Passed on unchanged: whatever Fastify, or a plugin for it, knows of a route works for rooms too. */
 function routeOptionsOf (room: RoomOptions): Omit<RouteShorthandOptions, 'websocket'> {
   const names: readonly string[] = ['schema', ...routeOptions]
   const given = Object.entries(room).filter(([name, value]) => value !== undefined && names.includes(name))
@@ -144,9 +145,9 @@ function routeOptionsOf (room: RoomOptions): Omit<RouteShorthandOptions, 'websoc
 }
 
 /**
- * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` name them by their parameter, who
- * may enter the one may read the other, whatever its `authorize` says. So with more than one room route each has to say how it names its
- * groups.
+ * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` both name their groups by the
+ * parameter, whoever may enter one may read the other, whatever its `authorize` says. So with more than one room route each has to say how
+ * it names its groups.
  */
 class RoomNames {
   readonly #paths: string[] = []
@@ -171,30 +172,30 @@ function firstWord (path: string): string {
 }
 
 /**
- * A hook whose errors are answered without what is the server's own business. Fastify tells by the number of parameters whether a hook
- * takes a callback.
+ * Wraps a hook so that its errors are answered without what is the server's own business. Fastify tells by the number of parameters whether
+ * a hook takes a callback.
  */
-function answering (hook: preHandlerAsyncHookHandler): preHandlerAsyncHookHandler {
+function answering (hook: preHandlerAsyncHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {
   if (hook.length > 2) {
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
       const callback = hook as unknown as preHandlerHookHandler
-      return callback.call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request)))
+      return callback.call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request, lines)))
     } as unknown as preHandlerAsyncHookHandler
   }
   return async function (this: FastifyInstance, request, reply) {
     try {
       return await hook.call(this, request, reply)
     } catch (error) {
-      throw logged(error, request)
+      throw logged(error, request, lines)
     }
   }
 }
 
-function logged (error: unknown, request: FastifyRequest): Error {
+function logged (error: unknown, request: FastifyRequest, lines: BoundedLog): Error {
   const err = toError(error)
   const answer = toAnswer(err)
-  // What `wsAuth` throws was looked at, and logged, there.
-  if (answer !== err) request.log.error({ err }, 'a client could not be let into a room')
+  // Errors of `wsAuth` were judged and logged there.
+  if (answer !== err) lines.write(request.log, 'room_failed', { err })
   return answer
 }
 
@@ -210,7 +211,7 @@ function assertSince (request: FastifyRequest): void {
   if (since !== undefined && parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
 }
 
-/** A client of the framed protocol says in its hello where it was, which is newer than the address it was given once. */
+/** A client of the framed protocol says in its hello where it was, which is newer than the URL that it was once given. */
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
   const framed = connection instanceof LocalConnection && connection.framed
   const since = framed ? undefined : sinceOf(request)
@@ -228,7 +229,7 @@ function groupFromParams (path: string): GroupOf {
   }
   return params => {
     const value: unknown = params[name]
-    // A schema may have made a number of it.
+    // The route's schema may have made it a number.
     return typeof value === 'number' ? String(value) : value
   }
 }

@@ -80,6 +80,10 @@ export class Hub {
     return connection === undefined ? undefined : this.find(connection, group)?.member
   }
 
+  userIds (): Iterable<string> {
+    return this.#users.keys()
+  }
+
   connectionsOf (userId: string): LocalConnection[] {
     return [...this.#users.get(userId) ?? []]
   }

@@ -15,7 +15,7 @@ export interface GroupsDashboardOptions {
    * one that serves it.
    */
   readonly key?: string | undefined
-  /** Milliseconds between reports, while somebody looks. @default 2_000 */
+  /** Milliseconds between reports while somebody looks. @default 2_000 */
   readonly everyMs?: number | undefined
 }
 
@@ -38,7 +38,7 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
   const { auth, key = randomBytes(16).toString('hex'), everyMs = 2_000 } = options
   if (typeof auth !== 'function') throw invalid('groupsDashboard needs `auth`: a hook that refuses who may not see it')
   const { registry } = app
-  // Whoever joins it sees the reports: a client that may name its groups must not be able to guess the name.
+  // Whoever joins this group sees the reports: a client that may name its groups must not be able to guess the name.
   const group = `dashboard-${createHash('sha256').update(`fastify-websocket-groups dashboard ${key}`).digest('hex')}`
   const reporter = new Reporter(registry, group)
   const preHandler = [sameOrigin, auth]
@@ -82,7 +82,7 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
   })
 }
 
-/** Browsers send credentials of the page's host along with what other pages ask: those are refused. */
+/** Browsers send the credentials of this host along with requests of other pages: those are refused. */
 async function sameOrigin (request: FastifyRequest, _reply: FastifyReply): Promise<void> {
   const { origin } = request.headers
   if (origin === undefined || (URL.canParse(origin) && new URL(origin).host === request.host)) return

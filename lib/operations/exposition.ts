@@ -1,6 +1,6 @@
 import type { Metric, MetricLabels, MetricsSnapshot } from '../types.ts'
 
-/** What an exporter puts in front of the names of metrics. */
+/** The prefix of all metric names. */
 export const defaultNamePrefix = 'websocket_groups_'
 
 export const contentType = 'text/plain; version=0.0.4; charset=utf-8'

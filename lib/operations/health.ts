@@ -10,7 +10,7 @@ export interface GroupsHealthOptions {
 
 const rules = { reasons: aBoolean } as const satisfies Record<keyof GroupsHealthOptions, Rule>
 
-/** For those who ask every few seconds, and a log that nobody wants to be full of them. */
+/** Probes come every few seconds and would fill the log. */
 const quiet = { logLevel: 'warn' } as const
 
 async function groupsHealth (app: FastifyInstance, options: GroupsHealthOptions): Promise<void> {

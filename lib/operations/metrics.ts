@@ -32,7 +32,7 @@ const rules = {
   namePrefix: { allowed: 'letters, digits and underscores', accepts: value => typeof value === 'string' && /^[a-zA-Z_]\w*$/.test(value) }
 } as const satisfies Record<keyof GroupsMetricsOptions, Rule>
 
-/** A metric as prom-client's registries take them: they call `get` for each scrape, and look at the name and the kind. */
+/** A metric as the registries of prom-client take it: they call `get` for each scrape, and read the name and the type. */
 class Collected {
   /** prom-client takes `_total` away for OpenMetrics, and adds it to the samples. */
   name: string
@@ -75,7 +75,7 @@ async function groupsMetrics (app: FastifyInstance, options: GroupsMetricsOption
     return (snapshot ??= app.registry.metrics())
   }
   const names: string[] = []
-  // Once the backplane is started: which metrics there are depends on it.
+  // Which metrics there are depends on the backplane, so wait until it is started.
   app.addHook('onReady', async () => {
     for (const [short, metric] of Object.entries(app.registry.metrics())) {
       register.registerMetric(new Collected(namePrefix + short, metric, () => current()[short]) as never)

@@ -1,7 +1,7 @@
 import type { ResolvedOptions } from './resolve.ts'
 import { invalid } from './rules.ts'
 
-/** What the rest of the boot gets of Fastify's `pluginTimeout`: this much, or this share where that is less. */
+/** How much of Fastify's `pluginTimeout` is left for the rest of the boot: this much, or this share where that is less. */
 const restMs = 1_000
 const restShare = 1 / 3
 

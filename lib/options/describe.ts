@@ -3,8 +3,8 @@ import type { ResolvedOptions } from './resolve.ts'
 import { isPlainObject, property } from './rules.ts'
 
 /**
- * The options in force, for a support ticket. What may hold a secret is not looked at: of functions and of other values of the
- * application's own only the kind is told, and of a Redis only where it is.
+ * The options in force, for a support ticket. What may hold a secret is left out: of functions and other values of the application only the
+ * kind is shown, and of Redis only where it is.
  */
 export function describeOptions (options: ResolvedOptions): Record<string, Json> {
   const { redis, secret, backplane, rooms, limits: { explicit: _, ...limits }, logs, ...rest } = options
@@ -19,7 +19,7 @@ export function describeOptions (options: ResolvedOptions): Record<string, Json>
   }
 }
 
-/** Numbers, switches and names; `null` for what is left out. */
+/** Numbers, booleans and names; `null` for the rest. */
 function plain (value: unknown): Json {
   if (value === undefined || value === null) return null
   if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'string') return value

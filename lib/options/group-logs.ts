@@ -39,9 +39,9 @@ export class GroupLogs {
   /** Longest first, so that the first one that fits is the most exact. */
   readonly #prefixes: ReadonlyArray<readonly [prefix: string, limits: LogLimits | false]>
   readonly #choose: ((group: string) => unknown) | undefined
-  /** Answers by prefix, so that a broadcast does not walk the list. */
+  /** Answers by prefix, so that a broadcast does not search the list. */
   readonly #known = new BoundedMap<string, LogLimits | false>({ maxWeight: maxRemembered })
-  /** What the function answered and was found right: it usually returns the same few objects. */
+  /** Checked answers of the function, which usually returns the same few objects. */
   readonly #checked = new WeakMap<object, LogLimits>()
 
   constructor ({ log, logs }: { readonly log: NonNullable<WebsocketGroupsOptions['log']>, readonly logs: WebsocketGroupsOptions['logs'] }) {
@@ -64,8 +64,8 @@ export class GroupLogs {
   }
 
   /**
-   * Whether the group has a log, for callers that nobody could tell of an error. Where the function `logs` gives no usable answer the group
-   * counts as one with a log: its messages are then never taken for volatile ones, and whoever joins it or sends to it gets the error.
+   * Whether the group has a log, for callers that have nobody to report an error to. Where the function `logs` gives no usable answer, the
+   * group counts as having a log: its messages are then never taken for volatile ones, and joins and broadcasts get the error.
    */
   has (group: string): boolean {
     try {

@@ -5,19 +5,18 @@ import type { Identity } from '../types.ts'
 import { property, show } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 
-/** What the plugin has to know of an identity: whom it stands for, and when it ends. */
+/** What the plugin has to know of an identity: which user it stands for, and when it expires. */
 export interface IdentityFacts {
   readonly userId: string | undefined
-  /** Milliseconds since the epoch; `undefined` for an identity that does not end by itself. */
+  /** Milliseconds since 1970; `undefined` for an identity that never expires. */
   readonly expiresAt: number | undefined
 }
 
 export type IdentityOptions = Required<Pick<WebsocketGroupsOptions, 'userId' | 'expiresAt'>>
 
 /**
- * Reads an identity with the options `userId` and `expiresAt`. What is there but cannot be understood is an error and never counts as
- * missing: an end that is ignored would keep a connection for ever, and a user id that is ignored would take it out of the reach of
- * `disconnect`.
+ * Reads an identity with the options `userId` and `expiresAt`. A value that cannot be understood is an error and never counts as missing:
+ * an expiry that is ignored would keep a connection forever, and a user id that is ignored would put it out of reach of `disconnect`.
  * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
  */
 export function readIdentity (identity: Identity, options: IdentityOptions): IdentityFacts {
@@ -41,8 +40,8 @@ export function readTokenId (identity: Identity, options: Required<Pick<Websocke
 }
 
 /**
- * Whether a fresh identity stands for the same user as another one. Of identities without a user id nobody can tell, unless they are equal
- * but for the times that every new token has.
+ * Whether a fresh identity stands for the same user as another one. Identities without a user id count as the same only when they are
+ * equal, except for the times that every new token has.
  */
 export function isSameUser (old: Identity | null, fresh: Identity, options: IdentityOptions): boolean {
   if (old === null) return false
@@ -58,7 +57,7 @@ function withoutTimes (identity: Identity): object {
 /** `userId`, `sub` or `id`; the last two are what tokens and databases call it. */
 export function defaultUserId (identity: Identity): string | undefined {
   const userId = property(identity, 'userId') ?? property(identity, 'sub') ?? property(identity, 'id')
-  // Whatever else is there is for `readIdentity` to refuse.
+  // `readIdentity` refuses any other value.
   return (Number.isFinite(userId) ? String(userId) : userId) as string | undefined
 }
 
@@ -95,7 +94,7 @@ function isAbsent (value: unknown): value is undefined | null {
 
 function wrong (what: string, allowed: string, got: unknown): WebsocketGroupsError {
   const promise = typeof property(got, 'then') === 'function'
-  // The promise is refused here: without a handler its rejection would end the process.
+  // The promise is refused here; without a handler its rejection would end the process.
   if (promise) Promise.resolve(got).catch(() => undefined)
   const found = promise ? 'a promise: the option cannot be async' : show(got)
   return new WebsocketGroupsError('WSG_IDENTITY_INVALID', `${what} must be ${allowed}, got ${found}`)

@@ -6,7 +6,7 @@ type CountName = Exclude<keyof Limits, RateName>
 
 /** `undefined` for no limit. */
 export type ResolvedLimits = Readonly<Record<CountName, number | undefined> & Record<RateName, Rate | undefined>> & {
-  /** The limits that the service set itself. The defaults of the limits per address spare private addresses, see docs/security.md. */
+  /** The limits that the service set itself. The default limits per address spare private addresses: see docs/security.md. */
   readonly explicit: ReadonlySet<keyof Limits>
 }
 

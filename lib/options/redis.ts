@@ -8,7 +8,7 @@ export const redisRule: Rule = {
 }
 
 /**
- * What the rule cannot tell: nodes and options of a cluster. No node is ever shown, as it may hold a password.
+ * Checks what the rule cannot: nodes and options of a cluster. Never shows a node, which may hold a password.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkCluster (redis: unknown): void {
@@ -40,7 +40,7 @@ function isRedisClient (value: unknown): boolean {
   return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
 }
 
-/** No instance of a class: a client of another Redis package must not pass for connection options, and end up at localhost. */
+/** Not an instance of a class: a client of another Redis package must not pass for connection options and end up at localhost. */
 function isLiteral (value: unknown): boolean {
   if (!isPlainObject(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)

@@ -74,7 +74,7 @@ const rules = {
   shutdownCode: oneOf(1001, 1012)
 } as const satisfies Record<keyof WebsocketGroupsOptions, Rule>
 
-/** What Fastify and @fastify/autoload hand to every plugin. */
+/** Options that Fastify and @fastify/autoload pass to every plugin. */
 const fastifyOptions = ['prefix', 'logLevel', 'logSerializers']
 
 const defaults = {
@@ -180,10 +180,17 @@ export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions
   return { keyPrefix: defaults.keyPrefix, operationTimeoutMs: defaults.operationTimeoutMs, log: defaults.log, logs: undefined, ...given }
 }
 
-/** What the plugin and the publisher refuse beyond the type of a value. */
+/** What the plugin and the publisher refuse beyond the rules. */
 function checkShared ({ redis, log, logs }: Pick<WebsocketGroupsOptions, 'redis' | 'log' | 'logs'>): void {
   checkCluster(redis)
   if (log !== undefined) checkLog(log, 'log')
   if (typeof logs !== 'object') return
   for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
+}
+
+/** How long the answer of another instance may take: a join that is asked for may itself take `joinTimeoutMs` there. */
+export function answerTimeoutMs (
+  { operationTimeoutMs, joinTimeoutMs = defaults.joinTimeoutMs }: { readonly operationTimeoutMs: number, readonly joinTimeoutMs?: number }
+): number {
+  return joinTimeoutMs + operationTimeoutMs
 }

@@ -1,6 +1,6 @@
 import { WebsocketGroupsError } from '../errors.ts'
 
-/** What values an option takes. */
+/** Which values an option takes. */
 export interface Rule {
   /** Ends the sentence "… must be". */
   readonly allowed: string
@@ -33,8 +33,7 @@ export function integer (min: number, max: number, unit: string): Rule {
 }
 
 /**
- * Checks each option that is there against its rule. An option that is `undefined` counts as left out, as an unset environment variable
- * does.
+ * Checks each given option against its rule. An option that is `undefined` counts as left out, as an unset environment variable does.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkOptions (raw: unknown, rules: Rules, where: string, ignored: readonly string[] = []): void {
@@ -62,7 +61,7 @@ export function invalid (detail: string): WebsocketGroupsError {
   return new WebsocketGroupsError('WSG_OPTION_INVALID', detail)
 }
 
-/** Describes a value in a few words, whatever it is: it ends up in an error message. */
+/** Describes any value in a few words, for an error message. */
 export function show (value: unknown): string {
   if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`
   if (typeof value === 'function') return 'a function'
@@ -91,7 +90,7 @@ function withoutPassword (value: unknown, secret: true | 'all'): string {
   return show(typeof value === 'string' ? value.replace(/\?.*/s, '?***').replace(/^(.*?:\/\/)?.*@/s, '$1***@') : value)
 }
 
-/** Of an option that there is not: it may be a misspelt one that holds a password. */
+/** Shows the value of an unknown option: a misspelt one may hold a password. */
 function showUnknown (name: string, value: unknown): string {
   return withoutPassword(value, /pass|pw|secret|token|auth|key|cred/i.test(name) && !/prefix|prfix/i.test(name) ? 'all' : true)
 }

@@ -5,8 +5,8 @@ const maxAbsent = 100_000
 interface Absent { readonly group: string, readonly member: PresentMember, readonly until: number }
 
 /**
- * Members whose socket broke and who may still come back. All are waited for equally long, so the oldest is always the next to give up on:
- * one timer serves all of them.
+ * Members whose sockets broke and who may still come back. All get the same time, so the oldest is always the next to give up on, and one
+ * timer serves all.
  */
 export class AwayMembers {
   readonly #graceMs: number
@@ -15,7 +15,7 @@ export class AwayMembers {
   readonly #queue = new Set<Absent>()
   #timer: NodeJS.Timeout | undefined
 
-  /** Calls `ended` with the members, by group, who did not come back. */
+  /** Calls `ended` with the members, by group, that did not come back. */
   constructor (graceMs: number, ended: (gone: ReadonlyMap<string, readonly PresentMember[]>) => void) {
     this.#graceMs = graceMs
     this.#ended = ended
@@ -50,7 +50,7 @@ export class AwayMembers {
     return this.#groups.get(group)?.size ?? 0
   }
 
-  /** Nobody here is told of the group any longer. */
+  /** Nobody here is told about the group any longer. */
   drop (group: string): void {
     for (const absent of this.#groups.get(group)?.values() ?? []) this.#queue.delete(absent)
     this.#groups.delete(group)
@@ -78,7 +78,7 @@ export class AwayMembers {
     const now = performance.now()
     const gone = new Map<string, PresentMember[]>()
     for (const absent of this.#queue) {
-      // With too many to wait for, those who are away the longest are given up early.
+      // When there are too many, those that are away the longest are given up early.
       if (absent.until > now && this.#queue.size <= maxAbsent) break
       this.#delete(absent)
       const members = gone.get(absent.group)

@@ -1,10 +1,10 @@
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 
-/** How often the clients of a group are told its count at most. */
+/** The count of a group is sent to its clients no more often than this. */
 const pauseMs = 1_000
 
-/** Acts at once, and again when the pause is over if it was wanted meanwhile; for each name by itself. */
+/** Calls a function for a name at once, then again after a pause if it was asked for meanwhile; each name by itself. */
 export class Spaced {
   readonly #pauses = new Map<string, { again: boolean, readonly timer: NodeJS.Timeout }>()
   readonly #act: (name: string) => void
@@ -37,7 +37,7 @@ export class Spaced {
 
 interface Group {
   readonly watchers: Set<LocalConnection>
-  /** Those who were told no count yet. */
+  /** Connections that were sent no count yet. */
   readonly fresh: Set<LocalConnection>
   told: number
 }
@@ -70,12 +70,12 @@ export class PresenceCounts {
     if (here?.watchers.delete(connection) === true && here.watchers.size === 0) this.#groups.delete(group)
   }
 
-  /** Somebody came or went: tells the count now, or when the pause since the last one is over. */
+  /** A member joined or left: sends the count now, or when the pause since the last one is over. */
   changed (group: string): void {
     if (this.#groups.has(group)) this.#tells.want(group)
   }
 
-  /** Counts may have changed without a word: all are read again. */
+  /** Events may have been missed: reads all counts again. */
   changedAll (): void {
     for (const group of this.#groups.keys()) this.changed(group)
   }

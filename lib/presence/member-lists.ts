@@ -16,11 +16,11 @@ interface Event { readonly event: 'join' | 'leave' | 'away' | 'update', readonly
 /** The stored members of a group, read for the connections that asked before the read began. */
 export interface ListRead {
   readonly waiting: ReadonlySet<LocalConnection>
-  /** Everybody was asked for anew: who is not in the list is not there any more. */
+  /** Whether all stored members were read again: who is not in the list has left. */
   readonly anew: boolean
-  /** `undefined`: the backplane cannot tell. */
+  /** `undefined`: the backplane could not tell. */
   readonly stored: readonly PresentMember[] | undefined
-  /** What came while the list was read, which may show it or not. */
+  /** Events during the read; the list may show their effects or not. */
   readonly events: readonly Event[]
 }
 
@@ -35,8 +35,8 @@ export interface ListHost {
 }
 
 /**
- * Sends member lists. Requests for one group share a read; what happens during the read is applied to it before it is sent, so that a list
- * is never older than the events that a connection got before it. Who asks during a read waits for the next one.
+ * Sends member lists. Requests for one group share a read. Events during the read are applied before the list is sent, so a list is never
+ * older than the events that a connection got before it. Requests during a read wait for the next one.
  */
 export class MemberLists {
   readonly #host: ListHost
@@ -50,7 +50,7 @@ export class MemberLists {
     this.#metrics = metrics
   }
 
-  /** Resolves when the connections were sent the list; never rejects. */
+  /** Resolves when the list was sent to the connections; never rejects. */
   async send (group: string, connections: Iterable<LocalConnection>, anew = false): Promise<void> {
     const reads = this.#groups.get(group)
     if (reads === undefined) return await this.#begin(group, new Set(connections), anew)
@@ -67,7 +67,7 @@ export class MemberLists {
     return reads !== undefined && (reads.running.waiting.has(connection) || reads.next?.has(connection) === true)
   }
 
-  /** Notes an event for the list that is being read. */
+  /** Notes an event for the lists that are being read. */
   record (group: string, event: Event): void {
     this.#groups.get(group)?.running.events.push(event)
   }
@@ -82,7 +82,7 @@ export class MemberLists {
   #begin (group: string, waiting: Set<LocalConnection>, anew: boolean): Promise<void> {
     const running: Running = { waiting, anew, events: [] }
     const done = this.#host.read(group).then(stored => {
-      // Those who wait count as waiting until the list is made: it tells them all of it.
+      // Waiting connections count as waiting until the list is made, because it tells them everything up to then.
       const listed = selectMembers(this.#host.loaded(group, { ...running, stored }), this.#limits)
       this.#metrics.memberEntriesLeftOut += listed.leftOut
       const { next, nextAnew } = this.#groups.get(group) ?? {}

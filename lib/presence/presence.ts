@@ -17,22 +17,22 @@ import type { EnvelopeFactory } from '../delivery/envelopes.ts'
  * dead instance.
  */
 
-/** What a close without a code counts as: RFC 6455 7.1.5. */
+/** RFC 6455 7.1.5: the code of a close without one. */
 const noStatus = 1005
-/** After these a client does not come back: one of the two is done, or the client is wrong, or somebody else's. */
+/** Clients do not come back after these: one side is done, or the client is at fault or belongs to another user. */
 const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, noStatus, CloseCode.BadFrame, CloseCode.OtherUser])
 /** How many groups are read at the same time after an outage. */
 const resyncBatch = 8
 const maxResyncDelayMs = 1_000
 
-/** What instances tell each other. `away`: its socket broke, it may come back. `resync`: events may have been missed. */
+/** What instances tell each other. `away`: the socket broke, the client may come back. `resync`: events may have been missed. */
 type Event = MemberEvent | { readonly event: 'resync' } | { readonly event: 'changed' }
 interface MemberEvent { readonly event: 'join' | 'leave' | 'away' | 'update', readonly member: PresentMember }
 
-/** Of one group that clients here are told about. */
+/** What this instance keeps about a group while its clients here are told who is in it. */
 interface Here {
   readonly roster: Roster
-  /** By connection: resolves when its join is published, as later events must not overtake it. */
+  /** By connection: resolves when its join is published. Later events must not overtake the join. */
   readonly announced: Map<LocalConnection, Promise<void>>
   readonly members: Map<LocalConnection, PresentMember>
 }
@@ -46,7 +46,7 @@ export class Presence {
   readonly #backplane: Pick<Backplane, 'publish' | 'count' | 'members'>
   readonly #envelopes: EnvelopeFactory
   readonly #here = new Map<string, Here>()
-  /** Leaves that are being announced, by connection and group: a join that follows must not overtake them. */
+  /** Leaves that are being announced, by connection and group. A join that follows must not overtake them. */
   readonly #leaving = new Map<string, Promise<void>>()
   readonly #away: AwayMembers
   readonly #lists: MemberLists
@@ -88,7 +88,7 @@ export class Presence {
     if (connection.framed) void this.#lists.send(group, [connection])
   }
 
-  /** The connection shows something else of itself. */
+  /** The connection shows other information. */
   updated ({ connection, group, member }: LocalMember): void {
     const here = this.#here.get(group)
     const announced = here?.announced.get(connection)
@@ -131,7 +131,7 @@ export class Presence {
     if (event.event !== 'changed') this.#apply(target.name, event)
   }
 
-  /** Memberships changed without events: tells every instance to read the lists of its groups again. */
+  /** Memberships changed without events: asks every instance to read the lists of its groups again. */
   announceResync (): void {
     const target: Target = { kind: 'all', name: '' }
     void this.#publish(target, { event: 'resync' }).catch(() => this.#resync())
@@ -162,7 +162,7 @@ export class Presence {
   /** Events may have been missed: sends the lists anew, soon. */
   #resync (): void {
     if (this.#closed || (this.#here.size === 0 && this.#counts.size === 0)) return
-    // Not on all instances at the same moment, and once for all reasons that come together.
+    // Spread over time, so that not all instances read at the same moment; once for all reasons that come together.
     this.#resyncTimer ??= setTimeout(() => {
       this.#resyncTimer = undefined
       this.#counts.changedAll()
@@ -178,7 +178,7 @@ export class Presence {
     }
   }
 
-  /** Publishes the event. Never rejects: without the backplane the clients here are told. */
+  /** Publishes the event. Never rejects: without the backplane only the clients here are told. */
   async #announce (group: string, event: MemberEvent): Promise<void> {
     await this.#publish({ kind: 'group', name: group }, event).catch(() => this.#apply(group, event))
   }
@@ -224,8 +224,8 @@ export class Presence {
   }
 
   /**
-   * The stored members were read: makes the roster of them, of those here that are not stored, or not stored again, and of what happened
-   * during the read. A connection that the list lacks stays until its leave comes, which says whether its client may come back.
+   * The stored members were read: builds the roster from them, from the members here that are not (or not yet again) stored, and from the
+   * events during the read. A connection missing from the list stays until its leave, which says whether its client may come back.
    */
   #loaded (group: string, { anew, stored, events }: ListRead): Iterable<FramedMember> {
     const here = this.#here.get(group)
@@ -249,7 +249,7 @@ export class Presence {
   }
 }
 
-/** The event was written by this package, maybe by a newer version of it. */
+/** This package wrote the event, possibly a newer version of it. */
 function parse (command: string): Event | undefined {
   try {
     const { event, member } = JSON.parse(command) as Partial<Record<'event' | 'member', unknown>>

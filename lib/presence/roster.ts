@@ -3,13 +3,13 @@ import type { Member } from '../types.ts'
 
 /** One connection in a group, as instances tell each other. */
 export interface PresentMember extends Omit<Member, 'instanceId' | 'session'> {
-  /** The public name of its session; the connection's id where there is none. */
+  /** The public name of its session; the connection's id where there is no session. */
   readonly session: string
 }
 
 export interface Change { readonly event: 'join' | 'leave' | 'update', readonly member: FramedMember }
 
-/** Everything that one user, or one session of nobody in particular, has in the group. */
+/** The sessions that one user, or nobody in particular, has in the group. */
 interface Person {
   readonly userId: string | undefined
   joinedAt: number
@@ -20,7 +20,7 @@ interface Person {
   told: string
 }
 
-/** Beyond this many people a group is one for counts: those who come later are told of, but not remembered. */
+/** A group with more people than this shows counts: later people are announced, but not remembered. */
 export const maxPeople = 20_000
 
 export function presentMember ({ instanceId, session, ...member }: Member): PresentMember {
@@ -43,7 +43,7 @@ export class Roster {
     return this.#people.size
   }
 
-  /** The connection is there, or has other information about itself. */
+  /** The connection joined, or shows other information. */
   add (member: PresentMember): Change | undefined {
     const key = keyOf(member)
     let person = this.#people.get(key)
@@ -53,24 +53,24 @@ export class Roster {
     }
     const connections = connectionsOf(person, member.session)
     const known = connections.get(member.connectionId)
-    // A list may be older than what was told since.
+    // A list may be older than the events since it was read.
     if (known === undefined || comparedByShown(known, member) <= 0) connections.set(member.connectionId, member)
     return told(person)
   }
 
-  /** As `add`, for a connection that is known alone. */
+  /** As `add`, but only for a known connection. */
   update (member: PresentMember): Change | undefined {
     const known = this.#people.get(keyOf(member))?.sessions.get(member.session)?.has(member.connectionId)
     return known === true ? this.add(member) : undefined
   }
 
-  /** The connection is gone. Its session stays, without a connection, when the client may come back (`away`). */
+  /** The connection left. With `away` its session stays without a connection, as the client may come back. */
   remove (member: PresentMember, away: boolean): Change | undefined {
     const key = keyOf(member)
     let person = this.#people.get(key)
     if (person === undefined) {
       if (!away || this.#people.size >= this.#maxPeople) return undefined
-      // Its join was missed: it is shown for as long as the others show it.
+      // Its join was missed: show the person for as long as the other instances do.
       this.#people.set(key, person = newPerson(member))
     }
     const connections = connectionsOf(person, member.session)
@@ -79,7 +79,7 @@ export class Roster {
     return this.#gone(key, person) ?? told(person)
   }
 
-  /** The session has no connection now, and may come back. */
+  /** Whether the session has no connection now, and may come back. */
   isAway (member: PresentMember): boolean {
     return this.#people.get(keyOf(member))?.sessions.get(member.session)?.size === 0
   }
@@ -112,7 +112,7 @@ export class Roster {
   }
 }
 
-/** The two kinds of names do not meet. */
+/** User ids and session names cannot be confused. */
 export function keyOf ({ userId, session }: Pick<FramedMember, 'userId' | 'session'>): string {
   return userId === undefined ? `s${session}` : `u${userId}`
 }
@@ -136,7 +136,7 @@ function told (person: Person): Change | undefined {
   return { event, member }
 }
 
-/** What it shows of itself is what its latest connection shows, or the latest one that was given something else to show. */
+/** Shows what the person's latest connection shows, or the connection whose information was set last. */
 function entryOf (person: Person): FramedMember {
   let latest: PresentMember | undefined
   for (const connections of person.sessions.values()) {
@@ -145,7 +145,7 @@ function entryOf (person: Person): FramedMember {
       if (latest === undefined || comparedByShown(member, latest) >= 0) latest = member
     }
   }
-  // While all of its sessions are away, it is shown as it was.
+  // While all sessions are away, the person is shown as before.
   person.latest = latest ?? person.latest
   const { userId, joinedAt, sessions, latest: { info, session } } = person
   return {
@@ -156,7 +156,7 @@ function entryOf (person: Person): FramedMember {
   }
 }
 
-/** Positive when the first shows what is newer. What was set counts for newer than what was shown at a join in the same millisecond. */
+/** Positive when the first is newer. In the same millisecond, information that was set counts as newer than information shown at a join. */
 function comparedByShown (first: PresentMember, second: PresentMember): number {
   const byTime = (first.infoAt ?? first.joinedAt) - (second.infoAt ?? second.joinedAt)
   return byTime === 0 ? Number(first.infoAt !== undefined) - Number(second.infoAt !== undefined) : byTime

@@ -14,6 +14,7 @@ import { randomNonce } from '../../lib/backplane/redis/log/random.ts'
 import { append } from '../../lib/backplane/redis/log/scripts.ts'
 import { WebsocketGroupsError } from '../../lib/errors.ts'
 import { drawId } from '../../lib/ids.ts'
+import { messageEnvelope } from '../helpers/envelopes.ts'
 import { EmptyInstance, redisBackplane } from '../helpers/local-instance.ts'
 import type { TestRedis } from '../helpers/redis.ts'
 
@@ -37,17 +38,7 @@ export class Recorder extends EmptyInstance {
 }
 
 export function envelope (group: string, text: string | Buffer): Envelope {
-  return {
-    origin: drawId(),
-    sequence: 1,
-    kind: 'message',
-    target: { kind: 'group', name: group },
-    shared: false,
-    except: [],
-    command: '',
-    binary: false,
-    payload: Buffer.from(text)
-  }
+  return messageEnvelope(text, { origin: drawId(), target: { kind: 'group', name: group } })
 }
 
 const publisher = drawId()

@@ -4,6 +4,7 @@ import type { Envelope, Target } from '../../lib/backplane/backplane.ts'
 import { decode, encode } from '../../lib/backplane/redis/envelope.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { byRoom, crowd, everyoneHears } from '../helpers/crowd.ts'
+import { messageEnvelope } from '../helpers/envelopes.ts'
 import { closeClean, exact, startInstances, type Instance } from '../helpers/instance.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -13,17 +14,7 @@ noUnhandled(t)
 
 const keys = new Keys('wsg:')
 const lobby: Target = { kind: 'group', name: 'lobby' }
-const valid: Envelope = {
-  origin: 'Stranger01',
-  sequence: 7,
-  kind: 'message',
-  target: lobby,
-  shared: false,
-  except: [],
-  command: '',
-  binary: false,
-  payload: Buffer.of()
-}
+const valid = messageEnvelope('', { origin: 'Stranger01', sequence: 7 })
 const dropped = 'dropped a message from Redis that is not an envelope of this package'
 
 function changed (bytes: Buffer, at: number, value: number): Buffer {

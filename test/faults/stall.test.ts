@@ -4,6 +4,7 @@ import { encode } from '../../lib/backplane/redis/envelope.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { syncMembers } from '../../lib/backplane/redis/membership/scripts.ts'
 import { byRoom, crowd, doubled, everyoneHears, spread } from '../helpers/crowd.ts'
+import { messageEnvelope } from '../helpers/envelopes.ts'
 import { closeClean, exact, exactWithin, startInstances, type Instance } from '../helpers/instance.ts'
 import { group, Local } from '../helpers/local-instance.ts'
 import { watchMachine } from '../helpers/machine.ts'
@@ -106,9 +107,7 @@ t.test('a flood of messages that takes seconds to deliver does not make an insta
   await slow.start(t)
   await slow.backplane.subscribe(group('flooded'))
   const target = group('flooded')
-  const bytes = encode({
-    origin: 'TheFlooder', sequence: 1, kind: 'message', target, shared: false, except: [], command: '', binary: false, payload: Buffer.of()
-  }, target)
+  const bytes = encode(messageEnvelope('', { origin: 'TheFlooder' }), target)
   const began = performance.now()
   // By Redis itself, so that all of them are on the way at once.
   await redis.admin.eval("for i = 1, ARGV[3] do redis.call('PUBLISH', ARGV[1], ARGV[2] .. i) end", 0, keys.channel(target), bytes, count)

@@ -15,6 +15,8 @@ export interface InstanceOptions {
   readonly options?: Omit<WebsocketGroupsOptions, 'redis'>
   /** @default 0, a free one */
   readonly port?: number
+  /** Another program that understands what instance-process.ts does: the one of an earlier version. */
+  readonly program?: string
 }
 
 /** An application with the plugin in a process of its own; see instance-process.ts for its route and for what it can be asked. */
@@ -33,10 +35,12 @@ export interface Instance {
   close (): Promise<void>
 }
 
-const program = fileURLToPath(new URL('./instance-process.ts', import.meta.url))
+const ownProgram = fileURLToPath(new URL('./instance-process.ts', import.meta.url))
 
 /** Starts an instance; it dies with the test's process, however that goes. Rejects with the code of the error that stopped its boot. */
-export async function startInstance (t: Test, { redisUrl, options = {}, port = 0 }: InstanceOptions): Promise<Instance> {
+export async function startInstance (
+  t: Test, { redisUrl, options = {}, port = 0, program = ownProgram }: InstanceOptions
+): Promise<Instance> {
   const child = forkProgram(program)
   const gone = once(child, 'exit')
   t.teardown(async () => {

@@ -1,5 +1,6 @@
 import type { Test } from 'tap'
 import type { Envelope, GapReason, LocalInstance, LogPosition, Target } from '../../lib/backplane/backplane.ts'
+import { messageEnvelope } from './envelopes.ts'
 import { silentLog } from './loggers.ts'
 import { RedisBackplane, type RedisBackplaneOptions } from '../../lib/backplane/redis/index.ts'
 import { drawId } from '../../lib/ids.ts'
@@ -67,17 +68,7 @@ export class Local extends EmptyInstance {
   }
 
   async publish (target: Target, text: string): Promise<number | undefined> {
-    return await this.backplane.publish([target], {
-      origin: this.instanceId,
-      sequence: ++this.#sequence,
-      kind: 'message',
-      target,
-      shared: false,
-      except: [],
-      command: '',
-      binary: false,
-      payload: Buffer.from(text)
-    })
+    return await this.backplane.publish([target], messageEnvelope(text, { origin: this.instanceId, sequence: ++this.#sequence, target }))
   }
 
   async join (group: string, connectionId: string): Promise<void> {

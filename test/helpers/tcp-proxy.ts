@@ -15,12 +15,14 @@ export interface TcpProxy {
    * When it is lifted, connections that lost bytes are reset: TCP never goes on after a hole in its stream.
    */
   blackhole (on: boolean): void
+  /** New connections go to this port. */
+  lead (port: number): void
   /** Nobody listens on the port: new connections are refused. Those there are go on. */
   refuse (on: boolean): Promise<void>
   /** Holds every chunk, both ways, for this long; of `subscribers` only on connections that sent a SUBSCRIBE before. 0 ends it. */
   delay (ms: number, which?: 'all' | 'subscribers'): void
-  /** A slow link: what it carries each way on each connection, in bytes per second. 0 ends it. */
-  limit (bytesPerSecond: number): void
+  /** A slow link: what it carries each way, in bytes per second, on each connection or on all together. 0 ends it. */
+  limit (bytesPerSecond: number, shared?: boolean): void
 }
 
 interface Link {
@@ -29,10 +31,18 @@ interface Link {
   subscriber: boolean
 }
 
+/** One way of a slow link. */
+interface Carrier {
+  /** When it has carried all that it was given, by performance.now(). */
+  freeAt: number
+}
+
 /** Not the word alone: the command link asks, too, whether it may subscribe. */
 const subscribeCommand = /\*\d+\r\n\$9\r\nsubscribe\r\n/i
-/** How often a slow link carries something. */
-const pieceMs = 20
+/** Of what connections that share a slow link send at the same time each gets so many bytes through in turn. */
+const pieceBytes = 4_096
+/** A timer is late by about this much (milliseconds): the link was not idle meanwhile. */
+const lateMs = 5
 
 /** A TCP proxy in front of a port of this machine, that can be made to misbehave. Ends with the test. */
 export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy> {
@@ -41,6 +51,9 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   let delayMs = 0
   let delayed: 'all' | 'subscribers' = 'all'
   let bytesPerSecond = 0
+  let together = false
+  let target = targetPort
+  const common = [{ freeAt: 0 }, { freeAt: 0 }] as const
 
   const reset = (link: Link): void => {
     links.delete(link)
@@ -52,6 +65,8 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   }
 
   const relay = (link: Link, from: Socket, to: Socket): void => {
+    const own: Carrier = { freeAt: 0 }
+    const shared = common[from === link.sides[0] ? 0 : 1]
     // In one queue, as two timers that are due at about the same time may fire in either order: a chunk never overtakes the one before.
     const waiting: Array<{ readonly dueAt: number, readonly action: () => void }> = []
     const passDue = (): void => {
@@ -71,7 +86,10 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
         link.lostBytes = true
         return
       }
-      if (bytesPerSecond > 0) return trickle(from, to, chunk)
+      if (bytesPerSecond > 0) {
+        void trickle(together ? shared : own, from, to, chunk)
+        return
+      }
       pass(() => {
         // Back pressure goes through, so that a reader that stops is felt by the server.
         if (to.writable && !to.write(chunk)) {
@@ -96,18 +114,22 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   }
 
   /** Reads no more before all of the chunk is on its way. */
-  const trickle = (from: Socket, to: Socket, chunk: Buffer): void => {
+  const trickle = async (carrier: Carrier, from: Socket, to: Socket, chunk: Buffer): Promise<void> => {
     from.pause()
-    const piece = bytesPerSecond === 0 ? chunk.length : Math.ceil(bytesPerSecond * pieceMs / 1_000)
-    to.write(chunk.subarray(0, piece))
-    setTimeout(() => {
-      if (chunk.length > piece) trickle(from, to, chunk.subarray(piece))
-      else from.resume()
-    }, Math.min(chunk.length, piece) / piece * pieceMs)
+    for (let at = 0; at < chunk.length; at += pieceBytes) {
+      const piece = chunk.subarray(at, at + pieceBytes)
+      if (bytesPerSecond > 0) {
+        const now = performance.now()
+        carrier.freeAt = Math.max(carrier.freeAt, now - lateMs) + piece.length / bytesPerSecond * 1_000
+        if (carrier.freeAt - now > 1) await new Promise(resolve => setTimeout(resolve, carrier.freeAt - now))
+      }
+      to.write(piece)
+    }
+    from.resume()
   }
 
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
-    const upstream = connect({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
+    const upstream = connect({ port: target, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
     const link: Link = { sides: [client, upstream], lostBytes: swallowing, subscriber: false }
     links.add(link)
     relay(link, client, upstream)
@@ -133,6 +155,7 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
       swallowing = on
       if (!on) for (const link of links) if (link.lostBytes) reset(link)
     },
+    lead (port) { target = port },
     async refuse (on) {
       // close() stops listening at once; its callback would wait for the connections that are still up
       if (on && server.listening) server.close()
@@ -142,7 +165,10 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
       delayMs = ms
       delayed = which
     },
-    limit (bytes) { bytesPerSecond = bytes }
+    limit (bytes, shared = false) {
+      bytesPerSecond = bytes
+      together = shared
+    }
   }
   t.teardown(() => {
     if (server.listening) server.close()

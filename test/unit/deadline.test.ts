@@ -1,6 +1,6 @@
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { deferred, withDeadline, withProgress } from '../../lib/deadline.ts'
+import { BusyGrace, deferred, withDeadline, withProgress } from '../../lib/deadline.ts'
 
 t.test('settles as the promise does when that is in time', async (t) => {
   t.equal(await withDeadline(Promise.resolve(1), 1_000, () => 2), 1)
@@ -49,4 +49,12 @@ t.test('progress that ends soon after the start does not double a deadline', asy
 
 t.test('progress from before the start counts for nothing', async t => {
   await t.rejects(withProgress(deferred().promise, 1, () => -Infinity, () => { throw new Error('late') }), { message: 'late' })
+})
+
+t.test('a late timer puts a deadline off by as long as it was late, ten times at most', async t => {
+  t.equal(new BusyGrace().after(10), 0, 'that is in time')
+  const grace = new BusyGrace()
+  t.equal(grace.after(11), 11)
+  t.equal(grace.after(100), 0, 'from the second time on it has to be later')
+  t.strictSame(Array.from({ length: 11 }, () => grace.after(101)), [...Array.from({ length: 9 }, () => 101), 0, 0])
 })

@@ -1,5 +1,5 @@
-import type { Sender } from '../../types.ts'
-import type { Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../backplane.ts'
+import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane.ts'
+import { Extensions, groupEntries, isExtension, senderEntries } from './envelope-extensions.ts'
 
 /*
  * Layout, big endian, version 1:
@@ -11,21 +11,19 @@ import type { Envelope, LoggedEnvelope, LogPosition, Place, Target } from '../ba
  *  16  u32  nonce      0 without a log      |
  *  20  u32  prevNonce  0 without a log     /
  *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe
- *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 32 from, 0x40 places, 0xC0: must
- *                      be understood
+ *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 0xC0: must be understood
  *  26  u48  time       milliseconds since the epoch, by the clock of Redis as far as the origin knows it; its highest bit: retried
  *  32  u48  sequence
  *  38  u8   length, origin
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
- *      [u16 count, count x (u8 length, name of a group), count x (8 B epoch, u48 offset) in its log]    with flag 0x40
- *      [u16 count, count x (u8 length, id of connection or session)]                       with flag 2
+ *      [u16 count, count x (u8 length, id of connection or session, or an extension)]      with flag 2
  *      [u8 length, conflation key]                                                         with flag 8
- *      [u8 length, user id, u8 length, connection id] of the sender, '' for none           with flag 32
  *      [u32 length, command]                                                               in all but messages
  *      payload to the end
  *
- * `version` changes only when a reader of this one could not skip what is new. Types may be added, and flags too: readers ignore those they
- * do not know, unless one of the bits 0xC0 is set.
+ * `version` changes only when a reader of this one could not skip what is new. Types may be added: readers ignore what they do not know.
+ * Fields are added as extensions (envelope-extensions.ts), which old readers skip; a flag that changes the layout would have to be one of
+ * 0xC0, which makes them ignore the whole envelope.
  */
 const magic = 0xd1
 const version = 1
@@ -34,7 +32,7 @@ const headerBytes = 38
 export const logHeaderBytes = 24
 const noEpoch = '\0'.repeat(8)
 const maxIdLength = 255
-const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, from: 32, places: 0x40, mustUnderstand: 0x80 } as const
+const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, mustUnderstand: 0xc0 } as const
 const retriedBit = 2 ** 47
 const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 3, 4, 5]
@@ -50,35 +48,42 @@ export interface StoredEnvelope extends Envelope {
 export interface EnvelopeParts {
   /** From the type up to the origin. */
   readonly prefix: Buffer
-  /** What follows the target and the places. */
+  /** What follows the target; for a message with places what follows these. */
   readonly rest: Buffer
+  /** For a message with places: how many entries of the list of those who are excepted come after these. */
+  readonly entries: number
   /** Both, with the target between them: of a message to one group. */
   readonly whole?: Buffer | undefined
 }
 
 export function encode (envelope: Envelope, target: Target): Buffer {
-  const except = exceptOf(envelope)
+  const entries = entriesOf(envelope)
   const nameBytes = Buffer.byteLength(target.name)
-  const bytes = Buffer.allocUnsafe(headerBytes + 1 + envelope.origin.length + 2 + nameBytes + restBytes(envelope, except))
+  const bytes = Buffer.allocUnsafe(headerBytes + 1 + envelope.origin.length + 2 + nameBytes + restBytes(envelope, entries, false))
   bytes.fill(0, 2, logHeaderBytes)
   bytes[0] = magic
   bytes[1] = version
-  const at = writeTarget(bytes, target, nameBytes, writePrefix(bytes, envelope, except, 0, logHeaderBytes))
-  writeRest(bytes, envelope, except, at)
+  const at = writeTarget(bytes, target, nameBytes, writePrefix(bytes, envelope, entries.length > 0, logHeaderBytes))
+  writeRest(bytes, envelope, entries, false, at)
   return bytes
 }
 
 /** `places`: the copies say where each of them stands. `only`: the target, where there is but one. */
 export function encodeParts (envelope: Envelope, places: boolean, only?: Target): EnvelopeParts {
-  const except = exceptOf(envelope)
+  const entries = entriesOf(envelope)
   const prefixBytes = headerBytes - logHeaderBytes + 1 + envelope.origin.length
   const nameBytes = only === undefined ? 0 : Buffer.byteLength(only.name)
   const restAt = prefixBytes + (only === undefined ? 0 : 2 + nameBytes)
-  const bytes = Buffer.allocUnsafe(restAt + restBytes(envelope, except))
-  writePrefix(bytes, envelope, except, places ? flag.places : 0, 0)
+  const bytes = Buffer.allocUnsafe(restAt + restBytes(envelope, entries, places))
+  writePrefix(bytes, envelope, places || entries.length > 0, 0)
   if (only !== undefined) writeTarget(bytes, only, nameBytes, prefixBytes)
-  writeRest(bytes, envelope, except, restAt)
-  return { prefix: bytes.subarray(0, prefixBytes), rest: bytes.subarray(restAt), whole: only === undefined ? undefined : bytes }
+  writeRest(bytes, envelope, entries, places, restAt)
+  return {
+    prefix: bytes.subarray(0, prefixBytes),
+    rest: bytes.subarray(restAt),
+    entries: entries.length,
+    whole: only === undefined ? undefined : bytes
+  }
 }
 
 /** The message is sent once more, after an unknown outcome. */
@@ -93,11 +98,17 @@ export function encodeTarget (target: Target): Buffer {
   return bytes
 }
 
-/** The names in front of the places: only the script knows where in their logs the copies will stand. */
-export function encodePlaceNames (groups: readonly string[]): Buffer {
-  const count = Buffer.allocUnsafe(2)
-  count.writeUInt16BE(groups.length)
-  return Buffer.concat([count, ...groups.flatMap(group => [Buffer.from([Buffer.byteLength(group)]), Buffer.from(group)])])
+/** What comes between the target and where the copies stand in the logs of these groups. The script adds the latter, and knows it alone. */
+export interface PlaceNames {
+  /** Without the number of all entries, which differs from message to message. */
+  readonly names: Buffer
+  /** With those of the places. */
+  readonly entries: number
+}
+
+export function encodePlaceNames (groups: readonly string[]): PlaceNames {
+  const entries = groupEntries(groups)
+  return { names: Buffer.concat(entries.flatMap(entry => [Buffer.from([entry.length]), entry])), entries: entries.length + groups.length }
 }
 
 /** The nonce of the message before this one in the log. */
@@ -120,15 +131,12 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
   const origin = reader.text(reader.uint(1))
   const targetKind = kinds[reader.uint(1)]
   const name = reader.text(reader.uint(1))
-  const places = (flags & flag.places) === 0 ? undefined : readPlaces(reader)
   const except: string[] = []
-  if ((flags & flag.except) !== 0) {
-    for (let left = reader.uint(2); left > 0 && !reader.failed; left--) except.push(reader.text(reader.uint(1)))
-  }
+  const extensions = (flags & flag.except) === 0 ? undefined : readEntries(reader, except)
   const conflationKey = (flags & flag.conflationKey) === 0 ? undefined : reader.text(reader.uint(1))
-  const from = (flags & flag.from) === 0 ? undefined : readSender(reader)
   const command = kind === 'message' ? '' : reader.text(reader.uint(4))
   if (reader.failed || targetKind === undefined) return undefined
+  const { from, places } = extensions ?? {}
   const position = bytes.toString('latin1', 2, 10) === noEpoch ? undefined : positionOf(bytes)
   return {
     ...(position === undefined ? {} : { position }),
@@ -155,21 +163,28 @@ export function isLogged<Kind extends Envelope> (envelope: Kind | undefined): en
   return envelope?.position !== undefined
 }
 
-function readPlaces (reader: Reader): Place[] {
-  const groups: string[] = []
-  for (let left = reader.uint(2); left > 0 && !reader.failed; left--) groups.push(reader.text(reader.uint(1)))
-  return groups.map(group => ({ group, epoch: reader.latin1(8), offset: reader.uint(6) }))
+/** Puts the ids into `except`. Returns what else the list says, if anything. */
+function readEntries (reader: Reader, except: string[]): Extensions | undefined {
+  let extensions: Extensions | undefined
+  for (let left = reader.uint(2); left > 0 && !reader.failed; left--) {
+    const length = reader.uint(1)
+    if (isExtension(reader.next)) (extensions ??= new Extensions()).add(reader.bytes(length))
+    else except.push(reader.text(length))
+  }
+  return extensions
 }
 
-function exceptOf ({ except }: Envelope): readonly string[] {
-  return except.length === 0 ? except : except.filter(isPossible)
+/** The list of those who are excepted, with the extensions. */
+function entriesOf ({ except, from }: Envelope): ReadonlyArray<string | Buffer> {
+  const ids = except.length === 0 ? except : except.filter(isPossible)
+  return from === undefined ? ids : [...senderEntries(from), ...ids]
 }
 
-function writePrefix (bytes: Buffer, envelope: Envelope, except: readonly string[], flags: number, at: number): number {
-  const { origin, sequence, kind, shared, volatile, conflationKey, binary, from, at: time = Date.now() } = envelope
+function writePrefix (bytes: Buffer, envelope: Envelope, hasEntries: boolean, at: number): number {
+  const { origin, sequence, kind, shared, volatile, conflationKey, binary, at: time = Date.now() } = envelope
   bytes[at] = typeBytes[types.indexOf(kind)] ?? 0
-  bytes[at + 1] = flags | (binary ? flag.binary : 0) | (except.length > 0 ? flag.except : 0) | (shared ? flag.shared : 0) |
-    (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey) | (from === undefined ? 0 : flag.from)
+  bytes[at + 1] = (binary ? flag.binary : 0) | (hasEntries ? flag.except : 0) | (shared ? flag.shared : 0) |
+    (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey)
   bytes.writeUIntBE(time, at + 2, 6)
   bytes.writeUIntBE(sequence, at + 8, 6)
   return writeShort(bytes, origin, at + 14)
@@ -181,47 +196,35 @@ function writeTarget (bytes: Buffer, target: Target, nameBytes: number, at: numb
   return at + 2 + bytes.write(target.name, at + 2)
 }
 
-function restBytes ({ kind, conflationKey, from, command, payload }: Envelope, except: readonly string[]): number {
-  let exceptBytes = except.length > 0 ? 2 : 0
-  for (const id of except) exceptBytes += 1 + id.length
+/** `counted`: how many entries there are stands elsewhere. */
+function restBytes (
+  { kind, conflationKey, command, payload }: Envelope, entries: ReadonlyArray<string | Buffer>, counted: boolean
+): number {
+  let entryBytes = entries.length > 0 && !counted ? 2 : 0
+  for (const { length } of entries) entryBytes += 1 + length
   const keyBytes = conflationKey === undefined ? 0 : 1 + Buffer.byteLength(conflationKey)
   const commandBytes = kind === 'message' ? 0 : 4 + Buffer.byteLength(command)
-  return exceptBytes + keyBytes + senderBytes(from) + commandBytes + payload.length
+  return entryBytes + keyBytes + commandBytes + payload.length
 }
 
-function writeRest (bytes: Buffer, envelope: Envelope, except: readonly string[], start: number): void {
-  const { kind, conflationKey, from, command, payload } = envelope
+function writeRest (
+  bytes: Buffer, { kind, conflationKey, command, payload }: Envelope, entries: ReadonlyArray<string | Buffer>, counted: boolean,
+  start: number
+): void {
   let at = start
-  if (except.length > 0) {
-    at = bytes.writeUInt16BE(except.length, at)
-    for (const id of except) at = writeShort(bytes, id, at)
-  }
+  if (entries.length > 0 && !counted) at = bytes.writeUInt16BE(entries.length, at)
+  for (const entry of entries) at = writeShort(bytes, entry, at)
   if (conflationKey !== undefined) {
-    at = writeText(bytes, conflationKey, at)
+    const written = bytes.write(conflationKey, at + 1)
+    bytes[at] = written
+    at += 1 + written
   }
-  if (from !== undefined) at = writeText(bytes, from.connectionId ?? '', writeText(bytes, from.userId ?? '', at))
   if (kind !== 'message') {
     const written = bytes.write(command, at + 4)
     bytes.writeUInt32BE(written, at)
     at += 4 + written
   }
   payload.copy(bytes, at)
-}
-
-function readSender (reader: Reader): Sender {
-  const [userId, connectionId] = [reader.text(reader.uint(1)), reader.text(reader.uint(1))]
-  return { ...(userId === '' ? {} : { userId }), ...(connectionId === '' ? {} : { connectionId }) }
-}
-
-function senderBytes (from: Sender | undefined): number {
-  return from === undefined ? 0 : 2 + Buffer.byteLength(from.userId ?? '') + Buffer.byteLength(from.connectionId ?? '')
-}
-
-/** At most 255 bytes. */
-function writeText (bytes: Buffer, text: string, at: number): number {
-  const written = bytes.write(text, at + 1)
-  bytes[at] = written
-  return at + 1 + written
 }
 
 /** Reads forward and remembers a read beyond the end instead of throwing. */
@@ -243,8 +246,14 @@ class Reader {
     return this.#advance(size) ? this.#bytes.toString('utf8', this.at - size, this.at) : ''
   }
 
-  latin1 (size: number): string {
-    return this.#advance(size) ? this.#bytes.toString('latin1', this.at - size, this.at) : ''
+  /** A slice. */
+  bytes (size: number): Buffer {
+    return this.#advance(size) ? this.#bytes.subarray(this.at - size, this.at) : this.#bytes.subarray(0, 0)
+  }
+
+  /** The byte that comes next. */
+  get next (): number | undefined {
+    return this.#bytes[this.at]
   }
 
   #advance (size: number): boolean {
@@ -260,7 +269,7 @@ function isPossible (id: string): boolean {
 }
 
 /** Ids are ASCII: one byte a character. */
-function writeShort (bytes: Buffer, id: string, at: number): number {
+function writeShort (bytes: Buffer, id: string | Buffer, at: number): number {
   bytes[at] = id.length
-  return at + 1 + bytes.write(id, at + 1, 'latin1')
+  return at + 1 + (typeof id === 'string' ? bytes.write(id, at + 1, 'latin1') : id.copy(bytes, at + 1))
 }

@@ -1,4 +1,3 @@
-import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type {
   Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
@@ -22,8 +21,6 @@ export class RedisBackplane implements Backplane {
   readonly name = 'redis'
   readonly #options: RedisBackplaneOptions
   #deployment: RedisDeployment
-  #started = false
-  #closed = false
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
   constructor (options: RedisBackplaneOptions) {
@@ -36,22 +33,20 @@ export class RedisBackplane implements Backplane {
   }
 
   get state (): BackplaneState {
-    return this.#started ? this.#deployment.state : 'down'
+    return this.#deployment.state
   }
 
   get problems (): readonly string[] {
-    return this.#started ? this.#deployment.problems : ['the backplane is not started']
+    return this.#deployment.problems
   }
 
   async start (local: LocalInstance): Promise<void> {
     const { redis, bootTimeoutMs } = this.#options
     const startedAt = performance.now()
-    this.#started = true
     try {
       await this.#deployment.start(local)
     } catch (error) {
-      this.#started = error instanceof ClusterModeError
-      if (!this.#started) throw error
+      if (!(error instanceof ClusterModeError)) throw error
       const leftMs = Math.max(0, bootTimeoutMs - (performance.now() - startedAt))
       this.#deployment = this.#cluster(clusterOf(optionsOf(redis as RedisSource)), leftMs)
       await this.#deployment.start(local)
@@ -64,7 +59,7 @@ export class RedisBackplane implements Backplane {
   }
 
   async subscribe (target: Target): Promise<void> {
-    await this.#open.subscribe(target)
+    await this.#deployment.subscribe(target)
   }
 
   unsubscribe (target: Target): void {
@@ -76,15 +71,15 @@ export class RedisBackplane implements Backplane {
   }
 
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined> {
-    return await this.#open.publish(targets, envelope)
+    return await this.#deployment.publish(targets, envelope)
   }
 
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
-    return await this.#open.append(targets, envelope, key)
+    return await this.#deployment.append(targets, envelope, key)
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    return await this.#open.history(group, since, limit)
+    return await this.#deployment.history(group, since, limit)
   }
 
   position (group: string): LogPosition | undefined {
@@ -92,39 +87,39 @@ export class RedisBackplane implements Backplane {
   }
 
   async secret (candidate: string): Promise<string> {
-    return await this.#open.secret(candidate)
+    return await this.#deployment.secret(candidate)
   }
 
   async syncMember (group: string, connectionId: string): Promise<void> {
-    await this.#open.syncMember(group, connectionId)
+    await this.#deployment.syncMember(group, connectionId)
   }
 
   async syncUser (userId: string): Promise<number> {
-    return await this.#open.syncUser(userId)
+    return await this.#deployment.syncUser(userId)
   }
 
   async block (name: string, forMs: number): Promise<boolean> {
-    return await this.#open.block(name, forMs)
+    return await this.#deployment.block(name, forMs)
   }
 
   async blocks (): Promise<readonly Block[]> {
-    return await this.#open.blocks()
+    return await this.#deployment.blocks()
   }
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {
-    return await this.#open.instances()
+    return await this.#deployment.instances()
   }
 
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
-    return await this.#open.settle(kind, names)
+    return await this.#deployment.settle(kind, names)
   }
 
   async count (group: string): Promise<number> {
-    return await this.#open.count(group)
+    return await this.#deployment.count(group)
   }
 
   async members (group: string): Promise<Member[]> {
-    return await this.#open.members(group)
+    return await this.#deployment.members(group)
   }
 
   stats (): Readonly<Record<string, number>> {
@@ -132,16 +127,10 @@ export class RedisBackplane implements Backplane {
   }
 
   async close (): Promise<void> {
-    this.#closed = true
     await this.#deployment.close()
   }
 
   #cluster (source: ClusterSource, bootTimeoutMs: number): ClusterBackplane {
     return new ClusterBackplane({ ...this.#options, cluster: source, bootTimeoutMs })
-  }
-
-  get #open (): RedisDeployment {
-    if (this.#started && !this.#closed) return this.#deployment
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the backplane is not started, or is closed')
   }
 }

@@ -1,6 +1,6 @@
 import { deferred, withDeadline, type Deferred } from '../../deadline.ts'
 import { WebsocketGroupsError } from '../../errors.ts'
-import { oncePerMinute } from '../../logging.ts'
+import { logEvent, oncePerMinute } from '../../logging.ts'
 import type { BackplaneState } from '../../types.ts'
 import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.ts'
 import { decode, isLogged, previousNonce } from './envelope.ts'
@@ -14,7 +14,6 @@ import { Audit } from './membership/audit.ts'
 import { LogOpening } from './log/opening.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
-import { livingInstances } from './membership/living.ts'
 import { OccupancyStore } from './membership/occupancy.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
@@ -67,7 +66,7 @@ export class Partition {
     const { command, subscribe } = this.#links = links
     this.#local = local
     this.#keys = keys
-    this.#warnBadEnvelope = oncePerMinute(local.log, 'dropped a message from Redis that is not an envelope of this package')
+    this.#warnBadEnvelope = oncePerMinute(local.log, 'envelope_unknown')
     const report = (): void => this.#report()
     this.#ownsWriter = writer === undefined
     this.writer = writer ?? new RedisWriter(command, keys, options.whenDown, local.log)
@@ -151,8 +150,6 @@ export class Partition {
     if (this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
-  async instances (): Promise<Map<string, boolean>> { return await livingInstances(this.#links.command, this.#keys) }
-
   position (group: string): LogPosition | undefined { return this.#followers.position(group) }
 
   /** As `Backplane.history`. */
@@ -178,6 +175,7 @@ export class Partition {
       ...this.#followers.stats(),
       ...this.#links.command.bulk.stats(),
       redisUp: Number(this.#links.command.up && this.#links.subscribe.up),
+      redisConnections: command.connections + subscribe.connections,
       redisTimeouts: command.timeouts + subscribe.timeouts,
       redisReconnects: command.reconnects + subscribe.reconnects,
       channelsWanted: this.subscriptions.wanted,
@@ -205,7 +203,7 @@ export class Partition {
       // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
       await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.lease.close())])
     } catch (error) {
-      this.#local.log.warn({ err: error }, 'memberships could not be removed: the other instances remove them when the lease ends')
+      logEvent(this.#local.log, 'members_left_behind', { err: error })
     }
   }
 

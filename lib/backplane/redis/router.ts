@@ -16,7 +16,7 @@ import { isFinal, refused } from './link/server.ts'
 import { Partition } from './partition.ts'
 import type { PartitionOptions } from './partition-options.ts'
 import { PartitionInstance } from './partition-instance.ts'
-import { groupProblems } from './problems.ts'
+import { groupProblems, notOpen } from './problems.ts'
 import { sumStats } from './stats.ts'
 
 const claimEveryMs = 3_600_000
@@ -75,7 +75,7 @@ export class ClusterBackplane implements RedisDeployment {
 
   get problems (): readonly string[] {
     const links = this.#links
-    if (links === undefined || this.#closed) return ['the backplane is not started, or closed']
+    if (links === undefined || this.#closed) return [notOpen]
     if (this.#refusal !== undefined) return [this.#refusal.message]
     if (links.problem !== undefined) return [links.problem]
     const problemsOf = (index: number): readonly string[] => this.#places.get(index)?.partition.problems ?? links.problemsOf(index)
@@ -214,7 +214,7 @@ export class ClusterBackplane implements RedisDeployment {
 
   get #open (): ClusterWriter {
     if (this.#writer !== undefined && !this.#closed) return this.#writer
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', notOpen)
   }
 
   #indexOf (target: Target): number {

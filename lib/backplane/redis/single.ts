@@ -9,6 +9,7 @@ import { keysOf, type RedisSource } from './link/source.ts'
 import type { RedisDeployment } from './deployment.ts'
 import { Partition } from './partition.ts'
 import type { PartitionOptions } from './partition-options.ts'
+import { notOpen } from './problems.ts'
 
 export interface SingleBackplaneOptions extends PartitionOptions {
   readonly redis: RedisSource
@@ -35,7 +36,7 @@ export class SingleBackplane implements RedisDeployment {
   }
 
   get problems (): readonly string[] {
-    return this.#partition?.problems ?? ['the backplane is not started']
+    return this.#partition?.problems ?? [notOpen]
   }
 
   async start (local: LocalInstance): Promise<void> {
@@ -105,7 +106,7 @@ export class SingleBackplane implements RedisDeployment {
   }
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {
-    return await this.#open.instances()
+    return await this.#open.writer.instances()
   }
 
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
@@ -131,6 +132,6 @@ export class SingleBackplane implements RedisDeployment {
 
   get #open (): Partition {
     if (this.#partition !== undefined && !this.#closed) return this.#partition
-    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'it is not started, or closed')
+    throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', notOpen)
   }
 }

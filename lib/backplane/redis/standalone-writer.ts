@@ -2,10 +2,11 @@ import type { FastifyBaseLogger } from 'fastify'
 import { deferred, withDeadline } from '../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, AppendTarget, Backplane, Envelope, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Backplane, Envelope, LogPage, LogPosition, Target } from '../backplane.ts'
 import { claim } from './claim.ts'
 import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
+import { Inbox } from './inbox.ts'
 import { Keys } from './keys.ts'
 import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster-source.ts'
 import { Link } from './link/link.ts'
@@ -22,19 +23,24 @@ export interface StandaloneWriterOptions {
   readonly logger?: FastifyBaseLogger | undefined
 }
 
+type Calls = 'publish' | 'append' | 'count' | 'members' | 'history' | 'instances'
+
 /** How Redis is reached: by one link, or by those to the masters of a cluster. */
 interface Way {
-  readonly writer: Pick<RedisWriter, 'publish' | 'append' | 'count' | 'members' | 'close'>
+  readonly writer: Pick<RedisWriter, Calls | 'close'>
   readonly usable: boolean
+  inbox (id: string, deliver: (envelope: Envelope) => void): Inbox
   close (): Promise<void>
 }
 
 /**
- * The part of the backplane that a process without sockets needs: one link, no subscription, no lease. The first calls wait for the link.
+ * The part of the backplane that a process without sockets needs: one link, no lease, and no subscription before it asks an instance. The
+ * first calls wait for the link.
  */
-export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 'count' | 'members' | 'close'> {
+export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'close'> {
   readonly #options: StandaloneWriterOptions
   #way: Way
+  #inbox: Inbox | undefined
   readonly #logger: FastifyBaseLogger | undefined
   /** Resolves once it is known whether there is a Redis that can be used. */
   readonly #decided = deferred()
@@ -72,6 +78,22 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
     return await this.#run(async () => await this.#way.writer.members(group))
   }
 
+  async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
+    return await this.#run(async () => await this.#way.writer.history(group, since, limit))
+  }
+
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await this.#run(async () => await this.#way.writer.instances())
+  }
+
+  /** From now on hears what is sent to this id. Resolves once that reaches `deliver`. @throws {WebsocketGroupsError} as `publish` */
+  async listen (id: string, deliver: (envelope: Envelope) => void): Promise<void> {
+    await this.#run(async () => {
+      this.#inbox ??= this.#way.inbox(id, deliver)
+      await this.#inbox.open()
+    })
+  }
+
   /** Takes no more calls, and waits for those that were made: each ends within its deadline. */
   async close (): Promise<void> {
     if (this.#closed) return await this.#ended.promise
@@ -79,6 +101,7 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
     // Whether there is a Redis is not known, or there is none: nothing of what waits was sent.
     if (!this.#isDecided || this.#refusal !== undefined) this.#end(new WebsocketGroupsError('WSG_CLOSED'))
     await Promise.allSettled(this.#calls)
+    await this.#inbox?.close()
     this.#way.writer.close()
     await this.#way.close()
     this.#end(new WebsocketGroupsError('WSG_CLOSED'))
@@ -120,13 +143,18 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
     return {
       writer: new RedisWriter(link, keys, 'reject', this.#logger),
       get usable () { return link.up },
+      inbox: (id, deliver) => {
+        const subscribe = new Link(redis, 'subscribe', operationTimeoutMs)
+        return new Inbox({ command: link, subscribe }, keys.channel(inboxOf(id)), deliver, async () => await subscribe.close())
+      },
       close: async () => await link.close()
     }
   }
 
   #cluster (source: ClusterSource): Way {
     const prefix = source.keyPrefix + this.#options.keyPrefix
-    const { links, keys } = clusterWay(source, prefix, this.#options.operationTimeoutMs, {
+    const { operationTimeoutMs } = this.#options
+    const { links, keys } = clusterWay(source, prefix, operationTimeoutMs, {
       changed: () => {
         if (!links.complete) return
         void this.#check(async () => {
@@ -136,9 +164,20 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
       },
       error: error => this.#failed(error)
     })
+    const writer = new ClusterWriter(links, keys, 'reject', this.#logger)
     return {
-      writer: new ClusterWriter(links, keys, 'reject', this.#logger),
+      writer,
       get usable () { return links.someUp },
+      inbox: (id, deliver) => {
+        const partition = writer.partitionOf(inboxOf(id))
+        // Links of its own: those that only publish would subscribe at no master.
+        const own = clusterWay(source, prefix, operationTimeoutMs, {
+          changed: () => {}, error: error => this.#failed(error), subscribed: index => index === partition
+        })
+        const [command, subscribe, names] = [own.links.command[partition], own.links.subscribe[partition], own.keys[partition]]
+        if (command === undefined || subscribe === undefined || names === undefined) throw new RangeError(`no partition ${partition}`)
+        return new Inbox({ command, subscribe }, names.channel(inboxOf(id)), deliver, async () => await own.links.close())
+      },
       close: async () => await links.close()
     }
   }
@@ -178,4 +217,8 @@ export class StandaloneWriter implements Pick<Backplane, 'publish' | 'append' | 
     if (refusal !== undefined) this.#logger?.warn({ err: refusal }, 'publisher cannot use Redis')
     this.#decided.resolve()
   }
+}
+
+function inboxOf (id: string): Target {
+  return { kind: 'instance', name: id }
 }

@@ -7,6 +7,7 @@ import { AppendQueue, type Waiting, type WhenDown } from './log/append-queue.ts'
 import { readPage } from './log/page.ts'
 import { SettingsDifferences } from './log/settings.ts'
 import { MemberLists } from './membership/lists.ts'
+import { livingInstances } from './membership/living.ts'
 import { readCount } from './membership/records.ts'
 import { publish } from './publish.ts'
 
@@ -67,6 +68,11 @@ export class RedisWriter {
   /** As `Backplane.members`. */
   async members (group: string): Promise<Member[]> {
     return await this.#lists.read(group)
+  }
+
+  /** As `Backplane.instances`. */
+  async instances (): Promise<ReadonlyMap<string, boolean>> {
+    return await livingInstances(this.#link, this.#keys)
   }
 
   stats (): Record<string, number> {

@@ -1,14 +1,15 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { ResolvedLimits } from '../../options/limits.ts'
+import { logEvent } from '../../logging.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { Deflate, Encoding } from './ws-frame.ts'
 
 export interface OutboundLimits {
-  /** A connection with more than this waiting is slow: what may be left out is. */
+  /** A connection with more bytes waiting is slow, and gets no volatile messages. */
   readonly slowBufferedBytes: number
-  /** A connection with more than this waiting is closed. */
+  /** A connection with more bytes waiting is closed. */
   readonly maxBufferedBytes: number
-  /** Milliseconds that frames wait for more of them, 0 for none. */
+  /** How long frames wait for others to share their write (milliseconds); 0 for not at all. */
   readonly flushIntervalMs: number
   readonly limits: Pick<ResolvedLimits, 'bufferedBytes'>
 }
@@ -16,7 +17,7 @@ export interface OutboundLimits {
 /** A socket that has frames to be written. */
 export interface Flushable { flushScheduled (): void }
 
-/** Is far behind, and can be given up for the sake of the others. */
+/** A writer far behind, which can be given up for the sake of the others. */
 export interface SlowWriter { giveUp (): void }
 
 /** How long sockets are written to before the event loop may do something else. A write is a system call: 10,000 of them take 100 ms. */
@@ -61,7 +62,7 @@ export class FlushScheduler {
     return this.#slowTotal
   }
 
-  /** So much waits for a slow connection now. While it is too much in all, those furthest behind are given up. */
+  /** Notes how much waits for a slow connection. While all slow ones together have too much, those furthest behind are given up. */
   noteBacklog (writer: SlowWriter, bytes: number): void {
     this.#slowTotal += bytes - (this.slow.get(writer) ?? 0)
     this.slow.set(writer, bytes)
@@ -84,7 +85,7 @@ export class FlushScheduler {
   warnUnsupportedWs (): void {
     if (this.#warned) return
     this.#warned = true
-    this.#log.warn('unknown release of ws: each message is written by itself, which is slower')
+    logEvent(this.#log, 'ws_unknown')
   }
 
   /** The same object for the same arguments. */
@@ -104,7 +105,7 @@ export class FlushScheduler {
   #begin (): void {
     this.#busy = true
     const waitMs = Math.max(this.limits.flushIntervalMs, Math.round(this.#pausedUntil - performance.now()))
-    // Even without a wait after the sockets were read, Redis's too: what they brought goes out together.
+    // Even without a wait this runs after all sockets were read, that of Redis too: what they brought goes out together.
     if (waitMs > 0) setTimeout(this.#flush, waitMs)
     else setImmediate(this.#flush)
   }

@@ -83,7 +83,7 @@ export class OutboundMessage {
     return frame
   }
 
-  /** The batch of all connections of a kind that have `previous` and now get this message. */
+  /** The batch shared by all connections of a kind that had `previous` and now get this message. */
   batchAfter (previous: Batch | undefined, encoding: Encoding): Batch {
     if (this.#batch !== undefined && this.#previous === previous && this.#encoding === encoding) return this.#batch
     this.#batches ??= new Map()
@@ -97,7 +97,7 @@ export class OutboundMessage {
   }
 }
 
-/** By which clients know the copies of a message to several groups. */
+/** The name by which clients recognize the copies of a message to several groups. */
 function copyOf ({ shared, origin, sequence }: Envelope): string | undefined {
   return shared ? `${origin}:${sequence}` : undefined
 }

@@ -9,18 +9,18 @@ import type { OutboundMessage } from './message.ts'
 import type { Traffic } from '../pulse.ts'
 import { openWire, type BeforeClose } from './ws-internals.ts'
 
-/** More than this is written at once, so that what connections do not share is not copied more often than it has to be (bytes). */
+/** A batch is written when it has more bytes than this, to limit how much is copied that connections do not share. */
 const maxBatchBytes = 65_536
-/** More than this waits only where a single message is larger: what a client catches up with is handed over in such portions (bytes). */
+/** The portions in which a client catches up (bytes). More waits only where a single message is larger. */
 const maxPortionBytes = 393_216
-/** What a key costs beside its frame. */
+/** What a conflation key costs beside its frame (bytes). */
 const keyBytes = 100
 
 /** A client that waits for its answers has one at a time. Newer releases of ws terminate the socket after 60. */
 const maxUnreadPongs = 500
 
 const untold: Traffic = {}
-/** For connections of no route. */
+/** For connections without a route. */
 const uncounted = new RouteTraffic()
 
 /** `WebSocket.OPEN`. */
@@ -28,7 +28,7 @@ const open = 1
 
 /** What the writer tells its connection. */
 interface WriterOwner {
-  /** The client is further behind than it may be. `atOnce`: the memory is needed now, and what waits is given up. */
+  /** The client is further behind than allowed. `atOnce`: the memory is needed now, so drop what waits. */
   tooSlow (bufferedBytes: number, atOnce: boolean): void
   /** ws writes the close frame: this side's own, or the answer to the client's. */
   leaving (said: { readonly code: number, readonly reason: string }): void
@@ -54,9 +54,9 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** Pongs since the last one that the operating system took at once. */
   #unreadPongs = 0
   #batch: Batch | undefined
-  /** The outbox has it. */
+  /** The flush scheduler has it. */
   #queued = false
-  /** It was over `slowBufferedBytes`, and what waited then is not all written. */
+  /** It was over `slowBufferedBytes`, and what waited then is not written yet. */
   #slow = false
   /** The latest frames by conflation key, while the client is slow. */
   #latest: Map<string, Buffer> | undefined
@@ -81,27 +81,27 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     return this.#slow && this.bufferedBytes > this.#scheduler.slowBytes
   }
 
-  /** What the network socket tells of its bytes; nothing in a release of ws that is not known here. */
+  /** What the network socket tells of its bytes; nothing where the release of ws is unknown. */
   get traffic (): Traffic { return this.#stream ?? untold }
 
   get bufferedBytes (): number {
     return this.#socket.bufferedAmount + (this.#batch?.bytes ?? 0) + this.#latestBytes
   }
 
-  /** What the client catches up with has to wait: more would bring it near the limit. */
+  /** Whether the client has to read before it is sent more of what it missed. */
   get full (): boolean { return this.bufferedBytes > this.#portionBytes }
 
   get #portionBytes (): number { return Math.min(maxPortionBytes, this.#scheduler.limits.maxBufferedBytes / 2) }
 
-  /** The client took most of what waited for it. */
+  /** Whether the client took most of what waited for it. */
   get #hasRoom (): boolean { return this.bufferedBytes <= Math.min(this.#scheduler.slowBytes, this.#portionBytes / 2) }
 
-  /** Messages may be written still. Without our hands on the close frame ws alone knows. */
+  /** Whether messages may still be written. Without access to the close frame only ws knows. */
   get #open (): boolean {
     return !this.#ended && (this.#stream === undefined ? this.#socket.readyState === open : this.#stream.writable)
   }
 
-  /** As one of many connections that are given the message now. Returns whether it takes it. */
+  /** Queues a message that many connections are given now. Returns whether this one takes it. */
   enqueueShared (outgoing: OutboundMessage): boolean {
     if (!this.ready || this.#ended) return false
     if (this.#slow || this.#stream === undefined) return this.#takeSlowly(outgoing)
@@ -109,7 +109,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     return true
   }
 
-  /** A message that others were given before, or will be later. */
+  /** Queues a message that other connections were given before, or will be later. */
   enqueueOne (outgoing: OutboundMessage): boolean {
     if (!this.ready || !this.#admits()) return false
     this.#give(outgoing)
@@ -129,7 +129,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     return (this.#room ??= drained(this.#stream, () => !this.#open || this.#hasRoom).finally(() => { this.#room = undefined }))
   }
 
-  /** A message for this connection alone. */
+  /** Queues a message for this connection alone. */
   write (payload: Uint8Array | string, binary: boolean): boolean {
     if (!this.#admits()) return false
     if (this.#stream === undefined) this.#send(payload, binary)
@@ -144,7 +144,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     else if (++this.#unreadPongs > maxUnreadPongs) this.#connection.tooSlow(this.bufferedBytes, true)
   }
 
-  /** The outbox calls it once for each time it was added. */
+  /** Called by the scheduler once for each time that the writer was added. */
   flushScheduled (): void {
     this.#queued = false
     this.flush()
@@ -220,7 +220,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     if (this.#slow && this.#stream?.writableLength === 0) this.#recovered()
     const { conflationKey, volatile } = outgoing
     const behind = this.bufferedBytes > this.#scheduler.slowBytes
-    // One that waits must not come after this one, which is newer.
+    // A message that waits with this key is older, and must not follow this one.
     if (conflationKey !== '' && ((behind && this.#stream?.writableNeedDrain === true) || this.#latest?.has(conflationKey) === true)) {
       if (!this.#admits()) return false
       this.#keep(conflationKey, outgoing.frame(this.#encoding))
@@ -236,8 +236,8 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   }
 
   /**
-   * Whether the connection may have another message. Looked at before the message is added, as one that is larger than the limit says
-   * nothing about the client; nor does what only waits for its turn.
+   * Whether the connection may have another message. Checked before the message is added: one message larger than the limit says nothing
+   * about the client, nor do bytes that only wait for their turn.
    */
   #admits (): boolean {
     if (!this.#open) return false

@@ -10,10 +10,10 @@ const maxCounted = 5_000
 
 interface Event { readonly at: number, readonly text: string }
 
-/** What an instance says of itself to those who look at the dashboard. Measures nothing before `start`. */
+/** Reports of this instance for the dashboard. Measures nothing before `start`. */
 export class Reporter {
   readonly #registry: Registry
-  /** The group of those who look, which is nobody's business. */
+  /** The group of the dashboard itself, which reports leave out. */
   readonly #hidden: string
   readonly #events: Event[] = []
   readonly #delay = monitorEventLoopDelay({ resolution: resolutionMs })
@@ -48,7 +48,7 @@ export class Reporter {
     unsubscribe('fastify-websocket-groups:limit', this.#limit)
   }
 
-  /** The latest report, unless it is older than that: whoever comes to look does not cut short what the others see rates of. */
+  /** The latest report, unless it is older than `maxAgeMs`: another viewer must not cut short the interval that rates are measured over. */
   latest (maxAgeMs: number): string {
     return this.#latest === '' || performance.now() - this.#reportedAt > maxAgeMs ? this.report() : this.#latest
   }
@@ -78,7 +78,7 @@ export class Reporter {
       slow: stats.slowConnections ?? 0,
       memory: process.memoryUsage.rss(),
       load: performance.eventLoopUtilization(load, this.#load).utilization,
-      // What Node measures is the time between two looks, which are so far apart when nothing is late.
+      // Node measures the time between two looks, which includes the interval itself.
       lagP99: Math.max(0, this.#delay.percentile(99) / 1e9 - resolutionMs / 1_000),
       receivedPerSecond: perSecond('messages_received_total'),
       sentPerSecond: perSecond('frames_sent_total'),

@@ -3,54 +3,17 @@ import { encode } from '../../../lib/backplane/redis/envelope.ts'
 import { until } from '../../helpers/until.ts'
 import { appendQuietly, envelope } from '../log-rig.ts'
 import { groups, type Cluster } from './cluster.ts'
+import { linkFaults } from './link-faults.ts'
 import type { Oracle } from './oracle.ts'
 import type { Random } from './random.ts'
-import type { LinkKind, Wire } from './wire.ts'
 
 export interface Stage { readonly cluster: Cluster, readonly oracle: Oracle, readonly random: Random }
 type Fault = (stage: Stage) => Promise<void>
 
 const everyGroup = groups.map((_, group) => group)
-const kinds: ReadonlyArray<readonly LinkKind[]> = [['command'], ['subscribe'], ['command', 'subscribe']]
-
-function anyWire ({ cluster, random }: Stage): Wire {
-  return random.pick(cluster.instances).wire
-}
-
 /** What may go wrong. Each is over, and healed, when its promise resolves; what follows from it may go on. */
 export const faults: Readonly<Record<string, Fault>> = {
-  async linkCut (stage) {
-    for (let n = stage.random.between(1, 3); n > 0; n--) {
-      anyWire(stage).cut(...stage.random.pick(kinds))
-      await sleep(stage.random.between(0, 150))
-    }
-  },
-
-  async blackHole (stage) {
-    const wire = anyWire(stage)
-    wire.blackhole(...stage.random.pick(kinds))
-    await sleep(stage.random.between(200, 5_000))
-    wire.lift()
-  },
-
-  async slowLinks (stage) {
-    // One link tells of things before the other does, while the other breaks.
-    const wire = anyWire(stage)
-    for (let n = stage.random.between(3, 8); n > 0; n--) {
-      wire.delay('command', stage.random.between(0, 60))
-      wire.delay('subscribe', stage.random.between(0, 60))
-      wire.cut(stage.random.pick(['command', 'subscribe', 'subscribe']))
-      await sleep(stage.random.between(50, 300))
-    }
-    wire.delay('command', 0)
-    wire.delay('subscribe', 0)
-  },
-
-  async lostReply (stage) {
-    const wire = anyWire(stage)
-    // Not found when this instance publishes nothing meanwhile, as when Redis is away.
-    await Promise.race([wire.loseReplyTo('evalsha'), sleep(1_000)])
-  },
+  ...linkFaults<Stage>(({ cluster, random }) => random.pick(cluster.instances).wire),
 
   async redisStopped ({ cluster, random }) {
     cluster.master.stop()
@@ -87,10 +50,9 @@ export const faults: Readonly<Record<string, Fault>> = {
     await cluster.master.admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
   },
 
-  async outputBufferKill (stage) {
-    const { cluster, random } = stage
+  async outputBufferKill ({ cluster, random }) {
     const { admin } = cluster.master
-    const wire = anyWire(stage)
+    const { wire } = random.pick(cluster.instances)
     await admin.config('SET', 'client-output-buffer-limit', 'pubsub 256kb 0 0')
     const subscribers = async (): Promise<string[]> => Array.from(
       (await admin.call('CLIENT', 'LIST', 'TYPE', 'pubsub') as string).matchAll(/\bid=\d+/g), String

@@ -1,6 +1,7 @@
 // One instance of the chaos test, in a process of its own: it follows all groups, publishes, and reports what it was given.
 import type { Envelope, GapReason, LogPosition } from '../../../lib/backplane/backplane.ts'
 import { logStart } from '../../../lib/backplane/position.ts'
+import { messageEnvelope } from '../../helpers/envelopes.ts'
 import { EmptyInstance, redisBackplane } from '../../helpers/local-instance.ts'
 import type { Assignment, Order, Report } from './events.ts'
 import { Random } from './random.ts'
@@ -45,17 +46,10 @@ async function publish (index: number): Promise<void> {
   underWay++
   try {
     const { positions, queued } =
-      await backplane.append([{ group: group.name, log: { maxMessages: group.keep, maxBytes: 1_073_741_824, ttlMs: 300_000 } }], {
-        origin: local.instanceId,
-        sequence: ++sequence,
-        kind: 'message',
-        target: { kind: 'group', name: group.name },
-        shared: false,
-        except: [],
-        command: '',
-        binary: false,
-        payload: Buffer.from(`${id} ${'x'.repeat(random.between(1, 200))}`)
-      })
+      await backplane.append(
+        [{ group: group.name, log: { maxMessages: group.keep, maxBytes: 1_073_741_824, ttlMs: 300_000 } }],
+        messageEnvelope(`${id} ${'x'.repeat(random.between(1, 200))}`, { origin: local.instanceId, sequence: ++sequence })
+      )
     reports.push(['stored', index, ...at(positions.get(group.name) ?? logStart), id, queued])
   } catch (error) {
     reports.push(['failed', (error as { code?: string }).code ?? String(error), id])

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import { WebSocket } from 'ws'
-import { connect, type Client, type ClientError, type ConnectOptions, type Gap, type Joined } from '../../../lib/client/index.ts'
+import { connect as connectNow, type Client, type ClientError, type ConnectOptions, type Gap, type Joined } from '../../../lib/client/index.ts'
 import { Ledger } from './ledger.ts'
 import { Line } from './line.ts'
 
@@ -17,7 +17,8 @@ export class Reader {
   /** The groups it was told to be in since it last connected. */
   readonly joined = new Set<string>()
 
-  constructor (t: Test, ports: readonly number[], group: string, options: ConnectOptions = {}) {
+  /** `connect`: of the client of another version. */
+  constructor (t: Test, ports: readonly number[], group: string, options: ConnectOptions = {}, connect: typeof connectNow = connectNow) {
     this.line = new Line(ports)
     const agent = this.line
     class LineWebSocket extends WebSocket {

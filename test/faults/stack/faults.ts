@@ -1,13 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { linkFaults } from '../chaos/link-faults.ts'
 import type { Random } from '../chaos/random.ts'
-import type { LinkKind } from '../chaos/wire.ts'
 import type { Crowd } from './crowd.ts'
 import type { Instance, Stack } from './stack.ts'
 
 export interface Stage { readonly stack: Stack, readonly crowd: Crowd, readonly random: Random }
 type Fault = (stage: Stage) => Promise<void>
-
-const kinds: ReadonlyArray<readonly LinkKind[]> = [['command'], ['subscribe'], ['command', 'subscribe']]
 
 function anyInstance ({ stack, random }: Stage): Instance {
   return random.pick(stack.instances)
@@ -15,36 +13,7 @@ function anyInstance ({ stack, random }: Stage): Instance {
 
 /** What may go wrong. Each is over, and healed, when its promise resolves; what follows from it may go on. */
 export const faults: Readonly<Record<string, Fault>> = {
-  async linksCut (stage) {
-    for (let n = stage.random.between(1, 3); n > 0; n--) {
-      anyInstance(stage).wire.cut(...stage.random.pick(kinds))
-      await sleep(stage.random.between(0, 150))
-    }
-  },
-
-  async linksBlackHoled (stage) {
-    const { wire } = anyInstance(stage)
-    wire.blackhole(...stage.random.pick(kinds))
-    await sleep(stage.random.between(200, 4_000))
-    wire.lift()
-  },
-
-  async linksSlow (stage) {
-    const { wire } = anyInstance(stage)
-    for (let n = stage.random.between(3, 6); n > 0; n--) {
-      wire.delay('command', stage.random.between(0, 60))
-      wire.delay('subscribe', stage.random.between(0, 60))
-      wire.cut(stage.random.pick(['command', 'subscribe', 'subscribe']))
-      await sleep(stage.random.between(50, 300))
-    }
-    wire.delay('command', 0)
-    wire.delay('subscribe', 0)
-  },
-
-  async replyLost (stage) {
-    // Not found when this instance publishes nothing meanwhile.
-    await Promise.race([anyInstance(stage).wire.loseReplyTo('evalsha'), sleep(1_000)])
-  },
+  ...linkFaults<Stage>(stage => anyInstance(stage).wire),
 
   async redisStopped ({ stack, random }) {
     stack.redis.stop()
@@ -112,4 +81,4 @@ export const faults: Readonly<Record<string, Fault>> = {
 }
 
 /** Those that may happen while another one is not over yet. */
-export const light = ['linksCut', 'replyLost', 'scriptFlush', 'redisClientsKilled', 'clientsCut', 'clientsComeAndGo'] as const
+export const light = ['linkCut', 'lostReply', 'scriptFlush', 'redisClientsKilled', 'clientsCut', 'clientsComeAndGo'] as const

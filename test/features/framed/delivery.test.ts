@@ -1,10 +1,10 @@
 import t from 'tap'
-import type { Envelope } from '../../../lib/backplane/backplane.ts'
 import { LocalConnection } from '../../../lib/connection/connection.ts'
 import { Hub } from '../../../lib/hub/hub.ts'
 import { LocalMember } from '../../../lib/hub/local-member.ts'
 import { formatPosition } from '../../../lib/backplane/position.ts'
 import { connect } from '../../helpers/client.ts'
+import { messageEnvelope } from '../../helpers/envelopes.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { serve, type Served } from '../../helpers/service.ts'
 import { until } from '../../helpers/until.ts'
@@ -13,18 +13,7 @@ import { openFramed } from './framed-client.ts'
 noUnhandled(t)
 
 const position = { epoch: '12345678', offset: 7, nonce: 9 }
-const envelope: Envelope = {
-  origin: 'somewhere0',
-  sequence: 1,
-  kind: 'message',
-  target: { kind: 'group', name: 'lobby' },
-  shared: false,
-  except: [],
-  command: '',
-  binary: false,
-  payload: Buffer.from('text'),
-  position
-}
+const envelope = messageEnvelope('text', { position })
 
 function find ({ app }: Served, id: unknown): LocalConnection {
   const connection = app.registry.get(String(id))

@@ -16,22 +16,25 @@ function work (ms: number): void {
   while (performance.now() < end);
 }
 
+const total = (list: readonly number[]): number => list.reduce((sum, one) => sum + one, 0)
+
 t.test('thousands of sockets are written to in slices, between which the event loop goes on', async t => {
   const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
   const turns: number[] = []
-  let longest = 0
-  let last = performance.now()
-  const beat = setInterval(() => {
-    longest = Math.max(longest, performance.now() - last)
-    last = performance.now()
-  }, 0)
-  t.teardown(() => clearInterval(beat))
-  await sleep(20)
-  longest = 0
+  let most = 0
+  let seen = 0
+  let watching = true
+  const look = (): void => {
+    most = Math.max(most, turns.length - seen)
+    seen = turns.length
+    if (watching) setImmediate(look)
+  }
+  look()
   for (let n = 0; n < 3_000; n++) outbox.add({ flushScheduled () { work(0.1); turns.push(n) } })
   await until(() => turns.length === 3_000)
+  watching = false
   t.strictSame(turns, Array.from({ length: 3_000 }, (_, n) => n), 'each once, in order')
-  t.ok(longest < 150, `${Math.round(longest)} ms of 300 ms at a time`)
+  t.ok(most < 100, `${most} of 3,000 in one turn of the event loop`)
 })
 
 t.test('a stream that throws does not keep the others from being written to', async t => {
@@ -59,23 +62,26 @@ t.test('who gets frames while others are written to comes after them', async t =
 
 t.test('with frames coming all the time half of the event loop is left to others, and what comes singly goes out at once', async t => {
   const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
-  let busyMs = 0
-  let rounds = 0
+  const passes: Array<{ readonly startedAt: number, endedAt: number }> = []
   let going = true
   const writers = Array.from({ length: 30 }, (_, n) => ({
     flushScheduled () {
-      const before = performance.now()
+      if (n === 0) passes.push({ startedAt: performance.now(), endedAt: 0 })
       work(0.1)
-      busyMs += performance.now() - before
-      if (n === 0) rounds++
+      const pass = passes.at(-1)
+      if (pass) pass.endedAt = performance.now()
       if (going) outbox.add(this)
     }
   }))
-  const startedAt = performance.now()
   for (const writer of writers) outbox.add(writer)
-  await until(() => rounds > 20)
+  await until(() => passes.length > 20)
   going = false
-  const share = busyMs / (performance.now() - startedAt)
+  const [startedAt, endedAt] = [passes[0]?.startedAt ?? 0, passes[20]?.startedAt ?? 0]
+  const lengths = passes.slice(0, 20).map(pass => pass.endedAt - pass.startedAt)
+  const pausedMs = endedAt - startedAt - total(lengths)
+  // A pass of 3 ms that takes longer than 5 was not given the whole core.
+  const busyMs = total(lengths.map(ms => Math.min(ms, 5)))
+  const share = busyMs / (busyMs + pausedMs)
   t.ok(share < 0.7, `it was busy for ${Math.round(share * 100)} % of the time`)
   await sleep(30)
   let written = false

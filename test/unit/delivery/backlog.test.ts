@@ -1,22 +1,16 @@
 import t from 'tap'
-import type { Backplane, Envelope, LogPage, LogPosition } from '../../../lib/backplane/backplane.ts'
+import type { Backplane, LoggedEnvelope, LogPage, LogPosition } from '../../../lib/backplane/backplane.ts'
 import { GroupLogs } from '../../../lib/options/group-logs.ts'
 import { logStart, formatPosition } from '../../../lib/backplane/position.ts'
 import { LogCache } from '../../../lib/delivery/log-cache.ts'
 import { Metrics } from '../../../lib/metrics.ts'
 import { Backlog } from '../../../lib/delivery/backlog.ts'
+import { messageEnvelope } from '../../helpers/envelopes.ts'
 
 const at = (offset: number): LogPosition => ({ epoch: 'e'.repeat(8), offset, nonce: offset })
-const message = (offset: number): Envelope & { readonly position: LogPosition } => ({
-  kind: 'message',
-  target: { kind: 'group', name: 'g' },
-  payload: Buffer.from(String(offset)),
-  binary: false,
-  except: [],
-  origin: '',
-  id: offset,
-  position: at(offset)
-} as unknown as Envelope & { readonly position: LogPosition })
+const message = (offset: number): LoggedEnvelope => ({
+  ...messageEnvelope(String(offset), { sequence: offset, target: { kind: 'group', name: 'g' } }), position: at(offset)
+})
 
 /** What follows a position in a log of so many messages. */
 function pageAfter (since: LogPosition, count: number): LogPage {

@@ -1,26 +1,15 @@
 import t from 'tap'
-import type { Backplane, Envelope, LoggedEnvelope, LogPage, LogPosition } from '../../../lib/backplane/backplane.ts'
+import type { Backplane, LoggedEnvelope, LogPage, LogPosition } from '../../../lib/backplane/backplane.ts'
 import { formatPosition, logStart } from '../../../lib/backplane/position.ts'
 import { Backlog } from '../../../lib/delivery/backlog.ts'
 import { LogCache } from '../../../lib/delivery/log-cache.ts'
 import { defaultLog, GroupLogs } from '../../../lib/options/group-logs.ts'
+import { messageEnvelope } from '../../helpers/envelopes.ts'
 
 const at = (offset: number): LogPosition => ({ epoch: 'e'.repeat(8), offset, nonce: offset })
 
 function message (group: string, offset: number, payload: Buffer): LoggedEnvelope {
-  const target: Envelope['target'] = { kind: 'group', name: group }
-  return {
-    kind: 'message',
-    target,
-    payload,
-    binary: false,
-    shared: false,
-    command: '',
-    except: [],
-    origin: '',
-    sequence: offset,
-    position: at(offset)
-  }
+  return { ...messageEnvelope(payload, { sequence: offset, target: { kind: 'group', name: group } }), position: at(offset) }
 }
 
 t.test('the groups that were quiet for the longest time make room, also where all messages are empty', async t => {

@@ -3,24 +3,14 @@ import type { Envelope, LogPosition, Target } from '../../../lib/backplane/backp
 import { formatPosition } from '../../../lib/backplane/position.ts'
 import { Hub } from '../../../lib/hub/hub.ts'
 import type { LocalMember } from '../../../lib/hub/local-member.ts'
+import { messageEnvelope } from '../../helpers/envelopes.ts'
 import { fakeConnection, member, type FakeConnection } from '../../helpers/fakes.ts'
 
 const group = (name: string): Target => ({ kind: 'group', name })
 
 let sequence = 0
 function envelope (text: string, target: Target, more: Partial<Envelope> = {}): Envelope {
-  return {
-    origin: 'o',
-    sequence: ++sequence,
-    kind: 'message',
-    target,
-    shared: false,
-    except: [],
-    command: '',
-    binary: false,
-    payload: Buffer.from(text),
-    ...more
-  }
+  return messageEnvelope(text, { origin: 'o', sequence: ++sequence, target, ...more })
 }
 
 function hubOf (...connections: FakeConnection[]): Hub {

@@ -1,23 +1,10 @@
 import t from 'tap'
-import type { Envelope, LogLimits } from '../../../lib/backplane/backplane.ts'
+import type { LogLimits } from '../../../lib/backplane/backplane.ts'
 import { MemoryLogs } from '../../../lib/backplane/memory/log.ts'
 import { logStart } from '../../../lib/backplane/position.ts'
+import { messageEnvelope } from '../../helpers/envelopes.ts'
 
 const limits: LogLimits = { maxMessages: 100, maxBytes: 1_000_000, ttlMs: 60_000 }
-
-function message (text: string): Envelope {
-  return {
-    origin: 'origin',
-    sequence: 1,
-    kind: 'message',
-    target: { kind: 'all', name: '' },
-    shared: false,
-    except: [],
-    command: '',
-    binary: false,
-    payload: Buffer.from(text)
-  }
-}
 
 function setUp (maxBytes = 10_000) {
   const clock = { now: 0 }
@@ -26,7 +13,7 @@ function setUp (maxBytes = 10_000) {
     clock,
     logs,
     append: (group: string, text: string, more: Partial<LogLimits> = {}, key?: string) =>
-      logs.append([{ group, log: { ...limits, ...more } }], message(text), key),
+      logs.append([{ group, log: { ...limits, ...more } }], messageEnvelope(text), key),
     texts: (group: string) => logs.read(group, logStart, 100).messages.map(({ payload }) => payload.toString())
   }
 }
@@ -68,13 +55,13 @@ t.test('a log ends when its time is over, whatever the times of others are', asy
 t.test('a message to several groups is stored in each, and once with a key', async t => {
   const { clock, logs } = setUp()
   const targets = [{ group: 'a', log: limits }, { group: 'b', log: undefined }, { group: 'c', log: limits }]
-  const first = logs.append(targets, message('x'), 'key')
+  const first = logs.append(targets, messageEnvelope('x'), 'key')
   t.strictSame([...first.positions.keys()], ['a', 'c'])
   t.strictSame(first.copies.map(({ target, position }) => [target.name, position]), [
     ['a', first.positions.get('a')], ['b', undefined], ['c', first.positions.get('c')]
   ])
-  const again = logs.append(targets, message('x'), 'key')
+  const again = logs.append(targets, messageEnvelope('x'), 'key')
   t.strictSame([again.duplicate, again.positions], [true, first.positions])
   clock.now = 300_001
-  t.equal(logs.append(targets, message('x'), 'key').duplicate, false, 'the key is forgotten after five minutes')
+  t.equal(logs.append(targets, messageEnvelope('x'), 'key').duplicate, false, 'the key is forgotten after five minutes')
 })

@@ -34,6 +34,8 @@ export class BulkReads {
   #reads = firstReads
   /** The quickest answer so far: about what the way to Redis and back takes. */
   #wayMs = Infinity
+  /** The latest answer was large, or only a part. */
+  #large = false
   #count = 0
   #total = 0
   #failed = 0
@@ -45,6 +47,11 @@ export class BulkReads {
   /** Reads that are under way. */
   get running (): number {
     return this.#running
+  }
+
+  /** Whether more is to be read than a few small answers. */
+  get much (): boolean {
+    return this.#large || this.#waiting.length > 0
   }
 
   stats (): Record<string, number> {
@@ -100,6 +107,7 @@ export class BulkReads {
   #succeeded ({ bytes, full }: BulkSize, tookMs: number, alone: boolean): void {
     this.#count++
     this.#total += bytes
+    this.#large = full || bytes >= minBytes
     // Many small answers may be under way together, few large ones.
     if (!alone) this.#reads = full ? Math.max(minReads, this.#reads >> 1) : Math.min(maxReads, this.#reads + 1)
     this.#wayMs = Math.min(this.#wayMs, tookMs)

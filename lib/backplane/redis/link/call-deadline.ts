@@ -1,7 +1,4 @@
-/** A timer that is later than this tells of a process that was busy, which gets as long again to read what came meanwhile. */
-const lateMs = 10
-/** One that is so late after that tells of a process that still is. */
-const stillLateMs = 100
+import { BusyGrace } from '../../../deadline.ts'
 
 /**
  * The deadline of one call to Redis. It measures Redis, not the queue of calls before this one: it starts again where bytes came meanwhile,
@@ -13,6 +10,7 @@ export class CallDeadline {
   readonly #received: () => number
   readonly #missed: (tookMs: number, silent: boolean) => void
   readonly #startedAt = performance.now()
+  #grace: BusyGrace | undefined
   #dueAt: number
   /** Bytes that had come when the timer was set. */
   #receivedBefore: number
@@ -36,25 +34,23 @@ export class CallDeadline {
     clearTimeout(this.#timer)
   }
 
-  #due (least = lateMs): void {
-    // Timers come before sockets: after a stall of this process the answer may be there already, unread.
+  #due (): void {
     const now = performance.now()
-    const late = now - this.#dueAt
-    if (late <= least || now - this.#startedAt >= this.#maxMs) return this.#over()
-    const graceMs = Math.min(late, this.#ms)
-    this.#dueAt = now + graceMs
-    this.#timer = setTimeout(() => this.#due(stillLateMs), graceMs)
-  }
-
-  #over (): void {
-    const now = performance.now()
+    const spentMs = now - this.#startedAt
+    this.#grace ??= new BusyGrace()
+    const graceMs = spentMs < this.#maxMs ? Math.min(this.#grace.after(now - this.#dueAt), this.#ms) : 0
+    if (graceMs > 0) return this.#wait(graceMs)
     const received = this.#received()
     // Bytes come: this answer, or what has to be through before it. Redis works, and so does the link.
-    const spentMs = now - this.#startedAt
     const silent = received === this.#receivedBefore
     if (silent || spentMs >= this.#maxMs) return this.#missed(spentMs, silent)
     this.#receivedBefore = received
-    this.#dueAt = now + this.#ms
-    this.#timer = setTimeout(() => this.#due(), this.#ms)
+    this.#grace = undefined
+    this.#wait(this.#ms)
+  }
+
+  #wait (ms: number): void {
+    this.#dueAt = performance.now() + ms
+    this.#timer = setTimeout(() => this.#due(), ms)
   }
 }

@@ -107,6 +107,7 @@ export class ClusterLinks implements Router {
     const sum = (of: (link: Link) => number): number => links.reduce((total, link) => total + of(link), 0)
     return {
       redisMasters: [...this.#masters.values()].filter(({ unusedSince }) => unusedSince === undefined).length,
+      redisConnections: sum(link => link.stats().connections),
       redisTimeouts: sum(link => link.stats().timeouts),
       redisReconnects: sum(link => link.stats().reconnects),
       slotRefreshes: this.#refreshes,

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import { Redis, type RedisOptions } from 'ioredis'
 import { Sentinels } from './sentinels.ts'
 import { optionsOf, type RedisSource } from './source.ts'
@@ -9,6 +10,12 @@ const maxPatienceMs = 16_000
 const minPauseMs = 50
 const maxPauseMs = 500
 
+/** Of a server. */
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
 /**
  * Makes the clients of one link, one for each connection, with everything off that would hold a command back or send it twice. ioredis
  * itself never reconnects: each connection begins anew with the name of the server, or with the sentinels.
@@ -19,11 +26,14 @@ export class Dialer {
   /** What a URL says. */
   readonly #parsed: RedisOptions | undefined
   readonly #sentinels: Sentinels | undefined
+  readonly #address: () => Address | undefined
   #failures = 0
   #patienceMs = minPatienceMs
 
-  constructor (source: RedisSource, role: 'command' | 'subscribe') {
+  /** `address`: of the server to dial; where it knows none, the source leads the way. */
+  constructor (source: RedisSource, role: 'command' | 'subscribe', address: () => Address | undefined = () => undefined) {
     this.#source = source
+    this.#address = address
     this.#role = role
     if (typeof source === 'string') this.#parsed = optionsOf(source)
     const { sentinels } = isForeign(source) ? {} : this.#options
@@ -44,7 +54,9 @@ export class Dialer {
   dial (): Redis {
     const source = this.#source
     const options = this.#options
-    const overrides = { ...this.#overrides(options), ...this.#sentinelOverrides(options) }
+    const address = options.Connector === undefined ? this.#address() : undefined
+    const way = address === undefined ? this.#sentinelOverrides(options) : straightTo(address, options)
+    const overrides = { ...this.#overrides(options), ...way }
     // The client of the user's own copy of ioredis.
     if (isForeign(source)) return source.duplicate(overrides)
     // After those of a URL: its query may name any option.
@@ -103,6 +115,15 @@ export class Dialer {
       ...(this.#sentinels === undefined ? {} : { Connector: this.#sentinels.connector })
     }
   }
+}
+
+/** Neither by name nor by sentinels. */
+function straightTo (address: Address, { host, sentinels, enableTLSForSentinelMode, tls }: RedisOptions): RedisOptions {
+  const bySentinels = sentinels !== undefined && sentinels !== null
+  const secure = bySentinels && enableTLSForSentinelMode !== true ? undefined : tls
+  // The certificate is for the name.
+  const named = secure === undefined || bySentinels || host === undefined || isIP(host) !== 0 ? secure : { servername: host, ...secure }
+  return { ...address, path: undefined, sentinels: undefined, enableReadyCheck: false, tls: named }
 }
 
 /** A client of another copy of ioredis, maybe of another version: told by its shape. It finds its sentinels itself. */

@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis'
-import { Dialer } from './connect.ts'
+import { Dialer, type Address } from './connect.ts'
 import { greet } from './greeting.ts'
 import { namespaceOf, type RedisSource } from './source.ts'
 
@@ -43,9 +43,12 @@ export class Connection {
   #previous: { readonly client: Redis, readonly received: number } | undefined
   #closed = false
 
-  /** @throws what ioredis throws about its options */
-  constructor (source: RedisSource, role: 'command' | 'subscribe', events: ConnectionEvents) {
-    this.#dialer = new Dialer(source, role)
+  /**
+   * `address`: where to, if not where the source leads by now.
+   * @throws what ioredis throws about its options
+   */
+  constructor (source: RedisSource, role: 'command' | 'subscribe', events: ConnectionEvents, address?: () => Address | undefined) {
+    this.#dialer = new Dialer(source, role, address)
     this.#events = events
     this.#db = namespaceOf(source).db
     this.#client = this.#dial()
@@ -62,6 +65,12 @@ export class Connection {
   /** Bytes that came on the present connection. */
   get received (): number {
     return bytesRead(this.#client)
+  }
+
+  /** Where the present connection leads; `undefined` when there is none, or when it is a socket of the file system. */
+  get address (): Address | undefined {
+    const { remoteAddress: host, remotePort: port } = (this.#client.stream ?? {}) as { remoteAddress?: string, remotePort?: number }
+    return host === undefined || port === undefined ? undefined : { host, port }
   }
 
   /** Bytes that came, and those that left this process. */

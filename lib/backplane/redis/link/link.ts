@@ -1,12 +1,15 @@
 import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
+import { BulkCalls } from './bulk-calls.ts'
 import { BulkReads } from './bulk.ts'
 import { Calls } from './calls.ts'
 import { Connection } from './connection.ts'
+import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
 import { LargeCalls } from './large-calls.ts'
 import { isReply, toBackplaneError } from './reply-errors.ts'
 import { ErrorCleaner } from './safe-error.ts'
 import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './script.ts'
+import type { Command, MainLink } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
@@ -16,24 +19,10 @@ const silenceMs = 4_000
 const missesToTrip = 3
 /** A call that waits behind answers that come gets this many deadlines. */
 const maxDeadlines = 4
-/** A bulk read is given up when no bytes came for this many deadlines, or after this many milliseconds in all. */
-const silentDeadlines = 2
+/** What brings much is given up after so many milliseconds, also while bytes come. */
 const maxBulkMs = 30_000
 /** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
 const demotedRetryMs = 2_000
-
-export interface LinkEvents {
-  /** The link works now: after the first connect, a reconnect, or a hang. */
-  readonly up?: (() => void) | undefined
-  /** The link broke, or Redis does not answer on it. */
-  readonly down?: (() => void) | undefined
-  readonly error?: ((error: Error) => void) | undefined
-  /** A node of a cluster took channels back, whose slot went to another one. */
-  readonly moved?: (() => void) | undefined
-}
-
-/** `late`: it came by a connection that was given up, while the next one is on its way or not in step yet. */
-export type MessageListener = (channel: Buffer, bytes: Buffer, late: boolean) => void
 
 /**
  * A way to Redis that always answers in time. Deadlines, liveness, the circuit breaker and every reconnect are ours, because with the
@@ -48,6 +37,7 @@ export class Link {
   readonly #deadlineMs: number
   readonly #connection: Connection
   readonly #large: LargeCalls
+  readonly #bulkCalls: BulkCalls
   readonly #listeners: LinkEvents[] = []
   readonly #calls = new Calls({
     received: () => this.#connection.received,
@@ -75,7 +65,11 @@ export class Link {
 
   constructor (source: RedisSource, role: 'command' | 'subscribe', deadlineMs: number) {
     this.#role = role
-    this.#large = new LargeCalls(source, deadlineMs)
+    const main: MainLink = {
+      address: () => this.#connection.address, translate: error => this.#translate(error), missed: () => { this.#timeouts++ }
+    }
+    this.#large = new LargeCalls(source, deadlineMs, main)
+    this.#bulkCalls = new BulkCalls(source, deadlineMs, main)
     this.#deadlineMs = deadlineMs
     this.#connection = new Connection(source, role, {
       opened: () => { this.#lastSign = performance.now() },
@@ -116,9 +110,7 @@ export class Link {
   get deadlineMs (): number { return this.#deadlineMs }
 
   /** Number of the present connection, or of the last one. */
-  get connection (): number {
-    return this.#connects
-  }
+  get connection (): number { return this.#connects }
 
   get problem (): string | undefined {
     if (this.#state === 'up') return undefined
@@ -126,8 +118,9 @@ export class Link {
     return `Redis ${this.#role} link is down: ${why}`
   }
 
-  stats (): { readonly timeouts: number, readonly reconnects: number } {
-    return { timeouts: this.#timeouts, reconnects: Math.max(0, this.#connects - 1) }
+  stats (): LinkStats {
+    const connections = [this.#connection.ready, this.#large.connected, this.#bulkCalls.connected].filter(Boolean).length
+    return { connections, timeouts: this.#timeouts, reconnects: Math.max(0, this.#connects - 1) }
   }
 
   /**
@@ -135,8 +128,8 @@ export class Link {
    * `settled` tells a command of two steps whether the caller was given an outcome before the second.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
-  async run<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs = this.#deadlineMs): Promise<T> {
-    if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
+  async run<T> (command: Command<T>, deadlineMs = this.#deadlineMs): Promise<T> {
+    this.#assertUp()
     return await this.#settle(command, deadlineMs)
   }
 
@@ -151,7 +144,7 @@ export class Link {
   }
 
   /** As `run`, for a command with so many bytes of arguments. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
-  async runSized<T> (bytes: number, command: (redis: Redis, settled: () => boolean) => Promise<T>): Promise<T> {
+  async runSized<T> (bytes: number, command: Command<T>): Promise<T> {
     if (LargeCalls.isLarge(bytes) && this.#state === 'up') return await this.#large.run(bytes, command)
     return await this.run(command)
   }
@@ -161,10 +154,13 @@ export class Link {
     return await this.runBulk(byHash(...bytesCommands(script, keys, args)))
   }
 
-  /** As `run`, for answers with much data; called in its turn in `bulk`. */
-  async runBulk<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>): Promise<T> {
-    if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
-    return await this.#settle(command, silentDeadlines * this.#deadlineMs, true)
+  /** As `run`, for reads with much data; called in its turn in `bulk`. It may be sent twice. */
+  async runBulk<T> (command: Command<T>): Promise<T> {
+    this.#assertUp()
+    return await this.#bulkCalls.run(command, this.bulk.much, async (command, deadlineMs) => {
+      this.#assertUp()
+      return await this.#settle(command, deadlineMs, true)
+    })
   }
 
   /**
@@ -176,14 +172,10 @@ export class Link {
   }
 
   /** The link was made anew: resolves when the connection before delivered what it still had, if it delivers anything. */
-  async previousDrained (): Promise<void> {
-    await this.#connection.previousDrained()
-  }
+  async previousDrained (): Promise<void> { await this.#connection.previousDrained() }
 
   /** All that matters comes by the new connection. */
-  dropPrevious (): void {
-    this.#connection.dropPrevious()
-  }
+  dropPrevious (): void { this.#connection.dropPrevious() }
 
   async close (): Promise<void> {
     if (this.#closed) return
@@ -197,11 +189,16 @@ export class Link {
     } finally {
       this.#connection.close()
       this.#large.close()
+      this.#bulkCalls.close()
       this.#down()
     }
   }
 
-  async #settle<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs: number, bulk = false): Promise<T> {
+  #assertUp (): void {
+    if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
+  }
+
+  async #settle<T> (command: Command<T>, deadlineMs: number, bulk = false): Promise<T> {
     // On the subscribe link what comes are messages, as large and as many as others send.
     const maxMs = bulk || this.#role === 'subscribe' ? maxBulkMs : maxDeadlines * deadlineMs
     return await this.#calls.run(async settled => await command(this.#connection.redis, settled), { deadlineMs, maxMs, bulk })
@@ -262,6 +259,8 @@ export class Link {
     this.#state = 'down'
     // With autoResendUnfulfilledCommands off ioredis forgets what was in flight and never settles it.
     this.#calls.failAll('the link to Redis broke')
+    this.#large.end()
+    this.#bulkCalls.end()
     if (was === 'up') for (const listener of this.#listeners) listener.down?.()
   }
 

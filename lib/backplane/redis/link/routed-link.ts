@@ -1,7 +1,8 @@
 import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
-import type { Link as DirectLink, LinkEvents, MessageListener } from './link.ts'
+import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
+import type { Link as DirectLink } from './link.ts'
 import { drained } from './drained.ts'
 import type { Link } from './port.ts'
 import { isSuspicious, redirectOf, shardedScript } from './redirects.ts'
@@ -92,8 +93,8 @@ export class RoutedLink implements Link {
   }
 
   /** The links to the masters are counted, not the ways to them. */
-  stats (): { readonly timeouts: number, readonly reconnects: number } {
-    return { timeouts: 0, reconnects: 0 }
+  stats (): LinkStats {
+    return { connections: 0, timeouts: 0, reconnects: 0 }
   }
 
   onMessage (receive: MessageListener): void {

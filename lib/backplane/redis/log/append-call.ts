@@ -1,5 +1,5 @@
 import type { AppendTarget, LogLimits, LogPosition, Target } from '../../backplane.ts'
-import { encodePlaceNames, encodeTarget, logHeaderBytes, type EnvelopeParts } from '../envelope.ts'
+import { encodePlaceNames, encodeTarget, logHeaderBytes, type EnvelopeParts, type PlaceNames } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Script } from '../link/script.ts'
 import { unpackNonce } from './page.ts'
@@ -90,16 +90,17 @@ export function encodeAppend (keys: Keys, { publisher, key, messages }: AppendBa
   const [first] = messages
   const uniform = messages.every(({ targets }) => sameGroups(targets, first?.targets ?? []))
   const { logs, others } = uniform ? oneCall(messages) : union(messages)
-  const places = uniform ? placeNames(first?.targets ?? []) : ''
+  const common = uniform ? placeNames(first?.targets ?? []) : undefined
   const args: AppendCall['args'] = [
-    logs.size, others.length, publisher, key === undefined ? 0 : idempotencyMs, uniform ? 0 : 1, places
+    logs.size, others.length, publisher, key === undefined ? 0 : idempotencyMs, uniform ? 0 : 1, common?.names ?? ''
   ]
   for (const [group, { limits, last }] of logs) args.push(...nameOf(keys, group), packSettings(limits), randomBytesOf(8), last)
   for (const group of others) args.push(...nameOf(keys, group))
   const numbers = uniform ? undefined : new Map([...logs.keys(), ...others].map((group, index) => [group, index + 1]))
-  for (const { nonce, prefix, rest, targets } of messages) {
-    args.push(nonce, prefix, rest)
-    if (numbers !== undefined) args.push(targetNumbers(targets, numbers), placeNames(targets))
+  for (const { nonce, prefix, rest, entries, targets } of messages) {
+    const places = numbers === undefined ? common : placeNames(targets)
+    args.push(places === undefined ? nonce : Buffer.concat([nonce, pack16(places.entries + entries)]), prefix, rest)
+    if (numbers !== undefined) args.push(targetNumbers(targets, numbers), places?.names ?? '')
   }
   const groups = [...logs.keys()]
   const record = (group: string): string[] => key === undefined ? [] : [keys.idempotency(group, key)]
@@ -144,8 +145,14 @@ function union (messages: readonly Draft[]): Targets {
   return { logs, others: [...others] }
 }
 
-function placeNames (targets: readonly AppendTarget[]): Buffer | string {
-  return carriesPlaces(targets) ? encodePlaceNames(targets.filter(isLogged).map(({ group }) => group)) : ''
+function placeNames (targets: readonly AppendTarget[]): PlaceNames | undefined {
+  return carriesPlaces(targets) ? encodePlaceNames(targets.filter(isLogged).map(({ group }) => group)) : undefined
+}
+
+function pack16 (number: number): Buffer {
+  const bytes = Buffer.allocUnsafe(2)
+  bytes.writeUInt16BE(number)
+  return bytes
 }
 
 /** Groups with a log first, in the order of the names of the places. */

@@ -44,7 +44,7 @@ export class LogFollowers {
   constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void, differences = new SettingsDifferences()) {
     this.#link = link
     this.#local = local
-    this.#warnUnreadable = oncePerMinute(local.log, 'a log could not be read')
+    this.#warnUnreadable = oncePerMinute(local.log, 'log_unreadable')
     this.#changed = changed
     this.#ends = new LogEnds(link, keys, differences)
     // Not within the turn: a repair that ends in it does not run again before it is over.

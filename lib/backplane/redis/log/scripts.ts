@@ -1,3 +1,4 @@
+import { luaPlaceHead } from '../envelope-extensions.ts'
 import { luaInteger, Script } from '../link/script.ts'
 import { luaHead, luaPermit, luaPermitWrites, luaSettle, luaStore } from './append-lua.ts'
 import { luaDiffering } from './settings.ts'
@@ -60,8 +61,8 @@ return {epoch, offset, nonce, 0, differ}
  *      of each log: channel, target, settings (u32 messages to keep, u48 bytes to keep, u48 TTL in ms), epoch if the log is new
  *      (8 bytes), sequence of the last message to it
  *      of each further channel: channel, target
- *      of each message: nonce (4 bytes), prefix, rest[, u16 for each of its targets: which log or, after these, which channel,
- *      and names of its places]
+ *      of each message: nonce (4 bytes), with names of places followed by the u16 number of entries in its list of those who are
+ *      excepted; prefix, rest[, u16 for each of its targets: which log or, after these, which channel, and names of its places]
  * Returns of each log: epoch, offset and nonce of the last message, 1 if it was there already by its key, and '' or two settings that
  * differ.
  */
@@ -78,7 +79,8 @@ local everywhere, targets = {}, {}
 for t = 1, logCount + others do everywhere[t] = t end
 for m = 1, messages do
   local at = start + perMessage * (m - 1)
-  if #ARGV[at] ~= 4 then error('argument ' .. at .. ' must be a nonce of 4 bytes') end
+  local named = (mixed and ARGV[at + 4] or ARGV[6]) ~= ''
+  if #ARGV[at] ~= (named and 6 or 4) then error('argument ' .. at .. ' must be a nonce of 4 bytes, with a number where there are names') end
   targets[m] = everywhere
   if mixed then
     local own, packed = {}, ARGV[at + 3]
@@ -153,12 +155,12 @@ end
 local places = {}
 for m = 1, messages do
   local at, own = start + perMessage * (m - 1), targets[m]
-  local names = mixed and ARGV[at + 4] or ARGV[6]
+  local names, freshNonce = mixed and ARGV[at + 4] or ARGV[6], sub(ARGV[at], 1, 4)
   if names ~= '' then
-    local offsets = {names}
+    local offsets = {sub(ARGV[at], 5), names}
     for i = 1, #own do
       local log = logs[own[i]]
-      if log then offsets[#offsets + 1] = log.epoch .. pack('>I6', log.known and 0 or log.offset + #log.batch + 1) end
+      if log then offsets[#offsets + 1] = ${luaPlaceHead} .. log.epoch .. pack('>I6', log.known and 0 or log.offset + #log.batch + 1) end
     end
     names = table.concat(offsets)
   end
@@ -168,9 +170,9 @@ for m = 1, messages do
     if log and not log.known then
       local batch = log.batch
       local n = #batch + 1
-      local message = '\\209\\1' .. log.epoch .. pack('>I6', log.offset + n) .. ARGV[at] .. log.nonce .. ARGV[at + 1] .. ARGV[log.at + 1] ..
+      local message = '\\209\\1' .. log.epoch .. pack('>I6', log.offset + n) .. freshNonce .. log.nonce .. ARGV[at + 1] .. ARGV[log.at + 1] ..
         names .. ARGV[at + 2]
-      batch[n], log.nonce, log.added, log.widest = message, ARGV[at], log.added + #message, math.max(log.widest, #message)
+      batch[n], log.nonce, log.added, log.widest = message, freshNonce, log.added + #message, math.max(log.widest, #message)
     end
   end
 end

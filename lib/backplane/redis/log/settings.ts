@@ -58,7 +58,7 @@ export class SettingsDifferences {
   #latest = ''
 
   constructor (log?: FastifyBaseLogger, now?: () => number) {
-    this.#warn = log && oncePerMinute(log, 'processes have different settings for the log of a group: the larger ones apply')
+    this.#warn = log && oncePerMinute(log, 'log_settings_differ')
     this.#groups = new BoundedMap({ maxWeight: maxTold, maxAgeMs: toldMs, now })
   }
 

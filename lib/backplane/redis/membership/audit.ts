@@ -1,3 +1,4 @@
+import { logEvent } from '../../../logging.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
@@ -132,7 +133,7 @@ export class Audit {
     }
     this.#suspects = suspects
     if (removed === 0) return
-    this.#local.log.info({ members: removed }, 'members of instances that are gone were removed')
+    logEvent(this.#local.log, 'stale_members_removed', { members: removed })
     this.#local.membersLost?.()
   }
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
-import { oncePerMinute } from '../../../logging.ts'
+import { logEvent, oncePerMinute } from '../../../logging.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
@@ -78,8 +78,8 @@ export class Lease {
     this.#reaper = new Reaper(link, keys, local, store)
     this.#leaseMs = leaseMs
     this.#log = local.log
-    this.#warnNotRenewed = oncePerMinute(local.log, 'the lease could not be renewed')
-    this.#warnNotRegistered = oncePerMinute(local.log, 'Redis answers, but this instance could not register')
+    this.#warnNotRenewed = oncePerMinute(local.log, 'lease_not_renewed')
+    this.#warnNotRegistered = oncePerMinute(local.log, 'not_registered')
     link.on({ up: () => { if (this.#wanted) void this.#register() }, down: () => this.#suspend() })
   }
 
@@ -239,12 +239,12 @@ export class Lease {
     if (status === Status.dead) {
       this.#lost++
       this.#suspend()
-      this.#log.warn({ generation: ++this.#generation }, 'this instance was declared dead and registers again')
+      logEvent(this.#log, 'lease_lost', { generation: ++this.#generation })
       return await this.#beat()
     }
     // A newer generation registers because this instance wants it, the same one because Redis no longer knows it.
     const forgotten = status === Status.registered && generation === this.#renewed
-    if (forgotten) this.#log.warn('Redis no longer knew this instance: all memberships are written again')
+    if (forgotten) logEvent(this.#log, 'registration_lost')
     // The lease ran out while this beat was on its way: whoever asked `active` meanwhile put its work off until it is resumed.
     if (!this.held) this.#active = false
     this.#renewed = generation
@@ -270,7 +270,7 @@ export class Lease {
   #setPolicy (policy: string | undefined): void {
     const told = this.#policy
     this.#policy = policy
-    if (policy !== told && this.warning !== undefined) this.#log.warn({ policy }, this.warning)
+    if (policy !== told && this.warning !== undefined) logEvent(this.#log, 'redis_setup_risky', { policy, problem: this.warning })
   }
 
   /** A third of the lease, up to a fifth earlier, so that a thousand instances do not beat in one instant. */

@@ -1,3 +1,4 @@
+import { logEvent } from '../../../logging.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
@@ -70,11 +71,11 @@ export class Reaper {
       this.#members += members
       if (first || members > 0) this.#local.membersLost?.()
       if (first || members > 0) {
-        this.#local.log.info({ instance: instanceId, groups, members }, 'cleaned up after a dead instance')
+        logEvent(this.#local.log, 'instance_reaped', { instance: instanceId, groups, members })
       }
     } catch (error) {
       // The claim runs out like a lease: someone, maybe this instance, claims again.
-      this.#local.log.warn({ err: error, instance: instanceId }, 'cleaning up after a dead instance failed')
+      logEvent(this.#local.log, 'reaping_failed', { err: error, instance: instanceId })
     }
   }
 }

@@ -1,6 +1,6 @@
 import type { Json } from './json.ts'
 import type { FastifyBaseLogger } from 'fastify'
-import type { FramedMember } from './protocol/frames.ts'
+import type { FramedMember } from '../protocol/frames.ts'
 
 /** A `string` travels as a text frame, a `Uint8Array` (so also a `Buffer`) as a binary frame. */
 export type Data = string | Uint8Array
@@ -97,8 +97,11 @@ export interface Member {
   readonly session?: string | undefined
 }
 
-/** The members of a group. `ageMs` is 0 when the backplane answered, and the age of a remembered answer under the policy `stale`. */
-export type MemberList = readonly Member[] & { readonly ageMs: number }
+/**
+ * The members of a group, or a page of them. `ageMs` is 0 when the backplane answered, and the age of a remembered answer under the policy
+ * `stale`. `cursor` is there when the list goes on: pass it for the next page.
+ */
+export type MemberList = readonly Member[] & { readonly ageMs: number, readonly cursor?: string | undefined }
 
 /** Somebody in a group: a user with all connections, or a session that belongs to no user. */
 export interface PresenceEntry extends FramedMember<MemberInfo> {}
@@ -114,4 +117,10 @@ export interface PageOptions {
   readonly cursor?: string | undefined
   /** How many at most, from 1 to 10,000. @default 1_000 */
   readonly limit?: number | undefined
+}
+
+/** Which members of a group: without `cursor` and `limit` all, else a page of them. */
+export interface MembersOptions extends PageOptions {
+  /** Only the connections of this user. */
+  readonly userId?: string | undefined
 }

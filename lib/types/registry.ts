@@ -1,8 +1,10 @@
 import type { Json } from './json.ts'
-import type { Description, Health, Stats } from './health-types.ts'
-import type { MetricsSnapshot } from './metrics/types.ts'
-import type { AnyConnection, Connection, Data, Member, MemberList, PageOptions, PresenceList, Register } from './connection-types.ts'
-import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from './protocol/logs.ts'
+import type { Description, Health, Stats } from './health.ts'
+import type { MetricsSnapshot } from '../metrics/types.ts'
+import type {
+  AnyConnection, Connection, Data, Member, MemberList, MembersOptions, PageOptions, PresenceEntry, PresenceList, Register
+} from './connection.ts'
+import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from '../protocol/logs.ts'
 
 export interface BroadcastOptions {
   /**
@@ -73,6 +75,18 @@ export interface BlockOptions {
 
 /** All connections of a user. */
 export interface UserTarget { readonly userId: string }
+
+export interface GroupListOptions extends PageOptions {
+  /** Only groups whose names start with this. */
+  readonly prefix?: string | undefined
+}
+
+/** Names of groups, in their order. `cursor` is there when the list goes on: pass it for the next page. */
+export type GroupList = readonly string[] & {
+  readonly cursor?: string | undefined
+  /** How many instances live and did not answer in time: what only they have is not in the list. */
+  readonly missing: number
+}
 
 export interface LeaveOptions {
   /** What a client of the framed protocol is told: at most 123 bytes. */
@@ -182,8 +196,28 @@ export interface Registry {
    * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for a limit or a cursor that is none
    */
   presence (group: string, options?: ReadOptions & PageOptions): Promise<PresenceList>
-  /** The connections in the group, in the whole cluster. */
-  members (group: string, options?: ReadOptions): Promise<MemberList>
+  /**
+   * The connections in the group, in the whole cluster: all, those of one user, or a page of them.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for a limit or a cursor that is none
+   */
+  members (group: string, options?: ReadOptions & MembersOptions): Promise<MemberList>
+
+  /**
+   * The groups that have members, in the whole cluster. Every instance is asked: not for each request of a client.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for a limit or a cursor that is none, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  groupList (options?: GroupListOptions): Promise<GroupList>
+  /**
+   * How many connections all instances hold. Every instance is asked: not for each request of a client.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE; WSG_TIMEOUT when an instance that lives did not answer: `error.done` is the
+   * number without those in `error.missing`
+   */
+  connectionCount (): Promise<number>
+  /**
+   * How many users have connections, each counted once. Every instance answers with eight bytes for each of its users. @throws as
+   * `connectionCount`
+   */
+  userCount (): Promise<number>
 
   /** What was broadcast to a group, as far as its log reaches. @throws {WebsocketGroupsError} WSG_POSITION_INVALID */
   history (group: string, options?: HistoryOptions): Promise<History>
@@ -207,13 +241,19 @@ export interface Registry {
   describe (): Description
 }
 
-/** Broadcasts from a process that holds no sockets. Made by `createPublisher`. */
-export interface Publisher extends AsyncDisposable {
-  broadcastToGroup: Registry['broadcastToGroup']
-  broadcastToAll: Registry['broadcastToAll']
-  sendToUser: Registry['sendToUser']
+/**
+ * What a process can do that holds no sockets, made by `createPublisher`: it broadcasts, acts on connections wherever they are, and reads.
+ * The methods are those of the registry. What concerns connections needs an answer of the instances that hold them: with the first such
+ * call the publisher subscribes to a channel of its own.
+ */
+export interface Publisher extends AsyncDisposable, Pick<Registry,
+  'broadcastToGroup' | 'broadcastJson' | 'broadcastToAll' | 'sendToUser' | 'sendTo' | 'disconnect' | 'join' | 'leave' | 'leaveAll' | 'groups' |
+  'groupList' | 'connectionCount' | 'userCount' | 'history'> {
   groupCount (group: string): Promise<number>
-  members (group: string): Promise<readonly Member[]>
+  /** As `Registry.members`. */
+  members (group: string, options?: MembersOptions): Promise<readonly Member[] & { readonly cursor?: string | undefined }>
+  /** As `Registry.presence`. */
+  presence (group: string, options?: PageOptions): Promise<readonly PresenceEntry[] & { readonly cursor?: string | undefined }>
   /** Closes the connection to Redis. Await your calls first: one that still waits is rejected. */
   close (): Promise<void>
 }

@@ -1,0 +1,130 @@
+import type { Redis } from 'ioredis'
+import { withDeadline } from '../../../deadline.ts'
+import { WebsocketGroupsError } from '../../../errors.ts'
+import { Calls, type CallOptions } from './calls.ts'
+import type { Address } from './connect.ts'
+import { Connection } from './connection.ts'
+import type { RedisSource } from './source.ts'
+
+/** The connection stays for so long after its last call. */
+const usualIdleMs = 10_000
+
+export type Command<Answer> = (redis: Redis, settled: () => boolean) => Promise<Answer>
+
+/** What a side connection asks of the link that it stands beside. */
+export interface MainLink {
+  /** Where the link leads now: its name may lead to another server since. `undefined` where only the name is known. */
+  address (): Address | undefined
+  /** What a failure means to whoever asked for the call. */
+  translate (error: Error): Error
+  /** A call was given up. */
+  missed (): void
+}
+
+/**
+ * A connection beside that of a link, to the same server: opened when it is needed, and closed when nothing needed it for a while. It never
+ * outlives the connection of the link, which may lead to another server after that.
+ */
+export class SideConnection {
+  readonly #source: RedisSource
+  readonly #link: MainLink
+  readonly #progress: 'received' | 'moved'
+  readonly #idleMs: number
+  #connection: Connection | undefined
+  #calls: Calls | undefined
+  #underWay = 0
+  #idleTimer: NodeJS.Timeout | undefined
+  /** Tells those that wait for the connection. */
+  readonly #waiting = new Set<() => void>()
+  #closed = false
+
+  /** `progress`: whether a call goes on while bytes come, or also while they leave. */
+  constructor (source: RedisSource, link: MainLink, progress: 'received' | 'moved', idleMs = usualIdleMs) {
+    this.#source = source
+    this.#link = link
+    this.#progress = progress
+    this.#idleMs = idleMs
+  }
+
+  /** Whether it can be used at once. */
+  get ready (): boolean {
+    return this.#connection?.ready === true
+  }
+
+  /** Resolves with whether it can be used, after so many milliseconds at most. */
+  async whenReady (ms: number): Promise<boolean> {
+    if (this.#closed) return false
+    this.#open()
+    if (this.ready) return true
+    let tell = (): void => {}
+    const told = new Promise<void>(resolve => this.#waiting.add(tell = resolve))
+    await withDeadline(told, ms, () => undefined)
+    this.#waiting.delete(tell)
+    this.#closeLater()
+    return this.ready
+  }
+
+  /** @throws {WebsocketGroupsError} as `Link.run` */
+  async run<Answer> (command: Command<Answer>, options: CallOptions): Promise<Answer> {
+    const [connection, calls] = [this.#connection, this.#calls]
+    if (connection?.ready !== true || calls === undefined) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'not connected')
+    this.#underWay++
+    clearTimeout(this.#idleTimer)
+    try {
+      return await calls.run(async settled => await command(connection.redis, settled), options)
+    } finally {
+      this.#underWay--
+      this.#closeLater()
+    }
+  }
+
+  /** Gives the connection up for a new one; what is under way has an unknown outcome. */
+  reset (): void {
+    this.#connection?.reset()
+  }
+
+  /** Ends the connection; the next call that needs one opens it anew. What is under way has an unknown outcome. */
+  end (): void {
+    clearTimeout(this.#idleTimer)
+    const [connection, calls] = [this.#connection, this.#calls]
+    this.#connection = this.#calls = undefined
+    connection?.close()
+    calls?.failAll('the link to Redis broke')
+    this.#tell()
+  }
+
+  close (): void {
+    this.#closed = true
+    this.end()
+  }
+
+  #open (): void {
+    if (this.#connection !== undefined) return
+    const calls = this.#calls = new Calls({
+      received: () => this.#connection?.[this.#progress] ?? 0,
+      answered () {},
+      missed: silent => {
+        this.#link.missed()
+        // Nothing comes by it any more, and nobody pings it: the next call must not wait in vain, too.
+        if (silent) this.reset()
+      },
+      translate: error => this.#link.translate(error)
+    })
+    this.#connection = new Connection(this.#source, 'command', {
+      opened () {},
+      ready: () => this.#tell(),
+      ended: () => calls.failAll('the link to Redis broke'),
+      error () {},
+      message () {}
+    }, () => this.#link.address())
+  }
+
+  #closeLater (): void {
+    clearTimeout(this.#idleTimer)
+    if (this.#underWay === 0 && this.#connection !== undefined) this.#idleTimer = setTimeout(() => this.end(), this.#idleMs).unref()
+  }
+
+  #tell (): void {
+    for (const tell of this.#waiting) tell()
+  }
+}

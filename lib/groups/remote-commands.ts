@@ -1,0 +1,191 @@
+import { createHash } from 'node:crypto'
+import { assertClose } from '../connection/close.ts'
+import { assertData } from '../connection/outbound/message.ts'
+import { everyone, userTarget } from '../delivery/envelopes.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { assertGroupName } from '../group-name.ts'
+import { ownerOf } from '../ids.ts'
+import type { AnyConnection, Data, GroupList, GroupListOptions, JoinOptions, JoinResult, UserTarget } from '../types.ts'
+import type { Everywhere } from './everywhere.ts'
+import { listOf } from './lists.ts'
+import { itemsAfter, pageOf } from './pages.ts'
+import type { Answers, ConnectionCommand, InstanceRpc, UserAct } from './rpc.ts'
+
+export type Named = AnyConnection | string
+
+/** What this process itself can say to a question that goes to all: nothing, where it holds no sockets. */
+export interface OwnAnswers {
+  /** Names of groups that have members here, in their order: see `groupNames`. */
+  readonly groups: (options: GroupListOptions) => readonly string[]
+  readonly connections: () => number
+  /** As `packUserIds`. */
+  readonly users: () => string
+}
+
+const nothing: OwnAnswers = { groups: options => groupNames([], options), connections: () => 0, users: () => '' }
+const [everybody = { kind: 'all', name: '' }] = everyone
+
+/** Bytes of the hash that stands for a user id: of a million users two have the same in one of 40,000 counts. */
+const userHashBytes = 8
+
+/** Acts on connections that other instances hold, and asks all instances what they hold. */
+export class RemoteCommands {
+  readonly #rpc: InstanceRpc
+  readonly #everywhere: Everywhere
+  readonly #self: string
+
+  /** `self`: the id of this process, which holds none of these connections. */
+  constructor (rpc: InstanceRpc, everywhere: Everywhere, self: string) {
+    this.#rpc = rpc
+    this.#everywhere = everywhere
+    this.#self = self
+  }
+
+  async join (connection: Named, group: string, options: JoinOptions = {}): Promise<JoinResult> {
+    assertGroupName(group)
+    return await this.#ask(connection, { op: 'join', group, options })
+  }
+
+  async leave (connection: Named, group: string, reason?: string): Promise<boolean> {
+    assertGroupName(group)
+    return await this.#ask(connection, { op: 'leave', group, reason }).catch(gone(false))
+  }
+
+  async leaveAll (connection: Named): Promise<number> {
+    return await this.#ask(connection, { op: 'leaveAll' }).catch(gone(0))
+  }
+
+  async groups (connection: Named): Promise<readonly string[]> {
+    return await this.#ask(connection, { op: 'groups' })
+  }
+
+  async send (connection: Named, data: Data): Promise<boolean> {
+    assertData(data)
+    return await this.#ask(connection, { op: 'send' }, data).catch(gone(false))
+  }
+
+  async disconnect (connection: Named, code: number, reason: string): Promise<number> {
+    assertClose(code, reason)
+    return await this.#ask(connection, { op: 'disconnect', code, reason }).catch(gone(0))
+  }
+
+  /** Puts all connections of the user into the group. Resolves with how many other instances put there. */
+  async joinUser (userId: string, group: string, options: JoinOptions = {}): Promise<number> {
+    assertGroupName(group)
+    return total(await this.askUser(userId, { op: 'join', group, options }))
+  }
+
+  /** Takes all connections of the user out of the group. Resolves with how many other instances took out. */
+  async leaveUser (userId: string, group: string, reason?: string): Promise<number> {
+    assertGroupName(group)
+    return total(await this.askUser(userId, { op: 'leave', group, reason }))
+  }
+
+  /** The groups that any connection of the user is in at other instances, and those in `here`. */
+  async groupsOfUser (userId: string, here: readonly string[] = []): Promise<readonly string[]> {
+    const answers = await this.askUser(userId, { op: 'groups' })
+    return [...new Set([...here, ...answers.flatMap(groups => groups as readonly string[])])].sort()
+  }
+
+  /** `here`: how many this process closed itself. */
+  async disconnectUser (userId: string, code: number, reason: string, here = 0): Promise<number> {
+    const target = userTarget(userId)
+    assertClose(code, reason)
+    return await this.#everywhere.close(target, { op: 'disconnectUser', userId, code, reason }, here)
+  }
+
+  /** Asks all other instances that have connections of the user. */
+  async askUser (userId: string, act: UserAct): Promise<readonly unknown[]> {
+    return await this.#rpc.ask(userTarget(userId), { op: 'user', userId, act })
+  }
+
+  /** As `Registry.groupList`. */
+  async groupList (options: GroupListOptions = {}, own = nothing): Promise<GroupList> {
+    const { prefix = '', cursor, limit } = options
+    // First, as it throws what is wrong with the options.
+    const here = own.groups(options)
+    const { answers, missing } = await this.#everywhere.gather(everybody, { op: 'groupNames', prefix, cursor, limit }, here)
+    const names = new Set([...answers.values()].flatMap(some => some as readonly string[]))
+    return listOf(pageOf(names, name => name, { cursor, limit }), { missing: missing.length })
+  }
+
+  /** As `Registry.connectionCount`. */
+  async connectionCount (own = nothing): Promise<number> {
+    const { answers, missing } = await this.#everywhere.gather(everybody, { op: 'connectionCount' }, own.connections())
+    return complete('connectionCount', total([...answers.values()]), missing)
+  }
+
+  /** As `Registry.userCount`. */
+  async userCount (own = nothing): Promise<number> {
+    const { answers, missing } = await this.#everywhere.gather(everybody, { op: 'userIds' }, own.users())
+    const users = new Set<bigint>()
+    for (const packed of answers.values()) {
+      const hashes = Buffer.from(String(packed), 'base64')
+      for (let at = 0; at + userHashBytes <= hashes.length; at += userHashBytes) users.add(hashes.readBigUInt64BE(at))
+    }
+    return complete('userCount', users.size, missing)
+  }
+
+  /**
+   * Asks the instance that holds the connection.
+   * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE, and what `Everywhere.askOne` throws
+   */
+  async #ask<Asked extends ConnectionCommand> (connection: Named, command: Asked, data?: Data): Promise<Answers[Asked['op']]> {
+    const connectionId = idOf(connection)
+    const owner = connectionId === undefined ? undefined : ownerOf(connectionId)
+    if (connectionId === undefined || owner === undefined) {
+      throw new WebsocketGroupsError('WSG_CONNECTION_GONE', 'neither a connection nor the id of one')
+    }
+    if (owner === this.#self) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
+    const answer = await this.#everywhere.askOne(owner, { ...command, connectionId }, data)
+    // The instance does not live, and its connections are gone with it.
+    if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
+    // The other instance runs this code, and answers what `ConnectionCommands` returns.
+    return answer as Answers[Asked['op']]
+  }
+}
+
+/** `undefined` for what a caller without types may pass instead of a connection. */
+export function idOf (connection: unknown): string | undefined {
+  const id: unknown = typeof connection === 'object' && connection !== null ? (connection as { id?: unknown }).id : connection
+  return typeof id === 'string' ? id : undefined
+}
+
+/** A connection has an id, too. */
+export function isUser (who: unknown): who is UserTarget {
+  return typeof who === 'object' && who !== null && !('id' in who) && 'userId' in who
+}
+
+/** For calls that tell of a connection that is gone by their result. */
+export function gone<Result> (result: Result): (error: unknown) => Result {
+  return error => {
+    if (hasCode(error, 'WSG_CONNECTION_GONE')) return result
+    throw error
+  }
+}
+
+/** Which groups one instance names for a page: see `itemsAfter`. */
+export function groupNames (names: Iterable<string>, { prefix = '', ...page }: GroupListOptions): readonly string[] {
+  return itemsAfter(startingWith(names, prefix), name => name, page)
+}
+
+/** What one instance says of its users: enough to count each once, and short. */
+export function packUserIds (userIds: Iterable<string>): string {
+  const hashes = Array.from(userIds, userId => createHash('sha1').update(userId).digest().subarray(0, userHashBytes))
+  return Buffer.concat(hashes).toString('base64')
+}
+
+function total (counts: readonly unknown[]): number {
+  return counts.reduce<number>((sum, count) => sum + Number(count), 0)
+}
+
+/** @throws {WebsocketGroupsError} WSG_TIMEOUT: a number has no room to say what is missing */
+function complete (what: string, count: number, missing: readonly string[]): number {
+  if (missing.length === 0) return count
+  const detail = `${what} came to ${count} without the instances that live and did not answer: ${missing.join(', ')}`
+  throw new WebsocketGroupsError('WSG_TIMEOUT', detail, { done: count, missing })
+}
+
+function * startingWith (names: Iterable<string>, prefix: string): Iterable<string> {
+  for (const name of names) if (name.startsWith(prefix)) yield name
+}

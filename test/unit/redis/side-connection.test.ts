@@ -1,0 +1,69 @@
+import t, { type Test } from 'tap'
+import { SideConnection } from '../../../lib/backplane/redis/link/side-connection.ts'
+import { toBackplaneError } from '../../../lib/backplane/redis/link/reply-errors.ts'
+import { startRedis } from '../../helpers/redis.ts'
+import { until } from '../../helpers/until.ts'
+
+const options = { deadlineMs: 200, maxMs: 1_000, bulk: true }
+
+function beside (t: Test, source: string, { idleMs = 10_000, address = undefined as { host: string, port: number } | undefined } = {}) {
+  let missed = 0
+  const link = { address: () => address, translate: toBackplaneError, missed: () => { missed++ } }
+  const side = new SideConnection(source, link, 'received', idleMs)
+  t.teardown(() => side.close())
+  return {
+    side,
+    get missed () { return missed },
+    clientId: async () => await side.run(async redis => Number(await redis.call('CLIENT', 'ID')), options)
+  }
+}
+
+t.test('it is opened when it is needed, and closed when nothing needed it for a while', async t => {
+  const redis = await startRedis(t)
+  const { side, clientId } = beside(t, redis.url, { idleMs: 50 })
+  await t.rejects(clientId(), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+  t.equal(await side.whenReady(2_000), true)
+  const first = await clientId()
+  t.equal(await side.run(async redis => {
+    await new Promise(resolve => setTimeout(resolve, 150))
+    return Number(await redis.call('CLIENT', 'ID'))
+  }, options), first, 'not during a call')
+  await until(() => !side.ready)
+  t.equal(await side.whenReady(2_000), true)
+  t.not(await clientId(), first)
+  side.end()
+  t.equal(side.ready, false)
+  side.close()
+  t.equal(await side.whenReady(2_000), false)
+})
+
+t.test('one that nobody answers on is given up', async t => {
+  const redis = await startRedis(t)
+  const rig = beside(t, redis.url)
+  await rig.side.whenReady(2_000)
+  const first = await rig.clientId()
+  redis.stop()
+  await t.rejects(rig.clientId(), { code: 'WSG_TIMEOUT' })
+  t.equal(rig.missed, 1)
+  t.equal(rig.side.ready, false)
+  t.equal(await rig.side.whenReady(20), false)
+  redis.cont()
+  t.equal(await rig.side.whenReady(5_000), true)
+  t.not(await rig.clientId(), first)
+})
+
+t.test('it leads to the server of the link, wherever its name leads by now', async t => {
+  const [named, other] = [await startRedis(t), await startRedis(t)]
+  const { side } = beside(t, named.url, { address: { host: '127.0.0.1', port: other.port } })
+  t.equal(await side.whenReady(2_000), true)
+  t.equal(await side.run(async redis => (await redis.config('GET', 'port') as string[])[1], options), String(other.port))
+})
+
+t.test('what is under way when it ends has an unknown outcome', async t => {
+  const redis = await startRedis(t)
+  const { side } = beside(t, redis.url)
+  await side.whenReady(2_000)
+  const running = side.run(async redis => await redis.call('DEBUG', 'SLEEP', '0.1'), options)
+  side.end()
+  await t.rejects(running, { code: 'WSG_TIMEOUT' })
+})
