@@ -12,6 +12,7 @@ export const logEvents = {
   backplane_not_up: ['warn', 'the backplane is not up'],
   drain_started: ['info', 'connections are closed over a window'],
   drained: ['info', 'drained'],
+  dashboard_action: ['info', 'somebody acted through the dashboard'],
 
   messages_lost: ['warn', 'messages of groups are lost to connections here'],
   replay_failed: ['error', 'a client could not be sent the messages that it missed'],
@@ -43,6 +44,7 @@ export const logEvents = {
   on_connect_refused: ['info', 'onConnect refused the connection'],
   on_connect_failed: ['error', 'onConnect failed'],
   on_message_failed: ['error', 'onMessage failed'],
+  message_handler_failed: ['error', 'the handler of a message by name failed'],
   on_error_failed: ['error', 'onError failed'],
   on_disconnect_failed: ['error', 'onDisconnect failed'],
   hook_failed: ['error', 'a hook for those who come and go failed'],

@@ -1,8 +1,22 @@
-import { errorCodes, type ErrorCode } from '../errors.ts'
+import { errorCodes, hasCode, type ErrorCode } from '../errors.ts'
 import type { ErrorFrame } from '../protocol/frames.ts'
 
 /** What a client is told of an error without a code. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
+/** Status codes from the first one to before the second one are the client's fault. */
+const [clientFault, serverFault] = [400, 500]
+
+/** Whether the error passes by itself. */
+export function willPass (error: unknown): boolean {
+  return hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED')
+}
+
+/** Whether the client caused the error: its code and text are for the client, and nothing for the log. */
+export function isClientFault (error: unknown): boolean {
+  const { statusCode } = toObject(error)
+  return typeof statusCode === 'number' && statusCode >= clientFault && statusCode < serverFault
+}
+
 /** How many bytes the details of an error may have. */
 const maxDetailsBytes = 16_384
 
@@ -11,19 +25,14 @@ const maxDetailsBytes = 16_384
  * name hosts, queries or files, so they stay here unless they are this package's own.
  */
 export function describeError (error: unknown): Pick<ErrorFrame, 'code' | 'message' | 'details'> {
-  const { code, statusCode, message, details, validation } = toObject(error)
-  if (isClientFault(statusCode) && typeof message === 'string') {
+  const { code, message, details, validation } = toObject(error)
+  if (isClientFault(error) && typeof message === 'string') {
     // Some libraries put the name of what failed into their codes.
     const shown = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
     return { code: shown, message, details: asDetails(details ?? validation) }
   }
   const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
   return { code: known, message: errorCodes[known].text }
-}
-
-/** Whether an error with this `statusCode` is the fault of the client, and so was written for it. */
-export function isClientFault (statusCode: unknown): boolean {
-  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500
 }
 
 /** The details as JSON keeps them; nothing where JSON cannot express them, or where they are too large. */

@@ -7,7 +7,7 @@ import { WebsocketGroupsError } from '../errors.ts'
  * tells nothing but its code.
  */
 export function toAnswer (error: Error): Error {
-  if (isClientFault(statusOf(error, ['statusCode']))) return error
+  if (isClientFault(error)) return error
   // Has no detail, and was logged before.
   if (error instanceof WebsocketGroupsError && error.detail === undefined) return error
   const code = error instanceof WebsocketGroupsError ? error.code : 'WSG_HANDLER_FAILED'
@@ -15,10 +15,10 @@ export function toAnswer (error: Error): Error {
 }
 
 /** The HTTP status that an error asks for; 0 for none. HTTP clients call it `status`, Fastify calls it `statusCode`. */
-export function statusOf (error: unknown, names: ReadonlyArray<'statusCode' | 'status'> = ['statusCode', 'status']): number {
+export function statusOf (error: unknown): number {
   if (typeof error !== 'object' || error === null) return 0
   const fields = error as { readonly statusCode?: unknown, readonly status?: unknown }
-  const status = Number(names.map(name => fields[name]).find(value => value !== undefined) ?? 0)
+  const status = Number(fields.statusCode ?? fields.status ?? 0)
   return Number.isInteger(status) ? status : 0
 }
 

@@ -4,12 +4,22 @@ import { createHash, randomBytes } from 'node:crypto'
 import { WebsocketGroupsError } from '../errors.ts'
 import { aFunction, checkOptions, integer, invalid, type Rule } from '../options/rules.ts'
 import type {} from '../route-types.ts'
-import { css, html, js } from './dashboard/page.ts'
+import { addActions, type Allow } from './dashboard/actions.ts'
+import { css, html } from './dashboard/page.ts'
 import { Reporter } from './dashboard/reporter.ts'
+import { js } from './dashboard/script.ts'
+import { addViews } from './dashboard/views.ts'
+
+export type { DashboardAction } from './dashboard/actions.ts'
 
 export interface GroupsDashboardOptions {
   /** An async hook that throws, or answers, unless the request may see the dashboard. It runs for the page and for its socket. */
   readonly auth: preHandlerAsyncHookHandler
+  /**
+   * The second permission: whether the request may read a group's messages (`history`), or act on a user (`disconnect`, `kick`, `block`,
+   * `unblock`). Only `true` allows. Left out: nobody may.
+   */
+  readonly allow?: Allow | undefined
   /**
    * The same on all instances, and known to nobody else: at least 16 characters. With it the page shows all instances; left out, only the
    * one that serves it.
@@ -21,13 +31,14 @@ export interface GroupsDashboardOptions {
 
 const rules = {
   auth: aFunction,
+  allow: aFunction,
   key: { allowed: 'a string of at least 16 characters', accepts: value => typeof value === 'string' && value.length >= 16, secret: 'all' },
   everyMs: integer(100, 10_000, 'ms')
 } as const satisfies Record<keyof GroupsDashboardOptions, Rule>
 
 const headers = {
-  'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; " +
-    "frame-ancestors 'none'",
+  'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; " +
+    "form-action 'none'; frame-ancestors 'none'",
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
   'cache-control': 'no-store'
@@ -35,12 +46,12 @@ const headers = {
 
 async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOptions): Promise<void> {
   checkOptions(options, rules, 'groupsDashboard.', ['prefix', 'logLevel', 'logSerializers'])
-  const { auth, key = randomBytes(16).toString('hex'), everyMs = 2_000 } = options
+  const { auth, allow, key = randomBytes(16).toString('hex'), everyMs = 2_000 } = options
   if (typeof auth !== 'function') throw invalid('groupsDashboard needs `auth`: a hook that refuses who may not see it')
   const { registry } = app
   // Whoever joins this group sees the reports: a client that may name its groups must not be able to guess the name.
-  const group = `dashboard-${createHash('sha256').update(`fastify-websocket-groups dashboard ${key}`).digest('hex')}`
-  const reporter = new Reporter(registry, group)
+  const group = secretName('dashboard', key)
+  const reporter = new Reporter(registry, group, everyMs)
   const preHandler = [sameOrigin, auth]
 
   app.get('/', { preHandler }, async (request, reply) => {
@@ -58,6 +69,9 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
     },
     onMessage () {}
   }))
+
+  addViews(app, { preHandler, allow, describe: secretName('describe', key) })
+  addActions(app, preHandler, allow)
 
   let timer: NodeJS.Timeout | undefined
   let asking = false
@@ -82,6 +96,10 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
   })
 }
 
+function secretName (what: string, key: string): string {
+  return `${what}-${createHash('sha256').update(`fastify-websocket-groups ${what} ${key}`).digest('hex')}`
+}
+
 /** Browsers send the credentials of this host along with requests of other pages: those are refused. */
 async function sameOrigin (request: FastifyRequest, _reply: FastifyReply): Promise<void> {
   const { origin } = request.headers
@@ -89,7 +107,7 @@ async function sameOrigin (request: FastifyRequest, _reply: FastifyReply): Promi
   throw new WebsocketGroupsError('WSG_FORBIDDEN', 'another origin')
 }
 
-/** Adds a page to look at: instances, rates, latencies, busiest groups, recent gaps and limits. */
+/** Adds a page to look at: instances, rates, latencies, groups, users, recent gaps and limits; with `allow`, actions too. */
 export default fp(groupsDashboard, {
   fastify: '5.x', name: 'fastify-websocket-groups-dashboard', dependencies: ['fastify-websocket-groups'], encapsulate: true
 })

@@ -1,9 +1,10 @@
 import t, { type Test } from 'tap'
+import type { LightMyRequestResponse } from 'fastify'
 import { chromium, type Browser } from 'playwright-core'
-import groupsDashboard from '../../lib/operations/dashboard.ts'
+import groupsDashboard, { type GroupsDashboardOptions } from '../../lib/operations/dashboard.ts'
 import { memoryCluster } from '../../plugin.ts'
 import { browserBinary } from '../../scripts/browser-binary.mjs'
-import { connect, upgradeStatus } from '../helpers/client.ts'
+import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { serve, service, type Served } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
@@ -12,13 +13,21 @@ noUnhandled(t)
 const key = 'a key of the whole cluster'
 const login = 'Basic YWRtaW46c2VjcmV0'
 
-async function start (t: Test, cluster: ReturnType<typeof memoryCluster>, instanceLabel: string, withKey = true): Promise<Served> {
-  return await serve(t, { backplane: cluster.backplane(), instanceLabel }, app => {
-    app.wsRoom('/ws/:room', { auth: false })
+interface Start {
+  readonly withKey?: boolean
+  readonly allow?: GroupsDashboardOptions['allow']
+}
+
+async function start (
+  t: Test, cluster: ReturnType<typeof memoryCluster>, instanceLabel: string, { withKey = true, allow }: Start = {}
+): Promise<Served> {
+  return await serve(t, { backplane: cluster.backplane(), instanceLabel, log: { maxMessages: 100, ttlMs: 60_000 } }, app => {
+    app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room })
     void app.register(groupsDashboard, {
       prefix: '/admin/realtime',
       everyMs: 100,
       ...(withKey ? { key } : {}),
+      ...(allow === undefined ? {} : { allow }),
       auth: async (request, reply) => {
         if (request.headers.authorization !== login) return await reply.code(401).header('www-authenticate', 'Basic').send()
       }
@@ -53,7 +62,7 @@ t.test('the page, its files and its socket are for those whom auth lets in, and 
 
 t.test('whoever looks is told of all instances, and without a key of one', async (t) => {
   const cluster = memoryCluster()
-  const [a, b, alone] = [await start(t, cluster, 'a'), await start(t, cluster, 'b'), await start(t, cluster, 'alone', false)]
+  const [a, b, alone] = [await start(t, cluster, 'a'), await start(t, cluster, 'b'), await start(t, cluster, 'alone', { withKey: false })]
   const member = connect(t, `${b.url}/ws/lobby`)
   await member.opened
   const reportsOf = ({ url }: Served): (() => Report[]) => {
@@ -68,14 +77,112 @@ t.test('whoever looks is told of all instances, and without a key of one', async
   t.notOk(JSON.stringify(seen()).includes('dashboard-'), 'the group of the reports is in none of them')
 })
 
+/** Asks for a view, or carries out an order, as the page does. */
+async function ask ({ app }: Served, url: string, order?: object, headers: object = { origin: 'http://localhost' }): Promise<LightMyRequestResponse> {
+  return await app.inject({
+    url: `/admin/realtime/${url}`, headers: { host: 'localhost', authorization: login, ...headers }, ...(order === undefined ? {} : { method: 'POST', payload: order })
+  })
+}
+
+t.test('a group and a user are shown as they are in the whole cluster', async (t) => {
+  const cluster = memoryCluster()
+  const [a, b] = [await start(t, cluster, 'a'), await start(t, cluster, 'b')]
+  const ann = connect(t, `${b.url}/ws/lobby`, { headers: { authorization: 'Bearer ann' } })
+  await ann.opened
+  await until(async () => (await ask(a, 'group?name=lobby')).json<{ members: number }>().members === 1)
+  const group = (await ask(a, 'group?name=lobby')).json<object>()
+  t.match(group, { members: 1, presence: [{ userId: 'ann', connections: 1 }], more: false })
+  t.strictSame((await ask(a, 'user?name=ann')).json(), { groups: ['lobby'] })
+  t.strictSame((await ask(a, 'user?name=nobody%21')).json(), { groups: [] })
+  for (const url of ['group', 'group?name=', 'user?name=%00', 'history']) t.equal((await ask(a, url)).statusCode < 500, true, url)
+  t.equal((await ask(a, 'group?name=')).statusCode, 400)
+  const { instances, missing } = (await ask(a, 'configuration')).json<{ instances: Array<{ options: { instanceLabel: string } }>, missing: number }>()
+  t.strictSame(instances.map(({ options }) => options.instanceLabel).sort(), ['a', 'b'])
+  t.equal(missing, 0)
+  t.notOk(JSON.stringify(instances).includes(key))
+  for (const url of ['group?name=lobby', 'user?name=ann', 'history?name=lobby', 'configuration', 'permissions']) {
+    t.equal((await a.app.inject(`/admin/realtime/${url}`)).statusCode, 401, url)
+    t.equal((await ask(a, url, undefined, { origin: 'https://evil.example' })).statusCode, 403, url)
+  }
+})
+
+t.test('without `allow` nobody may read messages or act, whoever may see the page', async (t) => {
+  const a = await start(t, memoryCluster(), 'a')
+  t.strictSame((await ask(a, 'permissions')).json(), [])
+  t.equal((await ask(a, 'history?name=lobby')).statusCode, 403)
+  t.equal((await ask(a, 'actions', { action: 'disconnect', userId: 'ann' })).statusCode, 404)
+})
+
+t.test('with `allow` each action is for those whom it lets, from the page alone, and leaves a line', async (t) => {
+  const cluster = memoryCluster()
+  const asked: string[] = []
+  const a = await start(t, cluster, 'a', {
+    allow: async (action, request) => {
+      asked.push(action)
+      return action === 'block' ? 'yes' as unknown as boolean : request.headers['x-role'] === 'admin'
+    }
+  })
+  const b = await start(t, cluster, 'b')
+  const enter = async (room: string): Promise<TestClient> => {
+    const client = connect(t, `${b.url}/ws/${room}`, { headers: { authorization: 'Bearer ann' } })
+    await client.opened
+    await until(async () => await b.registry.groupCount(room) === 1)
+    return client
+  }
+  const client = await enter('lobby')
+  await b.registry.broadcastToGroup('lobby', '<b>hello'.padEnd(600, '.'), { from: { userId: 'ann' } })
+  const origin = 'http://localhost'
+  const admin = { origin, 'x-role': 'admin' }
+  t.strictSame((await ask(a, 'permissions', undefined, admin)).json(), ['history', 'disconnect', 'kick', 'unblock'], 'only true allows')
+  const [message] = (await ask(a, 'history?name=lobby', undefined, admin)).json<Array<{ text: string, from: object }>>()
+  t.match(message, { text: /^<b>hello\.+…$/, from: { userId: 'ann' } })
+  t.equal(message?.text.length, 501)
+
+  const kick = { action: 'kick', userId: 'ann', group: 'lobby', reason: 'spam' }
+  for (const headers of [{ origin }, { 'x-role': 'admin' }, { 'x-role': 'admin', origin: 'https://evil.example' }, { ...admin, authorization: '' }]) {
+    t.ok([401, 403].includes((await ask(a, 'actions', kick, headers)).statusCode), JSON.stringify(headers))
+  }
+  for (const order of [{}, { action: 'history', userId: 'ann' }, { action: 'explode', userId: 'ann' }, { ...kick, group: '' }, [kick]]) {
+    t.equal((await ask(a, 'actions', order, admin)).statusCode, 400, JSON.stringify(order))
+  }
+  const text = { ...admin, authorization: login, 'content-type': 'text/plain' }
+  t.equal((await a.app.inject({ method: 'POST', url: '/admin/realtime/actions', headers: text, payload: JSON.stringify(kick) })).statusCode, 400,
+    'what a form can send is no order')
+  t.equal(await b.registry.groupCount('lobby'), 1, 'nothing was done so far')
+
+  t.strictSame((await ask(a, 'actions', kick, admin)).json(), { done: 1 })
+  t.strictSame((await ask(a, 'user?name=ann')).json(), { groups: [] })
+  t.equal((await ask(a, 'actions', { action: 'block', userId: 'ann', forMs: 60_000 }, admin)).statusCode, 403, 'a string is not true')
+  t.strictSame((await ask(a, 'actions', { action: 'disconnect', userId: 'ann', reason: 'bye' }, admin)).json(), { done: 1 })
+  t.strictSame(await client.closed, { code: 1000, reason: 'bye' })
+  const lines = a.logs.filter(({ event }) => event === 'dashboard_action')
+  t.match(lines, [{ action: 'kick', userId: 'ann', group: 'lobby', done: 1 }, { action: 'disconnect', userId: 'ann', done: 1 }])
+  t.ok(asked.includes('kick'))
+})
+
+t.test('who is blocked through the page stays out until the block is lifted', async (t) => {
+  const a = await start(t, memoryCluster(), 'a', { allow: () => true })
+  const headers = { headers: { authorization: 'Bearer ann' } }
+  await connect(t, `${a.url}/ws/lobby`, headers).opened
+  await until(() => a.registry.count() === 1)
+  t.equal((await ask(a, 'actions', { action: 'block', userId: 'ann', forMs: 0 })).statusCode, 400)
+  t.strictSame((await ask(a, 'actions', { action: 'block', userId: 'ann', forMs: 60_000 })).json(), { done: 1 })
+  t.equal((await upgradeStatus(`${a.url}/ws/lobby`, headers)).statusCode, 403)
+  t.strictSame((await ask(a, 'actions', { action: 'unblock', userId: 'ann' })).json(), { done: 0 })
+  await connect(t, `${a.url}/ws/lobby`, headers).opened
+})
+
 const executablePath = browserBinary()
 t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
   skip: executablePath === undefined && 'there is no Chromium'
 }, async (t) => {
   const cluster = memoryCluster()
-  const [a, b] = [await start(t, cluster, 'eu-1'), await start(t, cluster, 'eu-2')]
+  const [a, b] = [await start(t, cluster, 'eu-1', { allow: () => true }), await start(t, cluster, 'eu-2')]
   const member = connect(t, `${b.url}/ws/<b>lobby`.replace('<b>', '%3Cb%3E'))
   await member.opened
+  const ann = connect(t, `${b.url}/ws/team`, { headers: { authorization: 'Bearer ann' } })
+  await ann.opened
+  await b.registry.broadcastToGroup('team', '<img src=x onerror=alert(1)> is text here', { from: { userId: 'ann' } })
   const browser: Browser = await chromium.launch({ executablePath: executablePath ?? '', args: ['--no-sandbox', '--disable-gpu'] })
   t.teardown(async () => await browser.close())
   for (const [width, colorScheme] of [[400, 'dark'], [1_200, 'light']] as const) {
@@ -100,9 +207,33 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
     t.ok(layout.over <= 0, `nothing sticks out at ${width} px`)
     t.equal(layout.background === 'rgb(255, 255, 255)', colorScheme === 'light', layout.background)
     t.ok((await page.screenshot({ fullPage: true, ...screenshot(`dashboard-${width}-${colorScheme}`) })).length > 5_000)
+    // A group, then the user in it.
+    await page.getByRole('link', { name: 'team' }).click()
+    await page.getByRole('heading', { name: 'Group team' }).waitFor()
+    await page.getByRole('cell', { name: '<img src=x onerror=alert(1)> is text here' }).waitFor()
+    t.equal(await page.evaluate('document.documentElement.scrollWidth - innerWidth <= 0'), true)
+    t.ok((await page.screenshot({ fullPage: true, ...screenshot(`dashboard-group-${width}-${colorScheme}`) })).length > 5_000)
+    await page.getByRole('link', { name: 'ann' }).click()
+    await page.getByRole('heading', { name: 'User ann' }).waitFor()
+    await page.getByRole('button', { name: 'Kick' }).click()
+    await page.getByLabel('Reason, for the user\'s clients').fill('not here')
+    t.ok((await page.screenshot(screenshot(`dashboard-dialog-${width}-${colorScheme}`))).length > 5_000)
+    await page.getByRole('button', { name: 'Cancel' }).click()
+    await page.goBack()
+    await page.goBack()
+    await page.getByRole('button', { name: 'Show' }).click()
+    await page.getByText('"maxGroupsPerConnection"').waitFor()
     t.strictSame(problems, [])
     await context.close()
   }
+  // Once for both: an action by the page.
+  const context = await browser.newContext({ httpCredentials: { username: 'admin', password: 'secret' } })
+  const page = await context.newPage()
+  await page.goto(`${a.url.replace('ws:', 'http:')}/admin/realtime/#user=ann`)
+  await page.getByRole('button', { name: 'Disconnect' }).click()
+  await page.getByRole('dialog').getByRole('button', { name: 'Disconnect' }).click()
+  await page.getByText('Disconnect done, connections: 1').waitFor()
+  t.equal((await ann.closed).code, 1000)
 })
 
 /** Keeps the screenshots where SCREENSHOTS says. */

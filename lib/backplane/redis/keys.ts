@@ -82,7 +82,7 @@ export class Keys {
     return `${this.#base}k:${Buffer.byteLength(group)}:${group}:${key}`
   }
 
-  /** What the reap script puts before the names it builds itself. */
+  /** The prefix of the names that the script `reap` builds itself. */
   get base (): string {
     return this.#base
   }

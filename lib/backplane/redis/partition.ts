@@ -25,7 +25,7 @@ import { RedisWriter } from './writer.ts'
 const refreshMs = 3_600_000
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
-/** With the half second that each link may take to say goodbye it is less than the two that close promises. */
+/** Together with the half second that each link may take to close, less than the two seconds that `close` promises. */
 const closeMs = 1_400
 
 /** What one instance has in Redis between start and close: its subscriptions, its members, its lease and what it follows of the logs. */
@@ -40,7 +40,7 @@ export class Partition {
   readonly writer: RedisWriter
   readonly #links: Links
   readonly #keys: Keys
-  /** What may be in trouble while both links work. */
+  /** Parts that may be in trouble while both links work. */
   readonly #parts: ReadonlyArray<{ readonly problem: string | undefined }>
   readonly #ownsWriter: boolean
   readonly #followers: LogFollowers
@@ -52,7 +52,7 @@ export class Partition {
   readonly #sweeper: NodeJS.Timeout
   #reported: BackplaneState = 'down'
   #badEnvelopes = 0
-  /** What is wanted was asked for on the present subscribe link. */
+  /** Everything wanted was requested on the present subscribe link. */
   #resubscribed = false
   #closed = false
   /** From the call of `boot` until it is decided. */
@@ -96,7 +96,7 @@ export class Partition {
       up: () => {
         this.#followers.resume()
         void this.clock.compare()
-        // The link may lead to another server now, with other logs.
+        // The link may lead to another server now, which has other logs.
         void this.#sweep()
       },
       down: report,
@@ -105,7 +105,7 @@ export class Partition {
     subscribe.on({
       up: () => { void this.#resubscribe() },
       down: () => {
-        // After a hang as after a break: only a new connection is sure to be subscribed to what we think.
+        // After a hang, as after a break, only a new connection is sure to have the subscriptions that we think it has.
         subscribe.reset(true)
         this.#resubscribed = false
         this.subscriptions.disconnected()
@@ -135,7 +135,7 @@ export class Partition {
 
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(problem => problem !== undefined)
-    // What is worth a line, but no trouble, leaves `state` as it is.
+    // Warnings do not change `state`.
     const warnings = [this.lease.warning, this.writer.differences.problem]
     return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(problem => problem !== undefined)
   }
@@ -154,7 +154,7 @@ export class Partition {
 
   /** As `Backplane.history`. */
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    // Whoever is given this page is a member here, perhaps: what is delivered to members has to go on where the page ends.
+    // The reader may be a member here: what members get later has to begin where the page ends.
     await this.#opening.unsubscribed(group)
     return await this.writer.history(group, since, limit)
   }
@@ -247,11 +247,11 @@ export class Partition {
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }
     if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes))
-    // Without a place in a log a message may come by the new connection, too.
+    // A message without a place in a log may come by the new connection as well.
     else if (!late || !this.#resubscribed) this.#local.deliver(envelope)
   }
 
-  /** Tells of a change of state once, whatever caused it. */
+  /** Reports a change of state once, whatever caused it. */
   #report (): void {
     const { state } = this
     const inStep = this.#resubscribed && this.subscriptions.problem === undefined && this.#followers.problem === undefined

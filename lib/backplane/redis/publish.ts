@@ -15,7 +15,9 @@ import { bytesOf, Script } from './link/script.ts'
 const publishShared = new Script(`
 local most, permitted = 0, redis.acl_check_cmd
 for i = 1, #ARGV, 2 do
-  if permitted and not permitted('PUBLISH', ARGV[i], '') then return redis.error_reply('NOPERM this user may not publish to ' .. ARGV[i]) end
+  if permitted and not permitted('PUBLISH', ARGV[i], '') then
+    return redis.error_reply('NOPERM this user may not publish to ' .. ARGV[i])
+  end
 end
 for i = 1, #ARGV, 2 do
   local taken = redis.pcall('PUBLISH', ARGV[i], ARGV[i + 1])
@@ -40,7 +42,7 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
     return Number(await link.runSized(bytes.length, async redis => await redis[command](channel, bytes)))
   }
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
-  // By its text, not by its hash: the second try after a NOSCRIPT would be overtaken by what is published after this.
+  // By text, not by hash: the second try after a NOSCRIPT would be overtaken by what is published later.
   const { lua } = link.sharded ? shardedScript(publishShared) : publishShared
   const [most, refusal] = await link.runSized(bytesOf(copies), async redis => {
     return await redis.eval(lua, 0, ...copies)

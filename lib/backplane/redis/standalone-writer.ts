@@ -56,7 +56,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     const source = clusterSource(options.redis)
     this.#way = source === undefined ? this.#single(options.redis as RedisSource) : this.#cluster(source)
     void withDeadline(this.#decided.promise, connectMs, () => {
-      // What can be reached of a cluster is of use.
+      // A cluster is of use even when only a part of it can be reached.
       const refusal = new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `Redis could not be reached within ${connectMs} ms`)
       this.#decide(this.#way.usable ? undefined : refusal)
     })
@@ -98,7 +98,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   async close (): Promise<void> {
     if (this.#closed) return await this.#ended.promise
     this.#closed = true
-    // Whether there is a Redis is not known, or there is none: nothing of what waits was sent.
+    // It is not known whether there is a Redis, or there is none: nothing that waits was sent.
     if (!this.#isDecided || this.#refusal !== undefined) this.#end(new WebsocketGroupsError('WSG_CLOSED'))
     await Promise.allSettled(this.#calls)
     await this.#inbox?.close()
@@ -188,7 +188,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     else if (isFinal(error)) this.#decide(refused(error))
   }
 
-  /** The links work. Only a server that cannot be used at all is refused: of any other failure the calls find out for themselves. */
+  /** The links work. Only a server that cannot be used at all is refused; calls run into any other failure themselves. */
   async #check (look: () => Promise<Server>): Promise<void> {
     try {
       const { missing } = await look()
@@ -209,7 +209,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     await single.close()
   }
 
-  /** A later decision counts, too: Redis may turn up when the first calls have given it up. */
+  /** A later decision replaces an earlier one: Redis may come up after the first calls gave up. */
   #decide (refusal: Error | undefined): void {
     if (this.#closed) return
     this.#refusal = refusal

@@ -1,7 +1,7 @@
-/** Ages: of several the oldest counts. All other figures are added. */
+/** Ages, of which the oldest counts. All other figures are added up. */
 const ages = new Set(['leaseAgeMs'])
 
-/** The figures of several parts as those of one. */
+/** Combines the figures of several parts into one set. */
 export function sumStats (parts: ReadonlyArray<Readonly<Record<string, number>>>): Record<string, number> {
   const sums: Record<string, number> = {}
   for (const part of parts) {

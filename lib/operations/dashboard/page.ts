@@ -1,4 +1,4 @@
-/** The page, its style and its script, as the browser gets them: three files without a build step, from nowhere else. */
+/** The page and its style, as the browser gets them: no build step, and nothing from elsewhere. */
 
 export const html = `<!doctype html>
 <html lang="en">
@@ -11,26 +11,52 @@ export const html = `<!doctype html>
 <script src="dashboard.js" type="module"></script>
 </head>
 <body>
-<header><h1>WebSocket groups</h1><p id="link" role="status">Connecting</p></header>
+<header>
+<h1><a href="#">WebSocket groups</a></h1><p id="link" role="status">Connecting</p>
+<div class="find"><label for="name">Name</label><input id="name" autocomplete="off" spellcheck="false" maxlength="255">
+<button id="find-group">Group</button><button id="find-user">User</button></div>
+</header>
 <main>
 <section aria-label="Problems"><ul id="problems"></ul></section>
+<section id="detail" aria-labelledby="h-detail" hidden><h2 id="h-detail"></h2><p id="detail-summary" role="status"></p>
+<div id="detail-actions" class="buttons"></div><div id="detail-body"></div></section>
+<div id="overview">
 <section aria-labelledby="h-total"><h2 id="h-total">All instances</h2><dl id="totals"></dl></section>
 <section aria-labelledby="h-instances"><h2 id="h-instances">Instances</h2><div id="instances"></div></section>
-<section aria-labelledby="h-groups"><h2 id="h-groups">Busiest groups</h2><table><thead><tr><th>Group<th>Members</tr></thead>
+<div class="pair">
+<section aria-labelledby="h-groups"><h2 id="h-groups">Busiest groups</h2><table><thead><tr><th scope="col">Group<th scope="col">Members</tr></thead>
 <tbody id="groups"></tbody></table></section>
+<section aria-labelledby="h-users"><h2 id="h-users">Busiest users</h2><table><thead><tr><th scope="col">User<th scope="col">Connections</tr></thead>
+<tbody id="users"></tbody></table></section>
+</div>
 <section aria-labelledby="h-events"><h2 id="h-events">Gaps and limits</h2><ol id="events"></ol></section>
+<section aria-labelledby="h-configuration"><h2 id="h-configuration">Configuration</h2>
+<button id="configuration-show">Show</button><p id="configuration-note"></p><pre id="configuration" tabindex="0" hidden></pre></section>
+</div>
 </main>
+<dialog id="dialog" aria-labelledby="dialog-title">
+<h2 id="dialog-title"></h2>
+<p id="dialog-reason-row"><label for="dialog-reason">Reason, for the user's clients</label><input id="dialog-reason" maxlength="100"></p>
+<p id="dialog-minutes-row"><label for="dialog-minutes">Minutes</label><input id="dialog-minutes" type="number" min="1" max="43200" value="60"></p>
+<p class="buttons"><button id="dialog-cancel">Cancel</button><button id="dialog-go" class="danger"></button></p>
+</dialog>
 </body>
 </html>
 `
 
-export const css = `:root { color-scheme: light dark; --line: #8884; --bad: #b3261e; --good: #146c2e; --plot: #3367d6 }
-@media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --good: #7bd88f; --plot: #8ab4f8 } }
+export const css = `:root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #b3261e; --good: #146c2e; --plot: #3367d6; --link: #1a56c4 }
+@media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --good: #7bd88f; --plot: #8ab4f8; --link: #8ab4f8 } }
 * { box-sizing: border-box }
 body { margin: 0; font: 15px/1.45 system-ui, sans-serif; background: Canvas; color: CanvasText }
 header, main { max-width: 1100px; margin: 0 auto; padding: 0 16px }
-header { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: baseline; gap: 0 16px }
-h1 { font-size: 20px } h2 { font-size: 16px; margin: 24px 0 8px }
+header { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: center; gap: 0 16px }
+h1 { font-size: 20px } h1 a { color: inherit; text-decoration: none } h2 { font-size: 16px; margin: 24px 0 8px; overflow-wrap: anywhere }
+a { color: var(--link) }
+input, button { font: inherit; padding: 4px 10px; border: 1px solid var(--line); border-radius: 6px; background: Field; color: FieldText; min-width: 0 }
+button { background: var(--soft); color: inherit; cursor: pointer } button:hover { border-color: currentColor }
+.danger { color: var(--bad) }
+.find { display: flex; gap: 8px; align-items: center; flex: 0 1 420px } .find input { flex: 1; width: 6em }
+.buttons { display: flex; flex-wrap: wrap; gap: 8px; margin-bottom: 8px } .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 0 24px }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 8px; margin: 0 }
 dl div { border: 1px solid var(--line); border-radius: 6px; padding: 8px; min-width: 0 }
 dt { font-size: 13px } dd { margin: 0; font-size: 20px; font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
@@ -38,105 +64,11 @@ svg { display: block; width: 100%; height: 32px } polyline { fill: none; stroke:
 article { border: 1px solid var(--line); border-radius: 6px; padding: 8px 12px; margin-bottom: 8px; overflow-wrap: anywhere }
 article h3 { margin: 0; font-size: 15px } article p { margin: 4px 0 0 }
 table { width: 100%; border-collapse: collapse } td, th { text-align: left; padding: 4px 8px 4px 0; border-bottom: 1px solid var(--line);
-overflow-wrap: anywhere } td:last-child, th:last-child { text-align: right; width: 6em }
+overflow-wrap: anywhere } th { white-space: nowrap }
+td:last-child, th:last-child { text-align: right; padding-right: 0 } .texts td:last-child, .texts th:last-child { text-align: left }
+pre { overflow: auto; max-height: 60vh; border: 1px solid var(--line); border-radius: 6px; padding: 8px 12px; font-size: 13px }
 ul, ol { padding-left: 20px; overflow-wrap: anywhere } #problems:empty { display: none }
-.bad, #problems { color: var(--bad); font-weight: 600 } .good { color: var(--good) }
-`
-
-export const js = `const instances = new Map()
-const plots = new Map()
-const byId = id => document.getElementById(id)
-const element = (name, text, className) => {
-  const made = document.createElement(name)
-  if (text !== undefined) made.textContent = text
-  if (className) made.className = className
-  return made
-}
-const number = value => Math.round(value).toLocaleString('en')
-const ms = seconds => seconds === null ? '–' : seconds * 1000 < 10 ? (seconds * 1000).toFixed(1) + ' ms' : number(seconds * 1000) + ' ms'
-const since = at => {
-  const s = Math.max(0, Math.round((Date.now() - at) / 1000))
-  return s < 120 ? s + ' s' : s < 7200 ? Math.round(s / 60) + ' min' : s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' d'
-}
-
-function plot (name, value) {
-  const points = plots.get(name) ?? []
-  plots.set(name, points)
-  points.push(value)
-  if (points.length > 60) points.shift()
-  const top = Math.max(1e-9, ...points)
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg')
-  svg.setAttribute('viewBox', '0 0 59 30')
-  svg.setAttribute('preserveAspectRatio', 'none')
-  svg.setAttribute('aria-hidden', 'true')
-  const line = document.createElementNS('http://www.w3.org/2000/svg', 'polyline')
-  line.setAttribute('points', points.map((point, at) => (60 - points.length + at) + ',' + (29 - point / top * 28)).join(' '))
-  svg.append(line)
-  return svg
-}
-
-function tile (name, value, text) {
-  const tile = element('div')
-  tile.append(element('dt', name), element('dd', text), plot(name, value))
-  return tile
-}
-
-function show () {
-  const now = Date.now()
-  // By this page's own clock: one that says nothing for a while is shown as silent, and goes after a minute.
-  for (const [id, { seenAt }] of instances) if (now - seenAt > 60000) instances.delete(id)
-  const all = [...instances.values()].sort((a, b) => (a.label ?? '') + a.id < (b.label ?? '') + b.id ? -1 : 1)
-  const live = all.filter(one => now - one.seenAt < 10000)
-  const sum = field => live.reduce((total, one) => total + one[field], 0)
-  const worst = field => live.reduce((most, one) => one[field] === null ? most : Math.max(most ?? 0, one[field]), null)
-  byId('totals').replaceChildren(
-    tile('Connections', sum('connections'), number(sum('connections'))),
-    tile('Messages in / s', sum('receivedPerSecond'), number(sum('receivedPerSecond'))),
-    tile('Messages out / s', sum('sentPerSecond'), number(sum('sentPerSecond'))),
-    tile('Delivery p99', worst('deliveryP99') ?? 0, ms(worst('deliveryP99'))),
-    tile('onMessage p99', worst('onMessageP99') ?? 0, ms(worst('onMessageP99'))),
-    tile('Refused / s', sum('refusedPerSecond'), number(sum('refusedPerSecond')))
-  )
-  byId('instances').replaceChildren(...all.map(one => {
-    const article = element('article')
-    const silent = now - one.seenAt >= 10000
-    const state = silent ? 'silent for ' + since(one.seenAt) : one.status + ' for ' + since(one.since)
-    article.append(
-      element('h3', (one.label ? one.label + ' · ' : '') + one.id), element('p', state, silent || one.status !== 'up' ? 'bad' : 'good'),
-      element('p', 'Connections ' + number(one.connections) + ' · groups ' + number(one.groups) + ' · slow clients ' + number(one.slow) +
-        ' · event loop late by ' + ms(one.lagP99) + ' (p99) · ' + Math.round(one.load * 100) + ' % busy · ' + number(one.memory / 1048576) + ' MiB'),
-      element('p', 'version ' + one.version + ', Node ' + one.node + ', up ' + since(one.startedAt) + ', backplane ' + one.backplane)
-    )
-    return article
-  }))
-  byId('problems').replaceChildren(...[...new Set(live.flatMap(one => one.problems))].map(problem => element('li', problem)))
-  const groups = new Map()
-  for (const one of live) for (const [name, members] of one.busiest) groups.set(name, (groups.get(name) ?? 0) + members)
-  byId('groups').replaceChildren(...[...groups].sort((a, b) => b[1] - a[1]).slice(0, 10).map(([name, members]) => {
-    const row = element('tr')
-    row.append(element('td', name), element('td', number(members)))
-    return row
-  }))
-  const events = live.flatMap(one => one.events).sort((a, b) => b.at - a.at).slice(0, 20)
-  const lines = events.map(({ at, text }) => element('li', new Date(at).toLocaleTimeString('en-GB') + ' ' + text))
-  byId('events').replaceChildren(...lines.length > 0 ? lines : [element('li', 'None')])
-}
-
-function connect () {
-  const url = new URL('live', location.href)
-  url.protocol = url.protocol.replace('http', 'ws')
-  const socket = new WebSocket(url)
-  socket.onopen = () => { byId('link').textContent = 'Live' }
-  socket.onmessage = ({ data }) => {
-    const report = JSON.parse(data)
-    instances.set(report.id, { ...report, seenAt: Date.now() })
-  }
-  socket.onclose = () => {
-    byId('link').textContent = 'Not connected'
-    setTimeout(connect, 1000 + Math.random() * 2000)
-  }
-}
-
-setInterval(show, 1000)
-connect()
+dialog { border: 1px solid var(--line); border-radius: 8px; width: min(420px, calc(100vw - 32px)) } dialog h2 { margin-top: 0 }
+dialog::backdrop { background: #0008 } dialog label { display: block } dialog input { width: 100% } dialog .buttons { justify-content: end }
+.bad, #problems { color: var(--bad); font-weight: 600 } .good { color: var(--good) } .quiet { opacity: .75 }
 `

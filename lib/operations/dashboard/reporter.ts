@@ -2,20 +2,25 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import type { HistogramMetric, MetricsSnapshot, Registry } from '../../types.ts'
 
-const maxEvents = 20
-const busiestGroups = 10
+/** Of each kind: a flood at one limit leaves losses where they are. */
+const maxEvents = 10
+const busiestNames = 10
 const resolutionMs = 20
 /** Connections whose groups are counted for one report; with more, every n-th. */
 const maxCounted = 5_000
 
-interface Event { readonly at: number, readonly text: string }
+interface Event { readonly at: number, readonly text: string, readonly times: number }
+
+/** Names, each with how many connections. */
+type Counted = ReadonlyArray<readonly [string, number]>
 
 /** Reports of this instance for the dashboard. Measures nothing before `start`. */
 export class Reporter {
   readonly #registry: Registry
   /** The group of the dashboard itself, which reports leave out. */
   readonly #hidden: string
-  readonly #events: Event[] = []
+  readonly #everyMs: number
+  readonly #events = { gap: new Map<string, Event>(), limit: new Map<string, Event>() }
   readonly #delay = monitorEventLoopDelay({ resolution: resolutionMs })
   #load = performance.eventLoopUtilization()
   #before: MetricsSnapshot | undefined
@@ -23,17 +28,18 @@ export class Reporter {
   #latest = ''
   readonly #gap = (event: unknown): void => {
     const { group, reason } = event as { group: string, reason: string }
-    this.#note(`messages of ${group} are lost (${reason})`)
+    this.#note('gap', `messages of ${group} are lost (${reason})`)
   }
 
   readonly #limit = (event: unknown): void => {
     const { limit, connection } = event as { limit: string, connection?: { id: string, userId?: string } }
-    this.#note(`limit ${limit}${connection === undefined ? '' : ` by ${connection.userId ?? connection.id}`}`)
+    this.#note('limit', `limit ${limit}${connection === undefined ? '' : ` by ${connection.userId ?? connection.id}`}`)
   }
 
-  constructor (registry: Registry, hidden: string) {
+  constructor (registry: Registry, hidden: string, everyMs: number) {
     this.#registry = registry
     this.#hidden = hidden
+    this.#everyMs = everyMs
   }
 
   start (): void {
@@ -68,6 +74,7 @@ export class Reporter {
     const report = {
       id: health.instanceId,
       label: options.instanceLabel,
+      everyMs: this.#everyMs,
       ...versions,
       status: health.status,
       since: health.since,
@@ -85,8 +92,11 @@ export class Reporter {
       refusedPerSecond: perSecond('upgrades_refused_total'),
       deliveryP99: p99(metrics, before, 'publish_to_delivery_seconds'),
       onMessageP99: p99(metrics, before, 'on_message_duration_seconds'),
-      busiest: this.#busiest(),
-      events: this.#events
+      redis: stats.redisUp === undefined
+        ? undefined
+        : { up: stats.redisUp, reconnects: stats.redisReconnects, timeouts: stats.redisTimeouts, leaseAgeMs: stats.leaseAgeMs },
+      ...this.#busiest(),
+      events: [...this.#events.gap.values(), ...this.#events.limit.values()]
     }
     this.#before = metrics
     this.#reportedAt = now
@@ -96,22 +106,34 @@ export class Reporter {
     return this.#latest
   }
 
-  #note (text: string): void {
-    this.#events.push({ at: Date.now(), text: text.slice(0, 200) })
-    if (this.#events.length > maxEvents) this.#events.shift()
+  /** What happens again moves to the end, with how often it did. */
+  #note (kind: 'gap' | 'limit', whole: string): void {
+    const events = this.#events[kind]
+    const text = whole.slice(0, 200)
+    const times = (events.get(text)?.times ?? 0) + 1
+    events.delete(text)
+    events.set(text, { at: Date.now(), text, times })
+    const [oldest] = events.keys()
+    if (events.size > maxEvents && oldest !== undefined) events.delete(oldest)
   }
 
-  #busiest (): Array<[string, number]> {
+  #busiest (): { readonly busiest: Counted, readonly users: Counted } {
     const connections = this.#registry.all()
     const step = Math.max(1, Math.ceil(connections.length / maxCounted))
-    const members = new Map<string, number>()
+    const [members, users] = [new Map<string, number>(), new Map<string, number>()]
     for (let at = 0; at < connections.length; at += step) {
-      for (const group of connections[at]?.groups ?? []) {
+      const { groups = [], userId } = connections[at] ?? {}
+      if (userId !== undefined) users.set(userId, (users.get(userId) ?? 0) + step)
+      for (const group of groups) {
         if (group !== this.#hidden) members.set(group, (members.get(group) ?? 0) + step)
       }
     }
-    return [...members].sort(([, a], [, b]) => b - a).slice(0, busiestGroups)
+    return { busiest: most(members), users: most(users) }
   }
+}
+
+function most (counts: ReadonlyMap<string, number>): Counted {
+  return [...counts].sort(([, a], [, b]) => b - a).slice(0, busiestNames)
 }
 
 function total (metrics: MetricsSnapshot, name: string): number {

@@ -2,28 +2,28 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import { CallDeadline } from './call-deadline.ts'
 
 export interface CallOptions {
-  /** A call is given up when nothing came for so long (milliseconds), */
+  /** A call is given up when no bytes came for this long (milliseconds), */
   readonly deadlineMs: number
-  /** and after so long in any case. */
+  /** and after this long in any case. */
   readonly maxMs: number
-  /** It brings much data. */
+  /** Whether the answer may be large. */
   readonly bulk: boolean
 }
 
 export interface CallEvents {
-  /** Bytes that came on the present connection so far. */
+  /** How many bytes came on the present connection so far. */
   received (): number
   answered (): void
   /** A call was given up; `silent`: nothing came meanwhile. */
   missed (silent: boolean, bulk: boolean): void
-  /** What a failure means to whoever asked for the call. */
+  /** Turns a failure into the error that the caller gets. */
   translate (error: Error): Error
 }
 
 /** The calls of one link that are under way. Each settles: with its answer, by its deadline, or when the link breaks. */
 export class Calls {
   readonly #events: CallEvents
-  /** What fails each call, and whether that is a bulk read. */
+  /** The function that fails each call, and whether it is a bulk read. */
   readonly #pending = new Map<(error: Error) => void, boolean>()
 
   constructor (events: CallEvents) {
@@ -53,7 +53,7 @@ export class Calls {
     })
   }
 
-  /** Fails what is under way, with an unknown outcome; with `bulkOnly` the bulk reads alone. */
+  /** Fails all calls under way, or with `bulkOnly` the bulk reads, with an unknown outcome. */
   failAll (why: string, bulkOnly = false): void {
     for (const [fail, bulk] of [...this.#pending]) if (bulk || !bulkOnly) fail(new WebsocketGroupsError('WSG_TIMEOUT', why))
   }

@@ -14,7 +14,7 @@ export class RedisClock {
     return this.#aheadMs
   }
 
-  /** Looks at the clock of Redis. Never rejects: while Redis is out, what was seen last counts. */
+  /** Reads the clock of Redis. Never rejects: while Redis is out, the latest reading counts. */
   async compare (): Promise<void> {
     const askedAt = Date.now()
     try {
@@ -22,7 +22,7 @@ export class RedisClock {
       const here = (askedAt + Date.now()) / 2
       this.#aheadMs = Math.round(Number(seconds) * 1_000 + Number(microseconds) / 1_000 - here)
     } catch {
-      // Whoever has use for Redis tells that it is out.
+      // Others report that Redis is out.
     }
   }
 }

@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis'
 import { isPassing } from './reply-errors.ts'
 
-/** A server that is not ready is asked again after so many milliseconds. */
+/** A server that is not ready is asked again after this many milliseconds. */
 const againMs = 250
 
 export interface GreetingEvents {

@@ -17,11 +17,11 @@ const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
-/** A call that waits behind answers that come gets this many deadlines. */
+/** A call that waits behind other answers may take this many deadlines. */
 const maxDeadlines = 4
 /** What brings much is given up after so many milliseconds, also while bytes come. */
 const maxBulkMs = 30_000
-/** A master that became a replica is left for whoever is master now; when the same one answers again, not more often than this. */
+/** A master that became a replica is left for its successor; when the same server answers again, no more often than this. */
 const demotedRetryMs = 2_000
 
 /**
@@ -53,7 +53,7 @@ export class Link {
   #misses = 0
   #lastSign = performance.now()
   #lastWatch = performance.now()
-  /** Bytes that had come when the link was looked at last. */
+  /** How many bytes had come at the last look. */
   #lastReceived = 0
   #lastError: Error | undefined
   #lastDemotion = -Infinity
@@ -80,7 +80,7 @@ export class Link {
       ended: () => this.#down(),
       error: error => this.#reportError(error),
       message: (channel, bytes, late) => {
-        // With many messages in the socket the answer to a ping may be a long way behind.
+        // The answer to a ping may be far behind many messages in the socket.
         if (!late) this.#answered()
         this.#receive?.(channel, bytes, late)
       },
@@ -174,7 +174,7 @@ export class Link {
   /** The link was made anew: resolves when the connection before delivered what it still had, if it delivers anything. */
   async previousDrained (): Promise<void> { await this.#connection.previousDrained() }
 
-  /** All that matters comes by the new connection. */
+  /** From now on everything of interest comes by the new connection. */
   dropPrevious (): void { this.#connection.dropPrevious() }
 
   async close (): Promise<void> {
@@ -199,7 +199,7 @@ export class Link {
   }
 
   async #settle<T> (command: Command<T>, deadlineMs: number, bulk = false): Promise<T> {
-    // On the subscribe link what comes are messages, as large and as many as others send.
+    // The subscribe link brings messages, as large and as many as others send.
     const maxMs = bulk || this.#role === 'subscribe' ? maxBulkMs : maxDeadlines * deadlineMs
     return await this.#calls.run(async settled => await command(this.#connection.redis, settled), { deadlineMs, maxMs, bulk })
   }
@@ -229,7 +229,7 @@ export class Link {
     const now = performance.now()
     if (now - this.#lastDemotion < demotedRetryMs) return
     this.#lastDemotion = now
-    // Not at once: the reply that told of it settles first.
+    // Later: the reply that told us settles first.
     setImmediate(() => this.#connection.blame())
   }
 

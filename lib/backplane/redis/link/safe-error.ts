@@ -2,7 +2,7 @@ import type { RedisOptions } from 'ioredis'
 
 const copied = ['code', 'errno', 'syscall', 'address', 'port', 'hostname'] as const
 
-/** Makes copies of errors that say what went wrong, and hold nothing of what was sent. */
+/** Copies errors so that they say what went wrong without anything that was sent. */
 export class ErrorCleaner {
   readonly #secrets: readonly string[]
 

@@ -25,7 +25,7 @@ export class Sentinels {
     }
   }
 
-  /** The one that is asked first is asked last from now on. */
+  /** The sentinel that is asked first now is asked last from now on. */
   rotate (): void {
     this.#iterator.reset(false)
     this.#iterator.next()

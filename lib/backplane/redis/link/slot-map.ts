@@ -6,7 +6,7 @@ export interface SlotMap {
   readonly ranges: readonly SlotRange[]
   /** All nodes that serve slots, replicas too. */
   readonly nodes: readonly Address[]
-  /** Grows with every change of masters: of two views, that with the higher one is the newer. */
+  /** Grows with every change of masters: of two views, the one with the higher number is newer. */
   readonly epoch: number
   /** The node takes part: a node that lost sight of the others has an old view. */
   readonly ok: boolean

@@ -10,13 +10,13 @@ import { packSettings, unpackSettings, type Difference } from './settings.ts'
 /** How long an idempotency key is remembered. */
 const idempotencyMs = 300_000
 const nonceBytes = 4
-/** To more groups than this a message does not carry its places: they would weigh more than most messages. */
+/** A message to more groups than this does not carry its places, which would weigh more than most messages. */
 const maxPlaces = 64
 
 /** A message as the script `append` takes it. */
 export interface Draft extends EnvelopeParts {
   readonly targets: readonly AppendTarget[]
-  /** Of this publisher, growing from message to message. */
+  /** The sequence of this publisher: it grows from message to message. */
   readonly sequence: number
   readonly nonce: Buffer
 }
@@ -36,17 +36,17 @@ export interface AppendCall {
   readonly groups: readonly string[]
 }
 
-/** What became of the last message of a batch to one log. */
+/** What happened to the last message of a batch in one log. */
 export interface AppendedTo {
   readonly last: LogPosition
-  /** It was there already, by its key. */
+  /** Its key shows that the log already had it. */
   readonly known: boolean
   readonly difference: Difference | undefined
 }
 
 type LoggedTarget = AppendTarget & { readonly log: LogLimits }
 
-/** Whether copies of a message to these groups say where all of them stand. */
+/** Whether copies of a message to these groups carry the places of all copies. */
 export function carriesPlaces (targets: readonly AppendTarget[]): boolean {
   const { length } = targets.filter(isLogged)
   return length > 1 && length <= maxPlaces
@@ -58,7 +58,7 @@ export function onlyTarget (targets: readonly AppendTarget[]): Target | undefine
   return targets.length === 1 && only !== undefined && isLogged(only) ? { kind: 'group', name: only.group } : undefined
 }
 
-/** Keys and arguments for the script `appendToOne`; `undefined` for what that script cannot do. */
+/** Keys and arguments for the script `appendToOne`; `undefined` for messages that need the script `append`. */
 export function encodeToOne (keys: Keys, { publisher, key, messages }: AppendBatch): AppendCall | undefined {
   const [only] = messages[0]?.targets ?? []
   const last = messages.at(-1)
@@ -107,7 +107,7 @@ export function encodeAppend (keys: Keys, { publisher, key, messages }: AppendBa
   return { script: append, keys: groups.flatMap(group => [keys.logMeta(group), keys.log(group), ...record(group)]), args, groups }
 }
 
-/** What the script `append` returned, by group. */
+/** Reads the reply of the script `append`, by group. */
 export function decodeAppended (reply: unknown, groups: readonly string[]): Map<string, AppendedTo> {
   const fields = reply as Array<Buffer | number>
   return new Map(groups.map((group, index) => {
@@ -124,7 +124,7 @@ interface Targets {
   readonly others: readonly string[]
 }
 
-/** Of messages that all go to the same groups. */
+/** The targets of messages that all go to the same groups. */
 function oneCall (messages: readonly Draft[]): Targets {
   const { targets = [], sequence: last = 0 } = messages.at(-1) ?? {}
   return {

@@ -8,17 +8,17 @@ const settingsHoldS = 86_400
 const publisherHoldS = 600
 
 /*
- * Pieces of Lua that both scripts that append are made of. They are no functions: to make those at each call costs Redis more than what
- * they do. Each takes and leaves its values in the locals that it names.
+ * Pieces of Lua that both append scripts are made of. They are not functions, because creating functions at each call costs Redis more than
+ * running them. Each takes and leaves its values in the locals that it names.
  */
 
-/** The first lines. */
+/** The beginning of a script. */
 export const luaHead = 'local call, pack, unpacked, sub = redis.call, struct.pack, struct.unpack, string.sub'
 
 /**
- * Of the settings that a log is kept with and those of this call the larger ones count.
- * Takes `mine`, `now`, and of the meta `used` and `earlier`, the smaller settings that somebody had before. Leaves what to keep in `keep`,
- * `most` (bytes) and `ttl`; `settings` and `smaller`, if the meta has to have these from now on; and `differ` for the reply.
+ * Takes the larger of the log's settings and those of this call.
+ * Takes `mine`, `now`, and of the meta `used` and `earlier`, the smaller settings that another process had before. Leaves what to keep in
+ * `keep`, `most` (bytes) and `ttl`; `settings` and `smaller`, if the meta has to store them from now on; and `differ` for the reply.
  */
 export const luaSettle = `
 local keep, most, ttl = unpacked('>I4I6I6', mine)
@@ -82,8 +82,8 @@ if widest > largest then
   call('HSET', meta, 'g', largest)
 end
 local record = pack('>I6I6I6', last, offset, now)
--- As many messages of the largest size that was seen may fit: then their number is all that has to be limited. Else the size of all is known
--- from here on.
+-- While as many messages of the largest size seen so far would fit, only their number has to be limited. Otherwise the size of all messages
+-- is kept from here on.
 if not size and largest * keep <= most then
   if length > keep then
     if length == keep + 1 then call('LPOP', list) else call('LTRIM', list, -keep, -1) end

@@ -12,7 +12,7 @@ import { Lanes, type Batch, type LaneItem } from './lanes.ts'
 import { randomNonce } from './random.ts'
 import type { SettingsDifferences } from './settings.ts'
 
-/** What may wait in all lanes together. */
+/** How much may wait in all lanes together. */
 const maxWaiting = { up: { messages: 20_000, bytes: 33_554_432 }, queue: { messages: 1_000, bytes: 1_048_576 } } as const
 const queueMs = 5_000
 const retryMs = 50
@@ -20,7 +20,7 @@ const retryMs = 50
 /** What happens to an append while Redis is out: it fails at once, or waits for Redis for a few seconds. */
 export type WhenDown = 'reject' | 'queue'
 
-/** What waits in one queue, or in all those of a process together. */
+/** How much waits in one queue, or in all queues of a process together. */
 export interface Waiting {
   messages: number
   bytes: number
@@ -37,36 +37,37 @@ interface Item extends LaneItem, Draft {
 }
 
 /**
- * Appends messages to logs, in the order of the calls: each group has a lane, and a message to several groups takes its turn in all of
- * their lanes. One script call per lane is under way; what is published meanwhile goes together in the next. That is group commit, it keeps
- * a publisher's order through retries, and it is what lets a batch be sent again after an unknown outcome: Redis knows the last sequence it
+ * Appends messages to logs in the order of the calls. Each group has a lane; a message to several groups takes its turn in all of their
+ * lanes. A lane has one script call under way, and messages that are published meanwhile go together in the next (group commit). This keeps
+ * the order of a publisher through retries, and lets a batch be sent again after an unknown outcome: Redis knows the last sequence it
  * stored.
  */
 export class AppendQueue {
   readonly #link: Link
   readonly #keys: Keys
   /**
-   * Drawn here and not the instance's id: the sequence of another queue under the same name, from before a restart say, would make Redis
-   * take messages of this one for repetitions.
+   * Drawn here instead of the instance's id: an earlier queue under the same name, say before a restart, would make Redis take messages of
+   * this one for repetitions.
    */
   readonly #publisher = drawId()
-  /** Of the last message, in all lanes. The envelope's own would do only if all callers appended in the order they made them. */
+  /**
+   * The sequence of the last message, in all lanes. That of the envelope would do only if all callers appended in the order in which they
+   * made envelopes.
+   */
   #sequence = 0
   readonly #whenDown: WhenDown
   readonly #budgetMs: number
   readonly #lanes = new Lanes<Item>(async batch => await this.#settle(batch))
   readonly #differences: SettingsDifferences
   readonly #waiting: Waiting = { messages: 0, bytes: 0 }
-  /** What the limits are for: of all queues of this process. */
+  /** What the limits apply to: the sum over all queues of this process. */
   readonly #total: Waiting
   #up = deferred()
   #closed = false
   #batches = 0
   #retries = 0
 
-  /**
-   * `differences` is told of logs whose settings differ between processes; `total` is shared by the queues that have one limit together.
-   */
+  /** `differences` collects logs whose settings differ between processes; `total` is shared by the queues that have one limit together. */
   constructor (link: Link, keys: Keys, whenDown: WhenDown, differences: SettingsDifferences, total: Waiting = { messages: 0, bytes: 0 }) {
     this.#total = total
     this.#link = link
@@ -170,20 +171,20 @@ export class AppendQueue {
     return appended
   }
 
-  /** Until the link works, or for a moment when it does and Redis said no; `leftMs` at most. */
+  /** Waits until the link works, or for a moment when it works and Redis refused; `leftMs` at most. */
   async #whenUp (leftMs: number): Promise<void> {
     await withDeadline(this.#up.promise, this.#link.up ? Math.min(leftMs, retryMs) : leftMs, () => undefined)
   }
 }
 
-/** From now on it may be in the logs: whoever reads it must be able to tell that it may have been there before. */
+/** From now on the message may be in the logs: readers must be able to tell that it may have been there before. */
 function markSent (item: Item): void {
   item.sent = true
   markRetried(item)
 }
 
 function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, AppendedTo>): void {
-  /** How many later messages of the batch stand in each log. */
+  /** How many later messages of the batch stand in each log, by group. */
   const later = new Map<string, number>()
   for (const { targets, nonce, queued, resolve } of items.toReversed()) {
     const positions = new Map<string, LogPosition>()
@@ -202,8 +203,8 @@ function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, Appen
 }
 
 /**
- * Gives up the messages whose time is over. They are the first ones, and that is what allows it after an unknown outcome: Redis knows a
- * batch by its last message, so a batch that was stored whole is still recognized, and of one that was not the rest is stored now.
+ * Gives up the messages whose time is over. They are the oldest ones, so this is safe after an unknown outcome: Redis knows a batch by its
+ * last message. If the batch was stored whole it is still recognized; if not, the rest is stored now.
  */
 function expire (items: Item[], failure: Error | undefined): void {
   const now = performance.now()
@@ -215,7 +216,7 @@ function expire (items: Item[], failure: Error | undefined): void {
 
 function rejectAll (items: readonly Item[], failure: Error): void {
   for (const { sent, reject } of items) {
-    // "Not sent" is only true of what never left.
+    // "Not sent" is true only for messages that never left.
     const maybeSent = sent && hasCode(failure, 'WSG_BACKPLANE_UNAVAILABLE')
     reject(maybeSent ? new WebsocketGroupsError('WSG_TIMEOUT', failure.message, { cause: failure }) : failure)
   }

@@ -11,8 +11,8 @@ import { readAfterFork } from './page.ts'
 export type Progress = 'inStep' | 'behind' | 'held'
 
 /**
- * Delivers the messages of logs to this instance, each once and in order, from where its follower stands: live ones, and missing ones out
- * of the log.
+ * Delivers the messages of logs to this instance from where the follower stands, each once and in order: live messages, and missing ones
+ * read from the log.
  */
 export class CatchUp {
   readonly #link: Link
@@ -69,7 +69,7 @@ export class CatchUp {
     return 'inStep'
   }
 
-  /** Delivers what came live while missing messages were read. `inStep`: from now on live messages are delivered as they come. */
+  /** Delivers the live messages that came while missing ones were read. `inStep`: from now on live messages are delivered as they come. */
   deliverBuffered (follower: LogFollower): Progress {
     if (this.#isGone(follower)) return 'inStep'
     if (follower.rereadNeeded) return 'behind'

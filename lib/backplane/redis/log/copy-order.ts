@@ -1,35 +1,35 @@
 import type { StoredEnvelope } from '../envelope.ts'
 import type { LogFollower } from './follower.ts'
 
-/** How long a log is held for another one that does not come on (milliseconds). */
+/** How long a log is held for another one that makes no progress (milliseconds). */
 const maxHoldMs = 10_000
 
 interface Hold {
   /** The follower that is waited for. */
   readonly other: LogFollower
-  /** Where the log of `other` has to be delivered up to. */
+  /** The offset up to which the log of `other` has to be delivered. */
   readonly offset: number
-  /** The life of its log that `other` was in. */
+  /** The epoch that the log of `other` was in. */
   readonly epoch: string
   readonly timer: NodeJS.Timeout
 }
 
 /**
- * Keeps the one order of messages that went to several groups. Such a message stands in the log of each of its groups; an instance that
- * follows several of them delivers no copy before it delivered all that comes before the other copies. Without that a repair of one log
- * would bring a message that members of both groups are still to be given older ones before.
+ * Keeps messages that went to several groups in one order. Such a message stands in the log of each of its groups; an instance that follows
+ * several of them delivers a copy only after everything that comes before the other copies. Otherwise the repair of one log would bring a
+ * message to members of both groups who have yet to get older ones.
  *
- * Who is held waits for a message that is older in the order of all logs. Where one of the logs was lost that may be a circle: then the
- * last one goes on.
+ * A log that is held waits for a message that is older in the order of all logs. Where one of the logs was lost this may be a cycle: then
+ * the last log goes on.
  */
 export class CopyOrder {
   readonly #find: (group: string) => LogFollower | undefined
   readonly #wake: (follower: LogFollower) => void
   readonly #maxHoldMs: number
   readonly #holds = new Map<LogFollower, Hold>()
-  /** Who waits for a log. */
+  /** The followers that wait for a log. */
   readonly #waiting = new Map<LogFollower, Set<LogFollower>>()
-  /** Logs that did not come on in time: nobody waits for them until they do. */
+  /** Logs that made no progress in time: nobody waits for them until they do. */
   readonly #late = new Set<LogFollower>()
 
   /** `wake` is called with a follower whose message may be delivered now. */
@@ -44,13 +44,13 @@ export class CopyOrder {
     return this.#holds.size
   }
 
-  /** Whether the message may be delivered, the next one of this follower. If not, the follower is woken when it may. */
+  /** Whether the next message of this follower may be delivered. If not, the follower is woken later. */
   mayDeliver (follower: LogFollower, { places }: StoredEnvelope): boolean {
     if (places === undefined) return true
     for (const { group, epoch, offset } of places) {
       const other = group === follower.group || offset === 0 ? undefined : this.#find(group)
       const position = other?.position
-      // Of a log that is not followed here, or of which nothing is known yet, nobody here is owed what comes before.
+      // If that log is not followed here, or nothing is known of it yet, nobody here is owed its earlier messages.
       if (other === undefined || position === undefined || this.#late.has(other)) continue
       // A position in another life of the log says nothing about this one; a repair that runs will find out which of the two is over.
       const there = position.epoch === epoch || position.epoch === '' ? position.offset >= offset - 1 : !other.buffering
@@ -71,7 +71,7 @@ export class CopyOrder {
     }
   }
 
-  /** The follower is in step: nothing more is to be found out about its log. */
+  /** The follower is in step: everything about its log is known. */
   settled (follower: LogFollower): void {
     for (const held of this.#waiting.get(follower) ?? []) this.#release(held)
   }
@@ -90,7 +90,7 @@ export class CopyOrder {
     this.#late.clear()
   }
 
-  /** Whether the follower is held, by whatever chain, until the other one comes on. */
+  /** Whether the follower is held, directly or not, until the other one makes progress. */
   #waitsFor (follower: LogFollower, other: LogFollower): boolean {
     for (let next = this.#holds.get(follower)?.other; next !== undefined; next = this.#holds.get(next)?.other) {
       if (next === other) return true

@@ -9,7 +9,7 @@ import { readEnds } from './scripts.ts'
 import { unpackSettings, type SettingsDifferences } from './settings.ts'
 
 const groupsPerCall = 200
-/** More are not under way together: the deadline of a call is for Redis, not for the calls before it. */
+/** No more calls than this are under way together: a deadline is for Redis, not for the calls queued before. */
 const callsAtOnce = 4
 
 interface Waiter {
@@ -70,7 +70,7 @@ export class LogEnds {
       const ends = await this.#ends(waiters.map(({ group }) => group), 0)
       for (const [index, { resolve }] of waiters.entries()) resolve(ends[index] ?? logStart)
     } catch (error) {
-      // Those in the queue are told as well: they would wait for as long again, for who does not answer.
+      // Queued requests fail as well: they would wait just as long for a server that does not answer.
       for (const { reject } of [...waiters, ...this.#waiters.splice(0)]) reject(error)
     }
   }

@@ -12,7 +12,7 @@ export interface LaneItem {
   readonly bytes: number
 }
 
-/** The items of one group that wait, oldest first. */
+/** The waiting items of one group, oldest first. */
 export interface Lane<Item extends LaneItem> {
   readonly group: string
   readonly items: Item[]
@@ -27,9 +27,9 @@ export interface Batch<Item extends LaneItem> {
 }
 
 /**
- * One queue per group. An item for several groups stands in the queue of each, and goes when it is the first in all of
- * them; so the order of the calls holds in every group. A lane has one batch under way at a time; what gathers meanwhile goes together in
- * the next, also with items of other lanes that an item for several groups connects it to.
+ * One queue per group. An item for several groups stands in the queue of each, and goes when it is the first in all of them, so the order
+ * of the calls holds in every group. A lane has one batch under way at a time. Items that gather meanwhile go together in the next batch,
+ * with those of other lanes if an item for several groups connects them.
  */
 export class Lanes<Item extends LaneItem> {
   readonly #run: (batch: Batch<Item>) => Promise<void>
@@ -42,7 +42,7 @@ export class Lanes<Item extends LaneItem> {
   }
 
   add (item: Item): void {
-    // Not at once, so that all items of this turn go together.
+    // Later in this turn, so that all its items go together.
     if (this.#due.size === 0) queueMicrotask(() => this.#startDue())
     for (const lane of this.#lanesOf(item)) {
       lane.items.push(item)
@@ -80,7 +80,7 @@ export class Lanes<Item extends LaneItem> {
       return
     }
     const batch = this.#take(lane)
-    // Without items the first one of this lane waits for another lane, which starts it.
+    // If nothing was taken, the first item of this lane waits for another lane, which starts it.
     if (batch.items.length === 0) return
     for (const one of batch.lanes) one.busy = true
     void this.#run(batch).then(() => {
@@ -89,7 +89,7 @@ export class Lanes<Item extends LaneItem> {
     })
   }
 
-  /** From the front of this lane, and of those that its items lead to: items that are the next ones in all of their lanes. */
+  /** Takes items from the front of this lane, and of the lanes that its items lead to, as long as they are next in all of their lanes. */
   #take (start: Lane<Item>): Batch<Item> {
     /** How many items of each lane are taken. */
     const taken = new Map<Lane<Item>, number>([[start, 0]])

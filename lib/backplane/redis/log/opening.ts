@@ -2,8 +2,8 @@ import { hasCode } from '../../../errors.ts'
 import type { LogFollowers } from './followers.ts'
 
 /**
- * Finds out where logs end whose groups are wanted and not subscribed, as far as the command link works. Members here are owed what is
- * logged from now on all the same: the repair that follows a later subscription begins at this end of the log.
+ * Finds the end of logs whose groups are wanted but not subscribed, while the command link works. Members here are owed what is logged from
+ * now on: the repair after a later subscription begins at this end.
  */
 export class LogOpening {
   readonly #followers: Pick<LogFollowers, 'open'>
@@ -22,7 +22,7 @@ export class LogOpening {
     let opening: Promise<void> | undefined
     const timer = setTimeout(() => {
       opening = this.unsubscribed(group)
-      // Where the subscription succeeds, the log is opened by it, and tells of the fault then.
+      // If the subscription succeeds, it opens the log and reports the error then.
       opening.catch(() => undefined)
     }, this.#afterMs)
     try {
@@ -35,7 +35,7 @@ export class LogOpening {
     }
   }
 
-  /** Rejects with nothing but faults: during an outage the log is opened when its group is subscribed. */
+  /** Rejects only for faults: after an outage the log is opened when its group is subscribed. */
   async unsubscribed (group: string): Promise<void> {
     if (!this.#isWanted(group)) return
     try {

@@ -9,7 +9,7 @@ import { unpackSettings, type Difference } from './settings.ts'
 
 const pageSize = 100
 const maxForkSize = 10_000
-/** The header of a message in a log: all that is needed to find out where a log went another way. */
+/** The header of a message in a log: all that is needed to find where two branches of the log part. */
 const headerBytes = 24
 /** How much of a log Redis looks through at once for such headers. */
 const maxScanBytes = 4_194_304
@@ -19,8 +19,8 @@ const reasons: Readonly<Record<number, GapReason>> = { [Status.epoch]: 'epoch', 
 
 export interface RedisLogPage extends LogPage {
   /**
-   * The last position that was read, which may be after the last of `messages`: what this version cannot decode has a place in the log,
-   * too.
+   * The last position that was read, which may lie after the last of `messages`: a message that this version cannot decode has a place in
+   * the log, too.
    */
   readonly last: LogPosition
   /** Settings of the log that differ between processes. */
@@ -42,7 +42,7 @@ export async function readPage (
 ): Promise<RedisLogPage> {
   const read = await readEntries(link, keys, group, since, limit)
   if (read === undefined) {
-    // No trace of a log that we had seen: its data is gone.
+    // The log that this instance had seen left no trace: its data is gone.
     const gap = since === undefined || since.epoch === '' ? undefined : 'epoch'
     return { gap, messages: [], before: logStart, end: logStart, last: logStart, more: false }
   }
@@ -62,14 +62,15 @@ export async function readPage (
 export async function readAfterFork (link: Link, keys: Keys, follower: LogFollower, since: LogPosition): Promise<RedisLogPage | undefined> {
   const page = await readPage(link, keys, follower.group, since, pageSize)
   if (page.gap !== 'rewound') return page
-  // The log lost its latest messages and went on from an earlier one: what follows the newest message that we and the log have in common.
+  // The log lost its latest messages and went on from an earlier one: read what follows the newest message that the follower and the log
+  // have in common.
   const limit = Math.min(maxForkSize, remembered + Math.max(0, page.end.offset - since.offset))
   const places = await readPlaces(link, keys, follower.group, limit)
   if (places === undefined || places.end.epoch !== since.epoch) return undefined
   const { before, positions, end } = places
   const first = follower.firstUnknown(positions)
   const fork = first === 0 ? before : positions[first - 1] ?? end
-  // We are on no other way, and yet nothing can be read from here on: somebody else wrote to the log.
+  // The follower is on the same branch, and yet nothing can be read after it: something else wrote to the log.
   if (samePosition(fork, since)) return { gap: 'trimmed', messages: [], before: end, end, last: end, more: false }
   return { gap: 'rewound', messages: [], before: fork, end, last: fork, more: first < positions.length }
 }
@@ -99,19 +100,19 @@ async function readEntries (
     return await link.bulkScript(readLog, [keys.logMeta(group), keys.log(group)], [...position, limit, most, alone ? 1 : 0, cut]) as Reply
   }, sizeOf, alone)
   let reply = await read(false)
-  // The next message alone is larger than what may be under way beside other reads.
+  // The next message alone exceeds what may be read beside other bulk reads.
   if (reply[5] === 1 && reply[4]?.length === 0) reply = await read(true)
   const [status = Status.none, epoch = '', offset = 0, nonce, entries = [], more = 0, differ] = reply
   if (status === Status.none) return undefined
   const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: unpackNonce(nonce) }
   const own = entries.filter(entry => standsIn(entry, top))
   let gap = reasons[status]
-  // Whoever else writes to the list may have put it in the place of messages.
+  // Something else that writes to the list may have put this in the place of messages.
   if (gap === undefined && since !== undefined && own.length < entries.length && !follow(own, since)) gap = 'trimmed'
   return { gap, top, entries: own, more: more === 1 && own.length > 0, difference: unpackSettings(differ) }
 }
 
-/** Whether that is a message of the log that ends at `top`, whatever its kind, and nothing that somebody else put there. */
+/** Whether the entry is a message, of any kind, of the log that ends at `top`, and not something that another program put there. */
 function standsIn (entry: Buffer, top: LogPosition): boolean {
   if (entry.length < headerBytes) return false
   const { epoch, offset } = positionOf(entry)
@@ -147,7 +148,7 @@ function packNonce (nonce: number): Buffer {
   return bytes
 }
 
-/** 0, which is no message's nonce, for anything that is none. */
+/** Reads a nonce; 0, which no message has, for anything else. */
 export function unpackNonce (bytes: Uint8Array | null | undefined): number {
   return bytes?.length === 4 ? Buffer.from(bytes).readUInt32BE() : 0
 }

@@ -4,14 +4,14 @@ import { oncePerMinute } from '../../../logging.ts'
 import type { LogLimits } from '../../backplane.ts'
 
 const packedBytes = 16
-/** How long a difference is told after it was seen last. */
+/** How long a difference is reported after it was last seen. */
 const toldMs = 600_000
 const maxTold = 100
 
 export interface Difference {
-  /** What the log is kept with. */
+  /** What the log keeps. */
   readonly used: LogLimits
-  /** What somebody else would keep. */
+  /** What another process would keep. */
   readonly smaller: LogLimits
 }
 
@@ -51,7 +51,7 @@ function unpack (bytes: Buffer, at: number): LogLimits {
   return { maxMessages: bytes.readUInt32BE(at), maxBytes: bytes.readUIntBE(at + 4, 6), ttlMs: bytes.readUIntBE(at + 10, 6) }
 }
 
-/** Logs that processes keep with different settings: the larger ones count, and this one says so. */
+/** Logs for which processes have different settings: the larger ones count, and `problem` names the groups. */
 export class SettingsDifferences {
   readonly #groups: BoundedMap<string, Difference>
   readonly #warn: ((fields: object) => void) | undefined

@@ -7,7 +7,7 @@ import { safetyTtlMs } from './scripts.ts'
 
 /** Groups that one beat looks at: all of them where there are no more, else the next ones. It costs Redis about 1 us each. */
 const groupsPerBeat = 256
-/** What differs is looked at again after so many milliseconds. */
+/** Groups that differ are compared again after this many milliseconds. */
 const secondLookMs = 100
 
 /**
@@ -66,15 +66,15 @@ redis.call('UNLINK', KEYS[1])
 return members
 `)
 
-/** What is wrong in Redis although this instance did all right: keys were evicted, or somebody deleted them. */
+/** Finds what is wrong in Redis through no fault of this instance: keys were evicted, or somebody deleted them. */
 export class Audit {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #leaseMs: number
-  /** Groups of the present round that were not looked at yet. */
+  /** The groups of the present round that are still to be compared. */
   #left: string[] = []
-  /** What nobody knew at the last look: an instance that is about to come back gets until the next one. */
+  /** Unknown instances of the last look: one that is about to come back has until the next look. */
   #suspects = new Set<string>()
 
   constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number) {

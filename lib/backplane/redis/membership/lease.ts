@@ -47,7 +47,7 @@ export class Lease {
   readonly #warnNotRenewed: (fields: object) => void
   readonly #warnNotRegistered: (fields: object) => void
   readonly #nonce = randomUUID()
-  /** Whether there is anything to hold a lease for. */
+  /** Whether anything needs the lease. */
   #wanted: boolean
   #wanting: Promise<void> | undefined
   #active = false
@@ -131,7 +131,7 @@ export class Lease {
     await this.#wanting
   }
 
-  /** Nothing fails by it, and yet it should not be so. */
+  /** What is wrong although nothing fails because of it. */
   get warning (): string | undefined {
     if (this.#missing.length > 0) return refusedRights(this.#missing).message
     if (this.#policy === undefined || this.#policy === 'noeviction') return undefined
@@ -194,7 +194,7 @@ export class Lease {
     }
   }
 
-  /** Tells of what waiting cannot heal. */
+  /** Reports an error that waiting cannot heal. */
   #refuse (error: Error): void {
     const known = hasCode(error, 'WSG_REDIS_UNSUPPORTED', 'WSG_REDIS_REFUSED', 'WSG_INSTANCE_ID_TAKEN')
     if (!known && !isFinal(error)) return

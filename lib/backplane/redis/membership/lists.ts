@@ -3,18 +3,18 @@ import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { decodeMember } from './records.ts'
 
-/** What a member takes in an answer, before any was seen (bytes). */
+/** The assumed size of a member in an answer, before any was seen (bytes). */
 const usualMemberBytes = 100
 const minPerPage = 10
 
 interface Reads { readonly running: Promise<Member[]>, next: Promise<Member[]> | undefined }
 
-/** Reads who is in a group: page by page, as a list is as long as others make it, and once for all who ask at the same time. */
+/** Reads the members of a group: in pages, because a list may be of any length, and once for all who ask at the same time. */
 export class MemberLists {
   readonly #link: Link
   readonly #keys: Keys
   readonly #reads = new Map<string, Reads>()
-  /** What a member took in the latest page (bytes). */
+  /** The size of a member in the latest page (bytes). */
   #memberBytes = usualMemberBytes
 
   constructor (link: Link, keys: Keys) {
@@ -26,7 +26,7 @@ export class MemberLists {
   async read (group: string): Promise<Member[]> {
     const reads = this.#reads.get(group)
     if (reads === undefined) return [...await this.#begin(group)]
-    // Whoever asks now may know of a member that came after the read began.
+    // The caller may know of a member that joined after the read began.
     const again = async (): Promise<Member[]> => await this.#begin(group)
     reads.next ??= reads.running.then(again, again)
     return [...await reads.next]
@@ -48,7 +48,7 @@ export class MemberLists {
 
   async #readList (group: string, instanceId: string): Promise<Member[]> {
     const key = this.#keys.members(group, instanceId)
-    // By id: a page may repeat what another one had.
+    // By id, because pages may overlap.
     const members = new Map<string, Member>()
     for (let cursor = '0'; ;) {
       const [next, records] = await this.#readPage(key, cursor)
@@ -74,7 +74,7 @@ export class MemberLists {
       })
     } catch (error) {
       if (!(error instanceof Error) || !/NOPERM|unknown command/i.test(error.message)) throw error
-      // Without the right to read a part: all of it, with nothing else under way.
+      // Without the right to read in pages: reads everything at once, with nothing else under way.
       return await bulk.read(async () => {
         const records = await this.#link.runBulk(async redis => await redis.hgetall(key))
         return ['0', Object.entries(records).flat()] as [string, string[]]

@@ -49,7 +49,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return changes
 `)
 
-/** Which groups have members, and which users connections, as it was told to the application: each change once in the cluster. */
+/** Which groups have members, and which users have connections, as the application was told: each change once in the cluster. */
 export class OccupancyStore {
   readonly #link: Link
   readonly #keys: Keys
@@ -76,9 +76,10 @@ export class OccupancyStore {
     if (names.length === 0) return []
     const { leases, instances } = this.#keys
     const told = this.#keys.told(kind)
+    const counts = names.map(name => kind === 'group' ? this.#keys.counts(name) : this.#keys.user(name))
     const settled = kind === 'group'
-      ? this.#link.script(settleGroups, [told, ...names.map(name => this.#keys.counts(name))], [safetyTtlMs, ...names])
-      : this.#link.script(settleUsers, [told, leases, instances, ...names.map(name => this.#keys.user(name))], [safetyTtlMs, '', '', ...names])
+      ? this.#link.script(settleGroups, [told, ...counts], [safetyTtlMs, ...names])
+      : this.#link.script(settleUsers, [told, leases, instances, ...counts], [safetyTtlMs, '', '', ...names])
     return await settled as number[]
   }
 

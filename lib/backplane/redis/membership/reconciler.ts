@@ -7,11 +7,11 @@ import type { Audit } from './audit.ts'
 import type { Lease } from './lease.ts'
 import type { MemberStore } from './store.ts'
 
-/** What callers wait for goes in larger steps than repairs, in several calls side by side. */
+/** Changes that callers wait for go in larger steps than repairs, in several calls side by side. */
 const groupsPerRepair = 100
 const groupsPerStep = 400
 const changesPerStep = 2_000
-/** More groups than this are not remembered one by one while Redis is out: all are compared when it is back. */
+/** Beyond this many groups the changes during an outage are not remembered one by one: all groups are compared when Redis is back. */
 const maxRemembered = 10_000
 const minRetryMs = 250
 const maxRetryMs = 2_000
@@ -41,7 +41,7 @@ export class MemberReconciler {
   readonly #changed: () => void
   #changes = new Map<string, Change>()
   readonly #dirty = new Map<string, Check>()
-  /** All groups are in this doubt; which they are is looked up first. */
+  /** All groups need this check; which groups there are is looked up first. */
   #allDirty: Check | undefined
   readonly #pace = new Throttle()
   #flushing: Promise<void> | undefined
@@ -63,7 +63,7 @@ export class MemberReconciler {
     lease.on({ renewed: () => { this.#looking ??= this.#look().finally(() => { this.#looking = undefined }) } })
   }
 
-  /** What should be stored by now and is not. */
+  /** Memberships that should be stored by now and are not. */
   get problem (): string | undefined {
     return this.#repairing ? `not all members are stored yet${this.#failure === undefined ? '' : ` (${this.#failure.message})`}` : undefined
   }
@@ -207,7 +207,7 @@ export class MemberReconciler {
       await this.#assertStored(this.#store.write(this.#lease.generation, some.map(([group, { ids }]) => [group, ids])))
     } catch (error) {
       for (const [group, change] of some) {
-        // Those who wait for it give it up themselves, when Redis answers nothing.
+        // When Redis does not answer, the waiting callers give up by their own deadlines.
         if (hasCode(error, 'WSG_TIMEOUT') && this.#lease.active) this.#putBack(group, change)
         else this.#failed(group, change, error as Error)
       }
@@ -225,7 +225,7 @@ export class MemberReconciler {
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and is registering again')
   }
 
-  /** It goes again, with what changed meanwhile. */
+  /** Puts the change back, to be written with later ones. */
   #putBack (group: string, { ids, stored }: Change): void {
     const newer = this.#changes.get(group)
     if (newer === undefined) {
@@ -236,7 +236,7 @@ export class MemberReconciler {
     newer.stored.promise.then(() => stored.resolve(), (error: Error) => stored.reject(error))
   }
 
-  /** How far it came is unknown. */
+  /** How much was written is unknown. */
   #failed (group: string, change: Change, error: Error): void {
     this.#markDirty(group)
     change.stored.reject(error)

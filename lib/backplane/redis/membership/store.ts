@@ -8,13 +8,13 @@ import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 const changesPerCall = 500
 const groupsPerCall = 100
 const groupsPerReap = 200
-/** More are not under way together: the deadline of a call is for Redis, not for the calls before it. */
+/** No more calls than this are under way together: a deadline is for Redis, not for the calls queued before. */
 const callsAtOnce = 4
 
 export interface Removed {
   groups: number
   members: number
-  /** The list of the groups was whole. */
+  /** Whether the list of the groups was complete. */
   whole: boolean
 }
 
@@ -41,8 +41,8 @@ export class MemberStore {
   }
 
   /**
-   * Whether a write of this generation may still arrive out of a connection that was given up: what the present connection writes could be
-   * undone by it, unless that comes from a newer generation.
+   * Whether a write of this generation may still arrive from a connection that was given up. Such a write could undo what the present
+   * connection writes, unless that comes from a newer generation.
    */
   hasLateWrite (generation: number): boolean {
     return this.#unsettled?.generation === generation && this.#unsettled.connection !== this.#link.connection
@@ -60,7 +60,7 @@ export class MemberStore {
     return names.filter(name => name !== '')
   }
 
-  /** Those of the groups of which Redis has another number of members. */
+  /** Those of the groups for which Redis stores another number of members. */
   async groupsWithOtherCount (groups: readonly string[]): Promise<Set<string>> {
     if (groups.length === 0) return new Set()
     const { instanceId } = this.#local
@@ -71,7 +71,7 @@ export class MemberStore {
   }
 
   /**
-   * Writes what the instance says now of these connections in their groups. Resolves `false` when Redis knows a newer generation of this
+   * Writes the present state of these connections in their groups. Resolves with `false` when Redis knows a newer generation of this
    * instance: then not everything was written.
    */
   async write (generation: number, changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Promise<boolean> {
@@ -173,7 +173,7 @@ export class MemberStore {
       throw error
     }
     this.#answeredAt = performance.now()
-    // What was sent before it on the same connection was done before it.
+    // Everything sent earlier on the same connection was done before it.
     if (this.#unsettled?.connection === connection) this.#unsettled = undefined
     return stored !== -1
   }

@@ -8,7 +8,10 @@ import { Script } from '../link/script.ts'
 
 /** Users per call: a call of the script holds up everything else in Redis. */
 const batchSize = 128
-/** What a dead instance left goes when its user connects again, and else after this long; living instances refresh theirs once an hour. */
+/**
+ * The counts of a dead instance go when its user connects again, and otherwise after this long; living instances refresh theirs once an
+ * hour.
+ */
 const ttlMs = 7_500_000
 
 /**
@@ -43,16 +46,16 @@ return elsewhere
 `)
 
 /**
- * How many connections each user has on each instance. What is stored is absolute, and read from the instance when it is sent, so an outage
- * or a lost reply leaves nothing wrong for longer than it lasts. All that changes while a call is under way goes together in the next one.
+ * How many connections each user has on each instance. Stored numbers are absolute, and read from the instance when they are sent, so an
+ * outage or a lost reply leaves nothing wrong once it is over. Changes during a call go together in the next one.
  */
 export class UserCounts {
   readonly #link: Link
   readonly #keys: Keys
   readonly #local: Pick<LocalInstance, 'instanceId' | 'connectionsOf'>
-  /** Users that Redis has, or may have, a count of this instance for. */
+  /** Users for whom Redis has, or may have, a count of this instance. */
   readonly #stored = new Set<string>()
-  /** Users whose count in Redis is not what it should be, and who waits for it. */
+  /** Users whose count in Redis is out of date, and the callers that wait for it. */
   readonly #dirty = new Map<string, Deferred<number> | undefined>()
   #flushing = false
   #closed = false
@@ -73,7 +76,7 @@ export class UserCounts {
     return await waiting.promise
   }
 
-  /** The link works, and this instance is registered. With `lost` nothing of what was stored is sure to be there. */
+  /** This instance is registered and its link works. `lost`: nothing that was stored before is sure to be there. */
   #resume (lost: boolean): void {
     if (lost) this.refresh()
     else this.#schedule()
@@ -99,11 +102,11 @@ export class UserCounts {
   #schedule (): void {
     if (this.#flushing || this.#closed) return
     this.#flushing = true
-    // One tick later, so that all that changes in this one goes together.
+    // At the end of this turn, so that all its changes go together.
     queueMicrotask(() => { void this.#flush() })
   }
 
-  /** Never rejects. What could not be stored stays dirty until the lease is held again; those who wait are told. */
+  /** Never rejects. Counts that could not be stored stay dirty until the lease is held again; their callers are told. */
   async #flush (): Promise<void> {
     while (this.#dirty.size > 0 && !this.#closed) {
       const batch = [...this.#dirty].slice(0, batchSize)
@@ -116,7 +119,7 @@ export class UserCounts {
           if (!this.#dirty.has(userId)) this.#dirty.set(userId, undefined)
           waiting?.reject(error as Error)
         }
-        // Those who came meanwhile are told as well: the link is down, or refuses.
+        // Callers that came meanwhile are told as well: the link is down, or Redis refuses.
         for (const [userId, waiting] of this.#dirty) {
           this.#dirty.set(userId, undefined)
           waiting?.reject(error as Error)

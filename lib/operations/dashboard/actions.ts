@@ -1,0 +1,76 @@
+import type { FastifyInstance, FastifyRequest, preHandlerAsyncHookHandler } from 'fastify'
+import { WebsocketGroupsError } from '../../errors.ts'
+import { logEvent } from '../../logging.ts'
+import type { Registry } from '../../types.ts'
+
+export const dashboardActions = ['history', 'disconnect', 'kick', 'block', 'unblock'] as const
+
+/** What the dashboard offers to those whom `allow` lets: to read what was said, and to act on users. */
+export type DashboardAction = (typeof dashboardActions)[number]
+
+/** Only `true` allows. */
+export type Allow = (action: DashboardAction, request: FastifyRequest) => boolean | Promise<boolean>
+
+interface Order {
+  readonly action: Exclude<DashboardAction, 'history'>
+  readonly userId: string
+  /** The group to kick the user out of. */
+  readonly group?: string
+  /** What the user's clients are told. */
+  readonly reason?: string
+  /** How long the user is blocked, in milliseconds. */
+  readonly forMs?: number
+}
+
+const orderSchema = {
+  type: 'object',
+  required: ['action', 'userId'],
+  additionalProperties: false,
+  properties: {
+    action: { enum: dashboardActions.filter(action => action !== 'history') },
+    userId: { type: 'string' },
+    group: { type: 'string' },
+    reason: { type: 'string', maxLength: 123 },
+    forMs: { type: 'integer' }
+  }
+} as const
+
+/** @throws {WebsocketGroupsError} WSG_FORBIDDEN */
+export async function assertAllowed (allow: Allow | undefined, action: DashboardAction, request: FastifyRequest): Promise<void> {
+  if (await allow?.(action, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN', `allow does not let you ${action}`)
+}
+
+/** Adds the routes that tell what a request may do, and that do it. */
+export function addActions (app: FastifyInstance, preHandler: readonly preHandlerAsyncHookHandler[], allow: Allow | undefined): void {
+  const { registry } = app
+  app.get('/permissions', { preHandler: [...preHandler] }, async request => {
+    const allowed = await Promise.all(dashboardActions.map(async action => await allow?.(action, request) === true))
+    return dashboardActions.filter((_, at) => allowed[at])
+  })
+  // Without `allow` there is nothing to attack.
+  if (allow === undefined) return
+  app.post<{ Body: Order }>('/actions', { preHandler: [fromPage, ...preHandler], schema: { body: orderSchema } }, async request => {
+    const order = request.body
+    await assertAllowed(allow, order.action, request)
+    const done = await carryOut(registry, order)
+    logEvent(request.log, 'dashboard_action', { ...order, done })
+    return { done }
+  })
+}
+
+/** Resolves with how many connections it concerned. */
+async function carryOut (registry: Registry, { action, userId, group = '', reason, forMs = 0 }: Order): Promise<number> {
+  switch (action) {
+    case 'disconnect': return await registry.disconnect({ userId }, { reason })
+    case 'kick': return await registry.leave({ userId }, group, { reason })
+    case 'block': return await registry.block({ userId }, { forMs })
+    case 'unblock':
+      await registry.unblock({ userId })
+      return 0
+  }
+}
+
+/** Browsers say with every POST which origin asks. Whoever says nothing is no browser on this page. */
+async function fromPage (request: FastifyRequest): Promise<void> {
+  if (request.headers.origin === undefined) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'an action must name its origin')
+}
