@@ -5,6 +5,7 @@ import { Refusal, type MessageAnswer } from '../connection/message-answer.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import { show } from '../options/rules.ts'
+import { toError } from '../thrown.ts'
 import type { Connection } from '../types.ts'
 import { Context, type ContextRoute } from './context.ts'
 import type { MessageSet } from './message-set.ts'
@@ -68,7 +69,8 @@ export class MessageReceiver {
     }
   }
 
-  #refusal (connection: Connection, { name }: NamedMessage, error: unknown): Refusal {
+  #refusal (connection: Connection, { name }: NamedMessage, thrown: unknown): Refusal {
+    const error = toError(thrown)
     this.#metrics.messagesFailed++
     if (hasCode(error, 'WSG_MESSAGE_LIMIT', 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
     if (willPass(error) || isClientFault(error)) connection.log.debug({ err: error, name }, 'a message was not handled')
