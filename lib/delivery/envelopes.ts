@@ -22,12 +22,17 @@ export class EnvelopeFactory {
     this.#now = now
   }
 
+  /** What `except` of a broadcast comes to. */
+  exceptIds (except: BroadcastOptions['except']): readonly string[] {
+    return exceptIds(except, this.#find)
+  }
+
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID */
   message (targets: readonly Target[], data: Data, { except, volatile = false, conflationKey, from }: BroadcastOptions): Envelope {
     if (conflationKey !== undefined) assertConflationKey(conflationKey)
     return {
       ...this.#envelope('message', targets, '', data),
-      except: exceptIds(except, this.#find),
+      except: this.exceptIds(except),
       volatile: volatile || conflationKey !== undefined,
       at: this.#now(),
       ...(from === undefined ? {} : { from: senderOf(from) }),

@@ -13,6 +13,7 @@ export type Command =
   | { readonly op: 'block', readonly name: string, readonly forMs: number }
   | { readonly op: 'groupNames' } & GroupListOptions
   | { readonly op: 'connectionCount' | 'userIds' }
+  | { readonly op: 'reach', readonly targets: readonly Target[], readonly except: readonly string[] }
 
 /** What can be done to all connections of a user. */
 export type UserAct =
@@ -36,6 +37,8 @@ export interface Answers {
   readonly connectionCount: number
   /** As `packUserIds`. */
   readonly userIds: string
+  /** How many connections here a message is for, and how many of them are slow. */
+  readonly reach: { readonly recipients: number, readonly slow: number }
   readonly app: { readonly answer?: unknown, readonly failed?: string }
 }
 

@@ -31,6 +31,21 @@ export interface BroadcastOptions {
   readonly conflationKey?: string | undefined
   /** A second broadcast to the group with this key, within five minutes, does nothing, so that the caller may retry. At most 255 bytes. */
   readonly idempotencyKey?: string | undefined
+  /**
+   * `true`: the result has a `report`, for those who publish faster than clients read. It costs a request to all instances that have
+   * recipients, and up to a second: ask for it with one message in many.
+   */
+  readonly report?: boolean | undefined
+}
+
+/** How the connections are that a message was for, in the whole cluster. */
+export interface DeliveryReport {
+  /** How many connections the message was for, at the instances that answered. */
+  readonly recipients: number
+  /** How many of these are slow: more than `slowBufferedBytes` wait for each. A volatile message was not sent to them. */
+  readonly slow: number
+  /** How many instances did not answer within a second: the numbers lack theirs. */
+  readonly missing: number
 }
 
 export interface BroadcastResult {
@@ -49,6 +64,8 @@ export interface BroadcastResult {
   readonly queued?: boolean | undefined
   /** `true` when there already was a broadcast with this idempotency key; `position` is the position of that one. */
   readonly duplicate?: boolean | undefined
+  /** Present when the option `report` asked for it. */
+  readonly report?: DeliveryReport | undefined
 }
 
 export interface CloseOptions {
