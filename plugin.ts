@@ -12,6 +12,7 @@ import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
 import { guardSockets } from './lib/http/shutdown.ts'
 import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { checkRoute, makeWsHandler } from './lib/http/ws-handler.ts'
+import { makeWsMessages } from './lib/http/ws-messages.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
 import { fitBootTimeout } from './lib/options/boot-timeout.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
@@ -26,6 +27,7 @@ export type { Backplane, Block, Envelope, LocalInstance, Target } from './lib/ba
 export type { MemoryCluster } from './lib/backplane/memory/index.ts'
 export { memoryCluster } from './lib/backplane/memory/index.ts'
 export { comparePositions } from './lib/backplane/position.ts'
+export type { Contract, HasContract } from './lib/protocol/contract.ts'
 export { CloseCode } from './lib/protocol/close-codes.ts'
 export { errorCodes, WebsocketGroupsError, type ErrorCode } from './lib/errors.ts'
 
@@ -69,12 +71,17 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))
   app.addHook('onRequest', greetUpgrades(instance.gate))
   admitUpgrades(app, instance.gate, instance.metrics.lines)
-  app.addHook('onReady', async () => await instance.start())
+  const messages = makeWsMessages(instance)
+  app.addHook('onReady', async () => {
+    messages.compile()
+    await instance.start()
+  })
   // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
   app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))
 
   app.decorate('wsAuth', sockets.refusable(makeWsAuth({ ...options, lines: instance.metrics.lines })))
   app.decorate('wsHandler', makeWsHandler(instance, options))
+  app.decorate('wsMessages', messages.wsMessages)
   app.decorate('wsRoom', makeWsRoom(instance, options))
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)
 }

@@ -40,6 +40,8 @@ function instanceIdFrom (value: string): string {
 
 function redisFrom (value: string): string {
   // The value is not repeated: it may hold a password.
-  if (!/^rediss?:\/\/./.test(value) || !URL.canParse(value)) throw new ConfigError('REDIS_URL must be a URL such as redis://localhost:6379 or rediss://user:password@host:6380.')
+  if (!/^rediss?:\/\/./.test(value) || !URL.canParse(value)) {
+    throw new ConfigError('REDIS_URL must be a URL such as redis://localhost:6379 or rediss://user:password@host:6380.')
+  }
   return value
 }

@@ -18,7 +18,8 @@ export const groups: FastifyPluginAsyncTypebox = async app => {
     return { group, count: members.length, members: members.map(describe) }
   })
 
-  app.post('/groups/:group/messages', { schema: { params: GroupParams, body: Message }, preHandler: app.wsAuth() }, async (request, reply) => {
+  const messages = { schema: { params: GroupParams, body: Message }, preHandler: app.wsAuth() }
+  app.post('/groups/:group/messages', messages, async (request, reply) => {
     const { identity, params: { group }, body: { text } } = request
     // Each name that somebody makes up would be a log of its own: rooms are made by those who come in, which has a limit.
     if (await app.registry.groupCount(group) === 0) throw Object.assign(new Error('nobody is in this room'), { statusCode: 404 })

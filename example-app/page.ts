@@ -8,7 +8,8 @@ const dist = fileURLToPath(new URL('dist/', import.meta.resolve('fastify-websock
 
 // The page is files of ours and nothing else; 'self' covers the WebSocket to the same host too.
 const contentSecurityPolicy =
-  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; " +
+  "form-action 'self'; frame-ancestors 'none'"
 
 /** The chat page at `/`, and the client that it imports. */
 export const page: FastifyPluginAsync = async app => {

@@ -37,6 +37,10 @@ export const errorCodes = {
   WSG_TIMEOUT: { statusCode: 504, text: 'there was no answer in time; the operation may or may not have taken effect' },
   WSG_QUEUE_FULL: { statusCode: 503, text: 'too many messages are waiting for the backplane; nothing was sent' },
   WSG_MESSAGE_TOO_LARGE: { statusCode: 413, text: 'the message is larger than Redis takes; nothing was sent' },
+  WSG_MESSAGE_INVALID: { statusCode: 400, text: 'not a message that this route takes' },
+  WSG_MESSAGE_UNKNOWN: { statusCode: 404, text: 'this route takes no message of this name' },
+  WSG_MESSAGE_LIMIT: { statusCode: 413, text: 'the message has more bytes than it may have' },
+  WSG_EVENT_INVALID: { statusCode: 500, text: 'an event does not fit its schema, or has none; nothing was sent' },
   WSG_IDEMPOTENCY_INVALID: { statusCode: 400, text: 'the idempotency key cannot be used' },
   WSG_CONFLATION_KEY_INVALID: { statusCode: 400, text: 'a conflation key must be a non-empty string of at most 255 bytes' },
   WSG_POSITION_INVALID: { statusCode: 400, text: 'not a position: pass one that came with a message, a join or a broadcast' },
@@ -52,7 +56,7 @@ export const errorCodes = {
 /** Any client can cause these at will, and Fastify logs them: a stack would only fill the log. */
 const withoutStack: readonly string[] = [
   'WSG_UNAUTHORIZED', 'WSG_FORBIDDEN', 'WSG_NO_WEBSOCKET_ROUTE', 'WSG_REFUSED', 'WSG_TOO_MANY_CONNECTIONS', 'WSG_RATE_LIMITED',
-  'WSG_BLOCKED'
+  'WSG_BLOCKED', 'WSG_MESSAGE_INVALID', 'WSG_MESSAGE_UNKNOWN', 'WSG_MESSAGE_LIMIT'
 ]
 
 export type ErrorCode = keyof typeof errorCodes
@@ -63,6 +67,7 @@ interface ErrorInit {
   readonly statusCode?: number
   readonly done?: number
   readonly missing?: readonly string[]
+  readonly details?: unknown
 }
 
 /** Test `error.code`, not `instanceof`: an ESM and a CommonJS copy of this class may live in one process. */
@@ -76,9 +81,11 @@ export class WebsocketGroupsError extends Error {
   declare readonly done?: number | undefined
   /** Of such a call: the ids of the instances that live and did not answer. */
   declare readonly missing?: readonly string[] | undefined
+  /** What is wrong with the data of a message, as the validator lists it. */
+  declare readonly details?: unknown
 
   constructor (
-    code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, done, missing, ...options }: ErrorInit = {}
+    code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, done, missing, details, ...options }: ErrorInit = {}
   ) {
     super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
     this.code = code
@@ -86,6 +93,7 @@ export class WebsocketGroupsError extends Error {
     this.statusCode = statusCode
     if (done !== undefined) this.done = done
     if (missing !== undefined) this.missing = missing
+    if (details !== undefined) this.details = details
     if (withoutStack.includes(code)) this.stack = `${this.name}: ${this.message}`
   }
 }

@@ -43,6 +43,7 @@ export const logEvents = {
   on_connect_refused: ['info', 'onConnect refused the connection'],
   on_connect_failed: ['error', 'onConnect failed'],
   on_message_failed: ['error', 'onMessage failed'],
+  message_handler_failed: ['error', 'the handler of a message by name failed'],
   on_error_failed: ['error', 'onError failed'],
   on_disconnect_failed: ['error', 'onDisconnect failed'],
   hook_failed: ['error', 'a hook for those who come and go failed'],

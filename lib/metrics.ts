@@ -8,7 +8,7 @@ import type { AnyConnection } from './types.ts'
 /** Counters of limits, which tell the channel `limit` too. */
 type Limit =
   'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
-  'requestsDelayed' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
+  'requestsDelayed' | 'messagesRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
 
 /** Counters since boot, under the names of the public `registry.stats()`; what is no single number is in `registry.metrics()` alone. */
 export class Metrics {
@@ -39,6 +39,8 @@ export class Metrics {
   userLimitsLocal = 0
   /** Requests of framed clients that waited, because of `limits.requests`, `limits.replays` or `limits.tokens`. */
   requestsDelayed = 0
+  /** Messages by name that were over their `limit` or `maxBytes`. */
+  messagesRefused = 0
   /** Members that lists did not show, because of `limits.presenceBytes` or as there were more than 1,000. */
   memberEntriesLeftOut = 0
   /** Joins that failed because of `limits.newGroupsPerMinute`. */

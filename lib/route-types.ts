@@ -1,6 +1,7 @@
 import type { WebSocket } from '@fastify/websocket'
 import type { FastifyRequest, preHandlerAsyncHookHandler, RouteShorthandOptions } from 'fastify'
 import type { IncomingMessage } from 'node:http'
+import type { AnyMessages, Messages, MessagesDefinition } from './types/messages.ts'
 import type { Connection, Identity, LossReason, Registry } from './types.ts'
 
 /** Turns a token into an identity. Throws, or returns anything but an object, when the token is invalid. */
@@ -69,6 +70,11 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   presence?: boolean | 'count' | undefined
 }
 
+/** What `app.wsHandler` takes: callbacks, with `onMessage`, or with `messages` that have handlers of their own. */
+export type HandlerOptions<Params = Record<string, string>, Who = Identity | null> =
+  | ConnectionCallbacks<Params, Who> & { readonly messages?: undefined }
+  | Omit<ConnectionCallbacks<Params, Who>, 'onMessage'> & { readonly messages: AnyMessages, readonly onMessage?: undefined }
+
 /** The parameters of a path: `'/ws/:org/:room'` gives `{ org: string, room: string }`. */
 export type PathParams<Path extends string> = string extends Path
   ? Record<string, string>
@@ -110,6 +116,8 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly onMessage?: ((
     connection: Connection<Params, RoomIdentity<Auth, Who>>, data: string | Buffer, group: string
   ) => Awaitable<unknown>) | undefined
+  /** What clients say by name, and hear, see docs/messages.md: instead of `onMessage`. Made by `app.wsMessages`. */
+  readonly messages?: AnyMessages | undefined
   /** Runs after the connection left. */
   readonly onLeave?: ((connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string) => Awaitable<unknown>) | undefined
   readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError'] | undefined
@@ -136,12 +144,23 @@ declare module 'fastify' {
     wsAuth: <Who = Identity>(options?: WsAuthOptions<Who>) => preHandlerAsyncHookHandler
     /** A handler for a route with `websocket: true`. */
     wsHandler: <Params, Who = Identity | null>(
-      callbacks: ConnectionCallbacks<KnownParams<Params>, Who>
+      callbacks: HandlerOptions<KnownParams<Params>, Who>
     ) => (socket: WebSocket, request: HandlerRequest<Params> | HandlerRequest<unknown>) => void
     /** Adds a route whose connections join a group and hear what each other says. */
     wsRoom: <const Path extends string, const Auth = unknown, Who = Identity>(
       path: Path, options?: RoomOptions<PathParams<Path>, Auth, Who>
     ) => void
+  }
+  // Its type parameters have to be named to use one of them.
+  // eslint-disable-next-line @typescript-eslint/no-unused-vars
+  interface FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider> {
+    /** Messages and events with names and schemas, for the option `messages` of `wsRoom` and `wsHandler`: see docs/messages.md. */
+    wsMessages: <
+      const Data extends Record<string, unknown>, const Replies extends Record<string, unknown>,
+      const Events extends Record<string, unknown> = {}
+    >(
+      definition: MessagesDefinition<Data, Replies, Events, TypeProvider>
+    ) => Messages<Data, Replies, Events, TypeProvider>
   }
   interface FastifyRequest {
     /** What `authenticate` returned; `null` where no auth ran. */

@@ -1,7 +1,7 @@
 // Builds dist/ as two packages side by side, because one file cannot be both:
-//   dist/esm  what `import` gets: a file for each source
+//   dist/esm  what `import` gets: a file for each entry, and chunks that entries share
 //   dist/cjs  what `require` gets: a file for each entry, marked by a package.json of its own
-// and beside them the browser client as single files. Only files that an entry leads to are kept.
+// both with the declarations that the entries lead to, and beside them the browser client as single files.
 //
 //   node scripts/build.mjs             always builds
 //   node scripts/build.mjs --if-stale  builds only when a source has changed since the last build
@@ -54,10 +54,10 @@ function isFresh (print) {
   return outputs.every(name => existsSync(join(dist, name))) && existsSync(stamp) && readFileSync(stamp, 'utf8') === print
 }
 
-/** Resolves with what the compiler complained about, '' when it did not. */
-function compile (tsc, outDir) {
+/** Checks the types and writes the declarations. Resolves with what the compiler complained about, '' when it did not. */
+function declare (tsc, outDir) {
   return new Promise((resolve, reject) => {
-    const args = [tsc, '-p', join(root, 'tsconfig.build.json'), '--outDir', outDir]
+    const args = [tsc, '-p', join(root, 'tsconfig.build.json'), '--emitDeclarationOnly', '--outDir', outDir]
     const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
     let output = ''
     child.stdout.setEncoding('utf8').on('data', text => { output += text })
@@ -66,39 +66,40 @@ function compile (tsc, outDir) {
   })
 }
 
-/** Deletes the files in `folder` that no entry leads to, by the imports of the code or those of the declarations. */
+/** Deletes the declarations in `folder` that no entry leads to. */
 async function prune (folder) {
   const { default: { preProcessFile } } = await import('typescript')
   const kept = new Set()
   const keep = file => {
     if (kept.has(file)) return
     kept.add(file)
-    const extension = file.endsWith('.d.ts') ? '.d.ts' : '.js'
     for (const { fileName } of preProcessFile(readFileSync(file, 'utf8')).importedFiles) {
-      if (fileName.startsWith('.')) keep(join(dirname(file), fileName.replace(/\.[jt]s$/, extension)))
+      if (fileName.startsWith('.')) keep(join(dirname(file), fileName.replace(/\.[jt]s$/, '.d.ts')))
     }
   }
-  for (const entry of entries) for (const extension of ['.js', '.d.ts']) keep(join(folder, entry + extension))
+  for (const entry of entries) keep(join(folder, `${entry}.d.ts`))
   for (const file of readdirSync(folder, { recursive: true, withFileTypes: true })) {
     const path = join(file.parentPath, file.name)
-    if (file.isFile() && !kept.has(path)) rmSync(path)
+    if (file.name.endsWith('.d.ts') && !kept.has(path)) rmSync(path)
   }
 }
 
-/** What `require` gets: one file for each entry, which loads the dependencies and nothing else. The declarations are those of dist/esm. */
-async function buildCommonJs (next) {
-  const { build: bundle } = await import('esbuild')
-  await bundle({
+/** Bundles the entries, with the dependencies left outside. Modules share chunks, so that a class is the same for all entries. */
+async function bundle (next) {
+  const { build: esbuild } = await import('esbuild')
+  const common = {
     entryPoints: entries.map(entry => join(root, `${entry}.ts`)),
     outbase: root,
-    outdir: join(next, 'cjs'),
     bundle: true,
     packages: 'external',
     platform: 'node',
-    format: 'cjs',
     target: 'es2022',
     logLevel: 'warning'
-  })
+  }
+  await Promise.all([
+    esbuild({ ...common, outdir: join(next, 'esm'), format: 'esm', splitting: true, chunkNames: 'chunks/[hash]' }),
+    esbuild({ ...common, outdir: join(next, 'cjs'), format: 'cjs' })
+  ])
   writeFileSync(join(next, 'cjs', 'package.json'), '{"type":"commonjs"}\n')
 }
 
@@ -131,10 +132,10 @@ export async function build ({ ifStale = false } = {}) {
   try {
     // Not imported above: an unpacked tarball has this script without that one, and nothing to build from.
     const { buildClient } = await import('./build-client.mjs')
-    const [complaints] = await Promise.all([compile(tsc, join(next, 'esm')), buildCommonJs(next), buildClient(root, next)])
+    const [complaints] = await Promise.all([declare(tsc, join(next, 'esm')), bundle(next), buildClient(root, next)])
     if (complaints) throw new Error(`${complaints}the build failed; dist/ is as it was`)
     await prune(join(next, 'esm'))
-    cpSync(join(next, 'esm'), join(next, 'cjs'), { recursive: true, filter: path => !path.endsWith('.js') })
+    cpSync(join(next, 'esm'), join(next, 'cjs'), { recursive: true, filter: path => !/\.js$|chunks$/.test(path) })
     removeEmptyFolders(next)
     replace(dist, next)
   } finally {

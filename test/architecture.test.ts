@@ -20,6 +20,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/groups/'],
   ['lib/registry.ts', 'lib/publisher.ts'],
   ['lib/instance.ts'],
+  ['lib/messages/'],
   ['lib/http/'],
   ['plugin.ts'],
   ['lib/operations/'],

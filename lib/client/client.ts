@@ -10,7 +10,9 @@ import { Positions } from './positions.ts'
 import { closed, quiet, SendQueue } from './send-queue.ts'
 import { TabLock } from './tab-lock.ts'
 import { Token } from './token.ts'
-import type { Ack, Address, ClientEvents, ConnectOptions, Data, HistoryPage, HistoryQuery, Member, SendOptions, State, WebSocketClass } from './types.ts'
+import type {
+  Ack, Address, ClientEvents, ConnectOptions, Data, HistoryPage, HistoryQuery, Member, SendOptions, State, WebSocketClass
+} from './types.ts'
 
 interface Saved { readonly session?: string, readonly positions?: Record<string, string> }
 

@@ -129,7 +129,9 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   send (data: Data): boolean {
     assertData(data)
     const binary = typeof data !== 'string'
-    const taken = this.framed ? this.outbound.ready && this.write(encodeMessage(data, binary), false) : this.write(data, binary)
+    const taken = this.framed
+      ? this.outbound.ready && this.write(encodeMessage(data, binary, {}, this.outbound.encoding.json), false)
+      : this.write(data, binary)
     if (taken) this.#metrics.framesSent++
     return taken
   }

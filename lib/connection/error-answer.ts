@@ -1,8 +1,22 @@
-import { errorCodes, type ErrorCode } from '../errors.ts'
+import { errorCodes, hasCode, type ErrorCode } from '../errors.ts'
 import type { ErrorFrame } from '../protocol/frames.ts'
 
 /** What a client is told of an error without a code. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
+/** Status codes from here on are the server's fault. */
+const serverFault = 500
+
+/** Whether the error passes by itself. */
+export function willPass (error: unknown): boolean {
+  return hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED')
+}
+
+/** Whether the client caused the error: its code and text are for the client, and nothing for the log. */
+export function isClientFault (error: unknown): boolean {
+  const { statusCode } = toObject(error)
+  return typeof statusCode === 'number' && statusCode < serverFault
+}
+
 /** How many bytes the details of an error may have. */
 const maxDetailsBytes = 16_384
 
@@ -11,8 +25,8 @@ const maxDetailsBytes = 16_384
  * hosts, queries or files, so they stay here unless they are this package's own.
  */
 export function describeError (error: unknown): Pick<ErrorFrame, 'code' | 'message' | 'details'> {
-  const { code, statusCode, message, details, validation } = toObject(error)
-  if (typeof statusCode === 'number' && statusCode < 500 && typeof message === 'string') {
+  const { code, message, details, validation } = toObject(error)
+  if (isClientFault(error) && typeof message === 'string') {
     // Some libraries put the name of what failed into their codes.
     const shown = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
     return { code: shown, message, details: asDetails(details ?? validation) }

@@ -1,5 +1,8 @@
 import { isGroupName } from '../group-name.ts'
-import { maxResume, positionPattern, type HistoryQuery, type MessageFrame, type PastMessage, type ServerFrame } from '../protocol/frames.ts'
+import { isJsonEvent, JsonMessage } from './json-message.ts'
+import {
+  maxResume, positionPattern, type HistoryQuery, type JsonPayload, type MessagePlace, type Payload, type ServerFrame
+} from '../protocol/frames.ts'
 
 /** Where a client wants to go on in a group, and what the server gave it to prove that it was there. */
 export interface ResumePoint {
@@ -9,13 +12,13 @@ export interface ResumePoint {
 
 /** A frame of a client, checked and decoded: docs/protocol.md says what each means. */
 export type ParsedFrame =
-  | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, ResumePoint> }
+  | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, ResumePoint>, readonly json: boolean }
   | { readonly type: 'ping' }
   | ClientRequest
 
 /** A request that is handled in turn with the messages of its connection. */
 export type ClientRequest = { readonly id: number | undefined } & (
-  | { readonly type: 'message', readonly data: string | Buffer }
+  | { readonly type: 'message', readonly data: string | Buffer | JsonMessage }
   | { readonly type: 'join', readonly group: string, readonly since: string | undefined, readonly grant: string | undefined, readonly history: number | undefined }
   | { readonly type: 'history', readonly group: string, readonly query: HistoryQuery }
   | { readonly type: 'leave', readonly group: string }
@@ -29,8 +32,8 @@ export type Parsed =
 
 type Fields = Readonly<Record<string, unknown>>
 
-/** Never throws. `why` fits into the reason of a close frame. */
-export function parseFrame (text: string): Parsed {
+/** Never throws. `bytes` is how long the text was on the wire. `why` fits into the reason of a close frame. */
+export function parseFrame (text: string, bytes = text.length): Parsed {
   let fields: unknown
   try {
     fields = JSON.parse(text)
@@ -41,10 +44,10 @@ export function parseFrame (text: string): Parsed {
   if (typeof fields.type !== 'string') return wrong('type must be a string')
   if (fields.type === 'hello') return parseHello(fields)
   if (fields.type === 'ping') return { ok: true, frame: { type: 'ping' } }
-  return parseRequest(fields.type, fields)
+  return parseRequest(fields.type, fields, bytes)
 }
 
-function parseHello ({ session, resume = {}, grants = {} }: Fields): Parsed {
+function parseHello ({ session, resume = {}, grants = {}, json }: Fields): Parsed {
   if (!isTextOrAbsent(session)) return wrong('hello: session must be a string')
   if (!isObject(resume)) return wrong('hello: resume must be an object')
   if (!isObject(grants)) return wrong('hello: grants must be an object')
@@ -58,10 +61,10 @@ function parseHello ({ session, resume = {}, grants = {} }: Fields): Parsed {
     if (!isTextOrAbsent(grant)) return wrong('hello: grants contains a value that is not a string')
     points.set(group, { since, grant })
   }
-  return { ok: true, frame: { type: 'hello', session, resume: points } }
+  return { ok: true, frame: { type: 'hello', session, resume: points, json: json === true } }
 }
 
-function parseRequest (type: string, fields: Fields): Parsed {
+function parseRequest (type: string, fields: Fields, bytes: number): Parsed {
   const { id } = fields
   switch (type) {
     case 'message':
@@ -70,15 +73,15 @@ function parseRequest (type: string, fields: Fields): Parsed {
     case 'history':
     case 'token':
       if (id !== undefined && !Number.isSafeInteger(id)) return wrong(`${type}: id must be an integer`)
-      return parseFields(type, id as number | undefined, fields)
+      return parseFields(type, id as number | undefined, fields, bytes)
     default:
       return { ok: true, frame: undefined }
   }
 }
 
-function parseFields (type: ClientRequest['type'], id: number | undefined, fields: Fields): Parsed {
-  const { data, binary, group, since, grant, token, history } = fields
-  if (type === 'message') return parseMessage(id, data, binary)
+function parseFields (type: ClientRequest['type'], id: number | undefined, fields: Fields, bytes: number): Parsed {
+  const { group, since, grant, token, history } = fields
+  if (type === 'message') return parseMessage(id, fields, bytes)
   if (type === 'token') return typeof token === 'string' ? { ok: true, frame: { type, id, token } } : wrong('token: token must be a string')
   if (typeof group !== 'string') return wrong(`${type}: group must be a string`)
   if (type === 'leave') return { ok: true, frame: { type, id, group } }
@@ -95,7 +98,8 @@ function parseHistory (id: number | undefined, group: string, { since, before, l
   return { ok: true, frame: { type: 'history', id, group, query: { since: since as string | undefined, before, limit, reverse } } }
 }
 
-function parseMessage (id: number | undefined, text: unknown, binary: unknown): Parsed {
+function parseMessage (id: number | undefined, { data: text, binary, json }: Fields, bytes: number): Parsed {
+  if (json === true && text !== undefined) return { ok: true, frame: { type: 'message', id, data: new JsonMessage(text, bytes) } }
   if (typeof text !== 'string') return wrong('message: data must be a string')
   if (binary !== undefined && typeof binary !== 'boolean') return wrong('message: binary must be a boolean')
   const data = binary === true ? fromBase64(text) : text
@@ -134,27 +138,33 @@ function wrong (why: string): Parsed {
 }
 
 /** Encodes any other frame. */
-export function encodeFrame (frame: ServerFrame): string {
+export function encodeFrame (frame: ServerFrame<unknown, Payload | JsonPayload>): string {
   return JSON.stringify(frame)
 }
 
-/** Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string again. */
+/**
+ * Encodes a `message` frame. Returns bytes: thousands of sockets may write them, and each would encode a string again. `json`: the client
+ * takes events as values.
+ */
 export function encodeMessage (
-  data: string | Uint8Array, binary: boolean, { group, position, at, copy }: Omit<MessageFrame, 'type' | 'data' | 'binary'> = {}
+  data: string | Uint8Array, binary: boolean, { group, position, at, copy }: MessagePlace = {}, json = false
 ): Buffer {
+  const frame = { type: 'message', group, position, at, copy }
+  if (json && !binary && isJsonEvent(data)) {
+    return Buffer.concat([Buffer.from(`${JSON.stringify(frame).slice(0, -1)},"json":true,"data":`), Buffer.from(data), closingBrace])
+  }
   return Buffer.from(JSON.stringify({
-    type: 'message',
-    group,
-    position,
-    at,
-    copy,
+    ...frame,
     data: typeof data === 'string' ? data : asBuffer(data).toString(binary ? 'base64' : 'utf8'),
     ...(binary ? { binary } : {})
   }))
 }
 
+const closingBrace = Buffer.from('}')
+
 /** A message of a history, as clients get it. */
-export function encodePast (data: string | Uint8Array): Pick<PastMessage, 'data' | 'binary'> {
+export function encodePast (data: string | Uint8Array, json: boolean): Payload | JsonPayload {
+  if (json && typeof data === 'string' && isJsonEvent(data)) return { data: JSON.parse(data), json }
   return typeof data === 'string' ? { data } : { data: asBuffer(data).toString('base64'), binary: true }
 }
 

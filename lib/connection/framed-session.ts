@@ -1,12 +1,14 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { WebsocketGroupsError } from '../errors.ts'
-import type { ServerFrame } from '../protocol/frames.ts'
+import type { JsonPayload, Payload, ServerFrame } from '../protocol/frames.ts'
 import { encodeFrame, encodePast, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable } from './callback-results.ts'
+import { JsonMessage } from './json-message.ts'
+import { isAnswer } from './message-answer.ts'
 import { describeError } from './error-answer.ts'
 import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
@@ -14,11 +16,12 @@ import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, History, HistoryOptions, JoinOptions, JoinResult } from '../types.ts'
 import { RequestRates, type RequestLimits } from './request-rates.ts'
+import { sessionName } from './session-name.ts'
 import { TokenRefresh, type RefreshedConnection, type RefreshInit } from './token-refresh.ts'
 
 /** What the session needs of its connection. */
 export interface FramedConnection extends RefreshedConnection {
-  readonly outbound: Pick<SocketWriter, 'ready'>
+  readonly outbound: Pick<SocketWriter, 'greeted' | 'encoding'>
   write (payload: Buffer | string, binary: boolean): boolean
 }
 
@@ -29,6 +32,8 @@ export interface FramedInit extends RefreshInit {
   history (group: string, options: HistoryOptions): Promise<History>
   /** Whether the connection may still send messages to the route. Left out: always. */
   readonly mayPost?: ((connection: Connection) => boolean) | undefined
+  /** Takes messages that come as JSON values; without it, the route's `onMessage` gets them as text. */
+  readonly json?: { onMessage (connection: Connection, data: JsonMessage): unknown } | undefined
   readonly requestLimits: RequestLimits
   readonly pingMs: number
   readonly resumeMs: number
@@ -94,7 +99,7 @@ export class FramedSession implements RequestHandler {
     if (isBinary) return this.#violation('frames must be text')
     // Anybody may send a hello before anything but the token is known, so its size is limited.
     if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`hello must have at most ${maxHelloBytes} bytes`)
-    const parsed = parseFrame(data.toString())
+    const parsed = parseFrame(data.toString(), data.length)
     if (!parsed.ok) return this.#violation(parsed.why)
     const { frame } = parsed
     // Answered at once, also while a callback runs: a ping is about the link, not about the application.
@@ -139,19 +144,19 @@ export class FramedSession implements RequestHandler {
     return offer
   }
 
-  send (frame: ServerFrame): void {
+  send (frame: ServerFrame<unknown, Payload | JsonPayload>): void {
     if (this.#helloReceived) this.#connection.write(encodeFrame(frame), false)
   }
 
-  #hello ({ session, resume }: Hello): void {
+  #hello ({ session, resume, json }: Hello): void {
     if (this.#helloReceived) return this.#violation('hello must be sent once')
     clearTimeout(this.#deadline)
     // This package draws no ids of another form: such a client gets a new id in the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
-    this.#name = nameOf(id, this.#connection.userId)
+    this.#name = sessionName(id, this.#connection.userId)
     if (resume.size > 0) this.#offer(resume)
     this.#helloReceived = true
-    this.#connection.outbound.ready = true
+    this.#connection.outbound.greeted(json)
     const { pingMs, resumeMs } = this.#init
     this.send({ type: 'welcome', connectionId: this.#connection.id, session: id, pingMs, resumeMs })
     this.#greeted.resolve()
@@ -168,14 +173,21 @@ export class FramedSession implements RequestHandler {
     this.#connection.closeForFault(CloseCode.BadFrame, why)
   }
 
-  #message (id: number | undefined, data: string | Buffer): unknown {
+  #message (id: number | undefined, data: string | Buffer | JsonMessage): unknown {
     if (this.#init.mayPost?.(this.#connection) === false) {
       return this.#refuse(id, new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group'))
     }
-    const result = callOnMessage(this.#callbacks, this.#connection, data, this.#init.metrics)
+    const result = this.#onMessage(data)
     if (id === undefined) return result
     if (isThenable(result)) return Promise.resolve(result).then(value => this.#ack(id, value))
     return this.#ack(id, result)
+  }
+
+  #onMessage (data: string | Buffer | JsonMessage): unknown {
+    const { json, metrics } = this.#init
+    if (!(data instanceof JsonMessage)) return callOnMessage(this.#callbacks, this.#connection, data, metrics)
+    if (json === undefined) return callOnMessage(this.#callbacks, this.#connection, data.toString(), metrics)
+    return callOnMessage(json, this.#connection, data, metrics)
   }
 
   async #join ({ id, group, since, grant, history }: Extract<ClientRequest, { type: 'join' }>): Promise<void> {
@@ -215,9 +227,10 @@ export class FramedSession implements RequestHandler {
     if (id === undefined || !await this.#may('mayRead', id, group)) return
     try {
       const { messages, ...page } = await this.#init.history(group, { ...query, limit: Math.min(query.limit ?? defaultPage, maxPage) })
+      const { json } = this.#connection.outbound.encoding
       // Senders are shown only where members are shown.
       const shown = messages.map(({ data, position, at, from }) => ({
-        ...encodePast(data), position, at, ...(this.#callbacks.presence === true && from !== undefined ? { from } : {})
+        ...encodePast(data, json), position, at, ...(this.#callbacks.presence === true && from !== undefined ? { from } : {})
       }))
       this.send({ type: 'history', id, group, messages: shown, ...page })
     } catch (error) {
@@ -247,9 +260,13 @@ export class FramedSession implements RequestHandler {
     }
   }
 
-  /** The result of a broadcast or a join says where it stands in the log. */
+  /** The result of a broadcast or a join says where it stands in the log; a message by name has an answer of its own. */
   #ack (id: number | undefined, result?: unknown): void {
     if (id === undefined) return
+    if (isAnswer(result)) {
+      this.#connection.write(result.toFrame(id), false)
+      return
+    }
     const position = typeof result === 'object' && result !== null && 'position' in result ? result.position : undefined
     this.send({ type: 'ack', id, ...(typeof position === 'string' ? { position } : {}) })
   }
@@ -258,14 +275,4 @@ export class FramedSession implements RequestHandler {
   #refuse (id: number | undefined, error: unknown): void {
     if (id !== undefined) this.send({ type: 'error', id, ...describeError(error) })
   }
-}
-
-/**
- * The public name of a session. A session belongs to a user: a client that offers the id of another user's session gets another name, and
- * can neither pass for that user nor end the memberships of that session.
- */
-function nameOf (id: string, userId: string | undefined): string {
-  const hash = createHash('sha256').update(id)
-  if (userId !== undefined) hash.update(`\0${userId}`)
-  return hash.digest('base64url').slice(0, 16)
 }

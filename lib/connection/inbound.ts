@@ -3,6 +3,7 @@ import { AsyncResource } from 'node:async_hooks'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
+import { isClientFault, willPass } from './error-answer.ts'
 import { isThenable, toError } from './callback-results.ts'
 import { Input, type InboundSource } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
@@ -29,10 +30,6 @@ export interface RequestHandler {
 }
 
 interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
-/** Errors that pass by themselves. */
-const passing = ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED'] as const
-/** Status codes from here on are the server's fault. */
-const serverFault = 500
 
 export interface Closed { readonly code: number, readonly reason: string }
 /** Messages of a group that are lost to the connection. */
@@ -171,7 +168,7 @@ export class MessageQueue {
 
   /** An outage of the backplane, or a limit, is not the fault of the callback: the client is asked to try again later. */
   #closeFor (error: Error): void {
-    if (hasCode(error, ...passing)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
+    if (willPass(error)) this.#connection.closeForFault(CloseCode.TryAgainLater, 'temporarily unavailable')
     else this.#connection.closeForFault(CloseCode.InternalError)
   }
 
@@ -221,8 +218,7 @@ export class MessageQueue {
 
   /** Whether the error is only an answer to the message: it passes, or the client is at fault. A framed client is told of a bug as well. */
   #isAnswer (error: Error, framed: boolean): boolean {
-    const { statusCode } = error as Error & { statusCode?: unknown }
-    if (hasCode(error, ...passing) || (typeof statusCode === 'number' && statusCode < serverFault)) {
+    if (willPass(error) || isClientFault(error)) {
       this.#connection.log.debug({ err: error }, 'a message was not handled')
       return true
     }

@@ -1,11 +1,15 @@
 import type { Metrics } from '../metrics.ts'
-import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { isThenable } from './callback-results.ts'
 
+/** Whatever takes messages. */
+interface MessageCallbacks<Data> {
+  onMessage (connection: Connection, data: Data): unknown
+}
+
 /** Calls `onMessage`, and records how long that takes. Returns and throws what the callback does. */
-export function callOnMessage (
-  callbacks: ConnectionCallbacks, connection: Connection, data: string | Buffer, { timings }: Pick<Metrics, 'timings'>
+export function callOnMessage<Data> (
+  callbacks: MessageCallbacks<Data>, connection: Connection, data: Data, { timings }: Pick<Metrics, 'timings'>
 ): unknown {
   const startedAt = performance.now()
   let pending = false

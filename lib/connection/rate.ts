@@ -19,11 +19,19 @@ export class RateLimit {
     return this.#burstMs
   }
 
+  /** How far the instant lies ahead of `now`: over the limit. 0 for less than a rounding error. */
+  excess (paidUntil: number, now: number): number {
+    return paidUntil - now > roundingMs ? paidUntil - now : 0
+  }
+
   /** Adds `cost` to what the client sent. Returns the new instant: while it lies after `now`, the limit is exceeded. */
   charge (paidUntil: number, now: number, cost = 1): number {
     return Math.max(paidUntil, now - this.#burstMs) + cost * this.#msEach
   }
 }
+
+/** What sums of large and small numbers are off by. */
+const roundingMs = 1e-6
 
 /** Nobody is told to come back later than this: a client that was refused in a rush should not stay away for long. */
 export const maxRetryAfterSeconds = 30
@@ -51,9 +59,9 @@ export class RateTable {
   take (name: string): number {
     const now = this.#now()
     const paidUntil = this.#limit.charge(this.#names.get(name) ?? unpaid, now)
-    if (paidUntil > now) return paidUntil - now
-    this.#names.set(name, paidUntil)
-    return 0
+    const excess = this.#limit.excess(paidUntil, now)
+    if (excess === 0) this.#names.set(name, paidUntil)
+    return excess
   }
 }
 

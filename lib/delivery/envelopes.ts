@@ -82,7 +82,8 @@ function senderOf (from: NonNullable<BroadcastOptions['from']>): Sender {
   const { userId, connectionId = 'id' in from ? from.id : undefined } = from as Sender & { readonly id?: string }
   for (const id of [userId, connectionId]) {
     if (id !== undefined && (typeof id !== 'string' || Buffer.byteLength(id) > maxSenderBytes)) {
-      throw new WebsocketGroupsError('WSG_OPTION_INVALID', `from must be a connection, or { userId, connectionId } of up to ${maxSenderBytes} bytes`)
+      const detail = `from must be a connection, or { userId, connectionId } of up to ${maxSenderBytes} bytes`
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', detail)
     }
   }
   return { ...(userId === undefined ? {} : { userId }), ...(connectionId === undefined ? {} : { connectionId }) }

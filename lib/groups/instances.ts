@@ -40,7 +40,9 @@ export class InstanceMessages implements Instances {
   async ask<Name extends keyof InstanceEvents & string> (
     name: Name, payload: InstanceEvents[Name], { timeoutMs = this.#timeoutMs }: AskOptions = {}
   ): Promise<Asked> {
-    if (!Number.isInteger(timeoutMs) || timeoutMs < 1) throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'timeoutMs must be a positive integer')
+    if (!Number.isInteger(timeoutMs) || timeoutMs < 1) {
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'timeoutMs must be a positive integer')
+    }
     const { answers, missing } = await this.#rpc().askAll(everybody, { op: 'app', name, payload: checked(payload), ask: true }, timeoutMs)
     const replies = (answers as Array<Answers['app']>).filter(({ failed }) => failed === undefined).map(({ answer }) => answer)
     return { replies, missing: missing + answers.length - replies.length }

@@ -167,7 +167,9 @@ export class ConnectionCommands {
     }
   }
 
-  async #serveConnection (command: ConnectionCommand & { readonly connectionId: string }, data: Data): Promise<Answers[ConnectionCommand['op']]> {
+  async #serveConnection (
+    command: ConnectionCommand & { readonly connectionId: string }, data: Data
+  ): Promise<Answers[ConnectionCommand['op']]> {
     const connection = this.#find(command.connectionId)
     if (connection === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', command.connectionId)
     switch (command.op) {

@@ -9,11 +9,14 @@ import { aFunction, aPresence, checkOptions, invalid, show, type Rule } from '..
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
-import type { ConnectionCallbacks } from '../route-types.ts'
+import { MessageReceiver, type MessageRoute } from '../messages/receiver.ts'
+import type { MessageSet } from '../messages/message-set.ts'
+import type { ConnectionCallbacks, HandlerOptions } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { takeAdmission } from './admission.ts'
 import { reauthenticationOf } from './ws-auth.ts'
 import { dropResponse } from './upgrade-sockets.ts'
+import { someMessages } from './ws-messages.ts'
 
 const callbackRules = {
   onConnect: aFunction,
@@ -23,8 +26,9 @@ const callbackRules = {
   onGap: aFunction,
   mayJoin: aFunction,
   mayRead: aFunction,
-  presence: aPresence
-} as const satisfies Record<keyof ConnectionCallbacks, Rule>
+  presence: aPresence,
+  messages: someMessages
+} as const satisfies Record<keyof HandlerOptions, Rule>
 
 const handlers = new WeakSet<object>()
 
@@ -47,15 +51,15 @@ const helloTimeoutMs = 10_000
 const refusedGraceMs = 2_000
 
 type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics'>
-type HandlerOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
+type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
-export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'>
+export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
 
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
-export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
+export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
   const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
-  const framedInit = (request: FastifyRequest): FramedInit => ({
+  const framedInit = (request: FastifyRequest, receiver: MessageReceiver | undefined): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
     leave: async (connection, group) => await instance.registry.leave(connection, group),
     history: async (group, options) => await instance.registry.history(group, options),
@@ -64,14 +68,18 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
     reauthentication: reauthenticationOf(request),
     metrics: instance.metrics,
     requestLimits,
-    ...groups,
+    stillIn: groups.stillIn,
+    mayPost: groups.mayPost,
+    json: receiver,
     pingMs: plugin.heartbeatIntervalMs,
     resumeMs: plugin.presenceGraceMs,
     helloTimeoutMs
   })
-  return callbacks => {
-    checkOptions(callbacks, callbackRules, 'wsHandler.')
-    if (typeof callbacks.onMessage !== 'function') throw invalid('wsHandler needs `onMessage`: a function')
+  return options => {
+    checkOptions(options, callbackRules, 'wsHandler.')
+    // Only the route knows the types of its params and identity.
+    const receiver = receiverOf(options as HandlerOptions)
+    const callbacks = receiver === undefined ? options as ConnectionCallbacks : withMessages(options as HandlerOptions, receiver)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
       // If @fastify/websocket was registered first, it wrapped the handler before `checkRoute` saw it.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)
@@ -86,9 +94,8 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
           admission: takeAdmission(request),
           log: request.log,
           route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
-          // Only the route knows the types of its params and identity.
-          callbacks: callbacks as unknown as ConnectionCallbacks,
-          framed: socket.protocol === framedProtocol ? framedInit(request) : undefined
+          callbacks,
+          framed: socket.protocol === framedProtocol ? framedInit(request, receiver) : undefined
         }).start(request)
       } catch (error) {
         // `wsAuth` refuses such an identity before the upgrade; a hook of the service set this one.
@@ -98,6 +105,23 @@ export function makeWsHandler (instance: HandlerInstance, plugin: HandlerOptions
     }
     handlers.add(handler)
     return handler
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  function receiverOf ({ onMessage, messages }: HandlerOptions): MessageReceiver | undefined {
+    if ((onMessage === undefined) === (messages === undefined)) throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
+    return messages === undefined ? undefined : new MessageReceiver(messages as MessageSet, groups, instance.metrics)
+  }
+}
+
+function withMessages ({ messages, ...callbacks }: HandlerOptions, receiver: MessageReceiver): ConnectionCallbacks {
+  return {
+    ...callbacks,
+    async onConnect (connection, request) {
+      receiver.opened(connection, request)
+      await callbacks.onConnect?.(connection, request)
+    },
+    onMessage: (connection, data) => receiver.onMessage(connection, data)
   }
 }
 

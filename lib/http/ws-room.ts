@@ -1,4 +1,6 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions } from 'fastify'
+import type {
+  FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions
+} from 'fastify'
 import { LocalConnection } from '../connection/connection.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -12,6 +14,7 @@ import type { RoomOptions, RoomRouteOptions } from '../route-types.ts'
 import type { Connection, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
 import { makeWsHandler } from './ws-handler.ts'
+import { someMessages } from './ws-messages.ts'
 
 const maxHistory = 10_000
 
@@ -22,6 +25,7 @@ const roomRules = {
   preHandler: { allowed: 'a function or an array of functions', accepts: value => [value].flat().every(one => typeof one === 'function') },
   onJoin: aFunction,
   onMessage: aFunction,
+  messages: someMessages,
   onLeave: aFunction,
   onError: aFunction,
   onGap: aFunction,
@@ -59,6 +63,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         'or write auth: false'
       )
     }
+    if (room.onMessage !== undefined && room.messages !== undefined) throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
     const groups = new WeakMap<object, string>()
     const joined = new WeakSet<Connection>()
 
@@ -82,13 +87,23 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 
     const isMember = (connection: Connection): boolean => connection instanceof LocalConnection && connection.isIn(groupNamed(connection))
 
+    const onMessage = (connection: Connection, data: string | Buffer): unknown => {
+      const group = groupNamed(connection)
+      if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
+      if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
+      // A framed client has its answer already. A raw one has no other use of this route.
+      connection.close(CloseCode.PolicyViolation, 'no longer in the group')
+    }
+
     const wsHandler = makeWsHandler(instance, plugin, {
       stillIn: async (connection, group) => {
         if (groups.get(connection) !== group) return undefined
         return await nameGroup(connection.params, connection.identity) === group
       },
       // A callback of the service decides for itself.
-      ...(room.onMessage === undefined ? { mayPost: isMember } : {})
+      ...(room.onMessage === undefined && room.messages === undefined ? { mayPost: isMember } : {}),
+      groupOf: groupNamed,
+      isMember
     })
 
     const guards = auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]
@@ -106,13 +121,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         joined.add(connection)
         await room.onJoin?.(connection, group, request)
       },
-      onMessage (connection, data) {
-        const group = groupNamed(connection)
-        if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
-        if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
-        // A framed client has its answer already. A raw one has no other use of this route.
-        connection.close(CloseCode.PolicyViolation, 'no longer in the group')
-      },
+      ...(room.messages === undefined ? { onMessage } : { messages: room.messages }),
       async onDisconnect (connection) {
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))
       },

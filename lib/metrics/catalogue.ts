@@ -50,6 +50,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   refusedBlocked: refused('blocked'),
 
   requestsDelayed: limited('requests'),
+  messagesRefused: limited('messages_by_name'),
   memberEntriesLeftOut: limited('presence_entries'),
   newGroupsRefused: limited('new_groups'),
   pauses: limited('reading_paused'),

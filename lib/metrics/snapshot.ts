@@ -46,7 +46,9 @@ export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes }:
     on_message_duration_seconds: histogramOf(timings.onMessage, 'How long onMessage took.'),
     // Most messages do not wait, and are not worth a record of their own.
     queue_wait_seconds: histogramOf(
-      timings.queueWait, 'How long messages and requests waited for the callbacks before them.', Math.max(0, handled - timings.queueWait.count)
+      timings.queueWait,
+      'How long messages and requests waited for the callbacks before them.',
+      Math.max(0, handled - timings.queueWait.count)
     )
   } satisfies Record<string, Metric>
 }

@@ -12,8 +12,9 @@ export interface Sample { readonly metricName?: string | undefined, readonly lab
 export function samplesOf (name: string, metric: Metric): readonly Sample[] {
   if (metric.type !== 'histogram') return metric.values
   return metric.values.flatMap(({ labels, counts, count, sum }) => [
-    ...metric.buckets.map((bound, at) => ({ metricName: `${name}_bucket`, labels: { le: String(bound), ...labels }, value: counts[at] ?? 0 })),
-    { metricName: `${name}_bucket`, labels: { le: '+Inf', ...labels }, value: count },
+    ...[...metric.buckets, '+Inf'].map((bound, at) => (
+      { metricName: `${name}_bucket`, labels: { le: String(bound), ...labels }, value: counts[at] ?? count }
+    )),
     { metricName: `${name}_sum`, labels, value: sum },
     { metricName: `${name}_count`, labels, value: count }
   ])
@@ -23,7 +24,9 @@ export function samplesOf (name: string, metric: Metric): readonly Sample[] {
 export function exposition (metrics: MetricsSnapshot, namePrefix: string): string {
   return Object.entries(metrics).map(([short, metric]) => {
     const name = namePrefix + short
-    const lines = samplesOf(name, metric).map(({ metricName = name, labels, value }) => `${metricName}${labelled(labels)} ${numeral(value)}`)
+    const lines = samplesOf(name, metric).map(
+      ({ metricName = name, labels, value }) => `${metricName}${labelled(labels)} ${numeral(value)}`
+    )
     return [`# HELP ${name} ${escaped(metric.help)}`, `# TYPE ${name} ${metric.type}`, ...lines, ''].join('\n')
   }).join('\n')
 }

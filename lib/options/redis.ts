@@ -15,12 +15,16 @@ export function checkCluster (redis: unknown): void {
   if (isRedisClient(redis) || !isPlainObject(redis)) return
   const { cluster, options, ...others } = redis as Readonly<Record<string, unknown>>
   if (cluster === undefined) return
-  if (!Array.isArray(cluster) || cluster.length === 0) throw invalid(`redis.cluster must be an array of at least one node, got ${show(cluster)}`)
+  if (!Array.isArray(cluster) || cluster.length === 0) {
+    throw invalid(`redis.cluster must be an array of at least one node, got ${show(cluster)}`)
+  }
   for (const [index, node] of cluster.entries()) {
     if (!isNode(node)) throw invalid(`redis.cluster[${index}] must be a URL (redis:// or rediss://), host:port, a port, or { host, port }`)
   }
   const [other] = Object.keys(others)
-  if (other !== undefined) throw invalid(`beside redis.cluster there is no ${show(other)}: it belongs into redis.options, as for an ioredis Cluster`)
+  if (other !== undefined) {
+    throw invalid(`beside redis.cluster there is no ${show(other)}: put it into redis.options, as for a Cluster of ioredis`)
+  }
   if (options !== undefined && !isPlainObject(options)) throw invalid(`redis.options must be an object, got ${show(options)}`)
   const db = property(property(options, 'redisOptions'), 'db') ?? 0
   if (db !== 0) throw invalid(`a Redis Cluster has database 0 only, got ${show(db)}`)

@@ -19,6 +19,12 @@ export interface Payload {
   readonly binary?: boolean | undefined
 }
 
+/** The data of a message that is JSON: any value. Stands for its text. */
+export interface JsonPayload {
+  readonly data: unknown
+  readonly json: true
+}
+
 /**
  * Somebody in a group, as clients see it: a user with all connections, or a session that belongs to no user. `Info` is what the server's
  * option `memberInfo` returns.
@@ -79,8 +85,10 @@ export interface MembersFrame<Info = unknown> {
 }
 
 /** What was sent to a group, to the connection, or to its user. */
-export interface MessageFrame extends Payload {
-  readonly type: 'message'
+export type MessageFrame<Data = Payload> = { readonly type: 'message' } & MessagePlace & Data
+
+/** Where a message was sent, and stands. */
+export interface MessagePlace {
   /** Missing in direct sends. */
   readonly group?: string | undefined
   /** Missing in messages that no log keeps. */
@@ -92,18 +100,21 @@ export interface MessageFrame extends Payload {
 }
 
 /** One message of the history of a group. */
-export interface PastMessage extends Payload {
+export type PastMessage<Data = Payload> = PastPlace & Data
+
+/** Where a message of a history stands. */
+export interface PastPlace {
   readonly position: string
   readonly at: number
   readonly from?: { readonly userId?: string | undefined, readonly connectionId?: string | undefined } | undefined
 }
 
 /** Answers the request `history`. */
-export interface HistoryFrame {
+export interface HistoryFrame<Data = Payload> {
   readonly type: 'history'
   readonly id: number
   readonly group: string
-  readonly messages: readonly PastMessage[]
+  readonly messages: ReadonlyArray<PastMessage<Data>>
   readonly position: string
   readonly gap?: GapReason | undefined
   readonly more: boolean
@@ -117,6 +128,17 @@ export interface HistoryQuery {
   readonly reverse?: boolean | undefined
 }
 
+/** A request is done. */
+export interface AckFrame {
+  readonly type: 'ack'
+  readonly id: number
+  /** Where in the log a broadcast, or a join, stands. */
+  readonly position?: string | undefined
+  /** The reply to a message by name: a JSON value, or base64 with `binary`. */
+  readonly data?: unknown
+  readonly binary?: boolean | undefined
+}
+
 /** A request failed; without an `id`, something that nobody asked for did. */
 export interface ErrorFrame {
   readonly type: 'error'
@@ -127,19 +149,19 @@ export interface ErrorFrame {
   readonly details?: unknown
 }
 
-/** What the server sends. A field that is `undefined` is left out. */
-export type ServerFrame<Info = unknown> =
+/** What the server sends; `JsonPayload` only to those who asked for it. A field that is `undefined` is left out. */
+export type ServerFrame<Info = unknown, Data = Payload> =
   | WelcomeFrame
   | JoinedFrame
   | { readonly type: 'left', readonly group: string, readonly reason?: string | undefined }
-  | MessageFrame
-  | HistoryFrame
+  | MessageFrame<Data>
+  | HistoryFrame<Data>
   | { readonly type: 'position', readonly group: string, readonly position: string }
   | { readonly type: 'gap', readonly group: string, readonly reason: GapReason, readonly position: string }
   | PresenceFrame<Info>
   | MembersFrame<Info>
   | { readonly type: 'count', readonly group: string, readonly count: number }
-  | { readonly type: 'ack', readonly id: number, readonly position?: string | undefined }
+  | AckFrame
   | ErrorFrame
   | { readonly type: 'pong' }
   | { readonly type: 'reconnect', readonly afterMs: number }
@@ -152,11 +174,13 @@ export interface HelloFrame {
   readonly resume?: Readonly<Record<string, string>> | undefined
   /** The latest grant of each of these groups, where there is one. */
   readonly grants?: Readonly<Record<string, string | undefined>> | undefined
+  /** The client takes events as JSON values inside frames. */
+  readonly json?: boolean | undefined
 }
 
 /** What a client asks for; with an `id`, `ack` or `error` answers it. */
 export type RequestFrame = { readonly id?: number | undefined } & (
-  | { readonly type: 'message' } & Payload
+  | { readonly type: 'message' } & (Payload | JsonPayload)
   | { readonly type: 'join', readonly group: string, readonly since?: string | undefined, readonly grant?: string | undefined, readonly history?: number | undefined }
   | { readonly type: 'history', readonly group: string } & HistoryQuery
   | { readonly type: 'leave', readonly group: string }

@@ -27,7 +27,9 @@ const surroundings: Readonly<Record<string, string>> = {
     import type { FastifyInstance } from 'fastify'
     import type { Data } from 'fastify-websocket-groups'
     declare const app: FastifyInstance
-    declare const message: Data, cursor: Data, tick: Data`,
+    declare const message: Data, cursor: Data, tick: Data
+    declare const pointSchema: import('fastify-websocket-groups').StandardSchema<{ readonly x: number }>
+    declare function assertOpen (group: string): Promise<void>`,
   'a service with a backplane': `
     declare const app: import('fastify').FastifyInstance
     declare const MyBackplane: new (url: string) => import('fastify-websocket-groups').Backplane`,
@@ -61,7 +63,7 @@ const root = join(import.meta.dirname, '..', '..')
 /** A project that has the package installed, with Fastify and the types of Node beside it. */
 export function project (): string {
   const folder = realpathSync(mkdtempSync(join(tmpdir(), 'snippets-')))
-  const packages = ['fastify', 'fastify-metrics', 'prom-client', 'close-with-grace']
+  const packages = ['fastify', 'fastify-metrics', 'prom-client', 'close-with-grace', '@fastify/type-provider-typebox', 'typebox']
   const links = {
     'fastify-websocket-groups': root,
     ...Object.fromEntries(packages.map(name => [name, join(root, 'node_modules', name)])),

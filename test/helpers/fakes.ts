@@ -91,7 +91,7 @@ class WithoutSocket {
   }
 
   #write (outgoing: OutboundMessage): boolean {
-    if (!this.closed) this.written.push(outgoing.message(this.framed).payload.toString())
+    if (!this.closed) this.written.push(outgoing.message({ framed: this.framed, json: false }).payload.toString())
     return !this.closed
   }
 }

@@ -15,7 +15,9 @@ import { bytesOf, Script } from './link/script.ts'
 const publishShared = new Script(`
 local most, permitted = 0, redis.acl_check_cmd
 for i = 1, #ARGV, 2 do
-  if permitted and not permitted('PUBLISH', ARGV[i], '') then return redis.error_reply('NOPERM this user may not publish to ' .. ARGV[i]) end
+  if permitted and not permitted('PUBLISH', ARGV[i], '') then
+    return redis.error_reply('NOPERM this user may not publish to ' .. ARGV[i])
+  end
 end
 for i = 1, #ARGV, 2 do
   local taken = redis.pcall('PUBLISH', ARGV[i], ARGV[i + 1])

@@ -89,10 +89,11 @@ export class FlushScheduler {
   }
 
   /** The same object for the same arguments. */
-  encoding (framed: boolean, deflate: Deflate | undefined): Encoding {
-    const key = deflate === undefined ? String(framed) : `${framed} ${deflate.windowBits} ${deflate.threshold}`
+  encoding (framed: boolean, deflate: Deflate | undefined, json = false): Encoding {
+    const kind = json ? 'json' : String(framed)
+    const key = deflate === undefined ? kind : `${kind} ${deflate.windowBits} ${deflate.threshold}`
     let encoding = this.#encodings.get(key)
-    if (encoding === undefined) this.#encodings.set(key, encoding = { framed, deflate })
+    if (encoding === undefined) this.#encodings.set(key, encoding = { framed, json, deflate })
     return encoding
   }
 

@@ -32,13 +32,16 @@ export interface Message {
   readonly binary: boolean
 }
 
+/** What the payload of a message depends on. */
+type ClientKind = Pick<Encoding, 'framed' | 'json'>
+
 /** One message on its way to any number of connections: encoded once for each kind of connection. */
 export class OutboundMessage {
   /** A slow client may miss the message. */
   readonly volatile: boolean
   /** A slow client gets only the latest message with this key; '' for none. */
   readonly conflationKey: string
-  readonly #message: (framed: boolean) => Message
+  readonly #message: (kind: ClientKind) => Message
   readonly #frames = new Map<Encoding, Buffer>()
   // Members of a group mostly got the same messages before, so the latest batch is mostly right for the next connection too.
   #encoding: Encoding | undefined
@@ -46,7 +49,7 @@ export class OutboundMessage {
   #batch: Batch | undefined
   #batches: Map<Encoding, Map<Batch | undefined, Batch>> | undefined
 
-  private constructor (message: (framed: boolean) => Message, volatile = false, conflationKey = '') {
+  private constructor (message: (kind: ClientKind) => Message, volatile = false, conflationKey = '') {
     this.#message = message
     this.volatile = volatile
     this.conflationKey = conflationKey
@@ -55,12 +58,13 @@ export class OutboundMessage {
   /** Raw clients get the bytes that were sent, framed ones a `message` frame. */
   static ofEnvelope (envelope: Envelope): OutboundMessage {
     const { payload, binary, target, position, volatile, conflationKey, at } = envelope
-    const framedPayload = (): Buffer => encodeMessage(payload, binary, {
+    const framedPayload = (json: boolean): Buffer => encodeMessage(payload, binary, {
       group: target.kind === 'group' ? target.name : undefined,
       at,
       ...(position === undefined ? {} : { position: formatPosition(position), copy: copyOf(envelope) })
-    })
-    const message = (framed: boolean): Message => framed ? { payload: framedPayload(), binary: false } : { payload, binary }
+    }, json)
+    const message = ({ framed, json }: ClientKind): Message =>
+      framed ? { payload: framedPayload(json), binary: false } : { payload, binary }
     return new OutboundMessage(message, volatile, conflationKey)
   }
 
@@ -70,14 +74,14 @@ export class OutboundMessage {
     return new OutboundMessage(() => message)
   }
 
-  message (framed: boolean): Message {
-    return this.#message(framed)
+  message (kind: ClientKind): Message {
+    return this.#message(kind)
   }
 
   frame (encoding: Encoding): Buffer {
     let frame = this.#frames.get(encoding)
     if (frame === undefined) {
-      const { payload, binary } = this.#message(encoding.framed)
+      const { payload, binary } = this.#message(encoding)
       this.#frames.set(encoding, frame = encodeWsFrame(payload, binary, encoding.deflate))
     }
     return frame

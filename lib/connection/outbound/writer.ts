@@ -47,7 +47,8 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   readonly #scheduler: FlushScheduler
   /** What its route sends and gets in all. */
   readonly route: RouteTraffic
-  readonly #encoding: Encoding
+  /** How messages are written for clients of this kind. */
+  encoding: Encoding
   /** `undefined`: ws does it all, with a write for each message. */
   readonly #stream: Duplex | undefined
   #ended = false
@@ -72,8 +73,14 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     this.ready = !framed
     const wire = openWire(socket, this)
     this.#stream = wire?.stream
-    this.#encoding = outbox.encoding(framed, wire?.deflate)
+    this.encoding = outbox.encoding(framed, wire?.deflate)
     if (wire === undefined) outbox.warnUnsupportedWs()
+  }
+
+  /** The client speaks the framed protocol and said hello; `json`: it takes events as JSON values. */
+  greeted (json: boolean): void {
+    if (json) this.encoding = this.#scheduler.encoding(true, this.encoding.deflate, true)
+    this.ready = true
   }
 
   /** More waits than `slowBufferedBytes`. */
@@ -105,7 +112,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   enqueueShared (outgoing: OutboundMessage): boolean {
     if (!this.ready || this.#ended) return false
     if (this.#slow || this.#stream === undefined) return this.#takeSlowly(outgoing)
-    this.#push(outgoing.batchAfter(this.#batch, this.#encoding))
+    this.#push(outgoing.batchAfter(this.#batch, this.encoding))
     return true
   }
 
@@ -133,7 +140,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   write (payload: Uint8Array | string, binary: boolean): boolean {
     if (!this.#admits()) return false
     if (this.#stream === undefined) this.#send(payload, binary)
-    else this.#push(new Batch(this.#batch, encodeWsFrame(payload, binary, this.#encoding.deflate)))
+    else this.#push(new Batch(this.#batch, encodeWsFrame(payload, binary, this.encoding.deflate)))
     return true
   }
 
@@ -180,8 +187,8 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   }
 
   #give (outgoing: OutboundMessage): void {
-    if (this.#stream !== undefined) return this.#push(new Batch(this.#batch, outgoing.frame(this.#encoding)))
-    const { payload, binary } = outgoing.message(this.#encoding.framed)
+    if (this.#stream !== undefined) return this.#push(new Batch(this.#batch, outgoing.frame(this.encoding)))
+    const { payload, binary } = outgoing.message(this.encoding)
     this.#send(payload, binary)
   }
 
@@ -223,7 +230,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     // A message that waits with this key is older, and must not follow this one.
     if (conflationKey !== '' && ((behind && this.#stream?.writableNeedDrain === true) || this.#latest?.has(conflationKey) === true)) {
       if (!this.#admits()) return false
-      this.#keep(conflationKey, outgoing.frame(this.#encoding))
+      this.#keep(conflationKey, outgoing.frame(this.encoding))
       return true
     }
     if (behind && volatile) {

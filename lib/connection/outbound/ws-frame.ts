@@ -7,6 +7,8 @@ import { constants, deflateRawSync, type ZlibOptions } from 'node:zlib'
 export interface Encoding {
   /** The client speaks the framed protocol. */
   readonly framed: boolean
+  /** A framed client that takes events as JSON values. */
+  readonly json: boolean
   /** Set when permessage-deflate was negotiated (RFC 7692). */
   readonly deflate: Deflate | undefined
 }

@@ -74,7 +74,7 @@ t.test('a list is read once for all who ask, is told what happened meanwhile, an
   const watcher = (who: string): LocalConnection => ({
     outbound: {
       enqueueShared (outgoing: OutboundMessage) {
-        const { payload } = outgoing.message(true)
+        const { payload } = outgoing.message({ framed: true, json: false })
         told.push({ who, members: (JSON.parse(payload.toString()) as { members: FramedMember[] }).members })
       }
     }

@@ -1,4 +1,5 @@
 import t from 'tap'
+import { JsonMessage } from '../../../lib/connection/json-message.ts'
 import { encodeFrame, encodeMessage, parseFrame, type ParsedFrame } from '../../../lib/connection/frame-codec.ts'
 
 const position = 'AAAAAAAAAAAAAAAAAAAAAAAA'
@@ -11,19 +12,21 @@ function frameOf (text: string): ParsedFrame | undefined {
 
 t.test('what a client may send is understood', async t => {
   t.strictSame(frameOf('{"type":"ping"}'), { type: 'ping' })
-  t.strictSame(frameOf('{"type":"hello"}'), { type: 'hello', session: undefined, resume: new Map() })
+  t.strictSame(frameOf('{"type":"hello"}'), { type: 'hello', session: undefined, resume: new Map(), json: false })
   t.strictSame(frameOf(`{"type":"hello","session":"s","resume":{"a":"${position}","__proto__":"${position}"}}`),
     {
       type: 'hello',
       session: 's',
-      resume: new Map([['a', { since: position, grant: undefined }], ['__proto__', { since: position, grant: undefined }]])
+      resume: new Map([['a', { since: position, grant: undefined }], ['__proto__', { since: position, grant: undefined }]]),
+      json: false
     })
   t.strictSame(frameOf(`{"type":"hello","resume":{"a":"${position}"},"grants":{"a":"proof","b":"of another"}}`),
-    { type: 'hello', session: undefined, resume: new Map([['a', { since: position, grant: 'proof' }]]) })
+    { type: 'hello', session: undefined, resume: new Map([['a', { since: position, grant: 'proof' }]]), json: false })
   t.strictSame(frameOf('{"type":"message","data":""}'), { type: 'message', id: undefined, data: '' })
   t.strictSame(
     frameOf('{"type":"message","data":"/+8=","binary":true,"id":-3}'), { type: 'message', id: -3, data: Buffer.from([255, 239]) }
   )
+  t.strictSame(frameOf('{"type":"message","json":true,"data":null}'), { type: 'message', id: undefined, data: new JsonMessage(null, 42) })
   t.strictSame(frameOf('{"type":"message","data":"","binary":true}'), { type: 'message', id: undefined, data: Buffer.alloc(0) })
   t.strictSame(frameOf('{"type":"message","data":"AA==","binary":false}'), { type: 'message', id: undefined, data: 'AA==' })
   t.strictSame(frameOf('{"type":"join","group":"g","since":"x","id":0}'), {

@@ -11,7 +11,7 @@ function session (helloTimeoutMs: number): { readonly framed: FramedSession, rea
     id: 'i.1',
     userId: undefined,
     closed: false,
-    outbound: { ready: false },
+    outbound: { greeted () {}, encoding: { json: false } },
     log: { debug () {} },
     write (text: string) { sent.push(text) },
     closeForFault (code: number) { sent.push(String(code)) }

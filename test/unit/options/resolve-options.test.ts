@@ -178,7 +178,7 @@ t.test('a Redis Cluster is given by its nodes, or as an ioredis Cluster', async 
     t.match(refusal({ redis: { cluster: ['host:1', node] } }), /redis\.cluster\[1\] must be a URL/)
     t.notMatch(refusal({ redis: { cluster: ['host:1', node] } }), /hunter2/)
   }
-  t.match(refusal({ redis: { cluster: ['host:1'], natMap: {} } }), /no 'natMap': it belongs into redis\.options/)
+  t.match(refusal({ redis: { cluster: ['host:1'], natMap: {} } }), /no 'natMap': put it into redis\.options/)
   t.match(refusal({ redis: { cluster: ['host:1'], options: { redisOptions: { db: 2 } } } }), /has database 0 only, got 2/)
   t.match(refusal({ redis: { cluster: ['host:1'], options: { keyPrefix: '{a}' } } }), /without braces/)
 })

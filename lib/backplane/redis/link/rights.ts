@@ -50,7 +50,8 @@ function rightsOfInstances (keys: Keys): Right[] {
       return [['sadd', told, ''], ['srem', told, ''], ['sscan', told, '0'], ['pexpire', told, '1']]
     }),
     ['hset', user, instance, '1'], ['hdel', user, instance], ['hgetall', user], ['pexpire', user, '1'],
-    ['zadd', blocked, '1', ''], ['zrem', blocked, ''], ['zremrangebyscore', blocked, '-inf', '1'], ['zcard', blocked], ['zscore', blocked, ''],
+    ['zadd', blocked, '1', ''], ['zrem', blocked, ''], ['zremrangebyscore', blocked, '-inf', '1'], ['zcard', blocked],
+    ['zscore', blocked, ''],
     ['zrevrange', blocked, '0', '0'], ['zrangebyscore', blocked, '-inf', '1'], ['pexpireat', blocked, '1']
   ]
 }

@@ -6,7 +6,8 @@ import { missingRights } from './rights.ts'
 /** Sharded pub/sub came with 7.0. */
 const oldest = { single: { major: 6, minor: 2 }, cluster: { major: 7, minor: 0 } } as const
 const finalErrors = new RegExp([
-  'WRONGPASS', 'NOAUTH', 'NOPERM', 'invalid password', 'invalid username-password', 'database \\d+ cannot be used: (?!LOADING|BUSY|MASTERDOWN)',
+  'WRONGPASS', 'NOAUTH', 'NOPERM', 'invalid password', 'invalid username-password',
+  'database \\d+ cannot be used: (?!LOADING|BUSY|MASTERDOWN)',
   // A command that was renamed, or that a script may not run.
   'ERR unknown command', "can't run this command", 'Unknown Redis command'
 ].join('|'), 'i')

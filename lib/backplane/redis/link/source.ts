@@ -30,7 +30,9 @@ export function optionsOf (source: RedisSource): RedisOptions {
 export function namespaceOf (source: RedisSource): Namespace {
   const { db = 0, keyPrefix = '' } = optionsOf(source)
   const given: unknown = typeof source === 'string' ? databaseIn(source) : db
-  if (!/^\d{1,9}$/.test(String(given))) throw invalid(`the database must be a number from 0 (as in redis://host:6379/1), got ${show(given)}`)
+  if (!/^\d{1,9}$/.test(String(given))) {
+    throw invalid(`the database must be a number from 0 (as in redis://host:6379/1), got ${show(given)}`)
+  }
   if (typeof keyPrefix !== 'string' || /[{}\s\p{Cc}]/u.test(keyPrefix) || keyPrefix.length > 100) {
     throw invalid('its keyPrefix must be at most 100 characters without braces, spaces and control characters: ' +
       'set the option keyPrefix of the plugin instead')
@@ -49,7 +51,8 @@ export function keysOf (source: RedisSource, prefix: string): Keys {
 
 /** As ioredis reads it, but before it makes a number of it. */
 function databaseIn (url: string): string {
-  const { pathname, searchParams } = new URL(url.startsWith('/') ? `unix://socket/${url.includes('?') ? url.slice(url.indexOf('?')) : ''}` : url)
+  const query = url.includes('?') ? url.slice(url.indexOf('?')) : ''
+  const { pathname, searchParams } = new URL(url.startsWith('/') ? `unix://socket/${query}` : url)
   const path = pathname.slice(1)
   return path === '' ? searchParams.get('db') ?? '0' : path
 }

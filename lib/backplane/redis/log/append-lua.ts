@@ -82,8 +82,8 @@ if widest > largest then
   call('HSET', meta, 'g', largest)
 end
 local record = pack('>I6I6I6', last, offset, now)
--- As many messages of the largest size that was seen may fit: then their number is all that has to be limited. Else the size of all is known
--- from here on.
+-- While as many messages of the largest size seen so far would fit, only their number has to be limited. Otherwise the size of all messages
+-- is kept from here on.
 if not size and largest * keep <= most then
   if length > keep then
     if length == keep + 1 then call('LPOP', list) else call('LTRIM', list, -keep, -1) end

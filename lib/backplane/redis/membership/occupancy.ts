@@ -76,9 +76,10 @@ export class OccupancyStore {
     if (names.length === 0) return []
     const { leases, instances } = this.#keys
     const told = this.#keys.told(kind)
+    const counts = names.map(name => kind === 'group' ? this.#keys.counts(name) : this.#keys.user(name))
     const settled = kind === 'group'
-      ? this.#link.script(settleGroups, [told, ...names.map(name => this.#keys.counts(name))], [safetyTtlMs, ...names])
-      : this.#link.script(settleUsers, [told, leases, instances, ...names.map(name => this.#keys.user(name))], [safetyTtlMs, '', '', ...names])
+      ? this.#link.script(settleGroups, [told, ...counts], [safetyTtlMs, ...names])
+      : this.#link.script(settleUsers, [told, leases, instances, ...counts], [safetyTtlMs, '', '', ...names])
     return await settled as number[]
   }
 

@@ -1,0 +1,39 @@
+/** The data of a message that came as a JSON value inside a frame, not as text: who wants the value need not parse it again. */
+export class JsonMessage {
+  readonly value: unknown
+  /** How long the message was, with its frame. */
+  readonly bytes: number
+
+  constructor (value: unknown, bytes: number) {
+    this.value = value
+    this.bytes = bytes
+  }
+
+  /** The same message as text. */
+  toString (): string {
+    return JSON.stringify(this.value)
+  }
+}
+
+/** How events begin. Cheap to look for in messages of any kind, and rare in those that are none. */
+const eventStart = '{"type":"'
+const eventBytes = Buffer.from(eventStart)
+
+/**
+ * Whether the payload of a text message is an event: JSON that may stand inside a frame as it is. Anybody may have sent the text, so all
+ * of it is looked at.
+ */
+export function isJsonEvent (payload: Uint8Array | string): boolean {
+  if (!startsAsEvent(payload)) return false
+  try {
+    JSON.parse(typeof payload === 'string' ? payload : Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString())
+    return true
+  } catch {
+    return false
+  }
+}
+
+function startsAsEvent (payload: Uint8Array | string): boolean {
+  if (typeof payload === 'string') return payload.startsWith(eventStart)
+  return payload.length > eventBytes.length && eventBytes.every((byte, at) => payload[at] === byte)
+}

@@ -1,0 +1,44 @@
+import type { FastifyRequest } from 'fastify'
+import { WebsocketGroupsError } from '../errors.ts'
+import type { MessageContext } from '../types/messages.ts'
+import type { BroadcastOptions, BroadcastResult, Connection } from '../types.ts'
+
+/** What a context asks of the route of its message. */
+export interface ContextRoute {
+  /** The group of the room; nothing on other routes. */
+  readonly groupOf?: ((connection: Connection) => string) | undefined
+  emit (group: string, name: string, data: unknown, options: BroadcastOptions): Promise<BroadcastResult>
+}
+
+/** What a handler is called with. Its properties may be taken off it, as handlers do in their parameters. */
+export class Context implements MessageContext {
+  readonly name: string
+  /** Set when the data is checked. */
+  data: unknown
+  readonly connection: Connection
+  readonly request: FastifyRequest
+  readonly #route: ContextRoute
+
+  constructor (name: string, connection: Connection, request: FastifyRequest, route: ContextRoute) {
+    this.name = name
+    this.connection = connection
+    this.request = request
+    this.#route = route
+  }
+
+  get userId (): string | undefined {
+    return this.connection.userId
+  }
+
+  get group (): string {
+    const { groupOf } = this.#route
+    if (groupOf !== undefined) return groupOf(this.connection)
+    const [group, ...others] = this.connection.groups
+    if (group !== undefined && others.length === 0) return group
+    throw new WebsocketGroupsError('WSG_FORBIDDEN', `the connection is in ${others.length === 0 ? 'no group' : 'several groups'}`)
+  }
+
+  get emit (): MessageContext['emit'] {
+    return async (name, data, options) => await this.#route.emit(this.group, name, data, { from: this.connection, ...options })
+  }
+}

@@ -1,0 +1,70 @@
+import type { FastifyRequest } from 'fastify'
+import type { JsonMessage } from '../connection/json-message.ts'
+import { isClientFault, willPass } from '../connection/error-answer.ts'
+import { Refusal, type MessageAnswer } from '../connection/message-answer.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import type { Metrics } from '../metrics.ts'
+import { show } from '../options/rules.ts'
+import type { Connection } from '../types.ts'
+import { Context, type ContextRoute } from './context.ts'
+import type { MessageSet } from './message-set.ts'
+import { encodeAnswer, parseMessage, type NamedMessage } from './wire.ts'
+
+/** What messages need to know of the route that takes them. */
+export interface MessageRoute extends Pick<ContextRoute, 'groupOf'> {
+  /** Whether the connection may still say anything here; without it, it always may. */
+  readonly isMember?: ((connection: Connection) => boolean) | undefined
+}
+
+/** Takes the messages of the connections of one route. Whatever comes is answered, and nothing that comes ends the connection. */
+export class MessageReceiver {
+  readonly #set: MessageSet
+  readonly #route: MessageRoute & ContextRoute
+  readonly #metrics: Metrics
+  readonly #requests = new WeakMap<Connection, FastifyRequest>()
+
+  constructor (set: MessageSet, { groupOf, isMember }: MessageRoute, metrics: Metrics) {
+    this.#set = set
+    this.#route = { groupOf, isMember, emit: async (group, name, data, options) => await set.emit(group, name, data, options) }
+    this.#metrics = metrics
+  }
+
+  /** Handlers are given the upgrade request, so it is kept for as long as the connection. */
+  opened (connection: Connection, request: FastifyRequest): void {
+    this.#requests.set(connection, request)
+  }
+
+  /** Resolves with the answer for a framed client; others have got theirs then. Never rejects. */
+  async onMessage (connection: Connection, data: string | Buffer | JsonMessage): Promise<MessageAnswer | undefined> {
+    const message = parseMessage(data)
+    const answer = await this.#answer(connection, message)
+    if (connection.framed) return answer
+    const encoded = encodeAnswer(message.id, answer)
+    if (encoded !== undefined) connection.send(encoded)
+    return undefined
+  }
+
+  async #answer (connection: Connection, message: NamedMessage): Promise<MessageAnswer> {
+    try {
+      const { name, problem } = message
+      if (this.#route.isMember?.(connection) === false) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group')
+      if (name === undefined) throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', problem)
+      const known = this.#set.messages.get(name)
+      if (known === undefined) throw new WebsocketGroupsError('WSG_MESSAGE_UNKNOWN', show(name))
+      known.assertWithinLimits(connection, message)
+      const request = this.#requests.get(connection)
+      if (request === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE')
+      return await known.run(new Context(name, connection, request, this.#route), message)
+    } catch (error) {
+      this.#failed(connection, message, error)
+      return new Refusal(error)
+    }
+  }
+
+  #failed (connection: Connection, { name }: NamedMessage, error: unknown): void {
+    this.#metrics.messagesFailed++
+    if (hasCode(error, 'WSG_MESSAGE_LIMIT', 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
+    if (willPass(error) || isClientFault(error)) connection.log.debug({ err: error, name }, 'a message was not handled')
+    else this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
+  }
+}

@@ -1,0 +1,95 @@
+import { WebsocketGroupsError } from '../errors.ts'
+import type { MessageSchema, StandardSchema } from '../types/messages.ts'
+import type { Compilers } from './compilers.ts'
+
+/** Returns the data as its schema lets it through, or a promise of that. @throws {WebsocketGroupsError} of the code it was compiled for */
+export type Check = (data: unknown) => unknown
+
+/** JSON text of data. @throws what the serializer throws */
+export type Serialize = (data: unknown) => string | Promise<string>
+
+/** How many of the things that are wrong are told in the text of an error. */
+const maxTold = 3
+
+/** Whose data it is, for errors. */
+export interface Subject {
+  readonly code: 'WSG_MESSAGE_INVALID' | 'WSG_EVENT_INVALID'
+  readonly name: string
+}
+
+export function compileCheck (schema: MessageSchema | undefined, what: Subject, compilers: Compilers): Check {
+  if (schema === undefined) return data => data
+  if (schema === 'binary') return data => bytesOf(data, what)
+  if (isStandard(schema)) return standardCheck(schema, what)
+  const validate = compilers.validator(schema)
+  return data => {
+    const result: unknown = validate(data)
+    return isPromise(result) ? result.then(awaited => outcome(awaited, data, validate, what)) : outcome(result, data, validate, what)
+  }
+}
+
+/** A Standard Schema says nothing of serializing: what it makes of the data is written as it is. */
+export function compileSerializer (schema: Exclude<MessageSchema, 'binary'>, what: Subject, compilers: Compilers): Serialize {
+  if (!isStandard(schema)) return compilers.serializer(schema)
+  const check = standardCheck(schema, what)
+  return async data => toText(await check(data))
+}
+
+export function isStandard (schema: MessageSchema): schema is StandardSchema {
+  return typeof schema === 'object' && '~standard' in schema
+}
+
+function toText (data: unknown): string {
+  return JSON.stringify(data) ?? 'null'
+}
+
+function standardCheck (schema: StandardSchema, what: Subject): Check {
+  const accept = (result: Awaited<ReturnType<StandardSchema['~standard']['validate']>>): unknown => {
+    if (result.issues !== undefined) throw invalid(what, result.issues)
+    return result.value
+  }
+  return data => {
+    const result = schema['~standard'].validate(data)
+    return isPromise(result) ? result.then(accept) : accept(result)
+  }
+}
+
+/** Validators of Fastify say no with `false` or an `error`, and may return another `value`. */
+function outcome (result: unknown, data: unknown, validate: { readonly errors?: unknown }, what: Subject): unknown {
+  if (result === false) throw invalid(what, validate.errors)
+  if (typeof result !== 'object' || result === null) return data
+  if ('error' in result && result.error !== undefined && result.error !== null) throw invalid(what, result.error)
+  return 'value' in result ? result.value : data
+}
+
+function bytesOf (data: unknown, what: Subject): unknown {
+  if (data instanceof Uint8Array) return data
+  throw invalid(what, [{ message: 'must be binary' }])
+}
+
+function invalid ({ code, name }: Subject, problem: unknown): WebsocketGroupsError {
+  const details = problem instanceof Error ? listOf(problem) : problem
+  const told = Array.isArray(details) ? details.slice(0, maxTold).map(describe).join(', ') : String((problem as Error | null)?.message ?? '')
+  return new WebsocketGroupsError(code, `${name}: ${told}`, { details })
+}
+
+/** What an error of a validator lists, under the names that libraries give to that. */
+function listOf (error: Error): unknown {
+  const { validation, issues, errors } = error as Error & Readonly<Record<'validation' | 'issues' | 'errors', unknown>>
+  return validation ?? issues ?? errors ?? [{ message: error.message }]
+}
+
+/** As Fastify words it: `data/text must be string`. */
+function describe (problem: unknown): string {
+  const { instancePath, path, message } = problem as Readonly<Record<'instancePath' | 'path' | 'message', unknown>>
+  const steps = Array.isArray(path) ? path.map((step: unknown) => `/${String(isKeyed(step) ? step.key : step)}`).join('') : ''
+  return `data${typeof instancePath === 'string' ? instancePath : steps} ${String(message)}`
+}
+
+function isKeyed (step: unknown): step is { readonly key: unknown } {
+  return typeof step === 'object' && step !== null && 'key' in step
+}
+
+function isPromise<Value> (value: Value | Promise<Value>): value is Promise<Value> {
+  return value instanceof Promise
+}

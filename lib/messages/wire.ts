@@ -1,0 +1,79 @@
+import { JsonMessage } from '../connection/json-message.ts'
+import { describeError } from '../connection/error-answer.ts'
+import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../connection/message-answer.ts'
+import type { Data } from '../types.ts'
+
+/** The form of a message by name: docs/protocol.md. */
+
+/** The names of messages and events; also in `docs/protocol.md`. */
+export const namePattern = /^[\w.:/-]{1,64}$/
+/** What the server answers with, so that no event is called so. */
+export const answerNames = ['reply', 'error'] as const
+
+const maxIdLength = 64
+/** The line in front of bytes has room for a name and an id. */
+const maxHeaderBytes = 512
+const lineFeed = 0x0a
+
+/** A message by name as a client sent it. */
+export interface NamedMessage {
+  /** `undefined` when the message has no name. */
+  readonly name: string | undefined
+  readonly id: number | string | undefined
+  readonly data: unknown
+  readonly binary: boolean
+  readonly bytes: number
+  /** Why this is no message by name. */
+  readonly problem?: string | undefined
+}
+
+/** Never throws. */
+export function parseMessage (data: string | Buffer | JsonMessage): NamedMessage {
+  if (data instanceof JsonMessage) return toMessage(data.value, data.bytes)
+  if (typeof data === 'string') return toMessage(parseJson(data), Buffer.byteLength(data))
+  const end = data.subarray(0, maxHeaderBytes).indexOf(lineFeed)
+  if (end === -1) return wrong(data.length, 'a binary message by name begins with a line of JSON')
+  return { ...toMessage(parseJson(data.toString('utf8', 0, end)), data.length), data: data.subarray(end + 1), binary: true }
+}
+
+function toMessage (value: unknown, bytes: number): NamedMessage {
+  if (typeof value !== 'object' || value === null) return wrong(bytes, 'a message by name is a JSON object')
+  const { type, data, id } = value as Readonly<Record<string, unknown>>
+  if (id !== undefined && !isId(id)) return wrong(bytes, `id must be an integer, or a string of at most ${maxIdLength} characters`)
+  if (typeof type !== 'string') return { ...wrong(bytes, 'type must be a string: the name of the message'), id }
+  return { name: type, id, data, binary: false, bytes }
+}
+
+function wrong (bytes: number, problem: string): NamedMessage {
+  return { name: undefined, id: undefined, data: undefined, binary: false, bytes, problem }
+}
+
+function isId (id: unknown): id is number | string {
+  return Number.isSafeInteger(id) || (typeof id === 'string' && id.length <= maxIdLength)
+}
+
+function parseJson (text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined // what is no JSON is no object either
+  }
+}
+
+/** An event, for clients of every kind. */
+export function encodeEvent (name: string, data: NonNullable<ReplyData>): Data {
+  return 'json' in data ? `{"type":"${name}","data":${data.json}}` : withHeader({ type: name }, data.bytes)
+}
+
+/** What a client without the framed protocol is answered; `undefined` when it wants no answer. */
+export function encodeAnswer (id: NamedMessage['id'], answer: MessageAnswer): Data | undefined {
+  if (answer instanceof Refusal) return JSON.stringify({ type: 'error', id, ...describeError(answer.error) })
+  const { data } = answer as Reply
+  if (id === undefined) return undefined
+  if (data !== undefined && 'bytes' in data) return withHeader({ type: 'reply', id }, data.bytes)
+  return `{"type":"reply","id":${JSON.stringify(id)}${data === undefined ? '' : `,"data":${data.json}`}}`
+}
+
+function withHeader (header: object, bytes: Uint8Array): Buffer {
+  return Buffer.concat([Buffer.from(`${JSON.stringify(header)}\n`), bytes])
+}

@@ -1,0 +1,171 @@
+import type { FastifyRequest, FastifySchemaCompiler, FastifySerializerCompiler, FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
+import type { AnyConnection, Connection, Identity } from './connection.ts'
+import type { HasContract } from '../protocol/contract.ts'
+import type { BroadcastOptions, BroadcastResult } from './registry.ts'
+
+/** What all validators of the Standard Schema specification have in common: Zod, Valibot, ArkType and others. */
+export interface StandardSchema<Input = unknown, Output = Input> {
+  readonly '~standard': {
+    readonly version: 1
+    readonly vendor: string
+    readonly validate: (value: unknown) => StandardResult<Output> | Promise<StandardResult<Output>>
+    readonly types?: { readonly input: Input, readonly output: Output } | undefined
+  }
+}
+
+export type StandardResult<Output> =
+  | { readonly value: Output, readonly issues?: undefined }
+  | { readonly issues: readonly unknown[] }
+
+/**
+ * The form of some data: JSON Schema, or what else the compilers of the scope take (TypeBox, Zod, …); a Standard Schema; or `'binary'` for
+ * bytes.
+ */
+export type MessageSchema = object | 'binary'
+
+/** What a Standard Schema says of its data, on one of its sides. */
+interface Standard<Side extends 'input' | 'output', Data> {
+  readonly '~standard': { readonly types?: { readonly [Name in Side]: Data } | undefined }
+}
+
+/** The data that a schema lets through: what a handler gets, and what a client gets of an event. */
+export type Parsed<Provider extends FastifyTypeProvider, Schema> =
+  Schema extends 'binary' ? Buffer
+    : Schema extends Standard<'output', infer Output> ? Output
+      : (Provider & { schema: Schema })['validator']
+
+/** The data that a schema takes: what a handler replies, an event is made of, and a client sends. */
+export type Parsable<Provider extends FastifyTypeProvider, Schema> =
+  unknown extends Schema ? unknown
+    : Schema extends 'binary' ? Uint8Array
+      : Schema extends Standard<'input', infer Input> ? Input
+        : (Provider & { schema: Schema })['serializer']
+
+/** The data of each event, by its name. */
+export type EventData<Provider extends FastifyTypeProvider, Events> = { readonly [Name in keyof Events]: Parsable<Provider, Events[Name]> }
+
+/** What a handler is called with. */
+export interface MessageContext<Data = unknown, Events = Readonly<Record<string, unknown>>> {
+  /** The name of the message. */
+  readonly name: string
+  /** What the schema lets through. */
+  readonly data: Data
+  readonly connection: Connection
+  /** The user of the connection, see `connection.userId`. */
+  readonly userId: string | undefined
+  /**
+   * The group of the room; of a route of `wsHandler`, the only group that the connection is in.
+   * @throws {WebsocketGroupsError} WSG_FORBIDDEN when the connection is in no group, or in several
+   */
+  readonly group: string
+  /** The upgrade request. */
+  readonly request: FastifyRequest
+  /** Sends an event to `group`, from this connection. */
+  emit <Name extends keyof Events & string> (name: Name, data: Events[Name], options?: BroadcastOptions): Promise<BroadcastResult>
+}
+
+type Awaitable<Value> = Value | Promise<Value>
+
+/** How many messages per second, after how many at once, one connection may send. */
+export interface MessageRate {
+  readonly perSecond: number
+  /** @default perSecond */
+  readonly burst?: number | undefined
+}
+
+/** What a message may say of itself beside its schemas. */
+export interface MessageSettings<Data = unknown, Events = Readonly<Record<string, unknown>>> {
+  /** For the document of the application. */
+  readonly description?: string | undefined
+  /** The most bytes that the message may have, with its name and `id`. @default maxPayload of the server */
+  readonly maxBytes?: number | undefined
+  /** Of one connection; more are answered with WSG_RATE_LIMITED. @default no limit but those of the connection */
+  readonly limit?: MessageRate | undefined
+  /** Anything but `true` is answered with WSG_FORBIDDEN. Runs before the data is checked. */
+  readonly authorize?: ((identity: Identity | null, context: MessageContext<unknown, Events>) => Awaitable<boolean>) | undefined
+  /** Run in order when the data is checked, before the handler. What one of them throws is the answer. */
+  readonly preHandler?: MessageHook<Data, Events> | ReadonlyArray<MessageHook<Data, Events>> | undefined
+}
+
+export type MessageHook<Data = unknown, Events = Readonly<Record<string, unknown>>> =
+  (context: MessageContext<Data, Events>) => Awaitable<unknown>
+
+/** One message: its data, what answers it, and what is done. */
+export interface MessageDefinition extends MessageSettings {
+  /** Left out: any JSON, unchecked. */
+  readonly data?: MessageSchema | undefined
+  /** Left out: the reply has no data, whatever the handler returns. */
+  readonly reply?: MessageSchema | undefined
+  readonly handler: (context: never) => unknown
+}
+
+/** What `app.wsMessages` takes beside `messages`. */
+export interface MessagesOptions<Events = Readonly<Record<string, unknown>>> {
+  /** What the server sends, by name. */
+  readonly events?: Events | undefined
+  /** Checks the data of each event before it is sent. @default true unless NODE_ENV is production */
+  readonly validateEvents?: boolean | undefined
+  /** @default that of the scope */
+  readonly validatorCompiler?: FastifySchemaCompiler<never> | undefined
+  /** @default that of the scope */
+  readonly serializerCompiler?: FastifySerializerCompiler<never> | undefined
+}
+
+/** The options of `app.wsMessages`, with the types of all data inferred from the schemas. */
+export interface MessagesDefinition<
+  Data extends Record<string, unknown>, Replies extends Record<string, unknown>, Events extends Record<string, unknown>,
+  Provider extends FastifyTypeProvider
+> extends MessagesOptions<Events> {
+  /** What clients send, by name. */
+  readonly messages: {
+    readonly [Name in keyof Data]: MessageSettings<Parsed<Provider, Data[Name]>, EventData<Provider, Events>> & {
+      readonly data?: Data[Name] | undefined
+      readonly handler: (context: MessageContext<Parsed<Provider, Data[Name]>, EventData<Provider, Events>>) =>
+      Name extends keyof Replies ? Awaitable<Parsable<Provider, Replies[Name]>> : unknown
+    }
+  } & { readonly [Name in keyof Replies]: { readonly reply?: Replies[Name] | undefined } }
+}
+
+/** The contract of these messages and events, as clients see it. */
+export interface ContractOf<
+  Data, Replies, Events, Provider extends FastifyTypeProvider
+> {
+  readonly messages: {
+    readonly [Name in keyof Data]: {
+      readonly data: Parsable<Provider, Data[Name]>
+      readonly reply: Name extends keyof Replies ? unknown extends Replies[Name] ? undefined : Parsed<Provider, Replies[Name]> : undefined
+    }
+  }
+  readonly events: { readonly [Name in keyof Events]: Parsed<Provider, Events[Name]> }
+}
+
+/** Messages and events that a route has: made by `app.wsMessages`, for the option `messages` of `wsRoom` and `wsHandler`. */
+export interface Messages<
+  Data = never, Replies = never, Events = Readonly<Record<string, unknown>>,
+  Provider extends FastifyTypeProvider = FastifyTypeProviderDefault
+> extends HasContract<ContractOf<Data, Replies, Events, Provider>> {
+  /**
+   * Sends an event to every member of the group, or groups, as `registry.broadcastToGroup` does.
+   * @throws {WebsocketGroupsError} WSG_EVENT_INVALID, and as `broadcastToGroup`
+   */
+  emit <Name extends keyof Events & string> (
+    group: string | readonly string[], name: Name, data: Parsable<Provider, Events[Name]>, options?: BroadcastOptions
+  ): Promise<BroadcastResult>
+  /** Sends an event to all connections of a user, on every instance. */
+  emitToUser <Name extends keyof Events & string> (
+    userId: string, name: Name, data: Parsable<Provider, Events[Name]>, options?: BroadcastOptions
+  ): Promise<BroadcastResult>
+  /** Sends an event to every connection of every instance. */
+  emitToAll <Name extends keyof Events & string> (
+    name: Name, data: Parsable<Provider, Events[Name]>, options?: BroadcastOptions
+  ): Promise<BroadcastResult>
+  /** Sends an event to one connection, wherever it is. Resolves as `registry.sendTo`. */
+  emitTo <Name extends keyof Events & string> (
+    connection: AnyConnection | string, name: Name, data: Parsable<Provider, Events[Name]>
+  ): Promise<boolean>
+}
+
+/** Messages of any kind. */
+export interface AnyMessages extends HasContract {
+  emit (group: string | readonly string[], name: never, data: never, options?: BroadcastOptions): Promise<BroadcastResult>
+}

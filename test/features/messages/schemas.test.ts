@@ -1,0 +1,190 @@
+import t, { type Test } from 'tap'
+import type { FastifyInstance } from 'fastify'
+import type { AnyMessages, StandardSchema } from '../../../plugin.ts'
+import { connect } from '../../helpers/client.ts'
+import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { serve, service } from '../../helpers/service.ts'
+
+noUnhandled(t)
+
+const open = { auth: false } as const
+
+/** Sends a message, and resolves with what comes back. */
+async function ask (t: Test, url: string, message: object): Promise<unknown> {
+  const client = connect(t, url)
+  await client.opened
+  client.send(JSON.stringify({ id: 1, ...message }))
+  const answer: unknown = JSON.parse(String(await client.next()))
+  client.terminate()
+  return answer
+}
+
+const echo = (app: FastifyInstance, data: object | undefined, reply: object): AnyMessages =>
+  app.wsMessages({ messages: { echo: { data, reply, handler: ({ data }) => data } } })
+
+t.test('schemas are those of the scope: shared ones, compilers, and options of Ajv', async t => {
+  const { url } = await serve(t, {}, app => {
+    app.addSchema({ $id: 'point', type: 'object', required: ['x'], properties: { x: { type: 'integer', default: 0 }, y: { type: 'integer', default: 7 } } })
+    app.wsRoom('/root/:room', { ...open, group: () => 'root', messages: echo(app, { $ref: 'point#' }, { $ref: 'point#' }) })
+    void app.register(async scope => {
+      scope.addSchema({ $id: 'name', type: 'string', minLength: 2 })
+      scope.wsRoom('/child/:room', { ...open, group: () => 'child', messages: echo(scope, { $ref: 'name#' }, { $ref: 'name#' }) })
+    })
+    void app.register(async scope => {
+      scope.setValidatorCompiler(() => data => data === 'yes' ? { value: { answer: 'YES' } } : { error: new Error('say yes') })
+      scope.setSerializerCompiler(() => data => JSON.stringify({ by: 'scope', data }))
+      scope.wsRoom('/own/:room', { ...open, group: () => 'own', messages: echo(scope, { any: 'thing' }, { any: 'thing' }) })
+    })
+    app.wsRoom('/option/:room', {
+      ...open,
+      group: () => 'option',
+      messages: app.wsMessages({
+        validatorCompiler: () => data => ({ value: [data] }),
+        serializerCompiler: () => data => JSON.stringify({ by: 'option', data }),
+        messages: { echo: { data: {}, reply: {}, handler: ({ data }) => data } }
+      })
+    })
+  })
+  t.strictSame(await ask(t, `${url}/root/a`, { type: 'echo', data: { x: '3' } }), { type: 'reply', id: 1, data: { x: 3, y: 7 } })
+  t.match(await ask(t, `${url}/root/a`, { type: 'echo', data: { x: 'z' } }), { code: 'WSG_MESSAGE_INVALID', message: /echo: data\/x must be integer/ })
+  t.strictSame(await ask(t, `${url}/child/a`, { type: 'echo', data: 'ann' }), { type: 'reply', id: 1, data: 'ann' })
+  t.match(await ask(t, `${url}/child/a`, { type: 'echo', data: 'a' }), { code: 'WSG_MESSAGE_INVALID' })
+  t.strictSame(await ask(t, `${url}/own/a`, { type: 'echo', data: 'yes' }), { type: 'reply', id: 1, data: { by: 'scope', data: { answer: 'YES' } } })
+  t.match(await ask(t, `${url}/own/a`, { type: 'echo', data: 'no' }), { code: 'WSG_MESSAGE_INVALID', message: /say yes/, details: [{ message: 'say yes' }] })
+  t.strictSame(await ask(t, `${url}/option/a`, { type: 'echo', data: 1 }), { type: 'reply', id: 1, data: { by: 'option', data: [1] } })
+})
+
+t.test('a Standard Schema checks by itself, at once or later', async t => {
+  const trimmed = (later: boolean): StandardSchema<string> => ({
+    '~standard': {
+      version: 1,
+      vendor: 'test',
+      validate (value) {
+        const result = typeof value === 'string'
+          ? { value: value.trim() }
+          : { issues: [{ message: 'no text', path: ['a', { key: 'b' }] }] }
+        return later ? Promise.resolve(result) : result
+      }
+    }
+  })
+  const { url } = await serve(t, {}, app => {
+    for (const later of [true, false]) {
+      app.wsRoom(`/${later}/:room`, {
+        ...open,
+        group: () => `${later}`,
+        messages: app.wsMessages({
+          events: { heard: trimmed(later) },
+          messages: {
+            echo: { data: trimmed(later), reply: trimmed(later), handler: ({ data }) => `${data} ` },
+            tell: { async handler ({ emit }) { await emit('heard', ' x ') } },
+            mumble: { async handler ({ emit }) { await emit('heard', 1 as unknown as string) } }
+          }
+        })
+      })
+    }
+  })
+  for (const later of ['true', 'false']) {
+    t.strictSame(await ask(t, `${url}/${later}/a`, { type: 'echo', data: ' hi ' }), { type: 'reply', id: 1, data: 'hi' }, 'checked replies are sent')
+    t.match(await ask(t, `${url}/${later}/a`, { type: 'echo', data: 1 }), { code: 'WSG_MESSAGE_INVALID', message: /data\/a\/b no text/, details: [{ path: ['a', { key: 'b' }] }] })
+    t.strictSame(await ask(t, `${url}/${later}/a`, { type: 'tell' }), { type: 'heard', data: 'x' })
+    t.match(await ask(t, `${url}/${later}/a`, { type: 'mumble' }), { code: 'WSG_EVENT_INVALID', details: undefined }, 'a bug of the server is not blamed on the client')
+  }
+})
+
+t.test('events are checked where that is on, and never changed for the caller', async t => {
+  const schema = { type: 'object', required: ['n'], additionalProperties: false, properties: { n: { type: 'integer', maximum: 9 } } }
+  const { app, url } = await serve(t, {}, () => {})
+  t.equal(typeof url, 'string')
+  const { app: unchecked } = await service(t, {})
+  const sets = [true, false].map(validateEvents => {
+    const scope = unchecked
+    return { validateEvents, set: scope.wsMessages({ validateEvents, events: { n: schema, bytes: 'binary' }, messages: {} }) }
+  })
+  await unchecked.ready()
+  for (const { validateEvents, set } of sets) {
+    const data = { n: 1, extra: true }
+    await set.emit('g', 'n', data)
+    t.strictSame(data, { n: 1, extra: true })
+    if (validateEvents) await t.rejects(set.emit('g', 'n', { n: 10 }), { code: 'WSG_EVENT_INVALID' })
+    else t.match(await set.emit('g', 'n', { n: 10 }), { position: /./ })
+    await t.rejects(set.emit('g', 'bytes', 'text' as never), { code: 'WSG_EVENT_INVALID' })
+    await t.rejects(set.emit('g', 'unheard' as never, 1 as never), { code: 'WSG_EVENT_INVALID', message: /'unheard'; there are: n, bytes/ })
+  }
+  const { messages } = await unchecked.registry.history('g')
+  t.strictSame(messages.map(({ data }) => data), [1, 1, 10].map(n => `{"type":"n","data":{"n":${n}}}`))
+  t.throws(() => app.wsMessages({ messages: {} }), { code: 'WSG_OPTION_INVALID', message: /before app.ready/ })
+})
+
+t.test('what is wrong with a definition is told when it is made, or when the application starts', async t => {
+  const { app } = await service(t)
+  const make = (definition: unknown): unknown => app.wsMessages(definition as Parameters<typeof app.wsMessages>[0])
+  const handler = (): void => {}
+  const wrong: ReadonlyArray<readonly [unknown, RegExp]> = [
+    [undefined, /wsMessages must be an object/],
+    [{}, /wsMessages.messages must be an object/],
+    [{ messages: {}, event: {} }, /no option wsMessages.event/],
+    [{ messages: { 'a b': { handler } } }, /a name must match/],
+    [{ messages: { a: {} } }, /wsMessages.messages.a.handler must be a function/],
+    [{ messages: { a: { handler, replies: {} } } }, /no option wsMessages.messages.a.replies/],
+    [{ messages: { a: { handler, data: 'text' } } }, /a.data must be a schema or 'binary'/],
+    [{ messages: { a: { handler, limit: { perSecond: 0 } } } }, /a.limit must be/],
+    [{ messages: { a: { handler, maxBytes: 0.5 } } }, /a.maxBytes must be/],
+    [{ messages: {}, events: { error: {} } }, /events.error: answers/],
+    [{ messages: {}, events: { a: 1 } }, /events.a must be a schema/]
+  ]
+  for (const [definition, message] of wrong) t.throws(() => make(definition), { code: 'WSG_OPTION_INVALID', message })
+  const set = app.wsMessages({ messages: {} })
+  t.throws(() => app.wsRoom('/:room', { ...open, messages: {} as AnyMessages }), { message: /messages must be what app.wsMessages/ })
+  t.throws(() => app.wsRoom('/:room', { ...open, messages: set, onMessage () {} }), { message: /onMessage or messages, not both/ })
+  t.throws(() => app.wsHandler({ messages: set, onMessage () {} } as never), { message: /not both/ })
+  t.throws(() => app.wsHandler({} as never), { message: /needs `onMessage`/ })
+  const { wsMessages } = app
+  t.throws(() => wsMessages({ messages: {} }), { message: /taken off its instance/ })
+
+  app.wsMessages({ messages: { bad: { data: { type: 'no such type' }, handler } } })
+  await t.rejects(async () => await app.ready(), { code: 'WSG_OPTION_INVALID', message: /a schema of bad cannot be compiled/ })
+})
+
+t.test('a message has limits of its own, and says who may send it', async t => {
+  const order: string[] = []
+  const { url, registry } = await serve(t, {}, app => {
+    const set = app.wsMessages({
+      messages: {
+        once: { limit: { perSecond: 0.001, burst: 1 }, handler () {} },
+        small: { maxBytes: 60, reply: {}, handler: () => 'fits' },
+        staff: {
+          data: { type: 'integer' },
+          authorize (identity, { data }) {
+            order.push(`authorize ${String(data)}`)
+            return identity?.userId === 'ann'
+          },
+          preHandler: [({ data }) => { order.push(`first ${String(data)}`) }, async () => { order.push('second') }],
+          handler () { order.push('handler') }
+        },
+        stopped: {
+          preHandler: () => { throw Object.assign(new Error('not now'), { statusCode: 409 }) },
+          handler () { order.push('never') }
+        }
+      }
+    })
+    app.wsRoom('/:room', { auth: { required: false }, messages: set })
+  })
+  const ann = connect(t, `${url}/lobby`, { protocols: ['bearer', 'ann'] })
+  const bob = connect(t, `${url}/lobby`)
+  await Promise.all([ann.opened, bob.opened])
+  const say = async (client: typeof ann, type: string, data?: unknown): Promise<unknown> => {
+    client.send(JSON.stringify({ type, id: 1, data }))
+    return JSON.parse(String(await client.next())) as unknown
+  }
+  t.match(await say(bob, 'once'), { type: 'reply' })
+  t.match(await say(bob, 'once'), { code: 'WSG_RATE_LIMITED' })
+  t.match(await say(ann, 'once'), { type: 'reply' }, 'the limit is of one connection')
+  t.match(await say(bob, 'small', 'x'.repeat(20)), { data: 'fits' })
+  t.match(await say(bob, 'small', 'ü'.repeat(20)), { code: 'WSG_MESSAGE_LIMIT' }, 'bytes, not characters')
+  t.equal(registry.stats().messagesRefused, 2)
+  t.match(await say(bob, 'staff', 1), { code: 'WSG_FORBIDDEN' })
+  t.match(await say(ann, 'staff', 'x'), { code: 'WSG_MESSAGE_INVALID' })
+  t.match(await say(ann, 'staff', 1), { type: 'reply' })
+  t.strictSame(order, ['authorize undefined', 'authorize undefined', 'authorize undefined', 'first 1', 'second', 'handler'])
+  t.match(await say(ann, 'stopped'), { code: 'WSG_HANDLER_FAILED', message: 'not now' })
+})

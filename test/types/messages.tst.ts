@@ -1,0 +1,68 @@
+import Fastify, { type FastifyRequest } from 'fastify'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import { Type } from 'typebox'
+import { expect, test } from 'tstyche'
+import type { AnyMessages, BroadcastResult, Connection, ContractOf, Messages, StandardSchema } from '../../plugin.ts'
+
+const app = Fastify().withTypeProvider<TypeBoxTypeProvider>()
+const text = Type.Object({ text: Type.String() })
+declare const toDate: StandardSchema<string, Date>
+
+type ContractIn<Set> = Set extends Messages<infer D, infer R, infer E, infer P> ? ContractOf<D, R, E, P> : never
+
+test('data, reply and events have the types of their schemas', () => {
+  const chat = app.wsMessages({
+    events: { said: Type.Object({ text: Type.String(), from: Type.String() }), at: toDate, frame: 'binary' },
+    messages: {
+      say: {
+        data: text,
+        reply: Type.Object({ position: Type.String() }),
+        limit: { perSecond: 5 },
+        preHandler: ({ data }) => expect(data).type.toBe<{ text: string }>(),
+        authorize (identity, { data }) {
+          expect(data).type.toBe<unknown>()
+          return identity !== null
+        },
+        async handler ({ name, data, connection, userId = '', group, request, emit }) {
+          expect(data).type.toBe<{ text: string }>()
+          expect(name).type.toBe<string>()
+          expect(connection).type.toBe<Connection>()
+          expect(group).type.toBe<string>()
+          expect(request).type.toBe<FastifyRequest>()
+          expect(emit).type.not.toBeCallableWith('said', { text: 'no sender' })
+          expect(emit).type.not.toBeCallableWith('unheard', {})
+          const result = await emit('said', { text: data.text, from: userId })
+          expect(result).type.toBe<BroadcastResult>()
+          return { position: result.position ?? '' }
+        }
+      },
+      upload: { data: 'binary', reply: 'binary', handler: ({ data }) => { expect(data).type.toBe<Buffer>(); return data } },
+      at: { data: toDate, handler: ({ data }) => expect(data).type.toBe<Date>() },
+      anything: { handler ({ data }) { expect(data).type.toBe<unknown>() } }
+    }
+  })
+  expect(chat.emit).type.toBeCallableWith('group', 'said', { text: 'a', from: 'b' })
+  expect(chat.emit).type.toBeCallableWith(['a', 'b'], 'at', '2026-01-01', { volatile: true })
+  expect(chat.emit).type.toBeCallableWith('group', 'frame', new Uint8Array())
+  expect(chat.emit).type.not.toBeCallableWith('group', 'said', { text: 1, from: 'b' })
+  expect(chat.emitToUser).type.toBeCallableWith('ann', 'said', { text: 'a', from: 'b' })
+
+  expect<ContractIn<typeof chat>['messages']['say']>().type.toBe<{ readonly data: { text: string }, readonly reply: { position: string } }>()
+  expect<ContractIn<typeof chat>['messages']['at']>().type.toBe<{ readonly data: string, readonly reply: undefined }>()
+  expect<ContractIn<typeof chat>['messages']['upload']['data']>().type.toBe<Uint8Array>()
+  expect<ContractIn<typeof chat>['events']['at']>().type.toBe<Date>()
+  expect(chat).type.toBeAssignableTo<AnyMessages>()
+  app.wsRoom('/:room', { messages: chat })
+  app.get('/', { websocket: true }, app.wsHandler({ messages: chat, onConnect (connection) { expect(connection).type.toBe<Connection>() } }))
+})
+
+test('a handler must return what its reply says, and nothing where there is no reply', () => {
+  expect(app.wsMessages).type.not.toBeCallableWith({ messages: { a: { reply: Type.String(), handler: () => 1 } } })
+  app.wsMessages({ messages: { a: { reply: Type.String(), handler: async () => 'yes' }, b: { handler: () => 1 } } })
+})
+
+test('a route takes onMessage or messages', () => {
+  const set = app.wsMessages({ messages: { a: { handler () {} } } })
+  expect(app.wsHandler).type.not.toBeCallableWith({ messages: set, onMessage () {} })
+  expect(app.wsHandler).type.not.toBeCallableWith({})
+})
