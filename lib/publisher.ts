@@ -10,14 +10,14 @@ import { DeliveryReports } from './groups/delivery-reports.ts'
 import { Everywhere } from './groups/everywhere.ts'
 import { GroupHistory } from './groups/history.ts'
 import { listOf, memberPage, presencePage } from './groups/lists.ts'
-import { isUser, RemoteCommands } from './groups/remote-commands.ts'
+import { isEveryone, isUser, RemoteCommands } from './groups/remote-commands.ts'
 import { InstanceRpc } from './groups/rpc.ts'
 import { GroupLogs } from './options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedPublisherOptions } from './options/resolve.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
   AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Data, GroupList, GroupListOptions, History, HistoryOptions, JoinOptions,
-  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, UserTarget
+  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, Recipients, UserTarget
 } from './types.ts'
 
 /** Proves nothing: no client resumes from what a publisher reads. */
@@ -58,8 +58,11 @@ export class GroupPublisher implements Publisher {
     return await this.#reports.complete(result, () => targets, options)
   }
 
-  async broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.broadcastToGroup(group, toJson(value), options)
+  async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+    const data = toJson(value)
+    if (isUser(to)) return await this.sendToUser(to.userId, data, options)
+    if (isEveryone(to)) return await this.broadcastToAll(data, options)
+    return await this.broadcastToGroup(to, data, options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {

@@ -29,7 +29,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
 
 /** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */
 const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
-  ['envelope-extensions.ts'],
+  ['bytes-reader.ts', 'envelope-extensions.ts'],
   ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
   ['membership/', 'log/', 'publish.ts', 'claim.ts'],

@@ -46,8 +46,8 @@ export class ConnectionCommands {
       users: () => packUserIds(hub.userIds())
     }
     this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log, metrics.lines)
-    this.reports = new DeliveryReports(this.#rpc, envelopes, (targets, except) => {
-      return { recipients: hub.countRecipients(targets, except), slow: hub.countSlow(targets, except) }
+    this.reports = new DeliveryReports(this.#rpc, envelopes, (targets, exclusive) => {
+      return { recipients: hub.countRecipients(targets, exclusive), slow: hub.countSlow(targets, exclusive) }
     })
     this.#blocks = blocks
     this.#metrics = metrics
@@ -161,7 +161,7 @@ export class ConnectionCommands {
       case 'block': return this.#blocks.apply(command.name, command.forMs)
       case 'groupNames': return here ? [] : this.#own.groups(command)
       case 'connectionCount': return here ? 0 : this.#own.connections()
-      case 'reach': return this.reports.here(command.targets, command.except)
+      case 'reach': return this.reports.here(command.targets, command)
       case 'userIds': return here ? '' : this.#own.users()
       default: return await this.#serveConnection(command, data)
     }

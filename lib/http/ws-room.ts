@@ -1,6 +1,7 @@
 import type {
   FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions
 } from 'fastify'
+import { isThenable } from '../connection/callback-results.ts'
 import { LocalConnection } from '../connection/connection.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -73,10 +74,23 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       return group
     }
 
-    // The last preHandler, because earlier ones may set what the name is made of; still plain HTTP, so that a bad name is a 400.
-    const enterGroup: preHandlerAsyncHookHandler = async request => {
-      groups.set(request, await nameGroup(request.params, request.identity))
+    const enter = (request: FastifyRequest, group: unknown): void => {
+      assertGroupName(group)
+      groups.set(request, group)
       assertSince(request)
+    }
+
+    // The last preHandler, because earlier ones may set what the name is made of; still plain HTTP, so that a bad name is a 400.
+    const enterGroup: preHandlerHookHandler = (request, _reply, done) => {
+      let group: unknown
+      try {
+        group = groupOf(request.params as Record<string, string>, request.identity)
+        if (!isThenable(group)) enter(request, group)
+      } catch (error) {
+        return done(error as Error)
+      }
+      if (isThenable(group)) Promise.resolve(group).then(name => enter(request, name)).then(() => done(), done)
+      else done()
     }
 
     const groupNamed = (key: object): string => {
@@ -176,16 +190,16 @@ function firstWord (path: string): string {
  * Wraps a hook so that its errors are answered without what is the server's own business. Fastify tells by the number of parameters whether
  * a hook takes a callback.
  */
-function answering (hook: preHandlerAsyncHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {
+function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {
   if (hook.length > 2) {
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
-      const callback = hook as unknown as preHandlerHookHandler
+      const callback = hook as preHandlerHookHandler
       return callback.call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request, lines)))
     } as unknown as preHandlerAsyncHookHandler
   }
   return async function (this: FastifyInstance, request, reply) {
     try {
-      return await hook.call(this, request, reply)
+      return await (hook as preHandlerAsyncHookHandler).call(this, request, reply)
     } catch (error) {
       throw logged(error, request, lines)
     }

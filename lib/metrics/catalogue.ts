@@ -108,6 +108,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   bulkReadsFailed: counter('bulk_reads_failed', 'Large reads that failed.'),
   redisUp: gauge('redis_up', '1 while both links to Redis work.'),
   redisConnections: gauge('redis_connections', 'Connections to Redis that are open: two, and up to two more for large messages and reads.'),
+  redisEvictedKeys: counter('redis_evicted_keys', 'Keys that Redis dropped for want of memory while this instance watched.'),
   redisTimeouts: counter('redis_timeouts', 'Calls to Redis without an answer in time.'),
   redisReconnects: counter('redis_reconnects', 'How often a link to Redis came back.'),
   redisMasters: gauge('redis_masters', 'Masters of the Redis Cluster that have partitions.'),

@@ -2,8 +2,11 @@ import t from 'tap'
 import { inspect } from 'node:util'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
+import { EvictionWatch } from '../../lib/backplane/redis/link/evictions.ts'
+import { Link } from '../../lib/backplane/redis/link/link.ts'
 import websocketGroups, { createPublisher, type PublisherOptions, type WebsocketGroupsOptions } from '../../plugin.ts'
 import { redisCluster, startInstance, type InstanceOptions } from '../helpers/app.ts'
+import { recordedLog } from '../helpers/loggers.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -138,4 +141,35 @@ t.test('an eviction policy is a problem of health, and none that stops anything'
   const cluster = await redisCluster(t, redis)
   const { registry } = await cluster.start()
   t.match(registry.health(), { status: 'up', ready: true, problems: [/maxmemory-policy of Redis is allkeys-lru.*noeviction/] })
+})
+
+t.test('keys that Redis drops for want of memory are counted, and named in health and log', async t => {
+  const redis = await startRedis(t, { args: ['--maxmemory-policy', 'allkeys-lru'] })
+  const { log, lines } = recordedLog()
+  const link = new Link(redis.url, 'command', 500)
+  t.teardown(async () => await link.close())
+  await until(() => link.up)
+  let now = 0
+  const watch = new EvictionWatch(link, log, () => now)
+  const look = async (): Promise<void> => {
+    now += 60_000
+    await watch.look()
+  }
+  const fill = async (): Promise<void> => { for (let n = 0; n < 30; n++) await redis.admin.set(`filler ${n}`, 'x'.repeat(50_000)) }
+  const used = Number(/used_memory:(\d+)/.exec(await redis.admin.info('memory'))?.[1])
+  await redis.admin.config('SET', 'maxmemory', used + 500_000)
+  await fill()
+  await look()
+  t.equal(watch.stats().redisEvictedKeys, 0, 'what was dropped before is not told of')
+  t.match(watch.problem, /is allkeys-lru: when its memory is full, it may drop memberships and logs; set noeviction/)
+  await fill()
+  await look()
+  t.ok(Number(watch.stats().redisEvictedKeys) > 5)
+  t.match(watch.problem, /logs; it dropped \d+ keys since this instance watches; set noeviction/)
+  await redis.admin.config('SET', 'maxmemory-policy', 'noeviction')
+  await look()
+  t.match(watch.problem, /is noeviction: it was another one; it dropped \d+ keys/)
+  now += 3_600_000
+  t.equal(watch.problem, undefined)
+  t.strictSame(lines.map(({ event }) => event), ['redis_setup_risky'], 'at most one line a minute')
 })

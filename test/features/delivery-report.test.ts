@@ -34,6 +34,7 @@ onEveryCluster(t, redis, 'a report has the recipients of all instances, and how 
   t.equal(framesDropped() - before, 1, 'the message was not sent to those who are slow')
   t.strictSame(await report({}, ['room', 'elsewhere', 'nobody']), { recipients: 4, slow: 1, missing: 0 })
   t.strictSame(await report({ except: [lazy.id, ann.connection] }), { recipients: 1, slow: 0, missing: 0 })
+  t.strictSame(await report({ except: { userId: 'bob' } }), { recipients: 2, slow: 0, missing: 0 })
   t.strictSame(await report({ local: true }), { recipients: 0, slow: 0, missing: 0 })
   t.strictSame(await report({}, 'nobody'), { recipients: 0, slow: 0, missing: 0 })
   t.strictSame(await report({}, []), { recipients: 0, slow: 0, missing: 0 })

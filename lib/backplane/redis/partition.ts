@@ -6,6 +6,7 @@ import type { LocalInstance, LogPage, LogPosition, Target } from '../backplane.t
 import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import { RedisClock } from './link/clock.ts'
+import { EvictionWatch } from './link/evictions.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
 import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions.ts'
@@ -46,6 +47,7 @@ export class Partition {
   readonly #followers: LogFollowers
   readonly #opening: LogOpening
   readonly #probe: PubSubProbe
+  readonly #evictions: EvictionWatch
   readonly #local: LocalInstance
   readonly #warnBadEnvelope: (fields: object) => void
   readonly #refresher: NodeJS.Timeout
@@ -83,6 +85,7 @@ export class Partition {
       return this.subscriptions.wants(keys.channel({ kind: 'group', name: group })) && local.logged(group)
     })
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
+    this.#evictions = new EvictionWatch(command, local.log)
     const store = new MemberStore(command, keys, local)
     this.lease = new Lease(command, keys, local, store, options.leaseMs, this.#ownsWriter)
     this.members = new MemberReconciler(command, store, this.lease, local, new Audit(command, keys, local, options.leaseMs), report)
@@ -91,7 +94,7 @@ export class Partition {
     this.clock = new RedisClock(command)
     this.occupancy = new OccupancyStore(command, keys)
     this.#parts = [this.lease, this.members, this.subscriptions, this.#followers]
-    this.lease.on({ changed: report, refused: error => this.#decideBoot(error) })
+    this.lease.on({ changed: report, refused: error => this.#decideBoot(error), renewed: () => { void this.#evictions.look() } })
     command.on({
       up: () => {
         this.#followers.resume()
@@ -136,7 +139,7 @@ export class Partition {
   get problems (): readonly string[] {
     const down = [this.#links.command.problem, this.#links.subscribe.problem].filter(problem => problem !== undefined)
     // Warnings do not change `state`.
-    const warnings = [this.lease.warning, this.writer.differences.problem]
+    const warnings = [this.lease.warning, this.#evictions.problem, this.writer.differences.problem]
     return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(problem => problem !== undefined)
   }
 
@@ -162,6 +165,7 @@ export class Partition {
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
   async boot (deadlineMs: number): Promise<void> {
     if (this.#booting !== undefined) await withDeadline(this.#booting.promise, deadlineMs, () => this.#decideBoot())
+    await this.#evictions.look()
     this.lease.schedule()
     this.#report()
   }
@@ -173,6 +177,7 @@ export class Partition {
       ...this.lease.stats(),
       ...(this.#ownsWriter ? this.writer.stats() : {}),
       ...this.#followers.stats(),
+      ...this.#evictions.stats(),
       ...this.#links.command.bulk.stats(),
       redisUp: Number(this.#links.command.up && this.#links.subscribe.up),
       redisConnections: command.connections + subscribe.connections,

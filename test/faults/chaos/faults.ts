@@ -11,6 +11,9 @@ export interface Stage { readonly cluster: Cluster, readonly oracle: Oracle, rea
 type Fault = (stage: Stage) => Promise<void>
 
 const everyGroup = groups.map((_, group) => group)
+/** What an operator may take away from the user of the instances by mistake. */
+const rights = ['publish', 'subscribe', 'evalsha', 'rpush', 'hset', 'hmget', 'zadd', 'time', 'info', 'ping', 'lrange', 'pexpire'] as const
+
 /** What may go wrong. Each is over, and healed, when its promise resolves; what follows from it may go on. */
 export const faults: Readonly<Record<string, Fault>> = {
   ...linkFaults<Stage>(({ cluster, random }) => random.pick(cluster.instances).wire),
@@ -19,6 +22,23 @@ export const faults: Readonly<Record<string, Fault>> = {
     cluster.master.stop()
     await sleep(random.between(200, 3_000))
     cluster.master.cont()
+  },
+
+  async fullMemory ({ cluster, random }) {
+    const { admin } = cluster.master
+    const used = Number(/used_memory:(\d+)/.exec(await admin.info('memory'))?.[1])
+    await admin.config('SET', 'maxmemory', Math.max(1, used - random.between(-20_000, 200_000)))
+    await sleep(random.between(200, 3_000))
+    await admin.config('SET', 'maxmemory', 0)
+  },
+
+  async rightsLost ({ cluster, random }) {
+    const { admin } = cluster.master
+    const lost = random.shuffle(rights).slice(0, random.between(1, 3))
+    await admin.call('ACL', 'SETUSER', 'default', ...lost.map(right => `-${right}`), ...(random.next() < 0.3 ? ['resetchannels'] : []))
+    if (random.next() < 0.5) await admin.call('CLIENT', 'KILL', 'TYPE', random.pick(['pubsub', 'normal']), 'SKIPME', 'yes')
+    await sleep(random.between(200, 3_000))
+    await admin.call('ACL', 'SETUSER', 'default', '+@all', 'allchannels')
   },
 
   async redisKilledDataKept ({ cluster, random }) {

@@ -34,6 +34,15 @@ export function linkFaults<Stage extends { readonly random: Random }> (anyWire: 
       wire.delay('subscribe', 0)
     },
 
+    async thinLink (stage: Stage) {
+      const wire = anyWire(stage)
+      wire.limit(stage.random.between(30, 300) * 1_000)
+      await sleep(stage.random.between(500, 3_000))
+      if (stage.random.next() < 0.5) wire.cut(...stage.random.pick(kinds))
+      await sleep(stage.random.between(0, 1_000))
+      wire.limit(Infinity)
+    },
+
     async lostReply (stage: Stage) {
       // Not found when this instance publishes nothing meanwhile, as when Redis is away.
       await Promise.race([anyWire(stage).loseReplyTo('evalsha'), sleep(1_000)])

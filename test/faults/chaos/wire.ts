@@ -23,6 +23,8 @@ export class Wire {
   readonly #swallowed = new Set<LinkKind>()
   #paused = false
   #delayMs = { command: 0, subscribe: 0 }
+  /** What comes from Redis, in bytes per millisecond. */
+  #rate = Infinity
   #ambush: { readonly text: string, readonly sprung: () => void } | undefined
 
   private constructor (port: number, target: number) {
@@ -73,6 +75,11 @@ export class Wire {
     this.#delayMs[kind] = ms
   }
 
+  /** A slow link: so many bytes per second come from Redis on each connection; `Infinity` ends it. */
+  limit (bytesPerSecond: number): void {
+    this.#rate = bytesPerSecond / 1_000
+  }
+
   /** Resolves once a request with this text has gone through; its reply is lost, and the link with it. */
   async loseReplyTo (text: string): Promise<void> {
     await new Promise<void>(resolve => { this.#ambush = { text, sprung: resolve } })
@@ -119,8 +126,9 @@ export class Wire {
       if (this.#swallowed.has(connection.kind)) {
         connection.lostBytes = true
       } else {
-        const delayMs = this.#delayMs[connection.kind]
+        const delayMs = this.#delayMs[connection.kind] + chunk.length / this.#rate
         if (delayMs === 0 && connection.late.length === 0) return this.#answer(connection, chunk)
+        if (this.#rate < Infinity) this.#hold(connection, delayMs)
         // One timer a connection: with one for each chunk, chunks would overtake each other.
         if (connection.late.push({ chunk, dueAt: performance.now() + delayMs }) === 1) {
           setTimeout(() => this.#answerLate(connection), delayMs)
@@ -134,6 +142,12 @@ export class Wire {
         else this.#reset(connection)
       })
     }
+  }
+
+  /** Takes no more from Redis than the slow link carries: the rest waits there. */
+  #hold ({ server, kind }: Connection, ms: number): void {
+    server.pause()
+    setTimeout(() => { if (!this.#paused || kind === 'command') server.resume() }, ms)
   }
 
   #answer ({ client, server, kind }: Connection, chunk: Buffer): void {

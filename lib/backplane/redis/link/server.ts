@@ -15,8 +15,6 @@ const finalErrors = new RegExp([
 export interface Server {
   /** Tells this server from another one, or from itself after a restart; `undefined` when it does not say who it is. */
   readonly id: string | undefined
-  /** What the server does when its memory is full; `undefined` when it does not say. */
-  readonly evictionPolicy: string | undefined
   /** What the user may not do, or the server does not know, although it is needed sooner or later. */
   readonly missing: readonly string[]
 }
@@ -47,11 +45,10 @@ export async function checkServer (link: Link, keys: Keys, role: 'instance' | 'p
 const looks = new WeakMap<object, { readonly connection: number, readonly look: Promise<Server> }>()
 
 async function lookAt (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<Server> {
-  const [info, memory] = await Promise.all([read(link, 'server'), read(link, 'memory')])
+  const info = await readInfo(link)
   if (info !== undefined) assertSupported(info, link.sharded)
   return {
     id: /^run_id:(\w+)/m.exec(info ?? '')?.[1],
-    evictionPolicy: /^maxmemory_policy:(\S+)/m.exec(memory ?? '')?.[1],
     missing: await missingRights(link, keys, role)
   }
 }
@@ -67,9 +64,9 @@ function assertSupported (info: string, sharded: boolean): void {
 }
 
 /** INFO is among the commands that careful operators forbid (the ACL category `@dangerous`) or rename: all works without it. */
-async function read (link: Link, section: string): Promise<string | undefined> {
+async function readInfo (link: Link): Promise<string | undefined> {
   try {
-    return await link.run(async redis => await redis.info(section))
+    return await link.run(async redis => await redis.info('server'))
   } catch (error) {
     if (error instanceof Error && /NOPERM|unknown command/i.test(error.message)) return undefined
     throw error

@@ -57,7 +57,6 @@ export class Lease {
   #renewedAt = -Infinity
   /** The server that the memberships were last compared with. */
   #server: string | undefined
-  #policy: string | undefined
   #missing: readonly string[] = []
   /** Redis may have lost memberships, whatever the next beat says. */
   #otherServer = false
@@ -131,11 +130,9 @@ export class Lease {
     await this.#wanting
   }
 
-  /** What is wrong although nothing fails because of it. */
+  /** Rights that were taken away since the boot: this instance goes on with what is left. */
   get warning (): string | undefined {
-    if (this.#missing.length > 0) return refusedRights(this.#missing).message
-    if (this.#policy === undefined || this.#policy === 'noeviction') return undefined
-    return `the maxmemory-policy of Redis is ${this.#policy}: when its memory is full, it may drop memberships and logs; set noeviction`
+    return this.#missing.length > 0 ? refusedRights(this.#missing).message : undefined
   }
 
   /** A newer generation of this instance is known to Redis: it stops writing, and registers again. */
@@ -174,7 +171,7 @@ export class Lease {
   async #register (): Promise<void> {
     clearTimeout(this.#retryTimer)
     try {
-      const { id, evictionPolicy, missing } = await checkServer(this.#link, this.#keys, 'instance')
+      const { id, missing } = await checkServer(this.#link, this.#keys, 'instance')
       // Who runs already goes on with what is left.
       this.#missing = missing
       if (missing.length > 0 && this.#renewed === 0) throw refusedRights(missing)
@@ -183,7 +180,6 @@ export class Lease {
       if (id === undefined || id !== this.#server) this.#otherServer = true
       await this.#renew()
       this.#server = id
-      this.#setPolicy(evictionPolicy)
       for (const { changed } of this.#listeners) changed?.()
     } catch (error) {
       this.#refuse(error as Error)
@@ -265,12 +261,6 @@ export class Lease {
   #suspend (): void {
     this.#active = false
     for (const { suspended } of this.#listeners) suspended?.()
-  }
-
-  #setPolicy (policy: string | undefined): void {
-    const told = this.#policy
-    this.#policy = policy
-    if (policy !== told && this.warning !== undefined) logEvent(this.#log, 'redis_setup_risky', { policy, problem: this.warning })
   }
 
   /** A third of the lease, up to a fifth earlier, so that a thousand instances do not beat in one instant. */

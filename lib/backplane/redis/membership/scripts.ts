@@ -85,6 +85,9 @@ if record then
   elseif tonumber(generation) == mine then status = (state == 'A') and 1 or 0
   elseif tonumber(generation) > mine then status = 0 end
 end
+local function extend () for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ttl) end end
+-- First what a full Redis takes, too: a renewal needs no memory, and Redis refuses nothing after the first write of a script.
+if status == 1 then extend() end
 if status > 0 then
   redis.call('ZADD', KEYS[1], now + lease, ARGV[1])
   if status == 2 then
@@ -93,7 +96,7 @@ if status > 0 then
   -- Raised before anything is written, as there may be nothing to write: a late write of an older generation must not get in. Without it
   -- nothing may be written at all.
   if status == 2 or not redis.call('HGET', KEYS[3], ARGV[1]) then redis.call('HSET', KEYS[3], ARGV[1], ARGV[2]) end
-  for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ttl) end
+  if status == 2 then extend() end
 end
 local out = {status}
 if status <= 0 then return out end

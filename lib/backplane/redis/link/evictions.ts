@@ -1,0 +1,91 @@
+import type { FastifyBaseLogger } from 'fastify'
+import { oncePerMinute } from '../../../logging.ts'
+import type { Link } from './port.ts'
+
+/** How often Redis is asked at most. */
+const lookMs = 10_000
+/** For so long after keys were dropped that is told, also when the policy is a good one by then. */
+const toldMs = 3_600_000
+
+interface Memory { readonly policy: string | undefined, readonly evictedKeys: number }
+
+/** By master, as many partitions share one: the latest look. */
+const looks = new WeakMap<object, { readonly at: number, readonly memory: Promise<Memory> }>()
+
+/**
+ * Whether Redis drops keys when its memory is full. Nothing fails by it, as memberships are written anew and a client is told of a loss;
+ * and yet it should not be so.
+ */
+export class EvictionWatch {
+  readonly #link: Link
+  readonly #warn: (fields: object) => void
+  readonly #now: () => number
+  #policy: string | undefined
+  /** As the server counts since its start. */
+  #counted: number | undefined
+  #evicted = 0
+  #evictedAt = -Infinity
+
+  /** Tests inject `now`. */
+  constructor (link: Link, log: FastifyBaseLogger, now = () => performance.now()) {
+    this.#link = link
+    this.#now = now
+    this.#warn = oncePerMinute(log, 'redis_setup_risky')
+  }
+
+  get problem (): string | undefined {
+    const risky = this.#policy !== undefined && this.#policy !== 'noeviction'
+    const lately = this.#now() - this.#evictedAt < toldMs
+    if (!risky && !lately) return undefined
+    const dropped = this.#evicted === 0 ? '' : `; it dropped ${this.#evicted} keys since this instance watches`
+    return `the maxmemory-policy of Redis is ${this.#policy}: ` + (risky
+      ? `when its memory is full, it may drop memberships and logs${dropped}; set noeviction`
+      : `it was another one${dropped}`)
+  }
+
+  stats (): Record<string, number> {
+    return { redisEvictedKeys: this.#evicted }
+  }
+
+  /** Asks Redis, unless that was done a moment ago. Never rejects: what cannot be known is no problem. */
+  async look (): Promise<void> {
+    let memory: Memory
+    try {
+      memory = await this.#memory()
+    } catch {
+      // INFO is forbidden, or Redis is out, which others tell of.
+      return
+    }
+    const { policy, evictedKeys } = memory
+    const changed = policy !== this.#policy
+    this.#policy = policy
+    // The count starts anew with the server.
+    const more = evictedKeys - (this.#counted === undefined ? evictedKeys : this.#counted > evictedKeys ? 0 : this.#counted)
+    this.#counted = evictedKeys
+    if (more > 0) {
+      this.#evicted += more
+      this.#evictedAt = this.#now()
+    }
+    const { problem } = this
+    if (problem !== undefined && (changed || more > 0)) this.#warn({ policy, evictedKeys: this.#evicted, problem })
+  }
+
+  async #memory (): Promise<Memory> {
+    const { master } = this.#link
+    const known = looks.get(master)
+    const now = this.#now()
+    if (known !== undefined && now - known.at < lookMs) return await known.memory
+    const memory = this.#ask()
+    memory.catch(() => undefined)
+    looks.set(master, { at: now, memory })
+    return await memory
+  }
+
+  async #ask (): Promise<Memory> {
+    const [memory, stats] = await this.#link.run(async redis => await Promise.all([redis.info('memory'), redis.info('stats')]))
+    return {
+      policy: /^maxmemory_policy:(\S+)/m.exec(memory)?.[1],
+      evictedKeys: Number(/^evicted_keys:(\d+)/m.exec(stats)?.[1] ?? 0)
+    }
+  }
+}
