@@ -18,7 +18,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/delivery/'],
   ['lib/presence/'],
   ['lib/groups/'],
-  ['lib/registry.ts', 'lib/publisher.ts'],
+  ['lib/registry.ts'],
   ['lib/instance.ts'],
   ['lib/messages/'],
   ['lib/http/'],
