@@ -67,7 +67,7 @@ export class LocalMember {
     const holdback = this.#holdback
     if (holdback === undefined) return false
     if (holdback.holding) {
-      this.#keep(holdback, envelope)
+      keep(this.connection, holdback, envelope)
       return true
     }
     if (envelope.position === undefined) return false
@@ -84,7 +84,7 @@ export class LocalMember {
   /** Tells the client, and the route, that messages are lost, unless its join told so already or the client is past them. */
   gap (gap: Gap): void {
     const holdback = this.#holdback
-    if (holdback?.holding === true) return this.#keep(holdback, gap)
+    if (holdback?.holding === true) return keep(this.connection, holdback, gap)
     if (holdback?.covers(gap) === true) return
     if (holdback !== undefined && gap.reason === 'rewound') holdback.fork()
     else this.#holdback = undefined
@@ -113,8 +113,8 @@ export class LocalMember {
   dropHold (): void {
     this.#holdback = undefined
   }
+}
 
-  #keep (holdback: Holdback, news: Envelope | Gap): void {
-    if (!holdback.push(news)) this.connection.outbound.missed()
-  }
+function keep ({ outbound }: LocalConnection, holdback: Holdback, news: Envelope | Gap): void {
+  if (!holdback.push(news)) outbound.missed()
 }
