@@ -75,13 +75,17 @@ export class Instance {
     this.#heartbeat = new Heartbeat(options.heartbeatIntervalMs, () => parts.hub.connections.values(), parts.metrics)
     this.#expiry = new Expiry(parts.metrics)
     this.#host = {
+      limits: options,
+      intake: parts.intake,
+      scheduler: parts.scheduler,
+      metrics: parts.metrics,
       enter: connection => parts.membership.connectionOpened(connection),
       setInfo: async (connection, info) => await parts.membership.setInfo(connection, info),
       lost: (group, reason) => this.#gapReport.add(group, reason),
       release: async connection => {
         this.#expiry.remove(connection)
         this.#departures.add(connection)
-        if (connection.admission !== undefined) parts.gate.leave(connection.admission)
+        parts.gate.leave(connection)
         await parts.membership.connectionClosed(connection)
       }
     }
@@ -122,27 +126,22 @@ export class Instance {
   }
 
   /**
-   * Makes a connection of a socket that a route upgraded.
+   * Makes a connection of a socket that a route upgraded. When it throws there is none, and the admission is still to be given back.
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
-  open ({ admission: admitted, ...init }: OpenInit): LocalConnection {
-    const { instanceId, scheduler, metrics, gate, intake } = this.#parts
-    const { userId, expiresAt } = init.identity === null ? nobody : readIdentity(init.identity, this.#options)
-    const connection = new LocalConnection({
-      ...init,
-      id: connectionIdOf(instanceId, ++this.#opened),
-      userId,
-      limits: this.#options,
-      intake,
-      scheduler,
-      metrics,
-      host: this.#host,
-      admission: admitted ?? gate.admitUncounted(userId)
-    })
+  open ({ socket, params, identity, admission, log, callbacks, route, framed }: OpenInit): LocalConnection {
+    const { instanceId, gate, blocks } = this.#parts
+    const { userId, expiresAt } = identity === null ? nobody : readIdentity(identity, this.#options)
+    // Since it was admitted.
+    const blocked = identity !== null && blocks.covers(identity)
+    const id = connectionIdOf(instanceId, ++this.#opened)
+    const { address } = gate.opened(admission, userId)
+    // One by one: a spread of objects takes longer than all the rest of a connection's making.
+    const host = this.#host
+    const connection = new LocalConnection({ socket, id, params, identity, userId, address, log, callbacks, route, framed, host })
     announce('connection.open', () => ({ connection }))
     this.#expire(connection, expiresAt)
-    // Blocked since it was admitted.
-    if (init.identity !== null && this.#parts.blocks.covers(init.identity)) connection.closeForFault(CloseCode.OtherUser, blockedReason)
+    if (blocked) connection.closeForFault(CloseCode.OtherUser, blockedReason)
     // The upgrade passed the guard before the shutdown began, so no batch of the shutdown has this connection.
     if (this.#phase === 'closing') connection.closeForFault(this.#shutdownCode)
     return connection

@@ -6,13 +6,13 @@ import { assertBlockMs } from './groups/blocklist.ts'
 import type { GroupHistory } from './groups/history.ts'
 import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
-import { isUser } from './groups/remote-commands.ts'
+import { isEveryone, isUser } from './groups/remote-commands.ts'
 import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
   AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, GroupList,
   GroupListOptions, Health, History, HistoryOptions, Instances, JoinOptions, JoinResult, LeaveOptions, MemberList, MembersOptions,
-  MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Registry, Stats, UserTarget
+  MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Recipients, Registry, Stats, UserTarget
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -73,8 +73,11 @@ export class GroupRegistry implements Registry {
     return await this.#open.broadcaster.toGroups(group, data, options)
   }
 
-  async broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#open.broadcaster.toGroups(group, toJson(value), options)
+  async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+    const data = toJson(value)
+    if (isUser(to)) return await this.sendToUser(to.userId, data, options)
+    if (isEveryone(to)) return await this.broadcastToAll(data, options)
+    return await this.broadcastToGroup(to, data, options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {

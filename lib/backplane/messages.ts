@@ -46,6 +46,17 @@ export interface Place {
   readonly offset: number
 }
 
+/** Whom a message is for, of those behind its target; applied by the receiving instance, never by the backplane. */
+export interface Audience {
+  /** Not for connections of these users. */
+  readonly exceptUsers?: readonly string[] | undefined
+  /** Not for members of these groups. */
+  readonly exceptGroups?: readonly string[] | undefined
+  /** Only for connections that were given all of these tags when they joined groups: those in `taggedIn`, or any. */
+  readonly tags?: readonly string[] | undefined
+  readonly taggedIn?: readonly string[] | undefined
+}
+
 /** A message between instances. */
 export interface Envelope {
   /** Where it stands in the log of its group; `undefined` for volatile messages. */
@@ -69,6 +80,8 @@ export interface Envelope {
    * backplane.
    */
   readonly except: readonly string[]
+  /** `undefined`: all but `except`. */
+  readonly audience?: Audience | undefined
   /**
    * The members here were given the message before its log lost data, and it was stored anew: they are told its new position, and not given
    * the message again.

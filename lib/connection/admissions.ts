@@ -5,8 +5,6 @@ export interface Admission {
   readonly userId: string | undefined
 }
 
-interface Counted extends Admission { counted: boolean }
-
 /** How many connections this instance has, by address and by user. Upgrades count from the moment they are admitted. */
 export class Admissions {
   readonly #addresses = new Map<string, number>()
@@ -27,18 +25,12 @@ export class Admissions {
 
   add (address: string, userId: string | undefined): Admission {
     this.#count(address, userId, 1)
-    const admission: Counted = { address, userId, counted: true }
-    return admission
+    return { address, userId }
   }
 
-  /** Returns whether it was still counted. */
-  remove (admission: Admission): boolean {
-    // Made by `add`; a flag costs less than a set of those that are counted.
-    const one = admission as Counted
-    if (!one.counted) return false
-    one.counted = false
-    this.#count(one.address, one.userId, -1)
-    return true
+  /** Once for each that was added. A connection itself will do: what it is counted by is what counts. */
+  remove ({ address, userId }: Admission): void {
+    this.#count(address, userId, -1)
   }
 
   stats (): Record<string, number> {

@@ -10,11 +10,11 @@ import { MessageQueue, type Closed } from './inbound.ts'
 import type { ConnectionInit } from './init.ts'
 import { listen, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
-import type { Metrics } from '../metrics.ts'
 import { assertData, toJson } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
 import type { Connection, Data, Identity, LossReason } from '../types.ts'
 import { Pulse } from './pulse.ts'
+import type { Tags } from './tags.ts'
 
 const open = 1
 
@@ -28,15 +28,17 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly number = ++made
   readonly params: Connection['params']
   readonly userId: string | undefined
-  readonly admission: ConnectionInit<LocalConnection>['admission']
+  /** What the instance counts it by, for the limit per address; '' for nothing. */
+  readonly address: string
   /** Whether the route tells clients who is in their groups. */
   readonly presence: boolean | 'count'
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
+  /** What joins gave it for broadcasts with a filter; made by the first that did. */
+  tags: Tags | undefined
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
-  readonly #metrics: Metrics
   readonly #host: ConnectionInit<LocalConnection>['host']
   #log: FastifyBaseLogger
   #ownLog = false
@@ -56,22 +58,19 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#identity = init.identity
     this.userId = init.userId
     this.#log = init.log
-    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.scheduler, init.route)
-    this.#metrics = init.metrics
+    this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.host.scheduler, init.route)
     this.presence = init.callbacks.presence ?? false
-    this.#inbound = new MessageQueue(this, init.callbacks, init, init.metrics)
+    this.#inbound = new MessageQueue(this, init.callbacks, init.socket, init.host)
     if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
     this.#host = init.host
-    this.admission = init.admission
-    this.#metrics.connectionsOpened++
+    this.address = init.address ?? ''
+    init.host.metrics.connectionsOpened++
     listen(init.socket, this)
   }
 
   get identity (): Connection['identity'] { return this.#identity }
 
-  get groups (): readonly string[] {
-    return this.#ending?.groups ?? [...this.#groups ?? []]
-  }
+  get groups (): readonly string[] { return this.#ending?.groups ?? [...this.#groups ?? []] }
 
   /** Whether the connection is in the group; after the socket closed, whether it was: its last messages are still handled then. */
   isIn (group: string): boolean {
@@ -87,9 +86,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** This side does not read the socket for now, so that no answer to a ping can be heard. */
   get paused (): boolean { return this.#inbound.paused }
 
-  get closed (): boolean {
-    return this.#ending !== undefined || this.#socket.readyState !== open
-  }
+  get closed (): boolean { return this.#ending !== undefined || this.#socket.readyState !== open }
 
   /** The close code that either side gave; `undefined` before that. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
@@ -132,7 +129,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     const taken = this.framed
       ? this.outbound.ready && this.write(encodeMessage(data, binary, {}, this.outbound.encoding.json), false)
       : this.write(data, binary)
-    if (taken) this.#metrics.framesSent++
+    if (taken) this.#host.metrics.framesSent++
     return taken
   }
 
@@ -147,7 +144,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** Messages of a group are lost to the connection. */
   gapped (group: string, reason: LossReason): void {
-    this.#metrics.gapConnections++
+    this.#host.metrics.gapConnections++
     this.#host.lost?.(group, reason)
     this.#inbound.gap(group, reason)
   }
@@ -160,6 +157,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** The hub took the connection out of the group. */
   groupLeft (group: string): void {
     this.#groups?.delete(group)
+    this.tags?.delete(group)
   }
 
   /** Where the client wants to go on in the group. A second call returns nothing. */
@@ -178,8 +176,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   tooSlow (bufferedBytes: number, atOnce: boolean): void {
-    this.#metrics.limitHit('slowConsumersClosed', this)
-    this.#metrics.lines.write(this.log, 'slow_consumer_closed', { bufferedBytes })
+    this.#host.metrics.limitHit('slowConsumersClosed', this)
+    this.#host.metrics.lines.write(this.log, 'slow_consumer_closed', { bufferedBytes })
     if (atOnce) this.forceClosed(CloseCode.SlowConsumer, closeReasons[CloseCode.SlowConsumer])
     else this.closeForFault(CloseCode.SlowConsumer)
   }

@@ -1,11 +1,12 @@
 import type { FastifyRequest } from 'fastify'
 import { AsyncResource } from 'node:async_hooks'
+import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
 import { isClientFault, willPass } from './error-answer.ts'
-import { isThenable, toError } from './callback-results.ts'
-import { Input, type InboundSource } from './input.ts'
+import { isThenable } from './callback-results.ts'
+import { Input, type InboundHost } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
@@ -13,6 +14,7 @@ import { callOnMessage } from './on-message.ts'
 import type { LogEvent } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Connection, LossReason } from '../types.ts'
 
 /** What the callbacks need of their connection. */
@@ -38,17 +40,15 @@ type Message = string | Buffer | FramedRequest | Loss
 
 /**
  * The one queue of a connection: calls its callbacks, never two at once: onConnect, each message or framed request in order, onError, and
- * onDisconnect exactly once.
+ * onDisconnect exactly once. Made within the upgrade request, in whose async context all callbacks run.
  */
-export class MessageQueue {
+export class MessageQueue extends AsyncResource {
   readonly #connection: InboundConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #metrics: Metrics
   /** Made when the first message has to wait. */
   #queue: MessageBuffer<Message> | undefined
   readonly #input: Input
-  /** The async context of the upgrade request: all callbacks run in it. */
-  readonly #context = new AsyncResource('WebsocketGroupsConnection', { requireManualDestroy: true })
   /** A callback runs, or `onConnect` has not run yet. */
   #busy = true
   #connecting = true
@@ -63,11 +63,12 @@ export class MessageQueue {
   #finished: Promise<void> | undefined
   #resolveFinished: (() => void) | undefined
 
-  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, source: InboundSource, metrics: Metrics) {
+  constructor (connection: InboundConnection, callbacks: ConnectionCallbacks, socket: WebSocket, host: InboundHost) {
+    super('WebsocketGroupsConnection', { requireManualDestroy: true })
     this.#connection = connection
     this.#callbacks = callbacks
-    this.#metrics = metrics
-    this.#input = new Input(connection, source)
+    this.#metrics = host.metrics
+    this.#input = new Input(connection, socket, host)
   }
 
   /** A message waits, or its callback runs. */
@@ -102,7 +103,7 @@ export class MessageQueue {
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#stopped || this.#ended !== undefined) return
     if (this.#busy) this.#enqueue(isBinary ? detached(data) : data.toString(), data.length)
-    else this.#context.runInAsyncScope(this.#begin, this, isBinary ? data : data.toString(), data.length)
+    else this.runInAsyncScope(this.#begin, this, isBinary ? data : data.toString(), data.length)
   }
 
   /** The same for a request of the framed protocol, which was `bytes` long. */
@@ -117,7 +118,7 @@ export class MessageQueue {
 
   #take (message: FramedRequest | Loss, bytes: number): void {
     if (this.#busy) this.#enqueue(message, bytes)
-    else this.#context.runInAsyncScope(this.#begin, this, message, bytes)
+    else this.runInAsyncScope(this.#begin, this, message, bytes)
   }
 
   #begin (message: Message, bytes: number): void {
@@ -153,7 +154,7 @@ export class MessageQueue {
     this.#ended = closed
     this.#input.close()
     this.#released = released.catch((error: unknown) => { this.#logFailure(toError(error), 'release_failed') })
-    if (!this.#busy) this.#context.runInAsyncScope(this.#idle, this)
+    if (!this.#busy) this.runInAsyncScope(this.#idle, this)
   }
 
   #connectFailed (error: Error): void {
@@ -235,7 +236,7 @@ export class MessageQueue {
     try {
       return await this.#callbacks.onError(this.#connection, error) === true
     } catch (inner) {
-      this.#metrics.lines.write(this.#connection.log, 'on_error_failed', { err: toError(inner) })
+      this.#metrics.lines.write(this.#connection.log, 'on_error_failed', { err: inner })
       return false
     }
   }

@@ -4,14 +4,18 @@ import type { FramedInit } from './framed-session.ts'
 import type { IntakeBudget } from './intake-budget.ts'
 import type { InboundLimits } from './message-buffer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
-import type { Admission } from './admissions.ts'
 import type { Metrics } from '../metrics.ts'
 import type { RouteTraffic } from '../metrics/traffic.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection, LossReason } from '../types.ts'
 
-/** What a connection tells the instance that it belongs to: one object for all connections takes less than closures for each. */
+/** The instance that a connection belongs to: one object for all its connections, as closures for each would take more memory. */
 export interface ConnectionHost<Self> {
+  readonly limits: InboundLimits
+  /** What the instance has room for. */
+  readonly intake: IntakeBudget
+  readonly scheduler: FlushScheduler
+  readonly metrics: Metrics
   /** Makes the connection known; `onConnect` waits for it. */
   enter (connection: Self): Promise<void> | undefined
   /** Forgets the connection and its memberships; never rejects. */
@@ -31,16 +35,11 @@ export interface ConnectionInit<Self> {
   readonly userId: string | undefined
   readonly log: FastifyBaseLogger
   readonly callbacks: ConnectionCallbacks
-  readonly limits: InboundLimits
-  /** The memory that the instance has for what clients send. */
-  readonly intake: IntakeBudget
-  readonly scheduler: FlushScheduler
-  readonly metrics: Metrics
   /** Counts what goes in and out; left out for a connection of no route. */
   readonly route?: RouteTraffic | undefined
   /** Set when the client speaks the framed protocol. */
   readonly framed?: FramedInit | undefined
   readonly host: ConnectionHost<Self>
-  /** Its place in the counts of the instance. */
-  readonly admission?: Admission | undefined
+  /** What the instance counts it by, for the limit per address; '' or left out for nothing. */
+  readonly address?: string | undefined
 }

@@ -1,15 +1,16 @@
 import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
+import type { Metrics } from '../metrics.ts'
 import type { Connection } from '../types.ts'
 import { ConnectionIntake, type IntakeOwner } from './intake.ts'
 import type { IntakeBudget } from './intake-budget.ts'
 import type { InboundLimits } from './message-buffer.ts'
-import { boundParts, type ReadGate } from './message-parts.ts'
-import { listenForChunks, unfinishedBytes, type ChunkListener } from './receiver.ts'
+import { boundParts, type ChunkReader } from './message-parts.ts'
+import { onceStreamClosed, unfinishedBytes } from './receiver.ts'
 
-/** Where the messages of a connection come from, and what their instance has room for. */
-export interface InboundSource {
-  readonly socket: WebSocket
+/** What an instance has room for, of what its clients send. */
+export interface InboundHost {
+  readonly metrics: Metrics
   readonly intake: IntakeBudget
   readonly limits: InboundLimits
 }
@@ -25,27 +26,31 @@ const smallChunkBytes = 1_024
 const backlogShare = 0.25
 
 /** What comes in on one socket. Counts nothing as long as the client only listens, as most do. */
-export class Input implements ChunkListener, IntakeOwner, ReadGate {
+export class Input implements IntakeOwner, ChunkReader {
   readonly #connection: InputConnection
-  // Kept instead of the object it came in, which holds much that an idle connection no longer needs.
   readonly #socket: WebSocket
-  readonly #budget: IntakeBudget
-  readonly limits: InboundLimits
+  readonly #host: InboundHost
   #intake: ConnectionIntake | undefined
   #closed = false
 
-  constructor (connection: InputConnection, { socket, intake, limits }: InboundSource) {
+  constructor (connection: InputConnection, socket: WebSocket, host: InboundHost) {
     this.#connection = connection
     this.#socket = socket
-    this.#budget = intake
-    this.limits = limits
-    listenForChunks(socket, this)
+    this.#host = host
     boundParts(socket, this)
+  }
+
+  get limits (): InboundLimits {
+    return this.#host.limits
   }
 
   /** Made when the client sends something. */
   get intake (): ConnectionIntake {
-    this.#intake ??= new ConnectionIntake(this.#budget, this.#socket, this)
+    if (this.#intake === undefined) {
+      this.#intake = new ConnectionIntake(this.#host.intake, this.#socket, this)
+      // ws says that the socket is gone when all that it brought is read, which may take long from here on.
+      onceStreamClosed(this.#socket, () => this.#connection.leaving())
+    }
     return this.#intake
   }
 
@@ -70,11 +75,6 @@ export class Input implements ChunkListener, IntakeOwner, ReadGate {
     return this.#closed || this.#intake === undefined || this.#intake.mayRead(goOn)
   }
 
-  /** The socket is gone; ws says so when all that it brought is read. */
-  streamClosed (): void {
-    this.#connection.leaving()
-  }
-
   /** A message of any kind came. */
   messageReceived (): void {
     if (!this.#closed) this.intake.messageReceived()
@@ -82,7 +82,7 @@ export class Input implements ChunkListener, IntakeOwner, ReadGate {
 
   /** The client began a message, does not go on with it, and others need the memory. */
   stalled (): void {
-    this.#budget.metrics.lines.write(this.#connection.log, 'message_stalled')
+    this.#host.metrics.lines.write(this.#connection.log, 'message_stalled')
     this.#connection.closeForFault(CloseCode.PolicyViolation, 'message was not finished in time')
   }
 

@@ -7,7 +7,8 @@ import type { WebSocket } from 'ws'
  * one-byte pieces takes a hundred times its size. Newer releases of ws have limits of their own, which are higher; older ones have none.
  *
  * The messages in one chunk: 64 KiB hold ten thousand empty ones, and each that has to wait takes 200 bytes. So a chunk is read in parts,
- * and the rest of it waits as it came when the connection is not to be read any more.
+ * and the rest of it waits as it came when the connection is not to be read any more. Whoever decides that is told of each chunk here, as a
+ * listener of its own on each socket would take 60 bytes of every idle connection.
  *
  * Everything is looked at before it is used; where a release of ws has another shape, only its own limits hold.
  * test/unit/connection/floods.test.ts pins it.
@@ -29,12 +30,14 @@ const inPayload = 4
 type Done = (error?: Error) => void
 
 /** Says whether a connection is read. */
-export interface ReadGate {
-  /** If not now, `goOn` is called later, whereupon the gate is asked again. */
+export interface ChunkReader {
+  /** If not now, `goOn` is called later, whereupon the reader is asked again. */
   mayRead (goOn: () => void): boolean
+  /** A chunk came from the network, and the messages that it completes were handed out, or wait until the connection is read. */
+  chunkReceived (bytes: number): void
 }
 
-const gate = Symbol('gate')
+const reader = Symbol('reader')
 
 interface Receiver {
   readonly _fragments: readonly Buffer[]
@@ -42,20 +45,20 @@ interface Receiver {
   readonly _bufferedBytes: number
   readonly _payloadLength: number
   readonly _state: number
-  [gate]?: ReadGate
+  [reader]?: ChunkReader
   dataMessage (done: Done): void
   _write (chunk: Buffer, encoding: string, done: Done): void
   readonly createError: (Class: ErrorConstructor, message: string, prefix: boolean, closeCode: number, code: string) => Error
 }
 
 /** Returns whether the release of ws is one that this file knows. */
-export function boundParts (socket: WebSocket, readGate: ReadGate): boolean {
+export function boundParts (socket: WebSocket, chunkReader: ChunkReader): boolean {
   const { _receiver: receiver } = socket as unknown as { readonly _receiver?: Partial<Receiver> }
   if (!isReceiver(receiver)) return false
   // Two functions for all receivers.
   receiver.dataMessage = dataMessage
   receiver._write = write
-  receiver[gate] = readGate
+  receiver[reader] = chunkReader
   return true
 }
 
@@ -69,13 +72,14 @@ function write (this: Receiver, chunk: Buffer, encoding: string, done: Done): vo
   if (this._buffers.length >= maxChunks) this._buffers = [Buffer.concat(this._buffers)]
   if (chunk.length <= partBytes) original(this)._write.call(this, chunk, encoding, done)
   else writeParts(this, chunk, encoding, done)
+  this[reader]?.chunkReceived(chunk.length)
 }
 
 function writeParts (receiver: Receiver, chunk: Buffer, encoding: string, done: Done): void {
   let at = 0
   const goOn = (error?: Error): void => {
     if (error !== undefined || at === chunk.length) return done(error)
-    if (receiver[gate]?.mayRead(goOn) === false) return
+    if (receiver[reader]?.mayRead(goOn) === false) return
     // The rest of one message is not cut, as ws would have to put it together again.
     const missing = receiver._state === inPayload ? receiver._payloadLength - receiver._bufferedBytes : 0
     const part = chunk.subarray(at, at + Math.max(partBytes, missing))

@@ -22,36 +22,10 @@ interface Receiver {
   readonly _fragments?: { readonly length: number }
 }
 
-const owner = Symbol('chunks')
-
-/** Told of each chunk that came from the network, after ws emitted the messages that it completed. */
-export interface ChunkListener {
-  chunkReceived (bytes: number): void
-  /** Nothing more comes. Some of what came may not be read yet. */
-  streamClosed (): void
-}
-
-interface OwnedStream extends Duplex { [owner]?: ChunkListener }
-
-/** Returns whether the release of ws is one that this file knows. */
-export function listenForChunks (socket: WebSocket, listener: ChunkListener): boolean {
+/** Calls back when the network socket is closed. Some of what it brought may not be read yet. */
+export function onceStreamClosed (socket: WebSocket, callback: () => void): void {
   const { _socket: stream } = socket as unknown as Internals
-  if (typeof stream?.on !== 'function' || receiverOf(socket) === undefined) return false
-  const owned = stream as OwnedStream
-  owned[owner] = listener
-  // Behind the listener of ws itself, which was added when the socket was handed over.
-  owned.on('data', onData)
-  owned.on('close', onStreamClosed)
-  return true
-}
-
-/** One function for all streams; each knows its listener. */
-function onData (this: OwnedStream, chunk: Buffer): void {
-  this[owner]?.chunkReceived(chunk.length)
-}
-
-function onStreamClosed (this: OwnedStream): void {
-  this[owner]?.streamClosed()
+  stream?.once?.('close', callback)
 }
 
 /** The bytes that ws holds of a message that is not complete yet. */

@@ -82,9 +82,9 @@ export class Broadcaster {
   }
 
   /** Whom the message is for here, counted before the message is on its way. */
-  #audience (targets: readonly Target[], { except }: Envelope): Pick<BroadcastResult, 'localRecipients' | 'slowRecipients'> {
-    const localRecipients = this.#hub.countRecipients(targets, except)
-    const slowRecipients = this.#scheduler.slow.size === 0 ? 0 : this.#hub.countSlow(targets, except)
+  #audience (targets: readonly Target[], envelope: Envelope): Pick<BroadcastResult, 'localRecipients' | 'slowRecipients'> {
+    const localRecipients = this.#hub.countRecipients(targets, envelope)
+    const slowRecipients = this.#scheduler.slow.size === 0 ? 0 : this.#hub.countSlow(targets, envelope)
     return { localRecipients, ...(slowRecipients === 0 ? {} : { slowRecipients }) }
   }
 

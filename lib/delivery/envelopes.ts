@@ -2,11 +2,9 @@ import type { Envelope, Target } from '../backplane/backplane.ts'
 import { assertData } from '../connection/outbound/message.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
-import { drawId, ownerOf } from '../ids.ts'
+import { drawId } from '../ids.ts'
 import type { BroadcastOptions, Data, Sender } from '../types.ts'
-
-/** What `except` needs of a connection. */
-interface Named { readonly id: string, readonly sessionName?: string | undefined }
+import { audienceOf, exceptIds, type Named } from './audience.ts'
 
 /** Makes the envelopes of one origin, each with the next sequence number. */
 export class EnvelopeFactory {
@@ -22,12 +20,18 @@ export class EnvelopeFactory {
     this.#now = now
   }
 
-  /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID */
-  message (targets: readonly Target[], data: Data, { except, volatile = false, conflationKey, from }: BroadcastOptions): Envelope {
+  /**
+   * @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID, WSG_USER_ID_INVALID, WSG_GROUP_NAME_INVALID,
+   * WSG_OPTION_INVALID
+   */
+  message (targets: readonly Target[], data: Data, options: BroadcastOptions): Envelope {
+    const { volatile = false, conflationKey, from } = options
     if (conflationKey !== undefined) assertConflationKey(conflationKey)
+    const audience = audienceOf(targets, options)
     return {
       ...this.#envelope('message', targets, '', data),
-      except: exceptIds(except, this.#find),
+      except: exceptIds(options.except, this.#find),
+      ...(audience === undefined ? {} : { audience }),
       volatile: volatile || conflationKey !== undefined,
       at: this.#now(),
       ...(from === undefined ? {} : { from: senderOf(from) }),
@@ -52,24 +56,6 @@ export class EnvelopeFactory {
       payload: toBuffer(data)
     }
   }
-}
-
-/**
- * The ids in `except`, and the names of the sessions behind them: a client that is back with another connection is still excluded. Text
- * that is not a connection id excludes nobody, and does not travel.
- */
-function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Named | undefined): readonly string[] {
-  if (except === undefined) return []
-  const ids: string[] = []
-  for (const one of (Array.isArray(except) ? except : [except]) as ReadonlyArray<Named | string>) {
-    const id = typeof one === 'string' ? one : one.id
-    if (ownerOf(id) === undefined) continue
-    ids.push(id)
-    // The object comes first: it knows its session even when its socket is closed.
-    const { sessionName } = typeof one === 'object' && one.sessionName !== undefined ? one : find(id) ?? {}
-    if (sessionName !== undefined) ids.push(sessionName)
-  }
-  return ids
 }
 
 /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */

@@ -75,10 +75,11 @@ export class Gate {
   }
 
   /**
-   * Judges an upgrade after authentication, as the last step before it succeeds. Every `Admission` has to be given back to `leave`.
+   * Judges an upgrade after authentication, as the last step before it succeeds. Every `Admission` has to be given back to `leave`. Returns
+   * a promise only where the cluster has to be asked.
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
-  async admit (address: ClientAddress | undefined, identity: Identity | null): Promise<Admission | Refusal> {
+  admit (address: ClientAddress | undefined, identity: Identity | null): Admission | Refusal | Promise<Admission | Refusal> {
     const userId = identity === null ? undefined : readIdentity(identity, this.#options).userId
     if (identity !== null && this.#blocks.covers(identity)) {
       this.#metrics.limitHit('refusedBlocked')
@@ -94,23 +95,40 @@ export class Gate {
     const counted = address !== undefined && this.#limited('connectionsPerAddress', address) ? address.key : ''
     const admission = this.#admissions.add(counted, userId)
     this.#userChanged(userId)
-    if (userId === undefined || await this.#hasRoom(userId)) return admission
+    const { connectionsPerUser } = this.#limits
+    return userId === undefined || connectionsPerUser === undefined ? admission : this.#admitUser(admission, userId, connectionsPerUser)
+  }
+
+  async #admitUser (admission: Admission, userId: string, connectionsPerUser: number): Promise<Admission | Refusal> {
+    try {
+      if (await this.#hasRoom(userId, connectionsPerUser)) return admission
+    } catch (error) {
+      this.leave(admission)
+      throw error
+    }
     this.leave(admission)
     this.#metrics.limitHit('refusedUserFull')
     return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this user', fullRetrySeconds)
   }
 
-  /** Admits a connection that came without an upgrade request to judge. */
-  admitUncounted (userId: string | undefined): Admission {
-    const admission = this.#admissions.add('', userId)
+  /**
+   * An upgrade became a connection of this user; without an admission, nobody looked at the upgrade. Returns what the connection counts by
+   * and gives back with its end.
+   */
+  opened (admission: Admission | undefined, userId: string | undefined): Admission {
+    if (admission !== undefined && admission.userId === userId) return admission
+    // A hook behind the last step set another identity.
+    if (admission !== undefined) this.leave(admission)
+    const counted = this.#admissions.add(admission?.address ?? '', userId)
     if (userId !== undefined) this.#store(userId)
     this.#userChanged(userId)
-    return admission
+    return counted
   }
 
-  /** The connection is closed, or the upgrade did not become one. Idempotent. */
+  /** The connection is closed, or the upgrade did not become one. Called once for each. */
   leave (admission: Admission): void {
-    if (!this.#admissions.remove(admission) || admission.userId === undefined) return
+    this.#admissions.remove(admission)
+    if (admission.userId === undefined) return
     this.#store(admission.userId)
     this.#userChanged(admission.userId)
   }
@@ -144,9 +162,7 @@ export class Gate {
    * Whether the user may have another connection in the whole cluster; judged by this instance's own connections while the backplane cannot
    * tell.
    */
-  async #hasRoom (userId: string): Promise<boolean> {
-    const { connectionsPerUser } = this.#limits
-    if (connectionsPerUser === undefined) return true
+  async #hasRoom (userId: string, connectionsPerUser: number): Promise<boolean> {
     // Its place among the connections of this instance: those that came with it or later do not count against it.
     const place = this.#admissions.ofUser(userId)
     try {

@@ -5,12 +5,13 @@ import { isThenable } from '../connection/callback-results.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
-import { ownerOf } from '../ids.ts'
 import type { Metrics } from '../metrics.ts'
 import { RateTable } from '../connection/rate.ts'
+import { Tags } from '../connection/tags.ts'
 import { announce } from '../metrics/channels.ts'
 import type { Occupancy } from './occupancy.ts'
 import type { Presence } from '../presence/presence.ts'
+import { assertTags } from '../delivery/audience.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
 import { userTarget } from '../delivery/envelopes.ts'
@@ -22,7 +23,11 @@ import type { Connection, JoinOptions, JoinResult, Json, Member, MemberInfo } fr
 const maxUsers = 20_000
 const maxInfoBytes = 1024
 
+type Writable<Of> = { -readonly [Name in keyof Of]: Of[Name] }
+
 export interface MembershipOptions {
+  /** Of this instance, which all its members name. */
+  readonly instanceId: string
   readonly policy: OutagePolicy['join']
   readonly maxGroupsPerConnection: number
   readonly limits: Pick<ResolvedLimits, 'newGroupsPerMinute'>
@@ -63,20 +68,27 @@ export class Membership {
   /** @throws what `Registry.join` throws */
   async join (connection: LocalConnection, group: string, options: JoinOptions = {}): Promise<JoinResult> {
     assertGroupName(group)
+    if (options.tags !== undefined) assertTags(options.tags, 'tags')
     this.#assertOpen(connection)
     const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
+    // Before anything is delivered.
+    if (options.tags !== undefined) (connection.tags ??= new Tags()).set(group, options.tags)
     // Concurrent calls share one outcome: otherwise one could undo what another reports as done.
     let joining = this.#joining.get(member)
     if (joining === undefined) {
       const replay = known === undefined ? this.#replay.hold(member, options) : undefined
-      joining = this.#register(member, known === undefined, replay).finally(() => this.#joining.delete(member))
+      joining = this.#register(member, known === undefined, replay)
       this.#joining.set(member, joining)
     }
-    const result = await joining
-    this.#metrics.timings.join.observeSince(startedAt)
-    return result
+    try {
+      const result = await joining
+      this.#metrics.timings.join.observeSince(startedAt)
+      return result
+    } finally {
+      if (this.#joining.get(member) === joining) this.#joining.delete(member)
+    }
   }
 
   async leave (connection: LocalConnection, group: string, reason?: string): Promise<boolean> {
@@ -188,19 +200,20 @@ export class Membership {
       throw new WebsocketGroupsError('WSG_TOO_MANY_GROUPS', `${connection.id} is in ${groupCount} already`)
     }
     this.#countNewGroup(connection, group)
+    return this.#hub.join(connection, group, this.#memberOf(connection))
+  }
+
+  #memberOf (connection: LocalConnection): Member {
+    const { id, userId, sessionName } = connection
+    const member: Writable<Member> = { connectionId: id, instanceId: this.#options.instanceId, joinedAt: Date.now() }
+    if (userId !== undefined) member.userId = userId
+    if (sessionName !== undefined) member.session = sessionName
     const shown = this.#shown.get(connection) ?? this.#infoOf(connection)
-    return this.#hub.join(connection, group, {
-      connectionId: connection.id,
-      instanceId: ownerOf(connection.id) ?? '',
-      ...(connection.userId === undefined ? {} : { userId: connection.userId }),
-      joinedAt: Date.now(),
-      ...shown,
-      ...(connection.sessionName === undefined ? {} : { session: connection.sessionName })
-    })
+    return shown === undefined ? member : Object.assign(member, shown)
   }
 
   /** What the application shows of the member, after a round trip through JSON: members here and elsewhere look alike. */
-  #infoOf (connection: LocalConnection): Pick<Member, 'info'> {
+  #infoOf (connection: LocalConnection): Pick<Member, 'info'> | undefined {
     const info: unknown = this.#options.memberInfo?.(connection)
     if (isThenable(info)) {
       // The promise is refused here; without a handler its rejection would end the process.
@@ -208,7 +221,7 @@ export class Membership {
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
     }
     const shown = toInfo(info)
-    return shown === undefined ? {} : { info: shown }
+    return shown === undefined ? undefined : { info: shown }
   }
 
   #assertOpen (connection: LocalConnection): void {

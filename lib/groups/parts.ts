@@ -67,7 +67,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
   const occupancy = new Occupancy(backplane, options, log, metrics.lines)
-  const membership = new Membership(hub, backplane, replay, presence, occupancy, { ...options, policy: outage.join }, metrics)
+  const membership = new Membership(hub, backplane, replay, presence, occupancy, { ...options, policy: outage.join, instanceId }, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads)
   const history = new GroupHistory(backplane, proofKeys)
   const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)

@@ -156,6 +156,10 @@ export function isUser (who: unknown): who is UserTarget {
   return typeof who === 'object' && who !== null && !('id' in who) && 'userId' in who
 }
 
+export function isEveryone (to: unknown): to is { readonly all: true } {
+  return typeof to === 'object' && to !== null && 'all' in to && to.all === true
+}
+
 /** For calls that tell of a connection that is gone by their result. */
 export function gone<Result> (result: Result): (error: unknown) => Result {
   return error => {

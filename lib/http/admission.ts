@@ -1,8 +1,10 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerAsyncHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerHookHandler } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { Admission } from '../connection/admissions.ts'
+import { isThenable } from '../connection/callback-results.ts'
+import { toError } from '../thrown.ts'
 import { toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
@@ -22,23 +24,42 @@ export function greetUpgrades (gate: Gate): onRequestHookHandler {
  * route, count for the limits of connections.
  */
 export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedLog): void {
-  const admit: preHandlerAsyncHookHandler = async (request, reply) => {
-    if (!request.ws) return
-    const admission = await gate.admit(addressOf(request), request.identity).catch((error: unknown) => {
-      // A hook of the service set an identity that nobody has read yet.
-      lines.write(request.log, 'admission_failed', { err: error })
-      throw toAnswer(error)
-    })
-    if ('code' in admission) throw refused(reply, admission)
+  /** Returns what is wrong. */
+  const enter = (request: FastifyRequest, reply: FastifyReply, admission: Admission | Refusal): Error | undefined => {
+    if ('code' in admission) return refused(reply, admission)
     const socket = reply.raw.socket
-    if (socket === null || socket.destroyed) return gate.leave(admission)
+    if (socket === null || socket.destroyed) {
+      gate.leave(admission)
+      return undefined
+    }
     // An upgrade that fails ends its socket; one that succeeds is given back with its connection.
-    const leave = (): void => gate.leave(admission)
+    const leave = (): void => {
+      admitted.delete(request)
+      gate.leave(admission)
+    }
     socket.once('close', leave)
     admitted.set(request, () => {
       socket.off('close', leave)
       return admission
     })
+    return undefined
+  }
+  const failed = (request: FastifyRequest, error: unknown): Error => {
+    // A hook of the service set an identity that nobody has read yet.
+    lines.write(request.log, 'admission_failed', { err: error })
+    return toAnswer(toError(error))
+  }
+  const admit: preHandlerHookHandler = (request, reply, done) => {
+    if (!request.ws) return done()
+    let admission: ReturnType<Gate['admit']>
+    try {
+      admission = gate.admit(addressOf(request), request.identity)
+    } catch (error) {
+      return done(failed(request, error))
+    }
+    // Most need not wait for anything, and a promise for each would be a good part of what an upgrade costs.
+    if (!isThenable(admission)) return done(enter(request, reply, admission))
+    admission.then(settled => enter(request, reply, settled), (error: unknown) => failed(request, error)).then(done, done)
   }
   app.addHook('onRoute', route => {
     const { websocket, wsHandler } = route as { websocket?: boolean, wsHandler?: unknown }

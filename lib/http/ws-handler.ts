@@ -50,8 +50,8 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
-type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics'>
-type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
+type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate'>
+type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
 export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
@@ -66,6 +66,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),
     reauthentication: reauthenticationOf(request),
+    authTimeoutMs: plugin.authTimeoutMs,
     metrics: instance.metrics,
     requestLimits,
     stillIn: groups.stillIn,
@@ -86,12 +87,13 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)
       dropResponse(request.raw.socket as Socket | undefined)
+      const admission = takeAdmission(request)
       try {
         instance.open({
           socket,
           params: request.params,
           identity: request.identity,
-          admission: takeAdmission(request),
+          admission,
           log: request.log,
           route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
           callbacks,
@@ -100,6 +102,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
       } catch (error) {
         // `wsAuth` refuses such an identity before the upgrade; a hook of the service set this one.
         instance.metrics.lines.write(request.log, 'open_failed', { err: error })
+        if (admission !== undefined) instance.gate.leave(admission)
         refuse(socket)
       }
     }

@@ -1,7 +1,9 @@
 import type {
   FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions
 } from 'fastify'
+import { isThenable } from '../connection/callback-results.ts'
 import { LocalConnection } from '../connection/connection.ts'
+import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { BoundedLog } from '../logging.ts'
@@ -11,6 +13,7 @@ import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import type { RoomOptions, RoomRouteOptions } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Connection, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
 import { makeWsHandler } from './ws-handler.ts'
@@ -64,19 +67,37 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       )
     }
     if (room.onMessage !== undefined && room.messages !== undefined) throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
+    const unnamed = (): never => {
+      const late = `the option group of wsRoom(${show(path)}) took longer than ${plugin.authTimeoutMs} ms`
+      throw new WebsocketGroupsError('WSG_HANDLER_FAILED', late, { statusCode: 503 })
+    }
     const groups = new WeakMap<object, string>()
     const joined = new WeakSet<Connection>()
 
     const nameGroup = async (params: unknown, identity: Identity | null): Promise<string> => {
-      const group = await groupOf(params as Record<string, string>, identity)
+      const named = groupOf(params as Record<string, string>, identity)
+      const group = isThenable(named) ? await withDeadline(named, plugin.authTimeoutMs, unnamed) : named
       assertGroupName(group)
       return group
     }
 
-    // The last preHandler, because earlier ones may set what the name is made of; still plain HTTP, so that a bad name is a 400.
-    const enterGroup: preHandlerAsyncHookHandler = async request => {
-      groups.set(request, await nameGroup(request.params, request.identity))
+    const enter = (request: FastifyRequest, group: unknown): void => {
+      assertGroupName(group)
+      groups.set(request, group)
       assertSince(request)
+    }
+
+    // The last preHandler, because earlier ones may set what the name is made of; still plain HTTP, so that a bad name is a 400.
+    const enterGroup: preHandlerHookHandler = (request, _reply, done) => {
+      let group: unknown
+      try {
+        group = groupOf(request.params as Record<string, string>, request.identity)
+        if (!isThenable(group)) enter(request, group)
+      } catch (error) {
+        return done(error as Error)
+      }
+      if (isThenable(group)) Promise.resolve(group).then(name => enter(request, name)).then(() => done(), done)
+      else done()
     }
 
     const groupNamed = (key: object): string => {
@@ -176,16 +197,16 @@ function firstWord (path: string): string {
  * Wraps a hook so that its errors are answered without what is the server's own business. Fastify tells by the number of parameters whether
  * a hook takes a callback.
  */
-function answering (hook: preHandlerAsyncHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {
+function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {
   if (hook.length > 2) {
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
-      const callback = hook as unknown as preHandlerHookHandler
+      const callback = hook as preHandlerHookHandler
       return callback.call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request, lines)))
     } as unknown as preHandlerAsyncHookHandler
   }
   return async function (this: FastifyInstance, request, reply) {
     try {
-      return await hook.call(this, request, reply)
+      return await (hook as preHandlerAsyncHookHandler).call(this, request, reply)
     } catch (error) {
       throw logged(error, request, lines)
     }
@@ -193,9 +214,10 @@ function answering (hook: preHandlerAsyncHookHandler, lines: BoundedLog): preHan
 }
 
 function logged (error: unknown, request: FastifyRequest, lines: BoundedLog): Error {
-  const answer = toAnswer(error)
+  const err = toError(error)
+  const answer = toAnswer(err)
   // Errors of `wsAuth` were judged and logged there.
-  if (answer !== error) lines.write(request.log, 'room_failed', { err: error })
+  if (answer !== err) lines.write(request.log, 'room_failed', { err })
   return answer
 }
 

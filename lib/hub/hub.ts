@@ -3,8 +3,9 @@ import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Member } from '../types.ts'
 import { MultiGroupDedupe } from './dedupe.ts'
+import { exclusionOf, type Exclusion, type Exclusive } from './exclusion.ts'
 import type { Gap } from './holdback.ts'
-import { isExcepted, LocalMember, type Excepted } from './local-member.ts'
+import { LocalMember } from './local-member.ts'
 
 /** The tables of this instance: its connections, by id, by group and by user. Knows nothing of other instances. */
 export class Hub {
@@ -94,15 +95,16 @@ export class Hub {
   }
 
   /** How many connections here a message to these targets is for. */
-  countRecipients (targets: readonly Target[], except: readonly string[]): number {
+  countRecipients (targets: readonly Target[], envelope: Exclusive): number {
+    const excludes = exclusionOf(envelope)
     const [only] = targets
-    if (targets.length === 1 && only !== undefined && except.length === 0) return this.#size(only)
-    return this.#count(targets, except, () => true)
+    if (targets.length === 1 && only !== undefined && excludes === undefined) return this.#size(only)
+    return this.#count(targets, excludes, () => true)
   }
 
   /** How many of these connections are slow. */
-  countSlow (targets: readonly Target[], except: readonly string[]): number {
-    return this.#count(targets, except, ({ outbound }) => outbound.slow)
+  countSlow (targets: readonly Target[], envelope: Exclusive): number {
+    return this.#count(targets, exclusionOf(envelope), ({ outbound }) => outbound.slow)
   }
 
   /** Gives a message to every connection here that it is for. Returns how many took it. */
@@ -140,12 +142,11 @@ export class Hub {
     return members === undefined ? 0 : giveToMembers(members.values(), envelope, given)
   }
 
-  #count (targets: readonly Target[], except: readonly string[], counts: (connection: LocalConnection) => boolean): number {
+  #count (targets: readonly Target[], excludes: Exclusion | undefined, counts: (connection: LocalConnection) => boolean): number {
     const [only] = targets
-    const excepted = new Set(except)
     let count = 0
     for (const connection of targets.length === 1 && only !== undefined ? this.#connections(only) : this.#union(targets)) {
-      if (!isExcepted(connection, excepted) && counts(connection)) count++
+      if (excludes?.(connection) !== true && counts(connection)) count++
     }
     return count
   }
@@ -180,7 +181,7 @@ export class Hub {
 
 /** `given`: numbers of the connections that got another copy of the message; those that get this one are added. */
 function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, given: Set<number> | undefined): number {
-  const except = exceptionsOf(envelope)
+  const excludes = exclusionOf(envelope)
   const outgoing = OutboundMessage.ofEnvelope(envelope)
   let taken = 0
   for (const member of members) {
@@ -194,28 +195,21 @@ function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, give
       }
       given.add(connection.number)
     }
-    // For an excepted member too: its client must not be told how far the log is before it got what came earlier.
+    // For an excluded member too: its client must not be told how far the log is before it got what came earlier.
     if (member.holdback !== undefined && member.hold(envelope)) continue
-    if (except !== undefined && isExcepted(connection, except)) member.passOver(envelope)
+    if (excludes !== undefined && excludes(connection)) member.passOver(envelope)
     else if (connection.outbound.enqueueShared(outgoing)) taken++
   }
   return taken
 }
 
 function giveToConnections (connections: Iterable<LocalConnection>, envelope: Envelope): number {
-  const except = exceptionsOf(envelope)
+  const excludes = exclusionOf(envelope)
   const outgoing = OutboundMessage.ofEnvelope(envelope)
   let taken = 0
   for (const connection of connections) {
-    if (except !== undefined && isExcepted(connection, except)) continue
+    if (excludes !== undefined && excludes(connection)) continue
     if (connection.outbound.enqueueShared(outgoing)) taken++
   }
   return taken
-}
-
-const everyone: Excepted = { has: () => true }
-
-function exceptionsOf ({ except, repeated }: Envelope): Excepted | undefined {
-  if (repeated === true) return everyone
-  return except.length > 0 ? new Set(except) : undefined
 }

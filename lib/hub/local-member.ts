@@ -3,6 +3,7 @@ import { formatPosition } from '../backplane/position.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Member } from '../types.ts'
+import { exclusionOf } from './exclusion.ts'
 import { Holdback, type Gap, type ReplayEnd } from './holdback.ts'
 
 /** Outbound messages by envelope, for replays: after the crash of an instance thousands of clients are given the same ones. */
@@ -46,7 +47,7 @@ export class LocalMember {
 
   /** Gives one message to this member alone. Returns whether the connection took it. */
   deliver (envelope: Envelope): boolean {
-    if (envelope.repeated === true || (envelope.except.length > 0 && isExcepted(this.connection, new Set(envelope.except)))) {
+    if (exclusionOf(envelope)?.(this.connection) === true) {
       this.passOver(envelope)
       return false
     }
@@ -66,7 +67,7 @@ export class LocalMember {
     const holdback = this.#holdback
     if (holdback === undefined) return false
     if (holdback.holding) {
-      this.#keep(holdback, envelope)
+      keep(this.connection, holdback, envelope)
       return true
     }
     if (envelope.position === undefined) return false
@@ -83,7 +84,7 @@ export class LocalMember {
   /** Tells the client, and the route, that messages are lost, unless its join told so already or the client is past them. */
   gap (gap: Gap): void {
     const holdback = this.#holdback
-    if (holdback?.holding === true) return this.#keep(holdback, gap)
+    if (holdback?.holding === true) return keep(this.connection, holdback, gap)
     if (holdback?.covers(gap) === true) return
     if (holdback !== undefined && gap.reason === 'rewound') holdback.fork()
     else this.#holdback = undefined
@@ -112,24 +113,8 @@ export class LocalMember {
   dropHold (): void {
     this.#holdback = undefined
   }
-
-  #keep (holdback: Holdback, news: Envelope | Gap): void {
-    if (!holdback.push(news)) this.connection.outbound.missed()
-  }
 }
 
-/** Ids of connections and names of sessions that a message is not for. */
-export type Excepted = Pick<ReadonlySet<string>, 'has'>
-
-interface Excludable {
-  readonly id: string
-  readonly sessionName?: string | undefined
-}
-
-/**
- * Whether a message with these exceptions is not for the connection. A connection id has a dot in it and the name of a session has none, so
- * one list holds both.
- */
-export function isExcepted ({ id, sessionName }: Excludable, except: Excepted): boolean {
-  return except.has(id) || (sessionName !== undefined && except.has(sessionName))
+function keep ({ outbound }: LocalConnection, holdback: Holdback, news: Envelope | Gap): void {
+  if (!holdback.push(news)) outbound.missed()
 }

@@ -49,6 +49,11 @@ export interface JoinOptions {
   readonly since?: string | undefined
   /** Without `since`: first delivers up to this many of the latest messages. @default 0 */
   readonly history?: number | undefined
+  /**
+   * For broadcasts with a `filter`: up to 32 strings of 64 bytes. They are the connection's until it leaves the group; joining again with
+   * other tags replaces them.
+   */
+  readonly tags?: readonly string[] | undefined
 }
 
 /** Who sent a message. */

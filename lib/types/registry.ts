@@ -6,13 +6,20 @@ import type {
 } from './connection.ts'
 import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from '../protocol/logs.ts'
 
+/** Who does not get a message: a connection, or its id; all connections of a user; all members of a group. */
+export type Exception = AnyConnection | string | UserTarget | { readonly group: string }
+
 export interface BroadcastOptions {
   /**
-   * Connections, or their ids, that do not get the message, wherever they are. A framed client does not get it later either, when it
-   * comes back as another connection. Pass the connection object, not its id: only the instance that holds a connection knows the session
-   * behind its id.
+   * Who does not get the message, wherever they are. A framed client does not get it later either, when it comes back as another
+   * connection. Pass the connection object, not its id: only the instance that holds a connection knows the session behind its id.
    */
-  readonly except?: AnyConnection | string | ReadonlyArray<AnyConnection | string> | undefined
+  readonly except?: Exception | readonly Exception[] | undefined
+  /**
+   * Only connections that were given all of these tags when they joined the group get the message: of several groups, in any of them; with
+   * `broadcastToAll` and `sendToUser`, in any group.
+   */
+  readonly filter?: { readonly tags: readonly string[] } | undefined
   /**
    * `true`: only connections of this instance get the message. It goes through no log and no backplane.
    */
@@ -88,6 +95,9 @@ export type GroupList = readonly string[] & {
   readonly missing: number
 }
 
+/** A group or several, all connections of a user, or everyone. */
+export type Recipients = string | readonly string[] | UserTarget | { readonly all: true }
+
 export interface LeaveOptions {
   /** What a client of the framed protocol is told: at most 123 bytes. */
   readonly reason?: string | undefined
@@ -154,10 +164,10 @@ export interface Registry {
    */
   broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /**
-   * As `broadcastToGroup`, of a value as JSON, in a text frame.
+   * As `broadcastToGroup`, `sendToUser` or `broadcastToAll`, of a value as JSON, in a text frame.
    * @throws {WebsocketGroupsError} WSG_DATA_INVALID when JSON cannot express it
    */
-  broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult>
+  broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to every connection of every instance. */
   broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /** Sends to every connection of a user, on every instance. @throws {WebsocketGroupsError} WSG_USER_ID_INVALID */

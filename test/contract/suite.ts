@@ -171,14 +171,16 @@ export function backplaneContract ({ name, test, create, partOf = () => 0 }: Con
 
   rule('an envelope reaches every subscribed instance as it was sent, the publisher included', async start => {
     const [a, b] = [await start(), await start()]
+    const audience = { exceptUsers: ['ann', 'grüße'], exceptGroups: ['lobby 2'], tags: ['vip'], taggedIn: ['lobby'] }
     await Promise.all([a, b].map(async one => await one.backplane.subscribe(group('lobby'))))
-    await a.publish(group('lobby'), Buffer.from([0, 255, 10, 13]), { except: [a.newId(), b.newId()] })
+    await a.publish(group('lobby'), Buffer.from([0, 255, 10, 13]), { except: [a.newId(), b.newId()], audience })
     await a.publish(group('lobby'), 'grüße')
     for (const { received } of [a, b]) {
       await until(() => received.length === 2)
       assert.deepEqual(received.map(({ payload }) => [...payload]), [[0, 255, 10, 13], [...Buffer.from('grüße')]])
       assert.deepEqual(received.map(({ binary }) => binary), [true, false])
       assert.deepEqual(received.map(({ except }) => except), [[`${a.instanceId}.1`, `${b.instanceId}.1`], []])
+      assert.deepEqual(received.map(envelope => envelope.audience), [audience, undefined])
       assert.deepEqual(received.map(({ origin, sequence }) => [origin, sequence]), [[a.instanceId, 1], [a.instanceId, 2]])
       assert.deepEqual(received[0]?.target, group('lobby'))
       assert.deepEqual(

@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { Data } from '../../plugin.ts'
+import type { BroadcastOptions, Data } from '../../plugin.ts'
 import { heard, onEveryCluster, onRedis, reach, type Opened } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -61,6 +61,58 @@ onEveryCluster(t, redis, 'except leaves connections out, here and elsewhere, by 
     t.strictSame(heard(one), [...cases.filter(([,, recipients]) => recipients.includes(one)).map(([text]) => text), 'end'])
   }
 })
+
+onEveryCluster(t, redis, 'except leaves out users and members of other groups, and a filter lets in those with all of its tags', async (t, cluster, logged) => {
+  const [a, b] = [await cluster.start(), await cluster.start()]
+  const [ann, bob, eve] = [await a.enter('room', { user: 'ann' }), await b.enter('room', { user: 'bob' }), await b.enter('room', { user: 'eve' })]
+  await a.registry.join(bob.id, 'room', { tags: ['vip', 'paid'] })
+  await b.registry.join(bob.id, 'staff', { tags: ['night'] })
+  await b.registry.join(eve.id, 'room', { tags: ['vip'] })
+  await a.registry.join(ann.id, 'hall', { tags: ['vip', 'paid'] })
+  const cases: ReadonlyArray<readonly [string, BroadcastOptions, readonly Opened[]]> = [
+    ['not ann', { except: { userId: 'ann' } }, [bob, eve]],
+    ['not the staff', { except: [{ group: 'staff' }] }, [ann, eve]],
+    ['neither', { except: [{ group: 'staff' }, { userId: 'ann' }, { group: 'nowhere' }] }, [eve]],
+    ['one of each kind', { except: [{ group: 'hall' }, eve.connection] }, [bob]],
+    ['vip', { filter: { tags: ['vip'] } }, [bob, eve]],
+    ['all tags', { filter: { tags: ['paid', 'vip'] } }, [bob]],
+    ['no tags', { filter: { tags: [] } }, [ann, bob, eve]],
+    ['tags of other groups', { filter: { tags: ['night'] } }, []],
+    ['vip but bob', { filter: { tags: ['vip'] }, except: { userId: 'bob' } }, [eve]]
+  ]
+  for (const [text, options, recipients] of cases) {
+    const { localRecipients } = await a.registry.broadcastToGroup('room', text, options)
+    t.equal(localRecipients, recipients.includes(ann) ? 1 : 0, text)
+  }
+  const wanted = (one: Opened): string[] => cases.filter(([,, recipients]) => recipients.includes(one)).map(([text]) => text)
+  await a.registry.broadcastToGroup(['staff', 'room'], 'in either group', { filter: { tags: ['night', 'vip'] } })
+  await a.registry.broadcastToAll('anywhere', { filter: { tags: ['paid'] } })
+  await a.registry.join(bob.id, 'room', { tags: [] })
+  await a.registry.broadcastToGroup('room', 'none any more', { filter: { tags: ['paid'] } })
+  await a.registry.broadcastJson({ userId: 'ann' }, ['to', 'ann'])
+  await a.registry.broadcastJson({ all: true }, { over: true })
+  for (const one of [ann, bob, eve]) await one.client.nextWhere(message => message === '{"over":true}')
+  t.strictSame([ann, bob, eve].map(heard), [
+    [...wanted(ann), 'anywhere', '["to","ann"]', '{"over":true}'],
+    [...wanted(bob), 'in either group', 'anywhere', '{"over":true}'],
+    [...wanted(eve), '{"over":true}']
+  ])
+  if (logged) {
+    const late = await b.enter('other', { user: 'ann' })
+    await b.registry.join(late.id, 'room', { history: 100 })
+    await b.registry.broadcastToGroup('room', 'live')
+    await late.client.nextWhere(message => message === 'live')
+    t.strictSame(heard(late), ['not the staff', 'one of each kind', 'no tags', 'live'], 'who reads the log later is judged in the same way')
+  }
+  const { registry } = a
+  for (const tags of ['x', [''], [5], ['x'.repeat(65)], Array.from({ length: 33 }, () => 'x')] as unknown as string[][]) {
+    await t.rejects(registry.join(ann.id, 'room', { tags }), { code: 'WSG_OPTION_INVALID' })
+    await t.rejects(registry.broadcastToGroup('room', 'x', { filter: { tags } }), { code: 'WSG_OPTION_INVALID' })
+  }
+  await t.rejects(registry.broadcastToAll('x', { except: { userId: '' } }), { code: 'WSG_USER_ID_INVALID' })
+  await t.rejects(registry.broadcastToAll('x', { except: { group: '' } }), { code: 'WSG_GROUP_NAME_INVALID' })
+  await t.rejects(registry.broadcastJson({ all: true }, undefined), { code: 'WSG_DATA_INVALID' })
+}, 'both')
 
 onEveryCluster(t, redis, 'except holds for several groups, users and everyone too', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]

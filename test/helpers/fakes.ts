@@ -5,7 +5,8 @@ import type { OutboundMessage } from '../../lib/connection/outbound/message.ts'
 import { logStart } from '../../lib/backplane/position.ts'
 import { partsOf, type Parts } from '../../lib/groups/parts.ts'
 import { IntakeBudget } from '../../lib/connection/intake-budget.ts'
-import type { ConnectionInit } from '../../lib/connection/init.ts'
+import type { ConnectionHost, ConnectionInit } from '../../lib/connection/init.ts'
+import type { InboundLimits } from '../../lib/connection/message-buffer.ts'
 import { FlushScheduler } from '../../lib/connection/outbound/flush-scheduler.ts'
 import { Pulse } from '../../lib/connection/pulse.ts'
 import { Metrics } from '../../lib/metrics.ts'
@@ -102,11 +103,16 @@ export function fakeConnection (id: string, userId?: string, framed = false): Fa
 
 /** A connection on this socket, which belongs to no instance. The socket may be a fake. */
 export function connectionOn (
-  socket: unknown, init: Partial<ConnectionInit<LocalConnection>> = {}
+  socket: unknown,
+  { limits, metrics = new Metrics(), host, ...init }: Omit<Partial<ConnectionInit<LocalConnection>>, 'host'> & {
+    readonly limits?: InboundLimits
+    readonly metrics?: Metrics
+    readonly host?: Partial<ConnectionHost<LocalConnection>>
+  } = {}
 ): { readonly connection: LocalConnection, readonly metrics: Metrics, start (): void } {
-  const metrics = init.metrics ?? new Metrics()
-  const limits = resolveLimits()
-  const { maxBufferedBytes } = init.limits ?? { maxBufferedBytes: 4_194_304 }
+  const standard = resolveLimits()
+  const { maxBufferedBytes } = limits ?? { maxBufferedBytes: 4_194_304 }
+  const outbound = { maxBufferedBytes, slowBufferedBytes: Math.min(65_536, maxBufferedBytes), flushIntervalMs: 0, limits: standard }
   const connection = new LocalConnection({
     socket: socket as ConnectionInit<LocalConnection>['socket'],
     id: 'i.1',
@@ -115,14 +121,16 @@ export function connectionOn (
     userId: undefined,
     log: silentLog,
     callbacks: { onMessage () {} },
-    limits: { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes, options: {} },
-    intake: new IntakeBudget(limits, metrics),
-    scheduler: new FlushScheduler(
-      { maxBufferedBytes, slowBufferedBytes: Math.min(65_536, maxBufferedBytes), flushIntervalMs: 0, limits }, metrics, silentLog
-    ),
-    metrics,
-    host: { enter: () => undefined, release: async () => {} },
-    ...init
+    ...init,
+    host: {
+      limits: limits ?? { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes, options: {} },
+      intake: new IntakeBudget(standard, metrics),
+      scheduler: new FlushScheduler(outbound, metrics, silentLog),
+      metrics,
+      enter: () => undefined,
+      release: async () => {},
+      ...host
+    }
   })
   return { connection, metrics, start: () => connection.start({} as Parameters<LocalConnection['start']>[0]) }
 }

@@ -1,4 +1,5 @@
-import type { Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane.ts'
+import type { Audience, Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane.ts'
+import { BytesReader } from './bytes-reader.ts'
 import { Extensions, groupEntries, isExtension, senderEntries } from './envelope-extensions.ts'
 
 /*
@@ -10,7 +11,7 @@ import { Extensions, groupEntries, isExtension, senderEntries } from './envelope
  *  10  u48  offset     0 without a log      |  zeros in a volatile message
  *  16  u32  nonce      0 without a log      |
  *  20  u32  prevNonce  0 without a log     /
- *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe
+ *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe, 7 message to an audience
  *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 0xC0: must be understood
  *  26  u48  time       milliseconds since the epoch, by the clock of Redis as far as the origin knows it; its highest bit: retried
  *  32  u48  sequence
@@ -18,7 +19,7 @@ import { Extensions, groupEntries, isExtension, senderEntries } from './envelope
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
  *      [u16 count, count x (u8 length, id of connection or session, or an extension)]      with flag 2
  *      [u8 length, conflation key]                                                         with flag 8
- *      [u32 length, command]                                                               in all but messages
+ *      [u32 length, command]                                    in all but messages; of a message to an audience, that as JSON
  *      payload to the end
  *
  * `version` changes only when a reader of this one could not skip what is new. Types may be added: readers ignore what they do not know.
@@ -36,6 +37,8 @@ const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, 
 const retriedBit = 2 ** 47
 const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 3, 4, 5]
+/** A message that not all are to get. A version that does not know this gives it to nobody. */
+const audienceType = 7
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
 
 /** An envelope as it came from Redis. */
@@ -124,18 +127,20 @@ export function positionOf (bytes: Buffer): LogPosition {
 /** Returns `undefined` for anything but an envelope that this version can act on; never throws. The payload is a slice of `bytes`. */
 export function decode (bytes: Buffer): StoredEnvelope | undefined {
   if (bytes.length < headerBytes + 3 || bytes[0] !== magic || bytes[1] !== version) return undefined
-  const kind = types[typeBytes.indexOf(bytes[24] ?? 0)]
+  const type = bytes[24] ?? 0
+  const kind = type === audienceType ? 'message' : types[typeBytes.indexOf(type)]
   const flags = bytes[25] ?? 0
   if (kind === undefined || (flags & flag.mustUnderstand) !== 0) return undefined
-  const reader = new Reader(bytes, headerBytes)
+  const reader = new BytesReader(bytes, headerBytes)
   const origin = reader.text(reader.uint(1))
   const targetKind = kinds[reader.uint(1)]
   const name = reader.text(reader.uint(1))
   const except: string[] = []
   const extensions = (flags & flag.except) === 0 ? undefined : readEntries(reader, except)
   const conflationKey = (flags & flag.conflationKey) === 0 ? undefined : reader.text(reader.uint(1))
-  const command = kind === 'message' ? '' : reader.text(reader.uint(4))
-  if (reader.failed || targetKind === undefined) return undefined
+  const command = type === typeBytes[0] ? '' : reader.text(reader.uint(4))
+  const audience = type === audienceType ? parseAudience(command) : undefined
+  if (reader.failed || targetKind === undefined || (type === audienceType && audience === undefined)) return undefined
   const { from, places } = extensions ?? {}
   const position = bytes.toString('latin1', 2, 10) === noEpoch ? undefined : positionOf(bytes)
   return {
@@ -152,7 +157,8 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
     ...(conflationKey === undefined ? {} : { conflationKey }),
     ...(((bytes[26] ?? 0) & 0x80) === 0 ? {} : { retried: true }),
     except,
-    command,
+    ...(audience === undefined ? {} : { audience }),
+    command: audience === undefined ? command : '',
     binary: (flags & flag.binary) !== 0,
     payload: bytes.subarray(reader.at)
   }
@@ -164,7 +170,7 @@ export function isLogged<Kind extends Envelope> (envelope: Kind | undefined): en
 }
 
 /** Puts the ids into `except`. Returns what else the list says, if anything. */
-function readEntries (reader: Reader, except: string[]): Extensions | undefined {
+function readEntries (reader: BytesReader, except: string[]): Extensions | undefined {
   let extensions: Extensions | undefined
   for (let left = reader.uint(2); left > 0 && !reader.failed; left--) {
     const length = reader.uint(1)
@@ -182,7 +188,7 @@ function entriesOf ({ except, from }: Envelope): ReadonlyArray<string | Buffer> 
 
 function writePrefix (bytes: Buffer, envelope: Envelope, hasEntries: boolean, at: number): number {
   const { origin, sequence, kind, shared, volatile, conflationKey, binary, at: time = Date.now() } = envelope
-  bytes[at] = typeBytes[types.indexOf(kind)] ?? 0
+  bytes[at] = envelope.audience === undefined ? typeBytes[types.indexOf(kind)] ?? 0 : audienceType
   bytes[at + 1] = (binary ? flag.binary : 0) | (hasEntries ? flag.except : 0) | (shared ? flag.shared : 0) |
     (volatile === true ? flag.volatile : 0) | (conflationKey === undefined ? 0 : flag.conflationKey)
   bytes.writeUIntBE(time, at + 2, 6)
@@ -197,20 +203,21 @@ function writeTarget (bytes: Buffer, target: Target, nameBytes: number, at: numb
 }
 
 /** `counted`: how many entries there are stands elsewhere. */
-function restBytes (
-  { kind, conflationKey, command, payload }: Envelope, entries: ReadonlyArray<string | Buffer>, counted: boolean
-): number {
+function restBytes (envelope: Envelope, entries: ReadonlyArray<string | Buffer>, counted: boolean): number {
+  const { conflationKey, payload } = envelope
+  const command = commandOf(envelope)
   let entryBytes = entries.length > 0 && !counted ? 2 : 0
   for (const { length } of entries) entryBytes += 1 + length
   const keyBytes = conflationKey === undefined ? 0 : 1 + Buffer.byteLength(conflationKey)
-  const commandBytes = kind === 'message' ? 0 : 4 + Buffer.byteLength(command)
+  const commandBytes = command === undefined ? 0 : 4 + Buffer.byteLength(command)
   return entryBytes + keyBytes + commandBytes + payload.length
 }
 
 function writeRest (
-  bytes: Buffer, { kind, conflationKey, command, payload }: Envelope, entries: ReadonlyArray<string | Buffer>, counted: boolean,
-  start: number
+  bytes: Buffer, envelope: Envelope, entries: ReadonlyArray<string | Buffer>, counted: boolean, start: number
 ): void {
+  const { conflationKey, payload } = envelope
+  const command = commandOf(envelope)
   let at = start
   if (entries.length > 0 && !counted) at = bytes.writeUInt16BE(entries.length, at)
   for (const entry of entries) at = writeShort(bytes, entry, at)
@@ -219,7 +226,7 @@ function writeRest (
     bytes[at] = written
     at += 1 + written
   }
-  if (kind !== 'message') {
+  if (command !== undefined) {
     const written = bytes.write(command, at + 4)
     bytes.writeUInt32BE(written, at)
     at += 4 + written
@@ -227,40 +234,27 @@ function writeRest (
   payload.copy(bytes, at)
 }
 
-/** Reads forward and remembers a read beyond the end instead of throwing. */
-class Reader {
-  at: number
-  failed = false
-  readonly #bytes: Buffer
+/** What stands in front of the payload; `undefined` for a message to all. */
+function commandOf ({ kind, command, audience }: Envelope): string | undefined {
+  if (audience !== undefined) return JSON.stringify(audience)
+  return kind === 'message' ? undefined : command
+}
 
-  constructor (bytes: Buffer, at: number) {
-    this.#bytes = bytes
-    this.at = at
+/** `undefined` for what this package did not write: the message is for nobody then. */
+function parseAudience (text: string): Audience | undefined {
+  try {
+    const audience = JSON.parse(text) as Audience | null
+    if (typeof audience !== 'object' || audience === null) return undefined
+    const { exceptUsers, exceptGroups, tags, taggedIn } = audience
+    const isWhole = [exceptUsers, exceptGroups, tags, taggedIn].every(list => list === undefined || isListOfStrings(list))
+    return isWhole ? audience : undefined
+  } catch {
+    return undefined
   }
+}
 
-  uint (size: number): number {
-    return this.#advance(size) ? this.#bytes.readUIntBE(this.at - size, size) : 0
-  }
-
-  text (size: number): string {
-    return this.#advance(size) ? this.#bytes.toString('utf8', this.at - size, this.at) : ''
-  }
-
-  /** A slice. */
-  bytes (size: number): Buffer {
-    return this.#advance(size) ? this.#bytes.subarray(this.at - size, this.at) : this.#bytes.subarray(0, 0)
-  }
-
-  /** The byte that comes next. */
-  get next (): number | undefined {
-    return this.#bytes[this.at]
-  }
-
-  #advance (size: number): boolean {
-    if (this.failed || this.at + size > this.#bytes.length) this.failed = true
-    else this.at += size
-    return !this.failed
-  }
+function isListOfStrings (value: unknown): boolean {
+  return Array.isArray(value) && value.every(item => typeof item === 'string')
 }
 
 /** What a caller gives as the id of a connection may be anything; what cannot be one excludes nobody, and would not fit. */

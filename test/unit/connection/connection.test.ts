@@ -35,15 +35,13 @@ interface Built {
   start (): void
 }
 
-const host: ConnectionHost<LocalConnection> = { enter: () => undefined, release: async () => {} }
-
 function build (
   callbacks: Partial<ConnectionCallbacks> = {}, inHost: Partial<ConnectionHost<LocalConnection>> = {}, inLimits: Partial<InboundLimits> = {}
 ): Built {
   const socket = new DeadSocket()
   const { log, lines } = recordedLog()
   const limits = { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes: 1_000, options: {}, ...inLimits }
-  const built = connectionOn(socket, { log, callbacks: { onMessage () {}, ...callbacks }, host: { ...host, ...inHost }, limits })
+  const built = connectionOn(socket, { log, callbacks: { onMessage () {}, ...callbacks }, host: inHost, limits })
   return { ...built, socket, lines }
 }
 

@@ -58,8 +58,7 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, ready?: Promise
         },
         onDisconnect (_, { code }) { ends.push(code) }
       },
-      intake,
-      host: { enter: () => undefined, release: async () => { released++ } }
+      host: { intake, release: async () => { released++ } }
     }).start()
   })
   const open = async (): Promise<RawConnection> => {

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { connectionIdOf, drawId, ownerOf } from '../../../lib/ids.ts'
 import { EnvelopeFactory, everyone, groupTargets, toBuffer, userTarget } from '../../../lib/delivery/envelopes.ts'
-import { isExcepted } from '../../../lib/hub/local-member.ts'
+import { exclusionOf } from '../../../lib/hub/exclusion.ts'
 import type { AnyConnection, BroadcastOptions, Data } from '../../../lib/types.ts'
 
 t.test('ids are drawn evenly from 62 characters, and never twice', async (t) => {
@@ -79,10 +79,12 @@ t.test('except names the session of a connection too, also of one that is known 
   t.strictSame(exceptIds(closed), [id, 'session'])
   t.strictSame(exceptIds(id, () => ({ id, sessionName: 'session' })), [id, 'session'])
   t.strictSame(exceptIds([id, 'nobody'], () => ({ id })), [id], 'a raw one has none')
-  const except = new Set([id, 'session'])
-  t.ok(isExcepted({ id }, except))
-  t.ok(isExcepted({ id: 'other', sessionName: 'session' }, except))
-  t.notOk(isExcepted({ id: 'other' }, except))
+  const excludes = exclusionOf({ except: [id, 'session'] })
+  const untagged = { isIn: () => false }
+  t.equal(excludes?.({ id, ...untagged }), true)
+  t.equal(excludes?.({ id: 'other', sessionName: 'session', ...untagged }), true)
+  t.equal(excludes?.({ id: 'other', ...untagged }), false)
+  t.equal(exclusionOf({ except: [] }), undefined)
 })
 
 t.test('targets are checked names, each once', async (t) => {

@@ -12,6 +12,7 @@ import { noUnhandled } from '../../helpers/no-unhandled.ts'
 noUnhandled(t)
 
 interface Parts {
+  readonly instanceId: string
   readonly hub: Hub
   readonly backplane: FakeBackplane
   readonly membership: Membership
@@ -20,22 +21,23 @@ interface Parts {
 }
 
 function parts ({ policy = 'local', ...options }: WebsocketGroupsOptions & { readonly policy?: OutagePolicy['join'] } = {}): Parts {
-  const { hub, backplane, membership, metrics } = fakeInstance({ maxGroupsPerConnection: 10, outage: { join: policy }, ...options })
-  const connection = fakeConnection(connectionIdOf('instance00', 1), 'ann')
+  const given = { maxGroupsPerConnection: 10, outage: { join: policy }, ...options }
+  const { instanceId, hub, backplane, membership, metrics } = fakeInstance(given)
+  const connection = fakeConnection(connectionIdOf(instanceId, 1), 'ann')
   void membership.connectionOpened(connection)
-  return { hub, backplane, membership, connection, metrics }
+  return { instanceId, hub, backplane, membership, connection, metrics }
 }
 
 const unavailable = new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
 
 t.test('a join is a member here before the backplane knows, and resolves when it is subscribed, then registered', async (t) => {
-  const { hub, backplane, membership, connection } = parts()
+  const { instanceId, hub, backplane, membership, connection } = parts()
   const [subscribed, synced, steps] = [deferred(), deferred(), [] as string[]]
   backplane.onSubscribe = async ({ kind, name }) => { steps.push(`subscribe ${kind} ${name}`); await subscribed.promise }
   backplane.onSync = async (group, id) => { steps.push(`sync ${group} ${id}`); await synced.promise }
   const joined = membership.join(connection, 'g').then(result => { steps.push('joined'); return result })
   t.equal(hub.has('g'), true)
-  t.match(hub.member('g', connection.id), { connectionId: connection.id, instanceId: 'instance00', userId: 'ann' })
+  t.match(hub.member('g', connection.id), { connectionId: connection.id, instanceId, userId: 'ann' })
   t.strictSame(steps, ['subscribe group g'])
   subscribed.resolve()
   await new Promise(resolve => setImmediate(resolve))

@@ -54,7 +54,7 @@ t.test('recipients are counted once each, without those excepted', async (t) => 
   const hub = hubOf(a, b, c)
   for (const one of [a, b]) hub.join(one, 'g', member(one))
   for (const one of [b, c]) hub.join(one, 'h', member(one))
-  const count = (targets: Target[], except: string[] = []): number => hub.countRecipients(targets, except)
+  const count = (targets: Target[], except: string[] = []): number => hub.countRecipients(targets, { except })
   t.equal(count([group('g')]), 2)
   t.equal(count([group('g'), group('h')]), 3)
   t.equal(count([group('g'), group('h')], ['b', 'b', 'nobody']), 2)

@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { Envelope, Target } from '../../../lib/backplane/backplane.ts'
+import type { Audience, Envelope, Target } from '../../../lib/backplane/backplane.ts'
 import { decode, encode, encodeParts, encodePlaceNames, encodeTarget, markRetried } from '../../../lib/backplane/redis/envelope.ts'
 import { connectionIdOf, drawId } from '../../../lib/ids.ts'
 import { seededRandom } from '../../helpers/fakes.ts'
@@ -22,6 +22,7 @@ function randomEnvelope (): Envelope {
     at: oneOf(0, 1, 1_795_767_014_880, 2 ** 47 - 1),
     ...oneOf({}, { from: {} }, { from: { userId: 'grüße 🎉' } }, { from: { userId: 'x'.repeat(255), connectionId: 'y' } }),
     except: Array.from({ length: oneOf(0, 0, 1, 2, 300) }, () => connectionIdOf(drawId(), random(2 ** 31))),
+    ...(kind === 'message' ? oneOf({}, { audience: { tags: ['vip'], taggedIn: ['grüße'] } }, { audience: { exceptUsers: ['u'] } }) : {}),
     command: kind === 'message' ? '' : oneOf('', '{"id":1}', '{"op":"ü🎉"}', 'x'.repeat(70_000)),
     binary: oneOf(true, false),
     payload: bytes(oneOf(0, 1, 125, 126, 5_000))
@@ -35,6 +36,14 @@ t.test('what is decoded is what was encoded', async (t) => {
     if (!envelope.payload.equals(decoded?.payload ?? Buffer.alloc(1))) t.fail('the payload differs')
     t.strictSame({ ...decoded, payload: '' }, { ...envelope, payload: '' })
   }
+})
+
+t.test('a message to an audience that cannot be read is for nobody', async (t) => {
+  const read = (audience: unknown): unknown => {
+    return decode(encode({ ...randomEnvelope(), kind: 'message', command: '', audience: audience as Audience }, { kind: 'all', name: '' }))?.audience
+  }
+  t.strictSame(read({ tags: ['a'], later: 1 }), { tags: ['a'], later: 1 })
+  for (const audience of [null, 5, 'x', { tags: 'a' }, { exceptGroups: [5] }, { exceptUsers: {} }, { taggedIn: null }]) t.equal(read(audience), undefined)
 })
 
 t.test('the target is that of the copy, not that of the envelope', async (t) => {

@@ -80,7 +80,7 @@ export class Subscriptions {
       throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem)
     }
     this.#flushSoon()
-    await this.#wait(channel, name)
+    await this.#acknowledged(channel, name)
   }
 
   unsubscribe (name: string): void {
@@ -153,9 +153,9 @@ export class Subscriptions {
     this.#lingering.delete(name)
   }
 
-  async #wait (channel: Channel, name: string): Promise<void> {
+  #acknowledged (channel: Channel, name: string): Promise<void> {
     channel.answer ??= deferred()
-    await withProgress(channel.answer.promise, this.#waitMs, () => this.#answeredAt, () => {
+    return withProgress(channel.answer.promise, this.#waitMs, () => this.#answeredAt, () => {
       if (channel.wanted && !channel.acked) this.#setInterrupted(channel, true)
       const detail = `the subscription to ${name} was not acknowledged within ${this.#waitMs} ms`
       throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', detail)

@@ -12,6 +12,14 @@ export interface LiveMessage {
   readonly previousNonce: number
 }
 
+/** Live messages that wait for those before them. */
+interface Waiting {
+  readonly messages: LiveMessage[]
+  bytes: number
+  /** How many of the messages had come when the log was read last. */
+  covered: number
+}
+
 /** One group's log, as far as this instance has delivered it. */
 export class LogFollower {
   readonly group: string
@@ -24,18 +32,13 @@ export class LogFollower {
    * than `last`: most groups are quiet.
    */
   #nonces: Uint32Array | undefined
-  #waiting: LiveMessage[] | undefined
-  #waitingBytes = 0
-  /** How many of `waiting` had come when the log was read last. */
-  #covered = 0
+  /** One object, which most followers never need. */
+  #waiting: Waiting | undefined
   /** Nonces of messages that were delivered before the log lost data, and when it did. */
-  #lost: Uint32Array | undefined
-  #lostAt = 0
-  readonly #now: () => number
+  #lost: { readonly nonces: Uint32Array, readonly at: number } | undefined
 
-  constructor (group: string, now = monotonic) {
+  constructor (group: string) {
     this.group = group
-    this.#now = now
   }
 
   /** `undefined` until the log's end was read, or its first message came. */
@@ -50,7 +53,7 @@ export class LogFollower {
 
   /** Live messages that came while missing ones are read, oldest first. */
   get waiting (): readonly LiveMessage[] {
-    return this.#waiting ?? []
+    return this.#waiting?.messages ?? []
   }
 
   /** The message was delivered: it comes after `last`. What lies between was not for this follower. */
@@ -84,19 +87,20 @@ export class LogFollower {
   lose (): void {
     const last = this.#position
     if (last === undefined || last.offset === 0) return
-    const earlier = this.#now() - this.#lostAt < repeatMs ? this.#lost?.subarray(0, remembered) ?? [] : []
-    this.#lost = Uint32Array.from([...this.#nonces ?? [last.nonce], ...earlier])
-    this.#lostAt = this.#now()
+    this.tidy()
+    const earlier = this.#lost?.nonces.subarray(0, remembered) ?? []
+    this.#lost = { nonces: Uint32Array.from([...this.#nonces ?? [last.nonce], ...earlier]), at: performance.now() }
   }
 
   /** Whether a message with this nonce was delivered before the log lost data. */
   deliveredBefore (nonce: number): boolean {
-    return this.#lost?.includes(nonce) === true && this.#now() - this.#lostAt < repeatMs
+    this.tidy()
+    return this.#lost?.nonces.includes(nonce) === true
   }
 
   /** Frees what is of no use any more. */
   tidy (): void {
-    if (this.#lost !== undefined && this.#now() - this.#lostAt >= repeatMs) this.#lost = undefined
+    if (this.#lost !== undefined && performance.now() - this.#lost.at >= repeatMs) this.#lost = undefined
   }
 
   follows ({ epoch, offset }: LogPosition, previousNonce: number): boolean {
@@ -134,38 +138,38 @@ export class LogFollower {
 
   buffer (message: LiveMessage): void {
     const bytes = message.envelope.payload.length
-    if (this.#waiting === undefined || this.#waiting.length >= maxWaiting.messages || this.#waitingBytes + bytes > maxWaiting.bytes) {
+    const waiting = this.#waiting
+    if (waiting === undefined || waiting.messages.length >= maxWaiting.messages || waiting.bytes + bytes > maxWaiting.bytes) {
       // The log has them all: what is read from now on covers them.
       this.#hold()
       this.rereadNeeded = true
     } else {
-      this.#waiting.push(message)
-      this.#waitingBytes += bytes
+      waiting.messages.push(message)
+      waiting.bytes += bytes
     }
   }
 
   /** The log is about to be read: what came before is in it, or in no log. */
   cover (): void {
     this.rereadNeeded = false
-    this.#covered = this.waiting.length
+    if (this.#waiting !== undefined) this.#waiting.covered = this.#waiting.messages.length
   }
 
   /** Whether the nth of `waiting` came before the log was read. */
   covers (index: number): boolean {
-    return index < this.#covered
+    return index < (this.#waiting?.covered ?? 0)
   }
 
   /** These of `waiting` are delivered or dropped. */
   shift (count: number): void {
-    this.#waiting = this.waiting.slice(count)
-    this.#covered = Math.max(0, this.#covered - count)
-    this.#waitingBytes = this.#waiting.reduce((sum, { envelope: { payload } }) => sum + payload.length, 0)
+    const messages = this.waiting.slice(count)
+    const bytes = messages.reduce((sum, { envelope: { payload } }) => sum + payload.length, 0)
+    this.#waiting = { messages, bytes, covered: Math.max(0, (this.#waiting?.covered ?? 0) - count) }
   }
 
   /** In step: live messages are delivered as they come. */
   release (): void {
     this.#waiting = undefined
-    this.#waitingBytes = 0
   }
 
   /** Of an offset up to that of `last`, and less than `remembered` before it. */
@@ -175,16 +179,9 @@ export class LogFollower {
   }
 
   #hold (): void {
-    this.#waiting = []
-    this.#waitingBytes = 0
-    this.#covered = 0
+    this.#waiting = { messages: [], bytes: 0, covered: 0 }
     this.rereadNeeded = false
   }
-}
-
-/** One function for all followers: there are thousands of them. */
-function monotonic (): number {
-  return performance.now()
 }
 
 function noncesOf ({ offset, nonce }: LogPosition): Uint32Array {

@@ -1,23 +1,23 @@
-import type { Target } from './backplane/backplane.ts'
-import { StandaloneWriter } from './backplane/redis/standalone-writer.ts'
-import { assertClose } from './connection/close.ts'
-import { toJson } from './connection/outbound/message.ts'
-import { EnvelopeFactory, everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
-import { LoggedPublish } from './delivery/logged-publish.ts'
-import { ResumeProofs } from './delivery/resume-proofs.ts'
-import { assertGroupName } from './group-name.ts'
-import { Everywhere } from './groups/everywhere.ts'
-import { GroupHistory } from './groups/history.ts'
-import { listOf, memberPage, presencePage } from './groups/lists.ts'
-import { isUser, RemoteCommands } from './groups/remote-commands.ts'
-import { InstanceRpc } from './groups/rpc.ts'
-import { GroupLogs } from './options/group-logs.ts'
-import { answerTimeoutMs, type ResolvedPublisherOptions } from './options/resolve.ts'
-import { CloseCode } from './protocol/close-codes.ts'
+import type { Target } from '../backplane/backplane.ts'
+import { StandaloneWriter } from '../backplane/redis/standalone-writer.ts'
+import { assertClose } from '../connection/close.ts'
+import { toJson } from '../connection/outbound/message.ts'
+import { EnvelopeFactory, everyone, groupTargets, userTarget } from '../delivery/envelopes.ts'
+import { LoggedPublish } from '../delivery/logged-publish.ts'
+import { ResumeProofs } from '../delivery/resume-proofs.ts'
+import { assertGroupName } from '../group-name.ts'
+import { Everywhere } from './everywhere.ts'
+import { GroupHistory } from './history.ts'
+import { listOf, memberPage, presencePage } from './lists.ts'
+import { isEveryone, isUser, RemoteCommands } from './remote-commands.ts'
+import { InstanceRpc } from './rpc.ts'
+import { GroupLogs } from '../options/group-logs.ts'
+import { answerTimeoutMs, type ResolvedPublisherOptions } from '../options/resolve.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
 import type {
   AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Data, GroupList, GroupListOptions, History, HistoryOptions, JoinOptions,
-  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, UserTarget
-} from './types.ts'
+  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, Recipients, UserTarget
+} from '../types.ts'
 
 /** Proves nothing: no client resumes from what a publisher reads. */
 const noProofs = { proofs: async () => new ResumeProofs([]) }
@@ -54,8 +54,11 @@ export class GroupPublisher implements Publisher {
     return { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
   }
 
-  async broadcastJson (group: string | readonly string[], value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.broadcastToGroup(group, toJson(value), options)
+  async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
+    const data = toJson(value)
+    if (isUser(to)) return await this.sendToUser(to.userId, data, options)
+    if (isEveryone(to)) return await this.broadcastToAll(data, options)
+    return await this.broadcastToGroup(to, data, options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {

@@ -1,0 +1,42 @@
+import type { Audience, Envelope } from '../backplane/backplane.ts'
+import type { Tags } from '../connection/tags.ts'
+
+/** What decides whether a message is for a connection. */
+export interface Excludable {
+  readonly id: string
+  readonly sessionName?: string | undefined
+  readonly userId?: string | undefined
+  isIn (group: string): boolean
+  readonly tags?: Tags | undefined
+}
+
+/** Whether a message is not for a connection behind its target. */
+export type Exclusion = (connection: Excludable) => boolean
+
+const everyone: Exclusion = () => true
+
+/** What a message says of whom it is not for. */
+export type Exclusive = Pick<Envelope, 'except' | 'audience' | 'repeated'>
+
+/** Made once per message, so that most of them cost nothing per recipient: `undefined` means that the message is for all. */
+export function exclusionOf ({ except, audience, repeated }: Exclusive): Exclusion | undefined {
+  if (repeated === true) return everyone
+  const named = except.length === 0 ? undefined : new Set(except)
+  if (audience === undefined) return named === undefined ? undefined : connection => isNamed(connection, named)
+  const users = new Set(audience.exceptUsers)
+  return connection => (named !== undefined && isNamed(connection, named)) || isOutside(connection, audience, users)
+}
+
+/**
+ * Whether the connection, or its session, is in the list. A connection id has a dot in it and the name of a session has none, so one list
+ * holds both.
+ */
+function isNamed ({ id, sessionName }: Excludable, names: ReadonlySet<string>): boolean {
+  return names.has(id) || (sessionName !== undefined && names.has(sessionName))
+}
+
+function isOutside (connection: Excludable, { exceptGroups = [], tags, taggedIn }: Audience, exceptUsers: ReadonlySet<string>): boolean {
+  if (connection.userId !== undefined && exceptUsers.has(connection.userId)) return true
+  if (exceptGroups.some(group => connection.isIn(group))) return true
+  return tags !== undefined && tags.length > 0 && connection.tags?.includes(tags, taggedIn) !== true
+}
