@@ -14,6 +14,7 @@ import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Connection, History, HistoryOptions, JoinOptions, JoinResult } from '../types.ts'
 import { RequestRates, type RequestLimits } from './request-rates.ts'
 import { sessionName } from './session-name.ts'
@@ -273,6 +274,6 @@ export class FramedSession implements RequestHandler {
 
   /** Without an id there is no answer. */
   #refuse (id: number | undefined, error: unknown): void {
-    if (id !== undefined) this.send({ type: 'error', id, ...describeError(error) })
+    if (id !== undefined) this.send({ type: 'error', id, ...describeError(toError(error)) })
   }
 }

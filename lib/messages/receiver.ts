@@ -5,6 +5,7 @@ import { Refusal, type MessageAnswer } from '../connection/message-answer.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import { show } from '../options/rules.ts'
+import { toError } from '../thrown.ts'
 import type { Connection } from '../types.ts'
 import { Context, type ContextRoute } from './context.ts'
 import type { MessageSet } from './message-set.ts'
@@ -55,13 +56,14 @@ export class MessageReceiver {
       const request = this.#requests.get(connection)
       if (request === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE')
       return await known.run(new Context(name, connection, request, this.#route), message)
-    } catch (error) {
+    } catch (thrown) {
+      const error = toError(thrown)
       this.#failed(connection, message, error)
       return new Refusal(error)
     }
   }
 
-  #failed (connection: Connection, { name }: NamedMessage, error: unknown): void {
+  #failed (connection: Connection, { name }: NamedMessage, error: Error): void {
     this.#metrics.messagesFailed++
     if (hasCode(error, 'WSG_MESSAGE_LIMIT', 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
     if (willPass(error) || isClientFault(error)) connection.log.debug({ err: error, name }, 'a message was not handled')

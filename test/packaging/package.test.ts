@@ -148,7 +148,7 @@ t.test('its types resolve for every kind of consumer', async (t) => {
 })
 
 /** The optional plugins. */
-const operations = ['metrics', 'health', 'dashboard']
+const operations = ['metrics', 'health', 'dashboard', 'api']
 
 t.test('import and require give the same plugin, and a service runs with it', async (t) => {
   const folder = await consumer('javascript')
