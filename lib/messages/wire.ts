@@ -64,7 +64,7 @@ function parseJson (text: string): unknown {
   try {
     return JSON.parse(text)
   } catch {
-    return undefined // what is no JSON is no object either
+    return undefined // not JSON, so not an object either
   }
 }
 
