@@ -229,7 +229,7 @@ function assertSince (request: FastifyRequest): void {
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
   const framed = connection instanceof LocalConnection && connection.framed
   const since = framed ? undefined : sinceOf(request)
-  return { history, ...(typeof since === 'string' ? { since } : {}) }
+  return typeof since === 'string' ? { history, since } : { history }
 }
 
 /** The path's parameter `room`, or its only one. */
