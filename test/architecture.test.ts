@@ -7,7 +7,8 @@ import ts from 'typescript'
 const LAYERS: ReadonlyArray<readonly string[]> = [
   [
     'lib/types.ts', 'lib/types/', 'lib/route-types.ts',
-    'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/version.ts',
+    'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/thrown.ts',
+    'lib/version.ts',
     'lib/metrics/', 'lib/protocol/'
   ],
   ['lib/group-name.ts', 'lib/backplane/messages.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
@@ -18,7 +19,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/delivery/'],
   ['lib/presence/'],
   ['lib/groups/'],
-  ['lib/registry.ts', 'lib/publisher.ts'],
+  ['lib/registry.ts'],
   ['lib/instance.ts'],
   ['lib/messages/'],
   ['lib/http/'],

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { hashTagOf, slotCount, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
+import { ClusterBus } from './cluster-bus.ts'
 import { freePort } from './ports.ts'
 import { startRedis, type TestRedis } from './redis.ts'
 import { until } from './until.ts'
@@ -14,11 +15,15 @@ export interface ClusterOptions {
   readonly replicas?: number
   /** After how long without a sign of life a master is replaced. @default 1_000 */
   readonly nodeTimeoutMs?: number
+  /** More arguments for all servers. */
+  readonly args?: readonly string[]
 }
 
 export interface ClusterNode extends TestRedis {
   readonly id: string
   readonly address: { readonly host: string, readonly port: number }
+  /** Where the other servers of the cluster reach it, by a proxy. */
+  readonly bus: { readonly address: string, readonly port: number }
 }
 
 export interface TestCluster {
@@ -29,10 +34,19 @@ export interface TestCluster {
   masterOf (slot: number): Promise<ClusterNode>
   /** A replica of a server. */
   replicaOf (node: ClusterNode): Promise<ClusterNode>
-  /** Moves a slot with all its keys to another master, as `redis-cli --cluster reshard` does. */
-  migrate (slot: number, to: ClusterNode): Promise<void>
+  /**
+   * Moves a slot with all its keys to another master, as `redis-cli --cluster reshard` does. `between` runs when the keys are there and
+   * the slot is not yet.
+   */
+  migrate (slot: number, to: ClusterNode, between?: () => Promise<void>): Promise<void>
   /** Makes a replica the master of its shard. `FORCE`: without asking the master. Resolves when all servers know. */
   failover (replica: ClusterNode, how?: 'FORCE' | 'TAKEOVER'): Promise<void>
+  /** Cuts a server off from all others, or lets it in again. Clients reach it as before, and it its replicas. */
+  isolate (node: ClusterNode, on: boolean): void
+  /** Adds a master without slots. */
+  add (): Promise<ClusterNode>
+  /** Ends a server that has no slots any more, and has the others forget it. */
+  remove (node: ClusterNode): Promise<void>
   /** All keys of all masters, sorted. */
   keys (): Promise<string[]>
   /** Of a key, in milliseconds, as PTTL has it. */
@@ -49,30 +63,37 @@ export async function startRedisCluster (t: Test, options: ClusterOptions = {}):
   const { masters = 3, replicas = 0, nodeTimeoutMs = 1_000 } = options
   const folder = mkdtempSync(join(tmpdir(), 'redis-cluster-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  const nodes = await Promise.all(Array.from({ length: masters * (1 + replicas) }, async () => await startNode(t, folder, nodeTimeoutMs)))
+  const bus = new ClusterBus(t)
+  const start = async (): Promise<ClusterNode> => await startNode(t, folder, bus, nodeTimeoutMs, options.args ?? [])
+  const nodes = await Promise.all(Array.from({ length: masters * (1 + replicas) }, start))
   await meet(nodes, masters)
   for (const [index, replica] of nodes.slice(masters).entries()) await replica.admin.cluster('REPLICATE', nodes[index % masters]?.id ?? '')
-  const cluster = new Cluster(nodes, replicas)
+  const cluster = new Cluster(nodes, replicas, bus, start)
   await cluster.healthy()
   return cluster
 }
 
-async function startNode (t: Test, folder: string, nodeTimeoutMs: number): Promise<ClusterNode> {
+async function startNode (
+  t: Test, folder: string, all: ClusterBus, nodeTimeoutMs: number, args: readonly string[]
+): Promise<ClusterNode> {
   const busPort = await freePort()
+  const bus = await all.open(busPort)
   const redis = await startRedis(t, {
     args: [
       '--cluster-enabled', 'yes', '--cluster-config-file', join(folder, `nodes-${busPort}.conf`), '--dir', folder,
       '--dbfilename', `dump-${busPort}.rdb`,
       // The default, the port plus 10,000, may be taken. Replicas are synchronized at once, not after five seconds.
-      '--cluster-port', String(busPort), '--cluster-node-timeout', String(nodeTimeoutMs), '--repl-diskless-sync-delay', '0',
+      '--cluster-port', String(busPort), '--cluster-announce-bus-port', String(bus.port), '--bind-source-addr', bus.address,
+      '--protected-mode', 'no',
+      '--cluster-node-timeout', String(nodeTimeoutMs), '--repl-diskless-sync-delay', '0',
       '--cluster-allow-replica-migration', 'no',
       // Else a master that is out stops all others.
-      '--cluster-require-full-coverage', 'no'
+      '--cluster-require-full-coverage', 'no', ...args
     ]
   })
   const id = await redis.admin.cluster('MYID')
   // `redis` has getters that change with a restart: what it does not have is found behind it.
-  return Object.setPrototypeOf({ id, address: { host: '127.0.0.1', port: redis.port }, busPort }, redis) as ClusterNode
+  return Object.setPrototypeOf({ id, address: { host: '127.0.0.1', port: redis.port }, bus }, redis) as ClusterNode
 }
 
 async function meet (nodes: readonly ClusterNode[], masters: number): Promise<void> {
@@ -83,9 +104,11 @@ async function meet (nodes: readonly ClusterNode[], masters: number): Promise<vo
     await admin.call('CLUSTER', 'ADDSLOTSRANGE', first, end - 1)
   }))
   const [first, ...others] = nodes
-  for (const { address, busPort } of others as Array<ClusterNode & { busPort: number }>) {
-    await first?.admin.call('CLUSTER', 'MEET', address.host, address.port, busPort)
-  }
+  for (const { address, bus } of others) await first?.admin.call('CLUSTER', 'MEET', address.host, address.port, bus.port)
+  await known(nodes)
+}
+
+async function known (nodes: readonly ClusterNode[]): Promise<void> {
   await until(async () => {
     const views = await Promise.all(nodes.map(async ({ admin }) => await admin.cluster('NODES') as string))
     return views.every(view => nodes.every(({ id }) => view.includes(id)) && !view.includes('handshake'))
@@ -93,12 +116,16 @@ async function meet (nodes: readonly ClusterNode[], masters: number): Promise<vo
 }
 
 class Cluster implements TestCluster {
-  readonly nodes: readonly ClusterNode[]
+  readonly nodes: ClusterNode[]
   readonly #replicas: number
+  readonly #bus: ClusterBus
+  readonly #start: () => Promise<ClusterNode>
 
-  constructor (nodes: readonly ClusterNode[], replicas: number) {
+  constructor (nodes: ClusterNode[], replicas: number, bus: ClusterBus, start: () => Promise<ClusterNode>) {
     this.nodes = nodes
     this.#replicas = replicas
+    this.#bus = bus
+    this.#start = start
   }
 
   get addresses (): TestCluster['addresses'] {
@@ -123,7 +150,7 @@ class Cluster implements TestCluster {
     throw new Error(`${id} has no replica`)
   }
 
-  async migrate (slot: number, to: ClusterNode): Promise<void> {
+  async migrate (slot: number, to: ClusterNode, between?: () => Promise<void>): Promise<void> {
     const from = await this.masterOf(slot)
     if (from === to) return
     await to.admin.cluster('SETSLOT', slot, 'IMPORTING', from.id)
@@ -133,6 +160,7 @@ class Cluster implements TestCluster {
       if (keys.length === 0) break
       await from.admin.call('MIGRATE', to.address.host, to.address.port, '', 0, 5_000, 'KEYS', ...keys)
     }
+    await between?.()
     await to.admin.cluster('SETSLOT', slot, 'NODE', to.id)
     await from.admin.cluster('SETSLOT', slot, 'NODE', to.id)
     for (const { admin } of await this.#masters()) await admin.cluster('SETSLOT', slot, 'NODE', to.id)
@@ -142,6 +170,25 @@ class Cluster implements TestCluster {
     await replica.admin.call('CLUSTER', 'FAILOVER', ...(how === undefined ? [] : [how]))
     await until(async () => (await replica.admin.role() as unknown[])[0] === 'master', { what: 'the replica to be master' })
     await this.healthy()
+  }
+
+  isolate ({ bus }: ClusterNode, on: boolean): void {
+    this.#bus.isolate(bus.address, on)
+  }
+
+  async add (): Promise<ClusterNode> {
+    const node = await this.#start()
+    await this.nodes[0]?.admin.call('CLUSTER', 'MEET', node.address.host, node.address.port, node.bus.port)
+    this.nodes.push(node)
+    await known(this.nodes)
+    await this.healthy()
+    return node
+  }
+
+  async remove (node: ClusterNode): Promise<void> {
+    this.nodes.splice(this.nodes.indexOf(node), 1)
+    await Promise.all(this.nodes.map(async ({ admin }) => await admin.cluster('FORGET', node.id)))
+    await node.close()
   }
 
   async keys (): Promise<string[]> {

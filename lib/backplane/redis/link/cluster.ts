@@ -120,6 +120,11 @@ export class ClusterLinks implements Router {
     await this.#refresh(link)
   }
 
+  linkTo (name: string): Link {
+    const colon = name.lastIndexOf(':')
+    return this.#master(this.#source.translate({ host: name.slice(0, colon), port: Number(name.slice(colon + 1)) })).command
+  }
+
   inStep (link: Link): void {
     if (!this.subscribe.some(route => route.target === link && route.needsPrevious)) link.dropPrevious()
   }

@@ -1,3 +1,4 @@
+import { Command, type Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { Script } from './script.ts'
 
@@ -11,11 +12,43 @@ export type Redirect = 'moved' | 'later'
 const notHere = /non local key/
 
 export function redirectOf (error: unknown): Redirect | undefined {
-  const cause = error instanceof WebsocketGroupsError ? error.cause : undefined
-  if (!(cause instanceof Error)) return undefined
-  const { message } = cause
+  const message = replyOf(error)
+  if (message === undefined) return undefined
   if (message.startsWith('MOVED ') || notHere.test(message)) return 'moved'
   return message.startsWith('ASK ') || message.startsWith('TRYAGAIN') ? 'later' : undefined
+}
+
+/** The slot is being moved, and the keys of the call are there already: `host:port` of the master that gets it. */
+export function importerOf (error: unknown): string | undefined {
+  return /^ASK \d+ (\S+)/.exec(replyOf(error) ?? '')?.[1]
+}
+
+/** What the server said. */
+function replyOf (error: unknown): string | undefined {
+  return error instanceof WebsocketGroupsError && error.cause instanceof Error ? error.cause.message : undefined
+}
+
+export type RedisCall<Answer> = (redis: Redis, settled: () => boolean) => Promise<Answer>
+
+/** The call, allowed to use keys of a slot that is on its way to the server. */
+export function asking<Answer> (call: RedisCall<Answer>): RedisCall<Answer> {
+  return async (redis, settled) => await call(askingClient(redis), settled)
+}
+
+/** Says so before each of its commands. */
+function askingClient (redis: Redis): Redis {
+  return new Proxy(redis, {
+    get (client, name) {
+      const method: unknown = Reflect.get(client, name)
+      if (typeof method !== 'function') return method
+      return async (...args: unknown[]): Promise<unknown> => {
+        // Both the same way, in one turn: nothing may come between them.
+        const allowed = name === 'sendCommand' ? client.sendCommand(new Command('asking', [])) : client.asking()
+        const [, answer] = await Promise.all([allowed, method.apply(client, args)])
+        return answer
+      }
+    }
+  })
 }
 
 /** Whether the master that answered so, or did not answer, may have been replaced. */

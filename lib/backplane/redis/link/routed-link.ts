@@ -1,15 +1,13 @@
-import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkReads } from './bulk.ts'
 import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
 import type { Link as DirectLink } from './link.ts'
 import { drained } from './drained.ts'
+import { HeldCalls } from './held-calls.ts'
 import type { Link } from './port.ts'
-import { isSuspicious, redirectOf, shardedScript } from './redirects.ts'
-import type { Script } from './script.ts'
+import { asking, importerOf, isSuspicious, redirectOf, shardedScript, type RedisCall } from './redirects.ts'
+import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './script.ts'
 
-/** Calls of one partition that may wait for its new master. */
-const maxHeld = 1_000
 const firstRetryMs = 10
 const maxRetryMs = 100
 
@@ -17,16 +15,15 @@ const maxRetryMs = 100
 const noBulk = new BulkReads()
 
 type Arguments = ReadonlyArray<string | number | Buffer>
-
-interface Held {
-  readonly ticket: number
-  readonly start: () => void
-}
+/** A call of a link. `allow`: makes of what is sent what this server accepts. */
+type Call<Answer> = (link: DirectLink, leftMs: number, allow: typeof asking) => Promise<Answer>
 
 /** What a routed link asks of those who know the cluster. */
 export interface Router {
   /** This server says that the slot is not its own: asks where it is now. Resolves when the routes are set by the answer; never rejects. */
   moved (link: DirectLink): Promise<void>
+  /** The link to a master, by `host:port` as the cluster knows it. */
+  linkTo (name: string): DirectLink
   /** This server does not answer, or says that it has lost sight of the others: maybe another one took its place. */
   suspect (link: DirectLink): void
   /** A partition has all that came by the connection before. */
@@ -52,8 +49,8 @@ export class RoutedLink implements Link {
   #tickets = 0
   /** Calls under way at the present master. */
   #flying = 0
-  /** The master said that it does not have the slot any more: calls wait, oldest first, until it is known who has. */
-  #held: Held[] | undefined
+  /** The master said that it does not have the slot any more: calls wait until it is known who has. */
+  #held: HeldCalls | undefined
   #asking = false
 
   constructor (role: 'command' | 'subscribe', deadlineMs: number, router: Router) {
@@ -141,7 +138,7 @@ export class RoutedLink implements Link {
     if (this.#role === 'subscribe' || !isUp) this.linkDown()
     this.#link = link
     // Those that the old master turns away come before those that are made from now on.
-    if (this.#flying > 0) this.#held ??= []
+    if (this.#flying > 0) this.#held ??= new HeldCalls()
     if (isUp) this.linkUp()
   }
 
@@ -169,31 +166,31 @@ export class RoutedLink implements Link {
     if (link?.up === true) this.linkUp()
   }
 
-  async run<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>, deadlineMs = this.deadlineMs): Promise<T> {
-    return await this.#call(async (link, leftMs) => await link.run(command, leftMs), deadlineMs)
+  async run<T> (command: RedisCall<T>, deadlineMs = this.deadlineMs): Promise<T> {
+    return await this.#call(async (link, leftMs, allow) => await link.run(allow(command), leftMs), deadlineMs)
   }
 
-  async runBulk<T> (command: (redis: Redis, settled: () => boolean) => Promise<T>): Promise<T> {
-    return await this.#call(async link => await link.runBulk(command))
+  async runBulk<T> (command: RedisCall<T>): Promise<T> {
+    return await this.#call(async (link, _, allow) => await link.runBulk(allow(command)))
   }
 
-  async runSized<T> (bytes: number, command: (redis: Redis, settled: () => boolean) => Promise<T>): Promise<T> {
-    return await this.#call(async link => await link.runSized(bytes, command))
+  async runSized<T> (bytes: number, command: RedisCall<T>): Promise<T> {
+    return await this.#call(async (link, _, allow) => await link.runSized(bytes, allow(command)))
   }
 
   async script (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
-    return await this.#call(async link => await link.script(shardedScript(script), keys, args))
+    return await this.run(byHash(...textCommands(shardedScript(script), keys, args)))
   }
 
   async bytesScript (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
-    return await this.#call(async link => await link.bytesScript(shardedScript(script), keys, args))
+    return await this.runSized(bytesOf(args), byHash(...bytesCommands(shardedScript(script), keys, args)))
   }
 
   async bulkScript (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
-    return await this.#call(async link => await link.bulkScript(shardedScript(script), keys, args))
+    return await this.runBulk(byHash(...bytesCommands(shardedScript(script), keys, args)))
   }
 
-  async #call<T> (call: (link: DirectLink, leftMs: number) => Promise<T>, deadlineMs = this.deadlineMs): Promise<T> {
+  async #call<T> (call: Call<T>, deadlineMs = this.deadlineMs): Promise<T> {
     const ticket = ++this.#tickets
     const startedAt = performance.now()
     let pauseMs = firstRetryMs
@@ -201,24 +198,26 @@ export class RoutedLink implements Link {
       const leftMs = deadlineMs - (performance.now() - startedAt)
       try {
         if (this.#held === undefined) return await this.#fly(call, leftMs)
-        return await this.#hold(ticket, leftMs, async () => await this.#fly(call, leftMs))
+        return await this.#held.add(ticket, leftMs, async () => await this.#fly(call, leftMs))
       } catch (error) {
         const redirect = this.#role === 'command' ? redirectOf(error) : undefined
         if (redirect === undefined || performance.now() - startedAt + pauseMs > deadlineMs) throw error
         // Only the keys of this call wait for their slot: others may go first.
-        if (redirect === 'later') await new Promise(resolve => setTimeout(resolve, pauseMs))
+        if (redirect === 'later' || this.#held === undefined) await new Promise(resolve => setTimeout(resolve, pauseMs))
         pauseMs = Math.min(2 * pauseMs, maxRetryMs)
       }
     }
   }
 
-  async #fly<T> (call: (link: DirectLink, leftMs: number) => Promise<T>, leftMs: number): Promise<T> {
+  async #fly<T> (call: Call<T>, leftMs: number): Promise<T> {
     const link = this.#link
     if (link === undefined || !this.#up) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
     this.#flying++
     try {
-      return await call(link, leftMs)
+      return await call(link, leftMs, call => call)
     } catch (error) {
+      const importer = this.#importer(error)
+      if (importer !== undefined) return await call(importer, leftMs, asking)
       const redirect = redirectOf(error)
       if (redirect === 'moved') this.#moved(link)
       else if (redirect === undefined && isSuspicious(error)) this.#router.suspect(link)
@@ -229,29 +228,15 @@ export class RoutedLink implements Link {
     }
   }
 
-  /** Waits for the partition's master to be known. Calls start again in the order they were made. */
-  async #hold<T> (ticket: number, leftMs: number, start: () => Promise<T>): Promise<T> {
-    const held = this.#held ?? []
-    if (held.length >= maxHeld) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'too many calls wait for a slot that moved')
-    return await new Promise<T>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        held.splice(held.indexOf(one), 1)
-        reject(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the slot moved, and its new master is not known yet'))
-      }, Math.max(leftMs, 0))
-      const one = {
-        ticket,
-        start: () => {
-          clearTimeout(timer)
-          start().then(resolve, reject)
-        }
-      }
-      const after = held.findLastIndex(other => other.ticket < ticket)
-      held.splice(after + 1, 0, one)
-    })
+  /** Where the keys of a call are already, if they are, and it can be reached. */
+  #importer (error: unknown): DirectLink | undefined {
+    const name = this.#role === 'command' ? importerOf(error) : undefined
+    const link = name === undefined ? undefined : this.#router.linkTo(name)
+    return link?.up === true ? link : undefined
   }
 
   #moved (link: DirectLink): void {
-    if (this.#role === 'command') this.#held ??= []
+    if (this.#role === 'command') this.#held ??= new HeldCalls()
     if (this.#asking || link !== this.#link) return
     this.#asking = true
     void this.#router.moved(link).then(() => {
@@ -272,6 +257,6 @@ export class RoutedLink implements Link {
     if (this.#held === undefined || this.#asking || this.#flying > 0) return
     const held = this.#held
     this.#held = undefined
-    for (const { start } of held) start()
+    held.start()
   }
 }

@@ -1,23 +1,24 @@
-import type { Target } from './backplane/backplane.ts'
-import { StandaloneWriter } from './backplane/redis/standalone-writer.ts'
-import { assertClose } from './connection/close.ts'
-import { toJson } from './connection/outbound/message.ts'
-import { EnvelopeFactory, everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
-import { LoggedPublish } from './delivery/logged-publish.ts'
-import { ResumeProofs } from './delivery/resume-proofs.ts'
-import { assertGroupName } from './group-name.ts'
-import { Everywhere } from './groups/everywhere.ts'
-import { GroupHistory } from './groups/history.ts'
-import { listOf, memberPage, presencePage } from './groups/lists.ts'
-import { isEveryone, isUser, RemoteCommands } from './groups/remote-commands.ts'
-import { InstanceRpc } from './groups/rpc.ts'
-import { GroupLogs } from './options/group-logs.ts'
-import { answerTimeoutMs, type ResolvedPublisherOptions } from './options/resolve.ts'
-import { CloseCode } from './protocol/close-codes.ts'
+import type { Target } from '../backplane/backplane.ts'
+import { StandaloneWriter } from '../backplane/redis/standalone-writer.ts'
+import { assertClose } from '../connection/close.ts'
+import { toJson } from '../connection/outbound/message.ts'
+import { EnvelopeFactory, everyone, groupTargets, userTarget } from '../delivery/envelopes.ts'
+import { LoggedPublish } from '../delivery/logged-publish.ts'
+import { ResumeProofs } from '../delivery/resume-proofs.ts'
+import { assertGroupName } from '../group-name.ts'
+import { DeliveryReports } from './delivery-reports.ts'
+import { Everywhere } from './everywhere.ts'
+import { GroupHistory } from './history.ts'
+import { listOf, memberPage, presencePage } from './lists.ts'
+import { isEveryone, isUser, RemoteCommands } from './remote-commands.ts'
+import { InstanceRpc } from './rpc.ts'
+import { GroupLogs } from '../options/group-logs.ts'
+import { answerTimeoutMs, type ResolvedPublisherOptions } from '../options/resolve.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
 import type {
   AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Data, GroupList, GroupListOptions, History, HistoryOptions, JoinOptions,
   JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, Recipients, UserTarget
-} from './types.ts'
+} from '../types.ts'
 
 /** Proves nothing: no client resumes from what a publisher reads. */
 const noProofs = { proofs: async () => new ResumeProofs([]) }
@@ -29,6 +30,7 @@ export class GroupPublisher implements Publisher {
   readonly #logged: LoggedPublish
   readonly #rpc: InstanceRpc
   readonly #commands: RemoteCommands
+  readonly #reports: DeliveryReports
   readonly #history: GroupHistory
 
   constructor (options: ResolvedPublisherOptions) {
@@ -44,6 +46,7 @@ export class GroupPublisher implements Publisher {
       }
     }, this.#envelopes, serveNobody, answerTimeoutMs(options), { repliesLost: 0 })
     this.#commands = new RemoteCommands(this.#rpc, new Everywhere(this.#backplane, this.#rpc, origin), origin)
+    this.#reports = new DeliveryReports(this.#rpc, this.#envelopes)
     this.#history = new GroupHistory(this.#backplane, noProofs)
   }
 
@@ -51,7 +54,8 @@ export class GroupPublisher implements Publisher {
     const targets = groupTargets(group)
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
     const envelope = this.#envelopes.message(targets, data, options)
-    return { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
+    const result = { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
+    return await this.#reports.complete(result, () => targets, options)
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -145,6 +149,6 @@ export class GroupPublisher implements Publisher {
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
     const instances = targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
-    return { scope: 'cluster', localRecipients: 0, instances }
+    return await this.#reports.complete({ scope: 'cluster', localRecipients: 0, instances }, () => targets, options)
   }
 }
