@@ -235,7 +235,7 @@ function assertSince (request: FastifyRequest): void {
 /** A client of the framed protocol says in its hello where it was, which is newer than the URL that it was once given. */
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
   const since = connection.framed ? undefined : sinceOf(request)
-  return { history, ...(typeof since === 'string' ? { since } : {}) }
+  return typeof since === 'string' ? { history, since } : { history }
 }
 
 /** The path's parameter `room`, or its only one. */

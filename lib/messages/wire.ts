@@ -1,3 +1,4 @@
+import { extraMessages, tooComplex } from '../connection/json-limits.ts'
 import { JsonMessage } from '../connection/json-message.ts'
 import { describeError } from '../connection/error-answer.ts'
 import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../connection/message-answer.ts'
@@ -33,7 +34,10 @@ export interface NamedMessage {
 /** Never throws. */
 export function parseMessage (data: string | Buffer | JsonMessage): NamedMessage {
   if (data instanceof JsonMessage) return toMessage(data.value, data.bytes)
-  if (typeof data === 'string') return toMessage(parseJson(data), Buffer.byteLength(data))
+  if (typeof data === 'string') {
+    const bytes = Buffer.from(data)
+    return extraMessages(bytes) === undefined ? wrong(bytes.length, tooComplex) : toMessage(parseJson(data), bytes.length)
+  }
   const end = data.subarray(0, maxHeaderBytes).indexOf(lineFeed)
   if (end === -1) return wrong(data.length, 'a binary message by name begins with a line of JSON')
   return { ...toMessage(parseJson(data.toString('utf8', 0, end)), data.length), data: data.subarray(end + 1), binary: true }
