@@ -1,11 +1,14 @@
 import { createHash } from 'node:crypto'
 import { assertClose } from '../connection/close.ts'
-import { assertData } from '../connection/outbound/message.ts'
+import { assertData, toJson } from '../connection/outbound/message.ts'
 import { everyone, userTarget } from '../delivery/envelopes.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import { ownerOf } from '../ids.ts'
-import type { AnyConnection, Data, GroupList, GroupListOptions, JoinOptions, JoinResult, UserTarget } from '../types.ts'
+import type {
+  AnyConnection, BroadcastOptions, BroadcastResult, Data, GroupList, GroupListOptions, JoinOptions, JoinResult, Publisher, Recipients,
+  UserTarget
+} from '../types.ts'
 import type { Everywhere } from './everywhere.ts'
 import { listOf } from './lists.ts'
 import { itemsAfter, pageOf } from './pages.ts'
@@ -156,7 +159,17 @@ export function isUser (who: unknown): who is UserTarget {
   return typeof who === 'object' && who !== null && !('id' in who) && 'userId' in who
 }
 
-export function isEveryone (to: unknown): to is { readonly all: true } {
+/** As `Registry.broadcastJson`, by the other methods of a registry or publisher. */
+export async function broadcastJson (
+  by: Pick<Publisher, 'broadcastToGroup' | 'broadcastToAll' | 'sendToUser'>, to: Recipients, value: unknown, options?: BroadcastOptions
+): Promise<BroadcastResult> {
+  const data = toJson(value)
+  if (isUser(to)) return await by.sendToUser(to.userId, data, options)
+  if (isEveryone(to)) return await by.broadcastToAll(data, options)
+  return await by.broadcastToGroup(to, data, options)
+}
+
+function isEveryone (to: unknown): to is { readonly all: true } {
   return typeof to === 'object' && to !== null && 'all' in to && to.all === true
 }
 
