@@ -1,5 +1,6 @@
 import { startRedisCluster } from '../../test/helpers/redis-cluster.ts'
 import { startRedis, type TestRedis } from '../../test/helpers/redis.ts'
+import { until } from './until.ts'
 
 /** One Redis, or the masters of a Redis Cluster, each with a replica. */
 export interface Masters {
@@ -38,8 +39,10 @@ export async function startMasters (count: number): Promise<Masters> {
     async failover () {
       const [first] = masters
       if (first === undefined) return
-      const [role] = await first.admin.role() as unknown[]
-      await cluster.failover(role === 'master' ? await cluster.replicaOf(first) : first)
+      const role = async ({ admin }: TestRedis): Promise<unknown> => (await admin.role() as unknown[])[0]
+      const next = await role(first) === 'master' ? await cluster.replicaOf(first) : first
+      await next.admin.call('CLUSTER', 'FAILOVER')
+      await until(async () => await role(next) === 'master', 20_000)
     },
     end
   }

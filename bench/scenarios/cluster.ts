@@ -144,6 +144,7 @@ async function subscriptions (masters: Masters, count: number, replicated: boole
     })
     // Back, so that the same servers are masters in the next row.
     await masters.failover()
+    await sleep(2_000)
     await well()
   }
   await app.close()
