@@ -1,5 +1,6 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import websocketGroups, { type Backplane } from 'fastify-websocket-groups'
+import { api } from './api.ts'
 import { chat } from './chat.ts'
 import { groups, type MemberInfo } from './groups.ts'
 import { health } from './health.ts'
@@ -42,6 +43,7 @@ export function buildApp ({ instanceId, redis, backplane, logLevel = 'info', req
   })
   app.register(chat)
   app.register(groups)
+  app.register(api)
   app.register(health, { instanceId })
   app.register(page)
 

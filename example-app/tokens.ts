@@ -17,6 +17,9 @@ const users = new Map<string, User>([
   ['maria-token', { userId: 'maria', name: 'Maria Silva' }]
 ])
 
+/** What other services show, who act for nobody in particular. */
+export const serviceToken = 'service-token'
+
 export const demoTokens: ReadonlyMap<string, User> = users
 
 /** No user: the plugin answers 401, before anything is upgraded. */

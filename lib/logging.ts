@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { toError } from './thrown.ts'
 
 /**
  * What this package logs, at which level. A line has the name as its field `event`: filters and alerts can rely on it, messages may be
@@ -59,10 +60,10 @@ export const logEvents = {
 
 export type LogEvent = keyof typeof logEvents
 
-/** Writes a line about something that no client can cause. */
+/** Writes a line about something that no client can cause. The field `err` may be anything that was thrown. */
 export function logEvent (log: FastifyBaseLogger, event: LogEvent, fields: object = {}): void {
   const [level, message] = logEvents[event]
-  log[level]({ event, ...fields }, message)
+  log[level]('err' in fields ? { event, ...fields, err: toError(fields.err) } : { event, ...fields }, message)
 }
 
 /** The logger of this instance. Every line names the instance. */

@@ -49,8 +49,8 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   ) => Awaitable<unknown>) | undefined
   /**
    * `onMessage` threw, or the socket failed. `true` keeps the connection, anything else closes it with 1011. Without `onError` a connection
-   * stays when the error will pass (WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_QUEUE_FULL) or has a `statusCode` below 500, and one of the
-   * framed protocol always does. A client of the framed protocol is told of the error when its connection stays.
+   * stays when the error will pass (WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_QUEUE_FULL) or has a `statusCode` from 400 to 499, and one
+   * of the framed protocol always does. A client of the framed protocol is told of the error when its connection stays.
    */
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /**

@@ -7,7 +7,8 @@ import ts from 'typescript'
 const LAYERS: ReadonlyArray<readonly string[]> = [
   [
     'lib/types.ts', 'lib/types/', 'lib/route-types.ts',
-    'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/version.ts',
+    'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/thrown.ts',
+    'lib/version.ts',
     'lib/metrics/', 'lib/protocol/'
   ],
   ['lib/group-name.ts', 'lib/backplane/messages.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],

@@ -4,7 +4,7 @@ export function parse (text) {
   if (said) return { kind: 'said', name: said[1], text: said[2] }
   const moved = /^(.+) (joined|left) the room$/.exec(text)
   if (moved) return { kind: moved[2], name: moved[1] }
-  if (/^Welcome .+ to .+!$/.test(text)) return { kind: 'welcome', text }
+  if (text.startsWith('Welcome ') && text.endsWith('!')) return { kind: 'welcome', text }
   return { kind: 'announcement', text }
 }
 

@@ -3,8 +3,8 @@ import type { ErrorFrame } from '../protocol/frames.ts'
 
 /** What a client is told of an error without a code. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
-/** Status codes from here on are the server's fault. */
-const serverFault = 500
+/** Status codes from the first one to before the second one are the client's fault. */
+const [clientFault, serverFault] = [400, 500]
 
 /** Whether the error passes by itself. */
 export function willPass (error: unknown): boolean {
@@ -14,15 +14,15 @@ export function willPass (error: unknown): boolean {
 /** Whether the client caused the error: its code and text are for the client, and nothing for the log. */
 export function isClientFault (error: unknown): boolean {
   const { statusCode } = toObject(error)
-  return typeof statusCode === 'number' && statusCode < serverFault
+  return typeof statusCode === 'number' && statusCode >= clientFault && statusCode < serverFault
 }
 
 /** How many bytes the details of an error may have. */
 const maxDetailsBytes = 16_384
 
 /**
- * What a client is told of an error. The codes and texts of errors that are the fault of the server (no status, or 500 and up) may name
- * hosts, queries or files, so they stay here unless they are this package's own.
+ * What a client is told of an error. The codes and texts of errors that are the fault of the server (without a status from 400 to 499) may
+ * name hosts, queries or files, so they stay here unless they are this package's own.
  */
 export function describeError (error: unknown): Pick<ErrorFrame, 'code' | 'message' | 'details'> {
   const { code, message, details, validation } = toObject(error)

@@ -5,7 +5,7 @@ import { CloseCode } from '../protocol/close-codes.ts'
 import { isSendableClose } from './close.ts'
 import { hasCode } from '../errors.ts'
 import { isClientFault, willPass } from './error-answer.ts'
-import { isThenable, toError } from './callback-results.ts'
+import { isThenable } from './callback-results.ts'
 import { Input, type InboundHost } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
@@ -14,6 +14,7 @@ import { callOnMessage } from './on-message.ts'
 import type { LogEvent } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Connection, LossReason } from '../types.ts'
 
 /** What the callbacks need of their connection. */
@@ -98,6 +99,8 @@ export class MessageQueue extends AsyncResource {
 
   /** A message of any kind came. */
   countMessage (): void { this.#input.messageReceived() }
+  /** A message costs as much as so many others. */
+  chargeMessages (count: number): void { this.#input.chargeMessages(count) }
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#stopped || this.#ended !== undefined) return
@@ -235,7 +238,7 @@ export class MessageQueue extends AsyncResource {
     try {
       return await this.#callbacks.onError(this.#connection, error) === true
     } catch (inner) {
-      this.#metrics.lines.write(this.#connection.log, 'on_error_failed', { err: toError(inner) })
+      this.#metrics.lines.write(this.#connection.log, 'on_error_failed', { err: inner })
       return false
     }
   }

@@ -1,7 +1,9 @@
 import { CloseCode } from '../protocol/close-codes.ts'
+import { withDeadline } from '../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Identity } from '../types.ts'
 import type { InboundConnection } from './inbound.ts'
 
@@ -31,6 +33,8 @@ export interface RefreshInit {
    * when the route did not put it there.
    */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
+  /** How many milliseconds a membership may take to be judged. */
+  readonly authTimeoutMs: number
   readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings' | 'lines'>
 }
 
@@ -68,7 +72,8 @@ export class TokenRefresh {
     try {
       await this.#refresh(token)
       this.#refused = 0
-    } catch (error) {
+    } catch (thrown) {
+      const error = toError(thrown)
       if (hasCode(error, 'WSG_UNAUTHORIZED', 'WSG_FORBIDDEN')) this.#countRefusal()
       throw error
     }
@@ -95,13 +100,17 @@ export class TokenRefresh {
   /** With the new identity. A failed check counts as "no". */
   async #fits (group: string): Promise<boolean> {
     try {
-      const byRoute = await this.#init.stillIn?.(this.#connection, group)
-      if (byRoute !== undefined) return byRoute
-      return !this.#joinedItself(group) || await this.#callbacks.mayJoin?.(this.#connection, group) === true
+      return await withDeadline(this.#judge(group), this.#init.authTimeoutMs, () => { throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT') })
     } catch (error) {
       this.#init.metrics.lines.write(this.#connection.log, 'refresh_failed', { err: error, group })
       return false
     }
+  }
+
+  async #judge (group: string): Promise<boolean> {
+    const byRoute = await this.#init.stillIn?.(this.#connection, group)
+    if (byRoute !== undefined) return byRoute
+    return !this.#joinedItself(group) || await this.#callbacks.mayJoin?.(this.#connection, group) === true
   }
 
   async #leave (groups: readonly string[]): Promise<void> {

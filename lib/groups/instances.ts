@@ -1,6 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
-import { toError } from '../connection/callback-results.ts'
 import { toJson } from '../connection/outbound/message.ts'
 import { everyone } from '../delivery/envelopes.ts'
 import type { BoundedLog } from '../logging.ts'
@@ -53,7 +52,7 @@ export class InstanceMessages implements Instances {
     const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async handler => await handler(payload as never)))
     const failed = results.find(result => result.status === 'rejected')
     if (failed !== undefined) {
-      this.#lines.write(this.#log, 'instances_handler_failed', { err: toError(failed.reason), name })
+      this.#lines.write(this.#log, 'instances_handler_failed', { err: failed.reason, name })
       return { failed: 'a handler failed' }
     }
     // An instance without a handler has nothing to answer.

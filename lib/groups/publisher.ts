@@ -6,6 +6,7 @@ import { EnvelopeFactory, everyone, groupTargets, userTarget } from '../delivery
 import { LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { assertGroupName } from '../group-name.ts'
+import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
 import { GroupHistory } from './history.ts'
 import { listOf, memberPage, presencePage } from './lists.ts'
@@ -29,6 +30,7 @@ export class GroupPublisher implements Publisher {
   readonly #logged: LoggedPublish
   readonly #rpc: InstanceRpc
   readonly #commands: RemoteCommands
+  readonly #reports: DeliveryReports
   readonly #history: GroupHistory
 
   constructor (options: ResolvedPublisherOptions) {
@@ -44,6 +46,7 @@ export class GroupPublisher implements Publisher {
       }
     }, this.#envelopes, serveNobody, answerTimeoutMs(options), { repliesLost: 0 })
     this.#commands = new RemoteCommands(this.#rpc, new Everywhere(this.#backplane, this.#rpc, origin), origin)
+    this.#reports = new DeliveryReports(this.#rpc, this.#envelopes)
     this.#history = new GroupHistory(this.#backplane, noProofs)
   }
 
@@ -51,7 +54,8 @@ export class GroupPublisher implements Publisher {
     const targets = groupTargets(group)
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
     const envelope = this.#envelopes.message(targets, data, options)
-    return { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
+    const result = { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
+    return await this.#reports.complete(result, () => targets, options)
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -145,6 +149,6 @@ export class GroupPublisher implements Publisher {
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
     const instances = targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
-    return { scope: 'cluster', localRecipients: 0, instances }
+    return await this.#reports.complete({ scope: 'cluster', localRecipients: 0, instances }, () => targets, options)
   }
 }

@@ -4,6 +4,7 @@ import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { Admission } from '../connection/admissions.ts'
 import { isThenable } from '../connection/callback-results.ts'
+import { toError } from '../thrown.ts'
 import { toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
@@ -46,7 +47,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
   const failed = (request: FastifyRequest, error: unknown): Error => {
     // A hook of the service set an identity that nobody has read yet.
     lines.write(request.log, 'admission_failed', { err: error })
-    return toAnswer(error)
+    return toAnswer(toError(error))
   }
   const admit: preHandlerHookHandler = (request, reply, done) => {
     if (!request.ws) return done()

@@ -7,6 +7,7 @@ import { readIdentity } from '../options/identity.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
 import type { Authenticate, WsAuthOptions } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Identity } from '../types.ts'
 import { statusOf, toAnswer } from './option-errors.ts'
 import { originCheck } from './origin.ts'
@@ -88,8 +89,9 @@ async function settle<Value> (
       throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT', `the check took longer than ${ms} ms`)
     })
   } catch (error) {
-    const answer = toAnswer(error)
-    if (answer !== error) lines.write(request.log, 'authentication_failed', { err: error })
+    const err = toError(error)
+    const answer = toAnswer(err)
+    if (answer !== err) lines.write(request.log, 'authentication_failed', { err })
     throw answer
   }
 }
@@ -110,7 +112,8 @@ async function verify (
   let identity: unknown
   try {
     identity = await authenticate(token, request)
-  } catch (error) {
+  } catch (thrown) {
+    const error = toError(thrown)
     const status = statusOf(error)
     // An outage of a service behind `authenticate` is not the client's fault, and must not make clients drop good tokens.
     if (status >= 500) throw error

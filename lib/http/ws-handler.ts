@@ -51,7 +51,7 @@ const helloTimeoutMs = 10_000
 const refusedGraceMs = 2_000
 
 type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate'>
-type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
+type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
 export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
@@ -66,6 +66,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),
     reauthentication: reauthenticationOf(request),
+    authTimeoutMs: plugin.authTimeoutMs,
     metrics: instance.metrics,
     requestLimits,
     stillIn: groups.stillIn,

@@ -3,6 +3,7 @@ import type {
 } from 'fastify'
 import { isThenable } from '../connection/callback-results.ts'
 import { LocalConnection } from '../connection/connection.ts'
+import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { BoundedLog } from '../logging.ts'
@@ -12,6 +13,7 @@ import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import type { RoomOptions, RoomRouteOptions } from '../route-types.ts'
+import { toError } from '../thrown.ts'
 import type { Connection, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
 import { makeWsHandler } from './ws-handler.ts'
@@ -65,11 +67,16 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       )
     }
     if (room.onMessage !== undefined && room.messages !== undefined) throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
+    const unnamed = (): never => {
+      const late = `the option group of wsRoom(${show(path)}) took longer than ${plugin.authTimeoutMs} ms`
+      throw new WebsocketGroupsError('WSG_HANDLER_FAILED', late, { statusCode: 503 })
+    }
     const groups = new WeakMap<object, string>()
     const joined = new WeakSet<Connection>()
 
     const nameGroup = async (params: unknown, identity: Identity | null): Promise<string> => {
-      const group = await groupOf(params as Record<string, string>, identity)
+      const named = groupOf(params as Record<string, string>, identity)
+      const group = isThenable(named) ? await withDeadline(named, plugin.authTimeoutMs, unnamed) : named
       assertGroupName(group)
       return group
     }
@@ -207,9 +214,10 @@ function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, li
 }
 
 function logged (error: unknown, request: FastifyRequest, lines: BoundedLog): Error {
-  const answer = toAnswer(error)
+  const err = toError(error)
+  const answer = toAnswer(err)
   // Errors of `wsAuth` were judged and logged there.
-  if (answer !== error) lines.write(request.log, 'room_failed', { err: error })
+  if (answer !== err) lines.write(request.log, 'room_failed', { err })
   return answer
 }
 
@@ -229,7 +237,7 @@ function assertSince (request: FastifyRequest): void {
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
   const framed = connection instanceof LocalConnection && connection.framed
   const since = framed ? undefined : sinceOf(request)
-  return { history, ...(typeof since === 'string' ? { since } : {}) }
+  return typeof since === 'string' ? { history, since } : { history }
 }
 
 /** The path's parameter `room`, or its only one. */

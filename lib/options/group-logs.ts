@@ -1,5 +1,6 @@
 import { BoundedMap } from '../bounded-map.ts'
 import { WebsocketGroupsError } from '../errors.ts'
+import { toError } from '../thrown.ts'
 import type { LogLimits } from '../backplane/backplane.ts'
 import type { LogSettings } from '../types.ts'
 import { check, checkOptions, integer, isPlainObject, property, show, withoutUndefined, type Rule } from './rules.ts'
@@ -108,8 +109,8 @@ function call (choose: (group: string) => unknown, group: string): unknown {
   try {
     return choose(group)
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    throw new WebsocketGroupsError('WSG_OPTION_INVALID', `logs(${show(group)}) threw: ${reason}`, { cause: error })
+    const cause = toError(error)
+    throw new WebsocketGroupsError('WSG_OPTION_INVALID', `logs(${show(group)}) threw: ${cause.message}`, { cause })
   }
 }
 

@@ -119,8 +119,8 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
   /** Turns a token into an identity, for `app.wsAuth()` and rooms. Throws, or returns nothing, when the token is invalid. */
   readonly authenticate?: Authenticate | undefined
   /**
-   * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together. After that the answer is a
-   * 503.
+   * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together, and an async `group` of a
+   * room by itself. After that the answer is a 503. With a fresh token, `group` and `mayJoin` have as long.
    * @default 10_000
    */
   readonly authTimeoutMs?: number | undefined

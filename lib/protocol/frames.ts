@@ -145,7 +145,7 @@ export interface ErrorFrame {
   readonly id?: number | undefined
   readonly code: string
   readonly message: string
-  /** What the error of the application says beside its text: the `details`, or the `validation`, of one with a status below 500. */
+  /** What the error of the application says beside its text: the `details`, or the `validation`, of one with a status from 400 to 499. */
   readonly details?: unknown
 }
 

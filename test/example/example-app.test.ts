@@ -6,7 +6,7 @@ import websocketGroups from 'fastify-websocket-groups'
 import { connect as connectFramed } from 'fastify-websocket-groups/client'
 import { WebSocket } from 'ws'
 import { buildApp } from '../../example-app/app.ts'
-import { demoTokens } from '../../example-app/tokens.ts'
+import { demoTokens, serviceToken } from '../../example-app/tokens.ts'
 import { health } from '../../example-app/health.ts'
 import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
@@ -45,6 +45,20 @@ t.test('a room spans the instances: welcome, joined, said, left', async t => {
 
   elsewhere.send('still here')
   t.equal(await elsewhere.next(), '[Alex Kim]: still here', 'and another room heard nothing of all this')
+})
+
+t.test('services in other languages publish, and disconnect users, with a token of their own', async t => {
+  const [one, two] = await startInstances(t, 'inst1', 'inst2')
+  const john = await enter(t, two.url, 'lobby', 'valid-token')
+  const call = async (path: string, body: object, token: string): Promise<Response> => await fetch(`${one.url.replace('ws', 'http')}/api${path}`, {
+    method: 'POST', headers: { ...bearer(token), 'content-type': 'application/json' }, body: JSON.stringify(body)
+  })
+  const message = { to: { group: 'lobby' }, data: 'from a script' }
+  t.equal((await call('/publish', message, 'valid-token')).status, 401, 'a user is no service')
+  t.equal((await call('/publish', message, serviceToken)).status, 200)
+  t.equal(await john.next(), 'from a script')
+  t.strictSame(await (await call('/disconnect', { userId: 'john', code: 4000 }, serviceToken)).json(), { disconnected: 1 })
+  t.match(await john.closed, { code: 4000 })
 })
 
 t.test('a browser, which can set no header, brings the token as a subprotocol', async t => {

@@ -82,7 +82,11 @@ t.test('an error before the upgrade is answered without its text, which goes to 
   t.notMatch(body, /hunter2/)
 })
 
-t.test('an error with a status below 500 was made for the client', async t => {
+t.test('an error with a status from 400 to 499 was made for the client', async t => {
+  for (const statusCode of [101, 200, 399, -1, 400.5]) {
+    const { url } = await guarded(t, { authorize () { throw Object.assign(new Error(secret), { statusCode }) } })
+    t.notMatch((await upgradeStatus(url, bearer)).body, /hunter2/)
+  }
   const { url } = await guarded(t, { authorize () { throw Object.assign(new Error('pay first'), { statusCode: 402, code: 'UNPAID' }) } })
   t.match(JSON.parse((await upgradeStatus(url, bearer)).body), { statusCode: 402, code: 'UNPAID', message: 'pay first' })
 })
@@ -94,6 +98,14 @@ t.test('a check that does not end is answered with 503 when its time is over', a
     t.match(JSON.parse(body), { statusCode: 503, code: 'WSG_AUTH_TIMEOUT', message: 'the token could not be checked in time' })
     t.strictSame(entered, [])
   }
+})
+
+t.test('a room that does not name its group in time answers with 503', async t => {
+  const { app, listen, logs } = await service(t, { authTimeoutMs: 50 })
+  app.wsRoom('/ws/:room', { auth: false, group: never })
+  const { body } = await upgradeStatus(`${await listen()}/ws/x`)
+  t.match(JSON.parse(body), { statusCode: 503, code: 'WSG_HANDLER_FAILED' })
+  t.match(JSON.stringify(logs), /group of wsRoom\('\/ws\/:room'\) took longer than 50 ms/)
 })
 
 t.test('after the time is over authorize is not asked any more', async t => {

@@ -151,8 +151,7 @@ export class Partition {
     const channel = this.#keys.channel(target)
     const subscribing = this.subscriptions.subscribe(channel)
     if (target.kind !== 'group') return await subscribing
-    if (!this.subscriptions.has(channel)) await this.#opening.beside(target.name, subscribing)
-    await subscribing
+    await (this.subscriptions.has(channel) ? subscribing : this.#opening.beside(target.name, subscribing))
     if (this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 

@@ -1,0 +1,13 @@
+import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
+import groupsApi from 'fastify-websocket-groups/api'
+import { serviceToken } from './tokens.ts'
+
+/** Routes for services in other languages: whoever has their token may send to everybody, so it is not one of the users'. */
+export const api: FastifyPluginAsync = async app => {
+  await app.register(groupsApi, { prefix: '/api', auth: requireService })
+}
+
+async function requireService ({ headers }: FastifyRequest): Promise<void> {
+  if (headers.authorization === `Bearer ${serviceToken}`) return
+  throw Object.assign(new Error('only for services'), { statusCode: 401 })
+}

@@ -1,0 +1,75 @@
+/*
+ * What the functions of a service throw may be anything: no error at all, a frozen one, one with a getter that throws. Reading or logging
+ * such a value throws in turn, often where nobody is left to catch it, and that would end the process with everybody's connections.
+ */
+
+/** Causes of causes that are looked at. Loggers go as deep, but a chain this long is not one that a program makes. */
+const maxDepth = 20
+/** What this package, Fastify and loggers read of an error. */
+const readFields = ['name', 'message', 'stack', 'code', 'statusCode', 'status', 'closeCode', 'closeReason'] as const
+
+type Fields = Readonly<Record<string, unknown>>
+
+/** What a function of the service threw, as an error that can be read and logged: the same one wherever that is possible. */
+export function toError (thrown: unknown): Error {
+  try {
+    if (!(thrown instanceof Error)) return notAnError(thrown)
+    if (isSound(thrown)) return thrown
+    const thawed = thaw(thrown)
+    return isSound(thawed) ? thawed : copyOf(thrown)
+  } catch {
+    return copyOf(thrown)
+  }
+}
+
+function notAnError (thrown: unknown): Error {
+  const text = `a callback threw a non-Error value: ${typeof thrown === 'string' ? thrown : typeof thrown}`
+  // Loggers call a cause that is a function.
+  const isLoggable = isErrorLike(thrown) ? isSound(thrown) : typeof thrown !== 'function'
+  return isLoggable ? new Error(text, { cause: thrown }) : new Error(text)
+}
+
+/** Whether everything that a logger looks at can be read. Loggers also mark the errors that they have seen. */
+function isSound (error: object, depth = 0): boolean {
+  if (depth === maxDepth) return true
+  if (!Object.isExtensible(error)) return false
+  const fields = error as Fields
+  // Some libraries make the cause when it is asked for.
+  if (typeof fields.cause === 'function') return false
+  const values = [...readFields, 'constructor', 'cause', ...enumerableOf(fields)].map(name => fields[name])
+  const nested = Array.isArray(fields.errors) ? [...values, ...fields.errors as unknown[]] : values
+  return nested.every(value => !isErrorLike(value) || isSound(value, depth + 1))
+}
+
+/** The inherited ones, too: loggers list them as well. */
+function enumerableOf (fields: Fields): string[] {
+  const names: string[] = []
+  for (const name in fields) names.push(name)
+  return names
+}
+
+function isErrorLike (value: unknown): value is Error {
+  return typeof value === 'object' && value !== null && typeof (value as Fields).message === 'string'
+}
+
+/** The same error, which may be extended and changed. */
+function thaw (error: Error): Error {
+  const fields = Object.entries(Object.getOwnPropertyDescriptors(error))
+    .map(([name, field]) => [name, { ...field, configurable: true, ...('value' in field ? { writable: true } : {}) }] as const)
+  return Object.create(Object.getPrototypeOf(error) as object, Object.fromEntries(fields)) as Error
+}
+
+/** As much of the error as can be read. */
+function copyOf (error: unknown): Error {
+  const copy = new Error('an error was thrown that cannot be read')
+  const fields = copy as unknown as Record<string, unknown>
+  for (const name of readFields) {
+    try {
+      const value = (error as Fields)[name]
+      if (typeof value === 'string' || typeof value === 'number') fields[name] = value
+    } catch {
+      // What cannot be read is left out.
+    }
+  }
+  return copy
+}
