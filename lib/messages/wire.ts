@@ -1,3 +1,4 @@
+import { extraMessages, tooComplex } from '../connection/json-limits.ts'
 import { JsonMessage } from '../connection/json-message.ts'
 import { describeError } from '../connection/error-answer.ts'
 import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../connection/message-answer.ts'
@@ -8,7 +9,7 @@ import type { ClientAnswer } from './questions.ts'
 
 /** The names of messages and events; also in `docs/protocol.md`. */
 export const namePattern = /^[\w.:/-]{1,64}$/
-/** What both sides answer with, so that no message is called so. */
+/** The types of answers, of both sides: no message or event may have these names. */
 export const answerNames = ['reply', 'error'] as const
 
 const maxIdLength = 64
@@ -31,14 +32,17 @@ export interface NamedMessage {
   readonly bytes: number
   /** Set when the client answers a question of the server. */
   readonly answer?: ClientAnswer | undefined
-  /** Why this is no message by name. */
+  /** Why this is not a message by name. */
   readonly problem?: string | undefined
 }
 
 /** Never throws. */
 export function parseMessage (data: string | Buffer | JsonMessage): NamedMessage {
   if (data instanceof JsonMessage) return toMessage(data.value, data.bytes)
-  if (typeof data === 'string') return toMessage(parseJson(data), Buffer.byteLength(data))
+  if (typeof data === 'string') {
+    const bytes = Buffer.from(data)
+    return extraMessages(bytes) === undefined ? wrong(bytes.length, tooComplex) : toMessage(parseJson(data), bytes.length)
+  }
   const end = data.subarray(0, maxHeaderBytes).indexOf(lineFeed)
   if (end === -1) return wrong(data.length, 'a binary message by name begins with a line of JSON')
   return { ...toMessage(parseJson(data.toString('utf8', 0, end)), data.length), data: data.subarray(end + 1), binary: true }
@@ -80,7 +84,7 @@ function parseJson (text: string): unknown {
   try {
     return JSON.parse(text)
   } catch {
-    return undefined // what is no JSON is no object either
+    return undefined // not JSON, so not an object either
   }
 }
 
@@ -89,7 +93,7 @@ export function encodeEvent (name: string, data: NonNullable<ReplyData>): Data {
   return 'json' in data ? `{"type":"${name}","data":${data.json}}` : withHeader({ type: name }, data.bytes)
 }
 
-/** What a client without the framed protocol is answered; `undefined` when it wants no answer. */
+/** The answer for a client without the framed protocol; `undefined` when the client wants none. */
 export function encodeAnswer (id: NamedMessage['id'], answer: MessageAnswer): Data | undefined {
   if (answer instanceof Refusal) return JSON.stringify({ type: 'error', id, ...describeError(answer.error) })
   const { data } = answer as Reply
