@@ -71,8 +71,8 @@ export class Blocklist {
   }
 
   /**
-   * Takes over the list of the backplane, at boot and after an outage, and puts the blocks back that the backplane lost. Never rejects; while
-   * the backplane is out the list stays as it is.
+   * Takes over the list of the backplane, at boot and after an outage, and puts the blocks back that the backplane lost. Never rejects;
+   * while the backplane is out the list stays as it is.
    */
   async load (): Promise<void> {
     try {

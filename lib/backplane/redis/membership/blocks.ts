@@ -4,8 +4,8 @@ import type { Link } from '../link/port.ts'
 import { Script } from '../link/script.ts'
 
 /*
- * The list has an empty name beside the others, which ends with the last block that was ever put on it. A list without that name is one that
- * Redis lost, or one that all blocks have left by their time: never one that somebody emptied by letting others in.
+ * The list has an empty name beside the others, which ends with the last block that was ever put on it. A list without that name is one
+ * that Redis lost, or one that all blocks have left by their time: never one that somebody emptied by letting others in.
  */
 
 /**
@@ -60,7 +60,8 @@ export class BlockStore {
   /** As `Backplane.blocks`. */
   async list (): Promise<Block[] | undefined> {
     const list = await this.#link.script(readBlocks, [this.#keys.blocks], [maxBlocks + 1]) as Array<string | number>
-    const blocks = Array.from({ length: list.length / 2 }, (_, index) => ({ name: String(list[2 * index]), leftMs: Number(list[2 * index + 1]) }))
+    const entry = (index: number): Block => ({ name: String(list[2 * index]), leftMs: Number(list[2 * index + 1]) })
+    const blocks = Array.from({ length: list.length / 2 }, (_, index) => entry(index))
     return blocks.some(({ name }) => name === '') ? blocks.filter(({ name }) => name !== '') : undefined
   }
 }
