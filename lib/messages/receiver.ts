@@ -11,13 +11,13 @@ import { Context, type ContextRoute } from './context.ts'
 import type { MessageSet } from './message-set.ts'
 import { encodeAnswer, parseMessage, type NamedMessage } from './wire.ts'
 
-/** What messages need to know of the route that takes them. */
+/** What a receiver needs of the route. */
 export interface MessageRoute extends Pick<ContextRoute, 'groupOf'> {
   /** Whether the connection may still say anything here; without it, it always may. */
   readonly isMember?: ((connection: Connection) => boolean) | undefined
 }
 
-/** Takes the messages of the connections of one route. Whatever comes is answered, and nothing that comes ends the connection. */
+/** Handles the messages of one route's connections. Every message is answered, and none ends its connection. */
 export class MessageReceiver {
   readonly #set: MessageSet
   readonly #route: MessageRoute & ContextRoute
@@ -35,7 +35,7 @@ export class MessageReceiver {
     this.#requests.set(connection, request)
   }
 
-  /** Resolves with the answer for a framed client; others have got theirs then. Never rejects. */
+  /** Resolves with the answer for a framed client; other clients have been sent theirs by then. Never rejects. */
   async onMessage (connection: Connection, data: string | Buffer | JsonMessage): Promise<MessageAnswer | undefined> {
     const message = parseMessage(data)
     const answer = await this.#answer(connection, message)
@@ -55,18 +55,32 @@ export class MessageReceiver {
       known.assertWithinLimits(connection, message)
       const request = this.#requests.get(connection)
       if (request === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE')
-      return await known.run(new Context(name, connection, request, this.#route), message)
-    } catch (thrown) {
-      const error = toError(thrown)
-      this.#failed(connection, message, error)
-      return new Refusal(error)
+      const handle = async (): Promise<MessageAnswer> => await known.run(new Context(name, connection, request, this.#route), message)
+      if (message.key === undefined) return await handle()
+      return await this.#set.once.run(ownerOf(connection), message.key, async () => {
+        try {
+          return await handle()
+        } catch (error) {
+          return this.#refusal(connection, message, error)
+        }
+      })
+    } catch (error) {
+      return this.#refusal(connection, message, error)
     }
   }
 
-  #failed (connection: Connection, { name }: NamedMessage, error: Error): void {
+  #refusal (connection: Connection, { name }: NamedMessage, thrown: unknown): Refusal {
+    const error = toError(thrown)
     this.#metrics.messagesFailed++
     if (hasCode(error, 'WSG_MESSAGE_LIMIT', 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
     if (willPass(error) || isClientFault(error)) connection.log.debug({ err: error, name }, 'a message was not handled')
     else this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
+    return new Refusal(error)
   }
+}
+
+/** Who comes back as somebody else's connection: a user, the session of a framed client, or nobody but the connection. */
+function ownerOf (connection: Connection): string {
+  const { userId, sessionName } = connection as Connection & { readonly sessionName?: string | undefined }
+  return JSON.stringify([userId, userId === undefined ? sessionName ?? connection.id : undefined])
 }
