@@ -2,7 +2,7 @@ import type { Target } from '../backplane/backplane.ts'
 import { StandaloneWriter } from '../backplane/redis/standalone-writer.ts'
 import { assertClose } from '../connection/close.ts'
 import { toJson } from '../connection/outbound/message.ts'
-import { EnvelopeFactory, everyone, groupTargets, userTarget } from '../delivery/envelopes.ts'
+import { EnvelopeFactory, everyone, groupTargets, userLogTarget, userTarget } from '../delivery/envelopes.ts'
 import { LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -49,9 +49,9 @@ export class GroupPublisher implements Publisher {
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
-    if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
-    const envelope = this.#envelopes.message(targets, data, options)
-    return { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
+    return this.#logged.usesLog(targets, options)
+      ? await this.#append(targets, data, options)
+      : await this.#broadcast(targets, data, options)
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -65,8 +65,11 @@ export class GroupPublisher implements Publisher {
     return await this.#broadcast(everyone, data, options)
   }
 
-  async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#broadcast([userTarget(userId)], data, options)
+  async sendToUser (userId: string, data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const [target, log] = [userTarget(userId), userLogTarget(userId)]
+    return log !== undefined && this.#logged.usesLog([log], options)
+      ? await this.#append([log], data, options)
+      : await this.#broadcast([target], data, options)
   }
 
   async sendTo (connectionId: string, data: Data): Promise<boolean> {
@@ -140,6 +143,11 @@ export class GroupPublisher implements Publisher {
 
   async [Symbol.asyncDispose] (): Promise<void> {
     await this.close()
+  }
+
+  async #append (logs: readonly Target[], data: Data, options: BroadcastOptions): Promise<BroadcastResult> {
+    const envelope = this.#envelopes.message(logs, data, options)
+    return { localRecipients: 0, ...await this.#logged.append(logs, envelope, options) }
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
