@@ -2,6 +2,7 @@ import { assertClose } from './connection/close.ts'
 import { toJson } from './connection/outbound/message.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import type { Broadcaster } from './delivery/broadcaster.ts'
+import { everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
 import { assertBlockMs } from './groups/blocklist.ts'
 import type { GroupHistory } from './groups/history.ts'
 import type { GroupReads } from './groups/reads.ts'
@@ -70,7 +71,8 @@ export class GroupRegistry implements Registry {
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#open.broadcaster.toGroups(group, data, options)
+    const { broadcaster, commands } = this.#open
+    return await commands.reports.complete(await broadcaster.toGroups(group, data, options), () => groupTargets(group), options)
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -81,11 +83,13 @@ export class GroupRegistry implements Registry {
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#open.broadcaster.toAll(data, options)
+    const { broadcaster, commands } = this.#open
+    return await commands.reports.complete(await broadcaster.toAll(data, options), () => everyone, options)
   }
 
   async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#open.broadcaster.toUser(userId, data, options)
+    const { broadcaster, commands } = this.#open
+    return await commands.reports.complete(await broadcaster.toUser(userId, data, options), () => [userTarget(userId)], options)
   }
 
   async sendTo (connectionId: string, data: Data): Promise<boolean> {

@@ -1,5 +1,6 @@
 export type * from './metrics/types.ts'
 export type * from './protocol/logs.ts'
+export type * from './types/broadcast.ts'
 export type * from './types/connection.ts'
 export type * from './types/health.ts'
 export type * from './types/json.ts'

@@ -34,7 +34,7 @@ interface NodeSocket extends WebSocketLike {
 export interface AttemptOptions {
   readonly protocols: readonly string[]
   readonly WebSocket: WebSocketClass
-  readonly timeoutMs: number
+  readonly limitMs: number
   /** Never rejects. */
   readonly ready?: Promise<void> | '' | false | undefined
 }
@@ -55,7 +55,7 @@ export class ConnectionAttempt {
     this.#options = options
     this.#patience = patience
     this.#host = host
-    this.#timer = setTimeout(() => this.drop(1006, 'no answer in time'), options.timeoutMs)
+    this.#timer = setTimeout(() => this.drop(1006, 'no answer in time'), options.limitMs)
     void this.#open(url)
   }
 
@@ -137,7 +137,7 @@ export class ConnectionAttempt {
       else if (frame.type !== 'pong') this.#unsupported()
     } catch (cause) {
       if (!this.#liveness) return this.#unsupported()
-      this.#host.failed(new ClientError('BAD_FRAME', 'the server sent an invalid frame', { cause }))
+      this.#host.failed(new ClientError('BAD_FRAME', 'invalid frame', { cause }))
     }
   }
 

@@ -11,7 +11,7 @@ import { closed, quiet, SendQueue } from './send-queue.ts'
 import { TabLock } from './tab-lock.ts'
 import { Token } from './token.ts'
 import type {
-  Ack, Address, ClientEvents, ConnectOptions, Data, HistoryPage, HistoryQuery, Member, SendOptions, State, WebSocketClass
+  Ack, Address, ClientEvents, ConnectOptions, HistoryPage, HistoryQuery, Member, Sendable, SendOptions, State, WebSocketClass
 } from './types.ts'
 
 interface Saved { readonly session?: string, readonly positions?: Record<string, string> }
@@ -70,14 +70,14 @@ export class Client extends Emitter<ClientEvents> {
       urls,
       WebSocket,
       protocols: options.protocols ?? [],
-      timeoutMs: options.connectTimeoutMs ?? 15_000,
+      limitMs: options.connectTimeoutMs ?? 15_000,
       reconnect: options.reconnect,
       // Before the first hello, which says who this is.
       ready: copied && this.#lock.take(copied).then(isFree => { if (!isFree) this.#session = undefined }),
       ...defaultBackoff,
       ...options.backoff
     }, token, {
-      hello: () => ({ session: this.#session, ...this.#positions.offer(group => this.#joins.has(group)) }),
+      hello: () => ({ session: this.#session, json: options.json, ...this.#positions.offer(group => this.#joins.has(group)) }),
       welcomed: ({ connectionId, session }, attempt) => {
         this.#connectionId = connectionId
         this.#session = session
@@ -139,11 +139,11 @@ export class Client extends Emitter<ClientEvents> {
    * connection broke before the answer.
    *
    * With `ack: false` it returns nothing: the message may be lost with the connection, and nobody is told.
-   * @throws {TypeError} for anything but a string, a Uint8Array or an ArrayBuffer
+   * @throws {TypeError} for anything but a string, a Uint8Array, an ArrayBuffer or `{ json }`
    */
-  send (data: Data | ArrayBuffer, options: { readonly ack: false }): void
-  send (data: Data | ArrayBuffer, options?: SendOptions & { readonly ack?: true }): Promise<Ack>
-  send (data: Data | ArrayBuffer, options: SendOptions & { readonly ack?: boolean } = {}): Promise<Ack> | undefined {
+  send (data: Sendable, options: { readonly ack: false }): void
+  send (data: Sendable, options?: SendOptions & { readonly ack?: true }): Promise<Ack>
+  send (data: Sendable, options: SendOptions & { readonly ack?: boolean } = {}): Promise<Ack> | undefined {
     const payload = toPayload(data)
     if (options.ack !== false) return this.#sendQueue.message(payload, options)
     if (!this.#sendQueue.post(payload)) {
@@ -168,7 +168,6 @@ export class Client extends Emitter<ClientEvents> {
    */
   history (group: string, query: HistoryQuery = {}): Promise<HistoryPage> {
     return quiet(new Promise((resolve, reject) => {
-      if (this.state === 'closed') throw closed()
       this.#sendQueue.ask({ type: 'history', group, ...query }, (error, { messages = [], position = '', gap, more = false }) => {
         if (error) return reject(error)
         resolve({ messages: messages.map(message => ({ ...message, data: fromPayload(message) })), position, gap, more })

@@ -1,5 +1,5 @@
 import { fromPayload, type Frame } from './payload.ts'
-import type { Positions } from './positions.ts'
+import { remember, type Positions } from './positions.ts'
 import { Roster } from './roster.ts'
 import type { JoinedFrame } from '../protocol/frames.ts'
 import type { ClientEvents } from './types.ts'
@@ -34,7 +34,7 @@ export class Dispatcher {
         const { group, position, copy, at } = frame
         if (group && position && this.#positions.has(group, position)) return
         if (copy && this.#copies.has(copy)) return this.#reached(group, position)
-        if (copy) this.#remember(copy)
+        if (copy) remember(this.#copies, copy, maxCopies)
         tell('message', { group, data: fromPayload(frame), position, ...at && { at } })
         return this.#reached(group, position)
       }
@@ -64,12 +64,6 @@ export class Dispatcher {
     this.joined.delete(group)
     this.roster.delete(group)
     this.#positions.delete(group)
-  }
-
-  #remember (copy: string): void {
-    this.#copies.add(copy)
-    const [oldest = ''] = this.#copies
-    if (this.#copies.size > maxCopies) this.#copies.delete(oldest)
   }
 
   #joined (frame: JoinedFrame): void {

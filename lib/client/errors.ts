@@ -2,6 +2,8 @@
 export type ClientErrorCode =
   /** The connection broke after the message was sent and before it was acknowledged: the server may or may not have handled it. */
   | 'UNKNOWN_OUTCOME'
+  /** No answer to a request by name came in time: the server may or may not have handled it. */
+  | 'TIMEOUT'
   /** Too many messages wait already; this one was not sent. */
   | 'QUEUE_FULL'
   /** The client is closed; the message was not sent. */
@@ -43,12 +45,8 @@ export class ClientError extends Error {
   /** What the server's error said beside its text, such as the places where a message did not fit its schema. */
   declare readonly details: unknown
 
-  constructor (code: ClientErrorCode | (string & {}), text: string, details: ErrorDetails = {}) {
-    super(text, { cause: details.cause })
-    this.code = code
-    this.closeCode = details.closeCode
-    this.status = details.status
-    this.group = details.group
-    this.details = details.details
+  constructor (code: ClientErrorCode | (string & {}), text: string, { cause, ...details }: ErrorDetails = {}) {
+    super(text, { cause })
+    Object.assign(this, details, { code })
   }
 }

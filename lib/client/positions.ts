@@ -33,9 +33,7 @@ export class Positions {
     this.#readers.set(group, reader)
     reader.position = position
     if (grant) reader.grant = grant
-    reader.recent.add(position)
-    const [oldest = ''] = reader.recent
-    if (reader.recent.size > remembered) reader.recent.delete(oldest)
+    remember(reader.recent, position, remembered)
   }
 
   delete (group: string): void {
@@ -54,4 +52,11 @@ export class Positions {
       grants: Object.fromEntries(readers.map(([group, { grant }]) => [group, grant]))
     }
   }
+}
+
+/** Adds the latest value, and forgets the oldest one when there are too many. */
+export function remember (values: Set<string>, value: string, max: number): void {
+  values.add(value)
+  const [oldest = ''] = values
+  if (values.size > max) values.delete(oldest)
 }

@@ -1,5 +1,6 @@
-import type { ClientFrame, HistoryFrame, Payload, RequestFrame } from '../protocol/frames.ts'
+import type { AckFrame, ClientFrame, HistoryFrame, JsonPayload, Payload, RequestFrame } from '../protocol/frames.ts'
 import { ClientError } from './errors.ts'
+import { fromPayload } from './payload.ts'
 import type { Ack, ConnectOptions, SendOptions } from './types.ts'
 
 /** How many requests may be on the wire without an answer. A long queue that is sent at once would overflow the server's (1008). */
@@ -9,7 +10,7 @@ const maxSends = 5
 
 /** `error` says why the request failed: UNKNOWN_OUTCOME when the connection broke. */
 type Done = (error: ClientError | undefined, answer: Answer) => void
-export type Answer = Ack & Partial<Pick<HistoryFrame, 'messages' | 'gap' | 'more'>>
+export type Answer = Partial<Omit<AckFrame, 'type' | 'id'> & Pick<HistoryFrame, 'messages' | 'gap' | 'more'>>
 
 interface Request {
   readonly id: number
@@ -42,26 +43,26 @@ export class SendQueue {
     this.#limits = { maxMessages: 1_000, maxBytes: 1_048_576, ...limits }
   }
 
-  message (payload: Payload, { retry = false }: SendOptions): Promise<Ack> {
+  message (payload: Payload | JsonPayload, { retry = false }: SendOptions): Promise<Ack> {
     return quiet(new Promise((resolve, reject) => {
-      const { maxMessages, maxBytes } = this.#limits
-      const pending = this.#waiting.length + this.#sent.size
-      const bytes = payload.data.length
-      if (this.#closed) throw closed()
-      // A message that is alone may be of any size: the server has a limit of its own.
-      const isFull = pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)
-      if (isFull) throw new ClientError('QUEUE_FULL', 'too many messages are waiting')
-      this.#bytes += bytes
-      this.#add(this.#request({ type: 'message', ...payload }, false, (error, { position }) => {
+      const request = this.#request({ type: 'message', ...payload }, false, (error, { position, data, binary }) => {
         this.#bytes -= bytes
         if (error) reject(error)
-        else resolve({ position })
-      }, retry))
+        else resolve({ position, ...data !== undefined && { data: fromPayload({ data, binary } as Payload) } })
+      }, retry)
+      const { maxMessages, maxBytes } = this.#limits
+      const bytes = request.encoded.length
+      const pending = this.#waiting.length + this.#sent.size
+      // A message that is alone may be of any size: the server has a limit of its own.
+      const isFull = pending >= maxMessages || (pending > 0 && this.#bytes + bytes > maxBytes)
+      if (isFull) throw new ClientError('QUEUE_FULL', 'too many messages wait')
+      this.#bytes += bytes
+      this.#add(request)
     }))
   }
 
   /** Sends without asking for an answer. Returns `false` when the message has to wait its turn: call `message` then. */
-  post (payload: Payload): boolean {
+  post (payload: Payload | JsonPayload): boolean {
     if (!this.#wire || this.#waiting.length > 0 || this.#wire.bufferedAmount > this.#limits.maxBytes) return false
     this.#wire.send(JSON.stringify({ type: 'message', ...payload } satisfies ClientFrame))
     return true
@@ -128,6 +129,7 @@ export class SendQueue {
   }
 
   #add (request: Request): void {
+    if (this.#closed) return request.done(closed(), {})
     this.#waiting.push(request)
     this.#pump()
   }
@@ -158,5 +160,5 @@ export function closed (): ClientError {
 }
 
 function unknownOutcome (): ClientError {
-  return new ClientError('UNKNOWN_OUTCOME', 'no answer came before the connection ended')
+  return new ClientError('UNKNOWN_OUTCOME', 'the connection ended before the answer')
 }

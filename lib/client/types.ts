@@ -6,6 +6,11 @@ export type { GapReason } from '../protocol/frames.ts'
 /** Text as a string, binary data as bytes. */
 export type Data = string | Uint8Array
 
+/** A message that is JSON: it travels as it is, and reaches the server as its text. */
+export interface JsonData { readonly json: unknown }
+
+export type Sendable = Data | ArrayBuffer | JsonData
+
 export interface Message {
   /** `undefined` in a message to this connection or to its user. */
   readonly group: string | undefined
@@ -131,7 +136,7 @@ export interface ConnectOptions {
    */
   readonly backoff?: { readonly minMs?: number | undefined, readonly maxMs?: number | undefined } | undefined
   /**
-   * How many messages, and how many characters of data in them, may wait or be unacknowledged. One message alone may be larger.
+   * How many messages, and how many characters of their frames, may wait or be unacknowledged. One message alone may be larger.
    * @default { maxMessages: 1_000, maxBytes: 1_048_576 }
    */
   readonly queue?: { readonly maxMessages?: number | undefined, readonly maxBytes?: number | undefined } | undefined
@@ -153,6 +158,11 @@ export interface ConnectOptions {
   readonly storage?: StorageLike | undefined
   /** What `storage` keeps. With `session` alone a page that was loaded again is the same client, and gets history anew. @default 'all' */
   readonly keep?: 'session' | 'all' | undefined
+  /**
+   * Gives `message` events the value of `data` that is JSON of an object with `type` in front, which then is not encoded twice on its way:
+   * for events by name. @default false
+   */
+  readonly json?: boolean | undefined
 }
 
 export interface SendOptions {
@@ -161,4 +171,8 @@ export interface SendOptions {
 }
 
 /** The answer to a message. `position` is set when `onMessage` returned what `broadcastToGroup` resolved with. */
-export interface Ack { readonly position?: string | undefined }
+export interface Ack {
+  readonly position?: string | undefined
+  /** The reply to a message by name: a JSON value, or bytes. Missing when there is none. */
+  readonly data?: unknown
+}

@@ -10,6 +10,7 @@ import { isThenable } from './callback-results.ts'
 import { JsonMessage } from './json-message.ts'
 import { isAnswer } from './message-answer.ts'
 import { describeError } from './error-answer.ts'
+import { extraMessages, tooComplex } from './json-limits.ts'
 import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
 import type { SocketWriter } from './outbound/writer.ts'
@@ -80,14 +81,10 @@ export class FramedSession implements RequestHandler {
   }
 
   /** Before the hello nothing but `pong` is sent. */
-  get helloReceived (): boolean {
-    return this.#helloReceived
-  }
+  get helloReceived (): boolean { return this.#helloReceived }
 
   /** The public name of the session. Not its id, which is what proves that a client is back. */
-  get name (): string | undefined {
-    return this.#name
-  }
+  get name (): string | undefined { return this.#name }
 
   /** Resolves when the callbacks may run: the client said hello (or is gone), the connection is known, and `greeted` did its part. */
   async opened (entered: Promise<void> | undefined, greeted?: () => Promise<void> | undefined): Promise<void> {
@@ -101,6 +98,9 @@ export class FramedSession implements RequestHandler {
     if (isBinary) return this.#violation('frames must be text')
     // Anybody may send a hello before anything but the token is known, so its size is limited.
     if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`hello must have at most ${maxHelloBytes} bytes`)
+    const extra = extraMessages(data)
+    if (extra === undefined) return this.#violation(tooComplex)
+    if (extra > 0) this.#queue.chargeMessages(extra)
     const parsed = parseFrame(data.toString(), data.length)
     if (!parsed.ok) return this.#violation(parsed.why)
     const { frame } = parsed

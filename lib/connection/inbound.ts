@@ -99,6 +99,8 @@ export class MessageQueue extends AsyncResource {
 
   /** A message of any kind came. */
   countMessage (): void { this.#input.messageReceived() }
+  /** A message costs as much as so many others. */
+  chargeMessages (count: number): void { this.#input.chargeMessages(count) }
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#stopped || this.#ended !== undefined) return

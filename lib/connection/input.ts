@@ -80,6 +80,11 @@ export class Input implements IntakeOwner, ChunkReader {
     if (!this.#closed) this.intake.messageReceived()
   }
 
+  /** A message costs as much as so many others. */
+  chargeMessages (count: number): void {
+    if (!this.#closed) this.intake.chargeMessages(count)
+  }
+
   /** The client began a message, does not go on with it, and others need the memory. */
   stalled (): void {
     this.#host.metrics.lines.write(this.#connection.log, 'message_stalled')

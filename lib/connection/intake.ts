@@ -85,12 +85,16 @@ export class ConnectionIntake implements Intake {
 
   /** A message is complete. */
   messageReceived (): void {
-    const { messages } = this.#budget
     this.#budget.completed(this)
     if (this.#unfinished > 0) this.#set(this.#queued, 0)
+    this.chargeMessages(1)
+  }
+
+  /** Counts this many messages for the limit of their rate. */
+  chargeMessages (count: number): void {
+    const { messages, now } = this.#budget
     if (messages === undefined) return
-    const { now } = this.#budget
-    this.#messagesPaid = messages.charge(this.#messagesPaid, now)
+    this.#messagesPaid = messages.charge(this.#messagesPaid, now, count)
     if (this.#messagesPaid > now) this.#throttle(this.#messagesPaid)
   }
 

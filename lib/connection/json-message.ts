@@ -1,3 +1,5 @@
+import { extraMessages } from './json-limits.ts'
+
 /** The data of a message that came as a JSON value inside a frame, not as text: who wants the value need not parse it again. */
 export class JsonMessage {
   readonly value: unknown
@@ -21,12 +23,14 @@ const eventBytes = Buffer.from(eventStart)
 
 /**
  * Whether the payload of a text message is an event: JSON that may stand inside a frame as it is. Anybody may have sent the text, so all
- * of it is looked at.
+ * of it is looked at. What is costly to parse stays text.
  */
 export function isJsonEvent (payload: Uint8Array | string): boolean {
   if (!startsAsEvent(payload)) return false
+  const bytes = typeof payload === 'string' ? Buffer.from(payload) : Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength)
+  if (extraMessages(bytes) === undefined) return false
   try {
-    JSON.parse(typeof payload === 'string' ? payload : Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString())
+    JSON.parse(bytes.toString())
     return true
   } catch {
     return false

@@ -22,17 +22,24 @@ export class EnvelopeFactory {
   }
 
   /**
+   * Whom a message to these targets is not for.
+   * @throws {WebsocketGroupsError} WSG_USER_ID_INVALID, WSG_GROUP_NAME_INVALID, WSG_OPTION_INVALID
+   */
+  exclusive (targets: readonly Target[], options: BroadcastOptions): Pick<Envelope, 'except' | 'audience'> {
+    const audience = audienceOf(targets, options)
+    return { except: exceptIds(options.except, this.#find), ...(audience === undefined ? {} : { audience }) }
+  }
+
+  /**
    * @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_CONFLATION_KEY_INVALID, WSG_USER_ID_INVALID, WSG_GROUP_NAME_INVALID,
    * WSG_OPTION_INVALID
    */
   message (targets: readonly Target[], data: Data, options: BroadcastOptions): Envelope {
     const { volatile = false, conflationKey, from } = options
     if (conflationKey !== undefined) assertConflationKey(conflationKey)
-    const audience = audienceOf(targets, options)
     return {
       ...this.#envelope('message', targets, '', data),
-      except: exceptIds(options.except, this.#find),
-      ...(audience === undefined ? {} : { audience }),
+      ...this.exclusive(targets, options),
       volatile: volatile || conflationKey !== undefined,
       at: this.#now(),
       ...(from === undefined ? {} : { from: senderOf(from) }),

@@ -6,6 +6,7 @@ import { EnvelopeFactory, everyone, groupTargets, userLogTarget, userTarget } fr
 import { LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { assertGroupName } from '../group-name.ts'
+import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
 import { GroupHistory } from './history.ts'
 import { listOf, memberPage, presencePage } from './lists.ts'
@@ -29,6 +30,7 @@ export class GroupPublisher implements Publisher {
   readonly #logged: LoggedPublish
   readonly #rpc: InstanceRpc
   readonly #commands: RemoteCommands
+  readonly #reports: DeliveryReports
   readonly #history: GroupHistory
 
   constructor (options: ResolvedPublisherOptions) {
@@ -44,13 +46,14 @@ export class GroupPublisher implements Publisher {
       }
     }, this.#envelopes, serveNobody, answerTimeoutMs(options), { repliesLost: 0 })
     this.#commands = new RemoteCommands(this.#rpc, new Everywhere(this.#backplane, this.#rpc, origin), origin)
+    this.#reports = new DeliveryReports(this.#rpc, this.#envelopes)
     this.#history = new GroupHistory(this.#backplane, noProofs)
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
     return this.#logged.usesLog(targets, options)
-      ? await this.#append(targets, data, options)
+      ? await this.#append(targets, targets, data, options)
       : await this.#broadcast(targets, data, options)
   }
 
@@ -68,7 +71,7 @@ export class GroupPublisher implements Publisher {
   async sendToUser (userId: string, data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const [target, log] = [userTarget(userId), userLogTarget(userId)]
     return log !== undefined && this.#logged.usesLog([log], options)
-      ? await this.#append([log], data, options)
+      ? await this.#append([log], [target], data, options)
       : await this.#broadcast([target], data, options)
   }
 
@@ -145,14 +148,18 @@ export class GroupPublisher implements Publisher {
     await this.close()
   }
 
-  async #append (logs: readonly Target[], data: Data, options: BroadcastOptions): Promise<BroadcastResult> {
+  /** `recipients`: whom the message to these logs is for. */
+  async #append (
+    logs: readonly Target[], recipients: readonly Target[], data: Data, options: BroadcastOptions
+  ): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(logs, data, options)
-    return { localRecipients: 0, ...await this.#logged.append(logs, envelope, options) }
+    const result = { localRecipients: 0, ...await this.#logged.append(logs, envelope, options) }
+    return await this.#reports.complete(result, () => recipients, options)
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
     const instances = targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
-    return { scope: 'cluster', localRecipients: 0, instances }
+    return await this.#reports.complete({ scope: 'cluster', localRecipients: 0, instances }, () => targets, options)
   }
 }

@@ -10,6 +10,7 @@ import type { Hub } from '../hub/hub.ts'
 import type { Metrics } from '../metrics.ts'
 import type { BlockTarget, Data, GroupList, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
 import { blockName, type Blocklist } from './blocklist.ts'
+import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
 import type { Membership } from './membership.ts'
 import { InstanceMessages } from './instances.ts'
@@ -19,6 +20,7 @@ import { InstanceRpc, type Answers, type Command, type CommandHandler, type Conn
 /** Acts on a connection wherever it is: at once on one of this instance, else by asking the instance that holds it. */
 export class ConnectionCommands {
   readonly instances: InstanceMessages
+  readonly reports: DeliveryReports
   readonly #hub: Hub
   readonly #membership: Membership
   readonly #rpc: InstanceRpc
@@ -44,6 +46,9 @@ export class ConnectionCommands {
       users: () => packUserIds(hub.userIds())
     }
     this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log, metrics.lines)
+    this.reports = new DeliveryReports(this.#rpc, envelopes, (targets, exclusive) => {
+      return { recipients: hub.countRecipients(targets, exclusive), slow: hub.countSlow(targets, exclusive) }
+    })
     this.#blocks = blocks
     this.#metrics = metrics
   }
@@ -156,6 +161,7 @@ export class ConnectionCommands {
       case 'block': return this.#blocks.apply(command.name, command.forMs)
       case 'groupNames': return here ? [] : this.#own.groups(command)
       case 'connectionCount': return here ? 0 : this.#own.connections()
+      case 'reach': return this.reports.here(command.targets, command)
       case 'userIds': return here ? '' : this.#own.users()
       default: return await this.#serveConnection(command, data)
     }

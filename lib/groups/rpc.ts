@@ -2,6 +2,7 @@ import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
+import type { Exclusive } from '../hub/exclusion.ts'
 import type { Data, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
 
 /** What one instance may ask of another. The payload of `send` travels beside the command, unchanged. */
@@ -13,6 +14,7 @@ export type Command =
   | { readonly op: 'block', readonly name: string, readonly forMs: number }
   | { readonly op: 'groupNames' } & GroupListOptions
   | { readonly op: 'connectionCount' | 'userIds' }
+  | { readonly op: 'reach', readonly targets: readonly Target[] } & Exclusive
 
 /** What can be done to all connections of a user. */
 export type UserAct =
@@ -36,6 +38,8 @@ export interface Answers {
   readonly connectionCount: number
   /** As `packUserIds`. */
   readonly userIds: string
+  /** How many connections here a message is for, and how many of them are slow. */
+  readonly reach: { readonly recipients: number, readonly slow: number }
   readonly app: { readonly answer?: unknown, readonly failed?: string }
 }
 

@@ -5,6 +5,7 @@ import { aBoolean, aFunction, anObject, check, checkOptions, invalid, show } fro
 import type { AnyConnection, BroadcastOptions, BroadcastResult, Data, Registry } from '../types.ts'
 import { compilersOf } from './compilers.ts'
 import { aSchema, Event, Message } from './message.ts'
+import { Once } from './once.ts'
 import { answerNames, encodeEvent, namePattern } from './wire.ts'
 
 const rules = {
@@ -20,12 +21,13 @@ export interface RawDefinition extends MessagesOptions {
   readonly messages: Readonly<Record<string, MessageDefinition>>
 }
 
-type Sending = Pick<Registry, 'broadcastToGroup' | 'broadcastToAll' | 'sendToUser' | 'sendTo'>
+type Sending = Pick<Registry, 'broadcastToGroup' | 'broadcastToAll' | 'sendToUser' | 'sendTo' | 'history'>
 
 /** The messages and events of `app.wsMessages`. */
 export class MessageSet implements AnyMessages {
   readonly messages: ReadonlyMap<string, Message>
   readonly events: ReadonlyMap<string, Event>
+  readonly once: Once
   readonly #definition: RawDefinition
   readonly #scope: FastifyInstance
   readonly #registry: Sending
@@ -40,6 +42,7 @@ export class MessageSet implements AnyMessages {
     this.#definition = definition
     this.#scope = scope
     this.#registry = registry
+    this.once = new Once(registry)
   }
 
   /** Makes functions of the schemas: called when all plugins are loaded. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */

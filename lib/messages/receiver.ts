@@ -55,18 +55,32 @@ export class MessageReceiver {
       known.assertWithinLimits(connection, message)
       const request = this.#requests.get(connection)
       if (request === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE')
-      return await known.run(new Context(name, connection, request, this.#route), message)
-    } catch (thrown) {
-      const error = toError(thrown)
-      this.#failed(connection, message, error)
-      return new Refusal(error)
+      const handle = async (): Promise<MessageAnswer> => await known.run(new Context(name, connection, request, this.#route), message)
+      if (message.key === undefined) return await handle()
+      return await this.#set.once.run(ownerOf(connection), message.key, async () => {
+        try {
+          return await handle()
+        } catch (error) {
+          return this.#refusal(connection, message, error)
+        }
+      })
+    } catch (error) {
+      return this.#refusal(connection, message, error)
     }
   }
 
-  #failed (connection: Connection, { name }: NamedMessage, error: Error): void {
+  #refusal (connection: Connection, { name }: NamedMessage, thrown: unknown): Refusal {
+    const error = toError(thrown)
     this.#metrics.messagesFailed++
     if (hasCode(error, 'WSG_MESSAGE_LIMIT', 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
     if (willPass(error) || isClientFault(error)) connection.log.debug({ err: error, name }, 'a message was not handled')
     else this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
+    return new Refusal(error)
   }
+}
+
+/** Who comes back as somebody else's connection: a user, the session of a framed client, or nobody but the connection. */
+function ownerOf (connection: Connection): string {
+  const { userId, sessionName } = connection as Connection & { readonly sessionName?: string | undefined }
+  return JSON.stringify([userId, userId === undefined ? sessionName ?? connection.id : undefined])
 }

@@ -1,3 +1,4 @@
+import { extraMessages, tooComplex } from '../connection/json-limits.ts'
 import { JsonMessage } from '../connection/json-message.ts'
 import { describeError } from '../connection/error-answer.ts'
 import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../connection/message-answer.ts'
@@ -11,6 +12,7 @@ export const namePattern = /^[\w.:/-]{1,64}$/
 export const answerNames = ['reply', 'error'] as const
 
 const maxIdLength = 64
+const maxKeyLength = 64
 /** The line in front of bytes has room for a name and an id. */
 const maxHeaderBytes = 512
 const lineFeed = 0x0a
@@ -20,6 +22,8 @@ export interface NamedMessage {
   /** `undefined` when the message has no name. */
   readonly name: string | undefined
   readonly id: number | string | undefined
+  /** Messages of one client with the same key are handled once. */
+  readonly key?: string | undefined
   readonly data: unknown
   readonly binary: boolean
   readonly bytes: number
@@ -30,7 +34,10 @@ export interface NamedMessage {
 /** Never throws. */
 export function parseMessage (data: string | Buffer | JsonMessage): NamedMessage {
   if (data instanceof JsonMessage) return toMessage(data.value, data.bytes)
-  if (typeof data === 'string') return toMessage(parseJson(data), Buffer.byteLength(data))
+  if (typeof data === 'string') {
+    const bytes = Buffer.from(data)
+    return extraMessages(bytes) === undefined ? wrong(bytes.length, tooComplex) : toMessage(parseJson(data), bytes.length)
+  }
   const end = data.subarray(0, maxHeaderBytes).indexOf(lineFeed)
   if (end === -1) return wrong(data.length, 'a binary message by name begins with a line of JSON')
   return { ...toMessage(parseJson(data.toString('utf8', 0, end)), data.length), data: data.subarray(end + 1), binary: true }
@@ -38,14 +45,19 @@ export function parseMessage (data: string | Buffer | JsonMessage): NamedMessage
 
 function toMessage (value: unknown, bytes: number): NamedMessage {
   if (typeof value !== 'object' || value === null) return wrong(bytes, 'a message by name is a JSON object')
-  const { type, data, id } = value as Readonly<Record<string, unknown>>
+  const { type, data, id, key } = value as Readonly<Record<string, unknown>>
   if (id !== undefined && !isId(id)) return wrong(bytes, `id must be an integer, or a string of at most ${maxIdLength} characters`)
   if (typeof type !== 'string') return { ...wrong(bytes, 'type must be a string: the name of the message'), id }
-  return { name: type, id, data, binary: false, bytes }
+  if (key !== undefined && !isKey(key)) return { ...wrong(bytes, `key must be a string of 1 to ${maxKeyLength} characters`), id }
+  return { name: type, id, key, data, binary: false, bytes }
 }
 
 function wrong (bytes: number, problem: string): NamedMessage {
   return { name: undefined, id: undefined, data: undefined, binary: false, bytes, problem }
+}
+
+function isKey (key: unknown): key is string {
+  return typeof key === 'string' && key !== '' && key.length <= maxKeyLength
 }
 
 function isId (id: unknown): id is number | string {

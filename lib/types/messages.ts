@@ -1,7 +1,7 @@
 import type { FastifyRequest, FastifySchemaCompiler, FastifySerializerCompiler, FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
 import type { AnyConnection, Connection, Identity } from './connection.ts'
 import type { HasContract } from '../protocol/contract.ts'
-import type { BroadcastOptions, BroadcastResult } from './registry.ts'
+import type { BroadcastOptions, BroadcastResult } from './broadcast.ts'
 
 /** What all validators of the Standard Schema specification have in common: Zod, Valibot, ArkType and others. */
 export interface StandardSchema<Input = unknown, Output = Input> {

@@ -1,62 +1,11 @@
+import type { BroadcastOptions, BroadcastResult, UserTarget } from './broadcast.ts'
 import type { Json } from './json.ts'
 import type { Description, Health, Stats } from './health.ts'
 import type { MetricsSnapshot } from '../metrics/types.ts'
 import type {
   AnyConnection, Connection, Data, Member, MemberList, MembersOptions, PageOptions, PresenceEntry, PresenceList, Register
 } from './connection.ts'
-import type { History, HistoryOptions, JoinOptions, JoinResult, Scope, Sender } from '../protocol/logs.ts'
-
-/** Who does not get a message: a connection, or its id; all connections of a user; all members of a group. */
-export type Exception = AnyConnection | string | UserTarget | { readonly group: string }
-
-export interface BroadcastOptions {
-  /**
-   * Who does not get the message, wherever they are. A framed client does not get it later either, when it comes back as another
-   * connection. Pass the connection object, not its id: only the instance that holds a connection knows the session behind its id.
-   */
-  readonly except?: Exception | readonly Exception[] | undefined
-  /**
-   * Only connections that were given all of these tags when they joined the group get the message: of several groups, in any of them; with
-   * `broadcastToAll` and `sendToUser`, in any group.
-   */
-  readonly filter?: { readonly tags: readonly string[] } | undefined
-  /**
-   * `true`: only connections of this instance get the message. It goes through no log and no backplane.
-   */
-  readonly local?: boolean | undefined
-  /** Who sent the message, for those who read the history: a connection, or what a worker knows of the sender. */
-  readonly from?: AnyConnection | Sender | undefined
-  /**
-   * `true` sends the message at most once, without the group's log, and not to clients that read too slowly (`slowBufferedBytes`): typing
-   * indicators, say.
-   */
-  readonly volatile?: boolean | undefined
-  /**
-   * As `volatile`, but a client that reads too slowly gets the latest message of each key once it can read again: cursors, prices. At most
-   * 255 bytes.
-   */
-  readonly conflationKey?: string | undefined
-  /** A second broadcast to the group with this key, within five minutes, does nothing, so that the caller may retry. At most 255 bytes. */
-  readonly idempotencyKey?: string | undefined
-}
-
-export interface BroadcastResult {
-  readonly scope: Scope
-  /** How many connections of this instance the message is for. */
-  readonly localRecipients: number
-  /** How many of these are slow: more than `slowBufferedBytes` wait for each. Missing when none is. */
-  readonly slowRecipients?: number | undefined
-  /** How many instances took the message, this one included. Missing when the backplane cannot tell. */
-  readonly instances?: number | undefined
-  /** Where the message stands in the group's log. For several groups, see `positions`. */
-  readonly position?: string | undefined
-  /** By group, for a message to several groups. */
-  readonly positions?: Readonly<Record<string, string>> | undefined
-  /** `true` when the message waited for the backplane to come back (policy `queue`). */
-  readonly queued?: boolean | undefined
-  /** `true` when there already was a broadcast with this idempotency key; `position` is the position of that one. */
-  readonly duplicate?: boolean | undefined
-}
+import type { History, HistoryOptions, JoinOptions, JoinResult } from '../protocol/logs.ts'
 
 export interface CloseOptions {
   /**
@@ -79,9 +28,6 @@ export interface BlockOptions {
   /** For how long, in milliseconds: up to 2,592,000,000 (30 days). A token needs no longer than it is valid. */
   readonly forMs: number
 }
-
-/** All connections of a user. */
-export interface UserTarget { readonly userId: string }
 
 export interface GroupListOptions extends PageOptions {
   /** Only groups whose names start with this. */

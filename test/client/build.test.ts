@@ -26,6 +26,14 @@ t.test('the single file is smaller than 6 KB, compressed', async (t) => {
   t.notMatch(source.toString(), /\b(import|require)\s*\(|from\s*["']/, 'it needs nothing else')
 })
 
+t.test('messages by name take less than 0.6 KB more', async (t) => {
+  const [plain = 0, withMessages = 0] = ['client.min.js', 'messages.min.js'].map(
+    file => gzipSync(readFileSync(join(folder, file)), { level: 9 }).length
+  )
+  t.comment(`${withMessages - plain} bytes, compressed`)
+  t.ok(withMessages - plain < 600, `${withMessages - plain} bytes`)
+})
+
 t.test('the client imports itself and protocol/ alone, and protocol/ imports nothing', async (t) => {
   const importsOf = (folder: string): string[] => readdirSync(join(root, 'lib', folder)).flatMap(file => {
     const source = readFileSync(join(root, 'lib', folder, file), 'utf8')

@@ -113,7 +113,7 @@ t.test('the queue is bounded in messages and in bytes', async (t) => {
 
 t.test('room in the queue comes back with the acks', async (t) => {
   const server = await scriptedServer(t)
-  const { client } = recordedClient(t, server.url, { queue: { maxMessages: 10, maxBytes: 50 } })
+  const { client } = recordedClient(t, server.url, { queue: { maxMessages: 10, maxBytes: 500 } })
   for (let round = 0; round < 50; round++) await Promise.all(Array.from({ length: 10 }, async () => await client.send('12345')))
   t.equal(texts((await server.peer(0)).frames).length, 500)
 })

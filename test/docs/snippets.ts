@@ -41,6 +41,10 @@ const surroundings: Readonly<Record<string, string>> = {
     declare function getToken (): Promise<string>
     declare function show (data: string | Uint8Array): void
     declare function reload (reason: string): void
+    declare function badge (state: string): void`,
+  'a page with messages': `
+    declare const getToken: () => Promise<string>
+    declare function show (data: string): void
     declare function badge (state: string): void`
 }
 
@@ -57,6 +61,14 @@ export function snippetsOf (page: string, text: string): Snippet[] {
 export const isProgram = ({ kind }: Snippet): boolean => kind === 'run' || kind === 'serve'
 
 export const nameOf = ({ page, line }: Snippet): string => `${page}:${line}`
+
+/** What the pages of a service import of it. */
+const server = `
+  import type { HasContract } from 'fastify-websocket-groups'
+  export type Chat = HasContract<{
+    messages: { say: { data: { text: string }, reply: { position: string } } }
+    events: { said: { text: string, from: string } }
+  }>`
 
 const root = join(import.meta.dirname, '..', '..')
 
@@ -75,6 +87,7 @@ export function project (): string {
     symlinkSync(target, link, 'dir')
   }
   writeFileSync(join(folder, 'package.json'), '{ "type": "module", "private": true }')
+  writeFileSync(join(folder, 'server.ts'), server)
   return folder
 }
 

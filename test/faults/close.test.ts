@@ -43,6 +43,19 @@ t.test('an instance that closes while Redis hangs does so within its time', asyn
   redis.cont()
 })
 
+t.test('an application with 12,000 memberships gives all of them back within its time', async t => {
+  const redis = await startRedis(t)
+  const instance = await startInstance(t, { redisUrl: redis.url })
+  const rooms = Array.from({ length: 120 }, (_, guest) => spread(100, 100, `g${guest}`).join())
+  await crowd(t, instance.port, rooms)
+  t.ok((await redis.keys()).length > 24_000)
+  machine.restart()
+  const began = performance.now()
+  await instance.close()
+  machine.within(t, performance.now() - began, 3_000, 'closed')
+  t.strictSame(await redis.leftovers(), [])
+})
+
 t.test('an application whose Redis hangs and whose clients are mute closes within its grace and a second', async t => {
   const redis = await startRedis(t)
   const closeGraceMs = 500

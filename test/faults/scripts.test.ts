@@ -185,4 +185,63 @@ for (const { name, script, keys: names, args } of [appendCall, appendToOneCall])
     }
     await t.resolves(user.eval(script.lua, names.length, ...names, ...args))
   })
+
+  t.test(`${name} stores the message or changes nothing when a right is lost between two messages, whichever it is`, async t => {
+    const rights = ['publish', 'rpush', 'ltrim', 'lpop', 'lrange', 'hset', 'hdel', 'hgetall', 'pexpire', 'time', 'hmget', 'set', 'get']
+    const user = redis.admin.duplicate()
+    t.teardown(() => user.disconnect())
+    const allow = async (...rules: string[]): Promise<void> => { await redis.admin.call('ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', '&*', '+@all', ...rules) }
+    await allow()
+    await user.auth('writer', 'pw')
+    // Each message is a third of what the log keeps: some go out.
+    const rest = 'x'.repeat(330)
+    const message = async (sequence: number): Promise<string> => {
+      const call = name === 'append'
+        ? args.with(10, sequence).with(13, randomBytes(4)).with(15, rest)
+        : ['publisher', 'c', about(sequence, 24 + rest.length, 24 + rest.length), randomBytes(4), rest]
+      const keyed = name === 'append' ? names.with(2, keys.idempotency('g', String(sequence))) : names
+      return await user.eval(script.lua, keyed.length, ...keyed, ...call).then(() => 'stored', () => 'refused')
+    }
+    const outcomes = new Map<string, string>()
+    for (const right of rights) {
+      await redis.admin.flushall()
+      for (let sequence = 1; sequence < 6; sequence++) t.equal(await message(sequence), 'stored')
+      const before = await everything()
+      const latest = async (): Promise<Buffer | undefined> => (await redis.admin.lrangeBuffer(keys.log('g'), -1, -1))[0]
+      const last = await latest()
+      await allow(`-${right}`)
+      const outcome = await message(6)
+      outcomes.set(right, outcome)
+      if (outcome === 'refused') t.strictSame(await everything(), before, right)
+      else t.notSame(await latest(), last, right)
+      await allow()
+      t.equal(await message(7), 'stored')
+      const offsets = (await redis.admin.lrangeBuffer(keys.log('g'), 0, -1)).map(bytes => positionOf(bytes).offset)
+      t.strictSame(offsets, offsets.map((_, index) => (offsets[0] ?? 0) + index), 'no offset twice')
+    }
+    for (const right of ['publish', 'rpush', 'hset', 'time', 'hmget']) t.equal(outcomes.get(right), 'refused', right)
+    for (const right of ['ltrim', 'lpop', 'pexpire', 'hdel', 'hgetall']) t.equal(outcomes.get(right), 'stored', right)
+  })
 }
+
+t.test('a key that is no list is told before anything is stored, in that log and in those beside it', async t => {
+  const limits = { maxMessages: 10, maxBytes: 1_000, ttlMs: 1_000 }
+  const drafts = (...groups: string[]): AppendBatch => ({
+    publisher: 'publisher',
+    key: undefined,
+    messages: [{
+      ...encodeParts(envelopeOf('a', 'text'), false, groups.length === 1 ? { kind: 'group', name: 'a' } : undefined),
+      targets: groups.map(group => ({ group, log: limits })),
+      sequence: 1,
+      nonce: randomBytes(4)
+    }]
+  })
+  await redis.admin.flushall()
+  await redis.admin.set(keys.log('a'), 'not ours')
+  const before = await everything()
+  for (const call of [encodeToOne(keys, drafts('a')), encodeAppend(keys, drafts('a')), encodeAppend(keys, drafts('b', 'a'))]) {
+    if (call === undefined) throw new Error('not a call of this script')
+    await t.rejects(run(call.script, call.keys, call.args), { message: /WRONGTYPE/ })
+    t.strictSame(await everything(), before)
+  }
+})

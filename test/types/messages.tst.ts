@@ -2,6 +2,7 @@ import Fastify, { type FastifyRequest } from 'fastify'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { expect, test } from 'tstyche'
+import { connect, type MessageClient } from '../../lib/client/messages.ts'
 import type { AnyMessages, BroadcastResult, Connection, ContractOf, Messages, StandardSchema } from '../../plugin.ts'
 
 const app = Fastify().withTypeProvider<TypeBoxTypeProvider>()
@@ -65,4 +66,32 @@ test('a route takes onMessage or messages', () => {
   const set = app.wsMessages({ messages: { a: { handler () {} } } })
   expect(app.wsHandler).type.not.toBeCallableWith({ messages: set, onMessage () {} })
   expect(app.wsHandler).type.not.toBeCallableWith({})
+})
+
+test('the client has the types of the server, from its typeof alone', async () => {
+  const chat = app.wsMessages({
+    events: { said: text, frame: 'binary' },
+    messages: {
+      say: { data: text, reply: Type.Object({ position: Type.String() }), handler: () => ({ position: '' }) },
+      note: { handler () {} }
+    }
+  })
+  app.wsRoom('/ws/:room', { messages: chat })
+  const client = connect<typeof chat>('/ws/lobby')
+  expect(await client.request('say', { text: 'a' })).type.toBe<{ position: string }>()
+  expect(await client.request('note')).type.toBe<undefined>()
+  expect(client.request).type.toBeCallableWith('say', { text: 'a' }, { timeoutMs: 5, idempotent: true })
+  expect(client.request).type.not.toBeCallableWith('say')
+  expect(client.request).type.not.toBeCallableWith('say', { text: 1 })
+  expect(client.request).type.not.toBeCallableWith('unheard', {})
+  expect(client.emit).type.toBeCallableWith('note')
+  client.on('said', (data, info) => {
+    expect(data).type.toBe<{ text: string }>()
+    expect(info.group).type.toBe<string | undefined>()
+  })
+  client.group('a').on('frame', data => expect(data).type.toBe<Buffer>())
+  expect(client.on).type.not.toBeCallableWith('unsaid', () => {})
+  const untyped: MessageClient = connect('/ws/lobby')
+  expect(untyped.request).type.toBeCallableWith('anything', { any: 'data' })
+  expect(await untyped.request('anything')).type.toBe<unknown>()
 })

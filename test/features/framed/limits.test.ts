@@ -38,6 +38,19 @@ t.test('messages do not count as requests', async t => {
   t.equal(app.registry.stats().requestsDelayed, 0)
 })
 
+t.test('a frame that takes long to parse counts for many messages', async t => {
+  const limits = { messages: { perSecond: 100, burst: 600 } }
+  const { url, app } = await serve(t, { limits }, app => app.wsRoom('/:room', { auth: false }))
+  const client = await openFramed(t, `${url}/lobby`)
+  const frame = { type: 'ping', unknown: Array.from({ length: 10_000 }, () => 0) }
+  client.send(frame)
+  await client.nextOf('pong')
+  t.equal(app.registry.stats().pauses, 0, '500 messages are within the burst')
+  client.send(frame)
+  await client.nextOf('pong')
+  t.equal(app.registry.stats().pauses, 1)
+})
+
 t.test('a client that leaves while its request waits holds up nothing', async t => {
   const { url, app } = await serve(t, { limits: { tokens: { perSecond: 1 } } }, app => app.wsRoom('/:room'))
   const client = await openFramed(t, `${url}/lobby`, { token: 'ann' })

@@ -25,7 +25,8 @@ t.test('what breaks the protocol closes with 4400 and says why', async t => {
     'message: data is not base64': '{"type":"message","data":"?","binary":true}',
     'message: id must be an integer': '{"type":"message","data":"x","id":"a"}',
     'join: group must be a string': '{"type":"join"}',
-    'token: token must be a string': '{"type":"token"}'
+    'token: token must be a string': '{"type":"token"}',
+    'JSON has at most 20000 values, 100 deep': `{"type":"x","deep":${'['.repeat(2_000)}`
   }
   for (const [why, frame] of Object.entries(wrong)) {
     const { raw } = await openFramed(t, url)

@@ -65,35 +65,46 @@ local function permit (...)
 end`
 
 /**
- * The writes to one log; the first is one that a full Redis refuses.
- * Takes `meta` and `list`; `batch`, `count` messages of `added` bytes together, the largest of `widest`, whose last one has `nonce`;
- * `new`, the epoch of a log that is new; of the meta `offset`, `size` and `largest`; what luaSettle leaves; `publisher`, `last` and
- * `now`. Leaves the offset of the last message in `offset`.
+ * The writes to one log. The first is one that a full Redis refuses, and it is taken back when the second one fails: a right may be gone
+ * since the first message of the publisher, and the key of the list may be somebody else's. What follows keeps the log small, which is no
+ * reason to refuse a message: it may fail.
+ * Takes `meta` and `list`; `batch`, `count` messages of `added` bytes together, the largest of `widest`, whose last one has `nonce`, after
+ * the nonce `before`; `new`, the epoch of a log that is new; of the meta `offset`, `size`, `largest` and `sent`, the record of the
+ * publisher; what luaSettle leaves; `publisher`, `last` and `now`. Leaves the offset of the last message in `offset`.
  */
 export const luaStore = `
-local length = count == 1 and call('RPUSH', list, batch[1]) or call('RPUSH', list, unpack(batch))
+local try, record = redis.pcall, pack('>I6I6I6', last, offset + count, now)
+if new then
+  call('HSET', meta, 's', offset + count, 'n', nonce, publisher, record, 'e', new)
+else
+  call('HSET', meta, 's', offset + count, 'n', nonce, publisher, record)
+end
+local length = count == 1 and try('RPUSH', list, batch[1]) or try('RPUSH', list, unpack(batch))
+if type(length) == 'table' then
+  if new then call('HDEL', meta, 's', 'n', 'e') else call('HSET', meta, 's', offset, 'n', before) end
+  if sent then call('HSET', meta, publisher, sent) else call('HDEL', meta, publisher) end
+  do return length end
+end
 if new and length > count then
-  call('LTRIM', list, -count, -1)
+  try('LTRIM', list, -count, -1)
   length = count
 end
 offset = offset + count
 if widest > largest then
   largest = widest
-  call('HSET', meta, 'g', largest)
+  try('HSET', meta, 'g', largest)
 end
-local record = pack('>I6I6I6', last, offset, now)
 -- While as many messages of the largest size seen so far would fit, only their number has to be limited. Otherwise the size of all messages
 -- is kept from here on.
 if not size and largest * keep <= most then
   if length > keep then
-    if length == keep + 1 then call('LPOP', list) else call('LTRIM', list, -keep, -1) end
+    if length == keep + 1 then try('LPOP', list) else try('LTRIM', list, -keep, -1) end
     length = keep
   end
-  call('HSET', meta, 's', offset, 'n', nonce, publisher, record)
 else
   if length > count and added >= most then
     -- None of the older ones stays: no need to look at them.
-    call('LTRIM', list, -count, -1)
+    try('LTRIM', list, -count, -1)
     length = count
   end
   if length == count then
@@ -102,28 +113,27 @@ else
     size = size + added
   else
     size = 0
-    for _, message in ipairs(call('LRANGE', list, 0, -1)) do size = size + #message end
+    for _, message in ipairs(try('LRANGE', list, 0, -1)) do size = size + #message end
   end
   -- At least the latest message stays.
   while length > keep or (size > most and length > 1) do
-    size, length = size - #(call('LPOP', list) or ''), length - 1
+    size, length = size - #(try('LPOP', list) or ''), length - 1
   end
-  call('HSET', meta, 's', offset, 'n', nonce, publisher, record, 'b', size)
+  try('HSET', meta, 'b', size)
 end
-if new then call('HSET', meta, 'e', new) end
-if settings then call('HSET', meta, 'c', settings .. pack('>I6', now)) end
-if smaller then call('HSET', meta, 'd', smaller) end
-call('PEXPIRE', list, ttl)
+if settings then try('HSET', meta, 'c', settings .. pack('>I6', now)) end
+if smaller then try('HSET', meta, 'd', smaller) end
+try('PEXPIRE', list, ttl)
 -- Without the meta the next message would look like a loss. In a busy log its end is put off now and then; always in one where messages are
 -- rarer than the log's TTL, or where 16 of them may take longer than the meta lasts.
 local metaTtl = ttl + ${shortMetaMs}
 if offset >= ${longLog} then metaTtl = math.max(${longMetaMs}, 2 * ttl) end
-if offset < ${longLog} + count or offset % 16 < count or length == count or 16 * ttl > metaTtl then call('PEXPIRE', meta, metaTtl) end
+if offset < ${longLog} + count or offset % 16 < count or length == count or 16 * ttl > metaTtl then try('PEXPIRE', meta, metaTtl) end
 if offset % 256 < count then
-  local fields = call('HGETALL', meta)
+  local fields = try('HGETALL', meta)
   for i = 1, #fields, 2 do
     if sub(fields[i], 1, 1) == 'p' and #fields[i + 1] == 18 and unpacked('>I6', fields[i + 1], 13) < now - ${publisherHoldS} then
-      call('HDEL', meta, fields[i])
+      try('HDEL', meta, fields[i])
     end
   end
 end`

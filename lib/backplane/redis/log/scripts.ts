@@ -39,6 +39,7 @@ if redis.acl_check_cmd then
   end
 end
 local header, batch, size, largest = '\\209\\1' .. epoch, {}, tonumber(fields[4]), tonumber(fields[5]) or 0
+local before = nonce
 for n = 1, count do
   local own = sub(nonces, 4 * n - 3, 4 * n)
   batch[n] = header .. pack('>I6', offset + n) .. own .. nonce .. ARGV[n + 4]
@@ -115,10 +116,12 @@ for g = 1, logCount do
   local log = {
     at = at, key = key, new = not epoch, epoch = epoch or ARGV[at + 3], offset = offset, nonce = nonce, size = tonumber(meta[4]),
     largest = tonumber(meta[5]) or 0,
-    keep = keep, most = most, ttl = ttl, settings = settings,
-    smaller = smaller, differ = differ, unheard = not record, stored = there, known = known, last = last, batch = {}, added = 0, widest = 0,
-    sent = 0
+    keep = keep, most = most, ttl = ttl, settings = settings, before = nonce,
+    smaller = smaller, differ = differ, sent = record, stored = there, known = known, last = last, batch = {}, added = 0, widest = 0,
+    published = 0
   }
+  -- A key that is no list shows now: when it is written to, the logs before this one have the message.
+  if logCount > 1 then call('LRANGE', KEYS[key + 2], 1, 0) end
   if not known then fresh[#fresh + 1] = log end
   logs[g] = log
 end
@@ -144,9 +147,9 @@ if permitted then
     local log = fresh[g]
     local meta, list = KEYS[log.key + 1], KEYS[log.key + 2]
     permit('PUBLISH', ARGV[log.at], '')
-    if log.unheard then
+    if keyed then permit('SET', KEYS[log.key + 3], '', 'PX', 1) end
+    if not log.sent then
       ${luaPermitWrites}
-      if keyed then permit('SET', KEYS[log.key + 3], '', 'PX', 1) end
     end
   end
   for i = further, start - 1, 2 do permit('PUBLISH', ARGV[i], '') end
@@ -182,6 +185,7 @@ for g = 1, #fresh do
   local meta, list, batch, count, added, widest = KEYS[log.key + 1], KEYS[log.key + 2], log.batch, #log.batch, log.added, log.widest
   local new, offset, nonce, size, largest, last = log.new and log.epoch, log.offset, log.nonce, log.size, log.largest, log.last
   local keep, most, ttl, settings, smaller = log.keep, log.most, log.ttl, log.settings, log.smaller
+  local before, sent = log.before, log.sent
   ${luaStore}
   log.offset = offset
   if keyed then call('SET', KEYS[log.key + 3], log.epoch .. pack('>I6', log.offset) .. log.nonce, 'PX', keyTtl) end
@@ -194,8 +198,8 @@ for m = 1, messages do
       local channel = further + 2 * (own[i] - logCount - 1)
       call('PUBLISH', ARGV[channel], '\\209\\1' .. string.rep('\\0', 22) .. ARGV[at + 1] .. ARGV[channel + 1] .. places[m] .. ARGV[at + 2])
     elseif not log.known then
-      log.sent = log.sent + 1
-      call('PUBLISH', ARGV[log.at], log.batch[log.sent])
+      log.published = log.published + 1
+      call('PUBLISH', ARGV[log.at], log.batch[log.published])
     end
   end
 end

@@ -1,0 +1,139 @@
+import type { Contract, HasContract } from '../protocol/contract.ts'
+import { ClientError } from './errors.ts'
+import { connect as connectPlain, type Client } from './index.ts'
+import { Emitter } from './emitter.ts'
+import type { Address, ConnectOptions, Message } from './types.ts'
+
+export type { Client, ClientError } from './index.ts'
+export type { Contract, HasContract } from '../protocol/contract.ts'
+
+/** The contract behind `typeof chat` of the server, or a contract itself. */
+export type ContractIn<Source> = Source extends HasContract<infer Agreed> ? Agreed : Source extends Contract ? Source : Contract
+
+/** Where an event came from. */
+export interface EventInfo extends Pick<Message, 'group' | 'position' | 'at'> {}
+
+export interface RequestOptions {
+  /** How long the answer may take, in milliseconds; waiting for a connection counts too. @default 10_000 */
+  readonly timeoutMs?: number | undefined
+  /**
+   * Sends the message again when the connection broke before the answer, up to five times, with a key by which the cluster handles it once
+   * and gives its answer again. The group logs of the server must be on. @default false
+   */
+  readonly idempotent?: boolean | undefined
+}
+
+type Name<Of> = keyof Of & string
+/** The data of a message may be left out where it has none. */
+type Arguments<Data, More extends readonly unknown[] = []> =
+  unknown extends Data ? [data?: Data, ...more: More] : [data: Data, ...more: More]
+
+type EventHandler<Data> = (data: Data, info: EventInfo) => void
+type Heard = Readonly<Record<string, { readonly data: unknown, readonly info: EventInfo }>>
+
+const lineFeed = 10
+
+/**
+ * Connects to a route with messages, whose types it has from the server's: `connect<typeof chat>(url)`. Nothing of the server is needed at
+ * run time. Attach handlers at once.
+ * @throws {TypeError} as `connect` of `fastify-websocket-groups/client`
+ */
+export function connect<Source = Contract> (url: Address, options: ConnectOptions = {}): MessageClient<ContractIn<Source>> {
+  return new MessageClient(connectPlain(url, { ...options, json: true }))
+}
+
+/** Messages by name over a connection that lasts until `close()`. */
+export class MessageClient<Agreed extends Contract = Contract> {
+  /** What messages travel by: its state, groups, presence, history and errors. */
+  readonly connection: Client
+  readonly #events = new Emitter<Heard>()
+
+  constructor (connection: Client) {
+    this.connection = connection
+    connection.on('message', message => this.#received(message))
+  }
+
+  /**
+   * Sends a message and resolves with the reply to it. Rejects with a `ClientError`: the code is that of the server's error, TIMEOUT when
+   * no answer came in time (the message may be handled all the same), or one of those of `send`.
+   */
+  async request<Of extends Name<Agreed['messages']>> (
+    name: Of, ...[data, { timeoutMs = 10_000, idempotent = false } = {}]: Arguments<Agreed['messages'][Of]['data'], [options?: RequestOptions]>
+  ): Promise<Agreed['messages'][Of]['reply']> {
+    let timer: ReturnType<typeof setTimeout> | undefined
+    const late = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => reject(new ClientError('TIMEOUT', `no answer to ${name} in time`)), timeoutMs)
+    })
+    try {
+      const sent = this.connection.send(encode(name, data, idempotent ? newKey() : undefined), { retry: idempotent })
+      const ack = await Promise.race([sent, late])
+      return ack.data as Agreed['messages'][Of]['reply']
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** Sends a message that wants no answer: it may be lost with the connection, and its errors are for nobody. */
+  emit<Of extends Name<Agreed['messages']>> (name: Of, ...[data]: Arguments<Agreed['messages'][Of]['data']>): void {
+    this.connection.send(encode(name, data), { ack: false })
+  }
+
+  /** Calls the handler with the data of each event of this name, of any group. Returns a function that removes the handler again. */
+  on<Of extends Name<Agreed['events']>> (name: Of, handler: EventHandler<Agreed['events'][Of]>): () => void {
+    return this.#events.on(name, ({ data, info }) => handler(data as Agreed['events'][Of], info))
+  }
+
+  /** The events of one group alone; `on` is as that of the client. */
+  group (group: string): Pick<MessageClient<Agreed>, 'on'> {
+    return { on: (name, handler) => this.on(name, (data, info) => { if (info.group === group) handler(data, info) }) }
+  }
+
+  /** Closes the connection for good. */
+  close (code?: number, reason?: string): void {
+    this.connection.close(code, reason)
+  }
+
+  #received ({ data, ...info }: Message): void {
+    const event = decode(data)
+    if (event === undefined) return
+    const failures: unknown[] = []
+    this.#events.emit(event.name, { data: event.data, info }, error => failures.push(error))
+    // All handlers have run: the connection tells the first failure to its `error` event.
+    if (failures.length > 0) throw failures[0]
+  }
+}
+
+/** No other message of this user has the key. Pages that are not served over TLS have no crypto.randomUUID. */
+function newKey (): string {
+  const random = (): string => Math.random().toString(36).slice(2)
+  return random() + random() + random()
+}
+
+/** As docs/protocol.md says: JSON, or a line of JSON and bytes behind it. */
+function encode (name: string, data: unknown, key?: string): Uint8Array | { readonly json: unknown } {
+  const bytes = data instanceof ArrayBuffer ? new Uint8Array(data) : data
+  if (!(bytes instanceof Uint8Array)) return { json: { type: name, data, key } }
+  const header = new TextEncoder().encode(`${JSON.stringify({ type: name, key })}\n`)
+  const message = new Uint8Array(header.length + bytes.length)
+  message.set(header)
+  message.set(bytes, header.length)
+  return message
+}
+
+/** `undefined` for messages of other kinds: they are for handlers of the connection. */
+function decode (data: unknown): { readonly name: string, readonly data: unknown } | undefined {
+  if (!(data instanceof Uint8Array)) return eventOf(data)
+  const end = data.indexOf(lineFeed)
+  try {
+    const event = eventOf(JSON.parse(new TextDecoder().decode(data.subarray(0, end))))
+    return event && { ...event, data: data.subarray(end + 1) }
+  } catch {
+    return undefined // other bytes
+  }
+}
+
+function eventOf (value: unknown): { readonly name: string, readonly data: unknown } | undefined {
+  if (typeof value !== 'object' || value === null) return undefined
+  const { type, data } = value as Readonly<Record<string, unknown>>
+  return typeof type === 'string' ? { name: type, data } : undefined
+}

@@ -1,0 +1,55 @@
+import type { Target } from '../backplane/backplane.ts'
+import { everyone, type EnvelopeFactory } from '../delivery/envelopes.ts'
+import { hasCode } from '../errors.ts'
+import type { Exclusive } from '../hub/exclusion.ts'
+import type { BroadcastOptions, BroadcastResult, DeliveryReport } from '../types.ts'
+import type { Answers, InstanceRpc } from './rpc.ts'
+
+/** How long instances may take to say how their recipients are (milliseconds): a publisher waits for it. */
+const reportMs = 1_000
+
+type Reach = Answers['reach']
+
+const nobody: Reach = { recipients: 0, slow: 0 }
+
+/** Asks all instances that a broadcast went to how the connections are that it is for. */
+export class DeliveryReports {
+  readonly #rpc: Pick<InstanceRpc, 'askAll'>
+  readonly #envelopes: Pick<EnvelopeFactory, 'exclusive'>
+  /** How the connections of this process are. */
+  readonly here: (targets: readonly Target[], exclusive: Exclusive) => Reach
+
+  /** `here`: left out where this process holds no connections. */
+  constructor (
+    rpc: Pick<InstanceRpc, 'askAll'>, envelopes: Pick<EnvelopeFactory, 'exclusive'>, here: DeliveryReports['here'] = () => nobody
+  ) {
+    this.#rpc = rpc
+    this.#envelopes = envelopes
+    this.here = here
+  }
+
+  /** The result of a broadcast, with a report if the options ask for one. Never rejects for want of answers. */
+  async complete (
+    result: BroadcastResult, targets: () => readonly Target[], options: BroadcastOptions = {}
+  ): Promise<BroadcastResult> {
+    if (options.report !== true) return result
+    const asked = targets()
+    return { ...result, report: await this.#ask(asked, this.#envelopes.exclusive(asked, options), options.local === true) }
+  }
+
+  async #ask (targets: readonly Target[], exclusive: Exclusive, local: boolean): Promise<DeliveryReport> {
+    if (local || targets.length === 0) return { ...this.here(targets, exclusive), missing: 0 }
+    // The request takes the way of the message, behind it. The instances of several groups cannot be told apart: all are asked.
+    const [way] = targets.length === 1 ? targets : everyone
+    try {
+      const { answers, missing } = await this.#rpc.askAll(way ?? { kind: 'all', name: '' }, { op: 'reach', targets, ...exclusive }, reportMs)
+      const reaches = answers as readonly Reach[]
+      const sum = (field: keyof Reach): number => reaches.reduce((total, reach) => total + reach[field], 0)
+      return { recipients: sum('recipients'), slow: sum('slow'), missing }
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) throw error
+      // How many others there are, nobody knows.
+      return { ...this.here(targets, exclusive), missing: 1 }
+    }
+  }
+}

@@ -1,0 +1,70 @@
+import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describeError } from '../connection/error-answer.ts'
+import { Refusal, Reply, type MessageAnswer } from '../connection/message-answer.ts'
+import { RateTable } from '../connection/rate.ts'
+import { WebsocketGroupsError } from '../errors.ts'
+import type { Registry } from '../types.ts'
+
+/** Each key takes a log for as long as logs live, so that nobody may use many. */
+const keysPerOwner = { perSecond: 10, burst: 100 }
+const maxOwners = 10_000
+/** How long a second message with a key waits for the answer to the first, and how often it looks. */
+const patienceMs = 10_000
+const pauseMs = 50
+
+/** An answer as the log of its key has it. */
+type Stored =
+  | { readonly json: string }
+  | { readonly base64: string }
+  | { readonly empty: true }
+  | { readonly error: ReturnType<typeof describeError> }
+
+/**
+ * Runs what has a key once in the cluster, as long as logs live (five minutes, unless the option `log` says otherwise). Each key has a log
+ * of its own: the first entry claims the key, the second one is the answer, for those who come later.
+ */
+export class Once {
+  readonly #registry: Pick<Registry, 'broadcastToGroup' | 'history'>
+  readonly #rates = new RateTable(keysPerOwner, maxOwners)
+
+  constructor (registry: Pick<Registry, 'broadcastToGroup' | 'history'>) {
+    this.#registry = registry
+  }
+
+  /** `owner`: whose key it is; others may have the same. @throws {WebsocketGroupsError} WSG_RATE_LIMITED, and as `broadcastToGroup` */
+  async run (owner: string, key: string, run: () => Promise<MessageAnswer>): Promise<MessageAnswer> {
+    if (this.#rates.take(owner) > 0) throw new WebsocketGroupsError('WSG_RATE_LIMITED')
+    const group = `wsg.once:${createHash('sha256').update(JSON.stringify([owner, key])).digest('base64url')}`
+    const { duplicate } = await this.#registry.broadcastToGroup(group, 'claimed', { idempotencyKey: 'claim' })
+    if (duplicate === true) return await this.#answerOf(group)
+    const answer = await run()
+    await this.#registry.broadcastToGroup(group, JSON.stringify(toStored(answer)))
+    return answer
+  }
+
+  async #answerOf (group: string): Promise<MessageAnswer> {
+    for (let waitedMs = 0; waitedMs <= patienceMs; waitedMs += pauseMs) {
+      const { messages: [, answer] } = await this.#registry.history(group, { since: 'start' })
+      if (answer !== undefined) return fromStored(JSON.parse(answer.data.toString()) as Stored)
+      await sleep(pauseMs)
+    }
+    throw new WebsocketGroupsError('WSG_TIMEOUT')
+  }
+}
+
+function toStored (answer: MessageAnswer): Stored {
+  if (!(answer instanceof Reply)) return { error: describeError((answer as Refusal).error) }
+  const { data } = answer
+  if (data === undefined) return { empty: true }
+  return 'json' in data ? data : { base64: Buffer.from(data.bytes).toString('base64') }
+}
+
+function fromStored (stored: Stored): MessageAnswer {
+  if ('json' in stored) return new Reply(stored)
+  if ('base64' in stored) return new Reply({ bytes: Buffer.from(stored.base64, 'base64') })
+  if ('empty' in stored) return new Reply(undefined)
+  const { code, message, details } = stored.error
+  // It was the first client's answer, so it is fit for clients.
+  return new Refusal(Object.assign(new Error(message), { code, details, statusCode: 400 }))
+}
