@@ -5,13 +5,16 @@ export interface Deferred<Value> {
   reject (error: Error): void
 }
 
+const ignore = (): void => undefined
+
 /** A promise that somebody else settles. Nobody has to wait for it: its rejection alone never counts as unhandled. */
 export function deferred<Value = void> (): Deferred<Value> {
-  let settle: Pick<Deferred<Value>, 'resolve' | 'reject'> | undefined
-  const promise = new Promise<Value>((resolve, reject) => { settle = { resolve, reject } })
-  promise.catch(() => undefined)
   // The executor of a promise runs before its constructor returns.
-  return { promise, ...(settle as Pick<Deferred<Value>, 'resolve' | 'reject'>) }
+  let resolve: Deferred<Value>['resolve'] = ignore
+  let reject: Deferred<Value>['reject'] = ignore
+  const promise = new Promise<Value>((...functions) => { [resolve, reject] = functions })
+  promise.catch(ignore)
+  return { promise, resolve, reject }
 }
 
 /**
@@ -21,13 +24,7 @@ export function deferred<Value = void> (): Deferred<Value> {
 export function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms: number, onLate: () => Late): Promise<Value | Late> {
   // Every join waits with one. So not as a race, which makes six promises of it.
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => {
-      try {
-        resolve(onLate())
-      } catch (error) {
-        reject(error)
-      }
-    }, ms)
+    const timer = setTimeout(() => settle(onLate, resolve, reject), ms)
     promise.then(value => {
       clearTimeout(timer)
       resolve(value)
@@ -63,24 +60,41 @@ export class BusyGrace {
  * As `withDeadline`, for something that waits in a queue: the deadline is for whoever does the work and not for those who wait before, so
  * the time counts from the latest progress. `progressedAt` tells when that was, by `performance.now()`. No grace is longer than `ms`.
  */
-export async function withProgress<Value> (
+export function withProgress<Value> (
   promise: PromiseLike<Value>, ms: number, progressedAt: () => number, onLate: () => never
 ): Promise<Value> {
-  const late = Symbol('late')
-  let grace = new BusyGrace()
-  let waitMs = ms
-  for (let since = performance.now(); ;) {
-    const dueAt = performance.now() + waitMs
-    const outcome = await withDeadline(promise, waitMs, () => late)
-    if (outcome !== late) return outcome as Value
-    const now = performance.now()
-    const latest = progressedAt()
-    if (latest > since) {
-      since = latest
-      grace = new BusyGrace()
+  return new Promise((resolve, reject) => {
+    let since = performance.now()
+    let dueAt = since + ms
+    let grace: BusyGrace | undefined
+    const look = (): void => {
+      const now = performance.now()
+      const latest = progressedAt()
+      if (latest > since) {
+        since = latest
+        grace = undefined
+      }
+      const leftMs = since + ms - now
+      const waitMs = leftMs > 0 ? Math.ceil(leftMs) : Math.min((grace ??= new BusyGrace()).after(now - dueAt), ms)
+      dueAt = now + waitMs
+      if (waitMs > 0) timer = setTimeout(look, waitMs)
+      else settle(onLate, resolve, reject)
     }
-    const leftMs = since + ms - now
-    waitMs = leftMs > 0 ? Math.ceil(leftMs) : Math.min(grace.after(now - dueAt), ms)
-    if (waitMs === 0) onLate()
+    let timer = setTimeout(look, ms)
+    promise.then(value => {
+      clearTimeout(timer)
+      resolve(value)
+    }, (error: unknown) => {
+      clearTimeout(timer)
+      reject(error)
+    })
+  })
+}
+
+function settle<Outcome> (onLate: () => Outcome, resolve: (outcome: Outcome) => void, reject: (error: unknown) => void): void {
+  try {
+    resolve(onLate())
+  } catch (error) {
+    reject(error)
   }
 }

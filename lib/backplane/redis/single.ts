@@ -57,8 +57,9 @@ export class SingleBackplane implements RedisDeployment {
     return Date.now() + (this.#partition?.clock.aheadMs ?? 0)
   }
 
-  async subscribe (target: Target): Promise<void> {
-    await this.#open.subscribe(target)
+  // Every join calls this and `syncMember`: no promises of their own, as `RedisBackplane` has one already that rejects when this throws.
+  subscribe (target: Target): Promise<void> {
+    return this.#open.subscribe(target)
   }
 
   unsubscribe (target: Target): void {
@@ -89,8 +90,8 @@ export class SingleBackplane implements RedisDeployment {
     return await this.#open.writer.secret(candidate)
   }
 
-  async syncMember (group: string, connectionId: string): Promise<void> {
-    await this.#open.members.sync(group, connectionId)
+  syncMember (group: string, connectionId: string): Promise<void> {
+    return this.#open.members.sync(group, connectionId)
   }
 
   async syncUser (userId: string): Promise<number> {

@@ -34,8 +34,8 @@ export class LogEnds {
   }
 
   /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
-  async read (group: string): Promise<LogPosition> {
-    return await new Promise((resolve, reject) => {
+  read (group: string): Promise<LogPosition> {
+    return new Promise((resolve, reject) => {
       if (this.#waiters.push({ group, resolve, reject }) === 1) queueMicrotask(() => this.#flush())
     })
   }

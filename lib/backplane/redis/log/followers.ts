@@ -178,13 +178,19 @@ export class LogFollowers {
     return this.#followers.get(follower.group) !== follower
   }
 
-  async #open (follower: LogFollower): Promise<void> {
-    follower.opening ??= this.#ends.read(follower.group).then(end => {
+  #open (follower: LogFollower): Promise<void> {
+    return (follower.opening ??= this.#readEnd(follower))
+  }
+
+  async #readEnd (follower: LogFollower): Promise<void> {
+    try {
+      const end = await this.#ends.read(follower.group)
       // A message that came first is nearer to the truth. One that is on its way was published before the join was done, and is not owed to
       // it.
       if (follower.position === undefined) follower.seek(end)
-    }).finally(() => { follower.opening = undefined })
-    await follower.opening
+    } finally {
+      follower.opening = undefined
+    }
   }
 
   #startRepair (follower: LogFollower): void {
