@@ -81,6 +81,27 @@ t.test('of a user with a connection on an instance that hangs, all others are cl
   await t.rejects(d.registry.sendTo(`${frozen.id}.1`, 'x'), { code: 'WSG_TIMEOUT' }, 'it took the request: nobody knows what it does')
 })
 
+t.test('who is blocked stays out when Redis restarts without its data, and who was let in stays in', async t => {
+  const redis = await startRedis(t)
+  const cluster = await redisCluster(t, redis)
+  const [a, b] = [await cluster.start(), await cluster.start()] as [TestInstance, TestInstance]
+  await a.registry.block({ userId: 'ann' }, { forMs: 600_000 })
+  await a.registry.block({ userId: 'bob' }, { forMs: 600_000 })
+  await redis.restart()
+  const stored = async (): Promise<string[]> => (await redis.admin.zrange('wsg:{0}:blocked', '0', '-1')).sort()
+  await until(async () => (await stored()).join() === ',u:ann,u:bob', { what: 'the blocks to be back' })
+  const later = await cluster.start()
+  await t.rejects(later.enter('room', { user: 'ann' }), 'an instance that started after it')
+  t.equal(later.registry.stats().blocked, 2)
+
+  await until(() => b.registry.health().status === 'up')
+  await b.registry.unblock({ userId: 'bob' })
+  await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+  await until(async () => a.registry.health().status === 'up' && await a.registry.groupCount('room').then(count => count === 0, () => false))
+  await a.enter('room', { user: 'bob' })
+  await t.rejects(a.enter('room', { user: 'ann' }))
+})
+
 t.test('an instance says that it is up only when Redis has its members again', async t => {
   const redis = await startRedis(t)
   const wire = await Wire.start(redis.port)
