@@ -72,7 +72,7 @@ t.test('the tarball holds what is published, and no more', async (t) => {
   const named = ['lib/backplane/backplane.ts', 'lib/backplane/messages.ts', 'lib/backplane/redis/envelope.ts']
   const single = /^(package\.json|LICENSE|[A-Z]+\.md|bench\/README\.md|scripts\/build\.mjs)$/
   t.strictSame(files.filter(file => !folders.test(file) && !single.test(file) && !named.includes(file)), [])
-  t.ok(files.length < 450, `${files.length} files`)
+  t.ok(files.length < 350, `${files.length} files`)
 })
 
 t.test('source maps come with their sources, or not at all', async (t) => {
