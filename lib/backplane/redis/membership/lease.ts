@@ -116,8 +116,9 @@ export class Lease {
   }
 
   get problem (): string | undefined {
-    if (this.held || !this.#wanted) return undefined
+    if (this.active || !this.#wanted) return undefined
     const why = this.#failure === undefined ? '' : ` (${this.#failure.message})`
+    if (this.held) return `it is not known yet whether Redis still has the members of this instance${why}`
     return `this instance holds no lease: the others may count its members as gone${why}`
   }
 
