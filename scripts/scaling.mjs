@@ -28,8 +28,18 @@ const given = {
 
 /** Microseconds of one core of Redis, and bytes. Measured, see docs/scaling.md; put in your own. */
 const cost = {
-  publish: 2, delivery: 1.5, append: 13, join: 9.5, leave: 8, subscribe: 2.5, beat: 145, instance: 100,
-  subscription: 130, membership: 230, log: 340, envelope: 62
+  publish: 2,
+  delivery: 1.5,
+  append: 13,
+  join: 9.5,
+  leave: 8,
+  subscribe: 2.5,
+  beat: 145,
+  instance: 100,
+  subscription: 130,
+  membership: 230,
+  log: 340,
+  envelope: 62
 }
 const partitions = 256
 
@@ -46,18 +56,18 @@ const subscriptions = groupCount * spread
 const leases = masters === 1 ? 1 : Math.min(partitions, connections / instances * groups)
 const joins = connections * groups / session
 const cores = {
-  'publishing': messages * (cost.publish + logged / 100 * (cost.append - cost.publish)),
+  publishing: messages * (cost.publish + logged / 100 * (cost.append - cost.publish)),
   'deliveries to instances': messages * spread * cost.delivery,
   'joins and leaves': joins * (cost.join + cost.leave),
-  'subscribing': 2 * joins * spread / members * cost.subscribe,
-  'leases': instances * leases / (lease / 3 * 0.9) * cost.beat,
+  subscribing: 2 * joins * spread / members * cost.subscribe,
+  leases: instances * leases / (lease / 3 * 0.9) * cost.beat,
   'links of instances': instances * masters * cost.instance
 }
 const all = Object.values(cores).reduce((sum, us) => sum + us, 0)
 const memory = {
-  'subscriptions': subscriptions * cost.subscription,
-  'memberships': connections * groups * cost.membership,
-  'logs': groupCount * logged / 100 * (cost.log + kept * (bytes + cost.envelope))
+  subscriptions: subscriptions * cost.subscription,
+  memberships: connections * groups * cost.membership,
+  logs: groupCount * logged / 100 * (cost.log + kept * (bytes + cost.envelope))
 }
 const total = Object.values(memory).reduce((sum, size) => sum + size, 0)
 const line = (what, value, unit) => console.log(`${what.padEnd(44)} ${value.toLocaleString('en', { maximumSignificantDigits: 3 }).padStart(14)} ${unit}`)
