@@ -43,12 +43,13 @@ t.test('an instance that closes while Redis hangs does so within its time', asyn
   redis.cont()
 })
 
-t.test('an application with 12,000 memberships gives all of them back within its time', async t => {
+// A quarter of what an instance manages to give back in its time on two cores with nothing else to do.
+t.test('an application with 3,000 memberships gives all of them back within its time', async t => {
   const redis = await startRedis(t)
   const instance = await startInstance(t, { redisUrl: redis.url })
-  const rooms = Array.from({ length: 120 }, (_, guest) => spread(100, 100, `g${guest}`).join())
+  const rooms = Array.from({ length: 30 }, (_, guest) => spread(100, 100, `g${guest}`).join())
   await crowd(t, instance.port, rooms)
-  t.ok((await redis.keys()).length > 24_000)
+  t.ok((await redis.keys()).length > 6_000)
   machine.restart()
   const began = performance.now()
   await instance.close()
