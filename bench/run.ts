@@ -11,6 +11,7 @@ import { endAll } from './rig/child.ts'
 import { compile } from './rig/native.ts'
 import { assertLinux } from './rig/proc.ts'
 import { startRedis } from './rig/redis.ts'
+import { cluster } from './scenarios/cluster.ts'
 import { drill } from './scenarios/drill.ts'
 import { fanOut } from './scenarios/fan-out.ts'
 import { idle } from './scenarios/idle.ts'
@@ -25,13 +26,13 @@ import { smallGroups } from './scenarios/small-groups.ts'
 import { drillNames, names, parseNames, type DrillName, type Name } from './systems/system.ts'
 
 const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>>> = {
-  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair
+  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair, cluster
 }
 const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Measured>>> = {
   'fan-out': fanOut, idle, 'join-storm': joinStorm, 'small-groups': smallGroups, 'slow-client': slowClient, sizes
 }
 /** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
-const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair']
+const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair', 'cluster']
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const [, , scenario = '', ...args] = process.argv

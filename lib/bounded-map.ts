@@ -70,6 +70,11 @@ export class BoundedMap<Key, Value> {
     this.#weight = 0
   }
 
+  /** What the map holds, the oldest first. */
+  * [Symbol.iterator] (): Iterator<readonly [Key, Value]> {
+    for (const [key, entry] of this.#entries) if (!this.#isOld(entry)) yield [key, entry.value]
+  }
+
   #find (key: Key): Entry<Value> | undefined {
     const entry = this.#entries.get(key)
     return entry === undefined || this.#isOld(entry) ? undefined : entry

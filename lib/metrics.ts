@@ -10,9 +10,9 @@ type Limit =
   'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
   'requestsDelayed' | 'messagesRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
 
-/** Counters since boot, under the names of the public `registry.stats()`; what is no single number is in `registry.metrics()` alone. */
+/** Counters since boot, under the names of the public `registry.stats()`. Other values are in `registry.metrics()` alone. */
 export class Metrics {
-  // Behind getters, so that a copy of an instance's counters has numbers alone.
+  // Behind getters, so that a copy of the counters holds only numbers.
   readonly #timings = new Timings()
   readonly #traffic = new Traffic()
   readonly #closeCodes = new CloseCodes()

@@ -1,5 +1,4 @@
 import { assertClose } from './connection/close.ts'
-import { toJson } from './connection/outbound/message.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import type { Broadcaster } from './delivery/broadcaster.ts'
 import { everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
@@ -7,7 +6,7 @@ import { assertBlockMs } from './groups/blocklist.ts'
 import type { GroupHistory } from './groups/history.ts'
 import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
-import { isEveryone, isUser } from './groups/remote-commands.ts'
+import { broadcastJson, isUser } from './groups/remote-commands.ts'
 import type { Hub } from './hub/hub.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
@@ -76,10 +75,7 @@ export class GroupRegistry implements Registry {
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
-    const data = toJson(value)
-    if (isUser(to)) return await this.sendToUser(to.userId, data, options)
-    if (isEveryone(to)) return await this.broadcastToAll(data, options)
-    return await this.broadcastToGroup(to, data, options)
+    return await broadcastJson(this, to, value, options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {

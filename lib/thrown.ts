@@ -1,6 +1,6 @@
 /*
- * What the functions of a service throw may be anything: no error at all, a frozen one, one with a getter that throws. Reading or logging
- * such a value throws in turn, often where nobody is left to catch it, and that would end the process with everybody's connections.
+ * A service may throw anything: not an error at all, a frozen one, one with a getter that throws. Reading or logging such a value throws in
+ * turn, often where nobody is left to catch it, and would end the process with everybody's connections.
  */
 
 /** Causes of causes that are looked at. Loggers go as deep, but a chain this long is not one that a program makes. */

@@ -156,8 +156,12 @@ export interface Backplane {
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */
   block (name: string, forMs: number): Promise<boolean>
-  /** @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
-  blocks (): Promise<readonly Block[]>
+  /**
+   * Resolves with nothing when there is no list, because no block is left or because the data was lost: then instances put back the blocks
+   * that they know.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  blocks (): Promise<readonly Block[] | undefined>
   /**
    * Optional. Compares whether these groups have members (these users connections on living instances), or all that were told to have, with
    * what was told of them in the whole cluster, and notes the differences as told. Resolves with them: of all calls one gets each.

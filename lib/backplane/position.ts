@@ -34,7 +34,7 @@ export function samePosition (a: LogPosition, b: LogPosition): boolean {
 /**
  * Compares two positions of one group, as `Array.prototype.sort` wants it: negative when `a` comes first. The beginning of a log comes
  * before all others.
- * @throws {WebsocketGroupsError} WSG_POSITION_INVALID for what is no position, and for positions of different logs
+ * @throws {WebsocketGroupsError} WSG_POSITION_INVALID for anything but positions, and for positions of different logs
  */
 export function comparePositions (a: string, b: string): number {
   const [first, second] = [parsePosition(a), parsePosition(b)]

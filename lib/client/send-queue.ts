@@ -5,7 +5,7 @@ import type { Ack, ConnectOptions, SendOptions } from './types.ts'
 
 /** How many requests may be on the wire without an answer. A long queue that is sent at once would overflow the server's (1008). */
 const maxWindow = 100
-/** How often a message is sent at most: one that breaks the connection each time must not do so for ever. */
+/** How often a message is sent at most: one that breaks the connection each time must not do so forever. */
 const maxSends = 5
 
 /** `error` says why the request failed: UNKNOWN_OUTCOME when the connection broke. */

@@ -71,11 +71,13 @@ export class Blocklist {
   }
 
   /**
-   * Takes over the list of the backplane: at boot, and after an outage. Never rejects; while the backplane is out the list stays as it is.
+   * Takes over the list of the backplane, at boot and after an outage, and puts the blocks back that the backplane lost. Never rejects;
+   * while the backplane is out the list stays as it is.
    */
   async load (): Promise<void> {
     try {
       const blocks = await this.#backplane.blocks()
+      if (blocks === undefined) return await this.#putBack()
       const now = this.#now()
       this.#ends.clear()
       for (const { name, leftMs } of blocks) this.#ends.set(name, now + leftMs)
@@ -83,6 +85,14 @@ export class Blocklist {
     } catch (error) {
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) throw error
     }
+  }
+
+  /** Every instance does, and for the same time: the last one to answer changes nothing. */
+  async #putBack (): Promise<void> {
+    const now = this.#now()
+    await Promise.all(Array.from(this.#ends, async ([name, end]) => {
+      if (end > now) await this.#backplane.block(name, Math.ceil(end - now))
+    }))
   }
 
   #isBlocked (name: string): boolean {

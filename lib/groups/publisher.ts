@@ -1,7 +1,6 @@
 import type { Target } from '../backplane/backplane.ts'
 import { StandaloneWriter } from '../backplane/redis/standalone-writer.ts'
 import { assertClose } from '../connection/close.ts'
-import { toJson } from '../connection/outbound/message.ts'
 import { EnvelopeFactory, everyone, groupTargets, userTarget } from '../delivery/envelopes.ts'
 import { LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
@@ -10,7 +9,7 @@ import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
 import { GroupHistory } from './history.ts'
 import { listOf, memberPage, presencePage } from './lists.ts'
-import { isEveryone, isUser, RemoteCommands } from './remote-commands.ts'
+import { broadcastJson, isUser, RemoteCommands } from './remote-commands.ts'
 import { InstanceRpc } from './rpc.ts'
 import { GroupLogs } from '../options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedPublisherOptions } from '../options/resolve.ts'
@@ -59,10 +58,7 @@ export class GroupPublisher implements Publisher {
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
-    const data = toJson(value)
-    if (isUser(to)) return await this.sendToUser(to.userId, data, options)
-    if (isEveryone(to)) return await this.broadcastToAll(data, options)
-    return await this.broadcastToGroup(to, data, options)
+    return await broadcastJson(this, to, value, options)
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {

@@ -1,11 +1,14 @@
 import { createHash } from 'node:crypto'
 import { assertClose } from '../connection/close.ts'
-import { assertData } from '../connection/outbound/message.ts'
+import { assertData, toJson } from '../connection/outbound/message.ts'
 import { everyone, userTarget } from '../delivery/envelopes.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import { ownerOf } from '../ids.ts'
-import type { AnyConnection, Data, GroupList, GroupListOptions, JoinOptions, JoinResult, UserTarget } from '../types.ts'
+import type {
+  AnyConnection, BroadcastOptions, BroadcastResult, Data, GroupList, GroupListOptions, JoinOptions, JoinResult, Publisher, Recipients,
+  UserTarget
+} from '../types.ts'
 import type { Everywhere } from './everywhere.ts'
 import { listOf } from './lists.ts'
 import { itemsAfter, pageOf } from './pages.ts'
@@ -13,7 +16,7 @@ import type { Answers, ConnectionCommand, InstanceRpc, UserAct } from './rpc.ts'
 
 export type Named = AnyConnection | string
 
-/** What this process itself can say to a question that goes to all: nothing, where it holds no sockets. */
+/** The answer of this process to a question that goes to all: nothing, where it holds no sockets. */
 export interface OwnAnswers {
   /** Names of groups that have members here, in their order: see `groupNames`. */
   readonly groups: (options: GroupListOptions) => readonly string[]
@@ -69,13 +72,13 @@ export class RemoteCommands {
     return await this.#ask(connection, { op: 'disconnect', code, reason }).catch(gone(0))
   }
 
-  /** Puts all connections of the user into the group. Resolves with how many other instances put there. */
+  /** Puts the user's connections on other instances into the group. Resolves with how many there are in it. */
   async joinUser (userId: string, group: string, options: JoinOptions = {}): Promise<number> {
     assertGroupName(group)
     return total(await this.askUser(userId, { op: 'join', group, options }))
   }
 
-  /** Takes all connections of the user out of the group. Resolves with how many other instances took out. */
+  /** Takes the user's connections on other instances out of the group. Resolves with how many were in it. */
   async leaveUser (userId: string, group: string, reason?: string): Promise<number> {
     assertGroupName(group)
     return total(await this.askUser(userId, { op: 'leave', group, reason }))
@@ -102,7 +105,7 @@ export class RemoteCommands {
   /** As `Registry.groupList`. */
   async groupList (options: GroupListOptions = {}, own = nothing): Promise<GroupList> {
     const { prefix = '', cursor, limit } = options
-    // First, as it throws what is wrong with the options.
+    // First, because it throws if the options are wrong.
     const here = own.groups(options)
     const { answers, missing } = await this.#everywhere.gather(everybody, { op: 'groupNames', prefix, cursor, limit }, here)
     const names = new Set([...answers.values()].flatMap(some => some as readonly string[]))
@@ -151,16 +154,26 @@ export function idOf (connection: unknown): string | undefined {
   return typeof id === 'string' ? id : undefined
 }
 
-/** A connection has an id, too. */
+/** A connection has a `userId` as well, but also an `id`. */
 export function isUser (who: unknown): who is UserTarget {
   return typeof who === 'object' && who !== null && !('id' in who) && 'userId' in who
 }
 
-export function isEveryone (to: unknown): to is { readonly all: true } {
+/** As `Registry.broadcastJson`, by the other methods of a registry or publisher. */
+export async function broadcastJson (
+  by: Pick<Publisher, 'broadcastToGroup' | 'broadcastToAll' | 'sendToUser'>, to: Recipients, value: unknown, options?: BroadcastOptions
+): Promise<BroadcastResult> {
+  const data = toJson(value)
+  if (isUser(to)) return await by.sendToUser(to.userId, data, options)
+  if (isEveryone(to)) return await by.broadcastToAll(data, options)
+  return await by.broadcastToGroup(to, data, options)
+}
+
+function isEveryone (to: unknown): to is { readonly all: true } {
   return typeof to === 'object' && to !== null && 'all' in to && to.all === true
 }
 
-/** For calls that tell of a connection that is gone by their result. */
+/** For calls that report a connection which is gone by their result. */
 export function gone<Result> (result: Result): (error: unknown) => Result {
   return error => {
     if (hasCode(error, 'WSG_CONNECTION_GONE')) return result
@@ -173,7 +186,7 @@ export function groupNames (names: Iterable<string>, { prefix = '', ...page }: G
   return itemsAfter(startingWith(names, prefix), name => name, page)
 }
 
-/** What one instance says of its users: enough to count each once, and short. */
+/** What one instance tells of its users: short, and enough to count each user once. */
 export function packUserIds (userIds: Iterable<string>): string {
   const hashes = Array.from(userIds, userId => createHash('sha1').update(userId).digest().subarray(0, userHashBytes))
   return Buffer.concat(hashes).toString('base64')

@@ -2,7 +2,6 @@ import type {
   FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions
 } from 'fastify'
 import { isThenable } from '../connection/callback-results.ts'
-import { LocalConnection } from '../connection/connection.ts'
 import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -110,7 +109,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       return group
     }
 
-    const isMember = (connection: Connection): boolean => connection instanceof LocalConnection && connection.isIn(groupNamed(connection))
+    const isMember = (connection: Connection): boolean => connection.groups.includes(groupNamed(connection))
 
     const onMessage = (connection: Connection, data: string | Buffer): unknown => {
       const group = groupNamed(connection)
@@ -155,7 +154,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       ...(room.mayJoin === undefined ? {} : { mayJoin: room.mayJoin }),
       mayRead: room.mayRead ?? (async (connection, group) => {
         if ((room.history ?? 0) === 0) return false
-        return (connection as unknown as LocalConnection).isIn(group) || await room.mayJoin?.(connection, group) === true
+        return connection.groups.includes(group) || await room.mayJoin?.(connection, group) === true
       }),
       presence: room.presence ?? false
     }))
@@ -239,8 +238,7 @@ function assertSince (request: FastifyRequest): void {
 
 /** A client of the framed protocol says in its hello where it was, which is newer than the URL that it was once given. */
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
-  const framed = connection instanceof LocalConnection && connection.framed
-  const since = framed ? undefined : sinceOf(request)
+  const since = connection.framed ? undefined : sinceOf(request)
   return typeof since === 'string' ? { history, since } : { history }
 }
 

@@ -15,10 +15,10 @@ export type Exclusion = (connection: Excludable) => boolean
 
 const everyone: Exclusion = () => true
 
-/** What a message says of whom it is not for. */
+/** What a message tells about those who do not get it. */
 export type Exclusive = Pick<Envelope, 'except' | 'audience' | 'repeated'>
 
-/** Made once per message, so that most of them cost nothing per recipient: `undefined` means that the message is for all. */
+/** Made once per message, so that most messages cost nothing per recipient: `undefined` means that nobody is excluded. */
 export function exclusionOf ({ except, audience, repeated }: Exclusive): Exclusion | undefined {
   if (repeated === true) return everyone
   const named = except.length === 0 ? undefined : new Set(except)

@@ -3,14 +3,14 @@ import { WebsocketGroupsError } from '../errors.ts'
 import type { MessageContext } from '../types/messages.ts'
 import type { BroadcastOptions, BroadcastResult, Connection } from '../types.ts'
 
-/** What a context asks of the route of its message. */
+/** What a context needs of the route of its message. */
 export interface ContextRoute {
   /** The group of the room; nothing on other routes. */
   readonly groupOf?: ((connection: Connection) => string) | undefined
   emit (group: string, name: string, data: unknown, options: BroadcastOptions): Promise<BroadcastResult>
 }
 
-/** What a handler is called with. Its properties may be taken off it, as handlers do in their parameters. */
+/** The argument of a handler. Handlers may destructure it. */
 export class Context implements MessageContext {
   readonly name: string
   /** Set when the data is checked. */

@@ -45,7 +45,10 @@ export class MessageSet implements AnyMessages {
     this.once = new Once(registry)
   }
 
-  /** Makes functions of the schemas: called when all plugins are loaded. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  /**
+   * Compiles the schemas; called when all plugins are loaded.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
+   */
   compile (): void {
     const compilers = compilersOf(this.#scope, this.#definition)
     for (const part of [...this.messages.values(), ...this.events.values()]) {

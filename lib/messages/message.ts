@@ -31,7 +31,7 @@ export class Message {
   readonly name: string
   readonly definition: MessageDefinition
   readonly #rate: RateLimit | undefined
-  /** Until when what a connection sent is paid for. */
+  /** By connection, the instant until which its messages are paid for: see `RateLimit`. */
   readonly #paidUntil = new WeakMap<Connection, number>()
   readonly #hooks: readonly MessageHook[]
   #check: Check = data => data
@@ -65,7 +65,7 @@ export class Message {
     this.#paidUntil.set(connection, paidUntil)
   }
 
-  /** Checks who sends what, runs the handler, and makes the reply. */
+  /** Checks the sender and the data, runs the handler, and makes the reply. */
   async run (context: Context, { data, binary }: NamedMessage): Promise<Reply> {
     const { authorize, handler } = this.definition
     if (authorize !== undefined && await authorize(context.connection.identity, context as never) !== true) {
@@ -97,7 +97,7 @@ function isRate ({ perSecond, burst = perSecond }: Readonly<Record<string, unkno
   return [perSecond, burst].every(value => typeof value === 'number' && value > 0 && value < Infinity)
 }
 
-/** What an event is made of. */
+/** One event that the server may send. */
 export class Event {
   readonly name: string
   readonly schema: MessageSchema
@@ -121,8 +121,8 @@ export class Event {
   async encode (data: unknown): Promise<NonNullable<Reply['data']>> {
     if (this.schema === 'binary') return { bytes: this.#check(data) as Uint8Array }
     const json = await this.#serialize(data)
-    // What is sent is looked at, not what was given: a check may change its data, and that belongs to the caller. A Standard Schema has
-    // checked it already.
+    // Checks the serialized data, not what was given: a check may change its data, which belongs to the caller. A Standard Schema has
+    // checked the data already.
     if (this.#validate && !isStandard(this.schema)) await this.#check(JSON.parse(json))
     return { json }
   }

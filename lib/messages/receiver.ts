@@ -11,13 +11,13 @@ import { Context, type ContextRoute } from './context.ts'
 import type { MessageSet } from './message-set.ts'
 import { encodeAnswer, parseMessage, type NamedMessage } from './wire.ts'
 
-/** What messages need to know of the route that takes them. */
+/** What a receiver needs of the route. */
 export interface MessageRoute extends Pick<ContextRoute, 'groupOf'> {
   /** Whether the connection may still say anything here; without it, it always may. */
   readonly isMember?: ((connection: Connection) => boolean) | undefined
 }
 
-/** Takes the messages of the connections of one route. Whatever comes is answered, and nothing that comes ends the connection. */
+/** Handles the messages of one route's connections. Every message is answered, and none ends its connection. */
 export class MessageReceiver {
   readonly #set: MessageSet
   readonly #route: MessageRoute & ContextRoute
@@ -35,7 +35,7 @@ export class MessageReceiver {
     this.#requests.set(connection, request)
   }
 
-  /** Resolves with the answer for a framed client; others have got theirs then. Never rejects. */
+  /** Resolves with the answer for a framed client; other clients have been sent theirs by then. Never rejects. */
   async onMessage (connection: Connection, data: string | Buffer | JsonMessage): Promise<MessageAnswer | undefined> {
     const message = parseMessage(data)
     const answer = await this.#answer(connection, message)

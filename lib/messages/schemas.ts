@@ -2,13 +2,16 @@ import { WebsocketGroupsError } from '../errors.ts'
 import type { MessageSchema, StandardSchema } from '../types/messages.ts'
 import type { Compilers } from './compilers.ts'
 
-/** Returns the data as its schema lets it through, or a promise of that. @throws {WebsocketGroupsError} of the code it was compiled for */
+/**
+ * Returns the checked data as the schema passes it on, or a promise of it.
+ * @throws {WebsocketGroupsError} with the code it was compiled for
+ */
 export type Check = (data: unknown) => unknown
 
 /** JSON text of data. @throws what the serializer throws */
 export type Serialize = (data: unknown) => string | Promise<string>
 
-/** How many of the things that are wrong are told in the text of an error. */
+/** How many problems the text of an error names. */
 const maxTold = 3
 
 /** Whose data it is, for errors. */
@@ -28,7 +31,7 @@ export function compileCheck (schema: MessageSchema | undefined, what: Subject, 
   }
 }
 
-/** A Standard Schema says nothing of serializing: what it makes of the data is written as it is. */
+/** A Standard Schema does not define how to serialize: its output is written as it is. */
 export function compileSerializer (schema: Exclude<MessageSchema, 'binary'>, what: Subject, compilers: Compilers): Serialize {
   if (!isStandard(schema)) return compilers.serializer(schema)
   const check = standardCheck(schema, what)

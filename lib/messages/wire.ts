@@ -8,7 +8,7 @@ import type { Data } from '../types.ts'
 
 /** The names of messages and events; also in `docs/protocol.md`. */
 export const namePattern = /^[\w.:/-]{1,64}$/
-/** What the server answers with, so that no event is called so. */
+/** The types of the server's answers: no event may have these names. */
 export const answerNames = ['reply', 'error'] as const
 
 const maxIdLength = 64
@@ -27,7 +27,7 @@ export interface NamedMessage {
   readonly data: unknown
   readonly binary: boolean
   readonly bytes: number
-  /** Why this is no message by name. */
+  /** Why this is not a message by name. */
   readonly problem?: string | undefined
 }
 
@@ -68,7 +68,7 @@ function parseJson (text: string): unknown {
   try {
     return JSON.parse(text)
   } catch {
-    return undefined // what is no JSON is no object either
+    return undefined // not JSON, so not an object either
   }
 }
 
@@ -77,7 +77,7 @@ export function encodeEvent (name: string, data: NonNullable<ReplyData>): Data {
   return 'json' in data ? `{"type":"${name}","data":${data.json}}` : withHeader({ type: name }, data.bytes)
 }
 
-/** What a client without the framed protocol is answered; `undefined` when it wants no answer. */
+/** The answer for a client without the framed protocol; `undefined` when the client wants none. */
 export function encodeAnswer (id: NamedMessage['id'], answer: MessageAnswer): Data | undefined {
   if (answer instanceof Refusal) return JSON.stringify({ type: 'error', id, ...describeError(answer.error) })
   const { data } = answer as Reply

@@ -149,18 +149,18 @@ export interface Registry {
   groupCount (group: string, options?: ReadOptions): Promise<number>
   /**
    * The people in the group, in the whole cluster: one entry for each user with all connections, and for each session without a user id.
-   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for a limit or a cursor that is none
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for an invalid limit or cursor
    */
   presence (group: string, options?: ReadOptions & PageOptions): Promise<PresenceList>
   /**
    * The connections in the group, in the whole cluster: all, those of one user, or a page of them.
-   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for a limit or a cursor that is none
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for an invalid limit or cursor
    */
   members (group: string, options?: ReadOptions & MembersOptions): Promise<MemberList>
 
   /**
    * The groups that have members, in the whole cluster. Every instance is asked: not for each request of a client.
-   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for a limit or a cursor that is none, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for an invalid limit or cursor, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   groupList (options?: GroupListOptions): Promise<GroupList>
   /**

@@ -230,14 +230,14 @@ export function backplaneContract ({ name, test, create, partOf = () => 0 }: Con
 
   rule('names are blocked for as long as said, for instances that start later too, and can be let in before', async start => {
     const a = await start()
-    assert.deepEqual(await a.backplane.blocks(), [])
+    assert.deepEqual(await a.backplane.blocks() ?? [], [])
     assert.equal(await a.backplane.block('u:ann', 60_000), true)
     assert.equal(await a.backplane.block('t:1', 300), true)
     assert.equal(await a.backplane.block('u:bob', 60_000), true)
     const b = await start()
-    const names = async (): Promise<string[]> => (await b.backplane.blocks()).map(({ name }) => name).sort()
+    const names = async (): Promise<string[]> => (await b.backplane.blocks() ?? []).map(({ name }) => name).sort()
     assert.deepEqual(await names(), ['t:1', 'u:ann', 'u:bob'])
-    for (const { name, leftMs } of await b.backplane.blocks()) {
+    for (const { name, leftMs } of await b.backplane.blocks() ?? []) {
       assert.ok(leftMs > 0 && leftMs <= (name === 't:1' ? 300 : 60_000), `${name} ${leftMs}`)
     }
     assert.equal(await b.backplane.block('u:bob', 0), true, 'let in')
@@ -255,7 +255,7 @@ export function backplaneContract ({ name, test, create, partOf = () => 0 }: Con
       }
     }
     await setAll(60_000)
-    assert.equal((await a.backplane.blocks()).length, maxBlocks)
+    assert.equal((await a.backplane.blocks())?.length, maxBlocks)
     assert.equal(await a.backplane.block('u:one more', 60_000), false)
     assert.equal(await a.backplane.block('u:7', 60_000), true, 'who is on it already')
     assert.equal(await a.backplane.block('u:8', 0), true)

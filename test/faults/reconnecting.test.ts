@@ -1,10 +1,13 @@
 import t from 'tap'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { redisCluster, type TestInstance } from '../helpers/app.ts'
 import { startInstance as startProcess } from '../helpers/instance.ts'
+import { Local } from '../helpers/local-instance.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
+import { Wire } from './chaos/wire.ts'
 
 noUnhandled(t)
 const leaseMs = 3_000
@@ -76,4 +79,42 @@ t.test('of a user with a connection on an instance that hangs, all others are cl
   await t.rejects(d.registry.block({ userId: 'ann' }, { forMs: 60_000 }), { code: 'WSG_TIMEOUT', done: 2, missing: [frozen.id] })
   await Promise.all([onB.client.closed, onC.client.closed])
   await t.rejects(d.registry.sendTo(`${frozen.id}.1`, 'x'), { code: 'WSG_TIMEOUT' }, 'it took the request: nobody knows what it does')
+})
+
+t.test('who is blocked stays out when Redis restarts without its data, and who was let in stays in', async t => {
+  const redis = await startRedis(t)
+  const cluster = await redisCluster(t, redis)
+  const [a, b] = [await cluster.start(), await cluster.start()] as [TestInstance, TestInstance]
+  await a.registry.block({ userId: 'ann' }, { forMs: 600_000 })
+  await a.registry.block({ userId: 'bob' }, { forMs: 600_000 })
+  await redis.restart()
+  const stored = async (): Promise<string[]> => (await redis.admin.zrange('wsg:{0}:blocked', '0', '-1')).sort()
+  await until(async () => (await stored()).join() === ',u:ann,u:bob', { what: 'the blocks to be back' })
+  const later = await cluster.start()
+  await t.rejects(later.enter('room', { user: 'ann' }), 'an instance that started after it')
+  t.equal(later.registry.stats().blocked, 2)
+
+  await until(() => b.registry.health().status === 'up')
+  await b.registry.unblock({ userId: 'bob' })
+  await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+  await until(async () => a.registry.health().status === 'up' && await a.registry.groupCount('room').then(count => count === 0, () => false))
+  await a.enter('room', { user: 'bob' })
+  await t.rejects(a.enter('room', { user: 'ann' }))
+})
+
+t.test('an instance says that it is up only when Redis has its members again', async t => {
+  const redis = await startRedis(t)
+  const wire = await Wire.start(redis.port)
+  t.teardown(() => wire.close())
+  const local = await new Local({ redis: `redis://127.0.0.1:${wire.port}` }).start(t)
+  await local.join('lobby', 'a.1')
+  for (let round = 0; round < 5; round++) {
+    // The subscriptions are back at once, the lease is not.
+    wire.delay('command', 20 * round)
+    await redis.admin.flushall()
+    wire.cut('command', 'subscribe')
+    await until(() => local.backplane.state !== 'up')
+    await until(() => local.backplane.state === 'up', { everyMs: 1 })
+    t.equal(await redis.admin.hget(new Keys('wsg:').counts('lobby'), '#'), '1')
+  }
 })

@@ -37,15 +37,15 @@ export interface TestRedis {
   /** All channels that somebody is subscribed to, sorted; not those of sharded pub/sub. */
   channels (): Promise<string[]>
   /**
-   * What instances that closed may not leave behind: keys and channels, sorted. A log, and the position that an idempotency key
-   * stands for, outlive the instances; they are named here only when they have no time to live.
+   * What instances that closed may not leave behind: keys and channels, sorted. A log, the position that an idempotency key stands for, and
+   * the list of who is blocked outlive the instances; they are named here only when they have no time to live.
    */
   leftovers (): Promise<string[]>
   close (): Promise<void>
 }
 
-/** The keys of a group's log, of its idempotency keys, and the secret with which instances sign positions. */
-const ofLogs = /\{0\}:([hlk]:|secret$)/
+/** The keys of a group's log, of its idempotency keys, the secret with which instances sign positions, and the list of who is blocked. */
+const lasting = /\{0\}:([hlk]:|(secret|blocked)$)/
 
 /** Starts a redis-server of this test's own on a free port of 127.0.0.1, and ends it with the test. */
 export async function startRedis (t: Test, options: RedisOptions = {}): Promise<TestRedis> {
@@ -82,10 +82,10 @@ export async function startRedis (t: Test, options: RedisOptions = {}): Promise<
     async channels () { return (await admin.pubsub('CHANNELS') as string[]).sort() },
     async leftovers () {
       const keys = await redis.keys()
-      const timesToLive = await Promise.all(keys.map(async key => ofLogs.test(key) ? await admin.pttl(key) : undefined))
+      const timesToLive = await Promise.all(keys.map(async key => lasting.test(key) ? await admin.pttl(key) : undefined))
       // -2: the key expired meanwhile.
       const left = keys.filter((_, index) => timesToLive[index] === undefined || timesToLive[index] === -1)
-      return [...left.map(key => ofLogs.test(key) ? `${key} (never expires)` : key), ...await redis.channels()]
+      return [...left.map(key => lasting.test(key) ? `${key} (never expires)` : key), ...await redis.channels()]
     },
     async close () {
       admin.disconnect()

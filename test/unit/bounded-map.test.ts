@@ -40,6 +40,15 @@ t.test('forgets entries by age', async (t) => {
   t.equal(map.size, 2)
 })
 
+t.test('lists what it holds, the oldest first', async (t) => {
+  let now = 0
+  const map = new BoundedMap<string, number>({ maxWeight: 2, maxAgeMs: 10, now: () => now })
+  for (const [name, value] of [['a', 1], ['b', 2], ['c', 3]] as const) map.set(name, value)
+  t.strictSame([...map], [['b', 2], ['c', 3]])
+  now = 11
+  t.strictSame([...map], [])
+})
+
 t.test('delete and clear keep the weight right', async (t) => {
   const map = new BoundedMap<string, number>({ maxWeight: 100, weigh: value => value })
   map.set('a', 3)

@@ -6,7 +6,7 @@ import type { Link } from './link/port.ts'
 import { PubSubProbe } from './link/pubsub-probe.ts'
 import { Subscriptions } from './link/subscriptions.ts'
 
-/** The channel by which a process without sockets hears what instances answer. Nothing else is subscribed on its link. */
+/** The channel on which a process without sockets gets the answers of instances. Its link subscribes to nothing else. */
 export class Inbox {
   readonly #command: Link
   readonly #subscribe: Link

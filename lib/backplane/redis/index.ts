@@ -102,7 +102,7 @@ export class RedisBackplane implements Backplane {
     return await this.#deployment.block(name, forMs)
   }
 
-  async blocks (): Promise<readonly Block[]> {
+  async blocks (): Promise<readonly Block[] | undefined> {
     return await this.#deployment.blocks()
   }
 

@@ -24,6 +24,8 @@ import { RedisWriter } from './writer.ts'
 
 /** How often all memberships are written again, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
+/** One partition of many compares its memberships with what is stored once in so many beats: each has few of them. */
+const beatsPerAudit = 4
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
 /** Together with the half second that each link may take to close, less than the two seconds that `close` promises. */
@@ -87,8 +89,9 @@ export class Partition {
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     this.#evictions = new EvictionWatch(command, local.log)
     const store = new MemberStore(command, keys, local)
-    this.lease = new Lease(command, keys, local, store, options.leaseMs, this.#ownsWriter)
-    this.members = new MemberReconciler(command, store, this.lease, local, new Audit(command, keys, local, options.leaseMs), report)
+    this.lease = new Lease(command, keys, local, store, options.leaseMs, !this.#ownsWriter)
+    const audit = new Audit(command, keys, local, options.leaseMs, this.#ownsWriter ? 1 : beatsPerAudit)
+    this.members = new MemberReconciler(command, store, this.lease, local, audit, report)
     this.users = new UserCounts(command, keys, this.lease, local)
     this.blocks = new BlockStore(command, keys)
     this.clock = new RedisClock(command)

@@ -171,7 +171,7 @@ export class ClusterBackplane implements RedisDeployment {
     return await this.#of(everyone).partition.blocks.set(name, forMs)
   }
 
-  async blocks (): Promise<readonly Block[]> {
+  async blocks (): Promise<readonly Block[] | undefined> {
     return await this.#of(everyone).partition.blocks.list()
   }
 

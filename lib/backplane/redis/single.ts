@@ -102,7 +102,7 @@ export class SingleBackplane implements RedisDeployment {
     return await this.#open.blocks.set(name, forMs)
   }
 
-  async blocks (): Promise<readonly Block[]> {
+  async blocks (): Promise<readonly Block[] | undefined> {
     return await this.#open.blocks.list()
   }
 

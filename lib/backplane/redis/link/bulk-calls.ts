@@ -5,12 +5,12 @@ import type { RedisSource } from './source.ts'
 /** A bulk read is given up when no bytes came for this many deadlines, or after this many milliseconds in all. */
 const silentDeadlines = 2
 const maxMs = 30_000
-/** Where no connection could be had (there may be too many of them), none is asked for again before this is over. */
+/** After no connection could be opened (there may be too many), none is opened again before this is over. */
 const refusedMs = 10_000
 
 /**
- * Where bulk reads go: by a connection of their own while much is read, so that no other call waits behind what they bring; by that of the
- * link when little is, or when there is no other to be had.
+ * Sends bulk reads by a connection of their own while much is read, so that no other call waits behind their answers; by that of the link
+ * when little is read, or when no other connection can be opened.
  */
 export class BulkCalls {
   readonly #connection: SideConnection

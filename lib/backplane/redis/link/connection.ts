@@ -139,7 +139,7 @@ export class Connection {
     this.#previous = undefined
   }
 
-  /** Called once a second: no state of the client may last for ever without a connection. */
+  /** Called once a second: no state of the client may last forever without a connection. */
   check (): void {
     if (this.#ready || this.#present === undefined) return
     if (this.#present.status === 'end' || performance.now() - this.#dialledAt > maxDialMs) this.reset()

@@ -13,7 +13,7 @@ export interface LinkEvents {
 export type MessageListener = (channel: Buffer, bytes: Buffer, late: boolean) => void
 
 export interface LinkStats {
-  /** Open now: the link's own, and those beside it. */
+  /** Open connections: the link's own, and those beside it. */
   readonly connections: number
   readonly timeouts: number
   readonly reconnects: number

@@ -2,9 +2,9 @@ import type { FastifyBaseLogger } from 'fastify'
 import { oncePerMinute } from '../../../logging.ts'
 import type { Link } from './port.ts'
 
-/** How often Redis is asked at most. */
+/** Redis is asked no more often than this. */
 const lookMs = 10_000
-/** For so long after keys were dropped that is told, also when the policy is a good one by then. */
+/** For this long after keys were dropped the problem is reported, even when the policy is a good one by then. */
 const toldMs = 3_600_000
 
 interface Memory { readonly policy: string | undefined, readonly evictedKeys: number }
@@ -13,8 +13,8 @@ interface Memory { readonly policy: string | undefined, readonly evictedKeys: nu
 const looks = new WeakMap<object, { readonly at: number, readonly memory: Promise<Memory> }>()
 
 /**
- * Whether Redis drops keys when its memory is full. Nothing fails by it, as memberships are written anew and a client is told of a loss;
- * and yet it should not be so.
+ * Watches whether Redis drops keys when its memory is full. Nothing fails because of it: memberships are written anew, and clients are told
+ * of losses. Still, the setup is wrong.
  */
 export class EvictionWatch {
   readonly #link: Link
@@ -53,7 +53,7 @@ export class EvictionWatch {
     try {
       memory = await this.#memory()
     } catch {
-      // INFO is forbidden, or Redis is out, which others tell of.
+      // INFO is forbidden, or Redis is out, which others report.
       return
     }
     const { policy, evictedKeys } = memory

@@ -6,7 +6,7 @@ import type { Address } from './connect.ts'
 import { Connection } from './connection.ts'
 import type { RedisSource } from './source.ts'
 
-/** The connection stays for so long after its last call. */
+/** The connection stays open for this long after its last call. */
 const usualIdleMs = 10_000
 
 export type Command<Answer> = (redis: Redis, settled: () => boolean) => Promise<Answer>
@@ -15,7 +15,7 @@ export type Command<Answer> = (redis: Redis, settled: () => boolean) => Promise<
 export interface MainLink {
   /** Where the link leads now: its name may lead to another server since. `undefined` where only the name is known. */
   address (): Address | undefined
-  /** What a failure means to whoever asked for the call. */
+  /** Turns a failure into the error that the caller gets. */
   translate (error: Error): Error
   /** A call was given up. */
   missed (): void
@@ -105,7 +105,7 @@ export class SideConnection {
       answered () {},
       missed: silent => {
         this.#link.missed()
-        // Nothing comes by it any more, and nobody pings it: the next call must not wait in vain, too.
+        // Nothing comes any more, and nobody pings: the next call should not wait in vain as well.
         if (silent) this.reset()
       },
       translate: error => this.#link.translate(error)

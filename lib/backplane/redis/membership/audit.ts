@@ -72,23 +72,29 @@ export class Audit {
   readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #leaseMs: number
+  readonly #beatsPerLook: number
+  #beats: number
   /** The groups of the present round that are still to be compared. */
   #left: string[] = []
   /** Unknown instances of the last look: one that is about to come back has until the next look. */
   #suspects = new Set<string>()
 
-  constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number) {
+  constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number, beatsPerLook: number) {
     this.#link = link
     this.#keys = keys
     this.#local = local
     this.#leaseMs = leaseMs
+    this.#beatsPerLook = beatsPerLook
+    // Not those of all partitions at the same beat.
+    this.#beats = Math.floor(Math.random() * beatsPerLook)
   }
 
   /**
-   * Looks at the next groups; resolves with those that differ, except where `changing` says that they are about to be written. Never
-   * rejects: the next beat looks again.
+   * Called beside each beat. Looks at the next groups; resolves with those that differ, except where `changing` says that they are about to
+   * be written. Never rejects: the next look finds them again.
    */
   async next (generation: number, changing: (group: string) => boolean): Promise<string[]> {
+    if (this.#beats++ % this.#beatsPerLook !== 0) return []
     if (this.#left.length === 0) this.#left = [...this.#local.groups()]
     try {
       const first = await this.#differing(this.#left.splice(0, groupsPerBeat), generation, changing)

@@ -3,6 +3,11 @@ import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { Script } from '../link/script.ts'
 
+/*
+ * The list has an empty name beside the others, which ends with the last block that was ever put on it. A list without that name is one
+ * that Redis lost, or one that all blocks have left by their time: never one that somebody emptied by letting others in.
+ */
+
 /**
  * Puts a name on the list of those that are kept out, or takes it off. The key ends with its last entry.
  * KEYS 1 list.  ARGV 1 name  2 milliseconds, 0 to take it off  3 how many names at most
@@ -13,8 +18,12 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if ARGV[2] == '0' then redis.call('ZREM', KEYS[1], ARGV[1])
-elseif redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0
-else redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1]) end
+elseif redis.call('ZCARD', KEYS[1]) > tonumber(ARGV[3]) and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0
+else
+  local ends = now + tonumber(ARGV[2])
+  redis.call('ZADD', KEYS[1], ends, ARGV[1])
+  if ends > tonumber(redis.call('ZSCORE', KEYS[1], '') or 0) then redis.call('ZADD', KEYS[1], ends, '') end
+end
 local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if last[2] then redis.call('PEXPIREAT', KEYS[1], last[2]) end
 return 1
@@ -22,7 +31,7 @@ return 1
 
 /**
  * Reads the list.
- * KEYS 1 list.  ARGV 1 how many names at most
+ * KEYS 1 list.  ARGV 1 how many names at most, with the empty one
  * Returns each name and the milliseconds that are left.
  */
 const readBlocks = new Script(`
@@ -49,8 +58,10 @@ export class BlockStore {
   }
 
   /** As `Backplane.blocks`. */
-  async list (): Promise<Block[]> {
-    const list = await this.#link.script(readBlocks, [this.#keys.blocks], [maxBlocks]) as Array<string | number>
-    return Array.from({ length: list.length / 2 }, (_, index) => ({ name: String(list[2 * index]), leftMs: Number(list[2 * index + 1]) }))
+  async list (): Promise<Block[] | undefined> {
+    const list = await this.#link.script(readBlocks, [this.#keys.blocks], [maxBlocks + 1]) as Array<string | number>
+    const entry = (index: number): Block => ({ name: String(list[2 * index]), leftMs: Number(list[2 * index + 1]) })
+    const blocks = Array.from({ length: list.length / 2 }, (_, index) => entry(index))
+    return blocks.some(({ name }) => name === '') ? blocks.filter(({ name }) => name !== '') : undefined
   }
 }

@@ -11,6 +11,8 @@ import { beat, safetyTtlMs, unregister } from './scripts.ts'
 import type { MemberStore } from './store.ts'
 
 const beatsPerLease = 3
+/** Of many partitions, those whose beats are due in the same part of the time between beats go out together. */
+const beatParts = 16
 const maxClaims = 8
 const retryMs = 1_000
 
@@ -47,6 +49,8 @@ export class Lease {
   readonly #warnNotRenewed: (fields: object) => void
   readonly #warnNotRegistered: (fields: object) => void
   readonly #nonce = randomUUID()
+  /** It is that of one partition of many. */
+  readonly #isPart: boolean
   /** Whether anything needs the lease. */
   #wanted: boolean
   #wanting: Promise<void> | undefined
@@ -67,10 +71,11 @@ export class Lease {
   #closed = false
   #lost = 0
 
-  /** `wanted`: registers as soon as the link works, not when `want` is called. */
-  constructor (link: Link, keys: Keys, local: LocalInstance, store: MemberStore, leaseMs: number, wanted = true) {
+  /** `isPart`: of one partition of many. It registers when `want` is called; otherwise as soon as the link works. */
+  constructor (link: Link, keys: Keys, local: LocalInstance, store: MemberStore, leaseMs: number, isPart = false) {
     this.#link = link
-    this.#wanted = wanted
+    this.#isPart = isPart
+    this.#wanted = !isPart
     this.#keys = keys
     this.#local = local
     this.#store = store
@@ -111,8 +116,9 @@ export class Lease {
   }
 
   get problem (): string | undefined {
-    if (this.held || !this.#wanted) return undefined
+    if (this.active || !this.#wanted) return undefined
     const why = this.#failure === undefined ? '' : ` (${this.#failure.message})`
+    if (this.held) return `it is not known yet whether Redis still has the members of this instance${why}`
     return `this instance holds no lease: the others may count its members as gone${why}`
   }
 
@@ -263,8 +269,12 @@ export class Lease {
     for (const { suspended } of this.#listeners) suspended?.()
   }
 
-  /** A third of the lease, up to a fifth earlier, so that a thousand instances do not beat in one instant. */
+  /** A third of the lease, up to about a fifth earlier, so that a thousand instances do not beat in one instant. */
   #nextBeatMs (): number {
-    return this.#leaseMs / beatsPerLease * (0.8 + Math.random() * 0.2)
+    const betweenMs = this.#leaseMs / beatsPerLease
+    const delayMs = betweenMs * (0.8 + Math.random() * 0.2)
+    if (!this.#isPart) return delayMs
+    const [now, partMs] = [performance.now(), betweenMs / beatParts]
+    return Math.floor((now + delayMs) / partMs) * partMs - now
   }
 }
