@@ -216,6 +216,7 @@ export class Instance {
 
   #asLocalInstance (): LocalInstance {
     const { instanceId, metrics, hub, logs, cache, presence, gate, occupancy } = this.#parts
+    const { tracing } = metrics
     return {
       instanceId,
       label: this.#options.instanceLabel ?? '',
@@ -230,6 +231,7 @@ export class Instance {
         hub.announceGap(group, { reason, position, epoch })
       },
       logged: group => logs.has(group),
+      ...(tracing === undefined ? {} : { repairing: async (group, read) => await tracing.run({ name: 'repair', group }, read) }),
       member: (group, connectionId) => hub.member(group, connectionId),
       memberIds: group => hub.memberIds(group),
       connectionsOf: userId => gate.connectionsOf(userId),

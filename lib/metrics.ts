@@ -3,7 +3,7 @@ import { announce } from './metrics/channels.ts'
 import { CloseCodes } from './metrics/close-codes.ts'
 import { Timings } from './metrics/timings.ts'
 import { Traffic } from './metrics/traffic.ts'
-import type { AnyConnection } from './types.ts'
+import type { AnyConnection, Tracing } from './types.ts'
 
 /** Counters of limits, which tell the channel `limit` too. */
 type Limit =
@@ -17,6 +17,7 @@ export class Metrics {
   readonly #traffic = new Traffic()
   readonly #closeCodes = new CloseCodes()
   readonly #lines = new BoundedLog()
+  readonly #tracing: Tracing | undefined
   connectionsOpened = 0
   connectionsClosed = 0
   /** Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance is not ready; the reasons follow. */
@@ -88,6 +89,15 @@ export class Metrics {
   resumesRefused = 0
   /** Replies to other instances that could not be sent. */
   repliesLost = 0
+
+  constructor (tracing?: Tracing) {
+    this.#tracing = tracing
+  }
+
+  /** For those who want to see single messages, beside what is counted of all. */
+  get tracing (): Tracing | undefined {
+    return this.#tracing
+  }
 
   get timings (): Timings {
     return this.#timings

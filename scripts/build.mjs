@@ -17,7 +17,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const dist = join(root, 'dist')
 const stamp = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', 'build.sha256')
 /** The optional plugins. */
-const operations = ['metrics', 'health', 'dashboard', 'api']
+const operations = ['metrics', 'health', 'dashboard', 'api', 'opentelemetry']
 /** What package.json exports, without extension. */
 const entries = ['plugin', 'lib/client/index', 'lib/client/messages', 'test/contract/suite', ...operations.map(name => `lib/operations/${name}`)]
 const outputs = [

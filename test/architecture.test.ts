@@ -49,6 +49,7 @@ const TYPES = ['lib/types.ts', 'lib/route-types.ts', 'lib/options/types.ts']
 /** Packages that only some files may import; the public types may name the types of both. */
 const RESERVED: Record<string, (file: string, typeOnly: boolean) => boolean> = {
   ioredis: (file, typeOnly) => file.startsWith('lib/backplane/redis/link/') || (TYPES.includes(file) && typeOnly),
+  '@opentelemetry/api': file => file === 'lib/operations/opentelemetry.ts',
   '@fastify/websocket': (file, typeOnly) => file === 'plugin.ts' || file.startsWith('lib/http/') || (TYPES.includes(file) && typeOnly)
 }
 

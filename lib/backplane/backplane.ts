@@ -46,6 +46,8 @@ export interface LocalInstance {
   logged (group: string): boolean
   /** Memberships of an instance that died were removed by this one; the others do not know yet. */
   membersLost? (): void
+  /** Reads what was missed of the log of a group: does it in a span, where somebody traces. */
+  repairing? <Result> (group: string, read: () => Promise<Result>): Promise<Result>
   /** Called on every change of `state`, after it changed. */
   stateChanged (): void
 }

@@ -95,6 +95,8 @@ export interface Envelope {
   readonly at?: number | undefined
   /** Who sent it, as far as the service said so. */
   readonly from?: Sender | undefined
+  /** The trace that it was sent in, where somebody records that: W3C `traceparent`. */
+  readonly trace?: string | undefined
   /** JSON of a presence event, a request or a reply; '' in messages. */
   readonly command: string
   /** Whether the payload is a binary frame; else UTF-8 text. */

@@ -1,4 +1,3 @@
-import type { FastifyRequest } from 'fastify'
 import { AsyncResource } from 'node:async_hooks'
 import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/close-codes.ts'
@@ -10,7 +9,7 @@ import { Input, type InboundHost } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from './frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
-import { callOnMessage } from './on-message.ts'
+import { callOnConnect, callOnMessage, type ConnectRequest } from './on-message.ts'
 import type { LogEvent } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
@@ -81,12 +80,12 @@ export class MessageQueue extends AsyncResource {
   }
 
   /** Runs `onConnect` once `entered` is done, then handles what arrived meanwhile. Never rejects. */
-  async start (entered: Promise<void> | undefined, request: FastifyRequest<{ Params: Connection['params'] }>): Promise<void> {
+  async start (entered: Promise<void> | undefined, request: ConnectRequest): Promise<void> {
     try {
       if (entered !== undefined) await entered
       // If this side closed the connection before `onConnect` ran, no callback ever hears of the connection.
       this.#announced = !this.#stopped
-      if (this.#announced) await this.#callbacks.onConnect?.(this.#connection, request)
+      if (this.#announced) await callOnConnect(this.#callbacks, this.#connection, request, this.#metrics)
     } catch (error) {
       this.#connectFailed(toError(error))
     }

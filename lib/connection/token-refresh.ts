@@ -33,7 +33,7 @@ export interface RefreshInit {
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
   /** How many milliseconds a membership may take to be judged. */
   readonly authTimeoutMs: number
-  readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings' | 'lines'>
+  readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings' | 'tracing' | 'lines'>
 }
 
 /** Longer than an HTTP header may be, which is where the first token came from. */

@@ -7,6 +7,7 @@ import type { Metrics } from '../metrics.ts'
 import { announce } from '../metrics/channels.ts'
 import type { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
 import { everyone, groupTargets, userTarget, type EnvelopeFactory } from './envelopes.ts'
+import { inSendSpan } from './spans.ts'
 import type { OutagePolicy } from '../options/types.ts'
 import type { BroadcastOptions, BroadcastResult, Data } from '../types.ts'
 
@@ -37,6 +38,10 @@ export class Broadcaster {
 
   async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
+    return await inSendSpan(this.#metrics.tracing, targets, data, async () => await this.#toGroups(targets, data, options))
+  }
+
+  async #toGroups (targets: readonly Target[], data: Data, options: BroadcastOptions): Promise<BroadcastResult> {
     if (options.local === true) return this.#locally(targets, data, options)
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
     const envelope = this.#envelopes.message(targets, data, options)
@@ -46,12 +51,14 @@ export class Broadcaster {
   }
 
   async toUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#broadcast([userTarget(userId)], data, options)
+    const targets = [userTarget(userId)]
+    return await inSendSpan(this.#metrics.tracing, targets, data, async () => await this.#broadcast(targets, data, options))
   }
 
   async toAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    if (options?.local === true) return this.#locally(everyone, data, options)
-    return await this.#broadcast(everyone, data, options)
+    return await inSendSpan(this.#metrics.tracing, everyone, data, async () => {
+      return options?.local === true ? this.#locally(everyone, data, options) : await this.#broadcast(everyone, data, options)
+    })
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {

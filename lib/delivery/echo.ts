@@ -4,6 +4,7 @@ import { BoundedMap } from '../bounded-map.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from './envelopes.ts'
+import { deliverySpan } from './spans.ts'
 
 /** How long the echo of a message may be under way: a backplane that hung works off what it was sent when it wakes. */
 const maxAgeMs = 300_000
@@ -57,8 +58,12 @@ export class EchoFilter {
       this.#publishing.get(envelope.sequence)?.push(envelope.target)
     }
     this.#metrics.messagesDelivered++
+    const startedAt = envelope.trace === undefined ? 0 : Date.now()
     const recipients = this.#hub.deliver(envelope)
     this.#count([envelope.target], recipients)
+    if (envelope.trace !== undefined && recipients > 0) {
+      this.#metrics.tracing?.delivered(deliverySpan(envelope.target, envelope.payload.length, recipients), envelope.trace, startedAt)
+    }
     if (recipients > 0 && envelope.at !== undefined) this.#metrics.timings.delivery.observe((Date.now() - envelope.at) / 1_000)
   }
 

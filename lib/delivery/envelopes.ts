@@ -3,7 +3,7 @@ import { assertData } from '../connection/outbound/message.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import { drawId } from '../ids.ts'
-import type { BroadcastOptions, Data, Sender } from '../types.ts'
+import type { BroadcastOptions, Data, Sender, Tracing } from '../types.ts'
 import { audienceOf, exceptIds, type Named } from './audience.ts'
 
 /** Makes the envelopes of one origin, each with the next sequence number. */
@@ -13,11 +13,13 @@ export class EnvelopeFactory {
   #sequence = 0
   readonly #find: (id: string) => Named | undefined
   readonly #now: () => number
+  readonly #tracing: Pick<Tracing, 'inject'> | undefined
 
   /** `find` knows the connections of this instance. */
-  constructor (find: (id: string) => Named | undefined = () => undefined, now: () => number = Date.now) {
+  constructor (find: (id: string) => Named | undefined = () => undefined, now: () => number = Date.now, tracing?: Pick<Tracing, 'inject'>) {
     this.#find = find
     this.#now = now
+    this.#tracing = tracing
   }
 
   /**
@@ -36,13 +38,15 @@ export class EnvelopeFactory {
   message (targets: readonly Target[], data: Data, options: BroadcastOptions): Envelope {
     const { volatile = false, conflationKey, from } = options
     if (conflationKey !== undefined) assertConflationKey(conflationKey)
+    const trace = this.#tracing?.inject()
     return {
       ...this.#envelope('message', targets, '', data),
       ...this.exclusive(targets, options),
       volatile: volatile || conflationKey !== undefined,
       at: this.#now(),
       ...(from === undefined ? {} : { from: senderOf(from) }),
-      ...(conflationKey === undefined ? {} : { conflationKey })
+      ...(conflationKey === undefined ? {} : { conflationKey }),
+      ...(trace === undefined ? {} : { trace })
     }
   }
 

@@ -4,6 +4,7 @@ import { assertClose } from '../connection/close.ts'
 import { EnvelopeFactory, everyone, groupTargets, userTarget } from '../delivery/envelopes.ts'
 import { LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
+import { inSendSpan } from '../delivery/spans.ts'
 import { assertGroupName } from '../group-name.ts'
 import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
@@ -16,7 +17,7 @@ import { answerTimeoutMs, type ResolvedPublisherOptions } from '../options/resol
 import { CloseCode } from '../protocol/close-codes.ts'
 import type {
   AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Data, GroupList, GroupListOptions, History, HistoryOptions, JoinOptions,
-  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, Recipients, UserTarget
+  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, Recipients, Tracing, UserTarget
 } from '../types.ts'
 
 /** Proves nothing: no client resumes from what a publisher reads. */
@@ -24,7 +25,8 @@ const noProofs = { proofs: async () => new ResumeProofs([]) }
 
 /** What a process without sockets can do: it holds nothing itself, so whatever concerns connections is asked of the instances. */
 export class GroupPublisher implements Publisher {
-  readonly #envelopes = new EnvelopeFactory()
+  readonly #envelopes: EnvelopeFactory
+  readonly #tracing: Tracing | undefined
   readonly #backplane: StandaloneWriter
   readonly #logged: LoggedPublish
   readonly #rpc: InstanceRpc
@@ -33,6 +35,8 @@ export class GroupPublisher implements Publisher {
   readonly #history: GroupHistory
 
   constructor (options: ResolvedPublisherOptions) {
+    this.#tracing = options.tracing
+    this.#envelopes = new EnvelopeFactory(() => undefined, Date.now, options.tracing)
     this.#backplane = new StandaloneWriter(options)
     this.#logged = new LoggedPublish(this.#backplane, new GroupLogs(options))
     const { origin } = this.#envelopes
@@ -51,6 +55,10 @@ export class GroupPublisher implements Publisher {
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
+    return await inSendSpan(this.#tracing, targets, data, async () => await this.#toGroups(targets, data, options))
+  }
+
+  async #toGroups (targets: readonly Target[], data: Data, options: BroadcastOptions): Promise<BroadcastResult> {
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
     const envelope = this.#envelopes.message(targets, data, options)
     const result = { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
@@ -62,11 +70,12 @@ export class GroupPublisher implements Publisher {
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#broadcast(everyone, data, options)
+    return await inSendSpan(this.#tracing, everyone, data, async () => await this.#broadcast(everyone, data, options))
   }
 
   async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    return await this.#broadcast([userTarget(userId)], data, options)
+    const targets = [userTarget(userId)]
+    return await inSendSpan(this.#tracing, targets, data, async () => await this.#broadcast(targets, data, options))
   }
 
   async sendTo (connectionId: string, data: Data): Promise<boolean> {

@@ -7,11 +7,12 @@ import { isPlainObject, property } from './rules.ts'
  * kind is shown, and of Redis only where it is.
  */
 export function describeOptions (options: ResolvedOptions): Record<string, Json> {
-  const { redis, secret, backplane, rooms, limits: { explicit: _, ...limits }, logs, ...rest } = options
+  const { redis, secret, backplane, tracing, rooms, limits: { explicit: _, ...limits }, logs, ...rest } = options
   return {
     redis: redis === undefined ? null : describeRedis(redis),
     backplane: backplane === undefined ? null : backplane.name,
     secret: secret === undefined ? null : 'set',
+    tracing: tracing !== undefined,
     rooms: Object.keys(rooms),
     logs: typeof logs === 'function' ? 'function' : plain(logs),
     limits: plain(limits),

@@ -18,8 +18,14 @@ const outageRules = {
 
 const minSecretLength = 32
 
+const aTracing: Rule = {
+  allowed: 'an object with the methods of a Tracing',
+  accepts: value => ['run', 'inject', 'delivered'].every(name => typeof property(value, name) === 'function')
+}
+
 const rules = {
   redis: redisRule,
+  tracing: aTracing,
   backplane: {
     allowed: 'an object with the methods of a Backplane',
     accepts: value => ['start', 'subscribe', 'publish', 'syncMember', 'close'].every(name => typeof property(value, name) === 'function')
@@ -109,7 +115,7 @@ const outageDefaults: OutagePolicy = {
 const roomRule: Rule = { allowed: 'true or an object of room options', accepts: value => value === true || isPlainObject(value) }
 const defaultMaxPayload = 1_048_576
 
-type WithoutDefault = 'redis' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs' | keyof OccupancyHooks
+type WithoutDefault = 'redis' | 'tracing' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs' | keyof OccupancyHooks
 type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage' | 'limits'>
 
 export type ResolvedOptions =
@@ -133,6 +139,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   }
   return {
     redis: undefined,
+    tracing: undefined,
     backplane: undefined,
     authenticate: undefined,
     secret: undefined,
@@ -151,13 +158,14 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   }
 }
 
-const { redis, keyPrefix, operationTimeoutMs, log, logs } = rules
+const { redis, keyPrefix, operationTimeoutMs, log, logs, tracing } = rules
 const publisherRules = {
   redis,
   keyPrefix,
   operationTimeoutMs,
   log,
   logs,
+  tracing,
   logger: {
     allowed: 'a logger as that of Fastify',
     accepts: value => ['debug', 'warn'].every(level => typeof property(value, level) === 'function')
@@ -165,7 +173,7 @@ const publisherRules = {
 } as const satisfies Record<keyof PublisherOptions, Rule>
 
 export type ResolvedPublisherOptions =
-  Pick<PublisherOptions, 'redis' | 'logger'> &
+  Pick<PublisherOptions, 'redis' | 'logger' | 'tracing'> &
   Pick<ResolvedOptions, 'keyPrefix' | 'operationTimeoutMs' | 'log' | 'logs'>
 
 /**

@@ -3,7 +3,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
 import type { Backplane } from '../backplane/backplane.ts'
 import type { Authenticate, RoomOptions } from '../route-types.ts'
-import type { Connection, Identity, LogSettings, MemberInfo } from '../types.ts'
+import type { Connection, Identity, LogSettings, MemberInfo, Tracing } from '../types.ts'
 
 /** A number per second, after a burst of a number at once. */
 export interface Rate {
@@ -114,6 +114,8 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
    * in this process.
    */
   readonly redis?: string | RedisOptions | Redis | RedisCluster | Cluster | undefined
+  /** Tells a tracing system what happens: see docs/operations.md. Without it nothing is traced, and nothing loaded for it. */
+  readonly tracing?: Tracing | undefined
   /** Your own backplane, or one of a `memoryCluster()`; excludes `redis`. */
   readonly backplane?: Backplane | undefined
   /** Turns a token into an identity, for `app.wsAuth()` and rooms. Throws, or returns nothing, when the token is invalid. */
@@ -218,4 +220,5 @@ export interface PublisherOptions {
   readonly log?: WebsocketGroupsOptions['log'] | undefined
   readonly logs?: WebsocketGroupsOptions['logs'] | undefined
   readonly logger?: FastifyBaseLogger | undefined
+  readonly tracing?: Tracing | undefined
 }

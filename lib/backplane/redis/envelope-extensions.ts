@@ -7,11 +7,11 @@ import type { Place } from '../backplane.ts'
  *
  *   0  u8  0, which no id begins with
  *   1  u8  kind: 1 user id of the sender, 2 connection id of the sender, 3 name of a group that a copy went to, 4 where that copy stands
- *          in the group's log (8 B epoch, u48 offset; as many as names, in their order); + 0x80: continues the entry before
+ *          in the group's log (8 B epoch, u48 offset; as many as names, in their order), 5 traceparent; + 0x80: continues the entry before
  *   2      value, to the end of the entry
  */
 const first = 0
-const kind = { userId: 1, connectionId: 2, group: 3, place: 4 } as const
+const kind = { userId: 1, connectionId: 2, group: 3, place: 4, trace: 5 } as const
 const continues = 0x80
 const headBytes = 2
 const maxEntryBytes = 255
@@ -28,6 +28,11 @@ export function isExtension (firstByte: number | undefined): boolean {
 /** Even a sender of whom nothing is known has one. */
 export function senderEntries ({ userId = '', connectionId }: Sender): Buffer[] {
   return [...entriesOf(kind.userId, userId), ...connectionId === undefined ? [] : entriesOf(kind.connectionId, connectionId)]
+}
+
+/** `traceparent` is short: it fits into one. */
+export function traceEntries (traceparent: string): Buffer[] {
+  return entriesOf(kind.trace, traceparent)
 }
 
 export function groupEntries (groups: readonly string[]): Buffer[] {
@@ -50,6 +55,10 @@ export class Extensions {
     const [userId, connectionId] = [this.#textOf(kind.userId), this.#textOf(kind.connectionId)]
     if (userId === undefined && connectionId === undefined) return undefined
     return { ...(userId === undefined || userId === '' ? {} : { userId }), ...(connectionId === undefined ? {} : { connectionId }) }
+  }
+
+  get trace (): string | undefined {
+    return this.#textOf(kind.trace)
   }
 
   get places (): Place[] | undefined {

@@ -1,6 +1,6 @@
 import type { Audience, Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane.ts'
 import { BytesReader } from './bytes-reader.ts'
-import { Extensions, groupEntries, isExtension, senderEntries } from './envelope-extensions.ts'
+import { Extensions, groupEntries, isExtension, senderEntries, traceEntries } from './envelope-extensions.ts'
 
 /*
  * Layout, big endian, version 1:
@@ -141,7 +141,7 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
   const command = type === typeBytes[0] ? '' : reader.text(reader.uint(4))
   const audience = type === audienceType ? parseAudience(command) : undefined
   if (reader.failed || targetKind === undefined || (type === audienceType && audience === undefined)) return undefined
-  const { from, places } = extensions ?? {}
+  const { from, places, trace } = extensions ?? {}
   const position = bytes.toString('latin1', 2, 10) === noEpoch ? undefined : positionOf(bytes)
   return {
     ...(position === undefined ? {} : { position }),
@@ -150,6 +150,7 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
     sequence: bytes.readUIntBE(32, 6),
     at: bytes.readUIntBE(26, 6) % retriedBit,
     ...(from === undefined ? {} : { from }),
+    ...(trace === undefined ? {} : { trace }),
     kind,
     target: { kind: targetKind, name },
     shared: (flags & flag.shared) !== 0,
@@ -181,9 +182,10 @@ function readEntries (reader: BytesReader, except: string[]): Extensions | undef
 }
 
 /** The list of those who are excepted, with the extensions. */
-function entriesOf ({ except, from }: Envelope): ReadonlyArray<string | Buffer> {
+function entriesOf ({ except, from, trace }: Envelope): ReadonlyArray<string | Buffer> {
   const ids = except.length === 0 ? except : except.filter(isPossible)
-  return from === undefined ? ids : [...senderEntries(from), ...ids]
+  if (from === undefined && trace === undefined) return ids
+  return [...from === undefined ? [] : senderEntries(from), ...trace === undefined ? [] : traceEntries(trace), ...ids]
 }
 
 function writePrefix (bytes: Buffer, envelope: Envelope, hasEntries: boolean, at: number): number {

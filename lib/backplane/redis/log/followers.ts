@@ -235,7 +235,7 @@ export class LogFollowers {
     try {
       for (let round = 0; round < roundsPerRepair; round++) {
         if (follower.position === undefined) await this.#open(follower)
-        if (follower.buffering && await this.#catchUp.read(follower) === 'held') return true
+        if (follower.buffering && await this.#read(follower) === 'held') return true
         const progress = this.#deliverBuffered(follower)
         if (progress === 'behind') continue
         if (progress === 'inStep') this.#repaired++
@@ -246,6 +246,11 @@ export class LogFollowers {
       this.#retryLater(error)
       return true
     }
+  }
+
+  async #read (follower: LogFollower): Promise<Progress> {
+    const read = async (): Promise<Progress> => await this.#catchUp.read(follower)
+    return await (this.#local.repairing?.(follower.group, read) ?? read())
   }
 
   #deliverBuffered (follower: LogFollower): Progress {

@@ -1,0 +1,22 @@
+import type { Target } from '../backplane/backplane.ts'
+import type { Data, SpanFacts, Tracing } from '../types.ts'
+
+/** Sends a message in a span, where somebody traces. It tells no ids of users. */
+export async function inSendSpan<Result> (
+  tracing: Tracing | undefined, targets: readonly Target[], data: Data, send: () => Promise<Result>
+): Promise<Result> {
+  if (tracing === undefined) return await send()
+  const bytes = typeof data === 'string' ? Buffer.byteLength(data) : data.length
+  return await tracing.run({ name: 'send', ...addressOf(targets), bytes }, send)
+}
+
+/** What a trace says of a message that connections of this instance got. */
+export function deliverySpan (target: Target, bytes: number, recipients: number): SpanFacts {
+  return { name: 'deliver', ...addressOf([target]), bytes, recipients }
+}
+
+function addressOf (targets: readonly Target[]): Pick<SpanFacts, 'to' | 'group'> {
+  const [first] = targets
+  const group = targets.length === 1 && first?.kind === 'group' ? first.name : undefined
+  return { to: first?.kind, ...(group === undefined ? {} : { group }) }
+}

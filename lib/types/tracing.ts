@@ -1,0 +1,28 @@
+/**
+ * What a span is about: a message that is sent, or handed to connections; a connection that opens; a message of a client; a log that is
+ * read once more.
+ */
+export interface SpanFacts {
+  readonly name: 'send' | 'deliver' | 'connect' | 'message' | 'repair'
+  /** What the message is for. */
+  readonly to?: 'group' | 'user' | 'instance' | 'all' | undefined
+  /** The group, where there is one. */
+  readonly group?: string | undefined
+  /** The route of the connection, as it was written. */
+  readonly route?: string | undefined
+  readonly connectionId?: string | undefined
+  /** Size of the payload, which is never told itself. */
+  readonly bytes?: number | undefined
+  /** How many connections of this instance got the message. */
+  readonly recipients?: number | undefined
+}
+
+/** Tells a tracing system what happens: the option `tracing`. `fastify-websocket-groups/opentelemetry` makes one for OpenTelemetry. */
+export interface Tracing {
+  /** Does a piece of work in a span of its own. Returns and throws what the work does. */
+  run<Result> (span: SpanFacts, work: () => Result): Result
+  /** The context of the span that is active, which travels with a message: W3C `traceparent`. `undefined` when nobody records it. */
+  inject (): string | undefined
+  /** A message that travelled with a context was handed to connections of this instance. */
+  delivered (span: SpanFacts, traceparent: string, startedAt: number): void
+}
