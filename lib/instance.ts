@@ -80,6 +80,7 @@ export class Instance {
       scheduler: parts.scheduler,
       metrics: parts.metrics,
       enter: connection => parts.membership.connectionOpened(connection),
+      greeted: async connection => await parts.membership.clientGreeted(connection),
       setInfo: async (connection, info) => await parts.membership.setInfo(connection, info),
       lost: (group, reason) => this.#gapReport.add(group, reason),
       release: async connection => {

@@ -8,11 +8,11 @@ import type { Connection, Identity, LossReason, Registry } from './types.ts'
 export type Authenticate<Who = Identity> =
   (token: string, request: FastifyRequest) => Who | null | undefined | Promise<Who | null | undefined>
 
-export interface WsAuthOptions<Who = Identity> {
+export interface WsAuthOptions<Who = Identity, Params = unknown> {
   /** Replaces the plugin's `authenticate` on this route. */
   readonly authenticate?: Authenticate<Who> | undefined
   /** Whether this identity may use the route. `false` is a 403. */
-  readonly authorize?: ((identity: Who, request: FastifyRequest) => boolean | Promise<boolean>) | undefined
+  readonly authorize?: ((identity: Who, request: FastifyRequest<{ Params: Params }>) => boolean | Promise<boolean>) | undefined
   /** `false` lets requests without a token through, with `identity` null. A bad token is still a 401. @default true */
   readonly required?: boolean | undefined
   /** Also takes the token from this cookie. Other origins are then refused unless `allowedOrigins` names them. @default false */
@@ -86,6 +86,17 @@ type ParamName<Path extends string> = Path extends `${infer Before}(${string})${
       : never
 type Cut<Text extends string, End extends string> = Text extends `${infer Head}${End}${string}` ? Head : Text
 
+/** The parameters of a room: those of its path, and what its schema says of parameters, those of the prefix included. */
+export type RoomParams<Path extends string, Schema> = Schema extends { readonly params: { readonly properties: infer Properties } }
+  ? {
+      readonly [Name in (keyof PathParams<Path> | keyof Properties) & string]:
+      Name extends keyof Properties ? ParamValue<Properties[Name]> : string
+    }
+  : PathParams<Path>
+// Fastify converts what the schema says is no string.
+type ParamValue<Schema> = Schema extends { readonly type: 'integer' | 'number' } ? number
+  : Schema extends { readonly type: 'boolean' } ? boolean : string
+
 /** The type of `identity` in a room, by the room's option `auth`. */
 export type RoomIdentity<Auth, Who> =
   Auth extends false ? null
@@ -102,7 +113,7 @@ export interface RoomRouteOptions extends
 /** A ready-made room: its connections join a group, and each message goes to everyone in it. Each callback replaces one step. */
 export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> extends RoomRouteOptions {
   /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
-  readonly auth?: Auth & (boolean | WsAuthOptions<Who>) | undefined
+  readonly auth?: Auth & (boolean | WsAuthOptions<Who, Params>) | undefined
   /**
    * Which group a connection joins. Has to be given where the service has more than one room route: by default two of them could lead to
    * the same group, and the `authorize` of neither would protect it. @default the path's parameter `room`, or its only parameter
@@ -141,14 +152,14 @@ declare module 'fastify' {
     /** Groups across all instances. */
     registry: Registry
     /** A preHandler that answers 401 or 403 before the upgrade, and sets `request.identity`. */
-    wsAuth: <Who = Identity>(options?: WsAuthOptions<Who>) => preHandlerAsyncHookHandler
+    wsAuth: <Who = Identity, Params = unknown>(options?: WsAuthOptions<Who, Params>) => preHandlerAsyncHookHandler
     /** A handler for a route with `websocket: true`. */
     wsHandler: <Params, Who = Identity | null>(
       callbacks: HandlerOptions<KnownParams<Params>, Who>
     ) => (socket: WebSocket, request: HandlerRequest<Params> | HandlerRequest<unknown>) => void
     /** Adds a route whose connections join a group and hear what each other says. */
-    wsRoom: <const Path extends string, const Auth = unknown, Who = Identity>(
-      path: Path, options?: RoomOptions<PathParams<Path>, Auth, Who>
+    wsRoom: <const Path extends string, const Auth = unknown, Who = Identity, const Schema = unknown>(
+      path: Path, options?: RoomOptions<RoomParams<Path, Schema>, Auth, Who> & { readonly schema?: Schema }
     ) => void
   }
   // Its type parameters have to be named to use one of them.

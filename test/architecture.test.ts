@@ -11,7 +11,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
     'lib/version.ts',
     'lib/metrics/', 'lib/protocol/'
   ],
-  ['lib/group-name.ts', 'lib/backplane/messages.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
+  ['lib/group-name.ts', 'lib/user-log.ts', 'lib/backplane/messages.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
   ['lib/options/'],
   ['lib/backplane/memory/', 'lib/backplane/redis/'],
   ['lib/connection/'],

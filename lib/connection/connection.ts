@@ -245,7 +245,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
     // Closed already, as the instance shuts down: nobody would take it out again.
     const entered = this.#ending === undefined ? this.#host.enter(this) : undefined
-    void this.#inbound.start(this.#session === undefined ? entered : this.#session.opened(entered), request)
+    const session = this.#session
+    void this.#inbound.start(session === undefined ? entered : session.opened(entered, () => this.#host.greeted?.(this)), request)
   }
 
   closeForFault (code: number, reason = closeReasons[code as CloseCode]): void {

@@ -74,10 +74,11 @@ export class FramedSession implements RequestHandler {
   /** The public name of the session. Not its id, which is what proves that a client is back. */
   get name (): string | undefined { return this.#name }
 
-  /** Resolves when the callbacks may run: the client said hello (or is gone) and the connection is known. */
-  async opened (entered: Promise<void> | undefined): Promise<void> {
+  /** Resolves when the callbacks may run: the client said hello (or is gone), the connection is known, and `greeted` did its part. */
+  async opened (entered: Promise<void> | undefined, greeted?: () => Promise<void> | undefined): Promise<void> {
     await this.#greeted?.promise
     await entered
+    await greeted?.()
   }
 
   receive (data: Buffer, isBinary: boolean): void {

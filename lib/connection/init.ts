@@ -20,6 +20,8 @@ export interface ConnectionHost<Self> {
   readonly metrics: Metrics
   /** Makes the connection known; `onConnect` waits for it. */
   enter (connection: Self): Promise<void> | undefined
+  /** The framed client said hello, and the connection is known; `onConnect` waits for this, too. */
+  greeted? (connection: Self): Promise<void>
   /** Forgets the connection and its memberships; never rejects. */
   release (connection: Self): Promise<void>
   /** Stores what other members see of the connection. */

@@ -3,6 +3,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import { ownerOf } from '../ids.ts'
 import type { BroadcastOptions } from '../types.ts'
+import { userOfLog } from '../user-log.ts'
 
 /** What `except` needs of a connection. */
 export interface Named { readonly id: string, readonly sessionName?: string | undefined }
@@ -48,7 +49,7 @@ export function audienceOf (targets: readonly Target[], { except, filter }: Broa
     }
   }
   if (filter === undefined && exceptUsers.length === 0 && exceptGroups.length === 0) return undefined
-  const groups = targets.filter(({ kind }) => kind === 'group').map(({ name }) => name)
+  const groups = targets.filter(({ kind, name }) => kind === 'group' && userOfLog(name) === undefined).map(({ name }) => name)
   return {
     ...(exceptUsers.length === 0 ? {} : { exceptUsers }),
     ...(exceptGroups.length === 0 ? {} : { exceptGroups }),

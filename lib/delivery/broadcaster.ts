@@ -6,7 +6,7 @@ import type { EchoFilter } from './echo.ts'
 import type { Metrics } from '../metrics.ts'
 import { announce } from '../metrics/channels.ts'
 import type { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
-import { everyone, groupTargets, userTarget, type EnvelopeFactory } from './envelopes.ts'
+import { everyone, groupTargets, userLogTarget, userTarget, type EnvelopeFactory } from './envelopes.ts'
 import { inSendSpan } from './spans.ts'
 import type { OutagePolicy } from '../options/types.ts'
 import type { BroadcastOptions, BroadcastResult, Data } from '../types.ts'
@@ -44,21 +44,31 @@ export class Broadcaster {
   async #toGroups (targets: readonly Target[], data: Data, options: BroadcastOptions): Promise<BroadcastResult> {
     if (options.local === true) return this.#locally(targets, data, options)
     if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
-    const envelope = this.#envelopes.message(targets, data, options)
-    const audience = this.#audience(targets, envelope)
-    this.#published(targets, envelope)
-    return { ...await this.#logged.append(targets, envelope, options), ...audience }
+    return await this.#append(targets, targets, data, options)
   }
 
-  async toUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    const targets = [userTarget(userId)]
-    return await inSendSpan(this.#metrics.tracing, targets, data, async () => await this.#broadcast(targets, data, options))
+  async toUser (userId: string, data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const [targets, log] = [[userTarget(userId)], userLogTarget(userId)]
+    return await inSendSpan(this.#metrics.tracing, targets, data, async () => {
+      const logged = log !== undefined && this.#logged.usesLog([log], options)
+      return logged ? await this.#append([log], targets, data, options) : await this.#broadcast(targets, data, options)
+    })
   }
 
   async toAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await inSendSpan(this.#metrics.tracing, everyone, data, async () => {
       return options?.local === true ? this.#locally(everyone, data, options) : await this.#broadcast(everyone, data, options)
     })
+  }
+
+  /** `recipients`: whom the message to these logs is for. */
+  async #append (
+    logs: readonly Target[], recipients: readonly Target[], data: Data, options: BroadcastOptions
+  ): Promise<BroadcastResult> {
+    const envelope = this.#envelopes.message(logs, data, options)
+    const audience = this.#audience(recipients, envelope)
+    this.#published(recipients, envelope)
+    return { ...await this.#logged.append(logs, envelope, options), ...audience }
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {

@@ -4,6 +4,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import { drawId } from '../ids.ts'
 import type { BroadcastOptions, Data, Sender, Tracing } from '../types.ts'
+import { userLogOf } from '../user-log.ts'
 import { audienceOf, exceptIds, type Named } from './audience.ts'
 
 /** Makes the envelopes of one origin, each with the next sequence number. */
@@ -97,6 +98,12 @@ export function groupTargets (group: string | readonly string[]): readonly Targe
 export function userTarget (userId: string): Target {
   assertUserId(userId)
   return { kind: 'user', name: userId }
+}
+
+/** What goes through the user's log goes there; `undefined` when the user has none. */
+export function userLogTarget (userId: string): Target | undefined {
+  const name = userLogOf(userId)
+  return name === undefined ? undefined : { kind: 'group', name }
 }
 
 /**

@@ -56,7 +56,7 @@ export class Replay {
     const { connection, group } = member
     // The cache ends where this instance stopped following the log.
     if (this.#backplane.position(group) === undefined) this.#backlog.forget(group)
-    const offer = connection.takeOffer(group)
+    const offer = connection.takeOffer(member.label)
     const from = since ?? offer?.since
     if (from === undefined && history === 0 && !connection.framed) return undefined
     const asked = { history, ...(from === undefined ? {} : { since: from }) }
@@ -92,7 +92,7 @@ export class Replay {
   }
 
   async #begin (pending: PendingReplay, catchUp: CatchUp, scope: JoinResult['scope']): Promise<Begun> {
-    const { member: { connection, group }, options, grant } = pending
+    const { member: { connection, group, label }, options, grant } = pending
     // Without a log there is nothing to prove.
     const proofs = this.#backlog.isLogged(group) ? await this.#proofKeys.proofs() : noProofs
     const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
@@ -107,8 +107,8 @@ export class Replay {
     if (catchUp.over) return { result, done: true }
     const { sessionName } = connection
     const proof = before === undefined || sessionName === undefined ? undefined : proofs.grant(group, sessionName, before)
-    connection.announce({ type: 'joined', group, recovered, reason, position: result.position, grant: proof })
-    if (recovered === false) connection.gapped(group, reason ?? 'unavailable')
+    connection.announce({ type: 'joined', group: label, recovered, reason, position: result.position, grant: proof })
+    if (recovered === false) connection.gapped(label, reason ?? 'unavailable')
     return { result, done: catchUp.give(page) }
   }
 

@@ -1,4 +1,4 @@
-import type { Backplane } from '../backplane/backplane.ts'
+import type { Backplane, Target } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { isThenable } from '../connection/callback-results.ts'
@@ -14,9 +14,9 @@ import type { Presence } from '../presence/presence.ts'
 import { assertTags } from '../delivery/audience.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
-import { userTarget } from '../delivery/envelopes.ts'
+import { userLogTarget, userTarget } from '../delivery/envelopes.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
-import type { OutagePolicy } from '../options/types.ts'
+import type { OutagePolicy, WebsocketGroupsOptions } from '../options/types.ts'
 import type { Connection, JoinOptions, JoinResult, Json, Member, MemberInfo } from '../types.ts'
 
 /** How many users are remembered with their latest new groups. */
@@ -25,7 +25,7 @@ const maxInfoBytes = 1024
 
 type Writable<Of> = { -readonly [Name in keyof Of]: Of[Name] }
 
-export interface MembershipOptions {
+export interface MembershipOptions extends Pick<WebsocketGroupsOptions, 'userLog'> {
   /** Of this instance, which all its members name. */
   readonly instanceId: string
   readonly policy: OutagePolicy['join']
@@ -129,14 +129,36 @@ export class Membership {
    */
   connectionOpened (connection: LocalConnection): Promise<void> | undefined {
     this.#hub.add(connection)
-    if (connection.userId === undefined) return undefined
-    return this.#backplane.subscribe(userTarget(connection.userId)).catch(ignoreUnavailable)
+    const { userId } = connection
+    if (userId === undefined) return undefined
+    const subscribed = this.#backplane.subscribe(userTarget(userId)).catch(ignoreUnavailable)
+    const log = this.#userLogOf(userId)
+    if (log === undefined) return subscribed
+    return Promise.all([subscribed, this.#backplane.subscribe(log).catch(ignoreUnavailable)]).then(() => undefined)
+  }
+
+  /** A framed client said where it is in the log of its user. Resolves when it has what it missed there, or has to read first. */
+  async clientGreeted (connection: LocalConnection): Promise<void> {
+    const { userId, closed } = connection
+    const log = userId === undefined || closed ? undefined : this.#userLogOf(userId)
+    if (log === undefined) return
+    const replay = this.#replay.hold(this.#hub.joinUserLog(connection, log.name), {})
+    if (replay !== undefined) await this.#replay.play(replay, 'cluster')
   }
 
   /** Forgets a connection whose socket closed. Never rejects. */
   async connectionClosed (connection: LocalConnection): Promise<void> {
-    if (this.#hub.remove(connection)) this.#backplane.unsubscribe(userTarget(connection.userId ?? ''))
+    const { userId = '' } = connection
+    if (this.#hub.remove(connection)) {
+      const log = this.#userLogOf(userId)
+      for (const target of [userTarget(userId), ...log === undefined ? [] : [log]]) this.#backplane.unsubscribe(target)
+    }
     await this.leaveAll(connection)
+  }
+
+  #userLogOf (userId: string): Target | undefined {
+    const { userLog = false } = this.#options
+    return userLog === false ? undefined : userLogTarget(userId)
   }
 
   async #register (member: LocalMember, added: boolean, replay: PendingReplay | undefined): Promise<JoinResult> {

@@ -1,7 +1,7 @@
 import type { Target } from '../backplane/backplane.ts'
 import { StandaloneWriter } from '../backplane/redis/standalone-writer.ts'
 import { assertClose } from '../connection/close.ts'
-import { EnvelopeFactory, everyone, groupTargets, userTarget } from '../delivery/envelopes.ts'
+import { EnvelopeFactory, everyone, groupTargets, userLogTarget, userTarget } from '../delivery/envelopes.ts'
 import { LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { inSendSpan } from '../delivery/spans.ts'
@@ -55,14 +55,7 @@ export class GroupPublisher implements Publisher {
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
-    return await inSendSpan(this.#tracing, targets, data, async () => await this.#toGroups(targets, data, options))
-  }
-
-  async #toGroups (targets: readonly Target[], data: Data, options: BroadcastOptions): Promise<BroadcastResult> {
-    if (!this.#logged.usesLog(targets, options)) return await this.#broadcast(targets, data, options)
-    const envelope = this.#envelopes.message(targets, data, options)
-    const result = { localRecipients: 0, ...await this.#logged.append(targets, envelope, options) }
-    return await this.#reports.complete(result, () => targets, options)
+    return await inSendSpan(this.#tracing, targets, data, async () => await this.#toLogs(targets, targets, data, options))
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -73,9 +66,11 @@ export class GroupPublisher implements Publisher {
     return await inSendSpan(this.#tracing, everyone, data, async () => await this.#broadcast(everyone, data, options))
   }
 
-  async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
-    const targets = [userTarget(userId)]
-    return await inSendSpan(this.#tracing, targets, data, async () => await this.#broadcast(targets, data, options))
+  async sendToUser (userId: string, data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const [targets, log] = [[userTarget(userId)], userLogTarget(userId)]
+    return await inSendSpan(this.#tracing, targets, data, async () => {
+      return log === undefined ? await this.#broadcast(targets, data, options) : await this.#toLogs([log], targets, data, options)
+    })
   }
 
   async sendTo (connectionId: string, data: Data): Promise<boolean> {
@@ -149,6 +144,16 @@ export class GroupPublisher implements Publisher {
 
   async [Symbol.asyncDispose] (): Promise<void> {
     await this.close()
+  }
+
+  /** Through the logs, unless there are none or the message is volatile. `recipients`: whom the message is for. */
+  async #toLogs (
+    logs: readonly Target[], recipients: readonly Target[], data: Data, options: BroadcastOptions
+  ): Promise<BroadcastResult> {
+    if (!this.#logged.usesLog(logs, options)) return await this.#broadcast(recipients, data, options)
+    const envelope = this.#envelopes.message(logs, data, options)
+    const result = { localRecipients: 0, ...await this.#logged.append(logs, envelope, options) }
+    return await this.#reports.complete(result, () => recipients, options)
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {

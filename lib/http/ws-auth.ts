@@ -39,9 +39,11 @@ export function reauthenticationOf (request: FastifyRequest): Reauthentication |
 
 /** Makes `app.wsAuth`: authentication in a preHandler, so that a refusal is a plain HTTP answer and no socket is opened. */
 export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
-  return function wsAuth<Who> (options: WsAuthOptions<Who> = {}) {
+  return function wsAuth<Who, Params> (options: WsAuthOptions<Who, Params> = {}) {
     checkOptions(options, authRules, 'wsAuth.')
-    const { required = true, authorize } = options
+    const { required = true } = options
+    // The schema of the route answers for the types of its params.
+    const authorize = options.authorize as WsAuthOptions<Who>['authorize']
     const authenticate = options.authenticate ?? plugin.authenticate as Authenticate<Who> | undefined
     if (authenticate === undefined) throw invalid('wsAuth() needs `authenticate`: give it to the plugin, or to wsAuth({ authenticate })')
     const allowsOrigin = originCheck(options.allowedOrigins, typeof options.cookie === 'string')

@@ -2,6 +2,7 @@ import type { Envelope, Target } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Member } from '../types.ts'
+import { userLogOf, userOfLog } from '../user-log.ts'
 import { MultiGroupDedupe } from './dedupe.ts'
 import { exclusionOf, type Exclusion, type Exclusive } from './exclusion.ts'
 import type { Gap } from './holdback.ts'
@@ -13,6 +14,8 @@ export class Hub {
   /** Never an empty entry: a group or user without connections here is not in the table. */
   readonly #groups = new Map<string, Map<LocalConnection, LocalMember>>()
   readonly #users = new Map<string, Set<LocalConnection>>()
+  /** Framed connections in the logs of their users, by the name of the log. Raw ones cannot resume, and are found in `#users`. */
+  readonly #userLogs = new Map<string, Map<LocalConnection, LocalMember>>()
   readonly #dedupe = new MultiGroupDedupe()
 
   add (connection: LocalConnection): void {
@@ -29,17 +32,23 @@ export class Hub {
     this.connections.delete(connection.id)
     const { userId } = connection
     const others = userId === undefined ? undefined : this.#users.get(userId)
-    if (userId === undefined || others?.delete(connection) !== true || others.size > 0) return false
-    return this.#users.delete(userId)
+    if (userId === undefined || others?.delete(connection) !== true) return false
+    this.#leaveUserLog(connection, userId)
+    return others.size === 0 && this.#users.delete(userId)
   }
 
   /** Puts the connection into the group. */
   join (connection: LocalConnection, group: string, member: Member): LocalMember {
     const added = new LocalMember(connection, group, member)
-    const members = this.#groups.get(group)
-    if (members === undefined) this.#groups.set(group, new Map([[connection, added]]))
-    else members.set(connection, added)
+    addTo(this.#groups, added)
     connection.groupJoined(group)
+    return added
+  }
+
+  /** From now on the framed connection is told where in the log of its user it is. */
+  joinUserLog (connection: LocalConnection, name: string): LocalMember {
+    const added = new LocalMember(connection, name, { connectionId: connection.id, instanceId: '', joinedAt: Date.now() })
+    addTo(this.#userLogs, added)
     return added
   }
 
@@ -57,7 +66,7 @@ export class Hub {
 
   /** The member that the connection is in the group; `undefined` when it is not in the group. */
   find (connection: LocalConnection, group: string): LocalMember | undefined {
-    return this.#groups.get(group)?.get(connection)
+    return this.#membersOf(group)?.get(connection)
   }
 
   groups (): Iterable<string> {
@@ -89,9 +98,9 @@ export class Hub {
     return [...this.#users.get(userId) ?? []]
   }
 
-  /** Whether the group has members here. */
+  /** Whether the group, or the log of a user, has members here. */
   has (group: string): boolean {
-    return this.#groups.has(group)
+    return this.#membersOf(group) !== undefined
   }
 
   /** How many connections here a message to these targets is for. */
@@ -132,14 +141,32 @@ export class Hub {
   }
 
   announceGap (group: string, gap: Gap): void {
-    for (const member of this.#groups.get(group)?.values() ?? []) member.gap(gap)
+    for (const member of this.#membersOf(group)?.values() ?? []) member.gap(gap)
   }
 
   #deliver (envelope: Envelope, given: Set<number> | undefined): number {
     const { target } = envelope
     if (target.kind !== 'group') return giveToConnections(this.#connections(target), envelope)
-    const members = this.#groups.get(target.name)
-    return members === undefined ? 0 : giveToMembers(members.values(), envelope, given)
+    const members = this.#membersOf(target.name)
+    const taken = members === undefined ? 0 : giveToMembers(members.values(), envelope, given)
+    const userId = userOfLog(target.name)
+    return userId === undefined ? taken : taken + giveToConnections(this.#rawOf(userId), envelope)
+  }
+
+  #membersOf (group: string): ReadonlyMap<LocalConnection, LocalMember> | undefined {
+    return (userOfLog(group) === undefined ? this.#groups : this.#userLogs).get(group)
+  }
+
+  * #rawOf (userId: string): Iterable<LocalConnection> {
+    for (const connection of this.#users.get(userId) ?? []) if (!connection.framed) yield connection
+  }
+
+  #leaveUserLog (connection: LocalConnection, userId: string): void {
+    const name = userLogOf(userId) ?? ''
+    const members = this.#userLogs.get(name)
+    members?.get(connection)?.dropHold()
+    members?.delete(connection)
+    if (members?.size === 0) this.#userLogs.delete(name)
   }
 
   #count (targets: readonly Target[], excludes: Exclusion | undefined, counts: (connection: LocalConnection) => boolean): number {
@@ -172,6 +199,12 @@ export class Hub {
     if (kind === 'all') return this.connections.size
     return (kind === 'group' ? this.#groups : this.#users).get(name)?.size ?? 0
   }
+}
+
+function addTo (table: Map<string, Map<LocalConnection, LocalMember>>, member: LocalMember): void {
+  const members = table.get(member.group)
+  if (members === undefined) table.set(member.group, new Map([[member.connection, member]]))
+  else members.set(member.connection, member)
 }
 
 /*

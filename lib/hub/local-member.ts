@@ -3,6 +3,7 @@ import { formatPosition } from '../backplane/position.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Member } from '../types.ts'
+import { labelOf } from '../user-log.ts'
 import { exclusionOf } from './exclusion.ts'
 import { Holdback, type Gap, type ReplayEnd } from './holdback.ts'
 
@@ -10,8 +11,8 @@ import { Holdback, type Gap, type ReplayEnd } from './holdback.ts'
 const replayed = new WeakMap<Envelope, OutboundMessage>()
 
 /**
- * One connection of this instance in one group: what the connection is given, what is held back and what it is told there. Raw clients get
- * the bytes that were sent; clients of the framed protocol are also told of gaps and positions.
+ * One connection of this instance in one group, or in the log of its user: what the connection is given, what is held back and what it is
+ * told there. Raw clients get the bytes that were sent; clients of the framed protocol are also told of gaps and positions.
  */
 export class LocalMember {
   readonly connection: LocalConnection
@@ -23,6 +24,11 @@ export class LocalMember {
     this.connection = connection
     this.group = group
     this.#member = member
+  }
+
+  /** What its client knows the group by. */
+  get label (): string {
+    return labelOf(this.group)
   }
 
   /** The membership as everyone in the cluster sees it. */
@@ -59,7 +65,7 @@ export class LocalMember {
   /** Skips a message that is not for this member. Its client is told the position, or it would be given the message when it resumes. */
   passOver ({ position }: Envelope): void {
     if (position === undefined || !this.connection.framed) return
-    this.connection.announce({ type: 'position', group: this.group, position: formatPosition(position) })
+    this.connection.announce({ type: 'position', group: this.label, position: formatPosition(position) })
   }
 
   /** Holds a live message back while a replay runs, and drops one that the client already has. Returns whether it did either. */
@@ -93,9 +99,9 @@ export class LocalMember {
 
   /** Messages before the position are lost to this member, even if it holds some of them back. */
   tell (gap: Pick<Gap, 'reason' | 'position'>): void {
-    this.connection.gapped(this.group, gap.reason)
+    this.connection.gapped(this.label, gap.reason)
     if (this.connection.framed) {
-      this.connection.announce({ type: 'gap', group: this.group, reason: gap.reason, position: formatPosition(gap.position) })
+      this.connection.announce({ type: 'gap', group: this.label, reason: gap.reason, position: formatPosition(gap.position) })
     }
   }
 

@@ -3,6 +3,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { toError } from '../thrown.ts'
 import type { LogLimits } from '../backplane/backplane.ts'
 import type { LogSettings } from '../types.ts'
+import { userOfLog } from '../user-log.ts'
 import { check, checkOptions, integer, isPlainObject, property, show, withoutUndefined, type Rule } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 
@@ -32,9 +33,14 @@ export function checkLog (log: unknown, name: string): asserts log is LogSetting
   checkOptions(log, logRules, `${name}.`)
 }
 
-/** Which log each group has, by the options `log` and `logs`. */
+interface LogOptions extends Pick<WebsocketGroupsOptions, 'logs' | 'userLog'> {
+  readonly log: NonNullable<WebsocketGroupsOptions['log']>
+}
+
+/** Which log each group has, by the options `log` and `logs`, and each user, by the option `userLog`. */
 export class GroupLogs {
   readonly #default: LogLimits | false
+  readonly #users: LogLimits | false
   readonly #exact = new Map<string, LogLimits | false>()
   /** Longest first, so that the first one that fits is the most exact. */
   readonly #prefixes: ReadonlyArray<readonly [prefix: string, limits: LogLimits | false]>
@@ -44,8 +50,9 @@ export class GroupLogs {
   /** Checked answers of the function, which usually returns the same few objects. */
   readonly #checked = new WeakMap<object, LogLimits>()
 
-  constructor ({ log, logs }: { readonly log: NonNullable<WebsocketGroupsOptions['log']>, readonly logs: WebsocketGroupsOptions['logs'] }) {
+  constructor ({ log, logs, userLog = false }: LogOptions) {
     this.#default = withDefaults(log)
+    this.#users = withDefaults(userLog)
     this.#choose = typeof logs === 'function' ? logs : undefined
     const named = Object.entries(withoutUndefined(typeof logs === 'function' ? {} : logs ?? {}))
     for (const [name, settings] of named) if (!name.endsWith('*')) this.#exact.set(name, withDefaults(settings))
@@ -59,7 +66,7 @@ export class GroupLogs {
    * @throws {WebsocketGroupsError} WSG_OPTION_INVALID when the function `logs` throws, or returns something that is not a setting
    */
   of (group: string): LogLimits | undefined {
-    const settings = this.#choose === undefined ? this.#exact.get(group) ?? this.#byPrefix(group) : this.#chosen(this.#choose, group)
+    const settings = this.#settingsOf(group)
     return settings === false ? undefined : settings
   }
 
@@ -73,6 +80,11 @@ export class GroupLogs {
     } catch {
       return true
     }
+  }
+
+  #settingsOf (group: string): LogLimits | false {
+    if (userOfLog(group) !== undefined) return this.#users
+    return this.#choose === undefined ? this.#exact.get(group) ?? this.#byPrefix(group) : this.#chosen(this.#choose, group)
   }
 
   #chosen (choose: (group: string) => unknown, group: string): LogLimits | false {

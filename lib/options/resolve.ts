@@ -60,6 +60,7 @@ const rules = {
     allowed: 'an object of log settings by group name or prefix*, or a function',
     accepts: value => typeof value === 'function' || isPlainObject(value)
   },
+  userLog: logRule,
   outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
   limits: limitsRule,
   upgradeLimit: { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isPlainObject(value) },
@@ -91,6 +92,7 @@ const defaults = {
   authTimeoutMs: 10_000,
   rooms: {},
   log: defaultLog,
+  userLog: false,
   keyPrefix: 'wsg:',
   maxBufferedBytes: 4_194_304,
   slowBufferedBytes: 65_536,
@@ -158,13 +160,14 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
   }
 }
 
-const { redis, keyPrefix, operationTimeoutMs, log, logs, tracing } = rules
+const { redis, keyPrefix, operationTimeoutMs, log, logs, userLog, tracing } = rules
 const publisherRules = {
   redis,
   keyPrefix,
   operationTimeoutMs,
   log,
   logs,
+  userLog,
   tracing,
   logger: {
     allowed: 'a logger as that of Fastify',
@@ -174,7 +177,7 @@ const publisherRules = {
 
 export type ResolvedPublisherOptions =
   Pick<PublisherOptions, 'redis' | 'logger' | 'tracing'> &
-  Pick<ResolvedOptions, 'keyPrefix' | 'operationTimeoutMs' | 'log' | 'logs'>
+  Pick<ResolvedOptions, 'keyPrefix' | 'operationTimeoutMs' | 'log' | 'logs' | 'userLog'>
 
 /**
  * The options of `createPublisher`: what it shares with the plugin has the same rules and defaults there and here.
@@ -185,13 +188,15 @@ export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions
   const given = withoutUndefined(raw as PublisherOptions)
   check('redis', given.redis, redis)
   checkShared(given)
-  return { keyPrefix: defaults.keyPrefix, operationTimeoutMs: defaults.operationTimeoutMs, log: defaults.log, logs: undefined, ...given }
+  const { keyPrefix: prefix, operationTimeoutMs: timeout } = defaults
+  return { keyPrefix: prefix, operationTimeoutMs: timeout, log: defaults.log, logs: undefined, userLog: defaults.userLog, ...given }
 }
 
 /** What the plugin and the publisher refuse beyond the rules. */
-function checkShared ({ redis, log, logs }: Pick<WebsocketGroupsOptions, 'redis' | 'log' | 'logs'>): void {
+function checkShared ({ redis, log, logs, userLog }: Pick<WebsocketGroupsOptions, 'redis' | 'log' | 'logs' | 'userLog'>): void {
   checkCluster(redis)
   if (log !== undefined) checkLog(log, 'log')
+  if (userLog !== undefined) checkLog(userLog, 'userLog')
   if (typeof logs !== 'object') return
   for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
 }

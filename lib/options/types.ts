@@ -167,6 +167,11 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
   readonly log?: LogSettings | false | undefined
   /** Exceptions from `log`, by group name, by prefix (`'chat:*'`, the longest counts), or as a function (`undefined`: as `log` says). */
   readonly logs?: Readonly<Record<string, LogSettings | false>> | ((group: string) => LogSettings | false | undefined) | undefined
+  /**
+   * What is kept of what `sendToUser` sends, so that framed clients that were away for a moment get it when they are back. It then comes as
+   * that of a group with the name `wsg:user`, see docs/client.md. Has to be the same on all instances and publishers. @default false
+   */
+  readonly userLog?: LogSettings | false | undefined
   /** A connection that is this far behind is closed with 4008. @default 4_194_304 // 4 MiB */
   readonly maxBufferedBytes?: number | undefined
   /**
@@ -219,6 +224,7 @@ export interface PublisherOptions {
    */
   readonly log?: WebsocketGroupsOptions['log'] | undefined
   readonly logs?: WebsocketGroupsOptions['logs'] | undefined
+  readonly userLog?: WebsocketGroupsOptions['userLog'] | undefined
   readonly logger?: FastifyBaseLogger | undefined
   readonly tracing?: Tracing | undefined
 }

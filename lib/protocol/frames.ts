@@ -4,6 +4,9 @@
 /** The subprotocol that a client offers, and the server answers with. */
 export const framedProtocol = 'wsg.v1'
 
+/** What clients know the log of their user by, among the groups. */
+export const userLogLabel = 'wsg:user'
+
 /** How many groups a `hello` may offer positions for. */
 export const maxResume = 100
 

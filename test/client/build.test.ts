@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { createContext, runInContext } from 'node:vm'
 import { gzipSync } from 'node:zlib'
+import { build } from 'esbuild'
 import { WebSocket } from 'ws'
 import type * as Api from '../../lib/client/index.ts'
 import { buildClient } from '../../scripts/build-client.mjs'
@@ -32,6 +33,18 @@ t.test('messages by name take less than 0.6 KB more', async (t) => {
   )
   t.comment(`${withMessages - plain} bytes, compressed`)
   t.ok(withMessages - plain < 600, `${withMessages - plain} bytes`)
+})
+
+t.test('a bundle that imports the client and does not use it has nothing of it', async (t) => {
+  const sizeOf = async (statement: string): Promise<number> => {
+    const bundle = { bundle: true, minify: true, write: false, format: 'esm' } as const
+    const { outputFiles } = await build({ ...bundle, stdin: { contents: statement, resolveDir: root } })
+    return outputFiles[0]?.contents.length ?? NaN
+  }
+  for (const file of [join(root, 'lib', 'client', 'index.ts'), join(folder, 'client.min.js')]) {
+    t.equal(await sizeOf(`import { connect } from ${JSON.stringify(file)}`), 0)
+    t.ok(await sizeOf(`import { connect } from ${JSON.stringify(file)}; connect('')`) > 10_000, 'used, it is there')
+  }
 })
 
 t.test('the client imports itself and protocol/ alone, and protocol/ imports nothing', async (t) => {

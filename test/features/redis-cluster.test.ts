@@ -42,6 +42,16 @@ t.test('applications on a cluster: groups, users, everyone, members, blocks', as
   t.strictSame([a.registry.health().status, a.registry.health().problems], ['up', []])
 })
 
+t.test('the log of a user lies where the user does', async t => {
+  const userLog = { maxMessages: 50, ttlMs: 60_000 }
+  const [a, b] = [await startInstance(t, { redis, userLog }), await startInstance(t, { redis, userLog })]
+  const users = ['ann', 'bob', 'eve', 'max']
+  const opened = await Promise.all(users.map(async user => await b.open({ user })))
+  for (const user of users) t.match(await a.registry.sendToUser(user, `to ${user}`), { position: String })
+  for (const [n, one] of opened.entries()) t.equal(await one.client.next(), `to ${users[n]}`)
+  t.equal(await a.registry.disconnect({ userId: 'max' }), 1)
+})
+
 t.test('messages to several logged groups: in each log once, in order, and again with their key', async t => {
   const log = { maxMessages: 50, ttlMs: 60_000 }
   const [a, b] = [await startInstance(t, { redis, log }), await startInstance(t, { redis, log })]

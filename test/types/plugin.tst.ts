@@ -177,6 +177,19 @@ describe('wsRoom', () => {
     expect<PathParams<string>>().type.toBe<Record<string, string>>()
   })
 
+  test('params have the types that the schema says, JSON or TypeBox', () => {
+    app.wsRoom('/ws/:page', {
+      schema: { params: { type: 'object', properties: { page: { type: 'integer' }, org: { type: 'string' }, open: { type: 'boolean' } } } },
+      group ({ page, org }) { return `${org}/${page}` },
+      auth: { authorize: (_identity, { params: { page } }) => page > 0 },
+      onJoin ({ params }) { expect(params).type.toBe<{ readonly page: number, readonly org: string, readonly open: boolean }>() }
+    })
+    app.wsRoom('/ws/:page/:kind', {
+      schema: { params: Type.Object({ page: Type.Integer() }) },
+      onJoin ({ params }) { expect(params).type.toBe<{ readonly page: number, readonly kind: string }>() }
+    })
+  })
+
   test('the identity follows the auth of the room', () => {
     app.wsRoom('/1/:room', { onJoin ({ identity }) { expect(identity).type.toBe<DefaultIdentity | null>() } })
     app.wsRoom('/2/:room', { auth: true, onJoin ({ identity }) { expect(identity).type.toBe<DefaultIdentity>() } })

@@ -1,3 +1,5 @@
+import { userOfLog } from '../../user-log.ts'
+
 /** What Redis Cluster divides keys into. */
 export const slotCount = 16_384
 
@@ -37,7 +39,9 @@ export function hashTags (partitions: number): string[] {
 }
 
 /** The partition of a name, the same for all instances: FNV-1a over its UTF-16 code units, mixed once more for the low bits. */
-export function partitionOf (name: string, partitions: number): number {
+export function partitionOf (group: string, partitions: number): number {
+  // The log of a user lies where everything of the user does.
+  const name = userOfLog(group) ?? group
   let hash = 0x811c9dc5
   for (let at = 0; at < name.length; at++) hash = Math.imul(hash ^ name.charCodeAt(at), 0x01000193)
   hash ^= hash >>> 15

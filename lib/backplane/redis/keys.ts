@@ -1,3 +1,4 @@
+import { userLogOf, userOfLog } from '../../user-log.ts'
 import type { Presences, Target } from '../backplane.ts'
 
 /**
@@ -87,7 +88,10 @@ export class Keys {
     return this.#base
   }
 
+  /** The log of a user has the channel of the user. */
   channel ({ kind, name }: Target): string {
+    const userId = kind === 'group' ? userOfLog(name) : undefined
+    if (userId !== undefined) return this.channel({ kind: 'user', name: userId })
     switch (kind) {
       case 'group': return `${this.#channels}g:${name}`
       case 'user': return `${this.#channels}u:${name}`
@@ -96,9 +100,10 @@ export class Keys {
     }
   }
 
-  /** The group of a channel; `undefined` for channels of other kinds. */
+  /** The group of a channel, or the name of a user's log; `undefined` for channels of other kinds. */
   groupOf (channel: string): string | undefined {
-    const start = `${this.#channels}g:`
-    return channel.startsWith(start) ? channel.slice(start.length) : undefined
+    const name = channel.slice(this.#channels.length + 2)
+    if (channel.startsWith(`${this.#channels}g:`)) return name
+    return channel.startsWith(`${this.#channels}u:`) ? userLogOf(name) : undefined
   }
 }

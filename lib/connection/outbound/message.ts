@@ -6,6 +6,7 @@ import { WebsocketGroupsError } from '../../errors.ts'
 import type { Data } from '../../types.ts'
 import { formatPosition } from '../../backplane/position.ts'
 import { Batch } from './batch.ts'
+import { labelOf } from '../../user-log.ts'
 import { encodeWsFrame, type Encoding } from './ws-frame.ts'
 
 /** @throws {WebsocketGroupsError} WSG_DATA_INVALID */
@@ -59,7 +60,7 @@ export class OutboundMessage {
   static ofEnvelope (envelope: Envelope): OutboundMessage {
     const { payload, binary, target, position, volatile, conflationKey, at } = envelope
     const framedPayload = (json: boolean): Buffer => encodeMessage(payload, binary, {
-      group: target.kind === 'group' ? target.name : undefined,
+      group: target.kind === 'group' ? labelOf(target.name) : undefined,
       at,
       ...(position === undefined ? {} : { position: formatPosition(position), copy: copyOf(envelope) })
     }, json)

@@ -21,6 +21,7 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['redis', 'http://localhost', "'http://localhost'", 'redis://'],
   ['redis', new (class RedisClient { options = {}; duplicate (): void {} })(), 'an object of class RedisClient', 'an ioredis client'],
   ['backplane', {}, 'an object', 'a Backplane'],
+  ['tracing', { run () {} }, 'an object', 'a Tracing'],
   ['authenticate', 'secret', "'secret'", 'a function'],
   ['authTimeoutMs', 0, '0', 'from 1'],
   ['secret', 'hunter2', 'a string of 7 characters', 'a string of at least 32 characters'],

@@ -46,6 +46,18 @@ if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then
   differ = pack('>I4I6I6', keep, most, ttl) .. sub(other, 1, 16)
 end`
 
+/**
+ * A batch that is sent again may be in the log already.
+ * Takes of the meta `epoch` and `sent`, the record of the publisher; `last`, the sequence of the last message. Leaves where that message
+ * stands in `there`, nil where it is not in the log.
+ */
+export const luaResent = `
+local there
+if epoch and sent and #sent == 18 then
+  local sequence, stored = unpacked('>I6I6', sent)
+  if sequence >= last then there = stored end
+end`
+
 /** Ends the script when the user may not make one of the writes. Takes `permit`, `meta` and `list`. */
 export const luaPermitWrites = `
 permit('HSET', meta, '', '')

@@ -1,6 +1,6 @@
 import { luaPlaceHead } from '../envelope-extensions.ts'
 import { luaInteger, Script } from '../link/script.ts'
-import { luaHead, luaPermit, luaPermitWrites, luaSettle, luaStore } from './append-lua.ts'
+import { luaHead, luaPermit, luaPermitWrites, luaResent, luaSettle, luaStore } from './append-lua.ts'
 import { luaDiffering } from './settings.ts'
 
 /**
@@ -24,13 +24,10 @@ local now = tonumber(call('TIME')[1])
 local fields = call('HMGET', meta, 'e', 's', 'n', 'b', 'g', 'c', 'd', publisher)
 local epoch, offset, nonce, used, earlier, sent = fields[1], tonumber(fields[2]) or 0, fields[3], fields[6], fields[7], fields[8]
 ${luaSettle}
+${luaResent}
+if there then return {epoch, there, nonce, 0, differ} end
 local new
-if not epoch then
-  epoch, new, offset, nonce = fresh, fresh, 0, '\\0\\0\\0\\0'
-elseif sent and #sent == 18 then
-  local sequence, stored = unpacked('>I6I6', sent)
-  if sequence >= last then return {epoch, stored, nonce, 0, differ} end
-end
+if not epoch then epoch, new, offset, nonce = fresh, fresh, 0, '\\0\\0\\0\\0' end
 if redis.acl_check_cmd then
   if not redis.acl_check_cmd('PUBLISH', channel, '') then error('NOPERM this user may not run PUBLISH ' .. channel) end
   if not sent then
@@ -105,19 +102,16 @@ for g = 1, logCount do
   local meta = call('HMGET', KEYS[key + 1], 'e', 's', 'n', 'b', 'g', 'c', 'd', publisher)
   local used, earlier = meta[6], meta[7]
   ${luaSettle}
-  local epoch, offset, nonce, record, there = meta[1], tonumber(meta[2]) or 0, meta[3], meta[8]
-  if not epoch then
-    offset, nonce = 0, '\\0\\0\\0\\0'
-  elseif record and #record == 18 then
-    local sequence, at = unpacked('>I6I6', record)
-    if sequence >= last then there, stored = at, true end
-  end
+  local epoch, offset, nonce, sent = meta[1], tonumber(meta[2]) or 0, meta[3], meta[8]
+  ${luaResent}
+  if there then stored = true end
+  if not epoch then offset, nonce = 0, '\\0\\0\\0\\0' end
   local known = keyed and call('GET', KEYS[key + 3])
   local log = {
     at = at, key = key, new = not epoch, epoch = epoch or ARGV[at + 3], offset = offset, nonce = nonce, size = tonumber(meta[4]),
     largest = tonumber(meta[5]) or 0,
     keep = keep, most = most, ttl = ttl, settings = settings, before = nonce,
-    smaller = smaller, differ = differ, sent = record, stored = there, known = known, last = last, batch = {}, added = 0, widest = 0,
+    smaller = smaller, differ = differ, sent = sent, stored = there, known = known, last = last, batch = {}, added = 0, widest = 0,
     published = 0
   }
   -- A key that is no list shows now: when it is written to, the logs before this one have the message.
