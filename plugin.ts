@@ -8,6 +8,8 @@ import type { Backplane } from './lib/backplane/backplane.ts'
 import { withDeadline } from './lib/deadline.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
 import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
+import { documentRoutes } from './lib/http/documented-routes.ts'
+import { secured } from './lib/http/security-schemes.ts'
 import { makeWsAuth, selectProtocol } from './lib/http/ws-auth.ts'
 import { guardSockets } from './lib/http/shutdown.ts'
 import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
@@ -63,6 +65,8 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.addHook('preClose', async () => await sockets.shutDown(async () => await instance.drain()))
   // Before the hook of @fastify/websocket, which wraps each handler.
   app.addHook('onRoute', checkRoute)
+  const { asyncapi, collect } = documentRoutes()
+  app.addHook('onRoute', collect)
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
   }
@@ -79,8 +83,10 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
   app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))
 
-  app.decorate('wsAuth', sockets.refusable(makeWsAuth({ ...options, lines: instance.metrics.lines })))
+  const wsAuth = sockets.refusable(makeWsAuth({ ...options, lines: instance.metrics.lines }))
+  app.decorate('wsAuth', authOptions => secured(wsAuth(authOptions), authOptions))
   app.decorate('wsHandler', makeWsHandler(instance, options))
+  app.decorate('asyncapi', asyncapi)
   app.decorate('wsMessages', messages.wsMessages)
   app.decorate('wsRoom', makeWsRoom(instance, options))
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)

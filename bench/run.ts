@@ -12,6 +12,7 @@ import { compile } from './rig/native.ts'
 import { assertLinux } from './rig/proc.ts'
 import { startRedis } from './rig/redis.ts'
 import { cluster } from './scenarios/cluster.ts'
+import { controlPlane } from './scenarios/control-plane.ts'
 import { drill } from './scenarios/drill.ts'
 import { fanOut } from './scenarios/fan-out.ts'
 import { idle } from './scenarios/idle.ts'
@@ -26,13 +27,13 @@ import { smallGroups } from './scenarios/small-groups.ts'
 import { drillNames, names, parseNames, type DrillName, type Name } from './systems/system.ts'
 
 const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>>> = {
-  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair, cluster
+  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair, cluster, 'control-plane': controlPlane
 }
 const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Measured>>> = {
   'fan-out': fanOut, idle, 'join-storm': joinStorm, 'small-groups': smallGroups, 'slow-client': slowClient, sizes
 }
 /** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
-const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair', 'cluster']
+const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane']
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const [, , scenario = '', ...args] = process.argv

@@ -1,7 +1,7 @@
 import type { WebSocket } from '@fastify/websocket'
 import type { FastifyRequest, preHandlerAsyncHookHandler, RouteShorthandOptions } from 'fastify'
 import type { IncomingMessage } from 'node:http'
-import type { AnyMessages, Messages, MessagesDefinition } from './types/messages.ts'
+import type { AnyMessages, AsyncApiDocument, AsyncApiOptions, Messages, MessagesDefinition, QuestionSchemas } from './types/messages.ts'
 import type { Connection, Identity, LossReason, Registry } from './types.ts'
 
 /** Turns a token into an identity. Throws, or returns anything but an object, when the token is invalid. */
@@ -151,6 +151,8 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** Groups across all instances. */
     registry: Registry
+    /** An AsyncAPI 3.0 document of all routes of `wsHandler` and `wsRoom`. Call it when the application is ready. */
+    asyncapi: (options?: AsyncApiOptions) => AsyncApiDocument
     /** A preHandler that answers 401 or 403 before the upgrade, and sets `request.identity`. */
     wsAuth: <Who = Identity, Params = unknown>(options?: WsAuthOptions<Who, Params>) => preHandlerAsyncHookHandler
     /** A handler for a route with `websocket: true`. */
@@ -168,10 +170,10 @@ declare module 'fastify' {
     /** Messages and events with names and schemas, for the option `messages` of `wsRoom` and `wsHandler`: see docs/messages.md. */
     wsMessages: <
       const Data extends Record<string, unknown>, const Replies extends Record<string, unknown>,
-      const Events extends Record<string, unknown> = {}
+      const Events extends Record<string, unknown> = {}, const Questions extends Record<string, QuestionSchemas> = {}
     >(
-      definition: MessagesDefinition<Data, Replies, Events, TypeProvider>
-    ) => Messages<Data, Replies, Events, TypeProvider>
+      definition: MessagesDefinition<Data, Replies, Events, TypeProvider, Questions>
+    ) => Messages<Data, Replies, Events, TypeProvider, Questions>
   }
   interface FastifyRequest {
     /** What `authenticate` returned; `null` where no auth ran. */

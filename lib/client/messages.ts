@@ -31,6 +31,10 @@ type Arguments<Data, More extends readonly unknown[] = []> =
 type EventHandler<Data> = (data: Data, info: EventInfo) => void
 type Heard = Readonly<Record<string, { readonly data: unknown, readonly info: EventInfo }>>
 
+type Answer<Reply> = Reply | Promise<Reply>
+/** An event, or with an `id` a question. */
+interface Incoming { readonly name: string, readonly data: unknown, readonly id: unknown }
+
 const lineFeed = 10
 
 /**
@@ -47,6 +51,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
   /** What messages travel by: its state, groups, presence, history and errors. */
   readonly connection: Client
   readonly #events = new Emitter<Heard>()
+  readonly #answers = new Map<string, (data: never, info: EventInfo) => unknown>()
 
   constructor (connection: Client) {
     this.connection = connection
@@ -83,6 +88,17 @@ export class MessageClient<Agreed extends Contract = Contract> {
     return this.#events.on(name, ({ data, info }) => handler(data as Agreed['events'][Of], info))
   }
 
+  /**
+   * Answers a question of the server with what the handler returns; an error that it throws is told by its `code` and `message`. One
+   * handler per name counts, the latest. Returns a function that removes the handler again.
+   */
+  answer<Of extends Name<Agreed['questions']>> (
+    name: Of, handler: (data: Agreed['questions'][Of]['data'], info: EventInfo) => Answer<Agreed['questions'][Of]['reply']>
+  ): () => void {
+    this.#answers.set(name, handler)
+    return () => { if (this.#answers.get(name) === handler) this.#answers.delete(name) }
+  }
+
   /** The events of one group alone; `on` is as that of the client. */
   group (group: string): Pick<MessageClient<Agreed>, 'on'> {
     return { on: (name, handler) => this.on(name, (data, info) => { if (info.group === group) handler(data, info) }) }
@@ -93,9 +109,25 @@ export class MessageClient<Agreed extends Contract = Contract> {
     this.connection.close(code, reason)
   }
 
+  async #asked ({ name, data, id }: Incoming, info: EventInfo): Promise<void> {
+    const answer = (fields: object): void => { this.connection.send({ json: { id, ...fields } }, { ack: false }) }
+    try {
+      const handler = this.#answers.get(name)
+      if (handler === undefined) throw new ClientError('UNANSWERED', `nobody answers ${name}`)
+      answer({ type: 'reply', data: await handler(data as never, info) })
+    } catch (error) {
+      const { code = 'HANDLER_FAILED', message = '' } = error as Partial<ClientError>
+      answer({ type: 'error', code, message })
+    }
+  }
+
   #received ({ data, ...info }: Message): void {
     const event = decode(data)
     if (event === undefined) return
+    if (event.id !== undefined) {
+      void this.#asked(event, info)
+      return
+    }
     const failures: unknown[] = []
     this.#events.emit(event.name, { data: event.data, info }, error => failures.push(error))
     // All handlers have run: the connection tells the first failure to its `error` event.
@@ -121,7 +153,7 @@ function encode (name: string, data: unknown, key?: string): Uint8Array | { read
 }
 
 /** `undefined` for messages of other kinds: they are for handlers of the connection. */
-function decode (data: unknown): { readonly name: string, readonly data: unknown } | undefined {
+function decode (data: unknown): Incoming | undefined {
   if (!(data instanceof Uint8Array)) return eventOf(data)
   const end = data.indexOf(lineFeed)
   try {
@@ -132,8 +164,8 @@ function decode (data: unknown): { readonly name: string, readonly data: unknown
   }
 }
 
-function eventOf (value: unknown): { readonly name: string, readonly data: unknown } | undefined {
+function eventOf (value: unknown): Incoming | undefined {
   if (typeof value !== 'object' || value === null) return undefined
-  const { type, data } = value as Readonly<Record<string, unknown>>
-  return typeof type === 'string' ? { name: type, data } : undefined
+  const { type, data, id } = value as Readonly<Record<string, unknown>>
+  return typeof type === 'string' ? { name: type, data, id } : undefined
 }

@@ -30,7 +30,13 @@ const callbackRules = {
   messages: someMessages
 } as const satisfies Record<keyof HandlerOptions, Rule>
 
-const handlers = new WeakSet<object>()
+/** What the handlers of `app.wsHandler` take: messages by name, or any. */
+const handlers = new WeakMap<object, MessageSet | 'any'>()
+
+/** What a handler of `app.wsHandler` takes; `undefined` of another handler. */
+export function messagesOf (handler: object): MessageSet | 'any' | undefined {
+  return handlers.get(handler)
+}
 
 /**
  * The hook for `onRoute` that refuses a handler of `app.wsHandler()` on a route without `websocket: true`.
@@ -107,7 +113,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
         refuse(socket)
       }
     }
-    handlers.add(handler)
+    handlers.set(handler, options.messages === undefined ? 'any' : options.messages as MessageSet)
     return handler
   }
 

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Instance } from '../instance.ts'
 import type { RawDefinition } from '../messages/message-set.ts'
 import { MessageSet } from '../messages/message-set.ts'
+import { Questions } from '../messages/questions.ts'
 import { invalid, type Rule } from '../options/rules.ts'
 
 /** The option `messages` of routes. */
@@ -10,13 +11,15 @@ export const someMessages: Rule = { allowed: 'what app.wsMessages(…) returns',
 /** Makes `app.wsMessages`. `compile` is called when all plugins are loaded. */
 export function makeWsMessages ({ registry }: Pick<Instance, 'registry'>): { readonly wsMessages: FastifyInstance['wsMessages'], compile (): void } {
   const sets: MessageSet[] = []
+  // Made when there is somebody to ask.
+  let questions: Questions | undefined
   let compiled = false
 
   function wsMessages (this: FastifyInstance | undefined, definition: RawDefinition): MessageSet {
     // `this` is the scope whose compilers and shared schemas count.
     if (this === undefined) throw invalid('wsMessages was taken off its instance: call it as app.wsMessages(…), or as that of a plugin\'s instance')
     if (compiled) throw invalid('wsMessages must be called before app.ready() is done')
-    const set = new MessageSet(definition, this, registry)
+    const set = new MessageSet(definition, this, registry, questions ??= new Questions(registry))
     sets.push(set)
     return set
   }

@@ -15,6 +15,7 @@ import type { RoomOptions, RoomRouteOptions } from '../route-types.ts'
 import { toError } from '../thrown.ts'
 import type { Connection, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
+import { securedAs } from './security-schemes.ts'
 import { makeWsHandler } from './ws-handler.ts'
 import { someMessages } from './ws-messages.ts'
 
@@ -131,7 +132,8 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
     })
 
     const guards = auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]
-    const preHandler = [...guards, ...[room.preHandler ?? []].flat(), enterGroup].map(hook => answering(hook, instance.metrics.lines))
+    const preHandler = [...guards, ...[room.preHandler ?? []].flat(), enterGroup]
+      .map(hook => securedAs(answering(hook, instance.metrics.lines), hook))
     names.add(scope.prefix + path, room.group !== undefined)
     scope.get(path, {
       ...routeOptionsOf(room),

@@ -1,20 +1,30 @@
 import type { FastifyInstance } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { AnyMessages, MessageDefinition, MessageSchema, MessagesOptions } from '../types/messages.ts'
-import { aBoolean, aFunction, anObject, check, checkOptions, invalid, show } from '../options/rules.ts'
-import type { AnyConnection, BroadcastOptions, BroadcastResult, Data, Registry } from '../types.ts'
+import { aBoolean, aFunction, anObject, check, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
+import type {
+  AnyConnection, AskOptions, AskTarget, BroadcastOptions, BroadcastResult, ClientReplies, Data, QuestionSchemas, Registry
+} from '../types.ts'
 import { compilersOf } from './compilers.ts'
 import { aSchema, Event, Message } from './message.ts'
 import { Once } from './once.ts'
+import { QuestionKind } from './question-kind.ts'
+import type { Questions, QuestionTarget } from './questions.ts'
 import { answerNames, encodeEvent, namePattern } from './wire.ts'
 
 const rules = {
   messages: anObject,
   events: anObject,
+  questions: anObject,
   validateEvents: aBoolean,
   validatorCompiler: aFunction,
   serializerCompiler: aFunction
 } as const
+
+const aJsonSchema: Rule = { allowed: 'a schema', accepts: value => value !== 'binary' && aSchema.accepts(value) }
+const questionRules = { data: aJsonSchema, reply: aJsonSchema } as const satisfies Record<keyof QuestionSchemas, Rule>
+const defaultAskMs = 5_000
+const maxAskMs = 600_000
 
 /** The definition of messages, without the types of their data. */
 export interface RawDefinition extends MessagesOptions {
@@ -28,17 +38,21 @@ export class MessageSet implements AnyMessages {
   readonly messages: ReadonlyMap<string, Message>
   readonly events: ReadonlyMap<string, Event>
   readonly once: Once
+  readonly questions: Questions
+  readonly #asked: ReadonlyMap<string, QuestionKind>
   readonly #definition: RawDefinition
   readonly #scope: FastifyInstance
   readonly #registry: Sending
 
   /** `scope`: whose compilers and shared schemas count. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
-  constructor (definition: RawDefinition, scope: FastifyInstance, registry: Sending) {
+  constructor (definition: RawDefinition, scope: FastifyInstance, registry: Sending, questions: Questions) {
     checkOptions(definition, rules, 'wsMessages.')
-    const { messages, events = {}, validateEvents = process.env.NODE_ENV !== 'production' } = definition
+    const { messages, events = {}, questions: asked = {}, validateEvents = process.env.NODE_ENV !== 'production' } = definition
     check('wsMessages.messages', messages, anObject)
     this.messages = new Map(Object.entries(messages).map(([name, message]) => [assertName(name, 'messages'), new Message(name, message)]))
     this.events = new Map(Object.entries(events).map(([name, schema]) => [name, makeEvent(name, schema as MessageSchema, validateEvents)]))
+    this.#asked = new Map(Object.entries(asked).map(([name, schemas]) => [name, makeQuestion(name, schemas, validateEvents)]))
+    this.questions = questions
     this.#definition = definition
     this.#scope = scope
     this.#registry = registry
@@ -51,7 +65,7 @@ export class MessageSet implements AnyMessages {
    */
   compile (): void {
     const compilers = compilersOf(this.#scope, this.#definition)
-    for (const part of [...this.messages.values(), ...this.events.values()]) {
+    for (const part of [...this.messages.values(), ...this.events.values(), ...this.#asked.values()]) {
       try {
         part.compile(compilers)
       } catch (error) {
@@ -77,6 +91,14 @@ export class MessageSet implements AnyMessages {
     return typeof connection === 'string' ? await this.#registry.sendTo(connection, encoded) : connection.send(encoded)
   }
 
+  async ask (target: AskTarget, name: string, data: unknown, { timeoutMs = defaultAskMs }: AskOptions = {}): Promise<ClientReplies> {
+    const kind = this.#asked.get(name)
+    if (kind === undefined) throw new WebsocketGroupsError('WSG_EVENT_INVALID', `no question ${show(name)}`)
+    check('ask: timeoutMs', timeoutMs, integer(1, maxAskMs, 'ms'))
+    const answers = await this.questions.ask({ target: targetOf(target), name, json: await kind.encode(data), timeoutMs })
+    return { ...answers, replies: await Promise.all(answers.replies.map(async reply => await kind.checked(reply))) }
+  }
+
   async #encode (name: string, data: unknown): Promise<Data> {
     const event = this.events.get(name)
     if (event === undefined) {
@@ -88,12 +110,23 @@ export class MessageSet implements AnyMessages {
 
 function makeEvent (name: string, schema: MessageSchema, validate: boolean): Event {
   assertName(name, 'events')
-  if (answerNames.some(taken => taken === name)) throw invalid(`wsMessages.events.${name}: answers to messages are called so`)
   check(`wsMessages.events.${name}`, schema, aSchema)
   return new Event(name, schema, validate)
 }
 
+function makeQuestion (name: string, schemas: QuestionSchemas, validate: boolean): QuestionKind {
+  assertName(name, 'questions')
+  checkOptions(schemas, questionRules, `wsMessages.questions.${name}.`)
+  return new QuestionKind(name, schemas, validate)
+}
+
+function targetOf (target: AskTarget): QuestionTarget {
+  if (typeof target === 'string') return { group: target }
+  return 'id' in target ? { connectionId: target.id } : { userId: target.userId }
+}
+
 function assertName (name: string, where: string): string {
+  if (answerNames.some(taken => taken === name)) throw invalid(`wsMessages.${where}.${name}: answers are called so`)
   if (namePattern.test(name)) return name
   throw invalid(`wsMessages.${where}: a name must match ${String(namePattern)}, got ${show(name)}`)
 }

@@ -9,7 +9,7 @@ import { toError } from '../thrown.ts'
 import type { Connection } from '../types.ts'
 import { Context, type ContextRoute } from './context.ts'
 import type { MessageSet } from './message-set.ts'
-import { encodeAnswer, parseMessage, type NamedMessage } from './wire.ts'
+import { encodeAnswer, isClientAnswer, parseMessage, type NamedMessage } from './wire.ts'
 
 /** What a receiver needs of the route. */
 export interface MessageRoute extends Pick<ContextRoute, 'groupOf'> {
@@ -38,6 +38,10 @@ export class MessageReceiver {
   /** Resolves with the answer for a framed client; other clients have been sent theirs by then. Never rejects. */
   async onMessage (connection: Connection, data: string | Buffer | JsonMessage): Promise<MessageAnswer | undefined> {
     const message = parseMessage(data)
+    if (isClientAnswer(message)) {
+      this.#set.questions.answered(connection, message.id, message.answer)
+      return undefined
+    }
     const answer = await this.#answer(connection, message)
     if (connection.framed) return answer
     const encoded = encodeAnswer(message.id, answer)

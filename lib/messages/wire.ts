@@ -3,16 +3,19 @@ import { JsonMessage } from '../connection/json-message.ts'
 import { describeError } from '../connection/error-answer.ts'
 import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../connection/message-answer.ts'
 import type { Data } from '../types.ts'
+import type { ClientAnswer } from './questions.ts'
 
 /** The form of a message by name: docs/protocol.md. */
 
 /** The names of messages and events; also in `docs/protocol.md`. */
 export const namePattern = /^[\w.:/-]{1,64}$/
-/** The types of the server's answers: no event may have these names. */
+/** The types of answers, of both sides: no message or event may have these names. */
 export const answerNames = ['reply', 'error'] as const
 
 const maxIdLength = 64
 const maxKeyLength = 64
+/** Of the error that a client answers with. */
+const maxErrorText = 200
 /** The line in front of bytes has room for a name and an id. */
 const maxHeaderBytes = 512
 const lineFeed = 0x0a
@@ -27,6 +30,8 @@ export interface NamedMessage {
   readonly data: unknown
   readonly binary: boolean
   readonly bytes: number
+  /** Set when the client answers a question of the server. */
+  readonly answer?: ClientAnswer | undefined
   /** Why this is not a message by name. */
   readonly problem?: string | undefined
 }
@@ -49,7 +54,18 @@ function toMessage (value: unknown, bytes: number): NamedMessage {
   if (id !== undefined && !isId(id)) return wrong(bytes, `id must be an integer, or a string of at most ${maxIdLength} characters`)
   if (typeof type !== 'string') return { ...wrong(bytes, 'type must be a string: the name of the message'), id }
   if (key !== undefined && !isKey(key)) return { ...wrong(bytes, `key must be a string of 1 to ${maxKeyLength} characters`), id }
-  return { name: type, id, key, data, binary: false, bytes }
+  const message = { name: type, id, key, data, binary: false, bytes }
+  return type === 'reply' || type === 'error' ? { ...message, answer: type === 'reply' ? { data } : { error: errorOf(value) } } : message
+}
+
+/** Whether the message answers a question of the server. */
+export function isClientAnswer (message: NamedMessage): message is NamedMessage & { readonly answer: ClientAnswer } {
+  return message.answer !== undefined
+}
+
+function errorOf (value: object): NonNullable<ClientAnswer['error']> {
+  const { code, message } = value as Readonly<Record<string, unknown>>
+  return { code: String(code).slice(0, maxErrorText), message: String(message).slice(0, maxErrorText) }
 }
 
 function wrong (bytes: number, problem: string): NamedMessage {

@@ -4,6 +4,8 @@
 export interface Contract {
   readonly messages: Readonly<Record<string, { readonly data: unknown, readonly reply: unknown }>>
   readonly events: Readonly<Record<string, unknown>>
+  /** What the server asks. */
+  readonly questions: Readonly<Record<string, { readonly data: unknown, readonly reply: unknown }>>
 }
 
 /** What `typeof chat` tells a client of the contract of `const chat = app.wsMessages(…)`. */

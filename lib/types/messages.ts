@@ -1,7 +1,9 @@
 import type { FastifyRequest, FastifySchemaCompiler, FastifySerializerCompiler, FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
 import type { AnyConnection, Connection, Identity } from './connection.ts'
 import type { HasContract } from '../protocol/contract.ts'
-import type { BroadcastOptions, BroadcastResult } from './broadcast.ts'
+import type { Scope } from '../protocol/logs.ts'
+import type { BroadcastOptions, BroadcastResult, UserTarget } from './broadcast.ts'
+import type { AskOptions } from './registry.ts'
 
 /** What all validators of the Standard Schema specification have in common: Zod, Valibot, ArkType and others. */
 export interface StandardSchema<Input = unknown, Output = Input> {
@@ -99,10 +101,41 @@ export interface MessageDefinition extends MessageSettings {
   readonly handler: (context: never) => unknown
 }
 
+/** What a question has, and what answers it. */
+export interface QuestionSchemas {
+  readonly data?: unknown
+  readonly reply?: unknown
+}
+
+/** Who is asked: a group, all connections of a user, or one connection. */
+export type AskTarget = string | UserTarget | AnyConnection
+
+/** What one client answered. */
+export interface ClientReply<Data = unknown> {
+  readonly connectionId: string
+  readonly userId?: string | undefined
+  readonly data?: Data | undefined
+  /** The client could not answer, or its answer does not fit the schema. */
+  readonly error?: { readonly code: string, readonly message: string } | undefined
+}
+
+/** What came back from clients in time. */
+export interface ClientReplies<Data = unknown> {
+  readonly replies: ReadonlyArray<ClientReply<Data>>
+  /** The ids of the connections that were asked and did not answer in time. */
+  readonly missing: readonly string[]
+  /** How many instances did not tell what their clients answered. */
+  readonly instancesMissing: number
+  /** `local`: the backplane was out, and clients of this instance alone were asked. */
+  readonly scope: Scope
+}
+
 /** What `app.wsMessages` takes beside `messages`. */
-export interface MessagesOptions<Events = Readonly<Record<string, unknown>>> {
+export interface MessagesOptions<Events = Readonly<Record<string, unknown>>, Questions = Readonly<Record<string, QuestionSchemas>>> {
   /** What the server sends, by name. */
   readonly events?: Events | undefined
+  /** What the server asks clients, by name. */
+  readonly questions?: Questions | undefined
   /** Checks the data of each event before it is sent. @default true unless NODE_ENV is production */
   readonly validateEvents?: boolean | undefined
   /** @default that of the scope */
@@ -114,8 +147,8 @@ export interface MessagesOptions<Events = Readonly<Record<string, unknown>>> {
 /** The options of `app.wsMessages`, with the types of all data inferred from the schemas. */
 export interface MessagesDefinition<
   Data extends Record<string, unknown>, Replies extends Record<string, unknown>, Events extends Record<string, unknown>,
-  Provider extends FastifyTypeProvider
-> extends MessagesOptions<Events> {
+  Provider extends FastifyTypeProvider, Questions extends Record<string, QuestionSchemas> = {}
+> extends MessagesOptions<Events, Questions> {
   /** What clients send, by name. */
   readonly messages: {
     readonly [Name in keyof Data]: MessageSettings<Parsed<Provider, Data[Name]>, EventData<Provider, Events>> & {
@@ -128,7 +161,7 @@ export interface MessagesDefinition<
 
 /** The contract of these messages and events, as clients see it. */
 export interface ContractOf<
-  Data, Replies, Events, Provider extends FastifyTypeProvider
+  Data, Replies, Events, Provider extends FastifyTypeProvider, Questions = {}
 > {
   readonly messages: {
     readonly [Name in keyof Data]: {
@@ -137,13 +170,28 @@ export interface ContractOf<
     }
   }
   readonly events: { readonly [Name in keyof Events]: Parsed<Provider, Events[Name]> }
+  readonly questions: {
+    readonly [Name in keyof Questions]: {
+      readonly data: Questions[Name] extends { readonly data: infer Schema } ? Parsed<Provider, Schema> : undefined
+      readonly reply: Questions[Name] extends { readonly reply: infer Schema } ? Parsable<Provider, Schema> : unknown
+    }
+  }
 }
 
 /** Messages and events that a route has: made by `app.wsMessages`, for the option `messages` of `wsRoom` and `wsHandler`. */
 export interface Messages<
   Data = never, Replies = never, Events = Readonly<Record<string, unknown>>,
-  Provider extends FastifyTypeProvider = FastifyTypeProviderDefault
-> extends HasContract<ContractOf<Data, Replies, Events, Provider>> {
+  Provider extends FastifyTypeProvider = FastifyTypeProviderDefault, Questions = {}
+> extends HasContract<ContractOf<Data, Replies, Events, Provider, Questions>> {
+  /**
+   * Asks clients, wherever they are, and resolves with what they answered within `timeoutMs` (5,000). Resolves at the latest a second
+   * after that, and never rejects because of a client or an instance.
+   * @throws {WebsocketGroupsError} WSG_EVENT_INVALID for data that does not fit the schema
+   */
+  ask <Name extends keyof Questions & string> (
+    target: AskTarget, name: Name, data: Questions[Name] extends { readonly data: infer Schema } ? Parsable<Provider, Schema> : undefined,
+    options?: AskOptions
+  ): Promise<ClientReplies<Questions[Name] extends { readonly reply: infer Schema } ? Parsed<Provider, Schema> : unknown>>
   /**
    * Sends an event to every member of the group, or groups, as `registry.broadcastToGroup` does.
    * @throws {WebsocketGroupsError} WSG_EVENT_INVALID, and as `broadcastToGroup`
@@ -163,6 +211,37 @@ export interface Messages<
   emitTo <Name extends keyof Events & string> (
     connection: AnyConnection | string, name: Name, data: Parsable<Provider, Events[Name]>
   ): Promise<boolean>
+}
+
+/** A server as AsyncAPI describes it. */
+export interface AsyncApiServer {
+  readonly host: string
+  /** `ws` or `wss`. */
+  readonly protocol: string
+  readonly [field: string]: unknown
+}
+
+/** What `app.asyncapi` says of the application beside its routes. */
+export interface AsyncApiOptions {
+  /** @default { title: 'WebSocket API', version: '1.0.0' } */
+  readonly info?: { readonly title: string, readonly version: string, readonly description?: string | undefined } | undefined
+  /** Where the application runs, by name: `{ production: { host: 'example.com', protocol: 'wss' } }`. */
+  readonly servers?: Readonly<Record<string, AsyncApiServer>> | undefined
+  readonly id?: string | undefined
+}
+
+type Parts = Readonly<Record<string, Readonly<Record<string, unknown>>>>
+
+/** An AsyncAPI 3.0 document. */
+export interface AsyncApiDocument {
+  readonly asyncapi: '3.0.0'
+  readonly id?: string | undefined
+  readonly info: NonNullable<AsyncApiOptions['info']>
+  readonly defaultContentType: string
+  readonly servers?: AsyncApiOptions['servers']
+  readonly channels: Parts
+  readonly operations: Parts
+  readonly components: { readonly messages: Parts, readonly schemas: Parts, readonly securitySchemes: Parts }
 }
 
 /** Messages of any kind. */

@@ -27,12 +27,12 @@ t.test('the single file is smaller than 6 KB, compressed', async (t) => {
   t.notMatch(source.toString(), /\b(import|require)\s*\(|from\s*["']/, 'it needs nothing else')
 })
 
-t.test('messages by name take less than 0.6 KB more', async (t) => {
+t.test('messages by name take less than 0.75 KB more', async (t) => {
   const [plain = 0, withMessages = 0] = ['client.min.js', 'messages.min.js'].map(
     file => gzipSync(readFileSync(join(folder, file)), { level: 9 }).length
   )
   t.comment(`${withMessages - plain} bytes, compressed`)
-  t.ok(withMessages - plain < 600, `${withMessages - plain} bytes`)
+  t.ok(withMessages - plain < 750, `${withMessages - plain} bytes`)
 })
 
 t.test('a bundle that imports the client and does not use it has nothing of it', async (t) => {

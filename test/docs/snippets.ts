@@ -68,6 +68,7 @@ const server = `
   export type Chat = HasContract<{
     messages: { say: { data: { text: string }, reply: { position: string } } }
     events: { said: { text: string, from: string } }
+    questions: {}
   }>`
 
 const root = join(import.meta.dirname, '..', '..')

@@ -95,3 +95,21 @@ test('the client has the types of the server, from its typeof alone', async () =
   expect(untyped.request).type.toBeCallableWith('anything', { any: 'data' })
   expect(await untyped.request('anything')).type.toBe<unknown>()
 })
+
+test('questions have the types of their schemas, on both sides', async () => {
+  const polls = app.wsMessages({
+    messages: {},
+    questions: { ready: { data: Type.String(), reply: Type.Boolean() }, ping: {} }
+  })
+  const { replies, missing } = await polls.ask('team', 'ready', 'now?', { timeoutMs: 100 })
+  expect(replies[0]?.data).type.toBe<boolean | undefined>()
+  expect(missing).type.toBe<readonly string[]>()
+  expect(polls.ask).type.not.toBeCallableWith('team', 'ready', 5)
+  expect(polls.ask).type.toBeCallableWith({ userId: 'ann' }, 'ping', undefined)
+  const client = connect<typeof polls>('/ws/team')
+  client.answer('ready', question => {
+    expect(question).type.toBe<string>()
+    return true
+  })
+  expect(client.answer).type.not.toBeCallableWith('ready', () => 'yes')
+})

@@ -1,0 +1,30 @@
+import type { FastifyInstance, RouteOptions } from 'fastify'
+import { documentOf, type DocumentedRoute } from '../messages/asyncapi.ts'
+import { securityOf } from './security-schemes.ts'
+import { messagesOf } from './ws-handler.ts'
+
+/**
+ * Makes `app.asyncapi`, and the hook for `onRoute` that collects what the document tells. The hook comes before that of @fastify/websocket,
+ * which hides the schemas of its routes.
+ */
+export function documentRoutes (): { readonly asyncapi: FastifyInstance['asyncapi'], collect (this: FastifyInstance, route: RouteOptions): void } {
+  const routes: DocumentedRoute[] = []
+  const scopes = new Set<FastifyInstance>()
+  return {
+    asyncapi (options = {}) {
+      const shared = Object.assign({}, ...[...scopes].map(scope => scope.getSchemas())) as Record<string, unknown>
+      return documentOf(routes, shared, options)
+    },
+    collect ({ url, method, handler, schema = {}, onRequest, preValidation, preHandler }) {
+      const messages = messagesOf(handler)
+      if (messages === undefined || method === 'HEAD' || ('hide' in schema && schema.hide === true)) return
+      scopes.add(this)
+      routes.push({
+        url,
+        schema: { ...schema },
+        messages: messages === 'any' ? undefined : messages,
+        security: securityOf([onRequest, preValidation, preHandler].flat())
+      })
+    }
+  }
+}

@@ -1,0 +1,105 @@
+import { hasCode } from '../errors.ts'
+import type { LocalConnection } from '../connection/connection.ts'
+import type { ClientReplies, ClientReply, Connection, InstanceEvents, Registry } from '../types.ts'
+
+/** A question on its way to all instances. */
+interface Question {
+  readonly target: QuestionTarget
+  readonly name: string
+  /** The data as JSON. */
+  readonly json: string
+  readonly timeoutMs: number
+}
+
+export type QuestionTarget = { readonly group: string } | { readonly userId: string } | { readonly connectionId: string }
+
+/** What one instance learned from its clients. */
+type Collected = Pick<ClientReplies, 'replies' | 'missing'>
+
+/** What a client says to a question. */
+export type ClientAnswer = Pick<ClientReply, 'data' | 'error'>
+
+interface Waiting {
+  readonly connection: Connection
+  settle (answer: ClientAnswer | undefined): void
+}
+
+const eventName = 'wsg.ask' as keyof InstanceEvents & string
+/** The replies of one instance travel in one message of at most 1 MiB; those of more bytes than this together count as missing. */
+const maxReplyBytes = 524_288
+
+/** How much longer than its clients an instance may take to answer (milliseconds). */
+const graceMs = 1_000
+
+type Host = Pick<Registry, 'filter' | 'get' | 'instances'>
+
+/** Asks clients, wherever they are. Each instance asks those it holds, and tells the asking one what came in time. */
+export class Questions {
+  readonly #registry: Host
+  /** By the id of the question to one client. */
+  readonly #waiting = new Map<string, Waiting>()
+  #lastId = 0
+
+  constructor (registry: Host) {
+    this.#registry = registry
+    registry.instances.on(eventName, async payload => await this.#askHere(payload as unknown as Question))
+  }
+
+  /** Resolves soon after `timeoutMs` at the latest. While the backplane is out, only clients of this instance are asked. */
+  async ask (question: Question): Promise<ClientReplies> {
+    try {
+      const timeoutMs = question.timeoutMs + graceMs
+      const { replies, missing } = await this.#registry.instances.ask(eventName, question as never, { timeoutMs })
+      return { ...joined(replies as Collected[]), instancesMissing: missing, scope: 'cluster' }
+    } catch (error) {
+      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+      return { ...await this.#askHere(question), instancesMissing: 0, scope: 'local' }
+    }
+  }
+
+  /** A client answered. An answer that comes too late, or for another client, changes nothing. */
+  answered (connection: Connection, id: unknown, answer: ClientAnswer): void {
+    const waiting = this.#waiting.get(String(id))
+    if (waiting?.connection === connection) waiting.settle(answer)
+  }
+
+  async #askHere ({ target, name, json, timeoutMs }: Question): Promise<Collected> {
+    let bytes = 0
+    const [replies, missing]: [Array<ClientReply>, string[]] = [[], []]
+    await Promise.all(this.#targets(target).map(async connection => {
+      const answer = await this.#askOne(connection, name, json, timeoutMs)
+      bytes += answer === undefined ? 0 : Buffer.byteLength(JSON.stringify(answer))
+      const { id: connectionId, userId } = connection
+      if (answer === undefined || bytes > maxReplyBytes) missing.push(connectionId)
+      else replies.push({ connectionId, ...(userId === undefined ? {} : { userId }), ...answer })
+    }))
+    return { replies, missing }
+  }
+
+  #targets (target: QuestionTarget): Connection[] {
+    if ('connectionId' in target) return [this.#registry.get(target.connectionId) ?? []].flat()
+    if ('userId' in target) return this.#registry.filter(({ userId }) => userId === target.userId)
+    return this.#registry.filter(connection => (connection as unknown as LocalConnection).isIn(target.group))
+  }
+
+  async #askOne (connection: Connection, name: string, json: string, timeoutMs: number): Promise<ClientAnswer | undefined> {
+    const id = `q${++this.#lastId}`
+    return await new Promise(resolve => {
+      const settle: Waiting['settle'] = answer => {
+        clearTimeout(timer)
+        connection.signal.removeEventListener('abort', gone)
+        this.#waiting.delete(id)
+        resolve(answer)
+      }
+      const gone = (): void => settle(undefined)
+      const timer = setTimeout(gone, timeoutMs)
+      this.#waiting.set(id, { connection, settle })
+      connection.signal.addEventListener('abort', gone)
+      if (!connection.send(`{"type":"${name}","id":"${id}","data":${json}}`)) gone()
+    })
+  }
+}
+
+function joined (all: readonly Collected[]): Collected {
+  return { replies: all.flatMap(({ replies }) => replies), missing: all.flatMap(({ missing }) => missing) }
+}

@@ -1,0 +1,136 @@
+import t from 'tap'
+import swagger from '@fastify/swagger'
+import { Ajv } from 'ajv'
+import { spawn } from 'node:child_process'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { Type } from 'typebox'
+import { z } from 'zod'
+import type { FastifyInstance } from 'fastify'
+import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { serve, service, userOf } from '../../helpers/service.ts'
+
+noUnhandled(t)
+
+const require = createRequire(import.meta.url)
+// One of the specification's own formats is unknown to Ajv, and its drafts say more than strict mode takes.
+const fits = new Ajv({ strict: false, allErrors: true, validateFormats: false }).compile(require('@asyncapi/specs/schemas/3.0.0-without-$id.json') as object)
+
+/** Where the document is wrong: its form, and references that lead nowhere. */
+function faults (document: object): string[] {
+  fits(document)
+  const wrong = fits.errors?.map(({ instancePath, message = '' }) => `${instancePath} ${message}`) ?? []
+  const references = [...JSON.stringify(document).matchAll(/"\$ref":"#\/([^"]+)"/g)].map(([, path = '']) => path)
+  const lost = references.filter(path => path.split('/').reduce<unknown>((at, step) => (at as Record<string, unknown> | undefined)?.[step], document) === undefined)
+  return [...wrong, ...lost]
+}
+
+function routes (app: FastifyInstance): void {
+  app.addSchema({ $id: 'point', type: 'object', properties: { x: { type: 'integer' } } })
+  const chat = app.wsMessages({
+    messages: {
+      say: {
+        description: 'Says something to everybody in the room.',
+        data: Type.Object({ text: Type.String({ maxLength: 20 }) }),
+        reply: Type.Object({ position: Type.String() }),
+        async handler ({ data, emit }) {
+          const { text } = data as { text: string }
+          const { position = '' } = await emit('said', { text })
+          return { position }
+        }
+      },
+      move: { data: { $ref: 'point#' }, handler () {} },
+      upload: { data: 'binary', reply: 'binary', handler: ({ data }) => data },
+      zod: { data: z.object({ n: z.string().transform(Number) }), reply: z.object({ n: z.number() }), handler: ({ data }) => data },
+      anything: { handler () {} }
+    },
+    events: { said: Type.Object({ text: Type.String() }), frame: 'binary' }
+  })
+  app.wsRoom('/ws/chat/:room', {
+    group: ({ room }) => `chat:${room}`,
+    messages: chat,
+    auth: { authenticate: async token => userOf(token), cookie: 'sid', query: 'token' },
+    schema: {
+      summary: 'A chat',
+      description: 'Rooms to talk in.',
+      params: { type: 'object', properties: { room: { type: 'string', description: 'Its name', enum: ['a', 'b'] } } },
+      querystring: { type: 'object', properties: { since: { type: 'string' } } }
+    } as object
+  })
+  app.wsRoom('/ws/open/:room(^\\w+$)', { auth: false, group: ({ room }) => `open:${room}` })
+  void app.register(async scope => {
+    scope.get('/:id/*', { websocket: true, preHandler: scope.wsAuth({ authenticate: async token => userOf(token) }) }, scope.wsHandler({ messages: chat }))
+    scope.get('/hidden', { websocket: true, schema: { hide: true } as object }, scope.wsHandler({ onMessage () {} }))
+    scope.get('/other', { websocket: true }, () => {})
+    scope.get('/plain', async () => 'http')
+  }, { prefix: '/api' })
+}
+
+t.test('the document is valid, and tells all routes, messages, events, replies and ways in', async t => {
+  const { app } = await service(t)
+  routes(app)
+  await app.ready()
+  const document = app.asyncapi({ info: { title: 'Chat', version: '2.0.0' }, servers: { here: { host: 'localhost:3000', protocol: 'ws' } } })
+  t.strictSame(faults(document), [])
+  const broken = { ...document, operations: { x: { action: 'shout', channel: { $ref: '#/channels/none' } } } }
+  t.match(faults(broken), [/\/operations\/x/], 'it finds what it looks for')
+  t.ok(faults(broken).includes('channels/none'))
+  t.match(document, { asyncapi: '3.0.0', info: { title: 'Chat', version: '2.0.0' }, servers: { here: { protocol: 'ws' } } })
+  t.strictSame(Object.entries(document.channels).map(([name, { address }]) => [name, address]), [
+    ['ws_chat_room', '/ws/chat/{room}'], ['ws_open_room', '/ws/open/{room}'], ['api_id', '/api/{id}/{path}']
+  ])
+  t.match(document.channels.ws_chat_room, {
+    summary: 'A chat',
+    description: 'Rooms to talk in.',
+    parameters: { room: { description: 'Its name', enum: ['a', 'b'] } },
+    bindings: { ws: { method: 'GET', query: { properties: { since: { type: 'string' } } } } }
+  })
+  t.match(document.operations['ws_chat_room.receive.say'], {
+    action: 'receive',
+    description: 'Says something to everybody in the room.',
+    messages: [{ $ref: '#/channels/ws_chat_room/messages/say' }],
+    security: [{ $ref: '#/components/securitySchemes/bearer' }, { $ref: '#/components/securitySchemes/cookie_sid' }, { $ref: '#/components/securitySchemes/query_token' }],
+    reply: { messages: [{ $ref: '#/channels/ws_chat_room/messages/say.reply' }, { $ref: '#/channels/ws_chat_room/messages/error' }] }
+  })
+  t.match(document.operations['ws_chat_room.send.said'], { action: 'send', reply: undefined })
+  t.match(document.operations['api_id.receive.say']?.security, [{ $ref: '#/components/securitySchemes/bearer' }])
+  t.equal(document.operations['ws_open_room.receive.message']?.security, undefined)
+  const { messages, schemas } = document.components
+  t.match(messages['ws_chat_room.say'], { payload: { required: ['type', 'data'], properties: { type: { const: 'say' }, data: { properties: { text: { maxLength: 20 } } } } } })
+  t.match(messages['ws_chat_room.move'], { payload: { properties: { data: { $ref: '#/components/schemas/point' } } } })
+  t.match(schemas.point, { properties: { x: { type: 'integer' } } })
+  t.match(messages['ws_chat_room.upload'], { contentType: 'application/octet-stream' })
+  t.match(messages['ws_chat_room.zod'], { payload: { properties: { data: { properties: { n: { type: 'string' } } } } } }, 'what clients send')
+  t.match(messages['ws_chat_room.zod.reply'], { payload: { properties: { data: { properties: { n: { type: 'number' } } } } } })
+})
+
+t.test('an application without routes for sockets has a valid document, too, and it stands beside that of swagger', async t => {
+  const { app } = await service(t)
+  await app.register(swagger)
+  app.get('/asyncapi.json', { schema: { hide: true } as object }, () => app.asyncapi())
+  app.get('/users', async () => [])
+  await app.ready()
+  const { statusCode, body, headers } = await app.inject('/asyncapi.json')
+  t.match([statusCode, headers['content-type']], [200, /application\/json/])
+  t.strictSame(faults(JSON.parse(body) as object), [])
+  t.strictSame(Object.keys(app.swagger().paths ?? {}), ['/users'])
+})
+
+t.test('a client in another language needs the document alone', async t => {
+  const { app, port } = await serve(t, {}, app => {
+    routes(app)
+    app.get('/asyncapi.json', () => app.asyncapi({ servers: { here: { host: `127.0.0.1:${(app.server.address() as { port: number }).port}`, protocol: 'ws' } } }))
+  })
+  t.ok(app)
+  const client = spawn('python3', [join(import.meta.dirname, 'client.py'), `http://127.0.0.1:${port}/asyncapi.json`, 'ann'])
+  const output = await new Promise<string>((resolve, reject) => {
+    let text = ''
+    for (const stream of [client.stdout, client.stderr]) stream.on('data', (data: Buffer) => { text += data.toString() })
+    client.on('error', reject)
+    client.on('close', () => resolve(text))
+  })
+  const [event, reply, error] = output.trim().split('\n').map(line => JSON.parse(line) as object)
+  t.strictSame(event, { type: 'said', data: { text: 'from Python' } })
+  t.match(reply, { type: 'reply', id: 1, data: { position: /^[\w-]{24}$/ } })
+  t.match(error, { type: 'error', id: 2, code: 'WSG_MESSAGE_INVALID' })
+})

@@ -1,0 +1,82 @@
+import t from 'tap'
+import type { FastifyInstance } from 'fastify'
+import { WebSocket } from 'ws'
+import type { AnyMessages } from '../../../plugin.ts'
+import { connect as connectMessages, type MessageClient } from '../../../lib/client/messages.ts'
+import { onEveryCluster, type TestInstance } from '../../helpers/app.ts'
+import { connect } from '../../helpers/client.ts'
+import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { startRedis } from '../../helpers/redis.ts'
+import { serve } from '../../helpers/service.ts'
+import { until } from '../../helpers/until.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+function confirming (app: FastifyInstance) {
+  const set = app.wsMessages({ messages: {}, questions: { confirm: { data: { type: 'string', maxLength: 10 }, reply: { type: 'boolean' } } } })
+  app.wsRoom('/q/:room', { auth: { required: false }, group: ({ room }) => `q:${room}`, messages: set as AnyMessages })
+  return set
+}
+
+onEveryCluster(t, redis, 'clients are asked wherever they are, and those that do not answer are missing', async (t, cluster) => {
+  const sets: Array<ReturnType<typeof confirming>> = []
+  const start = async (): Promise<TestInstance> => await cluster.start({ routes: app => { sets.push(confirming(app)) } })
+  const instances = [await start(), await start()]
+  const open = async (at: number, user?: string): Promise<MessageClient> => {
+    const client = connectMessages(`${instances[at]?.url ?? ''}/q/lobby`, { WebSocket, token: user })
+    t.teardown(() => client.close())
+    await until(() => client.connection.groups.length === 1)
+    return client
+  }
+  const [ann, bob, silent, wrong, broken, mute] = [await open(0, 'ann'), await open(1, 'bob'), await open(1), await open(0), await open(0), await open(1)]
+  ann.answer('confirm', data => data === 'sure?')
+  bob.answer('confirm', async () => false)
+  silent.answer('confirm', async () => await new Promise(() => {}))
+  wrong.answer('confirm', () => 'neither')
+  broken.answer('confirm', () => { throw Object.assign(new Error('no idea'), { code: 'BROKEN' }) })
+  t.ok(mute)
+  const [set] = sets
+  if (set === undefined) throw new Error('no set')
+  const { replies, ...rest } = await set.ask('q:lobby', 'confirm', 'sure?' as never, { timeoutMs: 400 })
+  t.strictSame(rest, { missing: [silent.connection.connectionId], instancesMissing: 0, scope: 'cluster' })
+  const byId = Object.fromEntries(replies.map(({ connectionId, ...reply }) => [connectionId, reply]))
+  t.match([ann, bob, wrong, broken, mute].map(({ connection }) => byId[connection.connectionId ?? '']), [
+    { userId: 'ann', data: true }, { userId: 'bob', data: false }, { error: { code: 'WSG_MESSAGE_INVALID' } },
+    { error: { code: 'BROKEN', message: 'no idea' } }, { error: { code: 'UNANSWERED' } }
+  ])
+
+  t.match(await set.ask({ userId: 'bob' }, 'confirm', 'x' as never), { replies: [{ userId: 'bob', data: false }], missing: [] })
+  const connection = instances[0]?.registry.get(ann.connection.connectionId ?? '')
+  if (connection === undefined) throw new Error('ann is gone')
+  t.match(await set.ask(connection, 'confirm', 'x' as never), { replies: [{ userId: 'ann', data: false }], missing: [] })
+  t.match(await set.ask('q:nobody', 'confirm', 'x' as never), { replies: [], missing: [] })
+  bob.answer('confirm', async () => await new Promise(() => {}))
+  const gone = set.ask({ userId: 'bob' }, 'confirm', 'x' as never, { timeoutMs: 20_000 })
+  setTimeout(() => bob.close(), 50)
+  t.match(await gone, { replies: [], missing: [/./] }, 'who left is not waited for')
+  await t.rejects(set.ask('q:lobby', 'confirm', 'x'.repeat(11) as never), { code: 'WSG_EVENT_INVALID' })
+  await t.rejects(set.ask('q:lobby', 'unasked' as never, '' as never), { code: 'WSG_EVENT_INVALID' })
+  await t.rejects(set.ask('q:lobby', 'confirm', 'x' as never, { timeoutMs: 0 }), { code: 'WSG_OPTION_INVALID' })
+  for (const client of [ann, silent, wrong, broken, mute]) client.close()
+  await until(() => instances.every(({ registry }) => registry.count() === 0))
+})
+
+t.test('a client without a protocol answers by hand, and nobody answers for another one', async t => {
+  let set: ReturnType<typeof confirming> | undefined
+  const { url } = await serve(t, {}, app => { set = confirming(app) })
+  const [ann, eve] = [connect(t, `${url}/q/lobby`, { protocols: ['bearer', 'ann'] }), connect(t, `${url}/q/lobby`, { protocols: ['bearer', 'eve'] })]
+  await Promise.all([ann.opened, eve.opened])
+  const asking = set?.ask({ userId: 'ann' }, 'confirm', 'sure?' as never)
+  const question = JSON.parse(String(await ann.next())) as { id: string }
+  t.match(question, { type: 'confirm', data: 'sure?', id: /./ })
+  eve.send(JSON.stringify({ type: 'reply', id: question.id, data: false }))
+  eve.send('{"type":"unknown","id":1}')
+  t.match(JSON.parse(String(await eve.next())), { id: 1, code: 'WSG_MESSAGE_UNKNOWN' }, 'her answer was read, and dropped')
+  ann.send(JSON.stringify({ type: 'reply', id: question.id, data: true }))
+  t.match(await asking, { replies: [{ userId: 'ann', data: true }] })
+  ann.send(JSON.stringify({ type: 'reply', id: question.id, data: false }))
+  ann.send('{"type":"reply"}')
+  ann.send('{"type":"unknown","id":2}')
+  t.match(JSON.parse(String(await ann.next())), { id: 2, code: 'WSG_MESSAGE_UNKNOWN' }, 'late answers change nothing')
+})
