@@ -27,7 +27,7 @@ import { Reports } from './groups/reports.ts'
 
 /** What a route knows of a socket that it opens. */
 export type OpenInit = Pick<
-  ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'route'
+  ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'reauthentication' | 'route'
 > & {
   /** What the upgrade was admitted with; `undefined` where nobody looked at it. */
   readonly admission: Admission | undefined
@@ -130,16 +130,19 @@ export class Instance {
    * Makes a connection of a socket that a route upgraded. When it throws there is none, and the admission is still to be given back.
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
-  open ({ socket, params, identity, admission, log, callbacks, route, framed }: OpenInit): LocalConnection {
+  open (init: OpenInit): LocalConnection {
+    const { socket, params, identity, log, callbacks, route, framed, reauthentication } = init
     const { instanceId, gate, blocks } = this.#parts
     const { userId, expiresAt } = identity === null ? nobody : readIdentity(identity, this.#options)
     // Since it was admitted.
     const blocked = identity !== null && blocks.covers(identity)
     const id = connectionIdOf(instanceId, ++this.#opened)
-    const { address } = gate.opened(admission, userId)
+    const { address } = gate.opened(init.admission, userId)
     // One by one: a spread of objects takes longer than all the rest of a connection's making.
     const host = this.#host
-    const connection = new LocalConnection({ socket, id, params, identity, userId, address, log, callbacks, route, framed, host })
+    const connection = new LocalConnection({
+      socket, id, params, identity, userId, address, log, callbacks, route, framed, reauthentication, host
+    })
     announce('connection.open', () => ({ connection }))
     this.#expire(connection, expiresAt)
     if (blocked) connection.closeForFault(CloseCode.OtherUser, blockedReason)

@@ -61,7 +61,9 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.host.scheduler, init.route)
     this.presence = init.callbacks.presence ?? false
     this.#inbound = new MessageQueue(this, init.callbacks, init.socket, init.host)
-    if (init.framed !== undefined) this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound)
+    if (init.framed !== undefined) {
+      this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound, init.reauthentication)
+    }
     this.#host = init.host
     this.address = init.address ?? ''
     init.host.metrics.connectionsOpened++

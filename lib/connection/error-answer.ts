@@ -14,7 +14,7 @@ export function willPass (error: unknown): boolean {
 /** Whether the client caused the error: its code and text are for the client, and nothing for the log. */
 export function isClientFault (error: unknown): boolean {
   const { statusCode } = toObject(error)
-  return typeof statusCode === 'number' && statusCode >= clientFault && statusCode < serverFault
+  return typeof statusCode === 'number' && Number.isInteger(statusCode) && statusCode >= clientFault && statusCode < serverFault
 }
 
 /** How many bytes the details of an error may have. */

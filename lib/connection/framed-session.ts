@@ -4,7 +4,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import type { JsonPayload, Payload, ServerFrame } from '../protocol/frames.ts'
 import { encodeFrame, encodePast, parseFrame, type ClientRequest, type ParsedFrame, type ResumePoint } from './frame-codec.ts'
 import { parsePosition } from '../backplane/position.ts'
-import { deferred } from '../deadline.ts'
+import { deferred, type Deferred } from '../deadline.ts'
 import { assertGroupName } from '../group-name.ts'
 import { isThenable } from './callback-results.ts'
 import { JsonMessage } from './json-message.ts'
@@ -13,34 +13,18 @@ import { describeError } from './error-answer.ts'
 import { extraMessages, tooComplex } from './json-limits.ts'
 import { callOnMessage } from './on-message.ts'
 import type { MessageQueue, RequestHandler } from './inbound.ts'
+import type { FramedInit } from './init.ts'
 import type { SocketWriter } from './outbound/writer.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
 import { toError } from '../thrown.ts'
-import type { Connection, History, HistoryOptions, JoinOptions, JoinResult } from '../types.ts'
-import { RequestRates, type RequestLimits } from './request-rates.ts'
+import { RequestRates } from './request-rates.ts'
 import { sessionName } from './session-name.ts'
-import { TokenRefresh, type RefreshedConnection, type RefreshInit } from './token-refresh.ts'
+import { TokenRefresh, type Reauthentication, type RefreshedConnection } from './token-refresh.ts'
 
 /** What the session needs of its connection. */
 export interface FramedConnection extends RefreshedConnection {
   readonly outbound: Pick<SocketWriter, 'greeted' | 'encoding'>
   write (payload: Buffer | string, binary: boolean): boolean
-}
-
-/** What the route and the instance give to a framed connection. */
-export interface FramedInit extends RefreshInit {
-  join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
-  leave (connection: Connection, group: string): Promise<boolean>
-  history (group: string, options: HistoryOptions): Promise<History>
-  /** Whether the connection may still send messages to the route. Left out: always. */
-  readonly mayPost?: ((connection: Connection) => boolean) | undefined
-  /** Takes messages that come as JSON values; without it, the route's `onMessage` gets them as text. */
-  readonly json?: { onMessage (connection: Connection, data: JsonMessage): unknown } | undefined
-  readonly requestLimits: RequestLimits
-  readonly pingMs: number
-  readonly resumeMs: number
-  /** How long the client may take to say hello, and the route after that to put the connection into the groups that the hello resumes. */
-  readonly helloTimeoutMs: number
 }
 
 type Hello = Extract<ParsedFrame, { type: 'hello' }>
@@ -57,10 +41,11 @@ export class FramedSession implements RequestHandler {
   readonly #connection: FramedConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #init: FramedInit
+  readonly #reauthentication: Reauthentication | undefined
   readonly #queue: MessageQueue
-  readonly #deadline: NodeJS.Timeout
-  /** Resolves when the client said hello, or is gone. */
-  readonly #greeted = deferred()
+  /** Both until the client said hello, or is gone. */
+  #deadline: NodeJS.Timeout | undefined
+  #greeted: Deferred<void> | undefined = deferred()
   #helloReceived = false
   #name: string | undefined
   /** Groups that the client joined by itself. */
@@ -72,10 +57,13 @@ export class FramedSession implements RequestHandler {
   #offers: Map<string, ResumePoint> | undefined
   #offersTimer: NodeJS.Timeout | undefined
 
-  constructor (connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, queue: MessageQueue) {
+  constructor (
+    connection: FramedConnection, callbacks: ConnectionCallbacks, init: FramedInit, queue: MessageQueue, reauthentication?: Reauthentication
+  ) {
     this.#connection = connection
     this.#callbacks = callbacks
     this.#init = init
+    this.#reauthentication = reauthentication
     this.#queue = queue
     this.#deadline = setTimeout(() => connection.closeForFault(CloseCode.NoHello), init.helloTimeoutMs).unref()
   }
@@ -88,7 +76,7 @@ export class FramedSession implements RequestHandler {
 
   /** Resolves when the callbacks may run: the client said hello (or is gone), the connection is known, and `greeted` did its part. */
   async opened (entered: Promise<void> | undefined, greeted?: () => Promise<void> | undefined): Promise<void> {
-    await this.#greeted.promise
+    await this.#greeted?.promise
     await entered
     await greeted?.()
   }
@@ -128,15 +116,19 @@ export class FramedSession implements RequestHandler {
     }
   }
 
-  failed ({ id }: ClientRequest, error: Error): void {
-    this.#refuse(id, error)
-  }
+  failed ({ id }: ClientRequest, error: Error): void { this.#refuse(id, error) }
 
   /** The socket is closed. */
   ended (): void {
-    clearTimeout(this.#deadline)
     clearTimeout(this.#offersTimer)
-    this.#greeted.resolve()
+    this.#endWait()
+  }
+
+  /** Nothing waits for the hello any longer. What waited is freed, or every idle connection would hold half a kilobyte of it. */
+  #endWait (): void {
+    clearTimeout(this.#deadline)
+    this.#greeted?.resolve()
+    this.#deadline = this.#greeted = undefined
   }
 
   /** Where the client wants to resume in the group. A second call returns nothing. */
@@ -152,7 +144,6 @@ export class FramedSession implements RequestHandler {
 
   #hello ({ session, resume, json }: Hello): void {
     if (this.#helloReceived) return this.#violation('hello must be sent once')
-    clearTimeout(this.#deadline)
     // This package draws no ids of another form: such a client gets a new id in the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
     this.#name = sessionName(id, this.#connection.userId)
@@ -161,7 +152,7 @@ export class FramedSession implements RequestHandler {
     this.#connection.outbound.greeted(json)
     const { pingMs, resumeMs } = this.#init
     this.send({ type: 'welcome', connectionId: this.#connection.id, session: id, pingMs, resumeMs })
-    this.#greeted.resolve()
+    this.#endWait()
   }
 
   /** Keeps the offers for a while: the client chose the names of the groups, which must not live as long as the connection. */
@@ -253,7 +244,9 @@ export class FramedSession implements RequestHandler {
   }
 
   async #token (id: number | undefined, token: string): Promise<void> {
-    this.#tokens ??= new TokenRefresh(this.#connection, this.#callbacks, this.#init, group => this.#joined?.has(group) === true)
+    this.#tokens ??= new TokenRefresh(
+      this.#connection, this.#callbacks, this.#init, this.#reauthentication, group => this.#joined?.has(group) === true
+    )
     try {
       await this.#tokens.refresh(token)
       this.#ack(id)

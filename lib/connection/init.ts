@@ -1,13 +1,15 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
-import type { FramedInit } from './framed-session.ts'
 import type { IntakeBudget } from './intake-budget.ts'
+import type { JsonMessage } from './json-message.ts'
 import type { InboundLimits } from './message-buffer.ts'
 import type { FlushScheduler } from './outbound/flush-scheduler.ts'
+import type { RequestLimits } from './request-rates.ts'
+import type { Reauthentication, RefreshInit } from './token-refresh.ts'
 import type { Metrics } from '../metrics.ts'
 import type { RouteTraffic } from '../metrics/traffic.ts'
 import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection, LossReason } from '../types.ts'
+import type { Connection, History, HistoryOptions, JoinOptions, JoinResult, LossReason } from '../types.ts'
 
 /** The instance that a connection belongs to: one object for all its connections, as closures for each would take more memory. */
 export interface ConnectionHost<Self> {
@@ -28,6 +30,22 @@ export interface ConnectionHost<Self> {
   lost? (group: string, reason: LossReason): void
 }
 
+/** What a route and the instance give to all framed connections of the route: one object, as closures for each would take more memory. */
+export interface FramedInit extends RefreshInit {
+  join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
+  leave (connection: Connection, group: string): Promise<boolean>
+  history (group: string, options: HistoryOptions): Promise<History>
+  /** Whether the connection may still send messages to the route. Left out: always. */
+  readonly mayPost?: ((connection: Connection) => boolean) | undefined
+  /** Takes messages that come as JSON values; without it, the route's `onMessage` gets them as text. */
+  readonly json?: { onMessage (connection: Connection, data: JsonMessage): unknown } | undefined
+  readonly requestLimits: RequestLimits
+  readonly pingMs: number
+  readonly resumeMs: number
+  /** How long the client may take to say hello, and the route after that to put the connection into the groups that the hello resumes. */
+  readonly helloTimeoutMs: number
+}
+
 /** What a connection is made of; `Self` is the class of the connection. */
 export interface ConnectionInit<Self> {
   readonly socket: WebSocket
@@ -41,6 +59,8 @@ export interface ConnectionInit<Self> {
   readonly route?: RouteTraffic | undefined
   /** Set when the client speaks the framed protocol. */
   readonly framed?: FramedInit | undefined
+  /** How its route judged the token, for the tokens that follow; left out on routes without auth. */
+  readonly reauthentication?: Reauthentication | undefined
   readonly host: ConnectionHost<Self>
   /** What the instance counts it by, for the limit per address; '' or left out for nothing. */
   readonly address?: string | undefined

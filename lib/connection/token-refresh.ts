@@ -22,8 +22,6 @@ export interface RefreshedConnection extends InboundConnection {
 
 /** What the refresh of a token needs of the route and of the instance. */
 export interface RefreshInit {
-  /** `undefined` on routes without auth. */
-  readonly reauthentication: Reauthentication | undefined
   /** Whether the identity stands for the user of the connection. */
   isSameUser (connection: RefreshedConnection, identity: Identity): boolean
   renew (connection: RefreshedConnection, identity: Identity): void
@@ -48,6 +46,8 @@ export class TokenRefresh {
   readonly #connection: RefreshedConnection
   readonly #callbacks: Pick<ConnectionCallbacks, 'mayJoin'>
   readonly #init: RefreshInit
+  /** `undefined` on routes without auth. */
+  readonly #reauthentication: Reauthentication | undefined
   /** Whether the client joined the group by itself. */
   readonly #joinedItself: (group: string) => boolean
   /** In a row. */
@@ -55,8 +55,9 @@ export class TokenRefresh {
 
   constructor (
     connection: RefreshedConnection, callbacks: Pick<ConnectionCallbacks, 'mayJoin'>, init: RefreshInit,
-    joinedItself: (group: string) => boolean
+    reauthentication: Reauthentication | undefined, joinedItself: (group: string) => boolean
   ) {
+    this.#reauthentication = reauthentication
     this.#connection = connection
     this.#callbacks = callbacks
     this.#init = init
@@ -80,7 +81,7 @@ export class TokenRefresh {
   }
 
   async #refresh (token: string): Promise<void> {
-    const { reauthentication } = this.#init
+    const reauthentication = this.#reauthentication
     const identity = token.length > maxTokenLength ? undefined : await reauthentication?.identify(token)
     if (reauthentication === undefined || identity === undefined) throw new WebsocketGroupsError('WSG_UNAUTHORIZED')
     if (this.#connection.closed) return

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
-import type { FramedInit } from '../connection/framed-session.ts'
+import type { FramedInit } from '../connection/init.ts'
 import { RequestLimits } from '../connection/request-rates.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
@@ -65,13 +65,12 @@ export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
 export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
   const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
-  const framedInit = (request: FastifyRequest, receiver: MessageReceiver | undefined): FramedInit => ({
+  const framedInit = (receiver: MessageReceiver | undefined): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
     leave: async (connection, group) => await instance.registry.leave(connection, group),
     history: async (group, options) => await instance.registry.history(group, options),
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),
-    reauthentication: reauthenticationOf(request),
     authTimeoutMs: plugin.authTimeoutMs,
     metrics: instance.metrics,
     requestLimits,
@@ -87,6 +86,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     // Only the route knows the types of its params and identity.
     const receiver = receiverOf(options as HandlerOptions)
     const callbacks = receiver === undefined ? options as ConnectionCallbacks : withMessages(options as HandlerOptions, receiver)
+    const framed = framedInit(receiver)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
       // If @fastify/websocket was registered first, it wrapped the handler before `checkRoute` saw it.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)
@@ -103,7 +103,8 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
           log: request.log,
           route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
           callbacks,
-          framed: socket.protocol === framedProtocol ? framedInit(request, receiver) : undefined
+          framed: socket.protocol === framedProtocol ? framed : undefined,
+          reauthentication: reauthenticationOf(request)
         }).start(request)
       } catch (error) {
         // `wsAuth` refuses such an identity before the upgrade; a hook of the service set this one.

@@ -74,30 +74,34 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
     const groups = new WeakMap<object, string>()
     const joined = new WeakSet<Connection>()
 
-    const nameGroup = async (params: unknown, identity: Identity | null): Promise<string> => {
-      const named = groupOf(params as Record<string, string>, identity)
-      const group = isThenable(named) ? await withDeadline(named, plugin.authTimeoutMs, unnamed) : named
+    const checked = (group: unknown): string => {
       assertGroupName(group)
       return group
     }
 
-    const enter = (request: FastifyRequest, group: unknown): void => {
-      assertGroupName(group)
+    /** A promise only where the option `group` returns one. */
+    const nameGroup = (params: unknown, identity: Identity | null): string | Promise<string> => {
+      const named = groupOf(params as Record<string, string>, identity)
+      return isThenable(named) ? withDeadline(named, plugin.authTimeoutMs, unnamed).then(checked) : checked(named)
+    }
+
+    const enter = (request: FastifyRequest, group: string): void => {
       groups.set(request, group)
       assertSince(request)
     }
 
-    // The last preHandler, because earlier ones may set what the name is made of; still plain HTTP, so that a bad name is a 400.
+    // The last preHandler, because earlier ones may set what the name is made of; still plain HTTP, so that a bad name is a 400. Without a
+    // promise where nothing has to be waited for: promises are a good part of what an upgrade costs.
     const enterGroup: preHandlerHookHandler = (request, _reply, done) => {
-      let group: unknown
+      let group: string | Promise<string>
       try {
-        group = groupOf(request.params as Record<string, string>, request.identity)
-        if (!isThenable(group)) enter(request, group)
+        group = nameGroup(request.params, request.identity)
+        if (typeof group === 'string') enter(request, group)
       } catch (error) {
         return done(error as Error)
       }
-      if (isThenable(group)) Promise.resolve(group).then(name => enter(request, name)).then(() => done(), done)
-      else done()
+      if (typeof group === 'string') done()
+      else group.then(name => enter(request, name)).then(() => done(), done)
     }
 
     const groupNamed = (key: object): string => {

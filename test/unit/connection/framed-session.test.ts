@@ -1,5 +1,6 @@
 import t from 'tap'
-import { FramedSession, type FramedConnection, type FramedInit } from '../../../lib/connection/framed-session.ts'
+import { FramedSession, type FramedConnection } from '../../../lib/connection/framed-session.ts'
+import type { FramedInit } from '../../../lib/connection/init.ts'
 import type { MessageQueue } from '../../../lib/connection/inbound.ts'
 import { until } from '../../helpers/until.ts'
 
