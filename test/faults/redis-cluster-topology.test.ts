@@ -27,16 +27,6 @@ const start = async (more = {}): Promise<Witness> => await new Witness({
   redis: { cluster: [...cluster.addresses] }, whenDown: 'queue', operationTimeoutMs: 2_000, ...more
 }).start(t)
 
-async function joinAll (one: Local, names: readonly string[]): Promise<void> {
-  await Promise.all(names.map(async name => {
-    await one.backplane.subscribe(group(name))
-    await one.join(name, `${one.instanceId}.${name}`)
-  }))
-}
-
-const countsOf = async (one: Local, names: readonly string[]): Promise<number[]> =>
-  await Promise.all(names.map(async name => await one.backplane.count(name)))
-
 const promoted = async ({ admin }: ClusterNode): Promise<unknown> =>
   await until(async () => (await admin.role() as unknown[])[0] === 'master', { timeoutMs: 20_000, what: 'the replica to take over' })
 
@@ -72,13 +62,13 @@ const numbers = (count: number): string[] => Array.from({ length: count }, (_, n
 t.test('a master is added and gets slots, and one is emptied and removed, under load', async t => {
   const [a, b] = [await start(), await start()]
   const names = Array.from({ length: 12 }, (_, n) => `logged-shape-${n}`)
-  for (const one of [a, b]) await joinAll(one, names)
+  for (const one of [a, b]) await one.enterAll(names)
   const running = load(a, names)
   const added = await cluster.add()
   const partitions = [...new Set(names.map(slotOfGroup))]
   for (const slot of partitions) await cluster.migrate(slot, added)
   await until(() => (a.backplane.stats().redisMasters ?? 0) === 4)
-  t.strictSame(await countsOf(b, names), names.map(() => 2), 'the members moved, too')
+  t.strictSame(await b.counts(names), names.map(() => 2), 'the members moved, too')
   const first = await cluster.masterOf(0)
   for (const slot of partitions) await cluster.migrate(slot, first)
   await until(() => (a.backplane.stats().redisMasters ?? 0) === 3)
@@ -89,7 +79,7 @@ t.test('a master is added and gets slots, and one is emptied and removed, under 
   await until(() => b.received.length >= counts.reduce((sum, count) => sum + count, 0)).catch(() => {})
   t.strictSame(names.map(name => b.texts(name)), counts.map(numbers), 'each message once and in order')
   t.strictSame(b.gaps, [])
-  t.strictSame(await countsOf(b, names), names.map(() => 2))
+  t.strictSame(await b.counts(names), names.map(() => 2))
   await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'))
 })
 
@@ -101,14 +91,14 @@ t.test('a master that the others do not see for 5 s is replaced: nothing of a lo
     const name = `logged-bus-${n}`
     if (await cluster.masterOf(slotOfGroup(name)) === victim) names.push(name)
   }
-  for (const one of [a, b]) await joinAll(one, names)
+  for (const one of [a, b]) await one.enterAll(names)
   const running = load(a, names, 20)
   await sleep(300)
   const replica = await cluster.replicaOf(victim)
   cluster.isolate(victim, true)
   await promoted(replica)
   await sleep(3_000)
-  t.strictSame(await countsOf(a, names), names.map(() => 2))
+  t.strictSame(await a.counts(names), names.map(() => 2))
   t.equal(a.backplane.state, 'up', 'while the partition lasts')
   cluster.isolate(victim, false)
   await cluster.healthy()
@@ -127,7 +117,7 @@ t.test('a master that the others do not see for 5 s is replaced: nothing of a lo
 t.test('a master is killed, comes back, gets a slot, and its shard fails over, in a row', async t => {
   const [a, b] = [await start(), await start()]
   const names = Array.from({ length: 30 }, (_, n) => `logged-row-${n}`)
-  for (const one of [a, b]) await joinAll(one, names)
+  for (const one of [a, b]) await one.enterAll(names)
   const running = load(a, names, 20)
   const victim = await cluster.masterOf(slotOfGroup('logged-row-0'))
   await victim.kill()
@@ -138,7 +128,7 @@ t.test('a master is killed, comes back, gets a slot, and its shard fails over, i
   const master = await cluster.masterOf(slotOfGroup('logged-row-1'))
   await cluster.failover(await cluster.replicaOf(master))
   await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'), { timeoutMs: 20_000 })
-  await until(async () => (await countsOf(a, names)).every(count => count === 2), { timeoutMs: 10_000 })
+  await until(async () => await a.hasCounts(names, 2), { timeoutMs: 10_000 })
   b.received.length = 0
   await until(() => names.every(name => b.texts(name).length > 0), { what: 'messages in all groups' })
   const { counts } = await running.stop()
@@ -150,8 +140,8 @@ t.test('a master is killed, comes back, gets a slot, and its shard fails over, i
 t.test('a replica without the latest writes is promoted: what is lost is told, and nothing comes out of order', async t => {
   const [a, b] = [await start(), await start()]
   const name = 'logged-fork'
-  await joinAll(a, [name])
-  await joinAll(b, [name])
+  await a.enterAll([name])
+  await b.enterAll([name])
   let sequence = 0
   const append = async (text: string): Promise<void> => {
     await a.backplane.append([{ group: name, log }], plainEnvelope(a, name, ++sequence, text))
@@ -174,7 +164,7 @@ t.test('a replica without the latest writes is promoted: what is lost is told, a
   await until(() => b.texts(name).includes('new 2'))
   t.strictSame(b.texts(name), [...numbers(5).map(n => `kept ${n}`), 'lost 0', 'lost 1', ...numbers(3).map(n => `new ${n}`)])
   t.strictSame(b.gaps, ['rewound'], 'told once')
-  t.strictSame(await countsOf(a, [name]), [2])
+  t.strictSame(await a.counts([name]), [2])
   await master.restart()
   await cluster.healthy()
 })

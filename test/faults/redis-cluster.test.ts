@@ -24,31 +24,17 @@ async function groupAt (node: ClusterNode, name: string): Promise<string> {
 /** The groups `name-0` to `name-<count - 1>`. */
 const groups = (name: string, count: number): string[] => Array.from({ length: count }, (_, n) => `${name}-${n}`)
 
-async function joinAll (one: Local, names: readonly string[]): Promise<void> {
-  await Promise.all(names.map(async name => {
-    await one.backplane.subscribe(group(name))
-    await one.join(name, `${one.instanceId}.${name}`)
-  }))
-}
-
 const plainEnvelope = ({ instanceId: origin }: Local, name: string, text: string): Envelope => {
   const nothing = { sequence: 0, shared: false, except: [], command: '', binary: false } as const
   return { ...nothing, origin, kind: 'message', target: group(name), payload: Buffer.from(text) }
 }
-
-const countsOf = async (one: Local, names: readonly string[]): Promise<number[]> =>
-  await Promise.all(names.map(async name => await one.backplane.count(name)))
-
-/** Right after a promotion a node may still answer CLUSTERDOWN. */
-const exact = async (one: Local, names: readonly string[]): Promise<boolean> =>
-  await countsOf(one, names).then(counts => counts.every(count => count === 2), () => false)
 
 t.test('a master that is killed is replaced: memberships are exact and messages arrive soon after, and the others notice nothing', async t => {
   const [a, b] = [await start(t), await start(t)]
   const names = groups('killed', 300)
   for (const one of [a, b]) {
     const joinedAt = performance.now()
-    await joinAll(one, names)
+    await one.enterAll(names)
     t.comment(`joined ${names.length} groups in ${Math.round(performance.now() - joinedAt)} ms`)
   }
   const victim = await cluster.masterOf(slotOfGroup('killed-0'))
@@ -81,7 +67,7 @@ t.test('a master that is killed is replaced: memberships are exact and messages 
   t.comment(`out for ${Math.round(outMs)} ms, ${Math.round((usage.user + usage.system) / 1000)} ms of CPU`)
 
   const promotedAt = performance.now()
-  await until(async () => await exact(b, names), { timeoutMs: 10_000 })
+  await until(async () => await b.hasCounts(names, 2), { timeoutMs: 10_000 })
   await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'), { timeoutMs: 10_000 })
   t.comment(`exact ${Math.round(performance.now() - promotedAt)} ms after the promotion`)
   b.received.length = 0
@@ -95,17 +81,17 @@ t.test('a master that is killed is replaced: memberships are exact and messages 
 t.test('a master that hangs is replaced, and is not listened to when it wakes', async t => {
   const [a, b] = [await start(t), await start(t)]
   const names = groups('hung', 60)
-  for (const one of [a, b]) await joinAll(one, names)
+  for (const one of [a, b]) await one.enterAll(names)
   const victim = await cluster.masterOf(slotOfGroup('hung-0'))
   const replica = await cluster.replicaOf(victim)
   t.teardown(() => victim.cont())
   victim.stop()
   await until(async () => (await replica.admin.role() as unknown[])[0] === 'master')
   const promotedAt = performance.now()
-  await until(async () => await exact(a, names), { timeoutMs: 15_000 })
+  await until(async () => await a.hasCounts(names, 2), { timeoutMs: 15_000 })
   await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'), { timeoutMs: 15_000 })
   t.comment(`well ${Math.round(performance.now() - promotedAt)} ms after the promotion`)
-  t.strictSame(await countsOf(a, names), names.map(() => 2))
+  t.strictSame(await a.counts(names), names.map(() => 2))
   victim.cont()
   await cluster.healthy()
   b.received.length = 0
@@ -117,11 +103,11 @@ t.test('a master that hangs is replaced, and is not listened to when it wakes', 
 t.test('a manual failover is hardly noticed', async t => {
   const [a, b] = [await start(t), await start(t)]
   const names = groups('manual', 60)
-  for (const one of [a, b]) await joinAll(one, names)
+  for (const one of [a, b]) await one.enterAll(names)
   const master = await cluster.masterOf(slotOfGroup('manual-0'))
   await cluster.failover(await cluster.replicaOf(master))
   await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'))
-  t.strictSame(await countsOf(a, names), names.map(() => 2))
+  t.strictSame(await a.counts(names), names.map(() => 2))
   b.received.length = 0
   for (const name of names) await a.publish(group(name), 'on')
   await until(() => b.received.length === names.length)
@@ -132,7 +118,7 @@ t.test('slots move under load: every message of a log arrives once and in order,
   const from = await cluster.masterOf(slotOfGroup('moved-0'))
   const name = await groupAt(from, 'logged')
   const plain = await groupAt(from, 'plain')
-  for (const one of [a, b]) await joinAll(one, [name, plain])
+  for (const one of [a, b]) await one.enterAll([name, plain])
   const log = { maxMessages: 10_000, maxBytes: 10_000_000, ttlMs: 60_000 }
   let sequence = 0
   const envelope = (text: string): Envelope => ({ ...plainEnvelope(a, name, text), sequence: ++sequence })
@@ -169,7 +155,7 @@ t.test('slots move under load: every message of a log arrives once and in order,
   const numbers = texts(plain).map(text => Number(text.slice(6)))
   t.strictSame(numbers, [...new Set(numbers)].sort((x, y) => x - y), 'volatile ones in order, none twice')
   t.comment(`${appended} appended; of ${published} volatile messages ${published - numbers.length} were lost`)
-  t.strictSame(await countsOf(a, [name, plain]), [2, 2])
+  t.strictSame(await a.counts([name, plain]), [2, 2])
   for (const slot of [slotOfGroup(name), slotOfGroup(plain)]) await cluster.migrate(slot, from)
 })
 
@@ -177,7 +163,7 @@ t.test('a slot that goes away and comes back at once takes its subscriptions wit
   const [a, b] = [await start(t), await start(t)]
   const from = await cluster.masterOf(slotOfGroup('back-0'))
   const to = await cluster.masterOf(16_384 - 1 - slotOfGroup('back-0'))
-  await joinAll(b, ['back-0'])
+  await b.enterAll(['back-0'])
   for (let round = 0; round < 3; round++) {
     await cluster.migrate(slotOfGroup('back-0'), to)
     await cluster.migrate(slotOfGroup('back-0'), from)
@@ -188,7 +174,7 @@ t.test('a slot that goes away and comes back at once takes its subscriptions wit
       return b.received.length === 1
     }, { timeoutMs: 5_000 })
   }
-  t.strictSame(await countsOf(a, ['back-0']), [1])
+  t.strictSame(await a.counts(['back-0']), [1])
 })
 
 t.test('while a slot takes long to move, groups whose keys are there already go on', async t => {
@@ -196,8 +182,8 @@ t.test('while a slot takes long to move, groups whose keys are there already go 
   const from = await cluster.masterOf(slotOfGroup('slow-0'))
   const to = await cluster.masterOf(16_384 - 1 - slotOfGroup('slow-0'))
   const name = await groupAt(from, 'logged-slow')
-  await joinAll(a, [name])
-  await joinAll(b, [name])
+  await a.enterAll([name])
+  await b.enterAll([name])
   const log = { maxMessages: 1_000, maxBytes: 1_000_000, ttlMs: 60_000 }
   const append = async (n: number): Promise<void> => {
     const envelope = { ...plainEnvelope(a, name, `log ${n}`), sequence: n }
@@ -211,9 +197,9 @@ t.test('while a slot takes long to move, groups whose keys are there already go 
     for (let n = 6; n <= 15; n++) await append(n)
     // The script is not known at the other end, and what was appended there is read there.
     t.strictSame((await a.backplane.history(name, undefined, 100)).messages.map(({ payload }) => payload.toString()), numbers(15))
-    t.strictSame(await countsOf(a, [name]), [2])
+    t.strictSame(await a.counts([name]), [2])
     await b.join(name, `${b.instanceId}.more`)
-    t.strictSame(await countsOf(a, [name]), [3])
+    t.strictSame(await a.counts([name]), [3])
   })
   await append(16)
   await until(() => texts().length >= 16)

@@ -76,6 +76,23 @@ export class Local extends EmptyInstance {
     this.#groups.set(group, members.set(connectionId, { connectionId, instanceId: this.instanceId, joinedAt: 0 }))
     await this.backplane.syncMember(group, connectionId)
   }
+
+  /** Joins one connection to each of the groups, whose messages then come here. */
+  async enterAll (names: readonly string[]): Promise<void> {
+    await Promise.all(names.map(async name => {
+      await this.backplane.subscribe(group(name))
+      await this.join(name, `${this.instanceId}.${name}`)
+    }))
+  }
+
+  async counts (names: readonly string[]): Promise<number[]> {
+    return await Promise.all(names.map(async name => await this.backplane.count(name)))
+  }
+
+  /** Whether each group has so many members. Not while one cannot be asked for, as right after a promotion. */
+  async hasCounts (names: readonly string[], members: number): Promise<boolean> {
+    return await this.counts(names).then(counts => counts.every(count => count === members), () => false)
+  }
 }
 
 export const group = (name: string): Target => ({ kind: 'group', name })
