@@ -37,6 +37,7 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['keyPrefix', '', "''", '1 to 100'],
   ['outage', 'local', "'local'", 'an object'],
   ['log', true, 'true', 'false or { maxMessages, maxBytes?, ttlMs }'],
+  ['userLog', true, 'true', 'false or { maxMessages, maxBytes?, ttlMs }'],
   ['logs', 'chat:*', "'chat:*'", 'by group name or prefix*'],
   ['presenceGraceMs', -1, '-1', 'from 0'],
   ['maxBufferedBytes', 0, '0', 'an integer from 1'],
