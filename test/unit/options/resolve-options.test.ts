@@ -86,10 +86,10 @@ function refusalOf (resolve: (options: unknown) => unknown, options: unknown): u
 
 t.test('a publisher refuses what the plugin refuses, with the same errors, and has the same defaults', async t => {
   const redis = 'redis://localhost'
-  const { keyPrefix, operationTimeoutMs, log } = resolveOptions()
-  t.strictSame(resolvePublisherOptions({ redis }), { redis, keyPrefix, operationTimeoutMs, log, logs: undefined })
+  const { keyPrefix, operationTimeoutMs, log, userLog } = resolveOptions()
+  t.strictSame(resolvePublisherOptions({ redis }), { redis, keyPrefix, operationTimeoutMs, log, logs: undefined, userLog })
   t.strictSame(resolvePublisherOptions({ redis, keyPrefix: undefined, log: undefined }), resolvePublisherOptions({ redis }))
-  const shared = ['redis', 'keyPrefix', 'log', 'logs', 'operationTimeoutMs']
+  const shared = ['redis', 'keyPrefix', 'log', 'logs', 'userLog', 'tracing', 'operationTimeoutMs']
   const bad: ReadonlyArray<readonly [string, unknown]> = [
     ...wrong.filter(([name]) => shared.includes(name)).map(([name, value]) => [name, value] as const),
     ['redis', { cluster: [] }],
