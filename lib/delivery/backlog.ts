@@ -18,6 +18,11 @@ export interface BacklogPage extends Pick<JoinResult, 'recovered' | 'reason'> {
   readonly end?: LogPosition
   /** Whether more pages follow: `next` reads them. */
   readonly more: boolean
+  /**
+   * Where the client says that it is, where the log could not be read and this instance is further back, or in another log of the group.
+   * Nothing proves it, so it only ever keeps messages from this client.
+   */
+  readonly claimed?: LogPosition | undefined
 }
 
 const messagesPerPage = 1_000
@@ -194,8 +199,12 @@ export class Backlog {
   }
 }
 
+/** The log cannot be read. `before`: how far this instance is. */
 function unavailable (before: LogPosition | undefined, since: LogPosition | undefined): BacklogPage {
-  return { before, messages: [], more: false, ...(since === undefined ? {} : { recovered: false, reason: 'unavailable' }) }
+  const page = { before, messages: [], more: false }
+  if (since === undefined) return page
+  const isFurther = before !== undefined && !isLogStart(since) && (since.epoch !== before.epoch || since.offset > before.offset)
+  return { ...page, recovered: false, reason: 'unavailable', ...(isFurther ? { claimed: since } : {}) }
 }
 
 /** Whether anybody who names this position may have the page: the log holds the position, and its nonce cannot be guessed. */

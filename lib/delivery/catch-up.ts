@@ -1,5 +1,5 @@
-import type { Backplane, Envelope, LogPosition } from '../backplane/backplane.ts'
-import { samePosition } from '../backplane/position.ts'
+import type { Backplane, Envelope, LoggedEnvelope, LogPosition } from '../backplane/backplane.ts'
+import { logStart, samePosition } from '../backplane/position.ts'
 import type { Holdback } from '../hub/holdback.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
@@ -28,6 +28,8 @@ export class CatchUp {
   #from = 0
   /** The epoch of the log that the last page came from. */
   #epoch: string | undefined
+  /** Where the client says that it is, until it is given a message beyond that: `BacklogPage.claimed`. */
+  #claimed: LogPosition | undefined
   /** Whether the client was told that messages are lost. */
   #told = false
   #emptyPages = 0
@@ -55,7 +57,10 @@ export class CatchUp {
     const page = await this.#backlog.next(member.group, this.#last)
     if (this.over) return true
     const { reason, before } = page
-    if (reason !== undefined && reason !== 'unavailable' && before !== undefined) member.tell({ reason, position: before })
+    if (reason !== undefined && reason !== 'unavailable' && before !== undefined && !this.#isPast(page.epoch, before.offset)) {
+      this.#claimed = undefined
+      member.tell({ reason, position: before })
+    }
     return this.give(page)
   }
 
@@ -69,18 +74,33 @@ export class CatchUp {
     }
     this.#epoch = page.epoch ?? this.#epoch
     if (page.recovered === false) this.#told = true
+    if (page.claimed !== undefined) this.#claimed = page.claimed
     this.#emptyPages = page.messages.length > 0 ? 0 : this.#emptyPages + 1
     for (const envelope of page.messages) {
       // The log may be ahead of what this instance has delivered: the rest of it comes live.
       if (!isDelivered(envelope.position, reached)) return this.#release(reached)
       if (member.connection.outbound.full) return false
-      this.#replay(envelope)
+      this.#giveOne(envelope)
       this.#given.add(member, envelope, this.#from)
       holdback.gave(envelope.position)
       this.#last = envelope.position
     }
     const missing = holdback.since !== undefined && !isDelivered(holdback.since, this.#last) && this.#emptyPages < maxEmptyPages
     return page.more || missing ? false : this.#release(reached)
+  }
+
+  /** Gives a message out of the log, unless the client says that it has it. */
+  #giveOne (envelope: LoggedEnvelope): void {
+    const [claimed, { epoch, offset }] = [this.#claimed, envelope.position]
+    if (this.#isPast(epoch, offset)) return
+    this.#claimed = undefined
+    if (claimed !== undefined && claimed.epoch !== epoch) this.#catching.member.tell({ reason: 'epoch', position: this.#last ?? logStart })
+    this.#replay(envelope)
+  }
+
+  /** Whether the client says that it is there, or further. */
+  #isPast (epoch: string | undefined, offset: number): boolean {
+    return this.#claimed !== undefined && this.#claimed.epoch === epoch && offset <= this.#claimed.offset
   }
 
   #replay (envelope: Envelope): void {
@@ -91,9 +111,10 @@ export class CatchUp {
 
   #release (reached: LogPosition | undefined): true {
     const { member } = this.#catching
-    const last = this.#last
+    const [claimed, behind] = [this.#claimed, this.#last]
+    const last = claimed ?? behind
     const epoch = last?.epoch === '' ? this.#epoch ?? '' : last?.epoch ?? ''
-    const end = last === undefined ? undefined : { position: last, epoch, told: this.#told }
+    const end = last === undefined ? undefined : { position: last, epoch, told: this.#told, ...(claimed === undefined ? {} : { behind }) }
     for (const news of member.releaseHold(end)) {
       if ('reason' in news) member.gap(news)
       else if (!member.hold(news)) this.#replay(news)

@@ -97,15 +97,16 @@ export class Replay {
     const proofs = this.#backlog.isLogged(group) ? await this.#proofKeys.proofs() : noProofs
     const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
     const page = await this.#backlog.replay(group, options, floor)
-    const { before, recovered, reason } = page
+    const { before, recovered, reason, claimed = before } = page
     const result: JoinResult = {
       scope,
       ...(recovered === undefined ? {} : { recovered }),
       ...(reason === undefined ? {} : { reason }),
-      ...(before === undefined ? {} : { position: proofs.format(group, before) })
+      ...(claimed === undefined ? {} : { position: proofs.format(group, claimed) })
     }
     if (catchUp.over) return { result, done: true }
     const { sessionName } = connection
+    // Of where this instance is: what the client claims must not open the log to it.
     const proof = before === undefined || sessionName === undefined ? undefined : proofs.grant(group, sessionName, before)
     connection.announce({ type: 'joined', group: label, recovered, reason, position: result.position, grant: proof })
     if (recovered === false) connection.gapped(label, reason ?? 'unavailable')

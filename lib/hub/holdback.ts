@@ -22,6 +22,8 @@ export interface ReplayEnd {
   readonly epoch: string
   /** The client was told that messages before the position are lost. */
   readonly told: boolean
+  /** Where this instance was in the log when nothing but the word of the client told the position: its log may be another one. */
+  readonly behind?: LogPosition | undefined
 }
 
 /**
@@ -83,6 +85,16 @@ export class Holdback {
   /** The log lost messages, and went on along another branch; which one the replay gave the client is seen when messages come. */
   fork (): void {
     this.#forked = true
+  }
+
+  /** Whether the client is in the log of this epoch. */
+  isIn (epoch: string): boolean {
+    return this.#end?.epoch === epoch
+  }
+
+  /** Where the client goes on before the message at the position, if all that is known is that it claimed to be in another log. */
+  otherLog (position: LogPosition): LogPosition | undefined {
+    return this.#end !== undefined && position.epoch !== this.#end.epoch ? this.#end.behind : undefined
   }
 
   /** Whether messages are told by their nonces from others that stood in their place. */

@@ -82,8 +82,10 @@ export class LocalMember {
       if (holdback.forked) this.passOver(envelope)
       return true
     }
-    // This instance has caught up with the client.
+    // This instance has caught up with the client, or the client was in a log that is no more.
     this.#holdback = undefined
+    const position = holdback.otherLog(envelope.position)
+    if (position !== undefined) this.tell({ reason: 'epoch', position })
     return false
   }
 
@@ -92,7 +94,7 @@ export class LocalMember {
     const holdback = this.#holdback
     if (holdback?.holding === true) return keep(this.connection, holdback, gap)
     if (holdback?.covers(gap) === true) return
-    if (holdback !== undefined && gap.reason === 'rewound') holdback.fork()
+    if (holdback?.isIn(gap.epoch) === true && gap.reason === 'rewound') holdback.fork()
     else this.#holdback = undefined
     this.tell(gap)
   }

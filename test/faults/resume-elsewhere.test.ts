@@ -5,16 +5,17 @@ import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { serve, type Served } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
+import { Wire } from './chaos/wire.ts'
 import { openFramed, type FramedClient } from '../features/framed/framed-client.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)
 
 /** Where messages are sent, and where clients come to whose instance cannot subscribe to anything for a while. */
-async function instances (t: Test): Promise<{ sending: Served, deaf: Served }> {
+async function instances (t: Test, urlOfDeaf = redis.url): Promise<{ sending: Served, deaf: Served }> {
   const options = { redis: redis.url, keyPrefix: `${process.hrtime.bigint()}:`, joinTimeoutMs: 300 }
   const routes = (app: Served['app']): void => app.wsRoom('/:room', { auth: false })
-  return { sending: await serve(t, options, routes), deaf: await serve(t, options, routes) }
+  return { sending: await serve(t, options, routes), deaf: await serve(t, { ...options, redis: urlOfDeaf }, routes) }
 }
 
 /** The subscribe links break, and cannot subscribe again. */
@@ -89,6 +90,66 @@ t.test('nor is it told of a loss that was before it', async t => {
   const { client, older } = await comeFurther(t, loseLog)
   t.strictSame(client, ['joined true', '4'])
   t.strictSame(older, ['joined undefined', '1', 'gap epoch', '2', '3', '4'])
+})
+
+/** A client comes from elsewhere while its new instance, where another client is already, cannot read the log either. */
+async function comeUnread (
+  t: Test, move: (sending: Served, unplug: () => Promise<void>, older: FramedClient) => Promise<string | undefined>
+): Promise<{ client: unknown[], older: unknown[], since: unknown, joined: Awaited<ReturnType<FramedClient['nextOf']>> }> {
+  const wire = await Wire.start(redis.port)
+  t.teardown(() => wire.close())
+  const both = await instances(t, wire.url)
+  const older = await openFramed(t, `${both.deaf.url}/lobby`)
+  await older.nextOf('joined')
+  await send(both.sending, 'lobby', '1')
+  await arrived(older, '1')
+  const since = await move(both.sending, async () => {
+    wire.blackhole()
+    wire.cut()
+    await until(() => both.deaf.app.registry.health().status !== 'up')
+  }, older)
+  const client = await openFramed(t, `${both.deaf.url}/lobby`, { hello: { resume: { lobby: since } } })
+  const joined = await client.nextOf('joined')
+  await send(both.sending, 'lobby', '4')
+  wire.lift()
+  await hearAgain(both)
+  await send(both.sending, 'lobby', '5')
+  await Promise.all([older, client].map(async one => await arrived(one, '5')))
+  return { client: news(client), older: news(older), since, joined }
+}
+
+t.test('a client that is further than its instance gets nothing twice either where the log cannot be read', async t => {
+  const { client, older, since, joined } = await comeUnread(t, async (sending, unplug) => {
+    await unplug()
+    return await send(sending, 'lobby', '2', '3')
+  })
+  t.equal(joined.reason, 'unavailable')
+  t.equal(joined.position, since, 'the client goes on from where it is, not from where its instance is')
+  t.strictSame(client, ['joined false', '4', '5'])
+  t.strictSame(older, ['joined undefined', '1', '2', '3', '4', '5'])
+})
+
+t.test('nor where it is in a log that its instance has not heard of', async t => {
+  const { client, older } = await comeUnread(t, async (sending, unplug) => {
+    await unplug()
+    await loseLog()
+    return await send(sending, 'lobby', '2', '3')
+  })
+  t.strictSame(client, ['joined false', '4', '5'])
+  t.strictSame(older, ['joined undefined', '1', 'gap epoch', '2', '3', '4', '5'])
+})
+
+t.test('where it is in a log that is no more it is told so before it is given anything of the next one', async t => {
+  const { client, older } = await comeUnread(t, async (sending, unplug, older) => {
+    const since = await send(sending, 'lobby', 'lost')
+    await loseLog()
+    await send(sending, 'lobby', '2', '3')
+    await arrived(older, '3')
+    await unplug()
+    return since
+  })
+  t.strictSame(client, ['joined false', 'gap epoch', '4', '5'])
+  t.strictSame(older, ['joined undefined', '1', 'lost', 'gap epoch', '2', '3', '4', '5'])
 })
 
 t.test('who joined before the first message is given the log that there is: of one that was lost since nobody could name the epoch', async t => {
