@@ -14,15 +14,14 @@ const groupsEach = 100
 const nowhere = Array.from({ length: connections }, () => '-')
 const roomy = { limits: false, maxGroupsPerConnection: 500 } as const
 
-for (const [name, delayMs, deadline] of [
-  ['a healthy Redis', 0, {}],
-  // The proxy shares its process with the test, and the machine with others.
-  ['a Redis that is 40 ms away', 20, { operationTimeoutMs: 1_000 }]
-] as const) {
+// Twice the usual deadline: the proxy shares its process with the test, and the machine with others.
+const operationTimeoutMs = 1_000
+
+for (const [name, delayMs] of [['a healthy Redis', 0], ['a Redis that is 40 ms away', 20]] as const) {
   t.test(`20,000 joins at once on ${name} all reach the cluster: their deadline is not for those before them`, async t => {
     const redis = await startRedis(t)
     const proxy = await startProxy(t, redis.port)
-    const instance = await startInstance(t, { redisUrl: proxy.url, options: { ...roomy, ...deadline, outage: { join: 'reject' } } })
+    const instance = await startInstance(t, { redisUrl: proxy.url, options: { ...roomy, operationTimeoutMs, outage: { join: 'reject' } } })
     await crowd(t, instance.port, nowhere)
     proxy.delay(delayMs)
     const startedAt = performance.now()
