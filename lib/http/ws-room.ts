@@ -1,6 +1,7 @@
 import type {
   FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions
 } from 'fastify'
+import { isIn } from '../connection/is-in.ts'
 import { isThenable } from '../connection/callback-results.ts'
 import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
@@ -110,7 +111,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       return group
     }
 
-    const isMember = (connection: Connection): boolean => connection.groups.includes(groupNamed(connection))
+    const isMember = (connection: Connection): boolean => isIn(connection, groupNamed(connection))
 
     const onMessage = (connection: Connection, data: string | Buffer): unknown => {
       const group = groupNamed(connection)
@@ -156,7 +157,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       ...(room.mayJoin === undefined ? {} : { mayJoin: room.mayJoin }),
       mayRead: room.mayRead ?? (async (connection, group) => {
         if ((room.history ?? 0) === 0) return false
-        return connection.groups.includes(group) || await room.mayJoin?.(connection, group) === true
+        return isIn(connection, group) || await room.mayJoin?.(connection, group) === true
       }),
       presence: room.presence ?? false
     }))

@@ -1,5 +1,5 @@
 import { hasCode } from '../errors.ts'
-import type { LocalConnection } from '../connection/connection.ts'
+import { isIn } from '../connection/is-in.ts'
 import type { ClientReplies, ClientReply, Connection, InstanceEvents, Registry } from '../types.ts'
 
 /** A question on its way to all instances. */
@@ -79,7 +79,7 @@ export class Questions {
   #targets (target: QuestionTarget): Connection[] {
     if ('connectionId' in target) return [this.#registry.get(target.connectionId) ?? []].flat()
     if ('userId' in target) return this.#registry.filter(({ userId }) => userId === target.userId)
-    return this.#registry.filter(connection => (connection as unknown as LocalConnection).isIn(target.group))
+    return this.#registry.filter(connection => isIn(connection, target.group))
   }
 
   async #askOne (connection: Connection, name: string, json: string, timeoutMs: number): Promise<ClientAnswer | undefined> {
