@@ -24,14 +24,8 @@ export function deferred<Value = void> (): Deferred<Value> {
 export function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms: number, onLate: () => Late): Promise<Value | Late> {
   // Every join waits with one. So not as a race, which makes six promises of it.
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => settle(onLate, resolve, reject), ms)
-    promise.then(value => {
-      clearTimeout(timer)
-      resolve(value)
-    }, (error: unknown) => {
-      clearTimeout(timer)
-      reject(error)
-    })
+    const timer = setTimeout(() => settleLate(onLate, resolve, reject), ms)
+    settleInTime(promise, () => clearTimeout(timer), resolve, reject)
   })
 }
 
@@ -78,20 +72,26 @@ export function withProgress<Value> (
       const waitMs = leftMs > 0 ? Math.ceil(leftMs) : Math.min((grace ??= new BusyGrace()).after(now - dueAt), ms)
       dueAt = now + waitMs
       if (waitMs > 0) timer = setTimeout(look, waitMs)
-      else settle(onLate, resolve, reject)
+      else settleLate(onLate, resolve, reject)
     }
     let timer = setTimeout(look, ms)
-    promise.then(value => {
-      clearTimeout(timer)
-      resolve(value)
-    }, (error: unknown) => {
-      clearTimeout(timer)
-      reject(error)
-    })
+    settleInTime(promise, () => clearTimeout(timer), resolve, reject)
   })
 }
 
-function settle<Outcome> (onLate: () => Outcome, resolve: (outcome: Outcome) => void, reject: (error: unknown) => void): void {
+function settleInTime<Value> (
+  promise: PromiseLike<Value>, cancelTimer: () => void, resolve: (value: Value) => void, reject: (error: unknown) => void
+): void {
+  promise.then(value => {
+    cancelTimer()
+    resolve(value)
+  }, (error: unknown) => {
+    cancelTimer()
+    reject(error)
+  })
+}
+
+function settleLate<Outcome> (onLate: () => Outcome, resolve: (outcome: Outcome) => void, reject: (error: unknown) => void): void {
   try {
     resolve(onLate())
   } catch (error) {
