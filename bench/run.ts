@@ -21,19 +21,27 @@ import { logCost } from './scenarios/log-cost.ts'
 import { logRepair } from './scenarios/log-repair.ts'
 import { resumeHerd } from './scenarios/resume-herd.ts'
 import { rolling } from './scenarios/rolling.ts'
+import { rollingDrain } from './scenarios/rolling-drain.ts'
 import { sizes } from './scenarios/sizes.ts'
 import { slowClient } from './scenarios/slow-client.ts'
 import { smallGroups } from './scenarios/small-groups.ts'
 import { drillNames, names, parseNames, type DrillName, type Name } from './systems/system.ts'
 
 const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>>> = {
-  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair, cluster, 'control-plane': controlPlane
+  drill,
+  rolling,
+  'rolling-drain': rollingDrain,
+  'resume-herd': resumeHerd,
+  'log-cost': logCost,
+  'log-repair': logRepair,
+  cluster,
+  'control-plane': controlPlane
 }
 const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Measured>>> = {
   'fan-out': fanOut, idle, 'join-storm': joinStorm, 'small-groups': smallGroups, 'slow-client': slowClient, sizes
 }
 /** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
-const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane']
+const alone: readonly string[] = ['rolling-drain', 'resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane']
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const [, , scenario = '', ...args] = process.argv

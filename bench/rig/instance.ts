@@ -25,6 +25,7 @@ async function series (group: string, everyMs: number): Promise<void> {
 const api = {
   usage,
   stats: () => instance.stats(),
+  drain: async (overMs: number): Promise<void> => await instance.drain?.(overMs),
   /** Numbers the messages of each group from 1, until told to stop. */
   publish (groups: readonly string[], everyMs: number): void {
     publishing = Promise.all(groups.map(async group => await series(group, everyMs)))

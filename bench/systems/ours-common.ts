@@ -38,6 +38,7 @@ export function applicationOn (wsg: Package, settings: Settings = {}): Applicati
           while (!await isSent(app.registry.broadcastToGroup(group, text, { idempotencyKey: text }))) await sleep(50)
         },
         stats: () => app.registry.stats(),
+        drain: async overMs => { await app.registry.drain({ overMs }) },
         async close () { await app.close() }
       }
     },

@@ -38,6 +38,8 @@ export interface DrillSystem extends System {
 export interface DrillInstance extends Instance {
   /** Resolves when the message will not be lost on the way to Redis. */
   publish (group: string, text: string): Promise<void>
+  /** Takes the instance out of service within that time; where a library has such a call. */
+  drain? (overMs: number): Promise<void>
 }
 
 export interface ClientOptions {

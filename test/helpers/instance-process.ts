@@ -182,6 +182,7 @@ function makeAnswers (app: FastifyInstance, logs: readonly LogLine[]) {
       gc()
       return process.memoryUsage().heapUsed
     },
+    drain: async (overMs: number) => await registry.drain({ overMs }),
     close: async () => await app.close()
   }
   return answers

@@ -15,8 +15,27 @@ const rooms = Array.from({ length: 5 }, (_, i) => `room${i}`)
 const shared = 'news'
 const everyMs = 120 // per group: 50 messages a second in all
 
-// The short form of `npm run rolling` in bench/, with 2,000 clients.
-for (const end of ['close', 'kill'] as const) {
+/** As docs/operations.md tells a deploy: where the clients went, and who is left on the instance. */
+async function drain (t: Test, instance: Instance, others: readonly Instance[]): Promise<void> {
+  const counts = async (): Promise<number[]> => await Promise.all([instance, ...others].map(async one => (await one.ask('stats')).connections ?? 0))
+  const [leaving = 0, ...before] = await counts()
+  await instance.ask('drain', 1_500)
+  await until(async () => (await counts()).reduce((sum, count) => sum + count) === clients, { timeoutMs: 60_000, what: 'all clients elsewhere' })
+  const [left, ...after] = await counts()
+  t.equal(left, 0, 'nobody came back to an instance that is drained')
+  const share = Math.max(...after.map((count, i) => count - (before[i] ?? 0))) / leaving
+  t.ok(share < 0.9, `no other instance takes all of them: ${share.toFixed(2)} of ${leaving}`)
+  await instance.close()
+}
+
+const ends: Readonly<Record<string, (t: Test, instance: Instance, others: readonly Instance[]) => Promise<void>>> = {
+  close: async (_, instance) => await instance.close(),
+  kill: async (_, instance) => await instance.kill(),
+  drain
+}
+
+// The short forms of `npm run rolling` and `npm run rolling-drain` in bench/, with 2,000 and 5,000 clients.
+for (const [end, run] of Object.entries(ends)) {
   t.test(`three instances are restarted in turn by ${end}, under load: nothing lost, doubled or out of order`, async t => {
     noUnhandled(t)
     const redis = await startRedis(t)
@@ -34,7 +53,7 @@ for (const end of ['close', 'kill'] as const) {
     for (const [i, instance] of instances.entries()) {
       await sleep(500)
       const began = performance.now()
-      await instance[end]()
+      await run(t, instance, instances.filter(one => one !== instance))
       instances[i] = await start(instance.port)
       await until(() => away() === 0, { timeoutMs: 60_000, what: 'all clients to be back' })
       backMs.push(Math.round(performance.now() - began))
