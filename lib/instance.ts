@@ -97,6 +97,11 @@ export class Instance {
     return this.#phase === 'open' && (this.#options.outage.upgrade === 'accept' || this.#backplane.state !== 'down')
   }
 
+  /** Whether its clients go to other instances now. */
+  get closing (): boolean {
+    return this.#phase === 'closing'
+  }
+
   /**
    * Resolves when the backplane works, or when policy allows to go on without it.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE where policy wants the boot to fail, and what `Backplane.start` throws
@@ -119,6 +124,7 @@ export class Instance {
     await this.#parts.blocks.load()
     if (this.#phase === 'closing') return
     this.#heartbeat.start()
+    this.metrics.timings.loopLag.start()
     this.#parts.occupancy.start()
     this.#phase = 'open'
     const { name: backplane, state, problems } = this.#backplane
@@ -191,6 +197,7 @@ export class Instance {
   async close (): Promise<void> {
     await this.drain()
     this.#heartbeat.stop()
+    this.metrics.timings.loopLag.stop()
     this.#expiry.stop()
     this.#gapReport.flush()
     this.#closed = true

@@ -2,7 +2,10 @@ import type { FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify
 import { WebsocketGroupsError } from '../errors.ts'
 import type { Instance } from '../instance.ts'
 
+/** While the instance starts, or Redis is out. */
 const notReadySeconds = 5
+/** Another instance takes the client; this one is asked while the balancer has not noticed yet. */
+const closingSeconds = 1
 
 /** The key in a route's `config` that says whether the route takes WebSockets. A symbol, because the object is the application's. */
 const takesWebsockets = Symbol('fastify-websocket-groups.takesWebsockets')
@@ -20,7 +23,7 @@ export function markRoute (route: RouteOptions): void {
  * still take WebSockets.
  */
 export function upgradeGuard (
-  instance: Pick<Instance, 'ready' | 'metrics'>,
+  instance: Pick<Instance, 'ready' | 'closing' | 'metrics'>,
   othersUpgrade: () => boolean
 ): onRequestHookHandler {
   return (request, reply, done) => {
@@ -28,7 +31,7 @@ export function upgradeGuard (
     if (!request.is404 && !mayUpgrade(request, othersUpgrade)) return done(new WebsocketGroupsError('WSG_NO_WEBSOCKET_ROUTE'))
     if (instance.ready) return done()
     instance.metrics.upgradesRefused++
-    reply.header('retry-after', notReadySeconds)
+    reply.header('retry-after', instance.closing ? closingSeconds : notReadySeconds)
     done(new WebsocketGroupsError('WSG_REFUSED'))
   }
 }

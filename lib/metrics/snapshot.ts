@@ -49,7 +49,8 @@ export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes }:
       timings.queueWait,
       'How long messages and requests waited for the callbacks before them.',
       Math.max(0, handled - timings.queueWait.count)
-    )
+    ),
+    event_loop_lag_seconds: histogramOf(timings.loopLag.histogram, 'How late the event loop was, looked at ten times a second.')
   } satisfies Record<string, Metric>
 }
 

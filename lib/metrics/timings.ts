@@ -1,4 +1,5 @@
 import { Histogram } from './histogram.ts'
+import { LoopLag } from './loop-lag.ts'
 
 /** How long things take, in seconds. A message is recorded once, however many connections get it. */
 export class Timings {
@@ -8,4 +9,6 @@ export class Timings {
   readonly onMessage = new Histogram()
   /** Of messages that had to wait for the callbacks before them. */
   readonly queueWait = new Histogram()
+  /** How late this process comes to everything. Counts while the instance runs. */
+  readonly loopLag = new LoopLag()
 }

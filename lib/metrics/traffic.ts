@@ -4,12 +4,18 @@ const otherRoutes = 'other'
 
 /** What the connections of one route sent and got. */
 export class RouteTraffic {
+  /** The route as it was written; empty for a connection of no route. */
+  readonly name: string
   messagesIn = 0
   /** Of messages, decompressed; without the frames around them. */
   bytesIn = 0
   messagesOut = 0
   /** As written to sockets: with frames, and compressed where a client wants that. */
   bytesOut = 0
+
+  constructor (name: string) {
+    this.name = name
+  }
 
   received (bytes: number): void {
     this.messagesIn++
@@ -31,7 +37,7 @@ export class Traffic {
     const known = this.#routes.get(route)
     if (known !== undefined) return known
     if (this.#routes.size >= maxRoutes && route !== otherRoutes) return this.of(otherRoutes)
-    const traffic = new RouteTraffic()
+    const traffic = new RouteTraffic(route)
     this.#routes.set(route, traffic)
     return traffic
   }

@@ -1,11 +1,12 @@
 import t from 'tap'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Metric, MetricsSnapshot, NumberMetric } from '../../plugin.ts'
+import type { Limits, Metric, MetricsSnapshot, NumberMetric } from '../../plugin.ts'
 import { catalogue } from '../../lib/metrics/catalogue.ts'
 import { Histogram } from '../../lib/metrics/histogram.ts'
 import { CloseCodes } from '../../lib/metrics/close-codes.ts'
 import { Traffic } from '../../lib/metrics/traffic.ts'
+import { resolveLimits } from '../../lib/options/limits.ts'
 import { onEveryCluster, type TestInstance } from '../helpers/app.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -121,6 +122,43 @@ t.test('traffic is told by route, closes by code, refusals by reason', async (t)
   t.equal(valueOf(registry.metrics(), 'upgrades_refused_total', { reason: 'not_ready' }), 0)
   client.close(4321)
   await until(() => valueOf(registry.metrics(), 'connections_closed_total', { code: 'other' }) === 1)
+})
+
+/** What each of the default limits counts when it holds something up or keeps something out. */
+const limitMetrics: Readonly<Record<keyof Limits, readonly [metric: string, label: Readonly<Record<string, string>>]>> = {
+  connections: ['upgrades_refused_total', { reason: 'instance_full' }],
+  connectionsPerUser: ['upgrades_refused_total', { reason: 'user_full' }],
+  connectionsPerAddress: ['upgrades_refused_total', { reason: 'address_full' }],
+  upgradesPerAddress: ['upgrades_refused_total', { reason: 'address_rate' }],
+  messages: ['limit_hits_total', { limit: 'reading_paused' }],
+  bytes: ['limit_hits_total', { limit: 'reading_paused' }],
+  requests: ['limit_hits_total', { limit: 'requests' }],
+  replays: ['limit_hits_total', { limit: 'requests' }],
+  tokens: ['limit_hits_total', { limit: 'requests' }],
+  newGroupsPerMinute: ['limit_hits_total', { limit: 'new_groups' }],
+  presenceBytes: ['limit_hits_total', { limit: 'presence_entries' }],
+  queuedBytes: ['limit_hits_total', { limit: 'queued_messages' }],
+  bufferedBytes: ['limit_hits_total', { limit: 'buffered_bytes' }]
+}
+
+t.test('every limit has a metric', async (t) => {
+  const { registry } = await serve(t, {}, () => {})
+  const { explicit: _, ...limits } = resolveLimits()
+  t.strictSame(Object.keys(limitMetrics).sort(), Object.keys(limits).sort())
+  for (const [limit, [metric, labels]] of Object.entries(limitMetrics)) t.equal(valueOf(registry.metrics(), metric, labels), 0, limit)
+})
+
+t.test('an event loop that is held up is seen', async (t) => {
+  const { registry } = await serve(t, {}, () => {})
+  const lag = (): number => {
+    const { event_loop_lag_seconds: metric } = registry.metrics()
+    return metric?.type === 'histogram' ? metric.values[0]?.sum ?? 0 : 0
+  }
+  const before = lag()
+  const until500 = performance.now() + 500
+  while (performance.now() < until500) { /* busy */ }
+  await until(() => lag() - before > 0.3)
+  t.pass('half a second, but for what the timer still had to wait')
 })
 
 t.test('labels are bounded, whatever clients and services do', async (t) => {

@@ -9,15 +9,15 @@ import { Input, type InboundHost } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from '../framed/frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
-import { callOnConnect, callOnMessage, type ConnectRequest } from './on-message.ts'
+import { callOnConnect, callOnMessage, type ConnectRequest, type RoutedConnection } from './on-message.ts'
 import type { LogEvent } from '../../logging.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { ConnectionCallbacks } from '../../route-types.ts'
 import { toError } from '../../thrown.ts'
-import type { Connection, LossReason } from '../../types.ts'
+import type { LossReason } from '../../types.ts'
 
 /** What the callbacks need of their connection. */
-export interface InboundConnection extends Connection {
+export interface InboundConnection extends RoutedConnection {
   /** Closes the connection because the client or this side is at fault, and terminates it soon after. */
   closeForFault (code: number, reason?: string): void
   leaving (): void

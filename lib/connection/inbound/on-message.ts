@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { Metrics } from '../../metrics.ts'
 import type { ConnectionCallbacks } from '../../route-types.ts'
-import type { Connection } from '../../types.ts'
+import type { Connection, SpanFacts } from '../../types.ts'
 import { isThenable } from './callback-results.ts'
 
 export type ConnectRequest = FastifyRequest<{ Params: Connection['params'] }>
@@ -11,15 +11,20 @@ interface MessageCallbacks<Data> {
   onMessage (connection: Connection, data: Data): unknown
 }
 
+/** A connection that knows which route it came by. */
+export interface RoutedConnection extends Connection {
+  readonly outbound: { readonly route: { readonly name: string } }
+}
+
 /** Calls `onMessage`, and records how long that takes. Returns and throws what the callback does. */
 export function callOnMessage<Data> (
-  callbacks: MessageCallbacks<Data>, connection: Connection, data: Data, { timings, tracing }: Pick<Metrics, 'timings' | 'tracing'>
+  callbacks: MessageCallbacks<Data>, connection: RoutedConnection, data: Data, { timings, tracing }: Pick<Metrics, 'timings' | 'tracing'>
 ): unknown {
   const startedAt = performance.now()
   let pending = false
   try {
     const call = (): unknown => callbacks.onMessage(connection, data)
-    const result = tracing === undefined ? call() : tracing.run({ name: 'message', connectionId: connection.id, ...sizeOf(data) }, call)
+    const result = tracing === undefined ? call() : tracing.run(factsOf(connection, data), call)
     pending = isThenable(result)
     return isThenable(result) ? timed(result) : result
   } finally {
@@ -44,6 +49,10 @@ export function callOnConnect (
   if (tracing === undefined) return onConnect.call(callbacks, connection, request)
   const route = request.routeOptions.url
   return tracing.run({ name: 'connect', connectionId: connection.id, route }, () => onConnect.call(callbacks, connection, request))
+}
+
+function factsOf (connection: RoutedConnection, data: unknown): SpanFacts {
+  return { name: 'message', connectionId: connection.id, route: connection.outbound.route.name, ...sizeOf(data) }
 }
 
 function sizeOf (data: unknown): { readonly bytes?: number } {

@@ -21,7 +21,7 @@ const maxUnreadPongs = 500
 
 const untold: Traffic = {}
 /** For connections without a route. */
-const uncounted = new RouteTraffic()
+const uncounted = new RouteTraffic('')
 
 /** `WebSocket.OPEN`. */
 const open = 1
