@@ -100,11 +100,6 @@ export class Instance {
     return this.#phase === 'open' && (this.#options.outage.upgrade === 'accept' || this.#backplane.state !== 'down')
   }
 
-  /** Whether its clients go to other instances now. */
-  get closing (): boolean {
-    return this.#phase === 'closing'
-  }
-
   /**
    * Resolves when the backplane works, or when policy allows to go on without it.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE where policy wants the boot to fail, and what `Backplane.start` throws

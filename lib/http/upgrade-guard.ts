@@ -23,7 +23,7 @@ export function markRoute (route: RouteOptions): void {
  * still take WebSockets.
  */
 export function upgradeGuard (
-  instance: Pick<Instance, 'ready' | 'closing' | 'metrics'>,
+  instance: Pick<Instance, 'ready' | 'registry' | 'metrics'>,
   othersUpgrade: () => boolean
 ): onRequestHookHandler {
   return (request, reply, done) => {
@@ -31,7 +31,7 @@ export function upgradeGuard (
     if (!request.is404 && !mayUpgrade(request, othersUpgrade)) return done(new WebsocketGroupsError('WSG_NO_WEBSOCKET_ROUTE'))
     if (instance.ready) return done()
     instance.metrics.upgradesRefused++
-    reply.header('retry-after', instance.closing ? closingSeconds : notReadySeconds)
+    reply.header('retry-after', instance.registry.health().status === 'closing' ? closingSeconds : notReadySeconds)
     done(new WebsocketGroupsError('WSG_REFUSED'))
   }
 }
