@@ -15,10 +15,18 @@ const rooms = Array.from({ length: 5 }, (_, i) => `room${i}`)
 const shared = 'news'
 const everyMs = 120 // per group: 50 messages a second in all
 
-/** As docs/operations.md tells a deploy: where the clients went, and who is left on the instance. */
-async function drain (t: Test, instance: Instance, others: readonly Instance[]): Promise<void> {
+interface Deploy {
+  readonly instance: Instance
+  readonly others: readonly Instance[]
+  /** What a balancer does: it sends nobody to an instance that is not ready. */
+  route (instances: readonly Instance[]): void
+}
+
+/** As docs/operations.md tells a deploy: all clients of the instance go to the others, some to each. */
+async function drain (t: Test, { instance, others, route }: Deploy): Promise<void> {
   const counts = async (): Promise<number[]> => await Promise.all([instance, ...others].map(async one => (await one.ask('stats')).connections ?? 0))
   const [leaving = 0, ...before] = await counts()
+  route(others)
   await instance.ask('drain', 1_500)
   await until(async () => (await counts()).reduce((sum, count) => sum + count) === clients, { timeoutMs: 60_000, what: 'all clients elsewhere' })
   const [left, ...after] = await counts()
@@ -26,11 +34,12 @@ async function drain (t: Test, instance: Instance, others: readonly Instance[]):
   const share = Math.max(...after.map((count, i) => count - (before[i] ?? 0))) / leaving
   t.ok(share < 0.9, `no other instance takes all of them: ${share.toFixed(2)} of ${leaving}`)
   await instance.close()
+  route([instance, ...others])
 }
 
-const ends: Readonly<Record<string, (t: Test, instance: Instance, others: readonly Instance[]) => Promise<void>>> = {
-  close: async (_, instance) => await instance.close(),
-  kill: async (_, instance) => await instance.kill(),
+const ends: Readonly<Record<string, (t: Test, deploy: Deploy) => Promise<void>>> = {
+  close: async (_, { instance }) => await instance.close(),
+  kill: async (_, { instance }) => await instance.kill(),
   drain
 }
 
@@ -53,7 +62,8 @@ for (const [end, run] of Object.entries(ends)) {
     for (const [i, instance] of instances.entries()) {
       await sleep(500)
       const began = performance.now()
-      await run(t, instance, instances.filter(one => one !== instance))
+      const others = instances.filter(one => one !== instance)
+      await run(t, { instance, others, route: to => { for (const { line } of readers) line.ports = to.map(({ port }) => port) } })
       instances[i] = await start(instance.port)
       await until(() => away() === 0, { timeoutMs: 60_000, what: 'all clients to be back' })
       backMs.push(Math.round(performance.now() - began))
