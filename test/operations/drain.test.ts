@@ -1,5 +1,7 @@
 import t from 'tap'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { onEveryCluster } from '../helpers/app.ts'
 import { forkProgram } from '../helpers/child.ts'
@@ -11,6 +13,7 @@ import { serve } from '../helpers/service.ts'
 import { openFramed } from '../features/framed/framed-client.ts'
 import { until } from '../helpers/until.ts'
 import groupsHealth from '../../lib/operations/health.ts'
+import { resolveOptions } from '../../lib/options/resolve.ts'
 import { memoryCluster } from '../../plugin.ts'
 
 noUnhandled(t)
@@ -102,16 +105,50 @@ t.test('a wrong window is refused, and nothing is drained', async (t) => {
   t.equal(registry.health().ready, true)
 })
 
-t.test('with close-with-grace, SIGTERM drains, closes, and ends the process', async (t) => {
+const page = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8')
+const [, manifest = ''] = /^```yaml\n(spec:.*?)^```$/ms.exec(page) ?? []
+const [, program = ''] = /^```ts\n(import closeWithGrace.*?)^```$/ms.exec(page) ?? []
+const numberIn = (text: string, pattern: RegExp): number => Number((pattern.exec(text)?.[1] ?? 'none').replaceAll('_', ''))
+const [, preStop = ''] = /^ +exec: \{ command: \[(.*)\] \}$/m.exec(manifest) ?? []
+const preStopCommand = preStop.split(',').map(part => part.trim().replace(/^'(.*)'$/, '$1'))
+
+t.test('the pod of docs/operations.md fits the program beside it', async (t) => {
+  const probe = (name: string): RegExp => new RegExp(`^ +${name}:\\n +httpGet: \\{ path: (\\S+), port: (\\d+) \\}$`, 'm')
+  const probes = ['readinessProbe', 'livenessProbe'].map(name => probe(name).exec(manifest) ?? [])
+  const { app } = await serve(t, {}, app => { void app.register(groupsHealth) })
+  for (const [, path = '', port] of probes) {
+    t.equal((await app.inject(path)).statusCode, 200, path)
+    t.equal(Number(port), numberIn(program, /listen\(\{ port: (\d+)/), 'the port that it listens on')
+  }
+  const { closeGraceMs } = resolveOptions()
+  const windowMs = numberIn(program, /drain\(\{ overMs: ([\d_]+) \}\)/)
+  const delayMs = numberIn(program, /delay: ([\d_]+)/)
+  const pauseMs = Number(preStopCommand.at(-1)) * 1_000
+  const graceMs = numberIn(manifest, /terminationGracePeriodSeconds: (\d+)/) * 1_000
+  // Closing takes the grace of the clients and a second at most, as docs/reference.md says of closeGraceMs.
+  t.ok(delayMs >= windowMs + closeGraceMs + 1_000, 'close-with-grace does not cut the drain short')
+  t.ok(graceMs >= pauseMs + delayMs, 'nor does the kubelet')
+  const period = numberIn(manifest, /readinessProbe:\n.*\n +periodSeconds: (\d+)/)
+  t.ok(period * 1_000 < pauseMs, 'a probe comes while preStop waits')
+})
+
+t.test('as the kubelet ends a pod: preStop, then SIGTERM, which drains, closes, and ends the process', async (t) => {
   const child = forkProgram(fileURLToPath(new URL('./graceful-program.ts', import.meta.url)))
   t.teardown(() => child.kill('SIGKILL'))
   const gone = once(child, 'exit')
   const [url] = await once(child, 'message') as [string]
   const clients = Array.from({ length: 10 }, () => connect(t, `${url}/ws/room`))
   await Promise.all(clients.map(async client => await client.opened))
+  const [command = '', ...args] = preStopCommand
+  const paused = once(spawn(command, args), 'exit')
+  t.equal((await fetch(`${url}/readyz`)).status, 200, 'meanwhile it serves')
+  const late = connect(t, `${url}/ws/room`)
+  await late.opened
+  t.strictSame(await paused, [0, null], 'the command is there, and ends well')
+  t.equal(clients.filter(({ ws }) => ws.readyState === ws.OPEN).length, 10)
   child.kill('SIGTERM')
   await until(async () => (await fetch(`${url}/readyz`)).status === 503)
   t.equal((await fetch(`${url}/livez`)).status, 200, 'it is drained, not dead')
-  for (const client of clients) t.equal((await client.closed).code, 1012)
+  for (const client of [...clients, late]) t.equal((await client.closed).code, 1012)
   t.strictSame(await gone, [0, null])
 })
