@@ -32,7 +32,9 @@ function describeRedis (redis: NonNullable<ResolvedOptions['redis']>): Json {
   if (typeof redis === 'string') {
     if (redis.startsWith('/') || !URL.canParse(redis)) return 'a socket'
     const { protocol, host, pathname } = new URL(redis)
-    return `${protocol}//${host}${pathname}`
+    // A password that was not escaped may have become a part of the path, and what stands before it the host.
+    if (redis.slice(redis.indexOf(host) + host.length).includes('@')) return `${protocol}//`
+    return `${protocol}//${host}${/^\/\d*$/.test(pathname) ? pathname : ''}`
   }
   const cluster = property(redis, 'cluster') ?? property(redis, 'startupNodes')
   if (Array.isArray(cluster)) return { cluster: cluster.length }
@@ -41,7 +43,7 @@ function describeRedis (redis: NonNullable<ResolvedOptions['redis']>): Json {
   const [host, port, db] = ['host', 'port', 'db'].map(name => property(options, name))
   const sentinels = property(options, 'sentinels')
   return {
-    ...(typeof host === 'string' ? { host } : {}),
+    ...(typeof host === 'string' ? { host: host.replace(/^.*@/s, '') } : {}),
     ...(typeof port === 'number' ? { port } : {}),
     ...(typeof db === 'number' ? { db } : {}),
     ...(Array.isArray(sentinels) ? { sentinels: sentinels.length } : {}),

@@ -201,7 +201,8 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
     await page.getByRole('heading', { name: /^eu-1 · / }).waitFor()
     await page.getByRole('heading', { name: /^eu-2 · / }).waitFor()
     await page.getByRole('cell', { name: '<b>lobby' }).waitFor()
-    t.equal(await page.getByRole('status').textContent(), 'Live')
+    t.equal(await page.locator('#link').textContent(), 'Live')
+    t.equal(await page.locator('#verdict').textContent(), 'All well: 2 instances are up')
     const layout = await page.evaluate('({ over: document.documentElement.scrollWidth - innerWidth, ' +
       'background: getComputedStyle(document.body).backgroundColor })') as { over: number, background: string }
     t.ok(layout.over <= 0, `nothing sticks out at ${width} px`)

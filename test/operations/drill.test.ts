@@ -82,7 +82,7 @@ t.test('3. a client floods', async (t) => {
   const flood = connect(t, `${url}/ws/room`)
   await flood.opened
   for (let i = 0; i < 2_000; i++) flood.ws.send('x')
-  await until(() => report().events.some(({ text }) => text === 'limit pauses'))
+  await until(() => report().events.some(({ text }) => text.includes('read more slowly') && text.includes('(pauses)')))
   t.match(await scrape(), /^websocket_groups_limit_hits_total\{limit="reading_paused"\} [1-9]/m)
   flood.ws.terminate()
 })

@@ -3,6 +3,7 @@ import type { Metrics } from '../../metrics.ts'
 import type { ResolvedLimits } from '../../options/limits.ts'
 import { RateLimit, unpaid } from '../inbound/rate.ts'
 import type { ClientRequest } from './frame-codec.ts'
+import type { AnyConnection } from '../../types.ts'
 
 type Kind = 'requests' | 'replays' | 'tokens'
 
@@ -47,9 +48,10 @@ export class RequestRates {
     return Math.max(0, paidUntil - now)
   }
 
-  /** Waits; `signal` ends it before its time. */
-  async wait (ms: number, signal: AbortSignal): Promise<void> {
-    this.#limits.metrics.limitHit('requestsDelayed')
+  /** Lets the connection wait; its `signal` ends that before its time. */
+  async wait (ms: number, connection: AnyConnection): Promise<void> {
+    const { signal } = connection
+    this.#limits.metrics.limitHit('requestsDelayed', connection)
     await sleep(ms, undefined, { signal, ref: false }).catch(() => undefined)
   }
 }

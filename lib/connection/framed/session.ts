@@ -103,7 +103,7 @@ export class FramedSession implements RequestHandler {
     if (request.type === 'message') return this.#message(request.id, request.data)
     this.#rates ??= new RequestRates(this.#init.requestLimits)
     const waitMs = this.#rates.charge(request)
-    return waitMs === 0 ? this.#serve(request) : this.#rates.wait(waitMs, this.#connection.signal).then(() => this.#serve(request))
+    return waitMs === 0 ? this.#serve(request) : this.#rates.wait(waitMs, this.#connection).then(() => this.#serve(request))
   }
 
   #serve (request: Exclude<ClientRequest, { type: 'message' }>): unknown {

@@ -15,7 +15,7 @@ export interface InboundHost {
   readonly limits: InboundLimits
 }
 
-interface InputConnection extends Pick<Connection, 'bufferedBytes' | 'log'> {
+interface InputConnection extends Connection {
   closeForFault (code: number, reason?: string): void
   leaving (): void
 }
@@ -27,14 +27,14 @@ const backlogShare = 0.25
 
 /** What comes in on one socket. Counts nothing as long as the client only listens, as most do. */
 export class Input implements IntakeOwner, ChunkReader {
-  readonly #connection: InputConnection
+  readonly connection: InputConnection
   readonly #socket: WebSocket
   readonly #host: InboundHost
   #intake: ConnectionIntake | undefined
   #closed = false
 
   constructor (connection: InputConnection, socket: WebSocket, host: InboundHost) {
-    this.#connection = connection
+    this.connection = connection
     this.#socket = socket
     this.#host = host
     boundParts(socket, this)
@@ -49,7 +49,7 @@ export class Input implements IntakeOwner, ChunkReader {
     if (this.#intake === undefined) {
       this.#intake = new ConnectionIntake(this.#host.intake, this.#socket, this)
       // ws says that the socket is gone when all that it brought is read, which may take long from here on.
-      onceStreamClosed(this.#socket, () => this.#connection.leaving())
+      onceStreamClosed(this.#socket, () => this.connection.leaving())
     }
     return this.#intake
   }
@@ -61,7 +61,7 @@ export class Input implements IntakeOwner, ChunkReader {
 
   /** A client that sends without reading the answers is not read either, long before it is closed for being slow. */
   get isBehind (): boolean {
-    return this.#connection.bufferedBytes > this.limits.maxBufferedBytes * backlogShare
+    return this.connection.bufferedBytes > this.limits.maxBufferedBytes * backlogShare
   }
 
   /** Bytes came from the network, and the messages that they complete are received. */
@@ -87,8 +87,8 @@ export class Input implements IntakeOwner, ChunkReader {
 
   /** The client began a message, does not go on with it, and others need the memory. */
   stalled (): void {
-    this.#host.metrics.lines.write(this.#connection.log, 'message_stalled')
-    this.#connection.closeForFault(CloseCode.PolicyViolation, 'message was not finished in time')
+    this.#host.metrics.lines.write(this.connection.log, 'message_stalled')
+    this.connection.closeForFault(CloseCode.PolicyViolation, 'message was not finished in time')
   }
 
   /** The bytes of a message are no longer held. */

@@ -1,6 +1,7 @@
 import type { Metrics } from '../../metrics.ts'
 import type { ResolvedLimits } from '../../options/limits.ts'
 import { RateLimit } from './rate.ts'
+import type { AnyConnection } from '../../types.ts'
 
 /** Why a connection is not read: bits, as several reasons may hold at the same time. */
 export const PauseReason = { Queue: 1, Rate: 2, Memory: 4, Backlog: 8 } as const
@@ -143,9 +144,13 @@ export class IntakeBudget {
     if (this.#rescued.delete(intake)) this.#rescue()
   }
 
-  paused (step: 1 | -1): void {
-    this.#paused += step
-    if (step === 1) this.metrics.limitHit('pauses')
+  paused (connection: AnyConnection): void {
+    this.#paused++
+    this.metrics.limitHit('pauses', connection)
+  }
+
+  resumed (): void {
+    this.#paused--
   }
 
   forget (intake: Intake): void {

@@ -2,9 +2,11 @@ import type { WebSocket } from 'ws'
 import { unpaid } from './rate.ts'
 import { PauseReason, type Intake, type IntakeBudget } from './intake-budget.ts'
 import { unfinishedBytes } from './receiver.ts'
+import type { AnyConnection } from '../../types.ts'
 
 /** What an intake needs of its connection. */
 export interface IntakeOwner {
+  readonly connection: AnyConnection
   /** A message is not finished, and others wait for the memory that it takes. */
   stalled (): void
   /** So much waits to be sent to the client that it has to read before it may send more. */
@@ -110,7 +112,7 @@ export class ConnectionIntake implements Intake {
   pause (reason: number): void {
     if (this.#closed) return
     if (this.#reasons === 0) {
-      this.#budget.paused(1)
+      this.#budget.paused(this.#owner.connection)
       this.#socket.pause()
     }
     this.#reasons |= reason
@@ -120,7 +122,7 @@ export class ConnectionIntake implements Intake {
     if (this.#reasons === 0) return
     this.#reasons &= ~reasons
     if (this.#reasons !== 0) return
-    this.#budget.paused(-1)
+    this.#budget.resumed()
     this.#socket.resume()
     if (this.#goOn === undefined) return
     // Never within the call that took a message out of the queue.
@@ -134,7 +136,7 @@ export class ConnectionIntake implements Intake {
   }
 
   stall (): void {
-    this.#budget.metrics.limitHit('stalledMessages')
+    this.#budget.metrics.limitHit('stalledMessages', this.#owner.connection)
     this.#owner.stalled()
   }
 

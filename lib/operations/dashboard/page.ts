@@ -17,7 +17,7 @@ export const html = `<!doctype html>
 <button id="find-group">Group</button><button id="find-user">User</button></div>
 </header>
 <main>
-<section aria-label="Problems"><ul id="problems"></ul></section>
+<section aria-label="Problems"><p id="verdict" role="status">No reports yet</p><ul id="problems"></ul></section>
 <section id="detail" aria-labelledby="h-detail" hidden><h2 id="h-detail"></h2><p id="detail-summary" role="status"></p>
 <div id="detail-actions" class="buttons"></div><div id="detail-body"></div></section>
 <div id="overview">
@@ -67,6 +67,7 @@ table { width: 100%; border-collapse: collapse } td, th { text-align: left; padd
 overflow-wrap: anywhere } th { white-space: nowrap }
 td:last-child, th:last-child { text-align: right; padding-right: 0 } .texts td:last-child, .texts th:last-child { text-align: left }
 pre { overflow: auto; max-height: 60vh; border: 1px solid var(--line); border-radius: 6px; padding: 8px 12px; font-size: 13px }
+#verdict { font-size: 17px; font-weight: 600 } #events { list-style: none; padding-left: 0 } .texts td:first-child { white-space: nowrap }
 ul, ol { padding-left: 20px; overflow-wrap: anywhere } #problems:empty { display: none }
 dialog { border: 1px solid var(--line); border-radius: 8px; width: min(420px, calc(100vw - 32px)) } dialog h2 { margin-top: 0 }
 dialog::backdrop { background: #0008 } dialog label { display: block } dialog input { width: 100% } dialog .buttons { justify-content: end }

@@ -6,8 +6,28 @@ import type { HistogramMetric, MetricsSnapshot, Registry } from '../../types.ts'
 const maxEvents = 10
 const busiestNames = 10
 const resolutionMs = 20
-/** Connections whose groups are counted for one report; with more, every n-th. */
-const maxCounted = 5_000
+/** Connections, and their memberships, that are counted for one report; where there are more the rest is estimated. */
+const maxCounted = 20_000
+/** A prime: connections are counted in steps of it, so that those counted are spread over all. */
+const stride = 104_729
+
+/** What each counter of limits tells somebody who does not know its name. */
+const limitTexts: Readonly<Record<string, string>> = {
+  refusedAddressRate: 'upgrades refused: too many from one address',
+  refusedAddressFull: 'upgrades refused: one address has too many connections',
+  refusedUserFull: 'upgrades refused: one user has too many connections',
+  refusedInstanceFull: 'upgrades refused: this instance is full',
+  refusedUpgradeRate: 'upgrades refused: too many at once',
+  refusedBlocked: 'upgrades refused: blocked',
+  requestsDelayed: 'requests of a client wait: too many',
+  messagesRefused: 'messages of a client refused: too many, or too large',
+  newGroupsRefused: 'joins refused: too many new groups',
+  pauses: 'a client is read more slowly: it sends too much, or callbacks are slow',
+  stalledMessages: 'a client was closed: its large message did not go on',
+  queueOverflows: 'a client was closed: it sends faster than onMessage takes messages',
+  slowConsumersClosed: 'a client was closed: it reads too slowly',
+  fragmentFloods: 'a client was closed: a message in too many parts'
+}
 
 interface Event { readonly at: number, readonly text: string, readonly times: number }
 
@@ -33,7 +53,8 @@ export class Reporter {
 
   readonly #limit = (event: unknown): void => {
     const { limit, connection } = event as { limit: string, connection?: { id: string, userId?: string } }
-    this.#note('limit', `limit ${limit}${connection === undefined ? '' : ` by ${connection.userId ?? connection.id}`}`)
+    const who = connection === undefined ? '' : ` · ${connection.userId === undefined ? 'connection' : 'user'} ${connection.userId ?? connection.id}`
+    this.#note('limit', `${limitTexts[limit] ?? 'a limit was reached'} (${limit})${who}`)
   }
 
   constructor (registry: Registry, hidden: string, everyMs: number) {
@@ -119,21 +140,22 @@ export class Reporter {
 
   #busiest (): { readonly busiest: Counted, readonly users: Counted } {
     const connections = this.#registry.all()
-    const step = Math.max(1, Math.ceil(connections.length / maxCounted))
     const [members, users] = [new Map<string, number>(), new Map<string, number>()]
-    for (let at = 0; at < connections.length; at += step) {
-      const { groups = [], userId } = connections[at] ?? {}
-      if (userId !== undefined) users.set(userId, (users.get(userId) ?? 0) + step)
-      for (const group of groups) {
-        if (group !== this.#hidden) members.set(group, (members.get(group) ?? 0) + step)
-      }
+    const count = (counts: Map<string, number>, name: string): void => { counts.set(name, (counts.get(name) ?? 0) + 1) }
+    let visited = 0
+    for (let counted = 0; visited < connections.length && counted < maxCounted; visited++) {
+      const { groups = [], userId } = connections[visited * stride % connections.length] ?? {}
+      if (userId !== undefined) count(users, userId)
+      for (const group of groups) if (group !== this.#hidden) count(members, group)
+      counted += 1 + groups.length
     }
-    return { busiest: most(members), users: most(users) }
+    const scale = visited === 0 ? 1 : connections.length / visited
+    return { busiest: most(members, scale), users: most(users, scale) }
   }
 }
 
-function most (counts: ReadonlyMap<string, number>): Counted {
-  return [...counts].sort(([, a], [, b]) => b - a).slice(0, busiestNames)
+function most (counts: ReadonlyMap<string, number>, scale: number): Counted {
+  return [...counts].sort(([, a], [, b]) => b - a).slice(0, busiestNames).map(([name, count]) => [name, Math.round(count * scale)])
 }
 
 function total (metrics: MetricsSnapshot, name: string): number {

@@ -1,85 +1,12 @@
+import { elements } from './elements.ts'
+
 /** The script of the page, as the browser gets it. Whatever came from clients goes into the page as text, never as markup. */
-export const js = `const instances = new Map()
-const plots = new Map()
+export const js = `${elements}
+const instances = new Map()
+const maxInstances = 50
 let allowed = []
-const byId = id => document.getElementById(id)
-const element = (name, text, className) => {
-  const made = document.createElement(name)
-  if (text !== undefined) made.textContent = text
-  if (className) made.className = className
-  return made
-}
-const button = (text, act, className) => {
-  const made = element('button', text, className)
-  made.addEventListener('click', act)
-  return made
-}
-const link = (kind, name) => {
-  const made = element('a', name)
-  made.href = '#' + kind + '=' + encodeURIComponent(name)
-  return made
-}
-const row = (...cells) => {
-  const made = element('tr')
-  for (const cell of cells) {
-    const box = element('td')
-    box.append(cell)
-    made.append(box)
-  }
-  return made
-}
-const table = (names, rows, className) => {
-  const made = element('table', undefined, className)
-  const head = made.createTHead().insertRow()
-  for (const name of names) {
-    const cell = element('th', name)
-    cell.scope = 'col'
-    head.append(cell)
-  }
-  made.createTBody().append(...rows)
-  return made
-}
-const number = value => Math.round(value).toLocaleString('en')
-const ms = seconds => seconds === null ? '–' : seconds * 1000 < 10 ? (seconds * 1000).toFixed(1) + ' ms' : number(seconds * 1000) + ' ms'
-const since = at => {
-  const s = Math.max(0, Math.round((Date.now() - at) / 1000))
-  return s < 120 ? s + ' s' : s < 7200 ? Math.round(s / 60) + ' min' : s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' d'
-}
-const time = at => new Date(at).toLocaleTimeString('en-GB')
-
-/** Rejects with what the server said. */
-async function ask (path, body) {
-  const post = body && { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
-  const response = await fetch(path, { ...post, cache: 'no-store' })
-  const answer = await response.json().catch(() => undefined)
-  if (!response.ok) throw new Error((answer && answer.message) || 'HTTP status ' + response.status)
-  return answer
-}
-const query = name => '?name=' + encodeURIComponent(name)
-
-function plot (name, value) {
-  const points = plots.get(name) ?? []
-  plots.set(name, points)
-  points.push(value)
-  if (points.length > 60) points.shift()
-  const top = Math.max(1e-9, ...points)
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg')
-  svg.setAttribute('viewBox', '0 0 59 30')
-  svg.setAttribute('preserveAspectRatio', 'none')
-  svg.setAttribute('aria-hidden', 'true')
-  const line = document.createElementNS('http://www.w3.org/2000/svg', 'polyline')
-  line.setAttribute('points', points.map((point, at) => (60 - points.length + at) + ',' + (29 - point / top * 28)).join(' '))
-  svg.append(line)
-  return svg
-}
-
-function tile (name, value, text) {
-  const tile = element('div')
-  tile.append(element('dt', name), element('dd', text), plot(name, value))
-  return tile
-}
-
 const isSilent = one => Date.now() - one.seenAt > 3 * one.everyMs + 4000
+const isWell = one => !isSilent(one) && one.status === 'up' && one.problems.length === 0
 const live = () => [...instances.values()].filter(one => !isSilent(one))
 
 /** Sums what each instance counted, by name; the most first. */
@@ -110,7 +37,9 @@ function show () {
   const now = Date.now()
   // By this page's own clock: one that says nothing for a while is shown as silent, and goes after a minute more.
   for (const [id, one] of instances) if (now - one.seenAt > 3 * one.everyMs + 64000) instances.delete(id)
-  const all = [...instances.values()].sort((a, b) => (a.label ?? '') + a.id < (b.label ?? '') + b.id ? -1 : 1)
+  const name = one => (one.label ?? '') + one.id
+  // Those that somebody has to look at come first.
+  const all = [...instances.values()].sort((a, b) => isWell(a) - isWell(b) || (name(a) < name(b) ? -1 : 1))
   const sum = field => live().reduce((total, one) => total + one[field], 0)
   const worst = field => live().reduce((most, one) => one[field] === null ? most : Math.max(most ?? 0, one[field]), null)
   byId('totals').replaceChildren(
@@ -121,9 +50,20 @@ function show () {
     tile('onMessage p99', worst('onMessageP99') ?? 0, ms(worst('onMessageP99'))),
     tile('Refused / s', sum('refusedPerSecond'), number(sum('refusedPerSecond')))
   )
-  byId('instances').replaceChildren(...all.map(instance))
+  const shown = all.slice(0, maxInstances)
+  const rest = all.length - shown.length
+  byId('instances').replaceChildren(...shown.map(instance), ...rest > 0 ? [element('p', 'and ' + number(rest) + ' more')] : [])
   const silent = all.filter(isSilent).map(one => (one.label ?? one.id) + ' is silent: it hangs, was stopped, or lost Redis')
-  byId('problems').replaceChildren(...[...new Set([...silent, ...live().flatMap(one => one.problems)])].map(problem => element('li', problem)))
+  const problems = new Map()
+  for (const one of live()) for (const problem of one.problems) problems.set(problem, [...problems.get(problem) ?? [], one.label ?? one.id])
+  const told = [...problems].map(([problem, names]) => problem + ' · on ' + number(names.length) + ' of ' + number(all.length) + ': ' +
+    names.slice(0, 5).join(', ') + (names.length > 5 ? ' …' : ''))
+  const leaving = all.filter(one => !isSilent(one) && one.status === 'closing').map(one => (one.label ?? one.id) + ' takes no new connections: it is drained, or closes')
+  byId('problems').replaceChildren(...[...silent, ...leaving, ...told].map(problem => element('li', problem)))
+  const well = all.filter(isWell).length
+  byId('verdict').textContent = all.length === 0 ? 'No reports yet' : well === all.length ? 'All well: ' + number(well) + (well === 1 ? ' instance is up' : ' instances are up')
+    : number(all.length - well) + ' of ' + number(all.length) + ' instances need a look'
+  byId('verdict').className = all.length > 0 && well === all.length ? 'good' : 'bad'
   for (const [id, field, kind] of [['groups', 'busiest', 'group'], ['users', 'users', 'user']]) {
     const rows = summed(field).slice(0, 10).map(([name, count]) => row(link(kind, name), number(count)))
     // A link that has the focus stays.
@@ -243,6 +183,7 @@ function connect () {
   const socket = new WebSocket(url)
   socket.onopen = async () => {
     byId('link').textContent = 'Live'
+    byId('link').className = 'good'
     allowed = await ask('permissions').catch(() => [])
     void detail()
   }
@@ -252,7 +193,8 @@ function connect () {
     if (chosen() && Date.now() - shownAt > 2000) void detail()
   }
   socket.onclose = () => {
-    byId('link').textContent = 'Not connected'
+    if (byId('link').textContent === 'Live') byId('link').textContent = 'Not connected since ' + time(Date.now()) + ': what you see is from before'
+    byId('link').className = 'bad'
     setTimeout(connect, 1000 + Math.random() * 2000)
   }
 }
