@@ -40,6 +40,7 @@ export class Instance {
   readonly registry: GroupRegistry
   readonly metrics: Metrics
   readonly gate: Gate
+  readonly streams: Pick<Parts, 'streams' | 'commands'>
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
   readonly #parts: Parts
@@ -52,7 +53,7 @@ export class Instance {
   readonly #reports: Reports
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
-  #drained: Promise<void> | undefined
+  #drained: Promise<unknown> | undefined
   #started = false
   #closed = false
   #drainedSlowly: Promise<void> | undefined
@@ -67,6 +68,7 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
+    this.streams = parts
     this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
     this.registry = new GroupRegistry({
       ...parts, reports: this.#reports, phase: () => this.#registryPhase, drain: this.#drainSlowly.bind(this)
@@ -163,12 +165,15 @@ export class Instance {
     this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
 
-  /** Takes no new connections and closes those there are, at once. Idempotent. */
+  /** Takes no new connections and closes those there are, at once; streams that are open may end meanwhile. Idempotent. */
   async drain (): Promise<void> {
     this.#phase = 'closing'
     this.#closing.abort()
     const connections = [...this.#parts.hub.connections.values(), ...this.#departures]
-    this.#drained ??= drainConnections(connections, this.#shutdownCode, this.#options.closeGraceMs)
+    const { closeGraceMs } = this.#options
+    this.#drained ??= Promise.all([
+      drainConnections(connections, this.#shutdownCode, closeGraceMs), this.#parts.streams.settled(closeGraceMs)
+    ])
     await this.#drained
   }
 
@@ -193,6 +198,7 @@ export class Instance {
     this.#heartbeat.stop()
     this.#expiry.stop()
     this.#gapReport.flush()
+    await this.#parts.streams.close()
     this.#closed = true
     this.#parts.commands.close()
     this.#parts.presence.close()

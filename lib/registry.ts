@@ -8,11 +8,14 @@ import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
 import { broadcastJson, isUser } from './groups/remote-commands.ts'
 import type { Hub } from './hub/hub.ts'
+import type { Streams } from './streams/streams.ts'
+import { assertGroupName } from './group-name.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import type {
   AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, GroupList,
   GroupListOptions, Health, History, HistoryOptions, Instances, JoinOptions, JoinResult, LeaveOptions, MemberList, MembersOptions,
-  MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Recipients, Registry, Stats, UserTarget
+  MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Recipients, Registry, Stats,
+  Stream, StreamOptions, StreamReading, UserTarget
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -22,6 +25,7 @@ export interface RegistryParts {
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
   readonly history: GroupHistory
+  readonly streams: Streams
   readonly commands: ConnectionCommands
   /** Where the application is: what reads or changes something beyond this instance works in between only. */
   readonly phase: () => 'booting' | 'open' | 'closed'
@@ -149,6 +153,20 @@ export class GroupRegistry implements Registry {
 
   async history (group: string, options?: HistoryOptions): Promise<History> {
     return await this.#open.history.read(group, options)
+  }
+
+  stream (group: string, id: string, options?: StreamOptions): Stream {
+    return this.#open.streams.begin(group, id, options)
+  }
+
+  async stopStream (group: string, id: string): Promise<boolean> {
+    assertGroupName(group)
+    return await this.#open.commands.streams.stop({ group, id })
+  }
+
+  async readStream (group: string, id: string): Promise<StreamReading | undefined> {
+    assertGroupName(group)
+    return await this.#open.streams.readAll({ group, id })
   }
 
   describe (): Description {

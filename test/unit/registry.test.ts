@@ -73,7 +73,7 @@ t.test('app.registry has the public methods and nothing else', async (t) => {
   t.strictSame(Reflect.ownKeys(prototype).map(String).sort(), [
     'all', 'block', 'broadcastJson', 'broadcastToAll', 'broadcastToGroup', 'connectionCount', 'constructor', 'count', 'describe', 'disconnect', 'drain',
     'filter', 'get', 'groupCount', 'groupList', 'groups', 'health', 'history', 'instanceId', 'instances', 'join', 'leave', 'leaveAll', 'members',
-    'metrics', 'presence', 'sendTo', 'sendToUser', 'stats', 'unblock', 'userCount'
+    'metrics', 'presence', 'readStream', 'sendTo', 'sendToUser', 'stats', 'stopStream', 'stream', 'unblock', 'userCount'
   ])
   for (const name of ['close', 'open', 'renew', 'start', 'ready']) t.notOk(name in registry, name)
 })
