@@ -4,7 +4,7 @@ import { LocalConnection } from './connection/connection.ts'
 import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
 import { drainSlowly } from './connection/drain-slowly.ts'
-import type { RefreshedConnection } from './connection/token-refresh.ts'
+import type { RefreshedConnection } from './connection/framed/token-refresh.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { GapReport } from './delivery/gap-report.ts'
 import type { ConnectionHost, ConnectionInit } from './connection/init.ts'
@@ -40,7 +40,8 @@ export class Instance {
   readonly registry: GroupRegistry
   readonly metrics: Metrics
   readonly gate: Gate
-  readonly streams: Pick<Parts, 'streams' | 'commands'>
+  /** What routes need of the parts. */
+  readonly forRoutes: Pick<Parts, 'commands' | 'presence' | 'streams'>
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
   readonly #parts: Parts
@@ -68,7 +69,7 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
-    this.streams = parts
+    this.forRoutes = parts
     this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
     this.registry = new GroupRegistry({
       ...parts, reports: this.#reports, phase: () => this.#registryPhase, drain: this.#drainSlowly.bind(this)

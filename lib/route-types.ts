@@ -68,8 +68,8 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
     connection: Connection<Params, Who>, stream: { readonly group: string, readonly id: string, readonly owner: string | undefined }
   ) => Awaitable<boolean>) | undefined
   /**
-   * Tells framed clients who is in their groups, who comes and who goes, see docs/presence.md; `count`: only how many, at most once a
-   * second. @default false
+   * Tells framed clients who is in their groups, who comes and who goes, by whatever route, see docs/presence.md; `count`: only how many,
+   * at most once a second. @default false
    */
   presence?: boolean | 'count' | undefined
 }

@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
 import type { FramedInit } from '../connection/init.ts'
-import { RequestLimits } from '../connection/request-rates.ts'
+import { RequestLimits } from '../connection/framed/request-rates.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aFunction, aPresence, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
@@ -58,7 +58,7 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
-type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate' | 'streams'>
+type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate' | 'forRoutes'>
 type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
@@ -67,7 +67,7 @@ export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
 export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
   const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
-  const { streams, commands } = instance.streams
+  const { streams, commands, presence } = instance.forRoutes
   const streamRequests = new StreamRequests(streams, commands, instance.metrics)
   const framedInit = (receiver: MessageReceiver | undefined): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
@@ -93,6 +93,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
       ? streamRequests.before(options as ConnectionCallbacks)
       : withMessages(options as HandlerOptions, receiver)
     const framed = framedInit(receiver)
+    presence.addRoute(options.presence ?? false)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
       // If @fastify/websocket was registered first, it wrapped the handler before `checkRoute` saw it.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)

@@ -2,7 +2,7 @@ import { maxStreamsPerGroup, silentMs, type StoredStream, type StreamName, type 
 import { encode } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { shardedScript } from '../link/redirects.ts'
+import { shardedScript } from '../link/cluster/redirects.ts'
 import { listStreams, readStream, writeStream } from './scripts.ts'
 
 /** The texts that grow, of one partition: each a string that is appended to, and a hash beside it. */
