@@ -19,7 +19,9 @@ const stamp = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', '
 /** The optional plugins. */
 const operations = ['metrics', 'health', 'dashboard', 'api', 'opentelemetry']
 /** What package.json exports, without extension. */
-const entries = ['plugin', 'lib/client/index', 'lib/client/messages', 'test/contract/suite', ...operations.map(name => `lib/operations/${name}`)]
+const entries = [
+  'plugin', 'lib/client/index', 'lib/client/messages', 'test/contract/suite', ...operations.map(name => `lib/operations/${name}`)
+]
 const outputs = [
   ...['esm', 'cjs'].flatMap(half => entries.flatMap(entry => [`${half}/${entry}.js`, `${half}/${entry}.d.ts`])),
   'cjs/package.json', 'client.min.js', 'client.global.min.js', 'messages.min.js'

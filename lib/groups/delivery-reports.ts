@@ -42,7 +42,9 @@ export class DeliveryReports {
     // The request takes the way of the message, behind it. The instances of several groups cannot be told apart: all are asked.
     const [way] = targets.length === 1 ? targets : everyone
     try {
-      const { answers, missing } = await this.#rpc.askAll(way ?? { kind: 'all', name: '' }, { op: 'reach', targets, ...exclusive }, reportMs)
+      const { answers, missing } = await this.#rpc.askAll(
+        way ?? { kind: 'all', name: '' }, { op: 'reach', targets, ...exclusive }, reportMs
+      )
       const reaches = answers as readonly Reach[]
       const sum = (field: keyof Reach): number => reaches.reduce((total, reach) => total + reach[field], 0)
       return { recipients: sum('recipients'), slow: sum('slow'), missing }

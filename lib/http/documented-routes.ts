@@ -7,7 +7,10 @@ import { messagesOf } from './ws-handler.ts'
  * Makes `app.asyncapi`, and the hook for `onRoute` that collects what the document tells. The hook comes before that of @fastify/websocket,
  * which hides the schemas of its routes.
  */
-export function documentRoutes (): { readonly asyncapi: FastifyInstance['asyncapi'], collect (this: FastifyInstance, route: RouteOptions): void } {
+export function documentRoutes (): {
+  readonly asyncapi: FastifyInstance['asyncapi']
+  collect (this: FastifyInstance, route: RouteOptions): void
+} {
   const routes: DocumentedRoute[] = []
   const scopes = new Set<FastifyInstance>()
   return {

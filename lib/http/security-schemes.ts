@@ -5,7 +5,9 @@ type Scheme = Readonly<Record<string, string>>
 const schemes = new WeakMap<object, Readonly<Record<string, Scheme>>>()
 
 /** Remembers by which tokens a hook of `app.wsAuth` lets clients in. Returns the hook. */
-export function secured<Hook extends object> (hook: Hook, { required = true, cookie, query }: Pick<WsAuthOptions, 'required' | 'cookie' | 'query'> = {}): Hook {
+export function secured<Hook extends object> (
+  hook: Hook, { required = true, cookie, query }: Pick<WsAuthOptions, 'required' | 'cookie' | 'query'> = {}
+): Hook {
   if (!required) return hook
   schemes.set(hook, {
     bearer: { type: 'http', scheme: 'bearer', description: 'In the header Authorization, or as the subprotocols `bearer, <token>`.' },

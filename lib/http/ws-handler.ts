@@ -119,7 +119,9 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
   function receiverOf ({ onMessage, messages }: HandlerOptions): MessageReceiver | undefined {
-    if ((onMessage === undefined) === (messages === undefined)) throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
+    if ((onMessage === undefined) === (messages === undefined)) {
+      throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
+    }
     return messages === undefined ? undefined : new MessageReceiver(messages as MessageSet, groups, instance.metrics)
   }
 }

@@ -56,7 +56,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 
   function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions = {}): void {
     // `this` is the scope that the route belongs to, with its prefix and hooks.
-    if (this === undefined) throw invalid('wsRoom was taken off its instance: call it as app.wsRoom(…), or as that of a plugin\'s instance')
+    if (this === undefined) throw invalid('wsRoom was called without its instance: call it as app.wsRoom(…)')
     const scope = this
     checkOptions(room, roomRules, `wsRoom(${show(path)}).`, routeOptions)
     const groupOf: GroupOf = room.group as GroupOf | undefined ?? groupFromParams(scope.prefix + path)
@@ -67,7 +67,9 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         'or write auth: false'
       )
     }
-    if (room.onMessage !== undefined && room.messages !== undefined) throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
+    if (room.onMessage !== undefined && room.messages !== undefined) {
+      throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
+    }
     const unnamed = (): never => {
       const late = `the option group of wsRoom(${show(path)}) took longer than ${plugin.authTimeoutMs} ms`
       throw new WebsocketGroupsError('WSG_HANDLER_FAILED', late, { statusCode: 503 })

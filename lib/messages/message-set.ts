@@ -69,7 +69,9 @@ export class MessageSet implements AnyMessages {
       try {
         part.compile(compilers)
       } catch (error) {
-        throw new WebsocketGroupsError('WSG_OPTION_INVALID', `wsMessages: a schema of ${part.name} cannot be compiled: ${String(error)}`, { cause: error })
+        throw new WebsocketGroupsError(
+          'WSG_OPTION_INVALID', `wsMessages: a schema of ${part.name} cannot be compiled: ${String(error)}`, { cause: error }
+        )
       }
     }
   }

@@ -11,7 +11,9 @@ import type { NamedMessage } from './wire.ts'
 
 const maxMessageBytes = 2_147_483_647
 
-export const aSchema: Rule = { allowed: "a schema or 'binary'", accepts: value => value === 'binary' || anObject.accepts(value) || aFunction.accepts(value) }
+export const aSchema: Rule = {
+  allowed: "a schema or 'binary'", accepts: value => value === 'binary' || anObject.accepts(value) || aFunction.accepts(value)
+}
 const rules = {
   data: aSchema,
   reply: aSchema,
@@ -51,7 +53,9 @@ export class Message {
     const { data, reply } = this.definition
     const { name } = this
     this.#check = compileCheck(data, { code: 'WSG_MESSAGE_INVALID', name }, compilers)
-    if (reply !== undefined && reply !== 'binary') this.#serialize = compileSerializer(reply, { code: 'WSG_EVENT_INVALID', name }, compilers)
+    if (reply !== undefined && reply !== 'binary') {
+      this.#serialize = compileSerializer(reply, { code: 'WSG_EVENT_INVALID', name }, compilers)
+    }
   }
 
   /** @throws {WebsocketGroupsError} WSG_MESSAGE_LIMIT, WSG_RATE_LIMITED */

@@ -72,7 +72,9 @@ function bytesOf (data: unknown, what: Subject): unknown {
 
 function invalid ({ code, name }: Subject, problem: unknown): WebsocketGroupsError {
   const details = problem instanceof Error ? listOf(problem) : problem
-  const told = Array.isArray(details) ? details.slice(0, maxTold).map(describe).join(', ') : String((problem as Error | null)?.message ?? '')
+  const told = Array.isArray(details)
+    ? details.slice(0, maxTold).map(describe).join(', ')
+    : String((problem as Error | null)?.message ?? '')
   return new WebsocketGroupsError(code, `${name}: ${told}`, { details })
 }
 

@@ -23,7 +23,9 @@ async function groupsApi (app: FastifyInstance, options: GroupsApiOptions): Prom
   // Before the body is read: strangers send none.
   app.addHook('onRequest', auth)
 
-  app.post('/publish', { schema: schemas.publish }, async ({ body }: FastifyRequest<{ Body: PublishBody }>) => await publish(registry, body))
+  app.post(
+    '/publish', { schema: schemas.publish }, async ({ body }: FastifyRequest<{ Body: PublishBody }>) => await publish(registry, body)
+  )
 
   app.get('/groups', { schema: schemas.groups }, async ({ query }: FastifyRequest<{ Querystring: ListQuery & { prefix?: string } }>) => {
     const groups = await registry.groupList(query)

@@ -60,8 +60,12 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
     if (!path.endsWith('/')) return await reply.redirect(`${path.split('/').at(-1) ?? ''}/${query === undefined ? '' : `?${query}`}`)
     return await reply.headers(headers).type('text/html; charset=utf-8').send(html)
   })
-  app.get('/dashboard.css', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/css; charset=utf-8').send(css))
-  app.get('/dashboard.js', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js))
+  app.get(
+    '/dashboard.css', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/css; charset=utf-8').send(css)
+  )
+  app.get(
+    '/dashboard.js', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js)
+  )
   app.get('/live', { websocket: true, preHandler }, app.wsHandler({
     async onConnect (connection) {
       await registry.join(connection, group)

@@ -77,7 +77,7 @@ t.test('a user that may not ask INFO can be used', async t => {
   await closeClean(t, redis, instances)
 })
 
-t.test('a Redis that is out of memory refuses memberships and logs: volatile messages go on, the state says why, few retries, and exact once there is room', async t => {
+t.test('while Redis is out of memory, volatile messages go on and retries are few; memberships are exact once there is room', async t => {
   const redis = await startRedis(t, { args: ['--maxmemory-policy', 'noeviction'] })
   const instances = await startInstances(t, 2, { redisUrl: redis.url, options: { leaseMs: 3_000 } })
   const [a, b] = instances as [Instance, Instance]

@@ -190,7 +190,9 @@ for (const { name, script, keys: names, args } of [appendCall, appendToOneCall])
     const rights = ['publish', 'rpush', 'ltrim', 'lpop', 'lrange', 'hset', 'hdel', 'hgetall', 'pexpire', 'time', 'hmget', 'set', 'get']
     const user = redis.admin.duplicate()
     t.teardown(() => user.disconnect())
-    const allow = async (...rules: string[]): Promise<void> => { await redis.admin.call('ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', '&*', '+@all', ...rules) }
+    const allow = async (...rules: string[]): Promise<void> => {
+      await redis.admin.call('ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', '&*', '+@all', ...rules)
+    }
     await allow()
     await user.auth('writer', 'pw')
     // Each message is a third of what the log keeps: some go out.

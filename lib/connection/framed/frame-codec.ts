@@ -12,14 +12,25 @@ export interface ResumePoint {
 
 /** A frame of a client, checked and decoded: docs/protocol.md says what each means. */
 export type ParsedFrame =
-  | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, ResumePoint>, readonly json: boolean }
+  | {
+    readonly type: 'hello'
+    readonly session: string | undefined
+    readonly resume: ReadonlyMap<string, ResumePoint>
+    readonly json: boolean
+  }
   | { readonly type: 'ping' }
   | ClientRequest
 
 /** A request that is handled in turn with the messages of its connection. */
 export type ClientRequest = { readonly id: number | undefined } & (
   | { readonly type: 'message', readonly data: string | Buffer | JsonMessage }
-  | { readonly type: 'join', readonly group: string, readonly since: string | undefined, readonly grant: string | undefined, readonly history: number | undefined }
+  | {
+    readonly type: 'join'
+    readonly group: string
+    readonly since: string | undefined
+    readonly grant: string | undefined
+    readonly history: number | undefined
+  }
   | { readonly type: 'history', readonly group: string, readonly query: HistoryQuery }
   | { readonly type: 'leave', readonly group: string }
   | { readonly type: 'token', readonly token: string }

@@ -262,7 +262,8 @@ export class MessageQueue extends AsyncResource {
 
   #logFailure (err: Error, event: LogEvent): void {
     // Nobody is at fault when a client leaves in the middle of something.
-    if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err, event }, 'the client left meanwhile')
+    const { closed, log } = this.#connection
+    if (closed && hasCode(err, 'WSG_CONNECTION_GONE')) log.debug({ err, event }, 'the client left meanwhile')
     else this.#metrics.lines.write(this.#connection.log, event, { err })
   }
 }

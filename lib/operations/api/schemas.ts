@@ -118,7 +118,9 @@ export const schemas = {
   },
   disconnect: {
     summary: 'Closes one connection, or all connections of a user',
-    body: { allOf: [oneOf({ userId: name, connectionId: name }), { type: 'object', properties: { code: { type: 'integer' }, reason: text } }] },
+    body: {
+      allOf: [oneOf({ userId: name, connectionId: name }), { type: 'object', properties: { code: { type: 'integer' }, reason: text } }]
+    },
     response: { 200: { type: 'object', properties: { disconnected: count } } }
   }
 } satisfies Record<string, FastifySchema & { readonly summary: string }>

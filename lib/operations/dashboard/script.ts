@@ -43,7 +43,9 @@ const number = value => Math.round(value).toLocaleString('en')
 const ms = seconds => seconds === null ? '–' : seconds * 1000 < 10 ? (seconds * 1000).toFixed(1) + ' ms' : number(seconds * 1000) + ' ms'
 const since = at => {
   const s = Math.max(0, Math.round((Date.now() - at) / 1000))
-  return s < 120 ? s + ' s' : s < 7200 ? Math.round(s / 60) + ' min' : s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' d'
+  if (s < 120) return s + ' s'
+  if (s < 7200) return Math.round(s / 60) + ' min'
+  return s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' d'
 }
 const time = at => new Date(at).toLocaleTimeString('en-GB')
 
@@ -96,13 +98,16 @@ function instance (one) {
   article.append(
     element('h3', (one.label ? one.label + ' · ' : '') + one.id), element('p', state, silent || one.status !== 'up' ? 'bad' : 'good'),
     element('p', 'Connections ' + number(one.connections) + ' · groups ' + number(one.groups) + ' · slow clients ' + number(one.slow) +
-      ' · event loop late by ' + ms(one.lagP99) + ' (p99) · ' + Math.round(one.load * 100) + ' % busy · ' + number(one.memory / 1048576) + ' MiB')
+      ' · event loop late by ' + ms(one.lagP99) + ' (p99) · ' + Math.round(one.load * 100) + ' % busy · ' +
+      number(one.memory / 1048576) + ' MiB')
   )
   if (one.redis) {
-    article.append(element('p', 'Redis links ' + (one.redis.up ? 'up' : 'down') + ' · reconnects ' + number(one.redis.reconnects) + ' · timeouts ' +
+    article.append(element('p', 'Redis links ' + (one.redis.up ? 'up' : 'down') + ' · reconnects ' +
+      number(one.redis.reconnects) + ' · timeouts ' +
       number(one.redis.timeouts) + ' · lease renewed ' + ms(one.redis.leaseAgeMs / 1000) + ' ago', one.redis.up ? '' : 'bad'))
   }
-  article.append(element('p', 'version ' + one.version + ', Node ' + one.node + ', up ' + since(one.startedAt) + ', backplane ' + one.backplane, 'quiet'))
+  article.append(element('p', 'version ' + one.version + ', Node ' + one.node + ', up ' + since(one.startedAt) +
+    ', backplane ' + one.backplane, 'quiet'))
   return article
 }
 
@@ -123,14 +128,16 @@ function show () {
   )
   byId('instances').replaceChildren(...all.map(instance))
   const silent = all.filter(isSilent).map(one => (one.label ?? one.id) + ' is silent: it hangs, was stopped, or lost Redis')
-  byId('problems').replaceChildren(...[...new Set([...silent, ...live().flatMap(one => one.problems)])].map(problem => element('li', problem)))
+  const problems = new Set([...silent, ...live().flatMap(one => one.problems)])
+  byId('problems').replaceChildren(...[...problems].map(problem => element('li', problem)))
   for (const [id, field, kind] of [['groups', 'busiest', 'group'], ['users', 'users', 'user']]) {
     const rows = summed(field).slice(0, 10).map(([name, count]) => row(link(kind, name), number(count)))
     // A link that has the focus stays.
     if (!byId(id).contains(document.activeElement)) byId(id).replaceChildren(...rows)
   }
   const events = live().flatMap(one => one.events).sort((a, b) => b.at - a.at).slice(0, 20)
-  const lines = events.map(({ at, text, times }) => element('li', time(at) + ' ' + text + (times > 1 ? ' · ' + number(times) + ' times' : '')))
+  const repeated = times => times > 1 ? ' · ' + number(times) + ' times' : ''
+  const lines = events.map(({ at, text, times }) => element('li', time(at) + ' ' + text + repeated(times)))
   byId('events').replaceChildren(...lines.length > 0 ? lines : [element('li', 'None')])
 }
 
@@ -158,7 +165,9 @@ function confirmed (order) {
     // What has the focus is not replaced.
     document.activeElement?.blur()
     const reason = byId('dialog-reason').value
-    const extra = order.action === 'block' ? { forMs: Math.round(Number(byId('dialog-minutes').value) * 60000) } : reason && order.action !== 'unblock' ? { reason } : {}
+    const extra = order.action === 'block'
+      ? { forMs: Math.round(Number(byId('dialog-minutes').value) * 60000) }
+      : reason && order.action !== 'unblock' ? { reason } : {}
     try {
       const { done } = await ask('actions', { ...order, ...extra })
       note = titles[order.action] + ' done, connections: ' + number(done)
@@ -186,7 +195,8 @@ async function groupView (name) {
   if (group.more) body.push(element('p', 'and more'))
   if (history) {
     const messages = history.map(({ at, from, text }) => row(time(at), from ? from.userId ?? from.connectionId ?? '' : '', text))
-    body.push(element('h2', 'Latest messages'), history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts') : element('p', 'None in its log'))
+    const list = history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts') : element('p', 'None in its log')
+    body.push(element('h2', 'Latest messages'), list)
   }
   return { summary: 'members in all instances: ' + number(group.members), actions: [], body }
 }

@@ -192,7 +192,9 @@ export class ClusterLinks implements Router {
     const known = this.#masters.get(nameOf(address))
     if (known !== undefined) return known
     const make = (role: 'command' | 'subscribe'): Link => new Link({ ...this.#source.options, ...address }, role, this.#deadlineMs)
-    const master = { address, command: make('command'), subscribe: this.subscribe.length > 0 ? make('subscribe') : undefined, unusedSince: undefined }
+    const master = {
+      address, command: make('command'), subscribe: this.subscribe.length > 0 ? make('subscribe') : undefined, unusedSince: undefined
+    }
     this.#masters.set(nameOf(address), master)
     this.#watch(master.command, this.#commands)
     const { subscribe } = master
