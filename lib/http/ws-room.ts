@@ -128,7 +128,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         if (groups.get(connection) !== group) return undefined
         return await nameGroup(connection.params, connection.identity) === group
       },
-      // A callback of the service decides for itself.
+      // Where the service handles messages itself, it decides who may post.
       ...(room.onMessage === undefined && room.messages === undefined ? { mayPost: isMember } : {}),
       groupOf: groupNamed,
       isMember
@@ -202,7 +202,7 @@ function firstWord (path: string): string {
 }
 
 /**
- * Wraps a hook so that its errors are answered without what is the server's own business. Fastify tells by the number of parameters whether
+ * Wraps a hook so that the answers to its errors tell clients nothing internal. Fastify tells by the number of parameters whether
  * a hook takes a callback.
  */
 function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {

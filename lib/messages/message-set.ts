@@ -26,7 +26,7 @@ const questionRules = { data: aJsonSchema, reply: aJsonSchema } as const satisfi
 const defaultAskMs = 5_000
 const maxAskMs = 600_000
 
-/** The definition of messages, without the types of their data. */
+/** The argument of `app.wsMessages`, without the types of the data. */
 export interface RawDefinition extends MessagesOptions {
   readonly messages: Readonly<Record<string, MessageDefinition>>
 }
@@ -44,7 +44,7 @@ export class MessageSet implements AnyMessages {
   readonly #scope: FastifyInstance
   readonly #registry: Sending
 
-  /** `scope`: whose compilers and shared schemas count. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  /** `scope`: whose compilers and shared schemas are used. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
   constructor (definition: RawDefinition, scope: FastifyInstance, registry: Sending, questions: Questions) {
     checkOptions(definition, rules, 'wsMessages.')
     const { messages, events = {}, questions: asked = {}, validateEvents = process.env.NODE_ENV !== 'production' } = definition

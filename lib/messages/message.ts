@@ -61,7 +61,7 @@ export class Message {
   /** @throws {WebsocketGroupsError} WSG_MESSAGE_LIMIT, WSG_RATE_LIMITED */
   assertWithinLimits (connection: Connection, { bytes }: NamedMessage): void {
     const { maxBytes = Infinity } = this.definition
-    if (bytes > maxBytes) throw new WebsocketGroupsError('WSG_MESSAGE_LIMIT', `${this.name} may have ${maxBytes}, this one has ${bytes}`)
+    if (bytes > maxBytes) throw new WebsocketGroupsError('WSG_MESSAGE_LIMIT', `${bytes} bytes; ${this.name} may have ${maxBytes}`)
     if (this.#rate === undefined) return
     const now = performance.now()
     const paidUntil = this.#rate.charge(this.#paidUntil.get(connection) ?? unpaid, now)
@@ -121,11 +121,11 @@ export class Event {
     if (this.schema !== 'binary') this.#serialize = compileSerializer(this.schema, subject, compilers)
   }
 
-  /** @throws {WebsocketGroupsError} WSG_EVENT_INVALID for what clients should not get */
+  /** @throws {WebsocketGroupsError} WSG_EVENT_INVALID if the data does not match the schema */
   async encode (data: unknown): Promise<NonNullable<Reply['data']>> {
     if (this.schema === 'binary') return { bytes: this.#check(data) as Uint8Array }
     const json = await this.#serialize(data)
-    // Checks the serialized data, not what was given: a check may change its data, which belongs to the caller. A Standard Schema has
+    // Check what was serialized, not the data given: a check may change its argument, which belongs to the caller. A Standard Schema has
     // checked the data already.
     if (this.#validate && !isStandard(this.schema)) await this.#check(JSON.parse(json))
     return { json }

@@ -49,7 +49,7 @@ const since = at => {
 }
 const time = at => new Date(at).toLocaleTimeString('en-GB')
 
-/** Rejects with what the server said. */
+/** Rejects with the message of the server's error. */
 async function ask (path, body) {
   const post = body && { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
   const response = await fetch(path, { ...post, cache: 'no-store' })
@@ -113,7 +113,7 @@ function instance (one) {
 
 function show () {
   const now = Date.now()
-  // By this page's own clock: one that says nothing for a while is shown as silent, and goes after a minute more.
+  // By this page's own clock. An instance that sends nothing for a while is shown as silent, and removed a minute later.
   for (const [id, one] of instances) if (now - one.seenAt > 3 * one.everyMs + 64000) instances.delete(id)
   const all = [...instances.values()].sort((a, b) => (a.label ?? '') + a.id < (b.label ?? '') + b.id ? -1 : 1)
   const sum = field => live().reduce((total, one) => total + one[field], 0)
@@ -132,7 +132,7 @@ function show () {
   byId('problems').replaceChildren(...[...problems].map(problem => element('li', problem)))
   for (const [id, field, kind] of [['groups', 'busiest', 'group'], ['users', 'users', 'user']]) {
     const rows = summed(field).slice(0, 10).map(([name, count]) => row(link(kind, name), number(count)))
-    // A link that has the focus stays.
+    // Keep the list while one of its links has the focus.
     if (!byId(id).contains(document.activeElement)) byId(id).replaceChildren(...rows)
   }
   const events = live().flatMap(one => one.events).sort((a, b) => b.at - a.at).slice(0, 20)
@@ -141,7 +141,7 @@ function show () {
   byId('events').replaceChildren(...lines.length > 0 ? lines : [element('li', 'None')])
 }
 
-/** What the address asks for beside the overview. */
+/** Which group or user the URL asks for. */
 function chosen () {
   const [, kind, name] = /^#(group|user)=(.+)$/.exec(location.hash) ?? []
   try {
@@ -162,7 +162,7 @@ function confirmed (order) {
   byId('dialog-reason').value = ''
   byId('dialog-go').onclick = async () => {
     byId('dialog').close()
-    // What has the focus is not replaced.
+    // Otherwise the list with the focus would not be replaced.
     document.activeElement?.blur()
     const reason = byId('dialog-reason').value
     const extra = order.action === 'block'
