@@ -9,7 +9,7 @@ export function memberPage (all: readonly Member[], { userId, cursor, limit }: M
   return pageOf(members, ({ connectionId }) => connectionId, { cursor, limit })
 }
 
-/** One page of the people behind the members: see `Registry.presence`. */
+/** One page of the people behind the members, of 1,000 unless `limit` is set: see `Registry.presence`. */
 export function presencePage (members: readonly Member[], options: PageOptions): Page<PresenceEntry> {
   const roster = new Roster()
   for (const member of members) roster.add(presentMember(member))
