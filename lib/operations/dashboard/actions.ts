@@ -3,7 +3,7 @@ import { WebsocketGroupsError } from '../../errors.ts'
 import { logEvent } from '../../logging.ts'
 import type { Registry } from '../../types.ts'
 
-export const dashboardActions = ['history', 'disconnect', 'kick', 'block', 'unblock'] as const
+const dashboardActions = ['history', 'disconnect', 'kick', 'block', 'unblock'] as const
 
 /** What `allow` may permit: to read the messages of a group, and to act on users. */
 export type DashboardAction = (typeof dashboardActions)[number]

@@ -51,7 +51,7 @@ const kept = 1_000
 /** A connection may be catching up for so long after a message of its first live ones. */
 const catchUpMs = 1_000
 
-export function toPlace (position: string): Place {
+function toPlace (position: string): Place {
   const bytes = Buffer.from(position, 'base64url')
   const epoch = bytes.toString('hex', 0, 8)
   return /^0+$/.test(epoch) ? logStart : { epoch, offset: bytes.readUIntBE(8, 6), nonce: bytes.readUInt32BE(14) }
