@@ -40,7 +40,7 @@ async function calm (redis: TestRedis, most: { readonly commands: number, readon
 
 /** When the first lease ends, on the clock of Redis (milliseconds). */
 async function firstLeaseEnd (redis: TestRedis): Promise<number> {
-  const [, end] = await redis.admin.zrange('wsg:{0}:live', 0, 0, 'WITHSCORES')
+  const [, end] = await redis.admin.call('ZRANGE', 'wsg:{0}:live', 0, 0, 'WITHSCORES') as string[]
   return Number(end)
 }
 
