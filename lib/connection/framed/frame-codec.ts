@@ -4,7 +4,7 @@ import {
   maxResume, positionPattern, type HistoryQuery, type JsonPayload, type MessagePlace, type Payload, type ServerFrame
 } from '../../protocol/frames.ts'
 
-/** Where a client wants to go on in a group, and what the server gave it to prove that it was there. */
+/** The position from which a client wants to resume in a group, and its proof that it was in the group. */
 export interface ResumePoint {
   readonly since: string
   readonly grant: string | undefined
@@ -127,7 +127,7 @@ function fromBase64 (text: string): Buffer | undefined {
   return text.length % 4 === 0 && bytes.length === text.length / 4 * 3 - padding ? bytes : undefined
 }
 
-/** Whether the text has the form of a position. Whether the position exists is for the log to say. */
+/** Whether the text has the form of a position. Only the log knows whether the position exists. */
 function isPosition (value: unknown): value is string {
   return typeof value === 'string' && positionPattern.test(value)
 }
