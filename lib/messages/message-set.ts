@@ -129,7 +129,9 @@ function targetOf (target: AskTarget): QuestionTarget {
 
 function assertName (name: string, where: string): string {
   if (answerNames.some(taken => taken === name)) throw invalid(`wsMessages.${where}.${name}: answers are called so`)
-  if (name.startsWith(reservedPrefix)) throw invalid(`wsMessages.${where}.${name}: names that begin with ${reservedPrefix} are the protocol's own`)
+  if (name.startsWith(reservedPrefix)) {
+    throw invalid(`wsMessages.${where}.${name}: names that begin with ${reservedPrefix} are the protocol's own`)
+  }
   if (namePattern.test(name)) return name
   throw invalid(`wsMessages.${where}: a name must match ${String(namePattern)}, got ${show(name)}`)
 }
