@@ -200,7 +200,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   received (data: Buffer, isBinary: boolean): void {
-    this.pulse.heard()
+    this.pulse.received()
     this.#inbound.countMessage()
     this.outbound.route.received(data.length)
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)

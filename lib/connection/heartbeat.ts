@@ -48,7 +48,7 @@ export class Heartbeat {
     // Either side is closing, or the client ended its half of the socket and ws told nobody. The end has its own time limit.
     if (connection.closed) return connection.leaving()
     // Answers of this client wait in the network until this side reads again. A ping still finds out whether there is a peer.
-    if (connection.paused) connection.pulse.heard()
+    if (connection.paused) connection.pulse.received()
     switch (connection.pulse.look(connection.outbound.traffic, this.#intervalMs)) {
       case 'ping': return connection.ping()
       case 'wait': return

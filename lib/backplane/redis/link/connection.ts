@@ -37,7 +37,7 @@ export class Connection {
   #dialledAt = 0
   #ready = false
   /** A message came on the present connection. */
-  #heard = false
+  #delivered = false
   #timer: NodeJS.Timeout | undefined
   /** The connection before, which may still deliver what Redis sent before it was given up, and the bytes that had come on it then. */
   #previous: { readonly client: Redis, readonly received: number } | undefined
@@ -97,7 +97,7 @@ export class Connection {
     const client = this.#present
     if (client === undefined) return
     // One that delivered nothing has less to come than the one before it, if that is still there.
-    if (keep && this.#ready && (this.#heard || this.#previous === undefined)) {
+    if (keep && this.#ready && (this.#delivered || this.#previous === undefined)) {
       this.dropPrevious()
       this.#previous = { client, received: bytesRead(client) }
     } else {
@@ -157,7 +157,7 @@ export class Connection {
   #dial (): Redis {
     this.#timer = undefined
     this.#dialledAt = performance.now()
-    this.#heard = false
+    this.#delivered = false
     const client = this.#client = this.#present = this.#dialer.dial()
     client.on('connect', () => { if (client === this.#present) this.#events.opened() })
     client.on('ready', () => {
@@ -178,7 +178,7 @@ export class Connection {
     client.on('error', (error: Error) => { if (client === this.#present) this.#events.error(error) })
     const receive = (channel: Buffer, bytes: Buffer): void => {
       if (client === this.#present) {
-        this.#heard = true
+        this.#delivered = true
         this.#events.message(channel, bytes, false)
       } else if (client === this.#previous?.client) this.#events.message(channel, bytes, true)
     }
