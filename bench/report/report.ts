@@ -6,7 +6,10 @@ import { tablesOf } from './rows.ts'
 
 const readme = new URL('../README.md', import.meta.url)
 const results = new URL('../results/', import.meta.url)
-const scenarios = ['fan-out', 'small-groups', 'join-storm', 'idle', 'slow-client', 'sizes', 'drill', 'rolling', 'rolling-drain', 'resume-herd']
+const scenarios = [
+  'fan-out', 'small-groups', 'join-storm', 'idle', 'slow-client', 'sizes', 'drill', 'rolling', 'rolling-drain',
+  'resume-herd'
+]
 
 interface ResultFile {
   readonly name: string

@@ -8,6 +8,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { Metrics } from '../metrics.ts'
+import type { Streams } from '../streams/streams.ts'
 import type { BlockTarget, Data, GroupList, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
 import { blockName, type Blocklist } from './blocklist.ts'
 import { DeliveryReports } from './delivery-reports.ts'
@@ -15,12 +16,14 @@ import { Everywhere } from './everywhere.ts'
 import type { Membership } from './membership.ts'
 import { InstanceMessages } from './instances.ts'
 import { gone, groupNames, idOf, packUserIds, RemoteCommands, type Named, type OwnAnswers } from './remote-commands.ts'
+import { StreamCommands } from './stream-commands.ts'
 import { InstanceRpc, type Answers, type Command, type CommandHandler, type ConnectionCommand, type UserAct } from './rpc.ts'
 
-/** Acts on a connection wherever it is: at once on one of this instance, else by asking the instance that holds it. */
+/** Acts on a connection wherever it is: directly on one of this instance, otherwise through the instance that holds it. */
 export class ConnectionCommands {
   readonly instances: InstanceMessages
   readonly reports: DeliveryReports
+  readonly streams: StreamCommands
   readonly #hub: Hub
   readonly #membership: Membership
   readonly #rpc: InstanceRpc
@@ -32,7 +35,7 @@ export class ConnectionCommands {
 
   constructor (
     hub: Hub, membership: Membership, backplane: Backplane, envelopes: EnvelopeFactory, timeoutMs: number, blocks: Blocklist,
-    metrics: Metrics, log: FastifyBaseLogger
+    metrics: Metrics, log: FastifyBaseLogger, streams: Streams
   ) {
     this.#hub = hub
     this.#membership = membership
@@ -40,6 +43,7 @@ export class ConnectionCommands {
     this.#rpc = new InstanceRpc(backplane, envelopes, serve, timeoutMs, metrics)
     this.#everywhere = new Everywhere(backplane, this.#rpc, envelopes.origin)
     this.#remote = new RemoteCommands(this.#rpc, this.#everywhere, envelopes.origin)
+    this.streams = new StreamCommands(streams, this.#everywhere, envelopes.origin)
     this.#own = {
       groups: options => groupNames(hub.groups(), options),
       connections: () => hub.connections.size,
@@ -117,10 +121,10 @@ export class ConnectionCommands {
     return await this.#remote.disconnectUser(userId, code, reason, this.#closeUser(userId, code, reason))
   }
 
-  /** Keeps a user or a token out of all instances, or with 0 lets it in again. Resolves with how many connections were closed. */
+  /** Blocks a user or a token on all instances, or with `forMs` 0 unblocks it. Resolves with how many connections were closed. */
   async block (target: BlockTarget, forMs: number): Promise<number> {
     const name = blockName(target)
-    // Closes those here in any case, even while the backplane is out.
+    // Close the connections of this instance in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
     return await this.#everywhere.close({ kind: 'all', name: '' }, { op: 'block', name, forMs }, here, true)
@@ -147,18 +151,19 @@ export class ConnectionCommands {
     this.#rpc.close()
   }
 
-  /** The connection, if this instance holds it. Looked up by id: the object may be of another instance in this process. */
+  /** The connection, if this instance holds it. Looked up by id: the object may belong to another instance in this process. */
   #find (connection: Named): LocalConnection | undefined {
     return this.#hub.connections.get(idOf(connection) ?? '')
   }
 
-  /** Another instance asks; or, `here`, this one, which has done it already. */
+  /** Carries out a command of another instance. `here`: of this one, which has done its own part already. */
   async #serve (command: Command, data: Data, here: boolean): Promise<Answers[Command['op']]> {
     switch (command.op) {
       case 'app': return await this.instances.receive(command.name, command.payload)
       case 'user': return here ? command.act.op === 'groups' ? [] : 0 : await this.#actOnUser(command.userId, command.act)
       case 'disconnectUser': return this.#closeUser(command.userId, command.code, command.reason)
       case 'block': return this.#blocks.apply(command.name, command.forMs)
+      case 'stopStream': return this.streams.stopHere(command.stream)
       case 'groupNames': return here ? [] : this.#own.groups(command)
       case 'connectionCount': return here ? 0 : this.#own.connections()
       case 'reach': return this.reports.here(command.targets, command)
@@ -201,7 +206,7 @@ export class ConnectionCommands {
     return await this.#countHere(userId, async connection => await this.#membership.leave(connection, group, reason))
   }
 
-  /** For how many of the user's connections here it holds. */
+  /** Counts the user's connections here for which `act` resolves with `true`. */
   async #countHere (userId: string, act: (connection: LocalConnection) => Promise<boolean>): Promise<number> {
     return (await Promise.all(this.#hub.connectionsOf(userId).map(act))).filter(Boolean).length
   }

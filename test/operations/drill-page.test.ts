@@ -28,7 +28,8 @@ const says = async (page: Page, text: string | RegExp): Promise<void> => await p
 async function shoot (t: Test, pages: Readonly<Record<string, Page>>, step: string): Promise<void> {
   const folder = process.env.SCREENSHOTS
   for (const [look, page] of Object.entries(pages)) {
-    const image = await page.screenshot({ fullPage: true, ...(folder === undefined ? {} : { path: `${folder}/drill-${step}-${look}.png` }) })
+    const path = folder === undefined ? {} : { path: `${folder}/drill-${step}-${look}.png` }
+    const image = await page.screenshot({ fullPage: true, ...path })
     t.ok(image.length > 5_000, `${step}, ${look}`)
     const isTooWide = await page.evaluate('document.documentElement.scrollWidth > innerWidth')
     t.equal(isTooWide, false, 'nothing sticks out')

@@ -14,6 +14,8 @@ await app.register(websocketGroups, {
   limits: { messages: { perSecond: 10, burst: 20 } }
 })
 app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room })
-await app.register(groupsDashboard, { prefix: '/admin', key: 'the drill of the suite', everyMs: 200, auth: async () => {}, allow: () => true })
+await app.register(groupsDashboard, {
+  prefix: '/admin', key: 'the drill of the suite', everyMs: 200, auth: async () => {}, allow: () => true
+})
 process.on('message', () => { void app.registry.drain({ overMs: 1_000 }) })
 process.send?.(await app.listen({ port: 0, host: '127.0.0.1' }))

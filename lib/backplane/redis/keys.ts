@@ -68,7 +68,7 @@ export class Keys {
     return `${this.#base}u:${userId}`
   }
 
-  /** Set: the groups, or users, that the application was told of as being there. */
+  /** Set: the groups with members, or the users online, as the hooks of the application were told. */
   told (kind: Presences): string {
     return `${this.#base}told:${kind}`
   }
@@ -81,6 +81,21 @@ export class Keys {
   /** String: the position of the message that was published with an idempotency key. */
   idempotency (group: string, key: string): string {
     return `${this.#base}k:${Buffer.byteLength(group)}:${group}:${key}`
+  }
+
+  /** String: the text of a stream so far. */
+  streamText (group: string, id: string): string {
+    return `${this.#base}st:${Buffer.byteLength(group)}:${group}:${id}`
+  }
+
+  /** Hash: `epoch`, `head`, `state`, `end` and `beat` of a stream. */
+  streamHead (group: string, id: string): string {
+    return `${this.#base}sh:${Buffer.byteLength(group)}:${group}:${id}`
+  }
+
+  /** Sorted set: id of a stream of the group -> until when it is kept (milliseconds by the clock of Redis). */
+  streams (group: string): string {
+    return `${this.#base}sx:${group}`
   }
 
   /** The prefix of the names that the script `reap` builds itself. */

@@ -25,7 +25,7 @@ export class RequestLimits {
   }
 }
 
-/** Counts the requests of one client. Over its rate a request waits, and with it all that the client sent behind it. */
+/** Counts the requests of one client. A request over its rate waits, and so does everything that the client sent after it. */
 export class RequestRates {
   readonly #limits: RequestLimits
   readonly #now: () => number
@@ -48,7 +48,7 @@ export class RequestRates {
     return Math.max(0, paidUntil - now)
   }
 
-  /** Lets the connection wait; its `signal` ends that before its time. */
+  /** Resolves after `ms` milliseconds, or when the `signal` of the connection aborts. */
   async wait (ms: number, connection: AnyConnection): Promise<void> {
     const { signal } = connection
     this.#limits.metrics.limitHit('requestsDelayed', connection)

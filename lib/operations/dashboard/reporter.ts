@@ -2,7 +2,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import type { HistogramMetric, MetricsSnapshot, Registry } from '../../types.ts'
 
-/** Of each kind: a flood at one limit leaves losses where they are. */
+/** How many events are kept of each kind, so that a flood at one limit does not push gaps out. */
 const maxEvents = 10
 const busiestNames = 10
 const resolutionMs = 20
@@ -21,6 +21,7 @@ const limitTexts: Readonly<Record<string, string>> = {
   refusedBlocked: 'upgrades refused: blocked',
   requestsDelayed: 'requests of a client wait: too many',
   messagesRefused: 'messages of a client refused: too many, or too large',
+  streamsRefused: 'streams refused: too many at once',
   newGroupsRefused: 'joins refused: too many new groups',
   pauses: 'a client is read more slowly: it sends too much, or callbacks are slow',
   stalledMessages: 'a client was closed: its large message did not go on',
@@ -31,7 +32,7 @@ const limitTexts: Readonly<Record<string, string>> = {
 
 interface Event { readonly at: number, readonly text: string, readonly times: number }
 
-/** Names, each with how many connections. */
+/** Names, each with its number of connections. */
 type Counted = ReadonlyArray<readonly [string, number]>
 
 /** Reports of this instance for the dashboard. Measures nothing before `start`. */
@@ -53,7 +54,8 @@ export class Reporter {
 
   readonly #limit = (event: unknown): void => {
     const { limit, connection } = event as { limit: string, connection?: { id: string, userId?: string } }
-    const who = connection === undefined ? '' : ` · ${connection.userId === undefined ? 'connection' : 'user'} ${connection.userId ?? connection.id}`
+    const { id, userId } = connection ?? {}
+    const who = userId !== undefined ? ` · user ${userId}` : id !== undefined ? ` · connection ${id}` : ''
     this.#note('limit', `${limitTexts[limit] ?? 'a limit was reached'} (${limit})${who}`)
   }
 
@@ -106,7 +108,7 @@ export class Reporter {
       slow: stats.slowConnections ?? 0,
       memory: process.memoryUsage.rss(),
       load: performance.eventLoopUtilization(load, this.#load).utilization,
-      // Node measures the time between two looks, which includes the interval itself.
+      // Node measures the time between two samples, which includes the interval itself.
       lagP99: Math.max(0, this.#delay.percentile(99) / 1e9 - resolutionMs / 1_000),
       receivedPerSecond: perSecond('messages_received_total'),
       sentPerSecond: perSecond('frames_sent_total'),
@@ -127,7 +129,7 @@ export class Reporter {
     return this.#latest
   }
 
-  /** What happens again moves to the end, with how often it did. */
+  /** An event that happens again moves to the end, and its count grows. */
   #note (kind: 'gap' | 'limit', whole: string): void {
     const events = this.#events[kind]
     const text = whole.slice(0, 200)

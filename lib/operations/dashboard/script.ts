@@ -3,8 +3,42 @@ import { elements } from './elements.ts'
 /** The script of the page, as the browser gets it. Whatever came from clients goes into the page as text, never as markup. */
 export const js = `${elements}
 const instances = new Map()
+const plots = new Map()
 const maxInstances = 50
 let allowed = []
+
+/** Rejects with the message of the server's error. */
+async function ask (path, body) {
+  const post = body && { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
+  const response = await fetch(path, { ...post, cache: 'no-store' })
+  const answer = await response.json().catch(() => undefined)
+  if (!response.ok) throw new Error((answer && answer.message) || 'HTTP status ' + response.status)
+  return answer
+}
+const query = name => '?name=' + encodeURIComponent(name)
+
+function plot (name, value) {
+  const points = plots.get(name) ?? []
+  plots.set(name, points)
+  points.push(value)
+  if (points.length > 60) points.shift()
+  const top = Math.max(1e-9, ...points)
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg')
+  svg.setAttribute('viewBox', '0 0 59 30')
+  svg.setAttribute('preserveAspectRatio', 'none')
+  svg.setAttribute('aria-hidden', 'true')
+  const line = document.createElementNS('http://www.w3.org/2000/svg', 'polyline')
+  line.setAttribute('points', points.map((point, at) => (60 - points.length + at) + ',' + (29 - point / top * 28)).join(' '))
+  svg.append(line)
+  return svg
+}
+
+function tile (name, value, text) {
+  const tile = element('div')
+  tile.append(element('dt', name), element('dd', text), plot(name, value))
+  return tile
+}
+
 const isSilent = one => Date.now() - one.seenAt > 3 * one.everyMs + 4000
 const isWell = one => !isSilent(one) && one.status === 'up' && one.problems.length === 0
 const live = () => [...instances.values()].filter(one => !isSilent(one))
@@ -23,19 +57,22 @@ function instance (one) {
   article.append(
     element('h3', (one.label ? one.label + ' · ' : '') + one.id), element('p', state, silent || one.status !== 'up' ? 'bad' : 'good'),
     element('p', 'Connections ' + number(one.connections) + ' · groups ' + number(one.groups) + ' · slow clients ' + number(one.slow) +
-      ' · event loop late by ' + ms(one.lagP99) + ' (p99) · ' + Math.round(one.load * 100) + ' % busy · ' + number(one.memory / 1048576) + ' MiB')
+      ' · event loop late by ' + ms(one.lagP99) + ' (p99) · ' + Math.round(one.load * 100) + ' % busy · ' +
+      number(one.memory / 1048576) + ' MiB')
   )
   if (one.redis) {
-    article.append(element('p', 'Redis links ' + (one.redis.up ? 'up' : 'down') + ' · reconnects ' + number(one.redis.reconnects) + ' · timeouts ' +
+    article.append(element('p', 'Redis links ' + (one.redis.up ? 'up' : 'down') + ' · reconnects ' +
+      number(one.redis.reconnects) + ' · timeouts ' +
       number(one.redis.timeouts) + ' · lease renewed ' + ms(one.redis.leaseAgeMs / 1000) + ' ago', one.redis.up ? '' : 'bad'))
   }
-  article.append(element('p', 'version ' + one.version + ', Node ' + one.node + ', up ' + since(one.startedAt) + ', backplane ' + one.backplane, 'quiet'))
+  article.append(element('p', 'version ' + one.version + ', Node ' + one.node + ', up ' + since(one.startedAt) +
+    ', backplane ' + one.backplane, 'quiet'))
   return article
 }
 
 function show () {
   const now = Date.now()
-  // By this page's own clock: one that says nothing for a while is shown as silent, and goes after a minute more.
+  // By this page's own clock. An instance that sends nothing for a while is shown as silent, and removed a minute later.
   for (const [id, one] of instances) if (now - one.seenAt > 3 * one.everyMs + 64000) instances.delete(id)
   const name = one => (one.label ?? '') + one.id
   // Those that somebody has to look at come first.
@@ -58,23 +95,28 @@ function show () {
   for (const one of live()) for (const problem of one.problems) problems.set(problem, [...problems.get(problem) ?? [], one.label ?? one.id])
   const told = [...problems].map(([problem, names]) => problem + ' · on ' + number(names.length) + ' of ' + number(all.length) + ': ' +
     names.slice(0, 5).join(', ') + (names.length > 5 ? ' …' : ''))
-  const leaving = all.filter(one => !isSilent(one) && one.status === 'closing').map(one => (one.label ?? one.id) + ' takes no new connections: it is drained, or closes')
+  const leaving = all.filter(one => !isSilent(one) && one.status === 'closing')
+    .map(one => (one.label ?? one.id) + ' takes no new connections: it is drained, or closes')
   byId('problems').replaceChildren(...[...silent, ...leaving, ...told].map(problem => element('li', problem)))
   const well = all.filter(isWell).length
-  byId('verdict').textContent = all.length === 0 ? 'No reports yet' : well === all.length ? 'All well: ' + number(well) + (well === 1 ? ' instance is up' : ' instances are up')
-    : number(all.length - well) + ' of ' + number(all.length) + ' instances need a look'
+  byId('verdict').textContent = all.length === 0
+    ? 'No reports yet'
+    : well === all.length
+      ? 'All well: ' + number(well) + (well === 1 ? ' instance is up' : ' instances are up')
+      : number(all.length - well) + ' of ' + number(all.length) + ' instances need a look'
   byId('verdict').className = all.length > 0 && well === all.length ? 'good' : 'bad'
   for (const [id, field, kind] of [['groups', 'busiest', 'group'], ['users', 'users', 'user']]) {
     const rows = summed(field).slice(0, 10).map(([name, count]) => row(link(kind, name), number(count)))
-    // A link that has the focus stays.
+    // Keep the list while one of its links has the focus.
     if (!byId(id).contains(document.activeElement)) byId(id).replaceChildren(...rows)
   }
   const events = live().flatMap(one => one.events).sort((a, b) => b.at - a.at).slice(0, 20)
-  const lines = events.map(({ at, text, times }) => element('li', time(at) + ' ' + text + (times > 1 ? ' · ' + number(times) + ' times' : '')))
+  const repeated = times => times > 1 ? ' · ' + number(times) + ' times' : ''
+  const lines = events.map(({ at, text, times }) => element('li', time(at) + ' ' + text + repeated(times)))
   byId('events').replaceChildren(...lines.length > 0 ? lines : [element('li', 'None')])
 }
 
-/** What the address asks for beside the overview. */
+/** Which group or user the URL asks for. */
 function chosen () {
   const [, kind, name] = /^#(group|user)=(.+)$/.exec(location.hash) ?? []
   try {
@@ -95,10 +137,12 @@ function confirmed (order) {
   byId('dialog-reason').value = ''
   byId('dialog-go').onclick = async () => {
     byId('dialog').close()
-    // What has the focus is not replaced.
+    // Otherwise the list with the focus would not be replaced.
     document.activeElement?.blur()
     const reason = byId('dialog-reason').value
-    const extra = order.action === 'block' ? { forMs: Math.round(Number(byId('dialog-minutes').value) * 60000) } : reason && order.action !== 'unblock' ? { reason } : {}
+    const extra = order.action === 'block'
+      ? { forMs: Math.round(Number(byId('dialog-minutes').value) * 60000) }
+      : reason && order.action !== 'unblock' ? { reason } : {}
     try {
       const { done } = await ask('actions', { ...order, ...extra })
       note = titles[order.action] + ' done, connections: ' + number(done)
@@ -126,7 +170,8 @@ async function groupView (name) {
   if (group.more) body.push(element('p', 'and more'))
   if (history) {
     const messages = history.map(({ at, from, text }) => row(time(at), from ? from.userId ?? from.connectionId ?? '' : '', text))
-    body.push(element('h2', 'Latest messages'), history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts') : element('p', 'None in its log'))
+    const list = history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts') : element('p', 'None in its log')
+    body.push(element('h2', 'Latest messages'), list)
   }
   return { summary: 'members in all instances: ' + number(group.members), actions: [], body }
 }
@@ -193,7 +238,9 @@ function connect () {
     if (chosen() && Date.now() - shownAt > 2000) void detail()
   }
   socket.onclose = () => {
-    if (byId('link').textContent === 'Live') byId('link').textContent = 'Not connected since ' + time(Date.now()) + ': what you see is from before'
+    if (byId('link').textContent === 'Live') {
+      byId('link').textContent = 'Not connected since ' + time(Date.now()) + ': what you see is from before'
+    }
     byId('link').className = 'bad'
     setTimeout(connect, 1000 + Math.random() * 2000)
   }

@@ -24,11 +24,13 @@ interface Deploy {
 
 /** As docs/operations.md tells a deploy: all clients of the instance go to the others, some to each. */
 async function drain (t: Test, { instance, others, route }: Deploy): Promise<void> {
-  const counts = async (): Promise<number[]> => await Promise.all([instance, ...others].map(async one => (await one.ask('stats')).connections ?? 0))
+  const countOf = async (one: Instance): Promise<number> => (await one.ask('stats')).connections ?? 0
+  const counts = async (): Promise<number[]> => await Promise.all([instance, ...others].map(countOf))
   const [leaving = 0, ...before] = await counts()
   route(others)
   await instance.ask('drain', 1_500)
-  await until(async () => (await counts()).reduce((sum, count) => sum + count) === clients, { timeoutMs: 60_000, what: 'all clients elsewhere' })
+  const all = async (): Promise<number> => (await counts()).reduce((sum, count) => sum + count)
+  await until(async () => await all() === clients, { timeoutMs: 60_000, what: 'all clients elsewhere' })
   const [left, ...after] = await counts()
   t.equal(left, 0, 'nobody came back to an instance that is drained')
   const share = Math.max(...after.map((count, i) => count - (before[i] ?? 0))) / leaving
@@ -82,7 +84,8 @@ for (const [end, run] of Object.entries(ends)) {
     t.equal(away(), 0)
     t.ok(readers.some(({ returns }) => returns > 1), 'clients had to come back')
     const pauses = due.map(({ ledger }) => Math.round(ledger.longestPauseMs)).sort((a, b) => a - b)
-    t.comment(`${end}: ${[...sent.values()].reduce((a, b) => a + b)} messages, ${due.reduce((sum, { count }) => sum + count, 0)} deliveries; ` +
+    t.comment(`${end}: ${[...sent.values()].reduce((a, b) => a + b)} messages, ` +
+      `${due.reduce((sum, { count }) => sum + count, 0)} deliveries; ` +
       `all back after ${backMs.join(', ')} ms; longest pause: median ${pauses[pauses.length >> 1]} ms, worst ${pauses.at(-1)} ms`)
   })
 }
