@@ -33,7 +33,7 @@ export async function streams ({ number }: DrillOptions): Promise<Result> {
     })
     return reader
   })
-  await until(() => app.registry.count() === count && readers.every(({ readyState }) => readyState === WebSocket.OPEN), 60_000)
+  await until(async () => app.registry.count() === count && readers.every(({ readyState }) => readyState === WebSocket.OPEN), 60_000)
   const made = Array.from({ length: count }, (_, n) => app.registry.stream(`room${n}`, 'reply', { flushMs, maxBytes: 1_048_576 }))
   await sleep(1_000)
   lateMs.length = pieces = 0
