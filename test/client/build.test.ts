@@ -44,7 +44,12 @@ t.test('the reader of streams takes less than 1.75 KB, compressed, beside the cl
 
 t.test('the hooks for React take less than 2 KB, compressed, beside React and the client', async (t) => {
   const { outputFiles } = await build({
-    entryPoints: [join(root, 'lib', 'client', 'react.ts')], bundle: true, minify: true, write: false, format: 'esm', external: ['react', './*.ts']
+    entryPoints: [join(root, 'lib', 'client', 'react.ts')],
+    bundle: true,
+    minify: true,
+    write: false,
+    format: 'esm',
+    external: ['react', './*.ts']
   })
   const bytes = gzipSync(outputFiles[0]?.contents ?? '', { level: 9 }).length
   t.comment(`${bytes} bytes compressed`)

@@ -18,14 +18,20 @@ noUnhandled(t)
 const executablePath = browserBinary()
 const options = executablePath === undefined ? { skip: 'no Chromium on PATH and no CHROMIUM_BIN' } : {}
 
+const html = '<!doctype html><link rel="icon" href="data:,"><div id="root"></div><script type="module" src="/page.js"></script>'
+
 async function openPage (t: Test, url: string): Promise<Page> {
   const { outputFiles } = await build({
-    entryPoints: [join(import.meta.dirname, 'react-page.ts')], bundle: true, write: false, format: 'esm', define: { 'process.env.NODE_ENV': '"development"' }
+    entryPoints: [join(import.meta.dirname, 'react-page.ts')],
+    bundle: true,
+    write: false,
+    format: 'esm',
+    define: { 'process.env.NODE_ENV': '"development"' }
   })
   const server = createServer((request, response) => {
     const script = request.url === '/page.js'
     response.setHeader('content-type', script ? 'text/javascript' : 'text/html')
-    response.end(script ? outputFiles[0]?.text : '<!doctype html><link rel="icon" href="data:,"><div id="root"></div><script type="module" src="/page.js"></script>')
+    response.end(script ? outputFiles[0]?.text : html)
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -44,7 +50,7 @@ async function openPage (t: Test, url: string): Promise<Page> {
   return page
 }
 
-t.test('hooks show a connection, groups, members, replies and streams, through StrictMode, reloads of code and breaks', options, async t => {
+t.test('hooks show a connection, groups, replies and streams, through StrictMode, reloads of code and breaks', options, async t => {
   const { registry, url } = await serve(t, {}, app => {
     const messages = app.wsMessages({
       messages: {
