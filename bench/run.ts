@@ -86,7 +86,7 @@ async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, 
   // Where the other checkout lies says nothing; its commit does.
   const named = args.map((arg, i) => args[i - 1] === '--before' ? about.before ?? 'no commit' : arg)
   const content = { scenario, args: named, at: new Date().toISOString(), runs, ...about, ...measured }
-  const tables = [...tablesOf(content), ...(before === undefined ? [] : [ratiosOf(content)])]
+  const tables = [...tablesOf(content), ...ratiosOf(content)]
   const kept = keep ? saveMeasured(content) : 'not kept'
   console.log(`\n${measured.title}; medians of ${runs}\n\n${tables.map(table).join('\n\n')}\n\n${kept}`)
 }
