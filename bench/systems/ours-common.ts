@@ -4,7 +4,10 @@ import type * as WebsocketGroups from 'fastify-websocket-groups'
 import type { DrillInstance, Publisher, ServeOptions } from './system.ts'
 
 export type Package = typeof WebsocketGroups
-type Settings = Pick<WebsocketGroups.WebsocketGroupsOptions, 'log' | 'flushIntervalMs' | 'heartbeatIntervalMs'>
+interface Settings extends Pick<WebsocketGroups.WebsocketGroupsOptions, 'log' | 'userLog' | 'flushIntervalMs' | 'heartbeatIntervalMs'> {
+  /** Each connection is one of another user. */
+  readonly users?: boolean
+}
 
 interface Application {
   serve (port: number, redis: string, options?: ServeOptions): Promise<DrillInstance>
@@ -12,7 +15,7 @@ interface Application {
 }
 
 /** The application that is measured, on this package or on another build of it. */
-export function applicationOn (wsg: Package, settings: Settings = {}): Application {
+export function applicationOn (wsg: Package, { users = false, ...settings }: Settings = {}): Application {
   const { default: websocketGroups, createPublisher, WebsocketGroupsError } = wsg
   const retried = ['WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE']
 
@@ -30,7 +33,11 @@ export function applicationOn (wsg: Package, settings: Settings = {}): Applicati
     async serve (port, redis, { announce = false } = {}) {
       const app = Fastify()
       await app.register(websocketGroups, { redis, ...settings })
-      app.wsRoom('/ws/:room', { auth: false, ...(announce ? { onJoin: connection => { connection.send('joined') } } : {}) })
+      app.wsRoom('/ws/:room', {
+        auth: false,
+        ...(users ? { preHandler: async request => { request.identity = { userId: `${app.registry.instanceId}-${request.id}` } } } : {}),
+        ...(announce ? { onJoin: connection => { connection.send('joined') } } : {})
+      })
       await app.listen({ port, host: '127.0.0.1' })
       return {
         async publish (group, text) {

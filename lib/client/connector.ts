@@ -139,7 +139,11 @@ export class Connector {
     this.#host.broken(code)
     const status = error?.status
     if (reason === noWelcome && ++this.#unwelcomed >= maxUnwelcomed) error = new ClientError('PROTOCOL_UNSUPPORTED', reason)
-    if (error && this.#isHopeless(error)) return this.#finish(code, reason, { error })
+    const failure = error?.code
+    // No other attempt could go better.
+    if (failure === 'PROTOCOL_UNSUPPORTED' || failure === 'ADDRESS_UNUSABLE' || (failure === 'TOKEN_FAILED' && !this.#token.renewable)) {
+      return this.#finish(code, reason, { error })
+    }
     if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== CloseCode.Normal)) {
       // After 1000 the server is done with this client: it refuses nothing.
       return this.#finish(code, reason, code !== CloseCode.Normal && {
@@ -160,7 +164,8 @@ export class Connector {
       this.#afterMs = undefined
     }
     this.#wait(online() ? delayMs : maxMs, code, reason)
-    if (error && this.state !== 'closed') this.#host.failed(error)
+    // A handler of the state may have closed it as well.
+    if (error && (this.state as State) !== 'closed') this.#host.failed(error)
   }
 
   #wait (delayMs: number, code?: number, reason?: string): void {
@@ -168,11 +173,6 @@ export class Connector {
     const retryInMs = Math.min(Math.round(delayMs), maxTimerMs)
     this.#timer = setTimeout(() => this.#connect(), retryInMs)
     this.#enter(online() ? 'waiting' : 'offline', { retryInMs, code, reason })
-  }
-
-  /** No other attempt could go better. */
-  #isHopeless ({ code }: ClientError): boolean {
-    return code === 'PROTOCOL_UNSUPPORTED' || code === 'ADDRESS_UNUSABLE' || (code === 'TOKEN_FAILED' && !this.#token.renewable)
   }
 
   #isRefused (code: number, status: number | undefined): boolean {
