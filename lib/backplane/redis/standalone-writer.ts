@@ -8,16 +8,17 @@ import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
 import { Inbox } from './inbox.ts'
 import { Keys } from './keys.ts'
-import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster-source.ts'
+import { clusterOf, clusterSource, type ClusterSource } from './link/cluster-source.ts'
 import { Link } from './link/link.ts'
 import { checkServer, ClusterModeError, isFinal, refused, refusedRights, type Server } from './link/server.ts'
 import { keysOf, optionsOf, type RedisSource } from './link/source.ts'
+import type { PublisherOptions } from '../../options/types.ts'
 import { RedisWriter } from './writer.ts'
 
 const connectMs = 5_000
 
 export interface StandaloneWriterOptions {
-  readonly redis: RedisSource | GivenCluster
+  readonly redis: PublisherOptions['redis']
   readonly keyPrefix: string
   readonly operationTimeoutMs: number
   readonly logger?: FastifyBaseLogger | undefined

@@ -6,9 +6,6 @@ export interface ClusterNodes {
   readonly options?: ClusterOptions | undefined
 }
 
-/** As users give a cluster. */
-export type GivenCluster = ClusterNodes | Cluster
-
 export interface Address {
   readonly host: string
   readonly port: number
