@@ -19,7 +19,10 @@ const stamp = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', '
 /** The optional plugins. */
 const operations = ['metrics', 'health', 'dashboard', 'api', 'opentelemetry']
 /** What package.json exports, without extension. */
-const entries = ['plugin', 'lib/client/index', 'lib/client/messages', 'test/contract/suite', ...operations.map(name => `lib/operations/${name}`)]
+const entries = [
+  'plugin', 'lib/client/index', 'lib/client/messages', 'lib/testing/index', 'test/contract/suite',
+  ...operations.map(name => `lib/operations/${name}`)
+]
 /** The command line: run as a program, never imported, hence in one half alone. */
 const program = 'lib/cli/main'
 const outputs = [

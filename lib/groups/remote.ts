@@ -123,7 +123,7 @@ export class ConnectionCommands {
     // Closes those here in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
-    return await this.#everywhere.close({ kind: 'all', name: '' }, { op: 'block', name, forMs }, here, true)
+    return await this.#remote.block(name, forMs, here)
   }
 
   async groupList (options?: GroupListOptions): Promise<GroupList> {

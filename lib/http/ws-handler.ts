@@ -5,16 +5,17 @@ import type { FramedInit } from '../connection/init.ts'
 import { RequestLimits } from '../connection/framed/request-rates.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aFunction, aPresence, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
+import { aBoolean, aFunction, aPresence, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import { MessageReceiver, type MessageRoute } from '../messages/receiver.ts'
 import type { MessageSet } from '../messages/message-set.ts'
-import type { ConnectionCallbacks, HandlerOptions } from '../route-types.ts'
+import type { ConnectionCallbacks, HandlerOptions, JsonCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { takeAdmission } from './admission.ts'
 import { reauthenticationOf } from './ws-auth.ts'
+import { JsonReceiver } from './json-receiver.ts'
 import { dropResponse } from './upgrade-sockets.ts'
 import { someMessages } from './ws-messages.ts'
 
@@ -27,7 +28,8 @@ const callbackRules = {
   mayJoin: aFunction,
   mayRead: aFunction,
   presence: aPresence,
-  messages: someMessages
+  messages: someMessages,
+  json: aBoolean
 } as const satisfies Record<keyof HandlerOptions, Rule>
 
 /** What the handlers of `app.wsHandler` take: messages by name, or any. */
@@ -56,6 +58,9 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
+/** Takes the messages of a route in place of `onMessage`. */
+type Receiver = MessageReceiver | JsonReceiver
+
 type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate' | 'presence'>
 type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
 
@@ -65,7 +70,7 @@ export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
 export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
   const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
-  const framedInit = (receiver: MessageReceiver | undefined): FramedInit => ({
+  const framedInit = (receiver: Receiver | undefined): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
     leave: async (connection, group) => await instance.registry.leave(connection, group),
     history: async (group, options) => await instance.registry.history(group, options),
@@ -85,7 +90,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     checkOptions(options, callbackRules, 'wsHandler.')
     // Only the route knows the types of its params and identity.
     const receiver = receiverOf(options as HandlerOptions)
-    const callbacks = receiver === undefined ? options as ConnectionCallbacks : withMessages(options as HandlerOptions, receiver)
+    const callbacks = receiver === undefined ? options as ConnectionCallbacks : handing(options as HandlerOptions, receiver)
     const framed = framedInit(receiver)
     instance.presence.addRoute(options.presence ?? false)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
@@ -119,20 +124,26 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
   }
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
-  function receiverOf ({ onMessage, messages }: HandlerOptions): MessageReceiver | undefined {
+  function receiverOf (options: HandlerOptions): Receiver | undefined {
+    const { onMessage, messages, json } = options
     if ((onMessage === undefined) === (messages === undefined)) throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
+    if (json === true && messages !== undefined) throw invalid('wsHandler.json is for `onMessage`: `messages` have schemas of their own')
+    if (json === true) return new JsonReceiver(options as JsonCallbacks)
     return messages === undefined ? undefined : new MessageReceiver(messages as MessageSet, groups, instance.metrics)
   }
 }
 
-function withMessages ({ messages, ...callbacks }: HandlerOptions, receiver: MessageReceiver): ConnectionCallbacks {
+/** Callbacks that hand all messages to the receiver. */
+function handing ({ messages, json, ...callbacks }: HandlerOptions, receiver: Receiver): ConnectionCallbacks {
+  const onMessage: ConnectionCallbacks['onMessage'] = (connection, data) => receiver.onMessage(connection, data)
+  if (receiver instanceof JsonReceiver) return { ...callbacks, onMessage }
   return {
     ...callbacks,
     async onConnect (connection, request) {
       receiver.opened(connection, request)
       await callbacks.onConnect?.(connection, request)
     },
-    onMessage: (connection, data) => receiver.onMessage(connection, data)
+    onMessage
   }
 }
 

@@ -203,7 +203,7 @@ export interface Registry {
  * call the publisher subscribes to a channel of its own.
  */
 export interface Publisher extends AsyncDisposable, Pick<Registry,
-  'broadcastToGroup' | 'broadcastJson' | 'broadcastToAll' | 'sendToUser' | 'sendTo' | 'disconnect' | 'join' | 'leave' | 'leaveAll' | 'groups' |
+  'broadcastToGroup' | 'broadcastJson' | 'broadcastToAll' | 'sendToUser' | 'sendTo' | 'disconnect' | 'block' | 'unblock' | 'join' | 'leave' | 'leaveAll' | 'groups' |
   'groupList' | 'connectionCount' | 'userCount' | 'history'> {
   groupCount (group: string): Promise<number>
   /** As `Registry.members`. */

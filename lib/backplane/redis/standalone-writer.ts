@@ -24,7 +24,7 @@ export interface StandaloneWriterOptions {
   readonly logger?: FastifyBaseLogger | undefined
 }
 
-type Calls = 'publish' | 'append' | 'count' | 'members' | 'history' | 'instances'
+type Calls = 'publish' | 'append' | 'block' | 'count' | 'members' | 'history' | 'instances'
 
 /** How Redis is reached: by one link, or by those to the masters of a cluster. */
 interface Way {
@@ -69,6 +69,10 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
     return await this.#run(async () => await this.#way.writer.append(targets, envelope, key))
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await this.#run(async () => await this.#way.writer.block(name, forMs))
   }
 
   async count (group: string): Promise<number> {
