@@ -1,9 +1,9 @@
 import Fastify from 'fastify'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type * as WebsocketGroups from 'fastify-websocket-groups'
+import type { Package } from './before-package.ts'
 import type { DrillInstance, Publisher, ServeOptions } from './system.ts'
 
-export type Package = typeof WebsocketGroups
 interface Settings extends Pick<WebsocketGroups.WebsocketGroupsOptions, 'log' | 'userLog' | 'flushIntervalMs' | 'heartbeatIntervalMs'> {
   /** Each connection is one of another user. */
   readonly users?: boolean

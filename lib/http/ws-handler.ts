@@ -9,13 +9,14 @@ import { aBoolean, aFunction, aPresence, checkOptions, invalid, show, type Rule 
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
+import { StreamRequests } from '../messages/stream-requests.ts'
 import { MessageReceiver, type MessageRoute } from '../messages/receiver.ts'
 import type { MessageSet } from '../messages/message-set.ts'
 import type { ConnectionCallbacks, HandlerOptions, JsonCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { takeAdmission } from './admission.ts'
 import { reauthenticationOf } from './ws-auth.ts'
-import { JsonReceiver } from './json-receiver.ts'
+import { parsingJson } from './json-callbacks.ts'
 import { dropResponse } from './upgrade-sockets.ts'
 import { someMessages } from './ws-messages.ts'
 
@@ -27,6 +28,7 @@ const callbackRules = {
   onGap: aFunction,
   mayJoin: aFunction,
   mayRead: aFunction,
+  mayStop: aFunction,
   presence: aPresence,
   messages: someMessages,
   json: aBoolean
@@ -58,10 +60,7 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
-/** Takes the messages of a route in place of `onMessage`. */
-type Receiver = MessageReceiver | JsonReceiver
-
-type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate' | 'presence'>
+type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate' | 'forRoutes'>
 type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
@@ -70,7 +69,9 @@ export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
 export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
   const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
-  const framedInit = (receiver: Receiver | undefined): FramedInit => ({
+  const { streams, commands, presence } = instance.forRoutes
+  const streamRequests = new StreamRequests(streams, commands, instance.metrics)
+  const framedInit = (receiver: MessageReceiver | undefined): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
     leave: async (connection, group) => await instance.registry.leave(connection, group),
     history: async (group, options) => await instance.registry.history(group, options),
@@ -90,9 +91,11 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     checkOptions(options, callbackRules, 'wsHandler.')
     // Only the route knows the types of its params and identity.
     const receiver = receiverOf(options as HandlerOptions)
-    const callbacks = receiver === undefined ? options as ConnectionCallbacks : handing(options as HandlerOptions, receiver)
+    const callbacks = receiver === undefined
+      ? streamRequests.before(options.json === true ? parsingJson(options as JsonCallbacks) : options as ConnectionCallbacks)
+      : withMessages(options as HandlerOptions, receiver)
     const framed = framedInit(receiver)
-    instance.presence.addRoute(options.presence ?? false)
+    presence.addRoute(options.presence ?? false)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
       // If @fastify/websocket was registered first, it wrapped the handler before `checkRoute` saw it.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)
@@ -124,26 +127,22 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
   }
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
-  function receiverOf (options: HandlerOptions): Receiver | undefined {
-    const { onMessage, messages, json } = options
+  function receiverOf ({ onMessage, messages, mayStop, json }: HandlerOptions): MessageReceiver | undefined {
     if ((onMessage === undefined) === (messages === undefined)) throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
-    if (json === true && messages !== undefined) throw invalid('wsHandler.json is for `onMessage`: `messages` have schemas of their own')
-    if (json === true) return new JsonReceiver(options as JsonCallbacks)
-    return messages === undefined ? undefined : new MessageReceiver(messages as MessageSet, groups, instance.metrics)
+    if (messages === undefined) return undefined
+    if ((json as unknown) === true) throw invalid('wsHandler.json is for `onMessage`: `messages` have schemas of their own')
+    return new MessageReceiver(messages as MessageSet, streamRequests, { ...groups, mayStop }, instance.metrics)
   }
 }
 
-/** Callbacks that hand all messages to the receiver. */
-function handing ({ messages, json, ...callbacks }: HandlerOptions, receiver: Receiver): ConnectionCallbacks {
-  const onMessage: ConnectionCallbacks['onMessage'] = (connection, data) => receiver.onMessage(connection, data)
-  if (receiver instanceof JsonReceiver) return { ...callbacks, onMessage }
+function withMessages ({ messages, ...callbacks }: HandlerOptions, receiver: MessageReceiver): ConnectionCallbacks {
   return {
     ...callbacks,
     async onConnect (connection, request) {
       receiver.opened(connection, request)
       await callbacks.onConnect?.(connection, request)
     },
-    onMessage
+    onMessage: (connection, data) => receiver.onMessage(connection, data)
   }
 }
 

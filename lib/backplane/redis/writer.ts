@@ -11,12 +11,14 @@ import { livingInstances } from './membership/living.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { readCount } from './membership/records.ts'
 import { publish } from './publish.ts'
+import { RedisStreams } from './streams/store.ts'
 
 /** Renewed by every read; each instance with framed clients reads it once a minute. */
 const secretTtlSeconds = 86_400
 
 /** What callers ask of Redis over one link, whether their process holds sockets or not: to publish, to append to logs, to read. */
 export class RedisWriter {
+  readonly streams: RedisStreams
   readonly #link: Link
   readonly #keys: Keys
   readonly #appends: AppendQueue
@@ -29,6 +31,7 @@ export class RedisWriter {
     this.#link = link
     this.#keys = keys
     this.#lists = new MemberLists(link, keys)
+    this.streams = new RedisStreams(link, keys)
     this.differences = new SettingsDifferences(log)
     this.#appends = new AppendQueue(link, keys, whenDown, this.differences, waiting)
   }
