@@ -39,7 +39,9 @@ export class Client extends Emitter<ClientEvents> {
     const WebSocket = options.WebSocket ?? native
     // A fragment is no part of what a server is asked for, and every WebSocket class refuses it.
     const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws').replace(/#.*/, ''))
-    if (!WebSocket || !urls[0] || urls.some(url => !/^wss?:/.test(url))) throw new TypeError(`no option WebSocket, or no address for one: ${urls}`)
+    if (!WebSocket || !urls[0] || urls.some(url => !/^wss?:/.test(url))) {
+      throw new TypeError(`no option WebSocket, or no address for one: ${urls}`)
+    }
     this.#storage = options.storage
     this.#keep = options.keep
     this.#storageKey = `wsg:${urls[0]}`

@@ -41,7 +41,8 @@ const surroundings: Readonly<Record<string, string>> = {
     import assert from 'node:assert'
     import { mock } from 'node:test'
     import { testCluster } from 'fastify-websocket-groups/testing'
-    declare function buildApp (options: import('fastify-websocket-groups').WebsocketGroupsOptions): Promise<import('fastify').FastifyInstance>
+    import type { FastifyInstance } from 'fastify'
+    declare function buildApp (options: import('fastify-websocket-groups').WebsocketGroupsOptions): Promise<FastifyInstance>
     declare const t: import('tap').Test
     declare function describe (name: string, run: () => void): void
     declare function it (name: string, run: () => Promise<void>): void

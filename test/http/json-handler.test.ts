@@ -42,7 +42,8 @@ t.test('json and messages exclude each other, and json is a boolean', async t =>
   const { app } = bareService(t)
   await app.register(websocketGroups)
   const messages = app.wsMessages({ messages: {} })
-  t.throws(() => app.wsHandler({ json: true, messages } as never), { code: 'WSG_OPTION_INVALID', message: /wsHandler\.json is for `onMessage`/ })
+  const message = /wsHandler\.json is for `onMessage`/
+  t.throws(() => app.wsHandler({ json: true, messages } as never), { code: 'WSG_OPTION_INVALID', message })
   t.throws(() => app.wsHandler({ json: 'yes', onMessage () {} } as never), { code: 'WSG_OPTION_INVALID', message: /wsHandler\.json/ })
 })
 
