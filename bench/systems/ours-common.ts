@@ -1,10 +1,11 @@
-import Fastify from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type * as WebsocketGroups from 'fastify-websocket-groups'
 import type { Package } from './before-package.ts'
 import type { DrillInstance, Publisher, ServeOptions } from './system.ts'
 
-interface Settings extends Pick<WebsocketGroups.WebsocketGroupsOptions, 'log' | 'userLog' | 'flushIntervalMs' | 'heartbeatIntervalMs'> {
+type Option = 'log' | 'userLog' | 'flushIntervalMs' | 'heartbeatIntervalMs' | 'tracing'
+interface Settings extends Pick<WebsocketGroups.WebsocketGroupsOptions, Option> {
   /** Each connection is one of another user. */
   readonly users?: boolean
 }
@@ -14,8 +15,10 @@ interface Application {
   publisher (redis: string): Promise<Publisher>
 }
 
-/** The application that is measured, on this package or on another build of it. */
-export function applicationOn (wsg: Package, { users = false, ...settings }: Settings = {}): Application {
+/** The application that is measured, on this package or on another build of it; `extend` adds what else it has. */
+export function applicationOn (
+  wsg: Package, { users = false, ...settings }: Settings = {}, extend?: (app: FastifyInstance) => Promise<void>
+): Application {
   const { default: websocketGroups, createPublisher, WebsocketGroupsError } = wsg
   const retried = ['WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE']
 
@@ -33,6 +36,7 @@ export function applicationOn (wsg: Package, { users = false, ...settings }: Set
     async serve (port, redis, { announce = false } = {}) {
       const app = Fastify()
       await app.register(websocketGroups, { redis, ...settings })
+      await extend?.(app)
       app.wsRoom('/ws/:room', {
         auth: false,
         ...(users ? { preHandler: async request => { request.identity = { userId: `${app.registry.instanceId}-${request.id}` } } } : {}),
@@ -49,7 +53,8 @@ export function applicationOn (wsg: Package, { users = false, ...settings }: Set
       }
     },
     async publisher (redis) {
-      const publisher = createPublisher({ redis, ...(settings.log === undefined ? {} : { log: settings.log }) })
+      const { log, tracing } = settings
+      const publisher = createPublisher({ redis, tracing, ...(log === undefined ? {} : { log }) })
       return { publish: async (group, data) => await publisher.broadcastToGroup(group, data) }
     }
   }

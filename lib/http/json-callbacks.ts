@@ -1,10 +1,11 @@
 import { extraMessages, tooComplex } from '../connection/inbound/json-limits.ts'
 import { WebsocketGroupsError } from '../errors.ts'
+import { copyCallbacks } from '../messages/callbacks.ts'
 import type { ConnectionCallbacks, JsonCallbacks } from '../route-types.ts'
 
 /** Callbacks that take any message, of those that ask for the values of JSON. */
-export function parsingJson ({ json: _, onMessage, ...callbacks }: JsonCallbacks): ConnectionCallbacks {
-  return { ...callbacks, onMessage: (connection, data) => onMessage(connection, parse(data)) }
+export function parsingJson (callbacks: JsonCallbacks): ConnectionCallbacks {
+  return { ...copyCallbacks(callbacks), onMessage: (connection, data) => callbacks.onMessage(connection, parse(data)) }
 }
 
 /** @throws {WebsocketGroupsError} WSG_MESSAGE_INVALID */
