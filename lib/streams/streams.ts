@@ -15,8 +15,8 @@ const tickMs = 500
 /** How long storing the ends of streams may take when their process closes (milliseconds). */
 const closeMs = 500
 /**
- * How long after a first look a second one tells whether a silent stream is lost (milliseconds). After an outage of the backplane all streams
- * look silent, until their producers have written again.
+ * How long after a first look a second one tells whether a silent stream is lost (milliseconds). After an outage of the backplane all
+ * streams look silent, until their producers have written again.
  */
 const secondLookMs = 1_000
 /** How long a lost stream can still be read (milliseconds). */
