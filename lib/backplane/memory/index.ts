@@ -1,11 +1,12 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
 import type {
-  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, StreamStore, Target
 } from '../backplane.ts'
 import { MemoryBlocks } from './blocks.ts'
 import { MemoryLogs } from './log.ts'
 import { MemoryOccupancy } from './occupancy.ts'
+import { MemoryStreams } from './streams.ts'
 
 /** Joins several instances of one process, as a Redis would join several processes. */
 export interface MemoryCluster {
@@ -23,11 +24,19 @@ interface Bus {
   readonly logs: MemoryLogs
   readonly blocks: MemoryBlocks
   readonly occupancy: MemoryOccupancy
+  readonly streams: MemoryStreams
   secret: string | undefined
 }
 
 function newBus (): Bus {
-  return { instances: new Set(), logs: new MemoryLogs(), blocks: new MemoryBlocks(), occupancy: new MemoryOccupancy(), secret: undefined }
+  return {
+    instances: new Set(),
+    logs: new MemoryLogs(),
+    blocks: new MemoryBlocks(),
+    occupancy: new MemoryOccupancy(),
+    streams: new MemoryStreams(),
+    secret: undefined
+  }
 }
 
 /** The contract of a backplane inside one process; also what runs when no Redis is configured. */
@@ -93,6 +102,18 @@ export class MemoryBackplane implements Backplane {
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     this.#assertUp()
     return this.#logs.read(group, since, limit)
+  }
+
+  get streams (): StreamStore {
+    this.#assertUp()
+    const { streams } = this.#bus
+    return {
+      write: async write => streams.write(write, () => {
+        this.#send([{ ...write.envelope, target: { kind: 'group', name: write.group } }])
+      }),
+      read: async (name, from) => streams.read(name, from),
+      list: async group => streams.list(group)
+    }
   }
 
   position (group: string): LogPosition | undefined {

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Member } from '../../types.ts'
-import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, StreamStore, Target } from '../backplane.ts'
 import { partitionOf } from './hash-tags.ts'
 import type { Keys } from './keys.ts'
 import type { ClusterLinks } from './link/cluster/cluster.ts'
@@ -19,6 +19,12 @@ const commonPartition = 0
  * to all targets of one partition or to none, and in no order between partitions.
  */
 export class ClusterWriter {
+  readonly streams: StreamStore = {
+    write: async write => await this.#ofGroup(write.group).streams.write(write),
+    read: async (name, from) => await this.#ofGroup(name.group).streams.read(name, from),
+    list: async group => await this.#ofGroup(group).streams.list(group)
+  }
+
   readonly #links: ClusterLinks
   readonly #keys: readonly Keys[]
   readonly #whenDown: WhenDown

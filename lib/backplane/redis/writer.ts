@@ -12,6 +12,7 @@ import { livingInstances } from './membership/living.ts'
 import { readCount } from './membership/records.ts'
 import { appendParts, publishParts, type Part } from './parts.ts'
 import { publish } from './publish.ts'
+import { RedisStreams } from './streams/store.ts'
 
 /** One script serves so many targets at most: Redis does nothing else meanwhile, some 10 ms for as many logs. */
 const maxTargets = 1_000
@@ -20,6 +21,7 @@ const secretTtlSeconds = 86_400
 
 /** What callers ask of Redis over one link, whether their process holds sockets or not: to publish, to append to logs, to read. */
 export class RedisWriter {
+  readonly streams: RedisStreams
   readonly #link: Link
   readonly #keys: Keys
   readonly #appends: AppendQueue
@@ -32,6 +34,7 @@ export class RedisWriter {
     this.#link = link
     this.#keys = keys
     this.#lists = new MemberLists(link, keys)
+    this.streams = new RedisStreams(link, keys)
     this.differences = new SettingsDifferences(log)
     this.#appends = new AppendQueue(link, keys, whenDown, this.differences, waiting)
   }
