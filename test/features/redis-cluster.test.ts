@@ -95,6 +95,17 @@ t.test('processes that divide the keys otherwise are kept out', async t => {
   t.equal(apart.backplane.state, 'up', 'with names of its own it may')
 })
 
+t.test('a cluster that stops as a whole when one master is out is named as a problem', async t => {
+  const setting = 'cluster-require-full-coverage'
+  const set = async (value: string): Promise<void> => { for (const { admin } of cluster.nodes) await admin.config('SET', setting, value) }
+  await set('yes')
+  t.teardown(async () => await set('no'))
+  const one = await new Local({ redis }).start(t)
+  await until(() => one.backplane.problems.length > 0)
+  t.match(one.backplane.problems, [`with ${setting} yes, all masters of the cluster stop when one is out: set ${setting} no`])
+  t.equal(one.backplane.state, 'up')
+})
+
 t.test('nodes behind addresses of their own are found by natMap', async t => {
   const proxies = await Promise.all(cluster.nodes.map(async ({ port }) => await startProxy(t, port)))
   const natMap = Object.fromEntries(cluster.nodes.map(({ port }, index) => [`127.0.0.1:${port}`, { host: '127.0.0.1', port: proxies[index]?.port ?? 0 }]))

@@ -10,6 +10,7 @@ import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
 import type { RedisDeployment } from './deployment.ts'
 import { Keys } from './keys.ts'
+import { CoverageWatch } from './link/cluster/coverage.ts'
 import type { ClusterLinks } from './link/cluster/cluster.ts'
 import type { ClusterSource } from './link/cluster/source.ts'
 import { isFinal, refused } from './link/server.ts'
@@ -51,6 +52,7 @@ export class ClusterBackplane implements RedisDeployment {
   #booting = deferred()
   #booted = false
   #claim: NamesClaim | undefined
+  #coverage: CoverageWatch | undefined
   #closed = false
 
   constructor (options: ClusterBackplaneOptions) {
@@ -73,6 +75,8 @@ export class ClusterBackplane implements RedisDeployment {
     if (links.problem !== undefined) return [links.problem]
     const problemsOf = (index: number): readonly string[] => this.#places.get(index)?.partition.problems ?? links.problemsOf(index)
     const list = groupProblems(this.#keys.map((_, index) => [index, problemsOf(index)] as const), this.#keys.length)
+    // It does not change `state`.
+    if (this.#coverage?.problem !== undefined) list.push(this.#coverage.problem)
     return list.length > 0 || this.#claim?.made === true ? list : ['it is not known yet how others divide the keys']
   }
 
@@ -87,8 +91,11 @@ export class ClusterBackplane implements RedisDeployment {
     this.#links = links
     this.#keys = keys
     this.#writer = new ClusterWriter(links, this.#keys, whenDown, local.log)
+    const coverage = this.#coverage = new CoverageWatch(links.common, local.log)
     this.#claim = new NamesClaim(links.common, new Keys(this.#prefix), keys.length, failure => {
-      if (failure !== undefined) this.#failed(failure)
+      // When the claim is made, and whenever it is renewed: a cluster may have been set up otherwise since.
+      if (failure === undefined) void coverage.look()
+      else this.#failed(failure)
       this.#changed()
     })
     const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
