@@ -6,13 +6,13 @@ import type { LocalMember } from '../hub/local-member.ts'
 import type { Backlog, BacklogPage } from './backlog.ts'
 import type { GivenRanges } from './given-ranges.ts'
 
-/** A member that is first told what it missed; live messages are held back until then. */
+/** A member that first gets what it missed; until then live messages are held back. */
 export interface Catching {
   readonly member: LocalMember
   readonly holdback: Holdback
 }
 
-/** How often a log is read again when it seems to end before messages that came from it. */
+/** How often a log is read again when it seems to end before messages that were delivered from it. */
 const maxEmptyPages = 3
 
 /** Gives one member what it missed, page by page, then what came live meanwhile, each message once and in order. */
@@ -52,7 +52,7 @@ export class CatchUp {
   async next (): Promise<boolean> {
     const { member } = this.#catching
     if (this.#last === undefined || this.over) return true
-    // Another group of the same connection was given something meanwhile.
+    // Meanwhile the connection got messages through another of its groups.
     if (member.connection.outbound.full) return false
     const page = await this.#backlog.next(member.group, this.#last)
     if (this.over) return true

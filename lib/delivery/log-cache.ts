@@ -5,11 +5,11 @@ import { BoundedMap } from '../bounded-map.ts'
 /** As much as a log keeps by default. */
 const maxMessagesPerGroup = 1_000
 const maxDataPerGroup = 1_048_576
-/** What a message, and a group, takes beside its payload. */
+/** The memory that a message or a group takes beside its payload (bytes). */
 const overheadBytes = 256
 const maxBytesPerGroup = maxDataPerGroup + maxMessagesPerGroup * overheadBytes
 const maxBytes = 33_554_432
-/** Of what was read from logs and does not reach what came live yet. */
+/** How much may be kept that was read from logs and does not reach the live messages yet (bytes). */
 const maxPartBytes = 8_388_608
 
 /** Messages of one group that follow each other. */
@@ -18,7 +18,7 @@ interface Run {
   before: LogPosition
   readonly messages: LoggedEnvelope[]
   bytes: number
-  /** When it was read, the log held nothing before it any longer. */
+  /** Whether the log held nothing before it when it was read. */
   whole: boolean
 }
 
@@ -44,7 +44,7 @@ export class LogCache {
   readonly #parts = newRuns(maxPartBytes)
   #enabled = false
 
-  /** Keeps messages from now on. Called when the first client turns up that could resume. */
+  /** Keeps messages from now on. Called for the first client that could resume. */
   enable (): void {
     this.#enabled = true
   }
@@ -55,7 +55,7 @@ export class LogCache {
     if (!this.#enabled || position === undefined) return
     const known = this.#latest.get(name)
     const last = known === undefined ? undefined : endOf(known)
-    if (last?.epoch === position.epoch && position.offset <= last.offset) return      // it was read before it came
+    if (last?.epoch === position.epoch && position.offset <= last.offset) return      // it was read already
     const next = known !== undefined && last !== undefined && follows(position, last)
     // A read may still reach from there to here.
     if (known !== undefined && !next && known.messages.length > 0) this.#parts.set(name, known)

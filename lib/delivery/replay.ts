@@ -10,7 +10,7 @@ import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
 import { CatchUp, type Catching } from './catch-up.ts'
 import { GivenRanges } from './given-ranges.ts'
-import { ReplayTurns } from './replay-turns.ts'
+import { ReplayQueue } from './replay-queue.ts'
 import { ResumeProofs, type ProofKeys } from './resume-proofs.ts'
 
 const noProofs = new ResumeProofs([])
@@ -39,7 +39,7 @@ export class Replay {
   readonly #backlog: Backlog
   readonly #proofKeys: ProofKeys
   readonly #lines: BoundedLog
-  readonly #turns = new ReplayTurns()
+  readonly #queue = new ReplayQueue()
   readonly #given: GivenRanges
 
   constructor (hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys, lines: BoundedLog) {
@@ -77,7 +77,7 @@ export class Replay {
     const catchUp = new CatchUp(this.#hub, this.#backplane, this.#backlog, this.#given, pending)
     const slow = deferred()
     try {
-      const { result, done } = await this.#turns.run(connection, async () => await this.#begin(pending, catchUp, scope))
+      const { result, done } = await this.#queue.run(connection, async () => await this.#begin(pending, catchUp, scope))
       if (done) {
         this.drop(pending)
         return result
@@ -127,7 +127,7 @@ export class Replay {
           await room
         }
         try {
-          done = await this.#turns.run(connection, async () => await catchUp.next())
+          done = await this.#queue.run(connection, async () => await catchUp.next())
           pauseMs = retryMs
         } catch (error) {
           if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error

@@ -164,6 +164,7 @@ anew('all sentinels and the master hang for a while, and nothing of an instance 
   const all = await instances(t, set.options)
   for (const one of [...set.sentinels, ...set.servers]) one.stop()
   await until(() => all.every(({ backplane }) => backplane.state === 'down'), { timeoutMs: backMs })
+  // The fault lasts: attempts to reconnect hang as well, and are given up.
   await sleep(5_000)
   for (const one of [...set.servers, ...set.sentinels]) one.cont()
   await up(all)

@@ -12,7 +12,13 @@ export interface Heard {
 }
 
 type Event =
-  | { readonly kind: 'message', readonly at: number, readonly id: string, readonly group?: string | undefined, readonly place?: Place | undefined }
+  | {
+    readonly kind: 'message'
+    readonly at: number
+    readonly id: string
+    readonly group?: string | undefined
+    readonly place?: Place | undefined
+  }
   | { readonly kind: 'position', readonly at: number, readonly group: string, readonly place: Place }
   /** In the group from here on; of a raw connection `whole` says that the whole cluster knew. */
   | { readonly kind: 'joined', readonly at: number, readonly group: string, readonly whole: boolean }
@@ -45,7 +51,7 @@ const kept = 1_000
 /** A connection may be catching up for so long after a message of its first live ones. */
 const catchUpMs = 1_000
 
-export function toPlace (position: string): Place {
+function toPlace (position: string): Place {
   const bytes = Buffer.from(position, 'base64url')
   const epoch = bytes.toString('hex', 0, 8)
   return /^0+$/.test(epoch) ? logStart : { epoch, offset: bytes.readUIntBE(8, 6), nonce: bytes.readUInt32BE(14) }
@@ -217,7 +223,9 @@ export class Oracle {
     for (const session of sessions) {
       for (const group of session.joined) {
         const [at, end] = [session.cursors.get(group), this.end(group)]
-        if (end !== undefined && key(at) !== key(end)) this.violate('lostSilently', `${session.name} ends at ${group} ${key(at)}, not at ${key(end)}`)
+        if (end !== undefined && key(at) !== key(end)) {
+          this.violate('lostSilently', `${session.name} ends at ${group} ${key(at)}, not at ${key(end)}`)
+        }
       }
     }
     for (const [id, { refused, to }] of this.#sent) {
@@ -269,7 +277,9 @@ export class Oracle {
     const entry = entries[place.offset] ??= { nonce: place.nonce }
     if (entry.nonce !== place.nonce) this.violate('reordered', `${group} ${key(place)} has two nonces`)
     if (id === undefined) return
-    if (entry.id !== undefined && entry.id !== id) this.violate('reordered', `${group} ${key(place)} is ${entry.id} for some and ${id} for others`)
+    if (entry.id !== undefined && entry.id !== id) {
+      this.violate('reordered', `${group} ${key(place)} is ${entry.id} for some and ${id} for others`)
+    }
     entry.id = id
     const known = this.#where.get(`${group} ${id}`)
     if (known !== undefined && known.epoch === place.epoch && known.offset !== place.offset) {
@@ -311,7 +321,9 @@ export class Oracle {
       list.sort(([a], [b]) => a.offset - b.offset)
       for (const [index, [, place, id]] of list.entries()) {
         const [, before, other] = list[index - 1] ?? []
-        if (before !== undefined && before.offset > place.offset) this.violate('reordered', `${other} and ${id} differ in their order in ${name}`)
+        if (before !== undefined && before.offset > place.offset) {
+          this.violate('reordered', `${other} and ${id} differ in their order in ${name}`)
+        }
       }
     }
   }
@@ -421,7 +433,9 @@ export class Oracle {
     for (let offset = from + 1; offset < to; offset++) {
       const id = entries?.[offset]?.id
       if (id === undefined || got.has(id) || !isOwed(id) || gaps > 0) continue
-      this.violate('lostSilently', `${what}, and never ${id} at ${group} ${offset}, which was sent at ${Math.round(this.#sent.get(id)?.at ?? 0)}`)
+      this.violate(
+        'lostSilently', `${what}, and never ${id} at ${group} ${offset}, which was sent at ${Math.round(this.#sent.get(id)?.at ?? 0)}`
+      )
     }
   }
 }
