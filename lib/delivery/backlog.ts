@@ -62,6 +62,11 @@ export class Backlog {
     this.#cache.forget(group)
   }
 
+  /** As `LogCache.lostPlace`. */
+  lostPlace (group: string, position: LogPosition): LogPosition | undefined {
+    return this.#cache.lostPlace(group, position)
+  }
+
   /**
    * Finds the first page for a connection. The instance is subscribed, and holds live messages back for the connection. `floor` is the
    * position since which the client can prove to have been in the group.

@@ -1,5 +1,5 @@
 import type { Envelope, LoggedEnvelope, LogPosition } from '../backplane/backplane.ts'
-import { logStart, samePosition } from '../backplane/position.ts'
+import { formatPosition, logStart, samePosition } from '../backplane/position.ts'
 import { BoundedMap } from '../bounded-map.ts'
 
 /** As much as a log keeps by default. */
@@ -9,6 +9,8 @@ const maxDataPerGroup = 1_048_576
 const overheadBytes = 256
 const maxBytesPerGroup = maxDataPerGroup + maxMessagesPerGroup * overheadBytes
 const maxBytes = 33_554_432
+/** How many messages are remembered that were stored anew after a loss. */
+const maxMoved = 10_000
 /** How much may be kept that was read from logs and does not reach the live messages yet (bytes). */
 const maxPartBytes = 8_388_608
 
@@ -42,6 +44,8 @@ export class LogCache {
   readonly #latest = newRuns(maxBytes)
   /** What was read from logs and lies further back, page by page, until it reaches the latest. */
   readonly #parts = newRuns(maxPartBytes)
+  /** Where messages stood before their log was lost and they were stored anew, by group and new position. */
+  readonly #moved = new BoundedMap<string, LogPosition>({ maxWeight: maxMoved })
   #enabled = false
 
   /** Keeps messages from now on. Called for the first client that could resume. */
@@ -51,7 +55,8 @@ export class LogCache {
 
   /** A message of a group's log was delivered here. */
   push (envelope: Envelope): void {
-    const { position, target: { name } } = envelope
+    const { position, target: { name }, repeated } = envelope
+    if (repeated !== undefined && position !== undefined) this.#moved.set(movedKey(name, position), repeated)
     if (!this.#enabled || position === undefined) return
     const known = this.#latest.get(name)
     const last = known === undefined ? undefined : endOf(known)
@@ -102,6 +107,11 @@ export class LogCache {
     return run === undefined ? undefined : { ...run, messages: [...run.messages] }
   }
 
+  /** Where the message at this position stood in a log that was lost; `undefined` for one that was stored once, as far as is known. */
+  lostPlace (group: string, position: LogPosition): LogPosition | undefined {
+    return this.#moved.size === 0 ? undefined : this.#moved.get(movedKey(group, position))
+  }
+
   /** The group no longer has members here, or its log lost messages. */
   forget (group: string): void {
     this.#latest.delete(group)
@@ -116,6 +126,10 @@ export class LogCache {
     const run = this.#latest.get(group)
     return run !== undefined && reached !== undefined && holds(run, reached) ? run : undefined
   }
+}
+
+function movedKey (group: string, position: LogPosition): string {
+  return `${formatPosition(position)} ${group}`
 }
 
 function newRuns (maxWeight: number): BoundedMap<string, Run> {

@@ -1,5 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Backplane } from '../backplane/backplane.ts'
+import { parsePosition } from '../backplane/position.ts'
 import { deferred } from '../deadline.ts'
 import { hasCode } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
@@ -74,7 +75,9 @@ export class Replay {
    */
   async play (pending: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
     const { connection } = pending.member
-    const catchUp = new CatchUp(this.#hub, this.#backplane, this.#backlog, this.#given, pending)
+    const { since } = pending.options
+    const claimed = since === undefined ? undefined : parsePosition(since)
+    const catchUp = new CatchUp(this.#hub, this.#backplane, this.#backlog, this.#given, pending, claimed)
     const slow = deferred()
     try {
       const { result, done } = await this.#queue.run(connection, async () => await this.#begin(pending, catchUp, scope))

@@ -20,7 +20,7 @@ export type Exclusive = Pick<Envelope, 'except' | 'audience' | 'repeated'>
 
 /** Made once per message, so that most messages cost nothing per recipient: `undefined` means that nobody is excluded. */
 export function exclusionOf ({ except, audience, repeated }: Exclusive): Exclusion | undefined {
-  if (repeated === true) return everyone
+  if (repeated !== undefined) return everyone
   const named = except.length === 0 ? undefined : new Set(except)
   if (audience === undefined) return named === undefined ? undefined : connection => isNamed(connection, named)
   const users = new Set(audience.exceptUsers)

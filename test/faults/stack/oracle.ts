@@ -385,20 +385,26 @@ export class Oracle {
 
   #assertWholeIn (group: string, since: number, client: string, events: readonly Event[], got: ReadonlySet<string>, live: boolean): void {
     let before: Place | undefined
-    // A message from before the join may have come by another group of the connection: it does not tell where the connection began here.
-    let begun = false
     const joinedAt = events.find(event => event.kind === 'joined' && event.group === group)?.at ?? 0
     const elsewhere = new Set(events.flatMap(event => event.kind === 'joined' && event.group !== group ? [event.group] : []))
-    const isOwed = (id: string): boolean => begun || (this.#sent.get(id)?.at ?? 0) > since
+    /**
+     * A message from before the join may have come by another group of the connection, one that its instance was behind in: it does not
+     * tell where the connection is in this group.
+     */
+    const isElsewhere = (id: string): boolean => {
+      const { at = 0, to = [] } = this.#sent.get(id) ?? {}
+      return at <= joinedAt && to.some(other => elsewhere.has(other))
+    }
     // What comes before is of other groups that the connection joined sooner.
     const from = events.findIndex(event => event.kind === 'joined' && event.group === group)
     let gaps = events.filter(event => event.kind === 'gap' && event.group === group).length
     for (const event of events.slice(from)) {
       if (event.kind === 'gap' && event.group === group) gaps--
       const place = event.kind === 'message' ? this.#where.get(`${group} ${event.id}`) : undefined
-      if (event.kind !== 'message' || place === undefined) continue
+      if (event.kind !== 'message' || place === undefined || isElsewhere(event.id)) continue
       const what = `${client} got ${event.id} at ${group} ${key(place)} after ${key(before)}`
       if (before === undefined) {
+        const isOwed = (id: string): boolean => (this.#sent.get(id)?.at ?? 0) > since
         this.#assertMissed(group, place.epoch, 0, place.offset, isOwed, got, gaps, `${what}, the first`)
       } else if (before.epoch !== place.epoch) {
         // All gaps of the group count that are told from the loss on: the route hears of them after what was on its way.
@@ -406,15 +412,13 @@ export class Oracle {
       } else if (place.offset <= before.offset) {
         this.violate('reordered', what)
       } else {
-        this.#assertMissed(group, place.epoch, before.offset, place.offset, isOwed, got, gaps, what)
+        this.#assertMissed(group, place.epoch, before.offset, place.offset, () => true, got, gaps, what)
       }
       before = place
-      const { at = 0, to = [] } = this.#sent.get(event.id) ?? {}
-      begun ||= at > joinedAt || !to.some(other => elsewhere.has(other))
     }
     const end = this.end(group)
     if (!live || end === undefined || before === undefined || before.epoch !== end.epoch) return
-    this.#assertMissed(group, end.epoch, before.offset, end.offset + 1, isOwed, got, gaps, `${client} ends at ${key(before)}`)
+    this.#assertMissed(group, end.epoch, before.offset, end.offset + 1, () => true, got, gaps, `${client} ends at ${key(before)}`)
   }
 
   #describe (event: Event): string {

@@ -86,9 +86,9 @@ export class CatchUp {
 
   #deliver (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope): void {
     follower.advance(envelope.position)
-    const repeated = envelope.retried === true && follower.deliveredBefore(envelope.position.nonce)
-    if (repeated) this.#duplicates++
-    this.#local.deliver(repeated ? { ...envelope, repeated } : envelope)
+    const repeated = envelope.retried === true ? follower.lostPlace(envelope.position.nonce) : undefined
+    if (repeated !== undefined) this.#duplicates++
+    this.#local.deliver(repeated === undefined ? envelope : { ...envelope, repeated })
     this.#order.moved(follower)
   }
 

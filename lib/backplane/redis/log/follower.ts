@@ -4,6 +4,8 @@ import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 export const remembered = 256
 /** How long a message that a log lost may be stored again by its publisher, which retries no longer than this (milliseconds). */
 const repeatMs = 60_000
+/** What so many losses took is remembered. */
+const maxLost = 2
 /** Epochs of so many logs that are gone are remembered: live messages of a log may come after its end was read. */
 const maxGone = 4
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
@@ -22,6 +24,13 @@ interface Waiting {
   covered: number
 }
 
+/** What was delivered of a log before it lost data: up to `last`, the nonces by offset modulo their number. */
+interface LostLog {
+  readonly last: LogPosition
+  readonly nonces: Uint32Array
+  readonly at: number
+}
+
 /** One group's log, as far as this instance has delivered it. */
 export class LogFollower {
   readonly group: string
@@ -36,8 +45,8 @@ export class LogFollower {
   #nonces: Uint32Array | undefined
   /** In one object of its own, because most followers never need it. */
   #waiting: Waiting | undefined
-  /** Nonces of messages that were delivered before the log lost data, and when it did. */
-  #lost: { readonly nonces: Uint32Array, readonly at: number } | undefined
+  /** What was delivered of the log before it lost data, latest loss first. */
+  #lost: readonly LostLog[] | undefined
   /** Epochs of the logs that the group had before this one, latest last. */
   #gone: readonly string[] | undefined
 
@@ -94,19 +103,24 @@ export class LogFollower {
     const last = this.#position
     if (last === undefined || last.offset === 0) return
     this.tidy()
-    const earlier = this.#lost?.nonces.subarray(0, remembered) ?? []
-    this.#lost = { nonces: Uint32Array.from([...this.#nonces ?? [last.nonce], ...earlier]), at: performance.now() }
+    const lost = { last, nonces: this.#nonces === undefined ? noncesOf(last) : Uint32Array.from(this.#nonces), at: performance.now() }
+    this.#lost = [lost, ...this.#lost ?? []].slice(0, maxLost)
   }
 
-  /** Whether a message with this nonce was delivered before the log lost data. */
-  deliveredBefore (nonce: number): boolean {
+  /** Where the message with this nonce stood that was delivered before the log lost data; `undefined` where none is known. */
+  lostPlace (nonce: number): LogPosition | undefined {
     this.tidy()
-    return this.#lost?.nonces.includes(nonce) === true
+    for (const { last: { epoch, offset }, nonces } of this.#lost ?? []) {
+      const index = nonces.indexOf(nonce)
+      if (index !== -1) return { epoch, offset: offset - (offset - index) % remembered, nonce }
+    }
+    return undefined
   }
 
   /** Frees memory that is no longer needed. */
   tidy (): void {
-    if (this.#lost !== undefined && performance.now() - this.#lost.at >= repeatMs) this.#lost = undefined
+    const [latest] = this.#lost ?? []
+    if (latest !== undefined && performance.now() - latest.at >= repeatMs) this.#lost = undefined
   }
 
   follows ({ epoch, offset }: LogPosition, previousNonce: number): boolean {
