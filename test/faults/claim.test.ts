@@ -10,7 +10,10 @@ import { until } from '../helpers/until.ts'
 noUnhandled(t)
 const redis = await startRedis(t)
 const { names } = new Keys('wsg:')
-const refusal = { code: 'WSG_REDIS_UNSUPPORTED', message: /'wsg:\*' divide them otherwise \(schema 2, 1 partition, this process: schema 1, 1 partition\)/ }
+const refusal = {
+  code: 'WSG_REDIS_UNSUPPORTED',
+  message: /'wsg:\*' divide them otherwise \(schema 2, 1 partition, this process: schema 1, 1 partition\)/
+}
 
 t.beforeEach(async () => { await redis.admin.flushall() })
 
