@@ -108,6 +108,18 @@ t.test('a cluster that stops as a whole when one master is out is named as a pro
   t.equal(one.backplane.state, 'up')
 })
 
+t.test('health does not waver when partitions are used for the first time', async t => {
+  const one = await new Local({ redis }).start(t)
+  let changes = 0
+  one.stateChanged = () => { changes++ }
+  await Promise.all(Array.from({ length: 60 }, async (_, n) => {
+    await one.join(`first-${n}`, `${one.instanceId}.${n}`)
+    await one.backplane.subscribe({ kind: 'group', name: `first-${n}` })
+  }))
+  t.equal(changes, 0)
+  t.strictSame([one.backplane.state, one.backplane.problems], ['up', []])
+})
+
 t.test('nodes behind addresses of their own are found by natMap', async t => {
   const proxies = await Promise.all(cluster.nodes.map(async ({ port }) => await startProxy(t, port)))
   const natMap = Object.fromEntries(

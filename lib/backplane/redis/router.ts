@@ -52,6 +52,8 @@ export class ClusterBackplane implements RedisDeployment {
   #booting = deferred()
   #booted = false
   #claim: NamesClaim | undefined
+  /** Where this instance is registered before it is ready: those of its inbox, and of what belongs to nobody. */
+  #home: readonly Place[] = []
   #coverage: CoverageWatch | undefined
   #closed = false
 
@@ -63,7 +65,7 @@ export class ClusterBackplane implements RedisDeployment {
   get state (): BackplaneState {
     const links = this.#links
     if (links === undefined || this.#closed || this.#claim?.refusal !== undefined || !links.someUp) return 'down'
-    if (!links.complete || this.#claim?.made !== true) return 'degraded'
+    if (!links.complete || this.#claim?.made !== true || !this.#registered) return 'degraded'
     for (const { partition } of this.#places.values()) if (partition.state !== 'up') return 'degraded'
     return 'up'
   }
@@ -77,7 +79,9 @@ export class ClusterBackplane implements RedisDeployment {
     const list = groupProblems(this.#keys.map((_, index) => [index, problemsOf(index)] as const), this.#keys.length)
     // It does not change `state`.
     if (this.#coverage?.problem !== undefined) list.push(this.#coverage.problem)
-    return list.length > 0 || this.#claim?.made === true ? list : ['it is not known yet how others divide the keys']
+    if (list.length > 0) return list
+    if (this.#claim?.made !== true) return ['it is not known yet how others divide the keys']
+    return this.#registered ? [] : ['this instance is not registered yet']
   }
 
   async start (local: LocalInstance): Promise<void> {
@@ -101,9 +105,12 @@ export class ClusterBackplane implements RedisDeployment {
     const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
     // The instance's lease there tells whether its id is taken.
     home.partition.lease.on({ refused: error => this.#booting.reject(error) })
-    void home.partition.lease.want()
     // Where all instances are found.
-    void this.#of(everyone).partition.lease.want()
+    this.#home = [home, this.#of(everyone)]
+    for (const { partition } of this.#home) {
+      void partition.lease.want()
+      partition.lease.on({ resumed: () => this.#changed() })
+    }
     try {
       await withDeadline(this.#booting.promise, bootTimeoutMs, () => undefined)
     } catch (error) {
@@ -228,6 +235,10 @@ export class ClusterBackplane implements RedisDeployment {
 
   #of (target: Target): Place {
     return this.#place(this.#open.partitionOf(target))
+  }
+
+  get #registered (): boolean {
+    return this.#home.every(({ partition }) => partition.lease.active)
   }
 
   #place (index: number): Place {
