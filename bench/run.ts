@@ -24,16 +24,17 @@ import { rolling } from './scenarios/rolling.ts'
 import { sizes } from './scenarios/sizes.ts'
 import { slowClient } from './scenarios/slow-client.ts'
 import { smallGroups } from './scenarios/small-groups.ts'
+import { streams } from './scenarios/streams.ts'
 import { drillNames, names, parseNames, type DrillName, type Name } from './systems/system.ts'
 
 const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>>> = {
-  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair, cluster, 'control-plane': controlPlane
+  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair, cluster, 'control-plane': controlPlane, streams
 }
 const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Measured>>> = {
   'fan-out': fanOut, idle, 'join-storm': joinStorm, 'small-groups': smallGroups, 'slow-client': slowClient, sizes
 }
 /** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
-const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane']
+const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane', 'streams']
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const [, , scenario = '', ...args] = process.argv
