@@ -30,7 +30,8 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['plugin.ts'],
   ['lib/operations/'],
   ['lib/client/'],
-  ['lib/cli/']
+  ['lib/cli/'],
+  ['lib/testing/']
 ]
 
 /** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */
@@ -38,7 +39,7 @@ const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
   ['bytes-reader.ts', 'envelope-extensions.ts'],
   ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
-  ['membership/', 'log/', 'streams/', 'publish.ts', 'claim.ts'],
+  ['membership/', 'log/', 'streams/', 'publish.ts', 'claim.ts', 'parts.ts'],
   ['writer.ts', 'inbox.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],
   ['cluster-writer.ts', 'partition.ts'],
   ['cluster-occupancy.ts'],
