@@ -14,7 +14,7 @@ import {
 const root = join(import.meta.dirname, '..', '..')
 const pages = [
   ...readdirSync(root).filter(name => name.endsWith('.md')),
-  ...readdirSync(join(root, 'docs')).map(name => `docs/${name}`),
+  ...readdirSync(join(root, 'docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`),
   'bench/README.md',
   'example-app/README.md'
 ]
