@@ -1,4 +1,4 @@
-import { userLogOf, userOfLog } from '../../user-log.ts'
+import { userLogOf, userOfLog } from '../user-log.ts'
 import type { Presences, Target } from '../backplane.ts'
 
 /** The hash tag of what belongs to no group, no user and no instance, the same for every number of partitions. */
