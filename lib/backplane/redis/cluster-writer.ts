@@ -76,6 +76,11 @@ export class ClusterWriter {
     return await this.of(commonPartition).secret(candidate)
   }
 
+  /** As `Backplane.block`. */
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await this.of(commonPartition).block(name, forMs)
+  }
+
   /** As `Backplane.count`. */
   async count (group: string): Promise<number> {
     return await this.#ofGroup(group).count(group)
