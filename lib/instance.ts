@@ -11,6 +11,7 @@ import type { ConnectionHost, ConnectionInit } from './connection/init.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import { blockedReason } from './groups/blocklist.ts'
 import type { Gate } from './groups/gate.ts'
+import type { ConnectionCommands } from './groups/remote.ts'
 import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import { logEvent } from './logging.ts'
@@ -40,6 +41,7 @@ export class Instance {
   readonly registry: GroupRegistry
   readonly metrics: Metrics
   readonly gate: Gate
+  readonly commands: ConnectionCommands
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
   readonly #parts: Parts
@@ -67,6 +69,7 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
+    this.commands = parts.commands
     this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
     this.registry = new GroupRegistry({
       ...parts, reports: this.#reports, phase: () => this.#registryPhase, drain: this.#drainSlowly.bind(this)
@@ -194,7 +197,8 @@ export class Instance {
     this.#expiry.stop()
     this.#gapReport.flush()
     this.#closed = true
-    this.#parts.commands.close()
+    this.commands.close()
+    this.#parts.revocations.close()
     this.#parts.presence.close()
     await this.#parts.occupancy.close()
     await this.#backplane.close()

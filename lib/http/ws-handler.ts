@@ -56,7 +56,7 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
-type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate'>
+type HandlerInstance = Pick<Instance, 'registry' | 'commands' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate'>
 type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
@@ -67,7 +67,8 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
   const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
   const framedInit = (receiver: MessageReceiver | undefined): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
-    leave: async (connection, group) => await instance.registry.leave(connection, group),
+    leave: async (connection, group) => await instance.commands.leaveAsClient(connection, group),
+    putOut: async (connection, group) => await instance.commands.putOut(connection, group),
     history: async (group, options) => await instance.registry.history(group, options),
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),

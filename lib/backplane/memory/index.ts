@@ -1,11 +1,12 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
 import type {
-  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation, Target
 } from '../backplane.ts'
 import { MemoryBlocks } from './blocks.ts'
 import { MemoryLogs } from './log.ts'
 import { MemoryOccupancy } from './occupancy.ts'
+import { MemoryRevocations } from './revocations.ts'
 
 /** Joins several instances of one process, as a Redis would join several processes. */
 export interface MemoryCluster {
@@ -23,11 +24,19 @@ interface Bus {
   readonly logs: MemoryLogs
   readonly blocks: MemoryBlocks
   readonly occupancy: MemoryOccupancy
+  readonly revocations: MemoryRevocations
   secret: string | undefined
 }
 
 function newBus (): Bus {
-  return { instances: new Set(), logs: new MemoryLogs(), blocks: new MemoryBlocks(), occupancy: new MemoryOccupancy(), secret: undefined }
+  return {
+    instances: new Set(),
+    logs: new MemoryLogs(),
+    blocks: new MemoryBlocks(),
+    occupancy: new MemoryOccupancy(),
+    revocations: new MemoryRevocations(),
+    secret: undefined
+  }
 }
 
 /** The contract of a backplane inside one process; also what runs when no Redis is configured. */
@@ -122,6 +131,16 @@ export class MemoryBackplane implements Backplane {
   async blocks (): Promise<readonly Block[]> {
     this.#assertUp()
     return this.#bus.blocks.list()
+  }
+
+  async revoke (group: string, names: readonly string[], revocation: Revocation, forMs: number): Promise<void> {
+    this.#assertUp()
+    this.#bus.revocations.set(group, names, revocation, forMs)
+  }
+
+  async revoked (group: string, names: readonly string[]): Promise<Revocation | undefined> {
+    this.#assertUp()
+    return this.#bus.revocations.latest(group, names)
   }
 
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {

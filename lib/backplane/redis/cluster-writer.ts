@@ -2,6 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
 import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } from '../backplane.ts'
+import type { RevocationStore } from './membership/revocations.ts'
 import { partitionOf } from './hash-tags.ts'
 import type { Keys } from './keys.ts'
 import type { ClusterLinks } from './link/cluster.ts'
@@ -82,6 +83,11 @@ export class ClusterWriter {
   /** As `Backplane.secret`. */
   async secret (candidate: string): Promise<string> {
     return await this.of(commonPartition).secret(candidate)
+  }
+
+  /** Who was put out of the group. */
+  revocationsOf (group: string): RevocationStore {
+    return this.#ofGroup(group).revocations
   }
 
   /** As `Backplane.count`. */

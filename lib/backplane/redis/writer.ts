@@ -9,6 +9,7 @@ import { SettingsDifferences } from './log/settings.ts'
 import { MemberLists } from './membership/lists.ts'
 import { livingInstances } from './membership/living.ts'
 import { readCount } from './membership/records.ts'
+import { RevocationStore } from './membership/revocations.ts'
 import { publish } from './publish.ts'
 
 /** Renewed by every read; each instance with framed clients reads it once a minute. */
@@ -20,6 +21,7 @@ export class RedisWriter {
   readonly #keys: Keys
   readonly #appends: AppendQueue
   readonly #lists: MemberLists
+  readonly revocations: RevocationStore
   /** Settings of logs that differ between processes: nothing is out of order, but somebody should know. */
   readonly differences: SettingsDifferences
 
@@ -28,6 +30,7 @@ export class RedisWriter {
     this.#link = link
     this.#keys = keys
     this.#lists = new MemberLists(link, keys)
+    this.revocations = new RevocationStore(link, keys)
     this.differences = new SettingsDifferences(log)
     this.#appends = new AppendQueue(link, keys, whenDown, this.differences, waiting)
   }
