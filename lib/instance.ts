@@ -4,7 +4,7 @@ import { LocalConnection } from './connection/connection.ts'
 import { Departures, drainConnections } from './connection/drain.ts'
 import { Expiry } from './connection/expiry.ts'
 import { drainSlowly } from './connection/drain-slowly.ts'
-import type { RefreshedConnection } from './connection/token-refresh.ts'
+import type { RefreshedConnection } from './connection/framed/token-refresh.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { GapReport } from './delivery/gap-report.ts'
 import type { ConnectionHost, ConnectionInit } from './connection/init.ts'
@@ -20,6 +20,7 @@ import { announce } from './metrics/channels.ts'
 import { check, integer, maxTimerMs } from './options/rules.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
+import type { Presence } from './presence/presence.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
 import type { Identity } from './types.ts'
@@ -42,6 +43,7 @@ export class Instance {
   readonly metrics: Metrics
   readonly gate: Gate
   readonly commands: ConnectionCommands
+  readonly presence: Pick<Presence, 'addRoute'>
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
   readonly #parts: Parts
@@ -70,6 +72,7 @@ export class Instance {
     this.metrics = parts.metrics
     this.gate = parts.gate
     this.commands = parts.commands
+    this.presence = parts.presence
     this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
     this.registry = new GroupRegistry({
       ...parts, reports: this.#reports, phase: () => this.#registryPhase, drain: this.#drainSlowly.bind(this)

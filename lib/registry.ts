@@ -1,18 +1,16 @@
-import { assertClose } from './connection/close.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import type { Broadcaster } from './delivery/broadcaster.ts'
 import { everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
 import { assertBlockMs } from './groups/blocklist.ts'
+import { ConnectionCalls } from './groups/connection-calls.ts'
 import type { GroupHistory } from './groups/history.ts'
 import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
-import { broadcastJson, isUser } from './groups/remote-commands.ts'
+import { broadcastJson } from './groups/remote-commands.ts'
 import type { Hub } from './hub/hub.ts'
-import { CloseCode } from './protocol/close-codes.ts'
 import type {
-  AnyConnection, BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, CloseOptions, Connection, Data, Description, GroupList,
-  GroupListOptions, Health, History, HistoryOptions, Instances, JoinOptions, JoinResult, LeaveOptions, MemberList, MembersOptions,
-  MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Recipients, Registry, Stats, UserTarget
+  BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, Connection, Data, Description, Health, History, HistoryOptions, Instances,
+  MemberList, MembersOptions, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Recipients, Registry, Stats
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -23,17 +21,18 @@ export interface RegistryParts {
   readonly reads: GroupReads
   readonly history: GroupHistory
   readonly commands: ConnectionCommands
-  /** Where the application is: what reads or changes something beyond this instance works in between only. */
+  /** Calls that read or change something beyond this instance are allowed while it is `open`. */
   readonly phase: () => 'booting' | 'open' | 'closed'
   readonly reports: Pick<Registry, 'health' | 'stats' | 'metrics' | 'describe'>
   readonly drain: (overMs: number) => Promise<void>
 }
 
 /** What applications get as `app.registry`: the public methods and nothing else. */
-export class GroupRegistry implements Registry {
+export class GroupRegistry extends ConnectionCalls implements Registry {
   readonly #parts: RegistryParts
 
   constructor (parts: RegistryParts) {
+    super(() => this.#open.commands)
     this.#parts = parts
   }
 
@@ -43,30 +42,6 @@ export class GroupRegistry implements Registry {
 
   get instances (): Instances {
     return this.#parts.commands.instances
-  }
-
-  join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
-  join (user: UserTarget, group: string, options?: JoinOptions): Promise<number>
-  async join (who: AnyConnection | string | UserTarget, group: string, options?: JoinOptions): Promise<JoinResult | number> {
-    if (isUser(who)) return await this.#open.commands.joinUser(who.userId, group, options)
-    return await this.#open.commands.join(who, group, options)
-  }
-
-  leave (connection: AnyConnection | string, group: string, options?: LeaveOptions): Promise<boolean>
-  leave (user: UserTarget, group: string, options?: LeaveOptions): Promise<number>
-  async leave (who: AnyConnection | string | UserTarget, group: string, { reason }: LeaveOptions = {}): Promise<boolean | number> {
-    if (reason !== undefined) assertClose(CloseCode.Normal, reason)
-    if (isUser(who)) return await this.#open.commands.leaveUser(who.userId, group, reason)
-    return await this.#open.commands.leave(who, group, reason)
-  }
-
-  async leaveAll (connection: AnyConnection | string): Promise<number> {
-    return await this.#open.commands.leaveAll(connection)
-  }
-
-  async groups (who: AnyConnection | string | UserTarget): Promise<readonly string[]> {
-    if (isUser(who)) return await this.#open.commands.groupsOfUser(who.userId)
-    return await this.#open.commands.groups(who)
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -86,16 +61,6 @@ export class GroupRegistry implements Registry {
   async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     const { broadcaster, commands } = this.#open
     return await commands.reports.complete(await broadcaster.toUser(userId, data, options), () => [userTarget(userId)], options)
-  }
-
-  async sendTo (connectionId: string, data: Data): Promise<boolean> {
-    return await this.#open.commands.send(connectionId, data)
-  }
-
-  async disconnect (target: AnyConnection | string | { readonly userId: string }, options: CloseOptions = {}): Promise<number> {
-    const { code = CloseCode.Normal, reason = '' } = options
-    if (isUser(target)) return await this.#open.commands.disconnectUser(target.userId, code, reason)
-    return await this.#open.commands.disconnect(target, code, reason)
   }
 
   async block (target: BlockTarget, { forMs }: BlockOptions): Promise<number> {
@@ -133,18 +98,6 @@ export class GroupRegistry implements Registry {
 
   async members (group: string, options?: ReadOptions & MembersOptions): Promise<MemberList> {
     return await this.#open.reads.members(group, options)
-  }
-
-  async groupList (options?: GroupListOptions): Promise<GroupList> {
-    return await this.#open.commands.groupList(options)
-  }
-
-  async connectionCount (): Promise<number> {
-    return await this.#open.commands.connectionCount()
-  }
-
-  async userCount (): Promise<number> {
-    return await this.#open.commands.userCount()
   }
 
   async history (group: string, options?: HistoryOptions): Promise<History> {

@@ -64,8 +64,8 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   /** Whether a framed client may read the history of this group, at most 1,000 messages at once. Without `mayRead` it may not. */
   mayRead?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
   /**
-   * Tells framed clients who is in their groups, who comes and who goes, see docs/presence.md; `count`: only how many, at most once a
-   * second. @default false
+   * Tells framed clients who is in their groups, who comes and who goes, by whatever route, see docs/presence.md; `count`: only how many,
+   * at most once a second. @default false
    */
   presence?: boolean | 'count' | undefined
 }

@@ -20,7 +20,10 @@ const stamp = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', '
 const operations = ['metrics', 'health', 'dashboard', 'api', 'opentelemetry']
 /** What package.json exports, without extension. */
 const entries = ['plugin', 'lib/client/index', 'lib/client/messages', 'test/contract/suite', ...operations.map(name => `lib/operations/${name}`)]
+/** The command line: run as a program, never imported, hence in one half alone. */
+const program = 'lib/cli/main'
 const outputs = [
+  `esm/${program}.js`,
   ...['esm', 'cjs'].flatMap(half => entries.flatMap(entry => [`${half}/${entry}.js`, `${half}/${entry}.d.ts`])),
   'cjs/package.json', 'client.min.js', 'client.global.min.js', 'messages.min.js'
 ]
@@ -87,8 +90,8 @@ async function prune (folder) {
 /** Bundles the entries, with the dependencies left outside. Modules share chunks, so that a class is the same for all entries. */
 async function bundle (next) {
   const { build: esbuild } = await import('esbuild')
+  const sources = names => names.map(name => join(root, `${name}.ts`))
   const common = {
-    entryPoints: entries.map(entry => join(root, `${entry}.ts`)),
     outbase: root,
     bundle: true,
     packages: 'external',
@@ -97,8 +100,15 @@ async function bundle (next) {
     logLevel: 'warning'
   }
   await Promise.all([
-    esbuild({ ...common, outdir: join(next, 'esm'), format: 'esm', splitting: true, chunkNames: 'chunks/[hash]' }),
-    esbuild({ ...common, outdir: join(next, 'cjs'), format: 'cjs' })
+    esbuild({
+      ...common,
+      entryPoints: sources([...entries, program]),
+      outdir: join(next, 'esm'),
+      format: 'esm',
+      splitting: true,
+      chunkNames: 'chunks/[hash]'
+    }),
+    esbuild({ ...common, entryPoints: sources(entries), outdir: join(next, 'cjs'), format: 'cjs' })
   ])
   writeFileSync(join(next, 'cjs', 'package.json'), '{"type":"commonjs"}\n')
 }

@@ -25,7 +25,8 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['lib/http/'],
   ['plugin.ts'],
   ['lib/operations/'],
-  ['lib/client/']
+  ['lib/client/'],
+  ['lib/cli/']
 ]
 
 /** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */

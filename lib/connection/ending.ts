@@ -1,5 +1,5 @@
 import type { WebSocket } from 'ws'
-import type { Closed } from './inbound.ts'
+import type { Closed } from './inbound/message-queue.ts'
 
 /** How long the other side may take to answer a close, and to end its socket; ws itself would wait 30 s. */
 const answerMs = 2_000

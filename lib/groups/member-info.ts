@@ -1,4 +1,4 @@
-import { isThenable } from '../connection/callback-results.ts'
+import { isThenable } from '../connection/inbound/callback-results.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { Connection, Json, Member, MemberInfo } from '../types.ts'
 

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane } from '../backplane/backplane.ts'
-import { IntakeBudget } from '../connection/intake-budget.ts'
+import { IntakeBudget } from '../connection/inbound/intake-budget.ts'
 import { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
 import { Backlog } from '../delivery/backlog.ts'
 import { Broadcaster } from '../delivery/broadcaster.ts'

@@ -1,30 +1,29 @@
 import type { Target } from '../backplane/backplane.ts'
 import { StandaloneWriter } from '../backplane/redis/standalone-writer.ts'
-import { assertClose } from '../connection/close.ts'
 import { EnvelopeFactory, everyone, groupTargets, userLogTarget, userTarget } from '../delivery/envelopes.ts'
 import { LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { inSendSpan } from '../delivery/spans.ts'
 import { assertGroupName } from '../group-name.ts'
+import { ConnectionCalls } from './connection-calls.ts'
 import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
 import { GroupHistory } from './history.ts'
 import { listOf, memberPage, presencePage } from './lists.ts'
-import { broadcastJson, isUser, RemoteCommands } from './remote-commands.ts'
+import { broadcastJson, RemoteCommands } from './remote-commands.ts'
 import { InstanceRpc } from './rpc.ts'
 import { GroupLogs } from '../options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedPublisherOptions } from '../options/resolve.ts'
-import { CloseCode } from '../protocol/close-codes.ts'
 import type {
-  AnyConnection, BroadcastOptions, BroadcastResult, CloseOptions, Data, GroupList, GroupListOptions, History, HistoryOptions, JoinOptions,
-  JoinResult, LeaveOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher, Recipients, Tracing, UserTarget
+  BroadcastOptions, BroadcastResult, Data, History, HistoryOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher,
+  Recipients, Tracing
 } from '../types.ts'
 
-/** Proves nothing: no client resumes from what a publisher reads. */
+/** History that a publisher reads comes without proofs: no client resumes from it. */
 const noProofs = { proofs: async () => new ResumeProofs([]) }
 
-/** What a process without sockets can do: it holds nothing itself, so whatever concerns connections is asked of the instances. */
-export class GroupPublisher implements Publisher {
+/** What `createPublisher` returns. A process without sockets holds no connections: it asks the instances about theirs. */
+export class GroupPublisher extends ConnectionCalls implements Publisher {
   readonly #envelopes: EnvelopeFactory
   readonly #tracing: Tracing | undefined
   readonly #backplane: StandaloneWriter
@@ -35,6 +34,7 @@ export class GroupPublisher implements Publisher {
   readonly #history: GroupHistory
 
   constructor (options: ResolvedPublisherOptions) {
+    super(() => this.#commands)
     this.#tracing = options.tracing
     this.#envelopes = new EnvelopeFactory(() => undefined, Date.now, options.tracing)
     this.#backplane = new StandaloneWriter(options)
@@ -43,7 +43,7 @@ export class GroupPublisher implements Publisher {
     const serveNobody = async (): Promise<never> => { throw new Error('a publisher holds no connections') }
     this.#rpc = new InstanceRpc({
       publish: async (targets, envelope) => {
-        // Whoever asks has to hear the answers.
+        // Subscribe before asking: the answers come by a channel of this process.
         await this.#backplane.listen(origin, envelope => { if (envelope.kind === 'reply') this.#rpc.receive(envelope) })
         return await this.#backplane.publish(targets, envelope)
       }
@@ -71,52 +71,6 @@ export class GroupPublisher implements Publisher {
     return await inSendSpan(this.#tracing, targets, data, async () => {
       return log === undefined ? await this.#broadcast(targets, data, options) : await this.#toLogs([log], targets, data, options)
     })
-  }
-
-  async sendTo (connectionId: string, data: Data): Promise<boolean> {
-    return await this.#commands.send(connectionId, data)
-  }
-
-  async disconnect (target: AnyConnection | string | UserTarget, options: CloseOptions = {}): Promise<number> {
-    const { code = CloseCode.Normal, reason = '' } = options
-    if (isUser(target)) return await this.#commands.disconnectUser(target.userId, code, reason)
-    return await this.#commands.disconnect(target, code, reason)
-  }
-
-  join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
-  join (user: UserTarget, group: string, options?: JoinOptions): Promise<number>
-  async join (who: AnyConnection | string | UserTarget, group: string, options?: JoinOptions): Promise<JoinResult | number> {
-    if (isUser(who)) return await this.#commands.joinUser(who.userId, group, options)
-    return await this.#commands.join(who, group, options)
-  }
-
-  leave (connection: AnyConnection | string, group: string, options?: LeaveOptions): Promise<boolean>
-  leave (user: UserTarget, group: string, options?: LeaveOptions): Promise<number>
-  async leave (who: AnyConnection | string | UserTarget, group: string, { reason }: LeaveOptions = {}): Promise<boolean | number> {
-    if (reason !== undefined) assertClose(CloseCode.Normal, reason)
-    if (isUser(who)) return await this.#commands.leaveUser(who.userId, group, reason)
-    return await this.#commands.leave(who, group, reason)
-  }
-
-  async leaveAll (connection: AnyConnection | string): Promise<number> {
-    return await this.#commands.leaveAll(connection)
-  }
-
-  async groups (who: AnyConnection | string | UserTarget): Promise<readonly string[]> {
-    if (isUser(who)) return await this.#commands.groupsOfUser(who.userId)
-    return await this.#commands.groups(who)
-  }
-
-  async groupList (options?: GroupListOptions): Promise<GroupList> {
-    return await this.#commands.groupList(options)
-  }
-
-  async connectionCount (): Promise<number> {
-    return await this.#commands.connectionCount()
-  }
-
-  async userCount (): Promise<number> {
-    return await this.#commands.userCount()
   }
 
   async groupCount (group: string): Promise<number> {

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { Reauthentication } from '../connection/token-refresh.ts'
+import type { Reauthentication } from '../connection/framed/token-refresh.ts'
 import { withDeadline } from '../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { BoundedLog } from '../logging.ts'

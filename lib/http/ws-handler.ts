@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
 import type { FramedInit } from '../connection/init.ts'
-import { RequestLimits } from '../connection/request-rates.ts'
+import { RequestLimits } from '../connection/framed/request-rates.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aFunction, aPresence, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
@@ -56,7 +56,7 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
-type HandlerInstance = Pick<Instance, 'registry' | 'commands' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate'>
+type HandlerInstance = Pick<Instance, 'registry' | 'commands' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate' | 'presence'>
 type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
@@ -88,6 +88,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     const receiver = receiverOf(options as HandlerOptions)
     const callbacks = receiver === undefined ? options as ConnectionCallbacks : withMessages(options as HandlerOptions, receiver)
     const framed = framedInit(receiver)
+    instance.presence.addRoute(options.presence ?? false)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
       // If @fastify/websocket was registered first, it wrapped the handler before `checkRoute` saw it.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)

@@ -2,7 +2,7 @@ import type {
   FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHookHandler, preHandlerHookHandler, RouteShorthandOptions
 } from 'fastify'
 import { isIn } from '../connection/is-in.ts'
-import { isThenable } from '../connection/callback-results.ts'
+import { isThenable } from '../connection/inbound/callback-results.ts'
 import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'

@@ -1,5 +1,5 @@
-import { RateLimit, unpaid } from '../connection/rate.ts'
-import { Reply } from '../connection/message-answer.ts'
+import { RateLimit, unpaid } from '../connection/inbound/rate.ts'
+import { Reply } from '../connection/framed/message-answer.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { MessageDefinition, MessageHook, MessageSchema } from '../types/messages.ts'
 import { aFunction, anObject, check, checkOptions, integer, type Rule } from '../options/rules.ts'

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describeError } from '../connection/error-answer.ts'
-import { Refusal, Reply, type MessageAnswer } from '../connection/message-answer.ts'
-import { RateTable } from '../connection/rate.ts'
+import { Refusal, Reply, type MessageAnswer } from '../connection/framed/message-answer.ts'
+import { RateTable } from '../connection/inbound/rate.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { Registry } from '../types.ts'
 

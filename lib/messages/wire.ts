@@ -1,7 +1,7 @@
-import { extraMessages, tooComplex } from '../connection/json-limits.ts'
-import { JsonMessage } from '../connection/json-message.ts'
+import { extraMessages, tooComplex } from '../connection/inbound/json-limits.ts'
+import { JsonMessage } from '../connection/inbound/json-message.ts'
 import { describeError } from '../connection/error-answer.ts'
-import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../connection/message-answer.ts'
+import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../connection/framed/message-answer.ts'
 import type { Data } from '../types.ts'
 import type { ClientAnswer } from './questions.ts'
 

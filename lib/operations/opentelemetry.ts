@@ -3,7 +3,7 @@ import {
   type Attributes, type Context, type Span, type SpanContext, type SpanOptions, type TracerProvider
 } from '@opentelemetry/api'
 import type { SpanFacts, Tracing } from '../types.ts'
-import { isThenable } from '../connection/callback-results.ts'
+import { isThenable } from '../connection/inbound/callback-results.ts'
 import { versions } from '../version.ts'
 
 export interface OpenTelemetryOptions {

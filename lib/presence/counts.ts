@@ -75,9 +75,9 @@ export class PresenceCounts {
     if (this.#groups.has(group)) this.#tells.want(group)
   }
 
-  /** Events may have been missed: reads all counts again. */
-  changedAll (): void {
-    for (const group of this.#groups.keys()) this.changed(group)
+  /** The groups whose clients are told. */
+  groups (): Iterable<string> {
+    return this.#groups.keys()
   }
 
   close (): void {

@@ -3,15 +3,13 @@ import type { FramedMember } from '../protocol/frames.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
+import type { MemberEvent } from './events.ts'
 import type { PresentMember } from './roster.ts'
 
 /** How many members a `members` frame lists at most. The `count` of later events tells the true number. */
 const maxListed = 1_000
 
 export type ListLimits = Pick<ResolvedLimits, 'presenceBytes'>
-
-/** What happened during a read. */
-interface Event { readonly event: 'join' | 'leave' | 'away' | 'update', readonly member: PresentMember }
 
 /** The stored members of a group, read for the connections that asked before the read began. */
 export interface ListRead {
@@ -21,10 +19,10 @@ export interface ListRead {
   /** `undefined`: the backplane could not tell. */
   readonly stored: readonly PresentMember[] | undefined
   /** Events during the read; the list may show their effects or not. */
-  readonly events: readonly Event[]
+  readonly events: readonly MemberEvent[]
 }
 
-interface Running { readonly waiting: Set<LocalConnection>, readonly anew: boolean, readonly events: Event[] }
+interface Running { readonly waiting: Set<LocalConnection>, readonly anew: boolean, readonly events: MemberEvent[] }
 interface GroupReads { readonly running: Running, next: Set<LocalConnection> | undefined, nextAnew: boolean, readonly done: Promise<void> }
 
 export interface ListHost {
@@ -68,7 +66,7 @@ export class MemberLists {
   }
 
   /** Notes an event for the lists that are being read. */
-  record (group: string, event: Event): void {
+  record (group: string, event: MemberEvent): void {
     this.#groups.get(group)?.running.events.push(event)
   }
 

@@ -1,14 +1,17 @@
 import { AwayMembers } from './away.ts'
-import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
+import type { Backplane, Envelope } from '../backplane/backplane.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import type { FramedMember } from '../protocol/frames.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Metrics } from '../metrics.ts'
-import { PresenceCounts, Spaced } from './counts.ts'
+import { PresenceCounts } from './counts.ts'
+import { parseEvent, type MemberEvent } from './events.ts'
 import { MemberLists, type ListLimits, type ListRead } from './member-lists.ts'
+import { PresenceNews } from './news.ts'
 import { maxPeople, presentMember, Roster, type Change, type PresentMember } from './roster.ts'
+import { StaleLists } from './stale-lists.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 
 /*
@@ -21,20 +24,18 @@ import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 const noStatus = 1005
 /** Clients do not come back after these: one side is done, or the client is at fault or belongs to another user. */
 const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, noStatus, CloseCode.BadFrame, CloseCode.OtherUser])
-/** How many groups are read at the same time after an outage. */
-const resyncBatch = 8
-const maxResyncDelayMs = 1_000
 
-/** What instances tell each other. `away`: the socket broke, the client may come back. `resync`: events may have been missed. */
-type Event = MemberEvent | { readonly event: 'resync' } | { readonly event: 'changed' }
-interface MemberEvent { readonly event: 'join' | 'leave' | 'away' | 'update', readonly member: PresentMember }
+type PresenceBackplane = Pick<Backplane, 'publish' | 'count' | 'members' | 'state'>
 
-/** What this instance keeps about a group while its clients here are told who is in it. */
+/** What this instance keeps about a group while it has connections there whose coming and going it announces. */
 interface Here {
-  readonly roster: Roster
+  /** Who is in the group, while clients here are told. */
+  roster: Roster | undefined
   /** By connection: resolves when its join is published. Later events must not overtake the join. */
   readonly announced: Map<LocalConnection, Promise<void>>
   readonly members: Map<LocalConnection, PresentMember>
+  /** Those of the connections whose clients are told. */
+  readonly watchers: Set<LocalConnection>
 }
 
 /**
@@ -43,79 +44,101 @@ interface Here {
  * itself: nothing depends on the instance that held the socket, which may be shutting down.
  */
 export class Presence {
-  readonly #backplane: Pick<Backplane, 'publish' | 'count' | 'members'>
-  readonly #envelopes: EnvelopeFactory
+  readonly #backplane: PresenceBackplane
+  readonly #news: PresenceNews
   readonly #here = new Map<string, Here>()
   /** Leaves that are being announced, by connection and group. A join that follows must not overtake them. */
   readonly #leaving = new Map<string, Promise<void>>()
   readonly #away: AwayMembers
   readonly #lists: MemberLists
   readonly #counts: PresenceCounts
-  /** Tells the other instances that the count of a group changed. */
-  readonly #countNews = new Spaced(group => {
-    void this.#publish({ kind: 'group', name: group }, { event: 'changed' }).catch(() => this.#counts.changed(group))
+  readonly #stale = new StaleLists(async group => {
+    this.#counts.changed(group)
+    const watchers = this.#here.get(group)?.watchers ?? new Set()
+    if (watchers.size > 0) await this.#lists.send(group, watchers, true)
   })
 
-  #resyncTimer: NodeJS.Timeout | undefined
-  #closed = false
+  /** Whether any route of the service tells its clients of members, or of their number. */
+  readonly #routes = { lists: false, counts: false }
 
-  constructor (
-    backplane: Pick<Backplane, 'publish' | 'count' | 'members'>, envelopes: EnvelopeFactory, graceMs: number, limits: ListLimits,
-    metrics: Metrics
-  ) {
+  constructor (backplane: PresenceBackplane, envelopes: EnvelopeFactory, graceMs: number, limits: ListLimits, metrics: Metrics) {
     this.#backplane = backplane
+    this.#news = new PresenceNews(backplane, envelopes, {
+      apply: (group, event) => this.#apply(group, event),
+      changed: group => this.#changed(group),
+      resync: () => this.#resync()
+    })
     this.#lists = new MemberLists({
-      read: async group => await backplane.members(group).then(members => members.map(presentMember), () => undefined),
+      read: async group => await backplane.members(group).then(members => members.map(presentMember), () => {
+        this.#unread(group)
+        return undefined
+      }),
       loaded: (group, read) => this.#loaded(group, read)
     }, limits, metrics)
-    this.#envelopes = envelopes
     this.#away = new AwayMembers(graceMs, gone => {
       for (const [group, members] of gone) for (const member of members) this.#expire(group, member)
     })
-    this.#counts = new PresenceCounts(async group => await backplane.count(group).catch(() => -1))
+    this.#counts = new PresenceCounts(async group => await backplane.count(group).catch(() => {
+      this.#unread(group)
+      return -1
+    }))
+  }
+
+  /** The service has a route with this option `presence`. */
+  addRoute (presence: boolean | 'count'): void {
+    if (presence === 'count') this.#routes.counts = true
+    else this.#routes.lists ||= presence
   }
 
   /** The connection is in the group, and its client knows. */
   joined ({ connection, group, member }: LocalMember): void {
-    if (connection.presence === false || connection.closed) return
-    if (connection.presence === 'count') return this.#counted(connection, group)
+    if (connection.closed) return
+    if (!this.#announces(connection)) return this.#counted(connection, group)
     const shown = presentMember(member)
     let here = this.#here.get(group)
-    if (here === undefined) this.#here.set(group, here = { roster: new Roster(maxPeople), announced: new Map(), members: new Map() })
+    if (here === undefined) {
+      this.#here.set(group, here = { roster: undefined, announced: new Map(), members: new Map(), watchers: new Set() })
+    }
     const leaving = this.#leaving.get(`${connection.id} ${group}`) ?? Promise.resolve()
-    here.announced.set(connection, leaving.then(async () => await this.#announce(group, { event: 'join', member: shown })))
+    here.announced.set(connection, leaving.then(async () => await this.#news.announce(group, { event: 'join', member: shown })))
     here.members.set(connection, shown)
-    if (connection.framed) void this.#lists.send(group, [connection])
+    if (connection.presence !== true || !connection.framed) return
+    here.watchers.add(connection)
+    here.roster ??= new Roster(maxPeople)
+    void this.#lists.send(group, [connection])
   }
 
   /** The connection shows other information. */
   updated ({ connection, group, member }: LocalMember): void {
     const here = this.#here.get(group)
     const announced = here?.announced.get(connection)
-    if (here === undefined || announced === undefined) return
+    if (here === undefined || announced === undefined) return this.#routes.lists ? this.#changedSilently(group) : undefined
     const shown = presentMember(member)
     here.members.set(connection, shown)
-    here.announced.set(connection, announced.then(async () => await this.#announce(group, { event: 'update', member: shown })))
+    here.announced.set(connection, announced.then(async () => await this.#news.announce(group, { event: 'update', member: shown })))
   }
 
   /** The connection left the group, or its socket closed. Resolves when others were told; never rejects. */
   async left (connection: LocalConnection, group: string): Promise<void> {
-    if (connection.presence === 'count') return this.#uncounted(connection, group)
+    if (!this.#announces(connection)) return this.#uncounted(connection, group)
     const here = this.#here.get(group)
     const [announced, member] = [here?.announced.get(connection), here?.members.get(connection)]
     if (here === undefined || announced === undefined || member === undefined) return
     here.announced.delete(connection)
     here.members.delete(connection)
-    this.#lists.cancel(group, connection)
-    if (here.members.size === 0) {
-      this.#here.delete(group)
-      this.#away.drop(group)
+    if (here.members.size === 0) this.#here.delete(group)
+    if (here.watchers.delete(connection)) {
+      this.#lists.cancel(group, connection)
+      if (here.watchers.size === 0) {
+        here.roster = undefined
+        this.#away.drop(group)
+      }
     }
     const { closeCode, dismissed, sessionName } = connection
     const mayComeBack = !dismissed && closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
     const key = `${connection.id} ${group}`
     const leaving = announced.then(async () => {
-      await this.#announce(group, { event: mayComeBack ? 'away' : 'leave', member })
+      await this.#news.announce(group, { event: mayComeBack ? 'away' : 'leave', member })
       if (this.#leaving.get(key) === leaving) this.#leaving.delete(key)
     })
     this.#leaving.set(key, leaving)
@@ -124,67 +147,66 @@ export class Presence {
 
   /** Takes an event from an instance, this one included. Never throws. */
   receive ({ command, target }: Envelope): void {
-    const event = parse(command)
+    const event = parseEvent(command)
     if (event === undefined) return
     if (event.event === 'resync') return this.#resync()
+    if (event.event === 'changed') return this.#changed(target.name)
     this.#counts.changed(target.name)
-    if (event.event !== 'changed') this.#apply(target.name, event)
+    this.#apply(target.name, event)
   }
 
   /** Memberships changed without events: asks every instance to read the lists of its groups again. */
   announceResync (): void {
-    const target: Target = { kind: 'all', name: '' }
-    void this.#publish(target, { event: 'resync' }).catch(() => this.#resync())
+    this.#news.resync()
   }
 
   stats (): Record<string, number> {
-    return { presenceGroups: this.#here.size + this.#counts.size, presenceAway: this.#away.size }
+    let lists = 0
+    for (const { roster } of this.#here.values()) if (roster !== undefined) lists++
+    return { presenceGroups: lists + this.#counts.size, presenceAway: this.#away.size }
   }
 
   close (): void {
-    this.#closed = true
-    clearTimeout(this.#resyncTimer)
+    this.#stale.close()
     this.#away.close()
     this.#counts.close()
-    this.#countNews.close()
+    this.#news.close()
+  }
+
+  /** Lists show the connections of all routes, so where any route has lists all are announced, but for those that are only counted. */
+  #announces ({ presence }: LocalConnection): boolean {
+    return presence === true || (presence === false && this.#routes.lists)
   }
 
   #counted (connection: LocalConnection, group: string): void {
-    if (connection.framed) this.#counts.add(group, connection)
-    if (!this.#closed) this.#countNews.want(group)
+    if (connection.presence === 'count' && connection.framed) this.#counts.add(group, connection)
+    this.#changedSilently(group)
   }
 
   #uncounted (connection: LocalConnection, group: string): void {
     this.#counts.remove(group, connection)
-    if (!this.#closed) this.#countNews.want(group)
+    this.#changedSilently(group)
   }
 
-  /** Events may have been missed: sends the lists anew, soon. */
+  #changedSilently (group: string): void {
+    if (this.#routes.counts) this.#news.changed(group)
+  }
+
+  /** Members came or went without events. */
+  #changed (group: string): void {
+    this.#counts.changed(group)
+    if (this.#here.get(group)?.roster !== undefined) this.#stale.add([group])
+  }
+
+  /** Events may have been missed: sends lists and counts anew, soon. */
   #resync (): void {
-    if (this.#closed || (this.#here.size === 0 && this.#counts.size === 0)) return
-    // Spread over time, so that not all instances read at the same moment; once for all reasons that come together.
-    this.#resyncTimer ??= setTimeout(() => {
-      this.#resyncTimer = undefined
-      this.#counts.changedAll()
-      void this.#resyncAll()
-    }, Math.random() * maxResyncDelayMs).unref()
+    this.#stale.add(this.#counts.groups())
+    for (const [group, { roster }] of this.#here) if (roster !== undefined) this.#stale.add([group])
   }
 
-  async #resyncAll (): Promise<void> {
-    const groups = [...this.#here.keys()]
-    for (let start = 0; start < groups.length; start += resyncBatch) {
-      const batch = groups.slice(start, start + resyncBatch)
-      await Promise.all(batch.map(async group => await this.#lists.send(group, this.#watchers(group), true)))
-    }
-  }
-
-  /** Publishes the event. Never rejects: without the backplane only the clients here are told. */
-  async #announce (group: string, event: MemberEvent): Promise<void> {
-    await this.#publish({ kind: 'group', name: group }, event).catch(() => this.#apply(group, event))
-  }
-
-  async #publish (target: Target, event: Event): Promise<void> {
-    await this.#backplane.publish([target], this.#envelopes.command('presence', target, JSON.stringify(event)))
+  /** The group could not be read. When a backplane that is down is back, all groups are. */
+  #unread (group: string): void {
+    if (this.#backplane.state !== 'down') this.#stale.retry(group)
   }
 
   #apply (group: string, event: MemberEvent): void {
@@ -231,6 +253,7 @@ export class Presence {
     const here = this.#here.get(group)
     if (here === undefined) return []
     const { roster, members } = here
+    if (roster === undefined) return []
     const gone = new Set(events.filter(({ event }) => event === 'leave' || event === 'away').map(({ member }) => member.connectionId))
     const present = [...(stored ?? []).filter(({ connectionId }) => !gone.has(connectionId)), ...members.values()]
     if (anew && stored !== undefined) {
@@ -244,20 +267,7 @@ export class Presence {
     return roster.entries()
   }
 
-  * #watchers (group: string): Iterable<LocalConnection> {
-    for (const connection of this.#here.get(group)?.members.keys() ?? []) if (connection.framed) yield connection
-  }
-}
-
-/** This package wrote the event, possibly a newer version of it. */
-function parse (command: string): Event | undefined {
-  try {
-    const { event, member } = JSON.parse(command) as Partial<Record<'event' | 'member', unknown>>
-    if (event === 'resync' || event === 'changed') return { event }
-    const known = event === 'join' || event === 'leave' || event === 'away' || event === 'update'
-    const { connectionId, session } = (member ?? {}) as Partial<PresentMember>
-    return known && typeof connectionId === 'string' && typeof session === 'string' ? { event, member: member as PresentMember } : undefined
-  } catch {
-    return undefined
+  #watchers (group: string): Iterable<LocalConnection> {
+    return this.#here.get(group)?.watchers ?? []
   }
 }

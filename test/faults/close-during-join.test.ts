@@ -1,7 +1,7 @@
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Link } from '../../lib/backplane/redis/link/link.ts'
-import { Subscriptions } from '../../lib/backplane/redis/link/subscriptions.ts'
+import { Subscriptions } from '../../lib/backplane/redis/link/subscriptions/subscriptions.ts'
 import { crowd, Guest, spread } from '../helpers/crowd.ts'
 import { closeClean, exact, startInstance, type Instance } from '../helpers/instance.ts'
 import { group, Local } from '../helpers/local-instance.ts'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { TokenBucket } from '../../lib/connection/rate.ts'
+import { TokenBucket } from '../../lib/connection/inbound/rate.ts'
 import { resolveOptions } from '../../lib/options/resolve.ts'
 import { upgradeStatus } from '../helpers/client.ts'
 import { service } from '../helpers/service.ts'

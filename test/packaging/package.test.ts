@@ -150,6 +150,14 @@ t.test('its types resolve for every kind of consumer', async (t) => {
 /** The optional plugins. */
 const operations = ['metrics', 'health', 'dashboard', 'api']
 
+t.test('the program that npx starts is there, and runs', async (t) => {
+  const { bin, name } = JSON.parse(contents('package.json')) as { bin: Record<string, string>, name: string }
+  t.strictSame(Object.keys(bin), [name], 'npx finds it by the name of the package')
+  const file = join(await consumer('program'), 'node_modules', name, bin[name] ?? '')
+  t.match(readFileSync(file, 'utf8'), /^#!\/usr\/bin\/env node\n/)
+  t.match(await run(process.execPath, [file, '--help'], work), { code: 0, output: /bench <address> --room/ })
+})
+
 t.test('import and require give the same plugin, and a service runs with it', async (t) => {
   const folder = await consumer('javascript')
   const body = `

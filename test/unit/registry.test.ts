@@ -67,13 +67,15 @@ t.test('app.registry has the public methods and nothing else', async (t) => {
   const { app } = await make(t, {})
   await app.ready()
   const registry: object = app.registry
-  const prototype: object = Object.getPrototypeOf(registry)
-  t.strictSame(Object.getPrototypeOf(prototype), Object.prototype)
   t.strictSame(Reflect.ownKeys(registry), [])
-  t.strictSame(Reflect.ownKeys(prototype).map(String).sort(), [
-    'all', 'block', 'broadcastJson', 'broadcastToAll', 'broadcastToGroup', 'connectionCount', 'constructor', 'count', 'describe', 'disconnect', 'drain',
-    'filter', 'get', 'groupCount', 'groupList', 'groups', 'health', 'history', 'instanceId', 'instances', 'join', 'leave', 'leaveAll', 'members',
-    'metrics', 'presence', 'sendTo', 'sendToUser', 'stats', 'unblock', 'userCount'
+  const names = new Set<string>()
+  for (let type: object = Object.getPrototypeOf(registry); type !== Object.prototype; type = Object.getPrototypeOf(type)) {
+    for (const name of Reflect.ownKeys(type)) names.add(String(name))
+  }
+  t.strictSame([...names].sort(), [
+    'all', 'block', 'broadcastJson', 'broadcastToAll', 'broadcastToGroup', 'connectionCount', 'constructor', 'count', 'describe',
+    'disconnect', 'drain', 'filter', 'get', 'groupCount', 'groupList', 'groups', 'health', 'history', 'instanceId', 'instances', 'join',
+    'leave', 'leaveAll', 'members', 'metrics', 'presence', 'sendTo', 'sendToUser', 'stats', 'unblock', 'userCount'
   ])
   for (const name of ['close', 'open', 'renew', 'start', 'ready']) t.notOk(name in registry, name)
 })

@@ -1,8 +1,8 @@
 import { claimTag } from './claim.ts'
 import { hashTags } from './hash-tags.ts'
 import { Keys } from './keys.ts'
-import { ClusterLinks, type ClusterLinkEvents } from './link/cluster.ts'
-import type { ClusterSource } from './link/cluster-source.ts'
+import { ClusterLinks, type ClusterLinkEvents } from './link/cluster/cluster.ts'
+import type { ClusterSource } from './link/cluster/source.ts'
 
 /** Far more than a cluster has masters, and few enough for an instance to have members in all of them. */
 export const partitionCount = 256

@@ -3,8 +3,8 @@ import { WebsocketGroupsError } from '../../errors.ts'
 import type { Envelope } from '../backplane.ts'
 import { decode } from './envelope.ts'
 import type { Link } from './link/port.ts'
-import { PubSubProbe } from './link/pubsub-probe.ts'
-import { Subscriptions } from './link/subscriptions.ts'
+import { PubSubProbe } from './link/subscriptions/pubsub-probe.ts'
+import { Subscriptions } from './link/subscriptions/subscriptions.ts'
 
 /** The channel on which a process without sockets gets the answers of instances. Its link subscribes to nothing else. */
 export class Inbox {

@@ -4,7 +4,7 @@ import type {
 } from '../backplane.ts'
 import { ClusterBackplane } from './router.ts'
 import type { RedisDeployment } from './deployment.ts'
-import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster-source.ts'
+import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster/source.ts'
 import { optionsOf, type RedisSource } from './link/source.ts'
 import { ClusterModeError } from './link/server.ts'
 import { SingleBackplane, type SingleBackplaneOptions } from './single.ts'

@@ -3,7 +3,7 @@ import { WebsocketGroupsError } from '../../errors.ts'
 import { encode } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/port.ts'
-import { shardedScript } from './link/redirects.ts'
+import { shardedScript } from './link/cluster/redirects.ts'
 import { bytesOf, Script } from './link/script.ts'
 
 /**

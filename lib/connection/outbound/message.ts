@@ -1,7 +1,7 @@
 import { types } from 'node:util'
 import type { Envelope } from '../../backplane/backplane.ts'
 import type { ServerFrame } from '../../protocol/frames.ts'
-import { encodeFrame, encodeMessage } from '../frame-codec.ts'
+import { encodeFrame, encodeMessage } from '../framed/frame-codec.ts'
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Data } from '../../types.ts'
 import { formatPosition } from '../../backplane/position.ts'

@@ -20,8 +20,8 @@ function start (t: Test, options: WebsocketGroupsOptions): Promise<Served> {
     presenceGraceMs: graceMs, memberInfo: ({ userId }) => userId === 'ann' ? { name: 'Ann' } : undefined, ...options
   }, app => {
     app.wsRoom('/:room', { auth: { required: false }, group: ({ room }) => room, presence: true, mayJoin: () => true })
-    app.wsRoom('/quiet/:room', { auth: false, group: ({ room }) => room })
-    app.wsRoom('/counted/:room', { auth: false, group: () => 'counted', presence: 'count' })
+    app.wsRoom('/quiet/:room', { auth: { required: false }, group: ({ room }) => room })
+    app.wsRoom('/counted/:room', { auth: { required: false }, group: () => 'counted', presence: 'count' })
   })
 }
 
@@ -54,6 +54,11 @@ async function enter (t: Test, url: string, token?: string, hello: object = {}):
 }
 
 const namesIn = (frame: Frame): unknown[] => (frame.members as Frame[]).map(({ userId, session }) => userId ?? session)
+/** Resolves when the client gets a list of these people. */
+async function listed (client: FramedClient, names: readonly string[]): Promise<void> {
+  while (namesIn(await client.nextOf('members')).sort().join() !== names.join());
+}
+
 const memberOf = (frame: Frame): Frame => frame.member as Frame
 const twice = (user: string): string[] => [`join ${user}`, `leave ${user}`, `join ${user}`, `leave ${user}`]
 const changesOf = (client: FramedClient): string[] => client.frames.filter(({ type }) => type === 'presence').map(
@@ -178,7 +183,7 @@ onBoth('an instance that shuts down leaves it to the others to wait for its clie
   t.match(await ann.nextOf('presence'), { event: 'leave', count: 2, member: { userId: 'cat' } })
 })
 
-onBoth('groups that a client joins by itself have presence too, other routes have none', async (t, a, b) => {
+onBoth('groups that a client joins by itself have presence too; clients of other routes are told nothing', async (t, a, b) => {
   const ann = await enter(t, `${a.url}/lobby`, 'ann')
   ann.send({ type: 'join', group: 'news', id: 1 })
   t.match(await ann.nextOf('members'), { group: 'news' })
@@ -187,9 +192,30 @@ onBoth('groups that a client joins by itself have presence too, other routes hav
 
   const quiet = await openFramed(t, `${b.url}/quiet/news`)
   await quiet.nextOf('joined')
+  t.match(await ann.nextOf('presence'), { group: 'news', event: 'join', count: 3 })
   bob.raw.terminate()
-  t.match(await ann.nextOf('presence'), { group: 'news', event: 'leave', count: 1 })
+  t.match(await ann.nextOf('presence'), { group: 'news', event: 'leave', count: 2 })
   t.notOk(quiet.frames.some(({ type }) => type === 'members' || type === 'presence'))
+})
+
+onBoth('members come and go before all who are told of members, whatever their own route tells them', async (t, a, b) => {
+  const ann = await enter(t, `${a.url}/counted`, 'ann')
+  const counting = await openFramed(t, `${b.url}/counted/lobby`, { token: 'eve' })
+  await counting.nextOf('count', { count: 2 })
+  await listed(ann, ['ann', 'eve'])
+
+  const raw = connect(t, `${b.url}/quiet/counted`, { protocols: ['bearer', 'bob'] })
+  t.match(await ann.nextOf('presence'), { event: 'join', member: { userId: 'bob' }, count: 3 })
+  await counting.nextOf('count', { count: 3 })
+  const [bob] = (await b.app.registry.members('counted')).filter(({ userId }) => userId === 'bob')
+  await b.app.registry.get(bob?.connectionId ?? '')?.setInfo('busy' as never)
+  t.match(await ann.nextOf('presence'), { event: 'update', member: { info: 'busy' } })
+  raw.terminate()
+  t.match(await ann.nextOf('presence'), { event: 'leave', member: { userId: 'bob' }, count: 2 })
+  await counting.nextOf('count', { count: 2 })
+
+  counting.raw.terminate()
+  await listed(ann, ['ann'])
 })
 
 t.test('after the death of an instance the others are told anew who is there', async t => {
@@ -225,6 +251,31 @@ t.test('after an outage everyone is told anew who is there', async t => {
   await proxy.refuse(false)
   const { members } = await bob.nextOf('members')
   t.equal((members as Frame[]).length, 4)
+})
+
+t.test('what the others could not be told, or could not read, they learn when it is possible again', async t => {
+  const users = ['a', 'b'].map(name => `${name}${process.hrtime.bigint()}`)
+  for (const user of users) await redis.admin.call('ACL', 'SETUSER', user, 'on', 'nopass', '~*', '&*', '+@all')
+  t.teardown(async () => await redis.admin.call('ACL', 'DELUSER', ...users))
+  const may = async (user = '', right: string): Promise<unknown> => await redis.admin.call('ACL', 'SETUSER', user, right)
+  const [a, b] = await Promise.all(users.map(async user => {
+    return await start(t, { redis: redis.url.replace('//', `//${user}:x@`), keyPrefix: 'rights:' })
+  })) as [Served, Served]
+  const ann = await enter(t, `${a.url}/lobby`, 'ann')
+  await may(users[1], '-publish')
+  const bob = await enter(t, `${b.url}/lobby`, 'bob')
+  t.strictSame(namesIn(bob.present).sort(), ['ann', 'bob'])
+  t.strictSame(changesOf(ann), [])
+  await may(users[1], '+publish')
+  await listed(ann, ['ann', 'bob'])
+
+  await may(users[0], '-hkeys')
+  const raw = connect(t, `${b.url}/hall`, { protocols: ['bearer', 'raw'] })
+  await raw.opened
+  const cat = await enter(t, `${a.url}/hall`, 'cat')
+  t.strictSame(namesIn(cat.present), ['cat'])
+  await may(users[0], '+hkeys')
+  await listed(cat, ['cat', 'raw'])
 })
 
 onBoth('a user is one member however many tabs and devices there are: joined once, and left once', async (t, a, b) => {

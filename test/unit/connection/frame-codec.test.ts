@@ -1,6 +1,6 @@
 import t from 'tap'
-import { JsonMessage } from '../../../lib/connection/json-message.ts'
-import { encodeFrame, encodeMessage, parseFrame, type ParsedFrame } from '../../../lib/connection/frame-codec.ts'
+import { JsonMessage } from '../../../lib/connection/inbound/json-message.ts'
+import { encodeFrame, encodeMessage, parseFrame, type ParsedFrame } from '../../../lib/connection/framed/frame-codec.ts'
 
 const position = 'AAAAAAAAAAAAAAAAAAAAAAAA'
 

@@ -1,7 +1,7 @@
 import t from 'tap'
-import { FramedSession, type FramedConnection } from '../../../lib/connection/framed-session.ts'
+import { FramedSession, type FramedConnection } from '../../../lib/connection/framed/session.ts'
 import type { FramedInit } from '../../../lib/connection/init.ts'
-import type { MessageQueue } from '../../../lib/connection/inbound.ts'
+import type { MessageQueue } from '../../../lib/connection/inbound/message-queue.ts'
 import { until } from '../../helpers/until.ts'
 
 const position = 'A'.repeat(24)

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { extraMessages } from '../../../lib/connection/json-limits.ts'
+import { extraMessages } from '../../../lib/connection/inbound/json-limits.ts'
 
 const measure = (text: string): number | undefined => extraMessages(Buffer.from(text))
 const nested = (depth: number): string => `${'['.repeat(depth)}"${' '.repeat(2_000)}"${']'.repeat(depth)}`

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { RateLimit, RateTable, unpaid } from '../../../lib/connection/rate.ts'
+import { RateLimit, RateTable, unpaid } from '../../../lib/connection/inbound/rate.ts'
 
 t.test('a rate lets through its burst at once, then one after the other, and saves up no more than the burst', async t => {
   const limit = new RateLimit({ perSecond: 10, burst: 20 })

@@ -2,30 +2,29 @@ import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import { SideConnection, type Command, type MainLink } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
-/** No Redis can be told to take less in one command: 1 MiB is the least for an argument, and for a command that is still coming. */
+/** Every Redis accepts smaller commands: 1 MiB is the lowest value of `proto-max-bulk-len` and of `client-query-buffer-limit`. */
 const largeBytes = 1_000_000
-/** A call goes on for so long while bytes go or come. */
+/** A call whose bytes still move may take this many milliseconds. */
 const maxMs = 30_000
-/** What the slowest link carries for which a large message is not late (bytes per millisecond): the system takes it from us at once. */
+/** Bytes per millisecond that the deadline of a large call allows for: a slower network makes the call time out. */
 const slowestRate = 1_000
-/** What was refused for its size is refused again without asking, for so long. */
+/** After Redis refused a size, calls of that size or more are refused for this many milliseconds without asking Redis. */
 const rememberedMs = 60_000
 
 /**
- * Calls that Redis may refuse for their size. It does so by ending the connection, so they have one of their own while there are any, on
- * which they go one after another: a message that is too large costs its sender an error, and nobody else anything.
+ * Runs calls that Redis may refuse for their size. Redis refuses by ending the connection, so these calls use one of their own, one call
+ * after another: only the sender of a message that is too large gets an error.
  */
 export class LargeCalls {
-  readonly #connection: SideConnection
+  readonly connection: SideConnection
   readonly #deadlineMs: number
   #last: Promise<unknown> = Promise.resolve()
-  /** From this size on calls were refused, and when. */
+  /** The smallest size that Redis refused lately, and when. */
   #refused = { bytes: Infinity, at: -Infinity }
-  #closed = false
 
   constructor (source: RedisSource, deadlineMs: number, link: MainLink) {
-    // What leaves is progress, too: it may take longer than the answer.
-    this.#connection = new SideConnection(source, link, 'moved')
+    // Sending counts as progress, too: it may take longer than the answer.
+    this.connection = new SideConnection(source, link, 'moved')
     this.#deadlineMs = deadlineMs
   }
 
@@ -34,26 +33,11 @@ export class LargeCalls {
     return bytes >= largeBytes
   }
 
-  /** Whether there is a connection for them. */
-  get connected (): boolean {
-    return this.#connection.ready
-  }
-
   /** As `Link.run`. @throws {WebsocketGroupsError} WSG_MESSAGE_TOO_LARGE, and what `Link.run` throws */
   async run<Answer> (bytes: number, command: Command<Answer>): Promise<Answer> {
     const turn = this.#last.then(async () => await this.#run(bytes, command))
     this.#last = turn.catch(() => undefined)
     return await turn
-  }
-
-  /** The connection of the link ended: it may lead to another server next. */
-  end (): void {
-    this.#connection.end()
-  }
-
-  close (): void {
-    this.#closed = true
-    this.#connection.close()
   }
 
   async #run<Answer> (bytes: number, command: Command<Answer>): Promise<Answer> {
@@ -64,35 +48,35 @@ export class LargeCalls {
     } catch (error) {
       if (!await this.#isRefused(error, bytes)) throw error
       this.#refused = { bytes, at: performance.now() }
-      // Redis ends it in a moment, if it did not yet.
-      this.#connection.reset()
+      // Redis ends this connection in a moment, if it has not yet.
+      this.connection.reset()
       throw tooLarge(bytes, error)
     }
   }
 
-  /** The connection ended during the call. Whether that was for its size shows another command of that size, which changes nothing. */
+  /** The connection ended during the call. A ping of the same size, which changes nothing, shows whether the size was the reason. */
   async #isRefused (error: unknown, bytes: number): Promise<boolean> {
     if (error instanceof Error && /Protocol error|query buffer/i.test(error.message)) return true
-    if (!hasCode(error, 'WSG_TIMEOUT') || this.#connection.ready) return false
+    if (!hasCode(error, 'WSG_TIMEOUT') || this.connection.ready) return false
     try {
       await this.#ready()
       await this.#settle(bytes, async redis => await redis.ping(Buffer.alloc(bytes, 0x20)))
       return false
     } catch (failure) {
       if (failure instanceof Error && /Protocol error/i.test(failure.message)) return true
-      // It broke again, and Redis is still there.
-      return hasCode(failure, 'WSG_TIMEOUT') && !this.#connection.ready && await this.#ready().then(() => true, () => false)
+      // The connection broke again, and Redis still accepts connections.
+      return hasCode(failure, 'WSG_TIMEOUT') && !this.connection.ready && await this.#ready().then(() => true, () => false)
     }
   }
 
   async #settle<Answer> (bytes: number, command: Command<Answer>): Promise<Answer> {
-    return await this.#connection.run(command, { deadlineMs: this.#deadlineMs + bytes / slowestRate, maxMs, bulk: true })
+    return await this.connection.run(command, { deadlineMs: this.#deadlineMs + bytes / slowestRate, maxMs, bulk: true })
   }
 
   /** Resolves when the connection can be used. @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE */
   async #ready (): Promise<void> {
-    const ready = await this.#connection.whenReady(2 * this.#deadlineMs)
-    if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
+    const ready = await this.connection.whenReady(2 * this.#deadlineMs)
+    if (this.connection.closed) throw new WebsocketGroupsError('WSG_CLOSED')
     if (!ready) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'no connection for a large message in time')
   }
 }

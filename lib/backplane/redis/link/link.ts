@@ -9,7 +9,7 @@ import { LargeCalls } from './large-calls.ts'
 import { isReply, toBackplaneError } from './reply-errors.ts'
 import { ErrorCleaner } from './safe-error.ts'
 import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './script.ts'
-import type { Command, MainLink } from './side-connection.ts'
+import type { Command, MainLink, SideConnection } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
 /** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
@@ -38,6 +38,7 @@ export class Link {
   readonly #connection: Connection
   readonly #large: LargeCalls
   readonly #bulkCalls: BulkCalls
+  readonly #sides: readonly SideConnection[]
   readonly #listeners: LinkEvents[] = []
   readonly #calls = new Calls({
     received: () => this.#connection.received,
@@ -70,6 +71,7 @@ export class Link {
     }
     this.#large = new LargeCalls(source, deadlineMs, main)
     this.#bulkCalls = new BulkCalls(source, deadlineMs, main)
+    this.#sides = [this.#large.connection, this.#bulkCalls.connection]
     this.#deadlineMs = deadlineMs
     this.#connection = new Connection(source, role, {
       opened: () => { this.#lastSign = performance.now() },
@@ -119,7 +121,7 @@ export class Link {
   }
 
   stats (): LinkStats {
-    const connections = [this.#connection.ready, this.#large.connected, this.#bulkCalls.connected].filter(Boolean).length
+    const connections = [this.#connection, ...this.#sides].filter(({ ready }) => ready).length
     return { connections, timeouts: this.#timeouts, reconnects: Math.max(0, this.#connects - 1) }
   }
 
@@ -188,8 +190,7 @@ export class Link {
       this.#lastError = error as Error
     } finally {
       this.#connection.close()
-      this.#large.close()
-      this.#bulkCalls.close()
+      for (const side of this.#sides) side.close()
       this.#down()
     }
   }
@@ -259,8 +260,8 @@ export class Link {
     this.#state = 'down'
     // With autoResendUnfulfilledCommands off ioredis forgets what was in flight and never settles it.
     this.#calls.failAll('the link to Redis broke')
-    this.#large.end()
-    this.#bulkCalls.end()
+    // The link may lead to another server next.
+    for (const side of this.#sides) side.end()
     if (was === 'up') for (const listener of this.#listeners) listener.down?.()
   }
 

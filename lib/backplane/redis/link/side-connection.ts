@@ -46,10 +46,12 @@ export class SideConnection {
     this.#idleMs = idleMs
   }
 
-  /** Whether it can be used at once. */
+  /** Whether a call can be sent at once. */
   get ready (): boolean {
     return this.#connection?.ready === true
   }
+
+  get closed (): boolean { return this.#closed }
 
   /** Resolves with whether it can be used, after so many milliseconds at most. */
   async whenReady (ms: number): Promise<boolean> {

@@ -1,4 +1,4 @@
-import type { Deferred } from '../../../deadline.ts'
+import type { Deferred } from '../../../../deadline.ts'
 
 /** How a channel stands on the present connection, and how it should. */
 export interface Channel {

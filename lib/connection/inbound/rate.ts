@@ -1,5 +1,5 @@
-import { BoundedMap } from '../bounded-map.ts'
-import type { Rate } from '../options/types.ts'
+import { BoundedMap } from '../../bounded-map.ts'
+import type { Rate } from '../../options/types.ts'
 
 /**
  * A rate limit that stores one number per client: the instant until which everything it sent is paid for (milliseconds, on the clock of

@@ -1,4 +1,4 @@
-import type { Link } from './port.ts'
+import type { Link } from '../port.ts'
 import type { Subscriptions } from './subscriptions.ts'
 
 const intervalMs = 5_000

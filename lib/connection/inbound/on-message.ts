@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
-import type { Metrics } from '../metrics.ts'
-import type { ConnectionCallbacks } from '../route-types.ts'
-import type { Connection } from '../types.ts'
+import type { Metrics } from '../../metrics.ts'
+import type { ConnectionCallbacks } from '../../route-types.ts'
+import type { Connection } from '../../types.ts'
 import { isThenable } from './callback-results.ts'
 
 export type ConnectRequest = FastifyRequest<{ Params: Connection['params'] }>

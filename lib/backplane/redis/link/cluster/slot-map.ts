@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis'
-import type { Address } from './cluster-source.ts'
+import type { Address } from './source.ts'
 
 /** Which master has which slots, as one node of the cluster sees it. */
 export interface SlotMap {

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Metrics } from '../metrics.ts'
-import type { ResolvedLimits } from '../options/limits.ts'
-import { RateLimit, unpaid } from './rate.ts'
+import type { Metrics } from '../../metrics.ts'
+import type { ResolvedLimits } from '../../options/limits.ts'
+import { RateLimit, unpaid } from '../inbound/rate.ts'
 import type { ClientRequest } from './frame-codec.ts'
 
 type Kind = 'requests' | 'replays' | 'tokens'

@@ -1,9 +1,9 @@
-import { withDeadline } from '../../../deadline.ts'
-import { WebsocketGroupsError } from '../../../errors.ts'
-import type { Address, ClusterSource } from './cluster-source.ts'
-import { Dialer } from './connect.ts'
+import { withDeadline } from '../../../../deadline.ts'
+import { WebsocketGroupsError } from '../../../../errors.ts'
+import type { Address, ClusterSource } from './source.ts'
+import { Dialer } from '../connect.ts'
 import { nameOf, uniqueAddresses, type Master } from './master.ts'
-import { isFinal, refused } from './server.ts'
+import { isFinal, refused } from '../server.ts'
 import { readSlotMap, type SlotMap } from './slot-map.ts'
 
 /** How long one node may take to answer. */

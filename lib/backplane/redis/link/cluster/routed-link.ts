@@ -1,12 +1,12 @@
-import { WebsocketGroupsError } from '../../../errors.ts'
-import { BulkReads } from './bulk.ts'
-import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
-import type { Link as DirectLink } from './link.ts'
+import { WebsocketGroupsError } from '../../../../errors.ts'
+import { BulkReads } from '../bulk.ts'
+import type { LinkEvents, LinkStats, MessageListener } from '../events.ts'
+import type { Link as DirectLink } from '../link.ts'
 import { drained } from './drained.ts'
 import { HeldCalls } from './held-calls.ts'
-import type { Link } from './port.ts'
+import type { Link } from '../port.ts'
 import { asking, importerOf, isSuspicious, redirectOf, shardedScript, type RedisCall } from './redirects.ts'
-import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './script.ts'
+import { byHash, bytesCommands, bytesOf, textCommands, type Script } from '../script.ts'
 
 const firstRetryMs = 10
 const maxRetryMs = 100

@@ -1,6 +1,6 @@
 import { Command, type Redis } from 'ioredis'
-import { WebsocketGroupsError } from '../../../errors.ts'
-import { Script } from './script.ts'
+import { WebsocketGroupsError } from '../../../../errors.ts'
+import { Script } from '../script.ts'
 
 /**
  * How a server of a cluster says that it did not carry a call out. `moved`: another master has the slot. `later`: the slot is being moved,

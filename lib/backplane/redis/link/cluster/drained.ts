@@ -1,4 +1,4 @@
-import type { Link } from './link.ts'
+import type { Link } from '../link.ts'
 
 /** By link, for its present connection: all partitions of a master wait for the same thing. */
 const drains = new WeakMap<Link, { readonly connection: number, readonly drained: Promise<void> }>()

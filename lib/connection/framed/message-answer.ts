@@ -1,5 +1,5 @@
 import { encodeFrame } from './frame-codec.ts'
-import { describeError } from './error-answer.ts'
+import { describeError } from '../error-answer.ts'
 
 /** What `onMessage` returned for a message by name: a reply, or why there is none. */
 export interface MessageAnswer {

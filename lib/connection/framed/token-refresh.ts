@@ -1,11 +1,11 @@
-import { CloseCode } from '../protocol/close-codes.ts'
-import { withDeadline } from '../deadline.ts'
-import { hasCode, WebsocketGroupsError } from '../errors.ts'
-import type { Metrics } from '../metrics.ts'
-import type { ConnectionCallbacks } from '../route-types.ts'
-import { toError } from '../thrown.ts'
-import type { Identity } from '../types.ts'
-import type { InboundConnection } from './inbound.ts'
+import { CloseCode } from '../../protocol/close-codes.ts'
+import { withDeadline } from '../../deadline.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
+import type { Metrics } from '../../metrics.ts'
+import type { ConnectionCallbacks } from '../../route-types.ts'
+import { toError } from '../../thrown.ts'
+import type { Identity } from '../../types.ts'
+import type { InboundConnection } from '../inbound/message-queue.ts'
 
 /** How the route judged the first token; later tokens are judged the same way. Both functions throw only what a client may be told. */
 export interface Reauthentication {

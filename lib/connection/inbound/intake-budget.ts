@@ -1,5 +1,5 @@
-import type { Metrics } from '../metrics.ts'
-import type { ResolvedLimits } from '../options/limits.ts'
+import type { Metrics } from '../../metrics.ts'
+import type { ResolvedLimits } from '../../options/limits.ts'
 import { RateLimit } from './rate.ts'
 
 /** Why a connection is not read: bits, as several reasons may hold at the same time. */

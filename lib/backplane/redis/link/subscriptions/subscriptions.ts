@@ -1,9 +1,9 @@
-import { deferred, withProgress } from '../../../deadline.ts'
-import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
-import { chunks, Throttle } from '../batching.ts'
+import { deferred, withProgress } from '../../../../deadline.ts'
+import { hasCode, WebsocketGroupsError } from '../../../../errors.ts'
+import { chunks, Throttle } from '../../batching.ts'
 import { newChannel, takeAnswer, type Channel } from './channel.ts'
 import { Linger } from './linger.ts'
-import type { Link } from './port.ts'
+import type { Link } from '../port.ts'
 
 const maxChannelsPerCommand = 512
 /** More than this are not on their way together: deadlines are for Redis, not for what we send before. */

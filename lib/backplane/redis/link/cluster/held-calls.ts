@@ -1,4 +1,4 @@
-import { WebsocketGroupsError } from '../../../errors.ts'
+import { WebsocketGroupsError } from '../../../../errors.ts'
 
 /** Calls of one partition that may wait for its new master. */
 const maxHeld = 1_000

@@ -1,8 +1,8 @@
-import { isGroupName } from '../group-name.ts'
-import { isJsonEvent, JsonMessage } from './json-message.ts'
+import { isGroupName } from '../../group-name.ts'
+import { isJsonEvent, JsonMessage } from '../inbound/json-message.ts'
 import {
   maxResume, positionPattern, type HistoryQuery, type JsonPayload, type MessagePlace, type Payload, type ServerFrame
-} from '../protocol/frames.ts'
+} from '../../protocol/frames.ts'
 
 /** Where a client wants to go on in a group, and what the server gave it to prove that it was there. */
 export interface ResumePoint {

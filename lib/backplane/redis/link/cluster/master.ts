@@ -1,6 +1,6 @@
-import { hashTagOf } from '../hash-tags.ts'
-import type { Address } from './cluster-source.ts'
-import type { Link } from './link.ts'
+import { hashTagOf } from '../../hash-tags.ts'
+import type { Address } from './source.ts'
+import type { Link } from '../link.ts'
 
 /** The connections to one master of a cluster. */
 export interface Master {

@@ -1,0 +1,50 @@
+import type { ClientRequest, IncomingMessage } from 'node:http'
+import type { RawData } from 'ws'
+import { explainError, explainStatus, socketClass, type BenchClient, type ClientAddress, type ClientHandlers } from './client.ts'
+
+/** A plain WebSocket: it is in its room when the route has put it there, and is told nothing about that. */
+export class RawClient implements BenchClient {
+  readonly #socket: InstanceType<ReturnType<typeof socketClass>>
+  #over = false
+
+  constructor ({ url, token, headers }: ClientAddress, timeoutMs: number, handlers: ClientHandlers) {
+    const startedAt = performance.now()
+    const Socket = socketClass(token === undefined ? headers : { authorization: `Bearer ${token}`, ...headers })
+    const socket = this.#socket = new Socket(url, [])
+    let isOpen = false
+    const end = (reason: string): void => {
+      if (this.#over) return
+      this.#over = true
+      clearTimeout(timer)
+      if (isOpen) handlers.lost(reason)
+      else handlers.refused(reason)
+    }
+    const timer = setTimeout(() => {
+      end('no answer in time')
+      socket.terminate()
+    }, timeoutMs)
+    socket.on('open', () => {
+      isOpen = true
+      clearTimeout(timer)
+      handlers.ready(performance.now() - startedAt, undefined)
+    })
+    socket.on('message', (data: RawData) => handlers.received(String(data)))
+    socket.on('unexpected-response', (request: ClientRequest, response: IncomingMessage) => {
+      response.resume()
+      request.destroy()
+      end(explainStatus(response.statusCode ?? 0))
+    })
+    socket.on('error', error => end(explainError(error)))
+    socket.on('close', (code, reason) => end(`${code} ${String(reason)}`.trim()))
+  }
+
+  send (text: string): void {
+    if (!this.#over) this.#socket.send(text)
+  }
+
+  close (): void {
+    this.#over = true
+    // Nobody waits for the answer: with thousands of clients that would take long, and measure nothing.
+    this.#socket.terminate()
+  }
+}

@@ -1,0 +1,79 @@
+import type { Backplane, Target } from '../backplane/backplane.ts'
+import type { EnvelopeFactory } from '../delivery/envelopes.ts'
+import { Spaced } from './counts.ts'
+import type { MemberEvent, PresenceEvent } from './events.ts'
+
+/** Takes what the other instances could not be told, so that at least the clients here hear of it. */
+export interface NewsHost {
+  apply (group: string, event: MemberEvent): void
+  /** Members of the group came or went without events. */
+  changed (group: string): void
+  /** As `changed`, in any group. */
+  resync (): void
+}
+
+/** In place of the name of a group. */
+const anyGroup = ''
+
+/**
+ * Tells all instances, this one included, who comes and who goes. What an instance may not have heard is followed by news that there is
+ * something to read, until those are out.
+ */
+export class PresenceNews {
+  readonly #backplane: Pick<Backplane, 'publish' | 'state'>
+  readonly #envelopes: EnvelopeFactory
+  readonly #host: NewsHost
+  readonly #stale = new Spaced(group => { void this.#publishStale(group) })
+  #closed = false
+
+  constructor (backplane: Pick<Backplane, 'publish' | 'state'>, envelopes: EnvelopeFactory, host: NewsHost) {
+    this.#backplane = backplane
+    this.#envelopes = envelopes
+    this.#host = host
+  }
+
+  /** Resolves when the event is published, or failed to be; never rejects. */
+  async announce (group: string, event: MemberEvent): Promise<void> {
+    try {
+      await this.#publish({ kind: 'group', name: group }, event)
+    } catch {
+      this.#host.apply(group, event)
+      this.#failed(group)
+    }
+  }
+
+  /** Members of the group came or went without events: at most once a second, whoever tells its clients of them reads the group anew. */
+  changed (group: string): void {
+    if (!this.#closed) this.#stale.want(group)
+  }
+
+  /** As `changed`, of any group. */
+  resync (): void {
+    this.changed(anyGroup)
+  }
+
+  close (): void {
+    this.#closed = true
+    this.#stale.close()
+  }
+
+  async #publishStale (group: string): Promise<void> {
+    try {
+      if (group === anyGroup) await this.#publish({ kind: 'all', name: '' }, { event: 'resync' })
+      else await this.#publish({ kind: 'group', name: group }, { event: 'changed' })
+    } catch {
+      if (group === anyGroup) this.#host.resync()
+      else this.#host.changed(group)
+      this.#failed(group)
+    }
+  }
+
+  async #publish (target: Target, event: PresenceEvent): Promise<void> {
+    await this.#backplane.publish([target], this.#envelopes.command('presence', target, JSON.stringify(event)))
+  }
+
+  /** When a backplane that is down is back, everything is read anew. Other failures are followed by nothing. */
+  #failed (group: string): void {
+    if (this.#backplane.state !== 'down') this.changed(group)
+  }
+}
