@@ -11,7 +11,6 @@ import type { ConnectionHost, ConnectionInit } from './connection/init.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import { blockedReason } from './groups/blocklist.ts'
 import type { Gate } from './groups/gate.ts'
-import type { ConnectionCommands } from './groups/remote.ts'
 import type { Admission } from './connection/admissions.ts'
 import { connectionIdOf } from './ids.ts'
 import { logEvent } from './logging.ts'
@@ -20,7 +19,6 @@ import { announce } from './metrics/channels.ts'
 import { check, integer, maxTimerMs } from './options/rules.ts'
 import { isSameUser, readIdentity, type IdentityFacts } from './options/identity.ts'
 import type { ResolvedOptions } from './options/resolve.ts'
-import type { Presence } from './presence/presence.ts'
 import { CloseCode } from './protocol/close-codes.ts'
 import { GroupRegistry } from './registry.ts'
 import type { Identity } from './types.ts'
@@ -42,8 +40,8 @@ export class Instance {
   readonly registry: GroupRegistry
   readonly metrics: Metrics
   readonly gate: Gate
-  readonly commands: ConnectionCommands
-  readonly presence: Pick<Presence, 'addRoute'>
+  /** What routes need of the parts. */
+  readonly forRoutes: Pick<Parts, 'commands' | 'presence' | 'streams'>
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
   readonly #parts: Parts
@@ -56,7 +54,7 @@ export class Instance {
   readonly #reports: Reports
   #opened = 0
   #phase: 'booting' | 'open' | 'closing' = 'booting'
-  #drained: Promise<void> | undefined
+  #drained: Promise<unknown> | undefined
   #started = false
   #closed = false
   #drainedSlowly: Promise<void> | undefined
@@ -71,8 +69,7 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
-    this.commands = parts.commands
-    this.presence = parts.presence
+    this.forRoutes = parts
     this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
     this.registry = new GroupRegistry({
       ...parts, reports: this.#reports, phase: () => this.#registryPhase, drain: this.#drainSlowly.bind(this)
@@ -169,12 +166,15 @@ export class Instance {
     this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
 
-  /** Takes no new connections and closes those there are, at once. Idempotent. */
+  /** Takes no new connections and closes those there are, at once; streams that are open may end meanwhile. Idempotent. */
   async drain (): Promise<void> {
     this.#phase = 'closing'
     this.#closing.abort()
     const connections = [...this.#parts.hub.connections.values(), ...this.#departures]
-    this.#drained ??= drainConnections(connections, this.#shutdownCode, this.#options.closeGraceMs)
+    const { closeGraceMs } = this.#options
+    this.#drained ??= Promise.all([
+      drainConnections(connections, this.#shutdownCode, closeGraceMs), this.#parts.streams.settled(closeGraceMs)
+    ])
     await this.#drained
   }
 
@@ -199,11 +199,11 @@ export class Instance {
     this.#heartbeat.stop()
     this.#expiry.stop()
     this.#gapReport.flush()
+    await this.#parts.streams.close()
     this.#closed = true
-    this.commands.close()
-    this.#parts.revocations.close()
-    this.#parts.presence.close()
-    await this.#parts.occupancy.close()
+    const { commands, revocations, presence, occupancy } = this.#parts
+    for (const part of [commands, revocations, presence]) part.close()
+    await occupancy.close()
     await this.#backplane.close()
   }
 

@@ -8,7 +8,7 @@ import type { AnyConnection, Tracing } from './types.ts'
 /** Counters of limits, which tell the channel `limit` too. */
 type Limit =
   'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
-  'requestsDelayed' | 'messagesRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
+  'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
 
 /** Counters since boot, under the names of the public `registry.stats()`. Other values are in `registry.metrics()` alone. */
 export class Metrics {
@@ -42,6 +42,8 @@ export class Metrics {
   requestsDelayed = 0
   /** Messages by name that were over their `limit` or `maxBytes`. */
   messagesRefused = 0
+  /** Streams of tokens that were not begun, because there were too many. */
+  streamsRefused = 0
   /** Members that lists did not show, because of `limits.presenceBytes` or as there were more than 1,000. */
   memberEntriesLeftOut = 0
   /** Joins that failed because of `limits.newGroupsPerMinute`. */

@@ -8,9 +8,12 @@ import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
 import { broadcastJson } from './groups/remote-commands.ts'
 import type { Hub } from './hub/hub.ts'
+import type { Streams } from './streams/streams.ts'
+import { assertGroupName } from './group-name.ts'
 import type {
   BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, Connection, Data, Description, Health, History, HistoryOptions, Instances,
-  MemberList, MembersOptions, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Recipients, Registry, Stats
+  MemberList, MembersOptions, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Recipients, Registry, Stats,
+  Stream, StreamOptions, StreamReading
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
@@ -20,6 +23,7 @@ export interface RegistryParts {
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
   readonly history: GroupHistory
+  readonly streams: Streams
   readonly commands: ConnectionCommands
   /** Calls that read or change something beyond this instance are allowed while it is `open`. */
   readonly phase: () => 'booting' | 'open' | 'closed'
@@ -102,6 +106,20 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
 
   async history (group: string, options?: HistoryOptions): Promise<History> {
     return await this.#open.history.read(group, options)
+  }
+
+  stream (group: string, id: string, options?: StreamOptions): Stream {
+    return this.#open.streams.begin(group, id, options)
+  }
+
+  async stopStream (group: string, id: string): Promise<boolean> {
+    assertGroupName(group)
+    return await this.#open.commands.streams.stop({ group, id })
+  }
+
+  async readStream (group: string, id: string): Promise<StreamReading | undefined> {
+    assertGroupName(group)
+    return await this.#open.streams.readAll({ group, id })
   }
 
   describe (): Description {

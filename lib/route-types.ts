@@ -63,6 +63,10 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
   /** Whether a framed client may read the history of this group, at most 1,000 messages at once. Without `mayRead` it may not. */
   mayRead?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
+  /** Whether a member of the group may stop this stream of tokens, see docs/streams.md; its owner may in any case. */
+  mayStop?: ((
+    connection: Connection<Params, Who>, stream: { readonly group: string, readonly id: string, readonly owner: string | undefined }
+  ) => Awaitable<boolean>) | undefined
   /**
    * Tells framed clients who is in their groups, who comes and who goes, by whatever route, see docs/presence.md; `count`: only how many,
    * at most once a second. @default false
@@ -136,6 +140,7 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin'] | undefined
   /** @default with `history`: the groups that the connection is in, or may join */
   readonly mayRead?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayRead'] | undefined
+  readonly mayStop?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayStop'] | undefined
   readonly presence?: ConnectionCallbacks['presence'] | undefined
   /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
   readonly history?: number | undefined

@@ -2,11 +2,12 @@
 //   client.min.js         an ES module, for <script type="module">
 //   client.global.min.js  sets the global `websocketGroups`, for a plain <script>
 //   messages.min.js       an ES module, with messages by name
+//   streams.min.js        an ES module that reads streams of tokens, for a client of one of the files above
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from 'esbuild'
 
-export const clientFiles = ['client.min.js', 'client.global.min.js', 'messages.min.js']
+export const clientFiles = ['client.min.js', 'client.global.min.js', 'messages.min.js', 'streams.min.js']
 
 // Names that the files of the client use among themselves, and nobody else: a sixth of the small file is made of them.
 const internal = [
@@ -18,7 +19,7 @@ const internal = [
 
 /** A name that a user or the server sees must stay: it is a property of a public type, or of a frame. */
 function assertInternal (root) {
-  for (const file of ['client/types.ts', 'client/messages.ts', 'client/errors.ts', 'protocol/frames.ts']) {
+  for (const file of ['client/types.ts', 'client/messages.ts', 'client/streams.ts', 'client/errors.ts', 'protocol/frames.ts']) {
     const source = readFileSync(join(root, 'lib', file), 'utf8')
     const seen = internal.filter(name => new RegExp(`(^|[{,]) *(readonly )?${name}\\??( \\(|:)`, 'm').test(source))
     if (seen.length > 0) throw new Error(`scripts/build-client.mjs would rename ${seen.join(', ')}, which lib/${file} shows to others`)
@@ -50,11 +51,12 @@ export async function buildClient (root, outdir) {
     logLevel: 'warning',
     legalComments: 'none'
   }
-  const [plain, messages] = ['index.ts', 'messages.ts'].map(file => [join(root, 'lib', 'client', file)])
-  const [esm, global, withMessages] = clientFiles.map(file => join(outdir, file))
+  const [plain, messages, streams] = ['index.ts', 'messages.ts', 'streams.ts'].map(file => [join(root, 'lib', 'client', file)])
+  const [esm, global, withMessages, onlyStreams] = clientFiles.map(file => join(outdir, file))
   await Promise.all([
     build({ ...common, entryPoints: plain, format: 'esm', outfile: esm }),
     build({ ...common, entryPoints: plain, format: 'iife', globalName: 'websocketGroups', outfile: global }),
-    build({ ...common, entryPoints: messages, format: 'esm', outfile: withMessages })
+    build({ ...common, entryPoints: messages, format: 'esm', outfile: withMessages }),
+    build({ ...common, entryPoints: streams, format: 'esm', outfile: onlyStreams })
   ])
 }

@@ -19,13 +19,16 @@ const stamp = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', '
 /** The optional plugins. */
 const operations = ['metrics', 'health', 'dashboard', 'api', 'opentelemetry']
 /** What package.json exports, without extension. */
-const entries = ['plugin', 'lib/client/index', 'lib/client/messages', 'test/contract/suite', ...operations.map(name => `lib/operations/${name}`)]
+const entries = [
+  'plugin', 'lib/client/index', 'lib/client/messages', 'lib/client/streams', 'test/contract/suite',
+  ...operations.map(name => `lib/operations/${name}`)
+]
 /** The command line: run as a program, never imported, hence in one half alone. */
 const program = 'lib/cli/main'
 const outputs = [
   `esm/${program}.js`,
   ...['esm', 'cjs'].flatMap(half => entries.flatMap(entry => [`${half}/${entry}.js`, `${half}/${entry}.d.ts`])),
-  'cjs/package.json', 'client.min.js', 'client.global.min.js', 'messages.min.js'
+  'cjs/package.json', 'client.min.js', 'client.global.min.js', 'messages.min.js', 'streams.min.js'
 ]
 const inputs = [
   'package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs', 'scripts/build-client.mjs', 'plugin.ts',

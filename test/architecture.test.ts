@@ -11,13 +11,17 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
     'lib/version.ts',
     'lib/metrics/', 'lib/protocol/'
   ],
-  ['lib/group-name.ts', 'lib/user-log.ts', 'lib/backplane/messages.ts', 'lib/backplane/backplane.ts', 'lib/backplane/position.ts'],
+  [
+    'lib/group-name.ts', 'lib/user-log.ts', 'lib/backplane/messages.ts', 'lib/backplane/streams.ts', 'lib/backplane/backplane.ts',
+    'lib/backplane/position.ts'
+  ],
   ['lib/options/'],
   ['lib/backplane/memory/', 'lib/backplane/redis/'],
   ['lib/connection/'],
   ['lib/hub/'],
   ['lib/delivery/'],
   ['lib/presence/'],
+  ['lib/streams/'],
   ['lib/groups/'],
   ['lib/registry.ts'],
   ['lib/instance.ts'],
@@ -34,7 +38,7 @@ const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
   ['bytes-reader.ts', 'envelope-extensions.ts'],
   ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
-  ['membership/', 'log/', 'publish.ts', 'claim.ts'],
+  ['membership/', 'log/', 'streams/', 'publish.ts', 'claim.ts'],
   ['writer.ts', 'inbox.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],
   ['cluster-writer.ts', 'partition.ts'],
   ['cluster-occupancy.ts'],

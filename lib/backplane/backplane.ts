@@ -1,10 +1,12 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { BackplaneState, GapReason, Member } from '../types.ts'
 import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } from './messages.ts'
+import type { StreamStore } from './streams.ts'
 
 export type { GapReason } from '../types.ts'
 
 export * from './messages.ts'
+export * from './streams.ts'
 
 /** What comes and goes: groups that have members, users that have connections. */
 export type Presences = 'group' | 'user'
@@ -88,6 +90,8 @@ export interface Backplane {
   readonly problems: readonly string[]
   /** `history` reads the memory of this process: logs are not cached a second time. @default false */
   readonly localHistory?: boolean | undefined
+  /** Optional: without it there are no streams of tokens. While the backplane is not started, its calls throw WSG_BACKPLANE_UNAVAILABLE. */
+  readonly streams?: StreamStore | undefined
   /** Optional. Milliseconds since 1970 by the clock that all instances share; without it, each has its own. */
   now? (): number
   /**

@@ -24,6 +24,7 @@ import { Metrics } from '../metrics.ts'
 import { GroupLogs } from '../options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedOptions } from '../options/resolve.ts'
 import { Presence } from '../presence/presence.ts'
+import { Streams } from '../streams/streams.ts'
 
 /** The parts of one instance, wired to each other. */
 export interface Parts {
@@ -42,6 +43,7 @@ export interface Parts {
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
   readonly history: GroupHistory
+  readonly streams: Streams
   readonly commands: ConnectionCommands
   readonly blocks: Blocklist
   readonly gate: Gate
@@ -79,7 +81,10 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
   const gate = new Gate(options, backplane, blocks, occupancy, metrics)
   const intake = new IntakeBudget(options.limits, metrics)
-  const commands = new ConnectionCommands(hub, membership, backplane, envelopes, answerTimeoutMs(options), blocks, metrics, log)
-  const groups = { presence, revocations, membership, broadcaster, reads, history, commands, blocks, gate, occupancy, intake }
+  const streams = new Streams(backplane, envelopes, () => metrics.limitHit('streamsRefused'))
+  const commands = new ConnectionCommands(
+    hub, membership, backplane, envelopes, answerTimeoutMs(options), blocks, metrics, log, streams
+  )
+  const groups = { presence, revocations, membership, broadcaster, reads, history, streams, commands, blocks, gate, occupancy, intake }
   return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, ...groups }
 }

@@ -1,4 +1,4 @@
-import type { Target } from '../backplane/backplane.ts'
+import type { StreamStore, Target } from '../backplane/backplane.ts'
 import { StandaloneWriter } from '../backplane/redis/standalone-writer.ts'
 import { EnvelopeFactory, everyone, groupTargets, userLogTarget, userTarget } from '../delivery/envelopes.ts'
 import { LoggedPublish } from '../delivery/logged-publish.ts'
@@ -11,12 +11,14 @@ import { Everywhere } from './everywhere.ts'
 import { GroupHistory } from './history.ts'
 import { listOf, memberPage, presencePage } from './lists.ts'
 import { broadcastJson, RemoteCommands } from './remote-commands.ts'
-import { InstanceRpc } from './rpc.ts'
+import { InstanceRpc, type CommandHandler } from './rpc.ts'
+import { StreamCommands } from './stream-commands.ts'
+import { Streams } from '../streams/streams.ts'
 import { GroupLogs } from '../options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedPublisherOptions } from '../options/resolve.ts'
 import type {
   BroadcastOptions, BroadcastResult, Data, History, HistoryOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher,
-  Recipients, Tracing
+  Recipients, Stream, StreamOptions, StreamReading, Tracing
 } from '../types.ts'
 
 /** History that a publisher reads comes without proofs: no client resumes from it. */
@@ -32,6 +34,8 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   readonly #commands: RemoteCommands
   readonly #reports: DeliveryReports
   readonly #history: GroupHistory
+  readonly #streams: Streams
+  readonly #streamCommands: StreamCommands
 
   constructor (options: ResolvedPublisherOptions) {
     super(() => this.#commands)
@@ -40,15 +44,28 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     this.#backplane = new StandaloneWriter(options)
     this.#logged = new LoggedPublish(this.#backplane, new GroupLogs(options))
     const { origin } = this.#envelopes
-    const serveNobody = async (): Promise<never> => { throw new Error('a publisher holds no connections') }
+    const listen = async (): Promise<void> => await this.#backplane.listen(origin, envelope => this.#rpc.receive(envelope))
+    const { streams } = this.#backplane
+    const write: StreamStore['write'] = async write => {
+      // Subscribe before writing: whoever stops the stream asks this process.
+      await listen()
+      return await streams.write(write)
+    }
+    this.#streams = new Streams({ streams: { ...streams, write } }, this.#envelopes)
+    const serve: CommandHandler = async command => {
+      if (command.op === 'stopStream') return this.#streams.stopHere(command.stream)
+      throw new Error('a publisher holds no connections')
+    }
     this.#rpc = new InstanceRpc({
       publish: async (targets, envelope) => {
         // Subscribe before asking: the answers come by a channel of this process.
-        await this.#backplane.listen(origin, envelope => { if (envelope.kind === 'reply') this.#rpc.receive(envelope) })
+        await listen()
         return await this.#backplane.publish(targets, envelope)
       }
-    }, this.#envelopes, serveNobody, answerTimeoutMs(options), { repliesLost: 0 })
-    this.#commands = new RemoteCommands(this.#rpc, new Everywhere(this.#backplane, this.#rpc, origin), origin)
+    }, this.#envelopes, serve, answerTimeoutMs(options), { repliesLost: 0 })
+    const everywhere = new Everywhere(this.#backplane, this.#rpc, origin)
+    this.#commands = new RemoteCommands(this.#rpc, everywhere, origin)
+    this.#streamCommands = new StreamCommands(this.#streams, everywhere, origin)
     this.#reports = new DeliveryReports(this.#rpc, this.#envelopes)
     this.#history = new GroupHistory(this.#backplane, noProofs)
   }
@@ -91,7 +108,22 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     return await this.#history.read(group, options)
   }
 
+  stream (group: string, id: string, options?: StreamOptions): Stream {
+    return this.#streams.begin(group, id, options)
+  }
+
+  async stopStream (group: string, id: string): Promise<boolean> {
+    assertGroupName(group)
+    return await this.#streamCommands.stop({ group, id })
+  }
+
+  async readStream (group: string, id: string): Promise<StreamReading | undefined> {
+    assertGroupName(group)
+    return await this.#streams.readAll({ group, id })
+  }
+
   async close (): Promise<void> {
+    await this.#streams.close()
     this.#rpc.close()
     await this.#backplane.close()
   }

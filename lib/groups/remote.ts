@@ -8,6 +8,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { Metrics } from '../metrics.ts'
+import type { Streams } from '../streams/streams.ts'
 import type { BlockTarget, Data, GroupList, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
 import { blockName, type Blocklist } from './blocklist.ts'
 import { DeliveryReports } from './delivery-reports.ts'
@@ -15,12 +16,14 @@ import { Everywhere } from './everywhere.ts'
 import type { Membership } from './membership.ts'
 import { InstanceMessages } from './instances.ts'
 import { gone, groupNames, idOf, packUserIds, RemoteCommands, type Named, type OwnAnswers } from './remote-commands.ts'
+import { StreamCommands } from './stream-commands.ts'
 import { InstanceRpc, type Answers, type Command, type CommandHandler, type ConnectionCommand, type UserAct } from './rpc.ts'
 
 /** Acts on a connection wherever it is: at once on one of this instance, else by asking the instance that holds it. */
 export class ConnectionCommands {
   readonly instances: InstanceMessages
   readonly reports: DeliveryReports
+  readonly streams: StreamCommands
   readonly #hub: Hub
   readonly #membership: Membership
   readonly #rpc: InstanceRpc
@@ -32,7 +35,7 @@ export class ConnectionCommands {
 
   constructor (
     hub: Hub, membership: Membership, backplane: Backplane, envelopes: EnvelopeFactory, timeoutMs: number, blocks: Blocklist,
-    metrics: Metrics, log: FastifyBaseLogger
+    metrics: Metrics, log: FastifyBaseLogger, streams: Streams
   ) {
     this.#hub = hub
     this.#membership = membership
@@ -40,6 +43,7 @@ export class ConnectionCommands {
     this.#rpc = new InstanceRpc(backplane, envelopes, serve, timeoutMs, metrics)
     this.#everywhere = new Everywhere(backplane, this.#rpc, envelopes.origin)
     this.#remote = new RemoteCommands(this.#rpc, this.#everywhere, envelopes.origin)
+    this.streams = new StreamCommands(streams, this.#everywhere, envelopes.origin)
     this.#own = {
       groups: options => groupNames(hub.groups(), options),
       connections: () => hub.connections.size,
@@ -172,6 +176,7 @@ export class ConnectionCommands {
       case 'user': return here ? command.act.op === 'groups' ? [] : 0 : await this.#actOnUser(command.userId, command.act)
       case 'disconnectUser': return this.#closeUser(command.userId, command.code, command.reason)
       case 'block': return this.#blocks.apply(command.name, command.forMs)
+      case 'stopStream': return this.streams.stopHere(command.stream)
       case 'groupNames': return here ? [] : this.#own.groups(command)
       case 'connectionCount': return here ? 0 : this.#own.connections()
       case 'reach': return this.reports.here(command.targets, command)

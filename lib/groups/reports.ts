@@ -38,11 +38,12 @@ export class Reports {
   }
 
   stats (): Stats {
-    const { metrics, hub, scheduler, presence, cache, gate, intake, blocks } = this.#parts
+    const { metrics, hub, scheduler, presence, cache, gate, intake, blocks, streams } = this.#parts
     return {
       ...metrics,
       connections: hub.connections.size,
       groups: hub.groupTotal(),
+      streams: streams.size,
       slowConnections: scheduler.slow.size,
       bufferedBytes: scheduler.slowTotal,
       ...gate.stats(),

@@ -1,4 +1,4 @@
-import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
+import type { Backplane, Envelope, StreamName, Target } from '../backplane/backplane.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
@@ -12,6 +12,7 @@ export type Command =
   | { readonly op: 'user', readonly userId: string, readonly act: UserAct }
   | { readonly op: 'app', readonly name: string, readonly payload: unknown, readonly ask: boolean }
   | { readonly op: 'block', readonly name: string, readonly forMs: number }
+  | { readonly op: 'stopStream', readonly stream: StreamName }
   | { readonly op: 'groupNames' } & GroupListOptions
   | { readonly op: 'connectionCount' | 'userIds' }
   | { readonly op: 'reach', readonly targets: readonly Target[] } & Exclusive
@@ -32,6 +33,8 @@ export interface Answers {
   readonly disconnect: number
   readonly disconnectUser: number
   readonly block: number
+  /** Whether the stream was open. */
+  readonly stopStream: boolean
   /** How many connections joined, or left; or the groups that they are in. */
   readonly user: number | readonly string[]
   readonly groupNames: readonly string[]

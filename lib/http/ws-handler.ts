@@ -9,6 +9,7 @@ import { aFunction, aPresence, checkOptions, invalid, show, type Rule } from '..
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
+import { StreamRequests } from '../messages/stream-requests.ts'
 import { MessageReceiver, type MessageRoute } from '../messages/receiver.ts'
 import type { MessageSet } from '../messages/message-set.ts'
 import type { ConnectionCallbacks, HandlerOptions } from '../route-types.ts'
@@ -26,6 +27,7 @@ const callbackRules = {
   onGap: aFunction,
   mayJoin: aFunction,
   mayRead: aFunction,
+  mayStop: aFunction,
   presence: aPresence,
   messages: someMessages
 } as const satisfies Record<keyof HandlerOptions, Rule>
@@ -56,7 +58,7 @@ const helloTimeoutMs = 10_000
 /** How long a client whose connection cannot be opened may take to answer the close. */
 const refusedGraceMs = 2_000
 
-type HandlerInstance = Pick<Instance, 'registry' | 'commands' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate' | 'presence'>
+type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate' | 'forRoutes'>
 type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
@@ -65,10 +67,12 @@ export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
 export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
   const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
+  const { streams, commands, presence } = instance.forRoutes
+  const streamRequests = new StreamRequests(streams, commands, instance.metrics)
   const framedInit = (receiver: MessageReceiver | undefined): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
-    leave: async (connection, group) => await instance.commands.leaveAsClient(connection, group),
-    putOut: async (connection, group) => await instance.commands.putOut(connection, group),
+    leave: async (connection, group) => await commands.leaveAsClient(connection, group),
+    putOut: async (connection, group) => await commands.putOut(connection, group),
     history: async (group, options) => await instance.registry.history(group, options),
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),
@@ -86,9 +90,11 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     checkOptions(options, callbackRules, 'wsHandler.')
     // Only the route knows the types of its params and identity.
     const receiver = receiverOf(options as HandlerOptions)
-    const callbacks = receiver === undefined ? options as ConnectionCallbacks : withMessages(options as HandlerOptions, receiver)
+    const callbacks = receiver === undefined
+      ? streamRequests.before(options as ConnectionCallbacks)
+      : withMessages(options as HandlerOptions, receiver)
     const framed = framedInit(receiver)
-    instance.presence.addRoute(options.presence ?? false)
+    presence.addRoute(options.presence ?? false)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
       // If @fastify/websocket was registered first, it wrapped the handler before `checkRoute` saw it.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)
@@ -120,9 +126,10 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
   }
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
-  function receiverOf ({ onMessage, messages }: HandlerOptions): MessageReceiver | undefined {
+  function receiverOf ({ onMessage, messages, mayStop }: HandlerOptions): MessageReceiver | undefined {
     if ((onMessage === undefined) === (messages === undefined)) throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
-    return messages === undefined ? undefined : new MessageReceiver(messages as MessageSet, groups, instance.metrics)
+    if (messages === undefined) return undefined
+    return new MessageReceiver(messages as MessageSet, streamRequests, { ...groups, mayStop }, instance.metrics)
   }
 }
 

@@ -35,6 +35,7 @@ const roomRules = {
   onGap: aFunction,
   mayJoin: aFunction,
   mayRead: aFunction,
+  mayStop: aFunction,
   presence: aPresence,
   history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<Exclude<keyof RoomOptions, RouteOption>, Rule>
@@ -155,6 +156,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       ...(room.onError === undefined ? {} : { onError: room.onError }),
       ...(room.onGap === undefined ? {} : { onGap: room.onGap }),
       ...(room.mayJoin === undefined ? {} : { mayJoin: room.mayJoin }),
+      ...(room.mayStop === undefined ? {} : { mayStop: room.mayStop }),
       mayRead: room.mayRead ?? (async (connection, group) => {
         if ((room.history ?? 0) === 0) return false
         return isIn(connection, group) || await room.mayJoin?.(connection, group) === true

@@ -10,7 +10,7 @@ import { aSchema, Event, Message } from './message.ts'
 import { Once } from './once.ts'
 import { QuestionKind } from './question-kind.ts'
 import type { Questions, QuestionTarget } from './questions.ts'
-import { answerNames, encodeEvent, namePattern } from './wire.ts'
+import { answerNames, encodeEvent, namePattern, reservedPrefix } from './wire.ts'
 
 const rules = {
   messages: anObject,
@@ -127,6 +127,7 @@ function targetOf (target: AskTarget): QuestionTarget {
 
 function assertName (name: string, where: string): string {
   if (answerNames.some(taken => taken === name)) throw invalid(`wsMessages.${where}.${name}: answers are called so`)
+  if (name.startsWith(reservedPrefix)) throw invalid(`wsMessages.${where}.${name}: names that begin with ${reservedPrefix} are the protocol's own`)
   if (namePattern.test(name)) return name
   throw invalid(`wsMessages.${where}: a name must match ${String(namePattern)}, got ${show(name)}`)
 }

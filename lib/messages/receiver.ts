@@ -6,27 +6,33 @@ import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import { show } from '../options/rules.ts'
 import { toError } from '../thrown.ts'
+import type { ConnectionCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { Context, type ContextRoute } from './context.ts'
 import type { MessageSet } from './message-set.ts'
+import { isStreamRequest, type StreamRequests } from './stream-requests.ts'
 import { encodeAnswer, isClientAnswer, parseMessage, type NamedMessage } from './wire.ts'
 
 /** What a receiver needs of the route. */
 export interface MessageRoute extends Pick<ContextRoute, 'groupOf'> {
   /** Whether the connection may still say anything here; without it, it always may. */
   readonly isMember?: ((connection: Connection) => boolean) | undefined
+  /** Who may stop streams, beside their owners. */
+  readonly mayStop?: ConnectionCallbacks['mayStop'] | undefined
 }
 
 /** Handles the messages of one route's connections. Every message is answered, and none ends its connection. */
 export class MessageReceiver {
   readonly #set: MessageSet
+  readonly #streams: StreamRequests
   readonly #route: MessageRoute & ContextRoute
   readonly #metrics: Metrics
   readonly #requests = new WeakMap<Connection, FastifyRequest>()
 
-  constructor (set: MessageSet, { groupOf, isMember }: MessageRoute, metrics: Metrics) {
+  constructor (set: MessageSet, streams: StreamRequests, { groupOf, isMember, mayStop }: MessageRoute, metrics: Metrics) {
     this.#set = set
-    this.#route = { groupOf, isMember, emit: async (group, name, data, options) => await set.emit(group, name, data, options) }
+    this.#streams = streams
+    this.#route = { groupOf, isMember, mayStop, emit: async (group, name, data, options) => await set.emit(group, name, data, options) }
     this.#metrics = metrics
   }
 
@@ -54,6 +60,7 @@ export class MessageReceiver {
       const { name, problem } = message
       if (this.#route.isMember?.(connection) === false) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group')
       if (name === undefined) throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', problem)
+      if (isStreamRequest(name)) return await this.#streams.answer(connection, message, this.#route.mayStop)
       const known = this.#set.messages.get(name)
       if (known === undefined) throw new WebsocketGroupsError('WSG_MESSAGE_UNKNOWN', show(name))
       known.assertWithinLimits(connection, message)

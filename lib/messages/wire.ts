@@ -9,6 +9,8 @@ import type { ClientAnswer } from './questions.ts'
 
 /** The names of messages and events; also in `docs/protocol.md`. */
 export const namePattern = /^[\w.:/-]{1,64}$/
+/** How the names of the protocol's own messages begin. */
+export const reservedPrefix = 'wsg.'
 /** The types of answers, of both sides: no message or event may have these names. */
 export const answerNames = ['reply', 'error'] as const
 

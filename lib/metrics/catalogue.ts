@@ -39,6 +39,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   users: gauge('users', 'Users that have connections here.'),
   addressesRemembered: gauge('addresses_remembered', 'Addresses whose latest upgrades are remembered.'),
   groups: gauge('groups', 'Groups that have members here.'),
+  streams: gauge('streams', 'Streams of tokens that are made here.'),
   blocked: gauge('blocked', 'Users and tokens that are kept out.'),
   connectionsBlocked: counter('connections_blocked', 'Connections that registry.block closed.'),
 
@@ -51,6 +52,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
 
   requestsDelayed: limited('requests'),
   messagesRefused: limited('messages_by_name'),
+  streamsRefused: limited('streams'),
   memberEntriesLeftOut: limited('presence_entries'),
   newGroupsRefused: limited('new_groups'),
   pauses: limited('reading_paused'),

@@ -5,6 +5,7 @@ import type { MetricsSnapshot } from '../metrics/types.ts'
 import type {
   AnyConnection, Connection, Data, Member, MemberList, MembersOptions, PageOptions, PresenceEntry, PresenceList, Register
 } from './connection.ts'
+import type { Stream, StreamOptions, StreamReading } from './streams.ts'
 import type { History, HistoryOptions, JoinOptions, JoinResult } from '../protocol/logs.ts'
 
 export interface CloseOptions {
@@ -179,6 +180,24 @@ export interface Registry {
   history (group: string, options?: HistoryOptions): Promise<History>
 
   /**
+   * Begins a text that grows piece by piece, for the members of the group: see docs/streams.md. The `id`, 1 to 128 bytes, is unique in the
+   * group.
+   * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_OPTION_INVALID, WSG_DATA_INVALID (`meta`), WSG_STREAM_TAKEN,
+   * WSG_STREAM_LIMIT
+   */
+  stream (group: string, id: string, options?: StreamOptions): Stream
+  /**
+   * Stops a stream, whichever process makes it: its `signal` aborts. Resolves with whether the stream was open.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  stopStream (group: string, id: string): Promise<boolean>
+  /**
+   * A stream as it is now; `undefined` when the group has none of this id, or none any more.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  readStream (group: string, id: string): Promise<StreamReading | undefined>
+
+  /**
    * Before the application is closed: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes those
    * there are one after another within so many milliseconds, so that their clients do not all come back at once. Framed clients are told
    * when to come back, all are closed with 1012, and those that do not answer within `closeGraceMs` are terminated. Resolves when all are
@@ -204,7 +223,7 @@ export interface Registry {
  */
 export interface Publisher extends AsyncDisposable, Pick<Registry,
   'broadcastToGroup' | 'broadcastJson' | 'broadcastToAll' | 'sendToUser' | 'sendTo' | 'disconnect' | 'join' | 'leave' | 'leaveAll' | 'groups' |
-  'groupList' | 'connectionCount' | 'userCount' | 'history'> {
+  'groupList' | 'connectionCount' | 'userCount' | 'history' | 'stream' | 'stopStream' | 'readStream'> {
   groupCount (group: string): Promise<number>
   /** As `Registry.members`. */
   members (group: string, options?: MembersOptions): Promise<readonly Member[] & { readonly cursor?: string | undefined }>

@@ -35,6 +35,13 @@ t.test('messages by name take less than 0.75 KB more', async (t) => {
   t.ok(withMessages - plain < 750, `${withMessages - plain} bytes`)
 })
 
+t.test('the reader of streams takes less than 1.75 KB, compressed, beside the client', async (t) => {
+  const source = readFileSync(join(folder, 'streams.min.js'))
+  const bytes = gzipSync(source, { level: 9 }).length
+  t.comment(`${source.length} bytes, ${bytes} compressed`)
+  t.ok(bytes < 1_792, `${bytes} bytes`)
+})
+
 t.test('a bundle that imports the client and does not use it has nothing of it', async (t) => {
   const sizeOf = async (statement: string): Promise<number> => {
     const bundle = { bundle: true, minify: true, write: false, format: 'esm' } as const

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict'
 import {
-  maxBlocks, maxPageBytes, type Appended, type Backplane, type Envelope, type GapReason, type LocalInstance, type LogLimits,
-  type LogPosition, type Revocation,
-  type Target
+  maxBlocks, maxPageBytes, maxStreamsPerGroup, type Appended, type Backplane, type Envelope, type GapReason, type LocalInstance,
+  type LogLimits, type LogPosition, type Revocation, type StreamName, type StreamWrite, type StreamWritten, type Target
 } from '../../lib/backplane/backplane.ts'
 import { drawId } from '../../lib/ids.ts'
 import { logStart } from '../../lib/backplane/position.ts'
@@ -92,6 +91,13 @@ class Instance implements LocalInstance {
       binary: typeof text !== 'string',
       payload: Buffer.from(text)
     }
+  }
+
+  async writeStream (
+    { group: name, id, epoch }: StreamName & { readonly epoch: string }, at: number, text: string, more: Partial<StreamWrite> = {}
+  ): Promise<StreamWritten | undefined> {
+    const envelope = this.#envelope(group(name), text)
+    return await this.backplane.streams?.write({ group: name, id, epoch, at, text, keepMs: 60_000, renew: true, envelope, ...more })
   }
 
   newId (): string { return `${this.instanceId}.${(++this.#connections).toString(36)}` }
@@ -664,6 +670,60 @@ export function backplaneContract ({ name, test, create, partOf = () => 0 }: Con
     await b.publish(group('lobby'), 'still here')
     await until(() => b.received.length === 1)
     assert.deepEqual(a.texts, [])
+  })
+
+  rule('a stream is one text that grows, and its group is told in the same step', async start => {
+    const [a, b] = [await start(), await start()]
+    if (a.backplane.streams === undefined) return
+    await b.backplane.subscribe(group('talk'))
+    const stream = { group: 'talk', id: 'ü:1', epoch: 'e1' }
+    assert.equal(await b.backplane.streams?.read(stream, 0), undefined)
+    assert.equal(await a.writeStream(stream, 0, 'Grüße', { head: '{"by":"a"}' }), 'written')
+    assert.equal(await a.writeStream(stream, 7, ', Welt'), 'written')
+    assert.equal(await a.writeStream(stream, 7, ', Welt'), 'written', 'a call may be repeated')
+    const read = await b.backplane.streams?.read(stream, 7)
+    assert.deepEqual([read?.epoch, read?.head, read?.end, read?.bytes, read?.silent], ['e1', '{"by":"a"}', undefined, 13, false])
+    assert.equal(read?.text.toString(), ', Welt')
+    assert.deepEqual(await b.backplane.streams?.list('talk'), ['ü:1'])
+    assert.equal(await a.writeStream(stream, 13, '!', { end: { state: 'done', json: '1' } }), 'written')
+    await until(() => b.received.length >= 4)
+    assert.deepEqual(b.texts, ['Grüße', ', Welt', ', Welt', '!'])
+    assert.deepEqual((await b.backplane.streams?.read(stream, 99))?.end, { state: 'done', json: '1' })
+    assert.equal((await b.backplane.streams?.read(stream, 0))?.text.toString(), 'Grüße, Welt!')
+    assert.equal(await a.writeStream(stream, 14, 'late'), 'ended')
+    assert.equal(await a.writeStream(stream, 13, '!', { end: { state: 'done', json: '1' } }), 'written', 'its end, again')
+    assert.equal(b.received.length, 4)
+  })
+
+  rule('of streams with one id one at a time is open, and what is lost or replaced is written by nobody', async start => {
+    const [a, b] = [await start(), await start()]
+    if (a.backplane.streams === undefined) return
+    const [one, other] = [{ group: 'talk', id: '1', epoch: 'e1' }, { group: 'talk', id: '1', epoch: 'e2' }]
+    assert.equal(await a.writeStream(one, 0, 'x'), 'lost', 'nothing is made without a head')
+    assert.equal(await a.writeStream(one, 0, 'one', { head: '{}' }), 'written')
+    assert.equal(await b.writeStream(other, 0, 'two', { head: '{}' }), 'taken')
+    assert.equal(await a.writeStream(one, 5, 'x'), 'lost', 'a hole is left by nobody')
+    assert.equal(await b.writeStream(one, 3, '', { onlyIfSilentMs: 60_000, end: { state: 'failed', json: '' } }), 'lives')
+    await new Promise(resolve => setTimeout(resolve, 20))
+    assert.equal(await b.writeStream(one, 3, '', { onlyIfSilentMs: 1, end: { state: 'failed', json: '2' } }), 'written')
+    assert.equal(await a.writeStream(one, 3, ' more'), 'ended')
+    assert.equal(await b.writeStream(other, 0, 'two', { head: '{}' }), 'written', 'the id is free again')
+    assert.equal(await a.writeStream(one, 3, ' more'), 'replaced')
+    assert.equal((await a.backplane.streams?.read(one, 0))?.text.toString(), 'two')
+  })
+
+  rule('a group keeps a limited number of streams, each for its time', async start => {
+    const a = await start()
+    if (a.backplane.streams === undefined) return
+    const open = async (n: number, keepMs: number): Promise<unknown> => {
+      return await a.writeStream({ group: 'talk', id: String(n), epoch: 'e' }, 0, '', { head: '{}', keepMs })
+    }
+    for (let n = 0; n < maxStreamsPerGroup; n++) assert.equal(await open(n, n === 0 ? 300 : 60_000), 'written')
+    assert.equal(await open(1_000, 60_000), 'full')
+    assert.equal((await a.backplane.streams?.list('talk'))?.length, maxStreamsPerGroup)
+    await until(async () => await open(1_000, 60_000) === 'written')
+    await until(async () => await a.backplane.streams?.read({ group: 'talk', id: '0' }, 0) === undefined)
+    assert.ok(!(await a.backplane.streams?.list('talk'))?.includes('0'))
   })
 
   rule('before start and after close it says that it is out, at once', async start => {

@@ -29,7 +29,8 @@ const surroundings: Readonly<Record<string, string>> = {
     declare const app: FastifyInstance
     declare const message: Data, cursor: Data, tick: Data
     declare const pointSchema: import('fastify-websocket-groups').StandardSchema<{ readonly x: number }>
-    declare function assertOpen (group: string): Promise<void>`,
+    declare function assertOpen (group: string): Promise<void>
+    declare function model (prompt: string, options: { readonly signal: AbortSignal }): AsyncIterable<string>`,
   'a service with a backplane': `
     declare const app: import('fastify').FastifyInstance
     declare const MyBackplane: new (url: string) => import('fastify-websocket-groups').Backplane`,

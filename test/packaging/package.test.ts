@@ -69,7 +69,7 @@ t.test('the tarball holds what is published, and no more', async (t) => {
   for (const file of needed) t.ok(files.includes(file), file)
   const folders = /^(dist|docs|example-app|bench\/plots)\//
   // Sources that a page refers to.
-  const named = ['lib/backplane/backplane.ts', 'lib/backplane/messages.ts', 'lib/backplane/redis/envelope.ts']
+  const named = ['lib/backplane/backplane.ts', 'lib/backplane/messages.ts', 'lib/backplane/redis/envelope.ts', 'lib/backplane/streams.ts']
   const single = /^(package\.json|LICENSE|[A-Z]+\.md|bench\/README\.md|scripts\/build\.mjs)$/
   t.strictSame(files.filter(file => !folders.test(file) && !single.test(file) && !named.includes(file)), [])
   t.ok(files.length < 350, `${files.length} files`)
@@ -140,7 +140,7 @@ t.test('publint has nothing to say', async (t) => {
 
 t.test('its types resolve for every kind of consumer', async (t) => {
   // Pages load these files; nobody writes types for them.
-  const browserFiles = ['--exclude-entrypoints', 'client.min.js', 'client.global.min.js', 'messages.min.js']
+  const browserFiles = ['--exclude-entrypoints', 'client.min.js', 'client.global.min.js', 'messages.min.js', 'streams.min.js']
   const { code, output } = await run(
     process.execPath, [tool('@arethetypeswrong', 'cli', 'dist', 'index.js'), tarball, ...browserFiles], work
   )
@@ -190,8 +190,9 @@ t.test('import and require give the same plugin, and a service runs with it', as
     assert.equal(require('${manifest.name}/package.json').name, '${manifest.name}')
     assert.equal(typeof require('${manifest.name}/client').connect, 'function')
     assert.equal(typeof require('${manifest.name}/client/messages').connect, 'function')
+    assert.equal(typeof require('${manifest.name}/client/streams').streamsOf, 'function')
     // Browsers get these files: they are the same ones however they are found.
-    for (const file of ['client.min.js', 'client.global.min.js', 'messages.min.js']) {
+    for (const file of ['client.min.js', 'client.global.min.js', 'messages.min.js', 'streams.min.js']) {
       const path = require('node:path').join(__dirname, 'node_modules', '${manifest.name}', 'dist', file)
       assert.equal(require.resolve('${manifest.name}/' + file), path)
     }

@@ -75,7 +75,8 @@ t.test('app.registry has the public methods and nothing else', async (t) => {
   t.strictSame([...names].sort(), [
     'all', 'block', 'broadcastJson', 'broadcastToAll', 'broadcastToGroup', 'connectionCount', 'constructor', 'count', 'describe',
     'disconnect', 'drain', 'filter', 'get', 'groupCount', 'groupList', 'groups', 'health', 'history', 'instanceId', 'instances', 'join',
-    'leave', 'leaveAll', 'members', 'metrics', 'presence', 'sendTo', 'sendToUser', 'stats', 'unblock', 'userCount'
+    'leave', 'leaveAll', 'members', 'metrics', 'presence', 'readStream', 'sendTo', 'sendToUser', 'stats',
+    'stopStream', 'stream', 'unblock', 'userCount'
   ])
   for (const name of ['close', 'open', 'renew', 'start', 'ready']) t.notOk(name in registry, name)
 })

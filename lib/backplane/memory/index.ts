@@ -1,12 +1,14 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
 import type {
-  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation, Target
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation, StreamStore,
+  Target
 } from '../backplane.ts'
 import { MemoryBlocks } from './blocks.ts'
 import { MemoryLogs } from './log.ts'
 import { MemoryOccupancy } from './occupancy.ts'
 import { MemoryRevocations } from './revocations.ts'
+import { MemoryStreams } from './streams.ts'
 
 /** Joins several instances of one process, as a Redis would join several processes. */
 export interface MemoryCluster {
@@ -25,6 +27,7 @@ interface Bus {
   readonly blocks: MemoryBlocks
   readonly occupancy: MemoryOccupancy
   readonly revocations: MemoryRevocations
+  readonly streams: MemoryStreams
   secret: string | undefined
 }
 
@@ -35,6 +38,7 @@ function newBus (): Bus {
     blocks: new MemoryBlocks(),
     occupancy: new MemoryOccupancy(),
     revocations: new MemoryRevocations(),
+    streams: new MemoryStreams(),
     secret: undefined
   }
 }
@@ -102,6 +106,18 @@ export class MemoryBackplane implements Backplane {
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     this.#assertUp()
     return this.#logs.read(group, since, limit)
+  }
+
+  get streams (): StreamStore {
+    this.#assertUp()
+    const { streams } = this.#bus
+    return {
+      write: async write => streams.write(write, () => {
+        this.#send([{ ...write.envelope, target: { kind: 'group', name: write.group } }])
+      }),
+      read: async (name, from) => streams.read(name, from),
+      list: async group => streams.list(group)
+    }
   }
 
   position (group: string): LogPosition | undefined {

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, StreamStore, Target } from '../backplane.ts'
 import type { RevocationStore } from './membership/revocations.ts'
 import { partitionOf } from './hash-tags.ts'
 import type { Keys } from './keys.ts'
@@ -20,6 +20,12 @@ const commonPartition = 0
  * to all targets of one partition or to none, and in no order between partitions.
  */
 export class ClusterWriter {
+  readonly streams: StreamStore = {
+    write: async write => await this.#ofGroup(write.group).streams.write(write),
+    read: async (name, from) => await this.#ofGroup(name.group).streams.read(name, from),
+    list: async group => await this.#ofGroup(group).streams.list(group)
+  }
+
   readonly #links: ClusterLinks
   readonly #keys: readonly Keys[]
   readonly #whenDown: WhenDown

@@ -1,4 +1,4 @@
-import type { Backplane } from '../backplane.ts'
+import type { Backplane, StreamStore } from '../backplane.ts'
 
 /** Who was put out of groups, in one partition. */
 export interface Revocations {
@@ -9,7 +9,8 @@ export interface Revocations {
 }
 
 /** What a single Redis and a cluster do each in their own way, behind the one backplane `redis`. */
-export interface RedisDeployment extends Required<Omit<Backplane, 'name' | 'localHistory' | 'revoke' | 'revoked'>> {
+export interface RedisDeployment extends Required<Omit<Backplane, 'name' | 'localHistory' | 'streams' | 'revoke' | 'revoked'>> {
+  readonly streams: StreamStore
   /** Those of the partition of the group. */
   revocationsOf (group: string): Revocations
 }

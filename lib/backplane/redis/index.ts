@@ -1,6 +1,7 @@
 import type { BackplaneState, Member } from '../../types.ts'
 import type {
-  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation, Target
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation, StreamStore,
+  Target
 } from '../backplane.ts'
 import { ClusterBackplane } from './router.ts'
 import type { RedisDeployment } from './deployment.ts'
@@ -80,6 +81,10 @@ export class RedisBackplane implements Backplane {
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     return await this.#deployment.history(group, since, limit)
+  }
+
+  get streams (): StreamStore {
+    return this.#deployment.streams
   }
 
   position (group: string): LogPosition | undefined {

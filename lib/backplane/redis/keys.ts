@@ -88,6 +88,21 @@ export class Keys {
     return `${this.#base}k:${Buffer.byteLength(group)}:${group}:${key}`
   }
 
+  /** String: the text of a stream so far. */
+  streamText (group: string, id: string): string {
+    return `${this.#base}st:${Buffer.byteLength(group)}:${group}:${id}`
+  }
+
+  /** Hash: `epoch`, `head`, `state`, `end` and `beat` of a stream. */
+  streamHead (group: string, id: string): string {
+    return `${this.#base}sh:${Buffer.byteLength(group)}:${group}:${id}`
+  }
+
+  /** Sorted set: id of a stream of the group -> until when it is kept (milliseconds by the clock of Redis). */
+  streams (group: string): string {
+    return `${this.#base}sx:${group}`
+  }
+
   /** The prefix of the names that the script `reap` builds itself. */
   get base (): string {
     return this.#base

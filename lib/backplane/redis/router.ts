@@ -2,7 +2,7 @@ import { deferred, withDeadline } from '../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type {
-  Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+  Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, StreamStore, Target
 } from '../backplane.ts'
 import { claim } from './claim.ts'
 import { ClusterOccupancy } from './cluster-occupancy.ts'
@@ -66,8 +66,7 @@ export class ClusterBackplane implements RedisDeployment {
 
   get state (): BackplaneState {
     const links = this.#links
-    if (links === undefined || this.#closed || this.#refusal !== undefined) return 'down'
-    if (!links.someUp) return 'down'
+    if (links === undefined || this.#closed || this.#refusal !== undefined || !links.someUp) return 'down'
     if (!links.complete || !this.#claimed) return 'degraded'
     for (const { partition } of this.#places.values()) if (partition.state !== 'up') return 'degraded'
     return 'up'
@@ -79,8 +78,7 @@ export class ClusterBackplane implements RedisDeployment {
     if (this.#refusal !== undefined) return [this.#refusal.message]
     if (links.problem !== undefined) return [links.problem]
     const problemsOf = (index: number): readonly string[] => this.#places.get(index)?.partition.problems ?? links.problemsOf(index)
-    const byPartition = this.#keys.map((_, index) => [index, problemsOf(index)] as const)
-    const list = groupProblems(byPartition, this.#keys.length)
+    const list = groupProblems(this.#keys.map((_, index) => [index, problemsOf(index)] as const), this.#keys.length)
     return list.length > 0 || this.#claimed ? list : ['it is not known yet how others divide the keys']
   }
 
@@ -129,8 +127,7 @@ export class ClusterBackplane implements RedisDeployment {
 
   interrupted (target: Target): boolean {
     const index = this.#indexOf(target)
-    const channel = this.#keys[index]?.channel(target)
-    return channel !== undefined && (this.#places.get(index)?.partition.subscriptions.interrupted(channel) ?? false)
+    return this.#places.get(index)?.partition.subscriptions.interrupted(this.#keys[index]?.channel(target) ?? '') ?? false
   }
 
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
@@ -144,6 +141,10 @@ export class ClusterBackplane implements RedisDeployment {
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     const place = this.#places.get(this.#indexOf(groupTarget(group)))
     return await (place?.partition ?? this.#open).history(group, since, limit)
+  }
+
+  get streams (): StreamStore {
+    return this.#open.streams
   }
 
   position (group: string): LogPosition | undefined {
@@ -274,5 +275,4 @@ export class ClusterBackplane implements RedisDeployment {
 }
 
 const everyone: Target = { kind: 'all', name: '' }
-
 const groupTarget = (name: string): Target => ({ kind: 'group', name })

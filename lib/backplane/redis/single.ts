@@ -1,7 +1,7 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type {
-  Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Target
+  Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, StreamStore, Target
 } from '../backplane.ts'
 import type { Keys } from './keys.ts'
 import { Link } from './link/link.ts'
@@ -80,6 +80,10 @@ export class SingleBackplane implements RedisDeployment {
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     return await this.#open.history(group, since, limit)
+  }
+
+  get streams (): StreamStore {
+    return this.#open.writer.streams
   }
 
   position (group: string): LogPosition | undefined {

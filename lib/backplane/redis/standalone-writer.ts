@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { deferred, withDeadline } from '../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
-import type { Appended, AppendTarget, Backplane, Envelope, LogPage, LogPosition, Target } from '../backplane.ts'
+import type { Appended, AppendTarget, Backplane, Envelope, LogPage, LogPosition, StreamStore, Target } from '../backplane.ts'
 import { claim } from './claim.ts'
 import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
@@ -27,7 +27,7 @@ type Calls = 'publish' | 'append' | 'count' | 'members' | 'history' | 'instances
 
 /** How Redis is reached: by one link, or by those to the masters of a cluster. */
 interface Way {
-  readonly writer: Pick<RedisWriter, Calls | 'close'>
+  readonly writer: Pick<RedisWriter, Calls | 'close'> & { readonly streams: StreamStore }
   readonly usable: boolean
   inbox (id: string, deliver: (envelope: Envelope) => void): Inbox
   close (): Promise<void>
@@ -84,6 +84,14 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {
     return await this.#run(async () => await this.#way.writer.instances())
+  }
+
+  get streams (): StreamStore {
+    return {
+      write: async write => await this.#run(async () => await this.#way.writer.streams.write(write)),
+      read: async (name, from) => await this.#run(async () => await this.#way.writer.streams.read(name, from)),
+      list: async group => await this.#run(async () => await this.#way.writer.streams.list(group))
+    }
   }
 
   /** From now on hears what is sent to this id. Resolves once that reaches `deliver`. @throws {WebsocketGroupsError} as `publish` */

@@ -11,12 +11,14 @@ import { livingInstances } from './membership/living.ts'
 import { readCount } from './membership/records.ts'
 import { RevocationStore } from './membership/revocations.ts'
 import { publish } from './publish.ts'
+import { RedisStreams } from './streams/store.ts'
 
 /** Renewed by every read; each instance with framed clients reads it once a minute. */
 const secretTtlSeconds = 86_400
 
 /** What callers ask of Redis over one link, whether their process holds sockets or not: to publish, to append to logs, to read. */
 export class RedisWriter {
+  readonly streams: RedisStreams
   readonly #link: Link
   readonly #keys: Keys
   readonly #appends: AppendQueue
@@ -31,6 +33,7 @@ export class RedisWriter {
     this.#keys = keys
     this.#lists = new MemberLists(link, keys)
     this.revocations = new RevocationStore(link, keys)
+    this.streams = new RedisStreams(link, keys)
     this.differences = new SettingsDifferences(log)
     this.#appends = new AppendQueue(link, keys, whenDown, this.differences, waiting)
   }

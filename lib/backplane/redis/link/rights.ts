@@ -12,6 +12,7 @@ const instance = 'instance0'
 function rightsOfWriters (keys: Keys): Right[] {
   const [meta, log, record] = [keys.logMeta(group), keys.log(group), keys.idempotency(group, 'key')]
   const [counts, members] = [keys.counts(group), keys.members(group, instance)]
+  const [head, text, streams] = [keys.streamHead(group, 'id'), keys.streamText(group, 'id'), keys.streams(group)]
   return [
     ['ping'], ['time'], ['eval', 'return 1', '0'],
     ['publish', keys.channel({ kind: 'group', name: group }), ''],
@@ -20,7 +21,11 @@ function rightsOfWriters (keys: Keys): Right[] {
     ['hmget', meta, 's'], ['hset', meta, 's', '0'], ['hdel', meta, 's'], ['hgetall', meta], ['pexpire', meta, '1'],
     ['rpush', log, ''], ['ltrim', log, '0', '-1'], ['lrange', log, '0', '-1'], ['lpop', log], ['pexpire', log, '1'],
     ['get', record], ['set', record, '', 'PX', '1'],
-    ['hget', counts, instance], ['hkeys', counts], ['hgetall', members]
+    ['hget', counts, instance], ['hkeys', counts], ['hgetall', members],
+    ['hmget', head, 'epoch'], ['hset', head, 'epoch', ''], ['pexpire', head, '1'],
+    ['append', text, ''], ['strlen', text], ['getrange', text, '0', '-1'], ['del', text], ['pexpire', text, '1'],
+    ['zadd', streams, '1', 'id'], ['zscore', streams, 'id'], ['zcard', streams], ['zremrangebyscore', streams, '-inf', '1'],
+    ['zrangebyscore', streams, '-inf', '1'], ['pexpire', streams, '1'], ['pttl', streams]
   ]
 }
 

@@ -1,0 +1,84 @@
+import { maxStreamsPerGroup, silentMs, type StoredStream, type StreamName, type StreamWrite, type StreamWritten } from '../streams.ts'
+
+interface Stream {
+  readonly epoch: string
+  readonly head: string
+  /** The text as it came; joined when somebody reads. */
+  parts: Buffer[]
+  bytes: number
+  end: StreamWrite['end']
+  beatAt: number
+  keptUntil: number
+}
+
+/** The texts that grow, of the instances of one process. */
+export class MemoryStreams {
+  /** By group and id. */
+  readonly #groups = new Map<string, Map<string, Stream>>()
+  readonly #now: () => number
+
+  constructor (now: () => number = () => performance.now()) {
+    this.#now = now
+  }
+
+  /** As `StreamStore.write`. `publish` is called where members are told. */
+  write (write: StreamWrite, publish: () => void): StreamWritten {
+    const { group, id, epoch, at, text, end, keepMs, onlyIfSilentMs } = write
+    const known = this.#of(group).get(id)
+    let stream = known
+    if (known?.epoch !== epoch) {
+      if (write.head === undefined) return known === undefined ? 'lost' : 'replaced'
+      if (known !== undefined && this.#isSilent(known, onlyIfSilentMs) === false) return 'taken'
+      this.#sweep()
+      const streams = this.#of(group)
+      if (known === undefined && streams.size >= maxStreamsPerGroup) return 'full'
+      stream = { epoch, head: write.head, parts: [], bytes: 0, end: undefined, beatAt: this.#now(), keptUntil: this.#now() + keepMs }
+      streams.set(id, stream)
+      this.#groups.set(group, streams)
+    }
+    if (stream === undefined) return 'lost'
+    if (stream.end !== undefined) return stream.end.state === end?.state ? 'written' : 'ended'
+    if (onlyIfSilentMs !== undefined && this.#isSilent(stream, onlyIfSilentMs) !== true) return 'lives'
+    if (stream.bytes < at) return 'lost'
+    const rest = Buffer.from(text).subarray(stream.bytes - at)
+    if (rest.length > 0) stream.parts.push(rest)
+    stream.bytes += rest.length
+    if (write.renew) [stream.beatAt, stream.keptUntil] = [this.#now(), this.#now() + keepMs]
+    stream.end = end
+    publish()
+    return 'written'
+  }
+
+  /** As `StreamStore.read`. */
+  read ({ group, id }: StreamName, from: number): StoredStream | undefined {
+    const stream = this.#of(group).get(id)
+    if (stream === undefined) return undefined
+    const text = Buffer.concat(stream.parts)
+    stream.parts = [text]
+    const { epoch, head, end, bytes } = stream
+    return { epoch, head, end, bytes, text: text.subarray(from), silent: this.#isSilent(stream) === true }
+  }
+
+  /** As `StreamStore.list`. */
+  list (group: string): readonly string[] {
+    return [...this.#of(group).keys()]
+  }
+
+  /** Forgets the streams of groups that nobody asks for any more. */
+  #sweep (): void {
+    for (const group of [...this.#groups.keys()]) this.#of(group)
+  }
+
+  /** `undefined` when the stream has ended. */
+  #isSilent ({ end, beatAt }: Stream, afterMs = silentMs): boolean | undefined {
+    return end === undefined ? this.#now() - beatAt > afterMs : undefined
+  }
+
+  /** The streams of a group that are still kept; in the table only when there is one. */
+  #of (group: string): Map<string, Stream> {
+    const streams = this.#groups.get(group) ?? new Map<string, Stream>()
+    for (const [id, { keptUntil }] of streams) if (keptUntil <= this.#now()) streams.delete(id)
+    if (streams.size === 0) this.#groups.delete(group)
+    return streams
+  }
+}

@@ -1,0 +1,113 @@
+import { Refusal, Reply, type MessageAnswer } from '../connection/framed/message-answer.ts'
+import { isIn } from '../connection/is-in.ts'
+import { isThenable } from '../connection/inbound/callback-results.ts'
+import { RateTable } from '../connection/inbound/rate.ts'
+import type { StreamName } from '../backplane/backplane.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import type { ConnectionCommands } from '../groups/remote.ts'
+import type { Metrics } from '../metrics.ts'
+import type { ConnectionCallbacks } from '../route-types.ts'
+import type { Streams } from '../streams/streams.ts'
+import { fieldsOf, pieceType } from '../streams/wire.ts'
+import { toError } from '../thrown.ts'
+import type { Connection } from '../types.ts'
+import { encodeAnswer, parseMessage, type NamedMessage } from './wire.ts'
+
+/** Of one connection. Reads are cheap where many ask for the same, and a page asks once for each stream and break. */
+const requestRate = { perSecond: 20, burst: 200 }
+const maxConnections = 10_000
+
+/** How requests about streams begin. Cheap to look for in messages of any kind: a client writes the type first. */
+const requestStart = `{"type":"${pieceType}.`
+const names = ['list', 'read', 'stop'].map(name => `${pieceType}.${name}`)
+
+type MayStop = ConnectionCallbacks['mayStop']
+
+/** Whether a message by name is a request about streams. */
+export function isStreamRequest (name: string | undefined): boolean {
+  return name !== undefined && names.includes(name)
+}
+
+/** What clients ask of the streams of their groups: docs/protocol.md. */
+export class StreamRequests {
+  readonly #streams: Streams
+  readonly #commands: Pick<ConnectionCommands, 'streams'>
+  readonly #metrics: Metrics
+  readonly #rates = new RateTable(requestRate, maxConnections)
+
+  constructor (streams: Streams, commands: Pick<ConnectionCommands, 'streams'>, metrics: Metrics) {
+    this.#streams = streams
+    this.#commands = commands
+    this.#metrics = metrics
+  }
+
+  /** The callbacks of a route that takes messages of any kind, with an `onMessage` that requests about streams do not reach. */
+  before (callbacks: ConnectionCallbacks): ConnectionCallbacks {
+    return {
+      ...callbacks,
+      onMessage: (connection, data) => {
+        if (typeof data !== 'string' || !data.startsWith(requestStart)) return callbacks.onMessage(connection, data)
+        const message = parseMessage(data)
+        return isStreamRequest(message.name)
+          ? this.#reply(connection, message, callbacks.mayStop)
+          : callbacks.onMessage(connection, data)
+      }
+    }
+  }
+
+  /** Answers a request. Never rejects. */
+  async answer (connection: Connection, { name, data }: NamedMessage, mayStop: MayStop): Promise<MessageAnswer> {
+    try {
+      const { group, ...fields } = fieldsIn(data)
+      if (this.#rates.take(connection.id) > 0) throw new WebsocketGroupsError('WSG_RATE_LIMITED')
+      if (typeof group !== 'string' || !isIn(connection, group)) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group')
+      if (name === `${pieceType}.list`) return reply({ ids: await this.#streams.list(group) })
+      const { id } = fields
+      if (typeof id !== 'string') throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', 'id must be a string')
+      const stream = { group, id }
+      return reply(name === `${pieceType}.stop` ? await this.#stop(connection, stream, mayStop) : await this.#read(stream, fields))
+    } catch (thrown) {
+      const error = toError(thrown)
+      if (hasCode(error, 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
+      else if (!('code' in error)) this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
+      return new Refusal(error)
+    }
+  }
+
+  async #reply (connection: Connection, message: NamedMessage, mayStop: MayStop): Promise<unknown> {
+    const answer = await this.answer(connection, message, mayStop)
+    if (connection.framed) return answer
+    const encoded = encodeAnswer(message.id, answer)
+    if (encoded !== undefined) connection.send(encoded)
+    return undefined
+  }
+
+  async #read (stream: StreamName, { epoch, from }: Fields): Promise<object> {
+    const start = Number.isSafeInteger(from) && (from as number) >= 0 ? from as number : 0
+    const part = await this.#streams.read(stream, { epoch: typeof epoch === 'string' ? epoch : undefined, from: start })
+    if (part === undefined) throw new WebsocketGroupsError('WSG_STREAM_UNKNOWN')
+    const { at, to, text, head: { meta }, ending } = part
+    return { id: stream.id, epoch: part.epoch, at, to, text, meta, ...(ending === undefined ? {} : fieldsOf(ending)) }
+  }
+
+  async #stop (connection: Connection, stream: StreamName, mayStop: MayStop): Promise<object> {
+    const head = await this.#streams.headOfOpen(stream)
+    if (head === undefined) return { stopped: false }
+    const { owner } = head
+    const isOwner = owner !== undefined && owner === connection.userId
+    const allowed = isOwner || mayStop?.(connection, { ...stream, owner })
+    if ((isThenable(allowed) ? await allowed : allowed) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'not the owner')
+    return { stopped: await this.#commands.streams.stop(stream) }
+  }
+}
+
+type Fields = Readonly<Record<string, unknown>>
+
+function fieldsIn (data: unknown): Fields {
+  if (typeof data === 'object' && data !== null) return data as Fields
+  throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', 'data must be an object')
+}
+
+function reply (data: object): Reply {
+  return new Reply({ json: JSON.stringify(data) })
+}

@@ -1,0 +1,189 @@
+import { silentMs, type Backplane, type StreamName, type StreamStore } from '../backplane/backplane.ts'
+import { withDeadline } from '../deadline.ts'
+import type { EnvelopeFactory } from '../delivery/envelopes.ts'
+import { WebsocketGroupsError } from '../errors.ts'
+import { assertGroupName } from '../group-name.ts'
+import type { Stream, StreamOptions, StreamReading } from '../types.ts'
+import { resolveStreamOptions } from './options.ts'
+import { TokenStream } from './token-stream.ts'
+import { encodePiece, headOf, packEnding, unpackEnding, type Ending, type Head } from './wire.ts'
+
+const maxStreams = 1_000
+const maxStreamsPerOwner = 50
+const tickMs = 500
+/** How long the ends of streams may take to be stored when their process closes. */
+const closeMs = 500
+/** How long a stream can be read that was lost. */
+const lostKeepMs = 300_000
+
+/** What a reader has of a stream already: its text up to byte `from`. */
+export interface Known {
+  readonly epoch?: string | undefined
+  readonly from: number
+}
+
+/** The text of a stream from a byte on, and what else is known of it. */
+export interface StreamPart {
+  readonly epoch: string
+  readonly head: Head
+  readonly at: number
+  readonly to: number
+  readonly text: string
+  readonly ending: Ending | undefined
+}
+
+/** The streams that this process makes, and those that it reads. */
+export class Streams {
+  readonly #backplane: Pick<Backplane, 'streams'>
+  readonly #envelopes: EnvelopeFactory
+  readonly #refused: () => void
+  readonly #open = new Map<string, TokenStream>()
+  readonly #owners = new Map<string, number>()
+  /** Reads under way: who asks for the same meanwhile gets the same. */
+  readonly #reads = new Map<string, Promise<StreamPart | undefined>>()
+  #ticker: NodeJS.Timeout | undefined
+  #isClosed = false
+
+  /** `refused`: a stream was not begun because of a limit. */
+  constructor (backplane: Pick<Backplane, 'streams'>, envelopes: EnvelopeFactory, refused: () => void = () => {}) {
+    this.#backplane = backplane
+    this.#envelopes = envelopes
+    this.#refused = refused
+  }
+
+  /** How many streams this process makes now. */
+  get size (): number {
+    return this.#open.size
+  }
+
+  /** As `Registry.stream`. */
+  begin (group: string, id: string, raw: StreamOptions = {}): Stream {
+    assertGroupName(group)
+    const options = resolveStreamOptions(id, raw)
+    const store = this.#store
+    if (this.#isClosed) throw new WebsocketGroupsError('WSG_CLOSED')
+    const { owner } = options
+    const ownersStreams = owner === undefined ? 0 : this.#owners.get(owner) ?? 0
+    if (this.#open.size >= maxStreams || ownersStreams >= maxStreamsPerOwner) {
+      this.#refused()
+      const [who, most] = ownersStreams >= maxStreamsPerOwner ? ['the owner', maxStreamsPerOwner] : ['this process', maxStreams]
+      throw new WebsocketGroupsError('WSG_STREAM_LIMIT', `${who} has ${most} open streams`)
+    }
+    const key = keyOf({ group, id })
+    if (this.#open.has(key)) throw new WebsocketGroupsError('WSG_STREAM_TAKEN')
+    const stream = new TokenStream(group, id, options, { store, envelopes: this.#envelopes, ended: stream => this.#ended(key, stream) })
+    this.#open.set(key, stream)
+    if (owner !== undefined) this.#owners.set(owner, ownersStreams + 1)
+    this.#ticker ??= setInterval(() => { for (const stream of this.#open.values()) stream.beat() }, tickMs).unref()
+    return stream
+  }
+
+  /** Stops a stream of this process. Returns whether it was open. */
+  stopHere (name: StreamName): boolean {
+    return this.#open.get(keyOf(name))?.stop() ?? false
+  }
+
+  /** What follows what the reader knows, or all from the beginning where that is another stream or another text. */
+  async read (name: StreamName, { epoch, from }: Known): Promise<StreamPart | undefined> {
+    const part = await this.#readOnce(name, from)
+    const follows = part === undefined || from === 0 || (part.to >= from && part.epoch === epoch)
+    return follows ? part : await this.#readOnce(name, 0)
+  }
+
+  /** As `Registry.readStream`. */
+  async readAll (name: StreamName): Promise<StreamReading | undefined> {
+    const part = await this.read(name, { from: 0 })
+    if (part === undefined) return undefined
+    const { text, head: { owner, meta }, ending: { state, ...more } = { state: 'open' as const } } = part
+    return { id: name.id, text, state, ...(owner === undefined ? {} : { owner }), ...(meta === undefined ? {} : { meta }), ...more }
+  }
+
+  /** Who makes the stream, and for whom; `undefined` when it is not open. */
+  async headOfOpen (name: StreamName): Promise<Head | undefined> {
+    const here = this.#open.get(keyOf(name))
+    if (here !== undefined) return { by: this.#envelopes.origin, owner: here.owner }
+    const part = await this.#readOnce(name, Number.MAX_SAFE_INTEGER)
+    return part === undefined || part.ending !== undefined ? undefined : part.head
+  }
+
+  /** The ids of the group's streams, open and ended. */
+  async list (group: string): Promise<readonly string[]> {
+    assertGroupName(group)
+    return await this.#store.list(group)
+  }
+
+  /** Resolves when no stream is open any more, or after so many milliseconds. */
+  async settled (ms: number): Promise<void> {
+    await withDeadline(Promise.all(Array.from(this.#open.values(), async ({ closed }) => await closed)), ms, () => undefined)
+  }
+
+  /** Ends the streams that are open, and takes no more. An end that the backplane does not take at once is not stored. */
+  async close (): Promise<void> {
+    this.#isClosed = true
+    for (const stream of [...this.#open.values()]) stream.cut(new WebsocketGroupsError('WSG_CLOSED'))
+    await this.settled(closeMs)
+    clearInterval(this.#ticker)
+    for (const stream of [...this.#open.values()]) stream.abandon(new WebsocketGroupsError('WSG_CLOSED'))
+  }
+
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: the backplane has no streams */
+  get #store (): StreamStore {
+    const { streams } = this.#backplane
+    if (streams !== undefined) return streams
+    throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'this backplane has no streams')
+  }
+
+  async #readOnce (name: StreamName, from: number): Promise<StreamPart | undefined> {
+    const key = `${keyOf(name)}\0${from}`
+    const underWay = this.#reads.get(key)
+    if (underWay !== undefined) return await underWay
+    const reading = this.#readStored(name, from).finally(() => this.#reads.delete(key))
+    this.#reads.set(key, reading)
+    return await reading
+  }
+
+  async #readStored (name: StreamName, from: number): Promise<StreamPart | undefined> {
+    const stored = await this.#store.read(name, from)
+    if (stored === undefined) return undefined
+    const { epoch, bytes, text, silent } = stored
+    const isMine = this.#open.get(keyOf(name))?.epoch === epoch
+    const ending = silent && !isMine ? await this.#endLost(name, epoch, bytes) : unpackEnding(stored.end)
+    return { epoch, head: headOf(stored), at: bytes - text.length, to: bytes, text: text.toString(), ending }
+  }
+
+  /** Ends a stream that nothing came of, for all. Of all who try, one does, and the others hear of it. */
+  async #endLost (name: StreamName, epoch: string, bytes: number): Promise<Ending | undefined> {
+    const { code, message } = new WebsocketGroupsError('WSG_STREAM_LOST')
+    const ending = { state: 'failed', error: { code, message } } as const
+    const data = encodePiece(name.id, epoch, { at: bytes, to: bytes, text: '' }, ending)
+    const written = await this.#store.write({
+      ...name,
+      epoch,
+      at: bytes,
+      text: '',
+      end: packEnding(ending),
+      keepMs: lostKeepMs,
+      renew: true,
+      onlyIfSilentMs: silentMs,
+      envelope: this.#envelopes.message([{ kind: 'group', name: name.group }], data, { conflationKey: `wsg.stream:${name.id}` })
+    })
+    // Its producer came back meanwhile, or somebody else was quicker.
+    return written === 'written' ? ending : unpackEnding((await this.#store.read(name, bytes))?.end)
+  }
+
+  #ended (key: string, stream: TokenStream): void {
+    if (this.#open.get(key) !== stream) return
+    this.#open.delete(key)
+    const { owner } = stream
+    const left = owner === undefined ? 0 : (this.#owners.get(owner) ?? 1) - 1
+    if (owner !== undefined && left > 0) this.#owners.set(owner, left)
+    else if (owner !== undefined) this.#owners.delete(owner)
+    if (this.#open.size > 0) return
+    clearInterval(this.#ticker)
+    this.#ticker = undefined
+  }
+}
+
+function keyOf ({ group, id }: StreamName): string {
+  return `${group}\0${id}`
+}

@@ -1,0 +1,51 @@
+import type { StoredStream, StreamEnd } from '../backplane/backplane.ts'
+import type { StreamReading } from '../types.ts'
+
+/** The form of pieces: docs/protocol.md. */
+
+export const pieceType = 'wsg.stream'
+
+/** A part of the text, from byte `at` to byte `to`. */
+export interface Piece {
+  readonly at: number
+  readonly to: number
+  readonly text: string
+}
+
+/** What a stream ended with. */
+export interface Ending {
+  readonly state: StreamEnd
+  readonly result?: unknown
+  readonly error?: StreamReading['error']
+}
+
+/** What a stream is made with: who makes it, and what readers are told. */
+export interface Head {
+  /** The id of the instance, or publisher, that makes the stream. */
+  readonly by: string
+  readonly owner?: string | undefined
+  readonly meta?: unknown
+}
+
+/** `meta` goes with the beginning of the text. */
+export function encodePiece (id: string, epoch: string, { at, to, text }: Piece, ending?: Ending, meta?: unknown): string {
+  const more = { ...(at === 0 && meta !== undefined ? { meta } : {}), ...(ending === undefined ? {} : fieldsOf(ending)) }
+  return JSON.stringify({ type: pieceType, data: { id, epoch, at, to, text, ...more } })
+}
+
+export function fieldsOf ({ state, result, error }: Ending): object {
+  return { end: state, ...(result === undefined ? {} : { result }), ...(error === undefined ? {} : { error }) }
+}
+
+/** The ending as it is stored. */
+export function packEnding ({ state, ...rest }: Ending): NonNullable<StoredStream['end']> {
+  return { state, json: JSON.stringify(rest) }
+}
+
+export function unpackEnding (end: StoredStream['end']): Ending | undefined {
+  return end === undefined ? undefined : { state: end.state, ...JSON.parse(end.json) as object }
+}
+
+export function headOf ({ head }: StoredStream): Head {
+  return JSON.parse(head) as Head
+}
