@@ -1,9 +1,12 @@
-import { createPublisher, type PublisherOptions } from 'fastify-websocket-groups'
+import * as websocketGroups from 'fastify-websocket-groups'
+import type { PublisherOptions } from 'fastify-websocket-groups'
 import { Redis } from 'ioredis'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { DrillOptions } from '../options.ts'
 import { startRedis } from '../rig/redis.ts'
+import { median } from '../rig/runs.ts'
 import type { Result, Row } from '../results.ts'
+import { beforePackage, type Package } from '../systems/before-package.ts'
 
 const bytes = 200
 const payload = 'x'.repeat(bytes)
@@ -26,15 +29,36 @@ const loads: readonly Load[] = [
   { what: 'logged, together', groups: 8, together: 64 }
 ]
 
-/** What logs cost Redis: its CPU for a message that is kept, beside one that is not, and the memory of a group that keeps some. */
+interface Cost {
+  readonly messagesPerCall: number
+  /** Microseconds of a message, by the wall clock: in the script, with whatever else the machine does meanwhile. */
+  readonly commandUs: number
+  /** Microseconds of CPU of a message, with I/O. */
+  readonly cpuUs: number
+}
+
+/**
+ * What logs cost Redis: its CPU for a message that is kept, beside one that is not, and the memory of a group that keeps some. With
+ * `--before` each load runs on both builds in turn, and the last column is what this one costs by what the other one did.
+ */
 export async function logCost ({ number }: DrillOptions): Promise<Result> {
   const messages = number('messages', 100_000)
+  const before = await beforePackage()
+  const rounds = number('rounds', before === undefined ? 1 : 3)
   const redis = await startRedis()
   const admin = new Redis(redis.url)
   const rows: Row[] = []
   for (const subscribers of [0, 3]) {
     const others = await Promise.all(Array.from({ length: subscribers }, async () => await subscriber(redis.url)))
-    for (const load of loads) rows.push({ what: load.what, subscribers, ...await cost(redis.url, admin, load, messages) })
+    for (const load of loads) {
+      const costs: Cost[] = []
+      const costsBefore: Cost[] = []
+      for (let round = 0; round < rounds; round++) {
+        if (before !== undefined) costsBefore.push(await cost(before, redis.url, admin, load, messages))
+        costs.push(await cost(websocketGroups, redis.url, admin, load, messages))
+      }
+      rows.push({ what: load.what, subscribers, ...rowOf(costs, costsBefore) })
+    }
     for (const other of others) other.disconnect()
   }
   for (const kept of [1, 5, 20, 100]) rows.push({ what: `a group that keeps ${kept}`, ...await memory(redis.url, admin, kept) })
@@ -51,8 +75,25 @@ async function subscriber (url: string): Promise<Redis> {
   return client
 }
 
-async function cost (url: string, admin: Redis, { log, groups, together, withKey = false }: Load, messages: number): Promise<Row> {
-  const publisher = createPublisher({ redis: url, operationTimeoutMs: 10_000, ...(log === undefined ? {} : { log }) })
+function rowOf (costs: readonly Cost[], costsBefore: readonly Cost[]): Row {
+  const middle = (of: readonly Cost[], figure: keyof Cost): number => median(of.map(cost => cost[figure]))
+  return {
+    'messages per call': middle(costs, 'messagesPerCall').toFixed(1),
+    'us per message: command': middle(costs, 'commandUs').toFixed(2),
+    'with I/O': middle(costs, 'cpuUs').toFixed(2),
+    ...(costsBefore.length === 0
+      ? {}
+      : {
+          before: middle(costsBefore, 'cpuUs').toFixed(2),
+          'after / before': (middle(costs, 'cpuUs') / middle(costsBefore, 'cpuUs')).toFixed(3)
+        })
+  }
+}
+
+async function cost (build: Package, url: string, admin: Redis, load: Load, messages: number): Promise<Cost> {
+  const { log, groups, together, withKey = false } = load
+  await admin.flushall()
+  const publisher = build.createPublisher({ redis: url, operationTimeoutMs: 10_000, ...(log === undefined ? {} : { log }) })
   let sent = 0
   const publish = async (limit: number): Promise<void> => {
     await Promise.all(Array.from({ length: groups * together }, async (_, i) => {
@@ -62,7 +103,7 @@ async function cost (url: string, admin: Redis, { log, groups, together, withKey
       }
     }))
   }
-  await publish(messages / 20) // the scripts are loaded, and the logs are full
+  await publish(Math.max(messages / 20, 110 * groups)) // the scripts are loaded, and the logs are full
   await admin.config('RESETSTAT')
   const [cpuBefore, sentBefore] = [await cpuUs(admin), sent]
   await publish(sent + messages)
@@ -72,11 +113,7 @@ async function cost (url: string, admin: Redis, { log, groups, together, withKey
   // A script's own PUBLISH is counted for the script, too.
   const [, , calls, us] = stats.find(([, name]) => name === 'evalsha') ?? stats[0] ?? []
   await publisher.close()
-  return {
-    'messages per call': Number((count / Number(calls)).toFixed(1)),
-    'us per message: command': Number((Number(us) / count).toFixed(2)),
-    'with I/O': Number((cpu / count).toFixed(2))
-  }
+  return { messagesPerCall: count / Number(calls), commandUs: Number(us) / count, cpuUs: cpu / count }
 }
 
 /** CPU of the main thread. */
@@ -88,7 +125,7 @@ async function cpuUs (admin: Redis): Promise<number> {
 /** With the entries in the keyspace. The total of Redis itself moves by more than this with the buffers of its clients. */
 async function memory (url: string, admin: Redis, kept: number): Promise<Row> {
   await admin.flushall()
-  const publisher = createPublisher({ redis: url })
+  const publisher = websocketGroups.createPublisher({ redis: url })
   for (let n = 0; n < kept; n++) await publisher.broadcastToGroup('group', payload)
   await publisher.close()
   await sleep(100)

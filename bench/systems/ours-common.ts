@@ -1,9 +1,9 @@
 import Fastify from 'fastify'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type * as WebsocketGroups from 'fastify-websocket-groups'
+import type { Package } from './before-package.ts'
 import type { DrillInstance, Publisher, ServeOptions } from './system.ts'
 
-export type Package = typeof WebsocketGroups
 type Settings = Pick<WebsocketGroups.WebsocketGroupsOptions, 'log' | 'flushIntervalMs' | 'heartbeatIntervalMs'>
 
 interface Application {

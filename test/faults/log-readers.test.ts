@@ -315,6 +315,37 @@ t.test('a new epoch in the middle of a repair is one gap, and its stale messages
   t.same(events.slice(100), ['gap: epoch to 0', 'new 1', 'new 2', 'new 3'])
 })
 
+t.test('live messages from the beginning of a log that is lost by now are not taken for the beginning of the next one', async t => {
+  const { readers, link, events, append, live } = readersRig(redis)
+  await readers.open('log')
+  const old = [await append('1'), await append('2')]
+  await readers.sweep()
+  await until(() => events.length === 2 && readers.problem === undefined)
+  await redis.admin.flushall()
+  await readers.sweep()
+  await until(() => readers.position('log')?.epoch === '' && readers.problem === undefined)
+  live(...old)                                             // on a slow link: the log was read and lost before they came
+  await until(() => readers.problem === undefined)
+  t.same(events, ['1', '2', 'gap: epoch to 0'])
+
+  const next = await append('3')
+  live(next)
+  link.holding = true
+  live(await append('4'), await append('6'))
+  await append('7')
+  void readers.subscribed(['log'])                         // a repair of what waits already
+  await redis.admin.flushall()
+  live(next)
+  link.holding = false
+  link.release()
+  await until(() => readers.problem === undefined)
+  live(...old, next)
+  await until(() => readers.problem === undefined)
+  t.same(events.slice(3), ['3', '4', '6', 'gap: epoch to 0'])
+  live(await append('5'))
+  t.equal(events.at(-1), '5')
+})
+
 t.test('data lost while nothing is published: one gap, and none for a log that was never used', async t => {
   const { readers, local, events, append, live } = readersRig(redis)
   await readers.open('log')

@@ -34,11 +34,12 @@ const appendCall = {
   /** Which of `args`, counted from 1, are numbers. */
   numbers: [1, 2, 4, 5, 11]
 }
-/** What `appendToOne` is told about its messages: three numbers of 48 bits after settings and epoch. */
-function about (sequence = 1, bytes = 28, largest = 28, limits = settings): Buffer {
-  const numbers = Buffer.alloc(18)
-  for (const [index, number] of [sequence, bytes, largest].entries()) numbers.writeUIntBE(number, 6 * index, 6)
-  return Buffer.concat([limits, randomBytes(8), numbers])
+/** What `appendToOne` is told about its messages: numbers of 48 bits after settings and epoch. */
+function about (sequence = 1, bytes = 28, largest = 28, limits = settings, ...keyTtl: number[]): Buffer {
+  const numbers = [sequence, bytes, largest, ...keyTtl]
+  const packed = Buffer.alloc(6 * numbers.length)
+  for (const [index, number] of numbers.entries()) packed.writeUIntBE(number, 6 * index, 6)
+  return Buffer.concat([limits, randomBytes(8), packed])
 }
 const appendToOneCall = {
   name: 'appendToOne',
@@ -46,6 +47,12 @@ const appendToOneCall = {
   keys: [keys.logMeta('g'), keys.log('g')],
   args: ['publisher', 'c', about(), randomBytes(4), 'body'],
   numbers: []
+}
+const keyedToOneCall = {
+  ...appendToOneCall,
+  name: 'appendToOne with a key',
+  keys: appendCall.keys,
+  args: appendToOneCall.args.with(2, about(1, 28, 28, settings, 1_000))
 }
 const syncCall = {
   name: 'syncMembers',
@@ -62,7 +69,7 @@ const beatCall = {
   numbers: [2, 4, 5, 6, 7]
 }
 const calls = [
-  appendCall, appendToOneCall, syncCall, beatCall,
+  appendCall, appendToOneCall, keyedToOneCall, syncCall, beatCall,
   { name: 'reap', script: reap, keys: [keys.index(id), keys.generations], args: [id, 1, 10, keys.base], numbers: [2, 3] },
   { name: 'markReaped', script: markReaped, keys: [keys.leases, keys.instances], args: [id, 1, 1_000], numbers: [3] },
   { name: 'unregister', script: unregister, keys: [keys.leases, keys.instances], args: [id, 'nonce'], numbers: [] }
@@ -115,6 +122,13 @@ t.test('so does appendToOne', async t => {
   ]
   for (const one of wrong) await t.rejects(run(script, names, one), { message: /must|expected/ })
   await t.rejects(run(script, names.slice(1), args), { message: /expected/ })
+  const keyed = keyedToOneCall
+  const two = [...keyed.args.with(3, randomBytes(8)), 'body']
+  for (const one of [args, keyed.args.with(2, about(1, 28, 28, settings, 0)), two]) {
+    await t.rejects(run(script, keyed.keys, one), { message: /must|expected/ })
+  }
+  await t.rejects(run(script, names, keyed.args), { message: /must/ })
+  await t.rejects(run(script, [...keyed.keys, 'another'], keyed.args), { message: /expected/ })
   t.strictSame(await everything(), [])
 })
 
@@ -157,9 +171,38 @@ t.test('appendToOne and append keep a log the same way, whichever comes when', a
   }
 })
 
-for (const { name, script, keys: names, args } of [appendCall, appendToOneCall]) {
+t.test('a message with an idempotency key is stored once, whichever of both scripts is called first and whichever then', async t => {
+  const limits = { maxMessages: 5, maxBytes: 600, ttlMs: 60_000 }
+  let sequence = 0
+  const batch = (key: string, publisher: string): AppendBatch => ({
+    publisher,
+    key,
+    messages: [{
+      ...encodeParts(envelopeOf('g', 'text'), false, { kind: 'group', name: 'g' }),
+      targets: [{ group: 'g', log: limits }],
+      sequence: ++sequence,
+      nonce: randomBytes(4)
+    }]
+  })
+  await redis.admin.flushall()
+  for (const encoders of [[encodeToOne, encodeAppend], [encodeAppend, encodeToOne], [encodeToOne, encodeToOne]]) {
+    const key = `key ${sequence}`
+    const [first, second] = encoders.map((encode, index) => encode(keys, batch(key, `publisher ${index}`)))
+    if (first === undefined || second === undefined) return t.fail('both scripts can do this')
+    const [epoch, offset, nonce, known] = await run(first.script, first.keys, first.args) as unknown[]
+    t.equal(known, 0)
+    t.strictSame(await run(second.script, second.keys, second.args), [epoch, offset, nonce, 1, ''], 'the other publisher learns where it is')
+    t.strictSame(await run(first.script, first.keys, first.args), [epoch, offset, nonce, 0, ''], 'its own repetition is no duplicate')
+    t.equal(await redis.admin.llen(keys.log('g')), offset, 'stored once')
+    const ttl = await redis.admin.pttl(keys.idempotency('g', key))
+    t.ok(ttl > 200_000 && ttl <= 300_000, 'the record goes by itself')
+  }
+})
+
+for (const { name, script, keys: names, args } of [appendCall, appendToOneCall, keyedToOneCall]) {
+  const keyed = name !== 'appendToOne'
   t.test(`${name} stores nothing for a user who lacks one of the rights it needs, whichever it is`, async t => {
-    const rights = ['publish', 'rpush', 'ltrim', 'lpop', 'hset', 'pexpire', 'time', 'hmget', ...name === 'append' ? ['set', 'get'] : []]
+    const rights = ['publish', 'rpush', 'ltrim', 'lpop', 'hset', 'pexpire', 'time', 'hmget', ...keyed ? ['set', 'get'] : []]
     const user = redis.admin.duplicate()
     t.teardown(() => user.disconnect())
     const allow = async (...rules: string[]): Promise<void> => {
@@ -198,9 +241,9 @@ for (const { name, script, keys: names, args } of [appendCall, appendToOneCall])
     const message = async (sequence: number): Promise<string> => {
       const call = name === 'append'
         ? args.with(10, sequence).with(13, randomBytes(4)).with(15, rest)
-        : ['publisher', 'c', about(sequence, 24 + rest.length, 24 + rest.length), randomBytes(4), rest]
-      const keyed = name === 'append' ? names.with(2, keys.idempotency('g', String(sequence))) : names
-      return await user.eval(script.lua, keyed.length, ...keyed, ...call).then(() => 'stored', () => 'refused')
+        : ['publisher', 'c', about(sequence, 24 + rest.length, 24 + rest.length, settings, ...keyed ? [1_000] : []), randomBytes(4), rest]
+      const own = keyed ? names.with(2, keys.idempotency('g', String(sequence))) : names
+      return await user.eval(script.lua, own.length, ...own, ...call).then(() => 'stored', () => 'refused')
     }
     const outcomes = new Map<string, string>()
     for (const right of rights) {
@@ -219,7 +262,7 @@ for (const { name, script, keys: names, args } of [appendCall, appendToOneCall])
       const offsets = (await redis.admin.lrangeBuffer(keys.log('g'), 0, -1)).map(bytes => positionOf(bytes).offset)
       t.strictSame(offsets, offsets.map((_, index) => (offsets[0] ?? 0) + index), 'no offset twice')
     }
-    for (const right of ['publish', 'rpush', 'hset', 'time', 'hmget']) t.equal(outcomes.get(right), 'refused', right)
+    for (const right of ['publish', 'rpush', 'hset', 'time', 'hmget', ...keyed ? ['set', 'get'] : []]) t.equal(outcomes.get(right), 'refused', right)
     for (const right of ['ltrim', 'lpop', 'pexpire', 'hdel', 'hgetall']) t.equal(outcomes.get(right), 'stored', right)
   })
 }

@@ -66,7 +66,7 @@ t.test('what waits while onConnect runs is not read either, and is handled after
 })
 
 t.test('messages and bytes beyond the rate of a connection wait, others do not', async t => {
-  for (const limits of [{ messages: { perSecond: 20, burst: 10 } }, { bytes: { perSecond: 2_000, burst: 1_000 } }]) {
+  for (const limits of [{ messages: { perSecond: 5, burst: 10 } }, { bytes: { perSecond: 500, burst: 1_000 } }]) {
     const seen: string[] = []
     const running = await run(t, { onMessage (_, data) { seen.push(String(data).slice(0, 5)) } }, { limits })
     const [fast, other] = [await running.open(), await running.open()]
@@ -75,11 +75,10 @@ t.test('messages and bytes beyond the rate of a connection wait, others do not',
       // A message of its own for the network too.
       await sleep(2)
     }
-    await until(() => running.stats().socketsPaused === 1)
+    await until(() => Number(running.stats().pauses) > 0)
     other.send('other')
     await until(() => seen.includes('other'))
     await until(() => seen.length === 16)
-    t.ok(Number(running.stats().pauses) > 0)
     await until(() => running.stats().socketsPaused === 0)
     t.equal(fast.ws.readyState, fast.ws.OPEN)
   }

@@ -373,6 +373,11 @@ export class Oracle {
 
   #assertWholeIn (group: string, since: number, client: string, events: readonly Event[], got: ReadonlySet<string>, live: boolean): void {
     let before: Place | undefined
+    // A message from before the join may have come by another group of the connection: it does not tell where the connection began here.
+    let begun = false
+    const joinedAt = events.find(event => event.kind === 'joined' && event.group === group)?.at ?? 0
+    const elsewhere = new Set(events.flatMap(event => event.kind === 'joined' && event.group !== group ? [event.group] : []))
+    const isOwed = (id: string): boolean => begun || (this.#sent.get(id)?.at ?? 0) > since
     // What comes before is of other groups that the connection joined sooner.
     const from = events.findIndex(event => event.kind === 'joined' && event.group === group)
     let gaps = events.filter(event => event.kind === 'gap' && event.group === group).length
@@ -382,7 +387,6 @@ export class Oracle {
       if (event.kind !== 'message' || place === undefined) continue
       const what = `${client} got ${event.id} at ${group} ${key(place)} after ${key(before)}`
       if (before === undefined) {
-        const isOwed = (id: string): boolean => (this.#sent.get(id)?.at ?? 0) > since
         this.#assertMissed(group, place.epoch, 0, place.offset, isOwed, got, gaps, `${what}, the first`)
       } else if (before.epoch !== place.epoch) {
         // All gaps of the group count that are told from the loss on: the route hears of them after what was on its way.
@@ -390,13 +394,15 @@ export class Oracle {
       } else if (place.offset <= before.offset) {
         this.violate('reordered', what)
       } else {
-        this.#assertMissed(group, place.epoch, before.offset, place.offset, () => true, got, gaps, what)
+        this.#assertMissed(group, place.epoch, before.offset, place.offset, isOwed, got, gaps, what)
       }
       before = place
+      const { at = 0, to = [] } = this.#sent.get(event.id) ?? {}
+      begun ||= at > joinedAt || !to.some(other => elsewhere.has(other))
     }
     const end = this.end(group)
     if (!live || end === undefined || before === undefined || before.epoch !== end.epoch) return
-    this.#assertMissed(group, end.epoch, before.offset, end.offset + 1, () => true, got, gaps, `${client} ends at ${key(before)}`)
+    this.#assertMissed(group, end.epoch, before.offset, end.offset + 1, isOwed, got, gaps, `${client} ends at ${key(before)}`)
   }
 
   #describe (event: Event): string {

@@ -62,7 +62,7 @@ export function onlyTarget (targets: readonly AppendTarget[]): Target | undefine
 export function encodeToOne (keys: Keys, { publisher, key, messages }: AppendBatch): AppendCall | undefined {
   const [only] = messages[0]?.targets ?? []
   const last = messages.at(-1)
-  if (key !== undefined || only?.log === undefined || last === undefined) return undefined
+  if (only?.log === undefined || last === undefined) return undefined
   const { group } = only
   const nonces = Buffer.allocUnsafe(nonceBytes * messages.length)
   const args: AppendCall['args'] = [publisher, keys.channel({ kind: 'group', name: group }), '', nonces]
@@ -76,13 +76,14 @@ export function encodeToOne (keys: Keys, { publisher, key, messages }: AppendBat
     bytes += stored
     largest = Math.max(largest, stored)
   }
-  const about = Buffer.allocUnsafe(42)
+  const about = Buffer.allocUnsafe(key === undefined ? 42 : 48)
   packSettings(only.log).copy(about)
   randomBytesOf(8).copy(about, 16)
   let at = 24
   for (const number of [last.sequence, bytes, largest]) at = about.writeUIntBE(number, at, 6)
+  if (key !== undefined) about.writeUIntBE(idempotencyMs, at, 6)
   args[2] = about
-  return { script: appendToOne, keys: [keys.logMeta(group), keys.log(group)], args, groups: [group] }
+  return { script: appendToOne, keys: keysOf(keys, group, key), args, groups: [group] }
 }
 
 /** Keys and arguments for the script `append`, and the groups whose logs its reply is about. */
@@ -103,8 +104,13 @@ export function encodeAppend (keys: Keys, { publisher, key, messages }: AppendBa
     if (numbers !== undefined) args.push(targetNumbers(targets, numbers), places?.names ?? '')
   }
   const groups = [...logs.keys()]
-  const record = (group: string): string[] => key === undefined ? [] : [keys.idempotency(group, key)]
-  return { script: append, keys: groups.flatMap(group => [keys.logMeta(group), keys.log(group), ...record(group)]), args, groups }
+  return { script: append, keys: groups.flatMap(group => keysOf(keys, group, key)), args, groups }
+}
+
+/** The keys of one log; `key` is the idempotency key of the call. */
+function keysOf (keys: Keys, group: string, key: string | undefined): string[] {
+  const log = [keys.logMeta(group), keys.log(group)]
+  return key === undefined ? log : [...log, keys.idempotency(group, key)]
 }
 
 /** Reads the reply of the script `append`, by group. */

@@ -4,6 +4,8 @@ import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 export const remembered = 256
 /** How long a message may come again that a log lost: no publisher retries for longer (milliseconds). */
 const repeatMs = 60_000
+/** Epochs of so many logs that are gone are remembered: live messages of a log may come after its end was read. */
+const maxGone = 4
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
 
 /** A live message, with the nonce of the message before it in the log. */
@@ -36,6 +38,8 @@ export class LogFollower {
   #waiting: Waiting | undefined
   /** Nonces of messages that were delivered before the log lost data, and when it did. */
   #lost: { readonly nonces: Uint32Array, readonly at: number } | undefined
+  /** Epochs of the logs that the group had before this one, latest last. */
+  #gone: readonly string[] | undefined
 
   constructor (group: string) {
     this.group = group
@@ -69,6 +73,9 @@ export class LogFollower {
   /** Goes on from a position that does not follow the last one: the first, or one beyond a gap, or one further back. */
   seek (position: LogPosition): void {
     const [last, nonces] = [this.#position, this.#nonces]
+    if (last !== undefined && last.epoch !== '' && last.epoch !== position.epoch) {
+      this.#gone = [...this.#gone ?? [], last.epoch].slice(-maxGone)
+    }
     const back = last?.epoch === position.epoch ? last.offset - position.offset : -1
     if (last === undefined || nonces === undefined || back < 0 || back >= remembered) {
       this.#nonces = undefined
@@ -106,7 +113,9 @@ export class LogFollower {
   follows ({ epoch, offset }: LogPosition, previousNonce: number): boolean {
     const last = this.#position
     if (last === undefined) return true
-    return offset === last.offset + 1 && previousNonce === last.nonce && (last.epoch === epoch || (last.epoch === '' && last.offset === 0))
+    if (offset !== last.offset + 1 || previousNonce !== last.nonce) return false
+    // The first message of a log that is gone was delivered, or its loss was told.
+    return last.epoch === epoch || (last.epoch === '' && last.offset === 0 && this.#gone?.includes(epoch) !== true)
   }
 
   /** Whether this message was delivered already. `false` also for those too long ago to tell. */

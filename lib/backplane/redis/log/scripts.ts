@@ -6,16 +6,18 @@ import { luaDiffering } from './settings.ts'
 /**
  * Appends messages to the log of one group and publishes them there, in one step, as `append` does: by far the most messages go to one
  * group.
- * KEYS 1 meta  2 list
+ * KEYS 1 meta  2 list[  3 idempotency record of the only message]
  * ARGV 1 publisher  2 channel  3 settings (u32 messages to keep, u48 bytes to keep, u48 TTL in ms), epoch if the log is new (8 bytes),
- *      u48 sequence of the last message, u48 bytes of all messages, u48 bytes of the largest  4 nonces (4 bytes each), then of each
- *      message: what follows the header of a log
+ *      u48 sequence of the last message, u48 bytes of all messages, u48 bytes of the largest[, u48 TTL of the record in ms]
+ *      4 nonces (4 bytes each), then of each message: what follows the header of a log
  * Returns as `append`.
  */
 export const appendToOne = new Script(`${luaHead}
-local count, nonces = #ARGV - 4, ARGV[4]
-if #KEYS ~= 2 or count < 1 then error('expected 2 keys, and 5 arguments or more') end
-if #ARGV[3] ~= 42 then error('argument 3 must be settings, an epoch and three numbers, of 42 bytes') end
+local count, nonces, key = #ARGV - 4, ARGV[4], KEYS[3]
+if #KEYS < 2 or #KEYS > 3 or count < 1 then error('expected 2 or 3 keys, and 5 arguments or more') end
+if #ARGV[3] ~= (key and 48 or 42) then error('argument 3 must be settings, an epoch and three or four numbers, of 42 or 48 bytes') end
+local keyTtl = key and unpacked('>I6', ARGV[3], 43)
+if key and (count > 1 or keyTtl < 1) then error('expected one message with a record, and argument 3 must have its TTL from 1') end
 if #nonces ~= 4 * count then error('argument 4 must be a nonce of 4 bytes for each message') end
 local fresh, last, added, widest = unpacked('>c8I6I6I6', ARGV[3], 17)
 if last < 1 or widest < 1 or added < widest then error('argument 3 must have a sequence and bytes from 1') end
@@ -25,11 +27,17 @@ local fields = call('HMGET', meta, 'e', 's', 'n', 'b', 'g', 'c', 'd', publisher)
 local epoch, offset, nonce, used, earlier, sent = fields[1], tonumber(fields[2]) or 0, fields[3], fields[6], fields[7], fields[8]
 ${luaSettle}
 ${luaResent}
+-- Before the idempotency record: that may be of this very message, whose reply was lost.
 if there then return {epoch, there, nonce, 0, differ} end
+if key then
+  local known = call('GET', key)
+  if known then return {sub(known, 1, 8), (unpacked('>I6', known, 9)), sub(known, 15, 18), 1, differ} end
+end
 local new
 if not epoch then epoch, new, offset, nonce = fresh, fresh, 0, '\\0\\0\\0\\0' end
 if redis.acl_check_cmd then
   if not redis.acl_check_cmd('PUBLISH', channel, '') then error('NOPERM this user may not run PUBLISH ' .. channel) end
+  if key and not redis.acl_check_cmd('SET', key, '', 'PX', 1) then error('NOPERM this user may not run SET ' .. key) end
   if not sent then
     ${luaPermit}
     ${luaPermitWrites}
@@ -43,6 +51,7 @@ for n = 1, count do
   nonce = own
 end
 ${luaStore}
+if key then call('SET', key, epoch .. pack('>I6', offset) .. nonce, 'PX', keyTtl) end
 for n = 1, count do call('PUBLISH', channel, batch[n]) end
 return {epoch, offset, nonce, 0, differ}
 `)
