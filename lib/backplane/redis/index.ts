@@ -1,7 +1,7 @@
 import type { BackplaneState, Member } from '../../types.ts'
 import type {
-  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation, StreamStore,
-  Target
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation,
+  StreamStore, Target
 } from '../backplane.ts'
 import { ClusterBackplane } from './router.ts'
 import type { RedisDeployment } from './deployment.ts'
