@@ -8,7 +8,8 @@ import type { AnyConnection, Tracing } from './types.ts'
 /** Counters of limits, which tell the channel `limit` too. */
 type Limit =
   'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
-  'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
+  'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' |
+  'slowConsumersClosed' | 'fragmentFloods'
 
 /** Counters since boot, under the names of the public `registry.stats()`. Other values are in `registry.metrics()` alone. */
 export class Metrics {

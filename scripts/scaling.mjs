@@ -70,7 +70,9 @@ const memory = {
   logs: groupCount * logged / 100 * (cost.log + kept * (bytes + cost.envelope))
 }
 const total = Object.values(memory).reduce((sum, size) => sum + size, 0)
-const line = (what, value, unit) => console.log(`${what.padEnd(44)} ${value.toLocaleString('en', { maximumSignificantDigits: 3 }).padStart(14)} ${unit}`)
+const line = (what, value, unit) => console.log(
+  `${what.padEnd(44)} ${value.toLocaleString('en', { maximumSignificantDigits: 3 }).padStart(14)} ${unit}`
+)
 
 line('groups', groupCount, '')
 line('instances with members of a group', spread, '')

@@ -198,7 +198,7 @@ t.test('imports make no cycles', async (t) => {
   t.strictSame(cycles(plugin), [])
 })
 
-t.test('ioredis is the business of the Redis backplane, @fastify/websocket that of the Fastify side, and nothing undeclared is imported', async (t) => {
+t.test('only link/ imports ioredis, only plugin.ts and http/ import @fastify/websocket, and nothing undeclared is imported', async (t) => {
   t.strictSame(packages(plugin, JSON.parse(read('package.json')) as Manifest), [])
 })
 

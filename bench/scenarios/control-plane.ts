@@ -31,7 +31,9 @@ export async function controlPlane ({ number }: DrillOptions): Promise<Result> {
     const perInstance = what === 'idle: Redis ms/s' || what === 'all back after a break: seconds'
     const expected = perInstance ? costs.few[what] * many / few : costs.few[what]
     const [measured, factor] = [costs.many[what], costs.many[what] / expected]
-    return { what, [`${few} instances`]: costs.few[what], expected: rounded(expected), [`${many} instances`]: measured, factor: rounded(factor) }
+    return {
+      what, [`${few} instances`]: costs.few[what], expected: rounded(expected), [`${many} instances`]: measured, factor: rounded(factor)
+    }
   })
   return { title: `the control plane: ${few} instances and ${many}, ${groupsEach} groups each`, rows, raw: costs }
 }
@@ -48,7 +50,9 @@ async function measure (count: number, groupsEach: number): Promise<Costs> {
   const [beforeJoins, joins] = [await cpuUs(), count * groupsEach]
   for (let at = 0; at < members.length; at += together) {
     await Promise.all(members.slice(at, at + together).flatMap(({ app, connection }, index) => {
-      return Array.from({ length: groupsEach }, async (_, n) => await app.registry.join(connection, `group ${((at + index) * 7 + n * 31) % groups}`))
+      return Array.from(
+        { length: groupsEach }, async (_, n) => await app.registry.join(connection, `group ${((at + index) * 7 + n * 31) % groups}`)
+      )
     }))
   }
   const join = (await cpuUs() - beforeJoins) / joins

@@ -65,7 +65,7 @@ export const drillNames = ['ours', 'socketio', 'socketio-streams'] as const
 export type DrillName = typeof drillNames[number]
 
 /** `floor` is no system but a loop in C, see native/floor.c. */
-export const systemNames = [
+const systemNames = [
   'ours-before', 'ours', 'ours-volatile', 'ours-interval', 'ours-heartbeat',
   'socketio', 'socketio-sharded', 'socketio-streams', 'mqemitter', 'ws-loop', 'bare', 'bun'
 ] as const

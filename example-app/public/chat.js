@@ -55,7 +55,8 @@ function show (id) {
 }
 
 function title () {
-  document.title = current === undefined ? 'Rooms' : `${current.unread > 0 ? `(${current.unread}) ` : ''}#${current.room} · ${current.name}`
+  const unread = current?.unread > 0 ? `(${current.unread}) ` : ''
+  document.title = current === undefined ? 'Rooms' : `${unread}#${current.room} · ${current.name}`
 }
 
 function showState ({ state, retryInMs = 0 }) {

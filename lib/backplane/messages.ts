@@ -83,10 +83,10 @@ export interface Envelope {
   /** `undefined`: all but `except`. */
   readonly audience?: Audience | undefined
   /**
-   * The members here were given the message before its log lost data, and it was stored anew: they are told its new position, and not given
-   * the message again.
+   * Where the message stood in a log that was lost; then it was stored anew. The members here were given it there: they are told its new
+   * position, and not given the message again.
    */
-  readonly repeated?: boolean | undefined
+  readonly repeated?: LogPosition | undefined
   /** A slow client may miss it. */
   readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */

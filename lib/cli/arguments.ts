@@ -78,7 +78,10 @@ export function parseBench (args: readonly string[]): BenchSettings {
   if (address === undefined || more.length > 0) throw new UsageError('give one address, such as ws://127.0.0.1:3000/ws/{room}')
   const named = values.room ?? []
   if (named.length === 0) throw new UsageError('give --room, the name of the room that the clients talk in')
-  const integer = (name: 'rooms' | 'clients' | 'rate' | 'seconds' | 'bytes' | 'senders' | 'connect-rate' | 'timeout', usual: number, from: number, to: number): number => {
+  const integer = (
+    name: 'rooms' | 'clients' | 'rate' | 'seconds' | 'bytes' | 'senders' | 'connect-rate' | 'timeout', usual: number, from: number,
+    to: number
+  ): number => {
     const given = values[name]
     const number = given === undefined ? usual : /^\d+$/.test(given) ? Number(given) : NaN
     if (!(number >= from && number <= to)) throw new UsageError(`--${name} must be an integer from ${from} to ${to}, not ${given}`)
@@ -125,7 +128,9 @@ function parse (args: readonly string[]): Arguments {
 
 function websocketAddress (address: string): string {
   const text = address.replace(/^http/, 'ws')
-  if (!/^wss?:\/\//.test(text) || !URL.canParse(text)) throw new UsageError(`the address must begin with ws:// or wss://, not ${withoutQuery(address)}`)
+  if (!/^wss?:\/\//.test(text) || !URL.canParse(text)) {
+    throw new UsageError(`the address must begin with ws:// or wss://, not ${withoutQuery(address)}`)
+  }
   return text
 }
 

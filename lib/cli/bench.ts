@@ -68,7 +68,9 @@ async function connect (crowd: Crowd, { clients }: BenchSettings, progress: Prog
   }, interrupted)
   if (interrupted.aborted) throw new BenchFailure('ended before anything was measured')
   if (crowd.connected === 0) {
-    throw new BenchFailure(`none of ${clients} clients got in: ${crowd.refused.list().map(({ reason, count }) => `${count} x ${reason}`).join('; ')}`)
+    throw new BenchFailure(
+      `none of ${clients} clients got in: ${crowd.refused.list().map(({ reason, count }) => `${count} x ${reason}`).join('; ')}`
+    )
   }
 }
 

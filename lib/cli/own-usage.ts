@@ -54,7 +54,8 @@ export function bottlenecks ({ cpu, lagMs }: Usage): string[] {
   return [
     ...cpu > busyCpu ? [`it used ${Math.round(cpu * 100)} % of a core, and has one event loop`] : [],
     ...lagMs.p99 > busyLagMs
-      ? [`its event loop was ${Math.round(lagMs.p99)} ms late (p99)${cpu < idleCpu ? ', waiting for a core: the machine is busy with something else' : ''}`]
+      ? [`its event loop was ${Math.round(lagMs.p99)} ms late (p99)` +
+        (cpu < idleCpu ? ', waiting for a core: the machine is busy with something else' : '')]
       : []
   ]
 }

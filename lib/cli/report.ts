@@ -60,7 +60,8 @@ export function toTable (result: BenchResult): string {
     row('delivery', spread(result.deliveryMs)),
     '',
     fact('sent', `${count(sent)} of ${count(asked)}`),
-    fact('delivered', `${count(delivered)} of ${count(due)} (${percent(delivered, due)}), ${count(Math.round(delivered / Math.max(seconds, 0.001)))} per second`),
+    fact('delivered', `${count(delivered)} of ${count(due)} (${percent(delivered, due)}), ` +
+      `${count(Math.round(delivered / Math.max(seconds, 0.001)))} per second`),
     fact('missing', count(due - delivered)),
     fact('doubled', count(doubled)),
     fact('out of order', count(outOfOrder)),
@@ -71,7 +72,8 @@ export function toTable (result: BenchResult): string {
     ...verdict(result),
     ...result.sameMachine === undefined
       ? []
-      : [`The server is on this machine, too: they share its ${plural(result.sameMachine.cores, 'core')}, which a server in production does not.`]
+      : [`The server is on this machine, too: they share its ${plural(result.sameMachine.cores, 'core')}, ` +
+        'which a server in production does not.']
   ]
   return `${lines.join('\n')}\n`
 }

@@ -63,7 +63,8 @@ export class MessageClient<Agreed extends Contract = Contract> {
    * no answer came in time (the message may be handled all the same), or one of those of `send`.
    */
   async request<Of extends Name<Agreed['messages']>> (
-    name: Of, ...[data, { timeoutMs = 10_000, idempotent = false } = {}]: Arguments<Agreed['messages'][Of]['data'], [options?: RequestOptions]>
+    name: Of,
+    ...[data, { timeoutMs = 10_000, idempotent = false } = {}]: Arguments<Agreed['messages'][Of]['data'], [options?: RequestOptions]>
   ): Promise<Agreed['messages'][Of]['reply']> {
     let timer: ReturnType<typeof setTimeout> | undefined
     const late = new Promise<never>((_resolve, reject) => {

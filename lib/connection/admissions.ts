@@ -1,6 +1,6 @@
 /** One connection, or one upgrade that is about to become one, in the counts of `Admissions`. */
 export interface Admission {
-  /** What the address is counted by; '' for none. */
+  /** The key that the address is counted by; '' for none. */
   readonly address: string
   readonly userId: string | undefined
 }
@@ -28,7 +28,7 @@ export class Admissions {
     return { address, userId }
   }
 
-  /** Once for each that was added. A connection itself will do: what it is counted by is what counts. */
+  /** Call once for each that was added. A connection may be passed: it has the same keys. */
   remove ({ address, userId }: Admission): void {
     this.#count(address, userId, -1)
   }

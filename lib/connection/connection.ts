@@ -18,24 +18,24 @@ import type { Tags } from './tags.ts'
 
 const open = 1
 
-/** Connections that this process made so far. */
+/** How many connections this process made so far. */
 let made = 0
 
-/** One socket of this instance: its listeners from the first moment on, its sends with a limit, its end exactly once. */
+/** One socket of this instance: listens from the first moment on, limits what waits to be sent, and ends exactly once. */
 export class LocalConnection implements FramedConnection, SocketOwner {
   readonly id: string
-  /** No other connection of this process has the number. Remembering it is cheaper than remembering the id or the connection. */
+  /** Unique in this process. Numbers are cheaper to remember than ids or connections. */
   readonly number = ++made
   readonly params: Connection['params']
   readonly userId: string | undefined
-  /** What the instance counts it by, for the limit per address; '' for nothing. */
+  /** The key for the limit of connections per address; '' for none. */
   readonly address: string
-  /** Whether the route tells clients who is in their groups. */
+  /** What the route tells clients about who is in their groups. */
   readonly presence: boolean | 'count'
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
-  /** What joins gave it for broadcasts with a filter; made by the first that did. */
+  /** Tags for broadcasts with a filter; made by the first join that has any. */
   tags: Tags | undefined
   readonly outbound: SocketWriter
   readonly #socket: WebSocket
@@ -74,7 +74,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   get groups (): readonly string[] { return this.#ending?.groups ?? [...this.#groups ?? []] }
 
-  /** Whether the connection is in the group; after the socket closed, whether it was: its last messages are still handled then. */
+  /** Whether the connection is in the group, or was when the socket closed: its last messages are still handled after that. */
   isIn (group: string): boolean {
     return this.#ending?.groups?.includes(group) ?? this.#groups?.has(group) === true
   }
@@ -85,7 +85,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** Whether the client waits for an answer. */
   get pending (): boolean { return this.framed && this.#inbound.pending }
-  /** This side does not read the socket for now, so that no answer to a ping can be heard. */
+  /** Whether this side does not read the socket now, so that answers to pings do not arrive. */
   get paused (): boolean { return this.#inbound.paused }
 
   get closed (): boolean { return this.#ending !== undefined || this.#socket.readyState !== open }
@@ -93,7 +93,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   /** The close code that either side gave; `undefined` before that. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
 
-  /** The application closed the connection for good: with a code that does not ask the client back. */
+  /** Whether the application closed the connection with a code after which the client does not come back. */
   get dismissed (): boolean { return this.#ending?.dismissed === true }
 
   /** The public name of the client's session. */
@@ -102,7 +102,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   get bufferedBytes (): number { return this.outbound.bufferedBytes }
 
   /**
-   * Made when first asked for, as is `log`: most connections use neither, and both take more memory than the rest of an idle connection.
+   * Made on first use, as is `log`: most connections use neither, and both take more memory than the rest of an idle connection.
    */
   get signal (): AbortSignal {
     if (this.#abort === undefined) {
@@ -139,12 +139,12 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     return this.send(toJson(value))
   }
 
-  /** Tells a client of the framed protocol; others are told nothing. */
+  /** Sends a frame to a framed client; does nothing for others. */
   announce (frame: ServerFrame): void {
     this.#session?.send(frame)
   }
 
-  /** Messages of a group are lost to the connection. */
+  /** Reports that the connection lost messages of a group. */
   gapped (group: string, reason: LossReason): void {
     this.#host.metrics.gapConnections++
     this.#host.lost?.(group, reason)
@@ -162,7 +162,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.tags?.delete(group)
   }
 
-  /** Where the client wants to go on in the group. A second call returns nothing. */
+  /** Takes the position from which the client wants to resume in the group. A second call returns nothing. */
   takeOffer (group: string): ResumePoint | undefined {
     return this.#session?.takeOffer(group)
   }
@@ -200,7 +200,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   received (data: Buffer, isBinary: boolean): void {
-    this.pulse.heard()
+    this.pulse.received()
     this.#inbound.countMessage()
     this.outbound.route.received(data.length)
     if (this.#session === undefined) this.#inbound.receive(data, isBinary)
@@ -231,7 +231,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   announceShutdown (afterMs: number): void {
     this.announce({ type: 'reconnect', afterMs })
     this.outbound.flush()
-    // Its pong follows everything that the client sent before it read this frame.
+    // The pong arrives after everything that the client sent before it read this frame.
     if (!this.closed) this.#socket.ping(farewell)
   }
 
@@ -243,7 +243,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
-    // Closed already, as the instance shuts down: nobody would take it out again.
+    // The instance shuts down and has closed the connection already: nobody would take it out of the hub again.
     const entered = this.#ending === undefined ? this.#host.enter(this) : undefined
     const session = this.#session
     void this.#inbound.start(session === undefined ? entered : session.opened(entered, () => this.#host.greeted?.(this)), request)
@@ -260,7 +260,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     const closed = this.#ending?.finish({ code, reason })
     if (closed === undefined) return
     this.outbound.ended()
-    // Without a hello the callbacks never hear of it.
+    // The callbacks are not called for a client that never said hello.
     if (this.#session?.helloReceived === false) this.#inbound.stop()
     this.#session?.ended()
     this.#inbound.end(closed, this.#ending?.released)
@@ -272,7 +272,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     if (this.closed) return
     this.#inbound.stop()
     this.#ending = new Ending(said, dismissed)
-    // What waits to be sent goes out ahead of the close frame.
+    // Send what waits before the close frame.
     this.#socket.close(said.code, said.reason)
     this.leaving()
   }

@@ -7,9 +7,9 @@ import { drainConnections } from './drain.ts'
 const stepMs = 100
 
 export interface SlowDrain {
-  /** Milliseconds for the whole of it. */
+  /** How long the drain takes (milliseconds). */
   readonly overMs: number
-  /** Milliseconds that each client has to answer. */
+  /** How long each client may take to answer its close (milliseconds). */
   readonly graceMs: number
   /** Ends the drain early; the connections that are left are closed by the shutdown. */
   readonly signal: AbortSignal
@@ -22,12 +22,12 @@ export interface SlowDrain {
 export async function drainSlowly (connections: Iterable<LocalConnection>, { overMs, graceMs, signal }: SlowDrain): Promise<void> {
   const waiting = shuffled(connections)
   const startedAt = performance.now()
-  // Those that are closed last have their time to answer, too.
+  // Leave the clients that are closed last their time to answer.
   const spreadMs = Math.max(overMs - graceMs, overMs / 2)
   const steps = Math.min(waiting.length, Math.ceil(spreadMs / stepMs))
   const closing: Array<Promise<void>> = []
   for (let step = 0; step < steps; step++) {
-    // Somewhere in its step, so that several instances that are drained together do not close theirs at the same instants.
+    // At a random time within the step, so that instances that are drained together do not close connections at the same instants.
     const dueAt = startedAt + (step + Math.random()) * spreadMs / steps
     if (!await slept(dueAt - performance.now(), signal)) break
     const batch = waiting.slice(Math.floor(step * waiting.length / steps), Math.floor((step + 1) * waiting.length / steps))

@@ -20,7 +20,7 @@ export class Ending {
     this.dismissed = dismissed
   }
 
-  /** What was said first; `undefined` when the socket broke without a word. */
+  /** The close that was sent or received first; `undefined` when the socket broke without one. */
   get said (): Closed | undefined {
     return this.#said
   }

@@ -1,7 +1,7 @@
 import { errorCodes, hasCode, type ErrorCode } from '../errors.ts'
 import type { ErrorFrame } from '../protocol/frames.ts'
 
-/** What a client is told of an error without a code. */
+/** The code that a client gets for an error without one. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
 /** Status codes from the first one to before the second one are the client's fault. */
 const [clientFault, serverFault] = [400, 500]
@@ -21,13 +21,13 @@ export function isClientFault (error: unknown): boolean {
 const maxDetailsBytes = 16_384
 
 /**
- * What a client is told of an error. The codes and texts of errors that are the fault of the server (without a status from 400 to 499) may
- * name hosts, queries or files, so they stay here unless they are this package's own.
+ * Describes an error to a client. Codes and texts of errors that are the server's fault (without a status from 400 to 499) may name hosts,
+ * queries or files, so the client gets only those of this package.
  */
 export function describeError (error: unknown): Pick<ErrorFrame, 'code' | 'message' | 'details'> {
   const { code, message, details, validation } = toObject(error)
   if (isClientFault(error) && typeof message === 'string') {
-    // Some libraries put the name of what failed into their codes.
+    // Codes of some libraries contain the name of what failed.
     const shown = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
     return { code: shown, message, details: asDetails(details ?? validation) }
   }

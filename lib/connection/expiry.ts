@@ -5,7 +5,7 @@ const minPauseMs = 1_000
 /** Far below where setTimeout overflows (2^31 ms), and soon enough to notice that the clock of the machine was set. */
 const maxPauseMs = 60_000
 
-/** What expires. */
+/** A connection, as far as its expiry is concerned. */
 export interface Expiring {
   readonly closed: boolean
   closeForFault (code: number): void

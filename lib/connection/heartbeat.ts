@@ -47,8 +47,8 @@ export class Heartbeat {
   #check (connection: LocalConnection): void {
     // Either side is closing, or the client ended its half of the socket and ws told nobody. The end has its own time limit.
     if (connection.closed) return connection.leaving()
-    // Its answers wait in the network until this side reads them. A ping still finds out whether there is a peer at all.
-    if (connection.paused) connection.pulse.heard()
+    // Answers of this client wait in the network until this side reads again. A ping still finds out whether there is a peer.
+    if (connection.paused) connection.pulse.received()
     switch (connection.pulse.look(connection.outbound.traffic, this.#intervalMs)) {
       case 'ping': return connection.ping()
       case 'wait': return

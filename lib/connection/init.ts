@@ -14,7 +14,7 @@ import type { Connection, History, HistoryOptions, JoinOptions, JoinResult, Loss
 /** The instance that a connection belongs to: one object for all its connections, as closures for each would take more memory. */
 export interface ConnectionHost<Self> {
   readonly limits: InboundLimits
-  /** What the instance has room for. */
+  /** The limits of the instance for what clients send. */
   readonly intake: IntakeBudget
   readonly scheduler: FlushScheduler
   readonly metrics: Metrics
@@ -26,7 +26,7 @@ export interface ConnectionHost<Self> {
   release (connection: Self): Promise<void>
   /** Stores what other members see of the connection. */
   setInfo? (connection: Self, info: unknown): Promise<void>
-  /** Messages of a group are lost to the connection. */
+  /** Reports that the connection lost messages of a group. */
   lost? (group: string, reason: LossReason): void
 }
 
@@ -60,9 +60,9 @@ export interface ConnectionInit<Self> {
   readonly route?: RouteTraffic | undefined
   /** Set when the client speaks the framed protocol. */
   readonly framed?: FramedInit | undefined
-  /** How its route judged the token, for the tokens that follow; left out on routes without auth. */
+  /** The token checks of the route, for later tokens; left out on routes without auth. */
   readonly reauthentication?: Reauthentication | undefined
   readonly host: ConnectionHost<Self>
-  /** What the instance counts it by, for the limit per address; '' or left out for nothing. */
+  /** The key for the limit of connections per address; '' or left out for none. */
   readonly address?: string | undefined
 }

@@ -2,7 +2,7 @@ import type { RawData, WebSocket } from 'ws'
 
 const owner = Symbol('connection')
 
-/** Told what happens to its socket. */
+/** Who is called when something happens to a socket. */
 export interface SocketOwner {
   readonly outbound: {
     /** ws answered a ping of the client. */

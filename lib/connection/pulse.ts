@@ -1,4 +1,4 @@
-/** What a network socket tells of its traffic. `_handle.writeQueueSize`: what the operating system has not taken of the current write. */
+/** The counters of a network socket. `_handle.writeQueueSize`: bytes of the current write that the operating system has not taken. */
 export interface Traffic {
   readonly bytesRead?: number
   readonly bytesWritten?: number
@@ -19,9 +19,9 @@ const maxOnTheWayBytes = 1_048_576
  * before it: its answer says that all of that arrived.
  */
 export class Pulse {
-  /** Something came since the last look: for sockets that do not count their bytes. */
-  #heard = false
-  /** A ping is unanswered. */
+  /** Whether something came since the last look: for sockets that do not count their bytes. */
+  #received = false
+  /** Whether a ping is unanswered. */
   #asked = false
   #silentIntervals = 0
   /** What the socket had written when the last ping was sent, and when the last one that was answered was sent. */
@@ -38,12 +38,12 @@ export class Pulse {
   #takenBytes: number | undefined
 
   /** A message came. */
-  heard (): void {
-    this.#heard = true
+  received (): void {
+    this.#received = true
   }
 
   ponged (): void {
-    this.#heard = true
+    this.#received = true
     if (!this.#asked) return
     this.#asked = false
     this.#arrivedPerInterval = (this.#askedAtBytes - this.#answeredAtBytes) / this.#looks
@@ -51,12 +51,12 @@ export class Pulse {
     this.#looks = 0
   }
 
-  /** Called once per interval. Says what to do. */
+  /** Called once per interval. Returns what to do. */
   look (traffic: Traffic, intervalMs: number): 'ping' | 'wait' | 'terminate' {
     const { bytesRead = 0, bytesWritten = 0, writableLength = 0 } = traffic
     const takenBytes = bytesWritten - writableLength - (traffic._handle?.writeQueueSize ?? 0)
-    const alive = this.#heard || bytesRead !== this.#readBytes || (this.#takenBytes !== undefined && takenBytes !== this.#takenBytes)
-    this.#heard = false
+    const alive = this.#received || bytesRead !== this.#readBytes || (this.#takenBytes !== undefined && takenBytes !== this.#takenBytes)
+    this.#received = false
     this.#readBytes = bytesRead
     this.#takenBytes = writableLength > 0 ? takenBytes : undefined
     this.#looks++

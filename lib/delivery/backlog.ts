@@ -28,7 +28,7 @@ export interface BacklogPage extends Pick<JoinResult, 'recovered' | 'reason'> {
 
 const messagesPerPage = 1_000
 const maxGone = 10_000
-/** How often the first page is asked for when Redis works but does not answer in time. */
+/** How often the first page is read when Redis works but does not answer in time. */
 const attempts = 3
 
 /**
@@ -63,6 +63,11 @@ export class Backlog {
     this.#cache.forget(group)
   }
 
+  /** As `LogCache.lostPlace`. */
+  lostPlace (group: string, position: LogPosition): LogPosition | undefined {
+    return this.#cache.lostPlace(group, position)
+  }
+
   /**
    * Finds the first page for a connection. The instance is subscribed, and holds live messages back for the connection.
    * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
@@ -79,7 +84,7 @@ export class Backlog {
       if (isProven(page, position, revoked)) return page
       if (floor !== undefined) return from(floor, page)
       if (page.reason === 'rewound') return { ...page, ...atEnd(page) }
-      // Gives what a newcomer gets, and says that it is not what was asked for.
+      // Returns what a newcomer gets, with the reason why it is not what was asked for.
       this.#metrics.resumesRefused++
       const newest = await this.#newest(group, history)
       return { ...newest, ...this.#beyond(group, page, newest), recovered: false, reason: page.reason ?? 'unavailable' }
@@ -100,7 +105,7 @@ export class Backlog {
       if (known !== undefined) return known
       const reading = this.#reads.get(group)
       if (reading === undefined) break
-      // The read under way may bring what is looked for; else it is read next.
+      // The read under way may bring what is needed; if not, it is read next.
       await reading
     }
     const page = await this.#read(group, since, messagesPerPage)
@@ -138,7 +143,7 @@ export class Backlog {
     return { before: end, epoch: end.epoch }
   }
 
-  /** Redis may be busy and answer late; messages that are still there are not given up for that. */
+  /** Redis may be busy and answer late: try again before messages that are still there are given up. */
   async #firstPage (group: string, since: LogPosition, proven: boolean): Promise<BacklogPage> {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -236,7 +241,7 @@ function allOf ({ messages, before }: CachedLog, since: LogPosition, epoch: stri
   return { recovered: false, reason, before, messages, more: false }
 }
 
-/** The messages after a position that the log lost. */
+/** The messages after a position whose message the log lost. */
 function afterLost (all: CachedLog, since: LogPosition): BacklogPage {
   const index = all.messages.findLastIndex(({ position }) => position.offset <= since.offset)
   const before = all.messages[index]?.position ?? all.before

@@ -61,7 +61,7 @@ export class Broadcaster {
     })
   }
 
-  /** `recipients`: whom the message to these logs is for. */
+  /** `recipients`: the targets of the message to these logs. */
   async #append (
     logs: readonly Target[], recipients: readonly Target[], data: Data, options: BroadcastOptions
   ): Promise<BroadcastResult> {

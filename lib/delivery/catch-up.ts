@@ -6,13 +6,13 @@ import type { LocalMember } from '../hub/local-member.ts'
 import type { Backlog, BacklogPage } from './backlog.ts'
 import type { GivenRanges } from './given-ranges.ts'
 
-/** A member that is first told what it missed; live messages are held back until then. */
+/** A member that first gets what it missed; until then live messages are held back. */
 export interface Catching {
   readonly member: LocalMember
   readonly holdback: Holdback
 }
 
-/** How often a log is read again when it seems to end before messages that came from it. */
+/** How often a log is read again when it seems to end before messages that were delivered from it. */
 const maxEmptyPages = 3
 
 /** Gives one member what it missed, page by page, then what came live meanwhile, each message once and in order. */
@@ -30,11 +30,17 @@ export class CatchUp {
   #epoch: string | undefined
   /** Where the client says that it is, until it is given a message beyond that: `BacklogPage.claimed`. */
   #claimed: LogPosition | undefined
+  /** Where the client was before its log lost data, if that happened. */
+  #before: LogPosition | undefined
   /** Whether the client was told that messages are lost. */
   #told = false
   #emptyPages = 0
 
-  constructor (hub: Hub, backplane: Pick<Backplane, 'position'>, backlog: Backlog, given: GivenRanges, catching: Catching) {
+  /** `since`: where the client says that it is. */
+  constructor (
+    hub: Hub, backplane: Pick<Backplane, 'position'>, backlog: Backlog, given: GivenRanges, catching: Catching, since?: LogPosition
+  ) {
+    this.#before = since
     this.#hub = hub
     this.#backplane = backplane
     this.#backlog = backlog
@@ -52,7 +58,7 @@ export class CatchUp {
   async next (): Promise<boolean> {
     const { member } = this.#catching
     if (this.#last === undefined || this.over) return true
-    // Another group of the same connection was given something meanwhile.
+    // Meanwhile the connection got messages through another of its groups.
     if (member.connection.outbound.full) return false
     const page = await this.#backlog.next(member.group, this.#last)
     if (this.over) return true
@@ -69,6 +75,7 @@ export class CatchUp {
     const { member, holdback } = this.#catching
     const reached = this.#backplane.position(member.group)
     if (page.recovered !== true || this.#last === undefined) {
+      this.#before = this.#last ?? this.#before
       this.#last = page.before
       this.#from = page.before?.offset ?? 0
     }
@@ -95,7 +102,14 @@ export class CatchUp {
     if (this.#isPast(epoch, offset)) return
     this.#claimed = undefined
     if (claimed !== undefined && claimed.epoch !== epoch) this.#catching.member.tell({ reason: 'epoch', position: this.#last ?? logStart })
-    this.#replay(envelope)
+    if (this.#hadElsewhere(envelope)) this.#catching.member.passOver(envelope)
+    else this.#replay(envelope)
+  }
+
+  /** Whether the client got the message where it stood in a log that was lost: a publisher that never heard of that stored it anew. */
+  #hadElsewhere ({ position }: LoggedEnvelope): boolean {
+    const [before, there] = [this.#before, this.#backlog.lostPlace(this.#catching.member.group, position)]
+    return before !== undefined && there !== undefined && there.epoch === before.epoch && there.offset <= before.offset
   }
 
   /** Whether the client says that it is there, or further. */

@@ -6,7 +6,7 @@ import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from './envelopes.ts'
 import { deliverySpan } from './spans.ts'
 
-/** How long the echo of a message may be under way: a backplane that hung works off what it was sent when it wakes. */
+/** How long the echo of a message may take (milliseconds): a backplane that hung still carries out what it was sent. */
 const maxAgeMs = 300_000
 const maxWeight = 10_000
 
@@ -69,7 +69,7 @@ export class EchoFilter {
 
   #count (targets: readonly Target[], recipients: number): void {
     this.#metrics.framesSent += recipients
-    // The objects are only worth making when someone reads them.
+    // Making the objects costs more than the check.
     if (this.#log.level !== 'debug' && this.#log.level !== 'trace') return
     for (const { kind, name } of targets) this.#log.debug({ [kind]: name, recipients }, 'message delivered')
   }

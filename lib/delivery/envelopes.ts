@@ -24,7 +24,7 @@ export class EnvelopeFactory {
   }
 
   /**
-   * Whom a message to these targets is not for.
+   * Who is excluded from a message to these targets.
    * @throws {WebsocketGroupsError} WSG_USER_ID_INVALID, WSG_GROUP_NAME_INVALID, WSG_OPTION_INVALID
    */
   exclusive (targets: readonly Target[], options: BroadcastOptions): Pick<Envelope, 'except' | 'audience'> {
@@ -100,7 +100,7 @@ export function userTarget (userId: string): Target {
   return { kind: 'user', name: userId }
 }
 
-/** What goes through the user's log goes there; `undefined` when the user has none. */
+/** The target of the user's log; `undefined` when users have no logs. */
 export function userLogTarget (userId: string): Target | undefined {
   const name = userLogOf(userId)
   return name === undefined ? undefined : { kind: 'group', name }

@@ -9,12 +9,12 @@ const intervalMs = 10_000
 /** How many groups a line names. */
 const namedGroups = 5
 
-/** Tells the log of messages that are lost to connections here: one line for all that happens together, with the number of connections. */
+/** Logs that connections here lost messages: one line for all losses that happen together, with the number of connections. */
 export class GapReport {
   readonly #log: FastifyBaseLogger
   readonly #now: () => number
   readonly #reasons = new Map<LossReason, number>()
-  /** The first few. */
+  /** The first few groups. */
   readonly #groups = new Set<string>()
   #connections = 0
   #timer: NodeJS.Timeout | undefined

@@ -1,15 +1,17 @@
 import type { Envelope, LoggedEnvelope, LogPosition } from '../backplane/backplane.ts'
-import { logStart, samePosition } from '../backplane/position.ts'
+import { formatPosition, logStart, samePosition } from '../backplane/position.ts'
 import { BoundedMap } from '../bounded-map.ts'
 
 /** As much as a log keeps by default. */
 const maxMessagesPerGroup = 1_000
 const maxDataPerGroup = 1_048_576
-/** What a message, and a group, takes beside its payload. */
+/** The memory that a message or a group takes beside its payload (bytes). */
 const overheadBytes = 256
 const maxBytesPerGroup = maxDataPerGroup + maxMessagesPerGroup * overheadBytes
 const maxBytes = 33_554_432
-/** Of what was read from logs and does not reach what came live yet. */
+/** How many messages are remembered that were stored anew after a loss. */
+const maxMoved = 10_000
+/** How much may be kept that was read from logs and does not reach the live messages yet (bytes). */
 const maxPartBytes = 8_388_608
 
 /** Messages of one group that follow each other. */
@@ -18,7 +20,7 @@ interface Run {
   before: LogPosition
   readonly messages: LoggedEnvelope[]
   bytes: number
-  /** When it was read, the log held nothing before it any longer. */
+  /** Whether the log held nothing before it when it was read. */
   whole: boolean
 }
 
@@ -42,20 +44,23 @@ export class LogCache {
   readonly #latest = newRuns(maxBytes)
   /** What was read from logs and lies further back, page by page, until it reaches the latest. */
   readonly #parts = newRuns(maxPartBytes)
+  /** Where messages stood before their log was lost and they were stored anew, by group and new position. */
+  readonly #moved = new BoundedMap<string, LogPosition>({ maxWeight: maxMoved })
   #enabled = false
 
-  /** Keeps messages from now on. Called when the first client turns up that could resume. */
+  /** Keeps messages from now on. Called for the first client that could resume. */
   enable (): void {
     this.#enabled = true
   }
 
   /** A message of a group's log was delivered here. */
   push (envelope: Envelope): void {
-    const { position, target: { name } } = envelope
+    const { position, target: { name }, repeated } = envelope
+    if (repeated !== undefined && position !== undefined) this.#moved.set(movedKey(name, position), repeated)
     if (!this.#enabled || position === undefined) return
     const known = this.#latest.get(name)
     const last = known === undefined ? undefined : endOf(known)
-    if (last?.epoch === position.epoch && position.offset <= last.offset) return      // it was read before it came
+    if (last?.epoch === position.epoch && position.offset <= last.offset) return      // it was read already
     const next = known !== undefined && last !== undefined && follows(position, last)
     // A read may still reach from there to here.
     if (known !== undefined && !next && known.messages.length > 0) this.#parts.set(name, known)
@@ -102,6 +107,11 @@ export class LogCache {
     return run === undefined ? undefined : { ...run, messages: [...run.messages] }
   }
 
+  /** Where the message at this position stood in a log that was lost; `undefined` for one that was stored once, as far as is known. */
+  lostPlace (group: string, position: LogPosition): LogPosition | undefined {
+    return this.#moved.size === 0 ? undefined : this.#moved.get(movedKey(group, position))
+  }
+
   /** The group no longer has members here, or its log lost messages. */
   forget (group: string): void {
     this.#latest.delete(group)
@@ -116,6 +126,10 @@ export class LogCache {
     const run = this.#latest.get(group)
     return run !== undefined && reached !== undefined && holds(run, reached) ? run : undefined
   }
+}
+
+function movedKey (group: string, position: LogPosition): string {
+  return `${formatPosition(position)} ${group}`
 }
 
 function newRuns (maxWeight: number): BoundedMap<string, Run> {

@@ -1,5 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Backplane } from '../backplane/backplane.ts'
+import { parsePosition } from '../backplane/position.ts'
 import { deferred } from '../deadline.ts'
 import { hasCode } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
@@ -10,7 +11,7 @@ import type { JoinOptions, JoinResult } from '../types.ts'
 import type { Backlog } from './backlog.ts'
 import { CatchUp, type Catching } from './catch-up.ts'
 import { GivenRanges } from './given-ranges.ts'
-import { ReplayTurns } from './replay-turns.ts'
+import { ReplayQueue } from './replay-queue.ts'
 import { ResumeProofs, type ProofKeys } from './resume-proofs.ts'
 import type { Revocations } from './revocations.ts'
 
@@ -41,7 +42,7 @@ export class Replay {
   readonly #proofKeys: ProofKeys
   readonly #revocations: Revocations
   readonly #lines: BoundedLog
-  readonly #turns = new ReplayTurns()
+  readonly #queue = new ReplayQueue()
   readonly #given: GivenRanges
 
   constructor (
@@ -79,10 +80,12 @@ export class Replay {
    */
   async play (pending: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
     const { connection } = pending.member
-    const catchUp = new CatchUp(this.#hub, this.#backplane, this.#backlog, this.#given, pending)
+    const { since } = pending.options
+    const claimed = since === undefined ? undefined : parsePosition(since)
+    const catchUp = new CatchUp(this.#hub, this.#backplane, this.#backlog, this.#given, pending, claimed)
     const slow = deferred()
     try {
-      const { result, done } = await this.#turns.run(connection, async () => await this.#begin(pending, catchUp, scope))
+      const { result, done } = await this.#queue.run(connection, async () => await this.#begin(pending, catchUp, scope))
       if (done) {
         this.drop(pending)
         return result
@@ -136,7 +139,7 @@ export class Replay {
           await room
         }
         try {
-          done = await this.#turns.run(connection, async () => await catchUp.next())
+          done = await this.#queue.run(connection, async () => await catchUp.next())
           pauseMs = retryMs
         } catch (error) {
           if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error

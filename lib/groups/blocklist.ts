@@ -15,8 +15,8 @@ const maxBlockMs = 2_592_000_000
 export const blockedReason = 'access was revoked'
 
 /**
- * The users and tokens that are kept out for a while. Every instance has the whole list, so that no upgrade has to wait for an answer; the
- * backplane keeps it for instances that start later, and for those that missed a change.
+ * The users and tokens that are blocked for a while. Every instance holds the whole list, so that no upgrade waits for the backplane, which
+ * stores the list for instances that start later or missed a change.
  */
 export class Blocklist {
   readonly #connections: () => Iterable<LocalConnection>
@@ -24,7 +24,7 @@ export class Blocklist {
   readonly #options: NameOptions
   readonly #metrics: Metrics
   readonly #now: () => number
-  /** When each block ends (on the clock of `now`). */
+  /** When each block ends, on the clock of `now`. */
   readonly #ends = new BoundedMap<string, number>({ maxWeight: 2 * maxBlocks })
 
   constructor (
@@ -43,7 +43,7 @@ export class Blocklist {
   }
 
   /**
-   * Whether the identity is kept out now.
+   * Whether the identity is blocked now.
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
   covers (identity: Identity): boolean {
@@ -55,7 +55,7 @@ export class Blocklist {
   }
 
   /**
-   * Stores a block, or removes it if `forMs` is 0. What happens to connections is the job of `apply`.
+   * Stores a block, or removes it if `forMs` is 0. `apply` closes the connections.
    * @throws {WebsocketGroupsError} WSG_BLOCKLIST_FULL, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   async store (name: string, forMs: number): Promise<void> {
@@ -71,8 +71,8 @@ export class Blocklist {
   }
 
   /**
-   * Takes over the list of the backplane, at boot and after an outage, and puts the blocks back that the backplane lost. Never rejects;
-   * while the backplane is out the list stays as it is.
+   * Loads the list from the backplane, at boot and after an outage, and stores the blocks again that the backplane lost. Never rejects:
+   * while the backplane is out, the list stays as it is.
    */
   async load (): Promise<void> {
     try {
@@ -87,7 +87,7 @@ export class Blocklist {
     }
   }
 
-  /** Every instance does, and for the same time: the last one to answer changes nothing. */
+  /** All instances store the same blocks with the same end, so that it does not matter which of them is last. */
   async #putBack (): Promise<void> {
     const now = this.#now()
     await Promise.all(Array.from(this.#ends, async ([name, end]) => {
@@ -103,7 +103,7 @@ export class Blocklist {
     return false
   }
 
-  /** An option of the service that throws now, and did not before, must not keep anybody connected. */
+  /** If the option `userId` or `tokenId` throws now, nobody knows whether the identity is blocked: close its connection. */
   #mustGo (identity: Identity): boolean {
     try {
       return this.covers(identity)

@@ -5,18 +5,18 @@ import type { Exclusive } from '../hub/exclusion.ts'
 import type { BroadcastOptions, BroadcastResult, DeliveryReport } from '../types.ts'
 import type { Answers, InstanceRpc } from './rpc.ts'
 
-/** How long instances may take to say how their recipients are (milliseconds): a publisher waits for it. */
+/** How long instances may take to report (milliseconds): the caller of the broadcast waits for them. */
 const reportMs = 1_000
 
 type Reach = Answers['reach']
 
 const nobody: Reach = { recipients: 0, slow: 0 }
 
-/** Asks all instances that a broadcast went to how the connections are that it is for. */
+/** Asks the instances that got a broadcast how many recipients they have, and how many of these are slow. */
 export class DeliveryReports {
   readonly #rpc: Pick<InstanceRpc, 'askAll'>
   readonly #envelopes: Pick<EnvelopeFactory, 'exclusive'>
-  /** How the connections of this process are. */
+  /** Counts the recipients of this process. */
   readonly here: (targets: readonly Target[], exclusive: Exclusive) => Reach
 
   /** `here`: left out where this process holds no connections. */
@@ -39,16 +39,18 @@ export class DeliveryReports {
 
   async #ask (targets: readonly Target[], exclusive: Exclusive, local: boolean): Promise<DeliveryReport> {
     if (local || targets.length === 0) return { ...this.here(targets, exclusive), missing: 0 }
-    // The request takes the way of the message, behind it. The instances of several groups cannot be told apart: all are asked.
+    // The request follows the message on the same channel. A message to several groups has several channels, so all instances are asked.
     const [way] = targets.length === 1 ? targets : everyone
     try {
-      const { answers, missing } = await this.#rpc.askAll(way ?? { kind: 'all', name: '' }, { op: 'reach', targets, ...exclusive }, reportMs)
+      const { answers, missing } = await this.#rpc.askAll(
+        way ?? { kind: 'all', name: '' }, { op: 'reach', targets, ...exclusive }, reportMs
+      )
       const reaches = answers as readonly Reach[]
       const sum = (field: keyof Reach): number => reaches.reduce((total, reach) => total + reach[field], 0)
       return { recipients: sum('recipients'), slow: sum('slow'), missing }
     } catch (error) {
       if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) throw error
-      // How many others there are, nobody knows.
+      // Nobody knows how many other instances there are.
       return { ...this.here(targets, exclusive), missing: 1 }
     }
   }

@@ -3,32 +3,33 @@ import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { Data } from '../types.ts'
 import type { Command, InstanceRpc } from './rpc.ts'
 
-/** An instance that reconnects is asked again after so many milliseconds. */
+/** How long to wait before asking an instance again that cannot be reached (milliseconds). */
 const againMs = 100
-/** The share of the time for asking all together; after that, those that did not answer are asked one by one. */
+/** The share of the time for one request to all instances; then those that did not answer are asked one by one. */
 const togetherShare = 0.5
 
-/** Nobody took the request, and nobody will: the instance does not live. */
+/** The instance does not live: its lease has ended. */
 const gone = Symbol('gone')
-/** The instance lives, and did not answer in time: it may have taken the request, or surely took none. */
+/** The instance lives and may have got the request, but did not answer in time. */
 const silent = Symbol('silent')
+/** The instance lives, and surely got no request. */
 const unreached = Symbol('unreached')
 
 /** What all instances behind a target answered. */
 export interface Gathered {
-  /** By the id of the instance, this one included. */
+  /** By instance id, this instance included. */
   readonly answers: ReadonlyMap<string, unknown>
-  /** The ids of those that live and did not answer. */
+  /** The ids of the instances that live and did not answer. */
   readonly missing: readonly string[]
-  /** None of those that are missing took the request. */
+  /** Whether surely none of the missing instances got the request. */
   readonly sure: boolean
-  /** Not all answered, and nobody can say who lives. */
+  /** Whether answers are missing and the backplane cannot tell which instances live. */
   readonly unknown: boolean
 }
 
 /**
- * Asks instances, and tells apart those that are gone from those that only lost their subscriptions or hang: while the lease of an instance
- * runs, its connections may be there.
+ * Asks instances, and tells those that are gone from those that hang or lost their subscriptions: as long as the lease of an instance runs,
+ * its connections may still be open.
  */
 export class Everywhere {
   readonly #backplane: Pick<Backplane, 'instances'>
@@ -50,7 +51,7 @@ export class Everywhere {
     const answer = await this.#until(performance.now() + this.#rpc.timeoutMs, instanceId, command, data)
     if (answer === gone) return undefined
     if (answer === unreached) {
-      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `instance ${instanceId} lives, and is not connected to the backplane now`)
+      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `instance ${instanceId} lives, but is not connected to the backplane now`)
     }
     if (answer === silent) throw new WebsocketGroupsError('WSG_TIMEOUT', `${command.op} was not answered by instance ${instanceId}`)
     return answer
@@ -69,7 +70,7 @@ export class Everywhere {
       if (missing.length === 0 && !unknown) return done
       throw incomplete(done === 0 && sure, command, done, missing)
     } catch (error) {
-      // Whatever went wrong elsewhere, the connections here are closed.
+      // The connections of this instance are closed whatever went wrong elsewhere: say so in the error.
       if (here === 0 || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT') || 'done' in (error as object)) throw error
       const { code, detail = '' } = error as WebsocketGroupsError
       const text = `${detail} (to other instances: ${here} connections of this one were closed)`
@@ -85,7 +86,7 @@ export class Everywhere {
   async gather (target: Target, command: Command, here: unknown, stored = false): Promise<Gathered> {
     const endsAt = performance.now() + this.#rpc.timeoutMs
     const gathered = new Map<string, unknown>([[this.#self, here]])
-    // Asked at the same time: who is cut off now does not take the request.
+    // Both at the same time, so that an instance that is cut off now counts as such.
     const [{ answers, complete }, living] = await Promise.all([
       this.#rpc.collect(target, command, this.#rpc.timeoutMs * togetherShare), this.#backplane.instances?.()
     ])
@@ -106,7 +107,7 @@ export class Everywhere {
     }
   }
 
-  /** Never rejects for want of an answer. */
+  /** Resolves with the answer, `gone`, `silent` or `unreached`. Rejects with what the instance threw. */
   async #until (endsAt: number, instanceId: string, command: Command, data?: Data): Promise<unknown> {
     const target: Target = { kind: 'instance', name: instanceId }
     for (;;) {

@@ -11,18 +11,18 @@ import type { Occupancy } from './occupancy.ts'
 import type { Blocklist } from './blocklist.ts'
 
 /**
- * How many addresses are remembered with their latest upgrades: about 2 MB. Beyond that, those that were quiet the longest start again from
- * zero.
+ * For how many addresses upgrades are counted: about 2 MB. Beyond that, the addresses that were quiet the longest are forgotten and start
+ * from zero.
  */
 const maxAddresses = 20_000
-/** When clients may try again after a limit of connections, which ends when others leave (seconds). */
+/** `Retry-After` of a refusal for a limit of connections, which ends when others leave (seconds). */
 const fullRetrySeconds = 10
 
 /** Why an upgrade does not become a connection. */
 export interface Refusal {
   readonly code: ErrorCode
   readonly detail: string
-  /** `undefined` when trying again is of no use. */
+  /** Left out when trying again does not help. */
   readonly retryAfterSeconds?: number | undefined
 }
 
@@ -117,7 +117,7 @@ export class Gate {
    */
   opened (admission: Admission | undefined, userId: string | undefined): Admission {
     if (admission !== undefined && admission.userId === userId) return admission
-    // A hook behind the last step set another identity.
+    // A hook that ran after `admit` changed the identity: count the connection by the new one.
     if (admission !== undefined) this.leave(admission)
     const counted = this.#admissions.add(admission?.address ?? '', userId)
     if (userId !== undefined) this.#store(userId)
@@ -163,7 +163,7 @@ export class Gate {
    * tell.
    */
   async #hasRoom (userId: string, connectionsPerUser: number): Promise<boolean> {
-    // Its place among the connections of this instance: those that came with it or later do not count against it.
+    // Connections of this instance that came at the same time or later do not count against this one.
     const place = this.#admissions.ofUser(userId)
     try {
       return place + await this.#backplane.syncUser(userId) <= connectionsPerUser

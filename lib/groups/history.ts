@@ -8,9 +8,9 @@ import type { History, HistoryOptions } from '../types.ts'
 
 const defaultLimit = 100
 const maxLimit = 10_000
-/** A list of messages ends here, whatever its limit is (bytes). */
+/** The most bytes of messages in one result, whatever `limit` allows. */
 const maxHistoryBytes = 4_194_304
-/** How often a page is read again because of what was appended meanwhile. */
+/** How often a page is read again because messages were appended meanwhile. */
 const maxTries = 5
 
 interface Read {
@@ -48,7 +48,7 @@ export class GroupHistory {
       const data = binary ? payload : payload.toString()
       return { data, position: formatPosition(position), at, ...(from === undefined ? {} : { from }) }
     })
-    // A client that resumes from the beginning of an empty log has to prove that it saw the log.
+    // To resume from the start of an empty log, a client has to prove that it saw that log.
     const position = isLogStart(end) ? (await this.#proofKeys.proofs()).format(group, end) : formatPosition(end)
     return { messages: reverse ? read.reverse() : read, position, ...(gap === undefined ? {} : { gap }), more }
   }
@@ -71,7 +71,7 @@ export class GroupHistory {
         return { ...first, messages, more: page.more && !isLast }
       }
       page = await this.#backplane.history(group, last.position, limit - messages.length)
-      // A trim meanwhile ends the list: the next page tells of the gap.
+      // The log was trimmed meanwhile. Return what there is: the next page reports the gap.
       if (page.gap !== undefined) return { ...first, messages, more: true }
     }
   }
@@ -81,12 +81,12 @@ export class GroupHistory {
     const newest = before === undefined ? undefined : await this.#backplane.history(group, undefined, 1)
     const gap = newest === undefined || before === undefined ? undefined : gapAt(newest, before)
     if (newest !== undefined && gap !== undefined) return { messages: [], end: newest.end, gap, more: false }
-    // How many messages are not older than `before`, plus one that says whether there are more.
+    // How many messages are not older than `before`. One more is read, to know whether there are older ones.
     const newerIn = ({ end }: LogPage): number => before === undefined ? 0 : end.offset - before.offset + 1
     let newer = newest === undefined ? 0 : newerIn(newest)
     const read = async (): Promise<LogPage> => await this.#backplane.history(group, undefined, Math.min(newer + limit + 1, maxLimit))
     let first = await read()
-    // Messages appended meanwhile pushed out what is wanted.
+    // Messages that were appended meanwhile pushed the wanted ones out of the page: read more.
     for (let tries = 0; newerIn(first) > newer && tries < maxTries; tries++) {
       newer = newerIn(first)
       first = await read()
@@ -104,11 +104,11 @@ export class GroupHistory {
   }
 }
 
-/** The latest of the messages that are pushed, as many as fit. */
+/** Keeps the latest of the messages that are pushed, as many as fit. */
 class Window {
   /** The position of the latest message that was looked at. */
   seen: LogPosition | undefined
-  /** Whether nothing that is pushed from now on is wanted. */
+  /** Whether the messages that follow are newer than `before`. */
   isOver = false
   /** Whether messages were left out for their size. */
   cut = false

@@ -11,7 +11,7 @@ type Handler = (payload: never) => unknown
 const maxPayloadBytes = 1_048_576
 const everybody = everyone[0] ?? { kind: 'all', name: '' } as const
 
-/** What the instances of an application say to each other, by name: `registry.instances`. */
+/** Messages between the instances of an application, by name: `registry.instances`. */
 export class InstanceMessages implements Instances {
   readonly #rpc: () => InstanceRpc
   readonly #timeoutMs: number

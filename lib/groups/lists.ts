@@ -2,14 +2,14 @@ import { keyOf, presentMember, Roster } from '../presence/roster.ts'
 import type { Member, MembersOptions, PageOptions, PresenceEntry } from '../types.ts'
 import { pageOf, type Page } from './pages.ts'
 
-/** Some of a group's members: those of one user, or one page of them. Without `cursor` and `limit` it is all. */
+/** One page of a group's members, or of those of one user. Without `cursor` and `limit`: all of them. */
 export function memberPage (all: readonly Member[], { userId, cursor, limit }: MembersOptions): Page<Member> {
   const members = userId === undefined ? all : all.filter(member => member.userId === userId)
   if (cursor === undefined && limit === undefined) return { items: members, cursor: undefined }
   return pageOf(members, ({ connectionId }) => connectionId, { cursor, limit })
 }
 
-/** One page of the people behind the members: see `Registry.presence`. */
+/** One page of the people behind the members, of 1,000 unless `limit` is set: see `Registry.presence`. */
 export function presencePage (members: readonly Member[], options: PageOptions): Page<PresenceEntry> {
   const roster = new Roster()
   for (const member of members) roster.add(presentMember(member))

@@ -10,7 +10,7 @@ export type MemberInfoOption = ((connection: Connection) => Json | undefined) | 
 export function shownBy (memberInfo: MemberInfoOption, connection: Connection): Pick<Member, 'info'> | undefined {
   const info: unknown = memberInfo?.(connection)
   if (isThenable(info)) {
-    // The promise is refused here; without a handler its rejection would end the process.
+    // The promise is not used; without a handler its rejection would end the process.
     Promise.resolve(info).catch(() => undefined)
     throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
   }

@@ -21,13 +21,13 @@ import type { ResolvedLimits } from '../options/limits.ts'
 import type { OutagePolicy, WebsocketGroupsOptions } from '../options/types.ts'
 import type { JoinOptions, JoinResult, Member } from '../types.ts'
 
-/** How many users are remembered with their latest new groups. */
+/** For how many users new groups are counted; beyond that, those that were quiet the longest are forgotten. */
 const maxUsers = 20_000
 
 type Writable<Of> = { -readonly [Name in keyof Of]: Of[Name] }
 
 export interface MembershipOptions extends Pick<WebsocketGroupsOptions, 'userLog'> {
-  /** Of this instance, which all its members name. */
+  /** The id of this instance, which is part of each member. */
   readonly instanceId: string
   readonly policy: OutagePolicy['join']
   readonly maxGroupsPerConnection: number
@@ -45,7 +45,7 @@ export class Membership {
   readonly #revocations: Revocations
   readonly #presence: Presence
   readonly #occupancy: Occupancy
-  /** New groups of each user: those that a connection of the user was the first here to join. */
+  /** Counts the new groups of each user: those that nobody on this instance had joined before. */
   readonly #newGroups: RateTable | undefined
   /** The latest argument of `setInfo`, by connection. */
   readonly #shown = new WeakMap<LocalConnection, Pick<Member, 'info' | 'infoAt'>>()
@@ -77,7 +77,7 @@ export class Membership {
     const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
-    // Before anything is delivered.
+    // Before anything is delivered: filters ask for the tags.
     if (options.tags !== undefined) (connection.tags ??= new Tags()).set(group, options.tags)
     // Concurrent calls share one outcome: otherwise one could undo what another reports as done.
     let joining = this.#joining.get(member)
@@ -198,7 +198,7 @@ export class Membership {
         if (replay !== undefined) this.#replay.drop(replay)
         throw error
       }
-      // By policy the connection is a member here. Nobody stores the membership yet when the subscription failed.
+      // The policy lets the connection join here. If the subscription failed, the membership is not stored yet.
       this.#syncLater(group, connection.id)
       this.#metrics.joinsLocal++
       scope = 'local'
@@ -231,7 +231,7 @@ export class Membership {
     return true
   }
 
-  /** A user that makes up group names fills Redis with them. Without a user id, the limits of connections and upgrades have to do. */
+  /** Users who make up group names would fill Redis. For clients without a user id only the limits of connections and upgrades apply. */
   #countNewGroup (connection: LocalConnection, group: string): void {
     const { userId } = connection
     if (userId === undefined || this.#newGroups === undefined || this.#hub.has(group) || this.#newGroups.take(userId) === 0) return
@@ -273,7 +273,7 @@ export class Membership {
   }
 }
 
-/** A store that is only delayed is not a failure: the backplane keeps trying by itself. */
+/** Ignores that the backplane is out: it retries by itself. Rethrows everything else. */
 function ignoreUnavailable (error: unknown): void {
   if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
 }

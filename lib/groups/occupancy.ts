@@ -4,7 +4,7 @@ import { hasCode } from '../errors.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { OccupancyHooks } from '../options/types.ts'
 
-/** How often everything is compared once more, which also renews the record in Redis. */
+/** How often all groups and users are compared again, which also renews the record in Redis (milliseconds). */
 const recheckMs = 1_800_000
 const retryMs = 2_000
 
@@ -41,7 +41,7 @@ export class Occupancy {
     if (this.watches('group') || this.watches('user')) this.#timer = setInterval(() => this.recheck(), recheckMs).unref()
   }
 
-  /** This instance has its first member of the group, or connection of the user, or has none any more. */
+  /** The first member of the group, or connection of the user, came to this instance, or the last one left it. */
   changed (kind: Presences, name: string): void {
     if (!this.watches(kind)) return
     this.#dirty[kind].add(name)
@@ -71,7 +71,7 @@ export class Occupancy {
   async #flush (): Promise<void> {
     try {
       while (this.#all || this.#dirty.group.size > 0 || this.#dirty.user.size > 0) {
-        // All changes of this turn go together.
+        // Collects all changes of this event-loop turn.
         await Promise.resolve()
         const all = this.#all
         this.#all = false

@@ -8,7 +8,7 @@ export interface Page<Item> { readonly items: readonly Item[], readonly cursor: 
 
 /**
  * One page of a list that is read as a whole each time: the items after the last one of the previous page, in the order of the keys. Items
- * that come or go meanwhile shift nothing else.
+ * that come or go between two pages do not shift the others.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function pageOf<Item> (all: Iterable<Item>, keyOf: (item: Item) => string, options: PageOptions): Page<Item> {
@@ -20,7 +20,7 @@ export function pageOf<Item> (all: Iterable<Item>, keyOf: (item: Item) => string
 }
 
 /**
- * The items of one page, and one more where there is one: of several such lists the page of them all can be made.
+ * The items of one page and the next item, if there is one: enough for a caller who merges the lists of several instances into one page.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function itemsAfter<Item> (

@@ -132,7 +132,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     await this.close()
   }
 
-  /** Through the logs, unless there are none or the message is volatile. `recipients`: whom the message is for. */
+  /** Appends to the logs, unless there are none or the message is volatile. `recipients`: the targets of the message. */
   async #toLogs (
     logs: readonly Target[], recipients: readonly Target[], data: Data, options: BroadcastOptions
   ): Promise<BroadcastResult> {

@@ -17,7 +17,7 @@ export class GroupReads {
   readonly #hub: Hub
   readonly #backplane: Backplane
   readonly #policy: OutagePolicy['reads']
-  /** The latest answers, by group, for when the backplane is out. */
+  /** The latest answers, by group, to use while the backplane is out. */
   readonly #counts = new BoundedMap<string, number>({ maxWeight: maxCounts })
   readonly #known = new BoundedMap<string, readonly Member[]>({ maxWeight: maxMembers, weigh: ({ length }) => 1 + length })
 
@@ -46,7 +46,7 @@ export class GroupReads {
   async #members (group: string, options: ReadOptions): Promise<Reading<readonly Member[]>> {
     const [ask, here] = [async () => await this.#backplane.members(group), () => this.#hub.members(group)]
     const reading = await this.#read<readonly Member[]>(group, this.#known, ask, here, options)
-    // A map keeps its newest entry however heavy that is.
+    // `BoundedMap` keeps its newest entry even when that is too heavy.
     if (reading.value.length >= maxMembers) this.#known.delete(group)
     return reading
   }
@@ -63,7 +63,7 @@ export class GroupReads {
       if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
       const [value, ageMs] = [known.get(group), known.ageMs(group)]
       if (value !== undefined && ageMs !== undefined && ageMs <= maxAgeMs) return { value, ageMs }
-      // Never asked before: this instance knows only its own members, and not how old the rest would be.
+      // No answer is remembered: return the members of this instance. `ageMs: Infinity` says that the others are unknown.
       if (value === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
       throw error
     }

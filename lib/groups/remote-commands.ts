@@ -16,9 +16,9 @@ import type { Answers, ConnectionCommand, InstanceRpc, UserAct } from './rpc.ts'
 
 export type Named = AnyConnection | string
 
-/** The answer of this process to a question that goes to all: nothing, where it holds no sockets. */
+/** What this process itself answers to questions that go to all instances. A process without sockets answers `nothing`. */
 export interface OwnAnswers {
-  /** Names of groups that have members here, in their order: see `groupNames`. */
+  /** Sorted names of groups that have members here: see `groupNames`. */
   readonly groups: (options: GroupListOptions) => readonly string[]
   readonly connections: () => number
   /** As `packUserIds`. */
@@ -28,7 +28,7 @@ export interface OwnAnswers {
 const nothing: OwnAnswers = { groups: options => groupNames([], options), connections: () => 0, users: () => '' }
 const [everybody = { kind: 'all', name: '' }] = everyone
 
-/** Bytes of the hash that stands for a user id: of a million users two have the same in one of 40,000 counts. */
+/** Bytes of the hash of a user id. Among a million users, the chance that two share a hash is about 1 in 40,000. */
 const userHashBytes = 8
 
 /** Acts on connections that other instances hold, and asks all instances what they hold. */
@@ -37,7 +37,7 @@ export class RemoteCommands {
   readonly #everywhere: Everywhere
   readonly #self: string
 
-  /** `self`: the id of this process, which holds none of these connections. */
+  /** `self`: the id of this process. A connection of this process is never asked about here. */
   constructor (rpc: InstanceRpc, everywhere: Everywhere, self: string) {
     this.#rpc = rpc
     this.#everywhere = everywhere
@@ -105,7 +105,7 @@ export class RemoteCommands {
   /** As `Registry.groupList`. */
   async groupList (options: GroupListOptions = {}, own = nothing): Promise<GroupList> {
     const { prefix = '', cursor, limit } = options
-    // First, because it throws if the options are wrong.
+    // Before asking others: it throws if the options are wrong.
     const here = own.groups(options)
     const { answers, missing } = await this.#everywhere.gather(everybody, { op: 'groupNames', prefix, cursor, limit }, here)
     const names = new Set([...answers.values()].flatMap(some => some as readonly string[]))
@@ -141,7 +141,7 @@ export class RemoteCommands {
     }
     if (owner === this.#self) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
     const answer = await this.#everywhere.askOne(owner, { ...command, connectionId }, data)
-    // The instance does not live, and its connections are gone with it.
+    // The instance is gone, and its connections with it.
     if (answer === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
     // The other instance runs this code, and answers what `ConnectionCommands` returns.
     return answer as Answers[Asked['op']]
@@ -154,7 +154,7 @@ export function idOf (connection: unknown): string | undefined {
   return typeof id === 'string' ? id : undefined
 }
 
-/** A connection has a `userId` as well, but also an `id`. */
+/** Tells a user from a connection, which has both a `userId` and an `id`. */
 export function isUser (who: unknown): who is UserTarget {
   return typeof who === 'object' && who !== null && !('id' in who) && 'userId' in who
 }
@@ -173,7 +173,7 @@ function isEveryone (to: unknown): to is { readonly all: true } {
   return typeof to === 'object' && to !== null && 'all' in to && to.all === true
 }
 
-/** For calls that report a connection which is gone by their result. */
+/** Turns WSG_CONNECTION_GONE into a result; for `catch`. */
 export function gone<Result> (result: Result): (error: unknown) => Result {
   return error => {
     if (hasCode(error, 'WSG_CONNECTION_GONE')) return result
@@ -181,12 +181,12 @@ export function gone<Result> (result: Result): (error: unknown) => Result {
   }
 }
 
-/** Which groups one instance names for a page: see `itemsAfter`. */
+/** The names of one instance that may belong to a page: see `itemsAfter`. */
 export function groupNames (names: Iterable<string>, { prefix = '', ...page }: GroupListOptions): readonly string[] {
   return itemsAfter(startingWith(names, prefix), name => name, page)
 }
 
-/** What one instance tells of its users: short, and enough to count each user once. */
+/** Hashes of user ids, as base64: short, and enough to count each user once. */
 export function packUserIds (userIds: Iterable<string>): string {
   const hashes = Array.from(userIds, userId => createHash('sha1').update(userId).digest().subarray(0, userHashBytes))
   return Buffer.concat(hashes).toString('base64')
@@ -196,7 +196,7 @@ function total (counts: readonly unknown[]): number {
   return counts.reduce<number>((sum, count) => sum + Number(count), 0)
 }
 
-/** @throws {WebsocketGroupsError} WSG_TIMEOUT: a number has no room to say what is missing */
+/** @throws {WebsocketGroupsError} WSG_TIMEOUT: a plain number could not say that instances are missing */
 function complete (what: string, count: number, missing: readonly string[]): number {
   if (missing.length === 0) return count
   const detail = `${what} came to ${count} without the instances that live and did not answer: ${missing.join(', ')}`

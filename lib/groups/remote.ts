@@ -19,7 +19,7 @@ import { gone, groupNames, idOf, packUserIds, RemoteCommands, type Named, type O
 import { StreamCommands } from './stream-commands.ts'
 import { InstanceRpc, type Answers, type Command, type CommandHandler, type ConnectionCommand, type UserAct } from './rpc.ts'
 
-/** Acts on a connection wherever it is: at once on one of this instance, else by asking the instance that holds it. */
+/** Acts on a connection wherever it is: directly on one of this instance, otherwise through the instance that holds it. */
 export class ConnectionCommands {
   readonly instances: InstanceMessages
   readonly reports: DeliveryReports
@@ -134,10 +134,10 @@ export class ConnectionCommands {
     return await this.#remote.disconnectUser(userId, code, reason, this.#closeUser(userId, code, reason))
   }
 
-  /** Keeps a user or a token out of all instances, or with 0 lets it in again. Resolves with how many connections were closed. */
+  /** Blocks a user or a token on all instances, or with `forMs` 0 unblocks it. Resolves with how many connections were closed. */
   async block (target: BlockTarget, forMs: number): Promise<number> {
     const name = blockName(target)
-    // Closes those here in any case, even while the backplane is out.
+    // Close the connections of this instance in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
     return await this.#everywhere.close({ kind: 'all', name: '' }, { op: 'block', name, forMs }, here, true)
@@ -164,12 +164,12 @@ export class ConnectionCommands {
     this.#rpc.close()
   }
 
-  /** The connection, if this instance holds it. Looked up by id: the object may be of another instance in this process. */
+  /** The connection, if this instance holds it. Looked up by id: the object may belong to another instance in this process. */
   #find (connection: Named): LocalConnection | undefined {
     return this.#hub.connections.get(idOf(connection) ?? '')
   }
 
-  /** Another instance asks; or, `here`, this one, which has done it already. */
+  /** Carries out a command of another instance. `here`: of this one, which has done its own part already. */
   async #serve (command: Command, data: Data, here: boolean): Promise<Answers[Command['op']]> {
     switch (command.op) {
       case 'app': return await this.instances.receive(command.name, command.payload)
@@ -219,7 +219,7 @@ export class ConnectionCommands {
     return await this.#countHere(userId, async connection => await this.#membership.putOut(connection, group, 'connection', reason))
   }
 
-  /** For how many of the user's connections here it holds. */
+  /** Counts the user's connections here for which `act` resolves with `true`. */
   async #countHere (userId: string, act: (connection: LocalConnection) => Promise<boolean>): Promise<number> {
     return (await Promise.all(this.#hub.connectionsOf(userId).map(act))).filter(Boolean).length
   }

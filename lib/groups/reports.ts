@@ -6,7 +6,7 @@ import type { Parts } from './parts.ts'
 import type { Description, Health, MetricsSnapshot, Stats } from '../types.ts'
 import { versions } from '../version.ts'
 
-/** What an instance tells those who run the service about itself. */
+/** Health, stats and metrics of an instance, and its description. */
 export class Reports {
   readonly #parts: Parts
   readonly #options: ResolvedOptions

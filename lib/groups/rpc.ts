@@ -35,7 +35,7 @@ export interface Answers {
   readonly block: number
   /** Whether the stream was open. */
   readonly stopStream: boolean
-  /** How many connections joined, or left; or the groups that they are in. */
+  /** How many connections joined or left, or the groups that they are in. */
   readonly user: number | readonly string[]
   readonly groupNames: readonly string[]
   readonly connectionCount: number
@@ -53,12 +53,12 @@ export type ConnectionCommand =
   | { readonly op: 'leave', readonly group: string, readonly reason?: string | undefined }
   | { readonly op: 'disconnect', readonly code: number, readonly reason: string }
 
-/** Resolves with the answer, of which the asker gets what JSON keeps. */
+/** Resolves with the answer, which travels as JSON. */
 export type CommandHandler = (command: Command, data: Data, here: boolean) => Promise<unknown>
 
 export interface PartialAnswers { readonly answers: readonly unknown[], readonly missing: number }
 
-/** The answers that came until all instances had answered, or time was up. */
+/** The answers that came before all instances had answered or time was up. */
 export interface Collected {
   /** By the id of the instance. */
   readonly answers: ReadonlyMap<string, unknown>
@@ -70,7 +70,7 @@ interface Pending {
   readonly answers: Map<string, unknown>
   /** How many instances took the request; unknown until the publish is acknowledged. */
   expected: number
-  /** How many failed, where that does not fail the request. */
+  /** How many instances failed, of a request that does not fail with them. */
   lost: number
   settle (error?: unknown): void
 }
@@ -130,7 +130,7 @@ export class InstanceRpc {
   /** As `ask`, but counts instances that do not answer in time as missing, instead of rejecting. */
   async askAll (target: Target, command: Command, timeoutMs: number): Promise<PartialAnswers> {
     const { answers, expected } = await this.#request(target, command, timeoutMs, true)
-    // Nobody knows how many were asked before the backplane says so.
+    // How many instances were asked is unknown until the publish is acknowledged.
     const missing = Number.isFinite(expected) ? Math.max(expected - answers.size, 0) : 1
     return { answers: [...answers.values()], missing }
   }
@@ -173,7 +173,7 @@ export class InstanceRpc {
   /** Takes a request or a reply that came from the backplane. Never throws. */
   receive (envelope: Envelope): void {
     const message = parse(envelope.command)
-    // Not written by this package. A caller that waits for it runs into the deadline.
+    // Not a message of this package. A caller that waits for an answer runs into its deadline.
     if (message === undefined) return
     if (envelope.kind === 'reply') this.#settle(message as unknown as Reply, envelope.origin)
     else void this.#serve(message, envelope)

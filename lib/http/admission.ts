@@ -32,7 +32,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
       gate.leave(admission)
       return undefined
     }
-    // An upgrade that fails ends its socket; one that succeeds is given back with its connection.
+    // An upgrade that fails ends its socket. One that succeeds is given back when its connection ends.
     const leave = (): void => {
       admitted.delete(request)
       gate.leave(admission)
@@ -45,7 +45,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
     return undefined
   }
   const failed = (request: FastifyRequest, error: unknown): Error => {
-    // A hook of the service set an identity that nobody has read yet.
+    // A hook of the service set an identity, and reading it failed.
     lines.write(request.log, 'admission_failed', { err: error })
     return toAnswer(toError(error))
   }
@@ -57,7 +57,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
     } catch (error) {
       return done(failed(request, error))
     }
-    // Most need not wait for anything, and a promise for each would be a good part of what an upgrade costs.
+    // Most upgrades wait for nothing here, and a promise for each would be a good part of their cost.
     if (!isThenable(admission)) return done(enter(request, reply, admission))
     admission.then(settled => enter(request, reply, settled), (error: unknown) => failed(request, error)).then(done, done)
   }

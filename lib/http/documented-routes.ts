@@ -4,10 +4,13 @@ import { securityOf } from './security-schemes.ts'
 import { messagesOf } from './ws-handler.ts'
 
 /**
- * Makes `app.asyncapi`, and the hook for `onRoute` that collects what the document tells. The hook comes before that of @fastify/websocket,
- * which hides the schemas of its routes.
+ * Makes `app.asyncapi`, and the hook for `onRoute` that collects the routes for the document. The hook comes before that of
+ * @fastify/websocket, which hides the schemas of its routes.
  */
-export function documentRoutes (): { readonly asyncapi: FastifyInstance['asyncapi'], collect (this: FastifyInstance, route: RouteOptions): void } {
+export function documentRoutes (): {
+  readonly asyncapi: FastifyInstance['asyncapi']
+  collect (this: FastifyInstance, route: RouteOptions): void
+} {
   const routes: DocumentedRoute[] = []
   const scopes = new Set<FastifyInstance>()
   return {

@@ -9,7 +9,7 @@ const sweepMs = 100
 /** How long WebSockets that the application handles itself get at least to answer their close, which begins when ours are drained. */
 const minAnswerMs = 250
 
-/** How long the rest of the shutdown gets beyond the grace, and how long at least. */
+/** How long the rest of the shutdown may take beyond the grace (milliseconds). */
 const restMs = 1_000
 const minRestMs = 500
 
@@ -17,7 +17,7 @@ const minRestMs = 500
 type Wrapped = Socket & { readonly _parent?: Socket | null }
 
 /**
- * The sockets of an HTTP server. They keep the end of the server from hanging on what a client leaves undone: `server.close()` waits for
+ * The sockets of an HTTP server. Ends those that would hold up the end of the server, because `server.close()` waits for
  * half a request until Node's `headersTimeout` (60 s), for a WebSocket that does not answer until ws gives up (30 s), and for an unanswered
  * upgrade forever.
  */
@@ -28,7 +28,7 @@ export class ServerSockets {
   readonly #graceMs: number
   #deadline: number | undefined
   #timer: NodeJS.Timeout | undefined
-  /** One function for all sockets. */
+  /** Shared by all sockets, to save a closure for each. */
   readonly #forget: (this: Socket) => void
 
   constructor (webSockets: () => Pick<WebSocketServer, 'clients'> | undefined, graceMs: number) {

@@ -53,7 +53,7 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
         await new Promise<unknown>((resolve, reject) => {
           const refuse = (): void => reject(refusal())
           waiting.add(refuse)
-          // A promise that many wait for would keep something of each: so each is in the set only while it waits.
+          // One promise that all wait for would keep memory for each of them, so each is in the set while it waits.
           void authenticate.call(app, request, reply).then(resolve, reject).finally(() => waiting.delete(refuse))
         })
       }

@@ -42,7 +42,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
   return function wsAuth<Who, Params> (options: WsAuthOptions<Who, Params> = {}) {
     checkOptions(options, authRules, 'wsAuth.')
     const { required = true } = options
-    // The schema of the route answers for the types of its params.
+    // The schema of the route guarantees the types of its params.
     const authorize = options.authorize as WsAuthOptions<Who>['authorize']
     const authenticate = options.authenticate ?? plugin.authenticate as Authenticate<Who> | undefined
     if (authenticate === undefined) throw invalid('wsAuth() needs `authenticate`: give it to the plugin, or to wsAuth({ authenticate })')
@@ -80,7 +80,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
 
 /**
  * Runs a check made of functions of the service, which may throw anything and take forever.
- * @throws what the client may be told; the rest goes to the log
+ * @throws what the client may be told; the log gets the rest
  */
 async function settle<Value> (
   check: (inTime: () => boolean) => Promise<Value>, { authTimeoutMs: ms, lines }: AuthOptions, request: FastifyRequest

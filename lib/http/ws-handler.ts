@@ -32,10 +32,10 @@ const callbackRules = {
   messages: someMessages
 } as const satisfies Record<keyof HandlerOptions, Rule>
 
-/** What the handlers of `app.wsHandler` take: messages by name, or any. */
+/** Which messages the handlers of `app.wsHandler` take: those of a set, or any. */
 const handlers = new WeakMap<object, MessageSet | 'any'>()
 
-/** What a handler of `app.wsHandler` takes; `undefined` of another handler. */
+/** Which messages a handler of `app.wsHandler` takes; `undefined` for any other handler. */
 export function messagesOf (handler: object): MessageSet | 'any' | undefined {
   return handlers.get(handler)
 }
@@ -88,7 +88,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
   })
   return options => {
     checkOptions(options, callbackRules, 'wsHandler.')
-    // Only the route knows the types of its params and identity.
+    // The types of params and identity are known to the route alone.
     const receiver = receiverOf(options as HandlerOptions)
     const callbacks = receiver === undefined
       ? streamRequests.before(options as ConnectionCallbacks)
@@ -127,7 +127,9 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
   function receiverOf ({ onMessage, messages, mayStop }: HandlerOptions): MessageReceiver | undefined {
-    if ((onMessage === undefined) === (messages === undefined)) throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
+    if ((onMessage === undefined) === (messages === undefined)) {
+      throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
+    }
     if (messages === undefined) return undefined
     return new MessageReceiver(messages as MessageSet, streamRequests, { ...groups, mayStop }, instance.metrics)
   }

@@ -9,15 +9,17 @@ import { invalid, type Rule } from '../options/rules.ts'
 export const someMessages: Rule = { allowed: 'what app.wsMessages(…) returns', accepts: value => value instanceof MessageSet }
 
 /** Makes `app.wsMessages`. `compile` is called when all plugins are loaded. */
-export function makeWsMessages ({ registry }: Pick<Instance, 'registry'>): { readonly wsMessages: FastifyInstance['wsMessages'], compile (): void } {
+export function makeWsMessages (
+  { registry }: Pick<Instance, 'registry'>
+): { readonly wsMessages: FastifyInstance['wsMessages'], compile (): void } {
   const sets: MessageSet[] = []
-  // Made when there is somebody to ask.
+  // Made with the first set, as it adds a handler to the registry.
   let questions: Questions | undefined
   let compiled = false
 
   function wsMessages (this: FastifyInstance | undefined, definition: RawDefinition): MessageSet {
     // `this` is the scope whose compilers and shared schemas count.
-    if (this === undefined) throw invalid('wsMessages was taken off its instance: call it as app.wsMessages(…), or as that of a plugin\'s instance')
+    if (this === undefined) throw invalid('wsMessages was called without its instance: call it as app.wsMessages(…)')
     if (compiled) throw invalid('wsMessages must be called before app.ready() is done')
     const set = new MessageSet(definition, this, registry, questions ??= new Questions(registry))
     sets.push(set)

@@ -57,7 +57,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 
   function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions = {}): void {
     // `this` is the scope that the route belongs to, with its prefix and hooks.
-    if (this === undefined) throw invalid('wsRoom was taken off its instance: call it as app.wsRoom(…), or as that of a plugin\'s instance')
+    if (this === undefined) throw invalid('wsRoom was called without its instance: call it as app.wsRoom(…)')
     const scope = this
     checkOptions(room, roomRules, `wsRoom(${show(path)}).`, routeOptions)
     const groupOf: GroupOf = room.group as GroupOf | undefined ?? groupFromParams(scope.prefix + path)
@@ -68,7 +68,9 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         'or write auth: false'
       )
     }
-    if (room.onMessage !== undefined && room.messages !== undefined) throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
+    if (room.onMessage !== undefined && room.messages !== undefined) {
+      throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
+    }
     const unnamed = (): never => {
       const late = `the option group of wsRoom(${show(path)}) took longer than ${plugin.authTimeoutMs} ms`
       throw new WebsocketGroupsError('WSG_HANDLER_FAILED', late, { statusCode: 503 })
@@ -127,7 +129,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         if (groups.get(connection) !== group) return undefined
         return await nameGroup(connection.params, connection.identity) === group
       },
-      // A callback of the service decides for itself.
+      // Where the service handles messages itself, it decides who may post.
       ...(room.onMessage === undefined && room.messages === undefined ? { mayPost: isMember } : {}),
       groupOf: groupNamed,
       isMember
@@ -202,7 +204,7 @@ function firstWord (path: string): string {
 }
 
 /**
- * Wraps a hook so that its errors are answered without what is the server's own business. Fastify tells by the number of parameters whether
+ * Wraps a hook so that the answers to its errors tell clients nothing internal. Fastify tells by the number of parameters whether
  * a hook takes a callback.
  */
 function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {

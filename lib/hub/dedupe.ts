@@ -5,7 +5,7 @@ import { BoundedMap } from '../bounded-map.ts'
 const maxWeight = 200_000
 const messageWeight = 100
 
-/** Numbers of connections: a connection that closed is not kept for the messages it got. */
+/** Numbers of connections, so that no closed connection is kept in memory. */
 type Recipients = Set<number>
 
 /**

@@ -1,7 +1,7 @@
 import type { Audience, Envelope } from '../backplane/backplane.ts'
 import type { Tags } from '../connection/tags.ts'
 
-/** What decides whether a message is for a connection. */
+/** What the check needs of a connection. */
 export interface Excludable {
   readonly id: string
   readonly sessionName?: string | undefined
@@ -15,12 +15,12 @@ export type Exclusion = (connection: Excludable) => boolean
 
 const everyone: Exclusion = () => true
 
-/** What a message tells about those who do not get it. */
+/** Who does not get a message. */
 export type Exclusive = Pick<Envelope, 'except' | 'audience' | 'repeated'>
 
 /** Made once per message, so that most messages cost nothing per recipient: `undefined` means that nobody is excluded. */
 export function exclusionOf ({ except, audience, repeated }: Exclusive): Exclusion | undefined {
-  if (repeated === true) return everyone
+  if (repeated !== undefined) return everyone
   const named = except.length === 0 ? undefined : new Set(except)
   if (audience === undefined) return named === undefined ? undefined : connection => isNamed(connection, named)
   const users = new Set(audience.exceptUsers)

@@ -2,7 +2,7 @@ import type { Envelope, GapReason, LogPosition } from '../backplane/backplane.ts
 import { samePosition } from '../backplane/position.ts'
 
 const maxWaiting = { messages: 1_000, bytes: 262_144 } as const
-/** What a message takes beside its payload. */
+/** The memory that a message takes beside its payload (bytes). */
 const overheadBytes = 256
 /** As many as an instance remembers of what it delivered: a log that lost more is told from no branch. */
 const maxGiven = 256
@@ -62,7 +62,7 @@ export class Holdback {
   push (news: Envelope | Gap): boolean {
     if (this.#waiting === undefined) return true
     const bytes = overheadBytes + ('payload' in news ? news.payload.length : 0)
-    // Gaps are few and small, and each has to be told.
+    // Gaps are few and small, and each must be reported.
     if ('reason' in news || (this.#waiting.length < maxWaiting.messages && this.#bytes + bytes <= maxWaiting.bytes)) {
       this.#waiting.push(news)
       this.#bytes += bytes

@@ -125,10 +125,10 @@ export class Hub {
     return taken
   }
 
-  /** Gives a message, once, to every connection here behind any of the targets but behind none of `served`. Returns how many took it. */
-  deliverExcept (envelope: Envelope, targets: readonly Target[], served: readonly Target[]): number {
+  /** Gives a message, once, to every connection here of the targets, except to those of `delivered`. Returns how many took it. */
+  deliverExcept (envelope: Envelope, targets: readonly Target[], delivered: readonly Target[]): number {
     const given = envelope.shared ? this.#dedupe.recipientsOf(envelope) : new Set<number>()
-    for (const { number } of this.#union(served)) given.add(number)
+    for (const { number } of this.#union(delivered)) given.add(number)
     const taken = targets.reduce((sum, target) => sum + this.#deliver({ ...envelope, target }, given), 0)
     if (envelope.shared) this.#dedupe.record(envelope, given)
     return taken

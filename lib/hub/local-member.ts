@@ -26,7 +26,7 @@ export class LocalMember {
     this.#member = member
   }
 
-  /** What its client knows the group by. */
+  /** The name under which the client knows the group. */
   get label (): string {
     return labelOf(this.group)
   }
@@ -36,7 +36,7 @@ export class LocalMember {
     return this.#member
   }
 
-  /** Shows something else of the connection. */
+  /** Replaces what members see of the connection. */
   show (info: Member['info'], infoAt: number): void {
     this.#member = { ...this.#member, info, infoAt }
   }

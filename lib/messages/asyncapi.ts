@@ -4,13 +4,13 @@ import type { AsyncApiDocument, AsyncApiOptions, MessageSchema } from '../types.
 
 type Json = Readonly<Record<string, unknown>>
 
-/** What the document says of a route for sockets. */
+/** A WebSocket route as the document describes it. */
 export interface DocumentedRoute {
   readonly url: string
   readonly schema: Json
-  /** Left out: the route takes messages of any kind. */
+  /** `undefined`: the route takes messages of any kind. */
   readonly messages: MessageSet | undefined
-  /** Names of security schemes, any of which lets a client in. Empty: everybody is let in. */
+  /** Security schemes by name: a client needs one of them. Empty: no client needs any. */
   readonly security: Readonly<Record<string, Json>>
 }
 
@@ -32,7 +32,7 @@ const errorMessage = {
   }
 }
 
-/** An AsyncAPI 3.0 document of routes: each is a channel, each message and event an operation. */
+/** Makes an AsyncAPI 3.0 document: each route is a channel, each message and each event an operation. */
 export function documentOf (routes: readonly DocumentedRoute[], shared: Json, options: AsyncApiOptions): AsyncApiDocument {
   const builder = new Builder(shared)
   for (const route of routes) builder.add(route)
@@ -112,7 +112,7 @@ class Builder {
     }
   }
 
-  /** Messages of different routes may have the same name. */
+  /** Adds the message under a key of its channel, as messages of different routes may have the same name. */
   #refer (channel: string, messages: Record<string, Json>, name: string, message: Json): void {
     const key = `${channel}.${name}`
     this.#messages[key] = message
@@ -122,7 +122,7 @@ class Builder {
 
 const anyMessage: Json = { name: 'message', title: 'message', summary: 'Text or bytes of any form.', payload: {} }
 
-/** The message as clients without the framed protocol send and get it. */
+/** The message as raw clients, those without the framed protocol, send and receive it. */
 function messageOf (
   name: string, schema: MessageSchema | undefined, side: 'input' | 'output', more: Json = {}, description?: string
 ): Json {
@@ -144,7 +144,7 @@ function replyOf (name: string, schema: MessageSchema | undefined): Json {
   return { ...reply, title: `reply to ${name}` }
 }
 
-/** Of a Standard Schema, what it says of itself as JSON Schema, where it can. */
+/** JSON Schema of the data. A Standard Schema without its JSON Schema extension becomes `{}`: anything. */
 function jsonSchemaOf (schema: Exclude<MessageSchema, 'binary'>, side: 'input' | 'output'): unknown {
   if (!isStandard(schema)) return inDocument(schema)
   const { jsonSchema } = schema['~standard'] as { readonly jsonSchema?: Record<typeof side, (options: object) => object> }
@@ -169,7 +169,7 @@ function textsOf ({ summary, description, title }: Json): Json {
   return Object.fromEntries(Object.entries({ title, summary, description }).filter(([, text]) => typeof text === 'string'))
 }
 
-/** Only texts are parameters in AsyncAPI, so that of their schemas the names of values and the description are left. */
+/** Parameters are strings in AsyncAPI: of the schema only the description and the allowed values remain. */
 function parameterOf (name: string, params: unknown): Json {
   const { properties = {} } = (isObjectSchema(params) ? params : {}) as { readonly properties?: Record<string, Json> }
   const { description, enum: values } = properties[name] ?? {}
@@ -179,7 +179,7 @@ function parameterOf (name: string, params: unknown): Json {
   }
 }
 
-/** `/ws/:room` of Fastify is `/ws/{room}` here. */
+/** Turns a URL of Fastify, `/ws/:room`, into an address of AsyncAPI, `/ws/{room}`. */
 function addressOf (url: string): { readonly address: string, readonly parameters: readonly string[] } {
   const parameters: string[] = []
   const address = url

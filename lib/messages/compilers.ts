@@ -2,13 +2,13 @@ import type { FastifyInstance, FastifySchemaCompiler, FastifySerializerCompiler 
 import { invalid } from '../options/rules.ts'
 import type { MessagesOptions } from '../types/messages.ts'
 
-/** Makes functions of schemas, as Fastify does for a route of the scope. */
+/** Compiles schemas, as Fastify does for the routes of a scope. */
 export interface Compilers {
   validator (schema: object): ((data: unknown) => unknown) & { readonly errors?: unknown }
   serializer (schema: object): (data: unknown) => string
 }
 
-/** What Fastify keeps for each scope, under a symbol. */
+/** Fastify keeps one for each scope, under a symbol. */
 interface SchemaController {
   setupValidator (options: object): void
   setupSerializer (options: object): void
@@ -33,8 +33,8 @@ export function compilersOf (scope: FastifyInstance, { validatorCompiler, serial
 }
 
 /**
- * Fastify makes the compilers of a scope when a route of it has a schema for its requests, and another for its answers. Routes for sockets
- * have neither, and there is no public way to ask.
+ * Makes Fastify set up the compilers of a scope. Fastify does so by itself only for routes with schemas of requests and responses, which
+ * WebSocket routes do not have, and there is no public way to ask for it.
  */
 function setUp (scope: FastifyInstance): void {
   const controller = hidden<SchemaController>(scope, 'fastify.schemaController')
@@ -44,7 +44,7 @@ function setUp (scope: FastifyInstance): void {
   controller.setupSerializer(options)
 }
 
-/** Looks in the scope and those around it, which are its prototypes. */
+/** Looks for the symbol in the scope and in the scopes around it, which are its prototypes. */
 function hidden<Value> (scope: object, description: string): Value | undefined {
   for (let at: object | null = scope; at !== null; at = Object.getPrototypeOf(at) as object | null) {
     const symbol = Object.getOwnPropertySymbols(at).find(one => one.description === description)

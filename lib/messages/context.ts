@@ -5,12 +5,12 @@ import type { BroadcastOptions, BroadcastResult, Connection } from '../types.ts'
 
 /** What a context needs of the route of its message. */
 export interface ContextRoute {
-  /** The group of the room; nothing on other routes. */
+  /** Returns the group of a room route; left out on other routes. */
   readonly groupOf?: ((connection: Connection) => string) | undefined
   emit (group: string, name: string, data: unknown, options: BroadcastOptions): Promise<BroadcastResult>
 }
 
-/** The argument of a handler. Handlers may destructure it. */
+/** The argument of a handler, which may destructure it. */
 export class Context implements MessageContext {
   readonly name: string
   /** Set when the data is checked. */

@@ -26,7 +26,7 @@ const questionRules = { data: aJsonSchema, reply: aJsonSchema } as const satisfi
 const defaultAskMs = 5_000
 const maxAskMs = 600_000
 
-/** The definition of messages, without the types of their data. */
+/** The argument of `app.wsMessages`, without the types of the data. */
 export interface RawDefinition extends MessagesOptions {
   readonly messages: Readonly<Record<string, MessageDefinition>>
 }
@@ -44,7 +44,7 @@ export class MessageSet implements AnyMessages {
   readonly #scope: FastifyInstance
   readonly #registry: Sending
 
-  /** `scope`: whose compilers and shared schemas count. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  /** `scope`: whose compilers and shared schemas are used. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
   constructor (definition: RawDefinition, scope: FastifyInstance, registry: Sending, questions: Questions) {
     checkOptions(definition, rules, 'wsMessages.')
     const { messages, events = {}, questions: asked = {}, validateEvents = process.env.NODE_ENV !== 'production' } = definition
@@ -69,7 +69,9 @@ export class MessageSet implements AnyMessages {
       try {
         part.compile(compilers)
       } catch (error) {
-        throw new WebsocketGroupsError('WSG_OPTION_INVALID', `wsMessages: a schema of ${part.name} cannot be compiled: ${String(error)}`, { cause: error })
+        throw new WebsocketGroupsError(
+          'WSG_OPTION_INVALID', `wsMessages: a schema of ${part.name} cannot be compiled: ${String(error)}`, { cause: error }
+        )
       }
     }
   }
@@ -127,7 +129,9 @@ function targetOf (target: AskTarget): QuestionTarget {
 
 function assertName (name: string, where: string): string {
   if (answerNames.some(taken => taken === name)) throw invalid(`wsMessages.${where}.${name}: answers are called so`)
-  if (name.startsWith(reservedPrefix)) throw invalid(`wsMessages.${where}.${name}: names that begin with ${reservedPrefix} are the protocol's own`)
+  if (name.startsWith(reservedPrefix)) {
+    throw invalid(`wsMessages.${where}.${name}: names that begin with ${reservedPrefix} are the protocol's own`)
+  }
   if (namePattern.test(name)) return name
   throw invalid(`wsMessages.${where}: a name must match ${String(namePattern)}, got ${show(name)}`)
 }

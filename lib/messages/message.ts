@@ -11,7 +11,9 @@ import type { NamedMessage } from './wire.ts'
 
 const maxMessageBytes = 2_147_483_647
 
-export const aSchema: Rule = { allowed: "a schema or 'binary'", accepts: value => value === 'binary' || anObject.accepts(value) || aFunction.accepts(value) }
+export const aSchema: Rule = {
+  allowed: "a schema or 'binary'", accepts: value => value === 'binary' || anObject.accepts(value) || aFunction.accepts(value)
+}
 const rules = {
   data: aSchema,
   reply: aSchema,
@@ -51,13 +53,15 @@ export class Message {
     const { data, reply } = this.definition
     const { name } = this
     this.#check = compileCheck(data, { code: 'WSG_MESSAGE_INVALID', name }, compilers)
-    if (reply !== undefined && reply !== 'binary') this.#serialize = compileSerializer(reply, { code: 'WSG_EVENT_INVALID', name }, compilers)
+    if (reply !== undefined && reply !== 'binary') {
+      this.#serialize = compileSerializer(reply, { code: 'WSG_EVENT_INVALID', name }, compilers)
+    }
   }
 
   /** @throws {WebsocketGroupsError} WSG_MESSAGE_LIMIT, WSG_RATE_LIMITED */
   assertWithinLimits (connection: Connection, { bytes }: NamedMessage): void {
     const { maxBytes = Infinity } = this.definition
-    if (bytes > maxBytes) throw new WebsocketGroupsError('WSG_MESSAGE_LIMIT', `${this.name} may have ${maxBytes}, this one has ${bytes}`)
+    if (bytes > maxBytes) throw new WebsocketGroupsError('WSG_MESSAGE_LIMIT', `${bytes} bytes; ${this.name} may have ${maxBytes}`)
     if (this.#rate === undefined) return
     const now = performance.now()
     const paidUntil = this.#rate.charge(this.#paidUntil.get(connection) ?? unpaid, now)
@@ -117,11 +121,11 @@ export class Event {
     if (this.schema !== 'binary') this.#serialize = compileSerializer(this.schema, subject, compilers)
   }
 
-  /** @throws {WebsocketGroupsError} WSG_EVENT_INVALID for what clients should not get */
+  /** @throws {WebsocketGroupsError} WSG_EVENT_INVALID if the data does not match the schema */
   async encode (data: unknown): Promise<NonNullable<Reply['data']>> {
     if (this.schema === 'binary') return { bytes: this.#check(data) as Uint8Array }
     const json = await this.#serialize(data)
-    // Checks the serialized data, not what was given: a check may change its data, which belongs to the caller. A Standard Schema has
+    // Check what was serialized, not the data given: a check may change its argument, which belongs to the caller. A Standard Schema has
     // checked the data already.
     if (this.#validate && !isStandard(this.schema)) await this.#check(JSON.parse(json))
     return { json }

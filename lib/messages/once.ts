@@ -6,14 +6,14 @@ import { RateTable } from '../connection/inbound/rate.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { Registry } from '../types.ts'
 
-/** Each key takes a log for as long as logs live, so that nobody may use many. */
+/** Limits the keys of one client: each key takes a log in Redis for as long as logs live. */
 const keysPerOwner = { perSecond: 10, burst: 100 }
 const maxOwners = 10_000
-/** How long a second message with a key waits for the answer to the first, and how often it looks. */
+/** How long a second message with a key waits for the answer to the first, and how often it reads the log (milliseconds). */
 const patienceMs = 10_000
 const pauseMs = 50
 
-/** An answer as the log of its key has it. */
+/** An answer as the log of its key stores it. */
 type Stored =
   | { readonly json: string }
   | { readonly base64: string }
@@ -21,8 +21,8 @@ type Stored =
   | { readonly error: ReturnType<typeof describeError> }
 
 /**
- * Runs what has a key once in the cluster, as long as logs live (five minutes, unless the option `log` says otherwise). Each key has a log
- * of its own: the first entry claims the key, the second one is the answer, for those who come later.
+ * Handles messages with the same key once in the cluster, for as long as logs live (five minutes, unless the option `log` says otherwise).
+ * Each key has a log of its own: the first entry claims the key, the second one is the answer for messages that come later.
  */
 export class Once {
   readonly #registry: Pick<Registry, 'broadcastToGroup' | 'history'>
@@ -32,7 +32,10 @@ export class Once {
     this.#registry = registry
   }
 
-  /** `owner`: whose key it is; others may have the same. @throws {WebsocketGroupsError} WSG_RATE_LIMITED, and as `broadcastToGroup` */
+  /**
+   * `owner`: who sent the key; equal keys of two owners differ.
+   * @throws {WebsocketGroupsError} WSG_RATE_LIMITED, and as `broadcastToGroup`
+   */
   async run (owner: string, key: string, run: () => Promise<MessageAnswer>): Promise<MessageAnswer> {
     if (this.#rates.take(owner) > 0) throw new WebsocketGroupsError('WSG_RATE_LIMITED')
     const group = `wsg.once:${createHash('sha256').update(JSON.stringify([owner, key])).digest('base64url')}`
@@ -65,6 +68,6 @@ function fromStored (stored: Stored): MessageAnswer {
   if ('base64' in stored) return new Reply({ bytes: Buffer.from(stored.base64, 'base64') })
   if ('empty' in stored) return new Reply(undefined)
   const { code, message, details } = stored.error
-  // It was the first client's answer, so it is fit for clients.
+  // The first message was answered with this error, so clients may see it.
   return new Refusal(Object.assign(new Error(message), { code, details, statusCode: 400 }))
 }

@@ -4,7 +4,7 @@ import type { Compilers } from './compilers.ts'
 import { Event } from './message.ts'
 import { compileCheck, type Check } from './schemas.ts'
 
-/** One question of a set: what is asked, and what a client may answer. */
+/** One question of a set: the schemas of its data and of the replies. */
 export class QuestionKind {
   readonly name: string
   readonly #event: Event
@@ -28,7 +28,7 @@ export class QuestionKind {
     return 'json' in encoded ? encoded.json : 'null'
   }
 
-  /** The reply as its schema lets it through; with an error, when it does not. */
+  /** Returns the reply with its checked data, or with an error if the data does not match the schema. */
   async checked (reply: ClientReply): Promise<ClientReply> {
     if (reply.error !== undefined) return reply
     const { data, ...from } = reply

@@ -13,10 +13,10 @@ interface Question {
 
 export type QuestionTarget = { readonly group: string } | { readonly userId: string } | { readonly connectionId: string }
 
-/** What one instance learned from its clients. */
+/** The replies of the clients of one instance, and who did not reply. */
 type Collected = Pick<ClientReplies, 'replies' | 'missing'>
 
-/** What a client says to a question. */
+/** What a client answers to a question. */
 export type ClientAnswer = Pick<ClientReply, 'data' | 'error'>
 
 interface Waiting {
@@ -25,7 +25,7 @@ interface Waiting {
 }
 
 const eventName = 'wsg.ask' as keyof InstanceEvents & string
-/** The replies of one instance travel in one message of at most 1 MiB; those of more bytes than this together count as missing. */
+/** The replies of one instance travel in one message of at most 1 MiB: replies beyond this many bytes in all count as missing. */
 const maxReplyBytes = 524_288
 
 /** How much longer than its clients an instance may take to answer (milliseconds). */
@@ -33,10 +33,10 @@ const graceMs = 1_000
 
 type Host = Pick<Registry, 'filter' | 'get' | 'instances'>
 
-/** Asks clients, wherever they are. Each instance asks those it holds, and tells the asking one what came in time. */
+/** Asks clients of all instances. Each instance asks its own clients and returns the replies that came in time. */
 export class Questions {
   readonly #registry: Host
-  /** By the id of the question to one client. */
+  /** Questions without a reply yet. Each client is asked under an id of its own. */
   readonly #waiting = new Map<string, Waiting>()
   #lastId = 0
 
@@ -57,7 +57,7 @@ export class Questions {
     }
   }
 
-  /** A client answered. An answer that comes too late, or for another client, changes nothing. */
+  /** Takes an answer of a client. One that comes too late, or with the id of another client's question, is ignored. */
   answered (connection: Connection, id: unknown, answer: ClientAnswer): void {
     const waiting = this.#waiting.get(String(id))
     if (waiting?.connection === connection) waiting.settle(answer)

@@ -15,13 +15,13 @@ import { encodeAnswer, isClientAnswer, parseMessage, type NamedMessage } from '.
 
 /** What a receiver needs of the route. */
 export interface MessageRoute extends Pick<ContextRoute, 'groupOf'> {
-  /** Whether the connection may still say anything here; without it, it always may. */
+  /** Whether the connection may send messages here. Left out: it always may. */
   readonly isMember?: ((connection: Connection) => boolean) | undefined
   /** Who may stop streams, beside their owners. */
   readonly mayStop?: ConnectionCallbacks['mayStop'] | undefined
 }
 
-/** Handles the messages of one route's connections. Every message is answered, and none ends its connection. */
+/** Handles the messages of one route. A failed message is answered with an error; its connection goes on. */
 export class MessageReceiver {
   readonly #set: MessageSet
   readonly #streams: StreamRequests
@@ -36,7 +36,7 @@ export class MessageReceiver {
     this.#metrics = metrics
   }
 
-  /** Handlers are given the upgrade request, so it is kept for as long as the connection. */
+  /** Keeps the upgrade request, which handlers get, for as long as the connection. */
   opened (connection: Connection, request: FastifyRequest): void {
     this.#requests.set(connection, request)
   }
@@ -84,13 +84,13 @@ export class MessageReceiver {
     const error = toError(thrown)
     this.#metrics.messagesFailed++
     if (hasCode(error, 'WSG_MESSAGE_LIMIT', 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
-    if (willPass(error) || isClientFault(error)) connection.log.debug({ err: error, name }, 'a message was not handled')
+    if (willPass(error) || isClientFault(error)) connection.log.debug({ err: error, name }, 'a message was refused')
     else this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
     return new Refusal(error)
   }
 }
 
-/** Who comes back as somebody else's connection: a user, the session of a framed client, or nobody but the connection. */
+/** Who may repeat a key on another connection: the user, else the session of a framed client, else nobody. */
 function ownerOf (connection: Connection): string {
   const { userId, sessionName } = connection as Connection & { readonly sessionName?: string | undefined }
   return JSON.stringify([userId, userId === undefined ? sessionName ?? connection.id : undefined])

@@ -3,18 +3,18 @@ import type { MessageSchema, StandardSchema } from '../types/messages.ts'
 import type { Compilers } from './compilers.ts'
 
 /**
- * Returns the checked data as the schema passes it on, or a promise of it.
+ * Returns the data, with the changes that the schema makes (defaults, coercion), or a promise of them.
  * @throws {WebsocketGroupsError} with the code it was compiled for
  */
 export type Check = (data: unknown) => unknown
 
-/** JSON text of data. @throws what the serializer throws */
+/** Returns the data as JSON text, or a promise of it. @throws what the serializer throws */
 export type Serialize = (data: unknown) => string | Promise<string>
 
 /** How many problems the text of an error names. */
 const maxTold = 3
 
-/** Whose data it is, for errors. */
+/** What the errors name: the code, and the message or event. */
 export interface Subject {
   readonly code: 'WSG_MESSAGE_INVALID' | 'WSG_EVENT_INVALID'
   readonly name: string
@@ -31,7 +31,7 @@ export function compileCheck (schema: MessageSchema | undefined, what: Subject, 
   }
 }
 
-/** A Standard Schema does not define how to serialize: its output is written as it is. */
+/** A Standard Schema cannot serialize: the data is checked, and written by `JSON.stringify`. */
 export function compileSerializer (schema: Exclude<MessageSchema, 'binary'>, what: Subject, compilers: Compilers): Serialize {
   if (!isStandard(schema)) return compilers.serializer(schema)
   const check = standardCheck(schema, what)
@@ -57,7 +57,7 @@ function standardCheck (schema: StandardSchema, what: Subject): Check {
   }
 }
 
-/** Validators of Fastify say no with `false` or an `error`, and may return another `value`. */
+/** Evaluates the result of a Fastify validator: `false` or an `error` refuses the data, a `value` replaces it. */
 function outcome (result: unknown, data: unknown, validate: { readonly errors?: unknown }, what: Subject): unknown {
   if (result === false) throw invalid(what, validate.errors)
   if (typeof result !== 'object' || result === null) return data
@@ -72,11 +72,13 @@ function bytesOf (data: unknown, what: Subject): unknown {
 
 function invalid ({ code, name }: Subject, problem: unknown): WebsocketGroupsError {
   const details = problem instanceof Error ? listOf(problem) : problem
-  const told = Array.isArray(details) ? details.slice(0, maxTold).map(describe).join(', ') : String((problem as Error | null)?.message ?? '')
+  const told = Array.isArray(details)
+    ? details.slice(0, maxTold).map(describe).join(', ')
+    : String((problem as Error | null)?.message ?? '')
   return new WebsocketGroupsError(code, `${name}: ${told}`, { details })
 }
 
-/** What an error of a validator lists, under the names that libraries give to that. */
+/** The list of problems in an error of a validator, whatever the library calls it. */
 function listOf (error: Error): unknown {
   const { validation, issues, errors } = error as Error & Readonly<Record<'validation' | 'issues' | 'errors', unknown>>
   return validation ?? issues ?? errors ?? [{ message: error.message }]

@@ -5,20 +5,20 @@ import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../conn
 import type { Data } from '../types.ts'
 import type { ClientAnswer } from './questions.ts'
 
-/** The form of a message by name: docs/protocol.md. */
+/* Parses and encodes messages by name: see docs/protocol.md. */
 
 /** The names of messages and events; also in `docs/protocol.md`. */
 export const namePattern = /^[\w.:/-]{1,64}$/
 /** How the names of the protocol's own messages begin. */
 export const reservedPrefix = 'wsg.'
-/** The types of answers, of both sides: no message or event may have these names. */
+/** Types of answers, of clients and of the server: no message or event may have one of these names. */
 export const answerNames = ['reply', 'error'] as const
 
 const maxIdLength = 64
 const maxKeyLength = 64
-/** Of the error that a client answers with. */
+/** How many characters are kept of the error that a client answers with. */
 const maxErrorText = 200
-/** The line in front of bytes has room for a name and an id. */
+/** The line of JSON in front of bytes: enough for a name, an id and a key. */
 const maxHeaderBytes = 512
 const lineFeed = 0x0a
 
@@ -38,7 +38,7 @@ export interface NamedMessage {
   readonly problem?: string | undefined
 }
 
-/** Never throws. */
+/** Never throws: a message of a wrong form gets a `problem`. */
 export function parseMessage (data: string | Buffer | JsonMessage): NamedMessage {
   if (data instanceof JsonMessage) return toMessage(data.value, data.bytes)
   if (typeof data === 'string') {
@@ -90,12 +90,12 @@ function parseJson (text: string): unknown {
   }
 }
 
-/** An event, for clients of every kind. */
+/** Encodes an event: the same for raw and framed clients. */
 export function encodeEvent (name: string, data: NonNullable<ReplyData>): Data {
   return 'json' in data ? `{"type":"${name}","data":${data.json}}` : withHeader({ type: name }, data.bytes)
 }
 
-/** The answer for a client without the framed protocol; `undefined` when the client wants none. */
+/** Encodes the answer for a raw client; `undefined` if the client asked for none. */
 export function encodeAnswer (id: NamedMessage['id'], answer: MessageAnswer): Data | undefined {
   if (answer instanceof Refusal) return JSON.stringify({ type: 'error', id, ...describeError(answer.error) })
   const { data } = answer as Reply

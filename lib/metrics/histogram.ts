@@ -1,5 +1,5 @@
 /** Upper bounds in seconds: from a message between two processes of one machine to a callback that hangs. */
-export const secondsBuckets: readonly number[] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+const secondsBuckets: readonly number[] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
 /** How observations are spread over fixed buckets. An observation allocates nothing. */
 export class Histogram {

@@ -7,7 +7,7 @@ import type { BroadcastOptions, BroadcastResult, Data, Registry } from '../types
 import { schemas, type DisconnectBody, type HistoryQuery, type ListQuery, type PublishBody } from './api/schemas.ts'
 
 export interface GroupsApiOptions {
-  /** An async hook that throws, or answers, unless the request may use the API: whoever may, may send to everybody. */
+  /** An async hook that throws or replies unless the request may use the API. Who may use the API may send to everybody. */
   readonly auth: preHandlerAsyncHookHandler
 }
 
@@ -20,10 +20,12 @@ async function groupsApi (app: FastifyInstance, options: GroupsApiOptions): Prom
   const { auth } = options
   if (typeof auth !== 'function') throw invalid('groupsApi needs `auth`: a hook that refuses who may not use it')
   const { registry } = app
-  // Before the body is read: strangers send none.
+  // Before the body is read, so that strangers cannot send one.
   app.addHook('onRequest', auth)
 
-  app.post('/publish', { schema: schemas.publish }, async ({ body }: FastifyRequest<{ Body: PublishBody }>) => await publish(registry, body))
+  app.post(
+    '/publish', { schema: schemas.publish }, async ({ body }: FastifyRequest<{ Body: PublishBody }>) => await publish(registry, body)
+  )
 
   app.get('/groups', { schema: schemas.groups }, async ({ query }: FastifyRequest<{ Querystring: ListQuery & { prefix?: string } }>) => {
     const groups = await registry.groupList(query)
@@ -57,7 +59,7 @@ async function publish (registry: Registry, { to, data, base64, ...options }: Pu
   return await registry.broadcastToGroup('groups' in to ? to.groups : to.group, message, options as BroadcastOptions)
 }
 
-/** A text is sent as it is, any other value as JSON. @throws {WebsocketGroupsError} WSG_DATA_INVALID unless there is one of the two */
+/** A string is sent as it is, any other value as JSON. @throws {WebsocketGroupsError} WSG_DATA_INVALID unless exactly one is given */
 function toData (data: unknown, base64: string | undefined): Data {
   if ((data === undefined) === (base64 === undefined)) throw new WebsocketGroupsError('WSG_DATA_INVALID', 'give either data or base64')
   if (base64 !== undefined) return Buffer.from(base64, 'base64')

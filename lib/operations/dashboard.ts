@@ -13,7 +13,7 @@ import { addViews } from './dashboard/views.ts'
 export type { DashboardAction } from './dashboard/actions.ts'
 
 export interface GroupsDashboardOptions {
-  /** An async hook that throws, or answers, unless the request may see the dashboard. It runs for the page and for its socket. */
+  /** An async hook that throws or replies unless the request may see the dashboard. It runs for the page and for its WebSocket. */
   readonly auth: preHandlerAsyncHookHandler
   /**
    * The second permission: whether the request may read a group's messages (`history`), or act on a user (`disconnect`, `kick`, `block`,
@@ -49,19 +49,23 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
   const { auth, allow, key = randomBytes(16).toString('hex'), everyMs = 2_000 } = options
   if (typeof auth !== 'function') throw invalid('groupsDashboard needs `auth`: a hook that refuses who may not see it')
   const { registry } = app
-  // Whoever joins this group sees the reports: a client that may name its groups must not be able to guess the name.
+  // Members of this group see the reports: clients that may choose their groups must not be able to guess its name.
   const group = secretName('dashboard', key)
   const reporter = new Reporter(registry, group, everyMs)
   const preHandler = [sameOrigin, auth]
 
   app.get('/', { preHandler }, async (request, reply) => {
-    // The page asks for its files beside it.
+    // The page loads its files by relative URLs.
     const [path = '', query] = request.url.split('?')
     if (!path.endsWith('/')) return await reply.redirect(`${path.split('/').at(-1) ?? ''}/${query === undefined ? '' : `?${query}`}`)
     return await reply.headers(headers).type('text/html; charset=utf-8').send(html)
   })
-  app.get('/dashboard.css', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/css; charset=utf-8').send(css))
-  app.get('/dashboard.js', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js))
+  app.get(
+    '/dashboard.css', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/css; charset=utf-8').send(css)
+  )
+  app.get(
+    '/dashboard.js', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js)
+  )
   app.get('/live', { websocket: true, preHandler }, app.wsHandler({
     async onConnect (connection) {
       await registry.join(connection, group)
@@ -81,7 +85,7 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
     try {
       if (await registry.groupCount(group) > 0) await registry.broadcastToGroup(group, reporter.report(), { volatile: true })
     } catch (error) {
-      app.log.debug({ err: error }, 'the dashboard was not told')
+      app.log.debug({ err: error }, 'a report was not sent to the dashboard')
     } finally {
       asking = false
     }
@@ -100,14 +104,14 @@ function secretName (what: string, key: string): string {
   return `${what}-${createHash('sha256').update(`fastify-websocket-groups ${what} ${key}`).digest('hex')}`
 }
 
-/** Browsers send the credentials of this host along with requests of other pages: those are refused. */
+/** Refuses requests from pages of other origins: browsers send this host's credentials with them. */
 async function sameOrigin (request: FastifyRequest, _reply: FastifyReply): Promise<void> {
   const { origin } = request.headers
   if (origin === undefined || (URL.canParse(origin) && new URL(origin).host === request.host)) return
-  throw new WebsocketGroupsError('WSG_FORBIDDEN', 'another origin')
+  throw new WebsocketGroupsError('WSG_FORBIDDEN', 'the request comes from a page of another origin')
 }
 
-/** Adds a page to look at: instances, rates, latencies, groups, users, recent gaps and limits; with `allow`, actions too. */
+/** Adds a page that shows instances, rates, latencies, groups, users, recent gaps and limits; with `allow`, actions too. */
 export default fp(groupsDashboard, {
   fastify: '5.x', name: 'fastify-websocket-groups-dashboard', dependencies: ['fastify-websocket-groups'], encapsulate: true
 })

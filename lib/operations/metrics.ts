@@ -5,7 +5,7 @@ import type {} from '../route-types.ts'
 import type { Metric, MetricsSnapshot, MetricType } from '../types.ts'
 import { contentType, defaultNamePrefix, exposition, samplesOf, type Sample } from './exposition.ts'
 
-/** A `Registry` of prom-client, as far as it is needed. */
+/** The part of a prom-client `Registry` that this plugin uses. */
 export interface PrometheusRegister {
   registerMetric (metric: never): void
   removeSingleMetric (name: string): void
@@ -34,7 +34,7 @@ const rules = {
 
 /** A metric as the registries of prom-client take it: they call `get` for each scrape, and read the name and the type. */
 class Collected {
-  /** prom-client takes `_total` away for OpenMetrics, and adds it to the samples. */
+  /** Writable: for OpenMetrics, prom-client takes `_total` off the name and adds it to the samples. */
   name: string
   readonly help: string
   readonly type: MetricType

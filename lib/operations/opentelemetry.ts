@@ -7,7 +7,7 @@ import { isThenable } from '../connection/inbound/callback-results.ts'
 import { versions } from '../version.ts'
 
 export interface OpenTelemetryOptions {
-  /** Left out: the global one, as the SDK of OpenTelemetry registers it. */
+  /** @default the global provider, which the SDK of OpenTelemetry registers */
   readonly tracerProvider?: TracerProvider | undefined
 }
 
@@ -17,7 +17,7 @@ const kinds: Record<SpanFacts['name'], SpanKind> = {
 }
 const operations: Partial<Record<SpanFacts['name'], string>> = { send: 'send', deliver: 'process', message: 'process' }
 
-/** Makes the option `tracing`: spans by OpenTelemetry, with its conventions for messaging. Payloads and tokens are in none of them. */
+/** Makes the option `tracing`: spans by OpenTelemetry, with its conventions for messaging. Spans never contain payloads or tokens. */
 export function openTelemetry ({ tracerProvider }: OpenTelemetryOptions = {}): Tracing {
   const tracer = (tracerProvider ?? trace).getTracer('fastify-websocket-groups', versions.version)
 
@@ -31,7 +31,7 @@ export function openTelemetry ({ tracerProvider }: OpenTelemetryOptions = {}): T
   return {
     run<Result> (facts: SpanFacts, work: () => Result): Result {
       const active = context.active()
-      // A connection lives for hours: what its client says is no part of the request that opened it.
+      // A connection lives for hours: its messages start traces of their own, linked to the request that opened it.
       const opener = facts.name === 'message' ? trace.getSpanContext(active) : undefined
       const apart = facts.name === 'message' || facts.name === 'repair'
       const span = start(facts, active, { root: apart, ...(opener === undefined ? {} : { links: [{ context: opener }] }) })
@@ -72,7 +72,7 @@ async function ended<Value> (span: Span, work: PromiseLike<Value>): Promise<Valu
   }
 }
 
-/** The text of an error may hold what a client sent: its code has to do. */
+/** Records the code alone: the text of an error may contain what a client sent. */
 function fail (span: Span, error: unknown): void {
   const { code, name } = (typeof error === 'object' && error !== null ? error : {}) as { readonly code?: unknown, readonly name?: unknown }
   const type = [code, name].find(one => typeof one === 'string') ?? '_OTHER'

@@ -117,7 +117,8 @@ const outageDefaults: OutagePolicy = {
 const roomRule: Rule = { allowed: 'true or an object of room options', accepts: value => value === true || isPlainObject(value) }
 const defaultMaxPayload = 1_048_576
 
-type WithoutDefault = 'redis' | 'tracing' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs' | keyof OccupancyHooks
+type WithoutDefault =
+  'redis' | 'tracing' | 'backplane' | 'authenticate' | 'secret' | 'memberInfo' | 'instanceLabel' | 'logs' | keyof OccupancyHooks
 type WithDefault = Exclude<keyof WebsocketGroupsOptions, WithoutDefault | 'outage' | 'limits'>
 
 export type ResolvedOptions =

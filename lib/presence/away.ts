@@ -1,45 +1,60 @@
 import type { PresentMember } from './roster.ts'
 
-const maxAbsent = 100_000
+/** How many members may be away at once; beyond that, those that are away the longest are given up early. */
+const maxAway = 100_000
 
-interface Absent { readonly group: string, readonly member: PresentMember, readonly until: number }
+interface Away { readonly group: string, readonly member: PresentMember, readonly until: number }
+
+/** The time in milliseconds, and a timer on it. */
+interface Clock {
+  now (): number
+  /** Calls `run` after `ms` milliseconds. Returns a function that stops the timer. */
+  start (run: () => void, ms: number): () => void
+}
+
+const processClock: Clock = {
+  now: () => performance.now(),
+  start (run, ms) {
+    const timer = setTimeout(run, ms).unref()
+    return () => clearTimeout(timer)
+  }
+}
 
 /**
- * Members whose sockets broke and who may still come back. All get the same time, so the oldest is always the next to give up on, and one
- * timer serves all.
+ * Members whose sockets broke and who may still come back. All get the same grace, so the one that is away the longest is always the next
+ * to give up, and one timer is enough.
  */
 export class AwayMembers {
   readonly #graceMs: number
   readonly #ended: (gone: ReadonlyMap<string, readonly PresentMember[]>) => void
-  readonly #groups = new Map<string, Map<string, Absent>>()
-  readonly #queue = new Set<Absent>()
-  #timer: NodeJS.Timeout | undefined
+  readonly #groups = new Map<string, Map<string, Away>>()
+  readonly #queue = new Set<Away>()
+  readonly #clock: Clock
+  #stopTimer: (() => void) | undefined
 
   /** Calls `ended` with the members, by group, that did not come back. */
-  constructor (graceMs: number, ended: (gone: ReadonlyMap<string, readonly PresentMember[]>) => void) {
+  constructor (graceMs: number, ended: (gone: ReadonlyMap<string, readonly PresentMember[]>) => void, clock = processClock) {
     this.#graceMs = graceMs
     this.#ended = ended
+    this.#clock = clock
   }
 
   add (group: string, member: PresentMember): void {
     this.remove(group, member.session)
-    const absent: Absent = { group, member, until: performance.now() + this.#graceMs }
+    const away: Away = { group, member, until: this.#clock.now() + this.#graceMs }
     let inGroup = this.#groups.get(group)
     if (inGroup === undefined) this.#groups.set(group, inGroup = new Map())
-    inGroup.set(member.session, absent)
-    this.#queue.add(absent)
-    if (this.#queue.size > maxAbsent) {
-      clearTimeout(this.#timer)
-      this.#timer = undefined
-    }
+    inGroup.set(member.session, away)
+    this.#queue.add(away)
+    if (this.#queue.size > maxAway) this.#disarm()
     this.#arm()
   }
 
   /** The session is back, or gone for good. Returns whether it was away. */
   remove (group: string, session: string): boolean {
-    const absent = this.#groups.get(group)?.get(session)
-    if (absent !== undefined) this.#delete(absent)
-    return absent !== undefined
+    const away = this.#groups.get(group)?.get(session)
+    if (away !== undefined) this.#delete(away)
+    return away !== undefined
   }
 
   of (group: string): PresentMember[] {
@@ -50,9 +65,9 @@ export class AwayMembers {
     return this.#groups.get(group)?.size ?? 0
   }
 
-  /** Nobody here is told about the group any longer. */
+  /** Forgets the members of a group about which nobody here is told any longer. */
   drop (group: string): void {
-    for (const absent of this.#groups.get(group)?.values() ?? []) this.#queue.delete(absent)
+    for (const away of this.#groups.get(group)?.values() ?? []) this.#queue.delete(away)
     this.#groups.delete(group)
   }
 
@@ -61,37 +76,41 @@ export class AwayMembers {
   }
 
   close (): void {
-    clearTimeout(this.#timer)
+    this.#disarm()
     this.#queue.clear()
     this.#groups.clear()
   }
 
   #arm (): void {
     const oldest = this.#queue.values().next().value
-    if (oldest === undefined || this.#timer !== undefined) return
-    const pause = this.#queue.size > maxAbsent ? 0 : Math.max(oldest.until - performance.now() + 1, 0)
-    this.#timer = setTimeout(() => this.#sweep(), pause).unref()
+    if (oldest === undefined || this.#stopTimer !== undefined) return
+    const pause = this.#queue.size > maxAway ? 0 : Math.max(oldest.until - this.#clock.now() + 1, 0)
+    this.#stopTimer = this.#clock.start(() => this.#sweep(), pause)
+  }
+
+  #disarm (): void {
+    this.#stopTimer?.()
+    this.#stopTimer = undefined
   }
 
   #sweep (): void {
-    this.#timer = undefined
-    const now = performance.now()
+    this.#stopTimer = undefined
+    const now = this.#clock.now()
     const gone = new Map<string, PresentMember[]>()
-    for (const absent of this.#queue) {
-      // When there are too many, those that are away the longest are given up early.
-      if (absent.until > now && this.#queue.size <= maxAbsent) break
-      this.#delete(absent)
-      const members = gone.get(absent.group)
-      if (members === undefined) gone.set(absent.group, [absent.member])
-      else members.push(absent.member)
+    for (const away of this.#queue) {
+      if (away.until > now && this.#queue.size <= maxAway) break
+      this.#delete(away)
+      const members = gone.get(away.group)
+      if (members === undefined) gone.set(away.group, [away.member])
+      else members.push(away.member)
     }
     this.#arm()
     if (gone.size > 0) this.#ended(gone)
   }
 
-  #delete (absent: Absent): void {
-    const { group, member } = absent
-    this.#queue.delete(absent)
+  #delete (away: Away): void {
+    const { group, member } = away
+    this.#queue.delete(away)
     const inGroup = this.#groups.get(group)
     if (inGroup?.delete(member.session) === true && inGroup.size === 0) this.#groups.delete(group)
   }

@@ -42,7 +42,7 @@ export class PresenceNews {
     }
   }
 
-  /** Members of the group came or went without events: at most once a second, whoever tells its clients of them reads the group anew. */
+  /** Members of the group came or went without events: instances with clients to tell read the group anew, at most once a second. */
   changed (group: string): void {
     if (!this.#closed) this.#stale.want(group)
   }

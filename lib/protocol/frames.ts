@@ -184,7 +184,13 @@ export interface HelloFrame {
 /** What a client asks for; with an `id`, `ack` or `error` answers it. */
 export type RequestFrame = { readonly id?: number | undefined } & (
   | { readonly type: 'message' } & (Payload | JsonPayload)
-  | { readonly type: 'join', readonly group: string, readonly since?: string | undefined, readonly grant?: string | undefined, readonly history?: number | undefined }
+  | {
+    readonly type: 'join'
+    readonly group: string
+    readonly since?: string | undefined
+    readonly grant?: string | undefined
+    readonly history?: number | undefined
+  }
   | { readonly type: 'history', readonly group: string } & HistoryQuery
   | { readonly type: 'leave', readonly group: string }
   | { readonly type: 'token', readonly token: string }

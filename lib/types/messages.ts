@@ -1,4 +1,6 @@
-import type { FastifyRequest, FastifySchemaCompiler, FastifySerializerCompiler, FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
+import type {
+  FastifyRequest, FastifySchemaCompiler, FastifySerializerCompiler, FastifyTypeProvider, FastifyTypeProviderDefault
+} from 'fastify'
 import type { AnyConnection, Connection, Identity } from './connection.ts'
 import type { HasContract } from '../protocol/contract.ts'
 import type { Scope } from '../protocol/logs.ts'

@@ -22,7 +22,9 @@ interface Outcome { readonly code: number | null, readonly stdout: string, reado
 interface StartOptions { readonly more?: readonly string[], readonly interruptAt?: RegExp }
 
 async function start (args: readonly string[], { more = [], interruptAt }: StartOptions = {}): Promise<Outcome> {
-  const child = spawn(process.execPath, [...nodeArguments, ...more, program, ...args], { env: childEnvironment(), stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(
+    process.execPath, [...nodeArguments, ...more, program, ...args], { env: childEnvironment(), stdio: ['ignore', 'pipe', 'pipe'] }
+  )
   let [stdout, stderr] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (text: string) => { stdout += text })
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
@@ -44,7 +46,9 @@ async function call (args: readonly string[]): Promise<Outcome> {
   return { code, stdout, stderr }
 }
 
-const bench = async (address: string, ...args: readonly string[]): Promise<Outcome> => await call(['bench', address, '--seconds', '1', ...args])
+const bench = async (
+  address: string, ...args: readonly string[]
+): Promise<Outcome> => await call(['bench', address, '--seconds', '1', ...args])
 
 const { url, registry } = await serve(t, { redis: redis.url }, app => {
   app.wsRoom('/open/:room', { auth: false, group: ({ room }) => `open:${room}` })
@@ -139,7 +143,8 @@ t.test('it says when it was the bottleneck itself', async (t) => {
   // Holds the event loop for most of the time.
   const busy = 'setInterval(() => { const end = Date.now() + 60; while (Date.now() < end); }, 70).unref()'
   const { stdout } = await start(
-    ['bench', `${url}/open/{room}`, '--room', 'slow', '--clients', '4', '--seconds', '1'], { more: ['--import', `data:text/javascript,${encodeURIComponent(busy)}`] }
+    ['bench', `${url}/open/{room}`, '--room', 'slow', '--clients', '4', '--seconds', '1'],
+    { more: ['--import', `data:text/javascript,${encodeURIComponent(busy)}`] }
   )
   t.match(stdout, /^It was the bottleneck: .*its event loop was \d+ ms late/m)
   t.match(stdout, /^The times above are more its own than the server's/m)

@@ -180,7 +180,7 @@ t.test('a close by the server with 1000 ends it, and is no error', async (t) => 
   await t.rejects(client.send('late'), { code: 'CLOSED' })
 })
 
-t.test('`reconnect` says what follows a close: also an attempt after 1000, or the end after a code of the application; not after a refusal', async (t) => {
+t.test('`reconnect` decides what follows a close, also after 1000 and codes of the application, but not after a refusal', async (t) => {
   const refusing = await scriptedServer(t)
   const refused = recordedClient(t, refusing.url, { reconnect: () => true })
   const peer = await refusing.peer(0)

@@ -33,7 +33,9 @@ function chatOf (app: FastifyInstance, work: Work) {
           return { length: data.text.length }
         }
       },
-      flip: { data: 'binary', reply: 'binary', async handler ({ data, emit }) { await emit('frame', data); return Buffer.from(data).reverse() } },
+      flip: {
+        data: 'binary', reply: 'binary', async handler ({ data, emit }) { await emit('frame', data); return Buffer.from(data).reverse() }
+      },
       note: { handler () { work.runs.push('note') } }
     }
   })
@@ -98,7 +100,8 @@ t.test('what is no event is left to the handlers of the connection, and a handle
   t.match(peer.frames[0], { type: 'hello', json: true })
   const json = (data: unknown): object => ({ type: 'message', json: true, data })
   peer.send(
-    { type: 'message', data: 'text' }, { type: 'message', data: 'AAE=', binary: true }, { type: 'message', data: btoa('{no\nbytes'), binary: true },
+    { type: 'message', data: 'text' }, { type: 'message', data: 'AAE=', binary: true },
+    { type: 'message', data: btoa('{no\nbytes'), binary: true },
     ...[[1], { type: 7 }, null, { type: 'other' }, { type: 'said', data: { text: 'x' } }].map(data => json(data) as { type: string })
   )
   await until(() => heard.length === 1)
@@ -150,7 +153,9 @@ t.test('a key belongs to its user: the same key of another one is another key, a
   for (const token of ['ann', 'bob', 'ann']) {
     for (const text of ['good', 'bad']) {
       const { connection } = client(t, `${url}/lobby`, { token })
-      answers.push(await connection.send({ json: { type: 'say', key: text, data: { text } } }).then(({ data }) => data, ({ code }: ClientError) => code))
+      answers.push(await connection.send(
+        { json: { type: 'say', key: text, data: { text } } }
+      ).then(({ data }) => data, ({ code }: ClientError) => code))
       connection.close()
     }
   }
@@ -159,6 +164,8 @@ t.test('a key belongs to its user: the same key of another one is another key, a
   const { connection } = client(t, `${url}/lobby`)
   await t.rejects(connection.send({ json: { type: 'note', key: '' } }), { code: 'WSG_MESSAGE_INVALID' })
   await t.rejects(connection.send({ json: { type: 'note', key: 'x'.repeat(65) } }), { code: 'WSG_MESSAGE_INVALID' })
-  const many = await Promise.allSettled(Array.from({ length: 120 }, async (_, at) => await connection.send({ json: { type: 'note', key: `k${at}` } })))
+  const many = await Promise.allSettled(
+    Array.from({ length: 120 }, async (_, at) => await connection.send({ json: { type: 'note', key: `k${at}` } }))
+  )
   t.match(many.filter(({ status }) => status === 'rejected').at(-1), { reason: { code: 'WSG_RATE_LIMITED' } })
 })

@@ -147,7 +147,9 @@ t.test('positions and session are kept in the storage when the page may go, and 
   t.match((await server.peer(2)).frames[0], { session: 'mine', resume: {} })
   own.client.close()
   const anew = recordedClient(t, server.url, { storage, keep: 'session' })
-  t.match((await server.peer(3)).frames[0], { session: String, resume: {} }, 'with `keep: session` it is the same client, and gets history anew')
+  t.match(
+    (await server.peer(3)).frames[0], { session: String, resume: {} }, 'with `keep: session` it is the same client, and gets history anew'
+  )
   anew.client.close()
   t.strictSame(Object.keys(JSON.parse([...items.values()][0] ?? '') as object), ['session'], 'and no positions are kept')
 

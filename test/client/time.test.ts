@@ -22,7 +22,7 @@ t.test('the wait is anywhere between nothing and half as much again as the last 
   }
 })
 
-t.test('the default wait is not longer than a short outage explains: of clients that were cut for 2 s, 99 % are back before 6.7 s', async (t) => {
+t.test('the default wait fits a short outage: of clients that were cut for 2 s, 99 % are back before 6.7 s', async (t) => {
   const away = Array.from({ length: 20_000 }, () => {
     let at = 0
     for (let failures = 0; at < 2_000; failures++) at += backoffMs(failures, defaultBackoff)

@@ -13,7 +13,10 @@ backplaneContract({
   test: async (name, run) => await t.test(name, async t => {
     await run()
     const logs = await redis.keys()
-    t.same(logs.filter(key => !/^wsg:\{0\}:([hlkx]:|s[thx]:|(secret|blocked)$)/.test(key)), [], 'no key is left but those of logs and streams, of who was put out, the secret and who is blocked')
+    t.same(
+      logs.filter(key => !/^wsg:\{0\}:([hlkx]:|s[thx]:|(secret|blocked)$)/.test(key)), [],
+      'no key is left but those of logs and streams, of who was put out, the secret and who is blocked'
+    )
     for (const key of logs) t.ok(await redis.admin.pttl(key) > 0, 'which expire')
     await redis.admin.flushall()
     // Redis notices the end of a connection a moment after its client is done with it.

@@ -490,7 +490,7 @@ export function backplaneContract ({ name, test, create, partOf = () => 0 }: Con
     assert.deepEqual(stored?.position, positions.get(log2))
   })
 
-  rule('messages to several groups have one order in all of them, whoever sends them and in which order the groups are named', async start => {
+  rule('messages to several groups have one order in all of them, whoever sends them and however the groups are ordered', async start => {
     const instances = [await start(), await start(), await start()]
     const names = together('log-1', 'log-2', 'log-3')
     const [log1 = '', log2 = '', log3 = ''] = names

@@ -50,7 +50,9 @@ t.test('a room spans the instances: welcome, joined, said, left', async t => {
 t.test('services in other languages publish, and disconnect users, with a token of their own', async t => {
   const [one, two] = await startInstances(t, 'inst1', 'inst2')
   const john = await enter(t, two.url, 'lobby', 'valid-token')
-  const call = async (path: string, body: object, token: string): Promise<Response> => await fetch(`${one.url.replace('ws', 'http')}/api${path}`, {
+  const call = async (
+    path: string, body: object, token: string
+  ): Promise<Response> => await fetch(`${one.url.replace('ws', 'http')}/api${path}`, {
     method: 'POST', headers: { ...bearer(token), 'content-type': 'application/json' }, body: JSON.stringify(body)
   })
   const message = { to: { group: 'lobby' }, data: 'from a script' }
@@ -149,7 +151,9 @@ t.test('/ws/simple answers whoever asks', async t => {
 t.test('a group over HTTP: its members on all instances', async t => {
   const [one, two] = await startInstances(t, 'inst1', 'inst2')
   t.match(await getJson(`${one.url}/groups/lobby`), { status: 401, body: { code: 'WSG_UNAUTHORIZED' } }, 'for those who may come in')
-  t.strictSame(await getJson(`${one.url}/groups/lobby`, bearer('valid-token')), { status: 200, body: { group: 'lobby', count: 0, members: [] } })
+  t.strictSame(
+    await getJson(`${one.url}/groups/lobby`, bearer('valid-token')), { status: 200, body: { group: 'lobby', count: 0, members: [] } }
+  )
 
   await enter(t, one.url, 'lobby', 'valid-token')
   await enter(t, two.url, 'lobby', 'jane-token')

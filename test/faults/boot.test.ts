@@ -21,7 +21,7 @@ const slackMs = 500
 const rooms = spread(60, 20)
 
 for (const absence of ['refuses connections', 'accepts connections and never answers'] as const) {
-  t.test(`a Redis that ${absence} at boot: ready within bootTimeoutMs, and who joined meanwhile is registered within 2 s of its arrival`, async t => {
+  t.test(`a Redis that ${absence} at boot: ready within bootTimeoutMs, and members are registered within 2 s of its arrival`, async t => {
     const redis = await startRedis(t)
     const proxy = await startProxy(t, redis.port)
     const hides = async (on: boolean): Promise<void> => {

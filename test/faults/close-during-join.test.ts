@@ -70,7 +70,7 @@ t.test('2,000 connections that close while onConnect awaits their join leave no 
   await closeClean(t, redis, instances)
 })
 
-t.test('a channel that is given up and wanted again before it was acknowledged is really subscribed when the second wish resolves', async t => {
+t.test('a channel that is given up and wanted again before its acknowledgement is subscribed when the second call resolves', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
   const slow = await new Local({ redis: proxy.url, lingerMs: 0 }).start(t)

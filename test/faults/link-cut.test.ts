@@ -16,7 +16,7 @@ const ownChannels = (instances: readonly Instance[]): number => instances.length
 noUnhandled(t)
 const machine = watchMachine(t)
 
-t.test('a cut link is back within 2 s, with 5,000 channels, also when it is cut again and again while they are being subscribed', async t => {
+t.test('a link with 5,000 channels is back within 2 s, also when it is cut again and again while they are being subscribed', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
   const instances = [await startInstance(t, { redisUrl: proxy.url, options: { maxGroupsPerConnection: 10_000 } })]
@@ -51,7 +51,7 @@ t.test('a cut link is back within 2 s, with 5,000 channels, also when it is cut 
   await closeClean(t, redis, instances)
 })
 
-t.test('joins and leaves that are under way when the link breaks for good settle within their deadline, and are exact when it is back', async t => {
+t.test('joins and leaves under way when the link breaks for good settle within their deadline, and are exact when it is back', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
   const instances = await startInstances(t, 2, { redisUrl: proxy.url })

@@ -33,7 +33,9 @@ t.test('an outage that concerns 3,000 groups writes a few lines, not one for eac
   await redis.kill()
   await broadcast()
   await redis.restart()
-  await until(() => registry.health().status === 'up' && Number(registry.stats().gaps) >= groups.length, { timeoutMs: 30_000, what: 'all to be told' })
+  await until(
+    () => registry.health().status === 'up' && Number(registry.stats().gaps) >= groups.length, { timeoutMs: 30_000, what: 'all to be told' }
+  )
   t.strictSame(new Set(await broadcast()), new Set(['cluster']))
   t.ok(warnings().length > 3)
   t.ok(warnings().length < 40, `${warnings().length} lines: ${warnings().join(', ')}`)

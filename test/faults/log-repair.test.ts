@@ -234,7 +234,8 @@ t.test('20,000 groups after a link loss: a moment, whether they missed something
     }, { timeoutMs: 60_000, everyMs: 1, what: 'all groups to be repaired' })
     const tookMs = performance.now() - startedAt
     const usedMs = Math.round(await cpuMs() - before.redisMs)
-    t.comment(`20,000 groups, ${what}: ${Math.round(tookMs)} ms, ${usedMs} ms of Redis, ${last.cpuMs - before.ownMs} ms of the instance, event loop at most ${late} ms late`)
+    t.comment(`20,000 groups, ${what}: ${Math.round(tookMs)} ms, ${usedMs} ms of Redis, ` +
+      `${last.cpuMs - before.ownMs} ms of the instance, event loop at most ${late} ms late`)
     t.equal(last.received, expected)
     t.equal(last.gaps, 0)
     machine.within(t, tookMs, 10_000, 'repaired')

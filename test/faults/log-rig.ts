@@ -71,7 +71,8 @@ export interface TestInstance {
 }
 
 export async function startInstance (
-  t: Test, redis: RedisSource, { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500, leaseMs = 15_000 } = {}
+  t: Test, redis: RedisSource,
+  { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500, leaseMs = 15_000 } = {}
 ): Promise<TestInstance> {
   const backplane = redisBackplane({ redis, operationTimeoutMs, joinTimeoutMs: 2_000, leaseMs, lingerMs: 1_000, whenDown: policy })
   t.teardown(async () => await backplane.close())

@@ -23,7 +23,9 @@ t.test('a membership key that was evicted or deleted is written anew by the next
   for (const [kind, keys] of Object.entries(kinds)) {
     await redis.admin.del(...keys)
     await until(async () => await a.backplane.count('quiet') === 6, { timeoutMs: 10_000, what: `6 to be counted without ${kind}` })
-    await until(async () => (await a.backplane.members('quiet')).length === 6, { timeoutMs: 10_000, what: `6 to be listed without ${kind}` })
+    await until(
+      async () => (await a.backplane.members('quiet')).length === 6, { timeoutMs: 10_000, what: `6 to be listed without ${kind}` }
+    )
     await until(async () => await redis.admin.exists(...keys) === keys.length, { timeoutMs: 10_000, what: `${kind} to be there` })
   }
   await Promise.all([a.backplane.close(), b.backplane.close()])
@@ -38,7 +40,9 @@ for (const lost of ['index', 'leases', 'records', 'index and records', 'index, r
     await survivor.enter('shared')
     const victim = await startProcess(t, { redisUrl: redis.url, options: { leaseMs } })
     await crowd(t, victim.port, ['shared', 'shared', 'alone'])
-    const counts = async (): Promise<number[]> => await Promise.all(['shared', 'alone'].map(async room => await survivor.registry.groupCount(room)))
+    const counts = async (): Promise<number[]> => await Promise.all(
+      ['shared', 'alone'].map(async room => await survivor.registry.groupCount(room))
+    )
     await until(async () => (await counts()).join() === '3,1')
     await victim.kill()
     if (lost.includes('index')) await redis.admin.del(`wsg:{0}:i:${victim.id}`)

@@ -14,7 +14,7 @@ const machine = watchMachine(t)
 
 const isDown = async (instance: Instance): Promise<boolean> => (await instance.ask('health')).status === 'down'
 
-t.test('thousands of connections and groups that come and go while Redis is down cost no memory, and are nowhere to be seen when it is back', async t => {
+t.test('thousands of connections and groups that come and go while Redis is down cost no memory, and are gone when it is back', async t => {
   const redis = await startRedis(t)
   const instances = await startInstances(t, 2, { redisUrl: redis.url }) as [Instance, Instance]
   const [churned] = instances

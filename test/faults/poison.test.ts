@@ -44,7 +44,7 @@ function poison (): Buffer[] {
   ]
 }
 
-t.test('random bytes, cut envelopes and those of other versions are counted and dropped, with one line in the log, and service goes on', async t => {
+t.test('random bytes, cut envelopes and those of other versions are counted, logged once and dropped, and service goes on', async t => {
   const redis = await startRedis(t)
   const instances = await startInstances(t, 2, { redisUrl: redis.url }) as [Instance, Instance]
   const rooms = ['lobby', 'lobby', 'lobby,den']

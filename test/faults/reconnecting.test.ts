@@ -97,7 +97,9 @@ t.test('who is blocked stays out when Redis restarts without its data, and who w
   await until(() => b.registry.health().status === 'up')
   await b.registry.unblock({ userId: 'bob' })
   await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
-  await until(async () => a.registry.health().status === 'up' && await a.registry.groupCount('room').then(count => count === 0, () => false))
+  await until(
+    async () => a.registry.health().status === 'up' && await a.registry.groupCount('room').then(count => count === 0, () => false)
+  )
   await a.enter('room', { user: 'bob' })
   await t.rejects(a.enter('room', { user: 'ann' }))
 })

@@ -29,7 +29,7 @@ const plainEnvelope = ({ instanceId: origin }: Local, name: string, text: string
   return { ...nothing, origin, kind: 'message', target: group(name), payload: Buffer.from(text) }
 }
 
-t.test('a master that is killed is replaced: memberships are exact and messages arrive soon after, and the others notice nothing', async t => {
+t.test('a killed master is replaced: memberships are exact and messages arrive soon after, and the others notice nothing', async t => {
   const [a, b] = [await start(t), await start(t)]
   const names = groups('killed', 300)
   for (const one of [a, b]) {
@@ -59,8 +59,12 @@ t.test('a master that is killed is replaced: memberships are exact and messages 
   const outMs = performance.now() - killedAt
   t.strictSame(failed, [], 'messages of the other groups go on')
   t.ok(b.received.length > heard)
-  await t.rejects(a.publish(group([...away][0] ?? ''), 'x').then(async () => { throw Object.assign(new Error('it worked'), { code: 'WSG_BACKPLANE_UNAVAILABLE' }) }),
-    { code: /WSG_BACKPLANE_UNAVAILABLE|WSG_TIMEOUT/ })
+  await t.rejects(
+    a.publish(group([...away][0] ?? ''), 'x').then(
+      async () => { throw Object.assign(new Error('it worked'), { code: 'WSG_BACKPLANE_UNAVAILABLE' }) }
+    ),
+    { code: /WSG_BACKPLANE_UNAVAILABLE|WSG_TIMEOUT/ }
+  )
   const refreshes = (a.backplane.stats().slotRefreshes ?? 0) - refreshesBefore
   t.ok(refreshes < 20 + outMs / 100, `${refreshes} looks for the slots in ${Math.round(outMs)} ms`)
   const usage = process.cpuUsage(before)
@@ -129,7 +133,9 @@ t.test('slots move under load: every message of a log arrives once and in order,
   const under = Promise.all([
     (async () => {
       while (!load.signal.aborted) {
-        await a.backplane.append([{ group: name, log }], envelope(`log ${appended}`)).then(() => { appended++ }, error => failures.push(error))
+        await a.backplane.append([{ group: name, log }], envelope(`log ${appended}`)).then(
+          () => { appended++ }, error => failures.push(error)
+        )
         await sleep(1)
       }
     })(),

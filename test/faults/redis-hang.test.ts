@@ -21,7 +21,7 @@ const machine = watchMachine(t)
 const slowest = (timed: readonly Timed[]): number => Math.max(...timed.map(({ ms }) => ms))
 const isDown = async (instance: Instance): Promise<boolean> => (await instance.ask('health')).status === 'down'
 
-t.test('while Redis hangs for 5 s every call decides within its deadline, then at once; nobody gets a message twice; then all is as before', async t => {
+t.test('while Redis hangs for 5 s every call settles within its deadline, later at once; nobody gets a message twice', async t => {
   const redis = await startRedis(t)
   const instances = await startInstances(t, 2, { redisUrl: redis.url })
   const [a, b] = instances as [Instance, Instance]
@@ -94,7 +94,7 @@ t.test('while Redis hangs for 5 s every call decides within its deadline, then a
   await closeClean(t, redis, instances)
 })
 
-t.test('a hang that ends before the subscriptions are given up: the volatile messages whose PUBLISH hung come back and are not delivered again', async t => {
+t.test('after a short hang the volatile messages whose PUBLISH hung come back and are not delivered again', async t => {
   const redis = await startRedis(t)
   const instances = await startInstances(t, 2, { redisUrl: redis.url })
   const [a, b] = instances as [Instance, Instance]
@@ -120,7 +120,7 @@ t.test('a hang that ends before the subscriptions are given up: the volatile mes
   await closeClean(t, redis, instances)
 })
 
-t.test('joins, leaves and broadcasts that are under way when Redis hangs all settle in time, and what they did is exact afterwards', async t => {
+t.test('joins, leaves and broadcasts under way when Redis hangs settle in time, and what they did is exact afterwards', async t => {
   const redis = await startRedis(t)
   const instances = await startInstances(t, 2, { redisUrl: redis.url })
   const [a, b] = instances as [Instance, Instance]

@@ -152,7 +152,7 @@ t.test('where it is in a log that is no more it is told so before it is given an
   t.strictSame(older, ['joined undefined', '1', 'lost', 'gap epoch', '2', '3', '4', '5'])
 })
 
-t.test('who joined before the first message is given the log that there is: of one that was lost since nobody could name the epoch', async t => {
+t.test('who joined before the first message gets the log there is: nobody could name the epoch of one that was lost since', async t => {
   const { sending } = await instances(t)
   const before = await openFramed(t, `${sending.url}/lobby`)
   const { grant, position } = await before.nextOf('joined')

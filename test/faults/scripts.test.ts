@@ -191,7 +191,8 @@ t.test('a message with an idempotency key is stored once, whichever of both scri
     if (first === undefined || second === undefined) return t.fail('both scripts can do this')
     const [epoch, offset, nonce, known] = await run(first.script, first.keys, first.args) as unknown[]
     t.equal(known, 0)
-    t.strictSame(await run(second.script, second.keys, second.args), [epoch, offset, nonce, 1, ''], 'the other publisher learns where it is')
+    const repeated = await run(second.script, second.keys, second.args)
+    t.strictSame(repeated, [epoch, offset, nonce, 1, ''], 'the other publisher learns where it is')
     t.strictSame(await run(first.script, first.keys, first.args), [epoch, offset, nonce, 0, ''], 'its own repetition is no duplicate')
     t.equal(await redis.admin.llen(keys.log('g')), offset, 'stored once')
     const ttl = await redis.admin.pttl(keys.idempotency('g', key))
@@ -233,7 +234,9 @@ for (const { name, script, keys: names, args } of [appendCall, appendToOneCall, 
     const rights = ['publish', 'rpush', 'ltrim', 'lpop', 'lrange', 'hset', 'hdel', 'hgetall', 'pexpire', 'time', 'hmget', 'set', 'get']
     const user = redis.admin.duplicate()
     t.teardown(() => user.disconnect())
-    const allow = async (...rules: string[]): Promise<void> => { await redis.admin.call('ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', '&*', '+@all', ...rules) }
+    const allow = async (...rules: string[]): Promise<void> => {
+      await redis.admin.call('ACL', 'SETUSER', 'writer', 'on', '>pw', '~*', '&*', '+@all', ...rules)
+    }
     await allow()
     await user.auth('writer', 'pw')
     // Each message is a third of what the log keeps: some go out.
@@ -262,7 +265,9 @@ for (const { name, script, keys: names, args } of [appendCall, appendToOneCall, 
       const offsets = (await redis.admin.lrangeBuffer(keys.log('g'), 0, -1)).map(bytes => positionOf(bytes).offset)
       t.strictSame(offsets, offsets.map((_, index) => (offsets[0] ?? 0) + index), 'no offset twice')
     }
-    for (const right of ['publish', 'rpush', 'hset', 'time', 'hmget', ...keyed ? ['set', 'get'] : []]) t.equal(outcomes.get(right), 'refused', right)
+    for (const right of ['publish', 'rpush', 'hset', 'time', 'hmget', ...keyed ? ['set', 'get'] : []]) {
+      t.equal(outcomes.get(right), 'refused', right)
+    }
     for (const right of ['ltrim', 'lpop', 'pexpire', 'hdel', 'hgetall']) t.equal(outcomes.get(right), 'stored', right)
   })
 }

@@ -157,6 +157,7 @@ t.test('all sentinels and the master hang for a while, and nothing of an instanc
   const all = await instances(t, set.options)
   for (const one of [...set.sentinels, ...set.servers]) one.stop()
   await until(() => all.every(({ backplane }) => backplane.state === 'down'), { timeoutMs: backMs })
+  // The fault lasts: attempts to reconnect hang as well, and are given up.
   await sleep(5_000)
   for (const one of [...set.servers, ...set.sentinels]) one.cont()
   await up(all)

@@ -103,7 +103,8 @@ for (const [name, rate, groupCount, shared] of [
     const during = await pacing
     const bytes = backplane.stats().bulkBytes ?? 0
     const share = bytes / (rate * tookMs / 1_000)
-    t.comment(`${name}: ${Math.round(tookMs)} ms, ${Math.round(100 * share)} % of the link, appends ${before.median.toFixed(1)} ms before and ${during.median.toFixed(1)} ms meanwhile (${during.count})`)
+    t.comment(`${name}: ${Math.round(tookMs)} ms, ${Math.round(100 * share)} % of the link, ` +
+      `appends ${before.median.toFixed(1)} ms before and ${during.median.toFixed(1)} ms meanwhile (${during.count})`)
     t.ok(own, 'by a connection of its own')
     // A faster link waits for this machine, not the machine for the link.
     if (rate < 10_000_000) {
@@ -122,7 +123,9 @@ t.test('over a slow link long member lists come in pages, once for all who ask, 
   const { backplane, append } = await startInstance(t, proxy.url, { groups: ['log other'] })
   const count = 2_000
   for (const id of ['instance01', 'instance02']) {
-    const fields = Array.from({ length: count }, (_, n) => [`${id}.${n}`, JSON.stringify([0, `user ${n}`, null, { name: 'x'.repeat(900) }])])
+    const fields = Array.from(
+      { length: count }, (_, n) => [`${id}.${n}`, JSON.stringify([0, `user ${n}`, null, { name: 'x'.repeat(900) }])]
+    )
     await redis.admin.hset(`wsg:{0}:m:big:${id}`, Object.fromEntries(fields) as Record<string, string>)
     await redis.admin.hset('wsg:{0}:r:big', { [id]: count, '#': 2 * count })
   }

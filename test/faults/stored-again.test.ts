@@ -1,7 +1,7 @@
 // A publisher whose call was carried out and whose answer was lost tries again. When the log lost the message meanwhile, the message is
 // stored anew: whoever was given it before must not be given it again.
 import t, { type Test } from 'tap'
-import { openFramed } from '../features/framed/framed-client.ts'
+import { openFramed, type FramedClient } from '../features/framed/framed-client.ts'
 import { connect } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -71,6 +71,43 @@ t.test('a message that was delivered, lost with its log, and stored again by a s
   t.strictSame(
     (await other.app.registry.history('room')).messages.map(({ data }) => String(data)), ['once', 'after'], 'the log has the message'
   )
+})
+
+t.test('a client that was away while it was stored again is told its new position, one that never got it is given it', async t => {
+  const { redis, sending, other, sendTwice } = await setUp(t)
+  const stays = connect(t, `${other.url}/room`)
+  const away = await openFramed(t, `${other.url}/room`)
+  const early = await openFramed(t, `${other.url}/room`)
+  const joined = await early.nextOf('joined')
+  await until(async () => await other.app.registry.groupCount('room') === 3)
+  await sending.app.registry.broadcastToGroup('room', 'first')
+  const first = await early.nextOf('message', { data: 'first' })
+  await early.raw.close(4000)
+  let last: unknown
+  await sendTwice('once', async () => {
+    last = (await away.nextOf('message', { data: 'once' })).position
+    await stays.nextWhere(message => message === 'once')
+    away.raw.terminate()
+    await redis.admin.flushall()
+  })
+  await until(() => [sending, other].every(({ app }) => app.registry.health().status === 'up'))
+  await other.app.registry.broadcastToGroup('room', 'after')
+  await stays.nextWhere(message => message === 'after')
+  t.strictSame(stays.messages, ['first', 'once', 'after'])
+
+  const back = async (session: unknown, grant: unknown, room: unknown): Promise<FramedClient> => {
+    return await openFramed(t, `${other.url}/room`, { hello: { session, resume: { room }, grants: { room: grant } } })
+  }
+  const { grant } = await away.frames.find(({ type }) => type === 'joined') as { grant?: unknown }
+  const returned = await back(away.welcome.session, grant, last)
+  t.match(await returned.nextOf('joined'), { recovered: false, reason: 'epoch' })
+  t.match(await returned.next(), { type: 'position', group: 'room' }, 'it has the message')
+  t.match(await returned.next(), { type: 'message', data: 'after' })
+
+  const missed = await back(early.welcome.session, joined.grant, first.position)
+  t.match(await missed.nextOf('joined'), { recovered: false, reason: 'epoch' })
+  t.match(await missed.next(), { type: 'message', data: 'once' })
+  t.match(await missed.next(), { type: 'message', data: 'after' })
 })
 
 t.test('a second try whose first was lost before anybody saw it is delivered', async t => {

@@ -50,7 +50,9 @@ for (const [title, options] of [
     await redis.admin.select(db)
     const prefix = 'keyPrefix' in options ? options.keyPrefix : ''
     const names = [...await redis.keys(), ...await redis.channels()].filter(name => name !== `${prefix}mine`)
-    t.ok(names.length > 0 && names.every(name => name.startsWith(`${prefix}wsg:{0}:`)), 'their prefix keeps services apart, in channels too')
+    t.ok(
+      names.length > 0 && names.every(name => name.startsWith(`${prefix}wsg:{0}:`)), 'their prefix keeps services apart, in channels too'
+    )
 
     // The links come back by our rules, not by theirs.
     await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')

@@ -113,7 +113,7 @@ hung('bytes that the caller used again meanwhile are delivered as they were', as
   await until(() => a.registry.health().status === 'up')
 })
 
-onRedis(t, redis, 'while its subscriptions are cut again and again, an instance\'s own messages reach its members in order, none of them twice', async (t, cluster, logged) => {
+onRedis(t, redis, 'while subscriptions are cut, an instance\'s own messages arrive in order, none twice', async (t, cluster, logged) => {
   // As many as all of them: what a cut takes is never trimmed before it is read again.
   const options = logged ? { log: { maxMessages: 5_000, ttlMs: 60_000 } } : {}
   const [a, b] = [await cluster.start(options), await cluster.start(options)]

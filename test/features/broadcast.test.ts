@@ -62,9 +62,11 @@ onEveryCluster(t, redis, 'except leaves connections out, here and elsewhere, by 
   }
 })
 
-onEveryCluster(t, redis, 'except leaves out users and members of other groups, and a filter lets in those with all of its tags', async (t, cluster, logged) => {
+onEveryCluster(t, redis, 'except leaves out users and groups, and a filter asks for all of its tags', async (t, cluster, logged) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
-  const [ann, bob, eve] = [await a.enter('room', { user: 'ann' }), await b.enter('room', { user: 'bob' }), await b.enter('room', { user: 'eve' })]
+  const [ann, bob, eve] = [
+    await a.enter('room', { user: 'ann' }), await b.enter('room', { user: 'bob' }), await b.enter('room', { user: 'eve' })
+  ]
   await a.registry.join(bob.id, 'room', { tags: ['vip', 'paid'] })
   await b.registry.join(bob.id, 'staff', { tags: ['night'] })
   await b.registry.join(eve.id, 'room', { tags: ['vip'] })
@@ -147,7 +149,7 @@ onEveryCluster(t, redis, 'several groups in one call reach a connection once, on
   }
 }, 'both')
 
-onEveryCluster(t, redis, 'calls to several groups at the same time, in whatever order they name them, reach each connection once each, in one order', async (t, cluster) => {
+onEveryCluster(t, redis, 'simultaneous calls to several groups reach each connection once, in one order', async (t, cluster) => {
   const instances = [await cluster.start(), await cluster.start(), await cluster.start()]
   const members = await Promise.all(instances.map(async instance => await instance.enter('g1')))
   for (const [index, instance] of instances.entries()) {
@@ -193,7 +195,7 @@ onEveryCluster(t, redis, 'the result says how far the message went', async (t, c
   t.strictSame(await a.registry.sendToUser('nobody', 'x'), { scope: 'cluster', localRecipients: 0, instances: 0 })
 }, 'both')
 
-onEveryCluster(t, redis, 'data that is no string and no Uint8Array, and names that are none, are refused before anything is sent', async (t, cluster) => {
+onEveryCluster(t, redis, 'wrong data and wrong names are refused before anything is sent', async (t, cluster) => {
   const a = await cluster.start()
   const member = await a.enter('strict', { user: 'ann' })
   for (const data of [

@@ -72,7 +72,9 @@ onBoth('instances tell each other, and ask each other: who cannot answer is miss
   a.app.registry.instances.on('load', payload => ({ of: 'a', payload }))
   t.strictSame(await b.app.registry.instances.ask('load', 1), { replies: [{ of: 'a', payload: 1 }], missing: 1 }, 'b has no handler')
   const remove = b.app.registry.instances.on('load', async () => await new Promise(() => {}))
-  t.strictSame(await a.app.registry.instances.ask('load', 2, { timeoutMs: 300 }), { replies: [{ of: 'a', payload: 2 }], missing: 1 }, 'b hangs')
+  t.strictSame(
+    await a.app.registry.instances.ask('load', 2, { timeoutMs: 300 }), { replies: [{ of: 'a', payload: 2 }], missing: 1 }, 'b hangs'
+  )
   remove()
   b.app.registry.instances.on('load', () => { throw new Error('no') })
   t.strictSame(await a.app.registry.instances.ask('load', 3), { replies: [{ of: 'a', payload: 3 }], missing: 1 }, 'b fails')

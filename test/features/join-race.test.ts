@@ -41,7 +41,7 @@ async function race (joining: Side, publisher: TestInstance, count: number, labe
   return missing()
 }
 
-onEveryCluster(t, redis, `of ${2 * races} messages published the moment a join on the other instance resolved, none is missed`, async (t, cluster) => {
+onEveryCluster(t, redis, `of ${2 * races} messages published when a join elsewhere resolved, none is missed`, async (t, cluster) => {
   const [a, b] = [await side(await cluster.start(patient)), await side(await cluster.start(patient))]
   const missed = await Promise.all([race(b, a.instance, races, 'b'), race(a, b.instance, races, 'a')])
   t.strictSame(missed, [[], []])

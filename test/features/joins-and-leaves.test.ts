@@ -132,7 +132,7 @@ onEveryCluster(t, redis, 'limits and bad names are refused, and leave nothing ha
   t.strictSame(connection.groups, ['two'])
 })
 
-onEveryCluster(t, redis, 'onDisconnect finds the connection gone from its groups, and its last words reach the others', async (t, cluster) => {
+onEveryCluster(t, redis, 'in onDisconnect the connection is gone from its groups, and broadcasts reach the others', async (t, cluster) => {
   const seen: unknown[] = []
   const routes: InstanceOptions['routes'] = app => {
     app.get('/leaving', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler({
@@ -236,7 +236,7 @@ onEveryCluster(t, redis, 'joins and leaves at random, from everywhere at once, e
   }
 })
 
-onRedis(t, redis, 'a join that fails under the policy reject leaves nothing half joined, not even when others ask for the same at the same time', async (t, cluster) => {
+onRedis(t, redis, 'a join that fails under the policy reject leaves nothing half joined, also among other joins', async (t, cluster) => {
   const proxy = await startProxy(t, redis.port)
   const a = await cluster.start({ redis: proxy.url, outage: { join: 'reject' }, joinTimeoutMs: 300, operationTimeoutMs: 300 })
   const { client, connection } = await a.enter('before')

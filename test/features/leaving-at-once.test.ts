@@ -19,7 +19,7 @@ interface End {
   readonly count: number
 }
 
-onEveryCluster(t, redis, 'who is closed by the server is nowhere at once, and its socket is gone soon, answer or not', async (t, cluster) => {
+onEveryCluster(t, redis, 'a connection that the server closes is nowhere at once, and its socket is gone soon', async (t, cluster) => {
   const ends: End[] = []
   const a = await cluster.start({
     routes (app) {

@@ -23,7 +23,7 @@ async function refusal ({ url }: { readonly url: string }, user: string): Promis
 
 const tooMany = [429, 'WSG_TOO_MANY_CONNECTIONS']
 
-onEveryCluster(t, redis, 'a user\'s connections are limited over all instances, and counted exactly as they come and go', async (t, cluster) => {
+onEveryCluster(t, redis, 'a user\'s connections are limited over all instances, and counted exactly', async (t, cluster) => {
   const limits = { connectionsPerUser: 3 }
   const [a, b, c] = [await cluster.start({ limits }), await cluster.start({ limits }), await cluster.start({ limits })]
   const first = await a.open({ user: 'ann' })
@@ -105,7 +105,7 @@ t.test('while Redis is out an instance counts its own connections alone, and all
   await cluster.close()
 })
 
-onEveryCluster(t, redis, 'block closes a user\'s connections on every instance, and keeps the user out until it ends', async (t, cluster) => {
+onEveryCluster(t, redis, 'block closes a user\'s connections on every instance, and keeps the user out', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
   const anns = [await a.open({ user: 'ann' }), await b.open({ user: 'ann' }), await b.enter('room', { user: 'ann' })]
   const bob = await b.open({ user: 'bob' })

@@ -91,7 +91,7 @@ outage('join `local` while only the subscriptions are cut: registered all the sa
   t.strictSame(heard(second), logged, 'the instance goes on where the log ended for the first member that joined')
 })
 
-outage('a client that resumes while only the subscriptions are cut gets what it missed, then what comes, each once', async (t, cluster, start) => {
+outage('a client that resumes while the subscriptions are cut gets what it missed, then what comes, once', async (t, cluster, start) => {
   const proxy = await startProxy(t, cluster.redis.port)
   const [a, b] = [await start({ redis: proxy.url }), await start()]
   const { position } = await b.registry.broadcastToGroup('cut', 'seen')

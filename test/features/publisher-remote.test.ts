@@ -10,7 +10,9 @@ const redis = await startRedis(t)
 
 onRedis(t, redis, 'a publisher acts on connections and users of every instance', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
-  const [x, y, bob] = [await a.enter('jobs', { user: 'ann' }), await b.enter('jobs', { user: 'ann' }), await b.enter('jobs', { user: 'bob' })]
+  const [x, y, bob] = [
+    await a.enter('jobs', { user: 'ann' }), await b.enter('jobs', { user: 'ann' }), await b.enter('jobs', { user: 'bob' })
+  ]
   await using publisher = createPublisher({ redis: redis.url })
   t.equal(await publisher.sendTo(x.id, 'to one'), true)
   t.equal(await publisher.sendTo(`${a.id}.zz`, 'to one that is gone'), false)
@@ -44,7 +46,9 @@ onRedis(t, redis, 'a publisher reads who is there, and what was said', async (t,
   for (const user of ['ann', 'ann', 'bob']) await a.enter('room', { user })
   await using publisher = createPublisher({ redis: redis.url })
   for (const text of ['1', '2', '3']) await publisher.broadcastToGroup('room', text, { from: { userId: 'worker' } })
-  t.match(await publisher.history('room', { limit: 2 }), { messages: [{ data: '2', from: { userId: 'worker' } }, { data: '3' }], more: true })
+  t.match(
+    await publisher.history('room', { limit: 2 }), { messages: [{ data: '2', from: { userId: 'worker' } }, { data: '3' }], more: true }
+  )
   t.match(await publisher.history('empty'), { messages: [], more: false })
   const people = await publisher.presence('room', { limit: 1 })
   t.match([...people], [{ userId: 'ann', connections: 2 }])

@@ -89,7 +89,9 @@ t.test('processes that divide the keys otherwise are kept out', async t => {
   const first = await new Local({ redis }).start(t)
   const other = new Local({ redis, partitions: 16 } as ConstructorParameters<typeof Local>[0])
   t.teardown(async () => await other.backplane.close())
-  await t.rejects(other.backplane.start(other), { code: 'WSG_REDIS_UNSUPPORTED', message: /256 partitions, this process: schema 1, 16 partitions/ })
+  await t.rejects(
+    other.backplane.start(other), { code: 'WSG_REDIS_UNSUPPORTED', message: /256 partitions, this process: schema 1, 16 partitions/ }
+  )
   t.equal(first.backplane.state, 'up')
   const apart = await new Local({ redis, partitions: 16, keyPrefix: 'other:' } as ConstructorParameters<typeof Local>[0]).start(t)
   t.equal(apart.backplane.state, 'up', 'with names of its own it may')
@@ -97,7 +99,9 @@ t.test('processes that divide the keys otherwise are kept out', async t => {
 
 t.test('nodes behind addresses of their own are found by natMap', async t => {
   const proxies = await Promise.all(cluster.nodes.map(async ({ port }) => await startProxy(t, port)))
-  const natMap = Object.fromEntries(cluster.nodes.map(({ port }, index) => [`127.0.0.1:${port}`, { host: '127.0.0.1', port: proxies[index]?.port ?? 0 }]))
+  const natMap = Object.fromEntries(
+    cluster.nodes.map(({ port }, index) => [`127.0.0.1:${port}`, { host: '127.0.0.1', port: proxies[index]?.port ?? 0 }])
+  )
   const one = await new Local({ redis: { cluster: [`127.0.0.1:${proxies[0]?.port}`], options: { natMap } } }).start(t)
   t.equal(one.backplane.state, 'up')
 

@@ -25,7 +25,7 @@ onEveryCluster(t, redis, 'sendTo reaches a connection wherever it is, as it was 
   }
 })
 
-onEveryCluster(t, redis, 'join, leave, leaveAll and groups of a connection elsewhere resolve when its instance has done it', async (t, cluster) => {
+onEveryCluster(t, redis, 'join, leave, leaveAll and groups of a remote connection resolve when all is done', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
   const { client, connection, id } = await b.open()
   for (const named of [id, connection]) {
@@ -183,7 +183,7 @@ onEveryCluster(t, redis, 'the asker that closes settles its own requests at once
   }
 })
 
-onEveryCluster(t, redis, 'a connection object of one instance is not taken for a connection of another in the same process', async (t, cluster) => {
+onEveryCluster(t, redis, 'a connection object is not taken for one of another instance in the same process', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
   const { client, connection, id } = await a.open()
   await b.registry.join(connection, 'room')
@@ -207,7 +207,7 @@ onEveryCluster(t, redis, 'many requests at the same time each get their own answ
   for (const target of targets) t.strictSame(heard(target), [])
 })
 
-onRedis(t, redis, 'requests that make no sense, or come from a newer version, are answered with an error and do no harm', async (t, cluster) => {
+onRedis(t, redis, 'nonsensical requests and those of a newer version are answered with an error and do no harm', async (t, cluster) => {
   const a = await cluster.start()
   const member = await a.enter('room', { user: 'ann' })
   const [keys, sender] = [new Keys('wsg:'), new EnvelopeFactory()]

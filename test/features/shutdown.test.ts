@@ -17,7 +17,7 @@ noUnhandled(t)
 const machine = watchMachine(t)
 const redis = await startRedis(t)
 
-onEveryCluster(t, redis, 'an instance that closes under traffic takes its members with it, and the others notice nothing else', async (t, cluster) => {
+onEveryCluster(t, redis, 'an instance that closes under traffic takes its members with it, and disturbs no other', async (t, cluster) => {
   const [a, b, c] = [await cluster.start(), await cluster.start(), await cluster.start()]
   const staying = await Promise.all([a, c].flatMap(instance => Array.from({ length: 5 }, async () => await instance.enter('room'))))
   const leaving = await Promise.all(Array.from({ length: 50 }, async (_, n) => await b.enter(n % 2 === 0 ? 'room' : `own-${n}`)))
@@ -68,7 +68,7 @@ onEveryCluster(t, redis, 'the last words of the connections of a closing instanc
   t.ok(heard(watcher).every(text => String(text).endsWith('left, 1 remain')), String(heard(watcher)[0]))
 })
 
-onEveryCluster(t, redis, 'a client that does not answer the close holds up the shutdown no longer than closeGraceMs', async (t, cluster) => {
+onEveryCluster(t, redis, 'a client that does not answer the close delays the shutdown by closeGraceMs at most', async (t, cluster) => {
   const left: string[] = []
   const [a, b] = [await cluster.start({
     closeGraceMs: 200,

@@ -48,15 +48,28 @@ const bad: fc.Arbitrary<Frame> = fc.oneof(
   wrongType.map(name => JSON.stringify({ type: 'leave', group: name })),
   wrongType.map(token => JSON.stringify({ type: 'token', token })),
   fc.constantFrom('x', '!', '=', 'A', 'AA=A').map(data => JSON.stringify({ type: 'message', binary: true, data })),
-  fc.oneof(fc.string(), fc.double({ noInteger: true, noNaN: true, noDefaultInfinity: true })).map(wrong => JSON.stringify({ type: 'message', data: '', id: wrong })),
+  fc.oneof(
+    fc.string(), fc.double({ noInteger: true, noNaN: true, noDefaultInfinity: true })
+  ).map(wrong => JSON.stringify({ type: 'message', data: '', id: wrong })),
   fc.constant(JSON.stringify({ type: 'hello' }))
 ).map(text => ({ text, allowed: false }))
 
 const hello = fc.oneof(
-  { weight: 8, arbitrary: fc.record({ session: fc.oneof(fc.constant(undefined), fc.string()), resume: fc.oneof(fc.constant(undefined), fc.dictionary(fc.constantFrom('a', 'b', 'c'), position)) }).map(fields => allowed({ type: 'hello', ...fields })) },
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      session: fc.oneof(fc.constant(undefined), fc.string()),
+      resume: fc.oneof(fc.constant(undefined), fc.dictionary(fc.constantFrom('a', 'b', 'c'), position))
+    }).map(fields => allowed({ type: 'hello', ...fields }))
+  },
   { weight: 1, arbitrary: bad.filter(({ text }) => text !== '{"type":"hello"}') },
   { weight: 1, arbitrary: good.filter(({ text }) => !text.includes('"type":"ping"')).map(frame => ({ ...frame, allowed: false })) },
-  { weight: 1, arbitrary: fc.dictionary(fc.constantFrom('a', 'b'), wrongType, { minKeys: 1 }).map(resume => ({ text: JSON.stringify({ type: 'hello', resume }), allowed: false })) }
+  {
+    weight: 1,
+    arbitrary: fc.dictionary(fc.constantFrom('a', 'b'), wrongType, { minKeys: 1 }).map(
+      resume => ({ text: JSON.stringify({ type: 'hello', resume }), allowed: false })
+    )
+  }
 )
 const further = fc.oneof({ weight: 8, arbitrary: good }, { weight: 1, arbitrary: bad })
 const input: fc.Arbitrary<Frame[]> = fc.tuple(hello, fc.array(further, { maxLength: 8 })).map(([first, rest]) => [first, ...rest])

@@ -10,17 +10,25 @@ const service = await attacked(t, {}, () => {})
 const refusals = new Set(['WSG_OPTION_INVALID', 'FST_ERR_PLUGIN_TIMEOUT'])
 const value = fc.oneof(
   fc.anything({ withBigInt: true, withDate: true, withMap: true, withNullPrototype: true, maxDepth: 2 }),
-  fc.constantFrom(undefined, null, true, false, 0, -0, -1, 1, 1.5, NaN, Infinity, '', '0', '500', 'wsg:', [], {}, () => true, async () => true, () => { throw new Error('thrown') }, Symbol('s')),
+  fc.constantFrom(
+    undefined, null, true, false, 0, -0, -1, 1, 1.5, NaN, Infinity, '', '0', '500', 'wsg:', [], {}, () => true, async () => true,
+    () => { throw new Error('thrown') }, Symbol('s')
+  ),
   fc.integer(), fc.double(),
   fc.record({ perSecond: fc.anything(), burst: fc.anything() }), fc.record({ maxMessages: fc.anything(), ttlMs: fc.anything() })
 )
 // Not `redis` and `backplane`: those connect.
 const names = [
-  'authenticate', 'authTimeoutMs', 'userId', 'tokenId', 'expiresAt', 'memberInfo', 'secret', 'keyPrefix', 'outage', 'upgradeLimit', 'limits', 'log', 'logs',
-  'maxBufferedBytes', 'slowBufferedBytes', 'flushIntervalMs', 'maxQueuedMessages', 'maxQueuedBytes', 'maxGroupsPerConnection', 'presenceGraceMs',
-  'heartbeatIntervalMs', 'operationTimeoutMs', 'joinTimeoutMs', 'bootTimeoutMs', 'leaseMs', 'lingerMs', 'closeGraceMs', 'shutdownCode', 'options', 'instanceId', 'unknownOption'
+  'authenticate', 'authTimeoutMs', 'userId', 'tokenId', 'expiresAt', 'memberInfo', 'secret', 'keyPrefix', 'outage', 'upgradeLimit',
+  'limits', 'log', 'logs',
+  'maxBufferedBytes', 'slowBufferedBytes', 'flushIntervalMs', 'maxQueuedMessages', 'maxQueuedBytes', 'maxGroupsPerConnection',
+  'presenceGraceMs',
+  'heartbeatIntervalMs', 'operationTimeoutMs', 'joinTimeoutMs', 'bootTimeoutMs', 'leaseMs', 'lingerMs', 'closeGraceMs', 'shutdownCode',
+  'options', 'instanceId', 'unknownOption'
 ]
-const roomNames = ['auth', 'group', 'preHandler', 'onJoin', 'onMessage', 'onLeave', 'onError', 'onGap', 'mayJoin', 'presence', 'history', 'unknownOption']
+const roomNames = [
+  'auth', 'group', 'preHandler', 'onJoin', 'onMessage', 'onLeave', 'onError', 'onGap', 'mayJoin', 'presence', 'history', 'unknownOption'
+]
 const authNames = ['authenticate', 'authorize', 'required', 'cookie', 'query', 'allowedOrigins', 'unknownOption']
 const optionsOf = (names: readonly string[]): fc.Arbitrary<Record<string, unknown>> =>
   fc.dictionary(fc.constantFrom(...names), value, { minKeys: 1, maxKeys: 3 })

@@ -93,7 +93,9 @@ await fuzz(t, input, async ({ how, group, data }) => {
     case 'open': await quietly(admin.persist(meta))
   }
   const code = await visit(group).catch((error: Error) => { throw new Error(`${error.message} after ${how} ${data.toString('hex')}`) })
-  if (![1000, 1005, 1013].includes(code)) throw new Error(`a visitor of the group was closed with ${code} after ${how} ${data.toString('hex')}`)
+  if (![1000, 1005, 1013].includes(code)) {
+    throw new Error(`a visitor of the group was closed with ${code} after ${how} ${data.toString('hex')}`)
+  }
 })
 
 const { envelopesUnknown } = service.app.registry.stats()

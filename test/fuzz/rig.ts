@@ -74,7 +74,9 @@ export async function attacked (t: Test, options: WebsocketGroupsOptions, routes
         .catch(error => failures.push(String(error)))
       const { sent, slowestMs } = await served.stop()
       await until(() => ['intakeBytes', 'bufferedBytes', 'socketsPaused'].every(name => (app.registry.stats()[name] ?? 0) === 0))
-      await until(() => heapBytes() - before < maxGrowthBytes, { timeoutMs: 10_000, everyMs: 500, what: 'what inputs left in memory to go' })
+      await until(
+        () => heapBytes() - before < maxGrowthBytes, { timeoutMs: 10_000, everyMs: 500, what: 'what inputs left in memory to go' }
+      )
       t.same(failures, [], 'every input was dealt with as it should be')
       t.equal(bystander.ws.readyState, bystander.ws.OPEN, 'the bystander was not closed')
       t.equal(bystander.messages.length, sent, 'each message of the bystander came back')

@@ -24,12 +24,21 @@ const frame = fc.oneof(
   // Any first byte: reserved bits, unknown opcodes; any length that is announced and does not come.
   { weight: 3, arbitrary: fc.tuple(fc.nat(255), fc.nat(255), bytes).map(([a, b, data]) => Buffer.concat([Buffer.from([a, b]), data])) },
   { weight: 1, arbitrary: fc.integer({ min: 1, max: 60_000 }).map(size => clientFrame(2, Buffer.alloc(size))) },
-  { weight: 1, arbitrary: fc.integer({ min: 1, max: 2_000 }).map(count => Buffer.concat(Array.from({ length: count }, () => clientFrame(1, '')))) },
+  {
+    weight: 1,
+    arbitrary: fc.integer({ min: 1, max: 2_000 }).map(count => Buffer.concat(Array.from({ length: count }, () => clientFrame(1, ''))))
+  },
   { weight: 1, arbitrary: bytes }
 )
 const header = fc.tuple(
-  fc.constantFrom('Upgrade', 'Connection', 'Sec-WebSocket-Version', 'Sec-WebSocket-Key', 'Sec-WebSocket-Protocol', 'Sec-WebSocket-Extensions', 'Host', 'Origin', 'Content-Length', 'Expect'),
-  fc.oneof(fc.constantFrom('websocket', 'h2c', 'Upgrade', 'keep-alive', '13', '8', 'wsg.v1', 'permessage-deflate', 'bearer, x', '0', '5', ''), fc.string({ maxLength: 30 }))
+  fc.constantFrom(
+    'Upgrade', 'Connection', 'Sec-WebSocket-Version', 'Sec-WebSocket-Key', 'Sec-WebSocket-Protocol', 'Sec-WebSocket-Extensions', 'Host',
+    'Origin', 'Content-Length', 'Expect'
+  ),
+  fc.oneof(
+    fc.constantFrom('websocket', 'h2c', 'Upgrade', 'keep-alive', '13', '8', 'wsg.v1', 'permessage-deflate', 'bearer, x', '0', '5', ''),
+    fc.string({ maxLength: 30 })
+  )
 )
 const input = fc.record({
   path: fc.oneof(fc.constantFrom('/echo', '/slow', '/bystander/x', '/plain', '/nowhere', '/bystander/%00', '*'), fc.webPath()),
@@ -55,7 +64,9 @@ async function attempt ({ path, headers, framed, chunks, ending }: Input): Promi
   socket.on('error', () => {}) // 'close' follows
   const gone = new Promise(resolve => socket.once('close', resolve))
   const clean = headers.map(([name, value]) => [name, value.replace(/[^\x20-\x7e]/g, '?')] as const)
-  socket.write(upgradeHead(path.replace(/[^\x21-\x7e]/g, '?') || '/', { ...(framed ? { 'Sec-WebSocket-Protocol': 'wsg.v1' } : {}), ...Object.fromEntries(clean) }))
+  socket.write(upgradeHead(
+    path.replace(/[^\x21-\x7e]/g, '?') || '/', { ...(framed ? { 'Sec-WebSocket-Protocol': 'wsg.v1' } : {}), ...Object.fromEntries(clean) }
+  ))
   for (const chunk of chunks) socket.write(chunk)
   await new Promise(resolve => setTimeout(resolve, ending === 'wait' ? 30 : 5))
   if (ending === 'reset') socket.resetAndDestroy()

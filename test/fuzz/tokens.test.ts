@@ -14,7 +14,9 @@ const service = await attacked(t, { authenticate: token => token === good ? { us
 })
 
 const text = fc.oneof(
-  fc.string(), fc.string({ unit: 'binary', maxLength: 30 }), fc.constantFrom(good, `${good} `, ` ${good}`, `"${good}"`, `${good},${good}`, encodeURIComponent(good), `%${good}`, 'null', 'undefined', 'true', '', '0'),
+  fc.string(), fc.string({ unit: 'binary', maxLength: 30 }), fc.constantFrom(
+    good, `${good} `, ` ${good}`, `"${good}"`, `${good},${good}`, encodeURIComponent(good), `%${good}`, 'null', 'undefined', 'true', '', '0'
+  ),
   fc.integer({ min: 1, max: 4_000 }).map(size => 'x'.repeat(size)), fc.json()
 )
 const place = fc.constantFrom('authorization', 'bearer', 'basic', 'protocol', 'protocols', 'cookie', 'cookies', 'query', 'queries')

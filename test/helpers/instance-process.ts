@@ -36,7 +36,9 @@ async function start (port: number, options: WebsocketGroupsOptions) {
     async onConnect (connection) {
       const rooms = connection.params.rooms === '-' ? [] : connection.params.rooms.split(',')
       const results = await Promise.all(rooms.map(async room => await app.registry.join(connection, room)))
-      if (!connection.framed) connection.send(`joined ${connection.id} ${results.every(({ scope }) => scope === 'cluster') ? 'cluster' : 'local'}`)
+      if (!connection.framed) {
+        connection.send(`joined ${connection.id} ${results.every(({ scope }) => scope === 'cluster') ? 'cluster' : 'local'}`)
+      }
     },
     mayJoin: () => true,
     onMessage () {}

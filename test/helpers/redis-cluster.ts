@@ -232,7 +232,9 @@ class Cluster implements TestCluster {
   async #views (): Promise<Array<{ readonly id: Array<[start: number, end: number, id: string]>, readonly replicas: number }>> {
     return await Promise.all((await this.#alive()).map(async ({ admin }) => {
       const ranges = await admin.cluster('SLOTS') as unknown as Array<[number, number, ...Array<[string, number, string]>]>
-      const id = ranges.map(([start, end, master]) => [start, end, master?.[2] ?? ''] as [number, number, string]).sort((a, b) => a[0] - b[0])
+      const id = ranges.map(
+        ([start, end, master]) => [start, end, master?.[2] ?? ''] as [number, number, string]
+      ).sort((a, b) => a[0] - b[0])
       return { id, replicas: Math.min(...ranges.map(({ length }) => length - 3)) }
     }))
   }
@@ -258,7 +260,9 @@ class Cluster implements TestCluster {
 
 async function isAnswering ({ admin }: ClusterNode): Promise<boolean> {
   const timer = new AbortController()
-  const late = new Promise<false>(resolve => { AbortSignal.any([timer.signal, AbortSignal.timeout(500)]).addEventListener('abort', () => resolve(false)) })
+  const late = new Promise<false>(
+    resolve => { AbortSignal.any([timer.signal, AbortSignal.timeout(500)]).addEventListener('abort', () => resolve(false)) }
+  )
   try {
     return await Promise.race([admin.ping().then(() => true, () => false), late])
   } finally {

@@ -104,7 +104,8 @@ interface Server {
 // The server belongs to a shell that waits for the end of its standard input. The other end of that pipe is in this
 // process, so the server goes when this process goes, however it goes: no clean-up of ours runs after a SIGKILL.
 const OWNER =
-  '"$0" "$@" </dev/null >/dev/null 2>&1 & p=$!; echo "$p"; trap "kill -9 $p" TERM INT HUP; cat >/dev/null; kill -9 "$p" 2>/dev/null; wait "$p" 2>/dev/null'
+  '"$0" "$@" </dev/null >/dev/null 2>&1 & p=$!; echo "$p"; trap "kill -9 $p" TERM INT HUP; ' +
+    'cat >/dev/null; kill -9 "$p" 2>/dev/null; wait "$p" 2>/dev/null'
 
 async function launch (binary: string, args: readonly string[], port: number): Promise<Server> {
   const owner = spawn('sh', ['-c', OWNER, binary, ...args], { stdio: ['pipe', 'pipe', 'ignore'] })

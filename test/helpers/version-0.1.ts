@@ -14,7 +14,9 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 export function sourceOfVersion01 (): string | undefined {
   const folder = join(root, '.versions', commit)
   if (existsSync(folder)) return folder
-  const git = (...args: string[]): Buffer => execFileSync('git', args, { cwd: root, stdio: ['ignore', 'pipe', 'ignore'], maxBuffer: 2 ** 28 })
+  const git = (...args: string[]): Buffer => execFileSync(
+    'git', args, { cwd: root, stdio: ['ignore', 'pipe', 'ignore'], maxBuffer: 2 ** 28 }
+  )
   try {
     git('cat-file', '-e', `${commit}^{commit}`)
   } catch {

@@ -178,7 +178,8 @@ t.test('allowedOrigins keeps pages of other origins out with a 403', async t => 
   const { url, upgrades } = await guarded(t, { allowedOrigins: ['https://app.example'] })
   const from =
     (origin?: string): ConnectOptions => ({ headers: { authorization: 'Bearer good-token', ...(origin === undefined ? {} : { origin }) } })
-  t.match(JSON.parse((await upgradeStatus(url, from('https://evil.example'))).body), { statusCode: 403, code: 'WSG_FORBIDDEN', message: /origin/ })
+  const { body } = await upgradeStatus(url, from('https://evil.example'))
+  t.match(JSON.parse(body), { statusCode: 403, code: 'WSG_FORBIDDEN', message: /origin/ })
   t.equal(upgrades(), 0)
   t.equal(await greeting(t, url, from('https://app.example')), 'hello John')
   t.equal(await greeting(t, url, from()), 'hello John')

@@ -27,7 +27,8 @@ const acts: Readonly<Record<string, () => unknown>> = {
 
 /** What a client of the framed protocol asks for. */
 const requests = [
-  { type: 'hello' }, { type: 'message', data: 'x', id: 1 }, { type: 'join', group: 'more', id: 2 }, { type: 'history', group: 'more', id: 3 },
+  { type: 'hello' }, { type: 'message', data: 'x', id: 1 }, { type: 'join', group: 'more', id: 2 },
+  { type: 'history', group: 'more', id: 3 },
   { type: 'token', token: 'other', id: 4 }, { type: 'leave', group: 'more', id: 5 }
 ]
 

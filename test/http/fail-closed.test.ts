@@ -52,7 +52,8 @@ t.test('authorize and allowedOrigins let in with true alone, async or not', asyn
       }
     }
   }
-  const { url } = await guarded(t, { authorize: async () => true, allowedOrigins: async (origin: string) => origin === 'https://app.example' })
+  const allowedOrigins = async (origin: string): Promise<boolean> => origin === 'https://app.example'
+  const { url } = await guarded(t, { authorize: async () => true, allowedOrigins })
   t.equal((await upgradeStatus(url, bearer)).statusCode, 101)
 })
 

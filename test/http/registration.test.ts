@@ -70,7 +70,8 @@ t.test('in an encapsulated scope with a prefix, routes and decorators belong to 
 t.test('beside @fastify/autoload, which adds options of its own', async t => {
   const dir = t.testdir({
     groups: {
-      'index.js': "export default async (app, options) => app.websocketGroupsTest(options)\nexport const autoConfig = { instanceLabel: 'auto' }\n"
+      'index.js': 'export default async (app, options) => app.websocketGroupsTest(options)\n' +
+        "export const autoConfig = { instanceLabel: 'auto' }\n"
     },
     chat: {
       'index.js': "export default async app => { app.wsRoom('/:room', { auth: false }) }\n"

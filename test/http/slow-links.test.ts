@@ -84,7 +84,9 @@ for (const [name, Class, atOnce] of [['ws', WebSocket, true], ['one that tells n
     const { app, listen } = await service(t, { heartbeatIntervalMs })
     app.wsRoom('/ws/:room', { auth: false })
     const proxy = await startProxy(t, Number(new URL(await listen()).port))
-    const client = connectClient(`ws://127.0.0.1:${proxy.port}/ws/a`, { WebSocket: Class as unknown as WebSocketClass, backoff: { minMs: 10, maxMs: 50 } })
+    const client = connectClient(
+      `ws://127.0.0.1:${proxy.port}/ws/a`, { WebSocket: Class as unknown as WebSocketClass, backoff: { minMs: 10, maxMs: 50 } }
+    )
     t.teardown(() => client.close())
     const states: unknown[] = []
     let got = 0

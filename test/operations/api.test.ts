@@ -42,7 +42,9 @@ onEveryCluster(t, redis, 'services in other languages publish, read and disconne
     return { status: response.status, body: await response.json() as Answer['body'] }
   }
   const publish = async (body: object): Promise<Answer> => await call('POST', '/publish', body)
-  t.match(await publish({ to: { group: 'news' }, data: 'a text', from: { userId: 'python' } }), { status: 200, body: { scope: 'cluster', position: String } })
+  t.match(await publish({ to: { group: 'news' }, data: 'a text', from: { userId: 'python' } }), {
+    status: 200, body: { scope: 'cluster', position: String }
+  })
   await publish({ to: { groups: ['news', 'other'] }, data: { n: 1 }, except: [{ userId: 'bob' }] })
   await publish({ to: { group: 'news' }, base64: 'AP8=', volatile: true })
   await publish({ to: { userId: 'bob' }, data: 'to bob' })
@@ -56,8 +58,12 @@ onEveryCluster(t, redis, 'services in other languages publish, read and disconne
 
   t.match(await call('GET', '/groups?prefix=n'), { status: 200, body: { groups: ['news'], missing: 0 } })
   const history = (await call('GET', '/groups/news/history?limit=2&since=start')).body
-  t.match(history, { messages: [{ data: 'a text', from: { userId: 'python' }, at: Number, position: String }, { data: '{"n":1}' }], more: true })
-  t.match((await call('GET', `/groups/news/history?since=${history.messages[1]?.position}`)).body, { messages: [{ data: 'once' }, {}], more: false })
+  t.match(
+    history, { messages: [{ data: 'a text', from: { userId: 'python' }, at: Number, position: String }, { data: '{"n":1}' }], more: true }
+  )
+  t.match((await call('GET', `/groups/news/history?since=${history.messages[1]?.position}`)).body, {
+    messages: [{ data: 'once' }, {}], more: false
+  })
   const people = (await call('GET', '/groups/news/presence?limit=1')).body
   t.match(people, { people: [{ userId: 'ann', connections: 1, joinedAt: Number }], cursor: String })
   t.match((await call('GET', `/groups/news/presence?cursor=${people.cursor}`)).body.people, [{ userId: 'bob' }])

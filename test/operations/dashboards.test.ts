@@ -33,7 +33,9 @@ function unknown (expr: string): string[] {
   const names: readonly string[] = expr.match(/websocket_groups_\w+/g) ?? []
   const labels = [...expr.matchAll(/by \(([\w, ]+)\)/g)].flatMap(([, list = '']) => list.split(', '))
   const known = new Set(['instance', 'job', ...names.flatMap(name => [...exposed.get(name) ?? []])])
-  return [...names.filter(name => !exposed.has(name)), ...labels.filter(label => !known.has(label)), ...names.length === 0 ? ['nothing'] : []]
+  return [
+    ...names.filter(name => !exposed.has(name)), ...labels.filter(label => !known.has(label)), ...names.length === 0 ? ['nothing'] : []
+  ]
 }
 
 t.test('the dashboard for Grafana asks for metrics that there are', async (t) => {

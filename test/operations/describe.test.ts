@@ -11,7 +11,9 @@ noUnhandled(t)
 const hidden = 'hunter2-hunter2-hunter2-hunter2-hunter2'
 
 t.test('an instance describes itself, with all options in force', async (t) => {
-  const { registry } = await serve(t, { instanceLabel: 'eu-1', maxGroupsPerConnection: 7, limits: { messages: { perSecond: 3 } } }, () => {})
+  const { registry } = await serve(
+    t, { instanceLabel: 'eu-1', maxGroupsPerConnection: 7, limits: { messages: { perSecond: 3 } } }, () => {}
+  )
   const { version, node, startedAt, health, options } = registry.describe()
   t.equal(version, (JSON.parse(readFileSync(join(import.meta.dirname, '..', '..', 'package.json'), 'utf8')) as { version: string }).version)
   t.equal(node, process.version)

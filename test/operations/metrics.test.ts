@@ -36,7 +36,9 @@ onEveryCluster(t, redis, 'every number of stats() is a metric with a name, a kin
   const metrics = a.registry.metrics()
 
   const unnamed = Object.keys(stats).filter(stat => !(stat in catalogue))
-  t.strictSame(unnamed, ['connectionsClosed', 'upgradesRefused'], 'the others are in lib/metrics/catalogue.ts; these two are the sum of their labels')
+  t.strictSame(
+    unnamed, ['connectionsClosed', 'upgradesRefused'], 'the others are in lib/metrics/catalogue.ts; these two are the sum of their labels'
+  )
   t.notOk('other_stat' in metrics)
   for (const [name, metric] of Object.entries(metrics)) t.strictSame(faults(name, metric), [], name)
   t.equal(valueOf(metrics, 'connections'), 1)
@@ -146,7 +148,9 @@ t.test('a histogram counts as Prometheus does', async (t) => {
 t.test('docs/operations.md lists every metric with its kind', async (t) => {
   const { registry } = await serve(t, {}, () => {})
   const page = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'operations.md'), 'utf8')
-  const listed = new Map([...page.matchAll(/^\| `(\w+)` \| (counter|gauge|histogram) \|/gm)].map(([, name = '', kind = '']) => [name, kind]))
+  const listed = new Map(
+    [...page.matchAll(/^\| `(\w+)` \| (counter|gauge|histogram) \|/gm)].map(([, name = '', kind = '']) => [name, kind])
+  )
   const kinds = new Map(Object.values(catalogue).map(({ name, type }) => [name, type as string]))
   for (const [name, { type }] of Object.entries(registry.metrics())) kinds.set(name, type)
   t.strictSame([...listed].sort(), [...kinds, ['other_stat', 'gauge']].sort())

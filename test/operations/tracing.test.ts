@@ -2,7 +2,9 @@ import t, { type Test } from 'tap'
 import { context, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { IORedisInstrumentation } from '@opentelemetry/instrumentation-ioredis'
-import { AlwaysOffSampler, BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor, type ReadableSpan } from '@opentelemetry/sdk-trace-base'
+import {
+  AlwaysOffSampler, BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor, type ReadableSpan
+} from '@opentelemetry/sdk-trace-base'
 import { FastifyOtelInstrumentation } from '@fastify/otel'
 import { createRequire } from 'node:module'
 import { openTelemetry } from '../../lib/operations/opentelemetry.ts'
@@ -46,7 +48,9 @@ function recorder (): Recorder {
 onEveryCluster(t, redis, 'a broadcast and its delivery by each instance are one trace', async (t, cluster) => {
   const { tracing, spans, assertSilent } = recorder()
   const [a, b] = [await cluster.start({ tracing }), await cluster.start({ tracing })]
-  const clients = [await a.enter('room'), ...await Promise.all(Array.from({ length: 5 }, async () => await b.enter('room', { user: 'ann' })))]
+  const clients = [
+    await a.enter('room'), ...await Promise.all(Array.from({ length: 5 }, async () => await b.enter('room', { user: 'ann' })))
+  ]
   for (const volatile of [false, true]) {
     const before = spans('deliver group').length
     await a.registry.broadcastToGroup('room', secret, { volatile, from: { userId: 'bob' } })

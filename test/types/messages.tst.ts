@@ -48,13 +48,17 @@ test('data, reply and events have the types of their schemas', () => {
   expect(chat.emit).type.not.toBeCallableWith('group', 'said', { text: 1, from: 'b' })
   expect(chat.emitToUser).type.toBeCallableWith('ann', 'said', { text: 'a', from: 'b' })
 
-  expect<ContractIn<typeof chat>['messages']['say']>().type.toBe<{ readonly data: { text: string }, readonly reply: { position: string } }>()
+  expect<ContractIn<typeof chat>['messages']['say']>().type.toBe<{
+    readonly data: { text: string }, readonly reply: { position: string }
+  }>()
   expect<ContractIn<typeof chat>['messages']['at']>().type.toBe<{ readonly data: string, readonly reply: undefined }>()
   expect<ContractIn<typeof chat>['messages']['upload']['data']>().type.toBe<Uint8Array>()
   expect<ContractIn<typeof chat>['events']['at']>().type.toBe<Date>()
   expect(chat).type.toBeAssignableTo<AnyMessages>()
   app.wsRoom('/:room', { messages: chat })
-  app.get('/', { websocket: true }, app.wsHandler({ messages: chat, onConnect (connection) { expect(connection).type.toBe<Connection>() } }))
+  app.get(
+    '/', { websocket: true }, app.wsHandler({ messages: chat, onConnect (connection) { expect(connection).type.toBe<Connection>() } })
+  )
 })
 
 test('a handler must return what its reply says, and nothing where there is no reply', () => {

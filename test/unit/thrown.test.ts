@@ -9,7 +9,8 @@ const getter = (name: string): Error => Object.defineProperty(new Error('x'), na
 
 t.test('an ordinary error stays the same, with all that belongs to it', async t => {
   const errors = [
-    new Error('x'), new TypeError('x', { cause: new Error('y') }), Object.assign(new Error('x'), { code: 'E', statusCode: 400, details: { a: 1 } }),
+    new Error('x'), new TypeError('x', { cause: new Error('y') }),
+    Object.assign(new Error('x'), { code: 'E', statusCode: 400, details: { a: 1 } }),
     new AggregateError([new Error('y'), 'z']), Object.assign(new Error('x'), { cause: 'text', inner: new Error('y') })
   ]
   const circle = new Error('x')
@@ -36,8 +37,10 @@ t.test('whatever was thrown can be read and logged', async t => {
   const thrown = [
     undefined, null, 'x', 7, 1n, Symbol('x'), fail, {}, Object.create(null), unreadable, Object.freeze(new Error('x')), new Frozen('x'),
     ...['message', 'stack', 'name', 'code', 'cause', 'anything', 'constructor', 'errors'].map(getter), new Error('x', { cause: fail }),
-    new Error('x', { cause: Object.freeze(new Error('y')) }), new Error('x', { cause: unreadable }), new Error('x', { cause: getter('stack') }),
-    new AggregateError([Object.freeze(new Error('y'))]), new AggregateError([unreadable]), { message: 'x', stack: 'y', get code () { return fail() } },
+    new Error('x', { cause: Object.freeze(new Error('y')) }), new Error('x', { cause: unreadable }),
+    new Error('x', { cause: getter('stack') }),
+    new AggregateError([Object.freeze(new Error('y'))]), new AggregateError([unreadable]),
+    { message: 'x', stack: 'y', get code () { return fail() } },
     Object.assign(new Error('x'), { inner: getter('code') }), Object.assign(new Error('x'), { toJSON: fail }),
     Object.assign(new Error('x'), { data: { toJSON: fail } }), new Proxy(new Error('x'), { get: fail })
   ]

@@ -5,7 +5,7 @@ import { ClusterLinks, type ClusterLinkEvents } from './link/cluster/cluster.ts'
 import type { ClusterSource } from './link/cluster/source.ts'
 
 /** Far more than a cluster has masters, and few enough for an instance to have members in all of them. */
-export const partitionCount = 256
+const partitionCount = 256
 
 /** Names and links of all partitions of a cluster. `prefix`: of all keys. */
 export function clusterWay (

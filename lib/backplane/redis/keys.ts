@@ -68,7 +68,7 @@ export class Keys {
     return `${this.#base}u:${userId}`
   }
 
-  /** Set: the groups, or users, that the application was told of as being there. */
+  /** Set: the groups with members, or the users online, as the hooks of the application were told. */
   told (kind: Presences): string {
     return `${this.#base}told:${kind}`
   }

@@ -4,7 +4,7 @@ import {
   maxResume, positionPattern, type HistoryQuery, type JsonPayload, type MessagePlace, type Payload, type ServerFrame
 } from '../../protocol/frames.ts'
 
-/** Where a client wants to go on in a group, and what the server gave it to prove that it was there. */
+/** The position from which a client wants to resume in a group, and its proof that it was in the group. */
 export interface ResumePoint {
   readonly since: string
   readonly grant: string | undefined
@@ -12,14 +12,25 @@ export interface ResumePoint {
 
 /** A frame of a client, checked and decoded: docs/protocol.md says what each means. */
 export type ParsedFrame =
-  | { readonly type: 'hello', readonly session: string | undefined, readonly resume: ReadonlyMap<string, ResumePoint>, readonly json: boolean }
+  | {
+    readonly type: 'hello'
+    readonly session: string | undefined
+    readonly resume: ReadonlyMap<string, ResumePoint>
+    readonly json: boolean
+  }
   | { readonly type: 'ping' }
   | ClientRequest
 
 /** A request that is handled in turn with the messages of its connection. */
 export type ClientRequest = { readonly id: number | undefined } & (
   | { readonly type: 'message', readonly data: string | Buffer | JsonMessage }
-  | { readonly type: 'join', readonly group: string, readonly since: string | undefined, readonly grant: string | undefined, readonly history: number | undefined }
+  | {
+    readonly type: 'join'
+    readonly group: string
+    readonly since: string | undefined
+    readonly grant: string | undefined
+    readonly history: number | undefined
+  }
   | { readonly type: 'history', readonly group: string, readonly query: HistoryQuery }
   | { readonly type: 'leave', readonly group: string }
   | { readonly type: 'token', readonly token: string }
@@ -116,7 +127,7 @@ function fromBase64 (text: string): Buffer | undefined {
   return text.length % 4 === 0 && bytes.length === text.length / 4 * 3 - padding ? bytes : undefined
 }
 
-/** Whether the text has the form of a position. Whether the position exists is for the log to say. */
+/** Whether the text has the form of a position. Only the log knows whether the position exists. */
 function isPosition (value: unknown): value is string {
   return typeof value === 'string' && positionPattern.test(value)
 }

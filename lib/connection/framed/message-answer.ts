@@ -1,7 +1,7 @@
 import { encodeFrame } from './frame-codec.ts'
 import { describeError } from '../error-answer.ts'
 
-/** What `onMessage` returned for a message by name: a reply, or why there is none. */
+/** The outcome of a message by name: a reply, or the error. */
 export interface MessageAnswer {
   /** The frame that answers the request `id`. */
   toFrame (id: number): string

@@ -24,7 +24,7 @@ export class RequestLimits {
   }
 }
 
-/** Counts the requests of one client. Over its rate a request waits, and with it all that the client sent behind it. */
+/** Counts the requests of one client. A request over its rate waits, and so does everything that the client sent after it. */
 export class RequestRates {
   readonly #limits: RequestLimits
   readonly #now: () => number
@@ -47,7 +47,7 @@ export class RequestRates {
     return Math.max(0, paidUntil - now)
   }
 
-  /** Waits; `signal` ends it before its time. */
+  /** Resolves after `ms` milliseconds, or when `signal` aborts. */
   async wait (ms: number, signal: AbortSignal): Promise<void> {
     this.#limits.metrics.limitHit('requestsDelayed')
     await sleep(ms, undefined, { signal, ref: false }).catch(() => undefined)

@@ -36,14 +36,14 @@ const maxHelloBytes = 65_536
 const [defaultPage, maxPage] = [100, 1_000]
 const pong = Buffer.from(encodeFrame({ type: 'pong' }))
 
-/** What one client of the framed protocol says (docs/protocol.md): a hello, then requests that are handled one after another. */
+/** The server side of the framed protocol for one client (docs/protocol.md): a hello, then requests, handled one after another. */
 export class FramedSession implements RequestHandler {
   readonly #connection: FramedConnection
   readonly #callbacks: ConnectionCallbacks
   readonly #init: FramedInit
   readonly #reauthentication: Reauthentication | undefined
   readonly #queue: MessageQueue
-  /** Both until the client said hello, or is gone. */
+  /** Both are set until the client said hello or is gone. */
   #deadline: NodeJS.Timeout | undefined
   #greeted: Deferred<void> | undefined = deferred()
   #helloReceived = false
@@ -144,7 +144,7 @@ export class FramedSession implements RequestHandler {
 
   #hello ({ session, resume, json }: Hello): void {
     if (this.#helloReceived) return this.#violation('hello must be sent once')
-    // This package draws no ids of another form: such a client gets a new id in the welcome.
+    // Not an id of this package: the client gets a new one in the welcome.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
     this.#name = sessionName(id, this.#connection.userId)
     if (resume.size > 0) this.#offer(resume)

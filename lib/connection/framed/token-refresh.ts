@@ -7,7 +7,7 @@ import { toError } from '../../thrown.ts'
 import type { Identity } from '../../types.ts'
 import type { InboundConnection } from '../inbound/message-queue.ts'
 
-/** How the route judged the first token; later tokens are judged the same way. Both functions throw only what a client may be told. */
+/** The checks of the route for the first token, repeated for later ones. Both functions throw only what a client may be told. */
 export interface Reauthentication {
   /** Resolves with nothing when the token is invalid. */
   identify (token: string): Promise<Identity | undefined>
@@ -32,7 +32,7 @@ export interface RefreshInit {
    * when the route did not put it there.
    */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
-  /** How many milliseconds a membership may take to be judged. */
+  /** How many milliseconds the check of one membership may take. */
   readonly authTimeoutMs: number
   readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings' | 'tracing' | 'lines'>
 }
@@ -42,7 +42,7 @@ const maxTokenLength = 16_384
 /** A client that asks its token service again succeeds before this; one that guesses does not. */
 const maxRefused = 10
 
-/** Takes over fresh tokens of one connection, and judges again everything that the old identity allowed. */
+/** Takes fresh tokens of one connection, and checks again everything that the old identity allowed. */
 export class TokenRefresh {
   readonly #connection: RefreshedConnection
   readonly #callbacks: Pick<ConnectionCallbacks, 'mayJoin'>
@@ -51,7 +51,7 @@ export class TokenRefresh {
   readonly #reauthentication: Reauthentication | undefined
   /** Whether the client joined the group by itself. */
   readonly #joinedItself: (group: string) => boolean
-  /** In a row. */
+  /** How many tokens were refused in a row. */
   #refused = 0
 
   constructor (

@@ -8,7 +8,7 @@ import type { InboundLimits } from './message-buffer.ts'
 import { boundParts, type ChunkReader } from './message-parts.ts'
 import { onceStreamClosed, unfinishedBytes } from './receiver.ts'
 
-/** What an instance has room for, of what its clients send. */
+/** The limits of an instance for what its clients send. */
 export interface InboundHost {
   readonly metrics: Metrics
   readonly intake: IntakeBudget
@@ -25,7 +25,7 @@ const smallChunkBytes = 1_024
 /** A client is not read while this part of `maxBufferedBytes` waits for it. */
 const backlogShare = 0.25
 
-/** What comes in on one socket. Counts nothing as long as the client only listens, as most do. */
+/** Counts and limits what comes in on one socket. Costs nothing as long as the client only listens, as most do. */
 export class Input implements IntakeOwner, ChunkReader {
   readonly #connection: InputConnection
   readonly #socket: WebSocket
@@ -54,7 +54,7 @@ export class Input implements IntakeOwner, ChunkReader {
     return this.#intake
   }
 
-  /** This side does not read the socket for now, so that nothing the client says can be heard. */
+  /** Whether this side does not read the socket now. */
   get paused (): boolean {
     return this.#intake?.waitsForUs === true
   }

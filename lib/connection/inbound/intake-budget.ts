@@ -7,9 +7,9 @@ export const PauseReason = { Queue: 1, Rate: 2, Memory: 4, Backlog: 8 } as const
 
 /** How often paused connections are checked, while there are any. */
 const tickMs = 25
-/** What a connection may bring at once when it is read again: two chunks of the network. */
+/** How much a connection may deliver at once when it is read again: two chunks of the network (bytes). */
 const chunkBytes = 131_072
-/** What every connection may hold, so that small messages get through however much others hold. */
+/** How much every connection may hold, so that small messages get through however much others hold (bytes). */
 const minShareBytes = 16_384
 /**
  * Fair shares shrink as connections come, and those who came first hold more than theirs: together they may hold so many times the limit.
@@ -34,7 +34,7 @@ const rescueStallMs = 2_000
 const maxStallMs = 10_000
 const stallCheckMs = 500
 
-/** What one connection has in the memory of this instance. */
+/** The memory that one connection takes of this instance. */
 export interface Intake {
   /** Bytes, of complete messages and of one that is not. */
   readonly held: number
@@ -43,11 +43,11 @@ export interface Intake {
   /** When the latest chunk came; known while a message is unfinished. */
   readonly lastChunkAt: number
   readonly isPaused: boolean
-  /** So much waits for the client that it has to read before it may send again. */
+  /** Whether so much waits for the client that it has to read before it may send again. */
   readonly isBehind: boolean
   /** These reasons to pause no longer hold. */
   resume (reasons: number): void
-  /** It holds an unfinished message, does not go on with it, and others wait for the memory. */
+  /** Called when the connection holds an unfinished message without progress while others wait for the memory. */
   stall (): void
 }
 
@@ -63,20 +63,20 @@ export class IntakeBudget {
   readonly metrics: Metrics
   readonly #limitBytes: number
   readonly #now: () => number
-  /** Of complete messages, and of unfinished ones. */
+  /** Bytes of complete messages, and of unfinished ones. */
   #completeBytes = 0
   #unfinishedBytes = 0
   #holders = 0
   #paused = 0
-  /** Not read until there is room, in the order in which they stopped. */
+  /** Connections that are not read until there is room, in the order in which they stopped. */
   readonly #waiting = new Set<Intake>()
-  /** Not read until their rate allows it. */
+  /** Connections that are not read until their rate allows it. */
   readonly #throttled = new Map<Intake, number>()
-  /** Not read until their clients read what waits for them. */
+  /** Connections that are not read until their clients read what waits for them. */
   readonly #behind = new Set<Intake>()
-  /** With an unfinished message that takes much. */
+  /** Connections with a large unfinished message. */
   readonly #large = new Set<Intake>()
-  /** Connections that go on although there is no room, and since when. */
+  /** Connections that are read although there is no room, and since when. */
   readonly #rescued = new Map<Intake, number>()
   #checkedAt = 0
   #timer: NodeJS.Timeout | undefined
@@ -212,7 +212,7 @@ export class IntakeBudget {
       if (free <= 0 || ++searched > maxSearched) return
       this.#waiting.delete(intake)
       if (intake.held > intake.unfinished) {
-        // It holds complete messages, which come first.
+        // A connection with complete messages has to wait until these are handled.
         this.#waiting.add(intake)
         continue
       }

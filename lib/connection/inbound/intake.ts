@@ -7,11 +7,11 @@ import { unfinishedBytes } from './receiver.ts'
 export interface IntakeOwner {
   /** A message is not finished, and others wait for the memory that it takes. */
   stalled (): void
-  /** So much waits to be sent to the client that it has to read before it may send more. */
+  /** Whether so much waits for the client that it has to read before it may send more. */
   readonly isBehind: boolean
 }
 
-/** What one connection sends: counts it, and stops reading the socket while there is too much of it. */
+/** Counts what one connection sends, and stops reading the socket while it is too much. */
 export class ConnectionIntake implements Intake {
   readonly #budget: IntakeBudget
   readonly #socket: WebSocket

@@ -6,11 +6,11 @@
 /** Values and names of fields in one text. */
 const maxValues = 20_000
 const maxDepth = 100
-/** What is wrong with text that goes beyond. */
+/** The problem of text beyond these limits. */
 export const tooComplex = `JSON has at most ${maxValues} values, ${maxDepth} deep`
-/** Shorter texts cannot cost much. */
+/** Shorter texts are cheap in any case. */
 const shortBytes = 1_024
-/** So many values cost as much as a message does otherwise. */
+/** How many values cost as much as a usual message. */
 const valuesPerMessage = 20
 
 const [quote, backslash, comma, colon] = [0x22, 0x5c, 0x2c, 0x3a]

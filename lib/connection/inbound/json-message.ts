@@ -1,6 +1,6 @@
 import { extraMessages } from './json-limits.ts'
 
-/** The data of a message that came as a JSON value inside a frame, not as text: who wants the value need not parse it again. */
+/** The data of a message that came as a JSON value inside a frame, so that the value need not be parsed again. */
 export class JsonMessage {
   readonly value: unknown
   /** How long the message was, with its frame. */
@@ -17,7 +17,7 @@ export class JsonMessage {
   }
 }
 
-/** How events begin. Cheap to look for in messages of any kind, and rare in those that are none. */
+/** How events begin: cheap to look for, and rare in messages of other kinds. */
 const eventStart = '{"type":"'
 const eventBytes = Buffer.from(eventStart)
 

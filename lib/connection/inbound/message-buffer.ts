@@ -32,9 +32,8 @@ export function weigh (bytes: number): number {
 }
 
 /**
- * The messages of one connection that wait for its callbacks. When it is full the connection is not read until half of them are handled.
- * What
- * ws had read before still comes: it is kept, up to a hard limit that only compressed messages can reach.
+ * The messages of one connection that wait for its callbacks. When the buffer is full, the connection is not read until half of them are
+ * handled. What ws had read by then still comes, and is kept up to a hard limit that only compressed messages can reach.
  */
 export class MessageBuffer<Message> {
   readonly #limits: InboundLimits

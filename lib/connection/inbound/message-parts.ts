@@ -3,7 +3,7 @@ import type { WebSocket } from 'ws'
 /*
  * Bounds what ws makes of the bytes that the network brought.
  *
- * The pieces that it keeps of a message until it is complete: each costs about 150 bytes beside what it carries, so that a message of
+ * The pieces of a message that ws keeps until the message is complete: each costs about 150 bytes beside its data, so that a message of
  * one-byte pieces takes a hundred times its size. Newer releases of ws have limits of their own, which are higher; older ones have none.
  *
  * The messages in one chunk: 64 KiB hold ten thousand empty ones, and each that has to wait takes 200 bytes. So a chunk is read in parts,
@@ -18,7 +18,7 @@ import type { WebSocket } from 'ws'
 const maxFragments = 4_096
 /** Chunks that came from the network for one frame: more are put together to one, which costs a copy, and no client anything. */
 const maxChunks = 1_024
-/** As ws calls it. */
+/** The name that ws gives to it. */
 export const tooManyParts = 'WS_ERR_TOO_MANY_BUFFERED_PARTS'
 const policyViolation = 1008
 
@@ -31,7 +31,7 @@ type Done = (error?: Error) => void
 
 /** Says whether a connection is read. */
 export interface ChunkReader {
-  /** If not now, `goOn` is called later, whereupon the reader is asked again. */
+  /** If not, `goOn` is called later, and the reader is asked again. */
   mayRead (goOn: () => void): boolean
   /** A chunk came from the network, and the messages that it completes were handed out, or wait until the connection is read. */
   chunkReceived (bytes: number): void

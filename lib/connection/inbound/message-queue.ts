@@ -51,7 +51,7 @@ export class MessageQueue extends AsyncResource {
   /** A callback runs, or `onConnect` has not run yet. */
   #busy = true
   #connecting = true
-  /** `onConnect` was reached, so `onDisconnect` will be. */
+  /** `onConnect` was called, so `onDisconnect` will be. */
   #announced = false
   /** Nothing is handled any longer: this side closes the connection. */
   #stopped = false
@@ -93,7 +93,7 @@ export class MessageQueue extends AsyncResource {
     await this.#work()
   }
 
-  /** This side does not read the socket for now, so that nothing the client says can be heard. */
+  /** Whether this side does not read the socket now. */
   get paused (): boolean { return this.#input.paused }
 
   /** A message of any kind came. */
@@ -107,7 +107,7 @@ export class MessageQueue extends AsyncResource {
     else this.runInAsyncScope(this.#begin, this, isBinary ? data : data.toString(), data.length)
   }
 
-  /** The same for a request of the framed protocol, which was `bytes` long. */
+  /** The same for a framed request of `bytes` bytes. */
   receiveRequest (handler: RequestHandler, request: ClientRequest, bytes: number): void {
     if (!this.#stopped && this.#ended === undefined) this.#take({ handler, request }, bytes)
   }
@@ -218,10 +218,10 @@ export class MessageQueue extends AsyncResource {
     if (framed) message.handler.failed(message.request, error)
   }
 
-  /** Whether the error is only an answer to the message: it passes, or the client is at fault. A framed client is told of a bug as well. */
+  /** Whether the error only answers the message, because it passes or the client caused it. A framed client gets bugs as answers, too. */
   #isAnswer (error: Error, framed: boolean): boolean {
     if (willPass(error) || isClientFault(error)) {
-      this.#connection.log.debug({ err: error }, 'a message was not handled')
+      this.#connection.log.debug({ err: error }, 'a message was refused')
       return true
     }
     this.#logFailure(error, 'on_message_failed')
@@ -262,7 +262,8 @@ export class MessageQueue extends AsyncResource {
 
   #logFailure (err: Error, event: LogEvent): void {
     // Nobody is at fault when a client leaves in the middle of something.
-    if (this.#connection.closed && hasCode(err, 'WSG_CONNECTION_GONE')) this.#connection.log.debug({ err, event }, 'the client left meanwhile')
+    const { closed, log } = this.#connection
+    if (closed && hasCode(err, 'WSG_CONNECTION_GONE')) log.debug({ err, event }, 'the client left meanwhile')
     else this.#metrics.lines.write(this.#connection.log, event, { err })
   }
 }

@@ -6,7 +6,7 @@ import { isThenable } from './callback-results.ts'
 
 export type ConnectRequest = FastifyRequest<{ Params: Connection['params'] }>
 
-/** Whatever takes messages. */
+/** A handler of messages. */
 interface MessageCallbacks<Data> {
   onMessage (connection: Connection, data: Data): unknown
 }

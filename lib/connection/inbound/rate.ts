@@ -19,7 +19,7 @@ export class RateLimit {
     return this.#burstMs
   }
 
-  /** How far the instant lies ahead of `now`: over the limit. 0 for less than a rounding error. */
+  /** By how much the limit is exceeded: how far the instant lies ahead of `now` (milliseconds). 0 for less than a rounding error. */
   excess (paidUntil: number, now: number): number {
     return paidUntil - now > roundingMs ? paidUntil - now : 0
   }
@@ -30,16 +30,16 @@ export class RateLimit {
   }
 }
 
-/** What sums of large and small numbers are off by. */
+/** The rounding error of sums of large and small numbers. */
 const roundingMs = 1e-6
 
-/** Nobody is told to come back later than this: a client that was refused in a rush should not stay away for long. */
+/** The longest wait that a refused client is told: one that was refused in a rush should not stay away for long (seconds). */
 export const maxRetryAfterSeconds = 30
 
-/** Where a `RateLimit` begins. */
+/** The value that a new client of a `RateLimit` starts with. */
 export const unpaid = -Infinity
 
-/** One limit of rate for many names (addresses, users). Forgets names that were quiet long enough, and beyond `maxNames` the oldest. */
+/** One rate limit for many names (addresses, users). Forgets names that were quiet long enough, and beyond `maxNames` the oldest. */
 export class RateTable {
   readonly #limit: RateLimit
   readonly #names: BoundedMap<string, number>
@@ -71,7 +71,7 @@ export class TokenBucket {
   readonly #burst: number
   readonly #now: () => number
   #tokens: number
-  /** Refused callers that will be back: the next one is sent to the end of their line. */
+  /** Refused callers that will come back: the next one is told to come after them. */
   #line = 0
   #at: number
 

@@ -27,7 +27,7 @@ export interface ListQuery { readonly cursor?: string, readonly limit?: number }
 
 export interface HistoryQuery { readonly since?: string, readonly before?: string, readonly limit?: number, readonly reverse?: boolean }
 
-/** What is wrong beyond these types is told by the errors of the registry. */
+/** The registry checks what these types do not express, and its errors say what is wrong. */
 const name = { type: 'string', minLength: 1, maxLength: 255 } as const
 const text = { type: 'string' } as const
 const count = { type: 'integer', minimum: 0 } as const
@@ -63,7 +63,7 @@ const person = {
   properties: { userId: text, session: text, joinedAt: { type: 'integer' }, info: {}, connections: count }
 }
 
-/** OpenAPI reads them, and Fastify checks requests with them. */
+/** Fastify checks requests with these schemas, and plugins for OpenAPI read them. */
 export const schemas = {
   publish: {
     summary: 'Sends a message to groups, to a user, or to everyone',
@@ -118,7 +118,9 @@ export const schemas = {
   },
   disconnect: {
     summary: 'Closes one connection, or all connections of a user',
-    body: { allOf: [oneOf({ userId: name, connectionId: name }), { type: 'object', properties: { code: { type: 'integer' }, reason: text } }] },
+    body: {
+      allOf: [oneOf({ userId: name, connectionId: name }), { type: 'object', properties: { code: { type: 'integer' }, reason: text } }]
+    },
     response: { 200: { type: 'object', properties: { disconnected: count } } }
   }
 } satisfies Record<string, FastifySchema & { readonly summary: string }>

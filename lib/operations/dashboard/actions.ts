@@ -3,9 +3,9 @@ import { WebsocketGroupsError } from '../../errors.ts'
 import { logEvent } from '../../logging.ts'
 import type { Registry } from '../../types.ts'
 
-export const dashboardActions = ['history', 'disconnect', 'kick', 'block', 'unblock'] as const
+const dashboardActions = ['history', 'disconnect', 'kick', 'block', 'unblock'] as const
 
-/** What the dashboard offers to those whom `allow` lets: to read what was said, and to act on users. */
+/** What `allow` may permit: to read the messages of a group, and to act on users. */
 export type DashboardAction = (typeof dashboardActions)[number]
 
 /** Only `true` allows. */
@@ -37,17 +37,17 @@ const orderSchema = {
 
 /** @throws {WebsocketGroupsError} WSG_FORBIDDEN */
 export async function assertAllowed (allow: Allow | undefined, action: DashboardAction, request: FastifyRequest): Promise<void> {
-  if (await allow?.(action, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN', `allow does not let you ${action}`)
+  if (await allow?.(action, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN', `allow does not permit ${action}`)
 }
 
-/** Adds the routes that tell what a request may do, and that do it. */
+/** Adds the routes that tell which actions a request may take, and that carry them out. */
 export function addActions (app: FastifyInstance, preHandler: readonly preHandlerAsyncHookHandler[], allow: Allow | undefined): void {
   const { registry } = app
   app.get('/permissions', { preHandler: [...preHandler] }, async request => {
     const allowed = await Promise.all(dashboardActions.map(async action => await allow?.(action, request) === true))
     return dashboardActions.filter((_, at) => allowed[at])
   })
-  // Without `allow` there is nothing to attack.
+  // Without `allow` no action is possible: leave the route out.
   if (allow === undefined) return
   app.post<{ Body: Order }>('/actions', { preHandler: [fromPage, ...preHandler], schema: { body: orderSchema } }, async request => {
     const order = request.body
@@ -58,7 +58,7 @@ export function addActions (app: FastifyInstance, preHandler: readonly preHandle
   })
 }
 
-/** Resolves with how many connections it concerned. */
+/** Resolves with how many connections the action concerned. */
 async function carryOut (registry: Registry, { action, userId, group = '', reason, forMs = 0 }: Order): Promise<number> {
   switch (action) {
     case 'disconnect': return await registry.disconnect({ userId }, { reason })
@@ -70,7 +70,7 @@ async function carryOut (registry: Registry, { action, userId, group = '', reaso
   }
 }
 
-/** Browsers say with every POST which origin asks. Whoever says nothing is no browser on this page. */
+/** Browsers name the origin with every POST, so a request without it does not come from this page. */
 async function fromPage (request: FastifyRequest): Promise<void> {
   if (request.headers.origin === undefined) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'an action must name its origin')
 }

@@ -24,9 +24,11 @@ export const html = `<!doctype html>
 <section aria-labelledby="h-total"><h2 id="h-total">All instances</h2><dl id="totals"></dl></section>
 <section aria-labelledby="h-instances"><h2 id="h-instances">Instances</h2><div id="instances"></div></section>
 <div class="pair">
-<section aria-labelledby="h-groups"><h2 id="h-groups">Busiest groups</h2><table><thead><tr><th scope="col">Group<th scope="col">Members</tr></thead>
+<section aria-labelledby="h-groups"><h2 id="h-groups">Busiest groups</h2>
+<table><thead><tr><th scope="col">Group<th scope="col">Members</tr></thead>
 <tbody id="groups"></tbody></table></section>
-<section aria-labelledby="h-users"><h2 id="h-users">Busiest users</h2><table><thead><tr><th scope="col">User<th scope="col">Connections</tr></thead>
+<section aria-labelledby="h-users"><h2 id="h-users">Busiest users</h2>
+<table><thead><tr><th scope="col">User<th scope="col">Connections</tr></thead>
 <tbody id="users"></tbody></table></section>
 </div>
 <section aria-labelledby="h-events"><h2 id="h-events">Gaps and limits</h2><ol id="events"></ol></section>
@@ -37,14 +39,16 @@ export const html = `<!doctype html>
 <dialog id="dialog" aria-labelledby="dialog-title">
 <h2 id="dialog-title"></h2>
 <p id="dialog-reason-row"><label for="dialog-reason">Reason, for the user's clients</label><input id="dialog-reason" maxlength="100"></p>
-<p id="dialog-minutes-row"><label for="dialog-minutes">Minutes</label><input id="dialog-minutes" type="number" min="1" max="43200" value="60"></p>
+<p id="dialog-minutes-row"><label for="dialog-minutes">Minutes</label>
+<input id="dialog-minutes" type="number" min="1" max="43200" value="60"></p>
 <p class="buttons"><button id="dialog-cancel">Cancel</button><button id="dialog-go" class="danger"></button></p>
 </dialog>
 </body>
 </html>
 `
 
-export const css = `:root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #b3261e; --good: #146c2e; --plot: #3367d6; --link: #1a56c4 }
+export const css =
+  `:root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #b3261e; --good: #146c2e; --plot: #3367d6; --link: #1a56c4 }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --good: #7bd88f; --plot: #8ab4f8; --link: #8ab4f8 } }
 * { box-sizing: border-box }
 body { margin: 0; font: 15px/1.45 system-ui, sans-serif; background: Canvas; color: CanvasText }
@@ -52,15 +56,18 @@ header, main { max-width: 1100px; margin: 0 auto; padding: 0 16px }
 header { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: center; gap: 0 16px }
 h1 { font-size: 20px } h1 a { color: inherit; text-decoration: none } h2 { font-size: 16px; margin: 24px 0 8px; overflow-wrap: anywhere }
 a { color: var(--link) }
-input, button { font: inherit; padding: 4px 10px; border: 1px solid var(--line); border-radius: 6px; background: Field; color: FieldText; min-width: 0 }
+input, button { font: inherit; padding: 4px 10px; border: 1px solid var(--line); border-radius: 6px; background: Field; color: FieldText;
+  min-width: 0 }
 button { background: var(--soft); color: inherit; cursor: pointer } button:hover { border-color: currentColor }
 .danger { color: var(--bad) }
 .find { display: flex; gap: 8px; align-items: center; flex: 0 1 420px } .find input { flex: 1; width: 6em }
-.buttons { display: flex; flex-wrap: wrap; gap: 8px; margin-bottom: 8px } .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 0 24px }
+.buttons { display: flex; flex-wrap: wrap; gap: 8px; margin-bottom: 8px }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 0 24px }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 8px; margin: 0 }
 dl div { border: 1px solid var(--line); border-radius: 6px; padding: 8px; min-width: 0 }
 dt { font-size: 13px } dd { margin: 0; font-size: 20px; font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
-svg { display: block; width: 100%; height: 32px } polyline { fill: none; stroke: var(--plot); stroke-width: 1.5; vector-effect: non-scaling-stroke }
+svg { display: block; width: 100%; height: 32px }
+polyline { fill: none; stroke: var(--plot); stroke-width: 1.5; vector-effect: non-scaling-stroke }
 article { border: 1px solid var(--line); border-radius: 6px; padding: 8px 12px; margin-bottom: 8px; overflow-wrap: anywhere }
 article h3 { margin: 0; font-size: 15px } article p { margin: 4px 0 0 }
 table { width: 100%; border-collapse: collapse } td, th { text-align: left; padding: 4px 8px 4px 0; border-bottom: 1px solid var(--line);

@@ -2,16 +2,16 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import type { HistogramMetric, MetricsSnapshot, Registry } from '../../types.ts'
 
-/** Of each kind: a flood at one limit leaves losses where they are. */
+/** How many events are kept of each kind, so that a flood at one limit does not push gaps out. */
 const maxEvents = 10
 const busiestNames = 10
 const resolutionMs = 20
-/** Connections whose groups are counted for one report; with more, every n-th. */
+/** For how many connections the groups are counted in one report. With more, every n-th connection is counted. */
 const maxCounted = 5_000
 
 interface Event { readonly at: number, readonly text: string, readonly times: number }
 
-/** Names, each with how many connections. */
+/** Names, each with its number of connections. */
 type Counted = ReadonlyArray<readonly [string, number]>
 
 /** Reports of this instance for the dashboard. Measures nothing before `start`. */
@@ -85,7 +85,7 @@ export class Reporter {
       slow: stats.slowConnections ?? 0,
       memory: process.memoryUsage.rss(),
       load: performance.eventLoopUtilization(load, this.#load).utilization,
-      // Node measures the time between two looks, which includes the interval itself.
+      // Node measures the time between two samples, which includes the interval itself.
       lagP99: Math.max(0, this.#delay.percentile(99) / 1e9 - resolutionMs / 1_000),
       receivedPerSecond: perSecond('messages_received_total'),
       sentPerSecond: perSecond('frames_sent_total'),
@@ -106,7 +106,7 @@ export class Reporter {
     return this.#latest
   }
 
-  /** What happens again moves to the end, with how often it did. */
+  /** An event that happens again moves to the end, and its count grows. */
   #note (kind: 'gap' | 'limit', whole: string): void {
     const events = this.#events[kind]
     const text = whole.slice(0, 200)

@@ -1,53 +1,12 @@
+import { elements } from './elements.ts'
+
 /** The script of the page, as the browser gets it. Whatever came from clients goes into the page as text, never as markup. */
-export const js = `const instances = new Map()
+export const js = `${elements}
+const instances = new Map()
 const plots = new Map()
 let allowed = []
-const byId = id => document.getElementById(id)
-const element = (name, text, className) => {
-  const made = document.createElement(name)
-  if (text !== undefined) made.textContent = text
-  if (className) made.className = className
-  return made
-}
-const button = (text, act, className) => {
-  const made = element('button', text, className)
-  made.addEventListener('click', act)
-  return made
-}
-const link = (kind, name) => {
-  const made = element('a', name)
-  made.href = '#' + kind + '=' + encodeURIComponent(name)
-  return made
-}
-const row = (...cells) => {
-  const made = element('tr')
-  for (const cell of cells) {
-    const box = element('td')
-    box.append(cell)
-    made.append(box)
-  }
-  return made
-}
-const table = (names, rows, className) => {
-  const made = element('table', undefined, className)
-  const head = made.createTHead().insertRow()
-  for (const name of names) {
-    const cell = element('th', name)
-    cell.scope = 'col'
-    head.append(cell)
-  }
-  made.createTBody().append(...rows)
-  return made
-}
-const number = value => Math.round(value).toLocaleString('en')
-const ms = seconds => seconds === null ? '–' : seconds * 1000 < 10 ? (seconds * 1000).toFixed(1) + ' ms' : number(seconds * 1000) + ' ms'
-const since = at => {
-  const s = Math.max(0, Math.round((Date.now() - at) / 1000))
-  return s < 120 ? s + ' s' : s < 7200 ? Math.round(s / 60) + ' min' : s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' d'
-}
-const time = at => new Date(at).toLocaleTimeString('en-GB')
 
-/** Rejects with what the server said. */
+/** Rejects with the message of the server's error. */
 async function ask (path, body) {
   const post = body && { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
   const response = await fetch(path, { ...post, cache: 'no-store' })
@@ -96,19 +55,22 @@ function instance (one) {
   article.append(
     element('h3', (one.label ? one.label + ' · ' : '') + one.id), element('p', state, silent || one.status !== 'up' ? 'bad' : 'good'),
     element('p', 'Connections ' + number(one.connections) + ' · groups ' + number(one.groups) + ' · slow clients ' + number(one.slow) +
-      ' · event loop late by ' + ms(one.lagP99) + ' (p99) · ' + Math.round(one.load * 100) + ' % busy · ' + number(one.memory / 1048576) + ' MiB')
+      ' · event loop late by ' + ms(one.lagP99) + ' (p99) · ' + Math.round(one.load * 100) + ' % busy · ' +
+      number(one.memory / 1048576) + ' MiB')
   )
   if (one.redis) {
-    article.append(element('p', 'Redis links ' + (one.redis.up ? 'up' : 'down') + ' · reconnects ' + number(one.redis.reconnects) + ' · timeouts ' +
+    article.append(element('p', 'Redis links ' + (one.redis.up ? 'up' : 'down') + ' · reconnects ' +
+      number(one.redis.reconnects) + ' · timeouts ' +
       number(one.redis.timeouts) + ' · lease renewed ' + ms(one.redis.leaseAgeMs / 1000) + ' ago', one.redis.up ? '' : 'bad'))
   }
-  article.append(element('p', 'version ' + one.version + ', Node ' + one.node + ', up ' + since(one.startedAt) + ', backplane ' + one.backplane, 'quiet'))
+  article.append(element('p', 'version ' + one.version + ', Node ' + one.node + ', up ' + since(one.startedAt) +
+    ', backplane ' + one.backplane, 'quiet'))
   return article
 }
 
 function show () {
   const now = Date.now()
-  // By this page's own clock: one that says nothing for a while is shown as silent, and goes after a minute more.
+  // By this page's own clock. An instance that sends nothing for a while is shown as silent, and removed a minute later.
   for (const [id, one] of instances) if (now - one.seenAt > 3 * one.everyMs + 64000) instances.delete(id)
   const all = [...instances.values()].sort((a, b) => (a.label ?? '') + a.id < (b.label ?? '') + b.id ? -1 : 1)
   const sum = field => live().reduce((total, one) => total + one[field], 0)
@@ -123,18 +85,20 @@ function show () {
   )
   byId('instances').replaceChildren(...all.map(instance))
   const silent = all.filter(isSilent).map(one => (one.label ?? one.id) + ' is silent: it hangs, was stopped, or lost Redis')
-  byId('problems').replaceChildren(...[...new Set([...silent, ...live().flatMap(one => one.problems)])].map(problem => element('li', problem)))
+  const problems = new Set([...silent, ...live().flatMap(one => one.problems)])
+  byId('problems').replaceChildren(...[...problems].map(problem => element('li', problem)))
   for (const [id, field, kind] of [['groups', 'busiest', 'group'], ['users', 'users', 'user']]) {
     const rows = summed(field).slice(0, 10).map(([name, count]) => row(link(kind, name), number(count)))
-    // A link that has the focus stays.
+    // Keep the list while one of its links has the focus.
     if (!byId(id).contains(document.activeElement)) byId(id).replaceChildren(...rows)
   }
   const events = live().flatMap(one => one.events).sort((a, b) => b.at - a.at).slice(0, 20)
-  const lines = events.map(({ at, text, times }) => element('li', time(at) + ' ' + text + (times > 1 ? ' · ' + number(times) + ' times' : '')))
+  const repeated = times => times > 1 ? ' · ' + number(times) + ' times' : ''
+  const lines = events.map(({ at, text, times }) => element('li', time(at) + ' ' + text + repeated(times)))
   byId('events').replaceChildren(...lines.length > 0 ? lines : [element('li', 'None')])
 }
 
-/** What the address asks for beside the overview. */
+/** Which group or user the URL asks for. */
 function chosen () {
   const [, kind, name] = /^#(group|user)=(.+)$/.exec(location.hash) ?? []
   try {
@@ -155,10 +119,12 @@ function confirmed (order) {
   byId('dialog-reason').value = ''
   byId('dialog-go').onclick = async () => {
     byId('dialog').close()
-    // What has the focus is not replaced.
+    // Otherwise the list with the focus would not be replaced.
     document.activeElement?.blur()
     const reason = byId('dialog-reason').value
-    const extra = order.action === 'block' ? { forMs: Math.round(Number(byId('dialog-minutes').value) * 60000) } : reason && order.action !== 'unblock' ? { reason } : {}
+    const extra = order.action === 'block'
+      ? { forMs: Math.round(Number(byId('dialog-minutes').value) * 60000) }
+      : reason && order.action !== 'unblock' ? { reason } : {}
     try {
       const { done } = await ask('actions', { ...order, ...extra })
       note = titles[order.action] + ' done, connections: ' + number(done)
@@ -186,7 +152,8 @@ async function groupView (name) {
   if (group.more) body.push(element('p', 'and more'))
   if (history) {
     const messages = history.map(({ at, from, text }) => row(time(at), from ? from.userId ?? from.connectionId ?? '' : '', text))
-    body.push(element('h2', 'Latest messages'), history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts') : element('p', 'None in its log'))
+    const list = history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts') : element('p', 'None in its log')
+    body.push(element('h2', 'Latest messages'), list)
   }
   return { summary: 'members in all instances: ' + number(group.members), actions: [], body }
 }

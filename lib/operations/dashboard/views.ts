@@ -4,7 +4,7 @@ import { assertAllowed, type Allow } from './actions.ts'
 
 const shownMembers = 100
 const shownMessages = 20
-/** Characters of a message. */
+/** How many characters of a message are shown. */
 const shownText = 500
 
 const named = { querystring: { type: 'object', required: ['name'], properties: { name: { type: 'string' } } } } as const
@@ -12,7 +12,7 @@ const named = { querystring: { type: 'object', required: ['name'], properties: {
 export interface Views {
   readonly preHandler: readonly preHandlerAsyncHookHandler[]
   readonly allow: Allow | undefined
-  /** The name under which instances ask each other for their descriptions. It is as secret as that of the reports. */
+  /** The name under which instances ask each other for their descriptions. Keep it as secret as the name of the report group. */
   readonly describe: string
 }
 

@@ -42,7 +42,8 @@ async function strike (name: string): Promise<void> {
   })
   await cluster.caughtUp()
   if (detail) {
-    t.comment(`${name}: lasted ${Math.round(healedAt - startedAt)} ms, healed after ${Math.round(performance.now() - healedAt)} ms, ${oracle.totals.published} published`)
+    const [lastedMs, healingMs] = [healedAt - startedAt, performance.now() - healedAt].map(Math.round)
+    t.comment(`${name}: lasted ${lastedMs} ms, healed after ${healingMs} ms, ${oracle.totals.published} published`)
   }
   for (const violation of oracle.violations.slice(violations, violations + 3)) t.comment(`after ${name}: ${violation}`)
 }
@@ -77,7 +78,8 @@ oracle.finish(cluster.lives)
 await cluster.stop()
 
 const { totals, gaps, violations } = oracle
-t.comment(`CHAOS_SEED=${seed}: ${JSON.stringify({ seconds: Math.round((performance.now() - startedAt) / 1_000), ...totals, gaps, faults: happened }, undefined, 2)}`)
+const seconds = Math.round((performance.now() - startedAt) / 1_000)
+t.comment(`CHAOS_SEED=${seed}: ${JSON.stringify({ seconds, ...totals, gaps, faults: happened }, undefined, 2)}`)
 t.ok(totals.published >= messages, 'as many messages as wanted were stored')
 t.same(violations.slice(0, 20), [], 'nothing is wrong')
 for (const wrong of ['lostSilently', 'doubled', 'reordered', 'falseGaps', 'refusedButStored'] as const) t.equal(totals[wrong], 0, wrong)

@@ -26,7 +26,7 @@ const local = new class extends EmptyInstance {
   override deliver ({ position, target, payload, repeated }: Envelope): void {
     if (position === undefined) return
     const text = payload.toString('latin1', 0, payload.indexOf(' '))
-    reports.push([repeated === true ? 'repeated' : 'got', indexes.get(target.name) ?? -1, ...at(position), text])
+    reports.push([repeated === undefined ? 'got' : 'repeated', indexes.get(target.name) ?? -1, ...at(position), text])
   }
 
   override gap (group: string, reason: GapReason, position: LogPosition): void {

@@ -263,7 +263,8 @@ export class Oracle {
     const gaps = track?.gaps.map(({ reason, from, to }) => `${reason} from ${key(group, from)} to ${key(group, to)}`)
     const start = track &&
       `since message ${track.startedAt} at ${key(group, track.start)}, now at ${key(group, track.last)}, gaps: ${gaps?.join(', ')}`
-    return `message ${this.#seenAt.get(where)}, known at ${[...this.#where.get(id) ?? []].join(' and ')}; ${start}; it is with ${owners.join() || 'nobody'}; also there: ${rivals.join() || 'nothing'}`
+    return `message ${this.#seenAt.get(where)}, known at ${[...this.#where.get(id) ?? []].join(' and ')}; ${start}; ` +
+      `it is with ${owners.join() || 'nobody'}; also there: ${rivals.join() || 'nothing'}`
   }
 
   #isOwed (group: number, place: Place, { start, startedAt }: Track): boolean {

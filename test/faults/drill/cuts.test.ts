@@ -48,6 +48,7 @@ t.test('clients that are cut every 3 s for half a second get every message exact
   t.equal(fault(readers, new Map([['drill', messages]]), () => ['drill']), undefined)
   t.ok(readers.every(({ returns }) => returns >= 4), 'every client came back again and again')
   t.equal(new Set(readers.map(({ client }) => client.positions.drill)).size, 1, 'all stand at the same position')
-  t.comment(`${clients} clients, ${messages} messages, ${cuts} cuts, ${readers.reduce((sum, { returns }) => sum + returns, -clients)} returns, ` +
+  t.comment(`${clients} clients, ${messages} messages, ${cuts} cuts, ` +
+    `${readers.reduce((sum, { returns }) => sum + returns, -clients)} returns, ` +
     `${delivered()} delivered, longest pause ${Math.max(...readers.map(reader => Math.round(reader.ledger('drill').longestPauseMs)))} ms`)
 })

@@ -1,6 +1,8 @@
 import type { Test } from 'tap'
 import { WebSocket } from 'ws'
-import { connect as connectNow, type Client, type ClientError, type ConnectOptions, type Gap, type Joined } from '../../../lib/client/index.ts'
+import {
+  connect as connectNow, type Client, type ClientError, type ConnectOptions, type Gap, type Joined
+} from '../../../lib/client/index.ts'
 import { Ledger } from './ledger.ts'
 import { Line } from './line.ts'
 

@@ -53,7 +53,8 @@ for (const end of ['close', 'kill'] as const) {
     t.equal(away(), 0)
     t.ok(readers.some(({ returns }) => returns > 1), 'clients had to come back')
     const pauses = due.map(({ ledger }) => Math.round(ledger.longestPauseMs)).sort((a, b) => a - b)
-    t.comment(`${end}: ${[...sent.values()].reduce((a, b) => a + b)} messages, ${due.reduce((sum, { count }) => sum + count, 0)} deliveries; ` +
+    t.comment(`${end}: ${[...sent.values()].reduce((a, b) => a + b)} messages, ` +
+      `${due.reduce((sum, { count }) => sum + count, 0)} deliveries; ` +
       `all back after ${backMs.join(', ')} ms; longest pause: median ${pauses[pauses.length >> 1]} ms, worst ${pauses.at(-1)} ms`)
   })
 }

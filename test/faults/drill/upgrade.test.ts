@@ -109,7 +109,9 @@ async function runAll (source: string): Promise<void> {
     await now.ask('broadcast', ['lobby', 'news'], 'to both', { from: { userId: 'the sender' } })
     await old.ask('broadcast', ['lobby', 'news'], 'to both again')
     await until(() => all.every(({ messages }) => messages.includes('to both') && messages.includes('to both again')))
-    t.ok(all.every(({ messages }) => messages.filter(text => text.startsWith('to both')).length === 2), 'a member of both groups gets it once')
+    t.ok(
+      all.every(({ messages }) => messages.filter(text => text.startsWith('to both')).length === 2), 'a member of both groups gets it once'
+    )
 
     for (const [asker, there] of [[old, guests[1]], [now, guests[0]]] as const) {
       const [guest, other] = there ?? []
@@ -128,7 +130,7 @@ async function runAll (source: string): Promise<void> {
     await until(async () => (await now.ask('view', ['lobby'])).every(({ count }) => count === 1), { timeoutMs: 40_000 })
     await exact([now])
   })
-  await t.test('in a database with a number, where channels have other names now, all are replaced at once: no logged message is lost', async t => {
+  await t.test('in a numbered database, where channels have other names now, all are replaced at once: no message is lost', async t => {
     noUnhandled(t)
     const { url } = await startRedis(t)
     const redisUrl = `${url}/1`

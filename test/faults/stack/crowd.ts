@@ -181,7 +181,9 @@ export class Crowd {
     })
     client.on('message', ({ data }) => oracle.handled(session, (JSON.parse(String(data)) as { id: string }).id))
     client.on('error', ({ code, message }) => {
-      if (!['CONNECT_FAILED', 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT'].includes(code)) oracle.violations.push(`${name} failed: ${code} ${message}`)
+      if (!['CONNECT_FAILED', 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT'].includes(code)) {
+        oracle.violations.push(`${name} failed: ${code} ${message}`)
+      }
     })
     client.on('close', ({ code, error }) => {
       if (!this.#closed) oracle.violations.push(`${name} was closed for good with ${code}: ${String(error)}`)

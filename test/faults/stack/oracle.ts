@@ -12,7 +12,13 @@ export interface Heard {
 }
 
 type Event =
-  | { readonly kind: 'message', readonly at: number, readonly id: string, readonly group?: string | undefined, readonly place?: Place | undefined }
+  | {
+    readonly kind: 'message'
+    readonly at: number
+    readonly id: string
+    readonly group?: string | undefined
+    readonly place?: Place | undefined
+  }
   | { readonly kind: 'position', readonly at: number, readonly group: string, readonly place: Place }
   /** In the group from here on; of a raw connection `whole` says that the whole cluster knew. */
   | { readonly kind: 'joined', readonly at: number, readonly group: string, readonly whole: boolean }
@@ -45,7 +51,7 @@ const kept = 1_000
 /** A connection may be catching up for so long after a message of its first live ones. */
 const catchUpMs = 1_000
 
-export function toPlace (position: string): Place {
+function toPlace (position: string): Place {
   const bytes = Buffer.from(position, 'base64url')
   const epoch = bytes.toString('hex', 0, 8)
   return /^0+$/.test(epoch) ? logStart : { epoch, offset: bytes.readUIntBE(8, 6), nonce: bytes.readUInt32BE(14) }
@@ -217,7 +223,9 @@ export class Oracle {
     for (const session of sessions) {
       for (const group of session.joined) {
         const [at, end] = [session.cursors.get(group), this.end(group)]
-        if (end !== undefined && key(at) !== key(end)) this.violate('lostSilently', `${session.name} ends at ${group} ${key(at)}, not at ${key(end)}`)
+        if (end !== undefined && key(at) !== key(end)) {
+          this.violate('lostSilently', `${session.name} ends at ${group} ${key(at)}, not at ${key(end)}`)
+        }
       }
     }
     for (const [id, { refused, to }] of this.#sent) {
@@ -269,7 +277,9 @@ export class Oracle {
     const entry = entries[place.offset] ??= { nonce: place.nonce }
     if (entry.nonce !== place.nonce) this.violate('reordered', `${group} ${key(place)} has two nonces`)
     if (id === undefined) return
-    if (entry.id !== undefined && entry.id !== id) this.violate('reordered', `${group} ${key(place)} is ${entry.id} for some and ${id} for others`)
+    if (entry.id !== undefined && entry.id !== id) {
+      this.violate('reordered', `${group} ${key(place)} is ${entry.id} for some and ${id} for others`)
+    }
     entry.id = id
     const known = this.#where.get(`${group} ${id}`)
     if (known !== undefined && known.epoch === place.epoch && known.offset !== place.offset) {
@@ -311,7 +321,9 @@ export class Oracle {
       list.sort(([a], [b]) => a.offset - b.offset)
       for (const [index, [, place, id]] of list.entries()) {
         const [, before, other] = list[index - 1] ?? []
-        if (before !== undefined && before.offset > place.offset) this.violate('reordered', `${other} and ${id} differ in their order in ${name}`)
+        if (before !== undefined && before.offset > place.offset) {
+          this.violate('reordered', `${other} and ${id} differ in their order in ${name}`)
+        }
       }
     }
   }
@@ -373,20 +385,26 @@ export class Oracle {
 
   #assertWholeIn (group: string, since: number, client: string, events: readonly Event[], got: ReadonlySet<string>, live: boolean): void {
     let before: Place | undefined
-    // A message from before the join may have come by another group of the connection: it does not tell where the connection began here.
-    let begun = false
     const joinedAt = events.find(event => event.kind === 'joined' && event.group === group)?.at ?? 0
     const elsewhere = new Set(events.flatMap(event => event.kind === 'joined' && event.group !== group ? [event.group] : []))
-    const isOwed = (id: string): boolean => begun || (this.#sent.get(id)?.at ?? 0) > since
+    /**
+     * A message from before the join may have come by another group of the connection, one that its instance was behind in: it does not
+     * tell where the connection is in this group.
+     */
+    const isElsewhere = (id: string): boolean => {
+      const { at = 0, to = [] } = this.#sent.get(id) ?? {}
+      return at <= joinedAt && to.some(other => elsewhere.has(other))
+    }
     // What comes before is of other groups that the connection joined sooner.
     const from = events.findIndex(event => event.kind === 'joined' && event.group === group)
     let gaps = events.filter(event => event.kind === 'gap' && event.group === group).length
     for (const event of events.slice(from)) {
       if (event.kind === 'gap' && event.group === group) gaps--
       const place = event.kind === 'message' ? this.#where.get(`${group} ${event.id}`) : undefined
-      if (event.kind !== 'message' || place === undefined) continue
+      if (event.kind !== 'message' || place === undefined || isElsewhere(event.id)) continue
       const what = `${client} got ${event.id} at ${group} ${key(place)} after ${key(before)}`
       if (before === undefined) {
+        const isOwed = (id: string): boolean => (this.#sent.get(id)?.at ?? 0) > since
         this.#assertMissed(group, place.epoch, 0, place.offset, isOwed, got, gaps, `${what}, the first`)
       } else if (before.epoch !== place.epoch) {
         // All gaps of the group count that are told from the loss on: the route hears of them after what was on its way.
@@ -394,15 +412,13 @@ export class Oracle {
       } else if (place.offset <= before.offset) {
         this.violate('reordered', what)
       } else {
-        this.#assertMissed(group, place.epoch, before.offset, place.offset, isOwed, got, gaps, what)
+        this.#assertMissed(group, place.epoch, before.offset, place.offset, () => true, got, gaps, what)
       }
       before = place
-      const { at = 0, to = [] } = this.#sent.get(event.id) ?? {}
-      begun ||= at > joinedAt || !to.some(other => elsewhere.has(other))
     }
     const end = this.end(group)
     if (!live || end === undefined || before === undefined || before.epoch !== end.epoch) return
-    this.#assertMissed(group, end.epoch, before.offset, end.offset + 1, isOwed, got, gaps, `${client} ends at ${key(before)}`)
+    this.#assertMissed(group, end.epoch, before.offset, end.offset + 1, () => true, got, gaps, `${client} ends at ${key(before)}`)
   }
 
   #describe (event: Event): string {
@@ -421,7 +437,9 @@ export class Oracle {
     for (let offset = from + 1; offset < to; offset++) {
       const id = entries?.[offset]?.id
       if (id === undefined || got.has(id) || !isOwed(id) || gaps > 0) continue
-      this.violate('lostSilently', `${what}, and never ${id} at ${group} ${offset}, which was sent at ${Math.round(this.#sent.get(id)?.at ?? 0)}`)
+      this.violate(
+        'lostSilently', `${what}, and never ${id} at ${group} ${offset}, which was sent at ${Math.round(this.#sent.get(id)?.at ?? 0)}`
+      )
     }
   }
 }

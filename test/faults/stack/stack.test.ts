@@ -82,7 +82,9 @@ async function strangers (): Promise<string[]> {
     }
   }
   for (const { client, session } of crowd.framed) {
-    for (const group of session.joined) compare(session.name, group, client.members(group).map(({ userId }) => userId ?? ''), crowd.people.get(group))
+    for (const group of session.joined) {
+      compare(session.name, group, client.members(group).map(({ userId }) => userId ?? ''), crowd.people.get(group))
+    }
   }
   return found
 }
@@ -107,7 +109,8 @@ t.strictSame(stack.faults, [], 'no instance had anything unhandled')
 
 const { totals, gaps, violations } = oracle
 if (detail) for (const trace of oracle.traces) t.comment(trace)
-t.comment(`CHAOS_SEED=${seed}: ${JSON.stringify({ seconds: Math.round((performance.now() - startedAt) / 1_000), ...totals, gaps, faults: happened }, undefined, 2)}`)
+const seconds = Math.round((performance.now() - startedAt) / 1_000)
+t.comment(`CHAOS_SEED=${seed}: ${JSON.stringify({ seconds, ...totals, gaps, faults: happened }, undefined, 2)}`)
 t.ok(totals.published >= (messages > 50_000 ? messages : 1_000) && totals.stored > totals.published / 4, 'enough was sent, and stored')
 t.same(violations.slice(0, 20), [], 'nothing is wrong')
 for (const kind of ['lostSilently', 'doubled', 'reordered', 'falseGaps', 'refusedButStored'] as const) t.equal(totals[kind], 0, kind)

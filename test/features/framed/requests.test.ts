@@ -128,7 +128,9 @@ t.test('an error that the connection survives is answered; what it says stays in
     coded: Object.assign(new Error('10.0.0.1 refused'), { code: 'ECONNREFUSED' }),
     meant: Object.assign(new Error('too long'), { code: 'TOO_LONG', statusCode: 413, details: { max: 5 } }),
     invalid: Object.assign(new Error('no text'), { statusCode: 400, validation: [{ instancePath: '/text' }] }),
-    circle: Object.assign(new Error('no'), { statusCode: 400, details: (() => { const a: Record<string, unknown> = {}; return (a.a = a) })() })
+    circle: Object.assign(
+      new Error('no'), { statusCode: 400, details: (() => { const a: Record<string, unknown> = {}; return (a.a = a) })() }
+    )
   }
   const { url, app } = await serve(t, {}, app => {
     const onMessage = (_: unknown, data: string | Buffer): void => { throw failures[String(data)] ?? new Error('fatal') }
@@ -242,7 +244,7 @@ t.test('a shutdown tells clients when to come back before it closes', async t =>
   }
 })
 
-t.test('before a shutdown closes a client, all that it sent before it was told is handled and answered, however far away it is', async t => {
+t.test('before a shutdown closes a client, all that it sent before it was told is handled and answered, on slow links, too', async t => {
   const served = await serve(
     t, { log: false, closeGraceMs: 1_000 }, app => app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} }))
   )

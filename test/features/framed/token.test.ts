@@ -72,7 +72,9 @@ t.test('a bad token is an error, and the connection lives until the old one ends
 
   const outage = await openFramed(t, `${url}/outage`, { token: 'ann' })
   outage.send({ type: 'token', token: 'later', id: 1 })
-  t.strictSame(await outage.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
+  t.strictSame(
+    await outage.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' }
+  )
   outage.send({ type: 'token', token: 'ann', id: 2 })
   t.strictSame(await outage.next(), { type: 'ack', id: 2 }, 'authorize sees the request that opened the connection')
 

@@ -35,7 +35,7 @@ async function startWithRoute (cluster: Cluster, options: { readonly log?: LogSe
   const instance = await cluster.start({
     log,
     ...options,
-    routes: app => app.get<{ Params: { room: string }, Querystring: { since?: string } }>('/follow/:room', { websocket: true }, app.wsHandler({
+    routes: app => app.get<{ Params: { room: string } }>('/follow/:room', { websocket: true }, app.wsHandler({
       async onConnect (connection, request) {
         const { since } = request.query as { since?: string }
         await app.registry.join(connection, connection.params.room, { since })

@@ -57,12 +57,15 @@ t.test('each message once, those of each group in their order, and where it got 
   t.strictSame(back.frames.filter(({ type }) => type === 'gap'), [])
   for (const group of groups) {
     t.strictSame(
-      all.filter(text => text.startsWith(group)), Array.from({ length: 30 }, (_, n) => `${group} ${100 * n}`), `those to ${group} alone, in order`
+      all.filter(text => text.startsWith(group)), Array.from({ length: 30 }, (_, n) => `${group} ${100 * n}`),
+      `those to ${group} alone, in order`
     )
   }
   t.strictSame(all.filter(text => text.startsWith('shared')), shared, 'and those to several groups')
 
-  const positions = Object.fromEntries(groups.map(group => [group, back.frames.findLast(frame => frame.group === group && 'position' in frame)?.position]))
+  const positions = Object.fromEntries(
+    groups.map(group => [group, back.frames.findLast(frame => frame.group === group && 'position' in frame)?.position])
+  )
   const again = await openFramed(t, here.url, { hello: { session: back.welcome.session, resume: positions, grants } })
   for (const group of groups) t.match(await again.nextOf('joined', { group }), { recovered: true })
   await here.app.registry.broadcastToGroup('three', 'the last')

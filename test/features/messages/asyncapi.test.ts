@@ -14,14 +14,18 @@ noUnhandled(t)
 
 const require = createRequire(import.meta.url)
 // One of the specification's own formats is unknown to Ajv, and its drafts say more than strict mode takes.
-const fits = new Ajv({ strict: false, allErrors: true, validateFormats: false }).compile(require('@asyncapi/specs/schemas/3.0.0-without-$id.json') as object)
+const fits = new Ajv({ strict: false, allErrors: true, validateFormats: false }).compile(
+  require('@asyncapi/specs/schemas/3.0.0-without-$id.json') as object
+)
 
 /** Where the document is wrong: its form, and references that lead nowhere. */
 function faults (document: object): string[] {
   fits(document)
   const wrong = fits.errors?.map(({ instancePath, message = '' }) => `${instancePath} ${message}`) ?? []
   const references = [...JSON.stringify(document).matchAll(/"\$ref":"#\/([^"]+)"/g)].map(([, path = '']) => path)
-  const lost = references.filter(path => path.split('/').reduce<unknown>((at, step) => (at as Record<string, unknown> | undefined)?.[step], document) === undefined)
+  const lost = references.filter(
+    path => path.split('/').reduce<unknown>((at, step) => (at as Record<string, unknown> | undefined)?.[step], document) === undefined
+  )
   return [...wrong, ...lost]
 }
 
@@ -59,7 +63,9 @@ function routes (app: FastifyInstance): void {
   })
   app.wsRoom('/ws/open/:room(^\\w+$)', { auth: false, group: ({ room }) => `open:${room}` })
   void app.register(async scope => {
-    scope.get('/:id/*', { websocket: true, preHandler: scope.wsAuth({ authenticate: async token => userOf(token) }) }, scope.wsHandler({ messages: chat }))
+    scope.get('/:id/*', {
+      websocket: true, preHandler: scope.wsAuth({ authenticate: async token => userOf(token) })
+    }, scope.wsHandler({ messages: chat }))
     scope.get('/hidden', { websocket: true, schema: { hide: true } as object }, scope.wsHandler({ onMessage () {} }))
     scope.get('/other', { websocket: true }, () => {})
     scope.get('/plain', async () => 'http')
@@ -70,7 +76,9 @@ t.test('the document is valid, and tells all routes, messages, events, replies a
   const { app } = await service(t)
   routes(app)
   await app.ready()
-  const document = app.asyncapi({ info: { title: 'Chat', version: '2.0.0' }, servers: { here: { host: 'localhost:3000', protocol: 'ws' } } })
+  const document = app.asyncapi(
+    { info: { title: 'Chat', version: '2.0.0' }, servers: { here: { host: 'localhost:3000', protocol: 'ws' } } }
+  )
   t.strictSame(faults(document), [])
   const broken = { ...document, operations: { x: { action: 'shout', channel: { $ref: '#/channels/none' } } } }
   t.match(faults(broken), [/\/operations\/x/], 'it finds what it looks for')
@@ -89,18 +97,24 @@ t.test('the document is valid, and tells all routes, messages, events, replies a
     action: 'receive',
     description: 'Says something to everybody in the room.',
     messages: [{ $ref: '#/channels/ws_chat_room/messages/say' }],
-    security: [{ $ref: '#/components/securitySchemes/bearer' }, { $ref: '#/components/securitySchemes/cookie_sid' }, { $ref: '#/components/securitySchemes/query_token' }],
+    security: [{ $ref: '#/components/securitySchemes/bearer' }, { $ref: '#/components/securitySchemes/cookie_sid' }, {
+      $ref: '#/components/securitySchemes/query_token'
+    }],
     reply: { messages: [{ $ref: '#/channels/ws_chat_room/messages/say.reply' }, { $ref: '#/channels/ws_chat_room/messages/error' }] }
   })
   t.match(document.operations['ws_chat_room.send.said'], { action: 'send', reply: undefined })
   t.match(document.operations['api_id.receive.say']?.security, [{ $ref: '#/components/securitySchemes/bearer' }])
   t.equal(document.operations['ws_open_room.receive.message']?.security, undefined)
   const { messages, schemas } = document.components
-  t.match(messages['ws_chat_room.say'], { payload: { required: ['type', 'data'], properties: { type: { const: 'say' }, data: { properties: { text: { maxLength: 20 } } } } } })
+  t.match(messages['ws_chat_room.say'], {
+    payload: { required: ['type', 'data'], properties: { type: { const: 'say' }, data: { properties: { text: { maxLength: 20 } } } } }
+  })
   t.match(messages['ws_chat_room.move'], { payload: { properties: { data: { $ref: '#/components/schemas/point' } } } })
   t.match(schemas.point, { properties: { x: { type: 'integer' } } })
   t.match(messages['ws_chat_room.upload'], { contentType: 'application/octet-stream' })
-  t.match(messages['ws_chat_room.zod'], { payload: { properties: { data: { properties: { n: { type: 'string' } } } } } }, 'what clients send')
+  t.match(
+    messages['ws_chat_room.zod'], { payload: { properties: { data: { properties: { n: { type: 'string' } } } } } }, 'what clients send'
+  )
   t.match(messages['ws_chat_room.zod.reply'], { payload: { properties: { data: { properties: { n: { type: 'number' } } } } } })
 })
 
@@ -119,7 +133,10 @@ t.test('an application without routes for sockets has a valid document, too, and
 t.test('a client in another language needs the document alone', async t => {
   const { app, port } = await serve(t, {}, app => {
     routes(app)
-    app.get('/asyncapi.json', () => app.asyncapi({ servers: { here: { host: `127.0.0.1:${(app.server.address() as { port: number }).port}`, protocol: 'ws' } } }))
+    app.get(
+      '/asyncapi.json',
+      () => app.asyncapi({ servers: { here: { host: `127.0.0.1:${(app.server.address() as { port: number }).port}`, protocol: 'ws' } } })
+    )
   })
   t.ok(app)
   const client = spawn('python3', [join(import.meta.dirname, 'client.py'), `http://127.0.0.1:${port}/asyncapi.json`, 'ann'])

@@ -65,7 +65,9 @@ t.test('whatever a client says by name is answered, and its connection stays', a
     ['{"type":"__proto__","id":2}', { type: 'error', id: 2, code: 'WSG_MESSAGE_UNKNOWN' }],
     ['{"type":"constructor","id":2}', { type: 'error', id: 2, code: 'WSG_MESSAGE_UNKNOWN' }],
     ['{"type":"say","id":3}', { type: 'error', id: 3, code: 'WSG_MESSAGE_INVALID', details: [{ message: 'must be object' }] }],
-    ['{"type":"say","id":4,"data":{}}', { type: 'error', id: 4, code: 'WSG_MESSAGE_INVALID', message: /say: data must have required property 'text'/ }],
+    ['{"type":"say","id":4,"data":{}}', {
+      type: 'error', id: 4, code: 'WSG_MESSAGE_INVALID', message: /say: data must have required property 'text'/
+    }],
     [
       `{"type":"say","id":5,"data":{"text":"${'x'.repeat(21)}"}}`,
       { type: 'error', id: 5, message: /data\/text must NOT have more/, details: [{ instancePath: '/text', keyword: 'maxLength' }] }
@@ -136,7 +138,11 @@ t.test('bytes travel by name, in all directions', async t => {
   const { url } = await serve(t, {}, app => {
     const files = app.wsMessages({
       events: { frame: 'binary' },
-      messages: { upload: { data: 'binary', reply: 'binary', async handler ({ data, emit }) { await emit('frame', data); return Buffer.from(data).reverse() } } }
+      messages: {
+        upload: {
+          data: 'binary', reply: 'binary', async handler ({ data, emit }) { await emit('frame', data); return Buffer.from(data).reverse() }
+        }
+      }
     })
     app.wsRoom('/:room', { auth: false, messages: files })
   })

@@ -14,7 +14,9 @@ noUnhandled(t)
 const redis = await startRedis(t)
 
 function confirming (app: FastifyInstance) {
-  const set = app.wsMessages({ messages: {}, questions: { confirm: { data: { type: 'string', maxLength: 10 }, reply: { type: 'boolean' } } } })
+  const set = app.wsMessages(
+    { messages: {}, questions: { confirm: { data: { type: 'string', maxLength: 10 }, reply: { type: 'boolean' } } } }
+  )
   app.wsRoom('/q/:room', { auth: { required: false }, group: ({ room }) => `q:${room}`, messages: set as AnyMessages })
   return set
 }
@@ -29,7 +31,9 @@ onEveryCluster(t, redis, 'clients are asked wherever they are, and those that do
     await until(() => client.connection.groups.length === 1)
     return client
   }
-  const [ann, bob, silent, wrong, broken, mute] = [await open(0, 'ann'), await open(1, 'bob'), await open(1), await open(0), await open(0), await open(1)]
+  const [ann, bob, silent, wrong, broken, mute] = [
+    await open(0, 'ann'), await open(1, 'bob'), await open(1), await open(0), await open(0), await open(1)
+  ]
   ann.answer('confirm', data => data === 'sure?')
   bob.answer('confirm', async () => false)
   silent.answer('confirm', async () => await new Promise(() => {}))
@@ -65,7 +69,9 @@ onEveryCluster(t, redis, 'clients are asked wherever they are, and those that do
 t.test('a client without a protocol answers by hand, and nobody answers for another one', async t => {
   let set: ReturnType<typeof confirming> | undefined
   const { url } = await serve(t, {}, app => { set = confirming(app) })
-  const [ann, eve] = [connect(t, `${url}/q/lobby`, { protocols: ['bearer', 'ann'] }), connect(t, `${url}/q/lobby`, { protocols: ['bearer', 'eve'] })]
+  const [ann, eve] = [
+    connect(t, `${url}/q/lobby`, { protocols: ['bearer', 'ann'] }), connect(t, `${url}/q/lobby`, { protocols: ['bearer', 'eve'] })
+  ]
   await Promise.all([ann.opened, eve.opened])
   const asking = set?.ask({ userId: 'ann' }, 'confirm', 'sure?' as never)
   const question = JSON.parse(String(await ann.next())) as { id: string }

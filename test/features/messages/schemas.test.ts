@@ -24,7 +24,9 @@ const echo = (app: FastifyInstance, data: object | undefined, reply: object): An
 
 t.test('schemas are those of the scope: shared ones, compilers, and options of Ajv', async t => {
   const { url } = await serve(t, {}, app => {
-    app.addSchema({ $id: 'point', type: 'object', required: ['x'], properties: { x: { type: 'integer', default: 0 }, y: { type: 'integer', default: 7 } } })
+    app.addSchema({
+      $id: 'point', type: 'object', required: ['x'], properties: { x: { type: 'integer', default: 0 }, y: { type: 'integer', default: 7 } }
+    })
     app.wsRoom('/root/:room', { ...open, group: () => 'root', messages: echo(app, { $ref: 'point#' }, { $ref: 'point#' }) })
     void app.register(async scope => {
       scope.addSchema({ $id: 'name', type: 'string', minLength: 2 })
@@ -46,11 +48,17 @@ t.test('schemas are those of the scope: shared ones, compilers, and options of A
     })
   })
   t.strictSame(await ask(t, `${url}/root/a`, { type: 'echo', data: { x: '3' } }), { type: 'reply', id: 1, data: { x: 3, y: 7 } })
-  t.match(await ask(t, `${url}/root/a`, { type: 'echo', data: { x: 'z' } }), { code: 'WSG_MESSAGE_INVALID', message: /echo: data\/x must be integer/ })
+  t.match(await ask(t, `${url}/root/a`, { type: 'echo', data: { x: 'z' } }), {
+    code: 'WSG_MESSAGE_INVALID', message: /echo: data\/x must be integer/
+  })
   t.strictSame(await ask(t, `${url}/child/a`, { type: 'echo', data: 'ann' }), { type: 'reply', id: 1, data: 'ann' })
   t.match(await ask(t, `${url}/child/a`, { type: 'echo', data: 'a' }), { code: 'WSG_MESSAGE_INVALID' })
-  t.strictSame(await ask(t, `${url}/own/a`, { type: 'echo', data: 'yes' }), { type: 'reply', id: 1, data: { by: 'scope', data: { answer: 'YES' } } })
-  t.match(await ask(t, `${url}/own/a`, { type: 'echo', data: 'no' }), { code: 'WSG_MESSAGE_INVALID', message: /say yes/, details: [{ message: 'say yes' }] })
+  t.strictSame(
+    await ask(t, `${url}/own/a`, { type: 'echo', data: 'yes' }), { type: 'reply', id: 1, data: { by: 'scope', data: { answer: 'YES' } } }
+  )
+  t.match(await ask(t, `${url}/own/a`, { type: 'echo', data: 'no' }), {
+    code: 'WSG_MESSAGE_INVALID', message: /say yes/, details: [{ message: 'say yes' }]
+  })
   t.strictSame(await ask(t, `${url}/option/a`, { type: 'echo', data: 1 }), { type: 'reply', id: 1, data: { by: 'option', data: [1] } })
 })
 
@@ -84,10 +92,16 @@ t.test('a Standard Schema checks by itself, at once or later', async t => {
     }
   })
   for (const later of ['true', 'false']) {
-    t.strictSame(await ask(t, `${url}/${later}/a`, { type: 'echo', data: ' hi ' }), { type: 'reply', id: 1, data: 'hi' }, 'checked replies are sent')
-    t.match(await ask(t, `${url}/${later}/a`, { type: 'echo', data: 1 }), { code: 'WSG_MESSAGE_INVALID', message: /data\/a\/b no text/, details: [{ path: ['a', { key: 'b' }] }] })
+    t.strictSame(
+      await ask(t, `${url}/${later}/a`, { type: 'echo', data: ' hi ' }), { type: 'reply', id: 1, data: 'hi' }, 'checked replies are sent'
+    )
+    t.match(await ask(t, `${url}/${later}/a`, { type: 'echo', data: 1 }), {
+      code: 'WSG_MESSAGE_INVALID', message: /data\/a\/b no text/, details: [{ path: ['a', { key: 'b' }] }]
+    })
     t.strictSame(await ask(t, `${url}/${later}/a`, { type: 'tell' }), { type: 'heard', data: 'x' })
-    t.match(await ask(t, `${url}/${later}/a`, { type: 'mumble' }), { code: 'WSG_EVENT_INVALID', details: undefined }, 'a bug of the server is not blamed on the client')
+    t.match(await ask(t, `${url}/${later}/a`, { type: 'mumble' }), {
+      code: 'WSG_EVENT_INVALID', details: undefined
+    }, 'a bug of the server is not blamed on the client')
   }
 })
 
@@ -139,7 +153,7 @@ t.test('what is wrong with a definition is told when it is made, or when the app
   t.throws(() => app.wsHandler({ messages: set, onMessage () {} } as never), { message: /not both/ })
   t.throws(() => app.wsHandler({} as never), { message: /needs `onMessage`/ })
   const { wsMessages } = app
-  t.throws(() => wsMessages({ messages: {} }), { message: /taken off its instance/ })
+  t.throws(() => wsMessages({ messages: {} }), { message: /called without its instance/ })
 
   app.wsMessages({ messages: { bad: { data: { type: 'no such type' }, handler } } })
   await t.rejects(async () => await app.ready(), { code: 'WSG_OPTION_INVALID', message: /a schema of bad cannot be compiled/ })

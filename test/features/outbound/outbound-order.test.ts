@@ -91,7 +91,8 @@ t.test('a client that asks and closes in one breath still gets its answer', asyn
   let text = ''
   socket.on('data', chunk => { text += chunk.toString('latin1') })
   socket.write(
-    'GET /ws?groups=g HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'
+    'GET /ws?groups=g HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+      'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'
   )
   while (!text.includes('id ')) await new Promise(resolve => socket.once('data', resolve))
   socket.write(Buffer.from([0x81, 0x82, 0, 0, 0, 0, 0x68, 0x69, 0x88, 0x80, 0, 0, 0, 0]))

@@ -115,7 +115,9 @@ t.test('any WebSocket client reads and stops by hand; strangers and greedy ones 
     }
     t.match(await ask(ann, 'wsg.stream.stop', { group: 'lobby', id }), { type: 'reply', data: { stopped: true } })
     t.ok(stream.signal.aborted)
-    await until(() => ann.messages.map(message => parsed(message)).some(({ data }) => (data as { end?: unknown } | undefined)?.end === 'stopped'))
+    await until(
+      () => ann.messages.map(message => parsed(message)).some(({ data }) => (data as { end?: unknown } | undefined)?.end === 'stopped')
+    )
     for (let n = 0; n < 300; n++) ann.send(JSON.stringify({ type: 'wsg.stream.list', data: { group: 'lobby' }, id: `x${n}` }))
     await until(() => ann.messages.some(message => String(message).includes('WSG_RATE_LIMITED')))
     t.ok(Number(registry.stats().messagesRefused) > 0)

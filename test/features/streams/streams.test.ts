@@ -72,7 +72,9 @@ onEveryCluster(t, redis, 'a text grows for all members, wherever they are and wh
   const reloaded = await read(t, a)
   await until(() => reloaded.told.length > 0)
   t.strictSame(reloaded.told.map(({ text, state }) => [text, state]), [[words.join(''), 'done']], 'the whole text at once')
-  t.match(await b.registry.readStream('lobby', 'r1'), { id: 'r1', owner: 'ann', text: words.join(''), state: 'done', result: { tokens: 300 } })
+  t.match(
+    await b.registry.readStream('lobby', 'r1'), { id: 'r1', owner: 'ann', text: words.join(''), state: 'done', result: { tokens: 300 } }
+  )
   t.equal(await b.registry.readStream('lobby', 'none'), undefined)
   t.equal(stream.append('late'), false)
   await stream.fail(new Error('late'))
@@ -169,7 +171,9 @@ onEveryCluster(t, redis, 'a stream that goes wrong ends, for its producer and fo
   await halves.done()
   t.equal((await ended('halves'))?.text, 'a😀b\ufffdc\ufffd')
 
-  for (const [id, options] of [['', {}], ['x'.repeat(129), {}], [7, {}], ['x', { flushMs: 1 }], ['x', { maxBytes: 2e6 }], ['x', { nope: 1 }]] as const) {
+  for (const [id, options] of [
+    ['', {}], ['x'.repeat(129), {}], [7, {}], ['x', { flushMs: 1 }], ['x', { maxBytes: 2e6 }], ['x', { nope: 1 }]
+  ] as const) {
     t.throws(() => a.registry.stream('lobby', id as string, options as object), { code: 'WSG_OPTION_INVALID' })
   }
   t.throws(() => a.registry.stream('', 'x'), { code: 'WSG_GROUP_NAME_INVALID' })

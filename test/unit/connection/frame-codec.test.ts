@@ -79,7 +79,9 @@ t.test('whatever else comes is refused with a reason that fits into a close fram
 t.test('messages are encoded as bytes, with what is known of them', async t => {
   const decoded = (frame: Buffer): unknown => JSON.parse(frame.toString())
   t.strictSame(decoded(encodeMessage('tëxt\u2028', false)), { type: 'message', data: 'tëxt\u2028' })
-  t.strictSame(decoded(encodeMessage(Buffer.from('tëxt'), false, { group: 'g', position })), { type: 'message', group: 'g', position, data: 'tëxt' })
+  t.strictSame(
+    decoded(encodeMessage(Buffer.from('tëxt'), false, { group: 'g', position })), { type: 'message', group: 'g', position, data: 'tëxt' }
+  )
   t.strictSame(decoded(encodeMessage(new Uint8Array([9, 0, 255, 9]).subarray(1, 3), true, { group: 'g', copy: 'i:1' })), {
     type: 'message', group: 'g', copy: 'i:1', data: 'AP8=', binary: true
   })

@@ -19,7 +19,9 @@ t.test('each 20 values and names count for a message', async t => {
 
 t.test('what takes long to parse is not parsed', async t => {
   t.equal(measure(nested(100)), 5)
-  const long = [nested(101), '['.repeat(200_000), `[${'[],'.repeat(10_000)}1]`, `{${'"a":1,'.repeat(10_001)}"b":1}`, `[${','.repeat(20_000)}`]
+  const long = [
+    nested(101), '['.repeat(200_000), `[${'[],'.repeat(10_000)}1]`, `{${'"a":1,'.repeat(10_001)}"b":1}`, `[${','.repeat(20_000)}`
+  ]
   for (const text of long) t.equal(measure(text), undefined)
 })
 

@@ -85,7 +85,7 @@ t.test('messages are signs of life where a socket does not count its bytes', asy
   const pulse = new Pulse()
   pulse.look({}, intervalMs)
   for (let n = 0; n < 10; n++) {
-    pulse.heard()
+    pulse.received()
     t.equal(pulse.look({}, intervalMs), 'wait')
   }
   t.strictSame([pulse.look({}, intervalMs), pulse.look({}, intervalMs)], ['wait', 'terminate'])

@@ -10,7 +10,9 @@ const day = 86_400_000
 const pings = ({ calls }: FakeConnection): number => calls.filter(call => call === 'ping').length
 const isTerminated = ({ calls }: FakeConnection): boolean => calls.includes('terminate')
 /** The code that the connection was closed with. */
-const closedWith = ({ calls }: FakeConnection): number | undefined => calls[0] === undefined ? undefined : Number(calls[0].replace('fault ', ''))
+const closedWith = ({ calls }: FakeConnection): number | undefined => calls[0] === undefined
+  ? undefined
+  : Number(calls[0].replace('fault ', ''))
 
 t.test('heartbeat', async t => {
   const build = (t: Test, intervalMs: number, connections: FakeConnection[]): { heartbeat: Heartbeat, metrics: Metrics } => {

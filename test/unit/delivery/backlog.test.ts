@@ -222,7 +222,9 @@ t.test('a client on a branch that the log lost gets what stands further on, if i
   t.strictSame(reads.splice(0), [])
   t.strictSame(await given(at(12), at(2)), [false, 'rewound', 9, []], 'the log is not as far yet')
   t.strictSame(await given(at(7), { ...at(8), nonce: 7 }), [false, 'rewound', 8, [9]], 'nothing from before it joined')
-  t.strictSame(await backlog.next('g', at(8)).then(({ reason, messages }) => [reason, messages.length]), ['rewound', 1], 'in mid-replay, too')
+  t.strictSame(
+    await backlog.next('g', at(8)).then(({ reason, messages }) => [reason, messages.length]), ['rewound', 1], 'in mid-replay, too'
+  )
   end = 11
   t.strictSame(await given(at(9), at(2)), [false, 'rewound', 9, [10, 11, 12]], 'the log grew between two reads')
   t.equal(metrics.resumesRefused, 0)

@@ -81,18 +81,27 @@ t.test('the selected subprotocol is never the token', async t => {
 })
 
 t.test('allowed origins are compared by scheme, host and port', async t => {
-  const allowed = ['https://Example.com:443', 'capacitor://localhost', 'http://localhost:3000', 'http://b\u00fccher.example', 'chrome-extension://abcdef']
+  const allowed = [
+    'https://Example.com:443', 'capacitor://localhost', 'http://localhost:3000', 'http://b\u00fccher.example', 'chrome-extension://abcdef'
+  ]
   const allows = originCheck(allowed, false)
   for (const origin of [
-    'https://example.com', 'HTTPS://Example.com', 'https://example.com:443', 'capacitor://localhost', 'http://localhost:3000', 'http://xn--bcher-kva.example',
+    'https://example.com', 'HTTPS://Example.com', 'https://example.com:443', 'capacitor://localhost', 'http://localhost:3000',
+    'http://xn--bcher-kva.example',
     'chrome-extension://abcdef'
   ]) t.equal(allows(request({ origin })), true, origin)
-  for (const origin of ['http://example.com', 'https://example.com:8443', 'https://example.com.evil.org', 'https://example.com@evil.org', 'https://example.com:443/', 'http://localhost', 'capacitor://evil', 'null', '']) t.equal(allows(request({ origin })), false, origin)
+  for (const origin of [
+    'http://example.com', 'https://example.com:8443', 'https://example.com.evil.org', 'https://example.com@evil.org',
+    'https://example.com:443/', 'http://localhost', 'capacitor://evil', 'null', ''
+  ]) t.equal(allows(request({ origin })), false, origin)
   t.equal(allows(request({})), true, 'no browser')
 })
 
 t.test('what is no origin is refused as option', async t => {
-  for (const origin of ['*', 'example.com', 'https://example.com/', 'https://example.com/app', 'https://*.example.com', 'app://*', 'wss://example.com', 'https://a@example.com', 'https://example.com:99999', 'https://exa mple.com', 'null', '', 1]) {
+  for (const origin of [
+    '*', 'example.com', 'https://example.com/', 'https://example.com/app', 'https://*.example.com', 'app://*', 'wss://example.com',
+    'https://a@example.com', 'https://example.com:99999', 'https://exa mple.com', 'null', '', 1
+  ]) {
     t.throws(() => originCheck([origin as string], false), { code: 'WSG_OPTION_INVALID', message: /allowedOrigins/ }, String(origin))
   }
 })
@@ -111,7 +120,8 @@ t.test('with a cookie, pages of other hosts are kept out unless they are named',
     t.equal(allows(request({ origin, host: 'example.com' })), false, origin)
   }
   t.equal(originCheck(['https://evil.org'], true)(request({ origin: 'https://evil.org', host: 'example.com' })), true)
-  t.equal(originCheck(undefined, false)(request({ origin: 'https://evil.org', host: 'example.com' })), true, 'a token in a header is not sent by the browser')
+  const allowed = originCheck(undefined, false)(request({ origin: 'https://evil.org', host: 'example.com' }))
+  t.equal(allowed, true, 'a browser does not send a token in a header')
 })
 
 t.test('a function decides about origins by itself, and only true lets in', async t => {

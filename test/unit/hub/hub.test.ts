@@ -138,7 +138,9 @@ t.test('a replay ran ahead of the instance while the log went on along another b
     hub.announceGap('g', fork)
     for (const offset of [4, 5, 6, 7]) hub.deliver(message(offset, true))
     t.equal(inG.holdback, undefined)
-    const expected = fresh ? ['3', "4'", "5'", 'gap: rewound in g', "6'", "7'"] : ['3', '4', '5', 'gap: rewound in g', "4'", "5'", "6'", "7'"]
+    const expected = fresh
+      ? ['3', "4'", "5'", 'gap: rewound in g', "6'", "7'"]
+      : ['3', '4', '5', 'gap: rewound in g', "4'", "5'", "6'", "7'"]
     t.strictSame(a.written, expected, fresh ? 'the replay was of the new branch' : 'the replay was of the lost branch')
   }
 })

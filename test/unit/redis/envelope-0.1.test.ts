@@ -5,7 +5,15 @@ import { decode, encode, encodeParts, encodePlaceNames, encodeTarget } from '../
 
 const target: Target = { kind: 'group', name: 'lobby' }
 const plain: Envelope = {
-  origin: 'aaaaaaaaaa', sequence: 7, kind: 'message', target, shared: false, except: [], command: '', binary: false, payload: Buffer.from('hello')
+  origin: 'aaaaaaaaaa',
+  sequence: 7,
+  kind: 'message',
+  target,
+  shared: false,
+  except: [],
+  command: '',
+  binary: false,
+  payload: Buffer.from('hello')
 }
 
 // Written by version 0.1.0 at 1,764,000,000,000.

@@ -40,10 +40,14 @@ t.test('what is decoded is what was encoded', async (t) => {
 
 t.test('a message to an audience that cannot be read is for nobody', async (t) => {
   const read = (audience: unknown): unknown => {
-    return decode(encode({ ...randomEnvelope(), kind: 'message', command: '', audience: audience as Audience }, { kind: 'all', name: '' }))?.audience
+    return decode(
+      encode({ ...randomEnvelope(), kind: 'message', command: '', audience: audience as Audience }, { kind: 'all', name: '' })
+    )?.audience
   }
   t.strictSame(read({ tags: ['a'], later: 1 }), { tags: ['a'], later: 1 })
-  for (const audience of [null, 5, 'x', { tags: 'a' }, { exceptGroups: [5] }, { exceptUsers: {} }, { taggedIn: null }]) t.equal(read(audience), undefined)
+  for (const audience of [null, 5, 'x', { tags: 'a' }, { exceptGroups: [5] }, { exceptUsers: {} }, { taggedIn: null }]) {
+    t.equal(read(audience), undefined)
+  }
 })
 
 t.test('the target is that of the copy, not that of the envelope', async (t) => {

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Throttle } from '../../../lib/backplane/redis/batching.ts'
 import { until } from '../../helpers/until.ts'
 
-t.test('work begins after a quiet moment with the turn that asks for it, soon after other work a little later, and at once when there is plenty', async t => {
+t.test('work begins with the turn that asks for it, soon after other work a little later, and at once when there is plenty', async t => {
   let now = 0
   const pace = new Throttle(() => now)
   const begun: string[] = []

@@ -1,17 +1,17 @@
-/** What may be under way on a link for all bulk reads together: the most, and the least that a slow link is brought down to. */
+/** How many bytes all bulk reads of a link may have under way together: at most, and at least, however slow the link is. */
 const maxBytes = 262_144
 const minBytes = 16_384
 const maxReads = 64
-/** Two, so that the link has something to carry while the answer to the last read is looked at. */
+/** Two, so that the link is in use while the answer to the last read is handled. */
 const minReads = 2
 const firstReads = 4
 /** How long a call of others may have to wait behind bulk reads, beside what the link needs for the way itself (milliseconds). */
 const targetMs = 10
 
-/** What one answer weighed. */
+/** The size of one answer. */
 export interface BulkSize {
   readonly bytes: number
-  /** It is a part only: the limit on its bytes was reached. */
+  /** Whether the answer is only a part, because it reached its limit of bytes. */
   readonly full: boolean
 }
 
@@ -32,7 +32,7 @@ export class BulkReads {
   #alone = false
   #bytes = maxBytes
   #reads = firstReads
-  /** The quickest answer so far: about what the way to Redis and back takes. */
+  /** The quickest answer so far: about the round trip to Redis (milliseconds). */
   #wayMs = Infinity
   /** The latest answer was large, or only a part. */
   #large = false
@@ -49,7 +49,7 @@ export class BulkReads {
     return this.#running
   }
 
-  /** Whether more is to be read than a few small answers. */
+  /** Whether there is more to read than a few small answers. */
   get much (): boolean {
     return this.#large || this.#waiting.length > 0
   }
@@ -108,7 +108,7 @@ export class BulkReads {
     this.#count++
     this.#total += bytes
     this.#large = full || bytes >= minBytes
-    // Many small answers may be under way together, few large ones.
+    // Many small answers may be under way together, but few large ones.
     if (!alone) this.#reads = full ? Math.max(minReads, this.#reads >> 1) : Math.min(maxReads, this.#reads + 1)
     this.#wayMs = Math.min(this.#wayMs, tookMs)
     const allowedMs = targetMs + 4 * this.#wayMs

@@ -1,8 +1,8 @@
 import { BusyGrace } from '../../../deadline.ts'
 
 /**
- * The deadline of one call to Redis. It measures Redis, not the queue of calls before this one: it starts again where bytes came meanwhile,
- * up to a limit.
+ * The deadline of one call to Redis. It measures Redis, not the calls before this one: when bytes came meanwhile it starts again, up to a
+ * limit.
  */
 export class CallDeadline {
   readonly #ms: number
@@ -12,7 +12,7 @@ export class CallDeadline {
   readonly #startedAt = performance.now()
   #grace: BusyGrace | undefined
   #dueAt: number
-  /** Bytes that had come when the timer was set. */
+  /** How many bytes had come when the timer was set. */
   #receivedBefore: number
   #timer: NodeJS.Timeout
 

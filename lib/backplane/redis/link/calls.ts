@@ -14,13 +14,13 @@ export interface CallEvents {
   /** How many bytes came on the present connection so far. */
   received (): number
   answered (): void
-  /** A call was given up; `silent`: nothing came meanwhile. */
+  /** A call was given up. `silent`: no byte came meanwhile. */
   missed (silent: boolean, bulk: boolean): void
   /** Turns a failure into the error that the caller gets. */
   translate (error: Error): Error
 }
 
-/** The calls of one link that are under way. Each settles: with its answer, by its deadline, or when the link breaks. */
+/** The calls of one link that are under way. Each settles with its answer, at its deadline, or when the link breaks. */
 export class Calls {
   readonly #events: CallEvents
   /** The function that fails each call, and whether it is a bulk read. */

@@ -1,6 +1,6 @@
 import type { Link } from './port.ts'
 
-/** How far the clock of Redis is ahead of the one of this process: the instances have no other clock in common. */
+/** Measures how far the clock of Redis, the only one that all instances share, is ahead of that of this process. */
 export class RedisClock {
   readonly #link: Link
   #aheadMs = 0
@@ -9,7 +9,7 @@ export class RedisClock {
     this.#link = link
   }
 
-  /** Milliseconds, within half of the time that Redis took to answer. */
+  /** In milliseconds, exact to half of the time that Redis took to answer. */
   get aheadMs (): number {
     return this.#aheadMs
   }

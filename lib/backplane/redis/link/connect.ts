@@ -23,7 +23,7 @@ export interface Address {
 export class Dialer {
   readonly #source: RedisSource
   readonly #role: 'command' | 'subscribe'
-  /** What a URL says. */
+  /** The options in a URL. */
   readonly #parsed: RedisOptions | undefined
   readonly #sentinels: Sentinels | undefined
   readonly #address: () => Address | undefined
@@ -45,7 +45,7 @@ export class Dialer {
     return Math.min(minPauseMs * 2 ** Math.min(this.#failures, 10), maxPauseMs) * (0.8 + Math.random() * 0.2)
   }
 
-  /** A server may be silent for so long before its connection is ready. */
+  /** How long a server may be silent before its connection is ready (milliseconds). */
   get patienceMs (): number {
     return this.#patienceMs
   }
@@ -68,7 +68,7 @@ export class Dialer {
     this.#patienceMs = minPatienceMs
   }
 
-  /** The dial brought no connection of use, after so many milliseconds. */
+  /** Notes that a dial brought no usable connection after so many milliseconds. */
   failed (tookMs: number): void {
     this.#failures++
     // Slow sentinels, a slow link: a limit that is too short for them would never let a connection come about.

@@ -10,9 +10,9 @@ const drainMs = 10_000
 const drainedAfterMs = 100
 
 export interface ConnectionEvents {
-  /** There is a connection; Redis was not asked anything on it yet. */
+  /** The socket is connected; nothing was sent to Redis yet. */
   opened (): void
-  /** Redis can be used. */
+  /** Redis takes commands. */
   ready (): void
   /** The connection ended; the next one is on its way. */
   ended (): void
@@ -37,7 +37,7 @@ export class Connection {
   #dialledAt = 0
   #ready = false
   /** A message came on the present connection. */
-  #heard = false
+  #delivered = false
   #timer: NodeJS.Timeout | undefined
   /** The connection before, which may still deliver what Redis sent before it was given up, and the bytes that had come on it then. */
   #previous: { readonly client: Redis, readonly received: number } | undefined
@@ -73,7 +73,7 @@ export class Connection {
     return host === undefined || port === undefined ? undefined : { host, port }
   }
 
-  /** Bytes that came, and those that left this process. */
+  /** How many bytes came in and went out. */
   get moved (): number {
     const { bytesWritten = 0, writableLength = 0 } = (this.#client.stream ?? {}) as { bytesWritten?: number, writableLength?: number }
     return this.received + bytesWritten - writableLength
@@ -84,7 +84,7 @@ export class Connection {
     return !this.#ready && (this.#present?.status === 'connect' || this.#present?.status === 'ready')
   }
 
-  /** So long may Redis be silent while hands are shaken. */
+  /** How long Redis may be silent during the handshake (milliseconds). */
   get patienceMs (): number {
     return this.#dialer.patienceMs
   }
@@ -97,7 +97,7 @@ export class Connection {
     const client = this.#present
     if (client === undefined) return
     // One that delivered nothing has less to come than the one before it, if that is still there.
-    if (keep && this.#ready && (this.#heard || this.#previous === undefined)) {
+    if (keep && this.#ready && (this.#delivered || this.#previous === undefined)) {
       this.dropPrevious()
       this.#previous = { client, received: bytesRead(client) }
     } else {
@@ -106,7 +106,7 @@ export class Connection {
     this.#lose()
   }
 
-  /** This server is of no use although it answers: it is left, and whoever named it is asked last from now on. */
+  /** Leaves a server that answers but is of no use; the sentinel that named it is asked last from now on. */
   blame (): void {
     if (this.#present === undefined) return
     this.#dialer.failed(0)
@@ -132,14 +132,14 @@ export class Connection {
     }
   }
 
-  /** What the connection before delivers is of no use any more. */
+  /** Drops the previous connection, whose messages are no longer needed. */
   dropPrevious (): void {
     if (this.#previous === undefined) return
     discard(this.#previous.client)
     this.#previous = undefined
   }
 
-  /** Called once a second: no state of the client may last forever without a connection. */
+  /** Called once a second, so that no state of the client lasts forever without a connection. */
   check (): void {
     if (this.#ready || this.#present === undefined) return
     if (this.#present.status === 'end' || performance.now() - this.#dialledAt > maxDialMs) this.reset()
@@ -157,7 +157,7 @@ export class Connection {
   #dial (): Redis {
     this.#timer = undefined
     this.#dialledAt = performance.now()
-    this.#heard = false
+    this.#delivered = false
     const client = this.#client = this.#present = this.#dialer.dial()
     client.on('connect', () => { if (client === this.#present) this.#events.opened() })
     client.on('ready', () => {
@@ -178,7 +178,7 @@ export class Connection {
     client.on('error', (error: Error) => { if (client === this.#present) this.#events.error(error) })
     const receive = (channel: Buffer, bytes: Buffer): void => {
       if (client === this.#present) {
-        this.#heard = true
+        this.#delivered = true
         this.#events.message(channel, bytes, false)
       } else if (client === this.#previous?.client) this.#events.message(channel, bytes, true)
     }
@@ -210,10 +210,10 @@ export class Connection {
   }
 }
 
-/** Ends a client at once: what is on its way is lost, and nothing it does later concerns anybody. */
+/** Ends a client at once: what is on its way is lost, and later events of the client are ignored. */
 function discard (client: Redis): void {
   client.disconnect()
-  // Not after a polite good-bye: a hung server would never answer it, and a connection that comes about later would stay.
+  // Not with QUIT: a hung server would never answer it, and a connection that is established later would stay.
   client.stream?.destroy()
 }
 

@@ -1,4 +1,4 @@
-/** What a link tells those who use it. */
+/** The events of a link. */
 export interface LinkEvents {
   /** The link works now: after the first connect, a reconnect, or a hang. */
   readonly up?: (() => void) | undefined

@@ -21,7 +21,7 @@ export class EvictionWatch {
   readonly #warn: (fields: object) => void
   readonly #now: () => number
   #policy: string | undefined
-  /** As the server counts since its start. */
+  /** The count of the server since its start. */
   #counted: number | undefined
   #evicted = 0
   #evictedAt = -Infinity
@@ -47,7 +47,7 @@ export class EvictionWatch {
     return { redisEvictedKeys: this.#evicted }
   }
 
-  /** Asks Redis, unless that was done a moment ago. Never rejects: what cannot be known is no problem. */
+  /** Asks Redis, unless that was done a moment ago. Never rejects: if Redis cannot tell, no problem is reported. */
   async look (): Promise<void> {
     let memory: Memory
     try {

@@ -5,9 +5,9 @@ import { isPassing } from './reply-errors.ts'
 const againMs = 250
 
 export interface GreetingEvents {
-  /** This connection leads to a server that takes commands, in the right database. */
+  /** The server takes commands, and the database is the right one. */
   readonly ready: () => void
-  /** Not yet, and why. */
+  /** The server is not ready yet, and why. */
   readonly refused: (error: Error) => void
   /** Whether the connection is still the present one. */
   readonly stands: () => boolean

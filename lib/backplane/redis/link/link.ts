@@ -19,19 +19,19 @@ const silenceMs = 4_000
 const missesToTrip = 3
 /** A call that waits behind other answers may take this many deadlines. */
 const maxDeadlines = 4
-/** What brings much is given up after so many milliseconds, also while bytes come. */
+/** Bulk reads are given up after so many milliseconds, even while bytes come. */
 const maxBulkMs = 30_000
 /** A master that became a replica is left for its successor; when the same server answers again, no more often than this. */
 const demotedRetryMs = 2_000
 
 /**
- * A way to Redis that always answers in time. Deadlines, liveness, the circuit breaker and every reconnect are ours, because with the
+ * A connection to Redis whose calls always settle in time. Deadlines, liveness, the circuit breaker and reconnects are ours: with the
  * defaults of ioredis a command may wait for minutes, be sent twice, or never settle, and a client may end for good (see docs/redis.md).
  */
 export class Link {
   /** Whether it leads to a cluster, where messages go by sharded pub/sub. */
   readonly sharded: boolean = false
-  /** Where reads of much data take their turn. */
+  /** The queue of bulk reads. */
   readonly bulk = new BulkReads()
   readonly #role: string
   readonly #deadlineMs: number
@@ -99,7 +99,7 @@ export class Link {
   /** The client of the present connection, or of the last one. */
   get redis (): Redis { return this.#connection.redis }
 
-  /** Who gets what is published to the channels that are subscribed on this link. */
+  /** Sets who gets the messages of the channels that are subscribed on this link. */
   onMessage (receive: MessageListener): void {
     this.#receive = receive
   }
@@ -173,10 +173,10 @@ export class Link {
     this.#connection.reset(keep)
   }
 
-  /** The link was made anew: resolves when the connection before delivered what it still had, if it delivers anything. */
+  /** After a reconnect: resolves when the previous connection has delivered what it still had. */
   async previousDrained (): Promise<void> { await this.#connection.previousDrained() }
 
-  /** From now on everything of interest comes by the new connection. */
+  /** Drops the previous connection: from now on all messages come by the new one. */
   dropPrevious (): void { this.#connection.dropPrevious() }
 
   async close (): Promise<void> {
@@ -230,7 +230,7 @@ export class Link {
     const now = performance.now()
     if (now - this.#lastDemotion < demotedRetryMs) return
     this.#lastDemotion = now
-    // Later: the reply that told us settles first.
+    // Later, so that the call with this reply settles first.
     setImmediate(() => this.#connection.blame())
   }
 
@@ -269,7 +269,7 @@ export class Link {
   #watch (): void {
     const { ready, shakingHands, received, patienceMs } = this.#connection
     const now = performance.now()
-    // Part of an answer came; or this process stalled, not Redis, and its answers are waiting in the socket, to be read after this timer.
+    // Part of an answer came. Or this process stalled, not Redis: answers wait in the socket, and are read after this timer.
     if (now - this.#lastWatch > 2 * pingIntervalMs || received !== this.#lastReceived) this.#lastSign = now
     this.#lastWatch = now
     this.#lastReceived = received

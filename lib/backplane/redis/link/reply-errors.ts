@@ -18,7 +18,7 @@ export function isReply (error: Error): boolean {
   return error.name === 'ReplyError'
 }
 
-/** What a failed command means to whoever asked for it: not carried out (WSG_BACKPLANE_UNAVAILABLE), or unknown (WSG_TIMEOUT). */
+/** Turns the failure of a command into WSG_BACKPLANE_UNAVAILABLE (not carried out) or WSG_TIMEOUT (unknown outcome). */
 export function toBackplaneError (error: Error): WebsocketGroupsError {
   if (isReply(error)) {
     const text = isPassing(error) ? error.message : `Redis refused the command: ${error.message}`

@@ -2,7 +2,7 @@ import type { RedisOptions } from 'ioredis'
 
 const copied = ['code', 'errno', 'syscall', 'address', 'port', 'hostname'] as const
 
-/** Copies errors so that they say what went wrong without anything that was sent. */
+/** Copies errors without the data that was sent to Redis. */
 export class ErrorCleaner {
   readonly #secrets: readonly string[]
 

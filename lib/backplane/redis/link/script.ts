@@ -72,7 +72,7 @@ export function byHash (evalsha: RedisCommand, evaluate: RedisCommand) {
   }
 }
 
-/** About what arguments weigh on their way. */
+/** The approximate size of arguments on the wire (bytes). */
 export function bytesOf (args: ReadonlyArray<string | number | Buffer>): number {
   let bytes = 0
   for (const arg of args) if (typeof arg !== 'number') bytes += arg.length

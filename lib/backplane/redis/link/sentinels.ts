@@ -13,7 +13,7 @@ export class Sentinels {
     this.#iterator = new SentinelIterator(sentinels)
   }
 
-  /** For ioredis: what finds the master through these sentinels. */
+  /** The connector of ioredis that finds the master through these sentinels. */
   get connector (): ConnectorClass {
     const iterator = this.#iterator
     return class extends SentinelConnector {

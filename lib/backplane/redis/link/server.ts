@@ -19,7 +19,7 @@ export interface Server {
   readonly missing: readonly string[]
 }
 
-/** The server is one of a cluster, and was taken for a single one. */
+/** Whether the server belongs to a cluster, although it was given as a single one. */
 export class ClusterModeError extends WebsocketGroupsError {
   constructor () {
     super('WSG_REDIS_UNSUPPORTED', 'it is a node of a Redis Cluster: pass { cluster: [nodes] }')
@@ -27,7 +27,7 @@ export class ClusterModeError extends WebsocketGroupsError {
 }
 
 /**
- * Looks whether the server, and what the user may do there, will do.
+ * Checks the server and the rights of the user there.
  * @throws {WebsocketGroupsError} WSG_REDIS_UNSUPPORTED, and as `Link.run`
  */
 export async function checkServer (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<Server> {

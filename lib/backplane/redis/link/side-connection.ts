@@ -6,18 +6,18 @@ import type { Address } from './connect.ts'
 import { Connection } from './connection.ts'
 import type { RedisSource } from './source.ts'
 
-/** The connection stays open for this long after its last call. */
+/** How long the connection stays open after its last call (milliseconds). */
 const usualIdleMs = 10_000
 
 export type Command<Answer> = (redis: Redis, settled: () => boolean) => Promise<Answer>
 
-/** What a side connection asks of the link that it stands beside. */
+/** What a side connection needs of its link. */
 export interface MainLink {
-  /** Where the link leads now: its name may lead to another server since. `undefined` where only the name is known. */
+  /** The address of the link's server, as its name may lead to another server by now. `undefined` if only the name is known. */
   address (): Address | undefined
   /** Turns a failure into the error that the caller gets. */
   translate (error: Error): Error
-  /** A call was given up. */
+  /** Counts a call that was given up. */
   missed (): void
 }
 
@@ -34,7 +34,7 @@ export class SideConnection {
   #calls: Calls | undefined
   #underWay = 0
   #idleTimer: NodeJS.Timeout | undefined
-  /** Tells those that wait for the connection. */
+  /** Wakes those who wait for the connection. */
   readonly #waiting = new Set<() => void>()
   #closed = false
 
@@ -53,7 +53,7 @@ export class SideConnection {
 
   get closed (): boolean { return this.#closed }
 
-  /** Resolves with whether it can be used, after so many milliseconds at most. */
+  /** Opens the connection if necessary. Resolves with whether it is ready, after `ms` milliseconds at the latest. */
   async whenReady (ms: number): Promise<boolean> {
     if (this.#closed) return false
     this.#open()

@@ -10,10 +10,10 @@ import { packSettings, unpackSettings, type Difference } from './settings.ts'
 /** How long an idempotency key is remembered. */
 const idempotencyMs = 300_000
 const nonceBytes = 4
-/** A message to more groups than this does not carry its places, which would weigh more than most messages. */
+/** Copies of a message to more groups than this do not carry their places in all logs, which would be larger than most messages. */
 const maxPlaces = 64
 
-/** A message as the script `append` takes it. */
+/** A message in the form that the script `append` takes. */
 export interface Draft extends EnvelopeParts {
   readonly targets: readonly AppendTarget[]
   /** The sequence of this publisher: it grows from message to message. */
@@ -39,7 +39,7 @@ export interface AppendCall {
 /** What happened to the last message of a batch in one log. */
 export interface AppendedTo {
   readonly last: LogPosition
-  /** Its key shows that the log already had it. */
+  /** Whether the log already had the message, as its idempotency key shows. */
   readonly known: boolean
   readonly difference: Difference | undefined
 }

@@ -4,7 +4,7 @@ export const shortMetaMs = 1_800_000
 const longMetaMs = 604_800_000
 /** How long the larger settings of a process count after its last append (seconds). */
 const settingsHoldS = 86_400
-/** Publishers that appended nothing for so long are forgotten (seconds): no retry of theirs can still be under way. */
+/** How long a publisher is remembered after its last append (seconds). No retry takes that long. */
 const publisherHoldS = 600
 
 /*
@@ -47,7 +47,7 @@ if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then
 end`
 
 /**
- * A batch that is sent again may be in the log already.
+ * Finds out whether a batch that is sent again is in the log already.
  * Takes of the meta `epoch` and `sent`, the record of the publisher; `last`, the sequence of the last message. Leaves where that message
  * stands in `there`, nil where it is not in the log.
  */
@@ -58,7 +58,7 @@ if epoch and sent and #sent == 18 then
   if sequence >= last then there = stored end
 end`
 
-/** Ends the script when the user may not make one of the writes. Takes `permit`, `meta` and `list`. */
+/** Ends the script when the Redis user has no right to one of the writes. Takes `permit`, `meta` and `list`. */
 export const luaPermitWrites = `
 permit('HSET', meta, '', '')
 permit('PEXPIRE', meta, 1)
@@ -77,9 +77,9 @@ local function permit (...)
 end`
 
 /**
- * The writes to one log. The first is one that a full Redis refuses, and it is taken back when the second one fails: a right may be gone
- * since the first message of the publisher, and the key of the list may be somebody else's. What follows keeps the log small, which is no
- * reason to refuse a message: it may fail.
+ * The writes to one log. The first one fails when Redis is full. It is taken back when the second one fails, because a right was lost since
+ * the first message of the publisher, or the key of the list belongs to another program. The commands that follow keep the log small; their
+ * failure is not a reason to refuse a message.
  * Takes `meta` and `list`; `batch`, `count` messages of `added` bytes together, the largest of `widest`, whose last one has `nonce`, after
  * the nonce `before`; `new`, the epoch of a log that is new; of the meta `offset`, `size`, `largest` and `sent`, the record of the
  * publisher; what luaSettle leaves; `publisher`, `last` and `now`. Leaves the offset of the last message in `offset`.

@@ -12,7 +12,7 @@ import { Lanes, type Batch, type LaneItem } from './lanes.ts'
 import { randomNonce } from './random.ts'
 import type { SettingsDifferences } from './settings.ts'
 
-/** How much may wait in all lanes together. */
+/** The most that may wait in all lanes together. */
 const maxWaiting = { up: { messages: 20_000, bytes: 33_554_432 }, queue: { messages: 1_000, bytes: 1_048_576 } } as const
 const queueMs = 5_000
 const retryMs = 50
@@ -20,7 +20,7 @@ const retryMs = 50
 /** What happens to an append while Redis is out: it fails at once, or waits for Redis for a few seconds. */
 export type WhenDown = 'reject' | 'queue'
 
-/** How much waits in one queue, or in all queues of a process together. */
+/** What waits in one queue, or in all queues of a process together. */
 export interface Waiting {
   messages: number
   bytes: number
@@ -46,8 +46,8 @@ export class AppendQueue {
   readonly #link: Link
   readonly #keys: Keys
   /**
-   * Drawn here instead of the instance's id: an earlier queue under the same name, say before a restart, would make Redis take messages of
-   * this one for repetitions.
+   * A random name instead of the instance's id: otherwise, after a restart, Redis would take new messages for repetitions of those of the
+   * process before.
    */
   readonly #publisher = drawId()
   /**
@@ -134,17 +134,17 @@ export class AppendQueue {
     for (const { reject, sent } of this.#lanes.clear()) reject(new WebsocketGroupsError(sent ? 'WSG_TIMEOUT' : 'WSG_CLOSED'))
   }
 
-  /** The link is back, or the queue was closed: what waits goes on. */
+  /** Called when the link is back or the queue was closed: wakes what waits. */
   #resume (): void {
     this.#up.resolve()
     this.#up = deferred()
   }
 
-  /** Sends a batch until its outcome is known or its time is over. Never rejects. */
+  /** Sends a batch, again if necessary, until its outcome is known or its time is over. Never rejects. */
   async #settle ({ items, lanes }: Batch<Item>): Promise<void> {
     let failure: Error | undefined
     for (;;) {
-      // While Redis answers, a message waits for those before it: the deadline is for Redis, not for our own queue.
+      // The deadline is for Redis. While Redis answers, messages may wait longer for those before them.
       if (failure !== undefined || !this.#link.up) expire(items, failure)
       if (items.length === 0) return
       try {
@@ -171,7 +171,7 @@ export class AppendQueue {
     return appended
   }
 
-  /** Waits until the link works, or for a moment when it works and Redis refused; `leftMs` at most. */
+  /** Waits until the link works; after a refusal of Redis, for a moment. Takes `leftMs` at most. */
   async #whenUp (leftMs: number): Promise<void> {
     await withDeadline(this.#up.promise, this.#link.up ? Math.min(leftMs, retryMs) : leftMs, () => undefined)
   }
@@ -216,7 +216,7 @@ function expire (items: Item[], failure: Error | undefined): void {
 
 function rejectAll (items: readonly Item[], failure: Error): void {
   for (const { sent, reject } of items) {
-    // "Not sent" is true only for messages that never left.
+    // Only messages that never left this process were surely not sent.
     const maybeSent = sent && hasCode(failure, 'WSG_BACKPLANE_UNAVAILABLE')
     reject(maybeSent ? new WebsocketGroupsError('WSG_TIMEOUT', failure.message, { cause: failure }) : failure)
   }

@@ -7,7 +7,7 @@ import type { CopyOrder } from './copy-order.ts'
 import type { LogFollower } from './follower.ts'
 import { readAfterFork } from './page.ts'
 
-/** `inStep`: all is delivered. `behind`: messages are missing. `held`: the next message waits for another log, see `CopyOrder`. */
+/** `inStep`: everything is delivered. `behind`: messages are missing. `held`: the next message waits for another log (see `CopyOrder`). */
 export type Progress = 'inStep' | 'behind' | 'held'
 
 /**
@@ -61,7 +61,7 @@ export class CatchUp {
         this.#repairedMessages++
         this.#deliver(follower, message)
       }
-      // A message that this version cannot decode has a place in the log, too.
+      // A message that this version cannot decode counts as read, too.
       if (!samePosition(page.last, follower.position ?? logStart)) follower.advance(page.last)
       this.#order.moved(follower)
       if (!page.more) break
@@ -75,7 +75,7 @@ export class CatchUp {
     if (follower.rereadNeeded) return 'behind'
     for (const [index, { envelope, previousNonce }] of follower.waiting.entries()) {
       const progress = this.accept(follower, envelope, previousNonce)
-      // What came before the log was read, and is not in it, belongs to a part of the log that is lost.
+      // A message that came before the read and is not in the log belongs to a part of the log that is lost.
       if (progress === 'inStep' || (progress === 'behind' && follower.covers(index))) continue
       follower.shift(index)
       return progress
@@ -86,9 +86,9 @@ export class CatchUp {
 
   #deliver (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope): void {
     follower.advance(envelope.position)
-    const repeated = envelope.retried === true && follower.deliveredBefore(envelope.position.nonce)
-    if (repeated) this.#duplicates++
-    this.#local.deliver(repeated ? { ...envelope, repeated } : envelope)
+    const repeated = envelope.retried === true ? follower.lostPlace(envelope.position.nonce) : undefined
+    if (repeated !== undefined) this.#duplicates++
+    this.#local.deliver(repeated === undefined ? envelope : { ...envelope, repeated })
     this.#order.moved(follower)
   }
 

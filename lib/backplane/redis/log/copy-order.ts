@@ -1,7 +1,7 @@
 import type { StoredEnvelope } from '../envelope.ts'
 import type { LogFollower } from './follower.ts'
 
-/** How long a log is held for another one that makes no progress (milliseconds). */
+/** How long a log waits for another one that makes no progress (milliseconds). */
 const maxHoldMs = 10_000
 
 interface Hold {
@@ -29,7 +29,7 @@ export class CopyOrder {
   readonly #holds = new Map<LogFollower, Hold>()
   /** The followers that wait for a log. */
   readonly #waiting = new Map<LogFollower, Set<LogFollower>>()
-  /** Logs that made no progress in time: nobody waits for them until they do. */
+  /** Logs that made no progress in time. Others do not wait for them until they do. */
   readonly #late = new Set<LogFollower>()
 
   /** `wake` is called with a follower whose message may be delivered now. */
@@ -39,7 +39,7 @@ export class CopyOrder {
     this.#maxHoldMs = holdMs
   }
 
-  /** How many logs are held. */
+  /** How many logs wait for others. */
   get held (): number {
     return this.#holds.size
   }
@@ -50,9 +50,9 @@ export class CopyOrder {
     for (const { group, epoch, offset } of places) {
       const other = group === follower.group || offset === 0 ? undefined : this.#find(group)
       const position = other?.position
-      // If that log is not followed here, or nothing is known of it yet, nobody here is owed its earlier messages.
+      // If that log is not followed here, or its end is unknown yet, no member here waits for its earlier messages.
       if (other === undefined || position === undefined || this.#late.has(other)) continue
-      // A position in another life of the log says nothing about this one; a repair that runs will find out which of the two is over.
+      // Positions of different epochs cannot be compared; a repair under way will show which epoch is over.
       const there = position.epoch === epoch || position.epoch === '' ? position.offset >= offset - 1 : !other.buffering
       if (there || this.#waitsFor(other, follower)) continue
       this.#hold(follower, other, offset - 1, position.epoch)

@@ -26,7 +26,7 @@ export class LogEnds {
   #waiters: Waiter[] = []
   #calls = 0
 
-  /** `differences` is told of logs whose settings differ between processes. */
+  /** `differences` collects logs whose settings differ between processes. */
   constructor (link: Link, keys: Keys, differences: SettingsDifferences) {
     this.#link = link
     this.#keys = keys

@@ -1,9 +1,11 @@
 import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 
-/** Nonces of the latest messages, by which a repeated message is told from another one with its offset. */
+/** How many nonces are kept: they tell a repeated message from another one with the same offset. */
 export const remembered = 256
-/** How long a message may come again that a log lost: no publisher retries for longer (milliseconds). */
+/** How long a message that a log lost may be stored again by its publisher, which retries no longer than this (milliseconds). */
 const repeatMs = 60_000
+/** What so many losses took is remembered. */
+const maxLost = 2
 /** Epochs of so many logs that are gone are remembered: live messages of a log may come after its end was read. */
 const maxGone = 4
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
@@ -18,8 +20,15 @@ export interface LiveMessage {
 interface Waiting {
   readonly messages: LiveMessage[]
   bytes: number
-  /** How many of the messages had come when the log was read last. */
+  /** How many of the messages had arrived when the log was last read. */
   covered: number
+}
+
+/** What was delivered of a log before it lost data: up to `last`, the nonces by offset modulo their number. */
+interface LostLog {
+  readonly last: LogPosition
+  readonly nonces: Uint32Array
+  readonly at: number
 }
 
 /** One group's log, as far as this instance has delivered it. */
@@ -30,14 +39,14 @@ export class LogFollower {
   rereadNeeded = false
   #position: LogPosition | undefined
   /**
-   * By offset modulo its length, of the messages up to `last`. 0, which is no message's nonce: not known. Not before there is more to know
-   * than `last`: most groups are quiet.
+   * Nonces of the messages up to `last`, by offset modulo the length; 0: not known. `undefined` until there is more to know than `last`:
+   * most groups are quiet.
    */
   #nonces: Uint32Array | undefined
-  /** One object, which most followers never need. */
+  /** In one object of its own, because most followers never need it. */
   #waiting: Waiting | undefined
-  /** Nonces of messages that were delivered before the log lost data, and when it did. */
-  #lost: { readonly nonces: Uint32Array, readonly at: number } | undefined
+  /** What was delivered of the log before it lost data, latest loss first. */
+  #lost: readonly LostLog[] | undefined
   /** Epochs of the logs that the group had before this one, latest last. */
   #gone: readonly string[] | undefined
 
@@ -80,7 +89,7 @@ export class LogFollower {
     if (last === undefined || nonces === undefined || back < 0 || back >= remembered) {
       this.#nonces = undefined
     } else {
-      // What is further back stays known; its successors are no longer part of the log.
+      // Older messages stay known; those after the position are no longer part of the log.
       for (let offset = position.offset + 1; offset <= last.offset; offset++) nonces[offset % remembered] = 0
       nonces[position.offset % remembered] = position.nonce
     }
@@ -88,26 +97,30 @@ export class LogFollower {
   }
 
   /**
-   * The log lost data: what was delivered last may be no part of it any more, and may be stored anew by publishers that never heard that it
-   * was stored.
+   * The log lost data. The latest messages delivered may be missing in it, and publishers that never got an answer may store them again.
    */
   lose (): void {
     const last = this.#position
     if (last === undefined || last.offset === 0) return
     this.tidy()
-    const earlier = this.#lost?.nonces.subarray(0, remembered) ?? []
-    this.#lost = { nonces: Uint32Array.from([...this.#nonces ?? [last.nonce], ...earlier]), at: performance.now() }
+    const lost = { last, nonces: this.#nonces === undefined ? noncesOf(last) : Uint32Array.from(this.#nonces), at: performance.now() }
+    this.#lost = [lost, ...this.#lost ?? []].slice(0, maxLost)
   }
 
-  /** Whether a message with this nonce was delivered before the log lost data. */
-  deliveredBefore (nonce: number): boolean {
+  /** Where the message with this nonce stood that was delivered before the log lost data; `undefined` where none is known. */
+  lostPlace (nonce: number): LogPosition | undefined {
     this.tidy()
-    return this.#lost?.nonces.includes(nonce) === true
+    for (const { last: { epoch, offset }, nonces } of this.#lost ?? []) {
+      const index = nonces.indexOf(nonce)
+      if (index !== -1) return { epoch, offset: offset - (offset - index) % remembered, nonce }
+    }
+    return undefined
   }
 
-  /** Frees what is of no use any more. */
+  /** Frees memory that is no longer needed. */
   tidy (): void {
-    if (this.#lost !== undefined && performance.now() - this.#lost.at >= repeatMs) this.#lost = undefined
+    const [latest] = this.#lost ?? []
+    if (latest !== undefined && performance.now() - latest.at >= repeatMs) this.#lost = undefined
   }
 
   follows ({ epoch, offset }: LogPosition, previousNonce: number): boolean {
@@ -132,7 +145,7 @@ export class LogFollower {
   firstUnknown (positions: readonly LogPosition[]): number {
     const common = positions.findLastIndex(position => this.knows(position))
     if (common !== -1) return common + 1
-    // What we know of all offsets after this one is something else.
+    // Other messages have the offsets after this one now: forget their nonces.
     let known = this.#position?.offset ?? 0
     for (let n = 0; n < remembered && this.#nonceOf(known) !== 0; n++) known--
     const first = positions.findIndex(({ offset }) => offset > known)
@@ -149,7 +162,7 @@ export class LogFollower {
     const bytes = message.envelope.payload.length
     const waiting = this.#waiting
     if (waiting === undefined || waiting.messages.length >= maxWaiting.messages || waiting.bytes + bytes > maxWaiting.bytes) {
-      // The log has them all: what is read from now on covers them.
+      // The log has all of them: they will be read from it.
       this.#hold()
       this.rereadNeeded = true
     } else {
@@ -176,12 +189,12 @@ export class LogFollower {
     this.#waiting = { messages, bytes, covered: Math.max(0, (this.#waiting?.covered ?? 0) - count) }
   }
 
-  /** In step: live messages are delivered as they come. */
+  /** The follower is in step: live messages are delivered as they come. */
   release (): void {
     this.#waiting = undefined
   }
 
-  /** Of an offset up to that of `last`, and less than `remembered` before it. */
+  /** For an offset up to that of `last`, and less than `remembered` before it. */
   #nonceOf (offset: number): number {
     if (this.#nonces !== undefined) return this.#nonces[offset % remembered] ?? 0
     return this.#position?.offset === offset ? this.#position.nonce : 0

@@ -14,7 +14,7 @@ import { SettingsDifferences } from './settings.ts'
 
 const retryMs = 200
 const concurrentRepairs = 64
-/** A repair that is not done by then lets the others go first. */
+/** A repair that takes longer lets the others go first. */
 const roundsPerRepair = 5
 const probesAtOnce = 200
 
@@ -30,7 +30,7 @@ export class LogFollowers {
   readonly #ends: LogEnds
   readonly #order: CopyOrder
   readonly #catchUp: CatchUp
-  /** Of the groups with a log that are subscribed, from the acknowledgement on. */
+  /** The followers of subscribed groups with a log, from the acknowledgement of the subscription on. */
   readonly #followers = new Map<string, LogFollower>()
   readonly #repairs = new Set<LogFollower>()
   readonly #work = new WorkQueue<LogFollower>(concurrentRepairs, async follower => await this.#repair(follower))
@@ -47,12 +47,12 @@ export class LogFollowers {
     this.#warnUnreadable = oncePerMinute(local.log, 'log_unreadable')
     this.#changed = changed
     this.#ends = new LogEnds(link, keys, differences)
-    // Not within the turn: a repair that ends in it does not run again before it is over.
+    // Not in the same turn of the event loop, so that a repair that ends in it does not run again before it is over.
     this.#order = new CopyOrder(group => this.#followers.get(group), follower => setImmediate(() => { this.#wake(follower) }))
     this.#catchUp = new CatchUp(link, keys, local, this.#order, follower => this.#gone(follower))
   }
 
-  /** Messages are missing that will be delivered, or of some logs nothing is known yet. */
+  /** Whether messages are still to be read and delivered, or the end of a log is unknown. */
   get problem (): string | undefined {
     return this.#repairs.size === 0 ? undefined : `the logs of ${this.#repairs.size} groups are being caught up with`
   }
@@ -74,7 +74,7 @@ export class LogFollowers {
     return this.#followers.get(group)?.position
   }
 
-  /** No longer subscribed: what comes later is not ours to follow. */
+  /** The group is no longer subscribed: stop following its log. */
   forget (group: string): void {
     const follower = this.#followers.get(group)
     if (follower === undefined) return
@@ -173,7 +173,7 @@ export class LogFollowers {
     if (follower.buffering && !this.#gone(follower)) this.#work.add(follower)
   }
 
-  /** Its group was given up since, or all were. */
+  /** Meanwhile the group was unsubscribed, or all were. */
   #gone (follower: LogFollower): boolean {
     return this.#followers.get(follower.group) !== follower
   }

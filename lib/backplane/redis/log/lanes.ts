@@ -42,7 +42,7 @@ export class Lanes<Item extends LaneItem> {
   }
 
   add (item: Item): void {
-    // Later in this turn, so that all its items go together.
+    // Later in this turn of the event loop, so that all items of the turn go together.
     if (this.#due.size === 0) queueMicrotask(() => this.#startDue())
     for (const lane of this.#lanesOf(item)) {
       lane.items.push(item)

@@ -2,7 +2,7 @@ import { hasCode } from '../../../errors.ts'
 import type { LogFollowers } from './followers.ts'
 
 /**
- * Finds the end of logs whose groups are wanted but not subscribed, while the command link works. Members here are owed what is logged from
+ * Finds the end of logs whose groups are wanted but not subscribed, while the command link works. Members here must get what is logged from
  * now on: the repair after a later subscription begins at this end.
  */
 export class LogOpening {

@@ -70,7 +70,7 @@ export async function readAfterFork (link: Link, keys: Keys, follower: LogFollow
   const { before, positions, end } = places
   const first = follower.firstUnknown(positions)
   const fork = first === 0 ? before : positions[first - 1] ?? end
-  // The follower is on the same branch, and yet nothing can be read after it: something else wrote to the log.
+  // The follower is on the same branch, but nothing can be read after its position: another program wrote to the log.
   if (samePosition(fork, since)) return { gap: 'trimmed', messages: [], before: end, end, last: end, more: false }
   return { gap: 'rewound', messages: [], before: fork, end, last: fork, more: first < positions.length }
 }
@@ -100,14 +100,14 @@ async function readEntries (
     return await link.bulkScript(readLog, [keys.logMeta(group), keys.log(group)], [...position, limit, most, alone ? 1 : 0, cut]) as Reply
   }, sizeOf, alone)
   let reply = await read(false)
-  // The next message alone exceeds what may be read beside other bulk reads.
+  // The next message alone is larger than what may be read beside other bulk reads.
   if (reply[5] === 1 && reply[4]?.length === 0) reply = await read(true)
   const [status = Status.none, epoch = '', offset = 0, nonce, entries = [], more = 0, differ] = reply
   if (status === Status.none) return undefined
   const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: unpackNonce(nonce) }
   const own = entries.filter(entry => standsIn(entry, top))
   let gap = reasons[status]
-  // Something else that writes to the list may have put this in the place of messages.
+  // Another program may have written this to the list.
   if (gap === undefined && since !== undefined && own.length < entries.length && !follow(own, since)) gap = 'trimmed'
   return { gap, top, entries: own, more: more === 1 && own.length > 0, difference: unpackSettings(differ) }
 }

@@ -176,8 +176,8 @@ for m = 1, messages do
     if log and not log.known then
       local batch = log.batch
       local n = #batch + 1
-      local message = '\\209\\1' .. log.epoch .. pack('>I6', log.offset + n) .. freshNonce .. log.nonce .. ARGV[at + 1] .. ARGV[log.at + 1] ..
-        names .. ARGV[at + 2]
+      local message = '\\209\\1' .. log.epoch .. pack('>I6', log.offset + n) .. freshNonce .. log.nonce ..
+        ARGV[at + 1] .. ARGV[log.at + 1] .. names .. ARGV[at + 2]
       batch[n], log.nonce, log.added, log.widest = message, freshNonce, log.added + #message, math.max(log.widest, #message)
     end
   end

@@ -26,7 +26,7 @@ local function differing (used, smaller)
   return string.sub(used, 1, 16) .. string.sub(smaller, 1, 16)
 end`
 
-/** Packed settings, by the object they were made of: a process has few of these. */
+/** Packed settings, by settings object: a process has few of these. */
 const packed = new WeakMap<LogLimits, Buffer>()
 
 /** Settings as scripts take them: u32 messages, u48 bytes, u48 TTL in milliseconds. */

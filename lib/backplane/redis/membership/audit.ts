@@ -5,7 +5,7 @@ import type { Link } from '../link/port.ts'
 import { luaInteger, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
-/** Groups that one beat looks at: all of them where there are no more, else the next ones. It costs Redis about 1 us each. */
+/** The most groups that are compared beside one beat; the next beat goes on with the others. A group costs Redis about 1 us. */
 const groupsPerBeat = 256
 /** Groups that differ are compared again after this many milliseconds. */
 const secondLookMs = 100
@@ -66,7 +66,7 @@ redis.call('UNLINK', KEYS[1])
 return members
 `)
 
-/** Finds what is wrong in Redis through no fault of this instance: keys were evicted, or somebody deleted them. */
+/** Finds memberships that Redis lost by itself: keys that were evicted or deleted. */
 export class Audit {
   readonly #link: Link
   readonly #keys: Keys
@@ -74,9 +74,9 @@ export class Audit {
   readonly #leaseMs: number
   readonly #beatsPerLook: number
   #beats: number
-  /** The groups of the present round that are still to be compared. */
+  /** The groups that are still to be compared in this round. */
   #left: string[] = []
-  /** Unknown instances of the last look: one that is about to come back has until the next look. */
+  /** Instances that were unknown at the last look. They are removed at the next one, unless they registered meanwhile. */
   #suspects = new Set<string>()
 
   constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number, beatsPerLook: number) {
@@ -99,7 +99,7 @@ export class Audit {
     try {
       const first = await this.#differing(this.#left.splice(0, groupsPerBeat), generation, changing)
       if (first.length === 0) return []
-      // A connection may be in a group a moment before its membership is handed over to be written.
+      // A connection joins its group in the hub a moment before its membership is handed over to be written.
       await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
       return await this.#differing(first, generation, changing)
     } catch (error) {

@@ -4,13 +4,13 @@ import type { Link } from '../link/port.ts'
 import { Script } from '../link/script.ts'
 
 /*
- * The list has an empty name beside the others, which ends with the last block that was ever put on it. A list without that name is one
- * that Redis lost, or one that all blocks have left by their time: never one that somebody emptied by letting others in.
+ * The list has an entry with an empty name, which ends with the latest of all blocks that were ever in the list. So a list without that
+ * entry was lost by Redis, or all its blocks have ended: it was not emptied by unblocking.
  */
 
 /**
- * Puts a name on the list of those that are kept out, or takes it off. The key ends with its last entry.
- * KEYS 1 list.  ARGV 1 name  2 milliseconds, 0 to take it off  3 how many names at most
+ * Adds a name to the list of blocks, or removes it. The key expires with its last entry.
+ * KEYS 1 list.  ARGV 1 name  2 milliseconds, 0 to remove it  3 how many names at most
  * Returns 1, or 0 when the list is full.
  */
 const setBlock = new Script(`
@@ -42,7 +42,7 @@ for i = 2, #list, 2 do list[i] = tonumber(list[i]) - now end
 return list
 `)
 
-/** The users and tokens that all instances keep out. */
+/** The users and tokens that all instances block. */
 export class BlockStore {
   readonly #link: Link
   readonly #keys: Keys

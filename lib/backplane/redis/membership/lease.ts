@@ -11,7 +11,7 @@ import { beat, safetyTtlMs, unregister } from './scripts.ts'
 import type { MemberStore } from './store.ts'
 
 const beatsPerLease = 3
-/** Of many partitions, those whose beats are due in the same part of the time between beats go out together. */
+/** Beats of many partitions go out together if they are due in the same one of this many parts of the time between beats. */
 const beatParts = 16
 const maxClaims = 8
 const retryMs = 1_000
@@ -49,7 +49,7 @@ export class Lease {
   readonly #warnNotRenewed: (fields: object) => void
   readonly #warnNotRegistered: (fields: object) => void
   readonly #nonce = randomUUID()
-  /** It is that of one partition of many. */
+  /** Whether this is the lease of one partition of many. */
   readonly #isPart: boolean
   /** Whether anything needs the lease. */
   #wanted: boolean
@@ -178,7 +178,7 @@ export class Lease {
     clearTimeout(this.#retryTimer)
     try {
       const { id, missing } = await checkServer(this.#link, this.#keys, 'instance')
-      // Who runs already goes on with what is left.
+      // An instance that runs already goes on with the rights that are left.
       this.#missing = missing
       if (missing.length > 0 && this.#renewed === 0) throw refusedRights(missing)
       // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them. One that does not say who
@@ -205,7 +205,7 @@ export class Lease {
   }
 
   /**
-   * Renews the lease now and, when it was gone, everything that hangs on it. Calls at the same time share one beat.
+   * Renews the lease now and, when it was gone, registers the instance and its memberships again. Calls at the same time share one beat.
    * @throws {WebsocketGroupsError} WSG_INSTANCE_ID_TAKEN, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_CLOSED
    */
   async #renew (): Promise<void> {
@@ -218,7 +218,7 @@ export class Lease {
       for (const { renewed } of this.#listeners) renewed?.()
     } catch (error) {
       this.#failure = error as Error
-      // No event tells that time runs out.
+      // No event reports that the lease ran out.
       for (const { changed } of this.#listeners) changed?.()
       throw error
     }
@@ -253,7 +253,7 @@ export class Lease {
     this.#renewedAt = sentAt
     this.#resume(forgotten || this.#otherServer)
     const reaped = this.#reaper.add(claims)
-    // There may be more of them: a machine with many instances died. The next claims are made when these are done with.
+    // There may be more: a machine with many instances may have died. Claim the next ones when these are cleaned up.
     if (claims.length === 2 * maxClaims) void reaped.then(() => { if (this.#link.up) this.schedule(0) })
   }
 

@@ -9,9 +9,9 @@ import { safetyTtlMs } from './scripts.ts'
 const batchSize = 128
 
 /**
- * Compares whether groups have members with what was told of them, and notes the difference as told: of all who ask at the same time one
- * hears of each change.
- * KEYS 1 set of the groups that were told to have members, then the counts of each group.  ARGV 1 safety TTL (ms), then each name
+ * Compares which groups have members with what the hooks of the application were told, and records the difference: of several callers at
+ * the same time, one gets each change.
+ * KEYS 1 set of the groups that are recorded as having members, then the counts of each group.  ARGV 1 safety TTL (ms), then each name
  * Returns 1 where a group has members now, -1 where it has none any more, 0 where nothing changed.
  */
 const settleGroups = new Script(`
@@ -27,7 +27,7 @@ return changes
 
 /**
  * The same for users that have connections on instances that live.
- * KEYS 1 set of the users that were told to be there  2 leases  3 instances, then the counts of each user
+ * KEYS 1 set of the users that are recorded as online  2 leases  3 instances, then the counts of each user
  * ARGV 1 safety TTL (ms)  2, 3 not used, then each user id
  */
 const settleUsers = new Script(`
@@ -49,7 +49,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return changes
 `)
 
-/** Which groups have members, and which users have connections, as the application was told: each change once in the cluster. */
+/** Records which groups have members and which users are online, as the hooks were told: each change once in the cluster. */
 export class OccupancyStore {
   readonly #link: Link
   readonly #keys: Keys
@@ -83,7 +83,7 @@ export class OccupancyStore {
     return await settled as number[]
   }
 
-  /** All that were told to be there, some at a time. */
+  /** All names that are recorded, some at a time. */
   async * #told (kind: Presences): AsyncIterable<readonly string[]> {
     let cursor = '0'
     do {

@@ -1,4 +1,6 @@
-import { maxStreamsPerGroup, silentMs, type StoredStream, type StreamName, type StreamStore, type StreamWrite, type StreamWritten } from '../../streams.ts'
+import {
+  maxStreamsPerGroup, silentMs, type StoredStream, type StreamName, type StreamStore, type StreamWrite, type StreamWritten
+} from '../../streams.ts'
 import { encode } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'

@@ -19,7 +19,8 @@ t.test('the oldest release that is tested is the oldest that @fastify/websocket 
 
 for (const [name, { WebSocketServer, WebSocket }] of Object.entries(releases)) {
   for (const perMessageDeflate of [false, { threshold: 10, serverMaxWindowBits: 10 }]) {
-    t.test(`${name}, ${perMessageDeflate === false ? 'plain' : 'compressed'}: what is written to the wire arrives, in order with what ws writes itself, and before the close`, async t => {
+    const form = perMessageDeflate === false ? 'plain' : 'compressed'
+    t.test(`${name}, ${form}: what is written arrives in order with what ws writes, and before the close`, async t => {
       const server = new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate })
       t.teardown(() => server.close())
       await once(server, 'listening')

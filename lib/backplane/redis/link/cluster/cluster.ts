@@ -11,16 +11,16 @@ import type { SlotMap } from './slot-map.ts'
 const pollMs = 5_000
 const minRetryMs = 25
 const maxRetryMs = 500
-/** How soon after the last look one is worth while because a master does not answer. */
+/** How soon after the last look another one may follow because a master does not answer. */
 const suspectMs = 250
 /** A master without slots is left after this long: it may get some back. */
 const unusedMs = 10_000
 
 export interface ClusterLinkOptions {
   readonly keyPrefix: string
-  /** Of each partition. */
+  /** The hash tag of each partition. */
   readonly tags: readonly string[]
-  /** Of what belongs to no partition. */
+  /** The hash tag of what belongs to no partition. */
   readonly commonTag: string
   readonly deadlineMs: number
 }
@@ -29,7 +29,7 @@ export interface ClusterLinkEvents {
   /** The masters, or whether they answer, may have changed. */
   readonly changed: () => void
   readonly error: (error: Error) => void
-  /** Whether a partition has subscribed channels, as far as is known. Left out: nothing is ever subscribed. */
+  /** Whether a partition has subscribed channels. Left out: nothing is ever subscribed. */
   readonly subscribed?: ((partition: number) => boolean) | undefined
 }
 
@@ -60,7 +60,7 @@ export class ClusterLinks implements Router {
   #lastRefreshAt = -Infinity
   #retryMs = minRetryMs
   #timer: NodeJS.Timeout | undefined
-  /** The master that may have been replaced: it is asked last. */
+  /** The master that may have been replaced, and is asked last. */
   #suspect: Link | undefined
   #closed = false
   #refreshes = 0
@@ -141,7 +141,7 @@ export class ClusterLinks implements Router {
     this.#masters.clear()
   }
 
-  /** Calls at the same time share one look. Never rejects. */
+  /** Looks up the slots; simultaneous calls share one look-up. Never rejects. */
   async #refresh (first?: Link): Promise<void> {
     this.#refreshing ??= this.#look(first).finally(() => {
       this.#refreshing = undefined
@@ -192,7 +192,9 @@ export class ClusterLinks implements Router {
     const known = this.#masters.get(nameOf(address))
     if (known !== undefined) return known
     const make = (role: 'command' | 'subscribe'): Link => new Link({ ...this.#source.options, ...address }, role, this.#deadlineMs)
-    const master = { address, command: make('command'), subscribe: this.subscribe.length > 0 ? make('subscribe') : undefined, unusedSince: undefined }
+    const master = {
+      address, command: make('command'), subscribe: this.subscribe.length > 0 ? make('subscribe') : undefined, unusedSince: undefined
+    }
     this.#masters.set(nameOf(address), master)
     this.#watch(master.command, this.#commands)
     const { subscribe } = master
@@ -215,7 +217,7 @@ export class ClusterLinks implements Router {
         this.#events.changed()
       },
       down: () => {
-        // After a hang as after a break: only a new connection is sure to be subscribed to what we think.
+        // After a hang or a break only a new connection is sure to have the subscriptions that this process knows of.
         if (routes === this.subscribe) link.reset(true)
         each(route => route.linkDown())
         this.#events.changed()

@@ -1,6 +1,6 @@
 import { WebsocketGroupsError } from '../../../../errors.ts'
 
-/** Calls of one partition that may wait for its new master. */
+/** How many calls of one partition may wait for its new master. */
 const maxHeld = 1_000
 
 interface Held {
@@ -36,7 +36,7 @@ export class HeldCalls {
     })
   }
 
-  /** Starts all that wait. */
+  /** Starts all calls that wait. */
   start (): void {
     for (const { start } of this.#calls.splice(0)) start()
   }

@@ -8,7 +8,7 @@ import { Script } from '../script.ts'
  */
 export type Redirect = 'moved' | 'later'
 
-/** What a script is told that publishes to a channel of another master, or touches a key there. */
+/** The error of a script that publishes to a channel, or uses a key, of another master. */
 const notHere = /non local key/
 
 export function redirectOf (error: unknown): Redirect | undefined {
@@ -35,14 +35,14 @@ export function asking<Answer> (call: RedisCall<Answer>): RedisCall<Answer> {
   return async (redis, settled) => await call(askingClient(redis), settled)
 }
 
-/** Says so before each of its commands. */
+/** Sends ASKING before each of its commands. */
 function askingClient (redis: Redis): Redis {
   return new Proxy(redis, {
     get (client, name) {
       const method: unknown = Reflect.get(client, name)
       if (typeof method !== 'function') return method
       return async (...args: unknown[]): Promise<unknown> => {
-        // Both the same way, in one turn: nothing may come between them.
+        // Send both in one turn of the event loop: nothing may come between them.
         const allowed = name === 'sendCommand' ? client.sendCommand(new Command('asking', [])) : client.asking()
         const [, answer] = await Promise.all([allowed, method.apply(client, args)])
         return answer
@@ -51,7 +51,7 @@ function askingClient (redis: Redis): Redis {
   })
 }
 
-/** Whether the master that answered so, or did not answer, may have been replaced. */
+/** Whether the master with this error, or without an answer, may have been replaced. */
 export function isSuspicious (error: unknown): boolean {
   if (!(error instanceof WebsocketGroupsError)) return false
   return error.code === 'WSG_TIMEOUT' || (error.cause instanceof Error && error.cause.message.startsWith('CLUSTERDOWN'))

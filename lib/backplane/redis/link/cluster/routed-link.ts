@@ -11,11 +11,11 @@ import { byHash, bytesCommands, bytesOf, textCommands, type Script } from '../sc
 const firstRetryMs = 10
 const maxRetryMs = 100
 
-/** For calls made while there is no master; they fail before they read. */
+/** Stands in while there is no master: calls fail before they use it. */
 const noBulk = new BulkReads()
 
 type Arguments = ReadonlyArray<string | number | Buffer>
-/** A call of a link. `allow`: makes of what is sent what this server accepts. */
+/** A call of a link. `allow` turns a command into one that this server accepts. */
 type Call<Answer> = (link: DirectLink, leftMs: number, allow: typeof asking) => Promise<Answer>
 
 /** What a routed link asks of those who know the cluster. */
@@ -24,9 +24,9 @@ export interface Router {
   moved (link: DirectLink): Promise<void>
   /** The link to a master, by `host:port` as the cluster knows it. */
   linkTo (name: string): DirectLink
-  /** This server does not answer, or says that it has lost sight of the others: maybe another one took its place. */
+  /** Reports that this server does not answer or has lost sight of the others: another one may have taken its place. */
   suspect (link: DirectLink): void
-  /** A partition has all that came by the connection before. */
+  /** A partition has received everything from the previous connection. */
   inStep (link: DirectLink): void
 }
 
@@ -49,7 +49,7 @@ export class RoutedLink implements Link {
   #tickets = 0
   /** Calls under way at the present master. */
   #flying = 0
-  /** The master said that it does not have the slot any more: calls wait until it is known who has. */
+  /** The master no longer has the slot: calls wait until the new master is known. */
   #held: HeldCalls | undefined
   #asking = false
 
@@ -89,7 +89,7 @@ export class RoutedLink implements Link {
     this.#listeners.push(listener)
   }
 
-  /** The links to the masters are counted, not the ways to them. */
+  /** Counts nothing itself: the stats count the links to the masters. */
   stats (): LinkStats {
     return { connections: 0, timeouts: 0, reconnects: 0 }
   }
@@ -107,7 +107,7 @@ export class RoutedLink implements Link {
     if (this.#link !== undefined) await drained(this.#link)
   }
 
-  /** Whether what comes by the connection before may still be of use. */
+  /** Whether messages from the previous connection may still be of use. */
   get needsPrevious (): boolean {
     return this.#needsPrevious
   }
@@ -129,7 +129,7 @@ export class RoutedLink implements Link {
   /** The links are shared: whoever made them closes them. */
   async close (): Promise<void> {}
 
-  /** From now on calls go there. */
+  /** Sends calls to this master from now on. */
   route (link: DirectLink | undefined): void {
     if (link === this.#link) return
     const isUp = link?.up === true
@@ -137,7 +137,7 @@ export class RoutedLink implements Link {
     // What is subscribed at one master is not at another. Calls go on without a break: their data moved, too.
     if (this.#role === 'subscribe' || !isUp) this.linkDown()
     this.#link = link
-    // Those that the old master turns away come before those that are made from now on.
+    // Calls that the old master turns away come before calls that are made from now on.
     if (this.#flying > 0) this.#held ??= new HeldCalls()
     if (isUp) this.linkUp()
   }
@@ -202,7 +202,7 @@ export class RoutedLink implements Link {
       } catch (error) {
         const redirect = this.#role === 'command' ? redirectOf(error) : undefined
         if (redirect === undefined || performance.now() - startedAt + pauseMs > deadlineMs) throw error
-        // Only the keys of this call wait for their slot: others may go first.
+        // Only this call waits for its keys: others may go first.
         if (redirect === 'later' || this.#held === undefined) await new Promise(resolve => setTimeout(resolve, pauseMs))
         pauseMs = Math.min(2 * pauseMs, maxRetryMs)
       }
@@ -228,7 +228,7 @@ export class RoutedLink implements Link {
     }
   }
 
-  /** Where the keys of a call are already, if they are, and it can be reached. */
+  /** The link to the master that already has the keys of a call, if there is one and it can be reached. */
   #importer (error: unknown): DirectLink | undefined {
     const name = this.#role === 'command' ? importerOf(error) : undefined
     const link = name === undefined ? undefined : this.#router.linkTo(name)

@@ -8,10 +8,10 @@ import { readSlotMap, type SlotMap } from './slot-map.ts'
 
 /** How long one node may take to answer. */
 const askMs = 1_000
-/** After so long without a view that is as new as the latest one, the cluster was made anew. */
+/** After so long without a view as new as the latest one, an older view is accepted: the cluster was set up anew. */
 const staleMs = 30_000
 
-/** Finds out where the slots of a cluster are, from nodes that may be out, or have an old view. */
+/** Finds out which master has which slots, from nodes that may be out or have an old view. */
 export class SlotLookup {
   readonly #source: ClusterSource
   readonly #refused: (error: Error) => void
@@ -53,7 +53,7 @@ export class SlotLookup {
         } else if (isFinal(this.#failure)) this.#refused(refused(this.#failure))
       }
     }
-    // Nobody says that all is well: some slots have no master, say. What is known of the others still holds.
+    // No node reports a healthy cluster: some slots may have no master. The masters of the others are still valid.
     return fallback && this.#accept(fallback)
   }
 
@@ -66,7 +66,7 @@ export class SlotLookup {
   }
 
   * #askable (masters: readonly Master[], first: Master | undefined): Iterable<() => Promise<SlotMap>> {
-    // Another one begins each time, as a node may have an old view.
+    // Begin with another node each time, as one may have an old view.
     const start = first === undefined ? this.#turn++ : masters.indexOf(first)
     for (let n = 0; n < masters.length; n++) {
       const { command, address } = masters[(Math.max(start, 0) + n) % masters.length] as Master
@@ -80,7 +80,7 @@ export class SlotLookup {
     }
   }
 
-  /** By a connection for this question alone. */
+  /** Asks on a connection of its own. */
   async #askOnce (address: Address): Promise<SlotMap> {
     const redis = new Dialer({ ...this.#source.options, ...address }, 'command').dial()
     try {

@@ -6,7 +6,7 @@ export interface ClusterNodes {
   readonly options?: ClusterOptions | undefined
 }
 
-/** As users give a cluster. */
+/** A cluster as users pass it. */
 export type GivenCluster = ClusterNodes | Cluster
 
 export interface Address {
@@ -20,13 +20,13 @@ export interface ClusterSource {
   readonly nodes: readonly Address[]
   /** For the connections to all nodes. */
   readonly options: RedisOptions
-  /** As ioredis has it: it comes before ours. */
+  /** The keyPrefix of ioredis, which goes in front of ours. */
   readonly keyPrefix: string
   /** The address under which a node can be reached that the cluster knows by this one. */
   translate (address: Address): Address
 }
 
-/** `undefined`: this is no cluster, as far as can be told before it is asked. */
+/** `undefined` if this is not a cluster, as far as the options show. */
 export function clusterSource (source: unknown): ClusterSource | undefined {
   if (typeof source !== 'object' || source === null) return undefined
   if ('cluster' in source && Array.isArray(source.cluster)) {

@@ -19,7 +19,7 @@ export class PubSubProbe {
   readonly #subscriptions: Pick<Subscriptions, 'has'>
   readonly #channel: string
   readonly #timer: NodeJS.Timeout
-  #heard = true
+  #active = true
   #misses = 0
   /** Grows with every reset that did not help. */
   #patience = missesToReset
@@ -34,7 +34,7 @@ export class PubSubProbe {
 
   /** Something came through the subscribe link. Returns whether it was a probe. */
   received (bytes: Buffer): boolean {
-    this.#heard = true
+    this.#active = true
     this.#misses = 0
     this.#patience = missesToReset
     return bytes.length === probeBytes.length && bytes.equals(probeBytes)
@@ -47,8 +47,8 @@ export class PubSubProbe {
   async #tick (): Promise<void> {
     // Without the subscription nothing could come back, and that would say nothing about the link.
     if (!this.#command.up || !this.#subscribe.up || !this.#subscriptions.has(this.#channel)) return
-    if (this.#heard) {
-      this.#heard = false
+    if (this.#active) {
+      this.#active = false
       return
     }
     if (++this.#misses > this.#patience) {

@@ -1,17 +1,17 @@
-/** Pages that are under way for all connections of the instance together. */
+/** How many pages of all connections of the instance may be under way together. */
 const maxRunning = 32
 
 /**
- * Shares out what replays may do: a connection reads one page at a time, however many groups it resumes, and of all connections of the
- * instance a few have their turn at once. Both go in the order in which they asked.
+ * Limits replays: a connection reads one page at a time, however many groups it resumes, and the instance reads a few pages at once. Both
+ * first in, first out.
  */
-export class ReplayTurns {
-  /** Those that wait behind the one whose turn it is, by connection. */
+export class ReplayQueue {
+  /** By connection, what waits for the page that the connection reads. */
   readonly #queues = new Map<object, Array<() => void>>()
   readonly #ready: Array<() => void> = []
   #running = 0
 
-  /** Runs `work` when it is its turn. Settles as `work` does. */
+  /** Runs `work` when the connection and the instance may read its page. Settles as `work` does. */
   async run<Result> (connection: object, work: () => Promise<Result>): Promise<Result> {
     const queue = this.#queues.get(connection)
     if (queue === undefined) this.#queues.set(connection, [])
