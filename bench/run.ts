@@ -24,16 +24,17 @@ import { rolling } from './scenarios/rolling.ts'
 import { sizes } from './scenarios/sizes.ts'
 import { slowClient } from './scenarios/slow-client.ts'
 import { smallGroups } from './scenarios/small-groups.ts'
+import { streams } from './scenarios/streams.ts'
 import { drillNames, names, parseNames, type DrillName, type Name } from './systems/system.ts'
 
 const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>>> = {
-  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair, cluster, 'control-plane': controlPlane
+  drill, rolling, 'resume-herd': resumeHerd, 'log-cost': logCost, 'log-repair': logRepair, cluster, 'control-plane': controlPlane, streams
 }
 const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Measured>>> = {
   'fan-out': fanOut, idle, 'join-storm': joinStorm, 'small-groups': smallGroups, 'slow-client': slowClient, sizes
 }
 /** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
-const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane']
+const alone: readonly string[] = ['resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane', 'streams']
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const [, , scenario = '', ...args] = process.argv
@@ -85,7 +86,7 @@ async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, 
   // Where the other checkout lies says nothing; its commit does.
   const named = args.map((arg, i) => args[i - 1] === '--before' ? about.before ?? 'no commit' : arg)
   const content = { scenario, args: named, at: new Date().toISOString(), runs, ...about, ...measured }
-  const tables = [...tablesOf(content), ...(before === undefined ? [] : [ratiosOf(content)])]
+  const tables = [...tablesOf(content), ...ratiosOf(content)]
   const kept = keep ? saveMeasured(content) : 'not kept'
   console.log(`\n${measured.title}; medians of ${runs}\n\n${tables.map(table).join('\n\n')}\n\n${kept}`)
 }

@@ -99,17 +99,23 @@ const costs: Readonly<Record<string, Costs>> = {
   'join-storm': [['server CPU per join', 'serverUs'], ['Redis CPU per join', 'redisUs'], ['Redis commands per join', 'commandsPerJoin']]
 }
 
-/** `ours` as a multiple of `ours-before`: of the medians, and in parentheses the least and the most of single rounds. */
-export function ratiosOf ({ scenario, cells }: Pick<MeasuredFile, 'scenario' | 'cells'>): Row[] {
-  const pairs = cells.filter(({ system }) => system === 'ours').flatMap(after => {
-    const before = cells.find(({ system, conditions }) => system === 'ours-before' && isDeepStrictEqual(conditions, after.conditions))
-    return before === undefined ? [] : [{ before, after }]
-  })
+/** Which systems are compared by ratios where both were measured. */
+const comparisons = [
+  { from: 'ours-before', to: 'ours', label: 'after / before' },
+  { from: 'ours', to: 'ours-observed', label: 'observed / not' }
+] as const
+
+/** One system as a multiple of another, a table for each pair: of the medians, and in parentheses the least and the most of a round. */
+export function ratiosOf ({ scenario, cells }: Pick<MeasuredFile, 'scenario' | 'cells'>): Row[][] {
   const keys = varying(cells)
-  return pairs.map(({ before, after }) => Object.fromEntries([
-    ...keys.map(key => [words[key] ?? key, String(after.conditions[key] ?? '')] as const),
-    ...(costs[scenario] ?? deliveryCosts).map(([name, key]) => [`after / before: ${name}`, ratio(before, after, key)] as const)
-  ]))
+  return comparisons.map(({ from, to, label }) => cells.filter(({ system }) => system === to).flatMap(after => {
+    const before = cells.find(({ system, conditions }) => system === from && isDeepStrictEqual(conditions, after.conditions))
+    if (before === undefined) return []
+    return [Object.fromEntries([
+      ...keys.map(key => [words[key] ?? key, String(after.conditions[key] ?? '')] as const),
+      ...(costs[scenario] ?? deliveryCosts).map(([name, key]) => [`${label}: ${name}`, ratio(before, after, key)] as const)
+    ])]
+  })).filter(rows => rows.length > 0)
 }
 
 function ratio (before: Cell, after: Cell, key: string): string {

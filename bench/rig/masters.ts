@@ -8,6 +8,8 @@ export interface Masters {
   readonly redis: string | { readonly cluster: Array<{ readonly host: string, readonly port: number }> }
   /** CPU of the main thread of each master so far. */
   cpuUs (): Promise<number[]>
+  /** How many commands all masters carried out so far, those of scripts included. */
+  calls (): Promise<number>
   /** Ends connections of all clients that subscribe, or of all others. */
   kill (type: 'pubsub' | 'normal'): Promise<void>
   /** Makes the replica of the first master master in its place, or this master again. Rejects for a single Redis. */
@@ -25,6 +27,7 @@ export async function startMasters (count: number): Promise<Masters> {
     return {
       redis: server.url,
       cpuUs: async () => [await cpuUs(server)],
+      calls: async () => await callsOf(server),
       async kill (type) { await server.admin.call('CLIENT', 'KILL', 'TYPE', type) },
       async failover () { throw new Error('a single Redis has no replica here') },
       end
@@ -35,6 +38,7 @@ export async function startMasters (count: number): Promise<Masters> {
   return {
     redis: { cluster: [...cluster.addresses] },
     cpuUs: async () => await Promise.all(masters.map(cpuUs)),
+    calls: async () => (await Promise.all(masters.map(callsOf))).reduce((sum, calls) => sum + calls, 0),
     async kill (type) { await Promise.all(masters.map(async ({ admin }) => await admin.call('CLIENT', 'KILL', 'TYPE', type))) },
     async failover () {
       const [first] = masters
@@ -51,4 +55,9 @@ export async function startMasters (count: number): Promise<Masters> {
 async function cpuUs ({ admin }: TestRedis): Promise<number> {
   const parts = (await admin.info('cpu')).matchAll(/^used_cpu_(?:sys|user)_main_thread:(\S+)/gm)
   return [...parts].reduce((sum, [, seconds]) => sum + Number(seconds) * 1e6, 0)
+}
+
+async function callsOf ({ admin }: TestRedis): Promise<number> {
+  const parts = (await admin.info('commandstats')).matchAll(/^cmdstat_\S+?:calls=(\d+)/gm)
+  return [...parts].reduce((sum, [, calls]) => sum + Number(calls), 0)
 }

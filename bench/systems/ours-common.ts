@@ -1,18 +1,20 @@
-import Fastify from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type * as WebsocketGroups from 'fastify-websocket-groups'
 import type { Package } from './before-package.ts'
 import type { DrillInstance, Publisher, ServeOptions } from './system.ts'
 
-type Settings = Pick<WebsocketGroups.WebsocketGroupsOptions, 'log' | 'flushIntervalMs' | 'heartbeatIntervalMs'>
+type Settings = Pick<WebsocketGroups.WebsocketGroupsOptions, 'log' | 'flushIntervalMs' | 'heartbeatIntervalMs' | 'tracing'>
 
 interface Application {
   serve (port: number, redis: string, options?: ServeOptions): Promise<DrillInstance>
   publisher (redis: string): Promise<Publisher>
 }
 
-/** The application that is measured, on this package or on another build of it. */
-export function applicationOn (wsg: Package, settings: Settings = {}): Application {
+/** The application that is measured, on this package or on another build of it; `extend` adds what else it has. */
+export function applicationOn (
+  wsg: Package, settings: Settings = {}, extend?: (app: FastifyInstance) => Promise<void>
+): Application {
   const { default: websocketGroups, createPublisher, WebsocketGroupsError } = wsg
   const retried = ['WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE']
 
@@ -30,6 +32,7 @@ export function applicationOn (wsg: Package, settings: Settings = {}): Applicati
     async serve (port, redis, { announce = false } = {}) {
       const app = Fastify()
       await app.register(websocketGroups, { redis, ...settings })
+      await extend?.(app)
       app.wsRoom('/ws/:room', { auth: false, ...(announce ? { onJoin: connection => { connection.send('joined') } } : {}) })
       await app.listen({ port, host: '127.0.0.1' })
       return {
@@ -42,7 +45,8 @@ export function applicationOn (wsg: Package, settings: Settings = {}): Applicati
       }
     },
     async publisher (redis) {
-      const publisher = createPublisher({ redis, ...(settings.log === undefined ? {} : { log: settings.log }) })
+      const { log, tracing } = settings
+      const publisher = createPublisher({ redis, tracing, ...(log === undefined ? {} : { log }) })
       return { publish: async (group, data) => await publisher.broadcastToGroup(group, data) }
     }
   }

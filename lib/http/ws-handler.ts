@@ -10,6 +10,7 @@ import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import { StreamRequests } from '../messages/stream-requests.ts'
+import { copyCallbacks } from '../messages/callbacks.ts'
 import { MessageReceiver, type MessageRoute } from '../messages/receiver.ts'
 import type { MessageSet } from '../messages/message-set.ts'
 import type { ConnectionCallbacks, HandlerOptions } from '../route-types.ts'
@@ -126,18 +127,20 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
   }
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
-  function receiverOf ({ onMessage, messages, mayStop }: HandlerOptions): MessageReceiver | undefined {
+  function receiverOf (options: HandlerOptions): MessageReceiver | undefined {
+    const { onMessage, messages } = options
     if ((onMessage === undefined) === (messages === undefined)) {
       throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
     }
     if (messages === undefined) return undefined
+    const { mayStop } = copyCallbacks(options)
     return new MessageReceiver(messages as MessageSet, streamRequests, { ...groups, mayStop }, instance.metrics)
   }
 }
 
-function withMessages ({ messages, ...callbacks }: HandlerOptions, receiver: MessageReceiver): ConnectionCallbacks {
+function withMessages (callbacks: HandlerOptions, receiver: MessageReceiver): ConnectionCallbacks {
   return {
-    ...callbacks,
+    ...copyCallbacks(callbacks),
     async onConnect (connection, request) {
       receiver.opened(connection, request)
       await callbacks.onConnect?.(connection, request)

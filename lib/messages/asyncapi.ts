@@ -80,6 +80,10 @@ class Builder {
         operate('receive', name, messageOf(name, data, 'input', { id: idSchema, key: keySchema }, description), replyOf(name, reply))
       }
       for (const { name, schema } of route.messages.events.values()) operate('send', name, messageOf(name, schema, 'output'))
+      for (const { name, schemas: { data, reply } } of route.messages.asked.values()) {
+        const question = messageOf(name, data as MessageSchema | undefined, 'output', { id: idSchema })
+        operate('send', name, question, replyOf(name, reply as MessageSchema | undefined, 'input'))
+      }
     }
     this.#channels[channel] = {
       address,
@@ -139,8 +143,9 @@ function messageOf (
   return { ...head, ...correlation, payload: { type: 'object', required, properties: { ...fields, data } } }
 }
 
-function replyOf (name: string, schema: MessageSchema | undefined): Json {
-  const reply = messageOf('reply', schema, 'output', { id: idSchema })
+/** `side`: of the schema, as whoever replies sees it. */
+function replyOf (name: string, schema: MessageSchema | undefined, side: 'input' | 'output' = 'output'): Json {
+  const reply = messageOf('reply', schema, side, { id: idSchema })
   return { ...reply, title: `reply to ${name}` }
 }
 

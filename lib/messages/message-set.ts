@@ -39,7 +39,8 @@ export class MessageSet implements AnyMessages {
   readonly events: ReadonlyMap<string, Event>
   readonly once: Once
   readonly questions: Questions
-  readonly #asked: ReadonlyMap<string, QuestionKind>
+  /** What the server may ask. */
+  readonly asked: ReadonlyMap<string, QuestionKind>
   readonly #definition: RawDefinition
   readonly #scope: FastifyInstance
   readonly #registry: Sending
@@ -51,7 +52,7 @@ export class MessageSet implements AnyMessages {
     check('wsMessages.messages', messages, anObject)
     this.messages = new Map(Object.entries(messages).map(([name, message]) => [assertName(name, 'messages'), new Message(name, message)]))
     this.events = new Map(Object.entries(events).map(([name, schema]) => [name, makeEvent(name, schema as MessageSchema, validateEvents)]))
-    this.#asked = new Map(Object.entries(asked).map(([name, schemas]) => [name, makeQuestion(name, schemas, validateEvents)]))
+    this.asked = new Map(Object.entries(asked).map(([name, schemas]) => [name, makeQuestion(name, schemas, validateEvents)]))
     this.questions = questions
     this.#definition = definition
     this.#scope = scope
@@ -65,7 +66,7 @@ export class MessageSet implements AnyMessages {
    */
   compile (): void {
     const compilers = compilersOf(this.#scope, this.#definition)
-    for (const part of [...this.messages.values(), ...this.events.values(), ...this.#asked.values()]) {
+    for (const part of [...this.messages.values(), ...this.events.values(), ...this.asked.values()]) {
       try {
         part.compile(compilers)
       } catch (error) {
@@ -94,7 +95,7 @@ export class MessageSet implements AnyMessages {
   }
 
   async ask (target: AskTarget, name: string, data: unknown, { timeoutMs = defaultAskMs }: AskOptions = {}): Promise<ClientReplies> {
-    const kind = this.#asked.get(name)
+    const kind = this.asked.get(name)
     if (kind === undefined) throw new WebsocketGroupsError('WSG_EVENT_INVALID', `no question ${show(name)}`)
     check('ask: timeoutMs', timeoutMs, integer(1, maxAskMs, 'ms'))
     const answers = await this.questions.ask({ target: targetOf(target), name, json: await kind.encode(data), timeoutMs })

@@ -3,15 +3,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describeError } from '../connection/error-answer.ts'
 import { Refusal, Reply, type MessageAnswer } from '../connection/framed/message-answer.ts'
 import { RateTable } from '../connection/inbound/rate.ts'
+import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { Registry } from '../types.ts'
 
 /** Limits the keys of one client: each key takes a log in Redis for as long as logs live. */
 const keysPerOwner = { perSecond: 10, burst: 100 }
 const maxOwners = 10_000
-/** How long a second message with a key waits for the answer to the first, and how often it reads the log (milliseconds). */
+/** How long a second message with a key waits for the answer to the first (milliseconds). */
 const patienceMs = 10_000
-const pauseMs = 50
+/** The pauses between its reads of the log double from the first of these to the second (milliseconds). */
+const [firstPauseMs, maxPauseMs] = [25, 400]
 
 /** An answer as the log of its key stores it. */
 type Stored =
@@ -27,6 +29,8 @@ type Stored =
 export class Once {
   readonly #registry: Pick<Registry, 'broadcastToGroup' | 'history'>
   readonly #rates = new RateTable(keysPerOwner, maxOwners)
+  /** What runs on this instance, by the log of its key: a client mostly comes back to where it was. */
+  readonly #running = new Map<string, Promise<MessageAnswer>>()
 
   constructor (registry: Pick<Registry, 'broadcastToGroup' | 'history'>) {
     this.#registry = registry
@@ -39,6 +43,14 @@ export class Once {
   async run (owner: string, key: string, run: () => Promise<MessageAnswer>): Promise<MessageAnswer> {
     if (this.#rates.take(owner) > 0) throw new WebsocketGroupsError('WSG_RATE_LIMITED')
     const group = `wsg.once:${createHash('sha256').update(JSON.stringify([owner, key])).digest('base64url')}`
+    const running = this.#running.get(group)
+    if (running !== undefined) return await withDeadline(running, patienceMs, late)
+    const first = this.#runOnce(group, run).finally(() => this.#running.delete(group))
+    this.#running.set(group, first)
+    return await first
+  }
+
+  async #runOnce (group: string, run: () => Promise<MessageAnswer>): Promise<MessageAnswer> {
     const { duplicate } = await this.#registry.broadcastToGroup(group, 'claimed', { idempotencyKey: 'claim' })
     if (duplicate === true) return await this.#answerOf(group)
     const answer = await run()
@@ -46,14 +58,20 @@ export class Once {
     return answer
   }
 
+  /** Another instance ran it, or runs it now. Nobody tells this one when it is done: that would cost all instances a message each time. */
   async #answerOf (group: string): Promise<MessageAnswer> {
-    for (let waitedMs = 0; waitedMs <= patienceMs; waitedMs += pauseMs) {
+    const givesUpAt = performance.now() + patienceMs
+    for (let pauseMs = firstPauseMs; performance.now() < givesUpAt; pauseMs = Math.min(2 * pauseMs, maxPauseMs)) {
       const { messages: [, answer] } = await this.#registry.history(group, { since: 'start' })
       if (answer !== undefined) return fromStored(JSON.parse(answer.data.toString()) as Stored)
       await sleep(pauseMs)
     }
-    throw new WebsocketGroupsError('WSG_TIMEOUT')
+    return late()
   }
+}
+
+function late (): never {
+  throw new WebsocketGroupsError('WSG_TIMEOUT', 'the first message with this key is still being handled')
 }
 
 function toStored (answer: MessageAnswer): Stored {

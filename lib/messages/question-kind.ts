@@ -7,12 +7,15 @@ import { compileCheck, type Check } from './schemas.ts'
 /** One question of a set: the schemas of its data and of the replies. */
 export class QuestionKind {
   readonly name: string
+  readonly schemas: QuestionSchemas
   readonly #event: Event
   readonly #reply: MessageSchema | undefined
   #check: Check = data => data
 
-  constructor (name: string, { data = {}, reply }: QuestionSchemas, validate: boolean) {
+  constructor (name: string, schemas: QuestionSchemas, validate: boolean) {
+    const { data = {}, reply } = schemas
     this.name = name
+    this.schemas = schemas
     this.#event = new Event(name, data as MessageSchema, validate)
     this.#reply = reply as MessageSchema | undefined
   }

@@ -11,6 +11,7 @@ import type { Streams } from '../streams/streams.ts'
 import { fieldsOf, pieceType } from '../streams/wire.ts'
 import { toError } from '../thrown.ts'
 import type { Connection } from '../types.ts'
+import { copyCallbacks } from './callbacks.ts'
 import { encodeAnswer, parseMessage, type NamedMessage } from './wire.ts'
 
 /** Of one connection. Reads are cheap where many ask for the same, and a page asks once for each stream and break. */
@@ -43,13 +44,14 @@ export class StreamRequests {
 
   /** The callbacks of a route that takes messages of any kind, with an `onMessage` that requests about streams do not reach. */
   before (callbacks: ConnectionCallbacks): ConnectionCallbacks {
+    const copy = copyCallbacks(callbacks)
     return {
-      ...callbacks,
+      ...copy,
       onMessage: (connection, data) => {
         if (typeof data !== 'string' || !data.startsWith(requestStart)) return callbacks.onMessage(connection, data)
         const message = parseMessage(data)
         return isStreamRequest(message.name)
-          ? this.#reply(connection, message, callbacks.mayStop)
+          ? this.#reply(connection, message, copy.mayStop)
           : callbacks.onMessage(connection, data)
       }
     }

@@ -42,6 +42,20 @@ t.test('the reader of streams takes less than 1.75 KB, compressed, beside the cl
   t.ok(bytes < 1_792, `${bytes} bytes`)
 })
 
+t.test('the hooks for React take less than 2 KB, compressed, beside React and the client', async (t) => {
+  const { outputFiles } = await build({
+    entryPoints: [join(root, 'lib', 'client', 'react.ts')],
+    bundle: true,
+    minify: true,
+    write: false,
+    format: 'esm',
+    external: ['react', './*.ts']
+  })
+  const bytes = gzipSync(outputFiles[0]?.contents ?? '', { level: 9 }).length
+  t.comment(`${bytes} bytes compressed`)
+  t.ok(bytes > 500 && bytes < 2_048, `${bytes} bytes`)
+})
+
 t.test('a bundle that imports the client and does not use it has nothing of it', async (t) => {
   const sizeOf = async (statement: string): Promise<number> => {
     const bundle = { bundle: true, minify: true, write: false, format: 'esm' } as const
@@ -62,7 +76,7 @@ t.test('the client imports itself and protocol/ alone, and protocol/ imports not
   })
   const client = importsOf('client')
   t.ok(client.length > 30, 'it finds the imports')
-  t.strictSame(client.filter(line => !/: (\.|\.\.\/protocol)\/[\w-]+\.ts$/.test(line)), [])
+  t.strictSame(client.filter(line => !/: (\.|\.\.\/protocol)\/[\w-]+\.ts$/.test(line)), ['react.ts: react'])
   t.strictSame(importsOf('protocol'), [])
 })
 

@@ -77,11 +77,11 @@ const root = join(import.meta.dirname, '..', '..')
 /** A project that has the package installed, with Fastify and the types of Node beside it. */
 export function project (): string {
   const folder = realpathSync(mkdtempSync(join(tmpdir(), 'snippets-')))
-  const packages = ['fastify', 'fastify-metrics', 'prom-client', 'close-with-grace', '@fastify/type-provider-typebox', 'typebox']
+  const packages = ['fastify', 'fastify-metrics', 'prom-client', 'close-with-grace', '@fastify/type-provider-typebox', 'typebox', 'react']
   const links = {
     'fastify-websocket-groups': root,
     ...Object.fromEntries(packages.map(name => [name, join(root, 'node_modules', name)])),
-    '@types/node': join(root, 'node_modules', '@types', 'node')
+    ...Object.fromEntries(['node', 'react'].map(name => [`@types/${name}`, join(root, 'node_modules', '@types', name)]))
   }
   for (const [name, target] of Object.entries(links)) {
     const link = join(folder, 'node_modules', name)

@@ -110,13 +110,20 @@ onRedis(t, redis, 'a group that is wanted again within the linger is not subscri
   t.equal(await client.next(), 'x')
 })
 
-/** What ten broadcasts to a group, one after another, make Redis do, with what is asked while nobody broadcasts left out. */
-async function callsOfTen (instance: TestInstance, members: readonly Opened[], group: string): Promise<Record<string, number>> {
+/** What some work makes Redis do, with what is asked while nobody does anything left out. */
+async function callsOf (work: () => Promise<unknown>): Promise<Record<string, number>> {
   await redis.admin.config('RESETSTAT')
-  for (let n = 0; n < 10; n++) await instance.registry.broadcastToGroup(group, String(n))
-  for (const { client } of members) await client.nextWhere(message => message === '9')
+  await work()
   const { ping: _ping, config: _config, info: _info, 'config|resetstat': _reset, ...made } = await calls(redis.admin)
   return made
+}
+
+/** As `callsOf`, for ten broadcasts to a group, one after another. */
+async function callsOfTen (instance: TestInstance, members: readonly Opened[], group: string): Promise<Record<string, number>> {
+  return await callsOf(async () => {
+    for (let n = 0; n < 10; n++) await instance.registry.broadcastToGroup(group, String(n))
+    for (const { client } of members) await client.nextWhere(message => message === '9')
+  })
 }
 
 onRedis(t, redis, 'a broadcast is one command, whatever the number of members', async (t, cluster, logged) => {
@@ -134,6 +141,25 @@ onRedis(t, redis, 'a broadcast is one command, whatever the number of members', 
     t.strictSame(made, { publish: 10 }, 'and nothing else was asked of Redis')
   }
 }, 'both')
+
+onRedis(t, redis, 'what Redis does for a logged message and for a join is this, and nothing else', async (t, cluster) => {
+  const a = await cluster.start({ leaseMs: 600_000, log: { maxMessages: 16, ttlMs: 300_000 } })
+  const { registry } = a
+  const [{ id }] = [await a.open(), await a.enter('busy')]
+  // Metas are written again every 16 messages, and when a message is larger than all before.
+  const send = async (withKey: boolean): Promise<void> => {
+    for (let n = 0; n < 16; n++) await registry.broadcastToGroup('busy', 'x', withKey ? { idempotencyKey: `${Math.random()}` } : {})
+  }
+  await send(false)
+  await send(false)
+  const logged = { evalsha: 16, time: 16, hmget: 16, hset: 16, rpush: 16, lpop: 16, pexpire: 17, publish: 16 }
+  t.strictSame(await callsOf(async () => await send(false)), logged, '16 messages to a full log')
+  t.strictSame(await callsOf(async () => await send(true)), { ...logged, get: 16, set: 16 }, 'with idempotency keys')
+
+  const join = { evalsha: 1, hget: 1, hset: 2, hlen: 1, hmget: 1, sadd: 1 }
+  t.strictSame(await callsOf(async () => await registry.join(id, 'busy')), join, 'a join to a group that has members here')
+  t.match(await callsOf(async () => await registry.join(id, 'new')), { evalsha: 2, subscribe: 1, hset: 2, sadd: 1 }, 'and to another')
+})
 
 onRedis(t, redis, 'a volatile broadcast to many groups is one command', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]

@@ -2,6 +2,7 @@
 import t from 'tap'
 import type { Connection, RoomOptions, WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
+import { watchMachine } from '../helpers/machine.ts'
 import { serve } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 
@@ -9,6 +10,7 @@ const secret = 'password=hunter2'
 const failure = (): Error => new Error(secret)
 const fail = (thrown: unknown): never => { throw thrown }
 const graceMs = 300
+const machine = watchMachine(t)
 
 /** What the functions do, by the name of the user that they do it for. */
 const acts: Readonly<Record<string, () => unknown>> = {
@@ -67,9 +69,10 @@ for (const place of ['onJoin', 'onMessage', 'onLeave', 'onError', 'mayJoin', 'ma
     t.equal(await bystander.next(), 'served')
     t.equal(bystander.ws.readyState, bystander.ws.OPEN)
 
+    machine.restart()
     const startedAt = performance.now()
     await app.close()
-    t.ok(performance.now() - startedAt < graceMs + 2_000, 'closed in time')
+    machine.within(t, performance.now() - startedAt, graceMs + 2_000, 'the close')
     for (const { messages } of clients) t.notMatch(messages.join(), /hunter2/)
   })
 }

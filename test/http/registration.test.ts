@@ -143,8 +143,16 @@ t.test('callbacks may be the methods of an object, which stays their this', asyn
     onConnect (connection: { send (data: string): boolean }): void { connection.send(this.#text) }
     onMessage (): void {}
   }
+  class Named {
+    readonly messages = app.wsMessages({ messages: {} })
+    readonly #text = 'hello, too'
+    onConnect (connection: { send (data: string): boolean }): void { connection.send(this.#text) }
+  }
   app.get('/ws', { websocket: true }, app.wsHandler(new Greeter()))
-  t.equal(await connect(t, `${await listen()}/ws`).next(), 'hello')
+  app.get('/named', { websocket: true }, app.wsHandler(new Named()))
+  const url = await listen()
+  t.equal(await connect(t, `${url}/ws`).next(), 'hello')
+  t.equal(await connect(t, `${url}/named`).next(), 'hello, too')
 })
 
 t.test('a refused upgrade holds up the close of the server nowhere, also not outside of the scope', async t => {

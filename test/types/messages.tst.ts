@@ -2,6 +2,8 @@ import Fastify, { type FastifyRequest } from 'fastify'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { expect, test } from 'tstyche'
+import type { ZodTypeProvider } from 'fastify-type-provider-zod'
+import { z } from 'zod'
 import { connect, type MessageClient } from '../../lib/client/messages.ts'
 import type { AnyMessages, BroadcastResult, Connection, ContractOf, Messages, StandardSchema } from '../../plugin.ts'
 
@@ -59,6 +61,25 @@ test('data, reply and events have the types of their schemas', () => {
   app.get(
     '/', { websocket: true }, app.wsHandler({ messages: chat, onConnect (connection) { expect(connection).type.toBe<Connection>() } })
   )
+})
+
+test('with the type provider of Zod handlers get what a schema lets through, and clients send what it takes', () => {
+  const chat = app.withTypeProvider<ZodTypeProvider>().wsMessages({
+    messages: {
+      add: {
+        data: z.object({ n: z.string().transform(Number) }),
+        reply: z.object({ sum: z.number() }),
+        handler ({ data }) {
+          expect(data).type.toBe<{ n: number }>()
+          return { sum: data.n }
+        }
+      }
+    },
+    events: { summed: z.object({ sum: z.number() }) }
+  })
+  expect(chat.emit).type.toBeCallableWith('group', 'summed', { sum: 1 })
+  expect(chat.emit).type.not.toBeCallableWith('group', 'summed', { sum: 'one' })
+  expect<ContractIn<typeof chat>['messages']['add']>().type.toBe<{ readonly data: { n: string }, readonly reply: { sum: number } }>()
 })
 
 test('a handler must return what its reply says, and nothing where there is no reply', () => {

@@ -48,7 +48,8 @@ function routes (app: FastifyInstance): void {
       zod: { data: z.object({ n: z.string().transform(Number) }), reply: z.object({ n: z.number() }), handler: ({ data }) => data },
       anything: { handler () {} }
     },
-    events: { said: Type.Object({ text: Type.String() }), frame: 'binary' }
+    events: { said: Type.Object({ text: Type.String() }), frame: 'binary' },
+    questions: { ready: { data: Type.String(), reply: Type.Object({ yes: Type.Boolean() }) }, ping: {} }
   })
   app.wsRoom('/ws/chat/:room', {
     group: ({ room }) => `chat:${room}`,
@@ -103,6 +104,13 @@ t.test('the document is valid, and tells all routes, messages, events, replies a
     reply: { messages: [{ $ref: '#/channels/ws_chat_room/messages/say.reply' }, { $ref: '#/channels/ws_chat_room/messages/error' }] }
   })
   t.match(document.operations['ws_chat_room.send.said'], { action: 'send', reply: undefined })
+  t.match(document.operations['ws_chat_room.send.ready'], {
+    action: 'send',
+    messages: [{ $ref: '#/channels/ws_chat_room/messages/ready' }],
+    reply: { messages: [{ $ref: '#/channels/ws_chat_room/messages/ready.reply' }, { $ref: '#/channels/ws_chat_room/messages/error' }] }
+  })
+  t.match(document.components.messages['ws_chat_room.ready'], { payload: { properties: { id: {}, data: { type: 'string' } } } })
+  t.match(document.components.messages['ws_chat_room.ready.reply'], { payload: { properties: { data: { properties: { yes: {} } } } } })
   t.match(document.operations['api_id.receive.say']?.security, [{ $ref: '#/components/securitySchemes/bearer' }])
   t.equal(document.operations['ws_open_room.receive.message']?.security, undefined)
   const { messages, schemas } = document.components

@@ -1,5 +1,7 @@
 import t, { type Test } from 'tap'
 import type { FastifyInstance } from 'fastify'
+import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
+import { z } from 'zod'
 import type { AnyMessages, StandardSchema } from '../../../plugin.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
@@ -60,6 +62,31 @@ t.test('schemas are those of the scope: shared ones, compilers, and options of A
     code: 'WSG_MESSAGE_INVALID', message: /say yes/, details: [{ message: 'say yes' }]
   })
   t.strictSame(await ask(t, `${url}/option/a`, { type: 'echo', data: 1 }), { type: 'reply', id: 1, data: { by: 'option', data: [1] } })
+})
+
+t.test('the type provider of Zod works as on the routes of the scope', async t => {
+  const { url } = await serve(t, {}, plain => {
+    const app = plain.withTypeProvider<ZodTypeProvider>()
+    app.setValidatorCompiler(validatorCompiler)
+    app.setSerializerCompiler(serializerCompiler)
+    const messages = app.wsMessages({
+      messages: {
+        add: {
+          data: z.object({ n: z.string().transform(Number), by: z.number().default(2) }),
+          reply: z.object({ sum: z.number() }),
+          handler: ({ data: { n, by } }) => ({ sum: n + by, secret: 'x' })
+        },
+        wrong: { reply: z.object({ sum: z.number() }), handler: () => ({ sum: 'none' as unknown as number }) }
+      },
+      events: { summed: z.object({ sum: z.number() }) }
+    })
+    app.wsRoom('/zod/:room', { ...open, messages: messages as AnyMessages })
+  })
+  t.strictSame(await ask(t, `${url}/zod/a`, { type: 'add', data: { n: '40' } }), { type: 'reply', id: 1, data: { sum: 42 } })
+  t.match(await ask(t, `${url}/zod/a`, { type: 'add', data: { n: 40 } }), {
+    type: 'error', code: 'WSG_MESSAGE_INVALID', message: /data\/n/, details: [{ code: 'invalid_type', path: ['n'] }]
+  })
+  t.match(await ask(t, `${url}/zod/a`, { type: 'wrong' }), { type: 'error', code: 'WSG_EVENT_INVALID' })
 })
 
 t.test('a Standard Schema checks by itself, at once or later', async t => {

@@ -18,13 +18,14 @@ export class Script {
 
 /**
  * Lua: `integer(at, least)` is the argument at that place, or the script ends with an error. Redis does not undo what a script wrote before
- * it failed, so a script reads all its arguments before its first write.
+ * it failed, so a script reads all its arguments before its first write. Leaves them in `args`, as globals are slow to read.
  */
 export const luaInteger = `
+local args, toNumber = ARGV, tonumber
 local function integer (at, least)
-  local number = tonumber(ARGV[at])
+  local number = toNumber(args[at])
   if number and number >= least and number <= 9007199254740991 and number % 1 == 0 then return number end
-  error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(ARGV[at]))
+  error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(args[at]))
 end`
 
 /** The call of a script, by hash and by text. */

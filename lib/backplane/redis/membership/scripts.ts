@@ -14,53 +14,54 @@ export const safetyTtlMs = 86_400_000
  * data is lost; else 0.
  */
 export const syncMembers = new Script(`${luaInteger}
-local mine, ttl = integer(2, 1), integer(3, 1)
+local call, keys = redis.call, KEYS
+local mine, ttl, me = integer(2, 1), integer(3, 1), args[1]
 local last = 3
-for _ = 3, #KEYS, 2 do last = last + 3 + 2 * integer(last + 2, 0) + integer(last + 3, 0) end
-if last ~= #ARGV then error('expected ' .. last .. ' arguments, got ' .. #ARGV) end
-local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+for _ = 3, #keys, 2 do last = last + 3 + 2 * integer(last + 2, 0) + integer(last + 3, 0) end
+if last ~= #args then error('expected ' .. last .. ' arguments, got ' .. #args) end
+local newest = toNumber(call('HGET', keys[2], me) or '0')
 if newest == 0 or newest > mine then return -1 end
-if newest < mine then redis.call('HSET', KEYS[2], ARGV[1], mine) end
+if newest < mine then call('HSET', keys[2], me, mine) end
 local at, present, absent, extended = 4, {}, {}, false
-for k = 3, #KEYS, 2 do
-  local members, counts = KEYS[k], KEYS[k + 1]
-  local group, additions, removals = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+for k = 3, #keys, 2 do
+  local members, counts = keys[k], keys[k + 1]
+  local group, additions, removals = args[at], toNumber(args[at + 1]), toNumber(args[at + 2])
   at = at + 3
-  if additions > 0 then redis.call('HSET', members, unpack(ARGV, at, at + 2 * additions - 1)) end
+  if additions > 0 then call('HSET', members, unpack(args, at, at + 2 * additions - 1)) end
   at = at + 2 * additions
-  if removals > 0 then redis.call('HDEL', members, unpack(ARGV, at, at + removals - 1)) end
+  if removals > 0 then call('HDEL', members, unpack(args, at, at + removals - 1)) end
   at = at + removals
-  local now = redis.call('HLEN', members)
-  local stored = redis.call('HMGET', counts, ARGV[1], '#')
-  local before = tonumber(stored[1]) or 0
-  local total = (tonumber(stored[2]) or 0) + now - before
+  local now = call('HLEN', members)
+  local stored = call('HMGET', counts, me, '#')
+  local before = toNumber(stored[1]) or 0
+  local total = (toNumber(stored[2]) or 0) + now - before
   if now > 0 then
     present[#present + 1] = group
-    if now ~= before then redis.call('HSET', counts, ARGV[1], now, '#', total) end
+    if now ~= before then call('HSET', counts, me, now, '#', total) end
     if before == 0 or before == now then
-      redis.call('PEXPIRE', members, ttl)
-      redis.call('PEXPIRE', counts, ttl)
+      call('PEXPIRE', members, ttl)
+      call('PEXPIRE', counts, ttl)
       extended = true
     end
   else
     absent[#absent + 1] = group
     if total > 0 then
-      redis.call('HSET', counts, '#', total)
-      redis.call('HDEL', counts, ARGV[1])
+      call('HSET', counts, '#', total)
+      call('HDEL', counts, me)
     else
-      redis.call('DEL', counts)
+      call('DEL', counts)
     end
   end
 end
-if #present > 0 then redis.call('SADD', KEYS[1], unpack(present)) end
+if #present > 0 then call('SADD', keys[1], unpack(present)) end
 if #absent > 0 then
-  redis.call('SREM', KEYS[1], unpack(absent))
+  call('SREM', keys[1], unpack(absent))
   -- The mark that audit.ts leaves goes with the last group.
-  if redis.call('SCARD', KEYS[1]) == 1 then redis.call('SREM', KEYS[1], '') end
+  if call('SCARD', keys[1]) == 1 then call('SREM', keys[1], '') end
 end
 if extended then
-  redis.call('PEXPIRE', KEYS[1], ttl)
-  redis.call('PEXPIRE', KEYS[2], ttl)
+  call('PEXPIRE', keys[1], ttl)
+  call('PEXPIRE', keys[2], ttl)
 end
 return 0
 `)
