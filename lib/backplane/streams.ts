@@ -1,6 +1,6 @@
 import type { Envelope } from './messages.ts'
 
-/** A stream from which nothing came for so long is lost: its producer is gone, or cannot reach the backplane (milliseconds). */
+/** A stream without a write for so long is lost: its producer is gone, or cannot reach the backplane (milliseconds). */
 export const silentMs = 15_000
 
 /** How many streams of one group are kept at the same time, open or ended. */
@@ -16,22 +16,22 @@ export interface StreamName {
 
 /** Adds to the text of a stream, and tells the members of its group. */
 export interface StreamWrite extends StreamName {
-  /** Which of the streams that had this id one after another. */
+  /** Tells streams apart that had this id one after another. */
   readonly epoch: string
-  /** What a stream is made with that is not there yet; without it, nothing is made. JSON. */
+  /** The head of a new stream, as JSON. Without it, no stream is made. */
   readonly head?: string | undefined
-  /** Where `text` belongs, in bytes: what the stream has beyond that already is not written again. */
+  /** Where `text` belongs (bytes): what the stream already has of it is not written again. */
   readonly at: number
   readonly text: string
   /** The stream ends with this text. `json` is kept for readers. */
   readonly end?: { readonly state: StreamEnd, readonly json: string } | undefined
   /** How long the stream is kept from now on (milliseconds). */
   readonly keepMs: number
-  /** Notes that the producer lives, and that the stream is kept from now on. */
+  /** Whether to record that the producer lives, and to keep the stream from now on. */
   readonly renew: boolean
-  /** Writes only when nothing came of an open stream for this long (milliseconds). */
+  /** Writes only if the stream is open and had no write for this long (milliseconds). */
   readonly onlyIfSilentMs?: number | undefined
-  /** What the members of the group are told, in the same step. */
+  /** The message to the members of the group, published in the same step. */
   readonly envelope: Envelope
 }
 
@@ -51,11 +51,11 @@ export interface StoredStream {
   readonly text: Buffer
   /** How many bytes the whole text has. */
   readonly bytes: number
-  /** The stream is open, and nothing came of it for `silentMs`. */
+  /** Whether the stream is open and had no write for `silentMs`. */
   readonly silent: boolean
 }
 
-/** Keeps the texts that grow: each as one value, not as the pieces it came in. */
+/** Stores growing texts, each as one value, not in pieces. */
 export interface StreamStore {
   /**
    * A call with unknown outcome may be made again: nothing is written twice, but the envelope may be sent again.

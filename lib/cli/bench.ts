@@ -9,7 +9,7 @@ import type { BenchResult } from './report.ts'
 import { versions } from '../version.ts'
 
 const probeEveryMs = 250
-/** Without another delivery for so long, what is missing does not come any more. */
+/** After so long without a delivery, missing messages count as lost (milliseconds). */
 const quietMs = 2_000
 
 /** The load test cannot go on; the message says why. */
@@ -74,7 +74,7 @@ async function connect (crowd: Crowd, { clients }: BenchSettings, progress: Prog
   }
 }
 
-/** Lets the clients of each room talk until everybody has heard somebody: from then on each message is due to all others. */
+/** Lets the clients of each room send until each has received something: from then on each message is due to all others. */
 async function hearEachOther (crowd: Crowd, settings: BenchSettings, progress: Progress, interrupted: AbortSignal): Promise<void> {
   const { rooms, senders, timeoutMs } = settings
   const isDone = (): boolean => crowd.members().every(({ heard }) => heard)

@@ -1,14 +1,14 @@
 import { WebSocket } from 'ws'
 import type { BenchSettings } from './arguments.ts'
 
-/** What a client of the load test tells. */
+/** The events of a client of the load test. */
 export interface ClientHandlers {
   /** The connection is open; `joinMs` is how long joining took after that, where a client is told. */
   ready (connectMs: number, joinMs: number | undefined): void
   received (text: string): void
   /** The client did not get in; it does not try again. */
   refused (reason: string): void
-  /** An open connection ended, which this program did not do. */
+  /** An open connection ended, but not by this program. */
   lost (reason: string): void
   /** The server refused a message. */
   failed (reason: string): void
@@ -48,7 +48,7 @@ export function socketClass (headers: Readonly<Record<string, string>>): typeof 
   } as typeof WebSocket
 }
 
-/** What may be the matter when a client does not get in. */
+/** Explains why a client may not get in. */
 export function explainStatus (status: number): string {
   if (status === 401 || status === 403) return `${status}: who are the clients? See --token and --header`
   if (status === 404) return '404: is the path right?'

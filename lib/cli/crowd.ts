@@ -11,11 +11,11 @@ interface Member {
   readonly room: string
   readonly client: BenchClient
   readonly receptions: Receptions
-  /** It received something of another client. */
+  /** Whether it received something of another client. */
   heard: boolean
 }
 
-/** All clients of the load test, by room, and what becomes of them. */
+/** All clients of the load test, by room, and how they fare. */
 export class Crowd {
   readonly connectTimes = new Times()
   readonly joinTimes = new Times()
@@ -40,7 +40,7 @@ export class Crowd {
     return this.members().length
   }
 
-  /** Those of one room, or all. */
+  /** The members of one room, or of all. */
   members (room?: string): readonly Member[] {
     return room === undefined ? [...this.#rooms.values()].flat() : this.#rooms.get(room) ?? []
   }

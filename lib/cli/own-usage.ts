@@ -46,10 +46,10 @@ export class OwnUsage {
 
 const busyCpu = 0.85
 const busyLagMs = 20
-/** Who has used less than this, and was late all the same, waited for a core. */
+/** A program that was late although it used less than this waited for a core. */
 const idleCpu = 0.6
 
-/** Why what was measured says more about this program than about the server; empty when it does not. */
+/** The reasons why the figures say more about this program than about the server. */
 export function bottlenecks ({ cpu, lagMs }: Usage): string[] {
   return [
     ...cpu > busyCpu ? [`it used ${Math.round(cpu * 100)} % of a core, and has one event loop`] : [],

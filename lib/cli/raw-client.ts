@@ -44,7 +44,7 @@ export class RawClient implements BenchClient {
 
   close (): void {
     this.#over = true
-    // Nobody waits for the answer: with thousands of clients that would take long, and measure nothing.
+    // Do not wait for the answer: with thousands of clients that takes long and measures nothing.
     this.#socket.terminate()
   }
 }

@@ -2,7 +2,7 @@ import type { StreamName } from '../backplane/backplane.ts'
 import type { Streams } from '../streams/streams.ts'
 import type { Everywhere } from './everywhere.ts'
 
-/** Stops streams, whichever process makes them. */
+/** Stops streams, on whichever process they are made. */
 export class StreamCommands {
   readonly #streams: Streams
   readonly #everywhere: Pick<Everywhere, 'askOne'>
@@ -23,7 +23,7 @@ export class StreamCommands {
     return await this.#everywhere.askOne(by, { op: 'stopStream', stream }) === true
   }
 
-  /** Another process asks. */
+  /** Stops a stream for another process. */
   stopHere (name: StreamName): boolean {
     return this.#streams.stopHere(name)
   }

@@ -11,9 +11,9 @@ import { encodePiece, headOf, packEnding, unpackEnding, type Ending, type Head }
 const maxStreams = 1_000
 const maxStreamsPerOwner = 50
 const tickMs = 500
-/** How long the ends of streams may take to be stored when their process closes. */
+/** How long storing the ends of streams may take when their process closes (milliseconds). */
 const closeMs = 500
-/** How long a stream can be read that was lost. */
+/** How long a lost stream can still be read (milliseconds). */
 const lostKeepMs = 300_000
 
 /** What a reader has of a stream already: its text up to byte `from`. */
@@ -22,7 +22,7 @@ export interface Known {
   readonly from: number
 }
 
-/** The text of a stream from a byte on, and what else is known of it. */
+/** The text of a stream from a byte on, with its head and its ending. */
 export interface StreamPart {
   readonly epoch: string
   readonly head: Head
@@ -39,19 +39,19 @@ export class Streams {
   readonly #refused: () => void
   readonly #open = new Map<string, TokenStream>()
   readonly #owners = new Map<string, number>()
-  /** Reads under way: who asks for the same meanwhile gets the same. */
+  /** Reads under way: callers who ask for the same meanwhile share the read. */
   readonly #reads = new Map<string, Promise<StreamPart | undefined>>()
   #ticker: NodeJS.Timeout | undefined
   #isClosed = false
 
-  /** `refused`: a stream was not begun because of a limit. */
+  /** `refused` is called when a limit refuses a stream. */
   constructor (backplane: Pick<Backplane, 'streams'>, envelopes: EnvelopeFactory, refused: () => void = () => {}) {
     this.#backplane = backplane
     this.#envelopes = envelopes
     this.#refused = refused
   }
 
-  /** How many streams this process makes now. */
+  /** How many open streams this process makes. */
   get size (): number {
     return this.#open.size
   }
@@ -83,7 +83,7 @@ export class Streams {
     return this.#open.get(keyOf(name))?.stop() ?? false
   }
 
-  /** What follows what the reader knows, or all from the beginning where that is another stream or another text. */
+  /** Returns what follows the part that the reader knows, or the whole text where the reader knows another stream. */
   async read (name: StreamName, { epoch, from }: Known): Promise<StreamPart | undefined> {
     const part = await this.#readOnce(name, from)
     const follows = part === undefined || from === 0 || (part.to >= from && part.epoch === epoch)
@@ -117,7 +117,7 @@ export class Streams {
     await withDeadline(Promise.all(Array.from(this.#open.values(), async ({ closed }) => await closed)), ms, () => undefined)
   }
 
-  /** Ends the streams that are open, and takes no more. An end that the backplane does not take at once is not stored. */
+  /** Ends the open streams, and begins no more. An end that the backplane does not take at once is not stored. */
   async close (): Promise<void> {
     this.#isClosed = true
     for (const stream of [...this.#open.values()]) stream.cut(new WebsocketGroupsError('WSG_CLOSED'))
@@ -151,7 +151,7 @@ export class Streams {
     return { epoch, head: headOf(stored), at: bytes - text.length, to: bytes, text: text.toString(), ending }
   }
 
-  /** Ends a stream that nothing came of, for all. Of all who try, one does, and the others hear of it. */
+  /** Ends a silent stream for all readers. If several instances try, one succeeds, and the others read its ending. */
   async #endLost (name: StreamName, epoch: string, bytes: number): Promise<Ending | undefined> {
     const { code, message } = new WebsocketGroupsError('WSG_STREAM_LOST')
     const ending = { state: 'failed', error: { code, message } } as const
@@ -167,7 +167,7 @@ export class Streams {
       onlyIfSilentMs: silentMs,
       envelope: this.#envelopes.message([{ kind: 'group', name: name.group }], data, { conflationKey: `wsg.stream:${name.id}` })
     })
-    // Its producer came back meanwhile, or somebody else was quicker.
+    // The producer came back meanwhile, or another instance was quicker.
     return written === 'written' ? ending : unpackEnding((await this.#store.read(name, bytes))?.end)
   }
 

@@ -8,9 +8,9 @@ import type { Stream, StreamState } from '../types.ts'
 import { asJson, type ResolvedStreamOptions } from './options.ts'
 import { encodePiece, packEnding, type Ending, type Head, type Piece } from './wire.ts'
 
-/** How often something comes of a stream at least. Readers wait for twice that, and three times that is `silentMs`. */
+/** How often a stream writes at least (milliseconds). Readers wait for twice that, and three times that is `silentMs`. */
 const beatMs = 5_000
-/** A write that the backplane did not take is made again after so long, and for so long in all. */
+/** After how long a failed write is repeated, and for how long in all (milliseconds). */
 const againMs = 250
 const patienceMs = 60_000
 
@@ -21,7 +21,7 @@ const loneSurrogates = /\p{Surrogate}/gu
 export interface StreamHost {
   readonly store: StreamStore
   readonly envelopes: Pick<EnvelopeFactory, 'message' | 'origin'>
-  /** The stream grows no more, and its end is stored, or cannot be. */
+  /** The stream has ended, and its end is stored or cannot be stored. */
   ended (stream: TokenStream): void
 }
 
@@ -31,7 +31,7 @@ export class TokenStream implements Stream {
   readonly id: string
   readonly epoch = drawId()
   readonly owner: string | undefined
-  /** Resolves when the end is stored, or cannot be. */
+  /** Resolves when the end is stored or cannot be stored. */
   readonly closed: Promise<void>
   readonly #options: ResolvedStreamOptions
   readonly #host: StreamHost
@@ -39,7 +39,7 @@ export class TokenStream implements Stream {
   readonly #controller = new AbortController()
   readonly #stored = deferred()
   readonly #closed = deferred()
-  /** All of the text, in case that the store loses it. */
+  /** The whole text, in case the store loses it. */
   #text = ''
   /** How many bytes were appended, and how many of these are written. */
   #bytes = 0
@@ -99,7 +99,7 @@ export class TokenStream implements Stream {
     await this.#stored.promise
   }
 
-  /** Ends the stream as somebody wishes. Returns whether it was open. */
+  /** Ends the stream on request. Returns whether it was open. */
   stop (): boolean {
     if (this.#ending !== undefined) return false
     this.#addHalf()
@@ -107,12 +107,12 @@ export class TokenStream implements Stream {
     return true
   }
 
-  /** Ends the stream because of what its producer did not do. */
+  /** Ends the stream because its producer was idle or exceeded a limit. */
   cut (error: WebsocketGroupsError): void {
     if (this.#ending === undefined) this.#endFailed(error, error)
   }
 
-  /** Called again and again. Ends a stream that idles, and says of one that waits for its next piece that it goes on. */
+  /** Called regularly. Ends an idle stream, and writes for one that waits for its next piece that it goes on. */
   beat (): void {
     const now = performance.now()
     if (this.#ending !== undefined) return
@@ -136,7 +136,7 @@ export class TokenStream implements Stream {
     return true
   }
 
-  /** No more comes: half a character is all there is of it. */
+  /** Appends a half character that waits: its other half will not come. */
   #addHalf (): void {
     const half = this.#half
     this.#half = ''
@@ -149,7 +149,7 @@ export class TokenStream implements Stream {
   }
 
   #end (ending: Ending, reason?: WebsocketGroupsError): void {
-    // What does not fit ends the stream while its end is prepared.
+    // A text beyond the limit ends the stream while its end is prepared.
     if (this.#ending !== undefined) return
     this.#ending = ending
     clearTimeout(this.#timer)
@@ -189,7 +189,7 @@ export class TokenStream implements Stream {
     this.#leave()
   }
 
-  /** Resolves when the piece is stored and published. @throws why it never will */
+  /** Resolves when the piece is stored and published. @throws the reason why it never will be */
   async #write (piece: Piece, ending: Ending | undefined): Promise<void> {
     const giveUpAt = performance.now() + patienceMs
     for (let whole = !this.#made; ;) {

@@ -12,14 +12,14 @@ export interface Piece {
   readonly text: string
 }
 
-/** What a stream ended with. */
+/** How a stream ended. */
 export interface Ending {
   readonly state: StreamEnd
   readonly result?: unknown
   readonly error?: StreamReading['error']
 }
 
-/** What a stream is made with: who makes it, and what readers are told. */
+/** The head of a stream: who makes it, and what readers get to know. */
 export interface Head {
   /** The id of the instance, or publisher, that makes the stream. */
   readonly by: string

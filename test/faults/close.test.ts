@@ -10,6 +10,7 @@ import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
+import { Wire } from './chaos/wire.ts'
 
 noUnhandled(t)
 const machine = watchMachine(t)
@@ -55,6 +56,18 @@ t.test('an application with 3,000 memberships gives all of them back within its 
   await instance.close()
   machine.within(t, performance.now() - began, 3_000, 'closed')
   t.strictSame(await redis.leftovers(), [])
+})
+
+t.test('an instance gives all of its members back, however slowly Redis answers, as long as it does', async t => {
+  const redis = await startRedis(t)
+  const wire = await Wire.start(redis.port)
+  t.teardown(() => wire.close())
+  const local = await new Local({ redis: wire.url }).start(t)
+  // Removed in ten calls.
+  await Promise.all(Array.from({ length: 2_000 }, async (_, n) => await local.join(`room ${n}`, `${local.instanceId}.1`)))
+  wire.delay('command', 300)
+  await local.backplane.close()
+  t.strictSame(await redis.keys(), [])
 })
 
 t.test('an application whose Redis hangs and whose clients are mute closes within its grace and a second', async t => {

@@ -1,4 +1,4 @@
-import { deferred, withDeadline, type Deferred } from '../../deadline.ts'
+import { deferred, withDeadline, withProgress, type Deferred } from '../../deadline.ts'
 import { WebsocketGroupsError } from '../../errors.ts'
 import { logEvent, oncePerMinute } from '../../logging.ts'
 import type { BackplaneState } from '../../types.ts'
@@ -28,7 +28,10 @@ const refreshMs = 3_600_000
 const beatsPerAudit = 4
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
-/** Together with the half second that each link may take to close, less than the two seconds that `close` promises. */
+/**
+ * How long `close` waits for Redis since the latest answer. Together with the half second that each link may take to close, less than the
+ * two seconds that `close` promises for a Redis that hangs.
+ */
 const closeMs = 1_400
 
 /** What one instance has in Redis between start and close: its subscriptions, its members, its lease and what it follows of the logs. */
@@ -42,6 +45,7 @@ export class Partition {
   readonly occupancy: OccupancyStore
   readonly writer: RedisWriter
   readonly #links: Links
+  readonly #store: MemberStore
   readonly #keys: Keys
   /** Parts that may be in trouble while both links work. */
   readonly #parts: ReadonlyArray<{ readonly problem: string | undefined }>
@@ -88,7 +92,7 @@ export class Partition {
     })
     this.#probe = new PubSubProbe(command, subscribe, this.subscriptions, inbox)
     this.#evictions = new EvictionWatch(command, local.log)
-    const store = new MemberStore(command, keys, local)
+    const store = this.#store = new MemberStore(command, keys, local)
     this.lease = new Lease(command, keys, local, store, options.leaseMs, !this.#ownsWriter)
     const audit = new Audit(command, keys, local, options.leaseMs, this.#ownsWriter ? 1 : beatsPerAudit)
     this.members = new MemberReconciler(command, store, this.lease, local, audit, report)
@@ -200,18 +204,19 @@ export class Partition {
     this.#probe.close()
     this.#followers.close()
     if (this.#ownsWriter) this.writer.close()
-    await withDeadline(this.#giveBack(), closeMs, () => undefined)
-    await Promise.all([this.#links.command.close(), this.#links.subscribe.close()])
-  }
-
-  /** Never rejects. */
-  async #giveBack (): Promise<void> {
     try {
-      // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
-      await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.lease.close())])
+      await withProgress(this.#giveBack(), closeMs, () => this.#store.answeredAt, () => {
+        throw new WebsocketGroupsError('WSG_TIMEOUT', `Redis did not answer for ${closeMs} ms`)
+      })
     } catch (error) {
       logEvent(this.#local.log, 'members_left_behind', { err: error })
     }
+    await Promise.all([this.#links.command.close(), this.#links.subscribe.close()])
+  }
+
+  async #giveBack (): Promise<void> {
+    // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
+    await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.lease.close())])
   }
 
   #decideBoot (error?: Error): void {

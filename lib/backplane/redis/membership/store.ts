@@ -48,7 +48,10 @@ export class MemberStore {
     return this.#unsettled?.generation === generation && this.#unsettled.connection !== this.#link.connection
   }
 
-  /** When Redis answered the latest write, by `performance.now()`: one that waits behind it is not late before its time after that. */
+  /**
+   * When Redis answered the latest write of memberships of this instance, by `performance.now()`: one that waits behind it is not late
+   * before its time after that.
+   */
   get answeredAt (): number {
     return this.#answeredAt
   }
@@ -106,6 +109,7 @@ export class MemberStore {
       const [left = 0, members = 0, groups = 0, whole = 0] = await this.#link.script(
         reap, [this.#keys.index(instanceId), this.#keys.generations], [instanceId, generation, groupsPerReap, this.#keys.base]
       ) as number[]
+      if (instanceId === this.#local.instanceId) this.#answeredAt = performance.now()
       removed.groups += groups
       removed.members += members
       removed.whole ||= whole === 1

@@ -7,7 +7,7 @@ import type { Link } from '../link/port.ts'
 import { shardedScript } from '../link/cluster/redirects.ts'
 import { listStreams, readStream, writeStream } from './scripts.ts'
 
-/** The texts that grow, of one partition: each a string that is appended to, and a hash beside it. */
+/** The growing texts of one partition: a string that is appended to, and a hash beside it, for each. */
 export class RedisStreams implements StreamStore {
   readonly #link: Link
   readonly #keys: Keys
