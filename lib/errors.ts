@@ -72,6 +72,7 @@ interface ErrorInit {
   readonly statusCode?: number
   readonly done?: number
   readonly missing?: readonly string[]
+  readonly sentTo?: readonly string[]
   readonly details?: unknown
 }
 
@@ -86,11 +87,15 @@ export class WebsocketGroupsError extends Error {
   declare readonly done?: number | undefined
   /** Of such a call: the ids of the instances that live and did not answer. */
   declare readonly missing?: readonly string[] | undefined
+  /** Of a broadcast that was sent to some of its groups only: the groups that certainly have it. */
+  declare readonly sentTo?: readonly string[] | undefined
   /** What is wrong with the data of a message, as the validator lists it. */
   declare readonly details?: unknown
 
   constructor (
-    code: ErrorCode, detail?: string, { statusCode = errorCodes[code].statusCode, done, missing, details, ...options }: ErrorInit = {}
+    code: ErrorCode,
+    detail?: string,
+    { statusCode = errorCodes[code].statusCode, done, missing, sentTo, details, ...options }: ErrorInit = {}
   ) {
     super(detail === undefined ? errorCodes[code].text : `${errorCodes[code].text}: ${detail}`, options)
     this.code = code
@@ -98,6 +103,7 @@ export class WebsocketGroupsError extends Error {
     this.statusCode = statusCode
     if (done !== undefined) this.done = done
     if (missing !== undefined) this.missing = missing
+    if (sentTo !== undefined) this.sentTo = sentTo
     if (details !== undefined) this.details = details
     if (withoutStack.includes(code)) this.stack = `${this.name}: ${this.message}`
   }

@@ -38,7 +38,7 @@ const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
   ['bytes-reader.ts', 'envelope-extensions.ts'],
   ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'deployment.ts'],
   ['link/'],
-  ['membership/', 'log/', 'streams/', 'publish.ts', 'claim.ts'],
+  ['membership/', 'log/', 'streams/', 'publish.ts', 'claim.ts', 'parts.ts'],
   ['writer.ts', 'inbox.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],
   ['cluster-writer.ts', 'partition.ts'],
   ['cluster-occupancy.ts'],

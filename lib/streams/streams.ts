@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { silentMs, type Backplane, type StreamName, type StreamStore } from '../backplane/backplane.ts'
 import { withDeadline } from '../deadline.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
@@ -13,6 +14,11 @@ const maxStreamsPerOwner = 50
 const tickMs = 500
 /** How long storing the ends of streams may take when their process closes (milliseconds). */
 const closeMs = 500
+/**
+ * How long after a first look a second one tells whether a silent stream is lost (milliseconds). After an outage of the backplane all
+ * streams look silent, until their producers have written again.
+ */
+const secondLookMs = 1_000
 /** How long a lost stream can still be read (milliseconds). */
 const lostKeepMs = 300_000
 
@@ -143,10 +149,13 @@ export class Streams {
   }
 
   async #readStored (name: StreamName, from: number): Promise<StreamPart | undefined> {
-    const stored = await this.#store.read(name, from)
+    const first = await this.#store.read(name, from)
+    const isMine = first !== undefined && this.#open.get(keyOf(name))?.epoch === first.epoch
+    const isSuspect = first?.silent === true && !isMine
+    if (isSuspect) await sleep(secondLookMs)
+    const stored = isSuspect ? await this.#store.read(name, from) : first
     if (stored === undefined) return undefined
     const { epoch, bytes, text, silent } = stored
-    const isMine = this.#open.get(keyOf(name))?.epoch === epoch
     const ending = silent && !isMine ? await this.#endLost(name, epoch, bytes) : unpackEnding(stored.end)
     return { epoch, head: headOf(stored), at: bytes - text.length, to: bytes, text: text.toString(), ending }
   }

@@ -105,9 +105,10 @@ export interface Registry {
 
   /**
    * Sends to every member of the group, on every instance, in the same order for all. To several groups, each connection gets the message
-   * once. Resolves when the group's log has the message, if it has a log.
+   * once. Resolves when the group's log has the message, if it has a log. To more than 1,000 groups it goes in parts of as many, each
+   * stored whole or not at all.
    * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_DATA_INVALID, WSG_IDEMPOTENCY_INVALID, WSG_CONFLATION_KEY_INVALID,
-   * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (it may have been sent), WSG_QUEUE_FULL
+   * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (it may have been sent; to some groups only: `error.sentTo`), WSG_QUEUE_FULL
    */
   broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /**

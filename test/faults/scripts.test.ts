@@ -216,7 +216,7 @@ for (const { name, script, keys: names, args } of [appendCall, appendToOneCall, 
     for (const right of rights) {
       await redis.admin.flushall()
       await allow(`-${right}`)
-      const refused = { message: /NOPERM|can't run this command|may not run/ }
+      const refused = { message: /NOPERM|ACL failure|can't run this command|may not run/ }
       await t.rejects(user.eval(script.lua, names.length, ...names, ...args), refused, right)
       t.strictSame(await everything(), [], right)
     }

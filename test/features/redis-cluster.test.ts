@@ -97,6 +97,29 @@ t.test('processes that divide the keys otherwise are kept out', async t => {
   t.equal(apart.backplane.state, 'up', 'with names of its own it may')
 })
 
+t.test('a cluster that stops as a whole when one master is out is named as a problem', async t => {
+  const setting = 'cluster-require-full-coverage'
+  const set = async (value: string): Promise<void> => { for (const { admin } of cluster.nodes) await admin.config('SET', setting, value) }
+  await set('yes')
+  t.teardown(async () => await set('no'))
+  const one = await new Local({ redis }).start(t)
+  await until(() => one.backplane.problems.length > 0)
+  t.match(one.backplane.problems, [`with ${setting} yes, all masters of the cluster stop when one is out: set ${setting} no`])
+  t.equal(one.backplane.state, 'up')
+})
+
+t.test('health does not waver when partitions are used for the first time', async t => {
+  const one = await new Local({ redis }).start(t)
+  let changes = 0
+  one.stateChanged = () => { changes++ }
+  await Promise.all(Array.from({ length: 60 }, async (_, n) => {
+    await one.join(`first-${n}`, `${one.instanceId}.${n}`)
+    await one.backplane.subscribe({ kind: 'group', name: `first-${n}` })
+  }))
+  t.equal(changes, 0)
+  t.strictSame([one.backplane.state, one.backplane.problems], ['up', []])
+})
+
 t.test('nodes behind addresses of their own are found by natMap', async t => {
   const proxies = await Promise.all(cluster.nodes.map(async ({ port }) => await startProxy(t, port)))
   const natMap = Object.fromEntries(

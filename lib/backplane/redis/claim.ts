@@ -1,9 +1,12 @@
-import { WebsocketGroupsError } from '../../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../../errors.ts'
+import type { Keys } from './keys.ts'
 import type { Link } from './link/port.ts'
 import { Script } from './link/script.ts'
 
 /** Long enough to outlive any pause of all instances that is shorter than that of their memberships. */
 const ttlMs = 86_400_000
+const renewMs = 3_600_000
+const retryMs = 1_000
 const schema = 1
 
 /**
@@ -13,28 +16,99 @@ const schema = 1
  */
 const claimNames = new Script(`
 local claimed = redis.call('GET', KEYS[1])
-if claimed and claimed ~= ARGV[1] then return claimed end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return ARGV[1]
+if not claimed then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return ARGV[1]
+end
+-- Not by SET, which a full Redis refuses.
+if claimed == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return claimed
 `)
-
-/** The key of the claim and its hash tag, the same for every number of partitions. */
-export const claimTag = '0'
-
-export function claimKey (prefix: string): string {
-  return `${prefix}{${claimTag}}:names`
-}
 
 /**
  * All processes have to agree on where the names of a group are: claims this process's way, and renews the claim, or finds that another one
- * is in use.
+ * is in use. `keys`: those of what belongs to nobody.
  * @throws {WebsocketGroupsError} WSG_REDIS_UNSUPPORTED on a difference, and as `Link.run`
  */
-export async function claim (link: Link, prefix: string, partitions: number): Promise<void> {
-  const mine = `schema ${schema}, ${partitions} partitions`
-  const claimed = String(await link.script(claimNames, [claimKey(prefix)], [mine, ttlMs]))
+export async function claim (link: Link, keys: Keys, partitions: number): Promise<void> {
+  const mine = `schema ${schema}, ${partitions} ${partitions === 1 ? 'partition' : 'partitions'}`
+  const claimed = String(await link.script(claimNames, [keys.names], [mine, ttlMs]))
   if (claimed === mine) return
-  const detail = `others that use the keys '${prefix}*' divide them otherwise (${claimed}, this process: ${mine}); ` +
+  const detail = `others that use the keys '${keys.prefix}*' divide them otherwise (${claimed}, this process: ${mine}); ` +
     'stop them first, or give this process another keyPrefix'
   throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', detail)
+}
+
+/** The claim of an instance: made as soon as the link works, tried again until it is, and renewed every hour. */
+export class NamesClaim {
+  readonly #link: Link
+  readonly #keys: Keys
+  readonly #partitions: number
+  readonly #settled: (failure?: Error) => void
+  readonly #renewTimer: NodeJS.Timeout
+  #retryTimer: NodeJS.Timeout | undefined
+  #making: Promise<void> | undefined
+  #made = false
+  #refusal: Error | undefined
+  #closed = false
+
+  /** `settled` is told after each try how it went. */
+  constructor (link: Link, keys: Keys, partitions: number, settled: (failure?: Error) => void) {
+    this.#link = link
+    this.#keys = keys
+    this.#partitions = partitions
+    this.#settled = settled
+    this.#renewTimer = setInterval(() => { void this.renew() }, renewMs).unref()
+  }
+
+  /** Whether it is known that all divide the keys as this process does. */
+  get made (): boolean {
+    return this.#made
+  }
+
+  /** Others divide the keys otherwise. */
+  get refusal (): Error | undefined {
+    return this.#refusal
+  }
+
+  /** Resolves when the claim is made, or could not be made for now. Never rejects. */
+  async make (): Promise<void> {
+    if (!this.#made && this.#link.up && this.#retryTimer === undefined) await this.renew()
+  }
+
+  /** Makes the claim, or makes it last: a server that came back may have lost it. Never rejects. */
+  async renew (): Promise<void> {
+    this.#making ??= this.#claim().finally(() => { this.#making = undefined })
+    await this.#making
+  }
+
+  close (): void {
+    this.#closed = true
+    clearInterval(this.#renewTimer)
+    clearTimeout(this.#retryTimer)
+  }
+
+  async #claim (): Promise<void> {
+    let failure: Error | undefined
+    try {
+      await claim(this.#link, this.#keys, this.#partitions)
+      this.#made = true
+      this.#refusal = undefined
+    } catch (error) {
+      failure = error as Error
+      if (hasCode(failure, 'WSG_REDIS_UNSUPPORTED')) this.#refusal = failure
+    }
+    if (this.#closed) return
+    this.#settled(failure)
+    if (failure !== undefined) this.#retryLater()
+  }
+
+  #retryLater (): void {
+    clearTimeout(this.#retryTimer)
+    this.#retryTimer = setTimeout(() => {
+      this.#retryTimer = undefined
+      // The return of the link asks for it otherwise.
+      if (this.#link.up) void this.renew()
+    }, retryMs).unref()
+  }
 }

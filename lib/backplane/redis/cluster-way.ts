@@ -1,6 +1,5 @@
-import { claimTag } from './claim.ts'
 import { hashTags } from './hash-tags.ts'
-import { Keys } from './keys.ts'
+import { commonTag, Keys } from './keys.ts'
 import { ClusterLinks, type ClusterLinkEvents } from './link/cluster/cluster.ts'
 import type { ClusterSource } from './link/cluster/source.ts'
 
@@ -12,6 +11,6 @@ export function clusterWay (
   source: ClusterSource, prefix: string, deadlineMs: number, events: ClusterLinkEvents, partitions = partitionCount
 ): { readonly links: ClusterLinks, readonly keys: readonly Keys[] } {
   const tags = hashTags(partitions)
-  const links = new ClusterLinks(source, { keyPrefix: prefix, tags, commonTag: claimTag, deadlineMs }, events)
+  const links = new ClusterLinks(source, { keyPrefix: prefix, tags, commonTag, deadlineMs }, events)
   return { links, keys: tags.map(tag => new Keys(prefix, 0, tag)) }
 }

@@ -1,5 +1,4 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
 import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, StreamStore, Target } from '../backplane.ts'
 import type { RevocationStore } from './membership/revocations.ts'
@@ -10,6 +9,7 @@ import type { RoutedLink } from './link/cluster/routed-link.ts'
 import type { Waiting, WhenDown } from './log/append-queue.ts'
 import { livingInstances } from './membership/living.ts'
 import { OccupancyStore } from './membership/occupancy.ts'
+import { appendParts, publishParts, type Part } from './parts.ts'
 import { RedisWriter } from './writer.ts'
 
 /** Where everything is that belongs to no group, no user and no instance. */
@@ -56,29 +56,15 @@ export class ClusterWriter {
 
   /** As `Backplane.publish`. */
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    const parts = this.#divide(targets, target => this.partitionOf(target))
-    const taken = await settle([...parts].map(async ([partition, some]) => await this.of(partition).publish(some, envelope)))
-    return Math.max(0, ...taken)
+    return await publishParts(this.#parts(targets, target => this.partitionOf(target)), envelope)
   }
 
   /** As `Backplane.append`. */
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
-    const parts = [...this.#divide(targets, ({ group }) => partitionOf(group, this.#keys.length))]
+    const parts = this.#parts(targets, ({ group }) => partitionOf(group, this.#keys.length))
     const [only] = parts
-    if (only !== undefined && parts.length === 1) return await this.of(only[0]).append(targets, envelope, key)
-    const logged = parts.filter(([, some]) => some.some(isLogged))
-    const appended = await settle(logged.map(async ([partition, some]) => await this.of(partition).append(some, envelope, key)))
-    const duplicate = appended.every(one => one.duplicate)
-    // Partitions where none of the groups keeps a log: where all others had the message already, so had they.
-    const others = duplicate ? [] : parts.filter(([, some]) => !some.some(isLogged))
-    await settle(others.map(async ([partition, some]) => {
-      await this.of(partition).publish(some.map(({ group }) => ({ kind: 'group', name: group })), envelope)
-    }), appended.length > 0)
-    return {
-      positions: new Map(appended.flatMap(({ positions }) => [...positions])),
-      queued: appended.some(({ queued }) => queued),
-      duplicate
-    }
+    if (parts.length === 1 && only !== undefined) return await only.writer.append(targets, envelope, key)
+    return await appendParts(parts, envelope, key)
   }
 
   /** As `Backplane.history`. */
@@ -148,6 +134,10 @@ export class ClusterWriter {
     return this.of(partitionOf(group, this.#keys.length))
   }
 
+  #parts<One> (targets: readonly One[], partitionOf: (target: One) => number): Array<Part<One>> {
+    return Array.from(this.#divide(targets, partitionOf), ([partition, targets]) => ({ writer: this.of(partition), targets }))
+  }
+
   #divide<One> (targets: readonly One[], partitionOf: (target: One) => number): Map<number, One[]> {
     const parts = new Map<number, One[]>()
     for (const target of targets) {
@@ -158,23 +148,4 @@ export class ClusterWriter {
     }
     return parts
   }
-}
-
-function isLogged ({ log }: AppendTarget): boolean {
-  return log !== undefined
-}
-
-/**
- * Resolves when all do. Where some failed and others did not, or `begun` says that a part was sent before, it is not true that nothing was
- * sent.
- */
-async function settle<Value> (work: Array<Promise<Value>>, begun = false): Promise<Value[]> {
-  const results = await Promise.allSettled(work)
-  const failures = results.filter(result => result.status === 'rejected').map(({ reason }) => reason as Error)
-  const [failure] = failures
-  if (failure === undefined) return results.filter(result => result.status === 'fulfilled').map(({ value }) => value)
-  const unknown = failures.find(error => hasCode(error, 'WSG_TIMEOUT'))
-  if (unknown !== undefined) throw unknown
-  if (failures.length === results.length && !begun) throw failure
-  throw new WebsocketGroupsError('WSG_TIMEOUT', `sent to some of the groups only: ${failure.message}`, { cause: failure })
 }

@@ -1,11 +1,16 @@
 import { userLogOf, userOfLog } from '../../user-log.ts'
 import type { Presences, Target } from '../backplane.ts'
 
+/** The hash tag of what belongs to no group, no user and no instance, the same for every number of partitions. */
+export const commonTag = '0'
+
 /**
  * Every key and channel name of one partition. All carry its hash tag, so that a script's keys share a slot on a cluster; a single Redis
  * has one partition. The tag stands first and the instance id last with a fixed length, so a group may be named anything.
  */
 export class Keys {
+  /** What the names of all partitions begin with. */
+  readonly prefix: string
   readonly #base: string
   readonly #channels: string
 
@@ -13,7 +18,8 @@ export class Keys {
    * `db`: the database that the keys are in; channels go through all databases of a server, so theirs is part of their names. `tag`: of the
    * partition.
    */
-  constructor (prefix: string, db = 0, tag = '0') {
+  constructor (prefix: string, db = 0, tag = commonTag) {
+    this.prefix = prefix
     this.#base = `${prefix}{${tag}}:`
     this.#channels = db === 0 ? `${this.#base}c:` : `${this.#base}c:${db}:`
   }
@@ -51,6 +57,11 @@ export class Keys {
   /** String: what all instances sign with. */
   get secret (): string {
     return `${this.#base}secret`
+  }
+
+  /** String: how the keys are divided, in `commonTag` alone. */
+  get names (): string {
+    return `${this.#base}names`
   }
 
   /** Hash: epoch `e`, last offset `s`, last nonce `n` of a group's log, and `p<id>`: what that publisher appended last. */

@@ -4,12 +4,13 @@ import type { BackplaneState, Member } from '../../types.ts'
 import type {
   Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, StreamStore, Target
 } from '../backplane.ts'
-import { claim } from './claim.ts'
+import { NamesClaim } from './claim.ts'
 import { ClusterOccupancy } from './cluster-occupancy.ts'
 import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
 import type { RedisDeployment, Revocations } from './deployment.ts'
-import type { Keys } from './keys.ts'
+import { Keys } from './keys.ts'
+import { CoverageWatch } from './link/cluster/coverage.ts'
 import type { ClusterLinks } from './link/cluster/cluster.ts'
 import type { ClusterSource } from './link/cluster/source.ts'
 import { isFinal, refused } from './link/server.ts'
@@ -18,9 +19,6 @@ import type { PartitionOptions } from './partition-options.ts'
 import { PartitionInstance } from './partition-instance.ts'
 import { groupProblems, notOpen } from './problems.ts'
 import { sumStats } from './stats.ts'
-
-const claimEveryMs = 3_600_000
-const claimAgainMs = 1_000
 
 export interface ClusterBackplaneOptions extends PartitionOptions {
   readonly cluster: ClusterSource
@@ -53,10 +51,10 @@ export class ClusterBackplane implements RedisDeployment {
   #reported: BackplaneState = 'down'
   #booting = deferred()
   #booted = false
-  #claimed = false
-  #claiming = false
-  #refusal: Error | undefined
-  #claimTimer: NodeJS.Timeout | undefined
+  #claim: NamesClaim | undefined
+  /** Where this instance is registered before it is ready: those of its inbox, and of what belongs to nobody. */
+  #home: readonly Place[] = []
+  #coverage: CoverageWatch | undefined
   #closed = false
 
   constructor (options: ClusterBackplaneOptions) {
@@ -66,8 +64,8 @@ export class ClusterBackplane implements RedisDeployment {
 
   get state (): BackplaneState {
     const links = this.#links
-    if (links === undefined || this.#closed || this.#refusal !== undefined || !links.someUp) return 'down'
-    if (!links.complete || !this.#claimed) return 'degraded'
+    if (links === undefined || this.#closed || this.#claim?.refusal !== undefined || !links.someUp) return 'down'
+    if (!links.complete || this.#claim?.made !== true || !this.#registered) return 'degraded'
     for (const { partition } of this.#places.values()) if (partition.state !== 'up') return 'degraded'
     return 'up'
   }
@@ -75,11 +73,15 @@ export class ClusterBackplane implements RedisDeployment {
   get problems (): readonly string[] {
     const links = this.#links
     if (links === undefined || this.#closed) return [notOpen]
-    if (this.#refusal !== undefined) return [this.#refusal.message]
+    if (this.#claim?.refusal !== undefined) return [this.#claim.refusal.message]
     if (links.problem !== undefined) return [links.problem]
     const problemsOf = (index: number): readonly string[] => this.#places.get(index)?.partition.problems ?? links.problemsOf(index)
     const list = groupProblems(this.#keys.map((_, index) => [index, problemsOf(index)] as const), this.#keys.length)
-    return list.length > 0 || this.#claimed ? list : ['it is not known yet how others divide the keys']
+    // It does not change `state`.
+    if (this.#coverage?.problem !== undefined) list.push(this.#coverage.problem)
+    if (list.length > 0) return list
+    if (this.#claim?.made !== true) return ['it is not known yet how others divide the keys']
+    return this.#registered ? [] : ['this instance is not registered yet']
   }
 
   async start (local: LocalInstance): Promise<void> {
@@ -93,13 +95,22 @@ export class ClusterBackplane implements RedisDeployment {
     this.#links = links
     this.#keys = keys
     this.#writer = new ClusterWriter(links, this.#keys, whenDown, local.log)
-    this.#claimTimer = setInterval(() => { void this.#claim() }, claimEveryMs).unref()
+    const coverage = this.#coverage = new CoverageWatch(links.common, local.log)
+    this.#claim = new NamesClaim(links.common, new Keys(this.#prefix), keys.length, failure => {
+      // When the claim is made, and whenever it is renewed: a cluster may have been set up otherwise since.
+      if (failure === undefined) void coverage.look()
+      else this.#failed(failure)
+      this.#changed()
+    })
     const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
     // The instance's lease there tells whether its id is taken.
     home.partition.lease.on({ refused: error => this.#booting.reject(error) })
-    void home.partition.lease.want()
     // Where all instances are found.
-    void this.#of(everyone).partition.lease.want()
+    this.#home = [home, this.#of(everyone)]
+    for (const { partition } of this.#home) {
+      void partition.lease.want()
+      partition.lease.on({ resumed: () => this.#changed() })
+    }
     try {
       await withDeadline(this.#booting.promise, bootTimeoutMs, () => undefined)
     } catch (error) {
@@ -205,7 +216,7 @@ export class ClusterBackplane implements RedisDeployment {
     if (this.#closed) return
     this.#closed = true
     this.#booting.reject(new WebsocketGroupsError('WSG_CLOSED'))
-    clearInterval(this.#claimTimer)
+    this.#claim?.close()
     this.#writer?.close()
     await Promise.all([...this.#places.values()].map(async ({ partition }) => await partition.close()))
     await this.#links?.close()
@@ -222,6 +233,10 @@ export class ClusterBackplane implements RedisDeployment {
 
   #of (target: Target): Place {
     return this.#place(this.#open.partitionOf(target))
+  }
+
+  get #registered (): boolean {
+    return this.#home.every(({ partition }) => partition.lease.active)
   }
 
   #place (index: number): Place {
@@ -246,31 +261,12 @@ export class ClusterBackplane implements RedisDeployment {
   #changed (): void {
     const links = this.#links
     if (links === undefined || this.#closed) return
-    if (!this.#claimed && links.common.up) void this.#claim()
+    void this.#claim?.make()
     const { state } = this
     if (state === 'up') this.#booting.resolve()
     if (!this.#booted || state === this.#reported) return
     this.#reported = state
     this.#local?.stateChanged()
-  }
-
-  /** Never rejects. */
-  async #claim (): Promise<void> {
-    const link = this.#links?.common
-    if (link === undefined || this.#claiming) return
-    this.#claiming = true
-    try {
-      await claim(link, this.#prefix, this.#keys.length)
-      this.#claimed = true
-      this.#refusal = undefined
-    } catch (error) {
-      this.#local?.log.debug({ err: error }, 'the division of keys was not claimed')
-      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) this.#refusal = error as Error
-      this.#failed(error as Error)
-      await new Promise(resolve => setTimeout(resolve, claimAgainMs).unref())
-    }
-    this.#claiming = false
-    this.#changed()
   }
 }
 

@@ -3,6 +3,7 @@ import type { BackplaneState, Member } from '../../types.ts'
 import type {
   Appended, AppendTarget, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, StreamStore, Target
 } from '../backplane.ts'
+import { NamesClaim } from './claim.ts'
 import type { Keys } from './keys.ts'
 import { Link } from './link/link.ts'
 import { keysOf, type RedisSource } from './link/source.ts'
@@ -23,6 +24,10 @@ export class SingleBackplane implements RedisDeployment {
   readonly #options: SingleBackplaneOptions
   readonly #keys: Keys
   #partition: Partition | undefined
+  #claim: NamesClaim | undefined
+  /** Whether others were found to divide the keys otherwise. */
+  #refused = false
+  #booted = false
   #closed = false
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
@@ -32,21 +37,29 @@ export class SingleBackplane implements RedisDeployment {
   }
 
   get state (): BackplaneState {
-    return this.#partition?.state ?? 'down'
+    return this.#claim?.refusal === undefined ? this.#partition?.state ?? 'down' : 'down'
   }
 
   get problems (): readonly string[] {
-    return this.#partition?.problems ?? [notOpen]
+    const refusal = this.#claim?.refusal
+    return refusal === undefined ? this.#partition?.problems ?? [notOpen] : [refusal.message]
   }
 
   async start (local: LocalInstance): Promise<void> {
     const { redis, operationTimeoutMs, bootTimeoutMs } = this.#options
     const links = { command: new Link(redis, 'command', operationTimeoutMs), subscribe: new Link(redis, 'subscribe', operationTimeoutMs) }
     const partition = this.#partition = new Partition(links, this.#options, this.#keys, local)
+    const claim = this.#claim = new NamesClaim(links.command, this.#keys, 1, () => this.#claimTried(local))
+    // After the look at the server; and again when the lease was gone, as the claim may be, too.
+    partition.lease.on({ resumed: () => { void claim.renew() } })
     try {
       await partition.boot(bootTimeoutMs)
+      await claim.make()
+      if (claim.refusal !== undefined) throw claim.refusal
+      this.#booted = true
     } catch (error) {
-      this.#partition = undefined
+      this.#partition = this.#claim = undefined
+      claim.close()
       await partition.close()
       throw error
     }
@@ -136,7 +149,15 @@ export class SingleBackplane implements RedisDeployment {
 
   async close (): Promise<void> {
     this.#closed = true
+    this.#claim?.close()
     await this.#partition?.close()
+  }
+
+  #claimTried (local: LocalInstance): void {
+    const refused = this.#claim?.refusal !== undefined
+    if (refused === this.#refused) return
+    this.#refused = refused
+    if (this.#booted) local.stateChanged()
   }
 
   get #open (): Partition {

@@ -144,7 +144,13 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     const keys = keysOf(redis, keyPrefix)
     const link = new Link(redis, 'command', operationTimeoutMs)
     link.on({
-      up: () => { void this.#check(async () => await checkServer(link, keys, 'publisher')) },
+      up: () => {
+        void this.#check(async () => {
+          const server = await checkServer(link, keys, 'publisher')
+          if (server.missing.length === 0) await claim(link, keys, 1)
+          return server
+        })
+      },
       down: () => this.#logger?.warn('publisher lost Redis'),
       error: error => this.#failed(error)
     })
@@ -166,8 +172,9 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
       changed: () => {
         if (!links.complete) return
         void this.#check(async () => {
-          await claim(links.common, prefix, keys.length)
-          return await checkServer(links.common, new Keys(prefix), 'publisher')
+          const common = new Keys(prefix)
+          await claim(links.common, common, keys.length)
+          return await checkServer(links.common, common, 'publisher')
         })
       },
       error: error => this.#failed(error)

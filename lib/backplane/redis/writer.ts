@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Member } from '../../types.ts'
 import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, Target } from '../backplane.ts'
+import { chunks } from './batching.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/port.ts'
 import { AppendQueue, type Waiting, type WhenDown } from './log/append-queue.ts'
@@ -10,9 +11,12 @@ import { MemberLists } from './membership/lists.ts'
 import { livingInstances } from './membership/living.ts'
 import { readCount } from './membership/records.ts'
 import { RevocationStore } from './membership/revocations.ts'
+import { appendParts, publishParts, type Part } from './parts.ts'
 import { publish } from './publish.ts'
 import { RedisStreams } from './streams/store.ts'
 
+/** One script serves so many targets at most: Redis does nothing else meanwhile, some 10 ms for as many logs. */
+const maxTargets = 1_000
 /** Renewed by every read; each instance with framed clients reads it once a minute. */
 const secretTtlSeconds = 86_400
 
@@ -38,13 +42,15 @@ export class RedisWriter {
     this.#appends = new AppendQueue(link, keys, whenDown, this.differences, waiting)
   }
 
-  /** As `Backplane.publish`. */
+  /** As `Backplane.publish`; to more than 1,000 targets in parts. */
   async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
+    if (targets.length > maxTargets) return await publishParts(this.#parts(targets), envelope)
     return await publish(this.#link, this.#keys, targets, envelope)
   }
 
-  /** As `Backplane.append`. */
+  /** As `Backplane.append`; to more than 1,000 groups in parts. */
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
+    if (targets.length > maxTargets) return await appendParts(this.#parts(targets), envelope, key)
     return await this.#appends.append(targets, envelope, key)
   }
 
@@ -88,5 +94,9 @@ export class RedisWriter {
   /** Rejects the appends that still wait; the link stays open. */
   close (): void {
     this.#appends.close()
+  }
+
+  #parts<One> (targets: readonly One[]): Array<Part<One>> {
+    return Array.from(chunks(targets, maxTargets), some => ({ writer: this, targets: some }))
   }
 }

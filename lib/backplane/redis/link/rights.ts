@@ -11,7 +11,7 @@ const instance = 'instance0'
 /** Commands by what they are done to; every script and every call of this package keeps to these, and to HSCAN where it may be used. */
 function rightsOfWriters (keys: Keys): Right[] {
   const [meta, log, record] = [keys.logMeta(group), keys.log(group), keys.idempotency(group, 'key')]
-  const [counts, members] = [keys.counts(group), keys.members(group, instance)]
+  const [counts, members, names] = [keys.counts(group), keys.members(group, instance), keys.names]
   const [head, text, streams] = [keys.streamHead(group, 'id'), keys.streamText(group, 'id'), keys.streams(group)]
   return [
     ['ping'], ['time'], ['eval', 'return 1', '0'],
@@ -20,6 +20,7 @@ function rightsOfWriters (keys: Keys): Right[] {
     ['publish', keys.channel({ kind: 'all', name: '' }), ''],
     ['hmget', meta, 's'], ['hset', meta, 's', '0'], ['hdel', meta, 's'], ['hgetall', meta], ['pexpire', meta, '1'],
     ['rpush', log, ''], ['ltrim', log, '0', '-1'], ['lrange', log, '0', '-1'], ['lpop', log], ['pexpire', log, '1'],
+    ['get', names], ['set', names, '', 'PX', '1'], ['pexpire', names, '1'],
     ['get', record], ['set', record, '', 'PX', '1'],
     ['hget', counts, instance], ['hkeys', counts], ['hgetall', members],
     ['hmget', head, 'epoch'], ['hset', head, 'epoch', ''], ['pexpire', head, '1'],

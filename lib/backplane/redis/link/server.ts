@@ -8,6 +8,8 @@ const oldest = { single: { major: 6, minor: 2 }, cluster: { major: 7, minor: 0 }
 const finalErrors = new RegExp([
   'WRONGPASS', 'NOAUTH', 'NOPERM', 'invalid password', 'invalid username-password',
   'database \\d+ cannot be used: (?!LOADING|BUSY|MASTERDOWN)',
+  // NOPERM of a command in a script, from Redis 7.2 on and in Valkey.
+  'ACL failure in script',
   // A command that was renamed, or that a script may not run.
   'ERR unknown command', "can't run this command", 'Unknown Redis command'
 ].join('|'), 'i')
@@ -60,7 +62,8 @@ function assertSupported (info: string, sharded: boolean): void {
     const needed = `${least.major}.${least.minor} or newer is needed${sharded ? ' for a cluster' : ''}`
     throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', `Redis is version ${version || 'unknown'}; ${needed}`)
   }
-  if (!sharded && /^redis_mode:cluster/m.test(info)) throw new ClusterModeError()
+  // Valkey says server_mode.
+  if (!sharded && /^(redis|server)_mode:cluster/m.test(info)) throw new ClusterModeError()
 }
 
 /** INFO is among the commands that careful operators forbid (the ACL category `@dangerous`) or rename: all works without it. */

@@ -16,6 +16,8 @@ import type { SettingsDifferences } from './settings.ts'
 const maxWaiting = { up: { messages: 20_000, bytes: 33_554_432 }, queue: { messages: 1_000, bytes: 1_048_576 } } as const
 const queueMs = 5_000
 const retryMs = 50
+/** A batch to so many groups takes its turn among others as wide. */
+const wideBatch = 100
 
 /** What happens to an append while Redis is out: it fails at once, or waits for Redis for a few seconds. */
 export type WhenDown = 'reject' | 'queue'
@@ -28,7 +30,7 @@ export interface Waiting {
 
 interface Item extends LaneItem, Draft {
   /** performance.now() after which the message is given up. */
-  readonly deadline: number
+  deadline: number
   queued: boolean
   /** The message left this process at least once: it may be in the logs. */
   sent: boolean
@@ -65,6 +67,8 @@ export class AppendQueue {
   #up = deferred()
   #closed = false
   #batches = 0
+  /** The latest batch to many groups. */
+  #wide: Promise<unknown> = Promise.resolve()
   #retries = 0
 
   /** `differences` collects logs whose settings differ between processes; `total` is shared by the queues that have one limit together. */
@@ -148,7 +152,7 @@ export class AppendQueue {
       if (failure !== undefined || !this.#link.up) expire(items, failure)
       if (items.length === 0) return
       try {
-        return resolveAll(items, await this.#send(items))
+        return resolveAll(items, await this.#sendInTurn(items, lanes.length))
       } catch (error) {
         failure = error as Error
       }
@@ -160,6 +164,18 @@ export class AppendQueue {
       if (!this.#link.up) for (const item of [...items, ...lanes.flatMap(lane => lane.items)]) item.queued = true
       await this.#whenUp((items[0]?.deadline ?? 0) - performance.now())
     }
+  }
+
+  /** A batch to many groups keeps Redis busy: one goes after another, so that what others send comes between. */
+  async #sendInTurn (items: readonly Item[], groups: number): Promise<ReadonlyMap<string, AppendedTo>> {
+    if (groups < wideBatch) return await this.#send(items)
+    const sent = this.#wide.then(async () => {
+      // The time before its turn was that of our own queue.
+      for (const item of items) if (!item.sent) item.deadline = Math.max(item.deadline, performance.now() + this.#budgetMs)
+      return await this.#send(items)
+    })
+    this.#wide = sent.catch(() => undefined)
+    return await sent
   }
 
   async #send (items: readonly Item[]): Promise<ReadonlyMap<string, AppendedTo>> {

@@ -49,7 +49,7 @@ export class Lease {
   readonly #warnNotRenewed: (fields: object) => void
   readonly #warnNotRegistered: (fields: object) => void
   readonly #nonce = randomUUID()
-  /** Whether this is the lease of one partition of many. */
+  /** Whether this is the lease of one partition of many: nobody misses it while it is registered for the first time. */
   readonly #isPart: boolean
   /** Whether anything needs the lease. */
   #wanted: boolean
@@ -116,7 +116,7 @@ export class Lease {
   }
 
   get problem (): string | undefined {
-    if (this.active || !this.#wanted) return undefined
+    if (this.active || !this.#wanted || (this.#isPart && this.#renewed === 0 && this.#failure === undefined)) return undefined
     const why = this.#failure === undefined ? '' : ` (${this.#failure.message})`
     if (this.held) return `it is not known yet whether Redis still has the members of this instance${why}`
     return `this instance holds no lease: the others may count its members as gone${why}`

@@ -49,6 +49,7 @@ export class MemberReconciler {
   #retryTimer: NodeJS.Timeout | undefined
   #retryMs = minRetryMs
   #repairing = false
+  #resumed = false
   #failure: Error | undefined
   #closed = false
 
@@ -108,9 +109,10 @@ export class MemberReconciler {
     this.#flushSoon()
   }
 
-  /** This instance is registered. `lost`: what was stored before cannot be relied on. */
+  /** This instance is registered. `lost`: what was stored before cannot be relied on. The first time, nothing was stored before. */
   #resume (lost: boolean): void {
-    this.#setRepairing(true)
+    this.#setRepairing(this.#resumed || this.#isDirty())
+    this.#resumed = true
     this.#markAllDirty(lost ? 'ids' : 'count')
   }
 
