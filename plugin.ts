@@ -1,4 +1,3 @@
-import websocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { MemoryBackplane } from './lib/backplane/memory/index.ts'
@@ -16,6 +15,7 @@ import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { checkRoute, makeWsHandler } from './lib/http/ws-handler.ts'
 import { makeWsMessages } from './lib/http/ws-messages.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
+import { registerWebsocket } from './lib/http/websocket-plugin.ts'
 import { fitBootTimeout } from './lib/options/boot-timeout.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
 import { Instance } from './lib/instance.ts'
@@ -67,9 +67,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.addHook('onRoute', checkRoute)
   const { asyncapi, collect } = documentRoutes()
   app.addHook('onRoute', collect)
-  if (!app.hasDecorator('websocketServer')) {
-    await app.register(websocket, { options: { handleProtocols: selectProtocol, ...options.options } })
-  }
+  await registerWebsocket(app, { options: { handleProtocols: selectProtocol, ...options.options } })
   sockets.watchUpgrades()
   app.addHook('onRoute', markRoute)
   app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))

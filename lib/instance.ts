@@ -7,6 +7,7 @@ import { drainSlowly } from './connection/drain-slowly.ts'
 import type { RefreshedConnection } from './connection/framed/token-refresh.ts'
 import { Heartbeat } from './connection/heartbeat.ts'
 import { GapReport } from './delivery/gap-report.ts'
+import { inRepairSpan } from './delivery/spans.ts'
 import type { ConnectionHost, ConnectionInit } from './connection/init.ts'
 import { WebsocketGroupsError } from './errors.ts'
 import { blockedReason } from './groups/blocklist.ts'
@@ -32,7 +33,6 @@ export type OpenInit = Pick<
   /** What the upgrade was admitted with; `undefined` where nobody looked at it. */
   readonly admission: Admission | undefined
 }
-
 const nobody: IdentityFacts = { userId: undefined, expiresAt: undefined }
 
 /** One running plugin: starts and ends its parts, opens connections, and answers what the backplane asks. */
@@ -239,7 +239,7 @@ export class Instance {
         hub.announceGap(group, { reason, position, epoch })
       },
       logged: group => logs.has(group),
-      ...(tracing === undefined ? {} : { repairing: async (group, read) => await tracing.run({ name: 'repair', group }, read) }),
+      ...(tracing === undefined ? {} : { repairing: async (group, read) => await inRepairSpan(tracing, group, read) }),
       member: (group, connectionId) => hub.member(group, connectionId),
       memberIds: group => hub.memberIds(group),
       connectionsOf: userId => gate.connectionsOf(userId),

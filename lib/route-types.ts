@@ -74,10 +74,22 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   presence?: boolean | 'count' | undefined
 }
 
+/** Callbacks whose `onMessage` gets the value that a message is the JSON of. */
+export interface JsonCallbacks<Params = Record<string, string>, Who = Identity | null>
+  extends Omit<ConnectionCallbacks<Params, Who>, 'onMessage'> {
+  /** Bytes, text that is no JSON, and JSON that would be slow to parse are errors as of `onMessage`: WSG_MESSAGE_INVALID (400). */
+  readonly json: true
+  /** Handles one message. Nothing is known of `value` but that JSON can express it: check it, or use `messages`. */
+  onMessage: (connection: Connection<Params, Who>, value: unknown) => Awaitable<unknown>
+}
+
 /** What `app.wsHandler` takes: callbacks, with `onMessage`, or with `messages` that have handlers of their own. */
 export type HandlerOptions<Params = Record<string, string>, Who = Identity | null> =
-  | ConnectionCallbacks<Params, Who> & { readonly messages?: undefined }
-  | Omit<ConnectionCallbacks<Params, Who>, 'onMessage'> & { readonly messages: AnyMessages, readonly onMessage?: undefined }
+  | ConnectionCallbacks<Params, Who> & { readonly messages?: undefined, readonly json?: false | undefined }
+  | JsonCallbacks<Params, Who> & { readonly messages?: undefined }
+  | Omit<ConnectionCallbacks<Params, Who>, 'onMessage'> & {
+    readonly messages: AnyMessages, readonly onMessage?: undefined, readonly json?: false | undefined
+  }
 
 /** The parameters of a path: `'/ws/:org/:room'` gives `{ org: string, room: string }`. */
 export type PathParams<Path extends string> = string extends Path
@@ -119,10 +131,11 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
   readonly auth?: Auth & (boolean | WsAuthOptions<Who, Params>) | undefined
   /**
-   * Which group a connection joins. Has to be given where the service has more than one room route: by default two of them could lead to
-   * the same group, and the `authorize` of neither would protect it. @default the path's parameter `room`, or its only parameter
+   * Which group a connection joins; a number stands for its digits. Has to be given where the service has more than one room route: by
+   * default two of them could lead to the same group, and the `authorize` of neither would protect it.
+   * @default the path's parameter `room`, or its only parameter
    */
-  readonly group?: ((params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string>) | undefined
+  readonly group?: ((params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string | number>) | undefined
   /** Runs after the connection joined. */
   readonly onJoin?: ((
     connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>

@@ -20,7 +20,8 @@ const stamp = join(root, 'node_modules', '.cache', 'fastify-websocket-groups', '
 const operations = ['metrics', 'health', 'dashboard', 'api', 'opentelemetry']
 /** What package.json exports, without extension. */
 const entries = [
-  'plugin', 'lib/client/index', 'lib/client/messages', 'lib/client/streams', 'lib/client/react', 'test/contract/suite',
+  'plugin', 'lib/client/index', 'lib/client/messages', 'lib/client/streams', 'lib/client/react', 'lib/testing/index',
+  'test/contract/suite',
   ...operations.map(name => `lib/operations/${name}`)
 ]
 /** The command line: run as a program, never imported, hence in one half alone. */

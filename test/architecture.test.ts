@@ -30,7 +30,8 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   ['plugin.ts'],
   ['lib/operations/'],
   ['lib/client/'],
-  ['lib/cli/']
+  ['lib/cli/'],
+  ['lib/testing/']
 ]
 
 /** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */

@@ -9,6 +9,8 @@ export const looks: Readonly<Record<Name, Look>> = {
   'ours-volatile': { label: 'this package, log: false', color: '#c2185b', dash: '5 3' },
   'ours-interval': { label: 'this package, flushIntervalMs: 10', color: '#c2185b', dash: '1.5 2.5' },
   'ours-heartbeat': { label: 'this package, a ping each second', color: '#c2185b', dash: '1.5 2.5' },
+  'ours-users': { label: 'this package, users', color: '#ad1457' },
+  'ours-users-volatile': { label: 'this package, users, userLog: false', color: '#ad1457', dash: '5 3' },
   'ours-observed': { label: 'this package, observed', color: '#ad1457', dash: '5 3' },
   socketio: { label: 'socket.io', color: '#1565c0' },
   'socketio-sharded': { label: 'socket.io, sharded', color: '#1565c0', dash: '5 3' },

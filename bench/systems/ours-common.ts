@@ -4,7 +4,11 @@ import type * as WebsocketGroups from 'fastify-websocket-groups'
 import type { Package } from './before-package.ts'
 import type { DrillInstance, Publisher, ServeOptions } from './system.ts'
 
-type Settings = Pick<WebsocketGroups.WebsocketGroupsOptions, 'log' | 'flushIntervalMs' | 'heartbeatIntervalMs' | 'tracing'>
+type Option = 'log' | 'userLog' | 'flushIntervalMs' | 'heartbeatIntervalMs' | 'tracing'
+interface Settings extends Pick<WebsocketGroups.WebsocketGroupsOptions, Option> {
+  /** Each connection is one of another user. */
+  readonly users?: boolean
+}
 
 interface Application {
   serve (port: number, redis: string, options?: ServeOptions): Promise<DrillInstance>
@@ -13,7 +17,7 @@ interface Application {
 
 /** The application that is measured, on this package or on another build of it; `extend` adds what else it has. */
 export function applicationOn (
-  wsg: Package, settings: Settings = {}, extend?: (app: FastifyInstance) => Promise<void>
+  wsg: Package, { users = false, ...settings }: Settings = {}, extend?: (app: FastifyInstance) => Promise<void>
 ): Application {
   const { default: websocketGroups, createPublisher, WebsocketGroupsError } = wsg
   const retried = ['WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE']
@@ -33,7 +37,11 @@ export function applicationOn (
       const app = Fastify()
       await app.register(websocketGroups, { redis, ...settings })
       await extend?.(app)
-      app.wsRoom('/ws/:room', { auth: false, ...(announce ? { onJoin: connection => { connection.send('joined') } } : {}) })
+      app.wsRoom('/ws/:room', {
+        auth: false,
+        ...(users ? { preHandler: async request => { request.identity = { userId: `${app.registry.instanceId}-${request.id}` } } } : {}),
+        ...(announce ? { onJoin: connection => { connection.send('joined') } } : {})
+      })
       await app.listen({ port, host: '127.0.0.1' })
       return {
         async publish (group, text) {

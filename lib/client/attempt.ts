@@ -9,6 +9,8 @@ import type { WebSocketClass, WebSocketLike } from './types.ts'
 const givenUp = 4000
 /** The reason for dropping a connection on which nothing came any longer. */
 export const silence = 'no sign of life'
+/** The reason for dropping one that the server opened without a word since. */
+export const noWelcome = 'no welcome in time'
 
 export interface AttemptHost {
   token (): Promise<string | undefined>
@@ -48,6 +50,7 @@ export class ConnectionAttempt {
   #socket: NodeSocket | undefined
   #liveness: Liveness | undefined
   #refusal: ErrorDetails = {}
+  #opened = false
   #over = false
 
   /** `patience`: how many times the usual time an answer may take. */
@@ -55,7 +58,7 @@ export class ConnectionAttempt {
     this.#options = options
     this.#patience = patience
     this.#host = host
-    this.#timer = setTimeout(() => this.drop(1006, 'no answer in time'), options.limitMs)
+    this.#timer = setTimeout(() => this.drop(1006, this.#opened ? noWelcome : 'no answer in time'), options.limitMs)
     void this.#open(url)
   }
 
@@ -106,17 +109,16 @@ export class ConnectionAttempt {
 
   #listen (socket: NodeSocket): void {
     socket.onopen = () => {
+      this.#opened = true
       if (socket.protocol === framedProtocol) this.send(JSON.stringify({ type: 'hello', ...this.#host.hello() } satisfies ClientFrame))
       else this.#unsupported()
     }
     socket.onmessage = ({ data }: { data: unknown }) => this.#receive(data)
-    socket.onerror = ({ message, error }: { message?: string, error?: unknown }) => {
-      // ws tells the HTTP status, browsers do not.
-      const [, status] = /response: (\d+)/.exec(message ?? '') ?? []
-      this.#refusal = { status: status ? Number(status) : undefined, cause: error }
-      if (/subprotocol/.test(message ?? '')) this.#unsupported()
+    socket.onerror = ({ message = '', error: cause }: { message?: string, error?: unknown }) => {
+      this.#refusal = { cause }
+      if (/subprotocol/.test(message)) this.#unsupported()
     }
-    // ws alone tells the headers of an answer that is no upgrade, and leaves the rest to this listener.
+    // ws alone tells the status and the headers of an answer that is no upgrade, and leaves the rest to this listener.
     socket.on?.('unexpected-response', (_request, { statusCode: status, headers }) => {
       this.#refusal = { status }
       const after = headers['retry-after']

@@ -10,6 +10,7 @@ import { Positions } from './positions.ts'
 import { closed, quiet, SendQueue } from './send-queue.ts'
 import { TabLock } from './tab-lock.ts'
 import { Token } from './token.ts'
+import { userLogLabel } from '../protocol/frames.ts'
 import type {
   Ack, Address, ClientEvents, ConnectOptions, HistoryPage, HistoryQuery, Member, Sendable, SendOptions, State, WebSocketClass
 } from './types.ts'
@@ -27,6 +28,7 @@ export class Client extends Emitter<ClientEvents> {
   readonly #storageKey: string
   readonly #lock = new TabLock()
   readonly #keep: ConnectOptions['keep']
+  readonly #fail = (error: ClientError): void => { this.#tell('error', error) }
   #connectionId: string | undefined
   #session: string | undefined
 
@@ -37,9 +39,9 @@ export class Client extends Emitter<ClientEvents> {
     const WebSocket = options.WebSocket ?? native
     // A fragment is no part of what a server is asked for, and every WebSocket class refuses it.
     const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws').replace(/#.*/, ''))
-    if (!urls[0] || !WebSocket) throw new TypeError('no address, or no option WebSocket')
-    const foreign = urls.find(url => !/^wss?:/.test(url))
-    if (foreign) throw new TypeError(`no ws: ${foreign}`)
+    if (!WebSocket || !urls[0] || urls.some(url => !/^wss?:/.test(url))) {
+      throw new TypeError(`no option WebSocket, or no address for one: ${urls}`)
+    }
     this.#storage = options.storage
     this.#keep = options.keep
     this.#storageKey = `wsg:${urls[0]}`
@@ -49,11 +51,10 @@ export class Client extends Emitter<ClientEvents> {
     this.#positions = new Positions(options.positions ?? (this.#keep === 'session' ? {} : saved.positions))
     this.#sendQueue = new SendQueue(options.queue)
 
-    const failed = (error: ClientError): void => this.#fail(error)
     this.#joins = new Joins(this.#sendQueue, this.#positions, {
       left: group => this.#dispatcher.forget(group),
       unavailable: error => this.#connector.drop(CloseCode.TryAgainLater, error.message),
-      failed
+      failed: this.#fail
     })
     this.#dispatcher = new Dispatcher(this.#positions, {
       tell: (name, event) => this.#tell(name, event),
@@ -62,9 +63,9 @@ export class Client extends Emitter<ClientEvents> {
     const token = new Token(options.token, {
       refresh: (fresh, done) => this.#sendQueue.ask({ type: 'token', token: fresh }, error => {
         done()
-        if (error && error.code !== 'UNKNOWN_OUTCOME') failed(error)
+        if (error && error.code !== 'UNKNOWN_OUTCOME') this.#fail(error)
       }, true),
-      failed
+      failed: this.#fail
     })
     this.#connector = new Connector({
       urls,
@@ -95,7 +96,7 @@ export class Client extends Emitter<ClientEvents> {
         this.#joins.close()
         this.#tell('close', end)
       },
-      failed,
+      failed: this.#fail,
       hidden: gone => {
         this.#save()
         // A page that holds a lock is not kept for the way back.
@@ -120,7 +121,7 @@ export class Client extends Emitter<ClientEvents> {
 
   /** The groups that the server said this connection is in. */
   get groups (): string[] {
-    return [...this.#dispatcher.joined]
+    return [...this.#dispatcher.joined].filter(group => group !== userLogLabel)
   }
 
   /** The position that this client reached in each group. `connect(url, { positions })` goes on from there, after a reload say. */
@@ -210,10 +211,6 @@ export class Client extends Emitter<ClientEvents> {
       // When nobody listens for errors it is an uncaught one, as with any event.
       if (!isHeard) queueMicrotask(() => { throw cause })
     })
-  }
-
-  #fail (error: ClientError): void {
-    this.#tell('error', error)
   }
 
   #load (): Saved {

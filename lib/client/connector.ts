@@ -2,7 +2,7 @@ import { CloseCode } from '../protocol/close-codes.ts'
 import type { WelcomeFrame } from '../protocol/frames.ts'
 import { backoffMs, maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
-import { ConnectionAttempt, silence, type AttemptHost, type AttemptOptions } from './attempt.ts'
+import { ConnectionAttempt, noWelcome, silence, type AttemptHost, type AttemptOptions } from './attempt.ts'
 import { maxPatience } from './liveness.ts'
 import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
@@ -10,6 +10,8 @@ import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
 /** After a connection that held for this long, the back-off starts again. */
 const stableMs = 5_000
+/** A server that opens so many connections and welcomes none speaks another protocol. One alone may have been cut off. */
+const maxUnwelcomed = 3
 
 export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, 'reconnect'> {
   readonly urls: readonly string[]
@@ -40,12 +42,12 @@ export interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'received' | 
  *   any        -> closed     `close()` on either side, or a refusal for good
  */
 export class Connector {
+  state: State = 'connecting'
   readonly #options: ConnectorOptions
   readonly #host: ConnectorHost
   readonly #attemptHost: AttemptHost
   readonly #token: Token
   readonly #unwatch: () => void
-  #state: State = 'connecting'
   #attempt: ConnectionAttempt | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
   /** Index of the next address, counted on without end. */
@@ -53,6 +55,8 @@ export class Connector {
   /** Attempts and connections that failed since the last one that held. */
   #failures = 0
   #openedAt = Infinity
+  /** Connections that were opened and not welcomed, while none ever was. */
+  #unwelcomed = 0
   /** How many times the usual time the next connection has for its answers. */
   #patience = 1
   /** The wait that the server asked for in its `reconnect` frame. */
@@ -68,6 +72,7 @@ export class Connector {
       token: () => token.fetch(),
       welcomed: frame => {
         this.#openedAt = Date.now()
+        this.#unwelcomed = -Infinity
         token.keepFresh()
         if (this.#attempt) host.welcomed(frame, this.#attempt)
         this.#enter('open')
@@ -94,10 +99,6 @@ export class Connector {
     })
     this.#nextUrl = Math.floor(Math.random() * options.urls.length)
     this.#attempt = this.#dial()
-  }
-
-  get state (): State {
-    return this.#state
   }
 
   /** Gives the connection up and tries again. */
@@ -137,8 +138,12 @@ export class Connector {
     this.#token.stop()
     this.#host.broken(code)
     const status = error?.status
-    const hopeless = error && this.#isHopeless(error)
-    if (hopeless) return this.#finish(code, reason, { error })
+    if (reason === noWelcome && ++this.#unwelcomed >= maxUnwelcomed) error = new ClientError('PROTOCOL_UNSUPPORTED', reason)
+    const failure = error?.code
+    // No other attempt could go better.
+    if (failure === 'PROTOCOL_UNSUPPORTED' || failure === 'ADDRESS_UNUSABLE' || (failure === 'TOKEN_FAILED' && !this.#token.renewable)) {
+      return this.#finish(code, reason, { error })
+    }
     if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== CloseCode.Normal)) {
       // After 1000 the server is done with this client: it refuses nothing.
       return this.#finish(code, reason, code !== CloseCode.Normal && {
@@ -146,7 +151,7 @@ export class Connector {
       })
     }
     // The option `reconnect` may have closed the client.
-    if (this.#state === 'closed') return
+    if (this.state === 'closed') return
     const { maxMs } = this.#options
     // The server is up, and only this client comes back: no wait, unless it happens again.
     const atOnce = !this.#failures && (code === CloseCode.TokenExpired || reason === silence)
@@ -159,7 +164,8 @@ export class Connector {
       this.#afterMs = undefined
     }
     this.#wait(online() ? delayMs : maxMs, code, reason)
-    if (error && this.state !== 'closed') this.#host.failed(error)
+    // A handler of the state may have closed it as well.
+    if (error && (this.state as State) !== 'closed') this.#host.failed(error)
   }
 
   #wait (delayMs: number, code?: number, reason?: string): void {
@@ -169,18 +175,13 @@ export class Connector {
     this.#enter(online() ? 'waiting' : 'offline', { retryInMs, code, reason })
   }
 
-  /** No other attempt could go better. */
-  #isHopeless ({ code }: ClientError): boolean {
-    return code === 'PROTOCOL_UNSUPPORTED' || code === 'ADDRESS_UNUSABLE' || (code === 'TOKEN_FAILED' && !this.#token.renewable)
-  }
-
   #isRefused (code: number, status: number | undefined): boolean {
     return code === CloseCode.BadFrame || code === CloseCode.OtherUser || status === 400 || status === 403 ||
       ((status === 401 || code === CloseCode.TokenExpired) && !this.#token.renewable)
   }
 
   #finish (code: number, reason: string, error?: Pick<Closed, 'error'> | false): void {
-    if (this.#state === 'closed') return
+    if (this.state === 'closed') return
     this.#attempt = undefined
     clearTimeout(this.#timer)
     this.#token.stop()
@@ -190,8 +191,8 @@ export class Connector {
   }
 
   #enter (state: State, details?: Omit<StateChange, 'state' | 'previous'>): void {
-    const previous = this.#state
-    this.#state = state
+    const previous = this.state
+    this.state = state
     this.#host.changed({ state, previous, ...details })
   }
 }

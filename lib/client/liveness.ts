@@ -11,6 +11,8 @@ export const maxPatience = 32
  * answer while bytes still come, as the answer waits behind a large message. ws tells the bytes; for browsers there is `patience`.
  */
 export class Liveness {
+  /** A ping was answered in its time. */
+  answered = false
   readonly #idleMs: number
   readonly #pongMs: number
   readonly #ping: () => void
@@ -19,7 +21,6 @@ export class Liveness {
   #timer: ReturnType<typeof setTimeout> | undefined
   #seenAt = Date.now()
   #asked = false
-  #answered = false
   #bytes: number | undefined
 
   constructor (idleMs: number, ping: () => void, dead: () => void, patience = 1, bytesRead: () => number | undefined = () => undefined) {
@@ -31,15 +32,10 @@ export class Liveness {
     this.#arm(this.#idleMs)
   }
 
-  /** A ping was answered in its time. */
-  get answered (): boolean {
-    return this.#answered
-  }
-
   /** Something came. Called for every frame, so it only notes the time: the timer looks at it later. */
   seen (): void {
     this.#seenAt = Date.now()
-    if (this.#asked) this.#answered = true
+    if (this.#asked) this.answered = true
     this.#asked = false
   }
 

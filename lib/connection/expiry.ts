@@ -21,7 +21,7 @@ export class Expiry {
   /** Sweeps look at every connection, so they keep a distance. */
   #notBefore = 0
 
-  constructor (metrics: Metrics, now: () => number = Date.now) {
+  constructor (metrics: Metrics, now: () => number = () => Date.now()) {
     this.#metrics = metrics
     this.#now = now
   }

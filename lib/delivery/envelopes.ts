@@ -17,7 +17,9 @@ export class EnvelopeFactory {
   readonly #tracing: Pick<Tracing, 'inject'> | undefined
 
   /** `find` knows the connections of this instance. */
-  constructor (find: (id: string) => Named | undefined = () => undefined, now: () => number = Date.now, tracing?: Pick<Tracing, 'inject'>) {
+  constructor (
+    find: (id: string) => Named | undefined = () => undefined, now: () => number = () => Date.now(), tracing?: Pick<Tracing, 'inject'>
+  ) {
     this.#find = find
     this.#now = now
     this.#tracing = tracing

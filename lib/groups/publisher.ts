@@ -4,7 +4,9 @@ import { EnvelopeFactory, everyone, groupTargets, userLogTarget, userTarget } fr
 import { LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { inSendSpan } from '../delivery/spans.ts'
+import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
+import { assertBlockMs, blockName } from './blocklist.ts'
 import { ConnectionCalls } from './connection-calls.ts'
 import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
@@ -17,8 +19,8 @@ import { Streams } from '../streams/streams.ts'
 import { GroupLogs } from '../options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedPublisherOptions } from '../options/resolve.ts'
 import type {
-  BroadcastOptions, BroadcastResult, Data, History, HistoryOptions, Member, MembersOptions, PageOptions, PresenceEntry, Publisher,
-  Recipients, Stream, StreamOptions, StreamReading, Tracing
+  BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, Data, History, HistoryOptions, Member, MembersOptions, PageOptions,
+  PresenceEntry, Publisher, Recipients, Stream, StreamOptions, StreamReading, Tracing
 } from '../types.ts'
 
 /** History that a publisher reads comes without proofs: no client resumes from it. */
@@ -40,7 +42,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   constructor (options: ResolvedPublisherOptions) {
     super(() => this.#commands)
     this.#tracing = options.tracing
-    this.#envelopes = new EnvelopeFactory(() => undefined, Date.now, options.tracing)
+    this.#envelopes = new EnvelopeFactory(() => undefined, undefined, options.tracing)
     this.#backplane = new StandaloneWriter(options)
     this.#logged = new LoggedPublish(this.#backplane, new GroupLogs(options))
     const { origin } = this.#envelopes
@@ -88,6 +90,15 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     return await inSendSpan(this.#tracing, targets, data, async () => {
       return log === undefined ? await this.#broadcast(targets, data, options) : await this.#toLogs([log], targets, data, options)
     })
+  }
+
+  async block (target: BlockTarget, { forMs }: BlockOptions): Promise<number> {
+    assertBlockMs(forMs)
+    return await this.#block(target, forMs)
+  }
+
+  async unblock (target: BlockTarget): Promise<void> {
+    await this.#block(target, 0)
   }
 
   async groupCount (group: string): Promise<number> {
@@ -140,6 +151,12 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     const envelope = this.#envelopes.message(logs, data, options)
     const result = { localRecipients: 0, ...await this.#logged.append(logs, envelope, options) }
     return await this.#reports.complete(result, () => recipients, options)
+  }
+
+  async #block (target: BlockTarget, forMs: number): Promise<number> {
+    const name = blockName(target)
+    if (!await this.#backplane.block(name, forMs)) throw new WebsocketGroupsError('WSG_BLOCKLIST_FULL')
+    return await this.#commands.block(name, forMs)
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {

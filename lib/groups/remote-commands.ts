@@ -97,6 +97,11 @@ export class RemoteCommands {
     return await this.#everywhere.close(target, { op: 'disconnectUser', userId, code, reason }, here)
   }
 
+  /** Tells all other instances of a block that is stored. `here`: how many connections this process closed itself. */
+  async block (name: string, forMs: number, here = 0): Promise<number> {
+    return await this.#everywhere.close(everybody, { op: 'block', name, forMs }, here, true)
+  }
+
   /** Asks all other instances that have connections of the user. */
   async askUser (userId: string, act: UserAct): Promise<readonly unknown[]> {
     return await this.#rpc.ask(userTarget(userId), { op: 'user', userId, act })

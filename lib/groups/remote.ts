@@ -140,7 +140,7 @@ export class ConnectionCommands {
     // Close the connections of this instance in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
-    return await this.#everywhere.close({ kind: 'all', name: '' }, { op: 'block', name, forMs }, here, true)
+    return await this.#remote.block(name, forMs, here)
   }
 
   async groupList (options?: GroupListOptions): Promise<GroupList> {

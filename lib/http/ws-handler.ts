@@ -5,7 +5,7 @@ import type { FramedInit } from '../connection/init.ts'
 import { RequestLimits } from '../connection/framed/request-rates.ts'
 import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aFunction, aPresence, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
+import { aBoolean, aFunction, aPresence, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
 import { closeReasons } from '../connection/close.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
@@ -13,10 +13,11 @@ import { StreamRequests } from '../messages/stream-requests.ts'
 import { copyCallbacks } from '../messages/callbacks.ts'
 import { MessageReceiver, type MessageRoute } from '../messages/receiver.ts'
 import type { MessageSet } from '../messages/message-set.ts'
-import type { ConnectionCallbacks, HandlerOptions } from '../route-types.ts'
+import type { ConnectionCallbacks, HandlerOptions, JsonCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { takeAdmission } from './admission.ts'
 import { reauthenticationOf } from './ws-auth.ts'
+import { parsingJson } from './json-callbacks.ts'
 import { dropResponse } from './upgrade-sockets.ts'
 import { someMessages } from './ws-messages.ts'
 
@@ -30,7 +31,8 @@ const callbackRules = {
   mayRead: aFunction,
   mayStop: aFunction,
   presence: aPresence,
-  messages: someMessages
+  messages: someMessages,
+  json: aBoolean
 } as const satisfies Record<keyof HandlerOptions, Rule>
 
 /** Which messages the handlers of `app.wsHandler` take: those of a set, or any. */
@@ -92,7 +94,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     // The types of params and identity are known to the route alone.
     const receiver = receiverOf(options as HandlerOptions)
     const callbacks = receiver === undefined
-      ? streamRequests.before(options as ConnectionCallbacks)
+      ? streamRequests.before(options.json === true ? parsingJson(options as JsonCallbacks) : options as ConnectionCallbacks)
       : withMessages(options as HandlerOptions, receiver)
     const framed = framedInit(receiver)
     presence.addRoute(options.presence ?? false)
@@ -128,11 +130,12 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
 
   /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
   function receiverOf (options: HandlerOptions): MessageReceiver | undefined {
-    const { onMessage, messages } = options
+    const { onMessage, messages, json } = options
     if ((onMessage === undefined) === (messages === undefined)) {
       throw invalid('wsHandler needs `onMessage`, a function, or `messages`; not both')
     }
     if (messages === undefined) return undefined
+    if ((json as unknown) === true) throw invalid('wsHandler.json is for `onMessage`: `messages` have schemas of their own')
     const { mayStop } = copyCallbacks(options)
     return new MessageReceiver(messages as MessageSet, streamRequests, { ...groups, mayStop }, instance.metrics)
   }

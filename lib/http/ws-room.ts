@@ -78,7 +78,9 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
     const groups = new WeakMap<object, string>()
     const joined = new WeakSet<Connection>()
 
-    const checked = (group: unknown): string => {
+    const checked = (named: unknown): string => {
+      // A parameter that the schema makes a number.
+      const group: unknown = typeof named === 'number' ? String(named) : named
       assertGroupName(group)
       return group
     }
@@ -258,11 +260,7 @@ function groupFromParams (path: string): GroupOf {
       `wsRoom(${show(path)}) must have a parameter called room, or only one, or the option group; got ${names.length} parameters`
     )
   }
-  return params => {
-    const value: unknown = params[name]
-    // The route's schema may have made it a number.
-    return typeof value === 'number' ? String(value) : value
-  }
+  return params => params[name]
 }
 
 /** As find-my-way reads a path: a name ends at a slash, a dash, a dot or a regular expression; two colons are a colon. */

@@ -11,6 +11,8 @@ const maxRemembered = 10_000
 
 export const defaultLog: LogLimits = { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 }
 
+export const defaultUserLog: LogLimits = { maxMessages: 100, maxBytes: 262_144, ttlMs: 300_000 }
+
 export const logRule: Rule = {
   allowed: 'false or { maxMessages, maxBytes?, ttlMs }',
   accepts: value => value === false || (isPlainObject(value) && !isThenable(value))

@@ -1,4 +1,4 @@
-import { checkLog, defaultLog, logRule } from './group-logs.ts'
+import { checkLog, defaultLog, defaultUserLog, logRule } from './group-logs.ts'
 import { defaultExpiresAt, defaultTokenId, defaultUserId } from './identity.ts'
 import { checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
 import {
@@ -6,6 +6,7 @@ import {
 } from './rules.ts'
 import { checkCluster, redisRule } from './redis.ts'
 import type { OccupancyHooks, OutagePolicy, PublisherOptions, WebsocketGroupsOptions } from './types.ts'
+import type { LogSettings } from '../types.ts'
 
 const outageRules = {
   join: oneOf('local', 'reject'),
@@ -92,7 +93,6 @@ const defaults = {
   authTimeoutMs: 10_000,
   rooms: {},
   log: defaultLog,
-  userLog: false,
   keyPrefix: 'wsg:',
   maxBufferedBytes: 4_194_304,
   slowBufferedBytes: 65_536,
@@ -153,6 +153,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     onUserOffline: undefined,
     instanceLabel: undefined,
     logs: undefined,
+    userLog: userLogBeside(given.log),
     ...defaults,
     ...given,
     options: { maxPayload: defaultMaxPayload, ...withoutUndefined(given.options ?? {}) },
@@ -190,7 +191,12 @@ export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions
   check('redis', given.redis, redis)
   checkShared(given)
   const { keyPrefix: prefix, operationTimeoutMs: timeout } = defaults
-  return { keyPrefix: prefix, operationTimeoutMs: timeout, log: defaults.log, logs: undefined, userLog: defaults.userLog, ...given }
+  return { keyPrefix: prefix, operationTimeoutMs: timeout, log: defaults.log, logs: undefined, userLog: userLogBeside(given.log), ...given }
+}
+
+/** Who wants no logs of groups wants none of users either, unless the option says otherwise. */
+function userLogBeside (log: WebsocketGroupsOptions['log']): LogSettings | false {
+  return log === false ? false : defaultUserLog
 }
 
 /** What the plugin and the publisher refuse beyond the rules. */

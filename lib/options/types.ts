@@ -1,6 +1,6 @@
 import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyBaseLogger } from 'fastify'
-import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
+import type { ClusterNode, ClusterOptions, RedisOptions } from 'ioredis'
 import type { Backplane } from '../backplane/backplane.ts'
 import type { Authenticate, RoomOptions } from '../route-types.ts'
 import type { Connection, Identity, LogSettings, MemberInfo, Tracing } from '../types.ts'
@@ -21,6 +21,19 @@ export interface RedisCluster {
   /** As ioredis has them for its `Cluster`; taken over are `redisOptions`, `natMap` and `keyPrefix`. */
   readonly options?: ClusterOptions | undefined
 }
+
+/**
+ * A client of ioredis, a `Redis` or a `Cluster`, of version 5 or 6: by its shape, as an application may have a copy of ioredis of its own,
+ * whose classes are other types.
+ */
+export interface IoredisClient {
+  readonly options: object
+  duplicate (...args: never[]): unknown
+  defineCommand (...args: never[]): unknown
+}
+
+/** Options of ioredis, of any copy. */
+export type IoredisOptions = Omit<RedisOptions, 'Connector'> & { readonly Connector?: unknown }
 
 /** What to do while the backplane is out; the first choice of each is the default. */
 export interface OutagePolicy {
@@ -113,7 +126,7 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
    * of its nodes, or as an ioredis `Cluster`. A server that turns out to be a node of a cluster is used as one. Left out: everything stays
    * in this process.
    */
-  readonly redis?: string | RedisOptions | Redis | RedisCluster | Cluster | undefined
+  readonly redis?: string | IoredisOptions | IoredisClient | RedisCluster | undefined
   /** Tells a tracing system what happens: see docs/operations.md. Without it nothing is traced, and nothing loaded for it. */
   readonly tracing?: Tracing | undefined
   /** Your own backplane, or one of a `memoryCluster()`; excludes `redis`. */
@@ -168,8 +181,9 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
   /** Exceptions from `log`, by group name, by prefix (`'chat:*'`, the longest counts), or as a function (`undefined`: as `log` says). */
   readonly logs?: Readonly<Record<string, LogSettings | false>> | ((group: string) => LogSettings | false | undefined) | undefined
   /**
-   * What is kept of what `sendToUser` sends, so that framed clients that were away for a moment get it when they are back. It then comes as
-   * that of a group with the name `wsg:user`, see docs/client.md. Has to be the same on all instances and publishers. @default false
+   * What is kept of what `sendToUser` sends, so that framed clients that were away for a moment get it when they are back. It comes as that
+   * of a group with the name `wsg:user`, see docs/client.md. Has to be the same on all instances and publishers.
+   * @default { maxMessages: 100, maxBytes: 262_144, ttlMs: 300_000 }; false where `log` is false
    */
   readonly userLog?: LogSettings | false | undefined
   /** A connection that is this far behind is closed with 4008. @default 4_194_304 // 4 MiB */
@@ -215,7 +229,7 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
 
 export interface PublisherOptions {
   /** As the plugin's `redis`. */
-  readonly redis: string | RedisOptions | Redis | RedisCluster | Cluster
+  readonly redis: string | IoredisOptions | IoredisClient | RedisCluster
   readonly keyPrefix?: string | undefined
   readonly operationTimeoutMs?: number | undefined
   /**

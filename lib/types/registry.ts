@@ -223,8 +223,8 @@ export interface Registry {
  * call the publisher subscribes to a channel of its own.
  */
 export interface Publisher extends AsyncDisposable, Pick<Registry,
-  'broadcastToGroup' | 'broadcastJson' | 'broadcastToAll' | 'sendToUser' | 'sendTo' | 'disconnect' | 'join' | 'leave' |
-  'leaveAll' | 'groups' | 'groupList' | 'connectionCount' | 'userCount' | 'history' | 'stream' | 'stopStream' | 'readStream'> {
+  'broadcastToGroup' | 'broadcastJson' | 'broadcastToAll' | 'sendToUser' | 'sendTo' | 'disconnect' | 'block' | 'unblock' | 'join' |
+  'leave' | 'leaveAll' | 'groups' | 'groupList' | 'connectionCount' | 'userCount' | 'history' | 'stream' | 'stopStream' | 'readStream'> {
   groupCount (group: string): Promise<number>
   /** As `Registry.members`. */
   members (group: string, options?: MembersOptions): Promise<readonly Member[] & { readonly cursor?: string | undefined }>

@@ -114,6 +114,7 @@ t.test('a request waits for a connection, and no longer than its deadline', asyn
   const server = await scriptedServer(t, { ack: false })
   const chat = client(t, server.url)
   await t.rejects(chat.request('note', undefined, { timeoutMs: 50 }), { code: 'TIMEOUT', name: 'ClientError' })
+  await until(() => chat.connection.state === 'open')
   const waiting = chat.request('note')
   chat.close()
   await t.rejects(waiting, { code: 'UNKNOWN_OUTCOME' })

@@ -37,6 +37,16 @@ const surroundings: Readonly<Record<string, string>> = {
   'a test of a backplane': `
     declare const MyBackplane: new (url: string) => import('fastify-websocket-groups').Backplane
     declare function startMyServer (): Promise<{ readonly url: string, stop (): Promise<void> }>`,
+  'a test': `
+    import assert from 'node:assert'
+    import { mock } from 'node:test'
+    import { testCluster } from 'fastify-websocket-groups/testing'
+    import type { FastifyInstance } from 'fastify'
+    declare function buildApp (options: import('fastify-websocket-groups').WebsocketGroupsOptions): Promise<FastifyInstance>
+    declare const t: import('tap').Test
+    declare function describe (name: string, run: () => void): void
+    declare function it (name: string, run: () => Promise<void>): void
+    declare function expect (value: unknown): { toBe (expected: unknown): void }`,
   'a page': `
     declare const token: string
     declare function getToken (): Promise<string>
@@ -77,7 +87,9 @@ const root = join(import.meta.dirname, '..', '..')
 /** A project that has the package installed, with Fastify and the types of Node beside it. */
 export function project (): string {
   const folder = realpathSync(mkdtempSync(join(tmpdir(), 'snippets-')))
-  const packages = ['fastify', 'fastify-metrics', 'prom-client', 'close-with-grace', '@fastify/type-provider-typebox', 'typebox', 'react']
+  const packages = [
+    'fastify', 'fastify-metrics', 'prom-client', 'close-with-grace', 'tap', '@fastify/type-provider-typebox', 'typebox', 'react'
+  ]
   const links = {
     'fastify-websocket-groups': root,
     ...Object.fromEntries(packages.map(name => [name, join(root, 'node_modules', name)])),

@@ -272,7 +272,7 @@ outage('upgrade `accept`: sockets are served by this instance alone', async (t, 
   const [x, y] = [await a.enter('alone', { user: 'ann' }), await a.enter('alone')]
   await a.registry.broadcastToGroup('alone', 'hi', { volatile: true })
   for (const { client } of [x, y]) t.equal(await client.next(), 'hi')
-  await a.registry.sendToUser('ann', 'user')
+  await a.registry.sendToUser('ann', 'user', { volatile: true })
   t.equal(await x.client.next(), 'user')
   await x.client.close()
   await until(() => a.registry.count() === 1)

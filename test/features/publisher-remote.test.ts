@@ -1,5 +1,6 @@
 import t from 'tap'
 import { createPublisher } from '../../plugin.ts'
+import { upgradeStatus } from '../helpers/client.ts'
 import { heard, onRedis } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -75,4 +76,19 @@ t.test('a publisher without an answer says so, and close() ends what waits', asy
   await publisher.close()
   await waiting
   await until(async () => Number(/connected_clients:(\d+)/.exec(await own.admin.info('clients'))?.[1]) === 1, { what: 'no link is left' })
+})
+
+onRedis(t, redis, 'blocks users and tokens everywhere, and lets them in again', async (t, cluster) => {
+  const [a, b] = [await cluster.start(), await cluster.start()]
+  await using publisher = createPublisher({ redis: redis.url, operationTimeoutMs: 5_000 })
+  const [x, y, other] = [await a.open({ user: 'mallory' }), await b.open({ user: 'mallory' }), await b.open({ user: 'ann' })]
+  t.equal(await publisher.block({ userId: 'mallory' }, { forMs: 60_000 }), 2)
+  for (const { client } of [x, y]) t.match(await client.closed, { code: 4403 })
+  t.equal(other.connection.closed, false)
+  const refused = { headers: { authorization: 'Bearer mallory' } }
+  t.equal((await upgradeStatus(`${a.url}/ws`, refused)).statusCode, 403)
+  await publisher.unblock({ userId: 'mallory' })
+  await a.open({ user: 'mallory' })
+  await t.rejects(publisher.block({ userId: '' }, { forMs: 1 }), { code: 'WSG_BLOCK_INVALID' })
+  await t.rejects(publisher.block({ userId: 'u' }, { forMs: 0 }), { code: 'WSG_BLOCK_INVALID' })
 })

@@ -1,9 +1,12 @@
 import t from 'tap'
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
 import autoload from '@fastify/autoload'
 import websocket from '@fastify/websocket'
 import { setImmediate } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
+import { childEnvironment, nodeArguments } from '../helpers/child.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { until } from '../helpers/until.ts'
@@ -106,6 +109,36 @@ t.test('@fastify/websocket that the service registered itself is used, and keeps
   t.equal(await client.next(), 'short')
   client.send('longer than ten')
   t.match(await client.closed, { code: 1009 })
+})
+
+t.test('@fastify/websocket that the service registers later says what to do', async t => {
+  // The error of a plugin that takes a callback goes past the boot and ends the process, so each is one of its own.
+  const boot = async (line: string): Promise<string> => {
+    const program = `import Fastify from 'fastify'
+      import websocket from '@fastify/websocket'
+      import groups from './plugin.ts'
+      const app = Fastify()
+      await app.register(groups)
+      ${line}
+      await app.ready()
+      console.error('it is up')
+      await app.close()`
+    const args = [...nodeArguments, '--input-type=module', '--eval', program]
+    const cwd = join(import.meta.dirname, '..', '..')
+    return await new Promise(resolve => {
+      execFile(process.execPath, args, { cwd, env: childEnvironment() }, (_error, _out, text) => resolve(text))
+    })
+  }
+  const [late, nested, other] = await Promise.all([
+    boot('app.register(websocket)'),
+    boot('app.register(async scope => { scope.register(websocket) })'),
+    boot("app.decorateRequest('mine', null).register(async scope => { scope.decorateRequest('ws2', null) })")
+  ])
+  for (const text of [late, nested]) {
+    t.match(text, /WSG_OPTION_INVALID/)
+    t.match(text, /registers @fastify\/websocket after fastify-websocket-groups.*: leave it out, .* or register it before/)
+  }
+  t.equal(other.trim(), 'it is up', 'other decorators are as ever')
 })
 
 t.test('a message may have 1 MiB unless maxPayload says otherwise', async t => {

@@ -1,11 +1,12 @@
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import type { Cluster, Redis as IoRedis } from 'ioredis'
 import { Type } from 'typebox'
 import { describe, expect, test } from 'tstyche'
 import type { Member as ClientMember } from '../../lib/client/index.ts'
 import websocketGroups, {
-  type AnyConnection, type Connection, type DefaultIdentity, type Identity, type Json, type Member, type PathParams, type Registry,
-  type RoomOptions, type WebsocketGroupsOptions
+  type AnyConnection, type Connection, type DefaultIdentity, type Identity, type Json, type Member, type PathParams,
+  type PublisherOptions, type Registry, type RoomOptions, type WebsocketGroupsOptions
 } from '../../plugin.ts'
 
 interface User { readonly id: string, readonly admin: boolean }
@@ -19,6 +20,23 @@ test('register takes the options, all of them optional', () => {
   expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ redis: 6379 })
   expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ outage: { join: 'queue' } })
   expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ shutdownCode: 1000 })
+})
+
+test('redis takes clients and options of another copy of ioredis, which has types of its own', () => {
+  abstract class Connector { protected readonly connecting = false }
+  class Redis {
+    declare private readonly own: true
+    readonly options: { readonly host?: string, readonly Connector?: Connector } = {}
+    duplicate (override?: { readonly host?: string }): Redis { return override === undefined ? this : new Redis() }
+    defineCommand (name: string, definition: { readonly lua: string }): void {}
+  }
+  expect<WebsocketGroupsOptions>().type.toBeAssignableFrom({ redis: new Redis() })
+  expect<WebsocketGroupsOptions>().type.toBeAssignableFrom({ redis: new Redis().options })
+  expect<PublisherOptions>().type.toBeAssignableFrom({ redis: new Redis() })
+  expect<WebsocketGroupsOptions>().type.toBeAssignableFrom({ redis: {} as IoRedis })
+  expect<WebsocketGroupsOptions>().type.toBeAssignableFrom({ redis: {} as Cluster })
+  expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ redis: { hots: 'localhost' } })
+  expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ redis: new Date() })
 })
 
 test('without Register, what members show of themselves is any JSON, and unknown to clients', () => {

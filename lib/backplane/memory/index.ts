@@ -21,7 +21,8 @@ export function memoryCluster (): MemoryCluster {
   return { backplane: () => new MemoryBackplane(bus) }
 }
 
-interface Bus {
+/** What the instances of one cluster share. */
+export interface MemoryBus {
   readonly instances: Set<MemoryBackplane>
   readonly logs: MemoryLogs
   readonly blocks: MemoryBlocks
@@ -31,7 +32,7 @@ interface Bus {
   secret: string | undefined
 }
 
-function newBus (): Bus {
+export function newBus (): MemoryBus {
   return {
     instances: new Set(),
     logs: new MemoryLogs(),
@@ -48,7 +49,7 @@ export class MemoryBackplane implements Backplane {
   readonly name = 'memory'
   readonly problems: readonly string[] = []
   readonly localHistory = true
-  readonly #bus: Bus
+  readonly #bus: MemoryBus
   readonly #instances: Set<MemoryBackplane>
   readonly #logs: MemoryLogs
   readonly #wanted = new Set<string>()
@@ -56,7 +57,7 @@ export class MemoryBackplane implements Backplane {
   readonly #delivered = new Map<string, LogPosition>()
   #local: LocalInstance | undefined
 
-  constructor (bus: Bus = newBus()) {
+  constructor (bus: MemoryBus = newBus()) {
     this.#bus = bus
     this.#instances = bus.instances
     this.#logs = bus.logs

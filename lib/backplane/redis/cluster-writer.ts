@@ -82,6 +82,11 @@ export class ClusterWriter {
     return this.#ofGroup(group).revocations
   }
 
+  /** As `Backplane.block`. */
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await this.of(commonPartition).block(name, forMs)
+  }
+
   /** As `Backplane.count`. */
   async count (group: string): Promise<number> {
     return await this.#ofGroup(group).count(group)

@@ -5,13 +5,14 @@ import type {
 } from '../backplane.ts'
 import { ClusterBackplane } from './router.ts'
 import type { RedisDeployment } from './deployment.ts'
-import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster/source.ts'
+import { clusterOf, clusterSource, type ClusterSource } from './link/cluster/source.ts'
 import { optionsOf, type RedisSource } from './link/source.ts'
 import { ClusterModeError } from './link/server.ts'
+import type { PublisherOptions } from '../../options/types.ts'
 import { SingleBackplane, type SingleBackplaneOptions } from './single.ts'
 
 export interface RedisBackplaneOptions extends Omit<SingleBackplaneOptions, 'redis'> {
-  readonly redis: RedisSource | GivenCluster
+  readonly redis: PublisherOptions['redis']
 }
 
 /**

@@ -8,22 +8,23 @@ import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
 import { Inbox } from './inbox.ts'
 import { Keys } from './keys.ts'
-import { clusterOf, clusterSource, type ClusterSource, type GivenCluster } from './link/cluster/source.ts'
+import { clusterOf, clusterSource, type ClusterSource } from './link/cluster/source.ts'
 import { Link } from './link/link.ts'
 import { checkServer, ClusterModeError, isFinal, refused, refusedRights, type Server } from './link/server.ts'
 import { keysOf, optionsOf, type RedisSource } from './link/source.ts'
+import type { PublisherOptions } from '../../options/types.ts'
 import { RedisWriter } from './writer.ts'
 
 const connectMs = 5_000
 
 export interface StandaloneWriterOptions {
-  readonly redis: RedisSource | GivenCluster
+  readonly redis: PublisherOptions['redis']
   readonly keyPrefix: string
   readonly operationTimeoutMs: number
   readonly logger?: FastifyBaseLogger | undefined
 }
 
-type Calls = 'publish' | 'append' | 'count' | 'members' | 'history' | 'instances'
+type Calls = 'publish' | 'append' | 'block' | 'count' | 'members' | 'history' | 'instances'
 
 /** How Redis is reached: by one link, or by those to the masters of a cluster. */
 interface Way {
@@ -68,6 +69,10 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
     return await this.#run(async () => await this.#way.writer.append(targets, envelope, key))
+  }
+
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await this.#run(async () => await this.#way.writer.block(name, forMs))
   }
 
   async count (group: string): Promise<number> {

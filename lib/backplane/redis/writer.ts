@@ -9,6 +9,7 @@ import { readPage } from './log/page.ts'
 import { SettingsDifferences } from './log/settings.ts'
 import { MemberLists } from './membership/lists.ts'
 import { livingInstances } from './membership/living.ts'
+import { BlockStore } from './membership/blocks.ts'
 import { readCount } from './membership/records.ts'
 import { RevocationStore } from './membership/revocations.ts'
 import { appendParts, publishParts, type Part } from './parts.ts'
@@ -70,6 +71,11 @@ export class RedisWriter {
       // The key expired between the two calls: whoever asks next stores a candidate again.
       return value ?? candidate
     })
+  }
+
+  /** As `Backplane.block`. */
+  async block (name: string, forMs: number): Promise<boolean> {
+    return await new BlockStore(this.#link, this.#keys).set(name, forMs)
   }
 
   /** As `Backplane.count`. */

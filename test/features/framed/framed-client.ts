@@ -20,6 +20,8 @@ export interface FramedClient {
 export interface FramedOptions {
   readonly token?: string
   readonly hello?: object
+  /** `next` also gives the `joined` of the log of the user, which comes after each welcome. @default false */
+  readonly userLog?: boolean
 }
 
 /** Connects without a hello. */
@@ -27,10 +29,13 @@ export function connectFramed (t: Test, url: string, token?: string): TestClient
   return connect(t, url, { protocols: ['wsg.v1', ...(token === undefined ? [] : ['bearer', token])] })
 }
 
-export async function openFramed (t: Test, url: string, { token, hello = {} }: FramedOptions = {}): Promise<FramedClient> {
+export async function openFramed (t: Test, url: string, { token, hello = {}, userLog = false }: FramedOptions = {}): Promise<FramedClient> {
   const raw = connectFramed(t, url, token)
   await raw.opened
-  const next = async (): Promise<Frame> => JSON.parse(String(await raw.next())) as Frame
+  const next = async (): Promise<Frame> => {
+    const frame = JSON.parse(String(await raw.next())) as Frame
+    return frame.type === 'joined' && frame.group === 'wsg:user' && !userLog ? await next() : frame
+  }
   const send = (frame: object): void => raw.send(JSON.stringify(frame))
   send({ type: 'hello', ...hello })
   const welcome = await next()

@@ -55,7 +55,8 @@ export class LogEnds {
   }
 
   #flush (): void {
-    while (this.#calls < callsAtOnce && this.#waiters.length > 0) {
+    // While a call is under way requests gather, as a call costs Redis more than a group in it: a storm of joins is read in few calls.
+    while (this.#waiters.length >= (this.#calls === 0 ? 1 : groupsPerCall) && this.#calls < callsAtOnce) {
       this.#calls++
       void this.#call(this.#waiters.splice(0, groupsPerCall)).then(() => {
         this.#calls--

@@ -6,9 +6,6 @@ export interface ClusterNodes {
   readonly options?: ClusterOptions | undefined
 }
 
-/** A cluster as users pass it. */
-export type GivenCluster = ClusterNodes | Cluster
-
 export interface Address {
   readonly host: string
   readonly port: number

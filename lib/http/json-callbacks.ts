@@ -1,0 +1,20 @@
+import { extraMessages, tooComplex } from '../connection/inbound/json-limits.ts'
+import { WebsocketGroupsError } from '../errors.ts'
+import { copyCallbacks } from '../messages/callbacks.ts'
+import type { ConnectionCallbacks, JsonCallbacks } from '../route-types.ts'
+
+/** Callbacks that take any message, of those that ask for the values of JSON. */
+export function parsingJson (callbacks: JsonCallbacks): ConnectionCallbacks {
+  return { ...copyCallbacks(callbacks), onMessage: (connection, data) => callbacks.onMessage(connection, parse(data)) }
+}
+
+/** @throws {WebsocketGroupsError} WSG_MESSAGE_INVALID */
+function parse (data: string | Buffer): unknown {
+  if (typeof data !== 'string') throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', 'binary, where JSON is asked for')
+  if (extraMessages(Buffer.from(data)) === undefined) throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', tooComplex)
+  try {
+    return JSON.parse(data)
+  } catch (cause) {
+    throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', 'not JSON', { cause })
+  }
+}

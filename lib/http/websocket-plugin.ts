@@ -1,0 +1,19 @@
+import websocket, { type WebsocketPluginOptions } from '@fastify/websocket'
+import type { FastifyInstance } from 'fastify'
+import { invalid } from '../options/rules.ts'
+
+/**
+ * Registers @fastify/websocket, unless the application did. An application that does so later would be told that "the decorator 'ws' has
+ * already been added", which is where that plugin begins, and nothing of who added it.
+ */
+export async function registerWebsocket (app: FastifyInstance, options: WebsocketPluginOptions): Promise<void> {
+  if (!app.hasDecorator('websocketServer')) await app.register(websocket, options)
+  const { decorateRequest } = app
+  app.decorateRequest = function (this: FastifyInstance, ...args: unknown[]) {
+    if (args[0] !== 'ws') return Reflect.apply(decorateRequest, this, args) as FastifyInstance
+    throw invalid(
+      'the application registers @fastify/websocket after fastify-websocket-groups, which has registered it already: ' +
+      'leave it out, with its options in `options`, or register it before'
+    )
+  } as FastifyInstance['decorateRequest']
+}

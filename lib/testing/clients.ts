@@ -1,0 +1,88 @@
+import { once } from 'node:events'
+import type { WebSocket } from 'ws'
+import { connect, type Client, type ClientEvents, type ConnectOptions } from '../client/index.ts'
+import { Inbox } from './inbox.ts'
+
+export type WebSocketConstructor = typeof WebSocket
+
+export interface OpenOptions {
+  /** Sent as a subprotocol, as browsers do. */
+  readonly token?: string | undefined
+  readonly headers?: Readonly<Record<string, string>> | undefined
+}
+
+/** A client that speaks no protocol of this package: a WebSocket. */
+export class TestClient extends Inbox<string | Buffer> {
+  readonly socket: WebSocket
+
+  constructor (socket: WebSocket) {
+    super()
+    this.socket = socket
+    socket.on('message', (data: Buffer, isBinary) => this.received(isBinary ? data : data.toString()))
+    socket.on('close', (code, reason) => this.ended({ code, reason: reason.toString() }))
+    // What fails ends with `close`, too, which is what tests wait for.
+    socket.on('error', () => {})
+  }
+
+  /** @throws {Error} when the upgrade is refused: its text has the status */
+  static async open (Socket: WebSocketConstructor, url: string, { token, headers }: OpenOptions): Promise<TestClient> {
+    const socket = new Socket(url, token === undefined ? [] : ['bearer', token], { headers: { ...headers } })
+    const client = new TestClient(socket)
+    await once(socket, 'open')
+    return client
+  }
+
+  send (data: string | Uint8Array): void {
+    this.socket.send(data)
+  }
+
+  /** Breaks the link: no close frame, as when a network is gone. */
+  cut (): void {
+    this.socket.terminate()
+  }
+
+  close (code?: number, reason?: string): void {
+    this.socket.close(code, reason)
+  }
+}
+
+/** The client of this package, which resumes after a break. Its messages are those of the event `message`. */
+export class FramedTestClient extends Inbox<ClientEvents['message']> {
+  readonly client: Client
+  #socket: WebSocket | undefined
+
+  private constructor (Socket: WebSocketConstructor, urls: readonly string[], options: ConnectOptions) {
+    super()
+    const opened = (socket: WebSocket): void => { this.#socket = socket }
+    class Recorded extends Socket {
+      constructor (url: string, protocols: string[]) {
+        super(url, protocols)
+        opened(this)
+      }
+    }
+    this.client = connect([...urls], { WebSocket: Recorded, backoff: { minMs: 10, maxMs: 50 }, ...options })
+    this.client.on('message', message => this.received(message))
+    this.client.on('close', closed => this.ended(closed))
+    // Attempts that fail are what tests of outages are about.
+    this.client.on('error', () => {})
+  }
+
+  /** @throws {Error} when the server refuses the client for good */
+  static async open (Socket: WebSocketConstructor, urls: readonly string[], options: ConnectOptions): Promise<FramedTestClient> {
+    const test = new FramedTestClient(Socket, urls, options)
+    await new Promise<void>((resolve, reject) => {
+      test.client.on('state', ({ state }) => { if (state === 'open') resolve() })
+      test.client.on('close', ({ code, reason, error }) => reject(error ?? new Error(`closed with ${code} ${reason}`)))
+    })
+    return test
+  }
+
+  /** Breaks the link: no close frame, as when a network is gone. The client comes back by itself. */
+  cut (): void {
+    this.#socket?.terminate()
+  }
+
+  close (): void {
+    this.client.close()
+  }
+}

@@ -1,0 +1,160 @@
+import type { FastifyInstance } from 'fastify'
+import type { AddressInfo } from 'node:net'
+import type { ConnectOptions } from '../client/index.ts'
+import { WebsocketGroupsError } from '../errors.ts'
+import type { WebsocketGroupsOptions } from '../options/types.ts'
+import { FramedTestClient, TestClient, type OpenOptions, type WebSocketConstructor } from './clients.ts'
+import { memoryWires, redisWires, type Wire, type Wires } from './wires.ts'
+
+export interface TestClusterOptions {
+  /**
+   * Builds one instance of the application: `options` are for its registration of this package, beside its own. The instance is made to
+   * listen afterwards.
+   */
+  readonly app: (options: Pick<WebsocketGroupsOptions, 'backplane' | 'redis' | 'keyPrefix'>) => FastifyInstance | Promise<FastifyInstance>
+  /** How many instances there are at first. @default 2 */
+  readonly instances?: number | undefined
+  /**
+   * The URL of a Redis, or `'find'`: that of the environment variable `REDIS_URL`, else the one at 127.0.0.1:6379. The cluster then uses
+   * keys of its own there. @default none: the instances share the memory of this process
+   */
+  readonly redis?: string | undefined
+}
+
+export interface TestInstance {
+  readonly app: FastifyInstance
+  /** `http://127.0.0.1:<port>` */
+  readonly url: string
+  /**
+   * Ends the instance as a crash does: clients see no close frame (1006), and nobody is told. With Redis its members go when its lease is
+   * over (`leaseMs`), in memory at once.
+   */
+  kill (): Promise<void>
+  /** Closes the instance as a deploy does. */
+  close (): Promise<void>
+}
+
+/** Some instances of an application in this process, and clients. Close it at the end of the test, or write `await using`. */
+export class TestCluster implements AsyncDisposable {
+  /** Those that run. */
+  readonly instances: TestInstance[] = []
+  readonly #options: TestClusterOptions
+  readonly #wires: Wires
+  readonly #clients = new Set<{ close (): void }>()
+  /** Counts raw clients, which take the instances in turn. */
+  #opened = 0
+
+  constructor (options: TestClusterOptions, wires: Wires) {
+    this.#options = options
+    this.#wires = wires
+  }
+
+  /** Starts one more instance. */
+  async start (): Promise<TestInstance> {
+    const wire = await this.#wires.add()
+    const app = await this.#options.app(wire.options)
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const { port } = app.server.address() as AddressInfo
+    const gone = (): void => { this.instances.splice(this.instances.indexOf(instance), 1) }
+    const instance: TestInstance = {
+      app,
+      url: `http://127.0.0.1:${port}`,
+      kill: async () => {
+        gone()
+        wire.cut()
+        for (const connection of app.registry.all()) connection.terminate()
+        await this.#close(app, wire)
+        this.#wires.died()
+      },
+      close: async () => {
+        gone()
+        await this.#close(app, wire)
+      }
+    }
+    this.instances.push(instance)
+    return instance
+  }
+
+  /**
+   * A WebSocket to a path, as of any client: of each call to the next instance in turn.
+   * @throws {Error} when the upgrade is refused: its text has the status
+   */
+  async open (path: string, options: OpenOptions & { readonly instance?: TestInstance | undefined } = {}): Promise<TestClient> {
+    const { instance = this.#running[this.#opened++ % this.#running.length] as TestInstance } = options
+    const client = await TestClient.open(socketClass(instance), new URL(path, instance.url).href.replace('http', 'ws'), options)
+    this.#clients.add(client)
+    return client
+  }
+
+  /**
+   * The client of this package on a path, at any of the instances, so that it survives the end of one.
+   * @throws {Error} when the server refuses the client for good
+   */
+  async connect (path: string, options: ConnectOptions = {}): Promise<FramedTestClient> {
+    const urls = this.#running.map(({ url }) => new URL(path, url).href)
+    const client = await FramedTestClient.open(socketClass(this.#running[0] as TestInstance), urls, options)
+    this.#clients.add(client)
+    return client
+  }
+
+  /** Takes the backplane away from all instances. */
+  async cutBackplane (): Promise<void> {
+    await this.#wires.setOut(true)
+    await this.#backplane(status => status !== 'up')
+  }
+
+  /** Brings the backplane back. Resolves when all instances are well again. */
+  async mendBackplane (): Promise<void> {
+    await this.#wires.setOut(false)
+    await this.#backplane(status => status === 'up')
+  }
+
+  /** Closes the clients and the instances. */
+  async close (): Promise<void> {
+    for (const client of this.#clients) client.close()
+    await Promise.all([...this.instances].map(async instance => await instance.close()))
+    await this.#wires.close()
+  }
+
+  async [Symbol.asyncDispose] (): Promise<void> {
+    await this.close()
+  }
+
+  get #running (): readonly TestInstance[] {
+    if (this.instances.length === 0) throw new Error('no instance runs: call start()')
+    return this.instances
+  }
+
+  async #close (app: FastifyInstance, wire: Wire): Promise<void> {
+    await app.close()
+    await wire.close()
+  }
+
+  /** Waits for a state that every instance comes to by itself, within the deadlines of its links. */
+  async #backplane (reached: (status: string) => boolean): Promise<void> {
+    while (this.instances.some(({ app }) => !reached(app.registry.health().status))) await this.#wires.pause()
+  }
+}
+
+/**
+ * Starts instances of an application that know each other.
+ * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE when there is no Redis where one is asked for
+ */
+export async function testCluster (options: TestClusterOptions): Promise<TestCluster> {
+  const wires = options.redis === undefined ? memoryWires() : await redisWires(options.redis)
+  const cluster = new TestCluster(options, wires)
+  try {
+    for (let n = 0; n < (options.instances ?? 2); n++) await cluster.start()
+  } catch (error) {
+    await cluster.close()
+    throw error
+  }
+  return cluster
+}
+
+/** The class of @fastify/websocket's own server: this package does not depend on ws by itself. */
+function socketClass ({ app }: TestInstance): WebSocketConstructor {
+  const { WebSocket } = app.websocketServer.options as { readonly WebSocket?: WebSocketConstructor }
+  if (WebSocket === undefined) throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'the testing kit needs ws 8.16 or newer')
+  return WebSocket
+}

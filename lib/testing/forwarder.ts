@@ -1,0 +1,51 @@
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+
+/** Passes TCP connections on to a server, until it is cut. */
+export class Forwarder {
+  readonly #sockets = new Set<Socket>()
+  readonly #server: Server
+  #cut = false
+
+  private constructor (host: string, port: number) {
+    this.#server = createServer(socket => {
+      if (this.#cut) return socket.destroy()
+      const other = connect({ host, port })
+      socket.pipe(other).pipe(socket)
+      for (const [one, its] of [[socket, other], [other, socket]] as const) {
+        this.#sockets.add(one)
+        // The end of one is that of the other; what broke it does not matter here.
+        one.on('error', () => one.destroy()).on('close', () => {
+          this.#sockets.delete(one)
+          its.destroy()
+        })
+      }
+    })
+  }
+
+  static async to (host: string, port: number): Promise<Forwarder> {
+    const forwarder = new Forwarder(host, port)
+    forwarder.#server.listen(0, '127.0.0.1')
+    await once(forwarder.#server, 'listening')
+    return forwarder
+  }
+
+  get port (): number {
+    return (this.#server.address() as AddressInfo).port
+  }
+
+  /** Breaks all connections, and takes no others. */
+  cut (): void {
+    this.#cut = true
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  mend (): void {
+    this.#cut = false
+  }
+
+  async close (): Promise<void> {
+    this.cut()
+    await new Promise(resolve => this.#server.close(resolve))
+  }
+}

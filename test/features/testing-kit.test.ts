@@ -1,0 +1,122 @@
+import t, { type Test } from 'tap'
+import Fastify, { type FastifyInstance } from 'fastify'
+import { mock } from 'node:test'
+import { testCluster, type TestCluster, type TestClusterOptions } from '../../lib/testing/index.ts'
+import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedis } from '../helpers/redis.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+const redis = await startRedis(t)
+
+async function buildApp (options: WebsocketGroupsOptions): Promise<FastifyInstance> {
+  const app = Fastify()
+  await app.register(websocketGroups, {
+    authenticate: token => token === 'stranger' ? null : { userId: token, expiresAt: Date.now() + 60_000 },
+    leaseMs: 1_000,
+    ...options
+  })
+  app.wsRoom('/ws/:room', { presence: true })
+  return app
+}
+
+async function start (t: Test, options: Partial<TestClusterOptions> = {}): Promise<TestCluster> {
+  const cluster = await testCluster({ app: buildApp, ...options })
+  t.teardown(async () => await cluster.close())
+  return cluster
+}
+
+for (const [name, options] of [['memory', {}], ['redis', { redis: redis.url }]] as const) {
+  t.test(`instances know each other, and clients are given what they wait for (${name})`, async t => {
+    const cluster = await start(t, options)
+    t.equal(cluster.instances.length, 2)
+    const [ann, bob] = [await cluster.open('/ws/lobby', { token: 'ann' }), await cluster.open('/ws/lobby', { token: 'bob' })]
+    t.strictSame(cluster.instances.map(({ app }) => app.registry.count()), [1, 1], 'raw clients take the instances in turn')
+    await until(async () => await cluster.instances[0]?.app.registry.groupCount('lobby') === 2)
+    for (const text of ['one', 'two', 'three']) ann.send(text)
+    t.equal(await bob.next(), 'one')
+    t.equal(await bob.until(message => message === 'three'), 'three')
+    t.strictSame(bob.messages, ['one', 'two', 'three'])
+    bob.send(Buffer.from([7]))
+    t.strictSame(await bob.next(), Buffer.from([7]))
+    const [, second] = cluster.instances
+    t.equal(await second?.app.registry.disconnect({ userId: 'ann' }, { code: 4403, reason: 'out' }), 1)
+    t.strictSame(await ann.closed(), { code: 4403, reason: 'out' })
+    await t.rejects(ann.until(message => message === 'never'), /no such message before the connection closed with 4403 out; 4 came so far/)
+    await t.rejects(bob.next({ timeoutMs: 20 }), /no such message within 20 ms; 4 came so far, the latest: two, three/)
+    await t.rejects(bob.closed({ timeoutMs: 20 }), /still open/)
+    await t.rejects(cluster.open('/ws/lobby', { token: 'stranger' }), /401/)
+    const third = await cluster.start()
+    const eve = await cluster.open('/ws/lobby', { token: 'eve', instance: third })
+    t.equal(third.app.registry.count(), 1)
+    eve.close(1000, 'bye')
+    t.strictSame(await eve.closed(), { code: 1000, reason: 'bye' })
+  })
+
+  t.test(`a link that is cut, a backplane that is out, an instance that is killed (${name})`, async t => {
+    const cluster = await start(t, options)
+    const registry = (): FastifyInstance['registry'] => cluster.instances[0]?.app.registry as FastifyInstance['registry']
+    const ann = await cluster.connect('/ws/lobby', { token: 'ann' })
+    await until(() => ann.client.groups.length === 1)
+    await registry().broadcastToGroup('lobby', 'before')
+    t.match(await ann.next(), { data: 'before', group: 'lobby' })
+    // Before the cut: it may be back at once.
+    const left = new Promise(resolve => ann.client.on('state', resolve))
+    ann.cut()
+    await left
+    await registry().broadcastToGroup('lobby', 'meanwhile')
+    t.match(await ann.next(), { data: 'meanwhile' }, 'it came back, and resumed')
+
+    await cluster.cutBackplane()
+    for (const { app } of cluster.instances) t.equal(app.registry.health().status, 'down')
+    await t.rejects(registry().broadcastToGroup('lobby', 'lost'), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+    const late = await cluster.open('/ws/lobby', { token: 'bob' })
+    await cluster.mendBackplane()
+    await until(async () => await registry().groupCount('lobby') === 2)
+    await registry().broadcastToGroup('lobby', 'after')
+    t.equal(await late.next(), 'after')
+    t.match(await ann.next(), { data: 'after' })
+
+    const held = await cluster.open('/ws/other', { token: 'eve' })
+    const victim = cluster.instances.find(({ app }) => app.registry.all().some(({ userId }) => userId === 'eve'))
+    await victim?.kill()
+    t.match(await held.closed(), { code: 1006 }, 'no close frame')
+    await until(() => ann.client.state === 'open')
+    await until(async () => await registry().groupCount('other') === 0)
+    await until(async () => (await registry().presence('lobby')).some(({ userId }) => userId === 'ann'))
+    await registry().broadcastToGroup('lobby', 'at the other')
+    await ann.until(({ data }) => data === 'at the other')
+  })
+}
+
+t.test('time may be fake: tokens end when the test says so', async t => {
+  await using cluster = await testCluster({ app: buildApp, instances: 1 })
+  mock.timers.enable({ apis: ['setTimeout', 'Date'], now: Date.now() })
+  t.teardown(() => mock.timers.reset())
+  const ann = await cluster.open('/ws/lobby', { token: 'ann' })
+  await until(() => cluster.instances[0]?.app.registry.count() === 1, { what: 'the connection' })
+  mock.timers.tick(59_000)
+  ann.send('still here')
+  t.equal(await ann.next(), 'still here')
+  mock.timers.tick(1_000)
+  t.match(await ann.closed(), { code: 4401 })
+  mock.timers.reset()
+})
+
+t.test('a Redis that is not there is named, and nothing is left of a cluster that could not start', async t => {
+  await t.rejects(testCluster({ app: buildApp, redis: 'redis://127.0.0.1:1' }), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /no Redis at 127\.0\.0\.1:1/ })
+  let closed = 0
+  let started = 0
+  await t.rejects(testCluster({
+    app: async options => {
+      if (++started === 2) throw new Error('no second one')
+      const app = await buildApp(options)
+      app.addHook('onClose', async () => { closed++ })
+      return app
+    }
+  }), /no second one/)
+  t.equal(closed, 1)
+  const empty = await start(t, { instances: 0 })
+  await t.rejects(empty.open('/ws/lobby'), /no instance runs/)
+})
