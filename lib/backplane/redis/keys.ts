@@ -89,6 +89,11 @@ export class Keys {
     return `${this.#base}blocked`
   }
 
+  /** Hash: who was put out of the group -> when, and how far its log was then. */
+  revocations (group: string): string {
+    return `${this.#base}x:${group}`
+  }
+
   /** String: the position of the message that was published with an idempotency key. */
   idempotency (group: string, key: string): string {
     return `${this.#base}k:${Buffer.byteLength(group)}:${group}:${key}`
