@@ -5,7 +5,7 @@ import { BoundedMap } from '../bounded-map.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
-import { userOfLog } from '../user-log.ts'
+import { userOfLog } from '../backplane/user-log.ts'
 import type { ResumeProofs } from './resume-proofs.ts'
 
 /*
