@@ -201,9 +201,9 @@ export class Instance {
     this.#gapReport.flush()
     await this.#parts.streams.close()
     this.#closed = true
-    this.#parts.commands.close()
-    this.#parts.presence.close()
-    await this.#parts.occupancy.close()
+    const { commands, revocations, presence, occupancy } = this.#parts
+    for (const part of [commands, revocations, presence]) part.close()
+    await occupancy.close()
     await this.#backplane.close()
   }
 

@@ -29,6 +29,7 @@ export const logEvents = {
   reaping_failed: ['warn', 'cleaning up after a dead instance failed'],
   stale_members_removed: ['info', 'members of instances that are gone were removed'],
   members_left_behind: ['warn', 'memberships could not be removed: the other instances remove them when the lease ends'],
+  revocation_failed: ['warn', 'who was put out of a group could not be stored or read'],
   secret_unreadable: ['warn', 'the secret that all instances share could not be read'],
   occupancy_unknown: ['warn', 'who is there could not be compared'],
 

@@ -12,7 +12,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
     'lib/metrics/', 'lib/protocol/'
   ],
   [
-    'lib/group-name.ts', 'lib/user-log.ts', 'lib/backplane/messages.ts', 'lib/backplane/streams.ts', 'lib/backplane/backplane.ts',
+    'lib/group-name.ts', 'lib/backplane/user-log.ts', 'lib/backplane/messages.ts', 'lib/backplane/streams.ts', 'lib/backplane/backplane.ts',
     'lib/backplane/position.ts'
   ],
   ['lib/options/'],

@@ -24,6 +24,14 @@ export interface Block {
 /** How many names can be kept out at the same time. */
 export const maxBlocks = 10_000
 
+/** Somebody was put out of a group. */
+export interface Revocation {
+  /** Milliseconds since 1970, by the clock of `now`. */
+  readonly at: number
+  /** How far the log of the group was known then; left out where nobody knew. */
+  readonly position?: LogPosition | undefined
+}
+
 /** What a backplane may ask of the instance it serves. */
 export interface LocalInstance {
   readonly instanceId: string
@@ -143,6 +151,18 @@ export interface Backplane {
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   secret? (candidate: string): Promise<string>
+  /**
+   * Optional. Remembers for that many milliseconds that those with these names (at most 257 bytes each) were put out of the group; replaces
+   * what was remembered of them. It outlives the instances. Without it, an instance knows only whom it put out itself.
+   * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
+   */
+  revoke? (group: string, names: readonly string[], revocation: Revocation, forMs: number): Promise<void>
+  /**
+   * Optional, with `revoke`. Resolves with the latest revocation of any of the names. Where there were too many in the group to remember
+   * each, it may be a later one than theirs.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
+  revoked? (group: string, names: readonly string[]): Promise<Revocation | undefined>
   /**
    * This membership changed: stores what `LocalInstance.member` says. Resolves when it is stored.
    * A rejection means "not yet": it is stored as soon as that is possible.

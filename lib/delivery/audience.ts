@@ -3,7 +3,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import { ownerOf } from '../ids.ts'
 import type { BroadcastOptions } from '../types.ts'
-import { userOfLog } from '../user-log.ts'
+import { userOfLog } from '../backplane/user-log.ts'
 
 /** What `except` needs of a connection. */
 export interface Named { readonly id: string, readonly sessionName?: string | undefined }

@@ -1,10 +1,11 @@
-import type { Backplane, LoggedEnvelope, LogPage, LogPosition } from '../backplane/backplane.ts'
+import type { Backplane, LoggedEnvelope, LogPage, LogPosition, Revocation } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
 import { formatPosition, isLogStart, parsePosition } from '../backplane/position.ts'
 import type { Metrics } from '../metrics.ts'
 import type { CachedLog, LogCache } from './log-cache.ts'
+import type { Standing } from './revocations.ts'
 import type { JoinOptions, JoinResult } from '../types.ts'
 
 /** One page of what a connection gets before any live message when it joins. */
@@ -68,19 +69,19 @@ export class Backlog {
   }
 
   /**
-   * Finds the first page for a connection. The instance is subscribed, and holds live messages back for the connection. `floor` is the
-   * position since which the client can prove to have been in the group.
+   * Finds the first page for a connection. The instance is subscribed, and holds live messages back for the connection.
    * @throws {WebsocketGroupsError} WSG_POSITION_INVALID
    */
-  async replay (group: string, { since, history = 0 }: JoinOptions, floor?: LogPosition): Promise<BacklogPage> {
+  async replay (group: string, { since, history = 0 }: JoinOptions, { floor, revoked }: Standing = {}): Promise<BacklogPage> {
     const position = since === undefined ? undefined : assertPosition(since)
     const logged = this.isLogged(group)
     if (logged && this.#backplane.localHistory !== true) this.#cache.enable()
     if (!logged) return unavailable(undefined, position)
+    if (revoked === 'unknown') return unavailable(this.#backplane.position(group), position)
     try {
       if (position === undefined) return await this.#newest(group, history)
       const page = await this.#firstPage(group, position, floor !== undefined)
-      if (isProven(page, position)) return page
+      if (isProven(page, position, revoked)) return page
       if (floor !== undefined) return from(floor, page)
       if (page.reason === 'rewound') return { ...page, ...atEnd(page) }
       // Returns what a newcomer gets, with the reason why it is not what was asked for.
@@ -212,9 +213,15 @@ function unavailable (before: LogPosition | undefined, since: LogPosition | unde
   return { ...page, recovered: false, reason: 'unavailable', ...(isFurther ? { claimed: since } : {}) }
 }
 
-/** Whether anybody who names this position may have the page: the log holds the position, and its nonce cannot be guessed. */
-function isProven ({ recovered }: BacklogPage, since: LogPosition): boolean {
-  return recovered === true && !isLogStart(since)
+/**
+ * Whether the client may have the page because it names this position: the log holds the position, its nonce cannot be guessed, and the
+ * client was not put out of the group since. One that was put out during an earlier log of the group was let in again since.
+ */
+function isProven ({ recovered }: BacklogPage, since: LogPosition, revoked: Revocation | undefined): boolean {
+  if (recovered !== true || isLogStart(since)) return false
+  if (revoked === undefined) return true
+  const { position } = revoked
+  return position !== undefined && (position.epoch !== since.epoch || since.offset > position.offset)
 }
 
 /** The page without the messages before the floor. A log with another epoch than the floor's began after the floor. */

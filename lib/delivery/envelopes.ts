@@ -4,7 +4,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName, assertUserId } from '../group-name.ts'
 import { drawId } from '../ids.ts'
 import type { BroadcastOptions, Data, Sender, Tracing } from '../types.ts'
-import { userLogOf } from '../user-log.ts'
+import { userLogOf } from '../backplane/user-log.ts'
 import { audienceOf, exceptIds, type Named } from './audience.ts'
 
 /** Makes the envelopes of one origin, each with the next sequence number. */

@@ -13,6 +13,7 @@ import { CatchUp, type Catching } from './catch-up.ts'
 import { GivenRanges } from './given-ranges.ts'
 import { ReplayQueue } from './replay-queue.ts'
 import { ResumeProofs, type ProofKeys } from './resume-proofs.ts'
+import type { Revocations } from './revocations.ts'
 
 const noProofs = new ResumeProofs([])
 const retryMs = 250
@@ -39,15 +40,19 @@ export class Replay {
   readonly #backplane: Backplane
   readonly #backlog: Backlog
   readonly #proofKeys: ProofKeys
+  readonly #revocations: Revocations
   readonly #lines: BoundedLog
   readonly #queue = new ReplayQueue()
   readonly #given: GivenRanges
 
-  constructor (hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys, lines: BoundedLog) {
+  constructor (
+    hub: Hub, backplane: Backplane, backlog: Backlog, proofKeys: ProofKeys, revocations: Revocations, lines: BoundedLog
+  ) {
     this.#hub = hub
     this.#backplane = backplane
     this.#backlog = backlog
     this.#proofKeys = proofKeys
+    this.#revocations = revocations
     this.#lines = lines
     this.#given = new GivenRanges(hub, backplane)
   }
@@ -97,9 +102,11 @@ export class Replay {
   async #begin (pending: PendingReplay, catchUp: CatchUp, scope: JoinResult['scope']): Promise<Begun> {
     const { member: { connection, group, label }, options, grant } = pending
     // Without a log there is nothing to prove.
-    const proofs = this.#backlog.isLogged(group) ? await this.#proofKeys.proofs() : noProofs
-    const floor = options.since === undefined ? undefined : proofs.floor(group, connection.sessionName, options.since, grant)
-    const page = await this.#backlog.replay(group, options, floor)
+    const isLogged = this.#backlog.isLogged(group)
+    const proofs = isLogged ? await this.#proofKeys.proofs() : noProofs
+    const { since } = options
+    const standing = since === undefined || !isLogged ? {} : await this.#revocations.judge(proofs, connection, group, since, grant)
+    const page = await this.#backlog.replay(group, options, standing)
     const { before, recovered, reason, claimed = before } = page
     const result: JoinResult = {
       scope,
@@ -110,7 +117,9 @@ export class Replay {
     if (catchUp.over) return { result, done: true }
     const { sessionName } = connection
     // Of where this instance is: what the client claims must not open the log to it.
-    const proof = before === undefined || sessionName === undefined ? undefined : proofs.grant(group, sessionName, before)
+    const proof = before === undefined || sessionName === undefined
+      ? undefined
+      : proofs.grant(group, sessionName, { position: before, at: this.#revocations.now() })
     connection.announce({ type: 'joined', group: label, recovered, reason, position: result.position, grant: proof })
     if (recovered === false) connection.gapped(label, reason ?? 'unavailable')
     return { result, done: catchUp.give(page) }

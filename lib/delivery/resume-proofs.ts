@@ -1,6 +1,6 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Backplane, LogPosition } from '../backplane/backplane.ts'
-import { formatPosition, formatSealedStart, isLogStart, logStart, parsePosition, sealOf } from '../backplane/position.ts'
+import { formatPosition, formatSealedStart, isLogStart, parsePosition, sealOf } from '../backplane/position.ts'
 import { hasCode } from '../errors.ts'
 
 /*
@@ -10,17 +10,30 @@ import { hasCode } from '../errors.ts'
  * For these there are
  *
  * - the seal: the beginning of a log is written with a MAC in the bytes that it leaves free, so that it is a secret of its group, too;
- * - the grant: a MAC over the position at which a session joined a group. With it the client is owed whatever came after that position.
+ * - the grant: a MAC over the position at which a session joined a group, and when. With it the client is owed whatever came after that
+ *   position, unless it was put out of the group since then.
  *
  * Both are made once per join, and neither costs anything per message. All instances share the key.
  */
 
 const positionLength = 24
+/** Of the time at which the session joined, in milliseconds since 1970. */
+const timeBytes = 6
 const grantMacBytes = 16
+/** A position and a time, in base64url. */
+const grantTextLength = positionLength + 8
 /** Keys that were in use before the present one, which others may still sign with. */
 const maxKeys = 4
 /** How often the backplane is asked for the key: it may have lost the key, and another instance may have drawn a new one. */
 const refreshMs = 60_000
+
+/** What a grant says. */
+export interface Grant {
+  /** Where the log was when the session joined the group. */
+  readonly position: LogPosition
+  /** When that was, by the clock of the instances. */
+  readonly at: number
+}
 
 /** Makes proofs with the key that was known when it was made, and accepts those of earlier keys. */
 export class ResumeProofs {
@@ -36,27 +49,31 @@ export class ResumeProofs {
     return isLogStart(position) && key !== undefined ? formatSealedStart(mac(key, 'start', group)) : formatPosition(position)
   }
 
-  /** Proves that the session was in the group at the position; `undefined` while no key is known. */
-  grant (group: string, session: string, position: LogPosition): string | undefined {
+  /** Proves that the session joined the group at the position, at that time; `undefined` while no key is known. */
+  grant (group: string, session: string, { position, at }: Grant): string | undefined {
     const [key] = this.#keys
-    const text = formatPosition(position)
-    return key === undefined ? undefined : text + mac(key, 'grant', group, session, text).toString('base64url', 0, grantMacBytes)
+    if (key === undefined) return undefined
+    const time = Buffer.alloc(timeBytes)
+    time.writeUIntBE(Math.max(0, Math.trunc(at)), 0, timeBytes)
+    const text = formatPosition(position) + time.toString('base64url')
+    return text + mac(key, 'grant', group, session, text).toString('base64url', 0, grantMacBytes)
   }
 
-  /** From which position on the client was in the group, as far as it can prove that; `undefined` when it cannot. */
-  floor (group: string, session: string | undefined, since: string, grant: string | undefined): LogPosition | undefined {
-    const granted = session === undefined || grant === undefined ? undefined : this.#granted(group, session, grant)
-    if (granted !== undefined) return granted
-    const seal = sealOf(since)
-    if (seal === undefined) return undefined
-    return this.#keys.some(key => same(mac(key, 'start', group).subarray(0, seal.length), seal)) ? logStart : undefined
-  }
-
-  #granted (group: string, session: string, grant: string): LogPosition | undefined {
-    const text = grant.slice(0, positionLength)
-    const given = Buffer.from(grant.slice(positionLength), 'base64url')
+  /** What the grant says, if it was given to this session in this group. */
+  granted (group: string, session: string | undefined, grant: string | undefined): Grant | undefined {
+    if (session === undefined || grant === undefined) return undefined
+    const text = grant.slice(0, grantTextLength)
+    const given = Buffer.from(grant.slice(grantTextLength), 'base64url')
     const genuine = this.#keys.some(key => same(mac(key, 'grant', group, session, text).subarray(0, grantMacBytes), given))
-    return genuine ? parsePosition(text) : undefined
+    const position = genuine ? parsePosition(text.slice(0, positionLength)) : undefined
+    if (position === undefined) return undefined
+    return { position, at: Buffer.from(text.slice(positionLength), 'base64url').readUIntBE(0, timeBytes) }
+  }
+
+  /** Whether the client was given this as the beginning of the group's log. */
+  isSealedStart (group: string, since: string): boolean {
+    const seal = sealOf(since)
+    return seal !== undefined && this.#keys.some(key => same(mac(key, 'start', group).subarray(0, seal.length), seal))
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Target } from '../backplane/backplane.ts'
 import type { Data, SpanFacts, Tracing } from '../types.ts'
-import { labelOf, userOfLog } from '../user-log.ts'
+import { labelOf, userOfLog } from '../backplane/user-log.ts'
 
 /** Sends a message in a span, where somebody traces. It tells no ids of users. */
 export async function inSendSpan<Result> (

@@ -1,7 +1,6 @@
 import type { Backplane, Target } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
-import { isThenable } from '../connection/inbound/callback-results.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
@@ -9,19 +8,21 @@ import type { Metrics } from '../metrics.ts'
 import { RateTable } from '../connection/inbound/rate.ts'
 import { Tags } from '../connection/tags.ts'
 import { announce } from '../metrics/channels.ts'
+import { shownBy, toInfo, type MemberInfoOption } from './member-info.ts'
 import type { Occupancy } from './occupancy.ts'
 import type { Presence } from '../presence/presence.ts'
 import { assertTags } from '../delivery/audience.ts'
 import { assertPosition } from '../delivery/backlog.ts'
 import type { PendingReplay, Replay } from '../delivery/replay.ts'
+import type { Revocations, Scope } from '../delivery/revocations.ts'
 import { userLogTarget, userTarget } from '../delivery/envelopes.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { OutagePolicy, WebsocketGroupsOptions } from '../options/types.ts'
-import type { Connection, JoinOptions, JoinResult, Json, Member, MemberInfo } from '../types.ts'
+import type { JoinOptions, JoinResult, Member } from '../types.ts'
 
 /** For how many users new groups are counted; beyond that, those that were quiet the longest are forgotten. */
 const maxUsers = 20_000
-const maxInfoBytes = 1024
 
 type Writable<Of> = { -readonly [Name in keyof Of]: Of[Name] }
 
@@ -31,7 +32,7 @@ export interface MembershipOptions extends Pick<WebsocketGroupsOptions, 'userLog
   readonly policy: OutagePolicy['join']
   readonly maxGroupsPerConnection: number
   readonly limits: Pick<ResolvedLimits, 'newGroupsPerMinute'>
-  readonly memberInfo: ((connection: Connection) => Json | undefined) | undefined
+  readonly memberInfo: MemberInfoOption
 }
 
 /** Puts this instance's connections into groups and takes them out, here and in the backplane. */
@@ -41,6 +42,7 @@ export class Membership {
   readonly #options: MembershipOptions
   readonly #metrics: Metrics
   readonly #replay: Replay
+  readonly #revocations: Revocations
   readonly #presence: Presence
   readonly #occupancy: Occupancy
   /** Counts the new groups of each user: those that nobody on this instance had joined before. */
@@ -51,13 +53,15 @@ export class Membership {
   readonly #joining = new Map<LocalMember, Promise<JoinResult>>()
 
   constructor (
-    hub: Hub, backplane: Backplane, replay: Replay, presence: Presence, occupancy: Occupancy, options: MembershipOptions, metrics: Metrics
+    hub: Hub, backplane: Backplane, replay: Replay, revocations: Revocations, presence: Presence, occupancy: Occupancy,
+    options: MembershipOptions, metrics: Metrics
   ) {
     this.#hub = hub
     this.#backplane = backplane
     this.#options = options
     this.#metrics = metrics
     this.#replay = replay
+    this.#revocations = revocations
     this.#presence = presence
     this.#occupancy = occupancy
     const { newGroupsPerMinute } = options.limits
@@ -91,6 +95,7 @@ export class Membership {
     }
   }
 
+  /** The client leaves, and may come back to what it missed. */
   async leave (connection: LocalConnection, group: string, reason?: string): Promise<boolean> {
     if (!this.#takeOut(connection, group)) return false
     connection.announce({ type: 'left', group, reason })
@@ -100,9 +105,23 @@ export class Membership {
     return true
   }
 
-  async leaveAll (connection: LocalConnection): Promise<number> {
-    const left = await Promise.all(connection.groups.map(group => this.leave(connection, group)))
+  /** The application, or a token that allows less, takes the client out: what it was given there proves nothing about later messages. */
+  async putOut (connection: LocalConnection, group: string, scope: Scope = 'connection', reason?: string): Promise<boolean> {
+    if (this.#hub.find(connection, group) === undefined) return false
+    const remembered = this.#revocations.add(connection, group, scope)
+    const left = await this.leave(connection, group, reason)
+    await remembered
+    return left
+  }
+
+  async putOutOfAll (connection: LocalConnection): Promise<number> {
+    const left = await Promise.all(connection.groups.map(group => this.putOut(connection, group)))
     return left.filter(Boolean).length
+  }
+
+  /** Connections of the user that are away are put out, too. */
+  async putOutUser (userId: string, group: string): Promise<void> {
+    await this.#revocations.addUser(userId, group)
   }
 
   /**
@@ -153,7 +172,12 @@ export class Membership {
       const log = this.#userLogOf(userId)
       for (const target of [userTarget(userId), ...log === undefined ? [] : [log]]) this.#backplane.unsubscribe(target)
     }
-    await this.leaveAll(connection)
+    const { dismissed, closeCode } = connection
+    const isBlocked = closeCode === CloseCode.OtherUser
+    await Promise.all(connection.groups.map(async group => {
+      if (!dismissed && !isBlocked) await this.leave(connection, group)
+      else await this.putOut(connection, group, isBlocked ? 'user' : 'connection')
+    }))
   }
 
   #userLogOf (userId: string): Target | undefined {
@@ -230,20 +254,8 @@ export class Membership {
     const member: Writable<Member> = { connectionId: id, instanceId: this.#options.instanceId, joinedAt: Date.now() }
     if (userId !== undefined) member.userId = userId
     if (sessionName !== undefined) member.session = sessionName
-    const shown = this.#shown.get(connection) ?? this.#infoOf(connection)
+    const shown = this.#shown.get(connection) ?? shownBy(this.#options.memberInfo, connection)
     return shown === undefined ? member : Object.assign(member, shown)
-  }
-
-  /** What the application shows of the member, after a round trip through JSON: members here and elsewhere look alike. */
-  #infoOf (connection: LocalConnection): Pick<Member, 'info'> | undefined {
-    const info: unknown = this.#options.memberInfo?.(connection)
-    if (isThenable(info)) {
-      // The promise is not used; without a handler its rejection would end the process.
-      Promise.resolve(info).catch(() => undefined)
-      throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'memberInfo returned a promise: it cannot be async')
-    }
-    const shown = toInfo(info)
-    return shown === undefined ? undefined : { info: shown }
   }
 
   #assertOpen (connection: LocalConnection): void {
@@ -259,17 +271,6 @@ export class Membership {
   #syncLater (group: string, connectionId: string): void {
     this.#backplane.syncMember(group, connectionId).catch(() => {})
   }
-}
-
-/**
- * The value as JSON keeps it; `undefined` where JSON cannot express it.
- * @throws {WebsocketGroupsError} WSG_MEMBER_INFO_TOO_LARGE
- */
-function toInfo (info: unknown): MemberInfo | undefined {
-  const text = JSON.stringify(info) as string | undefined
-  if (text === undefined) return undefined
-  if (Buffer.byteLength(text) > maxInfoBytes) throw new WebsocketGroupsError('WSG_MEMBER_INFO_TOO_LARGE')
-  return JSON.parse(text) as MemberInfo
 }
 
 /** Ignores that the backplane is out: it retries by itself. Rethrows everything else. */

@@ -9,6 +9,7 @@ import { EnvelopeFactory } from '../delivery/envelopes.ts'
 import { LogCache } from '../delivery/log-cache.ts'
 import { LoggedPublish } from '../delivery/logged-publish.ts'
 import { Replay } from '../delivery/replay.ts'
+import { Revocations } from '../delivery/revocations.ts'
 import { ProofKeys } from '../delivery/resume-proofs.ts'
 import { Blocklist } from './blocklist.ts'
 import { Gate } from './gate.ts'
@@ -37,6 +38,7 @@ export interface Parts {
   readonly logs: GroupLogs
   readonly cache: LogCache
   readonly presence: Presence
+  readonly revocations: Revocations
   readonly membership: Membership
   readonly broadcaster: Broadcaster
   readonly reads: GroupReads
@@ -64,12 +66,16 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const proofKeys = new ProofKeys(backplane, options.secret, error => {
     logEvent(log, 'secret_unreadable', { err: error })
   })
-  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys, metrics.lines)
+  const revocations = new Revocations(backplane, logs, error => {
+    logEvent(log, 'revocation_failed', { err: error })
+  })
+  const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys, revocations, metrics.lines)
   const logged = new LoggedPublish(backplane, logs)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
   const occupancy = new Occupancy(backplane, options, log, metrics.lines)
-  const membership = new Membership(hub, backplane, replay, presence, occupancy, { ...options, policy: outage.join, instanceId }, metrics)
+  const settings = { ...options, policy: outage.join, instanceId }
+  const membership = new Membership(hub, backplane, replay, revocations, presence, occupancy, settings, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads)
   const history = new GroupHistory(backplane, proofKeys)
   const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
@@ -79,6 +85,6 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const commands = new ConnectionCommands(
     hub, membership, backplane, envelopes, answerTimeoutMs(options), blocks, metrics, log, streams
   )
-  const groups = { presence, membership, broadcaster, reads, history, streams, commands, blocks, gate, occupancy, intake }
+  const groups = { presence, revocations, membership, broadcaster, reads, history, streams, commands, blocks, gate, occupancy, intake }
   return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, ...groups }
 }

@@ -66,13 +66,25 @@ export class ConnectionCommands {
   async leave (connection: Named, group: string, reason?: string): Promise<boolean> {
     assertGroupName(group)
     const here = this.#find(connection)
-    if (here !== undefined) return await this.#membership.leave(here, group, reason)
+    if (here !== undefined) return await this.#membership.putOut(here, group, 'connection', reason)
     return await this.#remote.leave(connection, group, reason)
+  }
+
+  /** The client of a connection of this instance wishes to leave. Resolves with whether it was in the group. */
+  async leaveAsClient (connection: Named, group: string): Promise<boolean> {
+    const here = this.#find(connection)
+    return here !== undefined && await this.#membership.leave(here, group)
+  }
+
+  /** The user of a connection of this instance may not be in the group any more. Resolves with whether it was in it. */
+  async putOut (connection: Named, group: string): Promise<boolean> {
+    const here = this.#find(connection)
+    return here !== undefined && await this.#membership.putOut(here, group, 'user')
   }
 
   async leaveAll (connection: Named): Promise<number> {
     const here = this.#find(connection)
-    return here === undefined ? await this.#remote.leaveAll(connection) : await this.#membership.leaveAll(here)
+    return here === undefined ? await this.#remote.leaveAll(connection) : await this.#membership.putOutOfAll(here)
   }
 
   async groups (connection: Named): Promise<readonly string[]> {
@@ -105,6 +117,7 @@ export class ConnectionCommands {
   async leaveUser (userId: string, group: string, reason?: string): Promise<number> {
     assertGroupName(group)
     assertUserId(userId)
+    await this.#membership.putOutUser(userId, group)
     const here = await this.#leaveHere(userId, group, reason)
     return here + await this.#remote.leaveUser(userId, group, reason)
   }
@@ -180,8 +193,8 @@ export class ConnectionCommands {
     switch (command.op) {
       case 'send': return connection.send(data)
       case 'join': return await this.#membership.join(connection, command.group, command.options)
-      case 'leave': return await this.#membership.leave(connection, command.group, command.reason)
-      case 'leaveAll': return await this.#membership.leaveAll(connection)
+      case 'leave': return await this.#membership.putOut(connection, command.group, 'connection', command.reason)
+      case 'leaveAll': return await this.#membership.putOutOfAll(connection)
       case 'groups': return groupsOf(connection)
       case 'disconnect': return closeOne(connection, command.code, command.reason)
       default: throw new Error(`this version does not know the command ${String((command as { op: unknown }).op)}`)
@@ -203,7 +216,7 @@ export class ConnectionCommands {
   }
 
   async #leaveHere (userId: string, group: string, reason: string | undefined): Promise<number> {
-    return await this.#countHere(userId, async connection => await this.#membership.leave(connection, group, reason))
+    return await this.#countHere(userId, async connection => await this.#membership.putOut(connection, group, 'connection', reason))
   }
 
   /** Counts the user's connections here for which `act` resolves with `true`. */

@@ -74,7 +74,8 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
   const streamRequests = new StreamRequests(streams, commands, instance.metrics)
   const framedInit = (receiver: MessageReceiver | undefined): FramedInit => ({
     join: async (connection, group, options) => await instance.registry.join(connection, group, options),
-    leave: async (connection, group) => await instance.registry.leave(connection, group),
+    leave: async (connection, group) => await commands.leaveAsClient(connection, group),
+    putOut: async (connection, group) => await commands.putOut(connection, group),
     history: async (group, options) => await instance.registry.history(group, options),
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),

@@ -3,7 +3,7 @@ import { formatPosition } from '../backplane/position.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Member } from '../types.ts'
-import { labelOf } from '../user-log.ts'
+import { labelOf } from '../backplane/user-log.ts'
 import { exclusionOf } from './exclusion.ts'
 import { Holdback, type Gap, type ReplayEnd } from './holdback.ts'
 

@@ -3,7 +3,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { toError } from '../thrown.ts'
 import type { LogLimits } from '../backplane/backplane.ts'
 import type { LogSettings } from '../types.ts'
-import { userOfLog } from '../user-log.ts'
+import { userOfLog } from '../backplane/user-log.ts'
 import { check, checkOptions, integer, isPlainObject, property, show, withoutUndefined, type Rule } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 

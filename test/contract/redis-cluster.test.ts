@@ -16,12 +16,12 @@ backplaneContract({
     await run()
     const keys = await cluster.keys()
     const stays = (key: string): boolean => {
-      const [, tag = '', kind = ''] = /^wsg:\{(\w+)\}:([hlk]:|s[thx]:|(?:secret|blocked)$)/.exec(key) ?? []
+      const [, tag = '', kind = ''] = /^wsg:\{(\w+)\}:([hlkx]:|s[thx]:|(?:secret|blocked)$)/.exec(key) ?? []
       return key === 'wsg:{0}:names' || (tags.has(tag) && kind !== '')
     }
     t.same(
       keys.filter(key => !stays(key)), [],
-      'no key is left but those of logs and streams, the secret, who is blocked, and how names are made'
+      'no key is left but those of logs and streams, of who was put out, the secret, who is blocked, and how names are made'
     )
     for (const key of keys) t.ok(await cluster.timeToLive(key) > 0, 'which expire')
     await cluster.flush()

@@ -14,8 +14,8 @@ backplaneContract({
     await run()
     const logs = await redis.keys()
     t.same(
-      logs.filter(key => !/^wsg:\{0\}:([hlk]:|s[thx]:|(secret|blocked)$)/.test(key)), [],
-      'no key is left but those of logs and streams, the secret and who is blocked'
+      logs.filter(key => !/^wsg:\{0\}:([hlkx]:|s[thx]:|(secret|blocked)$)/.test(key)), [],
+      'no key is left but those of logs and streams, of who was put out, the secret and who is blocked'
     )
     for (const key of logs) t.ok(await redis.admin.pttl(key) > 0, 'which expire')
     await redis.admin.flushall()

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import {
   maxBlocks, maxPageBytes, maxStreamsPerGroup, type Appended, type Backplane, type Envelope, type GapReason, type LocalInstance,
-  type LogLimits, type LogPosition, type StreamName, type StreamWrite, type StreamWritten, type Target
+  type LogLimits, type LogPosition, type Revocation, type StreamName, type StreamWrite, type StreamWritten, type Target
 } from '../../lib/backplane/backplane.ts'
 import { drawId } from '../../lib/ids.ts'
 import { logStart } from '../../lib/backplane/position.ts'
@@ -745,6 +745,21 @@ export function backplaneContract ({ name, test, create, partOf = () => 0 }: Con
     assert.equal(await b.backplane.secret('a third'), first)
     const late = await start()
     assert.equal(await late.backplane.secret?.('a fourth'), first)
+  })
+
+  rule('who was put out of a group is known to all instances, and outlives the one that said so', async start => {
+    const [a, b] = [await start(), await start()]
+    if (a.backplane.revoke === undefined) return
+    const position = { epoch: 'e'.repeat(8), offset: 5, nonce: 77 }
+    await a.backplane.revoke('lobby', ['u:ann', 's:1'], { at: 1_000, position }, 60_000)
+    await b.backplane.revoke?.('lobby', ['u:ann'], { at: 2_000 }, 60_000)
+    await a.backplane.close()
+    const late = await start()
+    const revoked = async (...names: string[]): Promise<Revocation | undefined> => await late.backplane.revoked?.('lobby', names)
+    assert.deepEqual(await revoked('u:ann', 's:1'), { at: 2_000, position: undefined })
+    assert.deepEqual(await revoked('s:1', 's:3'), { at: 1_000, position })
+    assert.equal(await revoked('s:3', 'u:bob'), undefined)
+    assert.equal(await late.backplane.revoked?.('kitchen', ['u:ann']), undefined)
   })
 
   rule('an instance id that is taken is refused', async start => {

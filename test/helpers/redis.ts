@@ -45,7 +45,7 @@ export interface TestRedis {
 }
 
 /** The keys of a group's log, of its idempotency keys, the secret with which instances sign positions, and the list of who is blocked. */
-const lasting = /\{0\}:([hlk]:|s[thx]:|(secret|blocked)$)/
+const lasting = /\{0\}:([hlkx]:|s[thx]:|(secret|blocked)$)/
 
 /** Starts a redis-server of this test's own on a free port of 127.0.0.1, and ends it with the test. */
 export async function startRedis (t: Test, options: RedisOptions = {}): Promise<TestRedis> {

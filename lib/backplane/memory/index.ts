@@ -1,11 +1,13 @@
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { Member } from '../../types.ts'
 import type {
-  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, StreamStore, Target
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation,
+  StreamStore, Target
 } from '../backplane.ts'
 import { MemoryBlocks } from './blocks.ts'
 import { MemoryLogs } from './log.ts'
 import { MemoryOccupancy } from './occupancy.ts'
+import { MemoryRevocations } from './revocations.ts'
 import { MemoryStreams } from './streams.ts'
 
 /** Joins several instances of one process, as a Redis would join several processes. */
@@ -25,6 +27,7 @@ export interface MemoryBus {
   readonly logs: MemoryLogs
   readonly blocks: MemoryBlocks
   readonly occupancy: MemoryOccupancy
+  readonly revocations: MemoryRevocations
   readonly streams: MemoryStreams
   secret: string | undefined
 }
@@ -35,6 +38,7 @@ export function newBus (): MemoryBus {
     logs: new MemoryLogs(),
     blocks: new MemoryBlocks(),
     occupancy: new MemoryOccupancy(),
+    revocations: new MemoryRevocations(),
     streams: new MemoryStreams(),
     secret: undefined
   }
@@ -144,6 +148,16 @@ export class MemoryBackplane implements Backplane {
   async blocks (): Promise<readonly Block[]> {
     this.#assertUp()
     return this.#bus.blocks.list()
+  }
+
+  async revoke (group: string, names: readonly string[], revocation: Revocation, forMs: number): Promise<void> {
+    this.#assertUp()
+    this.#bus.revocations.set(group, names, revocation, forMs)
+  }
+
+  async revoked (group: string, names: readonly string[]): Promise<Revocation | undefined> {
+    this.#assertUp()
+    return this.#bus.revocations.latest(group, names)
   }
 
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {

@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Member } from '../../types.ts'
 import type { Appended, AppendTarget, Envelope, LogPage, LogPosition, StreamStore, Target } from '../backplane.ts'
+import type { RevocationStore } from './membership/revocations.ts'
 import { partitionOf } from './hash-tags.ts'
 import type { Keys } from './keys.ts'
 import type { ClusterLinks } from './link/cluster/cluster.ts'
@@ -74,6 +75,11 @@ export class ClusterWriter {
   /** As `Backplane.secret`. */
   async secret (candidate: string): Promise<string> {
     return await this.of(commonPartition).secret(candidate)
+  }
+
+  /** Who was put out of the group. */
+  revocationsOf (group: string): RevocationStore {
+    return this.#ofGroup(group).revocations
   }
 
   /** As `Backplane.block`. */

@@ -1,4 +1,4 @@
-import { userOfLog } from '../../user-log.ts'
+import { userOfLog } from '../user-log.ts'
 
 /** What Redis Cluster divides keys into. */
 export const slotCount = 16_384

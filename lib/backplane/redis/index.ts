@@ -1,6 +1,7 @@
 import type { BackplaneState, Member } from '../../types.ts'
 import type {
-  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, StreamStore, Target
+  Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation,
+  StreamStore, Target
 } from '../backplane.ts'
 import { ClusterBackplane } from './router.ts'
 import type { RedisDeployment } from './deployment.ts'
@@ -93,6 +94,14 @@ export class RedisBackplane implements Backplane {
 
   async secret (candidate: string): Promise<string> {
     return await this.#deployment.secret(candidate)
+  }
+
+  async revoke (group: string, names: readonly string[], revocation: Revocation, forMs: number): Promise<void> {
+    await this.#deployment.revocationsOf(group).set(group, names, revocation, forMs)
+  }
+
+  async revoked (group: string, names: readonly string[]): Promise<Revocation | undefined> {
+    return await this.#deployment.revocationsOf(group).latest(group, names)
   }
 
   async syncMember (group: string, connectionId: string): Promise<void> {

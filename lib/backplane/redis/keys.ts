@@ -1,4 +1,4 @@
-import { userLogOf, userOfLog } from '../../user-log.ts'
+import { userLogOf, userOfLog } from '../user-log.ts'
 import type { Presences, Target } from '../backplane.ts'
 
 /** The hash tag of what belongs to no group, no user and no instance, the same for every number of partitions. */
@@ -87,6 +87,11 @@ export class Keys {
   /** Sorted set: user or token that is kept out -> until when (milliseconds by the clock of Redis). */
   get blocks (): string {
     return `${this.#base}blocked`
+  }
+
+  /** Hash: who was put out of the group -> when, and how far its log was then. */
+  revocations (group: string): string {
+    return `${this.#base}x:${group}`
   }
 
   /** String: the position of the message that was published with an idempotency key. */

@@ -8,7 +8,7 @@ import { NamesClaim } from './claim.ts'
 import { ClusterOccupancy } from './cluster-occupancy.ts'
 import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
-import type { RedisDeployment } from './deployment.ts'
+import type { RedisDeployment, Revocations } from './deployment.ts'
 import { Keys } from './keys.ts'
 import { CoverageWatch } from './link/cluster/coverage.ts'
 import type { ClusterLinks } from './link/cluster/cluster.ts'
@@ -162,9 +162,9 @@ export class ClusterBackplane implements RedisDeployment {
     return this.#places.get(this.#indexOf(groupTarget(group)))?.partition.position(group)
   }
 
-  async secret (candidate: string): Promise<string> {
-    return await this.#open.secret(candidate)
-  }
+  async secret (candidate: string): Promise<string> { return await this.#open.secret(candidate) }
+
+  revocationsOf (group: string): Revocations { return this.#open.revocationsOf(group) }
 
   async syncMember (group: string, connectionId: string): Promise<void> {
     const { partition, local } = this.#of(groupTarget(group))
@@ -187,9 +187,7 @@ export class ClusterBackplane implements RedisDeployment {
     return await this.#of(everyone).partition.blocks.list()
   }
 
-  async instances (): Promise<ReadonlyMap<string, boolean>> {
-    return await this.#open.instances()
-  }
+  async instances (): Promise<ReadonlyMap<string, boolean>> { return await this.#open.instances() }
 
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
     return await this.#occupancy.settle(this.#open, kind, names)

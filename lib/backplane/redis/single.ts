@@ -7,7 +7,7 @@ import { NamesClaim } from './claim.ts'
 import type { Keys } from './keys.ts'
 import { Link } from './link/link.ts'
 import { keysOf, type RedisSource } from './link/source.ts'
-import type { RedisDeployment } from './deployment.ts'
+import type { RedisDeployment, Revocations } from './deployment.ts'
 import { Partition } from './partition.ts'
 import type { PartitionOptions } from './partition-options.ts'
 import { notOpen } from './problems.ts'
@@ -121,6 +121,10 @@ export class SingleBackplane implements RedisDeployment {
 
   async blocks (): Promise<readonly Block[] | undefined> {
     return await this.#open.blocks.list()
+  }
+
+  revocationsOf (): Revocations {
+    return this.#open.writer.revocations
   }
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {

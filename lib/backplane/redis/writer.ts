@@ -11,6 +11,7 @@ import { MemberLists } from './membership/lists.ts'
 import { livingInstances } from './membership/living.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { readCount } from './membership/records.ts'
+import { RevocationStore } from './membership/revocations.ts'
 import { appendParts, publishParts, type Part } from './parts.ts'
 import { publish } from './publish.ts'
 import { RedisStreams } from './streams/store.ts'
@@ -27,6 +28,7 @@ export class RedisWriter {
   readonly #keys: Keys
   readonly #appends: AppendQueue
   readonly #lists: MemberLists
+  readonly revocations: RevocationStore
   /** Settings of logs that differ between processes: nothing is out of order, but somebody should know. */
   readonly differences: SettingsDifferences
 
@@ -35,6 +37,7 @@ export class RedisWriter {
     this.#link = link
     this.#keys = keys
     this.#lists = new MemberLists(link, keys)
+    this.revocations = new RevocationStore(link, keys)
     this.streams = new RedisStreams(link, keys)
     this.differences = new SettingsDifferences(log)
     this.#appends = new AppendQueue(link, keys, whenDown, this.differences, waiting)

@@ -25,7 +25,8 @@ export interface RefreshInit {
   /** Whether the identity stands for the user of the connection. */
   isSameUser (connection: RefreshedConnection, identity: Identity): boolean
   renew (connection: RefreshedConnection, identity: Identity): void
-  leave (connection: InboundConnection, group: string): Promise<boolean>
+  /** Takes the connection out of a group that its user may not be in any more. */
+  putOut (connection: InboundConnection, group: string): Promise<boolean>
   /**
    * Whether the route, which put the connection into this group, would do so with the identity that the connection has now; `undefined`
    * when the route did not put it there.
@@ -88,14 +89,14 @@ export class TokenRefresh {
     if (!this.#init.isSameUser(this.#connection, identity)) return this.#connection.closeForFault(CloseCode.OtherUser)
     if (!await reauthentication.authorize(identity)) {
       // The route is no longer open to this user; the connection itself lives until its first token expires.
-      await this.#leave(this.#connection.groups)
+      await this.#putOut(this.#connection.groups)
       throw new WebsocketGroupsError('WSG_FORBIDDEN')
     }
     if (this.#connection.closed) return
     this.#init.renew(this.#connection, identity)
     const { groups } = this.#connection
     const fits = await Promise.all(groups.map(async group => await this.#fits(group)))
-    await this.#leave(groups.filter((_, index) => fits[index] === false))
+    await this.#putOut(groups.filter((_, index) => fits[index] === false))
   }
 
   /** With the new identity. A failed check counts as "no". */
@@ -114,8 +115,8 @@ export class TokenRefresh {
     return !this.#joinedItself(group) || await this.#callbacks.mayJoin?.(this.#connection, group) === true
   }
 
-  async #leave (groups: readonly string[]): Promise<void> {
-    await Promise.all(groups.map(async group => await this.#init.leave(this.#connection, group)))
+  async #putOut (groups: readonly string[]): Promise<void> {
+    await Promise.all(groups.map(async group => await this.#init.putOut(this.#connection, group)))
   }
 
   #countRefusal (): void {

@@ -6,7 +6,7 @@ import { WebsocketGroupsError } from '../../errors.ts'
 import type { Data } from '../../types.ts'
 import { formatPosition } from '../../backplane/position.ts'
 import { Batch } from './batch.ts'
-import { labelOf } from '../../user-log.ts'
+import { labelOf } from '../../backplane/user-log.ts'
 import { encodeWsFrame, type Encoding } from './ws-frame.ts'
 
 /** @throws {WebsocketGroupsError} WSG_DATA_INVALID */

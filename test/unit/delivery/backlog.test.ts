@@ -40,7 +40,7 @@ function setUp () {
       recent.push(message(offset))
     },
     since: async (offset: number, floor?: LogPosition) => {
-      let page = await resume.replay('g', { since: formatPosition(at(offset)) }, floor)
+      let page = await resume.replay('g', { since: formatPosition(at(offset)) }, { floor })
       const { recovered, messages } = page
       const all = messages.map(({ position }) => position)
       for (let last = all.at(-1); page.more && last !== undefined; last = all.at(-1)) {
@@ -123,7 +123,7 @@ t.test('a page that begins before the client can prove anything is cut there, an
       { history, position: () => at(40) } as unknown as Backplane, new LogCache(),
       new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), new Metrics()
     )
-    let page = await backlog.replay('g', { since: formatPosition(since) }, floor)
+    let page = await backlog.replay('g', { since: formatPosition(since) }, { floor })
     t.equal(page.recovered, false)
     let last = page.before ?? logStart
     const offsets: Array<number | undefined> = []
@@ -159,7 +159,7 @@ t.test('a position that the log does not hold is good for what came after the cl
     backplane, new LogCache(), new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), metrics
   )
   const given = async (since: LogPosition, options: { floor?: LogPosition, history?: number } = {}): Promise<unknown[]> => {
-    const page = await backlog.replay('g', { since: formatPosition(since), history: options.history ?? 0 }, options.floor)
+    const page = await backlog.replay('g', { since: formatPosition(since), history: options.history ?? 0 }, { floor: options.floor })
     return [page.recovered, page.reason, page.before?.offset, page.messages.map(({ position }) => position.offset)]
   }
   const otherLog = { epoch: 'f'.repeat(8), offset: 12, nonce: 12 }
@@ -211,7 +211,7 @@ t.test('a client on a branch that the log lost gets what stands further on, if i
     new GroupLogs({ log: { maxMessages: 100, ttlMs: 300_000 }, logs: undefined }), metrics
   )
   const given = async (since: LogPosition, floor?: LogPosition): Promise<unknown[]> => {
-    const page = await backlog.replay('g', { since: formatPosition(since) }, floor)
+    const page = await backlog.replay('g', { since: formatPosition(since) }, { floor })
     return [page.recovered, page.reason, page.before?.offset, page.messages.map(({ position }) => position.offset)]
   }
   t.strictSame(await given(at(7)), [false, 'rewound', 9, []], 'a made-up position has another nonce, too')

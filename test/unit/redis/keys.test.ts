@@ -10,7 +10,7 @@ t.test('every name starts with the prefix and carries the hash tag of its partit
   const all = [
     keys.leases, keys.instances, keys.generations, keys.index(id), keys.base,
     ...names.flatMap(name => [
-      keys.members(name, id), keys.counts(name),
+      keys.members(name, id), keys.counts(name), keys.revocations(name),
       ...(['group', 'user', 'instance', 'all'] as const).map(kind => keys.channel({ kind, name }))
     ])
   ]
@@ -24,7 +24,7 @@ t.test('no two things have the same name, whatever groups and users are called',
   const all = [
     keys.leases, keys.instances, keys.generations, ...ids.map(id => keys.index(id)), keys.channel({ kind: 'all', name: '' }),
     ...names.flatMap(name => [
-      keys.counts(name), keys.channel({ kind: 'group', name }), keys.channel({ kind: 'user', name }),
+      keys.counts(name), keys.revocations(name), keys.channel({ kind: 'group', name }), keys.channel({ kind: 'user', name }),
       ...[name, `${name}:${ids[0] ?? ''}`].flatMap(group => ids.map(id => keys.members(group, id)))
     ]),
     ...ids.map(name => keys.channel({ kind: 'instance', name }))

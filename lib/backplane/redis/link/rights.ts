@@ -33,6 +33,7 @@ function rightsOfWriters (keys: Keys): Right[] {
 function rightsOfInstances (keys: Keys): Right[] {
   const [meta, log, secret, user, blocked] = [keys.logMeta(group), keys.log(group), keys.secret, keys.user('user'), keys.blocks]
   const [counts, members, index] = [keys.counts(group), keys.members(group, instance), keys.index(instance)]
+  const revocations = keys.revocations(group)
   const { leases, instances, generations } = keys
   const inbox = keys.channel({ kind: 'instance', name: instance })
   return [
@@ -40,6 +41,8 @@ function rightsOfInstances (keys: Keys): Right[] {
     ...(['group', 'user', 'instance', 'all'] as const).map(kind => ['unsubscribe', keys.channel({ kind, name: 'name' })]),
     ['publish', inbox, ''], ['pubsub', 'numsub', inbox],
     ['llen', log], ['pttl', meta],
+    ['hset', revocations, 'a', ''], ['hmget', revocations, 'a'], ['hgetall', revocations], ['hlen', revocations],
+    ['hdel', revocations, 'a'], ['pttl', revocations], ['pexpire', revocations, '1'],
     ['set', secret, '', 'EX', '1', 'NX'], ['get', secret], ['expire', secret, '1'],
     ['zadd', leases, '1', instance], ['zrem', leases, instance], ['zrangebyscore', leases, '-inf', '1'], ['zscore', leases, instance],
     ['zcard', leases], ['pexpire', leases, '1'], ['del', leases],

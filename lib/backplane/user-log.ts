@@ -1,4 +1,4 @@
-import { userLogLabel } from './protocol/frames.ts'
+import { userLogLabel } from '../protocol/frames.ts'
 
 /*
  * What is sent to a user may go through a log, as that of a group. The log has a name in which no group's can be: it begins with a control

@@ -1,0 +1,82 @@
+import type { Revocation } from '../../backplane.ts'
+import { formatPosition, parsePosition } from '../../position.ts'
+import type { Keys } from '../keys.ts'
+import type { Link } from '../link/port.ts'
+import { Script } from '../link/script.ts'
+
+/** How many names are remembered of each group. */
+const maxNames = 1_000
+/** The field for all who are no longer remembered one by one: with the latest of their revocations. No name is like it. */
+const others = '*'
+
+/**
+ * Remembers that some were put out of a group. Where there are too many of them, the older half is remembered together.
+ * KEYS 1 hash of the group
+ * ARGV 1 TTL (ms)  2 how many names at most  3 field of all others  4 `<at>[ <position>]`, then names
+ */
+const revoke = new Script(`
+local key = KEYS[1]
+for i = 5, #ARGV do redis.call('HSET', key, ARGV[i], ARGV[4]) end
+if redis.call('PTTL', key) < tonumber(ARGV[1]) then redis.call('PEXPIRE', key, ARGV[1]) end
+if redis.call('HLEN', key) <= tonumber(ARGV[2]) then return 0 end
+local fields, entries = redis.call('HGETALL', key), {}
+for i = 1, #fields, 2 do
+  if fields[i] ~= ARGV[3] then entries[#entries + 1] = {fields[i], fields[i + 1], tonumber(string.match(fields[i + 1], '^%d+')) or 0} end
+end
+table.sort(entries, function (a, b) return a[3] < b[3] end)
+local older = math.floor(#entries / 2)
+for i = 1, older do redis.call('HDEL', key, entries[i][1]) end
+redis.call('HSET', key, ARGV[3], entries[older][2])
+return older
+`)
+
+/** Calls that wait for one read of a group. */
+interface Read {
+  readonly names: Set<string>
+  readonly entries: Promise<ReadonlyMap<string, Revocation>>
+}
+
+/** Who was put out of groups. All who ask about one group in one turn of the event loop share a call. */
+export class RevocationStore {
+  readonly #link: Link
+  readonly #keys: Keys
+  readonly #reads = new Map<string, Read>()
+
+  constructor (link: Link, keys: Keys) {
+    this.#link = link
+    this.#keys = keys
+  }
+
+  /** As `Backplane.revoke`. */
+  async set (group: string, names: readonly string[], { at, position }: Revocation, forMs: number): Promise<void> {
+    const value = position === undefined ? `${at}` : `${at} ${formatPosition(position)}`
+    await this.#link.script(revoke, [this.#keys.revocations(group)], [forMs, maxNames, others, value, ...names])
+  }
+
+  /** As `Backplane.revoked`. */
+  async latest (group: string, names: readonly string[]): Promise<Revocation | undefined> {
+    let read = this.#reads.get(group)
+    if (read === undefined) {
+      const asked = new Set<string>([others])
+      this.#reads.set(group, read = { names: asked, entries: this.#readSoon(group, asked) })
+    }
+    for (const name of names) read.names.add(name)
+    const entries = await read.entries
+    const found = [others, ...names].map(name => entries.get(name)).filter(entry => entry !== undefined)
+    return found.sort((a, b) => b.at - a.at)[0]
+  }
+
+  /** At the end of this turn, with all names that were asked for by then. */
+  async #readSoon (group: string, asked: ReadonlySet<string>): Promise<ReadonlyMap<string, Revocation>> {
+    await Promise.resolve()
+    this.#reads.delete(group)
+    const names = [...asked]
+    const values = await this.#link.run(async redis => await redis.hmget(this.#keys.revocations(group), ...names))
+    const entries = new Map<string, Revocation>()
+    for (const [index, name] of names.entries()) {
+      const [at, position] = values[index]?.split(' ') ?? []
+      if (at !== undefined) entries.set(name, { at: Number(at), position: parsePosition(position) })
+    }
+    return entries
+  }
+}

@@ -1,0 +1,189 @@
+import { setTimeout as wait } from 'node:timers/promises'
+import type { Backplane, LogPosition, Revocation } from '../backplane/backplane.ts'
+import { logStart } from '../backplane/position.ts'
+import { BoundedMap } from '../bounded-map.ts'
+import type { LocalConnection } from '../connection/connection.ts'
+import { hasCode } from '../errors.ts'
+import type { GroupLogs } from '../options/group-logs.ts'
+import { userOfLog } from '../backplane/user-log.ts'
+import type { ResumeProofs } from './resume-proofs.ts'
+
+/*
+ * Whoever is put out of a group keeps the positions and the grant that it was given there. If it is let in again, these must not lead to
+ * what was said in between. So it is remembered who was put out, when, and how far the log was: a grant from before that time, and a
+ * position up to there, prove nothing any more. Nothing is read or written per message: a write when somebody is put out, a read when
+ * somebody names a position.
+ *
+ * Clients of the framed protocol are remembered by their session, which only their own grant proves, and all clients by their user: a
+ * client without a grant is judged by what happened to any connection of its user. Raw clients without a user id cannot be told apart.
+ */
+
+const leastMs = 86_400_000
+/** How many this instance remembers by itself, also while the backplane is out. */
+const maxOwn = 20_000
+const retryMs = 250
+const maxRetryMs = 4_000
+/** How often the backplane is asked when it works but does not answer in time. */
+const attempts = 3
+
+/** Who is put out: one connection, or all that its user has, here or elsewhere, and those that were away. */
+export type Scope = 'connection' | 'user'
+
+/** What the proofs of a client are worth. */
+export interface Standing {
+  /** Since which position it was in the group without a break, as far as it can prove that. */
+  readonly floor?: LogPosition | undefined
+  /** When it was put out of the group last; `unknown`: nobody can say now. */
+  readonly revoked?: Revocation | 'unknown' | undefined
+}
+
+interface Unsaved {
+  readonly group: string
+  readonly names: readonly string[]
+  readonly revocation: Revocation
+}
+
+type LogsAndRevocations = Pick<Backplane, 'revoke' | 'revoked' | 'position' | 'history' | 'now'>
+type Client = Pick<LocalConnection, 'userId' | 'sessionName'>
+
+export class Revocations {
+  readonly #backplane: LogsAndRevocations
+  readonly #logs: GroupLogs
+  readonly #failed: (error: unknown) => void
+  readonly #own = new BoundedMap<string, Revocation>({ maxWeight: maxOwn })
+  /** What the backplane does not know yet. */
+  readonly #unsaved = new BoundedMap<string, Unsaved>({ maxWeight: maxOwn })
+  #saving: Promise<void> | undefined
+
+  /** `failed` is called with errors of the backplane other than an outage. */
+  constructor (backplane: LogsAndRevocations, logs: GroupLogs, failed: (error: unknown) => void) {
+    this.#backplane = backplane
+    this.#logs = logs
+    this.#failed = failed
+  }
+
+  /** By the clock that all instances share. */
+  now (): number {
+    return this.#backplane.now?.() ?? Date.now()
+  }
+
+  /**
+   * The client is put out of the group; called before it leaves, as the position is known until then. Resolves when that is remembered
+   * wherever the client may come back, or will be; never rejects.
+   */
+  async add (client: Client, group: string, scope: Scope, position = this.#backplane.position(group)): Promise<void> {
+    const names = namesOf(client, scope)
+    if (names.length === 0 || !this.#logs.has(group)) return
+    const revocation = { at: this.now(), position }
+    for (const name of names) this.#own.set(key(group, name), revocation)
+    if (this.#backplane.revoke === undefined) return
+    const unsaved = { group, names, revocation }
+    this.#unsaved.set(key(group, names.join()), unsaved)
+    if (await this.#save(unsaved)) return
+    this.#saving ??= this.#saveLater().finally(() => { this.#saving = undefined })
+  }
+
+  /** All connections of the user are put out, and it may not come back as one that was away. As `add`. */
+  async addUser (userId: string, group: string): Promise<void> {
+    if (!this.#logs.has(group)) return
+    const position = this.#backplane.position(group) ?? await this.#endOf(group)
+    await this.add({ userId, sessionName: undefined }, group, 'user', position)
+  }
+
+  /** Gives up what the backplane does not know yet. */
+  close (): void {
+    this.#unsaved.clear()
+  }
+
+  /** What the client proves by a position and a grant. */
+  async judge (proofs: ResumeProofs, client: Client, group: string, since: string, grant: string | undefined): Promise<Standing> {
+    const granted = proofs.granted(group, client.sessionName, grant)
+    const start = proofs.isSealedStart(group, since) ? logStart : undefined
+    const revoked = await this.#latest(group, granted === undefined ? [userName(client)] : namesOfGranted(client))
+    if (revoked === undefined) return { floor: granted?.position ?? start }
+    if (revoked === 'unknown' || granted === undefined) return { revoked }
+    return granted.at > revoked.at ? { floor: granted.position, revoked } : { revoked }
+  }
+
+  async #latest (group: string, names: readonly string[]): Promise<Revocation | 'unknown' | undefined> {
+    // Nobody is put out of the log of a user.
+    if (userOfLog(group) !== undefined) return undefined
+    const own = names.map(name => this.#own.get(key(group, name))).filter(entry => entry !== undefined)
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const stored = await this.#backplane.revoked?.(group, names)
+        return [...own, ...stored === undefined ? [] : [stored]].sort((a, b) => b.at - a.at)[0]
+      } catch (error) {
+        if (hasCode(error, 'WSG_TIMEOUT') && attempt < attempts) continue
+        if (!isOutage(error)) this.#failed(error)
+        return 'unknown'
+      }
+    }
+  }
+
+  /** Never rejects. */
+  async #endOf (group: string): Promise<LogPosition | undefined> {
+    try {
+      return (await this.#backplane.history(group, undefined, 1)).end
+    } catch (error) {
+      if (!isOutage(error)) this.#failed(error)
+      return undefined
+    }
+  }
+
+  /** Returns whether nothing is left to do about it. */
+  async #save (unsaved: Unsaved): Promise<boolean> {
+    const { group, names, revocation } = unsaved
+    try {
+      await this.#backplane.revoke?.(group, names, revocation, this.#lifeOf(group))
+    } catch (error) {
+      if (isOutage(error)) return false
+      this.#failed(error)
+    }
+    if (this.#unsaved.get(key(group, names.join())) === unsaved) this.#unsaved.delete(key(group, names.join()))
+    return true
+  }
+
+  /** Until the backplane has all. */
+  async #saveLater (): Promise<void> {
+    for (let pauseMs = retryMs; this.#unsaved.size > 0; pauseMs = Math.min(maxRetryMs, 2 * pauseMs)) {
+      await wait(pauseMs, undefined, { ref: false })
+      for (const [, unsaved] of [...this.#unsaved]) if (!await this.#save(unsaved)) break
+    }
+  }
+
+  /** Longer than messages that were said meanwhile are in most logs. */
+  #lifeOf (group: string): number {
+    return Math.max(leastMs, 2 * (this.#logs.of(group)?.ttlMs ?? 0))
+  }
+}
+
+function namesOf (client: Client, scope: Scope): string[] {
+  const { userId, sessionName } = client
+  if (userId === undefined && sessionName === undefined) return []
+  const own = scope === 'user' && userId !== undefined ? wholeUserName(userId) : sessionName === undefined ? undefined : `s:${sessionName}`
+  return own === undefined ? [userName(client)] : [own, userName(client)]
+}
+
+/** What concerns a client whose session is proven. */
+function namesOfGranted ({ userId, sessionName = '' }: Client): string[] {
+  return userId === undefined ? [`s:${sessionName}`] : [`s:${sessionName}`, wholeUserName(userId)]
+}
+
+/** For whatever happened to any connection of the user. */
+function userName ({ userId = '' }: Client): string {
+  return `u:${userId}`
+}
+
+/** For what happened to all connections of the user. */
+function wholeUserName (userId: string): string {
+  return `a:${userId}`
+}
+
+function key (group: string, name: string): string {
+  return `${group}\0${name}`
+}
+
+function isOutage (error: unknown): boolean {
+  return hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')
+}
