@@ -134,9 +134,10 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   }
 
   async close (): Promise<void> {
-    await this.#streams.close()
-    this.#rpc.close()
-    await this.#backplane.close()
+    await this.#backplane.close(async () => {
+      await this.#streams.close()
+      this.#rpc.close()
+    })
   }
 
   async [Symbol.asyncDispose] (): Promise<void> {

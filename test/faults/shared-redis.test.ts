@@ -45,7 +45,7 @@ t.test('services on one server are apart by their database or by the keyPrefix o
   for (const { n, source, instance, other } of services) {
     await using publisher = createPublisher({ redis: source })
     t.equal(await instance.registry.groupCount('lobby'), 1)
-    t.equal((await instance.registry.sendToUser('ann', `user ${n}`)).instances, 1)
+    t.equal((await instance.registry.sendToUser('ann', `user ${n}`, { volatile: true })).instances, 1)
     t.equal((await instance.registry.broadcastToAll(`all ${n}`)).instances, 2)
     await publisher.broadcastToGroup('lobby', `logged ${n}`)
     await publisher.broadcastToGroup('lobby', `volatile ${n}`, { volatile: true })

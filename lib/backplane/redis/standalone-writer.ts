@@ -50,6 +50,8 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   readonly #calls = new Set<Promise<unknown>>()
   readonly #ended = deferred()
   #closed = false
+  /** Closed, and what had to be finished is finished. */
+  #finished = false
 
   constructor (options: StandaloneWriterOptions) {
     this.#options = options
@@ -93,7 +95,8 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   get streams (): StreamStore {
     return {
-      write: async write => await this.#run(async () => await this.#way.writer.streams.write(write)),
+      // Open streams are ended while this closes.
+      write: async write => await this.#run(async () => await this.#way.writer.streams.write(write), this.#finished),
       read: async (name, from) => await this.#run(async () => await this.#way.writer.streams.read(name, from)),
       list: async group => await this.#run(async () => await this.#way.writer.streams.list(group))
     }
@@ -104,15 +107,20 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     await this.#run(async () => {
       this.#inbox ??= this.#way.inbox(id, deliver)
       await this.#inbox.open()
-    })
+    }, this.#finished)
   }
 
-  /** Takes no more calls, and waits for those that were made: each ends within its deadline. */
-  async close (): Promise<void> {
+  /**
+   * Takes no more calls, and waits for those that were made: each ends within its deadline.
+   * @param finish runs first; only streams can be written meanwhile
+   */
+  async close (finish = async (): Promise<void> => {}): Promise<void> {
     if (this.#closed) return await this.#ended.promise
     this.#closed = true
     // It is not known whether there is a Redis, or there is none: nothing that waits was sent.
     if (!this.#isDecided || this.#refusal !== undefined) this.#end(new WebsocketGroupsError('WSG_CLOSED'))
+    await finish()
+    this.#finished = true
     await Promise.allSettled(this.#calls)
     await this.#inbox?.close()
     this.#way.writer.close()
@@ -122,8 +130,8 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   }
 
   /** @throws {WebsocketGroupsError} WSG_CLOSED, why Redis cannot be used, and what the call throws */
-  async #run<T> (call: () => Promise<T>): Promise<T> {
-    if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
+  async #run<T> (call: () => Promise<T>, closed = this.#closed): Promise<T> {
+    if (closed) throw new WebsocketGroupsError('WSG_CLOSED')
     const running = this.#usable().then(call)
     this.#calls.add(running)
     try {
