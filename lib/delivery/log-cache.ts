@@ -1,6 +1,7 @@
 import type { Envelope, LoggedEnvelope, LogPosition } from '../backplane/backplane.ts'
 import { formatPosition, logStart, samePosition } from '../backplane/position.ts'
 import { BoundedMap } from '../bounded-map.ts'
+import { copyToKeep } from '../kept-bytes.ts'
 
 /** As much as a log keeps by default. */
 const maxMessagesPerGroup = 1_000
@@ -68,7 +69,7 @@ export class LogCache {
     if (!next && position.offset !== 1) return this.#latest.set(name, newRun(position))
     const run = next ? known : newRun(logStart, true)
     // A copy: the payload is a slice of what the network delivered at once. Who comes later may not have got what others got before.
-    append(run, { ...envelope, repeated: undefined, payload: Buffer.from(envelope.payload), position })
+    append(run, { ...envelope, repeated: undefined, payload: copyToKeep(envelope.payload), position })
     // It weighs more now, and is the newest one.
     this.#latest.set(name, run)
   }

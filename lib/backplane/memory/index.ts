@@ -1,4 +1,5 @@
 import { WebsocketGroupsError } from '../../errors.ts'
+import { copyToKeep } from '../../kept-bytes.ts'
 import type { Member } from '../../types.ts'
 import type {
   Appended, AppendTarget, Backplane, Block, Envelope, LocalInstance, LogPage, LogPosition, PresenceChange, Presences, Revocation,
@@ -98,7 +99,7 @@ export class MemoryBackplane implements Backplane {
 
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
     this.#assertUp()
-    const payload = Buffer.from(envelope.payload)     // as in `publish`
+    const payload = copyToKeep(envelope.payload)
     const { copies, positions, duplicate } = this.#logs.append(targets, { ...envelope, payload }, key)
     if (!duplicate) this.#send(copies)
     return { positions, duplicate, queued: false }

@@ -1,9 +1,13 @@
+import { copyToKeep } from '../../kept-bytes.ts'
 import { maxStreamsPerGroup, silentMs, type StoredStream, type StreamName, type StreamWrite, type StreamWritten } from '../streams.ts'
+
+/** Pieces that are kept as they came; more are joined. */
+const maxParts = 256
 
 interface Stream {
   readonly epoch: string
   readonly head: string
-  /** The text as it came; joined when somebody reads. */
+  /** The text as it came; joined when somebody reads, and when there are too many. */
   parts: Buffer[]
   bytes: number
   end: StreamWrite['end']
@@ -41,7 +45,8 @@ export class MemoryStreams {
     if (onlyIfSilentMs !== undefined && this.#isSilent(stream, onlyIfSilentMs) !== true) return 'lives'
     if (stream.bytes < at) return 'lost'
     const rest = Buffer.from(text).subarray(stream.bytes - at)
-    if (rest.length > 0) stream.parts.push(rest)
+    if (rest.length > 0) stream.parts.push(copyToKeep(rest))
+    if (stream.parts.length > maxParts) stream.parts = [Buffer.concat(stream.parts)]
     stream.bytes += rest.length
     if (write.renew) [stream.beatAt, stream.keptUntil] = [this.#now(), this.#now() + keepMs]
     stream.end = end
