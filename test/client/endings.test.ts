@@ -55,23 +55,24 @@ t.test('a server that knows no subprotocol is one of another kind', async (t) =>
 
 t.test('a server that takes the protocol and never says a word is one of another kind, unless it spoke before', async (t) => {
   const silent = await scriptedServer(t, { welcome: false })
-  const { events } = recordedClient(t, silent.url, { connectTimeoutMs: 30 })
+  const { events } = recordedClient(t, silent.url, { connectTimeoutMs: 200 })
   await until(() => events.close.length > 0)
   t.match(events.close, [{ error: { code: 'PROTOCOL_UNSUPPORTED', message: 'no welcome in time' } }])
   t.strictSame([silent.peers.length, events.error.length], [3, 2], 'one alone may have been cut off')
 
-  const welcomes = [true, false, false, false, false, true]
+  // One welcome, four silences, and welcomes again: a busy machine may miss some of these.
+  const welcomes = [true, false, false, false, false]
   const server = await scriptedServer(t, {
     welcome: false,
     onFrame: ({ send }, { type }) => {
-      if (type === 'hello' && welcomes.shift() === true) send({ type: 'welcome', connectionId: 'c', session: 's', pingMs: 0, resumeMs: 0 })
+      if (type === 'hello' && welcomes.shift() !== false) send({ type: 'welcome', connectionId: 'c', session: 's', pingMs: 0, resumeMs: 0 })
     }
   })
-  const known = recordedClient(t, server.url, { connectTimeoutMs: 30 })
+  const known = recordedClient(t, server.url, { connectTimeoutMs: 200 })
   const peer = await server.peer(0)
   await isOpen(known.client)
   peer.ws.terminate()
-  await until(() => known.client.state === 'open' && server.peers.length === 6)
+  await until(() => known.client.state === 'open' && server.peers.length >= 6)
   t.strictSame(known.events.close, [])
 })
 
