@@ -92,6 +92,15 @@ export class Holdback {
     return this.#end?.epoch === epoch
   }
 
+  /**
+   * Whether the message is of a log that is no more: the client is in its successor, which this instance has not reached. An instance that
+   * goes on to another log than the client's tells of the gap first.
+   */
+  isPast ({ epoch }: LogPosition): boolean {
+    const end = this.#end
+    return end !== undefined && end.behind === undefined && end.epoch !== '' && epoch !== end.epoch
+  }
+
   /** Where the client goes on before the message at the position, if all that is known is that it claimed to be in another log. */
   otherLog (position: LogPosition): LogPosition | undefined {
     return this.#end !== undefined && position.epoch !== this.#end.epoch ? this.#end.behind : undefined

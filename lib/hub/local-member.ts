@@ -77,6 +77,7 @@ export class LocalMember {
       return true
     }
     if (envelope.position === undefined) return false
+    if (holdback.isPast(envelope.position)) return true
     if (holdback.has(envelope.position)) {
       // Its client was told to go on from before this message.
       if (holdback.forked) this.passOver(envelope)

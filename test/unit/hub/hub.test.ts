@@ -168,6 +168,24 @@ t.test('a client that is ahead of this instance is not told of places that it is
   ])
 })
 
+t.test('a client that is in the next log already is given nothing of the one that this instance still delivers', async (t) => {
+  const a = fakeConnection('a', undefined, true)
+  const hub = hubOf(a)
+  const one = hub.join(a, 'g', member(a)) as LocalMember
+  const at = (epoch: string, offset: number): LogPosition => ({ epoch, offset, nonce: 1 })
+  const deliver = (epoch: string, offset: number, more: Partial<Envelope> = {}): number =>
+    hub.deliver(envelope(`${epoch} ${offset}`, group('g'), { position: at(epoch, offset), ...more }))
+  one.startHold()
+  one.releaseHold({ position: at('new', 4), epoch: 'new', told: false })
+  deliver('old', 707)
+  deliver('old', 708, { except: ['a'] })
+  hub.announceGap('g', { reason: 'epoch', position: at('', 0), epoch: 'new' })
+  for (let offset = 1; offset <= 5; offset++) deliver('new', offset)
+  t.strictSame(a.written.map(text => JSON.parse(text) as object), [
+    { type: 'message', group: 'g', position: formatPosition(at('new', 5)), data: 'new 5' }
+  ])
+})
+
 t.test('who leaves a group during its replay holds nothing back any more', async (t) => {
   const a = fakeConnection('a')
   const hub = hubOf(a)
