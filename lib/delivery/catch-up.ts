@@ -35,6 +35,8 @@ export class CatchUp {
   /** Whether the client was told that messages are lost. */
   #told = false
   #emptyPages = 0
+  /** The epoch of the log that this instance delivered when the last page was asked for: the page cannot come from an older one. */
+  #delivered: string | undefined
 
   /** `since`: where the client says that it is. */
   constructor (
@@ -46,6 +48,7 @@ export class CatchUp {
     this.#backlog = backlog
     this.#given = given
     this.#catching = catching
+    this.#delivered = backplane.position(catching.member.group)?.epoch
   }
 
   /** Whether the member left the group meanwhile (it may even have joined again), or its socket closed. */
@@ -60,6 +63,7 @@ export class CatchUp {
     if (this.#last === undefined || this.over) return true
     // Meanwhile the connection got messages through another of its groups.
     if (member.connection.outbound.full) return false
+    this.#delivered = this.#backplane.position(member.group)?.epoch
     const page = await this.#backlog.next(member.group, this.#last)
     if (this.over) return true
     const { reason, before } = page
@@ -128,7 +132,9 @@ export class CatchUp {
     const [claimed, behind] = [this.#claimed, this.#last]
     const last = claimed ?? behind
     const epoch = last?.epoch === '' ? this.#epoch ?? '' : last?.epoch ?? ''
-    const end = last === undefined ? undefined : { position: last, epoch, told: this.#told, ...(claimed === undefined ? {} : { behind }) }
+    const gone = this.#delivered === '' || this.#delivered === epoch ? undefined : this.#delivered
+    const known = claimed === undefined ? { gone } : { behind }
+    const end = last === undefined ? undefined : { position: last, epoch, told: this.#told, ...known }
     for (const news of member.releaseHold(end)) {
       if ('reason' in news) member.gap(news)
       else if (!member.hold(news)) this.#replay(news)

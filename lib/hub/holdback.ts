@@ -24,6 +24,8 @@ export interface ReplayEnd {
   readonly told: boolean
   /** Where this instance was in the log when nothing but the word of the client told the position: its log may be another one. */
   readonly behind?: LogPosition | undefined
+  /** The epoch of the log that this instance still delivers, where that is known to be gone: the client is in its successor. */
+  readonly gone?: string | undefined
 }
 
 /**
@@ -36,6 +38,10 @@ export class Holdback {
   #bytes = 0
   #since: LogPosition | undefined
   #end: ReplayEnd | undefined
+  /** As `ReplayEnd.gone`, until this instance has left that log. */
+  #gone: string | undefined
+  /** Where this instance went on when it left that log, if that was not yet the client's log. */
+  #between: LogPosition | undefined
   /** Where the latest messages stand that the replay gave to the client, oldest first. */
   #given: LogPosition[] = []
   #forked = false
@@ -92,18 +98,17 @@ export class Holdback {
     return this.#end?.epoch === epoch
   }
 
-  /**
-   * Whether the message is of a log that is no more: the client is in its successor, which this instance has not reached. An instance that
-   * goes on to another log than the client's tells of the gap first.
-   */
-  isPast ({ epoch }: LogPosition): boolean {
-    const end = this.#end
-    return end !== undefined && end.behind === undefined && end.epoch !== '' && epoch !== end.epoch
+  /** Whether the message is of a log that is gone, and that the client has left before this instance did. */
+  isGone ({ epoch }: LogPosition): boolean {
+    return this.#gone !== undefined && epoch === this.#gone
   }
 
-  /** Where the client goes on before the message at the position, if all that is known is that it claimed to be in another log. */
+  /**
+   * Where the client goes on before the message at the position, if that is of another log than the client's and the client was not told:
+   * it claimed to be in a log that could not be read, or its log was lost before this instance reached it.
+   */
   otherLog (position: LogPosition): LogPosition | undefined {
-    return this.#end !== undefined && position.epoch !== this.#end.epoch ? this.#end.behind : undefined
+    return this.#end !== undefined && position.epoch !== this.#end.epoch ? this.#end.behind ?? this.#between : undefined
   }
 
   /** Whether messages are told by their nonces from others that stood in their place. */
@@ -116,6 +121,7 @@ export class Holdback {
     const { waiting } = this
     this.#waiting = undefined
     this.#end = end
+    this.#gone = end?.gone
     if (end !== undefined && this.#given.at(-1)?.offset !== end.position.offset) this.#given.push(end.position)
     return waiting
   }
@@ -136,7 +142,17 @@ export class Holdback {
     if (this.#end === undefined) return false
     const { position: { offset }, epoch, told } = this.#end
     // A client that was told that the log is gone is owed the next log from its beginning.
-    const sameLog = epoch === gap.epoch || (told && epoch === '')
+    const sameLog = epoch === gap.epoch || (epoch === '' && (told || this.#gone !== undefined))
+    // On the way to the client's log, or in the one that it left.
+    if (this.#gone !== undefined && (gap.epoch === this.#gone || (!sameLog && gap.epoch === ''))) return true
     return sameLog && (told || gap.reason !== 'rewound') && gap.position.offset <= offset
+  }
+
+  /** A gap that the client has behind it: this instance leaves the log that the client left before. */
+  leave (gap: Gap): void {
+    if (gap.epoch === this.#gone) return
+    const { epoch } = this.#end ?? {}
+    if (this.#gone !== undefined && epoch !== '' && epoch !== gap.epoch) this.#between = gap.position
+    this.#gone = undefined
   }
 }

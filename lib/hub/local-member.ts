@@ -77,7 +77,7 @@ export class LocalMember {
       return true
     }
     if (envelope.position === undefined) return false
-    if (holdback.isPast(envelope.position)) return true
+    if (holdback.isGone(envelope.position)) return true
     if (holdback.has(envelope.position)) {
       // Its client was told to go on from before this message.
       if (holdback.forked) this.passOver(envelope)
@@ -94,7 +94,7 @@ export class LocalMember {
   gap (gap: Gap): void {
     const holdback = this.#holdback
     if (holdback?.holding === true) return keep(this.connection, holdback, gap)
-    if (holdback?.covers(gap) === true) return
+    if (holdback?.covers(gap) === true) return holdback.leave(gap)
     if (holdback?.isIn(gap.epoch) === true && gap.reason === 'rewound') holdback.fork()
     else this.#holdback = undefined
     this.tell(gap)

@@ -176,7 +176,7 @@ t.test('a client that is in the next log already is given nothing of the one tha
   const deliver = (epoch: string, offset: number, more: Partial<Envelope> = {}): number =>
     hub.deliver(envelope(`${epoch} ${offset}`, group('g'), { position: at(epoch, offset), ...more }))
   one.startHold()
-  one.releaseHold({ position: at('new', 4), epoch: 'new', told: false })
+  one.releaseHold({ position: at('new', 4), epoch: 'new', told: false, gone: 'old' })
   deliver('old', 707)
   deliver('old', 708, { except: ['a'] })
   hub.announceGap('g', { reason: 'epoch', position: at('', 0), epoch: 'new' })
@@ -184,6 +184,25 @@ t.test('a client that is in the next log already is given nothing of the one tha
   t.strictSame(a.written.map(text => JSON.parse(text) as object), [
     { type: 'message', group: 'g', position: formatPosition(at('new', 5)), data: 'new 5' }
   ])
+})
+
+t.test('a client that is in the next log already is told of a second loss, and not of the first one again', async (t) => {
+  const at = (epoch: string, offset: number): LogPosition => ({ epoch, offset, nonce: 1 })
+  const empty = { reason: 'epoch', position: at('', 0), epoch: '' } as const
+  const told = (next: string, end: LogPosition): string[] => {
+    const a = fakeConnection('a', undefined, true)
+    const hub = hubOf(a)
+    const one = hub.join(a, 'g', member(a)) as LocalMember
+    one.startHold()
+    one.releaseHold({ position: end, epoch: end.epoch, told: true, gone: 'old' })
+    hub.deliver(envelope('late', group('g'), { position: at('old', 708) }))
+    hub.announceGap('g', empty)
+    for (let offset = 1; offset <= 3; offset++) hub.deliver(envelope(`${next} ${offset}`, group('g'), { position: at(next, offset) }))
+    return a.written.map(text => JSON.parse(text) as { type: string, data?: string }).map(({ type, data }) => data ?? type)
+  }
+  t.strictSame(told('new', at('new', 2)), ['new 3'])
+  t.strictSame(told('third', at('new', 2)), ['gap', 'third 1', 'third 2', 'third 3'])
+  t.strictSame(told('new', at('', 0)), ['new 1', 'new 2', 'new 3'], 'the log was empty when the client came')
 })
 
 t.test('who leaves a group during its replay holds nothing back any more', async (t) => {
