@@ -1,9 +1,7 @@
 import { once } from 'node:events'
-import type { WebSocket } from 'ws'
+import { WebSocket } from 'ws'
 import { connect, type Client, type ClientEvents, type ConnectOptions } from '../client/index.ts'
 import { Inbox } from './inbox.ts'
-
-export type WebSocketConstructor = typeof WebSocket
 
 export interface OpenOptions {
   /** Sent as a subprotocol, as browsers do. */
@@ -25,8 +23,8 @@ export class TestClient extends Inbox<string | Buffer> {
   }
 
   /** @throws {Error} when the upgrade is refused: its text has the status */
-  static async open (Socket: WebSocketConstructor, url: string, { token, headers }: OpenOptions): Promise<TestClient> {
-    const socket = new Socket(url, token === undefined ? [] : ['bearer', token], { headers: { ...headers } })
+  static async open (url: string, { token, headers }: OpenOptions): Promise<TestClient> {
+    const socket = new WebSocket(url, token === undefined ? [] : ['bearer', token], { headers: { ...headers } })
     const client = new TestClient(socket)
     await once(socket, 'open')
     return client
@@ -51,10 +49,10 @@ export class FramedTestClient extends Inbox<ClientEvents['message']> {
   readonly client: Client
   #socket: WebSocket | undefined
 
-  private constructor (Socket: WebSocketConstructor, urls: readonly string[], options: ConnectOptions) {
+  private constructor (urls: readonly string[], options: ConnectOptions) {
     super()
     const opened = (socket: WebSocket): void => { this.#socket = socket }
-    class Recorded extends Socket {
+    class Recorded extends WebSocket {
       constructor (url: string, protocols: string[]) {
         super(url, protocols)
         opened(this)
@@ -68,8 +66,8 @@ export class FramedTestClient extends Inbox<ClientEvents['message']> {
   }
 
   /** @throws {Error} when the server refuses the client for good */
-  static async open (Socket: WebSocketConstructor, urls: readonly string[], options: ConnectOptions): Promise<FramedTestClient> {
-    const test = new FramedTestClient(Socket, urls, options)
+  static async open (urls: readonly string[], options: ConnectOptions): Promise<FramedTestClient> {
+    const test = new FramedTestClient(urls, options)
     await new Promise<void>((resolve, reject) => {
       test.client.on('state', ({ state }) => { if (state === 'open') resolve() })
       test.client.on('close', ({ code, reason, error }) => reject(error ?? new Error(`closed with ${code} ${reason}`)))

@@ -1,9 +1,8 @@
 import type { FastifyInstance } from 'fastify'
 import type { AddressInfo } from 'node:net'
 import type { ConnectOptions } from '../client/index.ts'
-import { WebsocketGroupsError } from '../errors.ts'
 import type { WebsocketGroupsOptions } from '../options/types.ts'
-import { FramedTestClient, TestClient, type OpenOptions, type WebSocketConstructor } from './clients.ts'
+import { FramedTestClient, TestClient, type OpenOptions } from './clients.ts'
 import { memoryWires, redisWires, type Wire, type Wires } from './wires.ts'
 
 export interface TestClusterOptions {
@@ -81,7 +80,7 @@ export class TestCluster implements AsyncDisposable {
    */
   async open (path: string, options: OpenOptions & { readonly instance?: TestInstance | undefined } = {}): Promise<TestClient> {
     const { instance = this.#running[this.#opened++ % this.#running.length] as TestInstance } = options
-    const client = await TestClient.open(socketClass(instance), new URL(path, instance.url).href.replace('http', 'ws'), options)
+    const client = await TestClient.open(new URL(path, instance.url).href.replace('http', 'ws'), options)
     this.#clients.add(client)
     return client
   }
@@ -92,7 +91,7 @@ export class TestCluster implements AsyncDisposable {
    */
   async connect (path: string, options: ConnectOptions = {}): Promise<FramedTestClient> {
     const urls = this.#running.map(({ url }) => new URL(path, url).href)
-    const client = await FramedTestClient.open(socketClass(this.#running[0] as TestInstance), urls, options)
+    const client = await FramedTestClient.open(urls, options)
     this.#clients.add(client)
     return client
   }
@@ -150,11 +149,4 @@ export async function testCluster (options: TestClusterOptions): Promise<TestClu
     throw error
   }
   return cluster
-}
-
-/** The class of @fastify/websocket's own server: this package does not depend on ws by itself. */
-function socketClass ({ app }: TestInstance): WebSocketConstructor {
-  const { WebSocket } = app.websocketServer.options as { readonly WebSocket?: WebSocketConstructor }
-  if (WebSocket === undefined) throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'the testing kit needs ws 8.16 or newer')
-  return WebSocket
 }
