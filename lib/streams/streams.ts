@@ -7,7 +7,7 @@ import { assertGroupName } from '../group-name.ts'
 import type { Stream, StreamOptions, StreamReading } from '../types.ts'
 import { resolveStreamOptions } from './options.ts'
 import { TokenStream } from './token-stream.ts'
-import { encodePiece, headOf, packEnding, unpackEnding, type Ending, type Head } from './wire.ts'
+import { headOf, packEnding, pieceEnvelope, unpackEnding, type Ending, type Head } from './wire.ts'
 
 const maxStreams = 1_000
 const maxStreamsPerOwner = 50
@@ -164,7 +164,6 @@ export class Streams {
   async #endLost (name: StreamName, epoch: string, bytes: number): Promise<Ending | undefined> {
     const { code, message } = new WebsocketGroupsError('WSG_STREAM_LOST')
     const ending = { state: 'failed', error: { code, message } } as const
-    const data = encodePiece(name.id, epoch, { at: bytes, to: bytes, text: '' }, ending)
     const written = await this.#store.write({
       ...name,
       epoch,
@@ -174,7 +173,7 @@ export class Streams {
       keepMs: lostKeepMs,
       renew: true,
       onlyIfSilentMs: silentMs,
-      envelope: this.#envelopes.message([{ kind: 'group', name: name.group }], data, { conflationKey: `wsg.stream:${name.id}` })
+      envelope: pieceEnvelope(this.#envelopes, name, epoch, { at: bytes, to: bytes, text: '' }, ending)
     })
     // The producer came back meanwhile, or another instance was quicker.
     return written === 'written' ? ending : unpackEnding((await this.#store.read(name, bytes))?.end)

@@ -6,7 +6,7 @@ import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { drawId } from '../ids.ts'
 import type { Stream, StreamState } from '../types.ts'
 import { asJson, type ResolvedStreamOptions } from './options.ts'
-import { encodePiece, packEnding, type Ending, type Head, type Piece } from './wire.ts'
+import { packEnding, pieceEnvelope, type Ending, type Head, type Piece } from './wire.ts'
 
 /** How often a stream writes at least (milliseconds). Readers wait for twice that, and three times that is `silentMs`. */
 const beatMs = 5_000
@@ -216,7 +216,6 @@ export class TokenStream implements Stream {
   /** `whole`: with all of the text, because the store has not even its beginning. Members get the piece alone. */
   #writeOf (piece: Piece, ending: Ending | undefined, whole: boolean, renew: boolean): StreamWrite {
     const { group, id, epoch } = this
-    const data = encodePiece(id, epoch, piece, ending, this.#options.meta)
     const text = whole ? Buffer.from(this.#text).toString('utf8', 0, piece.to) : piece.text
     return {
       group,
@@ -228,8 +227,7 @@ export class TokenStream implements Stream {
       end: ending === undefined ? undefined : packEnding(ending),
       keepMs: this.#options.keepMs,
       renew,
-      // A slow member gets the latest piece, and reads what is before it.
-      envelope: this.#host.envelopes.message([{ kind: 'group', name: group }], data, { conflationKey: `wsg.stream:${id}` })
+      envelope: pieceEnvelope(this.#host.envelopes, this, epoch, piece, ending, this.#options.meta)
     }
   }
 

@@ -1,4 +1,5 @@
-import type { StoredStream, StreamEnd } from '../backplane/backplane.ts'
+import type { Envelope, StoredStream, StreamEnd, StreamName } from '../backplane/backplane.ts'
+import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 import type { StreamReading } from '../types.ts'
 
 /** The form of pieces: docs/protocol.md. */
@@ -27,10 +28,17 @@ export interface Head {
   readonly meta?: unknown
 }
 
-/** `meta` goes with the beginning of the text. */
-export function encodePiece (id: string, epoch: string, { at, to, text }: Piece, ending?: Ending, meta?: unknown): string {
+/**
+ * The message to the members of the group. `meta` goes with the beginning of the text. A slow member gets the latest piece, and reads what
+ * is before it.
+ */
+export function pieceEnvelope (
+  envelopes: Pick<EnvelopeFactory, 'message'>, { group, id }: StreamName, epoch: string, { at, to, text }: Piece, ending?: Ending,
+  meta?: unknown
+): Envelope {
   const more = { ...(at === 0 && meta !== undefined ? { meta } : {}), ...(ending === undefined ? {} : fieldsOf(ending)) }
-  return JSON.stringify({ type: pieceType, data: { id, epoch, at, to, text, ...more } })
+  const data = JSON.stringify({ type: pieceType, data: { id, epoch, at, to, text, ...more } })
+  return envelopes.message([{ kind: 'group', name: group }], data, { conflationKey: `${pieceType}:${id}` })
 }
 
 export function fieldsOf ({ state, result, error }: Ending): object {
