@@ -112,3 +112,13 @@ export class WebsocketGroupsError extends Error {
 export function hasCode (error: unknown, ...codes: ErrorCode[]): boolean {
   return error instanceof Error && 'code' in error && codes.includes(error.code as ErrorCode)
 }
+
+/** Whether the backplane is out, or did not answer in time: it may be back for a later try. */
+export function isOutage (error: unknown): boolean {
+  return hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
+}
+
+/** As `isOutage`, or this process has closed meanwhile. */
+export function isOutageOrClosed (error: unknown): boolean {
+  return isOutage(error) || hasCode(error, 'WSG_CLOSED')
+}

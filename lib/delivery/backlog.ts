@@ -1,6 +1,6 @@
 import type { Backplane, LoggedEnvelope, LogPage, LogPosition, Revocation } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
-import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { hasCode, isOutage, WebsocketGroupsError } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
 import { formatPosition, isLogStart, parsePosition } from '../backplane/position.ts'
 import type { Metrics } from '../metrics.ts'
@@ -89,7 +89,7 @@ export class Backlog {
       const newest = await this.#newest(group, history)
       return { ...newest, ...this.#beyond(group, page, newest), recovered: false, reason: page.reason ?? 'unavailable' }
     } catch (error) {
-      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+      if (!isOutage(error)) throw error
       return unavailable(this.#backplane.position(group), position)
     }
   }

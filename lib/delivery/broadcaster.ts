@@ -1,6 +1,6 @@
 import type { LoggedPublish } from './logged-publish.ts'
 import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
-import { hasCode } from '../errors.ts'
+import { hasCode, isOutage } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { EchoFilter } from './echo.ts'
 import type { Metrics } from '../metrics.ts'
@@ -115,7 +115,7 @@ export class Broadcaster {
   }
 
   #withoutBackplane (targets: readonly Target[], envelope: Envelope, error: unknown): { scope: 'local' | 'none' } {
-    if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+    if (this.#policy === 'reject' || !isOutage(error)) throw error
     if (this.#policy === 'drop') {
       this.#metrics.publishesDropped++
       return { scope: 'none' }

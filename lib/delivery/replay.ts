@@ -2,7 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { Backplane } from '../backplane/backplane.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { deferred } from '../deadline.ts'
-import { hasCode } from '../errors.ts'
+import { isOutage } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import type { BoundedLog } from '../logging.ts'
@@ -142,7 +142,7 @@ export class Replay {
           done = await this.#queue.run(connection, async () => await catchUp.next())
           pauseMs = retryMs
         } catch (error) {
-          if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+          if (!isOutage(error)) throw error
           waits()
           await wait(pauseMs, undefined, { ref: false })
           pauseMs = Math.min(maxRetryMs, 2 * pauseMs)

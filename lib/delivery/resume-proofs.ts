@@ -1,7 +1,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Backplane, LogPosition } from '../backplane/backplane.ts'
 import { formatPosition, formatSealedStart, isLogStart, parsePosition, sealOf } from '../backplane/position.ts'
-import { hasCode } from '../errors.ts'
+import { isOutageOrClosed } from '../errors.ts'
 
 /*
  * What a client may resume from. A position is a secret of the messages it came with: its nonce is random, so whoever names a position that
@@ -119,7 +119,7 @@ export class ProofKeys {
       this.#proofs = proofsOf(this.#keys)
     } catch (error) {
       // Nothing else can be done in an outage: the next join asks again.
-      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) this.#failed(error)
+      if (!isOutageOrClosed(error)) this.#failed(error)
     }
   }
 }

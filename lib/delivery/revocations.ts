@@ -3,7 +3,7 @@ import type { Backplane, LogPosition, Revocation } from '../backplane/backplane.
 import { logStart } from '../backplane/position.ts'
 import { BoundedMap } from '../bounded-map.ts'
 import type { LocalConnection } from '../connection/connection.ts'
-import { hasCode } from '../errors.ts'
+import { hasCode, isOutageOrClosed } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
 import { userOfLog } from '../backplane/user-log.ts'
 import type { ResumeProofs } from './resume-proofs.ts'
@@ -115,7 +115,7 @@ export class Revocations {
         return [...own, ...stored === undefined ? [] : [stored]].sort((a, b) => b.at - a.at)[0]
       } catch (error) {
         if (hasCode(error, 'WSG_TIMEOUT') && attempt < attempts) continue
-        if (!isOutage(error)) this.#failed(error)
+        if (!isOutageOrClosed(error)) this.#failed(error)
         return 'unknown'
       }
     }
@@ -126,7 +126,7 @@ export class Revocations {
     try {
       return (await this.#backplane.history(group, undefined, 1)).end
     } catch (error) {
-      if (!isOutage(error)) this.#failed(error)
+      if (!isOutageOrClosed(error)) this.#failed(error)
       return undefined
     }
   }
@@ -137,7 +137,7 @@ export class Revocations {
     try {
       await this.#backplane.revoke?.(group, names, revocation, this.#lifeOf(group))
     } catch (error) {
-      if (isOutage(error)) return false
+      if (isOutageOrClosed(error)) return false
       this.#failed(error)
     }
     if (this.#unsaved.get(key(group, names.join())) === unsaved) this.#unsaved.delete(key(group, names.join()))
@@ -182,8 +182,4 @@ function wholeUserName (userId: string): string {
 
 function key (group: string, name: string): string {
   return `${group}\0${name}`
-}
-
-function isOutage (error: unknown): boolean {
-  return hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')
 }

@@ -1,7 +1,7 @@
 import { maxBlocks, type Backplane } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
 import type { LocalConnection } from '../connection/connection.ts'
-import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { isOutageOrClosed, WebsocketGroupsError } from '../errors.ts'
 import { isUserId } from '../group-name.ts'
 import { readIdentity, readTokenId } from '../options/identity.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
@@ -83,7 +83,7 @@ export class Blocklist {
       for (const { name, leftMs } of blocks) this.#ends.set(name, now + leftMs)
       this.#closeCovered()
     } catch (error) {
-      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) throw error
+      if (!isOutageOrClosed(error)) throw error
     }
   }
 

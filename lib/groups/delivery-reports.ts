@@ -1,6 +1,6 @@
 import type { Target } from '../backplane/backplane.ts'
 import { everyone, type EnvelopeFactory } from '../delivery/envelopes.ts'
-import { hasCode } from '../errors.ts'
+import { isOutageOrClosed } from '../errors.ts'
 import type { Exclusive } from '../hub/exclusion.ts'
 import type { BroadcastOptions, BroadcastResult, DeliveryReport } from '../types.ts'
 import type { Answers, InstanceRpc } from './rpc.ts'
@@ -49,7 +49,7 @@ export class DeliveryReports {
       const sum = (field: keyof Reach): number => reaches.reduce((total, reach) => total + reach[field], 0)
       return { recipients: sum('recipients'), slow: sum('slow'), missing }
     } catch (error) {
-      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) throw error
+      if (!isOutageOrClosed(error)) throw error
       // Nobody knows how many other instances there are.
       return { ...this.here(targets, exclusive), missing: 1 }
     }

@@ -1,5 +1,5 @@
 import type { Backplane, Target } from '../backplane/backplane.ts'
-import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { isOutage, WebsocketGroupsError } from '../errors.ts'
 import type { Data } from '../types.ts'
 import type { Command, InstanceRpc } from './rpc.ts'
 
@@ -71,7 +71,7 @@ export class Everywhere {
       throw incomplete(done === 0 && sure, command, done, missing)
     } catch (error) {
       // The connections of this instance are closed whatever went wrong elsewhere: say so in the error.
-      if (here === 0 || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT') || 'done' in (error as object)) throw error
+      if (here === 0 || !isOutage(error) || 'done' in (error as object)) throw error
       const { code, detail = '' } = error as WebsocketGroupsError
       const text = `${detail} (to other instances: ${here} connections of this one were closed)`
       throw new WebsocketGroupsError(code, text, { cause: error, done: here })

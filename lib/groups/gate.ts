@@ -1,5 +1,5 @@
 import type { Backplane } from '../backplane/backplane.ts'
-import { hasCode, type ErrorCode } from '../errors.ts'
+import { isOutage, type ErrorCode } from '../errors.ts'
 import { Admissions, type Admission } from '../connection/admissions.ts'
 import type { Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
@@ -168,7 +168,7 @@ export class Gate {
     try {
       return place + await this.#backplane.syncUser(userId) <= connectionsPerUser
     } catch (error) {
-      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+      if (!isOutage(error)) throw error
       this.#metrics.userLimitsLocal++
       return place <= connectionsPerUser
     }

@@ -1,6 +1,6 @@
 import type { Backplane, Target } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
-import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { isOutage, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
@@ -193,7 +193,7 @@ export class Membership {
       await this.#backplane.subscribe({ kind: 'group', name: group })
       await this.#backplane.syncMember(group, connection.id)
     } catch (error) {
-      if (this.#options.policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) {
+      if (this.#options.policy === 'reject' || !isOutage(error)) {
         if (added) this.#undo(member)
         if (replay !== undefined) this.#replay.drop(replay)
         throw error
@@ -275,5 +275,5 @@ export class Membership {
 
 /** Ignores that the backplane is out: it retries by itself. Rethrows everything else. */
 function ignoreUnavailable (error: unknown): void {
-  if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+  if (!isOutage(error)) throw error
 }

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backplane, Presences } from '../backplane/backplane.ts'
-import { hasCode } from '../errors.ts'
+import { isOutageOrClosed } from '../errors.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { OccupancyHooks } from '../options/types.ts'
 
@@ -80,7 +80,7 @@ export class Occupancy {
     } catch (error) {
       this.#all = true
       if (!this.#closed) this.#retry ??= setTimeout(() => this.#again(), retryMs).unref()
-      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_CLOSED')) {
+      if (!isOutageOrClosed(error)) {
         this.#lines.write(this.#log, 'occupancy_unknown', { err: error })
       }
     }

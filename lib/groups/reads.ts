@@ -1,6 +1,6 @@
 import type { Backplane } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
-import { hasCode } from '../errors.ts'
+import { isOutage } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { OutagePolicy } from '../options/types.ts'
@@ -60,7 +60,7 @@ export class GroupReads {
       known.set(group, value)
       return { value, ageMs: 0 }
     } catch (error) {
-      if (this.#policy === 'reject' || !hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+      if (this.#policy === 'reject' || !isOutage(error)) throw error
       const [value, ageMs] = [known.get(group), known.ageMs(group)]
       if (value !== undefined && ageMs !== undefined && ageMs <= maxAgeMs) return { value, ageMs }
       // No answer is remembered: return the members of this instance. `ageMs: Infinity` says that the others are unknown.

@@ -1,4 +1,4 @@
-import { hasCode } from '../errors.ts'
+import { isOutage } from '../errors.ts'
 import { isIn } from '../connection/is-in.ts'
 import type { ClientReplies, ClientReply, Connection, InstanceEvents, Registry } from '../types.ts'
 
@@ -52,7 +52,7 @@ export class Questions {
       const { replies, missing } = await this.#registry.instances.ask(eventName, question as never, { timeoutMs })
       return { ...joined(replies as Collected[]), instancesMissing: missing, scope: 'cluster' }
     } catch (error) {
-      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+      if (!isOutage(error)) throw error
       return { ...await this.#askHere(question), instancesMissing: 0, scope: 'local' }
     }
   }

@@ -2,7 +2,7 @@ import type { StreamStore, StreamWrite, StreamWritten } from '../backplane/backp
 import { describeError } from '../connection/error-answer.ts'
 import { deferred } from '../deadline.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
-import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { isOutage, WebsocketGroupsError } from '../errors.ts'
 import { drawId } from '../ids.ts'
 import type { Stream, StreamState } from '../types.ts'
 import { asJson, type ResolvedStreamOptions } from './options.ts'
@@ -206,7 +206,7 @@ export class TokenStream implements Stream {
         if (written !== 'lost') throw refusalOf(written)
         whole = true
       } catch (error) {
-        const passes = hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT') && performance.now() < giveUpAt
+        const passes = isOutage(error) && performance.now() < giveUpAt
         if (!passes || this.#abandoned) throw error
         await new Promise(resolve => { setTimeout(resolve, againMs) })
       }

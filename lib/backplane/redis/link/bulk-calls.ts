@@ -1,4 +1,4 @@
-import { hasCode } from '../../../errors.ts'
+import { isOutage } from '../../../errors.ts'
 import { SideConnection, type Command, type MainLink } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
@@ -31,7 +31,7 @@ export class BulkCalls {
     try {
       return await this.connection.run(command, { deadlineMs, maxMs, bulk: true })
     } catch (error) {
-      if (!hasCode(error, 'WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE') || this.connection.ready) throw error
+      if (!isOutage(error) || this.connection.ready) throw error
       // The connection broke. A read can be sent again: it changes nothing in Redis.
       return await byLink(command, deadlineMs)
     }

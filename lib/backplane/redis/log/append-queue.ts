@@ -1,5 +1,5 @@
 import { deferred, withDeadline } from '../../../deadline.ts'
-import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
+import { hasCode, isOutage, WebsocketGroupsError } from '../../../errors.ts'
 import { drawId } from '../../../ids.ts'
 import type { Appended, AppendTarget, Envelope, LogPosition } from '../../backplane.ts'
 import { encodeParts, markRetried } from '../envelope.ts'
@@ -159,7 +159,7 @@ export class AppendQueue {
       const unknown = hasCode(failure, 'WSG_TIMEOUT')
       if (unknown) for (const item of items) markSent(item)
       const mayHelp = unknown || items.some(({ sent }) => sent) || this.#whenDown === 'queue'
-      if (this.#closed || !mayHelp || !hasCode(failure, 'WSG_TIMEOUT', 'WSG_BACKPLANE_UNAVAILABLE')) return rejectAll(items, failure)
+      if (this.#closed || !mayHelp || !isOutage(failure)) return rejectAll(items, failure)
       this.#retries++
       if (!this.#link.up) for (const item of [...items, ...lanes.flatMap(lane => lane.items)]) item.queued = true
       await this.#whenUp((items[0]?.deadline ?? 0) - performance.now())

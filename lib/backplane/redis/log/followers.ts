@@ -1,4 +1,4 @@
-import { hasCode } from '../../../errors.ts'
+import { isOutage } from '../../../errors.ts'
 import { logStart, samePosition } from '../../position.ts'
 import { oncePerMinute } from '../../../logging.ts'
 import type { LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
@@ -270,7 +270,7 @@ export class LogFollowers {
   }
 
   #retryLater (error: unknown): void {
-    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) this.#warnUnreadable({ err: error })
+    if (!isOutage(error)) this.#warnUnreadable({ err: error })
     if (this.#closed) return
     this.#retryTimer ??= setTimeout(() => {
       this.#retryTimer = undefined

@@ -1,4 +1,4 @@
-import { hasCode } from '../../../errors.ts'
+import { isOutage } from '../../../errors.ts'
 import type { LogFollowers } from './followers.ts'
 
 /**
@@ -41,7 +41,7 @@ export class LogOpening {
     try {
       await this.#followers.open(group)
     } catch (error) {
-      if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')) throw error
+      if (!isOutage(error)) throw error
     }
   }
 }
