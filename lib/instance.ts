@@ -238,6 +238,10 @@ export class Instance {
         }
         hub.announceGap(group, { reason, position, epoch })
       },
+      returned: (group, position) => {
+        cache.forget(group)
+        hub.announcePosition(group, position)
+      },
       logged: group => logs.has(group),
       ...(tracing === undefined ? {} : { repairing: async (group, read) => await inRepairSpan(tracing, group, read) }),
       member: (group, connectionId) => hub.member(group, connectionId),

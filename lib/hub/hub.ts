@@ -152,6 +152,11 @@ export class Hub {
     this.#lateJoiners.resumed(connection, group, position)
   }
 
+  /** The log of the group is again where its members were before they were told of a loss: tells them where they are. */
+  announcePosition (group: string, position: LogPosition): void {
+    for (const member of this.#membersOf(group)?.values() ?? []) if (!member.holding) member.passOver({ position })
+  }
+
   announceGap (group: string, gap: Gap): void {
     if (gap.reason !== 'trimmed') this.#lateJoiners.lost(group)
     for (const member of this.#membersOf(group)?.values() ?? []) member.gap(gap)
