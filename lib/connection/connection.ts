@@ -16,7 +16,8 @@ import type { Connection, Data, Identity, LossReason } from '../types.ts'
 import { Pulse } from './pulse.ts'
 import type { Tags } from './tags.ts'
 
-const open = 1
+/** States of a socket. */
+const [open, closed] = [1, 3]
 
 /** How many connections this process made so far. */
 let made = 0
@@ -223,6 +224,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#socket.terminate()
   }
 
+  async [Symbol.asyncDispose] (): Promise<void> {
+    if (this.#socket.readyState === closed) return
+    const gone = new Promise<void>(resolve => { this.#socket.once('close', () => resolve()) })
+    this.close()
+    await gone
+  }
+
   ping (): void {
     if (!this.closed) this.#socket.ping()
   }
@@ -257,13 +265,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   socketClosed (code: number, reason: string): void {
     this.leaving()
-    const closed = this.#ending?.finish({ code, reason })
-    if (closed === undefined) return
+    const end = this.#ending?.finish({ code, reason })
+    if (end === undefined) return
     this.outbound.ended()
     // The callbacks are not called for a client that never said hello.
     if (this.#session?.helloReceived === false) this.#inbound.stop()
     this.#session?.ended()
-    this.#inbound.end(closed, this.#ending?.released)
+    this.#inbound.end(end, this.#ending?.released)
   }
 
   #close (said: Closed, dismissed: boolean): void {

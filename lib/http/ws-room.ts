@@ -8,13 +8,13 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aFunction, anObject, aPresence, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
+import { aBoolean, aFunction, anObject, aPresence, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
-import type { RoomOptions, RoomRouteOptions } from '../route-types.ts'
+import type { JsonRoomOptions, RoomOptions, RoomRouteOptions } from '../route-types.ts'
 import { toError } from '../thrown.ts'
-import type { Connection, Identity, JoinOptions } from '../types.ts'
+import type { Connection, Data, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
 import { securedAs } from './security-schemes.ts'
 import { makeWsHandler } from './ws-handler.ts'
@@ -30,6 +30,7 @@ const roomRules = {
   onJoin: aFunction,
   onMessage: aFunction,
   messages: someMessages,
+  json: aBoolean,
   onLeave: aFunction,
   onError: aFunction,
   onGap: aFunction,
@@ -55,7 +56,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
   const { registry } = instance
   const names = new RoomNames()
 
-  function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions = {}): void {
+  function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions | JsonRoomOptions = {}): void {
     // `this` is the scope that the route belongs to, with its prefix and hooks.
     if (this === undefined) throw invalid('wsRoom was called without its instance: call it as app.wsRoom(…)')
     const scope = this
@@ -70,6 +71,9 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
     }
     if (room.onMessage !== undefined && room.messages !== undefined) {
       throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
+    }
+    if (room.json === true && room.messages !== undefined) {
+      throw invalid(`wsRoom(${show(path)}).json is for \`onMessage\`: \`messages\` have schemas of their own`)
     }
     const unnamed = (): never => {
       const late = `the option group of wsRoom(${show(path)}) took longer than ${plugin.authTimeoutMs} ms`
@@ -118,10 +122,15 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 
     const isMember = (connection: Connection): boolean => isIn(connection, groupNamed(connection))
 
-    const onMessage = (connection: Connection, data: string | Buffer): unknown => {
+    const relay = (group: string, data: unknown, from: Connection): unknown => room.json === true
+      ? registry.broadcastJson(group, data, { from })
+      : registry.broadcastToGroup(group, data as Data, { from })
+
+    const onMessage = (connection: Connection, data: unknown): unknown => {
       const group = groupNamed(connection)
-      if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
-      if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
+      // A string or bytes, or with `json` any value.
+      if (room.onMessage !== undefined) return room.onMessage(connection, data as string, group)
+      if (isMember(connection)) return relay(group, data, connection)
       // A framed client has its answer already. A raw one has no other use of this route.
       connection.close(CloseCode.PolicyViolation, 'no longer in the group')
     }
@@ -153,7 +162,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         joined.add(connection)
         await room.onJoin?.(connection, group, request)
       },
-      ...(room.messages === undefined ? { onMessage } : { messages: room.messages }),
+      ...(room.messages === undefined ? { onMessage, json: room.json } : { messages: room.messages }),
       async onDisconnect (connection) {
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))
       },
@@ -172,7 +181,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 }
 
 /** Passed on unchanged: whatever Fastify, or a plugin for it, knows of a route works for rooms too. */
-function routeOptionsOf (room: RoomOptions): Omit<RouteShorthandOptions, 'websocket'> {
+function routeOptionsOf (room: RoomRouteOptions): Omit<RouteShorthandOptions, 'websocket'> {
   const names: readonly string[] = ['schema', ...routeOptions]
   const given = Object.entries(room).filter(([name, value]) => value !== undefined && names.includes(name))
   return Object.fromEntries(given)

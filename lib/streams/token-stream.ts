@@ -99,6 +99,10 @@ export class TokenStream implements Stream {
     await this.#stored.promise
   }
 
+  async [Symbol.asyncDispose] (): Promise<void> {
+    await this.fail(new Error('its producer left the stream open'))
+  }
+
   /** Ends the stream on request. Returns whether it was open. */
   stop (): boolean {
     if (this.#ending !== undefined) return false
