@@ -208,8 +208,9 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     else this.#session.receive(data, isBinary)
   }
 
+  pinged (): void { this.#inbound.chargeMessages(1) }
   ponged (data: Buffer): void {
-    this.pulse.ponged()
+    if (!this.pulse.ponged()) this.#inbound.chargeMessages(1)
     if (data.equals(farewell)) this.shutdownAcked = true
   }
 

@@ -4,11 +4,8 @@ const owner = Symbol('connection')
 
 /** Who is called when something happens to a socket. */
 export interface SocketOwner {
-  readonly outbound: {
-    /** ws answered a ping of the client. */
-    pongWritten (): void
-  }
   received (data: Buffer, isBinary: boolean): void
+  pinged (): void
   ponged (data: Buffer): void
   socketFailed (error: Error): void
   socketClosed (code: number, reason: string): void
@@ -31,7 +28,7 @@ function onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {
 }
 
 function onPing (this: WebSocket): void {
-  (this as OwnedSocket)[owner].outbound.pongWritten()
+  (this as OwnedSocket)[owner].pinged()
 }
 
 function onPong (this: WebSocket, data: Buffer): void {
