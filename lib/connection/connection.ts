@@ -8,7 +8,7 @@ import { Ending } from './ending.ts'
 import { assertClose, closeReasons, farewell, isForAWhile } from './close.ts'
 import { MessageQueue, type Closed } from './inbound/message-queue.ts'
 import type { ConnectionInit } from './init.ts'
-import { listen, type SocketOwner } from './listeners.ts'
+import { listen, whenGone, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
 import { assertData, toJson } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
@@ -16,8 +16,7 @@ import type { Connection, Data, Identity, LossReason } from '../types.ts'
 import { Pulse } from './pulse.ts'
 import type { Tags } from './tags.ts'
 
-/** States of a socket. */
-const [open, closed] = [1, 3]
+const open = 1
 
 /** How many connections this process made so far. */
 let made = 0
@@ -90,21 +89,15 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   get paused (): boolean { return this.#inbound.paused }
 
   get closed (): boolean { return this.#ending !== undefined || this.#socket.readyState !== open }
-
   /** The close code that either side gave; `undefined` before that. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
-
   /** Whether the application closed the connection with a code after which the client does not come back. */
   get dismissed (): boolean { return this.#ending?.dismissed === true }
-
   /** The public name of the client's session. */
   get sessionName (): string | undefined { return this.#session?.name }
-
   get bufferedBytes (): number { return this.outbound.bufferedBytes }
 
-  /**
-   * Made on first use, as is `log`: most connections use neither, and both take more memory than the rest of an idle connection.
-   */
+  /** Made on first use, as is `log`: most connections use neither, and both take more memory than the rest of an idle connection. */
   get signal (): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController()
@@ -226,10 +219,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   async [Symbol.asyncDispose] (): Promise<void> {
-    if (this.#socket.readyState === closed) return
-    const gone = new Promise<void>(resolve => { this.#socket.once('close', () => resolve()) })
     this.close()
-    await gone
+    await whenGone(this.#socket)
   }
 
   ping (): void {
@@ -266,13 +257,13 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   socketClosed (code: number, reason: string): void {
     this.leaving()
-    const end = this.#ending?.finish({ code, reason })
-    if (end === undefined) return
+    const closed = this.#ending?.finish({ code, reason })
+    if (closed === undefined) return
     this.outbound.ended()
     // The callbacks are not called for a client that never said hello.
     if (this.#session?.helloReceived === false) this.#inbound.stop()
     this.#session?.ended()
-    this.#inbound.end(end, this.#ending?.released)
+    this.#inbound.end(closed, this.#ending?.released)
   }
 
   #close (said: Closed, dismissed: boolean): void {
