@@ -61,6 +61,11 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   onGap?: ((connection: Connection<Params, Who>, group: string, gap: { readonly reason: LossReason }) => Awaitable<unknown>) | undefined
   /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */
   mayJoin?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
+  /**
+   * Whether a framed client may stay in this group with the fresh token that it sent. Asked for groups that the service put it into with
+   * `registry.join`; `mayJoin` decides on those that it joined by itself. Without `mayStay` it stays.
+   */
+  mayStay?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
   /** Whether a framed client may read the history of this group, at most 1,000 messages at once. Without `mayRead` it may not. */
   mayRead?: ((connection: Connection<Params, Who>, group: string) => Awaitable<boolean>) | undefined
   /** Whether a member of the group may stop this stream of tokens, see docs/streams.md; its owner may in any case. */
@@ -161,6 +166,8 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly onError?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onError'] | undefined
   readonly onGap?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['onGap'] | undefined
   readonly mayJoin?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayJoin'] | undefined
+  /** Not asked for the room's own group, which `group` decides on. */
+  readonly mayStay?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayStay'] | undefined
   /** @default with `history`: the groups that the connection is in, or may join */
   readonly mayRead?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayRead'] | undefined
   readonly mayStop?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayStop'] | undefined

@@ -35,6 +35,7 @@ const roomRules = {
   onError: aFunction,
   onGap: aFunction,
   mayJoin: aFunction,
+  mayStay: aFunction,
   mayRead: aFunction,
   mayStop: aFunction,
   presence: aPresence,
@@ -169,6 +170,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       ...(room.onError === undefined ? {} : { onError: room.onError }),
       ...(room.onGap === undefined ? {} : { onGap: room.onGap }),
       ...(room.mayJoin === undefined ? {} : { mayJoin: room.mayJoin }),
+      ...(room.mayStay === undefined ? {} : { mayStay: room.mayStay }),
       ...(room.mayStop === undefined ? {} : { mayStop: room.mayStop }),
       mayRead: room.mayRead ?? (async (connection, group) => {
         if ((room.history ?? 0) === 0) return false

@@ -144,7 +144,7 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
   readonly authenticate?: Authenticate | undefined
   /**
    * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together, and an async `group` of a
-   * room by itself. After that the answer is a 503. With a fresh token, `group` and `mayJoin` have as long.
+   * room by itself. After that the answer is a 503. With a fresh token, `group`, `mayJoin` and `mayStay` have as long.
    * @default 10_000
    */
   readonly authTimeoutMs?: number | undefined
