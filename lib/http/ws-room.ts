@@ -16,6 +16,7 @@ import type { JsonRoomOptions, RoomOptions, RoomRouteOptions } from '../route-ty
 import { toError } from '../thrown.ts'
 import type { Connection, Data, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
+import { groupFromParams, RoomNames, type GroupOf } from './room-names.ts'
 import { securedAs } from './security-schemes.ts'
 import { makeWsHandler } from './ws-handler.ts'
 import { someMessages } from './ws-messages.ts'
@@ -49,8 +50,6 @@ const routeOptions = [
   'rateLimit', 'schemaErrorFormatter', 'serializerCompiler', 'validatorCompiler'
 ] as const
 type RouteOption = (typeof routeOptions)[number] | keyof Omit<RoomRouteOptions, 'schema' | 'preHandler'>
-
-type GroupOf = (params: Record<string, string>, identity: Identity | null) => unknown
 
 /** Makes `app.wsRoom`: a route whose connections join a group, get each other's messages, and leave. */
 export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
@@ -190,33 +189,6 @@ function routeOptionsOf (room: RoomRouteOptions): Omit<RouteShorthandOptions, 'w
 }
 
 /**
- * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` both name their groups by the
- * parameter, whoever may enter one may read the other, whatever its `authorize` says. So with more than one room route each has to say how
- * it names its groups.
- */
-class RoomNames {
-  readonly #paths: string[] = []
-  #unnamed: string | undefined
-
-  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
-  add (path: string, named: boolean): void {
-    const other = named ? this.#unnamed : this.#paths[0]
-    if (other !== undefined) {
-      throw invalid(
-        `wsRoom(${show(path)}) and wsRoom(${show(other)}) could lead to the same group, so that who may enter one could read the other: ` +
-        `give both the option group, such as group: params => \`${firstWord(path)}:\${params.room}\``
-      )
-    }
-    this.#paths.push(path)
-    if (!named) this.#unnamed = path
-  }
-}
-
-function firstWord (path: string): string {
-  return path.split('/').find(part => /^\w/.test(part)) ?? 'room'
-}
-
-/**
  * Wraps a hook so that the answers to its errors tell clients nothing internal. Fastify tells by the number of parameters whether
  * a hook takes a callback.
  */
@@ -260,22 +232,4 @@ function assertSince (request: FastifyRequest): void {
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
   const since = connection.framed ? undefined : sinceOf(request)
   return typeof since === 'string' ? { history, since } : { history }
-}
-
-/** The path's parameter `room`, or its only one. */
-function groupFromParams (path: string): GroupOf {
-  const names = paramNames(path)
-  const name = names.includes('room') ? 'room' : names[0]
-  if (name === undefined || (name !== 'room' && names.length > 1)) {
-    throw invalid(
-      `wsRoom(${show(path)}) must have a parameter called room, or only one, or the option group; got ${names.length} parameters`
-    )
-  }
-  return params => params[name]
-}
-
-/** As find-my-way reads a path: a name ends at a slash, a dash, a dot or a regular expression; two colons are a colon. */
-function paramNames (path: string): string[] {
-  const bare = path.replaceAll('::', '').replace(/\((?:[^()]|\([^()]*\))*\)/g, '/')
-  return [...bare.matchAll(/:([^/:.-]+)/g)].map(match => (match[1] ?? '').replace(/\?$/, ''))
 }
