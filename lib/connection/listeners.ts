@@ -4,15 +4,14 @@ const owner = Symbol('connection')
 
 /** Who is called when something happens to a socket. */
 export interface SocketOwner {
-  readonly outbound: {
-    /** ws answered a ping of the client. */
-    pongWritten (): void
-  }
   received (data: Buffer, isBinary: boolean): void
+  pinged (): void
   ponged (data: Buffer): void
   socketFailed (error: Error): void
   socketClosed (code: number, reason: string): void
 }
+
+const closed = 3
 
 interface OwnedSocket extends WebSocket { [owner]: SocketOwner }
 
@@ -26,12 +25,17 @@ export function listen (socket: WebSocket, connection: SocketOwner): void {
   socket.on('close', onClose)
 }
 
+/** Resolves when the socket is closed. */
+export async function whenGone (socket: Pick<WebSocket, 'readyState' | 'once'>): Promise<void> {
+  if (socket.readyState !== closed) await new Promise<void>(resolve => { socket.once('close', () => resolve()) })
+}
+
 function onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {
   (this as OwnedSocket)[owner].received(data as Buffer, isBinary)
 }
 
 function onPing (this: WebSocket): void {
-  (this as OwnedSocket)[owner].outbound.pongWritten()
+  (this as OwnedSocket)[owner].pinged()
 }
 
 function onPong (this: WebSocket, data: Buffer): void {

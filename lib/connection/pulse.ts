@@ -42,13 +42,15 @@ export class Pulse {
     this.#received = true
   }
 
-  ponged (): void {
+  /** A pong came. Returns whether it answers a ping. */
+  ponged (): boolean {
     this.#received = true
-    if (!this.#asked) return
+    if (!this.#asked) return false
     this.#asked = false
     this.#arrivedPerInterval = (this.#askedAtBytes - this.#answeredAtBytes) / this.#looks
     this.#answeredAtBytes = this.#askedAtBytes
     this.#looks = 0
+    return true
   }
 
   /** Called once per interval. Returns what to do. */

@@ -110,6 +110,10 @@ export class TokenStream implements Stream {
     return this.state
   }
 
+  async [Symbol.asyncDispose] (): Promise<void> {
+    await this.fail(new Error('its producer left the stream open'))
+  }
+
   /** Ends the stream on request. Returns whether it was open. */
   stop (): boolean {
     if (this.#ending !== undefined) return false

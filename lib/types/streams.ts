@@ -17,7 +17,7 @@ export interface StreamOptions {
 }
 
 /** A text that grows piece by piece, for the members of one group: see docs/streams.md. */
-export interface Stream {
+export interface Stream extends AsyncDisposable {
   readonly group: string
   readonly id: string
   readonly state: StreamState
@@ -42,6 +42,8 @@ export interface Stream {
   pipe (source: AsyncIterable<string>): Promise<StreamState>
   /** Ends the stream badly: readers get the code and text of errors that are the client's fault, and of others none. As `done`. */
   fail (error: unknown): Promise<void>
+  /** What `await using` calls: a stream that is still open then has failed. */
+  [Symbol.asyncDispose] (): Promise<void>
 }
 
 /** A stream as it is now. */

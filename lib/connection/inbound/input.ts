@@ -22,6 +22,8 @@ interface InputConnection extends Connection {
 
 /** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
 const smallChunkBytes = 1_024
+/** So many frames that are parts of a message cost as much as a message. Empty ones take no memory, but time. */
+const fragmentsPerMessage = 20
 /** A client is not read while this part of `maxBufferedBytes` waits for it. */
 const backlogShare = 0.25
 
@@ -69,6 +71,10 @@ export class Input implements IntakeOwner, ChunkReader {
     if (this.#closed) return
     if (this.#intake === undefined && bytes < smallChunkBytes && unfinishedBytes(this.#socket) < smallChunkBytes) return
     this.intake.chunkReceived(bytes)
+  }
+
+  fragmentReceived (): void {
+    this.chargeMessages(1 / fragmentsPerMessage)
   }
 
   mayRead (goOn: () => void): boolean {

@@ -1,4 +1,5 @@
 import type { WebSocket } from 'ws'
+import { LoopShare } from './loop-share.ts'
 
 /*
  * Bounds what ws makes of the bytes that the network brought.
@@ -33,14 +34,19 @@ type Done = (error?: Error) => void
 export interface ChunkReader {
   /** If not, `goOn` is called later, and the reader is asked again. */
   mayRead (goOn: () => void): boolean
+  /** A frame came that is a part of a message, and not the last one. */
+  fragmentReceived (): void
   /** A chunk came from the network, and the messages that it completes were handed out, or wait until the connection is read. */
   chunkReceived (bytes: number): void
 }
 
 const reader = Symbol('reader')
+/** Of this thread, as its event loop is. */
+const loopShare = new LoopShare()
 
 interface Receiver {
   readonly _fragments: readonly Buffer[]
+  readonly _fin: boolean
   _buffers: Buffer[]
   readonly _bufferedBytes: number
   readonly _payloadLength: number
@@ -64,6 +70,7 @@ export function boundParts (socket: WebSocket, chunkReader: ChunkReader): boolea
 
 /** A frame of a message is complete. */
 function dataMessage (this: Receiver, done: Done): void {
+  if (!this._fin) this[reader]?.fragmentReceived()
   if (this._fragments.length <= maxFragments) return original(this).dataMessage.call(this, done)
   done(this.createError(RangeError, 'Too many message fragments', false, policyViolation, tooManyParts))
 }
@@ -79,7 +86,7 @@ function writeParts (receiver: Receiver, chunk: Buffer, encoding: string, done: 
   let at = 0
   const goOn = (error?: Error): void => {
     if (error !== undefined || at === chunk.length) return done(error)
-    if (receiver[reader]?.mayRead(goOn) === false) return
+    if (receiver[reader]?.mayRead(goOn) === false || !loopShare.hasTime(goOn)) return
     // The rest of one message is not cut, as ws would have to put it together again.
     const missing = receiver._state === inPayload ? receiver._payloadLength - receiver._bufferedBytes : 0
     const part = chunk.subarray(at, at + Math.max(partBytes, missing))
@@ -95,6 +102,6 @@ function original (receiver: Receiver): Receiver {
 
 function isReceiver (receiver: Partial<Receiver> | undefined): receiver is Receiver {
   return Array.isArray(receiver?._fragments) && Array.isArray(receiver._buffers) && typeof receiver._bufferedBytes === 'number' &&
-    typeof receiver._payloadLength === 'number' && typeof receiver._state === 'number' && typeof receiver.dataMessage === 'function' &&
-    typeof receiver._write === 'function' && typeof receiver.createError === 'function'
+    typeof receiver._payloadLength === 'number' && typeof receiver._state === 'number' && typeof receiver._fin === 'boolean' &&
+    typeof receiver.dataMessage === 'function' && typeof receiver._write === 'function' && typeof receiver.createError === 'function'
 }

@@ -7,6 +7,7 @@ import { RouteTraffic } from '../../metrics/traffic.ts'
 import type { FlushScheduler, Flushable, SlowWriter } from './flush-scheduler.ts'
 import type { OutboundMessage } from './message.ts'
 import type { Traffic } from '../pulse.ts'
+import { boundPongs } from './pongs.ts'
 import { openWire, type BeforeClose } from './ws-internals.ts'
 
 /** A batch is written when it has more bytes than this, to limit how much is copied that connections do not share. */
@@ -15,9 +16,6 @@ const maxBatchBytes = 65_536
 const maxPortionBytes = 393_216
 /** What a conflation key costs beside its frame (bytes). */
 const keyBytes = 100
-
-/** A client that waits for its answers has one at a time. Newer releases of ws terminate the socket after 60. */
-const maxUnreadPongs = 500
 
 const untold: Traffic = {}
 /** For connections without a route. */
@@ -52,8 +50,6 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** `undefined`: ws does it all, with a write for each message. */
   readonly #stream: Duplex | undefined
   #ended = false
-  /** Pongs since the last one that the operating system took at once. */
-  #unreadPongs = 0
   #batch: Batch | undefined
   /** The flush scheduler has it. */
   #queued = false
@@ -72,6 +68,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     this.route = route
     this.ready = !framed
     const wire = openWire(socket, this)
+    boundPongs(socket)
     this.#stream = wire?.stream
     this.encoding = outbox.encoding(framed, wire?.deflate)
     if (wire === undefined) outbox.warnUnsupportedWs()
@@ -142,13 +139,6 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     if (this.#stream === undefined) this.#send(payload, binary)
     else this.#push(new Batch(this.#batch, encodeWsFrame(payload, binary, this.encoding.deflate)))
     return true
-  }
-
-  /** ws answered a ping. A client that pings and does not read would make answers pile up, each with an overhead of its own. */
-  pongWritten (): void {
-    if (this.#ended) return
-    if ((this.#stream?.writableLength ?? this.#socket.bufferedAmount) === 0) this.#unreadPongs = 0
-    else if (++this.#unreadPongs > maxUnreadPongs) this.#connection.tooSlow(this.bufferedBytes, true)
   }
 
   /** Called by the scheduler once for each time that the writer was added. */
