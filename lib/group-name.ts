@@ -1,15 +1,20 @@
 import { WebsocketGroupsError } from './errors.ts'
+import { userLogLabel } from './protocol/frames.ts'
 
 const maxNameBytes = 255
 const shortAscii = /^[\x20-\x7e]{1,255}$/
 // Control characters break logs and tools; lone surrogates cannot be written as UTF-8.
 const forbidden = /[\p{Cc}\p{Surrogate}]/u
 
-/** @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID */
+/**
+ * Also refuses the name under which clients know what `sendToUser` sent: in a group of that name anybody could pass for the server.
+ * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID
+ */
 export function assertGroupName (name: unknown): asserts name is string {
-  if (!isName(name)) throw new WebsocketGroupsError('WSG_GROUP_NAME_INVALID', describe(name))
+  if (!isName(name) || name === userLogLabel) throw new WebsocketGroupsError('WSG_GROUP_NAME_INVALID', describe(name))
 }
 
+/** Whether a client may know something by this name: a group, or the log of its user. */
 export function isGroupName (name: unknown): name is string {
   return isName(name)
 }
@@ -34,6 +39,7 @@ function isName (name: unknown): name is string {
 function describe (name: unknown): string {
   if (typeof name !== 'string') return `got ${name === null ? 'null' : typeof name}`
   if (name === '') return 'got an empty string'
+  if (name === userLogLabel) return `${name} is what clients know the messages to their user by`
   if (forbidden.test(name)) return 'got control characters or lone surrogates'
   return `got ${Buffer.byteLength(name)} bytes`
 }

@@ -223,8 +223,7 @@ export class Instance {
   }
 
   #asLocalInstance (): LocalInstance {
-    const { instanceId, metrics, hub, logs, cache, presence, gate, occupancy } = this.#parts
-    const { tracing } = metrics
+    const { instanceId, metrics, metrics: { tracing }, hub, logs, cache, presence, gate, occupancy } = this.#parts
     return {
       instanceId,
       label: this.#options.instanceLabel ?? '',
@@ -238,6 +237,7 @@ export class Instance {
         }
         hub.announceGap(group, { reason, position, epoch })
       },
+      returned: (group, position) => hub.announcePosition(group, position),
       logged: group => logs.has(group),
       ...(tracing === undefined ? {} : { repairing: async (group, read) => await inRepairSpan(tracing, group, read) }),
       member: (group, connectionId) => hub.member(group, connectionId),

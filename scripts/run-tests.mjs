@@ -20,8 +20,8 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 
 /** Most files wait more than they compute: for a lease to run out, for a link to come back. */
 const jobs = 3 * availableParallelism()
-/** Started first, because their files take longest, so that no core is idle at the end. */
-const longest = ['test/faults', 'test/example', 'test/packaging', 'test/client', 'test/features']
+/** These wait most. Two calls of tap at the same time, one for these and one for the rest, keep all cores busy from first to last. */
+const waiting = /^test[/\\]faults[/\\]/
 
 function finish ({ passed = 0, failed = 0, skipped = 0 }) {
   if (process.env.CI && skipped > 0) {
@@ -90,16 +90,11 @@ function reader () {
       const count = name => Number(new RegExp(`\\b${name}: (\\d+)`).exec(totals)?.[1] ?? 0)
       const passed = count('pass')
       const failed = count('fail') + silentFailures
-      if (times.length > 20) {
-        console.log('\nThe slowest files:')
-        for (const [ms, name] of times.sort(([a], [b]) => b - a).slice(0, 10)) {
-          console.log(`${(ms / 1000).toFixed(1).padStart(8)} s  ${name}`)
-        }
-      }
       return {
         passed,
         failed: failed === 0 && (exitCode !== 0 || passed === 0) ? 1 : failed,
-        skipped: count('skip') + count('todo')
+        skipped: count('skip') + count('todo'),
+        times
       }
     }
   }
@@ -109,21 +104,16 @@ function testsIn (folder) {
   return readdirSync(folder, { recursive: true }).filter(name => name.endsWith('.test.ts')).sort().map(name => join(folder, name))
 }
 
-/** tap would run every file of a folder that it is given, helpers too, and the files in the order of the alphabet. */
-function expand (args) {
-  const flags = args.filter(arg => arg.startsWith('-'))
-  const named = args.filter(arg => !arg.startsWith('-'))
-  const files = (named.length > 0 ? named : [join(root, 'test')])
+/** tap would run every file of a folder that it is given, helpers too. */
+function filesOf (names) {
+  return (names.length > 0 ? names : [join(root, 'test')])
     .flatMap(name => statSync(name, { throwIfNoEntry: false })?.isDirectory() ? testsIn(name) : [name]).map(file => relative(root, file))
-  const rank = file => (longest.findIndex(folder => file.startsWith(folder)) + longest.length + 1) % (longest.length + 1)
-  return [...flags, ...files.sort((a, b) => rank(a) - rank(b))]
 }
 
-async function run (env, args) {
+/** One call of tap. Resolves with its totals. */
+async function runTap (env, args) {
   const report = reader()
-  const tap = spawn(process.execPath, [
-    join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs'), 'run', '--reporter=tap', `--jobs=${jobs}`, ...expand(args)
-  ], {
+  const tap = spawn(process.execPath, [join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs'), 'run', '--reporter=tap', ...args], {
     cwd: root, env, stdio: ['ignore', 'pipe', 'inherit']
   })
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => tap.kill(signal))
@@ -131,6 +121,23 @@ async function run (env, args) {
   // a log says nothing of where the checkout lies
   for await (const line of createInterface({ input: tap.stdout })) report.line(line.replaceAll(root, '.'))
   return report.totals(await ended)
+}
+
+async function run (env, args) {
+  const flags = args.filter(arg => arg.startsWith('-'))
+  const files = filesOf(args.filter(arg => !arg.startsWith('-')))
+  const parts = [files.filter(file => waiting.test(file)), files.filter(file => !waiting.test(file))].filter(part => part.length > 0)
+  // Options are for all files together: a number of jobs, coverage.
+  const results = flags.length > 0 || parts.length < 2
+    ? [await runTap(env, [`--jobs=${jobs}`, ...flags, ...files])]
+    : await Promise.all(parts.map(async part => await runTap(env, [`--jobs=${Math.ceil(jobs / 2)}`, ...part])))
+  const times = results.flatMap(({ times }) => times).sort(([a], [b]) => b - a)
+  if (times.length > 20) {
+    console.log('\nThe slowest files:')
+    for (const [ms, name] of times.slice(0, 10)) console.log(`${(ms / 1000).toFixed(1).padStart(8)} s  ${name}`)
+  }
+  const sum = name => results.reduce((total, result) => total + result[name], 0)
+  return { passed: sum('passed'), failed: sum('failed'), skipped: sum('skipped') }
 }
 
 try {

@@ -44,6 +44,8 @@ export interface LocalInstance {
    * that goes on ('' for none), which a position at its beginning does not tell.
    */
   gap (group: string, reason: GapReason, position: LogPosition, epoch: string): void
+  /** The log of a group, which seemed to be lost, is there again as it was: what is delivered next comes after `position`. */
+  returned? (group: string, position: LogPosition): void
   /** The membership as it is now; `undefined` when the connection is not in the group. */
   member (group: string, connectionId: string): Member | undefined
   /** Ids of the connections that are in the group now. */

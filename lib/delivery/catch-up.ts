@@ -1,5 +1,5 @@
 import type { Backplane, Envelope, LoggedEnvelope, LogPosition } from '../backplane/backplane.ts'
-import { logStart, samePosition } from '../backplane/position.ts'
+import { isLogStart, logStart, samePosition } from '../backplane/position.ts'
 import type { Holdback } from '../hub/holdback.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
@@ -134,13 +134,15 @@ export class CatchUp {
     const epoch = last?.epoch === '' ? this.#epoch ?? '' : last?.epoch ?? ''
     const gone = this.#delivered === '' || this.#delivered === epoch ? undefined : this.#delivered
     const known = claimed === undefined ? { gone } : { behind }
-    const end = last === undefined ? undefined : { position: last, epoch, told: this.#told, ...known }
+    // Without a log there is nothing that the client could get but the log that it was in, if that comes back.
+    const left = this.#told && epoch === '' && this.#before !== undefined && !isLogStart(this.#before) ? this.#before : undefined
+    const end = last === undefined ? undefined : { position: last, epoch, told: this.#told, left, ...known }
     for (const news of member.releaseHold(end)) {
       if ('reason' in news) member.gap(news)
       else if (!member.hold(news)) this.#replay(news)
     }
     // The next live message begins where the client is, unless this instance is somewhere else: nothing is left to drop.
-    if (reached === undefined || last === undefined || samePosition(last, reached)) member.dropHold()
+    if (left === undefined && (reached === undefined || last === undefined || samePosition(last, reached))) member.dropHold()
     return true
   }
 }

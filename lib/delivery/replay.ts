@@ -65,6 +65,8 @@ export class Replay {
     const offer = connection.takeOffer(member.label)
     const from = since ?? offer?.since
     if (from === undefined && history === 0 && !connection.framed) return undefined
+    const claimed = from === undefined ? undefined : parsePosition(from)
+    if (claimed !== undefined) this.#hub.resumes(member, claimed)
     const asked = { history, ...(from === undefined ? {} : { since: from }) }
     return { member, options: asked, grant: offer?.grant, holdback: member.startHold() }
   }

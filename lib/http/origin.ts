@@ -7,8 +7,8 @@ export type OriginCheck = (request: FastifyRequest) => boolean | Promise<boolean
 
 /** Schemes whose origins browsers write without the default port. */
 const webSchemes = ['http:', 'https:']
-/** Schemes that the URL of a WebSocket has, but never the page that opens it. */
-const socketSchemes = ['ws:', 'wss:']
+/** Schemes that no page has which opens a WebSocket. */
+const noPageSchemes = ['ws:', 'wss:', 'ftp:']
 
 /**
  * Browsers let any page open a WebSocket to any host, and send that host's cookies along (cross-site WebSocket hijacking); CORS does not
@@ -50,14 +50,20 @@ function normalize (origin: string): string | undefined {
 
 function normalizeAllowed (origin: unknown): string {
   const normal = typeof origin === 'string' ? normalize(origin) : undefined
-  if (normal === undefined || normal.includes('*') || socketSchemes.some(scheme => normal.startsWith(scheme))) {
+  if (normal === undefined || !isPossible(normal)) {
     throw invalid(
-      'wsAuth.allowedOrigins must hold origins such as \'https://example.com\', as pages have them: a scheme (not ws or wss), a host ' +
+      'wsAuth.allowedOrigins must hold origins such as \'https://example.com\', as pages have them: a scheme (not ws, wss or ftp), a host ' +
       'and, if it is not the default, a port; without a path, a slash at the end, a user or a wildcard; for anything else give a ' +
       `function. Got ${show(origin)}`
     )
   }
   return normal
+}
+
+/** Whether a browser can send the origin. To URL a host may have stars and labels without a letter, and a port may be 0. */
+function isPossible (origin: string): boolean {
+  const { protocol, hostname, port } = new URL(origin)
+  return !noPageSchemes.includes(protocol) && port !== '0' && !/\*|^\.|\.\./.test(hostname)
 }
 
 /** Whether the URL has nothing but scheme, host and port. */

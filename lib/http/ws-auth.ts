@@ -129,8 +129,12 @@ async function verify (
   return undefined
 }
 
+/**
+ * Whether the value is an object with fields, of whatever class. Errors, boxed primitives (`new Boolean(false)`), dates, buffers, maps and
+ * the `Response` of fetch are none: each of them calls itself something else, in every realm.
+ */
 function isIdentity (value: unknown): value is Identity {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Error)
+  return Object.prototype.toString.call(value) === '[object Object]'
 }
 
 /** RFC 6750 3: the challenge says whether a token was missing or bad. */

@@ -28,6 +28,7 @@ const callbackRules = {
   onError: aFunction,
   onGap: aFunction,
   mayJoin: aFunction,
+  mayStay: aFunction,
   mayRead: aFunction,
   mayStop: aFunction,
   presence: aPresence,

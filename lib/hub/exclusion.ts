@@ -11,16 +11,13 @@ export interface Excludable {
 }
 
 /** Whether a message is not for a connection behind its target. */
-export type Exclusion = (connection: Excludable) => boolean
-
-const everyone: Exclusion = () => true
+export type Exclusion<Connection extends Excludable = Excludable> = (connection: Connection) => boolean
 
 /** Who does not get a message. */
-export type Exclusive = Pick<Envelope, 'except' | 'audience' | 'repeated'>
+export type Exclusive = Pick<Envelope, 'except' | 'audience'>
 
 /** Made once per message, so that most messages cost nothing per recipient: `undefined` means that nobody is excluded. */
-export function exclusionOf ({ except, audience, repeated }: Exclusive): Exclusion | undefined {
-  if (repeated !== undefined) return everyone
+export function exclusionOf ({ except, audience }: Exclusive): Exclusion | undefined {
   const named = except.length === 0 ? undefined : new Set(except)
   if (audience === undefined) return named === undefined ? undefined : connection => isNamed(connection, named)
   const users = new Set(audience.exceptUsers)

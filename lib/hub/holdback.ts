@@ -26,6 +26,8 @@ export interface ReplayEnd {
   readonly behind?: LogPosition | undefined
   /** The epoch of the log that this instance still delivers, where that is known to be gone: the client is in its successor. */
   readonly gone?: string | undefined
+  /** Where the client was in the log before this one, of which it was told that it is gone: it may come back (see `hadBefore`). */
+  readonly left?: LogPosition | undefined
 }
 
 /**
@@ -132,6 +134,15 @@ export class Holdback {
     // What stood further back cannot be compared: the client was told of a loss, and gets nothing twice.
     if (!this.#forked || position.offset < (this.#given[0]?.offset ?? Infinity)) return true
     return this.#given.some(given => samePosition(given, position))
+  }
+
+  /**
+   * Whether the client got the message from a log that seemed to be gone when it joined, and is back: after a failover to a server without
+   * the log, and another one.
+   */
+  hadBefore ({ epoch, offset }: LogPosition): boolean {
+    const left = this.#end?.left
+    return left !== undefined && epoch === left.epoch && offset <= left.offset
   }
 
   /**

@@ -1,11 +1,12 @@
-import type { Envelope, Target } from '../backplane/backplane.ts'
+import type { Envelope, LogPosition, Target } from '../backplane/backplane.ts'
 import type { LocalConnection } from '../connection/connection.ts'
-import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Member } from '../types.ts'
 import { userLogOf, userOfLog } from '../backplane/user-log.ts'
 import { MultiGroupDedupe } from './dedupe.ts'
 import { exclusionOf, type Exclusion, type Exclusive } from './exclusion.ts'
+import { giveToConnections, giveToMembers } from './fan-out.ts'
 import type { Gap } from './holdback.ts'
+import { LateJoiners } from './late-joiners.ts'
 import { LocalMember } from './local-member.ts'
 
 /** The tables of this instance: its connections, by id, by group and by user. Knows nothing of other instances. */
@@ -17,11 +18,13 @@ export class Hub {
   /** Framed connections in the logs of their users, by the name of the log. Raw ones cannot resume, and are found in `#users`. */
   readonly #userLogs = new Map<string, Map<LocalConnection, LocalMember>>()
   readonly #dedupe = new MultiGroupDedupe()
+  readonly #lateJoiners = new LateJoiners()
 
   add (connection: LocalConnection): void {
     this.connections.set(connection.id, connection)
     const { userId } = connection
     if (userId === undefined) return
+    if (!connection.framed) this.#lateJoiners.joined(connection, userLogOf(userId) ?? '')
     const others = this.#users.get(userId)
     if (others === undefined) this.#users.set(userId, new Set([connection]))
     else others.add(connection)
@@ -41,6 +44,7 @@ export class Hub {
   join (connection: LocalConnection, group: string, member: Member): LocalMember {
     const added = new LocalMember(connection, group, member)
     addTo(this.#groups, added)
+    this.#lateJoiners.joined(connection, group)
     connection.groupJoined(group)
     return added
   }
@@ -49,6 +53,7 @@ export class Hub {
   joinUserLog (connection: LocalConnection, name: string): LocalMember {
     const added = new LocalMember(connection, name, { connectionId: connection.id, instanceId: '', joinedAt: Date.now() })
     addTo(this.#userLogs, added)
+    this.#lateJoiners.joined(connection, name)
     return added
   }
 
@@ -59,6 +64,7 @@ export class Hub {
     if (members === undefined || left === undefined) return undefined
     members.delete(connection)
     if (members.size === 0) this.#groups.delete(group)
+    this.#lateJoiners.left(connection, group)
     connection.groupLeft(group)
     left.dropHold()
     return left
@@ -136,21 +142,46 @@ export class Hub {
 
   /** Gives a message that one member missed, or that was held back for it: from the log of one of the groups that it went to. */
   replay (member: LocalMember, envelope: Envelope): void {
-    if (envelope.shared && !this.#dedupe.markNew(member.connection, envelope)) member.passOver(envelope)
+    if (this.#hasRepeated(member.connection, envelope)) member.passOver(envelope)
+    else if (envelope.shared && !this.#dedupe.markNew(member.connection, envelope)) member.passOver(envelope)
     else member.deliver(envelope)
   }
 
+  /** The member begins with what follows a position: what stood up to there in a log that is lost is not for it. */
+  resumes ({ connection, group }: LocalMember, position: LogPosition): void {
+    this.#lateJoiners.resumed(connection, group, position)
+  }
+
+  /** The log of the group is again where its members were before they were told of a loss: tells them where they are. */
+  announcePosition (group: string, position: LogPosition): void {
+    for (const member of this.#membersOf(group)?.values() ?? []) if (!member.holding) member.passOver({ position })
+  }
+
   announceGap (group: string, gap: Gap): void {
+    if (gap.reason !== 'trimmed') this.#lateJoiners.lost(group)
     for (const member of this.#membersOf(group)?.values() ?? []) member.gap(gap)
   }
 
   #deliver (envelope: Envelope, given: Set<number> | undefined): number {
     const { target } = envelope
-    if (target.kind !== 'group') return giveToConnections(this.#connections(target), envelope)
+    if (target.kind !== 'group') return giveToConnections(this.#connections(target), envelope, exclusionOf(envelope))
     const members = this.#membersOf(target.name)
-    const taken = members === undefined ? 0 : giveToMembers(members.values(), envelope, given)
+    const excludes = this.#exclusionOf(envelope)
+    const taken = members === undefined ? 0 : giveToMembers(members.values(), envelope, given, excludes)
     const userId = userOfLog(target.name)
-    return userId === undefined ? taken : taken + giveToConnections(this.#rawOf(userId), envelope)
+    return userId === undefined ? taken : taken + giveToConnections(this.#rawOf(userId), envelope, excludes)
+  }
+
+  /** Who is not given the message, as far as this is decided once for all of them. */
+  #exclusionOf (envelope: Envelope): Exclusion<LocalConnection> | undefined {
+    const excludes = exclusionOf(envelope)
+    if (envelope.repeated === undefined) return excludes
+    return connection => this.#hasRepeated(connection, envelope) || excludes?.(connection) === true
+  }
+
+  /** Whether this is a message that was stored anew, and the connection was given it before. */
+  #hasRepeated (connection: LocalConnection, { target, repeated }: Envelope): boolean {
+    return repeated !== undefined && !this.#lateJoiners.misses(connection, target.name, repeated)
   }
 
   #membersOf (group: string): ReadonlyMap<LocalConnection, LocalMember> | undefined {
@@ -205,44 +236,4 @@ function addTo (table: Map<string, Map<LocalConnection, LocalMember>>, member: L
   const members = table.get(member.group)
   if (members === undefined) table.set(member.group, new Map([[member.connection, member]]))
   else members.set(member.connection, member)
-}
-
-/*
- * The fan-out: one message to many connections, encoded once for all of them and written with all else that comes for each in this turn of
- * the event loop. Nothing is looked up and nothing is allocated per recipient.
- */
-
-/** `given`: numbers of the connections that got another copy of the message; those that get this one are added. */
-function giveToMembers (members: Iterable<LocalMember>, envelope: Envelope, given: Set<number> | undefined): number {
-  const excludes = exclusionOf(envelope)
-  const outgoing = OutboundMessage.ofEnvelope(envelope)
-  let taken = 0
-  for (const member of members) {
-    const { connection } = member
-    // A member that holds the message back does not have it yet, and may get it sooner through another group.
-    if (given !== undefined && !member.holding) {
-      if (given.has(connection.number)) {
-        // A client that came back ahead of this instance must not be told of a place that it is past.
-        if (member.holdback === undefined || !member.hold(envelope)) member.passOver(envelope)
-        continue
-      }
-      given.add(connection.number)
-    }
-    // For an excluded member too: its client must not be told how far the log is before it got what came earlier.
-    if (member.holdback !== undefined && member.hold(envelope)) continue
-    if (excludes !== undefined && excludes(connection)) member.passOver(envelope)
-    else if (connection.outbound.enqueueShared(outgoing)) taken++
-  }
-  return taken
-}
-
-function giveToConnections (connections: Iterable<LocalConnection>, envelope: Envelope): number {
-  const excludes = exclusionOf(envelope)
-  const outgoing = OutboundMessage.ofEnvelope(envelope)
-  let taken = 0
-  for (const connection of connections) {
-    if (excludes !== undefined && excludes(connection)) continue
-    if (connection.outbound.enqueueShared(outgoing)) taken++
-  }
-  return taken
 }

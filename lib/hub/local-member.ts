@@ -63,7 +63,7 @@ export class LocalMember {
   }
 
   /** Skips a message that is not for this member. Its client is told the position, or it would be given the message when it resumes. */
-  passOver ({ position }: Envelope): void {
+  passOver ({ position }: Pick<Envelope, 'position'>): void {
     if (position === undefined || !this.connection.framed) return
     this.connection.announce({ type: 'position', group: this.label, position: formatPosition(position) })
   }
@@ -78,6 +78,10 @@ export class LocalMember {
     }
     if (envelope.position === undefined) return false
     if (holdback.isGone(envelope.position)) return true
+    if (holdback.hadBefore(envelope.position)) {
+      this.passOver(envelope)
+      return true
+    }
     if (holdback.has(envelope.position)) {
       // Its client was told to go on from before this message.
       if (holdback.forked) this.passOver(envelope)

@@ -3,7 +3,15 @@ import type { ConnectionCallbacks } from '../route-types.ts'
 type Callbacks = Omit<ConnectionCallbacks, 'onMessage'> & Partial<Pick<ConnectionCallbacks, 'onMessage'>>
 
 const functions = Object.keys({
-  onConnect: true, onMessage: true, onDisconnect: true, onError: true, onGap: true, mayJoin: true, mayRead: true, mayStop: true
+  onConnect: true,
+  onMessage: true,
+  onDisconnect: true,
+  onError: true,
+  onGap: true,
+  mayJoin: true,
+  mayStay: true,
+  mayRead: true,
+  mayStop: true
 } satisfies Record<Exclude<keyof ConnectionCallbacks, 'presence'>, true>) as Array<Exclude<keyof ConnectionCallbacks, 'presence'>>
 
 /** A copy of a route's callbacks. They may be methods of an object, which stays their `this`. */

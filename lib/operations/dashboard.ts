@@ -9,6 +9,7 @@ import { css, html } from './dashboard/page.ts'
 import { Reporter } from './dashboard/reporter.ts'
 import { js } from './dashboard/script.ts'
 import { addViews } from './dashboard/views.ts'
+import { Watch } from './dashboard/watch.ts'
 
 export type { DashboardAction } from './dashboard/actions.ts'
 
@@ -25,7 +26,7 @@ export interface GroupsDashboardOptions {
    * one that serves it.
    */
   readonly key?: string | undefined
-  /** Milliseconds between reports while somebody looks. @default 2_000 */
+  /** Milliseconds between reports while somebody looks; with more than 200 instances 10 for each of them. @default 2_000 */
   readonly everyMs?: number | undefined
 }
 
@@ -46,12 +47,11 @@ const headers = {
 
 async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOptions): Promise<void> {
   checkOptions(options, rules, 'groupsDashboard.', ['prefix', 'logLevel', 'logSerializers'])
-  const { auth, allow, key = randomBytes(16).toString('hex'), everyMs = 2_000 } = options
+  const { auth, allow, key, everyMs = 2_000 } = options
   if (typeof auth !== 'function') throw invalid('groupsDashboard needs `auth`: a hook that refuses who may not see it')
   const { registry } = app
-  // Members of this group see the reports: clients that may choose their groups must not be able to guess its name.
-  const group = secretName('dashboard', key)
-  const reporter = new Reporter(registry, group, everyMs)
+  const reporter = new Reporter(registry)
+  const watch = new Watch({ registry, reporter, name: key === undefined ? undefined : secretName('report', key), everyMs, log: app.log })
   const preHandler = [sameOrigin, auth]
 
   app.get('/', { preHandler }, async (request, reply) => {
@@ -67,35 +67,17 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
     '/dashboard.js', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js)
   )
   app.get('/live', { websocket: true, preHandler }, app.wsHandler({
-    async onConnect (connection) {
-      await registry.join(connection, group)
-      connection.send(reporter.latest(everyMs))
-    },
-    onMessage () {}
+    onConnect (connection) { watch.add(connection) },
+    onMessage (connection, data) { if (typeof data === 'string') watch.turn(connection, data) },
+    onDisconnect (connection) { watch.remove(connection) }
   }))
 
-  addViews(app, { preHandler, allow, describe: secretName('describe', key) })
+  addViews(app, { preHandler, allow, describe: secretName('describe', key ?? randomBytes(16).toString('hex')) })
   addActions(app, preHandler, allow)
 
-  let timer: NodeJS.Timeout | undefined
-  let asking = false
-  const tick = async (): Promise<void> => {
-    if (asking) return
-    asking = true
-    try {
-      if (await registry.groupCount(group) > 0) await registry.broadcastToGroup(group, reporter.report(), { volatile: true })
-    } catch (error) {
-      app.log.debug({ err: error }, 'a report was not sent to the dashboard')
-    } finally {
-      asking = false
-    }
-  }
-  app.addHook('onReady', async () => {
-    reporter.start()
-    timer = setInterval(() => { void tick() }, everyMs).unref()
-  })
+  app.addHook('onReady', async () => reporter.start())
   app.addHook('onClose', async () => {
-    clearInterval(timer)
+    watch.stop()
     reporter.stop()
   })
 }

@@ -41,12 +41,19 @@ export function readTokenId (identity: Identity, options: Required<Pick<Websocke
 
 /**
  * Whether a fresh identity stands for the same user as another one. Identities without a user id count as the same only when they are
- * equal, except for the times that every new token has.
+ * equal plain objects, except for the times that every new token has.
  */
 export function isSameUser (old: Identity | null, fresh: Identity, options: IdentityOptions): boolean {
   if (old === null) return false
   const { userId } = readIdentity(fresh, options)
-  return userId === readIdentity(old, options).userId && (userId !== undefined || isDeepStrictEqual(withoutTimes(old), withoutTimes(fresh)))
+  if (userId !== readIdentity(old, options).userId) return false
+  return userId !== undefined || (isPlain(old) && isPlain(fresh) && isDeepStrictEqual(withoutTimes(old), withoutTimes(fresh)))
+}
+
+/** Objects of other classes may keep who they are where nobody can compare it: in private fields, or behind getters. */
+function isPlain (identity: Identity): boolean {
+  const prototype: unknown = Object.getPrototypeOf(identity)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
 }
 
 function withoutTimes (identity: Identity): object {

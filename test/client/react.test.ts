@@ -80,6 +80,8 @@ t.test('hooks show a connection, groups, replies and streams, through StrictMode
 
   await registry.broadcastToGroup('den', 'one')
   await shows('heard', ['one'])
+  for (const text of ['two', 'three']) await registry.broadcastJson('den', { type: 'said', data: { text } })
+  await shows('said', ['den: two', 'den: three'])
   await page.locator('#say').click()
   await shows('request', { pending: false, reply: { length: 5 } })
   await page.locator('#fail').click()

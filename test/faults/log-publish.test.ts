@@ -16,7 +16,6 @@ import { envelope, logOf, Recorder, startInstance } from './log-rig.ts'
 
 noUnhandled(t)
 const machine = watchMachine(t)
-t.setTimeout(110_000)
 const keys = new Keys('wsg:')
 const settings = { maxMessages: 10_000, maxBytes: 1_073_741_824, ttlMs: 60_000 }
 const logged = (group: string, more: Partial<LogLimits> = {}): AppendTarget[] => [{ group, log: { ...settings, ...more } }]

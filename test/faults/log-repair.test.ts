@@ -19,7 +19,6 @@ import { appendQuietly, logOf, startInstance, type TestInstance } from './log-ri
 
 noUnhandled(t)
 const machine = watchMachine(t)
-t.setTimeout(110_000)
 /** A replica is in sync at once, not after five seconds. */
 const prompt = { args: ['--repl-diskless-sync-delay', '0'] }
 const keys = new Keys('wsg:')

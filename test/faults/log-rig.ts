@@ -22,11 +22,17 @@ import type { TestRedis } from '../helpers/redis.ts'
 export class Recorder extends EmptyInstance {
   readonly events: string[] = []
   readonly received: Envelope[] = []
+  /** Offsets at which a log went on that had seemed to be lost. */
+  readonly returns: number[] = []
   readonly gaps: Array<{ readonly group: string, readonly reason: GapReason, readonly position: LogPosition }> = []
 
   override deliver (envelope: Envelope): void {
     this.received.push(envelope)
     this.events.push(envelope.payload.length > 50 ? `${envelope.payload.toString('latin1', 0, 10)}…` : envelope.payload.toString())
+  }
+
+  override returned (_group: string, { offset }: LogPosition): void {
+    this.returns.push(offset)
   }
 
   override gap (group: string, reason: GapReason, position: LogPosition): void {

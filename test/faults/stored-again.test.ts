@@ -129,3 +129,47 @@ t.test('a second try whose first was lost before anybody saw it is delivered', a
   for (const client of clients) await client.nextWhere(message => message === 'after')
   for (const { messages } of clients) t.strictSame(messages, ['first', 'once', 'after'])
 })
+
+t.test('who joins between the loss and the second try is given it, live and when its join still reads', async t => {
+  const { redis, sending, other, sendTwice } = await setUp(t)
+  const stays = connect(t, `${other.url}/room`)
+  await stays.opened
+  const had = await openFramed(t, `${other.url}/room`)
+  const idle = connect(t, `${other.url}/elsewhere`)
+  await until(async () => await other.app.registry.groupCount('room') === 2)
+  await sending.app.registry.broadcastToGroup('room', 'first')
+  const late: Array<ReturnType<typeof connect>> = []
+  const framed: FramedClient[] = []
+  await sendTwice('once', async () => {
+    const { grant } = await had.nextOf('joined')
+    const { position } = await had.nextOf('message', { data: 'once' })
+    await stays.nextWhere(message => message === 'once')
+    had.raw.terminate()
+    await redis.admin.flushall()
+    // The end of the log is read after each subscription, and in quiet groups once a minute.
+    await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    await until(() => other.app.registry.stats().gaps === 1)
+    late.push(connect(t, `${other.url}/room`))
+    framed.push(await openFramed(t, `${other.url}/room`))
+    framed.push(await openFramed(t, `${other.url}/room`, {
+      hello: { session: had.welcome.session, resume: { room: position }, grants: { room: grant } }
+    }))
+    const { registry } = other.app
+    const [[comes], members] = [await registry.members('elsewhere'), await registry.members('room')]
+    await registry.join(comes?.connectionId ?? '', 'room')
+    // The one that was a member before the loss has the message, also after it left and joined again.
+    const [first] = members.filter(({ session }) => session === undefined).sort((one, two) => one.joinedAt - two.joinedAt)
+    await registry.leave(first?.connectionId ?? '', 'room')
+    await registry.join(first?.connectionId ?? '', 'room')
+    await until(async () => await other.app.registry.groupCount('room') === 5)
+  })
+  await until(() => [sending, other].every(({ app }) => app.registry.health().status === 'up'))
+  await other.app.registry.broadcastToGroup('room', 'after')
+  for (const client of [stays, idle, ...late]) await client.nextWhere(message => message === 'after')
+  for (const client of framed) await client.nextOf('message', { data: 'after' })
+  t.strictSame(stays.messages, ['first', 'once', 'after'])
+  for (const { messages } of [idle, ...late]) t.strictSame(messages, ['once', 'after'])
+  t.strictSame(framed.map(({ frames }) => frames.filter(({ type }) => type === 'message').map(({ data }) => data)), [
+    ['once', 'after'], ['after']
+  ], 'one that resumes from where it has the message is not given it')
+})

@@ -27,7 +27,8 @@ const names = [
   'options', 'instanceId', 'unknownOption'
 ]
 const roomNames = [
-  'auth', 'group', 'preHandler', 'onJoin', 'onMessage', 'onLeave', 'onError', 'onGap', 'mayJoin', 'presence', 'history', 'unknownOption'
+  'auth', 'group', 'preHandler', 'onJoin', 'onMessage', 'onLeave', 'onError', 'onGap', 'mayJoin', 'mayStay', 'presence', 'history',
+  'unknownOption'
 ]
 const authNames = ['authenticate', 'authorize', 'required', 'cookie', 'query', 'allowedOrigins', 'unknownOption']
 const optionsOf = (names: readonly string[]): fc.Arbitrary<Record<string, unknown>> =>

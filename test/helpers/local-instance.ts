@@ -31,6 +31,8 @@ export class EmptyInstance implements LocalInstance {
   }
 
   deliver (_envelope: Envelope): void {}
+  returned (_group: string, _position: LogPosition): void {}
+
   gap (_group: string, _reason: GapReason, _position: LogPosition): void {}
   logged (_group: string): boolean { return false }
   member (_group: string, _connectionId: string): Member | undefined { return undefined }

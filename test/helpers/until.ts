@@ -7,10 +7,16 @@ export interface UntilOptions {
   readonly what?: string
 }
 
-/** Resolves with the first truthy result of `predicate`. A predicate that throws is asked again; its last error becomes the cause. */
+/** A pause that lasts longer than this many times `everyMs` was lengthened by other work on the machine. */
+const latest = 3
+
+/**
+ * Resolves with the first truthy result of `predicate`. A predicate that throws is asked again; its last error becomes the cause.
+ * What a pause takes too long on a busy machine does not count as waiting: what is waited for is as late as the pause.
+ */
 export async function until<Result> (predicate: () => Result | Promise<Result>, options: UntilOptions = {}): Promise<NonNullable<Result>> {
   const { timeoutMs = 20_000, everyMs = 10, what = predicate.toString() } = options
-  const deadline = performance.now() + timeoutMs
+  let deadline = performance.now() + timeoutMs
   let last: unknown
   let cause: unknown
   for (;;) {
@@ -23,12 +29,14 @@ export async function until<Result> (predicate: () => Result | Promise<Result>, 
     } catch (err) {
       cause = err
     }
-    if (performance.now() + everyMs > deadline) {
+    const pausedAt = performance.now()
+    if (pausedAt + everyMs > deadline) {
       throw new Error(
         `timed out after ${timeoutMs} ms waiting for ${what}; the last answer was ${cause ? 'an error' : JSON.stringify(last)}`, { cause }
       )
     }
     await sleep(everyMs)
+    deadline += Math.max(0, performance.now() - pausedAt - latest * everyMs)
   }
 }
 

@@ -214,6 +214,13 @@ t.test('wrong options are refused when wsAuth is called', async t => {
     [{ allowedOrigins: '*' }, /wsAuth\.allowedOrigins must be an array of origins or a function, got '\*'/],
     [{ allowedOrigins: ['https://a.example/'] }, /wsAuth\.allowedOrigins must hold origins/]
   ]
+  const neverSent = [
+    'https://*.example', 'https://a.example/path', 'https://a.example?x', 'https://ann@a.example', 'wss://a.example', 'ftp://a.example',
+    'https://a.example:0', 'https://a.example:99999', 'https://a..example', 'https://.example', 'null', '*', 'a.example', /a/, null
+  ] as unknown as string[]
+  for (const origin of neverSent) {
+    t.throws(() => app.wsAuth({ authenticate, allowedOrigins: [origin] }), { message: /wsAuth\.allowedOrigins must hold origins/ })
+  }
   for (const [options, message] of wrong) t.throws(() => app.wsAuth({ authenticate, ...options }), { code: 'WSG_OPTION_INVALID', message })
   t.throws(() => app.wsAuth(null as unknown as WsAuthOptions), { message: /wsAuth must be an object, got null/ })
 })

@@ -1,3 +1,4 @@
+import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
 import type { Identity, WebsocketGroupsOptions, WsAuthOptions } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
@@ -26,7 +27,11 @@ async function guarded (t: Test, auth: object, options: object = {}): Promise<Gu
 }
 
 t.test('authenticate lets in with an object alone', async t => {
-  const answers = [false, '', 0, null, undefined, true, 'john', 1, [], ['john'], new Error('no'), () => {}, Symbol('john'), 1n]
+  const answers = [
+    false, '', 0, null, undefined, true, 'john', 1, [], ['john'], new Error('no'), () => {}, Symbol('john'), 1n,
+    Object(false), Object('john'), new Date(), /john/, Buffer.from('john'), new Map([['userId', 'john']]), new Set(), new Response('no'),
+    runInNewContext('new Error("no")'), runInNewContext('new Boolean(false)')
+  ] as unknown[]
   for (const answer of answers) {
     for (const authenticate of [() => answer, async () => answer]) {
       const { url, entered } = await guarded(t, { authenticate })
@@ -34,6 +39,14 @@ t.test('authenticate lets in with an object alone', async t => {
       t.strictSame([statusCode, headers['www-authenticate']], [401, 'Bearer error="invalid_token"'], String(answer))
       t.strictSame(entered, [])
     }
+  }
+})
+
+t.test('authenticate lets in with an object of any class and realm', async t => {
+  class User { readonly userId = 'ann' }
+  for (const identity of [new User(), Object.assign(Object.create(null), { userId: 'ann' }), runInNewContext('({ userId: "ann" })')]) {
+    const { url } = await guarded(t, { authenticate: () => identity })
+    t.equal((await upgradeStatus(url, bearer)).statusCode, 101)
   }
 })
 

@@ -43,6 +43,7 @@ t.test('a request that offers another upgrade is answered as without the plugin'
     'GET TLS/1.0': requestHead('GET /healthz', { Connection: 'Upgrade', Upgrade: 'TLS/1.0' }),
     'GET with a list': requestHead('GET /healthz', { ...h2c, Upgrade: 'h2c, websocket' }),
     'POST websocket': requestHead('POST /echo', { Connection: 'Upgrade', Upgrade: 'websocket', ...json(body) }) + body,
+    'GET websocket of HTTP/1.0': upgradeHead('/healthz').replace('HTTP/1.1', 'HTTP/1.0'),
     'unknown path': requestHead('GET /nothing', h2c)
   }
   for (const [name, bytes] of Object.entries(cases)) {
@@ -172,13 +173,15 @@ t.test('where Node asks whether to upgrade, it is told, and the application\'s o
   const server = Object.assign(new EventEmitter(), { shouldUpgradeCallback: (_request: object): boolean => true })
   let others = false
   divertOtherUpgrades(server, () => others)
-  const asks = (method: string, upgrade: string): boolean => server.shouldUpgradeCallback({ method, headers: { upgrade } })
+  const asks = (method: string, upgrade: string, httpVersionMinor = 1): boolean =>
+    server.shouldUpgradeCallback({ method, headers: { upgrade }, httpVersionMinor })
   t.strictSame([asks('GET', 'WebSocket'), asks('GET', 'h2c'), asks('POST', 'websocket')], [true, false, false])
+  t.equal(asks('GET', 'websocket', 0), false)
   others = true
   t.equal(asks('GET', 'h2c'), true)
   t.equal(server.listenerCount('connection'), 0)
 
   const refusing = Object.assign(new EventEmitter(), { shouldUpgradeCallback: (_request: object): boolean => false })
   divertOtherUpgrades(refusing, () => true)
-  t.equal(refusing.shouldUpgradeCallback({ method: 'GET', headers: { upgrade: 'websocket' } }), false)
+  t.equal(refusing.shouldUpgradeCallback({ method: 'GET', headers: { upgrade: 'websocket' }, httpVersionMinor: 1 }), false)
 })

@@ -80,14 +80,14 @@ t.test('what the page shows in each step of the drill', { skip: executablePath =
   // Redis hangs. The page has its socket from an instance that stands alone now: it says so, and which others are silent.
   redis.stop()
   await both(/· on [12] of 2: eu-1/)
-  await both('eu-2 is silent: it hangs, was stopped, or lost Redis')
+  await both('eu-2 is silent: hung, stopped, or cut off from Redis')
   await shoot(t, pages, 'redis-hangs')
   redis.cont()
   await both('All well: 2 instances are up')
 
   // An instance is stopped.
   two.process.kill('SIGSTOP')
-  await both('eu-2 is silent: it hangs, was stopped, or lost Redis')
+  await both('eu-2 is silent: hung, stopped, or cut off from Redis')
   await both('1 of 2 instances need a look')
   await shoot(t, pages, 'instance-stopped')
   two.process.kill('SIGCONT')
@@ -95,7 +95,7 @@ t.test('what the page shows in each step of the drill', { skip: executablePath =
 
   // A deploy: one is drained.
   two.process.send('drain')
-  await both('eu-2 takes no new connections: it is drained, or closes')
+  await both('eu-2 takes no new connections: drained, or closing')
   await shoot(t, pages, 'deploy')
   for (const { closed } of crowd) t.equal((await closed).code, 1012)
 })

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { memoryCluster, type WebsocketGroupsOptions } from '../../plugin.ts'
-import { Reporter } from '../../lib/operations/dashboard/reporter.ts'
+import { Reporter, type Report } from '../../lib/operations/dashboard/reporter.ts'
 import groupsHealth from '../../lib/operations/health.ts'
 import groupsMetrics from '../../lib/operations/metrics.ts'
 import { connect } from '../helpers/client.ts'
@@ -12,13 +12,6 @@ import { until } from '../helpers/until.ts'
 
 // The drill of docs/operations.md, step by step: what somebody on call sees.
 noUnhandled(t)
-
-interface Report {
-  readonly status: string
-  readonly problems: readonly string[]
-  readonly busiest: readonly unknown[]
-  readonly events: ReadonlyArray<{ readonly text: string }>
-}
 
 interface Operated extends Served {
   /** What the dashboard shows of the instance. */
@@ -33,12 +26,12 @@ async function operated (t: Test, options: WebsocketGroupsOptions): Promise<Oper
     void app.register(groupsHealth)
     void app.register(groupsMetrics)
   })
-  const reporter = new Reporter(served.registry, 'nobody is told', 1_000)
+  const reporter = new Reporter(served.registry)
   reporter.start()
   t.teardown(() => reporter.stop())
   return {
     ...served,
-    report: () => JSON.parse(reporter.report()) as Report,
+    report: () => reporter.report(),
     scrape: async () => (await served.app.inject('/metrics')).body
   }
 }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { assertGroupName, assertUserId, isUserId } from '../../lib/group-name.ts'
+import { assertGroupName, assertUserId, isGroupName, isUserId } from '../../lib/group-name.ts'
 
 const good = ['a', 'lobby', '*', '{x}', 'a:b', '__proto__', 'with space', 'é', '聊天室', '👩‍👩‍👧', 'x'.repeat(255), 'é'.repeat(127)]
 const bad: ReadonlyArray<readonly [unknown, string]> = [
@@ -26,6 +26,12 @@ t.test('a group name that is empty, too long, unprintable or no string is refuse
   for (const [name, says] of bad) {
     t.throws(() => assertGroupName(name), { code: 'WSG_GROUP_NAME_INVALID', statusCode: 400, message: new RegExp(says) }, says)
   }
+})
+
+t.test('the label of messages to a user is no name of a group: whoever posts there would pass for the server', async t => {
+  t.throws(() => assertGroupName('wsg:user'), { code: 'WSG_GROUP_NAME_INVALID', message: /messages to their user/ })
+  t.doesNotThrow(() => assertGroupName('wsg:users'))
+  t.equal(isGroupName('wsg:user'), true, 'a client may resume there')
 })
 
 t.test('the name that was refused is not repeated in the error', async t => {

@@ -22,6 +22,8 @@ export class PartitionInstance implements LocalInstance {
 
   gap (group: string, reason: GapReason, position: LogPosition, epoch: string): void { this.#local.gap(group, reason, position, epoch) }
 
+  returned (group: string, position: LogPosition): void { this.#local.returned?.(group, position) }
+
   member (group: string, connectionId: string): Member | undefined { return this.#local.member(group, connectionId) }
 
   memberIds (group: string): Iterable<string> { return this.#local.memberIds(group) }

@@ -139,6 +139,8 @@ export class FramedSession implements RequestHandler {
   }
 
   send (frame: ServerFrame<unknown, Payload | JsonPayload>): void {
+    // If the application puts the connection back, that is not the client's doing.
+    if (frame.type === 'left') this.#joined?.delete(frame.group)
     if (this.#helloReceived) this.#connection.write(encodeFrame(frame), false)
   }
 
@@ -236,7 +238,6 @@ export class FramedSession implements RequestHandler {
     try {
       assertGroupName(group)
       await this.#init.leave(this.#connection, group)
-      this.#joined?.delete(group)
       this.#ack(id)
     } catch (error) {
       this.#refuse(id, error)

@@ -37,6 +37,9 @@ export interface RefreshInit {
   readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings' | 'tracing' | 'lines'>
 }
 
+/** The callbacks that decide, with the new identity, which groups the connection stays in. */
+type Judges = Pick<ConnectionCallbacks, 'mayJoin' | 'mayStay'>
+
 /** Longer than an HTTP header may be, which is where the first token came from. */
 const maxTokenLength = 16_384
 /** A client that asks its token service again succeeds before this; one that guesses does not. */
@@ -45,7 +48,7 @@ const maxRefused = 10
 /** Takes fresh tokens of one connection, and checks again everything that the old identity allowed. */
 export class TokenRefresh {
   readonly #connection: RefreshedConnection
-  readonly #callbacks: Pick<ConnectionCallbacks, 'mayJoin'>
+  readonly #callbacks: Judges
   readonly #init: RefreshInit
   /** `undefined` on routes without auth. */
   readonly #reauthentication: Reauthentication | undefined
@@ -55,7 +58,7 @@ export class TokenRefresh {
   #refused = 0
 
   constructor (
-    connection: RefreshedConnection, callbacks: Pick<ConnectionCallbacks, 'mayJoin'>, init: RefreshInit,
+    connection: RefreshedConnection, callbacks: Judges, init: RefreshInit,
     reauthentication: Reauthentication | undefined, joinedItself: (group: string) => boolean
   ) {
     this.#reauthentication = reauthentication
@@ -112,7 +115,10 @@ export class TokenRefresh {
   async #judge (group: string): Promise<boolean> {
     const byRoute = await this.#init.stillIn?.(this.#connection, group)
     if (byRoute !== undefined) return byRoute
-    return !this.#joinedItself(group) || await this.#callbacks.mayJoin?.(this.#connection, group) === true
+    const { mayJoin, mayStay } = this.#callbacks
+    if (this.#joinedItself(group)) return await mayJoin?.(this.#connection, group) === true
+    // The service put it there, for a reason that this package does not know.
+    return mayStay === undefined || await mayStay(this.#connection, group) === true
   }
 
   async #putOut (groups: readonly string[]): Promise<void> {

@@ -1,9 +1,11 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
-import type { HistogramMetric, MetricsSnapshot, Registry } from '../../types.ts'
+import type { Description, Health, HistogramMetric, MetricsSnapshot, Registry } from '../../types.ts'
 
 /** How many events are kept of each kind, so that a flood at one limit does not push gaps out. */
 const maxEvents = 10
+const maxProblems = 10
+const maxTextLength = 200
 const busiestNames = 10
 const resolutionMs = 20
 /** Connections, and their memberships, that are counted for one report; where there are more the rest is estimated. */
@@ -30,23 +32,44 @@ const limitTexts: Readonly<Record<string, string>> = {
   fragmentFloods: 'a client was closed: a message in too many parts'
 }
 
-interface Event { readonly at: number, readonly text: string, readonly times: number }
+export interface Event { readonly at: number, readonly text: string, readonly times: number }
 
 /** Names, each with its number of connections. */
-type Counted = ReadonlyArray<readonly [string, number]>
+export type Counted = ReadonlyArray<readonly [string, number]>
+
+/** What an instance says of itself, as JSON: at most some 12 KB, however large the instance is. */
+export interface Report extends Omit<Description, 'health' | 'options'>, Pick<Health, 'status' | 'since' | 'backplane' | 'problems'> {
+  readonly id: string
+  readonly label: string | null
+  readonly connections: number
+  readonly groups: number
+  readonly slow: number
+  /** Bytes of the whole process. */
+  readonly memory: number
+  /** The busy part of the event loop's time, from 0 to 1. */
+  readonly load: number
+  /** Seconds, as the other latencies; `null` where nothing was measured. */
+  readonly lagP99: number
+  readonly receivedPerSecond: number
+  readonly sentPerSecond: number
+  readonly refusedPerSecond: number
+  readonly deliveryP99: number | null
+  readonly onMessageP99: number | null
+  readonly redis?: { readonly up: boolean, readonly reconnects: number, readonly timeouts: number, readonly leaseAgeMs: number } | undefined
+  readonly busiest: Counted
+  readonly users: Counted
+  readonly events: readonly Event[]
+}
 
 /** Reports of this instance for the dashboard. Measures nothing before `start`. */
 export class Reporter {
   readonly #registry: Registry
-  /** The group of the dashboard itself, which reports leave out. */
-  readonly #hidden: string
-  readonly #everyMs: number
   readonly #events = { gap: new Map<string, Event>(), limit: new Map<string, Event>() }
   readonly #delay = monitorEventLoopDelay({ resolution: resolutionMs })
   #load = performance.eventLoopUtilization()
   #before: MetricsSnapshot | undefined
   #reportedAt = 0
-  #latest = ''
+  #latest: Report | undefined
   readonly #gap = (event: unknown): void => {
     const { group, reason } = event as { group: string, reason: string }
     this.#note('gap', `messages of ${group} are lost (${reason})`)
@@ -59,10 +82,8 @@ export class Reporter {
     this.#note('limit', `${limitTexts[limit] ?? 'a limit was reached'} (${limit})${who}`)
   }
 
-  constructor (registry: Registry, hidden: string, everyMs: number) {
+  constructor (registry: Registry) {
     this.#registry = registry
-    this.#hidden = hidden
-    this.#everyMs = everyMs
   }
 
   start (): void {
@@ -77,13 +98,13 @@ export class Reporter {
     unsubscribe('fastify-websocket-groups:limit', this.#limit)
   }
 
-  /** The latest report, unless it is older than `maxAgeMs`: another viewer must not cut short the interval that rates are measured over. */
-  latest (maxAgeMs: number): string {
-    return this.#latest === '' || performance.now() - this.#reportedAt > maxAgeMs ? this.report() : this.#latest
+  /** The latest report, unless it is older than `maxAgeMs`: who else asks must not cut short the interval that rates are measured over. */
+  latest (maxAgeMs: number): Report {
+    return this.#latest === undefined || performance.now() - this.#reportedAt > maxAgeMs ? this.report() : this.#latest
   }
 
   /** Rates and latencies are those since the last report. */
-  report (): string {
+  report (): Report {
     const { health, options, ...versions } = this.#registry.describe()
     const stats = this.#registry.stats()
     const metrics = this.#registry.metrics()
@@ -94,15 +115,15 @@ export class Reporter {
       ? 0
       : names.reduce((sum, name) => sum + total(metrics, name) - total(before, name), 0) / seconds
     const load = performance.eventLoopUtilization()
-    const report = {
+    const { redisUp, redisReconnects = 0, redisTimeouts = 0, leaseAgeMs = 0 } = stats
+    const report: Report = {
       id: health.instanceId,
-      label: options.instanceLabel,
-      everyMs: this.#everyMs,
+      label: typeof options.instanceLabel === 'string' ? options.instanceLabel : null,
       ...versions,
       status: health.status,
       since: health.since,
       backplane: health.backplane,
-      problems: health.problems,
+      problems: health.problems.slice(0, maxProblems).map(problem => problem.slice(0, maxTextLength)),
       connections: stats.connections ?? 0,
       groups: stats.groups ?? 0,
       slow: stats.slowConnections ?? 0,
@@ -115,9 +136,9 @@ export class Reporter {
       refusedPerSecond: perSecond('upgrades_refused_total'),
       deliveryP99: p99(metrics, before, 'publish_to_delivery_seconds'),
       onMessageP99: p99(metrics, before, 'on_message_duration_seconds'),
-      redis: stats.redisUp === undefined
+      redis: redisUp === undefined
         ? undefined
-        : { up: stats.redisUp, reconnects: stats.redisReconnects, timeouts: stats.redisTimeouts, leaseAgeMs: stats.leaseAgeMs },
+        : { up: redisUp === 1, reconnects: redisReconnects, timeouts: redisTimeouts, leaseAgeMs },
       ...this.#busiest(),
       events: [...this.#events.gap.values(), ...this.#events.limit.values()]
     }
@@ -125,14 +146,14 @@ export class Reporter {
     this.#reportedAt = now
     this.#load = load
     this.#delay.reset()
-    this.#latest = JSON.stringify(report)
-    return this.#latest
+    this.#latest = report
+    return report
   }
 
   /** An event that happens again moves to the end, and its count grows. */
   #note (kind: 'gap' | 'limit', whole: string): void {
     const events = this.#events[kind]
-    const text = whole.slice(0, 200)
+    const text = whole.slice(0, maxTextLength)
     const times = (events.get(text)?.times ?? 0) + 1
     events.delete(text)
     events.set(text, { at: Date.now(), text, times })
@@ -148,7 +169,7 @@ export class Reporter {
     for (let counted = 0; visited < connections.length && counted < maxCounted; visited++) {
       const { groups = [], userId } = connections[visited * stride % connections.length] ?? {}
       if (userId !== undefined) count(users, userId)
-      for (const group of groups) if (group !== this.#hidden) count(members, group)
+      for (const group of groups) count(members, group)
       counted += 1 + groups.length
     }
     const scale = visited === 0 ? 1 : connections.length / visited

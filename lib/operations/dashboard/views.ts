@@ -1,29 +1,43 @@
 import type { FastifyInstance, preHandlerAsyncHookHandler } from 'fastify'
 import type { Description, HistoryMessage } from '../../types.ts'
 import { assertAllowed, type Allow } from './actions.ts'
+import { compareConfigurations } from './configurations.ts'
 
-const shownMembers = 100
+/** How many members, or names of groups, one page has. */
+const perPage = 50
+/** How many groups of a user are shown. */
+const shownGroups = 200
 const shownMessages = 20
 /** How many characters of a message are shown. */
 const shownText = 500
 
-const named = { querystring: { type: 'object', required: ['name'], properties: { name: { type: 'string' } } } } as const
+const properties = {
+  name: { type: 'string' }, prefix: { type: 'string', maxLength: 255 }, cursor: { type: 'string', pattern: '^[\\w-]{1,1000}$' }
+}
+const named = { querystring: { type: 'object', required: ['name'], properties } } as const
+const listed = { querystring: { type: 'object', properties } } as const
+
+interface Query { readonly cursor?: string }
 
 export interface Views {
   readonly preHandler: readonly preHandlerAsyncHookHandler[]
   readonly allow: Allow | undefined
-  /** The name under which instances ask each other for their descriptions. Keep it as secret as the name of the report group. */
+  /** The name under which instances ask each other for their descriptions, as secret as the key. */
   readonly describe: string
 }
 
-/** Adds the routes that show one group, one user, and how the instances are configured. */
+/** Adds the routes that show names of groups, one group, one user, and how the instances are configured. */
 export function addViews (app: FastifyInstance, { preHandler, allow, describe }: Views): void {
   const { registry } = app
   const route = { preHandler: [...preHandler] }
 
-  app.get<{ Querystring: { name: string } }>('/group', { ...route, schema: named }, async ({ query: { name } }) => {
-    const [members, presence] = await Promise.all([registry.groupCount(name), registry.presence(name, { limit: shownMembers })])
-    return { members, presence: [...presence], more: presence.cursor !== undefined }
+  app.get<{ Querystring: Query & { prefix?: string } }>('/groups', { ...route, schema: listed }, async ({ query: { prefix, cursor } }) => {
+    const names = await registry.groupList({ prefix, cursor, limit: perPage })
+    return { names: [...names], cursor: names.cursor, missing: names.missing }
+  })
+  app.get<{ Querystring: Query & { name: string } }>('/group', { ...route, schema: named }, async ({ query: { name, cursor } }) => {
+    const [members, presence] = await Promise.all([registry.groupCount(name), registry.presence(name, { limit: perPage, cursor })])
+    return { members, presence: [...presence], cursor: presence.cursor }
   })
   app.get<{ Querystring: { name: string } }>('/history', { ...route, schema: named }, async request => {
     await assertAllowed(allow, 'history', request)
@@ -31,14 +45,15 @@ export function addViews (app: FastifyInstance, { preHandler, allow, describe }:
     return messages.map(shown)
   })
   app.get<{ Querystring: { name: string } }>('/user', { ...route, schema: named }, async ({ query: { name } }) => {
-    return { groups: await registry.groups({ userId: name }) }
+    const groups = await registry.groups({ userId: name })
+    return { groups: groups.slice(0, shownGroups), total: groups.length }
   })
 
   const stop = registry.instances.on(describe, () => registry.describe() as unknown as never)
   app.addHook('onClose', async () => stop())
   app.get('/configuration', route, async () => {
     const { replies, missing } = await registry.instances.ask(describe, null)
-    return { instances: replies as readonly Description[], missing }
+    return { ...compareConfigurations(replies as readonly Description[]), missing }
   })
 }
 

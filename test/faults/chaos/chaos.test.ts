@@ -19,7 +19,7 @@ const rate = messages > 50_000 ? 2_500 : 1_200
 const detail = process.env.CHAOS_VERBOSE !== undefined
 
 noUnhandled(t)
-t.setTimeout(limitMs + 60_000)
+t.setTimeout(limitMs + 180_000)
 t.comment(`CHAOS_SEED=${seed} for ${messages} messages`)
 
 const happened: Record<string, number> = {}

@@ -24,31 +24,35 @@ t.test('clients that are cut every 3 s for half a second get every message exact
   await until(() => readers.every(reader => reader.isIn(['drill'])), { what: 'all clients to be there', timeoutMs: 60_000 })
 
   let cuts = 0
-  const cutters = readers.map(async ({ line }, i) => {
+  const cutters = readers.map(async (reader, i) => {
     await sleep(cut.everyMs * i / clients)
-    const timer = setInterval(() => {
+    return setInterval(() => {
+      // On a slow machine the way back may take longer than the next cut is off: who is cut before is never there.
+      if (!reader.isIn(['drill'])) return
       cuts++
-      line.cut(cut.forMs)
+      reader.line.cut(cut.forMs)
     }, cut.everyMs)
-    return timer
   })
   t.teardown(async () => { for (const cutter of cutters) clearInterval(await cutter) })
-  for (let n = 1; n <= messages; n++) {
+  const cutOften = (): boolean => readers.every(({ returns }) => returns >= 4)
+  let sent = 0
+  while (sent < messages || (!cutOften() && sent < 10 * messages)) {
     const pause = sleep(everyMs)
+    sent++
     // One after the other, from either instance: the numbers say in which order they are in the log.
-    await instances[n % 2]?.registry.broadcastToGroup('drill', String(n))
+    await instances[sent % 2]?.registry.broadcastToGroup('drill', String(sent))
     await pause
   }
   for (const cutter of cutters) clearInterval(await cutter)
 
   const delivered = (): number => readers.reduce((sum, reader) => sum + reader.ledger('drill').delivered, 0)
-  await until(() => delivered() === clients * messages, { timeoutMs: 60_000, what: 'the last messages' }).catch(error => t.comment(error))
+  await until(() => delivered() === clients * sent, { timeoutMs: 60_000, what: 'the last messages' }).catch(error => t.comment(error))
   await sleep(300) // for what comes twice
-  t.equal(delivered(), clients * messages)
-  t.equal(fault(readers, new Map([['drill', messages]]), () => ['drill']), undefined)
-  t.ok(readers.every(({ returns }) => returns >= 4), 'every client came back again and again')
+  t.equal(delivered(), clients * sent)
+  t.equal(fault(readers, new Map([['drill', sent]]), () => ['drill']), undefined)
+  t.ok(cutOften(), 'every client came back again and again')
   t.equal(new Set(readers.map(({ client }) => client.positions.drill)).size, 1, 'all stand at the same position')
-  t.comment(`${clients} clients, ${messages} messages, ${cuts} cuts, ` +
+  t.comment(`${clients} clients, ${sent} messages, ${cuts} cuts, ` +
     `${readers.reduce((sum, { returns }) => sum + returns, -clients)} returns, ` +
     `${delivered()} delivered, longest pause ${Math.max(...readers.map(reader => Math.round(reader.ledger('drill').longestPauseMs)))} ms`)
 })

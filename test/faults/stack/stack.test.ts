@@ -19,7 +19,7 @@ const rate = messages > 50_000 ? 300 : 150
 const detail = process.env.CHAOS_VERBOSE !== undefined
 
 noUnhandled(t)
-t.setTimeout(limitMs + 120_000)
+t.setTimeout(limitMs + 180_000)
 t.comment(`CHAOS_SEED=${seed} for ${messages} messages`)
 
 const happened: Record<string, number> = {}

@@ -47,19 +47,48 @@ t.test('with a fresh token the connection leaves what it may not be in any more,
   t.equal(await app.registry.groupCount('red:lobby'), 0)
 })
 
+t.test('mayStay decides on the groups that the application joined, mayJoin on those that the client did', async t => {
+  const asked: string[] = []
+  const { url, app } = await start(t, app => app.wsRoom('/:room', {
+    group,
+    mayJoin: () => true,
+    async mayStay ({ identity }, name) {
+      asked.push(name)
+      return name !== 'admins' || identity?.admin === true
+    }
+  }))
+  const client = await openFramed(t, `${url}/lobby`, { token: red })
+  const id = String(client.welcome.connectionId)
+  for (const name of ['admins', 'everybody', 'put back']) await app.registry.join(id, name)
+  client.send({ type: 'join', group: 'own', id: 1 })
+  client.send({ type: 'join', group: 'put back', id: 2 })
+  await client.nextOf('ack', { id: 2 })
+  await app.registry.leave(id, 'put back')
+  await app.registry.join(id, 'put back')
+  client.send({ type: 'token', token: blue, id: 3 })
+  await client.nextOf('ack', { id: 3 })
+  t.strictSame(asked.sort(), ['admins', 'everybody', 'put back'], 'asked for what is the application\'s')
+  t.strictSame([...app.registry.all()[0]?.groups ?? []].sort(), ['everybody', 'lobby', 'own', 'put back'])
+  const left = client.frames.filter(({ type }) => type === 'left').map(({ group }) => group)
+  t.strictSame(left, ['put back', 'admins'], 'told of it')
+})
+
 t.test('what cannot be judged, or not in time, is left', async t => {
   for (const fail of [() => { throw new Error('db is down') }, async () => await new Promise<never>(() => {})]) {
     let fails = false
     const judge = async <Value> (value: Value): Promise<Value> => fails ? await fail() : value
-    const room = { group: async ({ room }: { readonly room: string }) => await judge(room), mayJoin: async () => await judge(true) }
-    const { url } = await start(t, app => app.wsRoom('/:room', room), { authTimeoutMs: 200 })
+    const yes = async (): Promise<boolean> => await judge(true)
+    const room = { group: async ({ room }: { readonly room: string }) => await judge(room), mayJoin: yes, mayStay: yes }
+    const { url, app } = await start(t, app => app.wsRoom('/:room', room), { authTimeoutMs: 200 })
     const client = await openFramed(t, `${url}/lobby`, { token: red })
     client.send({ type: 'join', group: 'news', id: 1 })
     await client.nextOf('ack')
+    await app.registry.join(String(client.welcome.connectionId), 'by the application')
     fails = true
     client.send({ type: 'token', token: blue, id: 2 })
     await client.nextOf('ack', { id: 2 })
-    t.strictSame(client.frames.filter(({ type }) => type === 'left').map(({ group }) => group).sort(), ['lobby', 'news'])
+    const left = client.frames.filter(({ type }) => type === 'left').map(({ group }) => group)
+    t.strictSame(left.sort(), ['by the application', 'lobby', 'news'])
   }
 })
 

@@ -57,6 +57,14 @@ t.test('a fresh identity is the same user\'s by its user id, without one only if
   const same = (old: unknown, fresh: unknown): boolean => isSameUser(old as Identity, fresh as Identity, defaults)
   t.ok(same({ userId: 'ann', name: 'Ann' }, { userId: 'ann', name: 'Anna' }))
   t.notOk(same({ userId: 'ann' }, { userId: 'bob' }))
+  class Secretive {
+    readonly #email: string
+    constructor (email: string) { this.#email = email }
+    get email (): string { return this.#email }
+  }
+  t.notOk(same(new Secretive('ann@x'), new Secretive('bob@x')), 'what a class hides cannot be compared')
+  t.notOk(same(Object.create({ email: 'ann@x' }), Object.create({ email: 'bob@x' })))
+  t.ok(same(Object.assign(Object.create(null), { email: 'ann@x' }), { __proto__: null, email: 'ann@x' }))
   t.notOk(same({ userId: 'ann' }, {}))
   t.notOk(same({ name: 'Ann' }, { userId: 'ann', name: 'Ann' }))
   t.ok(same({ name: 'Ann', roles: ['a'], exp: 5, iat: 1 }, { roles: ['a'], name: 'Ann', exp: 9, iat: 3, jti: 'x' }))

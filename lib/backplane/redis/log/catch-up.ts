@@ -1,4 +1,4 @@
-import { logStart, samePosition } from '../../position.ts'
+import { isLogStart, logStart, samePosition } from '../../position.ts'
 import type { GapReason, LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
 import type { StoredEnvelope } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
@@ -50,12 +50,23 @@ export class CatchUp {
 
   /** Reads and delivers what follows the last message, to the end of the log. Rejects as `readPage` does. */
   async read (follower: LogFollower): Promise<Progress> {
+    /** Where the follower was before the log that it follows now came back. */
+    let between: LogPosition | undefined
     while (!this.#isGone(follower)) {
       follower.cover()
       const page = await readAfterFork(this.#link, this.#keys, follower, follower.position ?? logStart)
       if (this.#isGone(follower)) break
       if (page === undefined) continue
+      const left = follower.left(page.end.epoch)
+      if (left !== undefined) {
+        // A failover to a server without the log, and back: what the members were given must not be given them again.
+        between ??= follower.position
+        follower.comeBack(left)
+        continue
+      }
       if (page.gap !== undefined) this.#signal(follower, page.gap, page.before, page.end.epoch)
+      else if (between !== undefined) this.#signalReturn(follower, between)
+      between = undefined
       for (const message of page.messages) {
         if (!this.#order.mayDeliver(follower, message)) return 'held'
         this.#repairedMessages++
@@ -90,6 +101,12 @@ export class CatchUp {
     if (repeated !== undefined) this.#duplicates++
     this.#local.deliver(repeated === undefined ? envelope : { ...envelope, repeated })
     this.#order.moved(follower)
+  }
+
+  /** What was delivered of the log between is lost, if anything was. */
+  #signalReturn ({ group, position = logStart }: LogFollower, between: LogPosition): void {
+    if (isLogStart(between)) this.#local.returned?.(group, position)
+    else this.#local.gap(group, 'epoch', position, position.epoch)
   }
 
   #signal (follower: LogFollower, reason: GapReason, position: LogPosition, epoch: string): void {

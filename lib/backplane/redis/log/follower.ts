@@ -1,3 +1,4 @@
+import { samePosition } from '../../position.ts'
 import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 
 /** How many nonces are kept: they tell a repeated message from another one with the same offset. */
@@ -6,7 +7,10 @@ export const remembered = 256
 const repeatMs = 60_000
 /** What so many losses took is remembered. */
 const maxLost = 2
-/** Epochs of so many logs that are gone are remembered: live messages of a log may come after its end was read. */
+/**
+ * So many logs that are gone are remembered: live messages of a log may come after its end was read, and a failover back to the server that
+ * has the log brings it back.
+ */
 const maxGone = 4
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
 
@@ -47,8 +51,8 @@ export class LogFollower {
   #waiting: Waiting | undefined
   /** What was delivered of the log before it lost data, latest loss first. */
   #lost: readonly LostLog[] | undefined
-  /** Epochs of the logs that the group had before this one, latest last. */
-  #gone: readonly string[] | undefined
+  /** Where the follower left the logs that the group had before this one, latest last. */
+  #gone: readonly LogPosition[] | undefined
 
   constructor (group: string) {
     this.group = group
@@ -83,7 +87,7 @@ export class LogFollower {
   seek (position: LogPosition): void {
     const [last, nonces] = [this.#position, this.#nonces]
     if (last !== undefined && last.epoch !== '' && last.epoch !== position.epoch) {
-      this.#gone = [...this.#gone ?? [], last.epoch].slice(-maxGone)
+      this.#gone = [...this.#gone ?? [], last].slice(-maxGone)
     }
     const back = last?.epoch === position.epoch ? last.offset - position.offset : -1
     if (last === undefined || nonces === undefined || back < 0 || back >= remembered) {
@@ -107,6 +111,20 @@ export class LogFollower {
     this.#lost = [lost, ...this.#lost ?? []].slice(0, maxLost)
   }
 
+  /** Where the follower left the log of this epoch, if it followed that log before the present one. */
+  left (epoch: string): LogPosition | undefined {
+    return epoch === this.#position?.epoch ? undefined : this.#gone?.find(gone => gone.epoch === epoch)
+  }
+
+  /** The group has the log again that the follower left at this position: goes on from there. */
+  comeBack (left: LogPosition): void {
+    const known = this.#lost?.find(({ last }) => samePosition(last, left))
+    this.lose()
+    this.seek(left)
+    this.#gone = this.#gone?.filter(({ epoch }) => epoch !== left.epoch)
+    if (known !== undefined) this.#nonces = Uint32Array.from(known.nonces)
+  }
+
   /** Where the message with this nonce stood that was delivered before the log lost data; `undefined` where none is known. */
   lostPlace (nonce: number): LogPosition | undefined {
     this.tidy()
@@ -128,7 +146,7 @@ export class LogFollower {
     if (last === undefined) return true
     if (offset !== last.offset + 1 || previousNonce !== last.nonce) return false
     // The first message of a log that is gone was delivered, or its loss was told.
-    return last.epoch === epoch || (last.epoch === '' && last.offset === 0 && this.#gone?.includes(epoch) !== true)
+    return last.epoch === epoch || (last.epoch === '' && last.offset === 0 && this.left(epoch) === undefined)
   }
 
   /** Whether this message was delivered already. `false` also for those too long ago to tell. */

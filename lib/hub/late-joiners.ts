@@ -1,0 +1,51 @@
+import type { LogPosition } from '../backplane/backplane.ts'
+import { BoundedMap } from '../bounded-map.ts'
+import type { LocalConnection } from '../connection/connection.ts'
+
+/** As long as a publisher may store a message anew (milliseconds). */
+const repeatMs = 60_000
+const maxGroups = 20_000
+
+/** Whether a connection was in the group when its log lost messages, or where it was in that log when it joined later, if it was there. */
+type Standing = 'member' | LogPosition | undefined
+
+/**
+ * Who joined a group after its log lost messages. A message that a publisher stores anew was given to the members of before, not to these,
+ * except to those who say that they got it elsewhere.
+ */
+export class LateJoiners {
+  /** Of groups whose log lost messages: those who joined since, and members of before who left since. */
+  readonly #groups = new BoundedMap<string, WeakMap<LocalConnection, Standing>>({ maxWeight: maxGroups, maxAgeMs: repeatMs })
+
+  /** The log of the group lost messages: whoever is a member now was one before. */
+  lost (group: string): void {
+    this.#groups.set(group, new WeakMap())
+  }
+
+  joined (connection: LocalConnection, group: string): void {
+    if (this.#groups.size === 0) return
+    const standings = this.#groups.get(group)
+    if (standings?.has(connection) === false) standings.set(connection, undefined)
+  }
+
+  left (connection: LocalConnection, group: string): void {
+    if (this.#groups.size === 0) return
+    const standings = this.#groups.get(group)
+    if (standings?.has(connection) === false) standings.set(connection, 'member')
+  }
+
+  /** The connection joined, and says that it was at this position. */
+  resumed (connection: LocalConnection, group: string, position: LogPosition): void {
+    const standings = this.#groups.get(group)
+    if (standings?.has(connection) === true && standings.get(connection) !== 'member') standings.set(connection, position)
+  }
+
+  /** Whether the connection was not given the message that stood at `place` before it was stored anew. */
+  misses (connection: LocalConnection, group: string, place: LogPosition): boolean {
+    const standings = this.#groups.get(group)
+    if (standings?.has(connection) !== true) return false
+    const standing = standings.get(connection)
+    if (standing === undefined) return true
+    return standing !== 'member' && (standing.epoch !== place.epoch || standing.offset < place.offset)
+  }
+}

@@ -1,0 +1,169 @@
+/** The second part of the page's script: one group, one user, names of groups, and the configuration, each asked for by itself. */
+export const details = `let allowed = []
+/** What the last action came to. */
+let note = ''
+let shownAt = 0
+/** Where the page of a list begins that is looked at; undefined for the first one. */
+let cursor
+
+/** Rejects with the message of the server's error. */
+async function ask (path, body) {
+  const post = body && { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
+  const response = await fetch(path, { ...post, cache: 'no-store' })
+  const answer = await response.json().catch(() => undefined)
+  if (!response.ok) throw new Error((answer && answer.message) || 'HTTP status ' + response.status)
+  return answer
+}
+const query = values => '?' + new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined))
+
+/** What the URL asks for. */
+function chosen () {
+  const [, kind, name] = /^#(groups|group|user)=(.*)$/.exec(location.hash) ?? []
+  try {
+    return kind && (name || kind === 'groups') ? { kind, name: decodeURIComponent(name) } : undefined
+  } catch {
+    return undefined
+  }
+}
+
+const titles = { disconnect: 'Disconnect', kick: 'Kick', block: 'Block', unblock: 'Unblock' }
+
+/** Asks for confirmation, then acts. */
+function confirmed (order) {
+  byId('dialog-title').textContent = titles[order.action] + ': ' + order.userId + (order.group ? ' out of ' + order.group : '')
+  byId('dialog-go').textContent = titles[order.action]
+  byId('dialog-reason-row').hidden = order.action !== 'disconnect' && order.action !== 'kick'
+  byId('dialog-minutes-row').hidden = order.action !== 'block'
+  byId('dialog-reason').value = ''
+  byId('dialog-go').onclick = async () => {
+    byId('dialog').close()
+    // Otherwise the list with the focus would not be replaced.
+    document.activeElement?.blur()
+    const reason = byId('dialog-reason').value
+    const extra = order.action === 'block'
+      ? { forMs: Math.round(Number(byId('dialog-minutes').value) * 60000) }
+      : reason && order.action !== 'unblock' ? { reason } : {}
+    try {
+      const { done } = await ask('actions', { ...order, ...extra })
+      note = titles[order.action] + ' done, connections: ' + number(done)
+    } catch (error) {
+      note = titles[order.action] + ' failed: ' + error.message
+    }
+    void detail()
+  }
+  byId('dialog').showModal()
+}
+
+const offer = (action, userId, group) => allowed.includes(action)
+  ? [button(titles[action], () => confirmed(group === undefined ? { action, userId } : { action, userId, group }), 'danger')]
+  : []
+
+/** Buttons that lead through a list, where it goes on or began earlier. */
+function pager (next) {
+  const to = at => () => {
+    cursor = at
+    document.activeElement?.blur()
+    void detail()
+  }
+  const made = element('p', undefined, 'buttons')
+  if (cursor !== undefined) made.append(button('First page', to(undefined)))
+  if (next !== undefined) made.append(button('Next page', to(next)))
+  return made.childElementCount > 0 ? [made] : []
+}
+
+async function groupView (name) {
+  const [group, history] = await Promise.all([
+    ask('group' + query({ name, cursor })), allowed.includes('history') ? ask('history' + query({ name })) : undefined
+  ])
+  const members = group.presence.map(({ userId, session, connections, joinedAt, info }) => row(
+    userId === undefined ? 'anonymous' + (session ? ' ' + session : '') : link('user', userId), number(connections), since(joinedAt),
+    info === undefined ? '' : JSON.stringify(info), userId === undefined ? '' : offer('kick', userId, name)[0] ?? ''
+  ))
+  const body = [
+    element('h2', 'Who is there'), table(['User', 'Connections', 'Since', 'Info', ''], members), ...pager(group.cursor)
+  ]
+  if (history) {
+    const messages = history.map(({ at, from, text }) => row(time(at), from ? from.userId ?? from.connectionId ?? '' : '', text))
+    const list = history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts') : element('p', 'None in its log')
+    body.push(element('h2', 'Latest messages'), list)
+  }
+  return { title: 'Group ' + name, summary: 'members in all instances: ' + number(group.members), actions: [], body }
+}
+
+async function userView (name) {
+  const { groups, total } = await ask('user' + query({ name }))
+  const rows = groups.map(group => row(link('group', group), offer('kick', name, group)[0] ?? ''))
+  const body = groups.length > 0 ? [table(['Group', ''], rows)] : []
+  if (total > groups.length) body.push(element('p', 'and ' + number(total - groups.length) + ' more'))
+  return {
+    title: 'User ' + name,
+    summary: 'groups: ' + number(total),
+    actions: ['disconnect', 'block', 'unblock'].flatMap(action => offer(action, name)),
+    body
+  }
+}
+
+async function groupsView (prefix) {
+  const { names, cursor: next, missing } = await ask('groups' + query({ prefix, cursor }))
+  const list = element('ul', undefined, 'names')
+  for (const name of names) {
+    const item = element('li')
+    item.append(link('group', name))
+    list.append(item)
+  }
+  return {
+    title: prefix ? 'Groups that start with ' + prefix : 'All groups',
+    summary: (names.length === 0 ? 'none' : 'in alphabetical order') +
+      (missing > 0 ? ' · ' + number(missing) + ' instances did not answer' : ''),
+    actions: [],
+    body: names.length > 0 ? [list, ...pager(next)] : pager(next)
+  }
+}
+
+const shown = { group: groupView, groups: groupsView, user: userView }
+
+async function detail () {
+  const choice = chosen()
+  const at = cursor
+  shownAt = Date.now()
+  byId('detail').hidden = choice === undefined
+  byId('overview').hidden = choice !== undefined
+  if (choice === undefined) return
+  let view
+  try {
+    view = await shown[choice.kind](choice.name)
+  } catch (error) {
+    view = { title: choice.name, summary: 'cannot be shown: ' + error.message, actions: [], body: [] }
+  }
+  // Meanwhile another one may have been chosen.
+  if (JSON.stringify(chosen()) !== JSON.stringify(choice) || cursor !== at) return
+  byId('h-detail').textContent = view.title
+  byId('detail-summary').textContent = note ? view.summary + ' · ' + note : view.summary
+  if (byId('detail').contains(document.activeElement)) return
+  byId('detail-actions').replaceChildren(...view.actions)
+  byId('detail-body').replaceChildren(...view.body)
+}
+
+async function configuration () {
+  const named = ({ instances, names }) => number(instances) + (instances === 1 ? ' instance: ' : ' instances: ') + names.join(', ') +
+    (instances > names.length ? ' …' : '')
+  try {
+    const { most, others, more, missing } = await ask('configuration')
+    const notes = [
+      most ? (others.length === 0 ? 'the same on ' : 'what most have in common · ') + named(most) : '',
+      missing > 0 ? number(missing) + ' instances did not answer: no dashboard, or another key' : ''
+    ]
+    byId('configuration-note').textContent = notes.filter(Boolean).join(' · ')
+    const differences = others.flatMap(one => [
+      element('h3', named(one)),
+      table(['Differs in', 'Value'], Object.entries(one.differs).map(([path, value]) => row(path, JSON.stringify(value))), 'texts')
+    ])
+    if (more > 0) differences.push(element('p', 'and ' + number(more) + ' more kinds'))
+    byId('configuration-differences').replaceChildren(...differences)
+    byId('configuration').textContent = most ? JSON.stringify(most.configuration, null, 2) : ''
+    byId('configuration').hidden = !most
+  } catch (error) {
+    byId('configuration-note').textContent = 'cannot be shown: ' + error.message
+  }
+}
+`

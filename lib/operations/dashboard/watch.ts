@@ -1,0 +1,125 @@
+import type { FastifyBaseLogger } from 'fastify'
+import { performance } from 'node:perf_hooks'
+import type { Connection, Registry } from '../../types.ts'
+import { firstPage, orders, Overview, type Question } from './overview.ts'
+import type { Reporter } from './reporter.ts'
+
+/** Where there are many instances they are asked more rarely: each adds this much to the time between two rounds. */
+const msPerInstance = 10
+/** How long instances may take to answer, at least: a round is over sooner when all have. */
+const answerMs = 2_000
+const maxFindLength = 100
+
+export interface WatchOptions {
+  readonly registry: Registry
+  readonly reporter: Reporter
+  /** The name under which instances ask each other, as secret as the key. Without it the page shows this instance alone. */
+  readonly name: string | undefined
+  /** Time between two rounds, as long as there are few instances (milliseconds). */
+  readonly everyMs: number
+  readonly log: FastifyBaseLogger
+}
+
+/** While somebody looks at the page of this instance: asks all instances for their reports, in rounds, and sends the page what they say. */
+export class Watch {
+  readonly #options: WatchOptions
+  readonly #overview = new Overview()
+  readonly #viewers = new Map<Connection, Question>()
+  readonly #stopAnswering: (() => void) | undefined
+  #timer: NodeJS.Timeout | undefined
+  #asking = false
+  #askedAt = -Infinity
+  #everyMs: number
+  #summary = ''
+  /** How many rounds there were: tells pages a new summary from the same one with another part of the list. */
+  #rounds = 0
+
+  constructor (options: WatchOptions) {
+    this.#options = options
+    this.#everyMs = options.everyMs
+    const { registry, reporter, name, everyMs } = options
+    // Others may ask, too: what they get must not be older than a round of theirs, nor be made anew for each.
+    this.#stopAnswering = name === undefined ? undefined : registry.instances.on(name, () => reporter.latest(everyMs / 2))
+  }
+
+  /** The connection of a page opened. */
+  add (viewer: Connection): void {
+    this.#viewers.set(viewer, firstPage)
+    if (this.#asking) return
+    if (performance.now() - this.#askedAt < this.#everyMs) this.#show(viewer)
+    else this.#plan(0)
+  }
+
+  remove (viewer: Connection): void {
+    this.#viewers.delete(viewer)
+    if (this.#viewers.size === 0) clearTimeout(this.#timer)
+  }
+
+  /** The page asks for another part of the list of instances. */
+  turn (viewer: Connection, message: string): void {
+    const question = parse(message)
+    if (question === undefined) return
+    this.#viewers.set(viewer, question)
+    this.#show(viewer)
+  }
+
+  stop (): void {
+    clearTimeout(this.#timer)
+    this.#viewers.clear()
+    this.#stopAnswering?.()
+  }
+
+  #plan (ms: number): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => { void this.#round() }, ms).unref()
+  }
+
+  /** Never rejects. */
+  async #round (): Promise<void> {
+    const { registry, name, everyMs, log } = this.#options
+    this.#asking = true
+    this.#askedAt = performance.now()
+    try {
+      const { replies, missing } = name === undefined
+        ? { replies: [], missing: 0 }
+        : await registry.instances.ask(name, null, { timeoutMs: Math.max(answerMs, Math.ceil(this.#everyMs / 2)) })
+      this.#everyMs = Math.max(everyMs, (replies.length + missing) * msPerInstance)
+      this.#take(replies, missing)
+    } catch (error) {
+      // Without its backplane an instance knows of itself alone; the page says so.
+      log.debug({ err: error }, 'other instances could not be asked for their reports')
+      this.#take([], 0)
+    } finally {
+      this.#asking = false
+    }
+    for (const viewer of this.#viewers.keys()) this.#show(viewer)
+    if (this.#viewers.size > 0) this.#plan(Math.max(0, this.#askedAt + this.#everyMs - performance.now()))
+  }
+
+  #take (replies: readonly unknown[], missing: number): void {
+    const { reporter, everyMs } = this.#options
+    this.#overview.take([...replies, reporter.latest(everyMs / 2)], missing)
+    // One text for all who look; what differs is their part of the list.
+    this.#summary = JSON.stringify(this.#overview.summary())
+    this.#rounds++
+  }
+
+  #show (viewer: Connection): void {
+    const question = this.#viewers.get(viewer)
+    if (question === undefined || this.#summary === '') return
+    const list = JSON.stringify(this.#overview.rows(question))
+    viewer.send(`{"round":${this.#rounds},"everyMs":${this.#everyMs},"summary":${this.#summary},"list":${list}}`)
+  }
+}
+
+/** What a page may ask for; `undefined` for anything else. */
+function parse (message: string): Question | undefined {
+  try {
+    const { find, order, page } = (JSON.parse(message) ?? {}) as Partial<Question>
+    if (typeof find !== 'string' || find.length > maxFindLength || !orders.some(one => one === order)) return undefined
+    if (!Number.isSafeInteger(page) || Number(page) < 0) return undefined
+    return { find, order, page } as Question
+  } catch {
+    return undefined
+  }
+}
