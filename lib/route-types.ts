@@ -208,9 +208,10 @@ declare module 'fastify' {
     /** Messages and events with names and schemas, for the option `messages` of `wsRoom` and `wsHandler`: see docs/messages.md. */
     wsMessages: <
       const Data extends Record<string, unknown>, const Replies extends Record<string, unknown>,
-      const Events extends Record<string, unknown> = {}, const Questions extends Record<string, QuestionSchemas> = {}
+      const Events extends Record<string, unknown> = {}, const Questions extends Record<string, QuestionSchemas> = {},
+      Auth extends boolean = false
     >(
-      definition: MessagesDefinition<Data, Replies, Events, TypeProvider, Questions>
+      definition: MessagesDefinition<Data, Replies, Events, TypeProvider, Questions, Auth>
     ) => Messages<Data, Replies, Events, TypeProvider, Questions>
   }
   interface FastifyRequest {
