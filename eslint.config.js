@@ -7,7 +7,7 @@ export default [
     rules: { '@stylistic/max-len': ['error', { code: 140, ignoreUrls: true }] }
   },
   {
-    files: ['**/*.ts'],
+    files: ['**/*.ts', '**/*.tsx'],
     rules: {
       // `void promise` as a statement says that nobody waits for it, on purpose.
       'no-void': ['error', { allowAsStatement: true }],

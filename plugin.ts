@@ -20,6 +20,7 @@ import { fitBootTimeout } from './lib/options/boot-timeout.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
 import { Instance } from './lib/instance.ts'
 import type { PublisherOptions, WebsocketGroupsOptions } from './lib/options/types.ts'
+import type { RoomOptions } from './lib/route-types.ts'
 import type { Publisher } from './lib/types.ts'
 
 export type * from './lib/options/types.ts'
@@ -87,7 +88,8 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.decorate('asyncapi', asyncapi)
   app.decorate('wsMessages', messages.wsMessages)
   app.decorate('wsRoom', makeWsRoom(instance, options))
-  for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room)
+  // TypeScript cannot tell that each of them is of one type of room.
+  for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room as RoomOptions)
 }
 
 function makeBackplane (options: ResolvedOptions): Backplane {

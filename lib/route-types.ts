@@ -131,8 +131,12 @@ export interface RoomRouteOptions extends
   readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[] | undefined
 }
 
-/** A ready-made room: its connections join a group, and each message goes to everyone in it. Each callback replaces one step. */
-export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity> extends RoomRouteOptions {
+/**
+ * A ready-made room: its connections join a group, and each message goes to everyone in it. Each callback replaces one step.
+ * `Json` is the option `json`.
+ */
+export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Who = Identity, Json extends boolean = false>
+  extends RoomRouteOptions {
   /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
   readonly auth?: Auth & (boolean | WsAuthOptions<Who, Params>) | undefined
   /**
@@ -145,9 +149,15 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly onJoin?: ((
     connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>
   ) => Awaitable<unknown>) | undefined
-  /** Handles one message. @default broadcasts `data` as it is to the group, the sender included */
+  /**
+   * Hands the value that a message is the JSON of to `onMessage`. Nothing is known of the value but that JSON can express it: check it, or
+   * use `messages`. Bytes, text that is no JSON, and JSON that would be slow to parse are errors as of `onMessage`: WSG_MESSAGE_INVALID
+   * (400). @default false
+   */
+  readonly json?: Json | undefined
+  /** Handles one message. @default broadcasts it to the group, the sender included: `data` as it is, or the value as JSON */
   readonly onMessage?: ((
-    connection: Connection<Params, RoomIdentity<Auth, Who>>, data: string | Buffer, group: string
+    connection: Connection<Params, RoomIdentity<Auth, Who>>, data: Json extends true ? unknown : string | Buffer, group: string
   ) => Awaitable<unknown>) | undefined
   /** What clients say by name, and hear, see docs/messages.md: instead of `onMessage`. Made by `app.wsMessages`. */
   readonly messages?: AnyMessages | undefined
@@ -165,6 +175,9 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
   readonly history?: number | undefined
 }
+
+/** A room whose messages are JSON. */
+export interface JsonRoomOptions extends RoomOptions<Record<string, string>, unknown, Identity, true> { readonly json: true }
 
 /** What a handler of `app.wsHandler` needs of the request. It names `params`, so that TypeScript infers them from the route. */
 export interface HandlerRequest<Params> { readonly params: Params, readonly raw: IncomingMessage }
@@ -185,8 +198,8 @@ declare module 'fastify' {
       callbacks: HandlerOptions<KnownParams<Params>, Who>
     ) => (socket: WebSocket, request: HandlerRequest<Params> | HandlerRequest<unknown>) => void
     /** Adds a route whose connections join a group and hear what each other says. */
-    wsRoom: <const Path extends string, const Auth = unknown, Who = Identity, const Schema = unknown>(
-      path: Path, options?: RoomOptions<RoomParams<Path, Schema>, Auth, Who> & { readonly schema?: Schema }
+    wsRoom: <const Path extends string, const Auth = unknown, Who = Identity, const Schema = unknown, const Json extends boolean = false>(
+      path: Path, options?: RoomOptions<RoomParams<Path, Schema>, Auth, Who, Json> & { readonly schema?: Schema }
     ) => void
   }
   // Its type parameters have to be named to use one of them.
@@ -195,9 +208,10 @@ declare module 'fastify' {
     /** Messages and events with names and schemas, for the option `messages` of `wsRoom` and `wsHandler`: see docs/messages.md. */
     wsMessages: <
       const Data extends Record<string, unknown>, const Replies extends Record<string, unknown>,
-      const Events extends Record<string, unknown> = {}, const Questions extends Record<string, QuestionSchemas> = {}
+      const Events extends Record<string, unknown> = {}, const Questions extends Record<string, QuestionSchemas> = {},
+      Auth extends boolean = false
     >(
-      definition: MessagesDefinition<Data, Replies, Events, TypeProvider, Questions>
+      definition: MessagesDefinition<Data, Replies, Events, TypeProvider, Questions, Auth>
     ) => Messages<Data, Replies, Events, TypeProvider, Questions>
   }
   interface FastifyRequest {

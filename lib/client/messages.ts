@@ -2,7 +2,7 @@ import type { Contract, HasContract } from '../protocol/contract.ts'
 import { ClientError } from './errors.ts'
 import { connect as connectPlain, type Client } from './index.ts'
 import { Emitter } from './emitter.ts'
-import type { Address, ConnectOptions, Message } from './types.ts'
+import type { Address, ConnectOptions, HistoryPage, HistoryQuery, Message } from './types.ts'
 
 export type { Client, ClientError } from './index.ts'
 export type { Contract, HasContract } from '../protocol/contract.ts'
@@ -12,6 +12,16 @@ export type ContractIn<Source> = Source extends HasContract<infer Agreed> ? Agre
 
 /** Where an event came from. */
 export interface EventInfo extends Pick<Message, 'group' | 'position' | 'at'> {}
+
+/** An event of a group's history. */
+export type PastEvent<Agreed extends Contract> = {
+  [Of in Name<Agreed['events']>]: { readonly name: Of, readonly data: Agreed['events'][Of] } & Omit<HistoryPage['messages'][number], 'data'>
+}[Name<Agreed['events']>]
+
+/** A page of a group's history. */
+export interface EventPage<Agreed extends Contract> extends Omit<HistoryPage, 'messages'> {
+  readonly events: ReadonlyArray<PastEvent<Agreed>>
+}
 
 export interface RequestOptions {
   /** How long the answer may take, in milliseconds; waiting for a connection counts too. @default 10_000 */
@@ -103,6 +113,16 @@ export class MessageClient<Agreed extends Contract = Contract> {
   /** The events of one group alone; `on` is as that of the client. */
   group (group: string): Pick<MessageClient<Agreed>, 'on'> {
     return { on: (name, handler) => this.on(name, (data, info) => { if (info.group === group) handler(data, info) }) }
+  }
+
+  /** Reads what was sent to a group, as `history` of the connection does: the events alone, without messages of other kinds. */
+  async history (group: string, query?: HistoryQuery): Promise<EventPage<Agreed>> {
+    const { messages, ...page } = await this.connection.history(group, query)
+    const events = messages.flatMap(({ data, ...info }) => {
+      const event = decode(data)
+      return event ? { ...event, ...info } : []
+    })
+    return { ...page, events: events as unknown as EventPage<Agreed>['events'] }
   }
 
   /** Closes the connection for good. */

@@ -2,7 +2,7 @@ import { useCallback, useEffect, useLayoutEffect, useRef, useState, useSyncExter
 import type { Contract } from '../protocol/contract.ts'
 import type { ClientError } from './errors.ts'
 import type { Client } from './index.ts'
-import { connect, type ContractIn, type MessageClient, type RequestOptions } from './messages.ts'
+import { connect, type ContractIn, type EventInfo, type MessageClient, type RequestOptions } from './messages.ts'
 import { streamsOf, type Streams, type StreamView } from './streams.ts'
 import type { ConnectOptions, Member, Message, State } from './types.ts'
 
@@ -116,6 +116,15 @@ export function useGroup (
   return { joined: useChanging(client, () => client?.groups.includes(group) ?? false, false), error }
 }
 
+/** Calls the handler with the data of each event of this name, of any group, while the component is mounted. */
+export function useEvent<Agreed extends Contract, Of extends keyof Agreed['events'] & string> (
+  { chat }: Pick<Connection<Agreed>, 'chat'>, name: Of, handler: (data: Agreed['events'][Of], info: EventInfo) => void
+): void {
+  const latest = useRef(handler)
+  latest.current = handler
+  useEffectAtOnce(() => chat?.on(name, (data, info) => latest.current(data, info)), [chat, name])
+}
+
 /** Who is in the group, where the route has presence on. */
 export function usePresence ({ client }: Pick<Connection, 'client'>, group: string): readonly Member[] {
   return useChanging(client, () => client?.members(group) ?? none, none)
@@ -155,7 +164,7 @@ export function useRequest<Agreed extends Contract, Of extends keyof Agreed['mes
     tell({ pending: true })
     try {
       if (chat === undefined) throw Object.assign(new Error('the component is not mounted'), { code: 'CLOSED' })
-      const reply = await (chat as MessageClient).request(name, data, options)
+      const reply = await (chat as unknown as MessageClient).request(name, data, options)
       tell({ reply })
       return reply
     } catch (error) {

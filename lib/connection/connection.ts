@@ -8,7 +8,7 @@ import { Ending } from './ending.ts'
 import { assertClose, closeReasons, farewell, isForAWhile } from './close.ts'
 import { MessageQueue, type Closed } from './inbound/message-queue.ts'
 import type { ConnectionInit } from './init.ts'
-import { listen, type SocketOwner } from './listeners.ts'
+import { listen, whenGone, type SocketOwner } from './listeners.ts'
 import { connectionLog } from '../logging.ts'
 import { assertData, toJson } from './outbound/message.ts'
 import { SocketWriter } from './outbound/writer.ts'
@@ -89,21 +89,15 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   get paused (): boolean { return this.#inbound.paused }
 
   get closed (): boolean { return this.#ending !== undefined || this.#socket.readyState !== open }
-
   /** The close code that either side gave; `undefined` before that. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
-
   /** Whether the application closed the connection with a code after which the client does not come back. */
   get dismissed (): boolean { return this.#ending?.dismissed === true }
-
   /** The public name of the client's session. */
   get sessionName (): string | undefined { return this.#session?.name }
-
   get bufferedBytes (): number { return this.outbound.bufferedBytes }
 
-  /**
-   * Made on first use, as is `log`: most connections use neither, and both take more memory than the rest of an idle connection.
-   */
+  /** Made on first use, as is `log`: most connections use neither, and both take more memory than the rest of an idle connection. */
   get signal (): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController()
@@ -222,6 +216,11 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#inbound.stop()
     this.outbound.finish()
     this.#socket.terminate()
+  }
+
+  async [Symbol.asyncDispose] (): Promise<void> {
+    this.close()
+    await whenGone(this.#socket)
   }
 
   ping (): void {

@@ -11,6 +11,8 @@ export interface SocketOwner {
   socketClosed (code: number, reason: string): void
 }
 
+const closed = 3
+
 interface OwnedSocket extends WebSocket { [owner]: SocketOwner }
 
 /** Listens from now on. The same functions serve all sockets, and find the owner by a symbol: thousands of closures less. */
@@ -21,6 +23,11 @@ export function listen (socket: WebSocket, connection: SocketOwner): void {
   socket.on('pong', onPong)
   socket.on('error', onError)
   socket.on('close', onClose)
+}
+
+/** Resolves when the socket is closed. */
+export async function whenGone (socket: Pick<WebSocket, 'readyState' | 'once'>): Promise<void> {
+  if (socket.readyState !== closed) await new Promise<void>(resolve => { socket.once('close', () => resolve()) })
 }
 
 function onMessage (this: WebSocket, data: RawData, isBinary: boolean): void {

@@ -3,7 +3,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { toJson } from '../connection/outbound/message.ts'
 import { everyone } from '../delivery/envelopes.ts'
 import type { BoundedLog } from '../logging.ts'
-import type { Asked, AskOptions, InstanceEvents, Instances } from '../types.ts'
+import type { Asked, AskOptions, InstanceEvents, Instances, Removal } from '../types.ts'
 import type { Answers, InstanceRpc } from './rpc.ts'
 
 type Handler = (payload: never) => unknown
@@ -26,10 +26,11 @@ export class InstanceMessages implements Instances {
     this.#lines = lines
   }
 
-  on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): () => void {
+  on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): Removal {
     const handlers = this.#handlers.get(name) ?? new Set()
     this.#handlers.set(name, handlers.add(handler as Handler))
-    return () => { handlers.delete(handler as Handler) }
+    const remove = (): void => { handlers.delete(handler as Handler) }
+    return Object.assign(remove, { [Symbol.dispose]: remove })
   }
 
   async emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void> {

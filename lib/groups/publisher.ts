@@ -12,7 +12,8 @@ import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
 import { GroupHistory } from './history.ts'
 import { listOf, memberPage, presencePage } from './lists.ts'
-import { broadcastJson, RemoteCommands } from './remote-commands.ts'
+import { PublisherCommands } from './publisher-commands.ts'
+import { broadcastJson, type RemoteCommands } from './remote-commands.ts'
 import { InstanceRpc, type CommandHandler } from './rpc.ts'
 import { StreamCommands } from './stream-commands.ts'
 import { Streams } from '../streams/streams.ts'
@@ -44,7 +45,8 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     this.#tracing = options.tracing
     this.#envelopes = new EnvelopeFactory(() => undefined, undefined, options.tracing)
     this.#backplane = new StandaloneWriter(options)
-    this.#logged = new LoggedPublish(this.#backplane, new GroupLogs(options))
+    const logs = new GroupLogs(options)
+    this.#logged = new LoggedPublish(this.#backplane, logs)
     const { origin } = this.#envelopes
     const listen = async (): Promise<void> => await this.#backplane.listen(origin, envelope => this.#rpc.receive(envelope))
     const { streams } = this.#backplane
@@ -66,7 +68,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
       }
     }, this.#envelopes, serve, answerTimeoutMs(options), { repliesLost: 0 })
     const everywhere = new Everywhere(this.#backplane, this.#rpc, origin)
-    this.#commands = new RemoteCommands(this.#rpc, everywhere, origin)
+    this.#commands = new PublisherCommands(this.#rpc, everywhere, origin, this.#backplane, logs)
     this.#streamCommands = new StreamCommands(this.#streams, everywhere, origin)
     this.#reports = new DeliveryReports(this.#rpc, this.#envelopes)
     this.#history = new GroupHistory(this.#backplane, noProofs)

@@ -8,14 +8,15 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aFunction, anObject, aPresence, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
+import { aBoolean, aFunction, anObject, aPresence, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
-import type { RoomOptions, RoomRouteOptions } from '../route-types.ts'
+import type { JsonRoomOptions, RoomOptions, RoomRouteOptions } from '../route-types.ts'
 import { toError } from '../thrown.ts'
-import type { Connection, Identity, JoinOptions } from '../types.ts'
+import type { Connection, Data, Identity, JoinOptions } from '../types.ts'
 import { toAnswer } from './option-errors.ts'
+import { groupFromParams, RoomNames, type GroupOf } from './room-names.ts'
 import { securedAs } from './security-schemes.ts'
 import { makeWsHandler } from './ws-handler.ts'
 import { someMessages } from './ws-messages.ts'
@@ -30,6 +31,7 @@ const roomRules = {
   onJoin: aFunction,
   onMessage: aFunction,
   messages: someMessages,
+  json: aBoolean,
   onLeave: aFunction,
   onError: aFunction,
   onGap: aFunction,
@@ -49,14 +51,12 @@ const routeOptions = [
 ] as const
 type RouteOption = (typeof routeOptions)[number] | keyof Omit<RoomRouteOptions, 'schema' | 'preHandler'>
 
-type GroupOf = (params: Record<string, string>, identity: Identity | null) => unknown
-
 /** Makes `app.wsRoom`: a route whose connections join a group, get each other's messages, and leave. */
 export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
   const { registry } = instance
   const names = new RoomNames()
 
-  function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions = {}): void {
+  function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions | JsonRoomOptions = {}): void {
     // `this` is the scope that the route belongs to, with its prefix and hooks.
     if (this === undefined) throw invalid('wsRoom was called without its instance: call it as app.wsRoom(…)')
     const scope = this
@@ -71,6 +71,9 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
     }
     if (room.onMessage !== undefined && room.messages !== undefined) {
       throw invalid(`wsRoom(${show(path)}) takes onMessage or messages, not both`)
+    }
+    if (room.json === true && room.messages !== undefined) {
+      throw invalid(`wsRoom(${show(path)}).json is for \`onMessage\`: \`messages\` have schemas of their own`)
     }
     const unnamed = (): never => {
       const late = `the option group of wsRoom(${show(path)}) took longer than ${plugin.authTimeoutMs} ms`
@@ -119,10 +122,15 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 
     const isMember = (connection: Connection): boolean => isIn(connection, groupNamed(connection))
 
-    const onMessage = (connection: Connection, data: string | Buffer): unknown => {
+    const relay = (group: string, data: unknown, from: Connection): unknown => room.json === true
+      ? registry.broadcastJson(group, data, { from })
+      : registry.broadcastToGroup(group, data as Data, { from })
+
+    const onMessage = (connection: Connection, data: unknown): unknown => {
       const group = groupNamed(connection)
-      if (room.onMessage !== undefined) return room.onMessage(connection, data, group)
-      if (isMember(connection)) return registry.broadcastToGroup(group, data, { from: connection })
+      // A string or bytes, or with `json` any value.
+      if (room.onMessage !== undefined) return room.onMessage(connection, data as string, group)
+      if (isMember(connection)) return relay(group, data, connection)
       // A framed client has its answer already. A raw one has no other use of this route.
       connection.close(CloseCode.PolicyViolation, 'no longer in the group')
     }
@@ -154,7 +162,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         joined.add(connection)
         await room.onJoin?.(connection, group, request)
       },
-      ...(room.messages === undefined ? { onMessage } : { messages: room.messages }),
+      ...(room.messages === undefined ? { onMessage, json: room.json } : { messages: room.messages }),
       async onDisconnect (connection) {
         if (joined.has(connection)) await room.onLeave?.(connection, groupNamed(connection))
       },
@@ -174,37 +182,10 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 }
 
 /** Passed on unchanged: whatever Fastify, or a plugin for it, knows of a route works for rooms too. */
-function routeOptionsOf (room: RoomOptions): Omit<RouteShorthandOptions, 'websocket'> {
+function routeOptionsOf (room: RoomRouteOptions): Omit<RouteShorthandOptions, 'websocket'> {
   const names: readonly string[] = ['schema', ...routeOptions]
   const given = Object.entries(room).filter(([name, value]) => value !== undefined && names.includes(name))
   return Object.fromEntries(given)
-}
-
-/**
- * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` both name their groups by the
- * parameter, whoever may enter one may read the other, whatever its `authorize` says. So with more than one room route each has to say how
- * it names its groups.
- */
-class RoomNames {
-  readonly #paths: string[] = []
-  #unnamed: string | undefined
-
-  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
-  add (path: string, named: boolean): void {
-    const other = named ? this.#unnamed : this.#paths[0]
-    if (other !== undefined) {
-      throw invalid(
-        `wsRoom(${show(path)}) and wsRoom(${show(other)}) could lead to the same group, so that who may enter one could read the other: ` +
-        `give both the option group, such as group: params => \`${firstWord(path)}:\${params.room}\``
-      )
-    }
-    this.#paths.push(path)
-    if (!named) this.#unnamed = path
-  }
-}
-
-function firstWord (path: string): string {
-  return path.split('/').find(part => /^\w/.test(part)) ?? 'room'
 }
 
 /**
@@ -251,22 +232,4 @@ function assertSince (request: FastifyRequest): void {
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
   const since = connection.framed ? undefined : sinceOf(request)
   return typeof since === 'string' ? { history, since } : { history }
-}
-
-/** The path's parameter `room`, or its only one. */
-function groupFromParams (path: string): GroupOf {
-  const names = paramNames(path)
-  const name = names.includes('room') ? 'room' : names[0]
-  if (name === undefined || (name !== 'room' && names.length > 1)) {
-    throw invalid(
-      `wsRoom(${show(path)}) must have a parameter called room, or only one, or the option group; got ${names.length} parameters`
-    )
-  }
-  return params => params[name]
-}
-
-/** As find-my-way reads a path: a name ends at a slash, a dash, a dot or a regular expression; two colons are a colon. */
-function paramNames (path: string): string[] {
-  const bare = path.replaceAll('::', '').replace(/\((?:[^()]|\([^()]*\))*\)/g, '/')
-  return [...bare.matchAll(/:([^/:.-]+)/g)].map(match => (match[1] ?? '').replace(/\?$/, ''))
 }

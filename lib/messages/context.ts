@@ -7,7 +7,11 @@ import type { BroadcastOptions, BroadcastResult, Connection } from '../types.ts'
 export interface ContextRoute {
   /** Returns the group of a room route; left out on other routes. */
   readonly groupOf?: ((connection: Connection) => string) | undefined
-  emit (group: string, name: string, data: unknown, options: BroadcastOptions): Promise<BroadcastResult>
+  /** Whose events are sent. */
+  readonly set: {
+    emit (group: string, name: string, data: unknown, options: BroadcastOptions): Promise<BroadcastResult>
+    emitToUser (userId: string, name: string, data: unknown, options: BroadcastOptions): Promise<BroadcastResult>
+  }
 }
 
 /** The argument of a handler, which may destructure it. */
@@ -39,6 +43,12 @@ export class Context implements MessageContext {
   }
 
   get emit (): MessageContext['emit'] {
-    return async (name, data, options) => await this.#route.emit(this.group, name, data, { from: this.connection, ...options })
+    return async (name, data, options) => await this.#route.set.emit(this.group, name, data, { from: this.connection, ...options })
+  }
+
+  get emitToUser (): MessageContext['emitToUser'] {
+    return async (userId, name, data, options) => (
+      await this.#route.set.emitToUser(userId, name, data, { from: this.connection, ...options })
+    )
   }
 }

@@ -13,6 +13,7 @@ import type { Questions, QuestionTarget } from './questions.ts'
 import { answerNames, encodeEvent, namePattern, reservedPrefix } from './wire.ts'
 
 const rules = {
+  auth: aBoolean,
   messages: anObject,
   events: anObject,
   questions: anObject,
@@ -35,6 +36,8 @@ type Sending = Pick<Registry, 'broadcastToGroup' | 'broadcastToAll' | 'sendToUse
 
 /** The messages and events of `app.wsMessages`. */
 export class MessageSet implements AnyMessages {
+  /** Whether only clients with an identity may send. */
+  readonly auth: boolean
   readonly messages: ReadonlyMap<string, Message>
   readonly events: ReadonlyMap<string, Event>
   readonly once: Once
@@ -50,6 +53,7 @@ export class MessageSet implements AnyMessages {
     checkOptions(definition, rules, 'wsMessages.')
     const { messages, events = {}, questions: asked = {}, validateEvents = process.env.NODE_ENV !== 'production' } = definition
     check('wsMessages.messages', messages, anObject)
+    this.auth = definition.auth ?? false
     this.messages = new Map(Object.entries(messages).map(([name, message]) => [assertName(name, 'messages'), new Message(name, message)]))
     this.events = new Map(Object.entries(events).map(([name, schema]) => [name, makeEvent(name, schema as MessageSchema, validateEvents)]))
     this.asked = new Map(Object.entries(asked).map(([name, schemas]) => [name, makeQuestion(name, schemas, validateEvents)]))

@@ -32,7 +32,7 @@ export class MessageReceiver {
   constructor (set: MessageSet, streams: StreamRequests, { groupOf, isMember, mayStop }: MessageRoute, metrics: Metrics) {
     this.#set = set
     this.#streams = streams
-    this.#route = { groupOf, isMember, mayStop, emit: async (group, name, data, options) => await set.emit(group, name, data, options) }
+    this.#route = { groupOf, isMember, mayStop, set }
     this.#metrics = metrics
   }
 
@@ -64,6 +64,7 @@ export class MessageReceiver {
       const known = this.#set.messages.get(name)
       if (known === undefined) throw new WebsocketGroupsError('WSG_MESSAGE_UNKNOWN', show(name))
       known.assertWithinLimits(connection, message)
+      if (this.#set.auth && connection.identity === null) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'the client has no identity')
       const request = this.#requests.get(connection)
       if (request === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE')
       const handle = async (): Promise<MessageAnswer> => await known.run(new Context(name, connection, request, this.#route), message)

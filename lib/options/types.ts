@@ -2,8 +2,17 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyBaseLogger } from 'fastify'
 import type { ClusterNode, ClusterOptions, RedisOptions } from 'ioredis'
 import type { Backplane } from '../backplane/backplane.ts'
-import type { Authenticate, RoomOptions } from '../route-types.ts'
+import type { Authenticate, JsonRoomOptions, RoomOptions } from '../route-types.ts'
 import type { Connection, Identity, LogSettings, MemberInfo, Tracing } from '../types.ts'
+
+/**
+ * `true`. In a union with that itself TypeScript would not tell the type of a room without `json`, and so not the types of the parameters
+ * of its `onMessage`.
+ */
+export interface True {
+  valueOf (): boolean
+  readonly json?: undefined
+}
 
 /** A number per second, after a burst of a number at once. */
 export interface Rate {
@@ -157,8 +166,8 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
   readonly tokenId?: ((identity: Identity) => string | undefined) | undefined
   /** What other members see of a connection; at most 1,024 bytes as JSON. Cannot be async. @default nothing */
   readonly memberInfo?: ((connection: Connection) => MemberInfo | undefined) | undefined
-  /** Ready-made room routes by path, added at register. */
-  readonly rooms?: Readonly<Record<string, RoomOptions | true>> | undefined
+  /** Ready-made room routes by path, added at register; `true`: with no options. */
+  readonly rooms?: Readonly<Record<string, RoomOptions | JsonRoomOptions | True>> | undefined
   /** A name for this instance in logs; never used as an id. */
   readonly instanceLabel?: string | undefined
   /** Options of the `ws` server, handed to @fastify/websocket; `maxPayload` is 1 MiB unless set. */

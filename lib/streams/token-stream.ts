@@ -99,6 +99,21 @@ export class TokenStream implements Stream {
     await this.#stored.promise
   }
 
+  async pipe (source: AsyncIterable<string>): Promise<StreamState> {
+    try {
+      for await (const text of source) if (!this.append(text)) break
+      await this.done()
+    } catch (error) {
+      // What cannot be stored is told by the state.
+      await this.fail(error).catch(() => {})
+    }
+    return this.state
+  }
+
+  async [Symbol.asyncDispose] (): Promise<void> {
+    await this.fail(new Error('its producer left the stream open'))
+  }
+
   /** Ends the stream on request. Returns whether it was open. */
   stop (): boolean {
     if (this.#ending !== undefined) return false

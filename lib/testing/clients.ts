@@ -10,7 +10,7 @@ export interface OpenOptions {
 }
 
 /** A client that speaks no protocol of this package: a WebSocket. */
-export class TestClient extends Inbox<string | Buffer> {
+export class TestClient extends Inbox<string | Buffer> implements Disposable {
   readonly socket: WebSocket
 
   constructor (socket: WebSocket) {
@@ -42,10 +42,14 @@ export class TestClient extends Inbox<string | Buffer> {
   close (code?: number, reason?: string): void {
     this.socket.close(code, reason)
   }
+
+  [Symbol.dispose] (): void {
+    this.close()
+  }
 }
 
 /** The client of this package, which resumes after a break. Its messages are those of the event `message`. */
-export class FramedTestClient extends Inbox<ClientEvents['message']> {
+export class FramedTestClient extends Inbox<ClientEvents['message']> implements Disposable {
   readonly client: Client
   #socket: WebSocket | undefined
 
@@ -82,5 +86,9 @@ export class FramedTestClient extends Inbox<ClientEvents['message']> {
 
   close (): void {
     this.client.close()
+  }
+
+  [Symbol.dispose] (): void {
+    this.close()
   }
 }

@@ -33,7 +33,7 @@ export type MemberInfo = Register extends { memberInfo: infer Registered } ? Reg
 export type ConnectionState = Register extends { state: infer Registered } ? Registered : Record<string, unknown>
 
 /** One client that is connected to this instance. */
-export interface Connection<Params = Record<string, string>, Who = Identity | null> {
+export interface Connection<Params = Record<string, string>, Who = Identity | null> extends AsyncDisposable {
   /** Unique in the cluster. Starts with the id of the instance that holds the socket. */
   readonly id: string
   /** The parameters of the route, validated by its schema. */
@@ -71,6 +71,8 @@ export interface Connection<Params = Record<string, string>, Who = Identity | nu
   close (code?: number, reason?: string): void
   /** Destroys the socket without a closing handshake. */
   terminate (): void
+  /** What `await using` calls: closes the connection, and resolves when its socket is gone, after at most two seconds. */
+  [Symbol.asyncDispose] (): Promise<void>
   /**
    * Shows this of the connection to others, instead of what the option `memberInfo` returned, in all of its groups and in those that it
    * joins later. Resolves when it is stored, or as soon as the backplane is out.

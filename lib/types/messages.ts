@@ -49,12 +49,12 @@ export type Parsable<Provider extends FastifyTypeProvider, Schema> =
 export type EventData<Provider extends FastifyTypeProvider, Events> = { readonly [Name in keyof Events]: Parsable<Provider, Events[Name]> }
 
 /** What a handler is called with. */
-export interface MessageContext<Data = unknown, Events = Readonly<Record<string, unknown>>> {
+export interface MessageContext<Data = unknown, Events = Readonly<Record<string, unknown>>, Who = Identity | null> {
   /** The name of the message. */
   readonly name: string
   /** What the schema lets through. */
   readonly data: Data
-  readonly connection: Connection
+  readonly connection: Connection<Record<string, string>, Who>
   /** The user of the connection, see `connection.userId`. */
   readonly userId: string | undefined
   /**
@@ -66,6 +66,10 @@ export interface MessageContext<Data = unknown, Events = Readonly<Record<string,
   readonly request: FastifyRequest
   /** Sends an event to `group`, from this connection. */
   emit <Name extends keyof Events & string> (name: Name, data: Events[Name], options?: BroadcastOptions): Promise<BroadcastResult>
+  /** Sends an event to all connections of a user, on every instance, from this connection. */
+  emitToUser <Name extends keyof Events & string> (
+    userId: string, name: Name, data: Events[Name], options?: BroadcastOptions
+  ): Promise<BroadcastResult>
 }
 
 type Awaitable<Value> = Value | Promise<Value>
@@ -78,7 +82,7 @@ export interface MessageRate {
 }
 
 /** What a message may say of itself beside its schemas. */
-export interface MessageSettings<Data = unknown, Events = Readonly<Record<string, unknown>>> {
+export interface MessageSettings<Data = unknown, Events = Readonly<Record<string, unknown>>, Who = Identity | null> {
   /** For the document of the application. */
   readonly description?: string | undefined
   /** The most bytes that the message may have, with its name and `id`. @default maxPayload of the server */
@@ -86,13 +90,13 @@ export interface MessageSettings<Data = unknown, Events = Readonly<Record<string
   /** Of one connection; more are answered with WSG_RATE_LIMITED. @default no limit but those of the connection */
   readonly limit?: MessageRate | undefined
   /** Anything but `true` is answered with WSG_FORBIDDEN. Runs before the data is checked. */
-  readonly authorize?: ((identity: Identity | null, context: MessageContext<unknown, Events>) => Awaitable<boolean>) | undefined
+  readonly authorize?: ((identity: Who, context: MessageContext<unknown, Events, Who>) => Awaitable<boolean>) | undefined
   /** Run in order when the data is checked, before the handler. What one of them throws is the answer. */
-  readonly preHandler?: MessageHook<Data, Events> | ReadonlyArray<MessageHook<Data, Events>> | undefined
+  readonly preHandler?: MessageHook<Data, Events, Who> | ReadonlyArray<MessageHook<Data, Events, Who>> | undefined
 }
 
-export type MessageHook<Data = unknown, Events = Readonly<Record<string, unknown>>> =
-  (context: MessageContext<Data, Events>) => Awaitable<unknown>
+export type MessageHook<Data = unknown, Events = Readonly<Record<string, unknown>>, Who = Identity | null> =
+  (context: MessageContext<Data, Events, Who>) => Awaitable<unknown>
 
 /** One message: its data, what answers it, and what is done. */
 export interface MessageDefinition extends MessageSettings {
@@ -134,6 +138,11 @@ export interface ClientReplies<Data = unknown> {
 
 /** What `app.wsMessages` takes beside `messages`. */
 export interface MessagesOptions<Events = Readonly<Record<string, unknown>>, Questions = Readonly<Record<string, QuestionSchemas>>> {
+  /**
+   * `true`: only clients with an identity may send these messages, others are answered with WSG_FORBIDDEN; so `connection.identity` is
+   * never `null` in handlers. @default false
+   */
+  readonly auth?: boolean | undefined
   /** What the server sends, by name. */
   readonly events?: Events | undefined
   /** What the server asks clients, by name. */
@@ -146,16 +155,20 @@ export interface MessagesOptions<Events = Readonly<Record<string, unknown>>, Que
   readonly serializerCompiler?: FastifySerializerCompiler<never> | undefined
 }
 
+/** The identity of whoever sends a message, by the option `auth`. */
+type SentBy<Auth extends boolean> = [Auth] extends [true] ? Identity : Identity | null
+
 /** The options of `app.wsMessages`, with the types of all data inferred from the schemas. */
 export interface MessagesDefinition<
   Data extends Record<string, unknown>, Replies extends Record<string, unknown>, Events extends Record<string, unknown>,
-  Provider extends FastifyTypeProvider, Questions extends Record<string, QuestionSchemas> = {}
+  Provider extends FastifyTypeProvider, Questions extends Record<string, QuestionSchemas> = {}, Auth extends boolean = boolean
 > extends MessagesOptions<Events, Questions> {
+  readonly auth?: Auth | undefined
   /** What clients send, by name. */
   readonly messages: {
-    readonly [Name in keyof Data]: MessageSettings<Parsed<Provider, Data[Name]>, EventData<Provider, Events>> & {
+    readonly [Name in keyof Data]: MessageSettings<Parsed<Provider, Data[Name]>, EventData<Provider, Events>, SentBy<Auth>> & {
       readonly data?: Data[Name] | undefined
-      readonly handler: (context: MessageContext<Parsed<Provider, Data[Name]>, EventData<Provider, Events>>) =>
+      readonly handler: (context: MessageContext<Parsed<Provider, Data[Name]>, EventData<Provider, Events>, SentBy<Auth>>) =>
       Name extends keyof Replies ? Awaitable<Parsable<Provider, Replies[Name]>> : unknown
     }
   } & { readonly [Name in keyof Replies]: { readonly reply?: Replies[Name] | undefined } }

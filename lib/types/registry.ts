@@ -55,6 +55,9 @@ export interface LeaveOptions {
  */
 export type InstanceEvents = Register extends { events: infer Registered extends object } ? Registered : Record<string, Json>
 
+/** Removes a handler; so does the end of a block that took it by `using`. */
+export type Removal = (() => void) & Disposable
+
 export interface AskOptions {
   /** How long instances may take. @default joinTimeoutMs + operationTimeoutMs */
   readonly timeoutMs?: number | undefined
@@ -69,8 +72,8 @@ export interface Asked {
 
 /** Messages between the instances of an application, this one included. Payloads are JSON of at most 1 MiB. */
 export interface Instances {
-  /** Handles what instances say under this name. Returns a function that removes the handler again. */
-  on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): () => void
+  /** Handles what instances say under this name. Returns a function that removes the handler again, as does the end of its `using`. */
+  on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): Removal
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void>
   /** Asks all instances, and resolves with those answers that came in time. @throws as `emit` */

@@ -17,7 +17,7 @@ export interface StreamOptions {
 }
 
 /** A text that grows piece by piece, for the members of one group: see docs/streams.md. */
-export interface Stream {
+export interface Stream extends AsyncDisposable {
   readonly group: string
   readonly id: string
   readonly state: StreamState
@@ -35,8 +35,15 @@ export interface Stream {
    * @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE (it could not be stored within a minute)
    */
   done (result?: unknown): Promise<void>
+  /**
+   * Appends what the source yields, until it ends (`done`), throws (`fail`), or the stream has ended, which also ends a generator. Resolves
+   * with the state when the end is stored, or cannot be; never rejects. Give `signal` to whatever the source waits for.
+   */
+  pipe (source: AsyncIterable<string>): Promise<StreamState>
   /** Ends the stream badly: readers get the code and text of errors that are the client's fault, and of others none. As `done`. */
   fail (error: unknown): Promise<void>
+  /** What `await using` calls: a stream that is still open then has failed. */
+  [Symbol.asyncDispose] (): Promise<void>
 }
 
 /** A stream as it is now. */

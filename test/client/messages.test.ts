@@ -110,6 +110,21 @@ t.test('what is no event is left to the handlers of the connection, and a handle
   t.match(errors, [{ code: 'HANDLER_FAILED', cause: { message: 'a bug' } }])
 })
 
+t.test('the history of a group comes as events, in pages', async t => {
+  const work = idle()
+  const { url, registry } = await serve(t, {}, app => {
+    app.wsRoom('/:room', { auth: { required: false }, history: 1, messages: chatOf(app, work) })
+  })
+  const chat = client(t, `${url}/lobby`)
+  for (const text of ['one', 'two']) await chat.request('say', { text })
+  await registry.broadcastToGroup('lobby', 'no event')
+  const { events: [flipped, ...none], more } = await chat.history('lobby', { limit: 2, reverse: true })
+  t.match(flipped, { name: 'said', data: { text: 'two' }, position: /^[\w-]{24}$/, at: Number })
+  t.strictSame(none, [])
+  t.equal(more, true)
+  t.match(await chat.history('lobby', { before: flipped?.position }), { events: [{ data: { text: 'one' } }], more: false })
+})
+
 t.test('a request waits for a connection, and no longer than its deadline', async t => {
   const server = await scriptedServer(t, { ack: false })
   const chat = client(t, server.url)

@@ -1,11 +1,13 @@
-import { createElement as h, StrictMode, useState, type ReactElement } from 'react'
+import { createElement as h, StrictMode, useState, version, type ReactElement } from 'react'
 import { createRoot } from 'react-dom/client'
-import { useConnection, useGroup, usePresence, useRequest, useStream, useStreams, type Connection } from '../../lib/client/react.ts'
+import {
+  useConnection, useEvent, useGroup, usePresence, useRequest, useStream, useStreams, type Connection
+} from '../../lib/client/react.ts'
 
 /** What the page's server says and answers: see react.test.ts. */
 interface Contract {
   messages: { say: { data: { text: string }, reply: { length: number } } }
-  events: Record<never, never>
+  events: { said: { text: string } }
   questions: Record<never, never>
 }
 
@@ -20,13 +22,16 @@ const show = (name: string, value: unknown): ReactElement => h('output', { id: n
 function Room ({ connection }: { readonly connection: Connection<Contract> }): ReactElement {
   const [heard, setHeard] = useState<unknown[]>([])
   const { joined, error } = useGroup(connection, 'den', { onMessage: ({ data }) => setHeard(before => [...before, data]) })
+  const [said, setSaid] = useState<string[]>([])
+  // With another handler in each render.
+  useEvent(connection, 'said', ({ text }, { group }) => setSaid(before => [...before, `${group}: ${text}`]))
   const forbidden = useGroup(connection, 'secret')
   const members = usePresence(connection, 'den')
   const stream = useStream(connection, 'den', 'r1')
   const streams = useStreams(connection, 'den')
   const { request, pending, reply, error: refusal } = useRequest(connection, 'say')
   return h('main', null,
-    show('joined', joined), show('error', error?.code), show('forbidden', forbidden.error?.code), show('heard', heard),
+    show('joined', joined), show('error', error?.code), show('forbidden', forbidden.error?.code), show('heard', heard), show('said', said),
     show('members', members.map(({ userId }) => userId)),
     show('stream', stream === undefined ? undefined : { text: stream.text, state: stream.state }), show('streams', streams.length),
     show('request', { pending, reply, error: refusal?.code }),
@@ -37,7 +42,7 @@ function Room ({ connection }: { readonly connection: Connection<Contract> }): R
 
 function App ({ name }: { readonly name: string }): ReactElement {
   const connection = useConnection<Contract>(url, { token: 'ann' })
-  return h('section', null, show('state', connection.state), show('name', name), h(Room, { connection }))
+  return h('section', null, show('state', connection.state), show('name', name), show('react', version), h(Room, { connection }))
 }
 
 const root = createRoot(document.getElementById('root'))

@@ -718,7 +718,9 @@ export function backplaneContract ({ name, test, create, partOf = () => 0 }: Con
     const open = async (n: number, keepMs: number): Promise<unknown> => {
       return await a.writeStream({ group: 'talk', id: String(n), epoch: 'e' }, 0, '', { head: '{}', keepMs })
     }
-    for (let n = 0; n < maxStreamsPerGroup; n++) assert.equal(await open(n, n === 0 ? 300 : 60_000), 'written')
+    for (let n = 1; n < maxStreamsPerGroup; n++) assert.equal(await open(n, 60_000), 'written')
+    // The one whose time is short comes last, so that it is still there in the next lines.
+    assert.equal(await open(0, 1_000), 'written')
     assert.equal(await open(1_000, 60_000), 'full')
     assert.equal((await a.backplane.streams?.list('talk'))?.length, maxStreamsPerGroup)
     await until(async () => await open(1_000, 60_000) === 'written')

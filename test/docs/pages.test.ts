@@ -8,7 +8,7 @@ import { CloseCode } from '../../lib/protocol/close-codes.ts'
 const root = join(import.meta.dirname, '..', '..')
 const read = (page: string): string => readFileSync(join(root, page), 'utf8')
 const pages = [...readdirSync(root), ...readdirSync(join(root, 'docs')).map(name => `docs/${name}`)].filter(name => name.endsWith('.md'))
-const everyPage = [...pages, 'bench/README.md', 'example-app/README.md']
+const everyPage = [...pages, 'bench/README.md', 'example-app/README.md', 'example-app/workspace/README.md']
 
 const withoutFences = (text: string): string => text.replace(/^```.*?^```$/gms, fence => fence.replace(/[^\n]/g, ''))
 
@@ -86,7 +86,7 @@ t.test('no page names an error code that there is not', async (t) => {
 
 t.test('the README is short, and lines are as long as an editor is wide', async (t) => {
   t.ok(read('README.md').trimEnd().split('\n').length < 250)
-  const long = [...pages, 'example-app/README.md'].flatMap(page => withoutFences(read(page)).split('\n')
+  const long = [...pages, 'example-app/README.md', 'example-app/workspace/README.md'].flatMap(page => withoutFences(read(page)).split('\n')
     .map((line, index) => ({ line, at: `${page}:${index + 1}` }))
     // A row of a table is one line, whatever it holds.
     .filter(({ line }) => line.length > 120 && !line.startsWith('|')))

@@ -16,7 +16,8 @@ const pages = [
   ...readdirSync(root).filter(name => name.endsWith('.md')),
   ...readdirSync(join(root, 'docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`),
   'bench/README.md',
-  'example-app/README.md'
+  'example-app/README.md',
+  'example-app/workspace/README.md'
 ]
 const snippets = pages.flatMap(page => snippetsOf(page, readPage(page)))
 

@@ -63,8 +63,11 @@ t.test('an instance gives all of its members back, however slowly Redis answers,
   const wire = await Wire.start(redis.port)
   t.teardown(() => wire.close())
   const local = await new Local({ redis: wire.url }).start(t)
-  // Removed in ten calls.
-  await Promise.all(Array.from({ length: 2_000 }, async (_, n) => await local.join(`room ${n}`, `${local.instanceId}.1`)))
+  // Removed in ten calls. A busy machine may take too long to store one: what counts is that all are there.
+  await Promise.all(Array.from({ length: 2_000 }, async (_, n) => await until(async () => {
+    await local.join(`room ${n}`, `${local.instanceId}.1`)
+    return true
+  })))
   wire.delay('command', 300)
   await local.backplane.close()
   t.strictSame(await redis.keys(), [])

@@ -8,7 +8,7 @@ const groups = Array.from({ length: 3_000 }, (_, n) => `group ${n}`)
 
 t.test('an outage that concerns 3,000 groups writes a few lines, not one for each', async t => {
   const redis = await startRedis(t)
-  const patient = { operationTimeoutMs: 10_000, joinTimeoutMs: 20_000 }
+  const patient = { bootTimeoutMs: 8_000, operationTimeoutMs: 10_000, joinTimeoutMs: 20_000 }
   const { registry, url, logs } = await serve(t, { redis: redis.url, maxGroupsPerConnection: 5_000, ...patient }, app => {
     app.wsRoom('/ws/:room', { auth: { required: false }, onJoin: connection => connection.send(connection.id) })
   })

@@ -35,10 +35,10 @@ t.test('a survivor that dies while it holds the claim, with part of the groups r
   for (const { pid } of survivors) process.kill(pid, 'SIGSTOP')
   await victim.kill()
   const claim = async (): Promise<unknown> => await run(
-    redis, beat, [keys.leases, keys.instances, keys.generations], ['ByHandDies', 1, 'nonce', 2_000, 2_000, 8, 60_000]
+    redis, beat, [keys.leases, keys.instances, keys.generations], ['ByHandDies', 1, 'nonce', 2_000, 2_000, 8, 60_000, 0]
   )
   const claims = await until(async () => {
-    const [, ...claims] = await claim() as [number, ...string[]]
+    const [,, ...claims] = await claim() as [number, number, ...string[]]
     return claims.includes(victim.id) ? claims : undefined
   }, { timeoutMs: 60_000, everyMs: 50 })
   const generation = claims[claims.indexOf(victim.id) + 1] ?? ''
@@ -96,7 +96,7 @@ t.test('sixty instances that die at once are cleaned up after within a lease and
   const ids = Array.from({ length: 60 }, (_, n) => `dead${String(n).padStart(6, '0')}`)
   // As they wrote it themselves, in their last beat and for their last join.
   for (const id of ids) {
-    pipeline.eval(beat.lua, 3, keys.leases, keys.instances, keys.generations, id, 1, 'nonce', leaseMs, leaseMs, 0, 60_000)
+    pipeline.eval(beat.lua, 3, keys.leases, keys.instances, keys.generations, id, 1, 'nonce', leaseMs, leaseMs, 0, 60_000, 0)
     pipeline.eval(syncMembers.lua, 4, ...namesOf(id), id, 1, 60_000, 'room', 1, 0, `${id}.1`, '[0,null]')
   }
   await pipeline.exec()

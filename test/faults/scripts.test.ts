@@ -65,8 +65,8 @@ const beatCall = {
   name: 'beat',
   script: beat,
   keys: [keys.leases, keys.instances, keys.generations],
-  args: [id, 1, 'nonce', 1_000, 1_000, 8, 1_000],
-  numbers: [2, 4, 5, 6, 7]
+  args: [id, 1, 'nonce', 1_000, 1_000, 8, 1_000, 0],
+  numbers: [2, 4, 5, 6, 7, 8]
 }
 const calls = [
   appendCall, appendToOneCall, keyedToOneCall, syncCall, beatCall,

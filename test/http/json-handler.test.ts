@@ -44,7 +44,51 @@ t.test('json and messages exclude each other, and json is a boolean', async t =>
   const messages = app.wsMessages({ messages: {} })
   const message = /wsHandler\.json is for `onMessage`/
   t.throws(() => app.wsHandler({ json: true, messages } as never), { code: 'WSG_OPTION_INVALID', message })
+  const ofRooms = /wsRoom\('\/:room'\)\.json is for `onMessage`/
+  t.throws(() => app.wsRoom('/:room', { auth: false, json: true, messages } as never), { code: 'WSG_OPTION_INVALID', message: ofRooms })
   t.throws(() => app.wsHandler({ json: 'yes', onMessage () {} } as never), { code: 'WSG_OPTION_INVALID', message: /wsHandler\.json/ })
+})
+
+t.test('a room that asks for JSON hands values to onMessage, or relays them', async t => {
+  const got: unknown[] = []
+  const { app, url } = await serve(t, {
+    rooms: {
+      '/option/:room': {
+        auth: false,
+        group: ({ room }) => `option:${room}`,
+        json: true,
+        onMessage: (connection, value, group) => connection.sendJson({ group, value })
+      }
+    }
+  }, app => {
+    app.wsRoom('/told/:room', {
+      auth: false,
+      group: ({ room }) => `told:${room}`,
+      json: true,
+      onMessage (connection, value, group) {
+        got.push(value)
+        return app.registry.broadcastJson(group, { value })
+      }
+    })
+    app.wsRoom('/relayed/:room', { auth: false, group: ({ room }) => `relayed:${room}`, json: true })
+  })
+  const [told, relayed, option] = ['told', 'relayed', 'option'].map(kind => connect(t, `${url}/${kind}/x`))
+  for (const client of [told, relayed, option]) {
+    await client?.opened
+    for (const text of ['no JSON', ' { "a" : 1 } ', 'null']) client?.send(text)
+    client?.send(Buffer.from('{}'))
+    client?.send('[]')
+  }
+  t.strictSame([await told?.next(), await told?.next(), await told?.next()], ['{"value":{"a":1}}', '{"value":null}', '{"value":[]}'])
+  t.strictSame(got, [{ a: 1 }, null, []])
+  t.strictSame([await relayed?.next(), await relayed?.next(), await relayed?.next()], ['{"a":1}', 'null', '[]'], 'JSON alone is relayed')
+  t.equal(await option?.next(), '{"group":"option:x","value":{"a":1}}')
+
+  const client = connectClient(`${url}/relayed/x`, { WebSocket })
+  t.teardown(() => client.close())
+  await t.rejects(client.send('no JSON'), { code: 'WSG_MESSAGE_INVALID' })
+  t.type((await client.send({ json: 7 })).position, 'string')
+  t.match((await app.registry.history('relayed:x')).messages.at(-1), { data: '7', from: { connectionId: String } })
 })
 
 t.test('the option group of a room may return a number', async t => {

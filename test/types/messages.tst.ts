@@ -5,7 +5,7 @@ import { expect, test } from 'tstyche'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import { connect, type MessageClient } from '../../lib/client/messages.ts'
-import type { AnyMessages, BroadcastResult, Connection, ContractOf, Messages, StandardSchema } from '../../plugin.ts'
+import type { AnyMessages, BroadcastResult, Connection, ContractOf, Identity, Messages, StandardSchema } from '../../plugin.ts'
 
 const app = Fastify().withTypeProvider<TypeBoxTypeProvider>()
 const text = Type.Object({ text: Type.String() })
@@ -63,6 +63,25 @@ test('data, reply and events have the types of their schemas', () => {
   )
 })
 
+test('with auth, whoever sends a message is known', () => {
+  app.wsMessages({
+    auth: true,
+    events: { said: text },
+    messages: {
+      say: {
+        data: text,
+        authorize: identity => expect(identity).type.toBe<Identity>() === undefined,
+        async handler ({ connection, emitToUser }) {
+          expect(connection.identity).type.toBe<Identity>()
+          expect(await emitToUser('ann', 'said', { text: 'a' })).type.toBe<BroadcastResult>()
+          expect(emitToUser).type.not.toBeCallableWith('ann', 'said', { text: 1 })
+        }
+      }
+    }
+  })
+  app.wsMessages({ messages: { say: { handler ({ connection }) { expect(connection.identity).type.toBe<Identity | null>() } } } })
+})
+
 test('with the type provider of Zod handlers get what a schema lets through, and clients send what it takes', () => {
   const chat = app.withTypeProvider<ZodTypeProvider>().wsMessages({
     messages: {
@@ -116,6 +135,9 @@ test('the client has the types of the server, from its typeof alone', async () =
   })
   client.group('a').on('frame', data => expect(data).type.toBe<Buffer>())
   expect(client.on).type.not.toBeCallableWith('unsaid', () => {})
+  const { events: [past] } = await client.history('lobby', { limit: 5 })
+  if (past?.name === 'said') expect(past.data).type.toBe<{ text: string }>()
+  expect(past?.name).type.toBe<'said' | 'frame' | undefined>()
   const untyped: MessageClient = connect('/ws/lobby')
   expect(untyped.request).type.toBeCallableWith('anything', { any: 'data' })
   expect(await untyped.request('anything')).type.toBe<unknown>()

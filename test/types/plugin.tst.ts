@@ -20,6 +20,8 @@ test('register takes the options, all of them optional', () => {
   expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ redis: 6379 })
   expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ outage: { join: 'queue' } })
   expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ shutdownCode: 1000 })
+  expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ rooms: { '/:room': 7 } })
+  expect<WebsocketGroupsOptions>().type.not.toBeAssignableFrom({ rooms: { '/:room': { onMesage () {} } } })
 })
 
 test('redis takes clients and options of another copy of ioredis, which has types of its own', () => {
@@ -205,6 +207,21 @@ describe('wsRoom', () => {
     app.wsRoom('/ws/:page/:kind', {
       schema: { params: Type.Object({ page: Type.Integer() }) },
       onJoin ({ params }) { expect(params).type.toBe<{ readonly page: number, readonly kind: string }>() }
+    })
+  })
+
+  test('with json a message is a value', () => {
+    app.wsRoom('/ws/:room', { onMessage (_, data, group) { expect([data, group]).type.toBe<Array<string | Buffer>>() } })
+    app.wsRoom('/ws/:room', { json: false, onMessage (_, data) { expect(data).type.toBe<string | Buffer>() } })
+    app.wsRoom('/ws/:room', {
+      json: true,
+      onMessage ({ params }, value) { expect([params.room, value]).type.toBe<unknown[]>() }
+    })
+    void app.register(websocketGroups, {
+      rooms: {
+        '/ws/:room': { json: true, onMessage (_, value) { expect(value).type.toBe<unknown>() } },
+        '/other/:room': { onMessage (_, data) { expect(data).type.toBe<string | Buffer>() } }
+      }
     })
   })
 

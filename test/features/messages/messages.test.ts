@@ -213,3 +213,31 @@ t.test('in a handler of any route, the group is the only one of the connection',
   }
   t.match(answers, [{ data: 'one' }, { code: 'WSG_FORBIDDEN' }, { code: 'WSG_FORBIDDEN' }])
 })
+
+t.test('with auth, clients without an identity may send nothing, and a user is told on all devices', async t => {
+  const { url } = await serve(t, {}, app => {
+    const messages = app.withTypeProvider<TypeBoxTypeProvider>().wsMessages({
+      auth: true,
+      events: { whispered: Type.Object({ from: Type.String() }) },
+      messages: {
+        whisper: {
+          data: Type.String(),
+          async handler ({ data, connection, userId: from = '', emitToUser }) {
+            await emitToUser(data, 'whispered', { from }, { except: connection })
+          }
+        }
+      }
+    })
+    app.wsRoom('/:room', { auth: { required: false }, messages })
+  })
+  const [nobody, ann] = [connect(t, `${url}/lobby`), connect(t, `${url}/lobby`, { protocols: ['bearer', 'ann'] })]
+  const bobs = ['lobby', 'den'].map(room => connect(t, `${url}/${room}`, { protocols: ['bearer', 'bob'] }))
+  await Promise.all([nobody, ann, ...bobs].map(async ({ opened }) => await opened))
+  nobody.send('{"type":"whisper","data":"bob","id":1}')
+  t.match(await json(nobody), { type: 'error', id: 1, code: 'WSG_FORBIDDEN' })
+  ann.send('{"type":"whisper","data":"bob","id":1}')
+  t.strictSame(await json(ann), { type: 'reply', id: 1 })
+  for (const bob of bobs) t.strictSame(await json(bob), { type: 'whispered', data: { from: 'ann' } })
+  bobs[0]?.send('{"type":"whisper","data":"bob","id":1}')
+  t.strictSame(await Promise.all(bobs.map(json)), [{ type: 'reply', id: 1 }, { type: 'whispered', data: { from: 'bob' } }], 'but one')
+})

@@ -4,7 +4,7 @@ import { WebSocket } from 'ws'
 import { createPublisher } from '../../../plugin.ts'
 import { connect as connectClient, type ConnectOptions } from '../../../lib/client/index.ts'
 import { streamsOf, type Streams, type StreamView } from '../../../lib/client/streams.ts'
-import { onEveryCluster, onRedis, type TestInstance } from '../../helpers/app.ts'
+import { memoryInstances, onEveryCluster, onRedis, type TestInstance } from '../../helpers/app.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
 import { until } from '../../helpers/until.ts'
@@ -244,4 +244,27 @@ onRedis(t, redis, 'a worker without sockets makes streams, which clients may sto
   t.match(third.signal.reason, { code: 'WSG_CLOSED' })
   await until(() => reader.streams.get('lobby', 'r3')?.state === 'failed')
   reader.close()
+})
+
+t.test('a stream takes what a source yields, and ends as the source does, or before it', async t => {
+  const { registry } = await memoryInstances(t).start()
+  const ended: string[] = []
+  async function * source (name: string, error?: Error): AsyncGenerator<string> {
+    try {
+      yield 'Hello'
+      if (error !== undefined) throw error
+      yield ', world'
+    } finally {
+      ended.push(name)
+    }
+  }
+  t.equal(await registry.stream('lobby', 'whole').pipe(source('whole')), 'done')
+  t.match(await registry.readStream('lobby', 'whole'), { text: 'Hello, world', state: 'done' })
+  const quota = Object.assign(new Error('the quota is used up'), { statusCode: 429, code: 'QUOTA' })
+  t.equal(await registry.stream('lobby', 'failing').pipe(source('failing', quota)), 'failed')
+  t.match(await registry.readStream('lobby', 'failing'), { text: 'Hello', state: 'failed', error: { code: 'QUOTA' } })
+  const stopped = registry.stream('lobby', 'stopped')
+  await registry.stopStream('lobby', 'stopped')
+  t.equal(await stopped.pipe(source('stopped')), 'stopped')
+  t.strictSame(ended, ['whole', 'failing', 'stopped'], 'and no generator is left')
 })

@@ -88,6 +88,64 @@ t.test('each connection resolves the name anew', async t => {
   await until(() => connection.ready)
 })
 
+t.test('a name with several addresses: the next one is dialled where the first hangs, answers no more, or is of no use', async t => {
+  const redis = await startRedis(t)
+  // It accepts connections and says nothing.
+  const hung = createServer(socket => sockets.add(socket))
+  const sockets = new Set<Socket>()
+  await once(hung.listen(redis.port, '127.0.0.3'), 'listening')
+  t.teardown(() => {
+    hung.close()
+    for (const socket of sockets) socket.destroy()
+  })
+  const { lookup } = dns
+  t.teardown(() => { dns.lookup = lookup })
+  for (const [first, what] of [['127.0.0.3', 'hangs'], ['127.0.0.2', 'is dead']] as const) {
+    dns.lookup = ((_name: string, options: { all?: boolean }, callback: (error: null, found: unknown, family?: number) => void) => {
+      if (options.all) callback(null, [{ address: first, family: 4 }, { address: '127.0.0.1', family: 4 }])
+      else callback(null, first, 4)
+    }) as typeof dns.lookup
+    // With a family, as ioredis 5 has it by default, a socket tries the first address alone.
+    for (const family of [0, 4] as const) {
+      const { connection } = connectTo(t, { host: 'redis.example', port: redis.port, family })
+      if (what === 'hangs') {
+        await until(() => connection.shakingHands)
+        // As the link does when nothing comes.
+        connection.reset()
+      }
+      await until(() => connection.ready, { what: `the other address when the first ${what}, family ${family}` })
+      t.equal(connection.address?.host, '127.0.0.1')
+      connection.close()
+    }
+  }
+  const { connection } = connectTo(t, { host: 'redis.example', port: redis.port })
+  await until(() => connection.ready)
+  dns.lookup = ((_name: string, _options: unknown, callback: (error: null, found: unknown) => void) => {
+    callback(null, [{ address: '127.0.0.1', family: 4 }, { address: '127.0.0.3', family: 4 }])
+  }) as typeof dns.lookup
+  sockets.clear()
+  connection.blame()
+  await until(() => sockets.size > 0, { what: 'the second address to be dialled after a server that is of no use' })
+})
+
+t.test('a resolver that hangs or knows the name no more keeps no connection from being tried, and none is made after the end', async t => {
+  const { lookup } = dns
+  t.teardown(() => { dns.lookup = lookup })
+  let asked = 0
+  dns.lookup = ((_name: string, _options: unknown, callback: (error: Error) => void) => {
+    asked++
+    callback(new Error('ENOTFOUND'))
+  }) as typeof dns.lookup
+  const { connection } = connectTo(t, { host: 'redis.example' })
+  await until(() => asked > 3)
+  dns.lookup = (() => { asked = 0 }) as unknown as typeof dns.lookup
+  await until(() => asked === 0)
+  connection.close()
+  await sleep(2_500)
+  t.equal(connection.redis.status, 'end')
+  t.equal(asked, 0)
+})
+
 t.test('nothing is dialled after the end, and a dial that is given up is not counted as slow', async t => {
   const sockets = new Set<Socket>()
   const server = createServer(socket => { sockets.add(socket) }).listen(0, '127.0.0.1')

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net'
 import { Redis, type RedisOptions } from 'ioredis'
+import { addressesOf } from './addresses.ts'
 import { Sentinels } from './sentinels.ts'
 import { optionsOf, type RedisSource } from './source.ts'
 
@@ -9,6 +10,8 @@ const maxPatienceMs = 16_000
 /** Pauses before a dial: short, as memberships are to be back within two seconds of the return of Redis. */
 const minPauseMs = 50
 const maxPauseMs = 500
+
+const defaultPort = 6379
 
 /** Of a server. */
 export interface Address {
@@ -28,6 +31,8 @@ export class Dialer {
   readonly #sentinels: Sentinels | undefined
   readonly #address: () => Address | undefined
   #failures = 0
+  /** One of the addresses of the name, for the next dial. */
+  #alternative: Address | undefined
   #patienceMs = minPatienceMs
 
   /** `address`: of the server to dial; where it knows none, the source leads the way. */
@@ -50,11 +55,23 @@ export class Dialer {
     return this.#patienceMs
   }
 
+  /**
+   * Chooses the address for the next dial after one that failed, if the name has several: the first of them may answer and be of no use, as
+   * a server that hangs, and would be dialled for good. `undefined` where there is nothing to wait for. Never rejects.
+   */
+  prepare (): Promise<void> | undefined {
+    this.#alternative = undefined
+    const { host, path, sentinels, Connector } = this.#options
+    if (this.#failures === 0 || host === undefined || isIP(host) !== 0 || this.#address() !== undefined) return undefined
+    if ((path ?? sentinels ?? Connector ?? undefined) !== undefined) return undefined
+    return this.#chooseAddress(host)
+  }
+
   /** A client that connects at once. */
   dial (): Redis {
     const source = this.#source
     const options = this.#options
-    const address = options.Connector === undefined ? this.#address() : undefined
+    const address = options.Connector === undefined ? this.#address() ?? this.#alternative : undefined
     const way = address === undefined ? this.#sentinelOverrides(options) : straightTo(address, options)
     const overrides = { ...this.#overrides(options), ...way }
     // The client of the user's own copy of ioredis.
@@ -79,6 +96,13 @@ export class Dialer {
   /** Those of a client that was given may have changed: a password, say. */
   get #options (): RedisOptions {
     return this.#parsed ?? optionsOf(this.#source)
+  }
+
+  async #chooseAddress (name: string): Promise<void> {
+    const { port = defaultPort, family } = this.#options
+    const addresses = await addressesOf(name, family ?? 0, this.#patienceMs)
+    const host = addresses[this.#failures % addresses.length]
+    if (addresses.length > 1 && host !== undefined) this.#alternative = { host, port }
   }
 
   #overrides ({ sentinels }: RedisOptions): RedisOptions {

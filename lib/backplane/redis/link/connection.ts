@@ -198,15 +198,21 @@ export class Connection {
 
   #dialLater (): void {
     this.#timer = setTimeout(() => {
-      try {
-        this.#dial()
-      } catch (error) {
-        // The client that was given is used by others, too: its options may have become such that no duplicate can be made.
-        this.#dialer.failed(0)
-        this.#dialLater()
-        this.#events.error(error as Error)
-      }
+      const prepared = this.#dialer.prepare()
+      if (prepared === undefined) this.#dialNext()
+      else void prepared.then(() => { if (!this.#closed) this.#dialNext() })
     }, this.#dialer.pauseMs)
+  }
+
+  #dialNext (): void {
+    try {
+      this.#dial()
+    } catch (error) {
+      // The client that was given is used by others, too: its options may have become such that no duplicate can be made.
+      this.#dialer.failed(0)
+      this.#dialLater()
+      this.#events.error(error as Error)
+    }
   }
 }
 

@@ -6,13 +6,12 @@ import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { checkServer, isFinal, refused, refusedRights } from '../link/server.ts'
+import { nextBeatMs } from './beat-times.ts'
 import { Reaper } from './reaper.ts'
 import { beat, safetyTtlMs, unregister } from './scripts.ts'
+import { ServerClock } from './server-clock.ts'
 import type { MemberStore } from './store.ts'
 
-const beatsPerLease = 3
-/** Beats of many partitions go out together if they are due in the same one of this many parts of the time between beats. */
-const beatParts = 16
 const maxClaims = 8
 const retryMs = 1_000
 
@@ -49,6 +48,7 @@ export class Lease {
   readonly #warnNotRenewed: (fields: object) => void
   readonly #warnNotRegistered: (fields: object) => void
   readonly #nonce = randomUUID()
+  readonly #clock: ServerClock
   /** Whether this is the lease of one partition of many: nobody misses it while it is registered for the first time. */
   readonly #isPart: boolean
   /** Whether anything needs the lease. */
@@ -81,6 +81,7 @@ export class Lease {
     this.#store = store
     this.#reaper = new Reaper(link, keys, local, store)
     this.#leaseMs = leaseMs
+    this.#clock = new ServerClock(leaseMs)
     this.#log = local.log
     this.#warnNotRenewed = oncePerMinute(local.log, 'lease_not_renewed')
     this.#warnNotRegistered = oncePerMinute(local.log, 'not_registered')
@@ -148,7 +149,7 @@ export class Lease {
   }
 
   /** Renews from now on; a beat that fails is repeated soon. */
-  schedule (delayMs = this.#nextBeatMs()): void {
+  schedule (delayMs = nextBeatMs(this.#leaseMs, this.#isPart)): void {
     clearTimeout(this.#timer)
     if (this.#closed) return
     this.#timer = setTimeout(() => {
@@ -229,11 +230,12 @@ export class Lease {
     if (this.#renewed !== 0 && !this.held) this.#suspend()
     if (this.#store.hasLateWrite(this.#generation)) this.#generation++
     const generation = this.#generation
-    const sentAt = performance.now()
-    const [status = Status.dead, ...claims] = await this.#link.script(
+    const [sentAt, expectedMs, most] = [performance.now(), this.#clock.expectedMs, this.#clock.settling ? 0 : maxClaims]
+    const [status = Status.dead, shownMs, ...claims] = await this.#link.script(
       beat, [this.#keys.leases, this.#keys.instances, this.#keys.generations],
-      [this.#local.instanceId, generation, this.#nonce, this.#leaseMs, this.#leaseMs, maxClaims, safetyTtlMs]
-    ) as [number, ...string[]]
+      [this.#local.instanceId, generation, this.#nonce, this.#leaseMs, this.#leaseMs, most, safetyTtlMs, expectedMs]
+    ) as [number, number, ...string[]]
+    this.#clock.shows(shownMs, expectedMs)
     if (status === Status.taken) {
       this.#renewed = 0
       throw new WebsocketGroupsError('WSG_INSTANCE_ID_TAKEN', this.#local.instanceId)
@@ -267,14 +269,5 @@ export class Lease {
   #suspend (): void {
     this.#active = false
     for (const { suspended } of this.#listeners) suspended?.()
-  }
-
-  /** A third of the lease, up to about a fifth earlier, so that a thousand instances do not beat in one instant. */
-  #nextBeatMs (): number {
-    const betweenMs = this.#leaseMs / beatsPerLease
-    const delayMs = betweenMs * (0.8 + Math.random() * 0.2)
-    if (!this.#isPart) return delayMs
-    const [now, partMs] = [performance.now(), betweenMs / beatParts]
-    return Math.floor((now + delayMs) / partMs) * partMs - now
   }
 }

@@ -1,4 +1,4 @@
-import { luaInteger, Script } from '../link/script.ts'
+import { luaInteger, luaNow, Script } from '../link/script.ts'
 
 /** What lets keys of a cluster that died as a whole disappear; living instances refresh it long before. */
 export const safetyTtlMs = 86_400_000
@@ -66,19 +66,23 @@ end
 return 0
 `)
 
+/** The leases of instances with other settings may be so many times as long as the own one; reaped instances are kept for so long. */
+const longestLeases = 4
+const longestMs = 90_000
+
 /**
  * Renews an instance's lease, and claims for it the instances whose lease ran out. A claim is itself a lease: if the claimer
  * dies, the next beat of someone else hands the dead instance out again.
  * KEYS 1 leases  2 instances  3 generations
  * ARGV 1 instance id  2 generation  3 boot nonce  4 lease (ms)  5 claim (ms)  6 how many claims at most  7 safety TTL (ms)
- * Returns {status, then id and generation of each claim}; status 1 renewed, 2 registered (no record: first beat, or Redis lost its data),
- * 0 declared dead meanwhile, -1 another process has this id.
+ *      8 the time that the instance expects (ms), 0 if it cannot tell
+ * Returns {status, the time (ms), then id and generation of each claim}; status 1 renewed, 2 registered (no record: first beat, or Redis
+ * lost its data), 0 declared dead meanwhile, -1 another process has this id.
  */
 export const beat = new Script(`${luaInteger}
-if #ARGV ~= 7 then error('expected 7 arguments, got ' .. #ARGV) end
-local mine, lease, claim, most, ttl = integer(2, 1), integer(4, 1), integer(5, 1), integer(6, 0), integer(7, 1)
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if #ARGV ~= 8 then error('expected 8 arguments, got ' .. #ARGV) end
+local mine, lease, claim, most = integer(2, 1), integer(4, 1), integer(5, 1), integer(6, 0)
+local ttl, expected = integer(7, 1), integer(8, 0)${luaNow}
 local record, status = redis.call('HGET', KEYS[2], ARGV[1]), 2
 if record then
   local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
@@ -99,8 +103,15 @@ if status > 0 then
   if status == 2 or not redis.call('HGET', KEYS[3], ARGV[1]) then redis.call('HSET', KEYS[3], ARGV[1], ARGV[2]) end
   if status == 2 then extend() end
 end
-local out = {status}
+local out = {status, now}
 if status <= 0 then return out end
+-- A clock that went back would let the leases of the dead last until it is where it was: they last no longer than others may.
+if status == 2 or expected - now > lease then
+  local far = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now + math.max(${longestMs}, ${longestLeases} * lease), '+inf')
+  for i = 1, #far do redis.call('ZADD', KEYS[1], now + lease, far[i]) end
+end
+-- One that went ahead ends all leases at once: those who live have yet to renew theirs.
+if expected > 0 and now - expected > lease then most = 0 end
 local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, most)
 for i = 1, #ended do
   -- Without a record (evicted) there is nothing to fence with: whatever generation wrote the memberships, its lease is over.

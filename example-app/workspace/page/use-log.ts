@@ -1,0 +1,51 @@
+import type { ContractIn, PastEvent } from 'fastify-websocket-groups/client/messages'
+import { useEvent, useGroup, type Connection } from 'fastify-websocket-groups/react'
+import { useEffect, useState } from 'react'
+import type { Workspace } from '../workspace.ts'
+
+export type WorkspaceConnection = Connection<ContractIn<Workspace>>
+type LogEvent = Extract<PastEvent<ContractIn<Workspace>>, { readonly name: 'said' | 'read' }>
+export type Said = Extract<LogEvent, { readonly name: 'said' }>
+
+export interface Log {
+  readonly said: readonly Said[]
+  /** By user, the position of the latest message that the user has read. */
+  readonly readUpTo: ReadonlyMap<string, string>
+  /** Whether there is more before what is shown. */
+  readonly more: boolean
+  loadEarlier (): Promise<void>
+}
+
+/** What was said in a room, and who has read it: as it comes, and before that page by page. */
+export function useLog (connection: WorkspaceConnection, room: string): Log {
+  const { chat, client } = connection
+  const { joined } = useGroup(connection, room, { join: false })
+  const [events, setEvents] = useState<readonly LogEvent[]>([])
+  const [more, setMore] = useState(false)
+
+  const add = (event: LogEvent): void => setEvents(before => [...before, event])
+  useEvent(connection, 'said', (data, { position = '', at = 0 }) => add({ name: 'said', data, position, at }))
+  useEvent(connection, 'read', (data, { position = '', at = 0 }) => add({ name: 'read', data, position, at }))
+
+  const loadEarlier = async (): Promise<void> => {
+    const page = await chat?.history(room, { before: events[0]?.position, limit: 50, reverse: true })
+    if (page === undefined) return
+    const earlier = page.events.filter(event => event.name === 'said' || event.name === 'read').reverse()
+    setMore(page.more)
+    // What came while the page was read may be in it, too.
+    setEvents(known => [...earlier.filter(({ position }) => known.every(event => event.position !== position)), ...known])
+  }
+
+  const empty = events.length === 0
+  useEffect(() => {
+    if (joined && empty) loadEarlier().catch(() => {})     // After a break the room is joined again, and this is repeated.
+  }, [chat, joined, empty])
+  useEffect(() => client?.on('gap', ({ group }) => { if (group === room) setEvents([]) }), [client, room])
+
+  return {
+    said: events.filter(event => event.name === 'said'),
+    readUpTo: new Map(events.flatMap(event => event.name === 'read' ? [[event.data.by, event.data.upTo] as const] : [])),
+    more,
+    loadEarlier
+  }
+}

@@ -1,0 +1,27 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
+import { createInterface } from 'node:readline'
+import { redisBinary } from '../../scripts/redis-binary.mjs'
+
+/** Starts a Redis on a port that is free, which keeps nothing. Resolves when it answers. */
+export async function startRedis (): Promise<{ readonly url: string, close (): void }> {
+  const port = await freePort()
+  const server = spawn(redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    // Out of the terminal's process group, or Ctrl-C would end it before the instances.
+    detached: true
+  })
+  for await (const line of createInterface({ input: server.stdout })) if (line.includes('Ready to accept')) break
+  server.stdout.resume()
+  return { url: `redis://127.0.0.1:${port}`, close () { server.kill() } }
+}
+
+async function freePort (): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
