@@ -6,7 +6,7 @@ import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { inSendSpan } from '../delivery/spans.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
-import { assertBlockMs, blockName } from './blocklist.ts'
+import { blockMs, blockName } from './blocklist.ts'
 import { ConnectionCalls } from './connection-calls.ts'
 import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
@@ -16,7 +16,9 @@ import { PublisherCommands } from './publisher-commands.ts'
 import { broadcastJson, type RemoteCommands } from './remote-commands.ts'
 import { InstanceRpc, type CommandHandler } from './rpc.ts'
 import { StreamCommands } from './stream-commands.ts'
+import { assertStream } from '../streams/options.ts'
 import { Streams } from '../streams/streams.ts'
+import { checkCall } from '../options/calls.ts'
 import { GroupLogs } from '../options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedPublisherOptions } from '../options/resolve.ts'
 import type {
@@ -75,6 +77,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    checkCall('broadcastToGroup', options)
     const targets = groupTargets(group)
     return await inSendSpan(this.#tracing, targets, data, async () => await this.#toLogs(targets, targets, data, options))
   }
@@ -84,19 +87,20 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    checkCall('broadcastToAll', options)
     return await inSendSpan(this.#tracing, everyone, data, async () => await this.#broadcast(everyone, data, options))
   }
 
   async sendToUser (userId: string, data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    checkCall('sendToUser', options)
     const [targets, log] = [[userTarget(userId)], userLogTarget(userId)]
     return await inSendSpan(this.#tracing, targets, data, async () => {
       return log === undefined ? await this.#broadcast(targets, data, options) : await this.#toLogs([log], targets, data, options)
     })
   }
 
-  async block (target: BlockTarget, { forMs }: BlockOptions): Promise<number> {
-    assertBlockMs(forMs)
-    return await this.#block(target, forMs)
+  async block (target: BlockTarget, options: BlockOptions): Promise<number> {
+    return await this.#block(target, blockMs(options))
   }
 
   async unblock (target: BlockTarget): Promise<void> {
@@ -109,11 +113,13 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
 
   async members (group: string, options: MembersOptions = {}): Promise<readonly Member[] & { readonly cursor?: string }> {
     assertGroupName(group)
+    checkCall('members', options)
     return listOf(memberPage(await this.#backplane.members(group), options), {})
   }
 
   async presence (group: string, options: PageOptions = {}): Promise<readonly PresenceEntry[] & { readonly cursor?: string }> {
     assertGroupName(group)
+    checkCall('presence', options)
     return listOf(presencePage(await this.#backplane.members(group), options), {})
   }
 
@@ -126,12 +132,12 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   }
 
   async stopStream (group: string, id: string): Promise<boolean> {
-    assertGroupName(group)
+    assertStream(group, id)
     return await this.#streamCommands.stop({ group, id })
   }
 
   async readStream (group: string, id: string): Promise<StreamReading | undefined> {
-    assertGroupName(group)
+    assertStream(group, id)
     return await this.#streams.readAll({ group, id })
   }
 
