@@ -26,9 +26,10 @@ export function buildApp ({ instanceId, redis, backplane, logLevel = 'info', req
     logger: { level: logLevel, base: { instance: instanceId } },
     // Believes the X-Forwarded-* headers of a proxy on this machine, see nginx.conf.
     trustProxy: 'loopback',
-    // Else a client that sends a byte now and then would hold its connection for ever. Node looks each half minute unless told otherwise.
+    // Else a client that sends a byte now and then would hold its connection for ever. Node looks each half minute unless told otherwise,
+    // and swaps the two limits if that for the headers (a minute) is the longer one.
     requestTimeout: requestTimeoutMs,
-    http: { connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 10) },
+    http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 10) },
     // Browsers connect ahead of requests that may never come: close() does not wait for those. WebSockets are closed properly before.
     forceCloseConnections: true
   })

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { broadcast, broadcastAnyway, hasCode } from './broadcast.ts'
-import { RoomParams } from './rooms.ts'
+import { lineOf, RoomParams } from './rooms.ts'
 import type { User } from './tokens.ts'
 
 /** How much of what was said before somebody who comes in is shown. */
@@ -28,7 +28,7 @@ export const chat: FastifyPluginAsyncTypebox = async app => {
     },
 
     async onMessage ({ framed, identity, params }, data) {
-      const line = `[${identity.name}]: ${data.toString()}`
+      const line = lineOf(identity.name, data.toString())
       // What is returned goes into the answer that a framed client gets: where in the room's log its message stands, or why it was not
       // sent.
       return framed ? await broadcast(app, params.room, line) : await broadcastAnyway(app, params.room, line)

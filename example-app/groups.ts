@@ -2,7 +2,7 @@ import { Type, type FastifyPluginAsyncTypebox, type Static } from '@fastify/type
 import type { Member } from 'fastify-websocket-groups'
 import { Value } from 'typebox/value'
 import { broadcastAnyway } from './broadcast.ts'
-import { GroupParams } from './rooms.ts'
+import { GroupParams, lineOf } from './rooms.ts'
 
 /** What the option `memberInfo` tells the others about a member, see app.ts. */
 export const MemberInfo = Type.Object({ name: Type.String(), instance: Type.String() })
@@ -25,7 +25,7 @@ export const groups: FastifyPluginAsyncTypebox = async app => {
     if (await app.registry.groupCount(group) === 0) throw Object.assign(new Error('nobody is in this room'), { statusCode: 404 })
     reply.code(202)
     // As in the room: a line says who wrote it, or anybody could speak for anybody.
-    return await broadcastAnyway(app, group, `[${identity?.name ?? 'nobody'}]: ${text}`)
+    return await broadcastAnyway(app, group, lineOf(identity?.name ?? 'nobody', text))
   })
 }
 

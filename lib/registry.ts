@@ -1,15 +1,17 @@
 import { WebsocketGroupsError } from './errors.ts'
 import type { Broadcaster } from './delivery/broadcaster.ts'
 import { everyone, groupTargets, userTarget } from './delivery/envelopes.ts'
-import { assertBlockMs } from './groups/blocklist.ts'
+import { blockMs } from './groups/blocklist.ts'
 import { ConnectionCalls } from './groups/connection-calls.ts'
 import type { GroupHistory } from './groups/history.ts'
 import type { GroupReads } from './groups/reads.ts'
 import type { ConnectionCommands } from './groups/remote.ts'
 import { broadcastJson } from './groups/remote-commands.ts'
 import type { Hub } from './hub/hub.ts'
+import { checkCall } from './options/calls.ts'
+import { aFunction, check, property } from './options/rules.ts'
+import { assertStream } from './streams/options.ts'
 import type { Streams } from './streams/streams.ts'
-import { assertGroupName } from './group-name.ts'
 import type {
   BlockOptions, BlockTarget, BroadcastOptions, BroadcastResult, Connection, Data, Description, Health, History, HistoryOptions, Instances,
   MemberList, MembersOptions, MetricsSnapshot, PageOptions, PresenceList, ReadOptions, Recipients, Registry, Stats,
@@ -49,6 +51,7 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    checkCall('broadcastToGroup', options)
     const { broadcaster, commands } = this.#open
     return await commands.reports.complete(await broadcaster.toGroups(group, data, options), () => groupTargets(group), options)
   }
@@ -58,17 +61,19 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    checkCall('broadcastToAll', options)
     const { broadcaster, commands } = this.#open
     return await commands.reports.complete(await broadcaster.toAll(data, options), () => everyone, options)
   }
 
   async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    checkCall('sendToUser', options)
     const { broadcaster, commands } = this.#open
     return await commands.reports.complete(await broadcaster.toUser(userId, data, options), () => [userTarget(userId)], options)
   }
 
-  async block (target: BlockTarget, { forMs }: BlockOptions): Promise<number> {
-    assertBlockMs(forMs)
+  async block (target: BlockTarget, options: BlockOptions): Promise<number> {
+    const forMs = blockMs(options)
     return await this.#open.commands.block(target, forMs)
   }
 
@@ -85,6 +90,7 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   }
 
   filter (predicate: (connection: Connection) => boolean): Connection[] {
+    check('filter: predicate', predicate, aFunction)
     return this.all().filter(predicate)
   }
 
@@ -93,14 +99,17 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   }
 
   async groupCount (group: string, options?: ReadOptions): Promise<number> {
+    checkCall('groupCount', options)
     return await this.#open.reads.count(group, options)
   }
 
   async presence (group: string, options?: ReadOptions & PageOptions): Promise<PresenceList> {
+    checkCall('presence', options)
     return await this.#open.reads.presence(group, options)
   }
 
   async members (group: string, options?: ReadOptions & MembersOptions): Promise<MemberList> {
+    checkCall('members', options)
     return await this.#open.reads.members(group, options)
   }
 
@@ -113,12 +122,12 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   }
 
   async stopStream (group: string, id: string): Promise<boolean> {
-    assertGroupName(group)
+    assertStream(group, id)
     return await this.#open.commands.streams.stop({ group, id })
   }
 
   async readStream (group: string, id: string): Promise<StreamReading | undefined> {
-    assertGroupName(group)
+    assertStream(group, id)
     return await this.#open.streams.readAll({ group, id })
   }
 
@@ -126,8 +135,9 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
     return this.#parts.reports.describe()
   }
 
-  async drain ({ overMs }: { readonly overMs: number }): Promise<void> {
-    await this.#parts.drain(overMs)
+  async drain (options: { readonly overMs: number }): Promise<void> {
+    // A caller without types may leave the options out.
+    await this.#parts.drain(property(options, 'overMs') as number)
   }
 
   health (): Health {

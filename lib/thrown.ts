@@ -6,7 +6,9 @@
 /** Causes of causes that are looked at. Loggers go as deep, but a chain this long is not one that a program makes. */
 const maxDepth = 20
 /** What this package, Fastify and loggers read of an error. */
-const readFields = ['name', 'message', 'stack', 'code', 'statusCode', 'status', 'closeCode', 'closeReason'] as const
+const readFields = [
+  'name', 'message', 'stack', 'code', 'statusCode', 'status', 'closeCode', 'closeReason', 'details', 'validation'
+] as const
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -23,10 +25,21 @@ export function toError (thrown: unknown): Error {
 }
 
 function notAnError (thrown: unknown): Error {
+  if (isErrorLike(thrown) && isSound(thrown)) return errorOf(thrown)
   const text = `a callback threw a non-Error value: ${typeof thrown === 'string' ? thrown : typeof thrown}`
   // Loggers call a cause that is a function.
-  const isLoggable = isErrorLike(thrown) ? isSound(thrown) : typeof thrown !== 'function'
+  const isLoggable = !isErrorLike(thrown) && typeof thrown !== 'function'
   return isLoggable ? new Error(text, { cause: thrown }) : new Error(text)
+}
+
+/** An error of another realm (of a test runner, say), or an object that says what errors say. */
+function errorOf (thrown: Error): Error {
+  const { name, stack, ...said } = Object.fromEntries(readFields.map(name => [name, (thrown as unknown as Fields)[name]]))
+  return Object.assign(new Error(thrown.message, { cause: thrown }), withoutUndefined(said))
+}
+
+function withoutUndefined (fields: Fields): Fields {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
 }
 
 /** Whether everything that a logger looks at can be read. Loggers also mark the errors that they have seen. */

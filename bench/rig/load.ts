@@ -1,7 +1,7 @@
 // Clients of a system, as a process: load.ts <system>
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Ledger } from '../../test/faults/drill/ledger.ts'
-import { Line } from '../../test/faults/drill/line.ts'
+import { atRandom, LeastConnections, Line } from '../../test/faults/drill/line.ts'
 import { expose } from './child.ts'
 import { Spread } from './spread.ts'
 import { loadForDrill, type Client, type DrillName } from '../systems/system.ts'
@@ -21,7 +21,12 @@ export interface OpenOptions {
   readonly groups: readonly string[]
   readonly ports: readonly number[]
   readonly backoffMs: number | undefined
+  /** How the balancer chooses an instance; each process has one of its own. @default 'random' */
+  readonly balancer?: BalancerName | undefined
 }
+
+const balancers = { random: atRandom, least: new LeastConnections() }
+export type BalancerName = keyof typeof balancers
 
 const system = await loadForDrill((process.argv[2] ?? 'ours') as DrillName)
 const readers: Reader[] = []
@@ -30,8 +35,8 @@ const ages = new Spread()
 const away = new Spread()
 let breaks = 0
 
-function open (group: string, { ports, backoffMs }: OpenOptions): void {
-  const line = new Line(ports)
+function open (group: string, { ports, backoffMs, balancer = 'random' }: OpenOptions): void {
+  const line = new Line(ports, balancers[balancer])
   const ledger = new Ledger()
   let brokenAt: number | undefined
   const reader: Reader = {

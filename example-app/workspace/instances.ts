@@ -7,35 +7,42 @@ export class Instances {
   readonly #settings: NodeJS.ProcessEnv
   #running: Worker[] = []
   #started = 0
+  #replacing = Promise.resolve()
 
   constructor (settings: NodeJS.ProcessEnv) {
     this.#settings = settings
     cluster.setupPrimary({ exec: fileURLToPath(new URL('instance.ts', import.meta.url)) })
-    cluster.on('exit', instance => { void this.#ended(instance) })
+    cluster.on('exit', instance => { this.#ended(instance).catch((error: unknown) => console.error(error)) })
   }
 
-  /** Resolves when so many take clients. */
+  /** Resolves when so many take clients. Rejects when one ends before it does. */
   async start (count: number): Promise<void> {
-    const started = Array.from({ length: count }, () => this.#fork())
-    await Promise.all(started.map(async instance => await once(instance, 'listening')))
+    const started = await Promise.allSettled(Array.from({ length: count }, async () => await this.#startOne()))
+    for (const one of started) if (one.status === 'rejected') throw one.reason
   }
 
-  /** For each, starts a new one before the old one goes. */
+  /** For each, starts a new one before the old one goes. A second call waits for the first. */
   async replace (): Promise<void> {
-    for (const old of [...this.#running]) {
-      await this.start(1)
-      await this.#stop(old)
-    }
+    this.#replacing = this.#replacing.then(async () => {
+      for (const old of [...this.#running]) {
+        await this.#startOne()
+        await this.#stop(old)
+      }
+    }).catch((error: unknown) => console.error(error))
+    await this.#replacing
   }
 
   async close (): Promise<void> {
+    await this.#replacing
     await Promise.all(this.#running.map(async instance => await this.#stop(instance)))
   }
 
-  #fork (): Worker {
+  async #startOne (): Promise<void> {
     const instance = cluster.fork({ ...this.#settings, INSTANCE: `inst${++this.#started}` })
+    const ended = once(instance, 'exit').then(() => { throw new Error('an instance could not start: see above why') })
+    await Promise.race([once(instance, 'listening'), ended])
+    ended.catch(() => {})      // From now on, `#ended` sees to it.
     this.#running.push(instance)
-    return instance
   }
 
   async #stop (instance: Worker): Promise<void> {
@@ -48,6 +55,6 @@ export class Instances {
   async #ended (instance: Worker): Promise<void> {
     if (!this.#running.includes(instance)) return
     this.#running = this.#running.filter(other => other !== instance)
-    await this.start(1)
+    await this.#startOne()
   }
 }

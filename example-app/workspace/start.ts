@@ -18,15 +18,23 @@ roles.close()
 
 const instances = new Instances(settings)
 const worker = fork(new URL('worker.ts', import.meta.url), { env: settings })
-closeOnSignal(async () => {
+async function close (): Promise<void> {
   worker.kill()
   await instances.close()
   redis?.close()
-})
+}
+
+closeOnSignal(close)
 process.on('SIGHUP', () => { void instances.replace() })
 
-await instances.start(2)
-console.log(`
+try {
+  await instances.start(2)
+  console.log(`
   The workspace is on http://127.0.0.1:${port}
   kill -HUP ${process.pid} deploys: it replaces both instances. Ctrl-C ends it.
 `)
+} catch (error) {
+  console.error(error)
+  process.exitCode = 1
+  await close()
+}

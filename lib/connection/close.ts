@@ -1,4 +1,5 @@
 import { WebsocketGroupsError } from '../errors.ts'
+import { show } from '../options/rules.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 
 /** RFC 6455 5.5: a control frame carries 125 bytes, two of which are the code. */
@@ -42,7 +43,7 @@ export function isSendableClose (code: unknown, reason: unknown): boolean {
 export function assertClose (code: number, reason: string): void {
   if (isSendableClose(code, reason)) return
   const kind = typeof reason === 'string' ? `reason of ${Buffer.byteLength(reason)} bytes` : 'reason that is not a string'
-  throw new WebsocketGroupsError('WSG_CLOSE_CODE_INVALID', `got code ${String(code)} with a ${kind}`)
+  throw new WebsocketGroupsError('WSG_CLOSE_CODE_INVALID', `got code ${show(code)} with a ${kind}`)
 }
 
 /** The payload of the ping at shutdown, which no other ping has: its answer says that the client knows of the shutdown. */

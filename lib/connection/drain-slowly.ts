@@ -17,13 +17,14 @@ export interface SlowDrain {
 
 /**
  * Closes the connections of an instance with 1012, in random order, spread evenly over the time, so that their clients come back to the
- * others one after another. Resolves when the last one is closed; those that do not answer are terminated, within `overMs`.
+ * others one after another, the last ones before it is over. Resolves when the last one is closed; those that do not answer are
+ * terminated, within `overMs`.
  */
 export async function drainSlowly (connections: Iterable<LocalConnection>, { overMs, graceMs, signal }: SlowDrain): Promise<void> {
   const waiting = shuffled(connections)
   const startedAt = performance.now()
-  // Leave the clients that are closed last their time to answer.
-  const spreadMs = Math.max(overMs - graceMs, overMs / 2)
+  // Leave the clients that are closed last their time to answer, and as long again to be back elsewhere within the window.
+  const spreadMs = Math.max(overMs - 2 * graceMs, overMs / 2)
   const steps = Math.min(waiting.length, Math.ceil(spreadMs / stepMs))
   const closing: Array<Promise<void>> = []
   for (let step = 0; step < steps; step++) {
@@ -32,7 +33,9 @@ export async function drainSlowly (connections: Iterable<LocalConnection>, { ove
     if (!await slept(dueAt - performance.now(), signal)) break
     const batch = waiting.slice(Math.floor(step * waiting.length / steps), Math.floor((step + 1) * waiting.length / steps))
     const leftMs = Math.max(0, startedAt + overMs - performance.now())
-    closing.push(drainConnections(batch.filter(({ closed }) => !closed), CloseCode.ServiceRestart, Math.min(graceMs, leftMs)))
+    const open = batch.filter(({ closed }) => !closed)
+    // The window spreads the clients already: a hint keeps only those of one step from coming back in the same instant.
+    closing.push(drainConnections(open, CloseCode.ServiceRestart, Math.min(graceMs, leftMs), Math.min(stepMs, spreadMs / steps)))
   }
   await Promise.all(closing)
 }

@@ -38,11 +38,14 @@ export class Departures implements Iterable<LocalConnection> {
 
 /**
  * Closes all connections of an instance: with a close code, in batches, so that their clients do not all come back in one instant. Framed
- * clients are first told when to come back; then they send nothing more, and get the answers that they wait for. Those that do not answer
- * the close within `graceMs` of the whole are terminated. Resolves when every `onDisconnect` is done, 400 ms after the grace at the latest.
+ * clients are first told when to come back, each at a time of its own within `spreadMs`; then they send nothing more, and get the answers
+ * that they wait for. Those that do not answer the close within `graceMs` of the whole are terminated. Resolves when every `onDisconnect`
+ * is done, 400 ms after the grace at the latest.
  */
-export async function drainConnections (connections: readonly LocalConnection[], code: CloseCode, graceMs: number): Promise<void> {
-  const spreadMs = Math.min(Math.max(connections.length * msPerClient, minSpreadMs), maxSpreadMs)
+export async function drainConnections (
+  connections: readonly LocalConnection[], code: CloseCode, graceMs: number,
+  spreadMs = Math.min(Math.max(connections.length * msPerClient, minSpreadMs), maxSpreadMs)
+): Promise<void> {
   const finished = Promise.allSettled(connections.map(async connection => await connection.finished))
   const framed = connections.filter(connection => connection.framed)
   const end: Act = connection => connection.close(code, closeReasons[code])

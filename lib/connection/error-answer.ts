@@ -17,6 +17,8 @@ export function isClientFault (error: unknown): boolean {
   return typeof statusCode === 'number' && Number.isInteger(statusCode) && statusCode >= clientFault && statusCode < serverFault
 }
 
+/** How many characters the text of an error may have. */
+const maxMessageLength = 4_096
 /** How many bytes the details of an error may have. */
 const maxDetailsBytes = 16_384
 
@@ -29,10 +31,14 @@ export function describeError (error: unknown): Pick<ErrorFrame, 'code' | 'messa
   if (isClientFault(error) && typeof message === 'string') {
     // Codes of some libraries contain the name of what failed.
     const shown = typeof code === 'string' && /^[\w./:-]{1,64}$/.test(code) ? code : handlerFailed
-    return { code: shown, message, details: asDetails(details ?? validation) }
+    return { code: shown, message: shortened(message), details: asDetails(details ?? validation) }
   }
   const known = typeof code === 'string' && Object.hasOwn(errorCodes, code) ? code as ErrorCode : handlerFailed
   return { code: known, message: errorCodes[known].text }
+}
+
+function shortened (message: string): string {
+  return message.length > maxMessageLength ? `${message.slice(0, maxMessageLength)}…` : message
 }
 
 /** The details as JSON keeps them; nothing where JSON cannot express them, or where they are too large. */

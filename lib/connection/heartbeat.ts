@@ -47,11 +47,15 @@ export class Heartbeat {
   #check (connection: LocalConnection): void {
     // Either side is closing, or the client ended its half of the socket and ws told nobody. The end has its own time limit.
     if (connection.closed) return connection.leaving()
-    // Answers of this client wait in the network until this side reads again. A ping still finds out whether there is a peer.
-    if (connection.paused) connection.pulse.received()
+    // Answers of this client wait in the network until this side reads again, and so does its end.
+    const { paused } = connection
+    if (paused) connection.pulse.received()
     switch (connection.pulse.look(connection.outbound.traffic, this.#intervalMs)) {
       case 'ping': return connection.ping()
-      case 'wait': return
+      case 'wait':
+        // Only what is written finds out that the peer is gone: the network refuses the first of it, and then Node the next.
+        if (paused) connection.ping()
+        return
       case 'terminate':
         this.#metrics.heartbeatTimeouts++
         connection.log.debug('connection terminated: no sign of life')

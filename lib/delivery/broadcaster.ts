@@ -50,6 +50,7 @@ export class Broadcaster {
   async toUser (userId: string, data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const [targets, log] = [[userTarget(userId)], userLogTarget(userId)]
     return await inSendSpan(this.#metrics.tracing, targets, data, async () => {
+      if (options.local === true) return this.#locally(targets, data, options)
       const logged = log !== undefined && this.#logged.usesLog([log], options)
       return logged ? await this.#append([log], targets, data, options) : await this.#broadcast(targets, data, options)
     })

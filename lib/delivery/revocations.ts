@@ -135,7 +135,7 @@ export class Revocations {
   async #save (unsaved: Unsaved): Promise<boolean> {
     const { group, names, revocation } = unsaved
     try {
-      await this.#backplane.revoke?.(group, names, revocation, this.#lifeOf(group))
+      await this.#backplane.revoke?.(group, names, revocation, revocationMs(this.#logs, group))
     } catch (error) {
       if (isOutageOrClosed(error)) return false
       this.#failed(error)
@@ -151,11 +151,16 @@ export class Revocations {
       for (const [, unsaved] of [...this.#unsaved]) if (!await this.#save(unsaved)) break
     }
   }
+}
 
-  /** Longer than messages that were said meanwhile are in most logs. */
-  #lifeOf (group: string): number {
-    return Math.max(leastMs, 2 * (this.#logs.of(group)?.ttlMs ?? 0))
-  }
+/** How long it is remembered that somebody was put out of the group: longer than messages that were said meanwhile are in most logs. */
+export function revocationMs (logs: GroupLogs, group: string): number {
+  return Math.max(leastMs, 2 * (logs.of(group)?.ttlMs ?? 0))
+}
+
+/** Under which names it is remembered that all connections of a user were put out. */
+export function namesOfUser (userId: string): readonly string[] {
+  return namesOf({ userId, sessionName: undefined }, 'user')
 }
 
 function namesOf (client: Client, scope: Scope): string[] {

@@ -5,9 +5,10 @@ import { isOutageOrClosed, WebsocketGroupsError } from '../errors.ts'
 import { isUserId } from '../group-name.ts'
 import { readIdentity, readTokenId } from '../options/identity.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
+import { property, show } from '../options/rules.ts'
 import type { Metrics } from '../metrics.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
-import type { BlockTarget, Identity } from '../types.ts'
+import type { BlockOptions, BlockTarget, Identity } from '../types.ts'
 
 type NameOptions = Required<Pick<ResolvedOptions, 'userId' | 'expiresAt' | 'tokenId'>>
 
@@ -131,7 +132,7 @@ export class Blocklist {
  * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID
  */
 export function blockName (target: BlockTarget): string {
-  const { userId, tokenId } = target as { userId?: unknown, tokenId?: unknown }
+  const [userId, tokenId] = [property(target, 'userId'), property(target, 'tokenId')]
   const id = userId ?? tokenId
   if ((userId !== undefined && tokenId !== undefined) || !isUserId(id)) {
     throw new WebsocketGroupsError('WSG_BLOCK_INVALID', 'give either a userId or a tokenId')
@@ -139,9 +140,11 @@ export function blockName (target: BlockTarget): string {
   return `${userId === undefined ? 't' : 'u'}:${id}`
 }
 
-/** @throws {WebsocketGroupsError} WSG_BLOCK_INVALID */
-export function assertBlockMs (forMs: unknown): asserts forMs is number {
+/** For how long a block lasts. @throws {WebsocketGroupsError} WSG_BLOCK_INVALID */
+export function blockMs (options: BlockOptions): number {
+  const forMs = property(options, 'forMs')
   if (!Number.isInteger(forMs) || (forMs as number) < 1 || (forMs as number) > maxBlockMs) {
-    throw new WebsocketGroupsError('WSG_BLOCK_INVALID', `forMs is ${String(forMs)}`)
+    throw new WebsocketGroupsError('WSG_BLOCK_INVALID', `forMs is ${show(forMs)}`)
   }
+  return forMs as number
 }

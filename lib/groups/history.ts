@@ -4,6 +4,8 @@ import { assertPosition } from '../delivery/backlog.ts'
 import type { ProofKeys } from '../delivery/resume-proofs.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
+import { checkCall } from '../options/calls.ts'
+import { show } from '../options/rules.ts'
 import type { History, HistoryOptions } from '../types.ts'
 
 const defaultLimit = 100
@@ -34,9 +36,10 @@ export class GroupHistory {
   /** As `Registry.history`. */
   async read (group: string, options: HistoryOptions = {}): Promise<History> {
     assertGroupName(group)
+    checkCall('history', options)
     const { since, before, limit = defaultLimit, reverse = false } = options
     if (!Number.isInteger(limit) || limit < 1) {
-      throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${String(limit)}`)
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be a positive integer, got ${show(limit)}`)
     }
     const from = since === undefined ? undefined : since === 'start' ? logStart : assertPosition(since)
     const to = before === undefined ? undefined : assertPosition(before)
@@ -56,6 +59,8 @@ export class GroupHistory {
   /** Reads from the earliest message after `since`. */
   async #forward (group: string, since: LogPosition, before: LogPosition | undefined, limit: number): Promise<Read> {
     const first = await this.#backplane.history(group, since, limit)
+    const gap = before === undefined ? undefined : gapAt({ end: first.end, messages: [] }, before)
+    if (gap !== undefined) return { messages: [], end: first.end, gap, more: false }
     const messages: LoggedEnvelope[] = []
     let [page, bytes] = [first, 0]
     for (;;) {
@@ -99,7 +104,7 @@ export class GroupHistory {
     }
     const found = window.messages
     const more = found.length > limit || window.cut
-    const lower = since === undefined ? undefined : (await this.#backplane.history(group, since, 1)).gap
+    const lower = since === undefined ? missingBefore(before, found) : (await this.#backplane.history(group, since, 1)).gap
     return { messages: found.slice(-limit), end: first.end, gap: lower, more }
   }
 }
@@ -147,8 +152,13 @@ function isBefore (position: LogPosition, before: LogPosition): boolean {
   return position.epoch === before.epoch && position.offset < before.offset
 }
 
+/** A page before a position that has nothing: unless the log begins there, its messages were dropped. */
+function missingBefore (before: LogPosition | undefined, found: readonly unknown[]): GapReason | undefined {
+  return before !== undefined && found.length === 0 && before.offset > 1 ? 'trimmed' : undefined
+}
+
 /** Why nothing can be read before the position. */
-function gapAt ({ end, messages }: LogPage, before: LogPosition): GapReason | undefined {
+function gapAt ({ end, messages }: Pick<LogPage, 'end' | 'messages'>, before: LogPosition): GapReason | undefined {
   if (isLogStart(before) || isLogStart(end) || before.epoch !== end.epoch) return 'epoch'
   if (before.offset > end.offset) return 'rewound'
   const [last] = messages

@@ -3,11 +3,14 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { toJson } from '../connection/outbound/message.ts'
 import { everyone } from '../delivery/envelopes.ts'
 import type { BoundedLog } from '../logging.ts'
+import { checkCall } from '../options/calls.ts'
+import { aFunction, check, type Rule } from '../options/rules.ts'
 import type { Asked, AskOptions, InstanceEvents, Instances, Removal } from '../types.ts'
 import type { Answers, InstanceRpc } from './rpc.ts'
 
 type Handler = (payload: never) => unknown
 
+const aName: Rule = { allowed: 'a non-empty string', accepts: name => typeof name === 'string' && name !== '' }
 const maxPayloadBytes = 1_048_576
 const everybody = everyone[0] ?? { kind: 'all', name: '' } as const
 
@@ -27,6 +30,8 @@ export class InstanceMessages implements Instances {
   }
 
   on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): Removal {
+    check('instances.on: name', name, aName)
+    check('instances.on: handler', handler, aFunction)
     const handlers = this.#handlers.get(name) ?? new Set()
     this.#handlers.set(name, handlers.add(handler as Handler))
     const remove = (): void => { handlers.delete(handler as Handler) }
@@ -34,12 +39,16 @@ export class InstanceMessages implements Instances {
   }
 
   async emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void> {
+    check('instances.emit: name', name, aName)
     await this.#rpc().tell(everybody, { op: 'app', name, payload: checked(payload), ask: false })
   }
 
   async ask<Name extends keyof InstanceEvents & string> (
-    name: Name, payload: InstanceEvents[Name], { timeoutMs = this.#timeoutMs }: AskOptions = {}
+    name: Name, payload: InstanceEvents[Name], options: AskOptions = {}
   ): Promise<Asked> {
+    check('instances.ask: name', name, aName)
+    checkCall('ask', options)
+    const { timeoutMs = this.#timeoutMs } = options
     if (!Number.isInteger(timeoutMs) || timeoutMs < 1) {
       throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'timeoutMs must be a positive integer')
     }

@@ -1,4 +1,5 @@
 import { WebsocketGroupsError } from '../errors.ts'
+import { show } from '../options/rules.ts'
 import type { PageOptions } from '../types.ts'
 
 const defaultLimit = 1_000
@@ -27,7 +28,7 @@ export function itemsAfter<Item> (
   all: Iterable<Item>, keyOf: (item: Item) => string, { cursor, limit = defaultLimit }: PageOptions
 ): Item[] {
   if (!Number.isInteger(limit) || limit < 1 || limit > maxLimit) {
-    throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be an integer from 1 to ${maxLimit}, got ${String(limit)}`)
+    throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be an integer from 1 to ${maxLimit}, got ${show(limit)}`)
   }
   const after = cursor === undefined ? '' : parseCursor(cursor)
   const rest = Array.from(all, item => [keyOf(item), item] as const).filter(([key]) => key > after)

@@ -6,16 +6,19 @@ import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { inSendSpan } from '../delivery/spans.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
-import { assertBlockMs, blockName } from './blocklist.ts'
+import { blockMs, blockName } from './blocklist.ts'
 import { ConnectionCalls } from './connection-calls.ts'
 import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
 import { GroupHistory } from './history.ts'
 import { listOf, memberPage, presencePage } from './lists.ts'
-import { broadcastJson, RemoteCommands } from './remote-commands.ts'
+import { PublisherCommands } from './publisher-commands.ts'
+import { broadcastJson, type RemoteCommands } from './remote-commands.ts'
 import { InstanceRpc, type CommandHandler } from './rpc.ts'
 import { StreamCommands } from './stream-commands.ts'
+import { assertStream } from '../streams/options.ts'
 import { Streams } from '../streams/streams.ts'
+import { checkCall } from '../options/calls.ts'
 import { GroupLogs } from '../options/group-logs.ts'
 import { answerTimeoutMs, type ResolvedPublisherOptions } from '../options/resolve.ts'
 import type {
@@ -44,7 +47,8 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     this.#tracing = options.tracing
     this.#envelopes = new EnvelopeFactory(() => undefined, undefined, options.tracing)
     this.#backplane = new StandaloneWriter(options)
-    this.#logged = new LoggedPublish(this.#backplane, new GroupLogs(options))
+    const logs = new GroupLogs(options)
+    this.#logged = new LoggedPublish(this.#backplane, logs)
     const { origin } = this.#envelopes
     const listen = async (): Promise<void> => await this.#backplane.listen(origin, envelope => this.#rpc.receive(envelope))
     const { streams } = this.#backplane
@@ -66,13 +70,14 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
       }
     }, this.#envelopes, serve, answerTimeoutMs(options), { repliesLost: 0 })
     const everywhere = new Everywhere(this.#backplane, this.#rpc, origin)
-    this.#commands = new RemoteCommands(this.#rpc, everywhere, origin)
+    this.#commands = new PublisherCommands(this.#rpc, everywhere, origin, this.#backplane, logs)
     this.#streamCommands = new StreamCommands(this.#streams, everywhere, origin)
     this.#reports = new DeliveryReports(this.#rpc, this.#envelopes)
     this.#history = new GroupHistory(this.#backplane, noProofs)
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    checkCall('broadcastToGroup', options)
     const targets = groupTargets(group)
     return await inSendSpan(this.#tracing, targets, data, async () => await this.#toLogs(targets, targets, data, options))
   }
@@ -82,19 +87,20 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   }
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
+    checkCall('broadcastToAll', options)
     return await inSendSpan(this.#tracing, everyone, data, async () => await this.#broadcast(everyone, data, options))
   }
 
   async sendToUser (userId: string, data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    checkCall('sendToUser', options)
     const [targets, log] = [[userTarget(userId)], userLogTarget(userId)]
     return await inSendSpan(this.#tracing, targets, data, async () => {
       return log === undefined ? await this.#broadcast(targets, data, options) : await this.#toLogs([log], targets, data, options)
     })
   }
 
-  async block (target: BlockTarget, { forMs }: BlockOptions): Promise<number> {
-    assertBlockMs(forMs)
-    return await this.#block(target, forMs)
+  async block (target: BlockTarget, options: BlockOptions): Promise<number> {
+    return await this.#block(target, blockMs(options))
   }
 
   async unblock (target: BlockTarget): Promise<void> {
@@ -107,11 +113,13 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
 
   async members (group: string, options: MembersOptions = {}): Promise<readonly Member[] & { readonly cursor?: string }> {
     assertGroupName(group)
+    checkCall('members', options)
     return listOf(memberPage(await this.#backplane.members(group), options), {})
   }
 
   async presence (group: string, options: PageOptions = {}): Promise<readonly PresenceEntry[] & { readonly cursor?: string }> {
     assertGroupName(group)
+    checkCall('presence', options)
     return listOf(presencePage(await this.#backplane.members(group), options), {})
   }
 
@@ -124,12 +132,12 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   }
 
   async stopStream (group: string, id: string): Promise<boolean> {
-    assertGroupName(group)
+    assertStream(group, id)
     return await this.#streamCommands.stop({ group, id })
   }
 
   async readStream (group: string, id: string): Promise<StreamReading | undefined> {
-    assertGroupName(group)
+    assertStream(group, id)
     return await this.#streams.readAll({ group, id })
   }
 

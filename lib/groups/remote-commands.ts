@@ -141,9 +141,7 @@ export class RemoteCommands {
   async #ask<Asked extends ConnectionCommand> (connection: Named, command: Asked, data?: Data): Promise<Answers[Asked['op']]> {
     const connectionId = idOf(connection)
     const owner = connectionId === undefined ? undefined : ownerOf(connectionId)
-    if (connectionId === undefined || owner === undefined) {
-      throw new WebsocketGroupsError('WSG_CONNECTION_GONE', 'neither a connection nor the id of one')
-    }
+    if (connectionId === undefined || owner === undefined) throw notNamed()
     if (owner === this.#self) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', connectionId)
     const answer = await this.#everywhere.askOne(owner, { ...command, connectionId }, data)
     // The instance is gone, and its connections with it.
@@ -157,6 +155,18 @@ export class RemoteCommands {
 export function idOf (connection: unknown): string | undefined {
   const id: unknown = typeof connection === 'object' && connection !== null ? (connection as { id?: unknown }).id : connection
   return typeof id === 'string' ? id : undefined
+}
+
+/**
+ * Refuses what can name no connection at all. The id of a connection that is gone can.
+ * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE
+ */
+export function assertNamed (connection: unknown): asserts connection is Named {
+  if (idOf(connection) === undefined) throw notNamed()
+}
+
+function notNamed (): WebsocketGroupsError {
+  return new WebsocketGroupsError('WSG_CONNECTION_GONE', 'neither a connection nor the id of one')
 }
 
 /** Tells a user from a connection, which has both a `userId` and an `id`. */

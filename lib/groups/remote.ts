@@ -119,7 +119,10 @@ export class ConnectionCommands {
     assertUserId(userId)
     await this.#membership.putOutUser(userId, group)
     const here = await this.#leaveHere(userId, group, reason)
-    return here + await this.#remote.leaveUser(userId, group, reason)
+    const elsewhere = await this.#remote.leaveUser(userId, group, reason)
+    // Once more: what was said until the last one left proves nothing about what follows.
+    if (elsewhere > 0) await this.#membership.putOutUser(userId, group)
+    return here + elsewhere
   }
 
   /** The groups that any of the user's connections is in. */

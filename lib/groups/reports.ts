@@ -45,7 +45,7 @@ export class Reports {
       groups: hub.groupTotal(),
       streams: streams.size,
       slowConnections: scheduler.slow.size,
-      bufferedBytes: scheduler.slowTotal,
+      bufferedBytes: scheduler.held.total,
       ...gate.stats(),
       ...intake.stats(),
       blocked: blocks.size,

@@ -108,6 +108,9 @@ async function identify (
   return expiresAt !== undefined && expiresAt <= Date.now() ? undefined : identity
 }
 
+/** Answers of an auth service that say nothing of the token: it took too long, or is asked too often. */
+const mayPass = [408, 429]
+
 async function verify (
   authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, lines: BoundedLog
 ): Promise<Identity | undefined> {
@@ -118,7 +121,7 @@ async function verify (
     const error = toError(thrown)
     const status = statusOf(error)
     // An outage of a service behind `authenticate` is not the client's fault, and must not make clients drop good tokens.
-    if (status >= 500) throw error
+    if (status >= 500 || mayPass.includes(status)) throw error
     if (status === 403 || hasCode(error, 'WSG_FORBIDDEN')) throw new WebsocketGroupsError('WSG_FORBIDDEN', undefined, { cause: error })
     lines.write(request.log, 'token_refused', { reason: String(error).replaceAll(token, '***') })
     return undefined

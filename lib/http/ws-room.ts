@@ -8,7 +8,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aBoolean, aFunction, anObject, aPresence, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
+import { aBoolean, aFunction, anObject, aPresence, check, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
@@ -60,6 +60,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
     // `this` is the scope that the route belongs to, with its prefix and hooks.
     if (this === undefined) throw invalid('wsRoom was called without its instance: call it as app.wsRoom(…)')
     const scope = this
+    check('the path of wsRoom', path, { allowed: 'a string', accepts: value => typeof value === 'string' })
     checkOptions(room, roomRules, `wsRoom(${show(path)}).`, routeOptions)
     const groupOf: GroupOf = room.group as GroupOf | undefined ?? groupFromParams(scope.prefix + path)
     const { auth = plugin.authenticate !== undefined || undefined } = room

@@ -41,5 +41,5 @@ function escaped (text: string): string {
 }
 
 function numeral (value: number): string {
-  return Number.isFinite(value) ? String(value) : Number.isNaN(value) ? 'Nan' : value > 0 ? '+Inf' : '-Inf'
+  return Number.isFinite(value) ? String(value) : Number.isNaN(value) ? 'NaN' : value > 0 ? '+Inf' : '-Inf'
 }

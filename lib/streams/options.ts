@@ -1,5 +1,5 @@
 import { WebsocketGroupsError } from '../errors.ts'
-import { isUserId } from '../group-name.ts'
+import { assertGroupName, isUserId } from '../group-name.ts'
 import { check, checkOptions, integer, type Rule } from '../options/rules.ts'
 import type { StreamOptions } from '../types.ts'
 
@@ -27,10 +27,16 @@ export interface ResolvedStreamOptions extends Required<Pick<StreamOptions, 'flu
 
 /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID, WSG_DATA_INVALID */
 export function resolveStreamOptions (id: unknown, options: StreamOptions): ResolvedStreamOptions {
-  check('stream: id', id, anId)
+  check('the id of a stream', id, anId)
   checkOptions(options, rules, 'stream.')
   const { owner, meta, flushMs = 50, maxBytes = 262_144, idleMs = 120_000, keepMs = 300_000 } = options
   return { owner: userIdOf(owner) as string | undefined, meta: asJson('meta', meta), flushMs, maxBytes, idleMs, keepMs }
+}
+
+/** Checks the name of a stream that is not this process's own. @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_OPTION_INVALID */
+export function assertStream (group: unknown, id: unknown): void {
+  assertGroupName(group)
+  check('the id of a stream', id, anId)
 }
 
 /** The value as JSON keeps it. @throws {WebsocketGroupsError} WSG_DATA_INVALID */

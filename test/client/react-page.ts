@@ -1,4 +1,4 @@
-import { createElement as h, StrictMode, useState, type ReactElement } from 'react'
+import { createElement as h, StrictMode, useState, version, type ReactElement } from 'react'
 import { createRoot } from 'react-dom/client'
 import {
   useConnection, useEvent, useGroup, usePresence, useRequest, useStream, useStreams, type Connection
@@ -24,7 +24,7 @@ function Room ({ connection }: { readonly connection: Connection<Contract> }): R
   const { joined, error } = useGroup(connection, 'den', { onMessage: ({ data }) => setHeard(before => [...before, data]) })
   const [said, setSaid] = useState<string[]>([])
   // With another handler in each render.
-  useEvent(connection, 'said', ({ text }, { group }) => setSaid([...said, `${group}: ${text}`]))
+  useEvent(connection, 'said', ({ text }, { group }) => setSaid(before => [...before, `${group}: ${text}`]))
   const forbidden = useGroup(connection, 'secret')
   const members = usePresence(connection, 'den')
   const stream = useStream(connection, 'den', 'r1')
@@ -42,7 +42,7 @@ function Room ({ connection }: { readonly connection: Connection<Contract> }): R
 
 function App ({ name }: { readonly name: string }): ReactElement {
   const connection = useConnection<Contract>(url, { token: 'ann' })
-  return h('section', null, show('state', connection.state), show('name', name), h(Room, { connection }))
+  return h('section', null, show('state', connection.state), show('name', name), show('react', version), h(Room, { connection }))
 }
 
 const root = createRoot(document.getElementById('root'))

@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
+import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -18,6 +19,9 @@ noUnhandled(t)
 const executablePath = browserBinary()
 const options = executablePath === undefined ? { skip: 'no Chromium on PATH and no CHROMIUM_BIN' } : {}
 
+/** Where React is: the hooks are for two releases, see .ci/run. */
+const reactModules = process.env.REACT_MODULES ?? join(import.meta.dirname, '../../node_modules')
+
 const html = '<!doctype html><link rel="icon" href="data:,"><div id="root"></div><script type="module" src="/page.js"></script>'
 
 async function openPage (t: Test, url: string): Promise<Page> {
@@ -26,6 +30,7 @@ async function openPage (t: Test, url: string): Promise<Page> {
     bundle: true,
     write: false,
     format: 'esm',
+    alias: Object.fromEntries(['react', 'react-dom'].map(name => [name, join(reactModules, name)])),
     define: { 'process.env.NODE_ENV': '"development"' }
   })
   const server = createServer((request, response) => {
@@ -71,6 +76,8 @@ t.test('hooks show a connection, groups, replies and streams, through StrictMode
   const shows = async (id: string, value: unknown): Promise<void> => {
     await until(async () => JSON.stringify(await shown(id)) === JSON.stringify(value), { what: `${id} to be ${JSON.stringify(value)}` })
   }
+  const { version } = createRequire(import.meta.url)(join(reactModules, 'react', 'package.json')) as { version: string }
+  t.equal(await shown('react'), version)
   await shows('state', 'open')
   await shows('joined', true)
   await shows('members', ['ann'])

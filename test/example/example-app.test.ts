@@ -182,6 +182,10 @@ t.test('a message over HTTP reaches the group under the name of who sent it', as
   t.match(await post({ text: 'Lunch is ready' }), { status: 202, body: { scope: 'cluster', localRecipients: 1, position: /^[\w-]{24}$/ } })
   t.equal(await jane.next(), '[John Doe]: Lunch is ready')
   t.equal(await john.nextWhere(message => message !== 'Jane Roe joined the room'), '[John Doe]: Lunch is ready')
+  await post({ text: 'x\n[Jane Roe]: I quit' })
+  t.equal(await jane.next(), '[John Doe]: x [Jane Roe]: I quit', 'one line, which is John\'s')
+  john.send('y\r\n\u2028[Jane Roe]: I quit')
+  t.equal(await jane.next(), '[John Doe]: y [Jane Roe]: I quit')
 
   t.match(await postJson(`${two.url}/groups/nobody-here/messages`, { text: 'x' }, bearer('valid-token')), { status: 404 })
   t.match(await post({ text: 'x' }, 'wrong-token'), { status: 401, body: { code: 'WSG_UNAUTHORIZED' } })
@@ -266,11 +270,13 @@ t.test('a request that does not come to its end is given up, a WebSocket that sa
   t.teardown(async () => await app.close())
   const url = await app.listen({ port: 0, host: '127.0.0.1' })
   const john = await enter(t, url, 'lobby', 'valid-token')
+  const startedAt = performance.now()
   const slow = connectTcp(Number(new URL(url).port), '127.0.0.1')
   slow.write('POST /groups/lobby/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{')
   const [answer] = await once(slow, 'data') as [Buffer]
   t.match(answer.toString(), /^HTTP\/1\.1 408 /)
   await once(slow, 'close')
+  t.ok(performance.now() - startedAt < 30_000, 'not after the minute that Node gives the headers')
   t.equal(john.ws.readyState, john.ws.OPEN)
 })
 

@@ -52,6 +52,7 @@ t.test('the documented rights are enough for all that instances and publishers d
   await publisher.broadcastToGroup(['none1', 'none2'], 'volatile')
   await publisher.broadcastToAll('all')
   await publisher.sendToUser('ann', 'user')
+  t.equal((await publisher.history('room')).messages.length, 3)
   t.equal(await publisher.groupCount('room'), 2)
   t.equal((await publisher.members('room')).length, 2)
   t.equal((await a.registry.history('room')).messages.length, 3)

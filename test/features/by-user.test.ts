@@ -50,14 +50,15 @@ onBoth('all connections of a user join, and leave, wherever they are, and client
 })
 
 onBoth('a local broadcast stays on its instance', async (t, a, b) => {
-  const [here, there] = [await openFramed(t, `${a.url}/lobby`), await openFramed(t, `${b.url}/lobby`)]
+  const [here, there] = [await openFramed(t, `${a.url}/lobby`, { token: 'ann' }), await openFramed(t, `${b.url}/lobby`, { token: 'ann' })]
   for (const client of [here, there]) await client.nextOf('joined')
   t.match(await a.app.registry.broadcastToGroup('lobby', 'mine', { local: true }), { scope: 'local', localRecipients: 1, instances: 1 })
   await a.app.registry.broadcastToAll('all mine', { local: true })
+  t.match(await a.app.registry.sendToUser('ann', 'ann, mine', { local: true }), { scope: 'local', localRecipients: 1 })
   await a.app.registry.broadcastToGroup('lobby', 'ours')
   for (const client of [here, there]) await client.nextOf('message', { data: 'ours' })
   const texts = (client: typeof here): unknown[] => client.frames.filter(({ type }) => type === 'message').map(({ data }) => data)
-  t.strictSame([texts(here), texts(there)], [['mine', 'all mine', 'ours'], ['ours']])
+  t.strictSame([texts(here), texts(there)], [['mine', 'all mine', 'ann, mine', 'ours'], ['ours']])
 })
 
 onBoth('instances tell each other, and ask each other: who cannot answer is missing, and that is all', async (t, a, b) => {

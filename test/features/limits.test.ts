@@ -1,4 +1,5 @@
 import t from 'tap'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -63,10 +64,9 @@ t.test('the places of a user on an instance that is killed are free when its lea
   }
   const { WebSocket } = await import('ws')
   const sockets = [1, 2].map(() => new WebSocket(`${urlOf(victim).url}/ws/-`, { headers: { authorization: 'Bearer ann' } }))
-  for (const socket of sockets) {
-    socket.on('error', () => {})
-    await new Promise(resolve => socket.once('message', resolve))
-  }
+  // Both listen before the first one is waited for: either may be let in first.
+  await Promise.all(sockets.map(async socket => await once(socket, 'message')))
+  for (const socket of sockets) socket.on('error', () => {})
   t.equal(await open(survivor), 429)
   const began = performance.now()
   await victim.kill()

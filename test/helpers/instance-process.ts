@@ -123,6 +123,8 @@ function makeAnswers (app: FastifyInstance, logs: readonly LogLine[]) {
       for (let call = 0; call < times; call++) calls.push(await timed(run))
       return calls
     },
+    /** Begins a stream of tokens, which stays open. */
+    openStream: async (group: string, id: string, text: string) => registry.stream(group, id).append(text),
     /** Broadcasts `<label> <number>` to the group until told to stop; resolves with how it went. */
     stream: async (group: string, label: string, everyMs: number, forMs: number, options?: BroadcastOptions) => {
       const scopes: Record<string, number> = {}

@@ -120,6 +120,9 @@ t.test('what authenticate throws is a 401, but a 403 stays a 403 and an outage s
   t.match(JSON.parse(forbidden.body), { statusCode: 403, code: 'WSG_FORBIDDEN', message: 'not allowed' })
   t.match(await throwing(Object.assign(new Error('auth service is down'), { statusCode: 503 })), { statusCode: 503 })
   t.match(await throwing(Object.assign(new Error('auth service is down'), { status: 502 })), { statusCode: 502 })
+  const busy = new Error('GET http://auth.internal: 429')
+  t.match(await throwing(Object.assign(busy, { status: 429 })), { statusCode: 500, body: /^(?!.*internal:)/ }, 'no token is thrown away')
+  t.match(await throwing(Object.assign(new Error('ask again later'), { statusCode: 429 })), { statusCode: 429, body: /ask again later/ })
 })
 
 t.test('the token is in no log line', async t => {

@@ -50,6 +50,19 @@ t.test('a client that sends more than may wait is not read until half of it is h
   t.match(running.stats(), { socketsPaused: 0, intakeBytes: 0, queueOverflows: 0 })
 })
 
+t.test('a client that is gone while this side does not read is found out by pings', async t => {
+  const running = await run(t, { onMessage: async () => await new Promise(() => {}) }, { maxQueuedMessages: 10, heartbeatIntervalMs: 50 })
+  const client = await running.open()
+  for (let n = 0; n < 500; n++) client.send(String(n).padEnd(10_000))
+  await until(() => running.stats().socketsPaused === 1)
+  // A ping is under way by now, whose answer nobody reads.
+  await sleep(150)
+  t.equal(running.stats().connections, 1, 'whoever is there stays')
+  client.terminate()
+  await until(() => running.stats().connections === 0)
+  t.equal(running.stats().heartbeatTimeouts, 0)
+})
+
 t.test('what waits while onConnect runs is not read either, and is handled after it', async t => {
   const ready = gate()
   let bytes = 0

@@ -47,7 +47,7 @@ onEveryCluster(t, redis, 'a drain closes connections one after another, while th
   for (const { client } of clients) t.equal((await client.closed).code, 1012)
   t.ok(stay.filter(({ client }) => client.messages.includes('still here')).length > 0)
   // Spread over the window: a machine that stalls gathers some of them, and stretches the whole.
-  t.ok(Math.max(...closedAt) - Math.min(...closedAt) > overMs / 2, 'over more than half of the window')
+  t.ok(Math.max(...closedAt) - Math.min(...closedAt) > overMs / 3, 'over a good part of the window')
   const most = Math.max(...closedAt.map(from => closedAt.filter(at => at >= from && at < from + overMs / 10).length))
   t.ok(most < 30, `at most ${most} of 40 within a tenth of the window`)
   t.equal(await b.registry.groupCount('room'), 1)
@@ -87,7 +87,8 @@ t.test('who is drained and comes back elsewhere was never gone to the others', a
   await ann.nextOf('joined')
   const { session } = ann.welcome
   const drained = a.registry.drain({ overMs: 50 })
-  t.type((await ann.nextOf('reconnect')).afterMs, 'number', 'the client is told when to come back')
+  const { afterMs } = await ann.nextOf('reconnect')
+  t.ok(Number(afterMs) <= 100, `the window spreads the clients, a hint adds no more than a step to it: ${String(afterMs)} ms`)
   ann.raw.terminate()
   await drained
   const back = await openFramed(t, `${b.url}/room`, { token: 'ann', hello: { session } })

@@ -62,6 +62,22 @@ t.test('with fastify-metrics they stand among the others', async (t) => {
   t.notMatch(body, /^websocket_groups_/m)
 })
 
+t.test('it may be registered twice, and two applications share a registry by different names', async (t) => {
+  const register = new Registry()
+  const start = async (namePrefix: string): Promise<Served> => await serve(t, {}, app => {
+    void app.register(groupsMetrics)
+    void app.register(groupsMetrics, { register, namePrefix })
+  })
+  const [first] = [await start('chat_'), await start('game_')]
+  t.match((await first.app.inject('/metrics')).body, /^websocket_groups_connections 0$/m)
+  const names = register.getMetricsAsArray().map(({ name }) => name)
+  t.ok(names.includes('chat_connections') && names.includes('game_connections'))
+  await t.rejects(start('chat_'), /chat_\w+ has already been registered/, 'the same names would mix their numbers')
+  await first.app.close()
+  t.strictSame(register.getMetricsAsArray().filter(({ name }) => name.startsWith('chat_')), [], 'each takes its own away')
+  t.ok(register.getMetricsAsArray().length > 0)
+})
+
 t.test('hooks of its scope protect the route, and a prefix moves it', async (t) => {
   const { app } = await service(t)
   await app.register(async scope => {

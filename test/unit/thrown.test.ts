@@ -25,6 +25,27 @@ t.test('what is no error becomes one that says what it was', async t => {
   }
 })
 
+t.test('what says as much as an error becomes one that says the same', async t => {
+  const { runInNewContext } = await import('node:vm')
+  const foreign: unknown = runInNewContext("Object.assign(new Error('pay first'), { code: 'PAY', statusCode: 402, details: { price: 3 } })")
+  for (const thrown of [foreign, { message: 'pay first', code: 'PAY', statusCode: 402, details: { price: 3 } }]) {
+    t.notOk(thrown instanceof Error)
+    const error = toError(thrown)
+    t.ok(error instanceof Error)
+    t.match(error, { message: 'pay first', code: 'PAY', statusCode: 402, details: { price: 3 }, cause: thrown })
+  }
+  t.strictSame(Object.keys(toError({ message: 'only this' })), [], 'it has no fields that are not there')
+})
+
+t.test('details that cannot be read are left out, and the rest is told', async t => {
+  class Refusal extends Error {
+    readonly statusCode = 422
+    get details (): never { return fail() }
+    get validation (): never { return fail() }
+  }
+  t.match(toError(new Refusal('no')), { message: 'no', statusCode: 422 })
+})
+
 t.test('whatever was thrown can be read and logged', async t => {
   class Frozen extends Error {
     readonly statusCode = 402

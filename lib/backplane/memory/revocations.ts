@@ -1,33 +1,69 @@
-import { BoundedMap } from '../../bounded-map.ts'
 import type { Revocation } from '../backplane.ts'
 
-const maxRevocations = 100_000
+/** What all names may take (bytes). */
+const standardMaxBytes = 16_777_216
+/** What a name costs beside its text, and the text per character, in a string that was put together (bytes). */
+const [entryBytes, characterBytes] = [400, 2]
+
+interface Entry extends Revocation {
+  /** When it is forgotten. */
+  readonly end: number
+}
 
 /** Who was put out of groups by the instances of one process. */
 export class MemoryRevocations {
   readonly #now: () => number
-  readonly #entries = new BoundedMap<string, Revocation & { readonly end: number }>({ maxWeight: maxRevocations })
+  readonly #maxBytes: number
+  /** In the order in which they were put out. */
+  readonly #entries = new Map<string, Entry>()
+  #bytes = 0
+  /** The latest of those for whom there was no more room: it stands for all of them, so that nobody is let back in by others' names. */
+  #others: Entry | undefined
 
-  constructor (now: () => number = () => performance.now()) {
+  constructor (now: () => number = () => performance.now(), maxBytes = standardMaxBytes) {
     this.#now = now
+    this.#maxBytes = maxBytes
   }
 
   /** As `Backplane.revoke`. */
-  set (group: string, names: readonly string[], revocation: Revocation, forMs: number): void {
-    for (const name of names) this.#entries.set(key(group, name), { ...revocation, end: this.#now() + forMs })
+  set (group: string, names: readonly string[], { at, position }: Revocation, forMs: number): void {
+    const now = this.#now()
+    for (const name of names) {
+      const key = keyOf(group, name)
+      this.#delete(key)
+      this.#entries.set(key, { at, position, end: now + forMs })
+      this.#bytes += weigh(key)
+    }
+    for (const [key, entry] of this.#entries) {
+      const isOver = entry.end <= now
+      if (!isOver && this.#bytes <= this.#maxBytes) return
+      this.#delete(key)
+      if (!isOver) this.#others = later(this.#others, entry)
+    }
   }
 
   /** As `Backplane.revoked`. */
   latest (group: string, names: readonly string[]): Revocation | undefined {
-    let latest: Revocation | undefined
-    for (const name of names) {
-      const entry = this.#entries.get(key(group, name))
-      if (entry !== undefined && entry.end > this.#now() && entry.at > (latest?.at ?? -Infinity)) latest = entry
-    }
+    let latest: Entry | undefined
+    const found = [this.#others, ...names.map(name => this.#entries.get(keyOf(group, name)))]
+    for (const entry of found) if (entry !== undefined && entry.end > this.#now() && entry.at > (latest?.at ?? -Infinity)) latest = entry
     return latest && { at: latest.at, position: latest.position }
+  }
+
+  #delete (key: string): void {
+    if (this.#entries.delete(key)) this.#bytes -= weigh(key)
   }
 }
 
-function key (group: string, name: string): string {
+/** Its position is left out: it was one of the log of a single group. */
+function later (one: Entry | undefined, { at, end }: Entry): Entry {
+  return { at: Math.max(one?.at ?? -Infinity, at), end: Math.max(one?.end ?? -Infinity, end) }
+}
+
+function weigh (key: string): number {
+  return entryBytes + characterBytes * key.length
+}
+
+function keyOf (group: string, name: string): string {
   return `${group.length}:${group}:${name}`
 }

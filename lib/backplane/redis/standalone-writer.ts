@@ -13,6 +13,7 @@ import { Link } from './link/link.ts'
 import { checkServer, ClusterModeError, isFinal, refused, refusedRights, type Server } from './link/server.ts'
 import { keysOf, optionsOf, type RedisSource } from './link/source.ts'
 import type { PublisherOptions } from '../../options/types.ts'
+import type { RevocationStore } from './membership/revocations.ts'
 import { RedisWriter } from './writer.ts'
 
 const connectMs = 5_000
@@ -30,6 +31,7 @@ type Calls = 'publish' | 'append' | 'block' | 'count' | 'members' | 'history' | 
 interface Way {
   readonly writer: Pick<RedisWriter, Calls | 'close'> & { readonly streams: StreamStore }
   readonly usable: boolean
+  revocationsOf (group: string): RevocationStore
   inbox (id: string, deliver: (envelope: Envelope) => void): Inbox
   close (): Promise<void>
 }
@@ -91,6 +93,11 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   async instances (): Promise<ReadonlyMap<string, boolean>> {
     return await this.#run(async () => await this.#way.writer.instances())
+  }
+
+  /** As `Backplane.revoke`, at the present time of Redis. */
+  async revoke (group: string, names: readonly string[], position: LogPosition | undefined, forMs: number): Promise<void> {
+    await this.#run(async () => await this.#way.revocationsOf(group).set(group, names, { position }, forMs))
   }
 
   get streams (): StreamStore {
@@ -167,9 +174,11 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
       down: () => this.#logger?.warn('publisher lost Redis'),
       error: error => this.#failed(error)
     })
+    const writer = new RedisWriter(link, keys, 'reject', this.#logger)
     return {
-      writer: new RedisWriter(link, keys, 'reject', this.#logger),
+      writer,
       get usable () { return link.up },
+      revocationsOf: () => writer.revocations,
       inbox: (id, deliver) => {
         const subscribe = new Link(redis, 'subscribe', operationTimeoutMs)
         return new Inbox({ command: link, subscribe }, keys.channel(inboxOf(id)), deliver, async () => await subscribe.close())
@@ -196,6 +205,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     return {
       writer,
       get usable () { return links.someUp },
+      revocationsOf: group => writer.revocationsOf(group),
       inbox: (id, deliver) => {
         const partition = writer.partitionOf(inboxOf(id))
         // Links of its own: those that only publish would subscribe at no master.

@@ -23,7 +23,7 @@ import { TokenRefresh, type Reauthentication, type RefreshedConnection } from '.
 
 /** What the session needs of its connection. */
 export interface FramedConnection extends RefreshedConnection {
-  readonly outbound: Pick<SocketWriter, 'greeted' | 'encoding' | 'route'>
+  readonly outbound: Pick<SocketWriter, 'greeted' | 'encoding' | 'route' | 'behind' | 'room'>
   write (payload: Buffer | string, binary: boolean): boolean
 }
 

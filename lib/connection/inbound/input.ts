@@ -6,6 +6,7 @@ import { ConnectionIntake, type IntakeOwner } from './intake.ts'
 import type { IntakeBudget } from './intake-budget.ts'
 import type { InboundLimits } from './message-buffer.ts'
 import { boundParts, type ChunkReader } from './message-parts.ts'
+import type { SocketWriter } from '../outbound/writer.ts'
 import { onceStreamClosed, unfinishedBytes } from './receiver.ts'
 
 /** The limits of an instance for what its clients send. */
@@ -16,6 +17,7 @@ export interface InboundHost {
 }
 
 interface InputConnection extends Connection {
+  readonly outbound: Pick<SocketWriter, 'behind'>
   closeForFault (code: number, reason?: string): void
   leaving (): void
 }
@@ -24,8 +26,6 @@ interface InputConnection extends Connection {
 const smallChunkBytes = 1_024
 /** So many frames that are parts of a message cost as much as a message. Empty ones take no memory, but time. */
 const fragmentsPerMessage = 20
-/** A client is not read while this part of `maxBufferedBytes` waits for it. */
-const backlogShare = 0.25
 
 /** Counts and limits what comes in on one socket. Costs nothing as long as the client only listens, as most do. */
 export class Input implements IntakeOwner, ChunkReader {
@@ -63,7 +63,7 @@ export class Input implements IntakeOwner, ChunkReader {
 
   /** A client that sends without reading the answers is not read either, long before it is closed for being slow. */
   get isBehind (): boolean {
-    return this.connection.bufferedBytes > this.limits.maxBufferedBytes * backlogShare
+    return this.connection.outbound.behind
   }
 
   /** Bytes came from the network, and the messages that they complete are received. */

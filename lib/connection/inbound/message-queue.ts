@@ -10,6 +10,7 @@ import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.t
 import type { ClientRequest } from '../framed/frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
 import { callOnConnect, callOnMessage, type ConnectRequest, type RoutedConnection } from './on-message.ts'
+import type { SocketWriter } from '../outbound/writer.ts'
 import type { LogEvent } from '../../logging.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { ConnectionCallbacks } from '../../route-types.ts'
@@ -19,6 +20,7 @@ import type { LossReason } from '../../types.ts'
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends RoutedConnection {
   /** Closes the connection because the client or this side is at fault, and terminates it soon after. */
+  readonly outbound: RoutedConnection['outbound'] & Pick<SocketWriter, 'behind' | 'room'>
   closeForFault (code: number, reason?: string): void
   leaving (): void
 }
@@ -95,7 +97,6 @@ export class MessageQueue extends AsyncResource {
 
   /** Whether this side does not read the socket now. */
   get paused (): boolean { return this.#input.paused }
-
   /** A message of any kind came. */
   countMessage (): void { this.#input.messageReceived() }
   /** A message costs as much as so many others. */
@@ -191,6 +192,8 @@ export class MessageQueue extends AsyncResource {
         if (isThenable(pending)) await pending
         if (current !== undefined) this.#input.release(weigh(current.bytes))
         current = undefined
+        // Answers would pile up for a client that does not read them.
+        if (this.#queue?.isEmpty === false && this.#connection.outbound.behind) await this.#connection.outbound.room()
         const next = this.#queue?.shift()
         if (next === undefined) break
         current = next

@@ -2,6 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { ResolvedLimits } from '../../options/limits.ts'
 import { logEvent } from '../../logging.ts'
 import type { Metrics } from '../../metrics.ts'
+import { HeldBytes } from './held-bytes.ts'
 import type { Deflate, Encoding } from './ws-frame.ts'
 
 export interface OutboundLimits {
@@ -20,6 +21,13 @@ export interface Flushable { flushScheduled (): void }
 /** A writer far behind, which can be given up for the sake of the others. */
 export interface SlowWriter { giveUp (): void }
 
+/** A client is not read while this part of `maxBufferedBytes` waits for it. */
+const backlogShare = 0.25
+/** When this part of `limits.bufferedBytes` waits for slow clients, less may wait for each. */
+const crowdedShare = 1 / 16
+/** How long sockets that were given up take to free what waited for them (milliseconds). */
+const freeingMs = 20
+
 /** How long sockets are written to before the event loop may do something else. A write is a system call: 10,000 of them take 100 ms. */
 const sliceMs = 5
 /**
@@ -37,7 +45,9 @@ export class FlushScheduler {
   readonly metrics: Metrics
   /** Connections over `slowBufferedBytes`, and how much waited for each when it was last written to. */
   readonly slow = new Map<SlowWriter, number>()
-  #slowTotal = 0
+  /** What waits for all slow connections. */
+  readonly held: HeldBytes
+  #givenUpAt = -Infinity
   readonly #encodings = new Map<string, Encoding>()
   readonly #log: FastifyBaseLogger
   #warned = false
@@ -53,31 +63,40 @@ export class FlushScheduler {
   constructor (limits: OutboundLimits, metrics: Metrics, log: FastifyBaseLogger) {
     this.limits = limits
     this.slowBytes = Math.min(limits.slowBufferedBytes, limits.maxBufferedBytes)
+    this.held = new HeldBytes(this.slowBytes)
     this.metrics = metrics
     this.#log = log
   }
 
-  /** Bytes that wait for all slow connections. */
-  get slowTotal (): number {
-    return this.#slowTotal
+  /** How much may wait for a client that sends messages of its own, or catches up (bytes). */
+  get maxBacklogBytes (): number {
+    return this.#isCrowded ? this.slowBytes : this.limits.maxBufferedBytes * backlogShare
+  }
+
+  get #isCrowded (): boolean {
+    return this.held.total > (this.limits.limits.bufferedBytes ?? Infinity) * crowdedShare
   }
 
   /** Notes how much waits for a slow connection. While all slow ones together have too much, those furthest behind are given up. */
   noteBacklog (writer: SlowWriter, bytes: number): void {
-    this.#slowTotal += bytes - (this.slow.get(writer) ?? 0)
     this.slow.set(writer, bytes)
-    const { bufferedBytes = Infinity } = this.limits.limits
-    while (this.#slowTotal > bufferedBytes && this.slow.size > 0) {
-      let [furthest, most]: [SlowWriter, number] = [writer, 0]
-      for (const [one, waiting] of this.slow) if (waiting > most) [furthest, most] = [one, waiting]
-      this.forgetBacklog(furthest)
-      furthest.giveUp()
-    }
+    let excess = this.held.total - (this.limits.limits.bufferedBytes ?? Infinity)
+    if (excess <= 0 || performance.now() - this.#givenUpAt < freeingMs) return
+    this.#givenUpAt = performance.now()
+    for (; excess > 0 && this.slow.size > 0; excess -= this.#giveUpFurthest());
+  }
+
+  /** Returns how much waited for it. */
+  #giveUpFurthest (): number {
+    let [furthest, most]: [SlowWriter | undefined, number] = [undefined, -1]
+    for (const [one, waiting] of this.slow) if (waiting > most) [furthest, most] = [one, waiting]
+    if (furthest !== undefined) this.slow.delete(furthest)
+    furthest?.giveUp()
+    return most
   }
 
   /** The connection is no longer slow, or is gone. */
   forgetBacklog (writer: SlowWriter): void {
-    this.#slowTotal -= this.slow.get(writer) ?? 0
     this.slow.delete(writer)
   }
 

@@ -95,7 +95,10 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** Whether the client has to read before it is sent more of what it missed. */
   get full (): boolean { return this.bufferedBytes > this.#portionBytes }
 
-  get #portionBytes (): number { return Math.min(maxPortionBytes, this.#scheduler.limits.maxBufferedBytes / 2) }
+  get #portionBytes (): number { return Math.min(maxPortionBytes, 2 * this.#scheduler.maxBacklogBytes) }
+
+  /** Whether the client has to read before it may send more. */
+  get behind (): boolean { return this.bufferedBytes > this.#scheduler.maxBacklogBytes }
 
   /** Whether the client took most of what waited for it. */
   get #hasRoom (): boolean { return this.bufferedBytes <= Math.min(this.#scheduler.slowBytes, this.#portionBytes / 2) }
@@ -203,7 +206,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     // The client ended its side, and ws ours: a write now would take what is on its way with it.
     if (!this.#stream.writable) return this.ended()
     this.#batch = undefined
-    this.#stream.write(batch.buffer)
+    this.#scheduler.held.write(this.#stream, batch.buffer, this.#slow)
     this.route.written(batch.messages, batch.bytes)
     // Below its high-water mark a stream tells nobody when it is empty again, and there is nothing to be told of yet.
     if (this.#slow) return this.#scheduler.noteBacklog(this, this.bufferedBytes)

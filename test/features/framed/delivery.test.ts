@@ -54,7 +54,7 @@ t.test('what is announced is a frame to those who speak the protocol, and nothin
   t.strictSame([await raw.next(), await raw.next(), await raw.next()], ['text', Buffer.from('text'), 'end'])
 })
 
-t.test('live messages are kept back while older ones are sent, up to a limit', async t => {
+t.test('live messages of a volatile group are kept back while older ones are sent, up to a limit', async t => {
   const joined: LocalMember[] = []
   const { join } = Hub.prototype
   t.capture(Hub.prototype, 'join', function (this: Hub, ...args: Parameters<typeof join>) {

@@ -1,8 +1,9 @@
 // Whoever was put out of a group and is let in again is given nothing that was said in between, whatever it kept.
 import t, { type Test } from 'tap'
 import type { FastifyInstance } from 'fastify'
-import { memoryCluster, type WebsocketGroupsOptions } from '../../../plugin.ts'
+import { createPublisher, memoryCluster, type WebsocketGroupsOptions } from '../../../plugin.ts'
 import { connect } from '../../helpers/client.ts'
+import { Local } from '../../helpers/local-instance.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
 import { serve, type Served } from '../../helpers/service.ts'
@@ -159,6 +160,25 @@ onBoth('a user is put out with all sessions, those that are away included', asyn
   t.strictSame(await comeBack(t, b, { since: kept.since }, 'ann'), [false])
 })
 
+t.test('a publisher puts a user out with all sessions, here and away', async t => {
+  const keyPrefix = 'publisher:'
+  const start = async (): Promise<Served> => await serve(t, { redis: redis.url, keyPrefix }, routes)
+  const [a, b] = [await start(), await start()]
+  await using publisher = createPublisher({ redis: redis.url, keyPrefix })
+  const [away, here] = [await member(t, a, 'ann'), await member(t, b, 'ann')]
+  away.client.raw.terminate()
+  await until(() => a.registry.stats().connections === 0)
+  t.equal(await publisher.leave({ userId: 'ann' }, 'lobby'), 1)
+  await here.client.nextOf('left')
+  await say(a, 'secret')
+  for (const { kept } of [away, here]) {
+    t.strictSame(await comeBack(t, a, kept, 'ann'), [false])
+    t.strictSame(await comeBack(t, b, { since: kept.since }, 'ann'), [false])
+  }
+  t.equal(await publisher.leave({ userId: 'nobody' }, 'lobby'), 0)
+  await t.rejects(publisher.leave({ userId: 'ann' }, ''), { code: 'WSG_GROUP_NAME_INVALID' })
+})
+
 onBoth('a blocked user reads nothing of what was said until the block ended', async (t, a, b) => {
   const { client, kept } = await member(t, a, 'ann')
   await b.registry.block({ userId: 'ann' }, { forMs: 60_000 })
@@ -202,4 +222,24 @@ t.test('what could not be stored while Redis was out is stored when it is back',
   await until(() => a.registry.health().status === 'up' && b.registry.health().status === 'up')
   await say(a, 'secret')
   t.strictSame(await comeBack(t, b, kept, 'ann'), [false])
+})
+
+t.test('a storm of resumes reads who was put out in few calls, and none of these is older than its question', async t => {
+  const { backplane } = await new Local({ redis: redis.url, keyPrefix: 'storm:' }).start(t)
+  const calls = async (): Promise<number> => Number(/cmdstat_hmget:calls=(\d+)/.exec(await redis.admin.info('commandstats'))?.[1] ?? 0)
+  const before = await calls()
+  let asked = 0
+  const answers: Array<Promise<unknown>> = []
+  for (; asked < 1_000; asked++) {
+    answers.push(backplane.revoked('lobby', [`u:${asked}`, `s:${asked}`]))
+    // Each comes in a turn of its own, as hellos do.
+    await new Promise(resolve => { setImmediate(resolve) })
+  }
+  const late = backplane.revoked('lobby', ['u:ann'])
+  await backplane.revoke('lobby', ['u:ann'], { at: 1_000 }, 60_000)
+  t.match(await backplane.revoked('lobby', ['u:ann']), { at: 1_000 }, 'asked after that')
+  t.strictSame(await Promise.all(answers), Array(1_000).fill(undefined))
+  await late
+  const made = await calls() - before
+  t.ok(made < asked / 2, `${made} calls for ${asked} questions`)
 })

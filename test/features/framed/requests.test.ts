@@ -246,7 +246,7 @@ t.test('a shutdown tells clients when to come back before it closes', async t =>
 
 t.test('before a shutdown closes a client, all that it sent before it was told is handled and answered, on slow links, too', async t => {
   const served = await serve(
-    t, { log: false, closeGraceMs: 1_000 }, app => app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} }))
+    t, { closeGraceMs: 1_000 }, app => app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} }))
   )
   const far = await startProxy(t, Number(new URL(served.url).port))
   far.delay(25)

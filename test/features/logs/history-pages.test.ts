@@ -86,6 +86,12 @@ onBoth('what a page cannot begin with is said', async (t, options) => {
   t.strictSame(await page({ since: positions[2] }), [5, undefined])
   t.strictSame(await page({ before: foreign }), [0, 'epoch'])
   t.strictSame(await page({ before: positions[4] }), [1, undefined])
+  t.strictSame(await page({ before: positions[3] }), [0, 'trimmed'], 'the log begins there, and something was before it')
+  t.strictSame(await page({ before: positions[1], reverse: true }), [0, 'trimmed'])
+  t.strictSame(await page({ since: positions[0], before: positions[1] }), [0, 'trimmed'])
+  t.strictSame(await page({ since: positions[4], before: foreign }), [0, 'epoch'], 'one end of another group')
+  t.strictSame(await page({ since: foreign, before: positions[4] }), [1, 'epoch'])
+  t.strictSame(await page({ since: positions[6], before: positions[4] }), [0, undefined], 'nothing is between them')
 })
 
 onBoth('each message says when it was sent, and by whom', async (t, options) => {

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { deferred } from '../../../lib/deadline.ts'
 import { drainConnections } from '../../../lib/connection/drain.ts'
+import { drainSlowly } from '../../../lib/connection/drain-slowly.ts'
 import { atOnce } from '../../helpers/at-once.ts'
 import { fakeConnection, type FakeConnection } from '../../helpers/fakes.ts'
 import { watchMachine } from '../../helpers/machine.ts'
@@ -80,4 +81,27 @@ t.test('framed clients are all told when to come back before the first is closed
 
 t.test('no connections, no wait', async (t) => {
   await atOnce(t, 'the end', async () => await drainConnections([], 1001, 60_000))
+})
+
+t.test('a slow drain is evenly spread, and leaves the last clients time to be back before it is over', async (t) => {
+  const [overMs, graceMs, count] = [2_000, 400, 120]
+  const startedAt = performance.now()
+  const times: number[] = []
+  const all = Array.from({ length: count }, () => {
+    const one = closing('when closed')
+    const { close } = one
+    return Object.assign(one, {
+      close (code: number, reason: string) {
+        times.push(performance.now() - startedAt)
+        close.call(one, code, reason)
+      }
+    })
+  })
+  machine.restart()
+  await drainSlowly(all, { overMs, graceMs, signal: new AbortController().signal })
+  t.equal(times.length, count)
+  t.ok(all.every(({ calls }) => calls.join() === 'close 1012 server restarts'))
+  // One after another: a machine that stalls may put a few together, but never all.
+  t.ok(new Set(times.map(at => Math.floor(at / 100))).size > 6, 'in many steps')
+  machine.within(t, Math.max(...times), overMs - 2 * graceMs, 'the last one is closed two graces before the end')
 })

@@ -12,6 +12,7 @@ const instance = 'instance0'
 function rightsOfWriters (keys: Keys): Right[] {
   const [meta, log, record] = [keys.logMeta(group), keys.log(group), keys.idempotency(group, 'key')]
   const [counts, members, names] = [keys.counts(group), keys.members(group, instance), keys.names]
+  const revocations = keys.revocations(group)
   const [head, text, streams] = [keys.streamHead(group, 'id'), keys.streamText(group, 'id'), keys.streams(group)]
   return [
     ['ping'], ['time'], ['eval', 'return 1', '0'],
@@ -19,10 +20,12 @@ function rightsOfWriters (keys: Keys): Right[] {
     ['publish', keys.channel({ kind: 'user', name: 'user' }), ''],
     ['publish', keys.channel({ kind: 'all', name: '' }), ''],
     ['hmget', meta, 's'], ['hset', meta, 's', '0'], ['hdel', meta, 's'], ['hgetall', meta], ['pexpire', meta, '1'],
-    ['rpush', log, ''], ['ltrim', log, '0', '-1'], ['lrange', log, '0', '-1'], ['lpop', log], ['pexpire', log, '1'],
+    ['rpush', log, ''], ['ltrim', log, '0', '-1'], ['lrange', log, '0', '-1'], ['lpop', log], ['llen', log], ['pexpire', log, '1'],
     ['get', names], ['set', names, '', 'PX', '1'], ['pexpire', names, '1'],
     ['get', record], ['set', record, '', 'PX', '1'],
     ['hget', counts, instance], ['hkeys', counts], ['hgetall', members],
+    ['hset', revocations, 'a', ''], ['hgetall', revocations], ['hlen', revocations], ['hdel', revocations, 'a'],
+    ['pttl', revocations], ['pexpire', revocations, '1'],
     ['hmget', head, 'epoch'], ['hset', head, 'epoch', ''], ['pexpire', head, '1'],
     ['append', text, ''], ['strlen', text], ['getrange', text, '0', '-1'], ['del', text], ['pexpire', text, '1'],
     ['zadd', streams, '1', 'id'], ['zscore', streams, 'id'], ['zcard', streams], ['zremrangebyscore', streams, '-inf', '1'],
@@ -31,18 +34,16 @@ function rightsOfWriters (keys: Keys): Right[] {
 }
 
 function rightsOfInstances (keys: Keys): Right[] {
-  const [meta, log, secret, user, blocked] = [keys.logMeta(group), keys.log(group), keys.secret, keys.user('user'), keys.blocks]
+  const [meta, secret, user, blocked] = [keys.logMeta(group), keys.secret, keys.user('user'), keys.blocks]
   const [counts, members, index] = [keys.counts(group), keys.members(group, instance), keys.index(instance)]
-  const revocations = keys.revocations(group)
   const { leases, instances, generations } = keys
   const inbox = keys.channel({ kind: 'instance', name: instance })
   return [
     ...rightsOfWriters(keys),
     ...(['group', 'user', 'instance', 'all'] as const).map(kind => ['unsubscribe', keys.channel({ kind, name: 'name' })]),
     ['publish', inbox, ''], ['pubsub', 'numsub', inbox],
-    ['llen', log], ['pttl', meta],
-    ['hset', revocations, 'a', ''], ['hmget', revocations, 'a'], ['hgetall', revocations], ['hlen', revocations],
-    ['hdel', revocations, 'a'], ['pttl', revocations], ['pexpire', revocations, '1'],
+    ['pttl', meta],
+    ['hmget', keys.revocations(group), 'a'],
     ['set', secret, '', 'EX', '1', 'NX'], ['get', secret], ['expire', secret, '1'],
     ['zadd', leases, '1', instance], ['zrem', leases, instance], ['zrangebyscore', leases, '-inf', '1'], ['zscore', leases, instance],
     ['zcard', leases], ['pexpire', leases, '1'], ['del', leases],

@@ -28,6 +28,11 @@ local function integer (at, least)
   error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(args[at]))
 end`
 
+/** Lua: `now` is the time of Redis in milliseconds. */
+export const luaNow = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)`
+
 /** The call of a script, by hash and by text. */
 export function textCommands (
   { sha, lua }: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>

@@ -1,7 +1,7 @@
 import { maxBlocks, type Block } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { Script } from '../link/script.ts'
+import { luaNow, Script } from '../link/script.ts'
 
 /*
  * The list has an entry with an empty name, which ends with the latest of all blocks that were ever in the list. So a list without that
@@ -13,9 +13,7 @@ import { Script } from '../link/script.ts'
  * KEYS 1 list.  ARGV 1 name  2 milliseconds, 0 to remove it  3 how many names at most
  * Returns 1, or 0 when the list is full.
  */
-const setBlock = new Script(`
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+const setBlock = new Script(`${luaNow}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if ARGV[2] == '0' then redis.call('ZREM', KEYS[1], ARGV[1])
 elseif redis.call('ZCARD', KEYS[1]) > tonumber(ARGV[3]) and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0
@@ -34,9 +32,7 @@ return 1
  * KEYS 1 list.  ARGV 1 how many names at most, with the empty one
  * Returns each name and the milliseconds that are left.
  */
-const readBlocks = new Script(`
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+const readBlocks = new Script(`${luaNow}
 local list = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[1])
 for i = 2, #list, 2 do list[i] = tonumber(list[i]) - now end
 return list

@@ -1,15 +1,13 @@
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { Script } from '../link/script.ts'
+import { luaNow, Script } from '../link/script.ts'
 
 /**
  * Reads which instances live, and to how many subscribers what is published to the inbox of each goes.
  * KEYS 1 leases  2 instances.  ARGV 1 what the channel names of inboxes start with
  * Returns id and number of subscribers of each.
  */
-const readLiving = new Script(`
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+const readLiving = new Script(`${luaNow}
 local held, living, channels = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf'), {}, {}
 for from = 1, #held, 1000 do
   local ids = {unpack(held, from, math.min(from + 999, #held))}

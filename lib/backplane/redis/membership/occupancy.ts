@@ -2,7 +2,7 @@ import type { Presences, PresenceChange } from '../../backplane.ts'
 import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { Script } from '../link/script.ts'
+import { luaNow, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
 /** Names per call: a call of the script holds up everything else in Redis. */
@@ -30,9 +30,7 @@ return changes
  * KEYS 1 set of the users that are recorded as online  2 leases  3 instances, then the counts of each user
  * ARGV 1 safety TTL (ms)  2, 3 not used, then each user id
  */
-const settleUsers = new Script(`
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+const settleUsers = new Script(`${luaNow}
 local changes = {}
 for k = 4, #KEYS do
   local sum, counts = 0, redis.call('HGETALL', KEYS[k])

@@ -6,17 +6,23 @@ import { Script } from '../link/script.ts'
 
 /** How many names are remembered of each group. */
 const maxNames = 1_000
+/** One call asks for about so many names at most. */
+const maxAsked = 1_000
 /** The field for all who are no longer remembered one by one: with the latest of their revocations. No name is like it. */
 const others = '*'
 
 /**
  * Remembers that some were put out of a group. Where there are too many of them, the older half is remembered together.
  * KEYS 1 hash of the group
- * ARGV 1 TTL (ms)  2 how many names at most  3 field of all others  4 `<at>[ <position>]`, then names
+ * ARGV 1 TTL (ms)  2 how many names at most  3 field of all others  4 `[<at>][ <position>]`: without a time now, then names
  */
 const revoke = new Script(`
-local key = KEYS[1]
-for i = 5, #ARGV do redis.call('HSET', key, ARGV[i], ARGV[4]) end
+local key, entry = KEYS[1], ARGV[4]
+if not string.match(entry, '^%d') then
+  local time = redis.call('TIME')
+  entry = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)) .. entry
+end
+for i = 5, #ARGV do redis.call('HSET', key, ARGV[i], entry) end
 if redis.call('PTTL', key) < tonumber(ARGV[1]) then redis.call('PEXPIRE', key, ARGV[1]) end
 if redis.call('HLEN', key) <= tonumber(ARGV[2]) then return 0 end
 local fields, entries = redis.call('HGETALL', key), {}
@@ -36,29 +42,31 @@ interface Read {
   readonly entries: Promise<ReadonlyMap<string, Revocation>>
 }
 
-/** Who was put out of groups. All who ask about one group in one turn of the event loop share a call. */
+/** Who was put out of groups. All who ask about one group while a call about it is under way share the next one. */
 export class RevocationStore {
   readonly #link: Link
   readonly #keys: Keys
-  readonly #reads = new Map<string, Read>()
+  /** Reads that have not begun, and those under way, by group. */
+  readonly #next = new Map<string, Read>()
+  readonly #running = new Map<string, Promise<unknown>>()
 
   constructor (link: Link, keys: Keys) {
     this.#link = link
     this.#keys = keys
   }
 
-  /** As `Backplane.revoke`. */
-  async set (group: string, names: readonly string[], { at, position }: Revocation, forMs: number): Promise<void> {
-    const value = position === undefined ? `${at}` : `${at} ${formatPosition(position)}`
+  /** As `Backplane.revoke`; without a time, now by the clock of Redis. */
+  async set (group: string, names: readonly string[], { at, position }: Partial<Revocation>, forMs: number): Promise<void> {
+    const value = (at === undefined ? '' : String(at)) + (position === undefined ? '' : ` ${formatPosition(position)}`)
     await this.#link.script(revoke, [this.#keys.revocations(group)], [forMs, maxNames, others, value, ...names])
   }
 
   /** As `Backplane.revoked`. */
   async latest (group: string, names: readonly string[]): Promise<Revocation | undefined> {
-    let read = this.#reads.get(group)
-    if (read === undefined) {
+    let read = this.#next.get(group)
+    if (read === undefined || read.names.size > maxAsked) {
       const asked = new Set<string>([others])
-      this.#reads.set(group, read = { names: asked, entries: this.#readSoon(group, asked) })
+      this.#next.set(group, read = { names: asked, entries: this.#readSoon(group, asked) })
     }
     for (const name of names) read.names.add(name)
     const entries = await read.entries
@@ -66,11 +74,17 @@ export class RevocationStore {
     return found.sort((a, b) => b.at - a.at)[0]
   }
 
-  /** At the end of this turn, with all names that were asked for by then. */
+  /** With all names that were asked for until it begins. A call that is under way may be from before somebody was put out. */
   async #readSoon (group: string, asked: ReadonlySet<string>): Promise<ReadonlyMap<string, Revocation>> {
-    await Promise.resolve()
-    this.#reads.delete(group)
-    const names = [...asked]
+    await this.#running.get(group)
+    if (this.#next.get(group)?.names === asked) this.#next.delete(group)
+    const call = this.#read(group, [...asked])
+    const ended = call.catch(() => {}).finally(() => { if (this.#running.get(group) === ended) this.#running.delete(group) })
+    this.#running.set(group, ended)
+    return await call
+  }
+
+  async #read (group: string, names: readonly string[]): Promise<ReadonlyMap<string, Revocation>> {
     const values = await this.#link.run(async redis => await redis.hmget(this.#keys.revocations(group), ...names))
     const entries = new Map<string, Revocation>()
     for (const [index, name] of names.entries()) {

@@ -1,4 +1,4 @@
-import { luaInteger, Script } from '../link/script.ts'
+import { luaInteger, luaNow, Script } from '../link/script.ts'
 
 /** What lets keys of a cluster that died as a whole disappear; living instances refresh it long before. */
 export const safetyTtlMs = 86_400_000
@@ -81,9 +81,8 @@ const longestMs = 90_000
  */
 export const beat = new Script(`${luaInteger}
 if #ARGV ~= 8 then error('expected 8 arguments, got ' .. #ARGV) end
-local mine, lease, claim, most, ttl, expected = integer(2, 1), integer(4, 1), integer(5, 1), integer(6, 0), integer(7, 1), integer(8, 0)
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local mine, lease, claim, most = integer(2, 1), integer(4, 1), integer(5, 1), integer(6, 0)
+local ttl, expected = integer(7, 1), integer(8, 0)${luaNow}
 local record, status = redis.call('HGET', KEYS[2], ARGV[1]), 2
 if record then
   local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')

@@ -1,6 +1,7 @@
 import { Script } from '../link/script.ts'
 
-const luaNow = `
+/** Lua: `now()` is the time of Redis in milliseconds; a function, as most calls need no time. */
+const luaNowWhenAsked = `
 local function now ()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -14,7 +15,7 @@ end`
  *      7 keep (ms)  8 '1' to renew  9 silent after (ms)  10 '1' only if silent  11 id  12 how many streams at most  13 channel  14 envelope
  * Returns a \`StreamWritten\`.
  */
-export const writeStream = new Script(`${luaNow}
+export const writeStream = new Script(`${luaNowWhenAsked}
 local text, head, index = KEYS[1], KEYS[2], KEYS[3]
 local at, keep = tonumber(ARGV[3]), tonumber(ARGV[7])
 local known = redis.call('HMGET', head, 'epoch', 'state', 'beat')
@@ -57,7 +58,7 @@ return 'written'
  * KEYS 1 text  2 head.  ARGV 1 from which byte  2 silent after (ms)
  * Returns {epoch, head, state, its JSON, bytes of the whole text, 1 if silent, text}, or nothing.
  */
-export const readStream = new Script(`${luaNow}
+export const readStream = new Script(`${luaNowWhenAsked}
 local known = redis.call('HMGET', KEYS[2], 'epoch', 'head', 'state', 'end', 'beat')
 if not known[1] then return {} end
 local silent = known[3] == '' and now() - tonumber(known[5]) > tonumber(ARGV[2])
@@ -71,6 +72,6 @@ return {
  * KEYS 1 index.  ARGV 1 how many at most
  * Returns their ids.
  */
-export const listStreams = new Script(`${luaNow}
+export const listStreams = new Script(`${luaNowWhenAsked}
 return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now(), '+inf', 'LIMIT', 0, ARGV[1])
 `)

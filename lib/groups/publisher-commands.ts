@@ -1,0 +1,41 @@
+import type { LogPage, LogPosition } from '../backplane/backplane.ts'
+import { namesOfUser, revocationMs } from '../delivery/revocations.ts'
+import { assertGroupName } from '../group-name.ts'
+import type { GroupLogs } from '../options/group-logs.ts'
+import type { Everywhere } from './everywhere.ts'
+import { RemoteCommands } from './remote-commands.ts'
+import type { InstanceRpc } from './rpc.ts'
+
+interface LogsAndRevocations {
+  history (group: string, since: undefined, limit: number): Promise<LogPage>
+  /** As `Backplane.revoke`, at the present time of Redis. */
+  revoke (group: string, names: readonly string[], position: LogPosition | undefined, forMs: number): Promise<void>
+}
+
+/** The calls of a process without sockets. Instances carry them out, but for what concerns clients that are at no instance now. */
+export class PublisherCommands extends RemoteCommands {
+  readonly #backplane: LogsAndRevocations
+  readonly #logs: GroupLogs
+
+  constructor (rpc: InstanceRpc, everywhere: Everywhere, self: string, backplane: LogsAndRevocations, logs: GroupLogs) {
+    super(rpc, everywhere, self)
+    this.#backplane = backplane
+    this.#logs = logs
+  }
+
+  /** Connections of the user that are away may not come back to what is said from now on. */
+  override async leaveUser (userId: string, group: string, reason?: string): Promise<number> {
+    assertGroupName(group)
+    await this.#putOut(userId, group)
+    const left = await super.leaveUser(userId, group, reason)
+    // Once more: what was said until the last one left proves nothing about what follows.
+    await this.#putOut(userId, group)
+    return left
+  }
+
+  async #putOut (userId: string, group: string): Promise<void> {
+    if (!this.#logs.has(group)) return
+    const { end } = await this.#backplane.history(group, undefined, 1)
+    await this.#backplane.revoke(group, namesOfUser(userId), end, revocationMs(this.#logs, group))
+  }
+}
