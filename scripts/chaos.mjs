@@ -1,9 +1,9 @@
 // The long form of the chaos tests:
 //
-//   node scripts/chaos.mjs [--part stack|log] [--messages 200000] [--seed n] [--seconds 1800] [--verbose]
+//   node scripts/chaos.mjs [--part stack|log] [--store single|cluster] [--messages 200000] [--seed n] [--seconds 1800] [--verbose]
 //
-// `stack`, unless told otherwise: the whole default stack, instances and their clients. `log`: the logs of the Redis backplane alone, at
-// ten times the rate.
+// `stack`, unless told otherwise: the whole default stack, instances and their clients, on one Redis or on a cluster. `log`: the logs of
+// the Redis backplane alone, on one Redis, at ten times the rate.
 import { spawn } from 'node:child_process'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,6 +15,7 @@ const programs = { stack: 'stack/stack.test.ts', log: 'chaos/chaos.test.ts' }
 const { values } = parseArgs({
   options: {
     part: { type: 'string', default: 'stack' },
+    store: { type: 'string', default: 'single' },
     messages: { type: 'string', default: '200000' },
     seed: { type: 'string', default: String(Date.now() % 1e9) },
     seconds: { type: 'string', default: '1800' },
@@ -23,6 +24,9 @@ const { values } = parseArgs({
 })
 const program = programs[values.part]
 if (program === undefined) throw new TypeError(`--part is stack or log, not ${values.part}`)
+if (!['single', 'cluster'].includes(values.store) || (values.store === 'cluster' && values.part === 'log')) {
+  throw new TypeError('--store is single, or for the stack cluster')
+}
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const test = spawn(process.execPath, ['--import', 'tsx', join(root, 'test', 'faults', program)], {
   cwd: root,
@@ -30,6 +34,7 @@ const test = spawn(process.execPath, ['--import', 'tsx', join(root, 'test', 'fau
   env: {
     ...process.env,
     REDIS_SERVER_BIN: redisBinary(),
+    CHAOS_STORE: values.store,
     CHAOS_MESSAGES: values.messages,
     CHAOS_SEED: values.seed,
     CHAOS_SECONDS: values.seconds,

@@ -101,7 +101,7 @@ export class Wire {
     this.#connections.add(connection)
     let dropping = false
     client.on('data', chunk => {
-      if (connection.kind === 'command' && /\r\nsubscribe\r\n/i.test(chunk.toString('latin1', 0, 100))) {
+      if (connection.kind === 'command' && /\r\ns?subscribe\r\n/i.test(chunk.toString('latin1', 0, 100))) {
         connection.kind = 'subscribe'
         if (this.#paused) server.pause()
       }

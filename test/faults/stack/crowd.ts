@@ -3,9 +3,9 @@ import { WebSocket } from 'ws'
 import { connect, type Client, type ClientError, type WebSocketLike } from '../../../lib/client/index.ts'
 import type { ServerFrame } from '../../../lib/protocol/frames.ts'
 import type { Random } from '../chaos/random.ts'
+import { groups, neighbours } from './groups.ts'
 import { Oracle, Session, type Heard } from './oracle.ts'
 
-export const groups = ['a', 'b', 'c', 'd', 'e']
 const tickMs = 20
 /** More than so many unanswered messages of one client wait for their answers first. */
 const maxUnderWay = 100
@@ -219,7 +219,9 @@ export class Crowd {
   }
 
   #targets (): string[] {
-    return this.#random.shuffle(groups).slice(0, this.#random.next() < 0.6 ? 1 : this.#random.between(2, 3))
+    const group = this.#random.pick(groups)
+    if (this.#random.next() < 0.6) return [group]
+    return this.#random.shuffle(neighbours(group)).slice(0, this.#random.between(2, 3))
   }
 
   #message (id: string, to: readonly string[]): string {

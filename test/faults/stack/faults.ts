@@ -11,40 +11,12 @@ function anyInstance ({ stack, random }: Stage): Instance {
   return random.pick(stack.instances)
 }
 
-/** What may go wrong. Each is over, and healed, when its promise resolves; what follows from it may go on. */
+/**
+ * What may go wrong beside the servers (see `Store.faults`). Each is over, and healed, when its promise resolves; what follows from it may
+ * go on.
+ */
 export const faults: Readonly<Record<string, Fault>> = {
-  ...linkFaults<Stage>(stage => anyInstance(stage).wire),
-
-  async redisStopped ({ stack, random }) {
-    stack.redis.stop()
-    await sleep(random.between(200, 2_500))
-    stack.redis.cont()
-  },
-
-  async redisKilledDataKept ({ stack, random }) {
-    await stack.restartRedis(true, async () => await sleep(random.between(0, 1_000)))
-  },
-
-  async redisKilledDataLost ({ stack, crowd, random }) {
-    crowd.oracle.dataLost()
-    await stack.restartRedis(false, async () => await sleep(random.between(0, 500)))
-  },
-
-  async flushAll ({ stack, crowd }) {
-    crowd.oracle.dataLost()
-    await stack.redis.admin.flushall()
-  },
-
-  async scriptFlush ({ stack }) {
-    for (let n = 0; n < 5; n++) {
-      await stack.redis.admin.script('FLUSH', 'SYNC')
-      await sleep(20)
-    }
-  },
-
-  async redisClientsKilled ({ stack, random }) {
-    await stack.redis.admin.call('CLIENT', 'KILL', 'TYPE', random.pick(['pubsub', 'normal']), 'SKIPME', 'yes')
-  },
+  ...linkFaults<Stage>(stage => stage.random.pick(anyInstance(stage).wires)),
 
   async clientsCut ({ crowd, random }) {
     for (let n = random.between(1, 3); n > 0; n--) {

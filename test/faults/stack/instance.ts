@@ -10,14 +10,14 @@ export type Order = { readonly stop: true } | { readonly view: readonly string[]
 export type View = ReadonlyArray<{ readonly group: string, readonly count: number, readonly members: readonly string[] }>
 export interface Answer { readonly port?: number, readonly view?: View, readonly unhandled?: readonly string[] }
 
-const url = process.argv[2] ?? ''
+const redis = JSON.parse(process.argv[2] ?? '') as string
 const unhandled: string[] = []
 for (const event of ['unhandledRejection', 'uncaughtException']) {
   process.on(event, (error: unknown) => unhandled.push(error instanceof Error ? error.stack ?? error.message : String(error)))
 }
 
 const { app, listen } = buildService({ level: 'silent' })
-await app.register(websocketGroups, { redis: url, authenticate: token => ({ userId: token }) })
+await app.register(websocketGroups, { redis, authenticate: token => ({ userId: token }) })
 
 async function relay (data: Data): Promise<BroadcastResult> {
   const { to } = JSON.parse(String(data)) as { readonly to: string[] }

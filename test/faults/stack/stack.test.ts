@@ -3,13 +3,15 @@
 //
 //   CHAOS_SEED=… npx tap run test/faults/stack/stack.test.ts     the same faults again
 //   node scripts/chaos.mjs --messages 200000                     the long form
+//   node scripts/chaos.mjs --store cluster                       on a Redis Cluster
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { until } from '../../helpers/until.ts'
 import { Random } from '../chaos/random.ts'
-import { Crowd, groups } from './crowd.ts'
-import { faults, light, type Stage } from './faults.ts'
+import { Crowd } from './crowd.ts'
+import { faults as commonFaults, light, type Stage } from './faults.ts'
+import { groups, store } from './groups.ts'
 import { Stack } from './stack.ts'
 
 const seed = Number(process.env.CHAOS_SEED ?? Date.now() % 1e9)
@@ -20,7 +22,7 @@ const detail = process.env.CHAOS_VERBOSE !== undefined
 
 noUnhandled(t)
 t.setTimeout(limitMs + 180_000)
-t.comment(`CHAOS_SEED=${seed} for ${messages} messages`)
+t.comment(`CHAOS_STORE=${store} CHAOS_SEED=${seed} for ${messages} messages`)
 
 const happened: Record<string, number> = {}
 const random = new Random(seed)
@@ -40,6 +42,7 @@ async function strike (name: string): Promise<void> {
 }
 
 await stack.start(3)
+const faults = { ...commonFaults, ...stack.store.faults }
 crowd.start()
 await until(() => crowd.settled, { timeoutMs: 30_000, what: 'all clients to be in their groups' })
 crowd.publish(rate)
@@ -99,8 +102,8 @@ crowd.seal()
 oracle.finish(crowd.framed.map(({ session }) => session))
 await crowd.close()
 await Promise.all(stack.instances.map(async instance => await stack.stop(instance)))
-await until(async () => (await stack.redis.channels()).length === 0).catch(() => {})
-const leftovers = await stack.redis.leftovers()
+await until(async () => (await stack.store.channels()).length === 0).catch(() => {})
+const leftovers = await stack.store.leftovers()
 
 // All at the end: tap takes a test without asserts under way for over.
 t.same(wrong, [], 'presence is right in the end, for instances and for clients')

@@ -1,45 +1,43 @@
 import type { Test } from 'tap'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { forkProgram } from '../../helpers/child.ts'
-import { startRedis, type TestRedis } from '../../helpers/redis.ts'
 import { Wire } from '../chaos/wire.ts'
+import { startClusterStore } from './cluster-store.ts'
+import { store } from './groups.ts'
 import type { Answer, Order, View } from './instance.ts'
+import { startSingleStore } from './single-store.ts'
+import type { Store } from './store.ts'
 
 const program = fileURLToPath(new URL('instance.ts', import.meta.url))
 
 export interface Instance {
-  readonly wire: Wire
+  /** To each server of the store. */
+  readonly wires: readonly Wire[]
   process: ChildProcess
   /** 0 while it is not there. */
   port: number
 }
 
-/** A Redis that keeps its data, and instances in processes of their own, each behind its own wire. */
+/** What keeps the data, and instances in processes of their own, each behind wires of its own. */
 export class Stack {
   readonly instances: Instance[] = []
   /** What instances had unhandled, or how they ended by themselves. */
   readonly faults: string[] = []
-  redis!: TestRedis
+  store!: Store
   readonly #t: Test
-  #folder = ''
 
   constructor (t: Test) {
     this.#t = t
   }
 
   async start (count: number): Promise<void> {
-    this.#folder = await mkdtemp(join(tmpdir(), 'chaos-'))
-    this.#t.teardown(async () => await rm(this.#folder, { recursive: true, force: true }))
-    this.redis = await startRedis(this.#t, { appendonly: this.#folder, args: ['--appendfsync', 'no'] })
+    this.store = await (store === 'cluster' ? startClusterStore : startSingleStore)(this.#t)
     for (let n = 0; n < count; n++) {
-      const wire = await Wire.start(this.redis.port)
-      this.#t.teardown(() => wire.close())
-      this.instances.push({ wire, process: undefined as unknown as ChildProcess, port: 0 })
+      const wires = await Promise.all(this.store.ports.map(async port => await Wire.start(port)))
+      this.#t.teardown(() => { for (const wire of wires) wire.close() })
+      this.instances.push({ wires, process: undefined as unknown as ChildProcess, port: 0 })
     }
     this.#t.teardown(() => { for (const { process } of this.instances) process?.kill('SIGKILL') })
     await Promise.all(this.instances.map(async instance => await this.spawn(instance)))
@@ -51,7 +49,7 @@ export class Stack {
   }
 
   async spawn (instance: Instance): Promise<void> {
-    const child = forkProgram(program, [instance.wire.url])
+    const child = forkProgram(program, [JSON.stringify(this.store.optionFor(instance.wires))])
     instance.process = child
     child.on('exit', (code, signal) => {
       // Or the channel of one that was killed stays, and this process with it.
@@ -76,14 +74,6 @@ export class Stack {
     const { unhandled = [] } = await this.#ask(instance, { stop: true })
     this.faults.push(...unhandled)
     await gone
-  }
-
-  /** SIGKILL and a new server on the same port, with or without the data. */
-  async restartRedis (keep: boolean, whileDown: () => Promise<void>): Promise<void> {
-    await this.redis.kill()
-    if (!keep) for (const name of await readdir(this.#folder)) await rm(join(this.#folder, name), { recursive: true })
-    await whileDown()
-    await this.redis.restart()
   }
 
   async view (instance: Instance, groups: readonly string[]): Promise<View> {

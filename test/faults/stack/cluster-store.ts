@@ -1,0 +1,120 @@
+import type { Test } from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { hashTags, partitionOf, slotOf } from '../../../lib/backplane/redis/hash-tags.ts'
+import type { Random } from '../chaos/random.ts'
+import { startRedisCluster, type ClusterNode, type TestCluster } from '../../helpers/redis-cluster.ts'
+import { until } from '../../helpers/until.ts'
+import { groups } from './groups.ts'
+import type { Store } from './store.ts'
+
+const slots = hashTags(256).map(slotOf)
+/**
+ * Keys that outlive the instances, and expire: those of a single Redis, and what is known of an instance that was killed, in a partition
+ * where no other one has a lease.
+ */
+const lasting = /\}:([hlkx]:|s[thx]:|(secret|blocked|names|live|inst|gen)$)/
+
+/**
+ * Three masters, each with a replica. Failovers lose nothing here that was acknowledged, so that the oracle may take every loss for a
+ * fault: what is lost with a replica that lags is the matter of test/faults/redis-cluster-topology.test.ts.
+ */
+export async function startClusterStore (t: Test): Promise<Store> {
+  // Nobody is replaced because this machine is busy.
+  const cluster = await startRedisCluster(t, { replicas: 1, nodeTimeoutMs: 15_000 })
+
+  const slotOfGroup = (random: Random): number => slots[partitionOf(random.pick(groups), slots.length)] ?? 0
+  const anyMaster = async (random: Random): Promise<ClusterNode> => await cluster.masterOf(slotOfGroup(random))
+
+  return {
+    ports: cluster.nodes.map(({ port }) => port),
+    optionFor: wires => ({
+      cluster: wires.slice(0, 3).map(({ url }) => url),
+      options: {
+        natMap: Object.fromEntries(wires.map(({ port }, index) => [
+          `127.0.0.1:${cluster.nodes[index]?.port}`, { host: '127.0.0.1', port }
+        ]))
+      }
+    }),
+    channels: async () => await cluster.channels(),
+    leftovers: async () => [...(await cluster.keys()).filter(key => !lasting.test(key)), ...await cluster.channels()],
+    faults: {
+      async masterStopped ({ random }) {
+        const master = await anyMaster(random)
+        master.stop()
+        await sleep(random.between(200, 2_500))
+        master.cont()
+        await cluster.healthy()
+      },
+
+      async masterKilled ({ random }) {
+        const master = await anyMaster(random)
+        const replica = await inStep(cluster, master)
+        await master.kill()
+        await sleep(random.between(0, 500))
+        await takeOver(cluster, replica, random)
+        await master.restart()
+        await cluster.healthy()
+      },
+
+      async failover ({ random }) {
+        await cluster.failover(await cluster.replicaOf(await anyMaster(random)))
+      },
+
+      async forcedFailover ({ random }) {
+        const master = await anyMaster(random)
+        await takeOver(cluster, await inStep(cluster, master), random)
+        await master.admin.call('CLIENT', 'UNPAUSE')
+      },
+
+      async slotMoved ({ random }) {
+        const slot = slotOfGroup(random)
+        const owner = await cluster.masterOf(slot)
+        const masters = await Promise.all([0, 127, 255].map(async partition => await cluster.masterOf(slots[partition] ?? 0)))
+        const to = random.pick(masters.filter(master => master !== owner))
+        await cluster.migrate(slot, to, async () => await sleep(random.between(0, 300)))
+        await cluster.healthy()
+      },
+
+      async masterAloneOnTheBus ({ random }) {
+        const master = await anyMaster(random)
+        cluster.isolate(master, true)
+        await sleep(random.between(500, 4_000))
+        cluster.isolate(master, false)
+      },
+
+      async flushAll ({ crowd }) {
+        crowd.oracle.dataLost()
+        await cluster.flush()
+      },
+
+      async scriptFlush () {
+        for (let n = 0; n < 5; n++) {
+          for (const { admin } of cluster.nodes) if (admin.status === 'ready') await admin.script('FLUSH', 'SYNC').catch(() => {})
+          await sleep(20)
+        }
+      },
+
+      async redisClientsKilled ({ random }) {
+        const { admin } = await anyMaster(random)
+        await admin.call('CLIENT', 'KILL', 'TYPE', random.pick(['pubsub', 'normal']), 'SKIPME', 'yes')
+      }
+    }
+  }
+}
+
+/** The replica of a master that takes no more writes, once the replica has all of them. */
+async function inStep (cluster: TestCluster, master: ClusterNode): Promise<ClusterNode> {
+  const replica = await cluster.replicaOf(master)
+  await master.admin.call('CLIENT', 'PAUSE', 5_000, 'WRITE')
+  await until(async () => await offsetOf(master) === await offsetOf(replica), { everyMs: 10, what: 'the replica to have all writes' })
+  return replica
+}
+
+/** How far the server is in the stream of writes. */
+async function offsetOf ({ admin }: ClusterNode): Promise<string | undefined> {
+  return /^(?:master_repl|slave_repl)_offset:(\d+)/m.exec(await admin.info('replication'))?.[1]
+}
+
+async function takeOver (cluster: TestCluster, replica: ClusterNode, random: Random): Promise<void> {
+  await cluster.failover(replica, random.pick(['FORCE', 'TAKEOVER']))
+}

@@ -1,0 +1,16 @@
+import type { Wire } from '../chaos/wire.ts'
+import type { Stage } from './faults.ts'
+
+/** What the instances keep their data in. */
+export interface Store {
+  /** Of the servers, as instances would dial them. */
+  readonly ports: readonly number[]
+  /** What can go wrong with the servers. Each is over, and healed, when its promise resolves; what follows from it may go on. */
+  readonly faults: Readonly<Record<string, (stage: Stage) => Promise<void>>>
+  /** The option `redis` of an instance that reaches each server by a wire of its own, in the order of `ports`. */
+  optionFor (wires: readonly Wire[]): unknown
+  /** Channels that somebody is subscribed to. */
+  channels (): Promise<string[]>
+  /** What instances that closed may not leave behind. */
+  leftovers (): Promise<string[]>
+}
