@@ -49,7 +49,8 @@ function faults (expr: string): string[] {
     })
   })
   // The rate of a gauge, and a counter that is compared as it stands, are what such rules are usually wrong in.
-  const rated = new Set([...expr.matchAll(/\b(?:rate|increase)\((\w+)(?:\{[^}]*\})?\[(?:\d+[smh]|\$__rate_interval)\]\)/g)].map(([, name = '']) => name))
+  const rates = expr.matchAll(/\b(?:rate|increase)\((\w+)(?:\{[^}]*\})?\[(?:\d+[smh]|\$__rate_interval)\]\)/g)
+  const rated = new Set(Array.from(rates, ([, name = '']) => name))
   const kinds = names.filter(name => exposed.has(name) && rated.has(name) === (exposed.get(name)?.type === 'gauge'))
   const isQuantile = expr.includes('histogram_quantile(')
   return [
