@@ -1,3 +1,5 @@
+import { types } from 'node:util'
+
 /*
  * A service may throw anything: not an error at all, a frozen one, one with a getter that throws. Reading or logging such a value throws in
  * turn, often where nobody is left to catch it, and would end the process with everybody's connections.
@@ -25,14 +27,14 @@ export function toError (thrown: unknown): Error {
 }
 
 function notAnError (thrown: unknown): Error {
-  if (isErrorLike(thrown) && isSound(thrown)) return errorOf(thrown)
+  if (types.isNativeError(thrown) && isSound(thrown)) return errorOf(thrown)
   const text = `a callback threw a non-Error value: ${typeof thrown === 'string' ? thrown : typeof thrown}`
   // Loggers call a cause that is a function.
-  const isLoggable = !isErrorLike(thrown) && typeof thrown !== 'function'
+  const isLoggable = isErrorLike(thrown) ? isSound(thrown) : typeof thrown !== 'function'
   return isLoggable ? new Error(text, { cause: thrown }) : new Error(text)
 }
 
-/** An error of another realm (of a test runner, say), or an object that says what errors say. */
+/** Of an error of another realm (a test runner has one, say). Other objects that look like errors were not made to be told. */
 function errorOf (thrown: Error): Error {
   const { name, stack, ...said } = Object.fromEntries(readFields.map(name => [name, (thrown as unknown as Fields)[name]]))
   return Object.assign(new Error(thrown.message, { cause: thrown }), withoutUndefined(said))

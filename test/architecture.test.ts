@@ -42,7 +42,7 @@ const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
   ['membership/', 'log/', 'streams/', 'publish.ts', 'claim.ts', 'parts.ts'],
   ['writer.ts', 'inbox.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],
   ['cluster-writer.ts', 'partition.ts'],
-  ['cluster-occupancy.ts'],
+  ['cluster-occupancy.ts', 'cluster-reaper.ts'],
   ['standalone-writer.ts', 'single.ts', 'router.ts'],
   ['index.ts']
 ]

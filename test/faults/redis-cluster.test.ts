@@ -2,6 +2,8 @@ import t, { type Test } from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Envelope } from '../../lib/backplane/backplane.ts'
 import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
+import { connect } from '../helpers/client.ts'
+import { startInstance } from '../helpers/instance.ts'
 import { group, Local } from '../helpers/local-instance.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedisCluster, type ClusterNode } from '../helpers/redis-cluster.ts'
@@ -28,6 +30,21 @@ const plainEnvelope = ({ instanceId: origin }: Local, name: string, text: string
   const nothing = { sequence: 0, shared: false, except: [], command: '', binary: false } as const
   return { ...nothing, origin, kind: 'message', target: group(name), payload: Buffer.from(text) }
 }
+
+t.test('the members of a killed instance go also from partitions in which no other has a lease, and nothing is left of it', async t => {
+  const leaseMs = 2_000
+  const survivor = await start(t, { leaseMs })
+  const names = groups('alone', 40)
+  const [address] = cluster.addresses
+  const victim = await startInstance(t, { redisUrl: `redis://${address?.host}:${address?.port}`, options: { leaseMs } })
+  const client = connect(t, `${victim.url}/ws/${names.join()}`)
+  await client.nextWhere(message => String(message).startsWith('joined'))
+  t.strictSame(new Set(await survivor.counts(names)), new Set([1]))
+  await victim.kill()
+  await until(async () => await survivor.hasCounts(names, 0), { timeoutMs: 30_000, what: 'the ghosts to be gone' })
+  await survivor.backplane.close()
+  t.strictSame((await cluster.keys()).filter(key => /:(?:live|inst|gen|[irm]:.*)$/.test(key)), [])
+})
 
 t.test('a killed master is replaced: memberships are exact and messages arrive soon after, and the others notice nothing', async t => {
   const [a, b] = [await start(t), await start(t)]

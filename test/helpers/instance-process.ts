@@ -96,7 +96,7 @@ function makeAnswers (app: FastifyInstance, logs: readonly LogLine[]) {
       for (let start = 0; start < groups.length; start += 200) {
         views.push(...await Promise.all(groups.slice(start, start + 200).map(async group => {
           const [count, members] = await Promise.all(
-            [registry.groupCount(group, { maxAgeMs: -1 }), registry.members(group, { maxAgeMs: -1 })]
+            [registry.groupCount(group, { maxAgeMs: 0 }), registry.members(group, { maxAgeMs: 0 })]
           )
           return { group, count, members: members.map(({ connectionId }) => connectionId) }
         })))

@@ -6,6 +6,7 @@ import type {
 } from '../backplane.ts'
 import { NamesClaim } from './claim.ts'
 import { ClusterOccupancy } from './cluster-occupancy.ts'
+import { ClusterReaper } from './cluster-reaper.ts'
 import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
 import type { RedisDeployment, Revocations } from './deployment.ts'
@@ -47,6 +48,7 @@ export class ClusterBackplane implements RedisDeployment {
   readonly #occupancy = new ClusterOccupancy()
   #links: ClusterLinks | undefined
   #writer: ClusterWriter | undefined
+  #reaper: ClusterReaper | undefined
   #local: LocalInstance | undefined
   #reported: BackplaneState = 'down'
   #booting = deferred()
@@ -85,7 +87,7 @@ export class ClusterBackplane implements RedisDeployment {
   }
 
   async start (local: LocalInstance): Promise<void> {
-    const { cluster, operationTimeoutMs, bootTimeoutMs, whenDown } = this.#options
+    const { cluster, operationTimeoutMs, bootTimeoutMs, leaseMs, whenDown } = this.#options
     this.#local = local
     const { links, keys } = clusterWay(cluster, this.#prefix, operationTimeoutMs, {
       changed: () => this.#changed(),
@@ -105,8 +107,11 @@ export class ClusterBackplane implements RedisDeployment {
     const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
     // The instance's lease there tells whether its id is taken.
     home.partition.lease.on({ refused: error => this.#booting.reject(error) })
-    // Where all instances are found.
+    // Where all instances are found, and so those that died.
     this.#home = [home, this.#of(everyone)]
+    const hasLease = (index: number): boolean => this.#places.get(index)?.partition.lease.held === true
+    const reaper = this.#reaper = new ClusterReaper(links.command, this.#keys, local, leaseMs, hasLease)
+    this.#of(everyone).partition.lease.on({ claimed: ids => { reaper.died(ids) } })
     for (const { partition } of this.#home) {
       void partition.lease.want()
       partition.lease.on({ resumed: () => this.#changed() })
@@ -193,19 +198,15 @@ export class ClusterBackplane implements RedisDeployment {
     return await this.#occupancy.settle(this.#open, kind, names)
   }
 
-  async count (group: string): Promise<number> {
-    return await this.#open.count(group)
-  }
+  async count (group: string): Promise<number> { return await this.#open.count(group) }
 
-  async members (group: string): Promise<Member[]> {
-    return await this.#open.members(group)
-  }
+  async members (group: string): Promise<Member[]> { return await this.#open.members(group) }
 
   stats (): Record<string, number> {
     if (this.#links === undefined || this.#writer === undefined) return {}
     const partitions = [...this.#places.values()].map(({ partition }) => partition.stats())
     return {
-      ...sumStats([...partitions, ...this.#writer.stats()]),
+      ...sumStats([...partitions, ...this.#writer.stats(), this.#reaper?.stats() ?? {}]),
       ...this.#links.stats(),
       redisUp: Number(this.#links.complete),
       partitionsOpen: partitions.length
@@ -218,7 +219,7 @@ export class ClusterBackplane implements RedisDeployment {
     this.#booting.reject(new WebsocketGroupsError('WSG_CLOSED'))
     this.#claim?.close()
     this.#writer?.close()
-    await Promise.all([...this.#places.values()].map(async ({ partition }) => await partition.close()))
+    await Promise.all([this.#reaper?.close(), ...Array.from(this.#places.values(), async ({ partition }) => await partition.close())])
     await this.#links?.close()
   }
 

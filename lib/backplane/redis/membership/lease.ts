@@ -26,6 +26,8 @@ export interface LeaseEvents {
   readonly suspended?: (() => void) | undefined
   /** A beat was answered. */
   readonly renewed?: (() => void) | undefined
+  /** This instance cleans up after these, whose leases ran out. */
+  readonly claimed?: ((instanceIds: readonly string[]) => void) | undefined
   /** `problem` may have changed. */
   readonly changed?: (() => void) | undefined
   /** Registering failed for a reason that waiting cannot heal. */
@@ -255,6 +257,7 @@ export class Lease {
     this.#renewedAt = sentAt
     this.#resume(forgotten || this.#otherServer)
     const reaped = this.#reaper.add(claims)
+    if (claims.length > 0) for (const { claimed } of this.#listeners) claimed?.(claims.filter((_, index) => index % 2 === 0))
     // There may be more: a machine with many instances may have died. Claim the next ones when these are cleaned up.
     if (claims.length === 2 * maxClaims) void reaped.then(() => { if (this.#link.up) this.schedule(0) })
   }

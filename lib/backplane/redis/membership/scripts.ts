@@ -70,6 +70,18 @@ return 0
 const longestLeases = 4
 const longestMs = 90_000
 
+/** Lua: `add` claims an instance whose lease is over, for `claim` milliseconds from `now` on, and adds id and generation to `out`. */
+const luaClaim = `
+local function add (id)
+  -- Without a record (evicted) there is nothing to fence with: whatever generation wrote the memberships, its lease is over.
+  local state, generation, nonce = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%u)(%d+):(.*)$')
+  if not state then generation = '9007199254740991' end
+  if state == 'A' then redis.call('HSET', KEYS[2], id, 'X' .. generation .. ':' .. nonce) end
+  redis.call('ZADD', KEYS[1], now + claim, id)
+  out[#out + 1] = id
+  out[#out + 1] = generation
+end`
+
 /**
  * Renews an instance's lease, and claims for it the instances whose lease ran out. A claim is itself a lease: if the claimer
  * dies, the next beat of someone else hands the dead instance out again.
@@ -104,7 +116,7 @@ if status > 0 then
   if status == 2 then extend() end
 end
 local out = {status, now}
-if status <= 0 then return out end
+if status <= 0 then return out end${luaClaim}
 -- A clock that went back would let the leases of the dead last until it is where it was: they last no longer than others may.
 if status == 2 or expected - now > lease then
   local far = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now + math.max(${longestMs}, ${longestLeases} * lease), '+inf')
@@ -113,14 +125,23 @@ end
 -- One that went ahead ends all leases at once: those who live have yet to renew theirs.
 if expected > 0 and now - expected > lease then most = 0 end
 local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, most)
-for i = 1, #ended do
-  -- Without a record (evicted) there is nothing to fence with: whatever generation wrote the memberships, its lease is over.
-  local state, generation, nonce = string.match(redis.call('HGET', KEYS[2], ended[i]) or '', '^(%u)(%d+):(.*)$')
-  if not state then generation = '9007199254740991' end
-  if state == 'A' then redis.call('HSET', KEYS[2], ended[i], 'X' .. generation .. ':' .. nonce) end
-  redis.call('ZADD', KEYS[1], now + claim, ended[i])
-  out[#out + 1] = ended[i]
-  out[#out + 1] = generation
+for i = 1, #ended do add(ended[i]) end
+return out
+`)
+
+/**
+ * Claims instances that are known to be dead, as soon as their leases are over here: for an instance without a lease of its own here.
+ * KEYS 1 leases  2 instances.  ARGV 1 claim (ms), then ids
+ * Returns {how many of them are still known here, then id and generation of each claim}.
+ */
+export const claimDead = new Script(`${luaInteger}
+local claim, out = integer(1, 1), {0}${luaNow}${luaClaim}
+for i = 2, #ARGV do
+  local till = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if till then
+    out[1] = out[1] + 1
+    if tonumber(till) <= now then add(ARGV[i]) end
+  end
 end
 return out
 `)
