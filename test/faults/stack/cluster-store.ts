@@ -9,8 +9,8 @@ import type { Store } from './store.ts'
 
 const slots = hashTags(256).map(slotOf)
 /**
- * Keys that outlive the instances, and expire: those of a single Redis, and what is known of an instance that was killed, in a partition
- * where no other one has a lease.
+ * Keys that outlive the instances, and expire: those of a single Redis, and the records of killed instances. Their memberships are
+ * gone, but they are looked at once more after a minute, and by then the others have left, too.
  */
 const lasting = /\}:([hlkx]:|s[thx]:|(secret|blocked|names|live|inst|gen)$)/
 
