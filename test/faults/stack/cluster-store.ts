@@ -9,10 +9,10 @@ import type { Store } from './store.ts'
 
 const slots = hashTags(256).map(slotOf)
 /**
- * Keys that outlive the instances, and expire: those of a single Redis, and the records of killed instances. Their memberships are
- * gone, but they are looked at once more after a minute, and by then the others have left, too.
+ * Keys that outlive the instances, and expire: those of a single Redis, and what is known of killed instances. Their memberships are gone,
+ * but they are looked at once more after a minute, and the counts of their users go when these connect again.
  */
-const lasting = /\}:([hlkx]:|s[thx]:|(secret|blocked|names|live|inst|gen)$)/
+const lasting = /\}:([hlkux]:|s[thx]:|(secret|blocked|names|live|inst|gen)$)/
 
 /**
  * Three masters, each with a replica. Failovers lose nothing here that was acknowledged, so that the oracle may take every loss for a
