@@ -171,7 +171,8 @@ export interface MessagesDefinition<
       readonly handler: (context: MessageContext<Parsed<Provider, Data[Name]>, EventData<Provider, Events>, SentBy<Auth>>) =>
       Name extends keyof Replies ? Awaitable<Parsable<Provider, Replies[Name]>> : unknown
     }
-  } & { readonly [Name in keyof Replies]: { readonly reply?: Replies[Name] | undefined } }
+    // `handler` is named here, too: where no message has `data`, TypeScript infers no names above, and would know no such property.
+  } & { readonly [Name in keyof Replies]: { readonly reply?: Replies[Name] | undefined, readonly handler?: unknown } }
 }
 
 /** The contract of these messages and events, as clients see it. */

@@ -272,6 +272,8 @@ t.test('what the others could not be told, or could not read, they learn when it
   await may(users[0], '-hkeys')
   const raw = connect(t, `${b.url}/hall`, { protocols: ['bearer', 'raw'] })
   await raw.opened
+  // Or the news of it comes when the others listen already.
+  await until(async () => (await b.app.registry.members('hall')).length === 1)
   const cat = await enter(t, `${a.url}/hall`, 'cat')
   t.strictSame(namesIn(cat.present), ['cat'])
   await may(users[0], '+hkeys')
