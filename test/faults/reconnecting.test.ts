@@ -47,6 +47,8 @@ t.test('an instance that stays away is told apart from one that is gone, as long
   await proxy.refuse(true)
   proxy.cut()
   await until(() => b.registry.health().status === 'down')
+  // As long as Redis has its subscription, what is sent to it may have arrived.
+  await until(async () => (await redis.channels()).every(channel => !channel.includes(b.id)))
   const unavailable = { code: 'WSG_BACKPLANE_UNAVAILABLE', message: new RegExp(b.id) }
   await Promise.all([
     t.rejects(a.registry.sendTo(there.id, 'x'), unavailable),
