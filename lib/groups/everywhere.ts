@@ -117,8 +117,9 @@ export class Everywhere {
       if (answers.size > 0) return [...answers.values()][0]
       const living = await this.#backplane.instances?.()
       if (living?.has(instanceId) !== true) return gone
-      if (performance.now() + againMs >= endsAt) return unreached
       await new Promise<void>(resolve => { setTimeout(resolve, againMs) })
+      // One more request without the time for its answer would leave open whether it arrived.
+      if (endsAt - performance.now() < againMs) return unreached
     }
   }
 }

@@ -40,6 +40,22 @@ t.test('a group whose log could not be read at first starts at its end later, no
   t.same(events, ['swallowed'])
 })
 
+t.test('a group whose end becomes known by a join or a message, after it could not be read, is in step', async t => {
+  for (const how of ['join', 'message']) {
+    const { readers, link, append, live } = readersRig(redis)
+    const message = await append('before the join')
+    link.up = false
+    void readers.subscribed(['log'])
+    await until(() => readers.problem !== undefined)
+    if (how === 'message') live(message)
+    link.up = true
+    if (how === 'join') await readers.open('log')
+    t.equal(readers.position('log')?.offset, how === 'join' ? 1 : 2)
+    await until(() => readers.problem === undefined, { timeoutMs: 5_000, what: 'it to be in step' })
+    readers.close()
+  }
+})
+
 t.test('a group that was subscribed without a caller who waited is followed all the same', async t => {
   const { readers, events, append } = readersRig(redis)
   await append('before')

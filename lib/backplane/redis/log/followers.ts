@@ -70,9 +70,7 @@ export class LogFollowers {
     if (follower.position === undefined) await this.#open(follower)
   }
 
-  position (group: string): LogPosition | undefined {
-    return this.#followers.get(group)?.position
-  }
+  position (group: string): LogPosition | undefined { return this.#followers.get(group)?.position }
 
   /** The group is no longer subscribed: stop following its log. */
   forget (group: string): void {
@@ -221,6 +219,8 @@ export class LogFollowers {
       const ends = await this.#ends.readAll(followers.map(({ group }) => group))
       for (const [index, follower] of followers.entries()) {
         // A repair that is under way began after the suspension, or was told to read again.
+        // It is in step by now. Or its end could not be read, and became known since, by a join or a message.
+        if (!follower.buffering && follower.position !== undefined) this.#settled(follower)
         if (!follower.buffering || this.#work.runs(follower) || this.#gone(follower)) continue
         const inStep = follower.position !== undefined && samePosition(ends[index] ?? logStart, follower.position)
         if (!inStep || this.#deliverBuffered(follower) === 'behind') this.#work.add(follower)
