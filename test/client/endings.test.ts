@@ -96,6 +96,8 @@ t.test('429 and 503 are waited for as long as they say, other refusals are not',
     [500, { 'retry-after': '70' }], [429, { 'retry-after': 'never' }]
   ]
   server.on('upgrade', (request, socket) => {
+    // The client may be gone before it reads the answer.
+    socket.on('error', () => {})
     const [status, headers] = answers[Number(request.url?.slice(1))] ?? [500, {}]
     const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')
     socket.end(`HTTP/1.1 ${status} no\r\n${lines}content-length: 0\r\nconnection: close\r\n\r\n`)
