@@ -2,6 +2,7 @@ import { withDeadline } from '../../deadline.ts'
 import type { LocalInstance } from '../backplane.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/port.ts'
+import { betweenBeatsMs } from './membership/beat-times.ts'
 import { Reaper } from './membership/reaper.ts'
 import { claimDead, unregister } from './membership/scripts.ts'
 import { MemberStore } from './membership/store.ts'
@@ -43,7 +44,7 @@ export class ClusterReaper {
     this.#links = links
     this.#keys = keys
     this.#local = local
-    this.#roundMs = leaseMs / 3
+    this.#roundMs = betweenBeatsMs(leaseMs)
     this.#hasLease = hasLease
   }
 
@@ -69,8 +70,7 @@ export class ClusterReaper {
     const partitions = new Set([...this.#searches].flatMap(search => [...search.partitions]))
     const tidying = [...this.#reapers].map(async ([partition, reaper]) => {
       await reaper.close()
-      const { [partition]: link } = this.#links
-      const { [partition]: keys } = this.#keys
+      const [link, keys] = [this.#links[partition], this.#keys[partition]]
       if (link?.up !== true || keys === undefined || !partitions.has(partition)) return
       await link.script(unregister, [keys.leases, keys.instances], [this.#local.instanceId, ''])
     })

@@ -2,7 +2,7 @@ import type { Revocation } from '../../backplane.ts'
 import { formatPosition, parsePosition } from '../../position.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { Script } from '../link/script.ts'
+import { luaNow, Script } from '../link/script.ts'
 
 /** How many names are remembered of each group. */
 const maxNames = 1_000
@@ -18,9 +18,8 @@ const others = '*'
  */
 const revoke = new Script(`
 local key, entry = KEYS[1], ARGV[4]
-if not string.match(entry, '^%d') then
-  local time = redis.call('TIME')
-  entry = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)) .. entry
+if not string.match(entry, '^%d') then${luaNow}
+  entry = string.format('%.0f', now) .. entry
 end
 for i = 5, #ARGV do redis.call('HSET', key, ARGV[i], entry) end
 if redis.call('PTTL', key) < tonumber(ARGV[1]) then redis.call('PEXPIRE', key, ARGV[1]) end

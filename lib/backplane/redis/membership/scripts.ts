@@ -183,14 +183,14 @@ return {left, removed, #groups, whole}
  */
 export const markReaped = new Script(`${luaInteger}
 if #ARGV ~= 3 then error('expected 3 arguments, got ' .. #ARGV) end
-local again, time = integer(3, 1), redis.call('TIME')
+local again = integer(3, 1)${luaNow}
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if not record then redis.call('ZREM', KEYS[1], ARGV[1]) return 3 end
 local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
 if state == 'A' or generation ~= ARGV[2] then return 0 end
 if state == 'X' then
   redis.call('HSET', KEYS[2], ARGV[1], 'F' .. generation .. ':' .. nonce)
-  redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + again, ARGV[1])
+  redis.call('ZADD', KEYS[1], now + again, ARGV[1])
   return 1
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
