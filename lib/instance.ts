@@ -229,8 +229,8 @@ export class Instance {
       label: this.#options.instanceLabel ?? '',
       log: this.#log,
       deliver: envelope => this.#deliver(envelope),
-      gap: (group, reason, position, epoch) => {
-        cache.forget(group)
+      gap: (group, reason, position, epoch, between) => {
+        cache.lost(group, position, between)
         if (hub.has(group)) {
           metrics.gaps++
           announce('gap', () => ({ instanceId, group, reason }))
