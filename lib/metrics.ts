@@ -22,7 +22,7 @@ export class Metrics {
   readonly #tracing: Tracing | undefined
   connectionsOpened = 0
   connectionsClosed = 0
-  /** Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance is not ready; the reasons follow. */
+  /** Upgrades that authentication, a limit, or a block kept out, or that came while this instance was not ready; the reasons follow. */
   upgradesRefused = 0
   /** Refused: the address asked for more upgrades than `limits.upgradesPerAddress`. */
   refusedAddressRate = 0
@@ -36,6 +36,12 @@ export class Metrics {
   refusedUpgradeRate = 0
   /** Refused: the user or the token is blocked. */
   refusedBlocked = 0
+  /** Refused: 401, without a token or with one that is not valid. */
+  refusedUnauthorized = 0
+  /** Refused: 403, by the origin, `authenticate` or `authorize`. */
+  refusedForbidden = 0
+  /** Refused: what decides about upgrades threw, or took too long. */
+  refusedFailed = 0
   /** Connections of this instance that `registry.block` closed. */
   connectionsBlocked = 0
   /** Limits per user that were decided by this instance's connections alone, because the backplane was out. */
@@ -128,6 +134,14 @@ export class Metrics {
     this.connectionsClosed++
     this.#closeCodes.add(code)
     announce('connection.close', () => ({ connection, code, reason }))
+  }
+
+  /** A check of the service answered an upgrade with this status; what limits refuse they count themselves. */
+  upgradeRefused (statusCode: number): void {
+    this.upgradesRefused++
+    if (statusCode === 401) this.refusedUnauthorized++
+    else if (statusCode === 403) this.refusedForbidden++
+    else this.refusedFailed++
   }
 
   /** A limit held something up or kept something out; `connection` where it is one that hit it. */
