@@ -8,8 +8,8 @@ import type { AnyConnection, Tracing } from './types.ts'
 /** Counters of limits, which tell the channel `limit` too. */
 type Limit =
   'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
-  'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' |
-  'slowConsumersClosed' | 'fragmentFloods'
+  'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'groupsRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' |
+  'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
 
 /** Counters since boot, under the names of the public `registry.stats()`. Other values are in `registry.metrics()` alone. */
 export class Metrics {
@@ -18,6 +18,7 @@ export class Metrics {
   readonly #traffic = new Traffic()
   readonly #closeCodes = new CloseCodes()
   readonly #lines = new BoundedLog()
+  readonly #instanceId: string
   readonly #tracing: Tracing | undefined
   connectionsOpened = 0
   connectionsClosed = 0
@@ -47,6 +48,8 @@ export class Metrics {
   streamsRefused = 0
   /** Members that lists did not show, because of `limits.presenceBytes` or as there were more than 1,000. */
   memberEntriesLeftOut = 0
+  /** Joins that failed because of `maxGroupsPerConnection`. */
+  groupsRefused = 0
   /** Joins that failed because of `limits.newGroupsPerMinute`. */
   newGroupsRefused = 0
   messagesReceived = 0
@@ -93,7 +96,8 @@ export class Metrics {
   /** Replies to other instances that could not be sent. */
   repliesLost = 0
 
-  constructor (tracing?: Tracing) {
+  constructor (instanceId = '', tracing?: Tracing) {
+    this.#instanceId = instanceId
     this.#tracing = tracing
   }
 
@@ -129,6 +133,6 @@ export class Metrics {
   /** A limit held something up or kept something out; `connection` where it is one that hit it. */
   limitHit (limit: Limit, connection?: AnyConnection): void {
     this[limit]++
-    announce('limit', () => ({ limit, ...(connection === undefined ? {} : { connection }) }))
+    announce('limit', () => ({ instanceId: this.#instanceId, limit, ...(connection === undefined ? {} : { connection }) }))
   }
 }

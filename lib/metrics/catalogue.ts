@@ -21,6 +21,8 @@ const bytes = { unit: 'bytes' } as const
 
 const refusals = 'Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance takes no connections now.'
 const refused = (reason: string): Entry => counter('upgrades_refused', refusals, { reason })
+/** Told by no number of its own: it is what the limits do not explain of `upgradesRefused`. */
+export const refusedNotReady = refused('not_ready')
 const limited = (limit: string): Entry => counter('limit_hits', 'How often a limit held something up or kept something out.', { limit })
 const failures = 'What went wrong for single messages, requests and connections.'
 const failed = (what: string): Entry => counter('failures', failures, { what })
@@ -54,6 +56,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   messagesRefused: limited('messages_by_name'),
   streamsRefused: limited('streams'),
   memberEntriesLeftOut: limited('presence_entries'),
+  groupsRefused: limited('groups_per_connection'),
   newGroupsRefused: limited('new_groups'),
   pauses: limited('reading_paused'),
   stalledMessages: limited('stalled_messages'),

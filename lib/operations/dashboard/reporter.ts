@@ -1,5 +1,6 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
+import type { Events } from '../../metrics/channels.ts'
 import type { Description, Health, HistogramMetric, MetricsSnapshot, Registry } from '../../types.ts'
 
 /** How many events are kept of each kind, so that a flood at one limit does not push gaps out. */
@@ -24,6 +25,7 @@ const limitTexts: Readonly<Record<string, string>> = {
   requestsDelayed: 'requests of a client wait: too many',
   messagesRefused: 'messages of a client refused: too many, or too large',
   streamsRefused: 'streams refused: too many at once',
+  groupsRefused: 'joins refused: a connection is in too many groups',
   newGroupsRefused: 'joins refused: too many new groups',
   pauses: 'a client is read more slowly: it sends too much, or callbacks are slow',
   stalledMessages: 'a client was closed: its large message did not go on',
@@ -71,12 +73,13 @@ export class Reporter {
   #reportedAt = 0
   #latest: Report | undefined
   readonly #gap = (event: unknown): void => {
-    const { group, reason } = event as { group: string, reason: string }
-    this.#note('gap', `messages of ${group} are lost (${reason})`)
+    const { instanceId, group, reason } = event as Events['gap']
+    if (instanceId === this.#registry.instanceId) this.#note('gap', `messages of ${group} are lost (${reason})`)
   }
 
   readonly #limit = (event: unknown): void => {
-    const { limit, connection } = event as { limit: string, connection?: { id: string, userId?: string } }
+    const { instanceId, limit, connection } = event as Events['limit']
+    if (instanceId !== this.#registry.instanceId) return
     const { id, userId } = connection ?? {}
     const who = userId !== undefined ? ` · user ${userId}` : id !== undefined ? ` · connection ${id}` : ''
     this.#note('limit', `${limitTexts[limit] ?? 'a limit was reached'} (${limit})${who}`)
