@@ -42,7 +42,7 @@ interface Place {
 export class ClusterBackplane implements RedisDeployment {
   readonly #options: ClusterBackplaneOptions
   readonly #prefix: string
-  /** Of each partition, once started. */
+  /** The keys of each partition; empty before `start`. */
   #keys: readonly Keys[] = []
   readonly #places = new Map<number, Place>()
   readonly #occupancy = new ClusterOccupancy()

@@ -66,7 +66,7 @@ function rightsOfInstances (keys: Keys): Right[] {
   ]
 }
 
-/** On a cluster messages go by sharded pub/sub. */
+/** The right for sharded pub/sub, by which messages go on a cluster. */
 function shardedRight ([command = '', ...more]: Right): Right {
   if (command === 'pubsub') return [command, `shard${more[0] ?? ''}`, ...more.slice(1)]
   return [/^(publish|subscribe|unsubscribe)$/.test(command) ? `s${command}` : command, ...more]
