@@ -94,9 +94,10 @@ export class Partition {
     this.#evictions = new EvictionWatch(command, local.log)
     const store = this.#store = new MemberStore(command, keys, local)
     this.lease = new Lease(command, keys, local, store, options.leaseMs, !this.#ownsWriter)
-    const audit = new Audit(command, keys, local, options.leaseMs, this.#ownsWriter ? 1 : beatsPerAudit)
+    const beatsPerLook = this.#ownsWriter ? 1 : beatsPerAudit
+    const audit = new Audit(command, keys, local, options.leaseMs, beatsPerLook)
     this.members = new MemberReconciler(command, store, this.lease, local, audit, report)
-    this.users = new UserCounts(command, keys, this.lease, local)
+    this.users = new UserCounts(command, keys, this.lease, local, beatsPerLook)
     this.blocks = new BlockStore(command, keys)
     this.clock = new RedisClock(command)
     this.occupancy = new OccupancyStore(command, keys)
