@@ -4,7 +4,7 @@ import type { TestRedis } from '../../helpers/redis.ts'
 import { stopWrites } from '../../helpers/replication.ts'
 import { startSentinels, type SentinelSet } from '../../helpers/sentinels.ts'
 import { until } from '../../helpers/until.ts'
-import type { Store } from './store.ts'
+import { unforgotten, type Store } from './store.ts'
 
 /**
  * A master and a replica, which change places as three sentinels say. Failovers lose nothing here that was acknowledged, so that the oracle
@@ -22,6 +22,7 @@ export async function startSentinelStore (t: Test): Promise<Store> {
       ]))
     }),
     channels: async () => (await (await set.master()).channels()).filter(notOfSentinels),
+    settled: async living => await unforgotten(await set.master()) === living,
     leftovers: async () => (await (await set.master()).leftovers()).filter(notOfSentinels),
     faults: {
       async masterStopped ({ random }) {
