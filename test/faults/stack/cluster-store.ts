@@ -36,6 +36,8 @@ export async function startClusterStore (t: Test): Promise<Store> {
       }
     }),
     channels: async () => await cluster.channels(),
+    // What is kept of killed instances is in `lasting`.
+    settled: async () => true,
     leftovers: async () => [...(await cluster.keys()).filter(key => !lasting.test(key)), ...await cluster.channels()],
     faults: {
       async masterStopped ({ random }) {

@@ -15,6 +15,11 @@ export async function startSingleStore (t: Test): Promise<Store> {
     ports: [redis.port],
     optionFor: ([wire]) => wire?.url,
     channels: async () => await redis.channels(),
+    async settled (living) {
+      // A record begins with F once its instance was cleaned up after.
+      const records = await redis.admin.hvals('wsg:{0}:inst')
+      return records.filter(record => !record.startsWith('F')).length === living
+    },
     leftovers: async () => await redis.leftovers(),
     faults: {
       async redisStopped ({ random }) {

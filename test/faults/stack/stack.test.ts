@@ -95,7 +95,8 @@ let wrong: string[] = []
 // A lease, a beat, and what clients that were away may take to come back.
 await until(async () => {
   wrong = await strangers()
-  return wrong.length === 0
+  // The last to close forgets those that were killed, but only once they were cleaned up after.
+  return wrong.length === 0 && await stack.store.settled(stack.instances.length)
 }, { timeoutMs: 60_000, everyMs: 250 }).catch(() => {})
 
 crowd.seal()

@@ -11,6 +11,8 @@ export interface Store {
   optionFor (wires: readonly Wire[]): unknown
   /** Channels that somebody is subscribed to. */
   channels (): Promise<string[]>
+  /** Whether nothing is left to be cleaned up after instances that were killed, while `living` instances run. */
+  settled (living: number): Promise<boolean>
   /** What instances that closed may not leave behind. */
   leftovers (): Promise<string[]>
 }
