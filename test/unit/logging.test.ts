@@ -16,7 +16,21 @@ t.test('lines say which instance and which connection they are about', async t =
 t.test('a line names its event, with the level and the message of the event', async t => {
   const { log, lines } = recordedLog()
   logEvent(log, 'lease_lost', { generation: 2 })
-  t.strictSame(lines, [{ event: 'lease_lost', generation: 2, msg: 'this instance was declared dead and registers again' }])
+  t.strictSame(lines, [{ event: 'lease_lost', generation: 2, suppressed: 0, msg: 'this instance was declared dead and registers again' }])
+})
+
+t.test('what many parts of an instance have to tell at once is a few lines; another instance has its own', async t => {
+  const [one, other] = [recordedLog(), recordedLog()]
+  for (let partition = 0; partition < 256; partition++) {
+    logEvent(one.log, 'registration_lost', { partition })
+    oncePerMinute(one.log, 'lease_not_renewed')({ partition })
+  }
+  const told = (event: string): number => one.lines.filter(line => line.event === event).length
+  t.strictSame([told('registration_lost'), told('lease_not_renewed')], [10, 1])
+  oncePerMinute(one.log, 'not_registered')()
+  t.equal(told('not_registered'), 1, 'each event has its own allowance')
+  logEvent(other.log, 'registration_lost')
+  t.equal(other.lines.length, 1)
 })
 
 t.test('a line may be written once a minute, with how often it was left out', async t => {
