@@ -4,6 +4,7 @@
 //
 //   CHAOS_SEED=… npx tap run test/faults/stack/stack.test.ts     the same faults again
 //   node scripts/chaos.mjs --messages 200000                     the long form
+//   node scripts/chaos.mjs --store sentinel                      on servers that sentinels watch over
 //   node scripts/chaos.mjs --store cluster                       on a Redis Cluster
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -47,7 +47,7 @@ export class LogFollower {
    * most groups are quiet.
    */
   #nonces: Uint32Array | undefined
-  /** In one object of its own, because most followers never need it. */
+  /** What waits. An object of its own, because most followers never need one. */
   #waiting: Waiting | undefined
   /** What was delivered of the log before it lost data, latest loss first. */
   #lost: readonly LostLog[] | undefined
