@@ -82,7 +82,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
   app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))
 
-  const wsAuth = sockets.refusable(makeWsAuth({ ...options, lines: instance.metrics.lines }))
+  const wsAuth = sockets.refusable(makeWsAuth({ ...options, metrics: instance.metrics }))
   app.decorate('wsAuth', authOptions => secured(wsAuth(authOptions), authOptions))
   app.decorate('wsHandler', makeWsHandler(instance, options))
   app.decorate('asyncapi', asyncapi)

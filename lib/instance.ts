@@ -229,11 +229,11 @@ export class Instance {
       label: this.#options.instanceLabel ?? '',
       log: this.#log,
       deliver: envelope => this.#deliver(envelope),
-      gap: (group, reason, position, epoch) => {
-        cache.forget(group)
+      gap: (group, reason, position, epoch, between) => {
+        cache.lost(group, position, between)
         if (hub.has(group)) {
           metrics.gaps++
-          announce('gap', () => ({ group, reason }))
+          announce('gap', () => ({ instanceId, group, reason }))
         }
         hub.announceGap(group, { reason, position, epoch })
       },
@@ -255,7 +255,7 @@ export class Instance {
   #stateChanged (): void {
     const { state, problems } = this.#backplane
     this.#reports.health()
-    announce('backplane', () => ({ state, problems }))
+    announce('backplane', () => ({ instanceId: this.#parts.instanceId, state, problems }))
     if (state !== 'up') return logEvent(this.#log, 'backplane_not_up', { state, problems })
     logEvent(this.#log, 'backplane_up')
     // Blocks that others made meanwhile did not reach this instance.

@@ -61,12 +61,6 @@ export const logEvents = {
 
 export type LogEvent = keyof typeof logEvents
 
-/** Writes a line about something that no client can cause. The field `err` may be anything that was thrown. */
-export function logEvent (log: FastifyBaseLogger, event: LogEvent, fields: object = {}): void {
-  const [level, message] = logEvents[event]
-  log[level]('err' in fields ? { event, ...fields, err: toError(fields.err) } : { event, ...fields }, message)
-}
-
 /** The logger of this instance. Every line names the instance. */
 export function instanceLog (log: FastifyBaseLogger, instanceId: string, label: string | undefined): FastifyBaseLogger {
   return log.child(label === undefined ? { instanceId } : { instanceId, instanceLabel: label })
@@ -77,8 +71,6 @@ export function connectionLog (log: FastifyBaseLogger, connectionId: string): Fa
   return log.child({ connectionId })
 }
 
-const minuteMs = 60_000
-
 interface Allowance {
   /** Lines that may be written now; a fraction grows into one. */
   lines: number
@@ -86,40 +78,58 @@ interface Allowance {
   suppressed: number
 }
 
+interface Pace { readonly atOnce: number, readonly everyMs: number }
+
+const fewAtOnce: Pace = { atOnce: 10, everyMs: 6_000 }
+const onePerMinute: Pace = { atOnce: 1, everyMs: 60_000 }
+
 /**
- * Writes lines that clients can cause at will: of each event a few at once, and then one in a while. `suppressed` says how many were left
- * out since the line before. Tests inject `now`.
+ * Writes of each event a few lines at once, and then one in a while, whatever causes them. `suppressed` says how many were left out since
+ * the line before, if any were. Tests inject `now`.
  */
 export class BoundedLog {
   readonly #allowances = new Map<LogEvent, Allowance>()
-  readonly #atOnce: number
-  readonly #everyMs: number
+  readonly #pace: Pace
   readonly #now: () => number
 
-  constructor ({ atOnce, everyMs }: { atOnce: number, everyMs: number } = { atOnce: 10, everyMs: 6_000 }, now = () => performance.now()) {
-    this.#atOnce = atOnce
-    this.#everyMs = everyMs
+  constructor (pace: Pace = fewAtOnce, now = () => performance.now()) {
+    this.#pace = pace
     this.#now = now
   }
 
   write (log: FastifyBaseLogger, event: LogEvent, fields: object = {}): void {
+    const { atOnce, everyMs } = this.#pace
     const now = this.#now()
-    const allowance = this.#allowances.get(event) ?? { lines: this.#atOnce, countedAt: now, suppressed: 0 }
+    const allowance = this.#allowances.get(event) ?? { lines: atOnce, countedAt: now, suppressed: 0 }
     this.#allowances.set(event, allowance)
-    allowance.lines = Math.min(this.#atOnce, allowance.lines + (now - allowance.countedAt) / this.#everyMs)
+    allowance.lines = Math.min(atOnce, allowance.lines + (now - allowance.countedAt) / everyMs)
     allowance.countedAt = now
     if (allowance.lines < 1) {
       allowance.suppressed++
       return
     }
-    logEvent(log, event, { ...fields, suppressed: allowance.suppressed })
+    const [level, message] = logEvents[event]
+    const thrown = 'err' in fields ? { err: toError(fields.err) } : {}
+    const left = allowance.suppressed > 0 ? { suppressed: allowance.suppressed } : {}
+    log[level]({ event, ...fields, ...thrown, ...left }, message)
     allowance.lines--
     allowance.suppressed = 0
   }
 }
 
-/** Makes a function that writes a line at most once a minute. */
+// By logger, not by caller: the 256 partitions of a cluster have that of their instance, and in an outage all have the same to tell.
+const [fewLines, rareLines] = [new WeakMap<FastifyBaseLogger, BoundedLog>(), new WeakMap<FastifyBaseLogger, BoundedLog>()]
+
+/** Writes a line about something that no client can cause. The field `err` may be anything that was thrown. */
+export function logEvent (log: FastifyBaseLogger, event: LogEvent, fields?: object): void {
+  const lines = fewLines.get(log) ?? new BoundedLog()
+  fewLines.set(log, lines)
+  lines.write(log, event, fields)
+}
+
+/** Makes a function that writes a line unless the logger had one of this event less than a minute ago. */
 export function oncePerMinute (log: FastifyBaseLogger, event: LogEvent, now?: () => number): (fields?: object) => void {
-  const lines = new BoundedLog({ atOnce: 1, everyMs: minuteMs }, now)
+  const lines = rareLines.get(log) ?? new BoundedLog(onePerMinute, now)
+  rareLines.set(log, lines)
   return fields => lines.write(log, event, fields)
 }

@@ -8,8 +8,8 @@ import type { AnyConnection, Tracing } from './types.ts'
 /** Counters of limits, which tell the channel `limit` too. */
 type Limit =
   'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
-  'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' | 'queueOverflows' |
-  'slowConsumersClosed' | 'fragmentFloods'
+  'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'groupsRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' |
+  'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
 
 /** Counters since boot, under the names of the public `registry.stats()`. Other values are in `registry.metrics()` alone. */
 export class Metrics {
@@ -18,10 +18,11 @@ export class Metrics {
   readonly #traffic = new Traffic()
   readonly #closeCodes = new CloseCodes()
   readonly #lines = new BoundedLog()
+  readonly #instanceId: string
   readonly #tracing: Tracing | undefined
   connectionsOpened = 0
   connectionsClosed = 0
-  /** Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance is not ready; the reasons follow. */
+  /** Upgrades that authentication, a limit, or a block kept out, or that came while this instance was not ready; the reasons follow. */
   upgradesRefused = 0
   /** Refused: the address asked for more upgrades than `limits.upgradesPerAddress`. */
   refusedAddressRate = 0
@@ -35,6 +36,12 @@ export class Metrics {
   refusedUpgradeRate = 0
   /** Refused: the user or the token is blocked. */
   refusedBlocked = 0
+  /** Refused: 401, without a token or with one that is not valid. */
+  refusedUnauthorized = 0
+  /** Refused: 403, by the origin, `authenticate` or `authorize`. */
+  refusedForbidden = 0
+  /** Refused: what decides about upgrades threw, or took too long. */
+  refusedFailed = 0
   /** Connections of this instance that `registry.block` closed. */
   connectionsBlocked = 0
   /** Limits per user that were decided by this instance's connections alone, because the backplane was out. */
@@ -47,6 +54,8 @@ export class Metrics {
   streamsRefused = 0
   /** Members that lists did not show, because of `limits.presenceBytes` or as there were more than 1,000. */
   memberEntriesLeftOut = 0
+  /** Joins that failed because of `maxGroupsPerConnection`. */
+  groupsRefused = 0
   /** Joins that failed because of `limits.newGroupsPerMinute`. */
   newGroupsRefused = 0
   messagesReceived = 0
@@ -93,7 +102,8 @@ export class Metrics {
   /** Replies to other instances that could not be sent. */
   repliesLost = 0
 
-  constructor (tracing?: Tracing) {
+  constructor (instanceId = '', tracing?: Tracing) {
+    this.#instanceId = instanceId
     this.#tracing = tracing
   }
 
@@ -126,9 +136,17 @@ export class Metrics {
     announce('connection.close', () => ({ connection, code, reason }))
   }
 
+  /** A check of the service answered an upgrade with this status; what limits refuse they count themselves. */
+  upgradeRefused (statusCode: number): void {
+    this.upgradesRefused++
+    if (statusCode === 401) this.refusedUnauthorized++
+    else if (statusCode === 403) this.refusedForbidden++
+    else this.refusedFailed++
+  }
+
   /** A limit held something up or kept something out; `connection` where it is one that hit it. */
   limitHit (limit: Limit, connection?: AnyConnection): void {
     this[limit]++
-    announce('limit', () => ({ limit, ...(connection === undefined ? {} : { connection }) }))
+    announce('limit', () => ({ instanceId: this.#instanceId, limit, ...(connection === undefined ? {} : { connection }) }))
   }
 }

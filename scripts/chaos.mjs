@@ -1,9 +1,9 @@
 // The long form of the chaos tests:
 //
-//   node scripts/chaos.mjs [--part stack|log] [--store single|cluster] [--messages 200000] [--seed n] [--seconds 1800] [--verbose]
+//   node scripts/chaos.mjs [--part stack|log] [--store single|sentinel|cluster] [--messages 200000] [--seed n] [--seconds 1800] [--verbose]
 //
-// `stack`, unless told otherwise: the whole default stack, instances and their clients, on one Redis or on a cluster. `log`: the logs of
-// the Redis backplane alone, on one Redis, at ten times the rate.
+// `stack`, unless told otherwise: the whole default stack, instances and their clients, on one Redis, on a master and a replica that
+// sentinels watch over, or on a cluster. `log`: the logs of the Redis backplane alone, on one Redis, at ten times the rate.
 import { spawn } from 'node:child_process'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -24,8 +24,8 @@ const { values } = parseArgs({
 })
 const program = programs[values.part]
 if (program === undefined) throw new TypeError(`--part is stack or log, not ${values.part}`)
-if (!['single', 'cluster'].includes(values.store) || (values.store === 'cluster' && values.part === 'log')) {
-  throw new TypeError('--store is single, or for the stack cluster')
+if (!['single', 'sentinel', 'cluster'].includes(values.store) || (values.store !== 'single' && values.part === 'log')) {
+  throw new TypeError('--store is single, or for the stack sentinel or cluster')
 }
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const test = spawn(process.execPath, ['--import', 'tsx', join(root, 'test', 'faults', program)], {

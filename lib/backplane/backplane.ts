@@ -41,9 +41,10 @@ export interface LocalInstance {
   deliver (envelope: Envelope): void
   /**
    * Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. `epoch` is that of the log
-   * that goes on ('' for none), which a position at its beginning does not tell.
+   * that goes on ('' for none), which a position at its beginning does not tell. `between`: the epochs of the logs that the group had since
+   * this instance left the log, where that is back; what was delivered of it before is not delivered again.
    */
-  gap (group: string, reason: GapReason, position: LogPosition, epoch: string): void
+  gap (group: string, reason: GapReason, position: LogPosition, epoch: string, between?: readonly string[]): void
   /** The log of a group, which seemed to be lost, is there again as it was: what is delivered next comes after `position`. */
   returned? (group: string, position: LogPosition): void
   /** The membership as it is now; `undefined` when the connection is not in the group. */

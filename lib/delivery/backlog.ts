@@ -100,6 +100,12 @@ export class Backlog {
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   async next (group: string, since: LogPosition, proven = true): Promise<BacklogPage> {
+    const returned = this.#cache.returnOf(group, since.epoch, this.#backplane.position(group)?.epoch)
+    if (returned !== undefined) {
+      // What the log holds before was given to the client or is older than its membership, or the client was told of the loss.
+      const page = await this.next(group, returned, proven)
+      return page.recovered === true ? { ...page, recovered: false, reason: 'epoch' } : page
+    }
     for (;;) {
       const known = this.#remembered(group, since)
       if (known !== undefined) return known

@@ -108,7 +108,10 @@ export class Broadcaster {
 
   #published (targets: readonly Target[], { payload }: Envelope): void {
     this.#metrics.messagesPublished++
-    announce('publish', () => ({ kind: targets[0]?.kind ?? 'group', names: targets.map(({ name }) => name), bytes: payload.length }))
+    announce('publish', () => {
+      const [kind, names] = [targets[0]?.kind ?? 'group', targets.map(({ name }) => name)]
+      return { instanceId: this.#envelopes.origin, kind, names, bytes: payload.length }
+    })
   }
 
   #isInterrupted (targets: readonly Target[]): boolean {

@@ -12,6 +12,8 @@ const maxBytesPerGroup = maxDataPerGroup + maxMessagesPerGroup * overheadBytes
 const maxBytes = 33_554_432
 /** How many messages are remembered that were stored anew after a loss. */
 const maxMoved = 10_000
+/** How many logs are remembered that a group had before an earlier one came back. */
+const maxBetween = 10_000
 /** How much may be kept that was read from logs and does not reach the live messages yet (bytes). */
 const maxPartBytes = 8_388_608
 
@@ -47,6 +49,8 @@ export class LogCache {
   readonly #parts = newRuns(maxPartBytes)
   /** Where messages stood before their log was lost and they were stored anew, by group and new position. */
   readonly #moved = new BoundedMap<string, LogPosition>({ maxWeight: maxMoved })
+  /** Where this instance goes on in the log that came back, by group and the epoch of a log that the group had meanwhile. */
+  readonly #returns = new BoundedMap<string, LogPosition>({ maxWeight: maxBetween })
   #enabled = false
 
   /** Keeps messages from now on. Called for the first client that could resume. */
@@ -113,10 +117,25 @@ export class LogCache {
     return this.#moved.size === 0 ? undefined : this.#moved.get(movedKey(group, position))
   }
 
-  /** The group no longer has members here, or its log lost messages. */
+  /**
+   * Where a client of a log that the group had meanwhile goes on, now that the group has the log of `epoch` again; `undefined` when this
+   * instance did not see that log come back.
+   */
+  returnOf (group: string, meanwhile: string, epoch: string | undefined): LogPosition | undefined {
+    const position = this.#returns.size === 0 ? undefined : this.#returns.get(returnKey(group, meanwhile))
+    return position?.epoch === epoch ? position : undefined
+  }
+
+  /** The group no longer has members here. */
   forget (group: string): void {
     this.#latest.delete(group)
     this.#parts.delete(group)
+  }
+
+  /** As `LocalInstance.gap`. */
+  lost (group: string, position: LogPosition, between: readonly string[] = []): void {
+    this.forget(group)
+    for (const epoch of between) this.#returns.set(returnKey(group, epoch), position)
   }
 
   stats (): Record<string, number> {
@@ -131,6 +150,10 @@ export class LogCache {
 
 function movedKey (group: string, position: LogPosition): string {
   return `${formatPosition(position)} ${group}`
+}
+
+function returnKey (group: string, epoch: string): string {
+  return `${epoch} ${group}`
 }
 
 function newRuns (maxWeight: number): BoundedMap<string, Run> {

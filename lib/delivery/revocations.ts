@@ -65,7 +65,7 @@ export class Revocations {
     this.#failed = failed
   }
 
-  /** By the clock that all instances share. */
+  /** The time by the clock that all instances share (milliseconds since 1970). */
   now (): number {
     return this.#backplane.now?.() ?? Date.now()
   }
@@ -165,7 +165,7 @@ export class Revocations {
     return true
   }
 
-  /** Until the backplane has all. */
+  /** Tries again until the backplane has all revocations. */
   async #saveLater (): Promise<void> {
     for (let pauseMs = retryMs; this.#unsaved.size > 0; pauseMs = Math.min(maxRetryMs, 2 * pauseMs)) {
       await wait(pauseMs, undefined, { ref: false })

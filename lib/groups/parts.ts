@@ -54,10 +54,10 @@ export interface Parts {
 /** Builds the parts of an instance, lowest layer first. Nothing runs yet. */
 export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger): Parts {
   const { outage } = options
-  const metrics = new Metrics(options.tracing)
   const hub = new Hub()
   const envelopes = new EnvelopeFactory(id => hub.connections.get(id), () => backplane.now?.() ?? Date.now(), options.tracing)
   const instanceId = envelopes.origin
+  const metrics = new Metrics(instanceId, options.tracing)
   const log = instanceLog(appLog, instanceId, options.instanceLabel)
   const scheduler = new FlushScheduler(options, metrics, log)
   const echoes = new EchoFilter(hub, envelopes, metrics, log)

@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Reauthentication } from '../connection/framed/token-refresh.ts'
 import { withDeadline } from '../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
-import type { BoundedLog } from '../logging.ts'
+import type { Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
@@ -26,7 +26,7 @@ const authRules = {
   allowedOrigins: { allowed: 'an array of origins or a function', accepts: value => Array.isArray(value) || typeof value === 'function' }
 } as const satisfies Record<keyof WsAuthOptions, Rule>
 
-type AuthOptions = Pick<ResolvedOptions, 'authenticate' | 'authTimeoutMs' | 'userId' | 'expiresAt'> & { readonly lines: BoundedLog }
+type AuthOptions = Pick<ResolvedOptions, 'authenticate' | 'authTimeoutMs' | 'userId' | 'expiresAt'> & { readonly metrics: Metrics }
 
 /**
  * For the handler that comes after the preHandler. Keyed by request, so that nothing outlives the request unless the connection needs it.
@@ -71,7 +71,10 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
     }
 
     return async function authenticateRequest (request: FastifyRequest, reply: FastifyReply): Promise<void> {
-      const identity = await settle(async inTime => await admit(request, reply, inTime), plugin, request)
+      const identity = await settle(async inTime => await admit(request, reply, inTime), plugin, request).catch((error: unknown) => {
+        if (request.ws) plugin.metrics.upgradeRefused(statusOf(error))
+        throw error
+      })
       reauthentications.set(request, reauthenticationFor(request))
       if (identity !== undefined) request.identity = identity
     }
@@ -83,7 +86,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
  * @throws what the client may be told; the log gets the rest
  */
 async function settle<Value> (
-  check: (inTime: () => boolean) => Promise<Value>, { authTimeoutMs: ms, lines }: AuthOptions, request: FastifyRequest
+  check: (inTime: () => boolean) => Promise<Value>, { authTimeoutMs: ms, metrics }: AuthOptions, request: FastifyRequest
 ): Promise<Value> {
   const endsAt = performance.now() + ms
   try {
@@ -93,7 +96,7 @@ async function settle<Value> (
   } catch (error) {
     const err = toError(error)
     const answer = toAnswer(err)
-    if (answer !== err) lines.write(request.log, 'authentication_failed', { err })
+    if (answer !== err) metrics.lines.write(request.log, 'authentication_failed', { err })
     throw answer
   }
 }
@@ -102,7 +105,7 @@ async function settle<Value> (
 async function identify (
   authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, options: AuthOptions
 ): Promise<Identity | undefined> {
-  const identity = await verify(authenticate, token, request, options.lines)
+  const identity = await verify(authenticate, token, request, options.metrics)
   if (identity === undefined) return undefined
   const { expiresAt } = readIdentity(identity, options)
   return expiresAt !== undefined && expiresAt <= Date.now() ? undefined : identity
@@ -112,7 +115,7 @@ async function identify (
 const mayPass = [408, 429]
 
 async function verify (
-  authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, lines: BoundedLog
+  authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, { lines }: Metrics
 ): Promise<Identity | undefined> {
   let identity: unknown
   try {

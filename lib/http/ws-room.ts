@@ -6,40 +6,30 @@ import { isThenable } from '../connection/inbound/callback-results.ts'
 import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
-import type { BoundedLog } from '../logging.ts'
+import type { Metrics } from '../metrics.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aBoolean, aFunction, anObject, aPresence, check, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
+import { aFunction, anObject, check, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import type { JsonRoomOptions, RoomOptions, RoomRouteOptions } from '../route-types.ts'
 import { toError } from '../thrown.ts'
 import type { Connection, Data, Identity, JoinOptions } from '../types.ts'
-import { toAnswer } from './option-errors.ts'
+import { statusOf, toAnswer } from './option-errors.ts'
 import { groupFromParams, RoomNames, type GroupOf } from './room-names.ts'
 import { securedAs } from './security-schemes.ts'
-import { makeWsHandler } from './ws-handler.ts'
-import { someMessages } from './ws-messages.ts'
+import { handlerRules, makeWsHandler } from './ws-handler.ts'
 
 const maxHistory = 10_000
 
 const roomRules = {
+  ...handlerRules,
   auth: { allowed: 'true, false or an object of wsAuth options', accepts: value => typeof value === 'boolean' || anObject.accepts(value) },
   group: aFunction,
   schema: anObject,
   preHandler: { allowed: 'a function or an array of functions', accepts: value => [value].flat().every(one => typeof one === 'function') },
   onJoin: aFunction,
-  onMessage: aFunction,
-  messages: someMessages,
-  json: aBoolean,
   onLeave: aFunction,
-  onError: aFunction,
-  onGap: aFunction,
-  mayJoin: aFunction,
-  mayStay: aFunction,
-  mayRead: aFunction,
-  mayStop: aFunction,
-  presence: aPresence,
   history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<Exclude<keyof RoomOptions, RouteOption>, Rule>
 
@@ -149,7 +139,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 
     const guards = auth === false ? [] : [scope.wsAuth(auth === true ? {} : auth)]
     const preHandler = [...guards, ...[room.preHandler ?? []].flat(), enterGroup]
-      .map(hook => securedAs(answering(hook, instance.metrics.lines), hook))
+      .map(hook => securedAs(answering(hook, instance.metrics), hook))
     names.add(scope.prefix + path, room.group !== undefined)
     scope.get(path, {
       ...routeOptionsOf(room),
@@ -193,27 +183,29 @@ function routeOptionsOf (room: RoomRouteOptions): Omit<RouteShorthandOptions, 'w
  * Wraps a hook so that the answers to its errors tell clients nothing internal. Fastify tells by the number of parameters whether
  * a hook takes a callback.
  */
-function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, lines: BoundedLog): preHandlerAsyncHookHandler {
+function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, metrics: Metrics): preHandlerAsyncHookHandler {
   if (hook.length > 2) {
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
       const callback = hook as preHandlerHookHandler
-      return callback.call(this, request, reply, error => done(error === undefined ? undefined : logged(error, request, lines)))
+      return callback.call(this, request, reply, error => done(error === undefined ? undefined : judged(error, request, metrics)))
     } as unknown as preHandlerAsyncHookHandler
   }
   return async function (this: FastifyInstance, request, reply) {
     try {
       return await (hook as preHandlerAsyncHookHandler).call(this, request, reply)
     } catch (error) {
-      throw logged(error, request, lines)
+      throw judged(error, request, metrics)
     }
   }
 }
 
-function logged (error: unknown, request: FastifyRequest, lines: BoundedLog): Error {
+function judged (error: unknown, request: FastifyRequest, metrics: Metrics): Error {
   const err = toError(error)
   const answer = toAnswer(err)
   // Errors of `wsAuth` were judged and logged there.
-  if (answer !== err) lines.write(request.log, 'room_failed', { err })
+  if (answer === err) return err
+  metrics.lines.write(request.log, 'room_failed', { err })
+  if (request.ws) metrics.upgradeRefused(statusOf(answer))
   return answer
 }
 

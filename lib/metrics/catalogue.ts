@@ -19,8 +19,10 @@ function gauge (name: string, help: string, more: Pick<Entry, 'labels' | 'unit' 
 
 const bytes = { unit: 'bytes' } as const
 
-const refusals = 'Upgrades that got 403, 429 or 503 from a limit, a block, or because this instance takes no connections now.'
+const refusals = 'Upgrades that authentication, a limit or a block kept out, or that came while this instance takes no connections.'
 const refused = (reason: string): Entry => counter('upgrades_refused', refusals, { reason })
+/** Told by no number of its own: it is what the limits do not explain of `upgradesRefused`. */
+export const refusedNotReady = refused('not_ready')
 const limited = (limit: string): Entry => counter('limit_hits', 'How often a limit held something up or kept something out.', { limit })
 const failures = 'What went wrong for single messages, requests and connections.'
 const failed = (what: string): Entry => counter('failures', failures, { what })
@@ -49,11 +51,15 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   refusedInstanceFull: refused('instance_full'),
   refusedUpgradeRate: refused('upgrade_rate'),
   refusedBlocked: refused('blocked'),
+  refusedUnauthorized: refused('unauthorized'),
+  refusedForbidden: refused('forbidden'),
+  refusedFailed: refused('failed'),
 
   requestsDelayed: limited('requests'),
   messagesRefused: limited('messages_by_name'),
   streamsRefused: limited('streams'),
   memberEntriesLeftOut: limited('presence_entries'),
+  groupsRefused: limited('groups_per_connection'),
   newGroupsRefused: limited('new_groups'),
   pauses: limited('reading_paused'),
   stalledMessages: limited('stalled_messages'),

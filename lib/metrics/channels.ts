@@ -3,17 +3,20 @@ import type { AnyConnection, BackplaneState, GapReason } from '../types.ts'
 
 const prefix = 'fastify-websocket-groups:'
 
+/** A process has the same channels for all its instances. The id of a connection begins with that of its instance. */
+interface OfInstance { readonly instanceId: string }
+
 /** What is told on each channel, see docs/operations.md. */
 export interface Events {
   'connection.open': { readonly connection: AnyConnection }
   'connection.close': { readonly connection: AnyConnection, readonly code: number, readonly reason: string }
   'group.join': { readonly connection: AnyConnection, readonly group: string }
   'group.leave': { readonly connection: AnyConnection, readonly group: string }
-  publish: { readonly kind: string, readonly names: readonly string[], readonly bytes: number }
-  gap: { readonly group: string, readonly reason: GapReason }
+  publish: OfInstance & { readonly kind: string, readonly names: readonly string[], readonly bytes: number }
+  gap: OfInstance & { readonly group: string, readonly reason: GapReason }
   /** `connection` where it is one that hit the limit; an upgrade has none yet. */
-  limit: { readonly limit: string, readonly connection?: AnyConnection | undefined }
-  backplane: { readonly state: BackplaneState, readonly problems: readonly string[] }
+  limit: OfInstance & { readonly limit: string, readonly connection?: AnyConnection | undefined }
+  backplane: OfInstance & { readonly state: BackplaneState, readonly problems: readonly string[] }
 }
 
 const channels = Object.fromEntries(

@@ -1,6 +1,6 @@
 import type { Metrics } from '../metrics.ts'
 import type { Stats } from '../types.ts'
-import { catalogue, type Entry } from './catalogue.ts'
+import { catalogue, refusedNotReady, type Entry } from './catalogue.ts'
 import type { Histogram } from './histogram.ts'
 import type { HistogramMetric, Metric, MetricLabels, MetricsSnapshot, NumberMetric } from './types.ts'
 
@@ -21,13 +21,11 @@ export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes }:
   let refusedByLimits = 0
   for (const [stat, value] of Object.entries(stats)) {
     const entry = catalogue[stat]
-    if (stat.startsWith('refused')) refusedByLimits += value
+    if (entry?.name === refusedNotReady.name) refusedByLimits += value
     if (entry !== undefined) add(entry, value * (entry.factor ?? 1))
     else if (stat !== 'upgradesRefused' && stat !== 'connectionsClosed') add({ ...otherStat, labels: { stat } }, value)
   }
-  if (catalogue.refusedBlocked !== undefined) {
-    add({ ...catalogue.refusedBlocked, labels: { reason: 'not_ready' } }, (stats.upgradesRefused ?? 0) - refusedByLimits)
-  }
+  add(refusedNotReady, (stats.upgradesRefused ?? 0) - refusedByLimits)
   for (const [code, count] of closeCodes.entries()) add({ ...closed, labels: { code } }, count)
   for (const [route, { messagesIn, bytesIn, messagesOut, bytesOut }] of traffic.routes()) {
     for (const [direction, messages, bytes] of [['in', messagesIn, bytesIn], ['out', messagesOut, bytesOut]] as const) {

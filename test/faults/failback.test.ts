@@ -105,3 +105,35 @@ t.test('clients of the whole stack: nobody is given a message twice, also one th
   t.strictSame(texts(back.frames), ['3'])
   t.equal(stays.frames.filter(({ type }) => type === 'gap').length, 1)
 })
+
+t.test('a client that was cut off in the log between is given what comes after the log was left, not its beginning', async t => {
+  const { full, empty, wire } = await setUp(t)
+  const { url, registry } = await serve(t, { redis: wire.url }, app => {
+    app.wsRoom('/:room', { auth: false, group: ({ room }) => room })
+  })
+  const [stays, away] = await Promise.all([openFramed(t, `${url}/room`), openFramed(t, `${url}/room`)])
+  await until(async () => await registry.groupCount('room') === 2)
+  for (const text of ['1', '2']) await registry.broadcastToGroup('room', text)
+  for (const client of [stays, away]) await client.nextOf('message', { data: '2' })
+  await wire.lead(empty.port)
+  for (const client of [stays, away]) await client.nextOf('gap', { reason: 'epoch' })
+  await until(() => registry.health().status === 'up')
+  await registry.broadcastToGroup('room', 'between')
+  await stays.nextOf('message', { data: 'between' })
+  const { position } = await away.nextOf('message', { data: 'between' })
+  const grant = away.frames.find(({ type }) => type === 'joined')?.grant
+  away.raw.terminate()
+  await appendQuietly(full.admin, 'room', '3')
+  await wire.lead(full.port)
+  await stays.nextOf('message', { data: '3' })
+  const back = await openFramed(t, `${url}/room`, {
+    hello: { session: away.welcome.session, resume: { room: position }, grants: { room: grant } }
+  })
+  t.match(await back.nextOf('joined'), { recovered: false, reason: 'epoch' })
+  await until(() => registry.health().status === 'up')
+  await registry.broadcastToGroup('room', '4')
+  for (const client of [stays, back]) await client.nextOf('message', { data: '4' })
+  const texts = (frames: readonly Frame[]): unknown[] => frames.filter(({ type }) => type === 'message').map(({ data }) => data)
+  t.strictSame(texts(stays.frames), ['1', '2', 'between', '3', '4'])
+  t.strictSame(texts(back.frames), ['3', '4'])
+})

@@ -32,6 +32,19 @@ t.test('a membership key that was evicted or deleted is written anew by the next
   t.strictSame(await redis.keys(), [])
 })
 
+t.test('the count of a user that was evicted or deleted is written anew by the next beat', async t => {
+  const redis = await startRedis(t)
+  const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]
+  a.users.set('ann', 2)
+  await a.backplane.syncUser('ann')
+  await redis.admin.del('wsg:{0}:u:ann')
+  await until(async () => await b.backplane.syncUser('ann') === 2, { timeoutMs: 10_000, what: '2 connections to be counted' })
+  a.users.set('ann', 0)
+  await a.backplane.syncUser('ann')
+  await Promise.all([a.backplane.close(), b.backplane.close()])
+  t.strictSame(await redis.keys(), [])
+})
+
 for (const lost of ['index', 'leases', 'records', 'index and records', 'index, records and leases'] as const) {
   t.test(`members of an instance that died go, too, when its ${lost} are gone`, async t => {
     const redis = await startRedis(t)

@@ -1,11 +1,16 @@
 import t from 'tap'
 import { Redis } from 'ioredis'
+import { createRequire } from 'node:module'
 import { startInstance } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
+
+// The major release before the one that this package has: many services still use it.
+const ioredis5 = createRequire(import.meta.url)('ioredis-5') as typeof import('ioredis')
+t.not(ioredis5.Redis, Redis)
 
 /** Everything about a client that could be changed from outside. */
 function snapshot (client: Redis): Record<string, unknown> {
@@ -19,8 +24,12 @@ function snapshot (client: Redis): Record<string, unknown> {
   }
 }
 
-for (const [title, options] of [
+for (const [title, options, Class = Redis] of [
   ['with a key prefix', { keyPrefix: 'theirs:' }],
+  ['of version 5', {}, ioredis5.Redis],
+  ['of version 5 with a key prefix, auto pipelining and every reply as a string', {
+    keyPrefix: 'theirs:', enableAutoPipelining: true, stringNumbers: true
+  }, ioredis5.Redis],
   ['with every reply as a string', { stringNumbers: true }],
   ['with replies in the shapes of RESP3', { replyMapping: 'resp3' }],
   ['that speaks RESP2', { protocol: 2 }],
@@ -31,7 +40,7 @@ for (const [title, options] of [
 ] as const) {
   t.test(`an ioredis client ${title} is duplicated: never changed, never ended`, async t => {
     const redis = await startRedis(t)
-    const client = new Redis(redis.url, options)
+    const client = new Class(redis.url, options)
     t.teardown(() => client.disconnect())
     await client.set('mine', '1')
     const before = snapshot(client)
@@ -76,7 +85,8 @@ t.test('a client that is not connected, or ended, or busy subscribing, serves as
   const subscriber = new Redis(redis.url)
   t.teardown(() => subscriber.disconnect())
   await subscriber.subscribe('news')
-  for (const client of [late, ended, subscriber]) {
+  const late5 = new ioredis5.Redis(redis.url, { lazyConnect: true })
+  for (const client of [late, ended, subscriber, late5]) {
     const status = client.status
     const instance = await startInstance(t, { redis: client })
     t.equal(instance.registry.health().status, 'up')

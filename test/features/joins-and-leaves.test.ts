@@ -120,6 +120,7 @@ onEveryCluster(t, redis, 'limits and bad names are refused, and leave nothing ha
   info = 'x'.repeat(1_022)
   await a.registry.join(id, 'two')
   await t.rejects(a.registry.join(id, 'three'), { code: 'WSG_TOO_MANY_GROUPS', statusCode: 429 })
+  t.equal(a.registry.stats().groupsRefused, 1)
   t.strictSame(await a.registry.join(id, 'two'), { scope: 'cluster' }, 'joining again needs no room')
   t.strictSame(connection.groups, ['one', 'two'])
   t.equal(await a.registry.groupCount('three'), 0)

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { Cluster } from 'ioredis'
+import { createRequire } from 'node:module'
 import { createPublisher } from '../../plugin.ts'
 import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { heard, startInstance } from '../helpers/app.ts'
@@ -13,6 +14,7 @@ import { until } from '../helpers/until.ts'
 noUnhandled(t)
 const cluster = await startRedisCluster(t)
 const redis = { cluster: [...cluster.addresses] }
+const ioredis5 = createRequire(import.meta.url)('ioredis-5') as typeof import('ioredis')
 t.afterEach(async () => {
   await cluster.flush()
 })
@@ -66,11 +68,14 @@ t.test('messages to several logged groups: in each log once, in order, and again
 
 t.test('a publisher, a node given as URL, and an ioredis Cluster, which is left alone', async t => {
   const client = new Cluster([...cluster.addresses], { redisOptions: { connectionName: 'mine' } })
-  t.teardown(() => client.disconnect())
-  client.on('error', error => t.fail(error.message))
+  const client5 = new ioredis5.Cluster([...cluster.addresses])
+  for (const each of [client, client5]) {
+    t.teardown(() => each.disconnect())
+    each.on('error', error => t.fail(error.message))
+  }
   const [a, b] = [await startInstance(t, { redis: client }), await startInstance(t, { redis: cluster.nodes[1]?.url })]
   const [x, y] = [await a.enter('lobby'), await b.enter('lobby')]
-  for (const given of [redis, client, cluster.nodes[2]?.url ?? '']) {
+  for (const given of [redis, client, client5, cluster.nodes[2]?.url ?? '']) {
     await using publisher = createPublisher({ redis: given })
     await publisher.broadcastToGroup(['lobby', ...groups], 'published')
     t.equal(await publisher.groupCount('lobby'), 2)
@@ -78,11 +83,11 @@ t.test('a publisher, a node given as URL, and an ioredis Cluster, which is left 
     t.equal(await publisher.sendTo(x.id, 'published'), true)
     t.strictSame([...await publisher.groupList()], ['lobby'])
   }
-  await until(() => heard(x).length === 6)
+  await until(() => heard(x).length === 8)
   t.strictSame(await Promise.all([a, b].map(async ({ registry }) => await registry.userCount())), [0, 0])
-  await until(() => heard(y).length === 3)
+  await until(() => heard(y).length === 4)
   await a.close()
-  t.equal(await client.set('still', 'mine'), 'OK')
+  for (const each of [client, client5]) t.equal(await each.set('still', 'mine'), 'OK')
 })
 
 t.test('processes that divide the keys otherwise are kept out', async t => {

@@ -30,9 +30,13 @@ t.test('connections, joins, leaves and publishes are told', async (t) => {
   t.equal(joined.length, 1, 'a second join is none')
   await registry.broadcastToGroup(['lobby', 'other'], 'hello')
   await registry.sendToUser('ann', Buffer.alloc(3))
-  t.strictSame(published, [{ kind: 'group', names: ['lobby', 'other'], bytes: 5 }, { kind: 'user', names: ['ann'], bytes: 3 }])
+  const { instanceId } = registry
+  t.strictSame(published, [
+    { instanceId, kind: 'group', names: ['lobby', 'other'], bytes: 5 }, { instanceId, kind: 'user', names: ['ann'], bytes: 3 }
+  ])
   await t.rejects(enter('lobby'))
-  t.strictSame(limits, [{ limit: 'refusedInstanceFull' }])
+  t.strictSame(limits, [{ instanceId, limit: 'refusedInstanceFull' }])
+  t.ok(connection.id.startsWith(`${instanceId}.`))
   await client.close(4000, 'bye')
   await until(() => closed.length === 1)
   t.match(closed[0], { connection, code: 4000, reason: 'bye' })
@@ -56,6 +60,6 @@ t.test('the state of the backplane and losses are told', async (t) => {
 t.test('nothing is made for a channel that nobody listens to', async (t) => {
   announce('limit', () => { throw new Error('made') })
   const heard = listen(t, 'limit')
-  announce('limit', () => ({ limit: 'x' }))
-  t.strictSame(heard, [{ limit: 'x' }])
+  announce('limit', () => ({ instanceId: 'a', limit: 'x' }))
+  t.strictSame(heard, [{ instanceId: 'a', limit: 'x' }])
 })

@@ -36,7 +36,12 @@ async function start (
 }
 
 interface Frame {
-  readonly summary: { readonly instances: number, readonly problems: readonly string[], readonly busiest: Array<[string, number]> }
+  readonly summary: {
+    readonly instances: number
+    readonly problems: readonly string[]
+    readonly busiest: Array<[string, number]>
+    readonly events: ReadonlyArray<{ readonly text: string, readonly times: number }>
+  }
   readonly list: { readonly rows: Array<{ readonly label: string, readonly state: string }>, readonly found: number }
 }
 
@@ -90,6 +95,18 @@ t.test('whoever looks is told of all instances, and without a key of one', async
   seen.client.ws.send(JSON.stringify({ find: 'EU-2', order: 'connections', page: 7 }))
   await until(() => labels(seen.latest()).join() === 'eu-2')
   t.equal(seen.latest()?.list.found, 1)
+})
+
+t.test('what happens to one of several instances in a process is told once', async (t) => {
+  const cluster = memoryCluster()
+  const [a, b] = [await start(t, cluster, 'eu-1'), await start(t, cluster, 'eu-2')]
+  const viewer = connect(t, `${a.url}/admin/realtime/live`, { headers: { authorization: login } })
+  await b.registry.block({ userId: 'ann' }, { forMs: 60_000 })
+  t.equal((await upgradeStatus(`${b.url}/ws/lobby`, { headers: { authorization: 'Bearer ann' } })).statusCode, 403)
+  const latest = (): Partial<Frame> => JSON.parse(String(viewer.messages.at(-1) ?? '{}')) as Partial<Frame>
+  const events = (): Frame['summary']['events'] => latest().summary?.events ?? []
+  await until(() => events().length > 0)
+  t.match(events(), [{ text: /blocked/, times: 1 }])
 })
 
 t.test('nobody is asked while nobody looks', async (t) => {
@@ -243,7 +260,7 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
     await page.getByRole('rowheader', { name: /^eu-2/ }).waitFor()
     await page.getByRole('cell', { name: '<b>lobby' }).waitFor()
     t.match(await page.locator('#link').textContent(), /^Live, every /)
-    t.equal(await page.locator('#verdict').textContent(), 'All well: 2 instances are up')
+    await page.locator('#verdict', { hasText: /^All well: 2 instances are up$/ }).waitFor()
     const layout = await page.evaluate('({ over: document.documentElement.scrollWidth - innerWidth, ' +
       'background: getComputedStyle(document.body).backgroundColor })') as { over: number, background: string }
     t.ok(layout.over <= 0, `nothing sticks out at ${width} px`)

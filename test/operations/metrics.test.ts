@@ -1,7 +1,7 @@
 import t from 'tap'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Limits, Metric, MetricsSnapshot, NumberMetric } from '../../plugin.ts'
+import type { DefaultIdentity, Limits, Metric, MetricsSnapshot, NumberMetric } from '../../plugin.ts'
 import { catalogue } from '../../lib/metrics/catalogue.ts'
 import { Histogram } from '../../lib/metrics/histogram.ts'
 import { CloseCodes } from '../../lib/metrics/close-codes.ts'
@@ -125,6 +125,27 @@ t.test('traffic is told by route, closes by code, refusals by reason', async (t)
   t.equal(valueOf(registry.metrics(), 'upgrades_refused_total', { reason: 'not_ready' }), 0)
   client.close(4321)
   await until(() => valueOf(registry.metrics(), 'connections_closed_total', { code: 'other' }) === 1)
+})
+
+t.test('upgrades that authentication keeps out are told by reason', async (t) => {
+  const authenticate = (token: string): DefaultIdentity | null => {
+    if (token === 'outage') throw Object.assign(new Error('the auth service is out'), { statusCode: 503 })
+    return token === 'bad' ? null : { userId: token }
+  }
+  const { registry, url, app } = await serve(t, { authenticate }, app => {
+    app.wsRoom('/ws/:room', { group: ({ room }) => `room:${room}`, auth: { authorize: ({ userId }) => userId !== 'eve', allowedOrigins: ['https://example.com'] } })
+    app.wsRoom('/broken', { auth: { required: false }, group: () => 'all', preHandler: async () => { throw new TypeError('a bug') } })
+    app.get('/page', { preHandler: app.wsAuth() }, async () => 'a page')
+  })
+  const refused = (reason: string): number | undefined => valueOf(registry.metrics(), 'upgrades_refused_total', { reason })
+  const ask = async (token: string, more: Record<string, string> = {}): Promise<number | undefined> =>
+    (await upgradeStatus(`${url}/ws/lobby`, { headers: { authorization: `Bearer ${token}`, ...more } })).statusCode
+  t.strictSame([await ask('bad'), (await upgradeStatus(`${url}/ws/lobby`)).statusCode], [401, 401])
+  t.strictSame([await ask('eve'), await ask('ann', { origin: 'https://evil.example' })], [403, 403])
+  t.strictSame([await ask('outage'), (await upgradeStatus(`${url}/broken`)).statusCode], [503, 500])
+  t.strictSame(['unauthorized', 'forbidden', 'failed', 'not_ready'].map(refused), [2, 2, 2, 0])
+  t.equal((await app.inject('/page')).statusCode, 401)
+  t.equal(registry.stats().upgradesRefused, 6, 'a request for a page is no upgrade')
 })
 
 /** What each of the default limits counts when it holds something up or keeps something out. */

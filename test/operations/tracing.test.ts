@@ -6,12 +6,13 @@ import {
   AlwaysOffSampler, BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor, type ReadableSpan
 } from '@opentelemetry/sdk-trace-base'
 import { FastifyOtelInstrumentation } from '@fastify/otel'
+import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { openTelemetry } from '../../lib/operations/opentelemetry.ts'
 import websocketGroups, { createPublisher, type Tracing } from '../../plugin.ts'
 import { bareService } from '../helpers/bare-service.ts'
 import { onEveryCluster, redisCluster } from '../helpers/app.ts'
-import { connect } from '../helpers/client.ts'
+import { connect, upgradeStatus } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
@@ -126,6 +127,47 @@ t.test('a message of a client is a trace of its own, linked to the request; what
   t.match(spans('message /fails')[0], { status: { code: SpanStatusCode.ERROR }, attributes: { 'error.type': 'E_BUG' } })
   assertSilent(t)
 })
+
+t.test('a token in the URL is in no span of this package, and with the hook of docs/operations.md in none of @fastify/otel', async (t) => {
+  const page = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8')
+  const hook = String.raw`requestHook: (span, { url }) => span.setAttribute('url.path', url.replace(/\?.*/s, ''))`
+  t.ok(page.includes(hook), 'this is what the page advises')
+  t.strictSame(await scopesThatTell(t, {}), ['@fastify/otel'], 'without the hook it writes the whole URL')
+  t.strictSame(
+    await scopesThatTell(t, { requestHook: (span, { url }) => span.setAttribute('url.path', url.replace(/\?.*/s, '')) }), []
+  )
+})
+
+/** The instrumentations whose spans contain the token of a client that was let in, or of one that was not. */
+async function scopesThatTell (t: Test, options: ConstructorParameters<typeof FastifyOtelInstrumentation>[0]): Promise<string[]> {
+  // As they start: the span of an upgrade request has no response to end with.
+  const spans: ReadableSpan[] = []
+  const collect = { onStart (span: ReadableSpan) { spans.push(span) }, onEnd () {}, async forceFlush () {}, async shutdown () {} }
+  const tracerProvider = new BasicTracerProvider({ spanProcessors: [collect] })
+  const instrumentation = new FastifyOtelInstrumentation({ registerOnInitialization: false, ...options })
+  instrumentation.setTracerProvider(tracerProvider)
+  const { app, listen } = bareService(t)
+  await app.register(instrumentation.plugin())
+  await app.register(websocketGroups, {
+    tracing: openTelemetry({ tracerProvider }),
+    authenticate (token) {
+      if (token.startsWith('bad')) throw new Error(`${token} is not known`)
+      return { userId: token }
+    }
+  })
+  app.wsRoom('/ws/:room', { auth: { query: 'token' }, group: ({ room }) => room })
+  const url = `${(await listen()).replace('http:', 'ws:')}/ws/lobby?token=`
+  t.equal((await upgradeStatus(`${url}${encodeURIComponent(`bad ${secret}`)}`)).statusCode, 401)
+  const client = connect(t, url + encodeURIComponent(secret))
+  await client.opened
+  client.ws.send('hello')
+  await client.next()
+  await until(() => spans.some(({ name }) => name === 'message /ws/:room'))
+  const telling = spans.filter(({ name, attributes, events, status, links }) => {
+    return decodeURIComponent(JSON.stringify({ name, attributes, events, status, links })).includes(secret)
+  })
+  return [...new Set(telling.map(({ instrumentationScope }) => instrumentationScope.name))]
+}
 
 t.test('what a client missed is read in a span', async (t) => {
   const { tracing, spans } = recorder()

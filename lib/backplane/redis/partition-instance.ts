@@ -20,7 +20,9 @@ export class PartitionInstance implements LocalInstance {
 
   deliver (envelope: Envelope): void { this.#local.deliver(envelope) }
 
-  gap (group: string, reason: GapReason, position: LogPosition, epoch: string): void { this.#local.gap(group, reason, position, epoch) }
+  gap (group: string, reason: GapReason, position: LogPosition, epoch: string, between: readonly string[]): void {
+    this.#local.gap(group, reason, position, epoch, between)
+  }
 
   returned (group: string, position: LogPosition): void { this.#local.returned?.(group, position) }
 

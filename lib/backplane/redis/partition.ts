@@ -20,6 +20,7 @@ import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
 import { UserCounts } from './membership/users.ts'
 import type { Links, PartitionOptions } from './partition-options.ts'
+import { StateReport } from './state-report.ts'
 import { RedisWriter } from './writer.ts'
 
 /** How often all memberships are written again, against evicted keys and the safety TTL. */
@@ -58,12 +59,12 @@ export class Partition {
   readonly #warnBadEnvelope: (fields: object) => void
   readonly #refresher: NodeJS.Timeout
   readonly #sweeper: NodeJS.Timeout
-  #reported: BackplaneState = 'down'
+  readonly #stateReport: StateReport
   #badEnvelopes = 0
   /** Everything wanted was requested on the present subscribe link. */
   #resubscribed = false
   #closed = false
-  /** From the call of `boot` until it is decided. */
+  /** Set from the call of `boot` until the boot is decided. */
   #booting: Deferred<void> | undefined = deferred()
 
   /**
@@ -75,6 +76,7 @@ export class Partition {
     this.#local = local
     this.#keys = keys
     this.#warnBadEnvelope = oncePerMinute(local.log, 'envelope_unknown')
+    this.#stateReport = new StateReport(this, () => local.stateChanged(), writer === undefined)
     const report = (): void => this.#report()
     this.#ownsWriter = writer === undefined
     this.writer = writer ?? new RedisWriter(command, keys, options.whenDown, local.log)
@@ -94,9 +96,10 @@ export class Partition {
     this.#evictions = new EvictionWatch(command, local.log)
     const store = this.#store = new MemberStore(command, keys, local)
     this.lease = new Lease(command, keys, local, store, options.leaseMs, !this.#ownsWriter)
-    const audit = new Audit(command, keys, local, options.leaseMs, this.#ownsWriter ? 1 : beatsPerAudit)
+    const beatsPerLook = this.#ownsWriter ? 1 : beatsPerAudit
+    const audit = new Audit(command, keys, local, options.leaseMs, beatsPerLook)
     this.members = new MemberReconciler(command, store, this.lease, local, audit, report)
-    this.users = new UserCounts(command, keys, this.lease, local)
+    this.users = new UserCounts(command, keys, this.lease, local, beatsPerLook)
     this.blocks = new BlockStore(command, keys)
     this.clock = new RedisClock(command)
     this.occupancy = new OccupancyStore(command, keys)
@@ -105,9 +108,8 @@ export class Partition {
     command.on({
       up: () => {
         this.#followers.resume()
-        void this.clock.compare()
         // The link may lead to another server now, which has other logs.
-        void this.#sweep()
+        this.#check()
       },
       down: report,
       error: error => this.#failed(error)
@@ -128,19 +130,21 @@ export class Partition {
       this.members.refresh()
       this.users.refresh()
     }, refreshMs).unref()
-    this.#sweeper = setInterval(() => {
-      void this.#sweep()
-      void this.clock.compare()
-    }, sweepMs).unref()
+    this.#sweeper = setInterval(() => this.#check(), sweepMs).unref()
     if (this.#ownsWriter) return
     this.#booting = undefined
     this.#resubscribed = subscribe.up
-    this.#reported = this.state
+    this.#stateReport.begin()
   }
 
   get state (): BackplaneState {
     if (!this.#links.command.up || !this.#links.subscribe.up) return 'down'
     return this.#parts.every(({ problem }) => problem === undefined) ? 'up' : 'degraded'
+  }
+
+  /** As `Observed.passing`. */
+  get passing (): boolean {
+    return this.state === 'degraded' && this.#parts.every(part => part === this.#followers || part.problem === undefined)
   }
 
   get problems (): readonly string[] {
@@ -201,6 +205,7 @@ export class Partition {
     this.#decideBoot(new WebsocketGroupsError('WSG_CLOSED'))
     clearInterval(this.#refresher)
     clearInterval(this.#sweeper)
+    this.#stateReport.close()
     this.#probe.close()
     this.#followers.close()
     if (this.#ownsWriter) this.writer.close()
@@ -226,8 +231,9 @@ export class Partition {
     else booting?.reject(error)
   }
 
-  async #sweep (): Promise<void> {
-    await this.#followers.sweep().catch((err: unknown) => {
+  #check (): void {
+    void this.clock.compare()
+    this.#followers.sweep().catch((err: unknown) => {
       this.#local.log.debug({ err }, 'quiet logs could not be compared; the next sweep tries again')
     })
   }
@@ -265,13 +271,10 @@ export class Partition {
 
   /** Reports a change of state once, whatever caused it. */
   #report (): void {
-    const { state } = this
     const inStep = this.#resubscribed && this.subscriptions.problem === undefined && this.#followers.problem === undefined
     if (inStep) this.#links.subscribe.dropPrevious()
-    if (state === 'up') this.#decideBoot()
+    if (this.state === 'up') this.#decideBoot()
     // At boot it is normal that not everything is complete yet.
-    if (state === this.#reported || this.#closed || this.#booting !== undefined) return
-    this.#reported = state
-    this.#local.stateChanged()
+    if (!this.#closed && this.#booting === undefined) this.#stateReport.look()
   }
 }

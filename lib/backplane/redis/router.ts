@@ -19,6 +19,7 @@ import { Partition } from './partition.ts'
 import type { PartitionOptions } from './partition-options.ts'
 import { PartitionInstance } from './partition-instance.ts'
 import { groupProblems, notOpen } from './problems.ts'
+import { StateReport } from './state-report.ts'
 import { sumStats } from './stats.ts'
 
 export interface ClusterBackplaneOptions extends PartitionOptions {
@@ -42,7 +43,7 @@ interface Place {
 export class ClusterBackplane implements RedisDeployment {
   readonly #options: ClusterBackplaneOptions
   readonly #prefix: string
-  /** Of each partition, once started. */
+  /** The keys of each partition; empty before `start`. */
   #keys: readonly Keys[] = []
   readonly #places = new Map<number, Place>()
   readonly #occupancy = new ClusterOccupancy()
@@ -50,7 +51,7 @@ export class ClusterBackplane implements RedisDeployment {
   #writer: ClusterWriter | undefined
   #reaper: ClusterReaper | undefined
   #local: LocalInstance | undefined
-  #reported: BackplaneState = 'down'
+  readonly #stateReport = new StateReport(this, () => this.#local?.stateChanged())
   #booting = deferred()
   #booted = false
   #claim: NamesClaim | undefined
@@ -70,6 +71,12 @@ export class ClusterBackplane implements RedisDeployment {
     if (!links.complete || this.#claim?.made !== true || !this.#registered) return 'degraded'
     for (const { partition } of this.#places.values()) if (partition.state !== 'up') return 'degraded'
     return 'up'
+  }
+
+  /** As `Observed.passing`. */
+  get passing (): boolean {
+    if (this.state !== 'degraded' || this.#links?.complete !== true || this.#claim?.made !== true || !this.#registered) return false
+    return [...this.#places.values()].every(({ partition }) => partition.state === 'up' || partition.passing)
   }
 
   get problems (): readonly string[] {
@@ -123,7 +130,7 @@ export class ClusterBackplane implements RedisDeployment {
       throw error
     }
     this.#booted = true
-    this.#reported = this.state
+    this.#stateReport.begin()
   }
 
   /** By the clock of the master that has what belongs to nobody: the same for all instances. */
@@ -217,6 +224,7 @@ export class ClusterBackplane implements RedisDeployment {
     if (this.#closed) return
     this.#closed = true
     this.#booting.reject(new WebsocketGroupsError('WSG_CLOSED'))
+    this.#stateReport.close()
     this.#claim?.close()
     this.#writer?.close()
     await Promise.all([this.#reaper?.close(), ...Array.from(this.#places.values(), async ({ partition }) => await partition.close())])
@@ -263,11 +271,8 @@ export class ClusterBackplane implements RedisDeployment {
     const links = this.#links
     if (links === undefined || this.#closed) return
     void this.#claim?.make()
-    const { state } = this
-    if (state === 'up') this.#booting.resolve()
-    if (!this.#booted || state === this.#reported) return
-    this.#reported = state
-    this.#local?.stateChanged()
+    if (this.state === 'up') this.#booting.resolve()
+    if (this.#booted) this.#stateReport.look()
   }
 }
 

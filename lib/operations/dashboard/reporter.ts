@@ -1,6 +1,9 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
-import type { Description, Health, HistogramMetric, MetricsSnapshot, Registry } from '../../types.ts'
+import type { Events } from '../../metrics/channels.ts'
+import type { Description, Health, MetricsSnapshot, Registry } from '../../types.ts'
+import { Change } from './change.ts'
+import { signsOf } from './signs.ts'
 
 /** How many events are kept of each kind, so that a flood at one limit does not push gaps out. */
 const maxEvents = 10
@@ -24,6 +27,7 @@ const limitTexts: Readonly<Record<string, string>> = {
   requestsDelayed: 'requests of a client wait: too many',
   messagesRefused: 'messages of a client refused: too many, or too large',
   streamsRefused: 'streams refused: too many at once',
+  groupsRefused: 'joins refused: a connection is in too many groups',
   newGroupsRefused: 'joins refused: too many new groups',
   pauses: 'a client is read more slowly: it sends too much, or callbacks are slow',
   stalledMessages: 'a client was closed: its large message did not go on',
@@ -68,15 +72,18 @@ export class Reporter {
   readonly #delay = monitorEventLoopDelay({ resolution: resolutionMs })
   #load = performance.eventLoopUtilization()
   #before: MetricsSnapshot | undefined
+  /** Of the report before. */
+  #signs: readonly string[] = []
   #reportedAt = 0
   #latest: Report | undefined
   readonly #gap = (event: unknown): void => {
-    const { group, reason } = event as { group: string, reason: string }
-    this.#note('gap', `messages of ${group} are lost (${reason})`)
+    const { instanceId, group, reason } = event as Events['gap']
+    if (instanceId === this.#registry.instanceId) this.#note('gap', `messages of ${group} are lost (${reason})`)
   }
 
   readonly #limit = (event: unknown): void => {
-    const { limit, connection } = event as { limit: string, connection?: { id: string, userId?: string } }
+    const { instanceId, limit, connection } = event as Events['limit']
+    if (instanceId !== this.#registry.instanceId) return
     const { id, userId } = connection ?? {}
     const who = userId !== undefined ? ` · user ${userId}` : id !== undefined ? ` · connection ${id}` : ''
     this.#note('limit', `${limitTexts[limit] ?? 'a limit was reached'} (${limit})${who}`)
@@ -109,11 +116,12 @@ export class Reporter {
     const stats = this.#registry.stats()
     const metrics = this.#registry.metrics()
     const now = performance.now()
-    const seconds = Math.max(0.001, (now - this.#reportedAt) / 1_000)
-    const before = this.#before
-    const perSecond = (...names: string[]): number => before === undefined
-      ? 0
-      : names.reduce((sum, name) => sum + total(metrics, name) - total(before, name), 0) / seconds
+    const change = new Change(metrics, this.#before, (now - this.#reportedAt) / 1_000)
+    // Node measures the time between two samples, which includes the interval itself.
+    const lagP99 = Math.max(0, this.#delay.percentile(99) / 1e9 - resolutionMs / 1_000)
+    const signs = signsOf(change, lagP99)
+    // What is over by the next report needs nobody to look.
+    const lasting = signs.filter(sign => this.#signs.includes(sign))
     const load = performance.eventLoopUtilization()
     const { redisUp, redisReconnects = 0, redisTimeouts = 0, leaseAgeMs = 0 } = stats
     const report: Report = {
@@ -123,19 +131,18 @@ export class Reporter {
       status: health.status,
       since: health.since,
       backplane: health.backplane,
-      problems: health.problems.slice(0, maxProblems).map(problem => problem.slice(0, maxTextLength)),
+      problems: [...health.problems, ...lasting].slice(0, maxProblems).map(problem => problem.slice(0, maxTextLength)),
       connections: stats.connections ?? 0,
       groups: stats.groups ?? 0,
       slow: stats.slowConnections ?? 0,
       memory: process.memoryUsage.rss(),
       load: performance.eventLoopUtilization(load, this.#load).utilization,
-      // Node measures the time between two samples, which includes the interval itself.
-      lagP99: Math.max(0, this.#delay.percentile(99) / 1e9 - resolutionMs / 1_000),
-      receivedPerSecond: perSecond('messages_received_total'),
-      sentPerSecond: perSecond('frames_sent_total'),
-      refusedPerSecond: perSecond('upgrades_refused_total'),
-      deliveryP99: p99(metrics, before, 'publish_to_delivery_seconds'),
-      onMessageP99: p99(metrics, before, 'on_message_duration_seconds'),
+      lagP99,
+      receivedPerSecond: change.perSecond('messages_received_total'),
+      sentPerSecond: change.perSecond('frames_sent_total'),
+      refusedPerSecond: change.perSecond('upgrades_refused_total'),
+      deliveryP99: change.p99('publish_to_delivery_seconds'),
+      onMessageP99: change.p99('on_message_duration_seconds'),
       redis: redisUp === undefined
         ? undefined
         : { up: redisUp === 1, reconnects: redisReconnects, timeouts: redisTimeouts, leaseAgeMs },
@@ -143,6 +150,7 @@ export class Reporter {
       events: [...this.#events.gap.values(), ...this.#events.limit.values()]
     }
     this.#before = metrics
+    this.#signs = signs
     this.#reportedAt = now
     this.#load = load
     this.#delay.reset()
@@ -179,18 +187,4 @@ export class Reporter {
 
 function most (counts: ReadonlyMap<string, number>, scale: number): Counted {
   return [...counts].sort(([, a], [, b]) => b - a).slice(0, busiestNames).map(([name, count]) => [name, Math.round(count * scale)])
-}
-
-function total (metrics: MetricsSnapshot, name: string): number {
-  const metric = metrics[name]
-  return metric === undefined || metric.type === 'histogram' ? 0 : metric.values.reduce((sum, { value }) => sum + value, 0)
-}
-
-/** The bound below which 99 of 100 observations since `before` fell, in seconds; `null` without any, or before the second report. */
-function p99 (metrics: MetricsSnapshot, before: MetricsSnapshot | undefined, name: string): number | null {
-  const [now, then] = [metrics[name], before?.[name]] as ReadonlyArray<HistogramMetric | undefined>
-  const [value, old] = [now?.values[0], then?.values[0]]
-  if (now === undefined || value === undefined || old === undefined || value.count === old.count) return null
-  const at = value.counts.findIndex((count, index) => count - (old.counts[index] ?? 0) >= 0.99 * (value.count - old.count))
-  return now.buckets[at] ?? now.buckets.at(-1) ?? null
 }

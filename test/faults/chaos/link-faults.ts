@@ -45,7 +45,9 @@ export function linkFaults<Stage extends { readonly random: Random }> (anyWire: 
 
     async lostReply (stage: Stage) {
       // Not found when this instance publishes nothing meanwhile, as when Redis is away.
-      await Promise.race([anyWire(stage).loseReplyTo('evalsha'), sleep(1_000)])
+      const wire = anyWire(stage)
+      await Promise.race([wire.loseReplyTo('evalsha'), sleep(1_000)])
+      wire.keepReplies()
     }
   }
 }

@@ -85,6 +85,11 @@ export class Wire {
     await new Promise<void>(resolve => { this.#ambush = { text, sprung: resolve } })
   }
 
+  /** No reply is lost any more. */
+  keepReplies (): void {
+    this.#ambush = undefined
+  }
+
   async lead (target: number): Promise<void> {
     this.target = target
     this.cut()

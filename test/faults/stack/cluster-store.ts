@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { hashTags, partitionOf, slotOf } from '../../../lib/backplane/redis/hash-tags.ts'
 import type { Random } from '../chaos/random.ts'
 import { startRedisCluster, type ClusterNode, type TestCluster } from '../../helpers/redis-cluster.ts'
-import { until } from '../../helpers/until.ts'
+import { stopWrites } from '../../helpers/replication.ts'
 import { groups } from './groups.ts'
 import type { Store } from './store.ts'
 
@@ -36,6 +36,8 @@ export async function startClusterStore (t: Test): Promise<Store> {
       }
     }),
     channels: async () => await cluster.channels(),
+    // What is kept of killed instances is in `lasting`.
+    settled: async () => true,
     leftovers: async () => [...(await cluster.keys()).filter(key => !lasting.test(key)), ...await cluster.channels()],
     faults: {
       async masterStopped ({ random }) {
@@ -105,14 +107,8 @@ export async function startClusterStore (t: Test): Promise<Store> {
 /** The replica of a master that takes no more writes, once the replica has all of them. */
 async function inStep (cluster: TestCluster, master: ClusterNode): Promise<ClusterNode> {
   const replica = await cluster.replicaOf(master)
-  await master.admin.call('CLIENT', 'PAUSE', 5_000, 'WRITE')
-  await until(async () => await offsetOf(master) === await offsetOf(replica), { everyMs: 10, what: 'the replica to have all writes' })
+  await stopWrites(master, replica, 5_000)
   return replica
-}
-
-/** How far the server is in the stream of writes. */
-async function offsetOf ({ admin }: ClusterNode): Promise<string | undefined> {
-  return /^(?:master_repl|slave_repl)_offset:(\d+)/m.exec(await admin.info('replication'))?.[1]
 }
 
 async function takeOver (cluster: TestCluster, replica: ClusterNode, random: Random): Promise<void> {

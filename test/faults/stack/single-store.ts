@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startRedis } from '../../helpers/redis.ts'
-import type { Store } from './store.ts'
+import { unforgotten, type Store } from './store.ts'
 
 /** One Redis that keeps its data. */
 export async function startSingleStore (t: Test): Promise<Store> {
@@ -15,6 +15,7 @@ export async function startSingleStore (t: Test): Promise<Store> {
     ports: [redis.port],
     optionFor: ([wire]) => wire?.url,
     channels: async () => await redis.channels(),
+    settled: async living => await unforgotten(redis) === living,
     leftovers: async () => await redis.leftovers(),
     faults: {
       async redisStopped ({ random }) {

@@ -7,9 +7,11 @@ import { Wire } from '../chaos/wire.ts'
 import { startClusterStore } from './cluster-store.ts'
 import { store } from './groups.ts'
 import type { Answer, Order, View } from './instance.ts'
+import { startSentinelStore } from './sentinel-store.ts'
 import { startSingleStore } from './single-store.ts'
 import type { Store } from './store.ts'
 
+const startStore = { single: startSingleStore, sentinel: startSentinelStore, cluster: startClusterStore } as const
 const program = fileURLToPath(new URL('instance.ts', import.meta.url))
 
 export interface Instance {
@@ -33,7 +35,7 @@ export class Stack {
   }
 
   async start (count: number): Promise<void> {
-    this.store = await (store === 'cluster' ? startClusterStore : startSingleStore)(this.#t)
+    this.store = await startStore[store](this.#t)
     for (let n = 0; n < count; n++) {
       const wires = await Promise.all(this.store.ports.map(async port => await Wire.start(port)))
       this.#t.teardown(() => { for (const wire of wires) wire.close() })

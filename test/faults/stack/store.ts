@@ -1,3 +1,4 @@
+import type { TestRedis } from '../../helpers/redis.ts'
 import type { Wire } from '../chaos/wire.ts'
 import type { Stage } from './faults.ts'
 
@@ -11,6 +12,13 @@ export interface Store {
   optionFor (wires: readonly Wire[]): unknown
   /** Channels that somebody is subscribed to. */
   channels (): Promise<string[]>
+  /** Whether nothing is left to be cleaned up after instances that were killed, while `living` instances run. */
+  settled (living: number): Promise<boolean>
   /** What instances that closed may not leave behind. */
   leftovers (): Promise<string[]>
+}
+
+/** How many instances live, or died and were not cleaned up after yet. Then their records begin with F. */
+export async function unforgotten ({ admin }: TestRedis): Promise<number> {
+  return (await admin.hvals('wsg:{0}:inst')).filter(record => !record.startsWith('F')).length
 }

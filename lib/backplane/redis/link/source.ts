@@ -57,7 +57,7 @@ function databaseIn (url: string): string {
   return path === '' ? searchParams.get('db') ?? '0' : path
 }
 
-/** Not a value that is only in the wrong place: it may be a password. */
+/** Describes a value, of a text only the length: one in the wrong place may be a password. */
 function show (value: unknown): string {
   return typeof value === 'string' ? `text of ${value.length} characters` : String(value)
 }

@@ -52,6 +52,7 @@ export class CatchUp {
   async read (follower: LogFollower): Promise<Progress> {
     /** Where the follower was before the log that it follows now came back. */
     let between: LogPosition | undefined
+    let epochsBetween: readonly string[] = []
     while (!this.#isGone(follower)) {
       follower.cover()
       const page = await readAfterFork(this.#link, this.#keys, follower, follower.position ?? logStart)
@@ -61,12 +62,13 @@ export class CatchUp {
       if (left !== undefined) {
         // A failover to a server without the log, and back: what the members were given must not be given them again.
         between ??= follower.position
-        follower.comeBack(left)
+        epochsBetween = follower.comeBack(left)
         continue
       }
-      if (page.gap !== undefined) this.#signal(follower, page.gap, page.before, page.end.epoch)
-      else if (between !== undefined) this.#signalReturn(follower, between)
+      if (page.gap !== undefined) this.#signal(follower, page.gap, page.before, page.end.epoch, epochsBetween)
+      else if (between !== undefined) this.#signalReturn(follower, between, epochsBetween)
       between = undefined
+      epochsBetween = []
       for (const message of page.messages) {
         if (!this.#order.mayDeliver(follower, message)) return 'held'
         this.#repairedMessages++
@@ -104,15 +106,15 @@ export class CatchUp {
   }
 
   /** What was delivered of the log between is lost, if anything was. */
-  #signalReturn ({ group, position = logStart }: LogFollower, between: LogPosition): void {
+  #signalReturn ({ group, position = logStart }: LogFollower, between: LogPosition, epochs: readonly string[]): void {
     if (isLogStart(between)) this.#local.returned?.(group, position)
-    else this.#local.gap(group, 'epoch', position, position.epoch)
+    else this.#local.gap(group, 'epoch', position, position.epoch, epochs)
   }
 
-  #signal (follower: LogFollower, reason: GapReason, position: LogPosition, epoch: string): void {
+  #signal (follower: LogFollower, reason: GapReason, position: LogPosition, epoch: string, between: readonly string[]): void {
     if (reason !== 'trimmed') follower.lose()
     follower.seek(position)
-    this.#local.gap(follower.group, reason, position, epoch)
+    this.#local.gap(follower.group, reason, position, epoch, between)
     this.#order.moved(follower)
   }
 }

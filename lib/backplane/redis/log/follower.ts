@@ -47,7 +47,7 @@ export class LogFollower {
    * most groups are quiet.
    */
   #nonces: Uint32Array | undefined
-  /** In one object of its own, because most followers never need it. */
+  /** What waits. An object of its own, because most followers never need one. */
   #waiting: Waiting | undefined
   /** What was delivered of the log before it lost data, latest loss first. */
   #lost: readonly LostLog[] | undefined
@@ -116,13 +116,15 @@ export class LogFollower {
     return epoch === this.#position?.epoch ? undefined : this.#gone?.find(gone => gone.epoch === epoch)
   }
 
-  /** The group has the log again that the follower left at this position: goes on from there. */
-  comeBack (left: LogPosition): void {
+  /** The group has the log again that the follower left at this position: goes on from there. Returns the epochs of the logs between. */
+  comeBack (left: LogPosition): readonly string[] {
     const known = this.#lost?.find(({ last }) => samePosition(last, left))
     this.lose()
     this.seek(left)
+    const gone = this.#gone?.map(({ epoch }) => epoch) ?? []
     this.#gone = this.#gone?.filter(({ epoch }) => epoch !== left.epoch)
     if (known !== undefined) this.#nonces = Uint32Array.from(known.nonces)
+    return gone.slice(gone.lastIndexOf(left.epoch) + 1)
   }
 
   /** Where the message with this nonce stood that was delivered before the log lost data; `undefined` where none is known. */

@@ -20,7 +20,7 @@ export interface Removed {
 
 interface GroupChange {
   readonly group: string
-  /** Id and record of each. */
+  /** The id and the record of each new member, in turn. */
   readonly additions: string[]
   readonly removals: string[]
 }

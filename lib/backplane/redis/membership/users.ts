@@ -8,6 +8,8 @@ import { luaNow, Script } from '../link/script.ts'
 
 /** Users per call: a call of the script holds up everything else in Redis. */
 const batchSize = 128
+/** The most users that are looked for beside one beat; the next beat goes on with the others. */
+const usersPerBeat = 256
 /**
  * The counts of a dead instance go when its user connects again, and otherwise after this long; living instances refresh theirs once an
  * hour.
@@ -43,14 +45,35 @@ end
 return elsewhere
 `)
 
+/** What this instance is asked. */
+type CountedInstance = Pick<LocalInstance, 'instanceId' | 'connectionsOf' | 'log'>
+
+/**
+ * Finds users without a count of this instance.
+ * KEYS the counts of each user.  ARGV 1 instance id
+ * Returns their numbers (from 1).
+ */
+const findLost = new Script(`
+local lost = {}
+for k = 1, #KEYS do
+  if not redis.call('HGET', KEYS[k], ARGV[1]) then lost[#lost + 1] = k end
+end
+return lost
+`)
+
 /**
  * How many connections each user has on each instance. Stored numbers are absolute, and read from the instance when they are sent, so an
- * outage or a lost reply leaves nothing wrong once it is over. Changes during a call go together in the next one.
+ * outage or a lost reply leaves nothing wrong once it is over. Changes during a call go together in the next one. What Redis lost by itself
+ * (keys that were evicted or deleted) is found beside a beat.
  */
 export class UserCounts {
   readonly #link: Link
   readonly #keys: Keys
-  readonly #local: Pick<LocalInstance, 'instanceId' | 'connectionsOf'>
+  readonly #local: CountedInstance
+  readonly #beatsPerLook: number
+  #beats: number
+  /** The users that are still to be looked for in this round. */
+  #left: string[] = []
   /** Users for whom Redis has, or may have, a count of this instance. */
   readonly #stored = new Set<string>()
   /** Users whose count in Redis is out of date, and the callers that wait for it. */
@@ -58,11 +81,14 @@ export class UserCounts {
   #flushing = false
   #closed = false
 
-  constructor (link: Link, keys: Keys, lease: Pick<Lease, 'on'>, local: Pick<LocalInstance, 'instanceId' | 'connectionsOf'>) {
+  constructor (link: Link, keys: Keys, lease: Pick<Lease, 'on'>, local: CountedInstance, beatsPerLook: number) {
     this.#link = link
     this.#keys = keys
     this.#local = local
-    lease.on({ resumed: lost => this.#resume(lost) })
+    this.#beatsPerLook = beatsPerLook
+    // Not those of all partitions at the same beat.
+    this.#beats = Math.floor(Math.random() * beatsPerLook)
+    lease.on({ resumed: lost => this.#resume(lost), renewed: () => { void this.#look() } })
   }
 
   /** As `Backplane.syncUser`. */
@@ -82,8 +108,27 @@ export class UserCounts {
 
   /** Stores all counts again. */
   refresh (): void {
-    for (const userId of this.#stored) if (!this.#dirty.has(userId)) this.#dirty.set(userId, undefined)
+    for (const userId of this.#stored) this.#refreshOne(userId)
     this.#schedule()
+  }
+
+  /** Looks for the next users; those that Redis lost are stored again. Never rejects: the next look finds them, too. */
+  async #look (): Promise<void> {
+    if (this.#closed || this.#beats++ % this.#beatsPerLook !== 0) return
+    if (this.#left.length === 0) this.#left = [...this.#stored]
+    const users = this.#left.splice(0, usersPerBeat).filter(userId => this.#stored.has(userId) && !this.#dirty.has(userId))
+    if (users.length === 0) return
+    try {
+      const lost = await this.#link.script(findLost, users.map(userId => this.#keys.user(userId)), [this.#local.instanceId]) as number[]
+      for (const number of lost) this.#refreshOne(users[number - 1] ?? '')
+      if (lost.length > 0) this.#schedule()
+    } catch (error) {
+      this.#local.log.debug({ err: error }, 'counts of users could not be compared with what is stored')
+    }
+  }
+
+  #refreshOne (userId: string): void {
+    if (!this.#dirty.has(userId)) this.#dirty.set(userId, undefined)
   }
 
   /** Takes this instance's counts out of Redis. */
@@ -114,7 +159,7 @@ export class UserCounts {
         batch.forEach(([, waiting], index) => waiting?.resolve(elsewhere[index] ?? 0))
       } catch (error) {
         for (const [userId, waiting] of batch) {
-          if (!this.#dirty.has(userId)) this.#dirty.set(userId, undefined)
+          this.#refreshOne(userId)
           waiting?.reject(error as Error)
         }
         // Callers that came meanwhile are told as well: the link is down, or Redis refuses.

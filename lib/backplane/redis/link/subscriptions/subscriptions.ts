@@ -265,7 +265,7 @@ export class Subscriptions {
     this.#interrupted += interrupted ? 1 : -1
   }
 
-  /** Nobody wanted these channels again. */
+  /** Unsubscribes channels that nobody wanted again. */
   #drop (names: readonly string[]): void {
     for (const name of names) {
       if (this.#channels.get(name)?.sent === false) {
