@@ -125,10 +125,7 @@ export class Membership {
   /** A blocked user is put out of the groups that it is away from: connections that are open are closed by the block list. */
   async userBlocked (userId: string, forMs: number): Promise<void> { await this.#revocations.addBlocked(userId, forMs) }
 
-  /**
-   * Changes what others see of the connection, in all of its groups.
-   * @throws what `Connection.setInfo` throws
-   */
+  /** Changes what others see of the connection, in all of its groups. @throws what `Connection.setInfo` throws */
   async setInfo (connection: LocalConnection, given: unknown): Promise<void> {
     this.#assertOpen(connection)
     const info = toInfo(given)
