@@ -85,7 +85,7 @@ const onePerMinute: Pace = { atOnce: 1, everyMs: 60_000 }
 
 /**
  * Writes of each event a few lines at once, and then one in a while, whatever causes them. `suppressed` says how many were left out since
- * the line before. Tests inject `now`.
+ * the line before, if any were. Tests inject `now`.
  */
 export class BoundedLog {
   readonly #allowances = new Map<LogEvent, Allowance>()
@@ -110,7 +110,8 @@ export class BoundedLog {
     }
     const [level, message] = logEvents[event]
     const thrown = 'err' in fields ? { err: toError(fields.err) } : {}
-    log[level]({ event, ...fields, ...thrown, suppressed: allowance.suppressed }, message)
+    const left = allowance.suppressed > 0 ? { suppressed: allowance.suppressed } : {}
+    log[level]({ event, ...fields, ...thrown, ...left }, message)
     allowance.lines--
     allowance.suppressed = 0
   }

@@ -10,6 +10,8 @@ export interface Masters {
   cpuUs (): Promise<number[]>
   /** How many commands all masters carried out so far, those of scripts included. */
   calls (): Promise<number>
+  /** How many pings all masters answered so far. */
+  pings (): Promise<number>
   /** Ends connections of all clients that subscribe, or of all others. */
   kill (type: 'pubsub' | 'normal'): Promise<void>
   /** Makes the replica of the first master master in its place, or this master again. Rejects for a single Redis. */
@@ -28,6 +30,7 @@ export async function startMasters (count: number): Promise<Masters> {
       redis: server.url,
       cpuUs: async () => [await cpuUs(server)],
       calls: async () => await callsOf(server),
+      pings: async () => await pingsOf(server),
       async kill (type) { await server.admin.call('CLIENT', 'KILL', 'TYPE', type) },
       async failover () { throw new Error('a single Redis has no replica here') },
       end
@@ -38,7 +41,8 @@ export async function startMasters (count: number): Promise<Masters> {
   return {
     redis: { cluster: [...cluster.addresses] },
     cpuUs: async () => await Promise.all(masters.map(cpuUs)),
-    calls: async () => (await Promise.all(masters.map(callsOf))).reduce((sum, calls) => sum + calls, 0),
+    calls: async () => sum(await Promise.all(masters.map(callsOf))),
+    pings: async () => sum(await Promise.all(masters.map(pingsOf))),
     async kill (type) { await Promise.all(masters.map(async ({ admin }) => await admin.call('CLIENT', 'KILL', 'TYPE', type))) },
     async failover () {
       const [first] = masters
@@ -61,3 +65,9 @@ async function callsOf ({ admin }: TestRedis): Promise<number> {
   const parts = (await admin.info('commandstats')).matchAll(/^cmdstat_\S+?:calls=(\d+)/gm)
   return [...parts].reduce((sum, [, calls]) => sum + Number(calls), 0)
 }
+
+async function pingsOf ({ admin }: TestRedis): Promise<number> {
+  return Number(/^cmdstat_ping:calls=(\d+)/m.exec(await admin.info('commandstats'))?.[1] ?? 0)
+}
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0)

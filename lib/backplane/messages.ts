@@ -32,7 +32,7 @@ export interface LogPage {
   readonly messages: readonly LoggedEnvelope[]
   /** The position right before the first of `messages`; without messages, the end of the log. */
   readonly before: LogPosition
-  /** The end of the log; `beginning` when there is none. */
+  /** The end of the log; `logStart` when there is none. */
   readonly end: LogPosition
   /** There are more messages after the last of these: read on from there. Never set on a page without messages. */
   readonly more: boolean
@@ -48,9 +48,9 @@ export interface Place {
 
 /** Whom a message is for, of those behind its target; applied by the receiving instance, never by the backplane. */
 export interface Audience {
-  /** Not for connections of these users. */
+  /** Users whose connections do not get the message. */
   readonly exceptUsers?: readonly string[] | undefined
-  /** Not for members of these groups. */
+  /** Groups whose members do not get the message. */
   readonly exceptGroups?: readonly string[] | undefined
   /** Only for connections that were given all of these tags when they joined groups: those in `taggedIn`, or any. */
   readonly tags?: readonly string[] | undefined
@@ -59,7 +59,7 @@ export interface Audience {
 
 /** A message between instances. */
 export interface Envelope {
-  /** Where it stands in the log of its group; `undefined` for volatile messages. */
+  /** Where the message stands in the log of its group; `undefined` for volatile messages. */
   readonly position?: LogPosition | undefined
   /** The instance (or publisher) that made it. */
   readonly origin: string
@@ -68,7 +68,7 @@ export interface Envelope {
   readonly kind: 'message' | 'presence' | 'request' | 'reply'
   /** The target this copy was published to. */
   readonly target: Target
-  /** It was published to several targets at once: a connection in more than one of them gets it once. */
+  /** The message was published to several targets at once: a connection in more than one of them gets one copy. */
   readonly shared: boolean
   /**
    * Where all copies of a message to several groups with logs stand, this one among them. Optional: a client that resumes several groups
@@ -80,14 +80,14 @@ export interface Envelope {
    * backplane.
    */
   readonly except: readonly string[]
-  /** `undefined`: all but `except`. */
+  /** Who gets the message; `undefined`: all but `except`. */
   readonly audience?: Audience | undefined
   /**
    * Where the message stood in a log that was lost; then it was stored anew. The members here were given it there: they are told its new
    * position, and not given the message again.
    */
   readonly repeated?: LogPosition | undefined
-  /** A slow client may miss it. */
+  /** A slow client may miss the message. */
   readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */
   readonly conflationKey?: string | undefined
@@ -125,8 +125,8 @@ export interface AppendTarget {
 export interface Appended {
   /** Where the message stands in the log of each group that keeps one. */
   readonly positions: ReadonlyMap<string, LogPosition>
-  /** It waited for the backplane to come back. */
+  /** Whether the message waited for the backplane to come back. */
   readonly queued: boolean
-  /** It was in all of the logs already, by its key. */
+  /** Whether all of the logs had a message with this key already. */
   readonly duplicate: boolean
 }

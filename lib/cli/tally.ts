@@ -36,7 +36,7 @@ export class Reasons {
     this.#counts.set(kind, (this.#counts.get(kind) ?? 0) + 1)
   }
 
-  /** The most frequent first. */
+  /** All reasons, the most frequent first. */
   list (): ReadonlyArray<{ readonly reason: string, readonly count: number }> {
     return [...this.#counts].map(([reason, count]) => ({ reason, count })).sort((a, b) => b.count - a.count)
   }

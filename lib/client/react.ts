@@ -8,9 +8,9 @@ import type { ConnectOptions, Member, Message, State } from './types.ts'
 
 /** A connection as components share it. Before the first one is mounted, and on a server, there is none: `connecting`. */
 export interface Connection<Agreed extends Contract = Contract> {
-  /** Messages by name. */
+  /** The client for messages by name. */
   readonly chat: MessageClient<Agreed> | undefined
-  /** What they travel by. */
+  /** The connection that messages by name travel by. */
   readonly client: Client | undefined
   readonly streams: Streams | undefined
   readonly state: State
@@ -39,7 +39,7 @@ interface Shared {
   closing: ReturnType<typeof setTimeout> | undefined
 }
 
-/** By URL. */
+/** Connections that components share, by URL. */
 const shared = new Map<string, Shared>()
 /** A component that is mounted twice (StrictMode), or anew (hot reload), finds its connection as it was. */
 const lingerMs = 500

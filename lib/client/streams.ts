@@ -56,7 +56,7 @@ interface Entry {
 
 const type = 'wsg.stream'
 const tickMs = 1_000
-/** After a read that failed, the next one. */
+/** How long after a failed read the next one follows (milliseconds). */
 const againMs = 2_000
 
 /**
@@ -72,7 +72,7 @@ export class Streams extends Emitter<Heard> {
   readonly #client: Client
   readonly #quietMs: number
   readonly #maxEnded: number
-  /** By group, then by id. */
+  /** Streams by group, then by id. */
   readonly #groups = new Map<string, Map<string, Entry>>()
   #ticker: ReturnType<typeof setInterval> | undefined
 
@@ -217,7 +217,7 @@ export class Streams extends Emitter<Heard> {
     this.#ticker = undefined
   }
 
-  /** Not all clients at once. */
+  /** When to look for a quiet stream; at random, so that not all clients ask at once. */
   #quietAt (): number {
     return Date.now() + this.#quietMs * (1 + Math.random() / 2)
   }

@@ -114,7 +114,7 @@ export interface WebSocketLike {
 }
 export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike
 
-/** `sessionStorage` fits. */
+/** What the client needs of a store such as `sessionStorage`. */
 export interface StorageLike {
   getItem (key: string): string | null
   setItem (key: string, value: string): void

@@ -33,7 +33,7 @@ export interface ConnectionHost<Self> {
 /** What a route and the instance give to all framed connections of the route: one object, as closures for each would take more memory. */
 export interface FramedInit extends RefreshInit {
   join (connection: Connection, group: string, options?: JoinOptions): Promise<JoinResult>
-  /** As the client wishes. */
+  /** Leaves the group because the client asked to. */
   leave (connection: Connection, group: string): Promise<boolean>
   history (group: string, options: HistoryOptions): Promise<History>
   /** Whether the connection may still send messages to the route. Left out: always. */

@@ -4,7 +4,7 @@ import type { LossReason } from '../types.ts'
 
 /** How long losses are gathered for one line: those of one outage come within moments (milliseconds). */
 const gatherMs = 1_000
-/** Lines are at least this far apart (milliseconds). */
+/** Lines are at least this far apart (milliseconds): losses meanwhile are added up, where a bounded log would leave lines out. */
 const intervalMs = 10_000
 /** How many groups a line names. */
 const namedGroups = 5

@@ -17,7 +17,7 @@ import { isOutageOrClosed } from '../errors.ts'
  */
 
 const positionLength = 24
-/** Of the time at which the session joined, in milliseconds since 1970. */
+/** The bytes of the time at which the session joined (milliseconds since 1970). */
 const timeBytes = 6
 const grantMacBytes = 16
 /** A position and a time, in base64url. */

@@ -17,7 +17,7 @@ const unreached = Symbol('unreached')
 
 /** What all instances behind a target answered. */
 export interface Gathered {
-  /** By instance id, this instance included. */
+  /** The answers by instance id, that of this instance included. */
   readonly answers: ReadonlyMap<string, unknown>
   /** The ids of the instances that live and did not answer. */
   readonly missing: readonly string[]

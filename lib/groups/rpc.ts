@@ -60,7 +60,7 @@ export interface PartialAnswers { readonly answers: readonly unknown[], readonly
 
 /** The answers that came before all instances had answered or time was up. */
 export interface Collected {
-  /** By the id of the instance. */
+  /** The answers by the id of the instance. */
   readonly answers: ReadonlyMap<string, unknown>
   /** Whether every instance that took the request answered it. */
   readonly complete: boolean

@@ -24,7 +24,7 @@ export function greetUpgrades (gate: Gate): onRequestHookHandler {
  * route, count for the limits of connections.
  */
 export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedLog): void {
-  /** Returns what is wrong. */
+  /** Notes the admission for the handler. Returns the error, if there is one. */
   const enter = (request: FastifyRequest, reply: FastifyReply, admission: Admission | Refusal): Error | undefined => {
     if ('code' in admission) return refused(reply, admission)
     const socket = reply.raw.socket

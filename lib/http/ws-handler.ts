@@ -21,10 +21,9 @@ import { parsingJson } from './json-callbacks.ts'
 import { dropResponse } from './upgrade-sockets.ts'
 import { someMessages } from './ws-messages.ts'
 
-const callbackRules = {
-  onConnect: aFunction,
+/** The options that `app.wsHandler` and `app.wsRoom` both have. */
+export const handlerRules = {
   onMessage: aFunction,
-  onDisconnect: aFunction,
   onError: aFunction,
   onGap: aFunction,
   mayJoin: aFunction,
@@ -34,6 +33,12 @@ const callbackRules = {
   presence: aPresence,
   messages: someMessages,
   json: aBoolean
+} as const
+
+const callbackRules = {
+  ...handlerRules,
+  onConnect: aFunction,
+  onDisconnect: aFunction
 } as const satisfies Record<keyof HandlerOptions, Rule>
 
 /** Which messages the handlers of `app.wsHandler` take: those of a set, or any. */

@@ -8,7 +8,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
-import { aBoolean, aFunction, anObject, aPresence, check, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
+import { aFunction, anObject, check, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import { parsePosition } from '../backplane/position.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
@@ -18,28 +18,18 @@ import type { Connection, Data, Identity, JoinOptions } from '../types.ts'
 import { statusOf, toAnswer } from './option-errors.ts'
 import { groupFromParams, RoomNames, type GroupOf } from './room-names.ts'
 import { securedAs } from './security-schemes.ts'
-import { makeWsHandler } from './ws-handler.ts'
-import { someMessages } from './ws-messages.ts'
+import { handlerRules, makeWsHandler } from './ws-handler.ts'
 
 const maxHistory = 10_000
 
 const roomRules = {
+  ...handlerRules,
   auth: { allowed: 'true, false or an object of wsAuth options', accepts: value => typeof value === 'boolean' || anObject.accepts(value) },
   group: aFunction,
   schema: anObject,
   preHandler: { allowed: 'a function or an array of functions', accepts: value => [value].flat().every(one => typeof one === 'function') },
   onJoin: aFunction,
-  onMessage: aFunction,
-  messages: someMessages,
-  json: aBoolean,
   onLeave: aFunction,
-  onError: aFunction,
-  onGap: aFunction,
-  mayJoin: aFunction,
-  mayStay: aFunction,
-  mayRead: aFunction,
-  mayStop: aFunction,
-  presence: aPresence,
   history: integer(0, maxHistory, 'messages')
 } as const satisfies Record<Exclude<keyof RoomOptions, RouteOption>, Rule>
 

@@ -53,7 +53,7 @@ export class Holdback {
     return this.#waiting !== undefined
   }
 
-  /** What waits so far. */
+  /** The messages and gaps that wait, the oldest first. */
   get waiting (): ReadonlyArray<Envelope | Gap> {
     return this.#waiting ?? []
   }

@@ -7,7 +7,7 @@ import type { BroadcastOptions, BroadcastResult, Connection } from '../types.ts'
 export interface ContextRoute {
   /** Returns the group of a room route; left out on other routes. */
   readonly groupOf?: ((connection: Connection) => string) | undefined
-  /** Whose events are sent. */
+  /** The message set whose events are sent. */
   readonly set: {
     emit (group: string, name: string, data: unknown, options: BroadcastOptions): Promise<BroadcastResult>
     emitToUser (userId: string, name: string, data: unknown, options: BroadcastOptions): Promise<BroadcastResult>
@@ -17,7 +17,7 @@ export interface ContextRoute {
 /** The argument of a handler, which may destructure it. */
 export class Context implements MessageContext {
   readonly name: string
-  /** Set when the data is checked. */
+  /** The data as the schema lets it through; set once it is checked. */
   data: unknown
   readonly connection: Connection
   readonly request: FastifyRequest

@@ -5,7 +5,7 @@ export type MetricType = 'counter' | 'gauge' | 'histogram'
 export type MetricLabels = Readonly<Record<string, string>>
 
 export interface MetricBase {
-  /** One sentence. */
+  /** What the metric tells, in one sentence. */
   readonly help: string
   /** The unit that the name of the metric has in it, too; left out for plain numbers. */
   readonly unit?: 'seconds' | 'bytes' | undefined

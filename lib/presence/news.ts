@@ -12,7 +12,7 @@ export interface NewsHost {
   resync (): void
 }
 
-/** In place of the name of a group. */
+/** Stands for all groups, in place of a name. */
 const anyGroup = ''
 
 /**

@@ -34,7 +34,7 @@ interface Here {
   /** By connection: resolves when its join is published. Later events must not overtake the join. */
   readonly announced: Map<LocalConnection, Promise<void>>
   readonly members: Map<LocalConnection, PresentMember>
-  /** Those of the connections whose clients are told. */
+  /** The connections whose clients are told. */
   readonly watchers: Set<LocalConnection>
 }
 
@@ -231,7 +231,7 @@ export class Presence {
     }
   }
 
-  /** The client did not come back. */
+  /** Tells that a member left whose client did not come back. */
   #expire (group: string, member: PresentMember): void {
     const roster = this.#here.get(group)?.roster
     if (roster !== undefined) this.#tell(group, roster, roster.expire(member))

@@ -84,7 +84,7 @@ export class Roster {
     return this.#people.get(keyOf(member))?.sessions.get(member.session)?.size === 0
   }
 
-  /** The session did not come back. */
+  /** Removes a member whose session did not come back. */
   expire (member: PresentMember): Change | undefined {
     return this.isAway(member) ? this.remove(member, false) : undefined
   }

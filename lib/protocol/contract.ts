@@ -10,6 +10,6 @@ export interface Contract {
 
 /** What `typeof chat` tells a client of the contract of `const chat = app.wsMessages(…)`. */
 export interface HasContract<Agreed extends Contract = Contract> {
-  /** Never set. */
+  /** Carries the type; never set. */
   readonly '~contract'?: Agreed | undefined
 }

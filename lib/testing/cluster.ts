@@ -35,7 +35,7 @@ export interface TestInstance {
 
 /** Some instances of an application in this process, and clients. Close it at the end of the test, or write `await using`. */
 export class TestCluster implements AsyncDisposable {
-  /** Those that run. */
+  /** The instances that run. */
   readonly instances: TestInstance[] = []
   readonly #options: TestClusterOptions
   readonly #wires: Wires

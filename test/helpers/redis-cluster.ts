@@ -13,7 +13,7 @@ export interface ClusterOptions {
   readonly masters?: number
   /** Of each master. @default 0 */
   readonly replicas?: number
-  /** After how long without a sign of life a master is replaced. @default 1_000, or 10_000 without replicas */
+  /** After how long without a sign of life a master is replaced. @default 2_000, or 10_000 without replicas */
   readonly nodeTimeoutMs?: number
   /** More arguments for all servers. */
   readonly args?: readonly string[]
@@ -61,8 +61,9 @@ export interface TestCluster {
 /** Starts a Redis Cluster of this test's own on private ports, their bus ports among them, and ends it with the test. */
 export async function startRedisCluster (t: Test, options: ClusterOptions = {}): Promise<TestCluster> {
   const { masters = 3, replicas = 0 } = options
-  // Without a replica nothing is won by noticing soon that a node is away, and a busy machine makes nodes look so.
-  const { nodeTimeoutMs = replicas > 0 ? 1_000 : 10_000 } = options
+  // A busy machine makes nodes look as if they were away; at a load of ten per core for a second or so. Without a replica nothing is won by
+  // noticing soon that one is.
+  const { nodeTimeoutMs = replicas > 0 ? 2_000 : 10_000 } = options
   const folder = mkdtempSync(join(tmpdir(), 'redis-cluster-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   const bus = new ClusterBus(t)

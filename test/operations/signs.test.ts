@@ -33,6 +33,7 @@ t.test('an instance that suffers says from what', async (t) => {
   }), [/messages wait/])
   t.strictSame(signsAfter(metrics => repeat(10, () => metrics.limitHit('refusedAddressRate'))), ['upgrades are refused: address_rate'])
   t.strictSame(signsAfter(metrics => repeat(10, () => metrics.upgradeRefused(503))), ['upgrades are refused: failed'])
+  t.strictSame(signsAfter(metrics => { metrics.publishedLocally++ }), ['the backplane is out for some calls: published_locally'])
   t.match(signsAfter(metrics => repeat(10, () => closed(metrics, 1011))), [/1011/])
 })
 

@@ -1,12 +1,12 @@
 import type { Revocation } from '../backplane.ts'
 
-/** What all names may take (bytes). */
+/** The bytes that all names together may take. */
 const standardMaxBytes = 16_777_216
 /** What a name costs beside its text, and the text per character, in a string that was put together (bytes). */
 const [entryBytes, characterBytes] = [400, 2]
 
 interface Entry extends Revocation {
-  /** When it is forgotten. */
+  /** When the entry is forgotten. */
   readonly end: number
 }
 
@@ -14,7 +14,7 @@ interface Entry extends Revocation {
 export class MemoryRevocations {
   readonly #now: () => number
   readonly #maxBytes: number
-  /** In the order in which they were put out. */
+  /** Entries in the order in which their owners were put out. */
   readonly #entries = new Map<string, Entry>()
   #bytes = 0
   /** The latest of those for whom there was no more room: it stands for all of them, so that nobody is let back in by others' names. */

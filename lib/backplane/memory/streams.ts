@@ -17,7 +17,7 @@ interface Stream {
 
 /** The texts that grow, of the instances of one process. */
 export class MemoryStreams {
-  /** By group and id. */
+  /** Streams by group, then by id. */
   readonly #groups = new Map<string, Map<string, Stream>>()
   readonly #now: () => number
 

@@ -17,7 +17,7 @@ export class BytesReader {
     return this.#advance(size) ? this.#bytes.toString('utf8', this.at - size, this.at) : ''
   }
 
-  /** A slice. */
+  /** The next bytes, as a slice. */
   bytes (size: number): Buffer {
     return this.#advance(size) ? this.#bytes.subarray(this.at - size, this.at) : this.#bytes.subarray(0, 0)
   }

@@ -61,12 +61,12 @@ export class NamesClaim {
     this.#renewTimer = setInterval(() => { void this.renew() }, renewMs).unref()
   }
 
-  /** Whether it is known that all divide the keys as this process does. */
+  /** Whether all processes are known to divide the keys as this one does. */
   get made (): boolean {
     return this.#made
   }
 
-  /** Others divide the keys otherwise. */
+  /** The error when other processes divide the keys in another way; `undefined` when none is known to. */
   get refusal (): Error | undefined {
     return this.#refusal
   }

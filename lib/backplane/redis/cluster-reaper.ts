@@ -18,7 +18,7 @@ const closeMs = 1_000
 interface Search {
   readonly instanceIds: readonly string[]
   readonly endsAt: number
-  /** Where they may still be known. */
+  /** Partitions in which the dead instances may still be known. */
   readonly partitions: Set<number>
 }
 
@@ -63,7 +63,7 @@ export class ClusterReaper {
     this.#schedule(0)
   }
 
-  /** Where only reaped instances are known, nobody is left to forget them. */
+  /** Removes reaped instances from partitions in which no living instance is known: nobody else would. */
   async close (): Promise<void> {
     this.#closed = true
     clearTimeout(this.#timer)

@@ -12,7 +12,7 @@ import { OccupancyStore } from './membership/occupancy.ts'
 import { appendParts, publishParts, type Part } from './parts.ts'
 import { RedisWriter } from './writer.ts'
 
-/** Where everything is that belongs to no group, no user and no instance. */
+/** The partition of everything that belongs to no group, no user and no instance. */
 const commonPartition = 0
 
 /**
@@ -30,12 +30,12 @@ export class ClusterWriter {
   readonly #keys: readonly Keys[]
   readonly #whenDown: WhenDown
   readonly #log: FastifyBaseLogger | undefined
-  /** By partition, those that were used. */
+  /** The writers made so far, by partition. */
   readonly #writers: Array<RedisWriter | undefined>
   /** The limits on appends that wait are for all partitions together. */
   readonly #waiting: Waiting = { messages: 0, bytes: 0 }
 
-  /** `keys`: of each partition. */
+  /** `keys`: one for each partition. */
   constructor (links: ClusterLinks, keys: readonly Keys[], whenDown: WhenDown, log: FastifyBaseLogger | undefined) {
     this.#links = links
     this.#keys = keys
@@ -77,7 +77,7 @@ export class ClusterWriter {
     return await this.of(commonPartition).secret(candidate)
   }
 
-  /** Who was put out of the group. */
+  /** The store of those who were put out of the group. */
   revocationsOf (group: string): RevocationStore {
     return this.#ofGroup(group).revocations
   }
@@ -120,7 +120,7 @@ export class ClusterWriter {
     for (const writer of this.#writers) writer?.close()
   }
 
-  /** Which groups or users of one partition were told to be there. */
+  /** The store of the groups and users of one partition that were reported as present. */
   occupancyOf (partition: number): OccupancyStore {
     return new OccupancyStore(...this.#way(partition))
   }

@@ -1,6 +1,6 @@
 import type { Backplane, StreamStore } from '../backplane.ts'
 
-/** Who was put out of groups, in one partition. */
+/** The store of those who were put out of groups, in one partition. */
 export interface Revocations {
   /** As `Backplane.revoke`. */
   readonly set: NonNullable<Backplane['revoke']>
@@ -11,6 +11,6 @@ export interface Revocations {
 /** What a single Redis and a cluster do each in their own way, behind the one backplane `redis`. */
 export interface RedisDeployment extends Required<Omit<Backplane, 'name' | 'localHistory' | 'streams' | 'revoke' | 'revoked'>> {
   readonly streams: StreamStore
-  /** Those of the partition of the group. */
+  /** The store in the partition of the group. */
   revocationsOf (group: string): Revocations
 }

@@ -20,17 +20,17 @@ const maxValueBytes = maxEntryBytes - headBytes
 /** How an entry begins that the script adds, which alone knows where the copies stand: its length, and what it is. In Lua. */
 export const luaPlaceHead = `'\\${headBytes + 14}\\${first}\\${kind.place}'`
 
-/** `firstByte`: of an entry. */
+/** Whether an entry of the list is an extension, by its first byte. */
 export function isExtension (firstByte: number | undefined): boolean {
   return firstByte === first
 }
 
-/** Even a sender of whom nothing is known has one. */
+/** The entries that name the sender. A sender of whom nothing is known has an entry, too. */
 export function senderEntries ({ userId = '', connectionId }: Sender): Buffer[] {
   return [...entriesOf(kind.userId, userId), ...connectionId === undefined ? [] : entriesOf(kind.connectionId, connectionId)]
 }
 
-/** `traceparent` is short: it fits into one. */
+/** The entry for a `traceparent`, which is short enough for one. */
 export function traceEntries (traceparent: string): Buffer[] {
   return entriesOf(kind.trace, traceparent)
 }
@@ -79,7 +79,7 @@ export class Extensions {
   }
 }
 
-/** More than one where the text does not fit. */
+/** The entries for a text: more than one where the text does not fit. */
 function entriesOf (kind: number, text: string): Buffer[] {
   const value = Buffer.from(text)
   const entries = [Buffer.from([first, kind, ...value.subarray(0, maxValueBytes)])]

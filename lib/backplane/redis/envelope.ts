@@ -49,13 +49,13 @@ export interface StoredEnvelope extends Envelope {
 
 /** An envelope without what differs between its copies: the script that appends to logs puts them together. */
 export interface EnvelopeParts {
-  /** From the type up to the origin. */
+  /** The bytes from the type up to the origin. */
   readonly prefix: Buffer
-  /** What follows the target; for a message with places what follows these. */
+  /** The bytes that follow the target; in a message with places, those that follow the places. */
   readonly rest: Buffer
-  /** For a message with places: how many entries of the list of those who are excepted come after these. */
+  /** How many entries of the `except` list follow the places, in a message that has places. */
   readonly entries: number
-  /** Both, with the target between them: of a message to one group. */
+  /** `prefix`, the target and `rest` in one, for a message to one group. */
   readonly whole?: Buffer | undefined
 }
 
@@ -71,7 +71,7 @@ export function encode (envelope: Envelope, target: Target): Buffer {
   return bytes
 }
 
-/** `places`: the copies say where each of them stands. `only`: the target, where there is but one. */
+/** `places`: each copy says where in the logs all of the copies stand. `only`: the target, if there is only one. */
 export function encodeParts (envelope: Envelope, places: boolean, only?: Target): EnvelopeParts {
   const entries = entriesOf(envelope)
   const prefixBytes = headerBytes - logHeaderBytes + 1 + envelope.origin.length
@@ -103,9 +103,9 @@ export function encodeTarget (target: Target): Buffer {
 
 /** What comes between the target and where the copies stand in the logs of these groups. The script adds the latter, and knows it alone. */
 export interface PlaceNames {
-  /** Without the number of all entries, which differs from message to message. */
+  /** The entries with the names of the groups. Their count is left out, as it differs from message to message. */
   readonly names: Buffer
-  /** With those of the places. */
+  /** How many entries there are, those of the places included. */
   readonly entries: number
 }
 
@@ -204,7 +204,7 @@ function writeTarget (bytes: Buffer, target: Target, nameBytes: number, at: numb
   return at + 2 + bytes.write(target.name, at + 2)
 }
 
-/** `counted`: how many entries there are stands elsewhere. */
+/** `counted`: the number of entries is written elsewhere. */
 function restBytes (envelope: Envelope, entries: ReadonlyArray<string | Buffer>, counted: boolean): number {
   const { conflationKey, payload } = envelope
   const command = commandOf(envelope)
@@ -236,7 +236,7 @@ function writeRest (
   payload.copy(bytes, at)
 }
 
-/** What stands in front of the payload; `undefined` for a message to all. */
+/** The command of the layout: an audience as JSON, or a command; `undefined` for a message to all of its target. */
 function commandOf ({ kind, command, audience }: Envelope): string | undefined {
   if (audience !== undefined) return JSON.stringify(audience)
   return kind === 'message' ? undefined : command

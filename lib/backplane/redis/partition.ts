@@ -64,7 +64,7 @@ export class Partition {
   /** Everything wanted was requested on the present subscribe link. */
   #resubscribed = false
   #closed = false
-  /** From the call of `boot` until it is decided. */
+  /** Set from the call of `boot` until the boot is decided. */
   #booting: Deferred<void> | undefined = deferred()
 
   /**

@@ -43,7 +43,7 @@ export class FramedSession implements RequestHandler {
   readonly #init: FramedInit
   readonly #reauthentication: Reauthentication | undefined
   readonly #queue: MessageQueue
-  /** Both are set until the client said hello or is gone. */
+  /** Runs until the client said hello or is gone. */
   #deadline: NodeJS.Timeout | undefined
   #greeted: Deferred<void> | undefined = deferred()
   #helloReceived = false
@@ -267,7 +267,7 @@ export class FramedSession implements RequestHandler {
     this.send({ type: 'ack', id, ...(typeof position === 'string' ? { position } : {}) })
   }
 
-  /** Without an id there is no answer. */
+  /** Answers a request with an error. A request without an id gets no answer. */
   #refuse (id: number | undefined, error: unknown): void {
     if (id !== undefined) this.send({ type: 'error', id, ...describeError(toError(error)) })
   }

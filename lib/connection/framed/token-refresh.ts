@@ -102,7 +102,7 @@ export class TokenRefresh {
     await this.#putOut(groups.filter((_, index) => fits[index] === false))
   }
 
-  /** With the new identity. A failed check counts as "no". */
+  /** Whether the connection may stay in the group with its new identity. A failed check counts as "no". */
   async #fits (group: string): Promise<boolean> {
     try {
       return await withDeadline(this.#judge(group), this.#init.authTimeoutMs, () => { throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT') })

@@ -19,7 +19,7 @@ import { LoopShare } from './loop-share.ts'
 const maxFragments = 4_096
 /** Chunks that came from the network for one frame: more are put together to one, which costs a copy, and no client anything. */
 const maxChunks = 1_024
-/** The name that ws gives to it. */
+/** The code that ws gives to the error of too many parts. */
 export const tooManyParts = 'WS_ERR_TOO_MANY_BUFFERED_PARTS'
 const policyViolation = 1008
 
@@ -41,7 +41,7 @@ export interface ChunkReader {
 }
 
 const reader = Symbol('reader')
-/** Of this thread, as its event loop is. */
+/** One for this thread, as there is one event loop. */
 const loopShare = new LoopShare()
 
 interface Receiver {
@@ -68,7 +68,7 @@ export function boundParts (socket: WebSocket, chunkReader: ChunkReader): boolea
   return true
 }
 
-/** A frame of a message is complete. */
+/** Runs in place of the method of ws when a frame of a message is complete. */
 function dataMessage (this: Receiver, done: Done): void {
   if (!this._fin) this[reader]?.fragmentReceived()
   if (this._fragments.length <= maxFragments) return original(this).dataMessage.call(this, done)

@@ -51,9 +51,9 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   readonly #stream: Duplex | undefined
   #ended = false
   #batch: Batch | undefined
-  /** The flush scheduler has it. */
+  /** Whether the flush scheduler has this writer in its queue. */
   #queued = false
-  /** It was over `slowBufferedBytes`, and what waited then is not written yet. */
+  /** More waited than `slowBufferedBytes`, and not all of that is written yet. */
   #slow = false
   /** The latest frames by conflation key, while the client is slow. */
   #latest: Map<string, Buffer> | undefined
@@ -80,7 +80,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     this.ready = true
   }
 
-  /** More waits than `slowBufferedBytes`. */
+  /** Whether more bytes wait than `slowBufferedBytes`. */
   get slow (): boolean {
     return this.#slow && this.bufferedBytes > this.#scheduler.slowBytes
   }
@@ -163,7 +163,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     this.ended()
   }
 
-  /** Nothing more is written. */
+  /** Called when nothing more is to be written: drops what waits. */
   ended (): void {
     this.#ended = true
     this.#batch = undefined

@@ -1,6 +1,6 @@
 /** The second part of the page's script: one group, one user, names of groups, and the configuration, each asked for by itself. */
 export const details = `let allowed = []
-/** What the last action came to. */
+/** The outcome of the last action, in words. */
 let note = ''
 let shownAt = 0
 /** Where the page of a list begins that is looked at; undefined for the first one. */
@@ -16,7 +16,7 @@ async function ask (path, body) {
 }
 const query = values => '?' + new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined))
 
-/** What the URL asks for. */
+/** The view that the URL asks for. */
 function chosen () {
   const [, kind, name] = /^#(groups|group|user)=(.*)$/.exec(location.hash) ?? []
   try {

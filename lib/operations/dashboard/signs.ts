@@ -10,10 +10,11 @@ const perSecond = 1
  * sentences have no numbers in them, so that those of a thousand instances are one.
  */
 export function signsOf (change: Change, lagP99: number): readonly string[] {
-  const often = (name: string, label: string): ReadonlyArray<readonly [string, number]> =>
-    [...change.perSecondBy(name, label)].filter(([, rate]) => rate > perSecond)
+  const often = (name: string, label: string, limit = perSecond): ReadonlyArray<readonly [string, number]> =>
+    [...change.perSecondBy(name, label)].filter(([, rate]) => rate > limit)
   const above = (name: string, limit: number): boolean => (change.p99(name) ?? 0) > limit
   return [
+    ...often('outage_decisions_total', 'decision', 0).map(([decision]) => `the backplane is out for some calls: ${decision}`),
     ...lagP99 > limits.lag ? ['the event loop is late: something holds the process up'] : [],
     ...above('queue_wait_seconds', limits.queueWait) ? ['messages wait: callbacks take longer than messages take to come'] : [],
     ...above('publish_to_delivery_seconds', limits.delivery) ? ['messages are delivered late'] : [],

@@ -9,7 +9,7 @@ export class RedisClock {
     this.#link = link
   }
 
-  /** In milliseconds, exact to half of the time that Redis took to answer. */
+  /** How far the clock of Redis is ahead (milliseconds), exact to half of the time that Redis took to answer. */
   get aheadMs (): number {
     return this.#aheadMs
   }

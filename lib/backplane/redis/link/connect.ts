@@ -13,7 +13,7 @@ const maxPauseMs = 500
 
 const defaultPort = 6379
 
-/** Of a server. */
+/** The address of a server. */
 export interface Address {
   readonly host: string
   readonly port: number
@@ -31,7 +31,7 @@ export class Dialer {
   readonly #sentinels: Sentinels | undefined
   readonly #address: () => Address | undefined
   #failures = 0
-  /** One of the addresses of the name, for the next dial. */
+  /** The address for the next dial, one of those that the name has. */
   #alternative: Address | undefined
   #patienceMs = minPatienceMs
 
@@ -93,7 +93,7 @@ export class Dialer {
     this.#sentinels?.rotate()
   }
 
-  /** Those of a client that was given may have changed: a password, say. */
+  /** The options as they are now: those of a client that was given, such as its password, may have changed. */
   get #options (): RedisOptions {
     return this.#parsed ?? optionsOf(this.#source)
   }
@@ -111,7 +111,7 @@ export class Dialer {
       keyPrefix: '',                          // keys.ts names everything; ioredis would not prefix channels
       lazyConnect: false,
       enableOfflineQueue: false,
-      // It asks INFO, which may be forbidden: greeting.ts does it with PING. With Sentinel it looks whether this is a master.
+      // The check asks INFO, which may be forbidden: greeting.ts asks PING. With Sentinel the check tells whether this is a master.
       enableReadyCheck: sentinels !== undefined && sentinels !== null,
       autoResubscribe: false,
       autoResendUnfulfilledCommands: false,
@@ -141,7 +141,7 @@ export class Dialer {
   }
 }
 
-/** Neither by name nor by sentinels. */
+/** Options that lead straight to an address, by no name and no sentinels. */
 function straightTo (address: Address, { host, sentinels, enableTLSForSentinelMode, tls }: RedisOptions): RedisOptions {
   const bySentinels = sentinels !== undefined && sentinels !== null
   const secure = bySentinels && enableTLSForSentinelMode !== true ? undefined : tls

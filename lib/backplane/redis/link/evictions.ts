@@ -9,7 +9,7 @@ const toldMs = 3_600_000
 
 interface Memory { readonly policy: string | undefined, readonly evictedKeys: number }
 
-/** By master, as many partitions share one: the latest look. */
+/** The latest look at each master, as many partitions share one. */
 const looks = new WeakMap<object, { readonly at: number, readonly memory: Promise<Memory> }>()
 
 /**

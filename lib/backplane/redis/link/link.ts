@@ -210,7 +210,7 @@ export class Link {
     for (const listener of this.#listeners) listener.error?.(clean)
   }
 
-  /** Without passwords, those of the present connection. */
+  /** The error without the passwords of the present connection. */
   #clean (error: Error): Error {
     return new ErrorCleaner(this.redis.options).clean(error)
   }

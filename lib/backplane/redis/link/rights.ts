@@ -69,7 +69,7 @@ function rightsOfInstances (keys: Keys): Right[] {
 /** What it takes on a cluster beside: to find the masters, and the keys of a slot that is on its way from one to another. */
 const rightsOnClusters: readonly Right[] = [['cluster', 'info'], ['cluster', 'slots'], ['asking']]
 
-/** On a cluster messages go by sharded pub/sub. */
+/** The right for sharded pub/sub, by which messages go on a cluster. */
 function shardedRight ([command = '', ...more]: Right): Right {
   if (command === 'pubsub') return [command, `shard${more[0] ?? ''}`, ...more.slice(1)]
   return [/^(publish|subscribe|unsubscribe)$/.test(command) ? `s${command}` : command, ...more]

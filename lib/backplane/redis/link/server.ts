@@ -43,7 +43,7 @@ export async function checkServer (link: Link, keys: Keys, role: 'instance' | 'p
   return await look
 }
 
-/** By master: the look at it by its present connection. */
+/** The look at each master through its present connection. */
 const looks = new WeakMap<object, { readonly connection: number, readonly look: Promise<Server> }>()
 
 async function lookAt (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<Server> {

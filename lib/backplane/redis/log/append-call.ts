@@ -126,7 +126,7 @@ export function decodeAppended (reply: unknown, groups: readonly string[]): Map<
 interface Targets {
   /** Settings of each log, and the sequence of the last message to it. */
   readonly logs: ReadonlyMap<string, { readonly limits: LogLimits, readonly last: number }>
-  /** Groups without a log. */
+  /** The groups that keep no log. */
   readonly others: readonly string[]
 }
 

@@ -5,7 +5,7 @@ import type { LogFollower } from './follower.ts'
 const maxHoldMs = 10_000
 
 interface Hold {
-  /** The follower that is waited for. */
+  /** The follower that others wait for. */
   readonly other: LogFollower
   /** The offset up to which the log of `other` has to be delivered. */
   readonly offset: number

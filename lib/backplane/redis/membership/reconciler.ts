@@ -238,7 +238,7 @@ export class MemberReconciler {
     newer.stored.promise.then(() => stored.resolve(), (error: Error) => stored.reject(error))
   }
 
-  /** How much was written is unknown. */
+  /** Fails a change of which nobody knows how much was written, and has the group checked. */
   #failed (group: string, change: Change, error: Error): void {
     this.#markDirty(group)
     change.stored.reject(error)

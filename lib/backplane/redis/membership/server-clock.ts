@@ -22,7 +22,7 @@ export class ServerClock {
     return performance.now() < this.#patientUntil
   }
 
-  /** It showed this, and this was expected. */
+  /** The clock showed `ms` where `expectedMs` was expected. */
   shows (ms: number, expectedMs: number): void {
     if (expectedMs > 0 && ms - expectedMs > this.#leaseMs) this.#patientUntil = performance.now() + this.#leaseMs
     this.#shown = { ms, at: performance.now() }

@@ -20,7 +20,7 @@ export interface Removed {
 
 interface GroupChange {
   readonly group: string
-  /** Id and record of each. */
+  /** The id and the record of each new member, in turn. */
   readonly additions: string[]
   readonly removals: string[]
 }
@@ -63,7 +63,7 @@ export class MemberStore {
     return names.filter(name => name !== '')
   }
 
-  /** Those of the groups for which Redis stores another number of members. */
+  /** The groups, among these, for which Redis stores another number of members than this instance has. */
   async groupsWithOtherCount (groups: readonly string[]): Promise<Set<string>> {
     if (groups.length === 0) return new Set()
     const { instanceId } = this.#local

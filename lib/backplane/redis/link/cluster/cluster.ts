@@ -39,19 +39,19 @@ export interface ClusterLinkEvents {
  * call away, takes subscriptions back or is out. Replicas are only ever asked where the slots are.
  */
 export class ClusterLinks implements Router {
-  /** By partition. */
+  /** The link for commands, by partition. */
   readonly command: readonly RoutedLink[]
   readonly subscribe: readonly RoutedLink[]
-  /** To what belongs to no partition. */
+  /** The link to what belongs to no partition. */
   readonly common: RoutedLink
   readonly #source: ClusterSource
   readonly #deadlineMs: number
   readonly #tags: readonly string[]
   readonly #byTag: ReadonlyMap<string, RoutedLink>
-  /** Where the tag begins in a channel. */
+  /** The index at which the hash tag begins in the name of a channel. */
   readonly #tagAt: number
   readonly #slots: readonly number[]
-  /** Those of the partitions, and the common one. */
+  /** The links of all partitions, and the common one. */
   readonly #commands: readonly RoutedLink[]
   readonly #events: ClusterLinkEvents
   readonly #masters = new Map<string, Master>()

@@ -247,7 +247,7 @@ export class RoutedLink implements Link {
     })
   }
 
-  /** Not at once: those that were turned away in this turn come first. */
+  /** Releases the waiting calls in the next turn: those that were turned away in this one come first. */
   #releaseSoon (): void {
     if (this.#held !== undefined) setImmediate(() => this.#release())
   }

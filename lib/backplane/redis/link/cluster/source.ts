@@ -11,11 +11,11 @@ export interface Address {
   readonly port: number
 }
 
-/** How to reach a cluster. */
+/** A cluster, and how to reach it. */
 export interface ClusterSource {
-  /** Where to ask first. */
+  /** The nodes to ask first. */
   readonly nodes: readonly Address[]
-  /** For the connections to all nodes. */
+  /** Options for the connections to all nodes. */
   readonly options: RedisOptions
   /** The keyPrefix of ioredis, which goes in front of ours. */
   readonly keyPrefix: string

@@ -6,7 +6,7 @@ export interface Channel {
   /** The last command sent for it on the present connection was SUBSCRIBE. */
   sent: boolean
   acked: boolean
-  /** It worked or was promised, and does not reach us now. */
+  /** The subscription worked, or was promised, and brings no messages now. */
   interrupted: boolean
   /** What callers wait for, if there are any: that Redis acknowledges the channel. */
   answer: Deferred<void> | undefined

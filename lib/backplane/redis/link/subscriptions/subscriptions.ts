@@ -88,7 +88,7 @@ export class Subscriptions {
     if (channel === undefined || !channel.wanted) return
     channel.wanted = false
     this.#setInterrupted(channel, false)
-    // Whoever still waits for it gave it up: an answer that may never come is of no use to them.
+    // Callers that still wait for the channel gave it up: an answer that may never come is of no use to them.
     takeAnswer(channel)?.resolve()
     this.#lingering.add(name)
   }
@@ -265,7 +265,7 @@ export class Subscriptions {
     this.#interrupted += interrupted ? 1 : -1
   }
 
-  /** Nobody wanted these channels again. */
+  /** Unsubscribes channels that nobody wanted again. */
   #drop (names: readonly string[]): void {
     for (const name of names) {
       if (this.#channels.get(name)?.sent === false) {
