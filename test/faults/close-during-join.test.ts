@@ -96,6 +96,30 @@ t.test('a channel that is given up and wanted again before its acknowledgement i
   t.strictSame([...await redis.keys(), ...await redis.channels()], [])
 })
 
+t.test('a group that is left before its subscription is acknowledged is nothing to be caught up with', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const reported: string[][] = []
+  const local = new class extends Local {
+    override stateChanged (): void { reported.push([...this.backplane.problems]) }
+  }({ redis: proxy.url, lingerMs: 10_000 })
+  const { backplane } = await local.start(t)
+  proxy.delay(20, 'subscribers')
+  const before = reported.length
+  const names = Array.from({ length: 20 }, (_, index) => `logged-${index}`)
+  for (const name of names) {
+    const subscribing = backplane.subscribe(group(name))
+    backplane.unsubscribe(group(name))
+    await subscribing
+  }
+  await until(async () => (await redis.channels()).filter(channel => channel.includes('logged-')).length === names.length)
+  // It comes back in step with what was said meanwhile.
+  await backplane.subscribe(group('logged-0'))
+  t.equal(backplane.position('logged-0')?.offset, 0)
+  t.strictSame(reported.slice(before), [])
+  t.equal(backplane.state, 'up')
+})
+
 t.test('a channel that is given up while the connection for subscriptions is broken is dropped like any other', async t => {
   // A link that never answers; the session would do the rest.
   const link = { up: true, problem: undefined, run: async () => await new Promise<never>(() => {}), reset () {} } as unknown as Link

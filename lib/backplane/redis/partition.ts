@@ -160,7 +160,8 @@ export class Partition {
     const subscribing = this.subscriptions.subscribe(channel)
     if (target.kind !== 'group') return await subscribing
     await (this.subscriptions.has(channel) ? subscribing : this.#opening.beside(target.name, subscribing))
-    if (this.#local.logged(target.name)) await this.#followers.open(target.name)
+    // Otherwise the group was left meanwhile. A log that is opened before its subscription counts as one to be caught up with.
+    if (this.subscriptions.has(channel) && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
   position (group: string): LogPosition | undefined { return this.#followers.position(group) }
