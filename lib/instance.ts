@@ -41,7 +41,7 @@ export class Instance {
   readonly metrics: Metrics
   readonly gate: Gate
   /** What routes need of the parts. */
-  readonly forRoutes: Pick<Parts, 'commands' | 'presence' | 'streams'>
+  readonly forRoutes: Pick<Parts, 'commands' | 'presence' | 'streams' | 'stored'>
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
   readonly #parts: Parts
