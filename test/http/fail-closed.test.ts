@@ -205,10 +205,11 @@ t.test('group and preHandler of a room fail as wsAuth does, and group may be asy
 
 t.test('a group that throws or rejects with nothing at all, or names no number, leads nowhere', async t => {
   const { app, listen } = await service(t)
+  const fail = (thrown: unknown): never => { throw thrown }
   const groups: ReadonlyArray<(params: Readonly<Record<string, string>>) => string | Promise<string>> = [
-    () => { throw undefined as unknown as Error },
-    async () => { throw undefined as unknown as Error },
-    () => { throw null as unknown as Error },
+    () => fail(undefined),
+    async () => fail(undefined),
+    () => fail(null),
     ({ room }) => Number(room) as unknown as string,
     async () => Infinity as unknown as string
   ]
