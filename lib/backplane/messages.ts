@@ -68,7 +68,7 @@ export interface Envelope {
   readonly kind: 'message' | 'presence' | 'request' | 'reply'
   /** The target this copy was published to. */
   readonly target: Target
-  /** It was published to several targets at once: a connection in more than one of them gets it once. */
+  /** The message was published to several targets at once: a connection in more than one of them gets one copy. */
   readonly shared: boolean
   /**
    * Where all copies of a message to several groups with logs stand, this one among them. Optional: a client that resumes several groups

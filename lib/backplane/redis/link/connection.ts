@@ -96,7 +96,7 @@ export class Connection {
   reset (keep = false): void {
     const client = this.#present
     if (client === undefined) return
-    // One that delivered nothing has less to come than the one before it, if that is still there.
+    // A connection that delivered nothing has less to come than the one before it, if that is still there.
     if (keep && this.#ready && (this.#delivered || this.#previous === undefined)) {
       this.dropPrevious()
       this.#previous = { client, received: bytesRead(client) }
