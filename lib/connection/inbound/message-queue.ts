@@ -216,8 +216,7 @@ export class MessageQueue extends AsyncResource {
   async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
     const framed = isFramed(message)
     const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'on_message_failed')
-    // Whoever waits for an answer gets it, also where the connection ends.
-    if (framed) message.handler.failed(message.request, error)
+    if (framed) message.handler.failed(message.request, error)     // Whoever waits for an answer gets it, also where the connection ends.
     if (!stays) return this.#closeFor(error)
     this.#metrics.messagesFailed++
   }
