@@ -176,7 +176,7 @@ export class Instance {
     ]))
   }
 
-  /** The same, over so many milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  /** The same, over `overMs` milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
   async #drainSlowly (overMs: number): Promise<void> {
     check('drain({ overMs })', overMs, integer(0, maxTimerMs, 'ms'))
     this.#phase = 'closing'

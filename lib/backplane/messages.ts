@@ -32,7 +32,7 @@ export interface LogPage {
   readonly messages: readonly LoggedEnvelope[]
   /** The position right before the first of `messages`; without messages, the end of the log. */
   readonly before: LogPosition
-  /** The end of the log; `beginning` when there is none. */
+  /** The end of the log; `logStart` when there is none. */
   readonly end: LogPosition
   /** There are more messages after the last of these: read on from there. Never set on a page without messages. */
   readonly more: boolean

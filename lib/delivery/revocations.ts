@@ -179,7 +179,7 @@ export function revocationMs (logs: GroupLogs, group: string): number {
   return Math.max(leastMs, 2 * (logs.of(group)?.ttlMs ?? 0))
 }
 
-/** How long it is remembered that a user was blocked for so many milliseconds. */
+/** How long it is remembered that a user was blocked for `forMs` milliseconds. */
 export function blockRevocationMs (forMs: number): number {
   return forMs + leastMs
 }

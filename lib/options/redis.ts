@@ -1,4 +1,4 @@
-import { invalid, isPlainObject, property, show, type Rule } from './rules.ts'
+import { invalid, isKeyText, isPlainObject, keyText, property, show, type Rule } from './rules.ts'
 
 export const redisRule: Rule = {
   allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, an ioredis client, an ioredis Cluster, ' +
@@ -29,8 +29,8 @@ export function checkCluster (redis: unknown): void {
   const db = property(property(options, 'redisOptions'), 'db') ?? 0
   if (db !== 0) throw invalid(`a Redis Cluster has database 0 only, got ${show(db)}`)
   const prefix = property(options, 'keyPrefix') ?? property(property(options, 'redisOptions'), 'keyPrefix') ?? ''
-  if (typeof prefix !== 'string' || /[{}\s\p{Cc}]/u.test(prefix)) {
-    throw invalid('the keyPrefix of the cluster\'s options must be without braces, spaces and control characters')
+  if (typeof prefix !== 'string' || !isKeyText(prefix)) {
+    throw invalid(`the keyPrefix of the cluster's options must be ${keyText}`)
   }
 }
 

@@ -25,7 +25,7 @@ import { RedisWriter } from './writer.ts'
 
 /** How often all memberships are written again, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
-/** One partition of many compares its memberships with what is stored once in so many beats: each has few of them. */
+/** In how many beats one partition of many compares its memberships once with what is stored: each has few of them. */
 const beatsPerAudit = 4
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000

@@ -99,7 +99,7 @@ export class MessageQueue extends AsyncResource {
   get paused (): boolean { return this.#input.paused }
   /** A message of any kind came. */
   countMessage (): void { this.#input.messageReceived() }
-  /** A message costs as much as so many others. */
+  /** Counts a message that costs as much as this many others. */
   chargeMessages (count: number): void { this.#input.chargeMessages(count) }
 
   receive (data: Buffer, isBinary: boolean): void {

@@ -35,6 +35,7 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['options', 1024, '1024', 'an object'],
   ['keyPrefix', '{x}:', "'{x}:'", 'without braces'],
   ['keyPrefix', '', "''", '1 to 100'],
+  ['keyPrefix', 'a\ud800', "'a", 'lone surrogates'],
   ['outage', 'local', "'local'", 'an object'],
   ['log', true, 'true', 'false or { maxMessages, maxBytes?, ttlMs }'],
   ['userLog', true, 'true', 'false or { maxMessages, maxBytes?, ttlMs }'],

@@ -85,7 +85,7 @@ export class Dialer {
     this.#patienceMs = minPatienceMs
   }
 
-  /** Notes that a dial brought no usable connection after so many milliseconds. */
+  /** Notes that a dial brought no usable connection, and how long it took (milliseconds). */
   failed (tookMs: number): void {
     this.#failures++
     // Slow sentinels, a slow link: a limit that is too short for them would never let a connection come about.
