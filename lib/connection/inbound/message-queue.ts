@@ -28,7 +28,7 @@ export interface InboundConnection extends RoutedConnection {
 /** Handles the requests of a client of the framed protocol, each in its turn. */
 export interface RequestHandler {
   handle (request: ClientRequest): unknown
-  /** A callback failed for the request, and `onError` keeps the connection. */
+  /** A callback failed for the request. */
   failed (request: ClientRequest, error: Error): void
 }
 
@@ -216,9 +216,9 @@ export class MessageQueue extends AsyncResource {
   async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
     const framed = isFramed(message)
     const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'on_message_failed')
+    if (framed) message.handler.failed(message.request, error)     // Whoever waits for an answer gets it, also where the connection ends.
     if (!stays) return this.#closeFor(error)
     this.#metrics.messagesFailed++
-    if (framed) message.handler.failed(message.request, error)
   }
 
   /** Whether the error only answers the message, because it passes or the client caused it. A framed client gets bugs as answers, too. */

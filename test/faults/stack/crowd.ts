@@ -189,6 +189,10 @@ export class Crowd {
     })
     const streams = streamsOf(client)
     streams.on('stream', view => oracle.stream(session, view))
+    // Whoever comes back to a group is given its streams anew, those that are done as well.
+    client.on('left', ({ group }) => {
+      for (const name of session.streams.keys()) if (name.startsWith(`${group} `)) session.streams.delete(name)
+    })
     client.on('message', ({ data }) => {
       const { id, type } = JSON.parse(String(data)) as { readonly id: string, readonly type?: string }
       if (type === undefined) oracle.handled(session, id)
