@@ -41,7 +41,7 @@ export class Instance {
   readonly metrics: Metrics
   readonly gate: Gate
   /** What routes need of the parts. */
-  readonly forRoutes: Pick<Parts, 'commands' | 'presence' | 'streams'>
+  readonly forRoutes: Pick<Parts, 'commands' | 'presence' | 'streams' | 'stored'>
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
   readonly #parts: Parts
@@ -168,19 +168,19 @@ export class Instance {
   /** Takes no new connections and closes those there are, at once; streams that are open may end meanwhile. Idempotent. */
   async drain (): Promise<void> {
     this.#phase = 'closing'
+    this.#parts.presence.letGo()
     this.#closing.abort()
-    const connections = [...this.#parts.hub.connections.values(), ...this.#departures]
-    const { closeGraceMs } = this.#options
-    this.#drained ??= Promise.all([
-      drainConnections(connections, this.#shutdownCode, closeGraceMs), this.#parts.streams.settled(closeGraceMs)
-    ])
-    await this.#drained
+    await (this.#drained ??= Promise.all([
+      drainConnections([...this.#parts.hub.connections.values(), ...this.#departures], this.#shutdownCode, this.#options.closeGraceMs),
+      this.#parts.streams.settled(this.#options.closeGraceMs)
+    ]))
   }
 
-  /** The same, over so many milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  /** The same, over `overMs` milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
   async #drainSlowly (overMs: number): Promise<void> {
     check('drain({ overMs })', overMs, integer(0, maxTimerMs, 'ms'))
     this.#phase = 'closing'
+    this.#parts.presence.letGo()
     const { connections } = this.#parts.hub
     if (this.#drainedSlowly === undefined) logEvent(this.#log, 'drain_started', { connections: connections.size, overMs })
     this.#drainedSlowly ??= drainSlowly(connections.values(), { overMs, graceMs: this.#options.closeGraceMs, signal: this.#closing.signal })

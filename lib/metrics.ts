@@ -8,8 +8,8 @@ import type { AnyConnection, Tracing } from './types.ts'
 /** Counters of limits, which tell the channel `limit` too. */
 type Limit =
   'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
-  'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'groupsRefused' | 'newGroupsRefused' | 'pauses' | 'stalledMessages' |
-  'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
+  'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'groupsRefused' | 'newGroupsRefused' | 'storedBytesRefused' | 'pauses' |
+  'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
 
 /** Counters since boot, under the names of the public `registry.stats()`. Other values are in `registry.metrics()` alone. */
 export class Metrics {
@@ -58,6 +58,8 @@ export class Metrics {
   groupsRefused = 0
   /** Joins that failed because of `limits.newGroupsPerMinute`. */
   newGroupsRefused = 0
+  /** Messages that rooms did not relay because of `limits.storedBytes`. */
+  storedBytesRefused = 0
   messagesReceived = 0
   /** Broadcasts and direct sends that were called on this instance. */
   messagesPublished = 0

@@ -4,6 +4,7 @@ import websocketGroups from 'fastify-websocket-groups'
 import groupsHealth from 'fastify-websocket-groups/health'
 import groupsMetrics from 'fastify-websocket-groups/metrics'
 import { randomUUID } from 'node:crypto'
+import { contract } from './contract.ts'
 import { Jobs } from './jobs.ts'
 import { model } from './model.ts'
 import { page } from './page.ts'
@@ -55,6 +56,7 @@ export async function buildWorkspace ({ redis, instance, logLevel = 'info' }: Wo
   await app.register(groupsHealth)
   // #endregion
   await app.register(page)
+  await app.register(contract)
 
   const workspace = app.wsMessages({
     auth: true,

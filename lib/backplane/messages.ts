@@ -32,7 +32,7 @@ export interface LogPage {
   readonly messages: readonly LoggedEnvelope[]
   /** The position right before the first of `messages`; without messages, the end of the log. */
   readonly before: LogPosition
-  /** The end of the log; `beginning` when there is none. */
+  /** The end of the log; `logStart` when there is none. */
   readonly end: LogPosition
   /** There are more messages after the last of these: read on from there. Never set on a page without messages. */
   readonly more: boolean
@@ -68,7 +68,7 @@ export interface Envelope {
   readonly kind: 'message' | 'presence' | 'request' | 'reply'
   /** The target this copy was published to. */
   readonly target: Target
-  /** It was published to several targets at once: a connection in more than one of them gets it once. */
+  /** The message was published to several targets at once: a connection in more than one of them gets one copy. */
   readonly shared: boolean
   /**
    * Where all copies of a message to several groups with logs stand, this one among them. Optional: a client that resumes several groups

@@ -1,6 +1,6 @@
 import type { Envelope } from './messages.ts'
 
-/** A stream without a write for so long is lost: its producer is gone, or cannot reach the backplane (milliseconds). */
+/** How long after its last write a stream counts as lost: its producer is gone, or cannot reach the backplane (milliseconds). */
 export const silentMs = 15_000
 
 /** How many streams of one group are kept at the same time, open or ended. */

@@ -9,7 +9,7 @@ import type { BenchResult } from './report.ts'
 import { versions } from '../version.ts'
 
 const probeEveryMs = 250
-/** After so long without a delivery, missing messages count as lost (milliseconds). */
+/** How long after the last delivery missing messages count as lost (milliseconds). */
 const quietMs = 2_000
 
 /** The load test cannot go on; the message says why. */

@@ -10,7 +10,7 @@ import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
 /** After a connection that held for this long, the back-off starts again. */
 const stableMs = 5_000
-/** A server that opens so many connections and welcomes none speaks another protocol. One alone may have been cut off. */
+/** How many connections without a welcome show that the server speaks another protocol. One alone may have been cut off. */
 const maxUnwelcomed = 3
 
 export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, 'reconnect'> {

@@ -22,7 +22,7 @@ export interface StreamView {
 }
 
 export interface StreamsOptions {
-  /** An open stream is read again when nothing came for so long, in milliseconds, and up to half as long again. @default 10_000 */
+  /** How long nothing may come before an open stream is read again, and up to half as long again (milliseconds). @default 10_000 */
   readonly quietMs?: number | undefined
   /** How many streams that ended are kept, the latest. @default 200 */
   readonly maxEnded?: number | undefined

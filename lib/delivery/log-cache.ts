@@ -74,7 +74,7 @@ export class LogCache {
     const run = next ? known : newRun(logStart, true)
     // A copy: the payload is a slice of what the network delivered at once. Who comes later may not have got what others got before.
     append(run, { ...envelope, repeated: undefined, payload: copyToKeep(envelope.payload), position })
-    // It weighs more now, and is the newest one.
+    // The entry weighs more now, and is the newest one.
     this.#latest.set(name, run)
   }
 

@@ -19,6 +19,8 @@ import type { ResumeProofs } from './resume-proofs.ts'
  */
 
 const leastMs = 86_400_000
+/** Stands for all groups: whoever is put out of it was blocked, and may have been away from any group. No group has this name. */
+export const everyGroup = ''
 /** How many this instance remembers by itself, also while the backplane is out. */
 const maxOwn = 20_000
 const retryMs = 250
@@ -41,6 +43,7 @@ interface Unsaved {
   readonly group: string
   readonly names: readonly string[]
   readonly revocation: Revocation
+  readonly forMs: number
 }
 
 type LogsAndRevocations = Pick<Backplane, 'revoke' | 'revoked' | 'position' | 'history' | 'now'>
@@ -72,15 +75,8 @@ export class Revocations {
    * wherever the client may come back, or will be; never rejects.
    */
   async add (client: Client, group: string, scope: Scope, position = this.#backplane.position(group)): Promise<void> {
-    const names = namesOf(client, scope)
-    if (names.length === 0 || !this.#logs.has(group)) return
-    const revocation = { at: this.now(), position }
-    for (const name of names) this.#own.set(key(group, name), revocation)
-    if (this.#backplane.revoke === undefined) return
-    const unsaved = { group, names, revocation }
-    this.#unsaved.set(key(group, names.join()), unsaved)
-    if (await this.#save(unsaved)) return
-    this.#saving ??= this.#saveLater().finally(() => { this.#saving = undefined })
+    if (!this.#logs.has(group)) return
+    await this.#remember(group, namesOf(client, scope), position, revocationMs(this.#logs, group))
   }
 
   /** All connections of the user are put out, and it may not come back as one that was away. As `add`. */
@@ -88,6 +84,11 @@ export class Revocations {
     if (!this.#logs.has(group)) return
     const position = this.#backplane.position(group) ?? await this.#endOf(group)
     await this.add({ userId, sessionName: undefined }, group, 'user', position)
+  }
+
+  /** The user is blocked for that long: what was said meanwhile is not for those who were away, of whatever group. As `add`. */
+  async addBlocked (userId: string, forMs: number): Promise<void> {
+    await this.#remember(everyGroup, namesOfUser(userId), undefined, blockRevocationMs(forMs))
   }
 
   /** Gives up what the backplane does not know yet. */
@@ -99,26 +100,46 @@ export class Revocations {
   async judge (proofs: ResumeProofs, client: Client, group: string, since: string, grant: string | undefined): Promise<Standing> {
     const granted = proofs.granted(group, client.sessionName, grant)
     const start = proofs.isSealedStart(group, since) ? logStart : undefined
-    const revoked = await this.#latest(group, granted === undefined ? [userName(client)] : namesOfGranted(client))
+    const revoked = await this.#latest(group, granted === undefined ? [userName(client)] : namesOfGranted(client), client.userId)
     if (revoked === undefined) return { floor: granted?.position ?? start }
     if (revoked === 'unknown' || granted === undefined) return { revoked }
     return granted.at > revoked.at ? { floor: granted.position, revoked } : { revoked }
   }
 
-  async #latest (group: string, names: readonly string[]): Promise<Revocation | 'unknown' | undefined> {
+  /** The latest of what is remembered of these names in the group, and of the user in all groups. */
+  async #latest (group: string, names: readonly string[], userId: string | undefined): Promise<Revocation | 'unknown' | undefined> {
     // Nobody is put out of the log of a user.
     if (userOfLog(group) !== undefined) return undefined
-    const own = names.map(name => this.#own.get(key(group, name))).filter(entry => entry !== undefined)
+    const found = await Promise.all([
+      this.#latestOf(group, names),
+      ...userId === undefined ? [] : [this.#latestOf(everyGroup, [wholeUserName(userId)])]
+    ])
+    return found.includes('unknown') ? 'unknown' : latestIn(found as ReadonlyArray<Revocation | undefined>)
+  }
+
+  async #latestOf (group: string, names: readonly string[]): Promise<Revocation | 'unknown' | undefined> {
+    const own = names.map(name => this.#own.get(key(group, name)))
     for (let attempt = 1; ; attempt++) {
       try {
-        const stored = await this.#backplane.revoked?.(group, names)
-        return [...own, ...stored === undefined ? [] : [stored]].sort((a, b) => b.at - a.at)[0]
+        return latestIn([...own, await this.#backplane.revoked?.(group, names)])
       } catch (error) {
         if (hasCode(error, 'WSG_TIMEOUT') && attempt < attempts) continue
         if (!isOutageOrClosed(error)) this.#failed(error)
         return 'unknown'
       }
     }
+  }
+
+  /** Here, and in the backplane as soon as that is possible. */
+  async #remember (group: string, names: readonly string[], position: LogPosition | undefined, forMs: number): Promise<void> {
+    if (names.length === 0) return
+    const revocation = { at: this.now(), position }
+    for (const name of names) this.#own.set(key(group, name), revocation)
+    if (this.#backplane.revoke === undefined) return
+    const unsaved = { group, names, revocation, forMs }
+    this.#unsaved.set(key(group, names.join()), unsaved)
+    if (await this.#save(unsaved)) return
+    this.#saving ??= this.#saveLater().finally(() => { this.#saving = undefined })
   }
 
   /** Never rejects. */
@@ -133,9 +154,9 @@ export class Revocations {
 
   /** Returns whether nothing is left to do about it. */
   async #save (unsaved: Unsaved): Promise<boolean> {
-    const { group, names, revocation } = unsaved
+    const { group, names, revocation, forMs } = unsaved
     try {
-      await this.#backplane.revoke?.(group, names, revocation, revocationMs(this.#logs, group))
+      await this.#backplane.revoke?.(group, names, revocation, forMs)
     } catch (error) {
       if (isOutageOrClosed(error)) return false
       this.#failed(error)
@@ -156,6 +177,11 @@ export class Revocations {
 /** How long it is remembered that somebody was put out of the group: longer than messages that were said meanwhile are in most logs. */
 export function revocationMs (logs: GroupLogs, group: string): number {
   return Math.max(leastMs, 2 * (logs.of(group)?.ttlMs ?? 0))
+}
+
+/** How long it is remembered that a user was blocked for `forMs` milliseconds. */
+export function blockRevocationMs (forMs: number): number {
+  return forMs + leastMs
 }
 
 /** Under which names it is remembered that all connections of a user were put out. */
@@ -183,6 +209,10 @@ function userName ({ userId = '' }: Client): string {
 /** For what happened to all connections of the user. */
 function wholeUserName (userId: string): string {
   return `a:${userId}`
+}
+
+function latestIn (revocations: ReadonlyArray<Revocation | undefined>): Revocation | undefined {
+  return revocations.filter(one => one !== undefined).sort((a, b) => b.at - a.at)[0]
 }
 
 function key (group: string, name: string): string {

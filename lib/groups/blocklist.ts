@@ -140,6 +140,11 @@ export function blockName (target: BlockTarget): string {
   return `${userId === undefined ? 't' : 'u'}:${id}`
 }
 
+/** The user that a name of `blockName` stands for. */
+export function userOfBlock (name: string): string | undefined {
+  return name.startsWith('u:') ? name.slice(2) : undefined
+}
+
 /** For how long a block lasts. @throws {WebsocketGroupsError} WSG_BLOCK_INVALID */
 export function blockMs (options: BlockOptions): number {
   const forMs = property(options, 'forMs')

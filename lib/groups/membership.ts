@@ -120,14 +120,12 @@ export class Membership {
   }
 
   /** Connections of the user that are away are put out, too. */
-  async putOutUser (userId: string, group: string): Promise<void> {
-    await this.#revocations.addUser(userId, group)
-  }
+  async putOutUser (userId: string, group: string): Promise<void> { await this.#revocations.addUser(userId, group) }
 
-  /**
-   * Changes what others see of the connection, in all of its groups.
-   * @throws what `Connection.setInfo` throws
-   */
+  /** A blocked user is put out of the groups that it is away from: connections that are open are closed by the block list. */
+  async userBlocked (userId: string, forMs: number): Promise<void> { await this.#revocations.addBlocked(userId, forMs) }
+
+  /** Changes what others see of the connection, in all of its groups. @throws what `Connection.setInfo` throws */
   async setInfo (connection: LocalConnection, given: unknown): Promise<void> {
     this.#assertOpen(connection)
     const info = toInfo(given)

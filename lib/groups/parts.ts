@@ -16,6 +16,7 @@ import { Gate } from './gate.ts'
 import { GroupHistory } from './history.ts'
 import { Membership } from './membership.ts'
 import { Occupancy } from './occupancy.ts'
+import { StoredBytes } from './stored-bytes.ts'
 import { GroupReads } from './reads.ts'
 import { ConnectionCommands } from './remote.ts'
 import { Hub } from '../hub/hub.ts'
@@ -49,6 +50,7 @@ export interface Parts {
   readonly gate: Gate
   readonly occupancy: Occupancy
   readonly intake: IntakeBudget
+  readonly stored: StoredBytes
 }
 
 /** Builds the parts of an instance, lowest layer first. Nothing runs yet. */
@@ -81,10 +83,12 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
   const gate = new Gate(options, backplane, blocks, occupancy, metrics)
   const intake = new IntakeBudget(options.limits, metrics)
+  const stored = new StoredBytes(options.limits, logs, metrics)
   const streams = new Streams(backplane, envelopes, () => metrics.limitHit('streamsRefused'))
   const commands = new ConnectionCommands(
     hub, membership, backplane, envelopes, answerTimeoutMs(options), blocks, metrics, log, streams
   )
-  const groups = { presence, revocations, membership, broadcaster, reads, history, streams, commands, blocks, gate, occupancy, intake }
+  const limits = { gate, intake, stored }
+  const groups = { presence, revocations, membership, broadcaster, reads, history, streams, commands, blocks, occupancy, ...limits }
   return { instanceId, log, metrics, hub, envelopes, scheduler, echoes, logs, cache, ...groups }
 }

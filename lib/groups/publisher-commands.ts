@@ -1,7 +1,8 @@
 import type { LogPage, LogPosition } from '../backplane/backplane.ts'
-import { namesOfUser, revocationMs } from '../delivery/revocations.ts'
+import { blockRevocationMs, everyGroup, namesOfUser, revocationMs } from '../delivery/revocations.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
+import { userOfBlock } from './blocklist.ts'
 import type { Everywhere } from './everywhere.ts'
 import { RemoteCommands } from './remote-commands.ts'
 import type { InstanceRpc } from './rpc.ts'
@@ -31,6 +32,15 @@ export class PublisherCommands extends RemoteCommands {
     // Once more: what was said until the last one left proves nothing about what follows.
     await this.#putOut(userId, group)
     return left
+  }
+
+  /** Nor may those that are away from any group, once the block is over. */
+  override async block (name: string, forMs: number): Promise<number> {
+    const userId = userOfBlock(name)
+    if (userId !== undefined && forMs > 0) {
+      await this.#backplane.revoke(everyGroup, namesOfUser(userId), undefined, blockRevocationMs(forMs))
+    }
+    return await super.block(name, forMs)
   }
 
   async #putOut (userId: string, group: string): Promise<void> {

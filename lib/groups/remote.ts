@@ -10,7 +10,7 @@ import type { Hub } from '../hub/hub.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Streams } from '../streams/streams.ts'
 import type { BlockTarget, Data, GroupList, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
-import { blockName, type Blocklist } from './blocklist.ts'
+import { blockName, userOfBlock, type Blocklist } from './blocklist.ts'
 import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
 import type { Membership } from './membership.ts'
@@ -140,9 +140,11 @@ export class ConnectionCommands {
   /** Blocks a user or a token on all instances, or with `forMs` 0 unblocks it. Resolves with how many connections were closed. */
   async block (target: BlockTarget, forMs: number): Promise<number> {
     const name = blockName(target)
+    const userId = userOfBlock(name)
+    const remembered = userId === undefined || forMs === 0 ? undefined : this.#membership.userBlocked(userId, forMs)
     // Close the connections of this instance in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
-    await this.#blocks.store(name, forMs)
+    await Promise.all([this.#blocks.store(name, forMs), remembered])
     return await this.#remote.block(name, forMs, here)
   }
 

@@ -29,7 +29,7 @@ export function divertOtherUpgrades (server: EventEmitter, othersListen: () => b
     deciding.shouldUpgradeCallback = request => decide.call(server, request) && isUpgrade(request)
     return
   }
-  // Both events: a TLS server parses what 'secureConnection' brings, a plain one what 'connection' brings. Node's own listener ran before.
+  // On both events: a TLS server parses what 'secureConnection' brings, a plain one what 'connection' does. Node's own listener ran before.
   const divert = (socket: Socket & { parser?: Parser | null }): void => divertConnection(socket.parser, isUpgrade)
   server.on('connection', divert)
   server.on('secureConnection', divert)

@@ -3,6 +3,7 @@ import type {
 } from 'fastify'
 import { isIn } from '../connection/is-in.ts'
 import { isThenable } from '../connection/inbound/callback-results.ts'
+import { toJson } from '../connection/outbound/message.ts'
 import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
@@ -43,7 +44,7 @@ type RouteOption = (typeof routeOptions)[number] | keyof Omit<RoomRouteOptions, 
 
 /** Makes `app.wsRoom`: a route whose connections join a group, get each other's messages, and leave. */
 export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
-  const { registry } = instance
+  const { registry, forRoutes: { stored } } = instance
   const names = new RoomNames()
 
   function wsRoom (this: FastifyInstance | undefined, path: string, room: RoomOptions | JsonRoomOptions = {}): void {
@@ -75,7 +76,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 
     const checked = (named: unknown): string => {
       // A parameter that the schema makes a number.
-      const group: unknown = typeof named === 'number' ? String(named) : named
+      const group: unknown = Number.isFinite(named) ? String(named) : named
       assertGroupName(group)
       return group
     }
@@ -99,10 +100,10 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
         group = nameGroup(request.params, request.identity)
         if (typeof group === 'string') enter(request, group)
       } catch (error) {
-        return done(error as Error)
+        return done(toError(error))
       }
       if (typeof group === 'string') done()
-      else group.then(name => enter(request, name)).then(() => done(), done)
+      else group.then(name => enter(request, name)).then(() => done(), (error: unknown) => done(toError(error)))
     }
 
     const groupNamed = (key: object): string => {
@@ -113,9 +114,11 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
 
     const isMember = (connection: Connection): boolean => isIn(connection, groupNamed(connection))
 
-    const relay = (group: string, data: unknown, from: Connection): unknown => room.json === true
-      ? registry.broadcastJson(group, data, { from })
-      : registry.broadcastToGroup(group, data as Data, { from })
+    const relay = (group: string, received: unknown, from: Connection): unknown => {
+      const data = room.json === true ? toJson(received) : received as Data
+      stored.add(from, group, data)
+      return registry.broadcastToGroup(group, data, { from })
+    }
 
     const onMessage = (connection: Connection, data: unknown): unknown => {
       const group = groupNamed(connection)

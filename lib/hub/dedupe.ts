@@ -1,9 +1,13 @@
 import type { Envelope } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
 
-/** How many connections all remembered messages may have been given to; each message counts as `messageWeight` connections more. */
+/**
+ * How many connections all remembered messages may have been given to; each message counts as `messageWeight` connections more, which is
+ * what it takes of memory (300 bytes). A client that comes back to groups of several partitions may have missed thousands of messages that
+ * went to more than one of them: they are given out of one log after the other.
+ */
 const maxWeight = 200_000
-const messageWeight = 100
+const messageWeight = 16
 
 /** Numbers of connections, so that no closed connection is kept in memory. */
 type Recipients = Set<number>

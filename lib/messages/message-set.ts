@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
+import { assertGroupName, assertUserId } from '../group-name.ts'
 import type { AnyMessages, MessageDefinition, MessageSchema, MessagesOptions } from '../types/messages.ts'
 import { aBoolean, aFunction, anObject, check, checkOptions, integer, invalid, show, type Rule } from '../options/rules.ts'
 import type {
@@ -25,7 +26,7 @@ const rules = {
 const aJsonSchema: Rule = { allowed: 'a schema', accepts: value => value !== 'binary' && aSchema.accepts(value) }
 const questionRules = { data: aJsonSchema, reply: aJsonSchema } as const satisfies Record<keyof QuestionSchemas, Rule>
 const defaultAskMs = 5_000
-const maxAskMs = 600_000
+const askRules = { timeoutMs: integer(1, 600_000, 'ms') } as const satisfies Record<keyof AskOptions, Rule>
 
 /** The argument of `app.wsMessages`, without the types of the data. */
 export interface RawDefinition extends MessagesOptions {
@@ -98,11 +99,13 @@ export class MessageSet implements AnyMessages {
     return typeof connection === 'string' ? await this.#registry.sendTo(connection, encoded) : connection.send(encoded)
   }
 
-  async ask (target: AskTarget, name: string, data: unknown, { timeoutMs = defaultAskMs }: AskOptions = {}): Promise<ClientReplies> {
+  async ask (target: AskTarget, name: string, data: unknown, options: AskOptions = {}): Promise<ClientReplies> {
     const kind = this.asked.get(name)
     if (kind === undefined) throw new WebsocketGroupsError('WSG_EVENT_INVALID', `no question ${show(name)}`)
-    check('ask: timeoutMs', timeoutMs, integer(1, maxAskMs, 'ms'))
-    const answers = await this.questions.ask({ target: targetOf(target), name, json: await kind.encode(data), timeoutMs })
+    checkOptions(options, askRules, 'ask: ')
+    const { timeoutMs = defaultAskMs } = options
+    const asked = targetOf(target)
+    const answers = await this.questions.ask({ target: asked, name, json: await kind.encode(data), timeoutMs })
     return { ...answers, replies: await Promise.all(answers.replies.map(async reply => await kind.checked(reply))) }
   }
 
@@ -127,9 +130,17 @@ function makeQuestion (name: string, schemas: QuestionSchemas, validate: boolean
   return new QuestionKind(name, schemas, validate)
 }
 
+/** @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_USER_ID_INVALID, WSG_CONNECTION_GONE */
 function targetOf (target: AskTarget): QuestionTarget {
-  if (typeof target === 'string') return { group: target }
-  return 'id' in target ? { connectionId: target.id } : { userId: target.userId }
+  if (typeof target === 'string') {
+    assertGroupName(target)
+    return { group: target }
+  }
+  const { id, userId } = (target ?? {}) as { readonly id?: unknown, readonly userId?: unknown }
+  if (typeof id === 'string') return { connectionId: id }
+  if (userId === undefined) throw new WebsocketGroupsError('WSG_CONNECTION_GONE', `ask: no group, user or connection: ${show(target)}`)
+  assertUserId(userId)
+  return { userId }
 }
 
 function assertName (name: string, where: string): string {

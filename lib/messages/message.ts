@@ -54,7 +54,7 @@ export class Message {
     const { name } = this
     this.#check = compileCheck(data, { code: 'WSG_MESSAGE_INVALID', name }, compilers)
     if (reply !== undefined && reply !== 'binary') {
-      this.#serialize = compileSerializer(reply, { code: 'WSG_EVENT_INVALID', name }, compilers)
+      this.#serialize = compileSerializer(reply, { code: 'WSG_HANDLER_FAILED', name: `the reply to ${name}` }, compilers)
     }
   }
 

@@ -8,7 +8,7 @@ import type { Compilers } from './compilers.ts'
  */
 export type Check = (data: unknown) => unknown
 
-/** Returns the data as JSON text, or a promise of it. @throws what the serializer throws */
+/** Returns the data as JSON text, or a promise of it. @throws {WebsocketGroupsError} with the code it was compiled for */
 export type Serialize = (data: unknown) => string | Promise<string>
 
 /** How many problems the text of an error names. */
@@ -16,7 +16,7 @@ const maxTold = 3
 
 /** What the errors name: the code, and the message or event. */
 export interface Subject {
-  readonly code: 'WSG_MESSAGE_INVALID' | 'WSG_EVENT_INVALID'
+  readonly code: 'WSG_MESSAGE_INVALID' | 'WSG_EVENT_INVALID' | 'WSG_HANDLER_FAILED'
   readonly name: string
 }
 
@@ -33,17 +33,29 @@ export function compileCheck (schema: MessageSchema | undefined, what: Subject, 
 
 /** A Standard Schema cannot serialize: the data is checked, and written by `JSON.stringify`. */
 export function compileSerializer (schema: Exclude<MessageSchema, 'binary'>, what: Subject, compilers: Compilers): Serialize {
-  if (!isStandard(schema)) return compilers.serializer(schema)
+  if (!isStandard(schema)) {
+    const serialize = compilers.serializer(schema)
+    return data => toText(() => serialize(data), what)
+  }
   const check = standardCheck(schema, what)
-  return async data => toText(await check(data))
+  return async data => {
+    const checked = await check(data)
+    return toText(() => JSON.stringify(checked), what)
+  }
 }
 
 export function isStandard (schema: MessageSchema): schema is StandardSchema {
   return typeof schema === 'object' && '~standard' in schema
 }
 
-function toText (data: unknown): string {
-  return JSON.stringify(data) ?? 'null'
+/** What has no form in JSON, such as a function, is `null`: `JSON.stringify` has no text for it, and fast-json-stringify a wrong one. */
+function toText (write: () => string | undefined, what: Subject): string {
+  try {
+    const text = write()
+    return text === undefined || text === 'undefined' ? 'null' : text
+  } catch (error) {
+    throw invalid(what, error)
+  }
 }
 
 function standardCheck (schema: StandardSchema, what: Subject): Check {

@@ -61,6 +61,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   memberEntriesLeftOut: limited('presence_entries'),
   groupsRefused: limited('groups_per_connection'),
   newGroupsRefused: limited('new_groups'),
+  storedBytesRefused: limited('stored_bytes'),
   pauses: limited('reading_paused'),
   stalledMessages: limited('stalled_messages'),
   queueOverflows: limited('queued_messages'),

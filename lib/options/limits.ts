@@ -1,7 +1,7 @@
 import { check, checkOptions, integer, isPlainObject, withoutUndefined, type Rule } from './rules.ts'
 import type { Limits, Rate } from './types.ts'
 
-type RateName = 'upgradesPerAddress' | 'messages' | 'bytes' | 'requests' | 'replays' | 'tokens'
+type RateName = 'upgradesPerAddress' | 'messages' | 'bytes' | 'requests' | 'replays' | 'tokens' | 'storedBytes'
 type CountName = Exclude<keyof Limits, RateName>
 
 /** `undefined` for no limit. */
@@ -34,6 +34,7 @@ const limitRules = {
   replays: aRate,
   tokens: aRate,
   newGroupsPerMinute: aCount('groups'),
+  storedBytes: aRate,
   presenceBytes: aCount('bytes'),
   queuedBytes: aCount('bytes'),
   bufferedBytes: aCount('bytes')
@@ -55,6 +56,7 @@ const defaults = {
   replays: { perSecond: 50, burst: 1_000 },
   tokens: { perSecond: 1, burst: 10 },
   newGroupsPerMinute: 1_000,
+  storedBytes: { perSecond: 262_144, burst: 67_108_864 },
   presenceBytes: 262_144,
   queuedBytes: 8_388_608,
   bufferedBytes: 268_435_456

@@ -1,4 +1,4 @@
-import { invalid, isPlainObject, property, show, type Rule } from './rules.ts'
+import { invalid, isKeyText, isPlainObject, keyText, property, show, type Rule } from './rules.ts'
 
 export const redisRule: Rule = {
   allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, an ioredis client, an ioredis Cluster, ' +
@@ -8,11 +8,16 @@ export const redisRule: Rule = {
 }
 
 /**
- * Checks what the rule cannot: nodes and options of a cluster. Never shows a node, which may hold a password.
+ * Checks what the rule cannot: nodes and options of a cluster, also of a client that was given. Never shows a node, which may hold a
+ * password.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkCluster (redis: unknown): void {
-  if (isRedisClient(redis) || !isPlainObject(redis)) return
+  if (isRedisClient(redis)) {
+    if (property(redis, 'isCluster') === true) checkClusterOptions(property(redis, 'options'))
+    return
+  }
+  if (!isPlainObject(redis)) return
   const { cluster, options, ...others } = redis as Readonly<Record<string, unknown>>
   if (cluster === undefined) return
   if (!Array.isArray(cluster) || cluster.length === 0) {
@@ -20,23 +25,48 @@ export function checkCluster (redis: unknown): void {
   }
   for (const [index, node] of cluster.entries()) {
     if (!isNode(node)) throw invalid(`redis.cluster[${index}] must be a URL (redis:// or rediss://), host:port, a port, or { host, port }`)
+    if (databaseOf(node) !== '0') throw invalid(`a Redis Cluster has database 0 only, redis.cluster[${index}] names another one`)
   }
   const [other] = Object.keys(others)
   if (other !== undefined) {
     throw invalid(`beside redis.cluster there is no ${show(other)}: put it into redis.options, as for a Cluster of ioredis`)
   }
   if (options !== undefined && !isPlainObject(options)) throw invalid(`redis.options must be an object, got ${show(options)}`)
+  checkClusterOptions(options)
+}
+
+function checkClusterOptions (options: unknown): void {
   const db = property(property(options, 'redisOptions'), 'db') ?? 0
   if (db !== 0) throw invalid(`a Redis Cluster has database 0 only, got ${show(db)}`)
   const prefix = property(options, 'keyPrefix') ?? property(property(options, 'redisOptions'), 'keyPrefix') ?? ''
-  if (typeof prefix !== 'string' || /[{}\s\p{Cc}]/u.test(prefix)) {
-    throw invalid('the keyPrefix of the cluster\'s options must be without braces, spaces and control characters')
+  if (typeof prefix !== 'string' || !isKeyText(prefix)) {
+    throw invalid(`the keyPrefix of the cluster's options must be ${keyText}`)
   }
 }
 
 function isNode (node: unknown): boolean {
-  if (typeof node === 'string') return URL.canParse(node.includes('://') ? node : `redis://${node}`) && /^(rediss?:\/\/.|[^/]+$)/.test(node)
+  if (typeof node === 'string') return /^(rediss?:\/\/.|[^/]+$)/.test(node) && isReadable(urlOf(node))
   return typeof node === 'number' ? Number.isInteger(node) && node > 0 && node < 65_536 : isPlainObject(node)
+}
+
+function urlOf (node: string): string {
+  return node.includes('://') ? node : `redis://${node}`
+}
+
+function isReadable (url: string): boolean {
+  try {
+    const { username, password } = new URL(url)
+    decodeURIComponent(username + password)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function databaseOf (node: unknown): string {
+  if (typeof node !== 'string') return String(property(node, 'db') ?? 0)
+  const { pathname, searchParams } = new URL(urlOf(node))
+  return pathname.slice(1) || (searchParams.get('db') ?? '0')
 }
 
 /** By its shape: two copies of ioredis may live in one process, and this file must not load one. */

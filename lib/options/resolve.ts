@@ -2,7 +2,8 @@ import { checkLog, defaultLog, defaultUserLog, logRule } from './group-logs.ts'
 import { defaultExpiresAt, defaultTokenId, defaultUserId } from './identity.ts'
 import { checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
 import {
-  aFunction, check, checkOptions, integer, invalid, isPlainObject, maxTimerMs, oneOf, property, show, withoutUndefined, type Rule
+  aFunction, check, checkOptions, integer, invalid, isKeyText, isPlainObject, keyText, maxTimerMs, oneOf, property, show,
+  withoutUndefined, type Rule
 } from './rules.ts'
 import { checkCluster, redisRule } from './redis.ts'
 import type { OccupancyHooks, OutagePolicy, PublisherOptions, WebsocketGroupsOptions } from './types.ts'
@@ -53,8 +54,8 @@ const rules = {
   },
   options: { allowed: 'an object of ws server options', accepts: isPlainObject },
   keyPrefix: {
-    allowed: 'a string of 1 to 100 characters without braces, spaces and control characters',
-    accepts: value => typeof value === 'string' && /^[^{}\s\p{Cc}]{1,100}$/u.test(value)
+    allowed: `a string of 1 to 100 characters ${keyText}`,
+    accepts: value => typeof value === 'string' && value !== '' && value.length <= 100 && isKeyText(value)
   },
   log: logRule,
   logs: {

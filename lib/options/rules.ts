@@ -21,6 +21,14 @@ export const aPresence: Rule = { allowed: "true, false or 'count'", accepts: val
 
 export const aBoolean: Rule = oneOf(true, false)
 
+/** What `isKeyText` wants of a text, for errors. */
+export const keyText = 'without braces, spaces, control characters and lone surrogates'
+
+/** Whether names of keys may begin with the text: the hash tag stands between the first braces of a key, and Redis gets names as UTF-8. */
+export function isKeyText (text: string): boolean {
+  return !/[{}\s\p{Cc}\p{Surrogate}]/u.test(text)
+}
+
 export function oneOf (...values: ReadonlyArray<string | number | boolean>): Rule {
   return { allowed: values.map(value => show(value)).join(' or '), accepts: value => values.includes(value as string) }
 }

@@ -101,6 +101,11 @@ export interface Limits {
    * 1_000
    */
   readonly newGroupsPerMinute?: number | false | undefined
+  /**
+   * Bytes that one user adds to logs through rooms that relay messages: each connection counts up to what the log of its room keeps. More
+   * messages fail with WSG_RATE_LIMITED. @default { perSecond: 262_144, burst: 67_108_864 } // 256 KiB and 64 MiB
+   */
+  readonly storedBytes?: Rate | false | undefined
   /** Bytes of a list of members; members that do not fit are left out. @default 262_144 // 256 KiB */
   readonly presenceBytes?: number | false | undefined
   /**

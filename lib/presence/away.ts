@@ -1,7 +1,19 @@
+import type { LocalConnection } from '../connection/connection.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
 import type { PresentMember } from './roster.ts'
+
+/** RFC 6455 7.1.5: the code of a close without one. */
+const noStatus = 1005
+/** Clients do not come back after these: one side is done, or the client is at fault or belongs to another user. */
+const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, noStatus, CloseCode.BadFrame, CloseCode.OtherUser])
 
 /** How many members may be away at once; beyond that, those that are away the longest are given up early. */
 const maxAway = 100_000
+
+/** Whether the client of a connection that left a group may be back soon, as the same session. */
+export function mayComeBack ({ closeCode, dismissed, sessionName }: LocalConnection): boolean {
+  return !dismissed && closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
+}
 
 interface Away { readonly group: string, readonly member: PresentMember, readonly until: number }
 
@@ -63,12 +75,6 @@ export class AwayMembers {
 
   count (group: string): number {
     return this.#groups.get(group)?.size ?? 0
-  }
-
-  /** Forgets the members of a group about which nobody here is told any longer. */
-  drop (group: string): void {
-    for (const away of this.#groups.get(group)?.values() ?? []) this.#queue.delete(away)
-    this.#groups.delete(group)
   }
 
   get size (): number {

@@ -1,7 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Backplane, Target } from '../backplane/backplane.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 import { Spaced } from './counts.ts'
-import type { MemberEvent, PresenceEvent } from './events.ts'
+import type { Absence, MemberEvent, PresenceEvent } from './events.ts'
 
 /** Takes what the other instances could not be told, so that at least the clients here hear of it. */
 export interface NewsHost {
@@ -15,6 +16,10 @@ export interface NewsHost {
 /** Stands for all groups, in place of a name. */
 const anyGroup = ''
 
+/** Those who are let go within this time, in milliseconds, are told of together, and at most so many at once. */
+const handoverMs = 10
+const maxHandover = 200
+
 /**
  * Tells all instances, this one included, who comes and who goes. What an instance may not have heard is followed by news that there is
  * something to read, until those are out.
@@ -24,6 +29,8 @@ export class PresenceNews {
   readonly #envelopes: EnvelopeFactory
   readonly #host: NewsHost
   readonly #stale = new Spaced(group => { void this.#publishStale(group) })
+  #letGo: Absence[] = []
+  #handingOver: Promise<void> | undefined
   #closed = false
 
   constructor (backplane: Pick<Backplane, 'publish' | 'state'>, envelopes: EnvelopeFactory, host: NewsHost) {
@@ -50,6 +57,23 @@ export class PresenceNews {
   /** As `changed`, of any group. */
   resync (): void {
     this.changed(anyGroup)
+  }
+
+  /**
+   * This instance shuts down, and the member may come back to any other one, which may have had nobody in the group to hear that. Resolves
+   * when all instances were told, or could not be: then lists are short of the member until it is back. Never rejects.
+   */
+  async handOver (group: string, member: Absence[1]): Promise<void> {
+    this.#letGo.push([group, member])
+    this.#handingOver ??= sleep(handoverMs).then(async () => {
+      const all = this.#letGo
+      this.#letGo = []
+      this.#handingOver = undefined
+      for (let at = 0; at < all.length; at += maxHandover) {
+        await this.#publish({ kind: 'all', name: '' }, { event: 'handover', away: all.slice(at, at + maxHandover) }).catch(() => {})
+      }
+    })
+    await this.#handingOver
   }
 
   close (): void {

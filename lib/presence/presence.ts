@@ -1,6 +1,5 @@
-import { AwayMembers } from './away.ts'
+import { AwayMembers, mayComeBack } from './away.ts'
 import type { Backplane, Envelope } from '../backplane/backplane.ts'
-import { CloseCode } from '../protocol/close-codes.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import type { FramedMember } from '../protocol/frames.ts'
 import type { LocalMember } from '../hub/local-member.ts'
@@ -19,11 +18,6 @@ import type { EnvelopeFactory } from '../delivery/envelopes.ts'
  * envelopes of the kind `presence` to `receive`, and calls `announceResync` when the backplane is back, or when it removed the members of a
  * dead instance.
  */
-
-/** RFC 6455 7.1.5: the code of a close without one. */
-const noStatus = 1005
-/** Clients do not come back after these: one side is done, or the client is at fault or belongs to another user. */
-const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, noStatus, CloseCode.BadFrame, CloseCode.OtherUser])
 
 type PresenceBackplane = Pick<Backplane, 'publish' | 'count' | 'members' | 'state'>
 
@@ -60,6 +54,7 @@ export class Presence {
 
   /** Whether any route of the service tells its clients of members, or of their number. */
   readonly #routes = { lists: false, counts: false }
+  #lettingGo = false
 
   constructor (backplane: PresenceBackplane, envelopes: EnvelopeFactory, graceMs: number, limits: ListLimits, metrics: Metrics) {
     this.#backplane = backplane
@@ -104,7 +99,7 @@ export class Presence {
     here.members.set(connection, shown)
     if (connection.presence !== true || !connection.framed) return
     here.watchers.add(connection)
-    here.roster ??= new Roster(maxPeople)
+    here.roster ??= Roster.ofAway(this.#away.of(group), maxPeople)
     void this.#lists.send(group, [connection])
   }
 
@@ -129,16 +124,17 @@ export class Presence {
     if (here.members.size === 0) this.#here.delete(group)
     if (here.watchers.delete(connection)) {
       this.#lists.cancel(group, connection)
-      if (here.watchers.size === 0) {
-        here.roster = undefined
-        this.#away.drop(group)
-      }
+      // Who is away is remembered: the next watcher may come before they do.
+      if (here.watchers.size === 0) here.roster = undefined
     }
-    const { closeCode, dismissed, sessionName } = connection
-    const mayComeBack = !dismissed && closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
+    const isAway = mayComeBack(connection)
+    // With the last member here goes the subscription by which this instance would hear of it.
+    if (isAway && here.roster === undefined) this.#away.add(group, member)
     const key = `${connection.id} ${group}`
     const leaving = announced.then(async () => {
-      await this.#news.announce(group, { event: mayComeBack ? 'away' : 'leave', member })
+      const handedOver = isAway && this.#lettingGo ? this.#news.handOver(group, member) : undefined
+      await this.#news.announce(group, { event: isAway ? 'away' : 'leave', member })
+      await handedOver
       if (this.#leaving.get(key) === leaving) this.#leaving.delete(key)
     })
     this.#leaving.set(key, leaving)
@@ -151,6 +147,11 @@ export class Presence {
     if (event === undefined) return
     if (event.event === 'resync') return this.#resync()
     if (event.event === 'changed') return this.#changed(target.name)
+    if (event.event === 'handover') {
+      // Those whose groups have clients to tell here were announced to them.
+      for (const [group, member] of event.away) if (this.#here.get(group)?.roster === undefined) this.#away.add(group, member)
+      return
+    }
     this.#counts.changed(target.name)
     this.#apply(target.name, event)
   }
@@ -158,6 +159,11 @@ export class Presence {
   /** Memberships changed without events: asks every instance to read the lists of its groups again. */
   announceResync (): void {
     this.#news.resync()
+  }
+
+  /** This instance shuts down: whoever leaves from now on may come back to an instance that has nobody else in the group. */
+  letGo (): void {
+    this.#lettingGo = true
   }
 
   stats (): Record<string, number> {
@@ -211,17 +217,17 @@ export class Presence {
 
   #apply (group: string, event: MemberEvent): void {
     const roster = this.#here.get(group)?.roster
+    const { member } = event
+    if (event.event !== 'away') this.#away.remove(group, member.session)
+    else if (roster === undefined) this.#away.add(group, member)
     if (roster === undefined) return
     this.#lists.record(group, event)
-    const { member } = event
     switch (event.event) {
       case 'join':
-        this.#away.remove(group, member.session)
         return this.#tell(group, roster, roster.add(member))
       case 'update':
         return this.#tell(group, roster, roster.update(member))
       case 'leave':
-        this.#away.remove(group, member.session)
         return this.#tell(group, roster, roster.remove(member, false))
       case 'away': {
         const change = roster.remove(member, true)

@@ -39,6 +39,13 @@ export class Roster {
     this.#maxPeople = maxPeople
   }
 
+  /** Of people who are away, and may come back. */
+  static ofAway (members: Iterable<PresentMember>, maxPeople: number): Roster {
+    const roster = new Roster(maxPeople)
+    for (const member of members) roster.remove(member, true)
+    return roster
+  }
+
   get size (): number {
     return this.#people.size
   }

@@ -1,4 +1,4 @@
-/** Lists that became stale at the same moment are read so much later at most: not by all instances at the same time. */
+/** How much later lists that became stale are read at most (milliseconds): not by all instances at the same time. */
 const spreadMs = 1_000
 /** How many groups are read at the same time. */
 const groupsAtOnce = 8

@@ -118,7 +118,7 @@ export class Streams {
     return await this.#store.list(group)
   }
 
-  /** Resolves when no stream is open any more, or after so many milliseconds. */
+  /** Resolves when no stream is open any more, or after this many milliseconds. */
   async settled (ms: number): Promise<void> {
     await withDeadline(Promise.all(Array.from(this.#open.values(), async ({ closed }) => await closed)), ms, () => undefined)
   }

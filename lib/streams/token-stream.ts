@@ -173,7 +173,7 @@ export class TokenStream implements Stream {
     if (reason !== undefined) this.#controller.abort(reason)
   }
 
-  /** Writes so many milliseconds after the last write, or later when one is under way. */
+  /** Writes this many milliseconds after the last write, or later when one is under way. */
   #schedule (afterMs: number): void {
     if (this.#writing || this.#timer !== undefined || this.#abandoned) return
     const waitMs = Math.max(0, Math.min(afterMs, this.#writtenAt + afterMs - performance.now()))

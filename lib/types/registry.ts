@@ -129,7 +129,7 @@ export interface Registry {
   disconnect (target: AnyConnection | string | { readonly userId: string }, options?: CloseOptions): Promise<number>
 
   /**
-   * Keeps a user or a token out for so many milliseconds: closes the connections on every instance with 4403, and refuses upgrades and
+   * Keeps a user or a token out for `forMs` milliseconds: closes the connections on every instance with 4403, and refuses upgrades and
    * fresh tokens with WSG_BLOCKED (403) until then. Resolves with how many connections were closed. A block again replaces the first one.
    * Connections of this instance are closed also when it rejects.
    * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID, WSG_BLOCKLIST_FULL (10,000), WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
@@ -203,7 +203,7 @@ export interface Registry {
 
   /**
    * Before the application is closed: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes those
-   * there are one after another within so many milliseconds, so that their clients do not all come back at once. Framed clients are told
+   * there are one after another within `overMs` milliseconds, so that their clients do not all come back at once. Framed clients are told
    * when to come back, all are closed with 1012, and those that do not answer within `closeGraceMs` are terminated. Resolves when all are
    * closed. There is no way back: call `app.close()` next. That ends a drain early, and a second call joins the first.
    * @throws {WebsocketGroupsError} WSG_OPTION_INVALID

@@ -10,7 +10,7 @@ export interface StreamOptions {
   readonly flushMs?: number | undefined
   /** How many bytes the whole text may have, up to 1,048,576. A longer one fails with WSG_STREAM_LIMIT. @default 262_144 */
   readonly maxBytes?: number | undefined
-  /** The stream fails with WSG_TIMEOUT when nothing is appended for so many milliseconds. @default 120_000 */
+  /** How long nothing may be appended before the stream fails with WSG_TIMEOUT (milliseconds). @default 120_000 */
   readonly idleMs?: number | undefined
   /** How long the text can be read after the end, from 1,000 to 3,600,000 ms. @default 300_000 */
   readonly keepMs?: number | undefined

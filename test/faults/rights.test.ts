@@ -1,8 +1,8 @@
 import t from 'tap'
-import { readFileSync } from 'node:fs'
 import { createPublisher } from '../../plugin.ts'
 import { redisCluster, startInstance } from '../helpers/app.ts'
 import { crowd } from '../helpers/crowd.ts'
+import { documentedRights } from '../helpers/documented-rights.ts'
 import { startInstance as startProcess } from '../helpers/instance.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
@@ -10,15 +10,8 @@ import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 
-/** All that docs/redis.md gives a user: the words of its ACL SETUSER line, without name and password. */
-function documented (user: string): string[] {
-  const page = readFileSync('docs/redis.md', 'utf8').replaceAll('\\\n', ' ')
-  const [, words = ''] = new RegExp(`^ACL SETUSER ${user} on >\\S+ (.*)$`, 'm').exec(page) ?? []
-  return words.split(/\s+/).filter(word => word !== '')
-}
-
-const instanceRights = documented('app')
-const publisherRights = documented('worker')
+const instanceRights = documentedRights('app')
+const publisherRights = documentedRights('worker')
 /** All works without them, as the page says. */
 const optional = ['+info', '+evalsha', '+hscan']
 

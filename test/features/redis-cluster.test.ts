@@ -5,9 +5,11 @@ import { createPublisher } from '../../plugin.ts'
 import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { heard, startInstance } from '../helpers/app.ts'
 import { Local } from '../helpers/local-instance.ts'
+import { openFramed } from './framed/framed-client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedisCluster } from '../helpers/redis-cluster.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { serve } from '../helpers/service.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
 
@@ -64,6 +66,35 @@ t.test('messages to several logged groups: in each log once, in order, and again
   t.equal(again.duplicate, true)
   await until(() => heard(y).length === 20)
   t.strictSame([...heard(y)].sort(), Array.from({ length: 20 }, (_, n) => `message ${n}`).sort(), 'one copy of each')
+})
+
+t.test('a client that missed thousands of messages to groups of several partitions gets one copy of each', async t => {
+  const [one = '', two = ''] = groups
+  t.not(partitionOf(one, 256), partitionOf(two, 256))
+  const log = { maxMessages: 5_000, maxBytes: 33_554_432, ttlMs: 60_000 }
+  const { app, url } = await serve(t, { redis, log, operationTimeoutMs: 10_000 }, app => {
+    app.get('/', { websocket: true }, app.wsHandler({
+      async onConnect (connection) { for (const group of [one, two]) await app.registry.join(connection, group) },
+      onMessage () {}
+    }))
+  })
+  const before = await openFramed(t, url)
+  const [first, second] = [await before.nextOf('joined', { group: one }), await before.nextOf('joined', { group: two })]
+  before.raw.terminate()
+  const texts = Array.from({ length: 3_000 }, (_, n) => `shared ${n}`)
+  await Promise.all(texts.map(async text => await app.registry.broadcastToGroup([one, two], text)))
+  const back = await openFramed(t, url, {
+    hello: {
+      session: before.welcome.session,
+      resume: { [one]: first.position, [two]: second.position },
+      grants: { [one]: first.grant, [two]: second.grant }
+    }
+  })
+  for (const group of [one, two]) await back.nextOf('joined', { group })
+  await app.registry.broadcastToGroup(two, 'end')
+  await back.nextOf('message', { data: 'end' })
+  const received = back.frames.filter(({ type, data }) => type === 'message' && data !== 'end').map(({ data }) => String(data))
+  t.strictSame(received.sort(), [...texts].sort())
 })
 
 t.test('a publisher, a node given as URL, and an ioredis Cluster, which is left alone', async t => {

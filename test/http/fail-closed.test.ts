@@ -203,6 +203,21 @@ t.test('group and preHandler of a room fail as wsAuth does, and group may be asy
   t.match(JSON.parse((await upgradeStatus(`${url}/meant/x`)).body), { statusCode: 429, message: 'full' })
 })
 
+t.test('a group that throws or rejects with nothing at all, or names no number, leads nowhere', async t => {
+  const { app, listen } = await service(t)
+  const fail = (thrown: unknown): never => { throw thrown }
+  const groups: ReadonlyArray<(params: Readonly<Record<string, string>>) => string | Promise<string>> = [
+    () => fail(undefined),
+    async () => fail(undefined),
+    () => fail(null),
+    ({ room }) => Number(room) as unknown as string,
+    async () => Infinity as unknown as string
+  ]
+  for (const [index, group] of groups.entries()) app.wsRoom(`/${index}/:room`, { auth: false, group })
+  const url = await listen()
+  for (const index of groups.keys()) t.equal((await upgradeStatus(`${url}/${index}/x`)).statusCode, index < 3 ? 500 : 400)
+})
+
 t.test('a number that a schema made of the room names the group', async t => {
   const { app, listen } = await service(t)
   app.wsRoom('/ws/:room', { auth: false, schema: { params: { type: 'object', properties: { room: { type: 'integer' } } } } })

@@ -162,6 +162,7 @@ const limitMetrics: Readonly<Record<keyof Limits, readonly [metric: string, labe
   newGroupsPerMinute: ['limit_hits_total', { limit: 'new_groups' }],
   presenceBytes: ['limit_hits_total', { limit: 'presence_entries' }],
   queuedBytes: ['limit_hits_total', { limit: 'queued_messages' }],
+  storedBytes: ['limit_hits_total', { limit: 'stored_bytes' }],
   bufferedBytes: ['limit_hits_total', { limit: 'buffered_bytes' }]
 }
 

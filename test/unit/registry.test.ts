@@ -3,9 +3,9 @@ import { memoryCluster, WebsocketGroupsError, type Backplane, type LocalInstance
 import { FakeBackplane } from '../helpers/fakes.ts'
 import { service, type Service } from '../helpers/service.ts'
 
-/** An application that is not ready yet. Its groups have no log: the backplanes here keep none. */
+/** An application that is not ready yet. */
 async function make (t: Test, options: WebsocketGroupsOptions): Promise<Service> {
-  return await service(t, { log: false, ...options }, { level: 'debug' })
+  return await service(t, options, { level: 'debug' })
 }
 
 t.test('an instance whose id is taken does not start', async (t) => {
@@ -45,12 +45,13 @@ t.test('every line says which instance wrote it, and a delivery how many connect
   )
 })
 
-t.test('a message that is delivered without the backplane is logged as any other', async (t) => {
+t.test('a volatile message that is delivered without the backplane is logged as any other', async (t) => {
   const backplane = new FakeBackplane()
   backplane.onPublish = async () => { throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE') }
   const { app, logs } = await make(t, { backplane })
   await app.ready()
-  t.strictSame(await app.registry.broadcastToGroup(['lobby', 'den'], 'x'), { scope: 'local', localRecipients: 0 })
+  const result = await app.registry.broadcastToGroup(['lobby', 'den'], 'x', { volatile: true })
+  t.strictSame(result, { scope: 'local', localRecipients: 0 })
   t.match(logs.filter(({ msg }) => msg === 'message delivered'), [{ group: 'lobby', recipients: 0 }, { group: 'den', recipients: 0 }])
 })
 

@@ -208,6 +208,13 @@ t.test('the workspace, on two instances', async t => {
       await tab.close()
     })
 
+    await t.test('has one beside it that shows the messages of the service', async t => {
+      const messages = await bens.newPage()
+      t.teardown(async () => { await messages.close() })
+      await messages.goto(`${url}/messages`)
+      await messages.getByText('ws_room.receive.say', { exact: true }).waitFor()
+    })
+
     await t.test('goes on while both instances are replaced, as clients do', async t => {
       const statuses = async (): Promise<Array<string | null>> => [await statusOf(page), await statusOf(other)]
       const before = await statuses()

@@ -41,7 +41,7 @@ function useTyping (connection: WorkspaceConnection): { readonly typing: readonl
 }
 
 export function Room ({ me, room, role, connection, notify }: RoomProps): ReactElement {
-  const { said, readUpTo, more, loadEarlier } = useLog(connection, room)
+  const { said, readUpTo, state, more, loadEarlier } = useLog(connection, room)
   const members = usePresence(connection, room)
   const streams = useStreams(connection, room)
   const { typing, tell } = useTyping(connection)
@@ -89,8 +89,15 @@ export function Room ({ me, room, role, connection, notify }: RoomProps): ReactE
         <button className='quiet' onClick={() => { void told(chat?.request('report'), 'A worker writes the report.') }}>Report</button>
       </header>
       <Timeline label={`Messages in ${room}`} latest={[said.length, typing.length, streams.map(({ text }) => text.length)].join()}>
-        {more && <li className='more'><button className='quiet' onClick={() => { void loadEarlier() }}>Earlier messages</button></li>}
-        {items.length === 0 && <li className='nothing'>Nothing was said in #{room} yet.</li>}
+        {state === 'failed' && <li className='more' role='alert'>Messages could not be loaded.</li>}
+        {(more || state === 'failed') && (
+          <li className='more'>
+            <button className='quiet' disabled={state === 'loading'} onClick={() => { void loadEarlier() }}>
+              {state === 'failed' ? 'Try again' : 'Earlier messages'}
+            </button>
+          </li>
+        )}
+        {items.length === 0 && state === 'loaded' && <li className='nothing'>Nothing was said in #{room} yet.</li>}
         {items.map((item, index) => {
           if ('state' in item) return <Answer key={item.id} stream={item} connection={connection} />
           const { data: { from, text }, at, position } = item

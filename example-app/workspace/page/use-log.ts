@@ -11,8 +11,11 @@ export interface Log {
   readonly said: readonly Said[]
   /** By user, the position of the latest message that the user has read. */
   readonly readUpTo: ReadonlyMap<string, string>
+  /** Of the page that was asked for last. */
+  readonly state: 'loading' | 'loaded' | 'failed'
   /** Whether there is more before what is shown. */
   readonly more: boolean
+  /** Never rejects: see `state`. */
   loadEarlier (): Promise<void>
 }
 
@@ -22,29 +25,37 @@ export function useLog (connection: WorkspaceConnection, room: string): Log {
   const { joined } = useGroup(connection, room, { join: false })
   const [events, setEvents] = useState<readonly LogEvent[]>([])
   const [more, setMore] = useState(false)
+  const [state, setState] = useState<Log['state']>('loading')
 
   const add = (event: LogEvent): void => setEvents(before => [...before, event])
   useEvent(connection, 'said', (data, { position = '', at = 0 }) => add({ name: 'said', data, position, at }))
   useEvent(connection, 'read', (data, { position = '', at = 0 }) => add({ name: 'read', data, position, at }))
 
   const loadEarlier = async (): Promise<void> => {
-    const page = await chat?.history(room, { before: events[0]?.position, limit: 50, reverse: true })
-    if (page === undefined) return
-    const earlier = page.events.filter(event => event.name === 'said' || event.name === 'read').reverse()
-    setMore(page.more)
-    // What came while the page was read may be in it, too.
-    setEvents(known => [...earlier.filter(({ position }) => known.every(event => event.position !== position)), ...known])
+    if (chat === undefined) return
+    setState('loading')
+    try {
+      const page = await chat.history(room, { before: events[0]?.position, limit: 50, reverse: true })
+      const earlier = page.events.filter(event => event.name === 'said' || event.name === 'read').reverse()
+      setMore(page.more)
+      // What came while the page was read may be in it, too.
+      setEvents(known => [...earlier.filter(({ position }) => known.every(event => event.position !== position)), ...known])
+      setState('loaded')
+    } catch {
+      setState('failed')
+    }
   }
 
   const empty = events.length === 0
   useEffect(() => {
-    if (joined && empty) loadEarlier().catch(() => {})     // After a break the room is joined again, and this is repeated.
+    if (joined && empty) void loadEarlier()     // After a break the room is joined again, and this is repeated.
   }, [chat, joined, empty])
   useEffect(() => client?.on('gap', ({ group }) => { if (group === room) setEvents([]) }), [client, room])
 
   return {
     said: events.filter(event => event.name === 'said'),
     readUpTo: new Map(events.flatMap(event => event.name === 'read' ? [[event.data.by, event.data.upTo] as const] : [])),
+    state,
     more,
     loadEarlier
   }

@@ -10,7 +10,7 @@ import { sumStats } from './stats.ts'
 
 /** Searches at the same time, of up to eight instances each. When there are more, the oldest is given up. */
 const maxSearches = 1_000
-/** An instance that is still known in a partition after so long lives there: it was only cut off from others (milliseconds). */
+/** How long to look for a dead instance (milliseconds). One that a partition still knows then lives there: others were cut off from it. */
 const searchMs = 180_000
 /** How long `close` may take for what it tidies up (milliseconds). */
 const closeMs = 1_000

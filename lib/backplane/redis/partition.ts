@@ -25,7 +25,7 @@ import { RedisWriter } from './writer.ts'
 
 /** How often all memberships are written again, against evicted keys and the safety TTL. */
 const refreshMs = 3_600_000
-/** One partition of many compares its memberships with what is stored once in so many beats: each has few of them. */
+/** In how many beats one partition of many compares its memberships once with what is stored: each has few of them. */
 const beatsPerAudit = 4
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
@@ -160,12 +160,12 @@ export class Partition {
     const subscribing = this.subscriptions.subscribe(channel)
     if (target.kind !== 'group') return await subscribing
     await (this.subscriptions.has(channel) ? subscribing : this.#opening.beside(target.name, subscribing))
-    if (this.#local.logged(target.name)) await this.#followers.open(target.name)
+    // Not if the group was left meanwhile: a log that is opened before its subscription has to be caught up with.
+    if (this.subscriptions.has(channel) && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
   position (group: string): LogPosition | undefined { return this.#followers.position(group) }
 
-  /** As `Backplane.history`. */
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
     // The reader may be a member here: what members get later has to begin where the page ends.
     await this.#opening.unsubscribed(group)

@@ -86,7 +86,7 @@ export class ClusterBackplane implements RedisDeployment {
     if (links.problem !== undefined) return [links.problem]
     const problemsOf = (index: number): readonly string[] => this.#places.get(index)?.partition.problems ?? links.problemsOf(index)
     const list = groupProblems(this.#keys.map((_, index) => [index, problemsOf(index)] as const), this.#keys.length)
-    // It does not change `state`.
+    // This problem does not change `state`.
     if (this.#coverage?.problem !== undefined) list.push(this.#coverage.problem)
     if (list.length > 0) return list
     if (this.#claim?.made !== true) return ['it is not known yet how others divide the keys']

@@ -1,6 +1,6 @@
 import type { BackplaneState } from '../../types.ts'
 
-/** A passing trouble is reported when it lasts for so long (milliseconds). */
+/** How long a trouble that may pass lasts before it is reported (milliseconds). */
 const lastsMs = 1_000
 
 export interface Observed {

@@ -16,7 +16,7 @@ import { appendParts, publishParts, type Part } from './parts.ts'
 import { publish } from './publish.ts'
 import { RedisStreams } from './streams/store.ts'
 
-/** One script serves so many targets at most: Redis does nothing else meanwhile, some 10 ms for as many logs. */
+/** How many targets one script serves at most: Redis does nothing else meanwhile, for some 10 ms with as many logs. */
 const maxTargets = 1_000
 /** Renewed by every read; each instance with framed clients reads it once a minute. */
 const secretTtlSeconds = 86_400

@@ -24,7 +24,7 @@ interface InputConnection extends Connection {
 
 /** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
 const smallChunkBytes = 1_024
-/** So many frames that are parts of a message cost as much as a message. Empty ones take no memory, but time. */
+/** How many frames that are parts of a message count as a message. Empty ones take no memory, but time. */
 const fragmentsPerMessage = 20
 
 /** Counts and limits what comes in on one socket. Costs nothing as long as the client only listens, as most do. */
@@ -86,7 +86,7 @@ export class Input implements IntakeOwner, ChunkReader {
     if (!this.#closed) this.intake.messageReceived()
   }
 
-  /** A message costs as much as so many others. */
+  /** Counts a message that costs as much as this many others. */
   chargeMessages (count: number): void {
     if (!this.#closed) this.intake.chargeMessages(count)
   }

@@ -13,13 +13,13 @@ const chunkBytes = 131_072
 /** How much every connection may hold, so that small messages get through however much others hold (bytes). */
 const minShareBytes = 16_384
 /**
- * Fair shares shrink as connections come, and those who came first hold more than theirs: together they may hold so many times the limit.
+ * How many times the limit all connections may hold together: fair shares shrink as connections come, and those who came first hold more.
  */
 const maxOverdraft = 1.5
 /** Connections are read again when this part of the limit is used, so that they do not stop again at once. */
 const roomShare = 0.75
 /**
- * So many unfinished messages may go on without room at the same time, while complete ones take no more than this part of the limit.
+ * How many unfinished messages may go on without room at the same time, while complete ones take no more than this part of the limit.
  * Without them all connections might wait for each other: what was read before they stopped may exceed the limit.
  */
 const maxRescued = 2

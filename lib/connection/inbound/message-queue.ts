@@ -28,7 +28,7 @@ export interface InboundConnection extends RoutedConnection {
 /** Handles the requests of a client of the framed protocol, each in its turn. */
 export interface RequestHandler {
   handle (request: ClientRequest): unknown
-  /** A callback failed for the request, and `onError` keeps the connection. */
+  /** A callback failed for the request. */
   failed (request: ClientRequest, error: Error): void
 }
 
@@ -99,7 +99,7 @@ export class MessageQueue extends AsyncResource {
   get paused (): boolean { return this.#input.paused }
   /** A message of any kind came. */
   countMessage (): void { this.#input.messageReceived() }
-  /** A message costs as much as so many others. */
+  /** Counts a message that costs as much as this many others. */
   chargeMessages (count: number): void { this.#input.chargeMessages(count) }
 
   receive (data: Buffer, isBinary: boolean): void {
@@ -216,9 +216,9 @@ export class MessageQueue extends AsyncResource {
   async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
     const framed = isFramed(message)
     const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'on_message_failed')
+    if (framed) message.handler.failed(message.request, error)     // Whoever waits for an answer gets it, also where the connection ends.
     if (!stays) return this.#closeFor(error)
     this.#metrics.messagesFailed++
-    if (framed) message.handler.failed(message.request, error)
   }
 
   /** Whether the error only answers the message, because it passes or the client caused it. A framed client gets bugs as answers, too. */

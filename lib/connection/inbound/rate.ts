@@ -55,10 +55,10 @@ export class RateTable {
     return this.#names.size
   }
 
-  /** Counts one more of `name` and returns 0. Over the limit: counts nothing, and returns the milliseconds until there is room. */
-  take (name: string): number {
+  /** Counts `cost` more of `name` and returns 0. Over the limit: counts nothing, and returns the milliseconds until there is room. */
+  take (name: string, cost = 1): number {
     const now = this.#now()
-    const paidUntil = this.#limit.charge(this.#names.get(name) ?? unpaid, now)
+    const paidUntil = this.#limit.charge(this.#names.get(name) ?? unpaid, now, cost)
     const excess = this.#limit.excess(paidUntil, now)
     if (excess === 0) this.#names.set(name, paidUntil)
     return excess

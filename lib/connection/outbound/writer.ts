@@ -53,7 +53,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   #batch: Batch | undefined
   /** Whether the flush scheduler has this writer in its queue. */
   #queued = false
-  /** It was over `slowBufferedBytes`, and what waited then is not written yet. */
+  /** More waited than `slowBufferedBytes`, and not all of that is written yet. */
   #slow = false
   /** The latest frames by conflation key, while the client is slow. */
   #latest: Map<string, Buffer> | undefined

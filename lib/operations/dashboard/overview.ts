@@ -16,7 +16,7 @@ export const orders = ['name', 'connections', 'lagP99', 'load', 'memory', 'slow'
 
 /** Which part of the list of instances somebody looks at. */
 export interface Question {
-  /** Only instances that have this in their name, id, version or state. */
+  /** Shows only instances that have this text in their name, id, version or state. */
   readonly find: string
   readonly order: (typeof orders)[number]
   /** From 0 on. */
@@ -79,7 +79,7 @@ export class Overview {
     for (const [id, { seenAt, missed, report }] of this.#seen) {
       if (answered.has(id)) continue
       const isSilent = missed + 1 >= missesUntilSilent
-      // One that closes is gone, as it said that it would be.
+      // An instance that closes is gone, as it said that it would be.
       if (isSilent && (report.status === 'closing' || now - seenAt > rememberedMs)) {
         this.#seen.delete(id)
         continue

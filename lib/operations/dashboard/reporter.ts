@@ -29,6 +29,7 @@ const limitTexts: Readonly<Record<string, string>> = {
   streamsRefused: 'streams refused: too many at once',
   groupsRefused: 'joins refused: a connection is in too many groups',
   newGroupsRefused: 'joins refused: too many new groups',
+  storedBytesRefused: 'messages refused: too much stored in logs',
   pauses: 'a client is read more slowly: it sends too much, or callbacks are slow',
   stalledMessages: 'a client was closed: its large message did not go on',
   queueOverflows: 'a client was closed: it sends faster than onMessage takes messages',

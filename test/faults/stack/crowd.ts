@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
 import { connect, type Client, type ClientError, type WebSocketLike } from '../../../lib/client/index.ts'
+import { streamsOf, type Streams } from '../../../lib/client/streams.ts'
 import type { ServerFrame } from '../../../lib/protocol/frames.ts'
 import type { Random } from '../chaos/random.ts'
 import { groups, neighbours } from './groups.ts'
@@ -15,6 +16,7 @@ const rawClients = 6
 interface FramedClient {
   readonly client: Client
   readonly session: Session
+  readonly streams: Streams
   /** The group of its route. */
   readonly own: string
   /** Groups that it joins by itself. */
@@ -84,6 +86,12 @@ export class Crowd {
       const [end, at] = [this.oracle.end(group), session.cursors.get(group)]
       return end !== undefined && (at?.epoch !== end.epoch || at.offset !== end.offset)
     }).map(group => `${session.name} in ${group}`))
+  }
+
+  /** By client: the streams that it has not read to their ends. */
+  get reading (): string[] {
+    return this.framed.flatMap(({ session, streams }) => groups.flatMap(group => streams.list(group)
+      .filter(({ state }) => state === 'open').map(({ id }) => `${session.name} ${group} ${id}`)))
   }
 
   /** Ids of the connections in each group. */
@@ -179,7 +187,16 @@ export class Crowd {
     const client = connect(`ws://127.0.0.1:1/room/${own}`, {
       token: name, WebSocket: Tapped, backoff: { minMs: 100, maxMs: 800 }, connectTimeoutMs: 4_000
     })
-    client.on('message', ({ data }) => oracle.handled(session, (JSON.parse(String(data)) as { id: string }).id))
+    const streams = streamsOf(client)
+    streams.on('stream', view => oracle.stream(session, view))
+    // Whoever comes back to a group is given its streams anew, those that are done as well.
+    client.on('left', ({ group }) => {
+      for (const name of session.streams.keys()) if (name.startsWith(`${group} `)) session.streams.delete(name)
+    })
+    client.on('message', ({ data }) => {
+      const { id, type } = JSON.parse(String(data)) as { readonly id: string, readonly type?: string }
+      if (type === undefined) oracle.handled(session, id)
+    })
     client.on('error', ({ code, message }) => {
       if (!['CONNECT_FAILED', 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT'].includes(code)) {
         oracle.violations.push(`${name} failed: ${code} ${message}`)
@@ -189,7 +206,7 @@ export class Crowd {
       if (!this.#closed) oracle.violations.push(`${name} was closed for good with ${code}: ${String(error)}`)
     })
     for (const group of others) client.join(group).catch(() => {})
-    return { client, session, own, others, underWay: 0, cut: () => latest?.terminate() }
+    return { client, session, streams, own, others, underWay: 0, cut: () => latest?.terminate() }
   }
 
   async #keepOpen (client: RawClient): Promise<void> {

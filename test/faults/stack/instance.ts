@@ -1,8 +1,11 @@
 // One instance of the whole-stack chaos test, in a process of its own: Fastify and the plugin with its defaults, a room for framed clients
 // and a route for raw ones. Whatever a client sends goes to the groups that it names.
 import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import websocketGroups, { type BroadcastResult, type Data } from '../../../plugin.ts'
 import { buildService } from '../../helpers/service.ts'
+import { groups } from './groups.ts'
+import { pieces } from './texts.ts'
 
 export type Order = { readonly stop: true } | { readonly view: readonly string[] }
 
@@ -43,6 +46,20 @@ app.get('/raw/:rooms', { websocket: true, preHandler: app.wsAuth() }, app.wsHand
   onGap (connection, group, { reason }) { connection.sendJson({ gap: group, reason }) }
 }))
 
+const closing = new AbortController()
+/** Streams, one after another, in one group after another. */
+async function produce (): Promise<void> {
+  async function * text (): AsyncGenerator<string> {
+    for (const piece of pieces) {
+      yield piece
+      await sleep(20)
+    }
+  }
+  for (let n = 0; !closing.signal.aborted; n++) {
+    await app.registry.stream(groups[n % groups.length] ?? '', `${process.pid}-${n}`).pipe(text())
+  }
+}
+
 async function view (groups: readonly string[]): Promise<View> {
   return await Promise.all(groups.map(async group => ({
     group,
@@ -56,10 +73,12 @@ process.on('message', (order: Order) => {
   if ('view' in order) {
     view(order.view).then(seen => answer({ view: seen }), () => answer({ view: [] }))
   } else {
+    closing.abort()
     void app.close().then(() => answer({ unhandled })).then(() => setTimeout(() => process.exit(0), 50))
   }
 })
 process.on('disconnect', () => process.exit(1))
 
 await listen()
+void produce()
 answer({ port: (app.server.address() as AddressInfo).port })

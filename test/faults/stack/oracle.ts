@@ -1,4 +1,6 @@
+import type { StreamView } from '../../../lib/client/streams.ts'
 import type { GapReason, ServerFrame } from '../../../lib/protocol/frames.ts'
+import { whole } from './texts.ts'
 
 export interface Place { readonly epoch: string, readonly offset: number, readonly nonce: number }
 
@@ -38,6 +40,7 @@ export class Session {
   readonly joined = new Set<string>()
   readonly got = new Set<string>()
   readonly lostData = new Map<string, number>()
+  readonly streams = new Map<string, Pick<StreamView, 'text' | 'state'>>()
   /** The latest of what it was told, for reports. */
   readonly trace: string[] = []
 
@@ -67,6 +70,8 @@ export class Oracle {
     severalGroups: 0,
     delivered: 0,
     connections: 0,
+    streamsRead: 0,
+    streamsFailed: 0,
     lostSilently: 0,
     doubled: 0,
     reordered: 0,
@@ -169,7 +174,9 @@ export class Oracle {
         heard.events.push({ kind: 'position', at, group: frame.group, place: toPlace(frame.position) })
         return
       case 'message': {
-        const { id } = JSON.parse(frame.data) as { readonly id: string }
+        const { id, type } = JSON.parse(frame.data) as { readonly id: string, readonly type?: string }
+        // A piece of a stream: what the client makes of it comes to `stream`.
+        if (type !== undefined) return
         this.totals.delivered++
         const { group, position } = frame
         if (group === undefined || position === undefined) {
@@ -192,10 +199,28 @@ export class Oracle {
     session.got.add(id)
   }
 
+  /** What a client has of a stream: the whole text from its beginning, as far as it is made. */
+  stream (session: Session, { group, id, text, state }: StreamView): void {
+    const name = `${group} ${id}`
+    const before = session.streams.get(name)
+    session.streams.set(name, { text, state })
+    const what = `${session.name} has ${state} ${name} as ${JSON.stringify(text)}`
+    if (!whole.startsWith(text)) this.violate('reordered', what)
+    if (text.length < (before?.text.length ?? 0)) this.violate('lostSilently', `${what}, after ${JSON.stringify(before?.text)}`)
+    if (before?.state === 'done') this.violate('doubled', `${what}, after it was done`)
+    if (state === 'failed') this.totals.streamsFailed++
+    if (state !== 'done') return
+    this.totals.streamsRead++
+    if (text !== whole) this.violate('lostSilently', what)
+  }
+
   /** What a client without a protocol got. */
   raw (heard: Heard, groups: readonly string[], text: string): string | undefined {
     const at = performance.now()
-    const message = JSON.parse(text) as { readonly id: string, readonly in?: string, readonly gap?: string, readonly reason?: GapReason }
+    const message = JSON.parse(text) as {
+      readonly id: string, readonly in?: string, readonly gap?: string, readonly reason?: GapReason, readonly type?: string
+    }
+    if (message.type !== undefined) return undefined
     if (message.in !== undefined) {
       for (const group of groups) heard.events.push({ kind: 'joined', at, group, whole: message.in === 'cluster' })
       return message.id

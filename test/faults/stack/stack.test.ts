@@ -1,5 +1,6 @@
 // Everything goes wrong around the whole default stack, in an order drawn from a seed, while an oracle watches what clients are told:
-// nothing is lost without a word, doubled or put out of order, in one group and across groups, and presence is right in the end.
+// nothing is lost without a word, doubled or put out of order, in one group, across groups and in streams of tokens, and presence is right
+// in the end.
 //
 //   CHAOS_SEED=… npx tap run test/faults/stack/stack.test.ts     the same faults again
 //   node scripts/chaos.mjs --messages 200000                     the long form
@@ -69,6 +70,14 @@ crowd.publish(0)
 await until(() => crowd.idle && crowd.behind.length === 0, { timeoutMs: 30_000, what: 'everybody to be at the end of the logs' })
   .catch(() => t.comment(`behind: ${crowd.behind.join()}`))
 
+// Those of a producer that died end half a minute later.
+const reading = new Set(crowd.reading)
+let unread: string[] = []
+await until(() => {
+  unread = crowd.reading.filter(name => reading.has(name))
+  return unread.length === 0
+}, { timeoutMs: 60_000, everyMs: 100 }).catch(() => {})
+
 /** Where what instances and clients say of the members differs from who is there. */
 async function strangers (): Promise<string[]> {
   const truth = crowd.members
@@ -109,6 +118,7 @@ const leftovers = await stack.store.leftovers()
 
 // All at the end: tap takes a test without asserts under way for over.
 t.same(wrong, [], 'presence is right in the end, for instances and for clients')
+t.strictSame(unread, [], 'all streams come to their ends')
 t.strictSame(leftovers, [], 'no key and no channel is left')
 t.strictSame(stack.faults, [], 'no instance had anything unhandled')
 
@@ -117,6 +127,7 @@ if (detail) for (const trace of oracle.traces) t.comment(trace)
 const seconds = Math.round((performance.now() - startedAt) / 1_000)
 t.comment(`CHAOS_SEED=${seed}: ${JSON.stringify({ seconds, ...totals, gaps, faults: happened }, undefined, 2)}`)
 t.ok(totals.published >= (messages > 50_000 ? messages : 1_000) && totals.stored > totals.published / 4, 'enough was sent, and stored')
+t.ok(totals.streamsRead > 20, 'streams were read to their ends')
 t.same(violations.slice(0, 20), [], 'nothing is wrong')
 for (const kind of ['lostSilently', 'doubled', 'reordered', 'falseGaps', 'refusedButStored'] as const) t.equal(totals[kind], 0, kind)
 for (const name of Object.keys(faults)) t.ok(happened[name], `${name} happened`)

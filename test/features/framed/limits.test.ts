@@ -4,7 +4,7 @@ import { until } from '../../helpers/until.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { serve } from '../../helpers/service.ts'
-import { openFramed } from './framed-client.ts'
+import { openFramed, type FramedClient } from './framed-client.ts'
 
 noUnhandled(t)
 const machine = watchMachine(t)
@@ -76,6 +76,28 @@ t.test('a user cannot make up more groups than newGroupsPerMinute; groups that o
   const again = connect(t, `${url}/another`, { headers: { authorization: 'Bearer ann' } })
   t.match(await again.closed, { code: 1013 }, 'with another connection neither')
   t.equal(app.registry.stats().newGroupsRefused, 2)
+})
+
+t.test('a user cannot fill any number of logs; who talks much in few rooms is not held up', async t => {
+  const limits = { storedBytes: { perSecond: 1, burst: 10_000 } }
+  const { url, app } = await serve(t, { limits, log: { maxMessages: 100, maxBytes: 3_000, ttlMs: 60_000 } }, app => app.wsRoom('/:room'))
+  const enter = async (room: string, token = 'ann'): Promise<FramedClient> => await openFramed(t, `${url}/${room}`, { token })
+  const send = async (client: FramedClient, bytes: number, id: number, type = 'ack'): Promise<unknown> => {
+    client.send({ type: 'message', data: 'x'.repeat(bytes), id })
+    return await client.nextOf(type, { id })
+  }
+  const rooms = [await enter('1'), await enter('2'), await enter('3')]
+  for (const room of rooms) for (let id = 1; id <= 5; id++) await send(room, 2_000, id)
+  const [fourth, raw] = [await enter('4'), connect(t, `${url}/5`, { headers: { authorization: 'Bearer ann' } })]
+  t.match(await send(fourth, 2_000, 1, 'error'), { code: 'WSG_RATE_LIMITED' })
+  await raw.opened
+  raw.send('x'.repeat(2_000))
+  await until(() => app.registry.stats().storedBytesRefused === 2)
+  await send(fourth, 500, 2)
+  await send(rooms[0] as FramedClient, 2_000, 6)
+  await send(await enter('4', 'bob'), 2_000, 1)
+  t.equal(app.registry.stats().storedBytesRefused, 2)
+  t.equal(app.registry.stats().connections, 6, 'nobody is closed')
 })
 
 t.test('nobody crowds the others out of a list of members, and a list has a size', async t => {

@@ -234,6 +234,39 @@ t.test('after the death of an instance the others are told anew who is there', a
   t.strictSame(namesIn(await ann.nextOf('members')).sort(), ['ann', 'bob'])
 })
 
+for (const [how, stop] of [
+  ['closed', async ({ app }: Served) => { await app.close() }],
+  ['drained', async ({ registry }: Served) => await registry.drain({ overMs: 50 })]
+] as const) {
+  t.test(`after an instance was ${how}, another one lists all that may come back, also in groups that it had nobody in`, async t => {
+    const options = { redis: redis.url, keyPrefix: `${how}:`, presenceGraceMs: 20_000 }
+    const [a, b] = [await start(t, options), await start(t, options)]
+    const [ann, bob] = [await enter(t, `${a.url}/lobby`, 'ann'), await enter(t, `${a.url}/lobby`, 'bob')]
+    const nobody = await enter(t, `${a.url}/lobby`)
+    const gone = await enter(t, `${a.url}/lobby`, 'gone')
+    gone.raw.close(1000)
+    await ann.nextOf('presence', { event: 'leave' })
+    await stop(a)
+    const back = await enter(t, `${b.url}/lobby`, 'ann', { session: ann.welcome.session })
+    t.strictSame(namesIn(back.present).sort(), [...namesIn(nobody.present)].sort())
+    const again = await enter(t, `${b.url}/lobby`, 'bob', { session: bob.welcome.session })
+    t.strictSame(namesIn(again.present).sort(), namesIn(back.present).sort())
+    await enter(t, `${b.url}/lobby`, 'cat')
+    t.match(await back.nextOf('presence'), { event: 'join', member: { userId: 'cat' }, count: 4 }, 'who was there has not joined')
+    t.equal(b.registry.stats().presenceAway, 1)
+  })
+}
+
+t.test('when all links of an instance break at once, whoever is back first sees the others', async t => {
+  const a = await start(t, { presenceGraceMs: 20_000 })
+  const [ann, bob] = [await enter(t, `${a.url}/lobby`, 'ann'), await enter(t, `${a.url}/lobby`, 'bob')]
+  const cat = await enter(t, `${a.url}/lobby`, 'cat')
+  for (const { raw } of [ann, bob, cat]) raw.terminate()
+  await until(() => a.registry.count() === 0)
+  const back = await enter(t, `${a.url}/lobby`, 'cat', { session: cat.welcome.session })
+  t.strictSame(namesIn(back.present).sort(), ['ann', 'bob', 'cat'])
+})
+
 t.test('after an outage everyone is told anew who is there', async t => {
   const proxy = await startProxy(t, redis.port)
   const a = await start(t, { redis: redis.url, keyPrefix: 'outage:' })

@@ -189,6 +189,39 @@ onBoth('a blocked user reads nothing of what was said until the block ended', as
   t.strictSame(await comeBack(t, a, kept, 'ann'), [false])
 })
 
+onBoth('a user who is away while it is blocked reads nothing of what was said meanwhile, of any group', async (t, a, b) => {
+  const { client, kept } = await member(t, a, 'ann')
+  const bob = await member(t, a, 'bob')
+  for (const { raw } of [client, bob.client]) raw.terminate()
+  await until(() => a.registry.stats().connections === 0)
+  t.equal(await b.registry.block({ userId: 'ann' }, { forMs: 60_000 }), 0, 'nobody is there')
+  await say(a, 'secret')
+  await b.registry.unblock({ userId: 'ann' })
+  for (const served of [a, b]) {
+    t.strictSame(await comeBack(t, served, kept, 'ann'), [false])
+    t.strictSame(await comeBack(t, served, { since: kept.since }, 'ann'), [false], 'as another session')
+  }
+  t.strictSame(await comeBack(t, b, bob.kept, 'bob'), [true, 'secret'], 'others lose nothing')
+  const again = await openFramed(t, `${b.url}/lobby`, { token: 'ann', hello: { session: kept.session } })
+  const { position, grant } = await again.nextOf('joined')
+  again.raw.terminate()
+  await say(a, 'owed')
+  t.strictSame(await comeBack(t, a, { session: kept.session, since: position, grant }, 'ann'), [true, 'owed'], 'once let in again')
+})
+
+t.test('a publisher that blocks a user puts out those that are away', async t => {
+  const keyPrefix = 'blocking:'
+  const served = await serve(t, { redis: redis.url, keyPrefix }, routes)
+  await using publisher = createPublisher({ redis: redis.url, keyPrefix })
+  const { client, kept } = await member(t, served, 'ann')
+  client.raw.terminate()
+  await until(() => served.registry.stats().connections === 0)
+  t.equal(await publisher.block({ userId: 'ann' }, { forMs: 60_000 }), 0)
+  await say(served, 'secret')
+  await publisher.unblock({ userId: 'ann' })
+  t.strictSame(await comeBack(t, served, kept, 'ann'), [false])
+})
+
 t.test('a fresh token that allows less puts out every session of its user', async t => {
   const tokens: Readonly<Record<string, boolean>> = { full: true, less: false }
   const { url, registry } = await serve(t, {

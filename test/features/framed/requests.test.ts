@@ -154,6 +154,8 @@ t.test('an error that the connection survives is answered; what it says stays in
 
   const closed = await openFramed(t, url)
   closed.send({ type: 'message', data: 'internal', id: 1 })
+  closed.send({ type: 'message', data: 'meant', id: 2 })
+  t.match(await closed.next(), { type: 'error', id: 1, code: 'WSG_HANDLER_FAILED' }, 'the sender knows why')
   t.equal((await closed.raw.closed).code, 1011)
 })
 
@@ -197,7 +199,7 @@ t.test('a client may join and leave groups where the route lets it', async t => 
   }
 })
 
-t.test('a mayJoin that throws is answered, unless onError says otherwise', async t => {
+t.test('a mayJoin that throws is answered, and ends the connection where onError says so', async t => {
   const { url } = await serve(t, {}, app => {
     const mayJoin = (): boolean => { throw new Error('no idea') }
     app.wsRoom('/kept/:room', { auth: false, group: ({ room }) => room, mayJoin })
@@ -208,6 +210,7 @@ t.test('a mayJoin that throws is answered, unless onError says otherwise', async
   t.match(await kept.nextOf('error'), { id: 1, code: 'WSG_HANDLER_FAILED' })
   const closed = await openFramed(t, `${url}/lobby`)
   closed.send({ type: 'join', group: 'x', id: 1 })
+  t.match(await closed.nextOf('error'), { id: 1, code: 'WSG_HANDLER_FAILED' })
   t.equal((await closed.raw.closed).code, 1011)
 })
 

@@ -37,7 +37,6 @@ t.test('each message once, those of each group in their order, and where it got 
     grants[String(group)] = String(grant)
   }
   before.raw.terminate()
-  // More of them than an instance remembers by their recipients.
   const shared = Array.from({ length: 3_000 }, (_, n) => `shared ${n}`)
   const sends: Array<Promise<unknown>> = []
   for (const [n, text] of shared.entries()) {

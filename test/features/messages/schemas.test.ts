@@ -6,6 +6,7 @@ import type { AnyMessages, StandardSchema } from '../../../plugin.ts'
 import { connect } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { serve, service } from '../../helpers/service.ts'
+import { until } from '../../helpers/until.ts'
 
 noUnhandled(t)
 
@@ -86,7 +87,7 @@ t.test('the type provider of Zod works as on the routes of the scope', async t =
   t.match(await ask(t, `${url}/zod/a`, { type: 'add', data: { n: 40 } }), {
     type: 'error', code: 'WSG_MESSAGE_INVALID', message: /data\/n/, details: [{ code: 'invalid_type', path: ['n'] }]
   })
-  t.match(await ask(t, `${url}/zod/a`, { type: 'wrong' }), { type: 'error', code: 'WSG_EVENT_INVALID' })
+  t.match(await ask(t, `${url}/zod/a`, { type: 'wrong' }), { type: 'error', code: 'WSG_HANDLER_FAILED' })
 })
 
 t.test('a Standard Schema checks by itself, at once or later', async t => {
@@ -154,6 +155,50 @@ t.test('events are checked where that is on, and never changed for the caller', 
   const { messages } = await unchecked.registry.history('g')
   t.strictSame(messages.map(({ data }) => data), [1, 1, 10].map(n => `{"type":"n","data":{"n":${n}}}`))
   t.throws(() => app.wsMessages({ messages: {} }), { code: 'WSG_OPTION_INVALID', message: /before app.ready/ })
+})
+
+t.test('what a serializer cannot write is an error with a code, and nothing is sent; what has no form in JSON is null', async t => {
+  const circle: Record<string, unknown> = {}
+  circle.self = circle
+  const values: Readonly<Record<string, unknown>> = { circle, big: 1n, nothing: undefined, fn: () => 1, text: 'x' }
+  const handler = ({ data }: { readonly data: unknown }): never => values[String(data)] as never
+  const unwritable = (app: FastifyInstance) => app.wsMessages({
+    validateEvents: false,
+    messages: { any: { reply: {}, handler }, number: { reply: { type: 'integer' }, handler }, standard: { reply: z.any(), handler } },
+    events: { any: {}, number: { type: 'integer' }, standard: z.any() },
+    questions: { any: {} }
+  })
+  const sets: Array<ReturnType<typeof unwritable>> = []
+  const { url } = await serve(t, {}, app => {
+    sets.push(unwritable(app))
+    app.wsRoom('/:room', { ...open, messages: sets[0] as AnyMessages })
+  })
+  const [messages] = sets
+  if (messages === undefined) throw new Error('no set')
+  const failed = { code: 'WSG_HANDLER_FAILED' }
+  for (const [type, data, answer] of [
+    ['any', 'circle', failed], ['any', 'big', failed], ['any', 'nothing', { data: null }], ['any', 'fn', { data: null }],
+    ['number', 'text', failed], ['standard', 'circle', failed], ['standard', 'nothing', { data: null }]
+  ] as const) t.match(await ask(t, `${url}/a`, { type, data }), { id: 1, ...answer }, `${type} ${data}`)
+
+  const witness = connect(t, `${url}/b`)
+  await witness.opened
+  await until(() => messages.emit('b', 'any', 'first').then(({ localRecipients }) => localRecipients === 1))
+  for (const [name, value] of [['any', 'circle'], ['any', 'big'], ['number', 'text'], ['standard', 'big']] as const) {
+    await t.rejects(messages.emit('b', name, values[value] as never), { code: 'WSG_EVENT_INVALID' }, `${name} ${value}`)
+  }
+  await messages.emit('b', 'any', undefined)
+  t.strictSame(JSON.parse(String(await witness.nextWhere(text => !String(text).includes('first')))), { type: 'any', data: null })
+
+  const asking = messages.ask('b', 'any', undefined)
+  const { id } = JSON.parse(String(await witness.next())) as { readonly id: string }
+  witness.send(JSON.stringify({ type: 'reply', id, data: 1 }))
+  t.match(await asking, { replies: [{ data: 1 }], missing: [] })
+  for (const [target, code] of [
+    ['', 'WSG_GROUP_NAME_INVALID'], [null, 'WSG_CONNECTION_GONE'], [{}, 'WSG_CONNECTION_GONE'], [7, 'WSG_CONNECTION_GONE'],
+    [{ userId: 7 }, 'WSG_USER_ID_INVALID']
+  ] as const) await t.rejects(messages.ask(target as never, 'any', undefined), { code }, JSON.stringify(target))
+  await t.rejects(messages.ask('b', 'any', undefined, { timeout: 1 } as never), { code: 'WSG_OPTION_INVALID' })
 })
 
 t.test('what is wrong with a definition is told when it is made, or when the application starts', async t => {

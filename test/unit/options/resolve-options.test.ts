@@ -35,6 +35,7 @@ const wrong: ReadonlyArray<readonly [string, unknown, string, string]> = [
   ['options', 1024, '1024', 'an object'],
   ['keyPrefix', '{x}:', "'{x}:'", 'without braces'],
   ['keyPrefix', '', "''", '1 to 100'],
+  ['keyPrefix', 'a\ud800', "'a", 'lone surrogates'],
   ['outage', 'local', "'local'", 'an object'],
   ['log', true, 'true', 'false or { maxMessages, maxBytes?, ttlMs }'],
   ['userLog', true, 'true', 'false or { maxMessages, maxBytes?, ttlMs }'],
@@ -183,6 +184,14 @@ t.test('a Redis Cluster is given by its nodes, or as an ioredis Cluster', async 
   t.match(refusal({ redis: { cluster: ['host:1'], natMap: {} } }), /no 'natMap': put it into redis\.options/)
   t.match(refusal({ redis: { cluster: ['host:1'], options: { redisOptions: { db: 2 } } } }), /has database 0 only, got 2/)
   t.match(refusal({ redis: { cluster: ['host:1'], options: { keyPrefix: '{a}' } } }), /without braces/)
+  for (const node of ['redis://host:1/2', 'redis://host:1?db=2', { host: 'host', port: 1, db: 2 }, 'redis://host/prod']) {
+    t.match(refusal({ redis: { cluster: ['redis://host:1/0', node] } }), /database 0 only, redis\.cluster\[1\] names another one/)
+  }
+  t.match(refusal({ redis: { cluster: ['redis://user:hunter%zz@host:1'] } }), /redis\.cluster\[0\] must be a URL/)
+  for (const [options, expected] of [[{ redisOptions: { db: 2 } }, /database 0 only/], [{ keyPrefix: '{a}' }, /without braces/]] as const) {
+    const given = new Cluster([{ host: '127.0.0.1', port: 1 }], { ...options, lazyConnect: true })
+    t.match(refusal({ redis: given }), expected, 'of a client that was given')
+  }
 })
 
 t.test('redis and backplane exclude each other', async t => {

@@ -85,7 +85,7 @@ export class Dialer {
     this.#patienceMs = minPatienceMs
   }
 
-  /** Notes that a dial brought no usable connection after so many milliseconds. */
+  /** Notes that a dial brought no usable connection, and how long it took (milliseconds). */
   failed (tookMs: number): void {
     this.#failures++
     // Slow sentinels, a slow link: a limit that is too short for them would never let a connection come about.
@@ -111,7 +111,7 @@ export class Dialer {
       keyPrefix: '',                          // keys.ts names everything; ioredis would not prefix channels
       lazyConnect: false,
       enableOfflineQueue: false,
-      // It asks INFO, which may be forbidden: greeting.ts does it with PING. With Sentinel it looks whether this is a master.
+      // The check asks INFO, which may be forbidden: greeting.ts asks PING. With Sentinel the check tells whether this is a master.
       enableReadyCheck: sentinels !== undefined && sentinels !== null,
       autoResubscribe: false,
       autoResendUnfulfilledCommands: false,

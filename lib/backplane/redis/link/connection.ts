@@ -5,7 +5,7 @@ import { namespaceOf, type RedisSource } from './source.ts'
 
 /** In all its steps together no dial takes longer: it is given up, whatever state the client library is in. */
 const maxDialMs = 60_000
-/** A connection that was given up may deliver what it has for so long, but not once it is silent for a moment. */
+/** How long a connection that was given up may deliver what it has, and how long a silence ends that earlier (milliseconds). */
 const drainMs = 10_000
 const drainedAfterMs = 100
 
@@ -96,7 +96,7 @@ export class Connection {
   reset (keep = false): void {
     const client = this.#present
     if (client === undefined) return
-    // One that delivered nothing has less to come than the one before it, if that is still there.
+    // A connection that delivered nothing has less to come than the one before it, if that is still there.
     if (keep && this.#ready && (this.#delivered || this.#previous === undefined)) {
       this.dropPrevious()
       this.#previous = { client, received: bytesRead(client) }

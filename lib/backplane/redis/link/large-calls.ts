@@ -28,7 +28,7 @@ export class LargeCalls {
     this.#deadlineMs = deadlineMs
   }
 
-  /** Whether a call with so many bytes of arguments belongs here. */
+  /** Whether a call with this many bytes of arguments belongs here. */
   static isLarge (bytes: number): boolean {
     return bytes >= largeBytes
   }

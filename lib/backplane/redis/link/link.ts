@@ -19,7 +19,7 @@ const silenceMs = 4_000
 const missesToTrip = 3
 /** A call that waits behind other answers may take this many deadlines. */
 const maxDeadlines = 4
-/** Bulk reads are given up after so many milliseconds, even while bytes come. */
+/** How long a bulk read may take, even while bytes come (milliseconds). */
 const maxBulkMs = 30_000
 /** A master that became a replica is left for its successor; when the same server answers again, no more often than this. */
 const demotedRetryMs = 2_000
@@ -145,7 +145,7 @@ export class Link {
     return await this.runSized(bytesOf(args), byHash(...bytesCommands(script, keys, args)))
   }
 
-  /** As `run`, for a command with so many bytes of arguments. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
+  /** As `run`, for a command with this many bytes of arguments. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
   async runSized<T> (bytes: number, command: Command<T>): Promise<T> {
     if (LargeCalls.isLarge(bytes) && this.#state === 'up') return await this.#large.run(bytes, command)
     return await this.run(command)

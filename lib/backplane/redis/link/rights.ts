@@ -66,6 +66,9 @@ function rightsOfInstances (keys: Keys): Right[] {
   ]
 }
 
+/** What it takes on a cluster beside: to find the masters, and the keys of a slot that is on its way from one to another. */
+const rightsOnClusters: readonly Right[] = [['cluster', 'info'], ['cluster', 'slots'], ['asking']]
+
 /** The right for sharded pub/sub, by which messages go on a cluster. */
 function shardedRight ([command = '', ...more]: Right): Right {
   if (command === 'pubsub') return [command, `shard${more[0] ?? ''}`, ...more.slice(1)]
@@ -74,8 +77,8 @@ function shardedRight ([command = '', ...more]: Right): Right {
 
 /**
  * Reads which rights this user lacks. A server older than 7.0 cannot tell.
- * ARGV of each right: how many words it has, its words. The opposite of UNSUBSCRIBE is not named, so that whoever watches the connection
- * does not take it for one that subscribes; it is looked at all the same.
+ * ARGV of each right: how many words it has, its words. The opposites of UNSUBSCRIBE and SUNSUBSCRIBE are not named, so that whoever
+ * watches the connection does not take it for one that subscribes; they are looked at all the same.
  * Returns command and first argument of each that is missing.
  */
 const readMissing = new Script(`
@@ -91,8 +94,9 @@ while at <= #ARGV do
   local count = tonumber(ARGV[at])
   local words = {unpack(ARGV, at + 1, at + count)}
   check(words)
-  if words[1] == 'unsubscribe' then
-    words[1] = string.sub(words[1], 3)
+  local un = string.find(words[1], 'unsub', 1, true)
+  if un then
+    words[1] = string.sub(words[1], 1, un - 1) .. string.sub(words[1], un + 2)
     check(words)
   end
   at = at + 1 + count
@@ -107,7 +111,7 @@ return missing
  */
 export async function missingRights (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<string[]> {
   const all = role === 'instance' ? rightsOfInstances(keys) : rightsOfWriters(keys)
-  const rights = link.sharded ? all.map(shardedRight) : all
+  const rights = link.sharded ? [...all.map(shardedRight), ...rightsOnClusters] : all
   const missing = await link.script(readMissing, [], rights.flatMap(words => [words.length, ...words])) as string[]
   return Array.from({ length: missing.length / 2 }, (_, index) => `${missing[2 * index]} ${missing[2 * index + 1]}`.trim())
 }

@@ -1,5 +1,6 @@
 import { Redis, type RedisOptions } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
+import { isKeyText, keyText } from '../../../options/rules.ts'
 import { Keys } from '../keys.ts'
 
 export type RedisSource = string | RedisOptions | Redis
@@ -33,9 +34,8 @@ export function namespaceOf (source: RedisSource): Namespace {
   if (!/^\d{1,9}$/.test(String(given))) {
     throw invalid(`the database must be a number from 0 (as in redis://host:6379/1), got ${show(given)}`)
   }
-  if (typeof keyPrefix !== 'string' || /[{}\s\p{Cc}]/u.test(keyPrefix) || keyPrefix.length > 100) {
-    throw invalid('its keyPrefix must be at most 100 characters without braces, spaces and control characters: ' +
-      'set the option keyPrefix of the plugin instead')
+  if (typeof keyPrefix !== 'string' || !isKeyText(keyPrefix) || keyPrefix.length > 100) {
+    throw invalid(`its keyPrefix must be at most 100 characters ${keyText}: set the option keyPrefix of the plugin instead`)
   }
   return { db: Number(given), keyPrefix }
 }

@@ -16,7 +16,7 @@ import type { SettingsDifferences } from './settings.ts'
 const maxWaiting = { up: { messages: 20_000, bytes: 33_554_432 }, queue: { messages: 1_000, bytes: 1_048_576 } } as const
 const queueMs = 5_000
 const retryMs = 50
-/** A batch to so many groups takes its turn among others as wide. */
+/** How many groups make a batch a wide one: wide batches take turns. */
 const wideBatch = 100
 
 /** What happens to an append while Redis is out: it fails at once, or waits for Redis for a few seconds. */

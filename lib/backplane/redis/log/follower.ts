@@ -5,11 +5,11 @@ import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 export const remembered = 256
 /** How long a message that a log lost may be stored again by its publisher, which retries no longer than this (milliseconds). */
 const repeatMs = 60_000
-/** What so many losses took is remembered. */
+/** How many losses are remembered, with what they took. */
 const maxLost = 2
 /**
- * So many logs that are gone are remembered: live messages of a log may come after its end was read, and a failover back to the server that
- * has the log brings it back.
+ * How many logs that are gone are remembered: live messages of a log may come after its end was read, and a failover back to the server
+ * that has the log brings it back.
  */
 const maxGone = 4
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
@@ -43,8 +43,8 @@ export class LogFollower {
   rereadNeeded = false
   #position: LogPosition | undefined
   /**
-   * Nonces of the messages up to `last`, by offset modulo the length; 0: not known. `undefined` until there is more to know than `last`:
-   * most groups are quiet.
+   * Nonces of the messages up to the position, by offset modulo the length; 0: not known. `undefined` until there is more to know than the
+   * position: most groups are quiet.
    */
   #nonces: Uint32Array | undefined
   /** What waits. An object of its own, because most followers never need one. */
@@ -73,7 +73,7 @@ export class LogFollower {
     return this.#waiting?.messages ?? []
   }
 
-  /** The message was delivered: it comes after `last`. What lies between was not for this follower. */
+  /** The message was delivered: the position moves on to it. What lies between was not for this follower. */
   advance (position: LogPosition): void {
     if (this.#position === undefined) return this.seek(position)
     const nonces = this.#nonces ??= noncesOf(this.#position)
@@ -214,7 +214,7 @@ export class LogFollower {
     this.#waiting = undefined
   }
 
-  /** For an offset up to that of `last`, and less than `remembered` before it. */
+  /** The nonce at an offset that is not beyond the position and less than `remembered` before it; 0: not known. */
   #nonceOf (offset: number): number {
     if (this.#nonces !== undefined) return this.#nonces[offset % remembered] ?? 0
     return this.#position?.offset === offset ? this.#position.nonce : 0

@@ -115,7 +115,7 @@ export class LogFollowers {
           this.#retryLater(error)
         })
       } else {
-        // It may be in repair, too: the log may have been read before the break was over.
+        // The follower may be in repair, too: its log may have been read before the break was over.
         follower.suspend()
         this.#unsettled(follower)
         followers.push(follower)
@@ -218,9 +218,9 @@ export class LogFollowers {
     try {
       const ends = await this.#ends.readAll(followers.map(({ group }) => group))
       for (const [index, follower] of followers.entries()) {
-        // A repair that is under way began after the suspension, or was told to read again.
-        // It is in step by now. Or its end could not be read, and became known since, by a join or a message.
+        // The follower is in step by now. Or the end of its log could not be read, and a join or a message made it known since.
         if (!follower.buffering && follower.position !== undefined) this.#settled(follower)
+        // A repair that is under way began after the suspension, or was told to read again.
         if (!follower.buffering || this.#work.runs(follower) || this.#gone(follower)) continue
         const inStep = follower.position !== undefined && samePosition(ends[index] ?? logStart, follower.position)
         if (!inStep || this.#deliverBuffered(follower) === 'behind') this.#work.add(follower)

@@ -6,7 +6,7 @@ import { luaNow, Script } from '../link/script.ts'
 
 /** How many names are remembered of each group. */
 const maxNames = 1_000
-/** One call asks for about so many names at most. */
+/** About how many names one call asks for at most. */
 const maxAsked = 1_000
 /** The field for all who are no longer remembered one by one: with the latest of their revocations. No name is like it. */
 const others = '*'

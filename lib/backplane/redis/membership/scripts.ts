@@ -66,7 +66,7 @@ end
 return 0
 `)
 
-/** The leases of instances with other settings may be so many times as long as the own one; reaped instances are kept for so long. */
+/** How many times as long as its own lease an instance expects those of others to be at most; reaped instances are kept for that long. */
 const longestLeases = 4
 const longestMs = 90_000
 

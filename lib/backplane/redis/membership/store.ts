@@ -63,7 +63,7 @@ export class MemberStore {
     return names.filter(name => name !== '')
   }
 
-  /** Those of the groups for which Redis stores another number of members. */
+  /** The groups, among these, for which Redis stores another number of members than this instance has. */
   async groupsWithOtherCount (groups: readonly string[]): Promise<Set<string>> {
     if (groups.length === 0) return new Set()
     const { instanceId } = this.#local

@@ -8,7 +8,7 @@ import { readSlotMap, type SlotMap } from './slot-map.ts'
 
 /** How long one node may take to answer. */
 const askMs = 1_000
-/** After so long without a view as new as the latest one, an older view is accepted: the cluster was set up anew. */
+/** How long to refuse views that are older than the latest one (milliseconds). After that the cluster must have been set up anew. */
 const staleMs = 30_000
 
 /** Finds out which master has which slots, from nodes that may be out or have an old view. */

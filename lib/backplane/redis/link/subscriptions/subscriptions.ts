@@ -88,7 +88,7 @@ export class Subscriptions {
     if (channel === undefined || !channel.wanted) return
     channel.wanted = false
     this.#setInterrupted(channel, false)
-    // Whoever still waits for it gave it up: an answer that may never come is of no use to them.
+    // Callers that still wait for the channel gave it up: an answer that may never come is of no use to them.
     takeAnswer(channel)?.resolve()
     this.#lingering.add(name)
   }

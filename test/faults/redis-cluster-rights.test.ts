@@ -1,0 +1,58 @@
+import t from 'tap'
+import { readFileSync } from 'node:fs'
+import { createPublisher } from '../../plugin.ts'
+import { startInstance } from '../helpers/app.ts'
+import { documentedRights } from '../helpers/documented-rights.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedisCluster, type TestCluster } from '../helpers/redis-cluster.ts'
+
+noUnhandled(t)
+
+const page = readFileSync('docs/redis.md', 'utf8')
+/** What the page says to write on a cluster for a word of the lines for a single Redis. */
+const instead: Readonly<Record<string, string>> = {
+  '~wsg:{0}:*': '~wsg:{*}:*',
+  '&wsg:{0}:c:*': '&wsg:{*}:c:*',
+  '+publish': '+spublish',
+  '+subscribe': '+ssubscribe',
+  '+unsubscribe': '+sunsubscribe',
+  '+pubsub|numsub': '+pubsub|shardnumsub'
+}
+const more = ['+cluster|info', '+cluster|slots', '+asking']
+const onCluster = (user: string): string[] => [...documentedRights(user).map(word => instead[word] ?? word), ...more]
+const special = [...Object.values(instead), ...more]
+
+const setUser = async ({ nodes }: TestCluster, name: string, rights: readonly string[]): Promise<void> => {
+  for (const { admin } of nodes) await admin.call('ACL', 'SETUSER', name, 'reset', 'on', '>pw', ...rights)
+}
+const reach = ({ nodes }: TestCluster, name: string): { cluster: string[] } => {
+  return { cluster: nodes.map(({ url }) => url.replace('//', `//${name}:pw@`)) }
+}
+
+t.test('the documented rights are enough on a cluster, and each of its own that is missing is named at boot', async t => {
+  const cluster = await startRedisCluster(t, { args: ['--cluster-require-full-coverage', 'no'] })
+  for (const word of special) t.ok(page.includes(word), `the page has ${word}`)
+  await setUser(cluster, 'app', onCluster('app'))
+  await setUser(cluster, 'worker', onCluster('worker'))
+  const a = await startInstance(t, { redis: reach(cluster, 'app'), outage: { boot: 'fail' } })
+  const ann = await a.enter('room', { user: 'ann' })
+  await using publisher = createPublisher({ redis: reach(cluster, 'worker') })
+  await publisher.broadcastToGroup(['room', 'den', 'hall'], 'x')
+  await publisher.sendToUser('ann', 'x')
+  t.equal(await publisher.groupCount('room'), 1)
+  t.equal((await a.registry.history('room')).messages.length, 1)
+  ann.client.terminate()
+  await a.close()
+  for (const { admin } of cluster.nodes) {
+    const denied = await admin.call('ACL', 'LOG') as unknown[]
+    // Whether the cluster stops as a whole is asked where that is allowed.
+    t.strictSame(denied.filter(entry => !/client\|set(info|name)|config\|get/.test(String(entry))), [], 'Redis denied nothing')
+  }
+
+  for (const word of special) {
+    await setUser(cluster, 'app', onCluster('app').filter(other => other !== word))
+    await t.rejects(
+      startInstance(t, { redis: reach(cluster, 'app'), outage: { boot: 'fail' }, listen: false }), { code: 'WSG_REDIS_REFUSED' }, word
+    )
+  }
+})
