@@ -29,24 +29,25 @@ export function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms: numb
   })
 }
 
-/** A timer that late tells of a process that was busy; one that late again, of a process that still is. */
-const busyMs = { first: 10, again: 100 } as const
+/** The least that a first grace lasts (milliseconds): long enough to read what has come. */
+const leastMs = 10
+/** A timer that is late by more than this, after a grace, tells of a process that is still busy (milliseconds). */
+const busyMs = 100
 const maxGraces = 10
 
 /**
- * The grace of a deadline in a process that was busy. Timers run before sockets are read, so what is overdue may be there already, unread:
- * after a late timer the wait goes on for as long as the timer was late.
+ * The grace of a deadline. Timers run before sockets are read, so what is overdue may be there already, unread: everybody waits on once, in
+ * a busy process for as long as the timer was late. The process may be busy still; then the wait goes on.
  */
 export class BusyGrace {
-  #leastMs: number = busyMs.first
   #left = maxGraces
 
-  /** How many milliseconds to wait on after a timer that was `lateMs` late: 0 if it was in time, or after too many graces. */
+  /** How many milliseconds to wait on after a timer that was `lateMs` late: 0 if it was in time again, or after too many graces. */
   after (lateMs: number): number {
-    if (lateMs <= this.#leastMs || this.#left === 0) return 0
-    this.#leastMs = busyMs.again
+    const isFirst = this.#left === maxGraces
+    if (this.#left === 0 || (!isFirst && lateMs <= busyMs)) return 0
     this.#left--
-    return lateMs
+    return isFirst ? Math.max(lateMs, leastMs) : lateMs
   }
 }
 

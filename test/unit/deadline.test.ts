@@ -1,4 +1,6 @@
 import t from 'tap'
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BusyGrace, deferred, withDeadline, withProgress } from '../../lib/deadline.ts'
 
@@ -51,10 +53,31 @@ t.test('progress from before the start counts for nothing', async t => {
   await t.rejects(withProgress(deferred().promise, 1, () => -Infinity, () => { throw new Error('late') }), { message: 'late' })
 })
 
-t.test('a late timer puts a deadline off by as long as it was late, ten times at most', async t => {
-  t.equal(new BusyGrace().after(10), 0, 'that is in time')
+t.test('a deadline that is due waits until sockets were read, and in a busy process for as long as its timer was late', async t => {
+  t.equal(new BusyGrace().after(0), 10, 'a timer in time: sockets are read after timers')
   const grace = new BusyGrace()
   t.equal(grace.after(11), 11)
   t.equal(grace.after(100), 0, 'from the second time on it has to be later')
   t.strictSame(Array.from({ length: 11 }, () => grace.after(101)), [...Array.from({ length: 9 }, () => 101), 0, 0])
+})
+
+t.test('what has come in time is in time, however long the process was busy until the deadline', async t => {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const near = connect((server.address() as AddressInfo).port, '127.0.0.1')
+  const [far] = await once(server, 'connection') as [Socket]
+  t.teardown(() => {
+    near.destroy()
+    far.destroy()
+    server.close()
+  })
+  for (let busyMs = 20; busyMs <= 30; busyMs++) {
+    const answer = deferred()
+    near.once('data', () => answer.resolve())
+    const waiting = withProgress(answer.promise, 20, () => -Infinity, () => { throw new Error(`late in a process busy for ${busyMs} ms`) })
+    far.write('answer')
+    const until = performance.now() + busyMs
+    while (performance.now() < until) { /* busy */ }
+    await t.resolves(waiting)
+  }
 })
