@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerHookHandler } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
+import { textToKeep } from '../kept-bytes.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { Admission } from '../connection/admissions.ts'
@@ -11,12 +12,27 @@ import { addressKey, isPrivateAddress } from './address.ts'
 /** Admissions of upgrades that are about to become connections, until their handler takes them. */
 const admitted = new WeakMap<FastifyRequest, () => Admission>()
 
+/** Pieces of a URL that is no longer than this are not worth a copy (characters). */
+const shortUrl = 512
+
 /** Makes the hook that judges upgrades first: how many of them their address asks for, and whether there is room at all. */
 export function greetUpgrades (gate: Gate): onRequestHookHandler {
   return (request, reply, done) => {
-    const refusal = request.ws ? gate.greet(addressOf(request)) : undefined
+    if (!request.ws) return done()
+    copyParams(request)
+    const refusal = gate.greet(addressOf(request))
     done(refusal === undefined ? undefined : refused(reply, refusal))
   }
+}
+
+/**
+ * Params are pieces of the URL, and JavaScript keeps the whole of a text for a piece of it. The group that a param names is known for
+ * longer than the connection: a name that somebody made up would keep 16 KB for as long as its log lasts.
+ */
+function copyParams ({ raw: { url = '' }, params }: FastifyRequest): void {
+  if (url.length <= shortUrl || typeof params !== 'object' || params === null) return
+  const own = params as Record<string, unknown>
+  for (const [name, value] of Object.entries(own)) if (typeof value === 'string') own[name] = textToKeep(value)
 }
 
 /**
