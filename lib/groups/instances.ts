@@ -57,9 +57,14 @@ export class InstanceMessages implements Instances {
     return { replies, missing: missing + answers.length - replies.length }
   }
 
-  /** Another instance, or this one, emitted or asked something. Never rejects. */
-  async receive (name: string, payload: unknown): Promise<Answers['app']> {
-    const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async handler => await handler(payload as never)))
+  /** Another instance, or this one, emitted or asked (`ask`) something. Never rejects. */
+  async receive (name: string, payload: unknown, ask: boolean): Promise<Answers['app']> {
+    const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async (handler, index) => {
+      const answer = await handler(payload as never) ?? null
+      // The answer of the first handler travels as JSON. What `emit` caused is told to nobody.
+      if (ask && index === 0) toJson(answer)
+      return answer
+    }))
     const failed = results.find(result => result.status === 'rejected')
     if (failed !== undefined) {
       this.#lines.write(this.#log, 'instances_handler_failed', { err: failed.reason, name })
@@ -67,7 +72,7 @@ export class InstanceMessages implements Instances {
     }
     // An instance without a handler has nothing to answer.
     const [first] = results
-    return first === undefined ? { failed: 'no handler' } : { answer: (first as PromiseFulfilledResult<unknown>).value ?? null }
+    return first === undefined ? { failed: 'no handler' } : { answer: (first as PromiseFulfilledResult<unknown>).value }
   }
 }
 

@@ -177,7 +177,7 @@ export class ConnectionCommands {
   /** Carries out a command of another instance. `here`: of this one, which has done its own part already. */
   async #serve (command: Command, data: Data, here: boolean): Promise<Answers[Command['op']]> {
     switch (command.op) {
-      case 'app': return await this.instances.receive(command.name, command.payload)
+      case 'app': return await this.instances.receive(command.name, command.payload, command.ask)
       case 'user': return here ? command.act.op === 'groups' ? [] : 0 : await this.#actOnUser(command.userId, command.act)
       case 'disconnectUser': return this.#closeUser(command.userId, command.code, command.reason)
       case 'block': return this.#blocks.apply(command.name, command.forMs)

@@ -83,3 +83,20 @@ onBoth('instances tell each other, and ask each other: who cannot answer is miss
   await t.rejects(a.app.registry.instances.ask('load', 4, { timeoutMs: 0 }), { code: 'WSG_OPTION_INVALID' })
   await t.rejects(a.app.registry.instances.emit('load', 'x'.repeat(1_048_576)), { code: 'WSG_DATA_INVALID' })
 })
+
+onBoth('what JSON cannot express is no answer, and ends no process', async (t, a, b) => {
+  const circle: Record<string, unknown> = {}
+  circle.self = circle
+  let answer: unknown
+  a.app.registry.instances.on('load', () => 'of a')
+  b.app.registry.instances.on('load', () => answer)
+  for (answer of [1n, circle, () => {}, Symbol('load'), { toJSON () { throw new Error('no') } }]) {
+    for (const { app } of [a, b]) {
+      t.strictSame(await app.registry.instances.ask('load', null), { replies: ['of a'], missing: 1 }, `${typeof answer}`)
+    }
+    await b.app.registry.instances.emit('load', null)
+  }
+  answer = undefined
+  const { replies, missing } = await a.app.registry.instances.ask('load', null)
+  t.strictSame([replies.length, missing], [2, 0], 'nothing is an answer')
+})

@@ -261,6 +261,19 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
     await page.getByRole('cell', { name: '<b>lobby' }).waitFor()
     t.match(await page.locator('#link').textContent(), /^Live, every /)
     await page.locator('#verdict', { hasText: /^All well: 2 instances are up$/ }).waitFor()
+    t.match(await page.locator('#instances tr').first().textContent(), /^eu-1.+ · Node v\d+.+ · up \d+ s.*up for \d+ s.*MiB/s)
+    // Each tile has a plot, which grows with each round.
+    const plots = async (): Promise<number[]> => await page.evaluate(
+      '[...document.querySelectorAll("#totals polyline")].map(({ points }) => points.numberOfItems)'
+    ) as number[]
+    await until(async () => (await plots()).length === 6 && Math.min(...await plots()) > 3)
+    // What the service tells everybody comes over the socket of the page, too.
+    const forged = { round: 1e9, everyMs: 100, summary: { totals: {}, versions: [], problems: ['forged'] }, list: { rows: [], found: 0 } }
+    const texts = ['hello', 'null', JSON.stringify(forged), JSON.stringify({ ...forged, mark: '' })]
+    for (const data of [...texts, Buffer.from([0, 255])]) await b.registry.broadcastToAll(data)
+    await connect(t, `${b.url}/ws/after-${width}`).opened
+    await page.getByRole('cell', { name: `after-${width}` }).waitFor()
+    t.equal(await page.getByText('forged').count(), 0)
     const layout = await page.evaluate('({ over: document.documentElement.scrollWidth - innerWidth, ' +
       'background: getComputedStyle(document.body).backgroundColor })') as { over: number, background: string }
     t.ok(layout.over <= 0, `nothing sticks out at ${width} px`)

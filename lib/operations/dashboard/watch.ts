@@ -9,6 +9,7 @@ const msPerInstance = 10
 /** How long instances may take to answer, at least: a round is over sooner when all have. */
 const answerMs = 2_000
 const maxFindLength = 100
+const maxMarkLength = 100
 
 export interface WatchOptions {
   readonly registry: Registry
@@ -108,17 +109,19 @@ export class Watch {
     const question = this.#viewers.get(viewer)
     if (question === undefined || this.#summary === '') return
     const list = JSON.stringify(this.#overview.rows(question))
-    viewer.send(`{"round":${this.#rounds},"everyMs":${this.#everyMs},"summary":${this.#summary},"list":${list}}`)
+    const mark = JSON.stringify(question.mark ?? '')
+    viewer.send(`{"mark":${mark},"round":${this.#rounds},"everyMs":${this.#everyMs},"summary":${this.#summary},"list":${list}}`)
   }
 }
 
 /** What a page may ask for; `undefined` for anything else. */
 function parse (message: string): Question | undefined {
   try {
-    const { find, order, page } = (JSON.parse(message) ?? {}) as Partial<Question>
+    const { find, order, page, mark } = (JSON.parse(message) ?? {}) as Partial<Question>
     if (typeof find !== 'string' || find.length > maxFindLength || !orders.some(one => one === order)) return undefined
     if (!Number.isSafeInteger(page) || Number(page) < 0) return undefined
-    return { find, order, page } as Question
+    if (mark !== undefined && (typeof mark !== 'string' || mark.length > maxMarkLength)) return undefined
+    return { find, order, page, mark } as Question
   } catch {
     return undefined
   }
