@@ -162,6 +162,18 @@ for (const kind of ['memory', 'redis'] as const) {
   })
 }
 
+t.test('the answer to a key is found where its log has room for nothing else', async t => {
+  const work = idle()
+  const { url } = await serve(t, { log: { maxMessages: 1, ttlMs: 60_000 } }, routes(work))
+  for (let n = 0; n < 2; n++) {
+    const { connection } = client(t, `${url}/lobby`, { token: 'ann' })
+    const { data } = await connection.send({ json: { type: 'say', key: 'k', data: { text: 'once' } } })
+    t.strictSame(data, { length: 4 })
+    connection.close()
+  }
+  t.strictSame(work.runs, ['once'])
+})
+
 t.test('a key belongs to its user: the same key of another one is another key, and errors are kept, too', async t => {
   const work = idle()
   const { url } = await serve(t, {}, routes(work))
