@@ -110,6 +110,19 @@ t.test('what is no event is left to the handlers of the connection, and a handle
   t.match(errors, [{ code: 'HANDLER_FAILED', cause: { message: 'a bug' } }])
 })
 
+interface Asking { messages: Record<never, never>, events: Record<never, never>, questions: { ready: { data: string, reply: boolean } } }
+
+t.test('a question is answered also where its handler throws nothing at all', async t => {
+  const server = await scriptedServer(t)
+  const chat = connect<Asking>(server.url, { WebSocket })
+  t.teardown(() => chat.close())
+  const fail = (thrown: unknown): never => { throw thrown }
+  chat.answer('ready', () => fail(undefined))
+  const peer = await server.peer(0)
+  peer.send({ type: 'message', json: true, data: { type: 'ready', id: 'q1', data: 'now?' } })
+  t.match(await peer.got('message'), { json: true, data: { type: 'error', id: 'q1', code: 'HANDLER_FAILED' } })
+})
+
 t.test('the history of a group comes as events, in pages', async t => {
   const work = idle()
   const { url, registry } = await serve(t, {}, app => {
