@@ -6,7 +6,13 @@ import type { Script } from '../../lib/backplane/redis/link/script.ts'
 import { append, appendToOne } from '../../lib/backplane/redis/log/scripts.ts'
 import { encodeAppend, encodeToOne, type AppendBatch, type Draft } from '../../lib/backplane/redis/log/append-call.ts'
 import { packSettings } from '../../lib/backplane/redis/log/settings.ts'
+import { claimNames } from '../../lib/backplane/redis/claim.ts'
+import { setBlock } from '../../lib/backplane/redis/membership/blocks.ts'
+import { settleGroups, settleUsers } from '../../lib/backplane/redis/membership/occupancy.ts'
+import { revoke } from '../../lib/backplane/redis/membership/revocations.ts'
 import { beat, markReaped, reap, syncMembers, unregister } from '../../lib/backplane/redis/membership/scripts.ts'
+import { storeUsers } from '../../lib/backplane/redis/membership/users.ts'
+import { writeStream } from '../../lib/backplane/redis/streams/scripts.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { envelope as envelopeOf } from './log-rig.ts'
 
@@ -72,7 +78,26 @@ const calls = [
   appendCall, appendToOneCall, keyedToOneCall, syncCall, beatCall,
   { name: 'reap', script: reap, keys: [keys.index(id), keys.generations], args: [id, 1, 10, keys.base], numbers: [2, 3] },
   { name: 'markReaped', script: markReaped, keys: [keys.leases, keys.instances], args: [id, 1, 1_000], numbers: [3] },
-  { name: 'unregister', script: unregister, keys: [keys.leases, keys.instances], args: [id, 'nonce'], numbers: [] }
+  { name: 'unregister', script: unregister, keys: [keys.leases, keys.instances], args: [id, 'nonce'], numbers: [] },
+  { name: 'storeUsers', script: storeUsers, keys: [keys.leases, keys.instances, keys.user('ann')], args: [id, 1_000, 1], numbers: [2, 3] },
+  { name: 'setBlock', script: setBlock, keys: [keys.blocks], args: ['u:ann', 1_000, 10], numbers: [2, 3] },
+  { name: 'revoke', script: revoke, keys: [keys.revocations('g')], args: [1_000, 10, '*', '', 's:a'], numbers: [1, 2] },
+  { name: 'settleGroups', script: settleGroups, keys: [keys.told('group'), keys.counts('g')], args: [1_000, 'g'], numbers: [1] },
+  {
+    name: 'settleUsers',
+    script: settleUsers,
+    keys: [keys.told('user'), keys.leases, keys.instances, keys.user('ann')],
+    args: [1_000, '', '', 'ann'],
+    numbers: [1]
+  },
+  { name: 'claimNames', script: claimNames, keys: [keys.names], args: ['schema 1, 1 partition', 1_000], numbers: [2] },
+  {
+    name: 'writeStream',
+    script: writeStream,
+    keys: [keys.streamText('g', 'id'), keys.streamHead('g', 'id'), keys.streams('g')],
+    args: ['epoch', 'head', 0, 'text', '', '', 1_000, '1', 1_000, '', 'id', 10, 'c', 'envelope'],
+    numbers: [3, 7, 9, 12]
+  }
 ]
 
 for (const { name, script, keys, args, numbers } of calls) {

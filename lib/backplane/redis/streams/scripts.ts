@@ -1,4 +1,4 @@
-import { Script } from '../link/script.ts'
+import { luaInteger, Script } from '../link/script.ts'
 
 /** Lua: `now()` is the time of Redis in milliseconds; a function, as most calls need no time. */
 const luaNowWhenAsked = `
@@ -15,17 +15,18 @@ end`
  *      7 keep (ms)  8 '1' to renew  9 silent after (ms)  10 '1' only if silent  11 id  12 how many streams at most  13 channel  14 envelope
  * Returns a \`StreamWritten\`.
  */
-export const writeStream = new Script(`${luaNowWhenAsked}
+export const writeStream = new Script(`${luaInteger}${luaNowWhenAsked}
+if #ARGV ~= 14 then error('expected 14 arguments, got ' .. #ARGV) end
 local text, head, index = KEYS[1], KEYS[2], KEYS[3]
-local at, keep = tonumber(ARGV[3]), tonumber(ARGV[7])
+local at, keep, silentAfter, most = integer(3, 0), integer(7, 1), integer(9, 0), integer(12, 1)
 local known = redis.call('HMGET', head, 'epoch', 'state', 'beat')
-local silent = function () return now() - tonumber(known[3]) > tonumber(ARGV[9]) end
+local silent = function () return now() - tonumber(known[3]) > silentAfter end
 local renew = ARGV[8] == '1'
 if known[1] ~= ARGV[1] then
   if ARGV[2] == '' then return known[1] and 'replaced' or 'lost' end
   if known[1] and known[2] == '' and not silent() then return 'taken' end
   redis.call('ZREMRANGEBYSCORE', index, '-inf', now())
-  if not redis.call('ZSCORE', index, ARGV[11]) and redis.call('ZCARD', index) >= tonumber(ARGV[12]) then return 'full' end
+  if not redis.call('ZSCORE', index, ARGV[11]) and redis.call('ZCARD', index) >= most then return 'full' end
   redis.call('DEL', text)
   redis.call('HSET', head, 'epoch', ARGV[1], 'head', ARGV[2], 'state', '', 'end', '')
   renew = true
