@@ -50,6 +50,13 @@ export function parseMessage (data: string | Buffer | JsonMessage): NamedMessage
   return { ...toMessage(parseJson(data.toString('utf8', 0, end)), data.length), data: data.subarray(end + 1), binary: true }
 }
 
+/** The `type` in a text of any kind; `undefined` where it is no JSON object, or costly to parse. */
+export function typeOf (data: string): unknown {
+  if (extraMessages(Buffer.from(data)) === undefined) return undefined
+  const value = parseJson(data)
+  return typeof value === 'object' && value !== null ? (value as { readonly type?: unknown }).type : undefined
+}
+
 function toMessage (value: unknown, bytes: number): NamedMessage {
   if (typeof value !== 'object' || value === null) return wrong(bytes, 'a message by name is a JSON object')
   const { type, data, id, key } = value as Readonly<Record<string, unknown>>
