@@ -109,6 +109,24 @@ t.test('what happens to one of several instances in a process is told once', asy
   t.match(events(), [{ text: /blocked/, times: 1 }])
 })
 
+for (const withKey of [true, false]) {
+  t.test(`an instance that cannot report is missing, and others are shown (with a key: ${withKey})`, async (t) => {
+    const cluster = memoryCluster()
+    const [a] = [await start(t, cluster, 'eu-1', { withKey }), await start(t, cluster, 'eu-2')]
+    const { stats } = a.registry
+    Object.assign(a.registry, { stats: () => { throw new TypeError('a bug in a backplane') } })
+    const viewer = connect(t, `${a.url}/admin/realtime/live`, { headers: { authorization: login } })
+    const latest = (): Partial<Frame> => JSON.parse(String(viewer.messages.at(-1) ?? '{}')) as Partial<Frame>
+    await until(() => viewer.messages.length > 3)
+    t.match(latest().summary?.problems, [/^no report from 1/])
+    t.strictSame(latest().list?.rows.map(({ label }) => label), withKey ? ['eu-2'] : [])
+    t.match(a.logs.filter(({ event }) => event === 'dashboard_report_failed'), [{ err: { message: 'a bug in a backplane' } }])
+    Object.assign(a.registry, { stats })
+    await until(() => latest().summary?.problems.length === 0)
+    t.equal(latest().list?.rows.length, withKey ? 2 : 1)
+  })
+}
+
 t.test('nobody is asked while nobody looks', async (t) => {
   const cluster = memoryCluster()
   const [a, b] = [await start(t, cluster, 'a'), await start(t, cluster, 'b')]
