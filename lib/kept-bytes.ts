@@ -7,3 +7,8 @@ export function copyToKeep (bytes: Uint8Array): Buffer {
   copy.set(bytes)
   return copy
 }
+
+/** The same for a text: a piece of a longer one would keep all of that. */
+export function textToKeep (text: string): string {
+  return Buffer.from(text).toString()
+}

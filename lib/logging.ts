@@ -13,6 +13,7 @@ export const logEvents = {
   drain_started: ['info', 'connections are closed over a window'],
   drained: ['info', 'drained'],
   dashboard_action: ['info', 'somebody acted through the dashboard'],
+  dashboard_report_failed: ['error', 'the dashboard has no report of its own instance'],
 
   messages_lost: ['warn', 'messages of groups are lost to connections here'],
   replay_failed: ['error', 'a client could not be sent the messages that it missed'],

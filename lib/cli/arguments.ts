@@ -136,7 +136,7 @@ function websocketAddress (address: string): string {
 
 /** What may be shown of an address: a query may have a token in it. */
 export function withoutQuery (address: string): string {
-  return address.replace(/\?.*$/, '').replace(/\/\/[^/@]*@/, '//')
+  return address.replace(/\?.*$/, '').replace(/\/\/[^/]*@/, '//')
 }
 
 function toHeader (line: string): readonly [string, string] {

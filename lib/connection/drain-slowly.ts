@@ -25,7 +25,8 @@ export async function drainSlowly (connections: Iterable<LocalConnection>, { ove
   const startedAt = performance.now()
   // Leave the clients that are closed last their time to answer, and as long again to be back elsewhere within the window.
   const spreadMs = Math.max(overMs - 2 * graceMs, overMs / 2)
-  const steps = Math.min(waiting.length, Math.ceil(spreadMs / stepMs))
+  // A window of 0 ms has one step, too: everybody is closed at once.
+  const steps = Math.min(waiting.length, Math.max(1, Math.ceil(spreadMs / stepMs)))
   const closing: Array<Promise<void>> = []
   for (let step = 0; step < steps; step++) {
     // At a random time within the step, so that instances that are drained together do not close connections at the same instants.

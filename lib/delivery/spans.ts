@@ -7,8 +7,7 @@ export async function inSendSpan<Result> (
   tracing: Tracing | undefined, targets: readonly Target[], data: Data, send: () => Promise<Result>
 ): Promise<Result> {
   if (tracing === undefined) return await send()
-  const bytes = typeof data === 'string' ? Buffer.byteLength(data) : data.length
-  return await tracing.run({ name: 'send', ...addressOf(targets), bytes }, send)
+  return await tracing.run({ name: 'send', ...addressOf(targets), bytes: sizeOf(data) }, send)
 }
 
 /** Reads in a span what was missed of the log of a group, or of a user. */
@@ -19,6 +18,12 @@ export async function inRepairSpan<Result> (tracing: Tracing, log: string, read:
 /** What a trace says of a message that connections of this instance got. */
 export function deliverySpan (target: Target, bytes: number, recipients: number): SpanFacts {
   return { name: 'deliver', ...addressOf([target]), bytes, recipients }
+}
+
+/** `undefined` for what cannot be sent: whoever sends it says so, and the span only tells that it failed. */
+function sizeOf (data: unknown): number | undefined {
+  if (typeof data === 'string') return Buffer.byteLength(data)
+  return ArrayBuffer.isView(data) ? data.byteLength : undefined
 }
 
 function addressOf (targets: readonly Target[]): Pick<SpanFacts, 'to' | 'group'> {

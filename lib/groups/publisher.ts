@@ -108,6 +108,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   }
 
   async groupCount (group: string): Promise<number> {
+    assertGroupName(group)
     return await this.#backplane.count(group)
   }
 

@@ -1,22 +1,41 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preHandlerHookHandler } from 'fastify'
-import { WebsocketGroupsError } from '../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../errors.ts'
+import { textToKeep } from '../kept-bytes.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { Admission } from '../connection/admissions.ts'
 import { isThenable } from '../connection/inbound/callback-results.ts'
 import { toError } from '../thrown.ts'
-import { toAnswer } from './option-errors.ts'
+import { statusOf, toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
 /** Admissions of upgrades that are about to become connections, until their handler takes them. */
 const admitted = new WeakMap<FastifyRequest, () => Admission>()
 
+/** The name of the function with which Fastify answers errors unless the application sets another one. */
+const fastifysHandler = 'defaultErrorHandler'
+
+/** Pieces of a URL that is no longer than this are not worth a copy (characters). */
+const shortUrl = 512
+
 /** Makes the hook that judges upgrades first: how many of them their address asks for, and whether there is room at all. */
 export function greetUpgrades (gate: Gate): onRequestHookHandler {
   return (request, reply, done) => {
-    const refusal = request.ws ? gate.greet(addressOf(request)) : undefined
+    if (!request.ws) return done()
+    copyParams(request)
+    const refusal = gate.greet(addressOf(request))
     done(refusal === undefined ? undefined : refused(reply, refusal))
   }
+}
+
+/**
+ * Params are pieces of the URL, and JavaScript keeps the whole of a text for a piece of it. The group that a param names is known for
+ * longer than the connection: a name that somebody made up would keep 16 KB for as long as its log lasts.
+ */
+function copyParams ({ raw: { url = '' }, params }: FastifyRequest): void {
+  if (url.length <= shortUrl || typeof params !== 'object' || params === null) return
+  const own = params as Record<string, unknown>
+  for (const [name, value] of Object.entries(own)) if (typeof value === 'string') own[name] = textToKeep(value)
 }
 
 /**
@@ -44,10 +63,12 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
     })
     return undefined
   }
-  const failed = (request: FastifyRequest, error: unknown): Error => {
-    // A hook of the service set an identity, and reading it failed.
-    lines.write(request.log, 'admission_failed', { err: error })
-    return toAnswer(toError(error))
+  /** A hook of the service threw, or set an identity that cannot be read. Returns what the client is told. */
+  const failed = (request: FastifyRequest, thrown: unknown): Error => {
+    const error = toError(thrown)
+    const answer = toAnswer(error)
+    if (answer !== error) lines.write(request.log, 'admission_failed', { err: error })
+    return answer
   }
   const admit: preHandlerHookHandler = (request, reply, done) => {
     if (!request.ws) return done()
@@ -63,8 +84,25 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
   }
   app.addHook('onRoute', route => {
     const { websocket, wsHandler } = route as { websocket?: boolean, wsHandler?: unknown }
-    if (websocket === true || wsHandler !== undefined) route.preHandler = [...[route.preHandler ?? []].flat(), admit]
+    if (websocket !== true && wsHandler === undefined) return
+    route.preHandler = [...[route.preHandler ?? []].flat(), admit]
+    // Fastify's own answer to an error has its text. An application with an error handler of its own says itself what clients are told.
+    route.errorHandler ??= (thrown, request, reply) => {
+      const { errorHandler } = request.server
+      if (request.ws && errorHandler.name === fastifysHandler && !isForClient(thrown, reply)) throw failed(request, thrown)
+      // Goes on to the handler that would have been the first one; Fastify takes only errors for failures there.
+      if (thrown instanceof Error) throw thrown
+      return errorHandler(thrown, request, reply)
+    }
   })
+}
+
+/** Whether the answer to an error that a hook threw is made for the client: it has a status from 400 to 499, or this package refused. */
+function isForClient (thrown: unknown, { statusCode }: FastifyReply): boolean {
+  const own = statusOf(thrown)
+  // An error without a status has the one that its hook gave the reply, as with Fastify.
+  const status = own >= 400 && own <= 599 ? own : statusCode
+  return (status >= 400 && status < 500) || hasCode(thrown, 'WSG_REFUSED')
 }
 
 /** Takes the admission of an upgrade that became a connection. The caller has to give it back. */

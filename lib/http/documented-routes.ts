@@ -18,9 +18,13 @@ export function documentRoutes (): {
       const shared = Object.assign({}, ...[...scopes].map(scope => scope.getSchemas())) as Record<string, unknown>
       return documentOf(routes, shared, options)
     },
-    collect ({ url, method, handler, schema = {}, onRequest, preValidation, preHandler }) {
+    collect (route) {
+      const { url, method, handler, schema = {}, onRequest, preValidation, preHandler } = route
       const messages = messagesOf(handler)
-      if (messages === undefined || method === 'HEAD' || ('hide' in schema && schema.hide === true)) return
+      if (messages === undefined) return
+      // @fastify/websocket writes `hide` into it, and other routes may have the same object.
+      route.schema = { ...schema }
+      if (method === 'HEAD' || ('hide' in schema && schema.hide === true)) return
       scopes.add(this)
       routes.push({
         url,

@@ -13,8 +13,6 @@ import { statusOf, toAnswer } from './option-errors.ts'
 import { originCheck } from './origin.ts'
 import { findToken } from './token-sources.ts'
 
-export { selectProtocol } from './token-sources.ts'
-
 const aNameOrFalse: Rule = { allowed: 'a name or false', accepts: value => value === false || (typeof value === 'string' && value !== '') }
 
 const authRules = {

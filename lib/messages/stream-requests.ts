@@ -12,21 +12,31 @@ import { fieldsOf, pieceType } from '../streams/wire.ts'
 import { toError } from '../thrown.ts'
 import type { Connection } from '../types.ts'
 import { copyCallbacks } from './callbacks.ts'
-import { encodeAnswer, parseMessage, type NamedMessage } from './wire.ts'
+import { encodeAnswer, parseMessage, typeOf, type NamedMessage } from './wire.ts'
 
 /** Of one connection. Reads are cheap where many ask for the same, and a page asks once for each stream and break. */
 const requestRate = { perSecond: 20, burst: 200 }
 const maxConnections = 10_000
 
-/** How requests about streams begin. Cheap to look for in messages of any kind: a client writes the type first. */
-const requestStart = `{"type":"${pieceType}.`
 const names = ['list', 'read', 'stop'].map(name => `${pieceType}.${name}`)
+/** One of these is in every message about streams: JSON can write any letter as an escape. Cheap to look for in messages of any kind. */
+const marks = [pieceType, '\\u'] as const
+/** By this, readers to whom JSON is sent as text know a piece. */
+const pieceStart = `{"type":"${pieceType}"`
 
 type MayStop = ConnectionCallbacks['mayStop']
 
 /** Whether a message by name is a request about streams. */
 export function isStreamRequest (name: string | undefined): boolean {
   return name !== undefined && names.includes(name)
+}
+
+/** Whether a message of any kind is a request about streams, or would be taken for a piece of one by those to whom it is passed on. */
+function isAboutStreams (data: string): boolean {
+  if (!marks.some(mark => data.includes(mark))) return false
+  if (data.startsWith(pieceStart)) return true
+  const type = typeOf(data)
+  return type === pieceType || names.some(name => name === type)
 }
 
 /** What clients ask of the streams of their groups: docs/protocol.md. */
@@ -42,24 +52,25 @@ export class StreamRequests {
     this.#metrics = metrics
   }
 
-  /** The callbacks of a route that takes messages of any kind, with an `onMessage` that requests about streams do not reach. */
+  /**
+   * The callbacks of a route that takes messages of any kind, with an `onMessage` that requests about streams do not reach, nor what looks
+   * like a piece of one: the members to whom the route passes it on would take it for the producer's.
+   */
   before (callbacks: ConnectionCallbacks): ConnectionCallbacks {
     const copy = copyCallbacks(callbacks)
     return {
       ...copy,
-      onMessage: (connection, data) => {
-        if (typeof data !== 'string' || !data.startsWith(requestStart)) return callbacks.onMessage(connection, data)
-        const message = parseMessage(data)
-        return isStreamRequest(message.name)
-          ? this.#reply(connection, message, copy.mayStop)
-          : callbacks.onMessage(connection, data)
-      }
+      onMessage: (connection, data) => typeof data === 'string' && isAboutStreams(data)
+        ? this.#reply(connection, parseMessage(data), copy.mayStop)
+        : callbacks.onMessage(connection, data)
     }
   }
 
   /** Answers a request. Never rejects. */
-  async answer (connection: Connection, { name, data }: NamedMessage, mayStop: MayStop): Promise<MessageAnswer> {
+  async answer (connection: Connection, { name, data, problem }: NamedMessage, mayStop: MayStop): Promise<MessageAnswer> {
     try {
+      if (name === pieceType) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'pieces of streams come from the server')
+      if (!isStreamRequest(name)) throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', problem)
       const { group, ...fields } = fieldsIn(data)
       if (this.#rates.take(connection.id) > 0) throw new WebsocketGroupsError('WSG_RATE_LIMITED')
       if (typeof group !== 'string' || !isIn(connection, group)) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'not in the group')

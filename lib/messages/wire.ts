@@ -1,4 +1,4 @@
-import { extraMessages, tooComplex } from '../connection/inbound/json-limits.ts'
+import { extraMessages, isPoisoned, poisoned, tooComplex } from '../connection/inbound/json-limits.ts'
 import { JsonMessage } from '../connection/inbound/json-message.ts'
 import { describeError } from '../connection/error-answer.ts'
 import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../connection/framed/message-answer.ts'
@@ -50,12 +50,20 @@ export function parseMessage (data: string | Buffer | JsonMessage): NamedMessage
   return { ...toMessage(parseJson(data.toString('utf8', 0, end)), data.length), data: data.subarray(end + 1), binary: true }
 }
 
+/** The `type` in a text of any kind; `undefined` where it is no JSON object, or costly to parse. */
+export function typeOf (data: string): unknown {
+  if (extraMessages(Buffer.from(data)) === undefined) return undefined
+  const value = parseJson(data)
+  return typeof value === 'object' && value !== null ? (value as { readonly type?: unknown }).type : undefined
+}
+
 function toMessage (value: unknown, bytes: number): NamedMessage {
   if (typeof value !== 'object' || value === null) return wrong(bytes, 'a message by name is a JSON object')
   const { type, data, id, key } = value as Readonly<Record<string, unknown>>
   if (id !== undefined && !isId(id)) return wrong(bytes, `id must be an integer, or a string of at most ${maxIdLength} characters`)
   if (typeof type !== 'string') return { ...wrong(bytes, 'type must be a string: the name of the message'), id }
   if (key !== undefined && !isKey(key)) return { ...wrong(bytes, `key must be a string of 1 to ${maxKeyLength} characters`), id }
+  if (isPoisoned(data)) return { ...wrong(bytes, poisoned), id }
   const message = { name: type, id, key, data, binary: false, bytes }
   return type === 'reply' || type === 'error' ? { ...message, answer: type === 'reply' ? { data } : { error: errorOf(value) } } : message
 }

@@ -20,7 +20,8 @@ export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes }:
   }
   let refusedByLimits = 0
   for (const [stat, value] of Object.entries(stats)) {
-    const entry = catalogue[stat]
+    // A backplane may call a number `constructor`, say.
+    const entry = Object.hasOwn(catalogue, stat) ? catalogue[stat] : undefined
     if (entry?.name === refusedNotReady.name) refusedByLimits += value
     if (entry !== undefined) add(entry, value * (entry.factor ?? 1))
     else if (stat !== 'upgradesRefused' && stat !== 'connectionsClosed') add({ ...otherStat, labels: { stat } }, value)

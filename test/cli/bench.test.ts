@@ -100,6 +100,13 @@ t.test('each client has its own token and its own headers, and says what the rou
   t.match(JSON.parse(strict.stdout), { delivered: 40 - 10, failed: [] })
 })
 
+t.test('with one sender in each room it begins as soon as with several', async (t) => {
+  const args = ['--room', 'one', '--clients', '4', '--senders', '1', '--timeout', '600', '--json']
+  const { code, stdout } = await bench(`${url}/open/{room}`, ...args)
+  t.equal(code, 0)
+  t.match(JSON.parse(stdout), { connected: 4, sent: 10, delivered: 30 })
+})
+
 t.test('who does not get in is told why', async (t) => {
   for (const protocol of ['raw', 'framed']) {
     const args = ['--room', 'a', '--clients', '3', '--protocol', protocol]

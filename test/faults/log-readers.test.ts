@@ -1,5 +1,6 @@
 import t from 'tap'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
+import { LogOpening } from '../../lib/backplane/redis/log/opening.ts'
 import { logStart } from '../../lib/backplane/position.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -54,6 +55,22 @@ t.test('a group whose end becomes known by a join or a message, after it could n
     await until(() => readers.problem === undefined, { timeoutMs: 5_000, what: 'it to be in step' })
     readers.close()
   }
+})
+
+t.test('a group of whose log a page could be read, but not the end, is followed from where the page ended', async t => {
+  const { readers, link, events, append } = readersRig(redis)
+  await append('on the page')
+  const other = readersRig(redis)
+  await other.readers.open('log')
+  const end = other.readers.position('log') ?? logStart
+  const opening = new LogOpening(readers, 60_000, () => true)
+  link.up = false
+  await opening.read('log', async () => ({ end }))
+  await append('after the page')
+  link.up = true
+  await readers.subscribed(['log'])
+  await until(() => events.length > 0)
+  t.same(events, ['after the page'])
 })
 
 t.test('a group that was subscribed without a caller who waited is followed all the same', async t => {

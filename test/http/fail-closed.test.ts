@@ -1,5 +1,6 @@
 import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
+import type { FastifyReply } from 'fastify'
 import type { Identity, WebsocketGroupsOptions, WsAuthOptions } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
@@ -201,6 +202,87 @@ t.test('group and preHandler of a room fail as wsAuth does, and group may be asy
     t.match(JSON.parse(body), { statusCode: 500, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
   }
   t.match(JSON.parse((await upgradeStatus(`${url}/meant/x`)).body), { statusCode: 429, message: 'full' })
+})
+
+t.test('whichever hook throws before the upgrade, its text stays inside, unless the application answers errors itself', async t => {
+  const fail = async (): Promise<never> => { throw Object.assign(new Error(secret), { statusCode: 503 }) }
+  for (const name of ['onRequest', 'preParsing', 'preValidation', 'preHandler']) {
+    const { app, logs, listen } = await service(t)
+    const hook: object = { [name]: fail }
+    app.get('/ws', { websocket: true, ...hook }, app.wsHandler({ onMessage () {} }))
+    app.wsRoom('/room/:room', { auth: false, ...hook })
+    const url = await listen()
+    for (const path of ['/ws', '/room/x']) {
+      const { statusCode, body } = await upgradeStatus(url + path)
+      t.equal(statusCode, 503, `${name} of ${path}`)
+      t.match(JSON.parse(body), { statusCode: 503, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' })
+    }
+    t.ok(JSON.stringify(logs).includes(secret), 'it is in the log')
+  }
+})
+
+t.test('what hooks tell clients with a status from 400 to 499 is answered as by Fastify', async t => {
+  const { app, listen } = await service(t)
+  const hooks: Readonly<Record<string, (reply: FastifyReply) => unknown>> = {
+    error: () => Object.assign(new Error('slow down'), { statusCode: 429, code: 'SLOW' }),
+    status: () => Object.assign(new Error('not here'), { status: 404 }),
+    object: () => ({ statusCode: 429, message: 'slow down', retry: 'later' }),
+    reply: reply => {
+      reply.code(401).header('www-authenticate', 'Basic')
+      return new Error('who are you?')
+    },
+    replyOutage: reply => {
+      reply.code(503)
+      return new Error(secret)
+    },
+    text: () => secret,
+    outage: () => ({ statusCode: 503, message: secret })
+  }
+  app.addHook('onRequest', async (request, reply) => { throw hooks[String(request.headers['x-hook'])]?.(reply) })
+  app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} }))
+  app.get('/http', async () => 'never')
+  const url = await listen()
+  const answer = async (name: string): Promise<unknown> => {
+    const { statusCode, body } = await upgradeStatus(`${url}/ws`, { headers: { 'x-hook': name } })
+    return { statusCode, body: JSON.parse(body) as unknown }
+  }
+  for (const name of ['error', 'status', 'object', 'reply']) {
+    const http = await app.inject({ url: '/http', headers: { 'x-hook': name } })
+    t.strictSame(await answer(name), { statusCode: http.statusCode, body: http.json() }, name)
+  }
+  const body = { statusCode: 500, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' }
+  for (const name of ['replyOutage', 'text', 'outage']) t.match(await answer(name), { statusCode: 500, body }, name)
+})
+
+t.test('error handlers of the application get what hooks throw, once each and in their order', async t => {
+  const { app, listen } = await service(t)
+  const calls: unknown[] = []
+  app.setErrorHandler(async (error, request, reply) => {
+    calls.push(['outer', request.url, error])
+    reply.code(418)
+    return { from: 'outer' }
+  })
+  const thrown = { first: new Error(secret), second: new Error('again') }
+  app.addHook('onRequest', async () => { throw thrown.first })
+  app.wsRoom('/outer/:room', { group: ({ room }) => `outer:${room}`, auth: false })
+  await app.register(async scope => {
+    scope.wsRoom('/inner/:room', { group: ({ room }) => `inner:${room}`, auth: false })
+    scope.setErrorHandler(async (error, request) => {
+      calls.push(['inner', request.url, error])
+      throw thrown.second
+    })
+    scope.wsRoom('/own/:room', { group: ({ room }) => `own:${room}`, auth: false, errorHandler: async () => ({ from: 'route' }) })
+  })
+  const url = await listen()
+  const answers = []
+  for (const path of ['/outer/x', '/inner/x', '/own/x']) {
+    const { statusCode, body } = await upgradeStatus(url + path)
+    answers.push([statusCode, JSON.parse(body)])
+  }
+  t.strictSame(answers, [[418, { from: 'outer' }], [418, { from: 'outer' }], [200, { from: 'route' }]])
+  t.strictSame(calls, [
+    ['outer', '/outer/x', thrown.first], ['inner', '/inner/x', thrown.first], ['outer', '/inner/x', thrown.second]
+  ])
 })
 
 t.test('a group that throws or rejects with nothing at all, or names no number, leads nowhere', async t => {

@@ -109,6 +109,24 @@ t.test('what happens to one of several instances in a process is told once', asy
   t.match(events(), [{ text: /blocked/, times: 1 }])
 })
 
+for (const withKey of [true, false]) {
+  t.test(`an instance that cannot report is missing, and others are shown (with a key: ${withKey})`, async (t) => {
+    const cluster = memoryCluster()
+    const [a] = [await start(t, cluster, 'eu-1', { withKey }), await start(t, cluster, 'eu-2')]
+    const { stats } = a.registry
+    Object.assign(a.registry, { stats: () => { throw new TypeError('a bug in a backplane') } })
+    const viewer = connect(t, `${a.url}/admin/realtime/live`, { headers: { authorization: login } })
+    const latest = (): Partial<Frame> => JSON.parse(String(viewer.messages.at(-1) ?? '{}')) as Partial<Frame>
+    await until(() => viewer.messages.length > 3)
+    t.match(latest().summary?.problems, [/^no report from 1/])
+    t.strictSame(latest().list?.rows.map(({ label }) => label), withKey ? ['eu-2'] : [])
+    t.match(a.logs.filter(({ event }) => event === 'dashboard_report_failed'), [{ err: { message: 'a bug in a backplane' } }])
+    Object.assign(a.registry, { stats })
+    await until(() => latest().summary?.problems.length === 0)
+    t.equal(latest().list?.rows.length, withKey ? 2 : 1)
+  })
+}
+
 t.test('nobody is asked while nobody looks', async (t) => {
   const cluster = memoryCluster()
   const [a, b] = [await start(t, cluster, 'a'), await start(t, cluster, 'b')]
@@ -261,6 +279,19 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
     await page.getByRole('cell', { name: '<b>lobby' }).waitFor()
     t.match(await page.locator('#link').textContent(), /^Live, every /)
     await page.locator('#verdict', { hasText: /^All well: 2 instances are up$/ }).waitFor()
+    t.match(await page.locator('#instances tr').first().textContent(), /^eu-1.+ · Node v\d+.+ · up \d+ s.*up for \d+ s.*MiB/s)
+    // Each tile has a plot, which grows with each round.
+    const plots = async (): Promise<number[]> => await page.evaluate(
+      '[...document.querySelectorAll("#totals polyline")].map(({ points }) => points.numberOfItems)'
+    ) as number[]
+    await until(async () => (await plots()).length === 6 && Math.min(...await plots()) > 3)
+    // What the service tells everybody comes over the socket of the page, too.
+    const forged = { round: 1e9, everyMs: 100, summary: { totals: {}, versions: [], problems: ['forged'] }, list: { rows: [], found: 0 } }
+    const texts = ['hello', 'null', JSON.stringify(forged), JSON.stringify({ ...forged, mark: '' })]
+    for (const data of [...texts, Buffer.from([0, 255])]) await b.registry.broadcastToAll(data)
+    await connect(t, `${b.url}/ws/after-${width}`).opened
+    await page.getByRole('cell', { name: `after-${width}` }).waitFor()
+    t.equal(await page.getByText('forged').count(), 0)
     const layout = await page.evaluate('({ over: document.documentElement.scrollWidth - innerWidth, ' +
       'background: getComputedStyle(document.body).backgroundColor })') as { over: number, background: string }
     t.ok(layout.over <= 0, `nothing sticks out at ${width} px`)

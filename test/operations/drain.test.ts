@@ -65,6 +65,16 @@ t.test('a client that does not answer is gone when the window ends', async (t) =
   machine.within(t, performance.now() - startedAt, 2_000, 'sooner than a close that nobody answers')
 })
 
+t.test('a window of no time closes everybody at once', async (t) => {
+  const { registry, url } = await serve(t, {}, app => { app.wsRoom('/ws/:room', { auth: false }) })
+  const clients = Array.from({ length: 5 }, () => connect(t, `${url}/ws/room`))
+  await Promise.all(clients.map(async ({ opened }) => await opened))
+  await until(() => registry.count() === 5)
+  await registry.drain({ overMs: 0 })
+  t.equal(registry.count(), 0)
+  for (const client of clients) t.equal((await client.closed).code, 1012)
+})
+
 t.test('closing the application ends a drain early', async (t) => {
   const { app, registry, url } = await serve(t, { closeGraceMs: 200 }, app => { app.wsRoom('/ws/:room', { auth: false }) })
   const clients = Array.from({ length: 5 }, () => connect(t, `${url}/ws/room`))

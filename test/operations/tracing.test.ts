@@ -169,6 +169,21 @@ async function scopesThatTell (t: Test, options: ConstructorParameters<typeof Fa
   return [...new Set(telling.map(({ instrumentationScope }) => instrumentationScope.name))]
 }
 
+t.test('what cannot be sent is refused in a span as it is without one', async (t) => {
+  const { tracing, spans } = recorder()
+  const { registry } = await redisCluster(t, redis, { tracing }).then(async ({ start }) => await start())
+  await using publisher = createPublisher({ redis: redis.url, tracing })
+  const wrong: readonly unknown[] = [null, undefined, 7, {}, [7], Symbol('s')]
+  for (const by of [registry, publisher]) {
+    for (const data of wrong) {
+      await t.rejects(by.broadcastToAll(data as never), { code: 'WSG_DATA_INVALID' })
+      await t.rejects(by.broadcastToGroup('room', data as never), { code: 'WSG_DATA_INVALID' })
+      await t.rejects(by.sendToUser('ann', data as never), { code: 'WSG_DATA_INVALID' })
+    }
+  }
+  t.match(spans('send all')[0]?.attributes, { 'error.type': 'WSG_DATA_INVALID' })
+})
+
 t.test('what a client missed is read in a span', async (t) => {
   const { tracing, spans } = recorder()
   const { redis, start } = await redisCluster(t, undefined, { tracing })

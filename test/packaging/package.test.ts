@@ -30,6 +30,7 @@ interface Manifest {
   readonly exports: Record<string, unknown>
   readonly dependencies: Record<string, string>
   readonly peerDependencies: Record<string, string>
+  readonly peerDependenciesMeta: Record<string, { readonly optional?: boolean }>
 }
 
 const work = realpathSync(mkdtempSync(join(tmpdir(), 'package-')))
@@ -42,15 +43,17 @@ const tarball = join(work, packed.output.trim().split('\n').at(-1) ?? '')
 await run('tar', ['-xzf', tarball, '-C', work], work)
 const manifest = JSON.parse(readFileSync(join(work, 'package', 'package.json'), 'utf8')) as Manifest
 
-/** A project with the package installed, beside links to the packages that it declares and to nothing else. */
-async function consumer (name: string): Promise<string> {
+/** A project with the package installed, beside links to the packages that it declares, or to those that it cannot do without. */
+async function consumer (name: string, { optional = true } = {}): Promise<string> {
   const folder = join(work, name)
   const installed = join(folder, 'node_modules', manifest.name)
   mkdirSync(installed, { recursive: true })
   const unpacked = await run('tar', ['-xzf', tarball, '-C', installed, '--strip-components', '1'], work)
   if (unpacked.code !== 0) throw new Error(unpacked.output)
   // @types/node: any TypeScript project on Node has it.
-  for (const dependency of [...Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }), '@types/node']) {
+  const needed = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies })
+    .filter(dependency => optional || manifest.peerDependenciesMeta[dependency]?.optional !== true)
+  for (const dependency of [...needed, '@types/node']) {
     const link = join(folder, 'node_modules', dependency)
     mkdirSync(dirname(link), { recursive: true })
     symlinkSync(join(modules, dependency), link, 'dir')
@@ -210,6 +213,41 @@ t.test('import and require give the same plugin, and a service runs with it', as
     t.equal(code, 0, { output })
     t.match(output, /^fine$/m, file)
   }
+})
+
+t.test('without its optional packages all runs but what is made for them, and what is not asked for is not loaded', async (t) => {
+  const folder = await consumer('plain', { optional: false })
+  const optional = Object.keys(manifest.peerDependenciesMeta)
+  t.ok(optional.includes('@opentelemetry/api') && optional.includes('prom-client'))
+  writeFileSync(join(folder, 'plain.cjs'), `
+    const assert = require('node:assert/strict')
+    const fastify = require('fastify')
+    const { default: plugin } = require('${manifest.name}')
+    for (const name of ${JSON.stringify(optional)}) assert.throws(() => require(name), { code: 'MODULE_NOT_FOUND' })
+    async function main () {
+      const app = fastify()
+      await app.register(plugin)
+      await app.ready()
+      const loaded = Object.keys(require.cache).filter(file => /fastify-websocket-groups.dist.*(operations|cli|client|testing)/.test(file))
+      assert.deepEqual(loaded, [])
+      await app.close()
+      const operated = fastify()
+      await operated.register(plugin)
+      for (const name of ${JSON.stringify(operations)}) {
+        const auth = ['dashboard', 'api'].includes(name) ? { auth: async () => {} } : {}
+        await operated.register(require('${manifest.name}/' + name).default, { prefix: '/' + name, ...auth })
+      }
+      const { statusCode, body } = await operated.inject('/metrics/metrics')
+      assert.equal(statusCode, 200)
+      assert.match(body, /^websocket_groups_connections 0$/m)
+      await operated.close()
+      assert.throws(() => require('${manifest.name}/opentelemetry'), { code: 'MODULE_NOT_FOUND' })
+      console.log('fine')
+    }
+    main()`)
+  const { code, output } = await run(process.execPath, ['plain.cjs'], folder)
+  t.equal(code, 0, { output })
+  t.match(output, /^fine$/m)
 })
 
 t.test('ESM and CommonJS consumers in TypeScript compile, with the types of the tarball', async (t) => {

@@ -56,12 +56,15 @@ t.test('a volatile message that is delivered without the backplane is logged as 
 })
 
 t.test('stats are numbers, with those of the backplane among them', async (t) => {
-  const backplane = Object.assign(new FakeBackplane(), { stats: () => ({ ofTheBackplane: 7 }) })
+  const backplane = Object.assign(new FakeBackplane(), { stats: () => ({ ofTheBackplane: 7, constructor: 8 }) })
   const { app } = await make(t, { backplane })
   await app.ready()
   const stats = app.registry.stats()
   for (const [name, value] of Object.entries(stats)) t.type(value, 'number', name)
   t.match(stats, { connections: 0, groups: 0, messagesPublished: 0, ofTheBackplane: 7 })
+  t.strictSame(app.registry.metrics().other_stat?.values, [
+    { labels: { stat: 'ofTheBackplane' }, value: 7 }, { labels: { stat: 'constructor' }, value: 8 }
+  ])
 })
 
 t.test('app.registry has the public methods and nothing else', async (t) => {

@@ -1,7 +1,7 @@
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/port.ts'
-import { Script } from './link/script.ts'
+import { luaInteger, Script } from './link/script.ts'
 
 /** Long enough to outlive any pause of all instances that is shorter than that of their memberships. */
 const ttlMs = 86_400_000
@@ -14,14 +14,14 @@ const schema = 1
  * KEYS 1 the claim.  ARGV 1 what this process would claim  2 TTL (ms)
  * Returns what is claimed.
  */
-const claimNames = new Script(`
-local claimed = redis.call('GET', KEYS[1])
+export const claimNames = new Script(`${luaInteger}
+local ttl, claimed = integer(2, 1), redis.call('GET', KEYS[1])
 if not claimed then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ttl)
   return ARGV[1]
 end
 -- Not by SET, which a full Redis refuses.
-if claimed == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if claimed == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ttl) end
 return claimed
 `)
 

@@ -161,15 +161,13 @@ export class Partition {
     if (target.kind !== 'group') return await subscribing
     await (this.subscriptions.has(channel) ? subscribing : this.#opening.beside(target.name, subscribing))
     // Not if the group was left meanwhile: a log that is opened before its subscription has to be caught up with.
-    if (this.subscriptions.has(channel) && this.#local.logged(target.name)) await this.#followers.open(target.name)
+    if (this.subscriptions.wants(channel) && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
   position (group: string): LogPosition | undefined { return this.#followers.position(group) }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
-    // The reader may be a member here: what members get later has to begin where the page ends.
-    await this.#opening.unsubscribed(group)
-    return await this.writer.history(group, since, limit)
+    return await this.#opening.read(group, async () => await this.writer.history(group, since, limit))
   }
 
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */

@@ -1,5 +1,8 @@
-/** Ages, of which the oldest counts. All other figures are added up. */
-const ages = new Set(['leaseAgeMs'])
+/**
+ * Figures of which the largest counts: of ages the oldest, and of dropped keys those of one master, as all its partitions count the same
+ * ones. All other figures are added up.
+ */
+const largest = new Set(['leaseAgeMs', 'redisEvictedKeys'])
 
 /** Combines the figures of several parts into one set. */
 export function sumStats (parts: ReadonlyArray<Readonly<Record<string, number>>>): Record<string, number> {
@@ -7,7 +10,7 @@ export function sumStats (parts: ReadonlyArray<Readonly<Record<string, number>>>
   for (const part of parts) {
     for (const [name, value] of Object.entries(part)) {
       const sum = sums[name] ?? 0
-      sums[name] = ages.has(name) ? Math.max(sum, value) : sum + value
+      sums[name] = largest.has(name) ? Math.max(sum, value) : sum + value
     }
   }
   return sums

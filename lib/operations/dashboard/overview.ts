@@ -21,6 +21,8 @@ export interface Question {
   readonly order: (typeof orders)[number]
   /** From 0 on. */
   readonly page: number
+  /** What the page knows its own frames by: messages to all connections of the service come over its socket, too. */
+  readonly mark?: string | undefined
 }
 
 export const firstPage: Question = { find: '', order: 'name', page: 0 }

@@ -117,7 +117,16 @@ function show ({ summary, list: instances }) {
   byId('events').replaceChildren(...events.length > 0 ? events : [element('li', 'None')])
 }
 
-const question = { find: '', order: 'name', page: 0 }
+const question = { find: '', order: 'name', page: 0, mark: crypto.getRandomValues(new Uint32Array(4)).join('-') }
+/** Undefined for what the service sends to all its connections, which may look like anything. */
+function ownFrame (data) {
+  try {
+    const frame = JSON.parse(data)
+    return frame?.mark === question.mark ? frame : undefined
+  } catch {
+    return undefined
+  }
+}
 function turn (changes) {
   Object.assign(question, changes)
   if (socket.readyState === 1) socket.send(JSON.stringify(question))
@@ -148,7 +157,8 @@ function connect () {
     void detail()
   }
   socket.onmessage = ({ data }) => {
-    const frame = JSON.parse(data)
+    const frame = ownFrame(data)
+    if (!frame) return
     // An answer to another part of the list has the same summary: plots have one point for each round.
     if (latest?.round === frame.round) list(frame.list)
     else show(frame)

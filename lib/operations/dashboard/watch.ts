@@ -1,14 +1,16 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { performance } from 'node:perf_hooks'
+import { oncePerMinute } from '../../logging.ts'
 import type { Asked, Connection, Registry } from '../../types.ts'
 import { firstPage, orders, Overview, type Question } from './overview.ts'
-import type { Reporter } from './reporter.ts'
+import type { Report, Reporter } from './reporter.ts'
 
 /** Where there are many instances they are asked more rarely: each adds this much to the time between two rounds. */
 const msPerInstance = 10
 /** How long instances may take to answer, at least: a round is over sooner when all have. */
 const answerMs = 2_000
 const maxFindLength = 100
+const maxMarkLength = 100
 
 export interface WatchOptions {
   readonly registry: Registry
@@ -26,6 +28,7 @@ export class Watch {
   readonly #overview = new Overview()
   readonly #viewers = new Map<Connection, Question>()
   readonly #stopAnswering: (() => void) | undefined
+  readonly #warnUnreported: (fields: object) => void
   #timer: NodeJS.Timeout | undefined
   #asking = false
   #askedAt = -Infinity
@@ -37,7 +40,8 @@ export class Watch {
   constructor (options: WatchOptions) {
     this.#options = options
     this.#everyMs = options.everyMs
-    const { registry, reporter, name, everyMs } = options
+    const { registry, reporter, name, everyMs, log } = options
+    this.#warnUnreported = oncePerMinute(log, 'dashboard_report_failed')
     // Others may ask, too: what they get must not be older than a round of theirs, nor be made anew for each.
     this.#stopAnswering = name === undefined ? undefined : registry.instances.on(name, () => reporter.latest(everyMs / 2))
   }
@@ -97,28 +101,43 @@ export class Watch {
   }
 
   #take (replies: readonly unknown[], missing: number): void {
-    const { reporter, everyMs } = this.#options
-    this.#overview.take([...replies, reporter.latest(everyMs / 2)], missing)
+    const own = this.#report()
+    // Where instances were asked, this one is among those that did not answer.
+    if (own === undefined) this.#overview.take(replies, Math.max(missing, 1))
+    else this.#overview.take([...replies, own], missing)
     // One text for all who look; what differs is their part of the list.
     this.#summary = JSON.stringify(this.#overview.summary())
     this.#rounds++
+  }
+
+  /** `undefined` where there is none: `stats()` of a backplane of the user's own may throw. */
+  #report (): Report | undefined {
+    const { reporter, everyMs } = this.#options
+    try {
+      return reporter.latest(everyMs / 2)
+    } catch (error) {
+      this.#warnUnreported({ err: error })
+      return undefined
+    }
   }
 
   #show (viewer: Connection): void {
     const question = this.#viewers.get(viewer)
     if (question === undefined || this.#summary === '') return
     const list = JSON.stringify(this.#overview.rows(question))
-    viewer.send(`{"round":${this.#rounds},"everyMs":${this.#everyMs},"summary":${this.#summary},"list":${list}}`)
+    const mark = JSON.stringify(question.mark ?? '')
+    viewer.send(`{"mark":${mark},"round":${this.#rounds},"everyMs":${this.#everyMs},"summary":${this.#summary},"list":${list}}`)
   }
 }
 
 /** What a page may ask for; `undefined` for anything else. */
 function parse (message: string): Question | undefined {
   try {
-    const { find, order, page } = (JSON.parse(message) ?? {}) as Partial<Question>
+    const { find, order, page, mark } = (JSON.parse(message) ?? {}) as Partial<Question>
     if (typeof find !== 'string' || find.length > maxFindLength || !orders.some(one => one === order)) return undefined
     if (!Number.isSafeInteger(page) || Number(page) < 0) return undefined
-    return { find, order, page } as Question
+    if (mark !== undefined && (typeof mark !== 'string' || mark.length > maxMarkLength)) return undefined
+    return { find, order, page, mark } as Question
   } catch {
     return undefined
   }

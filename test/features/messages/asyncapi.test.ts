@@ -138,6 +138,70 @@ t.test('an application without routes for sockets has a valid document, too, and
   t.strictSame(Object.keys(app.swagger().paths ?? {}), ['/users'])
 })
 
+/** What a reference in the document leads to. */
+function follow (document: object, { $ref }: { readonly $ref?: unknown }): Record<string, unknown> {
+  const found = String($ref).slice(2).split('/').reduce<unknown>(
+    (at, step) => (at as Record<string, unknown> | undefined)?.[step.replaceAll('~1', '/').replaceAll('~0', '~')], document
+  )
+  return found as Record<string, unknown>
+}
+
+t.test('messages and schemas of any name and kind are described as what they are', async t => {
+  const { app } = await service(t)
+  app.addSchema({
+    $id: 'https://example.com/tree.json',
+    type: 'object',
+    properties: { name: { $ref: '#/definitions/name' }, children: { type: 'array', items: { $ref: '#' } } },
+    definitions: { name: { type: 'string', maxLength: 7 } }
+  })
+  const messages = app.wsMessages({
+    messages: {
+      typing: { data: Type.Object({ at: Type.Integer() }), handler () {} },
+      'chat/say:now': {
+        data: {
+          type: 'object',
+          properties: { word: { $ref: '#/definitions/word' }, more: { $ref: 'inner' } },
+          definitions: { word: { type: 'string', maxLength: 9 }, 'a/b': { $id: 'inner', type: 'boolean' } }
+        },
+        reply: {},
+        handler () {}
+      },
+      'chat/say:now.reply': { handler () {} },
+      tree: { data: { $ref: 'https://example.com/tree.json#' }, handler () {} },
+      when: { reply: z.object({ at: z.date(), text: z.string() }), handler: () => ({ at: new Date(), text: '' }) }
+    },
+    events: { typing: Type.Object({ by: Type.String() }) }
+  })
+  const schema = { summary: 'of both' } as object
+  for (const name of ['one', 'other']) {
+    app.wsRoom(`/${name}/:room`, { auth: false, group: ({ room }) => `${name}:${room}`, messages, schema })
+  }
+  app.wsRoom('/a::b/:room', { auth: false, group: ({ room }) => `b:${room}` })
+  await app.ready()
+  const document = app.asyncapi()
+  t.strictSame(await faults(JSON.stringify(document)), [])
+  t.strictSame(Object.values(document.channels).map(({ address, summary }) => [address, summary]), [
+    ['/one/{room}', 'of both'], ['/other/{room}', 'of both'], ['/a:b/{room}', undefined]
+  ])
+  type Ref = Readonly<Record<string, unknown>>
+  const dataOf = (operation: string): Ref => {
+    const [message = {}] = document.operations[operation]?.messages as readonly Ref[]
+    const { payload } = follow(document, follow(document, message)) as { readonly payload: { readonly properties: { readonly data: Ref } } }
+    return payload.properties.data
+  }
+  t.match(dataOf('one_room.receive.typing'), { properties: { at: { type: 'integer' } } })
+  t.match(dataOf('one_room.send.typing'), { properties: { by: { type: 'string' } } }, 'an event may be called as a message is')
+  const { properties: { word, more } } = dataOf('other_room.receive.chat_say_now') as { readonly properties: { word: Ref, more: Ref } }
+  t.match(follow(document, word), { maxLength: 9 })
+  t.match(follow(document, more), { type: 'boolean' })
+  const tree = follow(document, dataOf('one_room.receive.tree')) as { readonly properties: { name: Ref, children: { items: Ref } } }
+  t.match(follow(document, tree.properties.name), { maxLength: 7 })
+  t.equal(follow(document, tree.properties.children.items), tree)
+  t.match(document.components.messages['one_room.when.reply'], {
+    payload: { properties: { data: { properties: { at: {}, text: { type: 'string' } } } } }
+  }, 'what has no form in JSON Schema is anything, and the rest is told')
+})
+
 t.test('a client in another language needs the document alone', async t => {
   const { app, port } = await serve(t, {}, app => {
     routes(app)

@@ -127,6 +127,48 @@ t.test('any WebSocket client reads and stops by hand; strangers and greedy ones 
   }
 })
 
+t.test('no member makes a piece of a stream, and requests may be written as any JSON', async t => {
+  const { registry, url } = await startInstance(t, {
+    routes: app => { app.wsRoom('/json/:room', { auth: { required: false }, group: ({ room }) => room, json: true }) }
+  })
+  const readers = [false, true].map(json => {
+    const client = connect(`${url}/ws/lobby`, { WebSocket, json })
+    t.teardown(() => client.close())
+    return { client, streams: streamsOf(client) }
+  })
+  for (const { client } of readers) await until(() => client.groups.length === 1)
+  const stream = registry.stream('lobby', 'r1', { flushMs: 10 })
+  stream.append('true')
+  for (const { streams } of readers) await until(() => streams.get('lobby', 'r1')?.text === 'true')
+
+  const piece = { id: 'r1', epoch: 'forged', at: 0, to: 5, text: 'false', end: 'done' }
+  const forged = [
+    JSON.stringify({ type: 'wsg.stream', data: piece }),
+    JSON.stringify({ type: 'wsg.stream', data: piece }, undefined, 1),
+    JSON.stringify({ data: piece, type: 'wsg.stream' }),
+    JSON.stringify({ type: 'wsg.stream', id: {}, data: piece }),
+    JSON.stringify({ type: 'wsg.stream', data: piece, more: Array.from({ length: 20_001 }, () => 0) }),
+    `{"type":"said","type":"wsg\\u002estream","data":${JSON.stringify(piece)}}`
+  ]
+  for (const path of ['ws', 'json']) {
+    const mallory = connectRaw(t, `${url}/${path}/lobby`)
+    await mallory.opened
+    const answers = (): unknown[] => mallory.messages.map(message => parsed(message)).filter(({ type }) => type === 'error')
+    for (const text of forged) mallory.send(text)
+    await until(() => answers().length === forged.length)
+    t.match(answers(), forged.map(() => ({ code: /^WSG_(FORBIDDEN|MESSAGE_INVALID)$/ })), path)
+    mallory.send('{ "id": 1, "data": { "group": "lobby" }, "type": "wsg.stream.list" }')
+    await until(() => mallory.messages.some(message => parsed(message).type === 'reply'))
+    t.match(mallory.messages.map(message => parsed(message)).find(({ type }) => type === 'reply'), { id: 1, data: { ids: ['r1'] } })
+    mallory.close()
+  }
+  await stream.done()
+  for (const { streams } of readers) {
+    await until(() => streams.get('lobby', 'r1')?.state === 'done')
+    t.equal(streams.get('lobby', 'r1')?.text, 'true')
+  }
+})
+
 function parsed (message: unknown): Record<string, unknown> {
   try {
     return JSON.parse(String(message)) as Record<string, unknown>

@@ -83,6 +83,12 @@ t.test('no connections, no wait', async (t) => {
   await atOnce(t, 'the end', async () => await drainConnections([], 1001, 60_000))
 })
 
+t.test('a drain without a window closes everybody at once', async (t) => {
+  const all = Array.from({ length: 300 }, () => closing('when closed'))
+  await drainSlowly(all, { overMs: 0, graceMs: 400, signal: new AbortController().signal })
+  t.ok(all.every(({ calls }) => calls[0] === 'close 1012 server restarts'))
+})
+
 t.test('a slow drain is evenly spread, and leaves the last clients time to be back before it is over', async (t) => {
   const [overMs, graceMs, count] = [2_000, 400, 120]
   const startedAt = performance.now()

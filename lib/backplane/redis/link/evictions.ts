@@ -23,6 +23,8 @@ export class EvictionWatch {
   #policy: string | undefined
   /** The count of the server since its start. */
   #counted: number | undefined
+  /** Whose count that is: a partition of a cluster may move to another master. */
+  #master: object | undefined
   #evicted = 0
   #evictedAt = -Infinity
 
@@ -49,6 +51,7 @@ export class EvictionWatch {
 
   /** Asks Redis, unless that was done a moment ago. Never rejects: if Redis cannot tell, no problem is reported. */
   async look (): Promise<void> {
+    const { master } = this.#link
     let memory: Memory
     try {
       memory = await this.#memory()
@@ -59,6 +62,8 @@ export class EvictionWatch {
     const { policy, evictedKeys } = memory
     const changed = policy !== this.#policy
     this.#policy = policy
+    if (master !== this.#master) this.#counted = undefined
+    this.#master = master
     // The count starts anew with the server.
     const more = evictedKeys - (this.#counted === undefined ? evictedKeys : this.#counted > evictedKeys ? 0 : this.#counted)
     this.#counted = evictedKeys

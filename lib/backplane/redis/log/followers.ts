@@ -62,12 +62,12 @@ export class LogFollowers {
   }
 
   /**
-   * Resolves when this instance knows where the log ends. What follows is delivered here, once the group is subscribed.
-   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   * Resolves when this instance knows where the log ends: at `end`, or where Redis says. What follows is delivered here, once the group is
+   * subscribed. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
-  async open (group: string): Promise<void> {
+  async open (group: string, end?: LogPosition): Promise<void> {
     const follower = this.#followers.get(group) ?? this.#add(group)
-    if (follower.position === undefined) await this.#open(follower)
+    if (follower.position === undefined) await (end === undefined ? this.#open(follower) : follower.seek(end))
   }
 
   position (group: string): LogPosition | undefined { return this.#followers.get(group)?.position }

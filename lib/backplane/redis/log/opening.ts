@@ -1,4 +1,5 @@
 import { isOutage } from '../../../errors.ts'
+import type { LogPosition } from '../../backplane.ts'
 import type { LogFollowers } from './followers.ts'
 
 /**
@@ -33,6 +34,15 @@ export class LogOpening {
     } finally {
       clearTimeout(timer)
     }
+  }
+
+  /** Reads a page of the log. The reader may be a member here: what members get later has to begin where the page ends. */
+  async read<Page extends { readonly end: LogPosition }> (group: string, page: () => Promise<Page>): Promise<Page> {
+    await this.unsubscribed(group)
+    const found = await page()
+    // Pages come by a connection of their own, also while the end of the log cannot be read.
+    if (this.#isWanted(group)) await this.#followers.open(group, found.end)
+    return found
   }
 
   /** Rejects only for faults: after an outage the log is opened when its group is subscribed. */

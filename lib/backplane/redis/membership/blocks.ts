@@ -1,7 +1,7 @@
 import { maxBlocks, type Block } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { luaNow, Script } from '../link/script.ts'
+import { luaInteger, luaNow, Script } from '../link/script.ts'
 
 /*
  * The list has an entry with an empty name, which ends with the latest of all blocks that were ever in the list. So a list without that
@@ -13,12 +13,13 @@ import { luaNow, Script } from '../link/script.ts'
  * KEYS 1 list.  ARGV 1 name  2 milliseconds, 0 to remove it  3 how many names at most
  * Returns 1, or 0 when the list is full.
  */
-const setBlock = new Script(`${luaNow}
+export const setBlock = new Script(`${luaInteger}
+local forMs, most = integer(2, 0), integer(3, 1)${luaNow}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if ARGV[2] == '0' then redis.call('ZREM', KEYS[1], ARGV[1])
-elseif redis.call('ZCARD', KEYS[1]) > tonumber(ARGV[3]) and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0
+if forMs == 0 then redis.call('ZREM', KEYS[1], ARGV[1])
+elseif redis.call('ZCARD', KEYS[1]) > most and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0
 else
-  local ends = now + tonumber(ARGV[2])
+  local ends = now + forMs
   redis.call('ZADD', KEYS[1], ends, ARGV[1])
   if ends > tonumber(redis.call('ZSCORE', KEYS[1], '') or 0) then redis.call('ZADD', KEYS[1], ends, '') end
 end

@@ -2,7 +2,7 @@ import type { Presences, PresenceChange } from '../../backplane.ts'
 import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { luaNow, Script } from '../link/script.ts'
+import { luaInteger, luaNow, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
 /** Names per call: a call of the script holds up everything else in Redis. */
@@ -14,14 +14,15 @@ const batchSize = 128
  * KEYS 1 set of the groups that are recorded as having members, then the counts of each group.  ARGV 1 safety TTL (ms), then each name
  * Returns 1 where a group has members now, -1 where it has none any more, 0 where nothing changed.
  */
-const settleGroups = new Script(`
-local changes = {}
+export const settleGroups = new Script(`${luaInteger}
+if #ARGV ~= #KEYS then error('expected ' .. #KEYS .. ' arguments, got ' .. #ARGV) end
+local ttl, changes = integer(1, 1), {}
 for k = 2, #KEYS do
   local total = tonumber(redis.call('HGET', KEYS[k], '#')) or 0
   if total > 0 then changes[k - 1] = redis.call('SADD', KEYS[1], ARGV[k])
   else changes[k - 1] = -redis.call('SREM', KEYS[1], ARGV[k]) end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ttl)
 return changes
 `)
 
@@ -30,8 +31,9 @@ return changes
  * KEYS 1 set of the users that are recorded as online  2 leases  3 instances, then the counts of each user
  * ARGV 1 safety TTL (ms)  2, 3 not used, then each user id
  */
-const settleUsers = new Script(`${luaNow}
-local changes = {}
+export const settleUsers = new Script(`${luaInteger}
+if #ARGV ~= #KEYS then error('expected ' .. #KEYS .. ' arguments, got ' .. #ARGV) end
+local ttl, changes = integer(1, 1), {}${luaNow}
 for k = 4, #KEYS do
   local sum, counts = 0, redis.call('HGETALL', KEYS[k])
   for i = 1, #counts, 2 do
@@ -43,7 +45,7 @@ for k = 4, #KEYS do
   if sum > 0 then changes[k - 3] = redis.call('SADD', KEYS[1], ARGV[k])
   else changes[k - 3] = -redis.call('SREM', KEYS[1], ARGV[k]) end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ttl)
 return changes
 `)
 

@@ -2,7 +2,7 @@ import type { Revocation } from '../../backplane.ts'
 import { formatPosition, parsePosition } from '../../position.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { luaNow, Script } from '../link/script.ts'
+import { luaInteger, luaNow, Script } from '../link/script.ts'
 
 /** How many names are remembered of each group. */
 const maxNames = 1_000
@@ -16,14 +16,16 @@ const others = '*'
  * KEYS 1 hash of the group
  * ARGV 1 TTL (ms)  2 how many names at most  3 field of all others  4 `[<at>][ <position>]`: without a time now, then names
  */
-const revoke = new Script(`
+export const revoke = new Script(`${luaInteger}
+if #ARGV < 5 then error('expected 5 arguments or more, got ' .. #ARGV) end
+local ttl, most = integer(1, 1), integer(2, 1)
 local key, entry = KEYS[1], ARGV[4]
 if not string.match(entry, '^%d') then${luaNow}
   entry = string.format('%.0f', now) .. entry
 end
 for i = 5, #ARGV do redis.call('HSET', key, ARGV[i], entry) end
-if redis.call('PTTL', key) < tonumber(ARGV[1]) then redis.call('PEXPIRE', key, ARGV[1]) end
-if redis.call('HLEN', key) <= tonumber(ARGV[2]) then return 0 end
+if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
+if redis.call('HLEN', key) <= most then return 0 end
 local fields, entries = redis.call('HGETALL', key), {}
 for i = 1, #fields, 2 do
   if fields[i] ~= ARGV[3] then entries[#entries + 1] = {fields[i], fields[i + 1], tonumber(string.match(fields[i + 1], '^%d+')) or 0} end

@@ -4,7 +4,7 @@ import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Lease } from './lease.ts'
 import type { Link } from '../link/port.ts'
-import { luaNow, Script } from '../link/script.ts'
+import { luaInteger, luaNow, Script } from '../link/script.ts'
 
 /** Users per call: a call of the script holds up everything else in Redis. */
 const batchSize = 128
@@ -23,7 +23,10 @@ const ttlMs = 7_500_000
  * ARGV 1 instance id  2 TTL (ms), then this instance's count of each user
  * Returns how many connections each has elsewhere.
  */
-const storeUsers = new Script(`${luaNow}
+export const storeUsers = new Script(`${luaInteger}
+if #ARGV ~= #KEYS then error('expected ' .. #KEYS .. ' arguments, got ' .. #ARGV) end
+integer(2, 1)
+for k = 3, #KEYS do integer(k, 0) end${luaNow}
 local elsewhere = {}
 for k = 3, #KEYS do
   if ARGV[k] == '0' then redis.call('HDEL', KEYS[k], ARGV[1])

@@ -2,7 +2,7 @@ import { slotOf } from '../../hash-tags.ts'
 import { sumStats } from '../../stats.ts'
 import type { Address, ClusterSource } from './source.ts'
 import { Link } from '../link.ts'
-import { closeMaster, nameOf, subscribedTags, type Master } from './master.ts'
+import { closeMaster, nameOf, statsOf, subscribedTags, type Master } from './master.ts'
 import { RoutedLink, type Router } from './routed-link.ts'
 import { SlotLookup } from './slot-lookup.ts'
 import type { SlotMap } from './slot-map.ts'
@@ -64,6 +64,8 @@ export class ClusterLinks implements Router {
   #suspect: Link | undefined
   #closed = false
   #refreshes = 0
+  /** What was counted of masters that are left: counters never go down. */
+  #counted: Record<string, number> = { redisConnections: 0, redisTimeouts: 0, redisReconnects: 0 }
 
   constructor (source: ClusterSource, { keyPrefix, tags, commonTag, deadlineMs }: ClusterLinkOptions, events: ClusterLinkEvents) {
     this.#source = source
@@ -103,16 +105,12 @@ export class ClusterLinks implements Router {
   }
 
   stats (): Record<string, number> {
-    const links = [...this.#masters.values()].flatMap(({ command, subscribe }) => [command, subscribe]).filter(link => link !== undefined)
-    const sum = (of: (link: Link) => number): number => links.reduce((total, link) => total + of(link), 0)
+    const masters = [...this.#masters.values()]
     return {
-      redisMasters: [...this.#masters.values()].filter(({ unusedSince }) => unusedSince === undefined).length,
-      redisConnections: sum(link => link.stats().connections),
-      redisTimeouts: sum(link => link.stats().timeouts),
-      redisReconnects: sum(link => link.stats().reconnects),
+      redisMasters: masters.filter(({ unusedSince }) => unusedSince === undefined).length,
       slotRefreshes: this.#refreshes,
       // In place of what its partitions say, each of which has those of its master.
-      ...sumStats([...this.#masters.values()].map(({ command }) => command.bulk.stats()))
+      ...sumStats([this.#counted, ...masters.map(statsOf)])
     }
   }
 
@@ -185,6 +183,8 @@ export class ClusterLinks implements Router {
     master.unusedSince ??= now
     if (now - master.unusedSince < unusedMs) return
     this.#masters.delete(nameOf(master.address))
+    // Its gauges go with it.
+    this.#counted = sumStats([this.#counted, { ...statsOf(master), redisConnections: 0, bulkReadsWaiting: 0 }])
     void closeMaster(master)
   }
 

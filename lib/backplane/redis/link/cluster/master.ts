@@ -1,6 +1,7 @@
 import { hashTagOf } from '../../hash-tags.ts'
 import type { Address } from './source.ts'
 import type { Link } from '../link.ts'
+import { sumStats } from '../../stats.ts'
 
 /** The connections to one master of a cluster. */
 export interface Master {
@@ -13,6 +14,17 @@ export interface Master {
 
 export async function closeMaster ({ command, subscribe }: Master): Promise<void> {
   await Promise.all([command.close(), subscribe?.close()])
+}
+
+/** What the connections to a master count, and how they are now. */
+export function statsOf ({ command, subscribe }: Master): Record<string, number> {
+  const links = [command, subscribe].filter(link => link !== undefined).map(link => link.stats())
+  return sumStats([
+    ...links.map(({ connections, timeouts, reconnects }) => (
+      { redisConnections: connections, redisTimeouts: timeouts, redisReconnects: reconnects }
+    )),
+    command.bulk.stats()
+  ])
 }
 
 export function nameOf ({ host, port }: Address): string {
