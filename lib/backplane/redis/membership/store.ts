@@ -8,10 +8,10 @@ import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 const changesPerCall = 500
 const groupsPerCall = 100
 /**
- * After about this many bytes of records a call ends. Calls that are under way together (`callsAtOnce`) share the link, and each is sent
- * twice where Redis does not know the script yet: over 10 Mbit/s the first answer comes after some 260 ms then.
+ * After about this many bytes of records a call ends. Those that are under way together (`callsAtOnce`) are answered together over a slow
+ * link, and each is sent twice where Redis does not know the script yet: over 10 Mbit/s that takes some 210 ms.
  */
-const bytesPerCall = 65_536
+const bytesPerCall = 32_768
 const groupsPerReap = 200
 /** No more calls than this are under way together: a deadline is for Redis, not for the calls queued before. */
 const callsAtOnce = 4
