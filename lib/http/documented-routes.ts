@@ -4,8 +4,8 @@ import { securityOf } from './security-schemes.ts'
 import { messagesOf } from './ws-handler.ts'
 
 /**
- * Makes `app.asyncapi`, and the hook for `onRoute` that collects the routes for the document. The hook comes before that of
- * @fastify/websocket, which hides the schemas of its routes.
+ * Makes `app.asyncapi`, and the hook for `onRoute` that collects the routes for the document. The hook has to come before
+ * that of @fastify/websocket, which hides the schemas of its routes: see `addRouteHooks`.
  */
 export function documentRoutes (): {
   readonly asyncapi: FastifyInstance['asyncapi']

@@ -1,13 +1,15 @@
 import t from 'tap'
 import swagger from '@fastify/swagger'
+import websocket from '@fastify/websocket'
 import { spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { Type } from 'typebox'
 import { z } from 'zod'
 import type { FastifyInstance } from 'fastify'
+import websocketGroups from '../../../plugin.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
-import { serve, service, userOf } from '../../helpers/service.ts'
+import { bareService, serve, service, userOf } from '../../helpers/service.ts'
 
 noUnhandled(t)
 
@@ -200,6 +202,17 @@ t.test('messages and schemas of any name and kind are described as what they are
   t.match(document.components.messages['one_room.when.reply'], {
     payload: { properties: { data: { properties: { at: {}, text: { type: 'string' } } } } }
   }, 'what has no form in JSON Schema is anything, and the rest is told')
+})
+
+t.test('routes are described also where the application registered @fastify/websocket itself', async t => {
+  const { app } = bareService(t)
+  await app.register(websocket)
+  await app.register(websocketGroups)
+  app.wsRoom('/ws/:room', { auth: false })
+  app.get('/own', { websocket: true }, app.wsHandler({ onMessage () {} }))
+  app.get('/hidden', { websocket: true, schema: { hide: true } as object }, app.wsHandler({ onMessage () {} }))
+  await app.ready()
+  t.strictSame(Object.keys(app.asyncapi().channels), ['ws_room', 'own'])
 })
 
 t.test('a client in another language needs the document alone', async t => {
