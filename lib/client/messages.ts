@@ -137,7 +137,8 @@ export class MessageClient<Agreed extends Contract = Contract> {
       if (handler === undefined) throw new ClientError('UNANSWERED', `nobody answers ${name}`)
       answer({ type: 'reply', data: await handler(data as never, info) })
     } catch (error) {
-      const { code = 'HANDLER_FAILED', message = '' } = error as Partial<ClientError>
+      // Anything may be thrown, nothing at all too.
+      const { code = 'HANDLER_FAILED', message = '' } = (error ?? {}) as Partial<ClientError>
       answer({ type: 'error', code, message })
     }
   }

@@ -1,4 +1,10 @@
-import { isIPv6 } from 'node:net'
+import { isIPv4, isIPv6 } from 'node:net'
+import { textToKeep } from '../kept-bytes.ts'
+
+/** No address is longer, with a zone, brackets and a port (characters). */
+const maxLength = 100
+/** What all those have in common whose address is none. */
+const unknown = 'unknown'
 
 /**
  * Private, loopback, link-local and shared (RFC 1918, 3927, 4193, 4291, 6598): a proxy, a container or this machine, but nobody on the
@@ -13,15 +19,19 @@ export function isPrivateAddress (address: string): boolean {
 
 /**
  * What limits per address count by: an IPv4 address, or the first 64 bits of an IPv6 address, as one host may use all that share them.
- * Takes what Fastify calls `request.ip`.
+ * Takes what Fastify calls `request.ip`. That may be any text where Fastify trusts the header of a proxy: whatever is no address counts as
+ * one, or clients could make up as many as they like.
  */
 export function addressKey (ip: string): string {
-  // An IPv4 address, as most are, is its own key.
-  if (!ip.includes(':')) return ip
-  const address = ip.toLowerCase().replace(/%.*$/, '')
+  if (ip.length > maxLength) return unknown
+  // Some proxies add the port, which is another one for each connection.
+  const bare = textToKeep(ip.replace(/^\[(.*)\](?::\d+)?$|^([\d.]+):\d+$/, '$1$2'))
+  if (isIPv4(bare)) return bare
+  const address = bare.toLowerCase().replace(/%.*$/, '')
+  if (!isIPv6(address)) return unknown
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/.exec(address)?.[1]
   if (mapped !== undefined) return mapped
-  if (!isIPv6(address) || address === '::1') return address
+  if (address === '::1') return address
   const [head = '', tail] = address.split('::')
   const groups = head === '' ? [] : head.split(':')
   if (tail !== undefined) {

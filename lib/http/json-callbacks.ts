@@ -1,4 +1,4 @@
-import { extraMessages, tooComplex } from '../connection/inbound/json-limits.ts'
+import { extraMessages, isPoisoned, poisoned, tooComplex } from '../connection/inbound/json-limits.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { copyCallbacks } from '../messages/callbacks.ts'
 import type { ConnectionCallbacks, JsonCallbacks } from '../route-types.ts'
@@ -12,9 +12,12 @@ export function parsingJson (callbacks: JsonCallbacks): ConnectionCallbacks {
 function parse (data: string | Buffer): unknown {
   if (typeof data !== 'string') throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', 'binary, where JSON is asked for')
   if (extraMessages(Buffer.from(data)) === undefined) throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', tooComplex)
+  let value: unknown
   try {
-    return JSON.parse(data)
+    value = JSON.parse(data)
   } catch (cause) {
     throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', 'not JSON', { cause })
   }
+  if (isPoisoned(value)) throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', poisoned)
+  return value
 }

@@ -45,9 +45,17 @@ class Builder {
   readonly #messages: Record<string, Json> = { error: errorMessage }
   readonly #schemas: Record<string, Json> = {}
   readonly #securitySchemes: Record<string, Json> = {}
+  /** Where the document has the shared schemas, by their `$id`. */
+  readonly #shared = new Map<string, string>()
 
   constructor (shared: Json) {
-    for (const [name, schema] of Object.entries(shared)) this.#schemas[name] = inDocument(schema) as Json
+    const named = Object.entries(shared).map(([id, schema]) => {
+      const name = uniqueName(keyOf(id), this.#schemas)
+      this.#schemas[name] = {}
+      this.#shared.set(id.replace(/#$/, ''), `#/components/schemas/${name}`)
+      return [name, schema] as const
+    })
+    for (const [name, schema] of named) this.#schemas[name] = this.#placed(schema, `#/components/schemas/${name}`)
   }
 
   add (route: DocumentedRoute): void {
@@ -55,21 +63,22 @@ class Builder {
     const { address, parameters } = addressOf(url)
     const channel = uniqueName(nameOf(url), this.#channels)
     const messages: Record<string, Json> = {}
-    Object.assign(this.#securitySchemes, security)
-    const requirements = Object.keys(security).map(name => ({ $ref: `#/components/securitySchemes/${name}` }))
+    const requirements = Object.entries(security).map(([name, scheme]) => {
+      const key = keyOf(name)
+      this.#securitySchemes[key] = scheme
+      return { $ref: `#/components/securitySchemes/${key}` }
+    })
     const operate = (action: 'receive' | 'send', name: string, message: Json, reply?: Json): void => {
-      this.#refer(channel, messages, name, message)
-      if (reply !== undefined) this.#refer(channel, messages, `${name}.reply`, reply)
-      const at = (of: string): Json => ({ $ref: `#/channels/${channel}/messages/${of}` })
-      this.#operations[`${channel}.${action}.${name}`] = {
+      const own = this.#refer(channel, messages, name, message)
+      const answer = reply === undefined ? undefined : this.#refer(channel, messages, `${name}.reply`, reply)
+      const at = (key: string): Json => ({ $ref: `#/channels/${channel}/messages/${key}` })
+      this.#operations[uniqueName(keyOf(`${channel}.${action}.${name}`), this.#operations)] = {
         action,
         channel: { $ref: `#/channels/${channel}` },
         ...(typeof message.description === 'string' ? { description: message.description } : {}),
-        messages: [at(name)],
+        messages: [at(own)],
         ...(requirements.length === 0 ? {} : { security: requirements }),
-        ...(reply === undefined
-          ? {}
-          : { reply: { channel: { $ref: `#/channels/${channel}` }, messages: [at(`${name}.reply`), at('error')] } })
+        ...(answer === undefined ? {} : { reply: { channel: { $ref: `#/channels/${channel}` }, messages: [at(answer), at('error')] } })
       }
     }
     if (route.messages === undefined) {
@@ -85,6 +94,7 @@ class Builder {
         operate('send', name, question, replyOf(name, reply as MessageSchema | undefined, 'input'))
       }
     }
+    const bindings = `#/channels/${channel}/bindings/ws`
     this.#channels[channel] = {
       address,
       ...textsOf(schema),
@@ -96,8 +106,8 @@ class Builder {
         ws: {
           method: 'GET',
           bindingVersion,
-          ...(isObjectSchema(schema.querystring) ? { query: inDocument(schema.querystring) } : {}),
-          ...(isObjectSchema(schema.headers) ? { headers: inDocument(schema.headers) } : {})
+          ...(isObjectSchema(schema.querystring) ? { query: this.#placed(schema.querystring, `${bindings}/query`) } : {}),
+          ...(isObjectSchema(schema.headers) ? { headers: this.#placed(schema.headers, `${bindings}/headers`) } : {})
         }
       }
     }
@@ -116,11 +126,35 @@ class Builder {
     }
   }
 
-  /** Adds the message under a key of its channel, as messages of different routes may have the same name. */
-  #refer (channel: string, messages: Record<string, Json>, name: string, message: Json): void {
-    const key = `${channel}.${name}`
-    this.#messages[key] = message
-    messages[name] = { $ref: `#/components/messages/${key}` }
+  /**
+   * Adds the message under a key of its channel, as messages of different routes may have the same name, and so may a message and an event.
+   * Returns its key in the channel.
+   */
+  #refer (channel: string, messages: Record<string, Json>, name: string, message: Json): string {
+    // Of a route that takes messages of any kind: both directions have the same.
+    if (message === anyMessage && messages.message !== undefined) return 'message'
+    const key = uniqueName(keyOf(`${channel}.${name}`), this.#messages)
+    const own = uniqueName(keyOf(name), messages)
+    const at = `#/components/messages/${key}`
+    this.#messages[key] = this.#placed(message, at, `${at}/payload/properties/data`)
+    messages[own] = { $ref: at }
+    return own
+  }
+
+  /**
+   * A copy of what stands at `at`, whose references lead to where the document has what they name. `root` is what `#` means in it. No part
+   * keeps its `$id`, from which references would count.
+   */
+  #placed (value: unknown, at: string, root = at): Json {
+    const inside = idsIn(value, at)
+    return JSON.parse(JSON.stringify(value), (key, part: unknown) => {
+      if (typeof part !== 'string') return part
+      if (key === '$id') return undefined
+      if (key !== '$ref') return part
+      const [id = '', path = ''] = part.split('#')
+      const base = id === '' ? root : inside.get(id) ?? this.#shared.get(id) ?? `#/components/schemas/${keyOf(id)}`
+      return base + path
+    }) as Json
   }
 }
 
@@ -149,21 +183,32 @@ function replyOf (name: string, schema: MessageSchema | undefined, side: 'input'
   return { ...reply, title: `reply to ${name}` }
 }
 
-/** JSON Schema of the data. A Standard Schema without its JSON Schema extension becomes `{}`: anything. */
+/** JSON Schema of the data. What a Standard Schema cannot tell in JSON Schema is `{}`: anything. */
 function jsonSchemaOf (schema: Exclude<MessageSchema, 'binary'>, side: 'input' | 'output'): unknown {
-  if (!isStandard(schema)) return inDocument(schema)
+  if (!isStandard(schema)) return schema
   const { jsonSchema } = schema['~standard'] as { readonly jsonSchema?: Record<typeof side, (options: object) => object> }
-  const { $schema, ...described } = jsonSchema?.[side]({ target: 'draft-07' }) as Json ?? {}
-  return inDocument(described)
+  try {
+    // Zod tells all but the parts that JSON has no word for, such as dates.
+    const options = { target: 'draft-07', libraryOptions: { unrepresentable: 'any' } }
+    const { $schema, ...described } = jsonSchema?.[side](options) as Json ?? {}
+    return described
+  } catch {
+    return {} // the schema as a whole has no form in JSON Schema
+  }
 }
 
-/** A copy whose references to shared schemas lead to the components of the document. */
-function inDocument (schema: unknown): unknown {
-  return JSON.parse(JSON.stringify(schema), (key, value: unknown) => {
-    if (key !== '$ref' || typeof value !== 'string' || value.startsWith('#')) return value
-    const [name = '', path = ''] = value.split('#')
-    return `#/components/schemas/${name}${path}`
-  }) as unknown
+/** Where the parts of a schema are that have an `$id` of their own, by that id. */
+function idsIn (value: unknown, at: string, found = new Map<string, string>()): ReadonlyMap<string, string> {
+  if (typeof value !== 'object' || value === null) return found
+  const { $id } = value as Json
+  if (typeof $id === 'string') found.set($id.replace(/#$/, ''), at)
+  for (const [key, part] of Object.entries(value)) idsIn(part, `${at}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`, found)
+  return found
+}
+
+/** The name as a key of the document's components. */
+function keyOf (name: string): string {
+  return name.replace(/[^\w.-]/g, '_')
 }
 
 function isObjectSchema (schema: unknown): boolean {
@@ -188,7 +233,10 @@ function parameterOf (name: string, params: unknown): Json {
 function addressOf (url: string): { readonly address: string, readonly parameters: readonly string[] } {
   const parameters: string[] = []
   const address = url
-    .replace(/:([^/:.()-]+)(\((?:[^()]|\([^()]*\))*\))?\??/g, (_match, name: string) => `{${parameters[parameters.push(name) - 1] ?? ''}}`)
+    // Two colons are a colon.
+    .replace(/::|:([^/:.()-]+)(\((?:[^()]|\([^()]*\))*\))?\??/g, (match, name?: string) => (
+      name === undefined ? match.slice(1) : `{${parameters[parameters.push(name) - 1] ?? ''}}`
+    ))
     .replace(/\*$/, () => `{${parameters[parameters.push('path') - 1] ?? ''}}`)
   return { address, parameters }
 }

@@ -4,7 +4,7 @@ import { describeError } from '../connection/error-answer.ts'
 import { Refusal, Reply, type MessageAnswer } from '../connection/framed/message-answer.ts'
 import { RateTable } from '../connection/inbound/rate.ts'
 import { withDeadline } from '../deadline.ts'
-import { WebsocketGroupsError } from '../errors.ts'
+import { isOutage, WebsocketGroupsError } from '../errors.ts'
 import type { Registry } from '../types.ts'
 
 /** Limits the keys of one client: each key takes a log in Redis for as long as logs live. */
@@ -15,6 +15,9 @@ const patienceMs = 10_000
 /** The pauses between its reads of the log double from the first of these to the second (milliseconds). */
 const [firstPauseMs, maxPauseMs] = [25, 400]
 
+/** The entry that claims a key. No answer looks like it: answers are JSON. */
+const claim = 'claimed'
+
 /** An answer as the log of its key stores it. */
 type Stored =
   | { readonly json: string }
@@ -24,7 +27,7 @@ type Stored =
 
 /**
  * Handles messages with the same key once in the cluster, for as long as logs live (five minutes, unless the option `log` says otherwise).
- * Each key has a log of its own: the first entry claims the key, the second one is the answer for messages that come later.
+ * Each key has a log of its own: an entry claims the key, another one is the answer for messages that come later.
  */
 export class Once {
   readonly #registry: Pick<Registry, 'broadcastToGroup' | 'history'>
@@ -51,10 +54,15 @@ export class Once {
   }
 
   async #runOnce (group: string, run: () => Promise<MessageAnswer>): Promise<MessageAnswer> {
-    const { duplicate } = await this.#registry.broadcastToGroup(group, 'claimed', { idempotencyKey: 'claim' })
+    const { duplicate } = await this.#registry.broadcastToGroup(group, claim, { idempotencyKey: 'claim' })
     if (duplicate === true) return await this.#answerOf(group)
     const answer = await run()
-    await this.#registry.broadcastToGroup(group, JSON.stringify(toStored(answer)))
+    try {
+      await this.#registry.broadcastToGroup(group, JSON.stringify(toStored(answer)))
+    } catch (error) {
+      // The handler is done, so this client gets its answer. Where the same key comes again, it is answered with WSG_TIMEOUT.
+      if (!isOutage(error)) throw error
+    }
     return answer
   }
 
@@ -62,7 +70,9 @@ export class Once {
   async #answerOf (group: string): Promise<MessageAnswer> {
     const givesUpAt = performance.now() + patienceMs
     for (let pauseMs = firstPauseMs; performance.now() < givesUpAt; pauseMs = Math.min(2 * pauseMs, maxPauseMs)) {
-      const { messages: [, answer] } = await this.#registry.history(group, { since: 'start' })
+      const { messages } = await this.#registry.history(group, { since: 'start' })
+      // A large answer may have pushed the claim out of the log.
+      const answer = messages.find(({ data }) => data.toString() !== claim)
       if (answer !== undefined) return fromStored(JSON.parse(answer.data.toString()) as Stored)
       await sleep(pauseMs)
     }

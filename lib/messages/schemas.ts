@@ -44,8 +44,9 @@ export function compileSerializer (schema: Exclude<MessageSchema, 'binary'>, wha
   }
 }
 
+/** Those of some libraries (ArkType) are functions. */
 export function isStandard (schema: MessageSchema): schema is StandardSchema {
-  return typeof schema === 'object' && '~standard' in schema
+  return schema !== 'binary' && '~standard' in schema
 }
 
 /** What has no form in JSON, such as a function, is `null`: `JSON.stringify` has no text for it, and fast-json-stringify a wrong one. */

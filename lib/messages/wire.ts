@@ -1,4 +1,4 @@
-import { extraMessages, tooComplex } from '../connection/inbound/json-limits.ts'
+import { extraMessages, isPoisoned, poisoned, tooComplex } from '../connection/inbound/json-limits.ts'
 import { JsonMessage } from '../connection/inbound/json-message.ts'
 import { describeError } from '../connection/error-answer.ts'
 import { Refusal, type MessageAnswer, type Reply, type ReplyData } from '../connection/framed/message-answer.ts'
@@ -63,6 +63,7 @@ function toMessage (value: unknown, bytes: number): NamedMessage {
   if (id !== undefined && !isId(id)) return wrong(bytes, `id must be an integer, or a string of at most ${maxIdLength} characters`)
   if (typeof type !== 'string') return { ...wrong(bytes, 'type must be a string: the name of the message'), id }
   if (key !== undefined && !isKey(key)) return { ...wrong(bytes, `key must be a string of 1 to ${maxKeyLength} characters`), id }
+  if (isPoisoned(data)) return { ...wrong(bytes, poisoned), id }
   const message = { name: type, id, key, data, binary: false, bytes }
   return type === 'reply' || type === 'error' ? { ...message, answer: type === 'reply' ? { data } : { error: errorOf(value) } } : message
 }

@@ -14,6 +14,9 @@ const beatMs = 5_000
 const againMs = 250
 const patienceMs = 60_000
 
+/** How long an open stream is kept at least (milliseconds), whatever its `keepMs`: its producer may think, or be cut off. */
+const openKeepMs = 2 * patienceMs
+
 /** A high surrogate at the end: the other half of the character comes with the next piece. */
 const halfCharacter = /[\ud800-\udbff]$/
 const loneSurrogates = /\p{Surrogate}/gu
@@ -231,6 +234,7 @@ export class TokenStream implements Stream {
   /** `whole`: with all of the text, because the store has not even its beginning. Members get the piece alone. */
   #writeOf (piece: Piece, ending: Ending | undefined, whole: boolean, renew: boolean): StreamWrite {
     const { group, id, epoch } = this
+    const { keepMs, meta } = this.#options
     const text = whole ? Buffer.from(this.#text).toString('utf8', 0, piece.to) : piece.text
     return {
       group,
@@ -240,9 +244,9 @@ export class TokenStream implements Stream {
       at: whole ? 0 : piece.at,
       text,
       end: ending === undefined ? undefined : packEnding(ending),
-      keepMs: this.#options.keepMs,
+      keepMs: ending === undefined ? Math.max(keepMs, openKeepMs) : keepMs,
       renew,
-      envelope: pieceEnvelope(this.#host.envelopes, this, epoch, piece, ending, this.#options.meta)
+      envelope: pieceEnvelope(this.#host.envelopes, this, epoch, piece, ending, meta)
     }
   }
 

@@ -62,7 +62,8 @@ export function memoryWires (): Wires {
 /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE */
 export async function redisWires (redis: string): Promise<Wires> {
   const server = new URL(redis === 'find' ? process.env.REDIS_URL ?? 'redis://127.0.0.1:6379' : redis)
-  const [host, port] = [server.hostname, Number(server.port || 6379)]
+  // An IPv6 address has brackets in a URL alone.
+  const [host, port] = [server.hostname.replace(/^\[|\]$/g, ''), Number(server.port || 6379)]
   await assertReachable(host, port)
   const keyPrefix = `wsg-test-${randomBytes(6).toString('hex')}:`
   const forwarders = new Set<Forwarder>()

@@ -110,6 +110,19 @@ t.test('what is no event is left to the handlers of the connection, and a handle
   t.match(errors, [{ code: 'HANDLER_FAILED', cause: { message: 'a bug' } }])
 })
 
+interface Asking { messages: Record<never, never>, events: Record<never, never>, questions: { ready: { data: string, reply: boolean } } }
+
+t.test('a question is answered also where its handler throws nothing at all', async t => {
+  const server = await scriptedServer(t)
+  const chat = connect<Asking>(server.url, { WebSocket })
+  t.teardown(() => chat.close())
+  const fail = (thrown: unknown): never => { throw thrown }
+  chat.answer('ready', () => fail(undefined))
+  const peer = await server.peer(0)
+  peer.send({ type: 'message', json: true, data: { type: 'ready', id: 'q1', data: 'now?' } })
+  t.match(await peer.got('message'), { json: true, data: { type: 'error', id: 'q1', code: 'HANDLER_FAILED' } })
+})
+
 t.test('the history of a group comes as events, in pages', async t => {
   const work = idle()
   const { url, registry } = await serve(t, {}, app => {
@@ -161,6 +174,18 @@ for (const kind of ['memory', 'redis'] as const) {
     t.equal(messages.length, 1)
   })
 }
+
+t.test('the answer to a key is found where its log has room for nothing else', async t => {
+  const work = idle()
+  const { url } = await serve(t, { log: { maxMessages: 1, ttlMs: 60_000 } }, routes(work))
+  for (let n = 0; n < 2; n++) {
+    const { connection } = client(t, `${url}/lobby`, { token: 'ann' })
+    const { data } = await connection.send({ json: { type: 'say', key: 'k', data: { text: 'once' } } })
+    t.strictSame(data, { length: 4 })
+    connection.close()
+  }
+  t.strictSame(work.runs, ['once'])
+})
 
 t.test('a key belongs to its user: the same key of another one is another key, and errors are kept, too', async t => {
   const work = idle()

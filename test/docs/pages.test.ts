@@ -39,6 +39,14 @@ t.test('links lead somewhere', async (t) => {
   t.strictSame(everyPage.flatMap(page => deadLinks(page, read(page))), [])
 })
 
+t.test('every page of docs/ is two clicks from the README at most', async (t) => {
+  const linksOf = (page: string): string[] => [...withoutFences(read(page)).matchAll(/\]\(([^)\s#]+\.md)[^)]*\)/g)]
+    .map(([, path = '']) => posix.join(posix.dirname(page), path)).filter(path => existsSync(join(root, path)))
+  const first = linksOf('README.md')
+  const reached = new Set([...first, ...first.flatMap(linksOf)])
+  t.strictSame(pages.filter(page => page.startsWith('docs/') && !reached.has(page)), [])
+})
+
 t.test('every file that a page names is there', async (t) => {
   t.strictSame(pages.flatMap(page => missingFiles(page, read(page))), [])
 })

@@ -1,4 +1,5 @@
 import t from 'tap'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
@@ -7,6 +8,7 @@ import { envelope, startInstance } from './log-rig.ts'
 
 noUnhandled(t)
 
+const keys = new Keys('wsg:')
 const log = { maxMessages: 100, maxBytes: 100_000_000, ttlMs: 60_000 }
 
 for (const limit of ['client-query-buffer-limit', 'proto-max-bulk-len']) {
@@ -48,6 +50,23 @@ t.test('large messages that Redis takes go through, in their order, also over a 
   await until(() => local.received.length === 5, { timeoutMs: 20_000 })
   t.same(local.received.slice(0, 4).map(({ payload }) => payload.toString('latin1', 0, 1)), ['0', '1', '2', '3'])
   t.match(backplane.stats(), { redisReconnects: 0 })
+})
+
+t.test('a large message to forty groups is stored in all of them, or in none of them', async t => {
+  const redis = await startRedis(t)
+  const { backplane } = await startInstance(t, redis.url, { groups: [], operationTimeoutMs: 5_000 })
+  const groups = Array.from({ length: 40 }, (_, n) => `log ${n}`)
+  const send = async (): Promise<number> => {
+    return (await backplane.append(groups.map(group => ({ group, log })), envelope('log 0', Buffer.alloc(1_000_000)))).positions.size
+  }
+  const stored = async (): Promise<number[]> => await Promise.all(groups.map(async group => await redis.admin.llen(keys.log(group))))
+  t.equal(await send(), groups.length)
+  t.strictSame(await stored(), groups.map(() => 1))
+  await redis.admin.flushall()
+  await redis.admin.set(keys.log('log 33'), 'not a list')
+  await t.rejects(send(), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /WRONGTYPE/ })
+  await redis.admin.del(keys.log('log 33'))
+  t.strictSame(await stored(), groups.map(() => 0), 'it was sent to nobody, as the error says')
 })
 
 t.test('a connection that breaks under a large message says nothing about its size', async t => {

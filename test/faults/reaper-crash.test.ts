@@ -151,3 +151,17 @@ t.test('a write of a dead instance that arrives after it was cleaned up is found
   t.equal(await redis.admin.zscore(keys.leases, victim.id), null, 'then it is forgotten')
   await closeClean(t, redis, [survivor])
 })
+
+t.test('members of an instance that dies while Redis is full are removed as soon as otherwise, and it is forgotten', async t => {
+  const redis = await startRedis(t)
+  const [victim, survivor] = await startInstances(t, 2, { redisUrl: redis.url, options: { leaseMs: 1_000 } }) as [Instance, Instance]
+  await crowd(t, victim.port, ['lobby'])
+  await exact([victim, survivor])
+  await redis.admin.config('SET', 'maxmemory', '1mb')
+  await victim.kill()
+  await exact([survivor], { groups: ['lobby'] })
+  await until(async () => await sum([survivor], 'instancesReaped') === 1, { what: 'the survivor to be done with it' })
+  t.match(await redis.admin.hget(keys.instances, victim.id), /^F/, 'it is remembered for a second look')
+  await redis.admin.config('SET', 'maxmemory', '0')
+  await closeClean(t, redis, [survivor])
+})

@@ -10,7 +10,7 @@ import { claimNames } from '../../lib/backplane/redis/claim.ts'
 import { setBlock } from '../../lib/backplane/redis/membership/blocks.ts'
 import { settleGroups, settleUsers } from '../../lib/backplane/redis/membership/occupancy.ts'
 import { revoke } from '../../lib/backplane/redis/membership/revocations.ts'
-import { beat, markReaped, reap, syncMembers, unregister } from '../../lib/backplane/redis/membership/scripts.ts'
+import { beat, claimDead, markReaped, reap, syncMembers, unregister } from '../../lib/backplane/redis/membership/scripts.ts'
 import { storeUsers } from '../../lib/backplane/redis/membership/users.ts'
 import { writeStream } from '../../lib/backplane/redis/streams/scripts.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -317,4 +317,44 @@ t.test('a key that is no list is told before anything is stored, in that log and
     await t.rejects(run(call.script, call.keys, call.args), { message: /WRONGTYPE/ })
     t.strictSame(await everything(), before)
   }
+})
+
+/** The names and the arguments of a call that adds to a stream; `head`, where it begins one. */
+function streamCall (id: string, at: number, text: string, head = ''): readonly [names: string[], args: Argument[]] {
+  return [
+    [keys.streamText('g', id), keys.streamHead('g', id), keys.streams('g')],
+    ['epoch', head, at, text, '', '', 60_000, '', 30_000, '', id, 100, 'c', 'envelope']
+  ]
+}
+
+t.test('writeStream changes nothing for a user who may not publish, nor when an argument is wrong', async t => {
+  await redis.admin.flushall()
+  await redis.admin.call('ACL', 'SETUSER', 'writer', 'reset', 'on', '>pw', '~*', '&*', '+@all', '-publish')
+  const user = redis.admin.duplicate()
+  t.teardown(() => user.disconnect())
+  await user.auth('writer', 'pw')
+  for (const [names, args] of [streamCall('s', 0, 'text', '{}'), streamCall('s', 4, ' and more')]) {
+    const before = await everything()
+    await t.rejects(user.eval(writeStream.lua, names.length, ...names, ...args), { message: /NOPERM|may not run/ })
+    for (const at of [3, 7, 9, 12]) await t.rejects(run(writeStream, names, args.with(at - 1, 'ten')), { message: /must be an integer/ })
+    await t.rejects(run(writeStream, names, args.slice(0, -1)), { message: /expected 14/ })
+    t.strictSame(await everything(), before)
+    t.equal(await run(writeStream, names, args), 'written')
+  }
+})
+
+t.test('a full Redis takes no new streams, and lets the dead be claimed and marked', async t => {
+  await redis.admin.flushall()
+  await run(beatCall.script, beatCall.keys, beatCall.args)
+  await redis.admin.zadd(keys.leases, 1, id)
+  await redis.admin.config('SET', 'maxmemory', '1')
+  t.teardown(async () => await redis.admin.config('SET', 'maxmemory', '0'))
+  for (const name of ['s', 't']) {
+    await t.rejects(run(writeStream, ...streamCall(name, 0, 'text', '{}')), { message: /OOM/ })
+  }
+  t.strictSame(await redis.admin.keys('*:s[thx]:*'), [])
+  t.strictSame(await run(claimDead, [keys.leases, keys.instances], [1_000, id]), [1, id, '1'])
+  t.equal(await run(markReaped, [keys.leases, keys.instances], [id, 1, 1_000]), 1)
+  t.match(await redis.admin.hget(keys.instances, id), /^F1:/)
+  await redis.admin.config('SET', 'maxmemory', '0')
 })

@@ -1,8 +1,12 @@
 import t from 'tap'
 import { logStart } from '../../lib/backplane/position.ts'
+import type { Member } from '../../lib/types.ts'
+import { openFramed } from '../features/framed/framed-client.ts'
+import { Local } from '../helpers/local-instance.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { serve, type Served } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 import { appendQuietly, startInstance, type TestInstance } from './log-rig.ts'
 
@@ -153,4 +157,38 @@ t.test('without the right to read pages of a hash member lists are read whole', 
   await redis.admin.hset('wsg:{0}:m:big:instance01', { 'instance01.1': '[0,"user",null]' })
   await redis.admin.hset('wsg:{0}:r:big', { instance01: 1, '#': 1 })
   t.same(await backplane.members('big'), [{ connectionId: 'instance01.1', instanceId: 'instance01', userId: 'user', joinedAt: 0 }])
+})
+
+t.test('over a slow link thousands of members with as much information as they may have are stored at the first try', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const local = await new class extends Local {
+    override member (group: string, connectionId: string): Member | undefined {
+      const member = super.member(group, connectionId)
+      return member === undefined ? undefined : { ...member, userId: '"'.repeat(255), info: 'x'.repeat(1_022) }
+    }
+  }({ redis: proxy.url }).start(t)
+  proxy.limit(bytesPerSecond)
+  await Promise.all(Array.from({ length: 2_000 }, async (_, n) => await local.join('room', `${local.instanceId}.${n}`)))
+  t.equal(await local.backplane.count('room'), 2_000)
+  t.match(local.backplane.stats(), { redisTimeouts: 0, redisReconnects: 0, leasesLost: 0 })
+})
+
+t.test('over a slow link clients that resume in many groups at once are given all that they missed', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const routes = (app: Served['app']): void => app.wsRoom('/:room', { auth: false })
+  const [near, far] = [await serve(t, { redis: redis.url }, routes), await serve(t, { redis: proxy.url }, routes)]
+  const rooms = Array.from({ length: 30 }, (_, n) => `room-${n}`)
+  const texts = Array.from({ length: 50 }, (_, n) => String(n).padEnd(1_500))
+  const since = await Promise.all(rooms.map(async room => (await near.registry.broadcastToGroup(room, 'known')).position))
+  for (const text of texts) await Promise.all(rooms.map(async room => await near.registry.broadcastToGroup(room, text)))
+  proxy.limit(bytesPerSecond)
+  await Promise.all(rooms.map(async (room, index) => {
+    const client = await openFramed(t, `${far.url}/${room}`, { hello: { resume: { [room]: since[index] } } })
+    t.match(await client.nextOf('joined'), { recovered: true }, room)
+    await client.nextOf('message', { data: texts.at(-1) })
+    t.strictSame(client.frames.filter(({ type }) => type === 'message').map(({ data }) => data), texts, `${room}: each once, in order`)
+  }))
+  t.match(far.registry.stats(), { bulkReadsFailed: 0, redisTimeouts: 0, redisReconnects: 0 })
 })

@@ -149,6 +149,30 @@ onEveryCluster(t, redis, 'several groups in one call reach a connection once, on
   }
 }, 'both')
 
+onEveryCluster(t, redis, 'a group with a log and one without in one call: one copy for members of both', async (t, cluster) => {
+  const logs = { plain: false } as const
+  const [a, b] = [await cluster.start({ logs }), await cluster.start({ logs })]
+  const members: Opened[] = []
+  for (const instance of [a, b]) {
+    for (const joined of [['kept', 'plain'], ['plain', 'kept'], ['kept'], ['plain']]) {
+      const member = await instance.open()
+      for (const group of joined) await instance.registry.join(member.connection, group)
+      members.push(member)
+    }
+  }
+  const results = await Promise.all(Array.from({ length: 100 }, async (_, n) => {
+    return await (n % 2 === 0 ? a : b).registry.broadcastToGroup(n % 3 === 0 ? ['plain', 'kept'] : ['kept', 'plain'], `both ${n}`)
+  }))
+  for (const { positions } of results) t.strictSame(Object.keys(positions ?? {}), ['kept'])
+  await a.registry.broadcastToGroup(['kept', 'plain'], 'end')
+  for (const { client } of members) await client.nextWhere(message => message === 'end')
+  const [first, ...others] = members.map(heard)
+  t.equal(first?.length, 101)
+  t.equal(new Set(first).size, 101, 'nothing twice')
+  for (const other of others) t.strictSame(other, first)
+  t.strictSame((await b.registry.history('kept', { limit: 200 })).messages.map(({ data }) => data), first, 'as the log has it')
+})
+
 onEveryCluster(t, redis, 'simultaneous calls to several groups reach each connection once, in one order', async (t, cluster) => {
   const instances = [await cluster.start(), await cluster.start(), await cluster.start()]
   const members = await Promise.all(instances.map(async instance => await instance.enter('g1')))

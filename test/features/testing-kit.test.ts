@@ -104,6 +104,22 @@ t.test('time may be fake: tokens end when the test says so', async t => {
   mock.timers.reset()
 })
 
+t.test('a Redis is found by REDIS_URL, and the cluster keeps to keys of its own there', async t => {
+  const { REDIS_URL: before } = process.env
+  process.env.REDIS_URL = redis.url
+  t.teardown(() => {
+    if (before === undefined) delete process.env.REDIS_URL
+    else process.env.REDIS_URL = before
+  })
+  const cluster = await start(t, { redis: 'find', instances: 1 })
+  const ann = await cluster.open('/ws/found', { token: 'ann' })
+  ann.send('hello')
+  t.equal(await ann.next(), 'hello')
+  const keys = (await redis.keys()).filter(key => key.includes('found'))
+  t.ok(keys.length > 0)
+  t.strictSame(keys.filter(key => !/^wsg-test-[0-9a-f]{12}:/.test(key)), [])
+})
+
 t.test('a Redis that is not there is named, and nothing is left of a cluster that could not start', async t => {
   await t.rejects(testCluster({ app: buildApp, redis: 'redis://127.0.0.1:1' }), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /no Redis at 127\.0\.0\.1:1/ })
   let closed = 0

@@ -7,13 +7,20 @@ import { attacked, fuzz } from './rig.ts'
 // A short grace: else each conversation would be given a list of all those of the last ten seconds.
 const service = await attacked(t, { presenceGraceMs: 100, authenticate: token => token === 'good' ? { userId: 'ann' } : null }, app => {
   app.wsRoom('/room/:room', {
-    group: ({ room }) => room, auth: { required: false }, presence: true, history: 3, mayJoin: (_, group) => !group.startsWith('not ')
+    group: ({ room }) => room,
+    auth: { required: false },
+    presence: true,
+    history: 3,
+    mayJoin: (_, group) => !group.startsWith('not '),
+    mayRead: (_, group) => !group.startsWith('not ')
   })
 })
 
 interface Frame { readonly text: string, readonly allowed: boolean, readonly answered?: number | undefined }
 
-const id = fc.oneof(fc.constant(undefined), fc.integer({ min: 0, max: 1_000 }))
+function optional<Value> (value: fc.Arbitrary<Value>): fc.Arbitrary<Value | undefined> { return fc.oneof(fc.constant(undefined), value) }
+
+const id = optional(fc.integer({ min: 0, max: 1_000 }))
 const position = fc.oneof(
   fc.constant('A'.repeat(24)),
   fc.uint8Array({ minLength: 18, maxLength: 18 }).map(bytes => Buffer.from(bytes).toString('base64url'))
@@ -30,8 +37,17 @@ const request = fc.oneof(
   fc.record({ id, data: fc.base64String() }).map(fields => ({ type: 'message', binary: true, ...fields })),
   fc.record({ id, group, since: fc.oneof(fc.constant(undefined), position) }).map(fields => ({ type: 'join', ...fields })),
   fc.record({ id, group }).map(fields => ({ type: 'leave', ...fields })),
+  fc.record({ id, data: fc.jsonValue() }).map(fields => ({ type: 'message', json: true, ...fields })),
+  fc.record({
+    id,
+    group,
+    since: optional(fc.oneof(position, fc.string())),
+    before: optional(fc.oneof(position, fc.string())),
+    limit: optional(fc.integer({ min: 1 })),
+    reverse: optional(fc.boolean())
+  }).map(fields => ({ type: 'history', ...fields })),
   // Refused, as no client here has a user; ten of them would close.
-  fc.record({ id, data: fc.string() }).map(fields => ({ type: 'message', ...fields })),
+  fc.record({ id, token: fc.string().filter(token => token !== 'good') }).map(fields => ({ type: 'token', ...fields })),
   fc.constant({ type: 'ping' }),
   fc.record({ type: fc.string().map(name => `unknown-${name}`) })
 )
@@ -107,7 +123,7 @@ await fuzz(t, input, async frames => {
   if (wrong === -1 && code !== undefined) throw new Error(`closed with ${code}, though all was allowed`)
   if (wrong !== -1 && code !== 4400) throw new Error(`not closed with 4400 but with ${code} for ${sameName(frames[wrong]?.text ?? '')}`)
   if (wrong !== -1) return
-  const answers = told.filter(({ type }) => type === 'ack' || type === 'error').map(({ id }) => id)
+  const answers = told.filter(({ type }) => ['ack', 'error', 'history'].includes(type)).map(({ id }) => id)
   const asked = frames.map(({ answered }) => answered).filter(id => id !== undefined)
   if (answers.join() !== [...asked, 9_999].join()) throw new Error(`asked ${asked.join()}, answered ${answers.join()}`)
 })

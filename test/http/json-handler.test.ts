@@ -32,7 +32,7 @@ t.test('a handler that asks for JSON gets values, of clients of both kinds; what
   await client.send({ json: { b: 2 } })
   await client.send('{"c":3}')
   t.strictSame(got, [{ b: 2 }, { c: 3 }])
-  for (const data of ['no JSON', new Uint8Array([1]), `${'['.repeat(2_000)}${']'.repeat(2_000)}`]) {
+  for (const data of ['no JSON', '{"a":{"__proto__":{}}}', new Uint8Array([1]), `${'['.repeat(2_000)}${']'.repeat(2_000)}`]) {
     await t.rejects(client.send(data), { code: 'WSG_MESSAGE_INVALID' })
   }
   t.equal(client.state, 'open')

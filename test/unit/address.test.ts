@@ -13,7 +13,16 @@ t.test('addresses are counted one by one under IPv4, by their first 64 bits unde
     ['2001:db8::1:2:3:4:5', '2001:db8:0:1::/64'],
     ['2001:db8::1:2:3.4.5.6', '2001:db8:0:0::/64'],
     ['fe80::1%eth0', 'fe80:0:0:0::/64'],
-    ['unknown', 'unknown']
+    ['203.0.113.7:51234', '203.0.113.7'],
+    ['[2001:db8:1:2::9]:443', '2001:db8:1:2::/64'],
+    ['[2001:db8:1:2::9]', '2001:db8:1:2::/64'],
+    ['unknown', 'unknown'],
+    ['203.0.113.7.example', 'unknown'],
+    ['::ffff:999.1.2.3', 'unknown'],
+    ['[::ffff:203.0.113.7]:51234', '203.0.113.7'],
+    ['made up', 'unknown'],
+    ['1'.repeat(10_000), 'unknown'],
+    ['', 'unknown']
   ]
   for (const [ip, key] of keys) t.equal(addressKey(ip), key, ip)
 })

@@ -8,8 +8,10 @@ const idempotencyMs = 300_000
 const maxKeys = 100_000
 /** What all logs may hold together; those of groups that were quiet for the longest time make room. */
 const maxTotalBytes = 67_108_864
-/** What a message takes beside its data, roughly. */
+/** What a message counts for beside its data in the limit of its log, roughly as in Redis. */
 const messageBytes = 200
+/** What a message takes in the memory of this process beside its data: a thousand bytes, and a log of one message some more. */
+const memoryBytes = 1_200
 
 interface Log {
   readonly epoch: string
@@ -117,7 +119,7 @@ export class MemoryLogs {
   #add (log: Log, message: LoggedEnvelope): void {
     log.messages.push(message)
     log.bytes += sizeOf(message)
-    this.#bytes += sizeOf(message)
+    this.#bytes += sizeOf(message, memoryBytes)
   }
 
   /** Drops the oldest message. */
@@ -126,7 +128,7 @@ export class MemoryLogs {
     if (dropped === undefined) return
     log.before = dropped.position
     log.bytes -= sizeOf(dropped)
-    this.#bytes -= sizeOf(dropped)
+    this.#bytes -= sizeOf(dropped, memoryBytes)
   }
 
   #find (group: string): Log | undefined {
@@ -137,7 +139,7 @@ export class MemoryLogs {
   }
 
   #forget (group: string, log: Log): void {
-    this.#bytes -= log.bytes
+    this.#bytes -= log.bytes + log.messages.length * (memoryBytes - messageBytes)
     this.#logs.delete(group)
   }
 
@@ -172,8 +174,8 @@ function larger (a: LogLimits, b: LogLimits): LogLimits {
   }
 }
 
-function sizeOf ({ payload }: Envelope): number {
-  return messageBytes + payload.length
+function sizeOf ({ payload }: Envelope, besideBytes = messageBytes): number {
+  return besideBytes + payload.length
 }
 
 function endOf ({ messages, before }: Log): LogPosition {

@@ -46,6 +46,23 @@ export function extraMessages (text: Uint8Array): number | undefined {
   return Math.floor(values / valuesPerMessage)
 }
 
+/** The problem of a value for which `isPoisoned` is true. */
+export const poisoned = 'JSON may have no field __proto__, and no constructor with a prototype'
+
+/**
+ * Whether a value that was parsed from JSON has such a field anywhere. Whoever copies the value field by field, as `Object.assign` does,
+ * would let the sender choose a prototype; Fastify refuses bodies of requests that have one.
+ */
+export function isPoisoned (value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  if (Object.hasOwn(value, '__proto__')) return true
+  if (Object.hasOwn(value, 'constructor')) {
+    const { constructor } = value as { readonly constructor: unknown }
+    if (typeof constructor === 'object' && constructor !== null && Object.hasOwn(constructor, 'prototype')) return true
+  }
+  return Object.values(value).some(isPoisoned)
+}
+
 /** Where the string that begins at `start` ends. */
 function endOfString (text: Uint8Array, start: number): number {
   let at = start + 1

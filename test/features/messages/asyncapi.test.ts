@@ -1,13 +1,15 @@
 import t from 'tap'
 import swagger from '@fastify/swagger'
+import websocket from '@fastify/websocket'
 import { spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { Type } from 'typebox'
 import { z } from 'zod'
 import type { FastifyInstance } from 'fastify'
+import websocketGroups, { type AnyMessages } from '../../../plugin.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
-import { serve, service, userOf } from '../../helpers/service.ts'
+import { bareService, serve, service, userOf } from '../../helpers/service.ts'
 
 noUnhandled(t)
 
@@ -136,6 +138,101 @@ t.test('an application without routes for sockets has a valid document, too, and
   t.match([statusCode, headers['content-type']], [200, /application\/json/])
   t.strictSame(await faults(body), [])
   t.strictSame(Object.keys(app.swagger().paths ?? {}), ['/users'])
+})
+
+/** What a reference in the document leads to. */
+function follow (document: object, { $ref }: { readonly $ref?: unknown }): Record<string, unknown> {
+  const found = String($ref).slice(2).split('/').reduce<unknown>(
+    (at, step) => (at as Record<string, unknown> | undefined)?.[step.replaceAll('~1', '/').replaceAll('~0', '~')], document
+  )
+  return found as Record<string, unknown>
+}
+
+t.test('messages and schemas of any name and kind are described as what they are', async t => {
+  const { app } = await service(t)
+  app.addSchema({
+    $id: 'https://example.com/tree.json',
+    type: 'object',
+    properties: { name: { $ref: '#/definitions/name' }, children: { type: 'array', items: { $ref: '#' } } },
+    definitions: { name: { type: 'string', maxLength: 7 } }
+  })
+  const messages = app.wsMessages({
+    messages: {
+      typing: { data: Type.Object({ at: Type.Integer() }), handler () {} },
+      'chat/say:now': {
+        data: {
+          type: 'object',
+          properties: { word: { $ref: '#/definitions/word' }, more: { $ref: 'inner' } },
+          definitions: { word: { type: 'string', maxLength: 9 }, 'a/b': { $id: 'inner', type: 'boolean' } }
+        },
+        reply: {},
+        handler () {}
+      },
+      'chat/say:now.reply': { handler () {} },
+      tree: { data: { $ref: 'https://example.com/tree.json#' }, handler () {} },
+      when: { reply: z.object({ at: z.date(), text: z.string() }), handler: () => ({ at: new Date(), text: '' }) }
+    },
+    events: { typing: Type.Object({ by: Type.String() }) }
+  })
+  const schema = { summary: 'of both' } as object
+  for (const name of ['one', 'other']) {
+    app.wsRoom(`/${name}/:room`, { auth: false, group: ({ room }) => `${name}:${room}`, messages, schema })
+  }
+  app.wsRoom('/a::b/:room', { auth: false, group: ({ room }) => `b:${room}` })
+  await app.ready()
+  const document = app.asyncapi()
+  t.strictSame(await faults(JSON.stringify(document)), [])
+  t.strictSame(Object.values(document.channels).map(({ address, summary }) => [address, summary]), [
+    ['/one/{room}', 'of both'], ['/other/{room}', 'of both'], ['/a:b/{room}', undefined]
+  ])
+  type Ref = Readonly<Record<string, unknown>>
+  const dataOf = (operation: string): Ref => {
+    const [message = {}] = document.operations[operation]?.messages as readonly Ref[]
+    const { payload } = follow(document, follow(document, message)) as { readonly payload: { readonly properties: { readonly data: Ref } } }
+    return payload.properties.data
+  }
+  t.match(dataOf('one_room.receive.typing'), { properties: { at: { type: 'integer' } } })
+  t.match(dataOf('one_room.send.typing'), { properties: { by: { type: 'string' } } }, 'an event may be called as a message is')
+  const { properties: { word, more } } = dataOf('other_room.receive.chat_say_now') as { readonly properties: { word: Ref, more: Ref } }
+  t.match(follow(document, word), { maxLength: 9 })
+  t.match(follow(document, more), { type: 'boolean' })
+  const tree = follow(document, dataOf('one_room.receive.tree')) as { readonly properties: { name: Ref, children: { items: Ref } } }
+  t.match(follow(document, tree.properties.name), { maxLength: 7 })
+  t.equal(follow(document, tree.properties.children.items), tree)
+  t.match(document.components.messages['one_room.when.reply'], {
+    payload: { properties: { data: { properties: { at: {}, text: { type: 'string' } } } } }
+  }, 'what has no form in JSON Schema is anything, and the rest is told')
+})
+
+t.test('a token that a hook of the scope asks for is told, and so are the schemas of the scope of the messages', async t => {
+  const { app } = await service(t, { authenticate: async token => userOf(token) })
+  let messages: AnyMessages | undefined
+  await app.register(async scope => {
+    scope.addSchema({ $id: 'inner', type: 'string' })
+    messages = scope.wsMessages({ messages: { say: { data: { $ref: 'inner#' }, handler () {} } } }) as AnyMessages
+  })
+  await app.register(async scope => {
+    scope.addHook('preHandler', scope.wsAuth())
+    scope.get('/kept', { websocket: true }, scope.wsHandler({ messages: messages as AnyMessages }))
+  })
+  app.wsRoom('/open/:room', { auth: false })
+  await app.ready()
+  const document = app.asyncapi()
+  t.strictSame(await faults(JSON.stringify(document)), [])
+  t.match(document.operations['kept.receive.say']?.security, [{ $ref: '#/components/securitySchemes/bearer' }])
+  t.equal(document.operations['open_room.receive.message']?.security, undefined)
+  t.match(document.components.schemas.inner, { type: 'string' })
+})
+
+t.test('routes are described also where the application registered @fastify/websocket itself', async t => {
+  const { app } = bareService(t)
+  await app.register(websocket)
+  await app.register(websocketGroups)
+  app.wsRoom('/ws/:room', { auth: false })
+  app.get('/own', { websocket: true }, app.wsHandler({ onMessage () {} }))
+  app.get('/hidden', { websocket: true, schema: { hide: true } as object }, app.wsHandler({ onMessage () {} }))
+  await app.ready()
+  t.strictSame(Object.keys(app.asyncapi().channels), ['ws_room', 'own'])
 })
 
 t.test('a client in another language needs the document alone', async t => {

@@ -75,6 +75,10 @@ t.test('whatever a client says by name is answered, and its connection stays', a
     ['{"type":"fail","id":6}', { type: 'error', id: 6, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' }],
     ['{"type":"refuse","id":7}', { type: 'error', id: 7, code: 'TOO_LATE', message: 'too late', details: { at: 1 } }],
     ['{"type":"wrong","id":8}', { type: 'error', id: 8, code: 'WSG_HANDLER_FAILED' }],
+    [
+      '{"type":"say","id":10,"data":{"text":"x","more":[{"__proto__":{"admin":true}}]}}',
+      { type: 'error', id: 10, code: 'WSG_MESSAGE_INVALID', message: /__proto__/ }
+    ],
     ['{"type":"say","data":{}}', { type: 'error', code: 'WSG_MESSAGE_INVALID' }]
   ]
   for (const [message, answer] of answers) {
@@ -110,6 +114,9 @@ t.test('a framed client sends the same inside its frames, as text or as JSON, an
   t.match(await fresh.nextOf('error'), { id: 3, code: 'WSG_MESSAGE_UNKNOWN' })
   fresh.send({ type: 'message', id: 4, json: true, data: 'a string' })
   t.match(await fresh.nextOf('error'), { id: 4, code: 'WSG_MESSAGE_INVALID' })
+  const poisoned = JSON.parse('{"type":"say","data":{"text":"x","constructor":{"prototype":{}}}}') as object
+  fresh.send({ type: 'message', id: 4, json: true, data: poisoned })
+  t.match(await fresh.nextOf('error'), { id: 4, code: 'WSG_MESSAGE_INVALID', message: /constructor/ })
   fresh.send({ type: 'message', json: true, data: { type: 'nothing' } })
   fresh.send({ type: 'message', id: 5, json: true, data: { type: 'fail' } })
   t.match(await fresh.next(), { type: 'error', id: 5, code: 'WSG_HANDLER_FAILED' }, 'without an id there is no answer')

@@ -66,6 +66,39 @@ onEveryCluster(t, redis, 'clients are asked wherever they are, and those that do
   await until(() => instances.every(({ registry }) => registry.count() === 0))
 })
 
+onEveryCluster(t, redis, 'an instance that does not answer is counted, and holds up nobody', async (t, cluster) => {
+  let set: ReturnType<typeof confirming> | undefined
+  const [first, stuck] = [await cluster.start({ routes: app => { set = confirming(app) } }), await cluster.start()]
+  // As an instance that hangs: it got the question, and says nothing.
+  stuck.registry.instances.on('wsg.ask' as never, async () => await new Promise(() => {}))
+  const ann = connectMessages(`${first.url}/q/lobby`, { WebSocket, token: 'ann' })
+  t.teardown(() => ann.close())
+  await until(() => ann.connection.groups.length === 1)
+  ann.answer('confirm', () => true)
+  t.match(await set?.ask('q:lobby', 'confirm', 'sure?' as never, { timeoutMs: 100 }), {
+    replies: [{ userId: 'ann', data: true }], missing: [], instancesMissing: 1, scope: 'cluster'
+  })
+  ann.close()
+  await until(() => first.registry.count() === 0)
+})
+
+t.test('while Redis is out, the clients of this instance are asked', async t => {
+  const own = await startRedis(t)
+  let set: ReturnType<typeof confirming> | undefined
+  const { url, app } = await serve(t, { redis: own.url }, app => { set = confirming(app) })
+  const ann = connectMessages(`${url}/q/lobby`, { WebSocket, token: 'ann' })
+  t.teardown(() => ann.close())
+  await until(() => ann.connection.groups.length === 1)
+  ann.answer('confirm', () => true)
+  own.stop()
+  t.teardown(() => own.cont())
+  t.match(await set?.ask('q:lobby', 'confirm', 'sure?' as never), {
+    replies: [{ userId: 'ann', data: true }], missing: [], instancesMissing: 0, scope: 'local'
+  })
+  own.cont()
+  await until(() => app.registry.health().status === 'up')
+})
+
 t.test('a client without a protocol answers by hand, and nobody answers for another one', async t => {
   let set: ReturnType<typeof confirming> | undefined
   const { url } = await serve(t, {}, app => { set = confirming(app) })

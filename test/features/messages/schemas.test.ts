@@ -133,6 +133,17 @@ t.test('a Standard Schema checks by itself, at once or later', async t => {
   }
 })
 
+t.test('a Standard Schema may be a function, as those of ArkType are', async t => {
+  const validate = (value: unknown): object => (
+    typeof value === 'string' ? { value: value.toUpperCase() } : { issues: [{ message: 'no text' }] }
+  )
+  const shout = Object.assign(() => {}, { '~standard': { version: 1, vendor: 'test', validate } } as const)
+  const { app, url } = await serve(t, {}, app => { app.wsRoom('/:room', { ...open, messages: echo(app, shout, shout) }) })
+  t.strictSame(await ask(t, `${url}/a`, { type: 'echo', data: 'hi' }), { type: 'reply', id: 1, data: 'HI' })
+  t.match(await ask(t, `${url}/a`, { type: 'echo', data: 1 }), { code: 'WSG_MESSAGE_INVALID', details: [{ message: 'no text' }] })
+  t.match(app.asyncapi().components.messages['room.echo'], { payload: { properties: { data: {} } } })
+})
+
 t.test('events are checked where that is on, and never changed for the caller', async t => {
   const schema = { type: 'object', required: ['n'], additionalProperties: false, properties: { n: { type: 'integer', maximum: 9 } } }
   const { app, url } = await serve(t, {}, () => {})

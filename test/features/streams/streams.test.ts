@@ -217,6 +217,19 @@ onEveryCluster(t, redis, 'an instance that closes waits for its streams, and end
   reader.close()
 })
 
+onEveryCluster(t, redis, 'a text can be read as long as it grows, and for keepMs after its end', async (t, cluster) => {
+  const [a, b] = [await cluster.start(), await cluster.start()]
+  const stream = a.registry.stream('lobby', 'short', { keepMs: 1_000 })
+  stream.append('so far')
+  const read = async (): Promise<unknown> => await b.registry.readStream('lobby', 'short')
+  await until(async () => await read() !== undefined)
+  await sleep(1_500)
+  t.match(await read(), { state: 'open', text: 'so far' }, 'however long the producer thinks')
+  await stream.done()
+  await until(async () => await read() === undefined)
+  t.equal(stream.state, 'done')
+})
+
 onRedis(t, redis, 'a producer that vanished is noticed by whoever reads, and told to all', async (t, cluster) => {
   const [a, b] = [await cluster.start(), await cluster.start()]
   const [one, other] = [await read(t, a, { quietMs: 200 }), await read(t, b, { quietMs: 60_000 })]

@@ -76,6 +76,8 @@ local function add (id)
   -- Without a record (evicted) there is nothing to fence with: whatever generation wrote the memberships, its lease is over.
   local state, generation, nonce = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%u)(%d+):(.*)$')
   if not state then generation = '9007199254740991' end
+  -- First what a full Redis takes, too: it refuses nothing after the first write of a script.
+  redis.call('ZREM', KEYS[1], id)
   if state == 'A' then redis.call('HSET', KEYS[2], id, 'X' .. generation .. ':' .. nonce) end
   redis.call('ZADD', KEYS[1], now + claim, id)
   out[#out + 1] = id
@@ -189,6 +191,8 @@ if not record then redis.call('ZREM', KEYS[1], ARGV[1]) return 3 end
 local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
 if state == 'A' or generation ~= ARGV[2] then return 0 end
 if state == 'X' then
+  -- First what a full Redis takes, too: it refuses nothing after the first write of a script.
+  redis.call('ZREM', KEYS[1], ARGV[1])
   redis.call('HSET', KEYS[2], ARGV[1], 'F' .. generation .. ':' .. nonce)
   redis.call('ZADD', KEYS[1], now + again, ARGV[1])
   return 1

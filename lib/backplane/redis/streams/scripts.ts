@@ -9,7 +9,8 @@ end`
 
 /**
  * Adds to the text of a stream and tells the members of its group. What a call with unknown outcome wrote already is skipped, so that the
- * call may be made again.
+ * call may be made again. All that can fail comes before the first write, which is one that a full Redis refuses, unless places of streams
+ * that are gone are given to a new one.
  * KEYS 1 text  2 head  3 index of the group
  * ARGV 1 epoch  2 head, '' to make nothing  3 where the text belongs (bytes)  4 text  5 state, '' while open  6 its JSON
  *      7 keep (ms)  8 '1' to renew  9 silent after (ms)  10 '1' only if silent  11 id  12 how many streams at most  13 channel  14 envelope
@@ -19,28 +20,35 @@ export const writeStream = new Script(`${luaInteger}${luaNowWhenAsked}
 if #ARGV ~= 14 then error('expected 14 arguments, got ' .. #ARGV) end
 local text, head, index = KEYS[1], KEYS[2], KEYS[3]
 local at, keep, silentAfter, most = integer(3, 0), integer(7, 1), integer(9, 0), integer(12, 1)
+if redis.acl_check_cmd and not redis.acl_check_cmd('PUBLISH', ARGV[13], '') then
+  error('NOPERM this user may not run PUBLISH ' .. ARGV[13])
+end
 local known = redis.call('HMGET', head, 'epoch', 'state', 'beat')
 local silent = function () return now() - tonumber(known[3]) > silentAfter end
-local renew = ARGV[8] == '1'
+local renew, isNew = ARGV[8] == '1', false
 if known[1] ~= ARGV[1] then
   if ARGV[2] == '' then return known[1] and 'replaced' or 'lost' end
   if known[1] and known[2] == '' and not silent() then return 'taken' end
-  redis.call('ZREMRANGEBYSCORE', index, '-inf', now())
-  if not redis.call('ZSCORE', index, ARGV[11]) and redis.call('ZCARD', index) >= most then return 'full' end
-  redis.call('DEL', text)
-  redis.call('HSET', head, 'epoch', ARGV[1], 'head', ARGV[2], 'state', '', 'end', '')
-  renew = true
+  if not redis.call('ZSCORE', index, ARGV[11]) and redis.call('ZCARD', index) >= most then
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', now())
+    if redis.call('ZCARD', index) >= most then return 'full' end
+  end
+  renew, isNew = true, true
 elseif known[2] ~= '' then
   return known[2] == ARGV[5] and 'written' or 'ended'
 elseif ARGV[10] == '1' and not silent() then
   return 'lives'
 end
-local length = redis.call('STRLEN', text)
+local length = isNew and 0 or redis.call('STRLEN', text)
 if length < at then return 'lost' end
-local rest = string.sub(ARGV[4], length - at + 1)
+local rest, beat = string.sub(ARGV[4], length - at + 1), renew and now()
+if isNew then
+  redis.call('HSET', head, 'epoch', ARGV[1], 'head', ARGV[2], 'state', '', 'end', '')
+  redis.call('DEL', text)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', beat)
+end
 if rest ~= '' then redis.call('APPEND', text, rest) end
 if renew then
-  local beat = now()
   redis.call('HSET', head, 'beat', beat)
   redis.call('PEXPIRE', head, keep)
   redis.call('PEXPIRE', text, keep)
