@@ -1,7 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { WebsocketGroupsError } from '../errors.ts'
 import { toJson } from '../connection/outbound/message.ts'
+import { withDeadline } from '../deadline.ts'
 import { everyone } from '../delivery/envelopes.ts'
+import { isOutage, WebsocketGroupsError } from '../errors.ts'
 import type { BoundedLog } from '../logging.ts'
 import { checkCall } from '../options/calls.ts'
 import { aFunction, check, type Rule } from '../options/rules.ts'
@@ -12,6 +13,8 @@ type Handler = (payload: never) => unknown
 
 const aName: Rule = { allowed: 'a non-empty string', accepts: name => typeof name === 'string' && name !== '' }
 const maxPayloadBytes = 1_048_576
+/** A timer with more would fire at once (milliseconds). */
+const maxTimeoutMs = 2_147_483_647
 const everybody = everyone[0] ?? { kind: 'all', name: '' } as const
 
 /** Messages between the instances of an application, by name: `registry.instances`. */
@@ -49,12 +52,19 @@ export class InstanceMessages implements Instances {
     check('instances.ask: name', name, aName)
     checkCall('ask', options)
     const { timeoutMs = this.#timeoutMs } = options
-    if (!Number.isInteger(timeoutMs) || timeoutMs < 1) {
-      throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'timeoutMs must be a positive integer')
+    if (!Number.isInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > maxTimeoutMs) {
+      throw new WebsocketGroupsError('WSG_OPTION_INVALID', `timeoutMs must be an integer from 1 to ${maxTimeoutMs}`)
     }
-    const { answers, missing } = await this.#rpc().askAll(everybody, { op: 'app', name, payload: checked(payload), ask: true }, timeoutMs)
-    const replies = (answers as Array<Answers['app']>).filter(({ failed }) => failed === undefined).map(({ answer }) => answer)
-    return { replies, missing: missing + answers.length - replies.length }
+    const command = { op: 'app', name, payload: checked(payload), ask: true } as const
+    try {
+      const { answers, missing } = await this.#rpc().askAll(everybody, command, timeoutMs)
+      return asked(answers as ReadonlyArray<Answers['app']>, missing)
+    } catch (error) {
+      if (!isOutage(error)) throw error
+      const late = (): Answers['app'] => ({ failed: 'no answer in time' })
+      const own = await withDeadline(this.receive(name, JSON.parse(toJson(command.payload)), true), timeoutMs, late)
+      return { ...asked([own], 1), scope: 'local' }
+    }
   }
 
   /** Another instance, or this one, emitted or asked (`ask`) something. Never rejects. */
@@ -74,6 +84,11 @@ export class InstanceMessages implements Instances {
     const [first] = results
     return first === undefined ? { failed: 'no handler' } : { answer: (first as PromiseFulfilledResult<unknown>).value }
   }
+}
+
+function asked (answers: ReadonlyArray<Answers['app']>, missing: number): Asked {
+  const replies = answers.filter(({ failed }) => failed === undefined).map(({ answer }) => answer)
+  return { replies, missing: missing + answers.length - replies.length }
 }
 
 /** @throws {WebsocketGroupsError} WSG_DATA_INVALID */

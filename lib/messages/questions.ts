@@ -1,4 +1,3 @@
-import { isOutage } from '../errors.ts'
 import { isIn } from '../connection/is-in.ts'
 import type { ClientReplies, ClientReply, Connection, InstanceEvents, Registry } from '../types.ts'
 
@@ -47,14 +46,10 @@ export class Questions {
 
   /** Resolves soon after `timeoutMs` at the latest. While the backplane is out, only clients of this instance are asked. */
   async ask (question: Question): Promise<ClientReplies> {
-    try {
-      const timeoutMs = question.timeoutMs + graceMs
-      const { replies, missing } = await this.#registry.instances.ask(eventName, question as never, { timeoutMs })
-      return { ...joined(replies as Collected[]), instancesMissing: missing, scope: 'cluster' }
-    } catch (error) {
-      if (!isOutage(error)) throw error
-      return { ...await this.#askHere(question), instancesMissing: 0, scope: 'local' }
-    }
+    const timeoutMs = question.timeoutMs + graceMs
+    const { replies, missing, scope } = await this.#registry.instances.ask(eventName, question as never, { timeoutMs })
+    const instancesMissing = scope === 'local' ? 0 : missing
+    return { ...joined(replies as Collected[]), instancesMissing, scope: scope ?? 'cluster' }
   }
 
   /** Takes an answer of a client. One that comes too late, or with the id of another client's question, is ignored. */

@@ -43,7 +43,9 @@ async function groupsApi (app: FastifyInstance, options: GroupsApiOptions): Prom
     { params, query }: FastifyRequest<{ Params: GroupParams, Querystring: ListQuery }>
   ) => {
     const people = await registry.presence(params.group, query)
-    return { people: [...people], cursor: people.cursor }
+    const { cursor, ageMs } = people
+    // JSON has no Infinity, which stands for the people of this instance alone.
+    return { people: [...people], cursor, ageMs: Number.isFinite(ageMs) ? ageMs : null }
   })
 
   app.post('/disconnect', { schema: schemas.disconnect }, async ({ body }: FastifyRequest<{ Body: DisconnectBody }>) => {

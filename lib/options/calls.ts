@@ -19,7 +19,9 @@ const exceptions: Rule = {
 function isException (value: unknown): boolean {
   if (typeof value === 'string' || !isPlainObject(value)) return typeof value === 'string'
   const named = value as object
-  return 'id' in named ? typeof property(named, 'id') === 'string' : 'userId' in named || 'group' in named
+  if ('id' in named) return typeof property(named, 'id') === 'string'
+  // With both, one of the two would be passed over.
+  return ('userId' in named) !== ('group' in named)
 }
 
 const broadcast = {

@@ -68,6 +68,8 @@ export interface Asked {
   readonly replies: readonly unknown[]
   /** How many instances did not answer in time, have no handler, or whose handler failed. */
   readonly missing: number
+  /** `local`: the backplane was out, and this instance alone was asked. Nobody knows how many others there are: `missing` counts one. */
+  readonly scope?: 'local' | undefined
 }
 
 /** Messages between the instances of an application, this one included. Payloads are JSON of at most 1 MiB. */
@@ -76,7 +78,10 @@ export interface Instances {
   on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): Removal
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void>
-  /** Asks all instances, and resolves with those answers that came in time. @throws as `emit` */
+  /**
+   * Asks all instances, and resolves with those answers that came in time; while the backplane is out, with that of this instance.
+   * @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_OPTION_INVALID, WSG_CLOSED
+   */
   ask<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name], options?: AskOptions): Promise<Asked>
 }
 

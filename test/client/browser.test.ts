@@ -225,6 +225,28 @@ t.test('a page that is loaded again goes on from where it was, as the same sessi
   t.equal(await page.evaluate(() => seen.client.session), session)
 })
 
+t.test('a tab that was duplicated is a session of its own, and leaves that of the first tab alone', options, async (t) => {
+  const [a] = await two(t)
+  const { page, context } = await openPage(t, await startForwarder(t, a.port))
+  const sessionOf = async (page: Page): Promise<string | undefined> => {
+    await page.waitForFunction(() => (globalThis as { seen?: Seen }).seen?.client.groups.includes('lobby'))
+    return await page.evaluate(() => seen.client.session)
+  }
+  const session = await sessionOf(page)
+  await page.reload()                                        // now the storage has the session
+  t.equal(await sessionOf(page), session)
+  const [copy] = await Promise.all([context.waitForEvent('page'), page.evaluate('void window.open(location.href)')])
+  t.not(await sessionOf(copy), session)
+  const people = async (): Promise<number> => (await a.app.registry.presence('lobby')).length
+  t.equal(await people(), 2)
+  const own = await sessionOf(copy)
+  await copy.reload()
+  t.equal(await sessionOf(copy), own, 'and keeps it')
+  await copy.close()
+  await until(async () => await people() === 1)
+  t.strictSame([await state(page), await sessionOf(page)], ['open', session])
+})
+
 t.test('back and forward: the page misses nothing', options, async (t) => {
   const [a] = await two(t)
   const { page, origin } = await openPage(t, await startForwarder(t, a.port))

@@ -161,6 +161,45 @@ t.test('positions and session are kept in the storage when the page may go, and 
   }
 })
 
+t.test('a session that another page uses is left to that page, where the browser has Web Locks', async (t) => {
+  const held = new Set<string>()
+  const request = async (name: string, _options: object, use: (lock: object | null) => Promise<void> | undefined): Promise<void> => {
+    if (held.has(name)) return await use(null)
+    held.add(name)
+    await use({ name })
+    held.delete(name)
+  }
+  Object.assign(navigator, { locks: { request } })
+  t.teardown(() => Reflect.deleteProperty(navigator, 'locks'))
+  let sessions = 0
+  const server = await scriptedServer(t, {
+    welcome: false,
+    onFrame: ({ send }, { type, session }) => {
+      if (type === 'hello') send({ type: 'welcome', connectionId: 'c', session: session ?? `s${++sessions}`, pingMs: 0, resumeMs: 0 })
+    }
+  })
+  const items = new Map<string, string>()
+  const storage = { getItem: (key: string) => items.get(key) ?? null, setItem: (key: string, value: string) => { items.set(key, value) } }
+  const tab = recordedClient(t, server.url, { storage })
+  await isOpen(tab.client)
+  document.visibilityState = 'hidden'
+  document.fire('visibilitychange')
+  const copied = new Map(items)
+  const copy = recordedClient(t, server.url, { storage: { ...storage, getItem: key => copied.get(key) ?? null } })
+  await isOpen(copy.client)
+  t.strictSame([tab.client.session, copy.client.session], ['s1', 's2'])
+  tab.client.close()
+  await until(() => !held.has('wsg:s1'))
+  const reloaded = recordedClient(t, server.url, { storage: { ...storage, getItem: key => copied.get(key) ?? null } })
+  await isOpen(reloaded.client)
+  t.equal(reloaded.client.session, 's1', 'once it is free')
+  const given = recordedClient(t, server.url, { session: 's1' })
+  await isOpen(given.client)
+  t.equal(given.client.session, 's1', 'a session that the page names is taken as it is')
+  for (const { client } of [copy, reloaded, given]) client.close()
+  await until(() => held.size === 0)
+})
+
 t.test('after close() nothing holds the process: not in any state', async (t) => {
   const server = await scriptedServer(t, { welcome: { pingMs: 60_000 } })
   const refusing = await scriptedServer(t, { refuse: () => 503 })

@@ -63,7 +63,11 @@ t.test('without any setting: two instances in one process, joined in memory', ne
   t.match(server.stdout, 'valid-token (John Doe)')
   await talk(t, `http://${ownHost}:8080`, `http://${ownHost}:8081`)
 
-  const broadcast = server.log.find(({ msg, group, instance }) => msg === 'broadcast' && group === 'lobby' && instance === 'inst1')
+  const said = (what: string): object | undefined => {
+    return server.log.find(({ msg, group, instance }) => msg === what && group === 'lobby' && instance === 'inst1')
+  }
+  t.match(said('broadcasting'), { level: 30, totalInGroup: Number }, 'before a broadcast its group is logged')
+  const broadcast = said('broadcast')
   t.match(broadcast, { level: 30, localSent: 1, remotePending: 0, scope: 'cluster' }, 'a broadcast is logged with who serves its members')
 
   // The first instance is started already when the second one finds its port taken.
@@ -89,6 +93,9 @@ t.test('two processes and one Redis are a cluster, and leave nothing behind', as
   await talk(t, first, second)
   const broadcast = await until(() => one.log.find(({ msg }) => msg === 'broadcast'), { what: 'the log to get here' })
   t.match(broadcast, { instance: 'inst1', group: 'lobby', localSent: 1 })
+  const shared = await until(() => one.log.find(({ msg, remotePending }) => msg === 'broadcast' && remotePending === 1))
+  t.match(shared, { instance: 'inst1', group: 'lobby', localSent: 1 }, 'one member here, and one whom the other instance serves')
+  t.ok(one.log.some(({ msg, group, totalInGroup }) => msg === 'broadcasting' && group === 'lobby' && totalInGroup === 2))
 
   // Members on both, while both stop.
   await Promise.all([chat(t, first, 'valid-token'), chat(t, second, 'jane-token')].map(async client => await client.next()))

@@ -80,7 +80,9 @@ onBoth('instances tell each other, and ask each other: who cannot answer is miss
   b.app.registry.instances.on('load', () => { throw new Error('no') })
   t.strictSame(await a.app.registry.instances.ask('load', 3), { replies: [{ of: 'a', payload: 3 }], missing: 1 }, 'b fails')
   t.strictSame(heard, [])
-  await t.rejects(a.app.registry.instances.ask('load', 4, { timeoutMs: 0 }), { code: 'WSG_OPTION_INVALID' })
+  for (const timeoutMs of [0, 1.5, 2 ** 31]) {
+    await t.rejects(a.app.registry.instances.ask('load', 4, { timeoutMs }), { code: 'WSG_OPTION_INVALID' })
+  }
   await t.rejects(a.app.registry.instances.emit('load', 'x'.repeat(1_048_576)), { code: 'WSG_DATA_INVALID' })
 })
 

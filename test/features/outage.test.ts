@@ -228,6 +228,20 @@ outage('what needs another instance is refused at once, what does not goes on', 
   t.equal(there.connection.closed, false)
 })
 
+outage('a question to all instances is answered by the one that asks, and says so', async (t, cluster, start) => {
+  const [a, b] = [await start(), await start()]
+  for (const { id, registry } of [a, b]) registry.instances.on('load', () => id)
+  t.match(await a.registry.instances.ask('load', null), { missing: 0, scope: undefined })
+  await kill(cluster, a, b)
+  t.strictSame(await atOnce(t, 'ask', async () => await a.registry.instances.ask('load', null)), {
+    replies: [a.id], missing: 1, scope: 'local'
+  })
+  t.strictSame(await a.registry.instances.ask('nobody answers', null), { replies: [], missing: 2, scope: 'local' })
+  a.registry.instances.on('hangs', async () => await new Promise(() => {}))
+  t.strictSame(await a.registry.instances.ask('hangs', null, { timeoutMs: 50 }), { replies: [], missing: 2, scope: 'local' })
+  await t.rejects(a.registry.instances.emit('load', null), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+})
+
 outage('reads `stale`: the last known values with their age', async (t, cluster, start) => {
   const [a, b] = [await start(), await start()]
   const [x, y] = [await a.enter('read'), await b.enter('read')]

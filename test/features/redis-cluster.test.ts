@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Cluster } from 'ioredis'
 import { createRequire } from 'node:module'
-import { createPublisher } from '../../plugin.ts'
+import { createPublisher, type HistoryOptions, type WebsocketGroupsOptions } from '../../plugin.ts'
 import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { heard, startInstance } from '../helpers/app.ts'
 import { Local } from '../helpers/local-instance.ts'
@@ -44,6 +44,55 @@ t.test('applications on a cluster: groups, users, everyone, members, blocks', as
   t.equal(await a.registry.disconnect(y.id), 1, 'a connection of another instance')
   await until(async () => await a.registry.groupCount(groups[0] ?? '') === 1)
   t.strictSame([a.registry.health().status, a.registry.health().problems], ['up', []])
+})
+
+t.test('users, people, hooks, questions and histories are those of the whole cluster', async t => {
+  const told: string[] = []
+  const note = (what: string) => (name: string): void => { told.push(`${what} ${name}`) }
+  const options: WebsocketGroupsOptions = {
+    redis,
+    onOccupied: note('occupied'),
+    onVacated: note('vacated'),
+    onUserOnline: note('online'),
+    onUserOffline: note('offline'),
+    operationTimeoutMs: 5_000,
+    joinTimeoutMs: 5_000
+  }
+  const start = async (): ReturnType<typeof serve> => await serve(t, options, app => app.wsRoom('/:room', { presence: true }))
+  const [a, b] = [await start(), await start()]
+  const watcher = await openFramed(t, `${a.url}/lobby`, { token: 'watcher' })
+  await watcher.nextOf('members')
+  const devices = [await openFramed(t, `${a.url}/lobby`, { token: 'ann' }), await openFramed(t, `${b.url}/lobby`, { token: 'ann' })]
+  for (const device of devices) await device.nextOf('joined')
+
+  t.equal(await a.registry.join({ userId: 'ann' }, 'news'), 2)
+  t.strictSame(await b.registry.groups({ userId: 'ann' }), ['lobby', 'news'])
+  t.match(await b.registry.presence('lobby'), [{ userId: 'ann', connections: 2 }, { userId: 'watcher', connections: 1 }])
+  t.strictSame([...await b.registry.groupList({ prefix: 'n' })], ['news'])
+  t.strictSame([await a.registry.connectionCount(), await b.registry.userCount()], [3, 2])
+  for (const [name, { registry }] of Object.entries({ a, b })) registry.instances.on('who', () => name)
+  const { replies, missing } = await a.registry.instances.ask('who', null)
+  t.strictSame([[...replies].sort(), missing], [['a', 'b'], 0])
+
+  const positions: string[] = []
+  for (let n = 1; n <= 5; n++) positions.push((await b.registry.broadcastToGroup('news', `m${n}`)).position ?? '')
+  const page = async (query: HistoryOptions): Promise<unknown[]> => {
+    const { messages, more, gap } = await a.registry.history('news', query)
+    return [messages.map(({ data }) => data).join(' '), more, gap]
+  }
+  t.strictSame(await page({ limit: 2 }), ['m4 m5', true, undefined])
+  t.strictSame(await page({ since: 'start', limit: 1 }), ['m1', true, undefined])
+  t.strictSame(await page({ since: positions[2] }), ['m4 m5', false, undefined])
+  t.strictSame(await page({ before: positions[2], reverse: true }), ['m2 m1', false, undefined])
+
+  t.equal(await a.registry.leave({ userId: 'ann' }, 'lobby', { reason: 'be nice' }), 2)
+  for (const device of devices) t.match(await device.nextOf('left'), { group: 'lobby', reason: 'be nice' })
+  await watcher.nextOf('presence', { event: 'leave' })
+  for (const { raw } of [...devices, watcher]) await raw.close(1000)
+  await until(() => told.length >= 8)
+  t.strictSame(told.sort(), [
+    'occupied lobby', 'occupied news', 'offline ann', 'offline watcher', 'online ann', 'online watcher', 'vacated lobby', 'vacated news'
+  ])
 })
 
 t.test('the log of a user lies where the user does', async t => {

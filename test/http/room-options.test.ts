@@ -63,6 +63,8 @@ t.test('wrong use says what is wrong', async t => {
   for (const rubbish of [{}, { id: 7 }, null, 7, 'x', undefined]) {
     await t.rejects(app.registry.join(rubbish as never, 'g'), { code: 'WSG_CONNECTION_GONE', message: /neither a connection nor the id/ })
   }
+  const both = { userId: 'ann', group: 'staff' }
+  await t.rejects(app.registry.broadcastToGroup('g', 'x', { except: both }), { code: 'WSG_OPTION_INVALID', message: /except/ })
   const other = Fastify()
   t.teardown(async () => await other.close())
   other.decorate('registry', {} as never)

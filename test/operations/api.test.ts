@@ -2,10 +2,11 @@ import t from 'tap'
 import swagger from '@fastify/swagger'
 import groupsApi from '../../lib/operations/api.ts'
 import type { Message } from '../helpers/client.ts'
-import { heard, onEveryCluster, type InstanceOptions } from '../helpers/app.ts'
+import { heard, onEveryCluster, redisCluster, type InstanceOptions } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { service } from '../helpers/service.ts'
+import { until } from '../helpers/until.ts'
 
 interface Answer {
   readonly status: number
@@ -15,6 +16,8 @@ interface Answer {
     readonly cursor: string
   }
 }
+
+interface People { readonly people: readonly unknown[], readonly ageMs: number | null }
 
 noUnhandled(t)
 const redis = await startRedis(t)
@@ -65,7 +68,7 @@ onEveryCluster(t, redis, 'services in other languages publish, read and disconne
     messages: [{ data: 'once' }, {}], more: false
   })
   const people = (await call('GET', '/groups/news/presence?limit=1')).body
-  t.match(people, { people: [{ userId: 'ann', connections: 1, joinedAt: Number }], cursor: String })
+  t.match(people, { people: [{ userId: 'ann', connections: 1, joinedAt: Number }], cursor: String, ageMs: 0 })
   t.match((await call('GET', `/groups/news/presence?cursor=${people.cursor}`)).body.people, [{ userId: 'bob' }])
 
   t.strictSame(await call('POST', '/disconnect', { userId: 'ann', code: 4000, reason: 'bye' }), { status: 200, body: { disconnected: 1 } })
@@ -78,6 +81,7 @@ onEveryCluster(t, redis, 'services in other languages publish, read and disconne
     ['POST', '/publish', { data: '' }, 400, 'FST_ERR_VALIDATION'],
     ['POST', '/publish', { to: { group: 'x' } }, 400, 'WSG_DATA_INVALID'],
     ['POST', '/publish', { to: { group: 'x' }, data: 1, base64: '' }, 400, 'WSG_DATA_INVALID'],
+    ['POST', '/publish', { to: { group: 'x' }, base64: 'AP8?' }, 400, 'FST_ERR_VALIDATION'],
     ['POST', '/publish', { to: { group: 'x\n' }, data: 1 }, 400, 'WSG_GROUP_NAME_INVALID'],
     ['POST', '/disconnect', { userId: 'ann', connectionId: y.id }, 400, 'FST_ERR_VALIDATION'],
     ['POST', '/disconnect', { userId: 'ann', code: 1 }, 400, 'WSG_CLOSE_CODE_INVALID'],
@@ -87,6 +91,24 @@ onEveryCluster(t, redis, 'services in other languages publish, read and disconne
   for (const [method, url, body] of [['POST', '/publish', { to: { all: true }, data: 'x' }], ['GET', '/groups', undefined]] as const) {
     t.equal((await call(method, url, body, 'stranger')).status, 401)
   }
+})
+
+t.test('a list of people that is not of now says so', async t => {
+  const cluster = await redisCluster(t, undefined, withApi)
+  const a = await cluster.start()
+  for (const room of ['news', 'other']) await a.enter(room, { user: 'ann' })
+  const ask = async (group: string): Promise<People> => {
+    const url = `${a.url.replace('ws', 'http')}/api/groups/${group}/presence`
+    return await (await fetch(url, { headers: { authorization: 'Bearer service' } })).json() as People
+  }
+  t.match(await ask('news'), { people: [{ userId: 'ann' }], ageMs: 0 })
+  await cluster.redis.kill()
+  await until(() => a.registry.health().status === 'down')
+  const { people, ageMs } = await ask('news')
+  t.match(people, [{ userId: 'ann' }])
+  t.ok(Number(ageMs) > 0)
+  t.match(await ask('other'), { people: [{ userId: 'ann' }], ageMs: null }, 'nobody knows who is there at other instances')
+  await cluster.redis.restart()
 })
 
 t.test('the routes are in the OpenAPI document, and without auth there are none', async t => {

@@ -7,7 +7,12 @@ interface Info { readonly name: string, readonly avatar?: string }
 interface User { readonly id: string, readonly admin: boolean }
 
 declare module '../../plugin.ts' {
-  interface Register { identity: User, memberInfo: Info }
+  interface Register {
+    identity: User
+    memberInfo: Info
+    events: { config: { readonly version: number } }
+    state: { messages?: number }
+  }
 }
 
 declare module '../../lib/client/index.ts' {
@@ -45,4 +50,16 @@ test('authenticate must return what Register says', () => {
   expect<NonNullable<Parameters<typeof websocketGroups>[1]['authenticate']>>().type.not.toBeAssignableFrom(
     async () => ({ name: 'no user' })
   )
+})
+
+test('what instances say to each other, and what a service keeps with a connection, is what Register says', () => {
+  const { instances } = app.registry
+  instances.on('config', ({ version }) => expect(version).type.toBe<number>())
+  expect(instances.on).type.not.toBeCallableWith('other', () => {})
+  expect(instances.emit).type.toBeCallableWith('config', { version: 1 })
+  expect(instances.emit).type.not.toBeCallableWith('config', { version: 'one' })
+  expect(instances.emit).type.not.toBeCallableWith('other', { version: 1 })
+  expect(instances.ask).type.toBeCallableWith('config', { version: 1 }, { timeoutMs: 100 })
+  expect(instances.ask).type.not.toBeCallableWith('config', {})
+  expect<Connection['state']>().type.toBe<{ messages?: number }>()
 })

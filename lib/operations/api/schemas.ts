@@ -70,7 +70,7 @@ export const schemas = {
     body: exactly({
       to: target,
       data: { description: 'a text is sent as it is, any other value as JSON, in a text frame' },
-      base64: { ...text, description: 'instead of data: the bytes of a binary frame' },
+      base64: { ...text, pattern: '^[\\w+/-]*={0,2}$', description: 'instead of data: the bytes of a binary frame' },
       except: { type: 'array', items: { anyOf: [{ type: 'string', maxLength: 255 }, oneOf({ userId: name, group: name })] } },
       filter: exactly({ tags: { type: 'array', items: text } }),
       from: exactly({ userId: text, connectionId: text }, []),
@@ -114,7 +114,20 @@ export const schemas = {
     summary: 'Lists the people in a group',
     params,
     querystring: exactly(list, []),
-    response: { 200: { type: 'object', properties: { people: { type: 'array', items: person }, cursor: text } } }
+    response: {
+      200: {
+        type: 'object',
+        properties: {
+          people: { type: 'array', items: person },
+          cursor: text,
+          ageMs: {
+            type: 'number',
+            nullable: true,
+            description: 'milliseconds: more than 0 for a list that was last known, null for the people of one instance alone'
+          }
+        }
+      }
+    }
   },
   disconnect: {
     summary: 'Closes one connection, or all connections of a user',

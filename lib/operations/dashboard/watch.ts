@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { performance } from 'node:perf_hooks'
 import { oncePerMinute } from '../../logging.ts'
-import type { Connection, Registry } from '../../types.ts'
+import type { Asked, Connection, Registry } from '../../types.ts'
 import { firstPage, orders, Overview, type Question } from './overview.ts'
 import type { Report, Reporter } from './reporter.ts'
 
@@ -84,13 +84,13 @@ export class Watch {
     this.#asking = true
     this.#askedAt = performance.now()
     try {
-      const { replies, missing } = name === undefined
+      const { replies, missing, scope }: Asked = name === undefined
         ? { replies: [], missing: 0 }
         : await registry.instances.ask(name, null, { timeoutMs: Math.max(answerMs, Math.ceil(this.#everyMs / 2)) })
       this.#everyMs = Math.max(everyMs, (replies.length + missing) * msPerInstance)
-      this.#take(replies, missing)
-    } catch (error) {
       // Without its backplane an instance knows of itself alone; the page says so.
+      this.#take(replies, scope === 'local' ? 0 : missing)
+    } catch (error) {
       log.debug({ err: error }, 'other instances could not be asked for their reports')
       this.#take([], 0)
     } finally {

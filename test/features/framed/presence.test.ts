@@ -381,6 +381,14 @@ t.test('a list of people comes in pages', async t => {
     cursor = page.cursor
   } while (cursor !== undefined)
   t.strictSame(pages, [['nobody', 'ann'], ['bob', 'cid'], ['dan', 'eve']])
+  const first = await app.registry.presence('lobby', { limit: 3 })
+  for (const userId of ['ann', 'bob']) await app.registry.disconnect({ userId })
+  await enter(t, `${url}/lobby`, 'abe')
+  await until(async () => await app.registry.groupCount('lobby') === 5)
+  t.strictSame(
+    (await app.registry.presence('lobby', { cursor: first.cursor })).map(({ userId }) => userId), ['cid', 'dan', 'eve'],
+    'whoever came or went before it, and the last one of the page, shift nobody'
+  )
   for (const options of [{ limit: 0 }, { limit: 10_001 }, { limit: 1.5 }, { cursor: '!' }, { cursor: '' }]) {
     await t.rejects(app.registry.presence('lobby', options), { code: 'WSG_OPTION_INVALID' })
   }

@@ -89,10 +89,24 @@ t.test('@fastify/rate-limit for one route, which names its limit in its config',
   const onlyOne = { rateLimit: { max: 1, timeWindow: '1 minute' } }
   app.get('/ws', { websocket: true, config: onlyOne }, app.wsHandler({ onMessage () {} }))
   app.get('/free', { websocket: true }, app.wsHandler({ onMessage () {} }))
+  app.wsRoom('/rooms/:room', { auth: false, group, config: onlyOne })
   const url = await listen()
-  await connect(t, `${url}/ws`).opened
-  t.equal(await statusOf(`${url}/ws`), 429)
+  for (const path of ['/ws', '/rooms/lobby']) {
+    await connect(t, `${url}${path}`).opened
+    t.equal(await statusOf(`${url}${path}`), 429, path)
+  }
   await Promise.all(Array.from({ length: 3 }, async () => await connect(t, `${url}/free`).opened))
+})
+
+t.test('@fastify/rate-limit, registered before: limits the rooms of the option `rooms`, all of them or each by itself', async t => {
+  for (const [global, config] of [[true, {}], [false, { rateLimit: { max: 1, timeWindow: '1 minute' } }]] as const) {
+    const { app, listen } = bareService(t)
+    await app.register(rateLimit, { global, max: 1, timeWindow: '1 minute' })
+    await app.register(websocketGroups, { rooms: { '/ws/:room': { auth: false, group, config } } })
+    const url = await listen()
+    await connect(t, `${url}/ws/lobby`).opened
+    t.equal(await statusOf(`${url}/ws/lobby`), 429)
+  }
 })
 
 t.test('@fastify/helmet and @fastify/cors: their headers are on refusals, and sockets open', async t => {
