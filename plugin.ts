@@ -16,7 +16,7 @@ import { markRoute, upgradeGuard } from './lib/http/upgrade-guard.ts'
 import { checkRoute, makeWsHandler } from './lib/http/ws-handler.ts'
 import { makeWsMessages } from './lib/http/ws-messages.ts'
 import { makeWsRoom } from './lib/http/ws-room.ts'
-import { registerWebsocket } from './lib/http/websocket-plugin.ts'
+import { addRouteHooks, registerWebsocket } from './lib/http/websocket-plugin.ts'
 import { fitBootTimeout } from './lib/options/boot-timeout.ts'
 import { resolveOptions, resolvePublisherOptions, type ResolvedOptions } from './lib/options/resolve.ts'
 import { Instance } from './lib/instance.ts'
@@ -65,10 +65,8 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   const sockets = guardSockets(app, options.closeGraceMs)
   // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
   app.addHook('preClose', async () => await sockets.shutDown(async () => await instance.drain()))
-  // Before the hook of @fastify/websocket, which wraps each handler.
-  app.addHook('onRoute', checkRoute)
   const { asyncapi, collect } = documentRoutes()
-  app.addHook('onRoute', collect)
+  addRouteHooks(app, checkRoute, collect)
   await registerWebsocket(app, { options: { handleProtocols: selectProtocol, ...options.options } })
   sockets.watchUpgrades()
   app.addHook('onRoute', markRoute)

@@ -26,6 +26,7 @@ import { sizes } from './scenarios/sizes.ts'
 import { slowClient } from './scenarios/slow-client.ts'
 import { smallGroups } from './scenarios/small-groups.ts'
 import { streams } from './scenarios/streams.ts'
+import { typed } from './scenarios/typed.ts'
 import { drillNames, names, parseNames, type DrillName, type Name } from './systems/system.ts'
 
 const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>>> = {
@@ -37,13 +38,14 @@ const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>
   'log-repair': logRepair,
   cluster,
   'control-plane': controlPlane,
-  streams
+  streams,
+  typed
 }
 const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Measured>>> = {
   'fan-out': fanOut, idle, 'join-storm': joinStorm, 'small-groups': smallGroups, 'slow-client': slowClient, sizes
 }
 /** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
-const alone: readonly string[] = ['rolling-drain', 'resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane', 'streams']
+const alone: readonly string[] = ['rolling-drain', 'resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane', 'streams', 'typed']
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const [, , scenario = '', ...args] = process.argv

@@ -1,22 +1,30 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import { documentOf, type DocumentedRoute } from '../messages/asyncapi.ts'
+import { hidden } from '../messages/compilers.ts'
 import { securityOf } from './security-schemes.ts'
 import { messagesOf } from './ws-handler.ts'
 
+interface Collected extends Omit<DocumentedRoute, 'security'> {
+  readonly scope: FastifyInstance
+  /** The hooks of the route itself. */
+  readonly hooks: readonly unknown[]
+}
+
 /**
- * Makes `app.asyncapi`, and the hook for `onRoute` that collects the routes for the document. The hook comes before that of
- * @fastify/websocket, which hides the schemas of its routes.
+ * Makes `app.asyncapi`, and the hook for `onRoute` that collects the routes for the document. The hook has to come before
+ * that of @fastify/websocket, which hides the schemas of its routes: see `addRouteHooks`.
  */
 export function documentRoutes (): {
   readonly asyncapi: FastifyInstance['asyncapi']
   collect (this: FastifyInstance, route: RouteOptions): void
 } {
-  const routes: DocumentedRoute[] = []
-  const scopes = new Set<FastifyInstance>()
+  const routes: Collected[] = []
   return {
     asyncapi (options = {}) {
+      const scopes = new Set(routes.flatMap(({ scope, messages }) => messages === undefined ? [scope] : [messages.scope, scope]))
       const shared = Object.assign({}, ...[...scopes].map(scope => scope.getSchemas())) as Record<string, unknown>
-      return documentOf(routes, shared, options)
+      const described = routes.map(({ scope, hooks, ...route }) => ({ ...route, security: securityOf([...hooksOf(scope), ...hooks]) }))
+      return documentOf(described, shared, options)
     },
     collect (route) {
       const { url, method, handler, schema = {}, onRequest, preValidation, preHandler } = route
@@ -25,13 +33,21 @@ export function documentRoutes (): {
       // @fastify/websocket writes `hide` into it, and other routes may have the same object.
       route.schema = { ...schema }
       if (method === 'HEAD' || ('hide' in schema && schema.hide === true)) return
-      scopes.add(this)
       routes.push({
+        scope: this,
         url,
         schema: { ...schema },
         messages: messages === 'any' ? undefined : messages,
-        security: securityOf([onRequest, preValidation, preHandler].flat())
+        hooks: [onRequest, preValidation, preHandler].flat()
       })
     }
   }
+}
+
+/** The hooks of a scope that run before a handler: any of them may ask for a token. Known when all plugins are loaded. */
+function hooksOf (scope: FastifyInstance): unknown[] {
+  const { onRequest, preValidation, preHandler } = hidden<Partial<Record<'onRequest' | 'preValidation' | 'preHandler', unknown[]>>>(
+    scope, 'fastify.hooks'
+  ) ?? {}
+  return [onRequest, preValidation, preHandler].flat()
 }

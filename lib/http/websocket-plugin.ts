@@ -1,6 +1,18 @@
 import websocket, { type WebsocketPluginOptions } from '@fastify/websocket'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, onRouteHookHandler } from 'fastify'
+import { hidden } from '../messages/compilers.ts'
 import { invalid } from '../options/rules.ts'
+
+/**
+ * Adds hooks that see routes before @fastify/websocket wraps their handlers and hides their schemas, also where the application registered
+ * that plugin already. Fastify adds a hook behind the others, and has no public way to add one in front of them.
+ */
+export function addRouteHooks (app: FastifyInstance, ...added: onRouteHookHandler[]): void {
+  for (const hook of added) app.addHook('onRoute', hook)
+  if (!app.hasDecorator('websocketServer')) return
+  const hooks = hidden<{ readonly onRoute: onRouteHookHandler[] }>(app, 'fastify.hooks')
+  hooks?.onRoute.unshift(...hooks.onRoute.splice(-added.length))
+}
 
 /**
  * Registers @fastify/websocket, unless the application did. An application that does so later would be told that "the decorator 'ws' has

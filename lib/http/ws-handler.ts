@@ -105,7 +105,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     const framed = framedInit(receiver)
     presence.addRoute(options.presence ?? false)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
-      // If @fastify/websocket was registered first, it wrapped the handler before `checkRoute` saw it.
+      // If @fastify/websocket was registered first, in a version of Fastify that hides its hooks, `checkRoute` saw its wrapper alone.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)

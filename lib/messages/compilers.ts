@@ -44,8 +44,8 @@ function setUp (scope: FastifyInstance): void {
   controller.setupSerializer(options)
 }
 
-/** Looks for the symbol in the scope and in the scopes around it, which are its prototypes. */
-function hidden<Value> (scope: object, description: string): Value | undefined {
+/** What Fastify keeps under the symbol: looks in the scope and in the scopes around it, which are its prototypes. */
+export function hidden<Value> (scope: object, description: string): Value | undefined {
   for (let at: object | null = scope; at !== null; at = Object.getPrototypeOf(at) as object | null) {
     const symbol = Object.getOwnPropertySymbols(at).find(one => one.description === description)
     if (symbol !== undefined) return (at as Record<symbol, Value>)[symbol]

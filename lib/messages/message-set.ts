@@ -45,8 +45,9 @@ export class MessageSet implements AnyMessages {
   readonly questions: Questions
   /** What the server may ask. */
   readonly asked: ReadonlyMap<string, QuestionKind>
+  /** Whose compilers and shared schemas count. */
+  readonly scope: FastifyInstance
   readonly #definition: RawDefinition
-  readonly #scope: FastifyInstance
   readonly #registry: Sending
 
   /** `scope`: whose compilers and shared schemas are used. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
@@ -60,7 +61,7 @@ export class MessageSet implements AnyMessages {
     this.asked = new Map(Object.entries(asked).map(([name, schemas]) => [name, makeQuestion(name, schemas, validateEvents)]))
     this.questions = questions
     this.#definition = definition
-    this.#scope = scope
+    this.scope = scope
     this.#registry = registry
     this.once = new Once(registry)
   }
@@ -70,7 +71,7 @@ export class MessageSet implements AnyMessages {
    * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
    */
   compile (): void {
-    const compilers = compilersOf(this.#scope, this.#definition)
+    const compilers = compilersOf(this.scope, this.#definition)
     for (const part of [...this.messages.values(), ...this.events.values(), ...this.asked.values()]) {
       try {
         part.compile(compilers)

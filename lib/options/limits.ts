@@ -62,8 +62,11 @@ const defaults = {
   bufferedBytes: 268_435_456
 } as const satisfies Limits
 
-/** @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the limit, the value and what is allowed */
-export function resolveLimits (given: Limits | false = {}): ResolvedLimits {
+/**
+ * Takes the bytes that one message may have, 0 for no limit.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the limit, the value and what is allowed
+ */
+export function resolveLimits (given: Limits | false = {}, maxPayload = 0): ResolvedLimits {
   if (given !== false) checkOptions(given, limitRules, 'limits.')
   const limits: Record<string, unknown> = {}
   for (const [name, standard] of Object.entries(defaults)) {
@@ -71,8 +74,14 @@ export function resolveLimits (given: Limits | false = {}): ResolvedLimits {
     if (isPlainObject(value)) checkRate(value as Rate, `limits.${name}`)
     limits[name] = value === false ? undefined : value
   }
+  if (isPlainObject(limits.storedBytes)) limits.storedBytes = withRoomForOne(limits.storedBytes as unknown as Rate, maxPayload)
   const explicit = new Set(Object.keys(withoutUndefined(given === false ? {} : given)))
   return { ...limits, explicit } as unknown as ResolvedLimits
+}
+
+/** A rate without a burst gets one that the largest message fits into: a message larger than the burst is refused for ever. */
+function withRoomForOne ({ perSecond, burst }: Rate, maxPayload: number): Rate {
+  return { perSecond, burst: burst ?? Math.max(perSecond, maxPayload) }
 }
 
 /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */

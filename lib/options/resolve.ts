@@ -141,6 +141,7 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     if (!path.startsWith('/')) throw invalid(`the path of a room must begin with a slash, got ${show(path)}`)
     check(`rooms[${show(path)}]`, room, roomRule)
   }
+  const options = { maxPayload: defaultMaxPayload, ...withoutUndefined(given.options ?? {}) }
   return {
     redis: undefined,
     tracing: undefined,
@@ -157,8 +158,8 @@ export function resolveOptions (raw: unknown = {}): ResolvedOptions {
     userLog: userLogBeside(given.log),
     ...defaults,
     ...given,
-    options: { maxPayload: defaultMaxPayload, ...withoutUndefined(given.options ?? {}) },
-    limits: resolveLimits(given.limits),
+    options,
+    limits: resolveLimits(given.limits, options.maxPayload),
     outage: { ...outageDefaults, ...withoutUndefined(given.outage ?? {}) }
   }
 }

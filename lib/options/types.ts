@@ -103,7 +103,8 @@ export interface Limits {
   readonly newGroupsPerMinute?: number | false | undefined
   /**
    * Bytes that one user adds to logs through rooms that relay messages: each connection counts up to what the log of its room keeps. More
-   * messages fail with WSG_RATE_LIMITED. @default { perSecond: 262_144, burst: 67_108_864 } // 256 KiB and 64 MiB
+   * messages fail with WSG_RATE_LIMITED. A rate without a burst has one of at least `maxPayload`.
+   * @default { perSecond: 262_144, burst: 67_108_864 } // 256 KiB and 64 MiB
    */
   readonly storedBytes?: Rate | false | undefined
   /** Bytes of a list of members; members that do not fit are left out. @default 262_144 // 256 KiB */

@@ -2,6 +2,7 @@ import t from 'tap'
 import { inspect } from 'node:util'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
+import { RoutedLink } from '../../lib/backplane/redis/link/cluster/routed-link.ts'
 import { EvictionWatch } from '../../lib/backplane/redis/link/evictions.ts'
 import { Link } from '../../lib/backplane/redis/link/link.ts'
 import websocketGroups, { createPublisher, type PublisherOptions, type WebsocketGroupsOptions } from '../../plugin.ts'
@@ -172,4 +173,29 @@ t.test('keys that Redis drops for want of memory are counted, and named in healt
   now += 3_600_000
   t.equal(watch.problem, undefined)
   t.strictSame(lines.map(({ event }) => event), ['redis_setup_risky'], 'at most one line a minute')
+})
+
+t.test('where a partition moves to another master, keys that this one dropped before are not counted', async t => {
+  const { log } = recordedLog()
+  const links = await Promise.all([0, 1].map(async () => {
+    const redis = await startRedis(t, { args: ['--maxmemory-policy', 'allkeys-lru'] })
+    const link = new Link(redis.url, 'command', 500)
+    t.teardown(async () => await link.close())
+    await until(() => link.up)
+    return { redis, link }
+  }))
+  const [first, second] = links
+  if (first === undefined || second === undefined) throw new Error('two servers')
+  const used = Number(/used_memory:(\d+)/.exec(await second.redis.admin.info('memory'))?.[1])
+  await second.redis.admin.config('SET', 'maxmemory', used + 500_000)
+  for (let n = 0; n < 30; n++) await second.redis.admin.set(`filler ${n}`, 'x'.repeat(50_000))
+  t.match(await second.redis.admin.info('stats'), /^evicted_keys:[1-9]/m)
+
+  const partition = new RoutedLink('command', 500, { moved: async () => {}, linkTo: () => second.link, suspect () {}, inStep () {} })
+  const watch = new EvictionWatch(partition, log)
+  partition.route(first.link)
+  await watch.look()
+  partition.route(second.link)
+  await watch.look()
+  t.equal(watch.stats().redisEvictedKeys, 0)
 })

@@ -1,13 +1,15 @@
 import t from 'tap'
 import swagger from '@fastify/swagger'
+import websocket from '@fastify/websocket'
 import { spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { Type } from 'typebox'
 import { z } from 'zod'
 import type { FastifyInstance } from 'fastify'
+import websocketGroups, { type AnyMessages } from '../../../plugin.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
-import { serve, service, userOf } from '../../helpers/service.ts'
+import { bareService, serve, service, userOf } from '../../helpers/service.ts'
 
 noUnhandled(t)
 
@@ -200,6 +202,37 @@ t.test('messages and schemas of any name and kind are described as what they are
   t.match(document.components.messages['one_room.when.reply'], {
     payload: { properties: { data: { properties: { at: {}, text: { type: 'string' } } } } }
   }, 'what has no form in JSON Schema is anything, and the rest is told')
+})
+
+t.test('a token that a hook of the scope asks for is told, and so are the schemas of the scope of the messages', async t => {
+  const { app } = await service(t, { authenticate: async token => userOf(token) })
+  let messages: AnyMessages | undefined
+  await app.register(async scope => {
+    scope.addSchema({ $id: 'inner', type: 'string' })
+    messages = scope.wsMessages({ messages: { say: { data: { $ref: 'inner#' }, handler () {} } } }) as AnyMessages
+  })
+  await app.register(async scope => {
+    scope.addHook('preHandler', scope.wsAuth())
+    scope.get('/kept', { websocket: true }, scope.wsHandler({ messages: messages as AnyMessages }))
+  })
+  app.wsRoom('/open/:room', { auth: false })
+  await app.ready()
+  const document = app.asyncapi()
+  t.strictSame(await faults(JSON.stringify(document)), [])
+  t.match(document.operations['kept.receive.say']?.security, [{ $ref: '#/components/securitySchemes/bearer' }])
+  t.equal(document.operations['open_room.receive.message']?.security, undefined)
+  t.match(document.components.schemas.inner, { type: 'string' })
+})
+
+t.test('routes are described also where the application registered @fastify/websocket itself', async t => {
+  const { app } = bareService(t)
+  await app.register(websocket)
+  await app.register(websocketGroups)
+  app.wsRoom('/ws/:room', { auth: false })
+  app.get('/own', { websocket: true }, app.wsHandler({ onMessage () {} }))
+  app.get('/hidden', { websocket: true, schema: { hide: true } as object }, app.wsHandler({ onMessage () {} }))
+  await app.ready()
+  t.strictSame(Object.keys(app.asyncapi().channels), ['ws_room', 'own'])
 })
 
 t.test('a client in another language needs the document alone', async t => {

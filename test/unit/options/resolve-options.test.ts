@@ -270,6 +270,11 @@ t.test('limits are on by default, each can be changed or switched off, and a wro
   const own = resolveOptions({ limits: { connections: 5, messages: false, bytes: { perSecond: 7 }, tokens: undefined } }).limits
   t.strictSame([own.connections, own.messages, own.bytes, own.tokens], [5, undefined, { perSecond: 7 }, { perSecond: 1, burst: 10 }])
   t.strictSame([...own.explicit], ['connections', 'messages', 'bytes'])
+  const storedBytes = { perSecond: 1_000 }
+  t.strictSame(resolveOptions({ limits: { storedBytes } }).limits.storedBytes, { perSecond: 1_000, burst: 1_048_576 })
+  const unlimited = resolveOptions({ limits: { storedBytes }, options: { maxPayload: 0 } })
+  t.strictSame(unlimited.limits.storedBytes, { perSecond: 1_000, burst: 1_000 })
+  t.strictSame(resolveOptions({ limits: { storedBytes: { perSecond: 1, burst: 2 } } }).limits.storedBytes, { perSecond: 1, burst: 2 })
   const { explicit, ...none } = resolveOptions({ limits: false }).limits
   t.ok(Object.values(none).every(limit => limit === undefined), 'all are off')
   t.strictSame(
