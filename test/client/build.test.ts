@@ -85,7 +85,7 @@ t.test('the small file does what the sources do: its shortened names are its own
   const got: unknown[] = []
   const client = small.connect(server.url, {
     WebSocket,
-    token: () => ({ token: 'abc', expiresAt: Date.now() + 1_100 }),
+    token: () => ({ token: 'abc', expiresAt: Date.now() + 3_000 }),
     backoff: { minMs: 10 },
     queue: { maxMessages: 10 },
     positions: { old: position(9) }
