@@ -13,8 +13,6 @@ type Handler = (payload: never) => unknown
 
 const aName: Rule = { allowed: 'a non-empty string', accepts: name => typeof name === 'string' && name !== '' }
 const maxPayloadBytes = 1_048_576
-/** A timer with more would fire at once (milliseconds). */
-const maxTimeoutMs = 2_147_483_647
 const everybody = everyone[0] ?? { kind: 'all', name: '' } as const
 
 /** Messages between the instances of an application, by name: `registry.instances`. */
@@ -52,9 +50,6 @@ export class InstanceMessages implements Instances {
     check('instances.ask: name', name, aName)
     checkCall('ask', options)
     const { timeoutMs = this.#timeoutMs } = options
-    if (!Number.isInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > maxTimeoutMs) {
-      throw new WebsocketGroupsError('WSG_OPTION_INVALID', `timeoutMs must be an integer from 1 to ${maxTimeoutMs}`)
-    }
     const command = { op: 'app', name, payload: checked(payload), ask: true } as const
     try {
       const { answers, missing } = await this.#rpc().askAll(everybody, command, timeoutMs)

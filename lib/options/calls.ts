@@ -3,7 +3,7 @@ import type {
   AskOptions, BroadcastOptions, CloseOptions, GroupListOptions, HistoryOptions, JoinOptions, LeaveOptions, MembersOptions, PageOptions,
   ReadOptions
 } from '../types.ts'
-import { aBoolean, anObject, checkOptions, isPlainObject, property, type Rule } from './rules.ts'
+import { aBoolean, anObject, checkOptions, integer, isPlainObject, maxTimerMs, property, type Rule } from './rules.ts'
 
 /** Whoever uses the value checks it, with an error code of its own. */
 const checkedLater: Rule = { allowed: 'anything', accepts: () => true }
@@ -55,7 +55,7 @@ const rules = {
   history: {
     since: checkedLater, before: checkedLater, limit: checkedLater, reverse: aBoolean
   } as const satisfies Record<keyof HistoryOptions, Rule>,
-  ask: { timeoutMs: checkedLater } as const satisfies Record<keyof AskOptions, Rule>
+  ask: { timeoutMs: integer(1, maxTimerMs, 'ms') } as const satisfies Record<keyof AskOptions, Rule>
 }
 
 /**

@@ -214,5 +214,5 @@ function checkShared ({ redis, log, logs, userLog }: Pick<WebsocketGroupsOptions
 export function answerTimeoutMs (
   { operationTimeoutMs, joinTimeoutMs = defaults.joinTimeoutMs }: { readonly operationTimeoutMs: number, readonly joinTimeoutMs?: number }
 ): number {
-  return joinTimeoutMs + operationTimeoutMs
+  return Math.min(joinTimeoutMs + operationTimeoutMs, maxTimerMs)
 }
