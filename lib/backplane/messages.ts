@@ -129,6 +129,8 @@ export interface Appended {
   readonly queued: boolean
   /** Whether all of the logs had a message with this key already. */
   readonly duplicate: boolean
+  /** For metrics: how many messages each log holds that this one was stored in. Of messages that were stored in one step, one tells. */
+  readonly logLengths?: readonly number[] | undefined
 }
 
 /** What a message, or a group, takes in the memory of a process beside its texts and data (bytes): measured, and rounded up. */

@@ -33,6 +33,8 @@ export interface MemoryAppended {
   readonly duplicate: boolean
   /** The copies to deliver, one of each group that did not have the message yet. */
   readonly copies: readonly Envelope[]
+  /** How many messages each log holds that the message was stored in. */
+  readonly logLengths: readonly number[]
 }
 
 /** The logs of a memory cluster. */
@@ -63,7 +65,7 @@ export class MemoryLogs {
     /** Of all copies; known when the last one is stored, and nobody reads before that. */
     const places: Place[] = []
     const more = targets.length > 1 ? { places } : {}
-    let stored = 0
+    const logLengths: number[] = []
     for (const { group, log: limits } of targets) {
       const copy = { ...envelope, ...more, target: { kind: 'group', name: group } as const }
       if (limits === undefined) {
@@ -77,12 +79,12 @@ export class MemoryLogs {
         if (record !== undefined) this.#keys.set(record, logged.position)
         copies.push(logged)
         places.push({ group, epoch: logged.position.epoch, offset: logged.position.offset })
-        stored++
+        logLengths.push(this.#logs.get(group)?.messages.length ?? 0)
       }
       positions.set(group, known ?? copies.at(-1)?.position ?? logStart)
     }
     this.#evict()
-    return { positions, duplicate: stored === 0, copies }
+    return { positions, duplicate: logLengths.length === 0, copies, logLengths }
   }
 
   read (group: string, since: LogPosition | undefined, limit: number): LogPage {
