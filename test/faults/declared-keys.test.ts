@@ -40,7 +40,11 @@ t.test('scripts use the keys that they declare, and no others', async t => {
 
   const occupied: string[] = []
   const options = {
-    redis: redis.url, leaseMs: 1_000, userLog: { maxMessages: 10, ttlMs: 60_000 }, onOccupied (name: string) { occupied.push(name) }, onUserOnline () {}
+    redis: redis.url,
+    leaseMs: 1_000,
+    userLog: { maxMessages: 10, ttlMs: 60_000 },
+    onOccupied (name: string) { occupied.push(name) },
+    onUserOnline () {}
   } as const
   const [a, b] = [await startInstance(t, options), await startInstance(t, options)]
   const ann = await a.enter('lobby', { user: 'ann' })
