@@ -18,7 +18,8 @@ interface Log {
   /** The position before the first of `messages`. */
   before: LogPosition
   readonly messages: LoggedEnvelope[]
-  bytes: number
+  /** Data of all messages. */
+  payloadBytes: number
   /** The largest settings that anyone appended with. */
   limits: LogLimits
   expiresAt: number
@@ -39,6 +40,7 @@ export class MemoryLogs {
   readonly #keys: BoundedMap<string, LogPosition>
   readonly #maxBytes: number
   readonly #now: () => number
+  /** In the memory of this process. */
   #bytes = 0
 
   constructor ({ maxBytes = maxTotalBytes, now = () => performance.now() } = {}) {
@@ -109,7 +111,7 @@ export class MemoryLogs {
     log.limits = larger(log.limits, limits)
     this.#add(log, logged)
     const { maxMessages, maxBytes, ttlMs } = log.limits
-    while (log.messages.length > 1 && (log.messages.length > maxMessages || log.bytes > maxBytes)) this.#drop(log)
+    while (log.messages.length > 1 && (log.messages.length > maxMessages || bytesOf(log, messageBytes) > maxBytes)) this.#drop(log)
     log.expiresAt = this.#now() + ttlMs
     this.#logs.delete(group)
     this.#logs.set(group, log)
@@ -118,8 +120,8 @@ export class MemoryLogs {
 
   #add (log: Log, message: LoggedEnvelope): void {
     log.messages.push(message)
-    log.bytes += sizeOf(message)
-    this.#bytes += sizeOf(message, memoryBytes)
+    log.payloadBytes += message.payload.length
+    this.#bytes += message.payload.length + memoryBytes
   }
 
   /** Drops the oldest message. */
@@ -127,8 +129,8 @@ export class MemoryLogs {
     const dropped = log.messages.shift()
     if (dropped === undefined) return
     log.before = dropped.position
-    log.bytes -= sizeOf(dropped)
-    this.#bytes -= sizeOf(dropped, memoryBytes)
+    log.payloadBytes -= dropped.payload.length
+    this.#bytes -= dropped.payload.length + memoryBytes
   }
 
   #find (group: string): Log | undefined {
@@ -139,7 +141,7 @@ export class MemoryLogs {
   }
 
   #forget (group: string, log: Log): void {
-    this.#bytes -= log.bytes + log.messages.length * (memoryBytes - messageBytes)
+    this.#bytes -= bytesOf(log, memoryBytes)
     this.#logs.delete(group)
   }
 
@@ -163,7 +165,7 @@ export class MemoryLogs {
 }
 
 function newLog (limits: LogLimits): Log {
-  return { epoch: randomBytes(8).toString('latin1'), before: logStart, messages: [], bytes: 0, limits, expiresAt: Infinity }
+  return { epoch: randomBytes(8).toString('latin1'), before: logStart, messages: [], payloadBytes: 0, limits, expiresAt: Infinity }
 }
 
 function larger (a: LogLimits, b: LogLimits): LogLimits {
@@ -174,8 +176,9 @@ function larger (a: LogLimits, b: LogLimits): LogLimits {
   }
 }
 
-function sizeOf ({ payload }: Envelope, besideBytes = messageBytes): number {
-  return besideBytes + payload.length
+/** What the messages take, each with so many bytes beside its data. */
+function bytesOf ({ payloadBytes, messages }: Log, besideBytes: number): number {
+  return payloadBytes + messages.length * besideBytes
 }
 
 function endOf ({ messages, before }: Log): LogPosition {
