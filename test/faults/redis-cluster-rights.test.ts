@@ -29,7 +29,7 @@ const reach = ({ nodes }: TestCluster, name: string): { cluster: string[] } => {
   return { cluster: nodes.map(({ url }) => url.replace('//', `//${name}:pw@`)) }
 }
 
-t.test('the documented rights are enough on a cluster, and each of its own that is missing is named at boot', async t => {
+t.test('the documented rights are enough on a cluster, without INFO too, and each of its own that is missing is named at boot', async t => {
   const cluster = await startRedisCluster(t, { args: ['--cluster-require-full-coverage', 'no'] })
   for (const word of special) t.ok(page.includes(word), `the page has ${word}`)
   await setUser(cluster, 'app', onCluster('app'))
@@ -48,6 +48,15 @@ t.test('the documented rights are enough on a cluster, and each of its own that 
     // Whether the cluster stops as a whole is asked where that is allowed.
     t.strictSame(denied.filter(entry => !/client\|set(info|name)|config\|get/.test(String(entry))), [], 'Redis denied nothing')
   }
+
+  // INFO would tell that a single node is one of a cluster.
+  await setUser(cluster, 'app', onCluster('app').filter(word => word !== '+info'))
+  const [node = ''] = reach(cluster, 'app').cluster
+  const b = await startInstance(t, { redis: node, outage: { boot: 'fail' } })
+  await b.enter('room', { user: 'bob' })
+  await using reader = createPublisher({ redis: node })
+  t.equal(await reader.groupCount('room'), 1)
+  await b.close()
 
   for (const word of special) {
     await setUser(cluster, 'app', onCluster('app').filter(other => other !== word))
