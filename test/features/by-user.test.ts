@@ -102,3 +102,32 @@ onBoth('what JSON cannot express is no answer, and ends no process', async (t, a
   const { replies, missing } = await a.app.registry.instances.ask('load', null)
   t.strictSame([replies.length, missing], [2, 0], 'nothing is an answer')
 })
+
+/** A value that JSON expresses once, and then no more. */
+function onlyOnce (text: string): never {
+  let first = true
+  return {
+    toJSON () {
+      if (!first) throw new Error('not again')
+      first = false
+      return text
+    }
+  } as never
+}
+
+onBoth('what is told and answered is made to JSON once, and is the same for the instance itself', async (t, a, b) => {
+  const heard: unknown[] = []
+  for (const { app } of [a, b]) {
+    app.registry.instances.on('load', payload => {
+      heard.push(payload)
+      return onlyOnce('answer')
+    })
+  }
+  for (const { app } of [a, b]) {
+    t.strictSame(await app.registry.instances.ask('load', onlyOnce('question')), { replies: ['answer', 'answer'], missing: 0 })
+  }
+  t.strictSame(heard.splice(0), Array(4).fill('question'))
+  await a.app.registry.instances.emit('load', onlyOnce('event'))
+  await until(() => heard.length === 2)
+  t.strictSame(heard, ['event', 'event'])
+})
