@@ -192,3 +192,19 @@ t.test('over a slow link clients that resume in many groups at once are given al
   }))
   t.match(far.registry.stats(), { bulkReadsFailed: 0, redisTimeouts: 0, redisReconnects: 0 })
 })
+
+t.test('over a slow link large messages are stored at the first try, and small ones do not wait behind them', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const { backplane, append } = await startInstance(t, proxy.url, { groups: ['log other'] })
+  proxy.limit(bytesPerSecond)
+  const sending = new AbortController()
+  const pacing = pace(append, sending.signal)
+  const texts = ['a', 'b', 'c'].map(letter => letter.padEnd(900_000))
+  t.strictSame(await append(texts), [1, 2, 3])
+  sending.abort()
+  const { count } = await pacing
+  t.ok(count > 10, `${count} other messages were stored meanwhile`)
+  t.match(backplane.stats(), { redisTimeouts: 0, redisReconnects: 0, appendRetries: 0 })
+  t.equal(backplane.state, 'up')
+})
