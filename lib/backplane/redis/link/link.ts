@@ -3,6 +3,7 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkCalls } from './bulk-calls.ts'
 import { BulkReads } from './bulk.ts'
 import { Calls } from './calls.ts'
+import type { Address } from './connect.ts'
 import { Connection } from './connection.ts'
 import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
 import { LargeCalls } from './large-calls.ts'
@@ -92,17 +93,13 @@ export class Link {
   }
 
   /** Adds a listener; those of an event are called in the order they were added. */
-  on (listener: LinkEvents): void {
-    this.#listeners.push(listener)
-  }
+  on (listener: LinkEvents): void { this.#listeners.push(listener) }
 
   /** The client of the present connection, or of the last one. */
   get redis (): Redis { return this.#connection.redis }
 
   /** Sets who gets the messages of the channels that are subscribed on this link. */
-  onMessage (receive: MessageListener): void {
-    this.#receive = receive
-  }
+  onMessage (receive: MessageListener): void { this.#receive = receive }
 
   get up (): boolean { return this.#state === 'up' }
 
@@ -110,6 +107,9 @@ export class Link {
   get master (): { readonly connection: number } { return this }
 
   get deadlineMs (): number { return this.#deadlineMs }
+
+  /** Where the present connection leads; `undefined` as in `Connection`. */
+  get address (): Address | undefined { return this.#connection.address }
 
   /** Number of the present connection, or of the last one. */
   get connection (): number { return this.#connects }
