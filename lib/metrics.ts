@@ -1,6 +1,7 @@
 import { BoundedLog } from './logging.ts'
 import { announce } from './metrics/channels.ts'
 import { CloseCodes } from './metrics/close-codes.ts'
+import { Histogram } from './metrics/histogram.ts'
 import { Timings } from './metrics/timings.ts'
 import { Traffic } from './metrics/traffic.ts'
 import type { AnyConnection, Tracing } from './types.ts'
@@ -17,6 +18,7 @@ export class Metrics {
   readonly #timings = new Timings()
   readonly #traffic = new Traffic()
   readonly #closeCodes = new CloseCodes()
+  readonly #logLengths = new Histogram([1, 10, 100, 1_000, 10_000, 100_000])
   readonly #lines = new BoundedLog()
   readonly #instanceId: string
   readonly #tracing: Tracing | undefined
@@ -124,6 +126,11 @@ export class Metrics {
 
   get closeCodes (): CloseCodes {
     return this.#closeCodes
+  }
+
+  /** How many messages logs hold: those that this instance appends to, at each append. */
+  get logLengths (): Histogram {
+    return this.#logLengths
   }
 
   /** For lines of the log that clients can cause: most of them tell what a counter counts. */

@@ -9,7 +9,7 @@ import { types } from 'node:util'
 const maxDepth = 20
 /** What this package, Fastify and loggers read of an error. */
 const readFields = [
-  'name', 'message', 'stack', 'code', 'statusCode', 'status', 'closeCode', 'closeReason', 'details', 'validation'
+  'name', 'message', 'stack', 'code', 'statusCode', 'status', 'headers', 'closeCode', 'closeReason', 'details', 'validation'
 ] as const
 
 type Fields = Readonly<Record<string, unknown>>

@@ -1,6 +1,7 @@
 import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { GroupLogs } from '../options/group-logs.ts'
+import type { Histogram } from '../metrics/histogram.ts'
 import { formatPosition } from '../backplane/position.ts'
 import type { BroadcastOptions, BroadcastResult } from '../types.ts'
 
@@ -12,10 +13,13 @@ type LoggedResult = Omit<BroadcastResult, 'localRecipients' | 'slowRecipients'>
 export class LoggedPublish {
   readonly #backplane: Pick<Backplane, 'append'>
   readonly #logs: GroupLogs
+  readonly #lengths: Histogram | undefined
 
-  constructor (backplane: Pick<Backplane, 'append'>, logs: GroupLogs) {
+  /** `lengths` records how many messages the logs hold that are written to. */
+  constructor (backplane: Pick<Backplane, 'append'>, logs: GroupLogs, lengths?: Histogram) {
     this.#backplane = backplane
     this.#logs = logs
+    this.#lengths = lengths
   }
 
   /** Whether a broadcast with these options goes through a log. @throws {WebsocketGroupsError} WSG_IDEMPOTENCY_INVALID */
@@ -32,7 +36,8 @@ export class LoggedPublish {
    */
   async append (targets: readonly Target[], envelope: Envelope, { idempotencyKey }: BroadcastOptions): Promise<LoggedResult> {
     const groups = targets.map(({ name }) => ({ group: name, log: this.#logs.of(name) }))
-    const { positions, queued, duplicate } = await this.#backplane.append(groups, envelope, idempotencyKey)
+    const { positions, queued, duplicate, logLengths = [] } = await this.#backplane.append(groups, envelope, idempotencyKey)
+    if (this.#lengths !== undefined) for (const length of logLengths) this.#lengths.observe(length)
     const formatted = Array.from(positions, ([group, position]) => [group, formatPosition(position)] as const)
     const [first] = formatted
     return {

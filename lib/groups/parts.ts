@@ -72,7 +72,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
     logEvent(log, 'revocation_failed', { err: error })
   })
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys, revocations, metrics.lines)
-  const logged = new LoggedPublish(backplane, logs)
+  const logged = new LoggedPublish(backplane, logs, metrics.logLengths)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
   const occupancy = new Occupancy(backplane, options, log, metrics.lines)

@@ -2,12 +2,12 @@ import type { Metrics } from '../metrics.ts'
 import type { Stats } from '../types.ts'
 import { catalogue, refusedNotReady, type Entry } from './catalogue.ts'
 import type { Histogram } from './histogram.ts'
-import type { HistogramMetric, Metric, MetricLabels, MetricsSnapshot, NumberMetric } from './types.ts'
+import type { HistogramMetric, Metric, MetricsSnapshot, NumberMetric } from './types.ts'
 
 type Numbers = Omit<NumberMetric, 'values'> & { readonly values: Array<NumberMetric['values'][number]> }
 
 /** The metrics of an instance as they are now. `stats` is what `registry.stats()` returns: a backplane of the user's own adds to it. */
-export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes }: Metrics): MetricsSnapshot {
+export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes, logLengths }: Metrics): MetricsSnapshot {
   const numbers: Record<string, Numbers> = {}
   const add = ({ name, type, help, unit, labels = {} }: Entry, value: number): void => {
     const metric = numbers[name] ??= { type, help, ...(unit === undefined ? {} : { unit }), values: [] }
@@ -47,19 +47,26 @@ export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes }:
     queue_wait_seconds: histogramOf(
       timings.queueWait,
       'How long messages and requests waited for the callbacks before them.',
-      Math.max(0, handled - timings.queueWait.count)
+      { unit: 'seconds', more: Math.max(0, handled - timings.queueWait.count) }
     ),
-    event_loop_lag_seconds: histogramOf(timings.loopLag.histogram, 'How late the event loop was, looked at ten times a second.')
+    event_loop_lag_seconds: histogramOf(timings.loopLag.histogram, 'How late the event loop was, looked at ten times a second.'),
+    log_messages: histogramOf(logLengths, 'How many messages the logs hold that this instance appends to, looked at with each append.', {})
   } satisfies Record<string, Metric>
 }
 
-function histogramOf (histogram: Histogram, help: string, more = 0, labels: MetricLabels = {}): HistogramMetric {
+interface HistogramFacts {
+  readonly unit?: 'seconds' | undefined
+  /** Observations of 0 that were not recorded. */
+  readonly more?: number | undefined
+}
+
+function histogramOf (histogram: Histogram, help: string, { unit, more = 0 }: HistogramFacts = { unit: 'seconds' }): HistogramMetric {
   return {
     type: 'histogram',
     help,
-    unit: 'seconds',
+    ...(unit === undefined ? {} : { unit }),
     buckets: histogram.bounds,
-    values: [{ labels, ...histogram.cumulative(more), sum: histogram.sum }]
+    values: [{ labels: {}, ...histogram.cumulative(more), sum: histogram.sum }]
   }
 }
 

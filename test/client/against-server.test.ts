@@ -31,6 +31,7 @@ function onBoth (
   })
 }
 
+const graceMs = 2_000
 /** What onMessage is at. */
 let handling = ''
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, index) => index + 1)
@@ -259,12 +260,12 @@ onBoth('the others do not see a client that is back in time, and see one that cl
   wire.cut()
   await until(() => events.joined.length === 2)
   await until(async () => (await b.app.registry.members('lobby')).some(({ connectionId }) => connectionId === client.connectionId))
-  await sleep(700)
+  await sleep(graceMs + 200)
   t.equal(watching.events.presence.length, 1, 'nothing happened')
   client.close()
-  await until(() => watching.events.presence.length === 2, { timeoutMs: 300 })
+  await until(() => watching.events.presence.length === 2, { timeoutMs: graceMs, what: 'a leave before the grace is over' })
   t.match(watching.events.presence[1], { event: 'leave', member: { userId: 'ann' } })
-}, () => ({ presence: true }), { presenceGraceMs: 500 })
+}, () => ({ presence: true }), { presenceGraceMs: graceMs })
 
 onBoth('a client that is disconnected stays away, and one that is sent away with 1012 comes back, as the others see', async (t, a, b) => {
   const watching = recordedClient(t, b.url('lobby'), { WebSocket, token: 'watcher' })
@@ -276,22 +277,31 @@ onBoth('a client that is disconnected stays away, and one that is sent away with
   await until(async () => (await b.app.registry.members('lobby')).some(({ connectionId }) => connectionId === client.connectionId))
   t.equal(watching.events.presence.length, 1, 'nothing happened')
   t.equal(await b.app.registry.disconnect({ userId: 'ann' }, { reason: 'out' }), 1)
-  // Before the grace is over. That its earlier connection is gone may be told first.
-  await until(() => watching.events.presence.at(-1)?.event === 'leave', { timeoutMs: 1_500 })
+  // That its earlier connection is gone may be told first.
+  await until(() => watching.events.presence.at(-1)?.event === 'leave', { timeoutMs: graceMs, what: 'a leave before the grace is over' })
   t.match(watching.events.presence.at(-1), { member: { userId: 'ann' } })
   await until(() => events.close.length > 0)
   t.strictSame(events.close, [{ code: 1000, reason: 'out' }])
   t.equal(client.state, 'closed')
-}, () => ({ presence: true }), { presenceGraceMs: 2_000 })
+}, () => ({ presence: true }), { presenceGraceMs: graceMs })
 
 onBoth('a token is replaced before it expires; one that is not ends the connection, and the next brings a fresh one', async (t, a) => {
-  const renewing = recordedClient(t, a.url('lobby'), { WebSocket, token: () => ({ token: 'ann~1500', expiresAt: Date.now() + 1_500 }) })
-  const plain = recordedClient(t, a.url('lobby'), { WebSocket, token: async () => 'bob~1000' })
+  const lifeMs = 4_000
+  let firstEndsAt = Infinity
+  const renewing = recordedClient(t, a.url('lobby'), {
+    WebSocket,
+    token: () => {
+      firstEndsAt = Math.min(firstEndsAt, Date.now() + lifeMs)
+      return { token: `ann~${lifeMs}`, expiresAt: Date.now() + lifeMs }
+    }
+  })
+  const plain = recordedClient(t, a.url('lobby'), { WebSocket, token: async () => `bob~${lifeMs}` })
   await Promise.all([isOpen(renewing.client), isOpen(plain.client)])
-  await sleep(2_500)
+  const states = ['open', 'waiting', 'connecting', 'open']
+  await until(() => plain.events.state.length >= states.length && Date.now() > firstEndsAt + 100)
   t.strictSame(renewing.events.state.map(({ state }) => state), ['open'])
-  t.match(plain.events.state.find(({ state }) => state === 'waiting'), { code: 4401, retryInMs: 0 })
-  t.equal(plain.client.state, 'open')
+  t.strictSame(plain.events.state.slice(0, states.length).map(({ state }) => state), states)
+  t.match(plain.events.state[1], { code: 4401, retryInMs: 0 })
   t.strictSame([renewing.events.error, plain.events.error], [[], []])
 })
 
@@ -302,7 +312,7 @@ t.test('a token of nobody, and one of somebody else', async (t) => {
   t.match(nobody.events.close, [{ error: { code: 'REFUSED', status: 401 } }])
   const users = ['ann', 'bob']
   const changing = recordedClient(
-    t, a.url('lobby'), { WebSocket, token: () => ({ token: users.shift() ?? 'x', expiresAt: Date.now() + 1_100 }) }
+    t, a.url('lobby'), { WebSocket, token: () => ({ token: users.shift() ?? 'x', expiresAt: Date.now() + 3_000 }) }
   )
   await until(() => changing.events.close.length === 1)
   t.match(changing.events.close, [{ code: 4403, error: { code: 'REFUSED' } }])

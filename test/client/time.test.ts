@@ -5,10 +5,13 @@ import { Liveness } from '../../lib/client/liveness.ts'
 import { Token } from '../../lib/client/token.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { until } from '../helpers/until.ts'
+import { fakeTime } from './fake-time.ts'
 import { isOpen, recordedClient, scriptedServer } from './scripted-server.ts'
 
 const machine = watchMachine(t)
 
+/** What is due at once is done. */
+const turn = async (): Promise<void> => await new Promise(resolve => setImmediate(resolve))
 const later = async (ms: number): Promise<void> => await new Promise(resolve => setTimeout(resolve, ms))
 
 t.test('the wait is anywhere between nothing and half as much again as the last bound, up to the largest', async (t) => {
@@ -91,23 +94,35 @@ t.test('4401 ends a client whose token is a string', async (t) => {
 })
 
 t.test('a token that is about to expire is replaced on the connection', async (t) => {
+  const time = fakeTime(t)
   const server = await scriptedServer(t)
   let calls = 0
   const { client, events } = recordedClient(
-    t, server.url, { token: async () => ({ token: `token${++calls}`, expiresAt: Date.now() + 1_300 }) }
+    t, server.url, { token: async () => ({ token: `token${++calls}`, expiresAt: Date.now() + 10_000 }) }
   )
   const peer = await server.peer(0)
   t.match(peer.request.headers['sec-websocket-protocol'], 'token1')
-  await until(() => peer.frames.filter(({ type }) => type === 'token').length === 2)
-  t.match(peer.frames.filter(({ type }) => type === 'token'), [{ token: 'token2', id: Number }, { token: 'token3' }])
+  await isOpen(client)
+  time.pass(7_999)
+  await turn()
+  t.equal(calls, 1, 'not before four fifths of its time')
+  time.pass(1)
+  t.match(await peer.got('token'), { token: 'token2', id: Number })
+  // As soon as the answer to the second token is here, the third is due in its turn.
+  await until(() => {
+    time.pass(1_000)
+    return peer.frames.filter(({ type }) => type === 'token').length === 2
+  })
+  t.match(peer.frames.filter(({ type }) => type === 'token'), [{ token: 'token2' }, { token: 'token3' }])
   t.equal(server.peers.length, 1)
   t.strictSame(events.error, [])
   client.close()
-  await later(1_100)
+  time.pass(100_000)
   t.equal(calls, 3)
 })
 
 t.test('a fresh token that the server does not take is told', async (t) => {
+  const time = fakeTime(t)
   const server = await scriptedServer(t, {
     ack: false,
     onFrame: (peer, { type, id }) => {
@@ -116,23 +131,29 @@ t.test('a fresh token that the server does not take is told', async (t) => {
       }
     }
   })
-  const { client, events } = recordedClient(t, server.url, { token: () => ({ token: 'x', expiresAt: Date.now() + 1_200 }) })
+  const { client, events } = recordedClient(t, server.url, { token: () => ({ token: 'x', expiresAt: Date.now() + 10_000 }) })
+  await isOpen(client)
+  time.pass(8_000)
   await until(() => events.error.length === 1)
   t.match(events.error, [{ code: 'WSG_UNAUTHORIZED' }])
   t.equal(client.state, 'open', 'the old one still counts')
 })
 
 t.test('a callback that fails to renew is asked again before the end', async (t) => {
+  const time = fakeTime(t)
   const server = await scriptedServer(t)
   let calls = 0
-  const { events } = recordedClient(t, server.url, {
+  const { client, events } = recordedClient(t, server.url, {
     token: () => {
       if (++calls === 2) throw new Error('identity service down')
-      return { token: `token${calls}`, expiresAt: Date.now() + 2_400 }
+      return { token: `token${calls}`, expiresAt: Date.now() + 10_000 }
     }
   })
   const peer = await server.peer(0)
-  await peer.got('token').catch(() => {})
+  await isOpen(client)
+  time.pass(8_000)
+  await until(() => events.error.length === 1)
+  time.pass(1_999)
   t.match(await peer.got('token'), { token: 'token3' })
   t.match(events.error, [{ code: 'TOKEN_FAILED', cause: { message: 'identity service down' } }])
 })
@@ -159,6 +180,7 @@ t.test('a token for a hundred years does not overflow the timer', async (t) => {
 })
 
 t.test('what was asked for on an earlier connection is not sent on this one', async (t) => {
+  const time = fakeTime(t)
   let answer: (token: string) => void = () => {}
   let calls = 0
   const refreshed: string[] = []
@@ -167,10 +189,11 @@ t.test('what was asked for on an earlier connection is not sent on this one', as
       { refresh: fresh => refreshed.push(fresh), failed: () => t.fail() })
   await token.fetch()
   token.keepFresh()
+  time.pass(1_000)
   await until(() => calls === 2)
   token.stop()
   answer('late')
-  await later(10)
+  await turn()
   t.strictSame(refreshed, [])
 })
 
@@ -220,15 +243,23 @@ t.test('bytes that are still coming are waited for, and patience gives an answer
 })
 
 t.test('each connection that is lost before it answered at all gives the next one more time', async (t) => {
+  const time = fakeTime(t)
   const server = await scriptedServer(t, { welcome: { pingMs: 40 }, pong: false })
   const { client } = recordedClient(t, server.url, { backoff: { minMs: 1, maxMs: 1 } })
-  const changes: number[] = []
-  client.on('state', ({ state }) => { if (state === 'open' || state === 'waiting') changes.push(Date.now()) })
-  await server.peer(4)
-  client.close()
-  const [opened = 0, lost = 0] = changes
-  const fourth = (changes[7] ?? 0) - (changes[6] ?? Infinity)
-  t.ok(fourth > 2 * (lost - opened), `${lost - opened} ms, then ${fourth} ms`)
+  const lifetimes: number[] = []
+  for (let n = 0; n < 4; n++) {
+    await until(() => {
+      time.pass(1)
+      return client.state === 'open'
+    })
+    const openAt = Date.now()
+    await until(() => {
+      time.pass(10)
+      return client.state !== 'open'
+    })
+    lifetimes.push(Date.now() - openAt)
+  }
+  t.strictSame(lifetimes, [80, 120, 200, 360], 'twice as long for the answer')
 })
 
 t.test('a connection that gives no sign of life is left, and another one opened at once', async (t) => {

@@ -61,7 +61,7 @@ t.test('an instance that does not answer is missing from the report, which comes
 })
 
 t.test('while Redis is out, the report is of this instance', async (t) => {
-  const { redis, start } = await redisCluster(t, undefined, { operationTimeoutMs: 300 })
+  const { redis, start } = await redisCluster(t)
   const { registry, enter } = await start()
   await enter('room')
   await redis.kill()

@@ -81,7 +81,7 @@ t.test('while Redis is out an instance counts its own connections alone, and all
   const own = await startRedis(t)
   const proxy = await startProxy(t, own.port)
   const limits = { connectionsPerUser: 3 }
-  const cluster = await redisCluster(t, own, { redis: proxy.url, limits, operationTimeoutMs: 200 })
+  const cluster = await redisCluster(t, own, { redis: proxy.url, limits })
   const [a, b] = [await cluster.start(), await cluster.start()]
   await a.open({ user: 'ann' })
   await a.open({ user: 'ann' })

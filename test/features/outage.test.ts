@@ -20,7 +20,7 @@ type Run = (
 /** Every test kills a Redis of its own; whatever happened meanwhile, nothing is left when all is closed. */
 function outage (name: string, run: Run, groups: 'logged' | 'volatile' = 'logged'): void {
   void t.test(groups === 'logged' ? name : `${name} (volatile groups)`, async t => {
-    const cluster = await redisCluster(t, undefined, { bootTimeoutMs: 300, ...(groups === 'logged' ? {} : { log: false }) })
+    const cluster = await redisCluster(t, undefined, groups === 'logged' ? {} : { log: false })
     await run(t, cluster, cluster.start)
     if (cluster.redis.admin.status !== 'ready') await cluster.redis.restart()
     t.strictSame(await cluster.close(), [], 'nothing is left behind')
@@ -373,7 +373,7 @@ t.test('boot `fail`: the boot fails with what is wrong, in time', async (t) => {
 
 outage('an instance that booted without Redis joins the cluster when there is one', async (t, cluster, start) => {
   await cluster.redis.kill()
-  const a = await start()
+  const a = await start({ bootTimeoutMs: 300 })
   const early = await a.enter('early', { user: 'ann' })
   await revive(cluster, a)
   const b = await start()

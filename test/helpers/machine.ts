@@ -49,6 +49,22 @@ export function watchMachine (t: Test): Machine {
   return machine
 }
 
+const sampleMs = 200
+
+/**
+ * How many times longer work takes now than on a machine that has nothing else to do: the time that passes beside the time on a core.
+ * Deadlines of the product that are about its work, not about waiting, are multiplied by this.
+ */
+export function slowdown (): number {
+  const cpuMs = (): number => {
+    const { user, system } = process.cpuUsage()
+    return (user + system) / 1_000
+  }
+  const [startedAt, before] = [performance.now(), cpuMs()]
+  while (cpuMs() - before < sampleMs) { /* busy */ }
+  return Math.max(1, (performance.now() - startedAt) / (cpuMs() - before))
+}
+
 /**
  * By thread, how long it has waited for a core so far: the threads of this process and of all that it started. Empty where there is no
  * Linux.

@@ -76,6 +76,23 @@ onEveryCluster(t, redis, 'histograms tell how long messages, joins and callbacks
   t.equal(countOf(a, 'queue_wait_seconds'), 1)
 }, 'both')
 
+onEveryCluster(t, redis, 'how long the logs are is told by whoever appends to them', async (t, cluster) => {
+  const a = await cluster.start({ log: { maxMessages: 12, maxBytes: 1_000_000, ttlMs: 60_000 } })
+  const lengths = (): unknown => {
+    const metric = a.registry.metrics().log_messages
+    return metric?.type === 'histogram' ? { ...metric.values[0], buckets: metric.buckets } : undefined
+  }
+  for (let n = 0; n < 15; n++) await a.registry.broadcastToGroup('one', 'x')
+  await a.registry.broadcastToGroup(['one', 'two'], 'x', { idempotencyKey: 'once' })
+  await a.registry.broadcastToGroup(['one', 'two'], 'x', { idempotencyKey: 'once' })
+  // 1 to 12, three times 12, of both groups 12 and 1, and nothing of what was stored before.
+  const buckets = [1, 10, 100, 1_000, 10_000, 100_000]
+  t.strictSame(lengths(), { labels: {}, buckets, counts: [2, 11, 17, 17, 17, 17], count: 17, sum: 127 })
+  // What is stored in one step counts once.
+  await Promise.all(Array.from({ length: 50 }, async () => await a.registry.broadcastToGroup('one', 'x')))
+  if (cluster.name !== 'memory') t.ok((lengths() as { readonly count: number }).count < 17 + 25)
+})
+
 t.test('a message that waits for a callback is recorded with its wait, and the callback with its time', async (t) => {
   const slow = 60
   const { registry, url } = await serve(t, {}, app => {

@@ -96,6 +96,7 @@ t.test('a message of a client is a trace of its own, linked to the request; what
   await app.register(instrumentation.plugin())
   await app.register(websocketGroups, { tracing })
   app.wsRoom('/ws/:room', { auth: false, group: ({ room }) => room })
+  app.get('/plain', { websocket: true }, app.wsHandler({ onMessage () {} }))
   app.wsRoom('/fails', {
     auth: false,
     group: () => 'fails',
@@ -118,6 +119,11 @@ t.test('a message of a client is a trace of its own, linked to the request; what
   t.equal(message?.attributes['messaging.message.body.size'], secret.length)
   t.equal(message?.attributes['http.route'], '/ws/:room')
   t.equal(send?.parentSpanContext?.spanId, message?.spanContext().spanId)
+
+  const plain = connect(t, `${url}/plain`)
+  await plain.opened
+  await until(() => spans('connect /plain').length === 1)
+  t.match(spans('connect /plain')[0]?.attributes, { 'http.route': '/plain' }, 'without onConnect, too')
 
   const failing = connect(t, `${url}/fails`)
   await failing.opened

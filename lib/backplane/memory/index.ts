@@ -100,9 +100,9 @@ export class MemoryBackplane implements Backplane {
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
     this.#assertUp()
     const payload = copyToKeep(envelope.payload)
-    const { copies, positions, duplicate } = this.#logs.append(targets, { ...envelope, payload }, key)
+    const { copies, positions, duplicate, logLengths } = this.#logs.append(targets, { ...envelope, payload }, key)
     if (!duplicate) this.#send(copies)
-    return { positions, duplicate, queued: false }
+    return { positions, duplicate, queued: false, logLengths }
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {

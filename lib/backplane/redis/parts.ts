@@ -36,7 +36,8 @@ export async function appendParts (parts: ReadonlyArray<Part<AppendTarget>>, env
   return {
     positions: new Map(appended.flatMap(({ positions }) => [...positions])),
     queued: appended.some(({ queued }) => queued),
-    duplicate
+    duplicate,
+    logLengths: appended.flatMap(({ logLengths = [] }) => logLengths)
   }
 }
 

@@ -40,15 +40,13 @@ export function callOnMessage<Data> (
   }
 }
 
-/** Calls `onConnect`. Returns what the callback does. */
+/** Calls `onConnect`, in a span where somebody traces: one of a route without the callback says that the connection is open. */
 export function callOnConnect (
   callbacks: ConnectionCallbacks, connection: Connection, request: ConnectRequest, { tracing }: Pick<Metrics, 'tracing'>
 ): unknown {
-  const { onConnect } = callbacks
-  if (onConnect === undefined) return undefined
-  if (tracing === undefined) return onConnect.call(callbacks, connection, request)
+  if (tracing === undefined) return callbacks.onConnect?.(connection, request)
   const route = request.routeOptions.url
-  return tracing.run({ name: 'connect', connectionId: connection.id, route }, () => onConnect.call(callbacks, connection, request))
+  return tracing.run({ name: 'connect', connectionId: connection.id, route }, () => callbacks.onConnect?.(connection, request))
 }
 
 function factsOf (connection: RoutedConnection, data: unknown): SpanFacts {

@@ -42,6 +42,8 @@ export interface AppendedTo {
   /** Whether the log already had the message, as its idempotency key shows. */
   readonly known: boolean
   readonly difference: Difference | undefined
+  /** How many messages the log holds now, 0 if the batch was stored before. */
+  readonly length: number
 }
 
 type LoggedTarget = AppendTarget & { readonly log: LogLimits }
@@ -117,9 +119,10 @@ function keysOf (keys: Keys, group: string, key: string | undefined): string[] {
 export function decodeAppended (reply: unknown, groups: readonly string[]): Map<string, AppendedTo> {
   const fields = reply as Array<Buffer | number>
   return new Map(groups.map((group, index) => {
-    const [epoch, offset, nonce, known, differ] = fields.slice(5 * index, 5 * index + 5) as [Buffer, number, Buffer, number, Buffer]
+    const [epoch, offset, nonce, known, differ, length] =
+      fields.slice(6 * index, 6 * index + 6) as [Buffer, number, Buffer, number, Buffer, number]
     const last = { epoch: epoch.toString('latin1'), offset, nonce: unpackNonce(nonce) }
-    return [group, { last, known: known === 1, difference: unpackSettings(differ) }]
+    return [group, { last, known: known === 1, difference: unpackSettings(differ), length }]
   }))
 }
 

@@ -82,7 +82,8 @@ end`
  * failure is not a reason to refuse a message.
  * Takes `meta` and `list`; `batch`, `count` messages of `added` bytes together, the largest of `widest`, whose last one has `nonce`, after
  * the nonce `before`; `new`, the epoch of a log that is new; of the meta `offset`, `size`, `largest` and `sent`, the record of the
- * publisher; what luaSettle leaves; `publisher`, `last` and `now`. Leaves the offset of the last message in `offset`.
+ * publisher; what luaSettle leaves; `publisher`, `last` and `now`. Leaves the offset of the last message in `offset`, and how many messages
+ * the log holds in `length`.
  */
 export const luaStore = `
 local try, record = redis.pcall, pack('>I6I6I6', last, offset + count, now)

@@ -204,17 +204,19 @@ function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, Appen
   const later = new Map<string, number>()
   for (const { targets, nonce, queued, resolve } of items.toReversed()) {
     const positions = new Map<string, LogPosition>()
+    const logLengths: number[] = []
     let duplicate = true
     for (const { group } of targets) {
       const outcome = appended.get(group)
       if (outcome === undefined) continue                       // it keeps no log
-      const { last, known } = outcome
+      const { last, known, length } = outcome
       const after = later.get(group) ?? 0
       later.set(group, after + 1)
+      if (after === 0 && length > 0) logLengths.push(length)
       positions.set(group, known ? last : { ...last, offset: last.offset - after, nonce: nonce.readUInt32BE() })
       duplicate &&= known
     }
-    resolve({ positions, queued, duplicate })
+    resolve({ positions, queued, duplicate, logLengths })
   }
 }
 

@@ -1,5 +1,5 @@
 import { luaPlaceHead } from '../envelope-extensions.ts'
-import { luaInteger, Script } from '../link/script.ts'
+import { luaInteger, luaPermitPublish, Script } from '../link/script.ts'
 import { luaHead, luaPermit, luaPermitWrites, luaResent, luaSettle, luaStore } from './append-lua.ts'
 import { luaDiffering } from './settings.ts'
 
@@ -28,15 +28,15 @@ local epoch, offset, nonce, used, earlier, sent = fields[1], tonumber(fields[2])
 ${luaSettle}
 ${luaResent}
 -- Before the idempotency record: that may be of this very message, whose reply was lost.
-if there then return {epoch, there, nonce, 0, differ} end
+if there then return {epoch, there, nonce, 0, differ, 0} end
 if key then
   local known = call('GET', key)
-  if known then return {sub(known, 1, 8), (unpacked('>I6', known, 9)), sub(known, 15, 18), 1, differ} end
+  if known then return {sub(known, 1, 8), (unpacked('>I6', known, 9)), sub(known, 15, 18), 1, differ, 0} end
 end
 local new
 if not epoch then epoch, new, offset, nonce = fresh, fresh, 0, '\\0\\0\\0\\0' end
 if redis.acl_check_cmd then
-  if not redis.acl_check_cmd('PUBLISH', channel, '') then error('NOPERM this user may not run PUBLISH ' .. channel) end
+  ${luaPermitPublish('channel')}
   if key and not redis.acl_check_cmd('SET', key, '', 'PX', 1) then error('NOPERM this user may not run SET ' .. key) end
   if not sent then
     ${luaPermit}
@@ -53,7 +53,7 @@ end
 ${luaStore}
 if key then call('SET', key, epoch .. pack('>I6', offset) .. nonce, 'PX', keyTtl) end
 for n = 1, count do call('PUBLISH', channel, batch[n]) end
-return {epoch, offset, nonce, 0, differ}
+return {epoch, offset, nonce, 0, differ, length}
 `)
 
 /**
@@ -70,8 +70,8 @@ return {epoch, offset, nonce, 0, differ}
  *      of each further channel: channel, target
  *      of each message: nonce (4 bytes), with names of places followed by the u16 number of entries in its list of those who are
  *      excepted; prefix, rest[, u16 for each of its targets: which log or, after these, which channel, and names of its places]
- * Returns of each log: epoch, offset and nonce of the last message, 1 if it was there already by its key, and '' or two settings that
- * differ.
+ * Returns of each log: epoch, offset and nonce of the last message, 1 if it was there already by its key, '' or two settings that differ,
+ * and how many messages the log holds now, 0 if this call stored nothing there.
  */
 export const append = new Script(`${luaHead}${luaInteger}${luaPermit}
 local logCount, others, keyTtl, mixed = integer(1, 1), integer(2, 0), integer(4, 0), integer(5, 0) == 1
@@ -132,13 +132,13 @@ end
 local function reply ()
   local out = {}
   for g = 1, logCount do
-    local log, at = logs[g], 5 * (g - 1)
+    local log, at = logs[g], 6 * (g - 1)
     if log.known and not log.stored then
       out[at + 1], out[at + 2], out[at + 3], out[at + 4] = sub(log.known, 1, 8), (unpacked('>I6', log.known, 9)), sub(log.known, 15, 18), 1
     else
       out[at + 1], out[at + 2], out[at + 3], out[at + 4] = log.epoch, log.stored or log.offset, log.nonce, 0
     end
-    out[at + 5] = log.differ
+    out[at + 5], out[at + 6] = log.differ, log.length or 0
   end
   return out
 end
@@ -190,7 +190,7 @@ for g = 1, #fresh do
   local keep, most, ttl, settings, smaller = log.keep, log.most, log.ttl, log.settings, log.smaller
   local before, sent = log.before, log.sent
   ${luaStore}
-  log.offset = offset
+  log.offset, log.length = offset, length
   if keyed then call('SET', KEYS[log.key + 3], log.epoch .. pack('>I6', log.offset) .. log.nonce, 'PX', keyTtl) end
 end
 for m = 1, messages do

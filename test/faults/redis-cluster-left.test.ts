@@ -1,0 +1,28 @@
+// A file of its own, as a master without slots is left after ten seconds.
+import t from 'tap'
+import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
+import { Local } from '../helpers/local-instance.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { startRedisCluster } from '../helpers/redis-cluster.ts'
+import { until } from '../helpers/until.ts'
+
+noUnhandled(t)
+
+t.test('what was counted of a master counts on when it has no slots any more and its connections are closed', async t => {
+  const cluster = await startRedisCluster(t, { masters: 1 })
+  const one = await new Local({ redis: { cluster: [...cluster.addresses] }, whenDown: 'reject', operationTimeoutMs: 2_000 }).start(t)
+  const figure = (name: string): number => one.backplane.stats()[name] ?? 0
+  await one.enterAll(['lobby'])
+  const slot = slotOf(hashTags(256)[partitionOf('lobby', 256)] ?? '')
+  const first = await cluster.masterOf(slot)
+  const second = await cluster.add()
+  await cluster.migrate(slot, second)
+  await until(() => figure('redisMasters') === 2 && figure('redisConnections') === 4)
+  const reconnects = figure('redisReconnects')
+  for (const type of ['normal', 'pubsub']) await second.admin.call('CLIENT', 'KILL', 'TYPE', type)
+  await until(() => figure('redisReconnects') === reconnects + 2 && one.backplane.state === 'up')
+  await cluster.migrate(slot, first)
+  await until(() => figure('redisMasters') === 1)
+  await until(() => figure('redisConnections') === 2, { timeoutMs: 30_000, what: 'the connections to close' })
+  t.equal(figure('redisReconnects'), reconnects + 2, 'counters never go down')
+})
