@@ -132,3 +132,25 @@ export interface Appended {
   /** For metrics: how many messages each log holds that this one was stored in. Of messages that were stored in one step, one tells. */
   readonly logLengths?: readonly number[] | undefined
 }
+
+/** What a message, or a group, takes in the memory of a process beside its texts and data (bytes): measured, and rounded up. */
+export const overheadBytes = 1_000
+/** The same of an entry of a list. */
+const entryBytes = 128
+
+/** How much memory a process takes to keep the message, without its `places`, which copies in one process share (bytes). */
+export function memoryOf ({ payload, target, conflationKey = '', except, audience = {} }: Envelope): number {
+  const { exceptUsers = [], exceptGroups = [], tags = [], taggedIn = [] } = audience
+  let bytes = overheadBytes + payload.length + target.name.length + conflationKey.length
+  for (const texts of [except, exceptUsers, exceptGroups, tags, taggedIn]) bytes += listBytes(texts)
+  return bytes
+}
+
+/** How much memory the places of a message take (bytes). */
+export function memoryOfPlaces ({ places = [] }: Envelope): number {
+  return listBytes(places.map(({ group }) => group))
+}
+
+function listBytes (texts: readonly string[]): number {
+  return texts.reduce((sum, text) => sum + entryBytes + text.length, 0)
+}

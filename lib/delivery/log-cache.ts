@@ -1,4 +1,4 @@
-import type { Envelope, LoggedEnvelope, LogPosition } from '../backplane/backplane.ts'
+import { memoryOf, memoryOfPlaces, overheadBytes, type Envelope, type LoggedEnvelope, type LogPosition } from '../backplane/backplane.ts'
 import { formatPosition, logStart, samePosition } from '../backplane/position.ts'
 import { BoundedMap } from '../bounded-map.ts'
 import { copyToKeep } from '../kept-bytes.ts'
@@ -6,8 +6,6 @@ import { copyToKeep } from '../kept-bytes.ts'
 /** As much as a log keeps by default. */
 const maxMessagesPerGroup = 1_000
 const maxDataPerGroup = 1_048_576
-/** The memory that a message or a group takes beside its payload (bytes). */
-const overheadBytes = 256
 const maxBytesPerGroup = maxDataPerGroup + maxMessagesPerGroup * overheadBytes
 const maxBytes = 33_554_432
 /** How many messages are remembered that were stored anew after a loss. */
@@ -39,8 +37,8 @@ export interface CachedPage {
 
 /**
  * The latest messages of logged groups that have members here, so that clients that come back are served from memory: after the crash of
- * one instance thousands of them want the same messages at once. Bounded per group and in all, in bytes; the group that was quiet for the
- * longest time makes room.
+ * one instance thousands of them want the same messages at once. Bounded per group and in all, in bytes of memory; the group that was quiet
+ * for the longest time makes room. Payloads are copied: as they come they are slices of what the network delivered at once.
  */
 export class LogCache {
   /** What was delivered last, and what was read right before that. */
@@ -72,7 +70,7 @@ export class LogCache {
     // What came before a first message is not known, except before the first message of all.
     if (!next && position.offset !== 1) return this.#latest.set(name, newRun(position))
     const run = next ? known : newRun(logStart, true)
-    // A copy: the payload is a slice of what the network delivered at once. Who comes later may not have got what others got before.
+    // Who comes later may not have got what others got before.
     append(run, { ...envelope, repeated: undefined, payload: copyToKeep(envelope.payload), position })
     // The entry weighs more now, and is the newest one.
     this.#latest.set(name, run)
@@ -82,7 +80,7 @@ export class LogCache {
   fill (group: string, before: LogPosition, messages: readonly LoggedEnvelope[], whole: boolean): void {
     if (!this.#enabled) return
     const page = newRun(before, whole)
-    for (const message of messages) append(page, message)
+    for (const message of messages) append(page, { ...message, payload: copyToKeep(message.payload) })
     const earlier = this.#parts.get(group)
     this.#parts.delete(group)
     const part = earlier !== undefined && holds(earlier, before) ? join(earlier, page) : page
@@ -164,8 +162,8 @@ function newRun (before: LogPosition, whole = false): Run {
   return { before, messages: [], bytes: 0, whole }
 }
 
-function weigh ({ payload }: LoggedEnvelope): number {
-  return overheadBytes + payload.length
+function weigh (message: LoggedEnvelope): number {
+  return memoryOf(message) + memoryOfPlaces(message)
 }
 
 function append (run: Run, message: LoggedEnvelope): void {

@@ -6,7 +6,7 @@ import type { BoundedLog } from '../logging.ts'
 import type { Admission } from '../connection/admissions.ts'
 import { isThenable } from '../connection/inbound/callback-results.ts'
 import { toError } from '../thrown.ts'
-import { statusOf, toAnswer } from './option-errors.ts'
+import { statusWithReply, toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
 /** Admissions of upgrades that are about to become connections, until their handler takes them. */
@@ -64,9 +64,9 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
     return undefined
   }
   /** A hook of the service threw, or set an identity that cannot be read. Returns what the client is told. */
-  const failed = (request: FastifyRequest, thrown: unknown): Error => {
+  const failed = (request: FastifyRequest, thrown: unknown, status?: number): Error => {
     const error = toError(thrown)
-    const answer = toAnswer(error)
+    const answer = toAnswer(error, status)
     if (answer !== error) lines.write(request.log, 'admission_failed', { err: error })
     return answer
   }
@@ -89,7 +89,13 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
     // Fastify's own answer to an error has its text. An application with an error handler of its own says itself what clients are told.
     route.errorHandler ??= (thrown, request, reply) => {
       const { errorHandler } = request.server
-      if (request.ws && errorHandler.name === fastifysHandler && !isForClient(thrown, reply)) throw failed(request, thrown)
+      if (request.ws && errorHandler.name === fastifysHandler) {
+        const status = statusWithReply(thrown, reply.statusCode)
+        const error = toError(thrown)
+        if (!isForClient(error, status)) throw failed(request, error, status)
+        // As it is, unless it cannot be read: the text of what that throws is nobody's business either.
+        if (thrown instanceof Error) throw error
+      }
       // Goes on to the handler that would have been the first one; Fastify takes only errors for failures there.
       if (thrown instanceof Error) throw thrown
       return errorHandler(thrown, request, reply)
@@ -97,12 +103,9 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
   })
 }
 
-/** Whether the answer to an error that a hook threw is made for the client: it has a status from 400 to 499, or this package refused. */
-function isForClient (thrown: unknown, { statusCode }: FastifyReply): boolean {
-  const own = statusOf(thrown)
-  // An error without a status has the one that its hook gave the reply, as with Fastify.
-  const status = own >= 400 && own <= 599 ? own : statusCode
-  return (status >= 400 && status < 500) || hasCode(thrown, 'WSG_REFUSED')
+/** Whether the answer to what a hook threw is made for the client: it has a status from 400 to 499, or this package refused. */
+function isForClient (error: Error, status: number): boolean {
+  return (status >= 400 && status < 500) || hasCode(error, 'WSG_REFUSED')
 }
 
 /** Takes the admission of an upgrade that became a connection. The caller has to give it back. */

@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http'
 import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
 import type { FastifyReply } from 'fastify'
@@ -221,7 +222,7 @@ t.test('whichever hook throws before the upgrade, its text stays inside, unless 
   }
 })
 
-t.test('what hooks tell clients with a status from 400 to 499 is answered as by Fastify', async t => {
+t.test('what hooks throw is answered with the status and code that Fastify gives it, and with its text from 400 to 499', async t => {
   const { app, listen } = await service(t)
   const hooks: Readonly<Record<string, (reply: FastifyReply) => unknown>> = {
     error: () => Object.assign(new Error('slow down'), { statusCode: 429, code: 'SLOW' }),
@@ -231,14 +232,44 @@ t.test('what hooks tell clients with a status from 400 to 499 is answered as by 
       reply.code(401).header('www-authenticate', 'Basic')
       return new Error('who are you?')
     },
-    replyOutage: reply => {
+    replyLimit: reply => {
+      reply.code(429)
+      return new Error('slow down')
+    }
+  }
+  const outages: typeof hooks = {
+    text: () => secret,
+    outage: () => ({ statusCode: 503, message: secret }),
+    status: () => Object.assign(new Error(secret), { status: 504 }),
+    reply: reply => {
       reply.code(503)
       return new Error(secret)
     },
-    text: () => secret,
-    outage: () => ({ statusCode: 503, message: secret })
+    replyText: reply => {
+      reply.code(502)
+      return secret
+    },
+    errorFirst: reply => {
+      reply.code(429)
+      return Object.assign(new Error(secret), { statusCode: 503 })
+    },
+    redirect: reply => {
+      reply.code(302)
+      return new Error(secret)
+    },
+    odd: reply => {
+      reply.code(503)
+      return Object.assign(new Error(secret), { statusCode: 200 })
+    },
+    code: () => Object.assign(new Error(secret), { statusCode: 503, code: 'FST_ERR_CIRCUIT_BREAKER_OPEN' }),
+    codeAlone: () => Object.assign(new Error(secret), { code: 'FST_ERR_X' }),
+    foreignCode: () => Object.assign(new Error(secret), { statusCode: 503, code: 'ECONNREFUSED' }),
+    textAsCode: () => Object.assign(new Error(secret), { statusCode: 503, code: `FST_${secret}` })
   }
-  app.addHook('onRequest', async (request, reply) => { throw hooks[String(request.headers['x-hook'])]?.(reply) })
+  app.addHook('onRequest', async (request, reply) => {
+    const [kind, name = ''] = String(request.headers['x-hook']).split(' ')
+    throw (kind === 'outages' ? outages : hooks)[name]?.(reply)
+  })
   app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} }))
   app.get('/http', async () => 'never')
   const url = await listen()
@@ -246,12 +277,35 @@ t.test('what hooks tell clients with a status from 400 to 499 is answered as by 
     const { statusCode, body } = await upgradeStatus(`${url}/ws`, { headers: { 'x-hook': name } })
     return { statusCode, body: JSON.parse(body) as unknown }
   }
-  for (const name of ['error', 'status', 'object', 'reply']) {
-    const http = await app.inject({ url: '/http', headers: { 'x-hook': name } })
-    t.strictSame(await answer(name), { statusCode: http.statusCode, body: http.json() }, name)
+  const http = async (name: string): Promise<{ statusCode: number, body: Record<string, unknown> }> => {
+    const answer = await app.inject({ url: '/http', headers: { 'x-hook': name } })
+    const isJson = answer.headers['content-type']?.toString().includes('json') === true
+    return { statusCode: answer.statusCode, body: isJson ? answer.json() : {} }
   }
-  const body = { statusCode: 500, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' }
-  for (const name of ['replyOutage', 'text', 'outage']) t.match(await answer(name), { statusCode: 500, body }, name)
+  for (const name of Object.keys(hooks)) t.strictSame(await answer(`hooks ${name}`), await http(`hooks ${name}`), name)
+  for (const name of Object.keys(outages)) {
+    const { statusCode, body } = await http(`outages ${name}`)
+    const code = /^FST_[A-Z_]+$/.test(String(body.code)) ? body.code : 'WSG_HANDLER_FAILED'
+    const said = { code, error: STATUS_CODES[statusCode], message: 'the server could not handle the request', statusCode }
+    t.strictSame(await answer(`outages ${name}`), { statusCode, body: said }, name)
+  }
+})
+
+t.test('what a hook throws and cannot be read is answered without the text of what reading throws', async t => {
+  const fail = (): never => { throw new Error(secret) }
+  for (const field of ['statusCode', 'status', 'code', 'message', 'headers']) {
+    for (const status of [200, 404, 503]) {
+      const { app, listen } = await service(t)
+      app.addHook('onRequest', async (_request, reply) => {
+        reply.code(status)
+        throw Object.defineProperty(new Error('no'), field, { get: fail })
+      })
+      app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} }))
+      const { statusCode, body } = await upgradeStatus(`${await listen()}/ws`)
+      t.equal(statusCode, status === 200 ? 500 : status, field)
+      t.notMatch(body, /hunter2/, `${field}, ${status}`)
+    }
+  }
 })
 
 t.test('error handlers of the application get what hooks throw, once each and in their order', async t => {

@@ -1,24 +1,28 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import { BoundedMap } from '../../bounded-map.ts'
-import type { AppendTarget, Envelope, GapReason, LoggedEnvelope, LogLimits, LogPage, LogPosition, Place } from '../backplane.ts'
+import {
+  memoryOf, overheadBytes, type AppendTarget, type Envelope, type GapReason, type LoggedEnvelope, type LogLimits, type LogPage,
+  type LogPosition, type Place
+} from '../backplane.ts'
 import { logStart } from '../position.ts'
 import { pageOf } from './page.ts'
 
 const idempotencyMs = 300_000
 const maxKeys = 100_000
-/** What all logs may hold together; those of groups that were quiet for the longest time make room. */
+/** What all logs may take in memory together; those of groups that were quiet for the longest time make room. */
 const maxTotalBytes = 67_108_864
 /** What a message counts for beside its data in the limit of its log, roughly as in Redis. */
 const messageBytes = 200
-/** What a message takes in the memory of this process beside its data: a thousand bytes, and a log of one message some more. */
-const memoryBytes = 1_200
 
 interface Log {
   readonly epoch: string
   /** The position before the first of `messages`. */
   before: LogPosition
   readonly messages: LoggedEnvelope[]
+  /** What counts for the limit of the log. */
   bytes: number
+  /** What the log takes in memory (bytes). */
+  memory: number
   /** The largest settings that anyone appended with. */
   limits: LogLimits
   expiresAt: number
@@ -41,7 +45,7 @@ export class MemoryLogs {
   readonly #keys: BoundedMap<string, LogPosition>
   readonly #maxBytes: number
   readonly #now: () => number
-  #bytes = 0
+  #memory = 0
 
   constructor ({ maxBytes = maxTotalBytes, now = () => performance.now() } = {}) {
     this.#maxBytes = maxBytes
@@ -50,7 +54,7 @@ export class MemoryLogs {
   }
 
   stats (): Record<string, number> {
-    return { memoryLogs: this.#logs.size, memoryLogBytes: this.#bytes }
+    return { memoryLogs: this.#logs.size, memoryLogBytes: this.#memory }
   }
 
   /** Stores a copy in the log of each group that keeps one. */
@@ -105,7 +109,7 @@ export class MemoryLogs {
   }
 
   #append (group: string, envelope: Envelope, limits: LogLimits): LoggedEnvelope {
-    const log = this.#find(group) ?? newLog(limits)
+    const log = this.#find(group) ?? this.#newLog(limits)
     const position = { epoch: log.epoch, offset: endOf(log).offset + 1, nonce: randomInt(1, 2 ** 32) }
     const logged = { ...envelope, position }
     log.limits = larger(log.limits, limits)
@@ -118,10 +122,15 @@ export class MemoryLogs {
     return logged
   }
 
+  #newLog (limits: LogLimits): Log {
+    this.#memory += overheadBytes
+    const epoch = randomBytes(8).toString('latin1')
+    return { epoch, before: logStart, messages: [], bytes: 0, memory: overheadBytes, limits, expiresAt: Infinity }
+  }
+
   #add (log: Log, message: LoggedEnvelope): void {
     log.messages.push(message)
-    log.bytes += sizeOf(message)
-    this.#bytes += sizeOf(message, memoryBytes)
+    this.#count(log, message, 1)
   }
 
   /** Drops the oldest message. */
@@ -129,8 +138,14 @@ export class MemoryLogs {
     const dropped = log.messages.shift()
     if (dropped === undefined) return
     log.before = dropped.position
-    log.bytes -= sizeOf(dropped)
-    this.#bytes -= sizeOf(dropped, memoryBytes)
+    this.#count(log, dropped, -1)
+  }
+
+  #count (log: Log, message: LoggedEnvelope, sign: 1 | -1): void {
+    const memory = sign * memoryOf(message)
+    log.bytes += sign * (messageBytes + message.payload.length)
+    log.memory += memory
+    this.#memory += memory
   }
 
   #find (group: string): Log | undefined {
@@ -141,7 +156,7 @@ export class MemoryLogs {
   }
 
   #forget (group: string, log: Log): void {
-    this.#bytes -= log.bytes + log.messages.length * (memoryBytes - messageBytes)
+    this.#memory -= log.memory
     this.#logs.delete(group)
   }
 
@@ -158,14 +173,10 @@ export class MemoryLogs {
 
   #evict (): void {
     for (const [group, log] of this.#logs) {
-      if (this.#bytes <= this.#maxBytes || this.#logs.size === 1) return
+      if (this.#memory <= this.#maxBytes || this.#logs.size === 1) return
       this.#forget(group, log)
     }
   }
-}
-
-function newLog (limits: LogLimits): Log {
-  return { epoch: randomBytes(8).toString('latin1'), before: logStart, messages: [], bytes: 0, limits, expiresAt: Infinity }
 }
 
 function larger (a: LogLimits, b: LogLimits): LogLimits {
@@ -174,10 +185,6 @@ function larger (a: LogLimits, b: LogLimits): LogLimits {
     maxBytes: Math.max(a.maxBytes, b.maxBytes),
     ttlMs: Math.max(a.ttlMs, b.ttlMs)
   }
-}
-
-function sizeOf ({ payload }: Envelope, besideBytes = messageBytes): number {
-  return besideBytes + payload.length
 }
 
 function endOf ({ messages, before }: Log): LogPosition {

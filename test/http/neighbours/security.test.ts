@@ -145,6 +145,7 @@ t.test('@fastify/under-pressure: refuses upgrades with 503 while it is under pre
   await until(async () => await app.registry.groupCount('chat:lobby') === 1)
   pressed = true
   await until(async () => await statusOf(`${url}/ws/lobby`) === 503)
+  t.match(JSON.parse((await upgradeStatus(`${url}/ws/lobby`)).body), { statusCode: 503, code: 'FST_UNDER_PRESSURE' })
   client.send('still here')
   t.equal(await client.next(), 'still here')
 })

@@ -1,10 +1,21 @@
 import t from 'tap'
-import type { Backplane, LoggedEnvelope, LogPage, LogPosition } from '../../../lib/backplane/backplane.ts'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import type { Backplane, Envelope, LoggedEnvelope, LogPage, LogPosition } from '../../../lib/backplane/backplane.ts'
 import { formatPosition, logStart } from '../../../lib/backplane/position.ts'
+import { decode, encode } from '../../../lib/backplane/redis/envelope.ts'
 import { Backlog } from '../../../lib/delivery/backlog.ts'
 import { LogCache } from '../../../lib/delivery/log-cache.ts'
 import { defaultLog, GroupLogs } from '../../../lib/options/group-logs.ts'
 import { messageEnvelope } from '../../helpers/envelopes.ts'
+
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
+const heapBytes = (): number => {
+  collectGarbage()
+  const { heapUsed, arrayBuffers } = process.memoryUsage()
+  return heapUsed + arrayBuffers
+}
 
 const at = (offset: number): LogPosition => ({ epoch: 'e'.repeat(8), offset, nonce: offset })
 
@@ -64,5 +75,36 @@ t.test('a backplane that has the logs in this process is asked, and nothing is k
     }
     t.equal(reads, localHistory ? 3 : 1)
     t.equal(cache.stats().recentGroups, localHistory ? 0 : 1)
+  }
+})
+
+t.test('what the cache counts is no less than the memory that it takes, however small messages are and whatever they carry', async t => {
+  const groups = Array.from({ length: 20 }, (_, n) => `room ${n}`)
+  const carried: Readonly<Record<string, (n: number) => Partial<Envelope>>> = {
+    nothing: () => ({}),
+    names: n => ({ conflationKey: `${n}${'k'.repeat(200)}`, target: { kind: 'group', name: `${n % 500}${'g'.repeat(200)}` } }),
+    sender: n => ({ from: { userId: `${n}${'u'.repeat(100)}`, connectionId: `instance12.${n}` } }),
+    'ids that do not get it': n => ({ except: groups.map((_, k) => `instance12.${n}-${k}`) }),
+    audience: n => ({ audience: { exceptUsers: groups.map(group => group + n), tags: groups } }),
+    places: n => ({ places: groups.map(group => ({ group: group + n, epoch: 'e'.repeat(8), offset: 1 })) })
+  }
+  for (const [what, more] of Object.entries(carried)) {
+    for (const way of ['push', 'fill'] as const) {
+      const cache = new LogCache()
+      cache.enable()
+      const before = heapBytes()
+      for (let n = 0; n < 5_000; n++) {
+        const sent = { ...message(`room ${n % 500}`, 1, Buffer.from('x')), ...more(n) }
+        const target = { kind: 'group', name: `${n} ${sent.target.name}`.slice(0, 255) } as const
+        // As Redis delivers it: every text is a new one.
+        const envelope = { ...sent, ...decode(encode(sent, target)), position: at(1), places: sent.places }
+        if (way === 'push') cache.push(envelope)
+        else cache.fill(target.name, logStart, [envelope], true)
+      }
+      const taken = heapBytes() - before
+      const { recentBytes = 0 } = cache.stats()
+      t.ok(taken <= recentBytes, `${what}, ${way}: ${taken} of ${recentBytes}`)
+      t.ok(recentBytes < 4 * taken, `${what}, ${way}: not far more either`)
+    }
   }
 })
