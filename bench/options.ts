@@ -24,7 +24,7 @@ export class Arguments {
   ): readonly number[] => this.get(name)?.split(',').filter(part => part !== '').map(Number) ?? standard
 }
 
-export interface DrillOptions extends Pick<Arguments, 'number' | 'text'> {
+export interface DrillOptions extends Pick<Arguments, 'number' | 'numbers' | 'text'> {
   readonly systems: readonly DrillName[]
 }
 

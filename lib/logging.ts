@@ -121,16 +121,21 @@ export class BoundedLog {
 // By logger, not by caller: the 256 partitions of a cluster have that of their instance, and in an outage all have the same to tell.
 const [fewLines, rareLines] = [new WeakMap<FastifyBaseLogger, BoundedLog>(), new WeakMap<FastifyBaseLogger, BoundedLog>()]
 
+function linesOf (log: FastifyBaseLogger, lines: typeof fewLines, pace: Pace, now?: () => number): BoundedLog {
+  const known = lines.get(log)
+  if (known !== undefined) return known
+  const bounded = new BoundedLog(pace, now)
+  lines.set(log, bounded)
+  return bounded
+}
+
 /** Writes a line about something that no client can cause. The field `err` may be anything that was thrown. */
 export function logEvent (log: FastifyBaseLogger, event: LogEvent, fields?: object): void {
-  const lines = fewLines.get(log) ?? new BoundedLog()
-  fewLines.set(log, lines)
-  lines.write(log, event, fields)
+  linesOf(log, fewLines, fewAtOnce).write(log, event, fields)
 }
 
 /** Makes a function that writes a line unless the logger had one of this event less than a minute ago. */
 export function oncePerMinute (log: FastifyBaseLogger, event: LogEvent, now?: () => number): (fields?: object) => void {
-  const lines = rareLines.get(log) ?? new BoundedLog(onePerMinute, now)
-  rareLines.set(log, lines)
+  const lines = linesOf(log, rareLines, onePerMinute, now)
   return fields => lines.write(log, event, fields)
 }

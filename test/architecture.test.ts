@@ -8,7 +8,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
   [
     'lib/types.ts', 'lib/types/', 'lib/route-types.ts',
     'lib/errors.ts', 'lib/ids.ts', 'lib/logging.ts', 'lib/metrics.ts', 'lib/deadline.ts', 'lib/bounded-map.ts', 'lib/kept-bytes.ts',
-    'lib/thrown.ts', 'lib/version.ts',
+    'lib/fastify-internals.ts', 'lib/thrown.ts', 'lib/version.ts',
     'lib/metrics/', 'lib/protocol/'
   ],
   [

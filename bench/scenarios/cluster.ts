@@ -25,16 +25,21 @@ interface Member {
   readonly received: () => number
 }
 
-/** What one Redis and a Redis Cluster cost: its masters for messages and subscriptions, an instance for its links and partitions. */
-export async function cluster ({ number }: DrillOptions): Promise<Result> {
+/**
+ * What one Redis and a Redis Cluster cost: its masters for messages and subscriptions, an instance for its links and partitions.
+ * `--messages 0` leaves out messages and what idle instances cost, `--groups ''` subscriptions: each half takes a few minutes.
+ */
+export async function cluster ({ number, numbers }: DrillOptions): Promise<Result> {
   const rows: Row[] = []
-  const [messages, masterCount, most] = [number('messages', 30_000), number('masters', 3), number('groups', 100_000)]
-  for (const count of [1, masterCount]) {
+  const messages = number('messages', 30_000)
+  for (const count of numbers('masters', [1, 3])) {
     const masters = await startMasters(count)
     const about = { masters: count }
-    rows.push(...(await idle(masters)).map(row => ({ ...about, ...row })))
-    for (const log of [false, undefined] as const) rows.push({ ...about, ...await deliveries(masters, messages, log) })
-    for (const groups of [1_000, 10_000, 100_000].filter(groups => groups <= most)) {
+    if (messages > 0) {
+      rows.push({ ...about, ...await idle(masters) })
+      for (const log of [false, undefined] as const) rows.push({ ...about, ...await deliveries(masters, messages, log) })
+    }
+    for (const groups of numbers('groups', [1_000, 10_000, 100_000])) {
       rows.push(...(await subscriptions(masters, groups, count > 1)).map(row => ({ ...about, ...row })))
     }
     await masters.end()
@@ -128,31 +133,31 @@ async function subscriptions (masters: Masters, count: number, replicated: boole
     const { us, seconds } = await spent(masters, act)
     rows.push({ what: `${what} ${count} groups`, seconds, 'Redis us per group': rounded(us / count) })
   }
-  const well = async (): Promise<void> => {
-    await sleep(20)
-    await until(async () => app.registry.health().status === 'up', 60_000)
-  }
   await measure('join', async () => await inParts(names(count), 1_000, async name => await app.registry.join(connection, name)))
+  const channels = await masters.channels()
+  const allBack = async (): Promise<void> => {
+    const back = async (): Promise<boolean> => app.registry.health().status === 'up' && await masters.channels() === channels
+    if (!await until(back, 60_000)) throw new Error(`${await masters.channels()} of ${channels} channels are back after a minute`)
+  }
   await measure('subscribe again', async () => {
     await masters.kill('pubsub')
-    await well()
+    await allBack()
   })
   if (replicated) {
     await measure('failover of one master, with', async () => {
       await masters.failover()
-      await well()
+      await allBack()
     })
     // Back, so that the same servers are masters in the next row.
     await masters.failover()
-    await sleep(2_000)
-    await well()
+    await allBack()
   }
   await app.close()
   return rows
 }
 
 /** What instances cost that have members everywhere and nothing to do. */
-async function idle (masters: Masters): Promise<Row[]> {
+async function idle (masters: Masters): Promise<Row> {
   const [aloneBefore, before] = [sum(await masters.cpuUs()), heap()]
   await sleep(idleMs)
   const alone = sum(await masters.cpuUs()) - aloneBefore
@@ -176,7 +181,7 @@ async function idle (masters: Masters): Promise<Row[]> {
     'heap KB more': Math.round((full - empty) / 1_024 / listeners)
   }
   await Promise.all(members.map(async ({ app }) => await app.close()))
-  return [row]
+  return row
 }
 
 /** Used after two collections. */

@@ -1,6 +1,6 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
+import { internalsOf } from '../fastify-internals.ts'
 import { documentOf, type DocumentedRoute } from '../messages/asyncapi.ts'
-import { hidden } from '../messages/compilers.ts'
 import { securityOf } from './security-schemes.ts'
 import { messagesOf } from './ws-handler.ts'
 
@@ -46,8 +46,6 @@ export function documentRoutes (): {
 
 /** The hooks of a scope that run before a handler: any of them may ask for a token. Known when all plugins are loaded. */
 function hooksOf (scope: FastifyInstance): unknown[] {
-  const { onRequest, preValidation, preHandler } = hidden<Partial<Record<'onRequest' | 'preValidation' | 'preHandler', unknown[]>>>(
-    scope, 'fastify.hooks'
-  ) ?? {}
-  return [onRequest, preValidation, preHandler].flat()
+  const { hooks } = internalsOf(scope)
+  return hooks === undefined ? [] : [hooks.onRequest, hooks.preValidation, hooks.preHandler].flat()
 }

@@ -1,6 +1,6 @@
 import websocket, { type WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyInstance, onRouteHookHandler } from 'fastify'
-import { hidden } from '../messages/compilers.ts'
+import { internalsOf } from '../fastify-internals.ts'
 import { invalid } from '../options/rules.ts'
 
 /**
@@ -10,7 +10,7 @@ import { invalid } from '../options/rules.ts'
 export function addRouteHooks (app: FastifyInstance, ...added: onRouteHookHandler[]): void {
   for (const hook of added) app.addHook('onRoute', hook)
   if (!app.hasDecorator('websocketServer')) return
-  const hooks = hidden<{ readonly onRoute: onRouteHookHandler[] }>(app, 'fastify.hooks')
+  const { hooks } = internalsOf(app)
   hooks?.onRoute.unshift(...hooks.onRoute.splice(-added.length))
 }
 

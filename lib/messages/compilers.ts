@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifySchemaCompiler, FastifySerializerCompiler } from 'fastify'
+import { internalsOf } from '../fastify-internals.ts'
 import { invalid } from '../options/rules.ts'
 import type { MessagesOptions } from '../types/messages.ts'
 
@@ -6,12 +7,6 @@ import type { MessagesOptions } from '../types/messages.ts'
 export interface Compilers {
   validator (schema: object): ((data: unknown) => unknown) & { readonly errors?: unknown }
   serializer (schema: object): (data: unknown) => string
-}
-
-/** Fastify keeps one for each scope, under a symbol. */
-interface SchemaController {
-  setupValidator (options: object): void
-  setupSerializer (options: object): void
 }
 
 /**
@@ -37,18 +32,8 @@ export function compilersOf (scope: FastifyInstance, { validatorCompiler, serial
  * WebSocket routes do not have, and there is no public way to ask for it.
  */
 function setUp (scope: FastifyInstance): void {
-  const controller = hidden<SchemaController>(scope, 'fastify.schemaController')
-  const options = hidden<object>(scope, 'fastify.options')
-  if (controller === undefined || options === undefined) return
-  controller.setupValidator(options)
-  controller.setupSerializer(options)
-}
-
-/** What Fastify keeps under the symbol: looks in the scope and in the scopes around it, which are its prototypes. */
-export function hidden<Value> (scope: object, description: string): Value | undefined {
-  for (let at: object | null = scope; at !== null; at = Object.getPrototypeOf(at) as object | null) {
-    const symbol = Object.getOwnPropertySymbols(at).find(one => one.description === description)
-    if (symbol !== undefined) return (at as Record<symbol, Value>)[symbol]
-  }
-  return undefined
+  const { schemaController, options } = internalsOf(scope)
+  if (schemaController === undefined || options === undefined) return
+  schemaController.setupValidator(options)
+  schemaController.setupSerializer(options)
 }

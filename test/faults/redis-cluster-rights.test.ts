@@ -29,7 +29,7 @@ const reach = ({ nodes }: TestCluster, name: string): { cluster: string[] } => {
   return { cluster: nodes.map(({ url }) => url.replace('//', `//${name}:pw@`)) }
 }
 
-t.test('the documented rights are enough on a cluster, and each of its own that is missing is named at boot', async t => {
+t.test('the documented rights are enough on a cluster, without INFO too, and each of its own that is missing is named at boot', async t => {
   const cluster = await startRedisCluster(t, { args: ['--cluster-require-full-coverage', 'no'] })
   for (const word of special) t.ok(page.includes(word), `the page has ${word}`)
   await setUser(cluster, 'app', onCluster('app'))
@@ -49,10 +49,38 @@ t.test('the documented rights are enough on a cluster, and each of its own that 
     t.strictSame(denied.filter(entry => !/client\|set(info|name)|config\|get/.test(String(entry))), [], 'Redis denied nothing')
   }
 
+  // INFO would tell that a single node is one of a cluster.
+  await setUser(cluster, 'app', onCluster('app').filter(word => word !== '+info'))
+  const [node = ''] = reach(cluster, 'app').cluster
+  const b = await startInstance(t, { redis: node, outage: { boot: 'fail' } })
+  await b.enter('room', { user: 'bob' })
+  await using reader = createPublisher({ redis: node })
+  t.equal(await reader.groupCount('room'), 1)
+  await b.close()
+
   for (const word of special) {
     await setUser(cluster, 'app', onCluster('app').filter(other => other !== word))
     await t.rejects(
       startInstance(t, { redis: reach(cluster, 'app'), outage: { boot: 'fail' }, listen: false }), { code: 'WSG_REDIS_REFUSED' }, word
     )
   }
+})
+
+t.test('a right that one master alone does not grant is named at boot, with that master', async t => {
+  const cluster = await startRedisCluster(t, { args: ['--cluster-require-full-coverage', 'no'] })
+  await setUser(cluster, 'app', onCluster('app'))
+  await setUser(cluster, 'worker', onCluster('worker'))
+  for (const { admin, port } of cluster.nodes) {
+    await admin.call('ACL', 'SETUSER', 'app', '-spublish')
+    await admin.call('ACL', 'SETUSER', 'worker', '-spublish')
+    const refusal = { code: 'WSG_REDIS_REFUSED', message: new RegExp(`spublish \\S+ on 127\\.0\\.0\\.1:${port}(;|$)`) }
+    // Whatever `outage.boot` is.
+    await t.rejects(startInstance(t, { redis: reach(cluster, 'app'), listen: false }), { code: 'WSG_REDIS_REFUSED' })
+    await using publisher = createPublisher({ redis: reach(cluster, 'worker') })
+    await t.rejects(publisher.broadcastToGroup('room', 'x'), refusal)
+    await admin.call('ACL', 'SETUSER', 'app', '+spublish')
+    await admin.call('ACL', 'SETUSER', 'worker', '+spublish')
+  }
+  const one = await startInstance(t, { redis: reach(cluster, 'app'), outage: { boot: 'fail' } })
+  t.equal(one.registry.health().status, 'up')
 })

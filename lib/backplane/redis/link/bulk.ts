@@ -44,11 +44,6 @@ export class BulkReads {
     this.#now = now
   }
 
-  /** Reads that are under way. */
-  get running (): number {
-    return this.#running
-  }
-
   /** Whether there is more to read than a few small answers. */
   get much (): boolean {
     return this.#large || this.#waiting.length > 0

@@ -28,6 +28,14 @@ local function integer (at, least)
   error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(args[at]))
 end`
 
+/**
+ * Lua: ends the script when the Redis user may not publish in the channel. Only where Redis knows `redis.acl_check_cmd`: one older than 7.0
+ * cannot tell.
+ */
+export function luaPermitPublish (channel: string): string {
+  return `if not redis.acl_check_cmd('PUBLISH', ${channel}, '') then error('NOPERM this user may not run PUBLISH ' .. ${channel}) end`
+}
+
 /** Lua: `now` is the time of Redis in milliseconds. */
 export const luaNow = `
 local time = redis.call('TIME')

@@ -49,6 +49,7 @@ const looks = new WeakMap<object, { readonly connection: number, readonly look: 
 async function lookAt (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<Server> {
   const info = await readInfo(link)
   if (info !== undefined) assertSupported(info, link.sharded)
+  else if (!link.sharded && await isClusterNode(link)) throw new ClusterModeError()
   return {
     id: /^run_id:(\w+)/m.exec(info ?? '')?.[1],
     missing: await missingRights(link, keys, role)
@@ -72,6 +73,17 @@ async function readInfo (link: Link): Promise<string | undefined> {
     return await link.run(async redis => await redis.info('server'))
   } catch (error) {
     if (error instanceof Error && /NOPERM|unknown command/i.test(error.message)) return undefined
+    throw error
+  }
+}
+
+/** Asks a server that does not answer INFO. One that is no node, or forbids CLUSTER as well, refuses the question. */
+async function isClusterNode (link: Link): Promise<boolean> {
+  try {
+    await link.run(async redis => await redis.cluster('INFO'))
+    return true
+  } catch (error) {
+    if (error instanceof Error && /NOPERM|unknown command|cluster support disabled/i.test(error.message)) return false
     throw error
   }
 }

@@ -1,5 +1,5 @@
 import { luaPlaceHead } from '../envelope-extensions.ts'
-import { luaInteger, Script } from '../link/script.ts'
+import { luaInteger, luaPermitPublish, Script } from '../link/script.ts'
 import { luaHead, luaPermit, luaPermitWrites, luaResent, luaSettle, luaStore } from './append-lua.ts'
 import { luaDiffering } from './settings.ts'
 
@@ -36,7 +36,7 @@ end
 local new
 if not epoch then epoch, new, offset, nonce = fresh, fresh, 0, '\\0\\0\\0\\0' end
 if redis.acl_check_cmd then
-  if not redis.acl_check_cmd('PUBLISH', channel, '') then error('NOPERM this user may not run PUBLISH ' .. channel) end
+  ${luaPermitPublish('channel')}
   if key and not redis.acl_check_cmd('SET', key, '', 'PX', 1) then error('NOPERM this user may not run SET ' .. key) end
   if not sent then
     ${luaPermit}

@@ -1,4 +1,5 @@
 import { hasCode } from '../../../errors.ts'
+import type { Member } from '../../../types.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
@@ -110,9 +111,15 @@ export class MemberStore {
   /** Removes all memberships of an instance, this one or a dead one. Resolves `undefined` when that instance is alive again. */
   async removeAll (instanceId: string, generation: number): Promise<Removed | undefined> {
     const removed = { groups: 0, members: 0, whole: false }
+    const index = this.#keys.index(instanceId)
+    let cursor = '0'
     for (;;) {
+      const [next, names] = await this.#link.run(async redis => await redis.sscan(index, cursor, 'COUNT', groupsPerReap))
+      cursor = next
+      const listed = names.filter(name => name !== '')
+      const hashes = listed.flatMap(group => [this.#keys.counts(group), this.#keys.members(group, instanceId)])
       const [left = 0, members = 0, groups = 0, whole = 0] = await this.#link.script(
-        reap, [this.#keys.index(instanceId), this.#keys.generations], [instanceId, generation, groupsPerReap, this.#keys.base]
+        reap, [index, this.#keys.generations, ...hashes], [instanceId, generation, ...listed]
       ) as number[]
       if (instanceId === this.#local.instanceId) this.#answeredAt = performance.now()
       removed.groups += groups
@@ -142,36 +149,23 @@ export class MemberStore {
 
   /** Divides changes into calls that do not hold up Redis for long. */
   * #calls (changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Generator<GroupChange[]> {
-    let call: GroupChange[] = []
-    let left = changesPerCall
-    let bytes = 0
+    let call = new Call()
     for (const [group, ids] of changes) {
-      if (call.length === groupsPerCall) {
-        yield call
-        call = []
-        left = changesPerCall
-        bytes = 0
+      if (call.groups.length === groupsPerCall) {
+        yield call.groups
+        call = new Call()
       }
-      let change = newGroupChange(group)
-      call.push(change)
+      let change = call.begin(group)
       for (const id of ids) {
-        if (left-- === 0 || bytes >= bytesPerCall) {
-          yield call
-          call = [change = newGroupChange(group)]
-          left = changesPerCall - 1
-          bytes = 0
+        if (call.full) {
+          yield call.groups
+          call = new Call()
+          change = call.begin(group)
         }
-        const member = this.#local.member(group, id)
-        if (member === undefined) {
-          change.removals.push(id)
-        } else {
-          const record = encodeMember(member)
-          bytes += Buffer.byteLength(record)
-          change.additions.push(id, record)
-        }
+        call.add(change, id, this.#local.member(group, id))
       }
     }
-    if (call.length > 0) yield call
+    if (call.groups.length > 0) yield call.groups
   }
 
   async #call (generation: number, groups: readonly GroupChange[]): Promise<boolean> {
@@ -196,8 +190,33 @@ export class MemberStore {
   }
 }
 
-function newGroupChange (group: string): GroupChange {
-  return { group, additions: [], removals: [] }
+/** The changes that go to Redis in one call. */
+class Call {
+  readonly groups: GroupChange[] = []
+  #changes = 0
+  #bytes = 0
+
+  get full (): boolean {
+    return this.#changes === changesPerCall || this.#bytes >= bytesPerCall
+  }
+
+  begin (group: string): GroupChange {
+    const change: GroupChange = { group, additions: [], removals: [] }
+    this.groups.push(change)
+    return change
+  }
+
+  /** Adds a connection to the change of its group: as a member, or as one that left. */
+  add (change: GroupChange, id: string, member: Member | undefined): void {
+    this.#changes++
+    if (member === undefined) {
+      change.removals.push(id)
+    } else {
+      const record = encodeMember(member)
+      this.#bytes += Buffer.byteLength(record)
+      change.additions.push(id, record)
+    }
+  }
 }
 
 function sizeOf (names: readonly string[]): { readonly bytes: number, readonly full: boolean } {

@@ -1,4 +1,4 @@
-import { luaInteger, Script } from '../link/script.ts'
+import { luaInteger, luaPermitPublish, Script } from '../link/script.ts'
 
 /** Lua: `now()` is the time of Redis in milliseconds; a function, as most calls need no time. */
 const luaNowWhenAsked = `
@@ -20,8 +20,8 @@ export const writeStream = new Script(`${luaInteger}${luaNowWhenAsked}
 if #ARGV ~= 14 then error('expected 14 arguments, got ' .. #ARGV) end
 local text, head, index = KEYS[1], KEYS[2], KEYS[3]
 local at, keep, silentAfter, most = integer(3, 0), integer(7, 1), integer(9, 0), integer(12, 1)
-if redis.acl_check_cmd and not redis.acl_check_cmd('PUBLISH', ARGV[13], '') then
-  error('NOPERM this user may not run PUBLISH ' .. ARGV[13])
+if redis.acl_check_cmd then
+  ${luaPermitPublish('ARGV[13]')}
 end
 local known = redis.call('HMGET', head, 'epoch', 'state', 'beat')
 local silent = function () return now() - tonumber(known[3]) > silentAfter end

@@ -1,0 +1,39 @@
+import type { FastifyInstance, onRouteHookHandler } from 'fastify'
+
+/** The hooks of a scope and of the scopes around it. */
+export interface ScopeHooks {
+  readonly onRoute: onRouteHookHandler[]
+  readonly onRequest: readonly unknown[]
+  readonly preValidation: readonly unknown[]
+  readonly preHandler: readonly unknown[]
+}
+
+/** Makes the compilers that a scope has for its schemas. */
+export interface SchemaController {
+  setupValidator (options: object): void
+  setupSerializer (options: object): void
+}
+
+/** What Fastify keeps under symbols, as there is no public way to it: undefined in a version of Fastify that has no such symbol. */
+export interface ScopeInternals {
+  readonly hooks: ScopeHooks | undefined
+  readonly schemaController: SchemaController | undefined
+  readonly options: object | undefined
+}
+
+export function internalsOf (scope: FastifyInstance): ScopeInternals {
+  return {
+    hooks: underSymbol<ScopeHooks>(scope, 'fastify.hooks'),
+    schemaController: underSymbol<SchemaController>(scope, 'fastify.schemaController'),
+    options: underSymbol<object>(scope, 'fastify.options')
+  }
+}
+
+/** Looks in the scope and in the scopes around it, which are its prototypes. */
+function underSymbol<Value> (scope: object, description: string): Value | undefined {
+  for (let at: object | null = scope; at !== null; at = Object.getPrototypeOf(at) as object | null) {
+    const symbol = Object.getOwnPropertySymbols(at).find(one => one.description === description)
+    if (symbol !== undefined) return (at as Record<symbol, Value>)[symbol]
+  }
+  return undefined
+}
