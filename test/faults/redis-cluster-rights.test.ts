@@ -65,3 +65,22 @@ t.test('the documented rights are enough on a cluster, without INFO too, and eac
     )
   }
 })
+
+t.test('a right that one master alone does not grant is named at boot, with that master', async t => {
+  const cluster = await startRedisCluster(t, { args: ['--cluster-require-full-coverage', 'no'] })
+  await setUser(cluster, 'app', onCluster('app'))
+  await setUser(cluster, 'worker', onCluster('worker'))
+  for (const { admin, port } of cluster.nodes) {
+    await admin.call('ACL', 'SETUSER', 'app', '-spublish')
+    await admin.call('ACL', 'SETUSER', 'worker', '-spublish')
+    const refusal = { code: 'WSG_REDIS_REFUSED', message: new RegExp(`spublish \\S+ on 127\\.0\\.0\\.1:${port}(;|$)`) }
+    // Whatever `outage.boot` is.
+    await t.rejects(startInstance(t, { redis: reach(cluster, 'app'), listen: false }), { code: 'WSG_REDIS_REFUSED' })
+    await using publisher = createPublisher({ redis: reach(cluster, 'worker') })
+    await t.rejects(publisher.broadcastToGroup('room', 'x'), refusal)
+    await admin.call('ACL', 'SETUSER', 'app', '+spublish')
+    await admin.call('ACL', 'SETUSER', 'worker', '+spublish')
+  }
+  const one = await startInstance(t, { redis: reach(cluster, 'app'), outage: { boot: 'fail' } })
+  t.equal(one.registry.health().status, 'up')
+})

@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { RedisOptions } from 'ioredis'
 import type { Envelope } from '../../lib/backplane/backplane.ts'
 import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { connect } from '../helpers/client.ts'
@@ -121,8 +122,10 @@ t.test('a master that hangs is replaced, and is not listened to when it wakes', 
   t.equal(new Set(b.received.map(({ target }) => target.name)).size, names.length, 'each once')
 })
 
-t.test('a manual failover is hardly noticed', async t => {
-  const [a, b] = [await start(t), await start(t)]
+t.test('a manual failover is hardly noticed, and nothing is read from replicas, whatever the options say', async t => {
+  const redisOptions: RedisOptions = { readOnly: true }
+  const redis = { cluster: [...cluster.addresses], options: { scaleReads: 'slave', redisOptions } }
+  const [a, b] = [await start(t, { redis }), await start(t, { redis })]
   const names = groups('manual', 60)
   for (const one of [a, b]) await one.enterAll(names)
   const master = await cluster.masterOf(slotOfGroup('manual-0'))
@@ -132,6 +135,8 @@ t.test('a manual failover is hardly noticed', async t => {
   b.received.length = 0
   for (const name of names) await a.publish(group(name), 'on')
   await until(() => b.received.length === names.length)
+  // The old master would answer with what it has, instead of with MOVED.
+  for (const { admin } of cluster.nodes) t.notMatch(await admin.info('commandstats'), /cmdstat_readonly:/, 'nobody asked to read there')
 })
 
 t.test('slots move under load: every message of a log arrives once and in order, and memberships stay', async t => {

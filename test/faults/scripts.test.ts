@@ -76,7 +76,13 @@ const beatCall = {
 }
 const calls = [
   appendCall, appendToOneCall, keyedToOneCall, syncCall, beatCall,
-  { name: 'reap', script: reap, keys: [keys.index(id), keys.generations], args: [id, 1, 10, keys.base], numbers: [2, 3] },
+  {
+    name: 'reap',
+    script: reap,
+    keys: [keys.index(id), keys.generations, keys.counts('g'), keys.members('g', id)],
+    args: [id, 1, 'g'],
+    numbers: [2]
+  },
   { name: 'markReaped', script: markReaped, keys: [keys.leases, keys.instances], args: [id, 1, 1_000], numbers: [3] },
   { name: 'unregister', script: unregister, keys: [keys.leases, keys.instances], args: [id, 'nonce'], numbers: [] },
   { name: 'storeUsers', script: storeUsers, keys: [keys.leases, keys.instances, keys.user('ann')], args: [id, 1_000, 1], numbers: [2, 3] },

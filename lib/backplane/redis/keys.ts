@@ -114,7 +114,7 @@ export class Keys {
     return `${this.#base}sx:${group}`
   }
 
-  /** The prefix of the names that the script `reap` builds itself. */
+  /** What the names of all keys start with. */
   get base (): string {
     return this.#base
   }

@@ -14,7 +14,8 @@ import { Keys } from './keys.ts'
 import { CoverageWatch } from './link/cluster/coverage.ts'
 import type { ClusterLinks } from './link/cluster/cluster.ts'
 import type { ClusterSource } from './link/cluster/source.ts'
-import { isFinal, refused } from './link/server.ts'
+import { missingOnMasters } from './link/cluster/rights.ts'
+import { isFinal, refused, refusedRights } from './link/server.ts'
 import { Partition } from './partition.ts'
 import type { PartitionOptions } from './partition-options.ts'
 import { PartitionInstance } from './partition-instance.ts'
@@ -138,9 +139,7 @@ export class ClusterBackplane implements RedisDeployment {
     return Date.now() + (this.#places.get(this.#indexOf(everyone))?.partition.clock.aheadMs ?? 0)
   }
 
-  async subscribe (target: Target): Promise<void> {
-    await this.#of(target).partition.subscribe(target)
-  }
+  async subscribe (target: Target): Promise<void> { await this.#of(target).partition.subscribe(target) }
 
   unsubscribe (target: Target): void {
     const index = this.#indexOf(target)
@@ -153,9 +152,7 @@ export class ClusterBackplane implements RedisDeployment {
     return this.#places.get(index)?.partition.subscriptions.interrupted(this.#keys[index]?.channel(target) ?? '') ?? false
   }
 
-  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    return await this.#open.publish(targets, envelope)
-  }
+  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> { return await this.#open.publish(targets, envelope) }
 
   async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
     return await this.#open.append(targets, envelope, key)
@@ -166,9 +163,7 @@ export class ClusterBackplane implements RedisDeployment {
     return await (place?.partition ?? this.#open).history(group, since, limit)
   }
 
-  get streams (): StreamStore {
-    return this.#open.streams
-  }
+  get streams (): StreamStore { return this.#open.streams }
 
   position (group: string): LogPosition | undefined {
     return this.#places.get(this.#indexOf(groupTarget(group)))?.partition.position(group)
@@ -191,13 +186,9 @@ export class ClusterBackplane implements RedisDeployment {
     return await partition.users.sync(userId)
   }
 
-  async block (name: string, forMs: number): Promise<boolean> {
-    return await this.#of(everyone).partition.blocks.set(name, forMs)
-  }
+  async block (name: string, forMs: number): Promise<boolean> { return await this.#of(everyone).partition.blocks.set(name, forMs) }
 
-  async blocks (): Promise<readonly Block[] | undefined> {
-    return await this.#of(everyone).partition.blocks.list()
-  }
+  async blocks (): Promise<readonly Block[] | undefined> { return await this.#of(everyone).partition.blocks.list() }
 
   async instances (): Promise<ReadonlyMap<string, boolean>> { return await this.#open.instances() }
 
@@ -244,9 +235,7 @@ export class ClusterBackplane implements RedisDeployment {
     return this.#place(this.#open.partitionOf(target))
   }
 
-  get #registered (): boolean {
-    return this.#home.every(({ partition }) => partition.lease.active)
-  }
+  get #registered (): boolean { return this.#home.every(({ partition }) => partition.lease.active) }
 
   #place (index: number): Place {
     const known = this.#places.get(index)
@@ -271,8 +260,19 @@ export class ClusterBackplane implements RedisDeployment {
     const links = this.#links
     if (links === undefined || this.#closed) return
     void this.#claim?.make()
-    if (this.state === 'up') this.#booting.resolve()
     if (this.#booted) this.#stateReport.look()
+    else void this.#checkMasters(links)
+  }
+
+  /** Ends the boot once all works. What a user may not do on one master would be found only when a partition there is used. */
+  async #checkMasters (links: ClusterLinks): Promise<void> {
+    try {
+      const missing = await missingOnMasters(links.command, this.#keys, 'instance')
+      if (missing.length > 0) this.#booting.reject(refusedRights(missing))
+      else if (this.state === 'up') this.#booting.resolve()
+    } catch (error) {
+      this.#failed(error as Error)
+    }
   }
 }
 

@@ -48,6 +48,7 @@ export class SingleBackplane implements RedisDeployment {
   async start (local: LocalInstance): Promise<void> {
     const { redis, operationTimeoutMs, bootTimeoutMs } = this.#options
     const links = { command: new Link(redis, 'command', operationTimeoutMs), subscribe: new Link(redis, 'subscribe', operationTimeoutMs) }
+    links.command.on({ up: () => followSuccessor(links) })
     const partition = this.#partition = new Partition(links, this.#options, this.#keys, local)
     const claim = this.#claim = new NamesClaim(links.command, this.#keys, 1, () => this.#claimTried(local))
     // After the look at the server; and again when the lease was gone, as the claim may be, too.
@@ -164,4 +165,14 @@ export class SingleBackplane implements RedisDeployment {
     if (this.#partition !== undefined && !this.#closed) return this.#partition
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', notOpen)
   }
+}
+
+/**
+ * After a failover by name the old master may go on as a replica, from which messages still come: while it is in step with the new one.
+ * Subscribes where the new command link leads.
+ */
+function followSuccessor ({ command, subscribe }: { readonly command: Link, readonly subscribe: Link }): void {
+  const [successor, present] = [command.address?.host, subscribe.address?.host]
+  // At boot both may have come to the same server by different addresses of its name.
+  if (command.connection > 1 && present !== undefined && successor !== undefined && present !== successor) subscribe.reset(true)
 }

@@ -9,6 +9,7 @@ import { ClusterWriter } from './cluster-writer.ts'
 import { Inbox } from './inbox.ts'
 import { Keys } from './keys.ts'
 import { clusterOf, clusterSource, type ClusterSource } from './link/cluster/source.ts'
+import { missingOnMasters } from './link/cluster/rights.ts'
 import { Link } from './link/link.ts'
 import { checkServer, ClusterModeError, isFinal, refused, refusedRights, type Server } from './link/server.ts'
 import { keysOf, optionsOf, type RedisSource } from './link/source.ts'
@@ -196,7 +197,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
         void this.#check(async () => {
           const common = new Keys(prefix)
           await claim(links.common, common, keys.length)
-          return await checkServer(links.common, common, 'publisher')
+          return { missing: await missingOnMasters(links.command, keys, 'publisher') }
         })
       },
       error: error => this.#failed(error)
@@ -227,7 +228,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   }
 
   /** The links work. Only a server that cannot be used at all is refused; calls run into any other failure themselves. */
-  async #check (look: () => Promise<Server>): Promise<void> {
+  async #check (look: () => Promise<Pick<Server, 'missing'>>): Promise<void> {
     try {
       const { missing } = await look()
       this.#decide(missing.length === 0 ? undefined : refusedRights(missing))

@@ -113,6 +113,7 @@ export class Dialer {
       enableOfflineQueue: false,
       // The check asks INFO, which may be forbidden: greeting.ts asks PING. With Sentinel the check tells whether this is a master.
       enableReadyCheck: sentinels !== undefined && sentinels !== null,
+      readOnly: false,                        // a master that became a replica must turn reads away, too
       autoResubscribe: false,
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
@@ -134,6 +135,8 @@ export class Dialer {
     return {
       // Without it a client stays on a demoted master that hangs, and reads stale messages from it when it wakes.
       failoverDetector: true,
+      // What replicas know is old, and instances write.
+      role: 'master',
       sentinelCommandTimeout: this.#patienceMs,
       sentinelRetryStrategy: () => null,
       ...(this.#sentinels === undefined ? {} : { Connector: this.#sentinels.connector })

@@ -3,6 +3,7 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkCalls } from './bulk-calls.ts'
 import { BulkReads } from './bulk.ts'
 import { Calls } from './calls.ts'
+import type { Address } from './connect.ts'
 import { Connection } from './connection.ts'
 import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
 import { LargeCalls } from './large-calls.ts'
@@ -92,17 +93,13 @@ export class Link {
   }
 
   /** Adds a listener; those of an event are called in the order they were added. */
-  on (listener: LinkEvents): void {
-    this.#listeners.push(listener)
-  }
+  on (listener: LinkEvents): void { this.#listeners.push(listener) }
 
   /** The client of the present connection, or of the last one. */
   get redis (): Redis { return this.#connection.redis }
 
   /** Sets who gets the messages of the channels that are subscribed on this link. */
-  onMessage (receive: MessageListener): void {
-    this.#receive = receive
-  }
+  onMessage (receive: MessageListener): void { this.#receive = receive }
 
   get up (): boolean { return this.#state === 'up' }
 
@@ -110,6 +107,9 @@ export class Link {
   get master (): { readonly connection: number } { return this }
 
   get deadlineMs (): number { return this.#deadlineMs }
+
+  /** Where the present connection leads; `undefined` as in `Connection`. */
+  get address (): Address | undefined { return this.#connection.address }
 
   /** Number of the present connection, or of the last one. */
   get connection (): number { return this.#connects }
@@ -140,14 +140,14 @@ export class Link {
     return await this.run(byHash(...textCommands(script, keys, args)))
   }
 
-  /** As `script`, with strings of the reply as bytes. */
+  /** As `script`, with strings of the reply as bytes. Callers whose order counts wait for one call before they make the next. */
   async bytesScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    return await this.runSized(bytesOf(args), byHash(...bytesCommands(script, keys, args)))
+    return await this.runSized(bytesOf(args), byHash(...bytesCommands(script, keys, args)), true)
   }
 
-  /** As `run`, for a command with this many bytes of arguments. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
-  async runSized<T> (bytes: number, command: Command<T>): Promise<T> {
-    if (LargeCalls.isLarge(bytes) && this.#state === 'up') return await this.#large.run(bytes, command)
+  /** As `run`, with this many bytes of arguments; see `LargeCalls.isLarge`. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
+  async runSized<T> (bytes: number, command: Command<T>, mayOvertake = false): Promise<T> {
+    if (LargeCalls.isLarge(bytes, mayOvertake) && this.#state === 'up') return await this.#large.run(bytes, command)
     return await this.run(command)
   }
 

@@ -54,7 +54,7 @@ function rightsOfInstances (keys: Keys): Right[] {
     ['unlink', members],
     ['hmget', counts, '#'], ['hset', counts, '#', '1'], ['hdel', counts, instance], ['hincrby', counts, '#', '1'], ['pexpire', counts, '1'],
     ['del', counts],
-    ['sadd', index, ''], ['srem', index, ''], ['smembers', index], ['spop', index, '1'], ['scard', index], ['sismember', index, ''],
+    ['sadd', index, ''], ['srem', index, ''], ['smembers', index], ['sscan', index, '0'], ['scard', index], ['sismember', index, ''],
     ['pexpire', index, '1'], ['scan', '0'],
     ...(['group', 'user'] as const).map(kind => keys.told(kind)).flatMap(told => {
       return [['sadd', told, ''], ['srem', told, ''], ['sscan', told, '0'], ['pexpire', told, '1']]

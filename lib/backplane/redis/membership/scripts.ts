@@ -149,31 +149,31 @@ return out
 `)
 
 /**
- * Removes memberships of a dead (or leaving) instance, some groups per call.
- * KEYS 1 its index  2 generations
- * ARGV 1 instance id  2 its generation  3 groups per call  4 start of key names
+ * Removes memberships of a dead (or leaving) instance in some of its groups.
+ * KEYS 1 its index  2 generations, then counts and members of each group
+ * ARGV 1 instance id  2 its generation, then the name of each group
  * Returns {groups left, members removed, groups removed, 1 if the mark of a whole index was there}; groups left is -1 when the instance
  * came back with a newer generation.
  */
 export const reap = new Script(`${luaInteger}
-if #ARGV ~= 4 then error('expected 4 arguments, got ' .. #ARGV) end
-local mine, most = integer(2, 0), integer(3, 1)
+if 2 * (#ARGV - 1) ~= #KEYS then error('expected ' .. #KEYS / 2 + 1 .. ' arguments, got ' .. #ARGV) end
+local mine = integer(2, 0)
 local generation = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
 if generation > mine then return {-1, 0, 0} end
-local whole = redis.call('SREM', KEYS[1], '')
-local groups, removed = redis.call('SPOP', KEYS[1], most), 0
-for i = 1, #groups do
-  local counts = ARGV[4] .. 'r:' .. groups[i]
+local whole, removed, groups = redis.call('SREM', KEYS[1], ''), 0, 0
+for k = 3, #KEYS, 2 do
+  local counts = KEYS[k]
   local members = tonumber(redis.call('HGET', counts, ARGV[1])) or 0
   if members > 0 then
     if redis.call('HINCRBY', counts, '#', -members) <= 0 then redis.call('DEL', counts) else redis.call('HDEL', counts, ARGV[1]) end
     removed = removed + members
   end
-  redis.call('UNLINK', ARGV[4] .. 'm:' .. groups[i] .. ':' .. ARGV[1])
+  redis.call('UNLINK', KEYS[k + 1])
 end
+if #KEYS > 2 then groups = redis.call('SREM', KEYS[1], unpack(ARGV, 3)) end
 local left = redis.call('SCARD', KEYS[1])
 if left == 0 then redis.call('HDEL', KEYS[2], ARGV[1]) end
-return {left, removed, #groups, whole}
+return {left, removed, groups, whole}
 `)
 
 /**

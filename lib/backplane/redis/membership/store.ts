@@ -111,9 +111,15 @@ export class MemberStore {
   /** Removes all memberships of an instance, this one or a dead one. Resolves `undefined` when that instance is alive again. */
   async removeAll (instanceId: string, generation: number): Promise<Removed | undefined> {
     const removed = { groups: 0, members: 0, whole: false }
+    const index = this.#keys.index(instanceId)
+    let cursor = '0'
     for (;;) {
+      const [next, names] = await this.#link.run(async redis => await redis.sscan(index, cursor, 'COUNT', groupsPerReap))
+      cursor = next
+      const listed = names.filter(name => name !== '')
+      const hashes = listed.flatMap(group => [this.#keys.counts(group), this.#keys.members(group, instanceId)])
       const [left = 0, members = 0, groups = 0, whole = 0] = await this.#link.script(
-        reap, [this.#keys.index(instanceId), this.#keys.generations], [instanceId, generation, groupsPerReap, this.#keys.base]
+        reap, [index, this.#keys.generations, ...hashes], [instanceId, generation, ...listed]
       ) as number[]
       if (instanceId === this.#local.instanceId) this.#answeredAt = performance.now()
       removed.groups += groups
