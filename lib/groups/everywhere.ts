@@ -58,22 +58,23 @@ export class Everywhere {
   }
 
   /**
-   * Asks all instances behind the target to close connections. Resolves with how many were closed, `here` on this one included. The command
-   * must do no harm when it is carried out twice. `stored`: an instance that cannot be reached now carries it out as soon as it is back.
+   * Asks all instances behind the target to close connections, or to take them out of a group. Resolves with how many those were, the
+   * `here` of this one included. The command must do no harm when it is carried out twice. `stored`: an instance that cannot be reached now
+   * carries it out as soon as it is back.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT when some living instances did not answer, or WSG_BACKPLANE_UNAVAILABLE when surely nothing
-   * was closed. The error says how many connections were closed nevertheless, and which instances did not answer.
+   * was done. The error says with how many connections it was done nevertheless, and which instances did not answer.
    */
-  async close (target: Target, command: Command, here: number, stored = false): Promise<number> {
+  async act (target: Target, command: Command, here: number, stored = false): Promise<number> {
     try {
       const { answers, missing, sure, unknown } = await this.gather(target, command, here, stored)
       const done = sum(answers)
       if (missing.length === 0 && !unknown) return done
       throw incomplete(done === 0 && sure, command, done, missing)
     } catch (error) {
-      // The connections of this instance are closed whatever went wrong elsewhere: say so in the error.
+      // It is done with the connections of this instance, whatever went wrong elsewhere: say so in the error.
       if (here === 0 || !isOutage(error) || 'done' in (error as object)) throw error
       const { code, detail = '' } = error as WebsocketGroupsError
-      const text = `${detail} (to other instances: ${here} connections of this one were closed)`
+      const text = `${detail} (to other instances; with ${here} connections of this one it is done)`
       throw new WebsocketGroupsError(code, text, { cause: error, done: here })
     }
   }
@@ -128,8 +129,9 @@ function sum (answers: ReadonlyMap<string, unknown>): number {
   return [...answers.values()].reduce<number>((sum, closed) => sum + Number(closed), 0)
 }
 
-function incomplete (sure: boolean, { op }: Command, done: number, missing: readonly string[]): WebsocketGroupsError {
+function incomplete (sure: boolean, command: Command, done: number, missing: readonly string[]): WebsocketGroupsError {
   const names = missing.length === 0 ? 'some instances' : `instances that live: ${missing.join(', ')}`
-  const detail = `${op} closed ${done} connections, and was not answered by ${names}`
+  const what = command.op === 'user' ? command.act.op : command.op
+  const detail = `${what} was done with ${done} connections, and not answered by ${names}`
   return new WebsocketGroupsError(sure ? 'WSG_BACKPLANE_UNAVAILABLE' : 'WSG_TIMEOUT', detail, { done, missing })
 }

@@ -78,10 +78,11 @@ export class RemoteCommands {
     return total(await this.askUser(userId, { op: 'join', group, options }))
   }
 
-  /** Takes the user's connections on other instances out of the group. Resolves with how many were in it. */
-  async leaveUser (userId: string, group: string, reason?: string): Promise<number> {
+  /** Takes the user's connections on other instances out of the group. `here`: how many this process took out itself. */
+  async leaveUser (userId: string, group: string, reason?: string, here = 0): Promise<number> {
+    const target = userTarget(userId)
     assertGroupName(group)
-    return total(await this.askUser(userId, { op: 'leave', group, reason }))
+    return await this.#everywhere.act(target, { op: 'user', userId, act: { op: 'leave', group, reason } }, here)
   }
 
   /** The groups that any connection of the user is in at other instances, and those in `here`. */
@@ -94,12 +95,12 @@ export class RemoteCommands {
   async disconnectUser (userId: string, code: number, reason: string, here = 0): Promise<number> {
     const target = userTarget(userId)
     assertClose(code, reason)
-    return await this.#everywhere.close(target, { op: 'disconnectUser', userId, code, reason }, here)
+    return await this.#everywhere.act(target, { op: 'disconnectUser', userId, code, reason }, here)
   }
 
   /** Tells all other instances of a block that is stored. `here`: how many connections this process closed itself. */
   async block (name: string, forMs: number, here = 0): Promise<number> {
-    return await this.#everywhere.close(everybody, { op: 'block', name, forMs }, here, true)
+    return await this.#everywhere.act(everybody, { op: 'block', name, forMs }, here, true)
   }
 
   /** Asks all other instances that have connections of the user. */

@@ -119,10 +119,10 @@ export class ConnectionCommands {
     assertUserId(userId)
     await this.#membership.putOutUser(userId, group)
     const here = await this.#leaveHere(userId, group, reason)
-    const elsewhere = await this.#remote.leaveUser(userId, group, reason)
+    const left = await this.#remote.leaveUser(userId, group, reason, here)
     // Once more: what was said until the last one left proves nothing about what follows.
-    if (elsewhere > 0) await this.#membership.putOutUser(userId, group)
-    return here + elsewhere
+    if (left > here) await this.#membership.putOutUser(userId, group)
+    return left
   }
 
   /** The groups that any of the user's connections is in. */

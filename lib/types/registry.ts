@@ -100,11 +100,18 @@ export interface Registry {
    * WSG_POSITION_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
-  /** The same for all connections of a user, wherever they are. Resolves with how many are in the group then. */
+  /**
+   * The same for all connections of a user. Resolves with how many are in the group then; those of an instance that is cut off from the
+   * backplane are not.
+   */
   join (user: UserTarget, group: string, options?: JoinOptions): Promise<number>
   /** Takes the connection out of the group. Resolves with whether it was a member. A framed client is told the reason. */
   leave (connection: AnyConnection | string, group: string, options?: LeaveOptions): Promise<boolean>
-  /** The same for all connections of a user, wherever they are. Resolves with how many were in the group. */
+  /**
+   * The same for all connections of a user, wherever they are. Resolves with how many were in the group.
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT, or WSG_BACKPLANE_UNAVAILABLE if no connection was taken out, where an instance that lives
+   * does not answer: `error.missing` names those, `error.done` says how many connections were taken out
+   */
   leave (user: UserTarget, group: string, options?: LeaveOptions): Promise<number>
   /** Takes the connection out of all its groups. Resolves with how many it left. */
   leaveAll (connection: AnyConnection | string): Promise<number>

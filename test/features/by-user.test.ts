@@ -1,7 +1,9 @@
 import t, { type Test } from 'tap'
-import { memoryCluster, type WebsocketGroupsOptions } from '../../plugin.ts'
+import { createPublisher } from '../../plugin.ts'
+import { onEachBackplane } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
 import { serve, type Served } from '../helpers/service.ts'
 import { openFramed } from './framed/framed-client.ts'
@@ -10,16 +12,9 @@ noUnhandled(t)
 const redis = await startRedis(t)
 
 function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>): void {
-  const start = async (t: Test, options: WebsocketGroupsOptions): Promise<Served> => {
-    return await serve(t, options, app => app.wsRoom('/:room', { auth: { required: false } }))
-  }
-  t.test(`${name} (memory)`, async t => {
-    const cluster = memoryCluster()
-    await run(t, await start(t, { backplane: cluster.backplane() }), await start(t, { backplane: cluster.backplane() }))
-  })
-  t.test(`${name} (redis)`, async t => {
-    const options = { redis: redis.url, keyPrefix: `${process.hrtime.bigint()}:` }
-    await run(t, await start(t, options), await start(t, options))
+  onEachBackplane(t, redis, name, async (t, here) => {
+    const start = async (): Promise<Served> => await serve(t, here(), app => app.wsRoom('/:room', { auth: { required: false } }))
+    await run(t, await start(), await start())
   })
 }
 
@@ -47,6 +42,31 @@ onBoth('all connections of a user join, and leave, wherever they are, and client
   await t.rejects(registry.leave({ userId: 'ann' }, 'news', { reason: 'x'.repeat(124) }), { code: 'WSG_CLOSE_CODE_INVALID' })
   await t.rejects(registry.join({ userId: '' }, 'news'), { code: 'WSG_USER_ID_INVALID' })
   await t.rejects(registry.join({ userId: 'ann' }, ''), { code: 'WSG_GROUP_NAME_INVALID' })
+})
+
+t.test('a user whose connections are not all reached has not left: the error says who left, and names the instance', async t => {
+  const proxy = await startProxy(t, redis.port)
+  const keyPrefix = 'unreached:'
+  const start = async (url: string): Promise<Served> => await serve(
+    t, { redis: url, keyPrefix, operationTimeoutMs: 500 }, app => app.wsRoom('/:room', { auth: { required: false } })
+  )
+  const [here, cutOff] = [await start(redis.url), await start(proxy.url)]
+  for (const { url } of [here, cutOff]) await (await openFramed(t, `${url}/lobby`, { token: 'ann' })).nextOf('joined')
+  await (await openFramed(t, `${here.url}/lobby`, { token: 'bob' })).nextOf('joined')
+  const publisher = createPublisher({ redis: redis.url, keyPrefix, operationTimeoutMs: 500 })
+  t.teardown(async () => await publisher.close())
+  await proxy.refuse(true)
+  proxy.cut()
+  await until(() => cutOff.app.registry.health().status === 'down')
+  const { registry } = here.app
+  const missing = [cutOff.app.registry.instanceId]
+  await t.rejects(registry.leave({ userId: 'ann' }, 'lobby'), { code: 'WSG_TIMEOUT', done: 1, missing })
+  await t.rejects(publisher.leave({ userId: 'ann' }, 'lobby'), { code: 'WSG_BACKPLANE_UNAVAILABLE', done: 0, missing })
+  t.equal(await registry.join({ userId: 'ann' }, 'news'), 1, 'a join is for those that are reached')
+  await proxy.refuse(false)
+  await until(() => cutOff.app.registry.health().status === 'up')
+  t.equal(await publisher.leave({ userId: 'ann' }, 'lobby'), 1, 'the one that had not left')
+  t.strictSame((await registry.members('lobby')).map(({ userId }) => userId), ['bob'])
 })
 
 onBoth('a local broadcast stays on its instance', async (t, a, b) => {
@@ -101,4 +121,33 @@ onBoth('what JSON cannot express is no answer, and ends no process', async (t, a
   answer = undefined
   const { replies, missing } = await a.app.registry.instances.ask('load', null)
   t.strictSame([replies.length, missing], [2, 0], 'nothing is an answer')
+})
+
+/** A value that JSON expresses once, and then no more. */
+function onlyOnce (text: string): never {
+  let first = true
+  return {
+    toJSON () {
+      if (!first) throw new Error('not again')
+      first = false
+      return text
+    }
+  } as never
+}
+
+onBoth('what is told and answered is made to JSON once, and is the same for the instance itself', async (t, a, b) => {
+  const heard: unknown[] = []
+  for (const { app } of [a, b]) {
+    app.registry.instances.on('load', payload => {
+      heard.push(payload)
+      return onlyOnce('answer')
+    })
+  }
+  for (const { app } of [a, b]) {
+    t.strictSame(await app.registry.instances.ask('load', onlyOnce('question')), { replies: ['answer', 'answer'], missing: 0 })
+  }
+  t.strictSame(heard.splice(0), Array(4).fill('question'))
+  await a.app.registry.instances.emit('load', onlyOnce('event'))
+  await until(() => heard.length === 2)
+  t.strictSame(heard, ['event', 'event'])
 })

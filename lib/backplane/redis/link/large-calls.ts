@@ -4,6 +4,11 @@ import type { RedisSource } from './source.ts'
 
 /** Every Redis accepts smaller commands: 1 MiB is the lowest value of `proto-max-bulk-len` and of `client-query-buffer-limit`. */
 const largeBytes = 1_000_000
+/**
+ * Over a slow link a call of this size takes longer to send than others should wait behind it, or than its deadline. More than a batch of
+ * small messages has (log/lanes.ts).
+ */
+const longBytes = 300_000
 /** A call whose bytes still move may take this many milliseconds. */
 const maxMs = 30_000
 /** Bytes per millisecond that the deadline of a large call allows for: a slower network makes the call time out. */
@@ -12,8 +17,8 @@ const slowestRate = 1_000
 const rememberedMs = 60_000
 
 /**
- * Runs calls that Redis may refuse for their size. Redis refuses by ending the connection, so these calls use one of their own, one call
- * after another: only the sender of a message that is too large gets an error.
+ * Runs calls that Redis may refuse for their size, and others that take long to send. Redis refuses by ending the connection, so these
+ * calls use one of their own, one call after another: only the sender of a message that is too large gets an error.
  */
 export class LargeCalls {
   readonly connection: SideConnection
@@ -28,9 +33,9 @@ export class LargeCalls {
     this.#deadlineMs = deadlineMs
   }
 
-  /** Whether a call with this many bytes of arguments belongs here. */
-  static isLarge (bytes: number): boolean {
-    return bytes >= largeBytes
+  /** Whether a call with this many bytes of arguments belongs here. `mayOvertake`: no later call depends on its being carried out first. */
+  static isLarge (bytes: number, mayOvertake: boolean): boolean {
+    return bytes >= (mayOvertake ? longBytes : largeBytes)
   }
 
   /** As `Link.run`. @throws {WebsocketGroupsError} WSG_MESSAGE_TOO_LARGE, and what `Link.run` throws */

@@ -140,14 +140,14 @@ export class Link {
     return await this.run(byHash(...textCommands(script, keys, args)))
   }
 
-  /** As `script`, with strings of the reply as bytes. */
+  /** As `script`, with strings of the reply as bytes. Callers whose order counts wait for one call before they make the next. */
   async bytesScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    return await this.runSized(bytesOf(args), byHash(...bytesCommands(script, keys, args)))
+    return await this.runSized(bytesOf(args), byHash(...bytesCommands(script, keys, args)), true)
   }
 
-  /** As `run`, for a command with this many bytes of arguments. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
-  async runSized<T> (bytes: number, command: Command<T>): Promise<T> {
-    if (LargeCalls.isLarge(bytes) && this.#state === 'up') return await this.#large.run(bytes, command)
+  /** As `run`, with this many bytes of arguments; see `LargeCalls.isLarge`. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
+  async runSized<T> (bytes: number, command: Command<T>, mayOvertake = false): Promise<T> {
+    if (LargeCalls.isLarge(bytes, mayOvertake) && this.#state === 'up') return await this.#large.run(bytes, command)
     return await this.run(command)
   }
 

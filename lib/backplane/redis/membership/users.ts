@@ -1,3 +1,4 @@
+import { BoundedMap } from '../../../bounded-map.ts'
 import { deferred, type Deferred } from '../../../deadline.ts'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
@@ -15,6 +16,9 @@ const usersPerBeat = 256
  * hour.
  */
 const ttlMs = 7_500_000
+/** How long, and of how many users at most, it is remembered that they left: a replica is rarely further behind (milliseconds). */
+const leftMs = 60_000
+const maxLeft = 10_000
 
 /**
  * Stores how many connections users have on this instance, and counts those on the other ones. Only the counts of living instances count: a
@@ -76,9 +80,11 @@ export class UserCounts {
   readonly #beatsPerLook: number
   #beats: number
   /** The users that are still to be looked for in this round. */
-  #left: string[] = []
+  #unseen: string[] = []
   /** Users for whom Redis has, or may have, a count of this instance. */
   readonly #stored = new Set<string>()
+  /** Users whose latest connection here closed lately: a server that lacks the latest writes still has their count. */
+  readonly #left = new BoundedMap<string, true>({ maxWeight: maxLeft, maxAgeMs: leftMs })
   /** Users whose count in Redis is out of date, and the callers that wait for it. */
   readonly #dirty = new Map<string, Deferred<number> | undefined>()
   #flushing = false
@@ -109,17 +115,18 @@ export class UserCounts {
     else this.#schedule()
   }
 
-  /** Stores all counts again. */
+  /** Stores all counts again, and takes those out that may be there once more. */
   refresh (): void {
     for (const userId of this.#stored) this.#refreshOne(userId)
+    for (const [userId] of this.#left) this.#refreshOne(userId)
     this.#schedule()
   }
 
   /** Looks for the next users; those that Redis lost are stored again. Never rejects: the next look finds them, too. */
   async #look (): Promise<void> {
     if (this.#closed || this.#beats++ % this.#beatsPerLook !== 0) return
-    if (this.#left.length === 0) this.#left = [...this.#stored]
-    const users = this.#left.splice(0, usersPerBeat).filter(userId => this.#stored.has(userId) && !this.#dirty.has(userId))
+    if (this.#unseen.length === 0) this.#unseen = [...this.#stored]
+    const users = this.#unseen.splice(0, usersPerBeat).filter(userId => this.#stored.has(userId) && !this.#dirty.has(userId))
     if (users.length === 0) return
     try {
       const lost = await this.#link.script(findLost, users.map(userId => this.#keys.user(userId)), [this.#local.instanceId]) as number[]
@@ -183,7 +190,7 @@ export class UserCounts {
       [this.#keys.leases, this.#keys.instances, ...counts.map(([userId]) => this.#keys.user(userId))],
       [this.#local.instanceId, ttlMs, ...counts.map(([, count]) => count)]
     ) as number[]
-    for (const [userId, count] of counts) if (count === 0) this.#stored.delete(userId)
+    for (const [userId, count] of counts) if (count === 0 && this.#stored.delete(userId)) this.#left.set(userId, true)
     return elsewhere
   }
 }

@@ -2,7 +2,6 @@ import { WebsocketGroupsError } from '../../../../errors.ts'
 import { BulkReads } from '../bulk.ts'
 import type { LinkEvents, LinkStats, MessageListener } from '../events.ts'
 import type { Link as DirectLink } from '../link.ts'
-import { drained } from './drained.ts'
 import { HeldCalls } from './held-calls.ts'
 import type { Link } from '../port.ts'
 import { asking, importerOf, isSuspicious, redirectOf, shardedScript, type RedisCall } from './redirects.ts'
@@ -104,7 +103,7 @@ export class RoutedLink implements Link {
   }
 
   async previousDrained (): Promise<void> {
-    if (this.#link !== undefined) await drained(this.#link)
+    await this.#link?.previousDrained()
   }
 
   /** Whether messages from the previous connection may still be of use. */
@@ -174,8 +173,8 @@ export class RoutedLink implements Link {
     return await this.#call(async (link, _, allow) => await link.runBulk(allow(command)))
   }
 
-  async runSized<T> (bytes: number, command: RedisCall<T>): Promise<T> {
-    return await this.#call(async (link, _, allow) => await link.runSized(bytes, allow(command)))
+  async runSized<T> (bytes: number, command: RedisCall<T>, mayOvertake = false): Promise<T> {
+    return await this.#call(async (link, _, allow) => await link.runSized(bytes, allow(command), mayOvertake))
   }
 
   async script (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
@@ -183,7 +182,7 @@ export class RoutedLink implements Link {
   }
 
   async bytesScript (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
-    return await this.runSized(bytesOf(args), byHash(...bytesCommands(shardedScript(script), keys, args)))
+    return await this.runSized(bytesOf(args), byHash(...bytesCommands(shardedScript(script), keys, args)), true)
   }
 
   async bulkScript (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
