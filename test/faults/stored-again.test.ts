@@ -1,6 +1,7 @@
 // A publisher whose call was carried out and whose answer was lost tries again. When the log lost the message meanwhile, the message is
 // stored anew: whoever was given it before must not be given it again.
 import t, { type Test } from 'tap'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { openFramed, type FramedClient } from '../features/framed/framed-client.ts'
 import { connect } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
@@ -175,4 +176,34 @@ t.test('who joins between the loss and the second try is given it, live and when
   t.strictSame(framed.map(({ frames }) => frames.filter(({ type }) => type === 'message').map(({ data }) => data)), [
     ['once', 'after'], ['after']
   ], 'one that resumes from where it has the message is not given it')
+})
+
+t.test('messages that a failover seemed to lose, and that are there again: nobody is given them twice', async t => {
+  const { redis, sending, other } = await setUp(t)
+  const raw = connect(t, `${other.url}/room`)
+  const framed = await openFramed(t, `${other.url}/room`)
+  await until(async () => await other.app.registry.groupCount('room') === 2)
+  const keys = new Keys('wsg:')
+  const names = [keys.logMeta('room'), keys.log('room')]
+  const take = async (): Promise<Buffer[]> => await Promise.all(names.map(async name => await redis.admin.dumpBuffer(name)))
+  /** As an instance sees it that asks another server: for a moment nodes of a cluster differ in who is master. */
+  const lead = async (log: readonly Buffer[]): Promise<void> => {
+    for (const [index, name] of names.entries()) await redis.admin.restore(name, 60_000, log[index] ?? '', 'REPLACE')
+    await redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  }
+  const send = async (text: string): Promise<unknown> => await sending.app.registry.broadcastToGroup('room', text)
+  await send('one')
+  const older = await take()
+  await send('two')
+  const newer = await take()
+  await framed.nextOf('message', { data: 'two' })
+  await lead(older)
+  await framed.nextOf('gap', { reason: 'rewound' })
+  await lead(newer)
+  await until(() => other.app.registry.health().status === 'up')
+  await send('three')
+  await framed.nextOf('message', { data: 'three' })
+  await raw.nextWhere(message => message === 'three')
+  t.strictSame(raw.messages, ['one', 'two', 'three'])
+  t.strictSame(framed.frames.filter(({ type }) => type === 'message').map(({ data }) => data), ['one', 'two', 'three'])
 })

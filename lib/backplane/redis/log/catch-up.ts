@@ -1,4 +1,4 @@
-import { isLogStart, logStart } from '../../position.ts'
+import { isLogStart, logStart, samePosition } from '../../position.ts'
 import type { GapReason, LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
 import type { StoredEnvelope } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
@@ -125,7 +125,9 @@ export class CatchUp {
 
   #deliver (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope): void {
     follower.advance(envelope.position)
-    const repeated = envelope.retried === true ? follower.lostPlace(envelope.position.nonce) : undefined
+    const lost = follower.lostPlace(envelope.position.nonce)
+    // Stored again, it may have any place. It has its own where a failover seemed to lose it: nodes differ for a moment in who is master.
+    const repeated = lost !== undefined && (envelope.retried === true || samePosition(lost, envelope.position)) ? lost : undefined
     if (repeated !== undefined) this.#duplicates++
     this.#local.deliver(repeated === undefined ? envelope : { ...envelope, repeated })
     this.#order.moved(follower)

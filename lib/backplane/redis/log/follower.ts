@@ -129,6 +129,7 @@ export class LogFollower {
 
   /** Where the message with this nonce stood that was delivered before the log lost data; `undefined` where none is known. */
   lostPlace (nonce: number): LogPosition | undefined {
+    if (this.#lost === undefined) return undefined
     this.tidy()
     for (const { last: { epoch, offset }, nonces } of this.#lost ?? []) {
       const index = nonces.indexOf(nonce)
