@@ -29,6 +29,41 @@ export function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms: numb
   })
 }
 
+/** Deadlines of checks that all have the same time, and of which nobody waits for any after the end of the service. */
+export class CheckDeadlines {
+  /** Milliseconds. */
+  readonly ms: number
+  readonly #timers = new Set<NodeJS.Timeout>()
+  #over = false
+
+  constructor (ms: number) {
+    this.ms = ms
+  }
+
+  /** As `withDeadline`. */
+  within<Value, Late> (promise: PromiseLike<Value>, onLate: () => Late): Promise<Value | Late> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#timers.delete(timer)
+        settleLate(onLate, resolve, reject)
+      }, this.ms)
+      if (this.#over) timer.unref()
+      else this.#timers.add(timer)
+      settleInTime(promise, () => {
+        this.#timers.delete(timer)
+        clearTimeout(timer)
+      }, resolve, reject)
+    })
+  }
+
+  /** The service ended: what a check waits for no longer keeps the process alive. */
+  end (): void {
+    this.#over = true
+    for (const timer of this.#timers) timer.unref()
+    this.#timers.clear()
+  }
+}
+
 /** The least that a first grace lasts (milliseconds): long enough to read what has come. */
 const leastMs = 10
 /** A timer that is late by more than this, after a grace, tells of a process that is still busy (milliseconds). */
