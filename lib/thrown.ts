@@ -44,16 +44,20 @@ function withoutUndefined (fields: Fields): Fields {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
 }
 
-/** Whether everything that a logger looks at can be read. Loggers also mark the errors that they have seen. */
-function isSound (error: object, depth = 0): boolean {
-  if (depth === maxDepth) return true
+/**
+ * Whether everything that a logger looks at can be read. Loggers also mark the errors that they have seen.
+ * `seen`: what was looked at already, because errors may lead to each other in many ways.
+ */
+function isSound (error: object, seen = new Set<object>(), depth = 0): boolean {
+  if (depth === maxDepth || seen.has(error)) return true
+  seen.add(error)
   if (!Object.isExtensible(error)) return false
   const fields = error as Fields
   // Some libraries make the cause when it is asked for.
   if (typeof fields.cause === 'function') return false
   const values = [...readFields, 'constructor', 'cause', ...enumerableOf(fields)].map(name => fields[name])
   const nested = Array.isArray(fields.errors) ? [...values, ...fields.errors as unknown[]] : values
-  return nested.every(value => !isErrorLike(value) || isSound(value, depth + 1))
+  return nested.every(value => !isErrorLike(value) || isSound(value, seen, depth + 1))
 }
 
 /** The inherited ones, too: loggers list them as well. */

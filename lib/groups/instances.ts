@@ -57,7 +57,7 @@ export class InstanceMessages implements Instances {
     } catch (error) {
       if (!isOutage(error)) throw error
       const late = (): Answers['app'] => ({ failed: 'no answer in time' })
-      const own = await withDeadline(this.receive(name, JSON.parse(toJson(command.payload)), true), timeoutMs, late)
+      const own = await withDeadline(this.receive(name, command.payload, true), timeoutMs, late)
       return { ...asked([own], 1), scope: 'local' }
     }
   }
@@ -65,10 +65,9 @@ export class InstanceMessages implements Instances {
   /** Another instance, or this one, emitted or asked (`ask`) something. Never rejects. */
   async receive (name: string, payload: unknown, ask: boolean): Promise<Answers['app']> {
     const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async (handler, index) => {
-      const answer = await handler(payload as never) ?? null
+      const answer = await handler(payload as never)
       // The answer of the first handler travels as JSON. What `emit` caused is told to nobody.
-      if (ask && index === 0) toJson(answer)
-      return answer
+      return ask && index === 0 ? JSON.parse(toJson(answer ?? null)) as unknown : undefined
     }))
     const failed = results.find(result => result.status === 'rejected')
     if (failed !== undefined) {
@@ -86,9 +85,12 @@ function asked (answers: ReadonlyArray<Answers['app']>, missing: number): Asked 
   return { replies, missing: missing + answers.length - replies.length }
 }
 
-/** @throws {WebsocketGroupsError} WSG_DATA_INVALID */
+/**
+ * The payload as JSON has it: what is encoded with the command is plain data, whatever a `toJSON` of the application would say next time.
+ * @throws {WebsocketGroupsError} WSG_DATA_INVALID
+ */
 function checked (payload: unknown): unknown {
-  if (payload === undefined) return null
-  if (Buffer.byteLength(toJson(payload)) > maxPayloadBytes) throw new WebsocketGroupsError('WSG_DATA_INVALID', 'more than 1 MiB of JSON')
-  return payload
+  const json = toJson(payload ?? null)
+  if (Buffer.byteLength(json) > maxPayloadBytes) throw new WebsocketGroupsError('WSG_DATA_INVALID', 'more than 1 MiB of JSON')
+  return JSON.parse(json)
 }

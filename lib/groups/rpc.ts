@@ -3,6 +3,7 @@ import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../er
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 import type { Exclusive } from '../hub/exclusion.ts'
+import { toError } from '../thrown.ts'
 import type { Data, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
 
 /** What one instance may ask of another. The payload of `send` travels beside the command, unchanged. */
@@ -193,17 +194,21 @@ export class InstanceRpc {
   }
 
   async #serve ({ id, ...command }: Message, { origin, payload, binary }: Envelope): Promise<void> {
+    const here = origin === this.#envelopes.origin
     let reply: Reply
+    let encoded: string
     try {
       const data = binary ? payload : payload.toString()
-      reply = { id, answer: await this.#handle(command as unknown as Command, data, origin === this.#envelopes.origin) }
+      reply = { id, answer: await this.#handle(command as unknown as Command, data, here) }
+      encoded = JSON.stringify(reply)
     } catch (error) {
       reply = { id, error: serializeError(error) }
+      encoded = JSON.stringify(reply)
     }
     if ('ask' in command && command.ask === false) return
-    if (origin === this.#envelopes.origin) return this.#settle(reply, origin)
+    if (here) return this.#settle(reply, origin)
     const target: Target = { kind: 'instance', name: origin }
-    const envelope = this.#envelopes.command('reply', target, JSON.stringify(reply))
+    const envelope = this.#envelopes.command('reply', target, encoded)
     // Without a reply the asker runs into its deadline, which is correct: this instance could not answer.
     await this.#backplane.publish([target], envelope).catch(() => { this.#metrics.repliesLost++ })
   }
@@ -231,7 +236,7 @@ function parse (command: string): Message | undefined {
 function serializeError (error: unknown): PackedError {
   const code = (Object.keys(errorCodes) as ErrorCode[]).find(code => hasCode(error, code))
   if (code !== undefined) return { code, detail: (error as { detail?: string }).detail }
-  return { code: 'WSG_TIMEOUT', detail: `the other instance failed: ${error instanceof Error ? error.message : String(error)}` }
+  return { code: 'WSG_TIMEOUT', detail: `the other instance failed: ${toError(error).message}` }
 }
 
 /** Reads an error of another instance, which may be of a newer version and know codes that this version does not. */

@@ -1,3 +1,4 @@
+import { isThenable } from '../connection/inbound/callback-results.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { MessageSchema, StandardSchema } from '../types/messages.ts'
 import type { Compilers } from './compilers.ts'
@@ -27,7 +28,11 @@ export function compileCheck (schema: MessageSchema | undefined, what: Subject, 
   const validate = compilers.validator(schema)
   return data => {
     const result: unknown = validate(data)
-    return isPromise(result) ? result.then(awaited => outcome(awaited, data, validate, what)) : outcome(result, data, validate, what)
+    if (!isThenable(result)) return outcome(result, data, validate, what)
+    return Promise.resolve(result).then(awaited => outcome(awaited, data, validate, what), (error: unknown) => {
+      // Ajv rejects where the data does not fit. What has no list of problems is a failure of the validator.
+      throw problemsOf(error) === undefined ? error : invalid(what, error)
+    })
   }
 }
 
@@ -66,7 +71,7 @@ function standardCheck (schema: StandardSchema, what: Subject): Check {
   }
   return data => {
     const result = schema['~standard'].validate(data)
-    return isPromise(result) ? result.then(accept) : accept(result)
+    return isThenable(result) ? Promise.resolve(result).then(accept) : accept(result)
   }
 }
 
@@ -84,30 +89,27 @@ function bytesOf (data: unknown, what: Subject): unknown {
 }
 
 function invalid ({ code, name }: Subject, problem: unknown): WebsocketGroupsError {
-  const details = problem instanceof Error ? listOf(problem) : problem
+  const details = problem instanceof Error ? problemsOf(problem) ?? [{ message: problem.message }] : problem
   const told = Array.isArray(details)
     ? details.slice(0, maxTold).map(describe).join(', ')
     : String((problem as Error | null)?.message ?? '')
   return new WebsocketGroupsError(code, `${name}: ${told}`, { details })
 }
 
-/** The list of problems in an error of a validator, whatever the library calls it. */
-function listOf (error: Error): unknown {
+/** The list of problems in an error of a validator, whatever the library calls it. An AggregateError lists what broke. */
+function problemsOf (error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof AggregateError) return undefined
   const { validation, issues, errors } = error as Error & Readonly<Record<'validation' | 'issues' | 'errors', unknown>>
-  return validation ?? issues ?? errors ?? [{ message: error.message }]
+  return [validation, issues, errors].find(Array.isArray)
 }
 
 /** As Fastify words it: `data/text must be string`. */
 function describe (problem: unknown): string {
-  const { instancePath, path, message } = problem as Readonly<Record<'instancePath' | 'path' | 'message', unknown>>
+  const { instancePath, path, message } = (problem ?? {}) as Readonly<Record<'instancePath' | 'path' | 'message', unknown>>
   const steps = Array.isArray(path) ? path.map((step: unknown) => `/${String(isKeyed(step) ? step.key : step)}`).join('') : ''
   return `data${typeof instancePath === 'string' ? instancePath : steps} ${String(message)}`
 }
 
 function isKeyed (step: unknown): step is { readonly key: unknown } {
   return typeof step === 'object' && step !== null && 'key' in step
-}
-
-function isPromise<Value> (value: Value | Promise<Value>): value is Promise<Value> {
-  return value instanceof Promise
 }

@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
-import { createPublisher, memoryCluster, type WebsocketGroupsOptions } from '../../plugin.ts'
+import { createPublisher } from '../../plugin.ts'
+import { onEachBackplane } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
@@ -11,16 +12,9 @@ noUnhandled(t)
 const redis = await startRedis(t)
 
 function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>): void {
-  const start = async (t: Test, options: WebsocketGroupsOptions): Promise<Served> => {
-    return await serve(t, options, app => app.wsRoom('/:room', { auth: { required: false } }))
-  }
-  t.test(`${name} (memory)`, async t => {
-    const cluster = memoryCluster()
-    await run(t, await start(t, { backplane: cluster.backplane() }), await start(t, { backplane: cluster.backplane() }))
-  })
-  t.test(`${name} (redis)`, async t => {
-    const options = { redis: redis.url, keyPrefix: `${process.hrtime.bigint()}:` }
-    await run(t, await start(t, options), await start(t, options))
+  onEachBackplane(t, redis, name, async (t, here) => {
+    const start = async (): Promise<Served> => await serve(t, here(), app => app.wsRoom('/:room', { auth: { required: false } }))
+    await run(t, await start(), await start())
   })
 }
 
@@ -127,4 +121,33 @@ onBoth('what JSON cannot express is no answer, and ends no process', async (t, a
   answer = undefined
   const { replies, missing } = await a.app.registry.instances.ask('load', null)
   t.strictSame([replies.length, missing], [2, 0], 'nothing is an answer')
+})
+
+/** A value that JSON expresses once, and then no more. */
+function onlyOnce (text: string): never {
+  let first = true
+  return {
+    toJSON () {
+      if (!first) throw new Error('not again')
+      first = false
+      return text
+    }
+  } as never
+}
+
+onBoth('what is told and answered is made to JSON once, and is the same for the instance itself', async (t, a, b) => {
+  const heard: unknown[] = []
+  for (const { app } of [a, b]) {
+    app.registry.instances.on('load', payload => {
+      heard.push(payload)
+      return onlyOnce('answer')
+    })
+  }
+  for (const { app } of [a, b]) {
+    t.strictSame(await app.registry.instances.ask('load', onlyOnce('question')), { replies: ['answer', 'answer'], missing: 0 })
+  }
+  t.strictSame(heard.splice(0), Array(4).fill('question'))
+  await a.app.registry.instances.emit('load', onlyOnce('event'))
+  await until(() => heard.length === 2)
+  t.strictSame(heard, ['event', 'event'])
 })

@@ -18,6 +18,14 @@ t.test('an ordinary error stays the same, with all that belongs to it', async t 
   for (const error of [...errors, circle]) t.equal(toError(error), error)
 })
 
+t.test('errors that lead to each other in many ways are read a few times', async t => {
+  let reads = 0
+  const errors: Error[] = Array.from({ length: 5 }, () => Object.defineProperty(new Error('x'), 'code', { get: () => reads++ }))
+  for (const error of errors) Object.assign(error, { cause: error, errors }, errors)
+  t.equal(toError(errors[0]), errors[0])
+  t.ok(reads <= 2 * errors.length, `${reads} reads`)
+})
+
 t.test('what is no error becomes one that says what it was', async t => {
   t.match(toError('out of cheese'), { message: 'a callback threw a non-Error value: out of cheese', cause: 'out of cheese' })
   for (const thrown of [undefined, null, 7, Symbol('x'), {}, Object.create(null), [], () => {}]) {

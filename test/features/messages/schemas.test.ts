@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifySchemaCompiler } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import type { AnyMessages, StandardSchema } from '../../../plugin.ts'
@@ -130,6 +130,37 @@ t.test('a Standard Schema checks by itself, at once or later', async t => {
     t.match(await ask(t, `${url}/${later}/a`, { type: 'mumble' }), {
       code: 'WSG_EVENT_INVALID', details: undefined
     }, 'a bug of the server is not blamed on the client')
+  }
+})
+
+t.test('a validator may take its time: what it rejects with is an answer where it lists what is wrong, else a bug', async t => {
+  const thenable = (value: object): StandardSchema => ({
+    // As libraries with promises of their own do.
+    '~standard': { version: 1, vendor: 'test', validate: () => ({ then (resolve: (result: object) => void) { resolve(value) } }) as never }
+  })
+  const rejecting = (error: unknown): FastifySchemaCompiler<object> => () => (async () => { throw error }) as never
+  const { url } = await serve(t, {}, app => {
+    const room = (name: string, messages: AnyMessages): void => { app.wsRoom(`/${name}/:room`, { ...open, group: () => name, messages }) }
+    room('ajv', echo(app, { $async: true, type: 'object', required: ['n'], properties: { n: { type: 'integer' } } }, {}))
+    room('refused', echo(app, thenable({ issues: [null, { message: 'not this' }] }), {}))
+    room('taken', echo(app, thenable({ value: 'this' }), {}))
+    const bugs = [new Error('db-7.internal'), new AggregateError([new Error('db-7.internal')]), 'db-7.internal', undefined]
+    for (const [index, bug] of bugs.entries()) {
+      room(`bug${index}`, app.wsMessages({
+        validatorCompiler: rejecting(bug), messages: { echo: { data: {}, reply: {}, handler: ({ data }) => data } }
+      }))
+    }
+  })
+  t.strictSame(await ask(t, `${url}/ajv/a`, { type: 'echo', data: { n: 1 } }), { type: 'reply', id: 1, data: { n: 1 } })
+  t.match(await ask(t, `${url}/ajv/a`, { type: 'echo', data: { n: 'x' } }), {
+    code: 'WSG_MESSAGE_INVALID', message: /data\/n must be integer/, details: [{ instancePath: '/n' }]
+  })
+  t.match(await ask(t, `${url}/refused/a`, { type: 'echo', data: 1 }), { code: 'WSG_MESSAGE_INVALID', message: /not this/ })
+  t.strictSame(await ask(t, `${url}/taken/a`, { type: 'echo', data: 1 }), { type: 'reply', id: 1, data: 'this' })
+  for (const index of [0, 1, 2, 3]) {
+    const answer = await ask(t, `${url}/bug${index}/a`, { type: 'echo', data: 1 })
+    t.match(answer, { code: 'WSG_HANDLER_FAILED' })
+    t.notMatch(JSON.stringify(answer), /db-7/)
   }
 })
 

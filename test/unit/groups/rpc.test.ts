@@ -128,6 +128,13 @@ t.test('a request is handled once and its outcome goes back to who asked, as it 
   ])
 })
 
+t.test('an answer that JSON cannot express is the failure of the instance that gave it', async (t) => {
+  const { backplane, receive } = parts(async () => 1n)
+  receive('request', { id: 3, ...command }, { origin: 'asker00000' })
+  await new Promise(resolve => setImmediate(resolve))
+  t.match(JSON.parse(backplane.published[0]?.command ?? ''), { id: 3, error: { code: 'WSG_TIMEOUT', detail: /BigInt/ } })
+})
+
 t.test('an instance that asks itself gets its answer without another message', async (t) => {
   const { requests, backplane, sender, receive } = parts(async () => 'own')
   const asked = requests.ask(target, command)
