@@ -6,7 +6,7 @@ import type { BoundedLog } from '../logging.ts'
 import type { Admission } from '../connection/admissions.ts'
 import { isThenable } from '../connection/inbound/callback-results.ts'
 import { toError } from '../thrown.ts'
-import { statusWithReply, toAnswer } from './option-errors.ts'
+import { isClientStatus, statusWithReply, toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
 
 /** Admissions of upgrades that are about to become connections, until their handler takes them. */
@@ -105,7 +105,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
 
 /** Whether the answer to what a hook threw is made for the client: it has a status from 400 to 499, or this package refused. */
 function isForClient (error: Error, status: number): boolean {
-  return (status >= 400 && status < 500) || hasCode(error, 'WSG_REFUSED')
+  return isClientStatus(status) || hasCode(error, 'WSG_REFUSED')
 }
 
 /** Takes the admission of an upgrade that became a connection. The caller has to give it back. */

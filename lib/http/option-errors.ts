@@ -40,6 +40,11 @@ export function statusWithReply (thrown: unknown, replyStatus: number): number {
   return own >= 400 && own <= 599 ? own : replyStatus
 }
 
+/** Whether the answer is made for the client, with all that it says. */
+export function isClientStatus (status: number): boolean {
+  return status >= 400 && status < 500
+}
+
 function serverStatus (status: number): number {
   return status >= 500 && status <= 599 ? status : 500
 }

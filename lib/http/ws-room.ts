@@ -16,7 +16,7 @@ import type { Instance } from '../instance.ts'
 import type { JsonRoomOptions, RoomOptions, RoomRouteOptions } from '../route-types.ts'
 import { toError } from '../thrown.ts'
 import type { Connection, Data, Identity, JoinOptions } from '../types.ts'
-import { statusOf, toAnswer } from './option-errors.ts'
+import { isClientStatus, statusOf, statusWithReply, toAnswer } from './option-errors.ts'
 import { groupFromParams, RoomNames, type GroupOf } from './room-names.ts'
 import { securedAs } from './security-schemes.ts'
 import { handlerRules, makeWsHandler } from './ws-handler.ts'
@@ -190,23 +190,29 @@ function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, me
   if (hook.length > 2) {
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
       const callback = hook as preHandlerHookHandler
-      return callback.call(this, request, reply, error => done(error === undefined ? undefined : judged(error, request, metrics)))
+      return callback.call(this, request, reply, error => {
+        done(error === undefined ? undefined : judged(error, request, reply, metrics) as Error)
+      })
     } as unknown as preHandlerAsyncHookHandler
   }
   return async function (this: FastifyInstance, request, reply) {
     try {
       return await (hook as preHandlerAsyncHookHandler).call(this, request, reply)
     } catch (error) {
-      throw judged(error, request, metrics)
+      throw judged(error, request, reply, metrics)
     }
   }
 }
 
-function judged (error: unknown, request: FastifyRequest, metrics: Metrics): Error {
-  const err = toError(error)
-  const answer = toAnswer(err)
+/** Returns what Fastify is to answer. */
+function judged (thrown: unknown, request: FastifyRequest, reply: FastifyReply, metrics: Metrics): unknown {
+  const err = toError(thrown)
+  const status = statusWithReply(thrown, reply.statusCode)
+  const answer = toAnswer(err, status)
   // Errors of `wsAuth` were judged and logged there.
   if (answer === err) return err
+  // A hook gave the reply its status, or threw an object for the client. The `status` of an error is that of another server's answer.
+  if (isClientStatus(status) && (thrown as { readonly status?: unknown } | undefined)?.status === undefined) return thrown
   metrics.lines.write(request.log, 'room_failed', { err })
   if (request.ws) metrics.upgradeRefused(statusOf(answer))
   return answer

@@ -73,10 +73,6 @@ export class AwayMembers {
     return Array.from(this.#groups.get(group)?.values() ?? [], ({ member }) => member)
   }
 
-  count (group: string): number {
-    return this.#groups.get(group)?.size ?? 0
-  }
-
   get size (): number {
     return this.#queue.size
   }

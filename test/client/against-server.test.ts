@@ -1,7 +1,8 @@
 import t, { type Test } from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
-import { memoryCluster, type WebsocketGroupsOptions } from '../../plugin.ts'
+import type { WebsocketGroupsOptions } from '../../plugin.ts'
+import { onEachBackplane } from '../helpers/app.ts'
 import { connect } from '../helpers/client.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -18,16 +19,8 @@ const redis = await startRedis(t)
 function onBoth (
   name: string, run: (t: Test, a: Instance, b: Instance) => Promise<void>, room: Room = () => ({}), options: WebsocketGroupsOptions = {}
 ): void {
-  t.test(`${name} (memory)`, async t => {
-    const cluster = memoryCluster()
-    await run(
-      t, await startInstance(t, { backplane: cluster.backplane(), ...options }, room),
-      await startInstance(t, { backplane: cluster.backplane(), ...options }, room)
-    )
-  })
-  t.test(`${name} (redis)`, async t => {
-    const own = { redis: redis.url, keyPrefix: `${name.length}${process.hrtime.bigint()}:`, ...options }
-    await run(t, await startInstance(t, own, room), await startInstance(t, own, room))
+  onEachBackplane(t, redis, name, async (t, here) => {
+    await run(t, await startInstance(t, { ...here(), ...options }, room), await startInstance(t, { ...here(), ...options }, room))
   })
 }
 

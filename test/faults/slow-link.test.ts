@@ -3,7 +3,7 @@ import { logStart } from '../../lib/backplane/position.ts'
 import type { Member } from '../../lib/types.ts'
 import { openFramed } from '../features/framed/framed-client.ts'
 import { Local } from '../helpers/local-instance.ts'
-import { watchMachine } from '../helpers/machine.ts'
+import { slowdown, watchMachine } from '../helpers/machine.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { serve, type Served } from '../helpers/service.ts'
@@ -177,7 +177,8 @@ t.test('over a slow link thousands of members with as much information as they m
       const member = super.member(group, connectionId)
       return member === undefined ? undefined : { ...member, userId: '"'.repeat(255), info: 'x'.repeat(1_022) }
     }
-  }({ redis: proxy.url }).start(t)
+    // Some two fifths of it are for the link; the rest is the work of this machine.
+  }({ redis: proxy.url, operationTimeoutMs: Math.round(500 * slowdown()) }).start(t)
   proxy.limit(bytesPerSecond)
   await Promise.all(Array.from({ length: 2_000 }, async (_, n) => await local.join('room', `${local.instanceId}.${n}`)))
   t.equal(await local.backplane.count('room'), 2_000)

@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
-import { createPublisher, memoryCluster, type WebsocketGroupsOptions } from '../../plugin.ts'
+import { createPublisher } from '../../plugin.ts'
+import { onEachBackplane } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
@@ -11,16 +12,9 @@ noUnhandled(t)
 const redis = await startRedis(t)
 
 function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>): void {
-  const start = async (t: Test, options: WebsocketGroupsOptions): Promise<Served> => {
-    return await serve(t, options, app => app.wsRoom('/:room', { auth: { required: false } }))
-  }
-  t.test(`${name} (memory)`, async t => {
-    const cluster = memoryCluster()
-    await run(t, await start(t, { backplane: cluster.backplane() }), await start(t, { backplane: cluster.backplane() }))
-  })
-  t.test(`${name} (redis)`, async t => {
-    const options = { redis: redis.url, keyPrefix: `${process.hrtime.bigint()}:` }
-    await run(t, await start(t, options), await start(t, options))
+  onEachBackplane(t, redis, name, async (t, here) => {
+    const start = async (): Promise<Served> => await serve(t, here(), app => app.wsRoom('/:room', { auth: { required: false } }))
+    await run(t, await start(), await start())
   })
 }
 

@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
-import { memoryCluster, type WebsocketGroupsOptions } from '../../plugin.ts'
+import type { WebsocketGroupsOptions } from '../../plugin.ts'
+import { onEachBackplane } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
@@ -19,14 +20,9 @@ async function start (t: Test, told: string[], options: WebsocketGroupsOptions):
 }
 
 function onBoth (name: string, run: (t: Test, told: string[], a: Served, b: Served) => Promise<void>): void {
-  t.test(`${name} (memory)`, async t => {
-    const [told, cluster]: [string[], ReturnType<typeof memoryCluster>] = [[], memoryCluster()]
-    await run(t, told, await start(t, told, { backplane: cluster.backplane() }), await start(t, told, { backplane: cluster.backplane() }))
-  })
-  t.test(`${name} (redis)`, async t => {
+  onEachBackplane(t, redis, name, async (t, here) => {
     const told: string[] = []
-    const options = { redis: redis.url, keyPrefix: `${process.hrtime.bigint()}:` }
-    await run(t, told, await start(t, told, options), await start(t, told, options))
+    await run(t, told, await start(t, told, here()), await start(t, told, here()))
   })
 }
 

@@ -154,6 +154,23 @@ function onCluster<Kind extends Cluster> (
   }
 }
 
+/** Options with which instances of a test meet, and no others do: a new backplane, or the name of their own in the test's Redis. */
+export type MeetingPoint = () => Pick<WebsocketGroupsOptions, 'backplane' | 'redis' | 'keyPrefix'>
+
+let meetings = 0
+
+/** Runs a test for instances with routes of its own, on each kind of backplane. */
+export function onEachBackplane (t: Test, redis: TestRedis, name: string, run: (t: Test, here: MeetingPoint) => Promise<void>): void {
+  void t.test(`${name} (memory)`, async t => {
+    const shared = memoryCluster()
+    await run(t, () => ({ backplane: shared.backplane() }))
+  })
+  void t.test(`${name} (redis)`, async t => {
+    const where = { redis: redis.url, keyPrefix: `meeting${++meetings}:` }
+    await run(t, () => where)
+  })
+}
+
 /** How far a message went: the result without the positions, which differ from message to message. */
 export function reach ({ position, positions, ...reach }: BroadcastResult): Omit<BroadcastResult, 'position' | 'positions'> {
   return reach

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
-import type { FastifyReply } from 'fastify'
+import type { FastifyReply, FastifyRequest, preHandlerHookHandler } from 'fastify'
 import type { Identity, WebsocketGroupsOptions, WsAuthOptions } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
@@ -266,15 +266,18 @@ t.test('what hooks throw is answered with the status and code that Fastify gives
     foreignCode: () => Object.assign(new Error(secret), { statusCode: 503, code: 'ECONNREFUSED' }),
     textAsCode: () => Object.assign(new Error(secret), { statusCode: 503, code: `FST_${secret}` })
   }
-  app.addHook('onRequest', async (request, reply) => {
+  const hook = async (request: FastifyRequest, reply: FastifyReply): Promise<never> => {
     const [kind, name = ''] = String(request.headers['x-hook']).split(' ')
     throw (kind === 'outages' ? outages : hooks)[name]?.(reply)
-  })
-  app.get('/ws', { websocket: true }, app.wsHandler({ onMessage () {} }))
-  app.get('/http', async () => 'never')
+  }
+  app.get('/ws', { websocket: true, onRequest: hook }, app.wsHandler({ onMessage () {} }))
+  const callback: preHandlerHookHandler = (request, reply, done) => { void hook(request, reply).catch(done) }
+  app.wsRoom('/async/:room', { auth: false, group: ({ room }) => room, preHandler: hook })
+  app.wsRoom('/callback/:room', { auth: false, group: ({ room }) => room, preHandler: callback as never })
+  app.get('/http', { onRequest: hook }, async () => 'never')
   const url = await listen()
-  const answer = async (name: string): Promise<unknown> => {
-    const { statusCode, body } = await upgradeStatus(`${url}/ws`, { headers: { 'x-hook': name } })
+  const answer = async (path: string, name: string): Promise<unknown> => {
+    const { statusCode, body } = await upgradeStatus(url + path, { headers: { 'x-hook': name } })
     return { statusCode, body: JSON.parse(body) as unknown }
   }
   const http = async (name: string): Promise<{ statusCode: number, body: Record<string, unknown> }> => {
@@ -282,12 +285,16 @@ t.test('what hooks throw is answered with the status and code that Fastify gives
     const isJson = answer.headers['content-type']?.toString().includes('json') === true
     return { statusCode: answer.statusCode, body: isJson ? answer.json() : {} }
   }
-  for (const name of Object.keys(hooks)) t.strictSame(await answer(`hooks ${name}`), await http(`hooks ${name}`), name)
-  for (const name of Object.keys(outages)) {
-    const { statusCode, body } = await http(`outages ${name}`)
-    const code = /^FST_[A-Z_]+$/.test(String(body.code)) ? body.code : 'WSG_HANDLER_FAILED'
-    const said = { code, error: STATUS_CODES[statusCode], message: 'the server could not handle the request', statusCode }
-    t.strictSame(await answer(`outages ${name}`), { statusCode, body: said }, name)
+  for (const path of ['/ws', '/async/x', '/callback/x']) {
+    // A room hides the text of an error with the `status` of another server's answer.
+    const told = Object.keys(hooks).filter(name => path === '/ws' || name !== 'status')
+    for (const name of told) t.strictSame(await answer(path, `hooks ${name}`), await http(`hooks ${name}`), `${name} of ${path}`)
+    for (const name of Object.keys(outages)) {
+      const { statusCode, body } = await http(`outages ${name}`)
+      const code = /^FST_[A-Z_]+$/.test(String(body.code)) ? body.code : 'WSG_HANDLER_FAILED'
+      const said = { code, error: STATUS_CODES[statusCode], message: 'the server could not handle the request', statusCode }
+      t.strictSame(await answer(path, `outages ${name}`), { statusCode, body: said }, `${name} of ${path}`)
+    }
   }
 })
 

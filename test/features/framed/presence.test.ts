@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
-import { memoryCluster, type WebsocketGroupsOptions } from '../../../plugin.ts'
+import type { WebsocketGroupsOptions } from '../../../plugin.ts'
 import { connect } from '../../helpers/client.ts'
+import { onEachBackplane } from '../../helpers/app.ts'
 import { watchMachine } from '../../helpers/machine.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
@@ -27,14 +28,7 @@ function start (t: Test, options: WebsocketGroupsOptions): Promise<Served> {
 
 /** Two instances, on each kind of backplane. */
 function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>): void {
-  t.test(`${name} (memory)`, async t => {
-    const cluster = memoryCluster()
-    await run(t, await start(t, { backplane: cluster.backplane() }), await start(t, { backplane: cluster.backplane() }))
-  })
-  t.test(`${name} (redis)`, async t => {
-    const options = { redis: redis.url, keyPrefix: `${name.length}${process.hrtime.bigint()}:` }
-    await run(t, await start(t, options), await start(t, options))
-  })
+  onEachBackplane(t, redis, name, async (t, here) => await run(t, await start(t, here()), await start(t, here())))
 }
 
 /**

@@ -1,7 +1,8 @@
 // Whoever was put out of a group and is let in again is given nothing that was said in between, whatever it kept.
 import t, { type Test } from 'tap'
 import type { FastifyInstance } from 'fastify'
-import { createPublisher, memoryCluster, type WebsocketGroupsOptions } from '../../../plugin.ts'
+import { createPublisher, type WebsocketGroupsOptions } from '../../../plugin.ts'
+import { onEachBackplane } from '../../helpers/app.ts'
 import { connect } from '../../helpers/client.ts'
 import { Local } from '../../helpers/local-instance.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
@@ -12,7 +13,6 @@ import { openFramed, type FramedClient } from './framed-client.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)
-let rounds = 0
 
 /** What a client keeps of a group. */
 interface Kept {
@@ -29,15 +29,8 @@ function routes (app: FastifyInstance): void {
 }
 
 function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>, options: WebsocketGroupsOptions = {}): void {
-  t.test(`${name} (memory)`, async t => {
-    const cluster = memoryCluster()
-    const start = async (): Promise<Served> => await serve(t, { ...options, backplane: cluster.backplane() }, routes)
-    await run(t, await start(), await start())
-  })
-  t.test(`${name} (redis)`, async t => {
-    const keyPrefix = `out${++rounds}:`
-    const start = async (): Promise<Served> => await serve(t, { ...options, redis: redis.url, keyPrefix }, routes)
-    await run(t, await start(), await start())
+  onEachBackplane(t, redis, name, async (t, here) => {
+    await run(t, await serve(t, { ...options, ...here() }, routes), await serve(t, { ...options, ...here() }, routes))
   })
 }
 

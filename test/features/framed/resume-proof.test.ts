@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
-import { memoryCluster } from '../../../plugin.ts'
 import type { FastifyInstance } from 'fastify'
 import { connect } from '../../helpers/client.ts'
+import { onEachBackplane } from '../../helpers/app.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
 import { serve, type Served } from '../../helpers/service.ts'
@@ -20,14 +20,8 @@ function routes (app: FastifyInstance): void {
 }
 
 function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>): void {
-  t.test(`${name} (memory)`, async t => {
-    const cluster = memoryCluster()
-    const [a, b] = [{ log, backplane: cluster.backplane() }, { log, backplane: cluster.backplane() }]
-    await run(t, await serve(t, a, routes), await serve(t, b, routes))
-  })
-  t.test(`${name} (redis)`, async t => {
-    const options = { log, redis: redis.url, keyPrefix: `${name.length}${process.hrtime.bigint()}:` }
-    await run(t, await serve(t, options, routes), await serve(t, options, routes))
+  onEachBackplane(t, redis, name, async (t, here) => {
+    await run(t, await serve(t, { log, ...here() }, routes), await serve(t, { log, ...here() }, routes))
   })
 }
 

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import type { FastifyInstance } from 'fastify'
-import { memoryCluster } from '../../../plugin.ts'
 import { connect, upgradeStatus } from '../../helpers/client.ts'
+import { onEachBackplane } from '../../helpers/app.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
 import { serve, type Served } from '../../helpers/service.ts'
@@ -43,14 +43,7 @@ function routes (app: FastifyInstance): void {
 }
 
 function onBoth (name: string, run: (t: Test, a: Served, b: Served) => Promise<void>): void {
-  t.test(`${name} (memory)`, async t => {
-    const cluster = memoryCluster()
-    await run(t, await serve(t, { backplane: cluster.backplane() }, routes), await serve(t, { backplane: cluster.backplane() }, routes))
-  })
-  t.test(`${name} (redis)`, async t => {
-    const options = { redis: redis.url, keyPrefix: `${name.length}${process.hrtime.bigint()}:` }
-    await run(t, await serve(t, options, routes), await serve(t, options, routes))
-  })
+  onEachBackplane(t, redis, name, async (t, here) => await run(t, await serve(t, here(), routes), await serve(t, here(), routes)))
 }
 
 onBoth('a client that comes back to another instance gets what it missed, then what is live', async (t, a, b) => {

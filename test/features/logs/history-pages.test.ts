@@ -1,7 +1,8 @@
 import t, { type Test } from 'tap'
-import { comparePositions, memoryCluster, type HistoryOptions, type WebsocketGroupsOptions } from '../../../plugin.ts'
+import { comparePositions, type HistoryOptions, type WebsocketGroupsOptions } from '../../../plugin.ts'
 import { connect as connectClient } from '../../../lib/client/index.ts'
 import { WebSocket } from 'ws'
+import { onEachBackplane } from '../../helpers/app.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
 import { until } from '../../helpers/until.ts'
@@ -12,8 +13,7 @@ noUnhandled(t)
 const redis = await startRedis(t)
 
 function onBoth (name: string, run: (t: Test, options: WebsocketGroupsOptions) => Promise<void>): void {
-  t.test(`${name} (memory)`, async t => await run(t, { backplane: memoryCluster().backplane() }))
-  t.test(`${name} (redis)`, async t => await run(t, { redis: redis.url, keyPrefix: `${process.hrtime.bigint()}:` }))
+  onEachBackplane(t, redis, name, async (t, here) => await run(t, here()))
 }
 
 async function start (t: Test, options: WebsocketGroupsOptions): Promise<Served> {
