@@ -69,18 +69,6 @@ const leastMs = 10
 /** A timer that is late by more than this, after a grace, tells of a process that is still busy (milliseconds). */
 const busyMs = 100
 const maxGraces = 10
-/** How late the latest of the timers was that ran in this turn of the event loop (milliseconds). */
-let latestInTurn: number | undefined
-
-/**
- * Timers that run in one turn count as equally late: the one that is due first is the latest, and with a grace of its own it would be
- * given up after those behind it.
- */
-function lateInTurn (lateMs: number): number {
-  if (latestInTurn === undefined) setImmediate(() => { latestInTurn = undefined })
-  latestInTurn = Math.max(latestInTurn ?? 0, lateMs)
-  return latestInTurn
-}
 
 /**
  * The grace of a deadline. Timers run before sockets are read, so what is overdue may be there already, unread: everybody waits on once, in
@@ -92,10 +80,9 @@ export class BusyGrace {
   /** How many milliseconds to wait on after a timer that was `lateMs` late: 0 if it was in time again, or after too many graces. */
   after (lateMs: number): number {
     const isFirst = this.#left === maxGraces
-    const turnMs = lateInTurn(lateMs)
-    if (this.#left === 0 || (!isFirst && turnMs <= busyMs)) return 0
+    if (this.#left === 0 || (!isFirst && lateMs <= busyMs)) return 0
     this.#left--
-    return isFirst ? Math.max(turnMs, leastMs) : turnMs
+    return isFirst ? Math.max(lateMs, leastMs) : lateMs
   }
 }
 

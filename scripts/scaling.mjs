@@ -26,7 +26,7 @@ const given = {
   lease: 15
 }
 
-/** Microseconds of one core of Redis, and bytes. Measured, see docs/scaling.md; put in your own. */
+/** Microseconds of one core of Redis, and bytes: those of docs/scaling.md. Your own may be given as well. */
 const cost = {
   publish: 2,
   delivery: 1.5,
@@ -36,6 +36,7 @@ const cost = {
   subscribe: 2.5,
   beat: 145,
   instance: 100,
+  compare: 1.5,
   subscription: 130,
   membership: 230,
   log: 340,
@@ -45,8 +46,11 @@ const partitions = 256
 
 for (let at = 2; at < process.argv.length; at += 2) {
   const [name, value] = [process.argv[at].replace(/^--/, ''), Number(process.argv[at + 1])]
-  if (!(name in given) || !(value >= 0)) throw new Error(`give numbers for any of: ${Object.keys(given).join(', ')}`)
-  given[name] = value
+  const numbers = [given, cost].find(numbers => Object.hasOwn(numbers, name))
+  if (numbers === undefined || !(value >= 0)) {
+    throw new Error(`give numbers for any of: ${Object.keys({ ...given, ...cost }).join(', ')}`)
+  }
+  numbers[name] = value
 }
 const { connections, instances, groups, members, messages, logged, bytes, kept, session, masters, lease } = given
 const groupCount = connections * groups / members
@@ -87,4 +91,4 @@ for (const [what, size] of Object.entries(memory)) line(`memory: ${what}`, size 
 line('memory of each master', total / 1e9 / masters, 'GB')
 line('connections of each master', 2 * instances, '')
 line('a master fails over: subscriptions again', subscriptions / masters * cost.subscribe / 1e6, 'core s')
-line('a master fails over: memberships compared', subscriptions / masters * 1.5 / 1e6, 'core s')
+line('a master fails over: memberships compared', subscriptions / masters * cost.compare / 1e6, 'core s')

@@ -15,6 +15,8 @@ export interface Masters {
   calls (): Promise<number>
   /** How many pings all masters answered so far. */
   pings (): Promise<number>
+  /** Memory of all keys, with their entries in the keyspace. */
+  keyBytes (): Promise<number>
   /** How many channels have a subscriber. */
   channels (): Promise<number>
   /** Ends connections of all clients that subscribe, or of all others. */
@@ -36,6 +38,7 @@ export async function startMasters (count: number): Promise<Masters> {
       cpuUs: async () => [await cpuUs(server)],
       calls: async () => await callsOf(server),
       pings: async () => await pingsOf(server),
+      keyBytes: async () => await keyBytesOf(server),
       channels: async () => await channelsOf(server),
       async kill (type) { await server.admin.call('CLIENT', 'KILL', 'TYPE', type) },
       async failover () { throw new Error('a single Redis has no replica here') },
@@ -54,6 +57,7 @@ export async function startMasters (count: number): Promise<Masters> {
     cpuUs: async () => await Promise.all(masters.map(cpuUs)),
     calls: async () => sum(await Promise.all(masters.map(callsOf))),
     pings: async () => sum(await Promise.all(masters.map(pingsOf))),
+    keyBytes: async () => sum(await Promise.all(masters.map(keyBytesOf))),
     channels: async () => sum(await Promise.all(cluster.nodes.map(channelsOf))),
     async kill (type) { await Promise.all(masters.map(async ({ admin }) => await admin.call('CLIENT', 'KILL', 'TYPE', type))) },
     async failover () {
@@ -86,6 +90,14 @@ async function callsOf ({ admin }: TestRedis): Promise<number> {
 
 async function pingsOf ({ admin }: TestRedis): Promise<number> {
   return Number(/^cmdstat_ping:calls=(\d+)/m.exec(await admin.info('commandstats'))?.[1] ?? 0)
+}
+
+async function keyBytesOf ({ admin }: TestRedis): Promise<number> {
+  let bytes = 0
+  for await (const keys of admin.scanStream({ count: 1_000 })) {
+    bytes += sum(await Promise.all((keys as string[]).map(async key => await admin.memory('USAGE', key, 'SAMPLES', 0) ?? 0)))
+  }
+  return bytes
 }
 
 async function channelsOf ({ admin }: TestRedis): Promise<number> {

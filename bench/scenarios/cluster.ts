@@ -131,8 +131,10 @@ async function subscriptions (masters: Masters, count: number, replicated: boole
   const rows: Row[] = []
   const measure = async (what: string, act: () => Promise<unknown>): Promise<void> => {
     const { us, seconds } = await spent(masters, act)
-    rows.push({ what: `${what} ${count} groups`, seconds, 'Redis us per group': rounded(us / count) })
+    rows.push({ what: `${what} ${count} groups`, seconds, 'Redis us per group': rounded(us / count), ...more })
+    more = {}
   }
+  let more: Row = {}
   await measure('join', async () => await inParts(names(count), 1_000, async name => await app.registry.join(connection, name)))
   const channels = await masters.channels()
   const allBack = async (): Promise<void> => {
@@ -145,7 +147,9 @@ async function subscriptions (masters: Masters, count: number, replicated: boole
   })
   if (replicated) {
     await measure('failover of one master, with', async () => {
+      const startedAt = performance.now()
       await masters.failover()
+      more = { 'of them until the replica is master': rounded((performance.now() - startedAt) / 1_000) }
       await allBack()
     })
     // Back, so that the same servers are masters in the next row.

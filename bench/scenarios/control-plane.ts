@@ -17,6 +17,8 @@ interface Costs {
   readonly 'idle: Redis us per ping': number
   readonly 'idle: Redis ms/s': number
   readonly 'join: Redis us each': number
+  /** Of the keys of memberships. */
+  readonly 'join: Redis bytes each': number
   readonly 'break: Redis us per subscription': number
   readonly 'break: seconds until all are back': number
 }
@@ -26,7 +28,7 @@ interface Costs {
  * wall time says nothing of Redis.
  */
 const compared: ReadonlyArray<keyof Costs> = [
-  'idle: Redis us per ping', 'join: Redis us each', 'break: Redis us per subscription'
+  'idle: Redis us per ping', 'join: Redis us each', 'join: Redis bytes each', 'break: Redis us per subscription'
 ]
 
 /**
@@ -57,6 +59,7 @@ async function measure (count: number, groupsEach: number): Promise<Costs> {
   }
   // Each group has members on about ten instances.
   const groups = Math.ceil(count * groupsEach / 10)
+  const bytesBefore = await masters.keyBytes()
   const [beforeJoins, joins] = [await spent(), count * groupsEach]
   for (let at = 0; at < members.length; at += together) {
     await Promise.all(members.slice(at, at + together).flatMap(({ app, connection }, index) => {
@@ -67,6 +70,7 @@ async function measure (count: number, groupsEach: number): Promise<Costs> {
   }
   const afterJoins = await spent()
   await sleep(6_000)
+  const bytes = await masters.keyBytes()
   const beforeIdle = await spent()
   await sleep(idleMs)
   const beforeBreak = await spent()
@@ -85,6 +89,7 @@ async function measure (count: number, groupsEach: number): Promise<Costs> {
     'idle: Redis us per ping': rounded(perPing),
     'idle: Redis ms/s': rounded((beforeBreak.us - beforeIdle.us) / (beforeBreak.at - beforeIdle.at)),
     'join: Redis us each': rounded(own(beforeJoins, afterJoins) / joins),
+    'join: Redis bytes each': Math.round((bytes - bytesBefore) / joins),
     'break: Redis us per subscription': rounded(own(beforeBreak, afterBreak) / joins),
     'break: seconds until all are back': rounded((afterBreak.at - beforeBreak.at) / 1_000)
   }

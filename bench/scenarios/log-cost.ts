@@ -62,6 +62,7 @@ export async function logCost ({ number }: DrillOptions): Promise<Result> {
     for (const other of others) other.disconnect()
   }
   for (const kept of [1, 5, 20, 100]) rows.push({ what: `a group that keeps ${kept}`, ...await memory(redis.url, admin, kept) })
+  rows.push(...await subscriptions(redis.url, admin))
   admin.disconnect()
   await redis.close()
   return { title: `what a log costs Redis, ${messages} messages of ${bytes} bytes`, rows, raw: { bytes } }
@@ -131,4 +132,22 @@ async function memory (url: string, admin: Redis, kept: number): Promise<Row> {
   await sleep(100)
   const sizes = await Promise.all(['h', 'l'].map(async key => await admin.memory('USAGE', `wsg:{0}:${key}:group`, 'SAMPLES', 0) ?? 0))
   return { bytes: sizes.reduce((a, b) => a + b, 0) }
+}
+
+/** Two clients subscribe to the same channels, with names as long as those of groups. */
+async function subscriptions (url: string, admin: Redis): Promise<Row[]> {
+  const channels = Array.from({ length: 20_000 }, (_, n) => `wsg:{0}:c:g:group ${n}`)
+  const used = async (): Promise<number> => Number(/^used_memory:(\d+)/m.exec(await admin.info('memory'))?.[1])
+  const rows: Row[] = []
+  const clients = [new Redis(url), new Redis(url)]
+  for (const [index, client] of clients.entries()) {
+    await client.ping()
+    const before = await used()
+    await client.subscribe(...channels)
+    await sleep(3_000) // Redis takes back what its buffers grew by
+    const bytes = Math.round((await used() - before) / channels.length)
+    rows.push({ what: `a subscription, ${index === 0 ? 'the first' : 'one more'} of its channel`, bytes })
+  }
+  for (const client of clients) client.disconnect()
+  return rows
 }

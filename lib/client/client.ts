@@ -40,7 +40,7 @@ export class Client extends Emitter<ClientEvents> {
     // A fragment is no part of what a server is asked for, and every WebSocket class refuses it.
     const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws').replace(/#.*/, ''))
     if (!WebSocket || !urls[0] || urls.some(url => !/^wss?:/.test(url))) {
-      throw new TypeError(`no option WebSocket, or no address for one: ${urls}`)
+      throw new TypeError(`pass the option WebSocket or another address: ${urls}`)
     }
     this.#storage = options.storage
     this.#keep = options.keep

@@ -46,7 +46,13 @@ function checkClusterOptions (options: unknown): void {
 
 function isNode (node: unknown): boolean {
   if (typeof node === 'string') return /^(rediss?:\/\/.|[^/]+$)/.test(node) && isReadable(urlOf(node))
-  return typeof node === 'number' ? Number.isInteger(node) && node > 0 && node < 65_536 : isPlainObject(node)
+  if (typeof node === 'number') return isPort(node)
+  const [host, port] = [property(node, 'host') ?? '127.0.0.1', property(node, 'port') ?? 6379]
+  return isPlainObject(node) && typeof host === 'string' && host !== '' && isPort(Number(port))
+}
+
+function isPort (value: unknown): boolean {
+  return Number.isInteger(value) && Number(value) > 0 && Number(value) < 65_536
 }
 
 function urlOf (node: string): string {

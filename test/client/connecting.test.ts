@@ -28,7 +28,7 @@ t.test('http addresses become ws addresses; what is not an address is refused at
   const { client } = recordedClient(t, server.url.replace('ws:', 'http:'))
   await isOpen(client)
   t.throws(() => connect('/relative', { WebSocket }), TypeError)
-  if (!('WebSocket' in globalThis)) t.throws(() => connect('ws://localhost'), /no option WebSocket/)
+  if (!('WebSocket' in globalThis)) t.throws(() => connect('ws://localhost'), /pass the option WebSocket/)
 })
 
 t.test('of several addresses the first is any of them, and each attempt takes the next', async (t) => {

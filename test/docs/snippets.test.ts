@@ -67,9 +67,9 @@ t.test('the service of the README does what the README says, on two instances', 
   const [service] = programs as [Snippet]
 
   const ports = [await freePort(), await freePort()] as const
+  const file = writeProgram(service, folder)
   for (const port of ports) {
-    const file = writeProgram(service, folder, code => code.replace('port: 3000', `port: ${port}`))
-    const running = start(t, file, { REDIS_URL: redis.url })
+    const running = start(t, file, { REDIS_URL: redis.url, PORT: String(port) })
     await until(() => running.output.includes(`:${port}`), { timeoutMs: 30_000, what: 'the service to listen' })
   }
   const headers = { authorization: 'Bearer valid-token' }

@@ -183,12 +183,10 @@ export function optionalWithoutUndefined (folder: string): string[] {
   return found
 }
 
-/** Writes a program as JavaScript into the project; resolves with its file. */
-export function writeProgram (snippet: Snippet, folder: string, change: (code: string) => string = code => code): string {
-  const file = join(folder, `program-${snippet.page.replaceAll(/\W/g, '-')}-${snippet.line}.js`)
-  writeFileSync(
-    file, ts.transpileModule(change(snippet.code), { compilerOptions: { target: options.target, module: ts.ModuleKind.ESNext } }).outputText
-  )
+/** Writes a program as JavaScript into the project; returns its file. */
+export function writeProgram ({ page, line, code }: Snippet, folder: string): string {
+  const file = join(folder, `program-${page.replaceAll(/\W/g, '-')}-${line}.js`)
+  writeFileSync(file, ts.transpileModule(code, { compilerOptions: { target: options.target, module: ts.ModuleKind.ESNext } }).outputText)
   return file
 }
 

@@ -1,20 +1,17 @@
 // What Redis refuses, or keeps waiting, for a while: calls say so in time, and when it is over nothing is lost that was acknowledged,
 // nothing comes twice, and all is exact.
 import t, { type Test } from 'tap'
-import { execFileSync } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { connect as connectSocket, type AddressInfo } from 'node:net'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createServer } from 'node:tls'
 import { Redis } from 'ioredis'
 import type { WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect, type TestClient } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
 import { serve, type Served } from '../helpers/service.ts'
+import { startTlsProxies } from '../helpers/tls-proxy.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -153,21 +150,8 @@ t.test('a unix socket', async t => {
 })
 
 t.test('TLS', async t => {
-  const path = folder(t)
-  const [keyFile, certFile] = [join(path, 'key.pem'), join(path, 'cert.pem')]
-  execFileSync('openssl', [
-    'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', keyFile, '-out', certFile,
-    '-subj', '/CN=localhost', '-days', '2'
-  ], { stdio: 'ignore' })
-  const [redis, key, cert] = [await startRedis(t), readFileSync(keyFile), readFileSync(certFile)]
-  const server = createServer({ key, cert }, secure => {
-    const plain = connectSocket(redis.port, '127.0.0.1')
-    secure.pipe(plain).pipe(secure)
-    for (const [one, other] of [[secure, plain], [plain, secure]] as const) one.on('error', () => {}).on('close', () => other.destroy())
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close())
-  const { port } = server.address() as AddressInfo
+  const redis = await startRedis(t)
+  const { ports: [port], cert } = await startTlsProxies(t, [redis.port])
   const served = await start(t, { host: 'localhost', port, tls: { ca: cert } })
   const client = connect(t, `${served.url}/room`)
   await until(async () => await served.registry.groupCount('room') === 1)

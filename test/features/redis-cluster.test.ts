@@ -4,13 +4,16 @@ import { createRequire } from 'node:module'
 import { createPublisher, type HistoryOptions, type WebsocketGroupsOptions } from '../../plugin.ts'
 import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { heard, startInstance } from '../helpers/app.ts'
+import { upgradeStatus } from '../helpers/client.ts'
 import { Local } from '../helpers/local-instance.ts'
 import { openFramed } from './framed/framed-client.ts'
+import { recordedLog } from '../helpers/loggers.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedisCluster } from '../helpers/redis-cluster.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { serve } from '../helpers/service.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
+import { startTlsProxies } from '../helpers/tls-proxy.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -95,6 +98,21 @@ t.test('users, people, hooks, questions and histories are those of the whole clu
   ])
 })
 
+t.test('limits and blocks of users hold on the whole cluster', async t => {
+  const limits = { connectionsPerUser: 2 }
+  const [a, b] = [await startInstance(t, { redis, limits }), await startInstance(t, { redis, limits })]
+  const users = ['ann', 'bob', 'eve', 'max']
+  const answers = async ({ url }: { readonly url: string }): Promise<number[]> => await Promise.all(users.map(async user => {
+    return (await upgradeStatus(`${url}/ws`, { headers: { authorization: `Bearer ${user}` } })).statusCode
+  }))
+  for (const user of users) for (const one of [a, b]) await one.open({ user })
+  for (const one of [a, b]) t.strictSame(await answers(one), [429, 429, 429, 429], 'nobody has a third connection')
+  for (const userId of users) t.equal(await a.registry.block({ userId }, { forMs: 60_000 }), 2)
+  for (const one of [a, b]) await until(async () => (await answers(one)).every(status => status === 403), { what: 'all to be blocked' })
+  for (const userId of users) await b.registry.unblock({ userId })
+  for (const one of [a, b]) await until(async () => !(await answers(one)).includes(403), { what: 'nobody to be blocked' })
+})
+
 t.test('the log of a user lies where the user does', async t => {
   const userLog = { maxMessages: 50, ttlMs: 60_000 }
   const [a, b] = [await startInstance(t, { redis, userLog }), await startInstance(t, { redis, userLog })]
@@ -170,6 +188,14 @@ t.test('a publisher, a node given as URL, and an ioredis Cluster, which is left 
   for (const each of [client, client5]) t.equal(await each.set('still', 'mine'), 'OK')
 })
 
+t.test('a node given as URL warns of nothing', async t => {
+  const { log, lines } = recordedLog()
+  const local = new class extends Local { override readonly log = log }({ redis: cluster.nodes[1]?.url ?? '' })
+  await local.start(t)
+  t.equal(local.backplane.state, 'up')
+  t.strictSame(lines, [])
+})
+
 t.test('processes that divide the keys otherwise are kept out', async t => {
   const first = await new Local({ redis }).start(t)
   const other = new Local({ redis, partitions: 16 } as ConstructorParameters<typeof Local>[0])
@@ -236,6 +262,38 @@ t.test('nodes behind addresses of their own are found by natMap', async t => {
   await proxy?.refuse(false)
   await until(() => one.backplane.state === 'up')
   for (const name of names) t.equal(await other.backplane.count(name), 1)
+})
+
+t.test('nodes behind TLS, and a call to groups of which some cannot be reached', async t => {
+  const { ports, cert } = await startTlsProxies(t, cluster.nodes.map(({ port }) => port))
+  let cut = -1
+  const natMap = (name: string): { host: string, port: number } => {
+    const node = cluster.nodes.findIndex(({ port }) => name === `127.0.0.1:${port}`)
+    return { host: 'localhost', port: node === cut ? 1 : ports[node] ?? 0 }
+  }
+  const secured = { cluster: [`rediss://localhost:${ports[0]}`], options: { natMap, redisOptions: { tls: { ca: cert } } } }
+  const slots = hashTags(256).map(slotOf)
+  const owners = await Promise.all(groups.map(async name => await cluster.masterOf(slots[partitionOf(name, 256)] ?? 0)))
+  const [a, b] = [await startInstance(t, { redis: secured }), await startInstance(t, { redis })]
+  const y = await b.open()
+  for (const name of groups) await b.registry.join(y.id, name)
+  t.equal((await a.registry.broadcastToGroup(groups, 'to all')).instances, undefined)
+  await until(() => heard(y).length === 1)
+  await a.close()
+
+  // This instance boots without one of the masters.
+  cut = cluster.nodes.findIndex(node => node === owners[0])
+  const c = await startInstance(t, { redis: secured, bootTimeoutMs: 1_000 })
+  t.match(c.registry.health().problems.join(), /\(partitions [\d, -]+ of 256\)/)
+  const reached = groups.filter((_, index) => owners[index] !== owners[0])
+  const error: unknown = await c.registry.broadcastToGroup(groups, 'some').catch((error: unknown) => error)
+  t.match(error, { code: 'WSG_TIMEOUT', message: /sent to some of the groups only/ })
+  t.strictSame([...(error as { sentTo: string[] }).sentTo].sort(), [...reached].sort(), 'the error names who has it')
+  t.match(await c.registry.broadcastToGroup(groups, 'some volatile', { volatile: true }), { scope: 'local' }, 'not all have it')
+  await until(() => heard(y).length === 3)
+  t.strictSame(heard(y), ['to all', 'some', 'some volatile'])
+  const away = groups.filter(name => !reached.includes(name))
+  await t.rejects(c.registry.broadcastToGroup(away, 'none'), { code: 'WSG_BACKPLANE_UNAVAILABLE', sentTo: undefined })
 })
 
 t.test('a server that is no cluster is refused as one', async t => {

@@ -177,7 +177,8 @@ t.test('a Redis Cluster is given by its nodes, or as an ioredis Cluster', async 
   client.disconnect()
   t.match(refusal({ redis: { cluster: [] } }), /redis\.cluster must be an array of at least one node, got an array/)
   t.match(refusal({ redis: { cluster: 'redis://host' } }), /redis\.cluster must be an array/)
-  for (const node of ['http://u:hunter2@host', '', 0, 70_000, null, true]) {
+  const others = ['http://u:hunter2@host', '', 0, 70_000, null, true, { host: 5 }, { host: '' }, { port: 70_000 }, { port: 'x' }, []]
+  for (const node of others) {
     t.match(refusal({ redis: { cluster: ['host:1', node] } }), /redis\.cluster\[1\] must be a URL/)
     t.notMatch(refusal({ redis: { cluster: ['host:1', node] } }), /hunter2/)
   }

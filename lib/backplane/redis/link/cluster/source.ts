@@ -49,7 +49,8 @@ function resolve (given: readonly ClusterNode[], options: ClusterOptions = {}): 
   const { host, port, ...first } = nodes[0] ?? {}
   return {
     nodes: nodes.map(({ host = '127.0.0.1', port = 6379 }) => ({ host, port })),
-    options: { ...first, ...options.redisOptions, db: 0 },
+    // Whatever else says where to connect: each node has an address of its own.
+    options: { ...first, ...options.redisOptions, db: 0, path: undefined, sentinels: undefined },
     keyPrefix: options.keyPrefix ?? options.redisOptions?.keyPrefix ?? '',
     translate (address) {
       const key = `${address.host}:${address.port}`
