@@ -4,7 +4,7 @@ import { MemoryBackplane } from './lib/backplane/memory/index.ts'
 import { RedisBackplane } from './lib/backplane/redis/index.ts'
 import { GroupPublisher } from './lib/groups/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
-import { withDeadline } from './lib/deadline.ts'
+import { CheckDeadlines, withDeadline } from './lib/deadline.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
 import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
 import { documentRoutes } from './lib/http/documented-routes.ts'
@@ -79,14 +79,18 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
     await instance.start()
   })
   // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
-  app.addHook('onClose', async () => await withDeadline(instance.close(), sockets.closed(), () => undefined))
+  const checks = new CheckDeadlines(options.authTimeoutMs)
+  app.addHook('onClose', async () => {
+    checks.end()
+    await withDeadline(instance.close(), sockets.closed(), () => undefined)
+  })
 
-  const wsAuth = sockets.refusable(makeWsAuth({ ...options, metrics: instance.metrics }))
+  const wsAuth = sockets.refusable(makeWsAuth({ ...options, metrics: instance.metrics, checks }))
   app.decorate('wsAuth', authOptions => secured(wsAuth(authOptions), authOptions))
-  app.decorate('wsHandler', makeWsHandler(instance, options))
+  app.decorate('wsHandler', makeWsHandler(instance, options, checks))
   app.decorate('asyncapi', asyncapi)
   app.decorate('wsMessages', messages.wsMessages)
-  app.decorate('wsRoom', makeWsRoom(instance, options))
+  app.decorate('wsRoom', makeWsRoom(instance, options, checks))
   // TypeScript cannot tell that each of them is of one type of room.
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room as RoomOptions)
 }

@@ -29,23 +29,46 @@ export function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms: numb
   })
 }
 
+/** Deadlines of checks that all have the same time, and of which nobody waits for any after the end of the service. */
+export class CheckDeadlines {
+  /** Milliseconds. */
+  readonly ms: number
+  readonly #timers = new Set<NodeJS.Timeout>()
+  #over = false
+
+  constructor (ms: number) {
+    this.ms = ms
+  }
+
+  /** As `withDeadline`. */
+  within<Value, Late> (promise: PromiseLike<Value>, onLate: () => Late): Promise<Value | Late> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#timers.delete(timer)
+        settleLate(onLate, resolve, reject)
+      }, this.ms)
+      if (this.#over) timer.unref()
+      else this.#timers.add(timer)
+      settleInTime(promise, () => {
+        this.#timers.delete(timer)
+        clearTimeout(timer)
+      }, resolve, reject)
+    })
+  }
+
+  /** The service ended: what a check waits for no longer keeps the process alive. */
+  end (): void {
+    this.#over = true
+    for (const timer of this.#timers) timer.unref()
+    this.#timers.clear()
+  }
+}
+
 /** The least that a first grace lasts (milliseconds): long enough to read what has come. */
 const leastMs = 10
 /** A timer that is late by more than this, after a grace, tells of a process that is still busy (milliseconds). */
 const busyMs = 100
 const maxGraces = 10
-/** How late the latest of the timers was that ran in this turn of the event loop (milliseconds). */
-let latestInTurn: number | undefined
-
-/**
- * Timers that run in one turn count as equally late: the one that is due first is the latest, and with a grace of its own it would be
- * given up after those behind it.
- */
-function lateInTurn (lateMs: number): number {
-  if (latestInTurn === undefined) setImmediate(() => { latestInTurn = undefined })
-  latestInTurn = Math.max(latestInTurn ?? 0, lateMs)
-  return latestInTurn
-}
 
 /**
  * The grace of a deadline. Timers run before sockets are read, so what is overdue may be there already, unread: everybody waits on once, in
@@ -57,10 +80,9 @@ export class BusyGrace {
   /** How many milliseconds to wait on after a timer that was `lateMs` late: 0 if it was in time again, or after too many graces. */
   after (lateMs: number): number {
     const isFirst = this.#left === maxGraces
-    const turnMs = lateInTurn(lateMs)
-    if (this.#left === 0 || (!isFirst && turnMs <= busyMs)) return 0
+    if (this.#left === 0 || (!isFirst && lateMs <= busyMs)) return 0
     this.#left--
-    return isFirst ? Math.max(turnMs, leastMs) : turnMs
+    return isFirst ? Math.max(lateMs, leastMs) : lateMs
   }
 }
 

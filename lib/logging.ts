@@ -51,6 +51,7 @@ export const logEvents = {
   on_disconnect_failed: ['error', 'onDisconnect failed'],
   hook_failed: ['error', 'a hook for those who come and go failed'],
   instances_handler_failed: ['error', 'a handler of registry.instances failed'],
+  tracing_failed: ['error', 'the option tracing threw: a delivery is missing in the traces'],
   socket_failed: ['error', 'socket failed'],
   release_failed: ['error', 'memberships could not be released'],
 

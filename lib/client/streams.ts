@@ -121,9 +121,11 @@ export class Streams extends Emitter<Heard> {
   }
 
   async #joined (group: string): Promise<void> {
+    // Only these: what begins from now on may be missing in the list, although its first piece is here before the list is.
+    const known = [...this.#groups.get(group)?.values() ?? []]
     try {
       const { ids } = await this.#ask<{ readonly ids: readonly string[] }>('list', { group })
-      for (const entry of this.#groups.get(group)?.values() ?? []) {
+      for (const entry of known) {
         if (entry.view.state === 'open' && !ids.includes(entry.view.id)) this.#lost(entry)
       }
       for (const id of ids) {

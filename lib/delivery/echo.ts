@@ -2,6 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Envelope, Target } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
 import type { Hub } from '../hub/hub.ts'
+import { oncePerMinute } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from './envelopes.ts'
 import { deliverySpan } from './spans.ts'
@@ -21,6 +22,7 @@ export class EchoFilter {
   readonly #envelopes: EnvelopeFactory
   readonly #metrics: Metrics
   readonly #log: FastifyBaseLogger
+  readonly #tracingFailed: (fields: object) => void
   /** The targets whose echo arrived already, by the sequence of an own message that is being published. */
   readonly #publishing = new Map<number, Target[]>()
   /** The sequences of own messages that were delivered without an echo that may still come. */
@@ -31,6 +33,7 @@ export class EchoFilter {
     this.#envelopes = envelopes
     this.#metrics = metrics
     this.#log = log
+    this.#tracingFailed = oncePerMinute(log, 'tracing_failed')
   }
 
   /** An own message is about to be published. */
@@ -61,10 +64,17 @@ export class EchoFilter {
     const startedAt = envelope.trace === undefined ? 0 : Date.now()
     const recipients = this.#hub.deliver(envelope)
     this.#count([envelope.target], recipients)
-    if (envelope.trace !== undefined && recipients > 0) {
-      this.#metrics.tracing?.delivered(deliverySpan(envelope.target, envelope.payload.length, recipients), envelope.trace, startedAt)
-    }
+    if (envelope.trace !== undefined && recipients > 0) this.#trace(envelope, envelope.trace, recipients, startedAt)
     if (recipients > 0 && envelope.at !== undefined) this.#metrics.timings.delivery.observe((Date.now() - envelope.at) / 1_000)
+  }
+
+  /** What follows a message must not depend on a tracing system. */
+  #trace ({ target, payload }: Envelope, traceparent: string, recipients: number, startedAt: number): void {
+    try {
+      this.#metrics.tracing?.delivered(deliverySpan(target, payload.length, recipients), traceparent, startedAt)
+    } catch (error) {
+      this.#tracingFailed({ err: error })
+    }
   }
 
   #count (targets: readonly Target[], recipients: number): void {

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Reauthentication } from '../connection/framed/token-refresh.ts'
-import { withDeadline } from '../deadline.ts'
+import type { CheckDeadlines } from '../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
@@ -24,7 +24,10 @@ const authRules = {
   allowedOrigins: { allowed: 'an array of origins or a function', accepts: value => Array.isArray(value) || typeof value === 'function' }
 } as const satisfies Record<keyof WsAuthOptions, Rule>
 
-type AuthOptions = Pick<ResolvedOptions, 'authenticate' | 'authTimeoutMs' | 'userId' | 'expiresAt'> & { readonly metrics: Metrics }
+type AuthOptions = Pick<ResolvedOptions, 'authenticate' | 'userId' | 'expiresAt'> & {
+  readonly metrics: Metrics
+  readonly checks: CheckDeadlines
+}
 
 /**
  * For the handler that comes after the preHandler. Keyed by request, so that nothing outlives the request unless the connection needs it.
@@ -84,12 +87,12 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
  * @throws what the client may be told; the log gets the rest
  */
 async function settle<Value> (
-  check: (inTime: () => boolean) => Promise<Value>, { authTimeoutMs: ms, metrics }: AuthOptions, request: FastifyRequest
+  check: (inTime: () => boolean) => Promise<Value>, { checks, metrics }: AuthOptions, request: FastifyRequest
 ): Promise<Value> {
-  const endsAt = performance.now() + ms
+  const endsAt = performance.now() + checks.ms
   try {
-    return await withDeadline(check(() => performance.now() < endsAt), ms, () => {
-      throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT', `the check took longer than ${ms} ms`)
+    return await checks.within(check(() => performance.now() < endsAt), () => {
+      throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT', `the check took longer than ${checks.ms} ms`)
     })
   } catch (error) {
     const err = toError(error)

@@ -7,6 +7,7 @@ import { framedProtocol } from '../protocol/frames.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
 import { aBoolean, aFunction, aPresence, checkOptions, invalid, show, type Rule } from '../options/rules.ts'
 import { closeReasons } from '../connection/close.ts'
+import type { CheckDeadlines } from '../deadline.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type { Instance } from '../instance.ts'
 import { StreamRequests } from '../messages/stream-requests.ts'
@@ -68,13 +69,15 @@ const helloTimeoutMs = 10_000
 const refusedGraceMs = 2_000
 
 type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'renew' | 'metrics' | 'gate' | 'forRoutes'>
-type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits' | 'authTimeoutMs'>
+type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
 export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
 
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
-export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions, groups: RouteGroups = {}): FastifyInstance['wsHandler'] {
+export function makeWsHandler (
+  instance: HandlerInstance, plugin: PluginOptions, checks: CheckDeadlines, groups: RouteGroups = {}
+): FastifyInstance['wsHandler'] {
   const requestLimits = new RequestLimits(plugin.limits, instance.metrics)
   const { streams, commands, presence } = instance.forRoutes
   const streamRequests = new StreamRequests(streams, commands, instance.metrics)
@@ -85,7 +88,7 @@ export function makeWsHandler (instance: HandlerInstance, plugin: PluginOptions,
     history: async (group, options) => await instance.registry.history(group, options),
     isSameUser: (connection, identity) => instance.isSameUser(connection, identity),
     renew: (connection, identity) => instance.renew(connection, identity),
-    authTimeoutMs: plugin.authTimeoutMs,
+    checks,
     metrics: instance.metrics,
     requestLimits,
     stillIn: groups.stillIn,

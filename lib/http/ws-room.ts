@@ -4,7 +4,7 @@ import type {
 import { isIn } from '../connection/is-in.ts'
 import { isThenable } from '../connection/inbound/callback-results.ts'
 import { toJson } from '../connection/outbound/message.ts'
-import { withDeadline } from '../deadline.ts'
+import type { CheckDeadlines } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import type { Metrics } from '../metrics.ts'
@@ -43,7 +43,7 @@ const routeOptions = [
 type RouteOption = (typeof routeOptions)[number] | keyof Omit<RoomRouteOptions, 'schema' | 'preHandler'>
 
 /** Makes `app.wsRoom`: a route whose connections join a group, get each other's messages, and leave. */
-export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): FastifyInstance['wsRoom'] {
+export function makeWsRoom (instance: Instance, plugin: ResolvedOptions, checks: CheckDeadlines): FastifyInstance['wsRoom'] {
   const { registry, forRoutes: { stored } } = instance
   const names = new RoomNames()
 
@@ -68,7 +68,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       throw invalid(`wsRoom(${show(path)}).json is for \`onMessage\`: \`messages\` have schemas of their own`)
     }
     const unnamed = (): never => {
-      const late = `the option group of wsRoom(${show(path)}) took longer than ${plugin.authTimeoutMs} ms`
+      const late = `the option group of wsRoom(${show(path)}) took longer than ${checks.ms} ms`
       throw new WebsocketGroupsError('WSG_HANDLER_FAILED', late, { statusCode: 503 })
     }
     const groups = new WeakMap<object, string>()
@@ -84,7 +84,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
     /** A promise only where the option `group` returns one. */
     const nameGroup = (params: unknown, identity: Identity | null): string | Promise<string> => {
       const named = groupOf(params as Record<string, string>, identity)
-      return isThenable(named) ? withDeadline(named, plugin.authTimeoutMs, unnamed).then(checked) : checked(named)
+      return isThenable(named) ? checks.within(named, unnamed).then(checked) : checked(named)
     }
 
     const enter = (request: FastifyRequest, group: string): void => {
@@ -129,7 +129,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions): Fastif
       connection.close(CloseCode.PolicyViolation, 'no longer in the group')
     }
 
-    const wsHandler = makeWsHandler(instance, plugin, {
+    const wsHandler = makeWsHandler(instance, plugin, checks, {
       stillIn: async (connection, group) => {
         if (groups.get(connection) !== group) return undefined
         return await nameGroup(connection.params, connection.identity) === group

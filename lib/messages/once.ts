@@ -4,7 +4,7 @@ import { describeError } from '../connection/error-answer.ts'
 import { Refusal, Reply, type MessageAnswer } from '../connection/framed/message-answer.ts'
 import { RateTable } from '../connection/inbound/rate.ts'
 import { withDeadline } from '../deadline.ts'
-import { isOutage, WebsocketGroupsError } from '../errors.ts'
+import { WebsocketGroupsError } from '../errors.ts'
 import type { Registry } from '../types.ts'
 
 /** Limits the keys of one client: each key takes a log in Redis for as long as logs live. */
@@ -59,9 +59,9 @@ export class Once {
     const answer = await run()
     try {
       await this.#registry.broadcastToGroup(group, JSON.stringify(toStored(answer)))
-    } catch (error) {
-      // The handler is done, so this client gets its answer. Where the same key comes again, it is answered with WSG_TIMEOUT.
-      if (!isOutage(error)) throw error
+    } catch {
+      // The handler is done, so this client gets its answer, whatever keeps it from being stored. Where the same key comes again, the
+      // client is answered with WSG_TIMEOUT, which says that it is not known what became of the first message.
     }
     return answer
   }

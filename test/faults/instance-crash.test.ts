@@ -3,6 +3,7 @@ import { byRoom, crowd, everyoneHears, spread } from '../helpers/crowd.ts'
 import { closeClean, differences, exact, startInstances, sum, type Instance } from '../helpers/instance.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { serve } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -29,4 +30,20 @@ t.test('a killed instance with 1,000 connections is gone from all counts within 
   for (const guest of guests) guest.close()
   await exact(survivors, { groups: rooms })
   await closeClean(t, redis, survivors)
+})
+
+t.test('a question to all instances, one of which is killed with it, is answered by the others in time', async t => {
+  const redis = await startRedis(t)
+  const survivors = await Promise.all([1, 2].map(async () => await serve(t, { redis: redis.url }, () => {})))
+  const [a, b] = survivors.map(({ registry }) => registry.instances)
+  const [victim] = await startInstances(t, 1, { redisUrl: redis.url }) as [Instance]
+  for (const { registry } of survivors) registry.instances.on('load', () => 'here')
+  await victim.ask('neverAnswer', 'load')
+
+  const asked = a?.ask('load', null, { timeoutMs: 1_500 })
+  // What comes second to each instance comes after the first question.
+  await b?.ask('load', null, { timeoutMs: 50 })
+  await victim.kill()
+  t.strictSame(await asked, { replies: ['here', 'here'], missing: 1 }, 'killed with the question')
+  t.strictSame(await a?.ask('load', null), { replies: ['here', 'here'], missing: 0 }, 'killed before')
 })

@@ -138,7 +138,7 @@ t.test('the queue is bounded by age, each message by its own', async t => {
   t.same(await early, ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_BACKPLANE_UNAVAILABLE'])
   const waitedMs = performance.now() - startedAt
   t.ok(waitedMs > 4_900, `given up after ${Math.round(waitedMs)} ms`)
-  machine.within(t, waitedMs, 5_500, 'given up')
+  machine.within(t, waitedMs, 6_400, 'given up before the late ones are as old')
   await redis.restart()
   t.same(await late, [1, 2])
   t.same(await logOf(redis), ['late 1', 'late 2'])
@@ -282,7 +282,7 @@ t.test('close settles what waits', async t => {
   const startedAt = performance.now()
   await backplane.close()
   const outcomes = await results
-  machine.within(t, performance.now() - startedAt, 2_050, 'within two seconds')
+  machine.within(t, performance.now() - startedAt, 3_000, 'after two seconds, not when the messages are too old')
   t.ok(outcomes.every(one => ['WSG_TIMEOUT', 'WSG_CLOSED'].includes(String(one))), [...new Set(outcomes)].join())
   redis.cont()
 })

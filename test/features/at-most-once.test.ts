@@ -1,4 +1,5 @@
 import t from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { heard, onRedis, redisCluster, type RedisCluster } from '../helpers/app.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -42,6 +43,31 @@ hung('a message whose publish timed out and that was delivered here does not com
   for (const { client } of [here, there]) await client.nextWhere(message => message === 'end')
   t.strictSame(heard(here), ['group', 'user', 'end'])
   t.strictSame(heard(there), ['group', 'user', 'end'])
+})
+
+hung('messages keep their order from before Redis hangs until after it is given up, also in a busy process', async (t, cluster) => {
+  const { registry, enter } = await cluster.start()
+  const here = await enter('room', { user: 'ann' })
+  const send = [
+    async (data: string) => await registry.broadcastToGroup('room', data),
+    async (data: string) => await registry.broadcastToGroup(['room', 'other'], data),
+    async (data: string) => await registry.sendToUser('ann', data),
+    async (data: string) => await registry.broadcastToAll(data)
+  ]
+  const messages = Array.from({ length: 160 }, (_, n) => `message ${n}`)
+  const calls: Array<Promise<unknown>> = []
+  for (const [n, data] of messages.entries()) {
+    if (n === 8) redis.stop()
+    calls.push(...send.slice(n % 4, n % 4 + 1).map(async one => await one(data)))
+    if (n % 4 !== 3) continue
+    for (const until = performance.now() + 10; performance.now() < until;) { /* busy */ }
+    await sleep(1)
+  }
+  await Promise.all(calls)
+  await until(() => heard(here).length === messages.length)
+  t.strictSame(heard(here), messages)
+  redis.cont()
+  await until(() => registry.health().status === 'up')
 })
 
 hung('nor does one that went to several groups, not even to a member who joined one of them meanwhile', async (t, cluster) => {

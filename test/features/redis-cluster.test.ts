@@ -7,6 +7,7 @@ import { heard, startInstance } from '../helpers/app.ts'
 import { upgradeStatus } from '../helpers/client.ts'
 import { Local } from '../helpers/local-instance.ts'
 import { openFramed } from './framed/framed-client.ts'
+import { recordedLog } from '../helpers/loggers.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedisCluster } from '../helpers/redis-cluster.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -185,6 +186,14 @@ t.test('a publisher, a node given as URL, and an ioredis Cluster, which is left 
   await until(() => heard(y).length === 4)
   await a.close()
   for (const each of [client, client5]) t.equal(await each.set('still', 'mine'), 'OK')
+})
+
+t.test('a node given as URL warns of nothing', async t => {
+  const { log, lines } = recordedLog()
+  const local = new class extends Local { override readonly log = log }({ redis: cluster.nodes[1]?.url ?? '' })
+  await local.start(t)
+  t.equal(local.backplane.state, 'up')
+  t.strictSame(lines, [])
 })
 
 t.test('processes that divide the keys otherwise are kept out', async t => {

@@ -120,6 +120,16 @@ t.test('a Redis is found by REDIS_URL, and the cluster keeps to keys of its own 
   t.strictSame(keys.filter(key => !/^wsg-test-[0-9a-f]{12}:/.test(key)), [])
 })
 
+t.test('a Redis may have an IPv6 address', async t => {
+  const { port } = await startRedis(t, { args: ['--bind', '127.0.0.1', '::1'] })
+  const cluster = await start(t, { redis: `redis://[::1]:${port}` })
+  const [ann, bob] = [await cluster.open('/ws/lobby', { token: 'ann' }), await cluster.open('/ws/lobby', { token: 'bob' })]
+  await until(async () => await cluster.instances[0]?.app.registry.groupCount('lobby') === 2)
+  ann.send('hello')
+  t.equal(await bob.next(), 'hello')
+  await t.rejects(testCluster({ app: buildApp, redis: 'redis://[::1]:1' }), { message: /no Redis at ::1:1/ })
+})
+
 t.test('a Redis that is not there is named, and nothing is left of a cluster that could not start', async t => {
   await t.rejects(testCluster({ app: buildApp, redis: 'redis://127.0.0.1:1' }), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /no Redis at 127\.0\.0\.1:1/ })
   let closed = 0

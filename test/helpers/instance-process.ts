@@ -186,6 +186,8 @@ function makeAnswers (app: FastifyInstance, logs: readonly LogLine[]) {
       gc()
       return process.memoryUsage().heapUsed
     },
+    /** From now on this instance owes an answer to each question of this name. */
+    neverAnswer: async (name: string) => { registry.instances.on(name as never, async () => await new Promise(() => {})) },
     drain: async (overMs: number) => await registry.drain({ overMs }),
     close: async () => await app.close()
   }

@@ -4,7 +4,7 @@ import { memoryCluster } from '../../plugin.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { until } from '../helpers/until.ts'
-import { gate, service } from '../helpers/service.ts'
+import { gate, serve, service } from '../helpers/service.ts'
 
 const machine = watchMachine(t)
 
@@ -101,4 +101,40 @@ t.test('by policy, upgrades are refused with 503 and Retry-After while the backp
   t.equal((await app.inject('/plain')).statusCode, 200)
   state = 'up'
   t.equal((await upgradeStatus(`${url}/ws/x`)).statusCode, 101)
+})
+
+t.test('no check that never ends keeps the process alive after the close', async t => {
+  const never = async (): Promise<never> => await new Promise<never>(() => {})
+  const timers = (): number => process.getActiveResourcesInfo().filter(kind => kind === 'Timeout').length
+  let hanging = 0
+  const hang = async (): Promise<never> => {
+    hanging++
+    return await never()
+  }
+  const { app, url } = await serve(t, {
+    authenticate: async token => token === 'hang' ? await hang() : { userId: 'ann' }, authTimeoutMs: 600_000, closeGraceMs: 100
+  }, app => {
+    app.wsRoom('/auth/:room', { group: ({ room }) => `auth:${room}` })
+    app.wsRoom('/group/:room', { group: hang })
+    let refreshed = false
+    app.wsRoom('/stay/:room', {
+      group: ({ room }) => refreshed ? never() : `stay:${room}`,
+      onMessage () { refreshed = true }
+    })
+    app.get('/http', { preHandler: app.wsAuth() }, async () => 'never')
+  })
+  const before = timers()
+  const refreshing = connect(t, `${url}/stay/x`, { protocols: ['wsg.v1', 'bearer', 'good'] })
+  await refreshing.opened
+  refreshing.send('{"type":"hello"}')
+  refreshing.send('{"type":"message","data":"x","id":1}')
+  refreshing.send('{"type":"token","token":"good","id":2}')
+  refreshing.send('{"type":"token","token":"hang","id":3}')
+  connect(t, `${url}/auth/x`, { protocols: ['bearer', 'hang'] })
+  connect(t, `${url}/group/x`, { protocols: ['bearer', 'good'] })
+  const http = fetch(`${url.replace('ws', 'http')}/http`, { headers: { authorization: 'Bearer hang' } })
+  await until(() => hanging === 3)
+  await app.close()
+  t.equal((await http).status, 503)
+  t.ok(timers() <= before, `${timers()} timers, ${before} before`)
 })

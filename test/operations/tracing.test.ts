@@ -15,6 +15,7 @@ import { onEveryCluster, redisCluster } from '../helpers/app.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { serve } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -202,6 +203,22 @@ t.test('what a client missed is read in a span', async (t) => {
   })
   await client.nextWhere(message => message === 'missed')
   await until(() => spans('repair').some(({ attributes }) => attributes['messaging.destination.name'] === 'room'))
+})
+
+t.test('a tracing system that throws at a delivery keeps nobody from the message, and is told of', async (t) => {
+  const traceparent = `00-${'1'.repeat(32)}-${'2'.repeat(16)}-01`
+  const tracing: Tracing = {
+    run: (_span, work) => work(), inject: () => traceparent, delivered () { throw new Error('a span processor failed') }
+  }
+  const { url, registry, logs } = await serve(t, { tracing }, app => { app.wsRoom('/ws/:room', { auth: false }) })
+  const client = connect(t, `${url}/ws/lobby`)
+  await client.opened
+  await until(() => registry.stats().groups === 1)
+  for (const text of ['one', 'two']) {
+    await registry.broadcastToGroup('lobby', text)
+    t.equal(await client.next(), text)
+  }
+  t.equal(logs.filter(({ event }) => event === 'tracing_failed').length, 1, 'once a minute')
 })
 
 t.test('where nobody records, nothing travels', async (t) => {

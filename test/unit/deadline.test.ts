@@ -2,7 +2,6 @@ import t from 'tap'
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CallDeadline } from '../../lib/backplane/redis/link/call-deadline.ts'
 import { BusyGrace, deferred, withDeadline, withProgress } from '../../lib/deadline.ts'
 
 t.test('settles as the promise does when that is in time', async (t) => {
@@ -81,21 +80,4 @@ t.test('what has come in time is in time, however long the process was busy unti
     while (performance.now() < until) { /* busy */ }
     await t.resolves(waiting)
   }
-})
-
-t.test('of several calls that a busy process gives up, the first is given up first', async t => {
-  const missed: number[] = []
-  const all = deferred()
-  const busy = (ms: number): void => {
-    for (const until = performance.now() + ms; performance.now() < until;) { /* busy */ }
-  }
-  const calls = Array.from({ length: 5 }, (_, n) => {
-    busy(5)
-    return new CallDeadline(100, 1_000, () => 0, () => {
-      if (missed.push(n) === calls.length) all.resolve()
-    })
-  })
-  busy(130)
-  await all.promise
-  t.strictSame(missed, [0, 1, 2, 3, 4])
 })

@@ -39,14 +39,14 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
   if (only !== undefined && targets.length === 1) {
     const bytes = encode(envelope, only)
     const [command, channel] = [link.sharded ? 'spublish' : 'publish', keys.channel(only)] as const
-    return Number(await link.runSized(bytes.length, async redis => await redis[command](channel, bytes)))
+    return Number(await link.runSized(bytes.length, async redis => await redis[command](channel, bytes), 'publish'))
   }
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
   // By text, not by hash: the second try after a NOSCRIPT would be overtaken by what is published later.
   const { lua } = link.sharded ? shardedScript(publishShared) : publishShared
   const [most, refusal] = await link.runSized(bytesOf(copies), async redis => {
     return await redis.eval(lua, 0, ...copies)
-  }) as [number, string]
+  }, 'publish') as [number, string]
   if (refusal !== '') throw new WebsocketGroupsError('WSG_TIMEOUT', `some of the copies were sent, then Redis refused: ${refusal}`)
   return most
 }

@@ -1,5 +1,5 @@
 import { CloseCode } from '../../protocol/close-codes.ts'
-import { withDeadline } from '../../deadline.ts'
+import type { CheckDeadlines } from '../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { ConnectionCallbacks } from '../../route-types.ts'
@@ -32,8 +32,8 @@ export interface RefreshInit {
    * when the route did not put it there.
    */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
-  /** How many milliseconds the check of one membership may take. */
-  readonly authTimeoutMs: number
+  /** For the check of one membership. */
+  readonly checks: CheckDeadlines
   readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings' | 'tracing' | 'lines'>
 }
 
@@ -105,7 +105,7 @@ export class TokenRefresh {
   /** Whether the connection may stay in the group with its new identity. A failed check counts as "no". */
   async #fits (group: string): Promise<boolean> {
     try {
-      return await withDeadline(this.#judge(group), this.#init.authTimeoutMs, () => { throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT') })
+      return await this.#init.checks.within(this.#judge(group), () => { throw new WebsocketGroupsError('WSG_AUTH_TIMEOUT') })
     } catch (error) {
       this.#init.metrics.lines.write(this.#connection.log, 'refresh_failed', { err: error, group })
       return false

@@ -4,7 +4,10 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { connect, type TestClient } from '../../helpers/client.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
+import { startRedis } from '../../helpers/redis.ts'
 import { gate, serve } from '../../helpers/service.ts'
+import { startProxy } from '../../helpers/tcp-proxy.ts'
+import { until } from '../../helpers/until.ts'
 import { openFramed } from '../framed/framed-client.ts'
 
 noUnhandled(t)
@@ -247,4 +250,39 @@ t.test('with auth, clients without an identity may send nothing, and a user is t
   for (const bob of bobs) t.strictSame(await json(bob), { type: 'whispered', data: { from: 'ann' } })
   bobs[0]?.send('{"type":"whisper","data":"bob","id":1}')
   t.strictSame(await Promise.all(bobs.map(json)), [{ type: 'reply', id: 1 }, { type: 'whispered', data: { from: 'bob' } }], 'but one')
+})
+
+t.test('an answer that cannot be stored is given to who waits for it', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  let handled = 0
+  const { url, registry } = await serve(t, { redis: proxy.url }, app => {
+    const messages = app.wsMessages({
+      messages: {
+        outage: {
+          reply: Type.Integer(),
+          async handler () {
+            await proxy.refuse(true)
+            proxy.cut()
+            return ++handled
+          }
+        },
+        // More than Redis takes, so this is no outage.
+        large: { reply: Type.String(), handler: () => 'x'.repeat(2_000_000) }
+      }
+    })
+    app.wsRoom('/:room', { auth: { required: false }, messages })
+  })
+  await redis.admin.config('SET', 'proto-max-bulk-len', '1mb')
+  const client = connect(t, `${url}/lobby`)
+  await client.opened
+  client.send('{"type":"large","id":1,"key":"a"}')
+  t.match(await json(client), { type: 'reply', id: 1, data: /^x{2000000}$/ })
+  client.send('{"type":"outage","id":2,"key":"b"}')
+  t.strictSame(await json(client), { type: 'reply', id: 2, data: 1 })
+  client.send('{"type":"outage","id":3,"key":"c"}')
+  t.match(await json(client), { type: 'error', id: 3, code: 'WSG_BACKPLANE_UNAVAILABLE' }, 'a key that cannot be claimed is not handled')
+  t.equal(handled, 1)
+  await proxy.refuse(false)
+  await until(() => registry.health().status === 'up')
 })

@@ -4,7 +4,7 @@ import { toBackplaneError } from '../../../lib/backplane/redis/link/reply-errors
 import { startRedis } from '../../helpers/redis.ts'
 import { until } from '../../helpers/until.ts'
 
-const options = { deadlineMs: 200, maxMs: 1_000, bulk: true }
+const options = { deadlineMs: 200, maxMs: 1_000, kind: 'bulk' } as const
 
 function beside (t: Test, source: string, { idleMs = 10_000, address = undefined as { host: string, port: number } | undefined } = {}) {
   let missed = 0

@@ -29,7 +29,7 @@ export class BulkCalls {
     const deadlineMs = silentDeadlines * this.#deadlineMs
     if (!await this.#usable(much)) return await byLink(command, deadlineMs)
     try {
-      return await this.connection.run(command, { deadlineMs, maxMs, bulk: true })
+      return await this.connection.run(command, { deadlineMs, maxMs, kind: 'bulk' })
     } catch (error) {
       if (!isOutage(error) || this.connection.ready) throw error
       // The connection broke. A read can be sent again: it changes nothing in Redis.

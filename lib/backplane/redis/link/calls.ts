@@ -1,13 +1,18 @@
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { CallDeadline } from './call-deadline.ts'
 
+/**
+ * What a call is to its link. `publish`: when it fails its message is delivered to the members here, so such calls fail in their order, and
+ * as soon as later ones would fail at once. `bulk`: the answer may be large.
+ */
+export type CallKind = 'call' | 'publish' | 'bulk'
+
 export interface CallOptions {
   /** A call is given up when no bytes came for this long (milliseconds), */
   readonly deadlineMs: number
   /** and after this long in any case. */
   readonly maxMs: number
-  /** Whether the answer may be large. */
-  readonly bulk: boolean
+  readonly kind: CallKind
 }
 
 export interface CallEvents {
@@ -15,35 +20,40 @@ export interface CallEvents {
   received (): number
   answered (): void
   /** A call was given up. `silent`: no byte came meanwhile. */
-  missed (silent: boolean, bulk: boolean): void
+  missed (silent: boolean, kind: CallKind): void
   /** Turns a failure into the error that the caller gets. */
   translate (error: Error): Error
 }
 
+type Fail = (error: Error) => void
+
 /** The calls of one link that are under way. Each settles with its answer, at its deadline, or when the link breaks. */
 export class Calls {
   readonly #events: CallEvents
-  /** The function that fails each call, and whether it is a bulk read. */
-  readonly #pending = new Map<(error: Error) => void, boolean>()
+  /** The function that fails each call. */
+  readonly #pending = new Map<Fail, CallKind>()
 
   constructor (events: CallEvents) {
     this.#events = events
   }
 
   /** `settled` tells a command of two steps whether its caller was given an outcome before the second. */
-  async run<T> (command: (settled: () => boolean) => Promise<T>, { deadlineMs, maxMs, bulk }: CallOptions): Promise<T> {
+  async run<T> (command: (settled: () => boolean) => Promise<T>, { deadlineMs, maxMs, kind }: CallOptions): Promise<T> {
     const { received, answered, missed, translate } = this.#events
     return await new Promise<T>((resolve, reject) => {
-      const fail = (error: Error): void => {
+      const fail: Fail = error => {
         deadline.stop()
         this.#pending.delete(fail)
         reject(error)
       }
       const deadline = new CallDeadline(deadlineMs, maxMs, received, (tookMs, silent) => {
-        missed(silent, bulk)
-        fail(new WebsocketGroupsError('WSG_TIMEOUT', `Redis did not answer within ${Math.round(tookMs)} ms`))
+        missed(silent, kind)
+        const why = `Redis did not answer within ${Math.round(tookMs)} ms`
+        // In a busy process the deadline of an earlier one may take longer.
+        if (kind === 'publish') this.fail(why, ['publish'], fail)
+        fail(new WebsocketGroupsError('WSG_TIMEOUT', why))
       })
-      this.#pending.set(fail, bulk)
+      this.#pending.set(fail, kind)
       command(() => !this.#pending.has(fail)).then(value => {
         deadline.stop()
         this.#pending.delete(fail)
@@ -53,8 +63,11 @@ export class Calls {
     })
   }
 
-  /** Fails all calls under way, or with `bulkOnly` the bulk reads, with an unknown outcome. */
-  failAll (why: string, bulkOnly = false): void {
-    for (const [fail, bulk] of [...this.#pending]) if (bulk || !bulkOnly) fail(new WebsocketGroupsError('WSG_TIMEOUT', why))
+  /** Fails the calls under way that are of these kinds, in their order, with an unknown outcome: those before `end`, or all. */
+  fail (why: string, kinds: readonly CallKind[] = ['call', 'publish', 'bulk'], end?: Fail): void {
+    for (const [fail, kind] of this.#pending) {
+      if (fail === end) return
+      if (kinds.includes(kind)) fail(new WebsocketGroupsError('WSG_TIMEOUT', why))
+    }
   }
 }

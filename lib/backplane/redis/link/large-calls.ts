@@ -1,4 +1,5 @@
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
+import type { CallKind } from './calls.ts'
 import { SideConnection, type Command, type MainLink } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
@@ -33,9 +34,9 @@ export class LargeCalls {
     this.#deadlineMs = deadlineMs
   }
 
-  /** Whether a call with this many bytes of arguments belongs here. `mayOvertake`: no later call depends on its being carried out first. */
-  static isLarge (bytes: number, mayOvertake: boolean): boolean {
-    return bytes >= (mayOvertake ? longBytes : largeBytes)
+  /** Whether a call with this many bytes of arguments belongs here. Messages of `publish` calls stay in their order as long as they can. */
+  static isLarge (bytes: number, kind: CallKind): boolean {
+    return bytes >= (kind === 'publish' ? largeBytes : longBytes)
   }
 
   /** As `Link.run`. @throws {WebsocketGroupsError} WSG_MESSAGE_TOO_LARGE, and what `Link.run` throws */
@@ -75,7 +76,7 @@ export class LargeCalls {
   }
 
   async #settle<Answer> (bytes: number, command: Command<Answer>): Promise<Answer> {
-    return await this.connection.run(command, { deadlineMs: this.#deadlineMs + bytes / slowestRate, maxMs, bulk: true })
+    return await this.connection.run(command, { deadlineMs: this.#deadlineMs + bytes / slowestRate, maxMs, kind: 'bulk' })
   }
 
   /** Resolves when the connection can be used. @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE */

@@ -2,7 +2,7 @@ import type { Redis } from 'ioredis'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import { BulkCalls } from './bulk-calls.ts'
 import { BulkReads } from './bulk.ts'
-import { Calls } from './calls.ts'
+import { Calls, type CallKind } from './calls.ts'
 import type { Address } from './connect.ts'
 import { Connection } from './connection.ts'
 import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
@@ -44,9 +44,9 @@ export class Link {
   readonly #calls = new Calls({
     received: () => this.#connection.received,
     answered: () => this.#answered(),
-    missed: (silent, bulk) => {
+    missed: (silent, kind) => {
       this.#timeouts++
-      if (!bulk && silent) this.#missed()
+      if (kind !== 'bulk' && silent) this.#missed()
     },
     translate: error => this.#translate(error)
   })
@@ -130,9 +130,9 @@ export class Link {
    * `settled` tells a command of two steps whether the caller was given an outcome before the second.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
-  async run<T> (command: Command<T>, deadlineMs = this.#deadlineMs): Promise<T> {
+  async run<T> (command: Command<T>, deadlineMs = this.#deadlineMs, kind: CallKind = 'call'): Promise<T> {
     this.#assertUp()
-    return await this.#settle(command, deadlineMs)
+    return await this.#settle(command, deadlineMs, kind)
   }
 
   /** As `run`, for a script: by hash, and by text when Redis does not know the hash (any longer). */
@@ -142,13 +142,13 @@ export class Link {
 
   /** As `script`, with strings of the reply as bytes. Callers whose order counts wait for one call before they make the next. */
   async bytesScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    return await this.runSized(bytesOf(args), byHash(...bytesCommands(script, keys, args)), true)
+    return await this.runSized(bytesOf(args), byHash(...bytesCommands(script, keys, args)), 'call')
   }
 
   /** As `run`, with this many bytes of arguments; see `LargeCalls.isLarge`. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
-  async runSized<T> (bytes: number, command: Command<T>, mayOvertake = false): Promise<T> {
-    if (LargeCalls.isLarge(bytes, mayOvertake) && this.#state === 'up') return await this.#large.run(bytes, command)
-    return await this.run(command)
+  async runSized<T> (bytes: number, command: Command<T>, kind: 'call' | 'publish'): Promise<T> {
+    if (this.#state === 'up' && LargeCalls.isLarge(bytes, kind)) return await this.#large.run(bytes, command)
+    return await this.run(command, this.#deadlineMs, kind)
   }
 
   /** As `bytesScript`, for an answer with much data, called in its turn in `bulk`: its failure says nothing about the link. */
@@ -160,8 +160,7 @@ export class Link {
   async runBulk<T> (command: Command<T>): Promise<T> {
     this.#assertUp()
     return await this.#bulkCalls.run(command, this.bulk.much, async (command, deadlineMs) => {
-      this.#assertUp()
-      return await this.#settle(command, deadlineMs, true)
+      return await this.run(command, deadlineMs, 'bulk')
     })
   }
 
@@ -199,10 +198,10 @@ export class Link {
     if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
   }
 
-  async #settle<T> (command: Command<T>, deadlineMs: number, bulk = false): Promise<T> {
+  async #settle<T> (command: Command<T>, deadlineMs: number, kind: CallKind = 'call'): Promise<T> {
     // The subscribe link brings messages, as large and as many as others send.
-    const maxMs = bulk || this.#role === 'subscribe' ? maxBulkMs : maxDeadlines * deadlineMs
-    return await this.#calls.run(async settled => await command(this.#connection.redis, settled), { deadlineMs, maxMs, bulk })
+    const maxMs = kind === 'bulk' || this.#role === 'subscribe' ? maxBulkMs : maxDeadlines * deadlineMs
+    return await this.#calls.run(async settled => await command(this.#connection.redis, settled), { deadlineMs, maxMs, kind })
   }
 
   #reportError (error: Error): void {
@@ -243,7 +242,7 @@ export class Link {
   #missed (): void {
     if (++this.#misses < missesToTrip || this.#state !== 'up') return
     this.#state = 'tripped'
-    this.#calls.failAll('Redis does not answer', true)
+    this.#calls.fail('Redis does not answer', ['publish', 'bulk'])
     for (const listener of this.#listeners) listener.down?.()
   }
 
@@ -259,7 +258,7 @@ export class Link {
     const was = this.#state
     this.#state = 'down'
     // With autoResendUnfulfilledCommands off ioredis forgets what was in flight and never settles it.
-    this.#calls.failAll('the link to Redis broke')
+    this.#calls.fail('the link to Redis broke')
     // The link may lead to another server next.
     for (const side of this.#sides) side.end()
     if (was === 'up') for (const listener of this.#listeners) listener.down?.()

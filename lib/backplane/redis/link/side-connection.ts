@@ -91,7 +91,7 @@ export class SideConnection {
     const [connection, calls] = [this.#connection, this.#calls]
     this.#connection = this.#calls = undefined
     connection?.close()
-    calls?.failAll('the link to Redis broke')
+    calls?.fail('the link to Redis broke')
     this.#tell()
   }
 
@@ -115,7 +115,7 @@ export class SideConnection {
     this.#connection = new Connection(this.#source, 'command', {
       opened () {},
       ready: () => this.#tell(),
-      ended: () => calls.failAll('the link to Redis broke'),
+      ended: () => calls.fail('the link to Redis broke'),
       error () {},
       message () {}
     }, () => this.#link.address())

@@ -5,7 +5,7 @@ import { logEvent, oncePerMinute } from '../../../logging.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { checkServer, isFinal, refused, refusedRights } from '../link/server.ts'
+import { checkServer, ClusterModeError, isFinal, refused, refusedRights } from '../link/server.ts'
 import { nextBeatMs } from './beat-times.ts'
 import { Reaper } from './reaper.ts'
 import { beat, safetyTtlMs, unregister } from './scripts.ts'
@@ -193,7 +193,8 @@ export class Lease {
     } catch (error) {
       this.#refuse(error as Error)
       if (this.#closed || !this.#link.up) return                // the link's return starts over
-      this.#warnNotRegistered({ err: error })
+      // At boot a node of a cluster is no fault: the backplane begins anew, with the cluster.
+      if (this.#renewed > 0 || !(error instanceof ClusterModeError)) this.#warnNotRegistered({ err: error })
       clearTimeout(this.#retryTimer)
       this.#retryTimer = setTimeout(() => { if (this.#link.up) void this.#register() }, retryMs).unref()
     }

@@ -173,8 +173,8 @@ export class RoutedLink implements Link {
     return await this.#call(async (link, _, allow) => await link.runBulk(allow(command)))
   }
 
-  async runSized<T> (bytes: number, command: RedisCall<T>, mayOvertake = false): Promise<T> {
-    return await this.#call(async (link, _, allow) => await link.runSized(bytes, allow(command), mayOvertake))
+  async runSized<T> (bytes: number, command: RedisCall<T>, kind: 'call' | 'publish'): Promise<T> {
+    return await this.#call(async (link, _, allow) => await link.runSized(bytes, allow(command), kind))
   }
 
   async script (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
@@ -182,7 +182,7 @@ export class RoutedLink implements Link {
   }
 
   async bytesScript (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
-    return await this.runSized(bytesOf(args), byHash(...bytesCommands(shardedScript(script), keys, args)), true)
+    return await this.runSized(bytesOf(args), byHash(...bytesCommands(shardedScript(script), keys, args)), 'call')
   }
 
   async bulkScript (script: Script, keys: readonly string[], args: Arguments): Promise<unknown> {
