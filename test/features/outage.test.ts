@@ -1,4 +1,5 @@
 import t from 'tap'
+import type { FastifyInstance } from 'fastify'
 import { heard, reach, redisCluster, startInstance, type InstanceOptions, type RedisCluster, type TestInstance } from '../helpers/app.ts'
 import { atOnce } from '../helpers/at-once.ts'
 import { connect, upgradeStatus } from '../helpers/client.ts'
@@ -344,6 +345,29 @@ outage('health names what is wrong, and only while it is', async (t, cluster, st
   t.strictSame(a.registry.health().problems, [])
   await a.close()
   t.match(a.registry.health(), { status: 'closing', ready: false })
+})
+
+outage('an HTTP route that lets the error through tells nobody where Redis is, and the log does', async (t, cluster, start) => {
+  const { id } = await (await start()).open()
+  const routes = (app: FastifyInstance): void => {
+    app.post('/logged', async () => await app.registry.broadcastToGroup('room', 'news'))
+    app.post('/members', async () => await app.registry.members('room'))
+    app.post('/send', async () => await app.registry.sendTo(id, 'news'))
+    app.post('/join', async () => await app.registry.join(id, 'room'))
+    app.post('/disconnect', async () => await app.registry.disconnect({ userId: 'ann' }))
+  }
+  const a = await start({ routes, outage: { reads: 'reject' } })
+  await kill(cluster, a)
+  await until(() => a.registry.health().problems.some(problem => problem.includes('ECONNREFUSED')))
+  for (const path of ['/logged', '/members', '/send', '/join', '/disconnect']) {
+    const { statusCode, body } = await a.app.inject({ method: 'POST', url: path })
+    t.match(body, /WSG_BACKPLANE_UNAVAILABLE/, path)
+    t.equal(statusCode, 503, path)
+    t.notMatch(body, /127\.0\.0\.1|ECONN|\d{4,}/, path)
+  }
+  await t.rejects(a.registry.broadcastToGroup('room', 'news'), { cause: { message: /ECONNREFUSED/ } })
+  await revive(cluster, a)
+  await a.close()
 })
 
 t.test('boot `degraded`: ready without Redis once the deadline is over', async (t) => {

@@ -1,5 +1,4 @@
 import { deferred, withDeadline } from '../../deadline.ts'
-import { WebsocketGroupsError } from '../../errors.ts'
 import type { Envelope } from '../backplane.ts'
 import { decode } from './envelope.ts'
 import type { Link } from './link/port.ts'
@@ -47,7 +46,7 @@ export class Inbox {
   /** Resolves once answers reach this process. @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE */
   async open (): Promise<void> {
     await withDeadline(this.#connected.promise, this.#command.deadlineMs, () => {
-      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#subscribe.problem)
+      throw this.#subscribe.unavailable()
     })
     await this.#subscriptions.subscribe(this.#channel)
   }

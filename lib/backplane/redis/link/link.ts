@@ -120,6 +120,11 @@ export class Link {
     return `Redis ${this.#role} link is down: ${why}`
   }
 
+  /** The error of a call. Applications may pass its message on to strangers, so what names the host of Redis is the cause. */
+  unavailable (): WebsocketGroupsError {
+    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `the Redis ${this.#role} link is down`, { cause: this.#lastError })
+  }
+
   stats (): LinkStats {
     const connections = [this.#connection, ...this.#sides].filter(({ ready }) => ready).length
     return { connections, timeouts: this.#timeouts, reconnects: Math.max(0, this.#connects - 1) }
@@ -131,7 +136,7 @@ export class Link {
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
   async run<T> (command: Command<T>, deadlineMs = this.#deadlineMs, kind: CallKind = 'call'): Promise<T> {
-    this.#assertUp()
+    if (this.#state !== 'up') throw this.unavailable()
     return await this.#settle(command, deadlineMs, kind)
   }
 
@@ -158,7 +163,7 @@ export class Link {
 
   /** As `run`, for reads with much data; called in its turn in `bulk`. It may be sent twice. */
   async runBulk<T> (command: Command<T>): Promise<T> {
-    this.#assertUp()
+    if (this.#state !== 'up') throw this.unavailable()
     return await this.#bulkCalls.run(command, this.bulk.much, async (command, deadlineMs) => {
       return await this.run(command, deadlineMs, 'bulk')
     })
@@ -192,10 +197,6 @@ export class Link {
       for (const side of this.#sides) side.close()
       this.#down()
     }
-  }
-
-  #assertUp (): void {
-    if (this.#state !== 'up') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
   }
 
   async #settle<T> (command: Command<T>, deadlineMs: number, kind: CallKind = 'call'): Promise<T> {

@@ -95,7 +95,7 @@ export class AppendQueue {
   async append (targets: readonly AppendTarget[], envelope: Envelope, key: string | undefined): Promise<Appended> {
     const { up } = this.#link
     if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
-    if (!up && this.#whenDown === 'reject') throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem)
+    if (!up && this.#whenDown === 'reject') throw this.#link.unavailable()
     const parts = encodeParts(envelope, carriesPlaces(targets), onlyTarget(targets))
     const bytes = parts.prefix.length + parts.rest.length
     const limit = maxWaiting[up ? 'up' : 'queue']

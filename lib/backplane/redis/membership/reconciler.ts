@@ -123,7 +123,7 @@ export class MemberReconciler {
   }
 
   #suspended (): WebsocketGroupsError {
-    return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem ?? 'this instance holds no lease')
+    return this.#link.up ? new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance holds no lease') : this.#link.unavailable()
   }
 
   #markDirty (group: string): void {

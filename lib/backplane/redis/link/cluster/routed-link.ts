@@ -84,6 +84,10 @@ export class RoutedLink implements Link {
     return this.#link?.problem ?? `Redis ${this.#role} link is down: no master serves the slot`
   }
 
+  unavailable (): WebsocketGroupsError {
+    return this.#link?.unavailable() ?? new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'no master serves the slot')
+  }
+
   on (listener: LinkEvents): void {
     this.#listeners.push(listener)
   }
@@ -210,7 +214,7 @@ export class RoutedLink implements Link {
 
   async #fly<T> (call: Call<T>, leftMs: number): Promise<T> {
     const link = this.#link
-    if (link === undefined || !this.#up) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.problem)
+    if (link === undefined || !this.#up) throw this.unavailable()
     this.#flying++
     try {
       return await call(link, leftMs, call => call)

@@ -77,7 +77,7 @@ export class Subscriptions {
     this.#dirty.add(name)
     if (!this.#link.up) {
       this.#setInterrupted(channel, true)
-      throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', this.#link.problem)
+      throw this.#link.unavailable()
     }
     this.#flushSoon()
     await this.#acknowledged(channel, name)
