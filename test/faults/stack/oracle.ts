@@ -410,36 +410,50 @@ export class Oracle {
 
   #assertWholeIn (group: string, since: number, client: string, events: readonly Event[], got: ReadonlySet<string>, live: boolean): void {
     let before: Place | undefined
-    const joinedAt = events.find(event => event.kind === 'joined' && event.group === group)?.at ?? 0
-    const elsewhere = new Set(events.flatMap(event => event.kind === 'joined' && event.group !== group ? [event.group] : []))
-    /**
-     * A message from before the join may have come by another group of the connection, one that its instance was behind in: it does not
-     * tell where the connection is in this group.
-     */
-    const isElsewhere = (id: string): boolean => {
-      const { at = 0, to = [] } = this.#sent.get(id) ?? {}
-      return at <= joinedAt && to.some(other => elsewhere.has(other))
-    }
     // What comes before is of other groups that the connection joined sooner.
     const from = events.findIndex(event => event.kind === 'joined' && event.group === group)
+    const joinedAt = events[from]?.at ?? 0
+    const first = events.slice(from).find(event => event.kind === 'message' && this.#where.has(`${group} ${event.id}`))
+    // Of a join that only its instance knew of, the first message tells where the connection began.
+    const begunAt = since === Infinity && first?.kind === 'message' ? this.#sent.get(first.id)?.at ?? 0 : 0
+    const elsewhere = new Set(events.flatMap(event => event.kind === 'joined' && event.group !== group ? [event.group] : []))
+    /** The logs that the connection was told the loss of, or begins to leave. */
+    const left = new Set<string>()
+    /**
+     * A message from before the join, or of a log that is lost, may have come by another group of the connection, one that its instance was
+     * behind in: it does not tell where the connection is in this group.
+     */
+    const isElsewhere = (id: string, { epoch }: Place): boolean => {
+      const { at = 0, to = [] } = this.#sent.get(id) ?? {}
+      return (at <= joinedAt || at < begunAt || left.has(epoch)) && to.some(other => elsewhere.has(other))
+    }
     let gaps = events.filter(event => event.kind === 'gap' && event.group === group).length
+    let told = false
     for (const event of events.slice(from)) {
-      if (event.kind === 'gap' && event.group === group) gaps--
+      if (event.kind === 'gap' && event.group === group) {
+        gaps--
+        told = true
+      }
       const place = event.kind === 'message' ? this.#where.get(`${group} ${event.id}`) : undefined
-      if (event.kind !== 'message' || place === undefined || isElsewhere(event.id)) continue
+      if (event.kind !== 'message' || place === undefined || isElsewhere(event.id, place)) continue
       const what = `${client} got ${event.id} at ${group} ${key(place)} after ${key(before)}`
       if (before === undefined) {
         const isOwed = (id: string): boolean => (this.#sent.get(id)?.at ?? 0) > since
         this.#assertMissed(group, place.epoch, 0, place.offset, isOwed, got, gaps, `${what}, the first`)
       } else if (before.epoch !== place.epoch) {
-        // All gaps of the group count that are told from the loss on: the route hears of them after what was on its way.
-        if (events.every(({ kind, group: other }) => kind !== 'gap' || other !== group)) this.violate('lostSilently', what)
+        left.add(before.epoch)
+        // All gaps of the group count that are told from the loss on: the route hears of them after what was on its way, if the connection
+        // is still there.
+        const stayed = live || (events.at(-1)?.at ?? 0) > event.at + catchUpMs
+        const toldEver = events.some(({ kind, group: other }) => kind === 'gap' && other === group)
+        if (stayed && !toldEver) this.violate('lostSilently', what)
       } else if (place.offset <= before.offset) {
         this.violate('reordered', what)
-      } else {
+      } else if (!told) {
         this.#assertMissed(group, place.epoch, before.offset, place.offset, () => true, got, gaps, what)
       }
       before = place
+      told = false
     }
     const end = this.end(group)
     if (!live || end === undefined || before === undefined || before.epoch !== end.epoch) return
