@@ -148,9 +148,6 @@ class HeldLink {
     if (!this.up) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
   }
 
-  /** There is no connection before this one. */
-  async previousDrained (): Promise<void> {}
-
   async #reply (what: Held['what'], reply: unknown): Promise<unknown> {
     if (this.holding) await new Promise<void>(resolve => { this.held.push({ what, release: resolve }) })
     return reply
@@ -162,7 +159,7 @@ export function readersRig (redis: TestRedis) {
   const link = new HeldLink(redis.admin)
   const local = new Recorder()
   let changes = 0
-  const readers = new LogFollowers(link as unknown as Link, link, new Keys('wsg:'), local, () => { changes++ })
+  const readers = new LogFollowers(link as unknown as Link, new Keys('wsg:'), local, () => { changes++ })
   return {
     link,
     local,

@@ -80,7 +80,7 @@ export class Partition {
     const report = (): void => this.#report()
     this.#ownsWriter = writer === undefined
     this.writer = writer ?? new RedisWriter(command, keys, options.whenDown, local.log)
-    this.#followers = new LogFollowers(command, subscribe, keys, local, report, this.writer.differences)
+    this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
     const inbox = keys.channel({ kind: 'instance', name: local.instanceId })
     this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, inbox, {
       acked: names => { void this.#followers.subscribed(names.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)) },
@@ -262,7 +262,7 @@ export class Partition {
       this.#badEnvelopes++
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }
-    if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes), late)
+    if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes))
     // A message without a place in a log may come by the new connection as well.
     else if (!late || !this.#resubscribed) this.#local.deliver(envelope)
   }

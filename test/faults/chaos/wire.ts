@@ -62,10 +62,10 @@ export class Wire {
     for (const one of this.#connections) if (one.lostBytes) this.#reset(one)
   }
 
-  /** Reads nothing more from Redis on the subscribe link, so that its output buffer there grows. When that ends, the newest goes first. */
+  /** Reads nothing more from Redis on the subscribe link, so that its output buffer there grows. */
   pause (on: boolean): void {
     this.#paused = on
-    for (const { kind, server } of [...this.#connections].reverse()) {
+    for (const { kind, server } of this.#connections) {
       if (kind === 'subscribe') on ? server.pause() : server.resume()
     }
   }

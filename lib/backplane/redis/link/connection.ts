@@ -1,5 +1,4 @@
 import type { Redis } from 'ioredis'
-import { withDeadline } from '../../../deadline.ts'
 import { Dialer, type Address } from './connect.ts'
 import { greet } from './greeting.ts'
 import { namespaceOf, type RedisSource } from './source.ts'
@@ -24,12 +23,6 @@ export interface ConnectionEvents {
   moved? (): void
 }
 
-interface Previous {
-  readonly client: Redis
-  /** Settles when it has delivered what it had; `undefined` while nobody waits for that. */
-  drained: Promise<void> | undefined
-}
-
 /**
  * The connection of a link: the one that is, and the next one whenever it ends. A client of ioredis serves one connection only. Whatever
  * state it ends in, or hangs in, is left behind with it.
@@ -46,8 +39,8 @@ export class Connection {
   /** A message came on the present connection. */
   #delivered = false
   #timer: NodeJS.Timeout | undefined
-  /** The connection before, which may still deliver what Redis sent before it was given up. */
-  #previous: Previous | undefined
+  /** The connection before, which may still deliver what Redis sent before it was given up, and the bytes that had come on it then. */
+  #previous: { readonly client: Redis, readonly received: number } | undefined
   #closed = false
 
   /**
@@ -106,7 +99,7 @@ export class Connection {
     // A connection that delivered nothing has less to come than the one before it, if that is still there.
     if (keep && this.#ready && (this.#delivered || this.#previous === undefined)) {
       this.dropPrevious()
-      this.#previous = { client, drained: undefined }
+      this.#previous = { client, received: bytesRead(client) }
     } else {
       discard(client)
     }
@@ -121,15 +114,22 @@ export class Connection {
   }
 
   /**
-   * Resolves when the connection before has delivered all that Redis sent until now, or when nothing comes from it for a moment; after ten
-   * seconds in any case.
+   * Resolves when the connection before has delivered all that Redis sent until now, or when nothing comes from it: at once, or in a
+   * moment; after ten seconds in any case.
    */
   async previousDrained (): Promise<void> {
     const previous = this.#previous
     if (previous === undefined) return
-    // Many may wait for the same thing.
-    previous.drained ??= this.#drain(previous).then(() => { previous.drained = undefined })
-    await previous.drained
+    const { client } = previous
+    const endsAt = performance.now() + drainMs
+    const ping = { settled: false }
+    const settle = (): void => { ping.settled = true }
+    client.ping().then(settle, settle)
+    let { received } = previous
+    while (bytesRead(client) > received && !ping.settled && this.#previous === previous && performance.now() < endsAt) {
+      received = bytesRead(client)
+      await new Promise(resolve => setTimeout(resolve, drainedAfterMs))
+    }
   }
 
   /** Drops the previous connection, whose messages are no longer needed. */
@@ -152,17 +152,6 @@ export class Connection {
     discard(this.#client)
     this.#present = undefined
     this.#ready = false
-  }
-
-  async #drain (previous: Previous): Promise<void> {
-    const { client } = previous
-    const endsAt = performance.now() + drainMs
-    const answered = client.ping().then(() => true, () => true)
-    let received: number
-    do {
-      received = bytesRead(client)
-      if (await withDeadline(answered, drainedAfterMs, () => false)) return
-    } while (bytesRead(client) > received && this.#previous === previous && performance.now() < endsAt)
   }
 
   #dial (): Redis {

@@ -4,7 +4,7 @@ import type { StoredEnvelope } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import type { CopyOrder } from './copy-order.ts'
-import type { LiveMessage, LogFollower } from './follower.ts'
+import type { LogFollower } from './follower.ts'
 import { readAfterFork } from './page.ts'
 
 /** `inStep`: everything is delivered. `behind`: messages are missing. `held`: the next message waits for another log (see `CopyOrder`). */
@@ -16,7 +16,6 @@ export type Progress = 'inStep' | 'behind' | 'held'
  */
 export class CatchUp {
   readonly #link: Link
-  readonly #subscribe: Pick<Link, 'previousDrained'>
   readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #order: CopyOrder
@@ -24,13 +23,9 @@ export class CatchUp {
   #repairedMessages = 0
   #duplicates = 0
 
-  /** `link` is for reads; live messages come by `subscribe`. `isGone` tells whether a follower's group is no longer followed. */
-  constructor (
-    link: Link, subscribe: Pick<Link, 'previousDrained'>, keys: Keys, local: LocalInstance, order: CopyOrder,
-    isGone: (follower: LogFollower) => boolean
-  ) {
+  /** `isGone` tells whether a follower's group is no longer followed. */
+  constructor (link: Link, keys: Keys, local: LocalInstance, order: CopyOrder, isGone: (follower: LogFollower) => boolean) {
     this.#link = link
-    this.#subscribe = subscribe
     this.#keys = keys
     this.#local = local
     this.#order = order
@@ -53,15 +48,6 @@ export class CatchUp {
     return 'inStep'
   }
 
-  /**
-   * Keeps a live message until those before it were read. One that came `late`, by a connection that was given up, is delivered if it is
-   * the next: the log may not have it any more.
-   */
-  hold (follower: LogFollower, message: LiveMessage, late: boolean): void {
-    const isNext = late && follower.position !== undefined && this.accept(follower, message.envelope, message.previousNonce) === 'inStep'
-    if (!isNext) follower.buffer(message)
-  }
-
   /** Reads and delivers what follows the last message, to the end of the log. Rejects as `readPage` does. */
   async read (follower: LogFollower): Promise<Progress> {
     /** Where the follower was before the log that it follows now came back. */
@@ -71,7 +57,7 @@ export class CatchUp {
       follower.cover()
       const page = await readAfterFork(this.#link, this.#keys, follower, follower.position ?? logStart)
       if (this.#isGone(follower)) break
-      if (page === undefined || (page.gap !== undefined && await this.#cameLate(follower))) continue
+      if (page === undefined) continue
       const left = follower.left(page.end.epoch)
       if (left !== undefined) {
         // A failover to a server without the log, and back: what the members were given must not be given them again.
@@ -84,13 +70,12 @@ export class CatchUp {
       between = undefined
       epochsBetween = []
       for (const message of page.messages) {
-        if (follower.isPast(message.position)) continue         // it came late, while the page was read
         if (!this.#order.mayDeliver(follower, message)) return 'held'
         this.#repairedMessages++
         this.#deliver(follower, message)
       }
       // A message that this version cannot decode counts as read, too.
-      if (!follower.isPast(page.last)) follower.advance(page.last)
+      if (!samePosition(page.last, follower.position ?? logStart)) follower.advance(page.last)
       this.#order.moved(follower)
       if (!page.more) break
     }
@@ -110,17 +95,6 @@ export class CatchUp {
     }
     follower.release()
     return 'inStep'
-  }
-
-  /**
-   * The log does not have what follows. A connection that was given up may still bring that: waits for all that it has. Returns whether it
-   * brought anything.
-   */
-  async #cameLate (follower: LogFollower): Promise<boolean> {
-    const { position } = follower
-    for (const { envelope, previousNonce } of follower.waiting) this.accept(follower, envelope, previousNonce)
-    await this.#subscribe.previousDrained()
-    return follower.position !== position
   }
 
   #deliver (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope): void {

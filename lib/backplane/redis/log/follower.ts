@@ -1,4 +1,4 @@
-import { logStart, samePosition } from '../../position.ts'
+import { samePosition } from '../../position.ts'
 import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 
 /** How many nonces are kept: they tell a repeated message from another one with the same offset. */
@@ -150,12 +150,6 @@ export class LogFollower {
     if (offset !== last.offset + 1 || previousNonce !== last.nonce) return false
     // The first message of a log that is gone was delivered, or its loss was told.
     return last.epoch === epoch || (last.epoch === '' && last.offset === 0 && this.left(epoch) === undefined)
-  }
-
-  /** Whether the position is this one or a later one of the same log. */
-  isPast ({ epoch, offset }: LogPosition): boolean {
-    const last = this.#position ?? logStart
-    return epoch === last.epoch && offset <= last.offset
   }
 
   /** Whether this message was delivered already. `false` also for those too long ago to tell. */

@@ -41,10 +41,7 @@ export class LogFollowers {
   #closed = false
   #repaired = 0
 
-  constructor (
-    link: Link, subscribe: Pick<Link, 'previousDrained'>, keys: Keys, local: LocalInstance, changed: () => void,
-    differences = new SettingsDifferences()
-  ) {
+  constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void, differences = new SettingsDifferences()) {
     this.#link = link
     this.#local = local
     this.#warnUnreadable = oncePerMinute(local.log, 'log_unreadable')
@@ -52,7 +49,7 @@ export class LogFollowers {
     this.#ends = new LogEnds(link, keys, differences)
     // Not in the same turn of the event loop, so that a repair that ends in it does not run again before it is over.
     this.#order = new CopyOrder(group => this.#followers.get(group), follower => setImmediate(() => { this.#wake(follower) }))
-    this.#catchUp = new CatchUp(link, subscribe, keys, local, this.#order, follower => this.#gone(follower))
+    this.#catchUp = new CatchUp(link, keys, local, this.#order, follower => this.#gone(follower))
   }
 
   /** Whether messages are still to be read and delivered, or the end of a log is unknown. */
@@ -64,7 +61,10 @@ export class LogFollowers {
     return { repairs: this.#repaired, repairsPending: this.#repairs.size, logsHeld: this.#order.held, ...this.#catchUp.stats() }
   }
 
-  /** Resolves when it is known where the log ends: at `end`, or where Redis says. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  /**
+   * Resolves when this instance knows where the log ends: at `end`, or where Redis says. What follows is delivered here, once the group is
+   * subscribed. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
+   */
   async open (group: string, end?: LogPosition): Promise<void> {
     const follower = this.#followers.get(group) ?? this.#add(group)
     if (follower.position === undefined) await (end === undefined ? this.#open(follower) : follower.seek(end))
@@ -82,14 +82,14 @@ export class LogFollowers {
     this.#order.gone(follower)
   }
 
-  receive (envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number, late = false): void {
+  receive (envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number): void {
     const follower = this.#followers.get(envelope.target.name)
     if (follower === undefined) {
       // Not subscribed yet, or no longer: nobody here is owed what comes now, and following it would go on from here when the group is
       // subscribed again. Only a group that has no log by our settings is served without keeping up with it.
       if (!this.#closed && !this.#local.logged(envelope.target.name)) this.#local.deliver(envelope)
     } else if (follower.buffering) {
-      this.#catchUp.hold(follower, { envelope, previousNonce }, late)
+      follower.buffer({ envelope, previousNonce })
     } else {
       const progress = this.#catchUp.accept(follower, envelope, previousNonce)
       if (progress === 'inStep') return

@@ -2,6 +2,7 @@ import { WebsocketGroupsError } from '../../../../errors.ts'
 import { BulkReads } from '../bulk.ts'
 import type { LinkEvents, LinkStats, MessageListener } from '../events.ts'
 import type { Link as DirectLink } from '../link.ts'
+import { drained } from './drained.ts'
 import { HeldCalls } from './held-calls.ts'
 import type { Link } from '../port.ts'
 import { asking, importerOf, isSuspicious, redirectOf, shardedScript, type RedisCall } from './redirects.ts'
@@ -107,7 +108,7 @@ export class RoutedLink implements Link {
   }
 
   async previousDrained (): Promise<void> {
-    await this.#link?.previousDrained()
+    if (this.#link !== undefined) await drained(this.#link)
   }
 
   /** Whether messages from the previous connection may still be of use. */
