@@ -47,6 +47,7 @@ export const logEvents = {
   on_connect_failed: ['error', 'onConnect failed'],
   on_message_failed: ['error', 'onMessage failed'],
   message_handler_failed: ['error', 'the handler of a message by name failed'],
+  answer_not_stored: ['warn', 'the answer to a message with an idempotency key could not be stored'],
   on_error_failed: ['error', 'onError failed'],
   on_disconnect_failed: ['error', 'onDisconnect failed'],
   hook_failed: ['error', 'a hook for those who come and go failed'],

@@ -63,7 +63,7 @@ export class MessageSet implements AnyMessages {
     this.#definition = definition
     this.scope = scope
     this.#registry = registry
-    this.once = new Once(registry)
+    this.once = new Once(registry, scope.log)
   }
 
   /**

@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto'
+import type { FastifyBaseLogger } from 'fastify'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describeError } from '../connection/error-answer.ts'
 import { Refusal, Reply, type MessageAnswer } from '../connection/framed/message-answer.ts'
 import { RateTable } from '../connection/inbound/rate.ts'
 import { withDeadline } from '../deadline.ts'
 import { WebsocketGroupsError } from '../errors.ts'
+import { oncePerMinute } from '../logging.ts'
 import type { Registry } from '../types.ts'
 
 /** Limits the keys of one client: each key takes a log in Redis for as long as logs live. */
@@ -31,12 +33,14 @@ type Stored =
  */
 export class Once {
   readonly #registry: Pick<Registry, 'broadcastToGroup' | 'history'>
+  readonly #warnNotStored: (fields: object) => void
   readonly #rates = new RateTable(keysPerOwner, maxOwners)
   /** What runs on this instance, by the log of its key: a client mostly comes back to where it was. */
   readonly #running = new Map<string, Promise<MessageAnswer>>()
 
-  constructor (registry: Pick<Registry, 'broadcastToGroup' | 'history'>) {
+  constructor (registry: Pick<Registry, 'broadcastToGroup' | 'history'>, log: FastifyBaseLogger) {
     this.#registry = registry
+    this.#warnNotStored = oncePerMinute(log, 'answer_not_stored')
   }
 
   /**
@@ -59,9 +63,10 @@ export class Once {
     const answer = await run()
     try {
       await this.#registry.broadcastToGroup(group, JSON.stringify(toStored(answer)))
-    } catch {
+    } catch (error) {
       // The handler is done, so this client gets its answer, whatever keeps it from being stored. Where the same key comes again, the
       // client is answered with WSG_TIMEOUT, which says that it is not known what became of the first message.
+      this.#warnNotStored({ err: error })
     }
     return answer
   }

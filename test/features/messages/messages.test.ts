@@ -256,7 +256,7 @@ t.test('an answer that cannot be stored is given to who waits for it', async t =
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
   let handled = 0
-  const { url, registry } = await serve(t, { redis: proxy.url }, app => {
+  const { url, registry, logs } = await serve(t, { redis: proxy.url }, app => {
     const messages = app.wsMessages({
       messages: {
         outage: {
@@ -278,6 +278,7 @@ t.test('an answer that cannot be stored is given to who waits for it', async t =
   await client.opened
   client.send('{"type":"large","id":1,"key":"a"}')
   t.match(await json(client), { type: 'reply', id: 1, data: /^x{2000000}$/ })
+  t.match(logs.filter(({ event }) => event === 'answer_not_stored'), [{ err: { code: 'WSG_MESSAGE_TOO_LARGE' } }])
   client.send('{"type":"outage","id":2,"key":"b"}')
   t.strictSame(await json(client), { type: 'reply', id: 2, data: 1 })
   client.send('{"type":"outage","id":3,"key":"c"}')
