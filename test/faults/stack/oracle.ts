@@ -417,7 +417,7 @@ export class Oracle {
     // Of a join that only its instance knew of, the first message tells where the connection began.
     const begunAt = since === Infinity && first?.kind === 'message' ? this.#sent.get(first.id)?.at ?? 0 : 0
     const elsewhere = new Set(events.flatMap(event => event.kind === 'joined' && event.group !== group ? [event.group] : []))
-    /** The logs that the connection was told the loss of, or begins to leave. */
+    /** The epochs of logs of the group that the connection was in before the present one. */
     const left = new Set<string>()
     /**
      * A message from before the join, or of a log that is lost, may have come by another group of the connection, one that its instance was
@@ -428,6 +428,7 @@ export class Oracle {
       return (at <= joinedAt || at < begunAt || left.has(epoch)) && to.some(other => elsewhere.has(other))
     }
     let gaps = events.filter(event => event.kind === 'gap' && event.group === group).length
+    const everTold = gaps > 0
     let told = false
     for (const event of events.slice(from)) {
       if (event.kind === 'gap' && event.group === group) {
@@ -445,8 +446,7 @@ export class Oracle {
         // All gaps of the group count that are told from the loss on: the route hears of them after what was on its way, if the connection
         // is still there.
         const stayed = live || (events.at(-1)?.at ?? 0) > event.at + catchUpMs
-        const toldEver = events.some(({ kind, group: other }) => kind === 'gap' && other === group)
-        if (stayed && !toldEver) this.violate('lostSilently', what)
+        if (stayed && !everTold) this.violate('lostSilently', what)
       } else if (place.offset <= before.offset) {
         this.violate('reordered', what)
       } else if (!told) {
