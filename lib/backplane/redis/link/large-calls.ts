@@ -6,11 +6,11 @@ import type { RedisSource } from './source.ts'
 /** Every Redis accepts smaller commands: 1 MiB is the lowest value of `proto-max-bulk-len` and of `client-query-buffer-limit`. */
 const largeBytes = 1_000_000
 /**
- * Over a slow link a call of this size takes longer to send than others should wait behind it, or than its deadline. More than a batch of
- * small messages has (log/lanes.ts).
+ * Over a slow link a call of this size takes so long to send that others should not wait behind it, or longer than its deadline. A batch
+ * of small messages is smaller (log/lanes.ts).
  */
 const longBytes = 300_000
-/** A call whose bytes still move may take this many milliseconds. */
+/** A call may take this many milliseconds as long as its bytes move. */
 const maxMs = 30_000
 /** Bytes per millisecond that the deadline of a large call allows for: a slower network makes the call time out. */
 const slowestRate = 1_000
@@ -34,7 +34,7 @@ export class LargeCalls {
     this.#deadlineMs = deadlineMs
   }
 
-  /** Whether a call with this many bytes of arguments belongs here. Messages of `publish` calls stay in their order as long as they can. */
+  /** Whether a call with this many bytes of arguments belongs here. Fewer `publish` calls do, as those here may be overtaken by others. */
   static isLarge (bytes: number, kind: CallKind): boolean {
     return bytes >= (kind === 'publish' ? largeBytes : longBytes)
   }

@@ -13,7 +13,7 @@ import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './scr
 import type { Command, MainLink, SideConnection } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
-/** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
+/** How often a link is pinged, and how long it may be silent before its connection is given up (milliseconds). */
 const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
@@ -22,7 +22,7 @@ const missesToTrip = 3
 const maxDeadlines = 4
 /** How long a bulk read may take, even while bytes come (milliseconds). */
 const maxBulkMs = 30_000
-/** A master that became a replica is left for its successor; when the same server answers again, no more often than this. */
+/** A master that became a replica is left for its successor, no more often than this: the same server may answer again (milliseconds). */
 const demotedRetryMs = 2_000
 
 /**
@@ -55,7 +55,7 @@ export class Link {
   #misses = 0
   #lastSign = performance.now()
   #lastWatch = performance.now()
-  /** How many bytes had come at the last look. */
+  /** How many bytes had come at the last `#watch`. */
   #lastReceived = 0
   #lastError: Error | undefined
   #lastDemotion = -Infinity
@@ -92,7 +92,7 @@ export class Link {
     this.#pinger = setInterval(() => this.#watch(), pingIntervalMs).unref()
   }
 
-  /** Adds a listener; those of an event are called in the order they were added. */
+  /** Adds a listener. Listeners are called in the order they were added. */
   on (listener: LinkEvents): void { this.#listeners.push(listener) }
 
   /** The client of the present connection, or of the last one. */
@@ -103,7 +103,7 @@ export class Link {
 
   get up (): boolean { return this.#state === 'up' }
 
-  /** The link itself: of those that lead to a partition, the one to its master. */
+  /** This link; of a `RoutedLink`, the link to its master. */
   get master (): { readonly connection: number } { return this }
 
   get deadlineMs (): number { return this.#deadlineMs }
@@ -120,7 +120,7 @@ export class Link {
     return `Redis ${this.#role} link is down: ${why}`
   }
 
-  /** The error of a call. Applications may pass its message on to strangers, so what names the host of Redis is the cause. */
+  /** The error of calls now. Applications may show its message to strangers, so only its cause names the host of Redis. */
   unavailable (): WebsocketGroupsError {
     return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `the Redis ${this.#role} link is down`, { cause: this.#lastError })
   }
@@ -132,7 +132,7 @@ export class Link {
 
   /**
    * Runs one command, or several that ioredis sends together. Settles within the deadline; while the link is down, at once.
-   * `settled` tells a command of two steps whether the caller was given an outcome before the second.
+   * By `settled` a command of two steps learns before the second whether its caller was given an outcome already.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
   async run<T> (command: Command<T>, deadlineMs = this.#deadlineMs, kind: CallKind = 'call'): Promise<T> {
@@ -156,7 +156,7 @@ export class Link {
     return await this.run(command, this.#deadlineMs, kind)
   }
 
-  /** As `bytesScript`, for an answer with much data, called in its turn in `bulk`: its failure says nothing about the link. */
+  /** As `bytesScript`, for an answer with much data; called in its turn in `bulk`. Its failure says nothing about the link. */
   async bulkScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
     return await this.runBulk(byHash(...bytesCommands(script, keys, args)))
   }
@@ -170,8 +170,8 @@ export class Link {
   }
 
   /**
-   * Gives the connection up for a new one. What is in flight fails now, and what still arrives counts for nothing; with `keep` messages
-   * that arrive do, until `dropPrevious`.
+   * Gives the connection up for a new one. Calls under way fail now. Messages that still arrive are ignored; with `keep` they are
+   * delivered until `dropPrevious`.
    */
   reset (keep = false): void {
     this.#connection.reset(keep)
@@ -265,7 +265,7 @@ export class Link {
     if (was === 'up') for (const listener of this.#listeners) listener.down?.()
   }
 
-  /** Once a second: ping, and give up on a connection that was silent for too long, also in its handshake: no option of ioredis does. */
+  /** Once a second: pings, and gives up a connection that was silent for too long, also in its handshake, as no option of ioredis does. */
   #watch (): void {
     const { ready, shakingHands, received, patienceMs } = this.#connection
     const now = performance.now()

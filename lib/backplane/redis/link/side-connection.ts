@@ -38,7 +38,7 @@ export class SideConnection {
   readonly #waiting = new Set<() => void>()
   #closed = false
 
-  /** `progress`: whether a call goes on while bytes come, or also while they leave. */
+  /** `progress` says which bytes prolong a call: those that come, or those that come or leave. */
   constructor (source: RedisSource, link: MainLink, progress: 'received' | 'moved', idleMs = usualIdleMs) {
     this.#source = source
     this.#link = link
@@ -107,7 +107,7 @@ export class SideConnection {
       answered () {},
       missed: silent => {
         this.#link.missed()
-        // Nothing comes any more, and nobody pings: the next call should not wait in vain as well.
+        // Nothing comes any more, and no ping would notice: the next call should not wait in vain, too.
         if (silent) this.reset()
       },
       translate: error => this.#link.translate(error)
