@@ -1,7 +1,7 @@
 import type { PresenceChange, Presences } from '../backplane.ts'
 import type { ClusterWriter } from './cluster-writer.ts'
 
-/** Reports which groups and users came and went, once in the cluster, partition by partition. */
+/** Reports which groups and users came and went: asks each partition, so that each change is reported once in the cluster. */
 export class ClusterOccupancy {
   /** Names whose partitions were out when they were asked for. */
   readonly #missed = { group: new Set<string>(), user: new Set<string>() }
