@@ -30,7 +30,7 @@ export function senderEntries ({ userId = '', connectionId }: Sender): Buffer[] 
   return [...entriesOf(kind.userId, userId), ...connectionId === undefined ? [] : entriesOf(kind.connectionId, connectionId)]
 }
 
-/** The entry for a `traceparent`, which is short enough for one. */
+/** The entry for a `traceparent`; more than one if `tracing` of the application returns a longer text. */
 export function traceEntries (traceparent: string): Buffer[] {
   return entriesOf(kind.trace, traceparent)
 }
@@ -83,6 +83,8 @@ export class Extensions {
 function entriesOf (kind: number, text: string): Buffer[] {
   const value = Buffer.from(text)
   const entries = [Buffer.from([first, kind, ...value.subarray(0, maxValueBytes)])]
-  if (value.length > maxValueBytes) entries.push(Buffer.from([first, kind | continues, ...value.subarray(maxValueBytes)]))
+  for (let at = maxValueBytes; at < value.length; at += maxValueBytes) {
+    entries.push(Buffer.from([first, kind | continues, ...value.subarray(at, at + maxValueBytes)]))
+  }
   return entries
 }
