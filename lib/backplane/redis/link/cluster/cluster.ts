@@ -118,7 +118,8 @@ export class ClusterLinks implements Router {
     await this.#refresh(link)
   }
 
-  linkTo (name: string): Link {
+  linkTo (name: string): Link | undefined {
+    if (this.#closed) return undefined
     const colon = name.lastIndexOf(':')
     return this.#master(this.#source.translate({ host: name.slice(0, colon), port: Number(name.slice(colon + 1)) })).command
   }
@@ -135,6 +136,7 @@ export class ClusterLinks implements Router {
   async close (): Promise<void> {
     this.#closed = true
     clearTimeout(this.#timer)
+    this.#lookup.close()
     await Promise.all([...this.#masters.values()].map(closeMaster))
     this.#masters.clear()
   }

@@ -21,6 +21,7 @@ export class SlotLookup {
   #acceptedAt = performance.now()
   #turn = 0
   #failure: Error | undefined
+  #closed = false
 
   /** `refused` gets the error when a node refuses this client, or is not part of a cluster. */
   constructor (source: ClusterSource, refused: (error: Error) => void) {
@@ -40,6 +41,7 @@ export class SlotLookup {
   async look (masters: readonly Master[], first: Master | undefined): Promise<SlotMap | undefined> {
     let fallback: SlotMap | undefined
     for (const ask of this.#askable(masters, first)) {
+      if (this.#closed) return undefined
       try {
         const map = await ask()
         if (map.epoch < this.#epoch && performance.now() - this.#acceptedAt < staleMs) continue
@@ -55,6 +57,11 @@ export class SlotLookup {
     }
     // No node reports a healthy cluster: some slots may have no master. The masters of the others are still valid.
     return fallback && this.#accept(fallback)
+  }
+
+  /** Asks no further node. */
+  close (): void {
+    this.#closed = true
   }
 
   #accept (map: SlotMap): SlotMap {
