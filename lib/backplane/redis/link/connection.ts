@@ -140,7 +140,7 @@ export class Connection {
     this.#previous = undefined
   }
 
-  /** Called once a second, so that no state of the client lasts forever without a connection. */
+  /** Called again and again while the connection is needed, so that no dial and no other state of the client lasts forever. */
   check (): void {
     if (this.#ready || this.#present === undefined) return
     if (this.#present.status === 'end' || performance.now() - this.#dialledAt > maxDialMs) this.reset()

@@ -58,6 +58,8 @@ export class SideConnection {
     if (this.#closed) return false
     this.#open()
     if (this.ready) return true
+    // Nobody else looks after a dial that hangs.
+    this.#connection?.check()
     let tell = (): void => {}
     const told = new Promise<void>(resolve => this.#waiting.add(tell = resolve))
     await withDeadline(told, ms, () => undefined)
