@@ -10,7 +10,7 @@ const options = { deadlineMs: 200, maxMs: 1_000, kind: 'bulk' } as const
 
 function beside (t: Test, source: string, { idleMs = 10_000, address = undefined as { host: string, port: number } | undefined } = {}) {
   let missed = 0
-  const link = { address: () => address, translate: toBackplaneError, missed: () => { missed++ } }
+  const link = { assertUp () {}, address: () => address, translate: toBackplaneError, missed: () => { missed++ } }
   const side = new SideConnection(source, link, 'received', idleMs)
   t.teardown(() => side.close())
   return {

@@ -34,8 +34,8 @@ export class Link {
   readonly sharded: boolean = false
   /** The queue of bulk reads. */
   readonly bulk = new BulkReads()
+  readonly deadlineMs: number
   readonly #role: string
-  readonly #deadlineMs: number
   readonly #connection: Connection
   readonly #large: LargeCalls
   readonly #bulkCalls: BulkCalls
@@ -50,7 +50,6 @@ export class Link {
     },
     translate: error => this.#translate(error)
   })
-
   #state: 'down' | 'up' | 'tripped' = 'down'
   #misses = 0
   #lastSign = performance.now()
@@ -67,13 +66,14 @@ export class Link {
 
   constructor (source: RedisSource, role: 'command' | 'subscribe', deadlineMs: number) {
     this.#role = role
+    this.deadlineMs = deadlineMs
     const main: MainLink = {
+      assertUp: () => this.#assertUp(),
       address: () => this.#connection.address, translate: error => this.#translate(error), missed: () => { this.#timeouts++ }
     }
     this.#large = new LargeCalls(source, deadlineMs, main)
     this.#bulkCalls = new BulkCalls(source, deadlineMs, main)
     this.#sides = [this.#large.connection, this.#bulkCalls.connection]
-    this.#deadlineMs = deadlineMs
     this.#connection = new Connection(source, role, {
       opened: () => { this.#lastSign = performance.now() },
       ready: () => {
@@ -106,8 +106,6 @@ export class Link {
   /** This link; of a `RoutedLink`, the link to its master. */
   get master (): { readonly connection: number } { return this }
 
-  get deadlineMs (): number { return this.#deadlineMs }
-
   /** Where the present connection leads; `undefined` as in `Connection`. */
   get address (): Address | undefined { return this.#connection.address }
 
@@ -120,7 +118,7 @@ export class Link {
     return `Redis ${this.#role} link is down: ${why}`
   }
 
-  /** The error of calls now. Applications may show its message to strangers, so only its cause names the host of Redis. */
+  /** The error of calls while the link is down. Applications may show its message to strangers: only the cause names the host of Redis. */
   unavailable (): WebsocketGroupsError {
     return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `the Redis ${this.#role} link is down`, { cause: this.#lastError })
   }
@@ -135,8 +133,8 @@ export class Link {
    * By `settled` a command of two steps learns before the second whether its caller was given an outcome already.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
-  async run<T> (command: Command<T>, deadlineMs = this.#deadlineMs, kind: CallKind = 'call'): Promise<T> {
-    if (this.#state !== 'up') throw this.unavailable()
+  async run<T> (command: Command<T>, deadlineMs = this.deadlineMs, kind: CallKind = 'call'): Promise<T> {
+    this.#assertUp()
     return await this.#settle(command, deadlineMs, kind)
   }
 
@@ -153,7 +151,7 @@ export class Link {
   /** As `run`, with this many bytes of arguments; see `LargeCalls.isLarge`. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
   async runSized<T> (bytes: number, command: Command<T>, kind: 'call' | 'publish'): Promise<T> {
     if (this.#state === 'up' && LargeCalls.isLarge(bytes, kind)) return await this.#large.run(bytes, command)
-    return await this.run(command, this.#deadlineMs, kind)
+    return await this.run(command, this.deadlineMs, kind)
   }
 
   /** As `bytesScript`, for an answer with much data; called in its turn in `bulk`. Its failure says nothing about the link. */
@@ -163,7 +161,7 @@ export class Link {
 
   /** As `run`, for reads with much data; called in its turn in `bulk`. It may be sent twice. */
   async runBulk<T> (command: Command<T>): Promise<T> {
-    if (this.#state !== 'up') throw this.unavailable()
+    this.#assertUp()
     return await this.#bulkCalls.run(command, this.bulk.much, async (command, deadlineMs) => {
       return await this.run(command, deadlineMs, 'bulk')
     })
@@ -189,7 +187,7 @@ export class Link {
     clearInterval(this.#pinger)
     try {
       // A hung server would never answer QUIT.
-      if (this.#state === 'up') await this.#settle(async redis => await redis.quit(), Math.min(this.#deadlineMs, 500))
+      if (this.#state === 'up') await this.#settle(async redis => await redis.quit(), Math.min(this.deadlineMs, 500))
     } catch (error) {
       this.#lastError = error as Error
     } finally {
@@ -198,6 +196,8 @@ export class Link {
       this.#down()
     }
   }
+
+  #assertUp (): void { if (this.#state !== 'up') throw this.unavailable() }
 
   async #settle<T> (command: Command<T>, deadlineMs: number, kind: CallKind = 'call'): Promise<T> {
     // The subscribe link brings messages, as large and as many as others send.
@@ -275,6 +275,6 @@ export class Link {
     this.#lastReceived = received
     if (!ready && !shakingHands) return this.#connection.check()
     if (now - this.#lastSign > (ready ? silenceMs : Math.max(silenceMs, patienceMs))) return this.reset(true)
-    if (ready) this.#settle(async redis => await redis.ping(), this.#deadlineMs).catch((error: Error) => { this.#lastError = error })
+    if (ready) this.#settle(async redis => await redis.ping(), this.deadlineMs).catch((error: Error) => { this.#lastError = error })
   }
 }

@@ -13,6 +13,8 @@ export type Command<Answer> = (redis: Redis, settled: () => boolean) => Promise<
 
 /** What a side connection needs of its link. */
 export interface MainLink {
+  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE while the link is down */
+  assertUp (): void
   /** The address of the link's server, as its name may lead to another server by now. `undefined` if only the name is known. */
   address (): Address | undefined
   /** Turns a failure into the error that the caller gets. */
