@@ -69,7 +69,7 @@ export class Throttle {
     this.#now = now
   }
 
-  /** Calls `begin`, and must not be called again before that. `plenty`: so much work is there already that more is not waited for. */
+  /** Calls `begin` soon. Must not be called again until then. `plenty`: so much work is there that waiting for more is not worth it. */
   soon (begin: () => void, plenty = false): void {
     this.#waiting = begin
     const left = plenty ? 0 : this.#lastAt + gapMs - this.#now()

@@ -37,7 +37,7 @@ export class Calls {
     this.#events = events
   }
 
-  /** By `settled` a command of two steps learns before the second whether its caller was given an outcome already. */
+  /** `settled` tells a command of two steps, before the second, whether its caller has an outcome already. */
   async run<T> (command: (settled: () => boolean) => Promise<T>, { deadlineMs, maxMs, kind }: CallOptions): Promise<T> {
     const { received, answered, missed, translate } = this.#events
     return await new Promise<T>((resolve, reject) => {

@@ -97,7 +97,7 @@ export class Connection {
   reset (keep = false): void {
     const client = this.#present
     if (client === undefined) return
-    // Less is to come from a connection that delivered nothing than from the one before it, if that is still there.
+    // If the connection delivered nothing, the one before it has more to come, where that is still there.
     if (keep && this.#ready && (this.#delivered || this.#previous === undefined)) {
       this.dropPrevious()
       this.#previous = { client, received: bytesRead(client) }

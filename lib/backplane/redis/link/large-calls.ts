@@ -36,7 +36,7 @@ export class LargeCalls {
     this.#link = link
   }
 
-  /** Whether a call with this many bytes of arguments belongs here. Fewer `publish` calls do, as those here may be overtaken by others. */
+  /** Whether a call with this many bytes of arguments belongs here. A `publish` must be larger, as others may overtake it here. */
   static isLarge (bytes: number, kind: CallKind): boolean {
     return bytes >= (kind === 'publish' ? largeBytes : longBytes)
   }

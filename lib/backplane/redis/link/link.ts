@@ -130,7 +130,7 @@ export class Link {
 
   /**
    * Runs one command, or several that ioredis sends together. Settles within the deadline; while the link is down, at once.
-   * By `settled` a command of two steps learns before the second whether its caller was given an outcome already.
+   * `settled` tells a command of two steps, before the second, whether its caller has an outcome already.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
   async run<T> (command: Command<T>, deadlineMs = this.deadlineMs, kind: CallKind = 'call'): Promise<T> {

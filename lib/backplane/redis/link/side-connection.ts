@@ -40,7 +40,7 @@ export class SideConnection {
   readonly #waiting = new Set<() => void>()
   #closed = false
 
-  /** `progress` says which bytes prolong a call: those that come, or those that come or leave. */
+  /** `progress` says which bytes extend the deadline of a call: those that come, or also those that leave. */
   constructor (source: RedisSource, link: MainLink, progress: 'received' | 'moved', idleMs = usualIdleMs) {
     this.#source = source
     this.#link = link

@@ -109,7 +109,7 @@ export class ClusterLinks implements Router {
     return {
       redisMasters: masters.filter(({ unusedSince }) => unusedSince === undefined).length,
       slotRefreshes: this.#refreshes,
-      // To be used in place of what the partitions say: each of them has the figures of its master, which many share.
+      // These replace the figures of the partitions: each partition has those of its master, which many share.
       ...sumStats([this.#counted, ...masters.map(statsOf)])
     }
   }

@@ -1,6 +1,6 @@
 import type { Link } from '../link.ts'
 
-/** The wait of each link for the connection before its present one: all partitions of a master share it. */
+/** For each link the wait for its previous connection: all partitions of a master share it. */
 const drains = new WeakMap<Link, { readonly connection: number, readonly drained: Promise<void> }>()
 
 /** As `Link.previousDrained`. */

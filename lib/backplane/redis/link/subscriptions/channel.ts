@@ -8,7 +8,7 @@ export interface Channel {
   acked: boolean
   /** The subscription worked, or was promised, and brings no messages now. */
   interrupted: boolean
-  /** Settles when Redis answers; there only while callers wait for that. */
+  /** Settles when Redis answers; set only while callers wait. */
   answer: Deferred<void> | undefined
 }
 
