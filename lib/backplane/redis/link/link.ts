@@ -50,11 +50,11 @@ export class Link {
     },
     translate: error => this.#translate(error)
   })
+
   #state: 'down' | 'up' | 'tripped' = 'down'
   #misses = 0
   #lastSign = performance.now()
   #lastWatch = performance.now()
-  /** How many bytes had come at the last `#watch`. */
   #lastReceived = 0
   #lastError: Error | undefined
   #lastDemotion = -Infinity
@@ -69,7 +69,9 @@ export class Link {
     this.deadlineMs = deadlineMs
     const main: MainLink = {
       assertUp: () => this.#assertUp(),
-      address: () => this.#connection.address, translate: error => this.#translate(error), missed: () => { this.#timeouts++ }
+      address: () => this.#connection.address,
+      translate: error => this.#translate(error),
+      missed: () => { this.#timeouts++ }
     }
     this.#large = new LargeCalls(source, deadlineMs, main)
     this.#bulkCalls = new BulkCalls(source, deadlineMs, main)
@@ -211,9 +213,7 @@ export class Link {
   }
 
   /** The error without the passwords of the present connection. */
-  #clean (error: Error): Error {
-    return new ErrorCleaner(this.redis.options).clean(error)
-  }
+  #clean (error: Error): Error { return new ErrorCleaner(this.redis.options).clean(error) }
 
   #translate (raw: Error): Error {
     const error = this.#clean(raw)
