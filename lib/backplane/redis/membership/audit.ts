@@ -76,8 +76,10 @@ export class Audit {
   #beats: number
   /** The groups that are still to be compared in this round. */
   #left: string[] = []
-  /** Instances that were unknown at the last look. They are removed at the next one, unless they registered meanwhile. */
+  /** Unknown instances that the last round found, each with a group. They are removed in this round, unless they registered meanwhile. */
   #suspects = new Set<string>()
+  /** Those that this round found. */
+  #newSuspects = new Set<string>()
 
   constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number, beatsPerLook: number) {
     this.#link = link
@@ -95,7 +97,11 @@ export class Audit {
    */
   async next (generation: number, changing: (group: string) => boolean): Promise<string[]> {
     if (this.#beats++ % this.#beatsPerLook !== 0) return []
-    if (this.#left.length === 0) this.#left = [...this.#local.groups()]
+    if (this.#left.length === 0) {
+      this.#left = [...this.#local.groups()]
+      this.#suspects = this.#newSuspects
+      this.#newSuspects = new Set()
+    }
     try {
       const first = await this.#differing(this.#left.splice(0, groupsPerBeat), generation, changing)
       if (first.length === 0) return []
@@ -125,19 +131,17 @@ export class Audit {
 
   async #removeGhosts (groups: readonly string[], ghosts: ReadonlyArray<number | string>): Promise<void> {
     const { instances, leases } = this.#keys
-    const suspects = new Set<string>()
     let removed = 0
     for (let at = 0; at + 1 < ghosts.length; at += 2) {
       const [group, ghost] = [groups[Number(ghosts[at]) - 1] ?? '', String(ghosts[at + 1])]
       const name = `${ghost}:${group}`
       if (!this.#suspects.has(name)) {
-        suspects.add(name)
+        this.#newSuspects.add(name)
         continue
       }
       const keys = [this.#keys.members(group, ghost), this.#keys.counts(group), instances, leases]
       removed += Number(await this.#link.script(removeGhost, keys, [ghost]))
     }
-    this.#suspects = suspects
     if (removed === 0) return
     logEvent(this.#local.log, 'stale_members_removed', { members: removed })
     this.#local.membersLost?.()

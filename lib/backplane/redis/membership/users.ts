@@ -122,8 +122,12 @@ export class UserCounts {
     this.#schedule()
   }
 
-  /** Looks for the next users; those that Redis lost are stored again. Never rejects: the next look finds them, too. */
+  /**
+   * Stores the counts that Redis refused before. Looks for the next users, and stores those again that Redis lost. Never rejects: the next
+   * look finds them, too.
+   */
   async #look (): Promise<void> {
+    if (this.#dirty.size > 0) this.#schedule()
     if (this.#closed || this.#beats++ % this.#beatsPerLook !== 0) return
     if (this.#unseen.length === 0) this.#unseen = [...this.#stored]
     const users = this.#unseen.splice(0, usersPerBeat).filter(userId => this.#stored.has(userId) && !this.#dirty.has(userId))
@@ -159,7 +163,7 @@ export class UserCounts {
     queueMicrotask(() => { void this.#flush() })
   }
 
-  /** Never rejects. Counts that could not be stored stay dirty until the lease is held again; their callers are told. */
+  /** Never rejects. Counts that could not be stored stay dirty until the next beat; their callers are told. */
   async #flush (): Promise<void> {
     while (this.#dirty.size > 0 && !this.#closed) {
       const batch = [...this.#dirty].slice(0, batchSize)
