@@ -217,7 +217,9 @@ return reply()
 export const readEnds = new Script(`${luaInteger}${luaDiffering}
 local keep, ends = integer(1, 0), {}
 for k = 1, #KEYS do
-  local meta = redis.call('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd')
+  local meta = redis.pcall('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd')
+  -- Another program has the key: no log then, so that the other groups of this call get their answers.
+  if meta.err then meta = {false, false, false} end
   for i = 1, 3 do ends[4 * k - 4 + i] = meta[i] end
   ends[4 * k] = differing(meta[4], meta[5])
   if keep > 0 and meta[1] and redis.call('PTTL', KEYS[k]) < keep / 2 then redis.call('PEXPIRE', KEYS[k], keep) end
