@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Envelope, GapReason, LocalInstance, LogPosition } from '../backplane.ts'
 import type { Member } from '../../types.ts'
 
-/** The instance as one of many partitions sees it: the same, but for the groups, of which it knows its own. */
+/** The instance as one of many partitions sees it: with the groups of that partition alone. */
 export class PartitionInstance implements LocalInstance {
   readonly #local: LocalInstance
   readonly #changed: () => void
@@ -40,7 +40,7 @@ export class PartitionInstance implements LocalInstance {
 
   stateChanged (): void { this.#changed() }
 
-  /** Somebody joined or left a group of this partition. */
+  /** Called when somebody joined or left a group of this partition. */
   membersChanged (group: string): void {
     const [member] = this.#local.memberIds(group)
     if (member === undefined) this.#groups.delete(group)
