@@ -20,7 +20,7 @@ function isException (value: unknown): boolean {
   if (typeof value === 'string' || !isPlainObject(value)) return typeof value === 'string'
   const named = value as object
   if ('id' in named) return typeof property(named, 'id') === 'string'
-  // With both, one of the two would be passed over.
+  // With both, one of the two would be ignored.
   return ('userId' in named) !== ('group' in named)
 }
 
@@ -38,7 +38,7 @@ const broadcast = {
 const page = { cursor: checkedLater, limit: checkedLater } as const satisfies Record<keyof PageOptions, Rule>
 const read = { maxAgeMs: anAge } as const satisfies Record<keyof ReadOptions, Rule>
 
-/** What the options of the public methods may be. */
+/** The options of the public methods. */
 const rules = {
   join: { since: checkedLater, history: aCount, tags: checkedLater } as const satisfies Record<keyof JoinOptions, Rule>,
   leave: { reason: checkedLater } as const satisfies Record<keyof LeaveOptions, Rule>,
@@ -59,8 +59,8 @@ const rules = {
 }
 
 /**
- * Checks the options of a call before anything is done: a misspelt one would otherwise do nothing, and one of another type would fail
- * somewhere inside.
+ * Checks the options of a call before the call does anything: a misspelt option would otherwise be ignored, and one of a wrong type would
+ * fail somewhere inside.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkCall (method: keyof typeof rules, options: unknown): void {

@@ -10,7 +10,7 @@ export type ResolvedLimits = Readonly<Record<CountName, number | undefined> & Re
   readonly explicit: ReadonlySet<keyof Limits>
 }
 
-const aRate: Rule = { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isPlainObject(value) }
+export const aRate: Rule = { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isPlainObject(value) }
 
 const rateRules = {
   perSecond: integer(1, Number.MAX_SAFE_INTEGER, 'per second'),
@@ -63,7 +63,7 @@ const defaults = {
 } as const satisfies Limits
 
 /**
- * Takes the bytes that one message may have, 0 for no limit.
+ * Checks the limits and fills in defaults. `maxPayload`: the most bytes of one message, 0 for no limit.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the limit, the value and what is allowed
  */
 export function resolveLimits (given: Limits | false = {}, maxPayload = 0): ResolvedLimits {
@@ -79,7 +79,7 @@ export function resolveLimits (given: Limits | false = {}, maxPayload = 0): Reso
   return { ...limits, explicit } as unknown as ResolvedLimits
 }
 
-/** A rate without a burst gets one that the largest message fits into: a message larger than the burst is refused for ever. */
+/** Gives a rate without a burst one that the largest message fits into: a message larger than the burst would never be let through. */
 function withRoomForOne ({ perSecond, burst }: Rate, maxPayload: number): Rate {
   return { perSecond, burst: burst ?? Math.max(perSecond, maxPayload) }
 }

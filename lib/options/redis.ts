@@ -2,14 +2,14 @@ import { invalid, isKeyText, isPlainObject, keyText, property, show, type Rule }
 
 export const redisRule: Rule = {
   allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, an ioredis client, an ioredis Cluster, ' +
-    'or { cluster: [nodes], options? } (the plugin alone may leave it out, and stays in memory then)',
+    'or { cluster: [nodes], options? } (may be left out for the plugin, which then keeps everything in memory)',
   accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
   secret: true
 }
 
 /**
- * Checks what the rule cannot: nodes and options of a cluster, also of a client that was given. Never shows a node, which may hold a
- * password.
+ * Checks what the rule cannot: the nodes and options of a cluster, also those of a `Cluster` of ioredis. Errors never show a node, which
+ * may hold a password.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkCluster (redis: unknown): void {
@@ -75,12 +75,12 @@ function databaseOf (node: unknown): string {
   return pathname.slice(1) || (searchParams.get('db') ?? '0')
 }
 
-/** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
+/** Recognizes a client by its shape: a process may have two copies of ioredis, and this file must not load one. */
 function isRedisClient (value: unknown): boolean {
   return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
 }
 
-/** Not an instance of a class: a client of another Redis package must not pass for connection options and end up at localhost. */
+/** Accepts no instance of a class: a client of another Redis package must not pass for options, and lead to a Redis at localhost. */
 function isLiteral (value: unknown): boolean {
   if (!isPlainObject(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)

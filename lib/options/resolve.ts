@@ -1,6 +1,6 @@
 import { checkLog, defaultLog, defaultUserLog, logRule } from './group-logs.ts'
 import { defaultExpiresAt, defaultTokenId, defaultUserId } from './identity.ts'
-import { checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
+import { aRate, checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
 import {
   aFunction, check, checkOptions, integer, invalid, isKeyText, isPlainObject, keyText, maxTimerMs, oneOf, property, show,
   withoutUndefined, type Rule
@@ -65,7 +65,7 @@ const rules = {
   userLog: logRule,
   outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
   limits: limitsRule,
-  upgradeLimit: { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isPlainObject(value) },
+  upgradeLimit: aRate,
   maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   slowBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   flushIntervalMs: integer(0, 10, 'ms'),
@@ -174,7 +174,7 @@ const publisherRules = {
   userLog,
   tracing,
   logger: {
-    allowed: 'a logger as that of Fastify',
+    allowed: 'a logger like that of Fastify',
     accepts: value => ['debug', 'warn'].every(level => typeof property(value, level) === 'function')
   }
 } as const satisfies Record<keyof PublisherOptions, Rule>
@@ -196,12 +196,12 @@ export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions
   return { keyPrefix: prefix, operationTimeoutMs: timeout, log: defaults.log, logs: undefined, userLog: userLogBeside(given.log), ...given }
 }
 
-/** Who wants no logs of groups wants none of users either, unless the option says otherwise. */
+/** The default of `userLog`: an application without logs of groups gets none of users. */
 function userLogBeside (log: WebsocketGroupsOptions['log']): LogSettings | false {
   return log === false ? false : defaultUserLog
 }
 
-/** What the plugin and the publisher refuse beyond the rules. */
+/** Checks what the rules cannot, for the plugin and the publisher. */
 function checkShared ({ redis, log, logs, userLog }: Pick<WebsocketGroupsOptions, 'redis' | 'log' | 'logs' | 'userLog'>): void {
   checkCluster(redis)
   if (log !== undefined) checkLog(log, 'log')
@@ -210,7 +210,7 @@ function checkShared ({ redis, log, logs, userLog }: Pick<WebsocketGroupsOptions
   for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
 }
 
-/** How long the answer of another instance may take: a join that is asked for may itself take `joinTimeoutMs` there. */
+/** How long the answer of another instance may take (milliseconds): a join there may itself take `joinTimeoutMs`. */
 export function answerTimeoutMs (
   { operationTimeoutMs, joinTimeoutMs = defaults.joinTimeoutMs }: { readonly operationTimeoutMs: number, readonly joinTimeoutMs?: number }
 ): number {
