@@ -3,7 +3,7 @@ import type { Envelope, GapReason, LocalInstance, LogPosition } from '../backpla
 import type { Member } from '../../types.ts'
 
 /** The instance as one of many partitions sees it: with the groups of that partition alone. */
-export class PartitionInstance implements LocalInstance {
+export class PartitionInstance implements Required<LocalInstance> {
   readonly #local: LocalInstance
   readonly #changed: () => void
   readonly #groups = new Set<string>()
@@ -37,6 +37,10 @@ export class PartitionInstance implements LocalInstance {
   logged (group: string): boolean { return this.#local.logged(group) }
 
   membersLost (): void { this.#local.membersLost?.() }
+
+  async repairing<Result> (group: string, read: () => Promise<Result>): Promise<Result> {
+    return await (this.#local.repairing?.(group, read) ?? read())
+  }
 
   stateChanged (): void { this.#changed() }
 
