@@ -1,6 +1,6 @@
 import type { Json } from '../types.ts'
 import type { ResolvedOptions } from './resolve.ts'
-import { isPlainObject, property } from './rules.ts'
+import { isLiteral, property } from './rules.ts'
 
 /**
  * Describes the options in force, for a support ticket. Leaves out what may hold a secret: shows only the kind of functions and other
@@ -20,11 +20,14 @@ export function describeOptions (options: ResolvedOptions): Record<string, Json>
   }
 }
 
-/** Keeps numbers, booleans and strings, also inside objects; replaces other values by their kind, and missing ones by `null`. */
+/**
+ * Keeps numbers, booleans and strings, also inside literals; replaces other values by their kind, and missing ones by `null`. Instances of
+ * classes are not looked into: a server, for example, has the keys and the passphrase of its certificate.
+ */
 function plain (value: unknown): Json {
   if (value === undefined || value === null) return null
   if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'string') return value
-  if (!isPlainObject(value)) return typeof value
+  if (!isLiteral(value)) return typeof value
   return Object.fromEntries(Object.entries(value as object).map(([name, one]) => [name, plain(one)]))
 }
 

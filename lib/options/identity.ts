@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { WebsocketGroupsError } from '../errors.ts'
 import { isUserId } from '../group-name.ts'
 import type { Identity } from '../types.ts'
-import { property, show } from './rules.ts'
+import { isLiteral, property, show } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 
 /** What the plugin reads from an identity: which user it stands for, and when it expires. */
@@ -41,19 +41,13 @@ export function readTokenId (identity: Identity, options: Required<Pick<Websocke
 
 /**
  * Whether a fresh identity stands for the same user as an old one. Identities without a user id count as the same only if they are equal
- * plain objects, apart from what differs in every new token.
+ * literals, apart from what differs in every new token: an object of a class may keep who it is in private fields, or behind getters.
  */
 export function isSameUser (old: Identity | null, fresh: Identity, options: IdentityOptions): boolean {
   if (old === null) return false
   const { userId } = readIdentity(fresh, options)
   if (userId !== readIdentity(old, options).userId) return false
-  return userId !== undefined || (isPlain(old) && isPlain(fresh) && isDeepStrictEqual(withoutTimes(old), withoutTimes(fresh)))
-}
-
-/** Objects of other classes cannot be compared: who they are may be in private fields, or behind getters. */
-function isPlain (identity: Identity): boolean {
-  const prototype: unknown = Object.getPrototypeOf(identity)
-  return prototype === null || Object.getPrototypeOf(prototype) === null
+  return userId !== undefined || (isLiteral(old) && isLiteral(fresh) && isDeepStrictEqual(withoutTimes(old), withoutTimes(fresh)))
 }
 
 function withoutTimes (identity: Identity): object {

@@ -1,8 +1,9 @@
-import { invalid, isKeyText, isPlainObject, keyText, property, show, type Rule } from './rules.ts'
+import { invalid, isKeyText, isLiteral, isPlainObject, keyText, property, show, type Rule } from './rules.ts'
 
 export const redisRule: Rule = {
   allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, an ioredis client, an ioredis Cluster, ' +
     'or { cluster: [nodes], options? } (may be left out for the plugin, which then keeps everything in memory)',
+  // A client of another Redis package must not pass for options, and lead to a Redis at localhost: so no instances of other classes.
   accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
   secret: true
 }
@@ -78,11 +79,4 @@ function databaseOf (node: unknown): string {
 /** Recognizes a client by its shape: a process may have two copies of ioredis, and this file must not load one. */
 function isRedisClient (value: unknown): boolean {
   return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
-}
-
-/** Accepts no instance of a class: a client of another Redis package must not pass for options, and lead to a Redis at localhost. */
-function isLiteral (value: unknown): boolean {
-  if (!isPlainObject(value)) return false
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return prototype === null || Object.getPrototypeOf(prototype) === null
 }

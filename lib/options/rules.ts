@@ -86,6 +86,13 @@ export function isPlainObject (value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+/** Whether the value is an object that no class made. */
+export function isLiteral (value: unknown): boolean {
+  if (!isPlainObject(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
 /** Reads a property of any value; `undefined` for values without properties. */
 export function property (value: unknown, name: string): unknown {
   return (typeof value === 'object' && value !== null) || typeof value === 'function' ? (value as Record<string, unknown>)[name] : undefined
