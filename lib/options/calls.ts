@@ -3,7 +3,7 @@ import type {
   AskOptions, BroadcastOptions, CloseOptions, GroupListOptions, HistoryOptions, JoinOptions, LeaveOptions, MembersOptions, PageOptions,
   ReadOptions
 } from '../types.ts'
-import { aBoolean, anObject, checkOptions, integer, isPlainObject, maxTimerMs, property, type Rule } from './rules.ts'
+import { aBoolean, anObject, checkOptions, integer, isObject, maxTimerMs, property, type Rule } from './rules.ts'
 
 /** Whoever uses the value checks it, with an error code of its own. */
 const checkedLater: Rule = { allowed: 'anything', accepts: () => true }
@@ -17,7 +17,7 @@ const exceptions: Rule = {
 }
 
 function isException (value: unknown): boolean {
-  if (typeof value === 'string' || !isPlainObject(value)) return typeof value === 'string'
+  if (typeof value === 'string' || !isObject(value)) return typeof value === 'string'
   const named = value as object
   if ('id' in named) return typeof property(named, 'id') === 'string'
   // With both, one of the two would be ignored.
@@ -28,7 +28,7 @@ const broadcast = {
   except: exceptions,
   filter: anObject,
   local: aBoolean,
-  from: { allowed: 'a connection, or { userId?, connectionId? }', accepts: isPlainObject },
+  from: { allowed: 'a connection, or { userId?, connectionId? }', accepts: isObject },
   volatile: aBoolean,
   conflationKey: checkedLater,
   idempotencyKey: checkedLater,

@@ -4,7 +4,7 @@ import { toError } from '../thrown.ts'
 import type { LogLimits } from '../backplane/backplane.ts'
 import type { LogSettings } from '../types.ts'
 import { userOfLog } from '../backplane/user-log.ts'
-import { check, checkOptions, integer, isPlainObject, property, show, withoutUndefined, type Rule } from './rules.ts'
+import { check, checkOptions, integer, isObject, property, show, withoutUndefined, type Rule } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 
 /** For how many groups the settings are remembered that were found by prefix. */
@@ -16,7 +16,7 @@ export const defaultUserLog: LogLimits = { maxMessages: 100, maxBytes: 262_144, 
 
 export const logRule: Rule = {
   allowed: 'false or { maxMessages, maxBytes?, ttlMs }',
-  accepts: value => value === false || (isPlainObject(value) && !isThenable(value))
+  accepts: value => value === false || (isObject(value) && !isThenable(value))
 }
 
 const logRules = {

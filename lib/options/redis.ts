@@ -1,4 +1,4 @@
-import { invalid, isKeyText, isLiteral, isPlainObject, keyText, property, show, type Rule } from './rules.ts'
+import { invalid, isKeyText, isLiteral, isObject, keyText, property, show, type Rule } from './rules.ts'
 
 export const redisRule: Rule = {
   allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, an ioredis client, an ioredis Cluster, ' +
@@ -18,7 +18,7 @@ export function checkCluster (redis: unknown): void {
     if (property(redis, 'isCluster') === true) checkClusterOptions(property(redis, 'options'))
     return
   }
-  if (!isPlainObject(redis)) return
+  if (!isObject(redis)) return
   const { cluster, options, ...others } = redis as Readonly<Record<string, unknown>>
   if (cluster === undefined) return
   if (!Array.isArray(cluster) || cluster.length === 0) {
@@ -32,7 +32,7 @@ export function checkCluster (redis: unknown): void {
   if (other !== undefined) {
     throw invalid(`beside redis.cluster there is no ${show(other)}: put it into redis.options, as for a Cluster of ioredis`)
   }
-  if (options !== undefined && !isPlainObject(options)) throw invalid(`redis.options must be an object, got ${show(options)}`)
+  if (options !== undefined && !isObject(options)) throw invalid(`redis.options must be an object, got ${show(options)}`)
   checkClusterOptions(options)
 }
 
@@ -49,7 +49,7 @@ function isNode (node: unknown): boolean {
   if (typeof node === 'string') return /^(rediss?:\/\/.|[^/]+$)/.test(node) && isReadable(urlOf(node))
   if (typeof node === 'number') return isPort(node)
   const [host, port] = [property(node, 'host') ?? '127.0.0.1', property(node, 'port') ?? 6379]
-  return isPlainObject(node) && typeof host === 'string' && host !== '' && isPort(Number(port))
+  return isObject(node) && typeof host === 'string' && host !== '' && isPort(Number(port))
 }
 
 function isPort (value: unknown): boolean {

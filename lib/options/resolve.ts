@@ -2,7 +2,7 @@ import { checkLog, defaultLog, defaultUserLog, logRule } from './group-logs.ts'
 import { defaultExpiresAt, defaultTokenId, defaultUserId } from './identity.ts'
 import { aRate, checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
 import {
-  aFunction, check, checkOptions, integer, invalid, isKeyText, isPlainObject, keyText, maxTimerMs, oneOf, property, show,
+  aFunction, check, checkOptions, integer, invalid, isKeyText, isObject, keyText, maxTimerMs, oneOf, property, show,
   withoutUndefined, type Rule
 } from './rules.ts'
 import { checkCluster, redisRule } from './redis.ts'
@@ -47,12 +47,12 @@ const rules = {
   onVacated: aFunction,
   onUserOnline: aFunction,
   onUserOffline: aFunction,
-  rooms: { allowed: 'an object of room options by path', accepts: isPlainObject },
+  rooms: { allowed: 'an object of room options by path', accepts: isObject },
   instanceLabel: {
     allowed: 'a string of 1 to 100 characters',
     accepts: value => typeof value === 'string' && value.length >= 1 && value.length <= 100
   },
-  options: { allowed: 'an object of ws server options', accepts: isPlainObject },
+  options: { allowed: 'an object of ws server options', accepts: isObject },
   keyPrefix: {
     allowed: `a string of 1 to 100 characters ${keyText}`,
     accepts: value => typeof value === 'string' && value !== '' && value.length <= 100 && isKeyText(value)
@@ -60,10 +60,10 @@ const rules = {
   log: logRule,
   logs: {
     allowed: 'an object of log settings by group name or prefix*, or a function',
-    accepts: value => typeof value === 'function' || isPlainObject(value)
+    accepts: value => typeof value === 'function' || isObject(value)
   },
   userLog: logRule,
-  outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
+  outage: { allowed: 'an object of outage policies', accepts: isObject },
   limits: limitsRule,
   upgradeLimit: aRate,
   maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
@@ -115,7 +115,7 @@ const defaults = {
 const outageDefaults: OutagePolicy = {
   join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded'
 }
-const roomRule: Rule = { allowed: 'true or an object of room options', accepts: value => value === true || isPlainObject(value) }
+const roomRule: Rule = { allowed: 'true or an object of room options', accepts: value => value === true || isObject(value) }
 const defaultMaxPayload = 1_048_576
 
 type WithoutDefault =

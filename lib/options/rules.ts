@@ -15,7 +15,7 @@ export type Rules = Readonly<Record<string, Rule>>
 export const maxTimerMs = 2_147_483_647
 
 export const aFunction: Rule = { allowed: 'a function', accepts: value => typeof value === 'function' }
-export const anObject: Rule = { allowed: 'an object', accepts: isPlainObject }
+export const anObject: Rule = { allowed: 'an object', accepts: isObject }
 /** The option `presence` of routes. */
 export const aPresence: Rule = { allowed: "true, false or 'count'", accepts: value => typeof value === 'boolean' || value === 'count' }
 
@@ -48,7 +48,7 @@ export function integer (min: number, max: number, unit: string): Rule {
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkOptions (raw: unknown, rules: Rules, where: string, ignored: readonly string[] = []): void {
-  if (!isPlainObject(raw)) throw invalid(`${where === '' ? 'the options' : where.replace(/\W+$/, '')} must be an object, got ${show(raw)}`)
+  if (!isObject(raw)) throw invalid(`${where === '' ? 'the options' : where.replace(/\W+$/, '')} must be an object, got ${show(raw)}`)
   for (const [name, value] of Object.entries(raw as object)) {
     if (ignored.includes(name) || value === undefined) continue
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
@@ -82,13 +82,14 @@ export function show (value: unknown): string {
   return typeof name === 'string' && name !== 'Object' ? `an object of class ${name}` : 'an object'
 }
 
-export function isPlainObject (value: unknown): boolean {
+/** Whether the value has properties by name: any object but an array. */
+export function isObject (value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /** Whether the value is an object that no class made. */
 export function isLiteral (value: unknown): boolean {
-  if (!isPlainObject(value)) return false
+  if (!isObject(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)
   return prototype === null || Object.getPrototypeOf(prototype) === null
 }
