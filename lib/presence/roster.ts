@@ -9,7 +9,7 @@ export interface PresentMember extends Omit<Member, 'instanceId' | 'session'> {
 
 export interface Change { readonly event: 'join' | 'leave' | 'update', readonly member: FramedMember }
 
-/** The sessions that one user, or nobody in particular, has in the group. */
+/** An entry of the roster: a user with all of its sessions, or one session without a user. */
 interface Person {
   readonly userId: string | undefined
   joinedAt: number
@@ -39,7 +39,7 @@ export class Roster {
     this.#maxPeople = maxPeople
   }
 
-  /** Of people who are away, and may come back. */
+  /** Makes a roster of people who are away, and may come back. */
   static ofAway (members: Iterable<PresentMember>, maxPeople: number): Roster {
     const roster = new Roster(maxPeople)
     for (const member of members) roster.remove(member, true)
