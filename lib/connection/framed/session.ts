@@ -77,8 +77,8 @@ export class FramedSession implements RequestHandler {
 
   /** Resolves when the callbacks may run: the client said hello (or is gone), the connection is known, and `greeted` did its part. */
   async opened (entered: Promise<void> | undefined, greeted?: () => Promise<void> | undefined): Promise<void> {
-    await this.#greeted?.promise
-    await entered
+    // Together: a connection that cannot be made known has to fail now, not when its client says hello.
+    await Promise.all([this.#greeted?.promise, entered])
     await greeted?.()
   }
 
