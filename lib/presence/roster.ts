@@ -20,7 +20,7 @@ interface Person {
   told: string
 }
 
-/** A group with more people than this shows counts: later people are announced, but not remembered. */
+/** A group with more people than this shows these: later people are neither announced nor counted. */
 export const maxPeople = 20_000
 
 export function presentMember ({ instanceId, session, ...member }: Member): PresentMember {
@@ -55,8 +55,9 @@ export class Roster {
     const key = keyOf(member)
     let person = this.#people.get(key)
     if (person === undefined) {
-      person = newPerson(member)
-      if (this.#people.size < this.#maxPeople) this.#people.set(key, person)
+      // Of people who are not remembered nobody could tell that they left.
+      if (this.#people.size >= this.#maxPeople) return undefined
+      this.#people.set(key, person = newPerson(member))
     }
     const connections = connectionsOf(person, member.session)
     const known = connections.get(member.connectionId)
