@@ -58,6 +58,7 @@ export class Revocations {
   /** What the backplane does not know yet. */
   readonly #unsaved = new BoundedMap<string, Unsaved>({ maxWeight: maxOwn })
   #saving: Promise<void> | undefined
+  #closed = false
 
   /** `failed` is called with errors of the backplane other than an outage. */
   constructor (backplane: LogsAndRevocations, logs: GroupLogs, failed: (error: unknown) => void) {
@@ -92,8 +93,9 @@ export class Revocations {
     await this.#remember(everyGroup, namesOfUser(userId), undefined, blockRevocationMs(forMs))
   }
 
-  /** Gives up what the backplane does not know yet. */
+  /** Gives up what the backplane does not know yet, and what is added by calls that are still under way. */
   close (): void {
+    this.#closed = true
     this.#unsaved.clear()
   }
 
@@ -136,7 +138,7 @@ export class Revocations {
     if (names.length === 0) return
     const revocation = { at: this.now(), position }
     for (const name of names) this.#own.set(key(group, name), revocation)
-    if (this.#backplane.revoke === undefined) return
+    if (this.#backplane.revoke === undefined || this.#closed) return
     const unsaved = { group, names, revocation, forMs }
     this.#unsaved.set(key(group, names.join()), unsaved)
     if (await this.#save(unsaved)) return
