@@ -72,8 +72,8 @@ export class Blocklist {
   }
 
   /**
-   * Loads the list from the backplane, at boot and after an outage, and stores the blocks again that the backplane lost. Never rejects:
-   * while the backplane is out, the list stays as it is.
+   * Loads the list from the backplane, at boot and after an outage, and stores again the blocks that the backplane lost. While the
+   * backplane is out, the list stays as it is.
    */
   async load (): Promise<void> {
     try {
@@ -88,7 +88,7 @@ export class Blocklist {
     }
   }
 
-  /** All instances store the same blocks with the same end, so that it does not matter which of them is last. */
+  /** All instances put back the same blocks with the same ends, so it does not matter which of them is last. */
   async #putBack (): Promise<void> {
     const now = this.#now()
     await Promise.all(Array.from(this.#ends, async ([name, end]) => {

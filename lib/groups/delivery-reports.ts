@@ -19,7 +19,7 @@ export class DeliveryReports {
   /** Counts the recipients of this process. */
   readonly here: (targets: readonly Target[], exclusive: Exclusive) => Reach
 
-  /** `here`: left out where this process holds no connections. */
+  /** `here` is left out in a process without sockets. */
   constructor (
     rpc: Pick<InstanceRpc, 'askAll'>, envelopes: Pick<EnvelopeFactory, 'exclusive'>, here: DeliveryReports['here'] = () => nobody
   ) {
@@ -28,7 +28,7 @@ export class DeliveryReports {
     this.here = here
   }
 
-  /** The result of a broadcast, with a report if the options ask for one. Never rejects for want of answers. */
+  /** The result of a broadcast, with a report if the options ask for one. An outage makes the report incomplete, and rejects nothing. */
   async complete (
     result: BroadcastResult, targets: () => readonly Target[], options: BroadcastOptions = {}
   ): Promise<BroadcastResult> {

@@ -62,11 +62,11 @@ export class InstanceMessages implements Instances {
     }
   }
 
-  /** Another instance, or this one, emitted or asked (`ask`) something. Never rejects. */
+  /** Runs the handlers for what an instance, maybe this one, emitted or asked (`ask`). Never rejects. */
   async receive (name: string, payload: unknown, ask: boolean): Promise<Answers['app']> {
     const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async (handler, index) => {
       const answer = await handler(payload as never)
-      // The answer of the first handler travels as JSON. What `emit` caused is told to nobody.
+      // Only the answer of the first handler travels, as JSON. Nobody waits for the answer to an `emit`.
       return ask && index === 0 ? JSON.parse(toJson(answer ?? null)) as unknown : undefined
     }))
     const failed = results.find(result => result.status === 'rejected')
@@ -86,7 +86,7 @@ function asked (answers: ReadonlyArray<Answers['app']>, missing: number): Asked 
 }
 
 /**
- * The payload as JSON has it: what is encoded with the command is plain data, whatever a `toJSON` of the application would say next time.
+ * The payload after a round trip through JSON: plain data, which a `toJSON` of the application cannot change when the command is encoded.
  * @throws {WebsocketGroupsError} WSG_DATA_INVALID
  */
 function checked (payload: unknown): unknown {

@@ -4,13 +4,13 @@ import { isOutageOrClosed } from '../errors.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { OccupancyHooks } from '../options/types.ts'
 
-/** How often all groups and users are compared again, which also renews the record in Redis (milliseconds). */
+/** How often all groups and users are compared, which also renews the record in Redis (milliseconds). */
 const recheckMs = 1_800_000
 const retryMs = 2_000
 
 /**
  * Calls the hooks of the application when a group gets its first member or loses its last one, and when a user comes or goes: each call on
- * one instance of the cluster. It compares states, so an outage, or an instance that dies, delays a call but loses none.
+ * one instance of the cluster. States are compared, not events, so an outage, or an instance that dies, delays a call but loses none.
  */
 export class Occupancy {
   readonly #backplane: Pick<Backplane, 'settle' | 'syncUser'>
@@ -41,7 +41,7 @@ export class Occupancy {
     if (this.watches('group') || this.watches('user')) this.#timer = setInterval(() => this.recheck(), recheckMs).unref()
   }
 
-  /** The first member of the group, or connection of the user, came to this instance, or the last one left it. */
+  /** This instance got the first member of the group (connection of the user), or lost the last one. */
   changed (kind: Presences, name: string): void {
     if (!this.watches(kind)) return
     this.#dirty[kind].add(name)
@@ -55,7 +55,7 @@ export class Occupancy {
     this.#schedule()
   }
 
-  /** Resolves when the hooks were called for all changes so far. */
+  /** Resolves when the hooks were called for all changes so far, unless the backplane is out. */
   async close (): Promise<void> {
     this.#closed = true
     clearInterval(this.#timer)
@@ -67,7 +67,7 @@ export class Occupancy {
     this.#flushing ??= this.#flush().finally(() => { this.#flushing = undefined })
   }
 
-  /** Never rejects. A comparison that failed is repeated when the backplane is back. */
+  /** Never rejects. A comparison that failed is repeated until it succeeds. */
   async #flush (): Promise<void> {
     try {
       while (this.#all || this.#dirty.group.size > 0 || this.#dirty.user.size > 0) {

@@ -28,7 +28,7 @@ export interface OwnAnswers {
 const nothing: OwnAnswers = { groups: options => groupNames([], options), connections: () => 0, users: () => '' }
 const [everybody = { kind: 'all', name: '' }] = everyone
 
-/** Bytes of the hash of a user id. Among a million users, the chance that two share a hash is about 1 in 40,000. */
+/** Bytes of the hash of a user id. Among a million users, the chance that any two share a hash is about 1 in 37 million. */
 const userHashBytes = 8
 
 /** Acts on connections that other instances hold, and asks all instances what they hold. */
@@ -37,7 +37,7 @@ export class RemoteCommands {
   readonly #everywhere: Everywhere
   readonly #self: string
 
-  /** `self`: the id of this process. A connection of this process is never asked about here. */
+  /** `self`: the id of this process. The caller has looked for its own connections before, so the id of one means that it is gone. */
   constructor (rpc: InstanceRpc, everywhere: Everywhere, self: string) {
     this.#rpc = rpc
     this.#everywhere = everywhere
@@ -159,7 +159,7 @@ export function idOf (connection: unknown): string | undefined {
 }
 
 /**
- * Refuses what can name no connection at all. The id of a connection that is gone can.
+ * Refuses a value that cannot name a connection. The id of a connection that is gone passes.
  * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE
  */
 export function assertNamed (connection: unknown): asserts connection is Named {
