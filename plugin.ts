@@ -78,7 +78,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
     messages.compile()
     await instance.start()
   })
-  // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
+  // A Redis that hangs holds up the end of the application for a moment only; the memberships are then removed in the background.
   const checks = new CheckDeadlines(options.authTimeoutMs)
   app.addHook('onClose', async () => {
     checks.end()
@@ -91,7 +91,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.decorate('asyncapi', asyncapi)
   app.decorate('wsMessages', messages.wsMessages)
   app.decorate('wsRoom', makeWsRoom(instance, options, checks))
-  // TypeScript cannot tell that each of them is of one type of room.
+  // TypeScript cannot infer the type parameters of each room.
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room as RoomOptions)
 }
 

@@ -14,7 +14,7 @@ export interface SchemaController {
   setupSerializer (options: object): void
 }
 
-/** What Fastify keeps under symbols, as there is no public way to it: undefined in a version of Fastify that has no such symbol. */
+/** Parts that Fastify keeps under symbols and offers no public way to. Each is `undefined` in a version of Fastify without its symbol. */
 export interface ScopeInternals {
   readonly hooks: ScopeHooks | undefined
   readonly schemaController: SchemaController | undefined
