@@ -73,9 +73,8 @@ export class Everywhere {
     } catch (error) {
       // This instance has done its part, whatever went wrong elsewhere: say so in the error.
       if (here === 0 || !isOutage(error) || 'done' in (error as object)) throw error
-      const { code, detail = '' } = error as WebsocketGroupsError
-      const text = `${detail} (from other instances; on this one it was done with ${here} connections)`
-      throw new WebsocketGroupsError(code, text, { cause: error, done: here })
+      const { code, detail = 'other instances were not reached' } = error as WebsocketGroupsError
+      throw new WebsocketGroupsError(code, `${detail}; it was done with ${here} connections of this instance`, { cause: error, done: here })
     }
   }
 
