@@ -121,7 +121,7 @@ export class Streams extends Emitter<Heard> {
   }
 
   async #joined (group: string): Promise<void> {
-    // Only these: what begins from now on may be missing in the list, although its first piece is here before the list is.
+    // Only streams that are known now can prove lost: one that begins while the server reads the list may be missing in it.
     const known = [...this.#groups.get(group)?.values() ?? []]
     try {
       const { ids } = await this.#ask<{ readonly ids: readonly string[] }>('list', { group })
@@ -158,7 +158,7 @@ export class Streams extends Emitter<Heard> {
     }
   }
 
-  /** Returns whether there was no need to read: the part follows what is known, or is known already. */
+  /** Adds the part to the text. Returns `false` when the stream must be read, because the part does not follow what is known. */
   #apply (entry: Entry, part: Part): boolean {
     const { view, epoch, to } = entry
     const isSame = epoch === part.epoch
@@ -176,9 +176,9 @@ export class Streams extends Emitter<Heard> {
 
   /** The store has the stream no more. */
   #lost (entry: Entry): void {
-    const error = { code: 'WSG_STREAM_UNKNOWN', message: 'the stream can be read no more' }
+    const error = { code: 'WSG_STREAM_UNKNOWN', message: 'the stream can no longer be read' }
     entry.view = { ...entry.view, state: 'failed', error }
-    // Unless its producer writes it again: then it is read from the beginning.
+    // If its producer writes it again, it is read from the beginning.
     entry.epoch = ''
     entry.to = 0
     if (entry.known) this.#tell(entry)
@@ -204,7 +204,7 @@ export class Streams extends Emitter<Heard> {
     return entry
   }
 
-  /** Reads the open streams that nothing came of for too long: their ends may have been missed, or their producers may be gone. */
+  /** Reads the open streams that were quiet for too long: their ends may have been missed, or their producers may be gone. */
   #tick (): void {
     let open = 0
     for (const streams of this.#groups.values()) {
@@ -219,7 +219,7 @@ export class Streams extends Emitter<Heard> {
     this.#ticker = undefined
   }
 
-  /** When to look for a quiet stream; at random, so that not all clients ask at once. */
+  /** When to read a stream that stays quiet; at random, so that not all clients ask at once. */
   #quietAt (): number {
     return Date.now() + this.#quietMs * (1 + Math.random() / 2)
   }

@@ -14,7 +14,7 @@ export interface TokenHost {
 
 /** Fetches tokens, and replaces the one of an open connection before it expires. */
 export class Token {
-  /** Whether there may be another token: there is a callback. */
+  /** Whether the next attempt may get another token: the option is a callback. */
   readonly renewable: boolean
   readonly #source: ConnectOptions['token']
   readonly #host: TokenHost
