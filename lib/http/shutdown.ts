@@ -53,7 +53,7 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
         await new Promise<unknown>((resolve, reject) => {
           const refuse = (): void => reject(refusal())
           waiting.add(refuse)
-          // One promise that all wait for would keep memory for each of them, so each is in the set while it waits.
+          // A set, not one promise that all race against: that would keep memory for each request until the shutdown.
           void authenticate.call(app, request, reply).then(resolve, reject).finally(() => waiting.delete(refuse))
         })
       }
@@ -61,7 +61,7 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
     async shutDown (drain) {
       closing = true
       for (const refuse of waiting) refuse()
-      // Fastify answers these in the application's own way.
+      // Lets Fastify answer the refused requests, in the application's own way.
       await turn()
       sockets.closing()
       await drain()
