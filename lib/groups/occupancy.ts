@@ -64,15 +64,15 @@ export class Occupancy {
   }
 
   #schedule (): void {
-    this.#flushing ??= this.#flush().finally(() => { this.#flushing = undefined })
+    this.#flushing ??= this.#flush()
   }
 
   /** Never rejects. A comparison that failed is repeated until it succeeds. */
   async #flush (): Promise<void> {
+    // Collects the changes that the running code still makes.
+    await Promise.resolve()
     try {
       while (this.#all || this.#dirty.group.size > 0 || this.#dirty.user.size > 0) {
-        // Collects all changes of this event-loop turn.
-        await Promise.resolve()
         const all = this.#all
         this.#all = false
         for (const kind of ['group', 'user'] as const) await this.#settle(kind, all)
@@ -83,6 +83,9 @@ export class Occupancy {
       if (!isOutageOrClosed(error)) {
         this.#lines.write(this.#log, 'occupancy_unknown', { err: error })
       }
+    } finally {
+      // Not a microtask later: a change that came in between would start no flush.
+      this.#flushing = undefined
     }
   }
 
