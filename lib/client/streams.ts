@@ -49,8 +49,8 @@ interface Entry {
   /** Whether anything was read of it. */
   known: boolean
   reading: boolean
-  /** A piece came that does not follow, while a read was under way that may have been answered before. */
-  behind: boolean
+  /** The latest piece that came during a read and did not follow what was known: the answer may be older than the piece. */
+  missed: Part | undefined
   dueAt: number
 }
 
@@ -116,7 +116,7 @@ export class Streams extends Emitter<Heard> {
     const entry = this.#entry(group, piece.id)
     entry.dueAt = this.#quietAt()
     if (this.#apply(entry, piece)) return
-    if (entry.reading) entry.behind = true
+    if (entry.reading) entry.missed = piece
     else void this.#read(entry)
   }
 
@@ -139,22 +139,26 @@ export class Streams extends Emitter<Heard> {
     }
   }
 
-  /** Reads until nothing is known that does not follow what was read. Never rejects. */
+  /** Reads until every piece that came follows what is known. Never rejects. */
   async #read (entry: Entry): Promise<void> {
     const { view: { group, id } } = entry
     entry.reading = true
     try {
+      let done
       do {
-        entry.behind = false
         const { epoch, to: from } = entry
-        entry.behind ||= !this.#apply(entry, await this.#ask<Part>('read', { group, id, epoch, from }))
-      } while (entry.behind && entry.view.state === 'open')
+        const answer = await this.#ask<Part>('read', { group, id, epoch, from })
+        const { missed } = entry
+        entry.missed = undefined
+        done = this.#apply(entry, answer) && (!missed || this.#apply(entry, missed))
+      } while (!done && entry.view.state === 'open')
       entry.dueAt = this.#quietAt()
     } catch (error) {
       if ((error as Partial<ClientError>).code === 'WSG_STREAM_UNKNOWN') this.#lost(entry)
       else entry.dueAt = Date.now() + againMs
     } finally {
       entry.reading = false
+      entry.missed = undefined
     }
   }
 
@@ -198,7 +202,7 @@ export class Streams extends Emitter<Heard> {
     this.#groups.set(group, streams)
     const view: StreamView = { group, id, text: '', state: 'open', meta: undefined, result: undefined, error: undefined }
     const entry = streams.get(id) ??
-      { view, epoch: '', to: 0, known: false, reading: false, behind: false, dueAt: this.#quietAt() }
+      { view, epoch: '', to: 0, known: false, reading: false, missed: undefined, dueAt: this.#quietAt() }
     streams.set(id, entry)
     this.#ticker ??= setInterval(() => this.#tick(), tickMs)
     return entry
