@@ -201,8 +201,8 @@ export class Instance {
     this.#gapReport.flush()
     await this.#parts.streams.close()
     this.#closed = true
-    const { commands, revocations, presence, occupancy } = this.#parts
-    for (const part of [commands, revocations, presence]) part.close()
+    const { commands, revocations, presence, blocks, occupancy } = this.#parts
+    for (const part of [commands, revocations, presence, blocks]) part.close()
     await occupancy.close()
     await this.#backplane.close()
   }
