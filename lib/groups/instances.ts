@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { toJson } from '../connection/outbound/message.ts'
 import { withDeadline } from '../deadline.ts'
-import { everyone } from '../delivery/envelopes.ts'
+import { allInstances } from '../delivery/envelopes.ts'
 import { isOutage, WebsocketGroupsError } from '../errors.ts'
 import type { BoundedLog } from '../logging.ts'
 import { checkCall } from '../options/calls.ts'
@@ -13,7 +13,6 @@ type Handler = (payload: never) => unknown
 
 const aName: Rule = { allowed: 'a non-empty string', accepts: name => typeof name === 'string' && name !== '' }
 const maxPayloadBytes = 1_048_576
-const everybody = everyone[0] ?? { kind: 'all', name: '' } as const
 
 /** Messages between the instances of an application, by name: `registry.instances`. */
 export class InstanceMessages implements Instances {
@@ -41,7 +40,7 @@ export class InstanceMessages implements Instances {
 
   async emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void> {
     check('instances.emit: name', name, aName)
-    await this.#rpc().tell(everybody, { op: 'app', name, payload: checked(payload), ask: false })
+    await this.#rpc().tell(allInstances, { op: 'app', name, payload: checked(payload), ask: false })
   }
 
   async ask<Name extends keyof InstanceEvents & string> (
@@ -52,7 +51,7 @@ export class InstanceMessages implements Instances {
     const { timeoutMs = this.#timeoutMs } = options
     const command = { op: 'app', name, payload: checked(payload), ask: true } as const
     try {
-      const { answers, missing } = await this.#rpc().askAll(everybody, command, timeoutMs)
+      const { answers, missing } = await this.#rpc().askAll(allInstances, command, timeoutMs)
       return asked(answers as ReadonlyArray<Answers['app']>, missing)
     } catch (error) {
       if (!isOutage(error)) throw error
