@@ -34,7 +34,11 @@ export class InstanceMessages implements Instances {
     check('instances.on: handler', handler, aFunction)
     const handlers = this.#handlers.get(name) ?? new Set()
     this.#handlers.set(name, handlers.add(handler as Handler))
-    const remove = (): void => { handlers.delete(handler as Handler) }
+    const remove = (): void => {
+      handlers.delete(handler as Handler)
+      // Names may be made up for a single answer.
+      if (handlers.size === 0 && this.#handlers.get(name) === handlers) this.#handlers.delete(name)
+    }
     return Object.assign(remove, { [Symbol.dispose]: remove })
   }
 
