@@ -1,14 +1,12 @@
 import type { FastifyInstance } from 'fastify'
-import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { setImmediate as turn } from 'node:timers/promises'
 import { WebsocketGroupsError } from '../errors.ts'
+import { internalsOf } from '../fastify-internals.ts'
 import { ServerSockets } from './server-sockets.ts'
 
 /** The listener of @fastify/websocket, where the application registered it before this plugin. */
 const theirListener = 'onUpgrade'
-/** Fastify's own symbol for the servers beside the first one: `localhost` is an IPv4 and an IPv6 address. */
-const bindings = 'fastify.serverBindings'
 
 export interface SocketGuard {
   /** Called once @fastify/websocket is registered. */
@@ -37,7 +35,7 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
   sockets.upgrades.watch(server)
   sockets.watch(server, othersListen)
   app.addHook('onListen', async () => {
-    for (const other of otherServers(app)) sockets.watch(other, othersListen)
+    for (const other of internalsOf(app).otherServers ?? []) sockets.watch(other, othersListen)
   })
 
   return {
@@ -73,13 +71,4 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
 
 function refusal (): WebsocketGroupsError {
   return new WebsocketGroupsError('WSG_REFUSED', 'the instance is shutting down')
-}
-
-/** The servers that Fastify opened beside `app.server`; none where Fastify keeps them elsewhere. */
-function otherServers (app: object): readonly EventEmitter[] {
-  for (let scope: object | null = app; scope !== null; scope = Object.getPrototypeOf(scope) as object | null) {
-    const symbol = Object.getOwnPropertySymbols(scope).find(({ description }) => description === bindings)
-    if (symbol !== undefined) return (scope as Record<symbol, readonly EventEmitter[]>)[symbol] ?? []
-  }
-  return []
 }
