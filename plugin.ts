@@ -6,7 +6,7 @@ import { GroupPublisher } from './lib/groups/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
 import { CheckDeadlines, withDeadline } from './lib/deadline.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
-import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
+import { admitUpgrades, precheckUpgrades } from './lib/http/admission.ts'
 import { documentRoutes } from './lib/http/documented-routes.ts'
 import { secured } from './lib/http/security-schemes.ts'
 import { makeWsAuth } from './lib/http/ws-auth.ts'
@@ -71,7 +71,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   sockets.watchUpgrades()
   app.addHook('onRoute', markRoute)
   app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))
-  app.addHook('onRequest', greetUpgrades(instance.gate))
+  app.addHook('onRequest', precheckUpgrades(instance.gate))
   admitUpgrades(app, instance.gate, instance.metrics.lines)
   const messages = makeWsMessages(instance)
   app.addHook('onReady', async () => {

@@ -63,7 +63,7 @@ export class Gate {
   /**
    * Judges an upgrade before its token is checked. The upgrade does not count as a connection yet, so a bad token takes nobody's place.
    */
-  greet (address: ClientAddress | undefined): Refusal | undefined {
+  precheck (address: ClientAddress | undefined): Refusal | undefined {
     if (address !== undefined && this.#addressRates !== undefined && this.#limited('upgradesPerAddress', address)) {
       const waitMs = this.#addressRates.take(address.key)
       if (waitMs > 0) {

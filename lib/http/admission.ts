@@ -19,11 +19,11 @@ const fastifysHandler = 'defaultErrorHandler'
 const shortUrl = 512
 
 /** Makes the hook that judges upgrades first: how many of them their address asks for, and whether there is room at all. */
-export function greetUpgrades (gate: Gate): onRequestHookHandler {
+export function precheckUpgrades (gate: Gate): onRequestHookHandler {
   return (request, reply, done) => {
     if (!request.ws) return done()
     copyParams(request)
-    const refusal = gate.greet(addressOf(request))
+    const refusal = gate.precheck(addressOf(request))
     done(refusal === undefined ? undefined : refused(reply, refusal))
   }
 }
