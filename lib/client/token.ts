@@ -67,7 +67,7 @@ export class Token {
       this.#host.failed(error as ClientError)
     }
     if (round !== this.#round) return
-    // Tries again without a token, too, or when the server refused it: the old one is valid for a while, and the fault may pass.
+    // Tries again after a failure of the callback, or a refusal by the server: the old token is valid for a while, and the fault may pass.
     const again = (): void => { if (round === this.#round) this.keepFresh() }
     if (token) this.#host.refresh(token, again)
     else again()
