@@ -33,7 +33,9 @@ async function reading (t: Test): Promise<{
   const streams = streamsOf(client)
   const peer = await server.peer(0)
   peer.send({ type: 'joined', group: 'lobby' })
-  const part = (at: number, text: string, more: object = {}): object => ({ id: 'answer', epoch: 'e', at, to: at + text.length, text, ...more })
+  const part = (at: number, text: string, more: object = {}): object => {
+    return { id: 'answer', epoch: 'e', at, to: at + text.length, text, ...more }
+  }
   const reads = (): readonly Frame[] => peer.frames.filter(({ data }) => String(data).includes('wsg.stream.read'))
   let sent = 0
   return {

@@ -23,7 +23,7 @@ t.test('a block, or its end, that comes while the list is loaded counts, and not
     t.strictSame(['ann', 'bob', 'cid'].map(name => blocks.covers(identityOf(name))), [true, false, true])
   }
   await blocks.load()
-  t.strictSame(['ann', 'bob', 'cid'].map(name => blocks.covers(identityOf(name))), [false, false, false], 'a list that is read later counts')
+  t.strictSame(['ann', 'bob', 'cid'].map(name => blocks.covers(identityOf(name))), [false, false, false], 'a later list counts')
 })
 
 t.test('a load that fails while the backplane stays up is repeated, until the list is closed', async t => {
