@@ -52,7 +52,7 @@ export class Questions {
     return { ...joined(replies as Collected[]), instancesMissing, scope: scope ?? 'cluster' }
   }
 
-  /** Takes an answer of a client. One that comes too late, or with the id of another client's question, is ignored. */
+  /** Takes an answer of a client. Ignores an answer that comes too late, or has the id of another client's question. */
   answered (connection: Connection, id: unknown, answer: ClientAnswer): void {
     const waiting = this.#waiting.get(String(id))
     if (waiting?.connection === connection) waiting.settle(answer)

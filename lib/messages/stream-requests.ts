@@ -14,14 +14,17 @@ import type { Connection } from '../types.ts'
 import { copyCallbacks } from './callbacks.ts'
 import { encodeAnswer, parseMessage, typeOf, type NamedMessage } from './wire.ts'
 
-/** Of one connection. Reads are cheap where many ask for the same, and a page asks once for each stream and break. */
+/** How many requests one connection may send: a page asks once for each stream, and again after a break. */
 const requestRate = { perSecond: 20, burst: 200 }
 const maxConnections = 10_000
 
 const names = ['list', 'read', 'stop'].map(name => `${pieceType}.${name}`)
-/** One of these is in every message about streams: JSON can write any letter as an escape. Cheap to look for in messages of any kind. */
+/**
+ * Every message about streams contains one of these: its type as it is, or an escape, as JSON can write any letter. Looking for them is
+ * cheap, so messages of other kinds are not parsed.
+ */
 const marks = [pieceType, '\\u'] as const
-/** By this, readers to whom JSON is sent as text know a piece. */
+/** Clients that get JSON as text recognize a piece by this beginning. */
 const pieceStart = `{"type":"${pieceType}"`
 
 type MayStop = ConnectionCallbacks['mayStop']
@@ -53,8 +56,8 @@ export class StreamRequests {
   }
 
   /**
-   * The callbacks of a route that takes messages of any kind, with an `onMessage` that requests about streams do not reach, nor what looks
-   * like a piece of one: the members to whom the route passes it on would take it for the producer's.
+   * Wraps the callbacks of a route that takes messages of any kind: requests about streams are answered here and do not reach `onMessage`.
+   * A message that looks like a piece of a stream is refused: members to whom the route passed it on would take it for the producer's.
    */
   before (callbacks: ConnectionCallbacks): ConnectionCallbacks {
     const copy = copyCallbacks(callbacks)
