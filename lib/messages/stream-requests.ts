@@ -1,5 +1,6 @@
 import { Refusal, Reply, type MessageAnswer } from '../connection/framed/message-answer.ts'
 import { isIn } from '../connection/is-in.ts'
+import { isClientFault, willPass } from '../connection/error-answer.ts'
 import { isThenable } from '../connection/inbound/callback-results.ts'
 import { RateTable } from '../connection/inbound/rate.ts'
 import type { StreamName } from '../backplane/backplane.ts'
@@ -85,7 +86,9 @@ export class StreamRequests {
     } catch (thrown) {
       const error = toError(thrown)
       if (hasCode(error, 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
-      else if (!('code' in error)) this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
+      else if (!willPass(error) && !isClientFault(error)) {
+        this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
+      }
       return new Refusal(error)
     }
   }
