@@ -107,9 +107,10 @@ export class TokenStream implements Stream {
       for await (const text of source) if (!this.append(text)) break
       await this.done()
     } catch (error) {
-      // What cannot be stored is told by the state.
       await this.fail(error).catch(() => {})
     }
+    // A stream that was stopped, or whose end cannot be stored, ends neither by `done` nor by `fail`.
+    await this.closed
     return this.state
   }
 
