@@ -14,7 +14,7 @@ export interface Events {
   'group.leave': { readonly connection: AnyConnection, readonly group: string }
   publish: OfInstance & { readonly kind: string, readonly names: readonly string[], readonly bytes: number }
   gap: OfInstance & { readonly group: string, readonly reason: GapReason }
-  /** `connection` where it is one that hit the limit; an upgrade has none yet. */
+  /** `connection` is set when a connection hit the limit; an upgrade has none yet. */
   limit: OfInstance & { readonly limit: string, readonly connection?: AnyConnection | undefined }
   backplane: OfInstance & { readonly state: BackplaneState, readonly problems: readonly string[] }
 }
@@ -25,7 +25,7 @@ const channels = Object.fromEntries(
   )
 ) as Record<keyof Events, ReturnType<typeof channel>>
 
-/** Tells those who listen on the channel. Where nobody does, `event` is not called, and nothing is made. */
+/** Publishes an event on its channel. Without subscribers `event` is not called, so that nothing is allocated. */
 export function announce<Name extends keyof Events> (name: Name, event: () => Events[Name]): void {
   const target = channels[name]
   if (target.hasSubscribers) target.publish(event())
