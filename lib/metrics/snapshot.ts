@@ -6,7 +6,7 @@ import type { HistogramMetric, Metric, MetricsSnapshot, NumberMetric } from './t
 
 type Numbers = Omit<NumberMetric, 'values'> & { readonly values: Array<NumberMetric['values'][number]> }
 
-/** Returns the metrics of an instance as they are now. `stats` is what `registry.stats()` returns, with the numbers of a custom backplane. */
+/** Returns the current metrics of an instance. `stats` is what `registry.stats()` returns, with the numbers of a custom backplane. */
 export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes, logLengths }: Metrics): MetricsSnapshot {
   const numbers: Record<string, Numbers> = {}
   const add = ({ name, type, help, unit, labels = {} }: Entry, value: number): void => {

@@ -18,9 +18,9 @@ interface GroupParams { readonly group: string }
 async function groupsApi (app: FastifyInstance, options: GroupsApiOptions): Promise<void> {
   checkOptions(options, rules, 'groupsApi.', ['prefix', 'logLevel', 'logSerializers'])
   const { auth } = options
-  if (typeof auth !== 'function') throw invalid('groupsApi needs `auth`: a hook that refuses who may not use it')
+  if (typeof auth !== 'function') throw invalid('groupsApi needs `auth`: a hook that refuses everyone who may not use it')
   const { registry } = app
-  // Before the body is read, so that strangers cannot send one.
+  // Runs before the body is read, so that strangers cannot send one.
   app.addHook('onRequest', auth)
 
   app.post(
@@ -44,7 +44,7 @@ async function groupsApi (app: FastifyInstance, options: GroupsApiOptions): Prom
   ) => {
     const people = await registry.presence(params.group, query)
     const { cursor, ageMs } = people
-    // JSON has no Infinity, which stands for the people of this instance alone.
+    // JSON cannot express Infinity, the age of a list that has the people of this instance alone.
     return { people: [...people], cursor, ageMs: Number.isFinite(ageMs) ? ageMs : null }
   })
 
