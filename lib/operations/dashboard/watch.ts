@@ -46,12 +46,14 @@ export class Watch {
     this.#stopAnswering = name === undefined ? undefined : registry.instances.on(name, () => reporter.latest(everyMs / 2))
   }
 
-  /** The connection of a page opened. */
+  /** Called when the connection of a page opens. */
   add (viewer: Connection): void {
     this.#viewers.set(viewer, firstPage)
     if (this.#asking) return
-    if (performance.now() - this.#askedAt < this.#everyMs) this.#show(viewer)
-    else this.#plan(0)
+    const leftMs = this.#askedAt + this.#everyMs - performance.now()
+    if (leftMs > 0) this.#show(viewer)
+    // `remove` cleared the timer when the last viewer left, which may have been this page before it was loaded again.
+    this.#plan(Math.max(0, leftMs))
   }
 
   remove (viewer: Connection): void {
