@@ -90,6 +90,16 @@ for (const [name, options] of [['memory', {}], ['redis', { redis: redis.url }]] 
   })
 }
 
+t.test('what a predicate throws is for whoever waits, and the next call may follow', async t => {
+  const cluster = await start(t, { instances: 1 })
+  const ann = await cluster.open('/ws/lobby', { token: 'ann' })
+  const parsed = ann.until(message => JSON.parse(String(message)) === 1)
+  ann.send('no JSON')
+  await t.rejects(parsed, SyntaxError)
+  ann.send('more')
+  t.equal(await ann.next(), 'more')
+})
+
 t.test('time may be fake: tokens end when the test says so', async t => {
   await using cluster = await testCluster({ app: buildApp, instances: 1 })
   mock.timers.enable({ apis: ['setTimeout', 'Date'], now: Date.now() })
