@@ -51,10 +51,12 @@ export class TestCluster implements AsyncDisposable {
   /** Starts one more instance. */
   async start (): Promise<TestInstance> {
     const wire = await this.#wires.add()
-    const app = await this.#options.app(wire.options)
-    await app.listen({ port: 0, host: '127.0.0.1' })
+    const app = await this.#listen(wire)
     const { port } = app.server.address() as AddressInfo
-    const gone = (): void => { this.instances.splice(this.instances.indexOf(instance), 1) }
+    const gone = (): void => {
+      const at = this.instances.indexOf(instance)
+      if (at !== -1) this.instances.splice(at, 1)
+    }
     const instance: TestInstance = {
       app,
       url: `http://127.0.0.1:${port}`,
@@ -112,7 +114,6 @@ export class TestCluster implements AsyncDisposable {
   async close (): Promise<void> {
     for (const client of this.#clients) client.close()
     await Promise.all([...this.instances].map(async instance => await instance.close()))
-    await this.#wires.close()
   }
 
   async [Symbol.asyncDispose] (): Promise<void> {
@@ -124,8 +125,21 @@ export class TestCluster implements AsyncDisposable {
     return this.instances
   }
 
-  async #close (app: FastifyInstance, wire: Wire): Promise<void> {
-    await app.close()
+  async #listen (wire: Wire): Promise<FastifyInstance> {
+    let app: FastifyInstance | undefined
+    try {
+      app = await this.#options.app(wire.options)
+      await app.listen({ port: 0, host: '127.0.0.1' })
+      return app
+    } catch (error) {
+      // The instance is not among those that `close` ends, and what it has open would keep the process of the test alive.
+      await this.#close(app, wire)
+      throw error
+    }
+  }
+
+  async #close (app: FastifyInstance | undefined, wire: Wire): Promise<void> {
+    await app?.close()
     await wire.close()
   }
 

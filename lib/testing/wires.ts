@@ -26,7 +26,6 @@ export interface Wires {
   /** An instance was killed. */
   died (): void
   pause (): Promise<void>
-  close (): Promise<void>
 }
 
 async function pause (): Promise<void> {
@@ -54,8 +53,7 @@ export function memoryWires (): Wires {
       for (const backplane of all) await backplane.setOut(now)
     },
     died: () => { for (const backplane of all) backplane.instanceDied() },
-    pause,
-    close: async () => {}
+    pause
   }
 }
 
@@ -90,8 +88,7 @@ export async function redisWires (redis: string): Promise<Wires> {
       }
     },
     died: () => {},
-    pause,
-    close: async () => {}
+    pause
   }
 }
 
