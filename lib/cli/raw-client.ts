@@ -22,7 +22,7 @@ export class RawClient implements BenchClient {
     const timer = setTimeout(() => {
       end('no answer in time')
       socket.terminate()
-    }, timeoutMs)
+    }, timeoutMs).unref()
     socket.on('open', () => {
       isOpen = true
       clearTimeout(timer)
