@@ -11,7 +11,7 @@ interface Member {
   readonly room: string
   readonly client: BenchClient
   readonly receptions: Receptions
-  /** Whether it received something of another client. */
+  /** Whether the client received a message of this run. */
   heard: boolean
 }
 
@@ -95,7 +95,7 @@ export class Crowd {
         received: text => this.#received(member, text),
         lost: reason => {
           this.lost.add(reason)
-          // A framed client comes back, and gets what it missed. What a raw one misses is told as the loss of the client.
+          // A framed client comes back, and gets what it missed. A raw one does not: no further messages are due to it.
           if (protocol === 'raw') this.#leave(member)
         },
         failed: reason => this.failed.add(reason)

@@ -23,7 +23,7 @@ export interface BenchResult {
   /** Messages that were to be sent, and those that were. */
   readonly asked: number
   readonly sent: number
-  /** Deliveries that these make: one to each client of the room but the sender. */
+  /** Deliveries that the sent messages should make: one to each client of the room but the sender. */
   readonly due: number
   readonly delivered: number
   readonly doubled: number
@@ -72,8 +72,8 @@ export function toTable (result: BenchResult): string {
     ...verdict(result),
     ...result.sameMachine === undefined
       ? []
-      : [`The server is on this machine, too: they share its ${plural(result.sameMachine.cores, 'core')}, ` +
-        'which a server in production does not.']
+      : [`The server is on this machine, too, and shares its ${plural(result.sameMachine.cores, 'core')} with this program, ` +
+        'unlike a server in production.']
   ]
   return `${lines.join('\n')}\n`
 }
