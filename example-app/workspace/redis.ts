@@ -4,7 +4,7 @@ import { createServer, type AddressInfo } from 'node:net'
 import { createInterface } from 'node:readline'
 import { redisBinary } from '../../scripts/redis-binary.mjs'
 
-/** Starts a Redis on a port that is free, which keeps nothing. Resolves when it answers. */
+/** Starts a Redis that stores nothing on disk, on a free port. Resolves when it takes connections. */
 export async function startRedis (): Promise<{ readonly url: string, close (): void }> {
   const port = await freePort()
   const server = spawn(redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], {
