@@ -9,9 +9,11 @@ export async function startRedis (): Promise<{ readonly url: string, close (): v
   const port = await freePort()
   const server = spawn(redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], {
     stdio: ['ignore', 'pipe', 'inherit'],
-    // Out of the terminal's process group, or Ctrl-C would end it before the instances.
+    // Out of the terminal's process group, or Ctrl-C would end Redis before the instances.
     detached: true
   })
+  // However this process ends, Redis must not outlive it.
+  process.once('exit', () => { server.kill() })
   for await (const line of createInterface({ input: server.stdout })) if (line.includes('Ready to accept')) break
   server.stdout.resume()
   return { url: `redis://127.0.0.1:${port}`, close () { server.kill() } }
