@@ -24,7 +24,7 @@ interface Waiting {
 }
 
 const eventName = 'wsg.ask' as keyof InstanceEvents & string
-/** The replies of one instance travel in one message of at most 1 MiB: replies beyond this many bytes in all count as missing. */
+/** The replies of one instance travel in one message: replies beyond this many bytes in all count as missing. */
 const maxReplyBytes = 524_288
 
 /** How much longer than its clients an instance may take to answer (milliseconds). */
