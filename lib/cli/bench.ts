@@ -9,7 +9,7 @@ import type { BenchResult } from './report.ts'
 import { versions } from '../version.ts'
 
 const probeEveryMs = 250
-/** Messages that are missing count as lost when this long nothing was delivered (milliseconds). */
+/** Missing messages count as lost after this long without a delivery (milliseconds). */
 const quietMs = 2_000
 
 /** The load test cannot go on; the message says why. */

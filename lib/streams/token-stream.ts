@@ -109,7 +109,7 @@ export class TokenStream implements Stream {
     } catch (error) {
       await this.fail(error).catch(() => {})
     }
-    // A stream that was stopped, or whose end cannot be stored, ends neither by `done` nor by `fail`.
+    // Of a stream that was stopped, `done` and `fail` return at once: wait until the end is stored.
     await this.closed
     return this.state
   }

@@ -32,7 +32,7 @@ export type State = Report['status'] | 'silent'
 interface Seen {
   readonly report: Report
   readonly seenAt: number
-  /** How many rounds it has not answered since then. */
+  /** How many rounds the instance has not answered since then. */
   readonly missed: number
 }
 
@@ -45,7 +45,7 @@ interface Row extends Pick<Report, (typeof inRows)[number]> {
   readonly state: State
   /** The first of its problems, if it has one. */
   readonly problem: string | null
-  /** How long ago it last answered (milliseconds). */
+  /** How long ago the instance last answered (milliseconds). */
   readonly silentMs: number
 }
 
@@ -62,7 +62,7 @@ export interface Summary {
   readonly events: readonly Event[]
 }
 
-/** Sums up the reports of all instances for a page. What it sends has the same size however many instances there are. */
+/** Sums up the reports of all instances for a page. The summary has about the same size however many instances there are. */
 export class Overview {
   readonly #seen = new Map<string, Seen>()
   readonly #now: () => number
