@@ -16,11 +16,11 @@ export interface BenchResult {
   /** Clients that got in. */
   readonly connected: number
   readonly connectMs: Spread | undefined
-  /** Of framed clients: a raw one is not told when it is in its room. */
+  /** Known of framed clients alone: a raw client is not told when it is in its room. */
   readonly joinMs: Spread | undefined
   /** From when a message was due to be sent until another client had it. */
   readonly deliveryMs: Spread | undefined
-  /** Messages that were to be sent, and those that were. */
+  /** How many messages the rate asked for, and how many were sent. */
   readonly asked: number
   readonly sent: number
   /** Deliveries that the sent messages should make: one to each client of the room but the sender. */

@@ -35,7 +35,7 @@ export function isStreamRequest (name: string | undefined): boolean {
   return name !== undefined && names.includes(name)
 }
 
-/** Whether a message of any kind is a request about streams, or would be taken for a piece of one by those to whom it is passed on. */
+/** Whether a message of any kind is a request about streams, or looks like a piece of one to the clients that it is passed on to. */
 function isAboutStreams (data: string): boolean {
   if (!marks.some(mark => data.includes(mark))) return false
   if (data.startsWith(pieceStart)) return true

@@ -6,7 +6,7 @@ const prefix = 'fastify-websocket-groups:'
 /** A process has the same channels for all its instances. The id of a connection begins with that of its instance. */
 interface OfInstance { readonly instanceId: string }
 
-/** What is told on each channel, see docs/operations.md. */
+/** The events of each channel, see docs/operations.md. */
 export interface Events {
   'connection.open': { readonly connection: AnyConnection }
   'connection.close': { readonly connection: AnyConnection, readonly code: number, readonly reason: string }

@@ -7,7 +7,7 @@ import type { BroadcastOptions, BroadcastResult, Data, Registry } from '../types
 import { schemas, type DisconnectBody, type HistoryQuery, type ListQuery, type PublishBody } from './api/schemas.ts'
 
 export interface GroupsApiOptions {
-  /** An async hook that throws or replies unless the request may use the API. Who may use the API may send to everybody. */
+  /** An async hook that throws or replies unless the request may use the API, and with it send to everybody. */
   readonly auth: preHandlerAsyncHookHandler
 }
 
@@ -72,7 +72,7 @@ function asText (data: Data): { readonly data: string } | { readonly base64: str
   return typeof data === 'string' ? { data } : { base64: Buffer.from(data).toString('base64') }
 }
 
-/** Adds routes for services in other languages: publish, list groups, read histories and who is there, disconnect. */
+/** Adds routes for services in other languages: they publish, list groups, read histories and presence, and disconnect. */
 export default fp(groupsApi, {
   fastify: '5.x', name: 'fastify-websocket-groups-api', dependencies: ['fastify-websocket-groups'], encapsulate: true
 })

@@ -104,7 +104,7 @@ export class Streams {
     return { id: name.id, text, state, ...(owner === undefined ? {} : { owner }), ...(meta === undefined ? {} : { meta }), ...more }
   }
 
-  /** Who makes the stream, and for whom; `undefined` when it is not open. */
+  /** Returns who makes the stream, and for whom; `undefined` for a stream that is not open. */
   async headOfOpen (name: StreamName): Promise<Head | undefined> {
     const here = this.#open.get(keyOf(name))
     if (here !== undefined) return { by: this.#envelopes.origin, owner: here.owner }

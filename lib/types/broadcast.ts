@@ -57,7 +57,7 @@ export interface BroadcastResult {
   readonly scope: Scope
   /** How many connections of this instance the message is for. */
   readonly localRecipients: number
-  /** How many of these are slow: more than `slowBufferedBytes` wait for each. Missing when none is. */
+  /** How many of these are slow: more than `slowBufferedBytes` wait for each. Missing when there are none. */
   readonly slowRecipients?: number | undefined
   /** How many instances took the message, this one included. Missing when the backplane cannot tell. */
   readonly instances?: number | undefined

@@ -149,9 +149,9 @@ export interface MessagesOptions<Events = Readonly<Record<string, unknown>>, Que
   readonly questions?: Questions | undefined
   /** Checks the data of each event before it is sent. @default true unless NODE_ENV is production */
   readonly validateEvents?: boolean | undefined
-  /** @default that of the scope */
+  /** Compiles the schemas of data. @default the validator compiler of the scope */
   readonly validatorCompiler?: FastifySchemaCompiler<never> | undefined
-  /** @default that of the scope */
+  /** Compiles the schemas of replies and events. @default the serializer compiler of the scope */
   readonly serializerCompiler?: FastifySerializerCompiler<never> | undefined
 }
 

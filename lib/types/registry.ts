@@ -10,7 +10,8 @@ import type { History, HistoryOptions, JoinOptions, JoinResult } from '../protoc
 
 export interface CloseOptions {
   /**
-   * After 1000 the client of this package stays closed, and the others are told at once that it left. After 1012 or 1013 it comes back.
+   * After 1000 the client of this package stays closed, and other members are told at once that it left. After 1012 or 1013 the client
+   * comes back.
    * @default 1000
    */
   readonly code?: number | undefined
@@ -213,8 +214,8 @@ export interface Registry {
   readStream (group: string, id: string): Promise<StreamReading | undefined>
 
   /**
-   * Before the application is closed: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes those
-   * there are one after another within `overMs` milliseconds, so that their clients do not all come back at once. Framed clients are told
+   * For use before `app.close()`: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes the open
+   * ones one after another within `overMs` milliseconds, so that their clients do not all come back at once. Framed clients are told
    * when to come back, all are closed with 1012, and those that do not answer within `closeGraceMs` are terminated. Resolves when all are
    * closed. There is no way back: call `app.close()` next. That ends a drain early, and a second call joins the first.
    * @throws {WebsocketGroupsError} WSG_OPTION_INVALID

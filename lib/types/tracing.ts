@@ -11,7 +11,7 @@ export interface SpanFacts {
   /** The route of the connection, as it was written. */
   readonly route?: string | undefined
   readonly connectionId?: string | undefined
-  /** Size of the payload, which is never told itself. */
+  /** Size of the payload. The payload itself is never passed on. */
   readonly bytes?: number | undefined
   /** How many connections of this instance got the message. */
   readonly recipients?: number | undefined

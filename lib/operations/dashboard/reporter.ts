@@ -53,7 +53,7 @@ export interface Report extends Omit<Description, 'health' | 'options'>, Pick<He
   readonly memory: number
   /** The busy part of the event loop's time, from 0 to 1. */
   readonly load: number
-  /** Seconds, as the other latencies; `null` where nothing was measured. */
+  /** In seconds, like the other latencies, which are `null` if nothing was measured. */
   readonly lagP99: number
   readonly receivedPerSecond: number
   readonly sentPerSecond: number
