@@ -26,8 +26,8 @@ export function buildApp ({ instanceId, redis, backplane, logLevel = 'info', req
     logger: { level: logLevel, base: { instance: instanceId } },
     // Believes the X-Forwarded-* headers of a proxy on this machine, see nginx.conf.
     trustProxy: 'loopback',
-    // Without a limit, a client that sends a byte now and then would hold its connection for ever. Node checks every half minute unless told
-    // otherwise, and swaps the two limits if the one for the headers (a minute by default) is longer.
+    // Without a limit, a client that sends a byte now and then would hold its connection for ever. Node checks every half minute unless
+    // told otherwise, and swaps the two limits if the one for the headers (a minute by default) is longer.
     requestTimeout: requestTimeoutMs,
     http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 10) },
     // Browsers open connections for requests that may never come; close() must not wait for these. WebSockets are closed properly before.
