@@ -40,9 +40,7 @@ export class Ending {
     return this.#groups
   }
 
-  /**
-   * Takes the connection out of its groups, and terminates the socket unless it ends by itself. Returns `false` if that was done before.
-   */
+  /** Keeps the groups that the connection left, and terminates the socket soon unless it ends by itself. A second call returns `false`. */
   begin (groups: readonly string[], socket: Pick<WebSocket, 'terminate'>): boolean {
     if (this.#groups !== undefined) return false
     this.#groups = Object.freeze(groups)
@@ -50,7 +48,7 @@ export class Ending {
     return true
   }
 
-  /** The socket is gone. Returns why, the first time: what was said first, also when nobody answered. */
+  /** The socket is gone. Returns the close that was said first, else `closed`; a second call returns `undefined`. */
   finish (closed: Closed): Closed | undefined {
     if (this.#over) return undefined
     this.#over = true

@@ -6,6 +6,8 @@ import { until } from '../helpers/until.ts'
 import { isOpen, message, position, recordedClient, scriptedServer } from './scripted-server.ts'
 
 const machine = watchMachine(t)
+// A wait is drawn at random, and may be over before anybody saw that the client waits.
+t.intercept(Math, 'random', { value: () => 0.9 })
 
 // What a page is to the client, without a browser; test/client/browser.test.ts has one.
 class Listeners {

@@ -32,6 +32,27 @@ t.test('a killed instance with 1,000 connections is gone from all counts within 
   await closeClean(t, redis, survivors)
 })
 
+t.test('whom a killed instance served is gone for hooks and presence once, within its lease and a third', async t => {
+  const redis = await startRedis(t)
+  const options = { redisUrl: redis.url, hooks: true, options: { leaseMs: 3_000 } }
+  const [victim, ...survivors] = await startInstances(t, 3, options) as [Instance, Instance, Instance]
+  const told = async (by: readonly Instance[]): Promise<string[]> =>
+    (await Promise.all(by.map(async one => await one.ask('told')))).flat().sort()
+  await crowd(t, victim.port, ['lobby', 'lobby', 'attic'], { user: index => index === 0 ? 'ann' : 'bob' })
+  const [ann] = await crowd(t, survivors[0].port, ['lobby'], { user: () => 'ann' })
+  await until(async () => (await told([victim, ...survivors])).length === 4)
+  const gone = async (): Promise<string[]> => (await told(survivors)).filter(line => /^(?:vacated|offline)/.test(line))
+
+  await victim.kill()
+  // A machine that is busy with other tests is given twice the time.
+  await until(async () => (await gone()).length >= 2, { timeoutMs: 8_000 })
+  t.strictSame(await gone(), ['offline bob', 'vacated attic'])
+  for (const one of survivors) t.strictSame(await one.ask('people', 'lobby'), ['ann'])
+  ann?.close()
+  await until(async () => (await gone()).length >= 4)
+  t.strictSame(await gone(), ['offline ann', 'offline bob', 'vacated attic', 'vacated lobby'], 'each of them once')
+})
+
 t.test('a question to all instances, one of which is killed with it, is answered by the others in time', async t => {
   const redis = await startRedis(t)
   const survivors = await Promise.all([1, 2].map(async () => await serve(t, { redis: redis.url }, () => {})))

@@ -20,16 +20,20 @@ export interface Ready { readonly port: number, readonly instanceId: string, rea
 
 const warn = 40
 const faults: string[] = []
+/** What the hooks were called for. */
+const told: string[] = []
+const note = (what: string) => (name: string): void => { told.push(`${what} ${name}`) }
+const hooks = { onOccupied: note('occupied'), onVacated: note('vacated'), onUserOnline: note('online'), onUserOffline: note('offline') }
 process.on('unhandledRejection', reason => { faults.push(`unhandledRejection: ${String(reason)}`) })
 process.on('uncaughtException', error => { faults.push(`uncaughtException: ${error.stack ?? String(error)}`) })
 // The test's process is gone, however it went.
 process.on('disconnect', () => process.exit(1))
 
-async function start (port: number, options: WebsocketGroupsOptions) {
+async function start (port: number, options: WebsocketGroupsOptions, hooked: boolean) {
   const { app, logs, listen } = buildService({
     logController: new LogController({ disableRequestLogging: true }), routerOptions: { maxParamLength: 5_000 }
   })
-  await app.register(websocketGroups, { authenticate: userOf, ...options })
+  await app.register(websocketGroups, { authenticate: userOf, ...hooked ? hooks : {}, ...options })
 
   // `/ws/a,b` joins a and b, and says so to a client that speaks no protocol: `joined <connection id> <scope>`. `/ws/-` joins nothing.
   app.get('/ws/:rooms', { websocket: true, preHandler: app.wsAuth({ required: false }) }, app.wsHandler<{ rooms: string }>({
@@ -70,6 +74,8 @@ function makeAnswers (app: FastifyInstance, logs: readonly LogLine[]) {
     health: async () => registry.health(),
     stats: async () => registry.stats(),
     faults: async () => faults,
+    told: async () => told,
+    people: async (group: string) => (await registry.presence(group, { maxAgeMs: 0 })).map(({ userId }) => userId),
     /** Warnings and errors, and how often each was logged. */
     warnings: async () => {
       const counts: Record<string, number> = {}
@@ -203,11 +209,13 @@ function byGroup (connections: readonly Connection[]): Record<string, string[]> 
 const failure =
   (error: unknown): { message: string, code?: string } => ({ message: (error as Error).message, code: (error as { code?: string }).code })
 
+interface Start { readonly start: WebsocketGroupsOptions, readonly port: number, readonly hooks: boolean }
+
 let answers: Answers | undefined
-process.on('message', (message: { start: WebsocketGroupsOptions, port: number } | { id: number, name: Question, args: never[] }) => {
+process.on('message', (message: Start | { id: number, name: Question, args: never[] }) => {
   if ('start' in message) {
     const began = performance.now()
-    start(message.port, message.start).then(started => {
+    start(message.port, message.start, message.hooks).then(started => {
       answers = started.answers
       process.send?.({ ready: started.ready })
     }, error => process.send?.({ refused: { ...failure(error), afterMs: performance.now() - began } }))

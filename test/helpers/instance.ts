@@ -13,6 +13,8 @@ export interface InstanceOptions {
   readonly redisUrl: string
   /** More options of the plugin; they cross a process border, so no functions. */
   readonly options?: Omit<WebsocketGroupsOptions, 'redis'>
+  /** With the hooks that tell of the first and the last of a group, and of a user: ask `told` what they were called for. @default false */
+  readonly hooks?: boolean
   /** @default 0, a free one */
   readonly port?: number
   /** Another program that understands what instance-process.ts does: the one of an earlier version. */
@@ -39,7 +41,7 @@ const ownProgram = fileURLToPath(new URL('./instance-process.ts', import.meta.ur
 
 /** Starts an instance; it dies with the test's process, however that goes. Rejects with the code of the error that stopped its boot. */
 export async function startInstance (
-  t: Test, { redisUrl, options = {}, port = 0, program = ownProgram }: InstanceOptions
+  t: Test, { redisUrl, options = {}, hooks = false, port = 0, program = ownProgram }: InstanceOptions
 ): Promise<Instance> {
   const child = forkProgram(program)
   const gone = once(child, 'exit')
@@ -48,7 +50,7 @@ export async function startInstance (
     await gone
   })
   await answer(child, 'listening')
-  child.send({ port, start: { redis: redisUrl, closeGraceMs: 500, lingerMs: 100, ...options } })
+  child.send({ port, hooks, start: { redis: redisUrl, closeGraceMs: 500, lingerMs: 100, ...options } })
   const ready = await answer(child, 'ready') as Ready
 
   const pending = new Map<number, { resolve (value: never): void, reject (error: Error): void }>()

@@ -9,8 +9,8 @@ import { safetyTtlMs } from './scripts.ts'
 const batchSize = 128
 
 /**
- * Compares which groups have members with what the hooks of the application were told, and records the difference: of several callers at
- * the same time, one gets each change.
+ * Compares which groups have members with what the hooks of the application were told, and records the changes as told: of several
+ * concurrent callers, one gets each change.
  * KEYS 1 set of the groups that are recorded as having members, then the counts of each group.  ARGV 1 safety TTL (ms), then each name
  * Returns 1 where a group has members now, -1 where it has none any more, 0 where nothing changed.
  */
@@ -27,9 +27,9 @@ return changes
 `)
 
 /**
- * The same for users that have connections on instances that live.
+ * Does the same for users that have connections on living instances.
  * KEYS 1 set of the users that are recorded as online  2 leases  3 instances, then the counts of each user
- * ARGV 1 safety TTL (ms)  2, 3 not used, then each user id
+ * ARGV 1 safety TTL (ms)  2, 3 not used, so that each user id has the number of its key, then each user id
  */
 export const settleUsers = new Script(`${luaInteger}
 if #ARGV ~= #KEYS then error('expected ' .. #KEYS .. ' arguments, got ' .. #ARGV) end
@@ -49,7 +49,7 @@ redis.call('PEXPIRE', KEYS[1], ttl)
 return changes
 `)
 
-/** Records which groups have members and which users are online, as the hooks were told: each change once in the cluster. */
+/** Records which groups have members and which users are online, so that hooks are told each change once in the whole cluster. */
 export class OccupancyStore {
   readonly #link: Link
   readonly #keys: Keys

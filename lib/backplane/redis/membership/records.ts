@@ -6,7 +6,10 @@ export async function readCount (link: Link, keys: Keys, group: string): Promise
   return Number(await link.run(async redis => await redis.hget(keys.counts(group), '#')) ?? 0)
 }
 
-/** The field is the connection's id and the key ends with the instance's: the record holds the rest. `null` is an info like any other. */
+/**
+ * Encodes what the record of a member holds: the field of the hash is the connection's id, and its key ends with the instance's id. `null`
+ * is an info like any other.
+ */
 export function encodeMember ({ joinedAt, userId, info, infoAt, session }: Member): string {
   const shown = info === undefined ? [] : infoAt === undefined ? [info] : [info, infoAt]
   return JSON.stringify([joinedAt, userId ?? null, session ?? null, ...shown])
