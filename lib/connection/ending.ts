@@ -8,8 +8,7 @@ const answerMs = 2_000
 export class Ending {
   /** Whether the application closed the connection for good. */
   readonly dismissed: boolean
-  /** Settles when the backplane knows that the memberships are gone; never rejects. */
-  released: Promise<void> = Promise.resolve()
+  #released: Promise<void> = Promise.resolve()
   #said: Closed | undefined
   #groups: readonly string[] | undefined
   #timer: NodeJS.Timeout | undefined
@@ -18,6 +17,17 @@ export class Ending {
   constructor (said: Closed | undefined, dismissed: boolean) {
     this.#said = said
     this.dismissed = dismissed
+  }
+
+  /** Settles when the backplane knows that the memberships are gone. */
+  get released (): Promise<void> {
+    return this.#released
+  }
+
+  /** Whoever asks for `released` handles its rejection: that is at the end of the socket, which may be much later. */
+  set released (released: Promise<void>) {
+    released.catch(() => {})
+    this.#released = released
   }
 
   /** The close that was sent or received first; `undefined` when the socket broke without one. */

@@ -32,6 +32,21 @@ t.test('a membership key that was evicted or deleted is written anew by the next
   t.strictSame(await redis.keys(), [])
 })
 
+t.test('a record of a member that another program overwrote costs nobody the list of members', async t => {
+  const redis = await startRedis(t)
+  const local = await new Local({ redis: redis.url, leaseMs }).start(t)
+  const ids = ['text', 'number', 'null', 'object', 'strange', 'short', 'whole']
+  for (const id of ids) await local.join('quiet', id)
+  const records = { text: 'garbage{', number: '7', null: 'null', object: '{}', strange: '["now",null,null]', short: '[1]' }
+  await redis.admin.hset(`wsg:{0}:m:quiet:${local.instanceId}`, records)
+  const members = await local.backplane.members('quiet')
+  t.strictSame(members.map(({ connectionId }) => connectionId).sort(), ids.sort())
+  const { instanceId } = local
+  t.strictSame(
+    members.find(({ connectionId }) => connectionId === 'strange'), { connectionId: 'strange', instanceId, joinedAt: 0 }
+  )
+})
+
 t.test('the count of a user that was evicted or deleted is written anew by the next beat', async t => {
   const redis = await startRedis(t)
   const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]

@@ -15,8 +15,13 @@ export function encodeMember ({ joinedAt, userId, info, infoAt, session }: Membe
   return JSON.stringify([joinedAt, userId ?? null, session ?? null, ...shown])
 }
 
+type Fields = [joinedAt: number, userId: string | null, session: string | null, info?: Json, infoAt?: number]
+
+/** What another program made of a record: the connection is in the group, and nothing else is known of it. */
+const unknown: Fields = [0, null, null]
+
 export function decodeMember (connectionId: string, instanceId: string, record: string): Member {
-  const [joinedAt, userId, session, info, infoAt] = JSON.parse(record) as [number, string | null, string | null, Json?, number?]
+  const [joinedAt, userId, session, info, infoAt] = parseFields(record)
   return {
     connectionId,
     instanceId,
@@ -26,4 +31,20 @@ export function decodeMember (connectionId: string, instanceId: string, record: 
     ...(infoAt === undefined ? {} : { infoAt }),
     ...(session === null ? {} : { session })
   }
+}
+
+function parseFields (record: string): Fields {
+  try {
+    const fields: unknown = JSON.parse(record)
+    return isFields(fields) ? fields : unknown
+  } catch {
+    return unknown
+  }
+}
+
+function isFields (value: unknown): value is Fields {
+  if (!Array.isArray(value)) return false
+  const [joinedAt, userId, session, , infoAt] = value as unknown[]
+  return typeof joinedAt === 'number' && [userId, session].every(name => name === null || typeof name === 'string') &&
+    ['undefined', 'number'].includes(typeof infoAt)
 }
