@@ -227,9 +227,7 @@ export class ClusterBackplane implements RedisDeployment {
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', notOpen)
   }
 
-  #indexOf (target: Target): number {
-    return this.#writer?.partitionOf(target) ?? 0
-  }
+  #indexOf (target: Target): number { return this.#writer?.partitionOf(target) ?? 0 }
 
   #of (target: Target): Place {
     return this.#place(this.#open.partitionOf(target))
@@ -267,9 +265,10 @@ export class ClusterBackplane implements RedisDeployment {
   /** Ends the boot once all works. Checks rights on all masters, as a missing one would show only when a partition there is used. */
   async #checkMasters (links: ClusterLinks): Promise<void> {
     try {
-      const missing = await missingOnMasters(links.command, this.#keys, 'instance')
+      // A look that began while a master was out says nothing of the rights there.
+      const [complete, missing] = [links.complete, await missingOnMasters(links.command, this.#keys, 'instance')]
       if (missing.length > 0) this.#booting.reject(refusedRights(missing))
-      else if (this.state === 'up') this.#booting.resolve()
+      else if (complete && this.state === 'up') this.#booting.resolve()
     } catch (error) {
       this.#failed(error as Error)
     }

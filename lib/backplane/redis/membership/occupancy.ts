@@ -53,15 +53,17 @@ return changes
 export class OccupancyStore {
   readonly #link: Link
   readonly #keys: Keys
+  /** Changes that Redis has recorded and no call has returned yet, as those that found them failed later. */
+  readonly #changes: Record<Presences, PresenceChange[]> = { group: [], user: [] }
 
   constructor (link: Link, keys: Keys) {
     this.#link = link
     this.#keys = keys
   }
 
-  /** As `Backplane.settle`. */
+  /** As `Backplane.settle`. What was found before a call failed comes with the next one. */
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
-    const changes: PresenceChange[] = []
+    const changes = this.#changes[kind]
     for await (const batch of names === undefined ? this.#told(kind) : chunks(names, batchSize)) {
       const settled = await this.#settle(kind, batch)
       batch.forEach((name, index) => {
@@ -69,7 +71,7 @@ export class OccupancyStore {
         if (change !== 0) changes.push({ name, present: change > 0 })
       })
     }
-    return changes
+    return changes.splice(0)
   }
 
   async #settle (kind: Presences, names: readonly string[]): Promise<readonly number[]> {
