@@ -20,13 +20,13 @@ import { LoopShare } from './loop-share.ts'
 
 /** Frames of one message. A client that sends a message of the default `maxPayload` in frames of 256 bytes has no more. */
 const maxFragments = 4_096
-/** Chunks that came from the network for one frame: more are put together to one, which costs a copy, and no client anything. */
+/** Chunks of the network that ws keeps for one frame: more are put together into one, which costs a copy and refuses no client. */
 const maxChunks = 1_024
 /** The code that ws gives to the error of too many parts. */
 export const tooManyParts = 'WS_ERR_TOO_MANY_BUFFERED_PARTS'
 const policyViolation = 1008
 
-/** How much of a chunk is read before the gate is asked again, unless one message has more. */
+/** How much of a chunk is read before the `ChunkReader` is asked again, unless one message has more (bytes). */
 const partBytes = 1_024
 /** State of a receiver that waits for the rest of a payload. */
 const inPayload = 4
