@@ -1,6 +1,6 @@
 import type { Link } from './port.ts'
 
-/** Measures how far the clock of Redis, the only one that all instances share, is ahead of that of this process. */
+/** Measures how far the clock of Redis, the only clock that all instances share, is ahead of the clock of this process. */
 export class RedisClock {
   readonly #link: Link
   #aheadMs = 0
@@ -22,7 +22,7 @@ export class RedisClock {
       const here = (askedAt + Date.now()) / 2
       this.#aheadMs = Math.round(Number(seconds) * 1_000 + Number(microseconds) / 1_000 - here)
     } catch {
-      // Others report that Redis is out.
+      // That Redis is out is reported elsewhere.
     }
   }
 }
