@@ -118,9 +118,10 @@ export class ClusterLinks implements Router {
     await this.#refresh(link)
   }
 
-  linkTo (name: string): Link {
+  linkTo (name: string): Link | undefined {
     const colon = name.lastIndexOf(':')
-    return this.#master(this.#source.translate({ host: name.slice(0, colon), port: Number(name.slice(colon + 1)) })).command
+    const address = this.#lookup.addressOf({ host: name.slice(0, colon), port: Number(name.slice(colon + 1)) })
+    return address && this.#master(address).command
   }
 
   inStep (link: Link): void {
@@ -166,7 +167,7 @@ export class ClusterLinks implements Router {
     const used = new Set<Master>()
     for (const [partition, slot] of this.#slots.entries()) {
       const range = map.ranges.find(({ start, end }) => start <= slot && slot <= end)
-      const master = range === undefined ? undefined : this.#master(this.#source.translate(range.master))
+      const master = range === undefined ? undefined : this.#master(range.master)
       if (master !== undefined) used.add(master)
       this.#commands[partition]?.route(master?.command)
       this.subscribe[partition]?.route(master?.subscribe)

@@ -22,8 +22,8 @@ type Call<Answer> = (link: DirectLink, leftMs: number, allow: typeof asking) => 
 export interface Router {
   /** This server says that the slot is not its own: asks where it is now. Resolves when the routes are set by the answer; never rejects. */
   moved (link: DirectLink): Promise<void>
-  /** The link to a master, by `host:port` as the cluster knows it. */
-  linkTo (name: string): DirectLink
+  /** The link to a master, by `host:port` as the cluster knows it; `undefined` if it has no address that can be reached from here. */
+  linkTo (name: string): DirectLink | undefined
   /** Reports that this server does not answer or has lost sight of the others: another one may have taken its place. */
   suspect (link: DirectLink): void
   /** A partition has received everything from the previous connection. */

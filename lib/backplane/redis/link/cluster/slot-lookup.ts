@@ -22,7 +22,7 @@ export class SlotLookup {
   #turn = 0
   #failure: Error | undefined
 
-  /** `refused` is told that a node does not let us in, or is not part of a cluster. */
+  /** `refused` is told that a node does not let us in, or is not part of a cluster, or that `natMap` is wrong. */
   constructor (source: ClusterSource, refused: (error: Error) => void) {
     this.#source = source
     this.#refused = refused
@@ -35,7 +35,8 @@ export class SlotLookup {
 
   /**
    * Asks one node after the other for a view that is not older than what is known, from one that takes part in the cluster: these masters,
-   * `first` before the others, then all other nodes. Resolves with nothing when there is none. Never rejects.
+   * `first` before the others, then all other nodes. Resolves with nothing when there is none. Never rejects. The addresses in the answer
+   * are those under which the nodes can be reached.
    */
   async look (masters: readonly Master[], first: Master | undefined): Promise<SlotMap | undefined> {
     let fallback: SlotMap | undefined
@@ -57,12 +58,32 @@ export class SlotLookup {
     return fallback && this.#accept(fallback)
   }
 
-  #accept (map: SlotMap): SlotMap {
+  /** The address under which a node can be reached; `undefined`, and an error for the application, if its `natMap` gives none. */
+  addressOf (known: Address): Address | undefined {
+    try {
+      return this.#source.translate(known)
+    } catch (error) {
+      this.#failure = error as Error
+      this.#refused(this.#failure)
+      return undefined
+    }
+  }
+
+  /** The partitions of a node that `natMap` gives no address are without a master; all others go on. */
+  #accept ({ ranges, nodes, ...map }: SlotMap): SlotMap {
     this.#failure = undefined
     this.#epoch = map.epoch
     this.#acceptedAt = performance.now()
-    this.#nodes = uniqueAddresses(map.nodes.map(node => this.#source.translate(node)))
-    return map
+    const reachable = nodes.map(node => this.addressOf(node)).filter(address => address !== undefined)
+    this.#nodes = uniqueAddresses(reachable)
+    return {
+      ...map,
+      nodes: reachable,
+      ranges: ranges.flatMap(range => {
+        const master = this.addressOf(range.master)
+        return master === undefined ? [] : [{ ...range, master }]
+      })
+    }
   }
 
   * #askable (masters: readonly Master[], first: Master | undefined): Iterable<() => Promise<SlotMap>> {
