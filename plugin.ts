@@ -1,12 +1,13 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { MemoryBackplane } from './lib/backplane/memory/index.ts'
+import { ownBackplane } from './lib/backplane/own.ts'
 import { RedisBackplane } from './lib/backplane/redis/index.ts'
 import { GroupPublisher } from './lib/groups/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
 import { CheckDeadlines, withDeadline } from './lib/deadline.ts'
 import { WebsocketGroupsError } from './lib/errors.ts'
-import { admitUpgrades, greetUpgrades } from './lib/http/admission.ts'
+import { admitUpgrades, precheckUpgrades } from './lib/http/admission.ts'
 import { documentRoutes } from './lib/http/documented-routes.ts'
 import { secured } from './lib/http/security-schemes.ts'
 import { makeWsAuth } from './lib/http/ws-auth.ts'
@@ -58,7 +59,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   }
   const options = fitBootTimeout(resolveOptions(raw), raw.bootTimeoutMs, app.initialConfig.pluginTimeout)
   servers.add(app.server)
-  const instance = new Instance(options, makeBackplane(options), app.log)
+  const instance = new Instance(options, makeBackplane(options, app.log), app.log)
 
   app.decorate('registry', instance.registry)
   app.decorateRequest('identity', null)
@@ -71,14 +72,14 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   sockets.watchUpgrades()
   app.addHook('onRoute', markRoute)
   app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))
-  app.addHook('onRequest', greetUpgrades(instance.gate))
+  app.addHook('onRequest', precheckUpgrades(instance.gate))
   admitUpgrades(app, instance.gate, instance.metrics.lines)
   const messages = makeWsMessages(instance)
   app.addHook('onReady', async () => {
     messages.compile()
     await instance.start()
   })
-  // A Redis that hangs gets a little more time to take the memberships back, behind the application's end.
+  // A Redis that hangs holds up the end of the application for a moment only; the memberships are then removed in the background.
   const checks = new CheckDeadlines(options.authTimeoutMs)
   app.addHook('onClose', async () => {
     checks.end()
@@ -91,13 +92,13 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   app.decorate('asyncapi', asyncapi)
   app.decorate('wsMessages', messages.wsMessages)
   app.decorate('wsRoom', makeWsRoom(instance, options, checks))
-  // TypeScript cannot tell that each of them is of one type of room.
+  // TypeScript cannot infer the type parameters of each room.
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room as RoomOptions)
 }
 
-function makeBackplane (options: ResolvedOptions): Backplane {
+function makeBackplane (options: ResolvedOptions, log: FastifyBaseLogger): Backplane {
   const { backplane, redis, outage } = options
-  if (backplane !== undefined) return backplane
+  if (backplane !== undefined) return ownBackplane(backplane, log)
   return redis === undefined ? new MemoryBackplane() : new RedisBackplane({ ...options, redis, whenDown: outage.loggedBroadcast })
 }
 

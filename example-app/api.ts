@@ -2,7 +2,7 @@ import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import groupsApi from 'fastify-websocket-groups/api'
 import { serviceToken } from './tokens.ts'
 
-/** Routes for services in other languages: whoever has their token may send to everybody, so it is not one of the users'. */
+/** Routes for services in other languages. Their token allows to send to everybody, so it is not the token of a user. */
 export const api: FastifyPluginAsync = async app => {
   await app.register(groupsApi, { prefix: '/api', auth: requireService })
 }

@@ -26,11 +26,11 @@ export function buildApp ({ instanceId, redis, backplane, logLevel = 'info', req
     logger: { level: logLevel, base: { instance: instanceId } },
     // Believes the X-Forwarded-* headers of a proxy on this machine, see nginx.conf.
     trustProxy: 'loopback',
-    // Else a client that sends a byte now and then would hold its connection for ever. Node looks each half minute unless told otherwise,
-    // and swaps the two limits if that for the headers (a minute) is the longer one.
+    // Without a limit, a client that sends a byte now and then would hold its connection for ever. Node checks every half minute unless
+    // told otherwise, and swaps the two limits if the one for the headers (a minute by default) is longer.
     requestTimeout: requestTimeoutMs,
     http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 10) },
-    // Browsers connect ahead of requests that may never come: close() does not wait for those. WebSockets are closed properly before.
+    // Browsers open connections for requests that may never come; close() must not wait for these. WebSockets are closed properly before.
     forceCloseConnections: true
   })
 
@@ -38,7 +38,7 @@ export function buildApp ({ instanceId, redis, backplane, logLevel = 'info', req
     redis,
     backplane,
     authenticate,
-    // Rooms that one person may open; a room is there once somebody comes in.
+    // How many rooms one person may open: a room begins when somebody comes in.
     limits: { newGroupsPerMinute: 60 },
     memberInfo: ({ identity }): MemberInfo | undefined => identity === null ? undefined : { name: identity.name, instance: instanceId }
   })

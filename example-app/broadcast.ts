@@ -1,11 +1,11 @@
 import type { FastifyInstance } from 'fastify'
 import type { BroadcastOptions, BroadcastResult } from 'fastify-websocket-groups'
 
-/** Sends a line to everyone in the room, on every instance, and logs how many of them this instance serves, and how many others do. */
+/** Sends a line to everyone in the room, on every instance, and logs how many of them are on this instance and how many on others. */
 export async function broadcast (
   app: FastifyInstance, group: string, text: string, options: BroadcastOptions = {}
 ): Promise<BroadcastResult> {
-  // Without Redis the count is the last one that is known; without any, the line says so.
+  // Without Redis this is the last count that is known, and undefined if there is none.
   const totalInGroup = await app.registry.groupCount(group).catch(() => undefined)
   app.log.info({ group, totalInGroup }, 'broadcasting')
   const result = await app.registry.broadcastToGroup(group, text, options)
@@ -15,12 +15,12 @@ export async function broadcast (
   return result
 }
 
-/** The same for those who could not be told that it failed: without Redis, at least those on this instance hear it. */
+/** As `broadcast`, for senders who cannot be told of a failure: without Redis, at least the members on this instance get the line. */
 export async function broadcastAnyway (app: FastifyInstance, group: string, text: string): Promise<BroadcastResult> {
   try {
     return await broadcast(app, group, text)
   } catch (error) {
-    // With this code nobody has it yet. Volatile: the policy `outage.broadcast` applies, which is 'local'.
+    // This code says that nobody got the line. A volatile message follows the policy `outage.broadcast`, which is 'local' by default.
     if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE')) throw error
     return await broadcast(app, group, text, { volatile: true })
   }

@@ -12,7 +12,7 @@ const Message = Type.Object({ text: Type.String({ minLength: 1, maxLength: 4096 
 
 /** Groups over plain HTTP. */
 export const groups: FastifyPluginAsyncTypebox = async app => {
-  // Who is in a room is nobody's business who could not come in.
+  // Only people who could come into a room may see who is in it.
   app.get('/groups/:group', { schema: { params: GroupParams }, preHandler: app.wsAuth() }, async ({ params: { group } }) => {
     const members = await app.registry.members(group)
     return { group, count: members.length, members: members.map(describe) }
@@ -21,10 +21,10 @@ export const groups: FastifyPluginAsyncTypebox = async app => {
   const messages = { schema: { params: GroupParams, body: Message }, preHandler: app.wsAuth() }
   app.post('/groups/:group/messages', messages, async (request, reply) => {
     const { identity, params: { group }, body: { text } } = request
-    // Each name that somebody makes up would be a log of its own: rooms are made by those who come in, which has a limit.
+    // Rooms begin when somebody comes in, which has a limit. A message must not begin one: each invented name would get a log in Redis.
     if (await app.registry.groupCount(group) === 0) throw Object.assign(new Error('nobody is in this room'), { statusCode: 404 })
     reply.code(202)
-    // As in the room: a line says who wrote it, or anybody could speak for anybody.
+    // As in the room, the line names its author: otherwise anybody could speak for anybody.
     return await broadcastAnyway(app, group, lineOf(identity?.name ?? 'nobody', text))
   })
 }

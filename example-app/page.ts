@@ -3,10 +3,10 @@ import type { FastifyPluginAsync } from 'fastify'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-/** Where the package has its builds, among them the browser client in one file, for pages without a bundler. */
+/** The folder of the package's builds, among them the browser client in one file, for pages without a bundler. */
 const dist = fileURLToPath(new URL('dist/', import.meta.resolve('fastify-websocket-groups/package.json')))
 
-// The page is files of ours and nothing else; 'self' covers the WebSocket to the same host too.
+// The page consists of its own files alone. 'self' covers the WebSocket to the same host, too.
 const contentSecurityPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; " +
   "form-action 'self'; frame-ancestors 'none'"

@@ -8,7 +8,7 @@ export type RoomParams = Static<typeof RoomParams>
 
 export const GroupParams = Type.Object({ group: RoomName })
 
-/** What a room hears of a message. One line: a break in the text could begin a line in somebody else's name. */
+/** Makes the line that a room gets. Always one line: a line break in the text could begin a line in somebody else's name. */
 export function lineOf (name: string, text: string): string {
   return `[${name}]: ${text.replace(/[\p{Cc}\u2028\u2029]+/gu, ' ')}`
 }

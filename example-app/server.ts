@@ -29,7 +29,7 @@ function build ({ instances, redis, logLevel }: Config): FastifyInstance[] {
   }))
 }
 
-/** One sentence where that is all there is to say; a stack trace only for what nobody expected. */
+/** Returns a sentence for errors that a wrong setting explains, and the error itself, with its stack trace, for all others. */
 function explain (error: unknown): unknown {
   if (error instanceof ConfigError) return error.message
   if (!(error instanceof Error)) return error
@@ -43,9 +43,9 @@ function explain (error: unknown): unknown {
     return `Port ${error.port} is in use already: end what runs there, or set PORT to another one.`
   }
   if (error.code === 'EACCES' && 'port' in error) {
-    return `Port ${error.port} needs rights that this process has not: set PORT to one above 1023.`
+    return `Port ${error.port} needs rights that this process does not have: set PORT to one above 1023.`
   }
-  if (error.code === 'ENOTFOUND' || error.code === 'EADDRNOTAVAIL') return `HOST is no address of this machine: ${error.message}.`
+  if (error.code === 'ENOTFOUND' || error.code === 'EADDRNOTAVAIL') return `HOST is not an address of this machine: ${error.message}.`
   return error
 }
 

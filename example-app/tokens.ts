@@ -17,12 +17,12 @@ const users = new Map<string, User>([
   ['maria-token', { userId: 'maria', name: 'Maria Silva' }]
 ])
 
-/** What other services show, who act for nobody in particular. */
+/** The token of other services, which act for no user. */
 export const serviceToken = 'service-token'
 
 export const demoTokens: ReadonlyMap<string, User> = users
 
-/** No user: the plugin answers 401, before anything is upgraded. */
+/** Returns `undefined` for an unknown token: the plugin then answers 401, before the upgrade. */
 export function authenticate (token: string): User | undefined {
   return users.get(token)
 }

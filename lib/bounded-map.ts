@@ -3,7 +3,7 @@ export interface BoundedMapOptions<Key, Value> {
   readonly maxWeight: number
   /** @default every entry weighs 1 */
   readonly weigh?: ((value: Value, key: Key) => number) | undefined
-  /** An entry that was set longer ago counts as absent, and is evicted by the next `set`. @default entries do not age (milliseconds) */
+  /** An entry that was set longer ago (milliseconds) counts as absent, and the next `set` evicts it. @default entries do not age */
   readonly maxAgeMs?: number | undefined
   /** Milliseconds. @default `performance.now` */
   readonly now?: (() => number) | undefined
@@ -28,7 +28,7 @@ export class BoundedMap<Key, Value> {
     return this.#entries.size
   }
 
-  /** What all entries weigh together. */
+  /** The total weight of all entries. */
   get weight (): number {
     return this.#weight
   }
@@ -70,7 +70,7 @@ export class BoundedMap<Key, Value> {
     this.#weight = 0
   }
 
-  /** What the map holds, the oldest first. */
+  /** The entries that are not too old, oldest first. */
   * [Symbol.iterator] (): Iterator<readonly [Key, Value]> {
     for (const [key, entry] of this.#entries) if (!this.#isOld(entry)) yield [key, entry.value]
   }

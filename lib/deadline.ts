@@ -7,7 +7,7 @@ export interface Deferred<Value> {
 
 const ignore = (): void => undefined
 
-/** A promise that somebody else settles. Nobody has to wait for it: its rejection alone never counts as unhandled. */
+/** A promise that somebody else settles. Its rejection never counts as unhandled, even if nobody waits for it. */
 export function deferred<Value = void> (): Deferred<Value> {
   // The executor of a promise runs before its constructor returns.
   let resolve: Deferred<Value>['resolve'] = ignore
@@ -22,14 +22,14 @@ export function deferred<Value = void> (): Deferred<Value> {
  * does after that is ignored, a rejection too. The timer keeps the process alive, so that the waiting caller gets an answer.
  */
 export function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms: number, onLate: () => Late): Promise<Value | Late> {
-  // Every join waits with one. So not as a race, which makes six promises of it.
+  // Every join has such a deadline. `Promise.race` would make six promises for each.
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => settleLate(onLate, resolve, reject), ms)
     settleInTime(promise, () => clearTimeout(timer), resolve, reject)
   })
 }
 
-/** Deadlines of checks that all have the same time, and of which nobody waits for any after the end of the service. */
+/** Deadlines for the checks of one service. All have the same length; after the end of the service none keeps the process alive. */
 export class CheckDeadlines {
   /** Milliseconds. */
   readonly ms: number
@@ -56,7 +56,7 @@ export class CheckDeadlines {
     })
   }
 
-  /** The service ended: what a check waits for no longer keeps the process alive. */
+  /** The service ended: checks that still run no longer keep the process alive. */
   end (): void {
     this.#over = true
     for (const timer of this.#timers) timer.unref()
@@ -64,20 +64,20 @@ export class CheckDeadlines {
   }
 }
 
-/** The least that a first grace lasts (milliseconds): long enough to read what has come. */
+/** The shortest first grace (milliseconds): long enough to read what has arrived. */
 const leastMs = 10
-/** A timer that is late by more than this, after a grace, tells of a process that is still busy (milliseconds). */
+/** A process whose timer is late by more than this after a grace (milliseconds) is still busy. */
 const busyMs = 100
 const maxGraces = 10
 
 /**
- * The grace of a deadline. Timers run before sockets are read, so what is overdue may be there already, unread: everybody waits on once, in
- * a busy process for as long as the timer was late. The process may be busy still; then the wait goes on.
+ * Time to add to a deadline that passed. Timers run before sockets are read, so an overdue answer may be here, unread: every deadline gets
+ * one grace, in a busy process as long as the timer was late, and further graces while the process stays busy.
  */
 export class BusyGrace {
   #left = maxGraces
 
-  /** How many milliseconds to wait on after a timer that was `lateMs` late: 0 if it was in time again, or after too many graces. */
+  /** How many milliseconds to wait on after a timer that was `lateMs` late: 0 if the timer was in time again, or after too many graces. */
   after (lateMs: number): number {
     const isFirst = this.#left === maxGraces
     if (this.#left === 0 || (!isFirst && lateMs <= busyMs)) return 0
@@ -87,8 +87,8 @@ export class BusyGrace {
 }
 
 /**
- * As `withDeadline`, for something that waits in a queue: the deadline is for whoever does the work and not for those who wait before, so
- * the time counts from the latest progress. `progressedAt` tells when that was, by `performance.now()`. No grace is longer than `ms`.
+ * As `withDeadline`, for work that waits in a queue: waiting behind others does not count against the deadline, so the time starts anew
+ * with each progress of the queue. `progressedAt` tells when the latest progress was, by `performance.now()`. No grace is longer than `ms`.
  */
 export function withProgress<Value> (
   promise: PromiseLike<Value>, ms: number, progressedAt: () => number, onLate: () => never

@@ -68,7 +68,7 @@ export type ErrorCode = keyof typeof errorCodes
 
 interface ErrorInit {
   readonly cause?: unknown
-  /** Instead of the one that the code stands for. */
+  /** Replaces the status of the code. */
   readonly statusCode?: number
   readonly done?: number
   readonly missing?: readonly string[]
@@ -83,11 +83,11 @@ export class WebsocketGroupsError extends Error {
   readonly statusCode: number
   /** What was wrong this time, without the text that all errors with this code share. */
   readonly detail: string | undefined
-  /** Of a call that many instances had to carry out: how many connections it did concern before it failed. */
+  /** Set by calls that many instances carry out: with how many connections it was done before the call failed. */
   declare readonly done?: number | undefined
-  /** Of such a call: the ids of the instances that live and did not answer. */
+  /** Set by such calls: the ids of the instances that live and did not answer. */
   declare readonly missing?: readonly string[] | undefined
-  /** Of a broadcast that was sent to some of its groups only: the groups that certainly have it. */
+  /** Set by a broadcast that reached only some of its groups: the groups that certainly have it. */
   declare readonly sentTo?: readonly string[] | undefined
   /** What is wrong with the data of a message, as the validator lists it. */
   declare readonly details?: unknown
@@ -113,12 +113,12 @@ export function hasCode (error: unknown, ...codes: ErrorCode[]): boolean {
   return error instanceof Error && 'code' in error && codes.includes(error.code as ErrorCode)
 }
 
-/** Whether the backplane is out, or did not answer in time: it may be back for a later try. */
+/** Whether the backplane is out, or did not answer in time: a later try may succeed. */
 export function isOutage (error: unknown): boolean {
   return hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT')
 }
 
-/** As `isOutage`, or this process has closed meanwhile. */
+/** As `isOutage`; also true when this process has closed meanwhile. */
 export function isOutageOrClosed (error: unknown): boolean {
   return isOutage(error) || hasCode(error, 'WSG_CLOSED')
 }

@@ -1,4 +1,5 @@
 import type { FastifyInstance, onRouteHookHandler } from 'fastify'
+import type { EventEmitter } from 'node:events'
 
 /** The hooks of a scope and of the scopes around it. */
 export interface ScopeHooks {
@@ -14,18 +15,21 @@ export interface SchemaController {
   setupSerializer (options: object): void
 }
 
-/** What Fastify keeps under symbols, as there is no public way to it: undefined in a version of Fastify that has no such symbol. */
+/** Parts that Fastify keeps under symbols and offers no public way to. Each is `undefined` in a version of Fastify without its symbol. */
 export interface ScopeInternals {
   readonly hooks: ScopeHooks | undefined
   readonly schemaController: SchemaController | undefined
   readonly options: object | undefined
+  /** The servers beside `app.server`, one for each further address: `localhost` is an IPv4 and an IPv6 address. */
+  readonly otherServers: readonly EventEmitter[] | undefined
 }
 
 export function internalsOf (scope: FastifyInstance): ScopeInternals {
   return {
     hooks: underSymbol<ScopeHooks>(scope, 'fastify.hooks'),
     schemaController: underSymbol<SchemaController>(scope, 'fastify.schemaController'),
-    options: underSymbol<object>(scope, 'fastify.options')
+    options: underSymbol<object>(scope, 'fastify.options'),
+    otherServers: underSymbol<readonly EventEmitter[]>(scope, 'fastify.serverBindings')
   }
 }
 

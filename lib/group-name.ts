@@ -14,7 +14,7 @@ export function assertGroupName (name: unknown): asserts name is string {
   if (!isName(name) || name === userLogLabel) throw new WebsocketGroupsError('WSG_GROUP_NAME_INVALID', describe(name))
 }
 
-/** Whether a client may know something by this name: a group, or the log of its user. */
+/** Whether the name can stand in a frame: that of a group, or the one under which a client knows the log of its user. */
 export function isGroupName (name: unknown): name is string {
   return isName(name)
 }
@@ -39,7 +39,7 @@ function isName (name: unknown): name is string {
 function describe (name: unknown): string {
   if (typeof name !== 'string') return `got ${name === null ? 'null' : typeof name}`
   if (name === '') return 'got an empty string'
-  if (name === userLogLabel) return `${name} is what clients know the messages to their user by`
+  if (name === userLogLabel) return `clients know the messages to their user by the name ${name}`
   if (forbidden.test(name)) return 'got control characters or lone surrogates'
   return `got ${Buffer.byteLength(name)} bytes`
 }

@@ -30,7 +30,7 @@ import { Reports } from './groups/reports.ts'
 export type OpenInit = Pick<
   ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'reauthentication' | 'route'
 > & {
-  /** What the upgrade was admitted with; `undefined` where nobody looked at it. */
+  /** What the gate counted the upgrade by; `undefined` where the gate did not judge it. */
   readonly admission: Admission | undefined
 }
 const nobody: IdentityFacts = { userId: undefined, expiresAt: undefined }
@@ -58,7 +58,7 @@ export class Instance {
   #started = false
   #closed = false
   #drainedSlowly: Promise<void> | undefined
-  /** Ends the slow drain: the application closes. */
+  /** Aborted when the application closes: ends a slow drain. */
   readonly #closing = new AbortController()
 
   constructor (options: ResolvedOptions, backplane: Backplane, appLog: FastifyBaseLogger) {
@@ -101,13 +101,13 @@ export class Instance {
   }
 
   /**
-   * Resolves when the backplane works, or when policy allows to go on without it.
-   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE where policy wants the boot to fail, and what `Backplane.start` throws
+   * Resolves when the backplane works, or when the policy lets the instance start without it.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE where the policy wants the boot to fail, and what `Backplane.start` throws
    */
   async start (): Promise<void> {
     try {
       await this.#backplane.start(this.#asLocalInstance())
-      // Both stay wanted when the backplane is out now.
+      // If the backplane is out now, both stay wanted and are subscribed later.
       const wanted = [{ kind: 'instance', name: this.#parts.instanceId }, { kind: 'all', name: '' }] as const
       const subscribed = await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
       if (this.#options.outage.boot === 'fail') this.#assertUp(subscribed)
@@ -130,18 +130,18 @@ export class Instance {
   }
 
   /**
-   * Makes a connection of a socket that a route upgraded. When it throws there is none, and the admission is still to be given back.
+   * Makes a connection of a socket that a route upgraded. If it throws, there is no connection, and the caller gives the admission back.
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
   open (init: OpenInit): LocalConnection {
     const { socket, params, identity, log, callbacks, route, framed, reauthentication } = init
     const { instanceId, gate, blocks } = this.#parts
     const { userId, expiresAt } = identity === null ? nobody : readIdentity(identity, this.#options)
-    // Since it was admitted.
+    // The block may have come after the upgrade was admitted.
     const blocked = identity !== null && blocks.covers(identity)
     const id = connectionIdOf(instanceId, ++this.#opened)
     const { address } = gate.opened(init.admission, userId)
-    // One by one: a spread of objects takes longer than all the rest of a connection's making.
+    // Field by field: a spread of objects takes longer than the rest of this method.
     const connection = new LocalConnection({
       socket, id, params, identity, userId, address, log, callbacks, route, framed, reauthentication, host: this.#host
     })
@@ -165,7 +165,7 @@ export class Instance {
     this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
   }
 
-  /** Takes no new connections and closes those there are, at once; streams that are open may end meanwhile. Idempotent. */
+  /** Takes no new connections, closes the open ones at once, and lets open streams end meanwhile. Idempotent. */
   async drain (): Promise<void> {
     this.#phase = 'closing'
     this.#parts.presence.letGo()
@@ -176,7 +176,7 @@ export class Instance {
     ]))
   }
 
-  /** The same, over `overMs` milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  /** As `drain`, but spreads the closes over `overMs` milliseconds. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
   async #drainSlowly (overMs: number): Promise<void> {
     check('drain({ overMs })', overMs, integer(0, maxTimerMs, 'ms'))
     this.#phase = 'closing'
@@ -188,7 +188,7 @@ export class Instance {
     logEvent(this.#log, 'drained', { connections: connections.size })
   }
 
-  /** Who was closed to come back to another instance is told so by those closed later, too. */
+  /** After a slow drain, which closes with 1012, the shutdown closes the rest with the same code. */
   get #shutdownCode (): CloseCode {
     return this.#drainedSlowly === undefined ? this.#options.shutdownCode : CloseCode.ServiceRestart
   }
@@ -201,13 +201,13 @@ export class Instance {
     this.#gapReport.flush()
     await this.#parts.streams.close()
     this.#closed = true
-    const { commands, revocations, presence, occupancy } = this.#parts
-    for (const part of [commands, revocations, presence]) part.close()
+    const { commands, revocations, presence, blocks, occupancy } = this.#parts
+    for (const part of [commands, revocations, presence, blocks]) part.close()
     await occupancy.close()
     await this.#backplane.close()
   }
 
-  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE: not all works that has to work later */
+  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE: something that the instance needs does not work */
   #assertUp (subscribed: ReadonlyArray<PromiseSettledResult<void>>): void {
     const { state, problems } = this.#backplane
     const refusals = subscribed.flatMap(result => result.status === 'rejected' ? [(result.reason as Error).message] : [])
@@ -216,7 +216,7 @@ export class Instance {
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `at boot, after ${this.#options.bootTimeoutMs} ms: ${why}`)
   }
 
-  /** While it drains, callbacks of the application may still call. */
+  /** Stays `open` while the instance drains: callbacks of the application still use the registry. */
   get #registryPhase (): 'booting' | 'open' | 'closed' {
     if (this.#closed) return 'closed'
     return this.#started ? 'open' : 'booting'
@@ -260,7 +260,7 @@ export class Instance {
     logEvent(this.#log, 'backplane_up')
     // Blocks that others made meanwhile did not reach this instance.
     void this.#parts.blocks.load()
-    // The members of this instance are stored again. Whoever read a list before that lacks them.
+    // The members of this instance are stored again; a list that was read before lacks them.
     this.#parts.presence.announceResync()
     this.#parts.occupancy.recheck()
   }

@@ -8,7 +8,7 @@ export function copyToKeep (bytes: Uint8Array): Buffer {
   return copy
 }
 
-/** The same for a text: a piece of a longer one would keep all of that. */
+/** The same for a text: JavaScript keeps all of a longer text for a piece of it. */
 export function textToKeep (text: string): string {
   return Buffer.from(text).toString()
 }

@@ -2,15 +2,16 @@ import type { FastifyBaseLogger } from 'fastify'
 import { toError } from './thrown.ts'
 
 /**
- * What this package logs, at which level. A line has the name as its field `event`: filters and alerts can rely on it, messages may be
- * reworded. docs/operations.md says what to do about each.
+ * What this package logs, and at which level. Each line has its name in the field `event`: filters and alerts can rely on the name, while
+ * the message may be reworded. docs/operations.md says what to do about each.
  */
 export const logEvents = {
   ready: ['info', 'websocket groups ready'],
   ready_without_backplane: ['warn', 'websocket groups ready, but the backplane is not: the outage policies apply'],
   backplane_up: ['info', 'the backplane is up'],
   backplane_not_up: ['warn', 'the backplane is not up'],
-  drain_started: ['info', 'connections are closed over a window'],
+  backplane_call_failed: ['error', 'a backplane of the service failed in a way that the contract of backplanes does not know'],
+  drain_started: ['info', 'closing connections one after another'],
   drained: ['info', 'drained'],
   dashboard_action: ['info', 'somebody acted through the dashboard'],
   dashboard_report_failed: ['error', 'the dashboard has no report of its own instance'],
@@ -30,9 +31,9 @@ export const logEvents = {
   reaping_failed: ['warn', 'cleaning up after a dead instance failed'],
   stale_members_removed: ['info', 'members of instances that are gone were removed'],
   members_left_behind: ['warn', 'memberships could not be removed: the other instances remove them when the lease ends'],
-  revocation_failed: ['warn', 'who was put out of a group could not be stored or read'],
+  revocation_failed: ['warn', 'a revocation (a user put out of a group, or blocked) could not be stored or read'],
   secret_unreadable: ['warn', 'the secret that all instances share could not be read'],
-  occupancy_unknown: ['warn', 'who is there could not be compared'],
+  occupancy_unknown: ['warn', 'the backplane could not tell which groups and users came or went: hooks are late'],
 
   token_refused: ['info', 'token refused'],
   identity_invalid: ['warn', 'token refused: authenticate must return an identity (an object)'],
@@ -50,7 +51,7 @@ export const logEvents = {
   answer_not_stored: ['warn', 'the answer to a message with an idempotency key could not be stored'],
   on_error_failed: ['error', 'onError failed'],
   on_disconnect_failed: ['error', 'onDisconnect failed'],
-  hook_failed: ['error', 'a hook for those who come and go failed'],
+  hook_failed: ['error', 'a hook of the application for groups or users failed'],
   instances_handler_failed: ['error', 'a handler of registry.instances failed'],
   tracing_failed: ['error', 'the option tracing threw: a delivery is missing in the traces'],
   socket_failed: ['error', 'socket failed'],
@@ -87,8 +88,8 @@ const fewAtOnce: Pace = { atOnce: 10, everyMs: 6_000 }
 const onePerMinute: Pace = { atOnce: 1, everyMs: 60_000 }
 
 /**
- * Writes of each event a few lines at once, and then one in a while, whatever causes them. `suppressed` says how many were left out since
- * the line before, if any were. Tests inject `now`.
+ * Limits the lines of each event: a few at once, then one in a while. The field `suppressed` says how many lines were left out since the
+ * one before, if any were. Tests inject `now`.
  */
 export class BoundedLog {
   readonly #allowances = new Map<LogEvent, Allowance>()
@@ -120,7 +121,7 @@ export class BoundedLog {
   }
 }
 
-// By logger, not by caller: the 256 partitions of a cluster have that of their instance, and in an outage all have the same to tell.
+// One limit per logger, not per caller: the 256 partitions of a cluster share a logger, and in an outage all would write the same line.
 const [fewLines, rareLines] = [new WeakMap<FastifyBaseLogger, BoundedLog>(), new WeakMap<FastifyBaseLogger, BoundedLog>()]
 
 function linesOf (log: FastifyBaseLogger, lines: typeof fewLines, pace: Pace, now?: () => number): BoundedLog {

@@ -6,7 +6,7 @@ import { Timings } from './metrics/timings.ts'
 import { Traffic } from './metrics/traffic.ts'
 import type { AnyConnection, Tracing } from './types.ts'
 
-/** Counters of limits, which tell the channel `limit` too. */
+/** Counters of limits. Each count is also published on the diagnostics channel `limit`. */
 type Limit =
   'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
   'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'groupsRefused' | 'newGroupsRefused' | 'storedBytesRefused' | 'pauses' |
@@ -111,7 +111,7 @@ export class Metrics {
     this.#tracing = tracing
   }
 
-  /** For those who want to see single messages, beside what is counted of all. */
+  /** The option `tracing`, for the parts that trace single messages. */
   get tracing (): Tracing | undefined {
     return this.#tracing
   }
@@ -133,7 +133,7 @@ export class Metrics {
     return this.#logLengths
   }
 
-  /** For lines of the log that clients can cause: most of them tell what a counter counts. */
+  /** For log lines that clients can cause. */
   get lines (): BoundedLog {
     return this.#lines
   }
@@ -145,7 +145,7 @@ export class Metrics {
     announce('connection.close', () => ({ connection, code, reason }))
   }
 
-  /** A check of the service answered an upgrade with this status; what limits refuse they count themselves. */
+  /** A check of the service answered an upgrade with this status. Limits count their own refusals. */
   upgradeRefused (statusCode: number): void {
     this.upgradesRefused++
     if (statusCode === 401) this.refusedUnauthorized++
@@ -153,7 +153,7 @@ export class Metrics {
     else this.refusedFailed++
   }
 
-  /** A limit held something up or kept something out; `connection` where it is one that hit it. */
+  /** A limit delayed or refused something; `connection`: the one that hit the limit, if there is one. */
   limitHit (limit: Limit, connection?: AnyConnection): void {
     this[limit]++
     announce('limit', () => ({ instanceId: this.#instanceId, limit, ...(connection === undefined ? {} : { connection }) }))

@@ -27,7 +27,7 @@ export interface RegistryParts {
   readonly history: GroupHistory
   readonly streams: Streams
   readonly commands: ConnectionCommands
-  /** Calls that read or change something beyond this instance are allowed while it is `open`. */
+  /** Calls that reach beyond this instance work only in the phase `open`. */
   readonly phase: () => 'booting' | 'open' | 'closed'
   readonly reports: Pick<Registry, 'health' | 'stats' | 'metrics' | 'describe'>
   readonly drain: (overMs: number) => Promise<void>
@@ -136,7 +136,7 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   }
 
   async drain (options: { readonly overMs: number }): Promise<void> {
-    // A caller without types may leave the options out.
+    // A caller without TypeScript may leave the options out.
     await this.#parts.drain(property(options, 'overMs') as number)
   }
 

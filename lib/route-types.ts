@@ -20,8 +20,8 @@ export interface WsAuthOptions<Who = Identity, Params = unknown> {
   /** Also takes the token from this query parameter. It ends up in access logs: prefer the subprotocol. @default false */
   readonly query?: string | false | undefined
   /**
-   * Origins that may connect (`https://example.com`; scheme, host and port are compared), or a function, which lets in with `true` alone.
-   * Left out: any, but only the own host when `cookie` is on.
+   * Origins that may connect (`https://example.com`; scheme, host and port are compared), or a function that returns `true` for them.
+   * Left out: any origin, or with `cookie` the service's own host alone.
    */
   readonly allowedOrigins?: readonly string[] | ((origin: string, request: FastifyRequest) => boolean | Promise<boolean>) | undefined
 }
@@ -49,8 +49,8 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   ) => Awaitable<unknown>) | undefined
   /**
    * `onMessage` threw, or the socket failed. `true` keeps the connection, anything else closes it with 1011. Without `onError` a connection
-   * stays when the error will pass (WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_QUEUE_FULL) or has a `statusCode` from 400 to 499, and one
-   * of the framed protocol always does. A client of the framed protocol is told of the error when its connection stays.
+   * stays when the error will pass (WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_QUEUE_FULL) or has a `statusCode` from 400 to 499; a
+   * connection of the framed protocol always stays. A client of the framed protocol is told of the error when its connection stays.
    */
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /**
@@ -79,12 +79,12 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
   presence?: boolean | 'count' | undefined
 }
 
-/** Callbacks whose `onMessage` gets the value that a message is the JSON of. */
+/** Callbacks whose `onMessage` gets parsed JSON. */
 export interface JsonCallbacks<Params = Record<string, string>, Who = Identity | null>
   extends Omit<ConnectionCallbacks<Params, Who>, 'onMessage'> {
-  /** Bytes, text that is no JSON, and JSON that would be slow to parse are errors as of `onMessage`: WSG_MESSAGE_INVALID (400). */
+  /** Bytes, text that is not JSON, and JSON that would be slow to parse fail as if `onMessage` threw WSG_MESSAGE_INVALID (400). */
   readonly json: true
-  /** Handles one message. Nothing is known of `value` but that JSON can express it: check it, or use `messages`. */
+  /** Handles one message. `value` may be anything that JSON can express: check it, or use `messages`. */
   onMessage: (connection: Connection<Params, Who>, value: unknown) => Awaitable<unknown>
 }
 
@@ -114,7 +114,7 @@ export type RoomParams<Path extends string, Schema> = Schema extends { readonly 
       Name extends keyof Properties ? ParamValue<Properties[Name]> : string
     }
   : PathParams<Path>
-// Fastify converts what the schema says is no string.
+// Fastify converts parameters to the types of the schema.
 type ParamValue<Schema> = Schema extends { readonly type: 'integer' | 'number' } ? number
   : Schema extends { readonly type: 'boolean' } ? boolean : string
 
@@ -125,7 +125,7 @@ export type RoomIdentity<Auth, Who> =
       : Auth extends true | object ? Who
         : Who | null
 
-/** What a room takes of the options of any Fastify route; `onError` is the room's own. */
+/** The options of any Fastify route that a room takes; `onError` is the room's own. */
 export interface RoomRouteOptions extends
   Omit<RouteShorthandOptions, 'onError' | 'preHandler' | 'websocket' | 'wsHandler' | 'prefixTrailingSlash'> {
   readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[] | undefined
@@ -140,8 +140,8 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   /** `false` opens the room to everyone. @default true when the plugin has `authenticate`; without it this has to be written */
   readonly auth?: Auth & (boolean | WsAuthOptions<Who, Params>) | undefined
   /**
-   * Which group a connection joins; a number stands for its digits. Has to be given where the service has more than one room route: by
-   * default two of them could lead to the same group, and the `authorize` of neither would protect it.
+   * Which group a connection joins; a number stands for its digits. Required where the service has more than one room route: by default
+   * two of them could lead to the same group, and the `authorize` of neither would protect it.
    * @default the path's parameter `room`, or its only parameter
    */
   readonly group?: ((params: Params, identity: RoomIdentity<Auth, Who>) => Awaitable<string | number>) | undefined
@@ -150,16 +150,16 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
     connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string, request: FastifyRequest<{ Params: Params }>
   ) => Awaitable<unknown>) | undefined
   /**
-   * Hands the value that a message is the JSON of to `onMessage`. Nothing is known of the value but that JSON can express it: check it, or
-   * use `messages`. Bytes, text that is no JSON, and JSON that would be slow to parse are errors as of `onMessage`: WSG_MESSAGE_INVALID
-   * (400). @default false
+   * Parses each message and hands the value to `onMessage`. The value may be anything that JSON can express: check it, or use `messages`.
+   * Bytes, text that is not JSON, and JSON that would be slow to parse fail as if `onMessage` threw WSG_MESSAGE_INVALID (400).
+   * @default false
    */
   readonly json?: Json | undefined
   /** Handles one message. @default broadcasts it to the group, the sender included: `data` as it is, or the value as JSON */
   readonly onMessage?: ((
     connection: Connection<Params, RoomIdentity<Auth, Who>>, data: Json extends true ? unknown : string | Buffer, group: string
   ) => Awaitable<unknown>) | undefined
-  /** What clients say by name, and hear, see docs/messages.md: instead of `onMessage`. Made by `app.wsMessages`. */
+  /** Messages and events by name, made by `app.wsMessages`, instead of `onMessage`: see docs/messages.md. */
   readonly messages?: AnyMessages | undefined
   /** Runs after the connection left. */
   readonly onLeave?: ((connection: Connection<Params, RoomIdentity<Auth, Who>>, group: string) => Awaitable<unknown>) | undefined
@@ -172,7 +172,7 @@ export interface RoomOptions<Params = Record<string, string>, Auth = unknown, Wh
   readonly mayRead?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayRead'] | undefined
   readonly mayStop?: ConnectionCallbacks<Params, RoomIdentity<Auth, Who>>['mayStop'] | undefined
   readonly presence?: ConnectionCallbacks['presence'] | undefined
-  /** How many of the group's latest messages a connection gets when it joins and can name no position that it was given. @default 0 */
+  /** How many of the group's latest messages a connection gets when it joins without a position to resume from. @default 0 */
   readonly history?: number | undefined
 }
 

@@ -5,9 +5,9 @@ import { types } from 'node:util'
  * turn, often where nobody is left to catch it, and would end the process with everybody's connections.
  */
 
-/** Causes of causes that are looked at. Loggers go as deep, but a chain this long is not one that a program makes. */
+/** How deep a chain of causes is checked. Loggers go deeper, but no program makes a longer chain. */
 const maxDepth = 20
-/** What this package, Fastify and loggers read of an error. */
+/** What this package, Fastify and loggers read from an error. */
 const readFields = [
   'name', 'message', 'stack', 'code', 'statusCode', 'status', 'headers', 'closeCode', 'closeReason', 'details', 'validation'
 ] as const
@@ -34,7 +34,10 @@ function notAnError (thrown: unknown): Error {
   return isLoggable ? new Error(text, { cause: thrown }) : new Error(text)
 }
 
-/** Of an error of another realm (a test runner has one, say). Other objects that look like errors were not made to be told. */
+/**
+ * Copies an error of another realm, such as that of a test runner, into one of this realm. Objects that only look like errors are not
+ * copied: their text may not be meant for anybody.
+ */
 function errorOf (thrown: Error): Error {
   const { name, stack, ...said } = Object.fromEntries(readFields.map(name => [name, (thrown as unknown as Fields)[name]]))
   return Object.assign(new Error(thrown.message, { cause: thrown }), withoutUndefined(said))
@@ -45,22 +48,22 @@ function withoutUndefined (fields: Fields): Fields {
 }
 
 /**
- * Whether everything that a logger looks at can be read. Loggers also mark the errors that they have seen.
- * `seen`: what was looked at already, because errors may lead to each other in many ways.
+ * Whether everything that a logger looks at can be read. Loggers also mark the errors that they have seen, so an error must be extensible.
+ * `seen`: the errors that were checked already, because errors may refer to each other.
  */
 function isSound (error: object, seen = new Set<object>(), depth = 0): boolean {
   if (depth === maxDepth || seen.has(error)) return true
   seen.add(error)
   if (!Object.isExtensible(error)) return false
   const fields = error as Fields
-  // Some libraries make the cause when it is asked for.
+  // In some libraries the cause is a method, which loggers call.
   if (typeof fields.cause === 'function') return false
   const values = [...readFields, 'constructor', 'cause', ...enumerableOf(fields)].map(name => fields[name])
   const nested = Array.isArray(fields.errors) ? [...values, ...fields.errors as unknown[]] : values
   return nested.every(value => !isErrorLike(value) || isSound(value, seen, depth + 1))
 }
 
-/** The inherited ones, too: loggers list them as well. */
+/** Names of enumerable fields, inherited ones included: loggers list those as well. */
 function enumerableOf (fields: Fields): string[] {
   const names: string[] = []
   for (const name in fields) names.push(name)
@@ -71,14 +74,14 @@ function isErrorLike (value: unknown): value is Error {
   return typeof value === 'object' && value !== null && typeof (value as Fields).message === 'string'
 }
 
-/** The same error, which may be extended and changed. */
+/** A copy of a frozen error that can be extended and changed. */
 function thaw (error: Error): Error {
   const fields = Object.entries(Object.getOwnPropertyDescriptors(error))
     .map(([name, field]) => [name, { ...field, configurable: true, ...('value' in field ? { writable: true } : {}) }] as const)
   return Object.create(Object.getPrototypeOf(error) as object, Object.fromEntries(fields)) as Error
 }
 
-/** As much of the error as can be read. */
+/** A new error with as much of the old one as can be read. */
 function copyOf (error: unknown): Error {
   const copy = new Error('an error was thrown that cannot be read')
   const fields = copy as unknown as Record<string, unknown>
@@ -87,7 +90,7 @@ function copyOf (error: unknown): Error {
       const value = (error as Fields)[name]
       if (typeof value === 'string' || typeof value === 'number') fields[name] = value
     } catch {
-      // What cannot be read is left out.
+      // A field that cannot be read is left out.
     }
   }
   return copy

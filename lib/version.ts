@@ -1,4 +1,4 @@
-/** What runs here. That of the package is the one of package.json; a test sees to it. */
+/** The versions that run here. A test compares `version` with package.json. */
 export const versions = {
   version: '0.1.0',
   node: process.version,

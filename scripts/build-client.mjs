@@ -17,7 +17,7 @@ const internal = [
   'roster', 'seen', 'sends', 'settle', 'settled', 'stop', 'take', 'tell', 'times', 'unavailable', 'urls', 'wake', 'welcomed'
 ]
 
-/** A name that a user or the server sees must stay: it is a property of a public type, or of a frame. */
+/** Throws if a name of the list is a property of a public type or of a frame: users and the server see such names, so they must stay. */
 function assertInternal (root) {
   for (const file of ['client/types.ts', 'client/messages.ts', 'client/streams.ts', 'client/errors.ts', 'protocol/frames.ts']) {
     const source = readFileSync(join(root, 'lib', file), 'utf8')

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
 
-/** First executable of that name on PATH. */
+/** Path of the first executable of that name on PATH, or undefined. */
 export function onPath (name) {
   for (const folder of (process.env.PATH ?? '').split(delimiter)) {
     const file = join(folder || '.', name)

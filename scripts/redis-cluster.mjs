@@ -31,7 +31,7 @@ export async function startCluster (binary, more) {
   for (const [index, server] of servers.entries()) {
     server.on('error', err => console.error(err.message))
     server.on('close', code => {
-      // One that is killed to see what happens takes nothing with it.
+      // A server that is killed to see what happens does not end the others.
       if (!ending) console.error(`the server on port ${ports[index]} ended (${code ?? server.signalCode})`)
       if (--running > 0) return
       rmSync(folder, { recursive: true, force: true })
@@ -39,7 +39,7 @@ export async function startCluster (binary, more) {
     })
   }
   const clients = ports.map(port => new Redis(port, '127.0.0.1', { retryStrategy: () => 50, maxRetriesPerRequest: null }))
-  for (const client of clients) client.on('error', () => {}) // not there yet
+  for (const client of clients) client.on('error', () => {}) // the servers do not listen yet
   try {
     await form(clients, ports)
   } catch (err) {

@@ -1,4 +1,4 @@
-// `npm run redis`: a private redis-server in the foreground, for trying the example with several processes. It keeps
+// `npm run redis`: a private redis-server in the foreground, for trying the example with several processes. It stores
 // nothing on disk and listens on this machine only. Another port: npm run redis -- --port 6380
 // `npm run redis -- --cluster`: a Redis Cluster of three masters, each with a replica, on the ports 7000 to 7005.
 import { spawn } from 'node:child_process'

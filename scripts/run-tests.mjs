@@ -20,7 +20,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 
 /** Most files wait more than they compute: for a lease to run out, for a link to come back. */
 const jobs = 3 * availableParallelism()
-/** These wait most. Two calls of tap at the same time, one for these and one for the rest, keep all cores busy from first to last. */
+/** These files wait most. Two calls of tap at the same time, one for them and one for the rest, keep all cores busy until the end. */
 const waiting = /^test[/\\]faults[/\\]/
 
 function finish ({ passed = 0, failed = 0, skipped = 0 }) {
@@ -76,10 +76,10 @@ function reader () {
       } else if (line.startsWith('# {')) {
         totals = line
       } else if (/^(# Subtest: |TAP version |\d+\.\.\d+$|# time=)/.test(line)) {
-        // says nothing that the line of the file does not
+        // tells nothing that the line of the file does not tell
       } else if (/^ {2}(---|\.\.\.)$/.test(line) || inDiagnostics || totals || /^(#|Bail out)/.test(line)) {
         if (/^ {2}(---|\.\.\.)$/.test(line)) inDiagnostics = line.endsWith('---')
-        // of the command line and the environment of a failed file, only how it ended
+        // print how a failed file ended, but not its command line and environment
         else if (!inDiagnostics || /^ {2}(exitCode|signal|failure|expired|timeout|error|reason):/.test(line)) console.log(line)
       } else {
         block.push(line)
@@ -118,7 +118,7 @@ async function runTap (env, args) {
   })
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => tap.kill(signal))
   const ended = new Promise((resolve, reject) => tap.on('error', reject).on('close', resolve))
-  // a log says nothing of where the checkout lies
+  // The output does not tell where the checkout is.
   for await (const line of createInterface({ input: tap.stdout })) report.line(line.replaceAll(root, '.'))
   return report.totals(await ended)
 }
@@ -127,7 +127,7 @@ async function run (env, args) {
   const flags = args.filter(arg => arg.startsWith('-'))
   const files = filesOf(args.filter(arg => !arg.startsWith('-')))
   const parts = [files.filter(file => waiting.test(file)), files.filter(file => !waiting.test(file))].filter(part => part.length > 0)
-  // Options are for all files together: a number of jobs, coverage.
+  // Options, such as a number of jobs or coverage, are for all files together: then one call of tap runs them all.
   const results = flags.length > 0 || parts.length < 2
     ? [await runTap(env, [`--jobs=${jobs}`, ...flags, ...files])]
     : await Promise.all(parts.map(async part => await runTap(env, [`--jobs=${Math.ceil(jobs / 2)}`, ...part])))

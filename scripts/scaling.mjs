@@ -2,7 +2,7 @@
 //
 //   node scripts/scaling.mjs --connections 10000000 --instances 1000 --masters 32
 //
-// All that may be given, with what stands for it otherwise:
+// All options and their defaults:
 const given = {
   connections: 100_000,
   instances: 10,
@@ -12,7 +12,7 @@ const given = {
   members: 20,
   /** Messages to groups, per second, in all. */
   messages: 3_000,
-  /** How many of 100 are logged. */
+  /** How many of 100 messages are logged. */
   logged: 100,
   /** Bytes of a message. */
   bytes: 250,
@@ -26,7 +26,7 @@ const given = {
   lease: 15
 }
 
-/** Microseconds of one core of Redis, and bytes: those of docs/scaling.md. Your own may be given as well. */
+/** Unit costs, which are options too: microseconds of one core of Redis, and bytes. The defaults are those of docs/scaling.md. */
 const cost = {
   publish: 2,
   delivery: 1.5,

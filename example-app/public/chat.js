@@ -14,7 +14,7 @@ const users = {
 const stateTexts = { connecting: 'Connecting…', open: 'Connected', waiting: 'Reconnecting', offline: 'Offline', closed: 'Disconnected' }
 const placeholders = { open: 'Write a message', closed: 'Not connected' }
 
-/** The room on show, or nothing. */
+/** The room that is shown, or undefined. */
 let current
 let countdown
 
@@ -67,7 +67,7 @@ function showState ({ state, retryInMs = 0 }) {
   current.wasOpen ||= state === 'open'
   find('state').textContent = state === 'connecting' && current.wasOpen ? 'Reconnecting…' : stateTexts[state]
   if (state !== 'waiting') return
-  // Not read out every second.
+  // Screen readers skip the seconds: they would read them out again and again.
   const seconds = element('span', { 'aria-hidden': 'true' })
   const at = performance.now() + retryInMs
   const tick = () => { seconds.textContent = ` in ${Math.max(1, Math.ceil((at - performance.now()) / 1000))} s` }
@@ -76,8 +76,8 @@ function showState ({ state, retryInMs = 0 }) {
   countdown = setInterval(tick, 1000)
 }
 
-// A page that is loaded again is the same one to the others. It is kept only while there is no page, as a tab that is duplicated gets a
-// copy.
+// A page that is loaded again keeps its session: to the others it is the same client. The session is stored only while there is no page,
+// because a tab that is duplicated gets a copy of the storage.
 function takeSession (key) {
   const session = sessionStorage.getItem(key)
   sessionStorage.removeItem(key)

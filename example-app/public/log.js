@@ -4,8 +4,8 @@ const maxRows = 500
 const timeOf = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' })
 
 /**
- * The messages on the screen, in the order of the room's log. Messages of one's own that are on their way stand below all others, and move
- * to their place when they come back from the room.
+ * The messages on the screen, in the order of the room's log. Own messages that are on their way stand below all others, and move to their
+ * place when they come back from the room.
  */
 export class Log {
   #list
@@ -18,12 +18,12 @@ export class Log {
     list.replaceChildren()
   }
 
-  /** Whether a message of the room is one that was sent from here, and has not come back yet. */
+  /** Whether a message of the room is one that was sent from here and had not come back yet. */
   awaits (message) {
     return this.#awaited(message) !== undefined
   }
 
-  /** A message of the room. `old`: it was said at some earlier time, nobody knows when. */
+  /** Shows a message of the room. `old`: it was said earlier, at a time that is not known. */
   said (message, { old = false } = {}) {
     const { name, text, position } = message
     const follow = this.#follows()
@@ -36,7 +36,7 @@ export class Log {
     this.#add(row, follow)
   }
 
-  /** What was stored but did not come back will not come any more. */
+  /** Moves own messages to their place that were stored and have not come back: they will not come any more. */
   settle () {
     for (const pending of this.#pending.filter(({ position }) => position !== undefined)) {
       this.#pending.splice(this.#pending.indexOf(pending), 1)
@@ -46,7 +46,7 @@ export class Log {
     }
   }
 
-  /** A message of one's own, before the room has it. `again` sends it once more. */
+  /** Shows an own message before the room has it. `again` sends it once more. Returns functions that change its state. */
   sending (text, again) {
     const row = saidRow(this.#ownName, text, true, new Date())
     row.classList.add('pending')
@@ -56,17 +56,17 @@ export class Log {
     this.#arrange(row)
     this.#toEnd()
     return {
-      /** It is on its way, or waits for a connection. */
+      /** The message is on its way, or waits for a connection. */
       started: () => { showState(row, 'sending') },
-      /** The room's log has it; it comes, or came, from there too. */
+      /** The room's log has the message, so it comes from there too, or has come. */
       sent: position => {
         showState(row, 'sent')
         pending.position = position
         if (this.#has(position)) this.#drop(pending)
       },
-      /** `perhaps`: it may come yet. */
+      /** Shows why the message was not sent, and lets the user retry or discard it. */
       failed: reason => {
-        // It came from the room meanwhile.
+        // The message came from the room meanwhile.
         if (!this.#pending.includes(pending)) return
         const follow = this.#follows()
         showState(row, 'failed', reason, again, () => this.#drop(pending))
@@ -75,14 +75,14 @@ export class Log {
     }
   }
 
-  /** A line that is no message; `kind` is its class. Returns a function that changes its text. */
+  /** Shows a line that is not a message; `kind` is its class. Returns a function that changes its text. */
   line (kind, text) {
     const paragraph = element('p', {}, text)
     this.#add(element('li', { className: kind }, paragraph))
     return changed => { paragraph.textContent = changed }
   }
 
-  /** The very one that was stored there, if that is known by now, or the oldest one that reads like this. */
+  /** Finds the own message that came back: the one that was stored there, if that is known by now, or the oldest one with this text. */
   #awaited ({ name, text, position }) {
     if (name !== this.#ownName) return undefined
     return this.#pending.find(one => position && one.position === position) ??
@@ -125,7 +125,7 @@ export class Log {
   }
 }
 
-/** Who goes on talking is not introduced again. */
+/** Shows the name only above the first of several messages of the same person. */
 function regroup (row) {
   const name = row?.dataset.name
   row?.classList.toggle('more', name !== undefined && row.previousElementSibling?.dataset.name === name)

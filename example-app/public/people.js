@@ -3,10 +3,10 @@ import { avatar, element, find } from './dom.js'
 /** Who is here: one entry for each person, with the instances that hold their connections. */
 export class People {
   #ownName
-  /** The instances that hold the connections of each, by name. */
+  /** By name of a person, the instances that hold the connections. */
   #people = new Map()
   #away = new Set()
-  /** Whom the messages tell of. */
+  /** The names that the reader knows to be here; undefined before the first list. */
   #told
 
   constructor (ownName) {
@@ -14,14 +14,14 @@ export class People {
     this.#show()
   }
 
-  /** Takes over the list. */
+  /** Replaces the list. */
   update (members) {
     const people = new Map()
     for (const member of members) {
       const name = nameOf(member)
       people.set(name, [...people.get(name) ?? [], member.info?.instance ?? '?'])
     }
-    // Redis lost its data, and the instances are about to write it anew.
+    // The user of this page is missing: Redis lost its data, and the instances are about to write it anew.
     if (!people.has(this.#ownName)) return
     this.#people = people
     for (const name of this.#away) if (!people.has(name)) this.#away.delete(name)
@@ -30,7 +30,7 @@ export class People {
     this.#told ??= new Set(people.keys())
   }
 
-  /** Who came and who went since this was asked last: of all, or of one. */
+  /** Returns who came and who went since the last call, of all people or of one. */
   news (only) {
     const told = this.#told ?? new Set()
     const isAsked = name => only === undefined || name === only
@@ -41,7 +41,7 @@ export class People {
     return { came, went }
   }
 
-  /** The connection of somebody broke; for a while it may come back. Of several connections nobody knows which one. */
+  /** Shows that somebody's connection broke, who may come back for a while. Of several connections nobody knows which one broke. */
   away (name, isAway) {
     if (isAway && this.#people.get(name)?.length !== 1) return
     if (isAway) this.#away.add(name)

@@ -1,4 +1,4 @@
-/** What a text of the room means. Whatever it says, it only ever becomes text on the page, never markup. */
+/** Parses a text of the room. Whatever the text says, it becomes text on the page, never markup. */
 export function parse (text) {
   const said = /^\[([^\]]+)\]: ([^]*)$/.exec(text)
   if (said) return { kind: 'said', name: said[1], text: said[2] }
@@ -16,7 +16,7 @@ export const gapReasons = {
   unavailable: 'the server cannot read its record of this room'
 }
 
-/** Why a message is not sent. What has no entry here is just not sent. */
+/** Why a message was not sent, by the code of the error. For all other codes the page says just that it was not sent. */
 export const failures = {
   UNKNOWN_OUTCOME: 'Perhaps not sent: the connection broke',
   QUEUE_FULL: 'Not sent: too many wait already',

@@ -3,7 +3,7 @@ import { connect } from './client.js'
 import { nameOf } from './people.js'
 import { failures, gapReasons, parse } from './texts.js'
 
-/** Longer than it takes to tell a page what it missed. */
+/** Longer than it takes until a page has got what it missed. */
 const catchUpMs = 3_000
 /** A connection that is back is in the room before it is on the list. */
 const listedMs = 500
@@ -13,8 +13,8 @@ const newsMs = 3_000
 const settleMs = 5_000
 
 /**
- * One visit to a room: what the client says becomes what is on the screen. Presence says who comes and goes, so the room's own lines about
- * that (`… joined the room`) are not shown; they tell who lost the connection, and the one about this page that it has caught up.
+ * One visit to a room: turns what the client reports into what is on the screen. Presence says who comes and goes, so the room's own lines
+ * about that (`… joined the room`) are not shown. They do tell who lost the connection, and when this page itself has caught up.
  */
 export class Visit {
   #name
@@ -24,11 +24,11 @@ export class Visit {
   #client
   #onNews
   #welcome
-  /** What comes now was said before: on the first join that is history, later what this page missed. */
+  /** Set while messages come that were said before: history after the first join, later what this page missed. */
   #catchUp
-  /** Whether it came in once. */
+  /** Whether this page has joined the room before. */
   #entered = false
-  /** Sent, but not acknowledged when the connection broke. What came to the room's log all the same is among what is missed. */
+  /** Messages sent but not acknowledged when the connection broke. Those that reached the room's log come back with what was missed. */
   #unsure = []
   #timers = {}
 
@@ -38,7 +38,7 @@ export class Visit {
     this.#log = log
     this.#people = people
     this.#onNews = onNews
-    // Not the positions: a page that was loaded again has nothing on the screen, and wants the room's history.
+    // The positions are not kept with the session: a page that was loaded again has nothing on the screen, and wants the room's history.
     const client = this.#client = connect(url, { token, session })
     client.on('state', change => {
       if (change.state !== 'open' && change.previous === 'open') this.#caughtUp()
@@ -99,13 +99,13 @@ export class Visit {
     const message = parse(data)
     switch (message.kind) {
       case 'welcome':
-        // Shown below what was said before, and once.
+        // The welcome is shown once, below what was said before.
         if (!this.#entered) this.#welcome = message.text
         return
       case 'joined':
       case 'left':
         this.#people.away(message.name, message.kind === 'left')
-        // Somebody may be back on another instance, which is no event of its own.
+        // Somebody may be back on another instance, which presence does not report.
         if (message.kind === 'joined') this.#after('list', listedMs, () => this.#list())
         if (message.name === this.#name && message.kind === 'joined') this.#caughtUp()
         return
@@ -124,7 +124,7 @@ export class Visit {
     if (!this.#catchUp || this.#catchUp.isReturn) this.#onNews()
   }
 
-  /** A message that was said before comes next. */
+  /** Counts a message that was said before, in a line above all of these. */
   #count () {
     const catchUp = this.#catchUp
     if (!catchUp || catchUp.hasGap) return

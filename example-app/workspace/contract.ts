@@ -8,7 +8,7 @@ const files: ReadonlyArray<readonly [path: string, type: string, file: string]> 
   ['/asyncapi.css', 'text/css', '@asyncapi/react-component/styles/default.min.css']
 ]
 
-// The component compiles the schemas of the document, and styles what it shows: so scripts may be made of text, on this page alone.
+// AsyncAPI's component compiles schemas to functions, and adds styles of its own: this page alone allows scripts made of text.
 const contentSecurityPolicy =
   "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; " +
   "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -11,7 +11,7 @@ const { app } = await buildWorkspace({
 closeOnSignal(async () => {
   // #region Rolling deploy
   app.server.close()                                // New clients go to the other instances from now on,
-  await app.registry.drain({ overMs: 1_000 })       // and those of this one one after another, each told when to come back.
+  await app.registry.drain({ overMs: 1_000 })       // and the clients here follow one by one, each told when to come back.
   await app.close()
   // #endregion
   cluster.worker?.disconnect()

@@ -8,6 +8,7 @@ export class Instances {
   #running: Worker[] = []
   #started = 0
   #replacing = Promise.resolve()
+  #closing = false
 
   constructor (settings: NodeJS.ProcessEnv) {
     this.#settings = settings
@@ -15,13 +16,13 @@ export class Instances {
     cluster.on('exit', instance => { this.#ended(instance).catch((error: unknown) => console.error(error)) })
   }
 
-  /** Resolves when so many take clients. Rejects when one ends before it does. */
+  /** Starts this many instances. Resolves when all take clients, rejects when one ends before that. */
   async start (count: number): Promise<void> {
     const started = await Promise.allSettled(Array.from({ length: count }, async () => await this.#startOne()))
     for (const one of started) if (one.status === 'rejected') throw one.reason
   }
 
-  /** For each, starts a new one before the old one goes. A second call waits for the first. */
+  /** Replaces the instances one after another: starts a new one before the old one goes. A second call waits for the first. */
   async replace (): Promise<void> {
     this.#replacing = this.#replacing.then(async () => {
       for (const old of [...this.#running]) {
@@ -33,6 +34,7 @@ export class Instances {
   }
 
   async close (): Promise<void> {
+    this.#closing = true
     await this.#replacing
     await Promise.all(this.#running.map(async instance => await this.#stop(instance)))
   }
@@ -41,8 +43,9 @@ export class Instances {
     const instance = cluster.fork({ ...this.#settings, INSTANCE: `inst${++this.#started}` })
     const ended = once(instance, 'exit').then(() => { throw new Error('an instance could not start: see above why') })
     await Promise.race([once(instance, 'listening'), ended])
-    ended.catch(() => {})      // From now on, `#ended` sees to it.
+    ended.catch(() => {})      // From now on `#ended` deals with the end of the instance.
     this.#running.push(instance)
+    if (this.#closing) await this.#stop(instance)
   }
 
   async #stop (instance: Worker): Promise<void> {
@@ -51,9 +54,9 @@ export class Instances {
     await once(instance, 'exit')
   }
 
-  /** One that died gets a successor. */
+  /** Starts a successor for an instance that died. */
   async #ended (instance: Worker): Promise<void> {
-    if (!this.#running.includes(instance)) return
+    if (this.#closing || !this.#running.includes(instance)) return
     this.#running = this.#running.filter(other => other !== instance)
     await this.#startOne()
   }

@@ -17,7 +17,7 @@ export class Jobs {
     await this.#redis.lpush(key, JSON.stringify(job))
   }
 
-  /** Resolves when there is one. */
+  /** Resolves with the next job, when there is one. */
   async next (): Promise<Job> {
     const [, job = ''] = await this.#redis.brpop(key, 0) ?? []
     return JSON.parse(job) as Job

@@ -3,14 +3,14 @@ import type { FastifyPluginAsync } from 'fastify'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
-// The page is files of ours and nothing else; 'self' covers the WebSocket to the same host too.
+// The page consists of its own files alone. 'self' covers the WebSocket to the same host, too.
 const contentSecurityPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; " +
   "form-action 'none'; frame-ancestors 'none'"
 
 const folder = join(import.meta.dirname, 'page')
 
-/** The page at `/`. Its script is bundled here, when the service starts, in some tenths of a second: there is no build to run before. */
+/** The page at `/`. Its script is bundled here when the service starts, within some tenths of a second: no build has to run before. */
 export const page: FastifyPluginAsync = async app => {
   const files = {
     '/': { type: 'text/html', body: await readFile(join(folder, 'index.html'), 'utf8') },

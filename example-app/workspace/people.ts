@@ -26,7 +26,7 @@ const tokens: ReadonlyMap<string, Person> = new Map([
   ['dan-token', { userId: 'dan', name: 'Dan Ube' }]
 ])
 
-/** No person: the plugin answers 401, before anything is upgraded. */
+/** Returns `undefined` for an unknown token: the plugin then answers 401, before the upgrade. */
 export function authenticate (token: string): Person | undefined {
   return tokens.get(token)
 }
@@ -38,8 +38,8 @@ const firstRooms: Readonly<Record<string, Readonly<Record<string, Role>>>> = {
 }
 
 /**
- * Who may do what in which room, for all instances alike. It stands for your database; as all that this service has is a Redis, it is a
- * hash for each room there.
+ * Who may do what in which room, the same for all instances. Stands for your database: as this service has nothing but a Redis, each room
+ * is a hash there.
  */
 export class Roles {
   readonly #redis: Redis
@@ -48,12 +48,12 @@ export class Roles {
     this.#redis = new Redis(url)
   }
 
-  /** Writes what the demonstration begins with. */
+  /** Writes the roles that the demonstration begins with. */
   async begin (): Promise<void> {
     for (const [room, roles] of Object.entries(firstRooms)) await this.#redis.hset(keyOf(room), roles)
   }
 
-  /** `undefined` for whoever may not enter the room. */
+  /** Resolves with the person's role, `undefined` for whoever may not enter the room. */
   async of (room: string, { userId }: Person): Promise<Role | undefined> {
     return await this.#redis.hget(keyOf(room), userId) as Role | null ?? undefined
   }

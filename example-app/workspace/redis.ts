@@ -4,14 +4,16 @@ import { createServer, type AddressInfo } from 'node:net'
 import { createInterface } from 'node:readline'
 import { redisBinary } from '../../scripts/redis-binary.mjs'
 
-/** Starts a Redis on a port that is free, which keeps nothing. Resolves when it answers. */
+/** Starts a Redis that stores nothing on disk, on a free port. Resolves when it takes connections. */
 export async function startRedis (): Promise<{ readonly url: string, close (): void }> {
   const port = await freePort()
   const server = spawn(redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], {
     stdio: ['ignore', 'pipe', 'inherit'],
-    // Out of the terminal's process group, or Ctrl-C would end it before the instances.
+    // Out of the terminal's process group, or Ctrl-C would end Redis before the instances.
     detached: true
   })
+  // However this process ends, Redis must not outlive it.
+  process.once('exit', () => { server.kill() })
   for await (const line of createInterface({ input: server.stdout })) if (line.includes('Ready to accept')) break
   server.stdout.resume()
   return { url: `redis://127.0.0.1:${port}`, close () { server.kill() } }

@@ -14,10 +14,10 @@ export type Presences = 'group' | 'user'
 /** A group has members, or a user has connections, where there were none; or has none any more. */
 export interface PresenceChange { readonly name: string, readonly present: boolean }
 
-/** A user or a token that is kept out, under the name that the instances gave it. */
+/** A user or a token that is kept out, under the name that instances made for it. */
 export interface Block {
   readonly name: string
-  /** Milliseconds until it ends. */
+  /** Milliseconds until the block ends. */
   readonly leftMs: number
 }
 
@@ -28,7 +28,7 @@ export const maxBlocks = 10_000
 export interface Revocation {
   /** Milliseconds since 1970, by the clock of `now`. */
   readonly at: number
-  /** How far the log of the group was known then; left out where nobody knew. */
+  /** The latest position of the group's log that was known then; left out where none was. */
   readonly position?: LogPosition | undefined
 }
 
@@ -40,26 +40,26 @@ export interface LocalInstance {
   /** Hands over an envelope that arrived; never throws. Those of a group's log come in the order of the log, each once. */
   deliver (envelope: Envelope): void
   /**
-   * Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. `epoch` is that of the log
-   * that goes on ('' for none), which a position at its beginning does not tell. `between`: the epochs of the logs that the group had since
-   * this instance left the log, where that is back; what was delivered of it before is not delivered again.
+   * Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. `epoch`: of the log that
+   * goes on ('' for none), which a position at the beginning of that log does not tell. `between`: where a log is back that this instance
+   * had left, the epochs of the logs that the group had meanwhile; what was delivered of the log before is not delivered again.
    */
   gap (group: string, reason: GapReason, position: LogPosition, epoch: string, between?: readonly string[]): void
-  /** The log of a group, which seemed to be lost, is there again as it was: what is delivered next comes after `position`. */
+  /** The log of a group seemed to be lost and is there again as it was: what is delivered next comes after `position`. */
   returned? (group: string, position: LogPosition): void
   /** The membership as it is now; `undefined` when the connection is not in the group. */
   member (group: string, connectionId: string): Member | undefined
   /** Ids of the connections that are in the group now. */
   memberIds (group: string): Iterable<string>
-  /** How many connections of the user this instance has now, with those that are about to open. */
+  /** How many connections of the user this instance has now, including those that are about to open. */
   connectionsOf (userId: string): number
   /** The groups that have members here now. */
   groups (): Iterable<string>
   /** Whether broadcasts to the group go through a log, so that its subscribers have to keep up with it. */
   logged (group: string): boolean
-  /** Memberships of an instance that died were removed by this one; the others do not know yet. */
+  /** This instance removed memberships of one that died; the others do not know yet. */
   membersLost? (): void
-  /** Reads what was missed of the log of a group: does it in a span, where somebody traces. */
+  /** Runs `read`, which reads what was missed of the log of a group: in a span, where somebody traces. */
   repairing? <Result> (group: string, read: () => Promise<Result>): Promise<Result>
   /** Called on every change of `state`, after it changed. */
   stateChanged (): void
@@ -98,8 +98,8 @@ export interface Backplane {
   /** Optional. Milliseconds since 1970 by the clock that all instances share; without it, each has its own. */
   now? (): number
   /**
-   * Called once, before anything else. Resolves when the backplane works, or when its boot deadline is over: then `state` is `down` and it
-   * goes on trying.
+   * Called once, before anything else. Resolves when the backplane works, or when its boot deadline is over: then `state` is `down`, and
+   * the backplane goes on trying.
    * @throws WSG_INSTANCE_ID_TAKEN, WSG_REDIS_UNSUPPORTED or any other error that waiting cannot heal: the boot fails with it
    */
   start (local: LocalInstance): Promise<void>
@@ -120,9 +120,9 @@ export interface Backplane {
   publish (targets: readonly Target[], envelope: Envelope): Promise<number | undefined>
   /**
    * Stores the envelope at the end of the log of each group and sends it to all subscribed instances, in one step: in all of the groups or
-   * in none, with nothing between its copies. `envelope.target` is replaced. At least one group keeps a log. A retry with unknown outcome
-   * is the backplane's own business: one call stores it once. Calls that have a group in common are carried out in their order. With `key`,
-   * a group that got a message with this key within five minutes is left out, and its position is that of the first.
+   * in none, with nothing between its copies. `envelope.target` is replaced. At least one group keeps a log. After an unknown outcome the
+   * backplane itself retries: one call stores the envelope once. Calls that have a group in common are carried out in their order. With
+   * `key`, a group that got a message with this key within five minutes is left out, and its position is that of the first message.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored, or may still be), WSG_QUEUE_FULL
    */
   append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended>
@@ -136,33 +136,34 @@ export interface Backplane {
   history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage>
   /**
    * How far this instance has delivered the log of a group it is subscribed to; `undefined` when that is not known. Members here are owed
-   * all that follows. It is known, too, once `subscribe` failed for the group while its log could be read, and after the first `history`
-   * that worked: what follows is delivered when the group is subscribed.
+   * all that follows. The position is known, too, once `subscribe` failed for the group while its log could be read, and after the first
+   * `history` that worked: what follows is delivered when the group is subscribed.
    */
   position (group: string): LogPosition | undefined
   /**
-   * Optional, for backplanes whose instances may lose their subscriptions and live on: the ids of all instances that live, and whether what
-   * is published to the `instance` target of each reaches it now. One whose `instance` target is subscribed again has all its others, too.
-   * Without it, an instance that takes nothing counts as gone.
+   * Optional, for backplanes whose instances may lose their subscriptions and live on. Resolves with the ids of all living instances, and
+   * whether what is published to the `instance` target of each reaches it now. An instance whose `instance` target is subscribed again has
+   * all its other targets, too. Without this call, an instance that takes nothing counts as gone.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   instances? (): Promise<ReadonlyMap<string, boolean>>
   /**
    * Optional. Resolves with a secret that all instances share and that outlives them: the `candidate` of the instance that asked first.
-   * With it an instance accepts what another one signed for a client; without it, clients that come back to another instance may get less
-   * of what they missed.
+   * With the secret an instance accepts what another one signed for a client; without it, clients that come back to another instance may
+   * get less of what they missed.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   secret? (candidate: string): Promise<string>
   /**
-   * Optional. Remembers for that many milliseconds that those with these names (at most 257 bytes each) were put out of the group; replaces
-   * what was remembered of them. It outlives the instances. Without it, an instance knows only whom it put out itself.
+   * Optional. Remembers for `forMs` milliseconds that the holders of these names (at most 257 bytes each) were put out of the group, in
+   * place of what was remembered of them. What is remembered outlives the instances. Without this call, an instance knows only whom it put
+   * out itself.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */
   revoke? (group: string, names: readonly string[], revocation: Revocation, forMs: number): Promise<void>
   /**
-   * Optional, with `revoke`. Resolves with the latest revocation of any of the names. Where there were too many in the group to remember
-   * each, it may be a later one than theirs.
+   * Optional, with `revoke`. Resolves with the latest revocation of any of the names. If a group had too many to remember each, the result
+   * may be a later one of somebody else.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   revoked? (group: string, names: readonly string[]): Promise<Revocation | undefined>
@@ -175,25 +176,26 @@ export interface Backplane {
   /**
    * This instance's number of connections of a user changed: stores what `LocalInstance.connectionsOf` says. Resolves with how many
    * connections the user has on other instances; those of an instance that died count until its lease is over. A rejection means "not yet":
-   * it is stored as soon as that is possible.
+   * the number is stored as soon as that is possible.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   syncUser (userId: string): Promise<number>
   /**
-   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for that many milliseconds; 0 takes it off. The list outlives the
-   * instances. Resolves with `false`, and changes nothing, when there are `maxBlocks` others on it.
+   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for `forMs` milliseconds; 0 takes the name off. The list outlives the
+   * instances. Resolves with `false`, and changes nothing, when `maxBlocks` others are on it.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */
   block (name: string, forMs: number): Promise<boolean>
   /**
-   * Resolves with nothing when there is no list, because no block is left or because the data was lost: then instances put back the blocks
-   * that they know.
+   * Resolves with `undefined` when there is no list, because no block is left or because the data was lost: then instances put back the
+   * blocks that they know.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   blocks (): Promise<readonly Block[] | undefined>
   /**
-   * Optional. Compares whether these groups have members (these users connections on living instances), or all that were told to have, with
-   * what was told of them in the whole cluster, and notes the differences as told. Resolves with them: of all calls one gets each.
+   * Optional. Compares which of these groups have members (or which of these users have connections on living instances) with what was told
+   * of them in the whole cluster; without `names`, compares all that were told to have some. Records the differences as told, and resolves
+   * with them: of several calls, one gets each difference.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   settle? (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]>

@@ -19,7 +19,7 @@ export interface LogPosition {
   readonly nonce: number
 }
 
-/** The messages of one page have no more bytes than this together, unless the first alone has. */
+/** The messages of one page have no more bytes than this together, unless the first message alone has. */
 export const maxPageBytes = 262_144
 
 /** One page of the messages of a log after a position, oldest first. */
@@ -38,11 +38,11 @@ export interface LogPage {
   readonly more: boolean
 }
 
-/** Where one of the copies of a message stands that went to several groups with logs. */
+/** The place of one copy of a message that went to several groups with logs. */
 export interface Place {
   readonly group: string
   readonly epoch: string
-  /** 0: no copy stands there, the group had the message already. */
+  /** 0: no copy stands in this log, as the group had the message already. */
   readonly offset: number
 }
 
@@ -71,31 +71,31 @@ export interface Envelope {
   /** The message was published to several targets at once: a connection in more than one of them gets one copy. */
   readonly shared: boolean
   /**
-   * Where all copies of a message to several groups with logs stand, this one among them. Optional: a client that resumes several groups
-   * may get a message twice that went to more than one of them, if the instance has forgotten whom it gave the message.
+   * Where all copies of a message to several groups with logs stand, this one among them. Optional: without it, a client that resumes
+   * several groups may get a message twice that went to more than one of them, if the instance has forgotten whom it gave the message.
    */
   readonly places?: readonly Place[] | undefined
   /**
-   * Ids of connections, and names of sessions of the framed protocol, that do not get it; applied by the receiving instance, never by the
-   * backplane.
+   * Ids of connections, and names of sessions of the framed protocol, that do not get the message; applied by the receiving instance, never
+   * by the backplane.
    */
   readonly except: readonly string[]
   /** Who gets the message; `undefined`: all but `except`. */
   readonly audience?: Audience | undefined
   /**
-   * Where the message stood in a log that was lost; then it was stored anew. The members here were given it there: they are told its new
-   * position, and not given the message again.
+   * Where the message stood in a log that was lost, before it was stored anew. Members here got it then: they are told its new position,
+   * and do not get the message again.
    */
   readonly repeated?: LogPosition | undefined
   /** A slow client may miss the message. */
   readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */
   readonly conflationKey?: string | undefined
-  /** When it was made, in milliseconds since 1970, by the clock that all instances share as far as there is one. */
+  /** When the message was made: milliseconds since 1970, by the clock that all instances share if there is one. */
   readonly at?: number | undefined
   /** Who sent it, as far as the service said so. */
   readonly from?: Sender | undefined
-  /** The trace that it was sent in, where somebody records that: W3C `traceparent`. */
+  /** The trace that the message was sent in, where somebody traces: W3C `traceparent`. */
   readonly trace?: string | undefined
   /** JSON of a presence event, a request or a reply; '' in messages. */
   readonly command: string
@@ -129,16 +129,16 @@ export interface Appended {
   readonly queued: boolean
   /** Whether all of the logs had a message with this key already. */
   readonly duplicate: boolean
-  /** For metrics: how many messages each log holds that this one was stored in. Of messages that were stored in one step, one tells. */
+  /** For metrics: how many messages each log holds that this one was stored in. Of messages stored in one step, one has this. */
   readonly logLengths?: readonly number[] | undefined
 }
 
-/** What a message, or a group, takes in the memory of a process beside its texts and data (bytes): measured, and rounded up. */
+/** What a message, or a group, takes in the memory of a process beside its texts and data (bytes): a measurement, rounded up. */
 export const overheadBytes = 1_000
-/** The same of an entry of a list. */
+/** The same for an entry of a list. */
 const entryBytes = 128
 
-/** How much memory a process takes to keep the message, without its `places`, which copies in one process share (bytes). */
+/** How much memory the message takes in a process, without its `places`, which its copies share (bytes). */
 export function memoryOf ({ payload, target, conflationKey = '', except, audience = {} }: Envelope): number {
   const { exceptUsers = [], exceptGroups = [], tags = [], taggedIn = [] } = audience
   let bytes = overheadBytes + payload.length + target.name.length + conflationKey.length

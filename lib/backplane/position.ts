@@ -6,7 +6,7 @@ import type { LogPosition } from './backplane.ts'
 const bytesPerPosition = 18
 const epochBytes = 8
 
-/** Before the first message of any log: where a reader stands that has seen no message yet. */
+/** The position before the first message of any log: that of a reader that has seen no message yet. */
 export const logStart: LogPosition = { epoch: '', offset: 0, nonce: 0 }
 
 export function formatPosition ({ epoch, offset, nonce }: LogPosition): string {
@@ -17,12 +17,12 @@ export function formatPosition ({ epoch, offset, nonce }: LogPosition): string {
   return bytes.toString('base64url')
 }
 
-/** Returns `undefined` for anything that has not the form of a position. */
+/** Returns `undefined` for anything that does not have the form of a position. */
 export function parsePosition (text: unknown): LogPosition | undefined {
   if (typeof text !== 'string' || !positionPattern.test(text)) return undefined
   const bytes = Buffer.from(text, 'base64url')
   const epoch = bytes.toString('latin1', 0, epochBytes)
-  // What else is there is a seal.
+  // The other bytes may be a seal: see `formatSealedStart`.
   if (epoch === '\0'.repeat(epochBytes)) return logStart
   return { epoch, offset: bytes.readUIntBE(epochBytes, 6), nonce: bytes.readUInt32BE(14) }
 }
@@ -45,14 +45,14 @@ export function comparePositions (a: string, b: string): number {
   return Math.sign(first.offset - second.offset)
 }
 
-/** Whether nothing of a log is before the position. */
+/** Whether the position is the beginning of a log. */
 export function isLogStart ({ epoch }: LogPosition): boolean {
   return epoch === ''
 }
 
 /**
- * The beginning of a log, with a seal in the bytes where other positions have offset and nonce. Readers that know nothing of seals ignore
- * it.
+ * Formats the beginning of a log, with a seal in the bytes where other positions have offset and nonce. Readers that know nothing of seals
+ * ignore these bytes.
  */
 export function formatSealedStart (seal: Buffer): string {
   const bytes = Buffer.alloc(bytesPerPosition)
@@ -60,7 +60,7 @@ export function formatSealedStart (seal: Buffer): string {
   return bytes.toString('base64url')
 }
 
-/** The seal of a beginning; `undefined` for other positions. */
+/** Returns the seal of a beginning; `undefined` for other positions. */
 export function sealOf (text: string): Buffer | undefined {
   const position = parsePosition(text)
   return position === undefined || !isLogStart(position) ? undefined : Buffer.from(text, 'base64url').subarray(epochBytes)

@@ -1,8 +1,8 @@
 import { userLogLabel } from '../protocol/frames.ts'
 
 /*
- * What is sent to a user may go through a log, as that of a group. The log has a name in which no group's can be: it begins with a control
- * character. Clients know it by one label, as each of them has one user.
+ * Messages to a user may go through a log, as those to a group do. The name of that log begins with a control character, so no group has
+ * the same name. Clients know the log by a label that is the same for all users, as each client has one user.
  */
 
 const mark = '\0'

@@ -9,7 +9,7 @@ import type { BenchResult } from './report.ts'
 import { versions } from '../version.ts'
 
 const probeEveryMs = 250
-/** How long after the last delivery missing messages count as lost (milliseconds). */
+/** Missing messages count as lost after this long without a delivery (milliseconds). */
 const quietMs = 2_000
 
 /** The load test cannot go on; the message says why. */
@@ -77,7 +77,7 @@ async function connect (crowd: Crowd, { clients }: BenchSettings, progress: Prog
 /** Lets the clients of each room send until each has received something: from then on each message is due to all others. */
 async function hearEachOther (crowd: Crowd, settings: BenchSettings, progress: Progress, interrupted: AbortSignal): Promise<void> {
   const { rooms, senders, timeoutMs } = settings
-  // Who is alone in a room hears nobody.
+  // A client that is alone in a room hears nobody.
   const isDone = (): boolean => rooms.every(room => crowd.members(room).length < 2 || crowd.members(room).every(({ heard }) => heard))
   const startedAt = performance.now()
   progress.show('waiting until the clients hear each other')
@@ -85,7 +85,7 @@ async function hearEachOther (crowd: Crowd, settings: BenchSettings, progress: P
     if (interrupted.aborted) throw new BenchFailure('ended before anything was measured')
     for (const room of rooms) {
       const members = crowd.members(room)
-      // Two take turns at least: a route does not tell a client what it said itself.
+      // At least two take turns: a route may not send a client what the client said itself.
       const sender = members[turn % Math.min(Math.max(senders, 2), members.length)]
       if (sender !== undefined && members.some(({ heard }) => !heard)) crowd.say(sender, undefined)
     }
@@ -95,7 +95,7 @@ async function hearEachOther (crowd: Crowd, settings: BenchSettings, progress: P
   if (members.some(({ heard }) => heard)) return
   const why = [...crowd.lost.list(), ...crowd.failed.list()].map(({ reason, count }) => `${count} x ${reason}`)
   throw new BenchFailure(
-    'no client received what another one sent: does the route send it to the room, and does --message have the form that it wants?' +
+    'no client received what another one sent: does the route send it to the room, and does --message have the form that the route wants?' +
     (why.length > 0 ? ` The server said: ${why.join('; ')}` : '')
   )
 }
@@ -130,7 +130,7 @@ async function measure (
     }
     await sleep(Math.max(1, Math.min(dueAt(n), shownAt + 1_000) - performance.now()))
   }
-  // Timers end up to a millisecond early: what was not interrupted took all its time.
+  // The last timer may have ended a millisecond early: a run that was not interrupted counts with all its seconds.
   return interrupted.aborted ? Math.min(seconds, (performance.now() - startedAt) / 1_000) : seconds
 }
 

@@ -3,7 +3,7 @@ import type { BenchSettings } from './arguments.ts'
 
 /** The events of a client of the load test. */
 export interface ClientHandlers {
-  /** The connection is open; `joinMs` is how long joining took after that, where a client is told. */
+  /** The client is in its room. `joinMs` is how long joining took after the connection was open, if the client is told. */
   ready (connectMs: number, joinMs: number | undefined): void
   received (text: string): void
   /** The client did not get in; it does not try again. */
@@ -39,7 +39,7 @@ export function addressOf ({ address, token, headers }: BenchSettings, room: str
   }
 }
 
-/** A WebSocket that sends these headers, and takes no compression: that would measure zlib. */
+/** A WebSocket that sends these headers. It takes no compression, which would measure zlib. */
 export function socketClass (headers: Readonly<Record<string, string>>): typeof WebSocket {
   return class extends WebSocket {
     constructor (url: string, protocols: string[]) {
@@ -48,7 +48,7 @@ export function socketClass (headers: Readonly<Record<string, string>>): typeof 
   } as typeof WebSocket
 }
 
-/** Explains why a client may not get in. */
+/** Explains the HTTP status that refused a client. */
 export function explainStatus (status: number): string {
   if (status === 401 || status === 403) return `${status}: who are the clients? See --token and --header`
   if (status === 404) return '404: is the path right?'

@@ -11,7 +11,7 @@ interface Member {
   readonly room: string
   readonly client: BenchClient
   readonly receptions: Receptions
-  /** Whether it received something of another client. */
+  /** Whether the client received a message of this run. */
   heard: boolean
 }
 
@@ -45,7 +45,10 @@ export class Crowd {
     return room === undefined ? [...this.#rooms.values()].flat() : this.#rooms.get(room) ?? []
   }
 
-  /** Connects all clients at the pace that is asked for; resolves when each is in or refused. `connected` is called now and again. */
+  /**
+   * Connects all clients at the pace that is asked for. Resolves when each is in or refused, or when `signal` aborts. `connected` is called
+   * now and again.
+   */
   async connect (connected: () => void, signal: AbortSignal): Promise<void> {
     const { clients, connectRate, rooms } = this.#settings
     const startedAt = performance.now()
@@ -60,7 +63,7 @@ export class Crowd {
       await sleep(20)
     }
     const all = Promise.all(settled).then(() => true)
-    while (!await Promise.race([all, sleep(500, false)])) connected()
+    while (!signal.aborted && !await Promise.race([all, sleep(500, false)])) connected()
   }
 
   /** Lets a member say something: the message of this number, or one that is not measured. */
@@ -92,7 +95,7 @@ export class Crowd {
         received: text => this.#received(member, text),
         lost: reason => {
           this.lost.add(reason)
-          // A framed client comes back, and gets what it missed. What a raw one misses is told as the loss of the client.
+          // A framed client comes back, and gets what it missed. A raw one does not: no further messages are due to it.
           if (protocol === 'raw') this.#leave(member)
         },
         failed: reason => this.failed.add(reason)

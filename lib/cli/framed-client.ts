@@ -19,7 +19,7 @@ export class FramedClient implements BenchClient {
       this.close()
       handlers.refused(reason)
     }
-    const timer = setTimeout(() => refuse(openAt === 0 ? 'no answer in time' : 'no answer to joining in time'), timeoutMs)
+    const timer = setTimeout(() => refuse(openAt === 0 ? 'no answer in time' : 'no answer to joining in time'), timeoutMs).unref()
     const ready = (joinMs: number | undefined): void => {
       if (this.#over || isReady) return
       isReady = true

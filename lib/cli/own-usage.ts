@@ -8,11 +8,11 @@ export interface Usage {
   readonly cpu: number
   /** How late its event loop was. */
   readonly lagMs: { readonly p50: number, readonly p99: number, readonly max: number }
-  /** How late it sent the message that it sent the latest. */
+  /** The longest delay with which this program sent a message. */
   readonly sentLateMs: number
 }
 
-/** Watches this program from when it is made until `end`. */
+/** Measures this program, from the construction of this object until `end`. */
 export class OwnUsage {
   readonly #delay = monitorEventLoopDelay({ resolution: resolutionMs })
   readonly #startedAt = performance.now()
@@ -46,7 +46,7 @@ export class OwnUsage {
 
 const busyCpu = 0.85
 const busyLagMs = 20
-/** A program that was late although it used less than this waited for a core. */
+/** A program that was late although it used less of a core than this had to wait for the core. */
 const idleCpu = 0.6
 
 /** The reasons why the figures say more about this program than about the server. */

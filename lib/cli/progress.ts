@@ -12,7 +12,7 @@ export class Progress {
     this.#shown = true
   }
 
-  /** Leaves the terminal to what comes next. */
+  /** Ends the line that is written over: what comes next begins on a new line. */
   end (): void {
     if (this.#shown && this.#stream.isTTY) this.#stream.write('\n')
     this.#shown = false

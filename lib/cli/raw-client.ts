@@ -2,7 +2,7 @@ import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { RawData } from 'ws'
 import { explainError, explainStatus, socketClass, type BenchClient, type ClientAddress, type ClientHandlers } from './client.ts'
 
-/** A plain WebSocket: it is in its room when the route has put it there, and is told nothing about that. */
+/** A plain WebSocket. The route puts it into its room, and does not tell it when. */
 export class RawClient implements BenchClient {
   readonly #socket: InstanceType<ReturnType<typeof socketClass>>
   #over = false
@@ -22,7 +22,7 @@ export class RawClient implements BenchClient {
     const timer = setTimeout(() => {
       end('no answer in time')
       socket.terminate()
-    }, timeoutMs)
+    }, timeoutMs).unref()
     socket.on('open', () => {
       isOpen = true
       clearTimeout(timer)

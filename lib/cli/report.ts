@@ -16,14 +16,14 @@ export interface BenchResult {
   /** Clients that got in. */
   readonly connected: number
   readonly connectMs: Spread | undefined
-  /** Of framed clients: a raw one is not told when it is in its room. */
+  /** Known of framed clients alone: a raw client is not told when it is in its room. */
   readonly joinMs: Spread | undefined
   /** From when a message was due to be sent until another client had it. */
   readonly deliveryMs: Spread | undefined
-  /** Messages that were to be sent, and those that were. */
+  /** How many messages the rate asked for, and how many were sent. */
   readonly asked: number
   readonly sent: number
-  /** Deliveries that these make: one to each client of the room but the sender. */
+  /** Deliveries that the sent messages should make: one to each client of the room but the sender. */
   readonly due: number
   readonly delivered: number
   readonly doubled: number
@@ -72,8 +72,8 @@ export function toTable (result: BenchResult): string {
     ...verdict(result),
     ...result.sameMachine === undefined
       ? []
-      : [`The server is on this machine, too: they share its ${plural(result.sameMachine.cores, 'core')}, ` +
-        'which a server in production does not.']
+      : [`The server is on this machine, too, and shares its ${plural(result.sameMachine.cores, 'core')} with this program, ` +
+        'unlike a server in production.']
   ]
   return `${lines.join('\n')}\n`
 }

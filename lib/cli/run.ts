@@ -41,7 +41,7 @@ function say (terminal: Terminal, text: string): ExitCode {
 
 async function runBench (settings: BenchSettings, terminal: Terminal): Promise<ExitCode> {
   const interrupted = new AbortController()
-  // The first Ctrl-C ends the measuring and shows what there is; the second one ends the program.
+  // The first Ctrl-C ends the measurement and shows what there is. The second one, without a listener, ends the program.
   const interrupt = (): void => interrupted.abort()
   terminal.once('SIGINT', interrupt)
   const progress = new Progress(terminal.stderr)

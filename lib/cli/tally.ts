@@ -2,7 +2,7 @@ import { createHistogram } from 'node:perf_hooks'
 
 export interface Spread { readonly p50: number, readonly p90: number, readonly p99: number, readonly max: number }
 
-/** Times in milliseconds, kept by the microsecond and in little memory. */
+/** Times in milliseconds. The histogram counts microseconds, in little memory however many times are recorded. */
 export class Times {
   readonly #histogram = createHistogram()
 
@@ -22,7 +22,7 @@ export class Times {
   }
 }
 
-/** How often each of these happened; of many kinds only the first are told apart. */
+/** Counts reasons. Beyond the first twenty, further kinds count together. */
 export class Reasons {
   readonly #counts = new Map<string, number>()
   static readonly #maxKinds = 20
@@ -46,7 +46,7 @@ export class Reasons {
 export class SentMessages {
   readonly dueAt: number[] = []
   readonly senders: number[] = []
-  /** How many receptions they make, all members of their rooms but the sender counted. */
+  /** How many deliveries these messages should make: one to each member of the room but the sender. */
   due = 0
 
   get count (): number {
@@ -69,7 +69,7 @@ export class Deliveries {
   outOfOrder = 0
 }
 
-/** What one client received: it knows each message that came, and the last one of each sender. */
+/** What one client received: which messages, and the latest one of each sender. */
 export class Receptions {
   readonly #all: Deliveries
   readonly #sent: SentMessages
@@ -81,7 +81,7 @@ export class Receptions {
     this.#all = all
   }
 
-  /** The message of this number came to the client `self`. Whoever sent it may or may not get it, too: that counts for nothing. */
+  /** Counts message `n`, which came to client `self`. Routes may or may not send a client its own messages, so these are not counted. */
   receive (n: number, self: number): void {
     const dueAt = this.#sent.dueAt[n]
     const sender = this.#sent.senders[n]
@@ -91,7 +91,8 @@ export class Receptions {
       return
     }
     this.#all.delivered++
-    // From when the message was due, not from when this program came to send it: a pause of either side is in all that it held up.
+    // Time counts from when the message was due, not from when it was sent: a pause, of the server or of this program, then counts for each
+    // message that it held up.
     this.#all.times.record(performance.now() - dueAt)
     if (n < (this.#latest.get(sender) ?? -1)) this.#all.outOfOrder++
     else this.#latest.set(sender, n)

@@ -9,7 +9,7 @@ import type { WebSocketClass, WebSocketLike } from './types.ts'
 const givenUp = 4000
 /** The reason for dropping a connection on which nothing came any longer. */
 export const silence = 'no sign of life'
-/** The reason for dropping one that the server opened without a word since. */
+/** The reason for dropping a connection that was opened and got no welcome. */
 export const noWelcome = 'no welcome in time'
 
 export interface AttemptHost {
@@ -19,14 +19,14 @@ export interface AttemptHost {
   received (frame: Frame): void
   /** The server wants the client back after this time. */
   comeBack (afterMs: number): void
-  /** Called once, as the last one, but not after `close()`. `error` says why there was no welcome. */
+  /** Called once, after all other calls; not at all after `close()`. `error` says why there was no welcome. */
   lost (code: number, reason: string, error?: ClientError): void
   failed (error: ClientError): void
 }
 
 interface Answer { readonly statusCode: number, readonly headers: Readonly<Record<string, string | undefined>> }
 
-/** What the class of ws has beyond that of browsers. */
+/** What a socket of ws has beyond that of a browser. */
 interface NodeSocket extends WebSocketLike {
   terminate?: () => void
   on?: (name: 'unexpected-response', listener: (request: unknown, answer: Answer) => void) => void
@@ -37,11 +37,11 @@ export interface AttemptOptions {
   readonly protocols: readonly string[]
   readonly WebSocket: WebSocketClass
   readonly limitMs: number
-  /** Never rejects. */
+  /** The attempt waits for this first. Never rejects. */
   readonly ready?: Promise<void> | '' | false | undefined
 }
 
-/** One attempt to connect, and the connection that comes of it. Once it is over, its host hears nothing of its socket. */
+/** One attempt to connect, and the connection that comes of it. Once it is over, the host hears nothing more of the socket. */
 export class ConnectionAttempt {
   readonly #options: AttemptOptions
   readonly #host: AttemptHost
@@ -53,7 +53,7 @@ export class ConnectionAttempt {
   #opened = false
   #over = false
 
-  /** `patience`: how many times the usual time an answer may take. */
+  /** `patience`: an answer may take this many times as long as usual. */
   constructor (url: string, options: AttemptOptions, host: AttemptHost, patience: number) {
     this.#options = options
     this.#patience = patience
@@ -66,7 +66,7 @@ export class ConnectionAttempt {
     return this.#socket?.bufferedAmount ?? 0
   }
 
-  /** The connection proved once that it is alive. */
+  /** Whether the server answered a ping on this connection. */
   get answered (): boolean {
     return this.#liveness?.answered === true
   }
@@ -102,7 +102,7 @@ export class ConnectionAttempt {
       const token = await this.#host.token()
       if (!this.#over) this.#listen(this.#socket = new WebSocket(url, [framedProtocol, ...protocols, ...token ? ['bearer', token] : []]))
     } catch (cause) {
-      // The constructor throws for what no attempt can change, as the token was looked at: an insecure address in a secure page, say.
+      // The token is checked already, so the constructor throws only for what no attempt can change: an insecure address in a secure page.
       this.#end(1006, '', cause instanceof ClientError ? cause : new ClientError('ADDRESS_UNUSABLE', String(cause), { cause }))
     }
   }
@@ -135,7 +135,7 @@ export class ConnectionAttempt {
       const frame = parseFrame(data)
       if (this.#liveness) this.#host.received(frame)
       else if (frame.type === 'welcome') this.#welcome(frame)
-      // Before its welcome a server says nothing else.
+      // A server of this protocol says nothing else before its welcome.
       else if (frame.type !== 'pong') this.#unsupported()
     } catch (cause) {
       if (!this.#liveness) return this.#unsupported()
@@ -143,7 +143,7 @@ export class ConnectionAttempt {
     }
   }
 
-  /** The route is one of another kind. */
+  /** The route does not speak the framed protocol. */
   #unsupported (): void {
     this.drop(1006, '', new ClientError('PROTOCOL_UNSUPPORTED', `no ${framedProtocol}`))
   }

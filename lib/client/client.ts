@@ -73,7 +73,7 @@ export class Client extends Emitter<ClientEvents> {
       protocols: options.protocols ?? [],
       limitMs: options.connectTimeoutMs ?? 15_000,
       reconnect: options.reconnect,
-      // Before the first hello, which says who this is.
+      // Before the first hello, which names the session.
       ready: copied && this.#lock.take(copied).then(isFree => { if (!isFree) this.#session = undefined }),
       ...defaultBackoff,
       ...options.backoff
@@ -99,7 +99,7 @@ export class Client extends Emitter<ClientEvents> {
       failed: this.#fail,
       hidden: gone => {
         this.#save()
-        // A page that holds a lock is not kept for the way back.
+        // The back/forward cache takes no page that holds a lock.
         if (gone) this.#lock.release()
       }
     })
@@ -124,7 +124,7 @@ export class Client extends Emitter<ClientEvents> {
     return [...this.#dispatcher.joined].filter(group => group !== userLogLabel)
   }
 
-  /** The position that this client reached in each group. `connect(url, { positions })` goes on from there, after a reload say. */
+  /** The position that this client reached in each group. After a reload, `connect(url, { positions })` goes on from there. */
   get positions (): Record<string, string> {
     return this.#positions.all()
   }
@@ -196,7 +196,7 @@ export class Client extends Emitter<ClientEvents> {
       const error = new ClientError(frame.code, frame.message, { details: frame.details })
       if (!this.#sendQueue.answer(frame.id, {}, error)) this.#fail(error)
     } else if (frame.type === 'reconnect') {
-      // The server may not handle what is sent now: messages wait for the next connection.
+      // The server may no longer handle what is sent now: messages wait for the next connection.
       this.#sendQueue.hold()
       this.#connector.comeBack(frame.afterMs)
     } else {

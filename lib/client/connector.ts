@@ -10,7 +10,7 @@ import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
 /** After a connection that held for this long, the back-off starts again. */
 const stableMs = 5_000
-/** How many connections without a welcome show that the server speaks another protocol. One alone may have been cut off. */
+/** So many connections without a welcome show that the server speaks another protocol. A single one may have been cut off. */
 const maxUnwelcomed = 3
 
 export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, 'reconnect'> {
@@ -50,14 +50,14 @@ export class Connector {
   readonly #unwatch: () => void
   #attempt: ConnectionAttempt | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
-  /** Index of the next address, counted on without end. */
+  /** Counts the attempts on, to find the next address. */
   #nextUrl: number
   /** Attempts and connections that failed since the last one that held. */
   #failures = 0
   #openedAt = Infinity
-  /** Connections that were opened and not welcomed, while none ever was. */
+  /** Connections that got no welcome, as long as none ever got one. */
   #unwelcomed = 0
-  /** How many times the usual time the next connection has for its answers. */
+  /** Answers on the next connection may take this many times as long as usual. */
   #patience = 1
   /** The wait that the server asked for in its `reconnect` frame. */
   #afterMs: number | undefined
@@ -109,7 +109,7 @@ export class Connector {
   /** The server closes the connection, or took none: come back after this time. */
   comeBack (afterMs: number): void {
     if (afterMs >= 0 && afterMs <= maxTimerMs) this.#afterMs = afterMs
-    // Whoever says so is no server of this protocol, and would be asked without a pause, or never again.
+    // No server of this protocol names such a time: the client would come back without a pause, or never.
     else this.#attempt?.drop(CloseCode.BadFrame, `afterMs ${afterMs}`)
   }
 
@@ -130,7 +130,7 @@ export class Connector {
   }
 
   #lost (code: number, reason: string, error?: ClientError): void {
-    // Lost before it answered a single ping: it may have been busy with a large message, which comes again.
+    // Lost before the server answered a single ping: a large message may have been on its way, which will come again.
     this.#patience = reason === silence && !this.#attempt?.answered ? Math.min(this.#patience * 2, maxPatience) : 1
     this.#attempt = undefined
     if (Date.now() - this.#openedAt >= stableMs) this.#failures = 0
@@ -140,7 +140,7 @@ export class Connector {
     const status = error?.status
     if (reason === noWelcome && ++this.#unwelcomed >= maxUnwelcomed) error = new ClientError('PROTOCOL_UNSUPPORTED', reason)
     const failure = error?.code
-    // No other attempt could go better.
+    // Another attempt would fail alike.
     if (failure === 'PROTOCOL_UNSUPPORTED' || failure === 'ADDRESS_UNUSABLE' || (failure === 'TOKEN_FAILED' && !this.#token.renewable)) {
       return this.#finish(code, reason, { error })
     }

@@ -12,7 +12,7 @@ export interface DispatcherHost {
   left (group: string): void
 }
 
-/** Hands what comes from the groups to the handlers, then counts its position. */
+/** Hands what comes from the groups to the handlers, and then notes its position. */
 export class Dispatcher {
   /** The groups that the server said this connection is in. */
   readonly joined = new Set<string>()
@@ -81,7 +81,7 @@ export class Dispatcher {
   }
 
   #reached (group: string | undefined, position: string | undefined, grant?: string): void {
-    // Messages that were under way during a leave do not count: a later join would resume from them.
+    // Positions that arrive during or after a leave do not count: a later join would resume from them.
     if (group && position && this.joined.has(group)) this.#positions.set(group, position, grant)
   }
 }

@@ -12,7 +12,7 @@ export class Emitter<Events extends object> {
     return () => { handlers.delete(handler) }
   }
 
-  /** Calls the listener after each event: what the client says of itself may be another then. Returns a function that removes it again. */
+  /** Calls the listener after each event, as the state may have changed. Returns a function that removes the listener again. */
   subscribe (listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => { this.#listeners.delete(listener) }

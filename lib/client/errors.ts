@@ -4,7 +4,7 @@ export type ClientErrorCode =
   | 'UNKNOWN_OUTCOME'
   /** No answer to a request by name came in time: the server may or may not have handled it. */
   | 'TIMEOUT'
-  /** The server asked something that no handler of `answer` is for; the server is told so. */
+  /** The server asked a question for which `answer` has no handler; the server is told so. */
   | 'UNANSWERED'
   /** Too many messages wait already; this one was not sent. */
   | 'QUEUE_FULL'

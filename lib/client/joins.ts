@@ -43,7 +43,7 @@ export class Joins {
   }
 
   join (group: string, open: boolean, since?: string, history?: number): Promise<void> {
-    // During a leave it would count as a position of the membership that ends.
+    // During a leave the position would count for the membership that ends.
     if (since && !this.#leaving.has(group)) this.#positions.set(group, since)
     const known = this.#wanted.get(group)
     if (known?.promise) {

@@ -1,8 +1,8 @@
-/** When the server does not say how often it pings. */
+/** How long a connection may be quiet when the server does not say how often it pings. */
 const defaultIdleMs = 25_000
 const maxPongMs = 4_000
 
-/** How much longer a connection gets at most than the first one did. */
+/** The largest factor by which a connection gets more time than the first one. */
 export const maxPatience = 32
 
 /**

@@ -48,8 +48,8 @@ interface Incoming { readonly name: string, readonly data: unknown, readonly id:
 const lineFeed = 10
 
 /**
- * Connects to a route with messages, whose types it has from the server's: `connect<typeof chat>(url)`. Nothing of the server is needed at
- * run time. Attach handlers at once.
+ * Connects to a route with messages by name. `connect<typeof chat>(url)` takes their types from the server, and nothing else of it. Attach
+ * handlers at once.
  * @throws {TypeError} as `connect` of `fastify-websocket-groups/client`
  */
 export function connect<Source = Contract> (url: Address, options: ConnectOptions = {}): MessageClient<ContractIn<Source>> {
@@ -58,7 +58,7 @@ export function connect<Source = Contract> (url: Address, options: ConnectOption
 
 /** Messages by name over a connection that lasts until `close()`. */
 export class MessageClient<Agreed extends Contract = Contract> {
-  /** What messages travel by: its state, groups, presence, history and errors. */
+  /** The connection that the messages travel by, with its state, groups, presence, history and errors. */
   readonly connection: Client
   readonly #events = new Emitter<Heard>()
   readonly #answers = new Map<string, (data: never, info: EventInfo) => unknown>()
@@ -89,7 +89,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
     }
   }
 
-  /** Sends a message that wants no answer: it may be lost with the connection, and its errors are for nobody. */
+  /** Sends a message that needs no answer: it may be lost with the connection, and nobody is told of its errors. */
   emit<Of extends Name<Agreed['messages']>> (name: Of, ...[data]: Arguments<Agreed['messages'][Of]['data']>): void {
     this.connection.send(encode(name, data), { ack: false })
   }
@@ -100,8 +100,8 @@ export class MessageClient<Agreed extends Contract = Contract> {
   }
 
   /**
-   * Answers a question of the server with what the handler returns; an error that it throws is told by its `code` and `message`. One
-   * handler per name counts, the latest. Returns a function that removes the handler again.
+   * Answers a question of the server with what the handler returns, or with the `code` and `message` of the error that it throws. Only the
+   * latest handler of each name counts. Returns a function that removes the handler again.
    */
   answer<Of extends Name<Agreed['questions']>> (
     name: Of, handler: (data: Agreed['questions'][Of]['data'], info: EventInfo) => Answer<Agreed['questions'][Of]['reply']>
@@ -110,7 +110,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
     return () => { if (this.#answers.get(name) === handler) this.#answers.delete(name) }
   }
 
-  /** The events of one group alone; `on` is as that of the client. */
+  /** The events of one group alone; `on` works as that of this client. */
   group (group: string): Pick<MessageClient<Agreed>, 'on'> {
     return { on: (name, handler) => this.on(name, (data, info) => { if (info.group === group) handler(data, info) }) }
   }
@@ -137,7 +137,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
       if (handler === undefined) throw new ClientError('UNANSWERED', `nobody answers ${name}`)
       answer({ type: 'reply', data: await handler(data as never, info) })
     } catch (error) {
-      // Anything may be thrown, nothing at all too.
+      // Anything may be thrown, even `undefined`.
       const { code = 'HANDLER_FAILED', message = '' } = (error ?? {}) as Partial<ClientError>
       answer({ type: 'error', code, message })
     }
@@ -152,12 +152,12 @@ export class MessageClient<Agreed extends Contract = Contract> {
     }
     const failures: unknown[] = []
     this.#events.emit(event.name, { data: event.data, info }, error => failures.push(error))
-    // All handlers have run: the connection tells the first failure to its `error` event.
+    // All handlers have run. The connection reports the first failure by its event `error`.
     if (failures.length > 0) throw failures[0]
   }
 }
 
-/** No other message of this user has the key. Pages that are not served over TLS have no crypto.randomUUID. */
+/** Makes a key that no other message of this user has. Pages that are not served over TLS have no crypto.randomUUID. */
 function newKey (): string {
   const random = (): string => Math.random().toString(36).slice(2)
   return random() + random() + random()

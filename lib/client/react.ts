@@ -41,12 +41,12 @@ interface Shared {
 
 /** Connections that components share, by URL. */
 const shared = new Map<string, Shared>()
-/** A component that is mounted twice (StrictMode), or anew (hot reload), finds its connection as it was. */
+/** How long a connection outlives its last component: one that is mounted twice (StrictMode), or anew (hot reload), finds it as it was. */
 const lingerMs = 500
 
 const none: readonly Member[] = []
 const nothing = (): (() => void) => () => {}
-/** Before the browser goes on, so that nothing arrives which nobody listens for; effects of that kind make no sense on a server. */
+/** Runs before the browser goes on, so that no message arrives before its handler. On a server React warns of layout effects. */
 const useEffectAtOnce = 'document' in globalThis ? useLayoutEffect : useEffect
 
 function acquire (url: string, options: ConnectOptions | undefined): Shared {
@@ -109,7 +109,7 @@ export function useGroup (
     return () => {
       mounted = false
       off()
-      // Who was not let in has nothing to leave, and a client that is closed has left.
+      // A failure needs no report: a client that was not let in has nothing to leave, and a closed one has left.
       if (join) client.leave(group).catch(failed)
     }
   }, [client, group, join])

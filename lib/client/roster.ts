@@ -17,7 +17,7 @@ export class Roster {
     this.#groups.set(group, new Map(members.map(member => [keyOf(member), member])))
   }
 
-  /** Returns whether the change is news: not when only the number of connections is another one, nor for who is there already. */
+  /** Returns whether to report the change: not a second join of a member, nor an update of the number of connections alone. */
   change ({ group, event, member }: PresenceChange): boolean {
     this.#lists.delete(group)
     const members = this.#groups.get(group) ?? new Map<string, Member>()

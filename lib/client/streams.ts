@@ -49,8 +49,8 @@ interface Entry {
   /** Whether anything was read of it. */
   known: boolean
   reading: boolean
-  /** A piece came that does not follow, while a read was under way that may have been answered before. */
-  behind: boolean
+  /** The latest piece that came during a read and did not follow what was known: the answer may be older than the piece. */
+  missed: Part | undefined
   dueAt: number
 }
 
@@ -116,12 +116,12 @@ export class Streams extends Emitter<Heard> {
     const entry = this.#entry(group, piece.id)
     entry.dueAt = this.#quietAt()
     if (this.#apply(entry, piece)) return
-    if (entry.reading) entry.behind = true
+    if (entry.reading) entry.missed = piece
     else void this.#read(entry)
   }
 
   async #joined (group: string): Promise<void> {
-    // Only these: what begins from now on may be missing in the list, although its first piece is here before the list is.
+    // Only streams that are known now can prove lost: one that begins while the server reads the list may be missing in it.
     const known = [...this.#groups.get(group)?.values() ?? []]
     try {
       const { ids } = await this.#ask<{ readonly ids: readonly string[] }>('list', { group })
@@ -139,26 +139,30 @@ export class Streams extends Emitter<Heard> {
     }
   }
 
-  /** Reads until nothing is known that does not follow what was read. Never rejects. */
+  /** Reads until every piece that came follows what is known. Never rejects. */
   async #read (entry: Entry): Promise<void> {
     const { view: { group, id } } = entry
     entry.reading = true
     try {
+      let done
       do {
-        entry.behind = false
         const { epoch, to: from } = entry
-        entry.behind ||= !this.#apply(entry, await this.#ask<Part>('read', { group, id, epoch, from }))
-      } while (entry.behind && entry.view.state === 'open')
+        const answer = await this.#ask<Part>('read', { group, id, epoch, from })
+        const { missed } = entry
+        entry.missed = undefined
+        done = this.#apply(entry, answer) && (!missed || this.#apply(entry, missed))
+      } while (!done && entry.view.state === 'open')
       entry.dueAt = this.#quietAt()
     } catch (error) {
       if ((error as Partial<ClientError>).code === 'WSG_STREAM_UNKNOWN') this.#lost(entry)
       else entry.dueAt = Date.now() + againMs
     } finally {
       entry.reading = false
+      entry.missed = undefined
     }
   }
 
-  /** Returns whether there was no need to read: the part follows what is known, or is known already. */
+  /** Adds the part to the text. Returns `false` when the stream must be read, because the part does not follow what is known. */
   #apply (entry: Entry, part: Part): boolean {
     const { view, epoch, to } = entry
     const isSame = epoch === part.epoch
@@ -176,9 +180,9 @@ export class Streams extends Emitter<Heard> {
 
   /** The store has the stream no more. */
   #lost (entry: Entry): void {
-    const error = { code: 'WSG_STREAM_UNKNOWN', message: 'the stream can be read no more' }
+    const error = { code: 'WSG_STREAM_UNKNOWN', message: 'the stream can no longer be read' }
     entry.view = { ...entry.view, state: 'failed', error }
-    // Unless its producer writes it again: then it is read from the beginning.
+    // If its producer writes it again, it is read from the beginning.
     entry.epoch = ''
     entry.to = 0
     if (entry.known) this.#tell(entry)
@@ -198,13 +202,13 @@ export class Streams extends Emitter<Heard> {
     this.#groups.set(group, streams)
     const view: StreamView = { group, id, text: '', state: 'open', meta: undefined, result: undefined, error: undefined }
     const entry = streams.get(id) ??
-      { view, epoch: '', to: 0, known: false, reading: false, behind: false, dueAt: this.#quietAt() }
+      { view, epoch: '', to: 0, known: false, reading: false, missed: undefined, dueAt: this.#quietAt() }
     streams.set(id, entry)
     this.#ticker ??= setInterval(() => this.#tick(), tickMs)
     return entry
   }
 
-  /** Reads the open streams that nothing came of for too long: their ends may have been missed, or their producers may be gone. */
+  /** Reads the open streams that were quiet for too long: their ends may have been missed, or their producers may be gone. */
   #tick (): void {
     let open = 0
     for (const streams of this.#groups.values()) {
@@ -219,7 +223,7 @@ export class Streams extends Emitter<Heard> {
     this.#ticker = undefined
   }
 
-  /** When to look for a quiet stream; at random, so that not all clients ask at once. */
+  /** When to read a stream that stays quiet; at random, so that not all clients ask at once. */
   #quietAt (): number {
     return Date.now() + this.#quietMs * (1 + Math.random() / 2)
   }

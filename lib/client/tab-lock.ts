@@ -8,25 +8,26 @@ interface Locks {
  */
 export class TabLock {
   #release: (() => void) | undefined
-  #held: string | undefined
+  /** The session that was taken last. */
+  #taken: string | undefined
 
   /** Resolves with whether no other page uses the session. From then on this one does. */
   async take (session: string): Promise<boolean> {
     const { locks } = (globalThis as { navigator?: { locks?: Locks } }).navigator ?? {}
-    if (!locks || this.#held === session) return true
+    if (!locks || this.#taken === session) return true
     this.release()
+    this.#taken = session
     return await new Promise(resolve => {
       locks.request(`wsg:${session}`, { ifAvailable: true }, lock => {
         resolve(!!lock)
-        if (!lock) return
-        this.#held = session
-        return new Promise<void>(resolve => { this.#release = resolve })
+        // The session may have been released before the browser answered.
+        return lock && this.#taken === session && new Promise<void>(resolve => { this.#release = resolve })
       }).catch(() => resolve(true))
     })
   }
 
   release (): void {
     this.#release?.()
-    this.#release = this.#held = undefined
+    this.#release = this.#taken = undefined
   }
 }

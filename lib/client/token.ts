@@ -14,7 +14,7 @@ export interface TokenHost {
 
 /** Fetches tokens, and replaces the one of an open connection before it expires. */
 export class Token {
-  /** Whether there may be another token: there is a callback. */
+  /** Whether the next attempt may get another token: the option is a callback. */
   readonly renewable: boolean
   readonly #source: ConnectOptions['token']
   readonly #host: TokenHost
@@ -67,7 +67,7 @@ export class Token {
       this.#host.failed(error as ClientError)
     }
     if (round !== this.#round) return
-    // Tries again without a token, too, or when the server refused it: the old one is valid for a while, and the fault may pass.
+    // Tries again after a failure of the callback, or a refusal by the server: the old token is valid for a while, and the fault may pass.
     const again = (): void => { if (round === this.#round) this.keepFresh() }
     if (token) this.#host.refresh(token, again)
     else again()

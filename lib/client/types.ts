@@ -159,8 +159,8 @@ export interface ConnectOptions {
   /** What `storage` keeps. With `session` alone a page that was loaded again is the same client, and gets history anew. @default 'all' */
   readonly keep?: 'session' | 'all' | undefined
   /**
-   * Gives `message` events the value of `data` that is JSON of an object with `type` in front, which then is not encoded twice on its way:
-   * for events by name. @default false
+   * Asks the server to send events by name (JSON objects whose first field is `type`) as values, not as text that is encoded twice. The
+   * event `message` then has the value as its `data`. @default false
    */
   readonly json?: boolean | undefined
 }

@@ -28,7 +28,7 @@ export class Admissions {
     return { address, userId }
   }
 
-  /** Call once for each that was added. A connection may be passed: it has the same keys. */
+  /** Call once for each `add`, with its result or with the connection, which has the same two fields. */
   remove ({ address, userId }: Admission): void {
     this.#count(address, userId, -1)
   }

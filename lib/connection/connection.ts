@@ -30,7 +30,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly userId: string | undefined
   /** The key for the limit of connections per address; '' for none. */
   readonly address: string
-  /** What the route tells clients about who is in their groups. */
+  /** The option `presence` of the route: what clients are told about who is in their groups. */
   readonly presence: boolean | 'count'
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
@@ -186,7 +186,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#close({ code, reason }, !isForAWhile(code))
   }
 
-  /** One side says that it closes, or ended its half of the socket: from here on the connection is in no group, no count and no list. */
+  /** Called when either side closes, or ends its half of the socket: takes the connection out of all groups, counts and lists. */
   leaving (said?: Closed): void {
     this.#ending ??= new Ending(said, false)
     if (this.#ending.begin([...this.#groups ?? []], this.#socket)) this.#ending.released = this.#host.release(this)
@@ -268,7 +268,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   #close (said: Closed, dismissed: boolean): void {
     assertClose(said.code, said.reason)
-    // A client that closes first has its last messages handled.
+    // When the client closed first, the queue is not stopped: the client's last messages are still handled.
     if (this.closed) return
     this.#inbound.stop()
     this.#ending = new Ending(said, dismissed)

@@ -3,7 +3,7 @@ import { CloseCode } from '../protocol/close-codes.ts'
 import type { LocalConnection } from './connection.ts'
 import { drainConnections } from './drain.ts'
 
-/** Connections are closed this often, or more rarely where there are fewer of them (milliseconds). */
+/** How far apart batches are closed (milliseconds): farther where there are fewer connections than steps. */
 const stepMs = 100
 
 export interface SlowDrain {
@@ -16,14 +16,14 @@ export interface SlowDrain {
 }
 
 /**
- * Closes the connections of an instance with 1012, in random order, spread evenly over the time, so that their clients come back to the
- * others one after another, the last ones before it is over. Resolves when the last one is closed; those that do not answer are
- * terminated, within `overMs`.
+ * Closes the connections of an instance with 1012, in random order and spread evenly over `overMs`: their clients move to the other
+ * instances one after another, the last of them before the time is over. Resolves when the last connection is closed; connections whose
+ * clients do not answer are terminated within `overMs`.
  */
 export async function drainSlowly (connections: Iterable<LocalConnection>, { overMs, graceMs, signal }: SlowDrain): Promise<void> {
   const waiting = shuffled(connections)
   const startedAt = performance.now()
-  // Leave the clients that are closed last their time to answer, and as long again to be back elsewhere within the window.
+  // The clients that are closed last need the grace to answer, and as long again to be back elsewhere within the window.
   const spreadMs = Math.max(overMs - 2 * graceMs, overMs / 2)
   // A window of 0 ms has one step, too: everybody is closed at once.
   const steps = Math.min(waiting.length, Math.max(1, Math.ceil(spreadMs / stepMs)))
@@ -35,7 +35,7 @@ export async function drainSlowly (connections: Iterable<LocalConnection>, { ove
     const batch = waiting.slice(Math.floor(step * waiting.length / steps), Math.floor((step + 1) * waiting.length / steps))
     const leftMs = Math.max(0, startedAt + overMs - performance.now())
     const open = batch.filter(({ closed }) => !closed)
-    // The window spreads the clients already: a hint keeps only those of one step from coming back in the same instant.
+    // The window spreads the clients already: the hint has to spread only those of one step.
     closing.push(drainConnections(open, CloseCode.ServiceRestart, Math.min(graceMs, leftMs), Math.min(stepMs, spreadMs / steps)))
   }
   await Promise.all(closing)

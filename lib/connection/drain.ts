@@ -37,10 +37,10 @@ export class Departures implements Iterable<LocalConnection> {
 }
 
 /**
- * Closes all connections of an instance: with a close code, in batches, so that their clients do not all come back in one instant. Framed
- * clients are first told when to come back, each at a time of its own within `spreadMs`; then they send nothing more, and get the answers
- * that they wait for. Those that do not answer the close within `graceMs` of the whole are terminated. Resolves when every `onDisconnect`
- * is done, 400 ms after the grace at the latest.
+ * Closes the connections with a close code, in batches, so that their clients do not all come back in one instant. Framed clients are
+ * first told when to come back, each at a random time within `spreadMs`; then they send nothing more, and still get the answers that they
+ * wait for. Connections that are not closed `graceMs` after the call are terminated. Resolves when every `onDisconnect` is done, at the
+ * latest 400 ms after the grace.
  */
 export async function drainConnections (
   connections: readonly LocalConnection[], code: CloseCode, graceMs: number,
@@ -64,7 +64,7 @@ export async function drainConnections (
   await withDeadline(finished, lastCallbackMs, () => undefined)
 }
 
-/** Ends each as soon as all that its client sent is answered. Resolves with the rest at the deadline. */
+/** Ends each connection as soon as all that its client sent is answered. Resolves with those that are left at the deadline. */
 async function endAnswered (framed: readonly LocalConnection[], end: Act, deadline: number): Promise<LocalConnection[]> {
   const waiting = new Set(framed)
   while (waiting.size > 0 && performance.now() < deadline) {

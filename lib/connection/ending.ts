@@ -8,8 +8,7 @@ const answerMs = 2_000
 export class Ending {
   /** Whether the application closed the connection for good. */
   readonly dismissed: boolean
-  /** Settles when the backplane knows that the memberships are gone; never rejects. */
-  released: Promise<void> = Promise.resolve()
+  #released: Promise<void> = Promise.resolve()
   #said: Closed | undefined
   #groups: readonly string[] | undefined
   #timer: NodeJS.Timeout | undefined
@@ -18,6 +17,17 @@ export class Ending {
   constructor (said: Closed | undefined, dismissed: boolean) {
     this.#said = said
     this.dismissed = dismissed
+  }
+
+  /** Settles when the backplane knows that the memberships are gone. */
+  get released (): Promise<void> {
+    return this.#released
+  }
+
+  /** Whoever asks for `released` handles its rejection: that is at the end of the socket, which may be much later. */
+  set released (released: Promise<void>) {
+    released.catch(() => {})
+    this.#released = released
   }
 
   /** The close that was sent or received first; `undefined` when the socket broke without one. */
@@ -30,9 +40,7 @@ export class Ending {
     return this.#groups
   }
 
-  /**
-   * Takes the connection out of its groups, and terminates the socket unless it ends by itself. Returns `false` if that was done before.
-   */
+  /** Keeps the groups that the connection left, and terminates the socket soon unless it ends by itself. A second call returns `false`. */
   begin (groups: readonly string[], socket: Pick<WebSocket, 'terminate'>): boolean {
     if (this.#groups !== undefined) return false
     this.#groups = Object.freeze(groups)
@@ -40,7 +48,7 @@ export class Ending {
     return true
   }
 
-  /** The socket is gone. Returns why, the first time: what was said first, also when nobody answered. */
+  /** The socket is gone. Returns the close that was said first, else `closed`; a second call returns `undefined`. */
   finish (closed: Closed): Closed | undefined {
     if (this.#over) return undefined
     this.#over = true

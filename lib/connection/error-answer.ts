@@ -3,10 +3,10 @@ import type { ErrorFrame } from '../protocol/frames.ts'
 
 /** The code that a client gets for an error without one. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
-/** Status codes from the first one to before the second one are the client's fault. */
+/** A status code from the first number up to the second, which is not included, says that the client is at fault. */
 const [clientFault, serverFault] = [400, 500]
 
-/** Whether the error passes by itself. */
+/** Whether the cause passes by itself, so that a later try may succeed. */
 export function willPass (error: unknown): boolean {
   return hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED')
 }

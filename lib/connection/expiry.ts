@@ -18,7 +18,7 @@ export class Expiry {
   readonly #expiring = new Map<Expiring, number>()
   #timer: NodeJS.Timeout | undefined
   #nextAt = Infinity
-  /** Sweeps look at every connection, so they keep a distance. */
+  /** No sweep starts earlier: each looks at every connection. */
   #notBefore = 0
 
   constructor (metrics: Metrics, now: () => number = () => Date.now()) {

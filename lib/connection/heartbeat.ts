@@ -47,13 +47,13 @@ export class Heartbeat {
   #check (connection: LocalConnection): void {
     // Either side is closing, or the client ended its half of the socket and ws told nobody. The end has its own time limit.
     if (connection.closed) return connection.leaving()
-    // Answers of this client wait in the network until this side reads again, and so does its end.
+    // While this side does not read the socket, the client's pongs wait in the network, and so does the end of the socket.
     const { paused } = connection
     if (paused) connection.pulse.received()
     switch (connection.pulse.look(connection.outbound.traffic, this.#intervalMs)) {
       case 'ping': return connection.ping()
       case 'wait':
-        // Only what is written finds out that the peer is gone: the network refuses the first of it, and then Node the next.
+        // Only a write finds out that the peer is gone: the network refuses the first ping, and then Node the next one.
         if (paused) connection.ping()
         return
       case 'terminate':

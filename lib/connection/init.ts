@@ -18,11 +18,11 @@ export interface ConnectionHost<Self> {
   readonly intake: IntakeBudget
   readonly scheduler: FlushScheduler
   readonly metrics: Metrics
-  /** Makes the connection known; `onConnect` waits for it. */
+  /** Makes the connection known to the instance; `onConnect` waits until that is done. */
   enter (connection: Self): Promise<void> | undefined
   /** The framed client said hello, and the connection is known; `onConnect` waits for this, too. */
   greeted? (connection: Self): Promise<void>
-  /** Forgets the connection and its memberships; never rejects. */
+  /** Forgets the connection and its memberships. An outage of the backplane does not make it reject. */
   release (connection: Self): Promise<void>
   /** Stores what other members see of the connection. */
   setInfo? (connection: Self, info: unknown): Promise<void>

@@ -15,7 +15,7 @@ const closed = 3
 
 interface OwnedSocket extends WebSocket { [owner]: SocketOwner }
 
-/** Listens from now on. The same functions serve all sockets, and find the owner by a symbol: thousands of closures less. */
+/** Listens from now on. All sockets share the same functions, which find the owner by a symbol: a closure for each would take memory. */
 export function listen (socket: WebSocket, connection: SocketOwner): void {
   (socket as OwnedSocket)[owner] = connection
   socket.on('message', onMessage)

@@ -8,7 +8,7 @@ export interface Traffic {
 
 /** Intervals without a sign of life after which a connection is dead. */
 const maxSilentIntervals = 2
-/** The slowest link that is waited for, unless it was seen to be faster. */
+/** The slowest link that clients are given time for, unless their link was seen to be faster. */
 const slowestBytesPerSecond = 4_096
 /** Operating systems and proxies seldom hold more than this. What they do not take waits here, and is seen to move. */
 const maxOnTheWayBytes = 1_048_576
@@ -24,17 +24,14 @@ export class Pulse {
   /** Whether a ping is unanswered. */
   #asked = false
   #silentIntervals = 0
-  /** What the socket had written when the last ping was sent, and when the last one that was answered was sent. */
+  /** How much the socket had written when the latest ping was sent, and when the latest ping with an answer was sent. */
   #askedAtBytes = 0
   #answeredAtBytes = 0
-  /** Looks since the last answer, and what arrived per interval up to that answer. */
+  /** Looks since the latest pong, and how many bytes per interval had arrived up to that pong. */
   #looks = 0
   #arrivedPerInterval = 0
   #readBytes = 0
-  /**
-   * How much the operating system had taken at the last look, if not everything: from then on it takes more only when the peer received
-   * some.
-   */
+  /** What the operating system had taken at the last look; `undefined` for everything. It takes more only when the peer received some. */
   #takenBytes: number | undefined
 
   /** A message came. */
@@ -72,7 +69,7 @@ export class Pulse {
     return this.#silentIntervals < maxSilentIntervals + this.#intervalsOnTheWay(intervalMs) ? 'wait' : 'terminate'
   }
 
-  /** How long what was sent ahead of the ping may take to arrive, and the ping behind it. */
+  /** How many intervals the bytes ahead of the ping, and with them the ping, may take to arrive. */
   #intervalsOnTheWay (intervalMs: number): number {
     const bytes = Math.min(this.#askedAtBytes - this.#answeredAtBytes, maxOnTheWayBytes)
     return Math.floor(bytes / Math.max(this.#arrivedPerInterval, slowestBytesPerSecond * intervalMs / 1_000))

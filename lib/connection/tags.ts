@@ -1,8 +1,8 @@
-/** What a connection was given at its joins, for broadcasts that are filtered. */
+/** The tags that a connection was given when it joined its groups: broadcasts with a filter look at them. */
 export class Tags {
   readonly #byGroup = new Map<string, readonly string[]>()
 
-  /** Instead of those that it was given in the group before. */
+  /** Replaces the tags that the connection has in the group. */
   set (group: string, tags: readonly string[]): void {
     this.#byGroup.set(group, [...tags])
   }
@@ -12,7 +12,7 @@ export class Tags {
     this.#byGroup.delete(group)
   }
 
-  /** Whether all of these were given, in the groups or, without them, in any. */
+  /** Whether the connection has all of these tags, put together from these groups; without `groups`, from all of its groups. */
   includes (tags: readonly string[], groups: Iterable<string> = this.#byGroup.keys()): boolean {
     const given = new Set(Array.from(groups, group => this.#byGroup.get(group) ?? []).flat())
     return tags.every(tag => given.has(tag))

@@ -32,7 +32,7 @@ export function exceptIds (except: BroadcastOptions['except'], find: (id: string
 }
 
 /**
- * Whom a message is for that is not for all behind its targets; `undefined`: all but the connections in `except`.
+ * Whom a message is for, of those behind its targets; `undefined` when it is for all of them but the connections in `except`.
  * @throws {WebsocketGroupsError} WSG_USER_ID_INVALID, WSG_GROUP_NAME_INVALID, WSG_OPTION_INVALID
  */
 export function audienceOf (targets: readonly Target[], { except, filter }: BroadcastOptions): Audience | undefined {

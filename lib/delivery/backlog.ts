@@ -20,8 +20,8 @@ export interface BacklogPage extends Pick<JoinResult, 'recovered' | 'reason'> {
   /** Whether more pages follow: `next` reads them. */
   readonly more: boolean
   /**
-   * Where the client says that it is, where the log could not be read and this instance is further back, or in another log of the group.
-   * Nothing proves it, so it only ever keeps messages from this client.
+   * Where the client says that it is; set when the log could not be read and this instance is further back, or in another log of the group.
+   * Nothing proves the claim, so it only ever keeps messages from this client.
    */
   readonly claimed?: LogPosition | undefined
 }
@@ -102,7 +102,7 @@ export class Backlog {
   async next (group: string, since: LogPosition, proven = true): Promise<BacklogPage> {
     const returned = this.#cache.returnOf(group, since.epoch, this.#backplane.position(group)?.epoch)
     if (returned !== undefined) {
-      // What the log holds before was given to the client or is older than its membership, or the client was told of the loss.
+      // What the log holds up to there was given to the client or is older than its membership, or the client was told of the loss.
       const page = await this.next(group, returned, proven)
       return page.recovered === true ? { ...page, recovered: false, reason: 'epoch' } : page
     }
@@ -111,7 +111,7 @@ export class Backlog {
       if (known !== undefined) return known
       const reading = this.#reads.get(group)
       if (reading === undefined) break
-      // The read under way may bring what is needed; if not, it is read next.
+      // The read under way may bring what is needed; if not, the log is read again.
       await reading
     }
     const page = await this.#read(group, since, messagesPerPage)
@@ -129,7 +129,7 @@ export class Backlog {
     for (let attempt = 1; attempt <= attempts && latest.end.epoch === since.epoch && latest.end.offset > since.offset; attempt++) {
       const { end } = latest
       latest = await this.#read(group, undefined, end.offset - since.offset)
-      // Otherwise the log grew meanwhile, and these begin too late.
+      // Done unless the log grew meanwhile: then the messages begin too late.
       if (latest.end.offset <= end.offset) break
     }
     if (latest === read) return toBacklogPage(read)
@@ -254,7 +254,7 @@ function afterLost (all: CachedLog, since: LogPosition): BacklogPage {
   return { recovered: false, reason: 'rewound', before, messages: all.messages.slice(index + 1), end: endOf(all), more: false }
 }
 
-/** What a client gets that may not have the messages of the page. */
+/** What a client gets that may not have the messages of the page: the end of the log. */
 function atEnd ({ before, end, messages }: BacklogPage): Pick<BacklogPage, 'before' | 'messages' | 'more'> {
   return { before: end ?? messages.at(-1)?.position ?? before, messages: [], more: false }
 }

@@ -62,7 +62,7 @@ export class Broadcaster {
     })
   }
 
-  /** `recipients`: the targets of the message to these logs. */
+  /** Stores the message in the logs. `recipients`: the targets whose connections here are counted. */
   async #append (
     logs: readonly Target[], recipients: readonly Target[], data: Data, options: BroadcastOptions
   ): Promise<BroadcastResult> {
@@ -99,7 +99,7 @@ export class Broadcaster {
     return { scope: 'local', ...audience, instances: 1 }
   }
 
-  /** Whom the message is for here, counted before the message is on its way. */
+  /** Counts whom the message is for here; called before the message is on its way. */
   #audience (targets: readonly Target[], envelope: Envelope): Pick<BroadcastResult, 'localRecipients' | 'slowRecipients'> {
     const localRecipients = this.#hub.countRecipients(targets, envelope)
     const slowRecipients = this.#scheduler.slow.size === 0 ? 0 : this.#hub.countSlow(targets, envelope)

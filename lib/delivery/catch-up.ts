@@ -24,7 +24,7 @@ export class CatchUp {
   readonly #given: GivenRanges
   /** The position of the client; `undefined` when nobody knows it. */
   #last: LogPosition | undefined
-  /** The client has all messages since this offset, up to the last one. */
+  /** The client has all messages of the log after this offset, up to `#last`. */
   #from = 0
   /** The epoch of the log that the last page came from. */
   #epoch: string | undefined
@@ -61,7 +61,7 @@ export class CatchUp {
   async next (): Promise<boolean> {
     const { member } = this.#catching
     if (this.#last === undefined || this.over) return true
-    // Meanwhile the connection got messages through another of its groups.
+    // Messages of other groups filled the connection meanwhile: its client has to read first.
     if (member.connection.outbound.full) return false
     this.#delivered = this.#backplane.position(member.group)?.epoch
     const page = await this.#backlog.next(member.group, this.#last)
@@ -110,13 +110,13 @@ export class CatchUp {
     else this.#replay(envelope)
   }
 
-  /** Whether the client got the message where it stood in a log that was lost: a publisher that never heard of that stored it anew. */
+  /** Whether the client got the message from a log that was lost: its publisher, which had no answer, stored the message anew. */
   #hadElsewhere ({ position }: LoggedEnvelope): boolean {
     const [before, there] = [this.#before, this.#backlog.lostPlace(this.#catching.member.group, position)]
     return before !== undefined && there !== undefined && there.epoch === before.epoch && there.offset <= before.offset
   }
 
-  /** Whether the client says that it is there, or further. */
+  /** Whether the client says that it is at this offset of the log with that epoch, or further. */
   #isPast (epoch: string | undefined, offset: number): boolean {
     return this.#claimed !== undefined && this.#claimed.epoch === epoch && offset <= this.#claimed.offset
   }
@@ -134,14 +134,14 @@ export class CatchUp {
     const epoch = last?.epoch === '' ? this.#epoch ?? '' : last?.epoch ?? ''
     const gone = this.#delivered === '' || this.#delivered === epoch ? undefined : this.#delivered
     const known = claimed === undefined ? { gone } : { behind }
-    // Without a log there is nothing that the client could get but the log that it was in, if that comes back.
+    // There is no log now, but the log that the client was in may come back: what the client got of it must not be given again.
     const left = this.#told && epoch === '' && this.#before !== undefined && !isLogStart(this.#before) ? this.#before : undefined
     const end = last === undefined ? undefined : { position: last, epoch, told: this.#told, left, ...known }
     for (const news of member.releaseHold(end)) {
       if ('reason' in news) member.gap(news)
       else if (!member.hold(news)) this.#replay(news)
     }
-    // The next live message begins where the client is, unless this instance is somewhere else: nothing is left to drop.
+    // The client and this instance are at the same position: no live message is left to drop.
     if (left === undefined && (reached === undefined || last === undefined || samePosition(last, reached))) member.dropHold()
     return true
   }

@@ -68,7 +68,7 @@ export class EchoFilter {
     if (recipients > 0 && envelope.at !== undefined) this.#metrics.timings.delivery.observe((Date.now() - envelope.at) / 1_000)
   }
 
-  /** What follows a message must not depend on a tracing system. */
+  /** Never throws: deliveries must not depend on a tracing system. */
   #trace ({ target, payload }: Envelope, traceparent: string, recipients: number, startedAt: number): void {
     try {
       this.#metrics.tracing?.delivered(deliverySpan(target, payload.length, recipients), traceparent, startedAt)

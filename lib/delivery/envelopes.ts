@@ -62,7 +62,7 @@ export class EnvelopeFactory {
       origin: this.origin,
       sequence: ++this.#sequence,
       kind,
-      target: targets[0] ?? { kind: 'all', name: '' },
+      target: targets[0] ?? allInstances,
       shared: targets.length > 1,
       except: [],
       command,
@@ -86,7 +86,10 @@ function senderOf (from: NonNullable<BroadcastOptions['from']>): Sender {
 
 const maxSenderBytes = 255
 
-export const everyone: readonly Target[] = [{ kind: 'all', name: '' }]
+/** The target of all instances. */
+export const allInstances: Target = { kind: 'all', name: '' }
+/** The targets of a message to all connections. */
+export const everyone: readonly Target[] = [allInstances]
 
 /** @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID */
 export function groupTargets (group: string | readonly string[]): readonly Target[] {

@@ -48,7 +48,7 @@ export class GivenRanges {
     })
   }
 
-  /** A member in step has everything that this instance has delivered. */
+  /** How far the range reaches now: a member in step has everything that this instance has delivered. */
   #endOf ({ member, epoch, to }: Range): number {
     if (member.holding || this.#hub.find(member.connection, member.group) !== member) return to
     const reached = this.#backplane.position(member.group)

@@ -65,12 +65,12 @@ export class LogCache {
     const last = known === undefined ? undefined : endOf(known)
     if (last?.epoch === position.epoch && position.offset <= last.offset) return      // it was read already
     const next = known !== undefined && last !== undefined && follows(position, last)
-    // A read may still reach from there to here.
+    // Keep the earlier messages apart: a read may still bring those in between.
     if (known !== undefined && !next && known.messages.length > 0) this.#parts.set(name, known)
-    // What came before a first message is not known, except before the first message of all.
+    // Nothing is known of what came before, unless this is the first message of the log.
     if (!next && position.offset !== 1) return this.#latest.set(name, newRun(position))
     const run = next ? known : newRun(logStart, true)
-    // Who comes later may not have got what others got before.
+    // Not marked as repeated: clients that come later may not have got the message from the log that was lost.
     append(run, { ...envelope, repeated: undefined, payload: copyToKeep(envelope.payload), position })
     // The entry weighs more now, and is the newest one.
     this.#latest.set(name, run)
@@ -174,12 +174,12 @@ function append (run: Run, message: LoggedEnvelope): void {
     if (dropped === undefined) return
     run.before = dropped.position
     run.bytes -= weigh(dropped)
-    // The log may keep it still.
+    // The log may still have the dropped message.
     run.whole = false
   }
 }
 
-/** Adds to `first` what `second`, which begins within it, has beyond it. */
+/** Adds to `first` the messages of `second` that come after it; `second` begins within `first`. */
 function join (first: Run, second: Run): Run {
   const { offset } = endOf(first)
   for (const message of second.messages) if (message.position.offset > offset) append(first, message)

@@ -77,8 +77,8 @@ export class Replay {
   }
 
   /**
-   * Replays, once the instance is subscribed. Resolves with what the join returns about it, when everything was handed over or the client
-   * has to read first; then the rest follows as the client reads.
+   * Replays, once the instance is subscribed. Resolves with the result of the join when everything was handed over, or when the client has
+   * to read before it gets more: the rest then follows as the client reads.
    */
   async play (pending: PendingReplay, scope: JoinResult['scope']): Promise<JoinResult> {
     const { connection } = pending.member
@@ -118,7 +118,7 @@ export class Replay {
     }
     if (catchUp.over) return { result, done: true }
     const { sessionName } = connection
-    // Of where this instance is: what the client claims must not open the log to it.
+    // The grant is for the position of this instance: a position that the client merely claims must not open the log.
     const proof = before === undefined || sessionName === undefined
       ? undefined
       : proofs.grant(group, sessionName, { position: before, at: this.#revocations.now() })
@@ -152,7 +152,7 @@ export class Replay {
       }
     } catch (error) {
       this.#lines.write(connection.log, 'replay_failed', { err: error, group })
-      connection.closeForFault(CloseCode.TryAgainLater, 'what it missed could not be read')
+      connection.closeForFault(CloseCode.TryAgainLater, 'missed messages could not be read')
     } finally {
       this.drop(pending)
     }

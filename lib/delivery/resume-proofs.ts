@@ -22,7 +22,7 @@ const timeBytes = 6
 const grantMacBytes = 16
 /** A position and a time, in base64url. */
 const grantTextLength = positionLength + 8
-/** Keys that were in use before the present one, which others may still sign with. */
+/** How many keys of the backplane are accepted: the present one, and earlier ones that other instances may still sign with. */
 const maxKeys = 4
 /** How often the backplane is asked for the key: it may have lost the key, and another instance may have drawn a new one. */
 const refreshMs = 60_000

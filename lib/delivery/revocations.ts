@@ -18,10 +18,11 @@ import type { ResumeProofs } from './resume-proofs.ts'
  * client without a grant is judged by what happened to any connection of its user. Raw clients without a user id cannot be told apart.
  */
 
+/** How long a revocation is remembered at least. */
 const leastMs = 86_400_000
 /** Stands for all groups: whoever is put out of it was blocked, and may have been away from any group. No group has this name. */
 export const everyGroup = ''
-/** How many this instance remembers by itself, also while the backplane is out. */
+/** How many revocations this instance remembers by itself, also while the backplane is out. */
 const maxOwn = 20_000
 const retryMs = 250
 const maxRetryMs = 4_000
@@ -57,6 +58,7 @@ export class Revocations {
   /** What the backplane does not know yet. */
   readonly #unsaved = new BoundedMap<string, Unsaved>({ maxWeight: maxOwn })
   #saving: Promise<void> | undefined
+  #closed = false
 
   /** `failed` is called with errors of the backplane other than an outage. */
   constructor (backplane: LogsAndRevocations, logs: GroupLogs, failed: (error: unknown) => void) {
@@ -74,28 +76,29 @@ export class Revocations {
   }
 
   /**
-   * The client is put out of the group; called before it leaves, as the position is known until then. Resolves when that is remembered
-   * wherever the client may come back, or will be; never rejects.
+   * Remembers that the client is put out of the group. Called before the client leaves: until then the position of the group is known.
+   * Resolves when the backplane has it, or could not take it yet and is asked again later; never rejects.
    */
   async add (client: Client, group: string, scope: Scope, position = this.#backplane.position(group)): Promise<void> {
     if (!this.#logs.has(group)) return
     await this.#remember(group, namesOf(client, scope), position, revocationMs(this.#logs, group))
   }
 
-  /** All connections of the user are put out, and it may not come back as one that was away. As `add`. */
+  /** As `add`, for all connections of the user, also for those that are away. */
   async addUser (userId: string, group: string): Promise<void> {
     if (!this.#logs.has(group)) return
     const position = this.#backplane.position(group) ?? await this.#endOf(group)
     await this.add({ userId, sessionName: undefined }, group, 'user', position)
   }
 
-  /** The user is blocked for that long: what was said meanwhile is not for those who were away, of whatever group. As `add`. */
+  /** As `add`, for all groups: the user is blocked for that long, and what is said meanwhile is not for its clients that are away. */
   async addBlocked (userId: string, forMs: number): Promise<void> {
     await this.#remember(everyGroup, namesOfUser(userId), undefined, blockRevocationMs(forMs))
   }
 
-  /** Gives up what the backplane does not know yet. */
+  /** Gives up what the backplane does not know yet, and what is added by calls that are still under way. */
   close (): void {
+    this.#closed = true
     this.#unsaved.clear()
   }
 
@@ -138,7 +141,7 @@ export class Revocations {
     if (names.length === 0) return
     const revocation = { at: this.now(), position }
     for (const name of names) this.#own.set(key(group, name), revocation)
-    if (this.#backplane.revoke === undefined) return
+    if (this.#backplane.revoke === undefined || this.#closed) return
     const unsaved = { group, names, revocation, forMs }
     this.#unsaved.set(key(group, names.join()), unsaved)
     if (await this.#save(unsaved)) return
@@ -199,17 +202,17 @@ function namesOf (client: Client, scope: Scope): string[] {
   return own === undefined ? [userName(client)] : [own, userName(client)]
 }
 
-/** What concerns a client whose session is proven. */
+/** The names that concern a client whose grant proves its session. */
 function namesOfGranted ({ userId, sessionName = '' }: Client): string[] {
   return userId === undefined ? [`s:${sessionName}`] : [`s:${sessionName}`, wholeUserName(userId)]
 }
 
-/** For whatever happened to any connection of the user. */
+/** The name for what happened to any connection of the user. */
 function userName ({ userId = '' }: Client): string {
   return `u:${userId}`
 }
 
-/** For what happened to all connections of the user. */
+/** The name for what happened to all connections of the user. */
 function wholeUserName (userId: string): string {
   return `a:${userId}`
 }

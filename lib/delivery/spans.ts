@@ -2,7 +2,7 @@ import type { Target } from '../backplane/backplane.ts'
 import type { Data, SpanFacts, Tracing } from '../types.ts'
 import { labelOf, userOfLog } from '../backplane/user-log.ts'
 
-/** Sends a message in a span, where somebody traces. It tells no ids of users. */
+/** Sends a message, in a span when the application traces. The span has no user ids. */
 export async function inSendSpan<Result> (
   tracing: Tracing | undefined, targets: readonly Target[], data: Data, send: () => Promise<Result>
 ): Promise<Result> {
@@ -10,7 +10,7 @@ export async function inSendSpan<Result> (
   return await tracing.run({ name: 'send', ...addressOf(targets), bytes: sizeOf(data) }, send)
 }
 
-/** Reads in a span what was missed of the log of a group, or of a user. */
+/** Reads what was missed of the log of a group, or of a user, in a span. */
 export async function inRepairSpan<Result> (tracing: Tracing, log: string, read: () => Promise<Result>): Promise<Result> {
   return await tracing.run({ name: 'repair', group: labelOf(log) }, read)
 }
@@ -20,7 +20,7 @@ export function deliverySpan (target: Target, bytes: number, recipients: number)
   return { name: 'deliver', ...addressOf([target]), bytes, recipients }
 }
 
-/** `undefined` for what cannot be sent: whoever sends it says so, and the span only tells that it failed. */
+/** `undefined` for data that cannot be sent: sending it throws, and the span records that. */
 function sizeOf (data: unknown): number | undefined {
   if (typeof data === 'string') return Buffer.byteLength(data)
   return ArrayBuffer.isView(data) ? data.byteLength : undefined
@@ -28,7 +28,7 @@ function sizeOf (data: unknown): number | undefined {
 
 function addressOf (targets: readonly Target[]): Pick<SpanFacts, 'to' | 'group'> {
   const [first] = targets
-  // The log of a user is one of the user, whatever it is called.
+  // The log of a user counts as the user: its name would show the user id.
   if (first?.kind === 'group' && userOfLog(first.name) !== undefined) return { to: 'user' }
   const group = targets.length === 1 && first?.kind === 'group' ? first.name : undefined
   return { to: first?.kind, ...(group === undefined ? {} : { group }) }

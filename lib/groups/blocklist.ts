@@ -1,4 +1,4 @@
-import { maxBlocks, type Backplane } from '../backplane/backplane.ts'
+import { maxBlocks, type Backplane, type Block } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { isOutageOrClosed, WebsocketGroupsError } from '../errors.ts'
@@ -13,6 +13,8 @@ import type { BlockOptions, BlockTarget, Identity } from '../types.ts'
 type NameOptions = Required<Pick<ResolvedOptions, 'userId' | 'expiresAt' | 'tokenId'>>
 
 const maxBlockMs = 2_592_000_000
+/** How long after a load that failed the next one follows (milliseconds). */
+const retryMs = 2_000
 export const blockedReason = 'access was revoked'
 
 /**
@@ -27,6 +29,10 @@ export class Blocklist {
   readonly #now: () => number
   /** When each block ends, on the clock of `now`. */
   readonly #ends = new BoundedMap<string, number>({ maxWeight: 2 * maxBlocks })
+  /** For each load under way the names that changed meanwhile: the list that it gets may be older. */
+  readonly #loads = new Set<Set<string>>()
+  #retry: NodeJS.Timeout | undefined
+  #closed = false
 
   constructor (
     connections: () => Iterable<LocalConnection>, backplane: Pick<Backplane, 'block' | 'blocks'>, options: NameOptions, metrics: Metrics,
@@ -65,6 +71,7 @@ export class Blocklist {
 
   /** An instance, maybe this one, blocked a name. Returns how many connections were closed here. */
   apply (name: string, forMs: number): number {
+    for (const changed of this.#loads) changed.add(name)
     this.#ends.delete(name)
     if (forMs <= 0) return 0
     this.#ends.set(name, this.#now() + forMs)
@@ -72,23 +79,46 @@ export class Blocklist {
   }
 
   /**
-   * Loads the list from the backplane, at boot and after an outage, and stores the blocks again that the backplane lost. Never rejects:
-   * while the backplane is out, the list stays as it is.
+   * Loads the list from the backplane, at boot and after an outage, and stores again the blocks that the backplane lost. While the
+   * backplane is out, the list stays as it is, and the load is repeated.
    */
   async load (): Promise<void> {
+    const changed = new Set<string>()
+    this.#loads.add(changed)
     try {
       const blocks = await this.#backplane.blocks()
       if (blocks === undefined) return await this.#putBack()
-      const now = this.#now()
-      this.#ends.clear()
-      for (const { name, leftMs } of blocks) this.#ends.set(name, now + leftMs)
+      this.#replace(blocks, changed)
       this.#closeCovered()
     } catch (error) {
       if (!isOutageOrClosed(error)) throw error
+      // A call may fail while the backplane stays up: no outage ends then, after which the list would be loaded.
+      if (!this.#closed) this.#retry ??= setTimeout(() => this.#loadAgain(), retryMs).unref()
+    } finally {
+      this.#loads.delete(changed)
     }
   }
 
-  /** All instances store the same blocks with the same end, so that it does not matter which of them is last. */
+  close (): void {
+    this.#closed = true
+    clearTimeout(this.#retry)
+  }
+
+  #loadAgain (): void {
+    this.#retry = undefined
+    void this.load()
+  }
+
+  /** Takes over a list, but for the names in `changed`. */
+  #replace (blocks: readonly Block[], changed: ReadonlySet<string>): void {
+    const now = this.#now()
+    const newer = [...this.#ends].filter(([name]) => changed.has(name))
+    this.#ends.clear()
+    for (const { name, leftMs } of blocks) if (!changed.has(name)) this.#ends.set(name, now + leftMs)
+    for (const [name, end] of newer) this.#ends.set(name, end)
+  }
+
+  /** All instances put back the same blocks with the same ends, so it does not matter which of them is last. */
   async #putBack (): Promise<void> {
     const now = this.#now()
     await Promise.all(Array.from(this.#ends, async ([name, end]) => {

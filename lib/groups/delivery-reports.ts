@@ -1,5 +1,5 @@
 import type { Target } from '../backplane/backplane.ts'
-import { everyone, type EnvelopeFactory } from '../delivery/envelopes.ts'
+import { allInstances, type EnvelopeFactory } from '../delivery/envelopes.ts'
 import { isOutageOrClosed } from '../errors.ts'
 import type { Exclusive } from '../hub/exclusion.ts'
 import type { BroadcastOptions, BroadcastResult, DeliveryReport } from '../types.ts'
@@ -19,7 +19,7 @@ export class DeliveryReports {
   /** Counts the recipients of this process. */
   readonly here: (targets: readonly Target[], exclusive: Exclusive) => Reach
 
-  /** `here`: left out where this process holds no connections. */
+  /** `here` is left out in a process without sockets. */
   constructor (
     rpc: Pick<InstanceRpc, 'askAll'>, envelopes: Pick<EnvelopeFactory, 'exclusive'>, here: DeliveryReports['here'] = () => nobody
   ) {
@@ -28,7 +28,7 @@ export class DeliveryReports {
     this.here = here
   }
 
-  /** The result of a broadcast, with a report if the options ask for one. Never rejects for want of answers. */
+  /** The result of a broadcast, with a report if the options ask for one. An outage makes the report incomplete, and rejects nothing. */
   async complete (
     result: BroadcastResult, targets: () => readonly Target[], options: BroadcastOptions = {}
   ): Promise<BroadcastResult> {
@@ -38,13 +38,12 @@ export class DeliveryReports {
   }
 
   async #ask (targets: readonly Target[], exclusive: Exclusive, local: boolean): Promise<DeliveryReport> {
-    if (local || targets.length === 0) return { ...this.here(targets, exclusive), missing: 0 }
+    const [target, ...more] = targets
+    if (local || target === undefined) return { ...this.here(targets, exclusive), missing: 0 }
     // The request follows the message on the same channel. A message to several groups has several channels, so all instances are asked.
-    const [way] = targets.length === 1 ? targets : everyone
+    const asked = more.length === 0 ? target : allInstances
     try {
-      const { answers, missing } = await this.#rpc.askAll(
-        way ?? { kind: 'all', name: '' }, { op: 'reach', targets, ...exclusive }, reportMs
-      )
+      const { answers, missing } = await this.#rpc.askAll(asked, { op: 'reach', targets, ...exclusive }, reportMs)
       const reaches = answers as readonly Reach[]
       const sum = (field: keyof Reach): number => reaches.reduce((total, reach) => total + reach[field], 0)
       return { recipients: sum('recipients'), slow: sum('slow'), missing }

@@ -3,9 +3,9 @@ import { isOutage, WebsocketGroupsError } from '../errors.ts'
 import type { Data } from '../types.ts'
 import type { Command, InstanceRpc } from './rpc.ts'
 
-/** How long to wait before asking an instance again that cannot be reached (milliseconds). */
+/** How long to wait before an instance that cannot be reached is asked again (milliseconds). */
 const againMs = 100
-/** The share of the time for one request to all instances; then those that did not answer are asked one by one. */
+/** How much of the time one request to all instances may take; the rest is for asking those that did not answer, one by one. */
 const togetherShare = 0.5
 
 /** The instance does not live: its lease has ended. */
@@ -28,8 +28,8 @@ export interface Gathered {
 }
 
 /**
- * Asks instances, and tells those that are gone from those that hang or lost their subscriptions: as long as the lease of an instance runs,
- * its connections may still be open.
+ * Asks instances, and tells those that are gone from those that hang or lost their subscriptions: while the lease of an instance runs, its
+ * connections may still be open.
  */
 export class Everywhere {
   readonly #backplane: Pick<Backplane, 'instances'>
@@ -43,9 +43,9 @@ export class Everywhere {
   }
 
   /**
-   * The answer of one instance; `undefined` when it does not live. An instance that lives but cannot be reached is asked again until the
-   * deadline.
-   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (it was not reached), WSG_TIMEOUT (it did not answer), and what it threw
+   * Resolves with the answer of one instance; with `undefined` when the instance is gone. An instance that lives but cannot be reached is
+   * asked again until the deadline.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not reached), WSG_TIMEOUT (no answer), and what the instance threw
    */
   async askOne (instanceId: string, command: Command, data?: Data): Promise<unknown> {
     const answer = await this.#until(performance.now() + this.#rpc.timeoutMs, instanceId, command, data)
@@ -58,11 +58,11 @@ export class Everywhere {
   }
 
   /**
-   * Asks all instances behind the target to close connections, or to take them out of a group. Resolves with how many those were, the
-   * `here` of this one included. The command must do no harm when it is carried out twice. `stored`: an instance that cannot be reached now
-   * carries it out as soon as it is back.
+   * Asks all instances behind the target to close connections, or to take them out of a group. Resolves with how many connections those
+   * were, the `here` of this instance included. The command must do no harm when it is carried out twice. `stored`: an instance that cannot
+   * be reached now carries the command out as soon as it is back.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT when some living instances did not answer, or WSG_BACKPLANE_UNAVAILABLE when surely nothing
-   * was done. The error says with how many connections it was done nevertheless, and which instances did not answer.
+   * was done. The error says for how many connections the command was carried out nevertheless, and which instances did not answer.
    */
   async act (target: Target, command: Command, here: number, stored = false): Promise<number> {
     try {
@@ -71,23 +71,22 @@ export class Everywhere {
       if (missing.length === 0 && !unknown) return done
       throw incomplete(done === 0 && sure, command, done, missing)
     } catch (error) {
-      // It is done with the connections of this instance, whatever went wrong elsewhere: say so in the error.
+      // This instance has done its part, whatever went wrong elsewhere: say so in the error.
       if (here === 0 || !isOutage(error) || 'done' in (error as object)) throw error
-      const { code, detail = '' } = error as WebsocketGroupsError
-      const text = `${detail} (to other instances; with ${here} connections of this one it is done)`
-      throw new WebsocketGroupsError(code, text, { cause: error, done: here })
+      const { code, detail = 'other instances were not reached' } = error as WebsocketGroupsError
+      throw new WebsocketGroupsError(code, `${detail}; it was done with ${here} connections of this instance`, { cause: error, done: here })
     }
   }
 
   /**
-   * The answers of all instances behind the target, with the `here` of this one. Those that live and did not answer with the others are
-   * asked once more, one by one. `stored`: those that cannot be reached now need not be asked.
+   * Resolves with the answers of all instances behind the target; `here` is that of this instance. Instances that live and did not answer
+   * with the others are asked once more, one by one. `stored`: instances that cannot be reached now need not be asked.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT (of the publish), and what an instance threw
    */
   async gather (target: Target, command: Command, here: unknown, stored = false): Promise<Gathered> {
     const endsAt = performance.now() + this.#rpc.timeoutMs
     const gathered = new Map<string, unknown>([[this.#self, here]])
-    // Both at the same time, so that an instance that is cut off now counts as such.
+    // Both at the same time, so that an instance that was cut off when asked counts as cut off.
     const [{ answers, complete }, living] = await Promise.all([
       this.#rpc.collect(target, command, this.#rpc.timeoutMs * togetherShare), this.#backplane.instances?.()
     ])
@@ -119,7 +118,7 @@ export class Everywhere {
       const living = await this.#backplane.instances?.()
       if (living?.has(instanceId) !== true) return gone
       await new Promise<void>(resolve => { setTimeout(resolve, againMs) })
-      // One more request without the time for its answer would leave open whether it arrived.
+      // A request without time for its answer would leave open whether it arrived.
       if (endsAt - performance.now() < againMs) return unreached
     }
   }

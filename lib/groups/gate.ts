@@ -18,7 +18,7 @@ const maxAddresses = 20_000
 /** `Retry-After` of a refusal for a limit of connections, which ends when others leave (seconds). */
 const fullRetrySeconds = 10
 
-/** Why an upgrade does not become a connection. */
+/** Why an upgrade is refused. */
 export interface Refusal {
   readonly code: ErrorCode
   readonly detail: string
@@ -26,7 +26,7 @@ export interface Refusal {
   readonly retryAfterSeconds?: number | undefined
 }
 
-/** An address as the limits see it: the key it is counted by, and whether it belongs to the Internet. */
+/** An address as the limits see it: the key that counts, and whether it is a private address rather than one of the Internet. */
 export interface ClientAddress {
   readonly key: string
   readonly isPrivate: boolean
@@ -61,9 +61,9 @@ export class Gate {
   }
 
   /**
-   * Judges an upgrade before anything else does. The upgrade does not count as a connection yet, so a refused token takes nobody's place.
+   * Judges an upgrade before its token is checked. The upgrade does not count as a connection yet, so a bad token takes nobody's place.
    */
-  greet (address: ClientAddress | undefined): Refusal | undefined {
+  precheck (address: ClientAddress | undefined): Refusal | undefined {
     if (address !== undefined && this.#addressRates !== undefined && this.#limited('upgradesPerAddress', address)) {
       const waitMs = this.#addressRates.take(address.key)
       if (waitMs > 0) {
@@ -112,8 +112,8 @@ export class Gate {
   }
 
   /**
-   * An upgrade became a connection of this user; without an admission, nobody looked at the upgrade. Returns what the connection counts by
-   * and gives back with its end.
+   * An upgrade became a connection of this user; `admission` is missing where `admit` did not judge the upgrade. Returns the keys that the
+   * connection is counted by until it ends.
    */
   opened (admission: Admission | undefined, userId: string | undefined): Admission {
     if (admission !== undefined && admission.userId === userId) return admission
@@ -159,8 +159,8 @@ export class Gate {
   }
 
   /**
-   * Whether the user may have another connection in the whole cluster; judged by this instance's own connections while the backplane cannot
-   * tell.
+   * Whether the user may have another connection in the whole cluster. While the backplane cannot tell, only the connections of this
+   * instance count.
    */
   async #hasRoom (userId: string, connectionsPerUser: number): Promise<boolean> {
     // Connections of this instance that came at the same time or later do not count against this one.

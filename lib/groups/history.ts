@@ -23,7 +23,7 @@ interface Read {
   readonly more: boolean
 }
 
-/** Reads what was broadcast to a group, page by page, towards the future or towards the past. */
+/** Reads what was broadcast to a group, page by page, forwards or backwards in time. */
 export class GroupHistory {
   readonly #backplane: Pick<Backplane, 'history'>
   readonly #proofKeys: Pick<ProofKeys, 'proofs'>
@@ -86,7 +86,7 @@ export class GroupHistory {
     const newest = before === undefined ? undefined : await this.#backplane.history(group, undefined, 1)
     const gap = newest === undefined || before === undefined ? undefined : gapAt(newest, before)
     if (newest !== undefined && gap !== undefined) return { messages: [], end: newest.end, gap, more: false }
-    // How many messages are not older than `before`. One more is read, to know whether there are older ones.
+    // How many messages of the page are not older than `before`. One more is read, to know whether there are older ones.
     const newerIn = ({ end }: LogPage): number => before === undefined ? 0 : end.offset - before.offset + 1
     let newer = newest === undefined ? 0 : newerIn(newest)
     const read = async (): Promise<LogPage> => await this.#backplane.history(group, undefined, Math.min(newer + limit + 1, maxLimit))
@@ -152,7 +152,7 @@ function isBefore (position: LogPosition, before: LogPosition): boolean {
   return position.epoch === before.epoch && position.offset < before.offset
 }
 
-/** A page before a position that has nothing: unless the log begins there, its messages were dropped. */
+/** The gap of a page before a position where nothing was found: unless the log begins there, its messages were dropped. */
 function missingBefore (before: LogPosition | undefined, found: readonly unknown[]): GapReason | undefined {
   return before !== undefined && found.length === 0 && before.offset > 1 ? 'trimmed' : undefined
 }

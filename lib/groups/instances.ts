@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { toJson } from '../connection/outbound/message.ts'
 import { withDeadline } from '../deadline.ts'
-import { everyone } from '../delivery/envelopes.ts'
+import { allInstances } from '../delivery/envelopes.ts'
 import { isOutage, WebsocketGroupsError } from '../errors.ts'
 import type { BoundedLog } from '../logging.ts'
 import { checkCall } from '../options/calls.ts'
@@ -13,7 +13,8 @@ type Handler = (payload: never) => unknown
 
 const aName: Rule = { allowed: 'a non-empty string', accepts: name => typeof name === 'string' && name !== '' }
 const maxPayloadBytes = 1_048_576
-const everybody = everyone[0] ?? { kind: 'all', name: '' } as const
+/** Larger than a payload: an instance may answer with the ids of all its connections. */
+const maxAnswerBytes = 4 * maxPayloadBytes
 
 /** Messages between the instances of an application, by name: `registry.instances`. */
 export class InstanceMessages implements Instances {
@@ -35,13 +36,17 @@ export class InstanceMessages implements Instances {
     check('instances.on: handler', handler, aFunction)
     const handlers = this.#handlers.get(name) ?? new Set()
     this.#handlers.set(name, handlers.add(handler as Handler))
-    const remove = (): void => { handlers.delete(handler as Handler) }
+    const remove = (): void => {
+      handlers.delete(handler as Handler)
+      // Names may be made up for a single answer.
+      if (handlers.size === 0 && this.#handlers.get(name) === handlers) this.#handlers.delete(name)
+    }
     return Object.assign(remove, { [Symbol.dispose]: remove })
   }
 
   async emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void> {
     check('instances.emit: name', name, aName)
-    await this.#rpc().tell(everybody, { op: 'app', name, payload: checked(payload), ask: false })
+    await this.#rpc().tell(allInstances, { op: 'app', name, payload: checked(payload), ask: false })
   }
 
   async ask<Name extends keyof InstanceEvents & string> (
@@ -52,7 +57,7 @@ export class InstanceMessages implements Instances {
     const { timeoutMs = this.#timeoutMs } = options
     const command = { op: 'app', name, payload: checked(payload), ask: true } as const
     try {
-      const { answers, missing } = await this.#rpc().askAll(everybody, command, timeoutMs)
+      const { answers, missing } = await this.#rpc().askAll(allInstances, command, timeoutMs)
       return asked(answers as ReadonlyArray<Answers['app']>, missing)
     } catch (error) {
       if (!isOutage(error)) throw error
@@ -62,12 +67,12 @@ export class InstanceMessages implements Instances {
     }
   }
 
-  /** Another instance, or this one, emitted or asked (`ask`) something. Never rejects. */
+  /** Runs the handlers for what an instance, maybe this one, emitted or asked (`ask`). Never rejects. */
   async receive (name: string, payload: unknown, ask: boolean): Promise<Answers['app']> {
     const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async (handler, index) => {
       const answer = await handler(payload as never)
-      // The answer of the first handler travels as JSON. What `emit` caused is told to nobody.
-      return ask && index === 0 ? JSON.parse(toJson(answer ?? null)) as unknown : undefined
+      // Only the answer of the first handler travels, as JSON. Nobody waits for the answer to an `emit`.
+      return ask && index === 0 ? checked(answer, maxAnswerBytes) : undefined
     }))
     const failed = results.find(result => result.status === 'rejected')
     if (failed !== undefined) {
@@ -86,11 +91,13 @@ function asked (answers: ReadonlyArray<Answers['app']>, missing: number): Asked 
 }
 
 /**
- * The payload as JSON has it: what is encoded with the command is plain data, whatever a `toJSON` of the application would say next time.
+ * The value after a round trip through JSON: plain data, which a `toJSON` of the application cannot change when it is encoded again.
  * @throws {WebsocketGroupsError} WSG_DATA_INVALID
  */
-function checked (payload: unknown): unknown {
-  const json = toJson(payload ?? null)
-  if (Buffer.byteLength(json) > maxPayloadBytes) throw new WebsocketGroupsError('WSG_DATA_INVALID', 'more than 1 MiB of JSON')
+function checked (value: unknown, maxBytes = maxPayloadBytes): unknown {
+  const json = toJson(value ?? null)
+  if (Buffer.byteLength(json) > maxBytes) {
+    throw new WebsocketGroupsError('WSG_DATA_INVALID', `more than ${maxBytes / 1_048_576} MiB of JSON`)
+  }
   return JSON.parse(json)
 }

@@ -6,7 +6,7 @@ const maxInfoBytes = 1024
 
 export type MemberInfoOption = ((connection: Connection) => Json | undefined) | undefined
 
-/** What the application shows of the member, after a round trip through JSON: members here and elsewhere look alike. */
+/** What the option `memberInfo` shows of the connection, after a round trip through JSON: members here and elsewhere look alike. */
 export function shownBy (memberInfo: MemberInfoOption, connection: Connection): Pick<Member, 'info'> | undefined {
   const info: unknown = memberInfo?.(connection)
   if (isThenable(info)) {

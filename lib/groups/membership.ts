@@ -95,7 +95,7 @@ export class Membership {
     }
   }
 
-  /** The client leaves, and may come back to what it missed. */
+  /** The client leaves, and may resume when it comes back. */
   async leave (connection: LocalConnection, group: string, reason?: string): Promise<boolean> {
     if (!this.#takeOut(connection, group)) return false
     connection.announce({ type: 'left', group, reason })
@@ -105,7 +105,7 @@ export class Membership {
     return true
   }
 
-  /** The application, or a token that allows less, takes the client out: what it was given there proves nothing about later messages. */
+  /** The application, or a token that allows less, takes the client out: its proofs of membership no longer open later messages to it. */
   async putOut (connection: LocalConnection, group: string, scope: Scope = 'connection', reason?: string): Promise<boolean> {
     if (this.#hub.find(connection, group) === undefined) return false
     const remembered = this.#revocations.add(connection, group, scope)
@@ -119,10 +119,10 @@ export class Membership {
     return left.filter(Boolean).length
   }
 
-  /** Connections of the user that are away are put out, too. */
+  /** Keeps connections of the user that are away from resuming in the group. */
   async putOutUser (userId: string, group: string): Promise<void> { await this.#revocations.addUser(userId, group) }
 
-  /** A blocked user is put out of the groups that it is away from: connections that are open are closed by the block list. */
+  /** The same for a user who was blocked, in all groups. The blocklist closes the connections that are open. */
   async userBlocked (userId: string, forMs: number): Promise<void> { await this.#revocations.addBlocked(userId, forMs) }
 
   /** Changes what others see of the connection, in all of its groups. @throws what `Connection.setInfo` throws */
@@ -141,7 +141,7 @@ export class Membership {
   }
 
   /**
-   * Makes the connection known. Resolves when its user's own target is subscribed: each connection asks for that, as the subscription for
+   * Makes the connection known. Resolves when its user's own target is subscribed. Each connection asks for the subscription, as that of
    * the user's first connection may still be on its way.
    */
   connectionOpened (connection: LocalConnection): Promise<void> | undefined {
@@ -154,7 +154,7 @@ export class Membership {
     return Promise.all([subscribed, this.#backplane.subscribe(log).catch(ignoreUnavailable)]).then(() => undefined)
   }
 
-  /** A framed client said where it is in the log of its user. Resolves when it has what it missed there, or has to read first. */
+  /** A framed client said hello: replays the log of its user. Resolves when the client has all, or has to read some of it first. */
   async clientGreeted (connection: LocalConnection): Promise<void> {
     const { userId, closed } = connection
     const log = userId === undefined || closed ? undefined : this.#userLogOf(userId)
@@ -163,7 +163,7 @@ export class Membership {
     if (replay !== undefined) await this.#replay.play(replay, 'cluster')
   }
 
-  /** Forgets a connection whose socket closed. Never rejects. */
+  /** Forgets a connection that closes, and takes it out of its groups. An outage of the backplane does not make it reject. */
   async connectionClosed (connection: LocalConnection): Promise<void> {
     const { userId = '' } = connection
     if (this.#hub.remove(connection)) {
@@ -202,7 +202,7 @@ export class Membership {
       scope = 'local'
     }
     if (added) this.#occupancy.changed('group', group)
-    // The socket may have closed meanwhile. Then the membership goes by itself, as the backplane reads memberships from the hub when it
+    // The socket may have closed meanwhile. Its membership needs no clean-up here: the backplane reads memberships from the hub when it
     // stores them.
     this.#assertOpen(connection)
     const result = replay === undefined ? { scope } : await this.#replay.play(replay, scope)
@@ -213,12 +213,12 @@ export class Membership {
     return result
   }
 
-  /** Undoes a failed join, unless the connection left, or left and joined again, meanwhile. */
+  /** Undoes a failed join, unless the connection left meanwhile, and maybe joined again. */
   #undo (member: LocalMember): void {
     const { connection, group } = member
     if (this.#hub.find(connection, group) !== member) return
     this.#takeOut(connection, group)
-    // The caller learns of the first failure and does not wait for this one.
+    // The caller gets the error of the join, and does not wait for this.
     this.#syncLater(group, connection.id)
   }
 
@@ -272,7 +272,7 @@ export class Membership {
   }
 }
 
-/** Ignores that the backplane is out: it retries by itself. Rethrows everything else. */
+/** Ignores that the backplane is out: the backplane retries by itself. Rethrows everything else. */
 function ignoreUnavailable (error: unknown): void {
   if (!isOutage(error)) throw error
 }

@@ -4,13 +4,13 @@ import { isOutageOrClosed } from '../errors.ts'
 import type { BoundedLog } from '../logging.ts'
 import type { OccupancyHooks } from '../options/types.ts'
 
-/** How often all groups and users are compared again, which also renews the record in Redis (milliseconds). */
+/** How often all groups and users are compared, which also renews the record in Redis (milliseconds). */
 const recheckMs = 1_800_000
 const retryMs = 2_000
 
 /**
  * Calls the hooks of the application when a group gets its first member or loses its last one, and when a user comes or goes: each call on
- * one instance of the cluster. It compares states, so an outage, or an instance that dies, delays a call but loses none.
+ * one instance of the cluster. States are compared, not events, so an outage, or an instance that dies, delays a call but loses none.
  */
 export class Occupancy {
   readonly #backplane: Pick<Backplane, 'settle' | 'syncUser'>
@@ -41,7 +41,7 @@ export class Occupancy {
     if (this.watches('group') || this.watches('user')) this.#timer = setInterval(() => this.recheck(), recheckMs).unref()
   }
 
-  /** The first member of the group, or connection of the user, came to this instance, or the last one left it. */
+  /** This instance got the first member of the group (connection of the user), or lost the last one. */
   changed (kind: Presences, name: string): void {
     if (!this.watches(kind)) return
     this.#dirty[kind].add(name)
@@ -55,7 +55,7 @@ export class Occupancy {
     this.#schedule()
   }
 
-  /** Resolves when the hooks were called for all changes so far. */
+  /** Resolves when the hooks were called for all changes so far, unless the backplane is out. */
   async close (): Promise<void> {
     this.#closed = true
     clearInterval(this.#timer)
@@ -64,15 +64,15 @@ export class Occupancy {
   }
 
   #schedule (): void {
-    this.#flushing ??= this.#flush().finally(() => { this.#flushing = undefined })
+    this.#flushing ??= this.#flush()
   }
 
-  /** Never rejects. A comparison that failed is repeated when the backplane is back. */
+  /** Never rejects. A comparison that failed is repeated until it succeeds. */
   async #flush (): Promise<void> {
+    // Collects the changes that the running code still makes.
+    await Promise.resolve()
     try {
       while (this.#all || this.#dirty.group.size > 0 || this.#dirty.user.size > 0) {
-        // Collects all changes of this event-loop turn.
-        await Promise.resolve()
         const all = this.#all
         this.#all = false
         for (const kind of ['group', 'user'] as const) await this.#settle(kind, all)
@@ -83,6 +83,9 @@ export class Occupancy {
       if (!isOutageOrClosed(error)) {
         this.#lines.write(this.#log, 'occupancy_unknown', { err: error })
       }
+    } finally {
+      // Not a microtask later: a change that came in between would start no flush.
+      this.#flushing = undefined
     }
   }
 

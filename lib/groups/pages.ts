@@ -8,8 +8,8 @@ const maxLimit = 10_000
 export interface Page<Item> { readonly items: readonly Item[], readonly cursor: string | undefined }
 
 /**
- * One page of a list that is read as a whole each time: the items after the last one of the previous page, in the order of the keys. Items
- * that come or go between two pages do not shift the others.
+ * One page of a list that is read as a whole each time: the items after those of the previous page, in the order of their keys. Items that
+ * come or go between two pages do not shift the others.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function pageOf<Item> (all: Iterable<Item>, keyOf: (item: Item) => string, options: PageOptions): Page<Item> {

@@ -9,11 +9,11 @@ import type { InstanceRpc } from './rpc.ts'
 
 interface LogsAndRevocations {
   history (group: string, since: undefined, limit: number): Promise<LogPage>
-  /** As `Backplane.revoke`, at the present time of Redis. */
+  /** As `Backplane.revoke`, at the current time of Redis. */
   revoke (group: string, names: readonly string[], position: LogPosition | undefined, forMs: number): Promise<void>
 }
 
-/** The calls of a process without sockets. Instances carry them out, but for what concerns clients that are at no instance now. */
+/** The calls of a process without sockets. Instances carry them out; revocations of clients that are away are stored from here. */
 export class PublisherCommands extends RemoteCommands {
   readonly #backplane: LogsAndRevocations
   readonly #logs: GroupLogs
@@ -24,17 +24,17 @@ export class PublisherCommands extends RemoteCommands {
     this.#logs = logs
   }
 
-  /** Connections of the user that are away may not come back to what is said from now on. */
+  /** Also revokes what connections of the user that are away could prove: they do not get what is said from now on. */
   override async leaveUser (userId: string, group: string, reason?: string): Promise<number> {
     assertGroupName(group)
     await this.#putOut(userId, group)
     const left = await super.leaveUser(userId, group, reason)
-    // Once more: what was said until the last one left proves nothing about what follows.
+    // Once more: messages that reached a connection before it left must not prove a right to later ones.
     await this.#putOut(userId, group)
     return left
   }
 
-  /** Nor may those that are away from any group, once the block is over. */
+  /** Also revokes what connections of the user that are away could prove in any group, for when the block is over. */
   override async block (name: string, forMs: number): Promise<number> {
     const userId = userOfBlock(name)
     if (userId !== undefined && forMs > 0) {

@@ -26,10 +26,10 @@ import type {
   PresenceEntry, Publisher, Recipients, Stream, StreamOptions, StreamReading, Tracing
 } from '../types.ts'
 
-/** History that a publisher reads comes without proofs: no client resumes from it. */
+/** No client resumes from what a publisher reads, so the positions need no proofs. */
 const noProofs = { proofs: async () => new ResumeProofs([]) }
 
-/** What `createPublisher` returns. A process without sockets holds no connections: it asks the instances about theirs. */
+/** What `createPublisher` returns: the calls of a process without sockets, which asks the instances about their connections. */
 export class GroupPublisher extends ConnectionCalls implements Publisher {
   readonly #envelopes: EnvelopeFactory
   readonly #tracing: Tracing | undefined

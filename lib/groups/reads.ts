@@ -10,9 +10,7 @@ import { listOf, memberPage, presencePage } from './lists.ts'
 const maxCounts = 10_000
 const maxMembers = 100_000
 
-/**
- * Reads members and counts from the backplane. While the backplane is out, answers with the members and counts that were last known.
- */
+/** Reads members and counts from the backplane. While the backplane is out, answers with what was last known, if the policy allows it. */
 export class GroupReads {
   readonly #hub: Hub
   readonly #backplane: Backplane
@@ -63,7 +61,7 @@ export class GroupReads {
       if (this.#policy === 'reject' || !isOutage(error)) throw error
       const [value, ageMs] = [known.get(group), known.ageMs(group)]
       if (value !== undefined && ageMs !== undefined && ageMs <= maxAgeMs) return { value, ageMs }
-      // No answer is remembered: return the members of this instance. `ageMs: Infinity` says that the others are unknown.
+      // No answer is remembered: answer for this instance alone. `ageMs: Infinity` says that the others are unknown.
       if (value === undefined && maxAgeMs === Infinity && this.#hub.has(group)) return { value: here(), ageMs: Infinity }
       throw error
     }

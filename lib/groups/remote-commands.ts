@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { assertClose } from '../connection/close.ts'
 import { assertData, toJson } from '../connection/outbound/message.ts'
-import { everyone, userTarget } from '../delivery/envelopes.ts'
+import { allInstances, userTarget } from '../delivery/envelopes.ts'
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { assertGroupName } from '../group-name.ts'
 import { ownerOf } from '../ids.ts'
@@ -26,9 +26,8 @@ export interface OwnAnswers {
 }
 
 const nothing: OwnAnswers = { groups: options => groupNames([], options), connections: () => 0, users: () => '' }
-const [everybody = { kind: 'all', name: '' }] = everyone
 
-/** Bytes of the hash of a user id. Among a million users, the chance that two share a hash is about 1 in 40,000. */
+/** Bytes of the hash of a user id. Among a million users, the chance that any two share a hash is about 1 in 37 million. */
 const userHashBytes = 8
 
 /** Acts on connections that other instances hold, and asks all instances what they hold. */
@@ -37,7 +36,7 @@ export class RemoteCommands {
   readonly #everywhere: Everywhere
   readonly #self: string
 
-  /** `self`: the id of this process. A connection of this process is never asked about here. */
+  /** `self`: the id of this process. The caller has looked for its own connections before, so the id of one means that it is gone. */
   constructor (rpc: InstanceRpc, everywhere: Everywhere, self: string) {
     this.#rpc = rpc
     this.#everywhere = everywhere
@@ -100,7 +99,7 @@ export class RemoteCommands {
 
   /** Tells all other instances of a block that is stored. `here`: how many connections this process closed itself. */
   async block (name: string, forMs: number, here = 0): Promise<number> {
-    return await this.#everywhere.act(everybody, { op: 'block', name, forMs }, here, true)
+    return await this.#everywhere.act(allInstances, { op: 'block', name, forMs }, here, true)
   }
 
   /** Asks all other instances that have connections of the user. */
@@ -113,20 +112,20 @@ export class RemoteCommands {
     const { prefix = '', cursor, limit } = options
     // Before asking others: it throws if the options are wrong.
     const here = own.groups(options)
-    const { answers, missing } = await this.#everywhere.gather(everybody, { op: 'groupNames', prefix, cursor, limit }, here)
+    const { answers, missing } = await this.#everywhere.gather(allInstances, { op: 'groupNames', prefix, cursor, limit }, here)
     const names = new Set([...answers.values()].flatMap(some => some as readonly string[]))
     return listOf(pageOf(names, name => name, { cursor, limit }), { missing: missing.length })
   }
 
   /** As `Registry.connectionCount`. */
   async connectionCount (own = nothing): Promise<number> {
-    const { answers, missing } = await this.#everywhere.gather(everybody, { op: 'connectionCount' }, own.connections())
+    const { answers, missing } = await this.#everywhere.gather(allInstances, { op: 'connectionCount' }, own.connections())
     return complete('connectionCount', total([...answers.values()]), missing)
   }
 
   /** As `Registry.userCount`. */
   async userCount (own = nothing): Promise<number> {
-    const { answers, missing } = await this.#everywhere.gather(everybody, { op: 'userIds' }, own.users())
+    const { answers, missing } = await this.#everywhere.gather(allInstances, { op: 'userIds' }, own.users())
     const users = new Set<bigint>()
     for (const packed of answers.values()) {
       const hashes = Buffer.from(String(packed), 'base64')
@@ -159,7 +158,7 @@ export function idOf (connection: unknown): string | undefined {
 }
 
 /**
- * Refuses what can name no connection at all. The id of a connection that is gone can.
+ * Refuses a value that cannot name a connection. The id of a connection that is gone passes.
  * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE
  */
 export function assertNamed (connection: unknown): asserts connection is Named {

@@ -70,13 +70,13 @@ export class ConnectionCommands {
     return await this.#remote.leave(connection, group, reason)
   }
 
-  /** The client of a connection of this instance wishes to leave. Resolves with whether it was in the group. */
+  /** The client of a connection of this instance asked to leave. Resolves with whether the connection was in the group. */
   async leaveAsClient (connection: Named, group: string): Promise<boolean> {
     const here = this.#find(connection)
     return here !== undefined && await this.#membership.leave(here, group)
   }
 
-  /** The user of a connection of this instance may not be in the group any more. Resolves with whether it was in it. */
+  /** The user of a connection of this instance may no longer be in the group. Resolves with whether the connection was in it. */
   async putOut (connection: Named, group: string): Promise<boolean> {
     const here = this.#find(connection)
     return here !== undefined && await this.#membership.putOut(here, group, 'user')
@@ -105,7 +105,7 @@ export class ConnectionCommands {
     return here === undefined ? await this.#remote.disconnect(connection, code, reason) : closeOne(here, code, reason)
   }
 
-  /** Puts all connections of the user into the group. Resolves with how many are in it then. */
+  /** Puts all connections of the user into the group. Resolves with how many of them are in it then. */
   async joinUser (userId: string, group: string, options?: JoinOptions): Promise<number> {
     assertGroupName(group)
     assertUserId(userId)
@@ -113,14 +113,14 @@ export class ConnectionCommands {
     return here + await this.#remote.joinUser(userId, group, options)
   }
 
-  /** Takes all connections of the user out of the group. Resolves with how many were in it. */
+  /** Takes all connections of the user out of the group. Resolves with how many of them were in it. */
   async leaveUser (userId: string, group: string, reason?: string): Promise<number> {
     assertGroupName(group)
     assertUserId(userId)
     await this.#membership.putOutUser(userId, group)
     const here = await this.#leaveHere(userId, group, reason)
     const left = await this.#remote.leaveUser(userId, group, reason, here)
-    // Once more: what was said until the last one left proves nothing about what follows.
+    // Once more: messages that reached a connection before it left must not prove a right to later ones.
     if (left > here) await this.#membership.putOutUser(userId, group)
     return left
   }
@@ -174,7 +174,7 @@ export class ConnectionCommands {
     return this.#hub.connections.get(idOf(connection) ?? '')
   }
 
-  /** Carries out a command of another instance. `here`: of this one, which has done its own part already. */
+  /** Carries out a command of an instance. `here`: of this instance, which has done its own part already. */
   async #serve (command: Command, data: Data, here: boolean): Promise<Answers[Command['op']]> {
     switch (command.op) {
       case 'app': return await this.instances.receive(command.name, command.payload, command.ask)

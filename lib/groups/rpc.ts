@@ -71,7 +71,7 @@ interface Pending {
   readonly answers: Map<string, unknown>
   /** How many instances took the request; unknown until the publish is acknowledged. */
   expected: number
-  /** How many instances failed, of a request that does not fail with them. */
+  /** How many instances failed, where the request goes on without them. */
   lost: number
   settle (error?: unknown): void
 }
@@ -103,7 +103,7 @@ export class InstanceRpc {
   }
 
   /**
-   * Asks every instance behind the target. Resolves with one answer from each; with none when nobody is there.
+   * Asks every instance behind the target. Resolves with one answer from each; with no answers when there is no such instance.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, WSG_CLOSED, or what the other instance threw
    */
   async ask (target: Target, command: Command, data?: Data): Promise<readonly unknown[]> {
@@ -174,7 +174,7 @@ export class InstanceRpc {
   /** Takes a request or a reply that came from the backplane. Never throws. */
   receive (envelope: Envelope): void {
     const message = parse(envelope.command)
-    // Not a message of this package. A caller that waits for an answer runs into its deadline.
+    // Not a message of this package. If somebody waits for an answer, the deadline ends that.
     if (message === undefined) return
     if (envelope.kind === 'reply') this.#settle(message as unknown as Reply, envelope.origin)
     else void this.#serve(message, envelope)
@@ -209,7 +209,7 @@ export class InstanceRpc {
     if (here) return this.#settle(reply, origin)
     const target: Target = { kind: 'instance', name: origin }
     const envelope = this.#envelopes.command('reply', target, encoded)
-    // Without a reply the asker runs into its deadline, which is correct: this instance could not answer.
+    // The instance that asked then runs into its deadline, and that is true: this one could not answer.
     await this.#backplane.publish([target], envelope).catch(() => { this.#metrics.repliesLost++ })
   }
 }

@@ -9,15 +9,15 @@ import type { AnyConnection, Data } from '../types.ts'
 const maxUsers = 20_000
 
 /**
- * What each user stores in logs of rooms that relay messages. A log has a limit of its own, but a user who enters many rooms would fill
- * Redis. So a connection is counted with what it adds to the log of its room, up to what that log keeps: whoever talks much in few rooms
- * is not held up.
+ * Limits what each user stores in the logs of rooms that relay messages. Each log has a limit of its own, but a user who enters many rooms
+ * could fill Redis. A connection counts with the bytes that it adds to the log of its room, up to what that log keeps: whoever talks much
+ * in few rooms is not held up.
  */
 export class StoredBytes {
   readonly #users: RateTable | undefined
   readonly #logs: Pick<GroupLogs, 'of'>
   readonly #metrics: Pick<Metrics, 'limitHit'>
-  /** How many bytes each connection was counted with. It relays to one room. */
+  /** How many bytes each connection counts with. A connection relays to one room. */
   readonly #counted = new WeakMap<AnyConnection, number>()
 
   constructor ({ storedBytes }: Pick<ResolvedLimits, 'storedBytes'>, logs: Pick<GroupLogs, 'of'>, metrics: Pick<Metrics, 'limitHit'>) {
@@ -27,7 +27,7 @@ export class StoredBytes {
   }
 
   /**
-   * The connection is about to add a message to the log of its room.
+   * Counts a message that the connection is about to add to the log of its room.
    * @throws {WebsocketGroupsError} WSG_RATE_LIMITED
    */
   add (connection: AnyConnection, group: string, data: Data): void {

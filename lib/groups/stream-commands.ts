@@ -2,7 +2,7 @@ import type { StreamName } from '../backplane/backplane.ts'
 import type { Streams } from '../streams/streams.ts'
 import type { Everywhere } from './everywhere.ts'
 
-/** Stops streams, on whichever process they are made. */
+/** Stops streams, whichever process makes them. */
 export class StreamCommands {
   readonly #streams: Streams
   readonly #everywhere: Pick<Everywhere, 'askOne'>

@@ -3,7 +3,7 @@ import { textToKeep } from '../kept-bytes.ts'
 
 /** No address is longer, with a zone, brackets and a port (characters). */
 const maxLength = 100
-/** What all those have in common whose address is none. */
+/** The one key of all texts that are not addresses. */
 const unknown = 'unknown'
 
 /**
@@ -18,9 +18,9 @@ export function isPrivateAddress (address: string): boolean {
 }
 
 /**
- * What limits per address count by: an IPv4 address, or the first 64 bits of an IPv6 address, as one host may use all that share them.
- * Takes what Fastify calls `request.ip`. That may be any text where Fastify trusts the header of a proxy: whatever is no address counts as
- * one, or clients could make up as many as they like.
+ * The key by which limits per address count: an IPv4 address, or the first 64 bits of an IPv6 address, as one host may use all that share
+ * them. Takes `request.ip` of Fastify, which may be any text where Fastify trusts the header of a proxy. All texts that are not addresses
+ * count as one, or clients could make up as many as they like.
  */
 export function addressKey (ip: string): string {
   if (ip.length > maxLength) return unknown

@@ -12,25 +12,25 @@ import { addressKey, isPrivateAddress } from './address.ts'
 /** Admissions of upgrades that are about to become connections, until their handler takes them. */
 const admitted = new WeakMap<FastifyRequest, () => Admission>()
 
-/** The name of the function with which Fastify answers errors unless the application sets another one. */
+/** The name of Fastify's own error handler, which answers unless the application sets another one. */
 const fastifysHandler = 'defaultErrorHandler'
 
-/** Pieces of a URL that is no longer than this are not worth a copy (characters). */
+/** Params of a URL up to this length are not worth a copy (characters). */
 const shortUrl = 512
 
 /** Makes the hook that judges upgrades first: how many of them their address asks for, and whether there is room at all. */
-export function greetUpgrades (gate: Gate): onRequestHookHandler {
+export function precheckUpgrades (gate: Gate): onRequestHookHandler {
   return (request, reply, done) => {
     if (!request.ws) return done()
     copyParams(request)
-    const refusal = gate.greet(addressOf(request))
+    const refusal = gate.precheck(addressOf(request))
     done(refusal === undefined ? undefined : refused(reply, refusal))
   }
 }
 
 /**
- * Params are pieces of the URL, and JavaScript keeps the whole of a text for a piece of it. The group that a param names is known for
- * longer than the connection: a name that somebody made up would keep 16 KB for as long as its log lasts.
+ * Params are pieces of the URL, and JavaScript keeps all of a text for a piece of it. The name of a group outlives the connection: a
+ * name that somebody made up would keep a URL of 16 KB for as long as the group's log lasts.
  */
 function copyParams ({ raw: { url = '' }, params }: FastifyRequest): void {
   if (url.length <= shortUrl || typeof params !== 'object' || params === null) return
@@ -39,8 +39,8 @@ function copyParams ({ raw: { url = '' }, params }: FastifyRequest): void {
 }
 
 /**
- * Adds the last step before an upgrade, after all preHandlers of its route: only upgrades that passed authentication, and that have a
- * route, count for the limits of connections.
+ * Makes `Gate.admit` the last step before an upgrade, after all preHandlers of the route: only upgrades that have a route and passed
+ * authentication count for the limits of connections.
  */
 export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedLog): void {
   /** Notes the admission for the handler. Returns the error, if there is one. */
@@ -51,7 +51,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
       gate.leave(admission)
       return undefined
     }
-    // An upgrade that fails ends its socket. One that succeeds is given back when its connection ends.
+    // An upgrade that fails ends its socket. The admission of one that succeeds is given back when the connection ends.
     const leave = (): void => {
       admitted.delete(request)
       gate.leave(admission)
@@ -86,24 +86,24 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
     const { websocket, wsHandler } = route as { websocket?: boolean, wsHandler?: unknown }
     if (websocket !== true && wsHandler === undefined) return
     route.preHandler = [...[route.preHandler ?? []].flat(), admit]
-    // Fastify's own answer to an error has its text. An application with an error handler of its own says itself what clients are told.
+    // Fastify's own handler answers with the text of the error. An application with a handler of its own decides what clients are told.
     route.errorHandler ??= (thrown, request, reply) => {
       const { errorHandler } = request.server
       if (request.ws && errorHandler.name === fastifysHandler) {
         const status = statusWithReply(thrown, reply.statusCode)
         const error = toError(thrown)
         if (!isForClient(error, status)) throw failed(request, error, status)
-        // As it is, unless it cannot be read: the text of what that throws is nobody's business either.
+        // The error as it is, or a copy that can be read: reading a broken one would throw an error with a text of its own.
         if (thrown instanceof Error) throw error
       }
-      // Goes on to the handler that would have been the first one; Fastify takes only errors for failures there.
+      // Passes an error on to the handler that would have come first. Any other value thrown here would be sent as an answer.
       if (thrown instanceof Error) throw thrown
       return errorHandler(thrown, request, reply)
     }
   })
 }
 
-/** Whether the answer to what a hook threw is made for the client: it has a status from 400 to 499, or this package refused. */
+/** Whether what a hook threw is meant for the client: it has a status from 400 to 499, or this package refused the upgrade. */
 function isForClient (error: Error, status: number): boolean {
   return isClientStatus(status) || hasCode(error, 'WSG_REFUSED')
 }

@@ -44,7 +44,7 @@ export function documentRoutes (): {
   }
 }
 
-/** The hooks of a scope that run before a handler: any of them may ask for a token. Known when all plugins are loaded. */
+/** The hooks of a scope that run before a handler: any of them may ask for a token. Complete when all plugins are loaded. */
 function hooksOf (scope: FastifyInstance): unknown[] {
   const { hooks } = internalsOf(scope)
   return hooks === undefined ? [] : [hooks.onRequest, hooks.preValidation, hooks.preHandler].flat()

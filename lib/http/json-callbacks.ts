@@ -3,14 +3,14 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { copyCallbacks } from '../messages/callbacks.ts'
 import type { ConnectionCallbacks, JsonCallbacks } from '../route-types.ts'
 
-/** Callbacks that take any message, of those that ask for the values of JSON. */
+/** Makes callbacks that take any message from callbacks whose `onMessage` takes parsed JSON. */
 export function parsingJson (callbacks: JsonCallbacks): ConnectionCallbacks {
   return { ...copyCallbacks(callbacks), onMessage: (connection, data) => callbacks.onMessage(connection, parse(data)) }
 }
 
 /** @throws {WebsocketGroupsError} WSG_MESSAGE_INVALID */
 function parse (data: string | Buffer): unknown {
-  if (typeof data !== 'string') throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', 'binary, where JSON is asked for')
+  if (typeof data !== 'string') throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', 'binary, but this route takes JSON')
   if (extraMessages(Buffer.from(data)) === undefined) throw new WebsocketGroupsError('WSG_MESSAGE_INVALID', tooComplex)
   let value: unknown
   try {

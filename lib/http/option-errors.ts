@@ -1,7 +1,7 @@
 import { isClientFault } from '../connection/error-answer.ts'
 import { errorCodes, WebsocketGroupsError } from '../errors.ts'
 
-/** Codes of Fastify and its plugins: they name a kind of failure, and nothing of the service. */
+/** Codes of Fastify and its plugins: they name a kind of failure, and tell nothing about the service. */
 const fastifyCode = /^FST_[A-Z0-9_]{1,60}$/
 
 /**
@@ -11,7 +11,7 @@ const fastifyCode = /^FST_[A-Z0-9_]{1,60}$/
  */
 export function toAnswer (error: Error, status = statusOf(error)): Error {
   if (isClientFault(error)) return error
-  // Has no detail, and was logged before.
+  // Without a detail there is nothing to hide, and the error was logged before.
   if (error instanceof WebsocketGroupsError && error.detail === undefined) return error
   const statusCode = serverStatus(status)
   const { code } = error as { readonly code?: unknown }

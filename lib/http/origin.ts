@@ -7,7 +7,7 @@ export type OriginCheck = (request: FastifyRequest) => boolean | Promise<boolean
 
 /** Schemes whose origins browsers write without the default port. */
 const webSchemes = ['http:', 'https:']
-/** Schemes that no page has which opens a WebSocket. */
+/** Schemes of URLs that cannot be the origin of a page. */
 const noPageSchemes = ['ws:', 'wss:', 'ftp:']
 
 /**
@@ -44,7 +44,7 @@ function isOwnHost (origin: string, request: FastifyRequest): boolean {
 function normalize (origin: string): string | undefined {
   const url = parse(origin)
   if (url === undefined || !isBare(origin)) return undefined
-  // Schemes of apps (`capacitor://localhost`) are origins too, but to URL they are opaque.
+  // Addresses of apps (`capacitor://localhost`) are origins too, for which the class URL gives 'null'.
   return webSchemes.includes(url.protocol) ? url.origin : origin.toLowerCase()
 }
 
@@ -52,15 +52,15 @@ function normalizeAllowed (origin: unknown): string {
   const normal = typeof origin === 'string' ? normalize(origin) : undefined
   if (normal === undefined || !isPossible(normal)) {
     throw invalid(
-      'wsAuth.allowedOrigins must hold origins such as \'https://example.com\', as pages have them: a scheme (not ws, wss or ftp), a host ' +
-      'and, if it is not the default, a port; without a path, a slash at the end, a user or a wildcard; for anything else give a ' +
+      'wsAuth.allowedOrigins must hold origins such as \'https://example.com\', as pages have them: a scheme (not ws, wss or ftp), a ' +
+      'host and, if it is not the default, a port; without a path, a slash at the end, a user or a wildcard; for anything else give a ' +
       `function. Got ${show(origin)}`
     )
   }
   return normal
 }
 
-/** Whether a browser can send the origin. To URL a host may have stars and labels without a letter, and a port may be 0. */
+/** Whether a browser can send the origin. The class URL also accepts hosts with stars or empty labels, and the port 0. */
 function isPossible (origin: string): boolean {
   const { protocol, hostname, port } = new URL(origin)
   return !noPageSchemes.includes(protocol) && port !== '0' && !/\*|^\.|\.\./.test(hostname)

@@ -4,7 +4,7 @@ import type { Identity } from '../types.ts'
 /** How a room names its groups: the option `group`. */
 export type GroupOf = (params: Record<string, string>, identity: Identity | null) => unknown
 
-/** The path's parameter `room`, or its only one. */
+/** Names groups by the path's parameter `room`, or by its only parameter. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
 export function groupFromParams (path: string): GroupOf {
   const names = paramNames(path)
   const name = names.includes('room') ? 'room' : names[0]
@@ -16,16 +16,16 @@ export function groupFromParams (path: string): GroupOf {
   return params => params[name]
 }
 
-/** As find-my-way reads a path: a name ends at a slash, a dash, a dot or a regular expression; two colons are a colon. */
+/** Reads a path as find-my-way does: a name ends at a slash, a dash, a dot or a regular expression; two colons stand for a colon. */
 function paramNames (path: string): string[] {
   const bare = path.replaceAll('::', '').replace(/\((?:[^()]|\([^()]*\))*\)/g, '/')
   return [...bare.matchAll(/:([^/:.-]+)/g)].map(match => (match[1] ?? '').replace(/\?$/, ''))
 }
 
 /**
- * Keeps room routes apart. Groups are names in the whole cluster: where `/chat/:room` and `/staff/:room` both name their groups by the
- * parameter, whoever may enter one may read the other, whatever its `authorize` says. So with more than one room route each has to say how
- * it names its groups.
+ * Keeps room routes apart. The name of a group means the same everywhere: where `/chat/:room` and `/staff/:room` both name their groups by
+ * the parameter, whoever may enter one may read the other, whatever its `authorize` says. So with more than one room route, each has to say
+ * how it names its groups.
  */
 export class RoomNames {
   readonly #paths: string[] = []

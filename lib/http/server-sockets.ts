@@ -4,12 +4,12 @@ import type { WebSocketServer } from 'ws'
 import { divertOtherUpgrades } from './upgrade-requests.ts'
 import { responseOf, UpgradeSockets } from './upgrade-sockets.ts'
 
-/** How often to look for sockets that have started to wait for their client. */
+/** How often to look for sockets that wait for their client by now (milliseconds). */
 const sweepMs = 100
-/** How long WebSockets that the application handles itself get at least to answer their close, which begins when ours are drained. */
+/** How long WebSockets that the application handles itself get at least to answer their close, which follows the drain (milliseconds). */
 const minAnswerMs = 250
 
-/** How long the rest of the shutdown may take beyond the grace (milliseconds). */
+/** How long the shutdown may take beyond the grace (milliseconds). */
 const restMs = 1_000
 const minRestMs = 500
 
@@ -17,9 +17,8 @@ const minRestMs = 500
 type Wrapped = Socket & { readonly _parent?: Socket | null }
 
 /**
- * The sockets of an HTTP server. Ends those that would hold up the end of the server, because `server.close()` waits for
- * half a request until Node's `headersTimeout` (60 s), for a WebSocket that does not answer until ws gives up (30 s), and for an unanswered
- * upgrade forever.
+ * The sockets of an HTTP server. At the shutdown it ends those that `server.close()` would wait for: half a request until Node's
+ * `headersTimeout` (60 s), a WebSocket that does not answer until ws gives up (30 s), an unanswered upgrade forever.
  */
 export class ServerSockets {
   readonly upgrades = new UpgradeSockets()

@@ -1,14 +1,12 @@
 import type { FastifyInstance } from 'fastify'
-import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { setImmediate as turn } from 'node:timers/promises'
 import { WebsocketGroupsError } from '../errors.ts'
+import { internalsOf } from '../fastify-internals.ts'
 import { ServerSockets } from './server-sockets.ts'
 
 /** The listener of @fastify/websocket, where the application registered it before this plugin. */
 const theirListener = 'onUpgrade'
-/** Fastify's own symbol for the servers beside the first one: `localhost` is an IPv4 and an IPv6 address. */
-const bindings = 'fastify.serverBindings'
 
 export interface SocketGuard {
   /** Called once @fastify/websocket is registered. */
@@ -37,7 +35,7 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
   sockets.upgrades.watch(server)
   sockets.watch(server, othersListen)
   app.addHook('onListen', async () => {
-    for (const other of otherServers(app)) sockets.watch(other, othersListen)
+    for (const other of internalsOf(app).otherServers ?? []) sockets.watch(other, othersListen)
   })
 
   return {
@@ -53,7 +51,7 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
         await new Promise<unknown>((resolve, reject) => {
           const refuse = (): void => reject(refusal())
           waiting.add(refuse)
-          // One promise that all wait for would keep memory for each of them, so each is in the set while it waits.
+          // A set, not one promise that all race against: that would keep memory for each request until the shutdown.
           void authenticate.call(app, request, reply).then(resolve, reject).finally(() => waiting.delete(refuse))
         })
       }
@@ -61,7 +59,7 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
     async shutDown (drain) {
       closing = true
       for (const refuse of waiting) refuse()
-      // Fastify answers these in the application's own way.
+      // Lets Fastify answer the refused requests, in the application's own way.
       await turn()
       sockets.closing()
       await drain()
@@ -73,13 +71,4 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
 
 function refusal (): WebsocketGroupsError {
   return new WebsocketGroupsError('WSG_REFUSED', 'the instance is shutting down')
-}
-
-/** The servers that Fastify opened beside `app.server`; none where Fastify keeps them elsewhere. */
-function otherServers (app: object): readonly EventEmitter[] {
-  for (let scope: object | null = app; scope !== null; scope = Object.getPrototypeOf(scope) as object | null) {
-    const symbol = Object.getOwnPropertySymbols(scope).find(({ description }) => description === bindings)
-    if (symbol !== undefined) return (scope as Record<symbol, readonly EventEmitter[]>)[symbol] ?? []
-  }
-  return []
 }

@@ -10,7 +10,7 @@ export interface TokenSources {
   readonly query?: string | false
 }
 
-/** The token of a request, from the first place that has one. `null`: the place holds something other than a token. */
+/** The token of a request, from the first place that has one. `null`: that place holds something other than a token. */
 export function findToken (request: FastifyRequest, { cookie = false, query = false }: TokenSources): string | null | undefined {
   const { authorization, 'sec-websocket-protocol': protocols } = request.headers
   const inHeaders = firstOf(fromAuthorization(authorization), fromProtocols(protocols))
@@ -62,8 +62,8 @@ function fromCookie (request: FastifyRequest & { cookies?: unknown }, name: stri
 function fromField (fields: unknown, name: string): string | null | undefined {
   if (typeof fields !== 'object' || fields === null || !Object.hasOwn(fields, name)) return undefined
   const value = (fields as Record<string, unknown>)[name]
-  // A parameter that is given twice does not count.
-  return value === '' || typeof value === 'string' ? nonEmpty(value) : null
+  // A parameter that is given twice is an array.
+  return typeof value === 'string' ? nonEmpty(value) : null
 }
 
 /** RFC 6265 4.1.1 allows quotes; browsers and @fastify/cookie write escapes. */
@@ -72,7 +72,7 @@ function decoded (value: string): string {
   try {
     return decodeURIComponent(bare)
   } catch {
-    return bare                                  // a lone % is a valid cookie, just not an escaped one
+    return bare // A lone % is valid in a cookie that is not escaped.
   }
 }
 

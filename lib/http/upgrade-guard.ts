@@ -2,9 +2,9 @@ import type { FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify
 import { WebsocketGroupsError } from '../errors.ts'
 import type { Instance } from '../instance.ts'
 
-/** While the instance starts, or Redis is out. */
+/** `Retry-After` while the instance starts, or Redis is out. */
 const notReadySeconds = 5
-/** Another instance takes the client; this one is asked while the balancer has not noticed yet. */
+/** `Retry-After` during the shutdown: another instance takes the client as soon as the balancer notices. */
 const closingSeconds = 1
 
 /** The key in a route's `config` that says whether the route takes WebSockets. A symbol, because the object is the application's. */
@@ -18,9 +18,9 @@ export function markRoute (route: RouteOptions): void {
 }
 
 /**
- * Makes the hook that refuses upgrades before anything else judges them: those of routes that take none, which @fastify/websocket would
- * open only to close them again, and those that this instance cannot serve now. `othersUpgrade` says whether routes without the mark may
- * still take WebSockets.
+ * Makes the hook that refuses upgrades before anything else judges them: on routes that take none, where @fastify/websocket would open a
+ * WebSocket only to close it again, and while this instance takes no connections. `othersUpgrade` says whether routes without a mark may
+ * take WebSockets.
  */
 export function upgradeGuard (
   instance: Pick<Instance, 'ready' | 'registry' | 'metrics'>,

@@ -17,9 +17,9 @@ function offersWebsocket ({ method, headers, httpVersionMinor }: IncomingMessage
 }
 
 /**
- * Leaves requests that offer any other upgrade alone: as soon as somebody listens for 'upgrade', Node takes every such request for an
+ * Keeps requests that offer any other upgrade ordinary: as soon as somebody listens for 'upgrade', Node takes every such request for an
  * upgrade and drops its body. curl --http2 and Java's HttpClient offer h2c with ordinary requests, and expect an ordinary answer.
- * `othersListen` says whether the application listens for 'upgrade' itself: then it may well have use for other protocols.
+ * `othersListen` says whether the application listens for 'upgrade' itself: then it may take other protocols.
  */
 export function divertOtherUpgrades (server: EventEmitter, othersListen: () => boolean): void {
   const isUpgrade: ShouldUpgrade = request => offersWebsocket(request) || othersListen()

@@ -10,9 +10,9 @@ interface Unanswered {
 }
 
 /**
- * The sockets of upgrades that nobody answered yet, and the end of those that are answered with plain HTTP. @fastify/websocket ends the
- * latter in a hook of the scope it is registered in, which runs neither for a 404 outside of that scope nor for the 503 that Fastify
- * answers while it closes: such a socket would stay half open, and the server would wait for it when it closes.
+ * Knows the sockets of upgrades that nobody answered yet, and ends those that get a plain HTTP answer. @fastify/websocket does the latter
+ * in a hook of the scope it is registered in, which runs neither for a 404 outside of that scope nor for the 503 that Fastify answers while
+ * it closes: such a socket would stay half open, and the server would wait for it when it closes.
  */
 export class UpgradeSockets {
   readonly #unanswered = new Map<IncomingMessage, Unanswered>()
@@ -53,7 +53,7 @@ export class UpgradeSockets {
     // Unlike a network socket, the stream of injectWS does not close by itself when both sides ended.
     if (!(socket instanceof Socket)) finished(socket, () => socket.destroy())
     socket.on('close', forget)
-    // After all listeners ran: the one of @fastify/websocket gives the socket its response. An upgrade that succeeds never finishes it.
+    // Runs after all listeners: that of @fastify/websocket gives the socket its response, which an upgrade that succeeds never finishes.
     queueMicrotask(() => {
       const response = responseOf(socket)
       if (response?.writableFinished === true) socket.destroy()

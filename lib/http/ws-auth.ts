@@ -29,9 +29,7 @@ type AuthOptions = Pick<ResolvedOptions, 'authenticate' | 'userId' | 'expiresAt'
   readonly checks: CheckDeadlines
 }
 
-/**
- * For the handler that comes after the preHandler. Keyed by request, so that nothing outlives the request unless the connection needs it.
- */
+/** How a connection checks later tokens, for the handler that follows. Keyed by request, so that nothing outlives it without need. */
 const reauthentications = new WeakMap<FastifyRequest, Reauthentication>()
 
 export function reauthenticationOf (request: FastifyRequest): Reauthentication | undefined {
@@ -57,7 +55,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
       }
     }
 
-    /** Resolves with nothing when there is no token and none is required. @throws {WebsocketGroupsError} WSG_UNAUTHORIZED, WSG_FORBIDDEN */
+    /** Resolves with `undefined` where no token is given or required. @throws {WebsocketGroupsError} WSG_UNAUTHORIZED, WSG_FORBIDDEN */
     const admit = async (request: FastifyRequest, reply: FastifyReply, inTime: () => boolean): Promise<Identity | undefined> => {
       if (!await allowsOrigin(request)) throw new WebsocketGroupsError('WSG_FORBIDDEN', 'the origin is not allowed')
       const token = findToken(request, options)
@@ -65,7 +63,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
       if (token === undefined) return undefined
       const identity = token === null ? undefined : await identify(authenticate as Authenticate<unknown>, token, request, plugin)
       if (identity === undefined) throw unauthorized(reply, 'Bearer error="invalid_token"')
-      // After the deadline nobody waits for the rest.
+      // After the deadline nobody waits for the result.
       if (authorize === undefined || !inTime()) return identity
       if (await authorize(identity as Who, request) !== true) throw new WebsocketGroupsError('WSG_FORBIDDEN')
       return identity
@@ -83,7 +81,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
 }
 
 /**
- * Runs a check made of functions of the service, which may throw anything and take forever.
+ * Runs a check with a deadline. It calls functions of the service, which may throw anything and take forever.
  * @throws what the client may be told; the log gets the rest
  */
 async function settle<Value> (
@@ -102,7 +100,7 @@ async function settle<Value> (
   }
 }
 
-/** Resolves with nothing when the token is invalid. */
+/** Resolves with `undefined` when the token is invalid. */
 async function identify (
   authenticate: Authenticate<unknown>, token: string, request: FastifyRequest, options: AuthOptions
 ): Promise<Identity | undefined> {
@@ -112,7 +110,7 @@ async function identify (
   return expiresAt !== undefined && expiresAt <= Date.now() ? undefined : identity
 }
 
-/** Answers of an auth service that say nothing of the token: it took too long, or is asked too often. */
+/** Statuses of an auth service that say nothing about the token: it took too long, or is asked too often. */
 const mayPass = [408, 429]
 
 async function verify (

@@ -108,7 +108,7 @@ export function makeWsHandler (
     const framed = framedInit(receiver)
     presence.addRoute(options.presence ?? false)
     const handler = (socket: WebSocket, handlerRequest: unknown): void => {
-      // If @fastify/websocket was registered first, in a version of Fastify that hides its hooks, `checkRoute` saw its wrapper alone.
+      // Where @fastify/websocket was registered first, and Fastify hides its hooks, `checkRoute` saw only the wrapper of the handler.
       if (!('readyState' in socket)) throw forgotten((socket as FastifyRequest).url)
       const request = handlerRequest as unknown as FastifyRequest<{ Params: Connection['params'] }>
       dropErrorListener(socket)
@@ -127,7 +127,7 @@ export function makeWsHandler (
           reauthentication: reauthenticationOf(request)
         }).start(request)
       } catch (error) {
-        // `wsAuth` refuses such an identity before the upgrade; a hook of the service set this one.
+        // The identity cannot be read. `wsAuth` refuses such an identity before the upgrade, so a hook of the service set this one.
         instance.metrics.lines.write(request.log, 'open_failed', { err: error })
         if (admission !== undefined) instance.gate.leave(admission)
         refuse(socket)

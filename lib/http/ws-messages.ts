@@ -8,7 +8,7 @@ import { invalid, type Rule } from '../options/rules.ts'
 /** The option `messages` of routes. */
 export const someMessages: Rule = { allowed: 'what app.wsMessages(…) returns', accepts: value => value instanceof MessageSet }
 
-/** Makes `app.wsMessages`. `compile` is called when all plugins are loaded. */
+/** Makes `app.wsMessages`. Call `compile` when all plugins are loaded. */
 export function makeWsMessages (
   { registry }: Pick<Instance, 'registry'>
 ): { readonly wsMessages: FastifyInstance['wsMessages'], compile (): void } {

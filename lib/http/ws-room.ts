@@ -75,7 +75,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions, checks:
     const joined = new WeakSet<Connection>()
 
     const checked = (named: unknown): string => {
-      // A parameter that the schema makes a number.
+      // The schema may turn a parameter into a number.
       const group: unknown = Number.isFinite(named) ? String(named) : named
       assertGroupName(group)
       return group
@@ -125,7 +125,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions, checks:
       // A string or bytes, or with `json` any value.
       if (room.onMessage !== undefined) return room.onMessage(connection, data as string, group)
       if (isMember(connection)) return relay(group, data, connection)
-      // A framed client has its answer already. A raw one has no other use of this route.
+      // A framed client was refused by `mayPost` before. A raw one has no other use for this route.
       connection.close(CloseCode.PolicyViolation, 'no longer in the group')
     }
 
@@ -175,7 +175,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions, checks:
   return wsRoom as FastifyInstance['wsRoom']
 }
 
-/** Passed on unchanged: whatever Fastify, or a plugin for it, knows of a route works for rooms too. */
+/** The options that go on to Fastify unchanged: whatever Fastify, or a plugin for it, does with a route works for rooms too. */
 function routeOptionsOf (room: RoomRouteOptions): Omit<RouteShorthandOptions, 'websocket'> {
   const names: readonly string[] = ['schema', ...routeOptions]
   const given = Object.entries(room).filter(([name, value]) => value !== undefined && names.includes(name))
@@ -211,7 +211,7 @@ function judged (thrown: unknown, request: FastifyRequest, reply: FastifyReply, 
   const answer = toAnswer(err, status)
   // Errors of `wsAuth` were judged and logged there.
   if (answer === err) return err
-  // A hook gave the reply its status, or threw an object for the client. The `status` of an error is that of another server's answer.
+  // A hook set the status of the reply, or threw an object for the client. A field `status`, though, is that of another server's answer.
   if (isClientStatus(status) && (thrown as { readonly status?: unknown } | undefined)?.status === undefined) return thrown
   metrics.lines.write(request.log, 'room_failed', { err })
   if (request.ws) metrics.upgradeRefused(statusOf(answer))
@@ -230,7 +230,7 @@ function assertSince (request: FastifyRequest): void {
   if (since !== undefined && parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
 }
 
-/** A client of the framed protocol says in its hello where it was, which is newer than the URL that it was once given. */
+/** A framed client says in its hello where it was, which is newer than the `since` of its URL. */
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
   const since = connection.framed ? undefined : sinceOf(request)
   return typeof since === 'string' ? { history, since } : { history }

@@ -23,7 +23,7 @@ export function giveToMembers (
     // A member that holds the message back does not have it yet, and may get it sooner through another group.
     if (given !== undefined && !member.holding) {
       if (given.has(connection.number)) {
-        // A client that came back ahead of this instance must not be told of a place that it is past.
+        // A client that came back ahead of this instance must not be told of a position that it is past.
         if (member.holdback === undefined || !member.hold(envelope)) member.passOver(envelope)
         continue
       }

@@ -4,7 +4,7 @@ import { samePosition } from '../backplane/position.ts'
 const maxWaiting = { messages: 1_000, bytes: 262_144 } as const
 /** The memory that a message takes beside its payload (bytes). */
 const overheadBytes = 256
-/** As many as an instance remembers of what it delivered: a log that lost more is told from no branch. */
+/** As many as an instance remembers of what it delivered. Of a log that lost more messages, nobody can tell the branches apart. */
 const maxGiven = 256
 
 /** Messages of a group's log are lost. The log goes on after `position`. */
@@ -22,11 +22,11 @@ export interface ReplayEnd {
   readonly epoch: string
   /** The client was told that messages before the position are lost. */
   readonly told: boolean
-  /** Where this instance was in the log when nothing but the word of the client told the position: its log may be another one. */
+  /** Where this instance was in the log; set when the position is only what the client says: its log may be another one. */
   readonly behind?: LogPosition | undefined
-  /** The epoch of the log that this instance still delivers, where that is known to be gone: the client is in its successor. */
+  /** The epoch of the log that this instance still delivers, when that log is known to be gone: the client is in its successor. */
   readonly gone?: string | undefined
-  /** Where the client was in the log before this one, of which it was told that it is gone: it may come back (see `hadBefore`). */
+  /** Where the client was in the log before this one. The client was told that this log is gone, but it may come back: see `hadBefore`. */
   readonly left?: LogPosition | undefined
 }
 
@@ -90,7 +90,7 @@ export class Holdback {
     if (this.#given.length === 2 * maxGiven) this.#given = this.#given.slice(maxGiven)
   }
 
-  /** The log lost messages, and went on along another branch; which one the replay gave the client is seen when messages come. */
+  /** The log lost messages, and went on along another branch; the next messages show which branch the replay gave the client. */
   fork (): void {
     this.#forked = true
   }
@@ -106,14 +106,14 @@ export class Holdback {
   }
 
   /**
-   * Where the client goes on before the message at the position, if that is of another log than the client's and the client was not told:
-   * it claimed to be in a log that could not be read, or its log was lost before this instance reached it.
+   * If the message at the position is of another log than the client's and the client was not told of that: where the client goes on. The
+   * client claimed to be in a log that could not be read, or its log was lost before this instance reached it.
    */
   otherLog (position: LogPosition): LogPosition | undefined {
     return this.#end !== undefined && position.epoch !== this.#end.epoch ? this.#end.behind ?? this.#between : undefined
   }
 
-  /** Whether messages are told by their nonces from others that stood in their place. */
+  /** Whether other messages may have stood in the place of these: only nonces tell them apart. */
   get forked (): boolean {
     return this.#forked
   }
@@ -159,7 +159,7 @@ export class Holdback {
     return sameLog && (told || gap.reason !== 'rewound') && gap.position.offset <= offset
   }
 
-  /** A gap that the client has behind it: this instance leaves the log that the client left before. */
+  /** Called for a gap that is covered: this instance leaves the log that the client left before. */
   leave (gap: Gap): void {
     if (gap.epoch === this.#gone) return
     const { epoch } = this.#end ?? {}

@@ -49,7 +49,7 @@ export class Hub {
     return added
   }
 
-  /** From now on the framed connection is told where in the log of its user it is. */
+  /** Puts the framed connection into the log of its user: from now on the client is told its position there. */
   joinUserLog (connection: LocalConnection, name: string): LocalMember {
     const added = new LocalMember(connection, name, { connectionId: connection.id, instanceId: '', joinedAt: Date.now() })
     addTo(this.#userLogs, added)
@@ -70,7 +70,7 @@ export class Hub {
     return left
   }
 
-  /** The member that the connection is in the group; `undefined` when it is not in the group. */
+  /** The member of the group that stands for the connection; `undefined` when the connection is not in the group. */
   find (connection: LocalConnection, group: string): LocalMember | undefined {
     return this.#membersOf(group)?.get(connection)
   }
@@ -131,7 +131,7 @@ export class Hub {
     return taken
   }
 
-  /** Gives a message, once, to every connection here of the targets, except to those of `delivered`. Returns how many took it. */
+  /** Gives a message, once, to every connection here behind the targets, except to those behind `delivered`. Returns how many took it. */
   deliverExcept (envelope: Envelope, targets: readonly Target[], delivered: readonly Target[]): number {
     const given = envelope.shared ? this.#dedupe.recipientsOf(envelope) : new Set<number>()
     for (const { number } of this.#union(delivered)) given.add(number)
@@ -147,7 +147,7 @@ export class Hub {
     else member.deliver(envelope)
   }
 
-  /** The member begins with what follows a position: what stood up to there in a log that is lost is not for it. */
+  /** The client says that it has everything up to this position: of a log that was lost, messages up to there are not repeated to it. */
   resumes ({ connection, group }: LocalMember, position: LogPosition): void {
     this.#lateJoiners.resumed(connection, group, position)
   }
@@ -172,7 +172,7 @@ export class Hub {
     return userId === undefined ? taken : taken + giveToConnections(this.#rawOf(userId), envelope, excludes)
   }
 
-  /** Who is not given the message, as far as this is decided once for all of them. */
+  /** Who is not given the message. */
   #exclusionOf (envelope: Envelope): Exclusion<LocalConnection> | undefined {
     const excludes = exclusionOf(envelope)
     if (envelope.repeated === undefined) return excludes

@@ -2,16 +2,16 @@ import type { LogPosition } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 
-/** As long as a publisher may store a message anew (milliseconds). */
+/** How long after a loss a publisher may store a message anew (milliseconds). */
 const repeatMs = 60_000
 const maxGroups = 20_000
 
-/** Whether a connection was in the group when its log lost messages, or where it was in that log when it joined later, if it was there. */
+/** `member`: the connection was in the group when the log lost messages. Else it joined later; the position that it came with, if any. */
 type Standing = 'member' | LogPosition | undefined
 
 /**
- * Who joined a group after its log lost messages. A message that a publisher stores anew was given to the members of before, not to these,
- * except to those who say that they got it elsewhere.
+ * Remembers who joined a group after its log lost messages. When a publisher stores such a message anew, those who were members at the loss
+ * have it already; those who joined since lack it, unless they say that they got it elsewhere.
  */
 export class LateJoiners {
   /** Of groups whose log lost messages: those who joined since, and members of before who left since. */

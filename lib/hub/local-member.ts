@@ -104,7 +104,7 @@ export class LocalMember {
     this.tell(gap)
   }
 
-  /** Messages before the position are lost to this member, even if it holds some of them back. */
+  /** Tells the client, and the route, that messages before the position are lost; also while others are held back. */
   tell (gap: Pick<Gap, 'reason' | 'position'>): void {
     this.connection.gapped(this.label, gap.reason)
     if (this.connection.framed) {

@@ -131,7 +131,7 @@ class Builder {
    * Returns its key in the channel.
    */
   #refer (channel: string, messages: Record<string, Json>, name: string, message: Json): string {
-    // Of a route that takes messages of any kind: both directions have the same.
+    // A route that takes messages of any kind has the same message in both directions.
     if (message === anyMessage && messages.message !== undefined) return 'message'
     const key = uniqueName(keyOf(`${channel}.${name}`), this.#messages)
     const own = uniqueName(keyOf(name), messages)
@@ -142,8 +142,8 @@ class Builder {
   }
 
   /**
-   * A copy of what stands at `at`, whose references lead to where the document has what they name. `root` is what `#` means in it. No part
-   * keeps its `$id`, from which references would count.
+   * Copies a part of the document that will stand at `at`, and makes its references lead to where the document has their targets. `root`:
+   * where a bare `#` leads. Drops each `$id`: references would count from it.
    */
   #placed (value: unknown, at: string, root = at): Json {
     const inside = idsIn(value, at)
@@ -177,13 +177,13 @@ function messageOf (
   return { ...head, ...correlation, payload: { type: 'object', required, properties: { ...fields, data } } }
 }
 
-/** `side`: of the schema, as whoever replies sees it. */
+/** `side` of the schema: `output` for replies of the server, which the schema has let through, `input` for those of clients. */
 function replyOf (name: string, schema: MessageSchema | undefined, side: 'input' | 'output' = 'output'): Json {
   const reply = messageOf('reply', schema, side, { id: idSchema })
   return { ...reply, title: `reply to ${name}` }
 }
 
-/** JSON Schema of the data. What a Standard Schema cannot tell in JSON Schema is `{}`: anything. */
+/** Returns the JSON Schema of the data; `{}`, which allows anything, if a Standard Schema has no form in JSON Schema. */
 function jsonSchemaOf (schema: Exclude<MessageSchema, 'binary'>, side: 'input' | 'output'): unknown {
   if (!isStandard(schema)) return schema
   const { jsonSchema } = schema['~standard'] as { readonly jsonSchema?: Record<typeof side, (options: object) => object> }
@@ -197,7 +197,7 @@ function jsonSchemaOf (schema: Exclude<MessageSchema, 'binary'>, side: 'input' |
   }
 }
 
-/** Where the parts of a schema are that have an `$id` of their own, by that id. */
+/** Returns where the parts of a schema are that have an `$id` of their own, by that id. */
 function idsIn (value: unknown, at: string, found = new Map<string, string>()): ReadonlyMap<string, string> {
   if (typeof value !== 'object' || value === null) return found
   const { $id } = value as Json

@@ -14,10 +14,10 @@ export interface ContextRoute {
   }
 }
 
-/** The argument of a handler, which may destructure it. */
+/** The argument of a handler. Handlers may destructure it, so `emit` and `emitToUser` do not depend on `this`. */
 export class Context implements MessageContext {
   readonly name: string
-  /** The data as the schema lets it through; set once it is checked. */
+  /** The data as the schema lets it through; `undefined` until the data is checked. */
   data: unknown
   readonly connection: Connection
   readonly request: FastifyRequest

@@ -43,14 +43,14 @@ export class MessageSet implements AnyMessages {
   readonly events: ReadonlyMap<string, Event>
   readonly once: Once
   readonly questions: Questions
-  /** What the server may ask. */
+  /** The questions that the server may ask. */
   readonly asked: ReadonlyMap<string, QuestionKind>
-  /** Whose compilers and shared schemas count. */
+  /** The scope whose compilers and shared schemas are used. */
   readonly scope: FastifyInstance
   readonly #definition: RawDefinition
   readonly #registry: Sending
 
-  /** `scope`: whose compilers and shared schemas are used. @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID */
   constructor (definition: RawDefinition, scope: FastifyInstance, registry: Sending, questions: Questions) {
     checkOptions(definition, rules, 'wsMessages.')
     const { messages, events = {}, questions: asked = {}, validateEvents = process.env.NODE_ENV !== 'production' } = definition
@@ -145,7 +145,7 @@ function targetOf (target: AskTarget): QuestionTarget {
 }
 
 function assertName (name: string, where: string): string {
-  if (answerNames.some(taken => taken === name)) throw invalid(`wsMessages.${where}.${name}: answers are called so`)
+  if (answerNames.some(taken => taken === name)) throw invalid(`wsMessages.${where}.${name}: this name is reserved for answers`)
   if (name.startsWith(reservedPrefix)) {
     throw invalid(`wsMessages.${where}.${name}: names that begin with ${reservedPrefix} are the protocol's own`)
   }

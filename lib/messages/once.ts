@@ -14,7 +14,7 @@ const keysPerOwner = { perSecond: 10, burst: 100 }
 const maxOwners = 10_000
 /** How long a second message with a key waits for the answer to the first (milliseconds). */
 const patienceMs = 10_000
-/** The pauses between its reads of the log double from the first of these to the second (milliseconds). */
+/** Pauses between reads of the log double, from the first of these to the second (milliseconds). */
 const [firstPauseMs, maxPauseMs] = [25, 400]
 
 /** The entry that claims a key. No answer looks like it: answers are JSON. */
@@ -29,13 +29,13 @@ type Stored =
 
 /**
  * Handles messages with the same key once in the cluster, for as long as logs live (five minutes, unless the option `log` says otherwise).
- * Each key has a log of its own: an entry claims the key, another one is the answer for messages that come later.
+ * Each key has a log of its own: one entry claims the key, another one is the answer to messages that come later with the same key.
  */
 export class Once {
   readonly #registry: Pick<Registry, 'broadcastToGroup' | 'history'>
   readonly #warnNotStored: (fields: object) => void
   readonly #rates = new RateTable(keysPerOwner, maxOwners)
-  /** What runs on this instance, by the log of its key: a client mostly comes back to where it was. */
+  /** Handlers under way here, by the log of their key: a client mostly comes back to the same instance, which then needs no log. */
   readonly #running = new Map<string, Promise<MessageAnswer>>()
 
   constructor (registry: Pick<Registry, 'broadcastToGroup' | 'history'>, log: FastifyBaseLogger) {
@@ -64,14 +64,17 @@ export class Once {
     try {
       await this.#registry.broadcastToGroup(group, JSON.stringify(toStored(answer)))
     } catch (error) {
-      // The handler is done, so this client gets its answer, whatever keeps it from being stored. Where the same key comes again, the
-      // client is answered with WSG_TIMEOUT, which says that it is not known what became of the first message.
+      // The handler is done, so this client gets the answer even though the answer cannot be stored. A later message with the same key is
+      // answered with WSG_TIMEOUT: the first message may or may not have taken effect.
       this.#warnNotStored({ err: error })
     }
     return answer
   }
 
-  /** Another instance ran it, or runs it now. Nobody tells this one when it is done: that would cost all instances a message each time. */
+  /**
+   * Waits for the answer of the instance that claimed the key. Reads the log again and again: a notification would cost all instances a
+   * message for each answer.
+   */
   async #answerOf (group: string): Promise<MessageAnswer> {
     const givesUpAt = performance.now() + patienceMs
     for (let pauseMs = firstPauseMs; performance.now() < givesUpAt; pauseMs = Math.min(2 * pauseMs, maxPauseMs)) {

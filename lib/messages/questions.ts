@@ -24,7 +24,7 @@ interface Waiting {
 }
 
 const eventName = 'wsg.ask' as keyof InstanceEvents & string
-/** The replies of one instance travel in one message of at most 1 MiB: replies beyond this many bytes in all count as missing. */
+/** The replies of one instance travel in one message: replies beyond this many bytes in all count as missing. */
 const maxReplyBytes = 524_288
 
 /** How much longer than its clients an instance may take to answer (milliseconds). */
@@ -52,7 +52,7 @@ export class Questions {
     return { ...joined(replies as Collected[]), instancesMissing, scope: scope ?? 'cluster' }
   }
 
-  /** Takes an answer of a client. One that comes too late, or with the id of another client's question, is ignored. */
+  /** Takes an answer of a client. Ignores an answer that comes too late, or has the id of another client's question. */
   answered (connection: Connection, id: unknown, answer: ClientAnswer): void {
     const waiting = this.#waiting.get(String(id))
     if (waiting?.connection === connection) waiting.settle(answer)

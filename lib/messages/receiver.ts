@@ -36,7 +36,7 @@ export class MessageReceiver {
     this.#metrics = metrics
   }
 
-  /** Keeps the upgrade request, which handlers get, for as long as the connection. */
+  /** Keeps the upgrade request, which handlers get, as long as the connection is referenced. */
   opened (connection: Connection, request: FastifyRequest): void {
     this.#requests.set(connection, request)
   }

@@ -15,7 +15,7 @@ export type Serialize = (data: unknown) => string | Promise<string>
 /** How many problems the text of an error names. */
 const maxTold = 3
 
-/** What the errors name: the code, and the message or event. */
+/** What a schema is compiled for: the code of its errors, and the message or event that their text names. */
 export interface Subject {
   readonly code: 'WSG_MESSAGE_INVALID' | 'WSG_EVENT_INVALID' | 'WSG_HANDLER_FAILED'
   readonly name: string
@@ -30,7 +30,7 @@ export function compileCheck (schema: MessageSchema | undefined, what: Subject, 
     const result: unknown = validate(data)
     if (!isThenable(result)) return outcome(result, data, validate, what)
     return Promise.resolve(result).then(awaited => outcome(awaited, data, validate, what), (error: unknown) => {
-      // Ajv rejects where the data does not fit. What has no list of problems is a failure of the validator.
+      // Ajv rejects where the data does not fit. An error without a list of problems is a failure of the validator itself.
       throw problemsOf(error) === undefined ? error : invalid(what, error)
     })
   }
@@ -49,12 +49,12 @@ export function compileSerializer (schema: Exclude<MessageSchema, 'binary'>, wha
   }
 }
 
-/** Those of some libraries (ArkType) are functions. */
+/** Asks for the property alone, not for an object: a Standard Schema of some libraries (ArkType) is a function. */
 export function isStandard (schema: MessageSchema): schema is StandardSchema {
   return schema !== 'binary' && '~standard' in schema
 }
 
-/** What has no form in JSON, such as a function, is `null`: `JSON.stringify` has no text for it, and fast-json-stringify a wrong one. */
+/** Writes `null` for what has no form in JSON, such as a function: `JSON.stringify` has no text for it, fast-json-stringify a wrong one. */
 function toText (write: () => string | undefined, what: Subject): string {
   try {
     const text = write()

@@ -1,5 +1,6 @@
 import { Refusal, Reply, type MessageAnswer } from '../connection/framed/message-answer.ts'
 import { isIn } from '../connection/is-in.ts'
+import { isClientFault, willPass } from '../connection/error-answer.ts'
 import { isThenable } from '../connection/inbound/callback-results.ts'
 import { RateTable } from '../connection/inbound/rate.ts'
 import type { StreamName } from '../backplane/backplane.ts'
@@ -14,14 +15,17 @@ import type { Connection } from '../types.ts'
 import { copyCallbacks } from './callbacks.ts'
 import { encodeAnswer, parseMessage, typeOf, type NamedMessage } from './wire.ts'
 
-/** Of one connection. Reads are cheap where many ask for the same, and a page asks once for each stream and break. */
+/** How many requests one connection may send: a page asks once for each stream, and again after a break. */
 const requestRate = { perSecond: 20, burst: 200 }
 const maxConnections = 10_000
 
 const names = ['list', 'read', 'stop'].map(name => `${pieceType}.${name}`)
-/** One of these is in every message about streams: JSON can write any letter as an escape. Cheap to look for in messages of any kind. */
+/**
+ * Every message about streams contains one of these: its type as it is, or an escape, as JSON can write any letter. Looking for them is
+ * cheap, so messages of other kinds are not parsed.
+ */
 const marks = [pieceType, '\\u'] as const
-/** By this, readers to whom JSON is sent as text know a piece. */
+/** Clients that get JSON as text recognize a piece by this beginning. */
 const pieceStart = `{"type":"${pieceType}"`
 
 type MayStop = ConnectionCallbacks['mayStop']
@@ -31,7 +35,7 @@ export function isStreamRequest (name: string | undefined): boolean {
   return name !== undefined && names.includes(name)
 }
 
-/** Whether a message of any kind is a request about streams, or would be taken for a piece of one by those to whom it is passed on. */
+/** Whether a message of any kind is a request about streams, or looks like a piece of one to the clients that it is passed on to. */
 function isAboutStreams (data: string): boolean {
   if (!marks.some(mark => data.includes(mark))) return false
   if (data.startsWith(pieceStart)) return true
@@ -53,8 +57,8 @@ export class StreamRequests {
   }
 
   /**
-   * The callbacks of a route that takes messages of any kind, with an `onMessage` that requests about streams do not reach, nor what looks
-   * like a piece of one: the members to whom the route passes it on would take it for the producer's.
+   * Wraps the callbacks of a route that takes messages of any kind: requests about streams are answered here and do not reach `onMessage`.
+   * A message that looks like a piece of a stream is refused: members to whom the route passed it on would take it for the producer's.
    */
   before (callbacks: ConnectionCallbacks): ConnectionCallbacks {
     const copy = copyCallbacks(callbacks)
@@ -82,7 +86,9 @@ export class StreamRequests {
     } catch (thrown) {
       const error = toError(thrown)
       if (hasCode(error, 'WSG_RATE_LIMITED')) this.#metrics.limitHit('messagesRefused', connection)
-      else if (!('code' in error)) this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
+      else if (!willPass(error) && !isClientFault(error)) {
+        this.#metrics.lines.write(connection.log, 'message_handler_failed', { err: error, name })
+      }
       return new Refusal(error)
     }
   }

@@ -7,7 +7,7 @@ import type { ClientAnswer } from './questions.ts'
 
 /* Parses and encodes messages by name: see docs/protocol.md. */
 
-/** The names of messages and events; also in `docs/protocol.md`. */
+/** Names of messages, events and questions match this; also in `docs/protocol.md`. */
 export const namePattern = /^[\w.:/-]{1,64}$/
 /** How the names of the protocol's own messages begin. */
 export const reservedPrefix = 'wsg.'
@@ -50,7 +50,7 @@ export function parseMessage (data: string | Buffer | JsonMessage): NamedMessage
   return { ...toMessage(parseJson(data.toString('utf8', 0, end)), data.length), data: data.subarray(end + 1), binary: true }
 }
 
-/** The `type` in a text of any kind; `undefined` where it is no JSON object, or costly to parse. */
+/** Returns the `type` of a text of any kind; `undefined` for a text that is not a JSON object, or is costly to parse. */
 export function typeOf (data: string): unknown {
   if (extraMessages(Buffer.from(data)) === undefined) return undefined
   const value = parseJson(data)
@@ -103,7 +103,7 @@ export function encodeEvent (name: string, data: NonNullable<ReplyData>): Data {
   return 'json' in data ? `{"type":"${name}","data":${data.json}}` : withHeader({ type: name }, data.bytes)
 }
 
-/** Encodes the answer for a raw client; `undefined` if the client asked for none. */
+/** Encodes the answer for a raw client. Returns `undefined` for a reply to a message without `id`; errors are sent in any case. */
 export function encodeAnswer (id: NamedMessage['id'], answer: MessageAnswer): Data | undefined {
   if (answer instanceof Refusal) return JSON.stringify({ type: 'error', id, ...describeError(answer.error) })
   const { data } = answer as Reply

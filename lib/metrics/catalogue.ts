@@ -1,11 +1,11 @@
 import type { MetricBase, MetricLabels } from './types.ts'
 
-/** Where a number of `registry.stats()` stands among the metrics. */
+/** How a number of `registry.stats()` is shown as a metric. */
 export interface Entry extends MetricBase {
   readonly name: string
   readonly type: 'counter' | 'gauge'
   readonly labels?: MetricLabels | undefined
-  /** What the number is multiplied by to have the unit. */
+  /** Multiplies the number, to convert it to `unit`. */
   readonly factor?: number | undefined
 }
 
@@ -21,7 +21,7 @@ const bytes = { unit: 'bytes' } as const
 
 const refusals = 'Upgrades that authentication, a limit or a block kept out, or that came while this instance takes no connections.'
 const refused = (reason: string): Entry => counter('upgrades_refused', refusals, { reason })
-/** Told by no number of its own: it is what the limits do not explain of `upgradesRefused`. */
+/** Has no number of its own: counts what is left of `upgradesRefused` when all other reasons are subtracted. */
 export const refusedNotReady = refused('not_ready')
 const limited = (limit: string): Entry => counter('limit_hits', 'How often a limit held something up or kept something out.', { limit })
 const failures = 'What went wrong for single messages, requests and connections.'
@@ -30,8 +30,8 @@ const outages = 'What policies decided because the backplane was out.'
 const inOutage = (decision: string): Entry => counter('outage_decisions', outages, { decision })
 
 /**
- * Every number of `registry.stats()` that this package counts, as a metric. Two are left out, because snapshot.ts tells them apart further:
- * `upgradesRefused`, the sum of its reasons, and `connectionsClosed`, the sum of its codes.
+ * Every number of `registry.stats()` that this package counts, as a metric. Two sums are left out, because snapshot.ts has their parts:
+ * `upgradesRefused` by reason, and `connectionsClosed` by code.
  */
 export const catalogue: Readonly<Record<string, Entry>> = {
   connectionsOpened: counter('connections_opened', 'Connections that were opened.'),

@@ -6,7 +6,7 @@ const prefix = 'fastify-websocket-groups:'
 /** A process has the same channels for all its instances. The id of a connection begins with that of its instance. */
 interface OfInstance { readonly instanceId: string }
 
-/** What is told on each channel, see docs/operations.md. */
+/** The events of each channel, see docs/operations.md. */
 export interface Events {
   'connection.open': { readonly connection: AnyConnection }
   'connection.close': { readonly connection: AnyConnection, readonly code: number, readonly reason: string }
@@ -14,7 +14,7 @@ export interface Events {
   'group.leave': { readonly connection: AnyConnection, readonly group: string }
   publish: OfInstance & { readonly kind: string, readonly names: readonly string[], readonly bytes: number }
   gap: OfInstance & { readonly group: string, readonly reason: GapReason }
-  /** `connection` where it is one that hit the limit; an upgrade has none yet. */
+  /** `connection` is set when a connection hit the limit; an upgrade has none yet. */
   limit: OfInstance & { readonly limit: string, readonly connection?: AnyConnection | undefined }
   backplane: OfInstance & { readonly state: BackplaneState, readonly problems: readonly string[] }
 }
@@ -25,7 +25,7 @@ const channels = Object.fromEntries(
   )
 ) as Record<keyof Events, ReturnType<typeof channel>>
 
-/** Tells those who listen on the channel. Where nobody does, `event` is not called, and nothing is made. */
+/** Publishes an event on its channel. Without subscribers `event` is not called, so that nothing is allocated. */
 export function announce<Name extends keyof Events> (name: Name, event: () => Events[Name]): void {
   const target = channels[name]
   if (target.hasSubscribers) target.publish(event())

@@ -2,7 +2,7 @@ import { CloseCode } from '../protocol/close-codes.ts'
 
 const own: ReadonlySet<number> = new Set(Object.values(CloseCode))
 
-/** How many connections closed with each code. Clients choose codes at will: those that mean nothing here count as one. */
+/** How many connections closed with each code. Clients choose codes at will, so codes without a meaning here are counted together. */
 export class CloseCodes {
   readonly #counts = new Map<string, number>()
 

@@ -1,10 +1,10 @@
 /** Upper bounds in seconds: from a message between two processes of one machine to a callback that hangs. */
 const secondsBuckets: readonly number[] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
-/** How observations are spread over fixed buckets. An observation allocates nothing. */
+/** Counts observations in fixed buckets. An observation allocates nothing. */
 export class Histogram {
   readonly bounds: readonly number[]
-  /** How many fell between each bound and the one before it; the last is for what is beyond all bounds. */
+  /** How many observations fell between each bound and the one before it; the last count is of those beyond all bounds. */
   readonly #counts: Float64Array
   #sum = 0
   #count = 0
@@ -32,12 +32,12 @@ export class Histogram {
     if (value > 0) this.#sum += value
   }
 
-  /** What began at `startedAt`, by `performance.now()`, is over. */
+  /** Observes the time since `startedAt`, by `performance.now()`. */
   observeSince (startedAt: number): void {
     this.observe((performance.now() - startedAt) / 1_000)
   }
 
-  /** As Prometheus counts them; `more` observations of 0 were not worth recording one by one. */
+  /** Counts as Prometheus does: each bucket includes those before it. `more`: observations of 0 that were not recorded one by one. */
   cumulative (more = 0): { readonly counts: readonly number[], readonly count: number } {
     let below = more
     return { counts: this.bounds.map((_, at) => (below += this.#counts[at] ?? 0)), count: this.#count + more }

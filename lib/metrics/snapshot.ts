@@ -6,7 +6,7 @@ import type { HistogramMetric, Metric, MetricsSnapshot, NumberMetric } from './t
 
 type Numbers = Omit<NumberMetric, 'values'> & { readonly values: Array<NumberMetric['values'][number]> }
 
-/** The metrics of an instance as they are now. `stats` is what `registry.stats()` returns: a backplane of the user's own adds to it. */
+/** Returns the current metrics of an instance. `stats` is what `registry.stats()` returns, with the numbers of a custom backplane. */
 export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes, logLengths }: Metrics): MetricsSnapshot {
   const numbers: Record<string, Numbers> = {}
   const add = ({ name, type, help, unit, labels = {} }: Entry, value: number): void => {
@@ -14,13 +14,13 @@ export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes, l
     metric.values.push({ labels, value })
   }
 
-  // Before the first connection, too: whoever asks for the names early gets them all.
+  // These exist before the first connection too, so that whoever asks for the names early gets them all.
   for (const { name, type, help, unit } of [closed, routeMessages, routeBytes]) {
     numbers[name] = { type, help, ...(unit === undefined ? {} : { unit }), values: [] }
   }
   let refusedByLimits = 0
   for (const [stat, value] of Object.entries(stats)) {
-    // A backplane may call a number `constructor`, say.
+    // A custom backplane may call one of its numbers `constructor`, say.
     const entry = Object.hasOwn(catalogue, stat) ? catalogue[stat] : undefined
     if (entry?.name === refusedNotReady.name) refusedByLimits += value
     if (entry !== undefined) add(entry, value * (entry.factor ?? 1))
@@ -43,7 +43,7 @@ export function metricsSnapshot (stats: Stats, { timings, traffic, closeCodes, l
     ),
     join_duration_seconds: histogramOf(timings.join, 'How long joins took that succeeded.'),
     on_message_duration_seconds: histogramOf(timings.onMessage, 'How long onMessage took.'),
-    // Most messages do not wait, and are not worth a record of their own.
+    // Most messages do not wait: they are counted here, at once, as waits of 0.
     queue_wait_seconds: histogramOf(
       timings.queueWait,
       'How long messages and requests waited for the callbacks before them.',

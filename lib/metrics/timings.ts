@@ -9,6 +9,6 @@ export class Timings {
   readonly onMessage = new Histogram()
   /** Of messages that had to wait for the callbacks before them. */
   readonly queueWait = new Histogram()
-  /** How late this process comes to everything. Counts while the instance runs. */
+  /** How late the event loop is, while the instance runs. */
   readonly loopLag = new LoopLag()
 }

@@ -1,4 +1,4 @@
-/** Routes that are told apart; a service has fewer. The traffic of all others is counted as one. */
+/** How many routes are counted apart, more than an application has. The traffic of all others is counted together. */
 const maxRoutes = 200
 const otherRoutes = 'other'
 
@@ -7,10 +7,10 @@ export class RouteTraffic {
   /** The route as it was written; empty for a connection of no route. */
   readonly name: string
   messagesIn = 0
-  /** Of messages, decompressed; without the frames around them. */
+  /** Of the messages alone: decompressed, without the frames around them. */
   bytesIn = 0
   messagesOut = 0
-  /** As written to sockets: with frames, and compressed where a client wants that. */
+  /** As written to sockets: with frames, and compressed if the client asked for compression. */
   bytesOut = 0
 
   constructor (name: string) {
@@ -32,7 +32,7 @@ export class RouteTraffic {
 export class Traffic {
   readonly #routes = new Map<string, RouteTraffic>()
 
-  /** The same object for the same route. */
+  /** Returns the same object for the same route. */
   of (route: string): RouteTraffic {
     const known = this.#routes.get(route)
     if (known !== undefined) return known

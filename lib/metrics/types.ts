@@ -1,13 +1,13 @@
 /** What kind of number a metric is: a counter never goes down while the process lives, a gauge may. */
 export type MetricType = 'counter' | 'gauge' | 'histogram'
 
-/** Names of labels and their values. Values come from the service's code (routes, reasons, close codes), never from groups or users. */
+/** Names of labels and their values. Values come from code (routes, reasons, close codes), never from groups or users. */
 export type MetricLabels = Readonly<Record<string, string>>
 
 export interface MetricBase {
   /** What the metric tells, in one sentence. */
   readonly help: string
-  /** The unit that the name of the metric has in it, too; left out for plain numbers. */
+  /** The unit, which the name of the metric contains too; left out for plain numbers. */
   readonly unit?: 'seconds' | 'bytes' | undefined
 }
 

@@ -7,7 +7,7 @@ import type { BroadcastOptions, BroadcastResult, Data, Registry } from '../types
 import { schemas, type DisconnectBody, type HistoryQuery, type ListQuery, type PublishBody } from './api/schemas.ts'
 
 export interface GroupsApiOptions {
-  /** An async hook that throws or replies unless the request may use the API. Who may use the API may send to everybody. */
+  /** An async hook that throws or replies unless the request may use the API, and with it send to everybody. */
   readonly auth: preHandlerAsyncHookHandler
 }
 
@@ -18,9 +18,9 @@ interface GroupParams { readonly group: string }
 async function groupsApi (app: FastifyInstance, options: GroupsApiOptions): Promise<void> {
   checkOptions(options, rules, 'groupsApi.', ['prefix', 'logLevel', 'logSerializers'])
   const { auth } = options
-  if (typeof auth !== 'function') throw invalid('groupsApi needs `auth`: a hook that refuses who may not use it')
+  if (typeof auth !== 'function') throw invalid('groupsApi needs `auth`: a hook that refuses everyone who may not use it')
   const { registry } = app
-  // Before the body is read, so that strangers cannot send one.
+  // Runs before the body is read, so that strangers cannot send one.
   app.addHook('onRequest', auth)
 
   app.post(
@@ -44,7 +44,7 @@ async function groupsApi (app: FastifyInstance, options: GroupsApiOptions): Prom
   ) => {
     const people = await registry.presence(params.group, query)
     const { cursor, ageMs } = people
-    // JSON has no Infinity, which stands for the people of this instance alone.
+    // JSON cannot express Infinity, the age of a list that has the people of this instance alone.
     return { people: [...people], cursor, ageMs: Number.isFinite(ageMs) ? ageMs : null }
   })
 
@@ -72,7 +72,7 @@ function asText (data: Data): { readonly data: string } | { readonly base64: str
   return typeof data === 'string' ? { data } : { base64: Buffer.from(data).toString('base64') }
 }
 
-/** Adds routes for services in other languages: publish, list groups, read histories and who is there, disconnect. */
+/** Adds routes for services in other languages: they publish, list groups, read histories and presence, and disconnect. */
 export default fp(groupsApi, {
   fastify: '5.x', name: 'fastify-websocket-groups-api', dependencies: ['fastify-websocket-groups'], encapsulate: true
 })

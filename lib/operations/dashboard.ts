@@ -22,11 +22,11 @@ export interface GroupsDashboardOptions {
    */
   readonly allow?: Allow | undefined
   /**
-   * The same on all instances, and known to nobody else: at least 16 characters. With it the page shows all instances; left out, only the
-   * one that serves it.
+   * A secret that all instances share: at least 16 characters. With it the page shows all instances; left out, only the instance that the
+   * page comes from.
    */
   readonly key?: string | undefined
-  /** Milliseconds between reports while somebody looks; with more than 200 instances 10 for each of them. @default 2_000 */
+  /** Milliseconds between reports while somebody looks, or 10 for each instance if that is more. @default 2_000 */
   readonly everyMs?: number | undefined
 }
 
@@ -48,7 +48,7 @@ const headers = {
 async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOptions): Promise<void> {
   checkOptions(options, rules, 'groupsDashboard.', ['prefix', 'logLevel', 'logSerializers'])
   const { auth, allow, key, everyMs = 2_000 } = options
-  if (typeof auth !== 'function') throw invalid('groupsDashboard needs `auth`: a hook that refuses who may not see it')
+  if (typeof auth !== 'function') throw invalid('groupsDashboard needs `auth`: a hook that refuses everyone who may not see it')
   const { registry } = app
   const reporter = new Reporter(registry)
   const watch = new Watch({ registry, reporter, name: key === undefined ? undefined : secretName('report', key), everyMs, log: app.log })

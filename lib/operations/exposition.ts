@@ -5,7 +5,7 @@ export const defaultNamePrefix = 'websocket_groups_'
 
 export const contentType = 'text/plain; version=0.0.4; charset=utf-8'
 
-/** One line of a metric: `metricName` is that of a histogram's buckets, sum or count. */
+/** One line of a metric. `metricName` is set on the lines of a histogram, whose names end in `_bucket`, `_sum` or `_count`. */
 export interface Sample { readonly metricName?: string | undefined, readonly labels: MetricLabels, readonly value: number }
 
 /** The lines of a metric, in the order of Prometheus's clients. */

@@ -32,7 +32,7 @@ const rules = {
   namePrefix: { allowed: 'letters, digits and underscores', accepts: value => typeof value === 'string' && /^[a-zA-Z_]\w*$/.test(value) }
 } as const satisfies Record<keyof GroupsMetricsOptions, Rule>
 
-/** A metric as the registries of prom-client take it: they call `get` for each scrape, and read the name and the type. */
+/** A metric in the form that registries of prom-client take: they call `get` for each scrape, and read the name and the type. */
 class Collected {
   /** Writable: for OpenMetrics, prom-client takes `_total` off the name and adds it to the samples. */
   name: string
@@ -54,7 +54,7 @@ class Collected {
     return { name, help, type, aggregator, values: metric === undefined ? [] : samplesOf(name, metric) }
   }
 
-  /** Counters live in the plugin, and are not reset. */
+  /** Does nothing: the counters are the plugin's, which never resets them. */
   reset (): void {}
 }
 
@@ -69,7 +69,7 @@ async function groupsMetrics (app: FastifyInstance, options: GroupsMetricsOption
   if (register === undefined) return
 
   let snapshot: MetricsSnapshot | undefined
-  /** One snapshot for all metrics of a scrape. */
+  /** Makes one snapshot for all metrics of a scrape, which are read within one microtask. */
   const current = (): MetricsSnapshot => {
     if (snapshot === undefined) queueMicrotask(() => { snapshot = undefined })
     return (snapshot ??= app.registry.metrics())

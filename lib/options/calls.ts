@@ -3,7 +3,7 @@ import type {
   AskOptions, BroadcastOptions, CloseOptions, GroupListOptions, HistoryOptions, JoinOptions, LeaveOptions, MembersOptions, PageOptions,
   ReadOptions
 } from '../types.ts'
-import { aBoolean, anObject, checkOptions, integer, isPlainObject, maxTimerMs, property, type Rule } from './rules.ts'
+import { aBoolean, anObject, checkOptions, integer, isObject, maxTimerMs, property, type Rule } from './rules.ts'
 
 /** Whoever uses the value checks it, with an error code of its own. */
 const checkedLater: Rule = { allowed: 'anything', accepts: () => true }
@@ -17,10 +17,10 @@ const exceptions: Rule = {
 }
 
 function isException (value: unknown): boolean {
-  if (typeof value === 'string' || !isPlainObject(value)) return typeof value === 'string'
+  if (typeof value === 'string' || !isObject(value)) return typeof value === 'string'
   const named = value as object
   if ('id' in named) return typeof property(named, 'id') === 'string'
-  // With both, one of the two would be passed over.
+  // With both, one of the two would be ignored.
   return ('userId' in named) !== ('group' in named)
 }
 
@@ -28,7 +28,7 @@ const broadcast = {
   except: exceptions,
   filter: anObject,
   local: aBoolean,
-  from: { allowed: 'a connection, or { userId?, connectionId? }', accepts: isPlainObject },
+  from: { allowed: 'a connection, or { userId?, connectionId? }', accepts: isObject },
   volatile: aBoolean,
   conflationKey: checkedLater,
   idempotencyKey: checkedLater,
@@ -38,7 +38,7 @@ const broadcast = {
 const page = { cursor: checkedLater, limit: checkedLater } as const satisfies Record<keyof PageOptions, Rule>
 const read = { maxAgeMs: anAge } as const satisfies Record<keyof ReadOptions, Rule>
 
-/** What the options of the public methods may be. */
+/** The options of the public methods. */
 const rules = {
   join: { since: checkedLater, history: aCount, tags: checkedLater } as const satisfies Record<keyof JoinOptions, Rule>,
   leave: { reason: checkedLater } as const satisfies Record<keyof LeaveOptions, Rule>,
@@ -59,8 +59,8 @@ const rules = {
 }
 
 /**
- * Checks the options of a call before anything is done: a misspelt one would otherwise do nothing, and one of another type would fail
- * somewhere inside.
+ * Checks the options of a call before the call does anything: a misspelt option would otherwise be ignored, and one of a wrong type would
+ * fail somewhere inside.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkCall (method: keyof typeof rules, options: unknown): void {

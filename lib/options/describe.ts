@@ -1,10 +1,10 @@
 import type { Json } from '../types.ts'
 import type { ResolvedOptions } from './resolve.ts'
-import { isPlainObject, property } from './rules.ts'
+import { isLiteral, property } from './rules.ts'
 
 /**
- * The options in force, for a support ticket. What may hold a secret is left out: of functions and other values of the application only the
- * kind is shown, and of Redis only where it is.
+ * Describes the options in force, for a support ticket. Leaves out what may hold a secret: shows only the kind of functions and other
+ * values of the application, and only the address of Redis.
  */
 export function describeOptions (options: ResolvedOptions): Record<string, Json> {
   const { redis, secret, backplane, tracing, rooms, limits: { explicit: _, ...limits }, logs, ...rest } = options
@@ -20,11 +20,14 @@ export function describeOptions (options: ResolvedOptions): Record<string, Json>
   }
 }
 
-/** Numbers, booleans and names; `null` for the rest. */
+/**
+ * Keeps numbers, booleans and strings, also inside literals; replaces other values by their kind, and missing ones by `null`. Instances of
+ * classes are not looked into: a server, for example, has the keys and the passphrase of its certificate.
+ */
 function plain (value: unknown): Json {
   if (value === undefined || value === null) return null
   if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'string') return value
-  if (!isPlainObject(value)) return typeof value
+  if (!isLiteral(value)) return typeof value
   return Object.fromEntries(Object.entries(value as object).map(([name, one]) => [name, plain(one)]))
 }
 
@@ -32,7 +35,7 @@ function describeRedis (redis: NonNullable<ResolvedOptions['redis']>): Json {
   if (typeof redis === 'string') {
     if (redis.startsWith('/') || !URL.canParse(redis)) return 'a socket'
     const { protocol, host, pathname } = new URL(redis)
-    // A password that was not escaped may have become a part of the path, and what stands before it the host.
+    // With a password that was not escaped, the URL is read wrongly: a part of the password may be in the path, or taken for the host.
     if (redis.slice(redis.indexOf(host) + host.length).includes('@')) return `${protocol}//`
     return `${protocol}//${host}${/^\/\d*$/.test(pathname) ? pathname : ''}`
   }

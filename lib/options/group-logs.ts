@@ -4,9 +4,10 @@ import { toError } from '../thrown.ts'
 import type { LogLimits } from '../backplane/backplane.ts'
 import type { LogSettings } from '../types.ts'
 import { userOfLog } from '../backplane/user-log.ts'
-import { check, checkOptions, integer, isPlainObject, property, show, withoutUndefined, type Rule } from './rules.ts'
+import { check, checkOptions, integer, isObject, property, show, withoutUndefined, type Rule } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 
+/** For how many groups the settings are remembered that were found by prefix. */
 const maxRemembered = 10_000
 
 export const defaultLog: LogLimits = { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 }
@@ -15,7 +16,7 @@ export const defaultUserLog: LogLimits = { maxMessages: 100, maxBytes: 262_144, 
 
 export const logRule: Rule = {
   allowed: 'false or { maxMessages, maxBytes?, ttlMs }',
-  accepts: value => value === false || (isPlainObject(value) && !isThenable(value))
+  accepts: value => value === false || (isObject(value) && !isThenable(value))
 }
 
 const logRules = {
@@ -25,12 +26,13 @@ const logRules = {
 } as const satisfies Record<keyof LogSettings, Rule>
 
 /**
- * Checks what an option says of a log.
+ * Checks the settings of a log.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkLog (log: unknown, name: string): asserts log is LogSettings | false {
   check(name, log, logRule)
   if (log === false) return
+  // These two are required, and `checkOptions` ignores what is left out.
   for (const field of ['maxMessages', 'ttlMs'] as const) check(`${name}.${field}`, property(log, field), logRules[field])
   checkOptions(log, logRules, `${name}.`)
 }
@@ -39,17 +41,17 @@ interface LogOptions extends Pick<WebsocketGroupsOptions, 'logs' | 'userLog'> {
   readonly log: NonNullable<WebsocketGroupsOptions['log']>
 }
 
-/** Which log each group has, by the options `log` and `logs`, and each user, by the option `userLog`. */
+/** The settings of each log: of groups by the options `log` and `logs`, of users by the option `userLog`. */
 export class GroupLogs {
   readonly #default: LogLimits | false
   readonly #users: LogLimits | false
   readonly #exact = new Map<string, LogLimits | false>()
-  /** Longest first, so that the first one that fits is the most exact. */
+  /** Longest first, so that the first prefix that fits is the one that counts. */
   readonly #prefixes: ReadonlyArray<readonly [prefix: string, limits: LogLimits | false]>
   readonly #choose: ((group: string) => unknown) | undefined
-  /** Answers by prefix, so that a broadcast does not search the list. */
+  /** Settings by group that were found by prefix, so that not every broadcast searches the list. */
   readonly #known = new BoundedMap<string, LogLimits | false>({ maxWeight: maxRemembered })
-  /** Checked answers of the function, which usually returns the same few objects. */
+  /** Results of the function `logs` that passed the check: usually it returns the same few objects. */
   readonly #checked = new WeakMap<object, LogLimits>()
 
   constructor ({ log, logs, userLog = false }: LogOptions) {
@@ -73,8 +75,8 @@ export class GroupLogs {
   }
 
   /**
-   * Whether the group has a log, for callers that have nobody to report an error to. Where the function `logs` gives no usable answer, the
-   * group counts as having a log: its messages are then never taken for volatile ones, and joins and broadcasts get the error.
+   * Whether the group has a log, for callers that have nobody to report an error to. When the function `logs` gives no usable answer, the
+   * group counts as having a log: its messages are not taken for volatile ones, and joins and broadcasts get the error.
    */
   has (group: string): boolean {
     try {

@@ -2,10 +2,10 @@ import { isDeepStrictEqual } from 'node:util'
 import { WebsocketGroupsError } from '../errors.ts'
 import { isUserId } from '../group-name.ts'
 import type { Identity } from '../types.ts'
-import { property, show } from './rules.ts'
+import { isLiteral, property, show } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 
-/** What the plugin has to know of an identity: which user it stands for, and when it expires. */
+/** What the plugin reads from an identity: which user it stands for, and when it expires. */
 export interface IdentityFacts {
   readonly userId: string | undefined
   /** Milliseconds since 1970; `undefined` for an identity that never expires. */
@@ -24,12 +24,12 @@ export function readIdentity (identity: Identity, options: IdentityOptions): Ide
   if (!isAbsent(userId) && !isUserId(userId)) throw wrong('the user id', 'a non-empty string of at most 255 bytes', userId)
   const expiresAt: unknown = options.expiresAt(identity)
   const ends = isAbsent(expiresAt) ? undefined : instantOf(expiresAt, 1)
-  if (Number.isNaN(ends)) throw wrong('the end', 'milliseconds since the epoch, a Date or an ISO 8601 string', expiresAt)
+  if (Number.isNaN(ends)) throw wrong('the expiry', 'milliseconds since the epoch, a Date or an ISO 8601 string', expiresAt)
   return { userId: isAbsent(userId) ? undefined : userId, expiresAt: ends }
 }
 
 /**
- * Which token an identity came from, by the option `tokenId`.
+ * Reads with the option `tokenId` which token an identity came from.
  * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
  */
 export function readTokenId (identity: Identity, options: Required<Pick<WebsocketGroupsOptions, 'tokenId'>>): string | undefined {
@@ -40,20 +40,14 @@ export function readTokenId (identity: Identity, options: Required<Pick<Websocke
 }
 
 /**
- * Whether a fresh identity stands for the same user as another one. Identities without a user id count as the same only when they are
- * equal plain objects, except for the times that every new token has.
+ * Whether a fresh identity stands for the same user as an old one. Identities without a user id count as the same only if they are equal
+ * literals, apart from what differs in every new token: an object of a class may keep who it is in private fields, or behind getters.
  */
 export function isSameUser (old: Identity | null, fresh: Identity, options: IdentityOptions): boolean {
   if (old === null) return false
   const { userId } = readIdentity(fresh, options)
   if (userId !== readIdentity(old, options).userId) return false
-  return userId !== undefined || (isPlain(old) && isPlain(fresh) && isDeepStrictEqual(withoutTimes(old), withoutTimes(fresh)))
-}
-
-/** Objects of other classes may keep who they are where nobody can compare it: in private fields, or behind getters. */
-function isPlain (identity: Identity): boolean {
-  const prototype: unknown = Object.getPrototypeOf(identity)
-  return prototype === null || Object.getPrototypeOf(prototype) === null
+  return userId !== undefined || (isLiteral(old) && isLiteral(fresh) && isDeepStrictEqual(withoutTimes(old), withoutTimes(fresh)))
 }
 
 function withoutTimes (identity: Identity): object {
@@ -61,7 +55,7 @@ function withoutTimes (identity: Identity): object {
   return rest
 }
 
-/** `userId`, `sub` or `id`; the last two are what tokens and databases call it. */
+/** `userId`, else `sub`, as tokens call it, else `id`, as databases do. */
 export function defaultUserId (identity: Identity): string | undefined {
   const userId = property(identity, 'userId') ?? property(identity, 'sub') ?? property(identity, 'id')
   // `readIdentity` refuses any other value.
@@ -80,7 +74,7 @@ export function defaultExpiresAt (identity: Identity): number | undefined {
   const exp = property(identity, 'exp')
   if (isAbsent(exp)) return undefined
   const instant = instantOf(exp, 1_000)
-  // For `readIdentity` to refuse.
+  // `readIdentity` refuses the value as it is.
   return Number.isNaN(instant) ? exp as number : instant
 }
 

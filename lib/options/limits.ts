@@ -1,4 +1,4 @@
-import { check, checkOptions, integer, isPlainObject, withoutUndefined, type Rule } from './rules.ts'
+import { check, checkOptions, integer, isObject, withoutUndefined, type Rule } from './rules.ts'
 import type { Limits, Rate } from './types.ts'
 
 type RateName = 'upgradesPerAddress' | 'messages' | 'bytes' | 'requests' | 'replays' | 'tokens' | 'storedBytes'
@@ -10,7 +10,7 @@ export type ResolvedLimits = Readonly<Record<CountName, number | undefined> & Re
   readonly explicit: ReadonlySet<keyof Limits>
 }
 
-const aRate: Rule = { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isPlainObject(value) }
+export const aRate: Rule = { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isObject(value) }
 
 const rateRules = {
   perSecond: integer(1, Number.MAX_SAFE_INTEGER, 'per second'),
@@ -42,7 +42,7 @@ const limitRules = {
 
 export const limitsRule: Rule = {
   allowed: 'an object of limits, or false for none',
-  accepts: value => value === false || isPlainObject(value)
+  accepts: value => value === false || isObject(value)
 }
 
 const defaults = {
@@ -63,7 +63,7 @@ const defaults = {
 } as const satisfies Limits
 
 /**
- * Takes the bytes that one message may have, 0 for no limit.
+ * Checks the limits and fills in defaults. `maxPayload`: the most bytes of one message, 0 for no limit.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID, naming the limit, the value and what is allowed
  */
 export function resolveLimits (given: Limits | false = {}, maxPayload = 0): ResolvedLimits {
@@ -71,15 +71,15 @@ export function resolveLimits (given: Limits | false = {}, maxPayload = 0): Reso
   const limits: Record<string, unknown> = {}
   for (const [name, standard] of Object.entries(defaults)) {
     const value = given === false ? false : given[name as keyof Limits] ?? standard
-    if (isPlainObject(value)) checkRate(value as Rate, `limits.${name}`)
+    if (isObject(value)) checkRate(value as Rate, `limits.${name}`)
     limits[name] = value === false ? undefined : value
   }
-  if (isPlainObject(limits.storedBytes)) limits.storedBytes = withRoomForOne(limits.storedBytes as unknown as Rate, maxPayload)
+  if (isObject(limits.storedBytes)) limits.storedBytes = withRoomForOne(limits.storedBytes as unknown as Rate, maxPayload)
   const explicit = new Set(Object.keys(withoutUndefined(given === false ? {} : given)))
   return { ...limits, explicit } as unknown as ResolvedLimits
 }
 
-/** A rate without a burst gets one that the largest message fits into: a message larger than the burst is refused for ever. */
+/** Gives a rate without a burst one that the largest message fits into: a message larger than the burst would never be let through. */
 function withRoomForOne ({ perSecond, burst }: Rate, maxPayload: number): Rate {
   return { perSecond, burst: burst ?? Math.max(perSecond, maxPayload) }
 }

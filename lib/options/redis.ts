@@ -1,15 +1,16 @@
-import { invalid, isKeyText, isPlainObject, keyText, property, show, type Rule } from './rules.ts'
+import { invalid, isKeyText, isLiteral, isObject, keyText, property, show, type Rule } from './rules.ts'
 
 export const redisRule: Rule = {
   allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, an ioredis client, an ioredis Cluster, ' +
-    'or { cluster: [nodes], options? } (the plugin alone may leave it out, and stays in memory then)',
+    'or { cluster: [nodes], options? } (may be left out for the plugin, which then keeps everything in memory)',
+  // A client of another Redis package must not pass for options, and lead to a Redis at localhost: so no instances of other classes.
   accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
   secret: true
 }
 
 /**
- * Checks what the rule cannot: nodes and options of a cluster, also of a client that was given. Never shows a node, which may hold a
- * password.
+ * Checks what the rule cannot: the nodes and options of a cluster, also those of a `Cluster` of ioredis. Errors never show a node, which
+ * may hold a password.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkCluster (redis: unknown): void {
@@ -17,7 +18,7 @@ export function checkCluster (redis: unknown): void {
     if (property(redis, 'isCluster') === true) checkClusterOptions(property(redis, 'options'))
     return
   }
-  if (!isPlainObject(redis)) return
+  if (!isObject(redis)) return
   const { cluster, options, ...others } = redis as Readonly<Record<string, unknown>>
   if (cluster === undefined) return checkNatMap(others.natMap, 'redis.natMap')
   if (!Array.isArray(cluster) || cluster.length === 0) {
@@ -31,13 +32,13 @@ export function checkCluster (redis: unknown): void {
   if (other !== undefined) {
     throw invalid(`beside redis.cluster there is no ${show(other)}: put it into redis.options, as for a Cluster of ioredis`)
   }
-  if (options !== undefined && !isPlainObject(options)) throw invalid(`redis.options must be an object, got ${show(options)}`)
+  if (options !== undefined && !isObject(options)) throw invalid(`redis.options must be an object, got ${show(options)}`)
   checkClusterOptions(options)
 }
 
 function checkClusterOptions (options: unknown): void {
   const redisOptions = property(options, 'redisOptions') ?? {}
-  if (!isPlainObject(redisOptions)) throw invalid(`the redisOptions of the cluster must be an object, got ${show(redisOptions)}`)
+  if (!isObject(redisOptions)) throw invalid(`the redisOptions of the cluster must be an object, got ${show(redisOptions)}`)
   checkNatMap(property(options, 'natMap'), 'the natMap of the cluster')
   const db = property(redisOptions, 'db') ?? 0
   if (db !== 0) throw invalid(`a Redis Cluster has database 0 only, got ${show(db)}`)
@@ -67,7 +68,7 @@ export function isAddress (value: unknown): value is { readonly host: string, re
 function isNode (node: unknown): boolean {
   if (typeof node === 'string') return /^(rediss?:\/\/.|[^/]+$)/.test(node) && isReadable(urlOf(node))
   if (typeof node === 'number') return isPort(node)
-  return isPlainObject(node) && isAddress({ host: property(node, 'host') ?? '127.0.0.1', port: property(node, 'port') ?? 6379 })
+  return isObject(node) && isAddress({ host: property(node, 'host') ?? '127.0.0.1', port: property(node, 'port') ?? 6379 })
 }
 
 function isPort (value: unknown): boolean {
@@ -94,14 +95,7 @@ function databaseOf (node: unknown): string {
   return pathname.slice(1) || (searchParams.get('db') ?? '0')
 }
 
-/** By its shape: two copies of ioredis may live in one process, and this file must not load one. */
+/** Recognizes a client by its shape: a process may have two copies of ioredis, and this file must not load one. */
 function isRedisClient (value: unknown): boolean {
   return typeof property(value, 'duplicate') === 'function' && typeof property(value, 'defineCommand') === 'function'
-}
-
-/** Not an instance of a class: a client of another Redis package must not pass for connection options and end up at localhost. */
-function isLiteral (value: unknown): boolean {
-  if (!isPlainObject(value)) return false
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return prototype === null || Object.getPrototypeOf(prototype) === null
 }

@@ -1,8 +1,8 @@
 import { checkLog, defaultLog, defaultUserLog, logRule } from './group-logs.ts'
 import { defaultExpiresAt, defaultTokenId, defaultUserId } from './identity.ts'
-import { checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
+import { aRate, checkRate, limitsRule, resolveLimits, type ResolvedLimits } from './limits.ts'
 import {
-  aFunction, check, checkOptions, integer, invalid, isKeyText, isPlainObject, keyText, maxTimerMs, oneOf, property, show,
+  aFunction, check, checkOptions, integer, invalid, isKeyText, isObject, keyText, maxTimerMs, oneOf, property, show,
   withoutUndefined, type Rule
 } from './rules.ts'
 import { checkCluster, redisRule } from './redis.ts'
@@ -47,12 +47,12 @@ const rules = {
   onVacated: aFunction,
   onUserOnline: aFunction,
   onUserOffline: aFunction,
-  rooms: { allowed: 'an object of room options by path', accepts: isPlainObject },
+  rooms: { allowed: 'an object of room options by path', accepts: isObject },
   instanceLabel: {
     allowed: 'a string of 1 to 100 characters',
     accepts: value => typeof value === 'string' && value.length >= 1 && value.length <= 100
   },
-  options: { allowed: 'an object of ws server options', accepts: isPlainObject },
+  options: { allowed: 'an object of ws server options', accepts: isObject },
   keyPrefix: {
     allowed: `a string of 1 to 100 characters ${keyText}`,
     accepts: value => typeof value === 'string' && value !== '' && value.length <= 100 && isKeyText(value)
@@ -60,12 +60,12 @@ const rules = {
   log: logRule,
   logs: {
     allowed: 'an object of log settings by group name or prefix*, or a function',
-    accepts: value => typeof value === 'function' || isPlainObject(value)
+    accepts: value => typeof value === 'function' || isObject(value)
   },
   userLog: logRule,
-  outage: { allowed: 'an object of outage policies', accepts: isPlainObject },
+  outage: { allowed: 'an object of outage policies', accepts: isObject },
   limits: limitsRule,
-  upgradeLimit: { allowed: '{ perSecond, burst? } or false', accepts: value => value === false || isPlainObject(value) },
+  upgradeLimit: aRate,
   maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   slowBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, 'bytes'),
   flushIntervalMs: integer(0, 10, 'ms'),
@@ -115,7 +115,7 @@ const defaults = {
 const outageDefaults: OutagePolicy = {
   join: 'local', broadcast: 'local', loggedBroadcast: 'reject', reads: 'stale', upgrade: 'accept', boot: 'degraded'
 }
-const roomRule: Rule = { allowed: 'true or an object of room options', accepts: value => value === true || isPlainObject(value) }
+const roomRule: Rule = { allowed: 'true or an object of room options', accepts: value => value === true || isObject(value) }
 const defaultMaxPayload = 1_048_576
 
 type WithoutDefault =
@@ -174,7 +174,7 @@ const publisherRules = {
   userLog,
   tracing,
   logger: {
-    allowed: 'a logger as that of Fastify',
+    allowed: 'a logger like that of Fastify',
     accepts: value => ['debug', 'warn'].every(level => typeof property(value, level) === 'function')
   }
 } as const satisfies Record<keyof PublisherOptions, Rule>
@@ -196,12 +196,12 @@ export function resolvePublisherOptions (raw: unknown): ResolvedPublisherOptions
   return { keyPrefix: prefix, operationTimeoutMs: timeout, log: defaults.log, logs: undefined, userLog: userLogBeside(given.log), ...given }
 }
 
-/** Who wants no logs of groups wants none of users either, unless the option says otherwise. */
+/** The default of `userLog`: an application without logs of groups gets none of users. */
 function userLogBeside (log: WebsocketGroupsOptions['log']): LogSettings | false {
   return log === false ? false : defaultUserLog
 }
 
-/** What the plugin and the publisher refuse beyond the rules. */
+/** Checks what the rules cannot, for the plugin and the publisher. */
 function checkShared ({ redis, log, logs, userLog }: Pick<WebsocketGroupsOptions, 'redis' | 'log' | 'logs' | 'userLog'>): void {
   checkCluster(redis)
   if (log !== undefined) checkLog(log, 'log')
@@ -210,7 +210,7 @@ function checkShared ({ redis, log, logs, userLog }: Pick<WebsocketGroupsOptions
   for (const [name, settings] of Object.entries<unknown>(logs)) if (settings !== undefined) checkLog(settings, `logs[${show(name)}]`)
 }
 
-/** How long the answer of another instance may take: a join that is asked for may itself take `joinTimeoutMs` there. */
+/** How long the answer of another instance may take (milliseconds): a join there may itself take `joinTimeoutMs`. */
 export function answerTimeoutMs (
   { operationTimeoutMs, joinTimeoutMs = defaults.joinTimeoutMs }: { readonly operationTimeoutMs: number, readonly joinTimeoutMs?: number }
 ): number {

@@ -2,29 +2,32 @@ import { WebsocketGroupsError } from '../errors.ts'
 
 /** Which values an option takes. */
 export interface Rule {
-  /** Ends the sentence "… must be". */
+  /** What follows "must be" in the error message. */
   readonly allowed: string
   readonly accepts: (value: unknown) => boolean
-  /** The value may hold a password; with `'all'` it is one. Neither is ever in an error message. */
+  /** The value may hold a password, or with `'all'` is one: error messages show the value without it, or only its length. */
   readonly secret?: boolean | 'all' | undefined
 }
 
 export type Rules = Readonly<Record<string, Rule>>
 
-/** The longest time that a timer of Node.js can wait: a longer one would fire at once. */
+/** The longest time that a timer of Node.js can wait (milliseconds): a longer one would fire at once. */
 export const maxTimerMs = 2_147_483_647
 
 export const aFunction: Rule = { allowed: 'a function', accepts: value => typeof value === 'function' }
-export const anObject: Rule = { allowed: 'an object', accepts: isPlainObject }
+export const anObject: Rule = { allowed: 'an object', accepts: isObject }
 /** The option `presence` of routes. */
 export const aPresence: Rule = { allowed: "true, false or 'count'", accepts: value => typeof value === 'boolean' || value === 'count' }
 
 export const aBoolean: Rule = oneOf(true, false)
 
-/** What `isKeyText` wants of a text, for errors. */
+/** What `isKeyText` demands, for error messages. */
 export const keyText = 'without braces, spaces, control characters and lone surrogates'
 
-/** Whether names of keys may begin with the text: the hash tag stands between the first braces of a key, and Redis gets names as UTF-8. */
+/**
+ * Whether names of keys may begin with the text. Braces are refused because the hash tag stands between the first ones of a key, lone
+ * surrogates because Redis gets names as UTF-8.
+ */
 export function isKeyText (text: string): boolean {
   return !/[{}\s\p{Cc}\p{Surrogate}]/u.test(text)
 }
@@ -45,7 +48,7 @@ export function integer (min: number, max: number, unit: string): Rule {
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function checkOptions (raw: unknown, rules: Rules, where: string, ignored: readonly string[] = []): void {
-  if (!isPlainObject(raw)) throw invalid(`${where === '' ? 'the options' : where.replace(/\W+$/, '')} must be an object, got ${show(raw)}`)
+  if (!isObject(raw)) throw invalid(`${where === '' ? 'the options' : where.replace(/\W+$/, '')} must be an object, got ${show(raw)}`)
   for (const [name, value] of Object.entries(raw as object)) {
     if (ignored.includes(name) || value === undefined) continue
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
@@ -69,7 +72,7 @@ export function invalid (detail: string): WebsocketGroupsError {
   return new WebsocketGroupsError('WSG_OPTION_INVALID', detail)
 }
 
-/** Describes any value in a few words, for an error message. */
+/** Describes a value in a few words, for an error message. */
 export function show (value: unknown): string {
   if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`
   if (typeof value === 'function') return 'a function'
@@ -79,11 +82,19 @@ export function show (value: unknown): string {
   return typeof name === 'string' && name !== 'Object' ? `an object of class ${name}` : 'an object'
 }
 
-export function isPlainObject (value: unknown): boolean {
+/** Whether the value has properties by name: any object but an array. */
+export function isObject (value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** A property of a value that may have none. */
+/** Whether the value is an object that no class made. */
+export function isLiteral (value: unknown): boolean {
+  if (!isObject(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
+/** Reads a property of any value; `undefined` for values without properties. */
 export function property (value: unknown, name: string): unknown {
   return (typeof value === 'object' && value !== null) || typeof value === 'function' ? (value as Record<string, unknown>)[name] : undefined
 }
@@ -94,7 +105,7 @@ export function withoutUndefined<Options extends object> (options: Options): Opt
 
 function withoutPassword (value: unknown, secret: true | 'all'): string {
   if (secret === 'all') return typeof value === 'string' ? `a string of ${value.length} characters` : 'something else'
-  // The query of a URL may hold one, too.
+  // The query of a URL may hold a password, too.
   return show(typeof value === 'string' ? value.replace(/\?.*/s, '?***').replace(/^(.*?:\/\/)?.*@/s, '$1***@') : value)
 }
 

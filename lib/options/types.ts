@@ -6,34 +6,35 @@ import type { Authenticate, JsonRoomOptions, RoomOptions } from '../route-types.
 import type { Connection, Identity, LogSettings, MemberInfo, Tracing } from '../types.ts'
 
 /**
- * `true`. In a union with that itself TypeScript would not tell the type of a room without `json`, and so not the types of the parameters
- * of its `onMessage`.
+ * Stands for `true`. With `true` itself in the union, TypeScript could infer neither the type of a room without `json` nor the types of the
+ * parameters of its `onMessage`.
  */
 export interface True {
   valueOf (): boolean
   readonly json?: undefined
 }
 
-/** A number per second, after a burst of a number at once. */
+/** How much may come per second, and how much at once. */
 export interface Rate {
   readonly perSecond: number
-  /** How many may come at once, after a quiet time. @default perSecond */
+  /** How much may come at once, after a quiet time. @default perSecond */
   readonly burst?: number | undefined
 }
 
-/** A Redis Cluster: nodes from which the others are found. */
+/** A Redis Cluster, given by some of its nodes. */
 export interface RedisCluster {
   /**
-   * URLs, ports of this machine, or ioredis options. Password and TLS of the first one hold for all nodes, unless `options` say otherwise.
+   * URLs, ports of this machine, or ioredis options: the other nodes are found from these. Password and TLS of the first one hold for all
+   * nodes, unless `options` say otherwise.
    */
   readonly cluster: readonly ClusterNode[]
-  /** As ioredis has them for its `Cluster`; taken over are `redisOptions`, `natMap` and `keyPrefix`. */
+  /** Options of the `Cluster` of ioredis, of which `redisOptions`, `natMap` and `keyPrefix` are used. */
   readonly options?: ClusterOptions | undefined
 }
 
 /**
- * A client of ioredis, a `Redis` or a `Cluster`, of version 5 or 6: by its shape, as an application may have a copy of ioredis of its own,
- * whose classes are other types.
+ * A client of ioredis, a `Redis` or a `Cluster`, of version 5 or 6. Described by its shape, because an application may have its own copy of
+ * ioredis, whose classes are other types.
  */
 export interface IoredisClient {
   readonly options: object
@@ -41,7 +42,7 @@ export interface IoredisClient {
   defineCommand (...args: never[]): unknown
 }
 
-/** Options of ioredis, of any copy. */
+/** Options of ioredis, of any copy of that package. */
 export type IoredisOptions = Omit<RedisOptions, 'Connector'> & { readonly Connector?: unknown }
 
 /** What to do while the backplane is out; the first choice of each is the default. */
@@ -73,9 +74,9 @@ export interface Limits {
   /** Connections of one user on all instances. More upgrades get 429 with Retry-After. @default 100 */
   readonly connectionsPerUser?: number | false | undefined
   /**
-   * Connections of one address on this instance: that of Fastify's `request.ip` (so set `trustProxy` behind a proxy), the first 64 bits of
-   * it under IPv6. More upgrades get 429 with Retry-After. The default does not count private and loopback addresses, a number of your own
-   * counts all. @default 1_000
+   * Connections of one address on this instance. The address is Fastify's `request.ip` (so set `trustProxy` behind a proxy), with IPv6 the
+   * first 64 bits of that. More upgrades get 429 with Retry-After. The default does not count private and loopback addresses; a number of
+   * your own counts all. @default 1_000
    */
   readonly connectionsPerAddress?: number | false | undefined
   /**
@@ -110,8 +111,8 @@ export interface Limits {
   /** Bytes of a list of members; members that do not fit are left out. @default 262_144 // 256 KiB */
   readonly presenceBytes?: number | false | undefined
   /**
-   * Bytes of clients' messages that this instance holds: of those that wait for a callback, those whose callback runs, and unfinished ones.
-   * Over the limit connections that hold more than their share are not read until there is room. @default 8_388_608 // 8 MiB
+   * Bytes of clients' messages that this instance holds: of messages that wait for a callback, whose callback runs, or that are unfinished.
+   * Over the limit, connections that hold more than their share are not read until there is room. @default 8_388_608 // 8 MiB
    */
   readonly queuedBytes?: number | false | undefined
   /**
@@ -123,7 +124,7 @@ export interface Limits {
 
 export type UpgradeLimit = Rate
 
-/** Called when somebody comes where nobody was, or the last one goes: each on one instance of the cluster. What they throw is logged. */
+/** Called when the first one comes or the last one goes, each time on one instance of all. Errors that the hooks throw are logged. */
 export interface OccupancyHooks {
   /** A group has its first member. */
   readonly onOccupied?: ((group: string) => unknown) | undefined
@@ -138,26 +139,26 @@ export interface OccupancyHooks {
 export interface WebsocketGroupsOptions extends OccupancyHooks {
   /**
    * Redis as URL, as ioredis options, or as an ioredis client (which is duplicated, never changed, never quit); a Redis Cluster as some
-   * of its nodes, or as an ioredis `Cluster`. A server that turns out to be a node of a cluster is used as one. Left out: everything stays
-   * in this process.
+   * of its nodes, or as an ioredis `Cluster`. If a server turns out to be a node of a cluster, the cluster is used. Left out: everything
+   * stays in this process.
    */
   readonly redis?: string | IoredisOptions | IoredisClient | RedisCluster | undefined
-  /** Tells a tracing system what happens: see docs/operations.md. Without it nothing is traced, and nothing loaded for it. */
+  /** Tells a tracing system what happens: see docs/operations.md. Without this option nothing is traced, and nothing is loaded for it. */
   readonly tracing?: Tracing | undefined
   /** Your own backplane, or one of a `memoryCluster()`; excludes `redis`. */
   readonly backplane?: Backplane | undefined
   /** Turns a token into an identity, for `app.wsAuth()` and rooms. Throws, or returns nothing, when the token is invalid. */
   readonly authenticate?: Authenticate | undefined
   /**
-   * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` together, and an async `group` of a
-   * room by itself. After that the answer is a 503. With a fresh token, `group`, `mayJoin` and `mayStay` have as long.
+   * Milliseconds that the check of a token may take: `allowedOrigins`, `authenticate` and `authorize` have them together, an async `group`
+   * of a room for itself. After that the answer is a 503. With a fresh token, `group`, `mayJoin` and `mayStay` have as long.
    * @default 10_000
    */
   readonly authTimeoutMs?: number | undefined
   /**
-   * Signs what proves to any instance that a client was in a group before, so that it may have what it missed; at least 32 characters. To
-   * rotate it, give an array: the first one signs, all are accepted. @default drawn by the first instance and kept in Redis; per process
-   * without Redis
+   * Key of at least 32 characters that signs what proves to any instance that a client was in a group before, so that the client gets what
+   * it missed. To rotate the key, give an array: the first key signs, all are accepted. @default drawn by the first instance and kept in
+   * Redis; without Redis, one per process
    */
   readonly secret?: string | readonly string[] | undefined
   /** Which user an identity stands for. Cannot be async. @default its `userId`, else its `sub`, else its `id` */
@@ -170,7 +171,7 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
   readonly expiresAt?: ((identity: Identity) => number | string | Date | null | undefined) | undefined
   /** What `registry.block({ tokenId })` knows the token of an identity by. Cannot be async. @default its `jti` */
   readonly tokenId?: ((identity: Identity) => string | undefined) | undefined
-  /** What other members see of a connection; at most 1,024 bytes as JSON. Cannot be async. @default nothing */
+  /** What other members see of a connection: at most 1,024 bytes as JSON. Cannot be async. @default nothing */
   readonly memberInfo?: ((connection: Connection) => MemberInfo | undefined) | undefined
   /** Ready-made room routes by path, added at register; `true`: with no options. */
   readonly rooms?: Readonly<Record<string, RoomOptions | JsonRoomOptions | True>> | undefined
@@ -189,15 +190,15 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
    */
   readonly upgradeLimit?: UpgradeLimit | false | undefined
   /**
-   * What groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile.
+   * How much groups keep of their messages, so that nothing is lost and clients can resume. `false`: nothing, every broadcast is volatile.
    * @default { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 }
    */
   readonly log?: LogSettings | false | undefined
   /** Exceptions from `log`, by group name, by prefix (`'chat:*'`, the longest counts), or as a function (`undefined`: as `log` says). */
   readonly logs?: Readonly<Record<string, LogSettings | false>> | ((group: string) => LogSettings | false | undefined) | undefined
   /**
-   * What is kept of what `sendToUser` sends, so that framed clients that were away for a moment get it when they are back. It comes as that
-   * of a group with the name `wsg:user`, see docs/client.md. Has to be the same on all instances and publishers.
+   * How much is kept of what `sendToUser` sends, so that framed clients that were away for a moment get it when they are back. Clients see
+   * it as messages of a group `wsg:user`, see docs/client.md. Has to be the same on all instances and publishers.
    * @default { maxMessages: 100, maxBytes: 262_144, ttlMs: 300_000 }; false where `log` is false
    */
   readonly userLog?: LogSettings | false | undefined

@@ -1,7 +1,7 @@
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 
-/** The count of a group is sent to its clients no more often than this. */
+/** Calls for one name are at least this far apart. */
 const pauseMs = 1_000
 
 /** Calls a function for a name at once, then again after a pause if it was asked for meanwhile; each name by itself. */
@@ -39,6 +39,7 @@ interface Group {
   readonly watchers: Set<LocalConnection>
   /** Connections that were sent no count yet. */
   readonly fresh: Set<LocalConnection>
+  /** The count that clients were told last; -1 before the first. */
   told: number
 }
 

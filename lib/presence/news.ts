@@ -16,13 +16,13 @@ export interface NewsHost {
 /** Stands for all groups, in place of a name. */
 const anyGroup = ''
 
-/** Those who are let go within this time, in milliseconds, are told of together, and at most so many at once. */
+/** Members who are handed over within this time (milliseconds) share messages, so many in each. */
 const handoverMs = 10
 const maxHandover = 200
 
 /**
- * Tells all instances, this one included, who comes and who goes. What an instance may not have heard is followed by news that there is
- * something to read, until those are out.
+ * Tells all instances, this one included, who comes and who goes. After an event that an instance may not have heard, `changed` is sent
+ * until that is published: it makes instances read the group again.
  */
 export class PresenceNews {
   readonly #backplane: Pick<Backplane, 'publish' | 'state'>
@@ -60,8 +60,9 @@ export class PresenceNews {
   }
 
   /**
-   * This instance shuts down, and the member may come back to any other one, which may have had nobody in the group to hear that. Resolves
-   * when all instances were told, or could not be: then lists are short of the member until it is back. Never rejects.
+   * Tells all instances that the member is away, as this instance shuts down: the client may come back to an instance that has nobody in
+   * the group and so hears no `away`. Resolves when all were told, or could not be: then lists lack the member until it is back. Never
+   * rejects.
    */
   async handOver (group: string, member: Absence[1]): Promise<void> {
     this.#letGo.push([group, member])
@@ -96,7 +97,7 @@ export class PresenceNews {
     await this.#backplane.publish([target], this.#envelopes.command('presence', target, JSON.stringify(event)))
   }
 
-  /** When a backplane that is down is back, everything is read anew. Other failures are followed by nothing. */
+  /** Tells of a change instead, unless the backplane is down: when it is back, everything is read anew. */
   #failed (group: string): void {
     if (this.#backplane.state !== 'down') this.changed(group)
   }

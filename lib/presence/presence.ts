@@ -128,7 +128,7 @@ export class Presence {
       if (here.watchers.size === 0) here.roster = undefined
     }
     const isAway = mayComeBack(connection)
-    // With the last member here goes the subscription by which this instance would hear of it.
+    // The subscription by which this instance would hear of it may end with its last member.
     if (isAway && here.roster === undefined) this.#away.add(group, member)
     const key = `${connection.id} ${group}`
     const leaving = announced.then(async () => {
@@ -148,7 +148,7 @@ export class Presence {
     if (event.event === 'resync') return this.#resync()
     if (event.event === 'changed') return this.#changed(target.name)
     if (event.event === 'handover') {
-      // Those whose groups have clients to tell here were announced to them.
+      // Where clients here are told of the group, the `away` event did this already.
       for (const [group, member] of event.away) if (this.#here.get(group)?.roster === undefined) this.#away.add(group, member)
       return
     }
@@ -210,7 +210,7 @@ export class Presence {
     for (const [group, { roster }] of this.#here) if (roster !== undefined) this.#stale.add([group])
   }
 
-  /** The group could not be read. When a backplane that is down is back, all groups are. */
+  /** The group could not be read: tries again, unless the backplane is down. When it is back, all groups are read. */
   #unread (group: string): void {
     if (this.#backplane.state !== 'down') this.#stale.retry(group)
   }

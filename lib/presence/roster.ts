@@ -9,7 +9,7 @@ export interface PresentMember extends Omit<Member, 'instanceId' | 'session'> {
 
 export interface Change { readonly event: 'join' | 'leave' | 'update', readonly member: FramedMember }
 
-/** The sessions that one user, or nobody in particular, has in the group. */
+/** An entry of the roster: a user with all of its sessions, or one session without a user. */
 interface Person {
   readonly userId: string | undefined
   joinedAt: number
@@ -20,7 +20,7 @@ interface Person {
   told: string
 }
 
-/** A group with more people than this shows counts: later people are announced, but not remembered. */
+/** A group with more people than this shows these: later people are neither announced nor counted. */
 export const maxPeople = 20_000
 
 export function presentMember ({ instanceId, session, ...member }: Member): PresentMember {
@@ -39,7 +39,7 @@ export class Roster {
     this.#maxPeople = maxPeople
   }
 
-  /** Of people who are away, and may come back. */
+  /** Makes a roster of people who are away, and may come back. */
   static ofAway (members: Iterable<PresentMember>, maxPeople: number): Roster {
     const roster = new Roster(maxPeople)
     for (const member of members) roster.remove(member, true)
@@ -55,8 +55,9 @@ export class Roster {
     const key = keyOf(member)
     let person = this.#people.get(key)
     if (person === undefined) {
-      person = newPerson(member)
-      if (this.#people.size < this.#maxPeople) this.#people.set(key, person)
+      // Of people who are not remembered nobody could tell that they left.
+      if (this.#people.size >= this.#maxPeople) return undefined
+      this.#people.set(key, person = newPerson(member))
     }
     const connections = connectionsOf(person, member.session)
     const known = connections.get(member.connectionId)

@@ -1,4 +1,4 @@
-/** How much later lists that became stale are read at most (milliseconds): not by all instances at the same time. */
+/** Stale lists are read within this time (milliseconds), at random: not by all instances at once. */
 const spreadMs = 1_000
 /** How many groups are read at the same time. */
 const groupsAtOnce = 8

@@ -4,7 +4,7 @@
 /** The subprotocol that a client offers, and the server answers with. */
 export const framedProtocol = 'wsg.v1'
 
-/** What clients know the log of their user by, among the groups. */
+/** Stands for the name of a group where frames are about the log of the client's user. */
 export const userLogLabel = 'wsg:user'
 
 /** How many groups a `hello` may offer positions for. */
@@ -13,7 +13,7 @@ export const maxResume = 100
 /** The form of every position. Only the log it came from can tell whether it exists. */
 export const positionPattern = /^[\w-]{24}$/
 
-/** Why messages are lost: the log is another one now, went back, was cut before them, or could not be read. */
+/** Why messages are lost: the log is another one now, went back, was trimmed beyond them, or could not be read. */
 export type GapReason = 'epoch' | 'rewound' | 'trimmed' | 'unavailable'
 
 /** The data of a message. With `binary: true`, `data` is base64. */
@@ -50,9 +50,9 @@ export interface WelcomeFrame {
   readonly connectionId: string
   /** The secret name of the session: proves in a later `hello` that the client is back. */
   readonly session: string
-  /** A connection on which nothing came from the server for twice as long is dead; 0 when not known. */
+  /** A connection is dead when nothing came from the server for twice this long, in milliseconds. 0: unknown. */
   readonly pingMs: number
-  /** How long after a break the server keeps the session's memberships from being announced as left. */
+  /** How long after a break the server waits before it announces that the client left, in milliseconds. */
   readonly resumeMs: number
 }
 
@@ -90,13 +90,13 @@ export interface MembersFrame<Info = unknown> {
 /** What was sent to a group, to the connection, or to its user. */
 export type MessageFrame<Data = Payload> = { readonly type: 'message' } & MessagePlace & Data
 
-/** Where a message was sent, and stands. */
+/** Where a message was sent, and where in a log it stands. */
 export interface MessagePlace {
   /** Missing in direct sends. */
   readonly group?: string | undefined
   /** Missing in messages that no log keeps. */
   readonly position?: string | undefined
-  /** The same in all copies of a message that went to several groups: one that comes again after a break is known by it. */
+  /** The same in all copies of a message that went to several groups. A client that gets a second copy after a break knows it by this. */
   readonly copy?: string | undefined
   /** When it was sent, in milliseconds since 1970. */
   readonly at?: number | undefined
@@ -112,7 +112,7 @@ export interface PastPlace {
   readonly from?: { readonly userId?: string | undefined, readonly connectionId?: string | undefined } | undefined
 }
 
-/** Answers the request `history`. */
+/** Answers the request `history`, with the oldest message first unless the request says `reverse`. */
 export interface HistoryFrame<Data = Payload> {
   readonly type: 'history'
   readonly id: number
@@ -177,11 +177,11 @@ export interface HelloFrame {
   readonly resume?: Readonly<Record<string, string>> | undefined
   /** The latest grant of each of these groups, where there is one. */
   readonly grants?: Readonly<Record<string, string | undefined>> | undefined
-  /** The client takes events as JSON values inside frames. */
+  /** The client takes events by name as JSON values inside frames. */
   readonly json?: boolean | undefined
 }
 
-/** What a client asks for; with an `id`, `ack` or `error` answers it. */
+/** What a client asks for. With an `id` it is answered, by `ack`, `history` or `error`. */
 export type RequestFrame = { readonly id?: number | undefined } & (
   | { readonly type: 'message' } & (Payload | JsonPayload)
   | {

@@ -50,7 +50,7 @@ export interface JoinOptions {
   /** Without `since`: first delivers up to this many of the latest messages. @default 0 */
   readonly history?: number | undefined
   /**
-   * For broadcasts with a `filter`: up to 32 strings of 64 bytes. They are the connection's until it leaves the group; joining again with
+   * For broadcasts with a `filter`: up to 32 strings of 64 bytes. The connection has them until it leaves the group; joining again with
    * other tags replaces them.
    */
   readonly tags?: readonly string[] | undefined
@@ -68,7 +68,7 @@ export interface HistoryOptions {
    * `reverse` with the latest. Without `since` it ends with the latest.
    */
   readonly since?: string | undefined
-  /** Messages before this position alone: to read on towards the past, that of the earliest message of the page before. */
+  /** Only messages before this position. To read on towards the past, give the position of the earliest message of the latest page. */
   readonly before?: string | undefined
   /** At most this many messages, up to 10,000. @default 100 */
   readonly limit?: number | undefined

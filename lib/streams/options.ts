@@ -33,13 +33,13 @@ export function resolveStreamOptions (id: unknown, options: StreamOptions): Reso
   return { owner: userIdOf(owner) as string | undefined, meta: asJson('meta', meta), flushMs, maxBytes, idleMs, keepMs }
 }
 
-/** Checks the name of a stream that is not this process's own. @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_OPTION_INVALID */
+/** Checks the name of a stream that any process may make. @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_OPTION_INVALID */
 export function assertStream (group: unknown, id: unknown): void {
   assertGroupName(group)
   check('the id of a stream', id, anId)
 }
 
-/** The value as JSON keeps it. @throws {WebsocketGroupsError} WSG_DATA_INVALID */
+/** Returns the value as JSON keeps it. @throws {WebsocketGroupsError} WSG_DATA_INVALID */
 export function asJson (name: string, value: unknown): unknown {
   if (value === undefined) return undefined
   let json: string | undefined

@@ -22,7 +22,7 @@ const secondLookMs = 1_000
 /** How long a lost stream can still be read (milliseconds). */
 const lostKeepMs = 300_000
 
-/** What a reader has of a stream already: its text up to byte `from`. */
+/** What a reader already has of a stream: the text of this epoch up to byte `from`. */
 export interface Known {
   readonly epoch?: string | undefined
   readonly from: number
@@ -104,7 +104,7 @@ export class Streams {
     return { id: name.id, text, state, ...(owner === undefined ? {} : { owner }), ...(meta === undefined ? {} : { meta }), ...more }
   }
 
-  /** Who makes the stream, and for whom; `undefined` when it is not open. */
+  /** Returns who makes the stream, and for whom; `undefined` for a stream that is not open. */
   async headOfOpen (name: StreamName): Promise<Head | undefined> {
     const here = this.#open.get(keyOf(name))
     if (here !== undefined) return { by: this.#envelopes.origin, owner: here.owner }
@@ -123,7 +123,7 @@ export class Streams {
     await withDeadline(Promise.all(Array.from(this.#open.values(), async ({ closed }) => await closed)), ms, () => undefined)
   }
 
-  /** Ends the open streams, and begins no more. An end that the backplane does not take at once is not stored. */
+  /** Ends the open streams, and begins no more. An end that is not stored within `closeMs` is given up. */
   async close (): Promise<void> {
     this.#isClosed = true
     for (const stream of [...this.#open.values()]) stream.cut(new WebsocketGroupsError('WSG_CLOSED'))

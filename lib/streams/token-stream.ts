@@ -8,9 +8,9 @@ import type { Stream, StreamState } from '../types.ts'
 import { asJson, type ResolvedStreamOptions } from './options.ts'
 import { packEnding, pieceEnvelope, type Ending, type Head, type Piece } from './wire.ts'
 
-/** How often a stream writes at least (milliseconds). Readers wait for twice that, and three times that is `silentMs`. */
+/** An open stream writes at least this often (milliseconds). Readers wait for twice as long; `silentMs` is three times as long. */
 const beatMs = 5_000
-/** After how long a failed write is repeated, and for how long in all (milliseconds). */
+/** How long to wait before a failed write is repeated, and for how long to repeat it (milliseconds). */
 const againMs = 250
 const patienceMs = 60_000
 
@@ -28,7 +28,7 @@ export interface StreamHost {
   ended (stream: TokenStream): void
 }
 
-/** A stream that this process makes. Pieces are gathered, and written one after another: each at the place that it was first given. */
+/** A stream that this process makes. Gathers what is appended, and writes one piece after another; a repeated piece keeps its place. */
 export class TokenStream implements Stream {
   readonly group: string
   readonly id: string
@@ -107,9 +107,10 @@ export class TokenStream implements Stream {
       for await (const text of source) if (!this.append(text)) break
       await this.done()
     } catch (error) {
-      // What cannot be stored is told by the state.
       await this.fail(error).catch(() => {})
     }
+    // Of a stream that was stopped, `done` and `fail` return at once: wait until the end is stored.
+    await this.closed
     return this.state
   }
 
@@ -125,12 +126,12 @@ export class TokenStream implements Stream {
     return true
   }
 
-  /** Ends the stream because its producer was idle or exceeded a limit. */
+  /** Ends the stream as failed, with this reason for the producer: it was idle, the text is too long, or the process closes. */
   cut (error: WebsocketGroupsError): void {
     if (this.#ending === undefined) this.#endFailed(error, error)
   }
 
-  /** Called regularly. Ends an idle stream, and writes for one that waits for its next piece that it goes on. */
+  /** Called regularly. Ends the stream if its producer is idle, else lets readers know now and then that the stream goes on. */
   beat (): void {
     const now = performance.now()
     if (this.#ending !== undefined) return
@@ -167,7 +168,7 @@ export class TokenStream implements Stream {
   }
 
   #end (ending: Ending, reason?: WebsocketGroupsError): void {
-    // A text beyond the limit ends the stream while its end is prepared.
+    // The half character that `done` and `stop` add may exceed the limit, which ends the stream as failed before they do.
     if (this.#ending !== undefined) return
     this.#ending = ending
     clearTimeout(this.#timer)
@@ -231,7 +232,7 @@ export class TokenStream implements Stream {
     }
   }
 
-  /** `whole`: with all of the text, because the store has not even its beginning. Members get the piece alone. */
+  /** `whole`: stores the text from its beginning, because the store does not have it or has lost it. Members get the piece alone. */
   #writeOf (piece: Piece, ending: Ending | undefined, whole: boolean, renew: boolean): StreamWrite {
     const { group, id, epoch } = this
     const { keepMs, meta } = this.#options
@@ -250,7 +251,7 @@ export class TokenStream implements Stream {
     }
   }
 
-  /** The stream cannot be written any more. Its readers notice that it is silent. */
+  /** Gives up a stream that cannot be written any more. Its readers notice that the stream is silent. */
   abandon (error: Error): void {
     this.#abandoned = true
     clearTimeout(this.#timer)

@@ -2,7 +2,7 @@ import type { Envelope, StoredStream, StreamEnd, StreamName } from '../backplane
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 import type { StreamReading } from '../types.ts'
 
-/** The form of pieces: docs/protocol.md. */
+/* Encodes pieces and endings of streams: see docs/protocol.md. */
 
 export const pieceType = 'wsg.stream'
 
@@ -29,8 +29,8 @@ export interface Head {
 }
 
 /**
- * The message to the members of the group. `meta` goes with the beginning of the text. A slow member gets the latest piece, and reads what
- * is before it.
+ * Makes the message that brings a piece to the members of the group. `meta` goes with the beginning of the text. A slow member gets the
+ * latest piece alone, and reads from the store what is before it.
  */
 export function pieceEnvelope (
   envelopes: Pick<EnvelopeFactory, 'message'>, { group, id }: StreamName, epoch: string, { at, to, text }: Piece, ending?: Ending,

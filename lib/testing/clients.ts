@@ -18,11 +18,11 @@ export class TestClient extends Inbox<string | Buffer> implements Disposable {
     this.socket = socket
     socket.on('message', (data: Buffer, isBinary) => this.received(isBinary ? data : data.toString()))
     socket.on('close', (code, reason) => this.ended({ code, reason: reason.toString() }))
-    // What fails ends with `close`, too, which is what tests wait for.
+    // `close` follows every error, and is what tests wait for.
     socket.on('error', () => {})
   }
 
-  /** @throws {Error} when the upgrade is refused: its text has the status */
+  /** @throws {Error} when the upgrade is refused: the text of the error has the status */
   static async open (url: string, { token, headers }: OpenOptions): Promise<TestClient> {
     const socket = new WebSocket(url, token === undefined ? [] : ['bearer', token], { headers: { ...headers } })
     const client = new TestClient(socket)
@@ -65,7 +65,7 @@ export class FramedTestClient extends Inbox<ClientEvents['message']> implements 
     this.client = connect([...urls], { WebSocket: Recorded, backoff: { minMs: 10, maxMs: 50 }, ...options })
     this.client.on('message', message => this.received(message))
     this.client.on('close', closed => this.ended(closed))
-    // Attempts that fail are what tests of outages are about.
+    // Attempts fail in tests of outages: `close` tells when the client gives up.
     this.client.on('error', () => {})
   }
 

@@ -7,14 +7,14 @@ import { memoryWires, redisWires, type Wire, type Wires } from './wires.ts'
 
 export interface TestClusterOptions {
   /**
-   * Builds one instance of the application: `options` are for its registration of this package, beside its own. The instance is made to
-   * listen afterwards.
+   * Builds one instance of the application. Pass `options` to `app.register(websocketGroups, …)`, together with your own. The cluster calls
+   * `listen` afterwards.
    */
   readonly app: (options: Pick<WebsocketGroupsOptions, 'backplane' | 'redis' | 'keyPrefix'>) => FastifyInstance | Promise<FastifyInstance>
   /** How many instances there are at first. @default 2 */
   readonly instances?: number | undefined
   /**
-   * The URL of a Redis, or `'find'`: that of the environment variable `REDIS_URL`, else the one at 127.0.0.1:6379. The cluster then uses
+   * The URL of a Redis, or `'find'` for the Redis of the environment variable `REDIS_URL`, else the one at 127.0.0.1:6379. The cluster uses
    * keys of its own there. @default none: the instances share the memory of this process
    */
   readonly redis?: string | undefined
@@ -25,8 +25,8 @@ export interface TestInstance {
   /** `http://127.0.0.1:<port>` */
   readonly url: string
   /**
-   * Ends the instance as a crash does: clients see no close frame (1006), and nobody is told. With Redis its members go when its lease is
-   * over (`leaseMs`), in memory at once.
+   * Ends the instance as a crash does: clients see no close frame (1006), and nobody is told. Its members are gone when its lease ends
+   * (`leaseMs`), without Redis at once.
    */
   kill (): Promise<void>
   /** Closes the instance as a deploy does. */
@@ -40,7 +40,7 @@ export class TestCluster implements AsyncDisposable {
   readonly #options: TestClusterOptions
   readonly #wires: Wires
   readonly #clients = new Set<{ close (): void }>()
-  /** Counts raw clients, which take the instances in turn. */
+  /** How many raw clients were opened: they take the instances in turn. */
   #opened = 0
 
   constructor (options: TestClusterOptions, wires: Wires) {
@@ -51,10 +51,12 @@ export class TestCluster implements AsyncDisposable {
   /** Starts one more instance. */
   async start (): Promise<TestInstance> {
     const wire = await this.#wires.add()
-    const app = await this.#options.app(wire.options)
-    await app.listen({ port: 0, host: '127.0.0.1' })
+    const app = await this.#listen(wire)
     const { port } = app.server.address() as AddressInfo
-    const gone = (): void => { this.instances.splice(this.instances.indexOf(instance), 1) }
+    const gone = (): void => {
+      const at = this.instances.indexOf(instance)
+      if (at !== -1) this.instances.splice(at, 1)
+    }
     const instance: TestInstance = {
       app,
       url: `http://127.0.0.1:${port}`,
@@ -75,8 +77,8 @@ export class TestCluster implements AsyncDisposable {
   }
 
   /**
-   * A WebSocket to a path, as of any client: of each call to the next instance in turn.
-   * @throws {Error} when the upgrade is refused: its text has the status
+   * Opens a plain WebSocket to a path. Each call takes the next instance in turn.
+   * @throws {Error} when the upgrade is refused: the text of the error has the status
    */
   async open (path: string, options: OpenOptions & { readonly instance?: TestInstance | undefined } = {}): Promise<TestClient> {
     const { instance = this.#running[this.#opened++ % this.#running.length] as TestInstance } = options
@@ -86,7 +88,7 @@ export class TestCluster implements AsyncDisposable {
   }
 
   /**
-   * The client of this package on a path, at any of the instances, so that it survives the end of one.
+   * Connects the client of this package to a path. It knows the URLs of all instances, so it survives the end of one.
    * @throws {Error} when the server refuses the client for good
    */
   async connect (path: string, options: ConnectOptions = {}): Promise<FramedTestClient> {
@@ -112,7 +114,6 @@ export class TestCluster implements AsyncDisposable {
   async close (): Promise<void> {
     for (const client of this.#clients) client.close()
     await Promise.all([...this.instances].map(async instance => await instance.close()))
-    await this.#wires.close()
   }
 
   async [Symbol.asyncDispose] (): Promise<void> {
@@ -124,19 +125,32 @@ export class TestCluster implements AsyncDisposable {
     return this.instances
   }
 
-  async #close (app: FastifyInstance, wire: Wire): Promise<void> {
-    await app.close()
+  async #listen (wire: Wire): Promise<FastifyInstance> {
+    let app: FastifyInstance | undefined
+    try {
+      app = await this.#options.app(wire.options)
+      await app.listen({ port: 0, host: '127.0.0.1' })
+      return app
+    } catch (error) {
+      // The instance is not among those that `close` ends, and what it has open would keep the process of the test alive.
+      await this.#close(app, wire)
+      throw error
+    }
+  }
+
+  async #close (app: FastifyInstance | undefined, wire: Wire): Promise<void> {
+    await app?.close()
     await wire.close()
   }
 
-  /** Waits for a state that every instance comes to by itself, within the deadlines of its links. */
+  /** Waits without a deadline: every instance reaches the state by itself, within the deadlines of its links. */
   async #backplane (reached: (status: string) => boolean): Promise<void> {
     while (this.instances.some(({ app }) => !reached(app.registry.health().status))) await this.#wires.pause()
   }
 }
 
 /**
- * Starts instances of an application that know each other.
+ * Starts instances of an application that are joined to a cluster.
  * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE when there is no Redis where one is asked for
  */
 export async function testCluster (options: TestClusterOptions): Promise<TestCluster> {

@@ -14,7 +14,7 @@ export class Forwarder {
       socket.pipe(other).pipe(socket)
       for (const [one, its] of [[socket, other], [other, socket]] as const) {
         this.#sockets.add(one)
-        // The end of one is that of the other; what broke it does not matter here.
+        // When one ends, the other ends too; why does not matter here.
         one.on('error', () => one.destroy()).on('close', () => {
           this.#sockets.delete(one)
           its.destroy()
@@ -34,7 +34,7 @@ export class Forwarder {
     return (this.#server.address() as AddressInfo).port
   }
 
-  /** Breaks all connections, and takes no others. */
+  /** Breaks all connections, and refuses new ones until `mend`. */
   cut (): void {
     this.#cut = true
     for (const socket of this.#sockets) socket.destroy()

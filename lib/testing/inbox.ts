@@ -1,4 +1,4 @@
-// Of the time before the test: a wait ends also where the test has replaced the timers.
+// Taken before the test starts: waits end in real time even if the test replaces the timers.
 const { setTimeout: startTimer, clearTimeout: stopTimer } = globalThis
 
 export interface Closed { readonly code: number, readonly reason: string }
@@ -24,7 +24,7 @@ export class Inbox<Message> {
   readonly #closing: Array<(closed: Closed) => void> = []
 
   /**
-   * The next message.
+   * Resolves with the next message.
    * @throws {Error} when the connection is closed, or nothing comes in time
    */
   async next (options?: WaitOptions): Promise<Message> {
@@ -32,8 +32,8 @@ export class Inbox<Message> {
   }
 
   /**
-   * The next message for which the predicate is true; those before it are passed over.
-   * @throws as `next`
+   * Resolves with the next message for which the predicate is true, and passes over those before it.
+   * @throws {Error} as `next`, and whatever the predicate throws
    */
   async until (predicate: (message: Message) => boolean, { timeoutMs = 5_000 }: WaitOptions = {}): Promise<Message> {
     if (this.#waiter !== undefined) throw new Error('a call waits already: await next() or until() before the next one')
@@ -81,7 +81,12 @@ export class Inbox<Message> {
     if (waiter === undefined) return
     while (this.#handedOut < this.messages.length) {
       const message = this.messages[this.#handedOut++] as Message
-      if (waiter.fits(message)) return waiter.resolve(message)
+      try {
+        if (waiter.fits(message)) return waiter.resolve(message)
+      } catch (error) {
+        // Not thrown on: this runs inside an event of the socket, where it would end the process.
+        return waiter.reject(error as Error)
+      }
     }
     if (this.#closed === undefined) return
     const { code, reason } = this.#closed

@@ -2,9 +2,9 @@ import type { LocalInstance, Target } from '../backplane/backplane.ts'
 import { MemoryBackplane } from '../backplane/memory/index.ts'
 import { WebsocketGroupsError } from '../errors.ts'
 
-/** A backplane in memory that can be out, as Redis can be, and whose instance can die. */
+/** A memory backplane that a test can take out, as Redis can be out, and whose instance can die. */
 export class SwitchedMemory extends MemoryBackplane {
-  /** Subscriptions that were refused: they are made as soon as the outage is over. */
+  /** Subscriptions that were refused during the outage, to be made when it is over. */
   readonly #due = new Set<Target>()
   #local: LocalInstance | undefined
   #out = false
@@ -36,13 +36,12 @@ export class SwitchedMemory extends MemoryBackplane {
   async setOut (out: boolean): Promise<void> {
     if (this.#out === out) return
     this.#out = out
-    const due = out ? [] : [...this.#due]
-    for (const target of due) await super.subscribe(target)
-    this.#due.clear()
+    // One that is unsubscribed meanwhile is due no longer.
+    for (const target of out ? [] : [...this.#due]) if (this.#due.delete(target)) await super.subscribe(target)
     this.#local?.stateChanged()
   }
 
-  /** Another instance died, and its members are gone with it. */
+  /** Called when another instance died, and its members are gone with it. */
   instanceDied (): void {
     this.#local?.membersLost?.()
   }

@@ -7,15 +7,15 @@ import type { WebsocketGroupsOptions } from '../options/types.ts'
 import { Forwarder } from './forwarder.ts'
 import { SwitchedMemory } from './switched-memory.ts'
 
-// Of the time before the test, which may have replaced the timers.
+// Taken before the test starts, which may replace the timers.
 const { setTimeout: startTimer } = globalThis
 const pauseMs = 5
 const findMs = 1_000
 
-/** What leads one instance to the others. */
+/** The connection of one instance to the others. */
 export interface Wire {
   readonly options: Pick<WebsocketGroupsOptions, 'backplane' | 'redis' | 'keyPrefix'>
-  /** Nothing passes from now on, for good. */
+  /** Cuts the instance off for good. */
   cut (): void
   close (): Promise<void>
 }
@@ -23,10 +23,9 @@ export interface Wire {
 export interface Wires {
   add (): Promise<Wire>
   setOut (out: boolean): Promise<void>
-  /** An instance was killed. */
+  /** Called when an instance was killed. */
   died (): void
   pause (): Promise<void>
-  close (): Promise<void>
 }
 
 async function pause (): Promise<void> {
@@ -44,7 +43,7 @@ export function memoryWires (): Wires {
       all.add(backplane)
       return {
         options: { backplane },
-        // Dead to the others at once: there is no lease that has to end.
+        // The others see the end at once: in memory there is no lease that has to end.
         cut: () => { void backplane.close() },
         close: async () => { all.delete(backplane) }
       }
@@ -54,15 +53,14 @@ export function memoryWires (): Wires {
       for (const backplane of all) await backplane.setOut(now)
     },
     died: () => { for (const backplane of all) backplane.instanceDied() },
-    pause,
-    close: async () => {}
+    pause
   }
 }
 
 /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE */
 export async function redisWires (redis: string): Promise<Wires> {
   const server = new URL(redis === 'find' ? process.env.REDIS_URL ?? 'redis://127.0.0.1:6379' : redis)
-  // An IPv6 address has brackets in a URL alone.
+  // The brackets of an IPv6 address belong to the URL, not to the address.
   const [host, port] = [server.hostname.replace(/^\[|\]$/g, ''), Number(server.port || 6379)]
   await assertReachable(host, port)
   const keyPrefix = `wsg-test-${randomBytes(6).toString('hex')}:`
@@ -90,8 +88,7 @@ export async function redisWires (redis: string): Promise<Wires> {
       }
     },
     died: () => {},
-    pause,
-    close: async () => {}
+    pause
   }
 }
 

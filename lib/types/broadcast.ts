@@ -43,13 +43,13 @@ export interface BroadcastOptions {
   readonly report?: boolean | undefined
 }
 
-/** How the connections are that a message was for, in the whole cluster. */
+/** The state of the connections that a message was for, in the whole cluster. */
 export interface DeliveryReport {
   /** How many connections the message was for, at the instances that answered. */
   readonly recipients: number
   /** How many of these are slow: more than `slowBufferedBytes` wait for each. A volatile message was not sent to them. */
   readonly slow: number
-  /** How many instances did not answer within a second: the numbers lack theirs. */
+  /** How many instances did not answer within a second: the numbers leave out their connections. */
   readonly missing: number
 }
 
@@ -57,7 +57,7 @@ export interface BroadcastResult {
   readonly scope: Scope
   /** How many connections of this instance the message is for. */
   readonly localRecipients: number
-  /** How many of these are slow: more than `slowBufferedBytes` wait for each. Missing when none is. */
+  /** How many of these are slow: more than `slowBufferedBytes` wait for each. Missing when there are none. */
   readonly slowRecipients?: number | undefined
   /** How many instances took the message, this one included. Missing when the backplane cannot tell. */
   readonly instances?: number | undefined

@@ -29,7 +29,7 @@ export type Identity = Register extends { identity: infer Registered } ? Registe
 /** What the option `memberInfo` returns, as other members see it: as JSON, parsed again. */
 export type MemberInfo = Register extends { memberInfo: infer Registered } ? Registered : Json
 
-/** What the service keeps with a connection: each field is `undefined` until it is set. */
+/** What the application keeps with a connection: each field is `undefined` until it is set. */
 export type ConnectionState = Register extends { state: infer Registered } ? Registered : Record<string, unknown>
 
 /** One client that is connected to this instance. */
@@ -50,11 +50,11 @@ export interface Connection<Params = Record<string, string>, Who = Identity | nu
   readonly signal: AbortSignal
   /** Whether the socket is closed or closing. */
   readonly closed: boolean
-  /** Every line names the connection. */
+  /** A logger whose every line names the connection. */
   readonly log: FastifyBaseLogger
   /** Bytes waiting in this process for a slow client. */
   readonly bufferedBytes: number
-  /** For the service, which may keep here whatever belongs to this connection. Empty at first. */
+  /** For the application, which may keep here whatever belongs to this connection. Empty at first. */
   readonly state: ConnectionState
   /**
    * Sends to this client. `false` when the socket is closed, or is closed now because the client reads too slowly.
@@ -74,8 +74,8 @@ export interface Connection<Params = Record<string, string>, Who = Identity | nu
   /** What `await using` calls: closes the connection, and resolves when its socket is gone, after at most two seconds. */
   [Symbol.asyncDispose] (): Promise<void>
   /**
-   * Shows this of the connection to others, instead of what the option `memberInfo` returned, in all of its groups and in those that it
-   * joins later. Resolves when it is stored, or as soon as the backplane is out.
+   * Replaces what other members see of the connection (what the option `memberInfo` returned), in all of its groups and in those that it
+   * joins later. Resolves when the new info is stored, or as soon as the backplane is out.
    * @throws {WebsocketGroupsError} WSG_DATA_INVALID when JSON has no form of the value, WSG_MEMBER_INFO_TOO_LARGE, WSG_CONNECTION_GONE
    */
   setInfo (info: MemberInfo): Promise<void>
@@ -101,7 +101,7 @@ export interface Member {
 
 /**
  * The members of a group, or a page of them. `ageMs` is 0 when the backplane answered, and the age of a remembered answer under the policy
- * `stale`. `cursor` is there when the list goes on: pass it for the next page.
+ * `stale`. `cursor` is set when the list goes on: pass it for the next page.
  */
 export type MemberList = readonly Member[] & { readonly ageMs: number, readonly cursor?: string | undefined }
 
@@ -109,8 +109,7 @@ export type MemberList = readonly Member[] & { readonly ageMs: number, readonly 
 export interface PresenceEntry extends FramedMember<MemberInfo> {}
 
 /**
- * People in a group, in an order that stays the same from page to page. `cursor` is there when the list goes on: pass it for the next page.
- * `ageMs` is as in `MemberList`.
+ * People in a group, in an order that stays the same from page to page. `cursor` and `ageMs` are as in `MemberList`.
  */
 export type PresenceList = readonly PresenceEntry[] & { readonly ageMs: number, readonly cursor?: string | undefined }
 
@@ -121,7 +120,7 @@ export interface PageOptions {
   readonly limit?: number | undefined
 }
 
-/** Which members of a group: without `cursor` and `limit` all, else a page of them. */
+/** Selects members of a group: all of them, or with `cursor` or `limit` a page. */
 export interface MembersOptions extends PageOptions {
   /** Only the connections of this user. */
   readonly userId?: string | undefined

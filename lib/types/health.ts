@@ -8,7 +8,7 @@ export interface Health {
    * instance is shutting down.
    */
   readonly status: BackplaneState | 'closing'
-  /** Since when the status is that, in milliseconds since 1970. */
+  /** When the status became this, in milliseconds since 1970. */
   readonly since: number
   /** Whether this instance takes new connections now, by the policy `outage.upgrade`. */
   readonly ready: boolean

@@ -81,24 +81,24 @@ export interface MessageRate {
   readonly burst?: number | undefined
 }
 
-/** What a message may say of itself beside its schemas. */
+/** Settings of a message, beside its schemas and its handler. */
 export interface MessageSettings<Data = unknown, Events = Readonly<Record<string, unknown>>, Who = Identity | null> {
-  /** For the document of the application. */
+  /** Shown in the document of `app.asyncapi`. */
   readonly description?: string | undefined
   /** The most bytes that the message may have, with its name and `id`. @default maxPayload of the server */
   readonly maxBytes?: number | undefined
-  /** Of one connection; more are answered with WSG_RATE_LIMITED. @default no limit but those of the connection */
+  /** How often one connection may send the message, else WSG_RATE_LIMITED is the answer. @default no limit but those of the connection */
   readonly limit?: MessageRate | undefined
   /** Anything but `true` is answered with WSG_FORBIDDEN. Runs before the data is checked. */
   readonly authorize?: ((identity: Who, context: MessageContext<unknown, Events, Who>) => Awaitable<boolean>) | undefined
-  /** Run in order when the data is checked, before the handler. What one of them throws is the answer. */
+  /** Run in order after the data is checked, before the handler. An error that one of them throws is the answer. */
   readonly preHandler?: MessageHook<Data, Events, Who> | ReadonlyArray<MessageHook<Data, Events, Who>> | undefined
 }
 
 export type MessageHook<Data = unknown, Events = Readonly<Record<string, unknown>>, Who = Identity | null> =
   (context: MessageContext<Data, Events, Who>) => Awaitable<unknown>
 
-/** One message: its data, what answers it, and what is done. */
+/** One message that clients may send: the schemas of its data and its reply, and its handler. */
 export interface MessageDefinition extends MessageSettings {
   /** Left out: any JSON, unchecked. */
   readonly data?: MessageSchema | undefined
@@ -107,7 +107,7 @@ export interface MessageDefinition extends MessageSettings {
   readonly handler: (context: never) => unknown
 }
 
-/** What a question has, and what answers it. */
+/** The schemas of a question's data and of the clients' replies. */
 export interface QuestionSchemas {
   readonly data?: unknown
   readonly reply?: unknown
@@ -130,7 +130,7 @@ export interface ClientReplies<Data = unknown> {
   readonly replies: ReadonlyArray<ClientReply<Data>>
   /** The ids of the connections that were asked and did not answer in time. */
   readonly missing: readonly string[]
-  /** How many instances did not tell what their clients answered. */
+  /** How many instances did not answer, so that the replies of their clients are missing. */
   readonly instancesMissing: number
   /** `local`: the backplane was out, and clients of this instance alone were asked. */
   readonly scope: Scope
@@ -143,15 +143,15 @@ export interface MessagesOptions<Events = Readonly<Record<string, unknown>>, Que
    * never `null` in handlers. @default false
    */
   readonly auth?: boolean | undefined
-  /** What the server sends, by name. */
+  /** The schemas of what the server sends, by name. */
   readonly events?: Events | undefined
-  /** What the server asks clients, by name. */
+  /** The schemas of what the server asks clients, by name. */
   readonly questions?: Questions | undefined
   /** Checks the data of each event before it is sent. @default true unless NODE_ENV is production */
   readonly validateEvents?: boolean | undefined
-  /** @default that of the scope */
+  /** Compiles the schemas of data. @default the validator compiler of the scope */
   readonly validatorCompiler?: FastifySchemaCompiler<never> | undefined
-  /** @default that of the scope */
+  /** Compiles the schemas of replies and events. @default the serializer compiler of the scope */
   readonly serializerCompiler?: FastifySerializerCompiler<never> | undefined
 }
 
@@ -200,8 +200,8 @@ export interface Messages<
   Provider extends FastifyTypeProvider = FastifyTypeProviderDefault, Questions = {}
 > extends HasContract<ContractOf<Data, Replies, Events, Provider, Questions>> {
   /**
-   * Asks clients, wherever they are, and resolves with what they answered within `timeoutMs` (5,000). Resolves at the latest a second
-   * after that, and never rejects because of a client or an instance.
+   * Asks clients, wherever they are, and resolves with what they answer within `timeoutMs` (5,000), a second after that at the latest.
+   * Never rejects because of a client or an instance.
    * @throws {WebsocketGroupsError} WSG_EVENT_INVALID for data that does not fit the schema
    */
   ask <Name extends keyof Questions & string> (
@@ -260,7 +260,7 @@ export interface AsyncApiDocument {
   readonly components: { readonly messages: Parts, readonly schemas: Parts, readonly securitySchemes: Parts }
 }
 
-/** Messages of any kind. */
+/** The result of any `app.wsMessages`, whatever its messages and events are. */
 export interface AnyMessages extends HasContract {
   emit (group: string | readonly string[], name: never, data: never, options?: BroadcastOptions): Promise<BroadcastResult>
 }

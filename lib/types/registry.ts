@@ -10,7 +10,8 @@ import type { History, HistoryOptions, JoinOptions, JoinResult } from '../protoc
 
 export interface CloseOptions {
   /**
-   * After 1000 the client of this package stays closed, and the others are told at once that it left. After 1012 or 1013 it comes back.
+   * After 1000 the client of this package stays closed, and other members are told at once that it left. After 1012 or 1013 the client
+   * comes back.
    * @default 1000
    */
   readonly code?: number | undefined
@@ -35,10 +36,10 @@ export interface GroupListOptions extends PageOptions {
   readonly prefix?: string | undefined
 }
 
-/** Names of groups, in their order. `cursor` is there when the list goes on: pass it for the next page. */
+/** Names of groups, in alphabetical order. `cursor` is set when the list goes on: pass it for the next page. */
 export type GroupList = readonly string[] & {
   readonly cursor?: string | undefined
-  /** How many instances live and did not answer in time: what only they have is not in the list. */
+  /** How many live instances did not answer in time: groups that have members there alone are not in the list. */
   readonly missing: number
 }
 
@@ -50,12 +51,10 @@ export interface LeaveOptions {
   readonly reason?: string | undefined
 }
 
-/**
- * What instances say to each other by `registry.instances`: `events` of `Register`, by name. Without it, anything.
- */
+/** What instances say to each other by `registry.instances`: payloads by name, as `events` of `Register` declares them, else any JSON. */
 export type InstanceEvents = Register extends { events: infer Registered extends object } ? Registered : Record<string, Json>
 
-/** Removes a handler; so does the end of a block that took it by `using`. */
+/** Removes a handler when it is called, or at the end of the block that declares it with `using`. */
 export type Removal = (() => void) & Disposable
 
 export interface AskOptions {
@@ -74,12 +73,12 @@ export interface Asked {
 
 /** Messages between the instances of an application, this one included. Payloads are JSON of at most 1 MiB. */
 export interface Instances {
-  /** Handles what instances say under this name. Returns a function that removes the handler again, as does the end of its `using`. */
+  /** Handles what instances say under this name. Returns a function that removes the handler. */
   on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): Removal
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void>
   /**
-   * Asks all instances, and resolves with those answers that came in time; while the backplane is out, with that of this instance.
+   * Asks all instances, and resolves with the answers that came in time; while the backplane is out, with the answer of this instance.
    * @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_OPTION_INVALID, WSG_CLOSED
    */
   ask<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name], options?: AskOptions): Promise<Asked>
@@ -101,16 +100,16 @@ export interface Registry {
    */
   join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
   /**
-   * The same for all connections of a user. Resolves with how many are in the group then; those of an instance that is cut off from the
-   * backplane are not.
+   * The same for all connections of a user. Resolves with how many of them are in the group afterwards; connections of an instance that is
+   * cut off from the backplane do not join.
    */
   join (user: UserTarget, group: string, options?: JoinOptions): Promise<number>
   /** Takes the connection out of the group. Resolves with whether it was a member. A framed client is told the reason. */
   leave (connection: AnyConnection | string, group: string, options?: LeaveOptions): Promise<boolean>
   /**
    * The same for all connections of a user, wherever they are. Resolves with how many were in the group.
-   * @throws {WebsocketGroupsError} WSG_TIMEOUT, or WSG_BACKPLANE_UNAVAILABLE if no connection was taken out, where an instance that lives
-   * does not answer: `error.missing` names those, `error.done` says how many connections were taken out
+   * @throws {WebsocketGroupsError} when a live instance does not answer: WSG_TIMEOUT, or WSG_BACKPLANE_UNAVAILABLE if no connection was
+   * taken out. `error.missing` names these instances, `error.done` says how many connections were taken out
    */
   leave (user: UserTarget, group: string, options?: LeaveOptions): Promise<number>
   /** Takes the connection out of all its groups. Resolves with how many it left. */
@@ -119,15 +118,16 @@ export interface Registry {
   groups (connection: AnyConnection | string | UserTarget): Promise<readonly string[]>
 
   /**
-   * Sends to every member of the group, on every instance, in the same order for all. To several groups, each connection gets the message
-   * once. Resolves when the group's log has the message, if it has a log. To more than 1,000 groups it goes in parts of as many, each
-   * stored whole or not at all.
+   * Sends to every member of the group, on every instance, in the same order for all. Of a message to several groups, each connection gets
+   * one copy. Resolves when the group's log has the message, if the group has a log. A message to more than 1,000 groups goes in parts of
+   * 1,000 groups, each stored whole or not at all.
    * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_DATA_INVALID, WSG_IDEMPOTENCY_INVALID, WSG_CONFLATION_KEY_INVALID,
-   * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (it may have been sent; to some groups only: `error.sentTo`), WSG_QUEUE_FULL
+   * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (the message may have been sent; if to some of the groups only,
+   * `error.sentTo` names them), WSG_QUEUE_FULL
    */
   broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult>
   /**
-   * As `broadcastToGroup`, `sendToUser` or `broadcastToAll`, of a value as JSON, in a text frame.
+   * Sends a value as JSON, in a text frame, as `broadcastToGroup`, `sendToUser` or `broadcastToAll` would.
    * @throws {WebsocketGroupsError} WSG_DATA_INVALID when JSON cannot express it
    */
   broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult>
@@ -142,8 +142,8 @@ export interface Registry {
 
   /**
    * Keeps a user or a token out for `forMs` milliseconds: closes the connections on every instance with 4403, and refuses upgrades and
-   * fresh tokens with WSG_BLOCKED (403) until then. Resolves with how many connections were closed. A block again replaces the first one.
-   * Connections of this instance are closed also when it rejects.
+   * fresh tokens with WSG_BLOCKED (403) until then. Resolves with how many connections were closed. A second block replaces the first one.
+   * Connections of this instance are closed even if the call rejects.
    * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID, WSG_BLOCKLIST_FULL (10,000), WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   block (target: BlockTarget, options: BlockOptions): Promise<number>
@@ -176,19 +176,19 @@ export interface Registry {
   members (group: string, options?: ReadOptions & MembersOptions): Promise<MemberList>
 
   /**
-   * The groups that have members, in the whole cluster. Every instance is asked: not for each request of a client.
+   * The groups that have members, in the whole cluster. Asks every instance: too costly for each request of a client.
    * @throws {WebsocketGroupsError} WSG_OPTION_INVALID for an invalid limit or cursor, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   groupList (options?: GroupListOptions): Promise<GroupList>
   /**
-   * How many connections all instances hold. Every instance is asked: not for each request of a client.
-   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE; WSG_TIMEOUT when an instance that lives did not answer: `error.done` is the
-   * number without those in `error.missing`
+   * How many connections all instances hold. Asks every instance: too costly for each request of a client.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE; WSG_TIMEOUT when a live instance did not answer: `error.done` is the number
+   * without the instances in `error.missing`
    */
   connectionCount (): Promise<number>
   /**
-   * How many users have connections, each counted once. Every instance answers with eight bytes for each of its users. @throws as
-   * `connectionCount`
+   * How many users have connections, each counted once. Every instance answers with eight bytes for each of its users.
+   * @throws {WebsocketGroupsError} as `connectionCount`
    */
   userCount (): Promise<number>
 
@@ -208,14 +208,14 @@ export interface Registry {
    */
   stopStream (group: string, id: string): Promise<boolean>
   /**
-   * A stream as it is now; `undefined` when the group has none of this id, or none any more.
+   * A stream as it is now; `undefined` when the group never had a stream of this id, or no longer has it.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   readStream (group: string, id: string): Promise<StreamReading | undefined>
 
   /**
-   * Before the application is closed: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes those
-   * there are one after another within `overMs` milliseconds, so that their clients do not all come back at once. Framed clients are told
+   * For use before `app.close()`: takes no new connections from now on (`health().ready` is false, upgrades get 503), and closes the open
+   * ones one after another within `overMs` milliseconds, so that their clients do not all come back at once. Framed clients are told
    * when to come back, all are closed with 1012, and those that do not answer within `closeGraceMs` are terminated. Resolves when all are
    * closed. There is no way back: call `app.close()` next. That ends a drain early, and a second call joins the first.
    * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
@@ -226,15 +226,15 @@ export interface Registry {
   health (): Health
   /** Counters since boot, and gauges: a plain object, cheap enough for every scrape. */
   stats (): Stats
-  /** The same, and histograms, close codes and traffic by route, as metrics with their kind, help and unit. */
+  /** The numbers of `stats`, and histograms, close codes and traffic by route, as metrics with their kind, help and unit. */
   metrics (): MetricsSnapshot
   /** What runs here and how it is configured, without secrets, for a support ticket. As JSON it says the same. */
   describe (): Description
 }
 
 /**
- * What a process can do that holds no sockets, made by `createPublisher`: it broadcasts, acts on connections wherever they are, and reads.
- * The methods are those of the registry. What concerns connections needs an answer of the instances that hold them: with the first such
+ * What a process without sockets can do, made by `createPublisher`: it broadcasts, acts on connections wherever they are, and reads. The
+ * methods are those of the registry. Calls that concern connections need an answer of the instances that hold them: with the first such
  * call the publisher subscribes to a channel of its own.
  */
 export interface Publisher extends AsyncDisposable, Pick<Registry,

@@ -1,10 +1,10 @@
-/** `open`: it grows. `stopped`: somebody stopped it before its producer was done. */
+/** `open`: the text grows. `stopped`: somebody stopped the stream before its producer was done. */
 export type StreamState = 'open' | 'done' | 'failed' | 'stopped'
 
 export interface StreamOptions {
   /** Whom the stream is for: this user may stop it. A user id, or a connection, which stands for its user if it has one. */
   readonly owner?: string | { readonly userId: string | undefined } | undefined
-  /** For readers: JSON of at most 4 KiB. */
+  /** Told to readers with the beginning of the text: JSON of at most 4 KiB. */
   readonly meta?: unknown
   /** How long pieces are gathered before they are sent, from 10 to 1,000 ms. The first piece is sent at once. @default 50 */
   readonly flushMs?: number | undefined
@@ -30,9 +30,9 @@ export interface Stream extends AsyncDisposable {
   /** Adds to the text. Returns `false`, and adds nothing, once the stream has ended. @throws {WebsocketGroupsError} WSG_DATA_INVALID */
   append (text: string): boolean
   /**
-   * Ends the stream well. Resolves when the end is stored; after another end it changes nothing. `result` is for readers: JSON of at most
-   * 4 KiB.
-   * @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE (it could not be stored within a minute)
+   * Ends the stream well. Resolves when the end is stored; on a stream that has ended, at once and without effect. `result` is told to
+   * readers: JSON of at most 4 KiB.
+   * @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE (the end could not be stored within a minute)
    */
   done (result?: unknown): Promise<void>
   /**
@@ -40,7 +40,10 @@ export interface Stream extends AsyncDisposable {
    * with the state when the end is stored, or cannot be; never rejects. Give `signal` to whatever the source waits for.
    */
   pipe (source: AsyncIterable<string>): Promise<StreamState>
-  /** Ends the stream badly: readers get the code and text of errors that are the client's fault, and of others none. As `done`. */
+  /**
+   * Ends the stream as failed. Readers get the code and text of an error that is the client's fault; of any other error they get a general
+   * one. Resolves and rejects as `done`.
+   */
   fail (error: unknown): Promise<void>
   /** What `await using` calls: a stream that is still open then has failed. */
   [Symbol.asyncDispose] (): Promise<void>
@@ -55,6 +58,6 @@ export interface StreamReading {
   readonly meta?: unknown
   /** What `done` was given. */
   readonly result?: unknown
-  /** Why it failed. */
+  /** Why the stream failed. */
   readonly error?: { readonly code: string, readonly message: string } | undefined
 }

@@ -1,6 +1,6 @@
 /**
- * What a span is about: a message that is sent, or handed to connections; a connection that opens; a message of a client; a log that is
- * read once more.
+ * What a span is about. `send`: a message is sent; `deliver`: it is handed to connections; `connect`: a connection opens; `message`: a
+ * client's message is handled; `repair`: a log is read for what its subscription missed.
  */
 export interface SpanFacts {
   readonly name: 'send' | 'deliver' | 'connect' | 'message' | 'repair'
@@ -11,7 +11,7 @@ export interface SpanFacts {
   /** The route of the connection, as it was written. */
   readonly route?: string | undefined
   readonly connectionId?: string | undefined
-  /** Size of the payload, which is never told itself. */
+  /** Size of the payload. The payload itself is never passed on. */
   readonly bytes?: number | undefined
   /** How many connections of this instance got the message. */
   readonly recipients?: number | undefined
@@ -23,6 +23,6 @@ export interface Tracing {
   run<Result> (span: SpanFacts, work: () => Result): Result
   /** The context of the span that is active, which travels with a message: W3C `traceparent`. `undefined` when nobody records it. */
   inject (): string | undefined
-  /** A message that travelled with a context was handed to connections of this instance. */
+  /** Called when a message that came with a context was handed to connections of this instance. */
   delivered (span: SpanFacts, traceparent: string, startedAt: number): void
 }

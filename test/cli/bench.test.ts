@@ -1,6 +1,7 @@
 import t from 'tap'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import type { BenchResult } from '../../lib/cli/report.ts'
 import { run } from '../../lib/cli/run.ts'
@@ -163,6 +164,19 @@ t.test('Ctrl-C ends it early, with what was measured until then', async (t) => {
   )
   t.equal(code, 0)
   t.match(stdout, /messages\/s of 120 bytes for 1(\.\d)? s$/m)
+})
+
+t.test('Ctrl-C ends it while clients wait for a server that does not answer', async (t) => {
+  const silent = createServer().listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  t.teardown(() => silent.close())
+  const address = `ws://127.0.0.1:${(silent.address() as AddressInfo).port}/{room}`
+  for (const protocol of ['raw', 'framed']) {
+    const args = ['bench', address, '--room', 'a', '--clients', '2', '--protocol', protocol, '--timeout', '3600']
+    const { code, stderr } = await start(args, { interruptAt: /connecting/ })
+    t.equal(code, 1, protocol)
+    t.match(stderr, /ended before anything was measured/)
+  }
 })
 
 t.test('wrong arguments are refused with what would be right', async (t) => {

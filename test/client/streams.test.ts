@@ -1,7 +1,7 @@
-import t from 'tap'
-import { streamsOf } from '../../lib/client/streams.ts'
+import t, { type Test } from 'tap'
+import { streamsOf, type Streams } from '../../lib/client/streams.ts'
 import { until } from '../helpers/until.ts'
-import { message, recordedClient, scriptedServer } from './scripted-server.ts'
+import { message, recordedClient, scriptedServer, type Frame } from './scripted-server.ts'
 
 t.test('a stream that begins after the list was read, and is heard of before the list arrives, is not taken for lost', async t => {
   const server = await scriptedServer(t, { ack: false })
@@ -16,4 +16,62 @@ t.test('a stream that begins after the list was read, and is heard of before the
   peer.send({ type: 'ack', id: list.id, data: { ids: [] } }, message('lobby', 2))
   await until(() => events.message.length === 2)
   t.match(streams.get('lobby', 'answer'), { state: 'open', text: 'so far', error: undefined })
+})
+
+/** A client that is in the lobby of a server without streams: the test answers its reads. */
+async function reading (t: Test): Promise<{
+  readonly streams: Streams
+  /** Sends a piece of the stream `answer`; resolves when the client has it. */
+  piece (at: number, text: string, more?: object): Promise<void>
+  /** The n-th request to read the stream, from 0; `reads` tells how many there are. */
+  read (n: number): Promise<Frame>
+  reads (): number
+  answer (read: Frame, at: number, text: string, more?: object): void
+}> {
+  const server = await scriptedServer(t, { ack: false })
+  const { client, events } = recordedClient(t, server.url)
+  const streams = streamsOf(client)
+  const peer = await server.peer(0)
+  peer.send({ type: 'joined', group: 'lobby' })
+  const part = (at: number, text: string, more: object = {}): object => {
+    return { id: 'answer', epoch: 'e', at, to: at + text.length, text, ...more }
+  }
+  const reads = (): readonly Frame[] => peer.frames.filter(({ data }) => String(data).includes('wsg.stream.read'))
+  let sent = 0
+  return {
+    streams,
+    piece: async (...args) => {
+      const n = ++sent
+      peer.send(message('lobby', n, JSON.stringify({ type: 'wsg.stream', data: part(...args) })))
+      await until(() => events.message.length === n)
+    },
+    read: async n => await until(() => reads()[n]),
+    reads: () => reads().length,
+    answer: ({ id }, ...args) => peer.send({ type: 'ack', id, data: part(...args) })
+  }
+}
+
+t.test('pieces that come while the stream is read, and that the answer lacks, are read', async t => {
+  const { streams, piece, read, answer } = await reading(t)
+  await piece(3, 'def')
+  const first = await read(0)
+  await piece(6, 'ghi')
+  await piece(9, 'jkl', { end: 'done' })
+  answer(first, 0, 'abcdef')
+  const second = await read(1)
+  t.match(JSON.parse(String(second.data)), { data: { epoch: 'e', from: 6 } })
+  answer(second, 6, 'ghijkl', { end: 'done' })
+  await until(() => streams.get('lobby', 'answer')?.state === 'done')
+  t.equal(streams.get('lobby', 'answer')?.text, 'abcdefghijkl')
+})
+
+t.test('a single piece that comes while the stream is read, and that the answer lacks, is added without another read', async t => {
+  const { streams, piece, read, reads, answer } = await reading(t)
+  await piece(3, 'def')
+  const first = await read(0)
+  await piece(6, 'ghi', { end: 'done' })
+  answer(first, 0, 'abcdef')
+  await until(() => streams.get('lobby', 'answer')?.state === 'done')
+  t.equal(streams.get('lobby', 'answer')?.text, 'abcdefghi')
+  t.equal(reads(), 1)
 })

@@ -173,7 +173,7 @@ t.test('and ends the server with it', async t => {
     ends({ PORT: 'abc' }, "PORT must be a number from 0 to 65535, got 'abc'."),
     ends({
       PORT: '0', HOST: '203.0.113.7', LOG_LEVEL: 'silent'
-    }, 'HOST is no address of this machine: listen EADDRNOTAVAIL: address not available 203.0.113.7.')
+    }, 'HOST is not an address of this machine: listen EADDRNOTAVAIL: address not available 203.0.113.7.')
   ])
 })
 

@@ -12,7 +12,7 @@ const redis = await startRedis(t)
 const { names } = new Keys('wsg:')
 const refusal = {
   code: 'WSG_REDIS_UNSUPPORTED',
-  message: /'wsg:\*' divide them otherwise \(schema 2, 1 partition, this process: schema 1, 1 partition\)/
+  message: /'wsg:\*' in another way \(schema 2, 1 partition, this process: schema 1, 1 partition\)/
 }
 
 t.beforeEach(async () => { await redis.admin.flushall() })

@@ -32,6 +32,21 @@ t.test('a membership key that was evicted or deleted is written anew by the next
   t.strictSame(await redis.keys(), [])
 })
 
+t.test('a record of a member that another program overwrote costs nobody the list of members', async t => {
+  const redis = await startRedis(t)
+  const local = await new Local({ redis: redis.url, leaseMs }).start(t)
+  const ids = ['text', 'number', 'null', 'object', 'strange', 'short', 'whole']
+  for (const id of ids) await local.join('quiet', id)
+  const records = { text: 'garbage{', number: '7', null: 'null', object: '{}', strange: '["now",null,null]', short: '[1]' }
+  await redis.admin.hset(`wsg:{0}:m:quiet:${local.instanceId}`, records)
+  const members = await local.backplane.members('quiet')
+  t.strictSame(members.map(({ connectionId }) => connectionId).sort(), ids.sort())
+  const { instanceId } = local
+  t.strictSame(
+    members.find(({ connectionId }) => connectionId === 'strange'), { connectionId: 'strange', instanceId, joinedAt: 0 }
+  )
+})
+
 t.test('the count of a user that was evicted or deleted is written anew by the next beat', async t => {
   const redis = await startRedis(t)
   const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]
@@ -43,6 +58,27 @@ t.test('the count of a user that was evicted or deleted is written anew by the n
   await a.backplane.syncUser('ann')
   await Promise.all([a.backplane.close(), b.backplane.close()])
   t.strictSame(await redis.keys(), [])
+})
+
+t.test('the count of a user that Redis refused is stored by a later beat', async t => {
+  const redis = await startRedis(t)
+  const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]
+  await redis.admin.config('SET', 'maxmemory', 1)
+  a.users.set('ann', 2)
+  await t.rejects(a.backplane.syncUser('ann'), { message: /OOM/ })
+  await redis.admin.config('SET', 'maxmemory', 0)
+  await until(async () => await b.backplane.syncUser('ann') === 2, { timeoutMs: 10_000, what: '2 connections to be counted' })
+})
+
+t.test('members of an instance that nobody knows are removed by one with more groups than one look compares', async t => {
+  const redis = await startRedis(t)
+  const local = await new Local({ redis: redis.url, leaseMs }).start(t)
+  await Promise.all(Array.from({ length: 600 }, async (_, n) => await local.join(`group ${n}`, `${local.instanceId}.${n}`)))
+  for (const group of ['group 0', 'group 599']) {
+    await redis.admin.hset(`wsg:{0}:m:${group}:unknown`, { 'unknown.1': '[0,null,null]', 'unknown.2': '[0,null,null]' })
+    await redis.admin.hset(`wsg:{0}:r:${group}`, { '#': 3, unknown: 2 })
+    await until(async () => await local.backplane.count(group) === 1, { timeoutMs: 20_000, what: `1 member of ${group} to be counted` })
+  }
 })
 
 for (const lost of ['index', 'leases', 'records', 'index and records', 'index, records and leases'] as const) {

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { decode, encodeParts, positionOf, previousNonce } from '../../lib/backplane/redis/envelope.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
-import { append, appendToOne } from '../../lib/backplane/redis/log/scripts.ts'
+import { append, appendToOne, readEnds } from '../../lib/backplane/redis/log/scripts.ts'
 import { encodeAppend, encodeToOne, type AppendBatch, type Draft } from '../../lib/backplane/redis/log/append-call.ts'
 import { packSettings } from '../../lib/backplane/redis/log/settings.ts'
 import { claimNames } from '../../lib/backplane/redis/claim.ts'
@@ -323,6 +323,15 @@ t.test('a key that is no list is told before anything is stored, in that log and
     await t.rejects(run(call.script, call.keys, call.args), { message: /WRONGTYPE/ })
     t.strictSame(await everything(), before)
   }
+})
+
+t.test('a meta that is no hash counts as no log, and the other logs of the call are read all the same', async t => {
+  await redis.admin.flushall()
+  await run(appendToOne, [keys.logMeta('ours'), keys.log('ours')], appendToOneCall.args)
+  await redis.admin.set(keys.logMeta('theirs'), 'not ours')
+  const ends = await run(readEnds, [keys.logMeta('theirs'), keys.logMeta('ours')], [1_000]) as unknown[]
+  t.strictSame(ends.slice(0, 4), [null, null, null, ''])
+  t.equal(ends[5], '1')
 })
 
 /** The names and the arguments of a call that adds to a stream; `head`, where it begins one. */

@@ -166,7 +166,7 @@ t.test('keys that Redis drops for want of memory are counted, and named in healt
   await fill()
   await look()
   t.ok(Number(watch.stats().redisEvictedKeys) > 5)
-  t.match(watch.problem, /logs; it dropped \d+ keys since this instance watches; set noeviction/)
+  t.match(watch.problem, /logs; it dropped \d+ keys while this instance watched; set noeviction/)
   await redis.admin.config('SET', 'maxmemory-policy', 'noeviction')
   await look()
   t.match(watch.problem, /is noeviction: it was another one; it dropped \d+ keys/)

@@ -1,5 +1,8 @@
 import t, { type Test } from 'tap'
 import type { WebsocketGroupsOptions } from '../../plugin.ts'
+import { Keys } from '../../lib/backplane/redis/keys.ts'
+import { Link } from '../../lib/backplane/redis/link/link.ts'
+import { OccupancyStore } from '../../lib/backplane/redis/membership/occupancy.ts'
 import { onEachBackplane } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -48,6 +51,24 @@ onBoth('the first and the last of a group, and of a user, are told once in the c
   t.strictSame(told.splice(0).sort(), ['occupied lobby', 'online ann'])
   await b.app.close()
   t.strictSame(told.splice(0).sort(), ['offline ann', 'vacated lobby'], 'a shutdown is an end as any other')
+})
+
+t.test('what was recorded before a call failed comes with the next call', async t => {
+  const link = new Link(redis.url, 'command', 2_000)
+  t.teardown(async () => await link.close())
+  await until(() => link.up)
+  const keys = new Keys('failed:')
+  const store = new OccupancyStore(link, keys)
+  const names = Array.from({ length: 200 }, (_, n) => `group ${n}`)
+  for (const name of names) await redis.admin.hset(keys.counts(name), '#', 1)
+  // The first of the second batch.
+  const broken = keys.counts(names[128] ?? '')
+  await redis.admin.set(broken, 'not a hash')
+  await t.rejects(store.settle('group', names), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+  await redis.admin.del(broken)
+  await redis.admin.hset(broken, '#', 1)
+  t.strictSame(await store.settle('group', names), names.map(name => ({ name, present: true })))
+  t.strictSame(await store.settle('group', names), [], 'each change once')
 })
 
 t.test('of an instance that dies, one of those that live tells', async t => {

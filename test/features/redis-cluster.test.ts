@@ -335,5 +335,5 @@ t.test('a server that is no cluster is refused as one', async t => {
   const single = await startRedis(t)
   const one = new Local({ redis: { cluster: [single.url] }, bootTimeoutMs: 1_000 })
   t.teardown(async () => await one.backplane.close())
-  await t.rejects(one.backplane.start(one), { code: 'WSG_REDIS_UNSUPPORTED', message: /no Redis Cluster/ })
+  await t.rejects(one.backplane.start(one), { code: 'WSG_REDIS_UNSUPPORTED', message: /not part of a Redis Cluster/ })
 })

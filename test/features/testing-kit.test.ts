@@ -81,6 +81,8 @@ for (const [name, options] of [['memory', {}], ['redis', { redis: redis.url }]] 
     const held = await cluster.open('/ws/other', { token: 'eve' })
     const victim = cluster.instances.find(({ app }) => app.registry.all().some(({ userId }) => userId === 'eve'))
     await victim?.kill()
+    await victim?.close()
+    t.equal(cluster.instances.length, 1, 'the other one is still counted, also when one is ended twice')
     t.match(await held.closed(), { code: 1006 }, 'no close frame')
     await until(() => ann.client.state === 'open')
     await until(async () => await registry().groupCount('other') === 0)
@@ -89,6 +91,16 @@ for (const [name, options] of [['memory', {}], ['redis', { redis: redis.url }]] 
     await ann.until(({ data }) => data === 'at the other')
   })
 }
+
+t.test('what a predicate throws is for whoever waits, and the next call may follow', async t => {
+  const cluster = await start(t, { instances: 1 })
+  const ann = await cluster.open('/ws/lobby', { token: 'ann' })
+  const parsed = ann.until(message => JSON.parse(String(message)) === 1)
+  ann.send('no JSON')
+  await t.rejects(parsed, SyntaxError)
+  ann.send('more')
+  t.equal(await ann.next(), 'more')
+})
 
 t.test('time may be fake: tokens end when the test says so', async t => {
   await using cluster = await testCluster({ app: buildApp, instances: 1 })
@@ -143,6 +155,18 @@ t.test('a Redis that is not there is named, and nothing is left of a cluster tha
     }
   }), /no second one/)
   t.equal(closed, 1)
+
+  const openSockets = (): number => process.getActiveResourcesInfo().filter(resource => resource.startsWith('TCP')).length
+  const before = openSockets()
+  await t.rejects(testCluster({
+    redis: redis.url,
+    app: async options => {
+      const app = await buildApp(options)
+      app.addHook('onReady', async () => { throw new Error('not ready') })
+      return app
+    }
+  }), /not ready/)
+  await until(() => openSockets() <= before, { what: 'the end of all connections of the instance' })
   const empty = await start(t, { instances: 0 })
   await t.rejects(empty.open('/ws/lobby'), /no instance runs/)
 })

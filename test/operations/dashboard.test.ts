@@ -15,17 +15,18 @@ const login = 'Basic YWRtaW46c2VjcmV0'
 
 interface Start {
   readonly withKey?: boolean
+  readonly everyMs?: number
   readonly allow?: GroupsDashboardOptions['allow']
 }
 
 async function start (
-  t: Test, cluster: ReturnType<typeof memoryCluster>, instanceLabel: string, { withKey = true, allow }: Start = {}
+  t: Test, cluster: ReturnType<typeof memoryCluster>, instanceLabel: string, { withKey = true, everyMs = 100, allow }: Start = {}
 ): Promise<Served> {
   return await serve(t, { backplane: cluster.backplane(), instanceLabel, log: { maxMessages: 100, ttlMs: 60_000 } }, app => {
     app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room })
     void app.register(groupsDashboard, {
       prefix: '/admin/realtime',
-      everyMs: 100,
+      everyMs,
       ...(withKey ? { key } : {}),
       ...(allow === undefined ? {} : { allow }),
       auth: async (request, reply) => {
@@ -143,6 +144,18 @@ t.test('nobody is asked while nobody looks', async (t) => {
   const before = asked
   await new Promise(resolve => setTimeout(resolve, 500))
   t.equal(asked, before)
+})
+
+t.test('a page that is loaded again gets new reports, not only the latest one', async (t) => {
+  const a = await start(t, memoryCluster(), 'a', { everyMs: 1_000 })
+  const look = (): TestClient => connect(t, `${a.url}/admin/realtime/live`, { headers: { authorization: login } })
+  const first = look()
+  await first.next()
+  await first.close()
+  await until(() => a.registry.count() === 0)
+  const second = look()
+  const [round, later] = [await second.next(), await second.next()].map(frame => (JSON.parse(String(frame)) as { round: number }).round)
+  t.ok(later !== undefined && round !== undefined && later > round, `rounds ${round} and ${later}`)
 })
 
 /** Asks for a view, or carries out an order, as the page does. */

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { readFileSync } from 'node:fs'
+import { createServer } from 'node:https'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { resolveOptions } from '../../lib/options/resolve.ts'
@@ -46,6 +47,7 @@ t.test('no secret is in it, wherever it stood', async (t) => {
     { logs: (group: string) => ({ maxMessages: `${group} ${hidden}`.length }) },
     { secret: hidden },
     { secret: [hidden, hidden] },
+    { options: { server: createServer({ passphrase: hidden }) } },
     { authenticate: () => ({ userId: hidden }) },
     { rooms: { '/a/:room': { auth: { authenticate: () => ({ userId: hidden }) } } } }
   ]

@@ -9,7 +9,7 @@ const reasons: Readonly<Record<string, string>> = {
 /** Where messages are written. What cannot be sent stays, with the reason. */
 export function Composer ({ label, actions, onTyping }: {
   readonly label: string
-  /** By the name of a button; the first one is for the enter key. */
+  /** What each button does, by its text. The enter key stands for the first one. */
   readonly actions: Readonly<Record<string, (text: string) => Promise<unknown>>>
   readonly onTyping?: () => void
 }): ReactElement {

@@ -16,7 +16,7 @@ interface RoomProps {
   readonly notify: (text: string) => void
 }
 
-/** Who types, for as long as it is likely. */
+/** Who is writing. Nobody says that they stop, so each event counts for four seconds. */
 function useTyping (connection: WorkspaceConnection): { readonly typing: readonly string[], tell (): void } {
   const [typing, setTyping] = useState<readonly string[]>([])
   const timers = useRef(new Map<string, ReturnType<typeof setTimeout>>())
@@ -52,7 +52,7 @@ export function Room ({ me, room, role, connection, notify }: RoomProps): ReactE
   const read = last !== undefined && last.data.from !== me && readUpTo.get(me) !== last.position ? last.position : undefined
   useEffect(() => {
     if (read === undefined || document.hidden) return
-    // Of several messages at once it is enough to tell of the last one.
+    // When several messages come at once, it is enough to report the last one.
     const timer = setTimeout(() => chat?.emit('read', { upTo: read }), 200)
     return () => clearTimeout(timer)
   }, [chat, read])

@@ -2,7 +2,7 @@ import { useEffect, useRef, type ReactElement, type ReactNode } from 'react'
 import { Avatar } from './avatar.tsx'
 import { nameOf } from './names.ts'
 
-/** Follows what is said, unless the reader has scrolled up. */
+/** A list that scrolls to its end when something new comes, unless the reader has scrolled up. */
 export function Timeline ({ label, latest, children }: {
   readonly label: string
   /** Changes when there is something new at the end. */

@@ -11,7 +11,7 @@ export interface Log {
   readonly said: readonly Said[]
   /** By user, the position of the latest message that the user has read. */
   readonly readUpTo: ReadonlyMap<string, string>
-  /** Of the page that was asked for last. */
+  /** The state of the page of messages that was asked for last. */
   readonly state: 'loading' | 'loaded' | 'failed'
   /** Whether there is more before what is shown. */
   readonly more: boolean
@@ -19,7 +19,7 @@ export interface Log {
   loadEarlier (): Promise<void>
 }
 
-/** What was said in a room, and who has read it: as it comes, and before that page by page. */
+/** What was said in a room and who has read it: new messages as they come, earlier ones page by page. */
 export function useLog (connection: WorkspaceConnection, room: string): Log {
   const { chat, client } = connection
   const { joined } = useGroup(connection, room, { join: false })

@@ -24,7 +24,7 @@ function useRooms (me: string) {
   return { rooms, reload }
 }
 
-/** What is said for a few seconds. */
+/** Notices, each shown for a few seconds. */
 function useNotices () {
   const [notices, setNotices] = useState<ReadonlyArray<{ readonly id: number, readonly text: string }>>([])
   const notify = useCallback((text: string) => {

@@ -45,7 +45,7 @@ export function newBus (): MemoryBus {
   }
 }
 
-/** The contract of a backplane inside one process; also what runs when no Redis is configured. */
+/** The backplane inside one process: it runs when no Redis is configured, and joins the instances of a `memoryCluster`. */
 export class MemoryBackplane implements Backplane {
   readonly name = 'memory'
   readonly problems: readonly string[] = []
@@ -215,14 +215,14 @@ export class MemoryBackplane implements Backplane {
     for (const instance of this.#instances) if (instance.#local !== undefined) yield instance.#local
   }
 
-  /** Takes an envelope that was sent while this instance was subscribed: whoever counted on the instance gets its answer. */
+  /** Takes an envelope that was sent while this instance was subscribed, as the sender counted the instance in. */
   #receive (envelope: Envelope): void {
     const { target, position } = envelope
     if (!this.#instances.has(this)) return
-    // A log is followed only as long as it is wanted.
+    // Unsubscribed meanwhile: the log is not followed any more.
     if (position !== undefined && !this.#wanted.has(key(target))) return
     const delivered = this.#delivered.get(target.name)
-    // Appended before this instance subscribed.
+    // Appended before this instance subscribed again.
     if (position !== undefined && position.epoch === delivered?.epoch && position.offset <= delivered.offset) return
     if (position !== undefined) this.#delivered.set(target.name, position)
     this.#local?.deliver(envelope)

@@ -9,9 +9,9 @@ import { pageOf } from './page.ts'
 
 const idempotencyMs = 300_000
 const maxKeys = 100_000
-/** What all logs may take in memory together; those of groups that were quiet for the longest time make room. */
+/** What all logs may take in memory together (bytes); those of the groups that were quiet for the longest time make room. */
 const maxTotalBytes = 67_108_864
-/** What a message counts for beside its data in the limit of its log, roughly as in Redis. */
+/** What a message counts beside its data in the limit of its log (bytes), roughly as in Redis. */
 const messageBytes = 200
 
 interface Log {
@@ -19,7 +19,7 @@ interface Log {
   /** The position before the first of `messages`. */
   before: LogPosition
   readonly messages: LoggedEnvelope[]
-  /** What counts for the limit of the log. */
+  /** What counts against the limit of the log. */
   bytes: number
   /** What the log takes in memory (bytes). */
   memory: number
@@ -33,7 +33,7 @@ export interface MemoryAppended {
   readonly duplicate: boolean
   /** The copies to deliver, one of each group that did not have the message yet. */
   readonly copies: readonly Envelope[]
-  /** How many messages each log holds that the message was stored in. */
+  /** How many messages each log holds in which the message was stored. */
   readonly logLengths: readonly number[]
 }
 
@@ -62,7 +62,7 @@ export class MemoryLogs {
     this.#expire()
     const positions = new Map<string, LogPosition>()
     const copies: Envelope[] = []
-    /** Of all copies; known when the last one is stored, and nobody reads before that. */
+    /** The places of all copies, which share this list. Complete when the last copy is stored, and nobody reads before that. */
     const places: Place[] = []
     const more = targets.length > 1 ? { places } : {}
     const logLengths: number[] = []
@@ -161,7 +161,8 @@ export class MemoryLogs {
   }
 
   /**
-   * Logs may have different TTLs, so one that is not over can stand before one that is: that one goes when it is asked for, or makes room.
+   * Forgets expired logs. As TTLs differ, an expired log may stand behind one that is not: such a log goes when it is asked for, or makes
+   * room.
    */
   #expire (): void {
     const now = this.#now()

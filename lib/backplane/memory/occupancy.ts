@@ -1,10 +1,10 @@
 import type { PresenceChange, Presences } from '../backplane.ts'
 
-/** Which groups and users of a memory cluster were told to be there. */
+/** Which groups of a memory cluster were told to have members, and which users connections. */
 export class MemoryOccupancy {
   readonly #told = { group: new Set<string>(), user: new Set<string>() }
 
-  /** As `Backplane.settle`; `isPresent` says how it is now. */
+  /** As `Backplane.settle`; `isPresent` tells whether a group has members now, or a user connections. */
   settle (kind: Presences, names: readonly string[] | undefined, isPresent: (name: string) => boolean): PresenceChange[] {
     const told = this.#told[kind]
     const changes: PresenceChange[] = []

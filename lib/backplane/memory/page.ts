@@ -1,8 +1,6 @@
 import { maxPageBytes, type LoggedEnvelope } from '../backplane.ts'
 
-/**
- * The messages of one page: from that index on, at most `limit` of them and `maxPageBytes` of data, and at least one where there is one.
- */
+/** The messages of one page: from index `start` on, at most `limit` of them and `maxPageBytes` of data, but at least one if any. */
 export function pageOf (messages: readonly LoggedEnvelope[], start: number, limit: number): LoggedEnvelope[] {
   const page: LoggedEnvelope[] = []
   let bytes = 0

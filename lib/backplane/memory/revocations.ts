@@ -2,7 +2,7 @@ import type { Revocation } from '../backplane.ts'
 
 /** The bytes that all names together may take. */
 const standardMaxBytes = 16_777_216
-/** What a name costs beside its text, and the text per character, in a string that was put together (bytes). */
+/** What a name costs beside its text, and what each character costs in a concatenated string (bytes). */
 const [entryBytes, characterBytes] = [400, 2]
 
 interface Entry extends Revocation {
@@ -10,14 +10,14 @@ interface Entry extends Revocation {
   readonly end: number
 }
 
-/** Who was put out of groups by the instances of one process. */
+/** Remembers whom the instances of one process put out of groups. */
 export class MemoryRevocations {
   readonly #now: () => number
   readonly #maxBytes: number
-  /** Entries in the order in which their owners were put out. */
+  /** Entries by group and name, in the order of their revocations. */
   readonly #entries = new Map<string, Entry>()
   #bytes = 0
-  /** The latest of those for whom there was no more room: it stands for all of them, so that nobody is let back in by others' names. */
+  /** Stands for all entries there was no more room for, with the latest of their times: so nobody gets back in by filling up the room. */
   #others: Entry | undefined
 
   constructor (now: () => number = () => performance.now(), maxBytes = standardMaxBytes) {
@@ -55,7 +55,7 @@ export class MemoryRevocations {
   }
 }
 
-/** Its position is left out: it was one of the log of a single group. */
+/** The later of two entries, without a position: that was one in the log of a single group. */
 function later (one: Entry | undefined, { at, end }: Entry): Entry {
   return { at: Math.max(one?.at ?? -Infinity, at), end: Math.max(one?.end ?? -Infinity, end) }
 }

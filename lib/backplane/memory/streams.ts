@@ -1,7 +1,7 @@
 import { copyToKeep } from '../../kept-bytes.ts'
 import { maxStreamsPerGroup, silentMs, type StoredStream, type StreamName, type StreamWrite, type StreamWritten } from '../streams.ts'
 
-/** Pieces that are kept as they came; more are joined. */
+/** How many pieces of a text are kept as they came; more are joined. */
 const maxParts = 256
 
 interface Stream {
@@ -15,7 +15,7 @@ interface Stream {
   keptUntil: number
 }
 
-/** The texts that grow, of the instances of one process. */
+/** The growing texts of the instances of one process. */
 export class MemoryStreams {
   /** Streams by group, then by id. */
   readonly #groups = new Map<string, Map<string, Stream>>()
@@ -25,7 +25,7 @@ export class MemoryStreams {
     this.#now = now
   }
 
-  /** As `StreamStore.write`. `publish` is called where members are told. */
+  /** As `StreamStore.write`. Calls `publish` if something was written. */
   write (write: StreamWrite, publish: () => void): StreamWritten {
     const { group, id, epoch, at, text, end, keepMs, onlyIfSilentMs } = write
     const known = this.#of(group).get(id)
@@ -69,7 +69,7 @@ export class MemoryStreams {
     return [...this.#of(group).keys()]
   }
 
-  /** Forgets the streams of groups that nobody asks for any more. */
+  /** Forgets expired streams, also in groups that nobody asks for any more. */
   #sweep (): void {
     for (const group of [...this.#groups.keys()]) this.#of(group)
   }
@@ -79,7 +79,7 @@ export class MemoryStreams {
     return end === undefined ? this.#now() - beatAt > afterMs : undefined
   }
 
-  /** The streams of a group that are still kept; in the table only when there is one. */
+  /** The streams of a group that have not expired; the group is in the table only while it has one. */
   #of (group: string): Map<string, Stream> {
     const streams = this.#groups.get(group) ?? new Map<string, Stream>()
     for (const [id, { keptUntil }] of streams) if (keptUntil <= this.#now()) streams.delete(id)

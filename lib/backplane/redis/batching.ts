@@ -51,7 +51,7 @@ export class WorkQueue<Item extends object> {
   }
 }
 
-/** How long work waits for more of its kind while much is going on (milliseconds). */
+/** The shortest time between two starts (milliseconds). */
 const gapMs = 5
 
 /**
@@ -69,16 +69,16 @@ export class Throttle {
     this.#now = now
   }
 
-  /** Must not be called again before `begin` was called. `plenty`: there is so much work already that waiting for more is not worth it. */
+  /** Calls `begin` soon. Must not be called again until then. `plenty`: so much work is there that waiting for more is not worth it. */
   soon (begin: () => void, plenty = false): void {
     this.#waiting = begin
     const left = plenty ? 0 : this.#lastAt + gapMs - this.#now()
-    // Either way the rest of this turn's changes come along.
+    // Not at once: the changes that follow in this turn of the event loop come along.
     if (left <= 0) queueMicrotask(() => this.#begin())
     else this.#timer = setTimeout(() => this.#begin(), left)
   }
 
-  /** Starts now what waits. */
+  /** Starts the waiting work now. */
   close (): void {
     clearTimeout(this.#timer)
     this.#begin()

@@ -1,4 +1,4 @@
-/** Reads forward and remembers a read beyond the end instead of throwing. */
+/** Reads one value after the other. A read beyond the end sets `failed` and returns nothing, instead of throwing. */
 export class BytesReader {
   at: number
   failed = false

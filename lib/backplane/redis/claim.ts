@@ -3,16 +3,16 @@ import type { Keys } from './keys.ts'
 import type { Link } from './link/port.ts'
 import { luaInteger, Script } from './link/script.ts'
 
-/** Long enough to outlive any pause of all instances that is shorter than that of their memberships. */
+/** As long as memberships that nobody renews are kept (`safetyTtlMs`): the claim has to outlive them. */
 const ttlMs = 86_400_000
 const renewMs = 3_600_000
 const retryMs = 1_000
 const schema = 1
 
 /**
- * Says how names are made here, or reads how they are.
- * KEYS 1 the claim.  ARGV 1 what this process would claim  2 TTL (ms)
- * Returns what is claimed.
+ * Records how the keys are divided, unless that is recorded already.
+ * KEYS 1 the claim.  ARGV 1 how this process divides the keys  2 TTL (ms)
+ * Returns the claim that counts.
  */
 export const claimNames = new Script(`${luaInteger}
 local ttl, claimed = integer(2, 1), redis.call('GET', KEYS[1])
@@ -26,20 +26,20 @@ return claimed
 `)
 
 /**
- * All processes have to agree on where the names of a group are: claims this process's way, and renews the claim, or finds that another one
- * is in use. `keys`: those of what belongs to nobody.
- * @throws {WebsocketGroupsError} WSG_REDIS_UNSUPPORTED on a difference, and as `Link.run`
+ * Claims, or renews the claim, that the keys are divided as this process does it: all processes must find a group in the same partition.
+ * `keys`: those under the common tag.
+ * @throws {WebsocketGroupsError} WSG_REDIS_UNSUPPORTED when others divide the keys in another way, and as `Link.run`
  */
 export async function claim (link: Link, keys: Keys, partitions: number): Promise<void> {
   const mine = `schema ${schema}, ${partitions} ${partitions === 1 ? 'partition' : 'partitions'}`
   const claimed = String(await link.script(claimNames, [keys.names], [mine, ttlMs]))
   if (claimed === mine) return
-  const detail = `others that use the keys '${keys.prefix}*' divide them otherwise (${claimed}, this process: ${mine}); ` +
+  const detail = `other processes divide the keys '${keys.prefix}*' in another way (${claimed}, this process: ${mine}); ` +
     'stop them first, or give this process another keyPrefix'
   throw new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', detail)
 }
 
-/** The claim of an instance: made as soon as the link works, tried again until it is, and renewed every hour. */
+/** The claim of an instance: made as soon as the link works, tried again until that succeeds, and renewed every hour. */
 export class NamesClaim {
   readonly #link: Link
   readonly #keys: Keys
@@ -52,7 +52,7 @@ export class NamesClaim {
   #refusal: Error | undefined
   #closed = false
 
-  /** `settled` is told after each try how it went. */
+  /** `settled` is called after each try, with the error if it failed. */
   constructor (link: Link, keys: Keys, partitions: number, settled: (failure?: Error) => void) {
     this.#link = link
     this.#keys = keys
@@ -76,7 +76,7 @@ export class NamesClaim {
     if (!this.#made && this.#link.up && this.#retryTimer === undefined) await this.renew()
   }
 
-  /** Makes the claim, or makes it last: a server that came back may have lost it. Never rejects. */
+  /** Makes or renews the claim: a server that came back may have lost it. Never rejects. */
   async renew (): Promise<void> {
     this.#making ??= this.#claim().finally(() => { this.#making = undefined })
     await this.#making
@@ -107,7 +107,7 @@ export class NamesClaim {
     clearTimeout(this.#retryTimer)
     this.#retryTimer = setTimeout(() => {
       this.#retryTimer = undefined
-      // The return of the link asks for it otherwise.
+      // While the link is down nothing can be claimed: its return leads to the next try.
       if (this.#link.up) void this.renew()
     }, retryMs).unref()
   }

@@ -1,24 +1,28 @@
 import type { PresenceChange, Presences } from '../backplane.ts'
 import type { ClusterWriter } from './cluster-writer.ts'
+import type { OccupancyStore } from './membership/occupancy.ts'
 
-/** Reports which groups and users came and went, once in the cluster, partition by partition. */
+/** Reports which groups and users came and went: asks each partition, so that each change is reported once in the cluster. */
 export class ClusterOccupancy {
   /** Names whose partitions were out when they were asked for. */
   readonly #missed = { group: new Set<string>(), user: new Set<string>() }
+  /** Changes that partitions have recorded and no call has returned yet. */
+  readonly #changes: Record<Presences, PresenceChange[]> = { group: [], user: [] }
+  readonly #stores = new Map<number, OccupancyStore>()
 
   /**
    * As `Backplane.settle`. What partitions that are out would have told comes with a later call; rejects only when none could be asked.
    */
   async settle (writer: ClusterWriter, kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
-    const missed = this.#missed[kind]
+    const [missed, changes] = [this.#missed[kind], this.#changes[kind]]
     const byPartition = divide(writer, kind, [...names ?? [], ...missed])
     missed.clear()
     const asked = names === undefined ? Array.from({ length: writer.partitions }, (_, index) => index) : [...byPartition.keys()]
     const results = await Promise.allSettled(asked.map(async partition => {
-      const [occupancy, some = []] = [writer.occupancyOf(partition), byPartition.get(partition)]
+      const [store, some = []] = [this.#storeOf(writer, partition), byPartition.get(partition)]
       try {
-        const changes = await occupancy.settle(kind, some)
-        return names === undefined ? [...changes, ...await occupancy.settle(kind, undefined)] : changes
+        changes.push(...await store.settle(kind, some))
+        if (names === undefined) changes.push(...await store.settle(kind, undefined))
       } catch (error) {
         for (const name of some) missed.add(name)
         throw error
@@ -27,7 +31,13 @@ export class ClusterOccupancy {
     const failures = results.flatMap(result => result.status === 'rejected' ? [result.reason as Error] : [])
     const [failure] = failures
     if (failure !== undefined && failures.length === results.length) throw failure
-    return results.flatMap(result => result.status === 'fulfilled' ? result.value : [])
+    return changes.splice(0)
+  }
+
+  #storeOf (writer: ClusterWriter, partition: number): OccupancyStore {
+    const store = this.#stores.get(partition) ?? writer.occupancyOf(partition)
+    this.#stores.set(partition, store)
+    return store
   }
 }
 

@@ -8,11 +8,14 @@ import { claimDead, unregister } from './membership/scripts.ts'
 import { MemberStore } from './membership/store.ts'
 import { sumStats } from './stats.ts'
 
-/** Searches at the same time, of up to eight instances each. When there are more, the oldest is given up. */
+/** How many searches go on at the same time, each for up to eight instances. One more replaces the oldest. */
 const maxSearches = 1_000
-/** How long to look for a dead instance (milliseconds). One that a partition still knows then lives there: others were cut off from it. */
+/**
+ * How long to look for a dead instance (milliseconds). If a partition still knows the instance after that, the instance lives: it was only
+ * cut off from other partitions.
+ */
 const searchMs = 180_000
-/** How long `close` may take for what it tidies up (milliseconds). */
+/** How long `close` may take to tidy up (milliseconds). */
 const closeMs = 1_000
 
 interface Search {
@@ -52,7 +55,7 @@ export class ClusterReaper {
     return sumStats(Array.from(this.#reapers.values(), reaper => reaper.stats()))
   }
 
-  /** These instances died: their memberships go, in each partition as soon as their lease there is over. */
+  /** Removes the memberships of these dead instances, in each partition as soon as their lease there is over. */
   died (instanceIds: readonly string[]): void {
     const searched = new Set([...this.#searches].flatMap(search => search.instanceIds))
     const more = instanceIds.filter(id => id !== this.#local.instanceId && !searched.has(id))

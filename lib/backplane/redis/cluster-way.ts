@@ -6,7 +6,7 @@ import type { ClusterSource } from './link/cluster/source.ts'
 /** Far more than a cluster has masters, and few enough for an instance to have members in all of them. */
 const partitionCount = 256
 
-/** Names and links of all partitions of a cluster. `prefix`: of all keys. */
+/** Makes the names and the links of all partitions of a cluster. `prefix`: what all keys begin with. */
 export function clusterWay (
   source: ClusterSource, prefix: string, deadlineMs: number, events: ClusterLinkEvents, partitions = partitionCount
 ): { readonly links: ClusterLinks, readonly keys: readonly Keys[] } {

@@ -16,8 +16,8 @@ import { RedisWriter } from './writer.ts'
 const commonPartition = 0
 
 /**
- * What callers ask of a Redis Cluster, whether their process holds sockets or not. What goes to several partitions is sent to each of them:
- * to all targets of one partition or to none, and in no order between partitions.
+ * Carries out calls on a Redis Cluster, for instances and for publishers. A call that concerns several partitions is sent to each of them:
+ * to all of its targets in one partition or to none, and in no order between partitions.
  */
 export class ClusterWriter {
   readonly streams: StreamStore = {
@@ -50,7 +50,7 @@ export class ClusterWriter {
 
   /** The writer of one partition. */
   of (partition: number): RedisWriter {
-    const writer = this.#writers[partition] ??= new RedisWriter(...this.#way(partition), this.#whenDown, this.#log, this.#waiting)
+    const writer = this.#writers[partition] ??= new RedisWriter(...this.#accessTo(partition), this.#whenDown, this.#log, this.#waiting)
     return writer
   }
 
@@ -77,7 +77,7 @@ export class ClusterWriter {
     return await this.of(commonPartition).secret(candidate)
   }
 
-  /** The store of those who were put out of the group. */
+  /** The store that knows who was put out of the group. */
   revocationsOf (group: string): RevocationStore {
     return this.#ofGroup(group).revocations
   }
@@ -99,11 +99,11 @@ export class ClusterWriter {
 
   /** As `Backplane.instances`. */
   async instances (): Promise<ReadonlyMap<string, boolean>> {
-    const [link, keys] = this.#way(commonPartition)
+    const [link, keys] = this.#accessTo(commonPartition)
     const ids = [...(await livingInstances(link, keys)).keys()]
     const inboxes = this.#divide(ids, id => partitionOf(id, this.#keys.length))
     const reached = await Promise.all([...inboxes].map(async ([partition, some]) => {
-      const [link, keys] = this.#way(partition)
+      const [link, keys] = this.#accessTo(partition)
       const channels = some.map(name => keys.channel({ kind: 'instance', name }))
       const counts = await link.run(async redis => await redis.call('PUBSUB', 'SHARDNUMSUB', ...channels)) as unknown[]
       return some.map((id, index) => [id, Number(counts[2 * index + 1]) > 0] as const)
@@ -120,16 +120,16 @@ export class ClusterWriter {
     for (const writer of this.#writers) writer?.close()
   }
 
-  /** The store of the groups and users of one partition that were reported as present. */
+  /** The store that knows which groups and users of one partition were reported as present. */
   occupancyOf (partition: number): OccupancyStore {
-    return new OccupancyStore(...this.#way(partition))
+    return new OccupancyStore(...this.#accessTo(partition))
   }
 
   get partitions (): number {
     return this.#keys.length
   }
 
-  #way (partition: number): [link: RoutedLink, keys: Keys] {
+  #accessTo (partition: number): [link: RoutedLink, keys: Keys] {
     const [link, keys] = [this.#links.command[partition], this.#keys[partition]]
     if (link === undefined || keys === undefined) throw new RangeError(`there is no partition ${partition}`)
     return [link, keys]

@@ -2,8 +2,8 @@ import type { Sender } from '../../types.ts'
 import type { Place } from '../backplane.ts'
 
 /*
- * What version 1 of the envelope got later, in entries of the list of those who are excepted: a reader that does not know an entry takes it
- * for an id that nobody has. So every reader of version 1 finds the payload where it expects it, whatever is added here.
+ * Fields that were added to version 1 of the envelope, as entries of its `except` list: a reader that does not know an entry takes it for
+ * an id that nobody has. So every reader of version 1 finds the payload where it expects it, whatever is added here.
  *
  *   0  u8  0, which no id begins with
  *   1  u8  kind: 1 user id of the sender, 2 connection id of the sender, 3 name of a group that a copy went to, 4 where that copy stands
@@ -17,7 +17,7 @@ const headBytes = 2
 const maxEntryBytes = 255
 const maxValueBytes = maxEntryBytes - headBytes
 
-/** How an entry begins that the script adds, which alone knows where the copies stand: its length, and what it is. In Lua. */
+/** Lua: the length of an entry with a place, and how it begins. The script that appends adds these entries: it alone knows the places. */
 export const luaPlaceHead = `'\\${headBytes + 14}\\${first}\\${kind.place}'`
 
 /** Whether an entry of the list is an extension, by its first byte. */
@@ -25,12 +25,12 @@ export function isExtension (firstByte: number | undefined): boolean {
   return firstByte === first
 }
 
-/** The entries that name the sender. A sender of whom nothing is known has an entry, too. */
+/** The entries that name the sender. A sender without any id gets an entry, too, so that readers know that there is one. */
 export function senderEntries ({ userId = '', connectionId }: Sender): Buffer[] {
   return [...entriesOf(kind.userId, userId), ...connectionId === undefined ? [] : entriesOf(kind.connectionId, connectionId)]
 }
 
-/** The entry for a `traceparent`, which is short enough for one. */
+/** The entry for a `traceparent`; more than one if `tracing` of the application returns a longer text. */
 export function traceEntries (traceparent: string): Buffer[] {
   return entriesOf(kind.trace, traceparent)
 }
@@ -83,6 +83,8 @@ export class Extensions {
 function entriesOf (kind: number, text: string): Buffer[] {
   const value = Buffer.from(text)
   const entries = [Buffer.from([first, kind, ...value.subarray(0, maxValueBytes)])]
-  if (value.length > maxValueBytes) entries.push(Buffer.from([first, kind | continues, ...value.subarray(maxValueBytes)]))
+  for (let at = maxValueBytes; at < value.length; at += maxValueBytes) {
+    entries.push(Buffer.from([first, kind | continues, ...value.subarray(at, at + maxValueBytes)]))
+  }
   return entries
 }

@@ -13,16 +13,16 @@ import { Extensions, groupEntries, isExtension, senderEntries, traceEntries } fr
  *  20  u32  prevNonce  0 without a log     /
  *  24  u8   type       1 message, 3 presence, 4 request, 5 reply, 6 probe, 7 message to an audience
  *  25  u8   flags      1 binary payload, 2 except list, 4 volatile, 8 conflation key, 16 shared, 0xC0: must be understood
- *  26  u48  time       milliseconds since the epoch, by the clock of Redis as far as the origin knows it; its highest bit: retried
+ *  26  u48  time       milliseconds since 1970, by the clock of Redis as far as the origin knows it; its highest bit: retried
  *  32  u48  sequence
  *  38  u8   length, origin
  *      u8   target kind: 0 all, 1 group, 2 user, 3 instance;  u8 length, target name
  *      [u16 count, count x (u8 length, id of connection or session, or an extension)]      with flag 2
  *      [u8 length, conflation key]                                                         with flag 8
- *      [u32 length, command]                                    in all but messages; of a message to an audience, that as JSON
+ *      [u32 length, command]                                    in all types but 1; in type 7 the audience, as JSON
  *      payload to the end
  *
- * `version` changes only when a reader of this one could not skip what is new. Types may be added: readers ignore what they do not know.
+ * `version` changes only when readers of this one could not skip what is new. Types may be added: readers ignore those they do not know.
  * Fields are added as extensions (envelope-extensions.ts), which old readers skip; a flag that changes the layout would have to be one of
  * 0xC0, which makes them ignore the whole envelope.
  */
@@ -37,17 +37,17 @@ const flag = { binary: 1, except: 2, volatile: 4, conflationKey: 8, shared: 16, 
 const retriedBit = 2 ** 47
 const types: readonly Envelope['kind'][] = ['message', 'presence', 'request', 'reply']
 const typeBytes: readonly number[] = [1, 3, 4, 5]
-/** A message that not all are to get. A version that does not know this gives it to nobody. */
+/** A message to only some of those behind its target. A reader that does not know this type delivers it to nobody. */
 const audienceType = 7
 const kinds: ReadonlyArray<Target['kind']> = ['all', 'group', 'user', 'instance']
 
 /** An envelope as it came from Redis. */
 export interface StoredEnvelope extends Envelope {
-  /** The publisher sent it before, with an unknown outcome: it may have stood in a log, with the same nonce, that lost it since. */
+  /** The publisher sent it before, with an unknown outcome: the log may have had it, with the same nonce, and lost it since. */
   readonly retried?: boolean | undefined
 }
 
-/** An envelope without what differs between its copies: the script that appends to logs puts them together. */
+/** The bytes that all copies of an envelope have in common: the script that appends to logs adds the rest. */
 export interface EnvelopeParts {
   /** The bytes from the type up to the origin. */
   readonly prefix: Buffer
@@ -71,7 +71,7 @@ export function encode (envelope: Envelope, target: Target): Buffer {
   return bytes
 }
 
-/** `places`: each copy says where in the logs all of the copies stand. `only`: the target, if there is only one. */
+/** `places`: whether each copy says where all copies stand in their logs. `only`: the target, if there is only one. */
 export function encodeParts (envelope: Envelope, places: boolean, only?: Target): EnvelopeParts {
   const entries = entriesOf(envelope)
   const prefixBytes = headerBytes - logHeaderBytes + 1 + envelope.origin.length
@@ -89,7 +89,7 @@ export function encodeParts (envelope: Envelope, places: boolean, only?: Target)
   }
 }
 
-/** The message is sent once more, after an unknown outcome. */
+/** Marks a message that is sent once more, after an unknown outcome. */
 export function markRetried ({ prefix }: EnvelopeParts): void {
   prefix[2] = (prefix[2] ?? 0) | 0x80
 }
@@ -101,7 +101,7 @@ export function encodeTarget (target: Target): Buffer {
   return bytes
 }
 
-/** What comes between the target and where the copies stand in the logs of these groups. The script adds the latter, and knows it alone. */
+/** The bytes between the target and the places of the copies in the logs of these groups. The script that appends adds the places. */
 export interface PlaceNames {
   /** The entries with the names of the groups. Their count is left out, as it differs from message to message. */
   readonly names: Buffer
@@ -119,7 +119,7 @@ export function previousNonce (bytes: Buffer): number {
   return bytes.readUInt32BE(20)
 }
 
-/** Where a message stands in its log, for messages of every kind. */
+/** Where a message stands in its log, whatever its type. */
 export function positionOf (bytes: Buffer): LogPosition {
   return { epoch: bytes.toString('latin1', 2, 10), offset: bytes.readUIntBE(10, 6), nonce: bytes.readUInt32BE(16) }
 }
@@ -165,12 +165,12 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
   }
 }
 
-/** Whether this is an envelope that stands in a log. */
+/** Whether this is an envelope with a place in a log. */
 export function isLogged<Kind extends Envelope> (envelope: Kind | undefined): envelope is Kind & LoggedEnvelope {
   return envelope?.position !== undefined
 }
 
-/** Puts the ids into `except`. Returns what else the list says, if anything. */
+/** Adds the ids to `except`. Returns the extensions in the list, if there are any. */
 function readEntries (reader: BytesReader, except: string[]): Extensions | undefined {
   let extensions: Extensions | undefined
   for (let left = reader.uint(2); left > 0 && !reader.failed; left--) {
@@ -181,7 +181,7 @@ function readEntries (reader: BytesReader, except: string[]): Extensions | undef
   return extensions
 }
 
-/** The list of those who are excepted, with the extensions. */
+/** The entries of the `except` list: extensions, then ids. */
 function entriesOf ({ except, from, trace }: Envelope): ReadonlyArray<string | Buffer> {
   const ids = except.length === 0 ? except : except.filter(isPossible)
   if (from === undefined && trace === undefined) return ids
@@ -236,13 +236,13 @@ function writeRest (
   payload.copy(bytes, at)
 }
 
-/** The command of the layout: an audience as JSON, or a command; `undefined` for a message to all of its target. */
+/** The field `command` of the layout: the audience as JSON, or the command; `undefined` for a message to all behind its target. */
 function commandOf ({ kind, command, audience }: Envelope): string | undefined {
   if (audience !== undefined) return JSON.stringify(audience)
   return kind === 'message' ? undefined : command
 }
 
-/** `undefined` for what this package did not write: the message is for nobody then. */
+/** Returns `undefined` for text that this package did not write: the message is then for nobody. */
 function parseAudience (text: string): Audience | undefined {
   try {
     const audience = JSON.parse(text) as Audience | null
@@ -259,7 +259,7 @@ function isListOfStrings (value: unknown): boolean {
   return Array.isArray(value) && value.every(item => typeof item === 'string')
 }
 
-/** What a caller gives as the id of a connection may be anything; what cannot be one excludes nobody, and would not fit. */
+/** Whether the text may be the id of a connection or session. A longer one excludes nobody, and its length would not fit into a byte. */
 function isPossible (id: string): boolean {
   return id.length <= maxIdLength
 }

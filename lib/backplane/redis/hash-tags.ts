@@ -1,6 +1,6 @@
 import { userOfLog } from '../user-log.ts'
 
-/** What Redis Cluster divides keys into. */
+/** How many slots a Redis Cluster divides its keys into. */
 export const slotCount = 16_384
 
 const alphabet = '0123456789abcdefghijklmnopqrstuvwxyz'
@@ -19,9 +19,9 @@ export function slotOf (tag: string): number {
 }
 
 /**
- * One hash tag per partition. Their slots are evenly spaced, so masters that share the slots evenly share the partitions evenly, whatever
- * their number: tags that are just counted leave some masters with twice the work of others. Always the same for a number of partitions:
- * all instances compute them, and names in Redis depend on them.
+ * Makes one hash tag per partition. Their slots are evenly spaced, so masters that share the slots evenly share the partitions evenly,
+ * however many masters there are; tags that merely count up would leave some masters with twice the work of others. The tags depend on the
+ * number of partitions alone: all instances compute them, and the names in Redis contain them.
  */
 export function hashTags (partitions: number): string[] {
   const missing = new Map<number, number>()

@@ -15,7 +15,7 @@ export class Inbox {
   readonly #connected = deferred()
   readonly #close: () => Promise<void>
 
-  /** `close`: gives back the links, as far as they were made for the inbox. */
+  /** `close` closes the links that were made for the inbox alone. */
   constructor (
     links: { readonly command: Link, readonly subscribe: Link }, channel: string, deliver: (envelope: Envelope) => void,
     close: () => Promise<void>

@@ -16,15 +16,15 @@ export interface RedisBackplaneOptions extends Omit<SingleBackplaneOptions, 'red
 }
 
 /**
- * Instances that share a Redis, or a Redis Cluster: envelopes by pub/sub, memberships in hashes, leases. A single server that turns out to
- * be a node of a cluster is used as a cluster.
+ * The backplane of instances that share a Redis or a Redis Cluster. Envelopes travel by pub/sub; memberships are kept in hashes, under
+ * leases. A single server that turns out to be a node of a cluster is used as a cluster.
  */
 export class RedisBackplane implements Backplane {
   readonly name = 'redis'
   readonly #options: RedisBackplaneOptions
   #deployment: RedisDeployment
 
-  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: the URL, the database or the `keyPrefix` is not valid */
   constructor (options: RedisBackplaneOptions) {
     this.#options = options
     const { redis } = options

@@ -9,14 +9,14 @@ export const commonTag = '0'
  * has one partition. The tag stands first and the instance id last with a fixed length, so a group may be named anything.
  */
 export class Keys {
-  /** What the names of all partitions begin with. */
+  /** What all names begin with, in every partition. */
   readonly prefix: string
   readonly #base: string
   readonly #channels: string
 
   /**
-   * `db`: the database that the keys are in; channels go through all databases of a server, so theirs is part of their names. `tag`: of the
-   * partition.
+   * `db`: the database that the keys are in. All databases of a server share the channels, so the names of channels contain the database.
+   * `tag`: the hash tag of the partition.
    */
   constructor (prefix: string, db = 0, tag = commonTag) {
     this.prefix = prefix
@@ -49,22 +49,22 @@ export class Keys {
     return `${this.#base}r:${group}`
   }
 
-  /** Set: the groups in which an instance has members; what is cleaned up when it dies. */
+  /** Set: the groups in which an instance has members, for whoever cleans up when the instance dies. */
   index (instanceId: string): string {
     return `${this.#base}i:${instanceId}`
   }
 
-  /** String: what all instances sign with. */
+  /** String: the secret that all instances sign with. */
   get secret (): string {
     return `${this.#base}secret`
   }
 
-  /** String: how the keys are divided, in `commonTag` alone. */
+  /** String: how the keys are divided into partitions; under `commonTag` alone. */
   get names (): string {
     return `${this.#base}names`
   }
 
-  /** Hash: epoch `e`, last offset `s`, last nonce `n` of a group's log, and `p<id>`: what that publisher appended last. */
+  /** Hash: epoch `e`, last offset `s`, last nonce `n`, settings and sizes of a group's log; `p<id>`: what that publisher appended last. */
   logMeta (group: string): string {
     return `${this.#base}h:${group}`
   }
@@ -79,7 +79,7 @@ export class Keys {
     return `${this.#base}u:${userId}`
   }
 
-  /** Set: the groups with members, or the users online, as the hooks of the application were told. */
+  /** Set: the groups with members, or the users online, as the hooks of the application were last told. */
   told (kind: Presences): string {
     return `${this.#base}told:${kind}`
   }
@@ -114,12 +114,12 @@ export class Keys {
     return `${this.#base}sx:${group}`
   }
 
-  /** What the names of all keys start with. */
+  /** What the names of all keys of this partition begin with. */
   get base (): string {
     return this.#base
   }
 
-  /** The log of a user has the channel of the user. */
+  /** The channel of a target. The log of a user shares the channel of the user. */
   channel ({ kind, name }: Target): string {
     const userId = kind === 'group' ? userOfLog(name) : undefined
     if (userId !== undefined) return this.channel({ kind: 'user', name: userId })

@@ -2,8 +2,8 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Envelope, GapReason, LocalInstance, LogPosition } from '../backplane.ts'
 import type { Member } from '../../types.ts'
 
-/** The instance as one of many partitions sees it: the same, but for the groups, of which it knows its own. */
-export class PartitionInstance implements LocalInstance {
+/** The instance as one of many partitions sees it: with the groups of that partition alone. */
+export class PartitionInstance implements Required<LocalInstance> {
   readonly #local: LocalInstance
   readonly #changed: () => void
   readonly #groups = new Set<string>()
@@ -38,9 +38,13 @@ export class PartitionInstance implements LocalInstance {
 
   membersLost (): void { this.#local.membersLost?.() }
 
+  async repairing<Result> (group: string, read: () => Promise<Result>): Promise<Result> {
+    return await (this.#local.repairing?.(group, read) ?? read())
+  }
+
   stateChanged (): void { this.#changed() }
 
-  /** Somebody joined or left a group of this partition. */
+  /** Called when somebody joined or left a group of this partition. */
   membersChanged (group: string): void {
     const [member] = this.#local.memberIds(group)
     if (member === undefined) this.#groups.delete(group)

@@ -9,7 +9,7 @@ export interface PartitionOptions {
   readonly whenDown: WhenDown
 }
 
-/** The two connections of an instance: one that subscribes can do nothing else. */
+/** The two connections of an instance to Redis: a connection that subscribes can do nothing else. */
 export interface Links {
   readonly command: Link
   readonly subscribe: Link

@@ -23,9 +23,9 @@ import type { Links, PartitionOptions } from './partition-options.ts'
 import { StateReport } from './state-report.ts'
 import { RedisWriter } from './writer.ts'
 
-/** How often all memberships are written again, against evicted keys and the safety TTL. */
+/** How often all memberships are written again, in case keys were evicted, and to renew their safety TTL. */
 const refreshMs = 3_600_000
-/** In how many beats one partition of many compares its memberships once with what is stored: each has few of them. */
+/** Every how many beats one partition of many compares its memberships, which are few, with what is stored. */
 const beatsPerAudit = 4
 /** How often the ends of quiet logs are compared with what was delivered. */
 const sweepMs = 60_000
@@ -35,7 +35,7 @@ const sweepMs = 60_000
  */
 const closeMs = 1_400
 
-/** What one instance has in Redis between start and close: its subscriptions, its members, its lease and what it follows of the logs. */
+/** What one instance has in Redis between start and close: its subscriptions, members and lease, and the followers of its logs. */
 export class Partition {
   readonly subscriptions: Subscriptions
   readonly members: MemberReconciler
@@ -68,8 +68,8 @@ export class Partition {
   #booting: Deferred<void> | undefined = deferred()
 
   /**
-   * `writer`: this is one partition of many, made when something is subscribed or joined in it. The writer outlives it; there is no boot,
-   * and no lease before it is wanted.
+   * With `writer`, this is one partition of many, made when something is subscribed or joined in it. The writer outlives the partition,
+   * which has no boot, and no lease before one is wanted.
    */
   constructor (links: Links, options: PartitionOptions, keys: Keys, local: LocalInstance, writer?: RedisWriter) {
     const { command, subscribe } = this.#links = links
@@ -87,7 +87,7 @@ export class Partition {
       dropped: name => this.#followers.forget(this.#keys.groupOf(name) ?? ''),
       changed: report
     })
-    // In good time, so that this does not come on top of the time that a join may take, and not where a subscription is as quick as most.
+    // Early enough to end within the time that a join may take, and late enough that most subscriptions are done by then.
     const openAfterMs = Math.max(options.joinTimeoutMs / 2, options.joinTimeoutMs - command.deadlineMs)
     this.#opening = new LogOpening(this.#followers, openAfterMs, group => {
       return this.subscriptions.wants(keys.channel({ kind: 'group', name: group })) && local.logged(group)
@@ -154,13 +154,13 @@ export class Partition {
     return [...down.length > 0 ? down : this.#parts.map(({ problem }) => problem), ...warnings].filter(problem => problem !== undefined)
   }
 
-  /** Resolves once envelopes for the target reach us and, for a group with a log, we know where we stand in it. */
+  /** Resolves once envelopes for the target reach this instance and, for a group with a log, once its position in the log is known. */
   async subscribe (target: Target): Promise<void> {
     const channel = this.#keys.channel(target)
     const subscribing = this.subscriptions.subscribe(channel)
     if (target.kind !== 'group') return await subscribing
     await (this.subscriptions.has(channel) ? subscribing : this.#opening.beside(target.name, subscribing))
-    // Not if the group was left meanwhile: a log that is opened before its subscription has to be caught up with.
+    // Not if the group was left meanwhile: its next subscription would have to catch up from here, with messages that nobody is owed.
     if (this.subscriptions.wants(channel) && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
@@ -242,8 +242,8 @@ export class Partition {
   }
 
   /**
-   * There is a new subscribe link. While the one before still delivers, that goes on: a log may not have any more what is on its way there.
-   * Never rejects.
+   * Subscribes on a new connection once the one before has delivered what was on its way there, as logs may have that no more. Never
+   * rejects.
    */
   async #resubscribe (): Promise<void> {
     const { subscribe } = this.#links
@@ -263,11 +263,11 @@ export class Partition {
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }
     if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes))
-    // A message without a place in a log may come by the new connection as well.
+    // A late message without a place in a log may have come by the new connection, too.
     else if (!late || !this.#resubscribed) this.#local.deliver(envelope)
   }
 
-  /** Reports a change of state once, whatever caused it. */
+  /** Something changed: ends the boot once all works, and reports each change of state once. */
   #report (): void {
     const inStep = this.#resubscribed && this.subscriptions.problem === undefined && this.#followers.problem === undefined
     if (inStep) this.#links.subscribe.dropPrevious()

@@ -1,7 +1,7 @@
 import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Appended, AppendTarget, Envelope, Target } from '../backplane.ts'
 
-/** Who sends to some targets: to all of them or to none. */
+/** Sends to all of some targets, or to none of them. */
 interface PartWriter {
   publish (targets: readonly Target[], envelope: Envelope): Promise<number>
   append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended>
@@ -27,7 +27,7 @@ export async function appendParts (parts: ReadonlyArray<Part<AppendTarget>>, env
   const logged = parts.filter(({ targets }) => targets.some(isLogged))
   const appended = await settle(logged, async ({ writer, targets }) => await writer.append(targets, envelope, key), nameOf)
   const duplicate = appended.every(one => one.duplicate)
-  // Parts where none of the groups keeps a log: where all others had the message already, so had they.
+  // The parts in which no group keeps a log. If all logs had the message already, these groups got it, too.
   const others = duplicate ? [] : parts.filter(({ targets }) => !targets.some(isLogged))
   const sent = logged.flatMap(({ targets }) => targets.map(nameOf))
   await settle(others, async ({ writer, targets }) => {
@@ -50,8 +50,8 @@ function nameOf ({ group }: AppendTarget): string {
 }
 
 /**
- * Resolves when all parts are sent. Where some failed and others did not, or `sent` names groups that were sent to before, it is not true
- * that nothing was sent: the error names the groups that have the message.
+ * Resolves when all parts are sent. If only some failed, or `sent` names groups that were sent to before, the error says that the message
+ * was sent to some of the groups, and names these.
  */
 async function settle<One, Value> (
   parts: ReadonlyArray<Part<One>>, send: (part: Part<One>) => Promise<Value>, nameOf: (target: One) => string, sent: readonly string[] = []

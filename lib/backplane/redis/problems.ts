@@ -1,7 +1,7 @@
 /** The problem of a backplane before `start` and after `close`. */
 export const notOpen = 'the backplane is not started, or is closed'
 
-/** What is wrong in some of many partitions: one sentence for each problem, with the partitions it is found in. */
+/** Joins the problems of many partitions: one sentence for each, with the partitions that have it. */
 export function groupProblems (byPartition: Iterable<readonly [partition: number, problems: readonly string[]]>, total: number): string[] {
   const partitions = new Map<string, number[]>()
   for (const [partition, problems] of byPartition) {

@@ -7,10 +7,10 @@ import { shardedScript } from './link/cluster/redirects.ts'
 import { bytesOf, Script } from './link/script.ts'
 
 /**
- * Publishes copies of one envelope to several channels, with nothing of anyone else between them. The rights to all of them are asked for
- * before the first copy goes; Redis older than 7.0 cannot tell.
- * KEYS: none. ARGV: channel, bytes, channel, bytes, … Returns how many subscribers took the most widely spread copy, and '' or the error
- * that kept back the copies after the first ones.
+ * Publishes copies of one envelope to several channels, with no message of anyone else between them. Checks the rights to all channels
+ * before the first copy goes; Redis before 7.0 cannot tell.
+ * ARGV channel, bytes, channel, bytes, …
+ * Returns how many subscribers took the most widely spread copy, and '' or the error that kept back the rest of the copies.
  */
 const publishShared = new Script(`
 local most, permitted = 0, redis.acl_check_cmd
@@ -42,7 +42,7 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
     return Number(await link.runSized(bytes.length, async redis => await redis[command](channel, bytes), 'publish'))
   }
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
-  // By text, not by hash: the second try after a NOSCRIPT would be overtaken by what is published later.
+  // By text, not by hash: a second try after a NOSCRIPT would be overtaken by what is published later.
   const { lua } = link.sharded ? shardedScript(publishShared) : publishShared
   const [most, refusal] = await link.runSized(bytesOf(copies), async redis => {
     return await redis.eval(lua, 0, ...copies)

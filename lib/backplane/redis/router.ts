@@ -38,8 +38,8 @@ interface Place {
 }
 
 /**
- * Instances that share a Redis Cluster. Everything of a group or user lies in one partition, and a partition in one slot: a master that is
- * out takes its partitions out and no others. Partitions are opened when something is subscribed or joined in them.
+ * The backplane over a Redis Cluster. All keys of a group or user lie in one partition, and all keys of a partition in one slot: when a
+ * master is out, so are its partitions and no others. Partitions are opened when something is subscribed or joined in them.
  */
 export class ClusterBackplane implements RedisDeployment {
   readonly #options: ClusterBackplaneOptions
@@ -56,7 +56,7 @@ export class ClusterBackplane implements RedisDeployment {
   #booting = deferred()
   #booted = false
   #claim: NamesClaim | undefined
-  /** Where this instance is registered before it is ready: those of its inbox, and of what belongs to nobody. */
+  /** The partitions in which this instance is registered before it is ready: that of its inbox, and that of what belongs to nobody. */
   #home: readonly Place[] = []
   #coverage: CoverageWatch | undefined
   #closed = false
@@ -107,15 +107,15 @@ export class ClusterBackplane implements RedisDeployment {
     this.#writer = new ClusterWriter(links, this.#keys, whenDown, local.log)
     const coverage = this.#coverage = new CoverageWatch(links.common, local.log)
     this.#claim = new NamesClaim(links.common, new Keys(this.#prefix), keys.length, failure => {
-      // When the claim is made, and whenever it is renewed: a cluster may have been set up otherwise since.
+      // When the claim is made, and each time it is renewed: the cluster may have been set up otherwise since.
       if (failure === undefined) void coverage.look()
       else this.#failed(failure)
       this.#changed()
     })
     const home = this.#place(this.#writer.partitionOf({ kind: 'instance', name: local.instanceId }))
-    // The instance's lease there tells whether its id is taken.
+    // The lease in this partition tells whether the instance's id is taken.
     home.partition.lease.on({ refused: error => this.#booting.reject(error) })
-    // Where all instances are found, and so those that died.
+    // All instances are registered in the partition of `everyone`, so those that died are found there.
     this.#home = [home, this.#of(everyone)]
     const hasLease = (index: number): boolean => this.#places.get(index)?.partition.lease.held === true
     const reaper = this.#reaper = new ClusterReaper(links.command, this.#keys, local, leaseMs, hasLease)
@@ -134,7 +134,7 @@ export class ClusterBackplane implements RedisDeployment {
     this.#stateReport.begin()
   }
 
-  /** By the clock of the master that has what belongs to nobody: the same for all instances. */
+  /** By the clock of the master that has what belongs to nobody, which is the same for all instances. */
   now (): number {
     return this.#places.get(this.#indexOf(everyone))?.partition.clock.now() ?? Date.now()
   }
@@ -227,9 +227,7 @@ export class ClusterBackplane implements RedisDeployment {
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', notOpen)
   }
 
-  #indexOf (target: Target): number {
-    return this.#writer?.partitionOf(target) ?? 0
-  }
+  #indexOf (target: Target): number { return this.#writer?.partitionOf(target) ?? 0 }
 
   #of (target: Target): Place {
     return this.#place(this.#open.partitionOf(target))
@@ -264,12 +262,13 @@ export class ClusterBackplane implements RedisDeployment {
     else void this.#checkMasters(links)
   }
 
-  /** Ends the boot once all works. What a user may not do on one master would be found only when a partition there is used. */
+  /** Ends the boot once all works. Checks rights on all masters, as a missing one would show only when a partition there is used. */
   async #checkMasters (links: ClusterLinks): Promise<void> {
     try {
-      const missing = await missingOnMasters(links.command, this.#keys, 'instance')
+      // A look that began while a master was out says nothing of the rights there.
+      const [complete, missing] = [links.complete, await missingOnMasters(links.command, this.#keys, 'instance')]
       if (missing.length > 0) this.#booting.reject(refusedRights(missing))
-      else if (this.state === 'up') this.#booting.resolve()
+      else if (complete && this.state === 'up') this.#booting.resolve()
     } catch (error) {
       this.#failed(error as Error)
     }

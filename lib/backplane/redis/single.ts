@@ -19,18 +19,18 @@ export interface SingleBackplaneOptions extends PartitionOptions {
   readonly bootTimeoutMs: number
 }
 
-/** Instances that share a single Redis, with or without replicas: one partition holds everything. */
+/** The backplane over a single Redis, with or without replicas: one partition holds everything. */
 export class SingleBackplane implements RedisDeployment {
   readonly #options: SingleBackplaneOptions
   readonly #keys: Keys
   #partition: Partition | undefined
   #claim: NamesClaim | undefined
-  /** Whether others were found to divide the keys otherwise. */
+  /** Whether other processes were found to divide the keys otherwise. */
   #refused = false
   #booted = false
   #closed = false
 
-  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a URL or a database that cannot be */
+  /** @throws {WebsocketGroupsError} WSG_OPTION_INVALID for a URL or a database number that cannot be */
   constructor (options: SingleBackplaneOptions) {
     this.#options = options
     this.#keys = keysOf(options.redis, options.keyPrefix)
@@ -51,7 +51,7 @@ export class SingleBackplane implements RedisDeployment {
     links.command.on({ up: () => followSuccessor(links) })
     const partition = this.#partition = new Partition(links, this.#options, this.#keys, local)
     const claim = this.#claim = new NamesClaim(links.command, this.#keys, 1, () => this.#claimTried(local))
-    // After the look at the server; and again when the lease was gone, as the claim may be, too.
+    // After the server was checked; and again when the lease was gone, as the claim may be gone, too.
     partition.lease.on({ resumed: () => { void claim.renew() } })
     try {
       await partition.boot(bootTimeoutMs)
@@ -168,8 +168,8 @@ export class SingleBackplane implements RedisDeployment {
 }
 
 /**
- * After a failover by name the old master may go on as a replica, from which messages still come: while it is in step with the new one.
- * Subscribes where the new command link leads.
+ * Subscribes anew where the command link leads. After a failover by name, the old master may go on as a replica, whose subscribers get
+ * messages only while it is in step with the new master.
  */
 function followSuccessor ({ command, subscribe }: { readonly command: Link, readonly subscribe: Link }): void {
   const [successor, present] = [command.address?.host, subscribe.address?.host]

@@ -38,8 +38,8 @@ interface Way {
 }
 
 /**
- * The part of the backplane that a process without sockets needs: one link, no lease, and no subscription before it asks an instance. The
- * first calls wait for the link.
+ * The part of the backplane that a process without sockets needs: one link, no lease, and no subscription before the process asks an
+ * instance something. The first calls wait for the link.
  */
 export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'close'> {
   readonly #options: StandaloneWriterOptions
@@ -53,7 +53,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   readonly #calls = new Set<Promise<unknown>>()
   readonly #ended = deferred()
   #closed = false
-  /** Closed, and what had to be finished is finished. */
+  /** Closed, and what `close` had to finish is finished. */
   #finished = false
 
   constructor (options: StandaloneWriterOptions) {
@@ -103,14 +103,14 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   get streams (): StreamStore {
     return {
-      // Open streams are ended while this closes.
+      // Allowed while this closes: `finish` of `close` ends open streams.
       write: async write => await this.#run(async () => await this.#way.writer.streams.write(write), this.#finished),
       read: async (name, from) => await this.#run(async () => await this.#way.writer.streams.read(name, from)),
       list: async group => await this.#run(async () => await this.#way.writer.streams.list(group))
     }
   }
 
-  /** From now on hears what is sent to this id. Resolves once that reaches `deliver`. @throws {WebsocketGroupsError} as `publish` */
+  /** Subscribes to what is sent to this id. Resolves once that reaches `deliver`. @throws {WebsocketGroupsError} as `publish` */
   async listen (id: string, deliver: (envelope: Envelope) => void): Promise<void> {
     await this.#run(async () => {
       this.#inbox ??= this.#way.inbox(id, deliver)
@@ -125,7 +125,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   async close (finish = async (): Promise<void> => {}): Promise<void> {
     if (this.#closed) return await this.#ended.promise
     this.#closed = true
-    // It is not known whether there is a Redis, or there is none: nothing that waits was sent.
+    // No usable Redis was found so far: nothing that waits was sent.
     if (!this.#isDecided || this.#refusal !== undefined) this.#end(new WebsocketGroupsError('WSG_CLOSED'))
     await finish()
     this.#finished = true
@@ -209,7 +209,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
       revocationsOf: group => writer.revocationsOf(group),
       inbox: (id, deliver) => {
         const partition = writer.partitionOf(inboxOf(id))
-        // Links of its own: those that only publish would subscribe at no master.
+        // The inbox has links of its own, as those of the writer subscribe at no master.
         const own = clusterWay(source, prefix, operationTimeoutMs, {
           changed: () => {}, error: error => this.#failed(error), subscribed: index => index === partition
         })

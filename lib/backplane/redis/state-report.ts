@@ -1,15 +1,15 @@
 import type { BackplaneState } from '../../types.ts'
 
-/** How long a trouble that may pass lasts before it is reported (milliseconds). */
+/** How long a passing trouble lasts before it is reported (milliseconds). */
 const lastsMs = 1_000
 
 export interface Observed {
   readonly state: BackplaneState
-  /** Whether nothing is wrong but that logs are being caught up with: of a few messages that is over in no time, group by group. */
+  /** Whether nothing is wrong but that logs are being caught up with, which takes no time if a group missed a few messages. */
   readonly passing: boolean
 }
 
-/** Reports each change of a state once, and no passing trouble that is over in a moment. */
+/** Reports each change of a state once, and leaves out passing troubles that are over in a moment. */
 export class StateReport {
   readonly #observed: Observed
   readonly #changed: () => void
@@ -17,19 +17,19 @@ export class StateReport {
   #reported: BackplaneState = 'down'
   #timer: NodeJS.Timeout | undefined
 
-  /** `patient`: passing troubles are given a moment. Not where somebody else puts states together, and gives it. */
+  /** `patient`: passing troubles get a moment to end. Not for one partition of many: the report on all of them gives that moment. */
   constructor (observed: Observed, changed: () => void, patient = true) {
     this.#observed = observed
     this.#changed = changed
     this.#patient = patient
   }
 
-  /** Takes the state as it is for known. */
+  /** Takes the present state as reported. */
   begin (): void {
     this.#reported = this.#observed.state
   }
 
-  /** The state may have changed. */
+  /** Called whenever the state may have changed. */
   look (): void {
     const { state, passing } = this.#observed
     if (this.#patient && passing && this.#reported === 'up') this.#timer ??= setTimeout(() => this.#report(), lastsMs).unref()

@@ -1,6 +1,6 @@
 /**
- * Figures of which the largest counts: of ages the oldest, and of dropped keys those of one master, as all its partitions count the same
- * ones. All other figures are added up.
+ * Figures of which the largest counts: the oldest age, and of evicted keys the most of one master, as all its partitions count the same
+ * keys. All other figures are added up.
  */
 const largest = new Set(['leaseAgeMs', 'redisEvictedKeys'])
 

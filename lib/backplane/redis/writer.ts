@@ -16,7 +16,7 @@ import { appendParts, publishParts, type Part } from './parts.ts'
 import { publish } from './publish.ts'
 import { RedisStreams } from './streams/store.ts'
 
-/** How many targets one script serves at most: Redis does nothing else meanwhile, for some 10 ms with as many logs. */
+/** How many targets one script call takes at most: Redis does nothing else meanwhile, for some 10 ms with as many logs. */
 const maxTargets = 1_000
 /** Renewed by every read; each instance with framed clients reads it once a minute. */
 const secretTtlSeconds = 86_400
@@ -29,7 +29,7 @@ export class RedisWriter {
   readonly #appends: AppendQueue
   readonly #lists: MemberLists
   readonly revocations: RevocationStore
-  /** Settings of logs that differ between processes: nothing is out of order, but somebody should know. */
+  /** Settings of logs that differ between processes: no fault, but operators should know. */
   readonly differences: SettingsDifferences
 
   /** `waiting`: counts the appends of all writers that have one limit together. */

@@ -109,11 +109,11 @@ function parseHistory (id: number | undefined, group: string, { since, before, l
   return { ok: true, frame: { type: 'history', id, group, query: { since: since as string | undefined, before, limit, reverse } } }
 }
 
-function parseMessage (id: number | undefined, { data: text, binary, json }: Fields, bytes: number): Parsed {
-  if (json === true && text !== undefined) return { ok: true, frame: { type: 'message', id, data: new JsonMessage(text, bytes) } }
-  if (typeof text !== 'string') return wrong('message: data must be a string')
+function parseMessage (id: number | undefined, { data: sent, binary, json }: Fields, bytes: number): Parsed {
+  if (json === true && sent !== undefined) return { ok: true, frame: { type: 'message', id, data: new JsonMessage(sent, bytes) } }
+  if (typeof sent !== 'string') return wrong('message: data must be a string')
   if (binary !== undefined && typeof binary !== 'boolean') return wrong('message: binary must be a boolean')
-  const data = binary === true ? fromBase64(text) : text
+  const data = binary === true ? fromBase64(sent) : sent
   return data === undefined ? wrong('message: data is not base64') : { ok: true, frame: { type: 'message', id, data } }
 }
 
@@ -148,7 +148,7 @@ function wrong (why: string): Parsed {
   return { ok: false, why }
 }
 
-/** Encodes any other frame. */
+/** Encodes any frame but `message`, which has `encodeMessage`. */
 export function encodeFrame (frame: ServerFrame<unknown, Payload | JsonPayload>): string {
   return JSON.stringify(frame)
 }

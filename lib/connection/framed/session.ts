@@ -45,6 +45,7 @@ export class FramedSession implements RequestHandler {
   readonly #queue: MessageQueue
   /** Runs until the client said hello or is gone. */
   #deadline: NodeJS.Timeout | undefined
+  /** Resolves when the client said hello or is gone; `undefined` after that. */
   #greeted: Deferred<void> | undefined = deferred()
   #helloReceived = false
   #name: string | undefined
@@ -76,15 +77,15 @@ export class FramedSession implements RequestHandler {
 
   /** Resolves when the callbacks may run: the client said hello (or is gone), the connection is known, and `greeted` did its part. */
   async opened (entered: Promise<void> | undefined, greeted?: () => Promise<void> | undefined): Promise<void> {
-    await this.#greeted?.promise
-    await entered
+    // Together: a connection that cannot be made known has to fail now, not when its client says hello.
+    await Promise.all([this.#greeted?.promise, entered])
     await greeted?.()
   }
 
   receive (data: Buffer, isBinary: boolean): void {
     if (this.#connection.closed) return
     if (isBinary) return this.#violation('frames must be text')
-    // Anybody may send a hello before anything but the token is known, so its size is limited.
+    // Before the hello nothing but the token is known of the client, so the size of the hello is limited.
     if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`hello must have at most ${maxHelloBytes} bytes`)
     const extra = extraMessages(data)
     if (extra === undefined) return this.#violation(tooComplex)
@@ -124,7 +125,7 @@ export class FramedSession implements RequestHandler {
     this.#endWait()
   }
 
-  /** Nothing waits for the hello any longer. What waited is freed, or every idle connection would hold half a kilobyte of it. */
+  /** Ends the wait for the hello, and frees its timer and promise: every idle connection would keep half a kilobyte of them. */
   #endWait (): void {
     clearTimeout(this.#deadline)
     this.#greeted?.resolve()
@@ -139,14 +140,14 @@ export class FramedSession implements RequestHandler {
   }
 
   send (frame: ServerFrame<unknown, Payload | JsonPayload>): void {
-    // If the application puts the connection back, that is not the client's doing.
+    // If the application puts the connection back into the group, the client did not join by itself.
     if (frame.type === 'left') this.#joined?.delete(frame.group)
     if (this.#helloReceived) this.#connection.write(encodeFrame(frame), false)
   }
 
   #hello ({ session, resume, json }: Hello): void {
     if (this.#helloReceived) return this.#violation('hello must be sent once')
-    // Not an id of this package: the client gets a new one in the welcome.
+    // An id that this package did not draw is replaced: the welcome has the new one.
     const id = session !== undefined && drawnSession.test(session) ? session : randomBytes(sessionBytes).toString('base64url')
     this.#name = sessionName(id, this.#connection.userId)
     if (resume.size > 0) this.#offer(resume)
@@ -205,7 +206,7 @@ export class FramedSession implements RequestHandler {
     }
   }
 
-  /** A callback that throws counts as a failed `onMessage`: `onError` decides what happens. */
+  /** Asks the callback, and refuses the request unless it says `true`. When the callback throws, `onError` decides, as for `onMessage`. */
   async #may (callback: 'mayJoin' | 'mayRead', id: number | undefined, group: string): Promise<boolean> {
     try {
       assertGroupName(group)
@@ -256,7 +257,7 @@ export class FramedSession implements RequestHandler {
     }
   }
 
-  /** The result of a broadcast or a join says where it stands in the log; a message by name has an answer of its own. */
+  /** Answers a request: with the `position` in the result of a broadcast or a join, or with the answer that a message by name has. */
   #ack (id: number | undefined, result?: unknown): void {
     if (id === undefined) return
     if (isAnswer(result)) {

@@ -32,7 +32,7 @@ export interface RefreshInit {
    * when the route did not put it there.
    */
   readonly stillIn?: ((connection: InboundConnection, group: string) => boolean | undefined | Promise<boolean | undefined>) | undefined
-  /** For the check of one membership. */
+  /** The deadline of each check of a membership. */
   readonly checks: CheckDeadlines
   readonly metrics: Pick<Metrics, 'tokensRefused' | 'timings' | 'tracing' | 'lines'>
 }
@@ -117,7 +117,7 @@ export class TokenRefresh {
     if (byRoute !== undefined) return byRoute
     const { mayJoin, mayStay } = this.#callbacks
     if (this.#joinedItself(group)) return await mayJoin?.(this.#connection, group) === true
-    // The service put it there, for a reason that this package does not know.
+    // The application put the connection there, for a reason that this package does not know.
     return mayStay === undefined || await mayStay(this.#connection, group) === true
   }
 

@@ -7,7 +7,7 @@ import type { IntakeBudget } from './intake-budget.ts'
 import type { InboundLimits } from './message-buffer.ts'
 import { boundParts, type ChunkReader } from './message-parts.ts'
 import type { SocketWriter } from '../outbound/writer.ts'
-import { onceStreamClosed, unfinishedBytes } from './receiver.ts'
+import { isStreamGone, onceStreamClosed, unfinishedBytes } from './receiver.ts'
 
 /** The limits of an instance for what its clients send. */
 export interface InboundHost {
@@ -24,7 +24,7 @@ interface InputConnection extends Connection {
 
 /** Smaller chunks of connections that hold nothing are answers to pings, and not worth counting. */
 const smallChunkBytes = 1_024
-/** How many frames that are parts of a message count as a message. Empty ones take no memory, but time. */
+/** How many fragments count as one message: empty fragments take no memory, but time. */
 const fragmentsPerMessage = 20
 
 /** Counts and limits what comes in on one socket. Costs nothing as long as the client only listens, as most do. */
@@ -50,7 +50,7 @@ export class Input implements IntakeOwner, ChunkReader {
   get intake (): ConnectionIntake {
     if (this.#intake === undefined) {
       this.#intake = new ConnectionIntake(this.#host.intake, this.#socket, this)
-      // ws says that the socket is gone when all that it brought is read, which may take long from here on.
+      // ws reports the end of the socket only when all that came is read, which may take long from here on.
       onceStreamClosed(this.#socket, () => this.connection.leaving())
     }
     return this.#intake
@@ -64,6 +64,10 @@ export class Input implements IntakeOwner, ChunkReader {
   /** A client that sends without reading the answers is not read either, long before it is closed for being slow. */
   get isBehind (): boolean {
     return this.connection.outbound.behind
+  }
+
+  get isOver (): boolean {
+    return this.#closed && isStreamGone(this.#socket)
   }
 
   /** Bytes came from the network, and the messages that they complete are received. */

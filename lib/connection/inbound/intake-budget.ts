@@ -19,18 +19,19 @@ const maxOverdraft = 1.5
 /** Connections are read again when this part of the limit is used, so that they do not stop again at once. */
 const roomShare = 0.75
 /**
- * How many unfinished messages may go on without room at the same time, while complete ones take no more than this part of the limit.
- * Without them all connections might wait for each other: what was read before they stopped may exceed the limit.
+ * How many unfinished messages are rescued at the same time: read on without room, while complete ones take no more than this part of the
+ * limit. Otherwise all connections might wait for each other: what was read before they stopped may exceed the limit.
  */
 const maxRescued = 2
 const rescueShare = 0.5
-/** One of them that brings nothing for this long makes room for the next; only a limited number do so. */
+/** A rescued message that brings nothing for this long makes room for another; so many may stand still at the same time. */
 const rescueMs = 100
 const maxStandstill = 8
-/** How many of the waiting connections are searched for one of these. */
+/** How many waiting connections are looked at, to find unfinished messages to rescue. */
 const maxSearched = 64
+/** Only unfinished messages with more bytes have to make progress. */
 const largeBytes = 16_384
-/** How long an unfinished message that others wait for may make no progress: one that went on without room, and any other. */
+/** How long an unfinished message may make no progress while others wait: a rescued one, and any other (milliseconds). */
 const rescueStallMs = 2_000
 const maxStallMs = 10_000
 const stallCheckMs = 500

@@ -13,7 +13,7 @@ export interface IntakeOwner {
   readonly isBehind: boolean
 }
 
-/** Counts what one connection sends, and stops reading the socket while it is too much. */
+/** Counts what one connection sends, and stops reading the socket while that is too much. */
 export class ConnectionIntake implements Intake {
   readonly #budget: IntakeBudget
   readonly #socket: WebSocket
@@ -52,7 +52,7 @@ export class ConnectionIntake implements Intake {
     return this.#reasons !== 0
   }
 
-  /** Whether the client has to wait for this side. One that does not read its messages has to act itself. */
+  /** Whether reading stopped for a reason of this side, and not because the client does not read what waits for it. */
   get waitsForUs (): boolean {
     return (this.#reasons & ~PauseReason.Backlog) !== 0
   }

@@ -17,8 +17,8 @@ const [quote, backslash, comma, colon] = [0x22, 0x5c, 0x2c, 0x3a]
 const [openBracket, closeBracket, openBrace, closeBrace] = [0x5b, 0x5d, 0x7b, 0x7d]
 
 /**
- * How many messages the text counts for beyond the one that it is; `undefined` when it has too many values, or nests them too deep. Text
- * that is not JSON is measured, too.
+ * How many messages the text counts for in addition to itself; `undefined` when it has too many values, or nests them too deep. Text that
+ * is not JSON is measured, too.
  */
 export function extraMessages (text: Uint8Array): number | undefined {
   if (text.length <= shortBytes) return 0

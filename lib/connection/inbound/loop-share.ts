@@ -1,4 +1,4 @@
-/** How much of a turn of the event loop goes to what large chunks hold (milliseconds). */
+/** How long large chunks may be read in one turn of the event loop (milliseconds). */
 const shareMs = 5
 
 /**

@@ -58,7 +58,7 @@ export class MessageBuffer<Message> {
     return this.#bytes
   }
 
-  /** Returns `false` when that is more than the hard limit. */
+  /** Returns `false` when the buffer then holds more than its hard limit. */
   push (message: Message, bytes: number): boolean {
     this.#waiting.push({ message, bytes, since: performance.now() })
     this.#bytes += bytes
@@ -90,7 +90,7 @@ export class MessageBuffer<Message> {
   }
 }
 
-/** ws hands out views into what the network delivered at once: a few bytes that wait would hold 64 KiB. */
+/** Copies data that is a small view into a chunk of the network, as ws hands it out: a few bytes that wait would keep 64 KiB in memory. */
 export function detached (data: Buffer): Buffer {
   if (data.buffer.byteLength <= 2 * data.length) return data
   if (data.length < pooledBytes) return Buffer.from(data)

@@ -19,8 +19,8 @@ import type { LossReason } from '../../types.ts'
 
 /** What the callbacks need of their connection. */
 export interface InboundConnection extends RoutedConnection {
-  /** Closes the connection because the client or this side is at fault, and terminates it soon after. */
   readonly outbound: RoutedConnection['outbound'] & Pick<SocketWriter, 'behind' | 'room'>
+  /** Closes the connection because the client or this side is at fault, and terminates it soon after. */
   closeForFault (code: number, reason?: string): void
   leaving (): void
 }
@@ -221,7 +221,7 @@ export class MessageQueue extends AsyncResource {
     this.#metrics.messagesFailed++
   }
 
-  /** Whether the error only answers the message, because it passes or the client caused it. A framed client gets bugs as answers, too. */
+  /** Whether the connection stays open: the cause passes, the client is at fault, or a framed client gets the error as its answer. */
   #isAnswer (error: Error, framed: boolean): boolean {
     if (willPass(error) || isClientFault(error)) {
       this.#connection.log.debug({ err: error }, 'a message was refused')

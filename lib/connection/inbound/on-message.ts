@@ -40,7 +40,7 @@ export function callOnMessage<Data> (
   }
 }
 
-/** Calls `onConnect`, in a span where somebody traces: one of a route without the callback says that the connection is open. */
+/** Calls `onConnect`, in a span when the application traces. A route without the callback has the span, too: the connection is open. */
 export function callOnConnect (
   callbacks: ConnectionCallbacks, connection: Connection, request: ConnectRequest, { tracing }: Pick<Metrics, 'tracing'>
 ): unknown {

@@ -100,14 +100,14 @@ export class FlushScheduler {
     this.slow.delete(writer)
   }
 
-  /** A connection has to send each message by itself. */
+  /** Warns, once, that connections have to write each message by itself. */
   warnUnsupportedWs (): void {
     if (this.#warned) return
     this.#warned = true
     logEvent(this.#log, 'ws_unknown')
   }
 
-  /** The same object for the same arguments. */
+  /** Returns the same object for the same arguments. */
   encoding (framed: boolean, deflate: Deflate | undefined, json = false): Encoding {
     const kind = json ? 'json' : String(framed)
     const key = deflate === undefined ? kind : `${kind} ${deflate.windowBits} ${deflate.threshold}`
@@ -116,7 +116,7 @@ export class FlushScheduler {
     return encoding
   }
 
-  /** The socket has its first frame since its last write. */
+  /** Call when a socket gets its first frame since it was last written to. */
   add (writer: Flushable): void {
     this.#waiting.push(writer)
     if (!this.#busy) this.#begin()

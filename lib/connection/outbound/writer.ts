@@ -17,7 +17,7 @@ const maxPortionBytes = 393_216
 /** What a conflation key costs beside its frame (bytes). */
 const keyBytes = 100
 
-const untold: Traffic = {}
+const unknownTraffic: Traffic = {}
 /** For connections without a route. */
 const uncounted = new RouteTraffic('')
 
@@ -43,11 +43,11 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   readonly #connection: WriterOwner
   readonly #socket: WebSocket
   readonly #scheduler: FlushScheduler
-  /** What its route sends and gets in all. */
+  /** Counts what all connections of the route send and receive. */
   readonly route: RouteTraffic
   /** How messages are written for clients of this kind. */
   encoding: Encoding
-  /** `undefined`: ws does it all, with a write for each message. */
+  /** `undefined` where the release of ws is unknown: then ws writes each message by itself. */
   readonly #stream: Duplex | undefined
   #ended = false
   #batch: Batch | undefined
@@ -61,17 +61,17 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** Settles with the next `drain`, while somebody waits for it. */
   #room: Promise<void> | undefined
 
-  constructor (connection: WriterOwner, socket: WebSocket, framed: boolean, outbox: FlushScheduler, route = uncounted) {
+  constructor (connection: WriterOwner, socket: WebSocket, framed: boolean, scheduler: FlushScheduler, route = uncounted) {
     this.#connection = connection
     this.#socket = socket
-    this.#scheduler = outbox
+    this.#scheduler = scheduler
     this.route = route
     this.ready = !framed
     const wire = openWire(socket, this)
     boundPongs(socket)
     this.#stream = wire?.stream
-    this.encoding = outbox.encoding(framed, wire?.deflate)
-    if (wire === undefined) outbox.warnUnsupportedWs()
+    this.encoding = scheduler.encoding(framed, wire?.deflate)
+    if (wire === undefined) scheduler.warnUnsupportedWs()
   }
 
   /** The client speaks the framed protocol and said hello; `json`: it takes events as JSON values. */
@@ -86,7 +86,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   }
 
   /** What the network socket tells of its bytes; nothing where the release of ws is unknown. */
-  get traffic (): Traffic { return this.#stream ?? untold }
+  get traffic (): Traffic { return this.#stream ?? unknownTraffic }
 
   get bufferedBytes (): number {
     return this.#socket.bufferedAmount + (this.#batch?.bytes ?? 0) + this.#latestBytes
@@ -111,7 +111,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** Queues a message that many connections are given now. Returns whether this one takes it. */
   enqueueShared (outgoing: OutboundMessage): boolean {
     if (!this.ready || this.#ended) return false
-    if (this.#slow || this.#stream === undefined) return this.#takeSlowly(outgoing)
+    if (this.#slow || this.#stream === undefined) return this.#enqueueForSlow(outgoing)
     this.#push(outgoing.batchAfter(this.#batch, this.encoding))
     return true
   }
@@ -123,7 +123,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     return true
   }
 
-  /** The client did not get a message that may be left out. */
+  /** Counts a message that may be left out, and that the client did not get. */
   missed (): void {
     this.#scheduler.metrics.framesDropped++
   }
@@ -203,20 +203,21 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   flush (): void {
     const batch = this.#batch
     if (batch === undefined || this.#stream === undefined) return
-    // The client ended its side, and ws ours: a write now would take what is on its way with it.
+    // After the client ended its side, ws ended this one: a write now would destroy the stream, and what is on its way.
     if (!this.#stream.writable) return this.ended()
     this.#batch = undefined
     this.#scheduler.held.write(this.#stream, batch.buffer, this.#slow)
     this.route.written(batch.messages, batch.bytes)
-    // Below its high-water mark a stream tells nobody when it is empty again, and there is nothing to be told of yet.
     if (this.#slow) return this.#scheduler.noteBacklog(this, this.bufferedBytes)
+    // A client is not slow yet below the high-water mark of its stream, where no 'drain' would say that it has caught up.
     if (this.#stream.writableLength <= this.#scheduler.slowBytes || !this.#stream.writableNeedDrain) return
     this.#slow = true
     this.#scheduler.noteBacklog(this, this.bufferedBytes)
     this.#stream.once('drain', () => this.#recovered())
   }
 
-  #takeSlowly (outgoing: OutboundMessage): boolean {
+  /** As `enqueueShared`, for a client that may be slow: drops or conflates messages that allow it. */
+  #enqueueForSlow (outgoing: OutboundMessage): boolean {
     if (this.#slow && this.#stream?.writableLength === 0) this.#recovered()
     const { conflationKey, volatile } = outgoing
     const behind = this.bufferedBytes > this.#scheduler.slowBytes

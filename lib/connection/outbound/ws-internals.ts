@@ -4,8 +4,8 @@ import type { WebSocket } from 'ws'
 import type { Deflate } from './ws-frame.ts'
 
 /*
- * What this package needs of ws beyond its documented API, as several messages in one write are not to be had otherwise. Everything is
- * looked at before it is used: where a release of ws has another shape, connections use `WebSocket.send` and are slower, nothing else.
+ * What this package needs of ws beyond its documented API, which cannot put several messages into one write. Everything is looked at before
+ * it is used: where a release of ws has another shape, connections use `WebSocket.send` and are slower, nothing else.
  * test/unit/connection/outbound/ws-internals.test.ts pins the shape.
  */
 
@@ -38,7 +38,7 @@ export interface Wire {
 /** RFC 6455 7.1.5: what a close frame without a code stands for. */
 const noStatus = 1005
 const defaultWindowBits = 15
-/** zlib makes 9 of 8, which the client could not read. */
+/** zlib turns 8 into 9, which the client could not read. */
 const minWindowBits = 9
 
 /** The stream to write frames to; `undefined` when this release of ws has another shape than is known here. */
@@ -66,7 +66,7 @@ function isStream (stream: Partial<Duplex> | undefined): stream is Duplex {
   return typeof stream?.write === 'function' && typeof stream.once === 'function' && typeof stream.writableLength === 'number'
 }
 
-/** With `threshold: Infinity` nothing is compressed, which a client that negotiated it must take too. */
+/** With `threshold: Infinity` nothing is compressed: clients that negotiated compression read plain messages, too. */
 function deflateOf ({ params, _threshold: threshold, _options: options }: DeflateExtension): Deflate | undefined {
   const bits = params?.server_max_window_bits ?? defaultWindowBits
   if (typeof params !== 'object' || typeof bits !== 'number' || typeof threshold !== 'number') return undefined

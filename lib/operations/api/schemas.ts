@@ -27,7 +27,7 @@ export interface ListQuery { readonly cursor?: string, readonly limit?: number }
 
 export interface HistoryQuery { readonly since?: string, readonly before?: string, readonly limit?: number, readonly reverse?: boolean }
 
-/** The registry checks what these types do not express, and its errors say what is wrong. */
+/** These types are loose: the registry checks the rest, and its errors say what is wrong. */
 const name = { type: 'string', minLength: 1, maxLength: 255 } as const
 const text = { type: 'string' } as const
 const count = { type: 'integer', minimum: 0 } as const
@@ -37,15 +37,15 @@ function exactly (properties: Record<string, object>, required = Object.keys(pro
 }
 
 /**
- * An object with exactly one of these properties. Not a `oneOf` of closed objects: Fastify drops what one of them does not know before it
- * looks at the next.
+ * An object with exactly one of these properties. Not a `oneOf` of closed objects: Fastify removes the properties that the first of them
+ * does not know before it tries the next.
  */
 function oneOf (properties: Record<string, object>): object {
   return { type: 'object', properties, oneOf: Object.keys(properties).map(name => ({ required: [name] })) }
 }
 
 const target = oneOf({ group: name, groups: { type: 'array', items: name }, userId: name, all: { type: 'boolean', enum: [true] } })
-const list = { cursor: { ...text, description: 'that of the page before' }, limit: { type: 'integer', minimum: 1, maximum: 10_000 } }
+const list = { cursor: { ...text, description: 'the cursor of the page before' }, limit: { type: 'integer', minimum: 1, maximum: 10_000 } }
 const params = exactly({ group: name })
 
 const message = {

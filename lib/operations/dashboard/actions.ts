@@ -58,7 +58,7 @@ export function addActions (app: FastifyInstance, preHandler: readonly preHandle
   })
 }
 
-/** Resolves with how many connections the action concerned. */
+/** Resolves with how many connections the action closed or took out of the group. */
 async function carryOut (registry: Registry, { action, userId, group = '', reason, forMs = 0 }: Order): Promise<number> {
   switch (action) {
     case 'disconnect': return await registry.disconnect({ userId }, { reason })

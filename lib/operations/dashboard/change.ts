@@ -3,7 +3,7 @@ import type { HistogramMetric, MetricsSnapshot, NumberMetric } from '../../types
 /** What happened between two snapshots of an instance's metrics. */
 export class Change {
   readonly #now: MetricsSnapshot
-  /** Left out: there is nothing to compare with, and nothing happened. */
+  /** `undefined` for the first snapshot: then nothing counts as changed. */
   readonly #before: MetricsSnapshot | undefined
   readonly #seconds: number
 
@@ -13,12 +13,12 @@ export class Change {
     this.#seconds = Math.max(0.001, seconds)
   }
 
-  /** How much a counter grew. */
+  /** How much a counter grew in a second. */
   perSecond (name: string): number {
     return [...this.perSecondBy(name, '').values()].reduce((sum, rate) => sum + rate, 0)
   }
 
-  /** How much a counter grew, by the value of a label. */
+  /** How much a counter grew in a second, by the value of a label. */
   perSecondBy (name: string, label: string): ReadonlyMap<string, number> {
     const rates = new Map<string, number>()
     if (this.#before === undefined) return rates
@@ -32,7 +32,7 @@ export class Change {
     return rates
   }
 
-  /** The bound below which 99 of 100 observations fell, in seconds; `null` without any. */
+  /** The bucket bound below which 99 of 100 observations fell, in seconds; `null` without observations. */
   p99 (name: string): number | null {
     const [now, then] = [this.#now[name], this.#before?.[name]] as ReadonlyArray<HistogramMetric | undefined>
     const [value, old] = [now?.values[0], then?.values[0]]

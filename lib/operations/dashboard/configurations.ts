@@ -15,7 +15,7 @@ export interface Configurations {
   readonly more: number
 }
 
-/** Puts instances together that are configured alike, so that one that is not stands out among a thousand. */
+/** Groups instances that are configured alike, so that a different one stands out among a thousand. */
 export function compareConfigurations (descriptions: readonly Description[]): Configurations {
   const kinds = new Map<string, { readonly configuration: Json, readonly names: string[] }>()
   for (const { health, startedAt: _startedAt, options: { instanceLabel = null, ...options }, ...versions } of descriptions) {
@@ -39,7 +39,7 @@ export function compareConfigurations (descriptions: readonly Description[]): Co
   }
 }
 
-/** Each value that is no object, by its path. */
+/** Returns all values that are not objects, by their paths. */
 function flat (value: Json, path = ''): Map<string, Json> {
   if (typeof value !== 'object' || value === null) return new Map([[path, value]])
   return new Map(Object.entries(value).flatMap(([name, one]) => [...flat(one as Json, path === '' ? name : `${path}.${name}`)]))

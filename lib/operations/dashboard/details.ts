@@ -1,9 +1,9 @@
-/** The second part of the page's script: one group, one user, names of groups, and the configuration, each asked for by itself. */
+/** The second part of the page's script: the views of one group, one user and names of groups, and the configuration, fetched on demand. */
 export const details = `let allowed = []
 /** The outcome of the last action, in words. */
 let note = ''
 let shownAt = 0
-/** Where the page of a list begins that is looked at; undefined for the first one. */
+/** The cursor of the list's page that is shown; undefined for the first page. */
 let cursor
 
 /** Rejects with the message of the server's error. */
@@ -58,7 +58,7 @@ const offer = (action, userId, group) => allowed.includes(action)
   ? [button(titles[action], () => confirmed(group === undefined ? { action, userId } : { action, userId, group }), 'danger')]
   : []
 
-/** Buttons that lead through a list, where it goes on or began earlier. */
+/** Buttons to the first and the next page of a list, as far as there are such pages. */
 function pager (next) {
   const to = at => () => {
     cursor = at
@@ -135,7 +135,7 @@ async function detail () {
   } catch (error) {
     view = { title: choice.name, summary: 'cannot be shown: ' + error.message, actions: [], body: [] }
   }
-  // Meanwhile another one may have been chosen.
+  // Another view may have been chosen meanwhile.
   if (JSON.stringify(chosen()) !== JSON.stringify(choice) || cursor !== at) return
   byId('h-detail').textContent = view.title
   byId('detail-summary').textContent = note ? view.summary + ' · ' + note : view.summary

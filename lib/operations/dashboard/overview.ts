@@ -2,7 +2,7 @@ import type { Counted, Event, Report } from './reporter.ts'
 
 /** An instance that did not answer this many times in a row is silent. */
 const missesUntilSilent = 2
-/** How long a silent instance is named: whoever looks has to see that one is gone. */
+/** How long a silent instance stays in the list, so that people see which one is gone. */
 const rememberedMs = 60_000
 export const instancesPerPage = 10
 const shownNames = 5
@@ -11,17 +11,17 @@ const shownBusiest = 10
 const shownEvents = 20
 const shownVersions = 5
 
-/** What the list of instances can be put in the order of: names upwards, numbers downwards. */
+/** What the list of instances can be sorted by: names ascending, numbers descending. */
 export const orders = ['name', 'connections', 'lagP99', 'load', 'memory', 'slow'] as const
 
-/** Which part of the list of instances somebody looks at. */
+/** Which part of the list of instances a page asks for. */
 export interface Question {
   /** Shows only instances that have this text in their name, id, version or state. */
   readonly find: string
   readonly order: (typeof orders)[number]
   /** From 0 on. */
   readonly page: number
-  /** What the page knows its own frames by: messages to all connections of the service come over its socket, too. */
+  /** Marks the frames for this page: its socket also gets what the application sends to all connections. */
   readonly mark?: string | undefined
 }
 
@@ -32,7 +32,7 @@ export type State = Report['status'] | 'silent'
 interface Seen {
   readonly report: Report
   readonly seenAt: number
-  /** How many times it did not answer since. */
+  /** How many rounds the instance has not answered since then. */
   readonly missed: number
 }
 
@@ -45,13 +45,13 @@ interface Row extends Pick<Report, (typeof inRows)[number]> {
   readonly state: State
   /** The first of its problems, if it has one. */
   readonly problem: string | null
-  /** For how long it has said nothing (milliseconds). */
+  /** How long ago the instance last answered (milliseconds). */
   readonly silentMs: number
 }
 
-/** What everybody who looks is shown, apart from the list of instances. */
+/** What all pages are shown, apart from the list of instances. */
 export interface Summary {
-  /** How many there are, with those that never answered. */
+  /** How many instances there are, with those that never answered. */
   readonly instances: number
   readonly well: number
   readonly versions: Counted
@@ -62,11 +62,11 @@ export interface Summary {
   readonly events: readonly Event[]
 }
 
-/** What instances reported, put together so that a page shows it: its size depends on none of their numbers. */
+/** Sums up the reports of all instances for a page. The summary has about the same size however many instances there are. */
 export class Overview {
   readonly #seen = new Map<string, Seen>()
   readonly #now: () => number
-  /** How many instances live of which nothing is known. */
+  /** How many instances live but never answered. */
   #unknown = 0
 
   constructor (now: () => number = Date.now) {
@@ -81,7 +81,7 @@ export class Overview {
     for (const [id, { seenAt, missed, report }] of this.#seen) {
       if (answered.has(id)) continue
       const isSilent = missed + 1 >= missesUntilSilent
-      // An instance that closes is gone, as it said that it would be.
+      // An instance that said it was closing is not missed.
       if (isSilent && (report.status === 'closing' || now - seenAt > rememberedMs)) {
         this.#seen.delete(id)
         continue
@@ -119,7 +119,7 @@ export class Overview {
     }
   }
 
-  /** The rows of one page of the list: those that somebody has to look at come first. */
+  /** The rows of one page of the list: instances with problems come first. */
   rows ({ find, order, page }: Question): { readonly rows: readonly Row[], readonly found: number, readonly page: number } {
     const sought = find.toLowerCase()
     const found = [...this.#seen.values()].filter(one => sought === '' || textOf(one).includes(sought))
@@ -147,7 +147,7 @@ function inOrder (a: Report, b: Report, order: Question['order']): number {
   return order === 'name' ? byName : b[order] - a[order] || byName
 }
 
-/** One sentence for each that is wrong, whichever number of instances it is wrong on. */
+/** One sentence for each problem, however many instances have it. */
 function problemsOf (all: readonly Seen[], unknown: number): string[] {
   const named = (instances: readonly Seen[]): string =>
     instances.slice(0, shownNames).map(({ report }) => nameOf(report)).sort().join(', ') + (instances.length > shownNames ? ' …' : '')
@@ -161,7 +161,7 @@ function problemsOf (all: readonly Seen[], unknown: number): string[] {
   const isOrAre = (instances: readonly Seen[], one: string, several: string): string =>
     `${named(instances)} ${instances.length === 1 ? one : `(${instances.length}) ${several}`}`
   return [
-    // What is wrong with an instance explains why it hears nothing of others: it comes first.
+    // Problems that instances report come first: they may explain why others are silent.
     ...told.slice(0, shownProblems),
     ...told.length > shownProblems ? [`and ${told.length - shownProblems} more`] : [],
     ...silent.length === 0 ? [] : [`${isOrAre(silent, 'is', 'are')} silent: hung, stopped, or cut off from Redis`],
@@ -177,7 +177,7 @@ function most (counts: readonly Counted[], limit: number): Counted {
   return [...sums].sort(([, a], [, b]) => b - a).slice(0, limit)
 }
 
-/** Whether it is what this version can show: an instance of another one may answer something else. */
+/** Whether this version can show the answer: an instance of another version may answer something else. */
 function isReport (value: unknown): value is Report {
   const { id, version, problems, busiest, users, events } = (value ?? {}) as Partial<Report>
   return typeof id === 'string' && typeof version === 'string' && [problems, busiest, users, events].every(Array.isArray)

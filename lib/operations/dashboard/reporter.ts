@@ -11,12 +11,12 @@ const maxProblems = 10
 const maxTextLength = 200
 const busiestNames = 10
 const resolutionMs = 20
-/** Connections, and their memberships, that are counted for one report; where there are more the rest is estimated. */
+/** How many connections and memberships one report counts; of more, it estimates the rest. */
 const maxCounted = 20_000
-/** A prime: connections are counted in steps of it, so that those counted are spread over all. */
+/** A prime: connections are visited in steps of this size, so that those counted are spread over all. */
 const stride = 104_729
 
-/** What each counter of limits tells somebody who does not know its name. */
+/** Explains each counter of limits to somebody who does not know its name. */
 const limitTexts: Readonly<Record<string, string>> = {
   refusedAddressRate: 'upgrades refused: too many from one address',
   refusedAddressFull: 'upgrades refused: one address has too many connections',
@@ -42,7 +42,7 @@ export interface Event { readonly at: number, readonly text: string, readonly ti
 /** Names, each with its number of connections. */
 export type Counted = ReadonlyArray<readonly [string, number]>
 
-/** What an instance says of itself, as JSON: at most some 12 KB, however large the instance is. */
+/** What an instance reports of itself, as JSON: at most some 12 KB, however large the instance is. */
 export interface Report extends Omit<Description, 'health' | 'options'>, Pick<Health, 'status' | 'since' | 'backplane' | 'problems'> {
   readonly id: string
   readonly label: string | null
@@ -53,7 +53,7 @@ export interface Report extends Omit<Description, 'health' | 'options'>, Pick<He
   readonly memory: number
   /** The busy part of the event loop's time, from 0 to 1. */
   readonly load: number
-  /** Seconds, as the other latencies; `null` where nothing was measured. */
+  /** In seconds, like the other latencies, which are `null` if nothing was measured. */
   readonly lagP99: number
   readonly receivedPerSecond: number
   readonly sentPerSecond: number
@@ -66,14 +66,14 @@ export interface Report extends Omit<Description, 'health' | 'options'>, Pick<He
   readonly events: readonly Event[]
 }
 
-/** Reports of this instance for the dashboard. Measures nothing before `start`. */
+/** Makes the reports of this instance for the dashboard. Measures nothing before `start`. */
 export class Reporter {
   readonly #registry: Registry
   readonly #events = { gap: new Map<string, Event>(), limit: new Map<string, Event>() }
   readonly #delay = monitorEventLoopDelay({ resolution: resolutionMs })
   #load = performance.eventLoopUtilization()
   #before: MetricsSnapshot | undefined
-  /** Of the report before. */
+  /** The signs of the report before. */
   #signs: readonly string[] = []
   #reportedAt = 0
   #latest: Report | undefined
@@ -106,12 +106,12 @@ export class Reporter {
     unsubscribe('fastify-websocket-groups:limit', this.#limit)
   }
 
-  /** The latest report, unless it is older than `maxAgeMs`: who else asks must not cut short the interval that rates are measured over. */
+  /** Returns the latest report if it is no older than `maxAgeMs`: a second caller must not shorten the interval of the rates. */
   latest (maxAgeMs: number): Report {
     return this.#latest === undefined || performance.now() - this.#reportedAt > maxAgeMs ? this.report() : this.#latest
   }
 
-  /** Rates and latencies are those since the last report. */
+  /** Makes a new report. Its rates and latencies are those since the report before. */
   report (): Report {
     const { health, options, ...versions } = this.#registry.describe()
     const stats = this.#registry.stats()
@@ -121,7 +121,7 @@ export class Reporter {
     // Node measures the time between two samples, which includes the interval itself.
     const lagP99 = Math.max(0, this.#delay.percentile(99) / 1e9 - resolutionMs / 1_000)
     const signs = signsOf(change, lagP99)
-    // What is over by the next report needs nobody to look.
+    // A sign that is gone by the next report needs nobody's attention.
     const lasting = signs.filter(sign => this.#signs.includes(sign))
     const load = performance.eventLoopUtilization()
     const { redisUp, redisReconnects = 0, redisTimeouts = 0, leaseAgeMs = 0 } = stats

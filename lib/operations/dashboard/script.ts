@@ -76,7 +76,7 @@ function list ({ rows, found, page }) {
   byId('instances').replaceChildren(...rows.map(instance))
   const from = page * perPage
   byId('instances-found').textContent = found === 0
-    ? 'None is called so'
+    ? 'No instance found'
     : found > perPage ? number(from + 1) + ' to ' + number(from + rows.length) + ' of ' + number(found) : ''
   byId('page-back').hidden = byId('page-next').hidden = found <= perPage
   byId('pages').hidden = found <= perPage && found > 0
@@ -118,7 +118,7 @@ function show ({ summary, list: instances }) {
 }
 
 const question = { find: '', order: 'name', page: 0, mark: crypto.getRandomValues(new Uint32Array(4)).join('-') }
-/** Undefined for what the service sends to all its connections, which may look like anything. */
+/** Undefined for what the application sends to all its connections, which may look like anything. */
 function ownFrame (data) {
   try {
     const frame = JSON.parse(data)
@@ -132,7 +132,7 @@ function turn (changes) {
   if (socket.readyState === 1) socket.send(JSON.stringify(question))
 }
 
-/** What the page shows must not pass for what is: says so when nothing comes any more. */
+/** Tells when reports stop coming, so that nobody takes old figures for current ones. */
 function check () {
   if (!latest || socket.readyState !== 1) return
   const late = Date.now() - latestAt > 3 * latest.everyMs + 4000
@@ -150,7 +150,7 @@ function connect () {
   let opened = false
   socket.onopen = async () => {
     opened = true
-    // Rounds are counted by each instance for itself.
+    // Each instance counts its own rounds, and this may be another instance.
     latest = undefined
     turn({})
     allowed = await ask('permissions').catch(() => [])

@@ -6,8 +6,8 @@ const limits = { lag: 0.25, delivery: 0.5, queueWait: 1 }
 const perSecond = 1
 
 /**
- * What an instance suffers from that its health does not say: what the alerts of docs/operations.md tell, with the same thresholds. The
- * sentences have no numbers in them, so that those of a thousand instances are one.
+ * Names the problems of an instance that its health does not show: those of the alerts in docs/operations.md, with the same thresholds. The
+ * sentences contain no numbers, so that the same problem of a thousand instances is one sentence.
  */
 export function signsOf (change: Change, lagP99: number): readonly string[] {
   const often = (name: string, label: string, limit = perSecond): ReadonlyArray<readonly [string, number]> =>
@@ -19,7 +19,7 @@ export function signsOf (change: Change, lagP99: number): readonly string[] {
     ...above('queue_wait_seconds', limits.queueWait) ? ['messages wait: callbacks take longer than messages take to come'] : [],
     ...above('publish_to_delivery_seconds', limits.delivery) ? ['messages are delivered late'] : [],
     ...often('upgrades_refused_total', 'reason')
-      // Tokens end all the time, and an instance that is not ready says so itself.
+      // Some tokens expire all the time, and an instance that is not ready says so itself.
       .filter(([reason, rate]) => reason !== 'unauthorized' || rate > change.perSecond('connections_opened_total'))
       .filter(([reason]) => reason !== 'not_ready')
       .map(([reason]) => `upgrades are refused: ${reason}`),

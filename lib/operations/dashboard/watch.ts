@@ -5,9 +5,9 @@ import type { Asked, Connection, Registry } from '../../types.ts'
 import { firstPage, orders, Overview, type Question } from './overview.ts'
 import type { Report, Reporter } from './reporter.ts'
 
-/** Where there are many instances they are asked more rarely: each adds this much to the time between two rounds. */
+/** Two rounds are at least this many milliseconds apart for each instance, so that many instances are asked more rarely. */
 const msPerInstance = 10
-/** How long instances may take to answer, at least: a round is over sooner when all have. */
+/** How long instances may take to answer, at least. A round is over sooner when all have answered. */
 const answerMs = 2_000
 const maxFindLength = 100
 const maxMarkLength = 100
@@ -22,7 +22,7 @@ export interface WatchOptions {
   readonly log: FastifyBaseLogger
 }
 
-/** While somebody looks at the page of this instance: asks all instances for their reports, in rounds, and sends the page what they say. */
+/** Asks all instances for their reports, in rounds, while somebody looks at the page of this instance, and sends the page what they say. */
 export class Watch {
   readonly #options: WatchOptions
   readonly #overview = new Overview()
@@ -42,16 +42,18 @@ export class Watch {
     this.#everyMs = options.everyMs
     const { registry, reporter, name, everyMs, log } = options
     this.#warnUnreported = oncePerMinute(log, 'dashboard_report_failed')
-    // Others may ask, too: what they get must not be older than a round of theirs, nor be made anew for each.
+    // Several instances may ask, each for its viewers. They share a report, unless it is older than half a round.
     this.#stopAnswering = name === undefined ? undefined : registry.instances.on(name, () => reporter.latest(everyMs / 2))
   }
 
-  /** The connection of a page opened. */
+  /** Called when the connection of a page opens. */
   add (viewer: Connection): void {
     this.#viewers.set(viewer, firstPage)
     if (this.#asking) return
-    if (performance.now() - this.#askedAt < this.#everyMs) this.#show(viewer)
-    else this.#plan(0)
+    const leftMs = this.#askedAt + this.#everyMs - performance.now()
+    if (leftMs > 0) this.#show(viewer)
+    // `remove` cleared the timer when the last viewer left, which may have been this page before it was loaded again.
+    this.#plan(Math.max(0, leftMs))
   }
 
   remove (viewer: Connection): void {
@@ -88,7 +90,7 @@ export class Watch {
         ? { replies: [], missing: 0 }
         : await registry.instances.ask(name, null, { timeoutMs: Math.max(answerMs, Math.ceil(this.#everyMs / 2)) })
       this.#everyMs = Math.max(everyMs, (replies.length + missing) * msPerInstance)
-      // Without its backplane an instance knows of itself alone; the page says so.
+      // Without its backplane an instance knows of itself alone: the page shows the backplane's state, not missing instances.
       this.#take(replies, scope === 'local' ? 0 : missing)
     } catch (error) {
       log.debug({ err: error }, 'other instances could not be asked for their reports')
@@ -102,15 +104,15 @@ export class Watch {
 
   #take (replies: readonly unknown[], missing: number): void {
     const own = this.#report()
-    // Where instances were asked, this one is among those that did not answer.
+    // This instance counts as missing, once: if it was asked, it is among those that did not answer.
     if (own === undefined) this.#overview.take(replies, Math.max(missing, 1))
     else this.#overview.take([...replies, own], missing)
-    // One text for all who look; what differs is their part of the list.
+    // All viewers get the same summary; only their parts of the list differ.
     this.#summary = JSON.stringify(this.#overview.summary())
     this.#rounds++
   }
 
-  /** `undefined` where there is none: `stats()` of a backplane of the user's own may throw. */
+  /** Returns `undefined` when the report fails: `stats()` of a custom backplane may throw. */
   #report (): Report | undefined {
     const { reporter, everyMs } = this.#options
     try {
@@ -130,7 +132,7 @@ export class Watch {
   }
 }
 
-/** What a page may ask for; `undefined` for anything else. */
+/** Parses what a page asks for. Returns `undefined` for anything that a page does not send. */
 function parse (message: string): Question | undefined {
   try {
     const { find, order, page, mark } = (JSON.parse(message) ?? {}) as Partial<Question>

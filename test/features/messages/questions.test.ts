@@ -42,7 +42,7 @@ onEveryCluster(t, redis, 'clients are asked wherever they are, and those that do
   t.ok(mute)
   const [set] = sets
   if (set === undefined) throw new Error('no set')
-  const { replies, ...rest } = await set.ask('q:lobby', 'confirm', 'sure?' as never, { timeoutMs: 400 })
+  const { replies, ...rest } = await set.ask('q:lobby', 'confirm', 'sure?' as never, { timeoutMs: 2_000 })
   t.strictSame(rest, { missing: [silent.connection.connectionId], instancesMissing: 0, scope: 'cluster' })
   const byId = Object.fromEntries(replies.map(({ connectionId, ...reply }) => [connectionId, reply]))
   t.match([ann, bob, wrong, broken, mute].map(({ connection }) => byId[connection.connectionId ?? '']), [
@@ -75,7 +75,7 @@ onEveryCluster(t, redis, 'an instance that does not answer is counted, and holds
   t.teardown(() => ann.close())
   await until(() => ann.connection.groups.length === 1)
   ann.answer('confirm', () => true)
-  t.match(await set?.ask('q:lobby', 'confirm', 'sure?' as never, { timeoutMs: 100 }), {
+  t.match(await set?.ask('q:lobby', 'confirm', 'sure?' as never, { timeoutMs: 1_000 }), {
     replies: [{ userId: 'ann', data: true }], missing: [], instancesMissing: 1, scope: 'cluster'
   })
   ann.close()

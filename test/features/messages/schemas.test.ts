@@ -257,7 +257,7 @@ t.test('what is wrong with a definition is told when it is made, or when the app
     [{ messages: { a: { handler, data: 'text' } } }, /a.data must be a schema or 'binary'/],
     [{ messages: { a: { handler, limit: { perSecond: 0 } } } }, /a.limit must be/],
     [{ messages: { a: { handler, maxBytes: 0.5 } } }, /a.maxBytes must be/],
-    [{ messages: {}, events: { error: {} } }, /events.error: answers/],
+    [{ messages: {}, events: { error: {} } }, /events.error: this name is reserved for answers/],
     [{ messages: {}, events: { a: 1 } }, /events.a must be a schema/]
   ]
   for (const [definition, message] of wrong) t.throws(() => make(definition), { code: 'WSG_OPTION_INVALID', message })

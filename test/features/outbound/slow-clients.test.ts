@@ -24,9 +24,11 @@ async function readAll (socket: Socket): Promise<string[]> {
   const chunks: Buffer[] = []
   socket.on('data', chunk => chunks.push(chunk))
   socket.resume()
-  for (let before = -1; before !== chunks.length;) {
-    before = chunks.length
-    await sleep(200)
+  // Twice, as a timer that is late fires before the socket is read.
+  for (let quiet = 0; quiet < 2;) {
+    const before = chunks.length
+    await sleep(100)
+    quiet = chunks.length === before ? quiet + 1 : 0
   }
   const bytes = Buffer.concat(chunks)
   const texts: string[] = []

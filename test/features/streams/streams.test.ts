@@ -5,9 +5,11 @@ import { createPublisher } from '../../../plugin.ts'
 import { connect as connectClient, type ConnectOptions } from '../../../lib/client/index.ts'
 import { streamsOf, type Streams, type StreamView } from '../../../lib/client/streams.ts'
 import { memoryInstances, onEveryCluster, onRedis, type TestInstance } from '../../helpers/app.ts'
+import { connect } from '../../helpers/client.ts'
 import { slowdown } from '../../helpers/machine.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
+import { serve } from '../../helpers/service.ts'
 import { until } from '../../helpers/until.ts'
 
 noUnhandled(t)
@@ -289,4 +291,21 @@ t.test('a stream takes what a source yields, and ends as the source does, or bef
   await registry.stopStream('lobby', 'stopped')
   t.equal(await stopped.pipe(source('stopped')), 'stopped')
   t.strictSame(ended, ['whole', 'failing', 'stopped'], 'and no generator is left')
+})
+
+t.test('what mayStop fails with is logged, whatever its code, and the client learns nothing of it', async t => {
+  const failure = Object.assign(new Error('connect ECONNREFUSED db.internal'), { code: 'ECONNREFUSED' })
+  const { registry, url, logs } = await serve(t, {}, app => {
+    app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room, mayStop: () => { throw failure } })
+  })
+  const client = connect(t, `${url}/ws/lobby`)
+  await until(async () => await registry.groupCount('lobby') === 1)
+  const stream = registry.stream('lobby', 'r1')
+  await until(async () => await registry.readStream('lobby', 'r1') !== undefined)
+  client.send('{"type":"wsg.stream.stop","id":1,"data":{"group":"lobby","id":"r1"}}')
+  const answer = await client.nextWhere(message => String(message).includes('"type":"error"'))
+  t.match(JSON.parse(String(answer)), { id: 1, code: 'WSG_HANDLER_FAILED' })
+  t.notMatch(String(answer), /db\.internal/)
+  t.match(logs.filter(({ event }) => event === 'message_handler_failed'), [{ name: 'wsg.stream.stop', err: { code: 'ECONNREFUSED' } }])
+  await stream.done()
 })

@@ -7,6 +7,7 @@ import type { Metrics } from '../../../lib/metrics.ts'
 import type { ConnectionCallbacks } from '../../../lib/route-types.ts'
 import { connectionOn } from '../../helpers/fakes.ts'
 import { recordedLog, type RecordedLine } from '../../helpers/loggers.ts'
+import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { until } from '../../helpers/until.ts'
 
 /** A socket whose peer is dead: nothing happens to it by itself. */
@@ -122,6 +123,17 @@ t.test('memberships that cannot be released are logged, and onDisconnect runs', 
   t.equal(ended, 1)
   t.match(lines, [{ msg: 'memberships could not be released' }])
   t.equal(lines.length, 1)
+})
+
+t.test('memberships that cannot be released while the socket takes its time to end are logged at that end', async t => {
+  noUnhandled(t)
+  const { connection, socket, start, lines } = build({}, { release: async () => { throw new Error('bug') } })
+  start()
+  connection.close()
+  await new Promise(resolve => setImmediate(resolve))
+  socket.emit('close', 1000, Buffer.alloc(0))
+  await connection.finished
+  t.match(lines, [{ msg: 'memberships could not be released' }])
 })
 
 t.test('onDisconnect comes after the memberships are released', async t => {

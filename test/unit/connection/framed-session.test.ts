@@ -34,3 +34,10 @@ t.test('what a hello offers is taken once, and dropped when no join takes it soo
   t.equal(framed.takeOffer('b'), undefined)
   framed.ended()
 })
+
+t.test('a connection that cannot be made known fails before its client says hello', async t => {
+  const { framed } = session(10_000)
+  await t.rejects(framed.opened(Promise.reject(new Error('not known'))), { message: 'not known' })
+  t.equal(framed.helloReceived, false)
+  framed.ended()
+})

@@ -230,7 +230,7 @@ t.test('a delivery leaves out the excepted and does not count the closed', async
   t.strictSame([a.written, b.written, c.written], [['all', 'user'], [], []])
 })
 
-t.test('a delivery without the backplane is once to everyone behind the targets, but not to those served', async (t) => {
+t.test('a delivery without the backplane is once to everyone behind the targets, but not to those who have it', async (t) => {
   const [a, b, c] = [fakeConnection('a'), fakeConnection('b'), fakeConnection('c')]
   const hub = hubOf(a, b, c)
   for (const one of [a, b]) hub.join(one, 'g', member(one))

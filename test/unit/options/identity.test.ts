@@ -45,7 +45,7 @@ t.test('an end that cannot be understood refuses the identity', async t => {
     '', 'tomorrow', 'soon 5', '0x10', '2031-13-45', '1/2/2031', NaN, new Date(NaN), true, false, {}, [instant], () => instant
   ]) {
     for (const name of ['expiresAt', 'exp']) {
-      t.throws(() => read({ [name]: end }), { code: 'WSG_IDENTITY_INVALID', message: /the end must be/ }, `${name} ${String(end)}`)
+      t.throws(() => read({ [name]: end }), { code: 'WSG_IDENTITY_INVALID', message: /the expiry must be/ }, `${name} ${String(end)}`)
     }
     t.throws(() => read({}, { expiresAt: () => end }), { code: 'WSG_IDENTITY_INVALID' })
   }

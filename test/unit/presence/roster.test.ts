@@ -16,3 +16,17 @@ t.test('what was set counts for newer than what another connection showed when i
     t.equal(roster.add(connection('one', 'session one', { info: 'joined' })), undefined, 'an older list changes nothing')
   }
 })
+
+t.test('a full roster tells of nobody else: whoever it does not remember could not be told to have left', async t => {
+  const roster = new Roster(1)
+  t.match(roster.add(connection('one', 'session one')), { event: 'join' })
+  const later = connection('two', 'session two', { userId: 'ben' })
+  t.equal(roster.add(later), undefined)
+  t.equal(roster.remove(later, true), undefined)
+  t.equal(roster.remove(later, false), undefined)
+  t.match(roster.add(connection('three', 'session three')), { event: 'update', member: { userId: 'ann', connections: 2 } })
+  t.equal(roster.size, 1)
+  roster.remove(connection('one', 'session one'), false)
+  t.match(roster.remove(connection('three', 'session three'), false), { event: 'leave', member: { userId: 'ann' } })
+  t.match(roster.add(later), { event: 'join', member: { userId: 'ben' } }, 'there is room again')
+})

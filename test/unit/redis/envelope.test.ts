@@ -38,6 +38,13 @@ t.test('what is decoded is what was encoded', async (t) => {
   }
 })
 
+t.test('a text of any length fits into extensions', async (t) => {
+  for (const length of [0, 1, 253, 254, 506, 507, 5_000]) {
+    const envelope = { ...randomEnvelope(), trace: 'x'.repeat(length) }
+    t.strictSame({ ...decode(encode(envelope, envelope.target)) }, envelope)
+  }
+})
+
 t.test('a message to an audience that cannot be read is for nobody', async (t) => {
   const read = (audience: unknown): unknown => {
     return decode(

@@ -1,4 +1,6 @@
 import t, { type Test } from 'tap'
+import { once } from 'node:events'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { SideConnection } from '../../../lib/backplane/redis/link/side-connection.ts'
 import { toBackplaneError } from '../../../lib/backplane/redis/link/reply-errors.ts'
 import { startRedis } from '../../helpers/redis.ts'
@@ -8,7 +10,7 @@ const options = { deadlineMs: 200, maxMs: 1_000, kind: 'bulk' } as const
 
 function beside (t: Test, source: string, { idleMs = 10_000, address = undefined as { host: string, port: number } | undefined } = {}) {
   let missed = 0
-  const link = { address: () => address, translate: toBackplaneError, missed: () => { missed++ } }
+  const link = { assertUp () {}, address: () => address, translate: toBackplaneError, missed: () => { missed++ } }
   const side = new SideConnection(source, link, 'received', idleMs)
   t.teardown(() => side.close())
   return {
@@ -50,6 +52,25 @@ t.test('one that nobody answers on is given up', async t => {
   redis.cont()
   t.equal(await rig.side.whenReady(5_000), true)
   t.not(await rig.clientId(), first)
+})
+
+t.test('a dial that hangs is given up a minute later', async t => {
+  const sockets: Socket[] = []
+  const server = createServer(socket => sockets.push(socket)).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  const { side } = beside(t, `redis://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  t.equal(await side.whenReady(50), false)
+  await until(() => sockets.length === 1)
+  t.equal(await side.whenReady(50), false)
+  t.equal(sockets.length, 1, 'not while the dial is young')
+  const now = performance.now.bind(performance)
+  t.intercept(performance, 'now', { value: () => now() + 60_001 })
+  t.equal(await side.whenReady(50), false)
+  await until(() => sockets.length === 2)
 })
 
 t.test('it leads to the server of the link, wherever its name leads by now', async t => {

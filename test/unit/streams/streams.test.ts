@@ -4,6 +4,7 @@ import { silentMs, type StreamStore, type StreamWrite } from '../../../lib/backp
 import { MemoryStreams } from '../../../lib/backplane/memory/streams.ts'
 import { EnvelopeFactory } from '../../../lib/delivery/envelopes.ts'
 import { Streams } from '../../../lib/streams/streams.ts'
+import { gate } from '../../helpers/service.ts'
 
 /** A store whose clock the test moves, and what its members are told. */
 function storeOf () {
@@ -50,4 +51,32 @@ t.test('after an outage a producer has the time to write again', async t => {
   t.equal(await write({ at: 6, text: ', and on' }), 'written')
   t.match(await reading, { state: 'open', text: 'so far, and on' })
   t.strictSame(told, ['piece', 'piece'])
+})
+
+t.test('pipe resolves when the end of its stream is stored, also of one that was stopped', async t => {
+  const { store } = storeOf()
+  const { opened, open } = gate()
+  const order: string[] = []
+  const slow: StreamStore = {
+    ...store,
+    async write (write) {
+      if (write.end === undefined) return await store.write(write)
+      await opened
+      const written = await store.write(write)
+      order.push(`stored: ${write.end.state}`)
+      return written
+    }
+  }
+  const streams = new Streams({ streams: slow }, new EnvelopeFactory())
+  async function * source (): AsyncGenerator<string> {
+    yield 'so far'
+    t.ok(streams.stopHere({ group: 'g', id: 's' }))
+    yield ', and more'
+  }
+  const piped = streams.begin('g', 's').pipe(source()).then(state => order.push(`piped: ${state}`))
+  await sleep(50)
+  open()
+  await piped
+  t.strictSame(order, ['stored: stopped', 'piped: stopped'])
+  await streams.close()
 })

@@ -5,7 +5,7 @@ import type { RedisSource } from './source.ts'
 /** A bulk read is given up when no bytes came for this many deadlines, or after this many milliseconds in all. */
 const silentDeadlines = 2
 const maxMs = 30_000
-/** After a connection could not be opened (Redis may have too many), the next try comes this many milliseconds later. */
+/** After a connection could not be opened (Redis may have too many), no other is tried for this many milliseconds. */
 const refusedMs = 10_000
 
 /**

@@ -5,7 +5,7 @@ const maxReads = 64
 /** Two, so that the link is in use while the answer to the last read is handled. */
 const minReads = 2
 const firstReads = 4
-/** How long a call of others may have to wait behind bulk reads, beside what the link needs for the way itself (milliseconds). */
+/** How long other calls may wait behind bulk reads, beyond a few round trips (milliseconds). */
 const targetMs = 10
 
 /** The size of one answer. */
@@ -21,9 +21,9 @@ interface Waiter {
 }
 
 /**
- * Lets bulk reads (pages of logs, lists of members) onto a link a few at a time, in the order they were asked for. What is under way
- * together is bounded in bytes, so that appends, beats and joins on the same link never wait behind more than that; on a slow link it
- * becomes less.
+ * Lets bulk reads (pages of logs, lists of members) onto a link a few at a time, in the order they were asked for. The bytes under way
+ * together are limited, so that appends, beats and joins on the same link never wait behind more than that. On a slow link the limit
+ * shrinks.
  */
 export class BulkReads {
   readonly #now: () => number
@@ -32,8 +32,8 @@ export class BulkReads {
   #alone = false
   #bytes = maxBytes
   #reads = firstReads
-  /** The quickest answer so far: about the round trip to Redis (milliseconds). */
-  #wayMs = Infinity
+  /** The quickest answer since the link was opened: about the round trip to Redis (milliseconds). */
+  #roundTripMs = Infinity
   /** The latest answer was large, or only a part. */
   #large = false
   #count = 0
@@ -55,12 +55,12 @@ export class BulkReads {
 
   /** The link was opened again: it may lead to another server, over another network. */
   reset (): void {
-    this.#wayMs = Infinity
+    this.#roundTripMs = Infinity
   }
 
   /**
-   * Runs `read` when it is its turn, with the bytes that its answer may have. `alone`: nothing else is under way meanwhile, for an answer
-   * that may be larger than that. Settles as `read` does.
+   * Runs `read` in its turn, and tells it how many bytes its answer may have. `alone`: no other bulk read is under way meanwhile, for an
+   * answer that may be larger. Settles as `read` does.
    */
   async read<Answer> (read: (bytes: number) => Promise<Answer>, sizeOf: (answer: Answer) => BulkSize, alone = false): Promise<Answer> {
     await this.#turn(alone)
@@ -105,8 +105,8 @@ export class BulkReads {
     this.#large = full || bytes >= minBytes
     // Many small answers may be under way together, but few large ones.
     if (!alone) this.#reads = full ? Math.max(minReads, this.#reads >> 1) : Math.min(maxReads, this.#reads + 1)
-    this.#wayMs = Math.min(this.#wayMs, tookMs)
-    const allowedMs = targetMs + 4 * this.#wayMs
+    this.#roundTripMs = Math.min(this.#roundTripMs, tookMs)
+    const allowedMs = targetMs + 4 * this.#roundTripMs
     if (tookMs > 2 * allowedMs) this.#bytes = Math.max(minBytes, this.#bytes * 0.75)
     else if (tookMs < allowedMs) this.#bytes = Math.min(maxBytes, this.#bytes * 1.25)
   }

@@ -1,8 +1,8 @@
 import { BusyGrace } from '../../../deadline.ts'
 
 /**
- * The deadline of one call to Redis. It measures Redis, not the calls before this one: when bytes came meanwhile it starts again, up to a
- * limit.
+ * The deadline of one call to Redis. It measures whether Redis works, not how long the calls before this one take: when bytes came
+ * meanwhile it starts again, up to a limit.
  */
 export class CallDeadline {
   readonly #ms: number
@@ -17,8 +17,8 @@ export class CallDeadline {
   #timer: NodeJS.Timeout
 
   /**
-   * `received`: how many bytes came on the connection so far. `maxMs`: after that long even progress does not help. `missed` is told after
-   * how many milliseconds the call is given up, and whether nothing came in the latest `ms` of them.
+   * `received`: how many bytes came on the connection so far. `maxMs`: after that long even progress does not help. `missed` is called when
+   * the call is given up: after how many milliseconds, and whether no byte came in the last `ms` of them.
    */
   constructor (ms: number, maxMs: number, received: () => number, missed: (tookMs: number, silent: boolean) => void) {
     this.#ms = ms
@@ -41,7 +41,7 @@ export class CallDeadline {
     const graceMs = spentMs < this.#maxMs ? Math.min(this.#grace.after(now - this.#dueAt), this.#ms) : 0
     if (graceMs > 0) return this.#wait(graceMs)
     const received = this.#received()
-    // Bytes come: this answer, or what has to be through before it. Redis works, and so does the link.
+    // Bytes came, of this answer or of those before it: Redis works, and so does the link.
     const silent = received === this.#receivedBefore
     if (silent || spentMs >= this.#maxMs) return this.#missed(spentMs, silent)
     this.#receivedBefore = received

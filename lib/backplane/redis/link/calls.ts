@@ -2,15 +2,15 @@ import { WebsocketGroupsError } from '../../../errors.ts'
 import { CallDeadline } from './call-deadline.ts'
 
 /**
- * What a call is to its link. `publish`: when it fails its message is delivered to the members here, so such calls fail in their order, and
- * as soon as later ones would fail at once. `bulk`: the answer may be large.
+ * How a link treats a call. `publish`: a message that fails is delivered to the members here instead, so these calls fail in their order,
+ * and all of them as soon as new ones would fail at once. `bulk`: the answer may be large.
  */
 export type CallKind = 'call' | 'publish' | 'bulk'
 
 export interface CallOptions {
-  /** A call is given up when no bytes came for this long (milliseconds), */
+  /** The call is given up when no bytes came for this long (milliseconds). */
   readonly deadlineMs: number
-  /** and after this long in any case. */
+  /** The call is given up after this long in any case (milliseconds). */
   readonly maxMs: number
   readonly kind: CallKind
 }
@@ -30,14 +30,14 @@ type Fail = (error: Error) => void
 /** The calls of one link that are under way. Each settles with its answer, at its deadline, or when the link breaks. */
 export class Calls {
   readonly #events: CallEvents
-  /** The function that fails each call. */
+  /** The function that fails each call, and the kind of the call; in the order of the calls. */
   readonly #pending = new Map<Fail, CallKind>()
 
   constructor (events: CallEvents) {
     this.#events = events
   }
 
-  /** `settled` tells a command of two steps whether its caller was given an outcome before the second. */
+  /** `settled` tells a command of two steps, before the second, whether its caller has an outcome already. */
   async run<T> (command: (settled: () => boolean) => Promise<T>, { deadlineMs, maxMs, kind }: CallOptions): Promise<T> {
     const { received, answered, missed, translate } = this.#events
     return await new Promise<T>((resolve, reject) => {
@@ -49,7 +49,7 @@ export class Calls {
       const deadline = new CallDeadline(deadlineMs, maxMs, received, (tookMs, silent) => {
         missed(silent, kind)
         const why = `Redis did not answer within ${Math.round(tookMs)} ms`
-        // In a busy process the deadline of an earlier one may take longer.
+        // In a busy process the timers of earlier publishes may be late: those calls fail first.
         if (kind === 'publish') this.fail(why, ['publish'], fail)
         fail(new WebsocketGroupsError('WSG_TIMEOUT', why))
       })

@@ -4,10 +4,10 @@ import { addressesOf } from './addresses.ts'
 import { Sentinels } from './sentinels.ts'
 import { optionsOf, type RedisSource } from './source.ts'
 
-/** How long each step of a dial may take: less in the first one, so that a sentinel or an address that hangs costs little. */
+/** How long each step of a dial may take (milliseconds): little at first, so that a sentinel or an address that hangs costs little. */
 const minPatienceMs = 2_000
 const maxPatienceMs = 16_000
-/** Pauses before a dial: short, as memberships are to be back within two seconds of the return of Redis. */
+/** Pauses before a dial (milliseconds): short, as memberships are to be back within two seconds of the return of Redis. */
 const minPauseMs = 50
 const maxPauseMs = 500
 
@@ -26,16 +26,16 @@ export interface Address {
 export class Dialer {
   readonly #source: RedisSource
   readonly #role: 'command' | 'subscribe'
-  /** The options in a URL. */
+  /** The options in the URL, where the source is one. */
   readonly #parsed: RedisOptions | undefined
   readonly #sentinels: Sentinels | undefined
   readonly #address: () => Address | undefined
   #failures = 0
-  /** The address for the next dial, one of those that the name has. */
+  /** The address for the next dial: one of those that the name has. */
   #alternative: Address | undefined
   #patienceMs = minPatienceMs
 
-  /** `address`: of the server to dial; where it knows none, the source leads the way. */
+  /** `address`: of the server to dial; where it returns `undefined`, the source says where the server is. */
   constructor (source: RedisSource, role: 'command' | 'subscribe', address: () => Address | undefined = () => undefined) {
     this.#source = source
     this.#address = address
@@ -56,8 +56,8 @@ export class Dialer {
   }
 
   /**
-   * Chooses the address for the next dial after one that failed, if the name has several: the first of them may answer and be of no use, as
-   * a server that hangs, and would be dialled for good. `undefined` where there is nothing to wait for. Never rejects.
+   * Chooses the address for the next dial after one that failed, if the name has several: the first of them may accept connections and be
+   * of no use, like a server that hangs, and would be dialled forever. `undefined` where there is nothing to wait for. Never rejects.
    */
   prepare (): Promise<void> | undefined {
     this.#alternative = undefined
@@ -74,9 +74,9 @@ export class Dialer {
     const address = options.Connector === undefined ? this.#address() ?? this.#alternative : undefined
     const way = address === undefined ? this.#sentinelOverrides(options) : straightTo(address, options)
     const overrides = { ...this.#overrides(options), ...way }
-    // The client of the user's own copy of ioredis.
+    // A client of the user's own copy of ioredis.
     if (isForeign(source)) return source.duplicate(overrides)
-    // After those of a URL: its query may name any option.
+    // Overrides come last: the query of a URL may name any option.
     return new Redis({ ...options, ...overrides })
   }
 
@@ -135,7 +135,7 @@ export class Dialer {
     return {
       // Without it a client stays on a demoted master that hangs, and reads stale messages from it when it wakes.
       failoverDetector: true,
-      // What replicas know is old, and instances write.
+      // Replicas lag behind, and refuse writes.
       role: 'master',
       sentinelCommandTimeout: this.#patienceMs,
       sentinelRetryStrategy: () => null,
@@ -148,7 +148,7 @@ export class Dialer {
 function straightTo (address: Address, { host, sentinels, enableTLSForSentinelMode, tls }: RedisOptions): RedisOptions {
   const bySentinels = sentinels !== undefined && sentinels !== null
   const secure = bySentinels && enableTLSForSentinelMode !== true ? undefined : tls
-  // The certificate is for the name.
+  // The certificate names the host, not its address.
   const named = secure === undefined || bySentinels || host === undefined || isIP(host) !== 0 ? secure : { servername: host, ...secure }
   return { ...address, path: undefined, sentinels: undefined, enableReadyCheck: false, tls: named }
 }

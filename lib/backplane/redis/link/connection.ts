@@ -3,9 +3,9 @@ import { Dialer, type Address } from './connect.ts'
 import { greet } from './greeting.ts'
 import { namespaceOf, type RedisSource } from './source.ts'
 
-/** In all its steps together no dial takes longer: it is given up, whatever state the client library is in. */
+/** A dial that takes longer in all its steps together is given up, whatever state the client library is in (milliseconds). */
 const maxDialMs = 60_000
-/** How long a connection that was given up may deliver what it has, and how long a silence ends that earlier (milliseconds). */
+/** How long a connection that was given up may still deliver what it has (milliseconds); a silence of `drainedAfterMs` ends that. */
 const drainMs = 10_000
 const drainedAfterMs = 100
 
@@ -24,15 +24,16 @@ export interface ConnectionEvents {
 }
 
 /**
- * The connection of a link: the one that is, and the next one whenever it ends. A client of ioredis serves one connection only. Whatever
- * state it ends in, or hangs in, is left behind with it.
+ * The connection of a link: the present one, and a new one whenever it ends. Each connection has a client of ioredis of its own: whatever
+ * state a client ends or hangs in is left behind with it.
  */
 export class Connection {
   readonly #dialer: Dialer
   readonly #events: ConnectionEvents
   readonly #db: number
-  /** The latest client; `undefined` as `#present` when it ended or was given up, and the next one is not dialled yet. */
+  /** The latest client, whatever its state. */
   #client: Redis
+  /** The latest client; `undefined` from its end, or since it was given up, until the next one is dialled. */
   #present: Redis | undefined
   #dialledAt = 0
   #ready = false
@@ -44,7 +45,7 @@ export class Connection {
   #closed = false
 
   /**
-   * `address`: where to, if not where the source leads by now.
+   * `address`: where to connect to, if not to the server that the source leads to by now.
    * @throws what ioredis throws about its options
    */
   constructor (source: RedisSource, role: 'command' | 'subscribe', events: ConnectionEvents, address?: () => Address | undefined) {
@@ -73,7 +74,7 @@ export class Connection {
     return host === undefined || port === undefined ? undefined : { host, port }
   }
 
-  /** How many bytes came in and went out. */
+  /** How many bytes came in or went out on the present connection. */
   get moved (): number {
     const { bytesWritten = 0, writableLength = 0 } = (this.#client.stream ?? {}) as { bytesWritten?: number, writableLength?: number }
     return this.received + bytesWritten - writableLength
@@ -96,7 +97,7 @@ export class Connection {
   reset (keep = false): void {
     const client = this.#present
     if (client === undefined) return
-    // A connection that delivered nothing has less to come than the one before it, if that is still there.
+    // If the connection delivered nothing, the one before it has more to come, where that is still there.
     if (keep && this.#ready && (this.#delivered || this.#previous === undefined)) {
       this.dropPrevious()
       this.#previous = { client, received: bytesRead(client) }
@@ -114,8 +115,8 @@ export class Connection {
   }
 
   /**
-   * Resolves when the connection before has delivered all that Redis sent until now, or when nothing comes from it: at once, or in a
-   * moment; after ten seconds in any case.
+   * Resolves when the previous connection has delivered all that Redis sent on it until now, or brings nothing more; after ten seconds in
+   * any case. Resolves at once where there is none.
    */
   async previousDrained (): Promise<void> {
     const previous = this.#previous
@@ -139,7 +140,7 @@ export class Connection {
     this.#previous = undefined
   }
 
-  /** Called once a second, so that no state of the client lasts forever without a connection. */
+  /** Called again and again while the connection is needed, so that no dial and no other state of the client lasts forever. */
   check (): void {
     if (this.#ready || this.#present === undefined) return
     if (this.#present.status === 'end' || performance.now() - this.#dialledAt > maxDialMs) this.reset()
@@ -208,7 +209,7 @@ export class Connection {
     try {
       this.#dial()
     } catch (error) {
-      // The client that was given is used by others, too: its options may have become such that no duplicate can be made.
+      // Others use the client that was given, too: they may have set options with which no duplicate can be made.
       this.#dialer.failed(0)
       this.#dialLater()
       this.#events.error(error as Error)

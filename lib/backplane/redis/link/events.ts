@@ -5,7 +5,7 @@ export interface LinkEvents {
   /** The link broke, or Redis does not answer on it. */
   readonly down?: (() => void) | undefined
   readonly error?: ((error: Error) => void) | undefined
-  /** A node of a cluster took channels back, whose slot went to another one. */
+  /** A node of a cluster took back channels whose slot went to another node. */
   readonly moved?: (() => void) | undefined
 }
 

@@ -2,9 +2,9 @@ import type { FastifyBaseLogger } from 'fastify'
 import { oncePerMinute } from '../../../logging.ts'
 import type { Link } from './port.ts'
 
-/** Redis is asked no more often than this. */
+/** How long a look counts before Redis is asked again (milliseconds). */
 const lookMs = 10_000
-/** For this long after keys were dropped the problem is reported, even when the policy is a good one by then. */
+/** How long the problem is reported after keys were dropped, even when the policy is a good one by then (milliseconds). */
 const toldMs = 3_600_000
 
 interface Memory { readonly policy: string | undefined, readonly evictedKeys: number }
@@ -39,7 +39,7 @@ export class EvictionWatch {
     const risky = this.#policy !== undefined && this.#policy !== 'noeviction'
     const lately = this.#now() - this.#evictedAt < toldMs
     if (!risky && !lately) return undefined
-    const dropped = this.#evicted === 0 ? '' : `; it dropped ${this.#evicted} keys since this instance watches`
+    const dropped = this.#evicted === 0 ? '' : `; it dropped ${this.#evicted} keys while this instance watched`
     return `the maxmemory-policy of Redis is ${this.#policy}: ` + (risky
       ? `when its memory is full, it may drop memberships and logs${dropped}; set noeviction`
       : `it was another one${dropped}`)
@@ -56,7 +56,7 @@ export class EvictionWatch {
     try {
       memory = await this.#memory()
     } catch {
-      // INFO is forbidden, or Redis is out, which others report.
+      // INFO is forbidden, or Redis is out, which is reported elsewhere.
       return
     }
     const { policy, evictedKeys } = memory

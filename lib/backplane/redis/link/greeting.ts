@@ -37,7 +37,7 @@ async function firstCommands (redis: Redis, db: number): Promise<Error | undefin
   try {
     await redis.ping()
   } catch (error) {
-    // Any other reply is an answer, too.
+    // Any other error shows that the server answers.
     if (isPassing(error as Error)) return error as Error
   }
   return undefined

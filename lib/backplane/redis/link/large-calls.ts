@@ -6,11 +6,11 @@ import type { RedisSource } from './source.ts'
 /** Every Redis accepts smaller commands: 1 MiB is the lowest value of `proto-max-bulk-len` and of `client-query-buffer-limit`. */
 const largeBytes = 1_000_000
 /**
- * Over a slow link a call of this size takes longer to send than others should wait behind it, or than its deadline. More than a batch of
- * small messages has (log/lanes.ts).
+ * Over a slow link a call of this size takes so long to send that others should not wait behind it, or longer than its deadline. A batch
+ * of small messages is smaller (log/lanes.ts).
  */
 const longBytes = 300_000
-/** A call whose bytes still move may take this many milliseconds. */
+/** A call may take this many milliseconds as long as its bytes move, and may wait for as long until it is sent. */
 const maxMs = 30_000
 /** Bytes per millisecond that the deadline of a large call allows for: a slower network makes the call time out. */
 const slowestRate = 1_000
@@ -24,6 +24,7 @@ const rememberedMs = 60_000
 export class LargeCalls {
   readonly connection: SideConnection
   readonly #deadlineMs: number
+  readonly #link: MainLink
   #last: Promise<unknown> = Promise.resolve()
   /** The smallest size that Redis refused lately, and when. */
   #refused = { bytes: Infinity, at: -Infinity }
@@ -32,16 +33,21 @@ export class LargeCalls {
     // Sending counts as progress, too: it may take longer than the answer.
     this.connection = new SideConnection(source, link, 'moved')
     this.#deadlineMs = deadlineMs
+    this.#link = link
   }
 
-  /** Whether a call with this many bytes of arguments belongs here. Messages of `publish` calls stay in their order as long as they can. */
+  /** Whether a call with this many bytes of arguments belongs here. A `publish` must be larger, as others may overtake it here. */
   static isLarge (bytes: number, kind: CallKind): boolean {
     return bytes >= (kind === 'publish' ? largeBytes : longBytes)
   }
 
   /** As `Link.run`. @throws {WebsocketGroupsError} WSG_MESSAGE_TOO_LARGE, and what `Link.run` throws */
   async run<Answer> (bytes: number, command: Command<Answer>): Promise<Answer> {
-    const turn = this.#last.then(async () => await this.#run(bytes, command))
+    const calledAt = performance.now()
+    const turn = this.#last.then(async () => {
+      if (performance.now() - calledAt > maxMs) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'too many large messages wait')
+      return await this.#run(bytes, command)
+    })
     this.#last = turn.catch(() => undefined)
     return await turn
   }
@@ -81,6 +87,8 @@ export class LargeCalls {
 
   /** Resolves when the connection can be used. @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE */
   async #ready (): Promise<void> {
+    // Calls that waited here while the link broke fail as new ones do: at once, and not one deadline after the other.
+    this.#link.assertUp()
     const ready = await this.connection.whenReady(2 * this.#deadlineMs)
     if (this.connection.closed) throw new WebsocketGroupsError('WSG_CLOSED')
     if (!ready) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'no connection for a large message in time')

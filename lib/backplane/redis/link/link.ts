@@ -13,7 +13,7 @@ import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './scr
 import type { Command, MainLink, SideConnection } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
-/** How often an idle link is pinged, and how long it may stay silent before it is torn down. */
+/** How often a link is pinged, and how long it may be silent before its connection is given up (milliseconds). */
 const pingIntervalMs = 1_000
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
@@ -22,7 +22,7 @@ const missesToTrip = 3
 const maxDeadlines = 4
 /** How long a bulk read may take, even while bytes come (milliseconds). */
 const maxBulkMs = 30_000
-/** A master that became a replica is left for its successor; when the same server answers again, no more often than this. */
+/** A master that became a replica is left for its successor, no more often than this: the same server may answer again (milliseconds). */
 const demotedRetryMs = 2_000
 
 /**
@@ -34,8 +34,8 @@ export class Link {
   readonly sharded: boolean = false
   /** The queue of bulk reads. */
   readonly bulk = new BulkReads()
+  readonly deadlineMs: number
   readonly #role: string
-  readonly #deadlineMs: number
   readonly #connection: Connection
   readonly #large: LargeCalls
   readonly #bulkCalls: BulkCalls
@@ -55,7 +55,6 @@ export class Link {
   #misses = 0
   #lastSign = performance.now()
   #lastWatch = performance.now()
-  /** How many bytes had come at the last look. */
   #lastReceived = 0
   #lastError: Error | undefined
   #lastDemotion = -Infinity
@@ -67,13 +66,16 @@ export class Link {
 
   constructor (source: RedisSource, role: 'command' | 'subscribe', deadlineMs: number) {
     this.#role = role
+    this.deadlineMs = deadlineMs
     const main: MainLink = {
-      address: () => this.#connection.address, translate: error => this.#translate(error), missed: () => { this.#timeouts++ }
+      assertUp: () => this.#assertUp(),
+      address: () => this.#connection.address,
+      translate: error => this.#translate(error),
+      missed: () => { this.#timeouts++ }
     }
     this.#large = new LargeCalls(source, deadlineMs, main)
     this.#bulkCalls = new BulkCalls(source, deadlineMs, main)
     this.#sides = [this.#large.connection, this.#bulkCalls.connection]
-    this.#deadlineMs = deadlineMs
     this.#connection = new Connection(source, role, {
       opened: () => { this.#lastSign = performance.now() },
       ready: () => {
@@ -92,7 +94,7 @@ export class Link {
     this.#pinger = setInterval(() => this.#watch(), pingIntervalMs).unref()
   }
 
-  /** Adds a listener; those of an event are called in the order they were added. */
+  /** Adds a listener. Listeners are called in the order they were added. */
   on (listener: LinkEvents): void { this.#listeners.push(listener) }
 
   /** The client of the present connection, or of the last one. */
@@ -103,10 +105,8 @@ export class Link {
 
   get up (): boolean { return this.#state === 'up' }
 
-  /** The link itself: of those that lead to a partition, the one to its master. */
+  /** This link; of a `RoutedLink`, the link to its master. */
   get master (): { readonly connection: number } { return this }
-
-  get deadlineMs (): number { return this.#deadlineMs }
 
   /** Where the present connection leads; `undefined` as in `Connection`. */
   get address (): Address | undefined { return this.#connection.address }
@@ -120,7 +120,7 @@ export class Link {
     return `Redis ${this.#role} link is down: ${why}`
   }
 
-  /** The error of a call. Applications may pass its message on to strangers, so what names the host of Redis is the cause. */
+  /** The error of calls while the link is down. Applications may show its message to strangers: only the cause names the host of Redis. */
   unavailable (): WebsocketGroupsError {
     return new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `the Redis ${this.#role} link is down`, { cause: this.#lastError })
   }
@@ -132,11 +132,11 @@ export class Link {
 
   /**
    * Runs one command, or several that ioredis sends together. Settles within the deadline; while the link is down, at once.
-   * `settled` tells a command of two steps whether the caller was given an outcome before the second.
+   * `settled` tells a command of two steps, before the second, whether its caller has an outcome already.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not sent, or refused by Redis), WSG_TIMEOUT (unknown outcome)
    */
-  async run<T> (command: Command<T>, deadlineMs = this.#deadlineMs, kind: CallKind = 'call'): Promise<T> {
-    if (this.#state !== 'up') throw this.unavailable()
+  async run<T> (command: Command<T>, deadlineMs = this.deadlineMs, kind: CallKind = 'call'): Promise<T> {
+    this.#assertUp()
     return await this.#settle(command, deadlineMs, kind)
   }
 
@@ -153,25 +153,25 @@ export class Link {
   /** As `run`, with this many bytes of arguments; see `LargeCalls.isLarge`. @throws {WebsocketGroupsError} also WSG_MESSAGE_TOO_LARGE */
   async runSized<T> (bytes: number, command: Command<T>, kind: 'call' | 'publish'): Promise<T> {
     if (this.#state === 'up' && LargeCalls.isLarge(bytes, kind)) return await this.#large.run(bytes, command)
-    return await this.run(command, this.#deadlineMs, kind)
+    return await this.run(command, this.deadlineMs, kind)
   }
 
-  /** As `bytesScript`, for an answer with much data, called in its turn in `bulk`: its failure says nothing about the link. */
+  /** As `bytesScript`, for an answer with much data; called in its turn in `bulk`. Its failure says nothing about the link. */
   async bulkScript (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
     return await this.runBulk(byHash(...bytesCommands(script, keys, args)))
   }
 
   /** As `run`, for reads with much data; called in its turn in `bulk`. It may be sent twice. */
   async runBulk<T> (command: Command<T>): Promise<T> {
-    if (this.#state !== 'up') throw this.unavailable()
+    this.#assertUp()
     return await this.#bulkCalls.run(command, this.bulk.much, async (command, deadlineMs) => {
       return await this.run(command, deadlineMs, 'bulk')
     })
   }
 
   /**
-   * Gives the connection up for a new one. What is in flight fails now, and what still arrives counts for nothing; with `keep` messages
-   * that arrive do, until `dropPrevious`.
+   * Gives the connection up for a new one. Calls under way fail now. Messages that still arrive are ignored; with `keep` they are
+   * delivered until `dropPrevious`.
    */
   reset (keep = false): void {
     this.#connection.reset(keep)
@@ -189,7 +189,7 @@ export class Link {
     clearInterval(this.#pinger)
     try {
       // A hung server would never answer QUIT.
-      if (this.#state === 'up') await this.#settle(async redis => await redis.quit(), Math.min(this.#deadlineMs, 500))
+      if (this.#state === 'up') await this.#settle(async redis => await redis.quit(), Math.min(this.deadlineMs, 500))
     } catch (error) {
       this.#lastError = error as Error
     } finally {
@@ -198,6 +198,8 @@ export class Link {
       this.#down()
     }
   }
+
+  #assertUp (): void { if (this.#state !== 'up') throw this.unavailable() }
 
   async #settle<T> (command: Command<T>, deadlineMs: number, kind: CallKind = 'call'): Promise<T> {
     // The subscribe link brings messages, as large and as many as others send.
@@ -211,9 +213,7 @@ export class Link {
   }
 
   /** The error without the passwords of the present connection. */
-  #clean (error: Error): Error {
-    return new ErrorCleaner(this.redis.options).clean(error)
-  }
+  #clean (error: Error): Error { return new ErrorCleaner(this.redis.options).clean(error) }
 
   #translate (raw: Error): Error {
     const error = this.#clean(raw)
@@ -265,7 +265,7 @@ export class Link {
     if (was === 'up') for (const listener of this.#listeners) listener.down?.()
   }
 
-  /** Once a second: ping, and give up on a connection that was silent for too long, also in its handshake: no option of ioredis does. */
+  /** Once a second: pings, and gives up a connection that was silent for too long, also in its handshake, as no option of ioredis does. */
   #watch (): void {
     const { ready, shakingHands, received, patienceMs } = this.#connection
     const now = performance.now()
@@ -275,6 +275,6 @@ export class Link {
     this.#lastReceived = received
     if (!ready && !shakingHands) return this.#connection.check()
     if (now - this.#lastSign > (ready ? silenceMs : Math.max(silenceMs, patienceMs))) return this.reset(true)
-    if (ready) this.#settle(async redis => await redis.ping(), this.#deadlineMs).catch((error: Error) => { this.#lastError = error })
+    if (ready) this.#settle(async redis => await redis.ping(), this.deadlineMs).catch((error: Error) => { this.#lastError = error })
   }
 }

@@ -2,13 +2,13 @@ import type { Keys } from '../keys.ts'
 import type { Link } from './port.ts'
 import { Script } from './script.ts'
 
-/** What one command is done to: the name of a key or a channel, and further arguments as Redis wants them. */
+/** A command, the key or channel it acts on, and further arguments as Redis wants them. */
 type Right = readonly string[]
 
 const group = 'group'
 const instance = 'instance0'
 
-/** Commands by what they are done to; every script and every call of this package keeps to these, and to HSCAN where it may be used. */
+/** What publishers need. All scripts and calls of this package keep to these lists; HSCAN is used only where it is allowed. */
 function rightsOfWriters (keys: Keys): Right[] {
   const [meta, log, record] = [keys.logMeta(group), keys.log(group), keys.idempotency(group, 'key')]
   const [counts, members, names] = [keys.counts(group), keys.members(group, instance), keys.names]
@@ -66,7 +66,7 @@ function rightsOfInstances (keys: Keys): Right[] {
   ]
 }
 
-/** What it takes on a cluster beside: to find the masters, and the keys of a slot that is on its way from one to another. */
+/** What a cluster takes in addition: to find the masters, and the keys of a slot that moves from one master to another. */
 const rightsOnClusters: readonly Right[] = [['cluster', 'info'], ['cluster', 'slots'], ['asking']]
 
 /** The right for sharded pub/sub, by which messages go on a cluster. */
@@ -77,9 +77,9 @@ function shardedRight ([command = '', ...more]: Right): Right {
 
 /**
  * Reads which rights this user lacks. A server older than 7.0 cannot tell.
- * ARGV of each right: how many words it has, its words. The opposites of UNSUBSCRIBE and SUNSUBSCRIBE are not named, so that whoever
- * watches the connection does not take it for one that subscribes; they are looked at all the same.
- * Returns command and first argument of each that is missing.
+ * ARGV of each right: how many words it has, its words. SUBSCRIBE and SSUBSCRIBE are checked together with their opposites and are not
+ * named themselves, so that whoever watches the connection does not take it for one that subscribes.
+ * Returns command and first argument of each right that is missing.
  */
 const readMissing = new Script(`
 local permitted, missing, at = redis.acl_check_cmd, {}, 1
@@ -105,8 +105,8 @@ return missing
 `)
 
 /**
- * What a user may not do, or the server does not know, although an instance (or else a publisher) needs it sooner or later: each as the
- * command and the key or channel it is refused for.
+ * Resolves with the commands that the Redis user may not run, or the server does not know, although an instance (or a publisher) needs
+ * them sooner or later: each with the key or channel for which it is refused.
  * @throws {WebsocketGroupsError} as `Link.script`
  */
 export async function missingRights (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<string[]> {

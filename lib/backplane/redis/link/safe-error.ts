@@ -2,7 +2,7 @@ import type { RedisOptions } from 'ioredis'
 
 const copied = ['code', 'errno', 'syscall', 'address', 'port', 'hostname'] as const
 
-/** Copies errors without the data that was sent to Redis. */
+/** Copies errors without the data that was sent to Redis, and without passwords. */
 export class ErrorCleaner {
   readonly #secrets: readonly string[]
 
@@ -12,8 +12,8 @@ export class ErrorCleaner {
   }
 
   /**
-   * ioredis hangs the command with its arguments on an error, the password among them; a server that does not know a command repeats its
-   * arguments; and whatever else the error holds, or the errors it stands for, is dropped.
+   * Returns a copy with message, stack and a few well-known fields. The rest is dropped: ioredis attaches the command with its arguments
+   * to an error, the password among them, and a server that does not know a command repeats its arguments.
    */
   clean (error: Error): Error {
     const [first] = error instanceof AggregateError ? error.errors as Error[] : []

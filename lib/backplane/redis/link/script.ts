@@ -5,7 +5,7 @@ import { isUnknownScript } from './reply-errors.ts'
 
 export type RedisCommand = (redis: Redis) => Promise<unknown>
 
-/** A Lua script with its hash; called by EVALSHA, and by EVAL when Redis forgot it. */
+/** A Lua script with its hash: called by EVALSHA, and by EVAL when Redis does not know the hash. */
 export class Script {
   readonly lua: string
   readonly sha: string
@@ -29,8 +29,8 @@ local function integer (at, least)
 end`
 
 /**
- * Lua: ends the script when the Redis user may not publish in the channel. Only where Redis knows `redis.acl_check_cmd`: one older than 7.0
- * cannot tell.
+ * Lua: ends the script with an error when the Redis user may not publish to the channel. To be used only where Redis has
+ * `redis.acl_check_cmd`, which came with 7.0.
  */
 export function luaPermitPublish (channel: string): string {
   return `if not redis.acl_check_cmd('PUBLISH', ${channel}, '') then error('NOPERM this user may not run PUBLISH ' .. ${channel}) end`
@@ -72,7 +72,7 @@ function gatherWrites ({ stream }: { readonly stream?: Writable }): void {
   process.nextTick(() => stream.uncork())
 }
 
-/** The call of a script by its hash, and by its text where that may help; see `Link.run` for `settled`. */
+/** Calls a script by its hash, and by its text where Redis does not take the hash; see `Link.run` for `settled`. */
 export function byHash (evalsha: RedisCommand, evaluate: RedisCommand) {
   return async (redis: Redis, settled: () => boolean): Promise<unknown> => {
     try {

@@ -3,8 +3,8 @@ import { type Redis, SentinelConnector, SentinelIterator, type SentinelConnectio
 type ConnectorClass = new (options: unknown) => SentinelConnector
 
 /**
- * The sentinels of one link. They outlive its connections: those that others told of stay known when none of the configured ones is left,
- * and one that names a server of no use is not asked first again.
+ * The sentinels of one link. The list outlives the connections of the link: sentinels that were found through others stay known when none
+ * of the configured ones is left, and one that names a server of no use is not asked first again.
  */
 export class Sentinels {
   readonly #iterator: SentinelIterator
@@ -25,7 +25,7 @@ export class Sentinels {
     }
   }
 
-  /** The sentinel that is asked first now is asked last from now on. */
+  /** Moves the sentinel that is asked first to the end of the list. */
   rotate (): void {
     this.#iterator.reset(false)
     this.#iterator.next()
@@ -33,15 +33,15 @@ export class Sentinels {
     this.#iterator.reset(true)
   }
 
-  /** Each dial begins with the first of them, however far the last one came. */
+  /** Begins again with the first sentinel, however far the last dial came. */
   rewind (): void {
     this.#iterator.reset(false)
   }
 }
 
 /**
- * ioredis listens to no error of the clients by which it hears of failovers, and writes each of them to stderr. That a sentinel is gone
- * matters when the master is looked for, and is told then.
+ * ioredis listens to no errors of the clients by which it hears of failovers, and so prints each of them to stderr. A lost sentinel matters
+ * only when the master is looked for, and is reported then.
  */
 function listenToErrors (connector: SentinelConnector): void {
   const internals = connector as unknown as { connectToSentinel? (...args: unknown[]): Redis }

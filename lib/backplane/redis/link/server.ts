@@ -3,7 +3,7 @@ import type { Keys } from '../keys.ts'
 import type { Link } from './port.ts'
 import { missingRights } from './rights.ts'
 
-/** Sharded pub/sub came with 7.0. */
+/** The oldest versions that are supported. Sharded pub/sub came with 7.0. */
 const oldest = { single: { major: 6, minor: 2 }, cluster: { major: 7, minor: 0 } } as const
 const finalErrors = new RegExp([
   'WRONGPASS', 'NOAUTH', 'NOPERM', 'invalid password', 'invalid username-password',
@@ -17,11 +17,11 @@ const finalErrors = new RegExp([
 export interface Server {
   /** Tells this server from another one, or from itself after a restart; `undefined` when it does not say who it is. */
   readonly id: string | undefined
-  /** What the user may not do, or the server does not know, although it is needed sooner or later. */
+  /** As `missingRights` resolves. */
   readonly missing: readonly string[]
 }
 
-/** Whether the server belongs to a cluster, although it was given as a single one. */
+/** The server belongs to a cluster, although it was given as a single one. */
 export class ClusterModeError extends WebsocketGroupsError {
   constructor () {
     super('WSG_REDIS_UNSUPPORTED', 'it is a node of a Redis Cluster: pass { cluster: [nodes] }')
@@ -43,7 +43,7 @@ export async function checkServer (link: Link, keys: Keys, role: 'instance' | 'p
   return await look
 }
 
-/** The look at each master through its present connection. */
+/** The check of each master on its present connection. */
 const looks = new WeakMap<object, { readonly connection: number, readonly look: Promise<Server> }>()
 
 async function lookAt (link: Link, keys: Keys, role: 'instance' | 'publisher'): Promise<Server> {
@@ -67,7 +67,7 @@ function assertSupported (info: string, sharded: boolean): void {
   if (!sharded && /^(redis|server)_mode:cluster/m.test(info)) throw new ClusterModeError()
 }
 
-/** INFO is among the commands that careful operators forbid (the ACL category `@dangerous`) or rename: all works without it. */
+/** Reads INFO, a command that careful operators forbid (the ACL category `@dangerous`) or rename: all works without it. */
 async function readInfo (link: Link): Promise<string | undefined> {
   try {
     return await link.run(async redis => await redis.info('server'))
@@ -88,12 +88,12 @@ async function isClusterNode (link: Link): Promise<boolean> {
   }
 }
 
-/** Whether the server's refusal is one that waiting does not heal. */
+/** Whether the server refuses for a reason that waiting does not heal. */
 export function isFinal (error: Error): boolean {
   return finalErrors.test(error.message)
 }
 
-/** Wrong password, missing right, no such database: the same for every connection of these options. */
+/** The error for a wrong password, a missing right or database: every connection with these options ends in it. */
 export function refused (error: Error): WebsocketGroupsError {
   return new WebsocketGroupsError('WSG_REDIS_REFUSED', error.message, { cause: error })
 }

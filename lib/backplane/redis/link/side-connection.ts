@@ -13,6 +13,8 @@ export type Command<Answer> = (redis: Redis, settled: () => boolean) => Promise<
 
 /** What a side connection needs of its link. */
 export interface MainLink {
+  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE while the link is down */
+  assertUp (): void
   /** The address of the link's server, as its name may lead to another server by now. `undefined` if only the name is known. */
   address (): Address | undefined
   /** Turns a failure into the error that the caller gets. */
@@ -38,7 +40,7 @@ export class SideConnection {
   readonly #waiting = new Set<() => void>()
   #closed = false
 
-  /** `progress`: whether a call goes on while bytes come, or also while they leave. */
+  /** `progress` says which bytes extend the deadline of a call: those that come, or also those that leave. */
   constructor (source: RedisSource, link: MainLink, progress: 'received' | 'moved', idleMs = usualIdleMs) {
     this.#source = source
     this.#link = link
@@ -58,6 +60,8 @@ export class SideConnection {
     if (this.#closed) return false
     this.#open()
     if (this.ready) return true
+    // Nobody else looks after a dial that hangs.
+    this.#connection?.check()
     let tell = (): void => {}
     const told = new Promise<void>(resolve => this.#waiting.add(tell = resolve))
     await withDeadline(told, ms, () => undefined)
@@ -107,7 +111,7 @@ export class SideConnection {
       answered () {},
       missed: silent => {
         this.#link.missed()
-        // Nothing comes any more, and nobody pings: the next call should not wait in vain as well.
+        // Nothing comes any more, and no ping would notice: the next call should not wait in vain, too.
         if (silent) this.reset()
       },
       translate: error => this.#link.translate(error)

@@ -21,7 +21,7 @@ export function optionsOf (source: RedisSource): RedisOptions {
     try {
       return { ...new Redis(source, { lazyConnect: true }).options }
     } catch {
-      throw invalid('the URL cannot be read: is a character of the password to be percent-encoded?')
+      throw invalid('the URL cannot be read: does its password have characters that must be percent-encoded?')
     }
   }
   return source instanceof Redis || 'duplicate' in source ? (source as Redis).options : source
@@ -35,13 +35,14 @@ export function namespaceOf (source: RedisSource): Namespace {
     throw invalid(`the database must be a number from 0 (as in redis://host:6379/1), got ${show(given)}`)
   }
   if (typeof keyPrefix !== 'string' || !isKeyText(keyPrefix) || keyPrefix.length > 100) {
-    throw invalid(`its keyPrefix must be at most 100 characters ${keyText}: set the option keyPrefix of the plugin instead`)
+    throw invalid(`the keyPrefix in it must be at most 100 characters ${keyText}: set the option keyPrefix of the plugin instead`)
   }
   return { db: Number(given), keyPrefix }
 }
 
 /**
- * The names of a service: what keeps it apart on the level of ioredis does so for channels, too, which have no database of their own.
+ * The names of a service. The database and the keyPrefix of ioredis keep its channels apart, too, although Redis and ioredis apply neither
+ * to channels.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function keysOf (source: RedisSource, prefix: string): Keys {
@@ -49,7 +50,7 @@ export function keysOf (source: RedisSource, prefix: string): Keys {
   return new Keys(keyPrefix + prefix, db)
 }
 
-/** As ioredis reads it, but before it makes a number of it. */
+/** The database as ioredis finds it in a URL, before it is turned into a number. */
 function databaseIn (url: string): string {
   const query = url.includes('?') ? url.slice(url.indexOf('?')) : ''
   const { pathname, searchParams } = new URL(url.startsWith('/') ? `unix://socket/${query}` : url)
@@ -57,7 +58,7 @@ function databaseIn (url: string): string {
   return path === '' ? searchParams.get('db') ?? '0' : path
 }
 
-/** Describes a value, of a text only the length: one in the wrong place may be a password. */
+/** Describes a value; of a text only its length, as a text in the wrong place may be a password. */
 function show (value: unknown): string {
   return typeof value === 'string' ? `text of ${value.length} characters` : String(value)
 }

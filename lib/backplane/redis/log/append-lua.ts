@@ -1,6 +1,8 @@
-/** How many messages make a log a long one: its meta outlives the messages for a week, that of a shorter one for half an hour. */
+/** A log with this many messages is a long one. */
 const longLog = 16
+/** By how much the meta of a shorter log outlives its messages (milliseconds). */
 export const shortMetaMs = 1_800_000
+/** How long the meta of a long log is kept at least: a week (milliseconds). */
 const longMetaMs = 604_800_000
 /** How long the larger settings of a process count after its last append (seconds). */
 const settingsHoldS = 86_400
@@ -58,7 +60,7 @@ if epoch and sent and #sent == 18 then
   if sequence >= last then there = stored end
 end`
 
-/** Ends the script when the Redis user has no right to one of the writes. Takes `permit`, `meta` and `list`. */
+/** Ends the script when the Redis user lacks the right to one of the writes. Takes `permit`, `meta` and `list`. */
 export const luaPermitWrites = `
 permit('HSET', meta, '', '')
 permit('PEXPIRE', meta, 1)
@@ -69,7 +71,10 @@ permit('LPOP', list, 1)
 permit('LTRIM', list, 0, -1)
 permit('LRANGE', list, 0, -1)`
 
-/** The right to publish is asked for at each call, the others at the first of a publisher. Redis older than 7.0 cannot tell. */
+/**
+ * Lua: `permit` ends the script if the Redis user may not run a command. The right to publish is checked at each call, the rights to write
+ * at the first call of a publisher. Redis before 7.0 cannot tell.
+ */
 export const luaPermit = `
 local permitted = redis.acl_check_cmd
 local function permit (...)
@@ -77,9 +82,9 @@ local function permit (...)
 end`
 
 /**
- * The writes to one log. The first one fails when Redis is full. It is taken back when the second one fails, because a right was lost since
- * the first message of the publisher, or the key of the list belongs to another program. The commands that follow keep the log small; their
- * failure is not a reason to refuse a message.
+ * Writes to one log. The first write fails when Redis is full. It is taken back when the second one fails: because a right was lost since
+ * the first message of the publisher, or because the key of the list belongs to another program. The commands that follow keep the log
+ * small; their failure is no reason to refuse a message.
  * Takes `meta` and `list`; `batch`, `count` messages of `added` bytes together, the largest of `widest`, whose last one has `nonce`, after
  * the nonce `before`; `new`, the epoch of a log that is new; of the meta `offset`, `size`, `largest` and `sent`, the record of the
  * publisher; what luaSettle leaves; `publisher`, `last` and `now`. Leaves the offset of the last message in `offset`, and how many messages
@@ -116,7 +121,7 @@ if not size and largest * keep <= most then
   end
 else
   if length > count and added >= most then
-    -- None of the older ones stays: no need to look at them.
+    -- None of the older messages stays: no need to read their sizes.
     try('LTRIM', list, -count, -1)
     length = count
   end
@@ -128,7 +133,7 @@ else
     size = 0
     for _, message in ipairs(try('LRANGE', list, 0, -1)) do size = size + #message end
   end
-  -- At least the latest message stays.
+  -- The latest message stays, however large it is.
   while length > keep or (size > most and length > 1) do
     size, length = size - #(try('LPOP', list) or ''), length - 1
   end
@@ -137,8 +142,8 @@ end
 if settings then try('HSET', meta, 'c', settings .. pack('>I6', now)) end
 if smaller then try('HSET', meta, 'd', smaller) end
 try('PEXPIRE', list, ttl)
--- Without the meta the next message would look like a loss. In a busy log its end is put off now and then; always in one where messages are
--- rarer than the log's TTL, or where 16 of them may take longer than the meta lasts.
+-- Without the meta the next message would look like a loss. A busy log renews the meta now and then, and a log at each message if its
+-- messages are rarer than its TTL, or if 16 of them may take longer than the meta lasts.
 local metaTtl = ttl + ${shortMetaMs}
 if offset >= ${longLog} then metaTtl = math.max(${longMetaMs}, 2 * ttl) end
 if offset < ${longLog} + count or offset % 16 < count or length == count or 16 * ttl > metaTtl then try('PEXPIRE', meta, metaTtl) end

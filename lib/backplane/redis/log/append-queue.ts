@@ -53,8 +53,8 @@ export class AppendQueue {
    */
   readonly #publisher = drawId()
   /**
-   * The sequence of the last message, in all lanes. That of the envelope would do only if all callers appended in the order in which they
-   * made envelopes.
+   * The sequence of the last message, in all lanes. The sequence of the envelope would not do: callers need not append in the order in
+   * which they made their envelopes.
    */
   #sequence = 0
   readonly #whenDown: WhenDown
@@ -148,7 +148,7 @@ export class AppendQueue {
   async #settle ({ items, lanes }: Batch<Item>): Promise<void> {
     let failure: Error | undefined
     for (;;) {
-      // The deadline is for Redis. While Redis answers, messages may wait longer for those before them.
+      // The deadline limits the wait for Redis. While Redis answers, a message may wait longer for those before it.
       if (failure !== undefined || !this.#link.up) expire(items, failure)
       if (items.length === 0) return
       try {
@@ -166,11 +166,11 @@ export class AppendQueue {
     }
   }
 
-  /** A batch to many groups keeps Redis busy: one goes after another, so that what others send comes between. */
+  /** Sends a batch. Batches to many groups keep Redis busy: they go one after another, so that what others send comes between. */
   async #sendInTurn (items: readonly Item[], groups: number): Promise<ReadonlyMap<string, AppendedTo>> {
     if (groups < wideBatch) return await this.#send(items)
     const sent = this.#wide.then(async () => {
-      // The time before its turn was that of our own queue.
+      // The wait for this turn does not count: Redis did not cause it.
       for (const item of items) if (!item.sent) item.deadline = Math.max(item.deadline, performance.now() + this.#budgetMs)
       return await this.#send(items)
     })
@@ -193,7 +193,7 @@ export class AppendQueue {
   }
 }
 
-/** From now on the message may be in the logs: readers must be able to tell that it may have been there before. */
+/** Notes that the message may be in the logs from now on: if it is stored again, readers must be able to tell. */
 function markSent (item: Item): void {
   item.sent = true
   markRetried(item)
@@ -208,7 +208,7 @@ function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, Appen
     let duplicate = true
     for (const { group } of targets) {
       const outcome = appended.get(group)
-      if (outcome === undefined) continue                       // it keeps no log
+      if (outcome === undefined) continue                       // the group keeps no log
       const { last, known, length } = outcome
       const after = later.get(group) ?? 0
       later.set(group, after + 1)
@@ -221,8 +221,8 @@ function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, Appen
 }
 
 /**
- * Gives up the messages whose time is over. They are the oldest ones, so this is safe after an unknown outcome: Redis knows a batch by its
- * last message. If the batch was stored whole it is still recognized; if not, the rest is stored now.
+ * Gives up the messages whose time is over. This is safe after an unknown outcome, because they are the oldest ones and Redis knows a batch
+ * by its last message: a batch that was stored is still recognized, and of one that was not the rest is stored now.
  */
 function expire (items: Item[], failure: Error | undefined): void {
   const now = performance.now()

@@ -50,7 +50,7 @@ export class CatchUp {
 
   /** Reads and delivers what follows the last message, to the end of the log. Rejects as `readPage` does. */
   async read (follower: LogFollower): Promise<Progress> {
-    /** Where the follower was before the log that it follows now came back. */
+    /** Once a log came back that the follower had left: where the follower was in the log that replaced it. */
     let between: LogPosition | undefined
     let epochsBetween: readonly string[] = []
     while (!this.#isGone(follower)) {
@@ -60,7 +60,7 @@ export class CatchUp {
       if (page === undefined) continue
       const left = follower.left(page.end.epoch)
       if (left !== undefined) {
-        // A failover to a server without the log, and back: what the members were given must not be given them again.
+        // A failover to a server without the log, and back: members must not get again what they have of it.
         between ??= follower.position
         epochsBetween = follower.comeBack(left)
         continue
@@ -74,7 +74,7 @@ export class CatchUp {
         this.#repairedMessages++
         this.#deliver(follower, message)
       }
-      // A message that this version cannot decode counts as read, too.
+      // A message at the end that this version cannot decode counts as read, too.
       if (!samePosition(page.last, follower.position ?? logStart)) follower.advance(page.last)
       this.#order.moved(follower)
       if (!page.more) break
@@ -100,14 +100,15 @@ export class CatchUp {
   #deliver (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope): void {
     follower.advance(envelope.position)
     const lost = follower.lostPlace(envelope.position.nonce)
-    // Stored again, it may have any place. It has its own where a failover seemed to lose it: nodes differ for a moment in who is master.
+    // A message that was stored again may have any place. One that a failover only seemed to lose has its own: for a moment nodes disagree
+    // on which of them is the master.
     const repeated = lost !== undefined && (envelope.retried === true || samePosition(lost, envelope.position)) ? lost : undefined
     if (repeated !== undefined) this.#duplicates++
     this.#local.deliver(repeated === undefined ? envelope : { ...envelope, repeated })
     this.#order.moved(follower)
   }
 
-  /** What was delivered of the log between is lost, if anything was. */
+  /** Tells that the old log is back: as a gap if anything was delivered of the log that replaced it, for that is lost. */
   #signalReturn ({ group, position = logStart }: LogFollower, between: LogPosition, epochs: readonly string[]): void {
     if (isLogStart(between)) this.#local.returned?.(group, position)
     else this.#local.gap(group, 'epoch', position, position.epoch, epochs)

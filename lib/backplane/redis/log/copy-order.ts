@@ -19,15 +19,15 @@ interface Hold {
  * several of them delivers a copy only after everything that comes before the other copies. Otherwise the repair of one log would bring a
  * message to members of both groups who have yet to get older ones.
  *
- * A log that is held waits for a message that is older in the order of all logs. Where one of the logs was lost this may be a cycle: then
- * the last log goes on.
+ * A log that is held waits for a message that is older in the order of all logs. If one of the logs was lost, such waits could form a
+ * cycle: the log that would close it is not held.
  */
 export class CopyOrder {
   readonly #find: (group: string) => LogFollower | undefined
   readonly #wake: (follower: LogFollower) => void
   readonly #maxHoldMs: number
   readonly #holds = new Map<LogFollower, Hold>()
-  /** The followers that wait for a log. */
+  /** The followers that wait for another one, by that other one. */
   readonly #waiting = new Map<LogFollower, Set<LogFollower>>()
   /** Logs that made no progress in time. Others do not wait for them until they do. */
   readonly #late = new Set<LogFollower>()
@@ -50,7 +50,7 @@ export class CopyOrder {
     for (const { group, epoch, offset } of places) {
       const other = group === follower.group || offset === 0 ? undefined : this.#find(group)
       const position = other?.position
-      // If that log is not followed here, or its end is unknown yet, no member here waits for its earlier messages.
+      // If the other log is not followed here, or its end is not known yet, no member here waits for its earlier messages.
       if (other === undefined || position === undefined || this.#late.has(other)) continue
       // Positions of different epochs cannot be compared; a repair under way will show which epoch is over.
       const there = position.epoch === epoch || position.epoch === '' ? position.offset >= offset - 1 : !other.buffering

@@ -9,7 +9,7 @@ import { readEnds } from './scripts.ts'
 import { unpackSettings, type SettingsDifferences } from './settings.ts'
 
 const groupsPerCall = 200
-/** No more calls than this are under way together: a deadline is for Redis, not for the calls queued before. */
+/** No more calls than this are under way together: a deadline limits the wait for Redis, not for other calls of this process. */
 const callsAtOnce = 4
 
 interface Waiter {
@@ -46,8 +46,8 @@ export class LogEnds {
   }
 
   /**
-   * As `readAll`, and keeps the metas of these logs for another half an hour: the meta of a short log goes soon after its messages, and to
-   * an instance that still follows the group the next message would then look like a loss.
+   * As `readAll`, and keeps the metas of these logs for another half an hour. The meta of a short log expires soon after its messages; to
+   * an instance that still follows the group, the next message would then look like a loss.
    */
   async keepAll (groups: readonly string[]): Promise<LogPosition[]> {
     const ends = await Promise.all([...chunks(groups, groupsPerCall)].map(async some => await this.#ends(some, shortMetaMs)))
@@ -55,7 +55,7 @@ export class LogEnds {
   }
 
   #flush (): void {
-    // While a call is under way requests gather, as a call costs Redis more than a group in it: a storm of joins is read in few calls.
+    // While a call is under way, requests gather: a call costs Redis more than one more group in it, so a storm of joins takes few calls.
     while (this.#waiters.length >= (this.#calls === 0 ? 1 : groupsPerCall) && this.#calls < callsAtOnce) {
       this.#calls++
       void this.#call(this.#waiters.splice(0, groupsPerCall)).then(() => {

@@ -3,9 +3,9 @@ import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 
 /** How many nonces are kept: they tell a repeated message from another one with the same offset. */
 export const remembered = 256
-/** How long a message that a log lost may be stored again by its publisher, which retries no longer than this (milliseconds). */
+/** For how long a publisher may store a message again that a log lost: no retry takes longer (milliseconds). */
 const repeatMs = 60_000
-/** How many losses are remembered, with what they took. */
+/** How many losses are remembered, each with the nonces that were delivered before it. */
 const maxLost = 2
 /**
  * How many logs that are gone are remembered: live messages of a log may come after its end was read, and a failover back to the server
@@ -39,7 +39,7 @@ interface LostLog {
 export class LogFollower {
   readonly group: string
   opening: Promise<void> | undefined
-  /** Something may be missing that neither the latest read of the log saw nor `waiting` holds: it has to be read once more. */
+  /** A message may be missing that neither the latest read of the log saw nor `waiting` holds: the log has to be read once more. */
   rereadNeeded = false
   #position: LogPosition | undefined
   /**
@@ -47,7 +47,7 @@ export class LogFollower {
    * position: most groups are quiet.
    */
   #nonces: Uint32Array | undefined
-  /** What waits. An object of its own, because most followers never need one. */
+  /** What waits: an object that is made when needed, as most followers never need one. */
   #waiting: Waiting | undefined
   /** What was delivered of the log before it lost data, latest loss first. */
   #lost: readonly LostLog[] | undefined
@@ -58,7 +58,7 @@ export class LogFollower {
     this.group = group
   }
 
-  /** `undefined` until the log's end was read, or its first message came. */
+  /** `undefined` until the end of the log was read or a first message came. */
   get position (): LogPosition | undefined {
     return this.#position
   }
@@ -73,7 +73,7 @@ export class LogFollower {
     return this.#waiting?.messages ?? []
   }
 
-  /** The message was delivered: the position moves on to it. What lies between was not for this follower. */
+  /** Moves the position on to a message that was delivered. What lies between was not for this follower. */
   advance (position: LogPosition): void {
     if (this.#position === undefined) return this.seek(position)
     const nonces = this.#nonces ??= noncesOf(this.#position)
@@ -101,7 +101,8 @@ export class LogFollower {
   }
 
   /**
-   * The log lost data. The latest messages delivered may be missing in it, and publishers that never got an answer may store them again.
+   * Notes that the log lost data: the latest messages delivered may be missing in it, and publishers that got no answer may store them
+   * again.
    */
   lose (): void {
     const last = this.#position
@@ -148,7 +149,7 @@ export class LogFollower {
     const last = this.#position
     if (last === undefined) return true
     if (offset !== last.offset + 1 || previousNonce !== last.nonce) return false
-    // The first message of a log that is gone was delivered, or its loss was told.
+    // Any log may follow an empty one, except one that the follower left: what that log has was delivered, or told as lost.
     return last.epoch === epoch || (last.epoch === '' && last.offset === 0 && this.left(epoch) === undefined)
   }
 
@@ -160,8 +161,8 @@ export class LogFollower {
   }
 
   /**
-   * The log of this epoch lost its latest messages, and went on from an older one: the index of the first of `positions`, its end, that was
-   * surely never delivered here and comes after all that were.
+   * For a log that lost its latest messages and went on from an older one. `positions`: the latest positions of that log. Returns the index
+   * of the first one that was surely never delivered here and comes after all that were.
    */
   firstUnknown (positions: readonly LogPosition[]): number {
     const common = positions.findLastIndex(position => this.knows(position))
@@ -173,7 +174,7 @@ export class LogFollower {
     return first === -1 ? positions.length : first
   }
 
-  /** From now on live messages wait. When they do already, a repair may have read the log before what this call is about. */
+  /** Makes live messages wait from now on. If they do already, the repair under way may have read the log too early: it reads once more. */
   suspend (): void {
     if (this.#waiting === undefined) this.#hold()
     else this.rereadNeeded = true
@@ -183,7 +184,7 @@ export class LogFollower {
     const bytes = message.envelope.payload.length
     const waiting = this.#waiting
     if (waiting === undefined || waiting.messages.length >= maxWaiting.messages || waiting.bytes + bytes > maxWaiting.bytes) {
-      // The log has all of them: they will be read from it.
+      // Drops what waits: the log has all of it, and is read again.
       this.#hold()
       this.rereadNeeded = true
     } else {
@@ -192,7 +193,7 @@ export class LogFollower {
     }
   }
 
-  /** The log is about to be read: what came before is in it, or in no log. */
+  /** The log is about to be read: messages that came before this call are in it, or in no log. */
   cover (): void {
     this.rereadNeeded = false
     if (this.#waiting !== undefined) this.#waiting.covered = this.#waiting.messages.length
@@ -203,7 +204,7 @@ export class LogFollower {
     return index < (this.#waiting?.covered ?? 0)
   }
 
-  /** These of `waiting` are delivered or dropped. */
+  /** Removes the first `count` messages of `waiting`, which are delivered or dropped. */
   shift (count: number): void {
     const messages = this.waiting.slice(count)
     const bytes = messages.reduce((sum, { envelope: { payload } }) => sum + payload.length, 0)

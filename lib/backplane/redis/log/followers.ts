@@ -14,8 +14,9 @@ import { SettingsDifferences } from './settings.ts'
 
 const retryMs = 200
 const concurrentRepairs = 64
-/** A repair that takes longer lets the others go first. */
+/** How often a repair reads its log in one go; one that needs more lets the others go first. */
 const roundsPerRepair = 5
+/** How many log ends are asked for together. */
 const probesAtOnce = 200
 
 /**
@@ -47,12 +48,12 @@ export class LogFollowers {
     this.#warnUnreadable = oncePerMinute(local.log, 'log_unreadable')
     this.#changed = changed
     this.#ends = new LogEnds(link, keys, differences)
-    // Not in the same turn of the event loop, so that a repair that ends in it does not run again before it is over.
+    // In a later turn of the event loop, so that a repair that ends in this one is over before it runs again.
     this.#order = new CopyOrder(group => this.#followers.get(group), follower => setImmediate(() => { this.#wake(follower) }))
     this.#catchUp = new CatchUp(link, keys, local, this.#order, follower => this.#gone(follower))
   }
 
-  /** Whether messages are still to be read and delivered, or the end of a log is unknown. */
+  /** Set while messages are still to be read and delivered, or the end of a log is unknown. */
   get problem (): string | undefined {
     return this.#repairs.size === 0 ? undefined : `the logs of ${this.#repairs.size} groups are being caught up with`
   }
@@ -85,8 +86,8 @@ export class LogFollowers {
   receive (envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number): void {
     const follower = this.#followers.get(envelope.target.name)
     if (follower === undefined) {
-      // Not subscribed yet, or no longer: nobody here is owed what comes now, and following it would go on from here when the group is
-      // subscribed again. Only a group that has no log by our settings is served without keeping up with it.
+      // Not subscribed yet, or no longer: nobody here is owed this message, and a follower made now would start from it when the group is
+      // subscribed again. Messages of a group that has no log by our settings are delivered as they come.
       if (!this.#closed && !this.#local.logged(envelope.target.name)) this.#local.deliver(envelope)
     } else if (follower.buffering) {
       follower.buffer({ envelope, previousNonce })
@@ -115,7 +116,7 @@ export class LogFollowers {
           this.#retryLater(error)
         })
       } else {
-        // The follower may be in repair, too: its log may have been read before the break was over.
+        // Also if the follower is in repair: its log may have been read before the break was over.
         follower.suspend()
         this.#unsettled(follower)
         followers.push(follower)
@@ -124,7 +125,7 @@ export class LogFollowers {
     for (const some of chunks(followers, probesAtOnce)) await this.#probe(some)
   }
 
-  /** The command link is back: repairs go on, of those logs that a probe finds ahead of what was delivered. */
+  /** The command link is back: repairs those logs that a probe finds ahead of what was delivered. */
   resume (): void {
     this.#resumeDue = true
     if (!this.#resuming) void this.#resume()
@@ -142,7 +143,7 @@ export class LogFollowers {
         const ends = await this.#ends.keepAll(some.map(({ group }) => group))
         for (const [index, follower] of some.entries()) {
           if (this.#gone(follower) || follower.position !== before[index] || follower.buffering) continue
-          // The message may be on its way on the other link: then the repair finds it first, and drops it when it comes.
+          // A message may be on its way on the other link: then the repair finds it first, and it is dropped when it comes.
           if (!samePosition(ends[index] ?? logStart, follower.position ?? logStart)) this.#startRepair(follower)
         }
       }
@@ -171,7 +172,7 @@ export class LogFollowers {
     if (follower.buffering && !this.#gone(follower)) this.#work.add(follower)
   }
 
-  /** Meanwhile the group was unsubscribed, or all were. */
+  /** Whether the group was unsubscribed meanwhile, or all groups were. */
   #gone (follower: LogFollower): boolean {
     return this.#followers.get(follower.group) !== follower
   }
@@ -183,8 +184,7 @@ export class LogFollowers {
   async #readEnd (follower: LogFollower): Promise<void> {
     try {
       const end = await this.#ends.read(follower.group)
-      // A message that came first is nearer to the truth. One that is on its way was published before the join was done, and is not owed to
-      // it.
+      // A message that came meanwhile set a better position. One still on its way was published before the join was done: it is not owed.
       if (follower.position === undefined) follower.seek(end)
     } finally {
       follower.opening = undefined
@@ -198,8 +198,8 @@ export class LogFollowers {
   }
 
   /**
-   * Never rejects. After an outage all groups are in repair and few of them missed something: to read thousands of logs that are in step
-   * would take the time of those that are not.
+   * Never rejects. After an outage all groups are in repair, though few of them missed something. Probes come first, because reading
+   * thousands of logs that are in step would hold up those that are not.
    */
   async #resume (): Promise<void> {
     this.#resuming = true
@@ -218,7 +218,7 @@ export class LogFollowers {
     try {
       const ends = await this.#ends.readAll(followers.map(({ group }) => group))
       for (const [index, follower] of followers.entries()) {
-        // The follower is in step by now. Or the end of its log could not be read, and a join or a message made it known since.
+        // The follower is in step by now; or the end of its log, which could not be read, became known by a join or a message.
         if (!follower.buffering && follower.position !== undefined) this.#settled(follower)
         // A repair that is under way began after the suspension, or was told to read again.
         if (!follower.buffering || this.#work.runs(follower) || this.#gone(follower)) continue
@@ -230,7 +230,7 @@ export class LogFollowers {
     }
   }
 
-  /** Resolves `false` when it wants another turn; else it is done or put off. Never rejects. */
+  /** Resolves with `false` to get another turn; else the repair is done or put off. Never rejects. */
   async #repair (follower: LogFollower): Promise<boolean> {
     try {
       for (let round = 0; round < roundsPerRepair; round++) {

@@ -50,7 +50,7 @@ export class Lanes<Item extends LaneItem> {
     }
   }
 
-  /** Takes all waiting items away; batches that are under way go on. */
+  /** Removes and returns all waiting items; batches that are under way go on. */
   clear (): Set<Item> {
     const items = new Set<Item>()
     for (const lane of this.#lanes.values()) for (const item of lane.items.splice(0)) items.add(item)

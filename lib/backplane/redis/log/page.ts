@@ -9,9 +9,9 @@ import { unpackSettings, type Difference } from './settings.ts'
 
 const pageSize = 100
 const maxForkSize = 10_000
-/** The header of a message in a log: all that is needed to find where two branches of the log part. */
+/** The size of a message's header in a log. Headers are enough to find where two branches of the log part. */
 const headerBytes = 24
-/** How much of a log Redis looks through at once for such headers. */
+/** How many bytes of a log Redis looks through in one call for such headers. */
 const maxScanBytes = 4_194_304
 
 const Status = { follows: 0, epoch: 2, rewound: 3, trimmed: 4, none: 5 } as const
@@ -36,13 +36,13 @@ interface Entries {
   readonly difference: Difference | undefined
 }
 
-/** `since`: a position; `logStart`: from the earliest message that is kept; `undefined`: the latest ones. */
+/** Reads what follows `since`; with `logStart`, from the earliest message that is kept; without a position, the latest messages. */
 export async function readPage (
   link: Link, keys: Keys, group: string, since: LogPosition | undefined, limit: number
 ): Promise<RedisLogPage> {
   const read = await readEntries(link, keys, group, since, limit)
   if (read === undefined) {
-    // The log that this instance had seen left no trace: its data is gone.
+    // A reader with a position saw a log here: its data is gone.
     const gap = since === undefined || since.epoch === '' ? undefined : 'epoch'
     return { gap, messages: [], before: logStart, end: logStart, last: logStart, more: false }
   }
@@ -58,7 +58,7 @@ export async function readPage (
   return { gap, messages, before: positionBefore(entries, top), end: top, last, more, difference }
 }
 
-/** A page of what follows the position in the follower's log; `undefined`: the log changed between two readings of it. */
+/** Reads a page of what follows the position in the follower's log; `undefined`: the log changed between two reads. */
 export async function readAfterFork (link: Link, keys: Keys, follower: LogFollower, since: LogPosition): Promise<RedisLogPage | undefined> {
   const page = await readPage(link, keys, follower.group, since, pageSize)
   if (page.gap !== 'rewound') return page
@@ -75,7 +75,7 @@ export async function readAfterFork (link: Link, keys: Keys, follower: LogFollow
   return { gap: 'rewound', messages: [], before: fork, end, last: fork, more: first < positions.length }
 }
 
-/** Where the latest messages of a log stand, without the messages; `undefined`: the log is gone, or changed while it was read. */
+/** Reads the positions of a log's latest messages, without the messages; `undefined`: the log is gone, or changed meanwhile. */
 async function readPlaces (
   link: Link, keys: Keys, group: string, limit: number
 ): Promise<{ readonly before: LogPosition, readonly positions: readonly LogPosition[], readonly end: LogPosition } | undefined> {
@@ -107,7 +107,7 @@ async function readEntries (
   const top = { epoch: Buffer.from(epoch).toString('latin1'), offset, nonce: unpackNonce(nonce) }
   const own = entries.filter(entry => standsIn(entry, top))
   let gap = reasons[status]
-  // Another program may have written this to the list.
+  // Another program wrote to the list.
   if (gap === undefined && since !== undefined && own.length < entries.length && !follow(own, since)) gap = 'trimmed'
   return { gap, top, entries: own, more: more === 1 && own.length > 0, difference: unpackSettings(differ) }
 }

@@ -7,12 +7,12 @@ import { luaDiffering } from './settings.ts'
  * KEYS 1 log meta  2 log
  * ARGV 1 epoch ('' from the earliest kept, '$' the latest ones)  2 offset  3 nonce (4 bytes)  4 how many at most  5 bytes at most
  *      6 '1' for at least one message, however large it is  7 how many bytes of each message, 0 for all
- * Returns {status, epoch, last offset, last nonce, messages, 1 if more follow, '' or two settings that differ}; status 0 what follows the
- * position, 2 another epoch, 4 trimmed (with 2 and 4: messages from the earliest kept), 3 rewound (no messages), 5 there is no log.
+ * Returns {status, epoch, last offset, last nonce, messages, 1 if more follow, '' or two settings that differ}. Status: 0 the messages
+ * follow the position, 2 another epoch, 3 rewound (no messages), 4 trimmed, 5 no log; with 2 and 4 messages from the earliest kept.
  */
 export const readLog = new Script(`${luaDiffering}
 local meta = redis.call('HMGET', KEYS[1], 'e', 's', 'n', 'c', 'd')
--- Only a master may say that messages are lost: a replica may just not have them yet, and refuses this write, which changes nothing.
+-- Only a master may say that messages are lost: a replica may not have them yet. This write changes nothing, and a replica refuses it.
 local function assertMaster () redis.call('HDEL', KEYS[1], '') end
 if not meta[1] then
   if ARGV[1] ~= '' and ARGV[1] ~= '$' then assertMaster() end
@@ -51,7 +51,7 @@ while at <= last and not full do
     messages[#messages + 1] = cut > 0 and string.sub(some[i], 1, cut) or some[i]
   end
   at = at + #some
-  -- As many as will fit if they are as large as those so far.
+  -- Next, as many messages as fit if they are as large as those so far.
   piece = math.max(1, math.min(4 * piece, 64, math.floor((most - size) * #messages / size)))
 end
 local fromPosition = status == 0 and ARGV[1] ~= '' and ARGV[1] ~= '$' and offset > 0

@@ -4,8 +4,8 @@ import { luaHead, luaPermit, luaPermitWrites, luaResent, luaSettle, luaStore } f
 import { luaDiffering } from './settings.ts'
 
 /**
- * Appends messages to the log of one group and publishes them there, in one step, as `append` does: by far the most messages go to one
- * group.
+ * Appends messages to the log of one group and publishes them there, in one step. Does the same as `append` at less cost, because by far
+ * the most messages go to one group.
  * KEYS 1 meta  2 list[  3 idempotency record of the only message]
  * ARGV 1 publisher  2 channel  3 settings (u32 messages to keep, u48 bytes to keep, u48 TTL in ms), epoch if the log is new (8 bytes),
  *      u48 sequence of the last message, u48 bytes of all messages, u48 bytes of the largest[, u48 TTL of the record in ms]
@@ -27,7 +27,7 @@ local fields = call('HMGET', meta, 'e', 's', 'n', 'b', 'g', 'c', 'd', publisher)
 local epoch, offset, nonce, used, earlier, sent = fields[1], tonumber(fields[2]) or 0, fields[3], fields[6], fields[7], fields[8]
 ${luaSettle}
 ${luaResent}
--- Before the idempotency record: that may be of this very message, whose reply was lost.
+-- Checked before the idempotency record, which may be of this very message if its reply was lost.
 if there then return {epoch, there, nonce, 0, differ, 0} end
 if key then
   local known = call('GET', key)
@@ -57,10 +57,10 @@ return {epoch, offset, nonce, 0, differ, length}
 `)
 
 /**
- * Appends messages to the logs of some groups and publishes them there, and as volatile copies to further channels, in one step: nothing of
- * anyone else comes between the copies of a message. A batch is stored whole or not at all, and a publisher has one batch under way per
- * group, so the sequence of its last message tells whether a batch that is sent again is in the logs already. Of two settings of one log
- * the larger counts.
+ * Appends messages to the logs of some groups and publishes them there, and as volatile copies to further channels, in one step: no message
+ * of anyone else comes between the copies. A batch is stored whole or not at all, and a publisher has one batch under way per group, so the
+ * sequence of its last message tells whether a batch that is sent again is in the logs already. Of different settings for one log the
+ * larger count.
  * KEYS of each log: meta, list[, idempotency record]
  * ARGV 1 number of logs  2 number of further channels  3 publisher  4 TTL of the idempotency records (ms), 0 without a key
  *      5 1 if each message names its targets and places itself, 0 if all go everywhere
@@ -68,10 +68,10 @@ return {epoch, offset, nonce, 0, differ, length}
  *      of each log: channel, target, settings (u32 messages to keep, u48 bytes to keep, u48 TTL in ms), epoch if the log is new
  *      (8 bytes), sequence of the last message to it
  *      of each further channel: channel, target
- *      of each message: nonce (4 bytes), with names of places followed by the u16 number of entries in its list of those who are
- *      excepted; prefix, rest[, u16 for each of its targets: which log or, after these, which channel, and names of its places]
- * Returns of each log: epoch, offset and nonce of the last message, 1 if it was there already by its key, '' or two settings that differ,
- * and how many messages the log holds now, 0 if this call stored nothing there.
+ *      of each message: nonce (4 bytes; where the message has names of places, followed by the u16 number of its `except` entries),
+ *      prefix, rest[, u16 for each of its targets: which log or, after these, which channel, and names of its places]
+ * Returns for each log: epoch, offset and nonce of the last message, 1 if the log had a message with this key already, '' or two settings
+ * that differ, and how many messages the log holds now, 0 if this call stored nothing there.
  */
 export const append = new Script(`${luaHead}${luaInteger}${luaPermit}
 local logCount, others, keyTtl, mixed = integer(1, 1), integer(2, 0), integer(4, 0), integer(5, 0) == 1
@@ -123,7 +123,7 @@ for g = 1, logCount do
     smaller = smaller, differ = differ, sent = sent, stored = there, known = known, last = last, batch = {}, added = 0, widest = 0,
     published = 0
   }
-  -- A key that is no list shows now: when it is written to, the logs before this one have the message.
+  -- Fails here if the key holds no list: a failure of the write would come when earlier logs have the message already.
   if logCount > 1 then call('LRANGE', KEYS[key + 2], 1, 0) end
   if not known then fresh[#fresh + 1] = log end
   logs[g] = log
@@ -142,7 +142,7 @@ local function reply ()
   end
   return out
 end
--- Before the idempotency records: they may be of this very batch, whose reply was lost.
+-- Checked before the idempotency records, which may be of this very batch if its reply was lost.
 if stored or #fresh == 0 then return reply() end
 
 if permitted then
@@ -211,13 +211,15 @@ return reply()
 
 /**
  * Reads where logs end.
- * KEYS the meta of each log.  ARGV 1 how long the metas are kept at least (ms), 0 to leave them as they are
- * Returns epoch, last offset and last nonce of each, and '' or two settings that differ; nulls where there is no log.
+ * KEYS the meta of each log.  ARGV 1 how long the metas are kept at least (ms), 0 to leave their TTL as it is
+ * Returns for each log: epoch, last offset, last nonce (nulls where there is no log), and '' or two settings that differ.
  */
 export const readEnds = new Script(`${luaInteger}${luaDiffering}
 local keep, ends = integer(1, 0), {}
 for k = 1, #KEYS do
-  local meta = redis.call('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd')
+  local meta = redis.pcall('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd')
+  -- Another program has the key: no log then, so that the other groups of this call get their answers.
+  if meta.err then meta = {false, false, false} end
   for i = 1, 3 do ends[4 * k - 4 + i] = meta[i] end
   ends[4 * k] = differing(meta[4], meta[5])
   if keep > 0 and meta[1] and redis.call('PTTL', KEYS[k]) < keep / 2 then redis.call('PEXPIRE', KEYS[k], keep) end

@@ -16,8 +16,8 @@ export interface Difference {
 }
 
 /**
- * Lua: `differing(used, smaller)` is what a script returns of two fields of a meta: '' or, when somebody with smaller settings was here
- * lately, both.
+ * Lua: `differing(used, smaller)` makes what a script returns of two fields of a meta: both settings if a process with smaller ones
+ * appended in the last ten minutes, else ''.
  */
 export const luaDiffering = `
 local function differing (used, smaller)

@@ -5,7 +5,7 @@ import type { Link } from '../link/port.ts'
 import { luaInteger, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
-/** The most groups that are compared beside one beat; the next beat goes on with the others. A group costs Redis about 1 us. */
+/** The most groups that one look compares; the next look goes on with the others. A group costs Redis about 1 us. */
 const groupsPerBeat = 256
 /** Groups that differ are compared again after this many milliseconds. */
 const secondLookMs = 100
@@ -20,12 +20,12 @@ const secondLookMs = 100
 const compare = new Script(`${luaInteger}
 local mine, ttl, lease = integer(2, 1), integer(3, 1), integer(4, 1)
 if tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0') ~= mine then return {{}, {}} end
--- A mark in the index tells one that was lost from one that is empty, and is there as long as there are members.
+-- A mark stands in the index as long as there are members: it tells an index that was lost from an empty one.
 if #KEYS > 4 then
   redis.call('SADD', KEYS[1], '')
   redis.call('PEXPIRE', KEYS[1], ttl)
 else redis.call('SREM', KEYS[1], '') end
--- The leases were lost: whoever does not come back has to be found dead all the same.
+-- Leases were lost: gives each instance one, so that those that do not come back are found dead.
 if redis.call('HLEN', KEYS[2]) > redis.call('ZCARD', KEYS[4]) then
   local time, ids = redis.call('TIME'), redis.call('HKEYS', KEYS[2])
   for i = 1, #ids do redis.call('ZADD', KEYS[4], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + lease, ids[i]) end
@@ -76,8 +76,10 @@ export class Audit {
   #beats: number
   /** The groups that are still to be compared in this round. */
   #left: string[] = []
-  /** Instances that were unknown at the last look. They are removed at the next one, unless they registered meanwhile. */
+  /** Unknown instances that the last round found, each with a group. They are removed in this round, unless they registered meanwhile. */
   #suspects = new Set<string>()
+  /** Those that this round found. */
+  #newSuspects = new Set<string>()
 
   constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number, beatsPerLook: number) {
     this.#link = link
@@ -85,21 +87,25 @@ export class Audit {
     this.#local = local
     this.#leaseMs = leaseMs
     this.#beatsPerLook = beatsPerLook
-    // Not those of all partitions at the same beat.
+    // At random, so that the partitions do not all look at the same beat.
     this.#beats = Math.floor(Math.random() * beatsPerLook)
   }
 
   /**
-   * Called beside each beat. Looks at the next groups; resolves with those that differ, except where `changing` says that they are about to
-   * be written. Never rejects: the next look finds them again.
+   * Called beside each beat. Looks at the next groups and resolves with those that differ, except those that are about to be written, as
+   * `changing` tells. Never rejects: a later look finds them again.
    */
   async next (generation: number, changing: (group: string) => boolean): Promise<string[]> {
     if (this.#beats++ % this.#beatsPerLook !== 0) return []
-    if (this.#left.length === 0) this.#left = [...this.#local.groups()]
+    if (this.#left.length === 0) {
+      this.#left = [...this.#local.groups()]
+      this.#suspects = this.#newSuspects
+      this.#newSuspects = new Set()
+    }
     try {
       const first = await this.#differing(this.#left.splice(0, groupsPerBeat), generation, changing)
       if (first.length === 0) return []
-      // A connection joins its group in the hub a moment before its membership is handed over to be written.
+      // A connection is in its group in the hub a moment before its membership is handed over to be written.
       await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
       return await this.#differing(first, generation, changing)
     } catch (error) {
@@ -125,19 +131,17 @@ export class Audit {
 
   async #removeGhosts (groups: readonly string[], ghosts: ReadonlyArray<number | string>): Promise<void> {
     const { instances, leases } = this.#keys
-    const suspects = new Set<string>()
     let removed = 0
     for (let at = 0; at + 1 < ghosts.length; at += 2) {
       const [group, ghost] = [groups[Number(ghosts[at]) - 1] ?? '', String(ghosts[at + 1])]
       const name = `${ghost}:${group}`
       if (!this.#suspects.has(name)) {
-        suspects.add(name)
+        this.#newSuspects.add(name)
         continue
       }
       const keys = [this.#keys.members(group, ghost), this.#keys.counts(group), instances, leases]
       removed += Number(await this.#link.script(removeGhost, keys, [ghost]))
     }
-    this.#suspects = suspects
     if (removed === 0) return
     logEvent(this.#local.log, 'stale_members_removed', { members: removed })
     this.#local.membersLost?.()

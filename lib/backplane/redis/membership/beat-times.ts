@@ -1,15 +1,15 @@
 const beatsPerLease = 3
-/** Beats of many partitions go out together if they are due in the same one of this many parts of the time between beats. */
+/** The time between beats has this many parts: beats of many partitions that are due in the same part go out together. */
 const beatParts = 16
 
-/** How long it is from one beat to the next at most (milliseconds). */
+/** The longest time from one beat to the next (milliseconds). */
 export function betweenBeatsMs (leaseMs: number): number {
   return leaseMs / beatsPerLease
 }
 
 /**
- * How long until the next beat (milliseconds): a third of the lease, up to about a fifth earlier, so that a thousand instances do not beat
- * in one instant. `isPart`: of one partition of many.
+ * The time until the next beat (milliseconds): a third of the lease, less up to about a fifth of that, so that a thousand instances do not
+ * beat in one instant. `isPart`: the beat is of one partition of many.
  */
 export function nextBeatMs (leaseMs: number, isPart: boolean): number {
   const betweenMs = betweenBeatsMs(leaseMs)

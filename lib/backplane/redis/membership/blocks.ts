@@ -4,8 +4,8 @@ import type { Link } from '../link/port.ts'
 import { luaInteger, luaNow, Script } from '../link/script.ts'
 
 /*
- * The list has an entry with an empty name, which ends with the latest of all blocks that were ever in the list. So a list without that
- * entry was lost by Redis, or all its blocks have ended: it was not emptied by unblocking.
+ * The list has an entry with an empty name, which ends with the latest of all blocks that were ever in the list. So where that entry is
+ * missing, Redis lost the list, or all its blocks have ended; unblocking never removes the entry.
  */
 
 /**

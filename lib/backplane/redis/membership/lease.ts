@@ -18,15 +18,13 @@ const retryMs = 1_000
 const Status = { taken: -1, dead: 0, renewed: 1, registered: 2 } as const
 
 export interface LeaseEvents {
-  /**
-   * This instance is registered: memberships may be written under `generation`. `lost`: nothing of what was stored before can be relied on.
-   */
+  /** This instance is registered: memberships may be written under `generation`. `lost`: what was stored before may be gone. */
   readonly resumed?: ((lost: boolean) => void) | undefined
-  /** Memberships may not be written: the others may count this instance as dead, and have removed them. */
+  /** Memberships may not be written: other instances may count this one as dead, and may have removed its memberships. */
   readonly suspended?: (() => void) | undefined
   /** A beat was answered. */
   readonly renewed?: (() => void) | undefined
-  /** This instance cleans up after these, whose leases ran out. */
+  /** This instance cleans up after these instances, whose leases ran out. */
   readonly claimed?: ((instanceIds: readonly string[]) => void) | undefined
   /** `problem` may have changed. */
   readonly changed?: (() => void) | undefined
@@ -51,7 +49,7 @@ export class Lease {
   readonly #warnNotRegistered: (fields: object) => void
   readonly #nonce = randomUUID()
   readonly #clock: ServerClock
-  /** Whether this is the lease of one partition of many: nobody misses it while it is registered for the first time. */
+  /** Whether this is the lease of one partition of many: to be without it before the first registration is no problem. */
   readonly #isPart: boolean
   /** Whether anything needs the lease. */
   #wanted: boolean
@@ -64,7 +62,7 @@ export class Lease {
   /** The server that the memberships were last compared with. */
   #server: string | undefined
   #missing: readonly string[] = []
-  /** Redis may have lost memberships, whatever the next beat says. */
+  /** The next beat may go to another server, so Redis may have lost memberships, whatever that beat says. */
   #otherServer = false
   #timer: NodeJS.Timeout | undefined
   #retryTimer: NodeJS.Timeout | undefined
@@ -73,7 +71,7 @@ export class Lease {
   #closed = false
   #lost = 0
 
-  /** `isPart`: of one partition of many. It registers when `want` is called; otherwise as soon as the link works. */
+  /** `isPart`: the lease of one partition of many registers when `want` is called, any other as soon as the link works. */
   constructor (link: Link, keys: Keys, local: LocalInstance, store: MemberStore, leaseMs: number, isPart = false) {
     this.#link = link
     this.#isPart = isPart
@@ -90,7 +88,7 @@ export class Lease {
     link.on({ up: () => { if (this.#wanted) void this.#register() }, down: () => this.#suspend() })
   }
 
-  /** Adds a listener; those of an event are called in the order they were added. */
+  /** Adds a listener. Listeners are called in the order in which they were added. */
   on (listener: LeaseEvents): void {
     this.#listeners.push(listener)
   }
@@ -101,10 +99,7 @@ export class Lease {
     return this.#active && this.held
   }
 
-  /**
-   * What this instance writes memberships under: a newer generation fences off late writes of the older ones, and whoever cleans up after
-   * them.
-   */
+  /** Memberships are written under this number. A newer one fences off late writes of older ones, and whoever cleans up after them. */
   get generation (): number {
     return this.#generation
   }
@@ -129,7 +124,7 @@ export class Lease {
     return { leasesLost: this.#lost, ...this.#reaper.stats(), leaseAgeMs: this.#wanted ? Math.round(this.ageMs) : 0 }
   }
 
-  /** Registers this instance if it is not. Resolves when that is done or failed for now: it is tried again. */
+  /** Registers this instance if it is not registered. Resolves when that is done, or failed for now and will be tried again. */
   async want (): Promise<void> {
     if (!this.#wanted) {
       this.#wanted = true
@@ -139,18 +134,18 @@ export class Lease {
     await this.#wanting
   }
 
-  /** Rights that were taken away since the boot: this instance goes on with what is left. */
+  /** Names rights that were taken away since the boot: this instance goes on with the rights that are left. */
   get warning (): string | undefined {
     return this.#missing.length > 0 ? refusedRights(this.#missing).message : undefined
   }
 
-  /** A newer generation of this instance is known to Redis: it stops writing, and registers again. */
+  /** Redis knows a newer generation of this instance: stops writing, and registers again. */
   fenced (): void {
     this.#suspend()
     void this.#register()
   }
 
-  /** Renews from now on; a beat that fails is repeated soon. */
+  /** Renews the lease from now on; a beat that fails is repeated soon. */
   schedule (delayMs = nextBeatMs(this.#leaseMs, this.#isPart)): void {
     clearTimeout(this.#timer)
     if (this.#closed) return
@@ -176,7 +171,7 @@ export class Lease {
     await this.#link.script(unregister, [this.#keys.leases, this.#keys.instances], [this.#local.instanceId, this.#nonce])
   }
 
-  /** The command link works (again), or this instance was fenced off. Tries until it succeeds or the link breaks. */
+  /** Registers this instance: when the command link works (again), or it was fenced off. Tries until that succeeds or the link breaks. */
   async #register (): Promise<void> {
     clearTimeout(this.#retryTimer)
     try {
@@ -184,8 +179,8 @@ export class Lease {
       // An instance that runs already goes on with the rights that are left.
       this.#missing = missing
       if (missing.length > 0 && this.#renewed === 0) throw refusedRights(missing)
-      // Another server may have been a replica that lacked the latest writes, a restarted one may have lost them. One that does not say who
-      // it is may be another one each time.
+      // Another server may have been a replica that lacked the latest writes, and a restarted one may have lost them. A server without an
+      // id may be another one each time.
       if (id === undefined || id !== this.#server) this.#otherServer = true
       await this.#renew()
       this.#server = id
@@ -193,7 +188,7 @@ export class Lease {
     } catch (error) {
       this.#refuse(error as Error)
       if (this.#closed || !this.#link.up) return                // the link's return starts over
-      // At boot a node of a cluster is no fault: the backplane begins anew, with the cluster.
+      // At boot it is no fault that the server is a node of a cluster: the backplane starts again, with the cluster.
       if (this.#renewed > 0 || !(error instanceof ClusterModeError)) this.#warnNotRegistered({ err: error })
       clearTimeout(this.#retryTimer)
       this.#retryTimer = setTimeout(() => { if (this.#link.up) void this.#register() }, retryMs).unref()
@@ -213,7 +208,7 @@ export class Lease {
    * @throws {WebsocketGroupsError} WSG_INSTANCE_ID_TAKEN, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_CLOSED
    */
   async #renew (): Promise<void> {
-    // A caller may have been about to ask when the lease was given back: it must not come to life again.
+    // A renewal may have been due when the lease was given back: the lease must not come to life again.
     if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
     this.#beating ??= this.#beat().finally(() => { this.#beating = undefined })
     try {
@@ -229,7 +224,7 @@ export class Lease {
   }
 
   async #beat (): Promise<void> {
-    // What was to be written under the lease that ran out is written anew when this beat has a new one.
+    // The lease ran out: what was to be written under it is written when this beat got a new one.
     if (this.#renewed !== 0 && !this.held) this.#suspend()
     if (this.#store.hasLateWrite(this.#generation)) this.#generation++
     const generation = this.#generation
@@ -249,17 +244,17 @@ export class Lease {
       logEvent(this.#log, 'lease_lost', { generation: ++this.#generation })
       return await this.#beat()
     }
-    // A newer generation registers because this instance wants it, the same one because Redis no longer knows it.
+    // A newer generation registers because this instance wants that; the same one, because Redis no longer knows it.
     const forgotten = status === Status.registered && generation === this.#renewed
     if (forgotten) logEvent(this.#log, 'registration_lost')
-    // The lease ran out while this beat was on its way: whoever asked `active` meanwhile put its work off until it is resumed.
+    // The lease ran out while this beat was on its way: callers that read `active` meanwhile put their work off until `resumed`.
     if (!this.held) this.#active = false
     this.#renewed = generation
     this.#renewedAt = sentAt
     this.#resume(forgotten || this.#otherServer)
     const reaped = this.#reaper.add(claims)
     if (claims.length > 0) for (const { claimed } of this.#listeners) claimed?.(claims.filter((_, index) => index % 2 === 0))
-    // There may be more: a machine with many instances may have died. Claim the next ones when these are cleaned up.
+    // A machine with many instances may have died: claims the next ones when these are cleaned up.
     if (claims.length === 2 * maxClaims) void reaped.then(() => { if (this.#link.up) this.schedule(0) })
   }
 

@@ -3,7 +3,7 @@ import type { Link } from '../link/port.ts'
 import { luaNow, Script } from '../link/script.ts'
 
 /**
- * Reads which instances live, and to how many subscribers what is published to the inbox of each goes.
+ * Reads which instances live, and how many subscribers the inbox of each has.
  * KEYS 1 leases  2 instances.  ARGV 1 what the channel names of inboxes start with
  * Returns id and number of subscribers of each.
  */
@@ -13,7 +13,7 @@ for from = 1, #held, 1000 do
   local ids = {unpack(held, from, math.min(from + 999, #held))}
   local records = redis.call('HMGET', KEYS[2], unpack(ids))
   for i = 1, #ids do
-    -- The lease of one that was declared dead is held by whoever cleans up after it.
+    -- The lease of an instance that was declared dead is held by whoever cleans up after it.
     if not records[i] or string.sub(records[i], 1, 1) == 'A' then
       living[#living + 1], channels[#channels + 1] = ids[i], ARGV[1] .. ids[i]
     end

@@ -9,8 +9,8 @@ import { safetyTtlMs } from './scripts.ts'
 const batchSize = 128
 
 /**
- * Compares which groups have members with what the hooks of the application were told, and records the difference: of several callers at
- * the same time, one gets each change.
+ * Compares which groups have members with what the hooks of the application were told, and records the changes as told: of several
+ * concurrent callers, one gets each change.
  * KEYS 1 set of the groups that are recorded as having members, then the counts of each group.  ARGV 1 safety TTL (ms), then each name
  * Returns 1 where a group has members now, -1 where it has none any more, 0 where nothing changed.
  */
@@ -27,9 +27,9 @@ return changes
 `)
 
 /**
- * The same for users that have connections on instances that live.
+ * Does the same for users that have connections on living instances.
  * KEYS 1 set of the users that are recorded as online  2 leases  3 instances, then the counts of each user
- * ARGV 1 safety TTL (ms)  2, 3 not used, then each user id
+ * ARGV 1 safety TTL (ms)  2, 3 not used, so that each user id has the number of its key, then each user id
  */
 export const settleUsers = new Script(`${luaInteger}
 if #ARGV ~= #KEYS then error('expected ' .. #KEYS .. ' arguments, got ' .. #ARGV) end
@@ -49,19 +49,21 @@ redis.call('PEXPIRE', KEYS[1], ttl)
 return changes
 `)
 
-/** Records which groups have members and which users are online, as the hooks were told: each change once in the cluster. */
+/** Records which groups have members and which users are online, so that hooks are told each change once in the whole cluster. */
 export class OccupancyStore {
   readonly #link: Link
   readonly #keys: Keys
+  /** Changes that Redis has recorded and no call has returned yet, as those that found them failed later. */
+  readonly #changes: Record<Presences, PresenceChange[]> = { group: [], user: [] }
 
   constructor (link: Link, keys: Keys) {
     this.#link = link
     this.#keys = keys
   }
 
-  /** As `Backplane.settle`. */
+  /** As `Backplane.settle`. What was found before a call failed comes with the next one. */
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
-    const changes: PresenceChange[] = []
+    const changes = this.#changes[kind]
     for await (const batch of names === undefined ? this.#told(kind) : chunks(names, batchSize)) {
       const settled = await this.#settle(kind, batch)
       batch.forEach((name, index) => {
@@ -69,7 +71,7 @@ export class OccupancyStore {
         if (change !== 0) changes.push({ name, present: change > 0 })
       })
     }
-    return changes
+    return changes.splice(0)
   }
 
   async #settle (kind: Presences, names: readonly string[]): Promise<readonly number[]> {

@@ -5,7 +5,7 @@ import type { Link } from '../link/port.ts'
 import { markReaped } from './scripts.ts'
 import type { MemberStore } from './store.ts'
 
-/** A dead instance is looked at once more after this long, for a write it made before it noticed. */
+/** A dead instance is cleaned up after once more after this time (milliseconds): a write of its last moments may have arrived late. */
 const secondLookMs = 60_000
 
 /** What the script `markReaped` returns. */
@@ -34,13 +34,13 @@ export class Reaper {
   }
 
   /**
-   * Takes over after dead instances. `claims`: id and generation of each, as the script `beat` returns them. Resolves when all that were
-   * claimed so far are done with; never rejects.
+   * Cleans up after dead instances. `claims`: id and generation of each, as the script `beat` returns them. Resolves when that is done for
+   * all that were claimed so far; never rejects.
    */
   async add (claims: readonly string[]): Promise<void> {
     for (let at = 0; at + 1 < claims.length; at += 2) {
       const [instanceId = '', generation = ''] = claims.slice(at, at + 2)
-      if (instanceId === this.#local.instanceId) continue       // it is alive again by now
+      if (instanceId === this.#local.instanceId) continue       // the instance is alive again
       this.#reaping = this.#reaping.then(async () => await this.#reap(instanceId, Number(generation)))
     }
     await this.#reaping
@@ -62,17 +62,16 @@ export class Reaper {
       const marked = Number(await this.#link.script(markReaped, [leases, instances], [instanceId, generation, secondLookMs]))
       const first = marked === Marked.first
       if (first) this.#instances++
-      // Its list of groups was evicted, or deleted: at the second look there is none in any case.
+      // The instance's list of groups was evicted or deleted. The second time there is none in any case.
       const incomplete = !listed.whole && (first || marked === Marked.unknown)
       const unlisted = incomplete ? await this.#store.removeUnlisted(instanceId, generation) : undefined
       const { groups, members } = unlisted === undefined
         ? listed
         : { groups: listed.groups + unlisted.groups, members: listed.members + unlisted.members }
       this.#members += members
-      if (first || members > 0) this.#local.membersLost?.()
-      if (first || members > 0) {
-        logEvent(this.#local.log, 'instance_reaped', { instance: instanceId, groups, members })
-      }
+      if (!first && members === 0) return
+      this.#local.membersLost?.()
+      logEvent(this.#local.log, 'instance_reaped', { instance: instanceId, groups, members })
     } catch (error) {
       // The claim runs out like a lease: someone, maybe this instance, claims again.
       logEvent(this.#local.log, 'reaping_failed', { err: error, instance: instanceId })

@@ -7,7 +7,7 @@ import type { Audit } from './audit.ts'
 import type { Lease } from './lease.ts'
 import type { MemberStore } from './store.ts'
 
-/** Changes that callers wait for go in larger steps than repairs, in several calls side by side. */
+/** One step of a repair is small, as it delays changes that callers wait for; those go in larger steps, in several calls side by side. */
 const groupsPerRepair = 100
 const groupsPerStep = 400
 const changesPerStep = 2_000
@@ -16,7 +16,7 @@ const maxRemembered = 10_000
 const minRetryMs = 250
 const maxRetryMs = 2_000
 
-/** How a group is compared with what is stored: by the number of its members, or one by one. */
+/** How a group is compared with what is stored: by the number of its members, or member by member. */
 type Check = 'count' | 'ids'
 
 /** Changes of one group that callers wait for. */
@@ -29,8 +29,8 @@ interface Change {
 /**
  * Keeps what Redis knows of this instance's members equal to what the instance holds. Each write carries the state of that moment, so an
  * outage piles nothing up, a repeated write changes nothing, and lost data is written again. One step is under way at a time; what changes
- * meanwhile goes together in the next one. What could not be written, or may have been lost, is in doubt, and repaired between the changes
- * that callers wait for.
+ * meanwhile goes together in the next one. A group whose members could not be written, or may have been lost, is dirty, and is repaired
+ * between the changes that callers wait for.
  */
 export class MemberReconciler {
   readonly #link: Link
@@ -41,7 +41,7 @@ export class MemberReconciler {
   readonly #changed: () => void
   #changes = new Map<string, Change>()
   readonly #dirty = new Map<string, Check>()
-  /** All groups need this check; which groups there are is looked up first. */
+  /** The check that all groups need, if they do; which groups there are is looked up when it begins. */
   #allDirty: Check | undefined
   readonly #pace = new Throttle()
   #flushing: Promise<void> | undefined
@@ -64,7 +64,7 @@ export class MemberReconciler {
     lease.on({ renewed: () => { this.#looking ??= this.#look().finally(() => { this.#looking = undefined }) } })
   }
 
-  /** Memberships that should be stored by now and are not. */
+  /** Set while memberships that should be stored by now are not. */
   get problem (): string | undefined {
     return this.#repairing ? `not all members are stored yet${this.#failure === undefined ? '' : ` (${this.#failure.message})`}` : undefined
   }
@@ -101,7 +101,7 @@ export class MemberReconciler {
     await this.#flushing
   }
 
-  /** Beside each beat: what Redis lost of the memberships is written anew. Never rejects. */
+  /** Writes anew what Redis lost of the memberships. Runs beside each beat; never rejects. */
   async #look (): Promise<void> {
     if (this.#closed || !this.#lease.active) return
     const lost = await this.#audit.next(this.#lease.generation, group => this.#changes.has(group) || this.#dirty.has(group))
@@ -132,8 +132,8 @@ export class MemberReconciler {
     else this.#allDirty = 'ids'
   }
 
-  #markAllDirty (doubt: Check): void {
-    if (this.#allDirty !== 'ids') this.#allDirty = doubt
+  #markAllDirty (check: Check): void {
+    if (this.#allDirty !== 'ids') this.#allDirty = check
     this.#flushSoon()
   }
 
@@ -166,7 +166,7 @@ export class MemberReconciler {
         this.#pause()
       }
     }
-    // In the same turn as the look at what is left: a change a moment later starts a new step.
+    // In the same turn as the last `#mayWork`: a change a moment later starts a new flush.
     this.#flushing = undefined
     if (!this.#isDirty()) this.#setRepairing(false)
   }
@@ -183,7 +183,7 @@ export class MemberReconciler {
     return this.#retryTimer === undefined && this.#isDirty()
   }
 
-  /** A server that refuses is asked again later and later. */
+  /** Stops repairs for a while, each time for longer: Redis refused. */
   #pause (): void {
     this.#retryTimer ??= setTimeout(() => {
       this.#retryTimer = undefined
@@ -218,9 +218,7 @@ export class MemberReconciler {
     for (const [, { stored }] of some) stored.resolve()
   }
 
-  /**
-   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE when a newer generation of this instance is known, and what the write throws
-   */
+  /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE when Redis knows a newer generation, and what the write throws */
   async #assertStored (write: Promise<boolean>): Promise<void> {
     if (await write) return
     this.#lease.fenced()
@@ -244,7 +242,7 @@ export class MemberReconciler {
     change.stored.reject(error)
   }
 
-  /** One step at a time, so that callers need not wait for the repair of thousands of groups. */
+  /** Repairs some groups: a step at a time, so that callers need not wait for the repair of thousands. */
   async #repairSome (): Promise<void> {
     const all = this.#allDirty
     if (all !== undefined) {
@@ -261,8 +259,8 @@ export class MemberReconciler {
     const groups = [...firstOf(this.#dirty, groupsPerRepair)]
     for (const [group] of groups) this.#dirty.delete(group)
     try {
-      const different = await this.#store.groupsWithOtherCount(groups.filter(([, doubt]) => doubt === 'count').map(([group]) => group))
-      const repaired = groups.filter(([group, doubt]) => doubt === 'ids' || different.has(group))
+      const different = await this.#store.groupsWithOtherCount(groups.filter(([, check]) => check === 'count').map(([group]) => group))
+      const repaired = groups.filter(([group, check]) => check === 'ids' || different.has(group))
       await this.#assertStored(this.#store.rewrite(this.#lease.generation, repaired.map(([group]) => group)))
     } catch (error) {
       for (const [group] of groups) this.#dirty.set(group, 'ids')

@@ -6,14 +6,22 @@ export async function readCount (link: Link, keys: Keys, group: string): Promise
   return Number(await link.run(async redis => await redis.hget(keys.counts(group), '#')) ?? 0)
 }
 
-/** The field is the connection's id and the key ends with the instance's: the record holds the rest. `null` is an info like any other. */
+/**
+ * Encodes what the record of a member holds: the field of the hash is the connection's id, and its key ends with the instance's id. `null`
+ * is an info like any other.
+ */
 export function encodeMember ({ joinedAt, userId, info, infoAt, session }: Member): string {
   const shown = info === undefined ? [] : infoAt === undefined ? [info] : [info, infoAt]
   return JSON.stringify([joinedAt, userId ?? null, session ?? null, ...shown])
 }
 
+type Fields = [joinedAt: number, userId: string | null, session: string | null, info?: Json, infoAt?: number]
+
+/** What another program made of a record: the connection is in the group, and nothing else is known of it. */
+const unknown: Fields = [0, null, null]
+
 export function decodeMember (connectionId: string, instanceId: string, record: string): Member {
-  const [joinedAt, userId, session, info, infoAt] = JSON.parse(record) as [number, string | null, string | null, Json?, number?]
+  const [joinedAt, userId, session, info, infoAt] = parseFields(record)
   return {
     connectionId,
     instanceId,
@@ -23,4 +31,20 @@ export function decodeMember (connectionId: string, instanceId: string, record: 
     ...(infoAt === undefined ? {} : { infoAt }),
     ...(session === null ? {} : { session })
   }
+}
+
+function parseFields (record: string): Fields {
+  try {
+    const fields: unknown = JSON.parse(record)
+    return isFields(fields) ? fields : unknown
+  } catch {
+    return unknown
+  }
+}
+
+function isFields (value: unknown): value is Fields {
+  if (!Array.isArray(value)) return false
+  const [joinedAt, userId, session, , infoAt] = value as unknown[]
+  return typeof joinedAt === 'number' && [userId, session].every(name => name === null || typeof name === 'string') &&
+    ['undefined', 'number'].includes(typeof infoAt)
 }

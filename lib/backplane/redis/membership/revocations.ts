@@ -8,13 +8,14 @@ import { luaInteger, luaNow, Script } from '../link/script.ts'
 const maxNames = 1_000
 /** About how many names one call asks for at most. */
 const maxAsked = 1_000
-/** The field for all who are no longer remembered one by one: with the latest of their revocations. No name is like it. */
+/** The field of all who are no longer remembered one by one, with the latest of their revocations. No name equals it. */
 const others = '*'
 
 /**
- * Remembers that some were put out of a group. Where there are too many of them, the older half is remembered together.
+ * Remembers that the holders of some names were put out of a group. When there are too many names, the older half is remembered together.
  * KEYS 1 hash of the group
- * ARGV 1 TTL (ms)  2 how many names at most  3 field of all others  4 `[<at>][ <position>]`: without a time now, then names
+ * ARGV 1 TTL (ms)  2 how many names at most  3 field of all others  4 `[<at>][ <position>]`, now if there is no `<at>`, then names
+ * Returns how many names are no longer remembered one by one.
  */
 export const revoke = new Script(`${luaInteger}
 if #ARGV < 5 then error('expected 5 arguments or more, got ' .. #ARGV) end
@@ -43,7 +44,7 @@ interface Read {
   readonly entries: Promise<ReadonlyMap<string, Revocation>>
 }
 
-/** Who was put out of groups. All who ask about one group while a call about it is under way share the next one. */
+/** Stores who was put out of groups. All who ask about one group while a call about it is under way share the next call. */
 export class RevocationStore {
   readonly #link: Link
   readonly #keys: Keys
@@ -56,7 +57,7 @@ export class RevocationStore {
     this.#keys = keys
   }
 
-  /** As `Backplane.revoke`; without a time, now by the clock of Redis. */
+  /** As `Backplane.revoke`; without `at`, the time is now by the clock of Redis. */
   async set (group: string, names: readonly string[], { at, position }: Partial<Revocation>, forMs: number): Promise<void> {
     const value = (at === undefined ? '' : String(at)) + (position === undefined ? '' : ` ${formatPosition(position)}`)
     await this.#link.script(revoke, [this.#keys.revocations(group)], [forMs, maxNames, others, value, ...names])
@@ -75,7 +76,10 @@ export class RevocationStore {
     return found.sort((a, b) => b.at - a.at)[0]
   }
 
-  /** With all names that were asked for until it begins. A call that is under way may be from before somebody was put out. */
+  /**
+   * Reads all names that are asked for until the read begins. That is after the call under way, which may have missed that somebody was put
+   * out.
+   */
   async #readSoon (group: string, asked: ReadonlySet<string>): Promise<ReadonlyMap<string, Revocation>> {
     await this.#running.get(group)
     if (this.#next.get(group)?.names === asked) this.#next.delete(group)

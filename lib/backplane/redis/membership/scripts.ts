@@ -1,6 +1,6 @@
 import { luaInteger, luaNow, Script } from '../link/script.ts'
 
-/** What lets keys of a cluster that died as a whole disappear; living instances refresh it long before. */
+/** TTL of the keys of memberships (milliseconds), so that they go when all instances died; living ones refresh it long before. */
 export const safetyTtlMs = 86_400_000
 
 /**
@@ -10,8 +10,8 @@ export const safetyTtlMs = 86_400_000
  * ARGV 1 instance id  2 generation  3 safety TTL (ms), then of each group:
  *      its name, number of additions, number of removals, connection id and record of each addition,
  *      connection id of each removal
- * Returns -1 when this instance may not write: a newer generation of it does already, or none is known, as it was cleaned up after, or the
- * data is lost; else 0.
+ * Returns -1 when this instance may not write: a newer generation of it does, or Redis knows none, because others cleaned up after it or
+ * the data was lost; else 0.
  */
 export const syncMembers = new Script(`${luaInteger}
 local call, keys = redis.call, KEYS
@@ -56,7 +56,7 @@ end
 if #present > 0 then call('SADD', keys[1], unpack(present)) end
 if #absent > 0 then
   call('SREM', keys[1], unpack(absent))
-  -- The mark that audit.ts leaves goes with the last group.
+  -- The mark that audit.ts sets goes with the last group.
   if call('SCARD', keys[1]) == 1 then call('SREM', keys[1], '') end
 end
 if extended then
@@ -66,17 +66,18 @@ end
 return 0
 `)
 
-/** How many times as long as its own lease an instance expects those of others to be at most; reaped instances are kept for that long. */
+/** How many times as long as its own lease an instance expects those of others to be at most. */
 const longestLeases = 4
+/** Leases up to this long are expected in any case (milliseconds): reaped instances hold one of a minute. */
 const longestMs = 90_000
 
 /** Lua: `add` claims an instance whose lease is over, for `claim` milliseconds from `now` on, and adds id and generation to `out`. */
 const luaClaim = `
 local function add (id)
-  -- Without a record (evicted) there is nothing to fence with: whatever generation wrote the memberships, its lease is over.
+  -- Without a record (evicted) the generation is unknown: whichever wrote the memberships, its lease is over.
   local state, generation, nonce = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%u)(%d+):(.*)$')
   if not state then generation = '9007199254740991' end
-  -- First what a full Redis takes, too: it refuses nothing after the first write of a script.
+  -- Begins with a write that needs no memory: a full Redis may refuse the first write of a script, but none after it.
   redis.call('ZREM', KEYS[1], id)
   if state == 'A' then redis.call('HSET', KEYS[2], id, 'X' .. generation .. ':' .. nonce) end
   redis.call('ZADD', KEYS[1], now + claim, id)
@@ -105,26 +106,26 @@ if record then
   elseif tonumber(generation) > mine then status = 0 end
 end
 local function extend () for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ttl) end end
--- First what a full Redis takes, too: a renewal needs no memory, and Redis refuses nothing after the first write of a script.
+-- A renewal begins with a write that needs no memory: a full Redis may refuse the first write of a script, but none after it.
 if status == 1 then extend() end
 if status > 0 then
   redis.call('ZADD', KEYS[1], now + lease, ARGV[1])
   if status == 2 then
     redis.call('HSET', KEYS[2], ARGV[1], 'A' .. ARGV[2] .. ':' .. ARGV[3])
   end
-  -- Raised before anything is written, as there may be nothing to write: a late write of an older generation must not get in. Without it
-  -- nothing may be written at all.
+  -- Raised here, not with the first membership, as there may be none: a late write of an older generation must not get in. Without a
+  -- generation nothing may be written at all.
   if status == 2 or not redis.call('HGET', KEYS[3], ARGV[1]) then redis.call('HSET', KEYS[3], ARGV[1], ARGV[2]) end
   if status == 2 then extend() end
 end
 local out = {status, now}
 if status <= 0 then return out end${luaClaim}
--- A clock that went back would let the leases of the dead last until it is where it was: they last no longer than others may.
+-- After the clock went back, leases of the dead would last until it is where it was: cut down those that no instance can have.
 if status == 2 or expected - now > lease then
   local far = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now + math.max(${longestMs}, ${longestLeases} * lease), '+inf')
   for i = 1, #far do redis.call('ZADD', KEYS[1], now + lease, far[i]) end
 end
--- One that went ahead ends all leases at once: those who live have yet to renew theirs.
+-- A clock that went ahead ends all leases at once: claim nobody until the living have renewed theirs.
 if expected > 0 and now - expected > lease then most = 0 end
 local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, most)
 for i = 1, #ended do add(ended[i]) end
@@ -132,7 +133,7 @@ return out
 `)
 
 /**
- * Claims instances that are known to be dead, as soon as their leases are over here: for an instance without a lease of its own here.
+ * Claims instances that are known to be dead as soon as their leases in this partition are over. For a caller without a lease in it.
  * KEYS 1 leases  2 instances.  ARGV 1 claim (ms), then ids
  * Returns {how many of them are still known here, then id and generation of each claim}.
  */
@@ -177,7 +178,7 @@ return {left, removed, groups, whole}
 `)
 
 /**
- * A dead instance was reaped. The first time it is kept to be looked at once more, because a write it made before it noticed may still
+ * Notes that a dead instance was reaped. The first time it is kept to be reaped once more, because a write of its last moments may still
  * arrive; the second time it is forgotten.
  * KEYS 1 leases  2 instances.  ARGV 1 dead instance's id  2 its generation  3 when to look again (ms)
  * Returns 0 when the instance is not dead (any longer), 1 to look again later, 2 when it is forgotten, 3 when its
@@ -191,7 +192,7 @@ if not record then redis.call('ZREM', KEYS[1], ARGV[1]) return 3 end
 local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
 if state == 'A' or generation ~= ARGV[2] then return 0 end
 if state == 'X' then
-  -- First what a full Redis takes, too: it refuses nothing after the first write of a script.
+  -- Begins with a write that needs no memory: a full Redis may refuse the first write of a script, but none after it.
   redis.call('ZREM', KEYS[1], ARGV[1])
   redis.call('HSET', KEYS[2], ARGV[1], 'F' .. generation .. ':' .. nonce)
   redis.call('ZADD', KEYS[1], now + again, ARGV[1])
@@ -203,8 +204,9 @@ return 2
 `)
 
 /**
- * An instance leaves for good, its memberships are gone. When only reaped ones remain, nobody is left to forget them: they go too.
+ * Removes an instance that leaves for good, after its memberships. If only reaped instances remain, they go too: nobody is left to do that.
  * KEYS 1 leases  2 instances.  ARGV 1 instance id  2 boot nonce
+ * Returns 1 if no instance is left, else 0.
  */
 export const unregister = new Script(`
 if #ARGV ~= 2 then error('expected 2 arguments, got ' .. #ARGV) end

@@ -1,10 +1,10 @@
 /**
- * The clock of Redis by which leases end, as far as it was seen. It may be set, and after a failover it is another one: when it goes ahead
- * all leases look as if they were over, and when it goes back those of the dead last until it is where it was.
+ * The clock of Redis by which leases end, as far as beats showed it. The clock may be set, and a failover leads to another one: when it
+ * goes ahead, all leases look as if they were over; when it goes back, leases of the dead last until it is where it was.
  */
 export class ServerClock {
   readonly #leaseMs: number
-  /** What it showed last, and when that was by the clock of this process. */
+  /** What the clock showed last, and when that was by the clock of this process. */
   #shown: { readonly ms: number, readonly at: number } | undefined
   #patientUntil = -Infinity
 
@@ -12,12 +12,12 @@ export class ServerClock {
     this.#leaseMs = leaseMs
   }
 
-  /** What it shows now, unless it was set (milliseconds since 1970); 0 where nobody knows. */
+  /** What the clock shows now unless it was set (milliseconds since 1970); 0 before it showed anything. */
   get expectedMs (): number {
     return this.#shown === undefined ? 0 : Math.round(this.#shown.ms + performance.now() - this.#shown.at)
   }
 
-  /** Whether leases that are over may be over because the clock was set: those who live have not all renewed theirs since. */
+  /** Whether leases may be over only because the clock was set: not all living instances have renewed theirs since. */
   get settling (): boolean {
     return performance.now() < this.#patientUntil
   }

@@ -9,18 +9,18 @@ import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 const changesPerCall = 500
 const groupsPerCall = 100
 /**
- * After about this many bytes of records a call ends. Those that are under way together (`callsAtOnce`) are answered together over a slow
- * link, and each is sent twice where Redis does not know the script yet: over 10 Mbit/s that takes some 210 ms.
+ * A call ends after about this many bytes of records. Calls that are under way together (`callsAtOnce`) share a slow link, and each is sent
+ * twice if Redis does not know the script yet: over 10 Mbit/s that takes some 210 ms.
  */
 const bytesPerCall = 32_768
 const groupsPerReap = 200
-/** No more calls than this are under way together: a deadline is for Redis, not for the calls queued before. */
+/** No more calls than this are under way together: a deadline limits the wait for Redis, not for other calls of this process. */
 const callsAtOnce = 4
 
 export interface Removed {
   groups: number
   members: number
-  /** Whether the list of the groups was complete. */
+  /** Whether the list of the instance's groups was complete. */
   whole: boolean
 }
 
@@ -31,7 +31,7 @@ interface GroupChange {
   readonly removals: string[]
 }
 
-/** The memberships of this instance as Redis has them: written as absolute state, under a generation that fences off late writes. */
+/** Writes the memberships of this instance to Redis: as absolute state, under a generation that fences off late writes. */
 export class MemberStore {
   readonly #link: Link
   readonly #keys: Keys
@@ -54,10 +54,7 @@ export class MemberStore {
     return this.#unsettled?.generation === generation && this.#unsettled.connection !== this.#link.connection
   }
 
-  /**
-   * When Redis answered the latest write of memberships of this instance, by `performance.now()`: one that waits behind it is not late
-   * before its time after that.
-   */
+  /** When Redis last answered a write of this instance's memberships (`performance.now()`): deadlines of later writes count from then. */
   get answeredAt (): number {
     return this.#answeredAt
   }
@@ -86,17 +83,17 @@ export class MemberStore {
   async write (generation: number, changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Promise<boolean> {
     const calls = this.#calls(changes)
     let all = true
-    const lane = async (): Promise<void> => {
+    const work = async (): Promise<void> => {
       for (const groups of calls) all = await this.#call(generation, groups) && all
     }
-    // Rejects as Promise.all does, but not before all are settled: a write that is left behind could overtake the one that repairs it.
-    for (const result of await Promise.allSettled(Array.from({ length: callsAtOnce }, lane))) {
+    // Rejects as Promise.all does, but only when all calls are settled: one that is left behind could overtake the write that repairs it.
+    for (const result of await Promise.allSettled(Array.from({ length: callsAtOnce }, work))) {
       if (result.status === 'rejected') throw result.reason
     }
     return all
   }
 
-  /** As `write`, for all connections of these groups: those here, and those that Redis holds although they are no longer here. */
+  /** As `write`, for all connections of these groups: those here, and those that Redis still has although they left. */
   async rewrite (generation: number, groups: readonly string[]): Promise<boolean> {
     const { instanceId } = this.#local
     const { bulk } = this.#link
@@ -108,7 +105,7 @@ export class MemberStore {
     return await this.write(generation, groups.map((group, index) => [group, ids(group, index)]))
   }
 
-  /** Removes all memberships of an instance, this one or a dead one. Resolves `undefined` when that instance is alive again. */
+  /** Removes all memberships of an instance, this one or a dead one. Resolves with `undefined` when that instance is alive again. */
   async removeAll (instanceId: string, generation: number): Promise<Removed | undefined> {
     const removed = { groups: 0, members: 0, whole: false }
     const index = this.#keys.index(instanceId)
@@ -131,8 +128,8 @@ export class MemberStore {
   }
 
   /**
-   * As `removeAll`, for an instance whose index was lost: walks through all keys of the database. Not for the members of which only the
-   * count is left: the living members of those groups find them.
+   * As `removeAll`, for an instance whose index was lost: walks through all keys of the database. Does not find members of which only the
+   * count is left: the audit of an instance with members in the same group does.
    */
   async removeUnlisted (instanceId: string, generation: number): Promise<Removed | undefined> {
     const [start, end] = [`${this.#keys.base}m:`, `:${instanceId}`]
@@ -184,7 +181,7 @@ export class MemberStore {
       throw error
     }
     this.#answeredAt = performance.now()
-    // Everything sent earlier on the same connection was done before it.
+    // Redis did everything that was sent earlier on the same connection before this call.
     if (this.#unsettled?.connection === connection) this.#unsettled = undefined
     return stored !== -1
   }

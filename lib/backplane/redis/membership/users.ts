@@ -9,20 +9,17 @@ import { luaInteger, luaNow, Script } from '../link/script.ts'
 
 /** Users per call: a call of the script holds up everything else in Redis. */
 const batchSize = 128
-/** The most users that are looked for beside one beat; the next beat goes on with the others. */
+/** The most users that one look compares; the next look goes on with the others. */
 const usersPerBeat = 256
-/**
- * The counts of a dead instance go when its user connects again, and otherwise after this long; living instances refresh theirs once an
- * hour.
- */
+/** TTL of the counts of a user (milliseconds). Instances store theirs again once an hour, and remove those of dead instances then, too. */
 const ttlMs = 7_500_000
-/** How long, and of how many users at most, it is remembered that they left: a replica is rarely further behind (milliseconds). */
+/** How long (milliseconds), and of how many users, it is remembered that they left: a replica is rarely further behind. */
 const leftMs = 60_000
 const maxLeft = 10_000
 
 /**
- * Stores how many connections users have on this instance, and counts those on the other ones. Only the counts of living instances count: a
- * lease that is over, or was claimed for cleaning up, is as good as none.
+ * Stores how many connections users have on this instance, and adds up those on the other living ones. An instance whose lease is over, or
+ * was claimed for cleaning up, does not live: its counts are removed.
  * KEYS 1 leases  2 instances, then the counts of each user
  * ARGV 1 instance id  2 TTL (ms), then this instance's count of each user
  * Returns how many connections each has elsewhere.
@@ -52,7 +49,7 @@ end
 return elsewhere
 `)
 
-/** What this instance is asked. */
+/** What the counts need of this instance. */
 type CountedInstance = Pick<LocalInstance, 'instanceId' | 'connectionsOf' | 'log'>
 
 /**
@@ -69,9 +66,9 @@ return lost
 `)
 
 /**
- * How many connections each user has on each instance. Stored numbers are absolute, and read from the instance when they are sent, so an
- * outage or a lost reply leaves nothing wrong once it is over. Changes during a call go together in the next one. What Redis lost by itself
- * (keys that were evicted or deleted) is found beside a beat.
+ * Stores how many connections each user has on this instance, and tells how many on others. Stored numbers are absolute, and are read from
+ * the instance when they are sent, so an outage or a lost reply leaves nothing wrong once it is over. Changes during a call go together in
+ * the next one. What Redis lost by itself (keys that were evicted or deleted) is found beside a beat.
  */
 export class UserCounts {
   readonly #link: Link
@@ -79,11 +76,11 @@ export class UserCounts {
   readonly #local: CountedInstance
   readonly #beatsPerLook: number
   #beats: number
-  /** The users that are still to be looked for in this round. */
+  /** The users that are still to be compared in this round. */
   #unseen: string[] = []
   /** Users for whom Redis has, or may have, a count of this instance. */
   readonly #stored = new Set<string>()
-  /** Users whose latest connection here closed lately: a server that lacks the latest writes still has their count. */
+  /** Users whose last connection here closed lately: a server that lacks the latest writes still has their count. */
   readonly #left = new BoundedMap<string, true>({ maxWeight: maxLeft, maxAgeMs: leftMs })
   /** Users whose count in Redis is out of date, and the callers that wait for it. */
   readonly #dirty = new Map<string, Deferred<number> | undefined>()
@@ -95,7 +92,7 @@ export class UserCounts {
     this.#keys = keys
     this.#local = local
     this.#beatsPerLook = beatsPerLook
-    // Not those of all partitions at the same beat.
+    // At random, so that the partitions do not all look at the same beat.
     this.#beats = Math.floor(Math.random() * beatsPerLook)
     lease.on({ resumed: lost => this.#resume(lost), renewed: () => { void this.#look() } })
   }
@@ -109,21 +106,25 @@ export class UserCounts {
     return await waiting.promise
   }
 
-  /** This instance is registered and its link works. `lost`: nothing that was stored before is sure to be there. */
+  /** This instance is registered and its link works. `lost`: what was stored before may be gone. */
   #resume (lost: boolean): void {
     if (lost) this.refresh()
     else this.#schedule()
   }
 
-  /** Stores all counts again, and takes those out that may be there once more. */
+  /** Stores all counts again, and removes those of users that left lately once more. */
   refresh (): void {
     for (const userId of this.#stored) this.#refreshOne(userId)
     for (const [userId] of this.#left) this.#refreshOne(userId)
     this.#schedule()
   }
 
-  /** Looks for the next users; those that Redis lost are stored again. Never rejects: the next look finds them, too. */
+  /**
+   * Stores the counts that Redis refused before. Compares the counts of the next users, and stores those again that Redis lost. Never
+   * rejects: a later look finds them, too.
+   */
   async #look (): Promise<void> {
+    if (this.#dirty.size > 0) this.#schedule()
     if (this.#closed || this.#beats++ % this.#beatsPerLook !== 0) return
     if (this.#unseen.length === 0) this.#unseen = [...this.#stored]
     const users = this.#unseen.splice(0, usersPerBeat).filter(userId => this.#stored.has(userId) && !this.#dirty.has(userId))
@@ -141,7 +142,7 @@ export class UserCounts {
     if (!this.#dirty.has(userId)) this.#dirty.set(userId, undefined)
   }
 
-  /** Takes this instance's counts out of Redis. */
+  /** Removes this instance's counts from Redis. */
   async close (): Promise<void> {
     this.#closed = true
     for (const waiting of this.#dirty.values()) waiting?.reject(new WebsocketGroupsError('WSG_CLOSED'))
@@ -159,7 +160,7 @@ export class UserCounts {
     queueMicrotask(() => { void this.#flush() })
   }
 
-  /** Never rejects. Counts that could not be stored stay dirty until the lease is held again; their callers are told. */
+  /** Never rejects. Counts that could not be stored stay dirty until the next beat; their callers are told. */
   async #flush (): Promise<void> {
     while (this.#dirty.size > 0 && !this.#closed) {
       const batch = [...this.#dirty].slice(0, batchSize)
@@ -172,7 +173,7 @@ export class UserCounts {
           this.#refreshOne(userId)
           waiting?.reject(error as Error)
         }
-        // Callers that came meanwhile are told as well: the link is down, or Redis refuses.
+        // Callers that came meanwhile get the error as well: the link is down, or Redis refuses.
         for (const [userId, waiting] of this.#dirty) {
           this.#dirty.set(userId, undefined)
           waiting?.reject(error as Error)

@@ -8,13 +8,13 @@ local function now ()
 end`
 
 /**
- * Adds to the text of a stream and tells the members of its group. What a call with unknown outcome wrote already is skipped, so that the
- * call may be made again. All that can fail comes before the first write, which is one that a full Redis refuses, unless places of streams
- * that are gone are given to a new one.
+ * Adds to the text of a stream and tells the members of its group. Skips what a call with unknown outcome wrote already, so that the call
+ * may be made again. All that can fail comes before the first write. A full Redis refuses that write, unless it removes streams that are
+ * gone from the index to make room for a new one.
  * KEYS 1 text  2 head  3 index of the group
  * ARGV 1 epoch  2 head, '' to make nothing  3 where the text belongs (bytes)  4 text  5 state, '' while open  6 its JSON
  *      7 keep (ms)  8 '1' to renew  9 silent after (ms)  10 '1' only if silent  11 id  12 how many streams at most  13 channel  14 envelope
- * Returns a \`StreamWritten\`.
+ * Returns a `StreamWritten`.
  */
 export const writeStream = new Script(`${luaInteger}${luaNowWhenAsked}
 if #ARGV ~= 14 then error('expected 14 arguments, got ' .. #ARGV) end

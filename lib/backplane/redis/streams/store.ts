@@ -7,7 +7,7 @@ import type { Link } from '../link/port.ts'
 import { shardedScript } from '../link/cluster/redirects.ts'
 import { listStreams, readStream, writeStream } from './scripts.ts'
 
-/** The growing texts of one partition: a string that is appended to, and a hash beside it, for each. */
+/** The growing texts of one partition: each is a string that is appended to, with a hash beside it. */
 export class RedisStreams implements StreamStore {
   readonly #link: Link
   readonly #keys: Keys

@@ -7,13 +7,13 @@ import { RoutedLink, type Router } from './routed-link.ts'
 import { SlotLookup } from './slot-lookup.ts'
 import type { SlotMap } from './slot-map.ts'
 
-/** How often the nodes are asked who has which slot while all is well, and how soon and how late when a master is missing. */
+/** How often the slots are looked up while all is well; the shortest and the longest pause while a master is missing (milliseconds). */
 const pollMs = 5_000
 const minRetryMs = 25
 const maxRetryMs = 500
-/** How soon after the last look another one may follow because a master does not answer. */
+/** How soon after the last look-up another one may follow because a master does not answer (milliseconds). */
 const suspectMs = 250
-/** A master without slots is left after this long: it may get some back. */
+/** How long a master without slots is kept, as it may get some back (milliseconds). */
 const unusedMs = 10_000
 
 export interface ClusterLinkOptions {
@@ -34,9 +34,9 @@ export interface ClusterLinkEvents {
 }
 
 /**
- * The connections of a process to a Redis Cluster: to each master that has partitions one for commands and, where messages are received,
- * one that subscribes; and the way of each partition to its master. Where the slots are is asked every few seconds, when a master turns a
- * call away, takes subscriptions back or is out. Replicas are only ever asked where the slots are.
+ * The connections of a process to a Redis Cluster. Each master that has partitions gets one connection for commands and, where messages are
+ * received, one that subscribes; each partition is routed to its master. The slots are looked up every few seconds, and when a master turns
+ * a call away, takes subscriptions back or is out. Replicas are asked for nothing but the slots.
  */
 export class ClusterLinks implements Router {
   /** The link for commands, by partition. */
@@ -60,11 +60,11 @@ export class ClusterLinks implements Router {
   #lastRefreshAt = -Infinity
   #retryMs = minRetryMs
   #timer: NodeJS.Timeout | undefined
-  /** The master that may have been replaced, and is asked last. */
+  /** The master that may have been replaced: the next look-up asks it last. */
   #suspect: Link | undefined
   #closed = false
   #refreshes = 0
-  /** What was counted of masters that are left: counters never go down. */
+  /** The counters of masters that are no longer used: sums never go down. */
   #counted: Record<string, number> = { redisConnections: 0, redisTimeouts: 0, redisReconnects: 0 }
 
   constructor (source: ClusterSource, { keyPrefix, tags, commonTag, deadlineMs }: ClusterLinkOptions, events: ClusterLinkEvents) {
@@ -109,7 +109,7 @@ export class ClusterLinks implements Router {
     return {
       redisMasters: masters.filter(({ unusedSince }) => unusedSince === undefined).length,
       slotRefreshes: this.#refreshes,
-      // In place of what its partitions say, each of which has those of its master.
+      // These replace the figures of the partitions: each partition has those of its master, which many share.
       ...sumStats([this.#counted, ...masters.map(statsOf)])
     }
   }
@@ -119,6 +119,7 @@ export class ClusterLinks implements Router {
   }
 
   linkTo (name: string): Link | undefined {
+    if (this.#closed) return undefined
     const colon = name.lastIndexOf(':')
     const address = this.#lookup.addressOf({ host: name.slice(0, colon), port: Number(name.slice(colon + 1)) })
     return address && this.#master(address).command
@@ -136,6 +137,7 @@ export class ClusterLinks implements Router {
   async close (): Promise<void> {
     this.#closed = true
     clearTimeout(this.#timer)
+    this.#lookup.close()
     await Promise.all([...this.#masters.values()].map(closeMaster))
     this.#masters.clear()
   }
@@ -218,7 +220,7 @@ export class ClusterLinks implements Router {
         this.#events.changed()
       },
       down: () => {
-        // After a hang or a break only a new connection is sure to have the subscriptions that this process knows of.
+        // After a hang or a break only a new connection is sure to have exactly the subscriptions that this process knows of.
         if (routes === this.subscribe) link.reset(true)
         each(route => route.linkDown())
         this.#events.changed()

@@ -4,7 +4,7 @@ import type { Link } from '../port.ts'
 
 const setting = 'cluster-require-full-coverage'
 
-/** Looks whether the masters of a cluster stop as soon as one of them is out. */
+/** Watches whether the masters of a cluster are set up to stop as soon as one of them is out. */
 export class CoverageWatch {
   readonly #link: Link
   readonly #log: FastifyBaseLogger
@@ -19,14 +19,14 @@ export class CoverageWatch {
     return this.#stops ? `with ${setting} yes, all masters of the cluster stop when one is out: set ${setting} no` : undefined
   }
 
-  /** Asks one master: all are set up alike. Never rejects: what cannot be known is no problem. */
+  /** Asks one master: all should be set up alike. Never rejects: without an answer, what was known stays. */
   async look (): Promise<void> {
     let stops: boolean
     try {
       const [, value] = await this.#link.run(async redis => await redis.config('GET', setting)) as string[]
       stops = value === 'yes'
     } catch {
-      // CONFIG is forbidden, or the master is out, which others report.
+      // CONFIG is forbidden, or the master is out, which is reported elsewhere.
       return
     }
     const begins = stops && !this.#stops

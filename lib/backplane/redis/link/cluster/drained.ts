@@ -1,6 +1,6 @@
 import type { Link } from '../link.ts'
 
-/** By link, for its present connection: all partitions of a master wait for the same thing. */
+/** For each link the wait for its previous connection: all partitions of a master share it. */
 const drains = new WeakMap<Link, { readonly connection: number, readonly drained: Promise<void> }>()
 
 /** As `Link.previousDrained`. */

@@ -8,12 +8,12 @@ interface Held {
   readonly start: () => void
 }
 
-/** Calls of one partition that wait for its master to be known, in the order they were made. */
+/** Calls of one partition that wait until its new master is known, in the order they were made. */
 export class HeldCalls {
   readonly #calls: Held[] = []
 
   /**
-   * Resolves as `start` does, which is called in its turn. `ticket` grows from call to call.
+   * Calls `start` in its turn, and settles as `start` does. `ticket` grows from call to call; `leftMs`: how long the call may wait.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE: its turn did not come in time, or too many wait
    */
   async add<T> (ticket: number, leftMs: number, start: () => Promise<T>): Promise<T> {

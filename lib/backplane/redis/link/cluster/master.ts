@@ -16,7 +16,7 @@ export async function closeMaster ({ command, subscribe }: Master): Promise<void
   await Promise.all([command.close(), subscribe?.close()])
 }
 
-/** What the connections to a master count, and how they are now. */
+/** Counters and gauges of the connections to a master. */
 export function statsOf ({ command, subscribe }: Master): Record<string, number> {
   const links = [command, subscribe].filter(link => link !== undefined).map(link => link.stats())
   return sumStats([
@@ -35,7 +35,7 @@ export function uniqueAddresses (addresses: readonly Address[]): Address[] {
   return [...new Map(addresses.map(address => [nameOf(address), address])).values()]
 }
 
-/** The hash tags that the connection has subscribed channels of, by the books of ioredis; `undefined`: they cannot be read. */
+/** The hash tags of the channels that are subscribed on the connection, as ioredis notes them; `undefined` if its notes cannot be read. */
 export function subscribedTags ({ redis }: Link): Set<string> | undefined {
   const { condition } = redis as unknown as { readonly condition?: { readonly subscriber?: false | { channels (kind: string): string[] } } }
   if (condition?.subscriber === false) return new Set()

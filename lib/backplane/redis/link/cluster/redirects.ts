@@ -18,12 +18,12 @@ export function redirectOf (error: unknown): Redirect | undefined {
   return message.startsWith('ASK ') || message.startsWith('TRYAGAIN') ? 'later' : undefined
 }
 
-/** The slot is being moved, and the keys of the call are there already: `host:port` of the master that gets it. */
+/** `host:port` of the master that gets the slot, where the keys of the call are already; `undefined` for other errors. */
 export function importerOf (error: unknown): string | undefined {
   return /^ASK \d+ (\S+)/.exec(replyOf(error) ?? '')?.[1]
 }
 
-/** What the server said. */
+/** The text of the server's reply. */
 function replyOf (error: unknown): string | undefined {
   return error instanceof WebsocketGroupsError && error.cause instanceof Error ? error.cause.message : undefined
 }

@@ -3,8 +3,7 @@ import { checkServer } from '../server.ts'
 import type { RoutedLink } from './routed-link.ts'
 
 /**
- * As `Server.missing`, of all masters that answer: each is set up on its own, and so may have other rights. `links`, `keys`: of each
- * partition.
+ * As `Server.missing`, of all masters that answer: rights are set on each master, and may differ. `links`, `keys`: one for each partition.
  * @throws {WebsocketGroupsError} as `checkServer`
  */
 export async function missingOnMasters (

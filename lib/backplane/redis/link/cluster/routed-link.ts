@@ -11,7 +11,7 @@ import { byHash, bytesCommands, bytesOf, textCommands, type Script } from '../sc
 const firstRetryMs = 10
 const maxRetryMs = 100
 
-/** Stands in while there is no master: calls fail before they use it. */
+/** Stands in for the queue of a master while there is none: calls fail before they use it. */
 const noBulk = new BulkReads()
 
 type Arguments = ReadonlyArray<string | number | Buffer>
@@ -20,19 +20,19 @@ type Call<Answer> = (link: DirectLink, leftMs: number, allow: typeof asking) => 
 
 /** What a routed link asks of those who know the cluster. */
 export interface Router {
-  /** This server says that the slot is not its own: asks where it is now. Resolves when the routes are set by the answer; never rejects. */
+  /** Looks up where the slot is that this server no longer has. Resolves when the routes are set accordingly; never rejects. */
   moved (link: DirectLink): Promise<void>
-  /** The link to a master, by `host:port` as the cluster knows it; `undefined` if it has no address that can be reached from here. */
+  /** The link to a master, by `host:port` as the cluster knows it; `undefined` if `natMap` fails for it, or once the links are closed. */
   linkTo (name: string): DirectLink | undefined
-  /** Reports that this server does not answer or has lost sight of the others: another one may have taken its place. */
+  /** Reports that this server does not answer, or has lost sight of the others: another one may have taken its place. */
   suspect (link: DirectLink): void
   /** A partition has received everything from the previous connection. */
   inStep (link: DirectLink): void
 }
 
 /**
- * The way to whichever master has a partition now: a link whose other end changes. Calls that reach a master which no longer has the
- * partition were not carried out: they are sent to the new one, in their order, within their deadline.
+ * The link to whichever master has a partition now. A call that a former master turns away was not carried out: it is sent to the new
+ * master, in its order, within its deadline.
  */
 export class RoutedLink implements Link {
   readonly sharded = true
@@ -47,11 +47,12 @@ export class RoutedLink implements Link {
   #up = false
   #connections = 0
   #tickets = 0
-  /** Calls under way at the present master. */
-  #flying = 0
+  /** How many calls are under way. */
+  #underWay = 0
   /** The master no longer has the slot: calls wait until the new master is known. */
   #held: HeldCalls | undefined
-  #asking = false
+  /** The router looks up where the slot is now. */
+  #lookingUp = false
 
   constructor (role: 'command' | 'subscribe', deadlineMs: number, router: Router) {
     this.#role = role
@@ -123,11 +124,11 @@ export class RoutedLink implements Link {
   }
 
   /**
-   * The state of a subscription is unknown: those of all partitions at this master share its connection. A link that is down is reset by
-   * whoever made it, and where the slot moved there is nothing to reset.
+   * The state of a subscription is unknown: resets the link to the master, whose connection the subscriptions of all its partitions share.
+   * A link that is down is reset by whoever made it, and while the slot's new master is looked up there is nothing to reset.
    */
   reset (keep = false): void {
-    if (this.#link?.up === true && !this.#asking) this.#link.reset(keep)
+    if (this.#link?.up === true && !this.#lookingUp) this.#link.reset(keep)
   }
 
   /** The links are shared: whoever made them closes them. */
@@ -138,11 +139,11 @@ export class RoutedLink implements Link {
     if (link === this.#link) return
     const isUp = link?.up === true
     this.#link = undefined
-    // What is subscribed at one master is not at another. Calls go on without a break: their data moved, too.
+    // Subscriptions at one master do not move to another. Calls go on without a break: their data moved, too.
     if (this.#role === 'subscribe' || !isUp) this.linkDown()
     this.#link = link
     // Calls that the old master turns away come before calls that are made from now on.
-    if (this.#flying > 0) this.#held ??= new HeldCalls()
+    if (this.#underWay > 0) this.#held ??= new HeldCalls()
     if (isUp) this.linkUp()
   }
 
@@ -160,7 +161,7 @@ export class RoutedLink implements Link {
     for (const { down } of this.#listeners) down?.()
   }
 
-  /** Subscriptions of this partition are gone, although the connection is well: they are made anew. */
+  /** The subscriptions of this partition are gone, although the connection works: they are made anew. */
   lost (): void {
     if (!this.#up) return
     const link = this.#link
@@ -201,8 +202,8 @@ export class RoutedLink implements Link {
     for (;;) {
       const leftMs = deadlineMs - (performance.now() - startedAt)
       try {
-        if (this.#held === undefined) return await this.#fly(call, leftMs)
-        return await this.#held.add(ticket, leftMs, async () => await this.#fly(call, leftMs))
+        if (this.#held === undefined) return await this.#send(call, leftMs)
+        return await this.#held.add(ticket, leftMs, async () => await this.#send(call, leftMs))
       } catch (error) {
         const redirect = this.#role === 'command' ? redirectOf(error) : undefined
         if (redirect === undefined || performance.now() - startedAt + pauseMs > deadlineMs) throw error
@@ -213,10 +214,10 @@ export class RoutedLink implements Link {
     }
   }
 
-  async #fly<T> (call: Call<T>, leftMs: number): Promise<T> {
+  async #send<T> (call: Call<T>, leftMs: number): Promise<T> {
     const link = this.#link
     if (link === undefined || !this.#up) throw this.unavailable()
-    this.#flying++
+    this.#underWay++
     try {
       return await call(link, leftMs, call => call)
     } catch (error) {
@@ -227,7 +228,7 @@ export class RoutedLink implements Link {
       else if (redirect === undefined && isSuspicious(error)) this.#router.suspect(link)
       throw error
     } finally {
-      this.#flying--
+      this.#underWay--
       this.#releaseSoon()
     }
   }
@@ -241,10 +242,10 @@ export class RoutedLink implements Link {
 
   #moved (link: DirectLink): void {
     if (this.#role === 'command') this.#held ??= new HeldCalls()
-    if (this.#asking || link !== this.#link) return
-    this.#asking = true
+    if (this.#lookingUp || link !== this.#link) return
+    this.#lookingUp = true
     void this.#router.moved(link).then(() => {
-      this.#asking = false
+      this.#lookingUp = false
       // The slot may have come back meanwhile, without its subscriptions.
       if (this.#role === 'subscribe' && this.#link === link) this.lost()
       this.#releaseSoon()
@@ -258,7 +259,7 @@ export class RoutedLink implements Link {
 
   /** All that was under way at the old master is answered, and the new one is known: calls go on. */
   #release (): void {
-    if (this.#held === undefined || this.#asking || this.#flying > 0) return
+    if (this.#held === undefined || this.#lookingUp || this.#underWay > 0) return
     const held = this.#held
     this.#held = undefined
     held.start()

@@ -6,7 +6,7 @@ import { nameOf, uniqueAddresses, type Master } from './master.ts'
 import { isFinal, refused } from '../server.ts'
 import { readSlotMap, type SlotMap } from './slot-map.ts'
 
-/** How long one node may take to answer. */
+/** How long one node may take to answer (milliseconds). */
 const askMs = 1_000
 /** How long to refuse views that are older than the latest one (milliseconds). After that the cluster must have been set up anew. */
 const staleMs = 30_000
@@ -15,32 +15,34 @@ const staleMs = 30_000
 export class SlotLookup {
   readonly #source: ClusterSource
   readonly #refused: (error: Error) => void
-  /** Nodes that the cluster named last. */
+  /** The nodes in the latest view. */
   #nodes: readonly Address[] = []
   #epoch = 0
   #acceptedAt = performance.now()
   #turn = 0
   #failure: Error | undefined
+  #closed = false
 
-  /** `refused` is told that a node does not let us in, or is not part of a cluster, or that `natMap` is wrong. */
+  /** `refused` gets the error when a node refuses this client, or is not part of a cluster, or when `natMap` fails. */
   constructor (source: ClusterSource, refused: (error: Error) => void) {
     this.#source = source
     this.#refused = refused
   }
 
-  /** Why the latest look failed; `undefined` when it did not. */
+  /** Why the latest look-up failed; `undefined` when it did not. */
   get failure (): Error | undefined {
     return this.#failure
   }
 
   /**
-   * Asks one node after the other for a view that is not older than what is known, from one that takes part in the cluster: these masters,
-   * `first` before the others, then all other nodes. Resolves with nothing when there is none. Never rejects. The addresses in the answer
-   * are those under which the nodes can be reached.
+   * Asks one node after the other, until one that takes part in the cluster has a view that is not older than the latest: these masters,
+   * `first` before the others, then all other nodes. Resolves with nothing when no node has such a view. Never rejects. The addresses in
+   * the answer are those under which the nodes can be reached.
    */
   async look (masters: readonly Master[], first: Master | undefined): Promise<SlotMap | undefined> {
     let fallback: SlotMap | undefined
     for (const ask of this.#askable(masters, first)) {
+      if (this.#closed) return undefined
       try {
         const map = await ask()
         if (map.epoch < this.#epoch && performance.now() - this.#acceptedAt < staleMs) continue
@@ -49,13 +51,18 @@ export class SlotLookup {
       } catch (error) {
         this.#failure = error as Error
         if (this.#failure.message.includes('cluster support disabled')) {
-          const detail = 'it is no Redis Cluster: give its URL alone'
+          const detail = 'the server is not part of a Redis Cluster: pass its URL alone'
           this.#refused(new WebsocketGroupsError('WSG_REDIS_UNSUPPORTED', detail, { cause: error }))
         } else if (isFinal(this.#failure)) this.#refused(refused(this.#failure))
       }
     }
     // No node reports a healthy cluster: some slots may have no master. The masters of the others are still valid.
     return fallback && this.#accept(fallback)
+  }
+
+  /** Asks no further node. */
+  close (): void {
+    this.#closed = true
   }
 
   /** The address under which a node can be reached; `undefined`, and an error for the application, if its `natMap` gives none. */
@@ -87,7 +94,7 @@ export class SlotLookup {
   }
 
   * #askable (masters: readonly Master[], first: Master | undefined): Iterable<() => Promise<SlotMap>> {
-    // Begin with another node each time, as one may have an old view.
+    // Begin with another master each time, as one may have an old view.
     const start = first === undefined ? this.#turn++ : masters.indexOf(first)
     for (let n = 0; n < masters.length; n++) {
       const { command, address } = masters[(Math.max(start, 0) + n) % masters.length] as Master

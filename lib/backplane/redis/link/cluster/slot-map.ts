@@ -8,7 +8,7 @@ export interface SlotMap {
   readonly nodes: readonly Address[]
   /** Grows with every change of masters: of two views, the one with the higher number is newer. */
   readonly epoch: number
-  /** The node takes part: a node that lost sight of the others has an old view. */
+  /** Whether the node takes part in the cluster: one that lost sight of the others has an old view. */
   readonly ok: boolean
 }
 

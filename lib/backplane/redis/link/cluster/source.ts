@@ -23,8 +23,8 @@ export interface ClusterSource {
   /** The keyPrefix of ioredis, which goes in front of ours. */
   readonly keyPrefix: string
   /**
-   * The address under which a node can be reached that the cluster knows by this one.
-   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID: a `natMap` function threw, or returned no address
+   * Turns an address that the cluster has for a node into the one under which the node can be reached from here.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID if a `natMap` function threw, or returned no address
    */
   translate (address: Address): Address
 }
@@ -43,7 +43,7 @@ export function clusterSource (source: unknown): ClusterSource | undefined {
   return resolve(startupNodes ?? client.nodes('all').map(({ options: { host, port } }) => ({ host, port })), client.options)
 }
 
-/** As a source of its own: one node, by what it was given as, that turned out to be part of a cluster. */
+/** The cluster of a server that was given alone, with these options, and turned out to be a node of it. */
 export function clusterOf (node: RedisOptions): ClusterSource {
   return resolve([{ host: node.host, port: node.port }], { redisOptions: node })
 }
@@ -55,7 +55,7 @@ function resolve (given: readonly ClusterNode[], options: ClusterOptions = {}): 
   const { host, port, ...first } = nodes[0] ?? {}
   return {
     nodes: nodes.map(({ host = '127.0.0.1', port = 6379 }) => ({ host, port })),
-    // Whatever else says where to connect: each node has an address of its own.
+    // Drops what else says where to connect: each node has an address of its own.
     options: { ...first, ...options.redisOptions, db: 0, path: undefined, sentinels: undefined },
     keyPrefix: options.keyPrefix ?? options.redisOptions?.keyPrefix ?? '',
     translate (address) {

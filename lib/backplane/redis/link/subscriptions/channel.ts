@@ -8,7 +8,7 @@ export interface Channel {
   acked: boolean
   /** The subscription worked, or was promised, and brings no messages now. */
   interrupted: boolean
-  /** What callers wait for, if there are any: that Redis acknowledges the channel. */
+  /** Settles when Redis answers; set only while callers wait. */
   answer: Deferred<void> | undefined
 }
 
@@ -16,7 +16,7 @@ export function newChannel (): Channel {
   return { wanted: true, sent: false, acked: false, interrupted: false, answer: undefined }
 }
 
-/** Whoever waits for the channel is about to be answered; those who come later wait for the next answer. */
+/** Takes the answer that callers wait for, to settle it: later callers wait for the next one. */
 export function takeAnswer (channel: Channel): Deferred<void> | undefined {
   const { answer } = channel
   channel.answer = undefined

@@ -2,7 +2,7 @@
 export class Linger {
   readonly #ms: number
   readonly #onDue: (names: readonly string[]) => void
-  /** When each channel is due (`performance.now()`), the earliest first. */
+  /** When each name is due (`performance.now()`), the earliest first. */
   readonly #dueAt = new Map<string, number>()
   #timer: NodeJS.Timeout | undefined
 

@@ -1,17 +1,19 @@
 import type { Link } from '../port.ts'
 import type { Subscriptions } from './subscriptions.ts'
 
+/** How often the probe looks whether anything came (milliseconds). */
 const intervalMs = 5_000
+/** How many probes in a row may stay away. */
 const missesToReset = 2
-/** As an envelope of type 6, which no reader of envelopes acts on. */
+/** An envelope of type 6, which no reader of envelopes acts on. */
 const probeBytes = Buffer.alloc(25)
 probeBytes[0] = 0xd1
 probeBytes[1] = 1
 probeBytes[24] = 6
 
 /**
- * Finds out when the subscribe link is healthy but nothing comes through it, as when it hangs on to a master that was replaced: when
- * nothing came for a while, a probe is published to this instance's own channel by the other link. It costs nothing under traffic.
+ * Notices when the subscribe link seems healthy but brings nothing, for instance because it hangs on to a master that was replaced. When
+ * nothing came for a while, the command link publishes a probe to this instance's own channel. Under traffic that costs nothing.
  */
 export class PubSubProbe {
   readonly #command: Link
@@ -21,7 +23,7 @@ export class PubSubProbe {
   readonly #timer: NodeJS.Timeout
   #active = true
   #misses = 0
-  /** Grows with every reset that did not help. */
+  /** How many probes in a row may stay away now: twice as many after each reset that did not help. */
   #patience = missesToReset
 
   constructor (command: Link, subscribe: Link, subscriptions: Pick<Subscriptions, 'has'>, channel: string, everyMs = intervalMs) {

@@ -6,9 +6,9 @@ import { Linger } from './linger.ts'
 import type { Link } from '../port.ts'
 
 const maxChannelsPerCommand = 512
-/** More than this are not on their way together: deadlines are for Redis, not for what we send before. */
+/** How many are under way together at most: a deadline should measure Redis, not what was sent before. */
 const maxChannelsInFlight = 4 * maxChannelsPerCommand
-/** A SUBSCRIBE that is not acknowledged by then leaves the state of the connection unknown: it is torn down. */
+/** A SUBSCRIBE without an answer after this long leaves the state of the connection unknown: the connection is given up (milliseconds). */
 const ackDeadlineMs = 3_000
 const retryMs = 1_000
 
@@ -41,7 +41,7 @@ export class Subscriptions {
   readonly #lingering: Linger
   readonly #pace = new Throttle()
   #flushing = false
-  /** Commands on the present connection that are not answered: what changes meanwhile travels together after them. */
+  /** Commands on the present connection that are not answered yet: what changes meanwhile is sent together after them. */
   #inFlight = 0
   /** When the latest command was answered, whatever the answer. */
   #answeredAt = -Infinity
@@ -62,13 +62,13 @@ export class Subscriptions {
 
   get wanted (): number { return this.#channels.size - this.#lingering.size }
 
-  /** What should be subscribed by now and is not. */
+  /** How many channels should be subscribed by now and are not, and why. */
   get problem (): string | undefined {
     if (this.#interrupted === 0) return undefined
     return `${this.#interrupted} channels are not subscribed yet${this.#refusal === undefined ? '' : ` (${this.#refusal.message})`}`
   }
 
-  /** Resolves once Redis acknowledged the channel. A rejection means "not yet": it stays wanted. */
+  /** Resolves once Redis acknowledged the channel. A rejection means "not yet": the channel stays wanted. */
   async subscribe (name: string): Promise<void> {
     const channel = this.#channels.get(name) ?? this.#add(name)
     channel.wanted = true
@@ -120,7 +120,7 @@ export class Subscriptions {
       if (channel.wanted) this.#setInterrupted(channel, true)
       channel.sent = false
       channel.acked = false
-      // Nothing of it is left in Redis.
+      // Redis forgot the channel with the connection.
       if (!channel.wanted) {
         this.#forget(name)
         this.#events.dropped(name)

@@ -19,7 +19,7 @@ function work (ms: number): void {
 const total = (list: readonly number[]): number => list.reduce((sum, one) => sum + one, 0)
 
 t.test('thousands of sockets are written to in slices, between which the event loop goes on', async t => {
-  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
+  const scheduler = new FlushScheduler(limits, new Metrics(), silentLog)
   const turns: number[] = []
   let most = 0
   let seen = 0
@@ -30,7 +30,7 @@ t.test('thousands of sockets are written to in slices, between which the event l
     if (watching) setImmediate(look)
   }
   look()
-  for (let n = 0; n < 3_000; n++) outbox.add({ flushScheduled () { work(0.1); turns.push(n) } })
+  for (let n = 0; n < 3_000; n++) scheduler.add({ flushScheduled () { work(0.1); turns.push(n) } })
   await until(() => turns.length === 3_000)
   watching = false
   t.strictSame(turns, Array.from({ length: 3_000 }, (_, n) => n), 'each once, in order')
@@ -38,30 +38,30 @@ t.test('thousands of sockets are written to in slices, between which the event l
 })
 
 t.test('a stream that throws does not keep the others from being written to', async t => {
-  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
+  const scheduler = new FlushScheduler(limits, new Metrics(), silentLog)
   const turns: string[] = []
   const thrown = new Promise<Error>(resolve => process.once('uncaughtException', resolve))
-  outbox.add({ flushScheduled () { throw new Error('broken stream') } })
-  outbox.add({ flushScheduled () { turns.push('same round') } })
+  scheduler.add({ flushScheduled () { throw new Error('broken stream') } })
+  scheduler.add({ flushScheduled () { turns.push('same round') } })
   t.match(await thrown, { message: 'broken stream' })
   await until(() => turns.length === 1)
-  outbox.add({ flushScheduled () { turns.push('later') } })
+  scheduler.add({ flushScheduled () { turns.push('later') } })
   await until(() => turns.length === 2)
   t.strictSame(turns, ['same round', 'later'])
 })
 
 t.test('who gets frames while others are written to comes after them', async t => {
-  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
+  const scheduler = new FlushScheduler(limits, new Metrics(), silentLog)
   const turns: string[] = []
   const busy = { flushScheduled () { turns.push('busy') } }
-  outbox.add({ flushScheduled () { turns.push('first'); outbox.add(busy) } })
-  outbox.add({ flushScheduled () { turns.push('second') } })
+  scheduler.add({ flushScheduled () { turns.push('first'); scheduler.add(busy) } })
+  scheduler.add({ flushScheduled () { turns.push('second') } })
   await until(() => turns.length === 3)
   t.strictSame(turns, ['first', 'second', 'busy'])
 })
 
 t.test('with frames coming all the time half of the event loop is left to others, and what comes singly goes out at once', async t => {
-  const outbox = new FlushScheduler(limits, new Metrics(), silentLog)
+  const scheduler = new FlushScheduler(limits, new Metrics(), silentLog)
   const passes: Array<{ readonly startedAt: number, endedAt: number }> = []
   let going = true
   const writers = Array.from({ length: 30 }, (_, n) => ({
@@ -70,10 +70,10 @@ t.test('with frames coming all the time half of the event loop is left to others
       work(0.1)
       const pass = passes.at(-1)
       if (pass) pass.endedAt = performance.now()
-      if (going) outbox.add(this)
+      if (going) scheduler.add(this)
     }
   }))
-  for (const writer of writers) outbox.add(writer)
+  for (const writer of writers) scheduler.add(writer)
   await until(() => passes.length > 20)
   going = false
   const [startedAt, endedAt] = [passes[0]?.startedAt ?? 0, passes[20]?.startedAt ?? 0]
@@ -86,7 +86,7 @@ t.test('with frames coming all the time half of the event loop is left to others
   // A pass is followed by a pause as long as the pass took, which on a busy machine is long.
   await sleep(30 + 2 * Math.max(...passes.map(pass => pass.endedAt - pass.startedAt)))
   let written = false
-  outbox.add({ flushScheduled () { written = true } })
+  scheduler.add({ flushScheduled () { written = true } })
   await new Promise(resolve => setImmediate(resolve))
   t.ok(written)
 })
