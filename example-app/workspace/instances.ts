@@ -8,6 +8,7 @@ export class Instances {
   #running: Worker[] = []
   #started = 0
   #replacing = Promise.resolve()
+  #closing = false
 
   constructor (settings: NodeJS.ProcessEnv) {
     this.#settings = settings
@@ -33,6 +34,7 @@ export class Instances {
   }
 
   async close (): Promise<void> {
+    this.#closing = true
     await this.#replacing
     await Promise.all(this.#running.map(async instance => await this.#stop(instance)))
   }
@@ -43,6 +45,7 @@ export class Instances {
     await Promise.race([once(instance, 'listening'), ended])
     ended.catch(() => {})      // From now on `#ended` deals with the end of the instance.
     this.#running.push(instance)
+    if (this.#closing) await this.#stop(instance)
   }
 
   async #stop (instance: Worker): Promise<void> {
@@ -53,7 +56,7 @@ export class Instances {
 
   /** Starts a successor for an instance that died. */
   async #ended (instance: Worker): Promise<void> {
-    if (!this.#running.includes(instance)) return
+    if (this.#closing || !this.#running.includes(instance)) return
     this.#running = this.#running.filter(other => other !== instance)
     await this.#startOne()
   }

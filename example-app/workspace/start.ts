@@ -7,6 +7,10 @@ import { startRedis } from './redis.ts'
 // What `npm run workspace` runs: a Redis unless REDIS_URL names one, two instances on one port, and a worker. On SIGHUP a new instance
 // takes the place of each, one after another, as in a deploy.
 
+// At first nothing runs but Redis, which ends with this process.
+let close = async (): Promise<void> => process.exit()
+closeOnSignal(async () => await close())
+
 const port = process.env.PORT || '8090'
 const redis = process.env.REDIS_URL ? undefined : await startRedis()
 const redisUrl = process.env.REDIS_URL || redis?.url || ''
@@ -18,13 +22,11 @@ roles.close()
 
 const instances = new Instances(settings)
 const worker = fork(new URL('worker.ts', import.meta.url), { env: settings })
-async function close (): Promise<void> {
+close = async () => {
   worker.kill()
   await instances.close()
   redis?.close()
 }
-
-closeOnSignal(close)
 process.on('SIGHUP', () => { void instances.replace() })
 
 try {

@@ -13,6 +13,8 @@ type Handler = (payload: never) => unknown
 
 const aName: Rule = { allowed: 'a non-empty string', accepts: name => typeof name === 'string' && name !== '' }
 const maxPayloadBytes = 1_048_576
+/** Larger than a payload: an instance may answer with the ids of all its connections. */
+const maxAnswerBytes = 4 * maxPayloadBytes
 
 /** Messages between the instances of an application, by name: `registry.instances`. */
 export class InstanceMessages implements Instances {
@@ -70,7 +72,7 @@ export class InstanceMessages implements Instances {
     const results = await Promise.allSettled(Array.from(this.#handlers.get(name) ?? [], async (handler, index) => {
       const answer = await handler(payload as never)
       // Only the answer of the first handler travels, as JSON. Nobody waits for the answer to an `emit`.
-      return ask && index === 0 ? JSON.parse(toJson(answer ?? null)) as unknown : undefined
+      return ask && index === 0 ? checked(answer, maxAnswerBytes) : undefined
     }))
     const failed = results.find(result => result.status === 'rejected')
     if (failed !== undefined) {
@@ -89,11 +91,13 @@ function asked (answers: ReadonlyArray<Answers['app']>, missing: number): Asked 
 }
 
 /**
- * The payload after a round trip through JSON: plain data, which a `toJSON` of the application cannot change when the command is encoded.
+ * The value after a round trip through JSON: plain data, which a `toJSON` of the application cannot change when it is encoded again.
  * @throws {WebsocketGroupsError} WSG_DATA_INVALID
  */
-function checked (payload: unknown): unknown {
-  const json = toJson(payload ?? null)
-  if (Buffer.byteLength(json) > maxPayloadBytes) throw new WebsocketGroupsError('WSG_DATA_INVALID', 'more than 1 MiB of JSON')
+function checked (value: unknown, maxBytes = maxPayloadBytes): unknown {
+  const json = toJson(value ?? null)
+  if (Buffer.byteLength(json) > maxBytes) {
+    throw new WebsocketGroupsError('WSG_DATA_INVALID', `more than ${maxBytes / 1_048_576} MiB of JSON`)
+  }
   return JSON.parse(json)
 }

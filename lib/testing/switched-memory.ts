@@ -36,9 +36,8 @@ export class SwitchedMemory extends MemoryBackplane {
   async setOut (out: boolean): Promise<void> {
     if (this.#out === out) return
     this.#out = out
-    const due = out ? [] : [...this.#due]
-    for (const target of due) await super.subscribe(target)
-    this.#due.clear()
+    // One that is unsubscribed meanwhile is due no longer.
+    for (const target of out ? [] : [...this.#due]) if (this.#due.delete(target)) await super.subscribe(target)
     this.#local?.stateChanged()
   }
 

@@ -94,7 +94,7 @@ onBoth('instances tell each other, and ask each other: who cannot answer is miss
   t.strictSame(await b.app.registry.instances.ask('load', 1), { replies: [{ of: 'a', payload: 1 }], missing: 1 }, 'b has no handler')
   const remove = b.app.registry.instances.on('load', async () => await new Promise(() => {}))
   t.strictSame(
-    await a.app.registry.instances.ask('load', 2, { timeoutMs: 300 }), { replies: [{ of: 'a', payload: 2 }], missing: 1 }, 'b hangs'
+    await a.app.registry.instances.ask('load', 2, { timeoutMs: 1_000 }), { replies: [{ of: 'a', payload: 2 }], missing: 1 }, 'b hangs'
   )
   remove()
   b.app.registry.instances.on('load', () => { throw new Error('no') })
@@ -106,13 +106,13 @@ onBoth('instances tell each other, and ask each other: who cannot answer is miss
   await t.rejects(a.app.registry.instances.emit('load', 'x'.repeat(1_048_576)), { code: 'WSG_DATA_INVALID' })
 })
 
-onBoth('what JSON cannot express is no answer, and ends no process', async (t, a, b) => {
+onBoth('what JSON cannot express, or is too much, is no answer, and ends no process', async (t, a, b) => {
   const circle: Record<string, unknown> = {}
   circle.self = circle
   let answer: unknown
   a.app.registry.instances.on('load', () => 'of a')
   b.app.registry.instances.on('load', () => answer)
-  for (answer of [1n, circle, () => {}, Symbol('load'), { toJSON () { throw new Error('no') } }]) {
+  for (answer of [1n, circle, () => {}, Symbol('load'), { toJSON () { throw new Error('no') } }, 'x'.repeat(4 * 1_048_576)]) {
     for (const { app } of [a, b]) {
       t.strictSame(await app.registry.instances.ask('load', null), { replies: ['of a'], missing: 1 }, `${typeof answer}`)
     }
