@@ -12,10 +12,13 @@ type Excepted = Named | string | { readonly userId: string } | { readonly group:
 
 const maxTags = 32
 const maxTagBytes = 64
+/** They travel with the message, to every instance. */
+const maxExcepted = 10_000
 
 /**
  * The ids in `except`, and the names of the sessions behind them: a client that is back with another connection is still excluded. Text
  * that is not a connection id excludes nobody, and does not travel. `find` knows the connections of this instance.
+ * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function exceptIds (except: BroadcastOptions['except'], find: (id: string) => Named | undefined): readonly string[] {
   const ids: string[] = []
@@ -66,5 +69,8 @@ export function assertTags (tags: unknown, name: string): asserts tags is readon
 
 function listOf (except: BroadcastOptions['except']): readonly Excepted[] {
   if (except === undefined) return []
-  return (Array.isArray(except) ? except : [except]) as readonly Excepted[]
+  const all = (Array.isArray(except) ? except : [except]) as readonly Excepted[]
+  if (all.length <= maxExcepted) return all
+  const detail = `except must name at most ${maxExcepted} (got ${all.length}): except a group, or filter by tags`
+  throw new WebsocketGroupsError('WSG_OPTION_INVALID', detail)
 }

@@ -113,6 +113,9 @@ onEveryCluster(t, redis, 'except leaves out users and groups, and a filter asks 
   }
   await t.rejects(registry.broadcastToAll('x', { except: { userId: '' } }), { code: 'WSG_USER_ID_INVALID' })
   await t.rejects(registry.broadcastToAll('x', { except: { group: '' } }), { code: 'WSG_GROUP_NAME_INVALID' })
+  const many = Array.from({ length: 10_001 }, (_, n) => `${registry.instanceId}.${n}`)
+  await t.rejects(registry.broadcastToAll('x', { except: many }), { code: 'WSG_OPTION_INVALID', detail: /at most 10000/ })
+  await registry.broadcastToAll('x', { except: many.slice(1) })
   await t.rejects(registry.broadcastJson({ all: true }, undefined), { code: 'WSG_DATA_INVALID' })
 }, 'both')
 

@@ -119,7 +119,7 @@ export class ClusterBackplane implements RedisDeployment {
     this.#home = [home, this.#of(everyone)]
     const hasLease = (index: number): boolean => this.#places.get(index)?.partition.lease.held === true
     const reaper = this.#reaper = new ClusterReaper(links.command, this.#keys, local, leaseMs, hasLease)
-    this.#of(everyone).partition.lease.on({ claimed: ids => { reaper.died(ids) } })
+    this.#of(everyone).partition.lease.on({ claimed: ids => { reaper.died(ids) }, resumed: () => { void this.#claim?.renew() } })
     for (const { partition } of this.#home) {
       void partition.lease.want()
       partition.lease.on({ resumed: () => this.#changed() })
