@@ -95,7 +95,7 @@ export class Broadcaster {
     const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
     this.#metrics.messagesPublished++
-    this.#hub.deliverExcept(envelope, targets, [])
+    this.#metrics.framesSent += this.#hub.deliverExcept(envelope, targets, [])
     return { scope: 'local', ...audience, instances: 1 }
   }
 
