@@ -1,7 +1,7 @@
 import type { StreamStore, Target } from '../backplane/backplane.ts'
 import { StandaloneWriter } from '../backplane/redis/standalone-writer.ts'
 import { EnvelopeFactory, everyone, groupTargets, userLogTarget, userTarget } from '../delivery/envelopes.ts'
-import { LoggedPublish } from '../delivery/logged-publish.ts'
+import { assertNoKey, LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { inSendSpan } from '../delivery/spans.ts'
 import { WebsocketGroupsError } from '../errors.ts'
@@ -88,6 +88,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     checkCall('broadcastToAll', options)
+    assertNoKey(options)
     return await inSendSpan(this.#tracing, everyone, data, async () => await this.#broadcast(everyone, data, options))
   }
 
@@ -95,7 +96,9 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     checkCall('sendToUser', options)
     const [targets, log] = [[userTarget(userId)], userLogTarget(userId)]
     return await inSendSpan(this.#tracing, targets, data, async () => {
-      return log === undefined ? await this.#broadcast(targets, data, options) : await this.#toLogs([log], targets, data, options)
+      if (log !== undefined) return await this.#toLogs([log], targets, data, options)
+      assertNoKey(options)
+      return await this.#broadcast(targets, data, options)
     })
   }
 
