@@ -24,8 +24,8 @@ export class Positions {
     return this.#readers.get(group)?.position
   }
 
-  has (group: string, position: string): boolean {
-    return this.#readers.get(group)?.recent.has(position) === true
+  has (group: string, position: string): boolean | undefined {
+    return this.#readers.get(group)?.recent.has(position)
   }
 
   set (group: string, position: string, grant?: string): void {

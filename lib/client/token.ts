@@ -16,7 +16,7 @@ export interface TokenHost {
 export class Token {
   /** Whether the next attempt may get another token: the option is a callback. */
   readonly renewable: boolean
-  readonly #source: ConnectOptions['token']
+  readonly #source: () => unknown
   readonly #host: TokenHost
   #expiresAt = 0
   #timer: ReturnType<typeof setTimeout> | undefined
@@ -24,9 +24,9 @@ export class Token {
   #round = 0
 
   constructor (source: ConnectOptions['token'], host: TokenHost) {
-    this.#source = source
-    this.#host = host
     this.renewable = typeof source === 'function'
+    this.#source = typeof source === 'function' ? source : () => source
+    this.#host = host
   }
 
   /** @throws {ClientError} TOKEN_FAILED */
@@ -34,7 +34,7 @@ export class Token {
     try {
       // Not at once: the callback may close the client, which knows this attempt only when its constructor is done.
       await null
-      const given = typeof this.#source === 'function' ? await this.#source() : this.#source
+      const given = await this.#source()
       const { token, expiresAt = 0 }: Partial<ExpiringToken> = typeof given === 'string' ? { token: given } : given ?? {}
       this.#expiresAt = expiresAt
       if (token && !/^[\w!#$%&'*+.^`|~-]+$/.test(token)) throw new TypeError('no token')

@@ -67,9 +67,12 @@ export class Revocations {
     this.#failed = failed
   }
 
-  /** The time by the clock that all instances share (milliseconds since 1970). */
+  /**
+   * The time by the clock that all instances share, or by a steady one of this process (milliseconds since 1970): a machine whose clock is
+   * set back would let in those who were put out before.
+   */
   now (): number {
-    return this.#backplane.now?.() ?? Date.now()
+    return this.#backplane.now?.() ?? Math.round(performance.timeOrigin + performance.now())
   }
 
   /**

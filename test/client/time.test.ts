@@ -201,7 +201,7 @@ t.test('what was asked for on an earlier connection is not sent on this one', as
 
 t.test('a quiet connection is asked, and is dead when it does not answer', async (t) => {
   const calls: string[] = []
-  const liveness = new Liveness(50, () => calls.push('ping'), () => calls.push('dead'))
+  const liveness = new Liveness(50, () => calls.push('ping'), () => calls.push('dead'), 1, () => undefined)
   t.teardown(() => liveness.stop())
   for (let n = 0; n < 10; n++) {
     await later(10)
@@ -236,7 +236,7 @@ t.test('bytes that are still coming are waited for, and patience gives an answer
   t.equal(calls[2], 'dead')
 
   const patient: string[] = []
-  const other = new Liveness(20, () => patient.push('ping'), () => patient.push('dead'), 32)
+  const other = new Liveness(20, () => patient.push('ping'), () => patient.push('dead'), 32, () => undefined)
   t.teardown(() => other.stop())
   await until(() => patient.length === 1)
   const askedAt = Date.now()

@@ -34,7 +34,11 @@ onEveryCluster(t, redis, 'clients are asked wherever they are, and those that do
   const [ann, bob, silent, wrong, broken, mute] = [
     await open(0, 'ann'), await open(1, 'bob'), await open(1), await open(0), await open(0), await open(1)
   ]
-  ann.answer('confirm', data => data === 'sure?')
+  const asked: unknown[] = []
+  ann.answer('confirm', (data, { group }) => {
+    asked.push(group)
+    return data === 'sure?'
+  })
   bob.answer('confirm', async () => false)
   silent.answer('confirm', async () => await new Promise(() => {}))
   wrong.answer('confirm', () => 'neither')
@@ -54,6 +58,7 @@ onEveryCluster(t, redis, 'clients are asked wherever they are, and those that do
   const connection = instances[0]?.registry.get(ann.connection.connectionId ?? '')
   if (connection === undefined) throw new Error('ann is gone')
   t.match(await set.ask(connection, 'confirm', 'x' as never), { replies: [{ userId: 'ann', data: false }], missing: [] })
+  t.strictSame(asked, ['q:lobby', undefined], 'a client knows which of its groups was asked')
   t.match(await set.ask('q:nobody', 'confirm', 'x' as never), { replies: [], missing: [] })
   bob.answer('confirm', async () => await new Promise(() => {}))
   const gone = set.ask({ userId: 'bob' }, 'confirm', 'x' as never, { timeoutMs: 20_000 })
