@@ -1,6 +1,7 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { MemoryBackplane } from './lib/backplane/memory/index.ts'
+import { ownBackplane } from './lib/backplane/own.ts'
 import { RedisBackplane } from './lib/backplane/redis/index.ts'
 import { GroupPublisher } from './lib/groups/publisher.ts'
 import type { Backplane } from './lib/backplane/backplane.ts'
@@ -58,7 +59,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   }
   const options = fitBootTimeout(resolveOptions(raw), raw.bootTimeoutMs, app.initialConfig.pluginTimeout)
   servers.add(app.server)
-  const instance = new Instance(options, makeBackplane(options), app.log)
+  const instance = new Instance(options, makeBackplane(options, app.log), app.log)
 
   app.decorate('registry', instance.registry)
   app.decorateRequest('identity', null)
@@ -95,9 +96,9 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   for (const [path, room] of Object.entries(options.rooms ?? {})) app.wsRoom(path, room === true ? {} : room as RoomOptions)
 }
 
-function makeBackplane (options: ResolvedOptions): Backplane {
+function makeBackplane (options: ResolvedOptions, log: FastifyBaseLogger): Backplane {
   const { backplane, redis, outage } = options
-  if (backplane !== undefined) return backplane
+  if (backplane !== undefined) return ownBackplane(backplane, log)
   return redis === undefined ? new MemoryBackplane() : new RedisBackplane({ ...options, redis, whenDown: outage.loggedBroadcast })
 }
 

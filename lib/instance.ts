@@ -259,7 +259,7 @@ export class Instance {
     if (state !== 'up') return logEvent(this.#log, 'backplane_not_up', { state, problems })
     logEvent(this.#log, 'backplane_up')
     // Blocks that others made meanwhile did not reach this instance.
-    void this.#parts.blocks.load()
+    void this.#parts.blocks.reload()
     // The members of this instance are stored again; a list that was read before lacks them.
     this.#parts.presence.announceResync()
     this.#parts.occupancy.recheck()

@@ -10,6 +10,7 @@ export const logEvents = {
   ready_without_backplane: ['warn', 'websocket groups ready, but the backplane is not: the outage policies apply'],
   backplane_up: ['info', 'the backplane is up'],
   backplane_not_up: ['warn', 'the backplane is not up'],
+  backplane_call_failed: ['error', 'a backplane of the service failed in a way that the contract of backplanes does not know'],
   drain_started: ['info', 'closing connections one after another'],
   drained: ['info', 'drained'],
   dashboard_action: ['info', 'somebody acted through the dashboard'],

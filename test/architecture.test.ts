@@ -16,7 +16,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
     'lib/backplane/position.ts'
   ],
   ['lib/options/'],
-  ['lib/backplane/memory/', 'lib/backplane/redis/'],
+  ['lib/backplane/memory/', 'lib/backplane/redis/', 'lib/backplane/own.ts'],
   ['lib/connection/'],
   ['lib/hub/'],
   ['lib/delivery/'],

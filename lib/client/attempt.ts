@@ -58,7 +58,7 @@ export class ConnectionAttempt {
     this.#options = options
     this.#patience = patience
     this.#host = host
-    this.#timer = setTimeout(() => this.drop(1006, this.#opened ? noWelcome : 'no answer in time'), options.limitMs)
+    this.#timer = setTimeout(() => this.drop(1006, this.#opened ? noWelcome : 'no answer in time'), Math.min(options.limitMs, maxTimerMs))
     void this.#open(url)
   }
 
@@ -67,8 +67,8 @@ export class ConnectionAttempt {
   }
 
   /** Whether the server answered a ping on this connection. */
-  get answered (): boolean {
-    return this.#liveness?.answered === true
+  get answered (): boolean | undefined {
+    return this.#liveness?.answered
   }
 
   send (text: string): void {
@@ -114,9 +114,9 @@ export class ConnectionAttempt {
       else this.#unsupported()
     }
     socket.onmessage = ({ data }: { data: unknown }) => this.#receive(data)
-    socket.onerror = ({ message = '', error: cause }: { message?: string, error?: unknown }) => {
+    socket.onerror = ({ message, error: cause }: { message?: string, error?: unknown }) => {
       this.#refusal = { cause }
-      if (/subprotocol/.test(message)) this.#unsupported()
+      if (/subprotocol/.test(`${message}`)) this.#unsupported()
     }
     // ws alone tells the status and the headers of an answer that is no upgrade, and leaves the rest to this listener.
     socket.on?.('unexpected-response', (_request, { statusCode: status, headers }) => {
@@ -162,7 +162,7 @@ export class ConnectionAttempt {
     const { status } = this.#refusal
     this.#host.lost(code, reason, error ?? (this.#liveness
       ? undefined
-      : new ClientError('CONNECT_FAILED', `could not connect: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
+      : new ClientError('CONNECT_FAILED', `not connected: ${status ?? code} ${reason}`, { closeCode: code, ...this.#refusal })))
   }
 
   #release (): void {

@@ -28,7 +28,8 @@ export class Client extends Emitter<ClientEvents> {
   readonly #storageKey: string
   readonly #lock = new TabLock()
   readonly #keep: ConnectOptions['keep']
-  readonly #fail = (error: ClientError): void => { this.#tell('error', error) }
+  /** Tells of what nobody awaits. That an answer was lost with its connection is no failure: the state tells of the break. */
+  readonly #fail = (error: ClientError): void => { if (error.code !== 'UNKNOWN_OUTCOME') this.#tell('error', error) }
   #connectionId: string | undefined
   #session: string | undefined
 
@@ -48,7 +49,7 @@ export class Client extends Emitter<ClientEvents> {
     const saved = this.#load()
     this.#session = options.session ?? saved.session
     const copied = !options.session && saved.session
-    this.#positions = new Positions(options.positions ?? (this.#keep === 'session' ? {} : saved.positions))
+    this.#positions = new Positions(options.positions ?? (this.#keep === 'session' ? {} : saved.positions ?? {}))
     this.#sendQueue = new SendQueue(options.queue)
 
     this.#joins = new Joins(this.#sendQueue, this.#positions, {
@@ -63,7 +64,7 @@ export class Client extends Emitter<ClientEvents> {
     const token = new Token(options.token, {
       refresh: (fresh, done) => this.#sendQueue.ask({ type: 'token', token: fresh }, error => {
         done()
-        if (error && error.code !== 'UNKNOWN_OUTCOME') this.#fail(error)
+        if (error) this.#fail(error)
       }, true),
       failed: this.#fail
     })
@@ -147,9 +148,7 @@ export class Client extends Emitter<ClientEvents> {
   send (data: Sendable, options: SendOptions & { readonly ack?: boolean } = {}): Promise<Ack> | undefined {
     const payload = toPayload(data)
     if (options.ack !== false) return this.#sendQueue.message(payload, options)
-    if (!this.#sendQueue.post(payload)) {
-      this.#sendQueue.message(payload, {}).catch((error: ClientError) => { if (error.code !== 'UNKNOWN_OUTCOME') this.#fail(error) })
-    }
+    if (!this.#sendQueue.post(payload)) this.#sendQueue.message(payload, {}).catch(this.#fail)
     return undefined
   }
 
@@ -215,7 +214,7 @@ export class Client extends Emitter<ClientEvents> {
 
   #load (): Saved {
     try {
-      return JSON.parse(this.#storage?.getItem(this.#storageKey) ?? 'null') as Saved | null ?? {}
+      return JSON.parse(this.#storage?.getItem(this.#storageKey) ?? '{}') as Saved | null ?? {}
     } catch {
       return {} // unreadable, or the storage may not be used: start without
     }

@@ -89,7 +89,7 @@ export class Connector {
       offline: () => {
         // The browser may err, or the network only changes: ask the connection itself.
         this.#attempt?.probe()
-        if (!this.#attempt) this.#wait(options.maxMs)
+        if (!this.#attempt) this.#wait(Math.max(options.maxMs, this.#notBefore - Date.now()))
       },
       hide: gone => {
         host.hidden(gone)
@@ -163,7 +163,7 @@ export class Connector {
       this.#notBefore = Date.now() + delayMs
       this.#afterMs = undefined
     }
-    this.#wait(online() ? delayMs : maxMs, code, reason)
+    this.#wait(online() ? delayMs : Math.max(maxMs, delayMs), code, reason)
     // A handler of the state may have closed it as well.
     if (error && (this.state as State) !== 'closed') this.#host.failed(error)
   }

@@ -47,8 +47,9 @@ export class ClientError extends Error {
   /** What the server's error said beside its text, such as the places where a message did not fit its schema. */
   declare readonly details: unknown
 
-  constructor (code: ClientErrorCode | (string & {}), text: string, { cause, ...details }: ErrorDetails = {}) {
-    super(text, { cause })
+  constructor (code: ClientErrorCode | (string & {}), text: string, details?: ErrorDetails) {
+    super(text, details)
+    // A cause is there already, and stays what no loop over the properties sees.
     Object.assign(this, details, { code })
   }
 }

@@ -23,7 +23,7 @@ export class Liveness {
   #asked = false
   #bytes: number | undefined
 
-  constructor (idleMs: number, ping: () => void, dead: () => void, patience = 1, bytesRead: () => number | undefined = () => undefined) {
+  constructor (idleMs: number, ping: () => void, dead: () => void, patience: number, bytesRead: () => number | undefined) {
     this.#idleMs = idleMs > 0 ? idleMs : defaultIdleMs
     this.#pongMs = Math.min(maxPongMs, this.#idleMs) * patience
     this.#ping = ping

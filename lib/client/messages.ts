@@ -1,4 +1,5 @@
 import type { Contract, HasContract } from '../protocol/contract.ts'
+import { maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import { connect as connectPlain, type Client } from './index.ts'
 import { Emitter } from './emitter.ts'
@@ -42,8 +43,8 @@ type EventHandler<Data> = (data: Data, info: EventInfo) => void
 type Heard = Readonly<Record<string, { readonly data: unknown, readonly info: EventInfo }>>
 
 type Answer<Reply> = Reply | Promise<Reply>
-/** An event, or with an `id` a question. */
-interface Incoming { readonly name: string, readonly data: unknown, readonly id: unknown }
+/** An event, or with an `id` a question. `group` is the one that was asked. */
+interface Incoming { readonly name: string, readonly data: unknown, readonly id: unknown, readonly group?: string | undefined }
 
 const lineFeed = 10
 
@@ -78,7 +79,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
   ): Promise<Agreed['messages'][Of]['reply']> {
     let timer: ReturnType<typeof setTimeout> | undefined
     const late = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(new ClientError('TIMEOUT', `no answer to ${name} in time`)), timeoutMs)
+      timer = setTimeout(() => reject(new ClientError('TIMEOUT', `no answer to ${name} in time`)), Math.min(timeoutMs, maxTimerMs))
     })
     try {
       const sent = this.connection.send(encode(name, data, idempotent ? newKey() : undefined), { retry: idempotent })
@@ -120,7 +121,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
     const { messages, ...page } = await this.connection.history(group, query)
     const events = messages.flatMap(({ data, ...info }) => {
       const event = decode(data)
-      return event ? { ...event, ...info } : []
+      return event ? { name: event.name, data: event.data, ...info } : []
     })
     return { ...page, events: events as unknown as EventPage<Agreed>['events'] }
   }
@@ -130,12 +131,12 @@ export class MessageClient<Agreed extends Contract = Contract> {
     this.connection.close(code, reason)
   }
 
-  async #asked ({ name, data, id }: Incoming, info: EventInfo): Promise<void> {
+  async #asked ({ name, data, id, group }: Incoming, info: EventInfo): Promise<void> {
     const answer = (fields: object): void => { this.connection.send({ json: { id, ...fields } }, { ack: false }) }
     try {
       const handler = this.#answers.get(name)
       if (handler === undefined) throw new ClientError('UNANSWERED', `nobody answers ${name}`)
-      answer({ type: 'reply', data: await handler(data as never, info) })
+      answer({ type: 'reply', data: await handler(data as never, { ...info, group }) })
     } catch (error) {
       // Anything may be thrown, even `undefined`.
       const { code = 'HANDLER_FAILED', message = '' } = (error ?? {}) as Partial<ClientError>
@@ -187,7 +188,6 @@ function decode (data: unknown): Incoming | undefined {
 }
 
 function eventOf (value: unknown): Incoming | undefined {
-  if (typeof value !== 'object' || value === null) return undefined
-  const { type, data, id } = value as Readonly<Record<string, unknown>>
-  return typeof type === 'string' ? { name: type, data, id } : undefined
+  const { type, data, id, group } = (value ?? {}) as Omit<Incoming, 'name'> & { readonly type: unknown }
+  return typeof type === 'string' ? { name: type, data, id, group } : undefined
 }

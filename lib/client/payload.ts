@@ -7,7 +7,7 @@ export type Frame = ServerFrame<MemberInfo>
 /** The caller ignores a frame of an unknown type. @throws {Error} for anything but a frame */
 export function parseFrame (data: unknown): Frame {
   const frame = JSON.parse(data as string) as Frame
-  if (typeof frame.type !== 'string') throw new TypeError('frame without a type')
+  if (typeof frame.type !== 'string') throw new TypeError('no type')
   return frame
 }
 

@@ -18,7 +18,7 @@ interface Request {
   /** The request is about one connection, and is dropped with it. */
   readonly control: boolean
   readonly done: Done
-  readonly retry: boolean
+  readonly retry: boolean | undefined
   sends: number
 }
 
@@ -43,7 +43,7 @@ export class SendQueue {
     this.#limits = { maxMessages: 1_000, maxBytes: 1_048_576, ...limits }
   }
 
-  message (payload: Payload | JsonPayload, { retry = false }: SendOptions): Promise<Ack> {
+  message (payload: Payload | JsonPayload, { retry }: SendOptions): Promise<Ack> {
     return quiet(new Promise((resolve, reject) => {
       const request = this.#request({ type: 'message', ...payload }, false, (error, { position, data, binary }) => {
         this.#bytes -= bytes
@@ -63,13 +63,13 @@ export class SendQueue {
 
   /** Sends without asking for an answer. Returns `false` when the message has to wait its turn: call `message` then. */
   post (payload: Payload | JsonPayload): boolean {
-    if (!this.#wire || this.#waiting.length > 0 || this.#wire.bufferedAmount > this.#limits.maxBytes) return false
+    if (!this.#wire || this.#waiting.length || this.#wire.bufferedAmount > this.#limits.maxBytes) return false
     this.#wire.send(JSON.stringify({ type: 'message', ...payload } satisfies ClientFrame))
     return true
   }
 
   /** Sends any other request, in turn with the messages or at once. */
-  ask (frame: RequestFrame, done: Done, atOnce = false): void {
+  ask (frame: RequestFrame, done: Done, atOnce?: boolean): void {
     const request = this.#request(frame, true, done)
     if (atOnce && this.#wire) this.#send(request, this.#wire)
     else this.#add(request)
@@ -80,7 +80,7 @@ export class SendQueue {
     const waiting = this.#waiting
     this.#waiting = []
     first()
-    this.#waiting.push(...waiting)
+    this.#waiting = this.#waiting.concat(waiting)
     this.#wire = wire
     this.#pump()
   }
@@ -102,9 +102,9 @@ export class SendQueue {
 
   /** The connection is gone. The server may have handled what was sent: only messages with `retry` are sent again. */
   broken (tooFast: boolean): void {
-    if (tooFast) this.#window = Math.max(this.#window >> 1, 1)
+    if (tooFast) this.#window = this.#window >> 1 || 1
     const all = this.#takeAll()
-    const isKept = ({ control, sends, retry }: Request): boolean => !control && (!sends || (retry && sends < maxSends))
+    const isKept = ({ control, sends, retry }: Request): boolean | undefined => !control && (!sends || (retry && sends < maxSends))
     this.#waiting = all.filter(isKept)
     for (const request of all) if (!isKept(request)) request.done(unknownOutcome(), {})
   }
@@ -123,7 +123,7 @@ export class SendQueue {
     return all
   }
 
-  #request (frame: RequestFrame, control: boolean, done: Done, retry = false): Request {
+  #request (frame: RequestFrame, control: boolean, done: Done, retry?: boolean): Request {
     const id = ++this.#lastId
     return { id, encoded: JSON.stringify({ ...frame, id }), control, done, retry, sends: 0 }
   }
@@ -160,5 +160,5 @@ export function closed (): ClientError {
 }
 
 function unknownOutcome (): ClientError {
-  return new ClientError('UNKNOWN_OUTCOME', 'the connection ended before the answer')
+  return new ClientError('UNKNOWN_OUTCOME', 'the connection ended unanswered')
 }

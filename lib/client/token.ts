@@ -16,7 +16,7 @@ export interface TokenHost {
 export class Token {
   /** Whether the next attempt may get another token: the option is a callback. */
   readonly renewable: boolean
-  readonly #source: ConnectOptions['token']
+  readonly #source: () => unknown
   readonly #host: TokenHost
   #expiresAt = 0
   #timer: ReturnType<typeof setTimeout> | undefined
@@ -24,9 +24,9 @@ export class Token {
   #round = 0
 
   constructor (source: ConnectOptions['token'], host: TokenHost) {
-    this.#source = source
-    this.#host = host
     this.renewable = typeof source === 'function'
+    this.#source = typeof source === 'function' ? source : () => source
+    this.#host = host
   }
 
   /** @throws {ClientError} TOKEN_FAILED */
@@ -34,7 +34,7 @@ export class Token {
     try {
       // Not at once: the callback may close the client, which knows this attempt only when its constructor is done.
       await null
-      const given = typeof this.#source === 'function' ? await this.#source() : this.#source
+      const given = await this.#source()
       const { token, expiresAt = 0 }: Partial<ExpiringToken> = typeof given === 'string' ? { token: given } : given ?? {}
       this.#expiresAt = expiresAt
       if (token && !/^[\w!#$%&'*+.^`|~-]+$/.test(token)) throw new TypeError('no token')
@@ -48,10 +48,9 @@ export class Token {
   keepFresh (): void {
     this.stop()
     const leftMs = this.#expiresAt - Date.now()
-    // Expired already: this clock is wrong, or the callback is. The server will close with 4401 in time.
-    if (leftMs <= 0) return
     const delayMs = Math.max(leftMs * 0.8, leftMs - maxLeadMs, minRefreshMs)
-    this.#timer = setTimeout(() => { void this.#refresh(this.#round) }, Math.min(delayMs, maxTimerMs))
+    // Expired already, or NaN: this clock is wrong, or the callback is. The server will close with 4401 in time.
+    if (leftMs > 0) this.#timer = setTimeout(() => { void this.#refresh(this.#round) }, Math.min(delayMs, maxTimerMs))
   }
 
   stop (): void {

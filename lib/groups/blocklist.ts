@@ -13,6 +13,8 @@ import type { BlockOptions, BlockTarget, Identity } from '../types.ts'
 type NameOptions = Required<Pick<ResolvedOptions, 'userId' | 'expiresAt' | 'tokenId'>>
 
 const maxBlockMs = 2_592_000_000
+/** How many blocks an instance remembers: more than the backplane stores, as some hold here alone while the backplane is out. */
+const mostRemembered = 2 * maxBlocks
 /** How long after a load that failed the next one follows (milliseconds). */
 const retryMs = 2_000
 export const blockedReason = 'access was revoked'
@@ -26,26 +28,30 @@ export class Blocklist {
   readonly #backplane: Pick<Backplane, 'block' | 'blocks'>
   readonly #options: NameOptions
   readonly #metrics: Metrics
+  readonly #failed: (error: unknown) => void
   readonly #now: () => number
   /** When each block ends, on the clock of `now`. */
-  readonly #ends = new BoundedMap<string, number>({ maxWeight: 2 * maxBlocks })
+  readonly #ends = new BoundedMap<string, number>({ maxWeight: mostRemembered })
   /** For each load under way the names that changed meanwhile: the list that it gets may be older. */
   readonly #loads = new Set<Set<string>>()
   #retry: NodeJS.Timeout | undefined
   #closed = false
 
+  /** `failed` is called with errors of the backplane other than an outage. */
   constructor (
     connections: () => Iterable<LocalConnection>, backplane: Pick<Backplane, 'block' | 'blocks'>, options: NameOptions, metrics: Metrics,
-    now: () => number = () => performance.now()
+    failed: (error: unknown) => void, now: () => number = () => performance.now()
   ) {
     this.#connections = connections
     this.#backplane = backplane
     this.#options = options
     this.#metrics = metrics
+    this.#failed = failed
     this.#now = now
   }
 
   get size (): number {
+    this.#sweep()
     return this.#ends.size
   }
 
@@ -66,7 +72,10 @@ export class Blocklist {
    * @throws {WebsocketGroupsError} WSG_BLOCKLIST_FULL, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   async store (name: string, forMs: number): Promise<void> {
-    if (!await this.#backplane.block(name, forMs)) throw new WebsocketGroupsError('WSG_BLOCKLIST_FULL')
+    if (await this.#backplane.block(name, forMs)) return
+    // Nobody else knows of this block, so it must not hold here either.
+    this.apply(name, 0)
+    throw new WebsocketGroupsError('WSG_BLOCKLIST_FULL')
   }
 
   /** An instance, maybe this one, blocked a name. Returns how many connections were closed here. */
@@ -74,6 +83,8 @@ export class Blocklist {
     for (const changed of this.#loads) changed.add(name)
     this.#ends.delete(name)
     if (forMs <= 0) return 0
+    // Blocks that are over must not push out those that last.
+    if (this.#ends.size >= mostRemembered) this.#sweep()
     this.#ends.set(name, this.#now() + forMs)
     return this.#closeCovered()
   }
@@ -92,10 +103,19 @@ export class Blocklist {
       this.#closeCovered()
     } catch (error) {
       if (!isOutageOrClosed(error)) throw error
-      // A call may fail while the backplane stays up: no outage ends then, after which the list would be loaded.
-      if (!this.#closed) this.#retry ??= setTimeout(() => this.#loadAgain(), retryMs).unref()
+      this.#loadLater()
     } finally {
       this.#loads.delete(changed)
+    }
+  }
+
+  /** As `load`, for callers that nobody waits for: never rejects. A load that failed for whatever reason is repeated. */
+  async reload (): Promise<void> {
+    try {
+      await this.load()
+    } catch (error) {
+      this.#failed(error)
+      this.#loadLater()
     }
   }
 
@@ -104,9 +124,13 @@ export class Blocklist {
     clearTimeout(this.#retry)
   }
 
-  #loadAgain (): void {
-    this.#retry = undefined
-    void this.load()
+  /** A call may fail while the backplane stays up: no outage ends then, after which the list would be loaded. */
+  #loadLater (): void {
+    if (this.#closed) return
+    this.#retry ??= setTimeout(() => {
+      this.#retry = undefined
+      void this.reload()
+    }, retryMs).unref()
   }
 
   /** Takes over a list, but for the names in `changed`. */
@@ -124,6 +148,12 @@ export class Blocklist {
     await Promise.all(Array.from(this.#ends, async ([name, end]) => {
       if (end > now) await this.#backplane.block(name, Math.ceil(end - now))
     }))
+  }
+
+  /** Forgets the blocks that are over. */
+  #sweep (): void {
+    const now = this.#now()
+    for (const [name, end] of this.#ends) if (end <= now) this.#ends.delete(name)
   }
 
   #isBlocked (name: string): boolean {

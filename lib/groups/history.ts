@@ -12,8 +12,6 @@ const defaultLimit = 100
 const maxLimit = 10_000
 /** The most bytes of messages in one result, whatever `limit` allows. */
 const maxHistoryBytes = 4_194_304
-/** How often a page is read again because messages were appended meanwhile. */
-const maxTries = 5
 
 interface Read {
   /** Oldest first. */
@@ -86,15 +84,16 @@ export class GroupHistory {
     const newest = before === undefined ? undefined : await this.#backplane.history(group, undefined, 1)
     const gap = newest === undefined || before === undefined ? undefined : gapAt(newest, before)
     if (newest !== undefined && gap !== undefined) return { messages: [], end: newest.end, gap, more: false }
-    // How many messages of the page are not older than `before`. One more is read, to know whether there are older ones.
-    const newerIn = ({ end }: LogPage): number => before === undefined ? 0 : end.offset - before.offset + 1
-    let newer = newest === undefined ? 0 : newerIn(newest)
-    const read = async (): Promise<LogPage> => await this.#backplane.history(group, undefined, Math.min(newer + limit + 1, maxLimit))
-    let first = await read()
-    // Messages that were appended meanwhile pushed the wanted ones out of the page: read more.
-    for (let tries = 0; newerIn(first) > newer && tries < maxTries; tries++) {
-      newer = newerIn(first)
-      first = await read()
+    // How many of the latest messages hold the page. One more is read than asked for, to know whether there are older ones.
+    const neededIn = ({ end }: LogPage): number => limit + 1 + (before === undefined ? 0 : end.offset - before.offset + 1)
+    const read = async (count: number): Promise<LogPage> => await this.#backplane.history(group, undefined, count)
+    let count = Math.min(newest === undefined ? limit + 1 : neededIn(newest), maxLimit)
+    let first = await read(count)
+    // Messages that were appended meanwhile pushed the wanted ones out of what was read: read more, and some in reserve, as it goes on.
+    for (let reserve = 0; neededIn(first) > count && count < maxLimit;) {
+      reserve = 2 * Math.max(reserve, neededIn(first) - count)
+      count = Math.min(neededIn(first) + reserve, maxLimit)
+      first = await read(count)
     }
     const window = new Window(limit + 1)
     for (let page = first; ; page = await this.#backplane.history(group, window.seen ?? first.before, maxLimit)) {

@@ -68,9 +68,8 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const proofKeys = new ProofKeys(backplane, options.secret, error => {
     logEvent(log, 'secret_unreadable', { err: error })
   })
-  const revocations = new Revocations(backplane, logs, error => {
-    logEvent(log, 'revocation_failed', { err: error })
-  })
+  const unrevoked = (error: unknown): void => { logEvent(log, 'revocation_failed', { err: error }) }
+  const revocations = new Revocations(backplane, logs, unrevoked)
   const replay = new Replay(hub, backplane, new Backlog(backplane, cache, logs, metrics), proofKeys, revocations, metrics.lines)
   const logged = new LoggedPublish(backplane, logs, metrics.logLengths)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
@@ -80,7 +79,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const membership = new Membership(hub, backplane, replay, revocations, presence, occupancy, settings, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads)
   const history = new GroupHistory(backplane, proofKeys)
-  const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics)
+  const blocks = new Blocklist(() => hub.connections.values(), backplane, options, metrics, unrevoked)
   const gate = new Gate(options, backplane, blocks, occupancy, metrics)
   const intake = new IntakeBudget(options.limits, metrics)
   const stored = new StoredBytes(options.limits, logs, metrics)

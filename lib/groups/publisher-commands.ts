@@ -37,10 +37,12 @@ export class PublisherCommands extends RemoteCommands {
   /** Also revokes what connections of the user that are away could prove in any group, for when the block is over. */
   override async block (name: string, forMs: number): Promise<number> {
     const userId = userOfBlock(name)
-    if (userId !== undefined && forMs > 0) {
-      await this.#backplane.revoke(everyGroup, namesOfUser(userId), undefined, blockRevocationMs(forMs))
-    }
-    return await super.block(name, forMs)
+    const revoked = userId === undefined || forMs === 0
+      ? undefined
+      : this.#backplane.revoke(everyGroup, namesOfUser(userId), undefined, blockRevocationMs(forMs))
+    // At the same time: an unblock that follows waits for no revocation, and must not reach the instances before the block.
+    const [closed] = await Promise.all([super.block(name, forMs), revoked])
+    return closed
   }
 
   async #putOut (userId: string, group: string): Promise<void> {

@@ -144,8 +144,10 @@ export class ConnectionCommands {
     const remembered = userId === undefined || forMs === 0 ? undefined : this.#membership.userBlocked(userId, forMs)
     // Close the connections of this instance in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
-    await Promise.all([this.#blocks.store(name, forMs), remembered])
-    return await this.#remote.block(name, forMs, here)
+    await this.#blocks.store(name, forMs)
+    // Wait for nothing else in between: instances must hear of a block and of an unblock in the order in which the two are stored.
+    const [closed] = await Promise.all([this.#remote.block(name, forMs, here), remembered])
+    return closed
   }
 
   async groupList (options?: GroupListOptions): Promise<GroupList> {

@@ -90,7 +90,7 @@ class Builder {
       }
       for (const { name, schema } of route.messages.events.values()) operate('send', name, messageOf(name, schema, 'output'))
       for (const { name, schemas: { data, reply } } of route.messages.asked.values()) {
-        const question = messageOf(name, data as MessageSchema | undefined, 'output', { id: idSchema })
+        const question = messageOf(name, data as MessageSchema | undefined, 'output', { id: idSchema, group: { type: 'string' } })
         operate('send', name, question, replyOf(name, reply as MessageSchema | undefined, 'input'))
       }
     }

@@ -60,13 +60,19 @@ export class Questions {
 
   async #askHere ({ target, name, json, timeoutMs }: Question): Promise<Collected> {
     let bytes = 0
+    // A client may be in several groups, and a question comes to it alone.
+    const fields = `"data":${json}${'group' in target ? `,"group":${JSON.stringify(target.group)}` : ''}`
     const [replies, missing]: [Array<ClientReply>, string[]] = [[], []]
     await Promise.all(this.#targets(target).map(async connection => {
-      const answer = await this.#askOne(connection, name, json, timeoutMs)
-      bytes += answer === undefined ? 0 : Buffer.byteLength(JSON.stringify(answer))
+      const answer = await this.#askOne(connection, name, fields, timeoutMs)
+      const more = answer === undefined ? 0 : Buffer.byteLength(JSON.stringify(answer))
       const { id: connectionId, userId } = connection
-      if (answer === undefined || bytes > maxReplyBytes) missing.push(connectionId)
-      else replies.push({ connectionId, ...(userId === undefined ? {} : { userId }), ...answer })
+      if (answer === undefined || bytes + more > maxReplyBytes) {
+        missing.push(connectionId)
+        return
+      }
+      bytes += more
+      replies.push({ connectionId, ...(userId === undefined ? {} : { userId }), ...answer })
     }))
     return { replies, missing }
   }
@@ -77,7 +83,8 @@ export class Questions {
     return this.#registry.filter(connection => isIn(connection, target.group))
   }
 
-  async #askOne (connection: Connection, name: string, json: string, timeoutMs: number): Promise<ClientAnswer | undefined> {
+  /** `fields`: the question without its name and id, as JSON. */
+  async #askOne (connection: Connection, name: string, fields: string, timeoutMs: number): Promise<ClientAnswer | undefined> {
     const id = `q${++this.#lastId}`
     return await new Promise(resolve => {
       const settle: Waiting['settle'] = answer => {
@@ -90,7 +97,7 @@ export class Questions {
       const timer = setTimeout(gone, timeoutMs)
       this.#waiting.set(id, { connection, settle })
       connection.signal.addEventListener('abort', gone)
-      if (!connection.send(`{"type":"${name}","id":"${id}","data":${json}}`)) gone()
+      if (!connection.send(`{"type":"${name}","id":"${id}",${fields}}`)) gone()
     })
   }
 }

@@ -20,7 +20,7 @@ export function checkCluster (redis: unknown): void {
   }
   if (!isObject(redis)) return
   const { cluster, options, ...others } = redis as Readonly<Record<string, unknown>>
-  if (cluster === undefined) return
+  if (cluster === undefined) return checkNatMap(others.natMap, 'redis.natMap')
   if (!Array.isArray(cluster) || cluster.length === 0) {
     throw invalid(`redis.cluster must be an array of at least one node, got ${show(cluster)}`)
   }
@@ -37,19 +37,38 @@ export function checkCluster (redis: unknown): void {
 }
 
 function checkClusterOptions (options: unknown): void {
-  const db = property(property(options, 'redisOptions'), 'db') ?? 0
+  const redisOptions = property(options, 'redisOptions') ?? {}
+  if (!isObject(redisOptions)) throw invalid(`the redisOptions of the cluster must be an object, got ${show(redisOptions)}`)
+  checkNatMap(property(options, 'natMap'), 'the natMap of the cluster')
+  const db = property(redisOptions, 'db') ?? 0
   if (db !== 0) throw invalid(`a Redis Cluster has database 0 only, got ${show(db)}`)
-  const prefix = property(options, 'keyPrefix') ?? property(property(options, 'redisOptions'), 'keyPrefix') ?? ''
+  const prefix = property(options, 'keyPrefix') ?? property(redisOptions, 'keyPrefix') ?? ''
   if (typeof prefix !== 'string' || !isKeyText(prefix)) {
     throw invalid(`the keyPrefix of the cluster's options must be ${keyText}`)
   }
 }
 
+/** ioredis ignores what is no map: all nodes would then be looked for at addresses that cannot be reached from here. */
+function checkNatMap (natMap: unknown, name: string): void {
+  if (natMap === undefined || natMap === null || typeof natMap === 'function') return
+  if (!isLiteral(natMap)) {
+    throw invalid(`${name} must be an object of { 'host:port': { host, port } } or a function, got ${show(natMap)}`)
+  }
+  for (const [node, address] of Object.entries(natMap as object)) {
+    if (!isAddress(address)) throw invalid(`${name} must have { host, port } for ${show(node)}, got ${show(address)}`)
+  }
+}
+
+/** Whether this is `{ host, port }`, whole. */
+export function isAddress (value: unknown): value is { readonly host: string, readonly port: number | string } {
+  const host = property(value, 'host')
+  return typeof host === 'string' && host !== '' && isPort(Number(property(value, 'port')))
+}
+
 function isNode (node: unknown): boolean {
   if (typeof node === 'string') return /^(rediss?:\/\/.|[^/]+$)/.test(node) && isReadable(urlOf(node))
   if (typeof node === 'number') return isPort(node)
-  const [host, port] = [property(node, 'host') ?? '127.0.0.1', property(node, 'port') ?? 6379]
-  return isObject(node) && typeof host === 'string' && host !== '' && isPort(Number(port))
+  return isObject(node) && isAddress({ host: property(node, 'host') ?? '127.0.0.1', port: property(node, 'port') ?? 6379 })
 }
 
 function isPort (value: unknown): boolean {

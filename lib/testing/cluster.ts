@@ -139,8 +139,11 @@ export class TestCluster implements AsyncDisposable {
   }
 
   async #close (app: FastifyInstance | undefined, wire: Wire): Promise<void> {
-    await app?.close()
-    await wire.close()
+    try {
+      await app?.close()
+    } finally {
+      await wire.close()
+    }
   }
 
   /** Waits without a deadline: every instance reaches the state by itself, within the deadlines of its links. */

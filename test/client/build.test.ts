@@ -1,4 +1,5 @@
 import t from 'tap'
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -21,7 +22,8 @@ const small = await import(pathToFileURL(join(folder, 'client.min.js')).href) as
 
 t.test('the single file is smaller than 6 KB, compressed', async (t) => {
   const source = readFileSync(join(folder, 'client.min.js'))
-  const bytes = gzipSync(source, { level: 9 }).length
+  // The program compresses otherwise than the zlib in Node, and puts the name of the file into the result.
+  const bytes = execFileSync('gzip', ['-9c', 'client.min.js'], { cwd: folder }).length
   t.comment(`${source.length} bytes, ${bytes} compressed`)
   t.ok(bytes < 6_144, `${bytes} bytes`)
   t.notMatch(source.toString(), /\b(import|require)\s*\(|from\s*["']/, 'it needs nothing else')

@@ -115,6 +115,28 @@ t.test('but not before the server wants it back', async (t) => {
   await server.peer(1)
 })
 
+t.test('nor when the network goes meanwhile', async (t) => {
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url, { backoff: { minMs: 1, maxMs: 1 } })
+  const first = await server.peer(0)
+  await isOpen(client)
+  first.send({ type: 'reconnect', afterMs: 60_000 })
+  first.ws.close(1001)
+  await until(() => client.state === 'waiting')
+  navigator.onLine = false
+  page.fire('offline')
+  t.match(events.state.at(-1), { state: 'offline' })
+  t.ok((events.state.at(-1)?.retryInMs ?? 0) > 50_000, 'it was offline after the server had said so')
+
+  const other = recordedClient(t, server.url, { backoff: { minMs: 1, maxMs: 1 } })
+  const second = await server.peer(1)
+  await isOpen(other.client)
+  second.send({ type: 'reconnect', afterMs: 60_000 })
+  second.ws.close(1001)
+  await until(() => other.client.state === 'offline')
+  t.ok((other.events.state.at(-1)?.retryInMs ?? 0) >= 60_000, 'it was offline before')
+})
+
 t.test('pagehide closes the connection for a while, so that the page may be cached', async (t) => {
   const server = await scriptedServer(t)
   const { client } = recordedClient(t, server.url, { backoff: { minMs: 30_000 } })

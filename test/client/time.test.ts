@@ -160,15 +160,15 @@ t.test('a callback that fails to renew is asked again before the end', async (t)
   t.match(events.error, [{ code: 'TOKEN_FAILED', cause: { message: 'identity service down' } }])
 })
 
-t.test('a token that is expired when it comes is no reason to ask in a loop', async (t) => {
-  let calls = 0
-  const token = new Token(
-    () => { calls++; return { token: 'x', expiresAt: Date.now() - 3_600_000 } }, { refresh: () => t.fail(), failed: () => t.fail() }
-  )
-  t.equal(await token.fetch(), 'x')
-  token.keepFresh()
-  await later(50)
-  t.equal(calls, 1)
+t.test('a token that is expired when it comes, or at no time, is no reason to ask in a loop', async (t) => {
+  for (const expiresAt of [Date.now() - 3_600_000, NaN]) {
+    let calls = 0
+    const token = new Token(() => { calls++; return { token: 'x', expiresAt } }, { refresh: () => t.fail(), failed: () => t.fail() })
+    t.equal(await token.fetch(), 'x')
+    token.keepFresh()
+    await later(50)
+    t.equal(calls, 1)
+  }
 })
 
 t.test('a token for a hundred years does not overflow the timer', async (t) => {
@@ -201,7 +201,7 @@ t.test('what was asked for on an earlier connection is not sent on this one', as
 
 t.test('a quiet connection is asked, and is dead when it does not answer', async (t) => {
   const calls: string[] = []
-  const liveness = new Liveness(50, () => calls.push('ping'), () => calls.push('dead'))
+  const liveness = new Liveness(50, () => calls.push('ping'), () => calls.push('dead'), 1, () => undefined)
   t.teardown(() => liveness.stop())
   for (let n = 0; n < 10; n++) {
     await later(10)
@@ -236,7 +236,7 @@ t.test('bytes that are still coming are waited for, and patience gives an answer
   t.equal(calls[2], 'dead')
 
   const patient: string[] = []
-  const other = new Liveness(20, () => patient.push('ping'), () => patient.push('dead'), 32)
+  const other = new Liveness(20, () => patient.push('ping'), () => patient.push('dead'), 32, () => undefined)
   t.teardown(() => other.stop())
   await until(() => patient.length === 1)
   const askedAt = Date.now()

@@ -50,18 +50,23 @@ export function envelope (group: string, text: string | Buffer): Envelope {
 const publisher = drawId()
 let sequence = 0
 
-/** Appends without telling anyone, as if the transport swallowed it. Returns what would have been published. */
+/**
+ * Appends without telling anyone, as if the transport swallowed it. Returns what would have been published. `kind`, `flags` and `lua` are
+ * those of another version.
+ */
 export async function appendQuietly (
-  redis: TestRedis['admin'], group: string, text: string | Buffer, { keep = 1000, kind = 0, channel = 'nobody is here' } = {}
+  redis: TestRedis['admin'], group: string, text: string | Buffer,
+  { keep = 1000, kind = 0, flags = 0, lua = append.lua, channel = 'nobody is here' } = {}
 ): Promise<Buffer> {
   const names = new Keys('wsg:')
   const parts = encodeParts(envelope(group, text), false)
   if (kind !== 0) parts.prefix[0] = kind
+  parts.prefix[1] = (parts.prefix[1] ?? 0) | flags
   const targets = [{ group, log: { maxMessages: keep, maxBytes: 1_073_741_824, ttlMs: 600_000 } }]
   const { keys, args } = encodeAppend(names, {
     publisher, key: undefined, messages: [{ ...parts, targets, sequence: ++sequence, nonce: randomNonce() }]
   })
-  await redis.eval(append.lua, keys.length, ...keys, ...args.with(6, channel))
+  await redis.eval(lua, keys.length, ...keys, ...args.with(6, channel))
   const [bytes] = await redis.lrangeBuffer(names.log(group), -1, -1)
   if (bytes === undefined) throw new Error('it is not in the log')
   return bytes

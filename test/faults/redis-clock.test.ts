@@ -81,3 +81,16 @@ t.test('a clock that goes ahead is told from one that goes on', async t => {
   clock.shows(1_000, clock.expectedMs)
   t.equal(clock.settling, false, 'one that goes back ends no lease')
 })
+
+t.test('the clock of a machine that is set moves no time that all instances share', async t => {
+  const redis = await startRedis(t)
+  const { backplane } = await startInstance(t, redis.url, { leaseMs, groups: [] })
+  const sharedMs = (): number => backplane.now?.() ?? 0
+  const real = Date.now
+  t.teardown(() => { Date.now = real })
+  for (const jumpMs of [hourMs, -hourMs]) {
+    Date.now = () => real() + jumpMs
+    const [seconds, microseconds] = await redis.admin.time()
+    t.ok(Math.abs(sharedMs() - (1_000 * Number(seconds) + Number(microseconds) / 1_000)) < hourMs / 4, `set by ${jumpMs / hourMs} h`)
+  }
+})

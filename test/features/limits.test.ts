@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { createPublisher } from '../../plugin.ts'
 import { onEveryCluster, redisCluster, type TestInstance } from '../helpers/app.ts'
 import { upgradeStatus } from '../helpers/client.ts'
 import { watchMachine } from '../helpers/machine.ts'
@@ -124,6 +125,21 @@ onEveryCluster(t, redis, 'block closes a user\'s connections on every instance, 
   t.equal(await b.registry.block({ userId: 'bob' }, { forMs: 100 }), 1)
   await until(async () => (await refusal(a, 'bob'))[0] === 101)
   t.match(b.registry.stats(), { connectionsBlocked: 3 })
+})
+
+onEveryCluster(t, redis, 'a user who is unblocked right after a block is let in everywhere', async (t, cluster) => {
+  const instances = [await cluster.start(), await cluster.start()] as const
+  const { registry } = instances[0]
+  await Promise.all([registry.block({ userId: 'ann' }, { forMs: 60_000 }), registry.unblock({ userId: 'ann' })])
+  for (const instance of instances) t.equal((await refusal(instance, 'ann'))[0], 101)
+})
+
+t.test('the same with a publisher', async t => {
+  const cluster = await redisCluster(t, redis)
+  const instance = await cluster.start()
+  await using publisher = createPublisher({ redis: redis.url })
+  await Promise.all([publisher.block({ userId: 'ann' }, { forMs: 60_000 }), publisher.unblock({ userId: 'ann' })])
+  t.equal((await refusal(instance, 'ann'))[0], 101)
 })
 
 onEveryCluster(t, redis, 'block with a token leaves the user\'s other tokens alone', async (t, cluster) => {

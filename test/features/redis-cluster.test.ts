@@ -264,6 +264,41 @@ t.test('nodes behind addresses of their own are found by natMap', async t => {
   for (const name of names) t.equal(await other.backplane.count(name), 1)
 })
 
+t.test('a natMap function that fails, or returns no address, is said at boot', async t => {
+  const wrong: ReadonlyArray<readonly [natMap: () => unknown, message: RegExp]> = [
+    [() => { throw new Error('no such node') }, /the natMap function threw/],
+    [() => '127.0.0.1:7000', /natMap must return \{ host, port \} or nothing, got '127\.0\.0\.1:7000'/],
+    [() => ({ host: '127.0.0.1' }), /natMap must return/],
+    [async () => ({ host: '127.0.0.1', port: 7000 }), /natMap must return .* got an object of class Promise/]
+  ]
+  for (const [natMap, message] of wrong) {
+    const given = { ...redis, options: { natMap: natMap as never } }
+    await t.rejects(new Local({ redis: given }).start(t), { code: 'WSG_OPTION_INVALID', message })
+    const publisher = createPublisher({ redis: given })
+    await t.rejects(publisher.broadcastToGroup('room', 'x'), { code: 'WSG_OPTION_INVALID', message })
+    await publisher.close()
+  }
+})
+
+t.test('a natMap function that fails for one node costs the groups of that node alone', async t => {
+  const lost = await cluster.masterOf(0)
+  let works = true
+  const natMap = (name: string): null => {
+    if (!works && name === `127.0.0.1:${lost.port}`) throw new Error('no such node')
+    return null
+  }
+  const one = await new Local({ redis: { ...redis, options: { natMap } } }).start(t)
+  works = false
+  await until(() => one.backplane.state === 'degraded')
+  const slots = hashTags(256).map(slotOf)
+  for (const name of groups) {
+    const isLost = await cluster.masterOf(slots[partitionOf(name, 256)] ?? 0) === lost
+    t.equal(await one.publish({ kind: 'group', name }, 'x').then(() => true, () => false), !isLost)
+  }
+  works = true
+  await until(() => one.backplane.state === 'up')
+})
+
 t.test('nodes behind TLS, and a call to groups of which some cannot be reached', async t => {
   const { ports, cert } = await startTlsProxies(t, cluster.nodes.map(({ port }) => port))
   let cut = -1

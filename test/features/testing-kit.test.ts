@@ -167,6 +167,17 @@ t.test('a Redis that is not there is named, and nothing is left of a cluster tha
     }
   }), /not ready/)
   await until(() => openSockets() <= before, { what: 'the end of all connections of the instance' })
+  const failing = await testCluster({
+    redis: redis.url,
+    instances: 1,
+    app: async options => {
+      const app = await buildApp(options)
+      app.addHook('onClose', async () => { throw new Error('not closed') })
+      return app
+    }
+  })
+  await t.rejects(failing.close(), /not closed/)
+  await until(() => openSockets() <= before, { what: 'the same where a hook throws at the end' })
   const empty = await start(t, { instances: 0 })
   await t.rejects(empty.open('/ws/lobby'), /no instance runs/)
 })

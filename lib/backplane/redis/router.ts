@@ -136,7 +136,7 @@ export class ClusterBackplane implements RedisDeployment {
 
   /** By the clock of the master that has what belongs to nobody, which is the same for all instances. */
   now (): number {
-    return Date.now() + (this.#places.get(this.#indexOf(everyone))?.partition.clock.aheadMs ?? 0)
+    return this.#places.get(this.#indexOf(everyone))?.partition.clock.now() ?? Date.now()
   }
 
   async subscribe (target: Target): Promise<void> { await this.#of(target).partition.subscribe(target) }
@@ -249,7 +249,7 @@ export class ClusterBackplane implements RedisDeployment {
   }
 
   #failed (error: Error): void {
-    if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED')) this.#booting.reject(error)
+    if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED', 'WSG_OPTION_INVALID')) this.#booting.reject(error)
     else if (isFinal(error)) this.#booting.reject(refused(error))
     this.#local?.log.debug({ err: error }, 'Redis link error')
   }

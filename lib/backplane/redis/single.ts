@@ -68,7 +68,7 @@ export class SingleBackplane implements RedisDeployment {
 
   /** By the clock of Redis. */
   now (): number {
-    return Date.now() + (this.#partition?.clock.aheadMs ?? 0)
+    return this.#partition?.clock.now() ?? Date.now()
   }
 
   // Every join calls this and `syncMember`: no promises of their own, as `RedisBackplane` has one already that rejects when this throws.

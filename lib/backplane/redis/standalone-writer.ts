@@ -223,7 +223,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   #failed (error: Error): void {
     this.#logger?.debug({ err: error }, 'publisher: Redis link error')
-    if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED')) this.#decide(error)
+    if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED', 'WSG_OPTION_INVALID')) this.#decide(error)
     else if (isFinal(error)) this.#decide(refused(error))
   }
 

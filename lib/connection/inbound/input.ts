@@ -7,7 +7,7 @@ import type { IntakeBudget } from './intake-budget.ts'
 import type { InboundLimits } from './message-buffer.ts'
 import { boundParts, type ChunkReader } from './message-parts.ts'
 import type { SocketWriter } from '../outbound/writer.ts'
-import { onceStreamClosed, unfinishedBytes } from './receiver.ts'
+import { isStreamGone, onceStreamClosed, unfinishedBytes } from './receiver.ts'
 
 /** The limits of an instance for what its clients send. */
 export interface InboundHost {
@@ -64,6 +64,10 @@ export class Input implements IntakeOwner, ChunkReader {
   /** A client that sends without reading the answers is not read either, long before it is closed for being slow. */
   get isBehind (): boolean {
     return this.connection.outbound.behind
+  }
+
+  get isOver (): boolean {
+    return this.#closed && isStreamGone(this.#socket)
   }
 
   /** Bytes came from the network, and the messages that they complete are received. */

@@ -7,6 +7,9 @@ import { LoopShare } from './loop-share.ts'
  * The pieces of a message that ws keeps until the message is complete: each costs about 150 bytes beside its data, so that a message of
  * one-byte pieces takes a hundred times its size. Newer releases of ws have limits of their own, which are higher; older ones have none.
  *
+ * What is read of a connection that this side ended: the chunk that is being read may hold hundreds of compressed messages, whose inflating
+ * would keep a closed process busy for seconds.
+ *
  * The messages in one chunk: 64 KiB hold ten thousand empty ones, and each that has to wait takes 200 bytes. So a chunk is read in parts,
  * and the rest of it waits as it came when the connection is not to be read any more. Whoever decides that is told of each chunk here, as a
  * listener of its own on each socket would take 60 bytes of every idle connection.
@@ -32,6 +35,8 @@ type Done = (error?: Error) => void
 
 /** Says whether a connection is read. */
 export interface ChunkReader {
+  /** This side ended the connection, and the network socket is gone: nobody needs what it brought. */
+  readonly isOver: boolean
   /** If not, `goOn` is called later, and the reader is asked again. */
   mayRead (goOn: () => void): boolean
   /** A frame came that is a part of a message, and not the last one. */
@@ -48,7 +53,7 @@ interface Receiver {
   readonly _fragments: readonly Buffer[]
   readonly _fin: boolean
   _buffers: Buffer[]
-  readonly _bufferedBytes: number
+  _bufferedBytes: number
   readonly _payloadLength: number
   readonly _state: number
   [reader]?: ChunkReader
@@ -71,6 +76,10 @@ export function boundParts (socket: WebSocket, chunkReader: ChunkReader): boolea
 /** Runs in place of the method of ws when a frame of a message is complete. */
 function dataMessage (this: Receiver, done: Done): void {
   if (!this._fin) this[reader]?.fragmentReceived()
+  if (this[reader]?.isOver === true) {
+    this._buffers = []
+    this._bufferedBytes = 0
+  }
   if (this._fragments.length <= maxFragments) return original(this).dataMessage.call(this, done)
   done(this.createError(RangeError, 'Too many message fragments', false, policyViolation, tooManyParts))
 }
@@ -85,7 +94,7 @@ function write (this: Receiver, chunk: Buffer, encoding: string, done: Done): vo
 function writeParts (receiver: Receiver, chunk: Buffer, encoding: string, done: Done): void {
   let at = 0
   const goOn = (error?: Error): void => {
-    if (error !== undefined || at === chunk.length) return done(error)
+    if (error !== undefined || at === chunk.length || receiver[reader]?.isOver === true) return done(error)
     if (receiver[reader]?.mayRead(goOn) === false || !loopShare.hasTime(goOn)) return
     // The rest of one message is not cut, as ws would have to put it together again.
     const missing = receiver._state === inPayload ? receiver._payloadLength - receiver._bufferedBytes : 0

@@ -28,6 +28,11 @@ export function onceStreamClosed (socket: WebSocket, callback: () => void): void
   stream?.once?.('close', callback)
 }
 
+/** Whether the network socket was destroyed; `false` where that cannot be told. */
+export function isStreamGone (socket: WebSocket): boolean {
+  return (socket as unknown as Internals)._socket?.destroyed === true
+}
+
 /** The bytes that ws holds of a message that is not complete yet. */
 export function unfinishedBytes (socket: WebSocket): number {
   const receiver = receiverOf(socket)

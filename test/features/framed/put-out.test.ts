@@ -154,6 +154,20 @@ onBoth('a user is put out with all sessions, those that are away included', asyn
   t.strictSame(await comeBack(t, b, { since: kept.since }, 'ann'), [false])
 })
 
+for (const hours of [-1, 1]) {
+  onBoth(`the clock of the machine is set by ${hours} h, and lets nobody in`, async (t, a) => {
+    const { client, kept } = await member(t, a, 'ann')
+    const real = Date.now
+    t.teardown(() => { Date.now = real })
+    Date.now = () => real() + hours * 3_600_000
+    await a.registry.leave({ userId: 'ann' }, 'lobby')
+    await say(a, 'secret')
+    client.raw.terminate()
+    await client.raw.closed
+    t.strictSame(await comeBack(t, a, kept, 'ann'), [false])
+  })
+}
+
 t.test('a publisher puts a user out with all sessions, here and away', async t => {
   const keyPrefix = 'publisher:'
   const start = async (): Promise<Served> => await serve(t, { redis: redis.url, keyPrefix }, routes)

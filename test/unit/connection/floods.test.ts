@@ -3,7 +3,9 @@ import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import { randomBytes } from 'node:crypto'
+import { constants, deflateRawSync } from 'node:zlib'
 import type * as Ws from 'ws'
+import type { LocalConnection } from '../../../lib/connection/connection.ts'
 import { IntakeBudget } from '../../../lib/connection/inbound/intake-budget.ts'
 import { resolveLimits } from '../../../lib/options/limits.ts'
 import type { Rate } from '../../../lib/options/types.ts'
@@ -21,6 +23,7 @@ const releases = {
 
 interface Flooded {
   readonly socket: Ws.WebSocket
+  readonly connection: LocalConnection
   readonly metrics: Metrics
   readonly messages: Array<string | Buffer>
   readonly ends: number[]
@@ -32,9 +35,11 @@ interface Flooded {
   open (): Promise<RawConnection>
 }
 
-/** `ready`: what each message is handled after; `messages`: the limit of their rate. */
-async function flooded (t: Test, { WebSocketServer }: typeof Ws, ready?: Promise<void>, rate?: Rate): Promise<Flooded> {
-  const server = new WebSocketServer({ port: 0, host: '127.0.0.1', maxPayload: 1_048_576, perMessageDeflate: false })
+/** `ready`: what each message is handled after; `rate`: the limit of their rate; `perMessageDeflate`: clients may compress. */
+async function flooded (
+  t: Test, { WebSocketServer }: typeof Ws, ready?: Promise<void>, rate?: Rate, perMessageDeflate = false
+): Promise<Flooded> {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1', maxPayload: 1_048_576, perMessageDeflate })
   t.teardown(() => {
     for (const client of server.clients) client.terminate()
     server.close()
@@ -44,11 +49,12 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, ready?: Promise
   const messages: Array<string | Buffer> = []
   const ends: number[] = []
   const sockets: Ws.WebSocket[] = []
+  const connections: LocalConnection[] = []
   const intake = new IntakeBudget({ ...resolveLimits(), messages: rate }, metrics)
   let released = 0
   server.on('connection', socket => {
     sockets.push(socket)
-    connectionOn(socket, {
+    const { connection: opened, start } = connectionOn(socket, {
       id: `i.${sockets.length}`,
       metrics,
       callbacks: {
@@ -60,16 +66,19 @@ async function flooded (t: Test, { WebSocketServer }: typeof Ws, ready?: Promise
         onDisconnect (_, { code }) { ends.push(code) }
       },
       host: { intake, release: async () => { released++ } }
-    }).start()
+    })
+    connections.push(opened)
+    start()
   })
   const open = async (): Promise<RawConnection> => {
     const client = await rawConnection(t, `http://127.0.0.1:${(server.address() as AddressInfo).port}`)
-    client.write(upgradeHead('/'))
+    client.write(upgradeHead('/', perMessageDeflate ? { 'Sec-WebSocket-Extensions': 'permessage-deflate' } : {}))
     await client.answers(1)
     return client
   }
   const client = await open()
-  return { socket: sockets[0] as Ws.WebSocket, metrics, messages, ends, client, intake, released: () => released, open }
+  const [socket, connection] = [sockets[0] as Ws.WebSocket, connections[0] as LocalConnection]
+  return { socket, connection, metrics, messages, ends, client, intake, released: () => released, open }
 }
 
 for (const [name, release] of Object.entries(releases)) {
@@ -97,6 +106,24 @@ for (const [name, release] of Object.entries(releases)) {
     await until(() => client.text.endsWith('\x8a\x06latest'))
     t.strictSame(ends, [])
     t.equal(metrics.slowConsumersClosed, 0)
+  })
+
+  t.test(`${name}: nothing more is inflated once this side ended the connection and the network socket is gone`, async t => {
+    const { socket, connection, client, ends } = await flooded(t, release, undefined, undefined, true)
+    t.match(client.text, /permessage-deflate/)
+    const count = 60
+    let inflated = 0
+    socket.on('message', () => {
+      inflated++
+      if (inflated === 3) connection.terminate()
+    })
+    const deflated = deflateRawSync(Buffer.alloc(1_000_000), { finishFlush: constants.Z_SYNC_FLUSH, level: 9 }).subarray(0, -4)
+    const compressed = clientFrame(0x42, deflated)
+    // All of them fit into one chunk of the network.
+    client.write(Buffer.concat(Array.from({ length: count }, () => compressed)))
+    await once(socket, 'close')
+    await until(() => ends.length === 1)
+    t.ok(inflated < 6, `${inflated} of ${count} were inflated`)
   })
 
   t.test(`${name}: of many pings at once the latest is answered`, async t => {

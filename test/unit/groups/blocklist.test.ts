@@ -1,7 +1,9 @@
 import t from 'tap'
-import type { Block } from '../../../lib/backplane/backplane.ts'
+import { maxBlocks, type Block } from '../../../lib/backplane/backplane.ts'
 import { deferred } from '../../../lib/deadline.ts'
 import { WebsocketGroupsError } from '../../../lib/errors.ts'
+import { Blocklist } from '../../../lib/groups/blocklist.ts'
+import { resolveOptions } from '../../../lib/options/resolve.ts'
 import { fakeTime } from '../../client/fake-time.ts'
 import { fakeInstance } from '../../helpers/fakes.ts'
 import { until } from '../../helpers/until.ts'
@@ -52,4 +54,42 @@ t.test('a load that fails while the backplane stays up is repeated, until the li
   blocks.close()
   time.pass(60_000)
   t.equal(asked, 1)
+})
+
+t.test('blocks that are over do not push out one that lasts, and are not counted', t => {
+  let now = 0
+  const { backplane, metrics } = fakeInstance()
+  const blocks = new Blocklist(() => [], backplane, resolveOptions(), metrics, error => { throw error }, () => now)
+  blocks.apply('u:ann', 30 * 86_400_000)
+  for (let n = 0; n < 2 * maxBlocks; n++, now += 1_000) blocks.apply(`u:${n}`, 5_000)
+  t.equal(blocks.covers(identityOf('ann')), true)
+  t.equal(blocks.size, 5)
+  t.end()
+})
+
+t.test('a block that the list has no room for holds nowhere', async t => {
+  const { blocks, commands, backplane } = fakeInstance()
+  backplane.block = async () => false
+  await t.rejects(commands.block({ userId: 'ann' }, 60_000), { code: 'WSG_BLOCKLIST_FULL' })
+  t.equal(blocks.covers(identityOf('ann')), false)
+})
+
+t.test('a load that nobody waits for and that fails with an error that is no outage is reported and repeated', async t => {
+  const time = fakeTime(t)
+  const { backplane, metrics } = fakeInstance()
+  const failed: unknown[] = []
+  const blocks = new Blocklist(() => [], backplane, resolveOptions(), metrics, error => failed.push(error))
+  const error = new Error('of a backplane of somebody')
+  let asked = 0
+  backplane.blocks = async () => {
+    if (++asked < 3) throw error
+    return [{ name: 'u:ann', leftMs: 60_000 }]
+  }
+  await blocks.reload()
+  t.strictSame(failed, [error])
+  await until(() => {
+    time.pass(2_000)
+    return blocks.covers(identityOf('ann'))
+  })
+  t.strictSame(failed, [error, error])
 })

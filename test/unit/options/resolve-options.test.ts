@@ -195,6 +195,31 @@ t.test('a Redis Cluster is given by its nodes, or as an ioredis Cluster', async 
   }
 })
 
+t.test('a natMap or redisOptions of another type are refused, where ioredis would ignore them', async t => {
+  const cluster = ['host:1']
+  const address = { host: 'host', port: 7000 }
+  const node = '10.0.0.1:6379'
+  for (const natMap of [undefined, null, {}, { [node]: address }, { [node]: { ...address, port: '7000' } }, () => address]) {
+    const redis = { cluster, options: { natMap } }
+    t.equal(resolveOptions({ redis } as never).redis, redis)
+  }
+  const others = [`${node}=host:7000`, '', JSON.stringify({ [node]: address }), 5, false, [], [address], new Map([[node, address]])]
+  for (const natMap of others) {
+    const message = /natMap.* must be an object of \{ 'host:port': \{ host, port \} \} or a function, got/
+    t.match(refusal({ redis: { cluster, options: { natMap } } }), message)
+    t.match(refusal({ redis: { sentinels: [address], name: 'one', natMap } }), message, 'beside sentinels')
+  }
+  for (const entry of ['host:7000', 7000, null, {}, { host: 'host' }, { port: 7000 }, { ...address, host: '' }, { ...address, port: 0 }]) {
+    const refused = refusal({ redis: { cluster, options: { natMap: { [node]: entry } } } })
+    t.match(refused, /must have \{ host, port \} for '10\.0\.0\.1:6379'/)
+  }
+  for (const redisOptions of ['password=hunter2', 5, [], true]) {
+    t.match(refusal({ redis: { cluster, options: { redisOptions } } }), /redisOptions of the cluster must be an object/)
+  }
+  const given = new Cluster([address], { natMap: 'host:7000' as never, lazyConnect: true })
+  t.match(refusal({ redis: given }), /natMap of the cluster must be/, 'of a client that was given')
+})
+
 t.test('redis and backplane exclude each other', async t => {
   const backplane = new MemoryBackplane()
   t.equal(resolveOptions({ backplane }).backplane, backplane)

@@ -41,7 +41,8 @@ t.test('what is decoded is what was encoded', async (t) => {
 t.test('a text of any length fits into extensions', async (t) => {
   for (const length of [0, 1, 253, 254, 506, 507, 5_000]) {
     const envelope = { ...randomEnvelope(), trace: 'x'.repeat(length) }
-    t.strictSame({ ...decode(encode(envelope, envelope.target)) }, envelope)
+    const decoded = decode(encode(envelope, envelope.target))
+    t.ok(decoded?.trace === envelope.trace && decoded.payload.equals(envelope.payload), `${length} bytes`)
   }
 })
 

@@ -121,7 +121,8 @@ export class ClusterLinks implements Router {
   linkTo (name: string): Link | undefined {
     if (this.#closed) return undefined
     const colon = name.lastIndexOf(':')
-    return this.#master(this.#source.translate({ host: name.slice(0, colon), port: Number(name.slice(colon + 1)) })).command
+    const address = this.#lookup.addressOf({ host: name.slice(0, colon), port: Number(name.slice(colon + 1)) })
+    return address && this.#master(address).command
   }
 
   inStep (link: Link): void {
@@ -168,7 +169,7 @@ export class ClusterLinks implements Router {
     const used = new Set<Master>()
     for (const [partition, slot] of this.#slots.entries()) {
       const range = map.ranges.find(({ start, end }) => start <= slot && slot <= end)
-      const master = range === undefined ? undefined : this.#master(this.#source.translate(range.master))
+      const master = range === undefined ? undefined : this.#master(range.master)
       if (master !== undefined) used.add(master)
       this.#commands[partition]?.route(master?.command)
       this.subscribe[partition]?.route(master?.subscribe)

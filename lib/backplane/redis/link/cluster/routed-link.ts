@@ -22,7 +22,7 @@ type Call<Answer> = (link: DirectLink, leftMs: number, allow: typeof asking) => 
 export interface Router {
   /** Looks up where the slot is that this server no longer has. Resolves when the routes are set accordingly; never rejects. */
   moved (link: DirectLink): Promise<void>
-  /** The link to a master, by `host:port` as the cluster knows it; `undefined` once the links are closed. */
+  /** The link to a master, by `host:port` as the cluster knows it; `undefined` if `natMap` fails for it, or once the links are closed. */
   linkTo (name: string): DirectLink | undefined
   /** Reports that this server does not answer, or has lost sight of the others: another one may have taken its place. */
   suspect (link: DirectLink): void

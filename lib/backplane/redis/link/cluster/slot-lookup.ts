@@ -23,7 +23,7 @@ export class SlotLookup {
   #failure: Error | undefined
   #closed = false
 
-  /** `refused` gets the error when a node refuses this client, or is not part of a cluster. */
+  /** `refused` gets the error when a node refuses this client, or is not part of a cluster, or when `natMap` fails. */
   constructor (source: ClusterSource, refused: (error: Error) => void) {
     this.#source = source
     this.#refused = refused
@@ -36,7 +36,8 @@ export class SlotLookup {
 
   /**
    * Asks one node after the other, until one that takes part in the cluster has a view that is not older than the latest: these masters,
-   * `first` before the others, then all other nodes. Resolves with nothing when no node has such a view. Never rejects.
+   * `first` before the others, then all other nodes. Resolves with nothing when no node has such a view. Never rejects. The addresses in
+   * the answer are those under which the nodes can be reached.
    */
   async look (masters: readonly Master[], first: Master | undefined): Promise<SlotMap | undefined> {
     let fallback: SlotMap | undefined
@@ -64,12 +65,32 @@ export class SlotLookup {
     this.#closed = true
   }
 
-  #accept (map: SlotMap): SlotMap {
+  /** The address under which a node can be reached; `undefined`, and an error for the application, if its `natMap` gives none. */
+  addressOf (known: Address): Address | undefined {
+    try {
+      return this.#source.translate(known)
+    } catch (error) {
+      this.#failure = error as Error
+      this.#refused(this.#failure)
+      return undefined
+    }
+  }
+
+  /** The partitions of a node that `natMap` gives no address are without a master; all others go on. */
+  #accept ({ ranges, nodes, ...map }: SlotMap): SlotMap {
     this.#failure = undefined
     this.#epoch = map.epoch
     this.#acceptedAt = performance.now()
-    this.#nodes = uniqueAddresses(map.nodes.map(node => this.#source.translate(node)))
-    return map
+    const reachable = nodes.map(node => this.addressOf(node)).filter(address => address !== undefined)
+    this.#nodes = uniqueAddresses(reachable)
+    return {
+      ...map,
+      nodes: reachable,
+      ranges: ranges.flatMap(range => {
+        const master = this.addressOf(range.master)
+        return master === undefined ? [] : [{ ...range, master }]
+      })
+    }
   }
 
   * #askable (masters: readonly Master[], first: Master | undefined): Iterable<() => Promise<SlotMap>> {

@@ -1,4 +1,7 @@
 import type { Cluster, ClusterNode, ClusterOptions, RedisOptions } from 'ioredis'
+import { WebsocketGroupsError } from '../../../../errors.ts'
+import { isAddress } from '../../../../options/redis.ts'
+import { invalid, show } from '../../../../options/rules.ts'
 
 /** Some nodes of a Redis Cluster, from which the others are found, and options as ioredis has them for its `Cluster`. */
 export interface ClusterNodes {
@@ -19,7 +22,10 @@ export interface ClusterSource {
   readonly options: RedisOptions
   /** The keyPrefix of ioredis, which goes in front of ours. */
   readonly keyPrefix: string
-  /** Turns an address that the cluster has for a node into the one under which the node can be reached from here. */
+  /**
+   * Turns an address that the cluster has for a node into the one under which the node can be reached from here.
+   * @throws {WebsocketGroupsError} WSG_OPTION_INVALID if a `natMap` function threw, or returned no address
+   */
   translate (address: Address): Address
 }
 
@@ -53,9 +59,20 @@ function resolve (given: readonly ClusterNode[], options: ClusterOptions = {}): 
     options: { ...first, ...options.redisOptions, db: 0, path: undefined, sentinels: undefined },
     keyPrefix: options.keyPrefix ?? options.redisOptions?.keyPrefix ?? '',
     translate (address) {
-      const key = `${address.host}:${address.port}`
-      return (typeof natMap === 'function' ? natMap(key) : natMap?.[key]) ?? address
+      const mapped = mapAddress(natMap, `${address.host}:${address.port}`)
+      if (mapped === undefined || mapped === null) return address
+      if (!isAddress(mapped)) throw invalid(`natMap must return { host, port } or nothing, got ${show(mapped)}`)
+      return { host: mapped.host, port: Number(mapped.port) }
     }
+  }
+}
+
+function mapAddress (natMap: ClusterOptions['natMap'], name: string): unknown {
+  if (typeof natMap !== 'function') return natMap?.[name]
+  try {
+    return natMap(name)
+  } catch (error) {
+    throw new WebsocketGroupsError('WSG_OPTION_INVALID', 'the natMap function threw', { cause: error })
   }
 }
 
