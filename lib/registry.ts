@@ -53,7 +53,9 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     checkCall('broadcastToGroup', options)
     const { broadcaster, commands } = this.#open
-    return await commands.reports.complete(await broadcaster.toGroups(group, data, options), () => groupTargets(group), options)
+    // Before the message is sent: the caller may use its list of groups again.
+    const targets = options?.report === true ? groupTargets(group) : []
+    return await commands.reports.complete(await broadcaster.toGroups(group, data, options), () => targets, options)
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {

@@ -156,8 +156,8 @@ export interface Backplane {
   secret? (candidate: string): Promise<string>
   /**
    * Optional. Remembers for `forMs` milliseconds that the holders of these names (at most 257 bytes each) were put out of the group, in
-   * place of what was remembered of them. What is remembered outlives the instances. Without this call, an instance knows only whom it put
-   * out itself.
+   * place of what was remembered of them, unless that was later. What is remembered outlives the instances. Without this call, an instance
+   * knows only whom it put out itself.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */
   revoke? (group: string, names: readonly string[], revocation: Revocation, forMs: number): Promise<void>

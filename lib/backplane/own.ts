@@ -19,6 +19,7 @@ const isNumber: Check = value => Number.isFinite(value)
 const isBoolean: Check = value => typeof value === 'boolean'
 const isString: Check = value => typeof value === 'string'
 const isArray: Check = value => Array.isArray(value)
+const isListOf = (check: Check): Check => value => Array.isArray(value) && value.every(one => check(one))
 const isFunction: Check = value => typeof value === 'function'
 const isMap: Check = value => has('get', isFunction)(value)
 const isNoneOr = (check: Check): Check => value => value === undefined || check(value)
@@ -37,7 +38,7 @@ const promised = {
   subscribe: read(),
   publish: write(isNoneOr(isNumber)),
   append: write(has('positions', isMap)),
-  history: read(has('messages', isArray)),
+  history: read(has('messages', isListOf(has('position', isObject)))),
   instances: read(isMap),
   secret: read(isString),
   revoke: write(),
@@ -48,7 +49,7 @@ const promised = {
   blocks: read(isNoneOr(isArray)),
   settle: read(isArray),
   count: read(isNumber),
-  members: read(isArray)
+  members: read(isListOf(has('connectionId', isString)))
 } as const satisfies Partial<Record<keyof Backplane, Promised>>
 
 const promisedByStreams = {

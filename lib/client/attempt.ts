@@ -58,7 +58,7 @@ export class ConnectionAttempt {
     this.#options = options
     this.#patience = patience
     this.#host = host
-    this.#timer = setTimeout(() => this.drop(1006, this.#opened ? noWelcome : 'no answer in time'), options.limitMs)
+    this.#timer = setTimeout(() => this.drop(1006, this.#opened ? noWelcome : 'no answer in time'), Math.min(options.limitMs, maxTimerMs))
     void this.#open(url)
   }
 

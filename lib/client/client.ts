@@ -49,7 +49,7 @@ export class Client extends Emitter<ClientEvents> {
     const saved = this.#load()
     this.#session = options.session ?? saved.session
     const copied = !options.session && saved.session
-    this.#positions = new Positions(options.positions ?? (this.#keep === 'session' ? {} : saved.positions))
+    this.#positions = new Positions(options.positions ?? (this.#keep === 'session' ? {} : saved.positions ?? {}))
     this.#sendQueue = new SendQueue(options.queue)
 
     this.#joins = new Joins(this.#sendQueue, this.#positions, {

@@ -10,7 +10,7 @@ interface Wanted {
   readonly history: number | undefined
   /** How many parts of the page want the group. */
   times: number
-  promise?: Promise<void>
+  promise: Promise<void>
   /** The promise is settled: later answers are to joins that follow a break. */
   settled?: boolean
 }
@@ -43,10 +43,10 @@ export class Joins {
   }
 
   join (group: string, open: boolean, since?: string, history?: number): Promise<void> {
-    // During a leave the position would count for the membership that ends.
-    if (since && !this.#leaving.has(group)) this.#positions.set(group, since)
     const known = this.#wanted.get(group)
-    if (known?.promise) {
+    // A member goes on from where it is. During a leave the position would count for the membership that ends.
+    if (since && !known?.settled && !this.#leaving.has(group)) this.#positions.set(group, since)
+    if (known) {
       known.times++
       return known.promise
     }

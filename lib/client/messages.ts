@@ -1,4 +1,5 @@
 import type { Contract, HasContract } from '../protocol/contract.ts'
+import { maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import { connect as connectPlain, type Client } from './index.ts'
 import { Emitter } from './emitter.ts'
@@ -78,7 +79,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
   ): Promise<Agreed['messages'][Of]['reply']> {
     let timer: ReturnType<typeof setTimeout> | undefined
     const late = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(new ClientError('TIMEOUT', `no answer to ${name} in time`)), timeoutMs)
+      timer = setTimeout(() => reject(new ClientError('TIMEOUT', `no answer to ${name} in time`)), Math.min(timeoutMs, maxTimerMs))
     })
     try {
       const sent = this.connection.send(encode(name, data, idempotent ? newKey() : undefined), { retry: idempotent })

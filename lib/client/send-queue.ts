@@ -80,7 +80,7 @@ export class SendQueue {
     const waiting = this.#waiting
     this.#waiting = []
     first()
-    this.#waiting.push(...waiting)
+    this.#waiting = this.#waiting.concat(waiting)
     this.#wire = wire
     this.#pump()
   }

@@ -52,6 +52,8 @@ interface Entry {
   /** The latest piece that came during a read and did not follow what was known: the answer may be older than the piece. */
   missed: Part | undefined
   dueAt: number
+  /** Numbers the ends of streams, in their order. */
+  ended: number
 }
 
 const type = 'wsg.stream'
@@ -75,6 +77,7 @@ export class Streams extends Emitter<Heard> {
   /** Streams by group, then by id. */
   readonly #groups = new Map<string, Map<string, Entry>>()
   #ticker: ReturnType<typeof setInterval> | undefined
+  #ends = 0
 
   constructor (client: Client, { quietMs = 10_000, maxEnded = 200 }: StreamsOptions = {}) {
     super()
@@ -129,6 +132,8 @@ export class Streams extends Emitter<Heard> {
         if (entry.view.state === 'open' && !ids.includes(entry.view.id)) this.#lost(entry)
       }
       for (const id of ids) {
+        // The group may have been left during a read.
+        if (!this.#client.groups.includes(group)) return
         const entry = this.#entry(group, id)
         if (entry.view.state === 'open' && !entry.reading) await this.#read(entry)
       }
@@ -154,7 +159,10 @@ export class Streams extends Emitter<Heard> {
       } while (!done && entry.view.state === 'open')
       entry.dueAt = this.#quietAt()
     } catch (error) {
-      if ((error as Partial<ClientError>).code === 'WSG_STREAM_UNKNOWN') this.#lost(entry)
+      const { code } = error as Partial<ClientError>
+      if (code === 'WSG_STREAM_UNKNOWN') this.#lost(entry)
+      // Without a connection the client leaves a group and hears no `left`.
+      else if (code === 'WSG_FORBIDDEN' && !this.#client.groups.includes(group)) this.#groups.delete(group)
       else entry.dueAt = Date.now() + againMs
     } finally {
       entry.reading = false
@@ -189,8 +197,12 @@ export class Streams extends Emitter<Heard> {
     else this.#groups.get(entry.view.group)?.delete(entry.view.id)
   }
 
-  #tell ({ view }: Entry): void {
-    if (view.state !== 'open') this.#forgetOldest()
+  #tell (entry: Entry): void {
+    const { view } = entry
+    if (view.state !== 'open') {
+      entry.ended = ++this.#ends
+      this.#forgetOldest()
+    }
     const failures: unknown[] = []
     this.emit('stream', view, error => failures.push(error))
     // As any uncaught error: a listener that throws holds up no other one.
@@ -202,7 +214,7 @@ export class Streams extends Emitter<Heard> {
     this.#groups.set(group, streams)
     const view: StreamView = { group, id, text: '', state: 'open', meta: undefined, result: undefined, error: undefined }
     const entry = streams.get(id) ??
-      { view, epoch: '', to: 0, known: false, reading: false, missed: undefined, dueAt: this.#quietAt() }
+      { view, epoch: '', to: 0, known: false, reading: false, missed: undefined, dueAt: this.#quietAt(), ended: 0 }
     streams.set(id, entry)
     this.#ticker ??= setInterval(() => this.#tick(), tickMs)
     return entry
@@ -230,6 +242,7 @@ export class Streams extends Emitter<Heard> {
 
   #forgetOldest (): void {
     const ended = [...this.#groups.values()].flatMap(streams => [...streams.values()]).filter(({ view }) => view.state !== 'open')
+      .sort((a, b) => a.ended - b.ended)
     for (const { view: { group, id } } of ended.slice(0, Math.max(0, ended.length - this.#maxEnded))) this.#groups.get(group)?.delete(id)
   }
 }

@@ -48,10 +48,9 @@ export class Token {
   keepFresh (): void {
     this.stop()
     const leftMs = this.#expiresAt - Date.now()
-    // Expired already: this clock is wrong, or the callback is. The server will close with 4401 in time.
-    if (leftMs <= 0) return
     const delayMs = Math.max(leftMs * 0.8, leftMs - maxLeadMs, minRefreshMs)
-    this.#timer = setTimeout(() => { void this.#refresh(this.#round) }, Math.min(delayMs, maxTimerMs))
+    // Expired already, or NaN: this clock is wrong, or the callback is. The server will close with 4401 in time.
+    if (leftMs > 0) this.#timer = setTimeout(() => { void this.#refresh(this.#round) }, Math.min(delayMs, maxTimerMs))
   }
 
   stop (): void {

@@ -1,4 +1,4 @@
-import type { LoggedPublish } from './logged-publish.ts'
+import { assertNoKey, type LoggedPublish } from './logged-publish.ts'
 import type { Backplane, Envelope, Target } from '../backplane/backplane.ts'
 import { hasCode, isOutage } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
@@ -52,13 +52,17 @@ export class Broadcaster {
     return await inSendSpan(this.#metrics.tracing, targets, data, async () => {
       if (options.local === true) return this.#locally(targets, data, options)
       const logged = log !== undefined && this.#logged.usesLog([log], options)
-      return logged ? await this.#append([log], targets, data, options) : await this.#broadcast(targets, data, options)
+      if (logged) return await this.#append([log], targets, data, options)
+      assertNoKey(options)
+      return await this.#broadcast(targets, data, options)
     })
   }
 
   async toAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     return await inSendSpan(this.#metrics.tracing, everyone, data, async () => {
-      return options?.local === true ? this.#locally(everyone, data, options) : await this.#broadcast(everyone, data, options)
+      if (options?.local === true) return this.#locally(everyone, data, options)
+      assertNoKey(options)
+      return await this.#broadcast(everyone, data, options)
     })
   }
 
@@ -92,10 +96,11 @@ export class Broadcaster {
   }
 
   #locally (targets: readonly Target[], data: Data, options: BroadcastOptions): BroadcastResult {
+    assertNoKey(options)
     const envelope = this.#envelopes.message(targets, data, options)
     const audience = this.#audience(targets, envelope)
     this.#metrics.messagesPublished++
-    this.#hub.deliverExcept(envelope, targets, [])
+    this.#metrics.framesSent += this.#hub.deliverExcept(envelope, targets, [])
     return { scope: 'local', ...audience, instances: 1 }
   }
 

@@ -88,6 +88,8 @@ export class CatchUp {
     if (page.claimed !== undefined) this.#claimed = page.claimed
     this.#emptyPages = page.messages.length > 0 ? 0 : this.#emptyPages + 1
     for (const envelope of page.messages) {
+      // An `onGap` that was told of a loss just now may have taken the member out of the group.
+      if (this.over) return true
       // The log may be ahead of what this instance has delivered: the rest of it comes live.
       if (!isDelivered(envelope.position, reached)) return this.#release(reached)
       if (member.connection.outbound.full) return false
@@ -106,6 +108,7 @@ export class CatchUp {
     if (this.#isPast(epoch, offset)) return
     this.#claimed = undefined
     if (claimed !== undefined && claimed.epoch !== epoch) this.#catching.member.tell({ reason: 'epoch', position: this.#last ?? logStart })
+    if (this.over) return
     if (this.#hadElsewhere(envelope)) this.#catching.member.passOver(envelope)
     else this.#replay(envelope)
   }
@@ -138,6 +141,7 @@ export class CatchUp {
     const left = this.#told && epoch === '' && this.#before !== undefined && !isLogStart(this.#before) ? this.#before : undefined
     const end = last === undefined ? undefined : { position: last, epoch, told: this.#told, left, ...known }
     for (const news of member.releaseHold(end)) {
+      if (this.#hub.find(member.connection, member.group) !== member) break
       if ('reason' in news) member.gap(news)
       else if (!member.hold(news)) this.#replay(news)
     }

@@ -49,6 +49,14 @@ export class LoggedPublish {
   }
 }
 
+/**
+ * Refuses the key of a message that goes through no log, as nothing would remember the key.
+ * @throws {WebsocketGroupsError} WSG_IDEMPOTENCY_INVALID
+ */
+export function assertNoKey ({ idempotencyKey }: BroadcastOptions = {}): void {
+  if (idempotencyKey !== undefined) assertKey(idempotencyKey, false)
+}
+
 function assertKey (key: unknown, logged: boolean): void {
   if (typeof key !== 'string' || key === '' || Buffer.byteLength(key) > maxKeyBytes) {
     throw new WebsocketGroupsError('WSG_IDEMPOTENCY_INVALID', `idempotencyKey must be a string of 1 to ${maxKeyBytes} bytes`)

@@ -4,7 +4,7 @@ import { logStart } from '../backplane/position.ts'
 import { BoundedMap } from '../bounded-map.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { hasCode, isOutageOrClosed } from '../errors.ts'
-import type { GroupLogs } from '../options/group-logs.ts'
+import { maxTtlMs, type GroupLogs } from '../options/group-logs.ts'
 import { userOfLog } from '../backplane/user-log.ts'
 import type { ResumeProofs } from './resume-proofs.ts'
 
@@ -182,7 +182,12 @@ export class Revocations {
 
 /** How long it is remembered that somebody was put out of the group: longer than messages that were said meanwhile are in most logs. */
 export function revocationMs (logs: GroupLogs, group: string): number {
-  return Math.max(leastMs, 2 * (logs.of(group)?.ttlMs ?? 0))
+  try {
+    return Math.max(leastMs, 2 * (logs.of(group)?.ttlMs ?? 0))
+  } catch {
+    // The function `logs` fails for this group now: its log may be kept for as long as any. Whoever leaves must be put out all the same.
+    return 2 * maxTtlMs
+  }
 }
 
 /** How long it is remembered that a user was blocked for `forMs` milliseconds. */

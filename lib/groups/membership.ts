@@ -90,6 +90,10 @@ export class Membership {
       const result = await joining
       this.#metrics.timings.join.observeSince(startedAt)
       return result
+    } catch (error) {
+      // One that closed is taken out of all its groups at once.
+      if (known === undefined && !connection.closed) this.#undo(member)
+      throw error
     } finally {
       if (this.#joining.get(member) === joining) this.#joining.delete(member)
     }
@@ -191,11 +195,7 @@ export class Membership {
       await this.#backplane.subscribe({ kind: 'group', name: group })
       await this.#backplane.syncMember(group, connection.id)
     } catch (error) {
-      if (this.#options.policy === 'reject' || !isOutage(error)) {
-        if (added) this.#undo(member)
-        if (replay !== undefined) this.#replay.drop(replay)
-        throw error
-      }
+      if (this.#options.policy === 'reject' || !isOutage(error)) throw error
       // The policy lets the connection join here. If the subscription failed, the membership is not stored yet.
       this.#syncLater(group, connection.id)
       this.#metrics.joinsLocal++
@@ -219,7 +219,7 @@ export class Membership {
     if (this.#hub.find(connection, group) !== member) return
     this.#takeOut(connection, group)
     // The caller gets the error of the join, and does not wait for this.
-    this.#syncLater(group, connection.id)
+    this.#backplane.syncMember(group, connection.id).catch(() => {}).finally(() => this.#occupancy.changed('group', group))
   }
 
   #takeOut (connection: LocalConnection, group: string): boolean {

@@ -1,7 +1,7 @@
 import type { StreamStore, Target } from '../backplane/backplane.ts'
 import { StandaloneWriter } from '../backplane/redis/standalone-writer.ts'
 import { EnvelopeFactory, everyone, groupTargets, userLogTarget, userTarget } from '../delivery/envelopes.ts'
-import { LoggedPublish } from '../delivery/logged-publish.ts'
+import { assertNoKey, LoggedPublish } from '../delivery/logged-publish.ts'
 import { ResumeProofs } from '../delivery/resume-proofs.ts'
 import { inSendSpan } from '../delivery/spans.ts'
 import { WebsocketGroupsError } from '../errors.ts'
@@ -88,6 +88,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
 
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     checkCall('broadcastToAll', options)
+    assertNoKey(options)
     return await inSendSpan(this.#tracing, everyone, data, async () => await this.#broadcast(everyone, data, options))
   }
 
@@ -95,7 +96,9 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     checkCall('sendToUser', options)
     const [targets, log] = [[userTarget(userId)], userLogTarget(userId)]
     return await inSendSpan(this.#tracing, targets, data, async () => {
-      return log === undefined ? await this.#broadcast(targets, data, options) : await this.#toLogs([log], targets, data, options)
+      if (log !== undefined) return await this.#toLogs([log], targets, data, options)
+      assertNoKey(options)
+      return await this.#broadcast(targets, data, options)
     })
   }
 
@@ -153,11 +156,11 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     await this.close()
   }
 
-  /** Appends to the logs, unless there are none or the message is volatile. `recipients`: the targets of the message. */
+  /** Appends to the logs, unless there are none, or the message is volatile or local. `recipients`: the targets of the message. */
   async #toLogs (
     logs: readonly Target[], recipients: readonly Target[], data: Data, options: BroadcastOptions
   ): Promise<BroadcastResult> {
-    if (!this.#logged.usesLog(logs, options)) return await this.#broadcast(recipients, data, options)
+    if (options.local === true || !this.#logged.usesLog(logs, options)) return await this.#broadcast(recipients, data, options)
     const envelope = this.#envelopes.message(logs, data, options)
     const result = { localRecipients: 0, ...await this.#logged.append(logs, envelope, options) }
     return await this.#reports.complete(result, () => recipients, options)
@@ -171,7 +174,9 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
-    const instances = targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
-    return await this.#reports.complete({ scope: 'cluster', localRecipients: 0, instances }, () => targets, options)
+    // There are no connections here for whom a local message could be.
+    const scope = options.local === true ? 'local' : 'cluster'
+    const instances = scope === 'local' || targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
+    return await this.#reports.complete({ scope, localRecipients: 0, instances }, () => targets, options)
   }
 }

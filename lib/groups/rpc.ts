@@ -85,6 +85,7 @@ export class InstanceRpc {
   readonly #metrics: Pick<Metrics, 'repliesLost'>
   readonly #pending = new Map<number, Pending>()
   #lastId = 0
+  #closed = false
 
   constructor (
     backplane: Pick<Backplane, 'publish'>, envelopes: EnvelopeFactory, handle: CommandHandler, timeoutMs: number,
@@ -122,9 +123,10 @@ export class InstanceRpc {
 
   /**
    * Sends a command that needs no answer.
-   * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT, WSG_BACKPLANE_UNAVAILABLE, WSG_CLOSED
    */
   async tell (target: Target, command: Command): Promise<void> {
+    this.#assertOpen()
     await this.#backplane.publish([target], this.#envelopes.command('request', target, JSON.stringify({ id: 0, ...command })))
   }
 
@@ -140,6 +142,7 @@ export class InstanceRpc {
   async #request (
     target: Target, command: Command, ms: number, tolerant: boolean, data?: Data
   ): Promise<Collected & Pick<Pending, 'expected'>> {
+    this.#assertOpen()
     const id = ++this.#lastId
     const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }), data)
     return await new Promise((resolve, reject) => {
@@ -181,7 +184,12 @@ export class InstanceRpc {
   }
 
   close (): void {
+    this.#closed = true
     for (const { settle } of [...this.#pending.values()]) settle(new WebsocketGroupsError('WSG_CLOSED'))
+  }
+
+  #assertOpen (): void {
+    if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
   }
 
   #settle ({ id, answer, error }: Reply, origin: string): void {

@@ -65,10 +65,14 @@ export class Questions {
     const [replies, missing]: [Array<ClientReply>, string[]] = [[], []]
     await Promise.all(this.#targets(target).map(async connection => {
       const answer = await this.#askOne(connection, name, fields, timeoutMs)
-      bytes += answer === undefined ? 0 : Buffer.byteLength(JSON.stringify(answer))
+      const more = answer === undefined ? 0 : Buffer.byteLength(JSON.stringify(answer))
       const { id: connectionId, userId } = connection
-      if (answer === undefined || bytes > maxReplyBytes) missing.push(connectionId)
-      else replies.push({ connectionId, ...(userId === undefined ? {} : { userId }), ...answer })
+      if (answer === undefined || bytes + more > maxReplyBytes) {
+        missing.push(connectionId)
+        return
+      }
+      bytes += more
+      replies.push({ connectionId, ...(userId === undefined ? {} : { userId }), ...answer })
     }))
     return { replies, missing }
   }

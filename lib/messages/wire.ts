@@ -75,7 +75,12 @@ export function isClientAnswer (message: NamedMessage): message is NamedMessage 
 
 function errorOf (value: object): NonNullable<ClientAnswer['error']> {
   const { code, message } = value as Readonly<Record<string, unknown>>
-  return { code: String(code).slice(0, maxErrorText), message: String(message).slice(0, maxErrorText) }
+  return { code: errorText(code), message: errorText(message) }
+}
+
+/** An object that JSON made may have no text: its fields `toString` and `valueOf` may be anything. */
+function errorText (value: unknown): string {
+  return (typeof value === 'object' ? '' : String(value)).slice(0, maxErrorText)
 }
 
 function wrong (bytes: number, problem: string): NamedMessage {

@@ -19,10 +19,13 @@ export const logRule: Rule = {
   accepts: value => value === false || (isObject(value) && !isThenable(value))
 }
 
+/** The longest that a log may be kept after its latest message. */
+export const maxTtlMs = 2_592_000_000
+
 const logRules = {
   maxMessages: integer(1, 10_000, 'messages'),
   maxBytes: integer(1, 1_073_741_824, 'bytes'),
-  ttlMs: integer(1_000, 2_592_000_000, 'ms')
+  ttlMs: integer(1_000, maxTtlMs, 'ms')
 } as const satisfies Record<keyof LogSettings, Rule>
 
 /**

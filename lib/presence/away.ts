@@ -11,8 +11,10 @@ const finalCodes: ReadonlySet<number> = new Set([CloseCode.Normal, noStatus, Clo
 const maxAway = 100_000
 
 /** Whether the client of a connection that left a group may be back soon, as the same session. */
-export function mayComeBack ({ closeCode, dismissed, sessionName }: LocalConnection): boolean {
-  return !dismissed && closeCode !== undefined && !finalCodes.has(closeCode) && sessionName !== undefined
+export function mayComeBack ({ closed, closeCode, dismissed, sessionName }: LocalConnection): boolean {
+  // Where the link broke while much of what the client sent is still unread, the code is not known yet.
+  const isFinal = closeCode === undefined ? !closed : finalCodes.has(closeCode)
+  return !dismissed && !isFinal && sessionName !== undefined
 }
 
 interface Away { readonly group: string, readonly member: PresentMember, readonly until: number }

@@ -220,8 +220,9 @@ export class Presence {
     const { member } = event
     if (event.event !== 'away') this.#away.remove(group, member.session)
     else if (roster === undefined) this.#away.add(group, member)
-    if (roster === undefined) return
+    // A list that is being read for clients that left meanwhile is also the first one of those that came since.
     this.#lists.record(group, event)
+    if (roster === undefined) return
     switch (event.event) {
       case 'join':
         return this.#tell(group, roster, roster.add(member))

@@ -75,7 +75,7 @@ export interface Asked {
 export interface Instances {
   /** Handles what instances say under this name. Returns a function that removes the handler. */
   on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): Removal
-  /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
+  /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_CLOSED */
   emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void>
   /**
    * Asks all instances, and resolves with the answers that came in time; while the backplane is out, with the answer of this instance.

@@ -189,6 +189,17 @@ t.test('join resolves on the ack, is asked again on each connection, from where 
   t.match(second.frames.at(-1), { type: 'join', group: 'h', since: position(9) })
 })
 
+t.test('a second join of a member does not set it back to an earlier position', async (t) => {
+  const server = await scriptedServer(t)
+  const { client } = recordedClient(t, server.url)
+  await client.join('g')
+  const peer = await server.peer(0)
+  peer.send(joined('g', 1), message('g', 2), message('g', 3))
+  await until(() => client.positions.g === position(3))
+  await client.join('g', { since: position(1) })
+  t.equal(client.positions.g, position(3))
+})
+
 t.test('a join that is not answered before the break is asked again, and resolves then', async (t) => {
   let answers = false
   const server = await scriptedServer(t, {

@@ -138,6 +138,12 @@ t.test('the history of a group comes as events, in pages', async t => {
   t.match(await chat.history('lobby', { before: flipped?.position }), { events: [{ data: { text: 'one' } }], more: false })
 })
 
+t.test('a request may wait for longer than timers last', async t => {
+  const server = await scriptedServer(t)
+  const chat = client(t, server.url)
+  for (const timeoutMs of [Infinity, 2 ** 40]) t.equal(await chat.request('note', undefined, { timeoutMs }), undefined)
+})
+
 t.test('a request waits for a connection, and no longer than its deadline', async t => {
   const server = await scriptedServer(t, { ack: false })
   const chat = client(t, server.url)

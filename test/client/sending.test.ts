@@ -1,4 +1,5 @@
 import t from 'tap'
+import { SendQueue } from '../../lib/client/send-queue.ts'
 import { until } from '../helpers/until.ts'
 import { isOpen, left, recordedClient, scriptedServer, type Frame } from './scripted-server.ts'
 
@@ -40,6 +41,22 @@ t.test('what is sent while there is no connection waits, and goes in order, befo
   await Promise.all(sent)
   await client.send('f')
   t.strictSame(texts((await server.peer(0)).frames), ['a', 'b', 'c', 'd', 'e', 'f'])
+})
+
+t.test('an attempt to connect may take for longer than timers last', async (t) => {
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url, { connectTimeoutMs: Infinity })
+  await isOpen(client)
+  t.strictSame(events.error, [])
+})
+
+t.test('a storage that holds something else is no reason not to start', async t => {
+  const server = await scriptedServer(t)
+  for (const text of ['{"positions":null}', '{"positions":5}', '5', 'null']) {
+    const { client } = recordedClient(t, server.url, { storage: { getItem: () => text, setItem () {} } })
+    await isOpen(client)
+    t.strictSame(client.positions, {})
+  }
 })
 
 t.test('joins go before the messages that wait', async (t) => {
@@ -187,4 +204,13 @@ t.test('close() rejects what is not acknowledged, and says whether it was sent',
   client.close()
   const codes = await Promise.all(outcomes)
   t.strictSame([codes[0], codes[99], codes[100]], ['UNKNOWN_OUTCOME', 'UNKNOWN_OUTCOME', 'CLOSED'])
+})
+
+t.test('a queue of more messages than a call takes arguments goes out', t => {
+  const queue = new SendQueue({ maxMessages: 300_000, maxBytes: 100_000_000 })
+  for (let n = 0; n < 200_000; n++) void queue.message({ data: '' }, {})
+  const sent: string[] = []
+  queue.attach({ bufferedAmount: 0, send: text => { sent.push(text) } }, () => queue.ask({ type: 'join', group: 'g' }, () => {}))
+  t.match(sent.slice(0, 2).map(text => JSON.parse(text) as Frame), [{ type: 'join' }, { type: 'message', id: 1 }])
+  t.end()
 })

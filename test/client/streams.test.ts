@@ -75,3 +75,61 @@ t.test('a single piece that comes while the stream is read, and that the answer 
   t.equal(streams.get('lobby', 'answer')?.text, 'abcdefghi')
   t.equal(reads(), 1)
 })
+
+t.test('the streams that ended last are kept, whenever they were heard of first', async t => {
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url)
+  const streams = streamsOf(client, { maxEnded: 3 })
+  const peer = await server.peer(0)
+  peer.send({ type: 'joined', group: 'first' }, { type: 'joined', group: 'second' })
+  const pieces = [['first', 'long'], ['second', 'a', 'done'], ['second', 'b', 'done'], ['second', 'c', 'done'], ['first', 'long', 'done']]
+  for (const [n, [group = '', id, end]] of pieces.entries()) {
+    const piece = { id, epoch: 'e', at: 0, to: end === undefined ? 1 : 2, text: end === undefined ? 'x' : 'xy', end }
+    peer.send(message(group, n, JSON.stringify({ type: 'wsg.stream', data: piece })))
+  }
+  await until(() => events.message.length === pieces.length)
+  t.match(streams.get('first', 'long'), { state: 'done', text: 'xy' })
+  t.strictSame(streams.list('second').map(({ id }) => id), ['b', 'c'])
+})
+
+t.test('streams of a group that the client left without a connection are asked for once, and forgotten', async t => {
+  let refused = 0
+  const server = await scriptedServer(t, {
+    ack: false,
+    onFrame: (peer, { id, data }) => {
+      if (id === undefined) return
+      const isRead = String(data).includes('wsg.stream.read')
+      if (isRead && peer !== server.peers[0]) {
+        refused++
+        peer.send({ type: 'error', id, code: 'WSG_FORBIDDEN', message: 'not in the group' })
+      } else peer.send({ type: 'ack', id, data: isRead ? { id: 'answer', epoch: 'e', at: 0, to: 1, text: 'x' } : { ids: ['answer'] } })
+    }
+  })
+  const { client } = recordedClient(t, server.url)
+  const streams = streamsOf(client, { quietMs: 50 })
+  client.on('state', ({ state }) => { if (state === 'waiting') void client.leave('lobby') })
+  const peer = await server.peer(0)
+  await client.join('lobby')
+  peer.send({ type: 'joined', group: 'lobby' })
+  await until(() => streams.get('lobby', 'answer')?.text === 'x')
+  peer.ws.terminate()
+  await until(() => refused === 1)
+  await until(() => streams.list('lobby').length === 0)
+})
+
+t.test('a group that is left while its streams are read does not come back', async t => {
+  const server = await scriptedServer(t, { ack: false })
+  const { client, events } = recordedClient(t, server.url)
+  const streams = streamsOf(client)
+  const peer = await server.peer(0)
+  const asked = async (what: string): Promise<Frame> => await until(() => peer.frames.find(({ data }) => String(data).includes(what)))
+  peer.send({ type: 'joined', group: 'lobby' })
+  peer.send({ type: 'ack', id: (await asked('wsg.stream.list')).id, data: { ids: ['one', 'two'] } })
+  const { id } = await asked('wsg.stream.read')
+  peer.send({ type: 'left', group: 'lobby' }, { type: 'ack', id, data: { id: 'one', epoch: 'e', at: 0, to: 1, text: 'x' } })
+  peer.send({ type: 'ack' }, message('other', 1))
+  await until(() => events.message.length === 1)
+  await new Promise(resolve => { setTimeout(resolve, 50) })
+  t.equal(peer.frames.filter(({ data }) => String(data).includes('wsg.stream.read')).length, 1)
+  t.strictSame(streams.list('lobby'), [])
+})

@@ -160,15 +160,15 @@ t.test('a callback that fails to renew is asked again before the end', async (t)
   t.match(events.error, [{ code: 'TOKEN_FAILED', cause: { message: 'identity service down' } }])
 })
 
-t.test('a token that is expired when it comes is no reason to ask in a loop', async (t) => {
-  let calls = 0
-  const token = new Token(
-    () => { calls++; return { token: 'x', expiresAt: Date.now() - 3_600_000 } }, { refresh: () => t.fail(), failed: () => t.fail() }
-  )
-  t.equal(await token.fetch(), 'x')
-  token.keepFresh()
-  await later(50)
-  t.equal(calls, 1)
+t.test('a token that is expired when it comes, or at no time, is no reason to ask in a loop', async (t) => {
+  for (const expiresAt of [Date.now() - 3_600_000, NaN]) {
+    let calls = 0
+    const token = new Token(() => { calls++; return { token: 'x', expiresAt } }, { refresh: () => t.fail(), failed: () => t.fail() })
+    t.equal(await token.fetch(), 'x')
+    token.keepFresh()
+    await later(50)
+    t.equal(calls, 1)
+  }
 })
 
 t.test('a token for a hundred years does not overflow the timer', async (t) => {

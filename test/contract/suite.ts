@@ -765,6 +765,18 @@ export function backplaneContract ({ name, test, create, partOf = () => 0 }: Con
     assert.equal(await late.backplane.revoked?.('kitchen', ['u:ann']), undefined)
   })
 
+  rule('the latest time that somebody was put out of a group counts, also where an instance tells late of an earlier one', async start => {
+    const [a, b] = [await start(), await start()]
+    if (a.backplane.revoke === undefined) return
+    const position = { epoch: 'e'.repeat(8), offset: 5, nonce: 77 }
+    await a.backplane.revoke('lobby', ['u:ann'], { at: 2_000, position }, 60_000)
+    await b.backplane.revoke?.('lobby', ['u:ann', 's:1'], { at: 1_000 }, 60_000)
+    assert.deepEqual(await b.backplane.revoked?.('lobby', ['u:ann']), { at: 2_000, position })
+    assert.deepEqual(await b.backplane.revoked?.('lobby', ['s:1']), { at: 1_000, position: undefined })
+    await b.backplane.revoke?.('lobby', ['u:ann'], { at: 3_000 }, 60_000)
+    assert.deepEqual(await a.backplane.revoked?.('lobby', ['u:ann']), { at: 3_000, position: undefined })
+  })
+
   rule('an instance id that is taken is refused', async start => {
     const a = await start()
     await assert.rejects(start(a.instanceId), { code: 'WSG_INSTANCE_ID_TAKEN' })

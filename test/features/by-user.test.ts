@@ -73,7 +73,9 @@ onBoth('a local broadcast stays on its instance', async (t, a, b) => {
   const [here, there] = [await openFramed(t, `${a.url}/lobby`, { token: 'ann' }), await openFramed(t, `${b.url}/lobby`, { token: 'ann' })]
   for (const client of [here, there]) await client.nextOf('joined')
   t.match(await a.app.registry.broadcastToGroup('lobby', 'mine', { local: true }), { scope: 'local', localRecipients: 1, instances: 1 })
+  const { framesSent = 0 } = a.app.registry.stats()
   await a.app.registry.broadcastToAll('all mine', { local: true })
+  t.equal(a.app.registry.stats().framesSent, framesSent + 1, 'and counts')
   t.match(await a.app.registry.sendToUser('ann', 'ann, mine', { local: true }), { scope: 'local', localRecipients: 1 })
   await a.app.registry.broadcastToGroup('lobby', 'ours')
   for (const client of [here, there]) await client.nextOf('message', { data: 'ours' })

@@ -40,10 +40,21 @@ onEveryCluster(t, redis, 'a report has the recipients of all instances, and how 
   t.strictSame(await report({}, []), { recipients: 0, slow: 0, missing: 0 })
   t.match(await c.registry.broadcastToAll('x', { report: true }), { report: { recipients: 4, slow: 1, missing: 0 } })
   t.match(await c.registry.sendToUser('bob', 'x', { report: true }), { report: { recipients: 1, slow: 1, missing: 0 } })
+  const groups = ['room']
+  const called = c.registry.broadcastToGroup(groups, 'x', { report: true })
+  groups[0] = ''
+  t.match(await called, { report: { recipients: 3 } }, 'a list of groups may be used again once the call returned')
   t.notOk('report' in await c.registry.broadcastToGroup('room', 'x'), 'who does not ask is told nothing')
   if (cluster.name === 'redis') {
     await using publisher = createPublisher({ redis: redis.url })
     t.match(await publisher.broadcastToGroup('room', 'x', { report: true }), { report: { recipients: 3, slow: 1, missing: 0 } })
+    const options = { report: true, local: true }
+    const nobody = { scope: 'local', localRecipients: 0, instances: 0, report: { recipients: 0, slow: 0, missing: 0 } }
+    const { position } = await publisher.history('room')
+    t.strictSame(await publisher.broadcastToGroup('room', 'x', options), nobody, 'a publisher has no connections of its own')
+    t.strictSame(await publisher.broadcastToAll('x', options), nobody)
+    t.strictSame(await publisher.sendToUser('bob', 'x', options), nobody)
+    t.equal((await publisher.history('room')).position, position)
   }
   lazy.client.ws.terminate()
 })

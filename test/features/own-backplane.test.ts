@@ -2,8 +2,11 @@
 import t, { type Test } from 'tap'
 import { memoryCluster, type Backplane, type LocalInstance } from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
+import { FakeBackplane } from '../helpers/fakes.ts'
+import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { serve, service, type Served } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
+import { openFramed } from './framed/framed-client.ts'
 
 const secret = 'db.internal:5432 password=hunter2'
 const failure = (): Error => Object.assign(new Error(secret), { statusCode: 404, code: 'ENOENT' })
@@ -170,4 +173,18 @@ t.test('the boot fails with what `start` rejects with, also with nothing', async
     const { app } = await service(t, { backplane })
     await t.rejects(Promise.resolve(app.ready()), { message })
   }
+})
+
+t.test('a list with something that is no member counts as an outage, for presence too', async t => {
+  noUnhandled(t)
+  const backplane = new FakeBackplane()
+  let reads = 0
+  backplane.onRead = async () => {
+    reads++
+    return [null] as never
+  }
+  const { url } = await serve(t, { backplane, log: false }, app => app.wsRoom('/:room', { auth: false, presence: true }))
+  const client = await openFramed(t, `${url}/lobby`)
+  t.match(await client.nextOf('members'), { members: [{ connections: 1 }] }, 'who is here is known without the backplane')
+  await until(() => reads > 1)
 })

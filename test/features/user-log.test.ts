@@ -96,6 +96,12 @@ onRedis(t, redis, 'a publisher sends through the log of a user, and one key send
   const phone = await device(t, a.url)
   t.match(await publisher.sendToUser('ann', 'x', { idempotencyKey: 'k' }), { position: String })
   t.match(await publisher.sendToUser('ann', 'x', { idempotencyKey: 'k' }), { duplicate: true })
+  const refused = { code: 'WSG_IDEMPOTENCY_INVALID' }
+  for (const sender of [a.registry, publisher]) {
+    await t.rejects(sender.broadcastToAll('x', { idempotencyKey: 'k' }), refused, 'what no log remembers would be sent twice')
+    await t.rejects(sender.sendToUser('u'.repeat(255), 'x', { idempotencyKey: 'k' }), refused, 'nor has such a user a log')
+  }
+  await t.rejects(a.registry.sendToUser('ann', 'x', { local: true, idempotencyKey: 'k' }), refused)
   await publisher.sendToUser('ann', 'end')
   await phone.nextOf('message', { data: 'end' })
   t.strictSame(texts(phone), ['x', 'end'])

@@ -30,6 +30,8 @@ export class MemoryRevocations {
     const now = this.#now()
     for (const name of names) {
       const key = keyOf(group, name)
+      // A later one is known.
+      if ((this.#entries.get(key)?.at ?? -Infinity) > at) continue
       this.#delete(key)
       this.#entries.set(key, { at, position, end: now + forMs })
       this.#bytes += weigh(key)

@@ -12,8 +12,9 @@ import { isAnswer } from './message-answer.ts'
 import { describeError } from '../error-answer.ts'
 import { extraMessages, tooComplex } from '../inbound/json-limits.ts'
 import { callOnMessage } from '../inbound/on-message.ts'
-import type { MessageQueue, RequestHandler } from '../inbound/message-queue.ts'
+import type { MessageQueue } from '../inbound/message-queue.ts'
 import type { FramedInit } from '../init.ts'
+import type { RequestHandler } from '../inbound/queued-message.ts'
 import type { SocketWriter } from '../outbound/writer.ts'
 import type { ConnectionCallbacks } from '../../route-types.ts'
 import { toError } from '../../thrown.ts'
@@ -83,7 +84,8 @@ export class FramedSession implements RequestHandler {
   }
 
   receive (data: Buffer, isBinary: boolean): void {
-    if (this.#connection.closed) return
+    // After the client closed, what it sent before may still come.
+    if (!this.#queue.takes) return
     if (isBinary) return this.#violation('frames must be text')
     // Before the hello nothing but the token is known of the client, so the size of the hello is limited.
     if (!this.#helloReceived && data.length > maxHelloBytes) return this.#violation(`hello must have at most ${maxHelloBytes} bytes`)

@@ -9,6 +9,7 @@ import { Input, type InboundHost } from './input.ts'
 import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
 import type { ClientRequest } from '../framed/frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
+import { isFramed, isLoss, type Message, type RequestHandler } from './queued-message.ts'
 import { callOnConnect, callOnMessage, type ConnectRequest, type RoutedConnection } from './on-message.ts'
 import type { SocketWriter } from '../outbound/writer.ts'
 import type { LogEvent } from '../../logging.ts'
@@ -25,19 +26,7 @@ export interface InboundConnection extends RoutedConnection {
   leaving (): void
 }
 
-/** Handles the requests of a client of the framed protocol, each in its turn. */
-export interface RequestHandler {
-  handle (request: ClientRequest): unknown
-  /** A callback failed for the request. */
-  failed (request: ClientRequest, error: Error): void
-}
-
-interface FramedRequest { readonly handler: RequestHandler, readonly request: ClientRequest }
-
 export interface Closed { readonly code: number, readonly reason: string }
-/** Messages of a group that are lost to the connection. */
-interface Loss { readonly group: string, readonly reason: LossReason }
-type Message = string | Buffer | FramedRequest | Loss
 
 /**
  * The one queue of a connection: calls its callbacks, never two at once: onConnect, each message or framed request in order, onError, and
@@ -102,23 +91,26 @@ export class MessageQueue extends AsyncResource {
   /** Counts a message that costs as much as this many others. */
   chargeMessages (count: number): void { this.#input.chargeMessages(count) }
 
+  /** Whether what comes is still handled. */
+  get takes (): boolean { return !this.#stopped && this.#ended === undefined }
+
   receive (data: Buffer, isBinary: boolean): void {
-    if (this.#stopped || this.#ended !== undefined) return
+    if (!this.takes) return
     if (this.#busy) this.#enqueue(isBinary ? detached(data) : data.toString(), data.length)
     else this.runInAsyncScope(this.#begin, this, isBinary ? data : data.toString(), data.length)
   }
 
   /** The same for a framed request of `bytes` bytes. */
   receiveRequest (handler: RequestHandler, request: ClientRequest, bytes: number): void {
-    if (!this.#stopped && this.#ended === undefined) this.#take({ handler, request }, bytes)
+    if (this.takes) this.#take({ handler, request }, bytes)
   }
 
   /** Messages of a group are lost to the connection: tells `onGap`, in its turn. */
   gap (group: string, reason: LossReason): void {
-    if (this.#callbacks.onGap !== undefined && !this.#stopped && this.#ended === undefined) this.#take({ group, reason }, 0)
+    if (this.#callbacks.onGap !== undefined && this.takes) this.#take({ group, reason }, 0)
   }
 
-  #take (message: FramedRequest | Loss, bytes: number): void {
+  #take (message: Message, bytes: number): void {
     if (this.#busy) this.#enqueue(message, bytes)
     else this.runInAsyncScope(this.#begin, this, message, bytes)
   }
@@ -269,12 +261,4 @@ export class MessageQueue extends AsyncResource {
     if (closed && hasCode(err, 'WSG_CONNECTION_GONE')) log.debug({ err, event }, 'the client left meanwhile')
     else this.#metrics.lines.write(this.#connection.log, event, { err })
   }
-}
-
-function isLoss (message: Message | undefined): message is Loss {
-  return typeof message === 'object' && 'reason' in message
-}
-
-function isFramed (message: Message | undefined): message is FramedRequest {
-  return typeof message === 'object' && 'handler' in message
 }

@@ -27,6 +27,8 @@ t.setTimeout(limitMs + 180_000)
 t.comment(`CHAOS_STORE=${store} CHAOS_SEED=${seed} for ${messages} messages`)
 
 const happened: Record<string, number> = {}
+/** Faults that could not be brought about, or did not come to their end. */
+const failed: string[] = []
 const random = new Random(seed)
 const stack = new Stack(t)
 const crowd = new Crowd(() => stack.ports, new Random(seed + 1))
@@ -37,7 +39,7 @@ const stage: Stage = { stack, crowd, random }
 async function strike (name: string): Promise<void> {
   happened[name] = (happened[name] ?? 0) + 1
   const [startedAt, known] = [performance.now(), oracle.violations.length]
-  await faults[name]?.(stage)
+  await faults[name]?.(stage).catch((error: unknown) => failed.push(`${name}: ${String(error)}`))
   if (detail) t.comment(`${name}: ${Math.round(performance.now() - startedAt)} ms, ${oracle.totals.published} published`)
   for (const violation of oracle.violations.slice(known, known + 3)) t.comment(`${name}: ${violation}`)
   if (detail) for (const trace of oracle.traces.splice(0)) t.comment(trace)
@@ -117,6 +119,7 @@ await until(async () => (await stack.store.channels()).length === 0).catch(() =>
 const leftovers = await stack.store.leftovers()
 
 // All at the end: tap takes a test without asserts under way for over.
+t.strictSame(failed, [], 'all faults were brought about, and came to their ends')
 t.same(wrong, [], 'presence is right in the end, for instances and for clients')
 t.strictSame(unread, [], 'all streams come to their ends')
 t.strictSame(leftovers, [], 'no key and no channel is left')

@@ -119,3 +119,19 @@ t.test('every message is encoded once, however many get it', async t => {
   for (const client of clients) await client.nextOf('message')
   t.equal(encoded, 1)
 })
+
+t.test('after an onGap took the connection out of the group, nothing of the group is given to it', async t => {
+  const { url, app: { registry } } = await serve(t, { log: { maxMessages: 3, ttlMs: 60_000 } }, app => {
+    app.get('/', { websocket: true }, app.wsHandler({
+      onMessage () {},
+      async onGap (connection, group) { await registry.leave(connection, group) }
+    }))
+  })
+  const client = await openFramed(t, url)
+  await until(() => registry.count() === 1)
+  const { position } = await registry.broadcastToGroup('lobby', 'first')
+  for (let n = 1; n <= 5; n++) await registry.broadcastToGroup('lobby', `message ${n}`)
+  await registry.join(String(client.welcome.connectionId), 'lobby', { since: position, history: 2 })
+  await client.nextOf('left')
+  t.strictSame(client.frames.map(({ type }) => type), ['welcome', 'joined', 'left'])
+})

@@ -5,7 +5,7 @@ import { onEachBackplane } from '../../helpers/app.ts'
 import { watchMachine } from '../../helpers/machine.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { startRedis } from '../../helpers/redis.ts'
-import { serve, type Served } from '../../helpers/service.ts'
+import { gate, serve, type Served } from '../../helpers/service.ts'
 import { startProxy } from '../../helpers/tcp-proxy.ts'
 import { until } from '../../helpers/until.ts'
 import { openFramed, type Frame, type FramedClient } from './framed-client.ts'
@@ -399,4 +399,26 @@ onBoth('where a group is too big for lists, its clients are told how many there 
   t.notOk(watcher.frames.some(({ type }) => type === 'presence' || type === 'members'))
   for (const other of others) other.raw.terminate()
   await watcher.nextOf('count', { count: 1 })
+})
+
+t.test('a client whose link breaks while its messages wait may come back as any other', async t => {
+  const handling = gate()
+  const { url, registry } = await serve(t, { presenceGraceMs: 60_000, maxQueuedMessages: 20 }, app => {
+    app.get('/', { websocket: true, preHandler: app.wsAuth() }, app.wsHandler({
+      presence: true,
+      async onConnect (connection) { await registry.join(connection, 'lobby') },
+      async onMessage () { await handling.opened }
+    }))
+  })
+  const ann = await enter(t, url, 'ann')
+  const bob = await enter(t, url, 'bob')
+  for (let n = 0; n < 300; n++) bob.send({ type: 'message', data: 'x' })
+  await until(() => (registry.stats().socketsPaused ?? 0) > 0)
+  bob.raw.terminate()
+  await until(async () => await registry.groupCount('lobby') === 1)
+  await enter(t, url, 'bob', { session: bob.welcome.session })
+  await enter(t, url, 'dan')
+  while (memberOf(await ann.nextOf('presence')).userId !== 'dan');
+  t.strictSame(changesOf(ann), ['join bob', 'join dan'])
+  handling.open()
 })

@@ -5,6 +5,7 @@ import { noUnhandled } from '../../helpers/no-unhandled.ts'
 import { serve } from '../../helpers/service.ts'
 import { startProxy } from '../../helpers/tcp-proxy.ts'
 import { until } from '../../helpers/until.ts'
+import { clientFrame, rawConnection, upgradeHead } from '../../http/raw.ts'
 import { openFramed } from './framed-client.ts'
 
 noUnhandled(t)
@@ -265,4 +266,28 @@ t.test('before a shutdown closes a client, all that it sent before it was told i
   t.equal((await client.raw.closed).code, 1001)
   t.ok(sent > 3, String(sent))
   t.equal(client.frames.filter(({ type }) => type === 'ack').length, sent)
+})
+
+t.test('all that a client sent before its side ended is handled, whatever protocol it speaks', async t => {
+  const count = 600
+  for (const protocol of ['raw', 'wsg.v1']) {
+    const handled: unknown[] = []
+    let isGone = false
+    const { port } = await serve(t, { maxQueuedMessages: 50 }, app => app.get('/chat', { websocket: true }, app.wsHandler({
+      async onMessage (_, data) {
+        await new Promise(resolve => setImmediate(resolve))
+        handled.push(data)
+      },
+      onDisconnect () { isGone = true }
+    })))
+    const client = await rawConnection(t, `http://127.0.0.1:${port}`)
+    client.write(upgradeHead('/chat', protocol === 'raw' ? {} : { 'Sec-WebSocket-Protocol': protocol }))
+    await client.answers(1)
+    const texts = Array.from({ length: count }, (_, n) => `message ${n}`)
+    const framed = [{ type: 'hello' }, ...texts.map(data => ({ type: 'message', data }))]
+    const sent = protocol === 'raw' ? texts : framed.map(frame => JSON.stringify(frame))
+    client.socket.end(Buffer.concat(sent.map(text => clientFrame(1, text))))
+    await until(() => isGone)
+    t.strictSame(handled, texts, protocol)
+  }
 })

@@ -104,6 +104,35 @@ t.test('while Redis is out, the clients of this instance are asked', async t => 
   await until(() => app.registry.health().status === 'up')
 })
 
+t.test('an answer that is too large is missing, and costs no other client its answer', async t => {
+  let set: ReturnType<typeof confirming> | undefined
+  const { url } = await serve(t, {}, app => { set = confirming(app) })
+  const [ann, eve] = [
+    connect(t, `${url}/q/lobby`, { protocols: ['bearer', 'ann'] }), connect(t, `${url}/q/lobby`, { protocols: ['bearer', 'eve'] })
+  ]
+  await Promise.all([ann.opened, eve.opened])
+  const asking = set?.ask('q:lobby', 'confirm', 'sure?' as never)
+  const [asked, askedToo] = [await ann.next(), await eve.next()].map(text => JSON.parse(String(text)) as { id: string })
+  eve.send(JSON.stringify({ type: 'reply', id: askedToo?.id, data: 'x'.repeat(600_000) }))
+  eve.send('{"type":"unknown","id":1}')
+  await eve.next()
+  ann.send(JSON.stringify({ type: 'reply', id: asked?.id, data: true }))
+  t.match(await asking, { replies: [{ userId: 'ann', data: true }], missing: [/./] })
+})
+
+t.test('an error in a form that has no text is an answer, too, and costs nobody the connection', async t => {
+  let set: ReturnType<typeof confirming> | undefined
+  const { url } = await serve(t, {}, app => { set = confirming(app) })
+  const ann = connect(t, `${url}/q/lobby`, { protocols: ['bearer', 'ann'] })
+  await ann.opened
+  const asking = set?.ask({ userId: 'ann' }, 'confirm', 'sure?' as never)
+  const { id } = JSON.parse(String(await ann.next())) as { id: string }
+  ann.send(JSON.stringify({ type: 'error', id, code: { toString: 0, valueOf: 0 }, message: [{ toString: 0 }] }))
+  t.match(await asking, { replies: [{ userId: 'ann', error: { code: '', message: '' } }] })
+  ann.send('{"type":"unknown","id":1}')
+  t.match(JSON.parse(String(await ann.next())), { id: 1, code: 'WSG_MESSAGE_UNKNOWN' })
+})
+
 t.test('a client without a protocol answers by hand, and nobody answers for another one', async t => {
   let set: ReturnType<typeof confirming> | undefined
   const { url } = await serve(t, {}, app => { set = confirming(app) })

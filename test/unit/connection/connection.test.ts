@@ -202,6 +202,22 @@ t.test('what was handled no longer counts as waiting', async t => {
   t.strictSame(socket.closedWith, [])
 })
 
+t.test('a promise that is a function is awaited like any other', async t => {
+  const heard: unknown[] = []
+  const { socket, start } = build({
+    onMessage: () => Object.assign(() => {}, { then (_: unknown, reject: (error: Error) => void) { reject(new Error('no')) } }),
+    onError (_, error) {
+      heard.push(error.message)
+      return true
+    }
+  })
+  start()
+  await new Promise(resolve => setImmediate(resolve))
+  socket.emit('message', Buffer.from('x'), false)
+  await until(() => heard.length > 0)
+  t.strictSame(heard, ['no'])
+})
+
 t.test('a message after the close event is not handled', async t => {
   const { connection, socket, start, metrics } = build()
   start()

@@ -18,9 +18,8 @@ function session (helloTimeoutMs: number): { readonly framed: FramedSession, rea
     closeForFault (code: number) { sent.push(String(code)) }
   }
   const init = { helloTimeoutMs, pingMs: 0, resumeMs: 0 }
-  return {
-    framed: new FramedSession(connection as unknown as FramedConnection, { onMessage () {} }, init as FramedInit, {} as MessageQueue), sent
-  }
+  const queue = { takes: true } as MessageQueue
+  return { framed: new FramedSession(connection as unknown as FramedConnection, { onMessage () {} }, init as FramedInit, queue), sent }
 }
 
 t.test('what a hello offers is taken once, and dropped when no join takes it soon', async t => {

@@ -102,6 +102,22 @@ t.test('whatever the policy, an error that is no outage undoes the join', async 
   t.equal(metrics.joinsLocal, 0)
 })
 
+t.test('a join whose replay fails is undone', async (t) => {
+  let fails = true
+  const { hub, membership, connection } = parts({
+    logs: () => {
+      if (fails) throw new Error('out of order')
+      return false
+    }
+  })
+  await t.rejects(membership.join(connection, 'g', { history: 5 }), { code: 'WSG_OPTION_INVALID' })
+  t.equal(hub.has('g'), false)
+  t.strictSame(connection.groups, [])
+  fails = false
+  t.match(await membership.join(connection, 'g', { history: 5 }), { scope: 'cluster' })
+  t.equal(hub.has('g'), true)
+})
+
 t.test('a connection that closes during its join is gone', async (t) => {
   const { hub, backplane, membership, connection } = parts()
   const synced = deferred()

@@ -6,7 +6,7 @@ import { Metrics } from '../../../lib/metrics.ts'
 import { InstanceRpc, type Command, type CommandHandler } from '../../../lib/groups/rpc.ts'
 import { EnvelopeFactory } from '../../../lib/delivery/envelopes.ts'
 import type { Data, Json } from '../../../lib/types.ts'
-import { FakeBackplane, seededRandom } from '../../helpers/fakes.ts'
+import { FakeBackplane, fakeInstance, seededRandom } from '../../helpers/fakes.ts'
 import { noUnhandled } from '../../helpers/no-unhandled.ts'
 
 noUnhandled(t)
@@ -82,6 +82,18 @@ t.test('close settles what is pending', async (t) => {
   requests.close()
   for (const one of asked) await t.rejects(one, { code: 'WSG_CLOSED' })
   requests.close()
+  await t.rejects(requests.ask(target, command), { code: 'WSG_CLOSED' }, 'a later one')
+  await t.rejects(requests.tell(target, command), { code: 'WSG_CLOSED' })
+})
+
+t.test('after the close nobody is asked or told, this instance neither', async (t) => {
+  const { commands } = fakeInstance()
+  let handled = 0
+  commands.instances.on('load', () => ++handled)
+  commands.close()
+  await t.rejects(commands.instances.ask('load', null), { code: 'WSG_CLOSED' })
+  await t.rejects(commands.instances.emit('load', null), { code: 'WSG_CLOSED' })
+  t.equal(handled, 0)
 })
 
 t.test('an error of the other side arrives with its code and detail; one that is not known here is an unknown outcome', async (t) => {

@@ -4,6 +4,7 @@ import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { SideConnection } from '../../../lib/backplane/redis/link/side-connection.ts'
 import { toBackplaneError } from '../../../lib/backplane/redis/link/reply-errors.ts'
 import { startRedis } from '../../helpers/redis.ts'
+import { startProxy } from '../../helpers/tcp-proxy.ts'
 import { until } from '../../helpers/until.ts'
 
 const options = { deadlineMs: 200, maxMs: 1_000, kind: 'bulk' } as const
@@ -37,6 +38,18 @@ t.test('it is opened when it is needed, and closed when nothing needed it for a 
   t.equal(side.ready, false)
   side.close()
   t.equal(await side.whenReady(2_000), false)
+})
+
+t.test('it is not closed as idle while somebody waits for it', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  proxy.delay(300)
+  const { side } = beside(t, proxy.url, { idleMs: 100 })
+  t.equal(await side.whenReady(10), false)
+  // Its idle time begins when it is half way there, and again while the second caller waits.
+  const [first, second] = await Promise.all([side.whenReady(20), side.whenReady(10_000)])
+  t.equal(first, false)
+  t.equal(second, true)
 })
 
 t.test('one that nobody answers on is given up', async t => {

@@ -24,7 +24,7 @@ function rightsOfWriters (keys: Keys): Right[] {
     ['get', names], ['set', names, '', 'PX', '1'], ['pexpire', names, '1'],
     ['get', record], ['set', record, '', 'PX', '1'],
     ['hget', counts, instance], ['hkeys', counts], ['hgetall', members],
-    ['hset', revocations, 'a', ''], ['hgetall', revocations], ['hlen', revocations], ['hdel', revocations, 'a'],
+    ['hget', revocations, 'a'], ['hset', revocations, 'a', ''], ['hgetall', revocations], ['hlen', revocations], ['hdel', revocations, 'a'],
     ['pttl', revocations], ['pexpire', revocations, '1'],
     ['hmget', head, 'epoch'], ['hset', head, 'epoch', ''], ['pexpire', head, '1'],
     ['append', text, ''], ['strlen', text], ['getrange', text, '0', '-1'], ['del', text], ['pexpire', text, '1'],

@@ -64,6 +64,8 @@ export class SideConnection {
     this.#connection?.check()
     let tell = (): void => {}
     const told = new Promise<void>(resolve => this.#waiting.add(tell = resolve))
+    // Somebody needs the connection: its idle time is over.
+    clearTimeout(this.#idleTimer)
     await withDeadline(told, ms, () => undefined)
     this.#waiting.delete(tell)
     this.#closeLater()
@@ -127,7 +129,8 @@ export class SideConnection {
 
   #closeLater (): void {
     clearTimeout(this.#idleTimer)
-    if (this.#underWay === 0 && this.#connection !== undefined) this.#idleTimer = setTimeout(() => this.end(), this.#idleMs).unref()
+    if (this.#underWay > 0 || this.#waiting.size > 0 || this.#connection === undefined) return
+    this.#idleTimer = setTimeout(() => this.end(), this.#idleMs).unref()
   }
 
   #tell (): void {

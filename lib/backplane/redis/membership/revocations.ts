@@ -12,7 +12,8 @@ const maxAsked = 1_000
 const others = '*'
 
 /**
- * Remembers that the holders of some names were put out of a group. When there are too many names, the older half is remembered together.
+ * Remembers that the holders of some names were put out of a group, unless a later revocation of them is known: an instance that was cut
+ * off tells late. When there are too many names, the older half is remembered together.
  * KEYS 1 hash of the group
  * ARGV 1 TTL (ms)  2 how many names at most  3 field of all others  4 `[<at>][ <position>]`, now if there is no `<at>`, then names
  * Returns how many names are no longer remembered one by one.
@@ -24,17 +25,21 @@ local key, entry = KEYS[1], ARGV[4]
 if not string.match(entry, '^%d') then${luaNow}
   entry = string.format('%.0f', now) .. entry
 end
-for i = 5, #ARGV do redis.call('HSET', key, ARGV[i], entry) end
+local function at (text) return tonumber(string.match(text or '', '^%d+')) or 0 end
+local function keep (name, text)
+  if at(redis.call('HGET', key, name)) <= at(text) then redis.call('HSET', key, name, text) end
+end
+for i = 5, #ARGV do keep(ARGV[i], entry) end
 if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 if redis.call('HLEN', key) <= most then return 0 end
 local fields, entries = redis.call('HGETALL', key), {}
 for i = 1, #fields, 2 do
-  if fields[i] ~= ARGV[3] then entries[#entries + 1] = {fields[i], fields[i + 1], tonumber(string.match(fields[i + 1], '^%d+')) or 0} end
+  if fields[i] ~= ARGV[3] then entries[#entries + 1] = {fields[i], fields[i + 1], at(fields[i + 1])} end
 end
 table.sort(entries, function (a, b) return a[3] < b[3] end)
 local older = math.floor(#entries / 2)
 for i = 1, older do redis.call('HDEL', key, entries[i][1]) end
-redis.call('HSET', key, ARGV[3], entries[older][2])
+keep(ARGV[3], entries[older][2])
 return older
 `)
 

@@ -1,0 +1,33 @@
+import t from 'tap'
+import type { FramedMember } from '../../../lib/protocol/frames.ts'
+import { LocalMember } from '../../../lib/hub/local-member.ts'
+import type { Member } from '../../../lib/types.ts'
+import { messageEnvelope } from '../../helpers/envelopes.ts'
+import { fakeConnection, fakeInstance, member, type FakeConnection } from '../../helpers/fakes.ts'
+import { until } from '../../helpers/until.ts'
+
+const elsewhere: Member = { connectionId: 'other00000.1', instanceId: 'other00000', joinedAt: 1, userId: 'cat' }
+
+function watcher (id: string): FakeConnection {
+  return Object.assign(fakeConnection(id, id, true), { presence: true })
+}
+
+t.test('who left while nobody here was told is not listed by a read that began before', async t => {
+  const { presence, backplane } = fakeInstance()
+  t.teardown(() => presence.close())
+  const reads: Array<(members: Member[]) => void> = []
+  backplane.onRead = async () => await new Promise(resolve => { reads.push(resolve) })
+  presence.addRoute(true)
+  const [first, second] = [watcher('ann'), watcher('bob')]
+  presence.joined(new LocalMember(first, 'lobby', { ...member(first), userId: 'ann' }))
+  await presence.left(first, 'lobby')
+  const command = JSON.stringify({ event: 'leave', member: { ...elsewhere, session: elsewhere.connectionId } })
+  presence.receive(messageEnvelope('', { kind: 'presence', command }))
+  presence.joined(new LocalMember(second, 'lobby', { ...member(second), userId: 'bob' }))
+  reads[0]?.([elsewhere])
+  await until(() => reads.length === 2)
+  reads[1]?.([])
+  await until(() => second.written.length > 0)
+  const { members } = JSON.parse(second.written.at(-1) ?? '') as { members: FramedMember[] }
+  t.strictSame(members.map(({ userId }) => userId), ['bob'])
+})
