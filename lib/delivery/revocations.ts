@@ -145,7 +145,7 @@ export class Revocations {
     const unsaved = { group, names, revocation, forMs }
     this.#unsaved.set(key(group, names.join()), unsaved)
     if (await this.#save(unsaved)) return
-    this.#saving ??= this.#saveLater().finally(() => { this.#saving = undefined })
+    this.#saving ??= this.#saveLater()
   }
 
   /** Never rejects. */
@@ -173,10 +173,14 @@ export class Revocations {
 
   /** Tries again until the backplane has all revocations. */
   async #saveLater (): Promise<void> {
-    for (let pauseMs = retryMs; this.#unsaved.size > 0; pauseMs = Math.min(maxRetryMs, 2 * pauseMs)) {
+    let pauseMs = retryMs
+    do {
       await wait(pauseMs, undefined, { ref: false })
       for (const [, unsaved] of [...this.#unsaved]) if (!await this.#save(unsaved)) break
-    }
+      pauseMs = Math.min(maxRetryMs, 2 * pauseMs)
+    } while (this.#unsaved.size > 0)
+    // Not a microtask later: one that fails in between would wait for the next that fails.
+    this.#saving = undefined
   }
 }
 

@@ -141,8 +141,8 @@ t.test('an identity that cannot be understood is refused, with the reason in the
   for (const [options, identity, reason] of [
     [{ userId: async () => 'john' }, {}, /user id.*a promise: the option cannot be async/], [{ userId: () => 7 }, {}, /user id.*got 7/],
     [{ userId () { throw new Error(secret) } }, {}, /hunter2/], [{}, { userId: 'x'.repeat(256) }, /user id/],
-    [{ expiresAt: async () => 1 }, {}, /the end.*a promise/], [{ expiresAt: async () => { throw new Error('late') } }, {}, /a promise/],
-    [{}, { expiresAt: 'soon' }, /the end.*'soon'/], [{}, { exp: {} }, /the end.*an object/]
+    [{ expiresAt: async () => 1 }, {}, /the expiry.*a promise/], [{ expiresAt: async () => { throw new Error('late') } }, {}, /a promise/],
+    [{}, { expiresAt: 'soon' }, /the expiry.*'soon'/], [{}, { exp: {} }, /the expiry.*an object/]
   ] as const) {
     const { url, logs, entered } = await guarded(t, { authenticate: () => identity }, options)
     const { statusCode, body } = await upgradeStatus(url, bearer)

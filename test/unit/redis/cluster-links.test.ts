@@ -25,9 +25,23 @@ t.test('links that are closed during a look-up ask no further node, and open not
   const links = new ClusterLinks(source, options, { changed () {}, error () {} })
   await until(() => first.sockets.length === 1)
   await links.close()
-  t.equal(links.linkTo(`127.0.0.1:${second.port}`), undefined, 'not for a call that a master sends there by ASK, either')
+  const from = { address: { host: '127.0.0.1', port: first.port } }
+  t.equal(links.linkTo(`127.0.0.1:${second.port}`, from), undefined, 'not for a call that a master sends there by ASK, either')
   await until(() => first.sockets[0]?.closed === true)
   // The next node would have been asked at once.
   await sleep(200)
   t.equal(second.sockets.length, 0)
+})
+
+t.test('a master that names another one without a host means its own host', async t => {
+  const node = await startSilent(t)
+  const source = clusterSource({ cluster: [{ host: '127.0.0.1', port: node.port }] }) as ClusterSource
+  const options = { keyPrefix: 'wsg:', tags: ['0'], commonTag: '0', deadlineMs: 500 }
+  const links = new ClusterLinks(source, options, { changed () {}, error () {} })
+  const from = { address: { host: '127.0.0.1', port: 7_000 } }
+  const named = links.linkTo(`127.0.0.1:${node.port}`, from)
+  t.ok(named)
+  for (const host of ['', '?']) t.equal(links.linkTo(`${host}:${node.port}`, from), named)
+  t.equal(links.linkTo(`:${node.port}`, { address: undefined }), undefined, 'where that is not known')
+  await links.close()
 })

@@ -5,7 +5,7 @@ import { Link } from '../link.ts'
 import { closeMaster, nameOf, statsOf, subscribedTags, type Master } from './master.ts'
 import { RoutedLink, type Router } from './routed-link.ts'
 import { SlotLookup } from './slot-lookup.ts'
-import type { SlotMap } from './slot-map.ts'
+import { knownHost, type SlotMap } from './slot-map.ts'
 
 /** How often the slots are looked up while all is well; the shortest and the longest pause while a master is missing (milliseconds). */
 const pollMs = 5_000
@@ -118,10 +118,11 @@ export class ClusterLinks implements Router {
     await this.#refresh(link)
   }
 
-  linkTo (name: string): Link | undefined {
-    if (this.#closed) return undefined
+  linkTo (name: string, from: Pick<Link, 'address'>): Link | undefined {
     const colon = name.lastIndexOf(':')
-    const address = this.#lookup.addressOf({ host: name.slice(0, colon), port: Number(name.slice(colon + 1)) })
+    const host = knownHost(name.slice(0, colon), from.address?.host)
+    if (this.#closed || host === undefined) return undefined
+    const address = this.#lookup.addressOf({ host, port: Number(name.slice(colon + 1)) })
     return address && this.#master(address).command
   }
 

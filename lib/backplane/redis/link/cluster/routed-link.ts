@@ -22,8 +22,11 @@ type Call<Answer> = (link: DirectLink, leftMs: number, allow: typeof asking) => 
 export interface Router {
   /** Looks up where the slot is that this server no longer has. Resolves when the routes are set accordingly; never rejects. */
   moved (link: DirectLink): Promise<void>
-  /** The link to a master, by `host:port` as the cluster knows it; `undefined` if `natMap` fails for it, or once the links are closed. */
-  linkTo (name: string): DirectLink | undefined
+  /**
+   * The link to a master, by `host:port` as the cluster knows it; `undefined` if `natMap` fails for it, or once the links are closed. A
+   * name without a host means the host of `from`, the link to the master that named it.
+   */
+  linkTo (name: string, from: Pick<DirectLink, 'address'>): DirectLink | undefined
   /** Reports that this server does not answer, or has lost sight of the others: another one may have taken its place. */
   suspect (link: DirectLink): void
   /** A partition has received everything from the previous connection. */
@@ -221,7 +224,7 @@ export class RoutedLink implements Link {
     try {
       return await call(link, leftMs, call => call)
     } catch (error) {
-      const importer = this.#importer(error)
+      const importer = this.#importer(error, link)
       if (importer !== undefined) return await call(importer, leftMs, asking)
       const redirect = redirectOf(error)
       if (redirect === 'moved') this.#moved(link)
@@ -234,9 +237,9 @@ export class RoutedLink implements Link {
   }
 
   /** The link to the master that already has the keys of a call, if there is one and it can be reached. */
-  #importer (error: unknown): DirectLink | undefined {
+  #importer (error: unknown, from: DirectLink): DirectLink | undefined {
     const name = this.#role === 'command' ? importerOf(error) : undefined
-    const link = name === undefined ? undefined : this.#router.linkTo(name)
+    const link = name === undefined ? undefined : this.#router.linkTo(name, from)
     return link?.up === true ? link : undefined
   }
 

@@ -23,7 +23,7 @@ type Node = [host: string | null, port: number, ...unknown[]]
 /** Asks one node. `asked`: its address, which it may leave out of its answer. Rejects as ioredis does. */
 export async function readSlotMap (redis: Redis, asked: Address): Promise<SlotMap> {
   const [info, slots] = await Promise.all([redis.cluster('INFO') as Promise<string>, redis.cluster('SLOTS') as Promise<unknown[]>])
-  const addressOf = ([host, port]: Node): Address => ({ host: host === null || host === '' || host === '?' ? asked.host : host, port })
+  const addressOf = ([host, port]: Node): Address => ({ host: knownHost(host, asked.host), port })
   const rows = slots as Array<[start: number, end: number, master: Node, ...replicas: Node[]]>
   return {
     ranges: rows.map(([start, end, master]) => ({ start, end, master: addressOf(master) })),
@@ -31,4 +31,9 @@ export async function readSlotMap (redis: Redis, asked: Address): Promise<SlotMa
     epoch: Number(/cluster_current_epoch:(\d+)/.exec(info)?.[1] ?? 0),
     ok: info.includes('cluster_state:ok')
   }
+}
+
+/** The host of a node; that of the node which was asked, where the answer leaves the host out (`unknown-endpoint`). */
+export function knownHost<Host> (host: string | null, asked: Host): string | Host {
+  return host === null || host === '' || host === '?' ? asked : host
 }
