@@ -403,7 +403,8 @@ onBoth('where a group is too big for lists, its clients are told how many there 
 
 t.test('a client whose link breaks while its messages wait may come back as any other', async t => {
   const handling = gate()
-  const { url, registry } = await serve(t, { presenceGraceMs: 60_000, maxQueuedMessages: 20 }, app => {
+  // The end of a socket that is not read shows when something is written to it.
+  const { url, registry } = await serve(t, { presenceGraceMs: 60_000, maxQueuedMessages: 20, heartbeatIntervalMs: 300 }, app => {
     app.get('/', { websocket: true, preHandler: app.wsAuth() }, app.wsHandler({
       presence: true,
       async onConnect (connection) { await registry.join(connection, 'lobby') },
