@@ -55,7 +55,7 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
     const { broadcaster, commands } = this.#open
     // Before the message is sent: the caller may use its list of groups again.
     const targets = options?.report === true ? groupTargets(group) : []
-    return await commands.reports.complete(await broadcaster.toGroups(group, data, options), () => targets, options)
+    return await commands.reports.complete(await broadcaster.toGroups(group, data, options), targets, options)
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -65,13 +65,13 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     checkCall('broadcastToAll', options)
     const { broadcaster, commands } = this.#open
-    return await commands.reports.complete(await broadcaster.toAll(data, options), () => everyone, options)
+    return await commands.reports.complete(await broadcaster.toAll(data, options), everyone, options)
   }
 
   async sendToUser (userId: string, data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     checkCall('sendToUser', options)
     const { broadcaster, commands } = this.#open
-    return await commands.reports.complete(await broadcaster.toUser(userId, data, options), () => [userTarget(userId)], options)
+    return await commands.reports.complete(await broadcaster.toUser(userId, data, options), [userTarget(userId)], options)
   }
 
   async block (target: BlockTarget, options: BlockOptions): Promise<number> {

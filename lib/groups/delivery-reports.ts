@@ -29,12 +29,9 @@ export class DeliveryReports {
   }
 
   /** The result of a broadcast, with a report if the options ask for one. An outage makes the report incomplete, and rejects nothing. */
-  async complete (
-    result: BroadcastResult, targets: () => readonly Target[], options: BroadcastOptions = {}
-  ): Promise<BroadcastResult> {
+  async complete (result: BroadcastResult, targets: readonly Target[], options: BroadcastOptions = {}): Promise<BroadcastResult> {
     if (options.report !== true) return result
-    const asked = targets()
-    return { ...result, report: await this.#ask(asked, this.#envelopes.exclusive(asked, options), options.local === true) }
+    return { ...result, report: await this.#ask(targets, this.#envelopes.exclusive(targets, options), options.local === true) }
   }
 
   async #ask (targets: readonly Target[], exclusive: Exclusive, local: boolean): Promise<DeliveryReport> {

@@ -163,7 +163,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     if (options.local === true || !this.#logged.usesLog(logs, options)) return await this.#broadcast(recipients, data, options)
     const envelope = this.#envelopes.message(logs, data, options)
     const result = { localRecipients: 0, ...await this.#logged.append(logs, envelope, options) }
-    return await this.#reports.complete(result, () => recipients, options)
+    return await this.#reports.complete(result, recipients, options)
   }
 
   async #block (target: BlockTarget, forMs: number): Promise<number> {
@@ -177,6 +177,6 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     // There are no connections here for whom a local message could be.
     const scope = options.local === true ? 'local' : 'cluster'
     const instances = scope === 'local' || targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
-    return await this.#reports.complete({ scope, localRecipients: 0, instances }, () => targets, options)
+    return await this.#reports.complete({ scope, localRecipients: 0, instances }, targets, options)
   }
 }

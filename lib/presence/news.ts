@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Backplane, Target } from '../backplane/backplane.ts'
-import type { EnvelopeFactory } from '../delivery/envelopes.ts'
+import { allInstances, type EnvelopeFactory } from '../delivery/envelopes.ts'
 import { Spaced } from './counts.ts'
 import type { Absence, MemberEvent, PresenceEvent } from './events.ts'
 
@@ -71,7 +71,7 @@ export class PresenceNews {
       this.#letGo = []
       this.#handingOver = undefined
       for (let at = 0; at < all.length; at += maxHandover) {
-        await this.#publish({ kind: 'all', name: '' }, { event: 'handover', away: all.slice(at, at + maxHandover) }).catch(() => {})
+        await this.#publish(allInstances, { event: 'handover', away: all.slice(at, at + maxHandover) }).catch(() => {})
       }
     })
     await this.#handingOver
@@ -84,7 +84,7 @@ export class PresenceNews {
 
   async #publishStale (group: string): Promise<void> {
     try {
-      if (group === anyGroup) await this.#publish({ kind: 'all', name: '' }, { event: 'resync' })
+      if (group === anyGroup) await this.#publish(allInstances, { event: 'resync' })
       else await this.#publish({ kind: 'group', name: group }, { event: 'changed' })
     } catch {
       if (group === anyGroup) this.#host.resync()

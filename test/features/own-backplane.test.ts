@@ -2,6 +2,7 @@
 import t, { type Test } from 'tap'
 import { memoryCluster, type Backplane, type LocalInstance } from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
+import { messageEnvelope } from '../helpers/envelopes.ts'
 import { FakeBackplane } from '../helpers/fakes.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { serve, service, type Served } from '../helpers/service.ts'
@@ -145,17 +146,7 @@ t.test('what a backplane hands over wrongly is told to the log, and to nobody el
   const member = connect(t, `${url}/lobby`, { protocols: ['bearer', 'ann'] })
   await member.opened
   await until(async () => await registry.groupCount('lobby') === 1)
-  const right = {
-    origin: 'other',
-    sequence: 1,
-    kind: 'message',
-    target: { kind: 'group', name: 'lobby' },
-    shared: false,
-    except: [],
-    command: '',
-    binary: false,
-    payload: Buffer.from('x')
-  } as const
+  const right = messageEnvelope('x')
   const needed = ['origin', 'sequence', 'kind', 'target', 'except', 'command', 'payload']
   const lacking = needed.map(field => ({ ...right, [field]: undefined }))
   const wrong: unknown[] = [undefined, null, 'x', {}, ...lacking, { ...right, payload: 'x' }, { ...right, target: 'lobby' }]
