@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { errorCodes, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import { logEvent } from '../logging.ts'
+import { isThenable } from '../options/rules.ts'
 import { toError } from '../thrown.ts'
 import type { Backplane, Envelope, LocalInstance } from './backplane.ts'
 import type { StreamStore } from './streams.ts'
@@ -23,7 +24,6 @@ const isListOf = (check: Check): Check => value => Array.isArray(value) && value
 const isFunction: Check = value => typeof value === 'function'
 const isMap: Check = value => has('get', isFunction)(value)
 const isNoneOr = (check: Check): Check => value => value === undefined || check(value)
-const isPromise: Check = value => has('then', isFunction)(value)
 const has = (field: string, check: Check): Check => value => isObject(value) && check((value as Record<string, unknown>)[field])
 
 /** A call that promises something: how its failure is told, and what it may answer. */
@@ -168,7 +168,7 @@ class Failures {
 
   /** @throws where the value is not what the contract allows */
   #checked<Value> (call: string, accepts: Check, value: Value): Value {
-    if (accepts(value) && !isPromise(value)) return value
+    if (accepts(value) && !isThenable(value)) return value
     // The rejection of a promise that nobody looks at would end the process.
     void this.tellOf(call, () => value)
     throw notAllowed(call)

@@ -4,7 +4,7 @@ import { toError } from '../thrown.ts'
 import type { LogLimits } from '../backplane/backplane.ts'
 import type { LogSettings } from '../types.ts'
 import { userOfLog } from '../backplane/user-log.ts'
-import { check, checkOptions, integer, isObject, property, show, withoutUndefined, type Rule } from './rules.ts'
+import { check, checkOptions, integer, isObject, isThenable, property, show, withoutUndefined, type Rule } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 
 /** For how many groups the settings are remembered that were found by prefix. */
@@ -131,8 +131,4 @@ function call (choose: (group: string) => unknown, group: string): unknown {
     const cause = toError(error)
     throw new WebsocketGroupsError('WSG_OPTION_INVALID', `logs(${show(group)}) threw: ${cause.message}`, { cause })
   }
-}
-
-function isThenable (value: unknown): value is PromiseLike<unknown> {
-  return typeof property(value, 'then') === 'function'
 }

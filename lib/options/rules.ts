@@ -113,3 +113,8 @@ function withoutPassword (value: unknown, secret: true | 'all'): string {
 function showUnknown (name: string, value: unknown): string {
   return withoutPassword(value, /pass|pw|secret|token|auth|key|cred/i.test(name) && !/prefix|prfix/i.test(name) ? 'all' : true)
 }
+
+/** Whether the value has a function `then`: a promise of whatever library. */
+export function isThenable (value: unknown): value is PromiseLike<unknown> {
+  return typeof property(value, 'then') === 'function'
+}
