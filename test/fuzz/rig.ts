@@ -2,7 +2,7 @@
 //
 //   npm test -- test/fuzz                                5,000 inputs in all
 //   node scripts/fuzz.mjs --inputs 100000                the long form
-//   FUZZ_SEED=… npx tap run test/fuzz/framed.test.ts     the same inputs again
+//   FUZZ_SEED=… npx tap run test/fuzz/framed.test.ts     other inputs than those of seed 1
 import fc from 'fast-check'
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { AddressInfo } from 'node:net'
@@ -17,7 +17,7 @@ import { until } from '../helpers/until.ts'
 /** raw socket, framed protocol, Redis, options, tokens */
 const places = 5
 const inputs = Math.ceil(Number(process.env.FUZZ_INPUTS ?? 5_000) / places)
-const seed = Number(process.env.FUZZ_SEED ?? Date.now() % 1e9)
+const seed = Number(process.env.FUZZ_SEED ?? 1)
 /** So many inputs are tried at the same time. */
 const atOnce = 20
 const bystanderMs = 20
