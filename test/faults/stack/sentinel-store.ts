@@ -6,6 +6,9 @@ import { startSentinels, type SentinelSet } from '../../helpers/sentinels.ts'
 import { until } from '../../helpers/until.ts'
 import { unforgotten, type Store } from './store.ts'
 
+/** A sentinel that stood still for more than two seconds takes no part in a failover for thirty. */
+const successorMs = 60_000
+
 /**
  * A master and a replica, which change places as three sentinels say. Failovers lose nothing here that was acknowledged, so that the oracle
  * may take every loss for a fault: what is lost with a replica that lags is the matter of test/faults/sentinel.test.ts.
@@ -45,7 +48,8 @@ export async function startSentinelStore (t: Test): Promise<Store> {
       async failover ({ random }) {
         const master = await inStep(set)
         await random.pick(sentinels).admin.call('SENTINEL', 'FAILOVER', 'main')
-        await successorOf(set, master)
+        // Sentinels let it be a master beside its successor for ten seconds and more: what it takes in that time is lost.
+        await master.admin.replicaof('127.0.0.1', (await successorOf(set, master)).port)
         await master.admin.call('CLIENT', 'UNPAUSE')
         await set.settled()
       },
@@ -88,13 +92,14 @@ function notOfSentinels (name: string): boolean {
 async function inStep (set: SentinelSet): Promise<TestRedis> {
   const master = await set.master()
   const replica = set.servers.find(server => server !== master) ?? master
-  await stopWrites(master, replica, 10_000)
+  // Longer than anybody waits for its successor.
+  await stopWrites(master, replica, 2 * successorMs)
   return master
 }
 
-async function successorOf (set: SentinelSet, master: TestRedis): Promise<void> {
-  // A sentinel that stood still for more than two seconds takes no part in a failover for thirty.
-  await until(async () => await set.master().then(now => now !== master, () => false), {
-    timeoutMs: 60_000, everyMs: 50, what: 'another master'
+/** The next master. */
+async function successorOf (set: SentinelSet, master: TestRedis): Promise<TestRedis> {
+  return await until(async () => await set.master().then(now => now === master ? undefined : now, () => undefined), {
+    timeoutMs: successorMs, everyMs: 50, what: 'another master'
   })
 }
