@@ -379,6 +379,33 @@ t.test('live messages from the beginning of a log that is lost by now are not ta
   t.equal(events.at(-1), '5')
 })
 
+t.test('a sweep whose answer comes just as a repair ends does not leave the group waiting', async t => {
+  for (let microtasks = 0; microtasks < 20; microtasks++) {
+    await redis.admin.flushall()
+    const { readers, link, events, append, live } = readersRig(redis)
+    await readers.open('log')
+    live(await append('1'))
+    const restore = await snapshot()
+    await append('lost')
+    link.holding = true
+    const sweep = readers.sweep()
+    await until(() => link.held.length === 1)
+    const late = await append('lost, too')
+    await restore()
+    live(late)                                             // nothing follows in the log: the repair ends where it began
+    await until(() => link.held.length === 2)
+    link.holding = false
+    link.held[1]?.release()
+    for (let n = 0; n < microtasks; n++) await undefined
+    link.held[0]?.release()
+    await sweep
+    await until(() => readers.problem === undefined, { timeoutMs: 5_000, what: `the group to be in step after ${microtasks} microtasks` })
+    live(await append('2'))
+    t.same(events, ['1', '2'])
+    readers.close()
+  }
+})
+
 t.test('data lost while nothing is published: one gap, and none for a log that was never used', async t => {
   const { readers, local, events, append, live } = readersRig(redis)
   await readers.open('log')

@@ -142,7 +142,7 @@ export class LogFollowers {
         const before = some.map(({ position }) => position)
         const ends = await this.#ends.keepAll(some.map(({ group }) => group))
         for (const [index, follower] of some.entries()) {
-          if (this.#gone(follower) || follower.position !== before[index] || follower.buffering) continue
+          if (this.#gone(follower) || follower.position !== before[index] || follower.buffering || this.#work.runs(follower)) continue
           // A message may be on its way on the other link: then the repair finds it first, and it is dropped when it comes.
           if (!samePosition(ends[index] ?? logStart, follower.position ?? logStart)) this.#startRepair(follower)
         }
