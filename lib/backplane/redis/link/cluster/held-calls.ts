@@ -23,7 +23,7 @@ export class HeldCalls {
       const timer = setTimeout(() => {
         calls.splice(calls.indexOf(one), 1)
         reject(new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'the slot moved, and its new master is not known yet'))
-      }, Math.max(leftMs, 0))
+      }, leftMs)
       const one = {
         ticket,
         start: () => {

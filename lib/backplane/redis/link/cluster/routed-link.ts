@@ -200,16 +200,16 @@ export class RoutedLink implements Link {
 
   async #call<T> (call: Call<T>, deadlineMs = this.deadlineMs): Promise<T> {
     const ticket = ++this.#tickets
-    const startedAt = performance.now()
+    const endsAt = performance.now() + deadlineMs
+    const leftMs = (): number => Math.max(endsAt - performance.now(), 0)
     let pauseMs = firstRetryMs
     for (;;) {
-      const leftMs = deadlineMs - (performance.now() - startedAt)
       try {
         if (this.#held === undefined) return await this.#send(call, leftMs)
-        return await this.#held.add(ticket, leftMs, async () => await this.#send(call, leftMs))
+        return await this.#held.add(ticket, leftMs(), async () => await this.#send(call, leftMs))
       } catch (error) {
         const redirect = this.#role === 'command' ? redirectOf(error) : undefined
-        if (redirect === undefined || performance.now() - startedAt + pauseMs > deadlineMs) throw error
+        if (redirect === undefined || pauseMs > leftMs()) throw error
         // Only this call waits for its keys: others may go first.
         if (redirect === 'later' || this.#held === undefined) await new Promise(resolve => setTimeout(resolve, pauseMs))
         pauseMs = Math.min(2 * pauseMs, maxRetryMs)
@@ -217,15 +217,15 @@ export class RoutedLink implements Link {
     }
   }
 
-  async #send<T> (call: Call<T>, leftMs: number): Promise<T> {
+  async #send<T> (call: Call<T>, leftMs: () => number): Promise<T> {
     const link = this.#link
     if (link === undefined || !this.#up) throw this.unavailable()
     this.#underWay++
     try {
-      return await call(link, leftMs, call => call)
+      return await call(link, leftMs(), call => call)
     } catch (error) {
       const importer = this.#importer(error, link)
-      if (importer !== undefined) return await call(importer, leftMs, asking)
+      if (importer !== undefined) return await call(importer, leftMs(), asking)
       const redirect = redirectOf(error)
       if (redirect === 'moved') this.#moved(link)
       else if (redirect === undefined && isSuspicious(error)) this.#router.suspect(link)
