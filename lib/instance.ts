@@ -111,6 +111,7 @@ export class Instance {
       const wanted = [{ kind: 'instance', name: this.#parts.instanceId }, { kind: 'all', name: '' }] as const
       const subscribed = await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
       if (this.#options.outage.boot === 'fail') this.#assertUp(subscribed)
+      await this.#parts.blocks.load()
     } catch (error) {
       await this.#backplane.close()
       // An app that is closed while it boots has not failed: `app.close()` must not reject.
@@ -118,7 +119,6 @@ export class Instance {
       throw error
     }
     this.#started = true
-    await this.#parts.blocks.load()
     if (this.#phase === 'closing') return
     this.#heartbeat.start()
     this.metrics.timings.loopLag.start()

@@ -25,6 +25,7 @@ const isFunction: Check = value => typeof value === 'function'
 const isMap: Check = value => has('get', isFunction)(value)
 const isNoneOr = (check: Check): Check => value => value === undefined || check(value)
 const has = (field: string, check: Check): Check => value => isObject(value) && check((value as Record<string, unknown>)[field])
+const isBlock: Check = value => has('name', isString)(value) && has('leftMs', isNumber)(value)
 
 /** A call that promises something: how its failure is told, and what it may answer. */
 interface Promised { readonly failure: ErrorCode, readonly accepts: Check }
@@ -46,7 +47,7 @@ const promised = {
   syncMember: read(),
   syncUser: read(isNumber),
   block: write(isBoolean),
-  blocks: read(isNoneOr(isArray)),
+  blocks: read(isNoneOr(isListOf(isBlock))),
   settle: read(isArray),
   count: read(isNumber),
   members: read(isListOf(has('connectionId', isString)))

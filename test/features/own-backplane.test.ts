@@ -1,6 +1,6 @@
 // A backplane of the service that fails in ways the contract does not know: nobody is closed, no text gets out, nothing is unhandled.
 import t, { type Test } from 'tap'
-import { memoryCluster, type Backplane, type LocalInstance } from '../../plugin.ts'
+import { memoryCluster, WebsocketGroupsError, type Backplane, type LocalInstance } from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
 import { messageEnvelope } from '../helpers/envelopes.ts'
 import { FakeBackplane } from '../helpers/fakes.ts'
@@ -164,6 +164,28 @@ t.test('the boot fails with what `start` rejects with, also with nothing', async
     const { app } = await service(t, { backplane })
     await t.rejects(Promise.resolve(app.ready()), { message })
   }
+})
+
+t.test('a list with something that is no block counts as an outage, and the boot goes on', async t => {
+  const odd: unknown[] = [null, {}, { name: 'u:ann' }, { name: 7, leftMs: 1_000 }]
+  for (const block of odd) {
+    const backplane = Object.assign(memoryCluster().backplane(), { blocks: async () => [block] })
+    const { url, logs } = await serve(t, { backplane }, app => app.wsRoom('/:room', { auth: false }))
+    await connect(t, `${url}/lobby`).opened
+    t.ok(logs.some(({ event }) => event === 'backplane_call_failed'))
+  }
+})
+
+t.test('a boot that fails with the list of blocks closes the backplane', async t => {
+  let closed = 0
+  const memory = memoryCluster().backplane()
+  const backplane = Object.assign(memory, {
+    blocks: async () => await rejection(new WebsocketGroupsError('WSG_REDIS_REFUSED')),
+    async close () { closed++ }
+  })
+  const { app } = await service(t, { backplane })
+  await t.rejects(Promise.resolve(app.ready()), { code: 'WSG_REDIS_REFUSED' })
+  t.equal(closed, 1)
 })
 
 t.test('a list with something that is no member counts as an outage, for presence too', async t => {
