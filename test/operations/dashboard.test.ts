@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import type { LightMyRequestResponse } from 'fastify'
 import { chromium, type Browser } from 'playwright-core'
 import groupsDashboard, { type GroupsDashboardOptions } from '../../lib/operations/dashboard.ts'
-import { memoryCluster } from '../../plugin.ts'
+import { memoryCluster, type Json } from '../../plugin.ts'
 import { browserBinary } from '../../scripts/browser-binary.mjs'
 import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -11,6 +11,7 @@ import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 const key = 'a key of the whole cluster'
+const memberInfo = (): Json => ({ name: 'Somebody with a name', roles: ['admin', 'moderator', 'owner'] })
 const login = 'Basic YWRtaW46c2VjcmV0'
 
 interface Start {
@@ -22,7 +23,7 @@ interface Start {
 async function start (
   t: Test, cluster: ReturnType<typeof memoryCluster>, instanceLabel: string, { withKey = true, everyMs = 100, allow }: Start = {}
 ): Promise<Served> {
-  return await serve(t, { backplane: cluster.backplane(), instanceLabel, log: { maxMessages: 100, ttlMs: 60_000 } }, app => {
+  return await serve(t, { backplane: cluster.backplane(), instanceLabel, memberInfo, log: { maxMessages: 100, ttlMs: 60_000 } }, app => {
     app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room })
     void app.register(groupsDashboard, {
       prefix: '/admin/realtime',
@@ -315,6 +316,8 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
     await page.getByRole('heading', { name: 'Group team' }).waitFor()
     await page.getByRole('cell', { name: '<img src=x onerror=alert(1)> is text here' }).waitFor()
     t.equal(await page.evaluate('document.documentElement.scrollWidth - innerWidth <= 0'), true)
+    const kick = await page.getByRole('button', { name: 'Kick' }).boundingBox()
+    t.ok(kick !== null && kick.width > kick.height, `a button is not written from top to bottom: ${JSON.stringify(kick)}`)
     t.ok((await page.screenshot({ fullPage: true, ...screenshot(`dashboard-group-${width}-${colorScheme}`) })).length > 5_000)
     await page.getByRole('link', { name: 'ann' }).click()
     await page.getByRole('heading', { name: 'User ann' }).waitFor()
@@ -337,6 +340,19 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
   await page.getByRole('dialog').getByRole('button', { name: 'Disconnect' }).click()
   await page.getByText('Disconnect done, connections: 1').waitFor()
   t.equal((await ann.closed).code, 1000)
+  // What is shown from before looks like it, and a page that never got its socket says so.
+  await page.goto(`${a.url.replace('ws:', 'http:')}/admin/realtime/#`)
+  await page.locator('#link', { hasText: /^Live/ }).waitFor()
+  const opacity = async (): Promise<number> =>
+    await page.evaluate('+getComputedStyle(document.getElementById("verdict")).opacity') as number
+  t.equal(await opacity(), 1)
+  await a.app.close()
+  await page.locator('#link', { hasText: /^Not connected since/ }).waitFor()
+  t.ok(await opacity() < 1)
+  const cut = await context.newPage()
+  await cut.routeWebSocket(/live$/, socket => { void socket.close() })
+  await cut.goto(`${b.url.replace('ws:', 'http:')}/admin/realtime/`)
+  await cut.getByText('Cannot connect, and tries again').waitFor()
 })
 
 /** Keeps the screenshots where SCREENSHOTS says. */

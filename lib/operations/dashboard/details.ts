@@ -80,11 +80,13 @@ async function groupView (name) {
     info === undefined ? '' : JSON.stringify(info), userId === undefined ? '' : offer('kick', userId, name)[0] ?? ''
   ))
   const body = [
-    element('h2', 'Who is there'), table(['User', 'Connections', 'Since', 'Info', ''], members), ...pager(group.cursor)
+    element('h2', 'Who is there'),
+    members.length > 0 ? table(['User', 'Connections', 'Since', 'Info', ''], members, 'people') : element('p', 'Nobody'),
+    ...pager(group.cursor)
   ]
   if (history) {
     const messages = history.map(({ at, from, text }) => row(time(at), from ? from.userId ?? from.connectionId ?? '' : '', text))
-    const list = history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts') : element('p', 'None in its log')
+    const list = history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts messages') : element('p', 'None in its log')
     body.push(element('h2', 'Latest messages'), list)
   }
   return { title: 'Group ' + name, summary: 'members in all instances: ' + number(group.members), actions: [], body }

@@ -27,6 +27,8 @@ const row = (...cells) => {
 }
 const table = (names, rows, className) => {
   const made = element('table', undefined, className)
+  // Narrow pages show the name beside each cell.
+  for (const { cells } of rows) names.forEach((name, at) => { cells[at].dataset.name = name })
   const head = made.createTHead().insertRow()
   for (const name of names) {
     const cell = element('th', name)

@@ -71,7 +71,7 @@ a { color: var(--link) }
 input, button, select { font: inherit; padding: 4px 10px; border: 1px solid var(--line); border-radius: 6px; background: Field;
   color: FieldText; min-width: 0 }
 button { background: var(--soft); color: inherit; cursor: pointer } button:hover { border-color: currentColor }
-button:disabled { opacity: .4; cursor: default }
+button:disabled { opacity: .4; cursor: default } button { white-space: nowrap; overflow-wrap: normal }
 .danger { color: var(--bad) }
 .find { display: flex; gap: 8px; align-items: center; flex: 0 1 460px } .find input { flex: 1; width: 6em }
 .bar { display: flex; flex-wrap: wrap; gap: 0 16px; align-items: center; margin: 24px 0 8px } .bar h2 { margin: 0; flex: 1 }
@@ -90,16 +90,22 @@ td:last-child, th:last-child { text-align: right; padding-right: 0 } .texts td:l
 .instances td:last-child, .instances thead th:last-child { text-align: left; padding-right: 0 }
 small { display: block; font-size: 12px; font-weight: 400; color: GrayText } .bad small { color: inherit }
 @media (max-width: 800px) {
-  .instances thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden }
-  .instances tr { display: grid; grid-template-columns: repeat(3, 1fr); gap: 4px 12px; padding: 8px 0;
+  :is(.instances, .people, .messages) thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden }
+  :is(.instances, .people, .messages) tr { display: grid; grid-template-columns: repeat(3, 1fr); gap: 4px 12px; padding: 8px 0;
     border-bottom: 1px solid var(--line) }
-  .instances td, .instances th { padding: 0; border: 0 } .instances th { grid-column: 1 / -1 }
-  .instances td::before { content: attr(data-name); display: block; font-size: 12px; font-weight: 400; color: GrayText }
+  :is(.instances, .people, .messages) :is(td, th) { padding: 0; border: 0 } .instances th { grid-column: 1 / -1 }
+  .people td:is(:first-child, :nth-child(4)), .messages td:last-child { grid-column: 1 / -1 } .people td:empty { display: none }
+  .people td:last-child { grid-area: 2 / 3 }
+  .messages tr { grid-template-columns: auto 1fr }
+  :is(.instances td, .people td:not(:first-child, :last-child))::before { content: attr(data-name); display: block; font-size: 12px;
+    font-weight: 400; color: GrayText }
   .instances td.bad[data-name=State] { grid-column: 1 / -1 } .instances td.bad[data-name=State]::before { content: none }
   .bar label { flex: 1 1 100%; margin-top: 8px } .bar label :is(input, select) { flex: 1 }
 }
 pre { overflow: auto; max-height: 60vh; border: 1px solid var(--line); border-radius: 6px; padding: 8px 12px; font-size: 13px }
-#verdict { font-size: 17px; font-weight: 600 } #events { list-style: none; padding-left: 0 } .texts td:first-child { white-space: nowrap }
+#verdict { font-size: 17px; font-weight: 600 } .old :is(#verdict, #problems, #overview) { opacity: .65 }
+#events { list-style: none; padding-left: 0 } .texts td:first-child { white-space: nowrap }
+.messages td:last-child { white-space: pre-wrap }
 #configuration-differences .texts td:first-child { white-space: normal }
 ul, ol { padding-left: 20px; overflow-wrap: anywhere } #problems:empty, #versions:empty { display: none }
 .names { columns: 240px; padding-left: 0; list-style: none }

@@ -110,7 +110,7 @@ function show ({ summary, list: instances }) {
   for (const [id, counts, kind] of [['groups', summary.busiest, 'group'], ['users', summary.users, 'user']]) {
     const rows = counts.map(([name, count]) => row(link(kind, name), number(count)))
     // Keep the list while one of its links has the focus.
-    if (!byId(id).contains(document.activeElement)) byId(id).replaceChildren(...rows)
+    if (!byId(id).contains(document.activeElement)) byId(id).replaceChildren(...rows.length > 0 ? rows : [row('None', '')])
   }
   const repeated = times => times > 1 ? ' · ' + number(times) + ' times' : ''
   const events = summary.events.map(({ at, text, times }) => element('li', time(at) + ' ' + text + repeated(times)))
@@ -140,6 +140,7 @@ function check () {
     ? 'No report for ' + since(latestAt) + ': the instance that serves this page hangs'
     : 'Live, every ' + latest.everyMs / 1000 + ' s'
   byId('link').className = late ? 'bad' : 'good'
+  document.body.classList.toggle('old', late)
 }
 
 function connect () {
@@ -169,7 +170,9 @@ function connect () {
   }
   socket.onclose = () => {
     if (opened) byId('link').textContent = 'Not connected since ' + time(Date.now()) + ': what you see is from before'
+    else if (latestAt === 0) byId('link').textContent = 'Cannot connect, and tries again'
     byId('link').className = 'bad'
+    document.body.classList.add('old')
     setTimeout(connect, 1000 + Math.random() * 2000)
   }
 }
