@@ -29,4 +29,12 @@ t.test('a page of messages that cannot be loaded is said, and loaded later', inC
   await page.getByRole('button', { name: 'Try again' }).click()
   await page.getByText('line 0', { exact: true }).waitFor()
   t.equal(await page.getByRole('alert').count(), 0)
+
+  // An address may name anybody, and a service that is just starting may not know the rooms yet.
+  const stranger = await context.newPage()
+  await stranger.route('**/rooms', async route => await route.fulfill({ status: 503, json: { message: 'later' } }), { times: 1 })
+  await stranger.goto(new URL('/?user=nobody', page.url()).href)
+  await stranger.getByRole('heading', { name: 'Workspace' }).waitFor()
+  await stranger.getByRole('button', { name: 'Dan Ube' }).click()
+  await stranger.getByRole('navigation', { name: 'Rooms' }).getByRole('button', { name: 'general' }).waitFor()
 })

@@ -33,7 +33,7 @@ function SignIn ({ onChoose }: { readonly onChoose: (userId: string) => void }):
 
 function App (): ReactElement {
   const [me, setMe] = useState(() => new URLSearchParams(location.search).get('user') ?? sessionStorage.getItem(kept))
-  if (me === null) {
+  if (me === null || !people.some(({ userId }) => userId === me)) {
     return <SignIn onChoose={userId => { sessionStorage.setItem(kept, userId); setMe(userId) }} />
   }
   return <Workspace me={me} onLeave={() => { sessionStorage.removeItem(kept); location.assign('/') }} />

@@ -17,8 +17,8 @@ const stateTexts = {
 function useRooms (me: string) {
   const [rooms, setRooms] = useState<readonly RoomOf[]>([])
   const reload = useCallback(async () => {
-    const response = await fetch('/rooms', { headers: { authorization: `Bearer ${tokenOf(me)}` } })
-    setRooms(await response.json() as RoomOf[])
+    const response = await fetch('/rooms', { headers: { authorization: `Bearer ${tokenOf(me)}` } }).catch(() => undefined)
+    if (response?.ok) setRooms(await response.json() as RoomOf[])
   }, [me])
   useEffect(() => { void reload() }, [reload])
   return { rooms, reload }
@@ -58,6 +58,8 @@ export function Workspace ({ me, onLeave }: { readonly me: string, readonly onLe
     notify(`You are out of #${group}: ${reason ?? 'the room is closed to you'}`)
     void reload()
   }), [client, notify, reload])
+  // Each connection asks anew: the service may not have answered the first time.
+  useEffect(() => { if (connection.state === 'open') void reload() }, [connection.state, reload])
   const role = rooms.find(one => one.room === room)?.role
   useEffect(() => {
     const [first] = rooms
