@@ -4,6 +4,7 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
 import type {} from '../route-types.ts'
 import type { BroadcastOptions, BroadcastResult, Data, Registry } from '../types.ts'
+import { notStored } from './not-stored.ts'
 import { schemas, type DisconnectBody, type HistoryQuery, type ListQuery, type PublishBody } from './api/schemas.ts'
 
 export interface GroupsApiOptions {
@@ -20,6 +21,7 @@ async function groupsApi (app: FastifyInstance, options: GroupsApiOptions): Prom
   const { auth } = options
   if (typeof auth !== 'function') throw invalid('groupsApi needs `auth`: a hook that refuses everyone who may not use it')
   const { registry } = app
+  app.addHook('onRequest', notStored)
   // Runs before the body is read, so that strangers cannot send one.
   app.addHook('onRequest', auth)
 

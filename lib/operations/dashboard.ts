@@ -4,6 +4,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { WebsocketGroupsError } from '../errors.ts'
 import { aFunction, checkOptions, integer, invalid, type Rule } from '../options/rules.ts'
 import type {} from '../route-types.ts'
+import { notStored } from './not-stored.ts'
 import { addActions, type Allow } from './dashboard/actions.ts'
 import { css, html } from './dashboard/page.ts'
 import { Reporter } from './dashboard/reporter.ts'
@@ -41,8 +42,7 @@ const headers = {
   'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; " +
     "form-action 'none'; frame-ancestors 'none'",
   'x-content-type-options': 'nosniff',
-  'referrer-policy': 'no-referrer',
-  'cache-control': 'no-store'
+  'referrer-policy': 'no-referrer'
 }
 
 async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOptions): Promise<void> {
@@ -53,6 +53,7 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
   const reporter = new Reporter(registry)
   const watch = new Watch({ registry, reporter, name: key === undefined ? undefined : secretName('report', key), everyMs, log: app.log })
   const preHandler = [sameOrigin, auth]
+  app.addHook('onRequest', notStored)
 
   app.get('/', { preHandler }, async (request, reply) => {
     // The page loads its files by relative URLs.

@@ -119,6 +119,8 @@ t.test('the routes are in the OpenAPI document, and without auth there are none'
   t.strictSame(Object.keys((app.swagger() as { readonly paths: object }).paths).sort(), [
     '/api/disconnect', '/api/groups', '/api/groups/{group}/history', '/api/groups/{group}/presence', '/api/publish'
   ])
+  const { headers } = await app.inject('/api/groups/news/history')
+  t.equal(headers['cache-control'], 'no-store', 'no cache keeps what was said')
   const { app: open } = await service(t)
   await t.rejects(async () => await open.register(groupsApi, {} as never), { code: 'WSG_OPTION_INVALID', message: /needs `auth`/ })
 })

@@ -68,6 +68,11 @@ t.test('the page, its files and its socket are for those whom auth lets in, and 
   t.notMatch(page.body, /https?:|<script>|style=| on\w+=/, 'nothing that the policy forbids')
   const redirect = await app.inject({ url: '/admin/realtime', headers: { authorization: login } })
   t.equal(redirect.headers.location, 'realtime/')
+  const views = ['/groups', '/group?name=x', '/user?name=x', '/permissions', '/configuration', '/history?name=x']
+  for (const file of ['/', '/dashboard.js', ...views]) {
+    const { headers } = await app.inject({ url: `/admin/realtime${file}`, headers: { authorization: login } })
+    t.equal(headers['cache-control'], 'no-store', `no cache keeps ${file}`)
+  }
 })
 
 t.test('whoever looks is told of all instances, and without a key of one', async (t) => {

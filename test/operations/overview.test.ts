@@ -123,6 +123,10 @@ t.test('of a thousand configurations one is shown, and how the others differ', a
   t.match(compareConfigurations(same), { most: { instances: 1_000, configuration: { options: { leaseMs: 15_000 } } }, others: [], more: 0 })
   const { others } = compareConfigurations([...same.slice(6), described(5, 99)])
   t.strictSame(others, [{ instances: 1, names: ['id-5'], differs: { 'options.limits.messages.perSecond': 99 } }])
+  const reversed = same.slice(1).map(({ options, ...more }) => (
+    { ...more, options: Object.fromEntries(Object.entries(options).reverse()) }
+  ))
+  t.match(compareConfigurations([...same.slice(0, 1), ...reversed]), { most: { instances: 1_000 }, others: [] }, 'in another order')
   const many = compareConfigurations(same.map((_, at) => described(at, at)))
   t.strictSame([many.others.length, many.more], [10, 989])
 })

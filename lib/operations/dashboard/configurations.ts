@@ -20,7 +20,8 @@ export function compareConfigurations (descriptions: readonly Description[]): Co
   const kinds = new Map<string, { readonly configuration: Json, readonly names: string[] }>()
   for (const { health, startedAt: _startedAt, options: { instanceLabel = null, ...options }, ...versions } of descriptions) {
     const configuration = { ...versions, options }
-    const key = JSON.stringify(configuration)
+    // Sorted: options are described in the order in which they were given.
+    const key = JSON.stringify([...flat(configuration)].sort())
     const kind = kinds.get(key) ?? { configuration, names: [] as string[] }
     kinds.set(key, kind)
     kind.names.push(typeof instanceLabel === 'string' ? instanceLabel : health.instanceId)
