@@ -4,7 +4,7 @@ import { documentOf, type DocumentedRoute } from '../messages/asyncapi.ts'
 import { securityOf } from './security-schemes.ts'
 import { messagesOf } from './ws-handler.ts'
 
-interface Collected extends Omit<DocumentedRoute, 'security'> {
+interface Collected extends Omit<DocumentedRoute, 'security' | 'shared'> {
   readonly scope: FastifyInstance
   /** The hooks of the route itself. */
   readonly hooks: readonly unknown[]
@@ -21,10 +21,9 @@ export function documentRoutes (): {
   const routes: Collected[] = []
   return {
     asyncapi (options = {}) {
-      const scopes = new Set(routes.flatMap(({ scope, messages }) => messages === undefined ? [scope] : [messages.scope, scope]))
-      const shared = Object.assign({}, ...[...scopes].map(scope => scope.getSchemas())) as Record<string, unknown>
-      const described = routes.map(({ scope, hooks, ...route }) => ({ ...route, security: securityOf([...hooksOf(scope), ...hooks]) }))
-      return documentOf(described, shared, options)
+      return documentOf(routes.map(({ scope, hooks, ...route }) => (
+        { ...route, shared: scope.getSchemas(), security: securityOf([...hooksOf(scope), ...hooks]) }
+      )), options)
     },
     collect (route) {
       const { url, method, handler, schema = {}, onRequest, preValidation, preHandler } = route

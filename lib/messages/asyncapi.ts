@@ -8,6 +8,8 @@ type Json = Readonly<Record<string, unknown>>
 export interface DocumentedRoute {
   readonly url: string
   readonly schema: Json
+  /** The shared schemas of the route's scope, by `$id`. Those of its messages are in the scope of the set. */
+  readonly shared: Json
   /** `undefined`: the route takes messages of any kind. */
   readonly messages: MessageSet | undefined
   /** Security schemes by name: a client needs one of them. Empty: no client needs any. */
@@ -33,8 +35,8 @@ const errorMessage = {
 }
 
 /** Makes an AsyncAPI 3.0 document: each route is a channel, each message and each event an operation. */
-export function documentOf (routes: readonly DocumentedRoute[], shared: Json, options: AsyncApiOptions): AsyncApiDocument {
-  const builder = new Builder(shared)
+export function documentOf (routes: readonly DocumentedRoute[], options: AsyncApiOptions): AsyncApiDocument {
+  const builder = new Builder()
   for (const route of routes) builder.add(route)
   return builder.document(options)
 }
@@ -45,21 +47,13 @@ class Builder {
   readonly #messages: Record<string, Json> = { error: errorMessage }
   readonly #schemas: Record<string, Json> = {}
   readonly #securitySchemes: Record<string, Json> = {}
-  /** Where the document has the shared schemas, by their `$id`. */
-  readonly #shared = new Map<string, string>()
-
-  constructor (shared: Json) {
-    const named = Object.entries(shared).map(([id, schema]) => {
-      const name = uniqueName(keyOf(id), this.#schemas)
-      this.#schemas[name] = {}
-      this.#shared.set(id.replace(/#$/, ''), `#/components/schemas/${name}`)
-      return [name, schema] as const
-    })
-    for (const [name, schema] of named) this.#schemas[name] = this.#placed(schema, `#/components/schemas/${name}`)
-  }
+  /** The name of each shared schema. A scope inherits those of its parents, and may give an `$id` to another one than its neighbour. */
+  readonly #names = new Map<unknown, string>()
+  /** Where the document has the schemas of the scope that is described, by their `$id`. */
+  #shared = new Map<string, string>()
 
   add (route: DocumentedRoute): void {
-    const { url, schema, security } = route
+    const { url, schema, shared, security } = route
     const { address, parameters } = addressOf(url)
     const channel = uniqueName(nameOf(url), this.#channels)
     const messages: Record<string, Json> = {}
@@ -85,6 +79,7 @@ class Builder {
       for (const action of ['receive', 'send'] as const) operate(action, 'message', anyMessage)
     } else {
       messages.error = { $ref: '#/components/messages/error' }
+      this.#enter(route.messages.scope.getSchemas() as Json)
       for (const { name, definition: { data, reply, description } } of route.messages.messages.values()) {
         operate('receive', name, messageOf(name, data, 'input', { id: idSchema, key: keySchema }, description), replyOf(name, reply))
       }
@@ -94,6 +89,7 @@ class Builder {
         operate('send', name, question, replyOf(name, reply as MessageSchema | undefined, 'input'))
       }
     }
+    this.#enter(shared)
     const bindings = `#/channels/${channel}/bindings/ws`
     this.#channels[channel] = {
       address,
@@ -124,6 +120,21 @@ class Builder {
       operations: this.#operations,
       components: { messages: this.#messages, schemas: this.#schemas, securitySchemes: this.#securitySchemes }
     }
+  }
+
+  /** References lead to these shared schemas from now on. Adds those that the document does not have yet. */
+  #enter (shared: Json): void {
+    const added: Array<readonly [string, unknown]> = []
+    this.#shared = new Map(Object.entries(shared).map(([id, schema]) => {
+      const name = this.#names.get(schema) ?? uniqueName(keyOf(id), this.#schemas)
+      if (!this.#names.has(schema)) {
+        this.#schemas[name] = {}
+        added.push([name, schema])
+      }
+      this.#names.set(schema, name)
+      return [id.replace(/#$/, ''), `#/components/schemas/${name}`]
+    }))
+    for (const [name, schema] of added) this.#schemas[name] = this.#placed(schema, `#/components/schemas/${name}`)
   }
 
   /**

@@ -224,6 +224,29 @@ t.test('a token that a hook of the scope asks for is told, and so are the schema
   t.match(document.components.schemas.inner, { type: 'string' })
 })
 
+t.test('scopes may give one $id to different schemas, and what they inherit is told once', async t => {
+  const { app } = await service(t)
+  app.addSchema({ $id: 'common', type: 'string' })
+  for (const [name, type] of [['a', 'string'], ['b', 'integer']] as const) {
+    await app.register(async scope => {
+      scope.addSchema({ $id: 'item', type })
+      const data = { type: 'object', properties: { own: { $ref: 'item#' }, common: { $ref: 'common#' } } }
+      const messages = scope.wsMessages({ messages: { say: { data, handler () {} } } })
+      scope.wsRoom(`/${name}/:room`, { auth: false, group: ({ room }) => `${name}:${room ?? ''}`, messages })
+    })
+  }
+  await app.ready()
+  const document = app.asyncapi()
+  t.strictSame(await faults(JSON.stringify(document)), [])
+  t.strictSame(Object.keys(document.components.schemas).sort(), ['common', 'item', 'item_2'])
+  type Ref = Readonly<Record<string, unknown>>
+  type Say = { readonly payload: { readonly properties: { readonly data: { readonly properties: { own: Ref, common: Ref } } } } }
+  for (const [name, type] of [['a', 'string'], ['b', 'integer']] as const) {
+    const { own, common } = (document.components.messages[`${name}_room.say`] as unknown as Say).payload.properties.data.properties
+    t.match([follow(document, own), follow(document, common)], [{ type }, { type: 'string' }], name)
+  }
+})
+
 t.test('routes are described also where the application registered @fastify/websocket itself', async t => {
   const { app } = bareService(t)
   await app.register(websocket)
