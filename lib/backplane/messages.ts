@@ -38,7 +38,7 @@ export interface LogPage {
   readonly more: boolean
 }
 
-/** The place of one copy of a message that went to several groups with logs. */
+/** The place of one copy of a message that went to several groups. */
 export interface Place {
   readonly group: string
   readonly epoch: string
@@ -71,8 +71,9 @@ export interface Envelope {
   /** The message was published to several targets at once: a connection in more than one of them gets one copy. */
   readonly shared: boolean
   /**
-   * Where all copies of a message to several groups with logs stand, this one among them. Optional: without it, a client that resumes
-   * several groups may get a message twice that went to more than one of them, if the instance has forgotten whom it gave the message.
+   * Where the copies of a message to several groups stand that have a log, this one among them if its group does. Optional: without it, a
+   * client that resumes several groups may get a message twice that went to more than one of them, if the instance has forgotten whom it
+   * gave the message.
    */
   readonly places?: readonly Place[] | undefined
   /**

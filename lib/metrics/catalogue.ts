@@ -98,7 +98,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   repairsPending: gauge('log_repairs_pending', 'Logs that are being repaired.'),
   repairedMessages: counter('log_repaired_messages', 'Messages that were delivered from a log instead of from a subscription.'),
   duplicatesDropped: counter('log_duplicates_dropped', 'Messages that came again and were not delivered again.'),
-  logsHeld: gauge('logs_held', 'Logs that wait for another log, because of a message to both.'),
+  logsHeld: gauge('logs_held', 'Groups whose messages wait for the log of another one, because of a message to both.'),
   recentGroups: gauge('log_cache_groups', 'Groups whose latest messages are cached.'),
   recentBytes: gauge('log_cache_bytes', 'Size of the cached messages.', bytes),
   memoryLogs: gauge('memory_logs', 'Logs of the memory backplane.'),

@@ -1,6 +1,6 @@
 import t from 'tap'
 import type { AppendTarget } from '../../lib/backplane/backplane.ts'
-import { encodeParts, type StoredEnvelope } from '../../lib/backplane/redis/envelope.ts'
+import { decode, encodeParts, type StoredEnvelope } from '../../lib/backplane/redis/envelope.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { encodeAppend } from '../../lib/backplane/redis/log/append-call.ts'
 import { CopyOrder } from '../../lib/backplane/redis/log/copy-order.ts'
@@ -120,6 +120,52 @@ t.test('who is held goes on when the other log is given up, and when its message
       await until(() => seen().length === 2)
       t.same([...events].sort(), ['b3', 'both', 'gap: trimmed to 2'])
     }
+    readers.close()
+  }
+})
+
+t.test('messages of a group without a log wait in their order, and not without end', async t => {
+  for (const end of ['repaired', 'forgotten', 'too many', 'too large', 'left'] as const) {
+    await redis.admin.flushall()
+    const { readers, live, seen, link } = await rig()
+    await appendTo(['log b'], 'b1')
+    const [inB] = await appendTo(['log b', 'log c'], 'both') as [Buffer]
+    const volatile = (text: string, more: Partial<StoredEnvelope> = {}): void => {
+      readers.receiveVolatile({ ...envelope('v', text), ...more })
+    }
+    link.holding = true
+    live(inB)
+    volatile('v1')
+    t.same(seen(), ['v1@v'], 'nothing before it has to wait')
+    volatile('both', { places: decode(inB)?.places })
+    volatile('v2')
+    readers.receiveVolatile(envelope('w', 'w1'))
+    t.same(seen(), ['v1@v', 'w1@w'], 'other groups do not wait')
+    t.equal(readers.stats().logsHeld, 1)
+    const expected = ['both@v', 'v2@v']
+    if (end === 'repaired') {
+      await until(() => link.held.length > 0, { what: 'the read of log b' })
+      link.holding = false
+      link.release()
+      await until(() => seen().length === 6)
+      expected.unshift('b1@b')
+    } else if (end === 'forgotten') {
+      readers.forget('log b')
+      await until(() => seen().length === 4)
+    } else if (end === 'too many') {
+      for (let n = 3; n <= 1_001; n++) volatile(`v${n}`)
+      expected.push(...Array.from({ length: 999 }, (_, n) => `v${n + 3}@v`))
+    } else if (end === 'too large') {
+      volatile('x'.repeat(262_200))
+      expected.push(`${'x'.repeat(262_200)}@v`)
+    } else {
+      readers.forget('v')
+      expected.length = 0
+    }
+    t.same(seen().slice(2).filter(one => one !== 'both@b'), expected, end)
+    t.equal(readers.stats().logsHeld, 0)
+    volatile('last')
+    t.equal(seen().at(-1), 'last@v', 'nothing waits any more')
     readers.close()
   }
 })

@@ -50,8 +50,9 @@ type LoggedTarget = AppendTarget & { readonly log: LogLimits }
 
 /** Whether copies of a message to these groups carry the places of all copies. */
 export function carriesPlaces (targets: readonly AppendTarget[]): boolean {
+  if (targets.length === 1) return false
   const { length } = targets.filter(isLogged)
-  return length > 1 && length <= maxPlaces
+  return length > 0 && length <= maxPlaces
 }
 
 /** The target of a message to one group with a log; `undefined` for others. */

@@ -4,6 +4,9 @@ import type { LogFollower } from './follower.ts'
 /** How long a log waits for another one that makes no progress (milliseconds). */
 const maxHoldMs = 10_000
 
+/** Who may have to wait: a log's follower, or the messages of a group that keeps no log. */
+export interface Holder { readonly group: string }
+
 interface Hold {
   /** The follower that others wait for. */
   readonly other: LogFollower
@@ -24,38 +27,38 @@ interface Hold {
  */
 export class CopyOrder {
   readonly #find: (group: string) => LogFollower | undefined
-  readonly #wake: (follower: LogFollower) => void
+  readonly #wake: (holder: Holder) => void
   readonly #maxHoldMs: number
-  readonly #holds = new Map<LogFollower, Hold>()
-  /** The followers that wait for another one, by that other one. */
-  readonly #waiting = new Map<LogFollower, Set<LogFollower>>()
+  readonly #holds = new Map<Holder, Hold>()
+  /** Who waits for a log, by its follower. */
+  readonly #waiting = new Map<Holder, Set<Holder>>()
   /** Logs that made no progress in time. Others do not wait for them until they do. */
-  readonly #late = new Set<LogFollower>()
+  readonly #late = new Set<Holder>()
 
-  /** `wake` is called with a follower whose message may be delivered now. */
-  constructor (find: (group: string) => LogFollower | undefined, wake: (follower: LogFollower) => void, holdMs = maxHoldMs) {
+  /** `wake` is called with a holder whose message may be delivered now. */
+  constructor (find: (group: string) => LogFollower | undefined, wake: (holder: Holder) => void, holdMs = maxHoldMs) {
     this.#find = find
     this.#wake = wake
     this.#maxHoldMs = holdMs
   }
 
-  /** How many logs wait for others. */
+  /** How many groups, those without a log included, wait for the logs of others. */
   get held (): number {
     return this.#holds.size
   }
 
-  /** Whether the next message of this follower may be delivered. If not, the follower is woken later. */
-  mayDeliver (follower: LogFollower, { places }: StoredEnvelope): boolean {
+  /** Whether the next message of this holder may be delivered. If not, the holder is woken later. */
+  mayDeliver (holder: Holder, { places }: StoredEnvelope): boolean {
     if (places === undefined) return true
     for (const { group, epoch, offset } of places) {
-      const other = group === follower.group || offset === 0 ? undefined : this.#find(group)
+      const other = group === holder.group || offset === 0 ? undefined : this.#find(group)
       const position = other?.position
       // If the other log is not followed here, or its end is not known yet, no member here waits for its earlier messages.
       if (other === undefined || position === undefined || this.#late.has(other)) continue
       // Positions of different epochs cannot be compared; a repair under way will show which epoch is over.
       const there = position.epoch === epoch || position.epoch === '' ? position.offset >= offset - 1 : !other.buffering
-      if (there || this.#waitsFor(other, follower)) continue
-      this.#hold(follower, other, offset - 1, position.epoch)
+      if (there || this.#waitsFor(other, holder)) continue
+      this.#hold(holder, other, offset - 1, position.epoch)
       return false
     }
     return true
@@ -76,11 +79,11 @@ export class CopyOrder {
     for (const held of this.#waiting.get(follower) ?? []) this.#release(held)
   }
 
-  /** The follower's group is no longer followed. */
-  gone (follower: LogFollower): void {
-    this.#late.delete(follower)
-    this.#drop(follower)
-    for (const held of this.#waiting.get(follower) ?? []) this.#release(held)
+  /** The group is no longer followed. */
+  gone (holder: Holder): void {
+    this.#late.delete(holder)
+    this.#drop(holder)
+    for (const held of this.#waiting.get(holder) ?? []) this.#release(held)
   }
 
   close (): void {
@@ -91,39 +94,39 @@ export class CopyOrder {
   }
 
   /** Whether the follower is held, directly or not, until the other one makes progress. */
-  #waitsFor (follower: LogFollower, other: LogFollower): boolean {
+  #waitsFor (follower: LogFollower, other: Holder): boolean {
     for (let next = this.#holds.get(follower)?.other; next !== undefined; next = this.#holds.get(next)?.other) {
       if (next === other) return true
     }
     return false
   }
 
-  #hold (follower: LogFollower, other: LogFollower, offset: number, epoch: string): void {
-    const known = this.#holds.get(follower)
+  #hold (holder: Holder, other: LogFollower, offset: number, epoch: string): void {
+    const known = this.#holds.get(holder)
     if (known?.other === other && known.offset === offset && known.epoch === epoch) return
-    this.#drop(follower)
+    this.#drop(holder)
     const timer = setTimeout(() => {
       this.#late.add(other)
-      this.#release(follower)
+      this.#release(holder)
     }, this.#maxHoldMs).unref()
-    this.#holds.set(follower, { other, offset, epoch, timer })
+    this.#holds.set(holder, { other, offset, epoch, timer })
     const waiting = this.#waiting.get(other)
-    if (waiting === undefined) this.#waiting.set(other, new Set([follower]))
-    else waiting.add(follower)
+    if (waiting === undefined) this.#waiting.set(other, new Set([holder]))
+    else waiting.add(holder)
   }
 
-  #release (follower: LogFollower): void {
-    this.#drop(follower)
-    this.#wake(follower)
+  #release (holder: Holder): void {
+    this.#drop(holder)
+    this.#wake(holder)
   }
 
-  #drop (follower: LogFollower): void {
-    const hold = this.#holds.get(follower)
+  #drop (holder: Holder): void {
+    const hold = this.#holds.get(holder)
     if (hold === undefined) return
     clearTimeout(hold.timer)
-    this.#holds.delete(follower)
+    this.#holds.delete(holder)
     const waiting = this.#waiting.get(hold.other)
-    waiting?.delete(follower)
+    waiting?.delete(holder)
     if (waiting?.size === 0) this.#waiting.delete(hold.other)
   }
 }

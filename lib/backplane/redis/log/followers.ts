@@ -7,10 +7,11 @@ import type { StoredEnvelope } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { CatchUp, type Progress } from './catch-up.ts'
-import { CopyOrder } from './copy-order.ts'
+import { CopyOrder, type Holder } from './copy-order.ts'
 import { LogEnds } from './ends.ts'
 import { LogFollower } from './follower.ts'
 import { SettingsDifferences } from './settings.ts'
+import { VolatileMessages, VolatileQueue } from './volatile-messages.ts'
 
 const retryMs = 200
 const concurrentRepairs = 64
@@ -30,6 +31,7 @@ export class LogFollowers {
   readonly #changed: () => void
   readonly #ends: LogEnds
   readonly #order: CopyOrder
+  readonly #volatile: VolatileMessages
   readonly #catchUp: CatchUp
   /** The followers of subscribed groups with a log, from the acknowledgement of the subscription on. */
   readonly #followers = new Map<string, LogFollower>()
@@ -49,7 +51,8 @@ export class LogFollowers {
     this.#changed = changed
     this.#ends = new LogEnds(link, keys, differences)
     // In a later turn of the event loop, so that a repair that ends in this one is over before it runs again.
-    this.#order = new CopyOrder(group => this.#followers.get(group), follower => setImmediate(() => { this.#wake(follower) }))
+    this.#order = new CopyOrder(group => this.#followers.get(group), holder => setImmediate(() => { this.#wake(holder) }))
+    this.#volatile = new VolatileMessages(this.#order, local)
     this.#catchUp = new CatchUp(link, keys, local, this.#order, follower => this.#gone(follower))
   }
 
@@ -75,6 +78,7 @@ export class LogFollowers {
 
   /** The group is no longer subscribed: stop following its log. */
   forget (group: string): void {
+    this.#volatile.forget(group)
     const follower = this.#followers.get(group)
     if (follower === undefined) return
     this.#followers.delete(group)
@@ -82,6 +86,9 @@ export class LogFollowers {
     this.#settled(follower)
     this.#order.gone(follower)
   }
+
+  /** A message that stands in no log. */
+  receiveVolatile (envelope: StoredEnvelope): void { this.#volatile.receive(envelope) }
 
   receive (envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number): void {
     const follower = this.#followers.get(envelope.target.name)
@@ -167,19 +174,16 @@ export class LogFollowers {
     return follower
   }
 
-  /** The message that this log was held for may be delivered now. */
-  #wake (follower: LogFollower): void {
-    if (follower.buffering && !this.#gone(follower)) this.#work.add(follower)
+  /** The message that was held may be delivered now. */
+  #wake (holder: Holder): void {
+    if (holder instanceof VolatileQueue) this.#volatile.wake(holder)
+    else if (holder instanceof LogFollower && holder.buffering && !this.#gone(holder)) this.#work.add(holder)
   }
 
   /** Whether the group was unsubscribed meanwhile, or all groups were. */
-  #gone (follower: LogFollower): boolean {
-    return this.#followers.get(follower.group) !== follower
-  }
+  #gone (follower: LogFollower): boolean { return this.#followers.get(follower.group) !== follower }
 
-  #open (follower: LogFollower): Promise<void> {
-    return (follower.opening ??= this.#readEnd(follower))
-  }
+  #open (follower: LogFollower): Promise<void> { return (follower.opening ??= this.#readEnd(follower)) }
 
   async #readEnd (follower: LogFollower): Promise<void> {
     try {
@@ -232,10 +236,11 @@ export class LogFollowers {
 
   /** Resolves with `false` to get another turn; else the repair is done or put off. Never rejects. */
   async #repair (follower: LogFollower): Promise<boolean> {
+    const read = async (): Promise<Progress> => await this.#catchUp.read(follower)
     try {
       for (let round = 0; round < roundsPerRepair; round++) {
         if (follower.position === undefined) await this.#open(follower)
-        if (follower.buffering && await this.#read(follower) === 'held') return true
+        if (follower.buffering && await (this.#local.repairing?.(follower.group, read) ?? read()) === 'held') return true
         const progress = this.#deliverBuffered(follower)
         if (progress === 'behind') continue
         if (progress === 'inStep') this.#repaired++
@@ -246,11 +251,6 @@ export class LogFollowers {
       this.#retryLater(error)
       return true
     }
-  }
-
-  async #read (follower: LogFollower): Promise<Progress> {
-    const read = async (): Promise<Progress> => await this.#catchUp.read(follower)
-    return await (this.#local.repairing?.(follower.group, read) ?? read())
   }
 
   #deliverBuffered (follower: LogFollower): Progress {

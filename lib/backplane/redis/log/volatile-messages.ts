@@ -1,0 +1,68 @@
+import type { LocalInstance } from '../../backplane.ts'
+import type { StoredEnvelope } from '../envelope.ts'
+import type { CopyOrder } from './copy-order.ts'
+
+/** How much waits per group. No log has it, so what comes beyond is delivered at once, and all that waits before it. */
+const maxWaiting = { messages: 1_000, bytes: 262_144 } as const
+
+/** Messages of one group that wait for the log of another one, oldest first. */
+export class VolatileQueue {
+  readonly group: string
+  readonly messages: StoredEnvelope[] = []
+  bytes = 0
+
+  constructor (group: string) {
+    this.group = group
+  }
+}
+
+/**
+ * Delivers the messages that stand in no log. One that went to groups with a log, too, waits as its copies there do (see `CopyOrder`), and
+ * what follows it in its group waits behind it.
+ */
+export class VolatileMessages {
+  readonly #order: CopyOrder
+  readonly #local: Pick<LocalInstance, 'deliver'>
+  readonly #queues = new Map<string, VolatileQueue>()
+
+  constructor (order: CopyOrder, local: Pick<LocalInstance, 'deliver'>) {
+    this.#order = order
+    this.#local = local
+  }
+
+  receive (envelope: StoredEnvelope): void {
+    const { target: { kind, name }, payload } = envelope
+    const waiting = kind === 'group' ? this.#queues.get(name) : undefined
+    if (waiting === undefined && envelope.places === undefined) return this.#local.deliver(envelope)
+    const queue = waiting ?? new VolatileQueue(name)
+    queue.messages.push(envelope)
+    queue.bytes += payload.length
+    if (waiting === undefined) {
+      this.#queues.set(name, queue)
+      this.wake(queue)
+    } else if (queue.messages.length > maxWaiting.messages || queue.bytes > maxWaiting.bytes) {
+      this.forget(name)
+      for (const message of queue.messages) this.#local.deliver(message)
+    }
+  }
+
+  /** The log that the queue waits for came on. */
+  wake (queue: VolatileQueue): void {
+    if (this.#queues.get(queue.group) !== queue) return
+    const held = queue.messages.findIndex(message => {
+      if (!this.#order.mayDeliver(queue, message)) return true
+      this.#local.deliver(message)
+      return false
+    })
+    if (held === -1) this.#queues.delete(queue.group)
+    else for (const { payload } of queue.messages.splice(0, held)) queue.bytes -= payload.length
+  }
+
+  /** The group is no longer subscribed. */
+  forget (group: string): void {
+    const queue = this.#queues.get(group)
+    if (queue === undefined) return
+    this.#queues.delete(group)
+    this.#order.gone(queue)
+  }
+}
