@@ -7,8 +7,8 @@ import { startRedis, type TestRedis } from './redis.ts'
 import { until } from './until.ts'
 
 const masterName = 'main'
-/** After this long without an answer a sentinel counts a server as down. */
-const downAfterMs = 1_000
+/** After this long without an answer a sentinel counts a server as down. It pings once a second. */
+const usualDownAfterMs = 1_000
 
 export interface SentinelSet {
   readonly servers: readonly TestRedis[]
@@ -24,7 +24,7 @@ export interface SentinelSet {
 }
 
 /** A master, its replica, and three real sentinels that watch over them. All end with the test. */
-export async function startSentinels (t: Test): Promise<SentinelSet> {
+export async function startSentinels (t: Test, downAfterMs = usualDownAfterMs): Promise<SentinelSet> {
   const folder = mkdtempSync(join(tmpdir(), 'sentinels-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   // What a replica gets from its master goes to disk: not into the folder of the test, where the next server would load it.
@@ -37,7 +37,9 @@ export async function startSentinels (t: Test): Promise<SentinelSet> {
   const second = await startRedis(t, { args: [...args(2), '--replicaof', '127.0.0.1', String(first.port)] })
   const servers = [first, second]
   await inStep(second)
-  const sentinels = await Promise.all([0, 1, 2].map(async number => await startSentinel(t, join(folder, `${number}.conf`), first.port)))
+  const sentinels = await Promise.all([0, 1, 2].map(async number => {
+    return await startSentinel(t, join(folder, `${number}.conf`), first.port, downAfterMs)
+  }))
   const set: SentinelSet = {
     servers,
     sentinels,
@@ -66,7 +68,9 @@ export async function startSentinels (t: Test): Promise<SentinelSet> {
 }
 
 /** One sentinel, which believes that the master is at this port. */
-export async function startSentinel (t: Test, config: string, masterPort: number): Promise<TestRedis> {
+export async function startSentinel (
+  t: Test, config: string, masterPort: number, downAfterMs = usualDownAfterMs
+): Promise<TestRedis> {
   writeFileSync(config, [
     `sentinel monitor ${masterName} 127.0.0.1 ${masterPort} 2`,
     `sentinel down-after-milliseconds ${masterName} ${downAfterMs}`,

@@ -6,6 +6,11 @@ import { startSentinels, type SentinelSet } from '../../helpers/sentinels.ts'
 import { until } from '../../helpers/until.ts'
 import { unforgotten, type Store } from './store.ts'
 
+/**
+ * Several pings of a sentinel: with one, it may take a new master for down that it has not yet heard, and as the votes against the old one
+ * still count, lead all back to that at once.
+ */
+const downAfterMs = 3_000
 /** A sentinel that stood still for more than two seconds takes no part in a failover for thirty. */
 const successorMs = 60_000
 
@@ -14,7 +19,7 @@ const successorMs = 60_000
  * may take every loss for a fault: what is lost with a replica that lags is the matter of test/faults/sentinel.test.ts.
  */
 export async function startSentinelStore (t: Test): Promise<Store> {
-  const set = await startSentinels(t)
+  const set = await startSentinels(t, downAfterMs)
   const { servers, sentinels } = set
   return {
     ports: servers.map(({ port }) => port),
@@ -31,7 +36,7 @@ export async function startSentinelStore (t: Test): Promise<Store> {
       async masterStopped ({ random }) {
         const master = await set.master()
         master.stop()
-        // Sentinels count it as down after a second.
+        // Far less than sentinels wait.
         await sleep(random.between(100, 700))
         master.cont()
         await set.settled()
