@@ -190,9 +190,12 @@ function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, me
   if (hook.length > 2) {
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
       const callback = hook as preHandlerHookHandler
-      return callback.call(this, request, reply, error => {
-        done(error === undefined ? undefined : judged(error, request, reply, metrics) as Error)
-      })
+      try {
+        // To Fastify only what is truthy is an error: `done(null)` says that all is well.
+        return callback.call(this, request, reply, error => done(error ? judged(error, request, reply, metrics) as Error : undefined))
+      } catch (error) {
+        throw judged(error, request, reply, metrics)
+      }
     } as unknown as preHandlerAsyncHookHandler
   }
   return async function (this: FastifyInstance, request, reply) {

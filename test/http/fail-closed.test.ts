@@ -205,6 +205,23 @@ t.test('group and preHandler of a room fail as wsAuth does, and group may be asy
   t.match(JSON.parse((await upgradeStatus(`${url}/meant/x`)).body), { statusCode: 429, message: 'full' })
 })
 
+t.test('a preHandler with a callback works in a room as on any route: done(null), and a throw', async t => {
+  const { app, logs, listen } = await service(t)
+  type Hook = (request: unknown, reply: unknown, done: (error?: Error | null) => void) => void
+  const room = (path: string, preHandler: Hook): void => {
+    app.wsRoom(path, { auth: false, group: ({ room }) => room, preHandler: preHandler as never })
+  }
+  room('/well/:room', (_request, _reply, done) => done(null))
+  room('/throws/:room', (_request, _reply, _done) => { throw new Error(secret) })
+  const url = await listen()
+  t.equal((await upgradeStatus(`${url}/well/x`)).statusCode, 101)
+  const failed = { statusCode: 500, code: 'WSG_HANDLER_FAILED', message: 'the server could not handle the request' }
+  t.match(JSON.parse((await upgradeStatus(`${url}/throws/x`)).body), failed)
+  t.equal(app.registry.stats().upgradesRefused, 1)
+  t.match(await (await fetch(`${url.replace('ws', 'http')}/throws/x`)).json(), failed, 'without an upgrade, too')
+  t.ok(JSON.stringify(logs).includes(secret), 'it is in the log')
+})
+
 t.test('whichever hook throws before the upgrade, its text stays inside, unless the application answers errors itself', async t => {
   const fail = async (): Promise<never> => { throw Object.assign(new Error(secret), { statusCode: 503 }) }
   for (const name of ['onRequest', 'preParsing', 'preValidation', 'preHandler']) {
