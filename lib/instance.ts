@@ -124,7 +124,7 @@ export class Instance {
     this.metrics.timings.loopLag.start()
     this.#parts.occupancy.start()
     this.#phase = 'open'
-    const { name: backplane, state, problems } = this.#backplane
+    const { backplane, status: state, problems } = this.#reports.health()
     if (state === 'up') logEvent(this.#log, 'ready', { backplane })
     else logEvent(this.#log, 'ready_without_backplane', { backplane, state, problems })
   }
@@ -146,7 +146,7 @@ export class Instance {
       socket, id, params, identity, userId, address, log, callbacks, route, framed, reauthentication, host: this.#host
     })
     announce('connection.open', () => ({ connection }))
-    this.#expire(connection, expiresAt)
+    this.#expiry.add(connection, expiresAt ?? Infinity)
     if (blocked) connection.closeForFault(CloseCode.OtherUser, blockedReason)
     // The upgrade passed the guard before the shutdown began, so no batch of the shutdown has this connection.
     if (this.#phase === 'closing') connection.closeForFault(this.#shutdownCode)
@@ -162,12 +162,13 @@ export class Instance {
   renew (connection: RefreshedConnection, identity: Identity): void {
     if (this.#parts.blocks.covers(identity)) throw new WebsocketGroupsError('WSG_BLOCKED')
     connection.renewIdentity(identity)
-    this.#expire(connection, readIdentity(identity, this.#options).expiresAt)
+    this.#expiry.add(connection, readIdentity(identity, this.#options).expiresAt ?? Infinity)
   }
 
   /** Takes no new connections, closes the open ones at once, and lets open streams end meanwhile. Idempotent. */
   async drain (): Promise<void> {
     this.#phase = 'closing'
+    this.#reports.health()
     this.#parts.presence.letGo()
     this.#closing.abort()
     await (this.#drained ??= Promise.all([
@@ -180,6 +181,7 @@ export class Instance {
   async #drainSlowly (overMs: number): Promise<void> {
     check('drain({ overMs })', overMs, integer(0, maxTimerMs, 'ms'))
     this.#phase = 'closing'
+    this.#reports.health()
     this.#parts.presence.letGo()
     const { connections } = this.#parts.hub
     if (this.#drainedSlowly === undefined) logEvent(this.#log, 'drain_started', { connections: connections.size, overMs })
@@ -271,10 +273,5 @@ export class Instance {
     if (envelope.kind !== 'message') return commands.receive(envelope)
     cache.push(envelope)
     echoes.receive(envelope)
-  }
-
-  #expire (connection: RefreshedConnection, expiresAt: number | undefined): void {
-    if (expiresAt === undefined) this.#expiry.remove(connection)
-    else this.#expiry.add(connection, expiresAt)
   }
 }

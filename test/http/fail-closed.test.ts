@@ -209,7 +209,7 @@ t.test('a preHandler with a callback works in a room as on any route: done(null)
   const { app, logs, listen } = await service(t)
   type Hook = (request: unknown, reply: unknown, done: (error?: Error | null) => void) => void
   const room = (path: string, preHandler: Hook): void => {
-    app.wsRoom(path, { auth: false, group: ({ room }) => room, preHandler: preHandler as never })
+    app.wsRoom(path, { auth: false, group: () => 'lobby', preHandler: preHandler as never })
   }
   room('/well/:room', (_request, _reply, done) => done(null))
   room('/throws/:room', (_request, _reply, _done) => { throw new Error(secret) })

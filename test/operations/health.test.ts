@@ -21,6 +21,20 @@ t.test('an instance that works is live and ready, and says since when', async (t
   t.equal((await app.inject('/health/readyz')).json<Answer>().since, ready.json<Answer>().since, 'it stays while the status does')
 })
 
+t.test('a status holds since it became so, not since somebody asked', async (t) => {
+  const { app } = await serve(t, {}, () => {})
+  const readyAt = Date.now()
+  await until(() => Date.now() > readyAt)
+  const up = app.registry.health()
+  t.ok(up.status === 'up' && up.since <= readyAt)
+  const draining = app.registry.drain({ overMs: 0 })
+  const drainedAt = Date.now()
+  await until(() => Date.now() > drainedAt)
+  const closing = app.registry.health()
+  t.ok(closing.status === 'closing' && closing.since <= drainedAt)
+  await draining
+})
+
 t.test('it is not ready before it started, and live all the same', async (t) => {
   const backplane = memoryCluster().backplane()
   const start = backplane.start.bind(backplane)
