@@ -17,15 +17,23 @@ export class Occupancy {
   readonly #hooks: OccupancyHooks
   readonly #log: FastifyBaseLogger
   readonly #lines: BoundedLog
+  readonly #groups: () => Iterable<string>
+  /** What is to be compared. No groups while `#all` is set: clients can make up any number of these in an outage. */
   readonly #dirty = { group: new Set<string>(), user: new Set<string>() }
+  /** Everything is to be compared that is recorded, and all groups that have members here. */
   #all = false
   #flushing: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
   #retry: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor (backplane: Pick<Backplane, 'settle' | 'syncUser'>, hooks: OccupancyHooks, log: FastifyBaseLogger, lines: BoundedLog) {
+  /** `groups`: those that have members on this instance. */
+  constructor (
+    backplane: Pick<Backplane, 'settle' | 'syncUser'>, groups: () => Iterable<string>, hooks: OccupancyHooks, log: FastifyBaseLogger,
+    lines: BoundedLog
+  ) {
     this.#backplane = backplane
+    this.#groups = groups
     this.#hooks = hooks
     this.#log = log
     this.#lines = lines
@@ -44,7 +52,7 @@ export class Occupancy {
   /** This instance got the first member of the group (connection of the user), or lost the last one. */
   changed (kind: Presences, name: string): void {
     if (!this.watches(kind)) return
-    this.#dirty[kind].add(name)
+    if (kind === 'user' || !this.#all) this.#dirty[kind].add(name)
     this.#schedule()
   }
 
@@ -96,14 +104,14 @@ export class Occupancy {
 
   async #settle (kind: Presences, all: boolean): Promise<void> {
     if (!this.watches(kind)) return
-    const names = [...this.#dirty[kind]]
+    const names = [...this.#dirty[kind], ...all && kind === 'group' ? this.#groups() : []]
     this.#dirty[kind].clear()
     try {
       if (kind === 'user') await Promise.all(names.map(async name => await this.#backplane.syncUser(name)))
       if (names.length > 0) await this.#tell(kind, names)
       if (all) await this.#tell(kind, undefined)
     } catch (error) {
-      for (const name of names) this.#dirty[kind].add(name)
+      if (kind === 'user') for (const name of names) this.#dirty.user.add(name)
       throw error
     }
   }

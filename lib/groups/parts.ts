@@ -74,7 +74,7 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const logged = new LoggedPublish(backplane, logs, metrics.logLengths)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
-  const occupancy = new Occupancy(backplane, options, log, metrics.lines)
+  const occupancy = new Occupancy(backplane, () => hub.groups(), options, log, metrics.lines)
   const settings = { ...options, policy: outage.join, instanceId }
   const membership = new Membership(hub, backplane, replay, revocations, presence, occupancy, settings, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads)

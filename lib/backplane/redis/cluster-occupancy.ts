@@ -2,6 +2,9 @@ import type { PresenceChange, Presences } from '../backplane.ts'
 import type { ClusterWriter } from './cluster-writer.ts'
 import type { OccupancyStore } from './membership/occupancy.ts'
 
+/** Beyond this many names are not remembered: when the backplane is back, everything is compared. */
+const maxMissed = 10_000
+
 /** Reports which groups and users came and went: asks each partition, so that each change is reported once in the cluster. */
 export class ClusterOccupancy {
   /** Names whose partitions were out when they were asked for. */
@@ -24,7 +27,7 @@ export class ClusterOccupancy {
         changes.push(...await store.settle(kind, some))
         if (names === undefined) changes.push(...await store.settle(kind, undefined))
       } catch (error) {
-        for (const name of some) missed.add(name)
+        for (const name of some) if (missed.size < maxMissed) missed.add(name)
         throw error
       }
     }))

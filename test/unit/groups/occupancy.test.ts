@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises'
 import t from 'tap'
 import type { PresenceChange } from '../../../lib/backplane/backplane.ts'
 import { deferred } from '../../../lib/deadline.ts'
+import { WebsocketGroupsError } from '../../../lib/errors.ts'
 import { Occupancy } from '../../../lib/groups/occupancy.ts'
 import { BoundedLog } from '../../../lib/logging.ts'
 import { silentLog } from '../../helpers/loggers.ts'
@@ -17,7 +18,7 @@ t.test('a change is compared at once, however soon it comes after an earlier com
         return await answer.promise
       }
     }
-    const occupancy = new Occupancy(backplane, { onOccupied () {} }, silentLog, new BoundedLog())
+    const occupancy = new Occupancy(backplane, () => [], { onOccupied () {} }, silentLog, new BoundedLog())
     occupancy.changed('group', 'first')
     await setImmediate()
     answer.resolve([])
@@ -26,4 +27,37 @@ t.test('a change is compared at once, however soon it comes after an earlier com
     await setImmediate()
     t.strictSame(compared, ['first', 'second'], `${microtasks} microtasks after the answer`)
   }
+})
+
+t.test('groups that clients make up in an outage are not remembered, and no change is lost', async t => {
+  const here = new Set(['stayed', 'came'])
+  const recorded = new Set(['stayed', 'went'])
+  const compared: string[] = []
+  let out = true
+  const backplane = {
+    syncUser: async () => 0,
+    settle: async (_kind: unknown, names: readonly string[] = [...recorded]) => {
+      if (out) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+      compared.push(...names)
+      const changed = names.filter(name => here.has(name) !== recorded.has(name))
+      for (const name of changed) if (!recorded.delete(name)) recorded.add(name)
+      return changed.map(name => ({ name, present: here.has(name) }))
+    }
+  }
+  const told: string[] = []
+  const hooks = { onOccupied: (name: string) => { told.push(`+${name}`) }, onVacated: (name: string) => { told.push(`-${name}`) } }
+  const occupancy = new Occupancy(backplane, () => here, hooks, silentLog, new BoundedLog())
+  for (const name of ['went', 'came']) occupancy.changed('group', name)
+  await setImmediate()
+  for (let n = 0; n < 1_000; n++) {
+    occupancy.changed('group', `made up ${n}`)
+    if (n % 100 === 0) await setImmediate()
+  }
+  t.strictSame(told, [])
+  out = false
+  occupancy.recheck()
+  await setImmediate()
+  await occupancy.close()
+  t.strictSame(told.sort(), ['+came', '-went'])
+  t.strictSame([...new Set(compared)].sort(), ['came', 'stayed', 'went'], 'nothing else was remembered')
 })
