@@ -41,12 +41,15 @@ interface Group {
   readonly fresh: Set<LocalConnection>
   /** The count that clients were told last; -1 before the first. */
   told: number
+  /** When that was asked for, as a number in the order of all questions. */
+  askedAt: number
 }
 
 /** Tells the clients of routes with `presence: 'count'` how many members their groups have, however many come and go. */
 export class PresenceCounts {
   readonly #read: (group: string) => Promise<number>
   readonly #groups = new Map<string, Group>()
+  #asked = 0
   readonly #tells = new Spaced(group => { void this.#tell(group) })
 
   /** `read` resolves with the count of a group in the whole cluster, -1 when nobody can tell; it never rejects. */
@@ -60,7 +63,7 @@ export class PresenceCounts {
 
   add (group: string, connection: LocalConnection): void {
     let here = this.#groups.get(group)
-    if (here === undefined) this.#groups.set(group, here = { watchers: new Set(), fresh: new Set(), told: -1 })
+    if (here === undefined) this.#groups.set(group, here = { watchers: new Set(), fresh: new Set(), told: -1, askedAt: 0 })
     here.watchers.add(connection)
     here.fresh.add(connection)
   }
@@ -87,9 +90,12 @@ export class PresenceCounts {
   }
 
   async #tell (group: string): Promise<void> {
+    const askedAt = ++this.#asked
     const count = await this.#read(group)
     const here = this.#groups.get(group)
-    if (here === undefined || count < 0) return
+    // An answer that takes longer than the pause may come after that to a later question.
+    if (here === undefined || count < 0 || askedAt < here.askedAt) return
+    here.askedAt = askedAt
     const toTell = count === here.told ? here.fresh : here.watchers
     const outgoing = OutboundMessage.ofFrame({ type: 'count', group, count })
     for (const connection of toTell) connection.outbound.enqueueShared(outgoing)

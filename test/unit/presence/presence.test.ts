@@ -31,3 +31,22 @@ t.test('who left while nobody here was told is not listed by a read that began b
   const { members } = JSON.parse(second.written.at(-1) ?? '') as { members: FramedMember[] }
   t.strictSame(members.map(({ userId }) => userId), ['bob'])
 })
+
+t.test('a count that was asked for earlier and comes later is not told', async t => {
+  const { presence, backplane } = fakeInstance()
+  t.teardown(() => presence.close())
+  const reads: Array<(members: Member[]) => void> = []
+  backplane.onRead = async () => await new Promise(resolve => { reads.push(resolve) })
+  const counting = Object.assign(fakeConnection('ann', 'ann', true), { presence: 'count' as const })
+  presence.joined(new LocalMember(counting, 'lobby', member(counting)))
+  const changed = (): void => presence.receive(messageEnvelope('', { kind: 'presence', command: JSON.stringify({ event: 'changed' }) }))
+  changed()
+  changed()
+  await until(() => reads.length === 2)
+  reads[1]?.([elsewhere, elsewhere])
+  await until(() => counting.written.length > 0)
+  reads[0]?.([elsewhere])
+  changed()
+  await until(() => reads.length === 3)
+  t.strictSame(counting.written.map(frame => JSON.parse(frame)), [{ type: 'count', group: 'lobby', count: 2 }])
+})
