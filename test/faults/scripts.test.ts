@@ -330,8 +330,9 @@ t.test('a meta that is no hash counts as no log, and the other logs of the call 
   await run(appendToOne, [keys.logMeta('ours'), keys.log('ours')], appendToOneCall.args)
   await redis.admin.set(keys.logMeta('theirs'), 'not ours')
   const ends = await run(readEnds, [keys.logMeta('theirs'), keys.logMeta('ours')], [1_000]) as unknown[]
-  t.strictSame(ends.slice(0, 4), [null, null, null, ''])
-  t.equal(ends[5], '1')
+  t.equal(ends.length, 5)
+  t.equal(ends[0], null)
+  t.equal(ends[2], '1')
 })
 
 /** The names and the arguments of a call that adds to a stream; `head`, where it begins one. */

@@ -59,7 +59,8 @@ function rightsOfInstances (keys: Keys): Right[] {
     ...(['group', 'user'] as const).map(kind => keys.told(kind)).flatMap(told => {
       return [['sadd', told, ''], ['srem', told, ''], ['sscan', told, '0'], ['pexpire', told, '1']]
     }),
-    ['hset', user, instance, '1'], ['hget', user, instance], ['hdel', user, instance], ['hgetall', user], ['pexpire', user, '1'],
+    ['hset', user, instance, '1'], ['hget', user, instance], ['hdel', user, instance], ['hgetall', user], ['hlen', user],
+    ['pexpire', user, '1'],
     ['zadd', blocked, '1', ''], ['zrem', blocked, ''], ['zremrangebyscore', blocked, '-inf', '1'], ['zcard', blocked],
     ['zscore', blocked, ''],
     ['zrevrange', blocked, '0', '0'], ['zrangebyscore', blocked, '-inf', '1'], ['pexpireat', blocked, '1']

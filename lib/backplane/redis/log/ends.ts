@@ -78,17 +78,15 @@ export class LogEnds {
 
   async #ends (groups: readonly string[], keepMs: number): Promise<LogPosition[]> {
     const metas = groups.map(group => this.#keys.logMeta(group))
-    const fields = await this.#link.bytesScript(readEnds, metas, [keepMs]) as Array<Buffer | null>
-    return groups.map((group, index) => {
-      const [epoch, offset, nonce, differ] = fields.slice(4 * index, 4 * index + 4)
+    const reply = await this.#link.bytesScript(readEnds, metas, [keepMs]) as Array<Buffer | null>
+    let at = 0
+    return groups.map(group => {
+      const epoch = reply[at++]
+      if (epoch === null || epoch === undefined) return logStart
+      const [offset, nonce, differ] = reply.slice(at, at += 3)
       const difference = unpackSettings(differ)
       if (difference !== undefined) this.#differences.add(group, difference)
-      return endOf(epoch, offset, nonce)
+      return { epoch: epoch.toString('latin1'), offset: Number(offset), nonce: unpackNonce(nonce) }
     })
   }
-}
-
-function endOf (epoch: Buffer | null | undefined, offset: Buffer | null | undefined, nonce: Buffer | null | undefined): LogPosition {
-  if (epoch === null || epoch === undefined) return logStart
-  return { epoch: epoch.toString('latin1'), offset: Number(offset), nonce: unpackNonce(nonce) }
 }

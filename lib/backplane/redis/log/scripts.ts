@@ -212,17 +212,22 @@ return reply()
 /**
  * Reads where logs end.
  * KEYS the meta of each log.  ARGV 1 how long the metas are kept at least (ms), 0 to leave their TTL as it is
- * Returns for each log: epoch, last offset, last nonce (nulls where there is no log), and '' or two settings that differ.
+ * Returns null for a log that is not there, which most users and new groups have, and for any other log: epoch, last offset, last nonce,
+ * and '' or two settings that differ.
  */
 export const readEnds = new Script(`${luaInteger}${luaDiffering}
-local keep, ends = integer(1, 0), {}
+local keep, ends, count = integer(1, 0), {}, 0
 for k = 1, #KEYS do
-  local meta = redis.pcall('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd')
-  -- Another program has the key: no log then, so that the other groups of this call get their answers.
-  if meta.err then meta = {false, false, false} end
-  for i = 1, 3 do ends[4 * k - 4 + i] = meta[i] end
-  ends[4 * k] = differing(meta[4], meta[5])
-  if keep > 0 and meta[1] and redis.call('PTTL', KEYS[k]) < keep / 2 then redis.call('PEXPIRE', KEYS[k], keep) end
+  -- The epoch alone first, and null where another program has the key, so that the other logs of this call get their answers.
+  local epoch = redis.pcall('HMGET', KEYS[k], 'e')[1]
+  count = count + 1
+  ends[count] = epoch or false
+  if epoch then
+    local meta = redis.call('HMGET', KEYS[k], 's', 'n', 'c', 'd')
+    ends[count + 1], ends[count + 2], ends[count + 3] = meta[1], meta[2], differing(meta[3], meta[4])
+    count = count + 3
+    if keep > 0 and redis.call('PTTL', KEYS[k]) < keep / 2 then redis.call('PEXPIRE', KEYS[k], keep) end
+  end
 end
 return ends
 `)

@@ -2,6 +2,7 @@ import { BoundedMap } from '../../../bounded-map.ts'
 import { deferred, type Deferred } from '../../../deadline.ts'
 import { WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
+import { Throttle } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Lease } from './lease.ts'
 import type { Link } from '../link/port.ts'
@@ -35,7 +36,9 @@ for k = 3, #KEYS do
     redis.call('HSET', KEYS[k], ARGV[1], ARGV[k])
     redis.call('PEXPIRE', KEYS[k], ARGV[2])
   end
-  local sum, counts = 0, redis.call('HGETALL', KEYS[k])
+  -- Most users are on one instance alone.
+  local here = ARGV[k] == '0' and 0 or 1
+  local sum, counts = 0, redis.call('HLEN', KEYS[k]) > here and redis.call('HGETALL', KEYS[k]) or {}
   for i = 1, #counts, 2 do
     if counts[i] ~= ARGV[1] then
       local ends = redis.call('ZSCORE', KEYS[1], counts[i])
@@ -71,7 +74,7 @@ return lost
  * the next one. What Redis lost by itself (keys that were evicted or deleted) is found beside a beat.
  */
 export class UserCounts {
-  readonly #link: Link
+  readonly #link: Pick<Link, 'script'>
   readonly #keys: Keys
   readonly #local: CountedInstance
   readonly #beatsPerLook: number
@@ -84,11 +87,17 @@ export class UserCounts {
   readonly #left = new BoundedMap<string, true>({ maxWeight: maxLeft, maxAgeMs: leftMs })
   /** Users whose count in Redis is out of date, and the callers that wait for it. */
   readonly #dirty = new Map<string, Deferred<number> | undefined>()
+  readonly #pace: Pick<Throttle, 'soon' | 'close'>
   #flushing = false
   #closed = false
 
-  constructor (link: Link, keys: Keys, lease: Pick<Lease, 'on'>, local: CountedInstance, beatsPerLook: number) {
+  /** Tests inject `pace`. */
+  constructor (
+    link: Pick<Link, 'script'>, keys: Keys, lease: Pick<Lease, 'on'>, local: CountedInstance, beatsPerLook: number,
+    pace: Pick<Throttle, 'soon' | 'close'> = new Throttle()
+  ) {
     this.#link = link
+    this.#pace = pace
     this.#keys = keys
     this.#local = local
     this.#beatsPerLook = beatsPerLook
@@ -145,6 +154,7 @@ export class UserCounts {
   /** Removes this instance's counts from Redis. */
   async close (): Promise<void> {
     this.#closed = true
+    this.#pace.close()
     for (const waiting of this.#dirty.values()) waiting?.reject(new WebsocketGroupsError('WSG_CLOSED'))
     this.#dirty.clear()
     const users = [...this.#stored]
@@ -156,13 +166,14 @@ export class UserCounts {
   #schedule (): void {
     if (this.#flushing || this.#closed) return
     this.#flushing = true
-    // At the end of this turn, so that all its changes go together.
-    queueMicrotask(() => { void this.#flush() })
+    void this.#flush()
   }
 
   /** Never rejects. Counts that could not be stored stay dirty until the next beat; their callers are told. */
   async #flush (): Promise<void> {
     while (this.#dirty.size > 0 && !this.#closed) {
+      await new Promise<void>(resolve => this.#pace.soon(resolve, this.#dirty.size >= batchSize))
+      if (this.#closed) break
       const batch = [...this.#dirty].slice(0, batchSize)
       for (const [userId] of batch) this.#dirty.delete(userId)
       try {

@@ -1,0 +1,53 @@
+import t from 'tap'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { Keys } from '../../../lib/backplane/redis/keys.ts'
+import { UserCounts } from '../../../lib/backplane/redis/membership/users.ts'
+import { silentLog } from '../../helpers/loggers.ts'
+
+/** Counts of users over a link that answers at once, paced by the test. `calls`: the users of each call. */
+function setup (): { counts: UserCounts, calls: string[][], begin: () => void } {
+  const keys = new Keys('wsg:')
+  const calls: string[][] = []
+  let waiting: (() => void) | undefined
+  const begin = (): void => {
+    waiting?.()
+    waiting = undefined
+  }
+  const link = {
+    async script (_script: unknown, names: readonly string[]) {
+      calls.push(names.slice(2))
+      return names.slice(2).map(() => 0)
+    }
+  }
+  const local = { instanceId: 'i', connectionsOf: () => 1, log: silentLog }
+  const counts = new UserCounts(link, keys, { on () {} }, local, 1, { soon (work) { waiting = work }, close: begin })
+  return { counts, calls, begin }
+}
+
+t.test('users who come shortly after one another are counted by one call', async t => {
+  const { counts, calls, begin } = setup()
+  const counted = [counts.sync('a')]
+  begin()
+  await counted[0]
+  for (const userId of ['b', 'c', 'd']) {
+    counted.push(counts.sync(userId))
+    await nextTurn()
+  }
+  t.equal(calls.length, 1, 'those wait')
+  begin()
+  t.strictSame(await Promise.all(counted), [0, 0, 0, 0])
+  t.strictSame(calls.map(({ length }) => length), [1, 3])
+})
+
+t.test('what waits when it closes is refused, and only what is stored is removed', async t => {
+  const { counts, calls, begin } = setup()
+  const stored = counts.sync('stored')
+  begin()
+  await stored
+  const waiting = counts.sync('waiting')
+  const refused = t.rejects(waiting, { code: 'WSG_CLOSED' })
+  await counts.close()
+  await refused
+  t.equal(calls.length, 2)
+  t.match(calls[1], [/stored$/])
+})
