@@ -12,7 +12,7 @@ export const clientFiles = ['client.min.js', 'client.global.min.js', 'messages.m
 // Names that the files of the client use among themselves, and nobody else: a sixth of the small file is made of them.
 const internal = [
   'all', 'answer', 'answered', 'ask', 'attach', 'broken', 'change', 'changed', 'closed', 'comeBack', 'control', 'done', 'drop',
-  'encoded', 'failed', 'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'limitMs', 'lost',
+  'emit', 'encoded', 'failed', 'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'limitMs', 'lost',
   'offer', 'offline', 'post', 'probe', 'promise', 'ready', 'receive', 'received', 'recent', 'refresh', 'release', 'renewable',
   'roster', 'seen', 'sends', 'settle', 'settled', 'stop', 'take', 'tell', 'times', 'unavailable', 'urls', 'wake', 'welcomed'
 ]

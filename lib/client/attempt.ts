@@ -139,7 +139,7 @@ export class ConnectionAttempt {
       else if (frame.type !== 'pong') this.#unsupported()
     } catch (cause) {
       if (!this.#liveness) return this.#unsupported()
-      this.#host.failed(new ClientError('BAD_FRAME', 'invalid frame', { cause }))
+      this.#host.failed(new ClientError('BAD_FRAME', 'no frame', { cause }))
     }
   }
 

@@ -73,7 +73,13 @@ export class Client extends Emitter<ClientEvents> {
       WebSocket,
       protocols: options.protocols ?? [],
       limitMs: options.connectTimeoutMs ?? 15_000,
-      reconnect: options.reconnect,
+      reconnect: end => {
+        try {
+          return options.reconnect?.(end)
+        } catch (cause) {
+          this.#threw('reconnect', cause)
+        }
+      },
       // Before the first hello, which names the session.
       ready: copied && this.#lock.take(copied).then(isFree => { if (!isFree) this.#session = undefined }),
       ...defaultBackoff,
@@ -205,11 +211,13 @@ export class Client extends Emitter<ClientEvents> {
 
   /** Returns whether anybody listens. */
   #tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): boolean {
-    return this.emit(name, event, cause => {
-      const isHeard = name !== 'error' && this.#tell('error', new ClientError('HANDLER_FAILED', `a handler of '${name}' threw`, { cause }))
-      // When nobody listens for errors it is an uncaught one, as with any event.
-      if (!isHeard) queueMicrotask(() => { throw cause })
-    })
+    return this.emit(name, event, cause => this.#threw(name, cause))
+  }
+
+  #threw (name: string, cause: unknown): void {
+    const isHeard = name !== 'error' && this.#tell('error', new ClientError('HANDLER_FAILED', `a handler of '${name}' threw`, { cause }))
+    // When nobody listens for errors it is an uncaught one, as with any event.
+    if (!isHeard) queueMicrotask(() => { throw cause })
   }
 
   #load (): Saved {

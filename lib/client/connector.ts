@@ -13,7 +13,7 @@ const stableMs = 5_000
 /** So many connections without a welcome show that the server speaks another protocol. A single one may have been cut off. */
 const maxUnwelcomed = 3
 
-export interface ConnectorOptions extends AttemptOptions, Pick<ConnectOptions, 'reconnect'> {
+export interface ConnectorOptions extends AttemptOptions, Required<Pick<ConnectOptions, 'reconnect'>> {
   readonly urls: readonly string[]
   readonly minMs: number
   readonly maxMs: number
@@ -125,8 +125,8 @@ export class Connector {
   }
 
   #dial (): ConnectionAttempt {
-    const { urls } = this.#options
-    return new ConnectionAttempt(urls[this.#nextUrl++ % urls.length] as string, this.#options, this.#attemptHost, this.#patience)
+    const options = this.#options
+    return new ConnectionAttempt(options.urls[this.#nextUrl++ % options.urls.length] as string, options, this.#attemptHost, this.#patience)
   }
 
   #lost (code: number, reason: string, error?: ClientError): void {
@@ -144,7 +144,7 @@ export class Connector {
     if (failure === 'PROTOCOL_UNSUPPORTED' || failure === 'ADDRESS_UNUSABLE' || (failure === 'TOKEN_FAILED' && !this.#token.renewable)) {
       return this.#finish(code, reason, { error })
     }
-    if (this.#isRefused(code, status) || !(this.#options.reconnect?.({ code, reason }) ?? code !== CloseCode.Normal)) {
+    if (this.#isRefused(code, status) || !(this.#options.reconnect({ code, reason }) ?? code !== CloseCode.Normal)) {
       // After 1000 the server is done with this client: it refuses nothing.
       return this.#finish(code, reason, code !== CloseCode.Normal && {
         error: new ClientError('REFUSED', `refused: ${status ?? code} ${reason}`, { closeCode: code, status })
@@ -163,7 +163,7 @@ export class Connector {
       this.#notBefore = Date.now() + delayMs
       this.#afterMs = undefined
     }
-    this.#wait(online() ? delayMs : Math.max(maxMs, delayMs), code, reason)
+    this.#wait(Math.max(delayMs, online() ? 0 : maxMs), code, reason)
     // A handler of the state may have closed it as well.
     if (error && (this.state as State) !== 'closed') this.#host.failed(error)
   }

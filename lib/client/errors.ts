@@ -24,7 +24,7 @@ export type ClientErrorCode =
   | 'REFUSED'
   /** The server sent something other than a frame; the client dropped it. */
   | 'BAD_FRAME'
-  /** A handler of this client's events threw. */
+  /** A handler of this client's events threw, or the option `reconnect`. */
   | 'HANDLER_FAILED'
 
 export interface ErrorDetails {

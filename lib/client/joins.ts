@@ -61,7 +61,7 @@ export class Joins {
 
   leave (group: string, open: boolean): Promise<void> {
     const wanted = this.#wanted.get(group)
-    if (wanted && --wanted.times > 0) return Promise.resolve()
+    if (wanted && --wanted.times) return Promise.resolve()
     this.forget(group)
     return quiet(new Promise((resolve, reject) => {
       const left = (error?: ClientError): void => {

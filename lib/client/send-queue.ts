@@ -80,7 +80,7 @@ export class SendQueue {
     const waiting = this.#waiting
     this.#waiting = []
     first()
-    this.#waiting = this.#waiting.concat(waiting)
+    this.#waiting = [...this.#waiting, ...waiting]
     this.#wire = wire
     this.#pump()
   }
@@ -160,5 +160,5 @@ export function closed (): ClientError {
 }
 
 function unknownOutcome (): ClientError {
-  return new ClientError('UNKNOWN_OUTCOME', 'the connection ended unanswered')
+  return new ClientError('UNKNOWN_OUTCOME', 'no answer came')
 }

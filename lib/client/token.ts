@@ -25,7 +25,7 @@ export class Token {
 
   constructor (source: ConnectOptions['token'], host: TokenHost) {
     this.renewable = typeof source === 'function'
-    this.#source = typeof source === 'function' ? source : () => source
+    this.#source = this.renewable ? source as () => unknown : () => source
     this.#host = host
   }
 

@@ -203,6 +203,21 @@ t.test('`reconnect` decides what follows a close, also after 1000 and codes of t
   t.equal(server.peers.length, 3)
 })
 
+t.test('a `reconnect` that throws decides nothing: the client comes back as without it, and says what was thrown', async (t) => {
+  const server = await scriptedServer(t)
+  const { client, events } = recordedClient(t, server.url, { reconnect: () => { throw new Error('mine') } })
+  for (const [index, code] of [1001, 4001, 1000].entries()) {
+    const peer = await server.peer(index)
+    await isOpen(client)
+    peer.ws.close(code, 'so')
+    await left(client)
+  }
+  await until(() => events.close.length > 0)
+  t.strictSame(events.close, [{ code: 1000, reason: 'so' }])
+  t.equal(server.peers.length, 3)
+  t.match(events.error, Array.from({ length: 3 }, () => ({ code: 'HANDLER_FAILED', cause: { message: 'mine' } })))
+})
+
 t.test('close() says its code, comes once, and ends everything', async (t) => {
   const server = await scriptedServer(t)
   const { client, events } = recordedClient(t, server.url)
