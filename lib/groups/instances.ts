@@ -35,9 +35,11 @@ export class InstanceMessages implements Instances {
     check('instances.on: name', name, aName)
     check('instances.on: handler', handler, aFunction)
     const handlers = this.#handlers.get(name) ?? new Set()
-    this.#handlers.set(name, handlers.add(handler as Handler))
+    // Of its own, as two parts of an application may give the same function: the removal of one must not take the other's away.
+    const added: Handler = payload => handler(payload)
+    this.#handlers.set(name, handlers.add(added))
     const remove = (): void => {
-      handlers.delete(handler as Handler)
+      handlers.delete(added)
       // Names may be made up for a single answer.
       if (handlers.size === 0 && this.#handlers.get(name) === handlers) this.#handlers.delete(name)
     }

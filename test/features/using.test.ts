@@ -43,6 +43,22 @@ t.test('using removes a handler of instances', async t => {
   t.strictSame(await instances.ask('load', null), { replies: [], missing: 1 })
 })
 
+t.test('a function that two parts give as handler is called for each, and the removal of one leaves the other', async t => {
+  const { app } = await service(t)
+  await app.ready()
+  const { instances } = app.registry
+  let calls = 0
+  const handler = (): number => ++calls
+  const [first, second] = [instances.on('load', handler), instances.on('load', handler)]
+  await instances.ask('load', null)
+  t.equal(calls, 2)
+  second()
+  second()
+  t.strictSame(await instances.ask('load', null), { replies: [3], missing: 0 })
+  first()
+  t.strictSame(await instances.ask('load', null), { replies: [], missing: 1 })
+})
+
 t.test('await using ends a stream of tokens that its producer left open: as failed', async t => {
   const { app } = await service(t)
   await app.ready()
