@@ -3,7 +3,7 @@ import { formatPosition } from '../backplane/position.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Member } from '../types.ts'
-import { labelOf } from '../backplane/user-log.ts'
+import { labelOf, userOfLog } from '../backplane/user-log.ts'
 import { exclusionOf } from './exclusion.ts'
 import { Holdback, type Gap, type ReplayEnd } from './holdback.ts'
 
@@ -90,8 +90,10 @@ export class LocalMember {
     // This instance has caught up with the client, or the client was in a log that is no more.
     this.#holdback = undefined
     const position = holdback.otherLog(envelope.position)
-    if (position !== undefined) this.tell({ reason: 'epoch', position })
-    return false
+    if (position === undefined) return false
+    this.tell({ reason: 'epoch', position })
+    // `onGap` may have left the group: what follows is not for the connection.
+    return userOfLog(this.group) === undefined && !this.connection.groups.includes(this.group)
   }
 
   /** Tells the client, and the route, that messages are lost, unless its join told so already or the client is past them. */

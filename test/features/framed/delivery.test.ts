@@ -54,6 +54,35 @@ t.test('what is announced is a frame to those who speak the protocol, and nothin
   t.strictSame([await raw.next(), await raw.next(), await raw.next()], ['text', Buffer.from('text'), 'end'])
 })
 
+t.test('a message after a gap does not reach a connection that its onGap took out of the group', async t => {
+  const joined: LocalMember[] = []
+  const { join } = Hub.prototype
+  t.capture(Hub.prototype, 'join', function (this: Hub, ...args: Parameters<typeof join>) {
+    const member = join.apply(this, args)
+    joined.push(member)
+    return member
+  })
+  let leaves = true
+  const { app, url } = await serve(t, {}, app => app.wsRoom('/:room', {
+    auth: false,
+    onJoin: connection => { connection.send('in') },
+    onGap: async (connection, group) => { if (leaves) await app.registry.leave(connection, group) }
+  }))
+  for (const last of ['end', 'late']) {
+    const raw = connect(t, `${url}/lobby`)
+    t.equal(await raw.next(), 'in')
+    const member = joined.at(-1)
+    if (member === undefined) throw new Error('nobody joined')
+    // The client claimed to be in a log that could not be read, and the next message is of another one.
+    member.startHold()
+    member.releaseHold({ position, epoch: position.epoch, told: false, behind: position })
+    await app.registry.broadcastToGroup('lobby', 'late')
+    member.connection.send('end')
+    t.equal(await raw.next(), last)
+    leaves = false
+  }
+})
+
 t.test('live messages of a volatile group are kept back while older ones are sent, up to a limit', async t => {
   const joined: LocalMember[] = []
   const { join } = Hub.prototype
